@@ -1,0 +1,94 @@
+"""The settings of every command and job: one frozen object, built once at the edge from the environment and `.env`.
+
+Units stand in each field's description: APY in percent (5.0 = 5 %), TVL in USD, gas in gwei, days are UTC calendar days.
+Below the edge nothing reads `os.environ`: functions take a `Settings` or the single value they need.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from product_errors import ConfigurationError
+
+Engine = Literal["synapseml", "lightgbm"]
+Transport = Literal["jdbc", "adbc"]
+
+
+def default_home() -> Path:
+    """The user's own data folder (XDG base directory specification): server data, jars, logs."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "yieldspark"
+
+
+class Settings(BaseSettings):
+    """Read from variables named like the fields in upper case; `.env` in the working folder is read too, real variables win."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8-sig", extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True)
+
+    environment: Literal["local", "production"] = Field(
+        "local", validation_alias=AliasChoices("ENVIRONMENT", "SPARK_ENVIRONMENT"), description="`local`: no DB_HOST means the embedded server"
+    )
+    yieldspark_home: Path = Field(default_factory=default_home, description="folder for server data, jars and logs")
+    report_dir: Path = Field(Path("reports"), description="folder the HTML report is written to")
+
+    db_host: str | None = Field(None, description="PostgreSQL host; with it the embedded server is never started")
+    db_port: Annotated[int, Field(ge=1, le=65535)] = 5432
+    db_name: str = "yieldspark"
+    db_user: str = "yieldspark"
+    db_password: SecretStr | None = None
+    db_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+
+    project_id: str | None = Field(None, description="Google Cloud project")
+    region: str | None = Field(None, description="Google Cloud region")
+
+    read_transport: Transport = Field("jdbc", description="how Spark reads tables: JDBC, or Arrow through COPY (adbc)")
+    write_transport: Transport = Field("adbc", description="how Spark loads staging tables")
+    spark_master: str | None = Field(None, description="Spark master; unset means local[*] on a laptop and the platform's own in production")
+    spark_driver_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")] = "2g"
+    shuffle_partitions: Annotated[int, Field(ge=1, le=10_000)] = Field(8, description="spark.sql.shuffle.partitions")
+
+    max_fill_days: Annotated[int, Field(ge=0, le=60)] = Field(7, description="missing days an APY or TVL is carried forward over")
+    max_apy_percent: Annotated[float, Field(gt=0)] = Field(1_000_000.0, description="an APY beyond this (either sign) is quarantined; percent")
+    max_tvl_usd: Annotated[float, Field(gt=0)] = Field(1e12, description="a TVL beyond this is quarantined; USD")
+    max_price_usd: Annotated[float, Field(gt=0)] = Field(1e9, description="a price beyond this is quarantined; USD")
+
+    engine: Engine = Field("synapseml", validation_alias=AliasChoices("ENGINE", "FORECAST_ENGINE"), description="which LightGBM makes the forecasts")
+    train_days: Annotated[int, Field(ge=30, le=3650)] = Field(365, description="training window before the as-of day; days")
+    horizon_days: Annotated[int, Field(ge=1, le=7)] = Field(1, description="days ahead; the published forecast is 1")
+    backtest_days: Annotated[int, Field(ge=5, le=365)] = Field(30, description="length of the rolling-origin score; days")
+    refit_days: Annotated[int, Field(ge=1, le=90)] = Field(15, description="days between refits inside the rolling-origin score")
+    interval_level: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.8, description="nominal coverage of the forecast interval")
+    min_history_days: Annotated[int, Field(ge=2, le=365)] = Field(8, description="observed days below which a pool is forecast by the cold-start rule")
+    stale_after_days: Annotated[int, Field(ge=1, le=60)] = Field(7, description="days without an observation after which a pool is forecast by the stale rule")
+    model_seed: int = 20240501
+    model_threads: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: os.cpu_count() or 1, description="LightGBM threads")
+
+    @model_validator(mode="after")
+    def _production_names_its_database(self) -> Settings:
+        if self.environment == "production" and not self.db_host:
+            raise ValueError("DB_HOST is not set, and ENVIRONMENT=production never starts the embedded server; set DB_HOST, DB_USER, DB_PASSWORD and DB_NAME")
+        return self
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Build the settings once, at the edge.
+
+    Args: overrides are field values that a command-line option gives; they win over the environment.
+    Raises: ConfigurationError naming each wrong variable, its value (never a password's) and what is allowed.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_sentence(problem) for problem in error.errors())) from None
+
+
+def _sentence(problem: Any) -> str:
+    if not problem["loc"]:
+        return str(problem["msg"]).removeprefix("Value error, ")
+    name = str(problem["loc"][0]).upper()
+    value = "(hidden)" if "PASSWORD" in name else repr(problem["input"])
+    return f"{name}={value} is wrong: {problem['msg']}"

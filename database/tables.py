@@ -1,0 +1,223 @@
+"""Every table YieldSpark reads or writes, once, as SQLAlchemy Core.
+
+Units: APY in percent (5.0 = 5 %), TVL and prices in USD, gas in gwei, dates are UTC days.
+`OWNER_TABLES` are the owner's existing schema: created where they are missing, never altered. Everything else lives in the schema `yieldspark`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Double,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+OWN_SCHEMA = "yieldspark"
+
+owner_metadata = MetaData()
+own_metadata = MetaData(schema=OWN_SCHEMA)
+
+APY = Numeric(20, 4)
+TVL = Numeric(20, 2)
+PRICE = Numeric(20, 8)
+NOW = text("now()")
+
+pools = Table(
+    "pools",
+    owner_metadata,
+    Column("pool_id", Text, primary_key=True),
+    Column("name", Text),
+    Column("chain", Text),
+    Column("protocol", Text),
+    Column("symbol", Text),
+    Column("tvl", TVL),
+    Column("apy", APY),
+    Column("last_updated", DateTime(timezone=True)),
+    Column("is_active", Boolean, server_default=text("true")),
+    Column("currently_filtered_out", Boolean, server_default=text("false")),
+    Column("pool_address", Text),
+    Column("underlying_tokens", ARRAY(Text)),
+    Column("underlying_token_addresses", ARRAY(Text)),
+    Column("poolmeta", Text),
+)
+
+raw_pool_history = Table(
+    "raw_defillama_pool_history",
+    owner_metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("pool_id", Text, nullable=False),
+    Column("timestamp", DateTime(timezone=True), nullable=False),
+    Column("raw_json_data", JSONB, nullable=False),
+    Column("insertion_timestamp", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Index("raw_defillama_pool_history_pool_id_timestamp_idx", "pool_id", "timestamp"),
+    Index("raw_defillama_pool_history_insertion_timestamp_idx", "insertion_timestamp"),
+)
+
+raw_prices = Table(
+    "raw_coinmarketcap_ohlcv",
+    owner_metadata,
+    Column("data_timestamp", DateTime(timezone=True), primary_key=True),
+    Column("symbol", Text, primary_key=True),
+    Column("raw_json_data", JSONB, nullable=False),
+    Column("insertion_timestamp", DateTime(timezone=True), nullable=False, server_default=NOW),
+)
+
+gas_fees_daily = Table(
+    "gas_fees_daily",
+    owner_metadata,
+    Column("date", Date, primary_key=True),
+    Column("actual_avg_gas_gwei", PRICE),
+    Column("forecasted_avg_gas_gwei", PRICE),
+)
+
+pool_daily_metrics = Table(
+    "pool_daily_metrics",
+    owner_metadata,
+    Column("pool_id", Text, primary_key=True),
+    Column("date", Date, primary_key=True),
+    Column("actual_apy", APY),
+    Column("forecasted_apy", APY),
+    Column("actual_tvl", TVL),
+    Column("forecasted_tvl", TVL),
+    Column("eth_open", PRICE),
+    Column("btc_open", PRICE),
+    Column("gas_price_gwei", PRICE),
+    Column("is_filtered_out", Boolean, server_default=text("false")),
+    Column("filter_reason", Text),
+    Column("rolling_apy_7d", APY),
+    Column("rolling_apy_30d", APY),
+    Column("apy_delta_today_yesterday", APY),
+    Column("stddev_apy_7d", APY),
+    Column("stddev_apy_30d", APY),
+    Column("stddev_apy_7d_delta", APY),
+    Column("stddev_apy_30d_delta", APY),
+    Column("pool_group", Text),
+    Index("pool_daily_metrics_date_idx", "date"),
+)
+
+OWNER_TABLES = (pools, raw_pool_history, raw_prices, gas_fees_daily, pool_daily_metrics)
+
+METRIC_COLUMNS = (
+    "actual_apy",
+    "actual_tvl",
+    "eth_open",
+    "btc_open",
+    "gas_price_gwei",
+    "rolling_apy_7d",
+    "rolling_apy_30d",
+    "apy_delta_today_yesterday",
+    "stddev_apy_7d",
+    "stddev_apy_30d",
+    "stddev_apy_7d_delta",
+    "stddev_apy_30d_delta",
+)
+"""What the metrics job writes into `pool_daily_metrics`, and nothing else there."""
+
+FORECAST_COLUMNS = ("forecasted_apy", "forecasted_tvl")
+"""What the forecast job writes into `pool_daily_metrics`, and nothing else there."""
+
+run_ledger = Table(
+    "run_ledger",
+    own_metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("job", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("mode", Text),
+    Column("start", Date),
+    Column("end", Date),
+    Column("as_of", Date),
+    Column("engine", Text),
+    Column("code_version", Text, nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("finished_at", DateTime(timezone=True)),
+    Column("watermark", DateTime(timezone=True), comment="raw rows inserted before this were seen by this run"),
+    Column("rows", JSONB, nullable=False),
+    Column("stages", JSONB, nullable=False),
+    Column("seconds", Double),
+    Column("jvm_started", Boolean, nullable=False, server_default=text("false")),
+    Column("checks", JSONB, nullable=False),
+    Column("cost_usd", Double),
+    Column("error", Text),
+    Index("run_ledger_job_started_at_idx", "job", "started_at"),
+)
+
+market_series = Table(
+    "market_series",
+    own_metadata,
+    Column("date", Date, primary_key=True),
+    Column("eth_open", PRICE),
+    Column("btc_open", PRICE),
+    Column("gas_price_gwei", PRICE),
+    comment="prices and gas as the last metrics run used them: what differs from today's source tells which days must be recomputed",
+)
+
+quarantine = Table(
+    "quarantine",
+    own_metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("run_id", Text, nullable=False),
+    Column("source_table", Text, nullable=False),
+    Column("source_id", Text, nullable=False),
+    Column("pool_id", Text),
+    Column("timestamp", DateTime(timezone=True)),
+    Column("reason", Text, nullable=False),
+    Column("raw_json_data", JSONB),
+    Column("quarantined_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Index("quarantine_source_idx", "source_table", "source_id", "reason", unique=True),
+)
+
+forecasts = Table(
+    "forecasts",
+    own_metadata,
+    Column("pool_id", Text, primary_key=True),
+    Column("target_date", Date, primary_key=True),
+    Column("horizon_days", Integer, primary_key=True),
+    Column("as_of", Date, nullable=False),
+    Column("apy", APY),
+    Column("apy_low", APY),
+    Column("apy_high", APY),
+    Column("tvl", TVL),
+    Column("tvl_low", TVL),
+    Column("tvl_high", TVL),
+    Column("interval_level", Double, nullable=False),
+    Column("engine", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("rule", Text, comment="why a rule was used instead of the model: cold_start, stale; null where the model forecast"),
+    Column("run_id", Text, nullable=False),
+)
+
+forecast_evaluation = Table(
+    "forecast_evaluation",
+    own_metadata,
+    Column("pool_id", Text, primary_key=True),
+    Column("target_date", Date, primary_key=True),
+    Column("horizon_days", Integer, primary_key=True),
+    Column("target", Text, primary_key=True, comment="apy (percent) or tvl (USD)"),
+    Column("engine", Text, primary_key=True),
+    Column("as_of", Date, nullable=False),
+    Column("actual", Double, nullable=False),
+    Column("forecast", Double, nullable=False),
+    Column("low", Double),
+    Column("high", Double),
+    Column("persistence", Double, nullable=False, comment="the value of the as-of day"),
+    Column("median_7d", Double, nullable=False, comment="median of the seven days that end with the as-of day"),
+    Column("tvl_usd", Double, comment="TVL of the as-of day: the class a score is reported by"),
+    Column("apy_percent", Double, comment="APY of the as-of day: the class a score is reported by"),
+    Column("interval_level", Double),
+    Column("model_version", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Index("forecast_evaluation_target_date_idx", "target_date"),
+    comment="out-of-sample forecasts beside what came true: rolling origin",
+)

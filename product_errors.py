@@ -1,0 +1,64 @@
+"""Every error YieldSpark raises on purpose.
+
+Each message names the value, what was allowed and the next step; the command line prints it as one sentence and exits with `exit_code`.
+
+    YieldSparkError                      exit 1: the job failed
+     |-- ConfigurationError              exit 2: wrong use or a wrong setting
+     |-- EnvironmentNotReady             exit 2: Java, a jar, a native library or the disk is missing
+     |-- InputError                      exit 2: a file or an answer that can't be read as what it claims to be
+     |-- DatabaseError                   exit 1
+     |    |-- DatabaseUnreachable        nothing answers, or the connection was lost (transient)
+     |    |-- DatabaseRefused            wrong password, missing rights (terminal)
+     |    `-- SchemaMismatch             a table is missing or has another type (terminal)
+     |-- RunInProgress                   another run of the same job holds the lock
+     |-- CheckFailed                     a check on staging stopped the commit: the run is `blocked`
+     `-- NotEnoughHistory                no pool can be forecast or measured in the interval
+"""
+
+from __future__ import annotations
+
+
+class YieldSparkError(Exception):
+    """Base of the tree above."""
+
+    exit_code = 1
+
+
+class ConfigurationError(YieldSparkError):
+    exit_code = 2
+
+
+class EnvironmentNotReady(YieldSparkError):
+    exit_code = 2
+
+
+class InputError(YieldSparkError):
+    exit_code = 2
+
+
+class DatabaseError(YieldSparkError):
+    pass
+
+
+class DatabaseUnreachable(DatabaseError):
+    pass
+
+
+class DatabaseRefused(DatabaseError):
+    pass
+
+
+class SchemaMismatch(DatabaseError):
+    pass
+
+
+class RunInProgress(YieldSparkError):
+    pass
+
+
+class CheckFailed(YieldSparkError):
+    pass
+
+
+class NotEnoughHistory(YieldSparkError):
+    pass
