@@ -15,6 +15,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from product_errors import ConfigurationError
 
+PRODUCT_VERSION = "0.1.0"
+
 Engine = Literal["synapseml", "lightgbm"]
 Transport = Literal["jdbc", "adbc"]
 
@@ -33,6 +35,7 @@ class Settings(BaseSettings):
         "local", validation_alias=AliasChoices("ENVIRONMENT", "SPARK_ENVIRONMENT"), description="`local`: no DB_HOST means the embedded server"
     )
     yieldspark_home: Path = Field(default_factory=default_home, description="folder for server data, jars and logs")
+    jars_dir: Path | None = Field(None, description="folder of the Spark jars; unset means `jars` in YIELDSPARK_HOME")
     report_dir: Path = Field(Path("reports"), description="folder the HTML report is written to")
 
     db_host: str | None = Field(None, description="PostgreSQL host; with it the embedded server is never started")
@@ -40,8 +43,10 @@ class Settings(BaseSettings):
     db_name: str = "yieldspark"
     db_user: str = "yieldspark"
     db_password: SecretStr | None = None
+    db_schema: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")] = Field("public", description="schema of the owner's tables; YieldSpark's own are in `yieldspark`")
     db_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
 
+    code_version: str = Field(PRODUCT_VERSION, description="what the ledger says ran; a release sets it to its commit")
     project_id: str | None = Field(None, description="Google Cloud project")
     region: str | None = Field(None, description="Google Cloud region")
 

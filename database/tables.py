@@ -163,6 +163,16 @@ market_series = Table(
     comment="prices and gas as the last metrics run used them: what differs from today's source tells which days must be recomputed",
 )
 
+observation_age = Table(
+    "observation_age",
+    own_metadata,
+    Column("pool_id", Text, primary_key=True),
+    Column("date", Date, primary_key=True),
+    Column("apy_age_days", Integer, comment="0: observed that day; n: carried forward n days; null: not known that day"),
+    Column("tvl_age_days", Integer, comment="as apy_age_days"),
+    comment="tells an observed value of pool_daily_metrics from a carried one; one row for each of the metrics job's rows",
+)
+
 quarantine = Table(
     "quarantine",
     own_metadata,

@@ -1,0 +1,122 @@
+"""The public face of the database room, under the owner's names.
+
+Jobs read with `read_table_spark`, commit with `upsert_via_staging` or `commit_run`, and never see which transport carried the rows.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from sqlalchemy import Table, text
+
+import config_spark
+from config_spark import Settings
+from database import staging
+from database.connection import checked_connection, make_engine, translated_errors
+from database.merge_sql import MergeTarget
+from database.run_ledger import Run, open_run
+from database.spark_session import get_spark_session, has_jdbc_jar
+from database.staging import MergeCounts, StagedFrame
+from database.transport import Transport, hash_predicates, portable_query
+from database.transport_jdbc import JdbcTransport, get_jdbc_properties, get_jdbc_url
+from product_errors import EnvironmentNotReady
+
+__all__ = [
+    "MergeCounts",
+    "MergeTarget",
+    "StagedFrame",
+    "commit_run",
+    "execute_sql",
+    "exported_snapshot",
+    "get_jdbc_properties",
+    "get_jdbc_url",
+    "get_spark_session",
+    "read_table_spark",
+    "upsert_via_staging",
+    "write_table_spark",
+]
+
+log = logging.getLogger(__name__)
+
+
+def transport_for(settings: Settings, wanted: config_spark.Transport) -> Transport:
+    """The wanted transport, or the other one with a warning where its driver is missing.
+
+    Raises: EnvironmentNotReady where neither driver is there.
+    """
+    has_adbc = importlib.util.find_spec("adbc_driver_postgresql") is not None
+    # on the platform the release puts the JDBC jar on the class path, not into a folder of ours
+    has_jdbc = settings.environment == "production" or has_jdbc_jar(settings)
+    if not has_adbc and not has_jdbc:
+        raise EnvironmentNotReady("no PostgreSQL driver for Spark: neither the JDBC jar nor adbc-driver-postgresql is installed. Run `doctor`")
+    if (wanted == "adbc" and not has_adbc) or (wanted == "jdbc" and not has_jdbc):
+        log.warning("transport %s has no driver here: going on with %s", wanted, "jdbc" if wanted == "adbc" else "adbc")
+    if has_adbc and (wanted == "adbc" or not has_jdbc):
+        from database.transport_adbc import AdbcTransport
+
+        return AdbcTransport()
+    return JdbcTransport()
+
+
+@contextmanager
+def exported_snapshot(settings: Settings) -> Iterator[str]:
+    """A snapshot that several reads share, so that all partitions of all tables see one state (`pg_export_snapshot`).
+
+    It lives as long as the block: run the Spark actions that read inside it.
+    """
+    engine = make_engine(settings)
+    with translated_errors(engine.url), engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+        yield str(connection.execute(text("SELECT pg_export_snapshot()")).scalar_one())
+
+
+def read_table_spark(
+    spark: SparkSession,
+    settings: Settings,
+    source: str,
+    *,
+    partition_by: str | None = None,
+    partitions: int | None = None,
+    snapshot: str | None = None,
+) -> DataFrame:
+    """Rows of a table or a SELECT as a lazy frame; numeric comes as double, json as text.
+
+    Args: partition_by is the column whose hash splits the read into `partitions` (default: Spark's parallelism). snapshot is from `exported_snapshot`.
+    Raises: SchemaMismatch where the table or a column is missing.
+    """
+    with checked_connection(make_engine(settings)) as connection:
+        query = portable_query(connection, source)
+    predicates = hash_predicates(partition_by, partitions or spark.sparkContext.defaultParallelism)
+    return transport_for(settings, settings.read_transport).read(spark, settings, query, predicates, snapshot)
+
+
+def commit_run(run: Run, settings: Settings, staged: list[StagedFrame], **options: Any) -> MergeCounts:
+    """`staging.commit_run` with the transport that the settings name."""
+    return staging.commit_run(run, settings, staged, transport_for(settings, settings.write_transport), **options)
+
+
+def upsert_via_staging(frame: DataFrame, settings: Settings, table: Table, *, job: str = "upsert") -> MergeCounts:
+    """Upsert all columns of `frame` into `table` by its primary key, as a run of its own in the ledger."""
+    keys = {column.name: column.name for column in table.primary_key}
+    columns = {name: name for name in frame.columns if name not in keys}
+    with open_run(make_engine(settings), job=job, mode="upsert", code_version=settings.code_version) as run:
+        run.jvm_started = True
+        return commit_run(run, settings, [StagedFrame(frame, [MergeTarget(table, keys, columns)])])
+
+
+def write_table_spark(frame: DataFrame, settings: Settings, table: str) -> int:
+    """Append `frame` to an existing table by JDBC and return its rows. For a target with a key use `upsert_via_staging`: an append doubles rows on a retry."""
+    rows = frame.count()
+    frame.write.jdbc(get_jdbc_url(settings), table, mode="append", properties=get_jdbc_properties(settings))
+    return rows
+
+
+def execute_sql(settings: Settings, statement: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Run one statement in a transaction of its own; rows as dicts, none for a statement that returns none."""
+    with checked_connection(make_engine(settings)) as connection:
+        result = connection.execute(text(statement), dict(parameters or {}))
+        return [dict(row) for row in result.mappings()] if result.returns_rows else []

@@ -1,0 +1,93 @@
+"""SQL of staging and merge as strings: pure functions, no connection.
+
+Staging holds doubles, dates and text as Spark made them; the merge casts to the target's own types, once, in SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Table
+from sqlalchemy.dialects import postgresql
+
+PARTITION_TAG = "_partition"
+ATTEMPT_TAG = "_attempt"
+
+_DIALECT = postgresql.dialect()
+
+
+@dataclass(frozen=True)
+class MergeTarget:
+    """Where staged rows go: `key` and `columns` map the target's columns to the staging columns they come from.
+
+    Only `columns` are compared; `provenance` columns (a run id, say) are written with a new or a changed row but are no change by themselves.
+    """
+
+    table: Table
+    key: Mapping[str, str]
+    columns: Mapping[str, str]
+    provenance: Mapping[str, str] | None = None
+
+
+def quoted(name: str) -> str:
+    return _DIALECT.identifier_preparer.quote(name)
+
+
+def qualified(table: Table) -> str:
+    return _DIALECT.identifier_preparer.format_table(table)
+
+
+def create_staging(staging: str, column_types: Mapping[str, str]) -> str:
+    """UNLOGGED: staging never outlives its run, and a crash may empty it."""
+    columns = ", ".join(f"{quoted(name)} {kind}" for name, kind in column_types.items())
+    return f"CREATE UNLOGGED TABLE {staging} ({columns}, {PARTITION_TAG} integer NOT NULL, {ATTEMPT_TAG} bigint NOT NULL)"
+
+
+def keep_last_attempts(staging: str) -> str:
+    """Delete what an earlier attempt of a retried task committed: each partition keeps the rows of its last attempt."""
+    return (
+        f"DELETE FROM {staging} AS s USING (SELECT {PARTITION_TAG}, max({ATTEMPT_TAG}) AS last FROM {staging} GROUP BY 1) AS kept "  # noqa: S608 - identifiers are ours
+        f"WHERE s.{PARTITION_TAG} = kept.{PARTITION_TAG} AND s.{ATTEMPT_TAG} <> kept.last"
+    )
+
+
+def staging_facts(staging: str, key: Mapping[str, str], double_columns: list[str]) -> str:
+    """One row: rows, duplicate_keys, null_keys, not_finite (rows with a NaN or an infinity, which a numeric column would keep or refuse)."""
+    names = [quoted(name) for name in key.values()]
+    null_key = " OR ".join(f"{name} IS NULL" for name in names)
+    not_finite = " OR ".join(f"{quoted(name)} IN ('NaN', 'Infinity', '-Infinity')" for name in double_columns) or "false"
+    return (
+        f"SELECT coalesce(sum(n), 0)::bigint AS rows, count(*) FILTER (WHERE n > 1) AS duplicate_keys, count(*) FILTER (WHERE {null_key}) AS null_keys, "  # noqa: S608
+        f"coalesce(sum(bad), 0)::bigint AS not_finite "
+        f"FROM (SELECT {', '.join(names)}, count(*) AS n, count(*) FILTER (WHERE {not_finite}) AS bad FROM {staging} GROUP BY {', '.join(names)}) AS keys"
+    )
+
+
+def merge(target: MergeTarget, staging: str) -> str:
+    """Insert new rows, update changed ones, leave equal ones untouched; returns one row: staged, inserted, updated.
+
+    The join drops equal rows before the insert: `ON CONFLICT .. WHERE` alone would lock, and so rewrite, each of them.
+    The `WHERE` after `DO UPDATE` stays, for a row that another session changes meanwhile.
+    """
+    provenance = dict(target.provenance or {})
+    source = {**target.key, **target.columns, **provenance}
+    selected = ", ".join(f"CAST(s.{quoted(column)} AS {_type(target.table, name)}) AS {quoted(name)}" for name, column in source.items())
+    names = ", ".join(quoted(name) for name in source)
+    keys = ", ".join(quoted(name) for name in target.key)
+    on_key = " AND ".join(f"t.{quoted(name)} = n.{quoted(name)}" for name in target.key)
+    old, new, excluded = (", ".join(f"{alias}.{quoted(name)}" for name in target.columns) for alias in ("t", "n", "excluded"))
+    updates = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in {**target.columns, **provenance})
+    table = qualified(target.table)
+    return (
+        f"WITH n AS (SELECT {selected} FROM {staging} AS s), "  # noqa: S608
+        f"merged AS (INSERT INTO {table} AS t ({names}) "
+        f"SELECT {', '.join(f'n.{quoted(name)}' for name in source)} FROM n LEFT JOIN {table} AS t ON {on_key} "
+        f"WHERE t.{quoted(next(iter(target.key)))} IS NULL OR ({old}) IS DISTINCT FROM ({new}) "
+        f"ON CONFLICT ({keys}) DO UPDATE SET {updates} WHERE ({old}) IS DISTINCT FROM ({excluded}) RETURNING (xmax = 0) AS inserted) "
+        f"SELECT (SELECT count(*) FROM n) AS staged, count(*) FILTER (WHERE inserted) AS inserted, count(*) FILTER (WHERE NOT inserted) AS updated FROM merged"
+    )
+
+
+def _type(table: Table, column: str) -> str:
+    return table.c[column].type.compile(dialect=_DIALECT)

@@ -1,0 +1,190 @@
+"""The ledger: one row for each run, opened before work and closed whatever happens; the advisory lock that keeps two runs of a job apart.
+
+The lock is held by the same connection that later commits the run's rows: who loses the connection loses lock and commit together.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import date, datetime, timezone
+from typing import Any
+
+from sqlalchemy import Connection, Engine, func, insert, select, text, update
+from sqlalchemy.exc import DBAPIError
+
+from config_spark import PRODUCT_VERSION
+from database.connection import translated_errors
+from database.tables import OWN_SCHEMA, run_ledger
+from product_errors import CheckFailed, RunInProgress
+
+log = logging.getLogger(__name__)
+
+ROW_COUNTS = ("read", "quarantined", "inserted", "updated", "unchanged")
+LEDGER_KEYS = ("run_id", "job", "status", "mode", "start", "end", "as_of", "engine", "rows", "stages", "seconds", "jvm_started", "checks", "error")
+"""Keys of a job's `--json`, in this order: scripts rely on them."""
+
+
+@dataclass
+class Run:
+    """One open run: what it learns on the way is written to the ledger when it closes."""
+
+    run_id: str
+    job: str
+    connection: Connection
+    start: date | None = None
+    end: date | None = None
+    as_of: date | None = None
+    watermark: datetime | None = None
+    rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ROW_COUNTS, 0))
+    stages: dict[str, float] = field(default_factory=dict)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    jvm_started: bool = False
+    status: str = "running"
+    error: str | None = None
+    _began: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage in seconds; a stage entered twice adds up."""
+        log.info("%s: %s ...", self.job, name)
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.stages[name] = round(self.stages.get(name, 0.0) + time.monotonic() - began, 3)
+            log.info("%s: %s %.1f s", self.job, name, self.stages[name])
+
+    def nothing_to_do(self) -> None:
+        """Close the run as `nothing_to_do`: the plan was empty."""
+        self.status = "nothing_to_do"
+
+    def write(self, connection: Connection, *, finished: bool) -> None:
+        """Write what is known now into the run's row, inside the caller's transaction."""
+        values: dict[str, Any] = {
+            name: getattr(self, name) for name in ("status", "start", "end", "as_of", "watermark", "rows", "stages", "checks", "jvm_started", "error")
+        }
+        if finished:
+            values |= {"finished_at": func.clock_timestamp(), "seconds": round(time.monotonic() - self._began, 3)}
+        connection.execute(update(run_ledger).where(run_ledger.c.run_id == self.run_id).values(values))
+
+
+@contextmanager
+def open_run(
+    engine: Engine,
+    *,
+    job: str,
+    mode: str,
+    engine_name: str | None = None,
+    start: date | None = None,
+    end: date | None = None,
+    as_of: date | None = None,
+    code_version: str = PRODUCT_VERSION,
+) -> Iterator[Run]:
+    """Hold the job's lock, open its ledger row, and close it: succeeded, nothing_to_do, blocked, cancelled or failed.
+
+    Raises: RunInProgress where another run of the job holds the lock; DatabaseError. What the body raises passes on, after it is in the ledger.
+    """
+    with translated_errors(engine.url), engine.connect() as connection:
+        _lock(connection, job)
+        _repair(connection, job)
+        run = Run(_new_run_id(job), job, connection, start=start, end=end, as_of=as_of)
+        row = {"run_id": run.run_id, "job": job, "status": "running", "mode": mode, "start": start, "end": end, "as_of": as_of, "engine": engine_name}
+        connection.execute(insert(run_ledger).values(row | {"code_version": code_version, "rows": run.rows, "stages": {}, "checks": []}))
+        connection.commit()
+        try:
+            yield run
+        except BaseException as error:
+            run.status, run.error = _outcome(error)
+            raise
+        finally:
+            _close(engine, run)
+
+
+def _outcome(error: BaseException) -> tuple[str, str]:
+    if isinstance(error, KeyboardInterrupt):
+        return "cancelled", "interrupted"
+    return "blocked" if isinstance(error, CheckFailed) else "failed", f"{type(error).__name__}: {error}".splitlines()[0][:2000]
+
+
+def _close(engine: Engine, run: Run) -> None:
+    if run.status == "running":
+        run.status = "succeeded"
+    try:
+        run.connection.rollback()
+        _finish(run.connection, run)
+    except DBAPIError:
+        # the run's connection is gone: what it did is rolled back, and its row still has to say so
+        with suppress(DBAPIError), engine.connect() as another:
+            _finish(another, run)
+
+
+def _finish(connection: Connection, run: Run) -> None:
+    _drop_staging(connection, run.job)
+    run.write(connection, finished=True)
+    connection.commit()
+
+
+def _lock(connection: Connection, job: str) -> None:
+    got = connection.execute(text("SELECT pg_try_advisory_lock(hashtext('yieldspark'), hashtext(:job))"), {"job": job}).scalar_one()
+    if got:
+        return
+    last = connection.execute(
+        select(run_ledger.c.run_id, run_ledger.c.started_at)
+        .where(run_ledger.c.job == job, run_ledger.c.status == "running")
+        .order_by(run_ledger.c.started_at.desc())
+    ).first()
+    who = f"run {last.run_id} of {last.started_at:%Y-%m-%d %H:%M:%S} UTC" if last else "another session"
+    raise RunInProgress(f"{job} is already running: {who} holds its lock. Wait until it ends, then run again; `status` shows it")
+
+
+def _repair(connection: Connection, job: str) -> None:
+    """With the lock held, an open row or a staging table of this job belongs to a driver that was killed."""
+    orphans = connection.execute(
+        update(run_ledger)
+        .where(run_ledger.c.job == job, run_ledger.c.status == "running")
+        .values(status="failed", error="the driver ended without closing the run", finished_at=func.clock_timestamp())
+    )
+    if orphans.rowcount:
+        log.warning("%s: closed %d run(s) whose driver had ended without closing them", job, orphans.rowcount)
+    _drop_staging(connection, job)
+    connection.commit()
+
+
+def staging_prefix(job: str) -> str:
+    return f"staging_{job}_"
+
+
+def _drop_staging(connection: Connection, job: str) -> None:
+    names = connection.execute(
+        text("SELECT tablename FROM pg_tables WHERE schemaname = :schema AND starts_with(tablename, :prefix)"),
+        {"schema": OWN_SCHEMA, "prefix": staging_prefix(job)},
+    ).scalars()
+    for name in names.all():
+        connection.exec_driver_sql(f"DROP TABLE IF EXISTS {OWN_SCHEMA}.{name}")
+
+
+def _new_run_id(job: str) -> str:
+    return f"{job}_{datetime.now(timezone.utc):%Y%m%dt%H%M%S}_{secrets.token_hex(3)}"
+
+
+def ledger_row(engine: Engine, run_id: str) -> dict[str, Any]:
+    """A run as scripts read it: LEDGER_KEYS with dates as ISO text."""
+    with translated_errors(engine.url), engine.connect() as connection:
+        row = connection.execute(select(run_ledger).where(run_ledger.c.run_id == run_id)).mappings().one()
+    return public_row(dict(row))
+
+
+def public_row(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: row[key].isoformat() if isinstance(row[key], date) else row[key] for key in LEDGER_KEYS}
+
+
+def last_runs(engine: Engine) -> dict[str, dict[str, Any]]:
+    """The newest ledger row of each job, by job."""
+    newest = select(run_ledger).distinct(run_ledger.c.job).order_by(run_ledger.c.job, run_ledger.c.started_at.desc())
+    with translated_errors(engine.url), engine.connect() as connection:
+        return {row["job"]: public_row(dict(row)) for row in connection.execute(newest).mappings()}

@@ -1,0 +1,89 @@
+"""The one place that makes a Spark session: UTC everywhere, jars as files, nothing resolved at start.
+
+The password never enters the Spark configuration (it would show in the event log); transports hand it to their tasks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from config_spark import Settings
+
+CODE_ROOT = Path(__file__).resolve().parents[1]
+"""The checkout, or the zip a job was submitted with: what Python workers need on their path."""
+
+JDBC_JAR = "postgresql-*.jar"
+
+LOG_LAYOUT = """\
+rootLogger.level = warn
+rootLogger.appenderRef.file.ref = file
+appender.file.type = File
+appender.file.name = file
+appender.file.fileName = {path}
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = %d{{yy/MM/dd HH:mm:ss}} %p %c{{1}}: %m%n%ex
+"""
+
+
+def jars_folder(settings: Settings) -> Path:
+    return settings.jars_dir or settings.yieldspark_home / "jars"
+
+
+def jar_files(settings: Settings, *, synapseml: bool) -> list[Path]:
+    """PostgreSQL's JDBC driver, and with `synapseml` the four LightGBM jars too; fewer where they are not there."""
+    folder = jars_folder(settings)
+    return sorted(folder.glob("*.jar" if synapseml else JDBC_JAR))
+
+
+def has_jdbc_jar(settings: Settings) -> bool:
+    return any(jars_folder(settings).glob(JDBC_JAR))
+
+
+def get_spark_session(settings: Settings, app_name: str, *, synapseml: bool = False, extra_conf: Mapping[str, str] | None = None) -> SparkSession:
+    """A session in UTC with the settings' master; an existing one is reused.
+
+    Args: synapseml puts the LightGBM jars on the class path, which a later call cannot do. extra_conf wins over the defaults.
+    In production the platform has set master, jars and memory, and they stay as they are.
+    """
+    conf = {
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+    }
+    if settings.environment == "local":
+        conf |= _laptop_conf(settings, synapseml=synapseml)
+    conf |= dict(extra_conf or {})
+    builder = SparkSession.builder.appName(app_name)
+    for key, value in conf.items():
+        builder = builder.config(key, value)
+    return builder.getOrCreate()
+
+
+def _laptop_conf(settings: Settings, *, synapseml: bool) -> dict[str, str]:
+    logs = settings.yieldspark_home / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    layout = logs / "log4j2.properties"
+    layout.write_text(LOG_LAYOUT.format(path=logs / "spark.log"))
+    # Spark 3.5 maps JDBC dates through the JVM's own zone, whatever the session's is.
+    java_options = f"-Duser.timezone=UTC -Dlog4j2.configurationFile=file:{layout} -XX:+UseParallelGC"
+    return {
+        "spark.master": settings.spark_master or "local[*]",
+        "spark.driver.memory": settings.spark_driver_memory,
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.extraJavaOptions": java_options,
+        "spark.executor.extraJavaOptions": "-Duser.timezone=UTC",
+        "spark.executorEnv.PYTHONPATH": os.pathsep.join([str(CODE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "spark.executorEnv.OMP_WAIT_POLICY": "PASSIVE",
+        "spark.pyspark.python": sys.executable,
+        "spark.pyspark.driver.python": sys.executable,
+        "spark.jars": ",".join(str(path) for path in jar_files(settings, synapseml=synapseml)),
+        "spark.sql.warehouse.dir": str(settings.yieldspark_home / "spark-warehouse"),
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+    }

@@ -1,0 +1,116 @@
+"""Loading and committing a run's rows: staging in parallel, checks on staging, then one transaction for merge, ledger and clean-up.
+
+A failing check, a killed driver or a lost connection leaves the targets as they were; the next run of the job drops what is left in staging.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame, Observation
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+from sqlalchemy import Connection
+
+from config_spark import Settings
+from database import merge_sql
+from database.merge_sql import MergeTarget
+from database.run_ledger import Run, staging_prefix
+from database.tables import OWN_SCHEMA
+from database.transport import Transport, staging_types
+from product_errors import CheckFailed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StagedFrame:
+    """A frame to load once and merge into each target, in order. Columns: boolean, int, bigint, double, string, date or timestamp."""
+
+    frame: DataFrame
+    targets: Sequence[MergeTarget]
+
+
+@dataclass(frozen=True)
+class MergeCounts:
+    """What a merge did to a target, in rows."""
+
+    inserted: int
+    updated: int
+    unchanged: int
+
+
+@dataclass(frozen=True)
+class _Staging:
+    name: str
+    targets: Sequence[MergeTarget]
+    double_columns: list[str]
+    loaded_rows: int
+
+
+def commit_run(
+    run: Run,
+    settings: Settings,
+    staged: Sequence[StagedFrame],
+    transport: Transport,
+    *,
+    also: Callable[[Connection], None] | None = None,
+) -> MergeCounts:
+    """Load, check, merge: all or nothing. Returns and records the counts of the first target.
+
+    Args: also runs inside the same transaction, after the merges.
+    Raises: CheckFailed with the failing check and its counts; DatabaseError.
+    """
+    with run.stage("load"):
+        stagings = [_load(run, settings, one, number, transport) for number, one in enumerate(staged)]
+    with run.stage("merge"), run.connection.begin():
+        for staging in stagings:
+            # waits for loads that are still in flight (a speculative task) and keeps later ones out
+            run.connection.exec_driver_sql(f"LOCK TABLE {staging.name} IN ACCESS EXCLUSIVE MODE")
+            run.connection.exec_driver_sql(merge_sql.keep_last_attempts(staging.name))
+            run.connection.exec_driver_sql(f"ANALYZE {staging.name}")
+            _check(run, staging)
+        counts = [_merge(run.connection, target, staging.name) for staging in stagings for target in staging.targets]
+        if also:
+            also(run.connection)
+        for staging in stagings:
+            run.connection.exec_driver_sql(f"DROP TABLE {staging.name}")
+        run.rows |= {"inserted": counts[0].inserted, "updated": counts[0].updated, "unchanged": counts[0].unchanged}
+        run.status = "succeeded"
+        run.write(run.connection, finished=True)
+    return counts[0]
+
+
+def _load(run: Run, settings: Settings, staged: StagedFrame, number: int, transport: Transport) -> _Staging:
+    name = f"{OWN_SCHEMA}.{staging_prefix(run.job)}{run.run_id.removeprefix(run.job + '_')}_{number}"
+    types = staging_types(staged.frame.schema)
+    with run.connection.begin():
+        run.connection.exec_driver_sql(merge_sql.create_staging(name, types))
+    observation = Observation()
+    transport.write(staged.frame.observe(observation, F.count(F.lit(1)).alias("rows")), settings, name)
+    doubles = [field.name for field in staged.frame.schema if isinstance(field.dataType, T.DoubleType)]
+    return _Staging(name, staged.targets, doubles, int(observation.get["rows"]))
+
+
+def _check(run: Run, staging: _Staging) -> None:
+    facts = run.connection.exec_driver_sql(merge_sql.staging_facts(staging.name, staging.targets[0].key, staging.double_columns)).mappings().one()
+    found = {
+        "staged_rows": (facts["rows"] == staging.loaded_rows, f"{facts['rows']} rows in staging, {staging.loaded_rows} left Spark"),
+        "unique_key": (facts["duplicate_keys"] == 0, f"{facts['duplicate_keys']} keys more than once"),
+        "key_not_null": (facts["null_keys"] == 0, f"{facts['null_keys']} keys with a null"),
+        "finite": (facts["not_finite"] == 0, f"{facts['not_finite']} rows with NaN or infinity"),
+    }
+    table = staging.targets[0].table.name
+    run.checks += [{"name": f"{table}.{name}", "passed": passed, "severity": "fail", "found": words} for name, (passed, words) in found.items()]
+    failed = [f"{name}: {words}" for name, (passed, words) in found.items() if not passed]
+    if failed:
+        raise CheckFailed(f"the rows for {table} failed {'; '.join(failed)}. Nothing was written; `status` shows the run")
+
+
+def _merge(connection: Connection, target: MergeTarget, staging: str) -> MergeCounts:
+    row = connection.exec_driver_sql(merge_sql.merge(target, staging)).mappings().one()
+    counts = MergeCounts(row["inserted"], row["updated"], row["staged"] - row["inserted"] - row["updated"])
+    log.info("%s: %d inserted, %d updated, %d unchanged", target.table.name, counts.inserted, counts.updated, counts.unchanged)
+    return counts

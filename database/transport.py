@@ -1,0 +1,117 @@
+"""What both transports share: the portable form of a query, the type map of staging, and the choice between `jdbc` and `adbc`.
+
+Both give the same rows with the same Spark types: numeric comes as double, json as text, whatever the driver would make of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+from pyspark import TaskContext
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import types as T
+from sqlalchemy import Connection
+
+from config_spark import Settings
+from database.merge_sql import ATTEMPT_TAG, PARTITION_TAG, quoted
+from product_errors import ConfigurationError, SchemaMismatch
+
+FETCH_SIZE = 10_000
+"""Rows a read fetches at a time: without it pgjdbc holds the whole result in memory."""
+
+_SPARK_TYPES: dict[int, tuple[str, T.DataType]] = {
+    # type oid (pg_type.dat): the cast that makes it portable, and the Spark type of the result
+    16: ("boolean", T.BooleanType()),
+    20: ("bigint", T.LongType()),
+    21: ("integer", T.IntegerType()),
+    23: ("integer", T.IntegerType()),
+    25: ("text", T.StringType()),
+    114: ("text", T.StringType()),
+    700: ("double precision", T.DoubleType()),
+    701: ("double precision", T.DoubleType()),
+    1043: ("text", T.StringType()),
+    1082: ("date", T.DateType()),
+    1184: ("timestamptz", T.TimestampType()),
+    1700: ("double precision", T.DoubleType()),
+    2950: ("text", T.StringType()),
+    3802: ("text", T.StringType()),
+}
+
+_STAGING_TYPES: dict[type[T.DataType], str] = {
+    T.BooleanType: "boolean",
+    T.LongType: "bigint",
+    T.IntegerType: "integer",
+    T.DoubleType: "double precision",
+    T.StringType: "text",
+    T.DateType: "date",
+    T.TimestampType: "timestamptz",
+}
+
+
+@dataclass(frozen=True)
+class PortableQuery:
+    """A SELECT whose every column is cast to a type both drivers read alike, and the Spark schema of its rows."""
+
+    sql: str
+    schema: T.StructType
+
+
+class Transport(Protocol):
+    """How rows pass between PostgreSQL and Spark."""
+
+    def read(self, spark: SparkSession, settings: Settings, query: PortableQuery, predicates: Sequence[str], snapshot: str | None) -> DataFrame:
+        """One partition for each predicate; with `snapshot` all partitions see that one exported snapshot."""
+
+    def write(self, frame: DataFrame, settings: Settings, staging: str) -> None:
+        """Append to the existing table `staging` with the tag columns of each row's partition and attempt."""
+
+
+def portable_query(connection: Connection, source: str) -> PortableQuery:
+    """Args: source is a SELECT or the name of a table. Raises: SchemaMismatch for a type with no portable form."""
+    select = source if source.lstrip().lower().startswith(("select", "with")) else f"SELECT * FROM {source}"  # noqa: S608 - callers pass their own SQL
+    result = connection.exec_driver_sql(f"SELECT * FROM ({select}) AS source LIMIT 0".replace("%", "%%"))  # noqa: S608
+    casts, fields = [], []
+    for name, oid, *_ in result.cursor.description:  # type: ignore[union-attr]
+        if oid not in _SPARK_TYPES:
+            raise SchemaMismatch(f"column {name} has type oid {oid}, which Spark can't read from both drivers; cast it in the query, to text for instance")
+        cast, spark_type = _SPARK_TYPES[oid]
+        casts.append(f"CAST(source.{quoted(name)} AS {cast}) AS {quoted(name)}")
+        fields.append(T.StructField(name, spark_type))
+    return PortableQuery(f"SELECT {', '.join(casts)} FROM ({select}) AS source", T.StructType(fields))  # noqa: S608
+
+
+def hash_predicates(column: str | None, partitions: int) -> list[str]:
+    """Predicates that split rows evenly by a hash of `column`, so that a pool is whole in one partition."""
+    if column is None or partitions == 1:
+        return ["true"]
+    return [f"(hashtext({quoted(column)}::text) & 2147483647) % {partitions} = {part}" for part in range(partitions)]
+
+
+def staging_types(schema: T.StructType) -> dict[str, str]:
+    """PostgreSQL type of each staged column. Raises: ConfigurationError for a Spark type that staging does not hold."""
+    types = {}
+    for field in schema:
+        if type(field.dataType) not in _STAGING_TYPES:
+            raise ConfigurationError(
+                f"column {field.name} is {field.dataType.simpleString()}; staging holds boolean, int, bigint, double, string, date and timestamp: cast it"
+            )
+        types[field.name] = _STAGING_TYPES[type(field.dataType)]
+    return types
+
+
+def task_identity() -> tuple[int, int]:
+    """Partition and attempt of the running Spark task: the attempt id is unique in the application, over retries and speculation."""
+    context = TaskContext.get()
+    if context is None:
+        raise RuntimeError("task_identity() is for code that runs inside a Spark task")
+    return context.partitionId(), context.taskAttemptId()
+
+
+def tagged(batches: Iterator[pa.RecordBatch], partition: int, attempt: int) -> Iterator[pa.RecordBatch]:
+    """The batches with the two tag columns of staging behind their own."""
+    for batch in batches:
+        tags = [pa.array([partition] * batch.num_rows, pa.int32()), pa.array([attempt] * batch.num_rows, pa.int64())]
+        yield pa.RecordBatch.from_arrays([*batch.columns, *tags], [*batch.schema.names, PARTITION_TAG, ATTEMPT_TAG])

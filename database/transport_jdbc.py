@@ -1,0 +1,52 @@
+"""Spark's own JDBC both ways: the owner's way, and the fallback where ADBC has no driver.
+
+Spark writes one transaction a task, so a task that is retried after its commit leaves two attempts in staging: rows carry partition and
+attempt, and the merge keeps the last attempt of each partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import types as T
+
+from config_spark import Settings
+from database.merge_sql import ATTEMPT_TAG, PARTITION_TAG
+from database.transport import FETCH_SIZE, PortableQuery, tagged, task_identity
+
+BATCH_ROWS = 10_000
+
+
+def get_jdbc_url(settings: Settings) -> str:
+    """`jdbc:postgresql://..` without user and password. `stringtype=unspecified` lets text go into jsonb columns."""
+    options = f"sslmode={settings.db_sslmode}&currentSchema={settings.db_schema}&stringtype=unspecified&reWriteBatchedInserts=true"
+    return f"jdbc:postgresql://{settings.db_host}:{settings.db_port}/{settings.db_name}?{options}"
+
+
+def get_jdbc_properties(settings: Settings) -> dict[str, str]:
+    """Driver, login and fetch size. Holds the password in clear: Spark redacts it, never log it yourself."""
+    properties = {"driver": "org.postgresql.Driver", "user": settings.db_user, "fetchsize": str(FETCH_SIZE), "ApplicationName": "yieldspark"}
+    if settings.db_password:
+        properties["password"] = settings.db_password.get_secret_value()
+    return properties
+
+
+class JdbcTransport:
+    """The `jdbc` side of `transport.Transport`."""
+
+    def read(self, spark: SparkSession, settings: Settings, query: PortableQuery, predicates: Sequence[str], snapshot: str | None) -> DataFrame:
+        properties = get_jdbc_properties(settings)
+        if snapshot:
+            properties["sessionInitStatement"] = f"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT '{snapshot}'"
+        return spark.read.jdbc(get_jdbc_url(settings), f"({query.sql}) AS portable", predicates=list(predicates), properties=properties)
+
+    def write(self, frame: DataFrame, settings: Settings, staging: str) -> None:
+        schema = T.StructType([*frame.schema, T.StructField(PARTITION_TAG, T.IntegerType()), T.StructField(ATTEMPT_TAG, T.LongType())])
+        properties = get_jdbc_properties(settings) | {"batchsize": str(BATCH_ROWS)}
+        frame.mapInArrow(_tagged, schema).write.jdbc(get_jdbc_url(settings), staging, mode="append", properties=properties)
+
+
+def _tagged(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield from tagged(batches, *task_identity())

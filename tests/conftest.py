@@ -1,0 +1,76 @@
+"""Fixtures: a real PostgreSQL with one database for each test, one real Spark session, and the shared data where it exists."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+from sqlalchemy import Engine, text
+
+from config_spark import Settings, default_home, load_settings
+from database.connection import make_engine, with_database
+from database.embedded_server import EmbeddedServer
+from database.migrate import migrate
+from database.spark_session import get_spark_session
+
+PROJECT = Path(__file__).resolve().parents[1]
+JARS = Path(os.environ.get("YIELDSPARK_HOME") or default_home()) / "jars"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _bare_environment() -> Iterator[None]:
+    """No test sees the developer's own database or settings."""
+    fields = {name.upper() for name in Settings.model_fields} | {"SPARK_ENVIRONMENT", "FORECAST_ENGINE"}
+    saved = {name: os.environ.pop(name) for name in fields & set(os.environ)}
+    yield
+    os.environ.update(saved)
+
+
+@pytest.fixture(scope="session")
+def server_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    home = tmp_path_factory.mktemp("yieldspark_home")
+    yield home
+    EmbeddedServer(home).reset()
+
+
+@pytest.fixture(scope="session")
+def server(server_home: Path) -> Settings:
+    """Settings of the session's server, whose database `yieldspark` is migrated and serves as the template of the tests' own."""
+    settings = with_database(load_settings(_env_file=None, yieldspark_home=server_home, jars_dir=JARS, spark_master="local[2]", shuffle_partitions=2))
+    migrate(make_engine(settings))
+    return settings
+
+
+@pytest.fixture
+def database(server: Settings) -> Iterator[Settings]:
+    """Settings of a fresh, migrated, empty database."""
+    name = f"test_{secrets.token_hex(6)}"
+    admin = make_engine(server.model_copy(update={"db_name": "postgres"})).execution_options(isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE yieldspark"))
+        yield server.model_copy(update={"db_name": name})
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def engine(database: Settings) -> Engine:
+    return make_engine(database)
+
+
+@pytest.fixture(scope="session")
+def spark(server: Settings) -> Iterator[SparkSession]:
+    session = get_spark_session(server, "yieldspark-tests", synapseml=True, extra_conf={"spark.default.parallelism": "2"})
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    folder = PROJECT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real data is not beside the checkout ({folder.name}/)")
+    return folder
