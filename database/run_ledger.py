@@ -6,6 +6,7 @@ The lock is held by the same connection that later commits the run's rows: who l
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -15,12 +16,13 @@ from datetime import date, datetime, timezone
 from typing import Any
 
 from sqlalchemy import Connection, Engine, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import DBAPIError
 
 from config_spark import PRODUCT_VERSION
 from database.connection import translated_errors
 from database.tables import OWN_SCHEMA, run_ledger
-from product_errors import CheckFailed, RunInProgress
+from product_errors import CheckFailed, RunInProgress, YieldSparkError
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +102,7 @@ def open_run(
             yield run
         except BaseException as error:
             run.status, run.error = _outcome(error)
+            error.run_id = run.run_id  # type: ignore[attr-defined]  # the command line shows the ledger row of what failed
             raise
         finally:
             _close(engine, run)
@@ -108,7 +111,18 @@ def open_run(
 def _outcome(error: BaseException) -> tuple[str, str]:
     if isinstance(error, KeyboardInterrupt):
         return "cancelled", "interrupted"
-    return "blocked" if isinstance(error, CheckFailed) else "failed", f"{type(error).__name__}: {error}".splitlines()[0][:2000]
+    return "blocked" if isinstance(error, CheckFailed) else "failed", one_sentence(error)
+
+
+def one_sentence(error: BaseException) -> str:
+    """The cause in one line. Spark wraps it in pages: the innermost `Caused by` is what happened, or the last line of a worker's traceback."""
+    if isinstance(error, YieldSparkError):
+        return " ".join(str(error).split())
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    caused = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b: ", line)]
+    line = (caused or raised[-1:] or lines[:1] or [""])[-1]
+    return f"{type(error).__name__}: {line}"[:2000]
 
 
 def _close(engine: Engine, run: Run) -> None:
@@ -185,6 +199,6 @@ def public_row(row: dict[str, Any]) -> dict[str, Any]:
 
 def last_runs(engine: Engine) -> dict[str, dict[str, Any]]:
     """The newest ledger row of each job, by job."""
-    newest = select(run_ledger).distinct(run_ledger.c.job).order_by(run_ledger.c.job, run_ledger.c.started_at.desc())
+    newest = select(run_ledger).ext(distinct_on(run_ledger.c.job)).order_by(run_ledger.c.job, run_ledger.c.started_at.desc())
     with translated_errors(engine.url), engine.connect() as connection:
         return {row["job"]: public_row(dict(row)) for row in connection.execute(newest).mappings()}

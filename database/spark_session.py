@@ -57,6 +57,8 @@ def get_spark_session(settings: Settings, app_name: str, *, synapseml: bool = Fa
     }
     if settings.environment == "local":
         conf |= _laptop_conf(settings, synapseml=synapseml)
+        # PySpark takes its workers' interpreter from this variable alone, and python3 on PATH knows none of our packages
+        os.environ["PYSPARK_PYTHON"] = sys.executable
     conf |= dict(extra_conf or {})
     builder = SparkSession.builder.appName(app_name)
     for key, value in conf.items():
@@ -80,8 +82,6 @@ def _laptop_conf(settings: Settings, *, synapseml: bool) -> dict[str, str]:
         "spark.executor.extraJavaOptions": "-Duser.timezone=UTC",
         "spark.executorEnv.PYTHONPATH": os.pathsep.join([str(CODE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "spark.executorEnv.OMP_WAIT_POLICY": "PASSIVE",
-        "spark.pyspark.python": sys.executable,
-        "spark.pyspark.driver.python": sys.executable,
         "spark.jars": ",".join(str(path) for path in jar_files(settings, synapseml=synapseml)),
         "spark.sql.warehouse.dir": str(settings.yieldspark_home / "spark-warehouse"),
         "spark.ui.enabled": "false",

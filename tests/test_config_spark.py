@@ -1,0 +1,55 @@
+"""Settings: what is read, what is refused and how it says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from config_spark import load_settings
+from product_errors import ConfigurationError
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_dotenv_file_with_a_byte_order_mark_is_read_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("DB_HOST=from-file\nDB_PORT=6000\nUNKNOWN=ignored\n", encoding="utf-8-sig")
+    monkeypatch.setenv("DB_PORT", "7000")
+    settings = load_settings()
+    assert (settings.db_host, settings.db_port) == ("from-file", 7000)
+
+
+def test_a_wrong_type_names_variable_value_and_what_is_allowed(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("DB_PORT=many\nENVIRONMENT=prod\nMAX_FILL_DAYS=-1\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+    message = str(caught.value)
+    assert "DB_PORT='many' is wrong: Input should be a valid integer" in message
+    assert "ENVIRONMENT='prod' is wrong: Input should be 'local' or 'production'" in message
+    assert "MAX_FILL_DAYS='-1' is wrong: Input should be greater than or equal to 0" in message
+
+
+def test_production_without_a_database_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARK_ENVIRONMENT", "production")
+    monkeypatch.setenv("DB_PASSWORD", "very-secret")
+    with pytest.raises(ConfigurationError, match="DB_HOST is not set") as caught:
+        load_settings()
+    assert "very-secret" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_settings_are_frozen_and_hide_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "very-secret")
+    settings = load_settings()
+    assert "very-secret" not in repr(settings) + settings.model_dump_json()
+    with pytest.raises(ValidationError):
+        settings.db_port = 1  # type: ignore[misc]
+
+
+def test_an_option_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENGINE", "synapseml")
+    assert load_settings(engine="lightgbm").engine == "lightgbm"

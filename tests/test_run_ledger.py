@@ -1,0 +1,98 @@
+"""The ledger tells what became of a run, and one job never runs twice at once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from config_spark import Settings
+from database.connection import libpq_uri
+from database.run_ledger import LEDGER_KEYS, last_runs, ledger_row, open_run
+from product_errors import CheckFailed, RunInProgress
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+HOLDS_A_RUN = """
+import sys, time
+from sqlalchemy import create_engine
+from database.run_ledger import open_run
+url = sys.stdin.readline().strip().replace("postgresql://", "postgresql+psycopg2://")
+with open_run(create_engine(url), job="calculate_metrics", mode="incremental") as run:
+    run.connection.exec_driver_sql("CREATE TABLE yieldspark.staging_calculate_metrics_orphan (n int)")
+    run.connection.commit()
+    print(run.run_id, flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.fixture
+def other_run(database: Settings) -> subprocess.Popen[str]:
+    """A second process that holds an open run of calculate_metrics; the password goes in by its standard input."""
+    process = subprocess.Popen([sys.executable, "-c", HOLDS_A_RUN], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(libpq_uri(database) + "\n")
+    process.stdin.flush()
+    process.stdout.readline()
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_good_run_has_the_contract_keys(engine: Engine) -> None:
+    with open_run(engine, job="calculate_metrics", mode="incremental") as run, run.stage("read"):
+        run.rows["read"] = 3
+    row = ledger_row(engine, run.run_id)
+    assert tuple(row) == LEDGER_KEYS
+    assert (row["status"], row["error"], row["rows"]["read"], list(row["stages"])) == ("succeeded", None, 3, ["read"])
+    assert last_runs(engine)["calculate_metrics"] == row
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"),
+    [(RuntimeError("the cause\nmore"), "failed"), (CheckFailed("too few rows"), "blocked"), (KeyboardInterrupt(), "cancelled")],
+)
+def test_what_is_raised_is_in_the_ledger_and_passes_on(engine: Engine, raised: BaseException, status: str) -> None:
+    with pytest.raises(type(raised)), open_run(engine, job="forecast_pools", mode="daily") as run:
+        raise raised
+    row = ledger_row(engine, run.run_id)
+    assert row["status"] == status
+    assert "more" not in row["error"]
+
+
+def test_an_empty_plan(engine: Engine) -> None:
+    with open_run(engine, job="calculate_metrics", mode="incremental") as run:
+        run.nothing_to_do()
+    assert ledger_row(engine, run.run_id)["status"] == "nothing_to_do"
+
+
+def test_a_second_run_of_the_job_is_refused_and_another_job_is_not(engine: Engine, other_run: subprocess.Popen[str]) -> None:
+    with pytest.raises(RunInProgress, match="calculate_metrics is already running: run calculate_metrics_"), open_run(engine, job="calculate_metrics", mode="m"):
+        pass
+    with open_run(engine, job="forecast_pools", mode="daily"):
+        pass
+
+
+def test_the_next_run_cleans_up_after_a_killed_driver(engine: Engine, other_run: subprocess.Popen[str]) -> None:
+    other_run.send_signal(signal.SIGKILL)
+    other_run.wait()
+    with open_run(engine, job="calculate_metrics", mode="incremental"):
+        pass
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT status, error FROM yieldspark.run_ledger ORDER BY started_at")).all()
+        assert [tuple(row) for row in rows] == [("failed", "the driver ended without closing the run"), ("succeeded", None)]
+        assert connection.execute(text("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'staging%'")).scalar_one() == 0
+
+
+def test_a_lost_connection_still_closes_the_ledger_row(engine: Engine) -> None:
+    with pytest.raises(Exception, match="connection"), open_run(engine, job="calculate_metrics", mode="incremental") as run:
+        pid = run.connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        with engine.begin() as other:
+            other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        run.connection.execute(text("SELECT 1"))
+    assert ledger_row(engine, run.run_id)["status"] == "failed"

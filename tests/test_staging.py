@@ -1,0 +1,156 @@
+"""Transports, staging and merge: real Spark into real PostgreSQL."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timezone
+from pathlib import Path
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from sqlalchemy import Engine, text
+
+from config_spark import Settings
+from database.db_utils_spark import (
+    MergeTarget,
+    StagedFrame,
+    commit_run,
+    execute_sql,
+    exported_snapshot,
+    read_table_spark,
+    transport_for,
+    upsert_via_staging,
+    write_table_spark,
+)
+from database.merge_sql import create_staging, keep_last_attempts
+from database.run_ledger import open_run
+from database.spark_session import has_jdbc_jar
+from database.tables import OWN_SCHEMA, pool_daily_metrics
+from database.transport import staging_types
+from product_errors import CheckFailed, SchemaMismatch
+
+TRANSPORTS = ["adbc", "jdbc"]
+SCHEMA = "pool_id string, date date, actual_apy double, actual_tvl double"
+TARGET = MergeTarget(pool_daily_metrics, {"pool_id": "pool_id", "date": "date"}, {"actual_apy": "actual_apy", "actual_tvl": "actual_tvl"})
+DAY = date(2025, 8, 3)
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transported(request: pytest.FixtureRequest, database: Settings) -> Settings:
+    """Settings that read and write by each transport in turn."""
+    assert has_jdbc_jar(database), "the JDBC jar is missing: run `python run_spark_local.py doctor`"
+    return database.model_copy(update={"read_transport": request.param, "write_transport": request.param})
+
+
+def _frame(spark: SparkSession, *rows: tuple[str, date, float | None, float | None]) -> DataFrame:
+    return spark.createDataFrame(list(rows), SCHEMA)
+
+
+def _table(settings: Settings) -> list[dict[str, object]]:
+    return execute_sql(settings, "SELECT pool_id, date, actual_apy::float8 AS apy, actual_tvl::float8 AS tvl, forecasted_apy::float8 AS f FROM pool_daily_metrics ORDER BY 1, 2")
+
+
+def _staging_tables(settings: Settings) -> list[dict[str, object]]:
+    return execute_sql(settings, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%'")
+
+
+def test_upsert_counts_and_leaves_other_columns_alone(spark: SparkSession, transported: Settings) -> None:
+    execute_sql(transported, "INSERT INTO pool_daily_metrics (pool_id, date, forecasted_apy) VALUES ('a', '2025-08-03', 9)")
+    first = upsert_via_staging(_frame(spark, ("a", DAY, 1.00004, None), ("b", DAY, -2.5, 10.0)), transported, pool_daily_metrics)
+    assert (first.inserted, first.updated, first.unchanged) == (1, 1, 0)
+    second = upsert_via_staging(_frame(spark, ("a", DAY, 1.0, None), ("b", DAY, None, 10.0)), transported, pool_daily_metrics)
+    assert (second.inserted, second.updated, second.unchanged) == (0, 1, 1)
+    assert _table(transported) == [
+        {"pool_id": "a", "date": DAY, "apy": 1.0, "tvl": None, "f": 9.0},
+        {"pool_id": "b", "date": DAY, "apy": None, "tvl": 10.0, "f": None},
+    ]
+    assert _staging_tables(transported) == []
+
+
+def test_both_transports_read_the_same_rows_and_types(spark: SparkSession, database: Settings) -> None:
+    execute_sql(
+        database,
+        "CREATE TABLE kinds (n numeric(20,8), j jsonb, d date, t timestamptz, b boolean, i integer, l bigint, s text, f double precision); "
+        "INSERT INTO kinds VALUES (1234.56789012, '{\"a\": 1}', '1969-12-31', '2025-08-03 23:59:59.123456+00', true, 7, 1234567890123, 'ä ''x''%', 0.1), "
+        "(null, null, null, null, null, null, null, null, null)",
+    )
+    rows = {}
+    for name in TRANSPORTS:
+        frame = read_table_spark(spark, database.model_copy(update={"read_transport": name}), "kinds", partition_by="s", partitions=2)
+        rows[name] = (frame.dtypes, sorted(frame.collect(), key=str))
+    assert rows["adbc"] == rows["jdbc"]
+    kinds = dict(rows["adbc"][0])
+    assert kinds == {"n": "double", "j": "string", "d": "date", "t": "timestamp", "b": "boolean", "i": "int", "l": "bigint", "s": "string", "f": "double"}
+
+
+def test_a_partitioned_read_has_every_row_once(spark: SparkSession, transported: Settings) -> None:
+    execute_sql(transported, "INSERT INTO pools (pool_id) SELECT 'pool-' || n FROM generate_series(1, 500) AS n")
+    frame = read_table_spark(spark, transported, "SELECT pool_id FROM pools WHERE pool_id LIKE 'pool-%'", partition_by="pool_id", partitions=4)
+    assert frame.rdd.getNumPartitions() == 4
+    assert sorted(row.pool_id for row in frame.collect()) == sorted(f"pool-{n}" for n in range(1, 501))
+
+
+def test_reads_share_one_snapshot(spark: SparkSession, transported: Settings) -> None:
+    execute_sql(transported, "INSERT INTO pools (pool_id) VALUES ('before')")
+    with exported_snapshot(transported) as snapshot:
+        execute_sql(transported, "INSERT INTO pools (pool_id) VALUES ('after')")
+        seen = read_table_spark(spark, transported, "SELECT pool_id FROM pools", snapshot=snapshot).collect()
+    assert [row.pool_id for row in seen] == ["before"]
+
+
+def test_a_missing_table_is_named(spark: SparkSession, transported: Settings) -> None:
+    with pytest.raises(SchemaMismatch, match="nothing_here"):
+        read_table_spark(spark, transported, "nothing_here")
+
+
+@pytest.mark.parametrize(
+    ("rows", "check"),
+    [
+        ([("a", DAY, 1.0, 1.0), ("a", DAY, 2.0, 1.0)], "unique_key"),
+        ([(None, DAY, 1.0, 1.0)], "key_not_null"),
+        ([("a", DAY, float("nan"), 1.0)], "finite"),
+        ([("a", DAY, 1.0, float("-inf"))], "finite"),
+    ],
+)
+def test_a_failing_check_writes_nothing(spark: SparkSession, transported: Settings, rows: list[tuple[str, date, float, float]], check: str) -> None:
+    with pytest.raises(CheckFailed, match=check):
+        upsert_via_staging(_frame(spark, *rows), transported, pool_daily_metrics)
+    assert _table(transported) == []
+    assert _staging_tables(transported) == []
+    ledger = execute_sql(transported, "SELECT status, error FROM yieldspark.run_ledger")
+    assert [row["status"] for row in ledger] == ["blocked"]
+
+
+def test_a_failure_after_the_merge_rolls_all_of_it_back(spark: SparkSession, transported: Settings, engine: Engine) -> None:
+    def fails(_: object) -> None:
+        raise RuntimeError("the last statement failed")
+
+    with pytest.raises(RuntimeError), open_run(engine, job="upsert", mode="upsert") as run:
+        commit_run(run, transported, [StagedFrame(_frame(spark, ("a", DAY, 1.0, 1.0)), [TARGET])], also=fails)
+    assert _table(transported) == []
+    assert execute_sql(transported, "SELECT status, error FROM yieldspark.run_ledger") == [{"status": "failed", "error": "RuntimeError: the last statement failed"}]
+
+
+def test_two_attempts_of_one_partition_leave_its_rows_once(spark: SparkSession, transported: Settings) -> None:
+    """What a task leaves that committed and was then retried: the driver sees one success, staging has seen two writes."""
+    staging = f"{OWN_SCHEMA}.staging_retry"
+    frame = _frame(spark, ("a", DAY, 1.0, 1.0), ("b", DAY, 2.0, 2.0)).coalesce(1)
+    transport = transport_for(transported, transported.write_transport)
+    execute_sql(transported, create_staging(staging, staging_types(frame.schema)))
+    transport.write(frame, transported, staging)
+    transport.write(frame, transported, staging)
+    execute_sql(transported, keep_last_attempts(staging))
+    assert execute_sql(transported, f"SELECT pool_id FROM {staging} ORDER BY 1") == [{"pool_id": "a"}, {"pool_id": "b"}]
+
+
+def test_without_a_driver_the_other_transport_goes_on(database: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    no_jars = database.model_copy(update={"jars_dir": tmp_path})
+    assert type(transport_for(no_jars, "jdbc")).__name__ == "AdbcTransport"
+    assert "transport jdbc has no driver here: going on with adbc" in caplog.text
+
+
+def test_write_table_appends(spark: SparkSession, database: Settings) -> None:
+    frame = spark.createDataFrame([("p", datetime(2025, 8, 3, 23, tzinfo=timezone.utc), '{"apy": 1}')], "pool_id string, timestamp timestamp, raw_json_data string")
+    assert write_table_spark(frame, database, "raw_defillama_pool_history") == 1
+    assert execute_sql(database, "SELECT raw_json_data ->> 'apy' AS apy, timestamp::text AS t FROM raw_defillama_pool_history") == [
+        {"apy": "1", "t": "2025-08-03 23:00:00+00"}
+    ]
