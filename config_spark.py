@@ -29,7 +29,9 @@ def default_home() -> Path:
 class Settings(BaseSettings):
     """Read from variables named like the fields in upper case; `.env` in the working folder is read too, real variables win."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8-sig", extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8-sig", extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True
+    )
 
     environment: Literal["local", "production"] = Field(
         "local", validation_alias=AliasChoices("ENVIRONMENT", "SPARK_ENVIRONMENT"), description="`local`: no DB_HOST means the embedded server"
@@ -43,7 +45,9 @@ class Settings(BaseSettings):
     db_name: str = "yieldspark"
     db_user: str = "yieldspark"
     db_password: SecretStr | None = None
-    db_schema: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")] = Field("public", description="schema of the owner's tables; YieldSpark's own are in `yieldspark`")
+    db_schema: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")] = Field(
+        "public", description="schema of the owner's tables; YieldSpark's own are in `yieldspark`"
+    )
     db_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
 
     code_version: str = Field(PRODUCT_VERSION, description="what the ledger says ran; a release sets it to its commit")
@@ -67,15 +71,21 @@ class Settings(BaseSettings):
     backtest_days: Annotated[int, Field(ge=5, le=365)] = Field(30, description="length of the rolling-origin score; days")
     refit_days: Annotated[int, Field(ge=1, le=90)] = Field(15, description="days between refits inside the rolling-origin score")
     interval_level: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.8, description="nominal coverage of the forecast interval")
-    min_history_days: Annotated[int, Field(ge=2, le=365)] = Field(8, description="observed days below which a pool is forecast by the cold-start rule")
-    stale_after_days: Annotated[int, Field(ge=1, le=60)] = Field(7, description="days without an observation after which a pool is forecast by the stale rule")
+    min_history_days: Annotated[int, Field(ge=2, le=365)] = Field(
+        8, description="observed days below which a pool is forecast by the cold-start rule"
+    )
+    stale_after_days: Annotated[int, Field(ge=1, le=60)] = Field(
+        7, description="days without an observation after which a pool is forecast by the stale rule"
+    )
     model_seed: int = 20240501
     model_threads: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: os.cpu_count() or 1, description="LightGBM threads")
 
     @model_validator(mode="after")
     def _production_names_its_database(self) -> Settings:
         if self.environment == "production" and not self.db_host:
-            raise ValueError("DB_HOST is not set, and ENVIRONMENT=production never starts the embedded server; set DB_HOST, DB_USER, DB_PASSWORD and DB_NAME")
+            raise ValueError(
+                "DB_HOST is not set, and ENVIRONMENT=production never starts the embedded server; set DB_HOST, DB_USER, DB_PASSWORD and DB_NAME"
+            )
         return self
 
 

@@ -76,7 +76,9 @@ def libpq_uri(settings: Settings) -> str:
         },
         quote_via=quote,
     )
-    return f"postgresql://{quote(settings.db_user, safe='')}{password}@{settings.db_host}:{settings.db_port}/{quote(settings.db_name, safe='')}?{query}"
+    return (
+        f"postgresql://{quote(settings.db_user, safe='')}{password}@{settings.db_host}:{settings.db_port}/{quote(settings.db_name, safe='')}?{query}"
+    )
 
 
 @contextmanager
@@ -110,7 +112,9 @@ def translate(error: DBAPIError, url: URL) -> DatabaseError:
     if code == "42501":
         return DatabaseRefused(f"role {url.username} has no right to do this at {where}: {cause}. Grant it, or set DB_USER to a role that has it")
     if code.startswith("53"):
-        return DatabaseError(f"PostgreSQL at {where} is out of a resource: {cause}. Free disk space or connections, then run again; nothing was changed")
+        return DatabaseError(
+            f"PostgreSQL at {where} is out of a resource: {cause}. Free disk space or connections, then run again; nothing was changed"
+        )
     if code in {"42P01", "42703", "42804", "42883"}:
         return SchemaMismatch(f"the tables at {where} are not what this version expects: {cause}. Compare them with database/tables.py")
     if not code or code.startswith(("08", "57P")):

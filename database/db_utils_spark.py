@@ -85,7 +85,8 @@ def read_table_spark(
 ) -> DataFrame:
     """Rows of a table or a SELECT as a lazy frame; numeric comes as double, json as text.
 
-    Args: partition_by is the column whose hash splits the read into `partitions` (default: Spark's parallelism). snapshot is from `exported_snapshot`.
+    Args: partition_by is the column whose hash splits the read into `partitions` (default: Spark's parallelism);
+    snapshot is from `exported_snapshot`.
     Raises: SchemaMismatch where the table or a column is missing.
     """
     with checked_connection(make_engine(settings)) as connection:
@@ -109,7 +110,10 @@ def upsert_via_staging(frame: DataFrame, settings: Settings, table: Table, *, jo
 
 
 def write_table_spark(frame: DataFrame, settings: Settings, table: str) -> int:
-    """Append `frame` to an existing table by JDBC and return its rows. For a target with a key use `upsert_via_staging`: an append doubles rows on a retry."""
+    """Append `frame` to an existing table by JDBC and return its rows.
+
+    For a target with a key use `upsert_via_staging`: an append doubles rows on a retry.
+    """
     rows = frame.count()
     frame.write.jdbc(get_jdbc_url(settings), table, mode="append", properties=get_jdbc_properties(settings))
     return rows

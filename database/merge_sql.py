@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 PARTITION_TAG = "_partition"
 ATTEMPT_TAG = "_attempt"
 
-_DIALECT = postgresql.dialect()
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def create_staging(staging: str, column_types: Mapping[str, str]) -> str:
 def keep_last_attempts(staging: str) -> str:
     """Delete what an earlier attempt of a retried task committed: each partition keeps the rows of its last attempt."""
     return (
-        f"DELETE FROM {staging} AS s USING (SELECT {PARTITION_TAG}, max({ATTEMPT_TAG}) AS last FROM {staging} GROUP BY 1) AS kept "  # noqa: S608 - identifiers are ours
+        f"DELETE FROM {staging} AS s USING (SELECT {PARTITION_TAG}, max({ATTEMPT_TAG}) AS last FROM {staging} GROUP BY 1) AS kept "
         f"WHERE s.{PARTITION_TAG} = kept.{PARTITION_TAG} AND s.{ATTEMPT_TAG} <> kept.last"
     )
 
@@ -58,9 +58,11 @@ def staging_facts(staging: str, key: Mapping[str, str], double_columns: list[str
     null_key = " OR ".join(f"{name} IS NULL" for name in names)
     not_finite = " OR ".join(f"{quoted(name)} IN ('NaN', 'Infinity', '-Infinity')" for name in double_columns) or "false"
     return (
-        f"SELECT coalesce(sum(n), 0)::bigint AS rows, count(*) FILTER (WHERE n > 1) AS duplicate_keys, count(*) FILTER (WHERE {null_key}) AS null_keys, "  # noqa: S608
+        f"SELECT coalesce(sum(n), 0)::bigint AS rows, count(*) FILTER (WHERE n > 1) AS duplicate_keys, "
+        f"count(*) FILTER (WHERE {null_key}) AS null_keys, "
         f"coalesce(sum(bad), 0)::bigint AS not_finite "
-        f"FROM (SELECT {', '.join(names)}, count(*) AS n, count(*) FILTER (WHERE {not_finite}) AS bad FROM {staging} GROUP BY {', '.join(names)}) AS keys"
+        f"FROM (SELECT {', '.join(names)}, count(*) AS n, count(*) FILTER (WHERE {not_finite}) AS bad "
+        f"FROM {staging} GROUP BY {', '.join(names)}) AS keys"
     )
 
 
@@ -80,12 +82,13 @@ def merge(target: MergeTarget, staging: str) -> str:
     updates = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in {**target.columns, **provenance})
     table = qualified(target.table)
     return (
-        f"WITH n AS (SELECT {selected} FROM {staging} AS s), "  # noqa: S608
+        f"WITH n AS (SELECT {selected} FROM {staging} AS s), "
         f"merged AS (INSERT INTO {table} AS t ({names}) "
         f"SELECT {', '.join(f'n.{quoted(name)}' for name in source)} FROM n LEFT JOIN {table} AS t ON {on_key} "
         f"WHERE t.{quoted(next(iter(target.key)))} IS NULL OR ({old}) IS DISTINCT FROM ({new}) "
         f"ON CONFLICT ({keys}) DO UPDATE SET {updates} WHERE ({old}) IS DISTINCT FROM ({excluded}) RETURNING (xmax = 0) AS inserted) "
-        f"SELECT (SELECT count(*) FROM n) AS staged, count(*) FILTER (WHERE inserted) AS inserted, count(*) FILTER (WHERE NOT inserted) AS updated FROM merged"
+        f"SELECT (SELECT count(*) FROM n) AS staged, count(*) FILTER (WHERE inserted) AS inserted, "
+        f"count(*) FILTER (WHERE NOT inserted) AS updated FROM merged"
     )
 
 

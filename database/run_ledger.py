@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, func, insert, select, text, update
@@ -38,10 +38,12 @@ class Run:
     run_id: str
     job: str
     connection: Connection
+    mode: str | None = None
     start: date | None = None
     end: date | None = None
     as_of: date | None = None
     watermark: datetime | None = None
+    plan: dict[str, Any] | None = None
     rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ROW_COUNTS, 0))
     stages: dict[str, float] = field(default_factory=dict)
     checks: list[dict[str, Any]] = field(default_factory=list)
@@ -68,7 +70,8 @@ class Run:
     def write(self, connection: Connection, *, finished: bool) -> None:
         """Write what is known now into the run's row, inside the caller's transaction."""
         values: dict[str, Any] = {
-            name: getattr(self, name) for name in ("status", "start", "end", "as_of", "watermark", "rows", "stages", "checks", "jvm_started", "error")
+            name: getattr(self, name)
+            for name in ("status", "mode", "start", "end", "as_of", "watermark", "plan", "rows", "stages", "checks", "jvm_started", "error")
         }
         if finished:
             values |= {"finished_at": func.clock_timestamp(), "seconds": round(time.monotonic() - self._began, 3)}
@@ -94,7 +97,7 @@ def open_run(
     with translated_errors(engine.url), engine.connect() as connection:
         _lock(connection, job)
         _repair(connection, job)
-        run = Run(_new_run_id(job), job, connection, start=start, end=end, as_of=as_of)
+        run = Run(_new_run_id(job), job, connection, mode=mode, start=start, end=end, as_of=as_of)
         row = {"run_id": run.run_id, "job": job, "status": "running", "mode": mode, "start": start, "end": end, "as_of": as_of, "engine": engine_name}
         connection.execute(insert(run_ledger).values(row | {"code_version": code_version, "rows": run.rows, "stages": {}, "checks": []}))
         connection.commit()
@@ -183,7 +186,7 @@ def _drop_staging(connection: Connection, job: str) -> None:
 
 
 def _new_run_id(job: str) -> str:
-    return f"{job}_{datetime.now(timezone.utc):%Y%m%dt%H%M%S}_{secrets.token_hex(3)}"
+    return f"{job}_{datetime.now(UTC):%Y%m%dt%H%M%S}_{secrets.token_hex(3)}"
 
 
 def ledger_row(engine: Engine, run_id: str) -> dict[str, Any]:

@@ -21,9 +21,20 @@ _FAMILIES = {
     "boolean": {"boolean"},
     "array": {"ARRAY"},
 }
-_FAMILY_OF_PYTHON = {"str": "text", "int": "number", "float": "number", "Decimal": "number", "date": "date", "datetime": "timestamp", "bool": "boolean", "list": "array"}
+_FAMILY_OF_PYTHON = {
+    "str": "text",
+    "int": "number",
+    "float": "number",
+    "Decimal": "number",
+    "date": "date",
+    "datetime": "timestamp",
+    "bool": "boolean",
+    "list": "array",
+}
 
-_COLUMNS = text("SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = coalesce(:schema, current_schema()) AND table_name = :name")
+_COLUMNS = text(
+    "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = coalesce(:schema, current_schema()) AND table_name = :name"
+)
 
 
 def verify_tables(connection: Connection, tables: Iterable[Table]) -> None:

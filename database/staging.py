@@ -83,8 +83,13 @@ def commit_run(
     return counts[0]
 
 
+def staging_name(run: Run, number: int | str) -> str:
+    """The qualified name of a run's staging table: `number` counts the staged frames. Whatever has such a name goes when the run ends."""
+    return f"{OWN_SCHEMA}.{staging_prefix(run.job)}{run.run_id.removeprefix(run.job + '_')}_{number}"
+
+
 def _load(run: Run, settings: Settings, staged: StagedFrame, number: int, transport: Transport) -> _Staging:
-    name = f"{OWN_SCHEMA}.{staging_prefix(run.job)}{run.run_id.removeprefix(run.job + '_')}_{number}"
+    name = staging_name(run, number)
     types = staging_types(staged.frame.schema)
     with run.connection.begin():
         run.connection.exec_driver_sql(merge_sql.create_staging(name, types))

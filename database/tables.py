@@ -143,6 +143,7 @@ run_ledger = Table(
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=NOW),
     Column("finished_at", DateTime(timezone=True)),
     Column("watermark", DateTime(timezone=True), comment="raw rows inserted before this were seen by this run"),
+    Column("plan", JSONB, comment="what the run set out to do, and the rules and limits its rows follow"),
     Column("rows", JSONB, nullable=False),
     Column("stages", JSONB, nullable=False),
     Column("seconds", Double),

@@ -5,7 +5,7 @@ Both give the same rows with the same Spark types: numeric comes as double, json
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,16 +71,18 @@ class Transport(Protocol):
 
 def portable_query(connection: Connection, source: str) -> PortableQuery:
     """Args: source is a SELECT or the name of a table. Raises: SchemaMismatch for a type with no portable form."""
-    select = source if source.lstrip().lower().startswith(("select", "with")) else f"SELECT * FROM {source}"  # noqa: S608 - callers pass their own SQL
-    result = connection.exec_driver_sql(f"SELECT * FROM ({select}) AS source LIMIT 0".replace("%", "%%"))  # noqa: S608
+    select = source if source.lstrip().lower().startswith(("select", "with")) else f"SELECT * FROM {source}"
+    result = connection.exec_driver_sql(f"SELECT * FROM ({select}) AS source LIMIT 0".replace("%", "%%"))
     casts, fields = [], []
-    for name, oid, *_ in result.cursor.description:  # type: ignore[union-attr]
+    for name, oid, *_ in result.cursor.description:
         if oid not in _SPARK_TYPES:
-            raise SchemaMismatch(f"column {name} has type oid {oid}, which Spark can't read from both drivers; cast it in the query, to text for instance")
+            raise SchemaMismatch(
+                f"column {name} has type oid {oid}, which Spark can't read from both drivers; cast it in the query, to text for instance"
+            )
         cast, spark_type = _SPARK_TYPES[oid]
         casts.append(f"CAST(source.{quoted(name)} AS {cast}) AS {quoted(name)}")
         fields.append(T.StructField(name, spark_type))
-    return PortableQuery(f"SELECT {', '.join(casts)} FROM ({select}) AS source", T.StructType(fields))  # noqa: S608
+    return PortableQuery(f"SELECT {', '.join(casts)} FROM ({select}) AS source", T.StructType(fields))
 
 
 def hash_predicates(column: str | None, partitions: int) -> list[str]:
@@ -95,9 +97,8 @@ def staging_types(schema: T.StructType) -> dict[str, str]:
     types = {}
     for field in schema:
         if type(field.dataType) not in _STAGING_TYPES:
-            raise ConfigurationError(
-                f"column {field.name} is {field.dataType.simpleString()}; staging holds boolean, int, bigint, double, string, date and timestamp: cast it"
-            )
+            kind = field.dataType.simpleString()
+            raise ConfigurationError(f"column {field.name} is {kind}; staging holds boolean, int, bigint, double, string, date and timestamp: cast it")
         types[field.name] = _STAGING_TYPES[type(field.dataType)]
     return types
 
@@ -110,7 +111,7 @@ def task_identity() -> tuple[int, int]:
     return context.partitionId(), context.taskAttemptId()
 
 
-def tagged(batches: Iterator[pa.RecordBatch], partition: int, attempt: int) -> Iterator[pa.RecordBatch]:
+def tagged(batches: Iterable[pa.RecordBatch], partition: int, attempt: int) -> Iterator[pa.RecordBatch]:
     """The batches with the two tag columns of staging behind their own."""
     for batch in batches:
         tags = [pa.array([partition] * batch.num_rows, pa.int32()), pa.array([attempt] * batch.num_rows, pa.int64())]

@@ -7,8 +7,8 @@ or a speculative task never doubles rows; an advisory lock keeps two attempts of
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from collections.abc import Callable, Iterator, Sequence
 
 import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
@@ -37,33 +37,33 @@ class AdbcTransport:
 Batches = Iterator[pa.RecordBatch]
 
 
-def _reader(uri: str, query: PortableQuery, snapshot: str | None) -> Callable[[Batches], Batches]:
+def _reader(uri: str, query: PortableQuery, snapshot: str | None) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
     # Spark checks the Arrow types of a batch by position: the cast makes a driver's change of type an error here and not a wrong value there.
     schema = to_arrow_schema(query.schema)
 
-    def read(parts: Batches) -> Batches:
+    def read(parts: Iterable[pa.RecordBatch]) -> Batches:
         for part in parts:
             for predicate in part.column(0).to_pylist():
                 with adbc.connect(uri) as connection, connection.cursor() as cursor:
                     if snapshot:
                         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                         cursor.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-                    cursor.execute(f"SELECT * FROM ({query.sql}) AS portable WHERE {predicate}")  # noqa: S608 - predicates are ours
+                    cursor.execute(f"SELECT * FROM ({query.sql}) AS portable WHERE {predicate}")
                     for batch in cursor.fetch_record_batch():
                         yield from pa.Table.from_batches([batch]).cast(schema).to_batches()
 
     return read
 
 
-def _writer(uri: str, schema_name: str, table: str) -> Callable[[Batches], Batches]:
-    def write(batches: Batches) -> Batches:
+def _writer(uri: str, schema_name: str, table: str) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
+    def write(batches: Iterable[pa.RecordBatch]) -> Batches:
         partition, attempt = task_identity()
         own_rows = tagged(batches, partition, attempt)
         first = next(own_rows, None)
         if first is not None:
             with adbc.connect(uri) as connection, connection.cursor() as cursor:
                 cursor.execute(f"SELECT pg_advisory_xact_lock({zlib.crc32(table.encode()) & 0x7FFFFFFF}, {partition})").fetchall()
-                cursor.execute(f"DELETE FROM {schema_name}.{table} WHERE {PARTITION_TAG} = {partition}")  # noqa: S608
+                cursor.execute(f"DELETE FROM {schema_name}.{table} WHERE {PARTITION_TAG} = {partition}")
                 reader = pa.RecordBatchReader.from_batches(first.schema, chain([first], own_rows))
                 cursor.adbc_ingest(table, reader, mode="append", db_schema_name=schema_name)
                 connection.commit()

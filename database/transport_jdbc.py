@@ -6,7 +6,7 @@ attempt, and the merge keeps the last attempt of each partition.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
@@ -48,5 +48,5 @@ class JdbcTransport:
         frame.mapInArrow(_tagged, schema).write.jdbc(get_jdbc_url(settings), staging, mode="append", properties=properties)
 
 
-def _tagged(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _tagged(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     yield from tagged(batches, *task_identity())

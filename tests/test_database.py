@@ -31,7 +31,13 @@ def test_the_migrations_make_exactly_the_tables(engine: Engine, metadata: MetaDa
         return kind != "table" or (name in {table.name for table in metadata.tables.values()})
 
     with engine.connect() as connection:
-        options = {"include_schemas": True, "include_name": ours, "compare_type": True, "version_table": VERSION_TABLE, "version_table_schema": OWN_SCHEMA}
+        options = {
+            "include_schemas": True,
+            "include_name": ours,
+            "compare_type": True,
+            "version_table": VERSION_TABLE,
+            "version_table_schema": OWN_SCHEMA,
+        }
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from sqlalchemy import Engine, text
 from config_spark import Settings
 from database.connection import libpq_uri
 from database.run_ledger import LEDGER_KEYS, last_runs, ledger_row, open_run
-from product_errors import CheckFailed, RunInProgress
+from product_errors import CheckFailed, DatabaseUnreachable, RunInProgress
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -31,7 +32,7 @@ with open_run(create_engine(url), job="calculate_metrics", mode="incremental") a
 
 
 @pytest.fixture
-def other_run(database: Settings) -> subprocess.Popen[str]:
+def other_run(database: Settings) -> Iterator[subprocess.Popen[str]]:
     """A second process that holds an open run of calculate_metrics; the password goes in by its standard input."""
     process = subprocess.Popen([sys.executable, "-c", HOLDS_A_RUN], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
@@ -72,7 +73,10 @@ def test_an_empty_plan(engine: Engine) -> None:
 
 
 def test_a_second_run_of_the_job_is_refused_and_another_job_is_not(engine: Engine, other_run: subprocess.Popen[str]) -> None:
-    with pytest.raises(RunInProgress, match="calculate_metrics is already running: run calculate_metrics_"), open_run(engine, job="calculate_metrics", mode="m"):
+    with (
+        pytest.raises(RunInProgress, match="calculate_metrics is already running: run calculate_metrics_"),
+        open_run(engine, job="calculate_metrics", mode="m"),
+    ):
         pass
     with open_run(engine, job="forecast_pools", mode="daily"):
         pass
@@ -90,9 +94,16 @@ def test_the_next_run_cleans_up_after_a_killed_driver(engine: Engine, other_run:
 
 
 def test_a_lost_connection_still_closes_the_ledger_row(engine: Engine) -> None:
-    with pytest.raises(Exception, match="connection"), open_run(engine, job="calculate_metrics", mode="incremental") as run:
-        pid = run.connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
-        with engine.begin() as other:
-            other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
-        run.connection.execute(text("SELECT 1"))
-    assert ledger_row(engine, run.run_id)["status"] == "failed"
+    runs = []
+
+    def loses_its_connection() -> None:
+        with open_run(engine, job="calculate_metrics", mode="incremental") as run:
+            runs.append(run.run_id)
+            pid = run.connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            with engine.begin() as other:
+                other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+            run.connection.execute(text("SELECT 1"))
+
+    with pytest.raises(DatabaseUnreachable, match="connection"):
+        loses_its_connection()
+    assert ledger_row(engine, runs[0])["status"] == "failed"

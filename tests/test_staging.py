@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from config_spark import Settings
 from database.db_utils_spark import (
@@ -46,7 +46,11 @@ def _frame(spark: SparkSession, *rows: tuple[str, date, float | None, float | No
 
 
 def _table(settings: Settings) -> list[dict[str, object]]:
-    return execute_sql(settings, "SELECT pool_id, date, actual_apy::float8 AS apy, actual_tvl::float8 AS tvl, forecasted_apy::float8 AS f FROM pool_daily_metrics ORDER BY 1, 2")
+    return execute_sql(
+        settings,
+        "SELECT pool_id, date, actual_apy::float8 AS apy, actual_tvl::float8 AS tvl, forecasted_apy::float8 AS f "
+        "FROM pool_daily_metrics ORDER BY pool_id",
+    )
 
 
 def _staging_tables(settings: Settings) -> list[dict[str, object]]:
@@ -70,7 +74,8 @@ def test_both_transports_read_the_same_rows_and_types(spark: SparkSession, datab
     execute_sql(
         database,
         "CREATE TABLE kinds (n numeric(20,8), j jsonb, d date, t timestamptz, b boolean, i integer, l bigint, s text, f double precision); "
-        "INSERT INTO kinds VALUES (1234.56789012, '{\"a\": 1}', '1969-12-31', '2025-08-03 23:59:59.123456+00', true, 7, 1234567890123, 'ä ''x''%', 0.1), "
+        "INSERT INTO kinds VALUES "
+        "(1234.56789012, '{\"a\": 1}', '1969-12-31', '2025-08-03 23:59:59.123456+00', true, 7, 1234567890123, 'ä ''x''%', 0.1), "
         "(null, null, null, null, null, null, null, null, null)",
     )
     rows = {}
@@ -79,7 +84,17 @@ def test_both_transports_read_the_same_rows_and_types(spark: SparkSession, datab
         rows[name] = (frame.dtypes, sorted(frame.collect(), key=str))
     assert rows["adbc"] == rows["jdbc"]
     kinds = dict(rows["adbc"][0])
-    assert kinds == {"n": "double", "j": "string", "d": "date", "t": "timestamp", "b": "boolean", "i": "int", "l": "bigint", "s": "string", "f": "double"}
+    assert kinds == {
+        "n": "double",
+        "j": "string",
+        "d": "date",
+        "t": "timestamp",
+        "b": "boolean",
+        "i": "int",
+        "l": "bigint",
+        "s": "string",
+        "f": "double",
+    }
 
 
 def test_a_partitioned_read_has_every_row_once(spark: SparkSession, transported: Settings) -> None:
@@ -127,7 +142,9 @@ def test_a_failure_after_the_merge_rolls_all_of_it_back(spark: SparkSession, tra
     with pytest.raises(RuntimeError), open_run(engine, job="upsert", mode="upsert") as run:
         commit_run(run, transported, [StagedFrame(_frame(spark, ("a", DAY, 1.0, 1.0)), [TARGET])], also=fails)
     assert _table(transported) == []
-    assert execute_sql(transported, "SELECT status, error FROM yieldspark.run_ledger") == [{"status": "failed", "error": "RuntimeError: the last statement failed"}]
+    assert execute_sql(transported, "SELECT status, error FROM yieldspark.run_ledger") == [
+        {"status": "failed", "error": "RuntimeError: the last statement failed"}
+    ]
 
 
 def test_two_attempts_of_one_partition_leave_its_rows_once(spark: SparkSession, transported: Settings) -> None:
@@ -149,7 +166,9 @@ def test_without_a_driver_the_other_transport_goes_on(database: Settings, tmp_pa
 
 
 def test_write_table_appends(spark: SparkSession, database: Settings) -> None:
-    frame = spark.createDataFrame([("p", datetime(2025, 8, 3, 23, tzinfo=timezone.utc), '{"apy": 1}')], "pool_id string, timestamp timestamp, raw_json_data string")
+    frame = spark.createDataFrame(
+        [("p", datetime(2025, 8, 3, 23, tzinfo=UTC), '{"apy": 1}')], "pool_id string, timestamp timestamp, raw_json_data string"
+    )
     assert write_table_spark(frame, database, "raw_defillama_pool_history") == 1
     assert execute_sql(database, "SELECT raw_json_data ->> 'apy' AS apy, timestamp::text AS t FROM raw_defillama_pool_history") == [
         {"apy": "1", "t": "2025-08-03 23:00:00+00"}

@@ -188,6 +188,7 @@ def _own_tables() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("finished_at", sa.DateTime(timezone=True)),
         sa.Column("watermark", sa.DateTime(timezone=True), comment="raw rows inserted before this were seen by this run"),
+        sa.Column("plan", postgresql.JSONB(), comment="what the run set out to do, and the rules and limits its rows follow"),
         sa.Column("rows", postgresql.JSONB(), nullable=False),
         sa.Column("stages", postgresql.JSONB(), nullable=False),
         sa.Column("seconds", sa.Double()),

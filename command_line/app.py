@@ -1,0 +1,79 @@
+"""The Typer application and its last line of defence: every error becomes one sentence on stderr and an exit code.
+
+Exit codes: 0 good, 1 the job failed, 2 wrong use or configuration, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from types import FrameType
+from typing import Any, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+from command_line.terminal import err, print_json
+from config_spark import load_settings
+from product_errors import YieldSparkError
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Rolling metrics and next-day forecasts for DeFi yield pools, in Spark.",
+    epilog="Settings come from the environment and .env; README.md lists them. Exit codes: 0 good, 1 the job failed, 2 wrong use, 130 interrupted.",
+)
+
+
+def main() -> NoReturn:
+    """Entry of `run_spark_local.py`: run the command, turn every error into one sentence and its exit code."""
+    from command_line import commands, database_commands  # noqa: F401 - importing registers them
+
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = app(standalone_mode=False)
+    except TyperException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort) as error:
+        code = _report(error, "interrupted; staging is cleaned and the ledger says so", 130)
+    except YieldSparkError as error:
+        code = _report(error, str(error), error.exit_code)
+    except Exception as error:  # the last line of defence: one sentence here, the traceback in the log file
+        from database.run_ledger import one_sentence
+
+        code = _report(error, one_sentence(error), 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _report(error: BaseException, sentence: str, code: int) -> int:
+    log.error("the command failed", exc_info=error)
+    err.print(f"[red]error:[/red] {sentence}", soft_wrap=True)
+    files = [handler.baseFilename for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
+    if files and code == 1:
+        err.print(f"the traceback is in {files[0]}", style="dim", soft_wrap=True)
+    if "--json" in sys.argv:
+        print_json(_failed_run(error) or {"status": "cancelled" if code == 130 else "failed", "error": sentence})
+    return code
+
+
+def _failed_run(error: BaseException) -> dict[str, Any] | None:
+    """The ledger row of the run that this error ended; None where no run was opened or the database is gone."""
+    run_id = getattr(error, "run_id", None)
+    if run_id is None:
+        return None
+    from database.connection import make_engine, with_database
+    from database.run_ledger import ledger_row
+
+    try:
+        return ledger_row(make_engine(with_database(load_settings())), run_id)
+    except YieldSparkError:
+        return None

@@ -1,0 +1,186 @@
+"""The commands. Each parses, calls one function of a room below and shows what came back; `--json` prints that as one document.
+
+Rooms are imported inside their command: `--help` and `status` must not wait for Spark and LightGBM to load.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from command_line.app import app
+from command_line.options import AsJson, Day, DryRun, Engine, FileKind, day, edge_settings, in_workplace
+from command_line.terminal import err, out, print_json, print_pairs, print_run, print_table
+from command_line.workplace import Workplace
+from product_errors import ConfigurationError
+
+
+@app.command()
+def demo(as_json: AsJson = False) -> None:
+    """Load the sample, run both jobs, write the report. Run it again: it goes on where it stopped.
+
+    Example: python run_spark_local.py demo
+    """
+    from command_line.demo import run_demo
+
+    summary = in_workplace(run_demo)
+    if as_json:
+        print_json(summary)
+
+
+@app.command("calculate_metrics")
+def calculate_metrics(
+    full_refresh: Annotated[bool, typer.Option("--full-refresh", help="Recompute every day of every pool.")] = False,
+    start: Day = None,
+    end: Day = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Rolling metrics of every pool that changed since the last good run, or of the days [--start, --end).
+
+    Example: python run_spark_local.py calculate_metrics --start 2025-08-01 --end 2025-09-01 --dry-run
+    """
+    from data_processing.calculate_pool_metrics_spark import run_metrics
+
+    def work(place: Workplace) -> dict[str, Any]:
+        return run_metrics(place.settings, full_refresh=full_refresh, start=day(start), end=day(end), dry_run=dry_run, session=place.session)
+
+    row = in_workplace(work)
+    print_json(row) if as_json else print_run(row)
+
+
+@app.command("forecast_pools")
+def forecast_pools(as_of: Day = None, engine: Engine = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Forecast the next day's APY and TVL of every active pool, with an interval, and score the last weeks beside persistence.
+
+    Example: python run_spark_local.py forecast_pools --as-of 2025-09-30 --engine lightgbm
+    """
+    from forecasting.forecast_pools_spark import run_forecast
+
+    def work(place: Workplace) -> dict[str, Any]:
+        chosen = place.settings.engine
+        if not dry_run:
+            place.require_engine(chosen)
+        return run_forecast(place.settings, as_of=day(as_of), dry_run=dry_run, session=place.session)
+
+    row = in_workplace(work, engine=engine.value if engine else None)
+    print_json(row) if as_json else print_run(row)
+
+
+@app.command()
+def load(
+    paths: Annotated[list[Path], typer.Argument(help="Parquet or CSV files.", show_default=False)],
+    kind: Annotated[FileKind | None, typer.Option(help="What the files hold; guessed from their columns.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="Symbol of a price file that has no such column, e.g. ETH.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Load pool history, daily prices or daily gas from files into the raw tables; rows that are there already are left out.
+
+    Example: python run_spark_local.py load history.parquet ETHUSDT_1d.csv --json
+    """
+    from data_processing.ingest.load_files import load_files
+
+    summary = in_workplace(lambda place: load_files(place.settings, paths, kind=kind.value if kind else None, symbol=symbol, progress=_say))
+    if as_json:
+        print_json(summary)
+        return
+    names = list(summary["files"][0])
+    print_table(names, [[entry[name] for name in names] for entry in summary["files"]])
+
+
+@app.command()
+def ingest(
+    pools: Annotated[Path | None, typer.Option(help="File with one pool id a line.")] = None,
+    min_tvl: Annotated[float | None, typer.Option(help="Pools with at least this TVL in USD.")] = None,
+    stablecoins: Annotated[bool, typer.Option("--stablecoins", help="Stablecoin pools only.")] = False,
+    since: Day = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch pools, their history and ETH and BTC prices from DefiLlama's live API; an interrupted pull goes on where it stopped.
+
+    Example: python run_spark_local.py ingest --min-tvl 10000000 --stablecoins --since 2025-01-01
+    """
+    from data_processing.ingest import defillama
+
+    if pools and (min_tvl is not None or stablecoins):
+        raise ConfigurationError("--pools names the pools; --min-tvl and --stablecoins choose them: give one or the other")
+    if not pools and min_tvl is None and not stablecoins:
+        raise ConfigurationError("which pools? Give --pools FILE, or --min-tvl USD and/or --stablecoins")
+    pool_ids = defillama.read_pool_ids(pools) if pools else None
+
+    def work(place: Workplace) -> dict[str, Any]:
+        return defillama.ingest(place.settings, pool_ids=pool_ids, min_tvl_usd=min_tvl, stablecoins=stablecoins, since=day(since), progress=_say)
+
+    summary = in_workplace(work)
+    print_json(summary) if as_json else print_pairs(summary)
+    if summary["failed"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """The last run of each job, and what data there is.
+
+    Example: python run_spark_local.py status --json
+    """
+    from reporting.figures import status as read_status
+
+    document = in_workplace(lambda place: read_status(place.engine))
+    if as_json:
+        print_json(document)
+        return
+    columns = ["job", "status", "mode", "as_of", "seconds", "error"]
+    print_table(columns, [[name, *(row[column] for column in columns[1:])] for name, row in document["jobs"].items()])
+    print_pairs(document["data"])
+
+
+@app.command()
+def report(as_json: AsJson = False) -> None:
+    """Write the report: one self-contained HTML file.
+
+    Example: python run_spark_local.py report
+    """
+    from reporting.report import write_report
+
+    path = in_workplace(lambda place: write_report(place.engine, place.settings.report_dir))
+    print_json({"report": path}) if as_json else out.print(str(path), soft_wrap=True)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check Python, Java, jars, disk, memory, database and clock, and say the fix.
+
+    Example: python run_spark_local.py doctor
+    """
+    from doctor_checks import examine
+
+    findings = examine(edge_settings())
+    if as_json:
+        print_json({"checks": [vars(finding) for finding in findings]})
+    else:
+        print_table(["check", "result", "found", "fix"], [[finding.name, finding.result, finding.found, finding.fix] for finding in findings])
+    if any(finding.result == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def test(context: typer.Context) -> None:
+    """Run the test suite; what follows goes to pytest.
+
+    Example: python run_spark_local.py test tests/test_run_ledger.py -x
+    """
+    import spark_runtime
+
+    place = Workplace(edge_settings())
+    spark_runtime.prepare_process()
+    assert place.jars is not None
+    root = Path(__file__).resolve().parents[1]
+    raise typer.Exit(subprocess.run([sys.executable, "-m", "pytest", *context.args], cwd=root, check=False).returncode)
+
+
+def _say(line: str) -> None:
+    err.print(f"  {line}", style="dim", markup=False, soft_wrap=True)

@@ -1,0 +1,104 @@
+"""`db start | stop | url | psql | reset`: the embedded server, or with DB_HOST the user's own database."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import Annotated, Any
+
+import typer
+
+from command_line.app import app
+from command_line.options import AsJson, edge_settings, in_workplace
+from command_line.terminal import out, print_json, print_pairs
+from config_spark import Settings
+from database.connection import sqlalchemy_url, with_database
+from database.embedded_server import EmbeddedServer
+from product_errors import ConfigurationError, EnvironmentNotReady
+
+db_app = typer.Typer(no_args_is_help=True, help="The database: the embedded server, or your own with DB_HOST.")
+app.add_typer(db_app, name="db")
+
+
+@db_app.command()
+def start(as_json: AsJson = False) -> None:
+    """Start the embedded server, or find it running, and bring its tables to this version.
+
+    Example: python run_spark_local.py db start
+    """
+    _require_embedded(edge_settings())
+    status = in_workplace(lambda place: _status(place.settings))
+    print_json(status) if as_json else print_pairs(status)
+
+
+@db_app.command()
+def stop(as_json: AsJson = False) -> None:
+    """Stop the embedded server; its data stay.
+
+    Example: python run_spark_local.py db stop
+    """
+    settings = edge_settings()
+    _require_embedded(settings)
+    stopped = EmbeddedServer(settings.yieldspark_home).stop()
+    print_json({"stopped": stopped}) if as_json else out.print("stopped" if stopped else "it was not running")
+
+
+@db_app.command()
+def url(as_json: AsJson = False) -> None:
+    """Print the SQLAlchemy URL of the database, password and all, and nothing else.
+
+    Example: psql "$(python run_spark_local.py db url | sed s/+psycopg2//)"
+    """
+    settings = with_database(edge_settings())
+    shown = sqlalchemy_url(settings).render_as_string(hide_password=False)
+    print_json({"url": shown}) if as_json else out.print(shown, soft_wrap=True, markup=False)
+
+
+@db_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def psql(context: typer.Context) -> None:
+    """Open psql on the database; what follows goes to psql.
+
+    Example: python run_spark_local.py db psql -c "select count(*) from pools"
+    """
+    settings = with_database(edge_settings())
+    program = EmbeddedServer(settings.yieldspark_home).psql or shutil.which("psql")
+    if program is None:
+        raise EnvironmentNotReady(
+            "there is no psql in the installed wheel, nor on PATH; apt install postgresql-client, or use `db url` with a client of your own"
+        )
+    password = {"PGPASSWORD": settings.db_password.get_secret_value()} if settings.db_password else {}
+    where = {
+        "PGHOST": str(settings.db_host),
+        "PGPORT": str(settings.db_port),
+        "PGUSER": settings.db_user,
+        "PGDATABASE": settings.db_name,
+        "PGSSLMODE": settings.db_sslmode,
+    }
+    raise typer.Exit(subprocess.run([str(program), *context.args], env={**os.environ, **where, **password}, check=False).returncode)
+
+
+@db_app.command()
+def reset(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete the embedded server and all its data.
+
+    Example: python run_spark_local.py db reset --yes
+    """
+    settings = edge_settings()
+    _require_embedded(settings)
+    if not yes:
+        typer.confirm(f"Delete all data of the embedded server in {settings.yieldspark_home}?", abort=True, err=True)
+    EmbeddedServer(settings.yieldspark_home).reset()
+    print_json({"reset": True}) if as_json else out.print("deleted")
+
+
+def _require_embedded(settings: Settings) -> None:
+    if settings.db_host:
+        raise ConfigurationError(f"DB_HOST is set ({settings.db_host}): this command is for the embedded server alone; unset DB_HOST")
+
+
+def _status(settings: Settings) -> dict[str, Any]:
+    return EmbeddedServer(settings.yieldspark_home).status()

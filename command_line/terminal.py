@@ -1,0 +1,113 @@
+"""How the command line speaks: results on stdout, progress and logs on stderr, the whole story with tracebacks in the log file.
+
+With `--json` stdout holds one JSON document and nothing else. Exit codes: 0 good, 1 the job failed, 2 wrong use or configuration, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+OUR_LOGGERS = ("data_processing", "forecasting", "database", "reporting", "spark_runtime", "java_runtime", "command_line")
+LOG_FILE_BYTES = 5_000_000
+
+
+class _StderrHandler(logging.Handler):
+    """One dim line on stderr for each record; warnings stand out."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "yellow" if record.levelno >= logging.WARNING else "dim"
+        err.print(f"  {record.getMessage()}", style=style, markup=False, soft_wrap=True)
+
+
+def configure_logging(log_file: Path) -> None:
+    """Our own records from INFO to stderr, everything from INFO with tracebacks into `log_file`, which is cut when it grows large."""
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    to_file = logging.FileHandler(log_file, mode="w" if log_file.exists() and log_file.stat().st_size > LOG_FILE_BYTES else "a", encoding="utf-8")
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(to_file)
+    root.setLevel(logging.WARNING)
+    to_stderr = _StderrHandler()
+    for name in OUR_LOGGERS:
+        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).addHandler(to_stderr)
+    logging.captureWarnings(capture=True)
+
+
+def print_json(document: object) -> None:
+    """The one JSON document of a command. NaN is not JSON: it is an error here and not a surprise for the reader."""
+    sys.stdout.write(json.dumps(document, default=_as_json, indent=2, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, date | datetime):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form here")
+
+
+def print_pairs(pairs: Mapping[str, object]) -> None:
+    """A two-column listing of what a command found or did."""
+    grid = Table.grid(padding=(0, 2))
+    for name, value in pairs.items():
+        grid.add_row(f"[dim]{name}[/dim]", shown(value))
+    out.print(grid)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[number], int | float | None) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*(shown(value) for value in row))
+    out.print(table)
+
+
+def shown(value: object) -> str:
+    """A value as a person reads it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.2f}" if abs(value) >= 100 else f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {shown(inner)}" for name, inner in value.items()) or "-"
+    return str(value)
+
+
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """A named step on stderr with the seconds it took."""
+    err.print(f"[bold]{title}[/bold]")
+    began = time.monotonic()
+    yield
+    err.print(f"  [green]done[/green] in {time.monotonic() - began:.1f} s")
+
+
+def print_run(row: Mapping[str, Any]) -> None:
+    """A ledger row, or the plan of a dry run, for a person."""
+    hidden = {"checks", "jvm_started"}
+    print_pairs({name: value for name, value in row.items() if name not in hidden and value is not None})
+    failed = [check for check in row.get("checks") or [] if not check.get("passed", True)]
+    for check in failed:
+        out.print(f"[yellow]check {check['name']}: {shown(check.get('found'))}[/yellow]")

@@ -1,0 +1,62 @@
+"""What the commands share, made when first asked for and once: settings with a migrated database, checked jars, one Spark session for all jobs."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+
+from pyspark.sql import SparkSession
+from sqlalchemy import Engine
+
+import spark_runtime
+from command_line.terminal import err
+from config_spark import Settings
+from database.connection import make_engine, with_database
+from database.migrate import migrate
+from database.spark_session import get_spark_session, jars_folder
+from product_errors import EnvironmentNotReady
+
+log = logging.getLogger(__name__)
+
+
+class Workplace:
+    """Lazy: a command that needs no database starts none, one with an empty plan starts no JVM."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._bare = settings
+        self._session: SparkSession | None = None
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings with a database that runs and has this version's tables."""
+        settings = with_database(self._bare)
+        migrate(make_engine(settings))
+        return settings
+
+    @cached_property
+    def engine(self) -> Engine:
+        return make_engine(self.settings)
+
+    @cached_property
+    def jars(self) -> spark_runtime.JarSet:
+        """The jars that are there, fetched if need be; what can't be had is said once."""
+        jars = spark_runtime.ensure_jars(jars_folder(self._bare), lambda line: err.print(f"  {line}", style="dim", soft_wrap=True))
+        for sentence in jars.missing:
+            err.print(f"  {sentence}", style="yellow", soft_wrap=True)
+        return jars
+
+    def require_engine(self, engine: str) -> None:
+        """Raises: EnvironmentNotReady, before a JVM starts, where the engine can't run here."""
+        if engine == "synapseml" and not self.jars.synapseml:
+            raise EnvironmentNotReady(" ".join(sentence for sentence in self.jars.missing if "SynapseML" in sentence))
+
+    def session(self) -> SparkSession:
+        """The one session of this process; it has every jar there is, so that both jobs can use it."""
+        if self._session is None:
+            spark_runtime.prepare_process()
+            self._session = get_spark_session(self.settings, "yieldspark", synapseml=bool(self.jars.synapseml))
+        return self._session
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.stop()

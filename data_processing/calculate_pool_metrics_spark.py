@@ -1,0 +1,200 @@
+"""The metrics job: raw history in PostgreSQL in, `pool_daily_metrics` (metric columns) and `yieldspark.observation_age` out, one commit a run.
+
+`plan` decides in SQL, `run` executes; where nothing changed no Spark session starts. Run it as a script, by spark-submit from the zip, or through the
+command line. Exit codes: 0 good, 1 the job failed, 2 wrong use or configuration, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__" and (ROOT / "config_spark.py").is_file():
+    # as a script Python puts this file's folder first, where no module of the product can be imported from
+    sys.path[0] = str(ROOT)
+
+from pyspark import StorageLevel  # noqa: E402
+from pyspark.sql import DataFrame, SparkSession  # noqa: E402
+from pyspark.sql import functions as F  # noqa: E402
+from sqlalchemy import Connection, Engine  # noqa: E402
+
+from config_spark import Settings, load_settings  # noqa: E402
+from data_processing import quarantine  # noqa: E402
+from data_processing.daily_grid import daily_grid  # noqa: E402
+from data_processing.market_series import market_frame, store_market_series, with_market  # noqa: E402
+from data_processing.plan import JOB, Plan, Request, plan_metrics  # noqa: E402
+from data_processing.plan_sql import CALENDAR_COLUMNS  # noqa: E402
+from data_processing.quality_checks import raw_row_checks  # noqa: E402
+from data_processing.raw_history import accepted, parse_raw_rows, rows_to_read  # noqa: E402
+from data_processing.retired_days import retire_days  # noqa: E402
+from data_processing.rolling_metrics import rolling_metrics  # noqa: E402
+from database.connection import checked_connection, make_engine, with_database  # noqa: E402
+from database.db_utils_spark import MergeTarget, StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark  # noqa: E402
+from database.migrate import migrate  # noqa: E402
+from database.run_ledger import Run, ledger_row, open_run  # noqa: E402
+from database.staging import staging_name  # noqa: E402
+from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age, pool_daily_metrics  # noqa: E402
+from product_errors import CheckFailed, YieldSparkError  # noqa: E402
+
+log = logging.getLogger(__name__)
+
+AGE_COLUMNS = ("apy_age_days", "tvl_age_days")
+
+KEY = {"pool_id": "pool_id", "date": "date"}
+
+TARGETS = (
+    MergeTarget(pool_daily_metrics, KEY, {name: name for name in METRIC_COLUMNS}),
+    MergeTarget(observation_age, KEY, {name: name for name in AGE_COLUMNS}),
+)
+
+
+def run_metrics(
+    settings: Settings,
+    *,
+    full_refresh: bool = False,
+    start: date | None = None,
+    end: date | None = None,
+    dry_run: bool = False,
+    session: Callable[[], SparkSession] | None = None,
+    now: datetime | None = None,
+) -> dict[str, Any]:
+    """Bring the metrics up to date, or recompute [start, end), or everything.
+
+    Args: settings name a migrated database. session makes the Spark session when one is needed (default: the product's own, stopped at the end).
+    now (UTC) stands in for this machine's clock.
+    Returns: the run's ledger row; for a dry run `{"job", "status": "planned", "plan": ..}`.
+    Raises: ConfigurationError, RunInProgress, CheckFailed, DatabaseError.
+    """
+    request = Request(full_refresh, start, end)
+    engine = make_engine(settings)
+    if dry_run:
+        plan = plan_metrics(settings, engine, request, table=f"{OWN_SCHEMA}.plan_of_a_dry_run", now=now, dry_run=True)
+        return {"job": JOB, "status": "planned", "plan": plan.public()}
+    with open_run(engine, job=JOB, mode=request.mode, start=start, end=end, code_version=settings.code_version) as run:
+        with run.stage("plan"):
+            plan = plan_metrics(settings, engine, request, table=staging_name(run, "plan"), now=now)
+        run.mode, run.start, run.end, run.watermark, run.plan = plan.mode, plan.start, plan.end, plan.watermark, plan.public()
+        if plan.is_empty:
+            _nothing_to_do(engine, settings, run)
+        else:
+            _execute(settings, run, plan, session or (lambda: get_spark_session(settings, JOB)), stop=session is None)
+    return ledger_row(engine, run.run_id)
+
+
+def _nothing_to_do(engine: Engine, settings: Settings, run: Run) -> None:
+    """A bad price changes no metric; it still belongs into quarantine."""
+    with checked_connection(engine) as connection:
+        quarantine.quarantine_market_rows(connection, settings, run.run_id)
+    run.nothing_to_do()
+
+
+def _execute(settings: Settings, run: Run, plan: Plan, session: Callable[[], SparkSession], *, stop: bool) -> None:
+    with run.stage("session"):
+        spark = session()
+        run.jvm_started = True
+    try:
+        # a lost executor's partitions are read again: the snapshot must last until staging is loaded
+        with exported_snapshot(settings) as snapshot:
+            _compute_and_commit(spark, settings, run, plan, snapshot)
+    finally:
+        if stop:
+            spark.stop()
+
+
+def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan: Plan, snapshot: str) -> None:
+    source = rows_to_read(plan.table, plan.impossible_rows)
+    raw = read_table_spark(spark, settings, source, partition_by="pool_id", snapshot=snapshot)
+    parsed = parse_raw_rows(raw, raw_row_checks(settings, plan.now)).persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        with run.stage("read"):
+            _count(run, plan, parsed)
+            calendar = read_table_spark(spark, settings, f"SELECT {CALENDAR_COLUMNS} FROM {plan.table}", snapshot=snapshot)
+        staged = [StagedFrame(pool_days(parsed, calendar, market_frame(spark, plan.market), settings.max_fill_days), TARGETS)]
+        if run.rows["quarantined"]:
+            staged.append(StagedFrame(quarantine.rejected(parsed, run.run_id), [quarantine.MERGE]))
+        commit_run(run, settings, staged, also=lambda connection: _also(connection, settings, run, plan))
+    finally:
+        parsed.unpersist()
+
+
+def pool_days(parsed: DataFrame, calendar: DataFrame, market: DataFrame, max_fill_days: int) -> DataFrame:
+    """Parsed raw rows to what is staged: pool_id, date, METRIC_COLUMNS (double), ages in days; the days inside each pool's [write_from, write_end)."""
+    days = rolling_metrics(daily_grid(accepted(parsed), calendar, max_fill_days))
+    planned = days.where((F.col("date") >= F.col("write_from")) & (F.col("date") < F.col("write_end")))
+    return with_market(planned, market).select("pool_id", "date", *METRIC_COLUMNS, *AGE_COLUMNS)
+
+
+def _count(run: Run, plan: Plan, parsed: DataFrame) -> None:
+    """Read the rows, once, and make the ledger's counts of them. Raises: CheckFailed where rows got lost between PostgreSQL and Spark."""
+    reasons = {row["reason"]: row["count"] for row in parsed.groupBy("reason").count().collect()}
+    good, bad = reasons.pop(None, 0), sum(reasons.values())
+    run.rows |= {"read": parsed.count(), "quarantined": bad}
+    for reason, rows in sorted(reasons.items()):
+        log.warning("%d raw rows go to quarantine: %s", rows, reason)
+    found = {
+        "accepted_and_quarantined_are_all": (good + bad == run.rows["read"], f"{good} accepted and {bad} quarantined of {run.rows['read']} read"),
+        "planned_rows_were_read": (run.rows["read"] >= plan.rows_to_read, f"{run.rows['read']} read, {plan.rows_to_read} planned"),
+    }
+    run.checks += [{"name": f"raw_rows.{name}", "passed": passed, "severity": "fail", "found": words} for name, (passed, words) in found.items()]
+    failed = [f"{name}: {words}" for name, (passed, words) in found.items() if not passed]
+    if failed:
+        raise CheckFailed(f"the raw rows failed {'; '.join(failed)}. Nothing was written; run again, and if it stays look at the database's log")
+
+
+def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> None:
+    """What belongs to the run's commit besides the merges."""
+    retired = retire_days(connection, plan.table, staging_name(run, 0))
+    if retired:
+        log.warning("%d days are no longer in their pool's calendar: their metrics are empty again", retired)
+    quarantine.add_raw_json(connection, run.run_id)
+    quarantine.quarantine_market_rows(connection, settings, run.run_id)
+    if plan.mode != "backfill":
+        # a backfill used the series for its own days only: the other days still have to notice what changed
+        store_market_series(connection, plan.market)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The job's own command line; returns the exit code."""
+    options = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = with_database(load_settings())
+        migrate(make_engine(settings))
+        result = run_metrics(settings, full_refresh=options.full_refresh, start=options.start, end=options.end, dry_run=options.dry_run)
+    except YieldSparkError as error:
+        log.debug("the job failed", exc_info=True)
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: nothing was written\n")
+        return 130
+    sys.stdout.write(json.dumps(result) + "\n" if options.json else _sentence(result) + "\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=JOB, description="Rolling metrics of every pool and day, from raw history.")
+    parser.add_argument("--full-refresh", action="store_true", help="recompute everything")
+    parser.add_argument("--start", type=date.fromisoformat, metavar="DAY", help="first day to recompute, UTC, YYYY-MM-DD; needs --end")
+    parser.add_argument("--end", type=date.fromisoformat, metavar="DAY", help="the day after the last one")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    return parser
+
+
+def _sentence(result: dict[str, Any]) -> str:
+    if result["status"] == "planned":
+        plan = result["plan"]
+        return f"{plan['mode']}: {plan['pools']} pools, up to {plan['days']} days, {plan['rows_to_read']} raw rows to read ({plan['reasons']})"
+    return f"{result['run_id']}: {result['status']}, {result['rows']}, {result['seconds']:.1f} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""What makes a row unusable, as data: a name, which is the reason kept in quarantine, and a condition in SQL that is true for a bad row.
+
+Conditions are written in the SQL that Spark and PostgreSQL share, over a text column and its number `<column>_value`: Spark judges the rows a
+run reads, PostgreSQL the ones a plan counts, by the same words. Units: APY percent, TVL and prices USD, gas gwei; timestamps UTC. Nothing is
+read or written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from config_spark import Settings
+
+EARLIEST_DAY = date(2018, 1, 1)
+"""No DeFi pool is older: an earlier timestamp is a unit or parsing error of the source."""
+
+MAX_GAS_GWEI = 1e6
+"""A thousand times the highest daily average there ever was."""
+
+NUMBER = "^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,3})?(?![^~]|~)"
+"""A decimal number and nothing behind it. No backslash and no `$`: Spark would unescape the one, and Java's `$` lets a line feed pass."""
+
+
+@dataclass(frozen=True)
+class RowCheck:
+    """`condition` is true for a row that must not be used; `name` is the reason it gets."""
+
+    name: str
+    condition: str
+
+
+def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
+    """Checks of a raw pool row (columns apy, tvl, apy_value, tvl_value, timestamp); the first that fails names the reason.
+
+    A row with one of APY and TVL missing is good: the missing one is NULL. `now` is the run's, UTC: a later timestamp is an error of the source.
+    """
+    return (
+        RowCheck("timestamp_before_2018", f"timestamp < TIMESTAMP '{EARLIEST_DAY} 00:00:00'"),
+        RowCheck("timestamp_in_future", f"timestamp > TIMESTAMP '{now:%Y-%m-%d %H:%M:%S.%f}'"),
+        RowCheck("apy_and_tvl_missing", "apy IS NULL AND tvl IS NULL"),
+        *_number_checks("apy"),
+        *_number_checks("tvl"),
+        RowCheck("apy_beyond_limit", f"abs(apy_value) > {settings.max_apy_percent!r}"),
+        RowCheck("tvl_negative", "tvl_value < 0"),
+        RowCheck("tvl_beyond_limit", f"tvl_value > {settings.max_tvl_usd!r}"),
+    )
+
+
+def price_checks(settings: Settings) -> tuple[RowCheck, ...]:
+    """Checks of a daily close (columns close, close_value). A price row without a price is of no use, so a missing one is bad too."""
+    return (
+        RowCheck("price_missing", "close IS NULL"),
+        *_number_checks("close", name="price"),
+        RowCheck("price_not_positive", "close_value <= 0"),
+        RowCheck("price_beyond_limit", f"close_value > {settings.max_price_usd!r}"),
+    )
+
+
+def gas_checks() -> tuple[RowCheck, ...]:
+    """Checks of a day's gas (columns gas, gas_value); a missing one is no error."""
+    return (
+        *_number_checks("gas"),
+        RowCheck("gas_negative", "gas_value < 0"),
+        RowCheck("gas_beyond_limit", f"gas_value > {MAX_GAS_GWEI!r}"),
+    )
+
+
+def _number_checks(column: str, name: str | None = None) -> tuple[RowCheck, ...]:
+    infinite = f"lower({column}) IN ('infinity', '+infinity', '-infinity', 'inf', '+inf', '-inf')"
+    return (
+        RowCheck(f"{name or column}_infinite", infinite),
+        RowCheck(f"{name or column}_not_a_number", f"{column} IS NOT NULL AND {column}_value IS NULL"),
+    )
+
+
+def reason(checks: Sequence[RowCheck]) -> str:
+    """SQL expression: the name of the first check that fails, NULL for a good row."""
+    return f"CASE {' '.join(f'WHEN {check.condition} THEN {check.name!r}' for check in checks)} END"
+
+
+def spark_number(column: str) -> str:
+    """Spark SQL: the text column as a double, NULL where it is no number; too large becomes infinity, too small zero."""
+    return f"CASE WHEN {column} RLIKE '{NUMBER}' THEN CAST({column} AS DOUBLE) END"
+
+
+def postgresql_number(column: str) -> str:
+    """As `spark_number`; by way of numeric, because PostgreSQL refuses a text beyond a double's range."""
+    return (
+        f"CASE WHEN {column} ~ '{NUMBER}' THEN CASE WHEN abs({column}::numeric) > 1e300 THEN 'Infinity'::double precision "
+        f"WHEN abs({column}::numeric) < 1e-300 THEN 0 ELSE {column}::double precision END END"
+    )
+
+
+def missing_is_null(column: str) -> str:
+    """SQL of both dialects: the text itself, NULL for a NaN."""
+    return f"CASE WHEN lower({column}) <> 'nan' THEN {column} END"
+
+
+def judged(select: str, *, others: Sequence[str], texts: Sequence[str], checks: Sequence[RowCheck]) -> str:
+    """PostgreSQL: a SELECT of the columns `others` and `texts` of `select`, of `<text>_value` for each text, and of `reason`, NULL for a good row."""
+    cleaned = ", ".join([*others, *(f"{missing_is_null(name)} AS {name}" for name in texts)])
+    values = ", ".join(f"{postgresql_number(name)} AS {name}_value" for name in texts)
+    parsed = f"SELECT cleaned.*, {values} FROM (SELECT {cleaned} FROM ({select}) AS given) AS cleaned"
+    return f"SELECT parsed.*, {reason(checks)} AS reason FROM ({parsed}) AS parsed"

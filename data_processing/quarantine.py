@@ -1,0 +1,63 @@
+"""Rows that must not be used, kept with run, reason and their raw JSON; the rest of their pool goes on.
+
+In: parsed raw rows with a reason, and the market tables. Out: rows of `yieldspark.quarantine`, one for each source row and reason, however often
+it is met.
+"""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from sqlalchemy import Connection, text
+
+from config_spark import Settings
+from data_processing.market_series import judged_gas, judged_prices
+from data_processing.raw_history import TABLE
+from database.merge_sql import MergeTarget, qualified
+from database.tables import gas_fees_daily, quarantine, raw_prices
+
+QUARANTINE = qualified(quarantine)
+
+MERGE = MergeTarget(
+    quarantine,
+    key={"source_table": "source_table", "source_id": "source_id", "reason": "reason"},
+    columns={"pool_id": "pool_id"},
+    provenance={"run_id": "run_id"},
+)
+"""What the first run that met a row said stays: a later one finds nothing changed."""
+
+
+def rejected(parsed: DataFrame, run_id: str) -> DataFrame:
+    """(id, pool_id, .., reason) -> a staging row for each bad row: source_table, source_id, reason, pool_id, run_id."""
+    return parsed.where(F.col("reason").isNotNull()).select(
+        F.lit(TABLE).alias("source_table"), F.col("id").cast("string").alias("source_id"), "reason", "pool_id", F.lit(run_id).alias("run_id")
+    )
+
+
+def add_raw_json(connection: Connection, run_id: str) -> None:
+    """Copy timestamp and JSON from the raw table to what this run put into quarantine: they never pass through Spark."""
+    connection.execute(
+        text(
+            f"UPDATE {QUARANTINE} AS q SET timestamp = h.timestamp, raw_json_data = h.raw_json_data FROM {TABLE} AS h "
+            "WHERE q.run_id = :run_id AND q.source_table = :source AND h.id = q.source_id::bigint"
+        ),
+        {"run_id": run_id, "source": TABLE},
+    )
+
+
+def quarantine_market_rows(connection: Connection, settings: Settings, run_id: str) -> int:
+    """Put bad prices (source id `SYMBOL|timestamp`) and bad gas (source id: the day) into quarantine; returns how many are new."""
+    prices = (
+        f"SELECT '{qualified(raw_prices)}', j.symbol || '|' || j.data_timestamp, "
+        f"j.data_timestamp, j.reason, p.raw_json_data FROM ({judged_prices(settings)}) AS j "
+        f"JOIN {qualified(raw_prices)} AS p ON p.data_timestamp = j.data_timestamp AND p.symbol = j.symbol WHERE j.reason IS NOT NULL"
+    )
+    gas = (
+        f"SELECT '{qualified(gas_fees_daily)}', j.date::text, j.date::timestamp AT TIME ZONE 'UTC', j.reason, to_jsonb(j.gas) "
+        f"FROM ({judged_gas()}) AS j WHERE j.reason IS NOT NULL"
+    )
+    insert = (
+        f"INSERT INTO {QUARANTINE} (run_id, source_table, source_id, timestamp, reason, raw_json_data) "
+        "SELECT :run_id, bad.* FROM ({rows}) AS bad ON CONFLICT (source_table, source_id, reason) DO NOTHING"
+    )
+    return sum(connection.execute(text(insert.replace("{rows}", rows)), {"run_id": run_id}).rowcount for rows in (prices, gas))

@@ -1,0 +1,82 @@
+"""Raw pool history at the input edge: the SELECT that fetches it and the transform that turns its texts into numbers.
+
+In: `raw_defillama_pool_history` (several JSON snapshots a pool and day, as the source sent them). Out: a row for each snapshot with apy (percent),
+tvl (USD) and, where it must not be used, the reason. Nothing is dropped here: accepted + quarantined = read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from data_processing.quality_checks import EARLIEST_DAY, RowCheck, judged, missing_is_null, reason, spark_number
+from database.merge_sql import qualified
+from database.tables import raw_pool_history
+
+TABLE = qualified(raw_pool_history)
+
+TEXTS = "h.id, h.pool_id, h.timestamp, h.raw_json_data ->> 'apy' AS apy, h.raw_json_data ->> 'tvlUsd' AS tvl"
+"""JSON is taken apart in PostgreSQL, so that two texts travel and not the document; a value that is no object has NULL for both."""
+
+LOWEST, HIGHEST = "0001-01-01", "9999-01-01"
+"""Bounds that Spark's timestamps hold: PostgreSQL's reach further, and to infinity. Whatever lies beyond is quarantined anyway."""
+
+
+def rows_to_read(plan_table: str, impossible: str | None) -> str:
+    """SELECT of the rows that a run reads: for each planned pool its days from `read_from` on, look-back included, and the `impossible` ones.
+
+    Columns: id, pool_id, timestamp, apy and tvl as text. `impossible` is a condition of `impossible_rows`, or None for a run that leaves them out.
+    """
+    clamped = TEXTS.replace("h.timestamp", f"least(greatest(h.timestamp, '{LOWEST}'::timestamptz), '{HIGHEST}'::timestamptz) AS timestamp")
+    planned = f"SELECT {clamped} FROM {planned_rows(plan_table)}"
+    return planned if impossible is None else f"{planned} UNION ALL SELECT {clamped} FROM {TABLE} AS h WHERE {impossible}"
+
+
+def planned_rows(plan_table: str) -> str:
+    """FROM clause: raw history as `h` beside the plan as `p`."""
+    return f"{TABLE} AS h JOIN {plan_table} AS p ON p.pool_id = h.pool_id AND h.timestamp >= p.read_from AND h.timestamp < p.read_end"
+
+
+def impossible_rows(now: datetime, since: datetime | None) -> str:
+    """Condition on `h`: inserted at `since` or later (None: ever), and of a day that can't be a snapshot's, so that no pool's calendar has it."""
+    impossible = f"(h.timestamp < {midnight(EARLIEST_DAY)} OR h.timestamp > '{now.isoformat()}'::timestamptz)"
+    return impossible if since is None else f"h.insertion_timestamp >= '{since.isoformat()}'::timestamptz AND {impossible}"
+
+
+def accepted_before(moment: str, pool_id: str, checks: Sequence[RowCheck]) -> str:
+    """PostgreSQL condition: the pool has an accepted row before `moment`. Both arguments are SQL expressions."""
+    earlier = f"SELECT {TEXTS} FROM {TABLE} AS h WHERE h.pool_id = {pool_id} AND h.timestamp >= {midnight(EARLIEST_DAY)} AND h.timestamp < {moment}"
+    rows = judged(earlier, others=("id", "timestamp"), texts=("apy", "tvl"), checks=checks)
+    return f"EXISTS (SELECT FROM ({rows}) AS earlier WHERE reason IS NULL)"
+
+
+def midnight(day: date) -> str:
+    """A UTC day's begin as a PostgreSQL literal."""
+    return f"'{day} 00:00:00+00'::timestamptz"
+
+
+def parse_raw_rows(rows: DataFrame, checks: Sequence[RowCheck]) -> DataFrame:
+    """Text to numbers: (id, pool_id, timestamp, apy text, tvl text) -> (id, pool_id, timestamp, apy, tvl, reason), row for row.
+
+    apy is percent, tvl USD, both double and NULL where missing; reason is NULL for a row that may be used.
+    """
+    return (
+        rows.withColumns({name: F.expr(missing_is_null(name)) for name in ("apy", "tvl")})
+        .withColumns({f"{name}_value": F.expr(spark_number(name)) for name in ("apy", "tvl")})
+        .select(
+            "id",
+            "pool_id",
+            "timestamp",
+            F.col("apy_value").alias("apy"),
+            F.col("tvl_value").alias("tvl"),
+            F.expr(reason(checks)).alias("reason"),
+        )
+    )
+
+
+def accepted(parsed: DataFrame) -> DataFrame:
+    """The rows that may be used: (id, pool_id, timestamp, apy, tvl)."""
+    return parsed.where(F.col("reason").isNull()).drop("reason")

@@ -1,0 +1,97 @@
+"""What every forecasting engine is: a holder of feature rows that fits LightGBM on spans of days and adds its out-of-fold forecasts as a column.
+
+In: feature rows (one per pool and as-of day) as a Spark frame. Out: models and pandas rows of the few days that are scored or published.
+An engine knows nothing of APY or TVL: features and labels are column names. Both engines are LightGBM with one set of parameters, but of two native
+versions, so their scores agree and their forecasts need not.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pandas as pd
+from pyspark.sql import DataFrame
+
+from forecasting.folds import DaySpan
+
+KEY = ("pool_id", "date")
+
+
+@dataclass(frozen=True)
+class ModelParameters:
+    """LightGBM settings both engines share. A small model with L1 loss: on pool changes squared loss and more trees lost to "tomorrow = today"."""
+
+    seed: int
+    threads: int
+    rounds: int = 150
+    learning_rate: float = 0.06
+    leaves: int = 15
+    min_data_in_leaf: int = 60
+    feature_fraction: float = 0.6
+    bagging_fraction: float = 0.7
+    lambda_l2: float = 5.0
+    max_bin: int = 127
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A model's native LightGBM text, which any LightGBM can read, the features in the order it was fitted with, and the engine's own object."""
+
+    text: str
+    features: tuple[str, ...]
+    native: Any
+
+    @property
+    def fingerprint(self) -> str:
+        """First 8 hexadecimal digits of the text's SHA-256: equal data, settings and engine give an equal model version."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:8]
+
+
+class FeatureRows(Protocol):
+    """Feature rows in the engine's own memory, made once a run. Immutable: a new feature gives a new object."""
+
+    def labelled(self, label: str, days: DaySpan) -> int:
+        """Rows of these as-of days whose label is known."""
+
+    def fit(self, label: str, days: DaySpan) -> FittedModel:
+        """Fit on the labelled rows of these as-of days; there must be at least one. Null and NaN features are missing values."""
+
+    def with_forecasts(self, name: str, parts: Sequence[Part]) -> FeatureRows:
+        """Add the feature `name`: each model's forecast on its span, null elsewhere."""
+
+    def forecast(self, days: DaySpan, parts: Sequence[Part], columns: Sequence[str]) -> pd.DataFrame:
+        """KEY, `columns` and `forecast` of these as-of days, sorted by KEY; NaN where no part covers the day, and for null numbers."""
+
+    def release(self) -> None:
+        """Give back what was kept in memory."""
+
+
+class Engine(Protocol):
+    """`synapseml` (LightGBM on Spark) or `lightgbm` (native, in this process)."""
+
+    @property
+    def name(self) -> str: ...
+
+    def hold(self, rows: DataFrame, features: Sequence[str], labels: Sequence[str]) -> FeatureRows:
+        """Compute the frame once and keep it. Raises: EnvironmentNotReady where the engine's runtime is missing."""
+
+
+Part = tuple[FittedModel, DaySpan]
+"""A model and the as-of days it forecasts; the spans of one list do not overlap."""
+
+LabelCounts = Mapping[str, Mapping[dt.date, int]]
+
+
+def count_labels(counts: LabelCounts, label: str, days: DaySpan) -> int:
+    return sum(rows for day, rows in counts[label].items() if day in days)
+
+
+def collect(rows: DataFrame) -> pd.DataFrame:
+    """The rows in this process, sorted by KEY, `date` as a UTC midnight."""
+    frame = rows.toPandas()
+    frame["date"] = pd.to_datetime(frame["date"])
+    return frame.sort_values(list(KEY), ignore_index=True)

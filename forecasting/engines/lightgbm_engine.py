@@ -1,0 +1,103 @@
+"""The `lightgbm` engine: feature rows are collected once through Arrow into this process, and native LightGBM fits and forecasts there.
+
+The supported alternative where SynapseML's runtime can't be had. Memory: 4 bytes for each feature of each row, on the driver.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pyspark.sql import DataFrame
+
+from forecasting.engines.engine import KEY, FittedModel, LabelCounts, ModelParameters, Part, collect, count_labels
+from forecasting.folds import DaySpan
+
+# OpenMP reads it when the library is loaded: spinning threads on busy cores cost minutes
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import lightgbm
+
+
+def native_parameters(parameters: ModelParameters) -> Mapping[str, object]:
+    """The shared settings under native LightGBM's names."""
+    return {
+        "objective": "regression_l1",
+        "learning_rate": parameters.learning_rate,
+        "num_leaves": parameters.leaves,
+        "min_data_in_leaf": parameters.min_data_in_leaf,
+        "feature_fraction": parameters.feature_fraction,
+        "bagging_fraction": parameters.bagging_fraction,
+        "bagging_freq": 1,
+        "lambda_l2": parameters.lambda_l2,
+        "max_bin": parameters.max_bin,
+        "seed": parameters.seed,
+        "num_threads": parameters.threads,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }
+
+
+@dataclass(frozen=True)
+class LightgbmRows:
+    """Rows as one pandas frame sorted by KEY, and their features as one float32 matrix."""
+
+    frame: pd.DataFrame
+    matrix: npt.NDArray[np.float32]
+    features: tuple[str, ...]
+    counts: LabelCounts
+    parameters: ModelParameters
+
+    def labelled(self, label: str, days: DaySpan) -> int:
+        return count_labels(self.counts, label, days)
+
+    def fit(self, label: str, days: DaySpan) -> FittedModel:
+        rows = self._within(days) & self.frame[label].notna().to_numpy()
+        data = lightgbm.Dataset(self.matrix[rows], self.frame.loc[rows, label].to_numpy(np.float32), feature_name=list(self.features))
+        booster = lightgbm.train(dict(native_parameters(self.parameters)), data, self.parameters.rounds)
+        return FittedModel(booster.model_to_string(), self.features, booster)
+
+    def with_forecasts(self, name: str, parts: Sequence[Part]) -> LightgbmRows:
+        forecasts = self._forecasts(parts).astype(np.float32)
+        return replace(
+            self, frame=self.frame.assign(**{name: forecasts}), matrix=np.column_stack([self.matrix, forecasts]), features=(*self.features, name)
+        )
+
+    def forecast(self, days: DaySpan, parts: Sequence[Part], columns: Sequence[str]) -> pd.DataFrame:
+        within = self._within(days)
+        rows = self.frame.loc[within, [*KEY, *columns]]
+        return rows.assign(forecast=self._forecasts(parts)[within]).reset_index(drop=True)
+
+    def release(self) -> None:
+        """Nothing is kept outside this object."""
+
+    def _forecasts(self, parts: Sequence[Part]) -> npt.NDArray[np.float64]:
+        forecasts = np.full(len(self.frame), np.nan)
+        for model, days in parts:
+            within = self._within(days)
+            if within.any():
+                forecasts[within] = model.native.predict(self.matrix[within, : len(model.features)], num_threads=self.parameters.threads)
+        return forecasts
+
+    def _within(self, days: DaySpan) -> npt.NDArray[np.bool_]:
+        date = self.frame["date"]
+        return ((date >= pd.Timestamp(days.start)) & (date < pd.Timestamp(days.end))).to_numpy()
+
+
+@dataclass(frozen=True)
+class LightgbmEngine:
+    parameters: ModelParameters
+    name: str = "lightgbm"
+
+    def hold(self, rows: DataFrame, features: Sequence[str], labels: Sequence[str]) -> LightgbmRows:
+        collected = collect(rows)
+        matrix = collected[list(features)].to_numpy(np.float32)
+        frame = collected.drop(columns=[name for name in features if name not in labels])
+        by_day = frame.groupby("date")[list(labels)].count()
+        days = [day.date() for day in pd.DatetimeIndex(by_day.index)]
+        counts = {label: dict(zip(days, by_day[label].astype(int), strict=True)) for label in labels}
+        return LightgbmRows(frame, matrix, tuple(features), counts, self.parameters)

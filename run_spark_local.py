@@ -1,0 +1,30 @@
+"""YieldSpark on this machine: `python run_spark_local.py` runs the demo, `python run_spark_local.py --help` names the other commands.
+
+The first run makes `.venv` with the pinned packages; every later one enters it at once. The commands themselves stand in command_line.py.
+"""
+
+# No `from __future__ import annotations` here: a Python that is too old must get as far as the sentence below.
+import sys
+
+if sys.version_info < (3, 8):  # noqa: UP036
+    sys.exit("YieldSpark needs Python 3.11 or 3.12: install one and type `python3.11 run_spark_local.py`")
+
+from pathlib import Path
+
+import local_environment
+
+if __name__ == "__main__":
+    try:
+        local_environment.enter(Path(__file__), sys.argv[1:])
+    except local_environment.NotReady as problem:
+        sys.stderr.write(str(problem) + "\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nenvironment: interrupted; the next run goes on\n")
+        sys.exit(130)
+
+    import command_line
+
+    if len(sys.argv) == 1:
+        sys.argv.append("demo")
+    command_line.main()

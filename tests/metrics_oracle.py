@@ -1,0 +1,226 @@
+"""What the metrics must be: design section 4 in plain Python, numpy for each window, one pool and one day at a time.
+
+It shares no code with the product and knows no Spark, no SQL and no pandas. Slow on purpose: every day looks at the whole history again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+DAY = timedelta(days=1)
+INFINITE = {sign + word for sign in ("", "+", "-") for word in ("inf", "infinity")}
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """One raw snapshot; `document` is the JSON value as Python has it."""
+
+    id: int
+    pool_id: str
+    timestamp: datetime
+    document: Any
+
+
+@dataclass
+class World:
+    """Everything a run sees. Prices: (timestamp, symbol) -> JSON value of the close in USD. Gas: day -> gwei or None."""
+
+    rows: list[RawRow] = field(default_factory=list)
+    prices: dict[tuple[datetime, str], Any] = field(default_factory=dict)
+    gas: dict[date, float | None] = field(default_factory=dict)
+    inactive: set[str] = field(default_factory=set)
+    now: datetime = datetime.max
+    max_fill_days: int = 7
+    max_apy_percent: float = 1e6
+    max_tvl_usd: float = 1e12
+    max_price_usd: float = 1e9
+
+
+class Unusable(Exception):
+    """A value that must go to quarantine; the text is the reason."""
+
+
+def number(value: Any, name: str) -> float | None:
+    """A JSON value as a number, None where it is missing (null or NaN)."""
+    if value is None or (isinstance(value, str) and value.lower() == "nan"):
+        return None
+    if isinstance(value, str) and value.lower() in INFINITE:
+        raise Unusable(f"{name}_infinite")
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise Unusable(f"{name}_not_a_number")
+    if isinstance(value, str) and not set(value) <= set("0123456789+-.eE"):
+        raise Unusable(f"{name}_not_a_number")
+    try:
+        return float(value)
+    except ValueError:
+        raise Unusable(f"{name}_not_a_number") from None
+
+
+def values(row: RawRow, world: World) -> tuple[float | None, float | None]:
+    """APY (percent) and TVL (USD) of an acceptable row. Raises: Unusable."""
+    if row.timestamp.year < 2018:
+        raise Unusable("timestamp_before_2018")
+    if row.timestamp > world.now:
+        raise Unusable("timestamp_in_future")
+    document = row.document if isinstance(row.document, dict) else {}
+    missing = [value is None or (isinstance(value, str) and value.lower() == "nan") for value in (document.get("apy"), document.get("tvlUsd"))]
+    if all(missing):
+        raise Unusable("apy_and_tvl_missing")
+    apy, tvl = number(document.get("apy"), "apy"), number(document.get("tvlUsd"), "tvl")
+    if apy is not None and abs(apy) > world.max_apy_percent:
+        raise Unusable("apy_beyond_limit")
+    if tvl is not None and tvl < 0:
+        raise Unusable("tvl_negative")
+    if tvl is not None and tvl > world.max_tvl_usd:
+        raise Unusable("tvl_beyond_limit")
+    return apy, tvl
+
+
+def quarantine(world: World) -> dict[int, str]:
+    """Row id -> reason, for each row that must not be used."""
+    reasons = {}
+    for row in world.rows:
+        try:
+            values(row, world)
+        except Unusable as reason:
+            reasons[row.id] = str(reason)
+    return reasons
+
+
+def run_end(world: World) -> date | None:
+    """Exclusive: the day after the newest raw day, at most today; None without raw rows of a complete day."""
+    days = [row.timestamp.date() for row in world.rows if row.timestamp.year >= 2018 and row.timestamp.date() < world.now.date()]
+    return max(days) + DAY if days else None
+
+
+def metrics(world: World) -> dict[tuple[str, date], dict[str, float | int | None]]:
+    """Every row of pool_daily_metrics and observation_age that a full run makes."""
+    end = run_end(world)
+    if end is None:
+        return {}
+    rejected = quarantine(world)
+    table: dict[tuple[str, date], dict[str, float | int | None]] = {}
+    market = {name: _closes(world, symbol) for name, symbol in (("eth_open", "ETH"), ("btc_open", "BTC"))}
+    for pool in sorted({row.pool_id for row in world.rows}):
+        snapshots = [row for row in world.rows if row.pool_id == pool and row.id not in rejected and row.timestamp.date() < end]
+        for day, row in _pool(sorted(snapshots, key=lambda row: (row.timestamp, row.id)), pool not in world.inactive, end, world).items():
+            prices = {name: _latest(closes, day - DAY) for name, closes in market.items()}
+            table[pool, day] = {**row, **prices, "gas_price_gwei": _latest(_gas(world), day)}
+    return table
+
+
+def _pool(snapshots: Sequence[RawRow], alive: bool, end: date, world: World) -> dict[date, dict[str, float | int | None]]:
+    if not snapshots:
+        return {}
+    observed = {row.timestamp.date(): values(row, world) for row in snapshots}
+    first, last = min(observed), end - DAY if alive else max(observed)
+    calendar = [first + number * DAY for number in range((last - first).days + 1)]
+    apy, tvl = ({day: _carried(observed, day, which, world.max_fill_days) for day in calendar} for which in (0, 1))
+    apys = {day: value for day, (value, _) in apy.items()}
+    return {
+        day: {
+            "actual_apy": apy[day][0],
+            "actual_tvl": tvl[day][0],
+            "apy_age_days": apy[day][1],
+            "tvl_age_days": tvl[day][1],
+            "apy_delta_today_yesterday": _minus(apys[day], apys.get(day - DAY)),
+            **{f"rolling_apy_{days}d": _mean(_window(apys, day, days)) for days in (7, 30)},
+            **{f"stddev_apy_{days}d": _deviation(_window(apys, day, days)) for days in (7, 30)},
+            **{
+                f"stddev_apy_{days}d_delta": _minus(_deviation(_window(apys, day, days)), _deviation(_window(apys, day - DAY, days)))
+                for days in (7, 30)
+            },
+        }
+        for day in calendar
+    }
+
+
+def _carried(
+    observed: Mapping[date, tuple[float | None, float | None]], day: date, which: int, max_fill_days: int
+) -> tuple[float | None, int | None]:
+    for age in range(max_fill_days + 1):
+        value = observed.get(day - age * DAY, (None, None))[which]
+        if value is not None:
+            return value, age
+    return None, None
+
+
+def _window(by_day: Mapping[date, float | None], day: date, days: int) -> list[float]:
+    found = (by_day.get(day - back * DAY) for back in range(days))
+    return [value for value in found if value is not None]
+
+
+def _mean(window: list[float]) -> float | None:
+    return float(np.mean(np.array(window))) if window else None
+
+
+def _deviation(window: list[float]) -> float | None:
+    return float(np.std(np.array(window), ddof=1)) if len(window) > 1 else None
+
+
+def _minus(today: float | None, yesterday: float | None) -> float | None:
+    return None if today is None or yesterday is None else today - yesterday
+
+
+def _closes(world: World, symbol: str) -> dict[date, float]:
+    closes = {}
+    for (moment, of), value in sorted(world.prices.items(), key=lambda item: item[0]):
+        try:
+            close = number(value, "price")
+        except Unusable:
+            continue
+        if of == symbol and close is not None and 0 < close <= world.max_price_usd:
+            closes[moment.date()] = close
+    return closes
+
+
+def _gas(world: World) -> dict[date, float]:
+    return {day: gas for day, gas in world.gas.items() if gas is not None and not math.isnan(gas) and 0 <= gas <= 1e6}
+
+
+def _latest(by_day: Mapping[date, float], day: date) -> float | None:
+    days = [known for known in by_day if known <= day]
+    return by_day[max(days)] if days else None
+
+
+def differences(
+    found: Mapping[Any, Mapping[str, Any]],
+    expected: Mapping[Any, Mapping[str, Any]],
+    columns: Iterable[str],
+    *,
+    absolute: float = 0.0,
+    since: date = date.min,
+) -> list[str]:
+    """Where two tables differ, in words: missing and extra rows, NULL against a value, NaN (always), values apart by more than 1e-9 of the row's
+    scale.
+
+    Deviations and changes are differences of the window's values: their rounding is relative to these, not to themselves.
+    Rows before `since` are not compared.
+    """
+    columns = tuple(columns)
+    wanted = {key for key in expected if key[1] >= since}
+    problems = [f"missing row {key}" for key in sorted(wanted - found.keys())] + [f"extra row {key}" for key in sorted(found.keys() - wanted)]
+    for key in sorted(wanted & found.keys()):
+        for column in columns:
+            left, right = found[key][column], expected[key][column]
+            if left is None and right is None:
+                continue
+            if left is None or right is None or math.isnan(left):
+                problems.append(f"{key} {column}: {left} instead of {right}")
+            elif not math.isclose(left, right, rel_tol=1e-9, abs_tol=max(absolute, 1e-9 * _scale(expected, key, column))):
+                problems.append(f"{key} {column}: {left!r} instead of {right!r}")
+    return problems
+
+
+def _scale(expected: Mapping[Any, Mapping[str, Any]], key: tuple[str, date], column: str) -> float:
+    if "delta" not in column and "stddev" not in column and "rolling" not in column:
+        return 0.0
+    days = 31 if "30d" in column else 8
+    window = (expected.get((key[0], key[1] - back * DAY), {}).get("actual_apy") for back in range(days))
+    return max((abs(value) for value in window if value is not None), default=0.0)

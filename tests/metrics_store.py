@@ -1,0 +1,70 @@
+"""A generated world in a real database, and the job's tables back as Python has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import date
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from config_spark import Settings
+from tests.metrics_oracle import RawRow, World
+
+
+def settings_of(database: Settings, world: World) -> Settings:
+    limits = ("max_fill_days", "max_apy_percent", "max_tvl_usd", "max_price_usd")
+    return database.model_copy(update={name: getattr(world, name) for name in limits})
+
+
+def put_rows(engine: Engine, rows: Iterable[RawRow]) -> None:
+    """Insert raw rows under their own ids, as one transaction that begins now."""
+    insert = "INSERT INTO raw_defillama_pool_history (id, pool_id, timestamp, raw_json_data) OVERRIDING SYSTEM VALUE VALUES (:id, :pool, :timestamp, :document)"
+    values = [{"id": row.id, "pool": row.pool_id, "timestamp": row.timestamp, "document": json.dumps(row.document)} for row in rows]
+    if values:
+        with engine.begin() as connection:
+            connection.execute(text(insert), values)
+
+
+def put_market(engine: Engine, world: World) -> None:
+    """Upsert prices and gas, and say in `pools` which pools are active."""
+    prices = [{"at": at, "symbol": symbol, "document": json.dumps({"USD": {"close": close}})} for (at, symbol), close in world.prices.items()]
+    gas = [{"date": day, "gas": value} for day, value in world.gas.items()]
+    names = [{"pool": pool, "active": pool not in world.inactive} for pool in {row.pool_id for row in world.rows}]
+    statements = (
+        (
+            prices,
+            "raw_coinmarketcap_ohlcv (data_timestamp, symbol, raw_json_data) VALUES (:at, :symbol, :document)",
+            "data_timestamp, symbol",
+            "raw_json_data",
+        ),
+        (gas, "gas_fees_daily (date, actual_avg_gas_gwei) VALUES (:date, :gas)", "date", "actual_avg_gas_gwei"),
+        (names, "pools (pool_id, is_active) VALUES (:pool, :active)", "pool_id", "is_active"),
+    )
+    with engine.begin() as connection:
+        for values, into, key, column in statements:
+            if values:
+                connection.execute(text(f"INSERT INTO {into} ON CONFLICT ({key}) DO UPDATE SET {column} = excluded.{column}"), values)
+
+
+def put(engine: Engine, world: World) -> None:
+    put_rows(engine, world.rows)
+    put_market(engine, world)
+
+
+def job_rows(engine: Engine) -> dict[tuple[str, date], dict[str, Any]]:
+    """pool_daily_metrics beside observation_age, every column, numbers exact as stored."""
+    query = "SELECT * FROM pool_daily_metrics FULL JOIN yieldspark.observation_age USING (pool_id, date)"
+    with engine.connect() as connection:
+        return {(row["pool_id"], row["date"]): dict(row) for row in connection.execute(text(query)).mappings()}
+
+
+def rows_of(engine: Engine, query: str, **parameters: Any) -> list[dict[str, Any]]:
+    with engine.connect() as connection:
+        return [dict(row) for row in connection.execute(text(query), parameters).mappings()]
+
+
+def execute(engine: Engine, statement: str, **parameters: Any) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(statement), parameters)

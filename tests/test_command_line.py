@@ -1,0 +1,131 @@
+"""The command line as scripts see it: real processes, one home, stdout and stderr apart."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from config_spark import Settings
+from database.connection import sqlalchemy_url
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+class CommandLine:
+    """Runs commands against one database, given by DB_*."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        assert settings.db_password is not None
+        self.folder = folder
+        self.environment = {
+            **os.environ,
+            "DB_HOST": str(settings.db_host),
+            "DB_PORT": str(settings.db_port),
+            "DB_NAME": settings.db_name,
+            "DB_USER": settings.db_user,
+            "DB_PASSWORD": settings.db_password.get_secret_value(),
+            "YIELDSPARK_HOME": str(folder / "home"),
+            "JARS_DIR": str(settings.jars_dir),
+        }
+
+    def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(PROJECT / "run_spark_local.py"), *arguments]
+        return subprocess.run(command, cwd=self.folder, env={**self.environment, **environment}, capture_output=True, text=True, check=False)
+
+    def json(self, *arguments: str, code: int = 0, **environment: str) -> Any:
+        """The document on stdout; fails with what stderr says when the exit code is another."""
+        finished = self(*arguments, "--json", **environment)
+        assert finished.returncode == code, finished.stderr
+        return json.loads(finished.stdout)
+
+
+@pytest.fixture
+def run(database: Settings, tmp_path: Path) -> CommandLine:
+    return CommandLine(database, tmp_path)
+
+
+def test_status_of_an_empty_database(run: CommandLine) -> None:
+    document = run.json("status")
+    assert document == {
+        "jobs": {},
+        "data": {"pools": 0, "pool_days": 0, "first_day": None, "last_day": None, "forecasts_next_day": 0, "raw_age_seconds": None},
+    }
+
+
+def test_a_wrong_setting_exits_with_2_and_one_json_document(run: CommandLine) -> None:
+    document = run.json("status", code=2, DB_PORT="many")
+    assert "DB_PORT='many' is wrong" in document["error"]
+
+
+def test_an_unknown_option_exits_with_2_and_nothing_on_stdout(run: CommandLine) -> None:
+    finished = run("calculate_metrics", "--everything")
+    assert finished.returncode == 2
+    assert finished.stdout == ""
+    assert "--everything" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--start", "2025-08-01"],
+        ["--start", "2025-08-02", "--end", "2025-08-01"],
+        ["--start", "2025-08-01", "--end", "2199-01-01"],
+        ["--start", "yesterday"],
+    ],
+)
+def test_an_impossible_interval_exits_with_2(run: CommandLine, arguments: list[str]) -> None:
+    finished = run("calculate_metrics", *arguments)
+    assert finished.returncode == 2, finished.stderr
+
+
+def test_an_unreachable_database_exits_with_1_and_says_what_to_check(run: CommandLine) -> None:
+    document = run.json("status", code=1, DB_PORT="1")
+    assert "DB_HOST, DB_PORT" in document["error"]
+
+
+def test_an_empty_database_is_nothing_to_do_without_a_jvm(run: CommandLine) -> None:
+    row = run.json("calculate_metrics")
+    assert (row["status"], row["jvm_started"]) == ("nothing_to_do", False)
+
+
+def test_db_url_is_a_working_url_and_nothing_else(run: CommandLine, database: Settings) -> None:
+    finished = run("db", "url")
+    assert finished.stdout.strip() == sqlalchemy_url(database).render_as_string(hide_password=False)
+    with create_engine(finished.stdout.strip()).connect() as connection:
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+
+
+def test_db_psql_passes_its_arguments_on(run: CommandLine) -> None:
+    finished = run("db", "psql", "-At", "-c", "SELECT 40 + 2")
+    assert finished.stdout.strip() == "42"
+
+
+def test_commands_for_the_embedded_server_refuse_another_database(run: CommandLine) -> None:
+    for command in (["db", "start"], ["db", "stop"], ["db", "reset", "--yes"]):
+        finished = run(*command)
+        assert finished.returncode == 2
+        assert "DB_HOST is set" in finished.stderr
+
+
+def test_the_password_appears_nowhere(run: CommandLine, database: Settings) -> None:
+    assert database.db_password is not None
+    secret = database.db_password.get_secret_value()
+    shown = [run("status"), run("doctor"), run("status", "--json", DB_PORT="1")]
+    logs = [path.read_text() for path in run.folder.rglob("*.log")]
+    assert all(secret not in text for text in [*logs, *(finished.stdout + finished.stderr for finished in shown)])
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["db"], ["demo"], ["calculate_metrics"], ["forecast_pools"], ["load"], ["ingest"], ["status"], ["report"], ["doctor"], ["test"]]
+)
+def test_help_comes_without_spark(run: CommandLine, command: list[str]) -> None:
+    finished = run(*command, "--help")
+    assert finished.returncode == 0
+    assert "Usage" in finished.stdout

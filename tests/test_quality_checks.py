@@ -1,0 +1,143 @@
+"""Spark and PostgreSQL judge a raw row by the same words, and the words are right."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pyspark.sql import SparkSession
+from sqlalchemy import Engine, text
+
+from config_spark import load_settings
+from data_processing.quality_checks import judged, raw_row_checks
+from data_processing.raw_history import parse_raw_rows
+from tests import metrics_oracle
+from tests.metrics_histories import as_text
+from tests.metrics_oracle import RawRow, World
+
+NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
+CHECKS = raw_row_checks(load_settings(_env_file=None), NOW)
+RAW = "id bigint, pool_id string, timestamp timestamp, apy string, tvl string"
+
+AWKWARD = [
+    *(
+        None,
+        "",
+        " ",
+        "nan",
+        "NAN",
+        "NaN ",
+        "inf",
+        "-Infinity",
+        "+INF",
+        "infinit",
+        "1",
+        "-1",
+        "+1",
+        "1.",
+        ".5",
+        ".",
+        "-",
+        "1e5",
+        "1E+5",
+        "1e",
+        "e5",
+        "1e-400",
+        "1e400",
+    ),
+    *(
+        "1e9999",
+        "1000000",
+        "1000000.0000000001",
+        "1000001",
+        "-1000001",
+        "-0",
+        "1d",
+        "5f",
+        "0x1F",
+        "1_0",
+        "1,5",
+        "5 %",
+        " 5",
+        "5 ",
+        "5\n",
+        "\n5",
+        "5\r",
+        "5\u2028",
+        "٣",
+    ),
+    *("true", "[1]", '{"a": 1}', "1000000000000", "1000000000001", "~", "5~", "123456789012345678901234567890", "0." + "1" * 400),
+]
+
+Row = tuple[int, str, datetime, str | None, str | None]
+
+
+def by_spark(spark: SparkSession, rows: list[Row]) -> dict[int, tuple[Any, ...]]:
+    parsed = parse_raw_rows(spark.createDataFrame(rows, RAW), CHECKS)
+    return {row.id: (row.apy, row.tvl, row.reason) for row in parsed.collect()}
+
+
+def by_postgresql(engine: Engine, rows: list[Row]) -> dict[int, tuple[Any, ...]]:
+    given_rows = (
+        "SELECT id, timestamp, apy, tvl FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id bigint, timestamp timestamptz, apy text, tvl text)"
+    )
+    query = judged(given_rows, others=("id", "timestamp"), texts=("apy", "tvl"), checks=CHECKS)
+    document = json.dumps([{"id": n, "timestamp": moment.isoformat(), "apy": apy, "tvl": tvl} for n, _, moment, apy, tvl in rows])
+    with engine.connect() as connection:
+        return {row.id: (row.apy_value, row.tvl_value, row.reason) for row in connection.execute(text(query), {"rows": document})}
+
+
+def test_both_dialects_agree_on_awkward_texts(spark: SparkSession, engine: Engine) -> None:
+    pairs = [*product(AWKWARD, [None, "7"]), *product(["7", None], AWKWARD)]
+    rows: list[Row] = [(number, "p", datetime(2024, 1, 1, tzinfo=UTC), apy, tvl) for number, (apy, tvl) in enumerate(pairs)]
+    assert by_spark(spark, rows) == by_postgresql(engine, rows)
+
+
+@hypothesis_settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@given(texts=st.lists(st.one_of(st.text(alphabet="0123456789+-.eEnaif \n", max_size=8), st.floats().map(str)), min_size=200, max_size=400))
+def test_both_dialects_agree_on_arbitrary_texts(spark: SparkSession, engine: Engine, texts: list[str]) -> None:
+    rows: list[Row] = [(number, "p", datetime(2024, 1, 1, tzinfo=UTC), value, "1") for number, value in enumerate(texts)]
+    assert by_spark(spark, rows) == by_postgresql(engine, rows)
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        ({"apy": 5.0, "tvlUsd": 10}, None),
+        ({"apy": None, "tvlUsd": 10}, None),
+        ({"apy": "NaN", "tvlUsd": 10}, None),
+        ({"apy": 5.0}, None),
+        ({"apy": -1e6, "tvlUsd": 0}, None),
+        ({"apy": "1e3", "tvlUsd": "-0"}, None),
+        ({}, "apy_and_tvl_missing"),
+        (None, "apy_and_tvl_missing"),
+        ([5], "apy_and_tvl_missing"),
+        ({"apy": "NaN", "tvlUsd": None}, "apy_and_tvl_missing"),
+        ({"apy": "-Infinity", "tvlUsd": 10}, "apy_infinite"),
+        ({"apy": "5 %", "tvlUsd": 10}, "apy_not_a_number"),
+        ({"apy": True, "tvlUsd": 10}, "apy_not_a_number"),
+        ({"apy": 1, "tvlUsd": "inf"}, "tvl_infinite"),
+        ({"apy": 1, "tvlUsd": "ten"}, "tvl_not_a_number"),
+        ({"apy": 1, "tvlUsd": -0.01}, "tvl_negative"),
+        ({"apy": -1_000_000.5, "tvlUsd": 1}, "apy_beyond_limit"),
+        ({"apy": 1, "tvlUsd": 1_000_000_000_001}, "tvl_beyond_limit"),
+    ],
+)
+def test_each_reason(spark: SparkSession, document: Any, reason: str | None) -> None:
+    row = RawRow(1, "p", datetime(2024, 1, 1, tzinfo=UTC), document)
+    assert metrics_oracle.quarantine(World(rows=[row], now=NOW)).get(1) == reason
+    assert by_spark(spark, [(1, "p", row.timestamp, as_text(document, "apy"), as_text(document, "tvlUsd"))])[1][2] == reason
+
+
+def test_impossible_timestamps(spark: SparkSession, engine: Engine) -> None:
+    moments = {1: datetime(2017, 12, 31, 23, 59, 59, tzinfo=UTC), 2: datetime(2018, 1, 1, tzinfo=UTC), 3: NOW, 4: NOW.replace(microsecond=1)}
+    rows: list[Row] = [(number, "p", moment, "1", "1") for number, moment in moments.items()]
+    reasons = {number: reason for number, (_, _, reason) in by_spark(spark, rows).items()}
+    assert reasons == {1: "timestamp_before_2018", 2: None, 3: None, 4: "timestamp_in_future"}
+    assert by_spark(spark, rows) == by_postgresql(engine, rows)
