@@ -54,6 +54,13 @@ class Settings(BaseSettings):
     project_id: str | None = Field(None, description="Google Cloud project")
     region: str | None = Field(None, description="Google Cloud region")
 
+    defillama_yields_url: Annotated[str, Field(pattern=r"^https?://[^/]")] = Field(
+        "https://yields.llama.fi", description="where `ingest` gets pools and their charts"
+    )
+    defillama_coins_url: Annotated[str, Field(pattern=r"^https?://[^/]")] = Field(
+        "https://coins.llama.fi", description="where `ingest` gets ETH and BTC prices"
+    )
+
     read_transport: Transport = Field("jdbc", description="how Spark reads tables: JDBC, or Arrow through COPY (adbc)")
     write_transport: Transport = Field("adbc", description="how Spark loads staging tables")
     spark_master: str | None = Field(None, description="Spark master; unset means local[*] on a laptop and the platform's own in production")

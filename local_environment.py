@@ -16,6 +16,7 @@ OLDEST, NEWEST = (3, 11), (3, 12)
 MARK = "yieldspark-made-this"
 STAMP = "yieldspark-complete"
 LOG = "yieldspark-install.log"
+ENTERED = "YIELDSPARK_ENTERED_BY_PROCESS"
 ADVICE = (
     "Blocked by the network? Set HTTPS_PROXY for a proxy, PIP_INDEX_URL for a mirror, PIP_CERT and SSL_CERT_FILE for a private certificate authority "
     "(pip's own configuration counts too). Run again: it goes on where it stopped."
@@ -39,8 +40,19 @@ def enter(script: Path, arguments: list[str]) -> None:
         make(folder, requirements)
     elif is_inside(folder):
         return
-    program = str(folder / "bin" / "python")
-    os.execv(program, [program, str(script), *arguments])
+    hand_over(str(folder / "bin" / "python"), [str(script), *arguments])
+
+
+def hand_over(program: str, arguments: list[str]) -> None:
+    """Become the environment's Python. The process id stays the same, so a second hand-over would be one without end.
+
+    Raises: NotReady.
+    """
+    if os.environ.get(ENTERED) == str(os.getpid()):
+        raise NotReady(f"environment: {program} runs outside its own environment (sys.prefix is {sys.prefix}). Delete .venv, then run again.")
+    os.environ[ENTERED] = str(os.getpid())
+    os.environ.pop("PYTHONHOME", None)  # it would lead the environment's Python back to the system's packages
+    os.execv(program, [program, *arguments])
 
 
 def requirements_for(root: Path, arguments: list[str]) -> Path:
@@ -188,7 +200,7 @@ def _run(step: str, folder: Path, command: list[str]) -> None:
     started = time.monotonic()
     line = f"environment: {step} ..."
     print(line, end="", file=sys.stderr, flush=True)
-    variables = {**os.environ, "PIP_USER": "0", "PYTHONNOUSERSITE": "1"}
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"} | {"PIP_USER": "0", "PYTHONNOUSERSITE": "1"}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=variables) as process:
             while process.poll() is None:

@@ -12,13 +12,14 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import typer
+from rich.text import Text
 from typer.exceptions import TyperException
 
 from command_line.terminal import err, print_json
 from config_spark import load_settings
 from product_errors import YieldSparkError
 
-log = logging.getLogger(__name__)
+failures = logging.getLogger("yieldspark.failures")  # goes to the log file alone: stderr gets the sentence
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,11 +56,12 @@ def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def _report(error: BaseException, sentence: str, code: int) -> int:
-    log.error("the command failed", exc_info=error)
-    err.print(f"[red]error:[/red] {sentence}", soft_wrap=True)
+    err.print("[red]error:[/red]", Text(sentence), soft_wrap=True)
     files = [handler.baseFilename for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
+    if files:
+        failures.error("%s", sentence, exc_info=error)
     if files and code == 1:
-        err.print(f"the traceback is in {files[0]}", style="dim", soft_wrap=True)
+        err.print(Text(f"the traceback is in {files[0]}", style="dim"), soft_wrap=True)
     if "--json" in sys.argv:
         print_json(_failed_run(error) or {"status": "cancelled" if code == 130 else "failed", "error": sentence})
     return code

@@ -14,7 +14,7 @@ import typer
 
 from command_line.app import app
 from command_line.options import AsJson, Day, DryRun, Engine, FileKind, day, edge_settings, in_workplace
-from command_line.terminal import err, out, print_json, print_pairs, print_run, print_table
+from command_line.terminal import out, print_json, print_pairs, print_run, print_table, say
 from command_line.workplace import Workplace
 from product_errors import ConfigurationError
 
@@ -25,11 +25,10 @@ def demo(as_json: AsJson = False) -> None:
 
     Example: python run_spark_local.py demo
     """
-    from command_line.demo import run_demo
+    from command_line.demo import print_demo, run_demo
 
     summary = in_workplace(run_demo)
-    if as_json:
-        print_json(summary)
+    print_json(summary) if as_json else print_demo(summary)
 
 
 @app.command("calculate_metrics")
@@ -62,9 +61,8 @@ def forecast_pools(as_of: Day = None, engine: Engine = None, dry_run: DryRun = F
     from forecasting.forecast_pools_spark import run_forecast
 
     def work(place: Workplace) -> dict[str, Any]:
-        chosen = place.settings.engine
         if not dry_run:
-            place.require_engine(chosen)
+            place.require_engine()
         return run_forecast(place.settings, as_of=day(as_of), dry_run=dry_run, session=place.session)
 
     row = in_workplace(work, engine=engine.value if engine else None)
@@ -84,7 +82,7 @@ def load(
     """
     from data_processing.ingest.load_files import load_files
 
-    summary = in_workplace(lambda place: load_files(place.settings, paths, kind=kind.value if kind else None, symbol=symbol, progress=_say))
+    summary = in_workplace(lambda place: load_files(place.settings, paths, kind=kind.value if kind else None, symbol=symbol, progress=say))
     if as_json:
         print_json(summary)
         return
@@ -113,7 +111,7 @@ def ingest(
     pool_ids = defillama.read_pool_ids(pools) if pools else None
 
     def work(place: Workplace) -> dict[str, Any]:
-        return defillama.ingest(place.settings, pool_ids=pool_ids, min_tvl_usd=min_tvl, stablecoins=stablecoins, since=day(since), progress=_say)
+        return defillama.ingest(place.settings, pool_ids=pool_ids, min_tvl_usd=min_tvl, stablecoins=stablecoins, since=day(since), progress=say)
 
     summary = in_workplace(work)
     print_json(summary) if as_json else print_pairs(summary)
@@ -156,7 +154,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     Example: python run_spark_local.py doctor
     """
-    from doctor_checks import examine
+    from machine.doctor_checks import examine
 
     findings = examine(edge_settings())
     if as_json:
@@ -173,14 +171,10 @@ def test(context: typer.Context) -> None:
 
     Example: python run_spark_local.py test tests/test_run_ledger.py -x
     """
-    import spark_runtime
+    from machine import spark_runtime
 
     place = Workplace(edge_settings())
     spark_runtime.prepare_process()
     assert place.jars is not None
     root = Path(__file__).resolve().parents[1]
     raise typer.Exit(subprocess.run([sys.executable, "-m", "pytest", *context.args], cwd=root, check=False).returncode)
-
-
-def _say(line: str) -> None:
-    err.print(f"  {line}", style="dim", markup=False, soft_wrap=True)

@@ -21,7 +21,7 @@ from rich.table import Table
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-OUR_LOGGERS = ("data_processing", "forecasting", "database", "reporting", "spark_runtime", "java_runtime", "command_line")
+OUR_LOGGERS = ("data_processing", "forecasting", "database", "reporting", "machine", "command_line")
 LOG_FILE_BYTES = 5_000_000
 
 
@@ -93,6 +93,11 @@ def shown(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {shown(inner)}" for name, inner in value.items()) or "-"
     return str(value)
+
+
+def say(line: str) -> None:
+    """A line of progress on stderr."""
+    err.print(f"  {line}", style="dim", markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from functools import cached_property
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
-import spark_runtime
-from command_line.terminal import err
+from machine import spark_runtime
+from command_line.terminal import err, say
 from config_spark import Settings
 from database.connection import make_engine, with_database
 from database.migrate import migrate
@@ -40,15 +40,19 @@ class Workplace:
     @cached_property
     def jars(self) -> spark_runtime.JarSet:
         """The jars that are there, fetched if need be; what can't be had is said once."""
-        jars = spark_runtime.ensure_jars(jars_folder(self._bare), lambda line: err.print(f"  {line}", style="dim", soft_wrap=True))
+        jars = spark_runtime.ensure_jars(jars_folder(self._bare), say)
         for sentence in jars.missing:
             err.print(f"  {sentence}", style="yellow", soft_wrap=True)
         return jars
 
-    def require_engine(self, engine: str) -> None:
-        """Raises: EnvironmentNotReady, before a JVM starts, where the engine can't run here."""
-        if engine == "synapseml" and not self.jars.synapseml:
+    def require_engine(self) -> None:
+        """Raises: EnvironmentNotReady, before a JVM starts, where the settings' engine can't run here."""
+        if self.settings.engine == "synapseml" and not self.jars.synapseml:
             raise EnvironmentNotReady(" ".join(sentence for sentence in self.jars.missing if "SynapseML" in sentence))
+
+    def with_an_engine_that_runs(self) -> Settings:
+        """The settings, with `lightgbm` in place of an engine whose jars can't be had (`jars` has said so)."""
+        return self.settings if self.jars.synapseml else self.settings.model_copy(update={"engine": "lightgbm"})
 
     def session(self) -> SparkSession:
         """The one session of this process; it has every jar there is, so that both jobs can use it."""

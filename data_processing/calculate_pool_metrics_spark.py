@@ -111,10 +111,11 @@ def _execute(settings: Settings, run: Run, plan: Plan, session: Callable[[], Spa
 def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan: Plan, snapshot: str) -> None:
     source = rows_to_read(plan.table, plan.impossible_rows)
     raw = read_table_spark(spark, settings, source, partition_by="pool_id", snapshot=snapshot)
-    parsed = parse_raw_rows(raw, raw_row_checks(settings, plan.now)).persist(StorageLevel.MEMORY_AND_DISK)
+    checks = raw_row_checks(settings, plan.now)
+    parsed = parse_raw_rows(raw, checks).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         with run.stage("read"):
-            _count(run, plan, parsed)
+            _count(run, plan, parsed, [check.name for check in checks])
             calendar = read_table_spark(spark, settings, f"SELECT {CALENDAR_COLUMNS} FROM {plan.table}", snapshot=snapshot)
         staged = [StagedFrame(pool_days(parsed, calendar, market_frame(spark, plan.market), settings.max_fill_days), TARGETS)]
         if run.rows["quarantined"]:
@@ -125,19 +126,22 @@ def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan:
 
 
 def pool_days(parsed: DataFrame, calendar: DataFrame, market: DataFrame, max_fill_days: int) -> DataFrame:
-    """Parsed raw rows to what is staged: pool_id, date, METRIC_COLUMNS (double), ages in days; the days inside each pool's [write_from, write_end)."""
+    """Parsed raw rows to what is staged for each day of a pool's [write_from, write_end): pool_id, date, METRIC_COLUMNS (double), ages in days."""
     days = rolling_metrics(daily_grid(accepted(parsed), calendar, max_fill_days))
     planned = days.where((F.col("date") >= F.col("write_from")) & (F.col("date") < F.col("write_end")))
     return with_market(planned, market).select("pool_id", "date", *METRIC_COLUMNS, *AGE_COLUMNS)
 
 
-def _count(run: Run, plan: Plan, parsed: DataFrame) -> None:
+def _count(run: Run, plan: Plan, parsed: DataFrame, reasons: Sequence[str]) -> None:
     """Read the rows, once, and make the ledger's counts of them. Raises: CheckFailed where rows got lost between PostgreSQL and Spark."""
-    reasons = {row["reason"]: row["count"] for row in parsed.groupBy("reason").count().collect()}
-    good, bad = reasons.pop(None, 0), sum(reasons.values())
-    run.rows |= {"read": parsed.count(), "quarantined": bad}
-    for reason, rows in sorted(reasons.items()):
-        log.warning("%d raw rows go to quarantine: %s", rows, reason)
+    by_reason = {check: F.count_if(F.col("reason") == check).alias(check) for check in reasons}
+    counts = parsed.agg(F.count("*").alias("read"), F.count_if(F.col("reason").isNull()).alias("accepted"), *by_reason.values()).first()
+    assert counts is not None, "an aggregate without groups has one row"
+    good, bad = counts["accepted"], sum(counts[reason] for reason in reasons)
+    run.rows |= {"read": counts["read"], "quarantined": bad}
+    for reason in reasons:
+        if counts[reason]:
+            log.warning("%d raw rows go to quarantine: %s", counts[reason], reason)
     found = {
         "accepted_and_quarantined_are_all": (good + bad == run.rows["read"], f"{good} accepted and {bad} quarantined of {run.rows['read']} read"),
         "planned_rows_were_read": (run.rows["read"] >= plan.rows_to_read, f"{run.rows['read']} read, {plan.rows_to_read} planned"),

@@ -1,5 +1,4 @@
-"""Days that earlier runs wrote and that a pool's calendar no longer has: a pool went inactive, or a tighter limit took its first or last
-snapshots away.
+"""Days that earlier runs wrote and a pool's calendar no longer has: it went inactive, or a tighter limit took its first or last snapshots.
 
 In: the plan's table and the run's staging, inside the run's commit. Out: the metric columns of those days are empty again, and rows with nothing
 else in them are gone. Values of other jobs (forecasts, filters, groups, whatever columns the owner has) are never touched.
@@ -16,7 +15,10 @@ METRICS = qualified(pool_daily_metrics)
 
 
 def retire_days(connection: Connection, plan_table: str, staging: str) -> int:
-    """Empty the planned days that `staging` (pool_id, date) does not reach; returns how many. A staged pool's days have no gap, so that its ends say it all."""
+    """Empty the planned days that `staging` (pool_id, date) does not reach; returns how many.
+
+    A staged pool's days have no gap, so that its first and last say it all.
+    """
     nulls = ", ".join(f"{quoted(name)} = NULL" for name in METRIC_COLUMNS)
     ours = ", ".join(f"'{name}'" for name in ("pool_id", "date", "is_filtered_out", *METRIC_COLUMNS))
     same_day = "t.pool_id = gone.pool_id AND t.date = gone.date"

@@ -27,7 +27,7 @@ PUBLISHED = ("pool_id", "date", "now", "next", "forecast", "low", "high", "media
 class TargetForecasts:
     """`rows` has PUBLISHED for scored days and the as-of day.
 
-    `weights` are the blend by origin; `relative_residuals` are persistence's outer residuals in relative scales, for pools without a scale of their own.
+    `weights` are the blend by origin; `relative_residuals` are persistence's outer residuals in relative scales, for pools without one of their own.
     """
 
     target: Target

@@ -1,11 +1,12 @@
 """Features of a pool at day D, from one function used for training and for prediction, and the labels of D + horizon.
 
-In: the dense panel of `panel.build_panel`. Out: the panel's columns, `SCALE_COLUMNS` (apy_scale in APY points, tvl_scale in log1p(USD)), `LEVEL_COLUMNS`
-(percent, USD) and `FEATURES` (float32, null where unknown). APY distances are divided by the pool's own scale, so that a calm pool and one at 355,083 % share one model.
-Windows end at D and hold at most 31 rows; cross-sections hold one day. Nothing after D is read, and no feature tells one pool from another by name.
+In: the dense panel of `panel.build_panel`. Out: the panel's columns, `SCALE_COLUMNS` (apy_scale in APY points, tvl_scale in log1p(USD)),
+`LEVEL_COLUMNS` (percent, USD) and `FEATURES` (float32, null where unknown). APY distances are divided by the pool's own scale, so that a calm pool
+and one at 355,083 % share one model. Windows end at D and hold at most 31 rows; cross-sections hold one day. Nothing after D is read, and no
+feature tells one pool from another by name.
 
 Every window over a pool uses one partitioning and one order, as does the day's cross-section: two sorts in all. Sums run in that order, so a second
-run gives the same bits. Medians come from a sorted array of the frame: Spark's exact `percentile` over a sliding frame took far longer on the same rows.
+run gives the same bits. Rolling medians come from the sorted array of the frame.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def _with_moves(panel: DataFrame) -> DataFrame:
 
 
 def _with_scales(rows: DataFrame) -> DataFrame:
-    """Scale of a pool at D: mean absolute move of 30 days, never under a floor; each move is cut at four times the upper quartile of its own 30 days."""
+    """Scale of a pool at D: mean absolute move of 30 days, never under a floor; a move is cut at four times the upper quartile of its 30 days."""
     frame = _frame(30)
     floors = {"apy": F.lit(APY_FLOOR) + F.abs("apy") * APY_RELATIVE_FLOOR, "tvl": F.lit(TVL_FLOOR)}
     arrays = rows.select("*", *(F.sort_array(F.collect_list(F.abs(f"{name}_move")).over(frame)).alias(f"{name}_sorted") for name in floors))

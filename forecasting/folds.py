@@ -1,7 +1,7 @@
 """Folds in time: which as-of days a model is trained on and which it forecasts. Days are UTC, spans are half-open, and nothing is ever split by row.
 
-A model of origin O knows what was known at the end of day O: its training rows have their target day on or before O, and it forecasts as-of days from O
-on. This is rolling-origin evaluation (Tashman 2000) with refits at chosen origins.
+A model of origin O knows what was known at the end of day O: its training rows have their target day on or before O, and it forecasts as-of days
+from O on. This is rolling-origin evaluation (Tashman 2000) with refits at chosen origins.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Forecast intervals from out-of-sample residuals: split conformal prediction with a scale per pool.
 
 Source: Lei, G'Sell, Rinaldo, Tibshirani and Wasserman (2018), "Distribution-free predictive inference for regression", section 5.2 (locally weighted
-residuals); one quantile per tail, as in Romano, Patterson and Candès (2019), because moves are skewed. Residuals are in scales: they hold for every pool.
+residuals); one quantile per tail, as in Romano, Patterson and Candès (2019), because moves are skewed. Residuals in scales hold for every pool.
 """
 
 from __future__ import annotations

@@ -36,10 +36,8 @@ def build_panel(metrics: DataFrame, as_of: dt.date) -> DataFrame:
     `observed_days` counts the days so far with an observed APY or TVL. Rows after `as_of` are dropped before anything else is computed.
     """
     known = metrics.where(F.col("date") <= F.lit(as_of))
-    first_days = known.groupBy("pool_id").agg(F.min("date").alias("first_day"))
-    grid = first_days.select("pool_id", F.explode(F.sequence("first_day", F.lit(as_of))).alias("date"))
     market = known.groupBy("date").agg(*(F.max(source).alias(name) for name, source in _MARKET.items()))
-    rows = grid.join(known.drop(*_MARKET.values()), on=["pool_id", "date"], how="left").join(F.broadcast(market), on="date", how="left")
+    rows = _dense(known.drop(*_MARKET.values()), as_of).join(F.broadcast(market), on="date", how="left")
     pool = Window.partitionBy("pool_id").orderBy("date")
     group = F.last("pool_group", ignorenulls=True).over(pool.rowsBetween(-30, 0))
     levels = rows.select(
@@ -54,6 +52,15 @@ def build_panel(metrics: DataFrame, as_of: dt.date) -> DataFrame:
     )
     seen = F.sum((F.col("apy_observed") | F.col("tvl_observed")).cast("int")).over(pool.rowsBetween(Window.unboundedPreceding, 0))
     return levels.withColumn("observed_days", seen).select(*PANEL_COLUMNS)
+
+
+def _dense(known: DataFrame, as_of: dt.date) -> DataFrame:
+    """Each known row is followed by the days up to the pool's next one, or to the as-of day, with nulls for values: no grid has to be joined."""
+    values = [name for name in known.columns if name not in ("pool_id", "date")]
+    following = F.coalesce(F.lead("date").over(Window.partitionBy("pool_id").orderBy("date")), F.lit(as_of + dt.timedelta(days=1)))
+    last_days = known.withColumn("last_day", F.date_sub(following, 1))
+    days = last_days.select("*", F.explode(F.sequence("date", "last_day")).alias("day"))
+    return days.select("pool_id", F.col("day").alias("date"), *(F.when(F.col("day") == F.col("date"), F.col(name)).alias(name) for name in values))
 
 
 _MARKET = {"eth": "eth_open", "btc": "btc_open", "gas": "gas_price_gwei"}

@@ -14,7 +14,7 @@ START = date(2024, 2, 20)
 
 BAD_VALUES = ["Infinity", "-inf", "12%", "", "n/a", "0x10", "1e7", True, [1], {"a": 1}, "5d", " 5", "1_000", "1,5", "\u0661", "5\n"]
 MISSING_VALUES = [None, "NaN", "nan"]
-BAD_DOCUMENTS = [None, 5, "text", [], {}, {"apy": None, "tvlUsd": "NaN"}]
+BAD_DOCUMENTS: list[Any] = [None, 5, "text", [], {}, {"apy": None, "tvlUsd": "NaN"}]
 
 
 def world(seed: int, *, pools: int = 40, days: int = 80, max_fill_days: int = 7) -> World:

@@ -20,11 +20,11 @@ def settings_of(database: Settings, world: World) -> Settings:
 
 def put_rows(engine: Engine, rows: Iterable[RawRow]) -> None:
     """Insert raw rows under their own ids, as one transaction that begins now."""
-    insert = "INSERT INTO raw_defillama_pool_history (id, pool_id, timestamp, raw_json_data) OVERRIDING SYSTEM VALUE VALUES (:id, :pool, :timestamp, :document)"
+    into = "INSERT INTO raw_defillama_pool_history (id, pool_id, timestamp, raw_json_data) OVERRIDING SYSTEM VALUE"
     values = [{"id": row.id, "pool": row.pool_id, "timestamp": row.timestamp, "document": json.dumps(row.document)} for row in rows]
     if values:
         with engine.begin() as connection:
-            connection.execute(text(insert), values)
+            connection.execute(text(f"{into} VALUES (:id, :pool, :timestamp, :document)"), values)
 
 
 def put_market(engine: Engine, world: World) -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-import doctor_checks
-import spark_runtime
 from config_spark import Settings
 from database.embedded_server import EmbeddedServer, ServerAddress
-from doctor_checks import Finding, examine
+from machine import doctor_checks, spark_runtime
+from machine.doctor_checks import Finding, examine
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +110,7 @@ def test_the_running_embedded_server_is_found(settings: Settings) -> None:
 def test_no_java_fails_with_what_to_install(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr("java_runtime.WHEEL", "no_wheel_for_this_platform")
+    monkeypatch.setattr("machine.java_runtime.WHEEL", "no_wheel_for_this_platform")
     java = findings(settings)["java"]
     assert (java.result, java.fix) == ("fail", "install Java 17 and set JAVA_HOME")
 

@@ -189,3 +189,19 @@ def test_a_venv_of_the_users_with_another_python_is_left_alone(clone: Clone) -> 
     assert (code, output) == (2, "")
     assert "was made by something else" in errors
     assert "Move it away" in errors
+
+
+def test_a_python_home_of_the_users_does_not_lead_out_of_the_environment(clone: Clone) -> None:
+    assert clone.run(PYTHONHOME=sys.base_prefix)[:2] == (0, f"probe 1.0 {clone.venv} demo\n")
+    assert clone.run(PYTHONHOME=sys.base_prefix) == (0, f"probe 1.0 {clone.venv} demo\n", "")
+
+
+def test_an_environment_that_cannot_be_entered_ends_with_a_sentence(clone: Clone) -> None:
+    assert clone.run()[0] == 0
+    python = clone.venv / "bin" / "python"
+    python.unlink()
+    python.write_text(f'#!/bin/sh\nexec "{PYTHON}" "$@"\n')
+    python.chmod(0o755)
+    code, output, errors = clone.run()
+    assert (code, output) == (2, "")
+    assert "Delete .venv, then run again" in errors

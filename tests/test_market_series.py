@@ -31,7 +31,7 @@ def day(number: int) -> date:
 def price(engine: Engine, at: str, close: str, symbol: str = "ETH") -> None:
     execute(
         engine,
-        "INSERT INTO raw_coinmarketcap_ohlcv (data_timestamp, symbol, raw_json_data) VALUES (CAST(:at AS timestamptz), :symbol, CAST(:document AS jsonb))",
+        "INSERT INTO raw_coinmarketcap_ohlcv VALUES (CAST(:at AS timestamptz), :symbol, CAST(:document AS jsonb))",
         at=at,
         symbol=symbol,
         document=f'{{"USD": {{"close": {close}}}}}',
@@ -60,7 +60,7 @@ def test_the_series_takes_each_days_last_good_close(database: Settings, engine: 
     price(engine, "2024-01-01 00:00+00", "1", symbol="DOGE")
     execute(
         engine,
-        "INSERT INTO gas_fees_daily (date, actual_avg_gas_gwei) VALUES ('2024-01-02', 20), ('2024-01-03', 'NaN'), ('2024-01-04', -1), ('2024-01-05', NULL)",
+        "INSERT INTO gas_fees_daily VALUES ('2024-01-02', 20), ('2024-01-03', 'NaN'), ('2024-01-04', -1), ('2024-01-05', NULL)",
     )
     with engine.connect() as connection:
         series = read_market_series(connection, database, day(0), day(6))

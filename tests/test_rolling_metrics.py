@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
@@ -81,7 +81,8 @@ VALUE = st.one_of(
 SNAPSHOT = st.tuples(st.integers(0, 60), st.integers(0, 86_399), st.fixed_dictionaries({"apy": VALUE, "tvlUsd": VALUE}))
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+# shrinking would be hundreds of Spark jobs
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     pools=st.lists(st.lists(SNAPSHOT, min_size=1, max_size=12), min_size=25, max_size=40),
     inactive=st.sets(st.integers(0, 39)),

@@ -24,8 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-import java_runtime
-import spark_runtime
+from machine import java_runtime, spark_runtime
 from product_errors import ConfigurationError, EnvironmentNotReady
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -242,7 +241,7 @@ def test_settings_that_do_not_exist_are_named(repository: Repository, tmp_path: 
 
 
 def test_the_lock_names_what_ivy_fetches() -> None:
-    ivy = (ROOT / "database" / "spark_jars" / "ivy.xml").read_text()
+    ivy = (ROOT / "machine" / "spark_jars" / "ivy.xml").read_text()
     locked = spark_runtime.locked_checksums()
     assert len(locked) == ivy.count("<dependency ") == 5
     for name, checksum in locked.items():
@@ -305,7 +304,7 @@ def test_a_bundle_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 def test_the_process_is_prepared_for_the_pinned_spark(tmp_path: Path) -> None:
-    code = "import os, spark_runtime; spark_runtime.prepare_process(); import pyspark; "
+    code = "import os; from machine import spark_runtime; spark_runtime.prepare_process(); import pyspark; "
     code += "print(os.environ['PYSPARK_PYTHON'], os.environ['OMP_WAIT_POLICY']); "
     code += "print(os.path.dirname(pyspark.__file__) == os.environ['SPARK_HOME'], os.path.exists(os.environ['JAVA_HOME'] + '/bin/java'))"
     done = subprocess.run(

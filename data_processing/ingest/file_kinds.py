@@ -1,7 +1,7 @@
 """What a file holds, told from its column names; which of its columns is which.
 
-In: the names a file has. Out: its kind and a map from the name used here to the file's own. Names are compared without case, blanks and signs, so that `tvl_usd`,
-`tvlUsd` and `TVL USD` are one. A unit is never guessed: gas needs a column that says wei or gwei. No row is read here.
+In: the names a file has. Out: its kind and a map from the name used here to the file's own. Names are compared without case, blanks and signs,
+so that `tvl_usd`, `tvlUsd` and `TVL USD` are one. A unit is never guessed: gas needs a column that says wei or gwei. No row is read here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NAMES: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
         "apy_reward": ("apyreward",),
     },
     "prices": {
-        "timestamp": ("timestamp", "date", "time", "datetime", "opentime"),
+        "timestamp": ("timestamp", "date", "time", "datetime", "opentime", "datatimestamp"),
         "symbol": ("symbol",),
         "open": ("open",),
         "high": ("high",),
@@ -90,9 +90,7 @@ def columns_of(path: Path, names: Sequence[str], kind: str | None) -> FileColumn
             "Rename its columns, or give another --kind"
         )
     if chosen == "gas" and not {"gwei", "wei"} & set(found):
-        raise InputError(
-            f"{path} does not say whether its gas is in gwei or in wei: it has {', '.join(names)}. Name the column value_gwei or value_wei"
-        )
+        raise InputError(f"{path} does not say whether its gas is gwei or wei: it has {', '.join(names)}. Name the column value_gwei or value_wei")
     return FileColumns(chosen, found)
 
 

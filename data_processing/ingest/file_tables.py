@@ -1,8 +1,8 @@
 """A Parquet or CSV file as a stream of Arrow tables, with a number for every row.
 
-In: a path. Out: the file's column names, and batches (first row number, table); rows are numbered from 1 as a person counts them (CSV: the line of the file).
-CSV may have a byte-order mark and commas, semicolons or tabs; its values stay text. No column's meaning is known here, nothing is converted or dropped:
-a CSV line with too many or too few values comes out as a `RaggedLine`.
+In: a path. Out: the file's column names, and batches of rows; a Parquet row has its number from 1, a CSV row the number of its line.
+CSV may have a byte-order mark and commas, semicolons or tabs; its values stay text. No column's meaning is known here, nothing is converted or
+dropped: a CSV line with too many or too few values comes out as a `RaggedLine`.
 """
 
 from __future__ import annotations
@@ -145,6 +145,5 @@ def _text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> pa.Tab
 
 
 def _not_text(path: Path, error: UnicodeDecodeError) -> InputError:
-    return InputError(
-        f"{path} is neither Parquet nor UTF-8 text: byte {error.start} is {error.object[error.start : error.start + 1]!r}; save it as CSV in UTF-8"
-    )
+    byte = error.object[error.start : error.start + 1]
+    return InputError(f"{path} is neither Parquet nor UTF-8 text: byte {error.start} is {byte!r}; save it as CSV in UTF-8")

@@ -1,9 +1,9 @@
 """Files into the raw tables: pool history, daily prices, daily gas, pool descriptions; Parquet or CSV.
 
-In: paths. Out: rows of the owner's raw tables as the file has them, and a count of what happened to each row: inserted, updated, there already, refused.
-Units: APY percent, TVL and prices USD, gas gwei (wei is converted); days are UTC. A value that is no number goes into the raw JSON of a history row as it is: judging it
-is the metrics job's task. A row that the table can't hold (no usable timestamp, no pool id, a price or gas that is no number) goes to quarantine with its reason.
-One file is one transaction: it is loaded as a whole or not at all, and a second time changes nothing. No metric is computed here.
+In: paths. Out: rows of the owner's raw tables as the file has them, and what happened to each row: inserted, updated, there already, refused.
+Units: APY percent, TVL and prices USD, gas gwei (wei is converted); days are UTC. A history value that is no number goes into the raw JSON as it is:
+judging it is the metrics job's task. A row that a table can't hold (no usable timestamp, no pool id, a price or gas that is no number) goes to
+quarantine with its reason. One file is one transaction: it is loaded as a whole or not at all, and a second time changes nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from sqlalchemy import Connection, Table, text
 from config_spark import Settings
 from data_processing.ingest import cells, raw_sql
 from data_processing.ingest.file_kinds import FileColumns, Kind, columns_of, symbol_of
-from data_processing.ingest.file_tables import Batch, FileTable, open_file
+from data_processing.ingest.file_tables import Batch, FileTable, RaggedLine, open_file
 from database.connection import checked_connection, make_engine
 from database.merge_sql import qualified
 from database.tables import gas_fees_daily, pools, raw_pool_history, raw_prices
@@ -42,7 +42,7 @@ TARGETS: dict[Kind, Table] = {"history": raw_pool_history, "prices": raw_prices,
 JUDGE = {"history": raw_sql.judge_history, "prices": raw_sql.judge_prices, "gas": raw_sql.judge_gas, "pools": raw_sql.judge_pools}
 
 MAX_ROWS_A_DAY = 1.5
-"""More rows a day and symbol than this are no daily file with a few repeated days, but hours or minutes, whose open and high would be wrong for the day."""
+"""More rows a day than this are no daily file with a few repeated days, but hours or minutes, whose open and high are not the day's."""
 
 ANALYZE_FROM_ROWS = 10_000
 """After a load of this size the planner's statistics are stale, and autovacuum comes a minute later."""
@@ -72,12 +72,13 @@ def load_files(
 ) -> dict[str, Any]:
     """Load files in the order given, after a look at the head of each.
 
-    Args: kind is history, prices, gas or pools for all of them, or None to tell it from each file's columns; symbol is that of price files without such a column.
+    Args: kind is history, prices, gas or pools for all of them, or None to tell it from each file's columns; symbol is that of price files that
+    have no such column (None: told from the file's name).
     Returns: {files: [{path, kind, rows_read, rows_inserted, rows_updated, rows_already_there, rows_refused, seconds}], rows_inserted, rows_refused}.
     Raises: InputError for a file that can't be read as what it is; the files before it are loaded, nothing of it is. DatabaseError.
     """
     files = [_look_at(path, kind, symbol) for path in paths]
-    run_id = f"load_{datetime.now(timezone.utc):%Y%m%dt%H%M%S}_{secrets.token_hex(3)}"
+    run_id = f"load_{datetime.now(UTC):%Y%m%dt%H%M%S}_{secrets.token_hex(3)}"
     engine = make_engine(settings)
     summaries = []
     for file in files:
@@ -85,10 +86,8 @@ def load_files(
         with checked_connection(engine) as connection:
             counts = _load(connection, file, run_id)
         summaries.append({"path": str(file.table.path), "kind": file.kind, **counts, "seconds": round(time.monotonic() - began, 3)})
-        progress(
-            f"{file.table.path.name}: {counts['rows_read']:,} rows of {file.kind}, {counts['rows_inserted']:,} new, {counts['rows_updated']:,} corrected, "
-            f"{counts['rows_already_there']:,} there already, {counts['rows_refused']:,} refused"
-        )
+        told = ", ".join(f"{count:,} {name.removeprefix('rows_').replace('_', ' ')}" for name, count in counts.items())
+        progress(f"{file.table.path.name} ({file.kind}): {told}")
     return {"files": summaries, **{name: sum(summary[name] for summary in summaries) for name in ("rows_inserted", "rows_refused")}}
 
 
@@ -107,14 +106,7 @@ def _load(connection: Connection, file: FileToLoad, run_id: str) -> dict[str, in
     read = ragged = 0
     for batch in file.table.batches():
         _copy(connection, _incoming(file, batch))
-        lines = [
-            source
-            | {
-                "source_id": f"{file.table.path.name}:{line.row_number}",
-                "cells": json.dumps([value.replace("\0", "\ufffd") for value in line.values]),
-            }
-            for line in batch.ragged
-        ]
+        lines = [source | _ragged_row(file.table.path, line) for line in batch.ragged]
         if lines:
             connection.execute(text(raw_sql.quarantine_ragged()), lines)
         ragged += len(lines)
@@ -131,17 +123,20 @@ def _load(connection: Connection, file: FileToLoad, run_id: str) -> dict[str, in
     }
 
 
+def _ragged_row(path: Path, line: RaggedLine) -> dict[str, str]:
+    return {"source_id": f"{path.name}:{line.row_number}", "cells": json.dumps([value.replace("\0", "\ufffd") for value in line.values])}
+
+
 def _incoming(file: FileToLoad, batch: Batch) -> pa.Table:
     """A batch as the columns of `incoming`."""
     missing = pa.chunked_array([pa.nulls(batch.table.num_rows, pa.string())])
-    found = file.columns.found
+    found = {name: batch.table.column(file.table.columns.index(column)) for name, column in file.columns.found.items()}
     instants, written = missing, missing
     if "timestamp" in found:
-        given = batch.table[found["timestamp"]]
-        instants = cells.instants(given)
-        written = pc.if_else(pc.is_null(instants), cells.texts(given), pa.scalar(None, pa.string()))
+        instants = cells.instants(found["timestamp"])
+        written = pc.if_else(pc.is_null(instants), cells.texts(found["timestamp"]), pa.scalar(None, pa.string()))
     named = {"row_number": pa.array(batch.row_numbers, pa.int64()), "timestamp": instants, "timestamp_text": written}
-    named |= {name: _texts(file.table, name, batch.table[column]) for name, column in found.items() if name != "timestamp"}
+    named |= {name: _texts(file.table, name, column) for name, column in found.items() if name != "timestamp"}
     if file.symbol:
         named["symbol"] = pa.array([file.symbol] * batch.table.num_rows, pa.string())
     return pa.table(named)
@@ -162,14 +157,14 @@ def _copy(connection: Connection, rows: pa.Table) -> None:
     # Arrow quotes every text and leaves a null unquoted, which is how COPY tells an empty text from NULL
     pa_csv.write_csv(rows, buffer, pa_csv.WriteOptions(include_header=False))
     buffer.seek(0)
-    with connection.connection.cursor() as cursor:
+    cursor: Any = connection.connection.cursor()
+    with cursor:
         cursor.copy_expert(f"COPY {raw_sql.INCOMING} ({', '.join(rows.column_names)}) FROM STDIN WITH (FORMAT csv)", buffer)
 
 
 def _judge(connection: Connection, file: FileToLoad, source: dict[str, str]) -> int:
     """Judge what came in and put what can't be stored into quarantine; returns how many rows that is."""
-    columns = {name: name for name in ["timestamp", *file.text_columns] if name in file.columns.found or name == "symbol"}
-    connection.exec_driver_sql(raw_sql.create_judged(JUDGE[file.kind](columns)))
+    connection.exec_driver_sql(raw_sql.create_judged(JUDGE[file.kind](file.text_columns)))
     pool_id = "i.pool_id" if "pool_id" in file.text_columns else "NULL"
     connection.execute(text(raw_sql.quarantine_refused(pool_id)), source | {"file": file.table.path.name})
     return int(connection.exec_driver_sql(f"SELECT count(*) FROM {raw_sql.JUDGED} WHERE reason IS NOT NULL").scalar_one())
@@ -180,24 +175,23 @@ def _check_rows(connection: Connection, file: FileToLoad, read: int, refused: in
     if not read:
         raise InputError(f"{path} has column names but no row; nothing to load")
     if file.kind in {"prices", "gas"}:
-        key = "i.timestamp::date, j.symbol" if file.kind == "prices" else "j.date"
-        rows, days = connection.exec_driver_sql(
-            f"SELECT count(*), count(DISTINCT ({key})) FROM {raw_sql.JUDGED} AS j JOIN {raw_sql.INCOMING} AS i USING (row_number) WHERE i.timestamp IS NOT NULL"  # noqa: S608
-        ).one()
+        key = "timestamp, symbol" if file.kind == "prices" else "date"
+        count = f"SELECT count(*), count(DISTINCT ({key})) FROM {raw_sql.JUDGED} WHERE timestamp IS NOT NULL"
+        rows, days = connection.exec_driver_sql(count).one()
         if days and rows / days > MAX_ROWS_A_DAY:
             raise InputError(
-                f"{path} has {rows:,} rows for {days:,} days; daily {file.kind} are needed, one row a day: aggregate it to UTC days first"
+                f"{path} has {rows:,} rows for {days:,} days; daily {file.kind} are needed: aggregate it to one row for each UTC day first"
             )
     if refused == read:
-        reason, cell = connection.exec_driver_sql(
-            f"SELECT j.reason, i.timestamp_text FROM {raw_sql.JUDGED} AS j JOIN {raw_sql.INCOMING} AS i USING (row_number) ORDER BY row_number LIMIT 1"  # noqa: S608
-        ).one_or_none() or ("wrong_number_of_values", None)
+        both = f"{raw_sql.JUDGED} AS j JOIN {raw_sql.INCOMING} AS i USING (row_number)"
+        first = connection.exec_driver_sql(f"SELECT j.reason, i.timestamp_text FROM {both} ORDER BY row_number LIMIT 1").one_or_none()
+        reason, cell = first or ("wrong_number_of_values", None)
         hint = f": {cell!r} is no ISO 8601 timestamp (2025-10-05T23:04:49Z), date or unix time" if reason == "timestamp_unusable" else ""
         raise InputError(f"no row of the {read:,} in {path} can be stored, the first because of {reason}{hint}; nothing was loaded. Mend the file")
 
 
 def _merge(connection: Connection, file: FileToLoad) -> tuple[int, int]:
-    usable = f"SELECT * FROM {raw_sql.JUDGED} WHERE reason IS NULL"  # noqa: S608
+    usable = f"SELECT * FROM {raw_sql.JUDGED} WHERE reason IS NULL"
     last = f"{usable} AND is_last" if file.kind != "history" else usable
     statement = {
         "history": lambda: raw_sql.merge_history(usable),

@@ -1,13 +1,14 @@
 """The SQL that judges and merges incoming rows: strings from pure functions, no connection.
 
-Rows arrive in the temporary table `incoming` (row_number, timestamp, timestamp_text, and each column of the file as text), and are judged into `judged`: one row for
-each incoming row, with its key, its document or values, and the reason where it can't be stored. Every `merge_*` returns one row (inserted, updated).
+Rows arrive in the temporary table `incoming` (row_number, timestamp, timestamp_text, and each column of the file as text), and are judged into
+`judged`: one row for each incoming row, with its key, its document or values, and the reason where it can't be stored. Every `merge_*` returns one
+row (inserted, updated).
 Units: gas gwei; everything else as the source has it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from data_processing.quality_checks import NUMBER
 from database.merge_sql import qualified
@@ -55,19 +56,19 @@ def number(column: str) -> str:
     return f"CASE WHEN {column} ~ '{NUMBER}' THEN {column}::numeric END"
 
 
-def judge_history(columns: Mapping[str, str]) -> str:
+def judge_history(columns: Collection[str]) -> str:
     document = ", ".join(f"'{key}', {json_value(name)}" for name, key in DOCUMENT_KEYS.items() if name in columns)
     return (
-        f"SELECT row_number, pool_id, timestamp, jsonb_build_object({document}) AS document, "  # noqa: S608 - names are ours, here and below
+        f"SELECT row_number, pool_id, timestamp, jsonb_build_object({document}) AS document, "
         f"CASE WHEN timestamp IS NULL THEN 'timestamp_unusable' WHEN pool_id IS NULL THEN 'pool_id_missing' END AS reason FROM {INCOMING}"
     )
 
 
-def judge_prices(columns: Mapping[str, str]) -> str:
+def judge_prices(columns: Collection[str]) -> str:
     """The last row of a symbol's day counts; an earlier one that says something else is refused."""
     document = ", ".join(f"'{name}', {json_value(name)}" for name in PRICE_KEYS if name in columns)
     rows = (
-        f"SELECT row_number, {DAY}::timestamp AT TIME ZONE 'UTC' AS timestamp, upper(symbol) AS symbol, "  # noqa: S608
+        f"SELECT row_number, {DAY}::timestamp AT TIME ZONE 'UTC' AS timestamp, upper(symbol) AS symbol, "
         f"jsonb_build_object('USD', jsonb_build_object({document})) AS document, CASE WHEN timestamp IS NULL THEN 'timestamp_unusable' "
         f"WHEN symbol IS NULL THEN 'symbol_missing' WHEN close IS NULL OR lower(close) = 'nan' THEN 'price_missing' "
         f"WHEN {number('close')} IS NULL THEN 'price_not_a_number' END AS reason FROM {INCOMING}"
@@ -75,26 +76,27 @@ def judge_prices(columns: Mapping[str, str]) -> str:
     return _last_of_day(rows, key="timestamp, symbol", value="document")
 
 
-def judge_gas(columns: Mapping[str, str]) -> str:
+def judge_gas(columns: Collection[str]) -> str:
     given = number("gwei") if "gwei" in columns else f"({number('wei')}) / {WEI_PER_GWEI}"
     text = "gwei" if "gwei" in columns else "wei"
     rows = (
-        f"SELECT row_number, timestamp, date, round(CASE WHEN abs(gwei) < {MAX_STORED_GWEI} THEN gwei END, 8) AS gwei, CASE "  # noqa: S608
-        f"WHEN timestamp IS NULL THEN 'timestamp_unusable' WHEN given IS NULL OR lower(given) = 'nan' THEN 'gas_missing' WHEN gwei IS NULL THEN 'gas_not_a_number' "
+        f"SELECT row_number, timestamp, date, round(CASE WHEN abs(gwei) < {MAX_STORED_GWEI} THEN gwei END, 8) AS gwei, CASE "
+        f"WHEN timestamp IS NULL THEN 'timestamp_unusable' WHEN given IS NULL OR lower(given) = 'nan' THEN 'gas_missing' "
+        f"WHEN gwei IS NULL THEN 'gas_not_a_number' "
         f"WHEN abs(gwei) >= {MAX_STORED_GWEI} THEN 'gas_beyond_limit' END AS reason "
         f"FROM (SELECT row_number, timestamp, {DAY} AS date, {text} AS given, {given} AS gwei FROM {INCOMING}) AS parsed"
     )
     return _last_of_day(rows, key="date", value="gwei")
 
 
-def judge_pools(columns: Mapping[str, str]) -> str:
+def judge_pools(columns: Collection[str]) -> str:
     """One row for each pool: the last of the file."""
     described = ", ".join(_pool_column(name) for name in columns if name not in {"pool_id", "timestamp"})
     rows = (
-        f"SELECT row_number, pool_id, timestamp{', ' if described else ''}{described}, "  # noqa: S608
+        f"SELECT row_number, pool_id, timestamp{', ' if described else ''}{described}, "
         f"CASE WHEN pool_id IS NULL THEN 'pool_id_missing' END AS reason FROM {INCOMING}"
     )
-    return f"SELECT *, row_number() OVER (PARTITION BY pool_id ORDER BY row_number DESC) = 1 AS is_last FROM ({rows}) AS rows"  # noqa: S608
+    return f"SELECT *, row_number() OVER (PARTITION BY pool_id ORDER BY row_number DESC) = 1 AS is_last FROM ({rows}) AS rows"
 
 
 def _pool_column(name: str) -> str:
@@ -104,19 +106,21 @@ def _pool_column(name: str) -> str:
 
 
 def _last_of_day(rows: str, *, key: str, value: str) -> str:
+    kept = key if "timestamp" in key else f"{key}, timestamp"
     window = f"OVER (PARTITION BY {key}, reason IS NULL ORDER BY row_number DESC)"
     return (
-        f"SELECT rows.*, row_number() {window} = 1 AS is_last FROM (SELECT row_number, {key}{', timestamp' if 'timestamp' not in key else ''}, {value}, "  # noqa: S608
-        f"CASE WHEN reason IS NULL AND {value} IS DISTINCT FROM first_value({value}) {window} THEN 'another_row_of_that_day' ELSE reason END AS reason "
+        f"SELECT rows.*, row_number() {window} = 1 AS is_last FROM (SELECT row_number, {kept}, {value}, "
+        f"CASE WHEN reason IS NULL AND {value} IS DISTINCT FROM first_value({value}) {window} THEN 'another_row_of_that_day' "
+        "ELSE reason END AS reason "
         f"FROM ({rows}) AS rows) AS rows"
     )
 
 
 def merge_history(rows: str) -> str:
-    """Insert what is new of `rows` (row_number, pool_id, timestamp, document): an identical snapshot is there once, a changed one comes beside the old."""
+    """Insert what is new of `rows` (row_number, pool_id, timestamp, document): an identical snapshot is kept once, a changed one comes beside it."""
     table = qualified(raw_pool_history)
     return _counted(
-        f"INSERT INTO {table} (pool_id, timestamp, raw_json_data) SELECT pool_id, timestamp, document FROM ({rows}) AS n WHERE NOT EXISTS ("  # noqa: S608
+        f"INSERT INTO {table} (pool_id, timestamp, raw_json_data) SELECT pool_id, timestamp, document FROM ({rows}) AS n WHERE NOT EXISTS ("
         f"SELECT FROM {table} AS h WHERE h.pool_id = n.pool_id AND h.timestamp = n.timestamp AND h.raw_json_data = n.document) "
         "GROUP BY pool_id, timestamp, document ORDER BY min(row_number)"
     )
@@ -124,49 +128,52 @@ def merge_history(rows: str) -> str:
 
 def add_unknown_pools(rows: str) -> str:
     """A row in `pools` for each pool of `rows` that has none."""
-    return f"INSERT INTO {qualified(pools)} (pool_id, is_active) SELECT DISTINCT pool_id, true FROM ({rows}) AS n ON CONFLICT (pool_id) DO NOTHING"  # noqa: S608
+    return f"INSERT INTO {qualified(pools)} (pool_id, is_active) SELECT DISTINCT pool_id, true FROM ({rows}) AS n ON CONFLICT (pool_id) DO NOTHING"
 
 
 def merge_prices(rows: str, *, overwrite: bool) -> str:
-    """Insert days of `rows` (timestamp, symbol, document); `overwrite`: also correct those that differ, which counts as newly inserted for the metrics job."""
+    """Insert days of `rows` (timestamp, symbol, document); `overwrite`: also correct those that differ, so that the metrics job sees them as new."""
     on_conflict = (
-        "DO UPDATE SET raw_json_data = excluded.raw_json_data, insertion_timestamp = now() WHERE p.raw_json_data IS DISTINCT FROM excluded.raw_json_data"
+        "DO UPDATE SET raw_json_data = excluded.raw_json_data, insertion_timestamp = now() "
+        "WHERE p.raw_json_data IS DISTINCT FROM excluded.raw_json_data"
         if overwrite
         else "DO NOTHING"
     )
     return _counted(
-        f"INSERT INTO {qualified(raw_prices)} AS p (data_timestamp, symbol, raw_json_data) SELECT timestamp, symbol, document FROM ({rows}) AS n "  # noqa: S608
+        f"INSERT INTO {qualified(raw_prices)} AS p (data_timestamp, symbol, raw_json_data) SELECT timestamp, symbol, document FROM ({rows}) AS n "
         f"ON CONFLICT (data_timestamp, symbol) {on_conflict}"
     )
 
 
 def merge_gas(rows: str) -> str:
     return _counted(
-        f"INSERT INTO {qualified(gas_fees_daily)} AS g (date, actual_avg_gas_gwei) SELECT date, gwei FROM ({rows}) AS n "  # noqa: S608
-        "ON CONFLICT (date) DO UPDATE SET actual_avg_gas_gwei = excluded.actual_avg_gas_gwei WHERE g.actual_avg_gas_gwei IS DISTINCT FROM excluded.actual_avg_gas_gwei"
+        f"INSERT INTO {qualified(gas_fees_daily)} AS g (date, actual_avg_gas_gwei) SELECT date, gwei FROM ({rows}) AS n "
+        "ON CONFLICT (date) DO UPDATE SET actual_avg_gas_gwei = excluded.actual_avg_gas_gwei "
+        "WHERE g.actual_avg_gas_gwei IS DISTINCT FROM excluded.actual_avg_gas_gwei"
     )
 
 
 def merge_pools(rows: str, columns: Collection[str]) -> str:
-    """Upsert what is known of pools: never a null over a value, never older over newer (`timestamp` is the description's age; null counts as newest)."""
+    """Upsert what is known of pools: never a null over a value, never older over newer (`timestamp` is when it was so; null counts as newest)."""
     described = [name for name in columns if name not in {"pool_id", "timestamp"}]
     names = ", ".join(["pool_id", "is_active", "last_updated", *described])
     values = ", ".join(["pool_id", "true", "timestamp", *described])
     kept = ["last_updated", *described]
     updates = ", ".join(f"{name} = coalesce(excluded.{name}, p.{name})" for name in kept)
-    changed = f"({', '.join(f'coalesce(excluded.{name}, p.{name})' for name in kept)}) IS DISTINCT FROM ({', '.join(f'p.{name}' for name in kept)})"
+    changed = " OR ".join(f"coalesce(excluded.{name}, p.{name}) IS DISTINCT FROM p.{name}" for name in kept)
     return _counted(
-        f"INSERT INTO {qualified(pools)} AS p ({names}) SELECT {values} FROM ({rows}) AS n "  # noqa: S608
+        f"INSERT INTO {qualified(pools)} AS p ({names}) SELECT {values} FROM ({rows}) AS n "
         f"ON CONFLICT (pool_id) DO UPDATE SET {updates} WHERE ({changed}) "
         "AND (p.last_updated IS NULL OR excluded.last_updated IS NULL OR excluded.last_updated >= p.last_updated)"
     )
 
 
 def quarantine_refused(pool_id: str) -> str:
-    """Keep the judged rows that have a reason, each with its cells; parameters run_id, source_table, file. `pool_id` is a column of `incoming`, or NULL."""
+    """Keep the judged rows that have a reason, each with its cells; parameters run_id, source_table, file. `pool_id` is an expression over `i`."""
     return (
-        f"INSERT INTO {qualified(quarantine)} AS q (run_id, source_table, source_id, pool_id, timestamp, reason, raw_json_data) "  # noqa: S608
-        f"SELECT :run_id, :source_table, :file || ':' || i.row_number, {pool_id}, i.timestamp, j.reason, jsonb_strip_nulls(to_jsonb(i) - 'row_number') "
+        f"INSERT INTO {qualified(quarantine)} AS q (run_id, source_table, source_id, pool_id, timestamp, reason, raw_json_data) "
+        f"SELECT :run_id, :source_table, :file || ':' || i.row_number, {pool_id}, i.timestamp, j.reason, "
+        "jsonb_strip_nulls(to_jsonb(i) - 'row_number') "
         f"FROM {JUDGED} AS j JOIN {INCOMING} AS i USING (row_number) WHERE j.reason IS NOT NULL {_REFUSED_AGAIN}"
     )
 
@@ -174,14 +181,15 @@ def quarantine_refused(pool_id: str) -> str:
 def quarantine_ragged() -> str:
     """Keep a line that has too many or too few values; parameters run_id, source_table, source_id, cells (JSON)."""
     return (
-        f"INSERT INTO {qualified(quarantine)} AS q (run_id, source_table, source_id, reason, raw_json_data) "  # noqa: S608
+        f"INSERT INTO {qualified(quarantine)} AS q (run_id, source_table, source_id, reason, raw_json_data) "
         f"VALUES (:run_id, :source_table, :source_id, 'wrong_number_of_values', CAST(:cells AS jsonb)) {_REFUSED_AGAIN}"
     )
 
 
 _REFUSED_AGAIN = (
-    "ON CONFLICT (source_table, source_id, reason) DO UPDATE SET run_id = excluded.run_id, pool_id = excluded.pool_id, timestamp = excluded.timestamp, "
-    "raw_json_data = excluded.raw_json_data, quarantined_at = now() WHERE q.raw_json_data IS DISTINCT FROM excluded.raw_json_data"
+    "ON CONFLICT (source_table, source_id, reason) DO UPDATE SET run_id = excluded.run_id, pool_id = excluded.pool_id, "
+    "timestamp = excluded.timestamp, raw_json_data = excluded.raw_json_data, quarantined_at = now() "
+    "WHERE q.raw_json_data IS DISTINCT FROM excluded.raw_json_data"
 )
 """The same row of the same file is one quarantined row; another file of that name replaces it."""
 
@@ -189,6 +197,6 @@ _REFUSED_AGAIN = (
 def _counted(insert: str) -> str:
     # a row that an upsert inserted has no deleting or locking transaction: xmax is 0
     return (
-        f"WITH merged AS ({insert} RETURNING (xmax = 0) AS is_new) "  # noqa: S608
+        f"WITH merged AS ({insert} RETURNING (xmax = 0) AS is_new) "
         "SELECT count(*) FILTER (WHERE is_new) AS inserted, count(*) FILTER (WHERE NOT is_new) AS updated FROM merged"
     )

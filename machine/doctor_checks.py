@@ -19,11 +19,11 @@ from typing import Literal
 
 from sqlalchemy import text
 
-import spark_runtime
 from config_spark import Settings
 from database.connection import checked_connection, make_engine, with_database
 from database.embedded_server import EmbeddedServer
 from database.server_folders import wheel_binaries
+from machine import spark_runtime
 from product_errors import YieldSparkError
 
 Result = Literal["ok", "warn", "fail"]

@@ -1,6 +1,6 @@
 """What a Spark session on this machine needs beside Python: Java, the jars, and the variables of this process.
 
-Goes in: environment variables and a folder for the jars. Comes out: a `JarSet` of files that match `database/spark_jars/jars.sha256`. It starts no
+Goes in: environment variables and a folder for the jars. Comes out: a `JarSet` of files that match `machine/spark_jars/jars.sha256`. It starts no
 session. The jars come once, by Spark's own Ivy, from where Ivy's defaults or the user's ivysettings.xml say; no repository is named here.
 """
 
@@ -20,12 +20,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from java_runtime import JAVA_MAJOR, find_java, network_options
+from machine.java_runtime import JAVA_MAJOR, find_java, network_options
 from product_errors import EnvironmentNotReady
 
 __all__ = ["JAVA_MAJOR", "JarSet", "check_jars", "ensure_jars", "find_java", "libgomp_found", "locked_checksums", "prepare_process"]
 
-SOURCES = Path(__file__).resolve().parent / "database" / "spark_jars"
+SOURCES = Path(__file__).with_name("spark_jars")
 JDBC_PREFIX = "postgresql-"
 FETCH_SECONDS = 300
 NATIVE_MACHINES = ("x86_64", "AMD64")
@@ -101,7 +101,7 @@ def verify(path: Path, expected: str, advice: str = "delete the file and run aga
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != expected:
-        raise EnvironmentNotReady(f"{path} is refused: its sha256 is {found}, and database/spark_jars/jars.sha256 expects {expected}; {advice}")
+        raise EnvironmentNotReady(f"{path} is refused: its sha256 is {found}, and machine/spark_jars/jars.sha256 expects {expected}; {advice}")
 
 
 def locked_checksums() -> dict[str, str]:

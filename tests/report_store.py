@@ -1,0 +1,99 @@
+"""A database as the jobs leave it, in small: pools with metrics, forecasts and their evaluation. Values are generated from a seed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from typing import Any
+
+from sqlalchemy import Engine, insert
+
+from database.tables import forecast_evaluation, forecasts, observation_age, pool_daily_metrics, pools, run_ledger
+
+AS_OF = dt.date(2025, 10, 5)
+TOMORROW = dt.date(2025, 10, 6)
+DAYS = 100
+SCORED_DAYS = 30
+UNSAFE = "<script>alert('x')</script> & \"$\\frac{1}{2}$\""
+"""A pool's name that would be a script in HTML and an error in matplotlib's own mathematics."""
+
+
+def fill(engine: Engine, *, pool_count: int = 8, names: dict[int, str] | None = None) -> None:
+    """`pool_count` pools p0, p1, ...: the higher the number, the larger the TVL. p0 is forecast by a rule and carried on the last day."""
+    rows: dict[Any, list[dict[str, Any]]] = {
+        table: [] for table in (pools, pool_daily_metrics, observation_age, forecasts, forecast_evaluation, run_ledger)
+    }
+    for number in range(pool_count):
+        _add_pool(rows, number, (names or {}).get(number, f"USDC-T{number}"))
+    rows[run_ledger].append(ledger_row("forecast_pools_1", "forecast_pools", "succeeded"))
+    with engine.begin() as connection:
+        for table, values in rows.items():
+            if values:
+                connection.execute(insert(table), values)
+
+
+def ledger_row(run_id: str, job: str, status: str, **more: Any) -> dict[str, Any]:
+    row = {"run_id": run_id, "job": job, "status": status, "mode": "incremental", "as_of": AS_OF, "engine": "lightgbm", "code_version": "test"}
+    counts = {"read": 9, "quarantined": 1, "inserted": 5, "updated": 2, "unchanged": 1}
+    return row | {"rows": counts, "stages": {"plan": 0.1}, "checks": [], "seconds": 1.5} | more
+
+
+def _add_pool(rows: dict[Any, list[dict[str, Any]]], number: int, symbol: str) -> None:
+    rng = random.Random(number)
+    pool_id, tvl = f"p{number}", 100_000.0 * 4**number
+    apy = [max(0.1, 4.0 + number + rng.gauss(0, 0.6)) for _ in range(DAYS)]
+    first = AS_OF - dt.timedelta(days=DAYS - 1)
+    rows[pools].append({"pool_id": pool_id, "name": symbol, "symbol": symbol, "protocol": "curve-dex", "chain": "Ethereum", "is_active": True})
+    for offset, value in enumerate(apy):
+        day = first + dt.timedelta(days=offset)
+        carried = number == 0 and day == AS_OF
+        rows[pool_daily_metrics].append({"pool_id": pool_id, "date": day, "actual_apy": value, "actual_tvl": tvl})
+        rows[observation_age].append({"pool_id": pool_id, "date": day, "apy_age_days": int(carried), "tvl_age_days": int(carried)})
+        if offset >= DAYS - SCORED_DAYS:
+            rows[forecast_evaluation] += _evaluated(pool_id, day, {"apy": (value, apy[offset - 1]), "tvl": (tvl, tvl * 1.01)}, rng)
+    rows[forecasts].append(_forecast(pool_id, apy[-1], tvl, rule="stale" if number == 0 else None))
+
+
+def _evaluated(pool_id: str, day: dt.date, values: dict[str, tuple[float, float]], rng: random.Random) -> list[dict[str, Any]]:
+    return [
+        {
+            "pool_id": pool_id,
+            "target_date": day,
+            "horizon_days": 1,
+            "target": target,
+            "engine": "lightgbm",
+            "as_of": day - dt.timedelta(days=1),
+            "actual": actual,
+            "forecast": (forecast := actual * (1 + rng.gauss(0, 0.1))),
+            "low": forecast * 0.9,
+            "high": forecast * 1.1,
+            "persistence": before,
+            "median_7d": before * 1.02,
+            "tvl_usd": values["tvl"][1],
+            "apy_percent": values["apy"][1],
+            "interval_level": 0.8,
+            "model_version": "m1",
+            "run_id": "forecast_pools_1",
+        }
+        for target, (actual, before) in values.items()
+    ]
+
+
+def _forecast(pool_id: str, apy: float, tvl: float, *, rule: str | None) -> dict[str, Any]:
+    return {
+        "pool_id": pool_id,
+        "target_date": TOMORROW,
+        "horizon_days": 1,
+        "as_of": AS_OF,
+        "apy": apy * 1.01,
+        "apy_low": apy * 0.9,
+        "apy_high": apy * 1.1,
+        "tvl": tvl * 1.01,
+        "tvl_low": tvl * 0.95,
+        "tvl_high": tvl * 1.05,
+        "interval_level": 0.8,
+        "engine": "lightgbm",
+        "model_version": "apy-m1.tvl-m1",
+        "rule": rule,
+        "run_id": "forecast_pools_1",
+    }

@@ -1,0 +1,273 @@
+"""The plan as data: what SQL alone decides, before any Spark session exists."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+
+from config_spark import Settings
+from data_processing.plan import JOB, Plan, Request, metric_rules, plan_metrics
+from data_processing.plan_sql import read_watermark
+from database.connection import make_engine
+from product_errors import ConfigurationError, SchemaMismatch
+from tests.metrics_oracle import RawRow
+from tests.metrics_store import execute, put_rows, rows_of
+
+NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
+TODAY = NOW.date()
+TABLE = "yieldspark.a_plan"
+LOOK_BACK = timedelta(days=37)
+
+
+def midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def raw(number: int, pool: str, day: date, **document: Any) -> RawRow:
+    return RawRow(number, pool, midnight(day) + timedelta(hours=9), document or {"apy": 1.0, "tvlUsd": 2.0})
+
+
+def add_calendar(engine: Engine, pool: str, first: date, last: date, observed: date | None = None) -> None:
+    """What an earlier run left: a row a day, observed up to `observed` and carried or unknown after it."""
+    execute(
+        engine,
+        "INSERT INTO yieldspark.observation_age SELECT :pool, d::date, CASE WHEN d::date <= :observed THEN 0 END, NULL "
+        "FROM generate_series(CAST(:first AS date), CAST(:last AS date), interval '1 day') AS d",
+        pool=pool,
+        first=first,
+        last=last,
+        observed=observed or last,
+    )
+
+
+def add_run(engine: Engine, settings: Settings, watermark: datetime, end: date, **other: Any) -> None:
+    """A row of the ledger: a good incremental run unless `other` says otherwise."""
+    values = {"run_id": f"r{watermark:%H%M%S%f}", "status": "succeeded", "mode": "incremental", "rules": metric_rules(settings)} | other
+    execute(
+        engine,
+        'INSERT INTO yieldspark.run_ledger (run_id, job, status, mode, code_version, watermark, "end", plan, rows, stages, checks) '
+        "VALUES (:run_id, :job, :status, :mode, 'x', :watermark, :end, CAST(:plan AS jsonb), '{}', '{}', '[]')",
+        job=JOB,
+        watermark=watermark,
+        end=end,
+        plan=json.dumps({"rules": values.pop("rules")}),
+        **values,
+    )
+
+
+def planned(database: Settings, request: Request | None = None, now: datetime = NOW) -> tuple[Plan, dict[str, dict[str, Any]]]:
+    """The plan and its table by pool."""
+    engine = make_engine(database)
+    execute(engine, f"DROP TABLE IF EXISTS {TABLE}")
+    plan = plan_metrics(database, engine, request or Request(), table=TABLE, now=now)
+    return plan, {row["pool_id"]: row for row in rows_of(engine, f"SELECT * FROM {TABLE}")}
+
+
+@pytest.fixture
+def settled(database: Settings, engine: Engine) -> Settings:
+    """Three pools, complete to the end of May 2024 by a good run; `old` is inactive since April."""
+    rows = [
+        raw(n * 3 + k, pool, date(2024, 1, 1) + timedelta(days=n))
+        for n in range(152)
+        for k, pool in enumerate(("a", "b", "old"))
+        if pool != "old" or n < 100
+    ]
+    put_rows(engine, rows)
+    execute(engine, "INSERT INTO pools (pool_id, is_active) VALUES ('old', false), ('b', NULL)")
+    for pool in ("a", "b"):
+        add_calendar(engine, pool, date(2024, 1, 1), date(2024, 5, 31))
+    add_calendar(engine, "old", date(2024, 1, 1), date(2024, 4, 9))
+    execute(
+        engine,
+        "INSERT INTO yieldspark.market_series (date) SELECT d::date FROM generate_series('2018-01-01'::date, '2024-05-31', interval '1 day') AS d",
+    )
+    add_run(engine, database, datetime.now(UTC), TODAY)
+    return database
+
+
+def test_the_first_run_is_a_full_one_up_to_the_last_complete_day(database: Settings, engine: Engine) -> None:
+    put_rows(
+        engine,
+        [
+            raw(1, "a", date(2024, 5, 1)),
+            raw(2, "a", date(2024, 5, 20)),
+            raw(3, "b", TODAY),
+            raw(4, "c", date(1999, 1, 1)),
+            raw(5, "a", date(2030, 1, 1)),
+        ],
+    )
+    plan, pools = planned(database)
+    assert (plan.mode, plan.start, plan.end, plan.pools, plan.rows_to_read) == ("full_refresh", date(2024, 5, 1), date(2024, 5, 21), 1, 4)
+    assert pools["a"]["write_from"] == date(2024, 5, 1)
+    assert pools["a"]["known_from"] is None
+
+
+def test_nothing_new_is_an_empty_plan(settled: Settings) -> None:
+    plan, pools = planned(settled)
+    assert (plan.mode, plan.is_empty, plan.end, pools) == ("incremental", True, TODAY, {})
+
+
+def test_planning_starts_no_jvm(settled: Settings) -> None:
+    from subprocess import run
+
+    code = "import sys, data_processing.plan; sys.exit('py4j.java_gateway' in sys.modules and 'pyspark.sql.session' not in sys.modules)"
+    assert run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_late_row_touches_its_pool_from_its_day_on(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "a", date(2024, 5, 10))])
+    plan, pools = planned(settled)
+    assert list(pools) == ["a"]
+    assert pools["a"]["write_from"] == date(2024, 5, 10)
+    assert pools["a"]["read_from"] == midnight(date(2024, 5, 10) - LOOK_BACK)
+    assert pools["a"]["known_from"] == date(2024, 5, 10) - LOOK_BACK
+    assert plan.reasons == {"new raw rows": 1}
+    assert plan.rows_to_read == (date(2024, 5, 31) - (date(2024, 5, 10) - LOOK_BACK)).days + 1 + 1
+
+
+def test_only_accepted_rows_make_a_pool_known(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "new", date(2024, 1, 1), apy="?", tvlUsd=1), raw(1001, "new", date(2024, 5, 30))])
+    execute(engine, "UPDATE raw_defillama_pool_history SET insertion_timestamp = '2024-01-01' WHERE id = 1000")
+    _, pools = planned(settled)
+    assert pools["new"]["known_from"] is None
+
+
+def test_a_new_day_touches_every_pool_that_is_alive(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "a", TODAY)])
+    plan, pools = planned(settled, now=NOW + timedelta(days=1))
+    assert plan.end == TODAY + timedelta(days=1)
+    assert {pool: row["write_from"] for pool, row in pools.items()} == {"a": TODAY, "b": TODAY}
+    assert plan.reasons == {"new raw rows": 1, "new days": 2}
+
+
+def test_a_row_of_the_partial_day_counts_when_the_day_is_complete(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "new", TODAY)])
+    assert planned(settled)[0].is_empty
+    add_run(engine, settled, datetime.now(UTC), TODAY, status="nothing_to_do")
+    _, pools = planned(settled, now=NOW + timedelta(days=1))
+    assert pools["new"]["write_from"] == TODAY
+
+
+def test_an_inactive_pool_is_filled_from_its_last_day_to_its_new_one(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "old", date(2024, 5, 1))])
+    _, pools = planned(settled)
+    assert (pools["old"]["write_from"], pools["old"]["open_end"]) == (date(2024, 4, 10), None)
+
+
+def test_pools_that_went_and_came_back(settled: Settings, engine: Engine) -> None:
+    execute(engine, "UPDATE pools SET is_active = true WHERE pool_id = 'old'")
+    execute(engine, "INSERT INTO pools (pool_id, is_active) VALUES ('a', false)")
+    execute(engine, "UPDATE yieldspark.observation_age SET apy_age_days = 1 WHERE pool_id = 'a' AND date > '2024-05-28'")
+    plan, pools = planned(settled)
+    assert {pool: row["write_from"] for pool, row in pools.items()} == {"old": date(2024, 4, 10), "a": date(2024, 5, 29)}
+    assert plan.reasons == {"new days": 1, "no longer active": 1}
+
+
+def test_a_changed_price_touches_every_pool_from_its_day_on(settled: Settings, engine: Engine) -> None:
+    execute(engine, "INSERT INTO raw_coinmarketcap_ohlcv VALUES ('2024-03-03 23:59Z', 'ETH', '{\"USD\": {\"close\": 3000}}')")
+    plan, pools = planned(settled)
+    assert {pool: row["write_from"] for pool, row in pools.items()} == dict.fromkeys(("a", "b", "old"), date(2024, 3, 4))
+    execute(engine, "DELETE FROM raw_coinmarketcap_ohlcv")
+    execute(engine, "INSERT INTO gas_fees_daily VALUES ('2024-04-20', 7)")
+    plan, pools = planned(settled)
+    assert {pool: row["write_from"] for pool, row in pools.items()} == dict.fromkeys(("a", "b"), date(2024, 4, 20))
+    assert plan.reasons == {"prices or gas changed": 2}
+
+
+def test_other_rules_make_a_full_run(settled: Settings) -> None:
+    plan, pools = planned(settled.model_copy(update={"max_fill_days": 3}))
+    assert (plan.mode, plan.since, set(pools)) == ("full_refresh", None, {"a", "b", "old"})
+
+
+def test_failed_runs_and_backfills_are_no_ground_to_stand_on(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "a", date(2024, 5, 10))])
+    for status, mode in (("failed", "incremental"), ("cancelled", "incremental"), ("blocked", "full_refresh"), ("succeeded", "backfill")):
+        add_run(engine, settled, datetime.now(UTC), TODAY, status=status, mode=mode)
+    assert list(planned(settled)[1]) == ["a"]
+
+
+def test_a_row_of_no_possible_day_is_read_and_touches_no_pool(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "a", date(1970, 1, 1)), raw(1001, "a", date(2099, 1, 1))])
+    plan, pools = planned(settled)
+    assert (pools, plan.rows_to_read, plan.is_empty) == ({}, 2, False)
+
+
+def test_a_backfill_takes_its_interval_of_every_pool_with_data(settled: Settings) -> None:
+    plan, pools = planned(settled, Request(start=date(2024, 4, 1), end=date(2024, 4, 11)))
+    assert (plan.mode, plan.start, plan.end, plan.impossible_rows) == ("backfill", date(2024, 4, 1), date(2024, 4, 11), None)
+    assert {pool: row["read_end"].date() for pool, row in pools.items()} == {"a": date(2024, 4, 11), "b": date(2024, 4, 11), "old": TODAY}
+    before, nobody = planned(settled, Request(start=date(2023, 1, 1), end=date(2023, 2, 1)))
+    assert (before.is_empty, nobody) == (True, {})
+
+
+@pytest.mark.parametrize(
+    ("request_of", "words"),
+    [
+        ({"start": date(2024, 1, 1)}, "--end"),
+        ({"end": date(2024, 1, 1)}, "--start"),
+        ({"start": date(2024, 1, 2), "end": date(2024, 1, 2)}, "2024-01-02"),
+        ({"start": date(2024, 1, 2), "end": date(2024, 1, 3), "full_refresh": True}, "--full-refresh"),
+    ],
+)
+def test_an_interval_that_is_none_is_refused(request_of: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        Request(**request_of)
+
+
+def test_an_end_in_the_future_is_refused(settled: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="2024-06-02 is in the future"):
+        planned(settled, Request(start=date(2024, 5, 1), end=date(2024, 6, 2)))
+
+
+def test_a_dry_run_leaves_nothing_behind(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "a", date(2024, 5, 10), apy="?"), raw(1001, "a", date(1970, 1, 1))])
+    before = rows_of(engine, "SELECT count(*) AS n FROM pg_class")
+    plan = plan_metrics(settled, engine, Request(), table=TABLE, now=NOW, dry_run=True)
+    assert (plan.pools, plan.rows_to_quarantine) == (1, 2)
+    assert json.loads(json.dumps(plan.public()))["rules"] == metric_rules(settled)
+    assert rows_of(engine, "SELECT count(*) AS n FROM pg_class") == before
+
+
+def test_a_missing_table_is_named(database: Settings, engine: Engine) -> None:
+    execute(engine, "DROP TABLE gas_fees_daily")
+    with pytest.raises(SchemaMismatch, match="gas_fees_daily is missing"):
+        planned(database)
+
+
+@contextmanager
+def open_transaction(engine: Engine) -> Iterator[datetime]:
+    with engine.connect() as connection, connection.begin():
+        yield connection.execute(text("SELECT now()")).scalar_one()
+
+
+def test_the_watermark_is_the_oldest_open_transactions_begin(database: Settings, engine: Engine) -> None:
+    with open_transaction(engine) as older, open_transaction(engine), engine.connect() as connection:
+        assert read_watermark(connection) == (older, False)
+    with engine.connect() as connection:
+        asked = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        assert asked <= read_watermark(connection)[0] <= asked + timedelta(seconds=1)
+
+
+def test_a_role_that_cannot_see_others_looks_a_day_further_back(database: Settings, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    role = f"reader_{database.db_name}"
+    password = "only-for-this-test"
+    execute(engine, f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
+    execute(engine, f"GRANT USAGE, CREATE ON SCHEMA yieldspark TO {role}")
+    execute(engine, f"GRANT SELECT ON ALL TABLES IN SCHEMA yieldspark, public TO {role}")
+    limited = make_engine(database.model_copy(update={"db_user": role, "db_password": SecretStr(password)}))
+    try:
+        with open_transaction(engine):
+            plan = plan_metrics(database, limited, Request(), table=TABLE, dry_run=True)
+        assert timedelta(hours=23) < datetime.now(UTC) - plan.watermark < timedelta(hours=25)
+        assert "pg_read_all_stats" in caplog.text
+    finally:
+        execute(engine, f"DROP OWNED BY {role}")
+        execute(engine, f"DROP ROLE {role}")
