@@ -1,7 +1,7 @@
 """The metrics job beside polars, pandas and one SQL statement: whole processes, taking turns, on generated raw history in one PostgreSQL.
 
 Run: `python -m benchmarks.metrics [--pools 2000] [--days 365] [--repeat 3] [--only NAME,..]`. Prints a table and writes it to benchmarks/results/.
-Seconds are wall time of the process, start-up included; memory is the largest sum of resident sizes of the process and its children, without PostgreSQL.
+Seconds are wall time of the process, start-up included; memory is the largest sum of resident sizes of the process and its children.
 """
 
 from __future__ import annotations

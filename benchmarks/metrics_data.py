@@ -1,7 +1,6 @@
 """Raw history for the benchmark, generated straight into PostgreSQL by COPY.
 
-Realistic dirt: days without a row, several rows a day, missing values, NaN and infinity as text, negative TVL, spikes. APY percent, TVL USD, UTC days.
-The last generated day is kept back, so that a benchmark can let it arrive.
+Realistic dirt: days without a row, several rows a day, missing values, NaN and infinity as text, negative TVL, spikes. APY percent, TVL USD, UTC.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The same metrics by other means, each a whole process: polars, pandas and one SQL statement. Oracles of a benchmark, no part of the product.
+"""The same metrics by other means, each a whole process: polars, pandas and one SQL statement. Peers of a benchmark, no part of the product.
 
-All take the database from the environment (DB_*), keep the limits and the bounded carry of design section 4 and merge into a table of their own in the
-schema `bench` with the product's merge. Prices and gas come from `yieldspark.market_series`, as the product's last run stored them.
+All take the database from the environment (DB_*), keep the limits and the bounded carry of design section 4, and merge into a table of their own in
+the schema `bench`, as the product merges. Prices and gas come from `yieldspark.market_series`, as the product's last run stored them.
 Run: `python -m benchmarks.metrics_peers polars|pandas|sql`.
 """
 
@@ -69,10 +69,11 @@ def by_polars(settings: Settings) -> None:
         .agg(pl.col("apy_value").last().alias("actual_apy"), pl.col("tvl_value").last().alias("actual_tvl"))
         .collect()
     )
-    calendar = daily.group_by("pool_id").agg(pl.date_ranges(pl.col("date").min(), daily["date"].max()).first().alias("date")).explode("date")
+    last = pl.lit(daily["date"].max())
+    calendar = daily.lazy().group_by("pool_id").agg(pl.date_ranges(pl.col("date").min(), last).first().alias("date")).explode("date")
     apy, pool = pl.col("actual_apy"), "pool_id"
     days = (
-        calendar.join(daily, on=["pool_id", "date"], how="left")
+        calendar.join(daily.lazy(), on=["pool_id", "date"], how="left")
         .sort("pool_id", "date")
         .with_columns(pl.col("actual_apy", "actual_tvl").forward_fill(MAX_FILL).over(pool))
         .with_columns(
@@ -151,7 +152,8 @@ WITH parsed AS (
     FROM filled WINDOW w AS (PARTITION BY pool_id ORDER BY date), w7 AS (w ROWS 6 PRECEDING), w30 AS (w ROWS 29 PRECEDING)
 )
 INSERT INTO bench.sql AS t (pool_id, date, {", ".join(METRIC_COLUMNS)})
-SELECT pool_id, date, apy, tvl, eth_open, btc_open, gas_price_gwei, mean7, mean30, delta, std7, std30, std7 - lag(std7) OVER w, std30 - lag(std30) OVER w
+SELECT pool_id, date, apy, tvl, eth_open, btc_open, gas_price_gwei, mean7, mean30, delta, std7, std30,
+    std7 - lag(std7) OVER w, std30 - lag(std30) OVER w
 FROM rolled LEFT JOIN yieldspark.market_series USING (date) WINDOW w AS (PARTITION BY pool_id ORDER BY date)
 ON CONFLICT (pool_id, date) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in METRIC_COLUMNS)}
 WHERE ({", ".join(f"t.{name}" for name in METRIC_COLUMNS)}) IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in METRIC_COLUMNS)})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
@@ -39,6 +40,7 @@ from database.connection import checked_connection, make_engine, with_database  
 from database.db_utils_spark import MergeTarget, StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark  # noqa: E402
 from database.migrate import migrate  # noqa: E402
 from database.run_ledger import Run, ledger_row, open_run  # noqa: E402
+from database.spark_interrupt import interruptible  # noqa: E402
 from database.staging import staging_name  # noqa: E402
 from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age, pool_daily_metrics  # noqa: E402
 from product_errors import CheckFailed, YieldSparkError  # noqa: E402
@@ -101,7 +103,7 @@ def _execute(settings: Settings, run: Run, plan: Plan, session: Callable[[], Spa
         run.jvm_started = True
     try:
         # a lost executor's partitions are read again: the snapshot must last until staging is loaded
-        with exported_snapshot(settings) as snapshot:
+        with interruptible(spark), exported_snapshot(settings) as snapshot:
             _compute_and_commit(spark, settings, run, plan, snapshot)
     finally:
         if stop:
@@ -168,6 +170,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The job's own command line; returns the exit code."""
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("py4j").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         settings = with_database(load_settings())
         migrate(make_engine(settings))

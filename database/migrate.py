@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -13,7 +17,8 @@ from sqlalchemy import Connection, Engine, text
 from database.connection import checked_connection
 from database.tables import OWN_SCHEMA
 
-MIGRATIONS = Path(__file__).with_name("migrations")
+CODE_ROOT = Path(__file__).resolve().parents[1]
+MIGRATIONS = "database/migrations"
 VERSION_TABLE = "alembic_version"
 
 
@@ -23,21 +28,29 @@ def migrate(engine: Engine) -> bool:
     Raises: DatabaseRefused where the role may not create schemas or tables, DatabaseUnreachable.
     """
     with checked_connection(engine) as connection:
-        if current_revision(connection) == newest_revision():
-            return False
-        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('migrate'))"))
-        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {OWN_SCHEMA}"))
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        with _scripts() as folder:
+            if current_revision(connection) == ScriptDirectory(str(folder)).get_current_head():
+                return False
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('migrate'))"))
+            connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {OWN_SCHEMA}"))
+            config = Config()
+            config.set_main_option("script_location", str(folder))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
     return True
+
+
+@contextmanager
+def _scripts() -> Iterator[Path]:
+    """The folder of the revisions: in the checkout as it is, out of a release's zip as a copy, because Alembic reads folders only."""
+    if CODE_ROOT.is_dir():
+        yield CODE_ROOT / MIGRATIONS
+        return
+    with tempfile.TemporaryDirectory() as copy, zipfile.ZipFile(CODE_ROOT) as archive:
+        archive.extractall(copy, [name for name in archive.namelist() if name.startswith(MIGRATIONS)])
+        yield Path(copy) / MIGRATIONS
 
 
 def current_revision(connection: Connection) -> str | None:
     context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "version_table_schema": OWN_SCHEMA})
     return context.get_current_revision()
-
-
-def newest_revision() -> str | None:
-    return ScriptDirectory(str(MIGRATIONS)).get_current_head()

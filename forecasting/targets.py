@@ -26,9 +26,12 @@ class Target:
         return np.log1p(values) if self.logarithmic else values
 
     def moved(self, values: Values, steps: Values, lowest: Values) -> Values:
-        """The values after a step in level, between `lowest` and the limit. A step of zero gives the value itself; NaN stays NaN."""
-        ceiling = float(self.level(np.array(self.limit)))
-        levels = np.clip(self.level(values) + steps, 0.0 if self.logarithmic else -ceiling, ceiling)
+        """The values after a step in level, between `lowest` and the limit (or the value, where that is beyond it already).
+
+        A step of zero gives the value itself; NaN stays NaN.
+        """
+        now, ceiling = self.level(values), self.level(np.array(self.limit))
+        levels = np.clip(now + steps, np.zeros_like(now) if self.logarithmic else np.minimum(now, -ceiling), np.maximum(now, ceiling))
         stepped = np.expm1(levels) if self.logarithmic else levels
         return np.maximum(np.where(steps == 0.0, values, stepped), lowest)
 

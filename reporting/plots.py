@@ -51,7 +51,7 @@ def apy_plot(series: dict[str, Any], number: int) -> tuple[str, int]:
 
 
 def _column(series: dict[str, Any], name: str) -> Values:
-    return np.array([np.nan if day[name] is None else day[name] for day in series["days"]], dtype=float)
+    return np.array([_known(day[name]) for day in series["days"]], dtype=float)
 
 
 def _limits(series: dict[str, Any]) -> tuple[float, float]:
@@ -69,12 +69,13 @@ def _limits(series: dict[str, Any]) -> tuple[float, float]:
 
 def _interval_room(series: dict[str, Any], low: float, high: float) -> tuple[float, float]:
     """How far intervals widen the axis: at most by the range of the values on either side, so that a wide one does not flatten the lines."""
-    room = []
-    for name, beyond in (("low", lambda values: low - values), ("high", lambda values: values - high)):
-        bounds = np.append(_column(series, name), np.nan if series[f"apy_{name}"] is None else series[f"apy_{name}"])
-        known = beyond(bounds[np.isfinite(bounds)])
-        room.append(float(np.clip(known.max(initial=0.0), 0.0, high - low)))
-    return room[0], room[1]
+    lowest = np.nanmin([low, *_column(series, "low"), _known(series["apy_low"])])
+    highest = np.nanmax([high, *_column(series, "high"), _known(series["apy_high"])])
+    return min(low - lowest, high - low), min(highest - high, high - low)
+
+
+def _known(value: float | None) -> float:
+    return np.nan if value is None else value
 
 
 def _draw(axes: Axes, series: dict[str, Any], low: float, high: float) -> int:

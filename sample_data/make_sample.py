@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 HERE = Path(__file__).resolve().parent
 
-
 LAST_DAY = date(2025, 10, 5)
 """The pull is of 2025-10-06, so that day is an intraday value and left out."""
 
@@ -30,7 +29,7 @@ LARGE_CALM, VOLATILE, REWARDED, SHORT, GAPPY, DIRTY, ENDED = 26, 12, 12, 6, 8, 4
 
 
 def make_sample(source: Path, target: Path) -> None:
-    """Write the four files of SAMPLE_FILES into `target`."""
+    """Write the four files of `sample_data.SAMPLE_FILES` into `target`."""
     history = _history(source)
     chosen = choose_pools(history)
     _write(target / "pool_history.parquet", history[history.pool_id.isin(chosen)].drop(columns="day").sort_values(["pool_id", "timestamp"]))

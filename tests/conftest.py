@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,19 @@ def server(server_home: Path) -> Settings:
 @pytest.fixture
 def database(server: Settings) -> Iterator[Settings]:
     """Settings of a fresh, migrated, empty database."""
+    with _fresh_database(server) as settings:
+        yield settings
+
+
+@pytest.fixture
+def second_database(server: Settings) -> Iterator[Settings]:
+    """Another one, to compare with."""
+    with _fresh_database(server) as settings:
+        yield settings
+
+
+@contextmanager
+def _fresh_database(server: Settings) -> Iterator[Settings]:
     name = f"test_{secrets.token_hex(6)}"
     admin = make_engine(server.model_copy(update={"db_name": "postgres"})).execution_options(isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:

@@ -6,6 +6,7 @@ Columns are those of `panel.METRICS_QUERY`; APY in percent, TVL in USD. A missin
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,9 @@ SCHEMA = T.StructType(
 )
 
 
-def pool_rows(pool_id: str, apy: list[float | None], tvl: list[float | None], *, end: dt.date = END, group: str | None = None) -> pd.DataFrame:
+def pool_rows(
+    pool_id: str, apy: Sequence[float | None], tvl: Sequence[float | None], *, end: dt.date = END, group: str | None = None
+) -> pd.DataFrame:
     """One pool's metrics with one value a day up to `end`; None is a missing day."""
     days = [end - dt.timedelta(days=len(apy) - 1 - offset) for offset in range(len(apy))]
     carried_apy, apy_age = _carried(apy)
@@ -85,7 +88,7 @@ def _tuples(rows: pd.DataFrame) -> list[tuple[object, ...]]:
     return [tuple(row) for row in plain.where(plain.notna(), None).itertuples(index=False)]
 
 
-def _carried(values: list[float | None]) -> tuple[list[float | None], list[int | None]]:
+def _carried(values: Sequence[float | None]) -> tuple[list[float | None], list[int | None]]:
     carried: list[float | None] = []
     ages: list[int | None] = []
     last, age = None, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ def test_a_model_is_trained_on_targets_known_at_its_origin(horizon: int) -> None
 def test_each_day_is_forecast_by_one_model_and_the_as_of_day_by_the_last() -> None:
     plan = folds()
     for chain in (plan.tvl, plan.apy):
-        assert all(earlier.forecast.end == later.forecast.start for earlier, later in zip(chain, chain[1:], strict=False))
+        assert all(earlier.forecast.end == later.forecast.start for earlier, later in pairwise(chain))
         assert chain[-1].forecast == DaySpan(AS_OF, AS_OF + dt.timedelta(days=1))
     assert plan.apy[0].origin == plan.calibration.start
     assert plan.calibration.end == plan.scored.start

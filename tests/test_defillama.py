@@ -323,30 +323,31 @@ def test_another_first_day_or_an_old_pull_is_not_gone_on_with(settings: Settings
     assert ingest(settings, patience=pauses.patience())["pools_skipped"] == 0
 
 
-def test_an_interrupt_stops_the_requests_and_keeps_what_is_stored(settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses) -> None:
+@pytest.mark.parametrize("others", [HELD, Failure(429, {"Retry-After": "200"})], ids=["silent server", "long pause"])
+def test_an_interrupt_stops_the_requests_and_keeps_what_is_stored(
+    settings: Settings, engine: Engine, llama: DefiLlamaServer, others: Failure
+) -> None:
     names = [f"p{number:02}" for number in range(30)]
     fill(llama, *names)
-    llama.always |= {f"/chart/{name}": HELD for name in names[1:]}
-    before = threading.active_count()
+    llama.always |= {f"/chart/{name}": others for name in names[1:]}
 
     def interrupt(message: str) -> None:
         if message.startswith("1 of"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ingest(settings, progress=interrupt, concurrency=3, patience=pauses.patience())
-    assert len(llama.charts_asked()) <= 4
+        ingest(settings, progress=interrupt, concurrency=3)
     assert stored(engine) == [("p00", 3)]
     assert last_runs(engine)["ingest"]["status"] == "cancelled"
 
     llama.release.set()
-    for thread in threading.enumerate():
-        if thread.name.startswith("defillama-"):
-            thread.join(timeout=20)
-    assert threading.active_count() <= before + 4
+    fetching = [thread for thread in threading.enumerate() if thread.name.startswith("defillama-")]
+    for thread in fetching:
+        thread.join(timeout=20)
+    assert not any(thread.is_alive() for thread in fetching)
     assert len(llama.charts_asked()) <= 4
     llama.always.clear()
-    assert ingest(settings, patience=pauses.patience())["pools_skipped"] == 1
+    assert ingest(settings)["pools_skipped"] == 1
 
 
 def test_closes_are_the_last_price_of_a_finished_day() -> None:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from forecasting.features import APY_FLOOR, APY_RELATIVE_FLOOR, FEATURES, LABEL_LIMIT, LEVEL_COLUMNS, MOVE_LIMIT, SCALE_COLUMNS, add_features, add_labels
+from forecasting.features import (
+    APY_FLOOR,
+    APY_RELATIVE_FLOOR,
+    FEATURES,
+    LABEL_LIMIT,
+    LEVEL_COLUMNS,
+    MOVE_LIMIT,
+    SCALE_COLUMNS,
+    add_features,
+    add_labels,
+)
 from forecasting.panel import build_panel
 from tests.forecast_panels import END, panel_rows, pool_rows, spark_rows
 
@@ -20,7 +32,7 @@ def features_of(spark: SparkSession, rows: pd.DataFrame, as_of: dt.date) -> Data
     return add_features(build_panel(spark_rows(spark, rows), as_of))
 
 
-def at(frame: DataFrame, day: dt.date) -> pd.DataFrame:
+def at(frame: DataFrame, day: dt.date) -> Any:
     return frame.where(frame["date"] == day).toPandas().sort_values("pool_id", ignore_index=True)
 
 
@@ -66,15 +78,15 @@ def test_features_equal_a_numpy_oracle(spark: SparkSession, rows: pd.DataFrame) 
     assert found["apy_lowest_30"] == apy[-30:].min()
 
 
-def oracle_scale(apy: np.ndarray) -> float:
-    """Mean of the last 30 absolute moves, each cut at 4 times the upper quartile (nearest rank) of its own 30 moves plus the floor; never under the floor."""
+def oracle_scale(apy: npt.NDArray[np.float64]) -> float:
+    """Mean of the last 30 absolute moves, each cut at 4 times the upper quartile (nearest rank) of its 30 moves plus the floor."""
     moves = np.abs(np.diff(apy))
     floors = APY_FLOOR + APY_RELATIVE_FLOOR * np.abs(apy[1:])
     capped = []
     for end in range(1, len(moves) + 1):
         window = np.sort(moves[max(0, end - 30) : end])
         capped.append(min(moves[end - 1], 4 * window[int(np.ceil(0.75 * len(window))) - 1] + floors[end - 1]))
-    return max(float(np.mean(capped[-30:])), floors[-1])
+    return float(max(np.mean(capped[-30:]), floors[-1]))
 
 
 def test_cross_section_is_of_the_day_and_of_the_group(spark: SparkSession, rows: pd.DataFrame) -> None:

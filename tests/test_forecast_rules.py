@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,7 +38,7 @@ def forecasts(target: Target, values: dict[str, float], *, modelled: bool = True
     return TargetForecasts(target, rows, {}, residuals)
 
 
-def ruled(pools: list[dict[str, object]], made: TargetForecasts) -> pd.DataFrame:
+def ruled(pools: list[dict[str, object]], made: TargetForecasts) -> Any:
     return apply_rules(pd.DataFrame(pools), made, AS_OF, LIMITS).set_index("pool_id")
 
 
@@ -91,7 +92,7 @@ def test_rules_keep_apy_of_a_pool_at_zero_and_tvl_not_negative() -> None:
 
 
 def test_a_row_gives_apys_reason_first_and_tvls_otherwise() -> None:
-    pools = [known("model", 5.0), known("new", 5.0, days=2)] + [known("apy_only", 5.0) | {"tvl_days": 3}]
+    pools = [known("model", 5.0), known("new", 5.0, days=2), known("apy_only", 5.0) | {"tvl_days": 3}]
     made = [ruled(pools, forecasts(target, {"model": 5.0, "apy_only": 5.0})).reset_index() for target in (APY, TVL)]
     rows = join_targets(*made).set_index("pool_id")
     assert rows["rule"].to_dict() == {"model": None, "new": "cold_start", "apy_only": "cold_start"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,6 @@ from sqlalchemy import Engine, text
 
 from config_spark import Settings
 from data_processing.ingest import raw_sql
-from data_processing.ingest.cells import array_literal, instants, texts
-from data_processing.ingest.file_kinds import columns_of, symbol_of
 from data_processing.ingest.load_files import load_files
 from product_errors import DatabaseError, InputError
 
@@ -129,6 +127,14 @@ def test_a_changed_snapshot_comes_beside_the_old_in_the_order_of_the_file(databa
     file = written(tmp_path, "history.csv", "timestamp,pool_id,tvl_usd,apy\n" + "".join(row.format(apy) for apy in (7, 3, 7, 5)))
     assert counts(load_files(database, [file])) == (4, 3, 0, 1, 0)
     assert [document["apy"] for _, _, document in history(engine)] == [7, 3, 5]
+
+
+def test_a_correction_in_a_later_file_is_inserted_and_the_earlier_file_does_not_undo_it(database: Settings, engine: Engine, tmp_path: Path) -> None:
+    first = written(tmp_path, "first.csv", HISTORY_CSV)
+    corrected = written(tmp_path, "corrected.csv", HISTORY_CSV.replace("5.25", "6"))
+    for file in (first, corrected, first):
+        load_files(database, [file])
+    assert [document["apy"] for _, _, document in history(engine)] == [5.25, 6]
 
 
 def test_rows_without_timestamp_or_pool_go_to_quarantine(database: Settings, engine: Engine, tmp_path: Path) -> None:
@@ -372,74 +378,6 @@ def test_real_data_loads_whole_and_once(database: Settings, shared_data: Path) -
     ]
     assert first["rows_refused"] == 0
     assert load_files(database, files)["rows_inserted"] == 0
-
-
-# the parts, without a database
-
-
-@pytest.mark.parametrize(
-    ("name", "symbol"),
-    [("BTCUSDT_1d.csv", "BTC"), ("eth-usd.csv", "ETH"), ("ETH_daily.parquet", "ETH"), ("bitcoin.csv", "BTC"), ("WBTCUSDC.csv", "WBTC")],
-)
-def test_symbol_of_a_file_name(name: str, symbol: str) -> None:
-    assert symbol_of(Path(name)) == symbol
-
-
-@pytest.mark.parametrize("name", ["prices.csv", "ETHBTC.csv", "eth_btc.csv", "method.csv"])
-def test_symbol_that_can_not_be_told(name: str) -> None:
-    with pytest.raises(InputError, match="--symbol"):
-        symbol_of(Path(name))
-
-
-@pytest.mark.parametrize(
-    ("names", "kind"),
-    [
-        (["timestamp", "tvl_usd", "apy", "apy_base", "apy_reward", "pool_id"], "history"),
-        (["pool", "protocol_slug", "chain", "symbol", "timestamp", "tvl_usd", "apy"], "pools"),
-        (["timestamp", "open", "high", "low", "close", "volume"], "prices"),
-        (["Date(UTC)", "UnixTimeStamp", "Value (Wei)"], "gas"),
-        (["date", "actual_avg_gas_gwei"], "gas"),
-    ],
-)
-def test_kind_told_from_columns(names: list[str], kind: str) -> None:
-    assert columns_of(Path("file"), names, None).kind == kind
-
-
-def test_etherscan_unix_time_counts_before_its_american_date() -> None:
-    assert columns_of(Path("file"), ["Date(UTC)", "UnixTimeStamp", "Value (Wei)"], None).found == {"timestamp": "UnixTimeStamp", "wei": "Value (Wei)"}
-
-
-def test_instants_of_text() -> None:
-    given = [
-        "2025-03-01",
-        "2025-03-01T12:00:00.123456789+02:00",
-        "20250301",
-        "1740830400.5",
-        "1740830400123",
-        "1740830400123456",
-        "1740830400123456789",
-    ]
-    expected = [
-        datetime(2025, 3, 1, tzinfo=UTC),
-        datetime(2025, 3, 1, 12, 0, 0, 123456, tzinfo=timezone(timedelta(hours=2))),
-        datetime(2025, 3, 1, tzinfo=UTC),
-        NOON + timedelta(milliseconds=500),
-        NOON + timedelta(milliseconds=123),
-        NOON + timedelta(microseconds=123456),
-        NOON + timedelta(microseconds=123456),
-    ]
-    found = instants(pa.chunked_array([given])).to_pylist()
-    assert all(abs(ours - theirs) <= timedelta(microseconds=1) for ours, theirs in zip(found, expected, strict=True))
-    assert instants(pa.chunked_array([["", "3/1/2025", "12345", "now", None]])).to_pylist() == [None] * 5
-
-
-def test_numbers_as_text_read_back_as_the_same_number() -> None:
-    given = [0.1, 1e-300, 1.7976931348623157e308, 355083.4285, -0.0, 5636336220.0]
-    assert [float(value) for value in texts(pa.chunked_array([given])).to_pylist()] == given
-
-
-def test_array_literal_escapes() -> None:
-    assert array_literal(["a", 'b"c', "d\\e", "{f}", None]) == '{"a","b\\"c","d\\\\e","{f}"}'
 
 
 def test_json_value_of_every_text(engine: Engine) -> None:

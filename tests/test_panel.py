@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
@@ -12,7 +14,7 @@ from forecasting.panel import PANEL_COLUMNS, build_panel, metrics_query
 from tests.forecast_panels import END, pool_rows, spark_rows
 
 
-def panel_of(spark: SparkSession, rows: pd.DataFrame, as_of: dt.date = END) -> pd.DataFrame:
+def panel_of(spark: SparkSession, rows: pd.DataFrame, as_of: dt.date = END) -> Any:
     return build_panel(spark_rows(spark, rows), as_of).toPandas().sort_values(["pool_id", "date"], ignore_index=True)
 
 
@@ -39,7 +41,7 @@ def test_a_carried_value_is_a_level_but_not_observed(spark: SparkSession) -> Non
 
 
 def test_a_value_without_an_age_counts_as_observed(spark: SparkSession) -> None:
-    rows = pool_rows("a", [1.0, 2.0], [10.0, None]).assign(apy_age_days=None, tvl_age_days=None)
+    rows = pool_rows("a", [1.0, 2.0], [10.0, None]).assign(apy_age_days=np.nan, tvl_age_days=np.nan)
     rows.loc[1, "actual_tvl"] = None
     panel = panel_of(spark, rows)
     assert panel["apy_observed"].tolist() == [True, True]
@@ -50,7 +52,7 @@ def test_market_series_reach_days_a_pool_lacks_and_groups_default_to_all(spark: 
     dead = pool_rows("dead", [1.0], [10.0], end=END - dt.timedelta(days=2))
     alive = pool_rows("alive", [1.0, 1.0, 1.0], [10.0] * 3, group="stable")
     panel = panel_of(spark, pd.concat([dead, alive]))
-    by_pool = {pool: frame for pool, frame in panel.groupby("pool_id")}
+    by_pool = dict(iter(panel.groupby("pool_id")))
     assert by_pool["dead"]["eth"].tolist() == by_pool["alive"]["eth"].tolist()
     assert set(by_pool["dead"]["pool_group"]) == {"all"}
     assert set(by_pool["alive"]["pool_group"]) == {"stable"}

@@ -1,0 +1,63 @@
+"""Ctrl-C while Spark works: its jobs are cancelled and the caller sees KeyboardInterrupt, with the connection to the JVM still in order.
+
+PySpark's own handler calls the JVM from inside the call that it interrupts, on the same connection: what comes out is a Py4J error and a session
+that can't even be stopped properly.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from pyspark.sql import SparkSession
+
+CANCEL_EVERY_SECONDS = 0.2
+"""A cancellation reaches the jobs of that moment only: the next one must not start either."""
+
+
+@contextmanager
+def interruptible(spark: SparkSession) -> Iterator[None]:
+    """While the block runs, SIGINT cancels Spark's jobs and ends the block. A second one, or one outside of a call to the JVM, ends it at once.
+
+    SIGTERM does the same where the program handles it. Outside of the main thread this does nothing: signals are the main thread's.
+    Raises: KeyboardInterrupt in place of the error that the cancelled job ended with.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked, over = threading.Event(), threading.Event()
+
+    def cancel() -> None:
+        while not over.wait(CANCEL_EVERY_SECONDS):
+            spark.sparkContext.cancelAllJobs()
+
+    def on_signal(_number: int, frame: FrameType | None) -> None:
+        insisted = asked.is_set()
+        asked.set()
+        if insisted or not _calls_the_jvm(frame):
+            raise KeyboardInterrupt
+        threading.Thread(target=cancel, name="cancel-spark-jobs", daemon=True).start()
+
+    handled = [number for number in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(number))]
+    previous = {number: signal.signal(number, on_signal) for number in handled}
+    try:
+        yield
+    except Exception as error:
+        if asked.is_set():
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        over.set()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _calls_the_jvm(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("py4j."):
+            return True
+        frame = frame.f_back
+    return False

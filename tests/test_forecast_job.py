@@ -1,0 +1,252 @@
+"""The forecast job on a real database: what it writes, what it leaves alone, and what it says when it can't."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pyspark.sql import SparkSession
+from sqlalchemy import Engine, delete, insert, select, update
+
+from config_spark import Settings
+from database.db_utils_spark import execute_sql
+from database.tables import FORECAST_COLUMNS, pool_daily_metrics, pools
+from forecasting.engines.synapseml_engine import check_runtime
+from forecasting.forecast_pools_spark import main, run_forecast
+from product_errors import ConfigurationError, EnvironmentNotReady, NotEnoughHistory
+from tests.forecast_panels import END, panel_rows, pool_rows, store
+
+PROJECT = Path(__file__).resolve().parents[1]
+NEXT = END + dt.timedelta(days=1)
+SHORT = {"train_days": 60, "backtest_days": 12, "refit_days": 12, "model_threads": 2}
+
+
+@pytest.fixture
+def short(database: Settings) -> Settings:
+    return database.model_copy(update=SHORT)
+
+
+def no_session() -> SparkSession:
+    raise AssertionError("a session was started without need")
+
+
+def forecast(settings: Settings, spark: SparkSession, **options: Any) -> dict[str, Any]:
+    return run_forecast(settings, session=lambda: spark, **({"engine": "lightgbm"} | options))
+
+
+def table(settings: Settings, name: str) -> Any:
+    return pd.DataFrame(execute_sql(settings, f"SELECT * FROM {name}"))
+
+
+def score_of(row: dict[str, Any]) -> dict[str, Any]:
+    return next(check for check in row["checks"] if check["name"] == "rolling_origin_score")
+
+
+@pytest.fixture
+def panel(engine: Engine) -> pd.DataFrame:
+    rows = panel_rows(12, 110)
+    store(engine, rows)
+    return rows
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "synapseml"])
+def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_nothing(
+    name: str, short: Settings, spark: SparkSession, panel: pd.DataFrame
+) -> None:
+    if name == "synapseml":
+        try:
+            check_runtime(spark)
+        except EnvironmentNotReady as error:
+            pytest.skip(str(error))
+    row = forecast(short, spark, engine=name)
+    assert (row["status"], row["as_of"], row["engine"]) == ("succeeded", END.isoformat(), name)
+    assert row["rows"]["inserted"] == 12
+    made = table(short, "yieldspark.forecasts")
+    assert set(made["pool_id"]) == set(panel["pool_id"])
+    assert set(made["target_date"]) == {NEXT}
+    assert made["rule"].isna().all()
+    numbers = made[["apy_low", "apy", "apy_high", "tvl_low", "tvl", "tvl_high"]].astype(float)
+    assert np.isfinite(numbers.to_numpy()).all()
+    assert (numbers["apy_low"] <= numbers["apy"]).all()
+    assert (numbers["apy"] <= numbers["apy_high"]).all()
+    assert (numbers["tvl_low"] <= numbers["tvl"]).all()
+    assert (numbers["tvl"] <= numbers["tvl_high"]).all()
+    metrics = table(short, "pool_daily_metrics")
+    published = metrics[metrics["date"] == NEXT].set_index("pool_id")
+    assert published["forecasted_apy"].to_dict() == made.set_index("pool_id")["apy"].to_dict()
+    assert published["forecasted_tvl"].to_dict() == made.set_index("pool_id")["tvl"].to_dict()
+    scored = table(short, "yieldspark.forecast_evaluation")
+    assert set(scored["target"]) == {"apy", "tvl"}
+    assert scored["target_date"].max() == END
+    # APY returns to each pool's mean here, which persistence can't know
+    assert score_of(row)["scores"]["apy"]["all"]["ratio"]["mae"] < 0.9
+
+    again = forecast(short, spark, engine=name)
+    assert (again["rows"]["inserted"], again["rows"]["updated"], again["rows"]["unchanged"]) == (0, 0, 12)
+    pd.testing.assert_frame_equal(table(short, "yieldspark.forecast_evaluation"), scored)
+    pd.testing.assert_frame_equal(table(short, "yieldspark.forecasts"), made)
+
+
+def test_only_forecast_columns_are_touched(short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame) -> None:
+    with engine.begin() as connection:
+        connection.execute(update(pool_daily_metrics).values(is_filtered_out=True, filter_reason="by another job"))
+    past = END - dt.timedelta(days=5)
+    before = table(short, "pool_daily_metrics").drop(columns=list(FORECAST_COLUMNS))
+    row = forecast(short, spark, as_of=past)
+    assert row["as_of"] == past.isoformat()
+    after = table(short, "pool_daily_metrics")
+    key = ["pool_id", "date"]
+    pd.testing.assert_frame_equal(
+        after.drop(columns=list(FORECAST_COLUMNS)).sort_values(key, ignore_index=True), before.sort_values(key, ignore_index=True)
+    )
+    assert set(after.loc[after["forecasted_apy"].notna(), "date"]) == {past + dt.timedelta(days=1)}
+
+
+def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
+    short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
+) -> None:
+    past = END - dt.timedelta(days=5)
+    forecast(short, spark, as_of=past)
+    columns = ["pool_id", "target_date", "apy", "apy_low", "apy_high", "tvl", "tvl_low", "tvl_high", "model_version"]
+    with_future = table(short, "yieldspark.forecasts")[columns]
+    with engine.begin() as connection:
+        connection.execute(delete(pool_daily_metrics).where(pool_daily_metrics.c.date > past))
+    row = forecast(short, spark)
+    assert row["as_of"] == past.isoformat()
+    assert row["rows"]["unchanged"] == 12
+    pd.testing.assert_frame_equal(table(short, "yieldspark.forecasts")[columns], with_future)
+
+
+def test_pools_that_a_model_can_not_speak_for_get_a_rule(short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame) -> None:
+    odd = [
+        pool_rows("stale", [3.0] * 40, [1e6] * 40, end=END - dt.timedelta(days=9)),
+        pool_rows("ancient", [3.0] * 40, [1e6] * 40, end=END - dt.timedelta(days=400)),
+        pool_rows("new", [4.0, 5.0], [1e6, 2e6]),
+        pool_rows("tvl_only", [None] * 60, [1e6] * 60),
+        pool_rows("zero", [0.0] * 60, [0.0] * 60),
+        pool_rows("wild", [5.0] * 58 + [355_083.0, 355_083.0], [1e6] * 60),
+        pool_rows("closed", [5.0] * 60, [1e6] * 60),
+    ]
+    store(engine, pd.concat(odd, ignore_index=True))
+    with engine.begin() as connection:
+        connection.execute(insert(pools), [{"pool_id": "closed", "is_active": False}, {"pool_id": "new", "is_active": True}])
+    forecast(short, spark)
+    made = table(short, "yieldspark.forecasts").set_index("pool_id")
+    assert "closed" not in made.index
+    assert len(made) == 12 + 6
+    assert made.loc[["stale", "ancient", "new"], "rule"].tolist() == ["stale", "stale", "cold_start"]
+    assert made.loc[["stale", "ancient", "new"], "apy"].astype(float).tolist() == [3.0, 3.0, 5.0]
+    assert made.loc["new", "apy_high"] > made.loc["new", "apy"]
+    assert made.loc["tvl_only", ["apy", "apy_low", "apy_high"]].isna().all()
+    assert float(made.loc["tvl_only", "tvl"]) == pytest.approx(1e6, rel=0.05)
+    assert abs(float(made.loc["zero", "apy"])) < 0.01
+    assert float(made.loc["zero", "tvl_low"]) >= 0.0
+    assert 0.0 <= float(made.loc["wild", "apy"]) <= short.max_apy_percent
+    spread = made.loc[made["apy"].notna(), ["apy_low", "apy", "apy_high"]].astype(float)
+    assert (spread["apy_low"] <= spread["apy"]).all()
+    assert (spread["apy"] <= spread["apy_high"]).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "rule"),
+    [
+        (pool_rows("only", [1.0, 2.0, 3.0] * 10, [1e6] * 30), "no_model"),
+        (pool_rows("only", [1.0, 2.0, 3.0], [1e6] * 3), "cold_start"),
+        (pool_rows("only", [0.0] * 30, [0.0] * 30), "no_model"),
+    ],
+    ids=["one pool", "three days", "constant zero"],
+)
+def test_one_pool_without_rows_enough_is_forecast_by_a_rule(
+    rows: pd.DataFrame, rule: str, short: Settings, spark: SparkSession, engine: Engine
+) -> None:
+    store(engine, rows)
+    row = forecast(short, spark)
+    made = table(short, "yieldspark.forecasts")
+    assert row["status"] == "succeeded"
+    assert made[["pool_id", "rule", "model_version"]].to_numpy().tolist() == [["only", rule, "apy-none.tvl-none"]]
+    assert float(made["apy"].iloc[0]) == float(rows["actual_apy"].iloc[-1])
+    assert score_of(row)["found"] == "no day could be scored"
+
+
+def test_a_dry_run_prints_the_plan_without_a_session_and_writes_nothing(short: Settings, panel: pd.DataFrame) -> None:
+    plan = run_forecast(short, engine="lightgbm", dry_run=True, session=no_session)
+    yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+    assert plan["as_of"] == END.isoformat()
+    assert plan["age_days"] == (yesterday - END).days
+    assert (plan["pools"], plan["target_date"], plan["engine"]) == (12, NEXT.isoformat(), "lightgbm")
+    assert plan["rows"] == int((panel["date"] >= dt.date.fromisoformat(plan["first_day"])).sum())
+    assert plan["fits"] > 0
+    assert table(short, "yieldspark.run_ledger").empty
+
+
+def test_without_metrics_the_error_names_the_job_that_makes_them(short: Settings) -> None:
+    with pytest.raises(NotEnoughHistory, match="run `calculate_metrics`"):
+        run_forecast(short, session=no_session)
+    ledger = table(short, "yieldspark.run_ledger")
+    assert ledger["status"].tolist() == ["failed"]
+    assert "calculate_metrics" in ledger["error"].iloc[0]
+
+
+def test_an_as_of_day_without_data_names_the_newest_day(short: Settings, panel: pd.DataFrame) -> None:
+    with pytest.raises(NotEnoughHistory, match=f"as-of day {NEXT} has no observed value: the newest day before it that has one is {END}"):
+        run_forecast(short, as_of=NEXT, session=no_session)
+
+
+def test_an_as_of_day_that_is_not_over_is_refused(short: Settings, panel: pd.DataFrame) -> None:
+    today = dt.datetime.now(dt.UTC).date()
+    with pytest.raises(ConfigurationError, match="is not over"):
+        run_forecast(short, as_of=today, session=no_session)
+
+
+def test_an_engine_that_is_not_available_fails_the_run_and_writes_nothing(
+    short: Settings, spark: SparkSession, panel: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forecasting.engines.synapseml_engine.ESTIMATOR_CLASS", "com.example.NotThere")
+    with pytest.raises(EnvironmentNotReady, match="--engine lightgbm"):
+        forecast(short, spark, engine="synapseml")
+    assert table(short, "yieldspark.forecasts").empty
+    assert table(short, "yieldspark.run_ledger")["status"].tolist() == ["failed"]
+
+
+@pytest.fixture
+def environment(short: Settings) -> dict[str, str]:
+    """The variables a user would set to reach this test's database."""
+    names = ("db_host", "db_port", "db_name", "db_user", "db_sslmode", "yieldspark_home")
+    password = short.db_password.get_secret_value() if short.db_password else ""
+    return {**os.environ, **{name.upper(): str(getattr(short, name)) for name in names}, "DB_PASSWORD": password, "TRAIN_DAYS": "60"}
+
+
+@pytest.mark.parametrize("start", [["forecasting/forecast_pools_spark.py"], ["-m", "forecasting.forecast_pools_spark"]])
+def test_the_job_starts_by_path_and_as_a_module(start: list[str], environment: dict[str, str], panel: pd.DataFrame) -> None:
+    command = [sys.executable, *start, "--dry-run", "--json"]
+    finished = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["as_of"] == END.isoformat()
+    assert environment["DB_PASSWORD"] not in finished.stdout + finished.stderr
+
+
+def test_the_command_returns_the_errors_exit_code(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main(["--dry-run"]) == NotEnoughHistory.exit_code
+    assert capsys.readouterr().out == ""
+
+
+def test_the_ledger_row_is_what_the_database_holds(short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame) -> None:
+    row = forecast(short, spark)
+    assert set(row["stages"]) >= {"plan", "features", "fit_tvl", "forecast_tvl", "fit_apy", "forecast_apy", "intervals", "load", "merge"}
+    weights = score_of(row)["weights"]
+    assert set(weights) == {"apy", "tvl"}
+    with engine.connect() as connection:
+        assert connection.execute(select(pool_daily_metrics.c.pool_id).where(pool_daily_metrics.c.date == NEXT)).all()

@@ -1,0 +1,80 @@
+"""The job as a process of its own: its exit codes, what it prints where, and what an interrupt leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from config_spark import Settings
+from tests.metrics_histories import world
+from tests.metrics_store import job_rows, put, rows_of
+
+PROJECT = Path(__file__).resolve().parents[1]
+SCRIPT = [sys.executable, str(PROJECT / "data_processing" / "calculate_pool_metrics_spark.py")]
+
+
+def environment(database: Settings) -> dict[str, str]:
+    assert database.db_password is not None
+    names = ("db_host", "db_port", "db_name", "db_user", "db_sslmode", "yieldspark_home", "jars_dir", "spark_master")
+    values = {name.upper(): str(getattr(database, name)) for name in names}
+    return os.environ | values | {"DB_PASSWORD": database.db_password.get_secret_value()}
+
+
+def test_the_script_prints_its_ledger_row_and_nothing_else(database: Settings, engine: Engine, tmp_path: Path) -> None:
+    put(engine, world(31, pools=4, days=20))
+    done = subprocess.run([*SCRIPT, "--json"], cwd=tmp_path, env=environment(database), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["status"], result["job"]) == ("succeeded", "calculate_pool_metrics")
+    assert result["rows"]["inserted"] == len(job_rows(engine)) > 0
+    password = environment(database)["DB_PASSWORD"]
+    assert password not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--start", "2024-01-02", "--end", "2024-01-01"], "not before"),
+        (["--start", "2024-01-02"], "--end"),
+        (["--start", "2024-01-02", "--end", "2999-01-01"], "in the future"),
+        (["--start", "yesterday", "--end", "2024-01-01"], "yesterday"),
+    ],
+)
+def test_wrong_use_exits_with_2_and_says_why(database: Settings, tmp_path: Path, arguments: list[str], words: str) -> None:
+    done = subprocess.run([*SCRIPT, *arguments], cwd=tmp_path, env=environment(database), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_dry_run_prints_the_plan(database: Settings, engine: Engine, tmp_path: Path) -> None:
+    put(engine, world(32, pools=4, days=20))
+    done = subprocess.run([*SCRIPT, "--dry-run", "--json"], cwd=tmp_path, env=environment(database), capture_output=True, text=True, check=True)
+    plan = json.loads(done.stdout)["plan"]
+    assert (plan["mode"], plan["pools"] > 0, plan["rows_to_quarantine"] >= 0) == ("full_refresh", True, True)
+    assert rows_of(engine, "SELECT run_id FROM yieldspark.run_ledger") == []
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_spark_works_is_in_the_ledger(database: Settings, engine: Engine, tmp_path: Path, sent: signal.Signals) -> None:
+    put(engine, world(33, pools=8, days=60))
+    process = subprocess.Popen(SCRIPT, cwd=tmp_path, env=environment(database), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.rstrip().endswith("read ..."):
+            break
+    time.sleep(1)
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert rows_of(engine, "SELECT status FROM yieldspark.run_ledger") == [{"status": "cancelled"}]
+    assert rows_of(engine, "SELECT tablename FROM pg_tables WHERE schemaname = 'yieldspark' AND tablename LIKE 'staging%'") == []
+    assert job_rows(engine) == {}
