@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from product_errors import ConfigurationError
@@ -41,14 +41,14 @@ class Settings(BaseSettings):
     report_dir: Path = Field(Path("reports"), description="folder the HTML report is written to")
 
     db_host: str | None = Field(None, description="PostgreSQL host; with it the embedded server is never started")
-    db_port: Annotated[int, Field(ge=1, le=65535)] = 5432
-    db_name: str = "yieldspark"
-    db_user: str = "yieldspark"
-    db_password: SecretStr | None = None
+    db_port: Annotated[int, Field(ge=1, le=65535)] = Field(5432, description="its port")
+    db_name: str = Field("yieldspark", description="database")
+    db_user: str = Field("yieldspark", description="role; it reads the raw tables, writes the metrics, owns the schema `yieldspark`")
+    db_password: SecretStr | None = Field(None, description="its password; shown nowhere")
     db_schema: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")] = Field(
         "public", description="schema of the owner's tables; YieldSpark's own are in `yieldspark`"
     )
-    db_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    db_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = Field("prefer", description="libpq's sslmode")
 
     code_version: str = Field(PRODUCT_VERSION, description="what the ledger says ran; a release sets it to its commit")
     project_id: str | None = Field(None, description="Google Cloud project")
@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     read_transport: Transport = Field("jdbc", description="how Spark reads tables: JDBC, or Arrow through COPY (adbc)")
     write_transport: Transport = Field("adbc", description="how Spark loads staging tables")
     spark_master: str | None = Field(None, description="Spark master; unset means local[*] on a laptop and the platform's own in production")
-    spark_driver_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")] = "2g"
+    spark_driver_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")] = Field("2g", description="memory of the local Spark driver")
     shuffle_partitions: Annotated[int, Field(ge=1, le=10_000)] = Field(8, description="spark.sql.shuffle.partitions")
 
     max_fill_days: Annotated[int, Field(ge=0, le=60)] = Field(7, description="missing days an APY or TVL is carried forward over")
@@ -84,8 +84,13 @@ class Settings(BaseSettings):
     stale_after_days: Annotated[int, Field(ge=1, le=60)] = Field(
         7, description="days without an observation after which a pool is forecast by the stale rule"
     )
-    model_seed: int = 20240501
+    model_seed: int = Field(20240501, description="seed of the models")
     model_threads: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: os.cpu_count() or 1, description="LightGBM threads")
+
+    @field_validator("yieldspark_home", "jars_dir", "report_dir")
+    @classmethod
+    def _whole_path(cls, path: Path | None) -> Path | None:
+        return path.expanduser().absolute() if path else None
 
     @model_validator(mode="after")
     def _production_names_its_database(self) -> Settings:

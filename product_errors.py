@@ -13,6 +13,7 @@ Each message names the value, what was allowed and the next step; the command li
      |-- SourceUnavailable               a web service that does not answer, or keeps refusing (transient)
      |-- RunInProgress                   another run of the same job holds the lock
      |-- CheckFailed                     a check on staging stopped the commit: the run is `blocked`
+     |-- Interrupted                     exit 130: Ctrl-C or SIGTERM
      `-- NotEnoughHistory                no pool can be forecast or measured in the interval
 """
 
@@ -63,6 +64,10 @@ class RunInProgress(YieldSparkError):
 
 class CheckFailed(YieldSparkError):
     pass
+
+
+class Interrupted(YieldSparkError):
+    exit_code = 130
 
 
 class NotEnoughHistory(YieldSparkError):

@@ -14,10 +14,11 @@ from typing import Any, NoReturn
 import typer
 from rich.text import Text
 from typer.exceptions import TyperException
+from typer.rich_utils import rich_format_error
 
 from command_line.terminal import err, print_json
 from config_spark import load_settings
-from product_errors import YieldSparkError
+from product_errors import Interrupted, YieldSparkError
 
 failures = logging.getLogger("yieldspark.failures")  # goes to the log file alone: stderr gets the sentence
 
@@ -38,10 +39,9 @@ def main() -> NoReturn:
     try:
         code = app(standalone_mode=False)
     except TyperException as error:
-        error.show()
-        code = error.exit_code
-    except (KeyboardInterrupt, typer.Abort) as error:
-        code = _report(error, "interrupted; staging is cleaned and the ledger says so", 130)
+        code = _report_wrong_use(error)
+    except typer.Abort:
+        code = Interrupted.exit_code
     except YieldSparkError as error:
         code = _report(error, str(error), error.exit_code)
     except Exception as error:  # the last line of defence: one sentence here, the traceback in the log file
@@ -49,6 +49,12 @@ def main() -> NoReturn:
 
         code = _report(error, one_sentence(error), 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report_wrong_use(error: TyperException) -> int:
+    """Typer shows it as it shows its own: usage, the wrong option and what is allowed; exit 2."""
+    rich_format_error(error)  # type: ignore[arg-type]
+    return int(getattr(error, "exit_code", 2))
 
 
 def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
@@ -63,13 +69,13 @@ def _report(error: BaseException, sentence: str, code: int) -> int:
     if files and code == 1:
         err.print(Text(f"the traceback is in {files[0]}", style="dim"), soft_wrap=True)
     if "--json" in sys.argv:
-        print_json(_failed_run(error) or {"status": "cancelled" if code == 130 else "failed", "error": sentence})
+        print_json(_failed_run(error) or {"status": "cancelled" if code == Interrupted.exit_code else "failed", "error": sentence})
     return code
 
 
 def _failed_run(error: BaseException) -> dict[str, Any] | None:
     """The ledger row of the run that this error ended; None where no run was opened or the database is gone."""
-    run_id = getattr(error, "run_id", None)
+    run_id = getattr(error, "run_id", None) or getattr(error.__cause__, "run_id", None)
     if run_id is None:
         return None
     from database.connection import make_engine, with_database

@@ -12,6 +12,7 @@ import typer
 from command_line.terminal import configure_logging
 from command_line.workplace import Workplace
 from config_spark import Settings, load_settings
+from product_errors import Interrupted
 
 Result = TypeVar("Result")
 
@@ -50,5 +51,8 @@ def in_workplace(work: Callable[[Workplace], Result], **overrides: Any) -> Resul
     place = Workplace(edge_settings(**overrides))
     try:
         return work(place)
+    except KeyboardInterrupt as error:
+        # Typer would end the process on its own, without the JSON document
+        raise Interrupted("interrupted: what was not committed is undone, and the next run goes on") from error
     finally:
         place.close()

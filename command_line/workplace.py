@@ -8,12 +8,12 @@ from functools import cached_property
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
-from machine import spark_runtime
 from command_line.terminal import err, say
 from config_spark import Settings
 from database.connection import make_engine, with_database
 from database.migrate import migrate
 from database.spark_session import get_spark_session, jars_folder
+from machine import spark_runtime
 from product_errors import EnvironmentNotReady
 
 log = logging.getLogger(__name__)

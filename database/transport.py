@@ -98,7 +98,7 @@ def staging_types(schema: T.StructType) -> dict[str, str]:
     for field in schema:
         if type(field.dataType) not in _STAGING_TYPES:
             kind = field.dataType.simpleString()
-            raise ConfigurationError(f"column {field.name} is {kind}; staging holds boolean, int, bigint, double, string, date and timestamp: cast it")
+            raise ConfigurationError(f"column {field.name} is {kind}; cast it to boolean, int, bigint, double, string, date or timestamp")
         types[field.name] = _STAGING_TYPES[type(field.dataType)]
     return types
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,10 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from config_spark import Settings
+from data_processing.ingest.load_files import load_files
 from database.connection import sqlalchemy_url
+from database.db_utils_spark import execute_sql
+from sample_data import SAMPLE_FILES
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -31,6 +35,7 @@ class CommandLine:
             "DB_NAME": settings.db_name,
             "DB_USER": settings.db_user,
             "DB_PASSWORD": settings.db_password.get_secret_value(),
+            "DB_SSLMODE": settings.db_sslmode,
             "YIELDSPARK_HOME": str(folder / "home"),
             "JARS_DIR": str(settings.jars_dir),
         }
@@ -129,3 +134,43 @@ def test_help_comes_without_spark(run: CommandLine, command: list[str]) -> None:
     finished = run(*command, "--help")
     assert finished.returncode == 0
     assert "Usage" in finished.stdout
+
+
+def test_an_interrupted_job_exits_with_130_and_leaves_nothing_behind(run: CommandLine, database: Settings) -> None:
+    load_files(database, SAMPLE_FILES)
+    job = subprocess.Popen(
+        [sys.executable, str(PROJECT / "run_spark_local.py"), "calculate_metrics", "--json"],
+        cwd=run.folder,
+        env=run.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert job.stderr is not None
+    for line in job.stderr:
+        if "read ..." in line:
+            break
+    os.killpg(job.pid, signal.SIGINT)
+    stdout, stderr = job.communicate(timeout=120)
+    assert job.returncode == 130, stderr
+    assert json.loads(stdout)["status"] == "cancelled"
+    assert execute_sql(database, "SELECT status FROM yieldspark.run_ledger") == [{"status": "cancelled"}]
+    assert execute_sql(database, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%'") == []
+    assert execute_sql(database, "SELECT count(*) AS n FROM pool_daily_metrics") == [{"n": 0}]
+
+
+def test_synapseml_without_its_jars_says_how_to_go_on(run: CommandLine) -> None:
+    blocked = {"JARS_DIR": str(run.folder / "no_jars"), "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    document = run.json("forecast_pools", "--engine", "synapseml", code=2, **blocked)
+    assert "--engine lightgbm" in document["error"]
+
+
+def test_a_forecast_without_metrics_names_the_command_that_makes_them(run: CommandLine) -> None:
+    assert "calculate_metrics" in run.json("forecast_pools", "--engine", "lightgbm", code=1)["error"]
+
+
+def test_two_sources_of_pools_are_one_too_many(run: CommandLine) -> None:
+    (run.folder / "pools.txt").write_text("a\n")
+    assert "--pools" in run.json("ingest", "--pools", "pools.txt", "--min-tvl", "1", code=2)["error"]
+    assert "--min-tvl" in run.json("ingest", code=2)["error"]
