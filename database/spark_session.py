@@ -18,6 +18,7 @@ CODE_ROOT = Path(__file__).resolve().parents[1]
 """The checkout, or the zip a job was submitted with: what Python workers need on their path."""
 
 JDBC_JAR = "postgresql-*.jar"
+SYNAPSEML_JARS = ("synapseml-*.jar", "lightgbmlib-*.jar", "spray-json_*.jar")
 
 LOG_LAYOUT = """\
 rootLogger.level = warn
@@ -37,7 +38,7 @@ def jars_folder(settings: Settings) -> Path:
 def jar_files(settings: Settings, *, synapseml: bool) -> list[Path]:
     """PostgreSQL's JDBC driver, and with `synapseml` the four LightGBM jars too; fewer where they are not there."""
     folder = jars_folder(settings)
-    return sorted(folder.glob("*.jar" if synapseml else JDBC_JAR))
+    return sorted(path for pattern in (JDBC_JAR, *(SYNAPSEML_JARS if synapseml else ())) for path in folder.glob(pattern))
 
 
 def has_jdbc_jar(settings: Settings) -> bool:
@@ -59,6 +60,8 @@ def get_spark_session(settings: Settings, app_name: str, *, synapseml: bool = Fa
         conf |= _laptop_conf(settings, synapseml=synapseml)
         # PySpark takes its workers' interpreter from this variable alone, and python3 on PATH knows none of our packages
         os.environ["PYSPARK_PYTHON"] = sys.executable
+        # the JVM inherits it: on busy cores the OpenMP threads of LightGBM spin for minutes otherwise
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     conf |= dict(extra_conf or {})
     builder = SparkSession.builder.appName(app_name)
     for key, value in conf.items():
