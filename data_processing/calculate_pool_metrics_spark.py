@@ -111,15 +111,16 @@ def _execute(settings: Settings, run: Run, plan: Plan, session: Callable[[], Spa
 
 
 def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan: Plan, snapshot: str) -> None:
-    source = rows_to_read(plan.table, plan.impossible_rows)
-    raw = read_table_spark(spark, settings, source, partition_by="pool_id", snapshot=snapshot)
     checks = raw_row_checks(settings, plan.now)
-    parsed = parse_raw_rows(raw, checks).persist(StorageLevel.MEMORY_AND_DISK)
+    with run.stage("read"):
+        raw = read_table_spark(spark, settings, rows_to_read(plan.table, plan.impossible_rows), partition_by="pool_id", snapshot=snapshot)
+        parsed = parse_raw_rows(raw, checks).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         with run.stage("read"):
             _count(run, plan, parsed, [check.name for check in checks])
+        with run.stage("transform"):
             calendar = read_table_spark(spark, settings, f"SELECT {CALENDAR_COLUMNS} FROM {plan.table}", snapshot=snapshot)
-        staged = [StagedFrame(pool_days(parsed, calendar, market_frame(spark, plan.market), settings.max_fill_days), TARGETS)]
+            staged = [StagedFrame(pool_days(parsed, calendar, market_frame(spark, plan.market), settings.max_fill_days), TARGETS)]
         if run.rows["quarantined"]:
             staged.append(StagedFrame(quarantine.rejected(parsed, run.run_id), [quarantine.MERGE]))
         commit_run(run, settings, staged, also=lambda connection: _also(connection, settings, run, plan))

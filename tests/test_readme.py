@@ -68,3 +68,25 @@ def test_the_map_names_every_folder() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout.splitlines()
     folders = {name.split("/")[0] for name in tracked if "/" in name and not name.startswith(".")}
     assert {folder for folder in folders if f"`{folder}/`" not in README} == set()
+
+
+def test_where_no_jar_can_be_had_the_demo_goes_on(tmp_path: Path) -> None:
+    """Reads and writes by ADBC, forecasts by native LightGBM, and it says so."""
+    blocked = "http://127.0.0.1:9"
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "XDG_DATA_HOME": "",
+        "REPORT_DIR": str(tmp_path),
+        "HTTPS_PROXY": blocked,
+        "HTTP_PROXY": blocked,
+    }
+    try:
+        done = _run("python run_spark_local.py demo --json", environment)
+    finally:
+        EmbeddedServer(tmp_path / ".local" / "share" / "yieldspark").reset()
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["metrics"]["status"], summary["forecast"]["status"], summary["forecast"]["engine"]) == ("succeeded", "succeeded", "lightgbm")
+    assert "--engine lightgbm" in done.stderr
+    assert "going on with adbc" in done.stderr
