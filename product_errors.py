@@ -19,6 +19,8 @@ Each message names the value, what was allowed and the next step; the command li
 
 from __future__ import annotations
 
+import re
+
 
 class YieldSparkError(Exception):
     """Base of the tree above."""
@@ -72,3 +74,14 @@ class Interrupted(YieldSparkError):
 
 class NotEnoughHistory(YieldSparkError):
     pass
+
+
+def one_sentence(error: BaseException) -> str:
+    """The cause in one line. Spark wraps it in pages: the innermost `Caused by` is what happened, or the last line of a worker's traceback."""
+    if isinstance(error, YieldSparkError):
+        return " ".join(str(error).split())
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    caused = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b: ", line)]
+    line = (caused or raised[-1:] or lines[:1] or [""])[-1]
+    return f"{type(error).__name__}: {line}"[:2000]

@@ -9,7 +9,7 @@ import logging
 import signal
 import sys
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import typer
 from rich.text import Text
@@ -17,8 +17,7 @@ from typer.exceptions import TyperException
 from typer.rich_utils import rich_format_error
 
 from command_line.terminal import err, print_json
-from config_spark import load_settings
-from product_errors import Interrupted, YieldSparkError
+from product_errors import Interrupted, YieldSparkError, one_sentence
 
 failures = logging.getLogger("yieldspark.failures")  # goes to the log file alone: stderr gets the sentence
 
@@ -45,8 +44,6 @@ def main() -> NoReturn:
     except YieldSparkError as error:
         code = _report(error, str(error), error.exit_code)
     except Exception as error:  # the last line of defence: one sentence here, the traceback in the log file
-        from database.run_ledger import one_sentence
-
         code = _report(error, one_sentence(error), 1)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -62,6 +59,8 @@ def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def _report(error: BaseException, sentence: str, code: int) -> int:
+    from database.run_ledger import failed_row
+
     err.print("[red]error:[/red]", Text(sentence), soft_wrap=True)
     files = [handler.baseFilename for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
     if files:
@@ -69,19 +68,5 @@ def _report(error: BaseException, sentence: str, code: int) -> int:
     if files and code == 1:
         err.print(Text(f"the traceback is in {files[0]}", style="dim"), soft_wrap=True)
     if "--json" in sys.argv:
-        print_json(_failed_run(error) or {"status": "cancelled" if code == Interrupted.exit_code else "failed", "error": sentence})
+        print_json(failed_row(error) or {"status": "cancelled" if code == Interrupted.exit_code else "failed", "error": sentence})
     return code
-
-
-def _failed_run(error: BaseException) -> dict[str, Any] | None:
-    """The ledger row of the run that this error ended; None where no run was opened or the database is gone."""
-    run_id = getattr(error, "run_id", None) or getattr(error.__cause__, "run_id", None)
-    if run_id is None:
-        return None
-    from database.connection import make_engine, with_database
-    from database.run_ledger import ledger_row
-
-    try:
-        return ledger_row(make_engine(with_database(load_settings())), run_id)
-    except YieldSparkError:
-        return None

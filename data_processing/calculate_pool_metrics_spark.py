@@ -7,43 +7,40 @@ command line. Exit codes: 0 good, 1 the job failed, 2 wrong use or configuration
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-if __name__ == "__main__" and (ROOT / "config_spark.py").is_file():
-    # as a script Python puts this file's folder first, where no module of the product can be imported from
-    sys.path[0] = str(ROOT)
+if __name__ == "__main__" and Path(__file__).is_file():
+    # started by path, Python puts this folder on the path and not the root that absolute imports begin at
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pyspark import StorageLevel  # noqa: E402
-from pyspark.sql import DataFrame, SparkSession  # noqa: E402
-from pyspark.sql import functions as F  # noqa: E402
-from sqlalchemy import Connection, Engine  # noqa: E402
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from sqlalchemy import Connection, Engine
 
-from config_spark import Settings, load_settings  # noqa: E402
-from data_processing import quarantine  # noqa: E402
-from data_processing.daily_grid import daily_grid  # noqa: E402
-from data_processing.market_series import market_frame, store_market_series, with_market  # noqa: E402
-from data_processing.plan import JOB, Plan, Request, plan_metrics  # noqa: E402
-from data_processing.plan_sql import CALENDAR_COLUMNS  # noqa: E402
-from data_processing.quality_checks import raw_row_checks  # noqa: E402
-from data_processing.raw_history import accepted, parse_raw_rows, rows_to_read  # noqa: E402
-from data_processing.retired_days import retire_days  # noqa: E402
-from data_processing.rolling_metrics import rolling_metrics  # noqa: E402
-from database.connection import checked_connection, make_engine, with_database  # noqa: E402
-from database.db_utils_spark import MergeTarget, StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark  # noqa: E402
-from database.migrate import migrate  # noqa: E402
-from database.run_ledger import Run, ledger_row, open_run  # noqa: E402
-from database.spark_interrupt import interruptible  # noqa: E402
-from database.staging import staging_name  # noqa: E402
-from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age, pool_daily_metrics  # noqa: E402
-from product_errors import CheckFailed, YieldSparkError  # noqa: E402
+from config_spark import Settings
+from data_processing import quarantine
+from data_processing.daily_grid import daily_grid
+from data_processing.market_series import market_frame, store_market_series, with_market
+from data_processing.plan import JOB, Plan, Request, plan_metrics
+from data_processing.plan_sql import CALENDAR_COLUMNS
+from data_processing.quality_checks import raw_row_checks
+from data_processing.raw_history import accepted, parse_raw_rows, rows_to_read
+from data_processing.retired_days import retire_days
+from data_processing.rolling_metrics import rolling_metrics
+from database.connection import checked_connection, make_engine
+from database.db_utils_spark import MergeTarget, StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark
+from database.job_entry import run_job
+from database.run_ledger import Run, ledger_row, open_run
+from database.spark_interrupt import interruptible
+from database.staging import staging_name
+from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age, pool_daily_metrics
+from product_errors import CheckFailed
 
 log = logging.getLogger(__name__)
 
@@ -169,33 +166,15 @@ def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> N
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The job's own command line; returns the exit code."""
-    options = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("py4j").setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        settings = with_database(load_settings())
-        migrate(make_engine(settings))
-        result = run_metrics(settings, full_refresh=options.full_refresh, start=options.start, end=options.end, dry_run=options.dry_run)
-    except YieldSparkError as error:
-        log.debug("the job failed", exc_info=True)
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted: nothing was written\n")
-        return 130
-    sys.stdout.write(json.dumps(result) + "\n" if options.json else _sentence(result) + "\n")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=JOB, description="Rolling metrics of every pool and day, from raw history.")
     parser.add_argument("--full-refresh", action="store_true", help="recompute everything")
     parser.add_argument("--start", type=date.fromisoformat, metavar="DAY", help="first day to recompute, UTC, YYYY-MM-DD; needs --end")
     parser.add_argument("--end", type=date.fromisoformat, metavar="DAY", help="the day after the last one")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    return parser
+    return run_job(parser, _work, _sentence, argv)
+
+
+def _work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    return run_metrics(settings, full_refresh=options.full_refresh, start=options.start, end=options.end, dry_run=options.dry_run)
 
 
 def _sentence(result: dict[str, Any]) -> str:

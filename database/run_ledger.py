@@ -6,7 +6,6 @@ The lock is held by the same connection that later commits the run's rows: who l
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from config_spark import PRODUCT_VERSION
 from database.connection import translated_errors
 from database.tables import OWN_SCHEMA, run_ledger
-from product_errors import CheckFailed, RunInProgress, YieldSparkError
+from product_errors import CheckFailed, DatabaseError, RunInProgress, one_sentence
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +104,7 @@ def open_run(
             yield run
         except BaseException as error:
             run.status, run.error = _outcome(error)
-            error.run_id = run.run_id  # type: ignore[attr-defined]  # the command line shows the ledger row of what failed
+            error.failed_run = engine, run.run_id  # type: ignore[attr-defined]  # for `failed_row`
             raise
         finally:
             _close(engine, run)
@@ -115,17 +114,6 @@ def _outcome(error: BaseException) -> tuple[str, str]:
     if isinstance(error, KeyboardInterrupt):
         return "cancelled", "interrupted"
     return "blocked" if isinstance(error, CheckFailed) else "failed", one_sentence(error)
-
-
-def one_sentence(error: BaseException) -> str:
-    """The cause in one line. Spark wraps it in pages: the innermost `Caused by` is what happened, or the last line of a worker's traceback."""
-    if isinstance(error, YieldSparkError):
-        return " ".join(str(error).split())
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    caused = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
-    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b: ", line)]
-    line = (caused or raised[-1:] or lines[:1] or [""])[-1]
-    return f"{type(error).__name__}: {line}"[:2000]
 
 
 def _close(engine: Engine, run: Run) -> None:
@@ -194,6 +182,15 @@ def ledger_row(engine: Engine, run_id: str) -> dict[str, Any]:
     with translated_errors(engine.url), engine.connect() as connection:
         row = connection.execute(select(run_ledger).where(run_ledger.c.run_id == run_id)).mappings().one()
     return public_row(dict(row))
+
+
+def failed_row(error: BaseException) -> dict[str, Any] | None:
+    """The ledger row of the run that this error, or its cause, ended; None where no run was open or the database is gone."""
+    failed = getattr(error, "failed_run", None) or getattr(error.__cause__, "failed_run", None)
+    try:
+        return ledger_row(*failed) if failed else None
+    except DatabaseError:
+        return None
 
 
 def public_row(row: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -23,10 +22,12 @@ if __name__ == "__main__" and Path(__file__).is_file():
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 
-from config_spark import Settings, load_settings
-from database.connection import make_engine, with_database
+from config_spark import Settings
+from database.connection import make_engine
 from database.db_utils_spark import StagedFrame, commit_run, execute_sql, get_spark_session, read_table_spark
+from database.job_entry import run_job
 from database.run_ledger import Run, ledger_row, open_run
+from database.spark_interrupt import interruptible
 from forecasting.backtest import TargetForecasts, evaluation_rows, forecast_target
 from forecasting.engines.choose import ENGINES, choose_engine
 from forecasting.features import FEATURES, LABELS, add_features, add_labels
@@ -37,7 +38,6 @@ from forecasting.rules import KNOWN_COLUMNS, KNOWN_QUERY, RuleLimits, apply_rule
 from forecasting.scores import score_table, sentence
 from forecasting.stacked_model import OutOfSample, fit_stacked
 from forecasting.targets import targets
-from product_errors import YieldSparkError
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,8 @@ def run_forecast(
         with run.stage("session"):
             spark = session()
             run.jvm_started = True
-        _forecast(spark, settings, plan, run)
+        with interruptible(spark):
+            _forecast(spark, settings, plan, run)
     return ledger_row(database, run.run_id)
 
 
@@ -138,27 +139,19 @@ def _score_check(evaluated: pd.DataFrame, both: Sequence[TargetForecasts], level
     return {"name": "rolling_origin_score", "passed": True, "severity": "info", "found": found, "scores": table, "weights": weights}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The job's own command line: `--as-of D --engine E --dry-run --json`. Returns the exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """The job's own command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog=JOB, description="Forecast tomorrow's APY and TVL of every active pool.")
     parser.add_argument(
         "--as-of", type=dt.date.fromisoformat, help="last day whose values may be used, YYYY-MM-DD; default: the last complete UTC day"
     )
     parser.add_argument("--engine", choices=ENGINES, help="default: the setting ENGINE")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan; write nothing, start no JVM")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    try:
-        settings = with_database(load_settings())
-        document = run_forecast(
-            settings, as_of=options.as_of, engine=options.engine, dry_run=options.dry_run, session=_session(settings, options.engine)
-        )
-    except YieldSparkError as error:
-        log.error("%s", error)
-        return error.exit_code
-    sys.stdout.write((json.dumps(document) if options.json else _lines(document)) + "\n")
-    return 0
+    return run_job(parser, _work, _lines, argv)
+
+
+def _work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    session = _session(settings, options.engine)
+    return run_forecast(settings, as_of=options.as_of, engine=options.engine, dry_run=options.dry_run, session=session)
 
 
 def _session(settings: Settings, engine: str | None) -> Callable[[], SparkSession]:
