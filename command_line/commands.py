@@ -87,7 +87,8 @@ def load(
         print_json(summary)
         return
     names = list(summary["files"][0])
-    print_table(names, [[entry[name] for name in names] for entry in summary["files"]])
+    rows = [[Path(entry["path"]).name, *(entry[name] for name in names[1:])] for entry in summary["files"]]
+    print_table([name.removeprefix("rows_").replace("_", " ") for name in names], rows)
 
 
 @app.command()

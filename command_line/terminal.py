@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-out = Console(highlight=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)  # a pipe has no width: Rich would cut tables at 80
 err = Console(stderr=True, highlight=False)
 
 OUR_LOGGERS = ("data_processing", "forecasting", "database", "reporting", "machine", "command_line")
@@ -111,8 +111,8 @@ def step(title: str) -> Iterator[None]:
 
 def print_run(row: Mapping[str, Any]) -> None:
     """A ledger row, or the plan of a dry run, for a person."""
-    hidden = {"checks", "jvm_started"}
-    print_pairs({name: value for name, value in row.items() if name not in hidden and value is not None})
+    hidden = {"checks", "jvm_started", "plan"}
+    print_pairs({name: value for name, value in {**row, **row.get("plan", {})}.items() if name not in hidden and value is not None})
     failed = [check for check in row.get("checks") or [] if not check.get("passed", True)]
     for check in failed:
         out.print(f"[yellow]check {check['name']}: {shown(check.get('found'))}[/yellow]")

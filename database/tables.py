@@ -22,7 +22,7 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
 OWN_SCHEMA = "yieldspark"
 
@@ -144,8 +144,8 @@ run_ledger = Table(
     Column("finished_at", DateTime(timezone=True)),
     Column("watermark", DateTime(timezone=True), comment="raw rows inserted before this were seen by this run"),
     Column("plan", JSONB, comment="what the run set out to do, and the rules and limits its rows follow"),
-    Column("rows", JSONB, nullable=False),
-    Column("stages", JSONB, nullable=False),
+    Column("rows", JSON, nullable=False),
+    Column("stages", JSON, nullable=False, comment="seconds by stage, in the order they ran"),
     Column("seconds", Double),
     Column("jvm_started", Boolean, nullable=False, server_default=text("false")),
     Column("checks", JSONB, nullable=False),
