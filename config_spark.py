@@ -68,9 +68,9 @@ class Settings(BaseSettings):
     shuffle_partitions: Annotated[int, Field(ge=1, le=10_000)] = Field(8, description="spark.sql.shuffle.partitions")
 
     max_fill_days: Annotated[int, Field(ge=0, le=60)] = Field(7, description="missing days an APY or TVL is carried forward over")
-    max_apy_percent: Annotated[float, Field(gt=0)] = Field(1_000_000.0, description="an APY beyond this (either sign) is quarantined; percent")
-    max_tvl_usd: Annotated[float, Field(gt=0)] = Field(1e12, description="a TVL beyond this is quarantined; USD")
-    max_price_usd: Annotated[float, Field(gt=0)] = Field(1e9, description="a price beyond this is quarantined; USD")
+    max_apy_percent: Annotated[float, Field(gt=0, le=1e15)] = Field(1_000_000.0, description="an APY beyond this, of either sign, is quarantined; %")
+    max_tvl_usd: Annotated[float, Field(gt=0, le=1e17)] = Field(1e12, description="a TVL beyond this is quarantined; USD")
+    max_price_usd: Annotated[float, Field(gt=0, le=1e11)] = Field(1e9, description="a price beyond this is quarantined; USD")
 
     engine: Engine = Field("synapseml", validation_alias=AliasChoices("ENGINE", "FORECAST_ENGINE"), description="which LightGBM makes the forecasts")
     train_days: Annotated[int, Field(ge=30, le=3650)] = Field(365, description="training window before the as-of day; days")

@@ -1,4 +1,8 @@
-"""The command line: `app.py` has the commands, `workplace.py` what they share, `demo.py` the first command, `terminal.py` how they speak."""
+"""The command line, a contract that scripts may rely on.
+
+`entry.py` runs a command and turns errors into exit codes, `commands.py` and `database_commands.py` have the commands, `workplace.py` what they
+share, `demo.py` the first of them, `terminal.py` how they speak.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,6 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command of `sys.argv` and exit with its code."""
-    from command_line.app import main as run
+    from command_line.entry import main as run
 
     run()
