@@ -109,6 +109,8 @@ def load_settings(**overrides: Any) -> Settings:
     """
     try:
         return Settings(**overrides)
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f".env can't be read: byte {error.start} is no UTF-8; save the file as UTF-8") from None
     except ValidationError as error:
         raise ConfigurationError("; ".join(_sentence(problem) for problem in error.errors())) from None
 

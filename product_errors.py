@@ -78,6 +78,8 @@ class NotEnoughHistory(YieldSparkError):
 
 def one_sentence(error: BaseException) -> str:
     """The cause in one line. Spark wraps it in pages: the innermost `Caused by` is what happened, or the last line of a worker's traceback."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted: what was not committed is undone, and the next run goes on"
     if isinstance(error, YieldSparkError):
         return " ".join(str(error).split())
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -1,6 +1,6 @@
 """YieldSpark on this machine: `python run_spark_local.py` runs the demo, `python run_spark_local.py --help` names the other commands.
 
-The first run makes `.venv` with the pinned packages; every later one enters it at once. The commands themselves stand in command_line.py.
+The first run makes `.venv` with the pinned packages; every later one enters it at once. The commands themselves stand in command_line/.
 """
 
 # No `from __future__ import annotations` here: a Python that is too old must get as far as the sentence below.

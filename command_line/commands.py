@@ -5,6 +5,7 @@ Rooms are imported inside their command: `--help` and `status` must not wait for
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from command_line.app import app
 from command_line.options import AsJson, Day, DryRun, Engine, FileKind, day, edge_settings, in_workplace
 from command_line.terminal import out, print_json, print_pairs, print_run, print_table, say
 from command_line.workplace import Workplace
+from config_spark import load_settings
 from product_errors import ConfigurationError
 
 
@@ -48,7 +50,7 @@ def calculate_metrics(
     def work(place: Workplace) -> dict[str, Any]:
         return run_metrics(place.settings, full_refresh=full_refresh, start=day(start), end=day(end), dry_run=dry_run, session=place.session)
 
-    row = in_workplace(work)
+    row = in_workplace(work, changes=not dry_run)
     print_json(row) if as_json else print_run(row)
 
 
@@ -65,7 +67,7 @@ def forecast_pools(as_of: Day = None, engine: Engine = None, dry_run: DryRun = F
             place.require_engine()
         return run_forecast(place.settings, as_of=day(as_of), dry_run=dry_run, session=place.session)
 
-    row = in_workplace(work, engine=engine.value if engine else None)
+    row = in_workplace(work, changes=not dry_run, engine=engine.value if engine else None)
     print_json(row) if as_json else print_run(row)
 
 
@@ -128,7 +130,7 @@ def status(as_json: AsJson = False) -> None:
     """
     from reporting.figures import status as read_status
 
-    document = in_workplace(lambda place: read_status(place.engine))
+    document = in_workplace(lambda place: read_status(place.engine), changes=False)
     if as_json:
         print_json(document)
         return
@@ -145,7 +147,7 @@ def report(as_json: AsJson = False) -> None:
     """
     from reporting.report import write_report
 
-    path = in_workplace(lambda place: write_report(place.engine, place.settings.report_dir))
+    path = in_workplace(lambda place: write_report(place.engine, place.settings.report_dir), changes=False)
     print_json({"report": path}) if as_json else out.print(str(path), soft_wrap=True)
 
 
@@ -157,7 +159,7 @@ def doctor(as_json: AsJson = False) -> None:
     """
     from machine.doctor_checks import examine
 
-    findings = examine(edge_settings())
+    findings = examine(load_settings())
     if as_json:
         print_json({"checks": [vars(finding) for finding in findings]})
     else:
@@ -172,10 +174,12 @@ def test(context: typer.Context) -> None:
 
     Example: python run_spark_local.py test tests/test_run_ledger.py -x
     """
+    from database.spark_session import jars_folder
     from machine import spark_runtime
 
-    place = Workplace(edge_settings())
+    settings = edge_settings()
     spark_runtime.prepare_process()
-    assert place.jars is not None
+    spark_runtime.ensure_jars(jars_folder(settings), say)
     root = Path(__file__).resolve().parents[1]
-    raise typer.Exit(subprocess.run([sys.executable, "-m", "pytest", *context.args], cwd=root, check=False).returncode)
+    environment = {**os.environ, "JARS_DIR": str(jars_folder(settings))}
+    raise typer.Exit(subprocess.run([sys.executable, "-m", "pytest", *context.args], cwd=root, env=environment, check=False).returncode)

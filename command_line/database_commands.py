@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -12,9 +13,11 @@ import typer
 from command_line.app import app
 from command_line.options import AsJson, edge_settings, in_workplace
 from command_line.terminal import out, print_json, print_pairs
+from command_line.workplace import Workplace
 from config_spark import Settings
-from database.connection import sqlalchemy_url, with_database
+from database.connection import make_engine, sqlalchemy_url, with_database
 from database.embedded_server import EmbeddedServer
+from database.migrate import migrate
 from product_errors import ConfigurationError, EnvironmentNotReady
 
 db_app = typer.Typer(no_args_is_help=True, help="The database: the embedded server, or your own with DB_HOST.")
@@ -27,9 +30,18 @@ def start(as_json: AsJson = False) -> None:
 
     Example: python run_spark_local.py db start
     """
-    _require_embedded(edge_settings())
-    status = in_workplace(lambda place: _status(place.settings))
+    status = in_workplace(_start)
     print_json(status) if as_json else print_pairs(status)
+
+
+@db_app.command("migrate")
+def migrate_tables(as_json: AsJson = False) -> None:
+    """Make the tables that are missing; existing ones of yours are never altered. Jobs do it themselves, dry runs and `status` do not.
+
+    Example: python run_spark_local.py db migrate
+    """
+    changed = migrate(make_engine(with_database(edge_settings())))
+    print_json({"changed": changed}) if as_json else out.print("the tables are there" if changed else "nothing to do")
 
 
 @db_app.command()
@@ -62,7 +74,7 @@ def psql(context: typer.Context) -> None:
     Example: python run_spark_local.py db psql -c "select count(*) from pools"
     """
     settings = with_database(edge_settings())
-    program = EmbeddedServer(settings.yieldspark_home).psql or shutil.which("psql")
+    program = shutil.which("psql") if settings.db_host else EmbeddedServer(settings.yieldspark_home).psql
     if program is None:
         raise EnvironmentNotReady(
             "there is no psql in the installed wheel, nor on PATH; apt install postgresql-client, or use `db url` with a client of your own"
@@ -89,8 +101,9 @@ def reset(
     """
     settings = edge_settings()
     _require_embedded(settings)
-    if not yes:
-        typer.confirm(f"Delete all data of the embedded server in {settings.yieldspark_home}?", abort=True, err=True)
+    question = f"Delete all data of the embedded server in {settings.yieldspark_home}?"
+    if not yes and not (sys.stdin.isatty() and typer.confirm(question, err=True)):
+        raise ConfigurationError("nothing was deleted: `db reset` wants a yes at its question, or --yes")
     EmbeddedServer(settings.yieldspark_home).reset()
     print_json({"reset": True}) if as_json else out.print("deleted")
 
@@ -100,5 +113,7 @@ def _require_embedded(settings: Settings) -> None:
         raise ConfigurationError(f"DB_HOST is set ({settings.db_host}): this command is for the embedded server alone; unset DB_HOST")
 
 
-def _status(settings: Settings) -> dict[str, Any]:
-    return EmbeddedServer(settings.yieldspark_home).status()
+def _start(place: Workplace) -> dict[str, Any]:
+    _require_embedded(place.bare)
+    status = EmbeddedServer(place.settings.yieldspark_home).status()
+    return {**status, "port": str(status["port"])}

@@ -10,6 +10,7 @@ from command_line.workplace import Workplace
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.ingest.load_files import load_files
 from forecasting.forecast_pools_spark import run_forecast
+from product_errors import ConfigurationError
 from reporting.figures import forecast_table
 from reporting.report import write_report
 from sample_data import SAMPLE_FILES
@@ -26,6 +27,11 @@ Try next:
 
 def run_demo(place: Workplace) -> dict[str, Any]:
     """Returns {loaded, metrics: ledger row, forecast: ledger row, forecasts: largest pools, report: path}; progress goes to stderr."""
+    if place.bare.db_host:
+        raise ConfigurationError(
+            f"the demo loads its sample into a database of its own, and DB_HOST is set ({place.bare.db_host}): unset it for the demo, "
+            "or run calculate_metrics and forecast_pools on your data"
+        )
     with step("1/5 database"):
         settings = place.settings
     with step("2/5 jars and sample"):

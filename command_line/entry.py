@@ -1,4 +1,4 @@
-"""The last line of defence of the command line: every error becomes one sentence on stderr and an exit code.
+"""The last line of defence of the command line: every error becomes one sentence on stderr, one document for `--json`, and an exit code.
 
 Exit codes: 0 good, 1 the job failed, 2 wrong use or configuration, 130 interrupted.
 """
@@ -11,7 +11,6 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-import typer
 from rich.text import Text
 from typer.exceptions import TyperException
 from typer.rich_utils import rich_format_error
@@ -19,46 +18,47 @@ from typer.rich_utils import rich_format_error
 from command_line import commands, database_commands  # noqa: F401 - importing puts the commands on the application
 from command_line.app import app
 from command_line.terminal import err, print_json
-from product_errors import Interrupted, YieldSparkError, one_sentence
+from product_errors import ConfigurationError, Interrupted, one_sentence
 
-failures = logging.getLogger("yieldspark.failures")  # goes to the log file alone: stderr gets the sentence
+JOBS = {"calculate_metrics": "calculate_pool_metrics", "forecast_pools": "forecast_pools", "ingest": "ingest"}
+"""The ledger's job of each command that has one."""
 
 
 def main() -> NoReturn:
-    """Entry of `run_spark_local.py`: run the command, turn every error into one sentence and its exit code."""
+    """Entry of `run_spark_local.py`."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
         code = app(standalone_mode=False)
+        if code == Interrupted.exit_code:
+            code = _report(KeyboardInterrupt())  # Typer ends an interrupted command with this code and without a word
     except TyperException as error:
-        code = _report_wrong_use(error)
-    except typer.Abort:
-        code = Interrupted.exit_code
-    except YieldSparkError as error:
-        code = _report(error, str(error), error.exit_code)
-    except Exception as error:  # the last line of defence: one sentence here, the traceback in the log file
-        code = _report(error, one_sentence(error), 1)
+        rich_format_error(error)  # type: ignore[arg-type]
+        code = _report(ConfigurationError(str(error)), said=True)
+    except Exception as error:
+        code = _report(error)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _report_wrong_use(error: TyperException) -> int:
-    """Typer shows it as it shows its own: usage, the wrong option and what is allowed; exit 2."""
-    rich_format_error(error)  # type: ignore[arg-type]
-    return int(getattr(error, "exit_code", 2))
 
 
 def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _report(error: BaseException, sentence: str, code: int) -> int:
-    from database.run_ledger import failed_row
+def _report(error: BaseException, *, said: bool = False) -> int:
+    """Say what went wrong and where the traceback is; returns the exit code. Args: said where stderr has the sentence already."""
+    # not at the top: `--help` must not wait for the database's libraries
+    from database.job_entry import exit_code
+    from database.job_log import FAILURES
+    from database.run_ledger import failure_document
 
-    err.print("[red]error:[/red]", Text(sentence), soft_wrap=True)
+    code, sentence = exit_code(error), one_sentence(error)
     files = [handler.baseFilename for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
+    if not said:
+        err.print("[red]error:[/red]", Text(sentence), soft_wrap=True)
     if files:
-        failures.error("%s", sentence, exc_info=error)
+        FAILURES.error("%s", sentence, exc_info=error)
     if files and code == 1:
         err.print(Text(f"the traceback is in {files[0]}", style="dim"), soft_wrap=True)
     if "--json" in sys.argv:
-        print_json(failed_row(error) or {"status": "cancelled" if code == Interrupted.exit_code else "failed", "error": sentence})
+        command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+        print_json(failure_document(error, JOBS.get(command)))
     return code

@@ -9,10 +9,11 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from command_line.terminal import configure_logging
+from command_line.terminal import show_logs
 from command_line.workplace import Workplace
 from config_spark import Settings, load_settings
-from product_errors import Interrupted
+from database.job_log import add_log_file
+from product_errors import Interrupted, one_sentence
 
 Result = TypeVar("Result")
 
@@ -42,17 +43,21 @@ def day(value: datetime | None) -> date | None:
 def edge_settings(**overrides: Any) -> Settings:
     """The settings with the options that were given, and logging set up beside them."""
     settings = load_settings(**{name: value for name, value in overrides.items() if value is not None})
-    configure_logging(settings.yieldspark_home / "logs" / "yieldspark.log")
+    show_logs()
+    add_log_file(settings)
     return settings
 
 
-def in_workplace(work: Callable[[Workplace], Result], **overrides: Any) -> Result:
-    """Run `work` in a workplace with the settings of this moment, and close its session whatever happens."""
-    place = Workplace(edge_settings(**overrides))
+def in_workplace(work: Callable[[Workplace], Result], *, changes: bool = True, **overrides: Any) -> Result:
+    """Run `work` in a workplace with the settings of this moment, and close its session whatever happens.
+
+    Args: changes is False for a command that only looks: it leaves the user's own database without tables if it has none.
+    """
+    place = Workplace(edge_settings(**overrides), changes=changes)
     try:
         return work(place)
     except KeyboardInterrupt as error:
         # Typer would end the process on its own, without the JSON document
-        raise Interrupted("interrupted: what was not committed is undone, and the next run goes on") from error
+        raise Interrupted(one_sentence(error)) from error
     finally:
         place.close()

@@ -17,12 +17,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)  # a pipe has no width: Rich would cut tables at 80
 err = Console(stderr=True, highlight=False)
 
 OUR_LOGGERS = ("data_processing", "forecasting", "database", "reporting", "machine", "command_line")
-LOG_FILE_BYTES = 5_000_000
 
 
 class _StderrHandler(logging.Handler):
@@ -33,14 +33,9 @@ class _StderrHandler(logging.Handler):
         err.print(f"  {record.getMessage()}", style=style, markup=False, soft_wrap=True)
 
 
-def configure_logging(log_file: Path) -> None:
-    """Our own records from INFO to stderr, everything from INFO with tracebacks into `log_file`, which is cut when it grows large."""
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    to_file = logging.FileHandler(log_file, mode="w" if log_file.exists() and log_file.stat().st_size > LOG_FILE_BYTES else "a", encoding="utf-8")
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(to_file)
-    root.setLevel(logging.WARNING)
+def show_logs() -> None:
+    """Our own records from INFO to stderr; what else there is goes to the log file alone."""
+    logging.getLogger().setLevel(logging.WARNING)
     to_stderr = _StderrHandler()
     for name in OUR_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
@@ -66,7 +61,7 @@ def print_pairs(pairs: Mapping[str, object]) -> None:
     """A two-column listing of what a command found or did."""
     grid = Table.grid(padding=(0, 2))
     for name, value in pairs.items():
-        grid.add_row(f"[dim]{name}[/dim]", shown(value))
+        grid.add_row(Text(name, style="dim"), Text(shown(value)))
     out.print(grid)
 
 
@@ -76,7 +71,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
         numeric = bool(rows) and all(isinstance(row[number], int | float | None) for row in rows)
         table.add_column(column, justify="right" if numeric else "left")
     for row in rows:
-        table.add_row(*(shown(value) for value in row))
+        table.add_row(*(Text(shown(value)) for value in row))
     out.print(table)
 
 
@@ -115,4 +110,4 @@ def print_run(row: Mapping[str, Any]) -> None:
     print_pairs({name: value for name, value in {**row, **row.get("plan", {})}.items() if name not in hidden and value is not None})
     failed = [check for check in row.get("checks") or [] if not check.get("passed", True)]
     for check in failed:
-        out.print(f"[yellow]check {check['name']}: {shown(check.get('found'))}[/yellow]")
+        out.print(Text(f"check {check['name']}: {shown(check.get('found'))}", style="yellow"))

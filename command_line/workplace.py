@@ -6,12 +6,13 @@ import logging
 from functools import cached_property
 
 from pyspark.sql import SparkSession
+from rich.text import Text
 from sqlalchemy import Engine
 
 from command_line.terminal import err, say
 from config_spark import Settings
 from database.connection import make_engine, with_database
-from database.migrate import migrate
+from database.migrate import migrate, require_current
 from database.spark_session import get_spark_session, jars_folder
 from machine import spark_runtime
 from product_errors import EnvironmentNotReady
@@ -22,15 +23,19 @@ log = logging.getLogger(__name__)
 class Workplace:
     """Lazy: a command that needs no database starts none, one with an empty plan starts no JVM."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._bare = settings
+    def __init__(self, settings: Settings, *, changes: bool = True) -> None:
+        self.bare = settings
+        self._changes = changes
         self._session: SparkSession | None = None
 
     @cached_property
     def settings(self) -> Settings:
         """The settings with a database that runs and has this version's tables."""
-        settings = with_database(self._bare)
-        migrate(make_engine(settings))
+        settings = with_database(self.bare)
+        if self.bare.db_host and not self._changes:
+            require_current(make_engine(settings))
+        else:
+            migrate(make_engine(settings))
         return settings
 
     @cached_property
@@ -40,9 +45,9 @@ class Workplace:
     @cached_property
     def jars(self) -> spark_runtime.JarSet:
         """The jars that are there, fetched if need be; what can't be had is said once."""
-        jars = spark_runtime.ensure_jars(jars_folder(self._bare), say)
+        jars = spark_runtime.ensure_jars(jars_folder(self.bare), say)
         for sentence in jars.missing:
-            err.print(f"  {sentence}", style="yellow", soft_wrap=True)
+            err.print(Text(f"  {sentence}", style="yellow"), soft_wrap=True)
         return jars
 
     def require_engine(self) -> None:

@@ -14,8 +14,8 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__" and Path(__file__).is_file():
-    # started by path, Python puts this folder on the path and not the root that absolute imports begin at
+if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spark.py").is_file():
+    # started by path in the checkout, Python puts this folder on the path and not the root that absolute imports begin at
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pyspark import StorageLevel

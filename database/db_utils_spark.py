@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
 from sqlalchemy import Table, text
 
 import config_spark
@@ -20,7 +21,7 @@ from database import staging
 from database.connection import checked_connection, make_engine, translated_errors
 from database.merge_sql import MergeTarget
 from database.run_ledger import Run, open_run
-from database.spark_session import get_spark_session, has_jdbc_jar
+from database.spark_session import get_spark_session, has_jdbc_jar, runs_here
 from database.staging import MergeCounts, StagedFrame
 from database.transport import Transport, hash_predicates, portable_query
 from database.transport_jdbc import JdbcTransport, get_jdbc_properties, get_jdbc_url
@@ -50,8 +51,8 @@ def transport_for(settings: Settings, wanted: config_spark.Transport) -> Transpo
     Raises: EnvironmentNotReady where neither driver is there.
     """
     has_adbc = importlib.util.find_spec("adbc_driver_postgresql") is not None
-    # on the platform the release puts the JDBC jar on the class path, not into a folder of ours
-    has_jdbc = settings.environment == "production" or has_jdbc_jar(settings)
+    # where the platform gives the master, the release has put the JDBC jar on the class path, not into a folder of ours
+    has_jdbc = has_jdbc_jar(settings) or not runs_here(settings)
     if not has_adbc and not has_jdbc:
         raise EnvironmentNotReady("no PostgreSQL driver for Spark: neither the JDBC jar nor adbc-driver-postgresql is installed. Run `doctor`")
     if (wanted == "adbc" and not has_adbc) or (wanted == "jdbc" and not has_jdbc):
@@ -114,9 +115,10 @@ def write_table_spark(frame: DataFrame, settings: Settings, table: str) -> int:
 
     For a target with a key use `upsert_via_staging`: an append doubles rows on a retry.
     """
-    rows = frame.count()
-    frame.write.jdbc(get_jdbc_url(settings), table, mode="append", properties=get_jdbc_properties(settings))
-    return rows
+    written = Observation()
+    counted = frame.observe(written, F.count(F.lit(1)).alias("rows"))
+    counted.write.jdbc(get_jdbc_url(settings), table, mode="append", properties=get_jdbc_properties(settings))
+    return int(written.get["rows"])
 
 
 def execute_sql(settings: Settings, statement: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ Exit codes: 0 good, 1 the job failed, 2 wrong use or configuration, 130 interrup
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
 import signal
@@ -15,11 +16,11 @@ from typing import Any
 
 from config_spark import Settings, load_settings
 from database.connection import make_engine, with_database
-from database.migrate import migrate
-from database.run_ledger import failed_row
+from database.job_log import FAILURES, add_log_file, only_sentences
+from database.migrate import migrate, require_current
+from database.run_ledger import failure_document
+from database.spark_session import runs_here
 from product_errors import Interrupted, YieldSparkError, one_sentence
-
-log = logging.getLogger(__name__)
 
 Document = dict[str, Any]
 
@@ -32,7 +33,7 @@ def run_job(
 ) -> int:
     """Parse, run `work`, show its ledger row or plan; returns the exit code.
 
-    Args: `--dry-run` and `--json` are added to parser. words makes the document readable where `--json` is not given.
+    Args: `--dry-run` and `--json` are added to parser, whose `prog` is the job's name. words makes the document readable where `--json` is not given.
     """
     parser.add_argument("--dry-run", action="store_true", help="print the plan; change nothing, start no JVM")
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
@@ -41,21 +42,38 @@ def run_job(
     logging.getLogger("py4j").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        settings = with_database(load_settings())
-        migrate(make_engine(settings))
-        document = work(settings, options)
+        document = work(_prepared(load_settings(), dry_run=options.dry_run), options)
     except (Exception, KeyboardInterrupt) as error:
-        return _failed(error, as_json=options.json)
+        code, sentence = exit_code(error), one_sentence(error)
+        FAILURES.error("%s", sentence, exc_info=error)
+        if options.json:
+            sys.stdout.write(json.dumps(failure_document(error, parser.prog)) + "\n")
+        sys.stderr.write(f"{sentence}\n")
+        return code
     sys.stdout.write((json.dumps(document, allow_nan=False) if options.json else words(document)) + "\n")
     return 0
 
 
-def _failed(error: BaseException, *, as_json: bool) -> int:
-    """Show the run's ledger row, where it got as far as having one, and end stderr with the cause in one sentence."""
-    code = Interrupted.exit_code if isinstance(error, KeyboardInterrupt) else error.exit_code if isinstance(error, YieldSparkError) else 1
-    if not isinstance(error, YieldSparkError | KeyboardInterrupt):
-        log.error("the job failed", exc_info=error)
-    if as_json and (row := failed_row(error)):
-        sys.stdout.write(json.dumps(row) + "\n")
-    sys.stderr.write("interrupted: nothing was written\n" if code == Interrupted.exit_code else f"{one_sentence(error)}\n")
-    return code
+def exit_code(error: BaseException) -> int:
+    """What a process ends with after this error."""
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted.exit_code
+    return error.exit_code if isinstance(error, YieldSparkError) else 1
+
+
+def _prepared(settings: Settings, *, dry_run: bool) -> Settings:
+    """Settings with a database that has this version's tables; on a laptop also with a log file and, where a JVM will start, the machine's Java."""
+    if settings.environment == "local":
+        add_log_file(settings)
+        logging.getLogger().handlers[0].addFilter(only_sentences)
+    if not dry_run and runs_here(settings) and importlib.util.find_spec("machine"):
+        # not in the archive that a cluster runs from: there Java is the platform's business
+        from machine.spark_runtime import prepare_process
+
+        prepare_process()
+    ready = with_database(settings)
+    if dry_run and settings.db_host:
+        require_current(make_engine(ready))
+    else:
+        migrate(make_engine(ready))
+    return ready

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, text
 
 from database.connection import checked_connection
 from database.tables import OWN_SCHEMA
+from product_errors import SchemaMismatch
 
 CODE_ROOT = Path(__file__).resolve().parents[1]
 MIGRATIONS = "database/migrations"
@@ -29,15 +30,35 @@ def migrate(engine: Engine) -> bool:
     """
     with checked_connection(engine) as connection:
         with _scripts() as folder:
-            if current_revision(connection) == ScriptDirectory(str(folder)).get_current_head():
+            if _is_current(connection, folder):
                 return False
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('migrate'))"))
-            connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {OWN_SCHEMA}"))
+            if connection.execute(text("SELECT to_regnamespace(:name) IS NULL"), {"name": OWN_SCHEMA}).scalar_one():
+                # not `IF NOT EXISTS`: that asks for the right to create even where the schema is there already
+                connection.execute(text(f"CREATE SCHEMA {OWN_SCHEMA}"))
             config = Config()
             config.set_main_option("script_location", str(folder))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     return True
+
+
+def require_current(engine: Engine) -> None:
+    """For commands that change nothing.
+
+    Raises: SchemaMismatch where the database has not this version's tables, naming the command that makes them.
+    """
+    with checked_connection(engine) as connection, _scripts() as folder:
+        if not _is_current(connection, folder):
+            raise SchemaMismatch(f"{engine.url.database} has not the tables of this version: `db migrate` makes them, and never alters yours")
+
+
+def _is_current(connection: Connection, folder: Path) -> bool:
+    """Raises: SchemaMismatch for a revision that this version does not know."""
+    scripts, there = ScriptDirectory(str(folder)), current_revision(connection)
+    if there is not None and there not in {script.revision for script in scripts.walk_revisions()}:
+        raise SchemaMismatch(f"the database is at revision {there}, which this version does not know: run the newer version that made it")
+    return there == scripts.get_current_head()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from config_spark import PRODUCT_VERSION
 from database.connection import translated_errors
 from database.tables import OWN_SCHEMA, run_ledger
-from product_errors import CheckFailed, DatabaseError, RunInProgress, one_sentence
+from product_errors import CheckFailed, DatabaseError, Interrupted, RunInProgress, one_sentence
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def open_run(
             yield run
         except BaseException as error:
             run.status, run.error = _outcome(error)
-            error.failed_run = engine, run.run_id  # type: ignore[attr-defined]  # for `failed_row`
+            error.failed_run = engine, run.run_id  # type: ignore[attr-defined]  # for `failure_document`
             raise
         finally:
             _close(engine, run)
@@ -184,13 +184,15 @@ def ledger_row(engine: Engine, run_id: str) -> dict[str, Any]:
     return public_row(dict(row))
 
 
-def failed_row(error: BaseException) -> dict[str, Any] | None:
-    """The ledger row of the run that this error, or its cause, ended; None where no run was open or the database is gone."""
+def failure_document(error: BaseException, job: str | None) -> dict[str, Any]:
+    """The `--json` document of a command that this error ended: the ledger row of its run, or the same keys where no run was open."""
     failed = getattr(error, "failed_run", None) or getattr(error.__cause__, "failed_run", None)
-    try:
-        return ledger_row(*failed) if failed else None
-    except DatabaseError:
-        return None
+    if failed:
+        with suppress(DatabaseError):
+            return ledger_row(*failed)
+    status = "cancelled" if isinstance(error, KeyboardInterrupt | Interrupted) else "failed"
+    empty: dict[str, Any] = {"rows": dict.fromkeys(ROW_COUNTS, 0), "stages": {}, "checks": [], "jvm_started": False}
+    return dict.fromkeys(LEDGER_KEYS) | empty | {"job": job, "status": status, "error": one_sentence(error)}
 
 
 def public_row(row: dict[str, Any]) -> dict[str, Any]:

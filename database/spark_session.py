@@ -31,6 +31,11 @@ appender.file.layout.pattern = %d{{yy/MM/dd HH:mm:ss}} %p %c{{1}}: %m%n%ex
 """
 
 
+def runs_here(settings: Settings) -> bool:
+    """Whether Spark runs on this machine: on a laptop, or in one container of the platform with SPARK_MASTER=local[*]."""
+    return settings.environment == "local" or (settings.spark_master or "").startswith("local")
+
+
 def jars_folder(settings: Settings) -> Path:
     return settings.jars_dir or settings.yieldspark_home / "jars"
 
@@ -49,14 +54,14 @@ def get_spark_session(settings: Settings, app_name: str, *, synapseml: bool = Fa
     """A session in UTC with the settings' master; an existing one is reused.
 
     Args: synapseml puts the LightGBM jars on the class path, which a later call cannot do. extra_conf wins over the defaults.
-    In production the platform has set master, jars and memory, and they stay as they are.
+    Where the platform gives the master, it has set jars and memory too, and they stay as they are.
     """
     conf = {
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
     }
-    if settings.environment == "local":
+    if runs_here(settings):
         conf |= _laptop_conf(settings, synapseml=synapseml)
         # PySpark takes its workers' interpreter from this variable alone, and python3 on PATH knows none of our packages
         os.environ["PYSPARK_PYTHON"] = sys.executable
@@ -75,7 +80,7 @@ def _laptop_conf(settings: Settings, *, synapseml: bool) -> dict[str, str]:
     layout = logs / "log4j2.properties"
     layout.write_text(LOG_LAYOUT.format(path=logs / "spark.log"))
     # Spark 3.5 maps JDBC dates through the JVM's own zone, whatever the session's is.
-    java_options = f"-Duser.timezone=UTC -Dlog4j2.configurationFile=file:{layout} -XX:+UseParallelGC"
+    java_options = f'-Duser.timezone=UTC "-Dlog4j2.configurationFile=file:{layout}" -XX:+UseParallelGC'
     return {
         "spark.master": settings.spark_master or "local[*]",
         "spark.driver.memory": settings.spark_driver_memory,

@@ -5,6 +5,7 @@ Both give the same rows with the same Spark types: numeric comes as double, json
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -71,7 +72,7 @@ class Transport(Protocol):
 
 def portable_query(connection: Connection, source: str) -> PortableQuery:
     """Args: source is a SELECT or the name of a table. Raises: SchemaMismatch for a type with no portable form."""
-    select = source if source.lstrip().lower().startswith(("select", "with")) else f"SELECT * FROM {source}"
+    select = source if re.match(r"\s*(select|with)\b", source, re.IGNORECASE) else f"SELECT * FROM {source}"
     result = connection.exec_driver_sql(f"SELECT * FROM ({select}) AS source LIMIT 0".replace("%", "%%"))
     casts, fields = [], []
     for name, oid, *_ in result.cursor.description:
@@ -89,7 +90,7 @@ def hash_predicates(column: str | None, partitions: int) -> list[str]:
     """Predicates that split rows evenly by a hash of `column`, so that a pool is whole in one partition."""
     if column is None or partitions == 1:
         return ["true"]
-    return [f"(hashtext({quoted(column)}::text) & 2147483647) % {partitions} = {part}" for part in range(partitions)]
+    return [f"(hashtext(coalesce({quoted(column)}::text, '')) & 2147483647) % {partitions} = {part}" for part in range(partitions)]
 
 
 def staging_types(schema: T.StructType) -> dict[str, str]:

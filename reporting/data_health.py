@@ -28,7 +28,7 @@ FROM known LEFT JOIN pools p ON p.pool_id = known.pool_id WHERE p.is_active IS N
 """
 RAW_AGE = """
 SELECT newest AS newest_raw, extract(epoch FROM now() - newest)::float8 AS raw_age_seconds
-FROM (SELECT max(timestamp) AS newest FROM raw_defillama_pool_history) AS raw
+FROM (SELECT max(timestamp) FILTER (WHERE timestamp <= now()) AS newest FROM raw_defillama_pool_history) AS raw
 """
 QUARANTINED = "SELECT source_table, reason, count(*) AS rows FROM yieldspark.quarantine GROUP BY source_table, reason ORDER BY rows DESC, 1, 2"
 

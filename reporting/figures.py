@@ -56,7 +56,8 @@ WITH {NEWEST_FORECASTS}
 SELECT count(DISTINCT pool_id) AS pools, count(*) AS pool_days, min(date) AS first_day, max(date) AS last_day,
        (SELECT count(*) FROM yieldspark.forecasts f JOIN newest n ON n.target_date = f.target_date AND n.horizon_days = f.horizon_days)
            AS forecasts_next_day,
-       (SELECT extract(epoch FROM now() - max(timestamp))::float8 FROM raw_defillama_pool_history) AS raw_age_seconds
+       (SELECT extract(epoch FROM now() - max(timestamp) FILTER (WHERE timestamp <= now()))::float8 FROM raw_defillama_pool_history)
+           AS raw_age_seconds
 FROM yieldspark.observation_age
 """
 

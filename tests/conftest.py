@@ -19,12 +19,12 @@ from database.migrate import migrate
 from database.spark_session import get_spark_session
 
 PROJECT = Path(__file__).resolve().parents[1]
-JARS = Path(os.environ.get("YIELDSPARK_HOME") or default_home()) / "jars"
+JARS = Path(os.environ.get("JARS_DIR") or Path(os.environ.get("YIELDSPARK_HOME") or default_home()) / "jars")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _bare_environment() -> Iterator[None]:
-    """No test sees the developer's own database or settings."""
+    """No test sees the developer's own settings; what reads `.env` runs in a folder without one."""
     fields = {name.upper() for name in Settings.model_fields} | {"SPARK_ENVIRONMENT", "FORECAST_ENGINE"}
     saved = {name: os.environ.pop(name) for name in fields & set(os.environ)}
     yield

@@ -174,3 +174,44 @@ def test_two_sources_of_pools_are_one_too_many(run: CommandLine) -> None:
     (run.folder / "pools.txt").write_text("a\n")
     assert "--pools" in run.json("ingest", "--pools", "pools.txt", "--min-tvl", "1", code=2)["error"]
     assert "--min-tvl" in run.json("ingest", code=2)["error"]
+
+
+def test_wrong_use_is_one_json_document_too(run: CommandLine) -> None:
+    finished = run("calculate_metrics", "--everything", "--json")
+    document = json.loads(finished.stdout)
+    assert (finished.returncode, document["job"], document["status"]) == (2, "calculate_pool_metrics", "failed")
+    assert "--everything" in document["error"]
+
+
+def test_what_only_looks_makes_no_table_in_your_database(run: CommandLine, database: Settings) -> None:
+    execute_sql(database, "DROP SCHEMA yieldspark CASCADE")
+    for command in (["calculate_metrics", "--dry-run"], ["forecast_pools", "--dry-run"], ["status"], ["report"]):
+        assert "db migrate" in run.json(*command, code=1)["error"]
+    assert execute_sql(database, "SELECT to_regnamespace('yieldspark') IS NULL AS gone") == [{"gone": True}]
+    assert run.json("db", "migrate") == {"changed": True}
+    assert run.json("db", "migrate") == {"changed": False}
+
+
+def test_the_demo_stays_out_of_your_database(run: CommandLine, database: Settings) -> None:
+    assert "DB_HOST is set" in run.json("demo", code=2)["error"]
+    assert execute_sql(database, "SELECT count(*) AS n FROM pools") == [{"n": 0}]
+
+
+def test_reset_without_a_yes_deletes_nothing(run: CommandLine) -> None:
+    finished = run("db", "reset", "--json", DB_HOST="")
+    assert finished.returncode == 2
+    assert "--yes" in json.loads(finished.stdout)["error"]
+
+
+def test_a_home_that_cannot_be_written_is_named(run: CommandLine) -> None:
+    document = run.json("status", code=2, YIELDSPARK_HOME="/dev/null/home")
+    assert "YIELDSPARK_HOME" in document["error"]
+
+
+def test_markup_in_the_data_is_shown_as_it_is(run: CommandLine, database: Settings) -> None:
+    execute_sql(
+        database,
+        "INSERT INTO yieldspark.run_ledger (run_id, job, status, code_version, rows, stages, checks, error) "
+        "VALUES ('r', 'ingest', 'failed', '1', '{}', '{}', '[]', 'a [lend] b [/foo]')",
+    )
+    assert "a [lend] b [/foo]" in run("status").stdout

@@ -53,3 +53,9 @@ def test_settings_are_frozen_and_hide_the_password(monkeypatch: pytest.MonkeyPat
 def test_an_option_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENGINE", "synapseml")
     assert load_settings(engine="lightgbm").engine == "lightgbm"
+
+
+def test_a_dotenv_file_that_is_no_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"DB_USER=\xff\n")
+    with pytest.raises(ConfigurationError, match=r"\.env can't be read.*UTF-8"):
+        load_settings()

@@ -115,3 +115,18 @@ def test_secrets_stay_out_of_reprs(database: Settings) -> None:
     secret = database.db_password.get_secret_value()
     assert secret in libpq_uri(database)
     assert all(secret not in shown for shown in (repr(database), str(database), repr(make_engine(database)), str(make_engine(database).url)))
+
+
+def test_a_role_that_owns_the_schema_needs_no_right_to_create_another(database: Settings) -> None:
+    for statement in ("DROP ROLE IF EXISTS schema_owner", "CREATE ROLE schema_owner LOGIN PASSWORD 'owner'", f"DROP SCHEMA {OWN_SCHEMA} CASCADE"):
+        execute_sql(database, statement)
+    execute_sql(database, f"CREATE SCHEMA {OWN_SCHEMA} AUTHORIZATION schema_owner")
+    assert migrate(make_engine(database.model_copy(update={"db_user": "schema_owner", "db_password": SecretStr("owner")}))) is True
+    execute_sql(database, "DROP OWNED BY schema_owner CASCADE")
+    execute_sql(database, "DROP ROLE schema_owner")
+
+
+def test_a_newer_database_is_left_alone(engine: Engine) -> None:
+    _without(engine, f"UPDATE {OWN_SCHEMA}.{VERSION_TABLE} SET version_num = '9999'")
+    with pytest.raises(SchemaMismatch, match="revision 9999"):
+        migrate(engine)

