@@ -48,6 +48,8 @@ class Run:
     checks: list[dict[str, Any]] = field(default_factory=list)
     jvm_started: bool = False
     status: str = "running"
+    committed: bool = False
+    """The rows are in the targets: whatever fails after that, the run has succeeded."""
     error: str | None = None
     _began: float = field(default_factory=time.monotonic)
 
@@ -103,7 +105,8 @@ def open_run(
         try:
             yield run
         except BaseException as error:
-            run.status, run.error = _outcome(error)
+            if not run.committed:
+                run.status, run.error = _outcome(error)
             error.failed_run = engine, run.run_id  # type: ignore[attr-defined]  # for `failure_document`
             raise
         finally:
@@ -160,17 +163,17 @@ def _repair(connection: Connection, job: str) -> None:
     connection.commit()
 
 
-def staging_prefix(job: str) -> str:
-    return f"staging_{job}_"
-
-
 def _drop_staging(connection: Connection, job: str) -> None:
     names = connection.execute(
-        text("SELECT tablename FROM pg_tables WHERE schemaname = :schema AND starts_with(tablename, :prefix)"),
-        {"schema": OWN_SCHEMA, "prefix": staging_prefix(job)},
+        text("SELECT tablename FROM pg_tables WHERE schemaname = :schema AND tablename ~ :pattern"),
+        {"schema": OWN_SCHEMA, "pattern": f"^staging_{job}{RUN_SUFFIX}_"},
     ).scalars()
     for name in names.all():
         connection.exec_driver_sql(f"DROP TABLE IF EXISTS {OWN_SCHEMA}.{name}")
+
+
+RUN_SUFFIX = r"_\d{8}t\d{6}_[0-9a-f]{6}"
+"""What `_new_run_id` puts behind the job, as a pattern: a job whose name begins with another's must not lose its staging to it."""
 
 
 def _new_run_id(job: str) -> str:

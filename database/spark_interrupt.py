@@ -18,6 +18,16 @@ CANCEL_EVERY_SECONDS = 0.2
 """A cancellation reaches the jobs of that moment only: the next one must not start either."""
 
 
+_asked = threading.Event()
+"""Set by the signal that `interruptible` handles; signals belong to the process, and so does this."""
+
+
+def stop_if_interrupted() -> None:
+    """Raises: KeyboardInterrupt where the signal came when Spark's last job was as good as done: asked before a commit, nothing is committed."""
+    if _asked.is_set():
+        raise KeyboardInterrupt
+
+
 @contextmanager
 def interruptible(spark: SparkSession) -> Iterator[None]:
     """While the block runs, SIGINT cancels Spark's jobs and ends the block. A second one, or one outside of a call to the JVM, ends it at once.
@@ -28,15 +38,17 @@ def interruptible(spark: SparkSession) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    asked, over = threading.Event(), threading.Event()
+    _asked.clear()
+    over = threading.Event()
 
     def cancel() -> None:
+        spark.sparkContext.cancelAllJobs()
         while not over.wait(CANCEL_EVERY_SECONDS):
             spark.sparkContext.cancelAllJobs()
 
     def on_signal(_number: int, frame: FrameType | None) -> None:
-        insisted = asked.is_set()
-        asked.set()
+        insisted = _asked.is_set()
+        _asked.set()
         if insisted or not _calls_the_jvm(frame):
             raise KeyboardInterrupt
         threading.Thread(target=cancel, name="cancel-spark-jobs", daemon=True).start()
@@ -46,11 +58,12 @@ def interruptible(spark: SparkSession) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if asked.is_set():
+        if _asked.is_set():
             raise KeyboardInterrupt from error
         raise
     finally:
         over.set()
+        _asked.clear()
         for number, handler in previous.items():
             signal.signal(number, handler)
 

@@ -17,7 +17,8 @@ from sqlalchemy import Connection
 from config_spark import Settings
 from database import merge_sql
 from database.merge_sql import MergeTarget
-from database.run_ledger import Run, staging_prefix
+from database.run_ledger import Run
+from database.spark_interrupt import stop_if_interrupted
 from database.tables import OWN_SCHEMA
 from database.transport import Transport, staging_types
 from product_errors import CheckFailed
@@ -65,6 +66,7 @@ def commit_run(
     """
     with run.stage("load"):
         stagings = [_load(run, settings, one, number, transport) for number, one in enumerate(staged)]
+    stop_if_interrupted()
     with run.stage("merge"), run.connection.begin():
         for staging in stagings:
             # waits for loads that are still in flight (a speculative task) and keeps later ones out
@@ -80,12 +82,13 @@ def commit_run(
         run.rows |= {"inserted": counts[0].inserted, "updated": counts[0].updated, "unchanged": counts[0].unchanged}
         run.status = "succeeded"
         run.write(run.connection, finished=True)
+    run.committed = True
     return counts[0]
 
 
 def staging_name(run: Run, number: int | str) -> str:
     """The qualified name of a run's staging table: `number` counts the staged frames. Whatever has such a name goes when the run ends."""
-    return f"{OWN_SCHEMA}.{staging_prefix(run.job)}{run.run_id.removeprefix(run.job + '_')}_{number}"
+    return f"{OWN_SCHEMA}.staging_{run.run_id}_{number}"
 
 
 def _load(run: Run, settings: Settings, staged: StagedFrame, number: int, transport: Transport) -> _Staging:

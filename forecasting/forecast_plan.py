@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from config_spark import Settings
+from database.connection import checked_connection, make_engine
 from database.db_utils_spark import execute_sql
+from database.schema_check import verify_tables
+from database.tables import pool_daily_metrics, pools
 from forecasting.folds import FoldPlan, plan_folds
 from product_errors import ConfigurationError, NotEnoughHistory
 
@@ -61,6 +64,8 @@ def plan_forecast(settings: Settings, *, as_of: dt.date | None, engine: str, tod
     complete = today - dt.timedelta(days=1)
     if as_of is not None and as_of > complete:
         raise ConfigurationError(f"as-of day {as_of} is not over: the last complete UTC day is {complete}; give that or an earlier day")
+    with checked_connection(make_engine(settings)) as connection:
+        verify_tables(connection, (pools, pool_daily_metrics))
     newest = execute_sql(settings, NEWEST_DAY, {"last": as_of or complete})[0]["day"]
     _check_day(as_of, newest)
     folds = plan_folds(

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__" and Path(__file__).is_file():
-    # started by path, Python puts this folder on the path and not the root that absolute imports begin at
+if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spark.py").is_file():
+    # started by path in the checkout, Python puts this folder on the path and not the root that absolute imports begin at
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pandas as pd
@@ -24,7 +24,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from config_spark import Settings
 from database.connection import make_engine
-from database.db_utils_spark import StagedFrame, commit_run, execute_sql, get_spark_session, read_table_spark
+from database.db_utils_spark import StagedFrame, commit_run, execute_sql, exported_snapshot, get_spark_session, read_table_spark
 from database.job_entry import run_job
 from database.run_ledger import Run, ledger_row, open_run
 from database.spark_interrupt import interruptible
@@ -60,26 +60,27 @@ def run_forecast(
     name = engine or settings.engine
     today = dt.datetime.now(dt.UTC).date()
     if dry_run:
-        return plan_forecast(settings, as_of=as_of, engine=name, today=today).document()
+        return {"job": JOB, "status": "planned", "plan": plan_forecast(settings, as_of=as_of, engine=name, today=today).document()}
     database = make_engine(settings)
     mode = "as_of" if as_of else "daily"
     with open_run(database, job=JOB, mode=mode, engine_name=name, as_of=as_of, code_version=settings.code_version) as run:
         with run.stage("plan"):
             plan = plan_forecast(settings, as_of=as_of, engine=name, today=today)
-        run.as_of, run.rows["read"] = plan.as_of, plan.rows
+        run.as_of, run.rows["read"], run.plan = plan.as_of, plan.rows, plan.document()
         if plan.age_days:
             log.warning("the newest metrics are of %s: %d days behind the last complete day", plan.as_of, plan.age_days)
         with run.stage("session"):
             spark = session()
             run.jvm_started = True
-        with interruptible(spark):
-            _forecast(spark, settings, plan, run)
+        # a lost executor's partitions are read again: the snapshot must last until staging is loaded
+        with interruptible(spark), exported_snapshot(settings) as snapshot:
+            _forecast(spark, settings, plan, run, snapshot)
     return ledger_row(database, run.run_id)
 
 
-def _forecast(spark: SparkSession, settings: Settings, plan: ForecastPlan, run: Run) -> None:
+def _forecast(spark: SparkSession, settings: Settings, plan: ForecastPlan, run: Run, snapshot: str) -> None:
     level = settings.interval_level
-    sample = _out_of_sample(spark, settings, plan, run)
+    sample = _out_of_sample(spark, settings, plan, run, snapshot)
     with run.stage("intervals"):
         both = [
             forecast_target(sample, plan.folds, target, level)
@@ -97,10 +98,10 @@ def _forecast(spark: SparkSession, settings: Settings, plan: ForecastPlan, run: 
     commit_run(run, settings, staged)
 
 
-def _out_of_sample(spark: SparkSession, settings: Settings, plan: ForecastPlan, run: Run) -> OutOfSample:
+def _out_of_sample(spark: SparkSession, settings: Settings, plan: ForecastPlan, run: Run, snapshot: str) -> OutOfSample:
     engine = choose_engine(plan.engine, settings, spark)
     with run.stage("features"):
-        metrics = read_table_spark(spark, settings, metrics_query(plan.first_day, plan.as_of), partition_by="pool_id")
+        metrics = read_table_spark(spark, settings, metrics_query(plan.first_day, plan.as_of), partition_by="pool_id", snapshot=snapshot)
         held = engine.hold(_feature_rows(metrics, plan, settings.min_history_days), FEATURES, LABELS)
     try:
         return fit_stacked(held, plan.folds, run.stage)

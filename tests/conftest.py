@@ -17,6 +17,8 @@ from database.connection import make_engine, with_database
 from database.embedded_server import EmbeddedServer
 from database.migrate import migrate
 from database.spark_session import get_spark_session
+from machine.spark_runtime import native_obstacle
+from product_errors import EnvironmentNotReady
 
 PROJECT = Path(__file__).resolve().parents[1]
 JARS = Path(os.environ.get("JARS_DIR") or Path(os.environ.get("YIELDSPARK_HOME") or default_home()) / "jars")
@@ -80,6 +82,13 @@ def spark(server: Settings) -> Iterator[SparkSession]:
     session = get_spark_session(server, "yieldspark-tests", synapseml=True, extra_conf={"spark.default.parallelism": "2"})
     yield session
     session.stop()
+
+
+def skip_where_synapseml_cannot_run(error: EnvironmentNotReady) -> None:
+    """Skip on a machine without its native library; elsewhere the error is one of the product, and stays."""
+    if obstacle := native_obstacle():
+        pytest.skip(obstacle)
+    raise error
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ def test_jobs_from_the_zip_alone_give_the_checkouts_rows(database: Settings, sec
     archive = build_archive(tmp_path / "yieldspark.zip")
     for settings in (database, second_database):
         _few_pools(settings)
-    for entry, arguments in ((METRICS_JOB, []), (FORECAST_JOB, ["--engine", "lightgbm"])):
+    for entry, arguments in ((METRICS_JOB, []), (FORECAST_JOB, ["--engine", "synapseml"])):
         _run_job(PROJECT / entry, arguments, database, tmp_path, None)
         copied = Path(shutil.copy(PROJECT / entry, tmp_path))
         _run_job(copied, arguments, second_database, tmp_path, str(archive), SPARK_MASTER="local-cluster[2,1,2048]")

@@ -136,12 +136,25 @@ def test_help_comes_without_spark(run: CommandLine, command: list[str]) -> None:
     assert "Usage" in finished.stdout
 
 
-def test_an_interrupted_job_exits_with_130_and_leaves_nothing_behind(run: CommandLine, database: Settings) -> None:
+@pytest.mark.parametrize(
+    ("command", "stage", "table"),
+    [
+        (["calculate_metrics"], "read ...", "pool_daily_metrics"),
+        (["forecast_pools", "--engine", "lightgbm"], "features ...", "yieldspark.forecasts"),
+        (["forecast_pools", "--engine", "lightgbm"], "load ...", "yieldspark.forecasts"),
+    ],
+)
+def test_an_interrupted_job_exits_with_130_and_leaves_nothing_behind(
+    run: CommandLine, database: Settings, command: list[str], stage: str, table: str
+) -> None:
     load_files(database, SAMPLE_FILES)
+    if command[0] == "forecast_pools":
+        execute_sql(database, "DELETE FROM raw_defillama_pool_history WHERE pool_id NOT IN (SELECT pool_id FROM pools ORDER BY pool_id LIMIT 12)")
+        assert run.json("calculate_metrics")["status"] == "succeeded"
     job = subprocess.Popen(
-        [sys.executable, str(PROJECT / "run_spark_local.py"), "calculate_metrics", "--json"],
+        [sys.executable, str(PROJECT / "run_spark_local.py"), *command, "--json"],
         cwd=run.folder,
-        env=run.environment,
+        env=run.environment | {"BACKTEST_DAYS": "5"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -149,15 +162,18 @@ def test_an_interrupted_job_exits_with_130_and_leaves_nothing_behind(run: Comman
     )
     assert job.stderr is not None
     for line in job.stderr:
-        if "read ..." in line:
+        if stage in line:
             break
     os.killpg(job.pid, signal.SIGINT)
     stdout, stderr = job.communicate(timeout=120)
     assert job.returncode == 130, stderr
-    assert json.loads(stdout)["status"] == "cancelled"
-    assert execute_sql(database, "SELECT status FROM yieldspark.run_ledger") == [{"status": "cancelled"}]
+    document = json.loads(stdout)
+    assert document["status"] == "cancelled"
+    assert execute_sql(database, "SELECT status FROM yieldspark.run_ledger WHERE run_id = :id", {"id": document["run_id"]}) == [
+        {"status": "cancelled"}
+    ]
     assert execute_sql(database, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%'") == []
-    assert execute_sql(database, "SELECT count(*) AS n FROM pool_daily_metrics") == [{"n": 0}]
+    assert execute_sql(database, f"SELECT count(*) AS n FROM {table}") == [{"n": 0}]
 
 
 def test_synapseml_without_its_jars_says_how_to_go_on(run: CommandLine) -> None:

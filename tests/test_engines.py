@@ -15,6 +15,7 @@ from forecasting.engines.choose import choose_engine
 from forecasting.engines.engine import Engine, FeatureRows
 from forecasting.folds import DaySpan
 from product_errors import ConfigurationError, EnvironmentNotReady
+from tests.conftest import skip_where_synapseml_cannot_run
 
 FIRST = dt.date(2024, 1, 1)
 FEATURES = ("signal", "noise", "sparse")
@@ -41,7 +42,8 @@ def engine_or_skip(name: str, spark: SparkSession, settings: Settings) -> Engine
     try:
         return choose_engine(name, settings, spark)
     except EnvironmentNotReady as error:
-        pytest.skip(str(error))
+        skip_where_synapseml_cannot_run(error)
+        raise
 
 
 def planted(spark: SparkSession, *, label: float | None = None, rows: int = 2700) -> DataFrame:

@@ -21,7 +21,8 @@ from database.db_utils_spark import execute_sql
 from database.tables import FORECAST_COLUMNS, pool_daily_metrics, pools
 from forecasting.engines.synapseml_engine import check_runtime
 from forecasting.forecast_pools_spark import main, run_forecast
-from product_errors import ConfigurationError, EnvironmentNotReady, NotEnoughHistory
+from product_errors import ConfigurationError, EnvironmentNotReady, NotEnoughHistory, SchemaMismatch
+from tests.conftest import skip_where_synapseml_cannot_run
 from tests.forecast_panels import END, panel_rows, pool_rows, store
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -65,7 +66,7 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
         try:
             check_runtime(spark)
         except EnvironmentNotReady as error:
-            pytest.skip(str(error))
+            skip_where_synapseml_cannot_run(error)
     row = forecast(short, spark, engine=name)
     assert (row["status"], row["as_of"], row["engine"]) == ("succeeded", END.isoformat(), name)
     assert row["rows"]["inserted"] == 12
@@ -177,7 +178,9 @@ def test_one_pool_without_rows_enough_is_forecast_by_a_rule(
 
 
 def test_a_dry_run_prints_the_plan_without_a_session_and_writes_nothing(short: Settings, panel: pd.DataFrame) -> None:
-    plan = run_forecast(short, engine="lightgbm", dry_run=True, session=no_session)
+    document = run_forecast(short, engine="lightgbm", dry_run=True, session=no_session)
+    plan = document["plan"]
+    assert (document["job"], document["status"]) == ("forecast_pools", "planned")
     yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     assert plan["as_of"] == END.isoformat()
     assert plan["age_days"] == (yesterday - END).days
@@ -229,7 +232,7 @@ def test_the_job_starts_by_path_and_as_a_module(start: list[str], environment: d
     command = [sys.executable, *start, "--dry-run", "--json"]
     finished = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert finished.returncode == 0, finished.stderr
-    assert json.loads(finished.stdout)["as_of"] == END.isoformat()
+    assert json.loads(finished.stdout)["plan"]["as_of"] == END.isoformat()
     assert environment["DB_PASSWORD"] not in finished.stdout + finished.stderr
 
 
@@ -241,6 +244,12 @@ def test_the_command_returns_the_errors_exit_code(
         monkeypatch.setenv(name, value)
     assert main(["--dry-run"]) == NotEnoughHistory.exit_code
     assert capsys.readouterr().out == ""
+
+
+def test_a_column_of_another_type_is_named(short: Settings) -> None:
+    execute_sql(short, "ALTER TABLE pool_daily_metrics ALTER COLUMN actual_apy TYPE text")
+    with pytest.raises(SchemaMismatch, match="actual_apy is text, expected number"):
+        run_forecast(short, engine="lightgbm", dry_run=True, session=no_session)
 
 
 def test_the_ledger_row_is_what_the_database_holds(short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame) -> None:

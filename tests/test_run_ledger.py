@@ -24,7 +24,7 @@ from sqlalchemy import create_engine
 from database.run_ledger import open_run
 url = sys.stdin.readline().strip().replace("postgresql://", "postgresql+psycopg2://")
 with open_run(create_engine(url), job="calculate_metrics", mode="incremental") as run:
-    run.connection.exec_driver_sql("CREATE TABLE yieldspark.staging_calculate_metrics_orphan (n int)")
+    run.connection.exec_driver_sql(f"CREATE TABLE yieldspark.staging_{run.run_id}_0 (n int)")
     run.connection.commit()
     print(run.run_id, flush=True)
     time.sleep(120)
@@ -107,3 +107,26 @@ def test_a_lost_connection_still_closes_the_ledger_row(engine: Engine) -> None:
     with pytest.raises(DatabaseUnreachable, match="connection"):
         loses_its_connection()
     assert ledger_row(engine, runs[0])["status"] == "failed"
+
+
+def test_a_job_keeps_its_staging_when_one_with_a_shorter_name_runs(engine: Engine) -> None:
+    with open_run(engine, job="upsert_prices", mode="upsert") as longer:
+        longer.connection.execute(text(f"CREATE TABLE yieldspark.staging_{longer.run_id}_0 (n int)"))
+        longer.connection.commit()
+        with open_run(engine, job="upsert", mode="upsert"):
+            pass
+        assert longer.connection.execute(text(f"SELECT count(*) FROM yieldspark.staging_{longer.run_id}_0")).scalar_one() == 0
+
+
+def test_a_committed_run_has_succeeded_whatever_comes_after(engine: Engine) -> None:
+    def fails_after_its_commit() -> None:
+        with open_run(engine, job="calculate_metrics", mode="incremental") as run:
+            runs.append(run.run_id)
+            run.committed, run.status = True, "succeeded"
+            raise KeyboardInterrupt
+
+    runs: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        fails_after_its_commit()
+    row = ledger_row(engine, runs[0])
+    assert (row["status"], row["error"]) == ("succeeded", None)

@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sqlalchemy import Engine
 
 from config_spark import Settings
+from database import spark_interrupt
 from database.db_utils_spark import (
     MergeTarget,
     StagedFrame,
@@ -23,6 +24,7 @@ from database.db_utils_spark import (
 )
 from database.merge_sql import create_staging, keep_last_attempts
 from database.run_ledger import open_run
+from database.spark_interrupt import interruptible
 from database.spark_session import has_jdbc_jar
 from database.tables import OWN_SCHEMA, pool_daily_metrics
 from database.transport import staging_types
@@ -145,6 +147,21 @@ def test_a_failure_after_the_merge_rolls_all_of_it_back(spark: SparkSession, tra
     assert execute_sql(transported, "SELECT status, error FROM yieldspark.run_ledger") == [
         {"status": "failed", "error": "RuntimeError: the last statement failed"}
     ]
+
+
+def test_an_interrupt_that_came_during_the_last_load_commits_nothing(spark: SparkSession, database: Settings, engine: Engine) -> None:
+    """Spark's job was as good as done, so that its cancellation ended nothing: the merge must not begin."""
+
+    def interrupted_while_loading() -> None:
+        with interruptible(spark), open_run(engine, job="upsert", mode="upsert") as run:
+            frame = _frame(spark, ("a", DAY, 1.0, 1.0))
+            spark_interrupt._asked.set()
+            commit_run(run, database, [StagedFrame(frame, [TARGET])])
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_while_loading()
+    assert _table(database) == []
+    assert execute_sql(database, "SELECT status FROM yieldspark.run_ledger") == [{"status": "cancelled"}]
 
 
 def test_two_attempts_of_one_partition_leave_its_rows_once(spark: SparkSession, transported: Settings) -> None:
