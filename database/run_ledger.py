@@ -48,8 +48,6 @@ class Run:
     checks: list[dict[str, Any]] = field(default_factory=list)
     jvm_started: bool = False
     status: str = "running"
-    committed: bool = False
-    """The rows are in the targets: whatever fails after that, the run has succeeded."""
     error: str | None = None
     _began: float = field(default_factory=time.monotonic)
 
@@ -93,7 +91,8 @@ def open_run(
 ) -> Iterator[Run]:
     """Hold the job's lock, open its ledger row, and close it: succeeded, nothing_to_do, blocked, cancelled or failed.
 
-    Raises: RunInProgress where another run of the job holds the lock; DatabaseError. What the body raises passes on, after it is in the ledger.
+    Raises: RunInProgress where another run of the job holds the lock; DatabaseError. What the body raises passes on, after it is in the ledger;
+    a run whose rows were committed by then stays `succeeded`.
     """
     with translated_errors(engine.url), engine.connect() as connection:
         _lock(connection, job)
@@ -105,8 +104,7 @@ def open_run(
         try:
             yield run
         except BaseException as error:
-            if not run.committed:
-                run.status, run.error = _outcome(error)
+            run.status, run.error = _outcome(error)
             error.failed_run = engine, run.run_id  # type: ignore[attr-defined]  # for `failure_document`
             raise
         finally:
@@ -132,6 +130,11 @@ def _close(engine: Engine, run: Run) -> None:
 
 
 def _finish(connection: Connection, run: Run) -> None:
+    # the lock waits for a commit that is still under way on a lost connection
+    row = select(run_ledger.c.status).where(run_ledger.c.run_id == run.run_id).with_for_update()
+    if connection.execute(row).scalar_one() == "succeeded":
+        # the word was committed together with the rows: what failed after that, were it the commit's own answer, takes neither back
+        run.status, run.error = "succeeded", None
     _drop_staging(connection, run.job)
     run.write(connection, finished=True)
     connection.commit()

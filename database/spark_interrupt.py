@@ -17,7 +17,6 @@ from pyspark.sql import SparkSession
 CANCEL_EVERY_SECONDS = 0.2
 """A cancellation reaches the jobs of that moment only: the next one must not start either."""
 
-
 _asked = threading.Event()
 """Set by the signal that `interruptible` handles; signals belong to the process, and so does this."""
 
@@ -32,6 +31,7 @@ def stop_if_interrupted() -> None:
 def interruptible(spark: SparkSession) -> Iterator[None]:
     """While the block runs, SIGINT cancels Spark's jobs and ends the block. A second one, or one outside of a call to the JVM, ends it at once.
 
+    One that finds no job left to cancel lets the block go on as far as `stop_if_interrupted`; after a commit there is nothing left to stop.
     SIGTERM does the same where the program handles it. Outside of the main thread this does nothing: signals are the main thread's.
     Raises: KeyboardInterrupt in place of the error that the cancelled job ended with.
     """

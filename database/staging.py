@@ -82,7 +82,6 @@ def commit_run(
         run.rows |= {"inserted": counts[0].inserted, "updated": counts[0].updated, "unchanged": counts[0].unchanged}
         run.status = "succeeded"
         run.write(run.connection, finished=True)
-    run.committed = True
     return counts[0]
 
 

@@ -21,10 +21,11 @@ if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spa
 
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
+from sqlalchemy import text
 
 from config_spark import Settings
-from database.connection import make_engine
-from database.db_utils_spark import StagedFrame, commit_run, execute_sql, exported_snapshot, get_spark_session, read_table_spark
+from database.connection import checked_connection, make_engine
+from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark
 from database.job_entry import run_job
 from database.run_ledger import Run, ledger_row, open_run
 from database.spark_interrupt import interruptible
@@ -66,7 +67,7 @@ def run_forecast(
     with open_run(database, job=JOB, mode=mode, engine_name=name, as_of=as_of, code_version=settings.code_version) as run:
         with run.stage("plan"):
             plan = plan_forecast(settings, as_of=as_of, engine=name, today=today)
-        run.as_of, run.rows["read"], run.plan = plan.as_of, plan.rows, plan.document()
+        run.as_of, run.plan = plan.as_of, plan.document()
         if plan.age_days:
             log.warning("the newest metrics are of %s: %d days behind the last complete day", plan.as_of, plan.age_days)
         with run.stage("session"):
@@ -89,7 +90,8 @@ def _forecast(spark: SparkSession, settings: Settings, plan: ForecastPlan, run: 
         evaluated = pd.concat(
             [evaluation_rows(one, sample, plan.folds, engine=plan.engine, level=level, run_id=run.run_id) for one in both], ignore_index=True
         )
-        published = _published(settings, plan, both, sample, run.run_id)
+        known = pd.DataFrame(_at_snapshot(settings, snapshot, KNOWN_QUERY, as_of=plan.as_of), columns=list(KNOWN_COLUMNS))
+        published = _published(settings, plan, known, both, sample, run.run_id)
     run.checks.append(_score_check(evaluated, both, level))
     staged = [
         StagedFrame(*forecast_staging(spark, published, horizon=plan.folds.horizon)),
@@ -101,7 +103,10 @@ def _forecast(spark: SparkSession, settings: Settings, plan: ForecastPlan, run: 
 def _out_of_sample(spark: SparkSession, settings: Settings, plan: ForecastPlan, run: Run, snapshot: str) -> OutOfSample:
     engine = choose_engine(plan.engine, settings, spark)
     with run.stage("features"):
-        metrics = read_table_spark(spark, settings, metrics_query(plan.first_day, plan.as_of), partition_by="pool_id", snapshot=snapshot)
+        query = metrics_query(plan.first_day, plan.as_of)
+        # the same statement at the same snapshot: these are the rows that Spark reads
+        run.rows["read"] = _at_snapshot(settings, snapshot, f"SELECT count(*) AS rows FROM ({query}) AS metrics")[0]["rows"]
+        metrics = read_table_spark(spark, settings, query, partition_by="pool_id", snapshot=snapshot)
         held = engine.hold(_feature_rows(metrics, plan, settings.min_history_days), FEATURES, LABELS)
     try:
         return fit_stacked(held, plan.folds, run.stage)
@@ -115,8 +120,16 @@ def _feature_rows(metrics: DataFrame, plan: ForecastPlan, min_history_days: int)
     return rows.where((rows["observed_days"] >= min_history_days) & (rows["apy"].isNotNull() | rows["tvl"].isNotNull()))
 
 
-def _published(settings: Settings, plan: ForecastPlan, both: Sequence[TargetForecasts], sample: OutOfSample, run_id: str) -> pd.DataFrame:
-    known = pd.DataFrame(execute_sql(settings, KNOWN_QUERY, {"as_of": plan.as_of}), columns=list(KNOWN_COLUMNS))
+def _at_snapshot(settings: Settings, snapshot: str, statement: str, **parameters: Any) -> list[dict[str, Any]]:
+    """Rows of a statement in the state of the database that Spark's reads see."""
+    with checked_connection(make_engine(settings).execution_options(isolation_level="REPEATABLE READ")) as connection:
+        connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+        return [dict(row) for row in connection.execute(text(statement), parameters).mappings()]
+
+
+def _published(
+    settings: Settings, plan: ForecastPlan, known: pd.DataFrame, both: Sequence[TargetForecasts], sample: OutOfSample, run_id: str
+) -> pd.DataFrame:
     limits = RuleLimits(settings.stale_after_days, settings.max_fill_days, settings.min_history_days)
     rows = join_targets(*(apply_rules(known, one, plan.as_of, limits) for one in both))
     versions = ".".join(f"{target}-{sample.version(target, plan.as_of)}" for target in ("apy", "tvl"))
@@ -160,8 +173,9 @@ def _session(settings: Settings, engine: str | None) -> Callable[[], SparkSessio
 
 
 def _lines(document: dict[str, Any]) -> str:
-    """The document for a reader: one line for each key, and of a check what it found."""
-    shown = {key: [f"{check['name']}: {check['found']}" for check in value] if key == "checks" else value for key, value in document.items()}
+    """The document for a reader: one line for each key, those of a dry run's plan among them, and of a check what it found."""
+    flat = {key: value for key, value in document.items() if key != "plan"} | document.get("plan", {})
+    shown = {key: [f"{check['name']}: {check['found']}" for check in value] if key == "checks" else value for key, value in flat.items()}
     return "\n".join(f"{key}: {value}" for key, value in shown.items())
 
 

@@ -19,8 +19,9 @@ from sqlalchemy import Engine, delete, insert, select, update
 from config_spark import Settings
 from database.db_utils_spark import execute_sql
 from database.tables import FORECAST_COLUMNS, pool_daily_metrics, pools
+from forecasting.engines.choose import choose_engine
 from forecasting.engines.synapseml_engine import check_runtime
-from forecasting.forecast_pools_spark import main, run_forecast
+from forecasting.forecast_pools_spark import _lines, main, run_forecast
 from product_errors import ConfigurationError, EnvironmentNotReady, NotEnoughHistory, SchemaMismatch
 from tests.conftest import skip_where_synapseml_cannot_run
 from tests.forecast_panels import END, panel_rows, pool_rows, store
@@ -177,6 +178,24 @@ def test_one_pool_without_rows_enough_is_forecast_by_a_rule(
     assert score_of(row)["found"] == "no day could be scored"
 
 
+def test_all_reads_see_the_rows_of_one_moment(
+    short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose_while_another_job_commits(name: str, settings: Settings, session: SparkSession) -> Any:
+        store(engine, pool_rows("late", [3.0] * 60, [1e6] * 60))
+        return choose_engine(name, settings, session)
+
+    monkeypatch.setattr("forecasting.forecast_pools_spark.choose_engine", choose_while_another_job_commits)
+    row = forecast(short, spark)
+    assert "late" not in set(table(short, "yieldspark.forecasts")["pool_id"])
+    assert row["rows"]["read"] == int((panel["date"] >= dt.date.fromisoformat(planned(short)["first_day"])).sum())
+
+
+def planned(settings: Settings) -> dict[str, Any]:
+    plan: dict[str, Any] = run_forecast(settings, engine="lightgbm", dry_run=True, session=no_session)["plan"]
+    return plan
+
+
 def test_a_dry_run_prints_the_plan_without_a_session_and_writes_nothing(short: Settings, panel: pd.DataFrame) -> None:
     document = run_forecast(short, engine="lightgbm", dry_run=True, session=no_session)
     plan = document["plan"]
@@ -188,6 +207,7 @@ def test_a_dry_run_prints_the_plan_without_a_session_and_writes_nothing(short: S
     assert plan["rows"] == int((panel["date"] >= dt.date.fromisoformat(plan["first_day"])).sum())
     assert plan["fits"] > 0
     assert table(short, "yieldspark.run_ledger").empty
+    assert f"as_of: {END}" in _lines(document).splitlines()
 
 
 def test_without_metrics_the_error_names_the_job_that_makes_them(short: Settings) -> None:

@@ -118,15 +118,21 @@ def test_a_job_keeps_its_staging_when_one_with_a_shorter_name_runs(engine: Engin
         assert longer.connection.execute(text(f"SELECT count(*) FROM yieldspark.staging_{longer.run_id}_0")).scalar_one() == 0
 
 
-def test_a_committed_run_has_succeeded_whatever_comes_after(engine: Engine) -> None:
-    def fails_after_its_commit() -> None:
+@pytest.mark.parametrize(("committed", "status", "error"), [(True, "succeeded", None), (False, "failed", "RuntimeError: the session is gone")])
+def test_a_run_has_succeeded_when_its_word_was_committed(engine: Engine, committed: bool, status: str, error: str | None) -> None:
+    """Not when the word was only written: a commit that fails takes it back."""
+    runs = []
+
+    def fails_at_the_end() -> None:
         with open_run(engine, job="calculate_metrics", mode="incremental") as run:
             runs.append(run.run_id)
-            run.committed, run.status = True, "succeeded"
-            raise KeyboardInterrupt
+            run.status = "succeeded"
+            run.write(run.connection, finished=True)
+            if committed:
+                run.connection.commit()
+            raise RuntimeError("the session is gone")
 
-    runs: list[str] = []
-    with pytest.raises(KeyboardInterrupt):
-        fails_after_its_commit()
+    with pytest.raises(RuntimeError):
+        fails_at_the_end()
     row = ledger_row(engine, runs[0])
-    assert (row["status"], row["error"]) == ("succeeded", None)
+    assert (row["status"], row["error"]) == (status, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sqlalchemy import Engine
 
 from config_spark import Settings
-from database import spark_interrupt
+from database import staging
 from database.db_utils_spark import (
     MergeTarget,
     StagedFrame,
@@ -28,7 +29,9 @@ from database.spark_interrupt import interruptible
 from database.spark_session import has_jdbc_jar
 from database.tables import OWN_SCHEMA, pool_daily_metrics
 from database.transport import staging_types
+from database.transport_adbc import AdbcTransport
 from product_errors import CheckFailed, SchemaMismatch
+from tests.test_spark_interrupt import interrupt_inside_the_jvm
 
 TRANSPORTS = ["adbc", "jdbc"]
 SCHEMA = "pool_id string, date date, actual_apy double, actual_tvl double"
@@ -152,28 +155,44 @@ def test_a_failure_after_the_merge_rolls_all_of_it_back(spark: SparkSession, tra
 def test_an_interrupt_that_came_during_the_last_load_commits_nothing(spark: SparkSession, database: Settings, engine: Engine) -> None:
     """Spark's job was as good as done, so that its cancellation ended nothing: the merge must not begin."""
 
+    class DoneWhenTheSignalComes(AdbcTransport):
+        def write(self, frame: DataFrame, settings: Settings, table: str) -> None:
+            super().write(frame, settings, table)
+            interrupt_inside_the_jvm(spark)
+
     def interrupted_while_loading() -> None:
         with interruptible(spark), open_run(engine, job="upsert", mode="upsert") as run:
-            frame = _frame(spark, ("a", DAY, 1.0, 1.0))
-            spark_interrupt._asked.set()
-            commit_run(run, database, [StagedFrame(frame, [TARGET])])
+            staging.commit_run(run, database, [StagedFrame(_frame(spark, ("a", DAY, 1.0, 1.0)), [TARGET])], DoneWhenTheSignalComes())
 
     with pytest.raises(KeyboardInterrupt):
         interrupted_while_loading()
     assert _table(database) == []
+    assert _staging_tables(database) == []
     assert execute_sql(database, "SELECT status FROM yieldspark.run_ledger") == [{"status": "cancelled"}]
+
+
+def test_an_interrupt_after_the_commit_leaves_the_run_as_it_is(spark: SparkSession, database: Settings, engine: Engine) -> None:
+    def interrupted_at_the_end() -> None:
+        with interruptible(spark), open_run(engine, job="upsert", mode="upsert") as run:
+            commit_run(run, database, [StagedFrame(_frame(spark, ("a", DAY, 1.0, 1.0)), [TARGET])])
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_at_the_end()
+    assert [row["pool_id"] for row in _table(database)] == ["a"]
+    assert execute_sql(database, "SELECT status, error FROM yieldspark.run_ledger") == [{"status": "succeeded", "error": None}]
 
 
 def test_two_attempts_of_one_partition_leave_its_rows_once(spark: SparkSession, transported: Settings) -> None:
     """What a task leaves that committed and was then retried: the driver sees one success, staging has seen two writes."""
-    staging = f"{OWN_SCHEMA}.staging_retry"
+    name = f"{OWN_SCHEMA}.staging_retry"
     frame = _frame(spark, ("a", DAY, 1.0, 1.0), ("b", DAY, 2.0, 2.0)).coalesce(1)
     transport = transport_for(transported, transported.write_transport)
-    execute_sql(transported, create_staging(staging, staging_types(frame.schema)))
-    transport.write(frame, transported, staging)
-    transport.write(frame, transported, staging)
-    execute_sql(transported, keep_last_attempts(staging))
-    assert execute_sql(transported, f"SELECT pool_id FROM {staging} ORDER BY 1") == [{"pool_id": "a"}, {"pool_id": "b"}]
+    execute_sql(transported, create_staging(name, staging_types(frame.schema)))
+    transport.write(frame, transported, name)
+    transport.write(frame, transported, name)
+    execute_sql(transported, keep_last_attempts(name))
+    assert execute_sql(transported, f"SELECT pool_id FROM {name} ORDER BY 1") == [{"pool_id": "a"}, {"pool_id": "b"}]
 
 
 def test_without_a_driver_the_other_transport_goes_on(database: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,10 +5,10 @@ The supported alternative where SynapseML's runtime can't be had. Memory: 4 byte
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import lightgbm
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -16,10 +16,6 @@ from pyspark.sql import DataFrame
 
 from forecasting.engines.engine import KEY, FittedModel, LabelCounts, ModelParameters, Part, collect, count_labels
 from forecasting.folds import DaySpan
-
-# OpenMP reads it when the library is loaded: spinning threads on busy cores cost minutes
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-import lightgbm
 
 
 def native_parameters(parameters: ModelParameters) -> Mapping[str, object]:
