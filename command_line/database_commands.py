@@ -1,4 +1,4 @@
-"""`db start | stop | url | psql | reset`: the embedded server, or with DB_HOST the user's own database."""
+"""`db start | stop | url | psql | migrate | reset`: the embedded server, or with DB_HOST the user's own database."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def psql(context: typer.Context) -> None:
     Example: python run_spark_local.py db psql -c "select count(*) from pools"
     """
     settings = with_database(edge_settings())
-    program = shutil.which("psql") if settings.db_host else EmbeddedServer(settings.yieldspark_home).psql
+    program = shutil.which("psql") or EmbeddedServer(settings.yieldspark_home).psql
     if program is None:
         raise EnvironmentNotReady(
             "there is no psql in the installed wheel, nor on PATH; apt install postgresql-client, or use `db url` with a client of your own"

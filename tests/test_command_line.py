@@ -112,6 +112,11 @@ def test_db_psql_passes_its_arguments_on(run: CommandLine) -> None:
     assert finished.stdout.strip() == "42"
 
 
+def test_db_psql_is_the_wheels_where_the_machine_has_none(run: CommandLine) -> None:
+    finished = run("db", "psql", "-At", "-c", "SELECT 40 + 2", PATH=str(run.folder))
+    assert finished.stdout.strip() == "42", finished.stderr
+
+
 def test_commands_for_the_embedded_server_refuse_another_database(run: CommandLine) -> None:
     for command in (["db", "start"], ["db", "stop"], ["db", "reset", "--yes"]):
         finished = run(*command)

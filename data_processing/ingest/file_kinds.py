@@ -16,8 +16,6 @@ from product_errors import InputError
 
 Kind = Literal["history", "prices", "gas", "pools"]
 
-POOL_COLUMNS = ("name", "chain", "protocol", "symbol", "tvl", "apy", "poolmeta", "underlying_token_addresses")
-
 NAMES: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
     "history": {
         "timestamp": ("timestamp", "date", "time", "datetime"),
