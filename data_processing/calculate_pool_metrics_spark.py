@@ -25,13 +25,13 @@ from sqlalchemy import Connection, Engine
 
 from config_spark import Settings
 from data_processing import quarantine
+from data_processing.calendars import keep_calendars
 from data_processing.daily_grid import daily_grid
 from data_processing.market_series import market_frame, store_market_series, with_market
 from data_processing.plan import JOB, Plan, Request, plan_metrics
 from data_processing.plan_sql import CALENDAR_COLUMNS
 from data_processing.quality_checks import raw_row_checks
 from data_processing.raw_history import accepted, parse_raw_rows, rows_to_read
-from data_processing.retired_days import retire_days
 from data_processing.rolling_metrics import rolling_metrics
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import MergeTarget, StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark
@@ -50,7 +50,7 @@ KEY = {"pool_id": "pool_id", "date": "date"}
 
 TARGETS = (
     MergeTarget(pool_daily_metrics, KEY, {name: name for name in METRIC_COLUMNS}),
-    MergeTarget(observation_age, KEY, {name: name for name in AGE_COLUMNS}),
+    MergeTarget(observation_age, KEY, {name: name for name in AGE_COLUMNS}, rows="(apy_age_days, tvl_age_days) IS DISTINCT FROM (0, 0)"),
 )
 
 
@@ -154,7 +154,7 @@ def _count(run: Run, plan: Plan, parsed: DataFrame, reasons: Sequence[str]) -> N
 
 def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> None:
     """What belongs to the run's commit besides the merges."""
-    retired = retire_days(connection, plan.table, staging_name(run, 0))
+    retired = keep_calendars(connection, plan.table, staging_name(run, 0))
     if retired:
         log.warning("%d days are no longer in their pool's calendar: their metrics are empty again", retired)
     quarantine.add_raw_json(connection, run.run_id)

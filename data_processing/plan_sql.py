@@ -16,9 +16,9 @@ from sqlalchemy import Connection, select, text
 from data_processing.quality_checks import EARLIEST_DAY, RowCheck, judged
 from data_processing.raw_history import TABLE, accepted_before, midnight, planned_rows, rows_to_read
 from database.merge_sql import qualified
-from database.tables import observation_age, pools, run_ledger
+from database.tables import pool_calendars, pools, run_ledger
 
-OBSERVED = qualified(observation_age)
+CALENDARS = qualified(pool_calendars)
 POOLS = qualified(pools)
 
 TOUCHED = "touched_pools"
@@ -104,33 +104,17 @@ INTERVAL = f"""
 """The second part keeps a calendar free of holes: what comes after a pool's last day is how the next incremental run knows what it lacks."""
 
 CHANGES = f"""
-    SELECT pool_id, least(first_day, last_day + 1) AS write_from, 'new raw rows' AS reason FROM {TOUCHED} LEFT JOIN calendars USING (pool_id)
+    SELECT t.pool_id, least(t.first_day, c.last_day + 1) AS write_from, 'new raw rows' AS reason
+    FROM {TOUCHED} AS t LEFT JOIN calendars AS c ON c.pool_id = t.pool_id
     UNION ALL
     SELECT pool_id, last_day + 1, 'new days' FROM calendars WHERE alive
     UNION ALL
     SELECT pool_id, CAST(:market_from AS date), 'prices or gas changed' FROM calendars WHERE last_day >= CAST(:market_from AS date)
     UNION ALL
-    SELECT pool_id, last_observed_day + 1, 'no longer active' FROM calendars WHERE last_day > last_observed_day
+    SELECT pool_id, last_observed_day + 1, 'no longer active' FROM calendars WHERE NOT alive AND last_day > last_observed_day
 """
 """Why a pool must be recomputed, and from which day on. A new snapshot fills the days since the last one too.
 A calendar that goes on after the pool's last observation is that of a pool that was alive then."""
-
-CALENDARS = f"""
-    known (pool_id) AS (
-        SELECT min(pool_id) FROM {OBSERVED}
-        UNION ALL
-        SELECT (SELECT min(o.pool_id) FROM {OBSERVED} AS o WHERE o.pool_id > known.pool_id) FROM known WHERE known.pool_id IS NOT NULL
-    ),
-    calendars AS (
-        SELECT known.pool_id, p.is_active IS NOT FALSE AS alive, o.date AS last_day, CASE WHEN p.is_active IS FALSE THEN (
-            SELECT date FROM {OBSERVED} AS seen
-            WHERE seen.pool_id = known.pool_id AND (seen.apy_age_days = 0 OR seen.tvl_age_days = 0) ORDER BY date DESC LIMIT 1
-        ) END AS last_observed_day
-        FROM known LEFT JOIN {POOLS} AS p ON p.pool_id = known.pool_id
-        CROSS JOIN LATERAL (SELECT date FROM {OBSERVED} AS newest WHERE newest.pool_id = known.pool_id ORDER BY date DESC LIMIT 1) AS o
-    )
-"""
-"""Each pool's calendar as earlier runs wrote it, a few index probes a pool: the table has a row for each pool and day."""
 
 
 def make_plan_table(
@@ -152,7 +136,9 @@ def make_plan_table(
     """
     connection.execute(
         text(f"""
-    CREATE UNLOGGED TABLE {table} AS WITH RECURSIVE {CALENDARS},
+    CREATE UNLOGGED TABLE {table} AS WITH calendars AS (
+        SELECT c.*, p.is_active IS NOT FALSE AS alive FROM {CALENDARS} AS c LEFT JOIN {POOLS} AS p ON p.pool_id = c.pool_id
+    ),
     starts AS (
         SELECT pool_id, min(write_from) AS write_from, array_agg(DISTINCT reason ORDER BY reason) AS reasons
         FROM ({reasons}) AS found WHERE write_from < CAST(:end AS date) GROUP BY pool_id

@@ -22,12 +22,14 @@ class MergeTarget:
     """Where staged rows go: `key` and `columns` map the target's columns to the staging columns they come from.
 
     Only `columns` are compared; `provenance` columns (a run id, say) are written with a new or a changed row but are no change by themselves.
+    `rows` is an SQL condition on the staging columns that says which rows this target takes; None means all of them.
     """
 
     table: Table
     key: Mapping[str, str]
     columns: Mapping[str, str]
     provenance: Mapping[str, str] | None = None
+    rows: str | None = None
 
 
 def quoted(name: str) -> str:
@@ -69,7 +71,8 @@ def staging_facts(staging: str, key: Mapping[str, str], double_columns: list[str
 def merge(target: MergeTarget, staging: str) -> str:
     """Insert new rows, update changed ones, leave equal ones untouched; returns one row: staged, inserted, updated.
 
-    The join drops equal rows before the insert: `ON CONFLICT .. WHERE` alone would lock, and so rewrite, each of them.
+    The join drops equal rows before the insert: `ON CONFLICT .. WHERE` alone would lock, and so rewrite, each of them. `n` is named once, so that
+    PostgreSQL reads staging straight into the join; counted from `n`, all of it would be written to disk in between.
     The `WHERE` after `DO UPDATE` stays, for a row that another session changes meanwhile.
     """
     provenance = dict(target.provenance or {})
@@ -81,13 +84,14 @@ def merge(target: MergeTarget, staging: str) -> str:
     old, new, excluded = (", ".join(f"{alias}.{quoted(name)}" for name in target.columns) for alias in ("t", "n", "excluded"))
     updates = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in {**target.columns, **provenance})
     table = qualified(target.table)
+    taken = f"{staging} AS s WHERE {target.rows}" if target.rows else f"{staging} AS s"
     return (
-        f"WITH n AS (SELECT {selected} FROM {staging} AS s), "
+        f"WITH n AS (SELECT {selected} FROM {taken}), "
         f"merged AS (INSERT INTO {table} AS t ({names}) "
         f"SELECT {', '.join(f'n.{quoted(name)}' for name in source)} FROM n LEFT JOIN {table} AS t ON {on_key} "
         f"WHERE t.{quoted(next(iter(target.key)))} IS NULL OR ({old}) IS DISTINCT FROM ({new}) "
         f"ON CONFLICT ({keys}) DO UPDATE SET {updates} WHERE ({old}) IS DISTINCT FROM ({excluded}) RETURNING (xmax = 0) AS inserted) "
-        f"SELECT (SELECT count(*) FROM n) AS staged, count(*) FILTER (WHERE inserted) AS inserted, "
+        f"SELECT (SELECT count(*) FROM {taken}) AS staged, count(*) FILTER (WHERE inserted) AS inserted, "
         f"count(*) FILTER (WHERE NOT inserted) AS updated FROM merged"
     )
 

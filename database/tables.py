@@ -164,6 +164,16 @@ market_series = Table(
     comment="prices and gas as the last metrics run used them: what differs from today's source tells which days must be recomputed",
 )
 
+pool_calendars = Table(
+    "pool_calendars",
+    own_metadata,
+    Column("pool_id", Text, primary_key=True),
+    Column("first_day", Date, nullable=False),
+    Column("last_day", Date, nullable=False),
+    Column("last_observed_day", Date, comment="the newest day with a snapshot of its own"),
+    comment="the days of pool_daily_metrics that the metrics job wrote for a pool: every day from first_day to last_day",
+)
+
 observation_age = Table(
     "observation_age",
     own_metadata,
@@ -171,7 +181,7 @@ observation_age = Table(
     Column("date", Date, primary_key=True),
     Column("apy_age_days", Integer, comment="0: observed that day; n: carried forward n days; null: not known that day"),
     Column("tvl_age_days", Integer, comment="as apy_age_days"),
-    comment="tells an observed value of pool_daily_metrics from a carried one; one row for each of the metrics job's rows",
+    comment="the days on which APY or TVL was not observed; a day of the metrics job that has no row here has both of its own",
 )
 
 quarantine = Table(

@@ -1,10 +1,12 @@
 """The state of the data behind the forecasts: how much there is, how much of it was observed, what was set aside, how old the newest row is.
 
-In: the metrics job's `yieldspark.observation_age`, `pools`, the quarantine and the newest raw row. Out: plain numbers; days are UTC, ages in seconds.
+In: `yieldspark.pool_calendars` and `yieldspark.observation_age` of the metrics job, `pools`, the quarantine and the newest raw row.
+Out: plain numbers; days are UTC, ages in seconds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Engine, text
@@ -12,19 +14,18 @@ from sqlalchemy import Engine, text
 from database.connection import checked_connection
 
 EXTENT = """
-SELECT count(DISTINCT pool_id) AS pools, count(*) AS pool_days, min(date) AS first_day, max(date) AS last_day,
-       count(*) FILTER (WHERE apy_age_days = 0) AS apy_observed, count(*) FILTER (WHERE apy_age_days > 0) AS apy_carried,
-       count(*) FILTER (WHERE apy_age_days IS NULL) AS apy_unknown, count(*) FILTER (WHERE tvl_age_days = 0) AS tvl_observed,
+SELECT count(*) AS pools, coalesce(sum(last_day - first_day + 1), 0)::bigint AS pool_days, min(first_day) AS first_day, max(last_day) AS last_day
+FROM yieldspark.pool_calendars
+"""
+NOT_OBSERVED = """
+SELECT count(*) FILTER (WHERE apy_age_days > 0) AS apy_carried, count(*) FILTER (WHERE apy_age_days IS NULL) AS apy_unknown,
        count(*) FILTER (WHERE tvl_age_days > 0) AS tvl_carried, count(*) FILTER (WHERE tvl_age_days IS NULL) AS tvl_unknown
 FROM yieldspark.observation_age
 """
 ACTIVE_POOLS = """
-WITH known AS (
-    SELECT pool_id, max(date) FILTER (WHERE apy_age_days = 0 OR tvl_age_days = 0) AS observed FROM yieldspark.observation_age GROUP BY pool_id
-)
 SELECT count(*) AS active_pools,
-       count(*) FILTER (WHERE observed IS DISTINCT FROM (SELECT max(date) FROM yieldspark.observation_age)) AS active_pools_not_observed
-FROM known LEFT JOIN pools p ON p.pool_id = known.pool_id WHERE p.is_active IS NOT FALSE
+       count(*) FILTER (WHERE last_observed_day IS DISTINCT FROM (SELECT max(last_day) FROM yieldspark.pool_calendars)) AS active_pools_not_observed
+FROM yieldspark.pool_calendars c LEFT JOIN pools p ON p.pool_id = c.pool_id WHERE p.is_active IS NOT FALSE
 """
 RAW_AGE = """
 SELECT newest AS newest_raw, extract(epoch FROM now() - newest)::float8 AS raw_age_seconds
@@ -32,7 +33,7 @@ FROM (SELECT max(timestamp) FILTER (WHERE timestamp <= now()) AS newest FROM raw
 """
 QUARANTINED = "SELECT source_table, reason, count(*) AS rows FROM yieldspark.quarantine GROUP BY source_table, reason ORDER BY rows DESC, 1, 2"
 
-AGES = ("observed", "carried", "unknown")
+NOT_OBSERVED_AGES = ("carried", "unknown")
 
 
 def data_health(engine: Engine) -> dict[str, Any]:
@@ -42,10 +43,15 @@ def data_health(engine: Engine) -> dict[str, Any]:
     """
     with checked_connection(engine) as connection:
         facts = dict(connection.execute(text(EXTENT)).mappings().one())
+        missing = connection.execute(text(NOT_OBSERVED)).mappings().one()
         facts |= connection.execute(text(ACTIVE_POOLS)).mappings().one()
         facts |= connection.execute(text(RAW_AGE)).mappings().one()
         quarantined = [dict(row) for row in connection.execute(text(QUARANTINED)).mappings()]
-    counts = {target: {age: facts.pop(f"{target}_{age}") for age in AGES} for target in ("apy", "tvl")}
-    days = facts["pool_days"]
-    shares = {target: {age: count / days for age, count in ages.items()} for target, ages in counts.items()} if days else {}
-    return facts | {"shares": shares, "quarantine": quarantined}
+    return facts | {"shares": _shares(facts["pool_days"], missing), "quarantine": quarantined}
+
+
+def _shares(days: int, missing: Mapping[Any, int]) -> dict[str, dict[str, float]]:
+    if not days:
+        return {}
+    shares = {target: {age: missing[f"{target}_{age}"] / days for age in NOT_OBSERVED_AGES} for target in ("apy", "tvl")}
+    return {target: {"observed": 1 - sum(ages.values()), **ages} for target, ages in shares.items()}

@@ -53,12 +53,12 @@ SELECT pool_id, date, actual, forecast, low, high FROM observed FULL JOIN evalua
 
 DATA_FACTS = f"""
 WITH {NEWEST_FORECASTS}
-SELECT count(DISTINCT pool_id) AS pools, count(*) AS pool_days, min(date) AS first_day, max(date) AS last_day,
+SELECT count(*) AS pools, coalesce(sum(last_day - first_day + 1), 0)::bigint AS pool_days, min(first_day) AS first_day, max(last_day) AS last_day,
        (SELECT count(*) FROM yieldspark.forecasts f JOIN newest n ON n.target_date = f.target_date AND n.horizon_days = f.horizon_days)
            AS forecasts_next_day,
        (SELECT extract(epoch FROM now() - max(timestamp) FILTER (WHERE timestamp <= now()))::float8 FROM raw_defillama_pool_history)
            AS raw_age_seconds
-FROM yieldspark.observation_age
+FROM yieldspark.pool_calendars
 """
 
 RECENT_RUN_ROWS = "SELECT * FROM yieldspark.run_ledger ORDER BY started_at DESC, run_id LIMIT :runs"
@@ -92,7 +92,7 @@ def pool_series(engine: Engine, forecasts: list[dict[str, Any]], *, pools: int =
 def status(engine: Engine) -> dict[str, Any]:
     """`status --json`: {"jobs": {job: last ledger row}, "data": {pools, pool_days, first_day, last_day, forecasts_next_day, raw_age_seconds}}.
 
-    A pool day is a row of `yieldspark.observation_age`, one for each row of the metrics job. Days are ISO text; an empty database has zeros and None.
+    A pool day is a day of `yieldspark.pool_calendars`, where the metrics job has a row for each. Days are ISO text; an empty database has zeros and None.
     Raises: DatabaseError.
     """
     with checked_connection(engine) as connection:

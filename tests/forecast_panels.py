@@ -80,7 +80,8 @@ def store(engine: Engine, rows: pd.DataFrame) -> None:
     ages = ("apy_age_days", "tvl_age_days")
     with engine.begin() as connection:
         connection.execute(insert(pool_daily_metrics), [{name: row[name] for name in row if name not in ages} for row in records])
-        connection.execute(insert(observation_age), [{name: row[name] for name in ("pool_id", "date", *ages)} for row in records])
+        aged = [{name: row[name] for name in ("pool_id", "date", *ages)} for row in records if [row[name] for name in ages] != [0, 0]]
+        connection.execute(insert(observation_age), aged)
 
 
 def _tuples(rows: pd.DataFrame) -> list[tuple[object, ...]]:

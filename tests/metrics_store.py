@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from config_spark import Settings
+from data_processing.calculate_pool_metrics_spark import AGE_COLUMNS
 from tests.metrics_oracle import RawRow, World
 
 
@@ -54,8 +55,12 @@ def put(engine: Engine, world: World) -> None:
 
 
 def job_rows(engine: Engine) -> dict[tuple[str, date], dict[str, Any]]:
-    """pool_daily_metrics beside observation_age, every column, numbers exact as stored."""
-    query = "SELECT * FROM pool_daily_metrics FULL JOIN yieldspark.observation_age USING (pool_id, date)"
+    """pool_daily_metrics with the ages of each day of a calendar, every column, numbers exact as stored."""
+    ages = ", ".join(f"CASE WHEN o.pool_id IS NULL AND c.pool_id IS NOT NULL THEN 0 ELSE o.{name} END AS {name}" for name in AGE_COLUMNS)
+    query = (
+        f"SELECT m.*, {ages} FROM pool_daily_metrics AS m LEFT JOIN yieldspark.observation_age AS o ON o.pool_id = m.pool_id AND o.date = m.date "
+        "LEFT JOIN yieldspark.pool_calendars AS c ON c.pool_id = m.pool_id AND m.date BETWEEN c.first_day AND c.last_day"
+    )
     with engine.connect() as connection:
         return {(row["pool_id"], row["date"]): dict(row) for row in connection.execute(text(query)).mappings()}
 

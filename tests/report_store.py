@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Engine, insert
 
-from database.tables import forecast_evaluation, forecasts, observation_age, pool_daily_metrics, pools, run_ledger
+from database.tables import forecast_evaluation, forecasts, observation_age, pool_calendars, pool_daily_metrics, pools, run_ledger
 
 AS_OF = dt.date(2025, 10, 5)
 TOMORROW = dt.date(2025, 10, 6)
@@ -21,7 +21,7 @@ UNSAFE = "<script>alert('x')</script> & \"$\\frac{1}{2}$\""
 def fill(engine: Engine, *, pool_count: int = 8, names: dict[int, str] | None = None) -> None:
     """`pool_count` pools p0, p1, ...: the higher the number, the larger the TVL. p0 is forecast by a rule and carried on the last day."""
     rows: dict[Any, list[dict[str, Any]]] = {
-        table: [] for table in (pools, pool_daily_metrics, observation_age, forecasts, forecast_evaluation, run_ledger)
+        table: [] for table in (pools, pool_calendars, pool_daily_metrics, observation_age, forecasts, forecast_evaluation, run_ledger)
     }
     for number in range(pool_count):
         _add_pool(rows, number, (names or {}).get(number, f"USDC-T{number}"))
@@ -44,11 +44,15 @@ def _add_pool(rows: dict[Any, list[dict[str, Any]]], number: int, symbol: str) -
     apy = [max(0.1, 4.0 + number + rng.gauss(0, 0.6)) for _ in range(DAYS)]
     first = AS_OF - dt.timedelta(days=DAYS - 1)
     rows[pools].append({"pool_id": pool_id, "name": symbol, "symbol": symbol, "protocol": "curve-dex", "chain": "Ethereum", "is_active": True})
+    rows[pool_calendars].append(
+        {"pool_id": pool_id, "first_day": first, "last_day": AS_OF, "last_observed_day": AS_OF - dt.timedelta(days=number == 0)}
+    )
     for offset, value in enumerate(apy):
         day = first + dt.timedelta(days=offset)
         carried = number == 0 and day == AS_OF
         rows[pool_daily_metrics].append({"pool_id": pool_id, "date": day, "actual_apy": value, "actual_tvl": tvl})
-        rows[observation_age].append({"pool_id": pool_id, "date": day, "apy_age_days": int(carried), "tvl_age_days": int(carried)})
+        if carried:
+            rows[observation_age].append({"pool_id": pool_id, "date": day, "apy_age_days": 1, "tvl_age_days": 1})
         if offset >= DAYS - SCORED_DAYS:
             rows[forecast_evaluation] += _evaluated(pool_id, day, {"apy": (value, apy[offset - 1]), "tvl": (tvl, tvl * 1.01)}, rng)
     rows[forecasts].append(_forecast(pool_id, apy[-1], tvl, rule="stale" if number == 0 else None))

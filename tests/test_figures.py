@@ -145,7 +145,7 @@ def test_a_ratio_to_a_perfect_persistence_is_not_defined(engine: Engine) -> None
 def test_data_health_tells_observed_from_carried_and_counts_quarantine(engine: Engine) -> None:
     fill(engine, pool_count=4)
     with engine.begin() as connection:
-        connection.execute(text("UPDATE yieldspark.observation_age SET tvl_age_days = NULL WHERE pool_id = 'p1'"))
+        connection.execute(text("INSERT INTO yieldspark.observation_age SELECT pool_id, date, 0, NULL FROM pool_daily_metrics WHERE pool_id = 'p1'"))
         connection.execute(text("UPDATE pools SET is_active = false WHERE pool_id = 'p3'"))
         bad = {"run_id": "r", "source_table": "raw_defillama_pool_history", "reason": "negative_tvl"}
         connection.execute(insert(quarantine), [bad | {"source_id": str(number)} for number in range(3)])

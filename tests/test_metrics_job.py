@@ -263,7 +263,7 @@ def test_columns_of_other_jobs_stay(spark: SparkSession, database: Settings, eng
     changed_gas(generated, engine)
     run(full_refresh=True)
     assert rows_of(engine, f"SELECT pool_id, date, {theirs} FROM pool_daily_metrics ORDER BY 1, 2") == before
-    ended = "LEFT JOIN yieldspark.observation_age AS o USING (pool_id, date) WHERE o.date IS NULL"
+    ended = "AS m LEFT JOIN yieldspark.pool_calendars AS c ON c.pool_id = m.pool_id AND m.date BETWEEN first_day AND last_day WHERE c.pool_id IS NULL"
     emptied = rows_of(
         engine, f"SELECT sum(num_nonnulls({', '.join(METRIC_COLUMNS)})) AS values, count(*) > 12 AS many FROM pool_daily_metrics {ended}"
     )

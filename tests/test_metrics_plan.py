@@ -36,11 +36,10 @@ def raw(number: int, pool: str, day: date, **document: Any) -> RawRow:
 
 
 def add_calendar(engine: Engine, pool: str, first: date, last: date, observed: date | None = None) -> None:
-    """What an earlier run left: a row a day, observed up to `observed` and carried or unknown after it."""
+    """What an earlier run left: a pool's calendar, observed up to `observed` and carried or unknown after it."""
     execute(
         engine,
-        "INSERT INTO yieldspark.observation_age SELECT :pool, d::date, CASE WHEN d::date <= :observed THEN 0 END, NULL "
-        "FROM generate_series(CAST(:first AS date), CAST(:last AS date), interval '1 day') AS d",
+        "INSERT INTO yieldspark.pool_calendars VALUES (:pool, :first, :last, :observed)",
         pool=pool,
         first=first,
         last=last,
@@ -165,7 +164,7 @@ def test_an_inactive_pool_is_filled_from_its_last_day_to_its_new_one(settled: Se
 def test_pools_that_went_and_came_back(settled: Settings, engine: Engine) -> None:
     execute(engine, "UPDATE pools SET is_active = true WHERE pool_id = 'old'")
     execute(engine, "INSERT INTO pools (pool_id, is_active) VALUES ('a', false)")
-    execute(engine, "UPDATE yieldspark.observation_age SET apy_age_days = 1 WHERE pool_id = 'a' AND date > '2024-05-28'")
+    execute(engine, "UPDATE yieldspark.pool_calendars SET last_observed_day = '2024-05-28' WHERE pool_id = 'a'")
     plan, pools = planned(settled)
     assert {pool: row["write_from"] for pool, row in pools.items()} == {"old": date(2024, 4, 10), "a": date(2024, 5, 29)}
     assert plan.reasons == {"new days": 1, "no longer active": 1}

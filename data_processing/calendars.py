@@ -1,0 +1,97 @@
+"""Which days each pool has, and on which of them something was not observed: kept beside the metrics, changed in their commit.
+
+In: the plan's table (pool_id, write_from, write_end: the days a run decides about) and the run's staging (the days it found), both in PostgreSQL.
+Out: `yieldspark.pool_calendars`, `yieldspark.observation_age`, and the days that a pool's calendar no longer has taken out of `pool_daily_metrics`:
+it went inactive, or a tighter limit took its first or last snapshots. Values of other jobs (forecasts, filters, groups) are never touched.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from database.merge_sql import qualified, quoted
+from database.tables import METRIC_COLUMNS, observation_age, pool_calendars, pool_daily_metrics
+
+METRICS = qualified(pool_daily_metrics)
+AGES = qualified(observation_age)
+CALENDARS = qualified(pool_calendars)
+
+STAGED = "staged_calendars"
+
+
+def keep_calendars(connection: Connection, plan_table: str, staging: str) -> int:
+    """Make calendars and ages say what this run found; returns the number of days that are in no calendar any more.
+
+    Args: staging has pool_id, date, apy_age_days, tvl_age_days; a pool's staged days have no gap. Its ages are merged by the caller.
+    """
+    _summarise(connection, plan_table, staging)
+    retired = _retire_days(connection)
+    connection.exec_driver_sql(_observed_since(plan_table, staging))
+    _store(connection)
+    return retired
+
+
+def _summarise(connection: Connection, plan_table: str, staging: str) -> None:
+    """One row a planned pool: what it had (old_*), what was decided about (write_*), what was found there (new_*, NULL for nothing)."""
+    observed = "max(date) FILTER (WHERE apy_age_days = 0 OR tvl_age_days = 0)"
+    connection.exec_driver_sql(f"""
+    CREATE TEMPORARY TABLE {STAGED} ON COMMIT DROP AS
+    SELECT p.pool_id, p.write_from, p.write_end, s.new_first, s.new_last, s.new_observed,
+        c.first_day AS old_first, c.last_day AS old_last, c.last_observed_day AS old_observed
+    FROM {plan_table} AS p
+    LEFT JOIN (SELECT pool_id, min(date) AS new_first, max(date) AS new_last, {observed} AS new_observed FROM {staging} GROUP BY pool_id) AS s
+        ON s.pool_id = p.pool_id
+    LEFT JOIN {CALENDARS} AS c ON c.pool_id = p.pool_id""")
+    connection.exec_driver_sql(f"ANALYZE {STAGED}")
+
+
+def _retire_days(connection: Connection) -> int:
+    """Empty the days that were in a calendar and are not found again; a row goes only when nothing else is in it."""
+    nulls = ", ".join(f"{quoted(name)} = NULL" for name in METRIC_COLUMNS)
+    ours = ", ".join(f"'{name}'" for name in ("pool_id", "date", "is_filtered_out", *METRIC_COLUMNS))
+    nothing_else = f"t.is_filtered_out IS NOT TRUE AND jsonb_strip_nulls(to_jsonb(t) - ARRAY[{ours}]) = '{{}}'"
+    same_day = "t.pool_id = gone.pool_id AND t.date BETWEEN gone.from_day AND gone.to_day"
+    statement = f"""
+    WITH decided AS (
+        SELECT *, greatest(old_first, write_from) AS from_day, least(old_last, write_end - 1) AS to_day FROM {STAGED} WHERE old_first IS NOT NULL
+    ),
+    gone AS (
+        SELECT pool_id, from_day, least(to_day, new_first - 1) AS to_day FROM decided
+        UNION ALL
+        SELECT pool_id, greatest(from_day, new_last + 1), to_day FROM decided WHERE new_last IS NOT NULL
+    ),
+    ages AS (DELETE FROM {AGES} AS t USING gone WHERE {same_day}),
+    removed AS (DELETE FROM {METRICS} AS t USING gone WHERE {same_day} AND {nothing_else}),
+    emptied AS (UPDATE {METRICS} AS t SET {nulls} FROM gone WHERE {same_day} AND NOT ({nothing_else}))
+    SELECT coalesce(sum(to_day - from_day + 1), 0) FROM gone WHERE to_day >= from_day
+    """
+    return int(connection.exec_driver_sql(statement).scalar_one())
+
+
+def _observed_since(plan_table: str, staging: str) -> str:
+    """Ages go for days that have both values of their own now."""
+    return f"""
+    DELETE FROM {AGES} AS o USING {plan_table} AS p, {staging} AS s
+    WHERE o.pool_id = p.pool_id AND o.date >= p.write_from AND o.date < p.write_end
+        AND s.pool_id = o.pool_id AND s.date = o.date AND s.apy_age_days = 0 AND s.tvl_age_days = 0"""
+
+
+def _store(connection: Connection) -> None:
+    """The old days outside of what was decided about, and the new ones inside. `greatest` and `least` leave NULLs out."""
+    connection.exec_driver_sql(f"""
+    CREATE TEMPORARY TABLE new_calendars ON COMMIT DROP AS
+    SELECT pool_id,
+        least(old_first_before, new_first, old_first_after) AS first_day,
+        greatest(old_last_before, new_last, old_last_after) AS last_day,
+        greatest(CASE WHEN old_observed >= write_end THEN old_observed END, new_observed, least(old_observed, write_from - 1)) AS last_observed_day
+    FROM {STAGED}, LATERAL (SELECT
+        CASE WHEN old_first < write_from THEN old_first END AS old_first_before,
+        CASE WHEN old_first < write_from THEN least(old_last, write_from - 1) END AS old_last_before,
+        CASE WHEN old_last >= write_end THEN greatest(old_first, write_end) END AS old_first_after,
+        CASE WHEN old_last >= write_end THEN old_last END AS old_last_after
+    ) AS kept""")
+    connection.exec_driver_sql(f"DELETE FROM {CALENDARS} AS c USING new_calendars AS n WHERE n.pool_id = c.pool_id AND n.first_day IS NULL")
+    connection.exec_driver_sql(f"""
+    INSERT INTO {CALENDARS} AS c SELECT * FROM new_calendars WHERE first_day IS NOT NULL
+    ON CONFLICT (pool_id) DO UPDATE SET first_day = excluded.first_day, last_day = excluded.last_day, last_observed_day = excluded.last_observed_day
+    WHERE (c.first_day, c.last_day, c.last_observed_day) IS DISTINCT FROM (excluded.first_day, excluded.last_day, excluded.last_observed_day)""")
