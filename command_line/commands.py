@@ -38,6 +38,8 @@ def calculate_metrics(
     full_refresh: Annotated[bool, typer.Option("--full-refresh", help="Recompute every day of every pool.")] = False,
     start: Day = None,
     end: Day = None,
+    pools: Annotated[str | None, typer.Option(metavar="FILE|ID,ID", help="These pools only: a file with one id a line, or ids.")] = None,
+    retry: Annotated[str | None, typer.Option(metavar="RUN_ID", help="What a failed run was asked, with its days; `last`: the newest run.")] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -46,9 +48,12 @@ def calculate_metrics(
     Example: python run_spark_local.py calculate_metrics --start 2025-08-01 --end 2025-09-01 --dry-run
     """
     from data_processing.calculate_pool_metrics_spark import run_metrics
+    from data_processing.plan_request import request_of
+
+    request = request_of(full_refresh=full_refresh, start=day(start), end=day(end), pools=pools)
 
     def work(place: Workplace) -> dict[str, Any]:
-        return run_metrics(place.settings, full_refresh=full_refresh, start=day(start), end=day(end), dry_run=dry_run, session=place.session)
+        return run_metrics(place.settings, request, retry=retry, dry_run=dry_run, session=place.session)
 
     row = in_workplace(work, changes=not dry_run)
     print_json(row) if as_json else print_run(row)

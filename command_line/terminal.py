@@ -106,8 +106,22 @@ def step(title: str) -> Iterator[None]:
 
 def print_run(row: Mapping[str, Any]) -> None:
     """A ledger row, or the plan of a dry run, for a person."""
-    hidden = {"checks", "jvm_started", "plan"}
-    print_pairs({name: value for name, value in {**row, **row.get("plan", {})}.items() if name not in hidden and value is not None})
+    if "plan" in row:
+        print_plan(row)
+        return
+    hidden = {"checks", "jvm_started"}
+    print_pairs({name: value for name, value in row.items() if name not in hidden and value is not None})
     failed = [check for check in row.get("checks") or [] if not check.get("passed", True)]
     for check in failed:
         out.print(Text(f"check {check['name']}: {shown(check.get('found'))}", style="yellow"))
+
+
+def print_plan(document: Mapping[str, Any]) -> None:
+    """What a dry run would do: its figures, then a line for each reason where the job names its reasons."""
+    plan = document["plan"]
+    hidden = {"parts", "reasons", "rules", "request"}
+    print_pairs({"job": document["job"], **{name: value for name, value in plan.items() if name not in hidden and value is not None}})
+    if plan.get("parts"):
+        columns = ["reason", "pools", "start", "end", "days"]
+        out.print()
+        print_table(columns, [[part[column] for column in columns] for part in plan["parts"]])

@@ -28,7 +28,8 @@ from data_processing import quarantine
 from data_processing.calendars import keep_calendars
 from data_processing.daily_grid import daily_grid
 from data_processing.market_series import market_frame, store_market_series, with_market
-from data_processing.plan import JOB, Plan, Request, plan_metrics
+from data_processing.plan import JOB, Plan, plan_metrics
+from data_processing.plan_request import Request, request_of, request_of_run
 from data_processing.plan_sql import CALENDAR_COLUMNS
 from data_processing.quality_checks import raw_row_checks
 from data_processing.raw_history import accepted, parse_raw_rows, rows_to_read
@@ -40,7 +41,7 @@ from database.run_ledger import Run, ledger_row, open_run
 from database.spark_interrupt import interruptible
 from database.staging import staging_name
 from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age, pool_daily_metrics
-from product_errors import CheckFailed
+from product_errors import CheckFailed, ConfigurationError
 
 log = logging.getLogger(__name__)
 
@@ -56,29 +57,31 @@ TARGETS = (
 
 def run_metrics(
     settings: Settings,
+    request: Request | None = None,
     *,
-    full_refresh: bool = False,
-    start: date | None = None,
-    end: date | None = None,
+    retry: str | None = None,
     dry_run: bool = False,
     session: Callable[[], SparkSession] | None = None,
     now: datetime | None = None,
 ) -> dict[str, Any]:
-    """Bring the metrics up to date, or recompute [start, end), or everything.
+    """Bring the metrics up to date, or recompute what the request names.
 
-    Args: settings name a migrated database. session makes the Spark session when one is needed (default: the product's own, stopped at the end).
-    now (UTC) stands in for this machine's clock.
+    Args: settings name a migrated database. retry is the id of a failed run, or `last`: its request is taken again, with its days. session makes the
+    Spark session when one is needed (default: the product's own, stopped at the end). now (UTC) stands in for this machine's clock.
     Returns: the run's ledger row; for a dry run `{"job", "status": "planned", "plan": ..}`.
     Raises: ConfigurationError, RunInProgress, CheckFailed, DatabaseError.
     """
-    request = Request(full_refresh, start, end)
     engine = make_engine(settings)
+    if retry and request not in (None, Request()):
+        raise ConfigurationError("--retry takes mode, days and pools from the run that failed: leave the other options out")
+    asked = request_of_run(engine, JOB, retry) if retry else request or Request()
     if dry_run:
-        plan = plan_metrics(settings, engine, request, table=f"{OWN_SCHEMA}.plan_of_a_dry_run", now=now, dry_run=True)
+        plan = plan_metrics(settings, engine, asked, table=f"{OWN_SCHEMA}.plan_of_a_dry_run", now=now, dry_run=True)
         return {"job": JOB, "status": "planned", "plan": plan.public()}
-    with open_run(engine, job=JOB, mode=request.mode, start=start, end=end, code_version=settings.code_version) as run:
+    opened = {"request": asked.public()}
+    with open_run(engine, job=JOB, mode=asked.mode, start=asked.start, end=asked.end, plan=opened, code_version=settings.code_version) as run:
         with run.stage("plan"):
-            plan = plan_metrics(settings, engine, request, table=staging_name(run, "plan"), now=now)
+            plan = plan_metrics(settings, engine, asked, table=staging_name(run, "plan"), now=now)
         run.mode, run.start, run.end, run.watermark, run.plan = plan.mode, plan.start, plan.end, plan.watermark, plan.public()
         if plan.is_empty:
             _nothing_to_do(engine, settings, run)
@@ -159,8 +162,8 @@ def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> N
         log.warning("%d days are no longer in their pool's calendar: their metrics are empty again", retired)
     quarantine.add_raw_json(connection, run.run_id)
     quarantine.quarantine_market_rows(connection, settings, run.run_id)
-    if plan.mode != "backfill":
-        # a backfill used the series for its own days only: the other days still have to notice what changed
+    if not plan.is_partial:
+        # a partial run used the series for its own days and pools only: the others still have to notice what changed
         store_market_series(connection, plan.market)
 
 
@@ -170,11 +173,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--full-refresh", action="store_true", help="recompute everything")
     parser.add_argument("--start", type=date.fromisoformat, metavar="DAY", help="first day to recompute, UTC, YYYY-MM-DD; needs --end")
     parser.add_argument("--end", type=date.fromisoformat, metavar="DAY", help="the day after the last one")
+    parser.add_argument("--pools", metavar="FILE|ID,ID", help="these pools only: a file with one id a line, or ids with commas between them")
+    parser.add_argument("--retry", metavar="RUN_ID", help="what a failed run was asked, with its days; `last` is the newest run")
     return run_job(parser, _work, _sentence, argv)
 
 
 def _work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
-    return run_metrics(settings, full_refresh=options.full_refresh, start=options.start, end=options.end, dry_run=options.dry_run)
+    request = request_of(full_refresh=options.full_refresh, start=options.start, end=options.end, pools=options.pools)
+    return run_metrics(settings, request, retry=options.retry, dry_run=options.dry_run)
 
 
 def _sentence(result: dict[str, Any]) -> str:

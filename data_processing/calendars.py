@@ -55,15 +55,16 @@ def _retire_days(connection: Connection) -> int:
     WITH decided AS (
         SELECT *, greatest(old_first, write_from) AS from_day, least(old_last, write_end - 1) AS to_day FROM {STAGED} WHERE old_first IS NOT NULL
     ),
-    gone AS (
+    ends AS (
         SELECT pool_id, from_day, least(to_day, new_first - 1) AS to_day FROM decided
         UNION ALL
         SELECT pool_id, greatest(from_day, new_last + 1), to_day FROM decided WHERE new_last IS NOT NULL
     ),
+    gone AS (SELECT * FROM ends WHERE from_day <= to_day),
     ages AS (DELETE FROM {AGES} AS t USING gone WHERE {same_day}),
     removed AS (DELETE FROM {METRICS} AS t USING gone WHERE {same_day} AND {nothing_else}),
     emptied AS (UPDATE {METRICS} AS t SET {nulls} FROM gone WHERE {same_day} AND NOT ({nothing_else}))
-    SELECT coalesce(sum(to_day - from_day + 1), 0) FROM gone WHERE to_day >= from_day
+    SELECT coalesce(sum(to_day - from_day + 1), 0) FROM gone
     """
     return int(connection.exec_driver_sql(statement).scalar_one())
 

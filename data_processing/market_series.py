@@ -103,9 +103,23 @@ def stored_market_series(connection: Connection) -> dict[date, MarketDay]:
     return {row.date: MarketDay(**row._mapping) for row in connection.execute(select(market_series))}
 
 
-def first_changed_day(stored: Mapping[date, MarketDay], series: Sequence[MarketDay], before: date) -> date | None:
-    """The first day ahead of `before` on which `series` differs from what the last run used."""
-    return next((day.date for day in series if day.date < before and stored.get(day.date) != day), None)
+@dataclass(frozen=True)
+class MarketChange:
+    """The first day of the series that is no longer as the last run used it, and which source row made it so, in words."""
+
+    date: date
+    reason: str
+
+
+def first_change(stored: Mapping[date, MarketDay], series: Sequence[MarketDay], before: date) -> MarketChange | None:
+    """Where `series` first differs, on a day ahead of `before`, from what the last run used."""
+    day = next((day for day in series if day.date < before and stored.get(day.date) != day), None)
+    if day is None:
+        return None
+    known = stored.get(day.date)
+    symbols = [symbol for symbol, name in SYMBOLS.items() if getattr(known, name, None) != getattr(day, name)]
+    source = f"{symbols[0]} price of {day.date - ONE_DAY}" if symbols else f"gas of {day.date}"
+    return MarketChange(day.date, f"{source} changed")
 
 
 def store_market_series(connection: Connection, series: Sequence[MarketDay]) -> None:

@@ -1,6 +1,6 @@
 """What a metrics run will do, decided by SQL before any Spark session exists.
 
-In: the ledger, the raw tables, the market tables and the rows an earlier run wrote. Out: a frozen `Plan`, and beside it in the database a table
+In: the ledger, the raw tables, the market tables and the calendars an earlier run wrote. Out: a frozen `Plan`, and beside it in the database a table
 with a row for each pool to recompute. Days are UTC, intervals half-open. Nothing is computed or written here but that table.
 """
 
@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 
 from config_spark import Settings
 from data_processing import plan_sql
-from data_processing.market_series import MarketDay, first_changed_day, read_market_series, stored_market_series
+from data_processing.market_series import MarketDay, first_change, read_market_series, stored_market_series
+from data_processing.plan_facts import Part, plan_facts, rows_to_quarantine
+from data_processing.plan_request import Mode, Request
 from data_processing.quality_checks import EARLIEST_DAY, raw_row_checks
 from data_processing.raw_history import impossible_rows
-from data_processing.rolling_metrics import METRIC_RULES, look_back_days
+from data_processing.rolling_metrics import METRIC_RULES, look_back_days, reach_days
 from database.connection import checked_connection
+from database.estimates import estimate_run
 from database.schema_check import verify_tables
 from database.tables import OWNER_TABLES
 from product_errors import ConfigurationError
@@ -31,41 +34,21 @@ JOB = "calculate_pool_metrics"
 
 ONE_DAY = timedelta(days=1)
 
-REASONS = {"incremental": plan_sql.CHANGES, "backfill": plan_sql.INTERVAL, "full_refresh": plan_sql.ALL_POOLS}
-
-Mode = Literal["incremental", "backfill", "full_refresh"]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the caller asked for. Raises: ConfigurationError for an interval that is none."""
-
-    full_refresh: bool = False
-    start: date | None = None
-    end: date | None = None
-
-    def __post_init__(self) -> None:
-        if (self.start is None) != (self.end is None):
-            raise ConfigurationError("--start and --end go together: give both days, as YYYY-MM-DD, or neither")
-        if self.start and self.end and self.start >= self.end:
-            raise ConfigurationError(f"--start {self.start} is not before --end {self.end}; the interval is half-open, [start, end)")
-        if self.start and self.full_refresh:
-            raise ConfigurationError("--full-refresh recomputes every day: leave out --start and --end, or leave out --full-refresh")
-
-    @property
-    def mode(self) -> Mode:
-        """The mode asked for; a plan may widen an incremental one."""
-        return "full_refresh" if self.full_refresh else "backfill" if self.start else "incremental"
+COUNTED_ROWS = 1_000_000
+"""Up to so many rows a plan counts what takes a pass over them (missing days) in every run, beyond it in a dry run only."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """One run: which days of which pools, why, and what it reads.
 
-    `end` is exclusive: the run's end, or the backfill's. `since` is the last good run's watermark: raw rows inserted before it are known.
-    `watermark` is what the next run starts from. `rows_to_quarantine` is only counted when asked for. `market` is the series the run uses and stores.
+    `end` is exclusive: the run's end, or the backfill's. `since` is the last good run's watermark: raw rows inserted before it are known. `watermark`
+    is what the next run starts from, `unused_since` when the first of the known rows was inserted whose day is left to it. `days` bounds the rows to
+    write; `rows_expected_to_change` estimates how many of them will differ. `days_missing` and `rows_to_quarantine` are None where they were not
+    counted. `market` is the series the run uses and stores.
     """
 
+    request: Request
     mode: Mode
     now: datetime
     watermark: datetime
@@ -74,11 +57,16 @@ class Plan:
     start: date | None = None
     end: date | None = None
     since: datetime | None = None
+    unused_since: datetime | None = None
     pools: int = 0
     days: int = 0
+    days_missing: int | None = None
     rows_to_read: int = 0
+    rows_expected_to_change: int = 0
     rows_to_quarantine: int | None = None
-    reasons: Mapping[str, int] | None = None
+    estimated_seconds: float = 0.0
+    estimated_cost_usd: float | None = None
+    parts: tuple[Part, ...] = ()
     market: tuple[MarketDay, ...] = ()
 
     @property
@@ -86,19 +74,35 @@ class Plan:
         return self.pools == 0 and self.rows_to_read == 0
 
     @property
+    def is_partial(self) -> bool:
+        """A backfill, or a run of some pools: it leaves other days or pools behind, and no later run may build on it."""
+        return self.mode == "backfill" or self.request.pools is not None
+
+    @property
     def impossible_rows(self) -> str | None:
-        """The condition for raw rows of no possible day, which a backfill leaves alone."""
-        return None if self.mode == "backfill" else impossible_rows(self.now, self.since)
+        """The condition for raw rows of no possible day, which a partial run leaves alone."""
+        return None if self.is_partial else impossible_rows(self.now, self.since)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Pools by reason. A pool may have several."""
+        return {part.reason: part.pools for part in self.parts}
 
     def public(self) -> dict[str, Any]:
         """What the ledger keeps and a dry run prints: plain JSON values."""
-        names = ("mode", "start", "end", "since", "watermark", "pools", "days", "rows_to_read", "rows_to_quarantine")
-        values = {name: getattr(self, name) for name in names}
+        hidden = {"now", "table", "market", "parts", "rules", "request"}
+        values = {name: value for name, value in vars(self).items() if name not in hidden}
         return {
-            **{name: value.isoformat() if isinstance(value, date) else value for name, value in values.items()},
-            "reasons": dict(self.reasons or {}),
+            **{name: _plain(value) for name, value in values.items()},
+            "reasons": self.reasons,
+            "parts": [{name: _plain(value) for name, value in asdict(part).items()} for part in self.parts],
             "rules": dict(self.rules),
+            "request": self.request.public(),
         }
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, date) else value
 
 
 def metric_rules(settings: Settings) -> dict[str, Any]:
@@ -112,7 +116,8 @@ def plan_metrics(settings: Settings, engine: Engine, request: Request, *, table:
 
     Args: table is the qualified name of the plan's table, which stays for the run to read; a dry run rolls it back. now (UTC) is this machine's
     clock unless given.
-    Raises: ConfigurationError for an end in the future; SchemaMismatch where the owner's tables are not as expected; DatabaseError.
+    Raises: ConfigurationError for an end in the future or a pool that is unknown; SchemaMismatch where the owner's tables are not as expected;
+    DatabaseError.
     """
     with checked_connection(engine) as connection:
         watermark, hidden = plan_sql.read_watermark(connection)
@@ -125,7 +130,7 @@ def plan_metrics(settings: Settings, engine: Engine, request: Request, *, table:
     with checked_connection(engine.execution_options(isolation_level="REPEATABLE READ")) as connection:
         verify_tables(connection, OWNER_TABLES)
         plan = _decide(connection, settings, request, table, watermark, now or datetime.now(UTC))
-        plan = _with_facts(connection, settings, plan, count_rejected=dry_run)
+        plan = _with_facts(connection, settings, plan, dry_run=dry_run)
         if dry_run:
             connection.rollback()
     return plan
@@ -138,32 +143,51 @@ def _decide(connection: Connection, settings: Settings, request: Request, table:
         raise ConfigurationError(
             f"--end {request.end} is in the future: the last complete UTC day is {today - ONE_DAY}, so give {today} or an earlier day"
         )
+    plan_sql.require_known_pools(connection, request.pools)
     rules = metric_rules(settings)
     last = plan_sql.last_good_run(connection, JOB) if request.mode == "incremental" else None
     last = last if last and last.rules == rules else None
     mode = "full_refresh" if request.mode == "incremental" and last is None else request.mode
-    plan_sql.find_touched_pools(connection, last, today)
-    newest = plan_sql.newest_touched_day(connection)
-    run_end = max(filter(None, [last.end if last else None, newest + ONE_DAY if newest else None]), default=EARLIEST_DAY)
+    plan_sql.find_touched_pools(connection, last, before=min(today, request.until or today), now=now)
+    touched = plan_sql.touched_bounds(connection)
+    run_end = max(filter(None, [last.end if last else None, touched.newest_day + ONE_DAY if touched.newest_day else None]), default=EARLIEST_DAY)
     end = min(request.end or run_end, run_end)
     market = read_market_series(connection, settings, EARLIEST_DAY, run_end)
-    market_from = first_changed_day(stored_market_series(connection), market, before=last.end) if last else None
-    plan_sql.make_plan_table(
-        connection,
-        table,
-        REASONS[mode],
-        start=request.start,
-        end=end,
-        run_end=run_end,
-        market_from=market_from,
-        look_back=look_back_days(settings.max_fill_days),
-        checks=raw_row_checks(settings, now),
+    change = first_change(stored_market_series(connection), market, before=last.end) if last else None
+    plan_sql.find_reasons(
+        connection, mode, start=request.start, end=end, market=change, reach=reach_days(settings.max_fill_days), pools=request.pools
     )
-    return Plan(mode, now, watermark, rules, table, end=end if end > EARLIEST_DAY else None, since=last.watermark if last else None, market=market)
+    plan_sql.make_plan_table(
+        connection, table, run_end=run_end, look_back=look_back_days(settings.max_fill_days), checks=raw_row_checks(settings, now)
+    )
+    return Plan(
+        request,
+        mode,
+        now,
+        watermark,
+        rules,
+        table,
+        end=end if end > EARLIEST_DAY else None,
+        since=last.watermark if last else None,
+        unused_since=touched.unused_since,
+        market=market,
+    )
 
 
-def _with_facts(connection: Connection, settings: Settings, plan: Plan, *, count_rejected: bool) -> Plan:
-    facts = plan_sql.plan_facts(connection, plan.table, plan.impossible_rows)
-    if count_rejected:
-        facts["rows_to_quarantine"] = plan_sql.rows_to_quarantine(connection, plan.table, plan.impossible_rows, raw_row_checks(settings, plan.now))
-    return replace(plan, **facts)
+def _with_facts(connection: Connection, settings: Settings, plan: Plan, *, dry_run: bool) -> Plan:
+    facts = plan_facts(
+        connection,
+        plan.table,
+        plan.impossible_rows,
+        reach=reach_days(settings.max_fill_days),
+        rules_changed=plan.request.mode == "incremental" and plan.since is None,
+        counted_rows=None if dry_run else COUNTED_ROWS,
+    )
+    plan = replace(plan, **facts)
+    if dry_run:
+        bad = rows_to_quarantine(connection, plan.table, plan.impossible_rows, raw_row_checks(settings, plan.now))
+        plan = replace(plan, rows_to_quarantine=bad)
+    if plan.is_empty:
+        return replace(plan, estimated_cost_usd=0.0)
+    seconds, cost = estimate_run(connection, JOB, rows=plan.rows_to_read + plan.days)
+    return replace(plan, estimated_seconds=seconds, estimated_cost_usd=0.0 if settings.environment == "local" else cost)

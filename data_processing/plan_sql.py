@@ -8,20 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from sqlalchemy import Connection, select, text
 
-from data_processing.quality_checks import EARLIEST_DAY, RowCheck, judged
-from data_processing.raw_history import TABLE, accepted_before, midnight, planned_rows, rows_to_read
+from data_processing.market_series import MarketChange
+from data_processing.quality_checks import EARLIEST_DAY, IN_FUTURE, RowCheck
+from data_processing.raw_history import TABLE, accepted_before, midnight, moment
 from database.merge_sql import qualified
-from database.tables import pool_calendars, pools, run_ledger
+from database.tables import pool_calendars, pools, quarantine, run_ledger
+from product_errors import ConfigurationError
 
 CALENDARS = qualified(pool_calendars)
 POOLS = qualified(pools)
+QUARANTINE = qualified(quarantine)
 
-TOUCHED = "touched_pools"
+TOUCHED, REASONS = "touched_pools", "reasons"
+"""Temporary tables of a plan's transaction."""
 
 CALENDAR_COLUMNS = "pool_id, known_from, open_end, write_from, write_end"
 """What `daily_grid` needs of a plan's table."""
@@ -29,24 +33,35 @@ CALENDAR_COLUMNS = "pool_id, known_from, open_end, write_from, write_end"
 
 @dataclass(frozen=True)
 class LastRun:
-    """The last run that left the tables complete: every raw row inserted before `watermark` is in them, and every day before `end`."""
+    """The last run that left the tables complete: every raw row inserted before `watermark` and of a day before `end` is in them.
+
+    `unused_since` is when the first row was inserted that it knew and could not use yet, its day not being over; None where there was none.
+    """
 
     watermark: datetime
     end: date
+    unused_since: datetime | None
     rules: Any
 
 
+ANY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+"""For a run of a version that did not note when its first unused row was inserted."""
+
+
 def last_good_run(connection: Connection, job: str) -> LastRun | None:
-    """The newest run, other than a backfill, that succeeded or found nothing to do."""
+    """The newest run of all pools, other than a backfill, that succeeded or found nothing to do."""
     ledger = run_ledger.c
     newest = (
         select(ledger.watermark, ledger.end, ledger.plan)
         .where(ledger.job == job, ledger.status.in_(["succeeded", "nothing_to_do"]), ledger.mode.in_(["incremental", "full_refresh"]))
-        .where(ledger.watermark.is_not(None), ledger.end.is_not(None), ledger.plan.is_not(None))
+        .where(ledger.watermark.is_not(None), ledger.end.is_not(None), ledger.plan.is_not(None), text("plan #>> '{request,pools}' IS NULL"))
         .order_by(ledger.started_at.desc())
     )
     row = connection.execute(newest.limit(1)).first()
-    return LastRun(row.watermark, row.end, row.plan["rules"]) if row else None
+    if row is None:
+        return None
+    unused = row.plan.get("unused_since", ANY_TIME.isoformat())
+    return LastRun(row.watermark, row.end, datetime.fromisoformat(unused) if unused else None, row.plan["rules"])
 
 
 OPEN_SINCE = text("""
@@ -74,74 +89,133 @@ def read_watermark(connection: Connection) -> tuple[datetime, bool]:
     return row.watermark, bool(row.hidden)
 
 
-def find_touched_pools(connection: Connection, last: LastRun | None, today: date) -> None:
-    """Make the temporary table `touched_pools`: pool_id, first_day and newest_day of its raw rows of complete days.
+def require_known_pools(connection: Connection, pools: Sequence[str] | None) -> None:
+    """Raises: ConfigurationError naming pools that were asked for and that have neither raw rows nor metrics."""
+    unknown = connection.execute(
+        text(
+            "SELECT pool_id FROM unnest(CAST(:pools AS text[])) AS asked (pool_id) "
+            f"WHERE NOT EXISTS (SELECT FROM {TABLE} AS h WHERE h.pool_id = asked.pool_id) "
+            f"AND NOT EXISTS (SELECT FROM {CALENDARS} AS c WHERE c.pool_id = asked.pool_id)"
+        ),
+        {"pools": list(pools or ())},
+    ).scalars()
+    if missing := unknown.all():
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise ConfigurationError(
+            f"--pools: no raw rows of {', '.join(missing[:5])}{more}; give ids that {TABLE} has, with commas between them or a file with one a line"
+        )
 
-    After a good run only rows inserted since its watermark count, and rows of days that were not complete then; else all of them.
+
+def find_touched_pools(connection: Connection, last: LastRun | None, *, before: date, now: datetime) -> None:
+    """Make the temporary table `touched_pools`: pool_id, first_day and newest_day of the raw rows of days before `before` that a run must look at,
+    and unused_since, when the first of its rows of later days was inserted.
+
+    After a good run only rows inserted since its watermark count, those that it knew and could not use yet, and those that it set aside because
+    they were not to be yet; else all of them.
     """
-    possible = f"h.timestamp >= {midnight(EARLIEST_DAY)} AND h.timestamp < {midnight(today)}"
-    raw = f"SELECT h.pool_id, h.timestamp FROM {TABLE} AS h WHERE {possible}"
+    columns = "SELECT h.pool_id, h.timestamp, h.insertion_timestamp"
+    possible = f"h.timestamp >= {midnight(EARLIEST_DAY)} AND h.timestamp <= {moment(now)}"
+    raw = f"{columns} FROM {TABLE} AS h WHERE {possible}"
     if last is not None:
-        fresh = f"{raw} AND h.insertion_timestamp >= '{last.watermark.isoformat()}'::timestamptz"
-        raw = fresh if last.end >= today else f"{fresh} UNION ALL {raw} AND h.timestamp >= {midnight(last.end)}"
+        parts = [f"{raw} AND h.insertion_timestamp >= {moment(last.watermark)}"]
+        later = f"h.timestamp >= {midnight(last.end)} AND h.insertion_timestamp < {moment(last.watermark)}"
+        if last.unused_since is not None:
+            parts.append(f"{raw} AND {later} AND h.insertion_timestamp >= {moment(last.unused_since)}")
+        parts.append(
+            f"{columns} FROM {QUARANTINE} AS q JOIN {TABLE} AS h ON h.id = q.source_id::bigint "
+            f"WHERE q.source_table = '{TABLE}' AND q.reason = '{IN_FUTURE}' AND {possible} AND {later}"
+        )
+        raw = " UNION ALL ".join(parts)
+    complete = f"FILTER (WHERE timestamp < {midnight(before)})"
     connection.exec_driver_sql(
-        f"CREATE TEMPORARY TABLE {TOUCHED} ON COMMIT DROP AS SELECT pool_id, (min(timestamp) AT TIME ZONE 'UTC')::date AS first_day, "
-        f"(max(timestamp) AT TIME ZONE 'UTC')::date AS newest_day FROM ({raw}) AS raw GROUP BY pool_id"
+        f"CREATE TEMPORARY TABLE {TOUCHED} ON COMMIT DROP AS SELECT pool_id, (min(timestamp) {complete} AT TIME ZONE 'UTC')::date AS first_day, "
+        f"(max(timestamp) {complete} AT TIME ZONE 'UTC')::date AS newest_day, "
+        f"min(insertion_timestamp) FILTER (WHERE timestamp >= {midnight(before)}) AS unused_since FROM ({raw}) AS raw GROUP BY pool_id"
     )
 
 
-def newest_touched_day(connection: Connection) -> date | None:
-    return connection.exec_driver_sql(f"SELECT max(newest_day) FROM {TOUCHED}").scalar_one()  # type: ignore[no-any-return]
+@dataclass(frozen=True)
+class TouchedBounds:
+    """The newest complete day with a touched row, and when the first row of a later day was inserted."""
+
+    newest_day: date | None
+    unused_since: datetime | None
 
 
-ALL_POOLS = f"SELECT pool_id, first_day AS write_from, 'full refresh' AS reason FROM {TOUCHED}"
+def touched_bounds(connection: Connection) -> TouchedBounds:
+    return TouchedBounds(*connection.exec_driver_sql(f"SELECT max(newest_day), min(unused_since) FROM {TOUCHED}").one())
+
+
+CORRECTION = "late correction"
+
+EVERYTHING = f"SELECT pool_id, 'full refresh' AS reason, first_day AS write_from, CAST(:end AS date) AS write_to FROM {TOUCHED}"
 
 INTERVAL = f"""
-    SELECT pool_id, greatest(first_day, CAST(:start AS date)) AS write_from, 'backfill' AS reason FROM {TOUCHED}
+    SELECT pool_id, 'backfill' AS reason, greatest(first_day, CAST(:start AS date)) AS write_from, CAST(:end AS date) AS write_to FROM {TOUCHED}
     UNION ALL
-    SELECT pool_id, last_day + 1, 'days missing before the interval' FROM calendars WHERE last_day + 1 < CAST(:start AS date)
+    SELECT pool_id, 'days missing before the interval', last_day + 1, CAST(:end AS date) FROM calendars WHERE last_day + 1 < CAST(:start AS date)
 """
 """The second part keeps a calendar free of holes: what comes after a pool's last day is how the next incremental run knows what it lacks."""
 
 CHANGES = f"""
-    SELECT t.pool_id, least(t.first_day, c.last_day + 1) AS write_from, 'new raw rows' AS reason
-    FROM {TOUCHED} AS t LEFT JOIN calendars AS c ON c.pool_id = t.pool_id
+    SELECT t.pool_id, 'new pool' AS reason, t.first_day AS write_from, CAST(:end AS date) AS write_to
+    FROM {TOUCHED} AS t LEFT JOIN calendars AS c ON c.pool_id = t.pool_id WHERE c.pool_id IS NULL
     UNION ALL
-    SELECT pool_id, last_day + 1, 'new days' FROM calendars WHERE alive
+    SELECT t.pool_id, '{CORRECTION}', t.first_day,
+        least(greatest(t.newest_day + CAST(:reach AS integer), c.first_day), CAST(:end AS date))
+    FROM {TOUCHED} AS t JOIN calendars AS c ON c.pool_id = t.pool_id WHERE t.first_day <= c.last_day
     UNION ALL
-    SELECT pool_id, CAST(:market_from AS date), 'prices or gas changed' FROM calendars WHERE last_day >= CAST(:market_from AS date)
+    SELECT t.pool_id, 'new raw rows', c.last_day + 1, CAST(:end AS date)
+    FROM {TOUCHED} AS t JOIN calendars AS c ON c.pool_id = t.pool_id WHERE t.newest_day > c.last_day
     UNION ALL
-    SELECT pool_id, last_observed_day + 1, 'no longer active' FROM calendars WHERE NOT alive AND last_day > last_observed_day
+    SELECT pool_id, 'new days', last_day + 1, CAST(:end AS date) FROM calendars WHERE alive
+    UNION ALL
+    SELECT pool_id, CAST(:market_reason AS text), CAST(:market_from AS date), least(last_day + 1, CAST(:end AS date))
+    FROM calendars WHERE last_day >= CAST(:market_from AS date)
+    UNION ALL
+    SELECT pool_id, 'no longer active', last_observed_day + 1, last_day + 1 FROM calendars WHERE NOT alive AND last_day > last_observed_day
 """
-"""Why a pool must be recomputed, and from which day on. A new snapshot fills the days since the last one too.
-A calendar that goes on after the pool's last observation is that of a pool that was alive then."""
+"""Why a pool must be recomputed, from which day on and up to which. A new snapshot fills the days since the last one too; one of a known day
+changes no day beyond its reach, one before a pool's first day also the days in between. A calendar that goes on after the last observation of a pool
+that is not active is that of a pool that was."""
+
+_SELECTS: dict[str, str] = {"incremental": CHANGES, "backfill": INTERVAL, "full_refresh": EVERYTHING}
 
 
-def make_plan_table(
-    connection: Connection,
-    table: str,
-    reasons: str,
-    *,
-    start: date | None,
-    end: date,
-    run_end: date,
-    market_from: date | None,
-    look_back: int,
-    checks: Sequence[RowCheck],
+def find_reasons(
+    connection: Connection, mode: str, *, start: date | None, end: date, market: MarketChange | None, reach: int, pools: Sequence[str] | None
 ) -> None:
-    """Make `table`: pool_id, reasons, alive, write_from, write_end, read_from and read_end (midnights UTC), known_from, open_end.
+    """Make the temporary table `reasons`: pool_id, reason, write_from, write_to, a row for each reason that a pool has. Only `pools`, if given."""
+    connection.execute(
+        text(f"""
+    CREATE TEMPORARY TABLE {REASONS} ON COMMIT DROP AS
+    WITH calendars AS (
+        SELECT c.*, p.is_active IS NOT FALSE AS alive FROM {CALENDARS} AS c LEFT JOIN {POOLS} AS p ON p.pool_id = c.pool_id
+    )
+    SELECT * FROM ({_SELECTS[mode]}) AS found
+    WHERE write_from < write_to AND (CAST(:pools AS text[]) IS NULL OR pool_id = ANY(CAST(:pools AS text[])))"""),
+        {
+            "start": start,
+            "end": end,
+            "market_from": market.date if market else None,
+            "market_reason": market.reason if market else None,
+            "reach": reach,
+            "pools": list(pools) if pools is not None else None,
+        },
+    )
 
-    `reasons` is ALL_POOLS, INTERVAL or CHANGES. A pool that is not alive is read to the run's end: only its last snapshot ends its calendar.
-    known_from is set for a pool that has an accepted row before read_from: its calendar begins before what is read.
+
+def make_plan_table(connection: Connection, table: str, *, run_end: date, look_back: int, checks: Sequence[RowCheck]) -> None:
+    """Make `table` from `reasons`: pool_id, reasons, alive, write_from, write_end, read_from and read_end (midnights UTC), known_from, open_end.
+
+    A pool that is not alive is read to the run's end: only its last snapshot ends its calendar. known_from is set for a pool that has an accepted
+    row before read_from: its calendar begins before what is read.
     """
     connection.execute(
         text(f"""
-    CREATE UNLOGGED TABLE {table} AS WITH calendars AS (
-        SELECT c.*, p.is_active IS NOT FALSE AS alive FROM {CALENDARS} AS c LEFT JOIN {POOLS} AS p ON p.pool_id = c.pool_id
-    ),
-    starts AS (
-        SELECT pool_id, min(write_from) AS write_from, array_agg(DISTINCT reason ORDER BY reason) AS reasons
-        FROM ({reasons}) AS found WHERE write_from < CAST(:end AS date) GROUP BY pool_id
+    CREATE UNLOGGED TABLE {table} AS WITH starts AS (
+        SELECT pool_id, min(write_from) AS write_from, max(write_to) AS write_end, array_agg(DISTINCT reason ORDER BY reason) AS reasons
+        FROM {REASONS} GROUP BY pool_id
     ),
     ranges AS (
         SELECT starts.*, p.is_active IS NOT FALSE AS alive, greatest(write_from - CAST(:look_back AS integer), CAST(:earliest AS date)) AS read_day
@@ -149,35 +223,13 @@ def make_plan_table(
     ),
     bounds AS (
         SELECT ranges.*, read_day::timestamp AT TIME ZONE 'UTC' AS read_from,
-            (CASE WHEN alive THEN CAST(:end AS date) ELSE CAST(:run_end AS date) END)::timestamp AT TIME ZONE 'UTC' AS read_end
+            (CASE WHEN alive THEN write_end ELSE CAST(:run_end AS date) END)::timestamp AT TIME ZONE 'UTC' AS read_end
         FROM ranges
     )
-    SELECT pool_id, reasons, alive, write_from, CAST(:end AS date) AS write_end, read_from, read_end,
+    SELECT pool_id, reasons, alive, write_from, write_end, read_from, read_end,
         CASE WHEN {accepted_before("bounds.read_from", "bounds.pool_id", checks)} THEN read_day END AS known_from,
-        CASE WHEN alive THEN CAST(:end AS date) END AS open_end
+        CASE WHEN alive THEN write_end END AS open_end
     FROM bounds"""),
-        {"start": start, "end": end, "run_end": run_end, "market_from": market_from, "look_back": look_back, "earliest": EARLIEST_DAY},
+        {"run_end": run_end, "look_back": look_back, "earliest": EARLIEST_DAY},
     )
     connection.exec_driver_sql(f"ANALYZE {table}")
-
-
-def plan_facts(connection: Connection, table: str, impossible: str | None) -> dict[str, Any]:
-    """pools, days (upper bound of the rows to write), start, rows_to_read, reasons (pools by reason)."""
-    facts = dict(
-        connection.exec_driver_sql(
-            f"SELECT count(*) AS pools, min(write_from) AS start, coalesce(sum(write_end - write_from), 0) AS days FROM {table}"
-        )
-        .mappings()
-        .one()
-    )
-    rows = connection.exec_driver_sql(f"SELECT count(*) FROM {planned_rows(table)}").scalar_one()
-    if impossible is not None:
-        rows += connection.exec_driver_sql(f"SELECT count(*) FROM {TABLE} AS h WHERE {impossible}").scalar_one()
-    reasons = connection.exec_driver_sql(f"SELECT unnest(reasons) AS reason, count(*) AS pools FROM {table} GROUP BY 1 ORDER BY 1")
-    return facts | {"days": int(facts["days"]), "rows_to_read": rows, "reasons": {row.reason: row.pools for row in reasons}}
-
-
-def rows_to_quarantine(connection: Connection, table: str, impossible: str | None, checks: Sequence[RowCheck]) -> int:
-    """How many of the rows to read fail a check, counted by PostgreSQL."""
-    rows = judged(rows_to_read(table, impossible), others=("id", "timestamp"), texts=("apy", "tvl"), checks=checks)
-    return int(connection.exec_driver_sql(f"SELECT count(*) FROM ({rows}) AS judged WHERE reason IS NOT NULL").scalar_one())

@@ -16,6 +16,9 @@ from config_spark import Settings
 EARLIEST_DAY = date(2018, 1, 1)
 """No DeFi pool is older: an earlier timestamp is a unit or parsing error of the source."""
 
+IN_FUTURE = "timestamp_in_future"
+"""The reason of a row that may become good as time goes on."""
+
 MAX_GAS_GWEI = 1e6
 """A thousand times the highest daily average there ever was."""
 
@@ -38,7 +41,7 @@ def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
     """
     return (
         RowCheck("timestamp_before_2018", f"timestamp < TIMESTAMP '{EARLIEST_DAY} 00:00:00'"),
-        RowCheck("timestamp_in_future", f"timestamp > TIMESTAMP '{now:%Y-%m-%d %H:%M:%S.%f}'"),
+        RowCheck(IN_FUTURE, f"timestamp > TIMESTAMP '{now:%Y-%m-%d %H:%M:%S.%f}'"),
         RowCheck("apy_and_tvl_missing", "apy IS NULL AND tvl IS NULL"),
         *_number_checks("apy"),
         *_number_checks("tvl"),

@@ -42,8 +42,8 @@ def planned_rows(plan_table: str) -> str:
 
 def impossible_rows(now: datetime, since: datetime | None) -> str:
     """Condition on `h`: inserted at `since` or later (None: ever), and of a day that can't be a snapshot's, so that no pool's calendar has it."""
-    impossible = f"(h.timestamp < {midnight(EARLIEST_DAY)} OR h.timestamp > '{now.isoformat()}'::timestamptz)"
-    return impossible if since is None else f"h.insertion_timestamp >= '{since.isoformat()}'::timestamptz AND {impossible}"
+    impossible = f"(h.timestamp < {midnight(EARLIEST_DAY)} OR h.timestamp > {moment(now)})"
+    return impossible if since is None else f"h.insertion_timestamp >= {moment(since)} AND {impossible}"
 
 
 def accepted_before(moment: str, pool_id: str, checks: Sequence[RowCheck]) -> str:
@@ -56,6 +56,11 @@ def accepted_before(moment: str, pool_id: str, checks: Sequence[RowCheck]) -> st
 def midnight(day: date) -> str:
     """A UTC day's begin as a PostgreSQL literal."""
     return f"'{day} 00:00:00+00'::timestamptz"
+
+
+def moment(at: datetime) -> str:
+    """A moment as a PostgreSQL literal."""
+    return f"'{at.isoformat()}'::timestamptz"
 
 
 def parse_raw_rows(rows: DataFrame, checks: Sequence[RowCheck]) -> DataFrame:

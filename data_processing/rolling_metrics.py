@@ -22,6 +22,11 @@ def look_back_days(max_fill_days: int) -> int:
     return LONGEST_WINDOW_DAYS + max_fill_days
 
 
+def reach_days(max_fill_days: int) -> int:
+    """Days from a changed snapshot's own on whose rows it can change: its carry, the longest window over that, and the change since yesterday."""
+    return max_fill_days + LONGEST_WINDOW_DAYS + 1
+
+
 def rolling_metrics(grid: DataFrame) -> DataFrame:
     """`grid` (pool_id, date, actual_apy, ...; one row for each calendar day of a pool) with seven columns, double, percent.
 

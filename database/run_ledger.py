@@ -87,6 +87,7 @@ def open_run(
     start: date | None = None,
     end: date | None = None,
     as_of: date | None = None,
+    plan: dict[str, Any] | None = None,
     code_version: str = PRODUCT_VERSION,
 ) -> Iterator[Run]:
     """Hold the job's lock, open its ledger row, and close it: succeeded, nothing_to_do, blocked, cancelled or failed.
@@ -97,9 +98,11 @@ def open_run(
     with translated_errors(engine.url), engine.connect() as connection:
         _lock(connection, job)
         _repair(connection, job)
-        run = Run(_new_run_id(job), job, connection, mode=mode, start=start, end=end, as_of=as_of)
-        row = {"run_id": run.run_id, "job": job, "status": "running", "mode": mode, "start": start, "end": end, "as_of": as_of, "engine": engine_name}
-        connection.execute(insert(run_ledger).values(row | {"code_version": code_version, "rows": run.rows, "stages": {}, "checks": []}))
+        run = Run(_new_run_id(job), job, connection, mode=mode, start=start, end=end, as_of=as_of, plan=plan)
+        row = {"run_id": run.run_id, "job": job, "status": "running", "mode": mode, "start": start, "end": end, "as_of": as_of, "plan": plan}
+        connection.execute(
+            insert(run_ledger).values(row | {"engine": engine_name, "code_version": code_version, "rows": run.rows, "stages": {}, "checks": []})
+        )
         connection.commit()
         try:
             yield run

@@ -92,7 +92,7 @@ def pool_series(engine: Engine, forecasts: list[dict[str, Any]], *, pools: int =
 def status(engine: Engine) -> dict[str, Any]:
     """`status --json`: {"jobs": {job: last ledger row}, "data": {pools, pool_days, first_day, last_day, forecasts_next_day, raw_age_seconds}}.
 
-    A pool day is a day of `yieldspark.pool_calendars`, where the metrics job has a row for each. Days are ISO text; an empty database has zeros and None.
+    A pool day is a day of a calendar: a row of the metrics job. Days are ISO text; an empty database has zeros and None.
     Raises: DatabaseError.
     """
     with checked_connection(engine) as connection:

@@ -10,8 +10,9 @@ from sqlalchemy import Engine
 
 from config_spark import Settings
 from data_processing.market_series import (
+    MarketChange,
     MarketDay,
-    first_changed_day,
+    first_change,
     known_by_day,
     market_frame,
     read_market_series,
@@ -77,8 +78,10 @@ def test_stored_series_tells_the_first_changed_day(engine: Engine) -> None:
         stored = stored_market_series(connection)
     assert tuple(stored.values()) == series
     longer = known_by_day({"ETH": {day(0): Decimal("0.123456785")}, "BTC": {day(1): Decimal(1), day(2): Decimal(2)}}, {}, day(0), day(6))
-    assert first_changed_day(stored, longer, before=day(4)) == day(3)
-    assert first_changed_day(stored, longer, before=day(3)) is None
+    assert first_change(stored, longer, before=day(4)) == MarketChange(day(3), f"BTC price of {day(2)} changed")
+    assert first_change(stored, longer, before=day(3)) is None
+    gas = known_by_day({"ETH": {day(0): Decimal("0.123456785")}, "BTC": {day(1): Decimal(1)}}, {day(1): Decimal(9)}, day(0), day(4))
+    assert first_change(stored, gas, before=day(4)) == MarketChange(day(1), f"gas of {day(1)} changed")
     assert rows_of(engine, "SELECT count(*) AS n FROM yieldspark.market_series") == [{"n": 4}]
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
+from data_processing.plan_request import Request
 from database.tables import METRIC_COLUMNS
 from tests import metrics_oracle
 from tests.metrics_histories import START, world
@@ -27,7 +28,10 @@ def noon(day: int) -> datetime:
 
 
 def job(spark: SparkSession, database: Settings, of: World) -> Run:
-    return lambda **options: run_metrics(settings_of(database, of), session=lambda: spark, now=options.pop("now", of.now), **options)
+    def run(*, now: datetime | None = None, retry: str | None = None, **asked: Any) -> dict[str, Any]:
+        return run_metrics(settings_of(database, of), Request(**asked), retry=retry, session=lambda: spark, now=now or of.now)
+
+    return run
 
 
 def assert_equal_to_oracle(engine: Engine, of: World) -> None:

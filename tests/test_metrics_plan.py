@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from config_spark import Settings
-from data_processing.plan import JOB, Plan, Request, metric_rules, plan_metrics
+from data_processing.plan import JOB, Plan, metric_rules, plan_metrics
+from data_processing.plan_facts import Part
+from data_processing.plan_request import Request, pools_option, request_of_run
 from data_processing.plan_sql import read_watermark
 from database.connection import make_engine
 from product_errors import ConfigurationError, SchemaMismatch
@@ -25,6 +28,7 @@ NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 TODAY = NOW.date()
 TABLE = "yieldspark.a_plan"
 LOOK_BACK = timedelta(days=37)
+REACH = timedelta(days=38)
 
 
 def midnight(day: date) -> datetime:
@@ -57,7 +61,7 @@ def add_run(engine: Engine, settings: Settings, watermark: datetime, end: date, 
         job=JOB,
         watermark=watermark,
         end=end,
-        plan=json.dumps({"rules": values.pop("rules")}),
+        plan=json.dumps({name: values.pop(name) for name in ("rules", "request", "unused_since") if name in values}),
         **values,
     )
 
@@ -128,7 +132,7 @@ def test_a_late_row_touches_its_pool_from_its_day_on(settled: Settings, engine: 
     assert pools["a"]["write_from"] == date(2024, 5, 10)
     assert pools["a"]["read_from"] == midnight(date(2024, 5, 10) - LOOK_BACK)
     assert pools["a"]["known_from"] == date(2024, 5, 10) - LOOK_BACK
-    assert plan.reasons == {"new raw rows": 1}
+    assert plan.reasons == {"late correction": 1, "look-back": 1}
     assert plan.rows_to_read == (date(2024, 5, 31) - (date(2024, 5, 10) - LOOK_BACK)).days + 1 + 1
 
 
@@ -144,7 +148,7 @@ def test_a_new_day_touches_every_pool_that_is_alive(settled: Settings, engine: E
     plan, pools = planned(settled, now=NOW + timedelta(days=1))
     assert plan.end == TODAY + timedelta(days=1)
     assert {pool: row["write_from"] for pool, row in pools.items()} == {"a": TODAY, "b": TODAY}
-    assert plan.reasons == {"new raw rows": 1, "new days": 2}
+    assert plan.reasons == {"new raw rows": 1, "new days": 2, "look-back": 2}
 
 
 def test_a_row_of_the_partial_day_counts_when_the_day_is_complete(settled: Settings, engine: Engine) -> None:
@@ -167,7 +171,7 @@ def test_pools_that_went_and_came_back(settled: Settings, engine: Engine) -> Non
     execute(engine, "UPDATE yieldspark.pool_calendars SET last_observed_day = '2024-05-28' WHERE pool_id = 'a'")
     plan, pools = planned(settled)
     assert {pool: row["write_from"] for pool, row in pools.items()} == {"old": date(2024, 4, 10), "a": date(2024, 5, 29)}
-    assert plan.reasons == {"new days": 1, "no longer active": 1}
+    assert plan.reasons == {"new days": 1, "no longer active": 1, "look-back": 2}
 
 
 def test_a_changed_price_touches_every_pool_from_its_day_on(settled: Settings, engine: Engine) -> None:
@@ -178,7 +182,7 @@ def test_a_changed_price_touches_every_pool_from_its_day_on(settled: Settings, e
     execute(engine, "INSERT INTO gas_fees_daily VALUES ('2024-04-20', 7)")
     plan, pools = planned(settled)
     assert {pool: row["write_from"] for pool, row in pools.items()} == dict.fromkeys(("a", "b"), date(2024, 4, 20))
-    assert plan.reasons == {"prices or gas changed": 2}
+    assert plan.reasons == {"gas of 2024-04-20 changed": 2, "look-back": 2}
 
 
 def test_other_rules_make_a_full_run(settled: Settings) -> None:
@@ -219,6 +223,109 @@ def test_a_backfill_takes_its_interval_of_every_pool_with_data(settled: Settings
 def test_an_interval_that_is_none_is_refused(request_of: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         Request(**request_of)
+
+
+def test_a_correction_is_recomputed_no_further_than_it_reaches(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "a", date(2024, 2, 1)), raw(1001, "a", date(2024, 2, 3)), raw(1002, "b", date(2024, 5, 20))])
+    plan, pools = planned(settled)
+    assert (pools["a"]["write_from"], pools["a"]["write_end"]) == (date(2024, 2, 1), date(2024, 2, 3) + REACH)
+    assert (pools["a"]["read_end"], pools["a"]["open_end"]) == (midnight(pools["a"]["write_end"]), pools["a"]["write_end"])
+    assert pools["b"]["write_end"] == TODAY
+    correction, look_back = plan.parts
+    assert correction == Part("late correction", 2, date(2024, 2, 1), TODAY, 2 + REACH.days + 12)
+    assert (look_back.reason, look_back.pools, look_back.days) == ("look-back", 1, LOOK_BACK.days)
+    assert (plan.days_missing, plan.rows_expected_to_change) == (0, REACH.days + 12)
+
+
+def test_missing_days_and_new_rows_are_counted(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "new", date(2024, 5, 20)), raw(1001, "new", date(2024, 5, 29))])
+    plan, _ = planned(settled)
+    assert (plan.days, plan.days_missing, plan.rows_expected_to_change) == (12, 10, 12)
+
+
+def test_only_the_pools_that_were_asked_for(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "a", date(2024, 5, 10)), raw(1001, "b", date(2024, 5, 10)), raw(1002, "b", date(1970, 1, 1))])
+    plan, pools = planned(settled, Request(pools=("b", "old")))
+    assert (list(pools), plan.is_partial, plan.impossible_rows) == (["b"], True, None)
+    assert list(planned(settled, Request(full_refresh=True, pools=("old",)))[1]) == ["old"]
+    add_run(engine, settled, datetime.now(UTC), TODAY, request={"pools": ["b"]})
+    assert set(planned(settled)[1]) == {"a", "b"}
+
+
+def test_an_unknown_pool_is_named(settled: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="no raw rows of nobody"):
+        planned(settled, Request(pools=("a", "nobody")))
+
+
+def test_pools_come_from_a_file_or_from_the_option_itself(tmp_path: Path) -> None:
+    listed = tmp_path / "pools.txt"
+    listed.write_text("a # the first\n\n b\na\n", encoding="utf-8")
+    assert pools_option(str(listed)) == pools_option(" a,b,,a") == ("a", "b")
+    assert pools_option(None) is None
+    assert pools_option("a" * 5000) == ("a" * 5000,)
+    for nothing in ("", ",", str(tmp_path / "empty")):
+        (tmp_path / "empty").write_text("# none\n", encoding="utf-8")
+        with pytest.raises(ConfigurationError, match="names no pool"):
+            pools_option(nothing)
+
+
+def test_rows_of_an_unfinished_day_are_found_by_when_they_came(settled: Settings, engine: Engine) -> None:
+    """They were inserted before the last run's watermark, and no pass over all raw rows is needed to find them."""
+    put_rows(engine, [raw(1000, "new", TODAY)])
+    first, _ = planned(settled)
+    assert first.unused_since is not None
+    add_run(engine, settled, datetime.now(UTC), TODAY, status="nothing_to_do", unused_since=first.unused_since.isoformat())
+    later = NOW + timedelta(days=1)
+    second, pools = planned(settled, now=later)
+    assert (set(pools), second.unused_since) == ({"a", "b", "new"}, None)
+    add_run(engine, settled, datetime.now(UTC), TODAY, status="nothing_to_do", unused_since=None)
+    assert "new" not in planned(settled, now=later)[1]
+
+
+def test_a_row_of_the_future_counts_when_its_day_is_over(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "new", TODAY + timedelta(days=3))])
+    execute(
+        engine,
+        "INSERT INTO yieldspark.quarantine (run_id, source_table, source_id, reason) "
+        "VALUES ('r', 'raw_defillama_pool_history', '1000', 'timestamp_in_future')",
+    )
+    add_run(engine, settled, datetime.now(UTC), TODAY, unused_since=None)
+    assert "new" not in planned(settled, now=NOW + timedelta(days=3))[1]
+    assert planned(settled, now=NOW + timedelta(days=4))[1]["new"]["write_from"] == TODAY + timedelta(days=3)
+
+
+@pytest.mark.parametrize("status", ["failed", "blocked", "cancelled"])
+def test_a_retry_keeps_the_days_of_the_run_that_failed(settled: Settings, engine: Engine, status: str) -> None:
+    put_rows(engine, [raw(1000, "a", TODAY - timedelta(days=3)), raw(1001, "a", TODAY)])
+    add_run(engine, settled, datetime.now(UTC), TODAY, status=status, run_id="lost", request=Request().public())
+    asked = request_of_run(engine, JOB, "lost")
+    assert asked == request_of_run(engine, JOB, "last") == Request(until=TODAY)
+    plan, pools = planned(settled, asked, now=NOW + timedelta(days=2))
+    assert (plan.end, pools["a"]["write_end"], plan.unused_since is None) == (TODAY, TODAY, False)
+    backfill = Request(start=date(2024, 3, 1), end=date(2024, 3, 5), pools=("a",))
+    add_run(engine, settled, datetime.now(UTC), TODAY, status=status, mode="backfill", run_id="filled", request=backfill.public())
+    assert request_of_run(engine, JOB, "filled") == backfill
+
+
+def test_only_a_failed_run_can_be_retried(settled: Settings, engine: Engine) -> None:
+    with pytest.raises(ConfigurationError, match="is succeeded; only a run that is failed, blocked, cancelled"):
+        request_of_run(engine, JOB, "last")
+    with pytest.raises(ConfigurationError, match="no such run"):
+        request_of_run(engine, JOB, "nobody")
+
+
+def test_past_runs_tell_how_long_one_takes(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "a", date(2024, 5, 10))])
+    guess, _ = planned(settled)
+    rows = json.dumps({"read": 1000, "inserted": 0, "updated": 0, "unchanged": 0})
+    add_run(engine, settled, datetime.now(UTC) - timedelta(days=1), TODAY, run_id="measured")
+    execute(engine, "UPDATE yieldspark.run_ledger SET rows = CAST(:rows AS json), seconds = 60, cost_usd = 0.5, jvm_started = true", rows=rows)
+    told, _ = planned(settled)
+    assert 59 < told.estimated_seconds < 61
+    assert (guess.estimated_cost_usd, told.estimated_cost_usd) == (0.0, 0.0)
+    paid, _ = planned(settled.model_copy(update={"environment": "production"}))
+    assert paid.estimated_cost_usd == pytest.approx(0.5, rel=0.02)
+    assert guess.estimated_seconds < 20
 
 
 def test_an_end_in_the_future_is_refused(settled: Settings) -> None:

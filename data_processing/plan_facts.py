@@ -1,0 +1,85 @@
+"""What a plan will read and write, counted by PostgreSQL from the plan's table: figures for the reader of a dry run, and for the run's own checks.
+
+Nothing is decided here, no metric is read and nothing is written. Days are UTC, intervals half-open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from data_processing.plan_sql import CALENDARS, CORRECTION, REASONS
+from data_processing.quality_checks import RowCheck, judged
+from data_processing.raw_history import TABLE, planned_rows, rows_to_read
+
+
+@dataclass(frozen=True)
+class Part:
+    """One reason of a plan: how many pools it touches, in which days [start, end), and the pool-days in there."""
+
+    reason: str
+    pools: int
+    start: date
+    end: date
+    days: int
+
+
+def plan_facts(
+    connection: Connection, table: str, impossible: str | None, *, reach: int, rules_changed: bool, counted_rows: int | None
+) -> dict[str, Any]:
+    """Values of `Plan`: pools, days, start, rows_to_read, rows_expected_to_change, days_missing, parts.
+
+    Args: impossible is the condition for raw rows of no possible day, or None. reach is the number of days a correction can change.
+    rules_changed says that every row may. counted_rows is the number of rows up to which missing days are counted, None for always.
+    """
+    facts = dict(connection.execute(text(_totals(table)), {"reach": reach, "all": rules_changed}).mappings().one())
+    rows = connection.exec_driver_sql(f"SELECT count(*) FROM {planned_rows(table)}").scalar_one()
+    if impossible is not None:
+        rows += connection.exec_driver_sql(f"SELECT count(*) FROM {TABLE} AS h WHERE {impossible}").scalar_one()
+    missing = _days_missing(connection, table, facts["days"]) if counted_rows is None or rows <= counted_rows else None
+    return facts | {"rows_to_read": rows, "days_missing": missing, "parts": _parts(connection, table)}
+
+
+def _totals(table: str) -> str:
+    """A late correction changes the days within its reach, a changed price every day from its own on, a run over known days nothing."""
+    known = "CASE WHEN c.pool_id IS NULL THEN 0 ELSE greatest(0, least(c.last_day + 1, p.write_end) - greatest(c.first_day, p.write_from)) END"
+    return f"""
+    SELECT count(*) AS pools, min(write_from) AS start, coalesce(sum(days), 0)::bigint AS days,
+        coalesce(sum(days - known + CASE WHEN :all OR market THEN known WHEN corrected THEN least(known, :reach) ELSE 0 END), 0)::bigint
+            AS rows_expected_to_change
+    FROM (
+        SELECT p.write_from, p.write_end - p.write_from AS days, {known} AS known, '{CORRECTION}' = ANY(p.reasons) AS corrected,
+            EXISTS (SELECT FROM unnest(p.reasons) AS reason WHERE reason LIKE '% changed') AS market
+        FROM {table} AS p LEFT JOIN {CALENDARS} AS c ON c.pool_id = p.pool_id
+    ) AS pools"""
+
+
+def _days_missing(connection: Connection, table: str, days: int) -> int:
+    """Pool-days to write that have no raw row of their own."""
+    there = (
+        "SELECT count(*) FROM (SELECT DISTINCT h.pool_id, (h.timestamp AT TIME ZONE 'UTC')::date AS date "
+        f"FROM {planned_rows(table)} WHERE h.timestamp >= p.write_from::timestamp AT TIME ZONE 'UTC' "
+        "AND h.timestamp < p.write_end::timestamp AT TIME ZONE 'UTC') AS observed"
+    )
+    return days - int(connection.exec_driver_sql(there).scalar_one())
+
+
+def _parts(connection: Connection, table: str) -> tuple[Part, ...]:
+    look_back = "(p.read_from AT TIME ZONE 'UTC')::date"
+    parts = connection.exec_driver_sql(f"""
+    SELECT reason, count(*), min(write_from), max(write_to), sum(write_to - write_from)::bigint FROM {REASONS} GROUP BY reason
+    UNION ALL
+    SELECT 'look-back', count(*), min({look_back}), max(write_from), sum(write_from - {look_back})::bigint
+    FROM {table} AS p WHERE known_from IS NOT NULL HAVING count(*) > 0
+    ORDER BY 1""")
+    return tuple(Part(*row) for row in parts)
+
+
+def rows_to_quarantine(connection: Connection, table: str, impossible: str | None, checks: Sequence[RowCheck]) -> int:
+    """How many of the rows to read fail a check, counted by PostgreSQL."""
+    rows = judged(rows_to_read(table, impossible), others=("id", "timestamp"), texts=("apy", "tvl"), checks=checks)
+    return int(connection.exec_driver_sql(f"SELECT count(*) FROM ({rows}) AS judged WHERE reason IS NOT NULL").scalar_one())
