@@ -26,14 +26,14 @@ from sqlalchemy import Connection, Engine
 from config_spark import Settings
 from data_processing import quarantine
 from data_processing.calendars import keep_calendars
-from data_processing.daily_grid import daily_grid
 from data_processing.market_series import market_frame, store_market_series, with_market
 from data_processing.plan import JOB, Plan, plan_metrics
 from data_processing.plan_request import Request, request_of, request_of_run
 from data_processing.plan_sql import CALENDAR_COLUMNS
+from data_processing.pool_days import AGES as AGE_COLUMNS
+from data_processing.pool_days import pool_days
 from data_processing.quality_checks import raw_row_checks
 from data_processing.raw_history import accepted, parse_raw_rows, rows_to_read
-from data_processing.rolling_metrics import rolling_metrics
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import MergeTarget, StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark
 from database.job_entry import run_job
@@ -44,8 +44,6 @@ from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age, pool_da
 from product_errors import CheckFailed, ConfigurationError
 
 log = logging.getLogger(__name__)
-
-AGE_COLUMNS = ("apy_age_days", "tvl_age_days")
 
 KEY = {"pool_id": "pool_id", "date": "date"}
 
@@ -120,7 +118,7 @@ def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan:
             _count(run, plan, parsed, [check.name for check in checks])
         with run.stage("transform"):
             calendar = read_table_spark(spark, settings, f"SELECT {CALENDAR_COLUMNS} FROM {plan.table}", snapshot=snapshot)
-            staged = [StagedFrame(pool_days(parsed, calendar, market_frame(spark, plan.market), settings.max_fill_days), TARGETS)]
+            staged = [StagedFrame(planned_days(parsed, calendar, market_frame(spark, plan.market), settings.max_fill_days), TARGETS)]
         if run.rows["quarantined"]:
             staged.append(StagedFrame(quarantine.rejected(parsed, run.run_id), [quarantine.MERGE]))
         commit_run(run, settings, staged, also=lambda connection: _also(connection, settings, run, plan))
@@ -128,11 +126,10 @@ def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan:
         parsed.unpersist()
 
 
-def pool_days(parsed: DataFrame, calendar: DataFrame, market: DataFrame, max_fill_days: int) -> DataFrame:
+def planned_days(parsed: DataFrame, calendar: DataFrame, market: DataFrame, max_fill_days: int) -> DataFrame:
     """Parsed raw rows to what is staged for each day of a pool's [write_from, write_end): pool_id, date, METRIC_COLUMNS (double), ages in days."""
-    days = rolling_metrics(daily_grid(accepted(parsed), calendar, max_fill_days))
-    planned = days.where((F.col("date") >= F.col("write_from")) & (F.col("date") < F.col("write_end")))
-    return with_market(planned, market).select("pool_id", "date", *METRIC_COLUMNS, *AGE_COLUMNS)
+    days = pool_days(accepted(parsed), calendar, max_fill_days)
+    return with_market(days, market).select("pool_id", "date", *METRIC_COLUMNS, *AGE_COLUMNS)
 
 
 def _count(run: Run, plan: Plan, parsed: DataFrame, reasons: Sequence[str]) -> None:

@@ -1,13 +1,15 @@
-"""The rolling metrics of a pool's days.
+"""The rolling metrics of a pool's days: mean, sample standard deviation and change of APY, in percent.
 
-In: the dense daily grid, so that rows are calendar days. Out: its rows with mean, sample standard deviation and change of APY, in percent.
-Nothing is filled here and no day is added or dropped.
+In: the APY of one pool's dense days as a numpy array, so that positions are calendar days. Out: an array for each metric. Nothing is filled here and
+no day is added or dropped. Each window is summed by itself: running sums would drag the rounding of one spike through all later days.
 """
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame, Window
-from pyspark.sql import functions as F
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from data_processing.daily_grid import Floats
 
 WINDOW_DAYS = (7, 30)
 
@@ -27,19 +29,29 @@ def reach_days(max_fill_days: int) -> int:
     return max_fill_days + LONGEST_WINDOW_DAYS + 1
 
 
-def rolling_metrics(grid: DataFrame) -> DataFrame:
-    """`grid` (pool_id, date, actual_apy, ...; one row for each calendar day of a pool) with seven columns, double, percent.
+def rolling_metrics(apy: Floats) -> dict[str, Floats]:
+    """Seven metrics of each day, percent, NaN where there is none.
 
-    rolling_apy_Nd is the mean and stddev_apy_Nd the sample standard deviation of the N days that end with the row's, over the days with a value;
-    the deviation is NULL with fewer than two. apy_delta_today_yesterday and stddev_apy_Nd_delta are today minus yesterday, NULL where either is NULL.
+    rolling_apy_Nd is the mean and stddev_apy_Nd the sample standard deviation (divisor n - 1, in two passes) of the N days that end with the day,
+    over those with a value; the deviation is NaN with fewer than two. apy_delta_today_yesterday and stddev_apy_Nd_delta are today minus yesterday.
     """
-    by_day = Window.partitionBy("pool_id").orderBy("date")
-    windows = {days: by_day.rowsBetween(1 - days, Window.currentRow) for days in WINDOW_DAYS}
-    levels = grid.select(
-        "*",
-        *(F.avg("actual_apy").over(window).alias(f"rolling_apy_{days}d") for days, window in windows.items()),
-        *(F.stddev_samp("actual_apy").over(window).alias(f"stddev_apy_{days}d") for days, window in windows.items()),
-        (F.col("actual_apy") - F.lag("actual_apy").over(by_day)).alias("apy_delta_today_yesterday"),
-    )
-    deltas = ((f"stddev_apy_{days}d", f"stddev_apy_{days}d_delta") for days in WINDOW_DAYS)
-    return levels.select("*", *((F.col(level) - F.lag(level).over(by_day)).alias(delta) for level, delta in deltas))
+    longest = sliding_window_view(np.concatenate([np.full(LONGEST_WINDOW_DAYS - 1, np.nan), apy]), LONGEST_WINDOW_DAYS)
+    metrics = {"apy_delta_today_yesterday": _change(apy)}
+    for days in WINDOW_DAYS:
+        mean, deviation = _mean_and_deviation(longest[:, LONGEST_WINDOW_DAYS - days :])
+        metrics |= {f"rolling_apy_{days}d": mean, f"stddev_apy_{days}d": deviation, f"stddev_apy_{days}d_delta": _change(deviation)}
+    return metrics
+
+
+def _mean_and_deviation(windows: Floats) -> tuple[Floats, Floats]:
+    known = ~np.isnan(windows)
+    count = known.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(known, windows, 0.0).sum(axis=1) / count
+        squares = np.where(known, windows - mean[:, None], 0.0) ** 2
+        deviation = np.sqrt(squares.sum(axis=1) / np.where(count > 1, count - 1, np.nan))
+    return mean, deviation
+
+
+def _change(values: Floats) -> Floats:
+    return np.concatenate([[np.nan], values[1:] - values[:-1]])

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from config_spark import Settings
-from data_processing.calculate_pool_metrics_spark import AGE_COLUMNS
+from data_processing.pool_days import AGES
 from tests.metrics_oracle import RawRow, World
 
 
@@ -56,7 +56,7 @@ def put(engine: Engine, world: World) -> None:
 
 def job_rows(engine: Engine) -> dict[tuple[str, date], dict[str, Any]]:
     """pool_daily_metrics with the ages of each day of a calendar, every column, numbers exact as stored."""
-    ages = ", ".join(f"CASE WHEN o.pool_id IS NULL AND c.pool_id IS NOT NULL THEN 0 ELSE o.{name} END AS {name}" for name in AGE_COLUMNS)
+    ages = ", ".join(f"CASE WHEN o.pool_id IS NULL AND c.pool_id IS NOT NULL THEN 0 ELSE o.{name} END AS {name}" for name in AGES)
     query = (
         f"SELECT m.*, {ages} FROM pool_daily_metrics AS m LEFT JOIN yieldspark.observation_age AS o ON o.pool_id = m.pool_id AND o.date = m.date "
         "LEFT JOIN yieldspark.pool_calendars AS c ON c.pool_id = m.pool_id AND m.date BETWEEN c.first_day AND c.last_day"

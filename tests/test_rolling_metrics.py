@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from pyspark.sql import DataFrame, Row, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame, SparkSession
 
 from config_spark import Settings, load_settings
-from data_processing.daily_grid import CALENDAR, daily_grid
+from data_processing.pool_days import CALENDAR, pool_days
 from data_processing.quality_checks import raw_row_checks
 from data_processing.raw_history import accepted, parse_raw_rows
 from data_processing.rolling_metrics import look_back_days, rolling_metrics
@@ -58,9 +58,7 @@ def computed(
     end = metrics_oracle.run_end(of)
     read = rows if rows is not None else [row for row in of.rows if end and (row.timestamp.date() < end or row.timestamp > of.now)]
     parsed = parse_raw_rows(raw_frame(spark, read), raw_row_checks(limits(of), of.now))
-    days = daily_grid(accepted(parsed), spark.createDataFrame(calendar, CALENDAR), of.max_fill_days)
-    inside = rolling_metrics(days).where((F.col("date") >= F.col("write_from")) & (F.col("date") < F.col("write_end")))
-    return table(inside)
+    return table(pool_days(accepted(parsed), spark.createDataFrame(calendar, CALENDAR), of.max_fill_days))
 
 
 def full_calendar(of: World) -> list[tuple[Any, ...]]:
@@ -117,18 +115,33 @@ def test_the_grid_and_the_windows_shuffle_once(spark: SparkSession) -> None:
         [(1, "p", datetime(2024, 1, 1, tzinfo=UTC), 1.0, 2.0)], "id bigint, pool_id string, timestamp timestamp, apy double, tvl double"
     )
     calendar = spark.createDataFrame([("p", None, date(2024, 2, 1), date(2018, 1, 1), date(2024, 2, 1))], CALENDAR)
-    plan = rolling_metrics(daily_grid(rows, calendar, 7))._jdf.queryExecution().executedPlan().toString()
+    plan = pool_days(rows, calendar, 7)._jdf.queryExecution().executedPlan().toString()
     assert plan.count("Exchange hashpartitioning") == 1
 
 
-def test_one_value_has_no_deviation_and_a_gap_no_change(spark: SparkSession) -> None:
-    observed = {0: 4.0, 1: 6.0, 3: None, 12: 1.0}
-    grid = spark.createDataFrame(
-        [("p", START + timedelta(days=day), observed.get(day)) for day in range(14)], "pool_id string, date date, actual_apy double"
-    )
-    days: list[Row] = rolling_metrics(grid).orderBy("date").collect()
-    assert [days[0].stddev_apy_7d, days[0].apy_delta_today_yesterday, days[0].rolling_apy_7d] == [None, None, 4.0]
-    assert days[1].stddev_apy_7d == pytest.approx(2**0.5)
-    assert [days[1].apy_delta_today_yesterday, days[2].apy_delta_today_yesterday, days[1].stddev_apy_7d_delta] == [2.0, None, None]
-    assert days[10].rolling_apy_7d is None
-    assert days[12].rolling_apy_30d == pytest.approx(11 / 3)
+def test_one_value_has_no_deviation_and_a_gap_no_change() -> None:
+    apy = np.full(14, np.nan)
+    apy[[0, 1, 12]] = 4.0, 6.0, 1.0
+    days = rolling_metrics(apy)
+    assert np.isnan([days["stddev_apy_7d"][0], days["apy_delta_today_yesterday"][0]]).all()
+    assert days["rolling_apy_7d"][0] == 4.0
+    assert days["stddev_apy_7d"][1] == pytest.approx(2**0.5)
+    assert days["apy_delta_today_yesterday"][1] == 2.0
+    assert np.isnan([days["apy_delta_today_yesterday"][2], days["stddev_apy_7d_delta"][1], days["rolling_apy_7d"][10]]).all()
+    assert days["rolling_apy_30d"][12] == pytest.approx(11 / 3)
+
+
+def test_a_spike_leaves_nothing_behind() -> None:
+    calm, spiked = np.full(80, 0.1), np.full(80, 0.1)
+    spiked[5] = 1e15
+    assert all((rolling_metrics(calm)[name][36:] == values[36:]).all() for name, values in rolling_metrics(spiked).items())
+
+
+def test_pools_that_go_on_over_many_batches_stay_whole(spark: SparkSession) -> None:
+    generated = world(5, pools=12, days=90)
+    whole = computed(spark, generated, full_calendar(generated))
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "7")
+    try:
+        assert computed(spark, generated, full_calendar(generated)) == whole
+    finally:
+        spark.conf.unset("spark.sql.execution.arrow.maxRecordsPerBatch")
