@@ -34,6 +34,7 @@ from data_processing.plan_sql import CALENDAR_COLUMNS
 from data_processing.quality_checks import raw_row_checks
 from data_processing.raw_history import accepted, parse_raw_rows, rows_to_read
 from data_processing.rolling_metrics import rolling_metrics
+from data_processing.row_counts import count_rows, record_counts
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import MergeTarget, StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark
 from database.job_entry import run_job
@@ -41,7 +42,7 @@ from database.run_ledger import Run, ledger_row, open_run
 from database.spark_interrupt import interruptible
 from database.staging import staging_name
 from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age, pool_daily_metrics
-from product_errors import CheckFailed, ConfigurationError
+from product_errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan:
         parsed = parse_raw_rows(raw, checks).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         with run.stage("read"):
-            _count(run, plan, parsed, [check.name for check in checks])
+            record_counts(run, settings, count_rows(parsed, checks), checks, plan.rows_to_read)
         with run.stage("transform"):
             calendar = read_table_spark(spark, settings, f"SELECT {CALENDAR_COLUMNS} FROM {plan.table}", snapshot=snapshot)
             staged = [StagedFrame(pool_days(parsed, calendar, market_frame(spark, plan.market), settings.max_fill_days), TARGETS)]
@@ -133,26 +134,6 @@ def pool_days(parsed: DataFrame, calendar: DataFrame, market: DataFrame, max_fil
     days = rolling_metrics(daily_grid(accepted(parsed), calendar, max_fill_days))
     planned = days.where((F.col("date") >= F.col("write_from")) & (F.col("date") < F.col("write_end")))
     return with_market(planned, market).select("pool_id", "date", *METRIC_COLUMNS, *AGE_COLUMNS)
-
-
-def _count(run: Run, plan: Plan, parsed: DataFrame, reasons: Sequence[str]) -> None:
-    """Read the rows, once, and make the ledger's counts of them. Raises: CheckFailed where rows got lost between PostgreSQL and Spark."""
-    by_reason = {check: F.count_if(F.col("reason") == check).alias(check) for check in reasons}
-    counts = parsed.agg(F.count("*").alias("read"), F.count_if(F.col("reason").isNull()).alias("accepted"), *by_reason.values()).first()
-    assert counts is not None, "an aggregate without groups has one row"
-    good, bad = counts["accepted"], sum(counts[reason] for reason in reasons)
-    run.rows |= {"read": counts["read"], "quarantined": bad}
-    for reason in reasons:
-        if counts[reason]:
-            log.warning("%d raw rows go to quarantine: %s", counts[reason], reason)
-    found = {
-        "accepted_and_quarantined_are_all": (good + bad == run.rows["read"], f"{good} accepted and {bad} quarantined of {run.rows['read']} read"),
-        "planned_rows_were_read": (run.rows["read"] >= plan.rows_to_read, f"{run.rows['read']} read, {plan.rows_to_read} planned"),
-    }
-    run.checks += [{"name": f"raw_rows.{name}", "passed": passed, "severity": "fail", "found": words} for name, (passed, words) in found.items()]
-    failed = [f"{name}: {words}" for name, (passed, words) in found.items() if not passed]
-    if failed:
-        raise CheckFailed(f"the raw rows failed {'; '.join(failed)}. Nothing was written; run again, and if it stays look at the database's log")
 
 
 def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> None:

@@ -19,7 +19,7 @@ from data_processing import plan_sql
 from data_processing.market_series import MarketDay, first_change, read_market_series, stored_market_series
 from data_processing.plan_facts import Part, plan_facts, rows_to_quarantine
 from data_processing.plan_request import Mode, Request
-from data_processing.quality_checks import EARLIEST_DAY, raw_row_checks
+from data_processing.quality_checks import EARLIEST_DAY, changed_row_severities, raw_row_checks
 from data_processing.raw_history import impossible_rows
 from data_processing.rolling_metrics import METRIC_RULES, look_back_days, reach_days
 from database.connection import checked_connection
@@ -108,7 +108,12 @@ def _plain(value: Any) -> Any:
 def metric_rules(settings: Settings) -> dict[str, Any]:
     """What decides a row's values besides the data: a change of any makes the next run a full one."""
     limits = ("max_fill_days", "max_apy_percent", "max_tvl_usd", "max_price_usd")
-    return {"metric_rules": METRIC_RULES, **{name: getattr(settings, name) for name in limits}}
+    changed = changed_row_severities(settings)
+    return {
+        "metric_rules": METRIC_RULES,
+        **{name: getattr(settings, name) for name in limits},
+        **({"severities": changed} if changed else {}),
+    }
 
 
 def plan_metrics(settings: Settings, engine: Engine, request: Request, *, table: str, now: datetime | None = None, dry_run: bool = False) -> Plan:
