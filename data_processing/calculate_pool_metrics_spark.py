@@ -26,6 +26,7 @@ from sqlalchemy import Connection, Engine
 from config_spark import Settings
 from data_processing import quarantine
 from data_processing.calendars import keep_calendars
+from data_processing.commit_checks import commit_checks
 from data_processing.daily_grid import daily_grid
 from data_processing.market_series import market_frame, store_market_series, with_market
 from data_processing.plan import JOB, Plan, plan_metrics
@@ -124,7 +125,8 @@ def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan:
             staged = [StagedFrame(pool_days(parsed, calendar, market_frame(spark, plan.market), settings.max_fill_days), TARGETS)]
         if run.rows["quarantined"]:
             staged.append(StagedFrame(quarantine.rejected(parsed, run.run_id), [quarantine.MERGE]))
-        commit_run(run, settings, staged, also=lambda connection: _also(connection, settings, run, plan))
+        judged = commit_checks(settings, plan, staging_name(run, 0))
+        commit_run(run, settings, staged, checks=judged, also=lambda connection: _also(connection, settings, run, plan))
     finally:
         parsed.unpersist()
 

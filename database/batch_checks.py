@@ -74,7 +74,7 @@ def run_checks(run: Run, commit_checks: CommitChecks) -> None:
 def _entry(connection: Connection, check: BatchCheck, acceptance: Acceptance | None) -> dict[str, Any]:
     wrong = text(
         f"WITH wrong AS MATERIALIZED ({check.query}) SELECT (SELECT count(*) FROM wrong) AS failing, "
-        f"(SELECT coalesce(jsonb_agg(to_jsonb(some)), '[]') FROM (SELECT * FROM wrong LIMIT {SAMPLE_ROWS}) AS some) AS sample"
+        f"(SELECT coalesce(json_agg(sampled), '[]') FROM (SELECT * FROM wrong LIMIT {SAMPLE_ROWS}) AS sampled) AS sample"
     )
     failing, sample = connection.execute(wrong, check.parameters).one()
     entry = {
