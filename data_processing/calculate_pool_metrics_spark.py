@@ -26,6 +26,7 @@ from sqlalchemy import Connection, Engine
 from config_spark import Settings
 from data_processing import quarantine
 from data_processing.calendars import keep_calendars
+from data_processing.check_catalogue import accepting, changed_severities
 from data_processing.commit_checks import commit_checks
 from data_processing.daily_grid import daily_grid
 from data_processing.market_series import market_frame, store_market_series, with_market
@@ -38,8 +39,8 @@ from data_processing.rolling_metrics import rolling_metrics
 from data_processing.row_counts import count_rows, record_counts
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import MergeTarget, StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark
-from database.job_entry import run_job
-from database.run_ledger import Run, ledger_row, open_run
+from database.job_entry import run_job, who_is_asking
+from database.run_ledger import Acceptance, Run, ledger_row, open_run
 from database.spark_interrupt import interruptible
 from database.staging import staging_name
 from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age, pool_daily_metrics
@@ -63,16 +64,19 @@ def run_metrics(
     *,
     retry: str | None = None,
     dry_run: bool = False,
+    acceptance: Acceptance | None = None,
     session: Callable[[], SparkSession] | None = None,
     now: datetime | None = None,
 ) -> dict[str, Any]:
     """Bring the metrics up to date, or recompute what the request names.
 
-    Args: settings name a migrated database. retry is the id of a failed run, or `last`: its request is taken again, with its days. session makes the
-    Spark session when one is needed (default: the product's own, stopped at the end). now (UTC) stands in for this machine's clock.
+    Args: settings name a migrated database. retry is the id of a failed run, or `last`: its request is taken again, with its days. acceptance lets
+    this run through checks that would block it. session makes the Spark session when one is needed (default: the product's own, stopped at the end).
+    now (UTC) stands in for this machine's clock.
     Returns: the run's ledger row; for a dry run `{"job", "status": "planned", "plan": ..}`.
     Raises: ConfigurationError, RunInProgress, CheckFailed, DatabaseError.
     """
+    changed_severities(settings)  # a wrong one is no run
     engine = make_engine(settings)
     if retry and request not in (None, Request()):
         raise ConfigurationError("--retry takes mode, days and pools from the run that failed: leave the other options out")
@@ -82,6 +86,7 @@ def run_metrics(
         return {"job": JOB, "status": "planned", "plan": plan.public()}
     opened = {"request": asked.public()}
     with open_run(engine, job=JOB, mode=asked.mode, start=asked.start, end=asked.end, plan=opened, code_version=settings.code_version) as run:
+        run.acceptance = acceptance
         with run.stage("plan"):
             plan = plan_metrics(settings, engine, asked, table=staging_name(run, "plan"), now=now)
         run.mode, run.start, run.end, run.watermark, run.plan = plan.mode, plan.start, plan.end, plan.watermark, plan.public()
@@ -158,12 +163,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--end", type=date.fromisoformat, metavar="DAY", help="the day after the last one")
     parser.add_argument("--pools", metavar="FILE|ID,ID", help="these pools only: a file with one id a line, or ids with commas between them")
     parser.add_argument("--retry", metavar="RUN_ID", help="what a failed run was asked, with its days; `last` is the newest run")
+    parser.add_argument("--accept-check", action="append", default=[], metavar="NAME", help="let this run through that check; needs --reason")
+    parser.add_argument("--reason", metavar="TEXT", help="why; the ledger keeps it with the name of who said so")
     return run_job(parser, _work, _sentence, argv)
 
 
 def _work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     request = request_of(full_refresh=options.full_refresh, start=options.start, end=options.end, pools=options.pools)
-    return run_metrics(settings, request, retry=options.retry, dry_run=options.dry_run)
+    allowed = accepting(options.accept_check, options.reason, who_is_asking())
+    return run_metrics(settings, request, retry=options.retry, dry_run=options.dry_run, acceptance=allowed)
 
 
 def _sentence(result: dict[str, Any]) -> str:

@@ -7,11 +7,12 @@ of rows are in `quality_checks`, queries of the other levels in `commit_checks`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from config_spark import Settings
 from database.batch_checks import Level, Severity
+from database.run_ledger import Acceptance
 from product_errors import ConfigurationError
 
 
@@ -129,11 +130,19 @@ def severity_of(name: str, settings: Settings) -> str:
     return changed_severities(settings).get(name, CATALOGUE[name].severity)
 
 
-def require_acceptable(names: Iterable[str]) -> None:
-    """Raises: ConfigurationError for a name that `--accept-check` does not take."""
+def accepting(names: Sequence[str], reason: str | None, by: str) -> Acceptance | None:
+    """What `--accept-check NAME --reason TEXT` asks for; None where neither is given.
+
+    Raises: ConfigurationError for a name that is not known or can't be accepted, and for one without the other.
+    """
     acceptable = [check.name for check in _COMMITS]
     for name in names:
         _require(name, acceptable, "--accept-check can't accept")
+    if names and not (reason or "").strip():
+        raise ConfigurationError(f"--accept-check {names[0]} needs --reason TEXT: the ledger keeps who let the run through, and why")
+    if reason is not None and not names:
+        raise ConfigurationError("--reason goes with --accept-check NAME: name the check that this run may fail")
+    return Acceptance(tuple(names), by, reason.strip()) if reason else None
 
 
 def _require(name: str, allowed: Iterable[str], refusal: str) -> None:

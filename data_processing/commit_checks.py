@@ -18,9 +18,9 @@ from data_processing.market_series import SERIES
 from data_processing.plan import Plan
 from data_processing.rolling_metrics import LONGEST_WINDOW_DAYS
 from data_processing.spike_sql import spike_query
-from database.batch_checks import Acceptance, BatchCheck, CommitChecks, Severity
+from database.batch_checks import BatchCheck, CommitChecks, Severity
 from database.merge_sql import qualified, quoted
-from database.tables import METRIC_COLUMNS, market_series, observation_age, pools
+from database.tables import METRIC_COLUMNS, market_series, observation_age, pool_calendars, pools
 
 MIN_POOLS = 20
 
@@ -39,7 +39,7 @@ class _Query:
     parameters: Mapping[str, Any]
 
 
-def commit_checks(settings: Settings, plan: Plan, staging: str, acceptance: Acceptance | None = None) -> CommitChecks:
+def commit_checks(settings: Settings, plan: Plan, staging: str) -> CommitChecks:
     """The checks of a run's commit, but for those that are off.
 
     Args: staging is the run's table of pool days (pool_id, date, METRIC_COLUMNS, apy_age_days, tvl_age_days).
@@ -53,12 +53,15 @@ def commit_checks(settings: Settings, plan: Plan, staging: str, acceptance: Acce
     ]
     checks = [_check(settings, query) for query in queries if severity_of(query.name, settings) != "off"]
     preparation = [(_new_days(plan.table, staging), {"first": first, "end": plan.end})] if first else []
-    return CommitChecks(checks, preparation, acceptance)
+    return CommitChecks(checks, preparation)
 
 
 def first_new_day(plan: Plan) -> date | None:
-    """The first day of the plan's that no good run has written; None where there is none, or where the newest day is not in the interval."""
-    if plan.end is None:
+    """The first day of the plan's that no good run has written; None where there is none, or where the newest day is not in the interval.
+
+    A run of some pools has no night to judge.
+    """
+    if plan.end is None or plan.request.pools is not None:
         return None
     known = plan.previous.end if plan.previous else None
     if plan.mode == "full_refresh":
@@ -89,16 +92,18 @@ def _queries_of_new_days(settings: Settings, plan: Plan, staging: str, first: da
 
 def _new_days(plan_table: str, staging: str) -> str:
     """Statement that makes NEW_DAYS: for each day from :first on, how many living pools were observed on it and on the day before."""
-    observed = "(apy_age_days = 0 OR tvl_age_days = 0)"
+    observed = "(s.apy_age_days = 0 OR s.tvl_age_days = 0)"
     return f"""
     CREATE TEMPORARY TABLE {NEW_DAYS} ON COMMIT DROP AS
     WITH seen AS (
         SELECT s.pool_id, s.date FROM {staging} AS s JOIN {plan_table} AS p ON p.pool_id = s.pool_id
         WHERE p.alive AND s.date >= CAST(:first AS date) - 1 AND {observed}
         UNION ALL
-        SELECT o.pool_id, o.date FROM {plan_table} AS p
-        JOIN {qualified(observation_age)} AS o ON o.pool_id = p.pool_id AND o.date = CAST(:first AS date) - 1
-        WHERE p.alive AND p.write_from > o.date AND {observed}
+        SELECT p.pool_id, CAST(:first AS date) - 1 FROM {plan_table} AS p JOIN {qualified(pool_calendars)} AS c ON c.pool_id = p.pool_id
+        WHERE p.alive AND p.write_from >= CAST(:first AS date) AND CAST(:first AS date) - 1 BETWEEN c.first_day AND c.last_day AND NOT EXISTS (
+            SELECT FROM {qualified(observation_age)} AS a WHERE a.pool_id = p.pool_id AND a.date = CAST(:first AS date) - 1
+            AND a.apy_age_days IS DISTINCT FROM 0 AND a.tvl_age_days IS DISTINCT FROM 0
+        )
     )
     SELECT coalesce(now.date, before.date + 1) AS day, count(before.pool_id) AS pools_before, count(now.pool_id) AS pools,
         count(*) FILTER (WHERE now.pool_id IS NULL) AS missing, (array_agg(before.pool_id) FILTER (WHERE now.pool_id IS NULL))[1:3] AS such_as

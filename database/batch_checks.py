@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
-from database.run_ledger import Run
+from database.run_ledger import Acceptance, Run
 from product_errors import CheckFailed
 
 log = logging.getLogger(__name__)
@@ -37,21 +37,11 @@ class BatchCheck:
 
 
 @dataclass(frozen=True)
-class Acceptance:
-    """Checks that one run may fail, who said so, and why."""
-
-    names: tuple[str, ...]
-    by: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class CommitChecks:
     """The checks of one commit. `preparation`: statements run before them, for what several share (temporary tables, say)."""
 
     checks: Sequence[BatchCheck]
     preparation: Sequence[tuple[str, Mapping[str, Any]]] = ()
-    acceptance: Acceptance | None = None
 
 
 def run_checks(run: Run, commit_checks: CommitChecks) -> None:
@@ -61,7 +51,7 @@ def run_checks(run: Run, commit_checks: CommitChecks) -> None:
     """
     for statement, parameters in commit_checks.preparation:
         run.connection.execute(text(statement), parameters)
-    entries = [_entry(run.connection, check, commit_checks.acceptance) for check in commit_checks.checks]
+    entries = [_entry(run.connection, check, run.acceptance) for check in commit_checks.checks]
     run.checks += entries
     for entry in entries:
         if not entry["passed"] and (entry["severity"] == "warn" or "accepted" in entry):

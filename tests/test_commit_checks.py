@@ -10,11 +10,12 @@ from sqlalchemy import Engine
 
 from config_spark import Settings
 from data_processing.commit_checks import commit_checks
-from data_processing.plan import JOB, Plan, Request, plan_metrics
+from data_processing.plan import JOB, Plan, plan_metrics
+from data_processing.plan_request import Request
 from database import batch_checks
-from database.batch_checks import Acceptance, run_checks
+from database.batch_checks import run_checks
 from database.merge_sql import create_staging
-from database.run_ledger import Run, open_run
+from database.run_ledger import Acceptance, Run, open_run
 from database.staging import staging_name
 from database.tables import METRIC_COLUMNS
 from product_errors import CheckFailed
@@ -65,10 +66,11 @@ class Night:
     ) -> dict[str, Any]:
         """Plan, stage what the plan asks for, run the checks; the entries by name. Raises what they raise."""
         with open_run(self.engine, job=JOB, mode="incremental") as run:
+            run.acceptance = acceptance
             plan = plan_metrics(self.settings, self.engine, request or Request(), table=staging_name(run, "plan"), now=NOW)
             self._stage(run, plan, nulls or {})
             with run.connection.begin():
-                run_checks(run, commit_checks(self.settings, plan, staging_name(run, 0), acceptance))
+                run_checks(run, commit_checks(self.settings, plan, staging_name(run, 0)))
             run.nothing_to_do()
         return {entry["name"]: entry for entry in run.checks}
 
@@ -79,11 +81,13 @@ class Night:
         staging = staging_name(run, 0)
         number = "coalesce(substring(p.pool_id FROM '^pool-([0-9]+)$')::integer, 99)"
         values = ", ".join(f"CASE WHEN {number} >= {nulls.get(name, 0.0) * len(POOLS)} THEN 1.0 END" for name in METRIC_COLUMNS)
+        first_day = "SELECT min(timestamp AT TIME ZONE 'UTC')::date FROM raw_defillama_pool_history AS h WHERE h.pool_id = p.pool_id"
         execute(self.engine, create_staging(staging, types))
         execute(
             self.engine,
             f"INSERT INTO {staging} SELECT p.pool_id, d::date, {values}, CASE WHEN seen THEN 0 ELSE 1 END, CASE WHEN seen THEN 0 ELSE 1 END, 0, 0 "
-            f"FROM {plan.table} AS p CROSS JOIN LATERAL generate_series(p.write_from, p.write_end - 1, interval '1 day') AS d CROSS JOIN LATERAL ("
+            f"FROM {plan.table} AS p CROSS JOIN LATERAL generate_series(greatest(p.write_from, ({first_day})), p.write_end - 1, "
+            "interval '1 day') AS d CROSS JOIN LATERAL ("
             "SELECT EXISTS (SELECT FROM raw_defillama_pool_history AS h "
             "WHERE h.pool_id = p.pool_id AND (h.timestamp AT TIME ZONE 'UTC')::date = d) AS seen) AS s",
         )
@@ -172,6 +176,26 @@ def test_pools_that_died_long_ago_are_not_missing(night: Night) -> None:
     assert failing(night.checks(Request(full_refresh=True))) == set()
 
 
+def test_a_pool_that_was_carried_the_day_before_is_not_missing(night: Night) -> None:
+    """Their calendars go on, for nobody called them inactive; on the day before they were not observed."""
+    night.before()
+    dead = POOLS[20:]
+    execute(
+        night.engine,
+        "INSERT INTO yieldspark.observation_age SELECT unnest(CAST(:pools AS text[])), CAST(:day AS date), NULL, 9",
+        pools=dead,
+        day=NEWEST - DAY,
+    )
+    night.delivers(history(POOLS[:20], NEWEST, TODAY))
+    assert failing(night.checks()) == set()
+
+
+def test_some_pools_are_no_night(night: Night) -> None:
+    night.before()
+    night.delivers(history(POOLS[:4], NEWEST, TODAY))
+    assert set(night.checks(Request(pools=tuple(POOLS[10:])))) == {"unknown_pool", "spike"}
+
+
 def test_a_full_refresh_judges_the_newest_day(night: Night) -> None:
     put_rows(night.engine, numbered(history(POOLS, FIRST, NEWEST) + history(POOLS[:4], NEWEST, TODAY)))
     with pytest.raises(CheckFailed, match="many_pools_missing"):
@@ -230,7 +254,7 @@ def test_severities_by_setting(night: Night) -> None:
     night.settings = night.settings.model_copy(update={"check_severities": "unknown_pool=fail, some_pools_missing = off,many_pools_missing=warn"})
     night.before()
     night.delivers(history([*POOLS[:19], "stranger"], NEWEST, TODAY))
-    with pytest.raises(CheckFailed, match="unknown_pool.*stranger") as stopped:
+    with pytest.raises(CheckFailed, match=r"unknown_pool.*stranger") as stopped:
         night.checks()
     assert "pools_missing" not in str(stopped.value)
     ledger = rows_of(night.engine, "SELECT checks FROM yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1")[0]
