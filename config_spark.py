@@ -71,6 +71,23 @@ class Settings(BaseSettings):
     max_apy_percent: Annotated[float, Field(gt=0, le=1e15)] = Field(1_000_000.0, description="an APY beyond this, of either sign, is quarantined; %")
     max_tvl_usd: Annotated[float, Field(gt=0, le=1e17)] = Field(1e12, description="a TVL beyond this is quarantined; USD")
     max_price_usd: Annotated[float, Field(gt=0, le=1e11)] = Field(1e9, description="a price beyond this is quarantined; USD")
+    max_spike_factor: Annotated[float, Field(gt=1)] = Field(
+        10.0, description="an APY or TVL that jumps by more than this and is back within SPIKE_HOURS is a spike; times"
+    )
+    spike_hours: Annotated[float, Field(gt=0, le=24)] = Field(5.0, description="how long a spike takes at most, there and back; hours")
+    max_missing_pools_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="share of a day's pools that may be missing on the next day; more blocks the run"
+    )
+    warn_missing_pools_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="share of a day's pools that may be missing on the next day without a warning"
+    )
+    min_rows_share_of_yesterday: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="pools observed on a day, as a share of the day before; less blocks the run"
+    )
+    max_null_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="share of a column's values that may be null among the new days' observed rows; more blocks the run"
+    )
+    check_severities: str = Field("", description="checks with another severity: `NAME=fail`, `warn` or `off`, with commas between; docs/quality.md")
 
     engine: Engine = Field("synapseml", validation_alias=AliasChoices("ENGINE", "FORECAST_ENGINE"), description="which LightGBM makes the forecasts")
     train_days: Annotated[int, Field(ge=30, le=3650)] = Field(365, description="training window before the as-of day; days")

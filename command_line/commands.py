@@ -40,6 +40,10 @@ def calculate_metrics(
     end: Day = None,
     pools: Annotated[str | None, typer.Option(metavar="FILE|ID,ID", help="These pools only: a file with one id a line, or ids.")] = None,
     retry: Annotated[str | None, typer.Option(metavar="RUN_ID", help="What a failed run was asked, with its days; `last`: the newest run.")] = None,
+    accept_check: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Let this run through that check; repeatable, needs --reason.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; the ledger keeps it with the name of who said so.")] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -48,12 +52,15 @@ def calculate_metrics(
     Example: python run_spark_local.py calculate_metrics --start 2025-08-01 --end 2025-09-01 --dry-run
     """
     from data_processing.calculate_pool_metrics_spark import run_metrics
+    from data_processing.check_catalogue import accepting
     from data_processing.plan_request import request_of
+    from database.job_entry import who_is_asking
 
     request = request_of(full_refresh=full_refresh, start=day(start), end=day(end), pools=pools)
+    acceptance = accepting(accept_check or [], reason, who_is_asking())
 
     def work(place: Workplace) -> dict[str, Any]:
-        return run_metrics(place.settings, request, retry=retry, dry_run=dry_run, session=place.session)
+        return run_metrics(place.settings, request, retry=retry, dry_run=dry_run, acceptance=acceptance, session=place.session)
 
     row = in_workplace(work, changes=not dry_run)
     print_json(row) if as_json else print_run(row)

@@ -26,6 +26,8 @@ from sqlalchemy import Connection, Engine
 from config_spark import Settings
 from data_processing import quarantine
 from data_processing.calendars import keep_calendars
+from data_processing.check_catalogue import accepting, changed_severities
+from data_processing.commit_checks import commit_checks
 from data_processing.market_series import market_frame, store_market_series, with_market
 from data_processing.plan import JOB, Plan, plan_metrics
 from data_processing.plan_request import Request, request_of, request_of_run
@@ -34,14 +36,15 @@ from data_processing.pool_days import AGES as AGE_COLUMNS
 from data_processing.pool_days import pool_days
 from data_processing.quality_checks import raw_row_checks
 from data_processing.raw_history import accepted, parse_raw_rows, rows_to_read
+from data_processing.row_counts import count_rows, record_counts
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import MergeTarget, StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark
-from database.job_entry import run_job
-from database.run_ledger import Run, ledger_row, open_run
+from database.job_entry import run_job, who_is_asking
+from database.run_ledger import Acceptance, Run, ledger_row, open_run
 from database.spark_interrupt import interruptible
 from database.staging import staging_name
 from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age, pool_daily_metrics
-from product_errors import CheckFailed, ConfigurationError
+from product_errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
@@ -59,16 +62,19 @@ def run_metrics(
     *,
     retry: str | None = None,
     dry_run: bool = False,
+    acceptance: Acceptance | None = None,
     session: Callable[[], SparkSession] | None = None,
     now: datetime | None = None,
 ) -> dict[str, Any]:
     """Bring the metrics up to date, or recompute what the request names.
 
-    Args: settings name a migrated database. retry is the id of a failed run, or `last`: its request is taken again, with its days. session makes the
-    Spark session when one is needed (default: the product's own, stopped at the end). now (UTC) stands in for this machine's clock.
+    Args: settings name a migrated database. retry is the id of a failed run, or `last`: its request is taken again, with its days. acceptance lets
+    this run through checks that would block it. session makes the Spark session when one is needed (default: the product's own, stopped at the end).
+    now (UTC) stands in for this machine's clock.
     Returns: the run's ledger row; for a dry run `{"job", "status": "planned", "plan": ..}`.
     Raises: ConfigurationError, RunInProgress, CheckFailed, DatabaseError.
     """
+    changed_severities(settings)  # a wrong one is no run
     engine = make_engine(settings)
     if retry and request not in (None, Request()):
         raise ConfigurationError("--retry takes mode, days and pools from the run that failed: leave the other options out")
@@ -78,6 +84,7 @@ def run_metrics(
         return {"job": JOB, "status": "planned", "plan": plan.public()}
     opened = {"request": asked.public()}
     with open_run(engine, job=JOB, mode=asked.mode, start=asked.start, end=asked.end, plan=opened, code_version=settings.code_version) as run:
+        run.acceptance = acceptance
         with run.stage("plan"):
             plan = plan_metrics(settings, engine, asked, table=staging_name(run, "plan"), now=now)
         run.mode, run.start, run.end, run.watermark, run.plan = plan.mode, plan.start, plan.end, plan.watermark, plan.public()
@@ -115,13 +122,14 @@ def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan:
         parsed = parse_raw_rows(raw, checks).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         with run.stage("read"):
-            _count(run, plan, parsed, [check.name for check in checks])
+            record_counts(run, settings, count_rows(parsed, checks), checks, plan.rows_to_read)
         with run.stage("transform"):
             calendar = read_table_spark(spark, settings, f"SELECT {CALENDAR_COLUMNS} FROM {plan.table}", snapshot=snapshot)
             staged = [StagedFrame(planned_days(parsed, calendar, market_frame(spark, plan.market), settings.max_fill_days), TARGETS)]
         if run.rows["quarantined"]:
             staged.append(StagedFrame(quarantine.rejected(parsed, run.run_id), [quarantine.MERGE]))
-        commit_run(run, settings, staged, also=lambda connection: _also(connection, settings, run, plan))
+        judged = commit_checks(settings, plan, staging_name(run, 0))
+        commit_run(run, settings, staged, checks=judged, also=lambda connection: _also(connection, settings, run, plan))
     finally:
         parsed.unpersist()
 
@@ -130,26 +138,6 @@ def planned_days(parsed: DataFrame, calendar: DataFrame, market: DataFrame, max_
     """Parsed raw rows to what is staged for each day of a pool's [write_from, write_end): pool_id, date, METRIC_COLUMNS (double), ages in days."""
     days = pool_days(accepted(parsed), calendar, max_fill_days)
     return with_market(days, market).select("pool_id", "date", *METRIC_COLUMNS, *AGE_COLUMNS)
-
-
-def _count(run: Run, plan: Plan, parsed: DataFrame, reasons: Sequence[str]) -> None:
-    """Read the rows, once, and make the ledger's counts of them. Raises: CheckFailed where rows got lost between PostgreSQL and Spark."""
-    by_reason = {check: F.count_if(F.col("reason") == check).alias(check) for check in reasons}
-    counts = parsed.agg(F.count("*").alias("read"), F.count_if(F.col("reason").isNull()).alias("accepted"), *by_reason.values()).first()
-    assert counts is not None, "an aggregate without groups has one row"
-    good, bad = counts["accepted"], sum(counts[reason] for reason in reasons)
-    run.rows |= {"read": counts["read"], "quarantined": bad}
-    for reason in reasons:
-        if counts[reason]:
-            log.warning("%d raw rows go to quarantine: %s", counts[reason], reason)
-    found = {
-        "accepted_and_quarantined_are_all": (good + bad == run.rows["read"], f"{good} accepted and {bad} quarantined of {run.rows['read']} read"),
-        "planned_rows_were_read": (run.rows["read"] >= plan.rows_to_read, f"{run.rows['read']} read, {plan.rows_to_read} planned"),
-    }
-    run.checks += [{"name": f"raw_rows.{name}", "passed": passed, "severity": "fail", "found": words} for name, (passed, words) in found.items()]
-    failed = [f"{name}: {words}" for name, (passed, words) in found.items() if not passed]
-    if failed:
-        raise CheckFailed(f"the raw rows failed {'; '.join(failed)}. Nothing was written; run again, and if it stays look at the database's log")
 
 
 def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> None:
@@ -172,12 +160,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--end", type=date.fromisoformat, metavar="DAY", help="the day after the last one")
     parser.add_argument("--pools", metavar="FILE|ID,ID", help="these pools only: a file with one id a line, or ids with commas between them")
     parser.add_argument("--retry", metavar="RUN_ID", help="what a failed run was asked, with its days; `last` is the newest run")
+    parser.add_argument("--accept-check", action="append", default=[], metavar="NAME", help="let this run through that check; needs --reason")
+    parser.add_argument("--reason", metavar="TEXT", help="why; the ledger keeps it with the name of who said so")
     return run_job(parser, _work, _sentence, argv)
 
 
 def _work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     request = request_of(full_refresh=options.full_refresh, start=options.start, end=options.end, pools=options.pools)
-    return run_metrics(settings, request, retry=options.retry, dry_run=options.dry_run)
+    allowed = accepting(options.accept_check, options.reason, who_is_asking())
+    return run_metrics(settings, request, retry=options.retry, dry_run=options.dry_run, acceptance=allowed)
 
 
 def _sentence(result: dict[str, Any]) -> str:

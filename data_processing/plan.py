@@ -19,7 +19,7 @@ from data_processing import plan_sql
 from data_processing.market_series import MarketDay, first_change, read_market_series, stored_market_series
 from data_processing.plan_facts import Part, plan_facts, rows_to_quarantine
 from data_processing.plan_request import Mode, Request
-from data_processing.quality_checks import EARLIEST_DAY, raw_row_checks
+from data_processing.quality_checks import EARLIEST_DAY, changed_row_severities, raw_row_checks
 from data_processing.raw_history import impossible_rows
 from data_processing.rolling_metrics import METRIC_RULES, look_back_days, reach_days
 from database.connection import checked_connection
@@ -45,7 +45,8 @@ class Plan:
     `end` is exclusive: the run's end, or the backfill's. `since` is the last good run's watermark: raw rows inserted before it are known. `watermark`
     is what the next run starts from, `unused_since` when the first of the known rows was inserted whose day is left to it. `days` bounds the rows to
     write; `rows_expected_to_change` estimates how many of them will differ. `days_missing` and `rows_to_quarantine` are None where they were not
-    counted. `market` is the series the run uses and stores.
+    counted. `market` is the series the run uses and stores. `previous` is
+    the last good run, whatever its rules were and whatever was asked for now.
     """
 
     request: Request
@@ -68,6 +69,7 @@ class Plan:
     estimated_cost_usd: float | None = None
     parts: tuple[Part, ...] = ()
     market: tuple[MarketDay, ...] = ()
+    previous: plan_sql.LastRun | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -90,7 +92,7 @@ class Plan:
 
     def public(self) -> dict[str, Any]:
         """What the ledger keeps and a dry run prints: plain JSON values."""
-        hidden = {"now", "table", "market", "parts", "rules", "request"}
+        hidden = {"now", "table", "market", "parts", "rules", "request", "previous"}
         values = {name: value for name, value in vars(self).items() if name not in hidden}
         return {
             **{name: _plain(value) for name, value in values.items()},
@@ -108,7 +110,12 @@ def _plain(value: Any) -> Any:
 def metric_rules(settings: Settings) -> dict[str, Any]:
     """What decides a row's values besides the data: a change of any makes the next run a full one."""
     limits = ("max_fill_days", "max_apy_percent", "max_tvl_usd", "max_price_usd")
-    return {"metric_rules": METRIC_RULES, **{name: getattr(settings, name) for name in limits}}
+    changed = changed_row_severities(settings)
+    return {
+        "metric_rules": METRIC_RULES,
+        **{name: getattr(settings, name) for name in limits},
+        **({"severities": changed} if changed else {}),
+    }
 
 
 def plan_metrics(settings: Settings, engine: Engine, request: Request, *, table: str, now: datetime | None = None, dry_run: bool = False) -> Plan:
@@ -145,8 +152,8 @@ def _decide(connection: Connection, settings: Settings, request: Request, table:
         )
     plan_sql.require_known_pools(connection, request.pools)
     rules = metric_rules(settings)
-    last = plan_sql.last_good_run(connection, JOB) if request.mode == "incremental" else None
-    last = last if last and last.rules == rules else None
+    previous = plan_sql.last_good_run(connection, JOB)
+    last = previous if request.mode == "incremental" and previous and previous.rules == rules else None
     mode = "full_refresh" if request.mode == "incremental" and last is None else request.mode
     plan_sql.find_touched_pools(connection, last, before=min(today, request.until or today), now=now)
     touched = plan_sql.touched_bounds(connection)
@@ -171,6 +178,7 @@ def _decide(connection: Connection, settings: Settings, request: Request, table:
         since=last.watermark if last else None,
         unused_since=touched.unused_since,
         market=market,
+        previous=previous,
     )
 
 

@@ -1,5 +1,7 @@
 """What makes a row unusable, as data: a name, which is the reason kept in quarantine, and a condition in SQL that is true for a bad row.
 
+`check_catalogue` says in words what each finds, and its severity: a row that fails a `fail` check is not used, one that fails a `warn` check is.
+
 Conditions are written in the SQL that Spark and PostgreSQL share, over a text column and its number `<column>_value`: Spark judges the rows a
 run reads, PostgreSQL the ones a plan counts, by the same words. Units: APY percent, TVL and prices USD, gas gwei; timestamps UTC. Nothing is
 read or written here.
@@ -8,10 +10,13 @@ read or written here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
+from typing import Any
 
 from config_spark import Settings
+from data_processing.check_catalogue import CATALOGUE, changed_severities
+from database.batch_checks import Severity
 
 EARLIEST_DAY = date(2018, 1, 1)
 """No DeFi pool is older: an earlier timestamp is a unit or parsing error of the source."""
@@ -22,24 +27,29 @@ IN_FUTURE = "timestamp_in_future"
 MAX_GAS_GWEI = 1e6
 """A thousand times the highest daily average there ever was."""
 
+NEVER = "WHEN false THEN ''"
+"""A branch for a CASE that would have none."""
+
 NUMBER = "^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,3})?(?![^~]|~)"
 """A decimal number and nothing behind it. No backslash and no `$`: Spark would unescape the one, and Java's `$` lets a line feed pass."""
 
 
 @dataclass(frozen=True)
 class RowCheck:
-    """`condition` is true for a row that must not be used; `name` is the reason it gets."""
+    """`condition` is true for a bad row; `name` is the reason it gets."""
 
     name: str
     condition: str
+    severity: Severity = "fail"
 
 
 def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
     """Checks of a raw pool row (columns apy, tvl, apy_value, tvl_value, timestamp); the first that fails names the reason.
 
     A row with one of APY and TVL missing is good: the missing one is NULL. `now` is the run's, UTC: a later timestamp is an error of the source.
+    Raises: ConfigurationError for a wrong CHECK_SEVERITIES.
     """
-    return (
+    checks = (
         RowCheck("timestamp_before_2018", f"timestamp < TIMESTAMP '{EARLIEST_DAY} 00:00:00'"),
         RowCheck(IN_FUTURE, f"timestamp > TIMESTAMP '{now:%Y-%m-%d %H:%M:%S.%f}'"),
         RowCheck("apy_and_tvl_missing", "apy IS NULL AND tvl IS NULL"),
@@ -48,7 +58,17 @@ def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
         RowCheck("apy_beyond_limit", f"abs(apy_value) > {settings.max_apy_percent!r}"),
         RowCheck("tvl_negative", "tvl_value < 0"),
         RowCheck("tvl_beyond_limit", f"tvl_value > {settings.max_tvl_usd!r}"),
+        # nothing comes this far unless CHECK_SEVERITIES lets values pass that are no numbers
+        RowCheck("apy_and_tvl_unusable", "apy_value IS NULL AND tvl_value IS NULL"),
     )
+    changed = changed_row_severities(settings)
+    severities = [changed.get(check.name, check.severity) for check in checks]
+    return tuple(replace(check, severity=severity) for check, severity in zip(checks, severities, strict=True) if severity != "off")
+
+
+def changed_row_severities(settings: Settings) -> dict[str, Any]:
+    """Those of CHECK_SEVERITIES that decide which raw rows are used, by name."""
+    return {name: severity for name, severity in changed_severities(settings).items() if CATALOGUE[name].level == "row"}
 
 
 def price_checks(settings: Settings) -> tuple[RowCheck, ...]:
@@ -79,8 +99,18 @@ def _number_checks(column: str, name: str | None = None) -> tuple[RowCheck, ...]
 
 
 def reason(checks: Sequence[RowCheck]) -> str:
-    """SQL expression: the name of the first check that fails, NULL for a good row."""
-    return f"CASE {' '.join(f'WHEN {check.condition} THEN {check.name!r}' for check in checks)} END"
+    """SQL expression: the name of the first check that a row must not be used for, NULL for a good row."""
+    return _first_failing([check for check in checks if check.severity == "fail"])
+
+
+def warning(checks: Sequence[RowCheck]) -> str:
+    """SQL expression: the name of the first check that is only reported, NULL for a row without one."""
+    return _first_failing([check for check in checks if check.severity == "warn"])
+
+
+def _first_failing(checks: Sequence[RowCheck]) -> str:
+    found = " ".join(f"WHEN {check.condition} THEN {check.name!r}" for check in checks)
+    return f"CASE {found or NEVER} END"
 
 
 def spark_number(column: str) -> str:

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from data_processing.quality_checks import EARLIEST_DAY, RowCheck, judged, missing_is_null, reason, spark_number
+from data_processing.quality_checks import EARLIEST_DAY, RowCheck, judged, missing_is_null, reason, spark_number, warning
 from database.merge_sql import qualified
 from database.tables import raw_pool_history
 
@@ -64,9 +64,9 @@ def moment(at: datetime) -> str:
 
 
 def parse_raw_rows(rows: DataFrame, checks: Sequence[RowCheck]) -> DataFrame:
-    """Text to numbers: (id, pool_id, timestamp, apy text, tvl text) -> (id, pool_id, timestamp, apy, tvl, reason), row for row.
+    """Text to numbers: (id, pool_id, timestamp, apy text, tvl text) -> (id, pool_id, timestamp, apy, tvl, reason, warning), row for row.
 
-    apy is percent, tvl USD, both double and NULL where missing; reason is NULL for a row that may be used.
+    apy is percent, tvl USD, both double and NULL where missing; reason is NULL for a row that may be used, warning names what is only reported.
     """
     return (
         rows.withColumns({name: F.expr(missing_is_null(name)) for name in ("apy", "tvl")})
@@ -78,10 +78,11 @@ def parse_raw_rows(rows: DataFrame, checks: Sequence[RowCheck]) -> DataFrame:
             F.col("apy_value").alias("apy"),
             F.col("tvl_value").alias("tvl"),
             F.expr(reason(checks)).alias("reason"),
+            F.expr(warning(checks)).alias("warning"),
         )
     )
 
 
 def accepted(parsed: DataFrame) -> DataFrame:
     """The rows that may be used: (id, pool_id, timestamp, apy, tvl)."""
-    return parsed.where(F.col("reason").isNull()).drop("reason")
+    return parsed.where(F.col("reason").isNull()).drop("reason", "warning")

@@ -6,10 +6,13 @@ Exit codes: 0 good, 1 the job failed, 2 wrong use or configuration, 130 interrup
 from __future__ import annotations
 
 import argparse
+import getpass
 import importlib.util
 import json
 import logging
+import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -59,6 +62,15 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return Interrupted.exit_code
     return error.exit_code if isinstance(error, YieldSparkError) else 1
+
+
+def who_is_asking() -> str:
+    """user@host, for what the ledger says of a person's decision."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def _prepared(settings: Settings, *, dry_run: bool) -> Settings:

@@ -30,6 +30,15 @@ LEDGER_KEYS = ("run_id", "job", "status", "mode", "start", "end", "as_of", "engi
 """Keys of a job's `--json`, in this order: scripts rely on them."""
 
 
+@dataclass(frozen=True)
+class Acceptance:
+    """Checks that one run may fail, who said so, and why."""
+
+    names: tuple[str, ...]
+    by: str
+    reason: str
+
+
 @dataclass
 class Run:
     """One open run: what it learns on the way is written to the ledger when it closes."""
@@ -46,6 +55,7 @@ class Run:
     rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ROW_COUNTS, 0))
     stages: dict[str, float] = field(default_factory=dict)
     checks: list[dict[str, Any]] = field(default_factory=list)
+    acceptance: Acceptance | None = None
     jvm_started: bool = False
     status: str = "running"
     error: str | None = None

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from config_spark import Settings
 from database import merge_sql
+from database.batch_checks import CommitChecks, run_checks
 from database.merge_sql import MergeTarget
 from database.run_ledger import Run
 from database.spark_interrupt import stop_if_interrupted
@@ -57,11 +58,12 @@ def commit_run(
     staged: Sequence[StagedFrame],
     transport: Transport,
     *,
+    checks: CommitChecks | None = None,
     also: Callable[[Connection], None] | None = None,
 ) -> MergeCounts:
     """Load, check, merge: all or nothing. Returns and records the counts of the first target.
 
-    Args: also runs inside the same transaction, after the merges.
+    Args: checks run on staging, before the merges; also runs after them, inside the same transaction.
     Raises: CheckFailed with the failing check and its counts; DatabaseError.
     """
     with run.stage("load"):
@@ -74,6 +76,8 @@ def commit_run(
             run.connection.exec_driver_sql(merge_sql.keep_last_attempts(staging.name))
             run.connection.exec_driver_sql(f"ANALYZE {staging.name}")
             _check(run, staging)
+        if checks:
+            run_checks(run, checks)
         counts = [_merge(run.connection, target, staging.name) for staging in stagings for target in staging.targets]
         if also:
             also(run.connection)
@@ -110,7 +114,9 @@ def _check(run: Run, staging: _Staging) -> None:
         "finite": (facts["not_finite"] == 0, f"{facts['not_finite']} rows with NaN or infinity"),
     }
     table = staging.targets[0].table.name
-    run.checks += [{"name": f"{table}.{name}", "passed": passed, "severity": "fail", "found": words} for name, (passed, words) in found.items()]
+    run.checks += [
+        {"name": f"{table}.{name}", "level": "batch", "severity": "fail", "passed": passed, "found": words} for name, (passed, words) in found.items()
+    ]
     failed = [f"{name}: {words}" for name, (passed, words) in found.items() if not passed]
     if failed:
         raise CheckFailed(f"the rows for {table} failed {'; '.join(failed)}. Nothing was written; `status` shows the run")

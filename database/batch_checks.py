@@ -1,0 +1,97 @@
+"""Checks of what a run is about to commit, as data: a name, a severity and a query whose rows are the failures (as dbt and SQLMesh have it).
+
+They run inside the run's transaction, on staging and before the merge. No row: passed. Rows of a `fail` check stop the commit, rows of a `warn` check
+are reported. What a check means is not known here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sqlalchemy import Connection, text
+
+from database.run_ledger import Acceptance, Run
+from product_errors import CheckFailed
+
+log = logging.getLogger(__name__)
+
+Level = Literal["row", "pool_day", "batch"]
+Severity = Literal["fail", "warn"]
+
+SAMPLE_ROWS = 5
+
+
+@dataclass(frozen=True)
+class BatchCheck:
+    """`query` returns what is wrong, `parameters` are its own; `words` say to a reader what that is."""
+
+    name: str
+    level: Level
+    severity: Severity
+    words: str
+    query: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CommitChecks:
+    """The checks of one commit. `preparation`: statements run before them, for what several share (temporary tables, say)."""
+
+    checks: Sequence[BatchCheck]
+    preparation: Sequence[tuple[str, Mapping[str, Any]]] = ()
+
+
+def run_checks(run: Run, commit_checks: CommitChecks) -> None:
+    """Run all of them and record each in the run's `checks`.
+
+    Raises: CheckFailed naming every check that stops the commit, its first row, and how to go on.
+    """
+    for statement, parameters in commit_checks.preparation:
+        run.connection.execute(text(statement), parameters)
+    entries = [_entry(run.connection, check, run.acceptance) for check in commit_checks.checks]
+    run.checks += entries
+    for entry in entries:
+        if not entry["passed"] and (entry["severity"] == "warn" or "accepted" in entry):
+            log.warning("check %s: %s%s", entry["name"], entry["found"], " (accepted)" if "accepted" in entry else "")
+    stopping = [entry for entry in entries if not entry["passed"] and entry["severity"] == "fail" and "accepted" not in entry]
+    if stopping:
+        raise CheckFailed(_sentence(stopping))
+
+
+def _entry(connection: Connection, check: BatchCheck, acceptance: Acceptance | None) -> dict[str, Any]:
+    wrong = text(
+        f"WITH wrong AS MATERIALIZED ({check.query}) SELECT (SELECT count(*) FROM wrong) AS failing, "
+        f"(SELECT coalesce(json_agg(sampled), '[]') FROM (SELECT * FROM wrong LIMIT {SAMPLE_ROWS}) AS sampled) AS sample"
+    )
+    failing, sample = connection.execute(wrong, check.parameters).one()
+    entry = {
+        "name": check.name,
+        "level": check.level,
+        "severity": check.severity,
+        "passed": failing == 0,
+        "found": _found(check.words, failing, sample),
+        "failing": failing,
+        "sample": sample,
+    }
+    if failing and check.severity == "fail" and acceptance and check.name in acceptance.names:
+        entry["accepted"] = {"by": acceptance.by, "reason": acceptance.reason}
+    return entry
+
+
+def _found(words: str, failing: int, sample: list[dict[str, Any]]) -> str:
+    if not failing:
+        return "nothing"
+    first = ", ".join(f"{name} {value}" for name, value in sample[0].items() if value is not None)
+    return f"{words}: {first}" + (f" (the first of {failing:,})" if failing > 1 else "")
+
+
+def _sentence(stopping: list[dict[str, Any]]) -> str:
+    findings = "; ".join(f"{entry['name']}: {entry['found']}" for entry in stopping)
+    names = " ".join(f"--accept-check {entry['name']}" for entry in stopping)
+    return (
+        f"blocked, nothing was written. {findings}. Look at the source and run again; to let this one run through: {names} --reason TEXT; "
+        "to change limit or severity: docs/quality.md"
+    )
