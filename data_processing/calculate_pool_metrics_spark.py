@@ -18,9 +18,7 @@ if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spa
     # started by path in the checkout, Python puts this folder on the path and not the root that absolute imports begin at
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pyspark import StorageLevel
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import Observation, SparkSession
 from sqlalchemy import Connection, Engine
 
 from config_spark import Settings
@@ -32,11 +30,10 @@ from data_processing.market_series import market_frame, store_market_series, wit
 from data_processing.plan import JOB, Plan, plan_metrics
 from data_processing.plan_request import Request, request_of, request_of_run
 from data_processing.plan_sql import CALENDAR_COLUMNS
-from data_processing.pool_days import AGES as AGE_COLUMNS
-from data_processing.pool_days import pool_days
+from data_processing.pool_days import AGES, REJECTED, by_pool, pool_days
 from data_processing.quality_checks import raw_row_checks
-from data_processing.raw_history import accepted, parse_raw_rows, rows_to_read
-from data_processing.row_counts import count_rows, record_counts
+from data_processing.raw_history import parse_raw_rows, rows_to_read
+from data_processing.row_counts import counting_columns, record_counts
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import MergeTarget, StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark
 from database.job_entry import run_job, who_is_asking
@@ -50,9 +47,12 @@ log = logging.getLogger(__name__)
 
 KEY = {"pool_id": "pool_id", "date": "date"}
 
+IS_DAY = "reason IS NULL"
+
 TARGETS = (
-    MergeTarget(pool_daily_metrics, KEY, {name: name for name in METRIC_COLUMNS}),
-    MergeTarget(observation_age, KEY, {name: name for name in AGE_COLUMNS}, rows="(apy_age_days, tvl_age_days) IS DISTINCT FROM (0, 0)"),
+    MergeTarget(pool_daily_metrics, KEY, {name: name for name in METRIC_COLUMNS}, rows=IS_DAY),
+    MergeTarget(observation_age, KEY, {name: name for name in AGES}, rows=f"{IS_DAY} AND (apy_age_days, tvl_age_days) IS DISTINCT FROM (0, 0)"),
+    quarantine.MERGE,
 )
 
 
@@ -116,28 +116,25 @@ def _execute(settings: Settings, run: Run, plan: Plan, session: Callable[[], Spa
 
 
 def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan: Plan, snapshot: str) -> None:
+    """Read, transform and load are one pass over the rows: the first two only say what the third will do."""
     checks = raw_row_checks(settings, plan.now)
+    counted = Observation("raw rows")
     with run.stage("read"):
         raw = read_table_spark(spark, settings, rows_to_read(plan.table, plan.impossible_rows), partition_by="pool_id", snapshot=snapshot)
-        parsed = parse_raw_rows(raw, checks).persist(StorageLevel.MEMORY_AND_DISK)
-    try:
-        with run.stage("read"):
-            record_counts(run, settings, count_rows(parsed, checks), checks, plan.rows_to_read)
-        with run.stage("transform"):
-            calendar = read_table_spark(spark, settings, f"SELECT {CALENDAR_COLUMNS} FROM {plan.table}", snapshot=snapshot)
-            staged = [StagedFrame(planned_days(parsed, calendar, market_frame(spark, plan.market), settings.max_fill_days), TARGETS)]
-        if run.rows["quarantined"]:
-            staged.append(StagedFrame(quarantine.rejected(parsed, run.run_id), [quarantine.MERGE]))
-        judged = commit_checks(settings, plan, staging_name(run, 0))
-        commit_run(run, settings, staged, checks=judged, also=lambda connection: _also(connection, settings, run, plan))
-    finally:
-        parsed.unpersist()
-
-
-def planned_days(parsed: DataFrame, calendar: DataFrame, market: DataFrame, max_fill_days: int) -> DataFrame:
-    """Parsed raw rows to what is staged for each day of a pool's [write_from, write_end): pool_id, date, METRIC_COLUMNS (double), ages in days."""
-    days = pool_days(accepted(parsed), calendar, max_fill_days)
-    return with_market(days, market).select("pool_id", "date", *METRIC_COLUMNS, *AGE_COLUMNS)
+        calendar = read_table_spark(spark, settings, f"SELECT {CALENDAR_COLUMNS} FROM {plan.table}", snapshot=snapshot)
+    with run.stage("transform"):
+        # counted behind the shuffle: there a task that is done again, its executor lost, counts once
+        snapshots = by_pool(parse_raw_rows(raw, checks), calendar).observe(counted, *counting_columns(checks))
+        days = with_market(pool_days(snapshots, settings.max_fill_days), market_frame(spark, plan.market))
+        staged = quarantine.with_provenance(days.select("pool_id", "date", *METRIC_COLUMNS, *AGES, *REJECTED), run.run_id)
+    commit_run(
+        run,
+        settings,
+        [StagedFrame(staged, TARGETS)],
+        loaded=lambda: record_counts(run, settings, counted.get, checks, plan.rows_to_read),
+        checks=commit_checks(settings, plan, staging_name(run, 0)),
+        also=lambda connection: _also(connection, settings, run, plan),
+    )
 
 
 def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> None:

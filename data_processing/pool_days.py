@@ -1,7 +1,8 @@
 """All pools' days with their metrics: one shuffle that brings each pool's snapshots together, then numpy a pool at a time inside Spark's tasks.
 
-In: accepted snapshots and each pool's part in the run. Out: the days to write. Why not window functions: a frame of 30 rows is evaluated anew for
-each row, and on 2 cores the windows, the carry and the dense calendar took 60 % of a warm run's time; the arrays of a pool cost a tenth of that.
+In: parsed snapshots and each pool's part in the run. Out: the days to write, and among them the snapshots that were rejected, so that the rows are
+read and shuffled once and nothing has to be kept for a second pass. Why not window functions: a frame of 30 rows is evaluated anew for each row, and
+the windows, the carry and the dense calendar took most of a run's time; the arrays of a pool take a small part of that.
 """
 
 from __future__ import annotations
@@ -34,36 +35,45 @@ VALUES = (
     "stddev_apy_30d_delta",
 )
 AGES = ("apy_age_days", "tvl_age_days")
-SCHEMA = f"pool_id string, date date, {', '.join(f'{name} double' for name in VALUES)}, {', '.join(f'{name} int' for name in AGES)}"
+REJECTED = ("source_id", "reason")
+SCHEMA = (
+    f"pool_id string, date date, {', '.join(f'{name} double' for name in VALUES)}, {', '.join(f'{name} int' for name in AGES)}, "
+    "source_id bigint, reason string"
+)
 
 Batches = Iterable[pa.RecordBatch]
 
 
-def pool_days(accepted: DataFrame, calendar: DataFrame, max_fill_days: int) -> DataFrame:
-    """Days of each pool inside its [write_from, write_end).
+def by_pool(parsed: DataFrame, calendar: DataFrame) -> DataFrame:
+    """The snapshots of each pool together and in order, beside its part in the run. One shuffle, by pool_id.
 
-    Args: accepted has id, pool_id, timestamp, apy (percent), tvl (USD); calendar has the columns of CALENDAR, one row a pool, and is small enough to
-    broadcast.
-    Returns: SCHEMA: APY-like values in percent, TVL in USD, NULL where unknown; ages in days (0 observed, n carried n days, NULL not known). A pool
-    starts with its first snapshot, or with known_from. One shuffle, by pool_id.
+    Args: parsed has id, pool_id, timestamp, apy (percent), tvl (USD), reason (NULL for an accepted one) and warning; calendar has the columns of
+    CALENDAR, one row a pool, and is small enough to broadcast.
+    Returns: those columns, the calendar's, day (since 1970-01-01); a row without an id opens the calendar of a pool that is older than what is read.
     """
-    parts = F.broadcast(calendar.select("pool_id", *(F.unix_date(name).alias(name) for name in ("open_end", "write_from", "write_end"))))
-    snapshots = accepted.unionByName(_openings(calendar)).join(parts, on="pool_id", how="inner")
-    # an opening has no id, and comes before whatever its day holds: Spark puts a NULL first
+    days = ("open_end", "write_from", "write_end")
+    parts = F.broadcast(calendar.select("pool_id", *(F.unix_date(name).alias(name) for name in days)))
+    # a row of no possible day belongs to no pool's calendar
+    snapshots = parsed.unionByName(_openings(calendar), allowMissingColumns=True).join(parts, on="pool_id", how="left")
+    # an opening comes before whatever its day holds: Spark puts a NULL id first
     ordered = snapshots.repartition("pool_id").sortWithinPartitions("pool_id", "timestamp", "id")
-    dated = ordered.select("pool_id", F.unix_date(F.to_date("timestamp")).alias("day"), "apy", "tvl", "open_end", "write_from", "write_end")
-    return dated.mapInArrow(_days_of_each_pool(max_fill_days), SCHEMA)
+    return ordered.select("pool_id", "id", F.unix_date(F.to_date("timestamp")).alias("day"), "apy", "tvl", "reason", "warning", *days)
+
+
+def pool_days(snapshots: DataFrame, max_fill_days: int) -> DataFrame:
+    """Days of each pool inside its [write_from, write_end), and its rejected snapshots.
+
+    Args: snapshots are rows of `by_pool`.
+    Returns: SCHEMA. A day: APY-like values in percent, TVL in USD, NULL where unknown; ages in days (0 observed, n carried n days, NULL not known). A
+    pool starts with its first snapshot, or with its opening. A rejected snapshot: source_id and reason, everything but pool_id NULL.
+    """
+    columns = snapshots.select("pool_id", "id", "day", "apy", "tvl", "reason", "open_end", "write_from", "write_end")
+    return columns.mapInArrow(_days_of_each_pool(max_fill_days), SCHEMA)
 
 
 def _openings(calendar: DataFrame) -> DataFrame:
     """An empty snapshot for each pool that is older than what is read: its calendar must not start with the first row read."""
-    return calendar.where(F.col("known_from").isNotNull()).select(
-        F.lit(None).cast("bigint").alias("id"),
-        "pool_id",
-        F.col("known_from").cast("timestamp").alias("timestamp"),
-        F.lit(None).cast("double").alias("apy"),
-        F.lit(None).cast("double").alias("tvl"),
-    )
+    return calendar.where(F.col("known_from").isNotNull()).select("pool_id", F.col("known_from").cast("timestamp").alias("timestamp"))
 
 
 def _days_of_each_pool(max_fill_days: int) -> Callable[[Batches], Batches]:
@@ -101,7 +111,13 @@ def _starts(pool_ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 
 def _days(rows: pa.Table, max_fill_days: int) -> Batches:
-    """The days to write of each pool in `rows`, as one batch; none where no pool has any."""
+    """The days to write and the rejected snapshots of the pools in `rows`; no batch where there are none."""
+    is_rejected = rows["reason"].is_valid()
+    if pc.any(is_rejected).as_py():
+        yield _rejected_batch(rows.filter(is_rejected))
+        rows = rows.filter(pc.invert(is_rejected))
+    if not rows.num_rows:
+        return
     starts = _starts(rows["pool_id"])
     columns = {name: rows[name].to_numpy() for name in ("day", "apy", "tvl")}
     parts = rows.select(["open_end", "write_from", "write_end"]).take(starts).to_pylist()
@@ -114,12 +130,24 @@ def _days(rows: pa.Table, max_fill_days: int) -> Batches:
         found.append({"date": grid.days[planned], **{name: array[planned] for name, array in (values | rolling_metrics(grid.apy)).items()}})
     counts = [pool["date"].size for pool in found]
     if sum(counts):
-        yield _batch(rows["pool_id"].take(np.repeat(starts, counts)), {name: np.concatenate([pool[name] for pool in found]) for name in found[0]})
+        pool_ids = rows["pool_id"].take(np.repeat(starts, counts))
+        yield _days_batch(pool_ids, {name: np.concatenate([pool[name] for pool in found]) for name in found[0]})
 
 
-def _batch(pool_ids: pa.ChunkedArray, columns: dict[str, npt.NDArray[np.generic]]) -> pa.RecordBatch:
+def _days_batch(pool_ids: pa.ChunkedArray, columns: dict[str, npt.NDArray[np.generic]]) -> pa.RecordBatch:
     """NaN becomes NULL."""
     dates = pa.array(columns["date"].astype(np.int32)).cast(pa.date32())
     values = [pa.array(columns[name], pa.float64(), from_pandas=True) for name in VALUES]
     ages = [pa.array(columns[name], pa.float64(), from_pandas=True).cast(pa.int32()) for name in AGES]
-    return pa.RecordBatch.from_arrays([pool_ids.combine_chunks(), dates, *values, *ages], names=["pool_id", "date", *VALUES, *AGES])
+    nothing = [pa.nulls(len(dates), kind) for kind in (pa.int64(), pa.string())]
+    return _batch([pool_ids.combine_chunks(), dates, *values, *ages, *nothing])
+
+
+def _rejected_batch(rows: pa.Table) -> pa.RecordBatch:
+    kinds = [pa.date32(), *[pa.float64()] * len(VALUES), *[pa.int32()] * len(AGES)]
+    nothing = [pa.nulls(rows.num_rows, kind) for kind in kinds]
+    return _batch([rows["pool_id"].combine_chunks(), *nothing, rows["id"].combine_chunks(), rows["reason"].combine_chunks()])
+
+
+def _batch(columns: list[pa.Array]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(columns, names=["pool_id", "date", *VALUES, *AGES, *REJECTED])

@@ -1,6 +1,6 @@
 """Rows that must not be used, kept with run, reason and their raw JSON; the rest of their pool goes on.
 
-In: parsed raw rows with a reason, and the market tables. Out: rows of `yieldspark.quarantine`, one for each source row and reason, however often
+In: staged rows with a reason, and the market tables. Out: rows of `yieldspark.quarantine`, one for each source row and reason, however often
 it is met.
 """
 
@@ -23,15 +23,15 @@ MERGE = MergeTarget(
     key={"source_table": "source_table", "source_id": "source_id", "reason": "reason"},
     columns={"pool_id": "pool_id"},
     provenance={"run_id": "run_id"},
+    rows="reason IS NOT NULL",
 )
 """What the first run that met a row said stays: a later one finds nothing changed."""
 
 
-def rejected(parsed: DataFrame, run_id: str) -> DataFrame:
-    """(id, pool_id, .., reason) -> a staging row for each bad row: source_table, source_id, reason, pool_id, run_id."""
-    return parsed.where(F.col("reason").isNotNull()).select(
-        F.lit(TABLE).alias("source_table"), F.col("id").cast("string").alias("source_id"), "reason", "pool_id", F.lit(run_id).alias("run_id")
-    )
+def with_provenance(staged: DataFrame, run_id: str) -> DataFrame:
+    """`staged` (.., source_id, reason) with what quarantine keeps of a rejected raw row beside it: source_table, run_id; NULL for other rows."""
+    is_rejected = F.col("reason").isNotNull()
+    return staged.withColumns({"source_table": F.when(is_rejected, F.lit(TABLE)), "run_id": F.when(is_rejected, F.lit(run_id))})
 
 
 def add_raw_json(connection: Connection, run_id: str) -> None:

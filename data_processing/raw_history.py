@@ -81,8 +81,3 @@ def parse_raw_rows(rows: DataFrame, checks: Sequence[RowCheck]) -> DataFrame:
             F.expr(warning(checks)).alias("warning"),
         )
     )
-
-
-def accepted(parsed: DataFrame) -> DataFrame:
-    """The rows that may be used: (id, pool_id, timestamp, apy, tvl)."""
-    return parsed.where(F.col("reason").isNull()).drop("reason", "warning")

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from config_spark import Settings
@@ -22,23 +22,19 @@ log = logging.getLogger(__name__)
 
 
 def counting_columns(checks: Sequence[RowCheck]) -> list[Column]:
-    """Aggregates over parsed rows: `read`, `accepted`, and for each check the rows it took (`fail`) or that pass with its warning (`warn`)."""
+    """Aggregates over parsed rows: `read`, `accepted`, and for each check the rows it took (`fail`) or that pass with its warning (`warn`).
+
+    Rows without an id were not read: they open a calendar.
+    """
     found = {
         check.name: F.col("reason") == check.name if check.severity == "fail" else F.col("reason").isNull() & F.col("warning").eqNullSafe(check.name)
         for check in checks
     }
     return [
-        F.count(F.lit(1)).alias("read"),
-        F.count_if(F.col("reason").isNull()).alias("accepted"),
+        F.count("id").alias("read"),
+        F.count_if(F.col("id").isNotNull() & F.col("reason").isNull()).alias("accepted"),
         *(F.count_if(condition).alias(name) for name, condition in found.items()),
     ]
-
-
-def count_rows(parsed: DataFrame, checks: Sequence[RowCheck]) -> dict[str, int]:
-    """The counts of `counting_columns`, in one pass over the rows."""
-    counts = parsed.agg(*counting_columns(checks)).first()
-    assert counts is not None, "an aggregate without groups has one row"
-    return counts.asDict()
 
 
 def record_counts(run: Run, settings: Settings, counts: Mapping[str, int], checks: Sequence[RowCheck], planned: int) -> None:

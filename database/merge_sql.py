@@ -54,18 +54,23 @@ def keep_last_attempts(staging: str) -> str:
     )
 
 
-def staging_facts(staging: str, key: Mapping[str, str], double_columns: list[str]) -> str:
-    """One row: rows, duplicate_keys, null_keys, not_finite (rows with a NaN or an infinity, which a numeric column would keep or refuse)."""
-    names = [quoted(name) for name in key.values()]
+def staging_facts(staging: str, target: MergeTarget, double_columns: list[str]) -> str:
+    """One row about the target's rows: duplicate_keys, null_keys, not_finite (rows with a NaN or an infinity, which a numeric column would keep or
+    refuse)."""
+    names = [quoted(name) for name in target.key.values()]
     null_key = " OR ".join(f"{name} IS NULL" for name in names)
     not_finite = " OR ".join(f"{quoted(name)} IN ('NaN', 'Infinity', '-Infinity')" for name in double_columns) or "false"
     return (
-        f"SELECT coalesce(sum(n), 0)::bigint AS rows, count(*) FILTER (WHERE n > 1) AS duplicate_keys, "
-        f"count(*) FILTER (WHERE {null_key}) AS null_keys, "
+        f"SELECT count(*) FILTER (WHERE n > 1) AS duplicate_keys, count(*) FILTER (WHERE {null_key}) AS null_keys, "
         f"coalesce(sum(bad), 0)::bigint AS not_finite "
         f"FROM (SELECT {', '.join(names)}, count(*) AS n, count(*) FILTER (WHERE {not_finite}) AS bad "
-        f"FROM {staging} GROUP BY {', '.join(names)}) AS keys"
+        f"FROM {_taken(staging, target)} GROUP BY {', '.join(names)}) AS keys"
     )
+
+
+def _taken(staging: str, target: MergeTarget) -> str:
+    """FROM clause of the rows that a target takes, as `s`."""
+    return f"{staging} AS s WHERE {target.rows}" if target.rows else f"{staging} AS s"
 
 
 def merge(target: MergeTarget, staging: str) -> str:
@@ -84,7 +89,7 @@ def merge(target: MergeTarget, staging: str) -> str:
     old, new, excluded = (", ".join(f"{alias}.{quoted(name)}" for name in target.columns) for alias in ("t", "n", "excluded"))
     updates = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in {**target.columns, **provenance})
     table = qualified(target.table)
-    taken = f"{staging} AS s WHERE {target.rows}" if target.rows else f"{staging} AS s"
+    taken = _taken(staging, target)
     return (
         f"WITH n AS (SELECT {selected} FROM {taken}), "
         f"merged AS (INSERT INTO {table} AS t ({names}) "

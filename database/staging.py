@@ -58,16 +58,19 @@ def commit_run(
     staged: Sequence[StagedFrame],
     transport: Transport,
     *,
+    loaded: Callable[[], None] | None = None,
     checks: CommitChecks | None = None,
     also: Callable[[Connection], None] | None = None,
 ) -> MergeCounts:
     """Load, check, merge: all or nothing. Returns and records the counts of the first target.
 
-    Args: checks run on staging, before the merges; also runs after them, inside the same transaction.
+    Args: loaded is called when all rows are in staging; checks run on it before the merges, also runs after them, inside the same transaction.
     Raises: CheckFailed with the failing check and its counts; DatabaseError.
     """
     with run.stage("load"):
         stagings = [_load(run, settings, one, number, transport) for number, one in enumerate(staged)]
+        if loaded:
+            loaded()
     stop_if_interrupted()
     with run.stage("merge"), run.connection.begin():
         for staging in stagings:
@@ -106,20 +109,24 @@ def _load(run: Run, settings: Settings, staged: StagedFrame, number: int, transp
 
 
 def _check(run: Run, staging: _Staging) -> None:
-    facts = run.connection.exec_driver_sql(merge_sql.staging_facts(staging.name, staging.targets[0].key, staging.double_columns)).mappings().one()
-    found = {
-        "staged_rows": (facts["rows"] == staging.loaded_rows, f"{facts['rows']} rows in staging, {staging.loaded_rows} left Spark"),
-        "unique_key": (facts["duplicate_keys"] == 0, f"{facts['duplicate_keys']} keys more than once"),
-        "key_not_null": (facts["null_keys"] == 0, f"{facts['null_keys']} keys with a null"),
-        "finite": (facts["not_finite"] == 0, f"{facts['not_finite']} rows with NaN or infinity"),
+    """The rows of each key: targets that share one are judged by the first."""
+    first_of_key = {tuple(target.key): target for target in reversed(staging.targets)}
+    facts = {
+        target.table.name: run.connection.exec_driver_sql(merge_sql.staging_facts(staging.name, target, staging.double_columns)).mappings().one()
+        for target in first_of_key.values()
     }
-    table = staging.targets[0].table.name
-    run.checks += [
-        {"name": f"{table}.{name}", "level": "batch", "severity": "fail", "passed": passed, "found": words} for name, (passed, words) in found.items()
-    ]
+    rows = run.connection.exec_driver_sql(f"SELECT count(*) FROM {staging.name}").scalar_one()
+    found = {f"{staging.targets[0].table.name}.staged_rows": (rows == staging.loaded_rows, f"{rows} in staging, {staging.loaded_rows} left Spark")}
+    for table, fact in facts.items():
+        found |= {
+            f"{table}.unique_key": (fact["duplicate_keys"] == 0, f"{fact['duplicate_keys']} keys more than once"),
+            f"{table}.key_not_null": (fact["null_keys"] == 0, f"{fact['null_keys']} keys with a null"),
+            f"{table}.finite": (fact["not_finite"] == 0, f"{fact['not_finite']} rows with NaN or infinity"),
+        }
+    run.checks += [{"name": name, "level": "batch", "severity": "fail", "passed": passed, "found": words} for name, (passed, words) in found.items()]
     failed = [f"{name}: {words}" for name, (passed, words) in found.items() if not passed]
     if failed:
-        raise CheckFailed(f"the rows for {table} failed {'; '.join(failed)}. Nothing was written; `status` shows the run")
+        raise CheckFailed(f"the staged rows failed {'; '.join(failed)}. Nothing was written; `status` shows the run")
 
 
 def _merge(connection: Connection, target: MergeTarget, staging: str) -> MergeCounts:

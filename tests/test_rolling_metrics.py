@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 
 from config_spark import Settings, load_settings
-from data_processing.pool_days import CALENDAR, pool_days
+from data_processing.pool_days import CALENDAR, by_pool, pool_days
 from data_processing.quality_checks import raw_row_checks
-from data_processing.raw_history import accepted, parse_raw_rows
+from data_processing.raw_history import parse_raw_rows
 from data_processing.rolling_metrics import look_back_days, rolling_metrics
 from tests import metrics_oracle
 from tests.metrics_histories import START, as_text, world
@@ -58,7 +58,10 @@ def computed(
     end = metrics_oracle.run_end(of)
     read = rows if rows is not None else [row for row in of.rows if end and (row.timestamp.date() < end or row.timestamp > of.now)]
     parsed = parse_raw_rows(raw_frame(spark, read), raw_row_checks(limits(of), of.now))
-    return table(pool_days(accepted(parsed), spark.createDataFrame(calendar, CALENDAR), of.max_fill_days))
+    days = pool_days(by_pool(parsed, spark.createDataFrame(calendar, CALENDAR)), of.max_fill_days).cache()
+    rejected = {row.source_id: row.reason for row in days.where("reason IS NOT NULL").collect()}
+    assert rejected == {number: reason for number, reason in metrics_oracle.quarantine(of).items() if number in {row.id for row in read}}
+    return table(days.where("reason IS NULL").drop("source_id", "reason"))
 
 
 def full_calendar(of: World) -> list[tuple[Any, ...]]:
@@ -112,10 +115,11 @@ def test_a_read_cut_at_the_look_back_gives_the_same_rows(spark: SparkSession) ->
 
 def test_the_grid_and_the_windows_shuffle_once(spark: SparkSession) -> None:
     rows = spark.createDataFrame(
-        [(1, "p", datetime(2024, 1, 1, tzinfo=UTC), 1.0, 2.0)], "id bigint, pool_id string, timestamp timestamp, apy double, tvl double"
+        [(1, "p", datetime(2024, 1, 1, tzinfo=UTC), 1.0, 2.0, None, None)],
+        "id bigint, pool_id string, timestamp timestamp, apy double, tvl double, reason string, warning string",
     )
     calendar = spark.createDataFrame([("p", None, date(2024, 2, 1), date(2018, 1, 1), date(2024, 2, 1))], CALENDAR)
-    plan = pool_days(rows, calendar, 7)._jdf.queryExecution().executedPlan().toString()
+    plan = pool_days(by_pool(rows, calendar), 7)._jdf.queryExecution().executedPlan().toString()
     assert plan.count("Exchange hashpartitioning") == 1
 
 
