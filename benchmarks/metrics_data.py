@@ -1,7 +1,7 @@
 """Raw history for the benchmarks, generated straight into PostgreSQL by COPY, some days at a time so that any size fits into memory.
 
-Realistic dirt: days without a row, several rows a day, missing values, NaN and infinity as text, negative TVL, spikes. APY percent, TVL USD, UTC.
-The same arguments make the same rows, whatever the chunk.
+Realistic dirt: days without a row, pauses, several rows a day, missing values, NaN and infinity as text, negative TVL, spikes. APY percent, TVL USD,
+UTC. The same arguments make the same rows, whatever the chunk.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ import numpy.typing as npt
 import polars as pl
 from sqlalchemy import Engine, text
 
-ROWS_OF_A_DAY = [0.03, 0.96, 0.01]
+ROWS_OF_A_DAY = [0.029, 0.96, 0.011]
 """Share of a pool's days with no row, one and two: 2,000 pools and 365 days make 715 thousand rows."""
+
+PAUSED_SHARE, PAUSE_DAYS = 0.05, (8, 41)
+"""Pools that are silent for a while once, longer than a value is carried, and for how many days: half-open."""
 
 CHUNK_ROWS = 250_000
 """Rows of one COPY, about 50 MB as text."""
@@ -57,10 +60,19 @@ class History:
         random = np.random.default_rng(self.seed)
         return np.exp(random.normal(1.5, 1.2, self.pools)), np.exp(random.normal(13, 2, self.pools))
 
+    @cached_property
+    def _pauses(self) -> tuple[Integers, Integers]:
+        """First day and the day after the last of each pool's pause; the same day for a pool without one."""
+        random = np.random.default_rng([self.seed, self.pools, self.days])
+        first = random.integers(0, self.days, self.pools)
+        return first, first + np.where(random.random(self.pools) < PAUSED_SHARE, random.integers(*PAUSE_DAYS, self.pools), 0)
+
     def rows_of_day(self, number: int) -> pl.DataFrame:
         """pool_id, timestamp (text), raw_json_data (text) of day `number`, in order of time as an ingest would append them."""
         random = np.random.default_rng([self.seed, number])
-        pool = np.repeat(np.arange(self.pools), random.choice(3, size=self.pools, p=ROWS_OF_A_DAY))
+        paused_from, paused_until = self._pauses
+        speaks = (number < paused_from) | (number >= paused_until)
+        pool = np.repeat(np.arange(self.pools), random.choice(3, size=self.pools, p=ROWS_OF_A_DAY) * speaks)
         apy_levels, tvl_levels = self._levels
         apy = apy_levels[pool] * np.exp(random.normal(0, 0.2, pool.size)) * np.where(random.random(pool.size) < SPIKES, 10_000, 1)
         tvl = tvl_levels[pool] * np.exp(random.normal(0, 0.05, pool.size))

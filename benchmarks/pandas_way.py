@@ -25,10 +25,10 @@ GAS = "SELECT date, actual_avg_gas_gwei::float8 AS gas_price_gwei FROM gas_fees_
 WINDOW_DAYS = (7, 30)
 
 FIXES = {
-    "ties by id": "rows of one pool and the same instant come in any order",
+    "ties by id": "rows of one pool and the same instant come in any order, the product takes the one inserted last",
     "last row": "`last()` takes a day's last value that is there, the product its last snapshot",
     "bounded carry": "`ffill()` fills for ever, the product at most max_fill_days days",
-    "price of the day before": "`shift(1)` takes the row before, which is not the day before where a day has no price",
+    "price of the day before": "`shift(1)` takes the close of the row before, which is not the latest before the day where a day has no price",
     "nothing from the future": "`bfill()` fills the days before the first price or gas value",
     "each window on its own": "pandas adds to and takes from one running sum, which drifts after a spike",
 }
