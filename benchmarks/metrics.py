@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -196,6 +197,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     options = _options(argv)
     facts = machine_facts()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server goes with an interrupt, however it comes
     with temporary_server() as server:
         if options.exponent:
             rehearse(server, ["full"])

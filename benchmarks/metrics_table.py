@@ -147,7 +147,7 @@ def _cases(result: Result) -> list[str]:
 def result_text(facts: Mapping[str, Any], result: Result) -> str:
     """The table, the stages of the job's cases, the goals."""
     title = f"{result.size}: {result.pools:,} pools x {result.days} days, {result.raw_rows:,} raw rows"
-    head = f"{'':14}{'seconds':>9}{'/ full':>8}{'/ polars':>10}{'peak MB':>9}{'server MB':>11}{'differ':>9}  runs, s"
+    head = f"{'':14}{'seconds':>9}{'/ full':>8}{'/ polars':>10}{'CPU s':>8}{'peak MB':>9}{'server MB':>11}{'differ':>9}  runs, s"
     rows = [_row(result, case) for case in _cases(result)]
     stages = [_stages_line(result, case) for case in _cases(result) if result.stages(case)]
     goals = [_goal_line(result, goal) for goal in judged_goals(result)]
@@ -168,7 +168,8 @@ def _row(result: Result, case: str) -> str:
     seconds, server_mb = result.seconds(case), max(run.server_mb for run in runs)
     ratios = f"{_share(seconds, result.seconds('full')):>8}{_share(seconds, result.seconds('polars')):>10}"
     every = " ".join(f"{run.seconds:.1f}" for run in runs) + f" ({len(failed)} failed)" * bool(failed)
-    return f"{name:16}{seconds:>7.1f}{ratios}{result.peak_mb(case):>9.0f}{server_mb:>11.0f}{differ:>9}  {every}"
+    cpu_seconds = median(run.cpu_seconds for run in runs)
+    return f"{name:16}{seconds:>7.1f}{ratios}{cpu_seconds:>8.1f}{result.peak_mb(case):>9.0f}{server_mb:>11.0f}{differ:>9}  {every}"
 
 
 def _share(seconds: float, of: float) -> str:
@@ -189,7 +190,8 @@ def _goal_line(result: Result, goal: Mapping[str, Any]) -> str:
 
 
 def _notes(result: Result) -> list[str]:
-    notes = ["", "differ: rows not the same in the product's table and the peer's, beyond the last stored decimal."]
+    notes = ["", "CPU s: processor seconds of the process, its descendants and the server together."]
+    notes += ["differ: rows not the same in the product's table and the peer's, beyond the last stored decimal."]
     if "pandas" in result.differing:
         notes.append("pandas, in the common way, fills without end and follows other rules: `python -m benchmarks.pandas_parity` counts each cause.")
     return notes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.data and not options.data.exists():
         parser.error(f"--data {options.data}: there is no such file")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server goes with an interrupt, however it comes
     with temporary_server() as settings:
         _load(settings, options)
         parity = run(settings)

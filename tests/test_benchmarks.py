@@ -11,6 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
+from benchmarks.databases import differing_rows, empty_products_tables, make_peer_tables
 from benchmarks.metrics import chosen_cases, run_size, size_of
 from benchmarks.metrics_data import History
 from benchmarks.metrics_table import Result, exponent_text, judged_goals, result_document, result_text
@@ -20,7 +21,7 @@ from benchmarks.processes import Timing
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from tests.metrics_oracle import RawRow, World
-from tests.metrics_store import execute, put
+from tests.metrics_store import execute, put, rows_of
 
 FACTS = {"commit": "c", "machine": "m", "python": "3", "load_at_start": 0.0}
 
@@ -36,6 +37,7 @@ def test_the_harness_runs_the_job_and_every_peer(server: Settings) -> None:
     assert full.rows["read"] == result.raw_rows > 350
     assert 380 < full.rows["inserted"] <= 400
     assert full.peak_mb > 200
+    assert full.cpu_seconds > 1
     assert json.loads(json.dumps(result_document(FACTS, result)))["raw_rows"] == result.raw_rows
     assert "ours nothing-new" in result_text(FACTS, result)
 
@@ -83,7 +85,7 @@ def test_a_history_is_the_same_whatever_the_chunk_and_its_days_are_complete() ->
 
 
 def _timing(case: str, seconds: float, peak_mb: float = 0.0, **stages: float) -> Timing:
-    return Timing(case, seconds, peak_mb, 0.0, None, sum(stages.values()) or None, stages, {})
+    return Timing(case, seconds, seconds, peak_mb, 0.0, None, sum(stages.values()) or None, stages, {})
 
 
 def test_goals_say_hit_or_missed_by_how_much_and_which_stage() -> None:
@@ -172,6 +174,26 @@ def test_a_difference_without_a_cause_is_unexplained(database: Settings, engine:
     execute(engine, "UPDATE pool_daily_metrics SET actual_tvl = actual_tvl + 1 WHERE pool_id = 'a-today' AND date = :day", day=FIRST)
     changed = compare(Facts.read(engine))
     assert changed.cells["actual_tvl"][UNEXPLAINED] == changed.unexplained == 1
+
+
+def test_differing_rows_are_counted_beyond_the_last_decimal(engine: Engine) -> None:
+    make_peer_tables(engine)
+    into = "INSERT INTO {} (pool_id, date, actual_apy, actual_tvl) VALUES "
+    execute(engine, into.format("pool_daily_metrics") + "('p', '2024-01-01', 1, 1), ('p', '2024-01-02', 2, 2), ('p', '2024-01-03', 3, 3)")
+    execute(engine, into.format("bench.sql") + "('p', '2024-01-01', 1.0001, 1.01), ('p', '2024-01-02', 2.0002, 2), ('p', '2024-01-03', NULL, 3)")
+    assert differing_rows(engine, "sql") == 2
+    execute(engine, into.format("bench.sql") + "('p', '2024-01-04', 1, 1)")
+    assert differing_rows(engine, "sql") == 3
+
+
+def test_emptied_tables_leave_the_migration_and_the_raw_rows(engine: Engine) -> None:
+    put(engine, _made_by_hand())
+    execute(engine, "INSERT INTO pool_daily_metrics (pool_id, date) VALUES ('p', '2024-01-01')")
+    execute(engine, "INSERT INTO yieldspark.market_series (date) VALUES ('2024-01-01')")
+    empty_products_tables(engine)
+    tables = ("pool_daily_metrics", "yieldspark.market_series", "raw_defillama_pool_history", "yieldspark.alembic_version")
+    found = [rows_of(engine, f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in tables]
+    assert (found[:2], found[2] > 0, found[3]) == ([0, 0], True, 1)
 
 
 def test_results_stay_out_of_the_repository() -> None:
