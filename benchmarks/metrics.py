@@ -1,188 +1,221 @@
-"""The metrics job beside polars, pandas and one SQL statement: whole processes, taking turns, on generated raw history in one PostgreSQL.
+"""The metrics job beside its peers: whole processes, taking turns, on generated raw history in a PostgreSQL of its own.
 
-Run: `python -m benchmarks.metrics [--pools 2000] [--days 365] [--repeat 3] [--only NAME,..]`. Prints a table and writes it to benchmarks/results/.
-Seconds are wall time of the process, start-up included; memory is the largest sum of resident sizes of the process and its children.
+In: a size, the cases, how often. Out: a table of medians, ratios, peak memory and goals on standard output, progress on standard error, and all of
+it as JSON in benchmarks/results/. Seconds are wall time of the process, start-up included. Before anything counts, every case runs once on a tiny
+history.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
+import signal
 import sys
-import tempfile
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from time import monotonic, sleep
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from sqlalchemy import Engine
+import polars as pl
 
 from benchmarks import metrics_data
-from benchmarks.metrics_peers import PEERS
-from config_spark import Settings, load_settings
-from database.connection import make_engine, with_database
-from database.embedded_server import EmbeddedServer
-from database.migrate import migrate
-from database.tables import METRIC_COLUMNS
+from benchmarks.databases import (
+    copied_database,
+    differing_rows,
+    empty_peer,
+    empty_products_tables,
+    environment,
+    make_peer_tables,
+    server_process,
+    settle,
+    temporary_server,
+)
+from benchmarks.metrics_data import History, Say
+from benchmarks.metrics_table import Result, exponent_document, exponent_text, machine_facts, result_document, result_text
+from benchmarks.peer_rules import PEERS
+from benchmarks.processes import PROJECT, Timing, measure
+from config_spark import Settings
+from database.connection import make_engine
 
-PROJECT = Path(__file__).resolve().parents[1]
 JOB = [sys.executable, str(PROJECT / "data_processing" / "calculate_pool_metrics_spark.py"), "--json"]
-OURS = ("full", "nothing new", "new day")
-OUR_TABLES = "pool_daily_metrics, yieldspark.observation_age, yieldspark.market_series, yieldspark.run_ledger, yieldspark.quarantine"
+
+SIZES = {"SET": (2_000, 365), "L": (20_000, 365), "4L": (80_000, 365)}
+"""Pools and days by name: 715 thousand, 7.15 million and 28.6 million raw rows."""
+
+OURS = {"full": "succeeded", "nothing-new": "nothing_to_do", "new-day": "succeeded", "corrections": "succeeded"}
+"""The job's own cases, and the status each must end with."""
+
+CASES = ("full", *PEERS, "nothing-new", "new-day", "corrections")
+
+REHEARSAL = (20, 40)
+
+EXAMPLES = """examples:
+  python -m benchmarks.metrics                                      SET, every case, three turns
+  python -m benchmarks.metrics --size L --repeat 3                  L, without pandas
+  python -m benchmarks.metrics --size L --only full,polars,new-day  these cases alone
+  python -m benchmarks.metrics --pools 50 --days 60 --repeat 1      a look whether it runs
+  python -m benchmarks.metrics --exponent L,4L --repeat 1           full runs at two sizes: how time and memory grow with rows
+"""
 
 
-@dataclass(frozen=True)
-class Timing:
-    name: str
-    seconds: float
-    peak_mb: float
-    stages: dict[str, float]
-    rows: dict[str, int]
+@dataclass
+class Bench:
+    """One loaded history and the cases that run on it."""
+
+    settings: Settings
+    history: History
+    say: Say
+    differing: dict[str, int] = field(default_factory=dict)
+
+    def load(self) -> int:
+        """Fill the empty database; returns the raw rows."""
+        rows = metrics_data.load(make_engine(self.settings), self.history, self.say)
+        make_peer_tables(make_engine(self.settings))
+        return rows
+
+    def turn(self, cases: Sequence[str]) -> Iterator[Timing]:
+        """Each case once, each from the state it needs. The full run comes first, whether asked for or not: the others stand beside its rows."""
+        engine = make_engine(self.settings)
+        empty_products_tables(engine)
+        yield self._measured("full", self.settings, "--full-refresh")
+        for peer in (name for name in PEERS if name in cases):
+            yield self._peer(peer)
+        if "nothing-new" in cases:
+            yield self._measured("nothing-new", self.settings)
+        for case, arriving in (("new-day", self.history.new_day), ("corrections", self.history.corrections)):
+            if case in cases:
+                with self._copy_with(case, arriving()) as settings:
+                    yield self._measured(case, settings)
+
+    def _measured(self, case: str, settings: Settings, *options: str) -> Timing:
+        """Raises: RuntimeError where the job did not end as the case must."""
+        timing = self._run(case, [*JOB, *options], settings)
+        if timing.error or timing.status != OURS[case]:
+            raise RuntimeError(f"{case} ended as {timing.status} and not as {OURS[case]}: {timing.error}")
+        return timing
+
+    def _peer(self, peer: str) -> Timing:
+        engine = make_engine(self.settings)
+        timing = self._run(peer, [sys.executable, "-m", f"benchmarks.peer_{peer}"], self.settings)
+        if timing.error is None:
+            self.differing[peer] = differing_rows(engine, peer)
+        empty_peer(engine, peer)
+        return timing
+
+    def _run(self, case: str, command: Sequence[str], settings: Settings) -> Timing:
+        settle(make_engine(settings))
+        home = settings.yieldspark_home
+        timing = measure(case, command, environment(settings), folder=home, server=server_process(settings))
+        self.say(f"{timing.case}: {timing.error or f'{timing.seconds:.1f} s, {timing.peak_mb:.0f} MB'}")
+        return timing
+
+    @contextmanager
+    def _copy_with(self, case: str, arriving: pl.DataFrame) -> Iterator[Settings]:
+        settle(make_engine(self.settings))
+        with copied_database(self.settings, f"{self.settings.db_name}_{case.replace('-', '_')}") as settings:
+            metrics_data.copy_rows(make_engine(settings), arriving)
+            yield settings
 
 
-def measure(name: str, command: Sequence[str], environment: dict[str, str]) -> Timing:
-    """Run one process to its end. Raises: RuntimeError with its last words where it fails."""
-    began = monotonic()
-    process = subprocess.Popen(command, env=environment, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    peak = [0.0]
-    watcher = threading.Thread(target=_watch, args=(process, peak), daemon=True)
-    watcher.start()
-    out, err = process.communicate()
-    seconds = monotonic() - began
-    watcher.join()
-    if process.returncode:
-        raise RuntimeError(f"{name} ended with {process.returncode}: {err[-2000:]}")
-    ledger: dict[str, Any] = json.loads(out) if out.startswith("{") else {}
-    return Timing(name, round(seconds, 2), round(peak[0] / 2**20), ledger.get("stages", {}), ledger.get("rows", {}))
+def run_size(server: Settings, size: str, history: History, cases: Sequence[str], repeat: int, say: Say) -> Result:
+    """Load a history into a database of its own and take `repeat` turns."""
+    with copied_database(server, f"bench_{history.pools}") as settings:
+        bench = Bench(settings, history, say)
+        rows = bench.load()
+        timings = [timing for _ in range(repeat) for timing in bench.turn(cases)]
+        return Result(size, history.pools, history.days, rows, timings, bench.differing)
 
 
-def _watch(process: subprocess.Popen[str], peak: list[float]) -> None:
-    while process.poll() is None:
-        peak[0] = max(peak[0], sum(_resident_bytes(pid) for pid in _family(process.pid)))
-        sleep(0.2)
+def run_exponent(server: Settings, sizes: dict[str, History], repeat: int, say: Say) -> list[Result]:
+    """Full runs at two sizes, taking turns; both histories are loaded before the first."""
+    (small, first), (large, second) = sizes.items()
+    with copied_database(server, "bench_small") as one, copied_database(server, "bench_large") as two:
+        benches = {small: Bench(one, first, say), large: Bench(two, second, say)}
+        rows = {size: bench.load() for size, bench in benches.items()}
+        timings: dict[str, list[Timing]] = {size: [] for size in benches}
+        for _ in range(repeat):
+            for size, bench in benches.items():
+                timings[size] += bench.turn(["full"])
+        return [Result(size, bench.history.pools, bench.history.days, rows[size], timings[size], {}) for size, bench in benches.items()]
 
 
-def _family(pid: int) -> list[int]:
+def rehearse(server: Settings, cases: Sequence[str]) -> None:
+    """Every case once on a tiny history: what a first run makes (byte code, archives, caches) is there, and what can't run says so before hours."""
+    result = run_size(server, "rehearsal", History.until_today(*REHEARSAL), cases, 1, lambda words: _say(f"rehearsal: {words}"))
+    for timing in result.timings:
+        if timing.error:
+            raise RuntimeError(f"{timing.case} can't run: {timing.error}")
+
+
+def _say(words: str) -> None:
+    print(f"{datetime.now(UTC):%H:%M:%S} {words}", file=sys.stderr, flush=True)
+
+
+def chosen_cases(only: str | None, pools: int) -> tuple[str, ...]:
+    """The cases of `--only`, or all; pandas by itself only up to SET. Raises: ValueError for a name that is none."""
+    if only is None:
+        return tuple(case for case in CASES if case != "pandas" or pools <= SIZES["SET"][0])
+    names = only.split(",")
+    unknown = [name for name in names if name not in CASES]
+    if unknown:
+        raise ValueError(f"--only {','.join(unknown)} is no case; there are {', '.join(CASES)}")
+    return tuple(case for case in CASES if case in names)
+
+
+def size_of(words: str) -> History:
+    """`SET`, `L`, `4L` or POOLSxDAYS, as `50x60`. Raises: ValueError."""
+    pools, separator, days = words.partition("x")
+    if words in SIZES:
+        return History.until_today(*SIZES[words])
+    if not (separator and pools.isdecimal() and days.isdecimal()):
+        raise ValueError(f"{words} is no size; there are {', '.join(SIZES)} and POOLSxDAYS, as 50x60")
+    return History.until_today(int(pools), int(days))
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.metrics", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", default="SET", help=f"{', '.join(SIZES)} or POOLSxDAYS (default: SET)")
+    parser.add_argument("--pools", type=int, help="pools, instead of the size's")
+    parser.add_argument("--days", type=int, help="days, instead of the size's")
+    parser.add_argument("--repeat", type=int, default=3, help="turns (default: 3)")
+    parser.add_argument("--only", metavar="CASE,..", help=f"cases to run beside `full`: {', '.join(CASES)}")
+    parser.add_argument("--exponent", metavar="SIZE,SIZE", help="instead of the cases: full runs at two sizes, and log(t2 / t1) / log(n2 / n1)")
+    parser.add_argument("--json", action="store_true", help="print the JSON document instead of the table")
+    options = parser.parse_args(argv)
     try:
-        children = [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
-    except OSError:
-        return []
-    return [pid, *(descendant for child in children for descendant in _family(child))]
+        options.cases = chosen_cases(options.only, options.pools or size_of(options.size).pools)
+        options.sizes = {size: size_of(size) for size in (options.exponent or options.size).split(",")}
+    except ValueError as error:
+        parser.error(str(error))
+    if options.exponent and len(options.sizes) != 2:
+        parser.error("--exponent takes two sizes, as L,4L")
+    return options
 
 
-def _resident_bytes(pid: int) -> float:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
-def prepare(engine: Engine, pools: int, days: int) -> Callable[[], None]:
-    """Fill an empty database with all days but the newest; returns what lets that one arrive."""
-    first_day = datetime.now(UTC).date() - timedelta(days=days)
-    rows = metrics_data.raw_rows(pools, first_day, days, seed=1)
-    newest = rows["timestamp"].str.slice(0, 10) == str(first_day + timedelta(days=days - 1))
-    metrics_data.add_market(engine, first_day, days)
-    metrics_data.copy_rows(engine, rows.filter(~newest))
-    with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE SCHEMA bench")
-        for peer in PEERS:
-            connection.exec_driver_sql(f"CREATE TABLE bench.{peer} (LIKE pool_daily_metrics INCLUDING ALL)")
-    metrics_data.vacuum(engine)
-    return lambda: metrics_data.copy_rows(engine, rows.filter(newest))
-
-
-def run_all(settings: Settings, engine: Engine, pools: int, days: int, repeat: int, only: Sequence[str]) -> tuple[list[Timing], dict[str, int]]:
-    environment = os.environ | _database_of(settings)
-    arrive = prepare(engine, pools, days)
-    timings, differing = [], {}
-    for turn in range(repeat):
-        _empty(engine, OUR_TABLES)
-        timings.append(measure("full", [*JOB, "--full-refresh"], environment))
-        for peer in (name for name in PEERS if name in only):
-            _empty(engine, f"bench.{peer}")
-            timings.append(measure(peer, [sys.executable, "-m", "benchmarks.metrics_peers", peer], environment))
-            differing[peer] = _differing_rows(engine, peer)
-        timings.append(measure("nothing new", JOB, environment))
-        if turn == 0:
-            arrive()
-            timings.append(measure("new day", JOB, environment))
-    return timings, differing
-
-
-def _database_of(settings: Settings) -> dict[str, str]:
-    password = settings.db_password.get_secret_value() if settings.db_password else ""
-    names = {name.upper(): getattr(settings, name) for name in ("db_host", "db_port", "db_name", "db_user", "db_sslmode")}
-    home = {"YIELDSPARK_HOME": str(settings.yieldspark_home), "JARS_DIR": str(settings.jars_dir)}
-    return {name: str(value) for name, value in names.items()} | home | {"DB_PASSWORD": password}
-
-
-def _empty(engine: Engine, tables: str) -> None:
-    with engine.begin() as connection:
-        connection.exec_driver_sql(f"TRUNCATE {tables}")
-
-
-def _differing_rows(engine: Engine, peer: str) -> int:
-    """Rows of the product's table and the peer's that are not the same, beyond the last decimal."""
-    apart = " OR ".join(f"(t.{name} IS NULL) <> (p.{name} IS NULL) OR abs(t.{name} - p.{name}) > 0.011" for name in METRIC_COLUMNS)
-    joined = f"pool_daily_metrics AS t FULL JOIN bench.{peer} AS p USING (pool_id, date)"
-    both = f"SELECT count(*) FROM {joined} WHERE t.ctid IS NULL OR p.ctid IS NULL OR {apart}"
-    with engine.connect() as connection:
-        return int(connection.exec_driver_sql(both).scalar_one())
-
-
-def table(timings: Sequence[Timing], differing: dict[str, int]) -> str:
-    """Medians by name, with each one's ratio to the product's full run."""
-    by_name: dict[str, list[Timing]] = {}
-    for timing in timings:
-        by_name.setdefault(timing.name, []).append(timing)
-    full = statistics.median(timing.seconds for timing in by_name["full"])
-    lines = [f"{'':14} {'seconds':>8} {'/ full':>7} {'peak MB':>8}  runs, stages"]
-    for name, runs in by_name.items():
-        seconds = statistics.median(run.seconds for run in runs)
-        notes = ", ".join(f"{run.seconds:.1f}" for run in runs) + "".join(f" | {stage} {took:.1f}" for stage, took in runs[-1].stages.items())
-        notes += f" | {differing[name]} rows differ from ours" if name in differing else ""
-        lines.append(f"{'ours ' * (name in OURS) + name:14} {seconds:8.2f} {seconds / full:7.2f} {max(run.peak_mb for run in runs):8.0f}  {notes}")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pools", type=int, default=2000)
-    parser.add_argument("--days", type=int, default=365)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", default=",".join(PEERS), help="the peers to run, separated by commas")
-    options = parser.parse_args()
-    jars = load_settings()
-    with tempfile.TemporaryDirectory(prefix="yieldspark-benchmark-") as folder:
-        home = Path(folder)
-        settings = with_database(
-            load_settings(_env_file=None, yieldspark_home=home, jars_dir=jars.jars_dir or jars.yieldspark_home / "jars", db_host=None)
-        )
-        try:
-            engine = make_engine(settings)
-            migrate(engine)
-            timings, differing = run_all(settings, engine, options.pools, options.days, options.repeat, options.only.split(","))
-        finally:
-            EmbeddedServer(home).reset()
-    facts = {
-        "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True, check=False).stdout.strip(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}",
-        "pools": options.pools,
-        "days": options.days,
-    }
-    print(f"{facts}\n{table(timings, differing)}")
-    results = PROJECT / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
-    document = {**facts, "differing": differing, "timings": [asdict(timing) for timing in timings]}
-    (results / f"metrics-{datetime.now(UTC):%Y%m%dt%H%M%S}.json").write_text(json.dumps(document, indent=1))
+def main(argv: Sequence[str] | None = None) -> None:
+    options = _options(argv)
+    facts = machine_facts()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server goes with an interrupt, however it comes
+    with temporary_server() as server:
+        if options.exponent:
+            rehearse(server, ["full"])
+            results = run_exponent(server, options.sizes, options.repeat, _say)
+            document, words = exponent_document(facts, results), exponent_text(facts, results)
+        else:
+            rehearse(server, options.cases)
+            named = options.sizes[options.size]
+            history = History.until_today(options.pools or named.pools, options.days or named.days)
+            size = options.size if history == named else f"{history.pools}x{history.days}"
+            result = run_size(server, size, history, options.cases, options.repeat, _say)
+            document, words = result_document(facts, result), result_text(facts, result)
+    results_folder = PROJECT / "benchmarks" / "results"
+    results_folder.mkdir(exist_ok=True)
+    path = results_folder / f"metrics-{datetime.now(UTC):%Y%m%dt%H%M%S}.json"
+    path.write_text(json.dumps(document, indent=1))
+    print(json.dumps(document) if options.json else words)
+    _say(f"written to {path}")
 
 
 if __name__ == "__main__":

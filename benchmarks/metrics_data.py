@@ -1,60 +1,172 @@
-"""Raw history for the benchmark, generated straight into PostgreSQL by COPY.
+"""Raw history for the benchmarks, generated straight into PostgreSQL by COPY, some days at a time so that any size fits into memory.
 
-Realistic dirt: days without a row, several rows a day, missing values, NaN and infinity as text, negative TVL, spikes. APY percent, TVL USD, UTC.
+Realistic dirt: days without a row, pauses, several rows a day, missing values, NaN and infinity as text, negative TVL, spikes. APY percent, TVL USD,
+UTC. The same arguments make the same rows, whatever the chunk.
 """
 
 from __future__ import annotations
 
 import io
-from datetime import date, timedelta
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from sqlalchemy import Engine, text
 
-ROWS_OF_A_DAY = [0.03, 0.96, 0.01]
+ROWS_OF_A_DAY = [0.029, 0.96, 0.011]
 """Share of a pool's days with no row, one and two: 2,000 pools and 365 days make 715 thousand rows."""
 
+PAUSED_SHARE, PAUSE_DAYS = 0.05, (8, 41)
+"""Pools that are silent for a while once, longer than a value is carried, and for how many days: half-open."""
 
-def raw_rows(pools: int, first_day: date, days: int, seed: int) -> pl.DataFrame:
-    """pool_id, timestamp (text), raw_json_data (text), in order of time as an ingest would append them."""
-    random = np.random.default_rng(seed)
-    count = random.choice([0, 1, 2], size=(days, pools), p=ROWS_OF_A_DAY)
-    day, pool = np.nonzero(count)
-    repeats = count[day, pool]
-    day, pool = np.repeat(day, repeats), np.repeat(pool, repeats)
-    rows = day.size
-    level = np.exp(random.normal(1.5, 1.2, pools))[pool] * np.exp(random.normal(0, 0.2, rows))
-    apy = np.where(random.random(rows) < 0.0005, level * 10_000, level)
-    tvl = np.exp(random.normal(13, 2, pools))[pool] * np.exp(random.normal(0, 0.05, rows))
-    apy_text = _dirty(np.char.mod("%.5f", apy), random, {"null": 0.01, '"NaN"': 0.001, '"Infinity"': 0.0003, '"n/a"': 0.0002})
-    tvl_text = _dirty(np.char.mod("%.0f", tvl), random, {"null": 0.005, "-1": 0.0003})
-    frame = pl.DataFrame({"pool": pool, "day": day, "second": random.integers(0, 86_400, rows), "apy": apy_text, "tvl": tvl_text})
-    return frame.sort("day", "second").select(
-        pl.format("00000000-0000-4000-8000-{}", pl.col("pool").cast(pl.String).str.zfill(12)).alias("pool_id"),
-        (pl.lit(first_day).cast(pl.Datetime) + pl.duration(days="day", seconds="second")).dt.strftime("%Y-%m-%d %H:%M:%S+00").alias("timestamp"),
-        pl.format(
-            '{"apy": {}, "tvlUsd": {}, "apyBase": {}, "apyReward": null, "il7d": null}'.replace('{"', '{}"').replace("null}", "null{}"), *_braced()
-        ).alias("raw_json_data"),
-    )
+CHUNK_ROWS = 250_000
+"""Rows of one COPY, about 50 MB as text."""
+
+LATE_DAYS, LATE_SHARE = 60, 0.01
+"""Late corrections: of the newest 60 days, one pool-day in a hundred gets a later snapshot."""
+
+BAD_APY = {"null": 0.01, '"NaN"': 0.001, '"Infinity"': 0.0003, '"n/a"': 0.0002}
+BAD_TVL = {"null": 0.005, "-1": 0.0003}
+SPIKES = 0.0005
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Say = Callable[[str], None]
 
 
-def _braced() -> list[pl.Expr]:
-    """`pl.format` has no way to write a brace: they go in as values."""
-    return [pl.lit("{"), pl.col("apy"), pl.col("tvl"), pl.col("apy"), pl.lit("}")]
+@dataclass(frozen=True)
+class History:
+    """`days` complete days of `pools` pools, and one day more that arrives later: yesterday, as every night."""
+
+    pools: int
+    days: int
+    today: date
+    seed: int = 1
+
+    @classmethod
+    def until_today(cls, pools: int, days: int) -> History:
+        return cls(pools, days, datetime.now(UTC).date())
+
+    @property
+    def first_day(self) -> date:
+        return self.today - timedelta(days=self.days + 1)
+
+    @cached_property
+    def _levels(self) -> tuple[Floats, Floats]:
+        random = np.random.default_rng(self.seed)
+        return np.exp(random.normal(1.5, 1.2, self.pools)), np.exp(random.normal(13, 2, self.pools))
+
+    @cached_property
+    def _pauses(self) -> tuple[Integers, Integers]:
+        """First day and the day after the last of each pool's pause; the same day for a pool without one."""
+        random = np.random.default_rng([self.seed, self.pools, self.days])
+        first = random.integers(0, self.days, self.pools)
+        return first, first + np.where(random.random(self.pools) < PAUSED_SHARE, random.integers(*PAUSE_DAYS, self.pools), 0)
+
+    def rows_of_day(self, number: int) -> pl.DataFrame:
+        """pool_id, timestamp (text), raw_json_data (text) of day `number`, in order of time as an ingest would append them."""
+        random = np.random.default_rng([self.seed, number])
+        paused_from, paused_until = self._pauses
+        speaks = (number < paused_from) | (number >= paused_until)
+        pool = np.repeat(np.arange(self.pools), random.choice(3, size=self.pools, p=ROWS_OF_A_DAY) * speaks)
+        apy_levels, tvl_levels = self._levels
+        apy = apy_levels[pool] * np.exp(random.normal(0, 0.2, pool.size)) * np.where(random.random(pool.size) < SPIKES, 10_000, 1)
+        tvl = tvl_levels[pool] * np.exp(random.normal(0, 0.05, pool.size))
+        texts = _texts(apy, tvl).with_columns(_dirty("apy", random.random(pool.size), BAD_APY), _dirty("tvl", random.random(pool.size), BAD_TVL))
+        return self._rows(pool, np.full(pool.size, number), random.integers(0, 86_400, pool.size), texts)
+
+    def chunks(self) -> Iterator[pl.DataFrame]:
+        """All days but the one that arrives later, whole days at a time."""
+        waiting: list[pl.DataFrame] = []
+        for number in range(self.days):
+            waiting.append(self.rows_of_day(number))
+            if sum(rows.height for rows in waiting) >= CHUNK_ROWS:
+                yield pl.concat(waiting)
+                waiting = []
+        if waiting:
+            yield pl.concat(waiting)
+
+    def new_day(self) -> pl.DataFrame:
+        return self.rows_of_day(self.days)
+
+    def corrections(self) -> pl.DataFrame:
+        """A later snapshot, with other values, for one in a hundred of the pool-days of the newest `LATE_DAYS` days."""
+        random = np.random.default_rng([self.seed, self.days, LATE_DAYS])
+        late = min(LATE_DAYS, self.days)
+        back, pool = np.nonzero(random.random((late, self.pools)) < LATE_SHARE)
+        apy_levels, tvl_levels = self._levels
+        texts = _texts(apy_levels[pool] * np.exp(random.normal(0, 0.2, pool.size)), tvl_levels[pool])
+        return self._rows(pool, self.days - late + back, np.full(pool.size, 86_400), texts)
+
+    def _rows(self, pool: Integers, day: Integers, second: Integers, texts: pl.DataFrame) -> pl.DataFrame:
+        """Second 86,400 is the last millisecond of the day: later than whatever is there."""
+        moment = pl.lit(self.first_day).cast(pl.Datetime("ms")) + pl.duration(days="day", milliseconds=(pl.col("second") * 1000).clip(0, 86_399_999))
+        frame = texts.with_columns(pool=pl.Series(pool), day=pl.Series(day), second=pl.Series(second)).sort("day", "second", "pool")
+        opening, between, after, closing = (
+            pl.lit(words) for words in ('{"apy": ', ', "tvlUsd": ', ', "apyBase": ', ', "apyReward": null, "il7d": null}')
+        )
+        return frame.select(
+            pl.format("00000000-0000-4000-8000-{}", pl.col("pool").cast(pl.String).str.zfill(12)).alias("pool_id"),
+            moment.dt.strftime("%Y-%m-%d %H:%M:%S%.3f+00").alias("timestamp"),
+            pl.concat_str(opening, "apy", between, "tvl", after, "apy", closing).alias("raw_json_data"),
+        )
 
 
-Texts = npt.NDArray[np.str_]
+def _texts(apy: Floats, tvl: Floats) -> pl.DataFrame:
+    return pl.DataFrame({"apy": apy, "tvl": tvl}).select(pl.col("apy").round(5).cast(pl.String), pl.col("tvl").cast(pl.Int64).cast(pl.String))
 
 
-def _dirty(values: Texts, random: np.random.Generator, shares: dict[str, float]) -> Texts:
-    drawn = random.choice(np.array(["", *shares]), size=values.size, p=[1 - sum(shares.values()), *shares.values()])
-    return np.where(drawn == "", values, drawn)
+def _dirty(column: str, drawn: Floats, shares: dict[str, float]) -> pl.Expr:
+    """The column with a share of its values replaced; `drawn` is uniform in [0, 1)."""
+    uniform = pl.lit(pl.Series(drawn))
+    bounds = np.cumsum(list(shares.values()))
+    result = pl.col(column)
+    for bound, bad in reversed(list(zip(bounds, shares, strict=True))):
+        result = pl.when(uniform < bound).then(pl.lit(bad)).otherwise(result)
+    return result.alias(column)
+
+
+def load(engine: Engine, history: History, say: Say) -> int:
+    """Pools, prices, gas and raw rows into an empty database; returns the raw rows.
+
+    The secondary indexes of the raw table are built afterwards, as a dump is restored: at 28 million rows keeping them up to date
+    takes most of the time.
+    """
+    _add_pools(engine, history)
+    _add_market(engine, history)
+    indexes = _secondary_indexes(engine)
+    _execute(engine, *(f"DROP INDEX {name}" for name in indexes))
+    rows = 0
+    for chunk in history.chunks():
+        copy_rows(engine, chunk)
+        rows += chunk.height
+        say(f"{rows:,} raw rows of {history.pools:,} pools loaded")
+    _execute(engine, *indexes.values())
+    return rows
+
+
+def _secondary_indexes(engine: Engine) -> dict[str, str]:
+    """Qualified name and definition of each index of the raw table that is no constraint."""
+    query = """
+    SELECT format('%I.%I', schemaname, indexname) AS name, indexdef FROM pg_indexes
+    WHERE tablename = 'raw_defillama_pool_history' AND indexname NOT IN (SELECT conname FROM pg_constraint)
+    """
+    with engine.connect() as connection:
+        return {row.name: row.indexdef for row in connection.execute(text(query))}
+
+
+def _execute(engine: Engine, *statements: str) -> None:
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
 
 
 def copy_rows(engine: Engine, rows: pl.DataFrame) -> None:
-    """Append by COPY."""
+    """Append by COPY, as one transaction."""
     buffer = io.BytesIO()
     rows.write_csv(buffer, include_header=False)
     buffer.seek(0)
@@ -66,17 +178,21 @@ def copy_rows(engine: Engine, rows: pl.DataFrame) -> None:
         connection.close()
 
 
-def add_market(engine: Engine, first_day: date, days: int) -> None:
-    """A close of ETH and BTC and a gas price for each day."""
+def _add_pools(engine: Engine, history: History) -> None:
+    number = "'00000000-0000-4000-8000-' || lpad(n::text, 12, '0')"
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"INSERT INTO pools (pool_id, name, is_active) SELECT {number}, 'pool ' || n, true FROM generate_series(0, :last) AS n"),
+            {"last": history.pools - 1},
+        )
+
+
+def _add_market(engine: Engine, history: History) -> None:
+    """A close of ETH and BTC and a gas price for each day, the newest included."""
     closes = "jsonb_build_object('USD', jsonb_build_object('close', level + 10 * extract(doy FROM d)))"
     series = "generate_series(CAST(:first AS timestamptz), CAST(:last AS timestamptz), interval '1 day') AS d"
-    bounds = {"first": f"{first_day - timedelta(days=30)}T23:59:59Z", "last": f"{first_day + timedelta(days=days)}T00:00:00Z"}
+    bounds = {"first": f"{history.first_day - timedelta(days=30)}T23:59:59Z", "last": f"{history.today}T00:00:00Z"}
     symbols = "(VALUES ('ETH', 3000), ('BTC', 60000)) AS s (symbol, level)"
     with engine.begin() as connection:
         connection.execute(text(f"INSERT INTO raw_coinmarketcap_ohlcv SELECT d, symbol, {closes} FROM {series} CROSS JOIN {symbols}"), bounds)
         connection.execute(text(f"INSERT INTO gas_fees_daily SELECT d::date, 5 + extract(day FROM d) FROM {series}"), bounds)
-
-
-def vacuum(engine: Engine) -> None:
-    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.exec_driver_sql("VACUUM ANALYZE")

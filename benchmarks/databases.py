@@ -1,0 +1,113 @@
+"""The databases a benchmark runs in: an embedded server of its own, a database for each history, a copy for each run that changes its rows.
+
+A copy is PostgreSQL's own (`CREATE DATABASE .. TEMPLATE`, file by file), so that each repeat begins with the same state. Which tables the product
+has in its schema is asked from the catalogue and never assumed.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Engine, Numeric
+
+from benchmarks.peer_rules import PEERS, PEERS_SCHEMA
+from benchmarks.processes import PROJECT
+from config_spark import Settings, load_settings
+from database.connection import make_engine, with_database
+from database.embedded_server import EmbeddedServer
+from database.migrate import VERSION_TABLE, migrate
+from database.server_folders import locate
+from database.tables import METRIC_COLUMNS, OWN_SCHEMA, pool_daily_metrics
+
+
+@contextmanager
+def temporary_server() -> Iterator[Settings]:
+    """Settings of a new embedded server in a folder of its own, deleted afterwards; its database is migrated and empty. Jars are the user's."""
+    users = load_settings()
+    with tempfile.TemporaryDirectory(prefix="yieldspark-benchmark-") as folder:
+        own = load_settings(_env_file=None, yieldspark_home=Path(folder), jars_dir=users.jars_dir or users.yieldspark_home / "jars", db_host=None)
+        try:
+            settings = with_database(own)
+            migrate(make_engine(settings))
+            yield settings
+        finally:
+            EmbeddedServer(own.yieldspark_home).reset()
+
+
+def server_process(settings: Settings) -> int | None:
+    """Process id of the embedded server's postmaster."""
+    recorded = locate(settings.yieldspark_home).data / "postmaster.pid"
+    return int(recorded.read_text().split()[0]) if recorded.exists() else None
+
+
+@contextmanager
+def copied_database(settings: Settings, name: str) -> Iterator[Settings]:
+    """Settings of a copy, dropped afterwards. Nobody may be connected to the original."""
+    admin = make_engine(settings.model_copy(update={"db_name": "postgres"})).execution_options(isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {settings.db_name} STRATEGY file_copy")
+        try:
+            yield settings.model_copy(update={"db_name": name})
+        finally:
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def environment(settings: Settings) -> Mapping[str, str]:
+    """The variables of a process that works on this database."""
+    names = ("db_host", "db_port", "db_name", "db_user", "db_sslmode", "yieldspark_home", "jars_dir")
+    password = settings.db_password.get_secret_value() if settings.db_password else ""
+    values = {name.upper(): str(getattr(settings, name)) for name in names}
+    return os.environ | values | {"DB_PASSWORD": password, "PYTHONPATH": str(PROJECT)}
+
+
+def make_peer_tables(engine: Engine) -> None:
+    """A table like `pool_daily_metrics` for each peer."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE SCHEMA {PEERS_SCHEMA}")
+        for peer in PEERS:
+            connection.exec_driver_sql(f"CREATE TABLE {PEERS_SCHEMA}.{peer} (LIKE pool_daily_metrics INCLUDING ALL)")
+
+
+def empty_products_tables(engine: Engine) -> None:
+    """As before the first run: no metrics, no ledger, nothing in the product's schema."""
+    own = (
+        "SELECT string_agg(format('%%I.%%I', schemaname, tablename), ', ') FROM pg_tables "
+        f"WHERE schemaname = '{OWN_SCHEMA}' AND tablename <> '{VERSION_TABLE}'"
+    )
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"TRUNCATE pool_daily_metrics, {connection.exec_driver_sql(own).scalar_one()}")
+
+
+def empty_peer(engine: Engine, peer: str) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"TRUNCATE {PEERS_SCHEMA}.{peer}")
+
+
+def settle(engine: Engine) -> None:
+    """Nothing of what was done before goes on in the background of what is measured next: vacuumed, analyzed, written to disk."""
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE")
+        connection.exec_driver_sql("CHECKPOINT")
+    os.sync()
+
+
+def differing_rows(engine: Engine, peer: str) -> int:
+    """Rows that only one of the product's table and the peer's has, or whose values are apart by more than the last stored decimal."""
+    joined = f"pool_daily_metrics AS t FULL JOIN {PEERS_SCHEMA}.{peer} AS p USING (pool_id, date)"
+    apart = " OR ".join(
+        f"(t.{name} IS NULL) <> (p.{name} IS NULL) OR abs(t.{name} - p.{name}) > 1.1 * {last_decimal(name)}" for name in METRIC_COLUMNS
+    )
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql(f"SELECT count(*) FROM {joined} WHERE t.pool_id IS NULL OR p.pool_id IS NULL OR {apart}")
+        return int(found.scalar_one())
+
+
+def last_decimal(column: str) -> str:
+    """The smallest step of a metric's column, as a number in SQL and Python."""
+    kind = pool_daily_metrics.c[column].type
+    assert isinstance(kind, Numeric), "every metric is a decimal"
+    return f"1e-{kind.scale}"

@@ -1,0 +1,90 @@
+"""Peer of the benchmark: Arrow through ADBC, polars, ADBC into unlogged staging, and the product's own merge into `bench.polars`.
+
+The metrics are those of design section 4: limits and bounded carry. It has no plan, no checks and no ledger. Run with DB_* set: `python -m
+benchmarks.peer_polars`.
+"""
+
+from __future__ import annotations
+
+import adbc_driver_postgresql.dbapi as adbc
+import polars as pl
+import pyarrow as pa
+from sqlalchemy import MetaData
+
+from benchmarks.peer_rules import MARKET, MAX_APY, MAX_FILL, MAX_TVL, NUMBER, PEERS_SCHEMA, RAW
+from config_spark import Settings, load_settings
+from database import merge_sql
+from database.connection import libpq_uri, make_engine
+from database.merge_sql import MergeTarget
+from database.tables import METRIC_COLUMNS, pool_daily_metrics
+
+NAME = "polars"
+STAGING = "staging_polars"
+
+
+def by_polars(settings: Settings) -> None:
+    days = metrics(pl.DataFrame(_read(settings, RAW)).lazy(), pl.DataFrame(_read(settings, MARKET)).lazy())
+    _merge(settings, days.to_arrow(compat_level=pl.CompatLevel.oldest()))
+
+
+def _read(settings: Settings, query: str) -> pa.Table:
+    with adbc.connect(libpq_uri(settings)) as connection, connection.cursor() as cursor:
+        cursor.execute(query)
+        return cursor.fetch_arrow_table()
+
+
+def metrics(rows: pl.LazyFrame, market: pl.LazyFrame) -> pl.DataFrame:
+    """(id, pool_id, timestamp, apy, tvl as text) to pool_id, date, METRIC_COLUMNS."""
+    numbers = [pl.when(pl.col(name).str.to_lowercase() != "nan").then(pl.col(name)).alias(name) for name in ("apy", "tvl")]
+    values = [
+        pl.when(pl.col(name).str.contains(NUMBER)).then(pl.col(name)).cast(pl.Float64, strict=False).alias(f"{name}_value") for name in ("apy", "tvl")
+    ]
+    good = (
+        (pl.col("apy").is_not_null() | pl.col("tvl").is_not_null())
+        & (pl.col("apy").is_null() | (pl.col("apy_value").abs() <= MAX_APY).fill_null(False))
+        & (pl.col("tvl").is_null() | pl.col("tvl_value").is_between(0, MAX_TVL).fill_null(False))
+    )
+    date = pl.col("timestamp").dt.convert_time_zone("UTC").dt.date().alias("date")
+    snapshots = rows.with_columns(numbers).with_columns(values).filter(good).with_columns(date)
+    daily = (
+        snapshots.sort("timestamp", "id")
+        .group_by("pool_id", "date")
+        .agg(pl.col("apy_value").last().alias("actual_apy"), pl.col("tvl_value").last().alias("actual_tvl"))
+        .collect()
+    )
+    last = pl.lit(daily["date"].max())
+    calendar = daily.lazy().group_by("pool_id").agg(pl.date_ranges(pl.col("date").min(), last).first().alias("date")).explode("date")
+    apy, pool = pl.col("actual_apy"), "pool_id"
+    days = (
+        calendar.join(daily.lazy(), on=["pool_id", "date"], how="left")
+        .sort("pool_id", "date")
+        .with_columns(pl.col("actual_apy", "actual_tvl").forward_fill(MAX_FILL).over(pool))
+        .with_columns(
+            *(apy.rolling_mean(n, min_samples=1).over(pool).alias(f"rolling_apy_{n}d") for n in (7, 30)),
+            *(apy.rolling_std(n, min_samples=2).over(pool).alias(f"stddev_apy_{n}d") for n in (7, 30)),
+            apy.diff().over(pool).alias("apy_delta_today_yesterday"),
+        )
+        .with_columns(*(pl.col(f"stddev_apy_{n}d").diff().over(pool).alias(f"stddev_apy_{n}d_delta") for n in (7, 30)))
+        .join(market, on="date", how="left")
+        .select("pool_id", "date", *METRIC_COLUMNS)
+    )
+    return days.collect()
+
+
+def _merge(settings: Settings, days: pa.Table) -> None:
+    staging = f"{PEERS_SCHEMA}.{STAGING}"
+    own = pool_daily_metrics.to_metadata(MetaData(), schema=PEERS_SCHEMA, name=NAME)
+    target = MergeTarget(own, {"pool_id": "pool_id", "date": "date"}, {column: column for column in METRIC_COLUMNS})
+    columns = ", ".join(["pool_id text", "date date", *(f"{name} double precision" for name in METRIC_COLUMNS)])
+    with adbc.connect(libpq_uri(settings)) as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE UNLOGGED TABLE {staging} ({columns})")
+        cursor.adbc_ingest(STAGING, days, mode="append", db_schema_name=PEERS_SCHEMA)
+        connection.commit()
+    with make_engine(settings).begin() as connection:
+        connection.exec_driver_sql(f"ANALYZE {staging}")
+        connection.exec_driver_sql(merge_sql.merge(target, staging))
+        connection.exec_driver_sql(f"DROP TABLE {staging}")
+
+
+if __name__ == "__main__":
+    by_polars(load_settings())
