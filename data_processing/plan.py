@@ -34,7 +34,7 @@ JOB = "calculate_pool_metrics"
 
 ONE_DAY = timedelta(days=1)
 
-COUNTED_ROWS = 1_000_000
+COUNTED_ROWS = 200_000
 """Up to so many rows a plan counts what takes a pass over them (missing days) in every run, beyond it in a dry run only."""
 
 
