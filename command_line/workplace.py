@@ -14,7 +14,7 @@ from config_spark import Settings
 from database.connection import make_engine, with_database
 from database.migrate import migrate, require_current
 from database.spark_session import get_spark_session, jars_folder
-from machine import spark_runtime
+from machine import class_archive, spark_runtime
 from product_errors import EnvironmentNotReady
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ class Workplace:
         """The one session of this process; it has every jar there is, so that both jobs can use it."""
         if self._session is None:
             spark_runtime.prepare_process()
+            class_archive.use_class_archive(self.bare.yieldspark_home, jars_folder(self.bare))
             self._session = get_spark_session(self.settings, "yieldspark", synapseml=bool(self.jars.synapseml))
         return self._session
 

@@ -6,10 +6,12 @@ The password never enters the Spark configuration (it would show in the event lo
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from config_spark import Settings
@@ -72,6 +74,32 @@ def get_spark_session(settings: Settings, app_name: str, *, synapseml: bool = Fa
     for key, value in conf.items():
         builder = builder.config(key, value)
     return builder.getOrCreate()
+
+
+def jvm_runs() -> bool:
+    """Whether this process has started its JVM; it outlives the sessions in it."""
+    return SparkContext._gateway is not None
+
+
+def end_jvm(timeout_seconds: float) -> int | None:
+    """End this process's JVM, whose session is stopped, and wait for what it does at its end.
+
+    Returns: its exit code, None where it had to be killed. The next session gets a new JVM; without this, PySpark keeps the old one for it.
+    """
+    gateway = SparkContext._gateway
+    assert gateway is not None, "no JVM was started"
+    # the order of PySpark's own tests: what is left of the old gateway would be taken for a running one
+    SparkContext._gateway = SparkContext._jvm = None
+    gateway.shutdown()
+    process: subprocess.Popen[bytes] = gateway.proc
+    assert process.stdin is not None, "the JVM lives as long as this pipe"
+    process.stdin.close()
+    try:
+        return process.wait(timeout_seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return None
 
 
 def _laptop_conf(settings: Settings, *, synapseml: bool) -> dict[str, str]:
