@@ -59,12 +59,12 @@ class Workplace:
         """The settings, with `lightgbm` in place of an engine whose jars can't be had (`jars` has said so)."""
         return self.settings if self.jars.synapseml else self.settings.model_copy(update={"engine": "lightgbm"})
 
-    def session(self) -> SparkSession:
-        """The one session of this process; it has every jar there is, so that both jobs can use it."""
+    def session(self, rows_to_read: int | None = None) -> SparkSession:
+        """The one session of this process; it has every jar there is, so that both jobs can use it. The first to ask says how many rows it reads."""
         if self._session is None:
             spark_runtime.prepare_process()
             class_archive.use_class_archive(self.bare.yieldspark_home, jars_folder(self.bare))
-            self._session = get_spark_session(self.settings, "yieldspark", synapseml=bool(self.jars.synapseml))
+            self._session = get_spark_session(self.settings, "yieldspark", synapseml=bool(self.jars.synapseml), rows_to_read=rows_to_read)
         return self._session
 
     def close(self) -> None:

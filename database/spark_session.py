@@ -22,6 +22,9 @@ CODE_ROOT = Path(__file__).resolve().parents[1]
 JDBC_JAR = "postgresql-*.jar"
 SYNAPSEML_JARS = ("synapseml-*.jar", "lightgbmlib-*.jar", "spray-json_*.jar")
 
+SHORT_RUN_ROWS = 100_000
+"""Up to this many rows to read, the JVM's quick compiler alone is faster than both: the thorough one takes longer than its code saves."""
+
 LOG_LAYOUT = """\
 rootLogger.level = warn
 rootLogger.appenderRef.file.ref = file
@@ -52,10 +55,18 @@ def has_jdbc_jar(settings: Settings) -> bool:
     return any(jars_folder(settings).glob(JDBC_JAR))
 
 
-def get_spark_session(settings: Settings, app_name: str, *, synapseml: bool = False, extra_conf: Mapping[str, str] | None = None) -> SparkSession:
+def get_spark_session(
+    settings: Settings,
+    app_name: str,
+    *,
+    synapseml: bool = False,
+    rows_to_read: int | None = None,
+    extra_conf: Mapping[str, str] | None = None,
+) -> SparkSession:
     """A session in UTC with the settings' master; an existing one is reused.
 
-    Args: synapseml puts the LightGBM jars on the class path, which a later call cannot do. extra_conf wins over the defaults.
+    Args: synapseml puts the LightGBM jars on the class path, which a later call cannot do. rows_to_read is the plan's, None for not known: a JVM for
+    few rows starts faster and works slower. extra_conf wins over the defaults.
     Where the platform gives the master, it has set jars and memory too, and they stay as they are.
     """
     conf = {
@@ -64,7 +75,7 @@ def get_spark_session(settings: Settings, app_name: str, *, synapseml: bool = Fa
         "spark.sql.execution.arrow.pyspark.enabled": "true",
     }
     if runs_here(settings):
-        conf |= _laptop_conf(settings, synapseml=synapseml)
+        conf |= _laptop_conf(settings, synapseml=synapseml, short=rows_to_read is not None and rows_to_read <= SHORT_RUN_ROWS)
         # PySpark takes its workers' interpreter from this variable alone, and python3 on PATH knows none of our packages
         os.environ["PYSPARK_PYTHON"] = sys.executable
         # the JVM inherits it: on busy cores the OpenMP threads of LightGBM spin for minutes otherwise
@@ -102,13 +113,15 @@ def end_jvm(timeout_seconds: float) -> int | None:
         return None
 
 
-def _laptop_conf(settings: Settings, *, synapseml: bool) -> dict[str, str]:
+def _laptop_conf(settings: Settings, *, synapseml: bool, short: bool) -> dict[str, str]:
     logs = settings.yieldspark_home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     layout = logs / "log4j2.properties"
     layout.write_text(LOG_LAYOUT.format(path=logs / "spark.log"))
     # Spark 3.5 maps JDBC dates through the JVM's own zone, whatever the session's is.
     java_options = f'-Duser.timezone=UTC "-Dlog4j2.configurationFile=file:{layout}" -XX:+UseParallelGC'
+    if short:
+        java_options += " -XX:TieredStopAtLevel=1"
     return {
         "spark.master": settings.spark_master or "local[*]",
         "spark.driver.memory": settings.spark_driver_memory,
