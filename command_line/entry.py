@@ -18,6 +18,7 @@ from typer.rich_utils import rich_format_error
 from command_line import commands, database_commands  # noqa: F401 - importing puts the commands on the application
 from command_line.app import app
 from command_line.terminal import err, print_json
+from machine.class_archive import keep_class_archive
 from product_errors import ConfigurationError, Interrupted, one_sentence
 
 JOBS = {"calculate_metrics": "calculate_pool_metrics", "forecast_pools": "forecast_pools", "ingest": "ingest"}
@@ -31,6 +32,8 @@ def main() -> NoReturn:
         code = app(standalone_mode=False)
         if code == Interrupted.exit_code:
             code = _report(KeyboardInterrupt())  # Typer ends an interrupted command with this code and without a word
+        elif not code:
+            keep_class_archive()
     except TyperException as error:
         rich_format_error(error)  # type: ignore[arg-type]
         code = _report(ConfigurationError(str(error)), said=True)

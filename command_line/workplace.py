@@ -14,7 +14,7 @@ from config_spark import Settings
 from database.connection import make_engine, with_database
 from database.migrate import migrate, require_current
 from database.spark_session import get_spark_session, jars_folder
-from machine import spark_runtime
+from machine import class_archive, spark_runtime
 from product_errors import EnvironmentNotReady
 
 log = logging.getLogger(__name__)
@@ -59,11 +59,12 @@ class Workplace:
         """The settings, with `lightgbm` in place of an engine whose jars can't be had (`jars` has said so)."""
         return self.settings if self.jars.synapseml else self.settings.model_copy(update={"engine": "lightgbm"})
 
-    def session(self) -> SparkSession:
-        """The one session of this process; it has every jar there is, so that both jobs can use it."""
+    def session(self, rows_to_read: int | None = None) -> SparkSession:
+        """The one session of this process; it has every jar there is, so that both jobs can use it. The first to ask says how many rows it reads."""
         if self._session is None:
             spark_runtime.prepare_process()
-            self._session = get_spark_session(self.settings, "yieldspark", synapseml=bool(self.jars.synapseml))
+            class_archive.use_class_archive(self.bare.yieldspark_home, jars_folder(self.bare))
+            self._session = get_spark_session(self.settings, "yieldspark", synapseml=bool(self.jars.synapseml), rows_to_read=rows_to_read)
         return self._session
 
     def close(self) -> None:

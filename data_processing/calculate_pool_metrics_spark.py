@@ -63,14 +63,14 @@ def run_metrics(
     retry: str | None = None,
     dry_run: bool = False,
     acceptance: Acceptance | None = None,
-    session: Callable[[], SparkSession] | None = None,
+    session: Callable[[int], SparkSession] | None = None,
     now: datetime | None = None,
 ) -> dict[str, Any]:
     """Bring the metrics up to date, or recompute what the request names.
 
     Args: settings name a migrated database. retry is the id of a failed run, or `last`: its request is taken again, with its days. acceptance lets
-    this run through checks that would block it. session makes the Spark session when one is needed (default: the product's own, stopped at the end).
-    now (UTC) stands in for this machine's clock.
+    this run through checks that would block it. session makes the Spark session for a number of rows to read, when one is needed (default: the
+    product's own, stopped at the end). now (UTC) stands in for this machine's clock.
     Returns: the run's ledger row; for a dry run `{"job", "status": "planned", "plan": ..}`.
     Raises: ConfigurationError, RunInProgress, CheckFailed, DatabaseError.
     """
@@ -91,7 +91,7 @@ def run_metrics(
         if plan.is_empty:
             _nothing_to_do(engine, settings, run)
         else:
-            _execute(settings, run, plan, session or (lambda: get_spark_session(settings, JOB)), stop=session is None)
+            _execute(settings, run, plan, session or (lambda rows: get_spark_session(settings, JOB, rows_to_read=rows)), stop=session is None)
     return ledger_row(engine, run.run_id)
 
 
@@ -102,9 +102,9 @@ def _nothing_to_do(engine: Engine, settings: Settings, run: Run) -> None:
     run.nothing_to_do()
 
 
-def _execute(settings: Settings, run: Run, plan: Plan, session: Callable[[], SparkSession], *, stop: bool) -> None:
+def _execute(settings: Settings, run: Run, plan: Plan, session: Callable[[int], SparkSession], *, stop: bool) -> None:
     with run.stage("session"):
-        spark = session()
+        spark = session(plan.rows_to_read)
         run.jvm_started = True
     try:
         # a lost executor's partitions are read again: the snapshot must last until staging is loaded

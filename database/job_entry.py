@@ -22,7 +22,7 @@ from database.connection import make_engine, with_database
 from database.job_log import FAILURES, add_log_file, only_sentences
 from database.migrate import migrate, require_current
 from database.run_ledger import failure_document
-from database.spark_session import runs_here
+from database.spark_session import jars_folder, runs_here
 from product_errors import Interrupted, YieldSparkError, one_sentence
 
 Document = dict[str, Any]
@@ -54,6 +54,10 @@ def run_job(
         sys.stderr.write(f"{sentence}\n")
         return code
     sys.stdout.write((json.dumps(document, allow_nan=False) if options.json else words(document)) + "\n")
+    if _has_machine():
+        from machine.class_archive import keep_class_archive
+
+        keep_class_archive()
     return 0
 
 
@@ -78,14 +82,20 @@ def _prepared(settings: Settings, *, dry_run: bool) -> Settings:
     if settings.environment == "local":
         add_log_file(settings)
         logging.getLogger().handlers[0].addFilter(only_sentences)
-    if not dry_run and runs_here(settings) and importlib.util.find_spec("machine"):
-        # not in the archive that a cluster runs from: there Java is the platform's business
+    if not dry_run and runs_here(settings) and _has_machine():
+        from machine.class_archive import use_class_archive
         from machine.spark_runtime import prepare_process
 
         prepare_process()
+        use_class_archive(settings.yieldspark_home, jars_folder(settings))
     ready = with_database(settings)
     if dry_run and settings.db_host:
         require_current(make_engine(ready))
     else:
         migrate(make_engine(ready))
     return ready
+
+
+def _has_machine() -> bool:
+    """Not in the zip that a cluster runs from: there Java is the platform's business."""
+    return importlib.util.find_spec("machine") is not None

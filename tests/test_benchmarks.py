@@ -152,7 +152,7 @@ def _made_by_hand() -> World:
 def parity(database: Settings, engine: Engine, spark: SparkSession) -> Parity:
     made = _made_by_hand()
     put(engine, made)
-    assert run_metrics(database, session=lambda: spark, now=made.now)["status"] == "succeeded"
+    assert run_metrics(database, session=lambda rows: spark, now=made.now)["status"] == "succeeded"
     return compare(Facts.read(engine))
 
 

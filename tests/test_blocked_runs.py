@@ -64,7 +64,7 @@ def test_a_blocked_run_writes_nothing_and_the_next_one_goes_on(spark: SparkSessi
     settings = settings_of(database, bad_night)
 
     def metrics(**options: Any) -> dict[str, Any]:
-        return run_metrics(settings, session=lambda: spark, now=bad_night.now, **options)
+        return run_metrics(settings, session=lambda rows: spark, now=bad_night.now, **options)
 
     assert metrics()["status"] == "succeeded"
     add_the_third_day(bad_night, engine)
@@ -166,8 +166,8 @@ def test_a_row_check_that_only_warns_uses_the_row(spark: SparkSession, database:
     put_rows(engine, rows)
     strict = settings_of(database, bad_night)
     lenient = strict.model_copy(update={"check_severities": "apy_not_a_number=warn"})
-    first = run_metrics(strict, session=lambda: spark, now=bad_night.now)
-    second = run_metrics(lenient, session=lambda: spark, now=bad_night.now)
+    first = run_metrics(strict, session=lambda rows: spark, now=bad_night.now)
+    second = run_metrics(lenient, session=lambda rows: spark, now=bad_night.now)
     assert (first["rows"]["quarantined"], second["rows"]["quarantined"], second["mode"]) == (2, 1, "full_refresh")
     found = {entry["name"]: (entry["severity"], entry["failing"]) for entry in second["checks"] if entry["level"] == "row"}
     assert found == {"apy_not_a_number": ("warn", 1), "apy_and_tvl_unusable": ("fail", 1)}

@@ -39,7 +39,18 @@ def with_server(settings: Settings, address: ServerAddress, **changes: object) -
 
 def test_every_check_reports_once_and_a_failure_names_its_fix(settings: Settings) -> None:
     found = examine(settings)
-    assert [finding.name for finding in found] == ["python", "java", "jars", "libgomp", "disk", "memory", "database", "clock", "folders"]
+    assert [finding.name for finding in found] == [
+        "python",
+        "java",
+        "jars",
+        "class archive",
+        "libgomp",
+        "disk",
+        "memory",
+        "database",
+        "clock",
+        "folders",
+    ]
     for finding in found:
         assert finding.found
         assert bool(finding.fix) is (finding.result != "ok"), finding

