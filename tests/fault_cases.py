@@ -1,0 +1,158 @@
+"""One fault test's database, and the sentences all of them end with: as before, as after, the next run repairs.
+
+In: a generated dirty history, most of it worked through by a first run, the rest come since (late rows, new days and pools, corrected prices, pools
+gone inactive). `after` is what an undisturbed run makes of that in another database of the same server.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from sqlalchemy import Engine
+
+from config_spark import Settings
+from database.connection import make_engine
+from tests.conftest import fresh_database
+from tests.fault_database import computed_contents, exact_contents, ledger, remove_faults, staging_tables
+from tests.fault_runs import JobProcess
+from tests.metrics_histories import START, world
+from tests.metrics_oracle import World
+from tests.metrics_store import put, put_market, put_rows, settings_of
+
+POOLS, DAYS = 30, 60
+WORKED_DAYS = 54
+ALREADY_RUNNING = "is already running"
+SHORT_WAIT_SECONDS = 30
+UNCLOSED = "the driver ended without closing the run"
+
+
+def generated() -> World:
+    return world(61, pools=POOLS, days=DAYS)
+
+
+def put_first_part(engine: Engine) -> None:
+    """The first days, with a tenth of the rows not there yet, other prices, and every pool active."""
+    whole, random = generated(), Random(1)
+    days = START + timedelta(days=WORKED_DAYS)
+    rows = [row for row in whole.rows if row.timestamp.date() < days and random.random() < 0.9]
+    prices = {key: 1234.5 if random.random() < 0.05 else value for key, value in whole.prices.items() if key[0].date() < days}
+    put(engine, replace(whole, rows=rows, prices=prices, inactive=set()))
+
+
+def put_second_part(engine: Engine) -> None:
+    """What has come since, as one transaction that begins now."""
+    whole, random = generated(), Random(1)
+    days = START + timedelta(days=WORKED_DAYS)
+    put_rows(engine, [row for row in whole.rows if not (row.timestamp.date() < days and random.random() < 0.9)])
+    put_market(engine, whole)
+
+
+@dataclass(frozen=True)
+class Worked:
+    """The database that every case is a copy of, what it holds, and what an undisturbed run makes of it."""
+
+    database: Settings
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+
+
+@contextmanager
+def worked_database(server: Settings, folder: Path) -> Iterator[Worked]:
+    with fresh_database(server) as empty:
+        database = settings_of(empty, generated())
+        engine = make_engine(database)
+        put_first_part(engine)
+        undisturbed(database, folder)
+        put_second_part(engine)
+        with fresh_database(server, database.db_name) as copy:
+            row = undisturbed(database.model_copy(update={"db_name": copy.db_name}), folder)
+            assert row["rows"]["inserted"] > 0, row
+            assert row["rows"]["updated"] > 0, row
+            assert row["rows"]["quarantined"] > 0, row
+            after = computed_contents(make_engine(copy))
+        yield Worked(database, exact_contents(engine), after)
+
+
+def undisturbed(database: Settings, folder: Path) -> dict[str, Any]:
+    """A run without a fault; returns its ledger row."""
+    run = JobProcess(database, folder)
+    try:
+        row = run.succeeded()
+        run.all_have_ended()
+        return row
+    finally:
+        run.end()
+
+
+@dataclass
+class Case:
+    """A database of one test, and the runs started on it."""
+
+    database: Settings
+    engine: Engine
+    folder: Path
+    worked: Worked
+    runs: list[JobProcess] = field(default_factory=list)
+
+    def start(self, fault: Mapping[str, Any] | None = None, *, spark_conf: Mapping[str, str] | None = None, **settings: Any) -> JobProcess:
+        """Start the job. Args: settings are fields of `Settings` that this run alone has."""
+        run = JobProcess(self.database.model_copy(update=settings), self.folder, fault=fault, spark_conf=spark_conf)
+        self.runs.append(run)
+        return run
+
+    def is_as_before(self) -> None:
+        assert exact_contents(self.engine) == self.worked.before
+
+    def is_as_after(self) -> None:
+        """The tables of an undisturbed run, and nothing left in staging."""
+        assert computed_contents(self.engine) == self.worked.after
+        assert staging_tables(self.engine) == []
+
+    def next_run(self) -> dict[str, Any]:
+        """An ordinary run, begun again while a dead driver's backend still holds the lock, but not for long; returns its ledger row."""
+        deadline = time.monotonic() + SHORT_WAIT_SECONDS
+        while True:
+            run = self.start()
+            if run.wait() == 0:
+                return run.result()
+            assert ALREADY_RUNNING in run.errors, run.errors
+            assert time.monotonic() < deadline, f"{SHORT_WAIT_SECONDS} s after the fault: {run.errors}"
+
+    def repairs_itself(self, *, failed: int = 1, error: str | None = UNCLOSED) -> None:
+        """The next run of a sound database gives the undisturbed run's tables, and the ledger says which runs failed, with `error` where given."""
+        remove_faults(self.engine)
+        row = self.next_run()
+        assert row["status"] == "succeeded", row
+        counts_add_up(row)
+        self.is_as_after()
+        rows = ledger(self.engine)
+        assert [status for status, _ in rows] == ["succeeded", *["failed"] * failed, "succeeded"], rows
+        if error:
+            assert {said for status, said in rows if status == "failed"} == {error}
+
+
+def counts_add_up(row: Mapping[str, Any]) -> None:
+    """Read = accepted + quarantined, staged = inserted + updated + unchanged: from the ledger row alone."""
+    rows = row["rows"]
+    assert all(count >= 0 for count in rows.values()), rows
+    assert rows["read"] >= rows["quarantined"], rows
+
+
+@contextmanager
+def case_of(server: Settings, worked: Worked, folder: Path, transport: str) -> Iterator[Case]:
+    """A copy of the worked database whose runs read and write by `transport`; its processes end with the block."""
+    with fresh_database(server, worked.database.db_name) as copy:
+        database = worked.database.model_copy(update={"db_name": copy.db_name, "read_transport": transport, "write_transport": transport})
+        case = Case(database, make_engine(database), folder, worked)
+        try:
+            yield case
+        finally:
+            for run in case.runs:
+                run.end()
