@@ -1,7 +1,7 @@
 """What a fault test needs of its database: the faults that PostgreSQL itself can have, and the tables as one can compare them.
 
-`LOADERS` puts a trigger on every staging table that a run makes: it numbers the sessions that load, and the second of them meets the fault, once.
-A gate is an advisory lock: while the test holds it, whoever comes to it waits, and is seen waiting.
+`LOADERS` puts a trigger on the first staging table that a run makes: it numbers the sessions that load, and the second of them meets the fault, once.
+A gate is an advisory lock: while the test holds it, whoever comes to it waits, and is seen waiting. Needs a superuser's role.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ PLAN_IS_NO_LOAD = r"yieldspark\.staging_.*(?<!_plan)$"
 
 LOADERS = """
 CREATE SCHEMA fault;
+CREATE SEQUENCE fault.staging;
 CREATE SEQUENCE fault.loader;
+CREATE TABLE fault.loaded (rows bigint);
 CREATE FUNCTION fault.meet() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF coalesce(current_setting('fault.number', true), '') = '' THEN
@@ -33,16 +35,24 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
+CREATE FUNCTION fault.count() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO fault.loaded SELECT count(*) FROM loaded;
+    RETURN NULL;
+END $$;
 CREATE FUNCTION fault.on_create() RETURNS event_trigger LANGUAGE plpgsql AS $$
 DECLARE made record;
 BEGIN
     FOR made IN SELECT object_identity AS name FROM pg_event_trigger_ddl_commands() WHERE object_type = 'table' LOOP
-        IF made.name ~ '{pattern}' THEN {prepare} END IF;
+        IF made.name ~ '{pattern}' AND nextval('fault.staging') = 1 THEN
+            EXECUTE format('{prepare}', made.name);
+        END IF;
     END LOOP;
 END $$;
 CREATE EVENT TRIGGER fault ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION fault.on_create();
 """
-MEET_EACH_LOADER = "EXECUTE format('CREATE TRIGGER fault BEFORE INSERT ON %s FOR EACH STATEMENT EXECUTE FUNCTION fault.meet()', made.name);"
+MEET_EACH_LOADER = "CREATE TRIGGER fault BEFORE INSERT ON %s FOR EACH STATEMENT EXECUTE FUNCTION fault.meet()"
+COUNT_ROWS = "CREATE TRIGGER fault AFTER INSERT ON %s REFERENCING NEW TABLE AS loaded FOR EACH STATEMENT EXECUTE FUNCTION fault.count()"
 
 MERGED_ROW = """
 CREATE SCHEMA fault;
@@ -55,6 +65,13 @@ END $$;
 CREATE TRIGGER fault AFTER INSERT OR UPDATE ON pool_daily_metrics FOR EACH ROW EXECUTE FUNCTION fault.meet();
 """
 
+RAW_BEHIND_THE_GATE = f"""
+CREATE SCHEMA fault;
+CREATE FUNCTION fault.pass() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN {WAIT_AT_THE_GATE} RETURN true; END $$;
+ALTER TABLE raw_defillama_pool_history RENAME TO raw_behind_the_gate;
+CREATE VIEW raw_defillama_pool_history AS SELECT * FROM raw_behind_the_gate WHERE fault.pass();
+"""
+
 
 def second_loader_meets(engine: Engine, action: str) -> None:
     """The second session that loads staging meets `action` (PL/pgSQL) at its first statement; later ones do not."""
@@ -62,9 +79,22 @@ def second_loader_meets(engine: Engine, action: str) -> None:
 
 
 def staging_lies_in(engine: Engine, tablespace: str) -> None:
-    """Each staging table that a run makes moves to `tablespace`."""
-    move = f"EXECUTE format('ALTER TABLE %s SET TABLESPACE {tablespace}', made.name);"
-    _script(engine, LOADERS.format(action="NULL;", pattern=PLAN_IS_NO_LOAD, prepare=move))
+    """The staging table moves to `tablespace` when a run makes it."""
+    _script(engine, LOADERS.format(action="NULL;", pattern=PLAN_IS_NO_LOAD, prepare=f"ALTER TABLE %s SET TABLESPACE {tablespace}"))
+
+
+def count_loaded_rows(engine: Engine) -> None:
+    """From now on `loaded_rows` knows what was committed to the first staging table."""
+    _script(engine, LOADERS.format(action="NULL;", pattern=PLAN_IS_NO_LOAD, prepare=COUNT_ROWS))
+
+
+def loaded_rows(engine: Engine) -> int:
+    return int(rows_of(engine, "SELECT sum(rows) AS n FROM fault.loaded")[0]["n"])
+
+
+def readers_pass_the_gate(engine: Engine) -> None:
+    """Each raw row that is read passes the gate; what only asks for the columns does not."""
+    _script(engine, RAW_BEHIND_THE_GATE)
 
 
 def merged_row_meets(engine: Engine, action: str, row: int = 100) -> None:
@@ -75,6 +105,9 @@ def merged_row_meets(engine: Engine, action: str, row: int = 100) -> None:
 def remove_faults(engine: Engine) -> None:
     """The next run finds a sound database."""
     execute(engine, "DROP EVENT TRIGGER IF EXISTS fault")
+    if rows_of(engine, "SELECT 1 FROM pg_tables WHERE tablename = 'raw_behind_the_gate'"):
+        execute(engine, "DROP VIEW raw_defillama_pool_history")
+        execute(engine, "ALTER TABLE raw_behind_the_gate RENAME TO raw_defillama_pool_history")
     execute(engine, "DROP SCHEMA IF EXISTS fault CASCADE")
 
 
@@ -85,7 +118,7 @@ def loaders(engine: Engine) -> int:
 
 def _script(engine: Engine, script: str) -> None:
     with engine.begin() as connection:
-        connection.exec_driver_sql(script.replace("%", "%%"))
+        connection.connection.cursor().execute(script)
 
 
 @contextmanager
@@ -164,5 +197,5 @@ def computed_contents(engine: Engine) -> Mapping[str, str]:
 
 
 def _md5(engine: Engine, table: str, row: str) -> str:
-    query = f"SELECT count(*) || ' rows, ' || coalesce(md5(string_agg({row}, E'\\n' ORDER BY {row})), '') AS contents FROM {table} AS t"
-    return str(rows_of(engine, query.replace(":", r"\:"))[0]["contents"])
+    query = f"SELECT count(*) || ' rows, ' || coalesce(md5(string_agg({row}, ' ' ORDER BY {row})), '') AS contents FROM {table} AS t"
+    return str(rows_of(engine, query)[0]["contents"])

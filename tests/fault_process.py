@@ -26,7 +26,7 @@ from data_processing.calculate_pool_metrics_spark import main
 from database.run_ledger import Run
 
 REACHED, GO = "reached", "go"
-PAUSE_SECONDS = 120
+PAUSE_SECONDS = 300
 NOBODY_CAME = 98
 """Exit code of a paused process that nobody told to go on."""
 
@@ -63,7 +63,7 @@ def put_in(fault: dict[str, Any]) -> None:
         if of_the_stage and (name, fault["edge"]) == (fault["stage"], "after"):
             act(fault)
 
-    Run.stage = stage  # type: ignore[method-assign]
+    Run.stage = stage  # type: ignore[assignment, method-assign]
     if not of_the_stage:
         _listen(fault, inside)
 

@@ -23,8 +23,8 @@ from tests.fault_process import GO, REACHED
 PROJECT = Path(__file__).resolve().parents[1]
 LAUNCHER = PROJECT / "tests" / "fault_process.py"
 
-RUN_SECONDS = 120
-END_SECONDS = 30
+RUN_SECONDS = 300
+END_SECONDS = 60
 TOKEN = "FAULT_TEST_RUN"
 
 SETTINGS = (
@@ -49,7 +49,9 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any
 class JobProcess:
     """One run of the job with at most one fault, in a folder of its own under `folder`."""
 
-    def __init__(self, database: Settings, folder: Path, *, fault: Mapping[str, Any] | None = None, spark_conf: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, database: Settings, folder: Path, *, fault: Mapping[str, Any] | None = None, spark_conf: Mapping[str, str] | None = None
+    ) -> None:
         assert database.db_password is not None
         self.token = secrets.token_hex(8)
         self.folder = folder / self.token
@@ -99,13 +101,14 @@ class JobProcess:
     def go_on(self) -> None:
         (self.folder / GO).touch()
 
-    def alive(self) -> list[int]:
-        """Process ids of this run: driver, JVM, Spark's executors and Python workers."""
-        return [pid for pid in _processes() if f"{TOKEN}={self.token}".encode() in _read(pid, "environ").split(b"\0") and not _is_zombie(pid)]
-
-    def executors(self) -> list[int]:
-        """JVMs of a local cluster that run tasks."""
-        return [pid for pid in self.alive() if b"CoarseGrainedExecutorBackend" in _read(pid, "cmdline")]
+    def alive(self, program: str = "") -> list[int]:
+        """Process ids of this run, those whose command line has `program` in it: driver, JVM, Spark's executors and Python workers."""
+        token = f"{TOKEN}={self.token}".encode()
+        return [
+            pid
+            for pid in _processes()
+            if token in _read(pid, "environ").split(b"\0") and not _is_zombie(pid) and program.encode() in _read(pid, "cmdline")
+        ]
 
     def all_have_ended(self) -> None:
         """Nothing of the run outlives its driver for long: a JVM that went on would load staging under the next run."""

@@ -8,15 +8,40 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from config_spark import Settings
-from tests.fault_cases import Case, Worked, case_of, worked_database
-from tests.fault_database import ledger
+from database.connection import make_engine
+from tests.fault_cases import ALREADY_RUNNING, Case, Worked, case_of, worked_database
+from tests.fault_cluster import cluster_of_two_hosts
+from tests.fault_database import (
+    DISK_IS_FULL,
+    SLEEP,
+    WAIT_AT_THE_GATE,
+    backends,
+    closed_gate,
+    holder_of_the_lock,
+    ledger,
+    loaders,
+    merged_row_meets,
+    readers_pass_the_gate,
+    remove_faults,
+    second_loader_meets,
+    staged_rows,
+    staging_lies_in,
+    staging_tables,
+    terminate,
+    waits_at_the_gate,
+)
+from tests.fault_proxy import cut_proxy
+from tests.fault_runs import JobProcess, until
+from tests.metrics_store import execute, rows_of
 
 long = pytest.mark.long
 both = pytest.mark.parametrize("case", ["adbc", "jdbc"], indirect=True)
@@ -36,10 +61,12 @@ def case(request: pytest.FixtureRequest, server: Settings, worked: Worked, tmp_p
         yield made
 
 
-def at(stage: str, edge: str, statement: str | None = None) -> dict[str, Any]:
-    """A point of a run, as `fault_process` takes it."""
-    return {"stage": stage, "edge": edge} | ({"statement": statement} if statement else {})
+def at(stage: str, edge: str, statement: str | None = None, *, do: str = "kill") -> dict[str, Any]:
+    """A point of a run and what happens there, as `fault_process` takes it."""
+    return {"stage": stage, "edge": edge, "do": do} | ({"statement": statement} if statement else {})
 
+
+# The driver is killed.
 
 BEFORE_THE_COMMIT = {
     "plan begins": at("plan", "before"),
@@ -50,17 +77,23 @@ BEFORE_THE_COMMIT = {
     "transformed": at("load", "before"),
     "staging made": at("load", "after", r"CREATE .*TABLE yieldspark\.staging"),
     "staging loaded": at("merge", "before"),
-    "merge begins": at("merge", "after", "LOCK TABLE"),
     "rows merged": at("merge", "after", "INSERT INTO .*pool_daily_metrics"),
     "ledger written": at("merge", "after", r"UPDATE yieldspark\.run_ledger"),
     "commit begins": at("merge", "before", "^COMMIT$"),
 }
 
 
-def killed_before_the_commit(case: Case, point: dict[str, Any]) -> None:
-    run = case.start(point | {"do": "kill"})
+def killed(run: JobProcess) -> None:
+    """The driver was killed, and nothing it started lives on."""
     assert run.wait() == -signal.SIGKILL, run.errors
     run.all_have_ended()
+
+
+@long
+@both
+@pytest.mark.parametrize("point", BEFORE_THE_COMMIT)
+def test_a_driver_killed_before_the_commit_has_changed_nothing(case: Case, point: str) -> None:
+    killed(case.start(BEFORE_THE_COMMIT[point]))
     case.is_as_before()
     assert ledger(case.engine)[-1] == ("running", None)
     case.repairs_itself()
@@ -68,6 +101,370 @@ def killed_before_the_commit(case: Case, point: dict[str, Any]) -> None:
 
 @long
 @both
-@pytest.mark.parametrize("point", BEFORE_THE_COMMIT)
-def test_a_driver_killed_before_the_commit_has_changed_nothing(case: Case, point: str) -> None:
-    killed_before_the_commit(case, BEFORE_THE_COMMIT[point])
+def test_a_driver_killed_after_the_commit_has_done_its_work(case: Case) -> None:
+    killed(case.start(at("merge", "after")))
+    assert ledger(case.engine)[-1] == ("succeeded", None)
+    assert case.next_run()["status"] == "nothing_to_do"
+    case.is_as_after()
+
+
+@long
+@both
+def test_a_driver_killed_after_any_statement_of_the_merge_has_changed_nothing(case: Case) -> None:
+    """Each run repairs what the one before it left, and is killed one statement later, until there is none left."""
+    for nth in count(1):
+        run = case.start(at("merge", "after", ".") | {"nth": nth})
+        if run.wait() == 0:
+            break
+        killed(run)
+        case.is_as_before()
+    assert nth > 8, "the merge had next to no statement to be killed at"
+    case.did_all_the_work(run.result())
+    case.is_as_after()
+    assert [status for status, _ in ledger(case.engine)] == ["succeeded", *["failed"] * (nth - 1), "succeeded"]
+
+
+def kill_half_loaded(case: Case) -> None:
+    """One partition's rows are committed, the other's loader has begun, and the driver is killed."""
+    second_loader_meets(case.engine, WAIT_AT_THE_GATE)
+    with closed_gate(case.engine):
+        run = case.start()
+        waits_at_the_gate(case.engine)
+        until(lambda: staged_rows(case.engine) > 0, "the first partition is in staging")
+        run.process.kill()
+        killed(run)
+
+
+@long
+@both
+def test_a_driver_killed_with_half_of_its_rows_loaded(case: Case) -> None:
+    kill_half_loaded(case)
+    case.is_as_before()
+    case.repairs_itself()
+
+
+@long
+@both
+def test_a_driver_killed_in_the_middle_of_the_merge_keeps_the_next_run_out_until_the_server_notices(case: Case) -> None:
+    merged_row_meets(case.engine, WAIT_AT_THE_GATE)
+    with closed_gate(case.engine):
+        run = case.start()
+        waits_at_the_gate(case.engine)
+        run.process.kill()
+        killed(run)
+        too_early = case.start()
+        assert too_early.wait() == 1
+        assert ALREADY_RUNNING in too_early.errors
+        case.is_as_before()
+    case.repairs_itself()
+
+
+# What a run depends on dies under it.
+
+
+@long
+@both
+@pytest.mark.parametrize("program", ["org.apache.spark.deploy.SparkSubmit", "pyspark.daemon"], ids=["JVM", "Python workers"])
+def test_a_process_of_spark_that_is_killed_fails_the_run_and_nothing_more(case: Case, program: str) -> None:
+    second_loader_meets(case.engine, WAIT_AT_THE_GATE)
+    with closed_gate(case.engine):
+        run = case.start()
+        waits_at_the_gate(case.engine)
+        for pid in run.alive(program):
+            os.kill(pid, signal.SIGKILL)
+    failed(case, run)
+    case.repairs_itself(error=None)
+
+
+def failed(case: Case, run: JobProcess, words: str = "") -> None:
+    """The run said so in a sentence, its ledger row says so, and nothing else has changed."""
+    assert run.wait() == 1, run.errors
+    assert words in run.errors
+    assert "Traceback" not in run.errors
+    run.all_have_ended()
+    remove_faults(case.engine)
+    case.is_as_before()
+    assert ledger(case.engine)[-1][0] == "failed"
+    assert staging_tables(case.engine) == []
+
+
+# The connection is cut.
+
+
+@long
+@both
+@pytest.mark.parametrize("whose", ["reader", "snapshot"])
+def test_a_connection_that_is_terminated_while_rows_are_read(case: Case, whose: str) -> None:
+    readers_pass_the_gate(case.engine)
+    run = case.start(at("read", "before", do="pause"))
+    run.is_at_the_point()
+    with closed_gate(case.engine):
+        if whose == "snapshot":
+            terminate(case.engine, backends(case.engine, "state = 'idle in transaction' AND query ~ 'pg_export_snapshot'"))
+        run.go_on()
+        if whose == "reader":
+            terminate(case.engine, [waits_at_the_gate(case.engine)])
+        else:
+            until(lambda: run.process.poll() is not None, "the run has ended")
+    failed(case, run)
+    case.repairs_itself(error=None)
+
+
+@long
+@both
+@pytest.mark.parametrize("whose", ["loader", "run"])
+def test_a_connection_that_is_terminated_while_rows_are_loaded(case: Case, whose: str) -> None:
+    second_loader_meets(case.engine, WAIT_AT_THE_GATE)
+    with closed_gate(case.engine):
+        run = case.start()
+        loader = waits_at_the_gate(case.engine)
+        terminate(case.engine, [loader] if whose == "loader" else holder_of_the_lock(case.engine))
+    failed(case, run)
+    case.repairs_itself(error=None)
+
+
+@long
+@both
+def test_a_connection_that_is_terminated_in_the_middle_of_the_merge(case: Case) -> None:
+    merged_row_meets(case.engine, WAIT_AT_THE_GATE)
+    with closed_gate(case.engine):
+        run = case.start()
+        terminate(case.engine, [waits_at_the_gate(case.engine)])
+    failed(case, run)
+    case.repairs_itself(error=None)
+
+
+CUTS = {
+    # point, bytes that pass after it, in which direction
+    "read": (at("read", "before", do="pause"), 20_000, "to_client"),
+    "load": (at("load", "before", do="pause"), 20_000, "to_server"),
+    "merge": (at("merge", "before", do="pause"), 4_000, "to_server"),
+    "commit": (at("merge", "before", "^COMMIT$", do="pause"), 1, "to_server"),
+}
+
+
+@long
+@both
+@pytest.mark.parametrize("stays_down", [False, True], ids=["", "for good"])
+@pytest.mark.parametrize("stage", CUTS)
+def test_a_network_that_is_cut_in_mid_stream(case: Case, stage: str, stays_down: bool) -> None:
+    point, bytes_passed, direction = CUTS[stage]
+    run = cut_at(case, point, bytes_passed, direction, stays_down=stays_down)
+    assert run.wait() == 1, run.errors
+    run.all_have_ended()
+    case.is_as_before()
+    assert ledger(case.engine)[-1][0] == ("running" if stays_down else "failed")
+    case.repairs_itself(error=None)
+
+
+@long
+@both
+def test_a_commit_whose_answer_is_lost_is_a_commit(case: Case) -> None:
+    point, _, _ = CUTS["commit"]
+    run = cut_at(case, point, 1, "to_client")
+    run.wait()
+    assert ledger(case.engine)[-1] == ("succeeded", None), run.errors
+    assert case.next_run()["status"] == "nothing_to_do"
+    case.is_as_after()
+
+
+def cut_at(case: Case, point: dict[str, Any], bytes_passed: int, direction: Any, *, stays_down: bool = False) -> JobProcess:
+    """A run whose every connection is cut so many bytes after `point`."""
+    assert case.database.db_host is not None
+    with cut_proxy(case.database.db_host, case.database.db_port) as proxy:
+        run = case.start(point, db_host="127.0.0.1", db_port=proxy.port)
+        run.is_at_the_point()
+        proxy.cut_after(bytes_passed, direction, stays_down=stays_down)
+        run.go_on()
+        run.wait()
+        assert proxy.was_cut.is_set()
+    return run
+
+
+# The disk is full.
+
+
+@long
+@both
+def test_a_full_disk_that_stops_one_loader(case: Case) -> None:
+    second_loader_meets(case.engine, DISK_IS_FULL)
+    failed(case, case.start(), "No space left on device")
+    case.repairs_itself(error=None)
+
+
+@long
+@both
+def test_a_full_disk_in_the_middle_of_the_merge(case: Case) -> None:
+    merged_row_meets(case.engine, DISK_IS_FULL)
+    failed(case, case.start(), "Free disk space")
+    case.repairs_itself(error=None)
+
+
+@pytest.fixture
+def tiny_tablespace(server: Settings, tmp_path: Path) -> Iterator[str]:
+    """A tablespace on a disk of its own that has no room for a staging table."""
+    disk, name = tmp_path / "tiny", "tiny"
+    disk.mkdir()
+    admin = make_engine(server).execution_options(isolation_level="AUTOCOMMIT")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)], capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"no disk of one's own: {mounted.stderr.strip()}")
+    try:
+        data = Path(rows_of(admin, "SHOW data_directory")[0]["data_directory"])
+        os.chown(disk, data.stat().st_uid, data.stat().st_gid)
+        for folder in (*disk.parents,)[:-1]:
+            # pytest's folders are the user's own; the server's account has to pass through them
+            if folder.is_relative_to(tmp_path.parents[1]):
+                folder.chmod(0o711)
+        execute(admin, f"CREATE TABLESPACE {name} LOCATION '{disk}'")
+        yield name
+        execute(admin, f"DROP TABLESPACE {name}")
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@long
+@both
+def test_a_disk_that_is_really_full(tiny_tablespace: str, case: Case) -> None:
+    staging_lies_in(case.engine, tiny_tablespace)
+    failed(case, case.start(), "No space left on device")
+    case.repairs_itself(error=None)
+
+
+# Spark does a task twice.
+
+
+@long
+@both
+def test_a_task_that_fails_once_is_done_again(case: Case) -> None:
+    second_loader_meets(case.engine, WAIT_AT_THE_GATE)
+    with closed_gate(case.engine):
+        run = case.start(spark_master="local[2,3]")
+        terminate(case.engine, [waits_at_the_gate(case.engine)])
+    case.did_all_the_work(run.succeeded())
+    assert loaders(case.engine) == 3, "two loaders, and the one that did the work of the second"
+    case.is_as_after()
+
+
+@long
+@both
+def test_executors_that_are_lost_read_the_same_rows_again(case: Case) -> None:
+    """Raw rows that come meanwhile are not in the run's snapshot, whatever is read again."""
+    second_loader_meets(case.engine, WAIT_AT_THE_GATE)
+    with closed_gate(case.engine):
+        run = case.start(spark_master="local-cluster[2,1,1024]")
+        waits_at_the_gate(case.engine)
+        execute(case.engine, CORRECT_EVERY_ROW)
+        for pid in run.alive("CoarseGrainedExecutorBackend"):
+            os.kill(pid, signal.SIGKILL)
+    case.did_all_the_work(run.succeeded())
+    execute(case.engine, "DELETE FROM raw_defillama_pool_history WHERE id > 1000000")
+    case.is_as_after()
+
+
+CORRECT_EVERY_ROW = """
+INSERT INTO raw_defillama_pool_history (id, pool_id, timestamp, raw_json_data) OVERRIDING SYSTEM VALUE
+SELECT id + 1000000, pool_id, timestamp + interval '1 second', '{"apy": 77.7, "tvlUsd": 777}' FROM raw_defillama_pool_history
+"""
+
+
+@long
+@both
+def test_a_speculative_copy_of_a_task_doubles_nothing(case: Case, tmp_path: Path) -> None:
+    second_loader_meets(case.engine, SLEEP)
+    with cluster_of_two_hosts(tmp_path) as master:
+        run = case.start(spark_master=master, spark_conf=EAGER_SPECULATION)
+        case.did_all_the_work(run.succeeded())
+    assert loaders(case.engine) > 2, "Spark did not speculate"
+    case.is_as_after()
+
+
+EAGER_SPECULATION = {
+    "spark.speculation": "true",
+    "spark.speculation.interval": "100ms",
+    "spark.speculation.quantile": "0.5",
+    "spark.speculation.multiplier": "1.0",
+    "spark.speculation.minTaskRuntime": "100ms",
+}
+
+
+# Two runs at once.
+
+
+def run_two_together(case: Case) -> None:
+    """One does the work, and the other says that it does."""
+    runs = [case.start(), case.start()]
+    codes = sorted(run.wait() for run in runs)
+    worker, other = sorted(runs, key=lambda run: run.wait())
+    case.did_all_the_work(worker.result())
+    assert codes == [0, 1], other.errors
+    assert ALREADY_RUNNING in other.errors
+    assert other.result()["status"] == "failed"
+    case.is_as_after()
+    assert [status for status, _ in ledger(case.engine)] == ["succeeded", "succeeded"]
+
+
+@long
+def test_twenty_pairs_of_runs_started_together(server: Settings, worked: Worked, tmp_path: Path) -> None:
+    for pair in range(20):
+        with case_of(server, worked, tmp_path, ["adbc", "jdbc"][pair % 2]) as case:
+            run_two_together(case)
+
+
+def test_pairs_of_runs_started_together(server: Settings, worked: Worked, tmp_path: Path) -> None:
+    for transport in ("adbc", "jdbc", "adbc"):
+        with case_of(server, worked, tmp_path, transport) as case:
+            run_two_together(case)
+
+
+@long
+@both
+def test_a_run_that_lost_its_lock_leaves_the_next_one_alone(case: Case) -> None:
+    """It has staged its rows when its connection goes; another run takes over, and the first one ends while that one's rows are in staging."""
+    first = case.start(at("merge", "before", do="pause"))
+    first.is_at_the_point()
+    terminate(case.engine, holder_of_the_lock(case.engine))
+    second = case.start(at("merge", "before", do="pause"))
+    second.is_at_the_point()
+    first.go_on()
+    assert first.wait() == 1, first.errors
+    case.is_as_before()
+    second.go_on()
+    case.did_all_the_work(second.succeeded())
+    case.is_as_after()
+    assert [status for status, _ in ledger(case.engine)] == ["succeeded", "failed", "succeeded"]
+
+
+# What a run says.
+
+
+@pytest.mark.parametrize("case", ["adbc"], indirect=True)
+def test_without_the_adbc_driver_jdbc_goes_on(case: Case) -> None:
+    run = case.start({"hide": "adbc_driver_postgresql"})
+    case.did_all_the_work(run.succeeded())
+    assert "transport adbc has no driver here: going on with jdbc" in run.errors
+    case.is_as_after()
+
+
+def test_counts_of_a_run_add_up(worked: Worked) -> None:
+    """Against the database's own word; `did_all_the_work` asks the same counts of every other run."""
+    full, later, facts = worked.first_row["rows"], worked.row["rows"], worked.facts
+    assert full == {"read": facts["raw"], "quarantined": facts["first_quarantined"], "inserted": facts["metrics"], "updated": 0, "unchanged": 0}
+    assert (later["inserted"], later["updated"]) == (facts["new"], facts["changed"])
+    assert later["inserted"] + later["updated"] + later["unchanged"] == facts["loaded"]
+    assert facts["gone"] > 0, "no day is retired in this history"
+    for row in (worked.first_row, worked.row):
+        assert row["checks"]
+        assert all(check["passed"] for check in row["checks"]), row["checks"]
+
+
+# A small part of it all, for every change.
+
+
+@pytest.mark.parametrize("case", ["jdbc"], indirect=True)
+def test_a_driver_killed_while_loading_and_the_next_one_while_merging(case: Case) -> None:
+    kill_half_loaded(case)
+    case.is_as_before()
+    killed(case.start(at("merge", "after", "INSERT INTO .*pool_daily_metrics"), write_transport="adbc"))
+    case.is_as_before()
+    case.repairs_itself(failed=2)
