@@ -147,7 +147,7 @@ def backends(engine: Engine, doing: str) -> list[int]:
 
 def holder_of_the_lock(engine: Engine) -> list[int]:
     """The backend of the run's own connection: it holds the job's advisory lock."""
-    return backends(engine, "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = hashtext('yieldspark')::bigint)")
+    return backends(engine, "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid::bigint = hashtext('yieldspark')::bigint & 4294967295)")
 
 
 def terminate(engine: Engine, pids: list[int]) -> None:
