@@ -6,6 +6,7 @@ gone inactive). `after` is what an undisturbed run makes of that in another data
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,15 +23,21 @@ from database.connection import make_engine
 from database.tables import METRIC_COLUMNS
 from tests.conftest import fresh_database
 from tests.fault_database import (
+    WAIT_AT_THE_GATE,
+    closed_gate,
     computed_contents,
     count_loaded_rows,
     exact_contents,
     ledger,
     loaded_rows,
     remove_faults,
+    second_loader_meets,
+    staged_rows,
     staging_tables,
+    waits_at_the_gate,
 )
-from tests.fault_runs import JobProcess
+from tests.fault_proxy import Direction, cut_proxy
+from tests.fault_runs import JobProcess, until
 from tests.metrics_histories import START, world
 from tests.metrics_oracle import World
 from tests.metrics_store import job_rows, put, put_market, put_rows, rows_of, settings_of
@@ -42,6 +49,11 @@ WORKED_DAYS = 54
 ALREADY_RUNNING = "is already running"
 SHORT_WAIT_SECONDS = 30
 UNCLOSED = "the driver ended without closing the run"
+
+
+def at(stage: str, edge: str, statement: str | None = None, *, do: str = "kill") -> dict[str, Any]:
+    """A point of a run and what happens there, as `fault_process` takes it."""
+    return {"stage": stage, "edge": edge, "do": do} | ({"statement": statement} if statement else {})
 
 
 def generated() -> World:
@@ -149,6 +161,44 @@ class Case:
     def did_all_the_work(self, row: Mapping[str, Any]) -> None:
         """The ledger row has the undisturbed run's counts."""
         assert (row["status"], row["rows"]) == ("succeeded", self.worked.row["rows"]), row
+
+    def was_killed(self, run: JobProcess) -> None:
+        """The driver was killed, and nothing it started lives on."""
+        assert run.wait() == -signal.SIGKILL, run.errors
+        run.all_have_ended()
+
+    def has_failed(self, run: JobProcess, words: str = "") -> None:
+        """The run said so in a sentence, its ledger row says so, and nothing else has changed."""
+        assert run.wait() == 1, run.errors
+        assert words in run.errors
+        assert "Traceback" not in run.errors
+        run.all_have_ended()
+        remove_faults(self.engine)
+        self.is_as_before()
+        assert ledger(self.engine)[-1][0] == "failed"
+        assert staging_tables(self.engine) == []
+
+    def is_killed_half_loaded(self) -> None:
+        """One partition's rows are committed, the other's loader has begun, and the driver is killed."""
+        second_loader_meets(self.engine, WAIT_AT_THE_GATE)
+        with closed_gate(self.engine):
+            run = self.start()
+            waits_at_the_gate(self.engine)
+            until(lambda: staged_rows(self.engine) > 0, "the first partition is in staging")
+            run.process.kill()
+            self.was_killed(run)
+
+    def start_and_cut(self, point: Mapping[str, Any], bytes_passed: int, direction: Direction, *, stays_down: bool = False) -> JobProcess:
+        """Start the job and cut its every connection so many bytes after `point`, where it pauses; returns when it has ended."""
+        assert self.database.db_host is not None
+        with cut_proxy(self.database.db_host, self.database.db_port) as proxy:
+            run = self.start(point, db_host="127.0.0.1", db_port=proxy.port)
+            run.is_at_the_point()
+            proxy.cut_after(bytes_passed, direction, stays_down=stays_down)
+            run.go_on()
+            run.wait()
+            assert proxy.was_cut.is_set()
+        return run
 
     def next_run(self) -> dict[str, Any]:
         """An ordinary run, begun again while a dead driver's backend still holds the lock, but not for long; returns its ledger row."""

@@ -21,6 +21,14 @@ from tests.fault_runs import until
 HOSTS = ("127.0.0.2", "127.0.0.3")
 SPARK_HOME = Path(pyspark.__file__).parent
 
+EAGER_SPECULATION = {
+    "spark.speculation": "true",
+    "spark.speculation.interval": "100ms",
+    "spark.speculation.quantile": "0.5",
+    "spark.speculation.multiplier": "1.0",
+    "spark.speculation.minTaskRuntime": "100ms",
+}
+
 
 @contextmanager
 def cluster_of_two_hosts(folder: Path) -> Iterator[str]:

@@ -6,9 +6,13 @@ A gate is an advisory lock: while the test holds it, whoever comes to it waits, 
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
+import pytest
 from sqlalchemy import Connection, Engine, text
 
 from tests.fault_runs import until
@@ -139,6 +143,28 @@ def waits_at_the_gate(engine: Engine) -> int:
     return int(until(lambda: rows_of(engine, query), "a backend waits at the gate")[0]["pid"])
 
 
+@contextmanager
+def tablespace_without_room(engine: Engine, folder: Path) -> Iterator[str]:
+    """The name of a tablespace on a disk of its own, which fills as soon as a staging table is loaded there. Skips where one may not mount."""
+    disk, name = folder / "disk", "tiny"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)], capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"no disk of one's own: {mounted.stderr.strip()}")
+    admin = engine.execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        servers = Path(rows_of(admin, "SHOW data_directory")[0]["data_directory"]).stat()
+        os.chown(disk, servers.st_uid, servers.st_gid)
+        for above in disk.parents[:3]:
+            # pytest's folders are closed to everybody else, and the server may run as another account
+            above.chmod(0o711)
+        execute(admin, f"CREATE TABLESPACE {name} LOCATION '{disk}'")
+        yield name
+        execute(admin, f"DROP TABLESPACE {name}")
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
 def backends(engine: Engine, doing: str) -> list[int]:
     """Process ids of this database's other backends for which `doing`, a condition on pg_stat_activity, holds."""
     query = f"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND {doing}"
@@ -147,7 +173,10 @@ def backends(engine: Engine, doing: str) -> list[int]:
 
 def holder_of_the_lock(engine: Engine) -> list[int]:
     """The backend of the run's own connection: it holds the job's advisory lock."""
-    return backends(engine, "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid::bigint = hashtext('yieldspark')::bigint & 4294967295)")
+    return backends(
+        engine,
+        "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = (hashtext('yieldspark')::bigint & 4294967295)::oid)",
+    )
 
 
 def terminate(engine: Engine, pids: list[int]) -> None:

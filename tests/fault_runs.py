@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,14 +119,23 @@ class JobProcess:
         """Nothing of the run outlives its driver for long: a JVM that went on would load staging under the next run."""
         until(lambda: not self.alive(), f"every process of the run has ended, {[_read(pid, 'cmdline')[:80] for pid in self.alive()]}", END_SECONDS)
 
+    def kill(self, program: str) -> None:
+        """SIGKILL to the run's processes that have `program` in their command line."""
+        pids = self.alive(program)
+        assert pids, f"no process of the run is {program}"
+        for pid in pids:
+            _kill(pid)
+
     def end(self) -> None:
         """Kill whatever is left, by id."""
         for pid in self.alive():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+            _kill(pid)
         self.process.wait()
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):  # it has ended meanwhile
+        os.kill(pid, signal.SIGKILL)
 
 
 def _processes() -> list[int]:

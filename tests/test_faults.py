@@ -6,9 +6,6 @@ each case with both transports; what is not marked is a small part of it.
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -18,8 +15,8 @@ import pytest
 
 from config_spark import Settings
 from database.connection import make_engine
-from tests.fault_cases import ALREADY_RUNNING, Case, Worked, case_of, worked_database
-from tests.fault_cluster import cluster_of_two_hosts
+from tests.fault_cases import ALREADY_RUNNING, Case, Worked, at, case_of, worked_database
+from tests.fault_cluster import EAGER_SPECULATION, cluster_of_two_hosts
 from tests.fault_database import (
     DISK_IS_FULL,
     SLEEP,
@@ -31,17 +28,15 @@ from tests.fault_database import (
     loaders,
     merged_row_meets,
     readers_pass_the_gate,
-    remove_faults,
     second_loader_meets,
-    staged_rows,
     staging_lies_in,
-    staging_tables,
+    tablespace_without_room,
     terminate,
     waits_at_the_gate,
 )
-from tests.fault_proxy import cut_proxy
-from tests.fault_runs import JobProcess, until
-from tests.metrics_store import execute, rows_of
+from tests.fault_proxy import Direction
+from tests.fault_runs import until
+from tests.metrics_store import execute
 
 long = pytest.mark.long
 both = pytest.mark.parametrize("case", ["adbc", "jdbc"], indirect=True)
@@ -61,11 +56,6 @@ def case(request: pytest.FixtureRequest, server: Settings, worked: Worked, tmp_p
         yield made
 
 
-def at(stage: str, edge: str, statement: str | None = None, *, do: str = "kill") -> dict[str, Any]:
-    """A point of a run and what happens there, as `fault_process` takes it."""
-    return {"stage": stage, "edge": edge, "do": do} | ({"statement": statement} if statement else {})
-
-
 # The driver is killed.
 
 BEFORE_THE_COMMIT = {
@@ -83,17 +73,11 @@ BEFORE_THE_COMMIT = {
 }
 
 
-def killed(run: JobProcess) -> None:
-    """The driver was killed, and nothing it started lives on."""
-    assert run.wait() == -signal.SIGKILL, run.errors
-    run.all_have_ended()
-
-
 @long
 @both
 @pytest.mark.parametrize("point", BEFORE_THE_COMMIT)
 def test_a_driver_killed_before_the_commit_has_changed_nothing(case: Case, point: str) -> None:
-    killed(case.start(BEFORE_THE_COMMIT[point]))
+    case.was_killed(case.start(BEFORE_THE_COMMIT[point]))
     case.is_as_before()
     assert ledger(case.engine)[-1] == ("running", None)
     case.repairs_itself()
@@ -102,7 +86,7 @@ def test_a_driver_killed_before_the_commit_has_changed_nothing(case: Case, point
 @long
 @both
 def test_a_driver_killed_after_the_commit_has_done_its_work(case: Case) -> None:
-    killed(case.start(at("merge", "after")))
+    case.was_killed(case.start(at("merge", "after")))
     assert ledger(case.engine)[-1] == ("succeeded", None)
     assert case.next_run()["status"] == "nothing_to_do"
     case.is_as_after()
@@ -116,7 +100,7 @@ def test_a_driver_killed_after_any_statement_of_the_merge_has_changed_nothing(ca
         run = case.start(at("merge", "after", ".") | {"nth": nth})
         if run.wait() == 0:
             break
-        killed(run)
+        case.was_killed(run)
         case.is_as_before()
     assert nth > 8, "the merge had next to no statement to be killed at"
     case.did_all_the_work(run.result())
@@ -124,21 +108,10 @@ def test_a_driver_killed_after_any_statement_of_the_merge_has_changed_nothing(ca
     assert [status for status, _ in ledger(case.engine)] == ["succeeded", *["failed"] * (nth - 1), "succeeded"]
 
 
-def kill_half_loaded(case: Case) -> None:
-    """One partition's rows are committed, the other's loader has begun, and the driver is killed."""
-    second_loader_meets(case.engine, WAIT_AT_THE_GATE)
-    with closed_gate(case.engine):
-        run = case.start()
-        waits_at_the_gate(case.engine)
-        until(lambda: staged_rows(case.engine) > 0, "the first partition is in staging")
-        run.process.kill()
-        killed(run)
-
-
 @long
 @both
 def test_a_driver_killed_with_half_of_its_rows_loaded(case: Case) -> None:
-    kill_half_loaded(case)
+    case.is_killed_half_loaded()
     case.is_as_before()
     case.repairs_itself()
 
@@ -151,7 +124,7 @@ def test_a_driver_killed_in_the_middle_of_the_merge_keeps_the_next_run_out_until
         run = case.start()
         waits_at_the_gate(case.engine)
         run.process.kill()
-        killed(run)
+        case.was_killed(run)
         too_early = case.start()
         assert too_early.wait() == 1
         assert ALREADY_RUNNING in too_early.errors
@@ -170,22 +143,9 @@ def test_a_process_of_spark_that_is_killed_fails_the_run_and_nothing_more(case: 
     with closed_gate(case.engine):
         run = case.start()
         waits_at_the_gate(case.engine)
-        for pid in run.alive(program):
-            os.kill(pid, signal.SIGKILL)
-    failed(case, run)
+        run.kill(program)
+    case.has_failed(run)
     case.repairs_itself(error=None)
-
-
-def failed(case: Case, run: JobProcess, words: str = "") -> None:
-    """The run said so in a sentence, its ledger row says so, and nothing else has changed."""
-    assert run.wait() == 1, run.errors
-    assert words in run.errors
-    assert "Traceback" not in run.errors
-    run.all_have_ended()
-    remove_faults(case.engine)
-    case.is_as_before()
-    assert ledger(case.engine)[-1][0] == "failed"
-    assert staging_tables(case.engine) == []
 
 
 # The connection is cut.
@@ -206,7 +166,7 @@ def test_a_connection_that_is_terminated_while_rows_are_read(case: Case, whose: 
             terminate(case.engine, [waits_at_the_gate(case.engine)])
         else:
             until(lambda: run.process.poll() is not None, "the run has ended")
-    failed(case, run)
+    case.has_failed(run)
     case.repairs_itself(error=None)
 
 
@@ -219,7 +179,7 @@ def test_a_connection_that_is_terminated_while_rows_are_loaded(case: Case, whose
         run = case.start()
         loader = waits_at_the_gate(case.engine)
         terminate(case.engine, [loader] if whose == "loader" else holder_of_the_lock(case.engine))
-    failed(case, run)
+    case.has_failed(run)
     case.repairs_itself(error=None)
 
 
@@ -230,11 +190,11 @@ def test_a_connection_that_is_terminated_in_the_middle_of_the_merge(case: Case) 
     with closed_gate(case.engine):
         run = case.start()
         terminate(case.engine, [waits_at_the_gate(case.engine)])
-    failed(case, run)
+    case.has_failed(run)
     case.repairs_itself(error=None)
 
 
-CUTS = {
+CUTS: dict[str, tuple[dict[str, Any], int, Direction]] = {
     # point, bytes that pass after it, in which direction
     "read": (at("read", "before", do="pause"), 20_000, "to_client"),
     "load": (at("load", "before", do="pause"), 20_000, "to_server"),
@@ -249,7 +209,7 @@ CUTS = {
 @pytest.mark.parametrize("stage", CUTS)
 def test_a_network_that_is_cut_in_mid_stream(case: Case, stage: str, stays_down: bool) -> None:
     point, bytes_passed, direction = CUTS[stage]
-    run = cut_at(case, point, bytes_passed, direction, stays_down=stays_down)
+    run = case.start_and_cut(point, bytes_passed, direction, stays_down=stays_down)
     assert run.wait() == 1, run.errors
     run.all_have_ended()
     case.is_as_before()
@@ -261,24 +221,11 @@ def test_a_network_that_is_cut_in_mid_stream(case: Case, stage: str, stays_down:
 @both
 def test_a_commit_whose_answer_is_lost_is_a_commit(case: Case) -> None:
     point, _, _ = CUTS["commit"]
-    run = cut_at(case, point, 1, "to_client")
+    run = case.start_and_cut(point, 1, "to_client")
     run.wait()
     assert ledger(case.engine)[-1] == ("succeeded", None), run.errors
     assert case.next_run()["status"] == "nothing_to_do"
     case.is_as_after()
-
-
-def cut_at(case: Case, point: dict[str, Any], bytes_passed: int, direction: Any, *, stays_down: bool = False) -> JobProcess:
-    """A run whose every connection is cut so many bytes after `point`."""
-    assert case.database.db_host is not None
-    with cut_proxy(case.database.db_host, case.database.db_port) as proxy:
-        run = case.start(point, db_host="127.0.0.1", db_port=proxy.port)
-        run.is_at_the_point()
-        proxy.cut_after(bytes_passed, direction, stays_down=stays_down)
-        run.go_on()
-        run.wait()
-        assert proxy.was_cut.is_set()
-    return run
 
 
 # The disk is full.
@@ -288,7 +235,7 @@ def cut_at(case: Case, point: dict[str, Any], bytes_passed: int, direction: Any,
 @both
 def test_a_full_disk_that_stops_one_loader(case: Case) -> None:
     second_loader_meets(case.engine, DISK_IS_FULL)
-    failed(case, case.start(), "No space left on device")
+    case.has_failed(case.start(), "No space left on device")
     case.repairs_itself(error=None)
 
 
@@ -296,38 +243,21 @@ def test_a_full_disk_that_stops_one_loader(case: Case) -> None:
 @both
 def test_a_full_disk_in_the_middle_of_the_merge(case: Case) -> None:
     merged_row_meets(case.engine, DISK_IS_FULL)
-    failed(case, case.start(), "Free disk space")
+    case.has_failed(case.start(), "Free disk space")
     case.repairs_itself(error=None)
 
 
 @pytest.fixture
 def tiny_tablespace(server: Settings, tmp_path: Path) -> Iterator[str]:
-    """A tablespace on a disk of its own that has no room for a staging table."""
-    disk, name = tmp_path / "tiny", "tiny"
-    disk.mkdir()
-    admin = make_engine(server).execution_options(isolation_level="AUTOCOMMIT")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)], capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"no disk of one's own: {mounted.stderr.strip()}")
-    try:
-        data = Path(rows_of(admin, "SHOW data_directory")[0]["data_directory"])
-        os.chown(disk, data.stat().st_uid, data.stat().st_gid)
-        for folder in (*disk.parents,)[:-1]:
-            # pytest's folders are the user's own; the server's account has to pass through them
-            if folder.is_relative_to(tmp_path.parents[1]):
-                folder.chmod(0o711)
-        execute(admin, f"CREATE TABLESPACE {name} LOCATION '{disk}'")
+    with tablespace_without_room(make_engine(server), tmp_path) as name:
         yield name
-        execute(admin, f"DROP TABLESPACE {name}")
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 @long
 @both
 def test_a_disk_that_is_really_full(tiny_tablespace: str, case: Case) -> None:
     staging_lies_in(case.engine, tiny_tablespace)
-    failed(case, case.start(), "No space left on device")
+    case.has_failed(case.start(), "No space left on device")
     case.repairs_itself(error=None)
 
 
@@ -355,8 +285,7 @@ def test_executors_that_are_lost_read_the_same_rows_again(case: Case) -> None:
         run = case.start(spark_master="local-cluster[2,1,1024]")
         waits_at_the_gate(case.engine)
         execute(case.engine, CORRECT_EVERY_ROW)
-        for pid in run.alive("CoarseGrainedExecutorBackend"):
-            os.kill(pid, signal.SIGKILL)
+        run.kill("CoarseGrainedExecutorBackend")
     case.did_all_the_work(run.succeeded())
     execute(case.engine, "DELETE FROM raw_defillama_pool_history WHERE id > 1000000")
     case.is_as_after()
@@ -379,25 +308,14 @@ def test_a_speculative_copy_of_a_task_doubles_nothing(case: Case, tmp_path: Path
     case.is_as_after()
 
 
-EAGER_SPECULATION = {
-    "spark.speculation": "true",
-    "spark.speculation.interval": "100ms",
-    "spark.speculation.quantile": "0.5",
-    "spark.speculation.multiplier": "1.0",
-    "spark.speculation.minTaskRuntime": "100ms",
-}
-
-
 # Two runs at once.
 
 
 def run_two_together(case: Case) -> None:
     """One does the work, and the other says that it does."""
-    runs = [case.start(), case.start()]
-    codes = sorted(run.wait() for run in runs)
-    worker, other = sorted(runs, key=lambda run: run.wait())
-    case.did_all_the_work(worker.result())
-    assert codes == [0, 1], other.errors
+    worker, other = sorted((case.start(), case.start()), key=lambda run: run.wait())
+    case.did_all_the_work(worker.succeeded())
+    assert other.wait() == 1, other.errors
     assert ALREADY_RUNNING in other.errors
     assert other.result()["status"] == "failed"
     case.is_as_after()
@@ -463,8 +381,8 @@ def test_counts_of_a_run_add_up(worked: Worked) -> None:
 
 @pytest.mark.parametrize("case", ["jdbc"], indirect=True)
 def test_a_driver_killed_while_loading_and_the_next_one_while_merging(case: Case) -> None:
-    kill_half_loaded(case)
+    case.is_killed_half_loaded()
     case.is_as_before()
-    killed(case.start(at("merge", "after", "INSERT INTO .*pool_daily_metrics"), write_transport="adbc"))
+    case.was_killed(case.start(at("merge", "after", "INSERT INTO .*pool_daily_metrics"), write_transport="adbc"))
     case.is_as_before()
     case.repairs_itself(failed=2)
