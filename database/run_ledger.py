@@ -148,7 +148,8 @@ def _finish(connection: Connection, run: Run) -> None:
     if connection.execute(row).scalar_one() == "succeeded":
         # the word was committed together with the rows: what failed after that, were it the commit's own answer, takes neither back
         run.status, run.error = "succeeded", None
-    _drop_staging(connection, run.job)
+    # its own only: where the lock was lost with the connection, another run of the job may have rows in staging by now
+    _drop_staging(connection, run.run_id)
     run.write(connection, finished=True)
     connection.commit()
 
@@ -175,14 +176,15 @@ def _repair(connection: Connection, job: str) -> None:
     )
     if orphans.rowcount:
         log.warning("%s: closed %d run(s) whose driver had ended without closing them", job, orphans.rowcount)
-    _drop_staging(connection, job)
+    _drop_staging(connection, job + RUN_SUFFIX)
     connection.commit()
 
 
-def _drop_staging(connection: Connection, job: str) -> None:
+def _drop_staging(connection: Connection, run_id: str) -> None:
+    """Drop the staging of a run, or of every run whose id the pattern fits."""
     names = connection.execute(
         text("SELECT tablename FROM pg_tables WHERE schemaname = :schema AND tablename ~ :pattern"),
-        {"schema": OWN_SCHEMA, "pattern": f"^staging_{job}{RUN_SUFFIX}_"},
+        {"schema": OWN_SCHEMA, "pattern": f"^staging_{run_id}_"},
     ).scalars()
     for name in names.all():
         connection.exec_driver_sql(f"DROP TABLE IF EXISTS {OWN_SCHEMA}.{name}")

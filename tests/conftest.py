@@ -53,25 +53,28 @@ def server(server_home: Path) -> Settings:
 @pytest.fixture
 def database(server: Settings) -> Iterator[Settings]:
     """Settings of a fresh, migrated, empty database."""
-    with _fresh_database(server) as settings:
+    with fresh_database(server) as settings:
         yield settings
 
 
 @pytest.fixture
 def second_database(server: Settings) -> Iterator[Settings]:
     """Another one, to compare with."""
-    with _fresh_database(server) as settings:
+    with fresh_database(server) as settings:
         yield settings
 
 
 @contextmanager
-def _fresh_database(server: Settings) -> Iterator[Settings]:
+def fresh_database(server: Settings, template: str = "yieldspark") -> Iterator[Settings]:
+    """A copy of the database `template`, which nobody may be connected to; it goes when the block ends."""
     name = f"test_{secrets.token_hex(6)}"
     admin = make_engine(server.model_copy(update={"db_name": "postgres"})).execution_options(isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE yieldspark"))
-        yield server.model_copy(update={"db_name": name})
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+        try:
+            yield server.model_copy(update={"db_name": name})
+        finally:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @pytest.fixture
