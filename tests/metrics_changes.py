@@ -6,7 +6,7 @@ follows from the row's id, so that no two rows have the same and a failing examp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
@@ -130,57 +130,48 @@ class Limits:
 
 Change: TypeAlias = Snapshots | Again | Impossible | Activity | Price | Gas | Days | Transaction | Limits
 
-_contents = st.sampled_from((*GOOD, *GOOD, *BAD))
-_slots = st.sampled_from((None, None, None, None, *range(SLOTS)))
+_pools, _slots = st.integers(0, POOLS - 1), st.sampled_from((None, None, None, None, *range(SLOTS)))
 _recent, _late, _old, _ahead = st.integers(0, 3), st.integers(4, 50), st.integers(51, 100), st.integers(-12, -1)
 _backs = st.one_of(_recent, _recent, _late, _late, _late, _old, _ahead)
 _seconds_of_day = st.sampled_from((0, 39_600, 46_800, 86_399))
+_contents = st.sampled_from((*GOOD, *GOOD, *BAD))
+_rows = st.builds(Snapshots, _pools, _backs, st.integers(1, 4), st.sampled_from((1, 1, 2, 8, 9)), _seconds_of_day, _contents, st.booleans(), _slots)
+_again = st.builds(Again, _pools, st.integers(0, 99), st.sampled_from((0, 1, -1, 7200)), st.none() | _contents, _slots)
+_closes = st.one_of(st.integers(1, 9999), st.sampled_from((0.5, "1234.5", None, "NaN", "?", -1.0, 1e12)))
+_gweis = st.one_of(st.integers(1, 99).map(float), st.sampled_from((None, -3.0, float("nan"))))
+_others = st.one_of(
+    st.builds(Activity, _pools, st.sampled_from((True, False, False, None, "absent"))),
+    st.builds(Impossible, _pools, st.booleans()),
+    st.builds(Price, st.sampled_from(SYMBOLS), _backs, _closes),
+    st.builds(Gas, _backs, _gweis),
+    st.builds(Days, st.one_of(st.integers(1, 3), st.integers(1, 3), st.integers(4, 40))),
+    st.builds(Transaction, st.integers(0, SLOTS - 1), st.sampled_from(("begin", "commit", "commit", "roll back"))),
+)
+_changes = st.one_of(st.none(), _rows, _again, _others)
 _limits = st.builds(Limits, st.sampled_from((7, 2, 0)), st.sampled_from((1e6, 60.0)))
-_prices = st.builds(
-    Price, st.sampled_from(SYMBOLS), _backs, st.one_of(st.integers(1, 9999), st.sampled_from((0.5, "1234.5", None, "NaN", "?", -1.0, 1e12)))
-)
-_gas = st.builds(Gas, _backs, st.one_of(st.integers(1, 99).map(float), st.sampled_from((None, -3.0, float("nan")))))
-_time = st.builds(Days, st.one_of(st.integers(1, 3), st.integers(1, 3), st.integers(4, 40)))
-_transactions = st.builds(Transaction, st.integers(0, SLOTS - 1), st.sampled_from(("begin", "commit", "commit", "roll back")))
-_shared = st.one_of(st.none(), _prices, _gas, _time, _transactions, _transactions)
 
 
-def _of_pool(pool: int) -> st.SearchStrategy[Change | None]:
-    one = st.just(pool)
-    rows = st.builds(Snapshots, one, _backs, st.integers(1, 4), st.sampled_from((1, 1, 2, 8, 9)), _seconds_of_day, _contents, st.booleans(), _slots)
-    again = st.builds(Again, one, st.integers(0, 99), st.sampled_from((0, 1, -1, 7200)), st.none() | _contents, _slots)
-    active = st.builds(Activity, one, st.sampled_from((True, False, False, None, "absent")))
-    return st.one_of(st.none(), st.none(), rows, rows, rows, again, again, active, st.builds(Impossible, one, st.booleans()))
+@st.composite
+def changes(draw: st.DrawFn) -> list[Change]:
+    """What happened since the last run: about one change for each pool, among them some that touch all. It shrinks to nothing."""
+    drawn = [*(draw(_changes) for _ in range(POOLS + 4)), draw(_limits) if draw(st.integers(0, 9)) == 9 else None]
+    return [change for change in drawn if change is not None]
 
 
-def _compact(changes: tuple[Change | None, ...]) -> list[Change]:
-    return [change for change in changes if change is not None]
+@st.composite
+def rows_meanwhile(draw: st.DrawFn) -> list[Snapshots]:
+    """Rows that are committed while a run is under way."""
+    return [replace(draw(_rows), slot=None) for _ in range(draw(st.integers(0, 5)))]
 
 
-changes: st.SearchStrategy[list[Change]] = st.tuples(
-    _shared, _shared, *(_of_pool(pool) for pool in range(POOLS)), _shared, _shared, st.one_of(*[st.none()] * 9, _limits)
-).map(_compact)
-"""What happened since the last run: at most one change for each pool, and what all of them share."""
-
-rows_meanwhile: st.SearchStrategy[list[Snapshots]] = st.lists(
-    st.builds(
-        Snapshots, st.integers(0, POOLS - 1), _backs, st.integers(1, 2), st.just(1), _seconds_of_day, st.sampled_from(GOOD), st.booleans(), st.none()
-    ),
-    max_size=5,
-)
-"""Rows that are committed while a run is under way."""
+@st.composite
+def beginnings(draw: st.DrawFn) -> list[Snapshots]:
+    """The first pools' weeks before the first run: a row every so many days, so that some are carried and some too old for that."""
+    return [
+        Snapshots(pool, draw(st.integers(1, 65)), draw(st.integers(1, 40)), draw(_steps), draw(_seconds_of_day), draw(_goods), False, None)
+        for pool in range(FIRST_POOLS)
+        for _ in range(draw(st.integers(0, 2)))
+    ]
 
 
-def _begin(pool: int) -> st.SearchStrategy[list[Snapshots]]:
-    """A pool's first weeks: a row every so many days, so that some are carried and some too old for it."""
-    every, second = st.sampled_from((1, 1, 1, 2, 3, 7, 8, 9)), _seconds_of_day
-    return st.lists(
-        st.builds(Snapshots, st.just(pool), st.integers(1, 65), st.integers(1, 40), every, second, st.sampled_from(GOOD), st.just(False), st.none()),
-        max_size=2,
-    )
-
-
-beginnings: st.SearchStrategy[list[Snapshots]] = st.tuples(*(_begin(pool) for pool in range(FIRST_POOLS))).map(
-    lambda pools: [rows for of_pool in pools for rows in of_pool]
-)
-"""The first pools' histories before the first run."""
+_steps, _goods = st.sampled_from((1, 1, 1, 2, 3, 7, 8, 9)), st.sampled_from(GOOD)

@@ -8,6 +8,7 @@ history of its own, and a few nights; a failing example is printed as the calls 
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -69,12 +70,12 @@ class Histories(RuleBasedStateMachine):
         self.changing = ChangingWorld(self.ground.engine)
         self.sound = True
 
-    @initialize(rows=beginnings)
+    @initialize(rows=beginnings())
     def begin(self, rows: list[Snapshots]) -> None:
         with self._step():
             self.changing.apply(rows)
 
-    @rule(changed=changes)
+    @rule(changed=changes())
     def night(self, changed: list[Change]) -> None:
         """An incremental run, and one after it that finds nothing."""
         with self._step():
@@ -83,7 +84,7 @@ class Histories(RuleBasedStateMachine):
             if not self.changing.has_open_transactions:
                 self._nothing_to_do()
 
-    @rule(changed=changes, meanwhile=rows_meanwhile)
+    @rule(changed=changes(), meanwhile=rows_meanwhile())
     def busy_night(self, changed: list[Change], meanwhile: list[Snapshots]) -> None:
         """Rows are committed between plan and read: the run may use them or not, the next one must."""
         with self._step():
@@ -99,7 +100,7 @@ class Histories(RuleBasedStateMachine):
             self.changing.known = seen
             self._check_counts(result, before, bound, inserted_meanwhile=len(self.changing.world.rows) - raw_rows)
 
-    @rule(changed=changes, how=st.sampled_from(("session", "interrupt", *TRIGGERS)))
+    @rule(changed=changes(), how=st.sampled_from(("session", "interrupt", *TRIGGERS)))
     def broken_night(self, changed: list[Change], how: str) -> None:
         """A run that fails leaves every table as it was; one that had nothing to write does not notice."""
         with self._step():
@@ -115,7 +116,7 @@ class Histories(RuleBasedStateMachine):
                 self.changing.known = seen
                 self._compare()
 
-    @rule(changed=changes, back=st.integers(0, 60), days=st.integers(1, 40))
+    @rule(changed=changes(), back=st.integers(0, 60), days=st.integers(1, 40))
     def backfill(self, changed: list[Change], back: int, days: int) -> None:
         """Its interval is as a full run would make it now; other days stay, but for those that it must add ahead of it."""
         with self._step():
@@ -269,6 +270,12 @@ def _prove(spark: SparkSession, database: Settings, *, examples: int) -> Ground:
         error.add_note(f"HISTORIES_SEED={number}, after {Machine.ground.examples} good examples")
         raise
     return Machine.ground
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """A failure shows thousands of runs' warnings otherwise."""
+    caplog.set_level(logging.ERROR)
 
 
 def test_incremental_runs_equal_a_full_one(spark: SparkSession, database: Settings) -> None:
