@@ -34,11 +34,13 @@ class OpenTransaction:
 
 @dataclass(frozen=True)
 class Known:
-    """What the last good run left behind: rows of transactions begun before `begun` and of days before `end` are in the table."""
+    """What the last good run left behind: rows of transactions begun before `begun` and of days before `end` are in the table, made under the
+    limits and from the prices and gas of that run, or of one of the partial runs since.
+    """
 
     begun: int
     end: date | None
-    limits: tuple[int, float]
+    limits: frozenset[tuple[int, float]]
     markets: tuple[World, ...]
 
 
@@ -63,10 +65,6 @@ class ChangingWorld:
     def has_open_transactions(self) -> bool:
         return bool(self._open)
 
-    @property
-    def limits(self) -> tuple[int, float]:
-        return self.world.max_fill_days, self.world.max_apy_percent
-
     def apply(self, changes: Iterable[change.Change]) -> None:
         for one in changes:
             _DOING[type(one)](self, one)
@@ -76,22 +74,26 @@ class ChangingWorld:
         for slot in list(self._open):
             self._end(slot, commit=commit)
 
-    def seen_now(self) -> Known:
-        """What a run that plans now leaves behind, should it end well."""
+    def seen_now(self, before: date | None = None) -> Known:
+        """What a run of all pools that plans now leaves behind, should it end well. It looks at days before `before` only, if given."""
         begun = min((one.begun for one in self._open.values()), default=self._transactions + 1)
-        return Known(begun, run_end(self.world), self.limits, (self._market(),))
+        return Known(begun, run_end(self.days_before(before)), frozenset([self._limits_now()]), (self._market(),))
 
-    def backfilled(self) -> None:
-        """A backfill ended well: its days hold prices of now, the other days those of the last good run."""
+    def partly_made(self) -> None:
+        """A backfill, or a run of some pools, ended well: what it wrote follows the limits, prices and gas of now, the rest those of before."""
         if self.known:
-            self.known = replace(self.known, markets=(*self.known.markets, self._market()))
+            self.known = replace(self.known, limits=self.known.limits | {self._limits_now()}, markets=(*self.known.markets, self._market()))
+
+    def days_before(self, end: date | None) -> World:
+        """The world without the rows of `end` and later days."""
+        return self.world if end is None else replace(self.world, rows=[row for row in self.world.rows if row.timestamp.date() < end])
 
     def most_rows(self, table: Table) -> int | None:
         """How many raw rows an incremental run may read: of each pool those since its first affected day less the look-back, and the new rows of
         no possible day. None: it must be a full run. `table` is what the last run left.
         """
         known, end = self.known, run_end(self.world)
-        if known is None or known.end is None or end is None or known.limits != self.limits:
+        if known is None or known.end is None or end is None or known.limits != {self._limits_now()}:
             return None
         fresh = [row for row in self.world.rows if self.begun[row.id] >= known.begun]
         first = self._first_affected(table, known, {row.id for row in fresh})
@@ -123,6 +125,9 @@ class ChangingWorld:
         now, *before = (market(world, days) for world in (self.world, *known.markets))
         return next((day for day in days if any(old[day] != now[day] for old in before)), None)
 
+    def _limits_now(self) -> tuple[int, float]:
+        return self.world.max_fill_days, self.world.max_apy_percent
+
     def _market(self) -> World:
         return replace(self.world, rows=[], prices=dict(self.world.prices), gas=dict(self.world.gas))
 
@@ -133,7 +138,7 @@ class ChangingWorld:
         rows = []
         for moment, document in moments:
             self._ids += 1
-            rows.append(RawRow(self._ids, f"pool-{pool:02d}", moment, document(self._ids)))
+            rows.append(RawRow(self._ids, pool_name(pool), moment, document(self._ids)))
         if slot is not None:
             self._begin(slot)
             insert_rows(self._open[slot].connection, rows)
@@ -170,7 +175,7 @@ class ChangingWorld:
         self._insert(one.pool, [(_moment(day, one.second), lambda number: change.document(one.content, number)) for day in order], one.slot)
 
     def _again(self, one: change.Again) -> None:
-        rows = [row for row in self.world.rows if row.pool_id == f"pool-{one.pool:02d}"]
+        rows = [row for row in self.world.rows if row.pool_id == pool_name(one.pool)]
         if rows:
             row = rows[one.which % len(rows)]
             content = one.content
@@ -182,7 +187,7 @@ class ChangingWorld:
         self._insert(one.pool, [(moment, lambda number: change.document("both", number))], None)
 
     def _activity(self, one: change.Activity) -> None:
-        pool = f"pool-{one.pool:02d}"
+        pool = pool_name(one.pool)
         execute(self.engine, "DELETE FROM pools WHERE pool_id = :pool", pool=pool)
         if one.active != "absent":
             execute(self.engine, "INSERT INTO pools (pool_id, is_active) VALUES (:pool, :active)", pool=pool, active=one.active)
@@ -225,6 +230,10 @@ _DOING: dict[type, Callable[[ChangingWorld, Any], None]] = {
     change.Transaction: ChangingWorld._transaction,
     change.Limits: ChangingWorld._limits,
 }
+
+
+def pool_name(number: int) -> str:
+    return f"pool-{number:02d}"
 
 
 def _moment(day: date, second: int) -> datetime:

@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any, ClassVar
 
 import pytest
@@ -27,15 +27,18 @@ from sqlalchemy import Engine
 
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
+from data_processing.plan_request import Request
 from database.connection import make_engine
 from database.tables import METRIC_COLUMNS
 from product_errors import DatabaseError
 from tests import metrics_oracle
-from tests.changing_world import ChangingWorld, Table, fingerprints
-from tests.metrics_changes import Change, Snapshots, beginnings, changes, rows_meanwhile
+from tests.changing_world import ChangingWorld, Table, fingerprints, pool_name
+from tests.metrics_changes import POOLS, Change, Snapshots, beginnings, changes, rows_meanwhile
 from tests.metrics_store import execute, job_rows, rows_of, settings_of
 
 STEPS = 7
+
+some_pools = st.sets(st.integers(0, POOLS - 1), min_size=1, max_size=6)
 
 REFUSE = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'refused by the test'; END$$"
 
@@ -100,9 +103,9 @@ class Histories(RuleBasedStateMachine):
             self.changing.known = seen
             self._check_counts(result, before, bound, inserted_meanwhile=len(self.changing.world.rows) - raw_rows)
 
-    @rule(changed=changes(), how=st.sampled_from(("session", "interrupt", *TRIGGERS)))
-    def broken_night(self, changed: list[Change], how: str) -> None:
-        """A run that fails leaves every table as it was; one that had nothing to write does not notice."""
+    @rule(changed=changes(), how=st.sampled_from(("session", "interrupt", *TRIGGERS)), later=st.none() | changes())
+    def broken_night(self, changed: list[Change], how: str, later: list[Change] | None) -> None:
+        """A run that fails leaves every table as it was; with `later`, its retry is what it would have been with what is known by then."""
         with self._step():
             self.changing.apply(changed)
             seen, before = self.changing.seen_now(), fingerprints(self.ground.engine)
@@ -111,26 +114,35 @@ class Histories(RuleBasedStateMachine):
                     self._run(session=session)
             except (ZeroDivisionError, KeyboardInterrupt, DatabaseError):
                 assert fingerprints(self.ground.engine) == before
-                assert self._last_run()["status"] == ("cancelled" if how == "interrupt" else "failed")
+                failed = self._last_run()
+                assert failed["status"] == ("cancelled" if how == "interrupt" else "failed")
+                if later is not None:
+                    self.changing.apply(later)
+                    self._retry(failed["end"])
             else:
                 self.changing.known = seen
                 self._compare()
 
-    @rule(changed=changes(), back=st.integers(0, 60), days=st.integers(1, 40))
-    def backfill(self, changed: list[Change], back: int, days: int) -> None:
-        """Its interval is as a full run would make it now; other days stay, but for those that it must add ahead of it."""
+    @rule(changed=changes(), back=st.integers(0, 60), days=st.integers(1, 40), some=st.none() | some_pools)
+    def backfill(self, changed: list[Change], back: int, days: int, some: set[int] | None) -> None:
+        """Its interval is as a full run would make it now; other days stay, but for those without which a calendar had a hole."""
         with self._step():
             self.changing.apply(changed)
-            before, end = self._table(), self.changing.today - timedelta(days=back)
+            end = self.changing.today - timedelta(days=back)
             start = end - timedelta(days=days)
-            result = self._run(start=start, end=end)
-            assert result["mode"] == "backfill"
-            self.changing.backfilled()
-            after, expected = self._table(), metrics_oracle.metrics(self.changing.world)
-            inside = {key: row for key, row in expected.items() if start <= key[1] < end}
-            assert _differences({key: row for key, row in after.items() if start <= key[1] < end}, inside) == []
-            outside = {key: row for key, row in after.items() if not start <= key[1] < end}
-            assert {key: row for key, row in before.items() if not start <= key[1] < end}.items() <= outside.items()
+            pools = self._known_pools(some)
+            if pools != ():
+                self._run_a_part(
+                    Request(start=start, end=end, pools=pools), lambda pool, day: start <= day < end and (pools is None or pool in pools)
+                )
+
+    @rule(changed=changes(), some=some_pools, full_refresh=st.booleans())
+    def some_pools_night(self, changed: list[Change], some: set[int], full_refresh: bool) -> None:
+        """The pools that were asked for are as a full run would make them, the others stay."""
+        with self._step():
+            self.changing.apply(changed)
+            if pools := self._known_pools(some):
+                self._run_a_part(Request(full_refresh=full_refresh, pools=pools), lambda pool, _: pool in pools)
 
     def teardown(self) -> None:
         """All transactions end, one more run; a full one then finds every row as it is."""
@@ -139,7 +151,7 @@ class Histories(RuleBasedStateMachine):
                 self.changing.close(commit=True)
                 self._run_and_compare()
                 self._nothing_to_do()
-                full = self._run(full_refresh=True)["rows"]
+                full = self._run(Request(full_refresh=True))["rows"]
                 expected = metrics_oracle.metrics(self.changing.world)
                 assert (full["inserted"], full["updated"], full["unchanged"]) == (0, 0, len(expected))
                 self.ground.examples += 1
@@ -155,13 +167,32 @@ class Histories(RuleBasedStateMachine):
         self.sound = True
         self.ground.steps += 1
 
-    def _run(self, *, session: Callable[[], SparkSession] | None = None, **options: Any) -> dict[str, Any]:
-        world = self.changing.world
+    def _run(self, request: Request | None = None, *, session: Callable[[], SparkSession] | None = None, **options: Any) -> dict[str, Any]:
+        settings, now = settings_of(self.ground.database, self.changing.world), self.changing.world.now
         self.ground.runs += 1
         try:
-            return run_metrics(settings_of(self.ground.database, world), session=session or (lambda: self.ground.spark), now=world.now, **options)
+            return run_metrics(settings, request, session=session or (lambda: self.ground.spark), now=now, **options)
         finally:
             assert rows_of(self.ground.engine, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%'") == []
+
+    def _run_a_part(self, request: Request, asked_for: Callable[[str, date], bool]) -> None:
+        before = self._table()
+        if self._run(request)["status"] == "succeeded":
+            self.changing.partly_made()
+        after, expected = self._table(), metrics_oracle.metrics(self.changing.world)
+        found, wanted = ({key: row for key, row in table.items() if asked_for(*key)} for table in (after, expected))
+        assert _differences(found, wanted) == []
+        assert {key: row for key, row in before.items() if not asked_for(*key)}.items() <= after.items()
+
+    def _retry(self, end: date) -> None:
+        seen = self.changing.seen_now(end)
+        self._run(retry="last")
+        self.changing.known = seen
+        self._compare(end)
+
+    def _known_pools(self, some: set[int] | None) -> tuple[str, ...] | None:
+        known = {row.pool_id for row in self.changing.world.rows}
+        return None if some is None else tuple(sorted(known & {pool_name(pool) for pool in some}))
 
     def _run_and_compare(self) -> None:
         before, seen = self._table(), self.changing.seen_now()
@@ -171,12 +202,12 @@ class Histories(RuleBasedStateMachine):
         self.changing.known = seen
         self._compare()
         plan = self._check_counts(result, before, bound)
-        assert {name: foreseen[name] for name in FORESEEN} == {name: plan[name] for name in FORESEEN}
+        assert {name: plan[name] for name in plan.keys() - ONLY_KNOWN_THEN} == {name: foreseen[name] for name in foreseen.keys() - ONLY_KNOWN_THEN}
         if result["status"] == "succeeded":
             assert result["rows"]["quarantined"] == foreseen["rows_to_quarantine"]
 
-    def _compare(self) -> None:
-        assert _differences(self._table(), metrics_oracle.metrics(self.changing.world)) == []
+    def _compare(self, end: date | None = None) -> None:
+        assert _differences(self._table(), metrics_oracle.metrics(self.changing.days_before(end))) == []
 
     def _nothing_to_do(self) -> None:
         result = self._run(session=_no_session)
@@ -214,10 +245,11 @@ class Histories(RuleBasedStateMachine):
         return job_rows(self.ground.engine)
 
     def _last_run(self) -> dict[str, Any]:
-        return rows_of(self.ground.engine, "SELECT status, plan, checks FROM yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1")[0]
+        return rows_of(self.ground.engine, 'SELECT status, "end", plan, checks FROM yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1')[0]
 
 
-FORESEEN = ("mode", "start", "end", "pools", "days", "rows_to_read", "reasons", "since", "rules")
+ONLY_KNOWN_THEN = {"watermark", "rows_to_quarantine", "estimated_seconds", "estimated_cost_usd"}
+"""Of a plan: what differs between a dry run and the run after it."""
 
 
 def _metrics(row: Any) -> list[Any]:
