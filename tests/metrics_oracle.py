@@ -223,6 +223,14 @@ def differences(
     return problems
 
 
+def differences_of_tables(table: Mapping[Any, Mapping[str, Any]], expected: Mapping[Any, Mapping[str, Any]]) -> list[str]:
+    """`differences` of what the database holds: APY-like columns and prices are rounded to four decimals at least, TVL to two."""
+    columns = {name for row in expected.values() for name in row}
+    found = {key: {name: None if row[name] is None else float(row[name]) for name in columns} for key, row in table.items()}
+    rounded = [({"actual_tvl"}, 0.0051), (columns - {"actual_tvl"}, 0.000051)]
+    return [problem for names, absolute in rounded for problem in differences(found, expected, names, absolute=absolute)]
+
+
 def _scale(expected: Mapping[Any, Mapping[str, Any]], key: tuple[str, date], column: str) -> float:
     if "delta" not in column and "stddev" not in column and "rolling" not in column:
         return 0.0

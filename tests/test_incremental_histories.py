@@ -34,6 +34,7 @@ from product_errors import DatabaseError
 from tests import metrics_oracle
 from tests.changing_world import ChangingWorld, Table, fingerprints, pool_name
 from tests.metrics_changes import POOLS, Change, Snapshots, beginnings, changes, rows_meanwhile
+from tests.metrics_oracle import differences_of_tables
 from tests.metrics_store import execute, job_rows, rows_of, settings_of
 
 STEPS = 7
@@ -181,7 +182,7 @@ class Histories(RuleBasedStateMachine):
             self.changing.partly_made()
         after, expected = self._table(), metrics_oracle.metrics(self.changing.world)
         found, wanted = ({key: row for key, row in table.items() if asked_for(*key)} for table in (after, expected))
-        assert _differences(found, wanted) == []
+        assert differences_of_tables(found, wanted) == []
         assert {key: row for key, row in before.items() if not asked_for(*key)}.items() <= after.items()
 
     def _retry(self, end: date) -> None:
@@ -207,7 +208,7 @@ class Histories(RuleBasedStateMachine):
             assert result["rows"]["quarantined"] == foreseen["rows_to_quarantine"]
 
     def _compare(self, end: date | None = None) -> None:
-        assert _differences(self._table(), metrics_oracle.metrics(self.changing.days_before(end))) == []
+        assert differences_of_tables(self._table(), metrics_oracle.metrics(self.changing.days_before(end))) == []
 
     def _nothing_to_do(self) -> None:
         result = self._run(session=_no_session)
@@ -254,13 +255,6 @@ ONLY_KNOWN_THEN = {"watermark", "rows_to_quarantine", "estimated_seconds", "esti
 
 def _metrics(row: Any) -> list[Any]:
     return [row[name] for name in METRIC_COLUMNS]
-
-
-def _differences(table: Table, expected: Table) -> list[str]:
-    columns = {*METRIC_COLUMNS, "apy_age_days", "tvl_age_days"}
-    found = {key: {name: None if row[name] is None else float(row[name]) for name in columns} for key, row in table.items()}
-    rounded = [(("actual_tvl",), 0.0051), (columns - {"actual_tvl"}, 0.000051)]
-    return [problem for names, absolute in rounded for problem in metrics_oracle.differences(found, expected, names, absolute=absolute)]
 
 
 def _no_session() -> SparkSession:
