@@ -118,6 +118,7 @@ class ChangingWorld:
                 found += [(row.pool_id, day), (row.pool_id, last_day.get(row.pool_id, day) + DAY)]
         changed = self._first_market_change(known, max(last_day.values(), default=self.today))
         found += [(pool, changed) for pool, day in last_day.items() if changed and day >= changed]
+        found += [(pool, known.end) for pool, day in last_day.items() if known.end and day >= known.end]
         return {pool: min(day for of, day in found if of == pool) for pool in dict(found)}
 
     def _first_market_change(self, known: Known, last: date) -> date | None:

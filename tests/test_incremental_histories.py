@@ -183,7 +183,9 @@ class Histories(RuleBasedStateMachine):
         after, expected = self._table(), metrics_oracle.metrics(self.changing.world)
         found, wanted = ({key: row for key, row in table.items() if asked_for(*key)} for table in (after, expected))
         assert differences_of_tables(found, wanted) == []
-        assert {key: row for key, row in before.items() if not asked_for(*key)}.items() <= after.items()
+        # of an inactive pool a backfill also takes the days behind its interval that are no longer in the calendar
+        others = {key: row for key, row in before.items() if not asked_for(*key) and key[0] not in self.changing.world.inactive}
+        assert others.items() <= after.items()
 
     def _retry(self, end: date) -> None:
         seen = self.changing.seen_now(end)
