@@ -26,7 +26,7 @@ from data_processing import quarantine
 from data_processing.calendars import keep_calendars
 from data_processing.check_catalogue import accepting, changed_severities
 from data_processing.commit_checks import commit_checks
-from data_processing.market_series import market_frame, store_market_series, with_market
+from data_processing.market_series import forget_market_series, market_frame, store_market_series, with_market
 from data_processing.plan import JOB, Plan, plan_metrics
 from data_processing.plan_request import Request, request_of, request_of_run
 from data_processing.plan_sql import CALENDAR_COLUMNS
@@ -145,8 +145,10 @@ def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> N
     quarantine.add_raw_json(connection, run.run_id)
     quarantine.quarantine_market_rows(connection, settings, run.run_id)
     if not plan.is_partial:
-        # a partial run used the series for its own days and pools only: the others still have to notice what changed
         store_market_series(connection, plan.market)
+    elif plan.start:
+        # it used the series for its own days and pools only: the others still have to notice what changed, and these, should it change back
+        forget_market_series(connection, plan.market, plan.start)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

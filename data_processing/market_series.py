@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from config_spark import Settings
@@ -129,6 +129,14 @@ def store_market_series(connection: Connection, series: Sequence[MarketDay]) -> 
     if changed:
         new = insert(market_series)
         connection.execute(new.on_conflict_do_update(index_elements=["date"], set_={name: new.excluded[name] for name in SERIES}), changed)
+
+
+def forget_market_series(connection: Connection, series: Sequence[MarketDay], start: date) -> None:
+    """Take out the days from `start` on that a partial run made from other values than the table says: some rows have the one, some the other."""
+    stored = stored_market_series(connection)
+    mixed = [day.date for day in series if day.date >= start and stored.get(day.date, day) != day]
+    if mixed:
+        connection.execute(delete(market_series).where(market_series.c.date.in_(mixed)))
 
 
 def market_frame(spark: SparkSession, series: Sequence[MarketDay]) -> DataFrame:

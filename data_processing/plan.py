@@ -160,7 +160,7 @@ def _decide(connection: Connection, settings: Settings, request: Request, table:
     run_end = max(filter(None, [last.end if last else None, touched.newest_day + ONE_DAY if touched.newest_day else None]), default=EARLIEST_DAY)
     end = min(request.end or run_end, run_end)
     market = read_market_series(connection, settings, EARLIEST_DAY, run_end)
-    change = first_change(stored_market_series(connection), market, before=last.end) if last else None
+    change = first_change(stored_market_series(connection), market, before=run_end) if last else None
     plan_sql.find_reasons(
         connection, mode, start=request.start, end=end, market=change, reach=reach_days(settings.max_fill_days), pools=request.pools
     )

@@ -35,7 +35,8 @@ CALENDAR_COLUMNS = "pool_id, known_from, open_end, write_from, write_end"
 class LastRun:
     """The last run that left the tables complete: every raw row inserted before `watermark` and of a day before `end` is in them.
 
-    `unused_since` is when the first row was inserted that it knew and could not use yet, its day not being over; None where there was none.
+    `unused_since` is when the first row was inserted that it knew and could not use yet, its day not being over; None where there was none. `rules`
+    is None where a partial run since then followed others: the tables mix both.
     """
 
     watermark: datetime
@@ -52,7 +53,7 @@ def last_good_run(connection: Connection, job: str) -> LastRun | None:
     """The newest run of all pools, other than a backfill, that succeeded or found nothing to do."""
     ledger = run_ledger.c
     newest = (
-        select(ledger.watermark, ledger.end, ledger.plan)
+        select(ledger.started_at, ledger.watermark, ledger.end, ledger.plan)
         .where(ledger.job == job, ledger.status.in_(["succeeded", "nothing_to_do"]), ledger.mode.in_(["incremental", "full_refresh"]))
         .where(ledger.watermark.is_not(None), ledger.end.is_not(None), ledger.plan.is_not(None), text("plan #>> '{request,pools}' IS NULL"))
         .order_by(ledger.started_at.desc())
@@ -60,8 +61,10 @@ def last_good_run(connection: Connection, job: str) -> LastRun | None:
     row = connection.execute(newest.limit(1)).first()
     if row is None:
         return None
+    since = select(ledger.plan["rules"]).where(ledger.job == job, ledger.status == "succeeded", ledger.started_at > row.started_at)
+    mixed = any(rules != row.plan["rules"] for rules in connection.execute(since).scalars())
     unused = row.plan.get("unused_since", ANY_TIME.isoformat())
-    return LastRun(row.watermark, row.end, datetime.fromisoformat(unused) if unused else None, row.plan["rules"])
+    return LastRun(row.watermark, row.end, datetime.fromisoformat(unused) if unused else None, None if mixed else row.plan["rules"])
 
 
 OPEN_SINCE = text("""
@@ -154,8 +157,15 @@ INTERVAL = f"""
     SELECT pool_id, 'backfill' AS reason, greatest(first_day, CAST(:start AS date)) AS write_from, CAST(:end AS date) AS write_to FROM {TOUCHED}
     UNION ALL
     SELECT pool_id, 'days missing before the interval', last_day + 1, CAST(:end AS date) FROM calendars WHERE last_day + 1 < CAST(:start AS date)
+    UNION ALL
+    SELECT c.pool_id, 'days missing after the interval', greatest(t.first_day, CAST(:start AS date)), c.first_day
+    FROM {TOUCHED} AS t JOIN calendars AS c ON c.pool_id = t.pool_id WHERE t.first_day < CAST(:end AS date) AND c.first_day > CAST(:end AS date)
+    UNION ALL
+    SELECT pool_id, 'no longer active', greatest(last_observed_day + 1, CAST(:start AS date)), last_day + 1
+    FROM calendars WHERE NOT alive AND last_observed_day + 1 < CAST(:end AS date) AND last_day >= CAST(:end AS date)
 """
-"""The second part keeps a calendar free of holes: what comes after a pool's last day is how the next incremental run knows what it lacks."""
+"""All parts but the first keep a calendar free of holes: its last day is how the next incremental run knows what it lacks. An interval before a
+pool's first day has to reach it, and of an inactive pool all days after its last observation go, were only some of them in the interval."""
 
 CHANGES = f"""
     SELECT t.pool_id, 'new pool' AS reason, t.first_day AS write_from, CAST(:end AS date) AS write_to

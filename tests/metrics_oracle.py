@@ -106,13 +106,18 @@ def metrics(world: World) -> dict[tuple[str, date], dict[str, float | int | None
         return {}
     rejected = quarantine(world)
     table: dict[tuple[str, date], dict[str, float | int | None]] = {}
-    market = {name: _closes(world, symbol) for name, symbol in (("eth_open", "ETH"), ("btc_open", "BTC"))}
     for pool in sorted({row.pool_id for row in world.rows}):
         snapshots = [row for row in world.rows if row.pool_id == pool and row.id not in rejected and row.timestamp.date() < end]
-        for day, row in _pool(sorted(snapshots, key=lambda row: (row.timestamp, row.id)), pool not in world.inactive, end, world).items():
-            prices = {name: _latest(closes, day - DAY) for name, closes in market.items()}
-            table[pool, day] = {**row, **prices, "gas_price_gwei": _latest(_gas(world), day)}
+        days = _pool(sorted(snapshots, key=lambda row: (row.timestamp, row.id)), pool not in world.inactive, end, world)
+        prices = market(world, days)
+        table |= {(pool, day): {**row, **prices[day]} for day, row in days.items()}
     return table
+
+
+def market(world: World, days: Iterable[date]) -> dict[date, dict[str, float | None]]:
+    """Prices and gas as each of the days knew them."""
+    eth, btc, gas = _closes(world, "ETH"), _closes(world, "BTC"), _gas(world)
+    return {day: {"eth_open": _latest(eth, day - DAY), "btc_open": _latest(btc, day - DAY), "gas_price_gwei": _latest(gas, day)} for day in days}
 
 
 def _pool(snapshots: Sequence[RawRow], alive: bool, end: date, world: World) -> dict[date, dict[str, float | int | None]]:
@@ -216,6 +221,14 @@ def differences(
             elif not math.isclose(left, right, rel_tol=1e-9, abs_tol=max(absolute, 1e-9 * _scale(expected, key, column))):
                 problems.append(f"{key} {column}: {left!r} instead of {right!r}")
     return problems
+
+
+def differences_of_tables(table: Mapping[Any, Mapping[str, Any]], expected: Mapping[Any, Mapping[str, Any]]) -> list[str]:
+    """`differences` of what the database holds: APY-like columns and prices are rounded to four decimals at least, TVL to two."""
+    columns = {name for row in expected.values() for name in row}
+    found = {key: {name: None if row[name] is None else float(row[name]) for name in columns} for key, row in table.items()}
+    rounded = [({"actual_tvl"}, 0.0051), (columns - {"actual_tvl"}, 0.000051)]
+    return [problem for names, absolute in rounded for problem in differences(found, expected, names, absolute=absolute)]
 
 
 def _scale(expected: Mapping[Any, Mapping[str, Any]], key: tuple[str, date], column: str) -> float:

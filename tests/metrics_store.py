@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from config_spark import Settings
 from data_processing.pool_days import AGES
@@ -21,11 +21,16 @@ def settings_of(database: Settings, world: World) -> Settings:
 
 def put_rows(engine: Engine, rows: Iterable[RawRow]) -> None:
     """Insert raw rows under their own ids, as one transaction that begins now."""
+    with engine.begin() as connection:
+        insert_rows(connection, rows)
+
+
+def insert_rows(connection: Connection, rows: Iterable[RawRow]) -> None:
+    """As `put_rows`, inside the connection's transaction."""
     into = "INSERT INTO raw_defillama_pool_history (id, pool_id, timestamp, raw_json_data) OVERRIDING SYSTEM VALUE"
     values = [{"id": row.id, "pool": row.pool_id, "timestamp": row.timestamp, "document": json.dumps(row.document)} for row in rows]
     if values:
-        with engine.begin() as connection:
-            connection.execute(text(f"{into} VALUES (:id, :pool, :timestamp, :document)"), values)
+        connection.execute(text(f"{into} VALUES (:id, :pool, :timestamp, :document)"), values)
 
 
 def put_market(engine: Engine, world: World) -> None:
@@ -47,6 +52,13 @@ def put_market(engine: Engine, world: World) -> None:
         for values, into, key, column in statements:
             if values:
                 connection.execute(text(f"INSERT INTO {into} ON CONFLICT ({key}) DO UPDATE SET {column} = excluded.{column}"), values)
+
+
+def put_price(engine: Engine, at: datetime, symbol: str, close: Any) -> None:
+    """Upsert one close."""
+    upsert = "VALUES (:at, :symbol, :document) ON CONFLICT (data_timestamp, symbol) DO UPDATE SET raw_json_data = excluded.raw_json_data"
+    document = json.dumps({"USD": {"close": close}})
+    execute(engine, f"INSERT INTO raw_coinmarketcap_ohlcv (data_timestamp, symbol, raw_json_data) {upsert}", at=at, symbol=symbol, document=document)
 
 
 def put(engine: Engine, world: World) -> None:

@@ -35,17 +35,7 @@ def job(spark: SparkSession, database: Settings, of: World) -> Run:
 
 
 def assert_equal_to_oracle(engine: Engine, of: World) -> None:
-    """APY-like columns are numeric(20,4), TVL is numeric(20,2)."""
-    found = {
-        key: {name: None if value is None else float(value) for name, value in row.items() if name in COLUMNS}
-        for key, row in job_rows(engine).items()
-    }
-    expected = metrics_oracle.metrics(of)
-    assert metrics_oracle.differences(found, expected, ("actual_tvl",), absolute=0.0051) == []
-    assert metrics_oracle.differences(found, expected, set(COLUMNS) - {"actual_tvl"}, absolute=0.000051) == []
-
-
-COLUMNS = (*METRIC_COLUMNS, "apy_age_days", "tvl_age_days")
+    assert metrics_oracle.differences_of_tables(job_rows(engine), metrics_oracle.metrics(of)) == []
 
 
 def test_a_run_equals_the_oracle_and_a_second_one_changes_nothing(spark: SparkSession, database: Settings, engine: Engine) -> None:

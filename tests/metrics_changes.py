@@ -1,0 +1,177 @@
+"""What can happen to the raw tables between two runs, as data: hypothesis strategies of changes, nothing done yet.
+
+A pool is a number, a day is counted backward from the day on which the change happens (0: today, still partial; negative: the future). A value
+follows from the row's id, so that no two rows have the same and a failing example stays small. APY in percent, TVL in USD.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from hypothesis import strategies as st
+
+FIRST_POOLS = 12
+LATER_POOLS = 2
+POOLS = FIRST_POOLS + LATER_POOLS
+SLOTS = 3
+SYMBOLS = ("ETH", "BTC")
+
+GOOD = ("both", "both", "both", "both", "apy missing", "tvl missing", "apy NaN")
+BAD: dict[str, Any] = {
+    "apy_and_tvl_missing": {"apy": None, "tvlUsd": "NaN"},
+    "no object": [1, 2],
+    "apy_infinite": {"apy": "-Infinity", "tvlUsd": 1.0},
+    "apy_not_a_number": {"apy": "oops", "tvlUsd": 1.0},
+    "tvl_infinite": {"apy": 1.0, "tvlUsd": "inf"},
+    "tvl_not_a_number": {"apy": 1.0, "tvlUsd": "1,5"},
+    "apy_beyond_limit": {"apy": -1e9, "tvlUsd": 1.0},
+    "tvl_negative": {"apy": 1.0, "tvlUsd": -0.01},
+    "tvl_beyond_limit": {"apy": 1.0, "tvlUsd": 1e13},
+}
+
+
+def document(content: str, number: int) -> Any:
+    """The JSON of row `number`."""
+    if content in BAD:
+        return BAD[content]
+    apy, tvl = number * 7919 % 9973 / 100 - 5, number * 104_729 % 1_000_003 + 0.25
+    return {
+        "both": {"apy": apy, "tvlUsd": f"{tvl:.3f}" if number % 3 else tvl},
+        "apy missing": {"apy": None, "tvlUsd": tvl},
+        "tvl missing": {"apy": f"{apy:.6e}"},
+        "apy NaN": {"apy": "NaN", "tvlUsd": tvl},
+    }[content]
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """`count` rows of a pool, the first `back` days ago and each later one `every` days after the one before; inserted last day first if `backwards`.
+
+    `slot`: inserted by that open transaction, which is begun for it if need be; None: committed at once.
+    """
+
+    pool: int
+    back: int
+    count: int
+    every: int
+    second: int
+    content: str
+    backwards: bool
+    slot: int | None
+
+
+@dataclass(frozen=True)
+class Again:
+    """Another row beside the pool's `which`-th (modulo their number), `seconds` after it: an exact copy, or another content."""
+
+    pool: int
+    which: int
+    seconds: int
+    content: str | None
+    slot: int | None
+
+
+@dataclass(frozen=True)
+class Impossible:
+    """A row of 2017 or of more than a year ahead."""
+
+    pool: int
+    future: bool
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What `pools.is_active` says of a pool; "absent": it has no row there."""
+
+    pool: int
+    active: bool | str | None
+
+
+@dataclass(frozen=True)
+class Price:
+    """The close of a day set, to another value, or to one that is bad."""
+
+    symbol: str
+    back: int
+    close: Any
+
+
+@dataclass(frozen=True)
+class Gas:
+    """A day's gas set, to another value, to a bad one, or taken away (NULL)."""
+
+    back: int
+    gwei: float | None
+
+
+@dataclass(frozen=True)
+class Days:
+    """Time goes on without data."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """A transaction is begun without a row yet, commits, or rolls back; on a slot where that is not possible nothing happens."""
+
+    slot: int
+    word: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Other settings: the next run is a full one."""
+
+    max_fill_days: int
+    max_apy_percent: float
+
+
+Change: TypeAlias = Snapshots | Again | Impossible | Activity | Price | Gas | Days | Transaction | Limits
+
+_pools, _slots = st.integers(0, POOLS - 1), st.sampled_from((None, None, None, None, *range(SLOTS)))
+_recent, _late, _old, _ahead = st.integers(0, 3), st.integers(4, 50), st.integers(51, 100), st.integers(-12, -1)
+_backs = st.one_of(_recent, _recent, _late, _late, _late, _old, _ahead)
+_seconds_of_day = st.sampled_from((0, 39_600, 46_800, 86_399))
+_contents = st.sampled_from((*GOOD, *GOOD, *BAD))
+_rows = st.builds(Snapshots, _pools, _backs, st.integers(1, 4), st.sampled_from((1, 1, 2, 8, 9)), _seconds_of_day, _contents, st.booleans(), _slots)
+_again = st.builds(Again, _pools, st.integers(0, 99), st.sampled_from((0, 1, -1, 7200)), st.none() | _contents, _slots)
+_closes = st.one_of(st.integers(1, 9999), st.sampled_from((0.5, "1234.5", None, "NaN", "?", -1.0, 1e12)))
+_gweis = st.one_of(st.integers(1, 99).map(float), st.sampled_from((None, -3.0, float("nan"))))
+_others = st.one_of(
+    st.builds(Activity, _pools, st.sampled_from((True, False, False, None, "absent"))),
+    st.builds(Impossible, _pools, st.booleans()),
+    st.builds(Price, st.sampled_from(SYMBOLS), _backs, _closes),
+    st.builds(Gas, _backs, _gweis),
+    st.builds(Days, st.one_of(st.integers(1, 3), st.integers(1, 3), st.integers(4, 40))),
+    st.builds(Transaction, st.integers(0, SLOTS - 1), st.sampled_from(("begin", "commit", "commit", "roll back"))),
+)
+_changes = st.one_of(st.none(), _rows, _again, _others)
+_limits = st.builds(Limits, st.sampled_from((7, 2, 0)), st.sampled_from((1e6, 60.0)))
+
+
+@st.composite
+def changes(draw: st.DrawFn) -> list[Change]:
+    """What happened since the last run: about one change for each pool, among them some that touch all. It shrinks to nothing."""
+    drawn = [*(draw(_changes) for _ in range(POOLS + 4)), draw(_limits) if draw(st.integers(0, 9)) == 9 else None]
+    return [change for change in drawn if change is not None]
+
+
+@st.composite
+def rows_meanwhile(draw: st.DrawFn) -> list[Snapshots]:
+    """Rows that are committed while a run is under way."""
+    return [replace(draw(_rows), slot=None) for _ in range(draw(st.integers(0, 5)))]
+
+
+@st.composite
+def beginnings(draw: st.DrawFn) -> list[Snapshots]:
+    """The first pools' weeks before the first run: a row every so many days, so that some are carried and some too old for that."""
+    return [
+        Snapshots(pool, draw(st.integers(1, 65)), draw(st.integers(1, 40)), draw(_steps), draw(_seconds_of_day), draw(_goods), False, None)
+        for pool in range(FIRST_POOLS)
+        for _ in range(draw(st.integers(0, 2)))
+    ]
+
+
+_steps, _goods = st.sampled_from((1, 1, 1, 2, 3, 7, 8, 9)), st.sampled_from(GOOD)
