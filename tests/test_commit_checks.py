@@ -53,6 +53,11 @@ class Night:
     def before(self, pools: list[str] = POOLS, *, written: date = NEWEST) -> None:
         put_rows(self.engine, numbered(history(pools, FIRST, written)))
         execute(self.engine, "INSERT INTO pools (pool_id) SELECT unnest(CAST(:pools AS text[]))", pools=pools)
+        execute(
+            self.engine,
+            "INSERT INTO yieldspark.market_series (date) SELECT d::date FROM generate_series(DATE '2018-01-01', :last, interval '1 day') AS d",
+            last=TODAY,
+        )
         for pool in pools:
             add_calendar(self.engine, pool, FIRST, written - DAY)
         add_run(self.engine, self.settings, datetime.now(UTC), written)
@@ -220,8 +225,8 @@ def test_a_late_correction_has_no_new_day(night: Night) -> None:
 @pytest.mark.parametrize(("column", "blocked"), [("actual_apy", True), ("eth_open", True), ("btc_open", False), ("rolling_apy_7d", False)])
 def test_null_shares_by_column(night: Night, column: str, blocked: bool) -> None:
     """ETH was known to the last run, BTC never was; and metrics of pools that young are not asked for."""
-    execute(night.engine, "INSERT INTO yieldspark.market_series (date, eth_open) VALUES ('2024-05-31', 3000)")
     night.before()
+    execute(night.engine, "UPDATE yieldspark.market_series SET eth_open = 3000 WHERE date = '2024-05-31'")
     night.delivers(history(POOLS, NEWEST, TODAY))
     if not blocked:
         assert failing(night.checks(nulls={column: 0.51})) == set()
