@@ -20,7 +20,6 @@ if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spa
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 from sqlalchemy import Connection, Engine
 
 from config_spark import Settings
@@ -35,6 +34,7 @@ from data_processing.plan_sql import CALENDAR_COLUMNS
 from data_processing.pool_days import AGES as AGE_COLUMNS
 from data_processing.pool_days import pool_days
 from data_processing.quality_checks import raw_row_checks
+from data_processing.quarantine_resolution import settle
 from data_processing.raw_history import accepted, parse_raw_rows, rows_to_read
 from data_processing.row_counts import count_rows, record_counts
 from database.connection import checked_connection, make_engine
@@ -146,6 +146,7 @@ def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> N
     if retired:
         log.warning("%d days are no longer in their pool's calendar: their metrics are empty again", retired)
     quarantine.add_raw_json(connection, run.run_id)
+    settle(connection, settings, plan, run.run_id)
     quarantine.quarantine_market_rows(connection, settings, run.run_id)
     if not plan.is_partial:
         # a partial run used the series for its own days and pools only: the others still have to notice what changed
