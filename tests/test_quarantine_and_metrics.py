@@ -51,7 +51,7 @@ Metrics = Callable[..., dict[str, Any]]
 @pytest.fixture
 def metrics(spark: SparkSession, database: Settings) -> Metrics:
     def run(of: World, **asked: Any) -> dict[str, Any]:
-        return run_metrics(settings_of(database, of), Request(**asked), session=lambda: spark, now=of.now)
+        return run_metrics(settings_of(database, of), Request(**asked), session=lambda rows: spark, now=of.now)
 
     return run
 
@@ -128,7 +128,8 @@ def test_a_dropped_row_stays_dropped(database: Settings, engine: Engine, history
     assert quarantined(engine)["apy_beyond_limit"]["resolution"] == "dropped"
     execute(
         engine,
-        "UPDATE raw_defillama_pool_history SET raw_json_data = raw_json_data || '{\"apy\": \"?\"}' WHERE pool_id = 'a' AND raw_json_data ->> 'tvlUsd' = '5.0'",
+        "UPDATE raw_defillama_pool_history SET raw_json_data = raw_json_data || '{\"apy\": \"?\"}' "
+        "WHERE pool_id = 'a' AND raw_json_data ->> 'tvlUsd' = '5.0'",
     )
     metrics(history, full_refresh=True)
     entries = rows_of(engine, "SELECT reason, resolution, note FROM yieldspark.quarantine WHERE pool_id = 'a' ORDER BY id")
