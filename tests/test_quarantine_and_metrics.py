@@ -128,7 +128,7 @@ def test_a_dropped_row_stays_dropped(database: Settings, engine: Engine, history
     assert quarantined(engine)["apy_beyond_limit"]["resolution"] == "dropped"
     execute(
         engine,
-        "UPDATE raw_defillama_pool_history SET raw_json_data = raw_json_data || '{\"apy\": \"?\"}' "
+        'UPDATE raw_defillama_pool_history SET raw_json_data = raw_json_data || \'{"apy": "?"}\' '
         "WHERE pool_id = 'a' AND raw_json_data ->> 'tvlUsd' = '5.0'",
     )
     metrics(history, full_refresh=True)
