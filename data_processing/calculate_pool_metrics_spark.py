@@ -32,6 +32,7 @@ from data_processing.plan_request import Request, request_of, request_of_run
 from data_processing.plan_sql import CALENDAR_COLUMNS
 from data_processing.pool_days import AGES, REJECTED, by_pool, pool_days
 from data_processing.quality_checks import raw_row_checks
+from data_processing.quarantine_resolution import settle
 from data_processing.raw_history import parse_raw_rows, rows_to_read
 from data_processing.row_counts import counting_columns, record_counts
 from database.connection import checked_connection, make_engine
@@ -143,6 +144,7 @@ def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> N
     if retired:
         log.warning("%d days are no longer in their pool's calendar: their metrics are empty again", retired)
     quarantine.add_raw_json(connection, run.run_id)
+    settle(connection, settings, plan, run.run_id)
     quarantine.quarantine_market_rows(connection, settings, run.run_id)
     if not plan.is_partial:
         store_market_series(connection, plan.market)

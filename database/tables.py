@@ -196,6 +196,12 @@ quarantine = Table(
     Column("reason", Text, nullable=False),
     Column("raw_json_data", JSONB),
     Column("quarantined_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("resolution", Text, comment="null while open; replayed, dropped, or accepted: the source row itself is in use since"),
+    Column("resolved_at", DateTime(timezone=True)),
+    Column("resolved_by_run", Text),
+    Column("resolved_by", Text, comment="user@host of who replayed or dropped it"),
+    Column("replayed_as", Text, comment="the raw row that took its place"),
+    Column("note", Text, comment="why it was dropped"),
     Index("quarantine_source_idx", "source_table", "source_id", "reason", unique=True),
 )
 

@@ -31,7 +31,10 @@ RAW_AGE = """
 SELECT newest AS newest_raw, extract(epoch FROM now() - newest)::float8 AS raw_age_seconds
 FROM (SELECT max(timestamp) FILTER (WHERE timestamp <= now()) AS newest FROM raw_defillama_pool_history) AS raw
 """
-QUARANTINED = "SELECT source_table, reason, count(*) AS rows FROM yieldspark.quarantine GROUP BY source_table, reason ORDER BY rows DESC, 1, 2"
+QUARANTINED = """
+SELECT source_table, reason, count(*) AS rows FROM yieldspark.quarantine WHERE resolution IS NULL
+GROUP BY source_table, reason ORDER BY rows DESC, 1, 2
+"""
 
 NOT_OBSERVED_AGES = ("carried", "unknown")
 
@@ -39,7 +42,7 @@ NOT_OBSERVED_AGES = ("carried", "unknown")
 def data_health(engine: Engine) -> dict[str, Any]:
     """pools, pool_days, first_day, last_day, shares {apy|tvl: {observed, carried, unknown}} of the pool days (0..1, empty without any),
     active_pools and how many of them have no row observed on the newest day, newest_raw (datetime), raw_age_seconds, and
-    quarantine: [{source_table, reason, rows}], the most first. Raises: DatabaseError.
+    quarantine: [{source_table, reason, rows}] of the open rows, the most first. Raises: DatabaseError.
     """
     with checked_connection(engine) as connection:
         facts = dict(connection.execute(text(EXTENT)).mappings().one())

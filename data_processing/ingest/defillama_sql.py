@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Executable, func
 from sqlalchemy.dialects.postgresql import insert
 
+from data_processing.quarantine_table import REOPEN
 from database.merge_sql import qualified
 from database.tables import pools, quarantine, raw_pool_history, raw_prices
 
@@ -52,7 +53,7 @@ QUARANTINE = f"""
 INSERT INTO {qualified(quarantine)} AS q (run_id, source_table, source_id, pool_id, reason, raw_json_data)
 VALUES (:run_id, '{HISTORY}', :source_id, :pool_id, :reason, CAST(:document AS jsonb))
 ON CONFLICT (source_table, source_id, reason) DO UPDATE
-SET run_id = excluded.run_id, raw_json_data = excluded.raw_json_data, quarantined_at = now()
+SET run_id = excluded.run_id, raw_json_data = excluded.raw_json_data, quarantined_at = now(), {REOPEN}
 WHERE q.raw_json_data IS DISTINCT FROM excluded.raw_json_data
 """
 """Parameters run_id, source_id, pool_id, reason, document. The same point refused again is one row."""

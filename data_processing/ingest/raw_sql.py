@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from data_processing.quality_checks import NUMBER
+from data_processing.quarantine_table import REOPEN
 from database.merge_sql import qualified
 from database.tables import gas_fees_daily, pools, quarantine, raw_pool_history, raw_prices
 
@@ -188,7 +189,7 @@ def quarantine_ragged() -> str:
 
 _REFUSED_AGAIN = (
     "ON CONFLICT (source_table, source_id, reason) DO UPDATE SET run_id = excluded.run_id, pool_id = excluded.pool_id, "
-    "timestamp = excluded.timestamp, raw_json_data = excluded.raw_json_data, quarantined_at = now() "
+    f"timestamp = excluded.timestamp, raw_json_data = excluded.raw_json_data, quarantined_at = now(), {REOPEN} "
     "WHERE q.raw_json_data IS DISTINCT FROM excluded.raw_json_data"
 )
 """The same row of the same file is one quarantined row; another file of that name replaces it."""

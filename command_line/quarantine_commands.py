@@ -1,0 +1,147 @@
+"""`quarantine list | show | replay | drop`: rows that were not used, why, and how they are put right."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from command_line.app import app
+from command_line.options import AsJson, Day, day, in_workplace
+from command_line.terminal import out, print_json, print_pairs, print_run, print_table
+from product_errors import ConfigurationError
+
+quarantine_app = typer.Typer(no_args_is_help=True, help="Raw rows that were not used: look at them, take them back in, or put them away.")
+app.add_typer(quarantine_app, name="quarantine")
+
+MAX_ID = 10**18
+
+RowId = Annotated[int, typer.Argument(metavar="ID", min=1, max=MAX_ID, help="Id of a quarantined row.", show_default=False)]
+RowIds = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=1, max=MAX_ID, help="Ids of quarantined rows.", show_default=False)]
+Reason = Annotated[str | None, typer.Option(help="Rows with this reason, e.g. apy_beyond_limit.")]
+Pool = Annotated[str | None, typer.Option(help="Rows of this pool.")]
+Everything = Annotated[bool, typer.Option("--all", help="All open rows.")]
+
+
+@quarantine_app.command("list")
+def list_rows(
+    reason: Reason = None,
+    pool: Pool = None,
+    since: Day = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also rows that were replayed, dropped or accepted.")] = False,
+    limit: Annotated[int, typer.Option(min=0, max=1_000_000, help="Rows to show; the counts are of all.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Open rows, the newest first, under their number by reason.
+
+    Example: python run_spark_local.py quarantine list --reason apy_beyond_limit --since 2025-08-01
+    """
+    from data_processing import quarantine_review
+
+    chosen = quarantine_review.Selection(reason=reason, pool_id=pool, since=day(since), resolved=everything)
+    found = in_workplace(lambda place: quarantine_review.list_rows(place.engine, chosen, limit=limit), changes=False)
+    if as_json:
+        print_json(found)
+        return
+    print_table(["source", "reason", "resolution", "rows"], [list(count.values()) for count in found["counts"]])
+    columns = ["id", "reason", "pool_id", "timestamp", "source_id", "quarantined_at", "resolution"]
+    if found["rows"]:
+        out.print()
+        print_table(columns, [[str(row[name]) if name == "id" else row[name] for name in columns] for row in found["rows"]])
+    if found["total"] > len(found["rows"]):
+        out.print(f"{len(found['rows'])} of {found['total']} rows; --limit shows more", style="dim")
+
+
+@quarantine_app.command()
+def show(row_id: RowId, as_json: AsJson = False) -> None:
+    """One row: its raw JSON, its reason in words, and whether it would pass today's limits.
+
+    Example: python run_spark_local.py quarantine show 7
+    """
+    from data_processing.quarantine_review import show_row
+
+    row = in_workplace(lambda place: show_row(place.engine, place.settings, row_id), changes=False)
+    print_json(row) if as_json else print_pairs({name: value for name, value in row.items() if value is not None})
+
+
+@quarantine_app.command()
+def replay(
+    row_ids: RowIds = None,
+    reason: Reason = None,
+    pool: Pool = None,
+    everything: Everything = False,
+    file: Annotated[Path | None, typer.Option(help="Corrected rows: .jsonl or .csv with id and apy, tvlUsd, ...")] = None,
+    value: Annotated[str | None, typer.Option(metavar="JSON", help="Corrected values of the one row, e.g. '{\"apy\": 4.2}'.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would pass; change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Judge rows again, under today's limits or with corrected values; those that pass become new raw rows for the next calculate_metrics.
+
+    Exit code 1 where a row that was named, by id or in the file, still can't be used.
+
+    Example: python run_spark_local.py quarantine replay 7 --value '{"apy": 4.2}'
+    """
+    from data_processing.corrections import correction_of_value, read_corrections
+    from data_processing.quarantine_replay import Replay, replay_rows
+    from data_processing.quarantine_review import Selection
+    from database.job_entry import who_is_asking
+
+    _require_choice({**_ways(row_ids, reason, pool, everything), "--file": file is not None})
+    if value is not None and len(row_ids or ()) != 1:
+        raise ConfigurationError("--value corrects one row: give its id, or use --file for several")
+    corrections = read_corrections(file) if file else {row_ids[0]: correction_of_value(value)} if value is not None and row_ids else {}
+    chosen = Selection(tuple(row_ids or corrections), reason, pool)
+    asked = Replay(chosen, who_is_asking(), corrections)
+    result = in_workplace(lambda place: replay_rows(place.settings, place.engine, asked, dry_run=dry_run), changes=not dry_run)
+    print_json(result) if as_json else _print_replay(result)
+    if chosen.ids and set(result["outcomes"]) & {"still_failing", "not_replayable"}:
+        raise typer.Exit(1)
+
+
+@quarantine_app.command()
+def drop(
+    row_ids: RowIds = None,
+    reason: Reason = None,
+    pool: Pool = None,
+    everything: Everything = False,
+    note: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; kept with the rows and in the ledger.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put rows away for good: they are no longer listed, stay for the record, and no later run opens them again.
+
+    Example: python run_spark_local.py quarantine drop --reason timestamp_before_2018 --note "a bug of the old scraper" --yes
+    """
+    from data_processing.quarantine_replay import drop_rows
+    from data_processing.quarantine_review import Selection
+    from database.job_entry import who_is_asking
+
+    _require_choice(_ways(row_ids, reason, pool, everything))
+    if not (note or "").strip():
+        raise ConfigurationError("`quarantine drop` needs --note TEXT: the record keeps who dropped the rows, and why")
+    if not yes and not (sys.stdin.isatty() and typer.confirm("Drop these rows for good?", err=True)):
+        raise ConfigurationError("nothing was dropped: `quarantine drop` wants a yes at its question, or --yes")
+    chosen = Selection(tuple(row_ids or ()), reason, pool)
+    row = in_workplace(lambda place: drop_rows(place.settings, place.engine, chosen, by=who_is_asking(), note=str(note).strip()))
+    print_json(row) if as_json else print_run(row)
+
+
+def _require_choice(given: Mapping[str, bool]) -> None:
+    """Raises: ConfigurationError where no rows are chosen, or in two ways that exclude each other."""
+    ways = [way for way, is_given in given.items() if is_given]
+    if len(ways) != 1:
+        raise ConfigurationError(f"{'one of them' if ways else 'which rows'}? Give {', or '.join(given)}")
+
+
+def _ways(row_ids: Sequence[int] | None, reason: str | None, pool: str | None, everything: bool) -> dict[str, bool]:
+    return {"ids": bool(row_ids), "--reason and/or --pool": bool(reason or pool), "--all": everything}
+
+
+def _print_replay(result: dict[str, Any]) -> None:
+    print_run({name: value for name, value in result.items() if name != "details"})
+    columns = ["id", "pool_id", "timestamp", "outcome", "said"]
+    if result["details"]:
+        print_table(columns, [[str(row[name]) if name == "id" else row[name] for name in columns] for row in result["details"]])

@@ -1,0 +1,101 @@
+"""Corrected values for quarantined rows, from a file or the command line.
+
+In: JSON lines (`{"id": 7, "apy": 4.2}`) or CSV (`id,apy,tvlUsd`). Out: for each quarantine id the keys to replace in its raw JSON, as JSON text.
+APY in percent, TVL in USD, as the source writes them. Whether a value is good is the checks' business, not this module's.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from data_processing.quality_checks import NUMBER
+from product_errors import InputError
+
+KEYS = ("apy", "tvlUsd", "apyBase", "apyReward", "il7d", "apyBase7d")
+"""What DefiLlama writes for a snapshot, and what may be corrected of it."""
+
+
+def read_corrections(path: Path) -> dict[int, str]:
+    """Corrections by quarantine id, of a .jsonl or .csv file.
+
+    Raises: InputError naming file, line and what is wrong there.
+    """
+    readers = {".jsonl": _json_lines, ".csv": _csv_rows}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{path}: corrections come as .jsonl (one object a line, with an id) or .csv (a header with id)")
+    corrections: dict[int, str] = {}
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} can't be read as UTF-8 text: {error}") from error
+    for place, values in reader(path, content):
+        row_id = _id(place, values.pop("id", None))
+        if row_id in corrections:
+            raise InputError(f"{place}: row {row_id} is corrected twice")
+        corrections[row_id] = correction(place, values)
+    if not corrections:
+        raise InputError(f"{path} has no corrections in it")
+    return corrections
+
+
+def correction_of_value(value: str) -> str:
+    """The correction that `--value` gives. Raises: InputError."""
+    return correction("--value", _object("--value", value))
+
+
+def correction(place: str, values: Mapping[str, Any]) -> str:
+    """JSON text of the keys to replace. Raises: InputError where there are none, or others than a snapshot has."""
+    unknown = [name for name in values if name not in KEYS]
+    if unknown or not values:
+        wrong = f"{unknown[0]!r} is no key of a snapshot" if unknown else "there is no value to replace"
+        raise InputError(f"{place}: {wrong}; give {', '.join(KEYS)}")
+    return json.dumps(values, allow_nan=False)
+
+
+def _json_lines(path: Path, content: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(content.splitlines(), start=1):
+        if line.strip():
+            yield f"{path}:{number}", _object(f"{path}:{number}", line)
+
+
+def _object(place: str, line: str) -> dict[str, Any]:
+    try:
+        # NaN and Infinity are no JSON: as texts they are judged like any other
+        values = json.loads(line, parse_constant=str)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{place}: {line.strip()[:80]!r} is no JSON: {error.msg}") from error
+    if not isinstance(values, dict):
+        raise InputError(f'{place}: {line.strip()[:80]!r} is no JSON object, such as {{"apy": 4.2}}')
+    return values
+
+
+def _csv_rows(path: Path, content: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """An empty cell replaces nothing; a cell that is no number stays text."""
+    table = csv.DictReader(content.splitlines())
+    for row in table:
+        place = f"{path}:{table.line_num}"
+        if None in row or None in row.values():
+            raise InputError(f"{place}: the row has not as many values as the header")
+        cells = {name.strip(): cell.strip() for name, cell in row.items() if cell and cell.strip()}
+        yield place, {name: cell if name == "id" else _value(cell) for name, cell in cells.items()}
+
+
+def _value(cell: str) -> int | float | str:
+    """A number where the cell is one that JSON can hold, else its text."""
+    if re.fullmatch(r"-?[0-9]{1,30}", cell):
+        return int(cell)
+    number = float(cell) if re.match(NUMBER, cell) else math.inf
+    return number if math.isfinite(number) else cell
+
+
+def _id(place: str, value: Any) -> int:
+    if not re.fullmatch("[0-9]{1,18}", str(value)):
+        raise InputError(f"{place}: {value!r} is no id of a quarantined row; `quarantine list` shows them")
+    return int(value)

@@ -1,0 +1,49 @@
+"""What became of quarantined rows, kept true by every metrics run: who was let in after all, and who is back.
+
+In: `yieldspark.quarantine`, the raw rows behind it and today's checks, inside a run's commit. Out: `resolution` NULL for an open row, `accepted` for
+one whose source row is in use by now (a looser limit, a timestamp that is no longer in the future). `replayed` and `dropped` are people's decisions:
+they stay, for every reason the same source row is met with. No row is ever deleted.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+from config_spark import Settings
+from data_processing.plan import Plan
+from data_processing.quality_checks import IN_FUTURE, judged, raw_row_checks
+from data_processing.quarantine_table import QUARANTINE, RAW_ROW, REOPEN
+from data_processing.raw_history import TABLE, TEXTS, midnight
+
+
+def settle(connection: Connection, settings: Settings, plan: Plan, run_id: str) -> None:
+    """Bring resolutions up to date with what a run that is about to commit takes in; not for a partial one, which leaves rows to the next."""
+    connection.execute(text(_AS_DECIDED_BEFORE), {"run_id": run_id})
+    if plan.is_partial or plan.end is None:
+        return
+    candidates = f"resolution IS NULL AND reason = '{IN_FUTURE}'"
+    if plan.mode == "full_refresh":
+        candidates = "resolution IS NULL OR resolution = 'accepted'"
+    ids = f"SELECT DISTINCT source_id::bigint AS id FROM {QUARANTINE} WHERE {RAW_ROW} AND ({candidates})"
+    raw = f"WITH ids AS MATERIALIZED ({ids}) SELECT {TEXTS} FROM ids JOIN {TABLE} AS h ON h.id = ids.id WHERE h.timestamp < {midnight(plan.end)}"
+    rows = judged(raw, others=("id", "timestamp"), texts=("apy", "tvl"), checks=raw_row_checks(settings, plan.now))
+    connection.exec_driver_sql(f"CREATE TEMPORARY TABLE settled ON COMMIT DROP AS SELECT id::text AS source_id, reason FROM ({rows}) AS j")
+    accepted = (
+        f"UPDATE {QUARANTINE} AS q SET resolution = 'accepted', resolved_at = now(), resolved_by_run = :run_id FROM settled AS s "
+        f"WHERE q.source_table = '{TABLE}' AND q.source_id = s.source_id AND s.reason IS NULL AND q.resolution IS NULL"
+    )
+    connection.execute(text(accepted), {"run_id": run_id})
+    connection.exec_driver_sql(
+        f"UPDATE {QUARANTINE} AS q SET {REOPEN} FROM settled AS s WHERE q.source_table = '{TABLE}' AND q.source_id = s.source_id "
+        "AND s.reason = q.reason AND q.resolution = 'accepted'"
+    )
+
+
+_AS_DECIDED_BEFORE = f"""
+UPDATE {QUARANTINE} AS q
+SET resolution = d.resolution, resolved_at = now(), resolved_by_run = :run_id, resolved_by = d.resolved_by, replayed_as = d.replayed_as, note = d.note
+FROM {QUARANTINE} AS d
+WHERE q.run_id = :run_id AND q.resolution IS NULL AND d.source_table = q.source_table AND d.source_id = q.source_id
+    AND d.resolution IN ('replayed', 'dropped')
+"""
+"""A source row that was replayed or dropped, met by this run with another reason."""
