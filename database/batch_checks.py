@@ -61,12 +61,18 @@ def run_checks(run: Run, commit_checks: CommitChecks) -> None:
         raise CheckFailed(_sentence(stopping))
 
 
-def _entry(connection: Connection, check: BatchCheck, acceptance: Acceptance | None) -> dict[str, Any]:
-    wrong = text(
-        f"WITH wrong AS MATERIALIZED ({check.query}) SELECT (SELECT count(*) FROM wrong) AS failing, "
+def failing_rows(connection: Connection, query: str, parameters: Mapping[str, Any] | None = None) -> tuple[int, list[dict[str, Any]]]:
+    """How many rows the query returns, and the first SAMPLE_ROWS of them as plain JSON values."""
+    counted = text(
+        f"WITH wrong AS MATERIALIZED ({query}) SELECT (SELECT count(*) FROM wrong) AS failing, "
         f"(SELECT coalesce(json_agg(sampled), '[]') FROM (SELECT * FROM wrong LIMIT {SAMPLE_ROWS}) AS sampled) AS sample"
     )
-    failing, sample = connection.execute(wrong, check.parameters).one()
+    failing, sample = connection.execute(counted, parameters).one()
+    return failing, sample
+
+
+def _entry(connection: Connection, check: BatchCheck, acceptance: Acceptance | None) -> dict[str, Any]:
+    failing, sample = failing_rows(connection, check.query, check.parameters)
     entry = {
         "name": check.name,
         "level": check.level,

@@ -55,17 +55,37 @@ def keep_last_attempts(staging: str) -> str:
 
 
 def staging_facts(staging: str, target: MergeTarget, double_columns: list[str]) -> str:
-    """One row about the target's rows: duplicate_keys, null_keys, not_finite (rows with a NaN or an infinity, which a numeric column would keep or
-    refuse)."""
-    names = [quoted(name) for name in target.key.values()]
-    null_key = " OR ".join(f"{name} IS NULL" for name in names)
-    not_finite = " OR ".join(f"{quoted(name)} IN ('NaN', 'Infinity', '-Infinity')" for name in double_columns) or "false"
+    """One row about the target's rows: unique_key (keys that are there more than once), key_not_null (keys with a null) and finite (rows with a NaN
+    or an infinity, which a numeric column would keep or refuse)."""
+    names = _key_columns(target)
     return (
-        f"SELECT count(*) FILTER (WHERE n > 1) AS duplicate_keys, count(*) FILTER (WHERE {null_key}) AS null_keys, "
-        f"coalesce(sum(bad), 0)::bigint AS not_finite "
-        f"FROM (SELECT {', '.join(names)}, count(*) AS n, count(*) FILTER (WHERE {not_finite}) AS bad "
-        f"FROM {_taken(staging, target)} GROUP BY {', '.join(names)}) AS keys"
+        f"SELECT count(*) FILTER (WHERE n > 1) AS unique_key, count(*) FILTER (WHERE {_null_key(target)}) AS key_not_null, "
+        f"coalesce(sum(bad), 0)::bigint AS finite "
+        f"FROM (SELECT {names}, count(*) AS n, count(*) FILTER (WHERE {_not_finite(double_columns)}) AS bad "
+        f"FROM {_taken(staging, target)} GROUP BY {names}) AS keys"
     )
+
+
+def staging_failures(staging: str, target: MergeTarget, double_columns: list[str]) -> dict[str, str]:
+    """For each of the facts a SELECT of the rows that it counts."""
+    names, rows = _key_columns(target), f"(SELECT s.* FROM {_taken(staging, target)}) AS s"
+    return {
+        "unique_key": f"SELECT {names}, count(*) AS rows FROM {rows} GROUP BY {names} HAVING count(*) > 1",
+        "key_not_null": f"SELECT * FROM {rows} WHERE {_null_key(target)}",
+        "finite": f"SELECT {', '.join([names, *map(quoted, double_columns)])} FROM {rows} WHERE {_not_finite(double_columns)}",
+    }
+
+
+def _key_columns(target: MergeTarget) -> str:
+    return ", ".join(quoted(name) for name in target.key.values())
+
+
+def _null_key(target: MergeTarget) -> str:
+    return " OR ".join(f"{quoted(name)} IS NULL" for name in target.key.values())
+
+
+def _not_finite(double_columns: list[str]) -> str:
+    return " OR ".join(f"{quoted(name)} IN ('NaN', 'Infinity', '-Infinity')" for name in double_columns) or "false"
 
 
 def _taken(staging: str, target: MergeTarget) -> str:

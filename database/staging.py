@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
@@ -16,7 +17,7 @@ from sqlalchemy import Connection
 
 from config_spark import Settings
 from database import merge_sql
-from database.batch_checks import CommitChecks, run_checks
+from database.batch_checks import CommitChecks, failing_rows, run_checks
 from database.merge_sql import MergeTarget
 from database.run_ledger import Run
 from database.spark_interrupt import stop_if_interrupted
@@ -108,25 +109,30 @@ def _load(run: Run, settings: Settings, staged: StagedFrame, number: int, transp
     return _Staging(name, staged.targets, doubles, int(observation.get["rows"]))
 
 
+FACTS = {"unique_key": "keys more than once", "key_not_null": "keys with a null", "finite": "rows with NaN or infinity"}
+
+
 def _check(run: Run, staging: _Staging) -> None:
-    """The rows of each key: targets that share one are judged by the first."""
+    """What no run may commit: rows lost or doubled on the way, keys that are none, values that are none. Targets that share a key are judged by the
+    first of them. Raises: CheckFailed."""
     first_of_key = {tuple(target.key): target for target in reversed(staging.targets)}
-    facts = {
-        target.table.name: run.connection.exec_driver_sql(merge_sql.staging_facts(staging.name, target, staging.double_columns)).mappings().one()
-        for target in first_of_key.values()
-    }
     rows = run.connection.exec_driver_sql(f"SELECT count(*) FROM {staging.name}").scalar_one()
-    found = {f"{staging.targets[0].table.name}.staged_rows": (rows == staging.loaded_rows, f"{rows} in staging, {staging.loaded_rows} left Spark")}
-    for table, fact in facts.items():
-        found |= {
-            f"{table}.unique_key": (fact["duplicate_keys"] == 0, f"{fact['duplicate_keys']} keys more than once"),
-            f"{table}.key_not_null": (fact["null_keys"] == 0, f"{fact['null_keys']} keys with a null"),
-            f"{table}.finite": (fact["not_finite"] == 0, f"{fact['not_finite']} rows with NaN or infinity"),
-        }
-    run.checks += [{"name": name, "level": "batch", "severity": "fail", "passed": passed, "found": words} for name, (passed, words) in found.items()]
-    failed = [f"{name}: {words}" for name, (passed, words) in found.items() if not passed]
+    first = f"{staging.targets[0].table.name}.staged_rows"
+    entries = [_entry(first, rows - staging.loaded_rows, f"{rows} in staging, {staging.loaded_rows} left Spark")]
+    for target in first_of_key.values():
+        facts = run.connection.exec_driver_sql(merge_sql.staging_facts(staging.name, target, staging.double_columns)).mappings().one()
+        failures = merge_sql.staging_failures(staging.name, target, staging.double_columns)
+        for fact, words in FACTS.items():
+            entry = _entry(f"{target.table.name}.{fact}", facts[fact], f"{facts[fact]} {words}")
+            entries.append(entry if entry["passed"] else entry | {"sample": failing_rows(run.connection, failures[fact])[1]})
+    run.checks += entries
+    failed = [f"{entry['name']}: {entry['found']}" for entry in entries if not entry["passed"]]
     if failed:
         raise CheckFailed(f"the staged rows failed {'; '.join(failed)}. Nothing was written; `status` shows the run")
+
+
+def _entry(name: str, failing: int, found: str) -> dict[str, Any]:
+    return {"name": name, "level": "batch", "severity": "fail", "passed": failing == 0, "found": found, "failing": abs(failing)}
 
 
 def _merge(connection: Connection, target: MergeTarget, staging: str) -> MergeCounts:

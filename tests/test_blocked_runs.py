@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +18,7 @@ from product_errors import CheckFailed, ConfigurationError
 from tests import metrics_oracle
 from tests.metrics_oracle import RawRow, World
 from tests.metrics_store import put, put_rows, rows_of, settings_of
-from tests.test_command_line import CommandLine, run
+from tests.test_command_line import PROJECT, CommandLine, run
 from tests.test_metrics_job import assert_equal_to_oracle
 
 __all__ = ["run"]
@@ -25,6 +26,14 @@ __all__ = ["run"]
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 DAY = timedelta(days=1)
 POOLS = [f"pool-{number:02d}" for number in range(24)]
+SHARES = (
+    "max_spike_factor",
+    "spike_hours",
+    "max_missing_pools_share",
+    "warn_missing_pools_share",
+    "min_rows_share_of_yesterday",
+    "max_null_share",
+)
 TABLES = (
     "pool_daily_metrics",
     "yieldspark.observation_age",
@@ -179,3 +188,13 @@ def test_a_row_check_that_only_warns_uses_the_row(spark: SparkSession, database:
     bad_night.rows += [RawRow(row.id, row.pool_id, row.timestamp, {"apy": None, "tvlUsd": 7.0}) if row.id == 301 else row for row in rows]
     assert metrics_oracle.quarantine(bad_night) == {302: "apy_not_a_number"}
     assert_equal_to_oracle(engine, bad_night)
+
+
+def test_every_check_is_in_the_page_for_users_with_its_level_and_severity() -> None:
+    page = (PROJECT / "docs" / "quality.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
+    said = {name: (row[1], row[2]) for row in rows if len(row) == 5 for name in re.findall("`([a-z_0-9]+)`", row[0])}
+    known = {check.name: (check.level.replace("_", "-"), check.severity + ("" if check.fixed else ", free")) for check in CATALOGUE.values()}
+    assert said == known
+    limits = {name for row in rows if len(row) == 5 for name in re.findall("`([A-Z_]+)`", row[3])}
+    assert limits == {name.upper() for name in ("max_apy_percent", "max_tvl_usd", "max_price_usd", *SHARES)}

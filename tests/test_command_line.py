@@ -133,7 +133,21 @@ def test_the_password_appears_nowhere(run: CommandLine, database: Settings) -> N
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["db"], ["demo"], ["calculate_metrics"], ["forecast_pools"], ["load"], ["ingest"], ["status"], ["report"], ["doctor"], ["test"]]
+    "command",
+    [
+        [],
+        ["db"],
+        ["demo"],
+        ["calculate_metrics"],
+        ["forecast_pools"],
+        ["load"],
+        ["ingest"],
+        ["status"],
+        ["quarantine"],
+        ["report"],
+        ["doctor"],
+        ["test"],
+    ],
 )
 def test_help_comes_without_spark(run: CommandLine, command: list[str]) -> None:
     finished = run(*command, "--help")

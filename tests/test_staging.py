@@ -136,8 +136,10 @@ def test_a_failing_check_writes_nothing(spark: SparkSession, transported: Settin
         upsert_via_staging(_frame(spark, *rows), transported, pool_daily_metrics)
     assert _table(transported) == []
     assert _staging_tables(transported) == []
-    ledger = execute_sql(transported, "SELECT status, error FROM yieldspark.run_ledger")
-    assert [row["status"] for row in ledger] == ["blocked"]
+    (ledger,) = execute_sql(transported, "SELECT status, checks FROM yieldspark.run_ledger")
+    (failed,) = [entry for entry in ledger["checks"] if not entry["passed"]]
+    assert (ledger["status"], failed["name"], failed["failing"]) == ("blocked", f"pool_daily_metrics.{check}", 1)
+    assert failed["sample"][0]["pool_id"] == rows[0][0]
 
 
 def test_a_failure_after_the_merge_rolls_all_of_it_back(spark: SparkSession, transported: Settings, engine: Engine) -> None:
