@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 
-PARTITION_TAG = "_partition"
-ATTEMPT_TAG = "_attempt"
+from database.staging_tags import ATTEMPT_TAG, PARTITION_TAG
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 

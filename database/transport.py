@@ -6,18 +6,16 @@ Both give the same rows with the same Spark types: numeric comes as double, json
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import pyarrow as pa
-from pyspark import TaskContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 from sqlalchemy import Connection
 
 from config_spark import Settings
-from database.merge_sql import ATTEMPT_TAG, PARTITION_TAG, quoted
+from database.merge_sql import quoted
 from product_errors import ConfigurationError, SchemaMismatch
 
 FETCH_SIZE = 10_000
@@ -102,18 +100,3 @@ def staging_types(schema: T.StructType) -> dict[str, str]:
             raise ConfigurationError(f"column {field.name} is {kind}; cast it to boolean, int, bigint, double, string, date or timestamp")
         types[field.name] = _STAGING_TYPES[type(field.dataType)]
     return types
-
-
-def task_identity() -> tuple[int, int]:
-    """Partition and attempt of the running Spark task: the attempt id is unique in the application, over retries and speculation."""
-    context = TaskContext.get()
-    if context is None:
-        raise RuntimeError("task_identity() is for code that runs inside a Spark task")
-    return context.partitionId(), context.taskAttemptId()
-
-
-def tagged(batches: Iterable[pa.RecordBatch], partition: int, attempt: int) -> Iterator[pa.RecordBatch]:
-    """The batches with the two tag columns of staging behind their own."""
-    for batch in batches:
-        tags = [pa.array([partition] * batch.num_rows, pa.int32()), pa.array([attempt] * batch.num_rows, pa.int64())]
-        yield pa.RecordBatch.from_arrays([*batch.columns, *tags], [*batch.schema.names, PARTITION_TAG, ATTEMPT_TAG])

@@ -17,8 +17,8 @@ from pyspark.sql.pandas.types import to_arrow_schema
 
 from config_spark import Settings
 from database.connection import libpq_uri
-from database.merge_sql import PARTITION_TAG
-from database.transport import PortableQuery, tagged, task_identity
+from database.staging_tags import PARTITION_TAG, tagged, task_identity
+from database.transport import PortableQuery
 
 
 class AdbcTransport:
@@ -39,7 +39,7 @@ Batches = Iterator[pa.RecordBatch]
 
 def _reader(uri: str, query: PortableQuery, snapshot: str | None) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
     # Spark checks the Arrow types of a batch by position: the cast makes a driver's change of type an error here and not a wrong value there.
-    schema = to_arrow_schema(query.schema)
+    sql, schema = query.sql, to_arrow_schema(query.schema)
 
     def read(parts: Iterable[pa.RecordBatch]) -> Batches:
         for part in parts:
@@ -48,7 +48,7 @@ def _reader(uri: str, query: PortableQuery, snapshot: str | None) -> Callable[[I
                     if snapshot:
                         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                         cursor.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-                    cursor.execute(f"SELECT * FROM ({query.sql}) AS portable WHERE {predicate}")
+                    cursor.execute(f"SELECT * FROM ({sql}) AS portable WHERE {predicate}")
                     for batch in cursor.fetch_record_batch():
                         yield from pa.Table.from_batches([batch]).cast(schema).to_batches()
 

@@ -6,15 +6,14 @@ attempt, and the merge keeps the last attempt of each partition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
-import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
 from config_spark import Settings
-from database.merge_sql import ATTEMPT_TAG, PARTITION_TAG
-from database.transport import FETCH_SIZE, PortableQuery, tagged, task_identity
+from database.staging_tags import ATTEMPT_TAG, PARTITION_TAG, tagged_by_task
+from database.transport import FETCH_SIZE, PortableQuery
 
 BATCH_ROWS = 10_000
 
@@ -45,8 +44,4 @@ class JdbcTransport:
     def write(self, frame: DataFrame, settings: Settings, staging: str) -> None:
         schema = T.StructType([*frame.schema, T.StructField(PARTITION_TAG, T.IntegerType()), T.StructField(ATTEMPT_TAG, T.LongType())])
         properties = get_jdbc_properties(settings) | {"batchsize": str(BATCH_ROWS)}
-        frame.mapInArrow(_tagged, schema).write.jdbc(get_jdbc_url(settings), staging, mode="append", properties=properties)
-
-
-def _tagged(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    yield from tagged(batches, *task_identity())
+        frame.mapInArrow(tagged_by_task, schema).write.jdbc(get_jdbc_url(settings), staging, mode="append", properties=properties)

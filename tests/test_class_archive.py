@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import resource
@@ -249,15 +250,15 @@ def test_another_jar_or_java_is_another_archive(tmp_path: Path, monkeypatch: pyt
     assert len({archive and archive.folder for archive in (first, touched, grown, other_java)}) == 4
 
 
-def test_options_of_the_users_own_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(class_archive, "jvm_runs", lambda: False)
-    for name in ("SPARK_SUBMIT_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"):
-        monkeypatch.delenv("SPARK_SUBMIT_OPTS", raising=False)
-        monkeypatch.setenv(name, "-Xshare:off")
-        class_archive.use_class_archive(tmp_path / "home", JARS)
-        assert os.environ.get("SPARK_SUBMIT_OPTS", "-Xshare:off") == "-Xshare:off"
-        monkeypatch.delenv(name)
-    assert not (tmp_path / "home").exists()
+@pytest.mark.parametrize("name", ["SPARK_SUBMIT_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"])
+def test_options_of_the_users_own_are_left_alone(tmp_path: Path, name: str) -> None:
+    runs = Runs(tmp_path, java_runtime.find_java())
+    del runs.environment["SPARK_SUBMIT_OPTS"]
+    runs.environment[name] = "-Xshare:off"
+    code = "import os; from machine.class_archive import *; use_class_archive(Path('home'), Path('jars')); print({**os.environ})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=runs.environment, capture_output=True, text=True, check=True)
+    assert ast.literal_eval(done.stdout) == runs.environment
+    assert not (runs.home / class_archive.FOLDER).exists()
 
 
 def test_the_job_as_a_script_records_and_maps_with_one_document_on_stdout(database: Settings, engine: Engine, tmp_path: Path) -> None:
