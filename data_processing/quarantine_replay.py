@@ -139,7 +139,6 @@ SET resolution = 'replayed', resolved_at = now(), resolved_by_run = :run_id, res
 FROM passing AS p JOIN inserted AS i ON i.pool_id = p.pool_id AND i.timestamp = p.timestamp AND i.raw_json_data = p.document
 WHERE q.source_table = p.source_table AND q.source_id = p.source_id AND q.resolution IS NULL
 """
-
 """In the order the source rows came: of two snapshots of one moment the later row counts."""
 
 _FATES = f"""

@@ -28,6 +28,10 @@ from product_errors import CheckFailed
 log = logging.getLogger(__name__)
 
 
+MERGE_WORK_MEM = "256MB"
+"""For the commit's transaction alone: its joins and counts hold keys of all staged rows, and PostgreSQL's default of 4 MB sends them to disk."""
+
+
 @dataclass(frozen=True)
 class StagedFrame:
     """A frame to load once and merge into each target, in order. Columns: boolean, int, bigint, double, string, date or timestamp."""
@@ -74,6 +78,7 @@ def commit_run(
             loaded()
     stop_if_interrupted()
     with run.stage("merge"), run.connection.begin():
+        run.connection.exec_driver_sql(f"SET LOCAL work_mem = '{MERGE_WORK_MEM}'")
         for staging in stagings:
             # waits for loads that are still in flight (a speculative task) and keeps later ones out
             run.connection.exec_driver_sql(f"LOCK TABLE {staging.name} IN ACCESS EXCLUSIVE MODE")
