@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -27,10 +27,11 @@ from sqlalchemy import Engine
 
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
+from data_processing.check_catalogue import CATALOGUE
 from data_processing.plan_request import Request
 from database.connection import make_engine
 from database.tables import METRIC_COLUMNS
-from product_errors import DatabaseError
+from product_errors import CheckFailed, DatabaseError
 from tests import metrics_oracle
 from tests.changing_world import ChangingWorld, Table, fingerprints, pool_name
 from tests.metrics_changes import POOLS, Change, Snapshots, beginnings, changes, rows_meanwhile
@@ -40,6 +41,10 @@ from tests.metrics_store import execute, job_rows, rows_of, settings_of
 STEPS = 7
 
 some_pools = st.sets(st.integers(0, POOLS - 1), min_size=1, max_size=6)
+
+LENIENT = {check.name: "warn" for check in CATALOGUE.values() if check.level != "row" and check.severity == "fail"}
+STRICT = LENIENT | {"unknown_pool": "fail"}
+"""Severities: a dozen pools at random are what the checks of a whole night would block; the strict ones block while a pool has no row in `pools`."""
 
 REFUSE = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'refused by the test'; END$$"
 
@@ -104,7 +109,7 @@ class Histories(RuleBasedStateMachine):
             self.changing.known = seen
             self._check_counts(result, before, bound, inserted_meanwhile=len(self.changing.world.rows) - raw_rows)
 
-    @rule(changed=changes(), how=st.sampled_from(("session", "interrupt", *TRIGGERS)), later=st.none() | changes())
+    @rule(changed=changes(), how=st.sampled_from(("session", "interrupt", "check", *TRIGGERS)), later=st.none() | changes())
     def broken_night(self, changed: list[Change], how: str, later: list[Change] | None) -> None:
         """A run that fails leaves every table as it was; with `later`, its retry is what it would have been with what is known by then."""
         with self._step():
@@ -112,11 +117,11 @@ class Histories(RuleBasedStateMachine):
             seen, before = self.changing.seen_now(), fingerprints(self.ground.engine)
             try:
                 with self._broken(how) as session:
-                    self._run(session=session)
-            except (ZeroDivisionError, KeyboardInterrupt, DatabaseError):
+                    self._run(session=session, severities=STRICT if how == "check" else None)
+            except (ZeroDivisionError, KeyboardInterrupt, DatabaseError, CheckFailed):
                 assert fingerprints(self.ground.engine) == before
                 failed = self._last_run()
-                assert failed["status"] == ("cancelled" if how == "interrupt" else "failed")
+                assert failed["status"] == {"interrupt": "cancelled", "check": "blocked"}.get(how, "failed")
                 if later is not None:
                     self.changing.apply(later)
                     self._retry(failed["end"])
@@ -168,11 +173,25 @@ class Histories(RuleBasedStateMachine):
         self.sound = True
         self.ground.steps += 1
 
-    def _run(self, request: Request | None = None, *, session: Callable[[], SparkSession] | None = None, **options: Any) -> dict[str, Any]:
-        settings, now = settings_of(self.ground.database, self.changing.world), self.changing.world.now
+    def _run(
+        self,
+        request: Request | None = None,
+        *,
+        session: Callable[[], SparkSession] | None = None,
+        severities: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        limits, now = settings_of(self.ground.database, self.changing.world), self.changing.world.now
+        severe = ",".join(f"{name}={severity}" for name, severity in (severities or LENIENT).items())
         self.ground.runs += 1
         try:
-            return run_metrics(settings, request, session=lambda rows: session() if session else self.ground.spark, now=now, **options)
+            return run_metrics(
+                limits.model_copy(update={"check_severities": severe}),
+                request,
+                session=lambda rows: session() if session else self.ground.spark,
+                now=now,
+                **options,
+            )
         finally:
             assert rows_of(self.ground.engine, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%'") == []
 
@@ -243,7 +262,7 @@ class Histories(RuleBasedStateMachine):
             finally:
                 execute(self.ground.engine, "DROP TRIGGER refuse ON pool_daily_metrics")
         else:
-            yield _interrupt if how == "interrupt" else _fail
+            yield {"session": _fail, "interrupt": _interrupt, "check": lambda: self.ground.spark}[how]
 
     def _table(self) -> Table:
         return job_rows(self.ground.engine)
