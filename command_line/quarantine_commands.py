@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,7 +65,10 @@ def show(row_id: RowId, as_json: AsJson = False) -> None:
     from data_processing.quarantine_review import show_row
 
     row = in_workplace(lambda place: show_row(place.engine, place.settings, row_id), changes=False)
-    print_json(row) if as_json else print_pairs({name: value for name, value in row.items() if value is not None})
+    if as_json:
+        print_json(row)
+    else:
+        print_pairs({name: value for name, value in (row | {"raw_json_data": json.dumps(row["raw_json_data"])}).items() if value is not None})
 
 
 @quarantine_app.command()

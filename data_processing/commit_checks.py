@@ -81,12 +81,16 @@ def _check(settings: Settings, query: _Query) -> BatchCheck:
 def _queries_of_new_days(settings: Settings, plan: Plan, staging: str, first: date | None) -> Iterator[_Query]:
     if first is None:
         return
-    shown = f"SELECT day, pools_before, pools, missing, such_as FROM {NEW_DAYS} WHERE pools_before >= {MIN_POOLS}"
+    missing = (
+        f"SELECT day, pools_before, pools, missing, such_as FROM {NEW_DAYS} WHERE pools_before >= {MIN_POOLS} AND missing > :share * pools_before"
+    )
     many, some = settings.max_missing_pools_share, settings.warn_missing_pools_share
-    yield _Query("many_pools_missing", f"{shown} AND missing > :share * pools_before ORDER BY day", {"share": many})
-    yield _Query("some_pools_missing", f"{shown} AND missing > :share * pools_before ORDER BY day", {"share": some})
-    least = settings.min_rows_share_of_yesterday
-    yield _Query("rows_far_below_yesterday", f"{shown} AND pools < :share * pools_before ORDER BY day", {"share": least})
+    # a day that the one check names need not be named by the other too
+    most = many if severity_of("many_pools_missing", settings) != "off" else 1.0
+    yield _Query("many_pools_missing", f"{missing} ORDER BY day", {"share": many})
+    yield _Query("some_pools_missing", f"{missing} AND missing <= :most * pools_before ORDER BY day", {"share": some, "most": most})
+    fewer = f"SELECT day, pools_before, pools FROM {NEW_DAYS} WHERE pools_before >= {MIN_POOLS} AND pools < :share * pools_before ORDER BY day"
+    yield _Query("rows_far_below_yesterday", fewer, {"share": settings.min_rows_share_of_yesterday})
     yield _Query("null_share", _null_shares(plan.table, staging), {"share": settings.max_null_share, "first": first})
 
 

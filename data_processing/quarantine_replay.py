@@ -154,7 +154,7 @@ def _detail(row: dict[str, Any], settings: Settings) -> dict[str, Any]:
     elif not row["replayable"]:
         outcome, said = "not_replayable", what_to_do(row)
     elif row["resolution"] == "replayed":
-        outcome, said = "taken_in", f"raw row {row['raw_id']}: the next metrics run takes it in"
+        outcome, said = "taken_in", "the next metrics run takes it in"
     else:
         outcome, said = "still_failing", words(row["reason_now"], settings)
     shown = {name: row[name] for name in ("id", "pool_id", "timestamp", "reason", "reason_now", "raw_id")}

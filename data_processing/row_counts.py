@@ -60,7 +60,7 @@ def record_counts(run: Run, settings: Settings, counts: Mapping[str, int], check
 
 
 def _entry(check: RowCheck, rows: int, settings: Settings) -> dict[str, Any]:
-    done = "rows in quarantine" if check.severity == "fail" else "rows, used all the same"
+    done = "rows, not used" if check.severity == "fail" else "rows, used all the same"
     log.warning("check %s: %d %s", check.name, rows, done)
     return {
         "name": check.name,

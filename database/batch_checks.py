@@ -90,8 +90,12 @@ def _entry(connection: Connection, check: BatchCheck, acceptance: Acceptance | N
 def _found(words: str, failing: int, sample: list[dict[str, Any]]) -> str:
     if not failing:
         return "nothing"
-    first = ", ".join(f"{name} {value}" for name, value in sample[0].items() if value is not None)
+    first = ", ".join(f"{name} {_shown(value)}" for name, value in sample[0].items() if value is not None)
     return f"{words}: {first}" + (f" (the first of {failing:,})" if failing > 1 else "")
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _sentence(stopping: list[dict[str, Any]]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,13 @@ from sqlalchemy import Engine
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.check_catalogue import CATALOGUE, accepting, changed_severities
-from database.run_ledger import Acceptance
+from data_processing.ingest.load_files import load_files
+from data_processing.plan_request import Request
+from data_processing.quality_checks import raw_row_checks
+from data_processing.row_counts import record_counts
+from database.run_ledger import Acceptance, open_run
 from product_errors import CheckFailed, ConfigurationError
+from sample_data import SAMPLE_FILES
 from tests import metrics_oracle
 from tests.metrics_oracle import RawRow, World
 from tests.metrics_store import put, put_rows, rows_of, settings_of
@@ -131,6 +137,46 @@ def test_the_whole_night_from_the_command_line(run: CommandLine, engine: Engine,
 def test_what_cannot_be_accepted_is_wrong_use(run: CommandLine, arguments: list[str], words: str) -> None:
     document = run.json("calculate_metrics", *arguments, code=2)
     assert words in document["error"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"read": 9, "accepted": 9}, None),
+        ({"read": 9, "accepted": 8, "tvl_negative": 1}, None),
+        ({"read": 9, "accepted": 8}, "accepted_and_quarantined_are_all: 8 accepted and 0 quarantined of 9 read"),
+        ({"read": 8, "accepted": 8}, "planned_rows_were_read: 8 read, 9 planned"),
+    ],
+)
+def test_accepted_and_quarantined_are_all_there_is(database: Settings, engine: Engine, counts: dict[str, int], words: str | None) -> None:
+    checks = raw_row_checks(database, TODAY)
+    none = dict.fromkeys((check.name for check in checks), 0)
+    with open_run(engine, job="counts", mode="test") as run:
+        run.nothing_to_do()
+    if words is None:
+        record_counts(run, database, none | counts, checks, 9)
+        assert (run.rows["read"], run.rows["quarantined"]) == (9, counts.get("tvl_negative", 0))
+        return
+    with pytest.raises(CheckFailed, match=words):
+        record_counts(run, database, none | counts, checks, 9)
+
+
+def test_real_history_passes_without_a_word(spark: SparkSession, database: Settings) -> None:
+    """The sample as the demo has it; a backfill and a full refresh of it are no news either."""
+    load_files(database, SAMPLE_FILES)
+    backfill = Request(start=date(2025, 9, 1), end=date(2025, 10, 6))
+    for request in (Request(), backfill, Request(full_refresh=True)):
+        row = run_metrics(database, request, session=lambda rows: spark)
+        assert row["status"] == "succeeded"
+        assert [entry["name"] for entry in row["checks"] if not entry["passed"]] == []
+
+
+@pytest.mark.shared_data
+def test_old_history_with_pools_that_died_passes_too(spark: SparkSession, database: Settings, shared_data: Path) -> None:
+    """487 pools, of which a few end early and none is called inactive; APYs up to 355,083 %."""
+    load_files(database, [shared_data / "defillama_pool_history.parquet"])
+    row = run_metrics(database, session=lambda rows: spark)
+    assert (row["status"], [entry["name"] for entry in row["checks"] if not entry["passed"]]) == ("succeeded", [])
 
 
 def test_an_acceptance_is_who_and_why() -> None:

@@ -124,7 +124,7 @@ def test_a_night_with_a_tenth_of_the_pools_is_blocked(night: Night) -> None:
     assert "--accept-check many_pools_missing --accept-check rows_far_below_yesterday --reason" in str(stopped.value)
     ledger = rows_of(night.engine, "SELECT status, checks FROM yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1")[0]
     found = {entry["name"]: entry for entry in ledger["checks"]}
-    assert (ledger["status"], failing(found)) == ("blocked", {"many_pools_missing", "some_pools_missing", "rows_far_below_yesterday"})
+    assert (ledger["status"], failing(found)) == ("blocked", {"many_pools_missing", "rows_far_below_yesterday"})
     sample = found["many_pools_missing"]["sample"]
     assert [(row["day"], row["pools_before"], row["pools"], row["missing"]) for row in sample] == [(NEWEST.isoformat(), 40, 4, 36)]
     assert set(sample[0]["such_as"]) <= set(POOLS[4:])
@@ -144,6 +144,13 @@ def test_some_missing_pools_are_reported_and_stop_nothing(night: Night) -> None:
     entries = night.checks()
     assert failing(entries) == {"some_pools_missing"}
     assert "pools_before 40, pools 35, missing 5" in entries["some_pools_missing"]["found"]
+
+
+def test_what_no_one_else_names_is_named_by_the_smaller_check(night: Night) -> None:
+    night.settings = night.settings.model_copy(update={"check_severities": "many_pools_missing=off,rows_far_below_yesterday=off"})
+    night.before()
+    night.delivers(history(POOLS[:4], NEWEST, TODAY))
+    assert failing(night.checks()) == {"some_pools_missing"}
 
 
 def test_a_pool_that_went_inactive_is_not_missing(night: Night) -> None:
@@ -256,15 +263,18 @@ def test_where_pools_is_empty_nobody_is_unknown(night: Night) -> None:
 
 
 def test_severities_by_setting(night: Night) -> None:
-    night.settings = night.settings.model_copy(update={"check_severities": "unknown_pool=fail, some_pools_missing = off,many_pools_missing=warn"})
+    night.settings = night.settings.model_copy(
+        update={"check_severities": "unknown_pool=fail, rows_far_below_yesterday = off,many_pools_missing=warn"}
+    )
     night.before()
     night.delivers(history([*POOLS[:19], "stranger"], NEWEST, TODAY))
     with pytest.raises(CheckFailed, match=r"unknown_pool.*stranger") as stopped:
         night.checks()
     assert "pools_missing" not in str(stopped.value)
     ledger = rows_of(night.engine, "SELECT checks FROM yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1")[0]
-    assert {entry["name"] for entry in ledger["checks"]} >= {"many_pools_missing", "unknown_pool"}
-    assert "some_pools_missing" not in {entry["name"] for entry in ledger["checks"]}
+    found = {entry["name"]: entry for entry in ledger["checks"]}
+    assert failing(found) == {"many_pools_missing", "unknown_pool"}
+    assert "rows_far_below_yesterday" not in found
 
 
 def test_an_accepted_check_lets_the_run_through_and_says_who_did(night: Night) -> None:

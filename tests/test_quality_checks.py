@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 from sqlalchemy import Engine, text
 
 from config_spark import load_settings
-from data_processing.quality_checks import judged, raw_row_checks
+from data_processing.quality_checks import gas_checks, judged, price_checks, raw_row_checks
 from data_processing.raw_history import parse_raw_rows
 from tests import metrics_oracle
 from tests.metrics_histories import as_text
@@ -145,3 +145,39 @@ def test_impossible_timestamps(spark: SparkSession, engine: Engine) -> None:
     reasons = {number: reason for number, (_, _, reason) in by_spark(spark, rows).items()}
     assert reasons == {1: "timestamp_before_2018", 2: None, 3: None, 4: "timestamp_in_future"}
     assert by_spark(spark, rows) == by_postgresql(engine, rows)
+
+
+MARKET_VALUES = {
+    "close": {
+        "3000.5": None,
+        "1e9": None,
+        None: "price_missing",
+        "NaN": "price_missing",
+        "inf": "price_infinite",
+        "3000 USD": "price_not_a_number",
+        "0": "price_not_positive",
+        "-1": "price_not_positive",
+        "1000000001": "price_beyond_limit",
+    },
+    "gas": {
+        "0": None,
+        None: None,
+        "NaN": None,
+        "1000000": None,
+        "-Infinity": "gas_infinite",
+        "much": "gas_not_a_number",
+        "-0.5": "gas_negative",
+        "1000001": "gas_beyond_limit",
+    },
+}
+
+
+@pytest.mark.parametrize("column", MARKET_VALUES)
+def test_each_reason_of_a_market_row(engine: Engine, column: str) -> None:
+    checks = price_checks(load_settings(_env_file=None)) if column == "close" else gas_checks()
+    values = list(MARKET_VALUES[column])
+    given_values = f"SELECT position, value AS {column} FROM unnest(CAST(:values AS text[])) WITH ORDINALITY AS given (value, position)"
+    query = judged(given_values, others=("position",), texts=(column,), checks=checks)
+    with engine.connect() as connection:
+        found = {values[row.position - 1]: row.reason for row in connection.execute(text(query), {"values": values})}
+    assert found == MARKET_VALUES[column]

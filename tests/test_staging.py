@@ -142,6 +142,18 @@ def test_a_failing_check_writes_nothing(spark: SparkSession, transported: Settin
     assert failed["sample"][0]["pool_id"] == rows[0][0]
 
 
+def test_a_row_that_got_lost_on_the_way_is_missed(spark: SparkSession, database: Settings, engine: Engine) -> None:
+    class LosesARow(AdbcTransport):
+        def write(self, frame: DataFrame, settings: Settings, table: str) -> None:
+            super().write(frame, settings, table)
+            execute_sql(settings, f"DELETE FROM {table} WHERE pool_id = 'b'")
+
+    rows = _frame(spark, ("a", DAY, 1.0, 1.0), ("b", DAY, 1.0, 1.0))
+    with pytest.raises(CheckFailed, match="staged_rows: 1 in staging, 2 left Spark"), open_run(engine, job="upsert", mode="upsert") as run:
+        staging.commit_run(run, database, [StagedFrame(rows, [TARGET])], LosesARow())
+    assert _table(database) == []
+
+
 def test_a_failure_after_the_merge_rolls_all_of_it_back(spark: SparkSession, transported: Settings, engine: Engine) -> None:
     def fails(_: object) -> None:
         raise RuntimeError("the last statement failed")
