@@ -81,7 +81,8 @@ def store(engine: Engine, rows: pd.DataFrame) -> None:
     with engine.begin() as connection:
         connection.execute(insert(pool_daily_metrics), [{name: row[name] for name in row if name not in ages} for row in records])
         aged = [{name: row[name] for name in ("pool_id", "date", *ages)} for row in records if [row[name] for name in ages] != [0, 0]]
-        connection.execute(insert(observation_age), aged)
+        if aged:
+            connection.execute(insert(observation_age), aged)
 
 
 def _tuples(rows: pd.DataFrame) -> list[tuple[object, ...]]:
