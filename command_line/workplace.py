@@ -63,7 +63,7 @@ class Workplace:
         """The one session of this process; it has every jar there is, so that both jobs can use it. The first to ask says how many rows it reads."""
         if self._session is None:
             spark_runtime.prepare_process()
-            class_archive.use_class_archive(self.bare.yieldspark_home, jars_folder(self.bare))
+            class_archive.use_class_archive(self.bare)
             self._session = get_spark_session(self.settings, "yieldspark", synapseml=bool(self.jars.synapseml), rows_to_read=rows_to_read)
         return self._session
 

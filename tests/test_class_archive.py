@@ -30,14 +30,14 @@ PROJECT = Path(__file__).resolve().parents[1]
 RUN = """
 import logging, sys
 from config_spark import load_settings
-from database.spark_session import get_spark_session, jars_folder
+from database.spark_session import get_spark_session
 from machine import class_archive, spark_runtime
 
 logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
 logging.getLogger("py4j").setLevel(logging.WARNING)
 settings = load_settings()
 spark_runtime.prepare_process()
-class_archive.use_class_archive(settings.yieldspark_home, jars_folder(settings))
+class_archive.use_class_archive(settings)
 spark = get_spark_session(settings, "a small run")
 print(spark.sql("SELECT sum(id) AS total FROM range(100)").first()["total"], flush=True)
 """
@@ -176,6 +176,16 @@ def test_the_doctor_knows_before_whether_one_can_be_made(tmp_path: Path) -> None
     assert examined(settings)[0] == "warn"
 
 
+def test_production_maps_what_its_image_has_and_records_nothing(recorded: Runs, tmp_path: Path) -> None:
+    runs = Runs(tmp_path, recorded.java_home)
+    runs.environment |= {"ENVIRONMENT": "production", "DB_HOST": "unused"}
+    assert runs() == ""
+    assert not (runs.home / class_archive.FOLDER).exists()
+    shutil.copytree(recorded.home, runs.home, dirs_exist_ok=True)
+    assert runs() == ""
+    assert runs.source("org.apache.spark.SparkContext") == f"{SHARED} (top)"
+
+
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     runs = Runs(tmp_path, java_runtime.find_java())
     runs.home.mkdir()
@@ -236,17 +246,18 @@ def test_another_jar_or_java_is_another_archive(tmp_path: Path, monkeypatch: pyt
     jars.mkdir()
     jar = jars / "some.jar"
     jar.write_bytes(b"one")
-    first = find_archive(tmp_path, jars)
+    settings = Settings(yieldspark_home=tmp_path, jars_dir=jars, db_host=None, environment="local")
+    first = find_archive(settings)
     assert first is not None
-    assert find_archive(tmp_path, jars) == first
+    assert find_archive(settings) == first
     os.utime(jar, (1, 1))
-    touched = find_archive(tmp_path, jars)
+    touched = find_archive(settings)
     jar.write_bytes(b"other")
     os.utime(jar, (1, 1))
-    grown = find_archive(tmp_path, jars)
+    grown = find_archive(settings)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
     (tmp_path / "java").symlink_to(first.java_home)
-    other_java = find_archive(tmp_path, jars)
+    other_java = find_archive(settings)
     assert len({archive and archive.folder for archive in (first, touched, grown, other_java)}) == 4
 
 
@@ -255,7 +266,7 @@ def test_options_of_the_users_own_are_left_alone(tmp_path: Path, name: str) -> N
     runs = Runs(tmp_path, java_runtime.find_java())
     del runs.environment["SPARK_SUBMIT_OPTS"]
     runs.environment[name] = "-Xshare:off"
-    code = "import os; from machine.class_archive import *; use_class_archive(Path('home'), Path('jars')); print({**os.environ})"
+    code = "import os; from machine.class_archive import *; from config_spark import *; use_class_archive(load_settings()); print({**os.environ})"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=runs.environment, capture_output=True, text=True, check=True)
     assert ast.literal_eval(done.stdout) == runs.environment
     assert not (runs.home / class_archive.FOLDER).exists()
