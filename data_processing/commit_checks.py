@@ -91,7 +91,7 @@ def _queries_of_new_days(settings: Settings, plan: Plan, staging: str, first: da
     yield _Query("some_pools_missing", f"{missing} AND missing <= :most * pools_before ORDER BY day", {"share": some, "most": most})
     fewer = f"SELECT day, pools_before, pools FROM {NEW_DAYS} WHERE pools_before >= {MIN_POOLS} AND pools < :share * pools_before ORDER BY day"
     yield _Query("rows_far_below_yesterday", fewer, {"share": settings.min_rows_share_of_yesterday})
-    yield _Query("null_share", _null_shares(plan.table, staging), {"share": settings.max_null_share, "first": first})
+    yield _Query("null_share", _null_shares(plan.table, staging), {"share": settings.max_null_share, "first": first, "end": plan.end})
 
 
 def _new_days(plan_table: str, staging: str) -> str:
@@ -99,12 +99,13 @@ def _new_days(plan_table: str, staging: str) -> str:
     observed = "(s.apy_age_days = 0 OR s.tvl_age_days = 0)"
     return f"""
     CREATE TEMPORARY TABLE {NEW_DAYS} ON COMMIT DROP AS
-    WITH seen AS (
-        SELECT s.pool_id, s.date FROM {staging} AS s JOIN {plan_table} AS p ON p.pool_id = s.pool_id
-        WHERE p.alive AND s.date >= CAST(:first AS date) - 1 AND {observed}
+    WITH living AS (SELECT pool_id, write_from FROM {plan_table} WHERE alive),
+    seen AS (
+        SELECT s.pool_id, s.date FROM {staging} AS s JOIN living AS p ON p.pool_id = s.pool_id
+        WHERE s.date >= CAST(:first AS date) - 1 AND {observed}
         UNION ALL
-        SELECT p.pool_id, CAST(:first AS date) - 1 FROM {plan_table} AS p JOIN {qualified(pool_calendars)} AS c ON c.pool_id = p.pool_id
-        WHERE p.alive AND p.write_from >= CAST(:first AS date) AND CAST(:first AS date) - 1 BETWEEN c.first_day AND c.last_day AND NOT EXISTS (
+        SELECT p.pool_id, CAST(:first AS date) - 1 FROM living AS p JOIN {qualified(pool_calendars)} AS c ON c.pool_id = p.pool_id
+        WHERE p.write_from >= CAST(:first AS date) AND CAST(:first AS date) - 1 BETWEEN c.first_day AND c.last_day AND NOT EXISTS (
             SELECT FROM {qualified(observation_age)} AS a WHERE a.pool_id = p.pool_id AND a.date = CAST(:first AS date) - 1
             AND a.apy_age_days IS DISTINCT FROM 0 AND a.tvl_age_days IS DISTINCT FROM 0
         )
@@ -119,7 +120,8 @@ def _new_days(plan_table: str, staging: str) -> str:
 def _null_shares(plan_table: str, staging: str) -> str:
     """Columns with too many nulls on the new days' observed rows.
 
-    A metric of a pool that is younger than its window is no loss; nor is a price or gas that no run has ever known.
+    A metric of a pool that is younger than its window is no loss; nor is a price or gas that no run has ever known. The bounds of `long_ago` follow
+    from the others: with them its rows are few before they are joined.
     """
     old_enough = "(p.known_from IS NOT NULL OR long_ago.date IS NOT NULL)"
     counted = {name: "true" if name in GIVEN_COLUMNS else old_enough for name in METRIC_COLUMNS}
@@ -135,6 +137,7 @@ def _null_shares(plan_table: str, staging: str) -> str:
     FROM (
         SELECT {aggregates} FROM {staging} AS s JOIN {plan_table} AS p ON p.pool_id = s.pool_id
         LEFT JOIN {staging} AS long_ago ON long_ago.pool_id = s.pool_id AND long_ago.date = s.date - {LONGEST_WINDOW_DAYS + 1}
+            AND long_ago.date >= CAST(:first AS date) - {LONGEST_WINDOW_DAYS + 1} AND long_ago.date < CAST(:end AS date) - {LONGEST_WINDOW_DAYS + 1}
         WHERE s.date >= CAST(:first AS date) AND (s.apy_age_days = 0 OR s.tvl_age_days = 0)
     ) AS counts CROSS JOIN LATERAL (VALUES {by_column}) AS columns (column_name, nulls, rows, is_known)
     WHERE is_known AND rows >= {MIN_POOLS} AND nulls > :share * rows"""

@@ -160,6 +160,12 @@ def test_a_pool_that_went_inactive_is_not_missing(night: Night) -> None:
     assert failing(night.checks()) == set()
 
 
+def test_a_pool_that_ended_inactive_is_not_missing_in_a_full_refresh(night: Night) -> None:
+    put_rows(night.engine, numbered(history(POOLS, FIRST, NEWEST) + history(POOLS[:20], NEWEST, TODAY)))
+    execute(night.engine, "INSERT INTO pools (pool_id, is_active) SELECT p, p < 'pool-20' FROM unnest(CAST(:pools AS text[])) AS p", pools=POOLS)
+    assert failing(night.checks(Request(full_refresh=True))) == set()
+
+
 def test_new_ids_for_all_pools_are_missing_pools(night: Night) -> None:
     night.before()
     night.delivers([RawRow(0, f"new-{row.pool_id}", row.timestamp, row.document) for row in history(POOLS, NEWEST, TODAY)])

@@ -208,8 +208,10 @@ def test_a_row_with_two_reasons_comes_back_once(run: CommandLine, engine: Engine
         "SELECT 'r3', source_table, source_id, pool_id, timestamp, 'tvl_beyond_limit', raw_json_data FROM yieldspark.quarantine WHERE id = :id",
         id=kept["tvl_negative"],
     )
-    (run.folder / "c.csv").write_text(f"id,tvlUsd\n{kept['tvl_negative']},8\n")
-    assert run.json("quarantine", "replay", "--file", "c.csv")["outcomes"] == {"taken_in": 1}
+    ids = [row["id"] for row in rows_of(engine, "SELECT id FROM yieldspark.quarantine WHERE source_id = '3' ORDER BY id")]
+    (run.folder / "c.csv").write_text(f"id,tvlUsd\n{ids[1]},8\n{ids[0]},9\n")
+    document = run.json("quarantine", "replay", "--file", "c.csv")
+    assert (document["outcomes"], document["rows"]["inserted"], document["rows"]["unchanged"]) == ({"taken_in": 2}, 1, 1)
     assert resolutions(engine) == {"tvl_negative": "replayed", "tvl_beyond_limit": "replayed"}
     assert [row["raw_json_data"]["tvlUsd"] for row in raw_rows(engine)] == [8]
 
