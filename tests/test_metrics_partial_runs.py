@@ -1,6 +1,7 @@
 """After a backfill, or a run of some pools, the next incremental run still makes the table that a full one would make.
 
-Each case was once found by the random histories of `test_incremental_histories`, and is reduced to the few steps that matter.
+Each case was once wrong. They were found by reading, while the random histories of `test_incremental_histories` were written: these meet them too
+rarely.
 """
 
 from __future__ import annotations
