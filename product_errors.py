@@ -76,6 +76,13 @@ class NotEnoughHistory(YieldSparkError):
     pass
 
 
+def exit_code(error: BaseException) -> int:
+    """What a process ends with after this error."""
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted.exit_code
+    return error.exit_code if isinstance(error, YieldSparkError) else 1
+
+
 def one_sentence(error: BaseException) -> str:
     """The cause in one line. Spark wraps it in pages: the innermost `Caused by` is what happened, or the last line of a worker's traceback."""
     if isinstance(error, KeyboardInterrupt):

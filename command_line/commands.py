@@ -51,15 +51,16 @@ def calculate_metrics(
 
     Example: python run_spark_local.py calculate_metrics --start 2025-08-01 --end 2025-09-01 --dry-run
     """
-    from data_processing.calculate_pool_metrics_spark import run_metrics
     from data_processing.check_catalogue import accepting
     from data_processing.plan_request import request_of
-    from database.job_entry import who_is_asking
+    from database.run_ledger import who_is_asking
 
     request = request_of(full_refresh=full_refresh, start=day(start), end=day(end), pools=pools)
     acceptance = accepting(accept_check or [], reason, who_is_asking())
 
     def work(place: Workplace) -> dict[str, Any]:
+        from data_processing.calculate_pool_metrics_spark import run_metrics
+
         return run_metrics(place.settings, request, retry=retry, dry_run=dry_run, acceptance=acceptance, session=place.session)
 
     row = in_workplace(work, changes=not dry_run)
@@ -72,9 +73,10 @@ def forecast_pools(as_of: Day = None, engine: Engine = None, dry_run: DryRun = F
 
     Example: python run_spark_local.py forecast_pools --as-of 2025-09-30 --engine lightgbm
     """
-    from forecasting.forecast_pools_spark import run_forecast
 
     def work(place: Workplace) -> dict[str, Any]:
+        from forecasting.forecast_pools_spark import run_forecast
+
         if not dry_run:
             place.require_engine()
         return run_forecast(place.settings, as_of=day(as_of), dry_run=dry_run, session=place.session)
@@ -117,12 +119,13 @@ def ingest(
 
     Example: python run_spark_local.py ingest --min-tvl 10000000 --stablecoins --since 2025-01-01
     """
-    from data_processing.ingest import defillama
-
     if pools and (min_tvl is not None or stablecoins):
         raise ConfigurationError("--pools names the pools; --min-tvl and --stablecoins choose them: give one or the other")
     if not pools and min_tvl is None and not stablecoins:
         raise ConfigurationError("which pools? Give --pools FILE, or --min-tvl USD and/or --stablecoins")
+
+    from data_processing.ingest import defillama
+
     pool_ids = defillama.read_pool_ids(pools) if pools else None
 
     def work(place: Workplace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`db start | stop | url | psql | migrate | reset`: the embedded server, or with DB_HOST the user's own database."""
+"""`db start | stop | url | psql | migrate | reset`: the embedded server, or with DB_HOST your own. Each imports what it needs of the database."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from command_line.options import AsJson, edge_settings, in_workplace
 from command_line.terminal import out, print_json, print_pairs
 from command_line.workplace import Workplace
 from config_spark import Settings
-from database.connection import make_engine, sqlalchemy_url, with_database
-from database.embedded_server import EmbeddedServer
-from database.migrate import migrate
 from product_errors import ConfigurationError, EnvironmentNotReady
 
 db_app = typer.Typer(no_args_is_help=True, help="The database: the embedded server, or your own with DB_HOST.")
@@ -40,6 +37,9 @@ def migrate_tables(as_json: AsJson = False) -> None:
 
     Example: python run_spark_local.py db migrate
     """
+    from database.connection import make_engine, with_database
+    from database.migrate import migrate
+
     changed = migrate(make_engine(with_database(edge_settings())))
     print_json({"changed": changed}) if as_json else out.print("the tables are there" if changed else "nothing to do")
 
@@ -52,6 +52,8 @@ def stop(as_json: AsJson = False) -> None:
     """
     settings = edge_settings()
     _require_embedded(settings)
+    from database.embedded_server import EmbeddedServer
+
     stopped = EmbeddedServer(settings.yieldspark_home).stop()
     print_json({"stopped": stopped}) if as_json else out.print("stopped" if stopped else "it was not running")
 
@@ -62,6 +64,8 @@ def url(as_json: AsJson = False) -> None:
 
     Example: psql "$(python run_spark_local.py db url | sed s/+psycopg2//)"
     """
+    from database.connection import sqlalchemy_url, with_database
+
     settings = with_database(edge_settings())
     shown = sqlalchemy_url(settings).render_as_string(hide_password=False)
     print_json({"url": shown}) if as_json else out.print(shown, soft_wrap=True, markup=False)
@@ -73,6 +77,9 @@ def psql(context: typer.Context) -> None:
 
     Example: python run_spark_local.py db psql -c "select count(*) from pools"
     """
+    from database.connection import with_database
+    from database.embedded_server import EmbeddedServer
+
     settings = with_database(edge_settings())
     program = shutil.which("psql") or EmbeddedServer(settings.yieldspark_home).psql
     if program is None:
@@ -104,6 +111,8 @@ def reset(
     question = f"Delete all data of the embedded server in {settings.yieldspark_home}?"
     if not yes and not (sys.stdin.isatty() and typer.confirm(question, err=True)):
         raise ConfigurationError("nothing was deleted: `db reset` wants a yes at its question, or --yes")
+    from database.embedded_server import EmbeddedServer
+
     EmbeddedServer(settings.yieldspark_home).reset()
     print_json({"reset": True}) if as_json else out.print("deleted")
 
@@ -114,6 +123,8 @@ def _require_embedded(settings: Settings) -> None:
 
 
 def _start(place: Workplace) -> dict[str, Any]:
+    from database.embedded_server import EmbeddedServer
+
     _require_embedded(place.bare)
     status = EmbeddedServer(place.settings.yieldspark_home).status()
     return {**status, "port": str(status["port"])}

@@ -18,8 +18,10 @@ from typer.rich_utils import rich_format_error
 from command_line import commands, database_commands, quarantine_commands  # noqa: F401 - importing puts the commands on the application
 from command_line.app import app
 from command_line.terminal import err, print_json
-from machine.class_archive import keep_class_archive
-from product_errors import ConfigurationError, Interrupted, one_sentence
+from command_line.workplace import end_recording
+from database.run_document import failure_document
+from job_log import FAILURES
+from product_errors import ConfigurationError, Interrupted, exit_code, one_sentence
 
 JOBS = {"calculate_metrics": "calculate_pool_metrics", "forecast_pools": "forecast_pools", "ingest": "ingest"}
 """The ledger's job of each command that has one."""
@@ -32,13 +34,12 @@ def main() -> NoReturn:
         code = app(standalone_mode=False)
         if code == Interrupted.exit_code:
             code = _report(KeyboardInterrupt())  # Typer ends an interrupted command with this code and without a word
-        elif not code:
-            keep_class_archive()
     except TyperException as error:
         rich_format_error(error)  # type: ignore[arg-type]
         code = _report(ConfigurationError(str(error)), said=True)
     except Exception as error:
         code = _report(error)
+    end_recording(keep=not code)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -48,11 +49,6 @@ def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
 
 def _report(error: BaseException, *, said: bool = False) -> int:
     """Say what went wrong and where the traceback is; returns the exit code. Args: said where stderr has the sentence already."""
-    # not at the top: `--help` must not wait for the database's libraries
-    from database.job_entry import exit_code
-    from database.job_log import FAILURES
-    from database.run_ledger import failure_document
-
     code, sentence = exit_code(error), one_sentence(error)
     files = [handler.baseFilename for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
     if not said:

@@ -12,7 +12,7 @@ import typer
 from command_line.terminal import show_logs
 from command_line.workplace import Workplace
 from config_spark import Settings, load_settings
-from database.job_log import add_log_file
+from job_log import add_log_file
 from product_errors import Interrupted, one_sentence
 
 Result = TypeVar("Result")

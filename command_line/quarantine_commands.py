@@ -91,7 +91,7 @@ def replay(
     from data_processing.corrections import correction_of_value, read_corrections
     from data_processing.quarantine_replay import Replay, replay_rows
     from data_processing.quarantine_review import Selection
-    from database.job_entry import who_is_asking
+    from database.run_ledger import who_is_asking
 
     _require_choice({**_ways(row_ids, reason, pool, everything), "--file": file is not None})
     if value is not None and len(row_ids or ()) != 1:
@@ -121,7 +121,7 @@ def drop(
     """
     from data_processing.quarantine_replay import drop_rows
     from data_processing.quarantine_review import Selection
-    from database.job_entry import who_is_asking
+    from database.run_ledger import who_is_asking
 
     _require_choice(_ways(row_ids, reason, pool, everything))
     if not (note or "").strip():

@@ -1,21 +1,26 @@
-"""What the commands share, made when first asked for and once: settings with a migrated database, checked jars, one Spark session for all jobs."""
+"""What the commands share, made when first asked for and once: settings with a migrated database, checked jars, one Spark session for all jobs.
+
+Rooms are imported where they are first needed: `--help` and wrong use must not wait for Spark and the database's libraries.
+"""
 
 from __future__ import annotations
 
 import logging
+import sys
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from pyspark.sql import SparkSession
 from rich.text import Text
-from sqlalchemy import Engine
 
 from command_line.terminal import err, say
 from config_spark import Settings
-from database.connection import make_engine, with_database
-from database.migrate import migrate, require_current
-from database.spark_session import get_spark_session, jars_folder
-from machine import class_archive, spark_runtime
 from product_errors import EnvironmentNotReady
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+    from sqlalchemy import Engine
+
+    from machine.spark_runtime import JarSet
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +36,9 @@ class Workplace:
     @cached_property
     def settings(self) -> Settings:
         """The settings with a database that runs and has this version's tables."""
+        from database.connection import make_engine, with_database
+        from database.migrate import migrate, require_current
+
         settings = with_database(self.bare)
         if self.bare.db_host and not self._changes:
             require_current(make_engine(settings))
@@ -40,11 +48,16 @@ class Workplace:
 
     @cached_property
     def engine(self) -> Engine:
+        from database.connection import make_engine
+
         return make_engine(self.settings)
 
     @cached_property
-    def jars(self) -> spark_runtime.JarSet:
+    def jars(self) -> JarSet:
         """The jars that are there, fetched if need be; what can't be had is said once."""
+        from database.spark_session import jars_folder
+        from machine import spark_runtime
+
         jars = spark_runtime.ensure_jars(jars_folder(self.bare), say)
         for sentence in jars.missing:
             err.print(Text(f"  {sentence}", style="yellow"), soft_wrap=True)
@@ -62,6 +75,9 @@ class Workplace:
     def session(self, rows_to_read: int | None = None) -> SparkSession:
         """The one session of this process; it has every jar there is, so that both jobs can use it. The first to ask says how many rows it reads."""
         if self._session is None:
+            from database.spark_session import get_spark_session
+            from machine import class_archive, spark_runtime
+
             spark_runtime.prepare_process()
             class_archive.use_class_archive(self.bare)
             self._session = get_spark_session(self.settings, "yieldspark", synapseml=bool(self.jars.synapseml), rows_to_read=rows_to_read)
@@ -70,3 +86,9 @@ class Workplace:
     def close(self) -> None:
         if self._session is not None:
             self._session.stop()
+
+
+def end_recording(*, keep: bool) -> None:
+    """Keep or drop what this process's JVM recorded of its classes. A command that started none has not loaded the module, and need not."""
+    if class_archive := sys.modules.get("machine.class_archive"):
+        class_archive.keep_class_archive() if keep else class_archive.drop_class_archive()

@@ -37,11 +37,11 @@ from data_processing.raw_history import parse_raw_rows, rows_to_read
 from data_processing.row_counts import counting_columns, record_counts
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import MergeTarget, StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark
-from database.job_entry import run_job, who_is_asking
-from database.run_ledger import Acceptance, Run, ledger_row, open_run
+from database.run_ledger import Acceptance, Run, ledger_row, open_run, who_is_asking
 from database.spark_interrupt import interruptible
 from database.staging import staging_name
 from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age, pool_daily_metrics
+from job_entry import run_job
 from product_errors import ConfigurationError
 
 log = logging.getLogger(__name__)

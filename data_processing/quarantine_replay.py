@@ -21,7 +21,8 @@ from data_processing.quality_checks import judged, raw_row_checks
 from data_processing.quarantine_review import Selection, require_ids, what_to_do
 from data_processing.quarantine_table import HISTORY, QUARANTINE, RAW_ROW
 from database.connection import checked_connection
-from database.run_ledger import ROW_COUNTS, Run, ledger_row, open_run
+from database.run_document import ROW_COUNTS
+from database.run_ledger import Run, ledger_row, open_run
 
 REPLAY_JOB, DROP_JOB = "replay_quarantine", "drop_quarantine"
 

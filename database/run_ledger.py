@@ -5,8 +5,11 @@ The lock is held by the same connection that later commits the run's rows: who l
 
 from __future__ import annotations
 
+import getpass
 import logging
+import os
 import secrets
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,14 +23,11 @@ from sqlalchemy.exc import DBAPIError
 
 from config_spark import PRODUCT_VERSION
 from database.connection import translated_errors
+from database.run_document import LEDGER_KEYS, ROW_COUNTS
 from database.tables import OWN_SCHEMA, run_ledger
-from product_errors import CheckFailed, DatabaseError, Interrupted, RunInProgress, one_sentence
+from product_errors import CheckFailed, RunInProgress, one_sentence
 
 log = logging.getLogger(__name__)
-
-ROW_COUNTS = ("read", "quarantined", "inserted", "updated", "unchanged")
-LEDGER_KEYS = ("run_id", "job", "status", "mode", "start", "end", "as_of", "engine", "rows", "stages", "seconds", "jvm_started", "checks", "error")
-"""Keys of a job's `--json`, in this order: scripts rely on them."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,15 @@ class Acceptance:
     names: tuple[str, ...]
     by: str
     reason: str
+
+
+def who_is_asking() -> str:
+    """user@host, for what the ledger says of a person's decision."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 @dataclass
@@ -203,17 +212,6 @@ def ledger_row(engine: Engine, run_id: str) -> dict[str, Any]:
     with translated_errors(engine.url), engine.connect() as connection:
         row = connection.execute(select(run_ledger).where(run_ledger.c.run_id == run_id)).mappings().one()
     return public_row(dict(row))
-
-
-def failure_document(error: BaseException, job: str | None) -> dict[str, Any]:
-    """The `--json` document of a command that this error ended: the ledger row of its run, or the same keys where no run was open."""
-    failed = getattr(error, "failed_run", None) or getattr(error.__cause__, "failed_run", None)
-    if failed:
-        with suppress(DatabaseError):
-            return ledger_row(*failed)
-    status = "cancelled" if isinstance(error, KeyboardInterrupt | Interrupted) else "failed"
-    empty: dict[str, Any] = {"rows": dict.fromkeys(ROW_COUNTS, 0), "stages": {}, "checks": [], "jvm_started": False}
-    return dict.fromkeys(LEDGER_KEYS) | empty | {"job": job, "status": status, "error": one_sentence(error)}
 
 
 def public_row(row: dict[str, Any]) -> dict[str, Any]:

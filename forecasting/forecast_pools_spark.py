@@ -26,7 +26,6 @@ from sqlalchemy import text
 from config_spark import Settings
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark
-from database.job_entry import run_job
 from database.run_ledger import Run, ledger_row, open_run
 from database.spark_interrupt import interruptible
 from forecasting.backtest import TargetForecasts, evaluation_rows, forecast_target
@@ -39,6 +38,7 @@ from forecasting.rules import KNOWN_COLUMNS, KNOWN_QUERY, RuleLimits, apply_rule
 from forecasting.scores import score_table, sentence
 from forecasting.stacked_model import OutOfSample, fit_stacked
 from forecasting.targets import targets
+from job_entry import run_job
 
 log = logging.getLogger(__name__)
 

@@ -42,6 +42,9 @@ TAKEN = ("-Xshare", "SharedArchiveFile", "ArchiveClassesAtExit")
 JAVA_SECONDS = 120
 """What takes a second on an idle machine."""
 
+CLEARING_SECONDS = 2
+"""In which Spark, asked to end, removes its temporary folders; after that the JVM writes, for longer than this."""
+
 WITHOUT = "no archive of Spark's classes, starts stay slower: %s"
 
 
@@ -137,6 +140,18 @@ def keep_class_archive() -> None:
         log.info(WITHOUT, "interrupted")
     except (OSError, subprocess.SubprocessError) as error:
         log.info(WITHOUT, error)
+
+
+def drop_class_archive() -> None:
+    """End this process's JVM before it writes what it recorded. For the end of work that failed or was interrupted: Spark must be stopped."""
+    global _recording
+    recording, _recording = _recording, None
+    if recording is None:
+        return
+    os.environ[OPTIONS] = recording.options_before
+    if jvm_runs():
+        end_jvm(CLEARING_SECONDS)
+    recording.remove()
 
 
 def find_archive(settings: Settings) -> ClassArchive | None:

@@ -19,6 +19,7 @@ from database.migrate import migrate
 from database.spark_session import get_spark_session
 from machine.spark_runtime import native_obstacle
 from product_errors import EnvironmentNotReady
+from tests.processes import CommandLine, CommandLineHere
 
 PROJECT = Path(__file__).resolve().parents[1]
 JARS = Path(os.environ.get("JARS_DIR") or Path(os.environ.get("YIELDSPARK_HOME") or default_home()) / "jars")
@@ -75,6 +76,18 @@ def fresh_database(server: Settings, template: str = "yieldspark") -> Iterator[S
             yield server.model_copy(update={"db_name": name})
         finally:
             connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def run(database: Settings, tmp_path: Path) -> CommandLine:
+    """The command line on a fresh database, as processes."""
+    return CommandLine(database, tmp_path)
+
+
+@pytest.fixture
+def run_here(database: Settings, tmp_path: Path) -> CommandLineHere:
+    """The same without a process for each command."""
+    return CommandLineHere(database, tmp_path)
 
 
 @pytest.fixture

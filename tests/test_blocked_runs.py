@@ -24,10 +24,8 @@ from sample_data import SAMPLE_FILES
 from tests import metrics_oracle
 from tests.metrics_oracle import RawRow, World
 from tests.metrics_store import put, put_rows, rows_of, settings_of
-from tests.test_command_line import PROJECT, CommandLine, run
+from tests.processes import PROJECT, CommandLine
 from tests.test_metrics_job import assert_equal_to_oracle
-
-__all__ = ["run"]
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 DAY = timedelta(days=1)
@@ -106,8 +104,8 @@ def test_a_blocked_run_writes_nothing_and_the_next_one_goes_on(spark: SparkSessi
     assert metrics()["status"] == "nothing_to_do"
 
 
-def test_the_whole_night_from_the_command_line(run: CommandLine, engine: Engine, bad_night: World) -> None:
-    assert run.json("calculate_metrics")["status"] == "succeeded"
+def test_the_whole_night_from_the_command_line(run: CommandLine, spark: SparkSession, database: Settings, engine: Engine, bad_night: World) -> None:
+    assert run_metrics(database, session=lambda rows: spark)["status"] == "succeeded"
     add_the_third_day(bad_night, engine)
     before = every_byte(engine)
     document = run.json("calculate_metrics", code=1)
@@ -134,8 +132,8 @@ def test_the_whole_night_from_the_command_line(run: CommandLine, engine: Engine,
         (["--reason", "because"], "--accept-check NAME"),
     ],
 )
-def test_what_cannot_be_accepted_is_wrong_use(run: CommandLine, arguments: list[str], words: str) -> None:
-    document = run.json("calculate_metrics", *arguments, code=2)
+def test_what_cannot_be_accepted_is_wrong_use(run_here: CommandLine, arguments: list[str], words: str) -> None:
+    document = run_here.json("calculate_metrics", *arguments, code=2)
     assert words in document["error"]
 
 

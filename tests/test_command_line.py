@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -18,54 +16,19 @@ from data_processing.ingest.load_files import load_files
 from database.connection import sqlalchemy_url
 from database.db_utils_spark import execute_sql
 from sample_data import SAMPLE_FILES
-
-PROJECT = Path(__file__).resolve().parents[1]
-
-
-class CommandLine:
-    """Runs commands against one database, given by DB_*."""
-
-    def __init__(self, settings: Settings, folder: Path) -> None:
-        assert settings.db_password is not None
-        self.folder = folder
-        self.environment = {
-            **os.environ,
-            "DB_HOST": str(settings.db_host),
-            "DB_PORT": str(settings.db_port),
-            "DB_NAME": settings.db_name,
-            "DB_USER": settings.db_user,
-            "DB_PASSWORD": settings.db_password.get_secret_value(),
-            "DB_SSLMODE": settings.db_sslmode,
-            "YIELDSPARK_HOME": str(folder / "home"),
-            "JARS_DIR": str(settings.jars_dir),
-        }
-
-    def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(PROJECT / "run_spark_local.py"), *arguments]
-        return subprocess.run(command, cwd=self.folder, env={**self.environment, **environment}, capture_output=True, text=True, check=False)
-
-    def json(self, *arguments: str, code: int = 0, **environment: str) -> Any:
-        """The document on stdout; fails with what stderr says when the exit code is another."""
-        finished = self(*arguments, "--json", **environment)
-        assert finished.returncode == code, finished.stderr
-        return json.loads(finished.stdout)
+from tests.processes import PROJECT, CommandLine
 
 
-@pytest.fixture
-def run(database: Settings, tmp_path: Path) -> CommandLine:
-    return CommandLine(database, tmp_path)
-
-
-def test_status_of_an_empty_database(run: CommandLine) -> None:
-    document = run.json("status")
+def test_status_of_an_empty_database(run_here: CommandLine) -> None:
+    document = run_here.json("status")
     assert document == {
         "jobs": {},
         "data": {"pools": 0, "pool_days": 0, "first_day": None, "last_day": None, "forecasts_next_day": 0, "raw_age_seconds": None},
     }
 
 
-def test_a_wrong_setting_exits_with_2_and_one_json_document(run: CommandLine) -> None:
-    document = run.json("status", code=2, DB_PORT="many")
+def test_a_wrong_setting_exits_with_2_and_one_json_document(run_here: CommandLine) -> None:
+    document = run_here.json("status", code=2, DB_PORT="many")
     assert "DB_PORT='many' is wrong" in document["error"]
 
 
@@ -85,23 +48,23 @@ def test_an_unknown_option_exits_with_2_and_nothing_on_stdout(run: CommandLine) 
         ["--start", "yesterday"],
     ],
 )
-def test_an_impossible_interval_exits_with_2(run: CommandLine, arguments: list[str]) -> None:
-    finished = run("calculate_metrics", *arguments)
+def test_an_impossible_interval_exits_with_2(run_here: CommandLine, arguments: list[str]) -> None:
+    finished = run_here("calculate_metrics", *arguments)
     assert finished.returncode == 2, finished.stderr
 
 
-def test_an_unreachable_database_exits_with_1_and_says_what_to_check(run: CommandLine) -> None:
-    document = run.json("status", code=1, DB_PORT="1")
+def test_an_unreachable_database_exits_with_1_and_says_what_to_check(run_here: CommandLine) -> None:
+    document = run_here.json("status", code=1, DB_PORT="1")
     assert "DB_HOST, DB_PORT" in document["error"]
 
 
-def test_an_empty_database_is_nothing_to_do_without_a_jvm(run: CommandLine) -> None:
-    row = run.json("calculate_metrics")
+def test_an_empty_database_is_nothing_to_do_without_a_jvm(run_here: CommandLine) -> None:
+    row = run_here.json("calculate_metrics")
     assert (row["status"], row["jvm_started"]) == ("nothing_to_do", False)
 
 
-def test_db_url_is_a_working_url_and_nothing_else(run: CommandLine, database: Settings) -> None:
-    finished = run("db", "url")
+def test_db_url_is_a_working_url_and_nothing_else(run_here: CommandLine, database: Settings) -> None:
+    finished = run_here("db", "url")
     assert finished.stdout.strip() == sqlalchemy_url(database).render_as_string(hide_password=False)
     with create_engine(finished.stdout.strip()).connect() as connection:
         assert connection.execute(text("SELECT 1")).scalar_one() == 1
@@ -117,42 +80,27 @@ def test_db_psql_is_the_wheels_where_the_machine_has_none(run: CommandLine) -> N
     assert finished.stdout.strip() == "42", finished.stderr
 
 
-def test_commands_for_the_embedded_server_refuse_another_database(run: CommandLine) -> None:
+def test_commands_for_the_embedded_server_refuse_another_database(run_here: CommandLine) -> None:
     for command in (["db", "start"], ["db", "stop"], ["db", "reset", "--yes"]):
-        finished = run(*command)
+        finished = run_here(*command)
         assert finished.returncode == 2
         assert "DB_HOST is set" in finished.stderr
 
 
-def test_the_password_appears_nowhere(run: CommandLine, database: Settings) -> None:
+def test_the_password_appears_nowhere(run_here: CommandLine, database: Settings) -> None:
     assert database.db_password is not None
     secret = database.db_password.get_secret_value()
-    shown = [run("status"), run("doctor"), run("status", "--json", DB_PORT="1")]
-    logs = [path.read_text() for path in run.folder.rglob("*.log")]
+    shown = [run_here("status"), run_here("doctor"), run_here("status", "--json", DB_PORT="1")]
+    logs = [path.read_text() for path in run_here.folder.rglob("*.log")]
     assert all(secret not in text for text in [*logs, *(finished.stdout + finished.stderr for finished in shown)])
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        [],
-        ["db"],
-        ["demo"],
-        ["calculate_metrics"],
-        ["forecast_pools"],
-        ["load"],
-        ["ingest"],
-        ["status"],
-        ["quarantine"],
-        ["report"],
-        ["doctor"],
-        ["test"],
-    ],
-)
-def test_help_comes_without_spark(run: CommandLine, command: list[str]) -> None:
-    finished = run(*command, "--help")
-    assert finished.returncode == 0
-    assert "Usage" in finished.stdout
+def test_help_and_wrong_use_come_without_spark_and_sqlalchemy(run: CommandLine) -> None:
+    loaded = "print({'pyspark', 'sqlalchemy', 'numpy'} & set(sys.modules))"
+    ask = f"import sys, atexit, command_line; atexit.register(lambda: {loaded}); command_line.main()"
+    for arguments, code in (["db", "--help"], 0), (["calculate_metrics", "--everything"], 2):
+        done = subprocess.run([sys.executable, "-c", ask, *arguments], cwd=PROJECT, env=run.environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (code, "set()"), done.stderr
 
 
 @pytest.mark.parametrize(
@@ -195,58 +143,58 @@ def test_an_interrupted_job_exits_with_130_and_leaves_nothing_behind(
     assert execute_sql(database, f"SELECT count(*) AS n FROM {table}") == [{"n": 0}]
 
 
-def test_synapseml_without_its_jars_says_how_to_go_on(run: CommandLine) -> None:
-    blocked = {"JARS_DIR": str(run.folder / "no_jars"), "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
-    document = run.json("forecast_pools", "--engine", "synapseml", code=2, **blocked)
+def test_synapseml_without_its_jars_says_how_to_go_on(run_here: CommandLine) -> None:
+    blocked = {"JARS_DIR": str(run_here.folder / "no_jars"), "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    document = run_here.json("forecast_pools", "--engine", "synapseml", code=2, **blocked)
     assert "--engine lightgbm" in document["error"]
 
 
-def test_a_forecast_without_metrics_names_the_command_that_makes_them(run: CommandLine) -> None:
-    assert "calculate_metrics" in run.json("forecast_pools", "--engine", "lightgbm", code=1)["error"]
+def test_a_forecast_without_metrics_names_the_command_that_makes_them(run_here: CommandLine) -> None:
+    assert "calculate_metrics" in run_here.json("forecast_pools", "--engine", "lightgbm", code=1)["error"]
 
 
-def test_two_sources_of_pools_are_one_too_many(run: CommandLine) -> None:
-    (run.folder / "pools.txt").write_text("a\n")
-    assert "--pools" in run.json("ingest", "--pools", "pools.txt", "--min-tvl", "1", code=2)["error"]
-    assert "--min-tvl" in run.json("ingest", code=2)["error"]
+def test_two_sources_of_pools_are_one_too_many(run_here: CommandLine) -> None:
+    (run_here.folder / "pools.txt").write_text("a\n")
+    assert "--pools" in run_here.json("ingest", "--pools", "pools.txt", "--min-tvl", "1", code=2)["error"]
+    assert "--min-tvl" in run_here.json("ingest", code=2)["error"]
 
 
-def test_wrong_use_is_one_json_document_too(run: CommandLine) -> None:
-    finished = run("calculate_metrics", "--everything", "--json")
+def test_wrong_use_is_one_json_document_too(run_here: CommandLine) -> None:
+    finished = run_here("calculate_metrics", "--everything", "--json")
     document = json.loads(finished.stdout)
     assert (finished.returncode, document["job"], document["status"]) == (2, "calculate_pool_metrics", "failed")
     assert "--everything" in document["error"]
 
 
-def test_what_only_looks_makes_no_table_in_your_database(run: CommandLine, database: Settings) -> None:
+def test_what_only_looks_makes_no_table_in_your_database(run_here: CommandLine, database: Settings) -> None:
     execute_sql(database, "DROP SCHEMA yieldspark CASCADE")
     for command in (["calculate_metrics", "--dry-run"], ["forecast_pools", "--dry-run"], ["status"], ["report"]):
-        assert "db migrate" in run.json(*command, code=1)["error"]
+        assert "db migrate" in run_here.json(*command, code=1)["error"]
     assert execute_sql(database, "SELECT to_regnamespace('yieldspark') IS NULL AS gone") == [{"gone": True}]
-    assert run.json("db", "migrate") == {"changed": True}
-    assert run.json("db", "migrate") == {"changed": False}
+    assert run_here.json("db", "migrate") == {"changed": True}
+    assert run_here.json("db", "migrate") == {"changed": False}
 
 
-def test_the_demo_stays_out_of_your_database(run: CommandLine, database: Settings) -> None:
-    assert "DB_HOST is set" in run.json("demo", code=2)["error"]
+def test_the_demo_stays_out_of_your_database(run_here: CommandLine, database: Settings) -> None:
+    assert "DB_HOST is set" in run_here.json("demo", code=2)["error"]
     assert execute_sql(database, "SELECT count(*) AS n FROM pools") == [{"n": 0}]
 
 
-def test_reset_without_a_yes_deletes_nothing(run: CommandLine) -> None:
-    finished = run("db", "reset", "--json", DB_HOST="")
+def test_reset_without_a_yes_deletes_nothing(run_here: CommandLine) -> None:
+    finished = run_here("db", "reset", "--json", DB_HOST="")
     assert finished.returncode == 2
     assert "--yes" in json.loads(finished.stdout)["error"]
 
 
-def test_a_home_that_cannot_be_written_is_named(run: CommandLine) -> None:
-    document = run.json("status", code=2, YIELDSPARK_HOME="/dev/null/home")
+def test_a_home_that_cannot_be_written_is_named(run_here: CommandLine) -> None:
+    document = run_here.json("status", code=2, YIELDSPARK_HOME="/dev/null/home")
     assert "YIELDSPARK_HOME" in document["error"]
 
 
-def test_markup_in_the_data_is_shown_as_it_is(run: CommandLine, database: Settings) -> None:
+def test_markup_in_the_data_is_shown_as_it_is(run_here: CommandLine, database: Settings) -> None:
     execute_sql(
         database,
         "INSERT INTO yieldspark.run_ledger (run_id, job, status, code_version, rows, stages, checks, error) "
         "VALUES ('r', 'ingest', 'failed', '1', '{}', '{}', '[]', 'a [lend] b [/foo]')",
     )
-    assert "a [lend] b [/foo]" in run("status").stdout
+    assert "a [lend] b [/foo]" in run_here("status").stdout

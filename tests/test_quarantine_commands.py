@@ -1,4 +1,4 @@
-"""`quarantine list | show | replay | drop` as scripts see them: real processes on a real PostgreSQL, which a metrics run has left rows in."""
+"""`quarantine list | show | replay | drop` as scripts see them, on a real PostgreSQL that a metrics run has left rows in."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from sqlalchemy import Engine
 
 from tests.metrics_oracle import RawRow
 from tests.metrics_store import execute, put_rows, rows_of
-from tests.test_command_line import CommandLine, run
-
-__all__ = ["run"]
+from tests.processes import CommandLine
 
 HISTORY, PRICES = "raw_defillama_pool_history", "raw_coinmarketcap_ohlcv"
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -68,30 +66,30 @@ def ledger(engine: Engine) -> list[dict[str, Any]]:
     return rows_of(engine, "SELECT job, status, plan, rows FROM yieldspark.run_ledger ORDER BY started_at")
 
 
-def test_list_counts_by_reason_and_filters(run: CommandLine, kept: dict[str, int]) -> None:
-    found = run.json("quarantine", "list")
+def test_list_counts_by_reason_and_filters(run_here: CommandLine, kept: dict[str, int]) -> None:
+    found = run_here.json("quarantine", "list")
     assert found["total"] == len(kept) == 7
     assert {"source_table": PRICES, "reason": "price_not_positive", "resolution": None, "rows": 1} in found["counts"]
     assert {row["id"] for row in found["rows"]} == set(kept.values())
     assert [row["timestamp"] for row in found["rows"] if row["pool_id"] == "infinite"] == ["infinity"]
-    assert [row["reason"] for row in run.json("quarantine", "list", "--pool", "b", "--reason", "tvl_negative")["rows"]] == ["tvl_negative"]
-    assert run.json("quarantine", "list", "--since", "2999-01-01") == {"counts": [], "rows": [], "total": 0}
-    two = run.json("quarantine", "list", "--limit", "2")
+    assert [row["reason"] for row in run_here.json("quarantine", "list", "--pool", "b", "--reason", "tvl_negative")["rows"]] == ["tvl_negative"]
+    assert run_here.json("quarantine", "list", "--since", "2999-01-01") == {"counts": [], "rows": [], "total": 0}
+    two = run_here.json("quarantine", "list", "--limit", "2")
     assert (len(two["rows"]), two["total"]) == (2, 7)
-    shown = run("quarantine", "list").stdout
+    shown = run_here("quarantine", "list").stdout
     assert "apy_beyond_limit" in shown
     assert str(kept["tvl_negative"]) in shown
 
 
-def test_show_says_why_and_whether_it_would_pass_today(run: CommandLine, kept: dict[str, int]) -> None:
+def test_show_says_why_and_whether_it_would_pass_today(run_here: CommandLine, kept: dict[str, int]) -> None:
     row_id = str(kept["apy_beyond_limit"])
-    row = run.json("quarantine", "show", row_id)
+    row = run_here.json("quarantine", "show", row_id)
     assert row["raw_json_data"] == {"apy": 5_000_000, "tvlUsd": 10, "apyBase": 1}
     assert (row["words"], row["passes_now"], row["reason_now"]) == ("its APY is beyond MAX_APY_PERCENT (1,000,000 %)", False, "apy_beyond_limit")
-    assert run.json("quarantine", "show", row_id, MAX_APY_PERCENT="6000000")["passes_now"] is True
-    price = run.json("quarantine", "show", str(kept["price_not_positive"]))
+    assert run_here.json("quarantine", "show", row_id, MAX_APY_PERCENT="6000000")["passes_now"] is True
+    price = run_here.json("quarantine", "show", str(kept["price_not_positive"]))
     assert (price["passes_now"], "load" in price["what_to_do"]) == (None, True)
-    assert run("quarantine", "show", row_id).stdout.count("apyBase") == 1
+    assert run_here("quarantine", "show", row_id).stdout.count("apyBase") == 1
 
 
 @pytest.mark.parametrize(
@@ -115,18 +113,18 @@ def test_show_says_why_and_whether_it_would_pass_today(run: CommandLine, kept: d
         (["drop", "--note", "x", "--yes"], "which rows? Give ids, or --reason and/or --pool, or --all"),
     ],
 )
-def test_wrong_use_exits_with_2_and_changes_nothing(run: CommandLine, engine: Engine, arguments: list[str], words: str) -> None:
-    assert words in run.json("quarantine", *arguments, code=2)["error"]
+def test_wrong_use_exits_with_2_and_changes_nothing(run_here: CommandLine, engine: Engine, arguments: list[str], words: str) -> None:
+    assert words in run_here.json("quarantine", *arguments, code=2)["error"]
     assert rows_of(engine, "SELECT job, status FROM yieldspark.run_ledger") == []
 
 
-def test_a_corrected_row_comes_back_as_a_new_one_once(run: CommandLine, engine: Engine, kept: dict[str, int]) -> None:
+def test_a_corrected_row_comes_back_as_a_new_one_once(run_here: CommandLine, engine: Engine, kept: dict[str, int]) -> None:
     row_id = kept["apy_beyond_limit"]
     replay = ["quarantine", "replay", str(row_id), "--value", '{"apy": 5.5}']
-    tried = run.json(*replay, "--dry-run")
+    tried = run_here.json(*replay, "--dry-run")
     assert (tried["status"], tried["outcomes"], raw_rows(engine), ledger(engine)) == ("planned", {"taken_in": 1}, [], [])
 
-    document = run.json(*replay)
+    document = run_here.json(*replay)
     (new,) = raw_rows(engine)
     assert (new["pool_id"], new["timestamp"], new["raw_json_data"]) == ("a", NOON + timedelta(days=1), {"apy": 5.5, "tvlUsd": 10, "apyBase": 1})
     assert document["rows"] == {"read": 1, "quarantined": 0, "inserted": 1, "updated": 0, "unchanged": 0}
@@ -138,41 +136,41 @@ def test_a_corrected_row_comes_back_as_a_new_one_once(run: CommandLine, engine: 
     assert (row["job"], row["status"]) == ("replay_quarantine", "succeeded")
     assert row["plan"] == {"request": {"ids": [row_id]}, "corrections": {str(row_id): {"apy": 5.5}}}
 
-    again = run.json(*replay)
+    again = run_here.json(*replay)
     assert (again["outcomes"], again["rows"]["unchanged"], len(raw_rows(engine))) == ({"already_resolved": 1}, 1, 1)
-    assert row_id not in {row["id"] for row in run.json("quarantine", "list")["rows"]}
-    assert row_id in {row["id"] for row in run.json("quarantine", "list", "--all")["rows"]}
+    assert row_id not in {row["id"] for row in run_here.json("quarantine", "list")["rows"]}
+    assert row_id in {row["id"] for row in run_here.json("quarantine", "list", "--all")["rows"]}
 
 
-def test_what_still_fails_stays_and_says_why(run: CommandLine, engine: Engine, kept: dict[str, int]) -> None:
-    document = run.json("quarantine", "replay", str(kept["apy_not_a_number"]), "--value", '{"apy": "??"}', code=1)
+def test_what_still_fails_stays_and_says_why(run_here: CommandLine, engine: Engine, kept: dict[str, int]) -> None:
+    document = run_here.json("quarantine", "replay", str(kept["apy_not_a_number"]), "--value", '{"apy": "??"}', code=1)
     (row,) = document["details"]
     assert (row["outcome"], row["reason_now"], row["said"]) == ("still_failing", "apy_not_a_number", "its APY is no number")
     assert (resolutions(engine), raw_rows(engine)) == ({}, [])
     assert document["rows"] == {"read": 1, "quarantined": 1, "inserted": 0, "updated": 0, "unchanged": 0}
 
 
-def test_replay_under_other_limits_takes_what_passes(run: CommandLine, engine: Engine, kept: dict[str, int]) -> None:
-    document = run.json("quarantine", "replay", "--all", MAX_APY_PERCENT="6000000")
+def test_replay_under_other_limits_takes_what_passes(run_here: CommandLine, engine: Engine, kept: dict[str, int]) -> None:
+    document = run_here.json("quarantine", "replay", "--all", MAX_APY_PERCENT="6000000")
     assert document["outcomes"] == {"taken_in": 1, "still_failing": 4, "not_replayable": 2}
     assert document["rows"] == {"read": 7, "quarantined": 4, "inserted": 1, "updated": 0, "unchanged": 2}
     said = {row["reason"]: row["said"] for row in document["details"] if row["outcome"] == "not_replayable"}
     assert "`load` it" in said["price_not_positive"]
     assert "it never came into the raw table" in said["pool_id_missing"]
     assert resolutions(engine) == {"apy_beyond_limit": "replayed"}
-    assert run.json("quarantine", "replay", "--reason", "apy_beyond_limit")["rows"]["read"] == 0
-    assert run.json("quarantine", "replay", str(kept["price_not_positive"]), code=1)["outcomes"] == {"not_replayable": 1}
+    assert run_here.json("quarantine", "replay", "--reason", "apy_beyond_limit")["rows"]["read"] == 0
+    assert run_here.json("quarantine", "replay", str(kept["price_not_positive"]), code=1)["outcomes"] == {"not_replayable": 1}
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_corrections_from_a_file(run: CommandLine, engine: Engine, kept: dict[str, int], kind: str) -> None:
+def test_corrections_from_a_file(run_here: CommandLine, engine: Engine, kept: dict[str, int], kind: str) -> None:
     ids = [kept[reason] for _, _, reason in BAD_ROWS]
-    path = run.folder / f"corrections.{kind}"
+    path = run_here.folder / f"corrections.{kind}"
     if kind == "jsonl":
         path.write_text("\n".join(json.dumps({"id": row_id, **({"tvlUsd": 7.5} if n == 2 else {"apy": 4})}) for n, row_id in enumerate(ids)) + "\n\n")
     else:
         path.write_text("id,apy,tvlUsd\n" + "".join(f"{row_id},{'' if n == 2 else 4},{7.5 if n == 2 else ''}\n" for n, row_id in enumerate(ids)))
-    assert run.json("quarantine", "replay", "--file", str(path))["outcomes"] == {"taken_in": 4}
+    assert run_here.json("quarantine", "replay", "--file", str(path))["outcomes"] == {"taken_in": 4}
     assert [row["raw_json_data"] for row in raw_rows(engine)] == [
         {"apy": 4, "tvlUsd": 10, "apyBase": 1},
         {"apy": 4, "tvlUsd": 10},
@@ -196,12 +194,12 @@ def test_corrections_from_a_file(run: CommandLine, engine: Engine, kept: dict[st
         ("c.jsonl", '{"id": 4711, "apy": 1}\n', "quarantine has no row 4711"),
     ],
 )
-def test_a_file_that_is_none_is_named_with_its_line(run: CommandLine, name: str, content: str, words: str) -> None:
-    (run.folder / name).write_text(content)
-    assert words in run.json("quarantine", "replay", "--file", name, code=2)["error"]
+def test_a_file_that_is_none_is_named_with_its_line(run_here: CommandLine, name: str, content: str, words: str) -> None:
+    (run_here.folder / name).write_text(content)
+    assert words in run_here.json("quarantine", "replay", "--file", name, code=2)["error"]
 
 
-def test_a_row_with_two_reasons_comes_back_once(run: CommandLine, engine: Engine, kept: dict[str, int]) -> None:
+def test_a_row_with_two_reasons_comes_back_once(run_here: CommandLine, engine: Engine, kept: dict[str, int]) -> None:
     execute(
         engine,
         "INSERT INTO yieldspark.quarantine (run_id, source_table, source_id, pool_id, timestamp, reason, raw_json_data) "
@@ -209,8 +207,8 @@ def test_a_row_with_two_reasons_comes_back_once(run: CommandLine, engine: Engine
         id=kept["tvl_negative"],
     )
     ids = [row["id"] for row in rows_of(engine, "SELECT id FROM yieldspark.quarantine WHERE source_id = '3' ORDER BY id")]
-    (run.folder / "c.csv").write_text(f"id,tvlUsd\n{ids[1]},8\n{ids[0]},9\n")
-    document = run.json("quarantine", "replay", "--file", "c.csv")
+    (run_here.folder / "c.csv").write_text(f"id,tvlUsd\n{ids[1]},8\n{ids[0]},9\n")
+    document = run_here.json("quarantine", "replay", "--file", "c.csv")
     assert (document["outcomes"], document["rows"]["inserted"], document["rows"]["unchanged"]) == ({"taken_in": 2}, 1, 1)
     assert resolutions(engine) == {"tvl_negative": "replayed", "tvl_beyond_limit": "replayed"}
     assert [row["raw_json_data"]["tvlUsd"] for row in raw_rows(engine)] == [8]
@@ -229,21 +227,15 @@ def test_drop_marks_and_keeps(run: CommandLine, engine: Engine, kept: dict[str, 
     assert run.json("quarantine", "list")["total"] == 4
 
 
-def test_what_only_looks_needs_no_rights_to_write(run: CommandLine, engine: Engine, kept: dict[str, int]) -> None:
+def test_what_only_looks_needs_no_rights_to_write(run_here: CommandLine, engine: Engine, kept: dict[str, int]) -> None:
     execute(engine, "CREATE ROLE looker LOGIN PASSWORD 'looker'; GRANT pg_read_all_data TO looker")
     try:
-        run.environment |= {"DB_USER": "looker", "DB_PASSWORD": "looker"}
-        assert run.json("quarantine", "list")["total"] == 7
-        assert run.json("quarantine", "show", str(kept["tvl_negative"]))["reason"] == "tvl_negative"
-        assert "DB_USER" in run.json("quarantine", "drop", "--all", "--note", "x", "--yes", code=1)["error"]
+        run_here.environment |= {"DB_USER": "looker", "DB_PASSWORD": "looker"}
+        assert run_here.json("quarantine", "list")["total"] == 7
+        assert run_here.json("quarantine", "show", str(kept["tvl_negative"]))["reason"] == "tvl_negative"
+        assert "DB_USER" in run_here.json("quarantine", "drop", "--all", "--note", "x", "--yes", code=1)["error"]
     finally:
         execute(engine, "DROP ROLE looker")
-
-
-@pytest.mark.parametrize("command", ["list", "show", "replay", "drop"])
-def test_every_help_has_an_example(run: CommandLine, command: str) -> None:
-    finished = run("quarantine", command, "--help")
-    assert (finished.returncode, "Example: python run_spark_local.py quarantine" in " ".join(finished.stdout.split())) == (0, True)
 
 
 def test_corrections_lie_beside_the_reader(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from sqlalchemy import Engine, text
 
 from config_spark import Settings
 from database.connection import libpq_uri
-from database.run_ledger import LEDGER_KEYS, last_runs, ledger_row, open_run
+from database.run_document import LEDGER_KEYS
+from database.run_ledger import last_runs, ledger_row, open_run
 from product_errors import CheckFailed, DatabaseUnreachable, RunInProgress
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -6,24 +6,21 @@ Exit codes: 0 good, 1 the job failed, 2 wrong use or configuration, 130 interrup
 from __future__ import annotations
 
 import argparse
-import getpass
 import importlib.util
 import json
 import logging
-import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from config_spark import Settings, load_settings
 from database.connection import make_engine, with_database
-from database.job_log import FAILURES, add_log_file, only_sentences
 from database.migrate import migrate, require_current
-from database.run_ledger import failure_document
+from database.run_document import failure_document
 from database.spark_session import runs_here
-from product_errors import Interrupted, YieldSparkError, one_sentence
+from job_log import FAILURES, add_log_file, only_sentences
+from product_errors import exit_code, one_sentence
 
 Document = dict[str, Any]
 
@@ -52,29 +49,11 @@ def run_job(
         if options.json:
             sys.stdout.write(json.dumps(failure_document(error, parser.prog)) + "\n")
         sys.stderr.write(f"{sentence}\n")
+        _end_recording(keep=False)
         return code
     sys.stdout.write((json.dumps(document, allow_nan=False) if options.json else words(document)) + "\n")
-    if _has_machine():
-        from machine.class_archive import keep_class_archive
-
-        keep_class_archive()
+    _end_recording(keep=True)
     return 0
-
-
-def exit_code(error: BaseException) -> int:
-    """What a process ends with after this error."""
-    if isinstance(error, KeyboardInterrupt):
-        return Interrupted.exit_code
-    return error.exit_code if isinstance(error, YieldSparkError) else 1
-
-
-def who_is_asking() -> str:
-    """user@host, for what the ledger says of a person's decision."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number that has no name
-        user = f"uid-{os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
 
 
 def _prepared(settings: Settings, *, dry_run: bool) -> Settings:
@@ -94,6 +73,13 @@ def _prepared(settings: Settings, *, dry_run: bool) -> Settings:
     else:
         migrate(make_engine(ready))
     return ready
+
+
+def _end_recording(*, keep: bool) -> None:
+    if _has_machine():
+        from machine.class_archive import drop_class_archive, keep_class_archive
+
+        keep_class_archive() if keep else drop_class_archive()
 
 
 def _has_machine() -> bool:

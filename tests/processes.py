@@ -1,0 +1,92 @@
+"""The product as a user starts it: the command line in a process of its own, or in this one through the same entry."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import command_line
+from command_line.terminal import OUR_LOGGERS
+from config_spark import Settings
+
+PROJECT = Path(__file__).resolve().parents[1]
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def environment_of(settings: Settings, *more: str) -> dict[str, str]:
+    """This process's variables and those with which a user reaches the settings' database, jars and home. Args: more names other fields to set."""
+    names = ("db_host", "db_port", "db_name", "db_user", "db_sslmode", "jars_dir", "yieldspark_home", *more)
+    password = settings.db_password.get_secret_value() if settings.db_password else ""
+    return os.environ | {name.upper(): str(getattr(settings, name)) for name in names} | {"DB_PASSWORD": password}
+
+
+class CommandLine:
+    """Runs commands against one database, given by DB_*; each is a process of its own."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.folder = folder
+        self.environment = environment_of(settings) | {"YIELDSPARK_HOME": str(folder / "home")}
+
+    def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(PROJECT / "run_spark_local.py"), *arguments]
+        return subprocess.run(command, cwd=self.folder, env=self.environment | environment, capture_output=True, text=True, check=False)
+
+    def json(self, *arguments: str, code: int = 0, **environment: str) -> Any:
+        """The document on stdout; fails with what stderr says when the exit code is another."""
+        finished = self(*arguments, "--json", **environment)
+        assert finished.returncode == code, finished.stderr
+        return json.loads(finished.stdout)
+
+
+class CommandLineHere(CommandLine):
+    """The same commands through the same entry in this process, a second sooner: for those that start no JVM and are not ended by a signal."""
+
+    def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        out, errors = io.StringIO(), io.StringIO()
+        with ExitStack() as stack:
+            stack.enter_context(patch.dict(os.environ, self.environment | environment, clear=True))
+            stack.enter_context(patch.object(sys, "argv", ["run_spark_local.py", *arguments]))
+            for context in (chdir(self.folder), redirect_stdout(out), redirect_stderr(errors), _signals_restored(), _logging_restored()):
+                stack.enter_context(context)
+            try:
+                command_line.main()
+            except SystemExit as end:
+                code = end.code
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), errors.getvalue())
+
+
+@contextmanager
+def _signals_restored() -> Iterator[None]:
+    before = [(number, signal.getsignal(number)) for number in SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _logging_restored() -> Iterator[None]:
+    """What a command adds to the loggers goes with it, as with its process."""
+    loggers = [logging.getLogger(name) for name in (None, *OUR_LOGGERS)]
+    before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
+    try:
+        yield
+    finally:
+        logging.captureWarnings(capture=False)
+        for logger, level, handlers in before:
+            logger.setLevel(level)
+            for added in set(logger.handlers) - set(handlers):
+                logger.removeHandler(added)
+                added.close()
