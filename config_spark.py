@@ -22,7 +22,7 @@ Transport = Literal["jdbc", "adbc"]
 
 
 def default_home() -> Path:
-    """The user's own data folder (XDG base directory specification): server data, jars, logs."""
+    """The user's own data folder (XDG base directory specification): server data, jars, archives of Spark's classes, logs."""
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "yieldspark"
 
 
@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     environment: Literal["local", "production"] = Field(
         "local", validation_alias=AliasChoices("ENVIRONMENT", "SPARK_ENVIRONMENT"), description="`local`: no DB_HOST means the embedded server"
     )
-    yieldspark_home: Path = Field(default_factory=default_home, description="folder for server data, jars and logs")
+    yieldspark_home: Path = Field(default_factory=default_home, description="folder for server data, jars, archives of Spark's classes, logs")
     jars_dir: Path | None = Field(None, description="folder of the Spark jars; unset means `jars` in YIELDSPARK_HOME")
     report_dir: Path = Field(Path("reports"), description="folder the HTML report is written to")
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from command_line.app import app
-from command_line.options import AsJson, Day, DryRun, Engine, FileKind, day, edge_settings, in_workplace
+from command_line.options import AsJson, AsOf, DryRun, End, Engine, FileKind, Since, Start, day, edge_settings, in_workplace
 from command_line.terminal import out, print_json, print_pairs, print_run, print_table, say
 from command_line.workplace import Workplace
 from config_spark import load_settings
@@ -36,9 +36,9 @@ def demo(as_json: AsJson = False) -> None:
 @app.command("calculate_metrics")
 def calculate_metrics(
     full_refresh: Annotated[bool, typer.Option("--full-refresh", help="Recompute every day of every pool.")] = False,
-    start: Day = None,
-    end: Day = None,
-    pools: Annotated[str | None, typer.Option(metavar="FILE|ID,ID", help="These pools only: a file with one id a line, or ids.")] = None,
+    start: Start = None,
+    end: End = None,
+    pools: Annotated[str | None, typer.Option(metavar="FILE|ID,ID", help="These pools only: a file with one id a line, or ids with commas.")] = None,
     retry: Annotated[str | None, typer.Option(metavar="RUN_ID", help="What a failed run was asked, with its days; `last`: the newest run.")] = None,
     accept_check: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Let this run through that check; repeatable, needs --reason.")
@@ -68,7 +68,7 @@ def calculate_metrics(
 
 
 @app.command("forecast_pools")
-def forecast_pools(as_of: Day = None, engine: Engine = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+def forecast_pools(as_of: AsOf = None, engine: Engine = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Forecast the next day's APY and TVL of every active pool, with an interval, and score the last weeks beside persistence.
 
     Example: python run_spark_local.py forecast_pools --as-of 2025-09-30 --engine lightgbm
@@ -112,7 +112,7 @@ def ingest(
     pools: Annotated[Path | None, typer.Option(help="File with one pool id a line.")] = None,
     min_tvl: Annotated[float | None, typer.Option(help="Pools with at least this TVL in USD.")] = None,
     stablecoins: Annotated[bool, typer.Option("--stablecoins", help="Stablecoin pools only.")] = False,
-    since: Day = None,
+    since: Since = None,
     as_json: AsJson = False,
 ) -> None:
     """Fetch pools, their history and ETH and BTC prices from DefiLlama's live API; an interrupted pull goes on where it stopped.

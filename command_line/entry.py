@@ -23,7 +23,13 @@ from database.run_document import failure_document
 from job_log import FAILURES
 from product_errors import ConfigurationError, Interrupted, exit_code, one_sentence
 
-JOBS = {"calculate_metrics": "calculate_pool_metrics", "forecast_pools": "forecast_pools", "ingest": "ingest"}
+JOBS = {
+    "calculate_metrics": "calculate_pool_metrics",
+    "forecast_pools": "forecast_pools",
+    "ingest": "ingest",
+    "quarantine drop": "drop_quarantine",
+    "quarantine replay": "replay_quarantine",
+}
 """The ledger's job of each command that has one."""
 
 
@@ -58,6 +64,6 @@ def _report(error: BaseException, *, said: bool = False) -> int:
     if files and code == 1:
         err.print(Text(f"the traceback is in {files[0]}", style="dim"), soft_wrap=True)
     if "--json" in sys.argv:
-        command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
-        print_json(failure_document(error, JOBS.get(command)))
+        words = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+        print_json(failure_document(error, JOBS.get(words[0] if words else "") or JOBS.get(" ".join(words[:2]))))
     return code

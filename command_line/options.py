@@ -32,8 +32,18 @@ class FileKind(StrEnum):
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; change nothing, start no JVM.")]
-Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD")]
 Engine = Annotated[EngineName | None, typer.Option(help="LightGBM on Spark (SynapseML), or native in one process.")]
+
+
+def _day(words: str) -> Any:
+    return typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help=words)
+
+
+Start = Annotated[datetime | None, _day("First day to recompute, UTC; needs --end.")]
+End = Annotated[datetime | None, _day("The day after the last one, UTC.")]
+AsOf = Annotated[datetime | None, _day("Last day whose values may be used, UTC; default: the newest day with data that is over.")]
+Since = Annotated[datetime | None, _day("History and prices from this day on, UTC; default: all there is.")]
+QuarantinedSince = Annotated[datetime | None, _day("Rows put into quarantine on this day or later, UTC.")]
 
 
 def day(value: datetime | None) -> date | None:

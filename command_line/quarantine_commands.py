@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from command_line.app import app
-from command_line.options import AsJson, Day, day, in_workplace
+from command_line.options import AsJson, QuarantinedSince, day, in_workplace
 from command_line.terminal import out, print_json, print_pairs, print_run, print_table
 from product_errors import ConfigurationError
 
@@ -31,7 +31,7 @@ Everything = Annotated[bool, typer.Option("--all", help="All open rows.")]
 def list_rows(
     reason: Reason = None,
     pool: Pool = None,
-    since: Day = None,
+    since: QuarantinedSince = None,
     everything: Annotated[bool, typer.Option("--all", help="Also rows that were replayed, dropped or accepted.")] = False,
     limit: Annotated[int, typer.Option(min=0, max=1_000_000, help="Rows to show; the counts are of all.")] = 20,
     as_json: AsJson = False,

@@ -46,6 +46,8 @@ from product_errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
+EXAMPLE = "Example: python data_processing/calculate_pool_metrics_spark.py --start 2025-08-01 --end 2025-09-01 --dry-run --json"
+
 KEY = {"pool_id": "pool_id", "date": "date"}
 
 IS_DAY = "reason IS NULL"
@@ -155,7 +157,7 @@ def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> N
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The job's own command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog=JOB, description="Rolling metrics of every pool and day, from raw history.")
+    parser = argparse.ArgumentParser(prog=JOB, description="Rolling metrics of every pool and day, from raw history.", epilog=EXAMPLE)
     parser.add_argument("--full-refresh", action="store_true", help="recompute everything")
     parser.add_argument("--start", type=date.fromisoformat, metavar="DAY", help="first day to recompute, UTC, YYYY-MM-DD; needs --end")
     parser.add_argument("--end", type=date.fromisoformat, metavar="DAY", help="the day after the last one")

@@ -43,6 +43,7 @@ from job_entry import run_job
 log = logging.getLogger(__name__)
 
 JOB = "forecast_pools"
+EXAMPLE = "Example: python forecasting/forecast_pools_spark.py --as-of 2025-09-30 --engine lightgbm --json"
 
 
 def run_forecast(
@@ -155,7 +156,7 @@ def _score_check(evaluated: pd.DataFrame, both: Sequence[TargetForecasts], level
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The job's own command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog=JOB, description="Forecast tomorrow's APY and TVL of every active pool.")
+    parser = argparse.ArgumentParser(prog=JOB, description="Forecast tomorrow's APY and TVL of every active pool.", epilog=EXAMPLE)
     parser.add_argument(
         "--as-of", type=dt.date.fromisoformat, help="last day whose values may be used, YYYY-MM-DD; default: the last complete UTC day"
     )

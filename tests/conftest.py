@@ -19,10 +19,12 @@ from database.migrate import migrate
 from database.spark_session import get_spark_session
 from machine.spark_runtime import native_obstacle
 from product_errors import EnvironmentNotReady
-from tests.processes import CommandLine, CommandLineHere
+from tests.processes import CommandLine, CommandLineHere, record_classes
 
 PROJECT = Path(__file__).resolve().parents[1]
 JARS = Path(os.environ.get("JARS_DIR") or Path(os.environ.get("YIELDSPARK_HOME") or default_home()) / "jars")
+WHOLE_RUN_FILES = 20
+"""Test files from which on a run counts as one of the whole suite."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,10 +32,21 @@ def _bare_environment() -> Iterator[None]:
     """No test sees the developer's own settings; what reads `.env` runs in a folder without one."""
     fields = {name.upper() for name in Settings.model_fields} | {"SPARK_ENVIRONMENT", "FORECAST_ENGINE"}
     saved = {name: os.environ.pop(name) for name in fields & set(os.environ)}
-    # the first run in a test's own home would record an archive of Spark's classes there, 125 MB each
-    os.environ.setdefault("SPARK_SUBMIT_OPTS", "-Xshare:auto")
     yield
     os.environ.update(saved)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _class_archive(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No JVM of a test records an archive of Spark's classes in the test's own home, 125 MB each.
+
+    In a whole run they all map one: it takes ten seconds to make, and gives back two to each of some forty JVMs.
+    """
+    if "SPARK_SUBMIT_OPTS" in os.environ:
+        return
+    os.environ["SPARK_SUBMIT_OPTS"] = "-Xshare:auto"
+    if len({item.path for item in request.session.items}) >= WHOLE_RUN_FILES:
+        os.environ["SPARK_SUBMIT_OPTS"] = record_classes(tmp_path_factory.mktemp("class_archive"), JARS)
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +61,10 @@ def server(server_home: Path) -> Settings:
     """Settings of the session's server, whose database `yieldspark` is migrated and serves as the template of the tests' own."""
     settings = with_database(load_settings(_env_file=None, yieldspark_home=server_home, jars_dir=JARS, spark_master="local[2]", shuffle_partitions=2))
     migrate(make_engine(settings))
+    with make_engine(settings.model_copy(update={"db_name": "postgres"})).execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        for guard in ("fsync", "full_page_writes", "synchronous_commit"):  # they guard against a machine that goes away, and these data go with it
+            connection.execute(text(f"ALTER SYSTEM SET {guard} = off"))
+        connection.execute(text("SELECT pg_reload_conf()"))
     return settings
 
 

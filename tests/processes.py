@@ -18,6 +18,7 @@ from unittest.mock import patch
 import command_line
 from command_line.terminal import OUR_LOGGERS
 from config_spark import Settings
+from machine.class_archive import QUIET, find_archive
 
 PROJECT = Path(__file__).resolve().parents[1]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -28,6 +29,34 @@ def environment_of(settings: Settings, *more: str) -> dict[str, str]:
     names = ("db_host", "db_port", "db_name", "db_user", "db_sslmode", "jars_dir", "yieldspark_home", *more)
     password = settings.db_password.get_secret_value() if settings.db_password else ""
     return os.environ | {name.upper(): str(getattr(settings, name)) for name in names} | {"DB_PASSWORD": password}
+
+
+SMALL_RUN = """
+import logging, sys
+from config_spark import load_settings
+from database.spark_session import get_spark_session
+from machine import class_archive, spark_runtime
+
+logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+logging.getLogger("py4j").setLevel(logging.WARNING)
+settings = load_settings()
+spark_runtime.prepare_process()
+class_archive.use_class_archive(settings)
+spark = get_spark_session(settings, "a small run")
+print(spark.sql("SELECT sum(id) AS total FROM range(100)").first()["total"], flush=True)
+"""
+GOOD_RUN = SMALL_RUN + "spark.stop(); class_archive.keep_class_archive()"
+
+
+def record_classes(folder: Path, jars: Path) -> str:
+    """Let a small run record an archive of Spark's classes in `folder`; returns the options of a JVM that maps it."""
+    variables = {name: value for name, value in os.environ.items() if name not in ("SPARK_SUBMIT_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")}
+    variables |= {"YIELDSPARK_HOME": str(folder), "JARS_DIR": str(jars), "PYTHONPATH": str(PROJECT), "SPARK_MASTER": "local[1]"}
+    subprocess.run([sys.executable, "-c", GOOD_RUN], cwd=folder, env=variables, capture_output=True, check=True)
+    archive = find_archive(Settings(yieldspark_home=folder, jars_dir=jars, db_host=None, environment="local"))
+    assert archive is not None
+    assert archive.classes is not None, "the small run recorded nothing"
+    return " ".join([QUIET, *(f'"{option}"' for option in archive.mapping(archive.classes))])
 
 
 class CommandLine:

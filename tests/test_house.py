@@ -1,7 +1,8 @@
-"""The house rules that a machine can check: lint, format, types, and no host of a package registry anywhere."""
+"""The house rules that a machine can check: lint, format, types, the order of the rooms, and no host of a package registry anywhere."""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -25,3 +26,20 @@ def test_no_registry_host_stands_in_the_repository() -> None:
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split("\0")
     texts = {name: (PROJECT / name).read_text(encoding="utf-8", errors="ignore") for name in tracked if name and (PROJECT / name).is_file()}
     assert [name for name, text in texts.items() if REGISTRY_HOST.search(text)] == []
+
+
+ROOMS = ("command_line", "reporting", "forecasting data_processing", "job_entry", "machine", "database", "job_log", "config_spark", "product_errors")
+"""From left to right, as in CONTRIBUTING.md."""
+
+
+def test_a_room_imports_only_what_is_to_the_right_of_it() -> None:
+    place = {room: number for number, rooms in enumerate(ROOMS) for room in rooms.split()}
+    wrong = []
+    for room in place:
+        for path in sorted((PROJECT / room).rglob("*.py")) or [PROJECT / f"{room}.py"]:
+            nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+            named = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+            named += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
+            others = {name.split(".")[0] for name in named} & place.keys() - {room}
+            wrong += [f"{path.relative_to(PROJECT)} imports {other}" for other in others if place[other] <= place[room]]
+    assert wrong == []

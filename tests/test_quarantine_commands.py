@@ -114,7 +114,9 @@ def test_show_says_why_and_whether_it_would_pass_today(run_here: CommandLine, ke
     ],
 )
 def test_wrong_use_exits_with_2_and_changes_nothing(run_here: CommandLine, engine: Engine, arguments: list[str], words: str) -> None:
-    assert words in run_here.json("quarantine", *arguments, code=2)["error"]
+    refused = run_here.json("quarantine", *arguments, code=2)
+    assert words in refused["error"]
+    assert refused["job"] == {"replay": "replay_quarantine", "drop": "drop_quarantine"}.get(arguments[0])
     assert rows_of(engine, "SELECT job, status FROM yieldspark.run_ledger") == []
 
 

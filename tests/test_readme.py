@@ -13,26 +13,29 @@ from pathlib import Path
 
 import pytest
 
-from command_line.app import app
-from command_line.commands import demo
 from config_spark import Settings
 from database.embedded_server import EmbeddedServer
+from tests.command_tree import leaf_commands
 from tests.conftest import JARS
+from tests.processes import PROJECT, environment_of
 
-PROJECT = Path(__file__).resolve().parents[1]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line.startswith("python ")]
+DEMO, SUITE, COMMANDS, OWN_DATABASE = (block.splitlines() for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
 
 
 @pytest.fixture(scope="module")
 def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of someone who has just cloned: an empty home, no settings; only the jars are there, so that each run need not fetch them."""
+    """The environment of someone who has just cloned: an empty home, no settings; only the jars are there, so that each run need not fetch them.
+
+    Nor is there an archive of Spark's classes: the first run makes it.
+    """
     home = tmp_path_factory.mktemp("newcomer")
     data = home / ".local" / "share" / "yieldspark"
     shutil.copytree(JARS, data / "jars")
     reports = home / "reports"
     (home / "sample_data").symlink_to(PROJECT / "sample_data")
-    yield {**os.environ, "HOME": str(home), "XDG_DATA_HOME": "", "REPORT_DIR": str(reports)}
+    bare = {name: value for name, value in os.environ.items() if name != "SPARK_SUBMIT_OPTS"}
+    yield bare | {"HOME": str(home), "XDG_DATA_HOME": "", "REPORT_DIR": str(reports)}
     EmbeddedServer(data).reset()
 
 
@@ -42,17 +45,37 @@ def _run(command: str, environment: dict[str, str]) -> subprocess.CompletedProce
     return subprocess.run(["bash", "-c", shell], cwd=environment["HOME"], env=environment, capture_output=True, text=True, check=False)
 
 
+def _runs_well(command: str, environment: dict[str, str]) -> None:
+    done = _run(command, environment)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
 def test_every_command_of_the_readme_runs(newcomer: dict[str, str]) -> None:
-    """In the README's order, which begins with the demo; `test` would run this test again."""
+    """In the README's order, which begins with the demo."""
+    assert SUITE == ["python run_spark_local.py test"], "that would run this test again"
+    for command in DEMO:
+        _runs_well(command, newcomer)
+    assert len(list(Path(newcomer["HOME"]).glob(".local/share/yieldspark/class_archive/*/classes-*.jsa"))) == 1
     for command in COMMANDS:
-        if command.endswith(" test"):
-            continue
-        done = _run(command, newcomer)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        _runs_well(command, newcomer)
     assert (Path(newcomer["REPORT_DIR"]) / "yieldspark-report.html").stat().st_size > 100_000
     status = json.loads(_run("python run_spark_local.py status --json", newcomer).stdout)
     assert status["data"]["pools"] == status["data"]["forecasts_next_day"] == 72
     assert {row["status"] for row in status["jobs"].values()} <= {"succeeded", "nothing_to_do"}
+
+
+def test_your_own_database_needs_no_embedded_server(database: Settings, tmp_path: Path) -> None:
+    """The commands under the variables they come with. There is no data yet, which is no error but for a forecast."""
+    export, *commands = OWN_DATABASE
+    named = set(re.findall("DB_[A-Z]+", export))
+    given = {name: value for name, value in environment_of(database).items() if name in named | {"DB_PORT"}}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DB_")} | given
+    environment |= {"HOME": str(tmp_path), "XDG_DATA_HOME": ""}
+    *before, forecast = commands
+    for command in before:
+        _runs_well(command, environment)
+    assert "calculate_metrics" in _run(forecast, environment | {"ENGINE": "lightgbm"}).stderr
+    assert not (tmp_path / ".local" / "share" / "yieldspark" / "server").exists()
 
 
 def test_every_setting_is_in_the_readme() -> None:
@@ -61,15 +84,19 @@ def test_every_setting_is_in_the_readme() -> None:
 
 
 def test_every_command_is_in_the_readme() -> None:
-    assert demo.__name__ == "demo"
-    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert names <= set(re.findall(r"^\| `(\w+)", README, re.MULTILINE))
+    """In a row of its table, a group's name once: `db url`, `psql`."""
+    named = set()
+    for row in re.findall(r"^\| (`[a-z][^|]*) \|", README, re.MULTILINE):
+        words = [text.split() for text in re.findall("`([a-z_ ]+)", row)]
+        group = words[0][:-1]
+        named |= {" ".join([*group, names[-1]]) for names in words}
+    assert {" ".join(path) for path, _ in leaf_commands()} <= named
 
 
 def test_the_map_names_every_folder() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout.splitlines()
     folders = {name.split("/")[0] for name in tracked if "/" in name and not name.startswith(".")}
-    assert {folder for folder in folders if f"`{folder}/`" not in README} == set()
+    assert {folder: README.count(f"\n| `{folder}/`") + README.count(f"`, `{folder}/`") for folder in folders} == dict.fromkeys(folders, 1)
 
 
 def test_where_no_jar_can_be_had_the_demo_goes_on(tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""What help and documents say to type is what the command line understands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from typer.exceptions import TyperException
+
+from data_processing import calculate_pool_metrics_spark
+from forecasting import forecast_pools_spark
+from sample_data import SAMPLE_FILES
+from tests.command_tree import PROGRAM, leaf_commands, parsed
+from tests.processes import PROJECT
+
+PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
+LINES = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines() if line.startswith(PROGRAM)]
+LEAVES = {" ".join(path): command for path, command in leaf_commands()}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_command_has_an_example_that_it_understands_and_every_option_its_words(name: str) -> None:
+    command = LEAVES[name]
+    (example,) = re.findall(rf"Example: .*?({PROGRAM} [^|\n]*)", command.help)
+    assert example.removeprefix(PROGRAM).strip().startswith(name)
+    parsed(example)
+    assert [parameter.name for parameter in command.params if not parameter.help] == []
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_line_of_the_pages_is_understood(line: str) -> None:
+    parsed(line)
+
+
+def test_a_line_that_is_none_is_not() -> None:
+    with pytest.raises(KeyError, match="calculate_metric"):
+        parsed(f"{PROGRAM} calculate_metric")
+    for line in ("calculate_metrics --everything", "quarantine show seven"):
+        with pytest.raises(TyperException):
+            parsed(f"{PROGRAM} {line}")
+
+
+def test_pools_of_the_pages_are_whole_ids_of_the_sample() -> None:
+    known = {pool for path in SAMPLE_FILES if path.stem == "pools" for pool in pq.read_table(path)["pool"].to_pylist()}
+    named = {pool for line in LINES for option in ("pool", "pools") for pool in (parsed(line).get(option) or "").split(",") if pool}
+    assert named
+    assert named <= known
+
+
+@pytest.mark.parametrize("main", [calculate_pool_metrics_spark.main, forecast_pools_spark.main], ids=["metrics", "forecast"])
+def test_the_jobs_own_help_has_an_example_too(main: Callable[[Sequence[str]], Any], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    assert re.search(r"Example: python \w+/\w+_spark\.py --", capsys.readouterr().out)
