@@ -27,8 +27,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def environment_of(settings: Settings, *more: str) -> dict[str, str]:
     """This process's variables and those with which a user reaches the settings' database, jars and home. Args: more names other fields to set."""
     names = ("db_host", "db_port", "db_name", "db_user", "db_sslmode", "jars_dir", "yieldspark_home", *more)
-    password = settings.db_password.get_secret_value() if settings.db_password else ""
-    return os.environ | {name.upper(): str(getattr(settings, name)) for name in names} | {"DB_PASSWORD": password}
+    values = {name.upper(): str(getattr(settings, name)) for name in names if getattr(settings, name) is not None}
+    return os.environ | values | ({"DB_PASSWORD": settings.db_password.get_secret_value()} if settings.db_password else {})
 
 
 SMALL_RUN = """

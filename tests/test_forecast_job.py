@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
-from sqlalchemy import Engine, delete, insert, select, update
+from sqlalchemy import Engine, delete, insert, update
 
 from config_spark import Settings
 from database.db_utils_spark import execute_sql
@@ -25,8 +24,8 @@ from forecasting.forecast_pools_spark import _lines, main, run_forecast
 from product_errors import ConfigurationError, EnvironmentNotReady, NotEnoughHistory, SchemaMismatch
 from tests.conftest import skip_where_synapseml_cannot_run
 from tests.forecast_panels import END, panel_rows, pool_rows, store
+from tests.processes import PROJECT, environment_of
 
-PROJECT = Path(__file__).resolve().parents[1]
 NEXT = END + dt.timedelta(days=1)
 SHORT = {"train_days": 60, "backtest_days": 12, "refit_days": 12, "model_threads": 2}
 
@@ -90,6 +89,8 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
     assert scored["target_date"].max() == END
     # APY returns to each pool's mean here, which persistence can't know
     assert score_of(row)["scores"]["apy"]["all"]["ratio"]["mae"] < 0.9
+    assert set(score_of(row)["weights"]) == {"apy", "tvl"}
+    assert set(row["stages"]) >= {"plan", "features", "fit_tvl", "forecast_tvl", "fit_apy", "forecast_apy", "intervals", "load", "merge"}
 
     again = forecast(short, spark, engine=name)
     assert (again["rows"]["inserted"], again["rows"]["updated"], again["rows"]["unchanged"]) == (0, 0, 12)
@@ -242,9 +243,7 @@ def test_an_engine_that_is_not_available_fails_the_run_and_writes_nothing(
 @pytest.fixture
 def environment(short: Settings) -> dict[str, str]:
     """The variables a user would set to reach this test's database."""
-    names = ("db_host", "db_port", "db_name", "db_user", "db_sslmode", "yieldspark_home")
-    password = short.db_password.get_secret_value() if short.db_password else ""
-    return {**os.environ, **{name.upper(): str(getattr(short, name)) for name in names}, "DB_PASSWORD": password, "TRAIN_DAYS": "60"}
+    return environment_of(short, "train_days")
 
 
 @pytest.mark.parametrize("start", [["forecasting/forecast_pools_spark.py"], ["-m", "forecasting.forecast_pools_spark"]])
@@ -270,12 +269,3 @@ def test_a_column_of_another_type_is_named(short: Settings) -> None:
     execute_sql(short, "ALTER TABLE pool_daily_metrics ALTER COLUMN actual_apy TYPE text")
     with pytest.raises(SchemaMismatch, match="actual_apy is text, expected number"):
         run_forecast(short, engine="lightgbm", dry_run=True, session=no_session)
-
-
-def test_the_ledger_row_is_what_the_database_holds(short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame) -> None:
-    row = forecast(short, spark)
-    assert set(row["stages"]) >= {"plan", "features", "fit_tvl", "forecast_tvl", "fit_apy", "forecast_apy", "intervals", "load", "merge"}
-    weights = score_of(row)["weights"]
-    assert set(weights) == {"apy", "tvl"}
-    with engine.connect() as connection:
-        assert connection.execute(select(pool_daily_metrics.c.pool_id).where(pool_daily_metrics.c.date == NEXT)).all()

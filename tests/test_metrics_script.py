@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,16 +15,13 @@ from sqlalchemy import Engine
 from config_spark import Settings
 from tests.metrics_histories import world
 from tests.metrics_store import job_rows, put, rows_of
+from tests.processes import PROJECT, environment_of
 
-PROJECT = Path(__file__).resolve().parents[1]
 SCRIPT = [sys.executable, str(PROJECT / "data_processing" / "calculate_pool_metrics_spark.py")]
 
 
 def environment(database: Settings) -> dict[str, str]:
-    assert database.db_password is not None
-    names = ("db_host", "db_port", "db_name", "db_user", "db_sslmode", "yieldspark_home", "jars_dir", "spark_master")
-    values = {name.upper(): str(getattr(database, name)) for name in names}
-    return os.environ | values | {"DB_PASSWORD": database.db_password.get_secret_value()}
+    return environment_of(database, "spark_master")
 
 
 def test_the_script_prints_its_ledger_row_and_nothing_else(database: Settings, engine: Engine, tmp_path: Path) -> None:
@@ -39,20 +35,14 @@ def test_the_script_prints_its_ledger_row_and_nothing_else(database: Settings, e
     assert password not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--start", "2024-01-02", "--end", "2024-01-01"], "not before"),
-        (["--start", "2024-01-02"], "--end"),
-        (["--start", "2024-01-02", "--end", "2999-01-01"], "in the future"),
-        (["--start", "yesterday", "--end", "2024-01-01"], "yesterday"),
-    ],
-)
-def test_wrong_use_exits_with_2_and_says_why(database: Settings, tmp_path: Path, arguments: list[str], words: str) -> None:
-    done = subprocess.run([*SCRIPT, *arguments], cwd=tmp_path, env=environment(database), capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+def test_wrong_use_exits_with_2_and_says_why(database: Settings, tmp_path: Path) -> None:
+    """Every wrong interval is in test_metrics_plan.py; what argparse refuses, and what the plan does."""
+    for days, words in (("yesterday", "2024-01-01"), "yesterday"), (("2024-01-02", "2999-01-01"), "in the future"):
+        wrong = [*SCRIPT, "--start", days[0], "--end", days[1]]
+        done = subprocess.run(wrong, cwd=tmp_path, env=environment(database), capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_dry_run_prints_the_plan(database: Settings, engine: Engine, tmp_path: Path) -> None:

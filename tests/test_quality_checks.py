@@ -110,33 +110,36 @@ def test_both_dialects_agree_on_arbitrary_texts(spark: SparkSession, engine: Eng
     assert reasons[0] == reasons[1]
 
 
-@pytest.mark.parametrize(
-    ("document", "reason"),
-    [
-        ({"apy": 5.0, "tvlUsd": 10}, None),
-        ({"apy": None, "tvlUsd": 10}, None),
-        ({"apy": "NaN", "tvlUsd": 10}, None),
-        ({"apy": 5.0}, None),
-        ({"apy": -1e6, "tvlUsd": 0}, None),
-        ({"apy": "1e3", "tvlUsd": "-0"}, None),
-        ({}, "apy_and_tvl_missing"),
-        (None, "apy_and_tvl_missing"),
-        ([5], "apy_and_tvl_missing"),
-        ({"apy": "NaN", "tvlUsd": None}, "apy_and_tvl_missing"),
-        ({"apy": "-Infinity", "tvlUsd": 10}, "apy_infinite"),
-        ({"apy": "5 %", "tvlUsd": 10}, "apy_not_a_number"),
-        ({"apy": True, "tvlUsd": 10}, "apy_not_a_number"),
-        ({"apy": 1, "tvlUsd": "inf"}, "tvl_infinite"),
-        ({"apy": 1, "tvlUsd": "ten"}, "tvl_not_a_number"),
-        ({"apy": 1, "tvlUsd": -0.01}, "tvl_negative"),
-        ({"apy": -1_000_000.5, "tvlUsd": 1}, "apy_beyond_limit"),
-        ({"apy": 1, "tvlUsd": 1_000_000_000_001}, "tvl_beyond_limit"),
-    ],
-)
-def test_each_reason(spark: SparkSession, document: Any, reason: str | None) -> None:
-    row = RawRow(1, "p", datetime(2024, 1, 1, tzinfo=UTC), document)
-    assert metrics_oracle.quarantine(World(rows=[row], now=NOW)).get(1) == reason
-    assert by_spark(spark, [(1, "p", row.timestamp, as_text(document, "apy"), as_text(document, "tvlUsd"))])[1][2] == reason
+REASONS: list[tuple[Any, str | None]] = [
+    ({"apy": 5.0, "tvlUsd": 10}, None),
+    ({"apy": None, "tvlUsd": 10}, None),
+    ({"apy": "NaN", "tvlUsd": 10}, None),
+    ({"apy": 5.0}, None),
+    ({"apy": -1e6, "tvlUsd": 0}, None),
+    ({"apy": "1e3", "tvlUsd": "-0"}, None),
+    ({}, "apy_and_tvl_missing"),
+    (None, "apy_and_tvl_missing"),
+    ([5], "apy_and_tvl_missing"),
+    ({"apy": "NaN", "tvlUsd": None}, "apy_and_tvl_missing"),
+    ({"apy": "-Infinity", "tvlUsd": 10}, "apy_infinite"),
+    ({"apy": "5 %", "tvlUsd": 10}, "apy_not_a_number"),
+    ({"apy": True, "tvlUsd": 10}, "apy_not_a_number"),
+    ({"apy": 1, "tvlUsd": "inf"}, "tvl_infinite"),
+    ({"apy": 1, "tvlUsd": "ten"}, "tvl_not_a_number"),
+    ({"apy": 1, "tvlUsd": -0.01}, "tvl_negative"),
+    ({"apy": -1_000_000.5, "tvlUsd": 1}, "apy_beyond_limit"),
+    ({"apy": 1, "tvlUsd": 1_000_000_000_001}, "tvl_beyond_limit"),
+]
+
+
+def test_each_reason(spark: SparkSession) -> None:
+    rows = [RawRow(number, f"pool-{number}", datetime(2024, 1, 1, tzinfo=UTC), document) for number, (document, _) in enumerate(REASONS)]
+    expected = dict(enumerate(reason for _, reason in REASONS))
+    by_oracle = metrics_oracle.quarantine(World(rows=rows, now=NOW))
+    texts = [(as_text(row.document, "apy"), as_text(row.document, "tvlUsd")) for row in rows]
+    judged_rows = by_spark(spark, [(row.id, row.pool_id, row.timestamp, *pair) for row, pair in zip(rows, texts, strict=True)])
+    assert {row.id: by_oracle.get(row.id) for row in rows} == expected
+    assert {number: reason for number, (_, _, reason) in judged_rows.items()} == expected
 
 
 def test_impossible_timestamps(spark: SparkSession, engine: Engine) -> None:
