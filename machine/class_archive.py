@@ -39,6 +39,9 @@ QUIET = "-XX:+DisplayVMOutputToStderr -Xlog:disable -Xlog:all=warning:stderr -Xl
 TAKEN = ("-Xshare", "SharedArchiveFile", "ArchiveClassesAtExit")
 """Options of a user who manages an archive, or wants none."""
 
+MAGIC = {"base": 0xF00BABA2, "classes": 0xF00BABA8}
+"""How Java 17's archives begin, as a native integer. Java does not start at all where one that it is told to map begins otherwise."""
+
 JAVA_SECONDS = 120
 """What takes a second on an idle machine."""
 
@@ -149,8 +152,9 @@ def drop_class_archive() -> None:
     if recording is None:
         return
     os.environ[OPTIONS] = recording.options_before
-    if jvm_runs():
-        end_jvm(CLEARING_SECONDS)
+    with contextlib.suppress(KeyboardInterrupt):  # someone in a hurry: the JVM ends without us
+        if jvm_runs():
+            end_jvm(CLEARING_SECONDS)
     recording.remove()
 
 
@@ -177,7 +181,7 @@ def _options(archive: ClassArchive, *, record: bool) -> list[str]:
         return []
     archive.folder.mkdir(parents=True, exist_ok=True)
     with locked(archive.folder):
-        _clear(archive.folder)
+        _clear(archive)
         base = [f"-XX:SharedArchiveFile={archive.base or _make_base(archive)}"] if archive.needs_base else []
         _recording = _Recording(archive)
     return [*base, f"-XX:ArchiveClassesAtExit={_recording.file}"]
@@ -194,7 +198,7 @@ def _keep(recording: _Recording) -> None:
         with locked(archive.folder):
             if archive.classes is None:
                 _put(file, archive.folder)
-            _clear(archive.folder)
+            _clear(archive)
 
 
 def _make_base(archive: ClassArchive) -> Path:
@@ -215,14 +219,23 @@ def _put(file: Path, folder: Path) -> Path:
 
 
 def _whole_file(folder: Path, stem: str) -> Path | None:
-    """The file that has the size in its name: Java maps a shorter one too, and dies of it (SIGBUS)."""
-    return next((path for path in folder.glob(f"{stem}-*.jsa") if path.stem == f"{stem}-{path.stat().st_size}"), None)
+    """The file that has the size in its name, for Java maps a shorter one too, and dies of it (SIGBUS); and an archive's first bytes."""
+    named = (path for path in folder.glob(f"{stem}-*.jsa") if path.stem == f"{stem}-{path.stat().st_size}")
+    return next((path for path in named if _first_integer(path) == MAGIC[stem]), None)
 
 
-def _clear(folder: Path) -> None:
-    """Remove what is damaged in the folder, what failed or killed runs left in it, and the archives beside it that were not used for long."""
-    base, classes = (_whole_file(folder, stem) for stem in ("base", "classes"))
-    for damaged in set(folder.glob("*.jsa")) - {base, classes}:
+def _first_integer(path: Path) -> int:
+    with path.open("rb") as stream:
+        return int.from_bytes(stream.read(4), sys.byteorder)
+
+
+def _clear(archive: ClassArchive) -> None:
+    """Remove what is damaged in the folder, what failed or killed runs left in it, and the archives beside it that were not used for long.
+
+    Classes go with their base: they fit to no other.
+    """
+    folder = archive.folder
+    for damaged in set(folder.glob("*.jsa")) - {archive.base, archive.classes}:
         damaged.unlink()
     for left in folder.glob(f"{NEW}*"):
         if not _is_recorded_into(left):

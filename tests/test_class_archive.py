@@ -159,15 +159,33 @@ def test_an_archive_cut_short_and_what_a_killed_run_and_old_jars_left_go_with_th
     assert len(list(folder.iterdir())) == 1 + archive.needs_base
 
 
-@pytest.mark.parametrize("place", [0, 60_000_000], ids=["head", "middle"])
-def test_an_archive_with_other_bytes_is_ignored_and_the_doctor_says_so(copied: Runs, place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stem", ["base", "classes"])
+def test_a_file_that_begins_otherwise_goes_with_the_next_recording(copied: Runs, stem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Java would not start with it. Classes without their own base are of no use either."""
+    archive = copied.archive
+    if stem == "base" and not archive.needs_base:
+        pytest.skip("this Java has a base of its own")
+    (damaged,) = archive.folder.glob(f"{stem}-*.jsa")
+    damaged.chmod(0o644)
+    with damaged.open("r+b") as stream:
+        stream.write(b"other bytes")
+    assert archive.classes is None
+    monkeypatch.setattr(class_archive, "_recording", None)
+    assert class_archive._options(archive, record=True)[-1].startswith("-XX:ArchiveClassesAtExit")
+    assert class_archive._recording is not None
+    class_archive._recording.remove()
+    assert [path.name.split("-")[0] for path in archive.folder.iterdir()] == ["base"] * archive.needs_base
+    assert (archive.base is None, archive.classes) == (not archive.needs_base, None)
+
+
+def test_an_archive_with_other_bytes_is_ignored_and_the_doctor_says_so(copied: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAVA_HOME", str(copied.java_home))
     settings = Settings(yieldspark_home=copied.home, jars_dir=JARS, db_host=None, environment="local")
     result, found, fix = examined(settings)
     assert (result, found.endswith(f"GiB in {copied.archive.folder}"), fix) == ("ok", True, "")
     copied.classes.chmod(0o644)
     with copied.classes.open("r+b") as stream:
-        stream.seek(place)
+        stream.seek(60_000_000)
         stream.write(b"other bytes" * 1000)
     assert copied() == ""
     assert copied.source("org.apache.spark.SparkContext").startswith("file:")
