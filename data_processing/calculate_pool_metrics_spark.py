@@ -26,17 +26,17 @@ from data_processing import quarantine
 from data_processing.calendars import keep_calendars
 from data_processing.check_catalogue import accepting, changed_severities
 from data_processing.commit_checks import commit_checks
-from data_processing.market_series import forget_market_series, market_frame, store_market_series, with_market
+from data_processing.market_series import forget_market_series, market_columns, store_market_series
 from data_processing.plan import JOB, Plan, plan_metrics
 from data_processing.plan_request import Request, request_of, request_of_run
 from data_processing.plan_sql import CALENDAR_COLUMNS
-from data_processing.pool_days import AGES, REJECTED, by_pool, pool_days
+from data_processing.pool_days import AGES, SCHEMA, Provenance, by_pool, pool_days
 from data_processing.quality_checks import raw_row_checks
 from data_processing.quarantine_resolution import settle
-from data_processing.raw_history import parse_raw_rows, rows_to_read
+from data_processing.raw_history import TABLE, parse_raw_rows, rows_to_read
 from data_processing.row_counts import counting_columns, record_counts
 from database.connection import checked_connection, make_engine
-from database.db_utils_spark import MergeTarget, StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark
+from database.db_utils_spark import LastStep, MergeTarget, StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark
 from database.job_entry import run_job, who_is_asking
 from database.run_ledger import Acceptance, Run, ledger_row, open_run
 from database.spark_interrupt import interruptible
@@ -126,12 +126,11 @@ def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan:
     with run.stage("transform"):
         # counted behind the shuffle: there a task that is done again, its executor lost, counts once
         snapshots = by_pool(parse_raw_rows(raw, checks), calendar).observe(counted, *counting_columns(checks))
-        days = with_market(pool_days(snapshots, settings.max_fill_days), market_frame(spark, plan.market))
-        staged = quarantine.with_provenance(days.select("pool_id", "date", *METRIC_COLUMNS, *AGES, *REJECTED), run.run_id)
+        days = pool_days(settings.max_fill_days, market_columns(plan.market), Provenance(TABLE, run.run_id))
     commit_run(
         run,
         settings,
-        [StagedFrame(staged, TARGETS)],
+        [StagedFrame(snapshots.drop("warning"), TARGETS, LastStep(days, SCHEMA))],
         loaded=lambda: record_counts(run, settings, counted.get, checks, plan.rows_to_read),
         checks=commit_checks(settings, plan, staging_name(run, 0)),
         also=lambda connection: _also(connection, settings, run, plan),

@@ -7,7 +7,8 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from data_processing.pool_days import CALENDAR, by_pool, pool_days
+from data_processing.market_series import market_columns
+from data_processing.pool_days import CALENDAR, SCHEMA, Provenance, by_pool, pool_days
 
 SNAPSHOTS = "id bigint, pool_id string, timestamp timestamp, apy double, tvl double, reason string, warning string"
 ALWAYS = (date(2018, 1, 1), date(2024, 2, 1))
@@ -20,8 +21,8 @@ def at(day: int, hour: int = 12) -> datetime:
 def grid(spark: SparkSession, snapshots: list[tuple[Any, ...]], calendar: tuple[Any, ...], max_fill_days: int = 2) -> dict[int, tuple[Any, ...]]:
     """Day of January 2024 -> (apy, its age, tvl, its age)."""
     parsed = [(*snapshot, None, None) for snapshot in snapshots]
-    frame = pool_days(by_pool(spark.createDataFrame(parsed, SNAPSHOTS), spark.createDataFrame([calendar], CALENDAR)), max_fill_days)
-    rows = frame.collect()
+    snapshots_by_pool = by_pool(spark.createDataFrame(parsed, SNAPSHOTS), spark.createDataFrame([calendar], CALENDAR))
+    rows = snapshots_by_pool.mapInArrow(pool_days(max_fill_days, market_columns(()), Provenance("raw", "run")), SCHEMA).collect()
     assert len({row.date for row in rows}) == len(rows)
     return {row.date.day: (row.actual_apy, row.apy_age_days, row.actual_tvl, row.tvl_age_days) for row in rows}
 
