@@ -10,6 +10,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -108,16 +109,16 @@ def _execute(settings: Settings, run: Run, plan: Plan, session: Callable[[int], 
         spark = session(plan.rows_to_read)
         run.jvm_started = True
     try:
-        # a lost executor's partitions are read again: the snapshot must last until staging is loaded
-        with interruptible(spark), exported_snapshot(settings) as snapshot:
-            _compute_and_commit(spark, settings, run, plan, snapshot)
+        with interruptible(spark), ExitStack() as reading:
+            _compute_and_commit(spark, settings, run, plan, reading)
     finally:
         if stop:
             spark.stop()
 
 
-def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan: Plan, snapshot: str) -> None:
+def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan: Plan, reading: ExitStack) -> None:
     """Read, transform and load are one pass over the rows: the first two only say what the third will do."""
+    snapshot = reading.enter_context(exported_snapshot(settings))
     checks = raw_row_checks(settings, plan.now)
     counted = Observation("raw rows")
     with run.stage("read"):
@@ -127,11 +128,17 @@ def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan:
         # counted behind the shuffle: there a task that is done again, its executor lost, counts once
         snapshots = by_pool(parse_raw_rows(raw, checks), calendar).observe(counted, *counting_columns(checks))
         days = pool_days(settings.max_fill_days, market_columns(plan.market), Provenance(TABLE, run.run_id))
+
+    def loaded() -> None:
+        # not earlier: a lost executor's partitions are read again. Not later: a merge needs no snapshot that may be cut, or that holds up VACUUM
+        reading.close()
+        record_counts(run, settings, counted.get, checks, plan.rows_to_read)
+
     commit_run(
         run,
         settings,
         [StagedFrame(snapshots.drop("warning"), TARGETS, LastStep(days, SCHEMA))],
-        loaded=lambda: record_counts(run, settings, counted.get, checks, plan.rows_to_read),
+        loaded=loaded,
         checks=commit_checks(settings, plan, staging_name(run, 0)),
         also=lambda connection: _also(connection, settings, run, plan),
     )
