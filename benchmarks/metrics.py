@@ -42,10 +42,13 @@ JOB = [sys.executable, str(PROJECT / "data_processing" / "calculate_pool_metrics
 SIZES = {"SET": (2_000, 365), "L": (20_000, 365), "4L": (80_000, 365)}
 """Pools and days by name: 715 thousand, 7.15 million and 28.6 million raw rows."""
 
-OURS = {"full": "succeeded", "nothing-new": "nothing_to_do", "new-day": "succeeded", "corrections": "succeeded"}
+TRANSPORTS = {"full-read-adbc": {"READ_TRANSPORT": "adbc"}, "full-write-jdbc": {"WRITE_TRANSPORT": "jdbc"}}
+"""Full runs by another transport than the default one, and the setting that makes them so; up to SET only, unless asked for."""
+
+OURS = dict.fromkeys(["full", *TRANSPORTS, "new-day", "corrections"], "succeeded") | {"nothing-new": "nothing_to_do"}
 """The job's own cases, and the status each must end with."""
 
-CASES = ("full", *PEERS, "nothing-new", "new-day", "corrections")
+CASES = ("full", *TRANSPORTS, *PEERS, "nothing-new", "new-day", "corrections")
 
 REHEARSAL = (20, 40)
 
@@ -74,8 +77,11 @@ class Bench:
         return rows
 
     def turn(self, cases: Sequence[str]) -> Iterator[Timing]:
-        """Each case once, each from the state it needs. The full run comes first, whether asked for or not: the others stand beside its rows."""
+        """Each case once, each from the state it needs. The full run is always made: the others stand beside its rows."""
         engine = make_engine(self.settings)
+        for case in (name for name in TRANSPORTS if name in cases):
+            empty_products_tables(engine)
+            yield self._measured(case, self.settings, "--full-refresh")
         empty_products_tables(engine)
         yield self._measured("full", self.settings, "--full-refresh")
         for peer in (name for name in PEERS if name in cases):
@@ -105,7 +111,7 @@ class Bench:
     def _run(self, case: str, command: Sequence[str], settings: Settings) -> Timing:
         settle(make_engine(settings))
         home = settings.yieldspark_home
-        timing = measure(case, command, environment(settings), folder=home, server=server_process(settings))
+        timing = measure(case, command, {**environment(settings), **TRANSPORTS.get(case, {})}, folder=home, server=server_process(settings))
         self.say(f"{timing.case}: {timing.error or f'{timing.seconds:.1f} s, {timing.peak_mb:.0f} MB'}")
         return timing
 
@@ -152,9 +158,9 @@ def _say(words: str) -> None:
 
 
 def chosen_cases(only: str | None, pools: int) -> tuple[str, ...]:
-    """The cases of `--only`, or all; pandas by itself only up to SET. Raises: ValueError for a name that is none."""
+    """The cases of `--only`, or all; pandas and the other transports by themselves only up to SET. Raises: ValueError for a name that is none."""
     if only is None:
-        return tuple(case for case in CASES if case != "pandas" or pools <= SIZES["SET"][0])
+        return tuple(case for case in CASES if pools <= SIZES["SET"][0] or case not in ("pandas", *TRANSPORTS))
     names = only.split(",")
     unknown = [name for name in names if name not in CASES]
     if unknown:

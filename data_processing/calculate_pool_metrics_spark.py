@@ -10,6 +10,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,17 @@ from data_processing import quarantine
 from data_processing.calendars import keep_calendars
 from data_processing.check_catalogue import accepting, changed_severities
 from data_processing.commit_checks import commit_checks
-from data_processing.market_series import forget_market_series, market_frame, store_market_series, with_market
+from data_processing.market_series import forget_market_series, market_columns, store_market_series
 from data_processing.plan import JOB, Plan, plan_metrics
 from data_processing.plan_request import Request, request_of, request_of_run
 from data_processing.plan_sql import CALENDAR_COLUMNS
-from data_processing.pool_days import AGES, REJECTED, by_pool, pool_days
+from data_processing.pool_days import AGES, SCHEMA, Provenance, by_pool, pool_days
 from data_processing.quality_checks import raw_row_checks
 from data_processing.quarantine_resolution import settle
-from data_processing.raw_history import parse_raw_rows, rows_to_read
+from data_processing.raw_history import TABLE, parse_raw_rows, rows_to_read
 from data_processing.row_counts import counting_columns, record_counts
 from database.connection import checked_connection, make_engine
-from database.db_utils_spark import MergeTarget, StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark
+from database.db_utils_spark import LastStep, MergeTarget, StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark
 from database.run_ledger import Acceptance, Run, ledger_row, open_run, who_is_asking
 from database.spark_interrupt import interruptible
 from database.staging import staging_name
@@ -110,16 +111,16 @@ def _execute(settings: Settings, run: Run, plan: Plan, session: Callable[[int], 
         spark = session(plan.rows_to_read)
         run.jvm_started = True
     try:
-        # a lost executor's partitions are read again: the snapshot must last until staging is loaded
-        with interruptible(spark), exported_snapshot(settings) as snapshot:
-            _compute_and_commit(spark, settings, run, plan, snapshot)
+        with interruptible(spark), ExitStack() as reading:
+            _compute_and_commit(spark, settings, run, plan, reading)
     finally:
         if stop:
             spark.stop()
 
 
-def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan: Plan, snapshot: str) -> None:
+def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan: Plan, reading: ExitStack) -> None:
     """Read, transform and load are one pass over the rows: the first two only say what the third will do."""
+    snapshot = reading.enter_context(exported_snapshot(settings))
     checks = raw_row_checks(settings, plan.now)
     counted = Observation("raw rows")
     with run.stage("read"):
@@ -128,13 +129,18 @@ def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan:
     with run.stage("transform"):
         # counted behind the shuffle: there a task that is done again, its executor lost, counts once
         snapshots = by_pool(parse_raw_rows(raw, checks), calendar).observe(counted, *counting_columns(checks))
-        days = with_market(pool_days(snapshots, settings.max_fill_days), market_frame(spark, plan.market))
-        staged = quarantine.with_provenance(days.select("pool_id", "date", *METRIC_COLUMNS, *AGES, *REJECTED), run.run_id)
+        days = pool_days(settings.max_fill_days, market_columns(plan.market), Provenance(TABLE, run.run_id))
+
+    def loaded() -> None:
+        # not earlier: a lost executor's partitions are read again. Not later: a merge needs no snapshot that may be cut, or that holds up VACUUM
+        reading.close()
+        record_counts(run, settings, counted.get, checks, plan.rows_to_read)
+
     commit_run(
         run,
         settings,
-        [StagedFrame(staged, TARGETS)],
-        loaded=lambda: record_counts(run, settings, counted.get, checks, plan.rows_to_read),
+        [StagedFrame(snapshots.drop("warning"), TARGETS, LastStep(days, SCHEMA))],
+        loaded=loaded,
         checks=commit_checks(settings, plan, staging_name(run, 0)),
         also=lambda connection: _also(connection, settings, run, plan),
     )

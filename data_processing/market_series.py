@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+import numpy as np
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from config_spark import Settings
+from data_processing.pool_days import MarketColumns
 from data_processing.quality_checks import gas_checks, judged, price_checks
 from database.merge_sql import qualified
 from database.tables import gas_fees_daily, market_series, raw_prices
@@ -29,6 +29,8 @@ DECIMALS = Decimal("1e-8")
 """The scale of every price column: rounded here, so that a stored value equals the computed one."""
 
 ONE_DAY = timedelta(days=1)
+
+EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -139,12 +141,7 @@ def forget_market_series(connection: Connection, series: Sequence[MarketDay], st
         connection.execute(delete(market_series).where(market_series.c.date.in_(mixed)))
 
 
-def market_frame(spark: SparkSession, series: Sequence[MarketDay]) -> DataFrame:
-    """The series as a frame: date, eth_open, btc_open, gas_price_gwei (double)."""
-    rows = [(day.date, *(None if value is None else float(value) for value in (getattr(day, name) for name in SERIES))) for day in series]
-    return spark.createDataFrame(rows, "date date, eth_open double, btc_open double, gas_price_gwei double")
-
-
-def with_market(days: DataFrame, market: DataFrame) -> DataFrame:
-    """`days` (date, ...) with the three columns of its day, NULL for a day outside the series. The series is small and goes to every task."""
-    return days.join(F.broadcast(market), on="date", how="left")
+def market_columns(series: Sequence[MarketDay]) -> MarketColumns:
+    """The series as arrays, for the tasks that make rows of it."""
+    values = {name: np.array([np.nan if value is None else float(value) for value in (getattr(day, name) for day in series)]) for name in SERIES}
+    return MarketColumns((series[0].date - EPOCH).days if series else 0, values)

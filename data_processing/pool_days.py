@@ -7,7 +7,8 @@ the windows, the carry and the dense calendar took most of a run's time; the arr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
-from data_processing.daily_grid import daily_grid
+from data_processing.daily_grid import Days, Floats, daily_grid
 from data_processing.rolling_metrics import rolling_metrics
 
 CALENDAR = "pool_id string, known_from date, open_end date, write_from date, write_end date"
 """A pool's part in a run. known_from: the first day read, where the pool is older than that, else NULL. open_end (exclusive): how far a pool that is
 alive goes on after its last snapshot, NULL for one that ends with it. write_from, write_end: the half-open interval of the rows to write."""
 
+MARKET = ("eth_open", "btc_open", "gas_price_gwei")
 VALUES = (
     "actual_apy",
     "actual_tvl",
@@ -33,15 +36,49 @@ VALUES = (
     "stddev_apy_30d",
     "stddev_apy_7d_delta",
     "stddev_apy_30d_delta",
+    *MARKET,
 )
+"""The names of METRIC_COLUMNS once more: a Python worker imports this module, and with it no SQLAlchemy."""
 AGES = ("apy_age_days", "tvl_age_days")
-REJECTED = ("source_id", "reason")
-SCHEMA = (
-    f"pool_id string, date date, {', '.join(f'{name} double' for name in VALUES)}, {', '.join(f'{name} int' for name in AGES)}, "
-    "source_id bigint, reason string"
+REJECTED = ("source_id", "reason", "source_table", "run_id")
+SCHEMA = T.StructType(
+    [
+        T.StructField("pool_id", T.StringType()),
+        T.StructField("date", T.DateType()),
+        *(T.StructField(name, T.DoubleType()) for name in VALUES),
+        *(T.StructField(name, T.IntegerType()) for name in AGES),
+        T.StructField("source_id", T.LongType()),
+        *(T.StructField(name, T.StringType()) for name in REJECTED[1:]),
+    ]
 )
 
 Batches = Iterable[pa.RecordBatch]
+
+
+@dataclass(frozen=True)
+class MarketColumns:
+    """What each day knew of the market: arrays of the columns MARKET from `first_day` (since 1970-01-01) on, day by day, NaN for not known."""
+
+    first_day: int
+    columns: Mapping[str, Floats]
+
+    def of(self, days: Days) -> dict[str, Floats]:
+        """Each column at `days`, NaN outside the series."""
+        return {name: _at(days - self.first_day, known) for name, known in self.columns.items()}
+
+
+def _at(positions: Days, values: Floats) -> Floats:
+    inside = (positions >= 0) & (positions < values.size)
+    found: Floats = np.append(values, np.nan)[np.where(inside, positions, values.size)]
+    return found
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a rejected snapshot's row says besides: where it is from, and which run met it."""
+
+    source_table: str
+    run_id: str
 
 
 def by_pool(parsed: DataFrame, calendar: DataFrame) -> DataFrame:
@@ -60,15 +97,19 @@ def by_pool(parsed: DataFrame, calendar: DataFrame) -> DataFrame:
     return ordered.select("pool_id", "id", F.unix_date(F.to_date("timestamp")).alias("day"), "apy", "tvl", "reason", "warning", *days)
 
 
-def pool_days(snapshots: DataFrame, max_fill_days: int) -> DataFrame:
-    """Days of each pool inside its [write_from, write_end), and its rejected snapshots.
+def pool_days(max_fill_days: int, market: MarketColumns, provenance: Provenance) -> Callable[[Batches], Batches]:
+    """For `mapInArrow` over the rows of `by_pool`: days of each pool inside its [write_from, write_end), and its rejected snapshots.
 
-    Args: snapshots are rows of `by_pool`.
-    Returns: SCHEMA. A day: APY-like values in percent, TVL in USD, NULL where unknown; ages in days (0 observed, n carried n days, NULL not known). A
-    pool starts with its first snapshot, or with its opening. A rejected snapshot: source_id and reason, everything but pool_id NULL.
+    Returns: a function to rows of SCHEMA. A day: APY-like values in percent, TVL and prices in USD, gas in gwei, NULL where unknown; ages in days (0
+    observed, n carried n days, NULL not known). A pool starts with its first snapshot, or with its opening. A rejected snapshot: source_id, reason
+    and provenance, everything else but pool_id NULL.
     """
-    columns = snapshots.select("pool_id", "id", "day", "apy", "tvl", "reason", "open_end", "write_from", "write_end")
-    return columns.mapInArrow(_days_of_each_pool(max_fill_days), SCHEMA)
+
+    def compute(batches: Batches) -> Batches:
+        for pools in _whole_pools(batches):
+            yield from _days(pools, max_fill_days, market, provenance)
+
+    return compute
 
 
 def _openings(calendar: DataFrame) -> DataFrame:
@@ -76,15 +117,7 @@ def _openings(calendar: DataFrame) -> DataFrame:
     return calendar.where(F.col("known_from").isNotNull()).select("pool_id", F.col("known_from").cast("timestamp").alias("timestamp"))
 
 
-def _days_of_each_pool(max_fill_days: int) -> Callable[[Batches], Batches]:
-    def compute(batches: Batches) -> Batches:
-        for pools in _whole_pools(batches):
-            yield from _days(pools, max_fill_days)
-
-    return compute
-
-
-def _whole_pools(batches: Batches) -> Iterator[pa.Table]:
+def _whole_pools(batches: Batches) -> Iterable[pa.Table]:
     """The rows again, cut between pools: the last pool of a batch may go on in the next one."""
     held: list[pa.Table] = []
     for batch in batches:
@@ -110,20 +143,20 @@ def _starts(pool_ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     return np.concatenate([[0], np.flatnonzero(changes) + 1])
 
 
-def _days(rows: pa.Table, max_fill_days: int) -> Batches:
+def _days(rows: pa.Table, max_fill_days: int, market: MarketColumns, provenance: Provenance) -> Batches:
     """The days to write and the rejected snapshots of the pools in `rows`; no batch where there are none."""
     is_rejected = rows["reason"].is_valid()
     if pc.any(is_rejected).as_py():
-        yield _rejected_batch(rows.filter(is_rejected))
+        yield _rejected_batch(rows.filter(is_rejected), provenance)
         rows = rows.filter(pc.invert(is_rejected))
     if not rows.num_rows:
         return
     starts = _starts(rows["pool_id"])
-    columns = {name: rows[name].to_numpy() for name in ("day", "apy", "tvl")}
+    snapshots = {name: rows[name].to_numpy() for name in ("day", "apy", "tvl")}
     parts = rows.select(["open_end", "write_from", "write_end"]).take(starts).to_pylist()
     found = []
     for first, end, part in zip(starts, [*starts[1:], rows.num_rows], parts, strict=True):
-        day, apy, tvl = (columns[name][first:end] for name in ("day", "apy", "tvl"))
+        day, apy, tvl = (snapshots[name][first:end] for name in ("day", "apy", "tvl"))
         grid = daily_grid(day, apy, tvl, open_end=part["open_end"], max_fill_days=max_fill_days)
         values = {"actual_apy": grid.apy, "actual_tvl": grid.tvl, "apy_age_days": grid.apy_age_days, "tvl_age_days": grid.tvl_age_days}
         planned = slice(*np.searchsorted(grid.days, [part["write_from"], part["write_end"]]))
@@ -131,7 +164,8 @@ def _days(rows: pa.Table, max_fill_days: int) -> Batches:
     counts = [pool["date"].size for pool in found]
     if sum(counts):
         pool_ids = rows["pool_id"].take(np.repeat(starts, counts))
-        yield _days_batch(pool_ids, {name: np.concatenate([pool[name] for pool in found]) for name in found[0]})
+        columns = {name: np.concatenate([pool[name] for pool in found]) for name in found[0]}
+        yield _days_batch(pool_ids, columns | market.of(columns["date"]))
 
 
 def _days_batch(pool_ids: pa.ChunkedArray, columns: dict[str, npt.NDArray[np.generic]]) -> pa.RecordBatch:
@@ -139,15 +173,17 @@ def _days_batch(pool_ids: pa.ChunkedArray, columns: dict[str, npt.NDArray[np.gen
     dates = pa.array(columns["date"].astype(np.int32)).cast(pa.date32())
     values = [pa.array(columns[name], pa.float64(), from_pandas=True) for name in VALUES]
     ages = [pa.array(columns[name], pa.float64(), from_pandas=True).cast(pa.int32()) for name in AGES]
-    nothing = [pa.nulls(len(dates), kind) for kind in (pa.int64(), pa.string())]
+    nothing = [pa.nulls(len(dates), kind) for kind in (pa.int64(), *[pa.string()] * 3)]
     return _batch([pool_ids.combine_chunks(), dates, *values, *ages, *nothing])
 
 
-def _rejected_batch(rows: pa.Table) -> pa.RecordBatch:
+def _rejected_batch(rows: pa.Table, provenance: Provenance) -> pa.RecordBatch:
     kinds = [pa.date32(), *[pa.float64()] * len(VALUES), *[pa.int32()] * len(AGES)]
     nothing = [pa.nulls(rows.num_rows, kind) for kind in kinds]
-    return _batch([rows["pool_id"].combine_chunks(), *nothing, rows["id"].combine_chunks(), rows["reason"].combine_chunks()])
+    own = [rows[name].combine_chunks() for name in ("id", "reason")]
+    where = [pa.array([value] * rows.num_rows, pa.string()) for value in (provenance.source_table, provenance.run_id)]
+    return _batch([rows["pool_id"].combine_chunks(), *nothing, *own, *where])
 
 
 def _batch(columns: list[pa.Array]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays(columns, names=["pool_id", "date", *VALUES, *AGES, *REJECTED])
+    return pa.RecordBatch.from_arrays(columns, names=SCHEMA.names)

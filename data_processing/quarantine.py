@@ -6,8 +6,6 @@ it is met.
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 from sqlalchemy import Connection, text
 
 from config_spark import Settings
@@ -25,12 +23,6 @@ MERGE = MergeTarget(
     rows="reason IS NOT NULL",
 )
 """What the first run that met a row said stays: a later one finds nothing changed."""
-
-
-def with_provenance(staged: DataFrame, run_id: str) -> DataFrame:
-    """`staged` (.., source_id, reason) with what quarantine keeps of a rejected raw row beside it: source_table, run_id; NULL for other rows."""
-    is_rejected = F.col("reason").isNotNull()
-    return staged.withColumns({"source_table": F.when(is_rejected, F.lit(TABLE)), "run_id": F.when(is_rejected, F.lit(run_id))})
 
 
 def add_raw_json(connection: Connection, run_id: str) -> None:

@@ -23,11 +23,12 @@ from database.merge_sql import MergeTarget
 from database.run_ledger import Run, open_run
 from database.spark_session import get_spark_session, has_jdbc_jar, runs_here
 from database.staging import MergeCounts, StagedFrame
-from database.transport import Transport, hash_predicates, portable_query
+from database.transport import LastStep, Transport, hash_predicates, portable_query
 from database.transport_jdbc import JdbcTransport, get_jdbc_properties, get_jdbc_url
 from product_errors import EnvironmentNotReady
 
 __all__ = [
+    "LastStep",
     "MergeCounts",
     "MergeTarget",
     "StagedFrame",

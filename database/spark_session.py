@@ -22,7 +22,7 @@ CODE_ROOT = Path(__file__).resolve().parents[1]
 JDBC_JAR = "postgresql-*.jar"
 SYNAPSEML_JARS = ("synapseml-*.jar", "lightgbmlib-*.jar", "spray-json_*.jar")
 
-SHORT_RUN_ROWS = 100_000
+SHORT_RUN_ROWS = 1_000_000
 """Up to this many rows to read, the JVM's quick compiler alone is faster than both: the thorough one takes longer than its code saves."""
 
 LOG_LAYOUT = """\

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyspark.sql import DataFrame, Observation
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 from sqlalchemy import Connection
 
@@ -22,7 +21,7 @@ from database.merge_sql import MergeTarget
 from database.run_ledger import Run
 from database.spark_interrupt import stop_if_interrupted
 from database.tables import OWN_SCHEMA
-from database.transport import Transport, staging_types
+from database.transport import LastStep, Transport, staging_types
 from product_errors import CheckFailed
 
 log = logging.getLogger(__name__)
@@ -34,10 +33,11 @@ MERGE_WORK_MEM = "256MB"
 
 @dataclass(frozen=True)
 class StagedFrame:
-    """A frame to load once and merge into each target, in order. Columns: boolean, int, bigint, double, string, date or timestamp."""
+    """A frame to load once and merge into each target, in order. Columns that are loaded: boolean, int, bigint, double, string, date, timestamp."""
 
     frame: DataFrame
     targets: Sequence[MergeTarget]
+    last_step: LastStep | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class _Staging:
     name: str
     targets: Sequence[MergeTarget]
     double_columns: list[str]
-    loaded_rows: int
+    sent_rows: int
 
 
 def commit_run(
@@ -82,9 +82,9 @@ def commit_run(
         for staging in stagings:
             # waits for loads that are still in flight (a speculative task) and keeps later ones out
             run.connection.exec_driver_sql(f"LOCK TABLE {staging.name} IN ACCESS EXCLUSIVE MODE")
-            run.connection.exec_driver_sql(merge_sql.keep_last_attempts(staging.name))
+            rows = _keep_last_attempts(run.connection, staging.name)
             run.connection.exec_driver_sql(f"ANALYZE {staging.name}")
-            _check(run, staging)
+            _check(run, staging, rows)
         if checks:
             run_checks(run, checks)
         counts = [_merge(run.connection, target, staging.name) for staging in stagings for target in staging.targets]
@@ -105,25 +105,32 @@ def staging_name(run: Run, number: int | str) -> str:
 
 def _load(run: Run, settings: Settings, staged: StagedFrame, number: int, transport: Transport) -> _Staging:
     name = staging_name(run, number)
-    types = staging_types(staged.frame.schema)
+    schema = (staged.last_step or staged.frame).schema
     with run.connection.begin():
-        run.connection.exec_driver_sql(merge_sql.create_staging(name, types))
-    observation = Observation()
-    transport.write(staged.frame.observe(observation, F.count(F.lit(1)).alias("rows")), settings, name)
-    doubles = [field.name for field in staged.frame.schema if isinstance(field.dataType, T.DoubleType)]
-    return _Staging(name, staged.targets, doubles, int(observation.get["rows"]))
+        run.connection.exec_driver_sql(merge_sql.create_staging(name, staging_types(schema)))
+    sent = transport.write(staged.frame, settings, name, staged.last_step)
+    doubles = [field.name for field in schema if isinstance(field.dataType, T.DoubleType)]
+    return _Staging(name, staged.targets, doubles, sent)
 
 
-FACTS = {"unique_key": "keys more than once", "key_not_null": "keys with a null", "finite": "rows with NaN or infinity"}
+def _keep_last_attempts(connection: Connection, staging: str) -> int:
+    """Delete the rows of tasks that were done again; returns how many are left."""
+    attempts = connection.exec_driver_sql(merge_sql.staged_attempts(staging)).all()
+    last = {partition: (attempt, rows) for partition, attempt, rows in sorted(attempts)}
+    if len(last) < len(attempts):
+        connection.exec_driver_sql(merge_sql.keep_last_attempts(staging))
+    return sum(rows for _, rows in last.values())
 
 
-def _check(run: Run, staging: _Staging) -> None:
+FACTS = {"unique_key": "rows beyond the first of their key", "key_not_null": "keys with a null", "finite": "rows with NaN or infinity"}
+
+
+def _check(run: Run, staging: _Staging, rows: int) -> None:
     """What no run may commit: rows lost or doubled on the way, keys that are none, values that are none. Targets that share a key are judged by the
     first of them. Raises: CheckFailed."""
     first_of_key = {tuple(target.key): target for target in reversed(staging.targets)}
-    rows = run.connection.exec_driver_sql(f"SELECT count(*) FROM {staging.name}").scalar_one()
     first = f"{staging.targets[0].table.name}.staged_rows"
-    entries = [_entry(first, rows - staging.loaded_rows, f"{rows} in staging, {staging.loaded_rows} left Spark")]
+    entries = [_entry(first, rows - staging.sent_rows, f"{rows} in staging, {staging.sent_rows} left Spark")]
     for target in first_of_key.values():
         facts = run.connection.exec_driver_sql(merge_sql.staging_facts(staging.name, target, staging.double_columns)).mappings().one()
         failures = merge_sql.staging_failures(staging.name, target, staging.double_columns)

@@ -5,13 +5,15 @@ Every Python worker imports this module, with what a worker has anyway (PySpark,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pyarrow as pa
 from pyspark import TaskContext
 
 PARTITION_TAG = "_partition"
 ATTEMPT_TAG = "_attempt"
+
+Step = Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
 
 
 def task_identity() -> tuple[int, int]:
@@ -29,6 +31,10 @@ def tagged(batches: Iterable[pa.RecordBatch], partition: int, attempt: int) -> I
         yield pa.RecordBatch.from_arrays([*batch.columns, *tags], [*batch.schema.names, PARTITION_TAG, ATTEMPT_TAG])
 
 
-def tagged_by_task(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The batches of the running task, tagged."""
-    yield from tagged(batches, *task_identity())
+def tagging(last_step: Step | None) -> Step:
+    """For `mapInArrow`: what `last_step` makes of the running task's batches, tagged; None leaves them as they are."""
+
+    def rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from tagged(last_step(batches) if last_step else batches, *task_identity())
+
+    return rows

@@ -6,10 +6,11 @@ Both give the same rows with the same Spark types: numeric comes as double, json
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 from sqlalchemy import Connection
@@ -58,14 +59,23 @@ class PortableQuery:
     schema: T.StructType
 
 
+@dataclass(frozen=True)
+class LastStep:
+    """From a frame's Arrow batches to the rows to stage, done by the task that writes them: what Python makes goes to PostgreSQL at once, and not by
+    way of the JVM. `function` is what `mapInArrow` takes, `schema` that of its rows, whose Arrow types must be just these."""
+
+    function: Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
+    schema: T.StructType
+
+
 class Transport(Protocol):
     """How rows pass between PostgreSQL and Spark."""
 
     def read(self, spark: SparkSession, settings: Settings, query: PortableQuery, predicates: Sequence[str], snapshot: str | None) -> DataFrame:
         """One partition for each predicate; with `snapshot` all partitions see that one exported snapshot."""
 
-    def write(self, frame: DataFrame, settings: Settings, staging: str) -> None:
-        """Append to the existing table `staging` with the tag columns of each row's partition and attempt."""
+    def write(self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None) -> int:
+        """Append to the existing table `staging` with the tag columns of each row's partition and attempt; returns the rows that were sent."""
 
 
 def portable_query(connection: Connection, source: str) -> PortableQuery:

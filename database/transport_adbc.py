@@ -7,7 +7,7 @@ or a speculative task never doubles rows; an advisory lock keeps two attempts of
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 import adbc_driver_postgresql.dbapi as adbc
@@ -17,8 +17,8 @@ from pyspark.sql.pandas.types import to_arrow_schema
 
 from config_spark import Settings
 from database.connection import libpq_uri
-from database.staging_tags import PARTITION_TAG, tagged, task_identity
-from database.transport import PortableQuery
+from database.staging_tags import PARTITION_TAG, Step, tagged, task_identity
+from database.transport import LastStep, PortableQuery
 
 
 class AdbcTransport:
@@ -29,15 +29,16 @@ class AdbcTransport:
         parts = spark.createDataFrame(tasks, "predicate string")
         return parts.mapInArrow(_reader(libpq_uri(settings), query, snapshot), query.schema)
 
-    def write(self, frame: DataFrame, settings: Settings, staging: str) -> None:
+    def write(self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None) -> int:
         schema_name, table = staging.split(".")
-        frame.mapInArrow(_writer(libpq_uri(settings), schema_name, table), "rows bigint").collect()
+        writer = _writer(libpq_uri(settings), schema_name, table, last_step.function if last_step else None)
+        return sum(task.rows for task in frame.mapInArrow(writer, "rows bigint").collect())
 
 
 Batches = Iterator[pa.RecordBatch]
 
 
-def _reader(uri: str, query: PortableQuery, snapshot: str | None) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
+def _reader(uri: str, query: PortableQuery, snapshot: str | None) -> Step:
     # Spark checks the Arrow types of a batch by position: the cast makes a driver's change of type an error here and not a wrong value there.
     sql, schema = query.sql, to_arrow_schema(query.schema)
 
@@ -55,10 +56,18 @@ def _reader(uri: str, query: PortableQuery, snapshot: str | None) -> Callable[[I
     return read
 
 
-def _writer(uri: str, schema_name: str, table: str) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
+def _writer(uri: str, schema_name: str, table: str, last_step: Step | None) -> Step:
     def write(batches: Iterable[pa.RecordBatch]) -> Batches:
         partition, attempt = task_identity()
-        own_rows = tagged(batches, partition, attempt)
+        sent = 0
+
+        def counted(rows: Iterable[pa.RecordBatch]) -> Batches:
+            nonlocal sent
+            for batch in rows:
+                sent += batch.num_rows
+                yield batch
+
+        own_rows = counted(tagged(last_step(batches) if last_step else batches, partition, attempt))
         first = next(own_rows, None)
         if first is not None:
             with adbc.connect(uri) as connection, connection.cursor() as cursor:
@@ -67,6 +76,6 @@ def _writer(uri: str, schema_name: str, table: str) -> Callable[[Iterable[pa.Rec
                 reader = pa.RecordBatchReader.from_batches(first.schema, chain([first], own_rows))
                 cursor.adbc_ingest(table, reader, mode="append", db_schema_name=schema_name)
                 connection.commit()
-        yield from ()
+        yield pa.RecordBatch.from_pydict({"rows": [sent]})
 
     return write

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from config_spark import Settings
-from database.staging_tags import ATTEMPT_TAG, PARTITION_TAG, tagged_by_task
-from database.transport import FETCH_SIZE, PortableQuery
+from database.staging_tags import ATTEMPT_TAG, PARTITION_TAG, tagging
+from database.transport import FETCH_SIZE, LastStep, PortableQuery
 
 BATCH_ROWS = 10_000
 
@@ -41,7 +42,11 @@ class JdbcTransport:
             properties["sessionInitStatement"] = f"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT '{snapshot}'"
         return spark.read.jdbc(get_jdbc_url(settings), f"({query.sql}) AS portable", predicates=list(predicates), properties=properties)
 
-    def write(self, frame: DataFrame, settings: Settings, staging: str) -> None:
-        schema = T.StructType([*frame.schema, T.StructField(PARTITION_TAG, T.IntegerType()), T.StructField(ATTEMPT_TAG, T.LongType())])
+    def write(self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None) -> int:
+        schema = T.StructType([*(last_step or frame).schema, T.StructField(PARTITION_TAG, T.IntegerType()), T.StructField(ATTEMPT_TAG, T.LongType())])
+        tagged_rows = frame.mapInArrow(tagging(last_step.function if last_step else None), schema)
+        sent = Observation()
+        counted = tagged_rows.observe(sent, F.count(F.lit(1)).alias("rows"))
         properties = get_jdbc_properties(settings) | {"batchsize": str(BATCH_ROWS)}
-        frame.mapInArrow(tagged_by_task, schema).write.jdbc(get_jdbc_url(settings), staging, mode="append", properties=properties)
+        counted.write.jdbc(get_jdbc_url(settings), staging, mode="append", properties=properties)
+        return int(sent.get["rows"])

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from data_processing.pool_days import CALENDAR, by_pool, pool_days
+from data_processing.market_series import market_columns
+from data_processing.pool_days import CALENDAR, SCHEMA, Provenance, by_pool, pool_days
 
 SNAPSHOTS = "id bigint, pool_id string, timestamp timestamp, apy double, tvl double, reason string, warning string"
 ALWAYS = (date(2018, 1, 1), date(2024, 2, 1))
@@ -41,8 +42,8 @@ def grids(spark: SparkSession, max_fill_days: int) -> dict[str, Days]:
     """For each of POOLS: day of January 2024 -> (apy, its age, tvl, its age)."""
     parsed = [(number, pool, moment, apy, tvl, None, None) for pool, (rows, _, _) in POOLS.items() for number, moment, apy, tvl in rows]
     calendars = [(pool, known_from, open_end, *ALWAYS) for pool, (_, known_from, open_end) in POOLS.items()]
-    frame = pool_days(by_pool(spark.createDataFrame(parsed, SNAPSHOTS), spark.createDataFrame(calendars, CALENDAR)), max_fill_days)
-    rows = frame.collect()
+    snapshots = by_pool(spark.createDataFrame(parsed, SNAPSHOTS), spark.createDataFrame(calendars, CALENDAR))
+    rows = snapshots.mapInArrow(pool_days(max_fill_days, market_columns(()), Provenance("raw", "run")), SCHEMA).collect()
     assert len({(row.pool_id, row.date) for row in rows}) == len(rows)
     days: dict[str, Days] = {pool: {} for pool in POOLS}
     for row in rows:

@@ -1,7 +1,7 @@
 """Writing without loss: real runs of the metrics job that meet a fault, and what the tables hold afterwards.
 
 The tables are as they were before, or as an undisturbed run leaves them, never between; the next run repairs by itself. `-m long` runs the matrix,
-each case with both transports; what is not marked is a small part of it.
+each case with both transports; what is not marked is a part of it, one of each kind.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ from tests.metrics_store import execute
 
 long = pytest.mark.long
 both = pytest.mark.parametrize("case", ["adbc", "jdbc"], indirect=True)
+always_with_adbc = pytest.mark.parametrize("case", ["adbc", pytest.param("jdbc", marks=long)], indirect=True)
+always_with_jdbc = pytest.mark.parametrize("case", [pytest.param("adbc", marks=long), "jdbc"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -183,8 +185,7 @@ def test_a_connection_that_is_terminated_while_rows_are_loaded(case: Case, whose
     case.repairs_itself(error=None)
 
 
-@long
-@both
+@always_with_adbc
 def test_a_connection_that_is_terminated_in_the_middle_of_the_merge(case: Case) -> None:
     merged_row_meets(case.engine, WAIT_AT_THE_GATE)
     with closed_gate(case.engine):
@@ -239,8 +240,7 @@ def test_a_full_disk_that_stops_one_loader(case: Case) -> None:
     case.repairs_itself(error=None)
 
 
-@long
-@both
+@always_with_adbc
 def test_a_full_disk_in_the_middle_of_the_merge(case: Case) -> None:
     merged_row_meets(case.engine, DISK_IS_FULL)
     case.has_failed(case.start(), "Free disk space")
@@ -264,8 +264,7 @@ def test_a_disk_that_is_really_full(tiny_tablespace: str, case: Case) -> None:
 # Spark does a task twice.
 
 
-@long
-@both
+@always_with_jdbc
 def test_a_task_that_fails_once_is_done_again(case: Case) -> None:
     second_loader_meets(case.engine, WAIT_AT_THE_GATE)
     with closed_gate(case.engine):
@@ -329,10 +328,9 @@ def test_twenty_pairs_of_runs_started_together(server: Settings, worked: Worked,
             run_two_together(case)
 
 
-def test_pairs_of_runs_started_together(server: Settings, worked: Worked, tmp_path: Path) -> None:
-    for transport in ("adbc", "jdbc", "adbc"):
-        with case_of(server, worked, tmp_path, transport) as case:
-            run_two_together(case)
+def test_two_runs_started_together(server: Settings, worked: Worked, tmp_path: Path) -> None:
+    with case_of(server, worked, tmp_path, "adbc") as case:
+        run_two_together(case)
 
 
 @long

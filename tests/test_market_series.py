@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import date, timedelta
 from decimal import Decimal
 
-from pyspark.sql import SparkSession
+import numpy as np
+import pytest
 from sqlalchemy import Engine
 
 from config_spark import Settings
@@ -14,11 +15,10 @@ from data_processing.market_series import (
     MarketDay,
     first_change,
     known_by_day,
-    market_frame,
+    market_columns,
     read_market_series,
     store_market_series,
     stored_market_series,
-    with_market,
 )
 from tests.metrics_store import execute, rows_of
 
@@ -85,8 +85,13 @@ def test_stored_series_tells_the_first_changed_day(engine: Engine) -> None:
     assert rows_of(engine, "SELECT count(*) AS n FROM yieldspark.market_series") == [{"n": 4}]
 
 
-def test_days_outside_the_series_have_no_prices(spark: SparkSession) -> None:
-    days = spark.createDataFrame([("p", day(0)), ("p", day(1))], "pool_id string, date date")
-    market = market_frame(spark, [MarketDay(day(1), Decimal("2.5"), None, Decimal(7))])
-    rows = with_market(days, market).orderBy("date").collect()
-    assert [(row.eth_open, row.btc_open, row.gas_price_gwei) for row in rows] == [(None, None, None), (2.5, None, 7.0)]
+def test_days_outside_the_series_have_no_prices() -> None:
+    market = market_columns([MarketDay(day(1), Decimal("2.5"), None, Decimal(7))])
+    known = market.of(np.arange(market.first_day - 1, market.first_day + 2))
+    nan = pytest.approx(np.nan, nan_ok=True)
+    assert {name: list(values) for name, values in known.items()} == {
+        "eth_open": [nan, 2.5, nan],
+        "btc_open": [nan, nan, nan],
+        "gas_price_gwei": [nan, 7.0, nan],
+    }
+    assert np.isnan(market_columns(()).of(np.arange(3))["eth_open"]).all()

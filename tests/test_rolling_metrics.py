@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 
 from config_spark import Settings, load_settings
-from data_processing.pool_days import CALENDAR, by_pool, pool_days
+from data_processing.market_series import market_columns
+from data_processing.pool_days import CALENDAR, MARKET, REJECTED, SCHEMA, Provenance, by_pool, pool_days
 from data_processing.quality_checks import raw_row_checks
 from data_processing.raw_history import parse_raw_rows
 from data_processing.rolling_metrics import look_back_days, rolling_metrics
@@ -58,10 +59,11 @@ def computed(
     end = metrics_oracle.run_end(of)
     read = rows if rows is not None else [row for row in of.rows if end and (row.timestamp.date() < end or row.timestamp > of.now)]
     parsed = parse_raw_rows(raw_frame(spark, read), raw_row_checks(limits(of), of.now))
-    days = pool_days(by_pool(parsed, spark.createDataFrame(calendar, CALENDAR)), of.max_fill_days).cache()
+    snapshots = by_pool(parsed, spark.createDataFrame(calendar, CALENDAR))
+    days = snapshots.mapInArrow(pool_days(of.max_fill_days, market_columns(()), Provenance("raw", "run")), SCHEMA).cache()
     rejected = {row.source_id: row.reason for row in days.where("reason IS NOT NULL").collect()}
     assert rejected == {number: reason for number, reason in metrics_oracle.quarantine(of).items() if number in {row.id for row in read}}
-    return table(days.where("reason IS NULL").drop("source_id", "reason"))
+    return table(days.where("reason IS NULL").drop(*REJECTED, *MARKET))
 
 
 def full_calendar(of: World) -> list[tuple[Any, ...]]:
@@ -119,7 +121,7 @@ def test_the_grid_and_the_windows_shuffle_once(spark: SparkSession) -> None:
         "id bigint, pool_id string, timestamp timestamp, apy double, tvl double, reason string, warning string",
     )
     calendar = spark.createDataFrame([("p", None, date(2024, 2, 1), date(2018, 1, 1), date(2024, 2, 1))], CALENDAR)
-    plan = pool_days(by_pool(rows, calendar), 7)._jdf.queryExecution().executedPlan().toString()
+    plan = by_pool(rows, calendar)._jdf.queryExecution().executedPlan().toString()
     assert plan.count("Exchange hashpartitioning") == 1
 
 

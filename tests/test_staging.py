@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import signal
-from datetime import UTC, date, datetime
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from random import Random
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from config_spark import Settings
 from database import staging
 from database.db_utils_spark import (
+    LastStep,
     MergeTarget,
     StagedFrame,
     commit_run,
@@ -23,11 +26,11 @@ from database.db_utils_spark import (
     upsert_via_staging,
     write_table_spark,
 )
-from database.merge_sql import create_staging, keep_last_attempts
+from database.merge_sql import create_staging, keep_last_attempts, staging_facts
 from database.run_ledger import open_run
 from database.spark_interrupt import interruptible
 from database.spark_session import has_jdbc_jar
-from database.tables import OWN_SCHEMA, pool_daily_metrics
+from database.tables import OWN_SCHEMA, pool_daily_metrics, quarantine
 from database.transport import staging_types
 from database.transport_adbc import AdbcTransport
 from product_errors import CheckFailed, SchemaMismatch
@@ -142,11 +145,32 @@ def test_a_failing_check_writes_nothing(spark: SparkSession, transported: Settin
     assert failed["sample"][0]["pool_id"] == rows[0][0]
 
 
+@pytest.mark.parametrize("by_days", [True, False])
+def test_rows_beyond_the_first_of_their_key_are_counted(engine: Engine, by_days: bool) -> None:
+    """By days as bits, where the key has a date, as by grouping all keys."""
+    random = Random(7)
+    dates = [date(1969, 1, 1) + timedelta(days=random.randrange(900)) for _ in range(700)]
+    keys = Counter((random.choice("abc"), day) for day in dates)
+    target = TARGET if by_days else MergeTarget(quarantine, {"source_table": "pool_id", "source_id": "day_text"}, {})
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE staged (pool_id text, date date, value double precision, day_text text)")
+        rows = [{"pool_id": pool, "date": day, "day_text": str(day)} for (pool, day), times in keys.items() for _ in range(times)]
+        rows += [{"pool_id": "a", "date": None, "day_text": None}, {"pool_id": None, "date": DAY, "day_text": str(DAY)}]
+        connection.execute(text("INSERT INTO staged VALUES (:pool_id, :date, 1, :day_text)"), rows)
+        connection.exec_driver_sql("UPDATE staged SET value = 'NaN' WHERE date = (SELECT min(date) FROM staged)")
+        facts = dict(connection.exec_driver_sql(staging_facts("staged", target, ["value"])).mappings().one())
+    first = min(day for _, day in keys)
+    surplus = sum(times - 1 for times in keys.values())
+    assert surplus > 20
+    assert facts == {"unique_key": surplus, "key_not_null": 2, "finite": sum(times for (_, day), times in keys.items() if day == first)}
+
+
 def test_a_row_that_got_lost_on_the_way_is_missed(spark: SparkSession, database: Settings, engine: Engine) -> None:
     class LosesARow(AdbcTransport):
-        def write(self, frame: DataFrame, settings: Settings, table: str) -> None:
-            super().write(frame, settings, table)
-            execute_sql(settings, f"DELETE FROM {table} WHERE pool_id = 'b'")
+        def write(self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None) -> int:
+            sent = super().write(frame, settings, staging, last_step)
+            execute_sql(settings, f"DELETE FROM {staging} WHERE pool_id = 'b'")
+            return sent
 
     rows = _frame(spark, ("a", DAY, 1.0, 1.0), ("b", DAY, 1.0, 1.0))
     with pytest.raises(CheckFailed, match="staged_rows: 1 in staging, 2 left Spark"), open_run(engine, job="upsert", mode="upsert") as run:
@@ -170,9 +194,10 @@ def test_an_interrupt_that_came_during_the_last_load_commits_nothing(spark: Spar
     """Spark's job was as good as done, so that its cancellation ended nothing: the merge must not begin."""
 
     class DoneWhenTheSignalComes(AdbcTransport):
-        def write(self, frame: DataFrame, settings: Settings, table: str) -> None:
-            super().write(frame, settings, table)
+        def write(self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None) -> int:
+            sent = super().write(frame, settings, staging, last_step)
             interrupt_inside_the_jvm(spark)
+            return sent
 
     def interrupted_while_loading() -> None:
         with interruptible(spark), open_run(engine, job="upsert", mode="upsert") as run:

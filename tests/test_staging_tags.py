@@ -12,18 +12,23 @@ import pytest
 from pyspark.serializers import CloudPickleSerializer
 from pyspark.sql import types as T
 
-from database.staging_tags import tagged_by_task
+from data_processing.market_series import market_columns
+from data_processing.pool_days import Provenance, pool_days
+from database.staging_tags import tagging
 from database.transport import PortableQuery
 from database.transport_adbc import _reader, _writer
 
 PROJECT = Path(__file__).resolve().parents[1]
 
 UNPICKLE = "import json, pickle, sys; pickle.load(sys.stdin.buffer); print(json.dumps(sorted(sys.modules)))"
+DAYS = pool_days(7, market_columns(()), Provenance("raw", "run"))
 QUERY = PortableQuery("SELECT 1 AS one", T.StructType([T.StructField("one", T.IntegerType())]))
 
 
 @pytest.mark.parametrize(
-    "task", [_writer("postgresql://", "yieldspark", "staging"), _reader("postgresql://", QUERY, None), tagged_by_task], ids=["write", "read", "tag"]
+    "task",
+    [_writer("postgresql://", "yieldspark", "staging", None), _reader("postgresql://", QUERY, None), tagging(None), DAYS],
+    ids=["write", "read", "tag", "days"],
 )
 def test_a_task_loads_neither_sqlalchemy_nor_the_settings(task: Callable[..., object]) -> None:
     pickled: bytes = CloudPickleSerializer().dumps(task)  # type: ignore[no-untyped-call]
