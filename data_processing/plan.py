@@ -42,11 +42,11 @@ COUNTED_ROWS = 200_000
 class Plan:
     """One run: which days of which pools, why, and what it reads.
 
-    `schema` is that of the owner's tables. `end` is exclusive: the run's end, or the backfill's. `since` is the last good run's watermark: raw rows inserted before it are known. `watermark`
-    is what the next run starts from, `unused_since` when the first of the known rows was inserted whose day is left to it. `days` bounds the rows to
-    write; `rows_expected_to_change` estimates how many of them will differ. `days_missing` and `rows_to_quarantine` are None where they were not
-    counted. `market` is the series the run uses and stores. `previous` is
-    the last good run, whatever its rules were and whatever was asked for now.
+    `schema` is that of the owner's tables. `end` is exclusive: the run's end, or the backfill's. `since` is the last good run's watermark: raw rows
+    inserted before it are known. `watermark` is what the next run starts from, `unused_since` when the first of the known rows was inserted whose day
+    is left to it. `days` bounds the rows to write; `rows_expected_to_change` estimates how many of them will differ. `days_missing` and
+    `rows_to_quarantine` are None where they were not counted. `market` is the series the run uses and stores. `previous` is the last good run,
+    whatever its rules were and whatever was asked for now.
     """
 
     request: Request
@@ -122,7 +122,8 @@ def metric_rules(settings: Settings) -> dict[str, Any]:
 def refuse_wrong_use(settings: Settings, engine: Engine, request: Request, now: datetime | None = None) -> None:
     """Stop what must not become a run: no ledger row of it would be in the way of `--retry last`.
 
-    Raises: ConfigurationError for an end in the future, an unknown pool, or tables in another schema than the last run's; SchemaMismatch; DatabaseError.
+    Raises: ConfigurationError for an end in the future, an unknown pool, or tables in another schema than the last good run's; SchemaMismatch;
+    DatabaseError.
     """
     today = (now or datetime.now(UTC)).date()
     if request.end and request.end > today:

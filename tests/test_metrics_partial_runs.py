@@ -53,13 +53,15 @@ def act(spark: SparkSession, database: Settings, changing: ChangingWorld) -> Act
         pools: tuple[str, ...] | None = None,
         full: bool = False,
         clock: timedelta = timedelta(0),
-        **options: Any,
+        retry: str | None = None,
+        session: Callable[[int], SparkSession] | None = None,
     ) -> dict[str, Any]:
         changing.apply(changes)
         start, end = (changing.today - timedelta(days=back) for back in interval) if interval else (None, None)
-        asked = None if "retry" in options else Request(full_refresh=full, start=start, end=end, pools=pools)
-        options = {"session": lambda rows: spark, "now": changing.world.now + clock} | options
-        return run_metrics(settings_of(database, changing.world), asked, **options)
+        asked = Request(full_refresh=full, start=start, end=end, pools=pools)
+        return run_metrics(
+            settings_of(database, changing.world), asked, retry=retry, session=session or (lambda rows: spark), now=changing.world.now + clock
+        )
 
     return change_and_run
 
