@@ -140,12 +140,11 @@ def test_a_retry_of_a_run_that_a_later_one_has_overtaken(act: Act, changing: Cha
     assert_equal_to_full(changing)
 
 
-def test_a_retry_after_some_pools_were_run_further(act: Act, changing: ChangingWorld) -> None:
-    act()
-    failed = fail(act, Days(1), daily(DAILY, 1, 1))
+def test_a_retried_full_refresh_after_some_pools_were_run_further(act: Act, changing: ChangingWorld) -> None:
+    """It takes no day back that is there."""
+    failed = fail(act, full=True)
     act(Days(8), daily(DAILY, 1, 1), pools=(pool_name(DAILY),))
-    act(daily(DAILY, 12, 1), retry=failed)
-    act()
+    act(retry=failed)
     assert_equal_to_full(changing)
 
 
