@@ -28,7 +28,7 @@ from data_processing.calendars import keep_calendars
 from data_processing.check_catalogue import accepting, changed_severities
 from data_processing.commit_checks import commit_checks
 from data_processing.market_series import forget_market_series, market_columns, store_market_series
-from data_processing.plan import JOB, Plan, plan_metrics
+from data_processing.plan import JOB, Plan, plan_metrics, refuse_wrong_use
 from data_processing.plan_request import Request, request_of, request_of_run
 from data_processing.plan_sql import CALENDAR_COLUMNS
 from data_processing.pool_days import AGES, SCHEMA, Provenance, by_pool, pool_days
@@ -78,11 +78,13 @@ def run_metrics(
     Returns: the run's ledger row; for a dry run `{"job", "status": "planned", "plan": ..}`.
     Raises: ConfigurationError, RunInProgress, CheckFailed, DatabaseError.
     """
-    changed_severities(settings)  # a wrong one is no run
+    # wrong use is no run
+    changed_severities(settings)
     engine = make_engine(settings)
     if retry and request not in (None, Request()):
         raise ConfigurationError("--retry takes mode, days and pools from the run that failed: leave the other options out")
     asked = request_of_run(engine, JOB, retry) if retry else request or Request()
+    refuse_wrong_use(settings, engine, asked, now)
     if dry_run:
         plan = plan_metrics(settings, engine, asked, table=f"{OWN_SCHEMA}.plan_of_a_dry_run", now=now, dry_run=True)
         return {"job": JOB, "status": "planned", "plan": plan.public()}

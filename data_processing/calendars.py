@@ -77,14 +77,28 @@ def _observed_since(plan_table: str, staging: str) -> str:
         AND s.pool_id = o.pool_id AND s.date = o.date AND s.apy_age_days = 0 AND s.tvl_age_days = 0"""
 
 
+def _observed_before(day: str) -> str:
+    """SELECT of the newest day of the old calendar before `day` on which something was observed. A walk over days, for the few pools that need it."""
+    return f"""
+    SELECT max(d.date)::date FROM generate_series(old_first, {day} - 1, interval '1 day') AS d (date)
+    WHERE NOT EXISTS (
+        SELECT FROM {AGES} AS o WHERE o.pool_id = {STAGED}.pool_id AND o.date = d.date::date
+        AND o.apy_age_days IS DISTINCT FROM 0 AND o.tvl_age_days IS DISTINCT FROM 0
+    )"""
+
+
 def _store(connection: Connection) -> None:
-    """The old days outside of what was decided about, and the new ones inside. `greatest` and `least` leave NULLs out."""
+    """The old days outside of what was decided about, and the new ones inside. `greatest` and `least` leave NULLs out.
+
+    Where the last observed day was inside and is no longer one, an earlier one is.
+    """
     connection.exec_driver_sql(f"""
     CREATE TEMPORARY TABLE new_calendars ON COMMIT DROP AS
     SELECT pool_id,
         least(old_first_before, new_first, old_first_after) AS first_day,
         greatest(old_last_before, new_last, old_last_after) AS last_day,
-        greatest(CASE WHEN old_observed >= write_end THEN old_observed END, new_observed, least(old_observed, write_from - 1)) AS last_observed_day
+        CASE WHEN old_observed < write_from OR old_observed >= write_end THEN greatest(old_observed, new_observed)
+            ELSE coalesce(new_observed, ({_observed_before("write_from")}), write_from - 1) END AS last_observed_day
     FROM {STAGED}, LATERAL (SELECT
         CASE WHEN old_first < write_from THEN old_first END AS old_first_before,
         CASE WHEN old_first < write_from THEN least(old_last, write_from - 1) END AS old_last_before,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -42,11 +42,11 @@ COUNTED_ROWS = 200_000
 class Plan:
     """One run: which days of which pools, why, and what it reads.
 
-    `end` is exclusive: the run's end, or the backfill's. `since` is the last good run's watermark: raw rows inserted before it are known. `watermark`
-    is what the next run starts from, `unused_since` when the first of the known rows was inserted whose day is left to it. `days` bounds the rows to
-    write; `rows_expected_to_change` estimates how many of them will differ. `days_missing` and `rows_to_quarantine` are None where they were not
-    counted. `market` is the series the run uses and stores. `previous` is
-    the last good run, whatever its rules were and whatever was asked for now.
+    `schema` is that of the owner's tables. `end` is exclusive: the run's end, or the backfill's. `since` is the last good run's watermark: raw rows
+    inserted before it are known. `watermark` is what the next run starts from, `unused_since` when the first of the known rows was inserted whose day
+    is left to it. `days` bounds the rows to write; `rows_expected_to_change` estimates how many of them will differ. `days_missing` and
+    `rows_to_quarantine` are None where they were not counted. `market` is the series the run uses and stores. `previous` is the last good run,
+    whatever its rules were and whatever was asked for now.
     """
 
     request: Request
@@ -54,6 +54,7 @@ class Plan:
     now: datetime
     watermark: datetime
     rules: Mapping[str, Any]
+    schema: str
     table: str
     start: date | None = None
     end: date | None = None
@@ -83,7 +84,7 @@ class Plan:
     @property
     def impossible_rows(self) -> str | None:
         """The condition for raw rows of no possible day, which a partial run leaves alone."""
-        return None if self.is_partial else impossible_rows(self.now, self.since)
+        return None if self.is_partial else impossible_rows(self.now, self.since, self.watermark)
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -118,13 +119,30 @@ def metric_rules(settings: Settings) -> dict[str, Any]:
     }
 
 
+def refuse_wrong_use(settings: Settings, engine: Engine, request: Request, now: datetime | None = None) -> None:
+    """Stop what must not become a run: no ledger row of it would be in the way of `--retry last`.
+
+    Raises: ConfigurationError for an end in the future, an unknown pool, or tables in another schema than the last good run's; SchemaMismatch;
+    DatabaseError.
+    """
+    today = (now or datetime.now(UTC)).date()
+    if request.end and request.end > today:
+        raise ConfigurationError(
+            f"--end {request.end} is in the future: the last complete UTC day is {today - ONE_DAY}, so give {today} or an earlier day"
+        )
+    with checked_connection(engine) as connection:
+        plan_sql.require_same_schema(connection, JOB, settings.db_schema)
+        if request.pools:
+            verify_tables(connection, OWNER_TABLES)
+            plan_sql.require_known_pools(connection, request.pools)
+
+
 def plan_metrics(settings: Settings, engine: Engine, request: Request, *, table: str, now: datetime | None = None, dry_run: bool = False) -> Plan:
     """Decide what to recompute.
 
     Args: table is the qualified name of the plan's table, which stays for the run to read; a dry run rolls it back. now (UTC) is this machine's
-    clock unless given.
-    Raises: ConfigurationError for an end in the future or a pool that is unknown; SchemaMismatch where the owner's tables are not as expected;
-    DatabaseError.
+    clock unless given. `refuse_wrong_use` has let the request through.
+    Raises: SchemaMismatch where the owner's tables are not as expected; DatabaseError.
     """
     with checked_connection(engine) as connection:
         watermark, hidden = plan_sql.read_watermark(connection)
@@ -145,17 +163,16 @@ def plan_metrics(settings: Settings, engine: Engine, request: Request, *, table:
 
 def _decide(connection: Connection, settings: Settings, request: Request, table: str, watermark: datetime, now: datetime) -> Plan:
     """Choose mode and interval, and make the plan's table."""
-    today = now.date()
-    if request.end and request.end > today:
-        raise ConfigurationError(
-            f"--end {request.end} is in the future: the last complete UTC day is {today - ONE_DAY}, so give {today} or an earlier day"
-        )
-    plan_sql.require_known_pools(connection, request.pools)
     rules = metric_rules(settings)
     previous = plan_sql.last_good_run(connection, JOB)
+    reached = plan_sql.days_reached(connection, previous)
+    now = _not_behind(now, reached)
+    today = now.date()
     last = previous if request.mode == "incremental" and previous and previous.rules == rules else None
     mode = "full_refresh" if request.mode == "incremental" and last is None else request.mode
-    plan_sql.find_touched_pools(connection, last, before=min(today, request.until or today), now=now)
+    # days that a run has written since the retried one failed may have changed with these: no later run would notice
+    before = min(today, max(request.until, reached)) if request.until else today
+    plan_sql.find_touched_pools(connection, last, before=before, now=now)
     touched = plan_sql.touched_bounds(connection)
     run_end = max(filter(None, [last.end if last else None, touched.newest_day + ONE_DAY if touched.newest_day else None]), default=EARLIEST_DAY)
     end = min(request.end or run_end, run_end)
@@ -173,6 +190,7 @@ def _decide(connection: Connection, settings: Settings, request: Request, table:
         now,
         watermark,
         rules,
+        settings.db_schema,
         table,
         end=end if end > EARLIEST_DAY else None,
         since=last.watermark if last else None,
@@ -180,6 +198,16 @@ def _decide(connection: Connection, settings: Settings, request: Request, table:
         market=market,
         previous=previous,
     )
+
+
+def _not_behind(now: datetime, reached: date) -> datetime:
+    """This machine's clock, or the begin of the day that a run has reached already: for that one it was later than this clock says."""
+    earliest = datetime.combine(reached, time(), UTC)
+    if now < earliest:
+        log.warning(
+            "this machine's clock says %s, but an earlier run has seen the end of %s: taken as %s. Set the clock", now, reached - ONE_DAY, earliest
+        )
+    return max(now, earliest)
 
 
 def _with_facts(connection: Connection, settings: Settings, plan: Plan, *, dry_run: bool) -> Plan:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from sqlalchemy import Engine, select
 
 from database.connection import checked_connection
+from database.run_ledger import is_free
 from database.tables import run_ledger
 from product_errors import ConfigurationError
 
@@ -90,7 +91,7 @@ def request_of(
 
 
 def request_of_run(engine: Engine, job: str, run_id: str) -> Request:
-    """What the failed run `run_id` (or `last`) was asked, with the days it would have written.
+    """What the failed run `run_id` (or `last`) was asked, with the days it would have written. One whose driver is gone has failed, whatever it says.
 
     Raises: ConfigurationError for a run that is unknown or did not fail, naming what to do.
     """
@@ -98,9 +99,10 @@ def request_of_run(engine: Engine, job: str, run_id: str) -> Request:
     rows = select(run_ledger).where(ledger.job == job).order_by(ledger.started_at.desc()).limit(1)
     with checked_connection(engine) as connection:
         row = connection.execute(rows if run_id == LAST else rows.where(ledger.run_id == run_id)).mappings().first()
+        killed = row is not None and row["status"] == "running" and is_free(connection, job)
     if row is None:
         raise ConfigurationError(f"--retry {run_id}: {job} has no such run; `status --json` names the last one, and --retry {LAST} takes it")
-    if row["status"] not in RETRIED:
+    if row["status"] not in RETRIED and not killed:
         raise ConfigurationError(f"--retry {run_id}: {row['run_id']} is {row['status']}; only a run that is {', '.join(RETRIED)} can be retried")
     asked = (row["plan"] or {}).get("request") or {"mode": row["mode"], "pools": None}
     pools = tuple(asked["pools"]) if asked["pools"] is not None else None

@@ -45,6 +45,8 @@ class LastRun:
     rules: Any
 
 
+GOOD = ("succeeded", "nothing_to_do")
+
 ANY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 """For a run of a version that did not note when its first unused row was inserted."""
 
@@ -54,7 +56,7 @@ def last_good_run(connection: Connection, job: str) -> LastRun | None:
     ledger = run_ledger.c
     newest = (
         select(ledger.started_at, ledger.watermark, ledger.end, ledger.plan)
-        .where(ledger.job == job, ledger.status.in_(["succeeded", "nothing_to_do"]), ledger.mode.in_(["incremental", "full_refresh"]))
+        .where(ledger.job == job, ledger.status.in_(GOOD), ledger.mode.in_(["incremental", "full_refresh"]))
         .where(ledger.watermark.is_not(None), ledger.end.is_not(None), ledger.plan.is_not(None), text("plan #>> '{request,pools}' IS NULL"))
         .order_by(ledger.started_at.desc())
     )
@@ -65,6 +67,12 @@ def last_good_run(connection: Connection, job: str) -> LastRun | None:
     mixed = any(rules != row.plan["rules"] for rules in connection.execute(since).scalars())
     unused = row.plan.get("unused_since", ANY_TIME.isoformat())
     return LastRun(row.watermark, row.end, datetime.fromisoformat(unused) if unused else None, None if mixed else row.plan["rules"])
+
+
+def days_reached(connection: Connection, previous: LastRun | None) -> date:
+    """The day after the last one that a run has written: the last good run's end, or a calendar's that another run has taken beyond it."""
+    newest = connection.exec_driver_sql(f"SELECT max(last_day) + 1 FROM {CALENDARS}").scalar_one()
+    return max(filter(None, (newest, previous.end if previous else None)), default=EARLIEST_DAY)
 
 
 OPEN_SINCE = text("""
@@ -92,7 +100,20 @@ def read_watermark(connection: Connection) -> tuple[datetime, bool]:
     return row.watermark, bool(row.hidden)
 
 
-def require_known_pools(connection: Connection, pools: Sequence[str] | None) -> None:
+def require_same_schema(connection: Connection, job: str, schema: str) -> None:
+    """Raises: ConfigurationError where the last good run's tables are in another schema: ledger, calendars and quarantine speak of those."""
+    ledger = run_ledger.c
+    used = ledger.plan["schema"].astext
+    newest = select(used).where(ledger.job == job, ledger.status.in_(GOOD), used.is_not(None)).order_by(ledger.started_at.desc()).limit(1)
+    before = connection.execute(newest).scalar()
+    if before not in (None, schema):
+        raise ConfigurationError(
+            f"DB_SCHEMA={schema}: the last good run of this database had DB_SCHEMA={before}, and what YieldSpark keeps in `{run_ledger.schema}` is "
+            f"about those tables. Give DB_SCHEMA={before}, or a database of its own for {schema}; docs/metrics.md says what to do after a rename"
+        )
+
+
+def require_known_pools(connection: Connection, pools: Sequence[str]) -> None:
     """Raises: ConfigurationError naming pools that were asked for and that have neither raw rows nor metrics."""
     unknown = connection.execute(
         text(
@@ -100,7 +121,7 @@ def require_known_pools(connection: Connection, pools: Sequence[str] | None) -> 
             f"WHERE NOT EXISTS (SELECT FROM {TABLE} AS h WHERE h.pool_id = asked.pool_id) "
             f"AND NOT EXISTS (SELECT FROM {CALENDARS} AS c WHERE c.pool_id = asked.pool_id)"
         ),
-        {"pools": list(pools or ())},
+        {"pools": list(pools)},
     ).scalars()
     if missing := unknown.all():
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
@@ -120,7 +141,8 @@ def find_touched_pools(connection: Connection, last: LastRun | None, *, before: 
     possible = f"h.timestamp >= {midnight(EARLIEST_DAY)} AND h.timestamp <= {moment(now)}"
     raw = f"{columns} FROM {TABLE} AS h WHERE {possible}"
     if last is not None:
-        parts = [f"{raw} AND h.insertion_timestamp >= {moment(last.watermark)}"]
+        # both halves are ranges of an index; a row that does not say when it came may always be new
+        parts = [f"{raw} AND (h.insertion_timestamp >= {moment(last.watermark)} OR h.insertion_timestamp IS NULL)"]
         later = f"h.timestamp >= {midnight(last.end)} AND h.insertion_timestamp < {moment(last.watermark)}"
         if last.unused_since is not None:
             parts.append(f"{raw} AND {later} AND h.insertion_timestamp >= {moment(last.unused_since)}")
@@ -151,7 +173,12 @@ def touched_bounds(connection: Connection) -> TouchedBounds:
 
 CORRECTION = "late correction"
 
-EVERYTHING = f"SELECT pool_id, 'full refresh' AS reason, first_day AS write_from, CAST(:end AS date) AS write_to FROM {TOUCHED}"
+EVERYTHING = f"""
+    SELECT coalesce(t.pool_id, c.pool_id) AS pool_id, 'full refresh' AS reason,
+        least(t.first_day, c.first_day) AS write_from, greatest(CAST(:end AS date), c.last_day + 1) AS write_to
+    FROM {TOUCHED} AS t FULL JOIN calendars AS c ON c.pool_id = t.pool_id
+"""
+"""Raw history's days, and those of calendars that it no longer has: rows were deleted. A full run finds nothing there, and takes them back."""
 
 INTERVAL = f"""
     SELECT pool_id, 'backfill' AS reason, greatest(first_day, CAST(:start AS date)) AS write_from, CAST(:end AS date) AS write_to FROM {TOUCHED}
@@ -163,9 +190,14 @@ INTERVAL = f"""
     UNION ALL
     SELECT pool_id, 'no longer active', greatest(last_observed_day + 1, CAST(:start AS date)), last_day + 1
     FROM calendars WHERE NOT alive AND last_observed_day + 1 < CAST(:end AS date) AND last_day >= CAST(:end AS date)
+    UNION ALL
+    SELECT c.pool_id, 'no raw rows any more', c.first_day, least(t.first_day, CAST(:end AS date))
+    FROM calendars AS c LEFT JOIN {TOUCHED} AS t ON t.pool_id = c.pool_id
+    WHERE c.first_day < CAST(:end AS date) AND least(c.last_day + 1, t.first_day) > greatest(c.first_day, CAST(:start AS date))
 """
 """All parts but the first keep a calendar free of holes: its last day is how the next incremental run knows what it lacks. An interval before a
-pool's first day has to reach it, and of an inactive pool all days after its last observation go, were only some of them in the interval."""
+pool's first day has to reach it. Of an inactive pool all days after its last observation go, were only some of them in the interval, and of days
+before a pool's first raw row those before the interval too."""
 
 CHANGES = f"""
     SELECT t.pool_id, 'new pool' AS reason, t.first_day AS write_from, CAST(:end AS date) AS write_to
@@ -218,7 +250,8 @@ def find_reasons(
 def make_plan_table(connection: Connection, table: str, *, run_end: date, look_back: int, checks: Sequence[RowCheck]) -> None:
     """Make `table` from `reasons`: pool_id, reasons, alive, write_from, write_end, read_from and read_end (midnights UTC), known_from, open_end.
 
-    A pool that is not alive is read to the run's end: only its last snapshot ends its calendar. known_from is set for a pool that has an accepted
+    A pool that is not alive is read to the run's end: only its last snapshot ends its calendar. Days to write beyond the run's end are those of a
+    calendar that went further; nothing is there any more. known_from is set for a pool that has an accepted
     row before read_from: its calendar begins before what is read.
     """
     connection.execute(
@@ -233,12 +266,12 @@ def make_plan_table(connection: Connection, table: str, *, run_end: date, look_b
     ),
     bounds AS (
         SELECT ranges.*, read_day::timestamp AT TIME ZONE 'UTC' AS read_from,
-            (CASE WHEN alive THEN write_end ELSE CAST(:run_end AS date) END)::timestamp AT TIME ZONE 'UTC' AS read_end
+            CASE WHEN alive THEN least(write_end, CAST(:run_end AS date)) END AS open_end
         FROM ranges
     )
-    SELECT pool_id, reasons, alive, write_from, write_end, read_from, read_end,
-        CASE WHEN {accepted_before("bounds.read_from", "bounds.pool_id", checks)} THEN read_day END AS known_from,
-        CASE WHEN alive THEN write_end END AS open_end
+    SELECT pool_id, reasons, alive, write_from, write_end, read_from,
+        coalesce(open_end, CAST(:run_end AS date))::timestamp AT TIME ZONE 'UTC' AS read_end,
+        CASE WHEN {accepted_before("bounds.read_from", "bounds.pool_id", checks)} THEN read_day END AS known_from, open_end
     FROM bounds"""),
         {"run_end": run_end, "look_back": look_back, "earliest": EARLIEST_DAY},
     )

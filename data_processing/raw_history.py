@@ -40,10 +40,14 @@ def planned_rows(plan_table: str) -> str:
     return f"{TABLE} AS h JOIN {plan_table} AS p ON p.pool_id = h.pool_id AND h.timestamp >= p.read_from AND h.timestamp < p.read_end"
 
 
-def impossible_rows(now: datetime, since: datetime | None) -> str:
-    """Condition on `h`: inserted at `since` or later (None: ever), and of a day that can't be a snapshot's, so that no pool's calendar has it."""
+def impossible_rows(now: datetime, since: datetime | None, watermark: datetime) -> str:
+    """Condition on `h`: of a day that can't be a snapshot's, so that no pool's calendar has it, and inserted from `since` (None: ever) to before
+    `watermark`: by the time that a later row is read, its moment may have come. The next run begins there.
+    """
     impossible = f"(h.timestamp < {midnight(EARLIEST_DAY)} OR h.timestamp > {moment(now)})"
-    return impossible if since is None else f"h.insertion_timestamp >= {moment(since)} AND {impossible}"
+    if since is None:
+        return f"(h.insertion_timestamp < {moment(watermark)}) IS NOT FALSE AND {impossible}"
+    return f"h.insertion_timestamp >= {moment(since)} AND h.insertion_timestamp < {moment(watermark)} AND {impossible}"
 
 
 def accepted_before(moment: str, pool_id: str, checks: Sequence[RowCheck]) -> str:

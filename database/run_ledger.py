@@ -163,8 +163,16 @@ def _finish(connection: Connection, run: Run) -> None:
     connection.commit()
 
 
+LOCK = "(hashtext('yieldspark'), hashtext(:job))"
+
+
+def is_free(connection: Connection, job: str) -> bool:
+    """Whether no run of the job is alive, whatever its ledger rows say; asked in a transaction that ends soon, for until then none can begin."""
+    return bool(connection.execute(text(f"SELECT pg_try_advisory_xact_lock{LOCK}"), {"job": job}).scalar_one())
+
+
 def _lock(connection: Connection, job: str) -> None:
-    got = connection.execute(text("SELECT pg_try_advisory_lock(hashtext('yieldspark'), hashtext(:job))"), {"job": job}).scalar_one()
+    got = connection.execute(text(f"SELECT pg_try_advisory_lock{LOCK}"), {"job": job}).scalar_one()
     if got:
         return
     last = connection.execute(

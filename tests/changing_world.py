@@ -216,6 +216,12 @@ class ChangingWorld:
         else:
             self._end(one.slot, commit=one.word == "commit")
 
+    def _deleted(self, one: change.Deleted) -> None:
+        first = self._day(one.back)
+        gone = {row.id for row in self.world.rows if row.pool_id == pool_name(one.pool) and 0 <= (row.timestamp.date() - first).days < one.count}
+        self.world.rows = [row for row in self.world.rows if row.id not in gone]
+        execute(self.engine, "DELETE FROM raw_defillama_pool_history WHERE id = ANY(:gone)", gone=list(gone))
+
     def _limits(self, one: change.Limits) -> None:
         self.world.max_fill_days, self.world.max_apy_percent = one.max_fill_days, one.max_apy_percent
 
@@ -229,6 +235,7 @@ _DOING: dict[type, Callable[[ChangingWorld, Any], None]] = {
     change.Gas: ChangingWorld._gas,
     change.Days: ChangingWorld._days,
     change.Transaction: ChangingWorld._transaction,
+    change.Deleted: ChangingWorld._deleted,
     change.Limits: ChangingWorld._limits,
 }
 

@@ -121,6 +121,15 @@ class Transaction:
 
 
 @dataclass(frozen=True)
+class Deleted:
+    """The raw rows of `count` days of a pool taken away, the first of these days `back` days ago. No incremental run can know."""
+
+    pool: int
+    back: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Limits:
     """Other settings: the next run is a full one."""
 
@@ -128,7 +137,7 @@ class Limits:
     max_apy_percent: float
 
 
-Change: TypeAlias = Snapshots | Again | Impossible | Activity | Price | Gas | Days | Transaction | Limits
+Change: TypeAlias = Snapshots | Again | Impossible | Activity | Price | Gas | Days | Transaction | Deleted | Limits
 
 _pools, _slots = st.integers(0, POOLS - 1), st.sampled_from((None, None, None, None, *range(SLOTS)))
 _recent, _late, _old, _ahead = st.integers(0, 3), st.integers(4, 50), st.integers(51, 100), st.integers(-12, -1)
@@ -156,6 +165,11 @@ def changes(draw: st.DrawFn) -> list[Change]:
     """What happened since the last run: about one change for each pool, among them some that touch all. It shrinks to nothing."""
     drawn = [*(draw(_changes) for _ in range(POOLS + 4)), draw(_limits) if draw(st.integers(0, 9)) == 9 else None]
     return [change for change in drawn if change is not None]
+
+
+def deletions() -> st.SearchStrategy[list[Deleted]]:
+    """Some days of some pools, among them whole histories."""
+    return st.lists(st.builds(Deleted, _pools, _backs, st.sampled_from((1, 2, 9, 40, 300))), min_size=1, max_size=5)
 
 
 @st.composite

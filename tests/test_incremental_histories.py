@@ -34,7 +34,7 @@ from database.tables import METRIC_COLUMNS
 from product_errors import CheckFailed, DatabaseError
 from tests import metrics_oracle
 from tests.changing_world import ChangingWorld, Table, fingerprints, pool_name
-from tests.metrics_changes import POOLS, Change, Snapshots, beginnings, changes, rows_meanwhile
+from tests.metrics_changes import POOLS, Change, Deleted, Snapshots, beginnings, changes, deletions, rows_meanwhile
 from tests.metrics_oracle import differences_of_tables
 from tests.metrics_store import execute, job_rows, rows_of, settings_of
 
@@ -124,10 +124,32 @@ class Histories(RuleBasedStateMachine):
                 assert failed["status"] == {"interrupt": "cancelled", "check": "blocked"}.get(how, "failed")
                 if later is not None:
                     self.changing.apply(later)
-                    self._retry(failed["end"])
+                    self._retry("last", failed["end"])
             else:
                 self.changing.known = seen
                 self._compare()
+
+    @rule(changed=changes(), which=st.integers(0, 9))
+    def late_retry(self, changed: list[Change], which: int) -> None:
+        """A run that failed nights ago is taken again; good runs may have overtaken it, or it has been retried before."""
+        failures = "SELECT run_id, \"end\" FROM yieldspark.run_ledger WHERE status IN ('failed', 'blocked', 'cancelled') ORDER BY started_at"
+        failed = rows_of(self.ground.engine, failures)
+        if failed:
+            with self._step():
+                self.changing.apply(changed)
+                self._retry(**failed[which % len(failed)])
+
+    @rule(changed=changes(), gone=deletions())
+    def deletion(self, changed: list[Change], gone: list[Deleted]) -> None:
+        """Raw rows are deleted, which a full refresh alone finds out."""
+        with self._step():
+            self.changing.apply([*changed, *gone])
+            before, seen = self._table(), self.changing.seen_now()
+            result = self._run(Request(full_refresh=True))
+            if seen.end:
+                self.changing.known = seen
+            self._compare()
+            self._check_counts(result, before, None)
 
     @rule(changed=changes(), back=st.integers(0, 60), days=st.integers(1, 40), some=st.none() | some_pools)
     def backfill(self, changed: list[Change], back: int, days: int, some: set[int] | None) -> None:
@@ -206,9 +228,14 @@ class Histories(RuleBasedStateMachine):
         others = {key: row for key, row in before.items() if not asked_for(*key) and key[0] not in self.changing.world.inactive}
         assert others.items() <= after.items()
 
-    def _retry(self, end: date) -> None:
+    def _retry(self, run_id: str, end: date) -> None:
+        """The failed run's days, and those that another run has written since."""
+        written = [day + timedelta(days=1) for _, day in self._table()]
+        if self.changing.known and self.changing.known.end:
+            written.append(self.changing.known.end)
+        end = max([end, *written])
         seen = self.changing.seen_now(end)
-        self._run(retry="last")
+        self._run(retry=run_id)
         self.changing.known = seen
         self._compare(end)
 

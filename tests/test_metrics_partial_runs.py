@@ -1,4 +1,5 @@
-"""After a backfill, or a run of some pools, the next incremental run still makes the table that a full one would make.
+"""After a backfill, a run of some pools, or a retry, the next incremental run still makes the table that a full one would make; and a full one leaves
+nothing of rows that are gone.
 
 Each case was once wrong. They were found by reading, while the random histories of `test_incremental_histories` were written: these meet them too
 rarely.
@@ -19,7 +20,7 @@ from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.plan_request import Request
 from tests import metrics_oracle
 from tests.changing_world import ChangingWorld, pool_name
-from tests.metrics_changes import Activity, Change, Days, Limits, Price, Snapshots
+from tests.metrics_changes import Activity, Change, Days, Deleted, Limits, Price, Snapshots
 from tests.metrics_oracle import differences_of_tables
 from tests.metrics_store import job_rows, settings_of
 
@@ -46,11 +47,21 @@ def changing(engine: Engine) -> ChangingWorld:
 def act(spark: SparkSession, database: Settings, changing: ChangingWorld) -> Act:
     """Changes, then a run. The interval counts days backward from today."""
 
-    def change_and_run(*changes: Change, interval: tuple[int, int] | None = None, pools: tuple[str, ...] | None = None) -> dict[str, Any]:
+    def change_and_run(
+        *changes: Change,
+        interval: tuple[int, int] | None = None,
+        pools: tuple[str, ...] | None = None,
+        full: bool = False,
+        clock: timedelta = timedelta(0),
+        retry: str | None = None,
+        session: Callable[[int], SparkSession] | None = None,
+    ) -> dict[str, Any]:
         changing.apply(changes)
         start, end = (changing.today - timedelta(days=back) for back in interval) if interval else (None, None)
-        asked = Request(start=start, end=end, pools=pools)
-        return run_metrics(settings_of(database, changing.world), asked, session=lambda rows: spark, now=changing.world.now)
+        asked = Request(full_refresh=full, start=start, end=end, pools=pools)
+        return run_metrics(
+            settings_of(database, changing.world), asked, retry=retry, session=session or (lambda rows: spark), now=changing.world.now + clock
+        )
 
     return change_and_run
 
@@ -106,4 +117,94 @@ def test_two_backfills_of_a_pool_that_no_run_has_seen(act: Act, changing: Changi
     act(daily(5, 90, 1), interval=(10, 0))
     act(interval=(70, 60))
     act()
+    assert_equal_to_full(changing)
+
+
+def no_session(_: int) -> SparkSession:
+    raise ZeroDivisionError
+
+
+def fail(act: Act, *changes: Change, **options: Any) -> str:
+    """A run that ends in its session stage; its id."""
+    with pytest.raises(ZeroDivisionError) as error:
+        act(*changes, session=no_session, **options)
+    return str(error.value.failed_run[1])  # type: ignore[attr-defined]
+
+
+def test_a_retry_of_a_run_that_a_later_one_has_overtaken(act: Act, changing: ChangingWorld) -> None:
+    act()
+    failed = fail(act, Days(1), daily(DAILY, 1, 1))
+    act(Days(1), daily(DAILY, 1, 1))
+    act(daily(QUIET, 1, 1), retry=failed)
+    act()
+    assert_equal_to_full(changing)
+
+
+def test_a_retried_full_refresh_after_some_pools_were_run_further(act: Act, changing: ChangingWorld) -> None:
+    """It takes no day back that is there."""
+    failed = fail(act, full=True)
+    act(Days(8), daily(DAILY, 1, 1), pools=(pool_name(DAILY),))
+    act(retry=failed)
+    assert_equal_to_full(changing)
+
+
+def test_a_retried_full_refresh_that_was_overtaken(act: Act, changing: ChangingWorld) -> None:
+    act()
+    failed = fail(act, Days(1), daily(DAILY, 1, 1), full=True)
+    act(Days(10), daily(DAILY, 10, 10))
+    act(daily(QUIET, 13, 1), retry=failed)
+    act()
+    assert_equal_to_full(changing)
+
+
+def test_a_clock_that_is_behind_the_last_runs(act: Act, changing: ChangingWorld, caplog: pytest.LogCaptureFixture) -> None:
+    act(Days(1), daily(DAILY, 1, 1))
+    assert act(daily(QUIET, 1, 1), clock=-timedelta(hours=13))["rows"]["quarantined"] == 0
+    assert "clock" in caplog.text
+    act()
+    assert_equal_to_full(changing)
+
+
+FIRST_DAYS, LAST_DAYS, ALL = Deleted(QUIET, 20, 5), Deleted(QUIET, 3, 3), Deleted(QUIET, 20, 20)
+
+
+@pytest.mark.parametrize(
+    ("gone", "how"),
+    [
+        (FIRST_DAYS, {"full": True}),
+        (LAST_DAYS, {"full": True}),
+        (ALL, {"full": True}),
+        (ALL, {"full": True, "pools": SOME}),
+        (FIRST_DAYS, {"interval": (25, 0)}),
+        (ALL, {"interval": (25, 0)}),
+    ],
+)
+def test_deleted_rows_leave_no_days_behind(act: Act, changing: ChangingWorld, gone: Deleted, how: dict[str, Any]) -> None:
+    act()
+    act(gone, **how)
+    assert_equal_to_full(changing)
+    assert act()["status"] == "nothing_to_do"
+
+
+def test_the_newest_day_deleted_of_all_pools(act: Act, changing: ChangingWorld) -> None:
+    act()
+    act(Deleted(QUIET, 2, 2), Deleted(DAILY, 2, 2), full=True)
+    assert_equal_to_full(changing)
+    act(daily(DAILY, 1, 1))
+    assert_equal_to_full(changing)
+
+
+def test_a_backfill_inside_the_days_that_raw_history_no_longer_has(act: Act, changing: ChangingWorld) -> None:
+    """The days before the interval go too: a calendar has no hole."""
+    act()
+    act(Deleted(QUIET, 20, 10), interval=(16, 14))
+    act(full=True, pools=(pool_name(DAILY),))
+    first = min(day for pool, day in job_rows(changing.engine) if pool == pool_name(QUIET))
+    assert first == changing.today - timedelta(days=14)
+
+
+def test_the_last_observed_day_is_found_again_after_its_rows_went(act: Act, changing: ChangingWorld) -> None:
+    act(Deleted(QUIET, 13, 6), Deleted(QUIET, 6, 6))
+    act(Deleted(QUIET, 7, 1), interval=(7, 0))
+    act(Activity(QUIET, False))
     assert_equal_to_full(changing)

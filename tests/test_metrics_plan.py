@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from config_spark import Settings
+from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.plan import JOB, Plan, metric_rules, plan_metrics
 from data_processing.plan_facts import Part
 from data_processing.plan_request import Request, pools_option, request_of_run
-from data_processing.plan_sql import read_watermark
+from data_processing.raw_history import rows_to_read
 from database.connection import make_engine
+from database.run_ledger import open_run
 from product_errors import ConfigurationError, SchemaMismatch
 from tests.metrics_oracle import RawRow
 from tests.metrics_store import execute, put_rows, rows_of
@@ -116,13 +114,6 @@ def test_the_first_run_is_a_full_one_up_to_the_last_complete_day(database: Setti
 def test_nothing_new_is_an_empty_plan(settled: Settings) -> None:
     plan, pools = planned(settled)
     assert (plan.mode, plan.is_empty, plan.end, pools) == ("incremental", True, TODAY, {})
-
-
-def test_planning_starts_no_jvm(settled: Settings) -> None:
-    from subprocess import run
-
-    code = "import sys, data_processing.plan; sys.exit('py4j.java_gateway' in sys.modules and 'pyspark.sql.session' not in sys.modules)"
-    assert run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_late_row_touches_its_pool_from_its_day_on(settled: Settings, engine: Engine) -> None:
@@ -254,7 +245,7 @@ def test_only_the_pools_that_were_asked_for(settled: Settings, engine: Engine) -
 
 def test_an_unknown_pool_is_named(settled: Settings) -> None:
     with pytest.raises(ConfigurationError, match="no raw rows of nobody"):
-        planned(settled, Request(pools=("a", "nobody")))
+        run_metrics(settled, Request(pools=("a", "nobody")), now=NOW)
 
 
 def test_pools_come_from_a_file_or_from_the_option_itself(tmp_path: Path) -> None:
@@ -267,6 +258,31 @@ def test_pools_come_from_a_file_or_from_the_option_itself(tmp_path: Path) -> Non
         (tmp_path / "empty").write_text("# none\n", encoding="utf-8")
         with pytest.raises(ConfigurationError, match="names no pool"):
             pools_option(nothing)
+
+
+def test_a_row_that_does_not_say_when_it_came_may_always_be_new(settled: Settings, engine: Engine) -> None:
+    """The owner's column may be without NOT NULL, and without a default."""
+    execute(engine, "ALTER TABLE raw_defillama_pool_history ALTER insertion_timestamp DROP NOT NULL")
+    put_rows(engine, [raw(1000, "a", date(2024, 5, 10)), raw(1001, "a", date(1970, 1, 1)), raw(1002, "a", TODAY)])
+    execute(engine, "UPDATE raw_defillama_pool_history SET insertion_timestamp = NULL WHERE id >= 1000")
+    plan, pools = planned(settled)
+    assert (pools["a"]["write_from"], plan.unused_since) == (date(2024, 5, 10), None)
+    add_run(engine, settled, datetime.now(UTC), TODAY, unused_since=None)
+    assert planned(settled, now=NOW + timedelta(days=1))[1]["a"]["write_end"] == TODAY + timedelta(days=1)
+    full, _ = planned(settled, Request(full_refresh=True))
+    assert full.rows_to_read == 152 * 2 + 100 + 2
+
+
+def test_rows_that_come_after_the_plan_are_left_to_the_next_run(settled: Settings, engine: Engine) -> None:
+    """Stamped with a moment that is later than the plan's, they are of no impossible day."""
+    put_rows(engine, [raw(1000, "a", date(2099, 1, 1))])
+    for request in (Request(), Request(full_refresh=True)):
+        plan, _ = planned(settled, request)
+        before = rows_of(engine, f"SELECT id FROM ({rows_to_read(TABLE, plan.impossible_rows)}) AS h ORDER BY id")
+        assert (len(before), before[-1]["id"]) == (plan.rows_to_read, 1000)
+        put_rows(engine, [RawRow(1001, "a", NOW + timedelta(seconds=30), {"apy": 1.0})])
+        assert rows_of(engine, f"SELECT id FROM ({rows_to_read(TABLE, plan.impossible_rows)}) AS h ORDER BY id") == before
+        execute(engine, "DELETE FROM raw_defillama_pool_history WHERE id = 1001")
 
 
 def test_rows_of_an_unfinished_day_are_found_by_when_they_came(settled: Settings, engine: Engine) -> None:
@@ -314,6 +330,34 @@ def test_only_a_failed_run_can_be_retried(settled: Settings, engine: Engine) -> 
         request_of_run(engine, JOB, "nobody")
 
 
+def test_wrong_use_leaves_no_run_behind(settled: Settings, engine: Engine) -> None:
+    """`--retry last` would take it for the night that failed."""
+    before = rows_of(engine, "SELECT run_id FROM yieldspark.run_ledger")
+    for wrong in (Request(start=date(2024, 5, 1), end=date(2024, 6, 2)), Request(pools=("nobody",))):
+        with pytest.raises(ConfigurationError):
+            run_metrics(settled, wrong, now=NOW)
+    assert rows_of(engine, "SELECT run_id FROM yieldspark.run_ledger") == before
+
+
+def test_a_run_whose_driver_is_gone_can_be_retried_at_once(settled: Settings, engine: Engine) -> None:
+    filled = Request(start=date(2024, 3, 1), end=date(2024, 3, 5))
+    add_run(engine, settled, datetime.now(UTC), TODAY, status="running", mode="backfill", run_id="killed", request=filled.public())
+    assert request_of_run(engine, JOB, "last") == request_of_run(engine, JOB, "killed") == filled
+    with open_run(engine, job=JOB, mode="incremental") as run, pytest.raises(ConfigurationError, match="is running; only a run that is failed"):
+        request_of_run(engine, JOB, run.run_id)
+
+
+def test_tables_of_another_schema_are_refused(settled: Settings, engine: Engine) -> None:
+    """The ledger and the calendars are one schema for all: what was made of other tables is no ground to go on from."""
+    elsewhere = settled.model_copy(update={"db_schema": "copies"})
+    assert run_metrics(settled, now=NOW)["status"] == "nothing_to_do"
+    with pytest.raises(ConfigurationError, match=r"DB_SCHEMA=copies: the last good run of this database had DB_SCHEMA=public"):
+        run_metrics(elsewhere, now=NOW)
+    execute(engine, "UPDATE yieldspark.run_ledger SET plan = plan - 'schema'")
+    with pytest.raises(SchemaMismatch):
+        run_metrics(elsewhere, now=NOW)
+
+
 def test_past_runs_tell_how_long_one_takes(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "a", date(2024, 5, 10))])
     guess, _ = planned(settled)
@@ -330,7 +374,7 @@ def test_past_runs_tell_how_long_one_takes(settled: Settings, engine: Engine) ->
 
 def test_an_end_in_the_future_is_refused(settled: Settings) -> None:
     with pytest.raises(ConfigurationError, match="2024-06-02 is in the future"):
-        planned(settled, Request(start=date(2024, 5, 1), end=date(2024, 6, 2)))
+        run_metrics(settled, Request(start=date(2024, 5, 1), end=date(2024, 6, 2)), now=NOW)
 
 
 def test_a_dry_run_leaves_nothing_behind(settled: Settings, engine: Engine) -> None:
@@ -346,34 +390,3 @@ def test_a_missing_table_is_named(database: Settings, engine: Engine) -> None:
     execute(engine, "DROP TABLE gas_fees_daily")
     with pytest.raises(SchemaMismatch, match="gas_fees_daily is missing"):
         planned(database)
-
-
-@contextmanager
-def open_transaction(engine: Engine) -> Iterator[datetime]:
-    with engine.connect() as connection, connection.begin():
-        yield connection.execute(text("SELECT now()")).scalar_one()
-
-
-def test_the_watermark_is_the_oldest_open_transactions_begin(database: Settings, engine: Engine) -> None:
-    with open_transaction(engine) as older, open_transaction(engine), engine.connect() as connection:
-        assert read_watermark(connection) == (older, False)
-    with engine.connect() as connection:
-        asked = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-        assert asked <= read_watermark(connection)[0] <= asked + timedelta(seconds=1)
-
-
-def test_a_role_that_cannot_see_others_looks_a_day_further_back(database: Settings, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
-    role = f"reader_{database.db_name}"
-    password = "only-for-this-test"
-    execute(engine, f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
-    execute(engine, f"GRANT USAGE, CREATE ON SCHEMA yieldspark TO {role}")
-    execute(engine, f"GRANT SELECT ON ALL TABLES IN SCHEMA yieldspark, public TO {role}")
-    limited = make_engine(database.model_copy(update={"db_user": role, "db_password": SecretStr(password)}))
-    try:
-        with open_transaction(engine):
-            plan = plan_metrics(database, limited, Request(), table=TABLE, dry_run=True)
-        assert timedelta(hours=23) < datetime.now(UTC) - plan.watermark < timedelta(hours=25)
-        assert "pg_read_all_stats" in caplog.text
-    finally:
-        execute(engine, f"DROP OWNED BY {role}")
-        execute(engine, f"DROP ROLE {role}")

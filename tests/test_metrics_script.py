@@ -53,6 +53,20 @@ def test_a_dry_run_prints_the_plan(database: Settings, engine: Engine, tmp_path:
     assert rows_of(engine, "SELECT run_id FROM yieldspark.run_ledger") == []
 
 
+PLANS = """
+from config_spark import load_settings
+from data_processing.calculate_pool_metrics_spark import run_metrics
+from database.spark_session import jvm_runs
+print(run_metrics(load_settings(), dry_run=True)["plan"]["mode"], jvm_runs())
+"""
+
+
+def test_planning_starts_no_jvm(database: Settings, engine: Engine) -> None:
+    put(engine, world(32, pools=4, days=20))
+    done = subprocess.run([sys.executable, "-c", PLANS], cwd=PROJECT, env=environment(database), capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["full_refresh", "False"]
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_while_spark_works_is_in_the_ledger(database: Settings, engine: Engine, tmp_path: Path, sent: signal.Signals) -> None:
     put(engine, world(33, pools=8, days=60))

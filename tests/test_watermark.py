@@ -1,0 +1,51 @@
+"""Where the next run begins: at the oldest transaction that is still open, for its rows are seen by none before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+
+from config_spark import Settings
+from data_processing.plan import plan_metrics
+from data_processing.plan_request import Request
+from data_processing.plan_sql import read_watermark
+from database.connection import make_engine
+from tests.metrics_store import execute
+
+TABLE = "yieldspark.a_plan"
+
+
+@contextmanager
+def open_transaction(engine: Engine) -> Iterator[datetime]:
+    with engine.connect() as connection, connection.begin():
+        yield connection.execute(text("SELECT now()")).scalar_one()
+
+
+def test_the_watermark_is_the_oldest_open_transactions_begin(database: Settings, engine: Engine) -> None:
+    with open_transaction(engine) as older, open_transaction(engine), engine.connect() as connection:
+        assert read_watermark(connection) == (older, False)
+    with engine.connect() as connection:
+        asked = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        assert asked <= read_watermark(connection)[0] <= asked + timedelta(seconds=1)
+
+
+def test_a_role_that_cannot_see_others_looks_a_day_further_back(database: Settings, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    role = f"reader_{database.db_name}"
+    password = "only-for-this-test"
+    execute(engine, f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
+    execute(engine, f"GRANT USAGE, CREATE ON SCHEMA yieldspark TO {role}")
+    execute(engine, f"GRANT SELECT ON ALL TABLES IN SCHEMA yieldspark, public TO {role}")
+    limited = make_engine(database.model_copy(update={"db_user": role, "db_password": SecretStr(password)}))
+    try:
+        with open_transaction(engine):
+            plan = plan_metrics(database, limited, Request(), table=TABLE, dry_run=True)
+        assert timedelta(hours=23) < datetime.now(UTC) - plan.watermark < timedelta(hours=25)
+        assert "pg_read_all_stats" in caplog.text
+    finally:
+        execute(engine, f"DROP OWNED BY {role}")
+        execute(engine, f"DROP ROLE {role}")
