@@ -90,16 +90,16 @@ def run_metrics(
             plan = plan_metrics(settings, engine, asked, table=staging_name(run, "plan"), now=now)
         run.mode, run.start, run.end, run.watermark, run.plan = plan.mode, plan.start, plan.end, plan.watermark, plan.public()
         if plan.is_empty:
-            _nothing_to_do(engine, settings, run)
+            _nothing_to_do(engine, settings, run, plan.now)
         else:
             _execute(settings, run, plan, session or (lambda rows: get_spark_session(settings, JOB, rows_to_read=rows)), stop=session is None)
     return ledger_row(engine, run.run_id)
 
 
-def _nothing_to_do(engine: Engine, settings: Settings, run: Run) -> None:
+def _nothing_to_do(engine: Engine, settings: Settings, run: Run, now: datetime) -> None:
     """A bad price changes no metric; it still belongs into quarantine."""
     with checked_connection(engine) as connection:
-        quarantine.quarantine_market_rows(connection, settings, run.run_id)
+        quarantine.quarantine_market_rows(connection, settings, run.run_id, now)
     run.nothing_to_do()
 
 
@@ -145,7 +145,7 @@ def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> N
         log.warning("%d days are no longer in their pool's calendar: their metrics are empty again", retired)
     quarantine.add_raw_json(connection, run.run_id)
     settle(connection, settings, plan, run.run_id)
-    quarantine.quarantine_market_rows(connection, settings, run.run_id)
+    quarantine.quarantine_market_rows(connection, settings, run.run_id, plan.now)
     if not plan.is_partial:
         store_market_series(connection, plan.market)
     elif plan.start:

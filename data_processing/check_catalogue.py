@@ -45,6 +45,7 @@ _ROWS = (
     Check("tvl_negative", "row", "fail", "its TVL is negative", NEVER_RIGHT),
     Check("tvl_beyond_limit", "row", "fail", "its TVL is beyond MAX_TVL_USD ({max_tvl_usd:,.0f} USD)", HAS_A_LIMIT),
     Check("apy_and_tvl_unusable", "row", "fail", "neither its APY nor its TVL can be used", NOTHING_TO_USE),
+    Check("timestamp_before_2009", "row", "fail", "its day is before 2009, when no coin existed: a unit or a parsing error", NEVER_RIGHT),
     Check("price_missing", "row", "fail", "it has no closing price", NOTHING_TO_USE),
     Check("price_infinite", "row", "fail", "its price is infinite", NEVER_RIGHT),
     Check("price_not_a_number", "row", "fail", "its price is no number", NEVER_RIGHT),

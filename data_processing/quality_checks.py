@@ -21,6 +21,9 @@ from database.batch_checks import Severity
 EARLIEST_DAY = date(2018, 1, 1)
 """No DeFi pool is older: an earlier timestamp is a unit or parsing error of the source."""
 
+EARLIEST_MARKET_DAY = date(2009, 1, 1)
+"""No coin is older."""
+
 IN_FUTURE = "timestamp_in_future"
 """The reason of a row that may become good as time goes on."""
 
@@ -71,9 +74,14 @@ def changed_row_severities(settings: Settings) -> dict[str, Any]:
     return {name: severity for name, severity in changed_severities(settings).items() if CATALOGUE[name].level == "row"}
 
 
-def price_checks(settings: Settings) -> tuple[RowCheck, ...]:
-    """Checks of a daily close (columns close, close_value). A price row without a price is of no use, so a missing one is bad too."""
+def price_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
+    """Checks of a daily close (columns close, close_value, data_timestamp) at the moment `now`, UTC.
+
+    A price row without a price is of no use, so a missing one is bad too.
+    """
     return (
+        RowCheck("timestamp_before_2009", f"data_timestamp < TIMESTAMP '{EARLIEST_MARKET_DAY} 00:00:00'"),
+        RowCheck(IN_FUTURE, f"data_timestamp > TIMESTAMP '{now:%Y-%m-%d %H:%M:%S.%f}'"),
         RowCheck("price_missing", "close IS NULL"),
         *_number_checks("close", name="price"),
         RowCheck("price_not_positive", "close_value <= 0"),
@@ -81,9 +89,11 @@ def price_checks(settings: Settings) -> tuple[RowCheck, ...]:
     )
 
 
-def gas_checks() -> tuple[RowCheck, ...]:
-    """Checks of a day's gas (columns gas, gas_value); a missing one is no error."""
+def gas_checks(now: datetime) -> tuple[RowCheck, ...]:
+    """Checks of a day's gas (columns gas, gas_value, date) at the moment `now`, UTC; a missing one is no error, for days to come have a forecast."""
     return (
+        RowCheck("timestamp_before_2009", f"gas IS NOT NULL AND date < DATE '{EARLIEST_MARKET_DAY}'"),
+        RowCheck(IN_FUTURE, f"gas IS NOT NULL AND date > DATE '{now:%Y-%m-%d}'"),
         *_number_checks("gas"),
         RowCheck("gas_negative", "gas_value < 0"),
         RowCheck("gas_beyond_limit", f"gas_value > {MAX_GAS_GWEI!r}"),

@@ -174,10 +174,11 @@ MARKET_VALUES = {
 
 @pytest.mark.parametrize("column", MARKET_VALUES)
 def test_each_reason_of_a_market_row(engine: Engine, column: str) -> None:
-    checks = price_checks(load_settings(_env_file=None)) if column == "close" else gas_checks()
+    checks = price_checks(load_settings(_env_file=None), NOW) if column == "close" else gas_checks(NOW)
     values = list(MARKET_VALUES[column])
-    given_values = f"SELECT position, value AS {column} FROM unnest(CAST(:values AS text[])) WITH ORDINALITY AS given (value, position)"
-    query = judged(given_values, others=("position",), texts=(column,), checks=checks)
+    day = "TIMESTAMPTZ '2024-06-01' AS data_timestamp, DATE '2024-06-01' AS date"
+    given_values = f"SELECT position, value AS {column}, {day} FROM unnest(CAST(:values AS text[])) WITH ORDINALITY AS given (value, position)"
+    query = judged(given_values, others=("position", "data_timestamp", "date"), texts=(column,), checks=checks)
     with engine.connect() as connection:
         found = {values[row.position - 1]: row.reason for row in connection.execute(text(query), {"values": values})}
     assert found == MARKET_VALUES[column]
