@@ -47,7 +47,7 @@ class RowCheck:
 
 
 def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
-    """Checks of a raw pool row (columns apy, tvl, apy_value, tvl_value, timestamp); the first that fails names the reason.
+    """Checks of a raw pool row (columns apy, tvl, apy_value, tvl_value, timestamp, dropped); the first that fails names the reason.
 
     A row with one of APY and TVL missing is good: the missing one is NULL. `now` is the run's, UTC: a later timestamp is an error of the source.
     Raises: ConfigurationError for a wrong CHECK_SEVERITIES.
@@ -63,6 +63,8 @@ def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
         RowCheck("tvl_beyond_limit", f"tvl_value > {settings.max_tvl_usd!r}"),
         # nothing comes this far unless CHECK_SEVERITIES lets values pass that are no numbers
         RowCheck("apy_and_tvl_unusable", "apy_value IS NULL AND tvl_value IS NULL"),
+        # last: a row that fails on its own account keeps its reason
+        RowCheck("row_dropped", "dropped"),
     )
     changed = changed_row_severities(settings)
     severities = [changed.get(check.name, check.severity) for check in checks]

@@ -17,9 +17,10 @@ from sqlalchemy import Connection, Engine, text
 
 from config_spark import Settings
 from data_processing.check_catalogue import words
-from data_processing.quality_checks import judged, raw_row_checks
+from data_processing.quality_checks import raw_row_checks
 from data_processing.quarantine_review import Selection, require_ids, what_to_do
 from data_processing.quarantine_table import HISTORY, QUARANTINE, RAW_ROW
+from data_processing.raw_history import judged_rows, texts_of
 from database.connection import checked_connection
 from database.run_ledger import ROW_COUNTS, Run, ledger_row, open_run
 
@@ -99,12 +100,8 @@ def _replay(connection: Connection, settings: Settings, replay: Replay, run_id: 
     locked = f"SELECT count(*) FROM (SELECT FROM {QUARANTINE} WHERE {replay.selection.condition} FOR UPDATE) AS locked"
     connection.execute(text(locked), replay.selection.parameters)
     connection.execute(text(_candidates(replay.selection)), {**replay.selection.parameters, "corrections": corrections})
-    verdicts = judged(
-        "SELECT id, timestamp, document ->> 'apy' AS apy, document ->> 'tvlUsd' AS tvl FROM candidates WHERE replayable",
-        others=("id", "timestamp"),
-        texts=("apy", "tvl"),
-        checks=raw_row_checks(settings, now),
-    )
+    replayable = f"SELECT id, timestamp, {texts_of('document')}, false AS dropped FROM candidates WHERE replayable"
+    verdicts = judged_rows(replayable, raw_row_checks(settings, now))
     connection.exec_driver_sql(f"CREATE TEMPORARY TABLE verdicts ON COMMIT DROP AS SELECT id, reason AS reason_now FROM ({verdicts}) AS j")
     connection.execute(text(_TAKE_IN), {"run_id": run_id, "by": replay.by})
     return [_detail(dict(row), settings) for row in connection.exec_driver_sql(_FATES).mappings()]

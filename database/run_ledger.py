@@ -25,7 +25,7 @@ from product_errors import CheckFailed, DatabaseError, Interrupted, RunInProgres
 
 log = logging.getLogger(__name__)
 
-ROW_COUNTS = ("read", "quarantined", "inserted", "updated", "unchanged")
+ROW_COUNTS = ("read", "quarantined", "inserted", "updated", "unchanged", "removed")
 LEDGER_KEYS = ("run_id", "job", "status", "mode", "start", "end", "as_of", "engine", "rows", "stages", "seconds", "jvm_started", "checks", "error")
 """Keys of a job's `--json`, in this order: scripts rely on them."""
 

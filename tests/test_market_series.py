@@ -87,7 +87,7 @@ def test_impossible_days_are_quarantined_and_stop_nothing(database: Settings, en
     with engine.begin() as connection:
         series = read_market_series(connection, database, day(0), day(2))
         quarantine_market_rows(connection, database, "r1", now)
-    assert [(one.eth_open, one.gas_price_gwei) for one in series] == [(None, 20), (1, 20)]
+    assert [(one.eth_open, one.gas_price_gwei) for one in series] == [(None, Decimal(20)), (Decimal(1), Decimal(20))]
     found = rows_of(engine, "SELECT source_table, reason, count(*) AS n FROM yieldspark.quarantine GROUP BY 1, 2 ORDER BY source_table, reason")
     assert [(row["source_table"], row["reason"], row["n"]) for row in found] == [
         ("gas_fees_daily", "timestamp_before_2009", 2),

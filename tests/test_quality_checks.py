@@ -16,14 +16,14 @@ from sqlalchemy import Engine, text
 
 from config_spark import load_settings
 from data_processing.quality_checks import gas_checks, judged, price_checks, raw_row_checks
-from data_processing.raw_history import parse_raw_rows
+from data_processing.raw_history import judged_rows, parse_raw_rows
 from tests import metrics_oracle
 from tests.metrics_histories import as_text
 from tests.metrics_oracle import RawRow, World
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 CHECKS = raw_row_checks(load_settings(_env_file=None), NOW)
-RAW = "id bigint, pool_id string, timestamp timestamp, apy string, tvl string"
+RAW = "id bigint, pool_id string, timestamp timestamp, apy string, tvl string, dropped boolean"
 
 AWKWARD = [
     *(
@@ -76,18 +76,18 @@ AWKWARD = [
 ]
 
 Row = tuple[int, str, datetime, str | None, str | None]
+"""Whether it was dropped is the same for all rows of a test."""
 
 
-def by_spark(spark: SparkSession, rows: list[Row]) -> dict[int, tuple[Any, ...]]:
-    parsed = parse_raw_rows(spark.createDataFrame(rows, RAW), CHECKS)
+def by_spark(spark: SparkSession, rows: list[Row], *, dropped: bool = False) -> dict[int, tuple[Any, ...]]:
+    parsed = parse_raw_rows(spark.createDataFrame([(*row, dropped) for row in rows], RAW), CHECKS)
     return {row.id: (row.apy, row.tvl, row.reason) for row in parsed.collect()}
 
 
-def by_postgresql(engine: Engine, rows: list[Row]) -> dict[int, tuple[Any, ...]]:
-    given_rows = (
-        "SELECT id, timestamp, apy, tvl FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id bigint, timestamp timestamptz, apy text, tvl text)"
-    )
-    query = judged(given_rows, others=("id", "timestamp"), texts=("apy", "tvl"), checks=CHECKS)
+def by_postgresql(engine: Engine, rows: list[Row], *, dropped: bool = False) -> dict[int, tuple[Any, ...]]:
+    columns = "id bigint, timestamp timestamptz, apy text, tvl text"
+    given_rows = f"SELECT id, timestamp, apy, tvl, {dropped} AS dropped FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r({columns})"
+    query = judged_rows(given_rows, CHECKS)
     document = json.dumps([{"id": n, "timestamp": moment.isoformat(), "apy": apy, "tvl": tvl} for n, _, moment, apy, tvl in rows])
     with engine.connect() as connection:
         return {row.id: (row.apy_value, row.tvl_value, row.reason) for row in connection.execute(text(query), {"rows": document})}
@@ -145,6 +145,13 @@ def test_impossible_timestamps(spark: SparkSession, engine: Engine) -> None:
     reasons = {number: reason for number, (_, _, reason) in by_spark(spark, rows).items()}
     assert reasons == {1: "timestamp_before_2018", 2: None, 3: None, 4: "timestamp_in_future"}
     assert by_spark(spark, rows) == by_postgresql(engine, rows)
+
+
+def test_a_dropped_row_keeps_the_reason_it_has(spark: SparkSession, engine: Engine) -> None:
+    rows: list[Row] = [(number, "p", datetime(2024, 1, 1, tzinfo=UTC), apy, "1") for number, apy in enumerate(("1", "?"))]
+    reasons = {number: reason for number, (_, _, reason) in by_spark(spark, rows, dropped=True).items()}
+    assert reasons == {0: "row_dropped", 1: "apy_not_a_number"}
+    assert by_spark(spark, rows, dropped=True) == by_postgresql(engine, rows, dropped=True)
 
 
 MARKET_VALUES = {

@@ -129,7 +129,7 @@ def test_a_corrected_row_comes_back_as_a_new_one_once(run: CommandLine, engine: 
     document = run.json(*replay)
     (new,) = raw_rows(engine)
     assert (new["pool_id"], new["timestamp"], new["raw_json_data"]) == ("a", NOON + timedelta(days=1), {"apy": 5.5, "tvlUsd": 10, "apyBase": 1})
-    assert document["rows"] == {"read": 1, "quarantined": 0, "inserted": 1, "updated": 0, "unchanged": 0}
+    assert document["rows"] == {"read": 1, "quarantined": 0, "inserted": 1, "updated": 0, "unchanged": 0, "removed": 0}
     (entry,) = rows_of(engine, "SELECT * FROM yieldspark.quarantine WHERE id = :id", id=row_id)
     assert (entry["resolution"], entry["replayed_as"], entry["resolved_by_run"]) == ("replayed", str(new["id"]), document["run_id"])
     assert "@" in entry["resolved_by"]
