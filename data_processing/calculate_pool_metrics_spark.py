@@ -10,7 +10,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from data_processing.check_catalogue import accepting, changed_severities
 from data_processing.commit_checks import commit_checks
 from data_processing.market_series import forget_market_series, market_frame, store_market_series, with_market
 from data_processing.plan import JOB, Plan, plan_metrics
-from data_processing.plan_request import Request, request_of, request_of_run
+from data_processing.plan_request import Request, request_of, request_of_run, utc_day
 from data_processing.plan_sql import CALENDAR_COLUMNS
 from data_processing.pool_days import AGES, REJECTED, by_pool, pool_days
 from data_processing.quality_checks import raw_row_checks
@@ -77,9 +77,9 @@ def run_metrics(
     """
     changed_severities(settings)  # a wrong one is no run
     engine = make_engine(settings)
-    if retry and request not in (None, Request()):
+    if retry is not None and request not in (None, Request()):
         raise ConfigurationError("--retry takes mode, days and pools from the run that failed: leave the other options out")
-    asked = request_of_run(engine, JOB, retry) if retry else request or Request()
+    asked = request_of_run(engine, JOB, retry) if retry is not None else request or Request()
     if dry_run:
         plan = plan_metrics(settings, engine, asked, table=f"{OWN_SCHEMA}.plan_of_a_dry_run", now=now, dry_run=True)
         return {"job": JOB, "status": "planned", "plan": plan.public()}
@@ -157,8 +157,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The job's own command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog=JOB, description="Rolling metrics of every pool and day, from raw history.")
     parser.add_argument("--full-refresh", action="store_true", help="recompute everything")
-    parser.add_argument("--start", type=date.fromisoformat, metavar="DAY", help="first day to recompute, UTC, YYYY-MM-DD; needs --end")
-    parser.add_argument("--end", type=date.fromisoformat, metavar="DAY", help="the day after the last one")
+    parser.add_argument("--start", type=utc_day, metavar="DAY", help="first day to recompute, UTC, YYYY-MM-DD; needs --end")
+    parser.add_argument("--end", type=utc_day, metavar="DAY", help="the day after the last one")
     parser.add_argument("--pools", metavar="FILE|ID,ID", help="these pools only: a file with one id a line, or ids with commas between them")
     parser.add_argument("--retry", metavar="RUN_ID", help="what a failed run was asked, with its days; `last` is the newest run")
     parser.add_argument("--accept-check", action="append", default=[], metavar="NAME", help="let this run through that check; needs --reason")

@@ -36,6 +36,9 @@ NEVER = "WHEN false THEN ''"
 NUMBER = "^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,3})?(?![^~]|~)"
 """A decimal number and nothing behind it. No backslash and no `$`: Spark would unescape the one, and Java's `$` lets a line feed pass."""
 
+MAX_NUMBER_LENGTH = 1000
+"""Characters of a text that is still looked at as a number: beyond 131,072 digits PostgreSQL refuses the whole query."""
+
 
 @dataclass(frozen=True)
 class RowCheck:
@@ -125,16 +128,22 @@ def _first_failing(checks: Sequence[RowCheck]) -> str:
     return f"CASE {found or NEVER} END"
 
 
+def is_number(column: str, matches: str) -> str:
+    """SQL condition: the text column is a NUMBER; `matches` is the dialect's operator for regular expressions."""
+    return f"length({column}) <= {MAX_NUMBER_LENGTH} AND {column} {matches} '{NUMBER}'"
+
+
 def spark_number(column: str) -> str:
     """Spark SQL: the text column as a double, NULL where it is no number; too large becomes infinity, too small zero."""
-    return f"CASE WHEN {column} RLIKE '{NUMBER}' THEN CAST({column} AS DOUBLE) END"
+    return f"CASE WHEN {is_number(column, 'RLIKE')} THEN CAST({column} AS DOUBLE) END"
 
 
 def postgresql_number(column: str) -> str:
     """As `spark_number`; by way of numeric, because PostgreSQL refuses a text beyond a double's range."""
+    number = f"{column}::numeric"
     return (
-        f"CASE WHEN {column} ~ '{NUMBER}' THEN CASE WHEN abs({column}::numeric) > 1e300 THEN 'Infinity'::double precision "
-        f"WHEN abs({column}::numeric) < 1e-300 THEN 0 ELSE {column}::double precision END END"
+        f"CASE WHEN {is_number(column, '~')} THEN CASE WHEN abs({number}) > 1e300 THEN sign({number}) * 'Infinity'::double precision "
+        f"WHEN abs({number}) < 1e-300 THEN 0 ELSE {column}::double precision END END"
     )
 
 

@@ -110,12 +110,13 @@ def _replay(connection: Connection, settings: Settings, replay: Replay, run_id: 
 def _candidates(selection: Selection) -> str:
     """Statement that makes the temporary table `candidates`: the rows asked for, each with the JSON it would come back with.
 
-    A source row that is there for several reasons comes back once: by its corrected or else its newest entry, the `leader`.
+    A source row that is there for several reasons comes back once: by its corrected or else its newest entry that is open, the `leader`.
     """
+    replayable = f"({RAW_ROW} AND resolution IS NULL)"
     return f"""
     CREATE TEMPORARY TABLE candidates ON COMMIT DROP AS
-    SELECT q.*, {RAW_ROW} AND resolution IS NULL AS replayable,
-        row_number() OVER (PARTITION BY source_table, source_id ORDER BY c.values IS NULL, q.id DESC) = 1 AS leader,
+    SELECT q.*, {replayable} AS replayable,
+        row_number() OVER (PARTITION BY source_table, source_id ORDER BY {replayable} DESC, c.values IS NULL, q.id DESC) = 1 AS leader,
         CASE WHEN c.values IS NULL THEN raw_json_data WHEN jsonb_typeof(raw_json_data) = 'object' THEN raw_json_data || c.values ELSE c.values END
             AS document
     FROM (SELECT * FROM {QUARANTINE} WHERE {selection.condition}) AS q
@@ -152,6 +153,8 @@ def _detail(row: dict[str, Any], settings: Settings) -> dict[str, Any]:
         outcome, said = "not_replayable", what_to_do(row)
     elif row["resolution"] == "replayed":
         outcome, said = "taken_in", "the next metrics run takes it in"
+    elif row["reason_now"] is None:
+        outcome, said = "still_failing", "another entry of the same raw row decides, and that one fails"
     else:
         outcome, said = "still_failing", words(row["reason_now"], settings)
     shown = {name: row[name] for name in ("id", "pool_id", "timestamp", "reason", "reason_now", "raw_id")}

@@ -35,7 +35,7 @@ def settle(connection: Connection, settings: Settings, plan: Plan, run_id: str) 
     connection.execute(text(accepted), {"run_id": run_id})
     connection.exec_driver_sql(
         f"UPDATE {QUARANTINE} AS q SET {REOPEN} FROM settled AS s WHERE q.source_table = '{TABLE}' AND q.source_id = s.source_id "
-        "AND s.reason = q.reason AND q.resolution = 'accepted'"
+        "AND s.reason IS NOT NULL AND q.resolution = 'accepted'"
     )
 
 

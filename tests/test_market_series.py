@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
 from config_spark import Settings
+from data_processing.ingest.load_files import load_files
 from data_processing.market_series import (
     MarketChange,
     MarketDay,
@@ -95,6 +97,27 @@ def test_impossible_days_are_quarantined_and_stop_nothing(database: Settings, en
         ("raw_coinmarketcap_ohlcv", "timestamp_before_2009", 2),
         ("raw_coinmarketcap_ohlcv", "timestamp_in_future", 3),
     ]
+
+
+def test_a_loaded_close_is_what_its_day_is_known_by(database: Settings, engine: Engine, tmp_path: Path) -> None:
+    """Another source stamps its days at their end: its row is corrected, and keeps what the file has no word of."""
+    price(engine, "2024-01-01 23:59:59.999+00", '1, "market_cap": 9', symbol="eth")
+    price(engine, "2024-01-02 10:00+00", "2")
+    price(engine, "2024-01-02 23:59:59.999+00", '"?"')
+    price(engine, "2024-01-03 23:59:59.999+00", '3, "volume": 5')
+    with engine.begin() as connection:
+        quarantine_market_rows(connection, database, "r1", datetime(2024, 1, 9, tzinfo=UTC))
+    file = tmp_path / "ETH.csv"
+    file.write_text("date,close,volume\n2024-01-01,10,\n2024-01-02,20,\n2024-01-03,3.0,7\n2024-01-04,40,\n")
+    names = ("rows_inserted", "rows_updated", "rows_already_there")
+    assert [[entry[name] for name in names] for _ in range(2) for entry in load_files(database, [file])["files"]] == [[1, 2, 1], [0, 0, 4]]
+    with engine.begin() as connection:
+        series = read_market_series(connection, database, day(0), day(5))
+        quarantine_market_rows(connection, database, "r2", datetime(2024, 1, 9, tzinfo=UTC))
+    assert [one.eth_open for one in series] == [None, Decimal(10), Decimal(20), Decimal(3), Decimal(40)]
+    documents = rows_of(engine, "SELECT raw_json_data -> 'USD' AS usd FROM raw_coinmarketcap_ohlcv ORDER BY data_timestamp")
+    assert documents[0]["usd"] == {"close": 10, "market_cap": 9}
+    assert rows_of(engine, "SELECT resolution, resolved_by_run AS run FROM yieldspark.quarantine") == [{"resolution": "accepted", "run": "r2"}]
 
 
 def test_a_price_of_tomorrow_waits_until_it_is_true(database: Settings, engine: Engine) -> None:

@@ -45,7 +45,9 @@ def test_the_script_prints_its_ledger_row_and_nothing_else(database: Settings, e
         (["--start", "2024-01-02", "--end", "2024-01-01"], "not before"),
         (["--start", "2024-01-02"], "--end"),
         (["--start", "2024-01-02", "--end", "2999-01-01"], "in the future"),
-        (["--start", "yesterday", "--end", "2024-01-01"], "yesterday"),
+        (["--start", "2024-13-01", "--end", "2024-01-01"], "argument --start: '2024-13-01' is no day: write YYYY-MM-DD"),
+        (["--start", "2024-W31-5", "--end", "2024-12-01"], "argument --start: '2024-W31-5' is no day: write YYYY-MM-DD"),
+        (["--retry", ""], "--retry needs the id of a run"),
     ],
 )
 def test_wrong_use_exits_with_2_and_says_why(database: Settings, tmp_path: Path, arguments: list[str], words: str) -> None:

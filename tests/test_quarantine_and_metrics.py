@@ -107,6 +107,17 @@ def test_other_limits_accept_and_take_back(engine: Engine, history: World, metri
     assert_equal_to_oracle(engine, history)
 
 
+def test_an_accepted_row_that_fails_for_another_reason_is_open_again(database: Settings, engine: Engine, history: World, metrics: Metrics) -> None:
+    put_rows(engine, [both := RawRow(900, "a", noon(5), {"apy": 2e6, "tvlUsd": 9e6})])
+    history.rows.append(both)
+    metrics(history)
+    loose = replace(history, max_apy_percent=3e6)
+    metrics(loose)
+    metrics(replace(loose, max_tvl_usd=5e6))
+    entries = rows_of(engine, "SELECT reason, resolution FROM yieldspark.quarantine WHERE source_id = '900' ORDER BY id")
+    assert [(row["reason"], row["resolution"]) for row in entries] == [("apy_beyond_limit", None), ("tvl_beyond_limit", None)]
+
+
 def test_a_row_whose_time_has_come_is_no_longer_quarantined(engine: Engine, history: World, metrics: Metrics) -> None:
     put_rows(engine, [ahead := RawRow(900, "a", noon(DAYS), {"apy": 1.0, "tvlUsd": 2.0})])
     history.rows.append(ahead)
