@@ -59,9 +59,9 @@ def judged_prices(settings: Settings, now: datetime) -> str:
     return judged(price_rows(), others=("data_timestamp", "symbol"), texts=("close",), checks=price_checks(settings, now))
 
 
-def judged_gas(now: datetime) -> str:
+def judged_gas(settings: Settings, now: datetime) -> str:
     """SELECT of date, gas, gas_value, reason (NULL for a good row); gas of a day after `now` (UTC) is none yet."""
-    return judged(gas_rows(), others=("date",), texts=("gas",), checks=gas_checks(now))
+    return judged(gas_rows(), others=("date",), texts=("gas",), checks=gas_checks(settings, now))
 
 
 def read_market_series(connection: Connection, settings: Settings, start: date, end: date) -> tuple[MarketDay, ...]:
@@ -78,7 +78,7 @@ def read_market_series(connection: Connection, settings: Settings, start: date, 
     for row in connection.exec_driver_sql(prices):
         closes[row.symbol][row.date] = row.close
     gas = connection.exec_driver_sql(
-        f"SELECT date, gas::numeric AS gas FROM ({judged_gas(until)}) AS judged WHERE reason IS NULL AND gas IS NOT NULL"
+        f"SELECT date, gas::numeric AS gas FROM ({judged_gas(settings, until)}) AS judged WHERE reason IS NULL AND gas IS NOT NULL"
     )
     return known_by_day(closes, {row.date: row.gas for row in gas}, start, end)
 

@@ -58,7 +58,7 @@ def quarantine_market_rows(connection: Connection, settings: Settings, run_id: s
     )
     # a date reaches further than a timestamp
     midnight = f"least(greatest(j.date, '{LOWEST}'), '{HIGHEST}')::timestamp AT TIME ZONE 'UTC'"
-    gas = f"SELECT '{GAS}', j.date::text, {midnight}, j.reason, to_jsonb(j.gas) FROM ({judged_gas(now)}) AS j WHERE j.reason IS NOT NULL"
+    gas = f"SELECT '{GAS}', j.date::text, {midnight}, j.reason, to_jsonb(j.gas) FROM ({judged_gas(settings, now)}) AS j WHERE j.reason IS NOT NULL"
     insert = (
         f"INSERT INTO {QUARANTINE} AS q (run_id, source_table, source_id, timestamp, reason, raw_json_data) "
         "SELECT :run_id, bad.* FROM ({rows}) AS bad "
@@ -68,7 +68,7 @@ def quarantine_market_rows(connection: Connection, settings: Settings, run_id: s
         connection.execute(text(insert.replace("{rows}", rows)), {"run_id": run_id})
     good = (
         f"SELECT '{PRICES}' AS source_table, symbol || '|' || data_timestamp AS source_id FROM ({judged_prices(settings, now)}) AS p "
-        f"WHERE reason IS NULL UNION ALL SELECT '{GAS}', date::text FROM ({judged_gas(now)}) AS g WHERE reason IS NULL"
+        f"WHERE reason IS NULL UNION ALL SELECT '{GAS}', date::text FROM ({judged_gas(settings, now)}) AS g WHERE reason IS NULL"
     )
     accepted = (
         f"UPDATE {QUARANTINE} AS q SET {ACCEPT} FROM ({good}) AS good "

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from config_spark import Settings
+from data_processing.check_catalogue import CATALOGUE
 from data_processing.commit_checks import commit_checks
 from data_processing.plan import JOB, Plan, plan_metrics
 from data_processing.plan_request import Request
@@ -112,7 +113,7 @@ def test_a_full_night_passes(night: Night) -> None:
     night.delivers(history(POOLS, NEWEST, TODAY))
     entries = night.checks()
     assert failing(entries) == set()
-    assert set(entries) == {"many_pools_missing", "some_pools_missing", "rows_far_below_yesterday", "null_share", "unknown_pool", "spike"}
+    assert set(entries) == {check.name for check in CATALOGUE.values() if check.level != "row"}
     assert {entry["found"] for entry in entries.values()} == {"nothing"}
 
 
@@ -182,6 +183,19 @@ def test_fewer_rows_are_judged_by_their_own_limit(night: Night) -> None:
         night.checks()
 
 
+@pytest.mark.parametrize(("share", "pools", "blocked"), [(0.3, 15, False), (0.9, 35, True)])
+def test_fewer_rows_by_setting(night: Night, share: float, pools: int, blocked: bool) -> None:
+    limits = {"max_missing_pools_share": 1.0, "warn_missing_pools_share": 1.0, "min_rows_share_of_yesterday": share}
+    night.settings = night.settings.model_copy(update=limits)
+    night.before()
+    night.delivers(history(POOLS[:pools], NEWEST, TODAY))
+    if not blocked:
+        assert failing(night.checks()) == set()
+        return
+    with pytest.raises(CheckFailed, match=rf"rows_far_below_yesterday.*\({share:.0%}\)"):
+        night.checks()
+
+
 def test_of_a_handful_of_pools_any_may_be_missing(night: Night) -> None:
     night.before(POOLS[:19])
     night.delivers(history(POOLS[:1], NEWEST, TODAY))
@@ -247,6 +261,38 @@ def test_null_shares_by_column(night: Night, column: str, blocked: bool) -> None
     with pytest.raises(CheckFailed, match=rf"null_share.*column_name {column}, nulls 21, rows 40, share 0.525"):
         night.checks(nulls={column: 0.51})
     assert failing(night.checks(nulls={column: 0.5})) == set()
+
+
+@pytest.mark.parametrize(("limit", "share", "blocked"), [(0.6, 0.55, False), (0.2, 0.25, True)])
+def test_null_shares_by_setting(night: Night, limit: float, share: float, blocked: bool) -> None:
+    night.settings = night.settings.model_copy(update={"max_null_share": limit})
+    night.before()
+    night.delivers(history(POOLS, NEWEST, TODAY))
+    if not blocked:
+        assert failing(night.checks(nulls={"actual_apy": share})) == set()
+        return
+    with pytest.raises(CheckFailed, match=rf"null_share.*MAX_NULL_SHARE \({limit:.0%}\)"):
+        night.checks(nulls={"actual_apy": share})
+
+
+@pytest.mark.parametrize(("pools", "blocked"), [(19, False), (20, True)])
+def test_of_a_handful_of_rows_all_may_be_null(night: Night, pools: int, blocked: bool) -> None:
+    night.before(POOLS[:pools])
+    night.delivers(history(POOLS[:pools], NEWEST, TODAY))
+    if not blocked:
+        assert failing(night.checks(nulls={"actual_apy": 1.0})) == set()
+        return
+    with pytest.raises(CheckFailed, match=f"null_share.*nulls {pools}, rows {pools}"):
+        night.checks(nulls={"actual_apy": 1.0})
+
+
+def test_in_an_ordinary_night_pools_older_than_what_is_read_must_have_their_metrics(night: Night) -> None:
+    long_ago = history(POOLS, FIRST - 60 * DAY, FIRST - 59 * DAY)
+    put_rows(night.engine, [RawRow(1_000_000 + number, row.pool_id, row.timestamp, row.document) for number, row in enumerate(long_ago)])
+    night.before()
+    night.delivers(history(POOLS, NEWEST, TODAY))
+    with pytest.raises(CheckFailed, match=r"null_share.*column_name rolling_apy_7d, nulls 21, rows 40"):
+        night.checks(nulls={"rolling_apy_7d": 0.51})
 
 
 def test_a_metric_of_old_pools_must_not_be_null(night: Night) -> None:
@@ -332,6 +378,22 @@ def test_what_a_spike_is(night: Night, monkeypatch: pytest.MonkeyPatch, measure:
     assert {row["pool_id"] for row in entry["sample"]} == set(SPIKES)
     assert {row["measure"] for row in entry["sample"]} == {measure.removesuffix("Usd")}
     assert entry["failing"] == len(SPIKES)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "kind", "is_one"),
+    [
+        ("spike_hours", 7.0, "six hours", True),
+        ("spike_hours", 3.0, "there and back", False),
+        ("max_spike_factor", 5.0, "no more than the factor", True),
+        ("max_spike_factor", 20.0, "there and back", False),
+    ],
+)
+def test_a_spike_by_setting(night: Night, setting: str, value: float, kind: str, is_one: bool) -> None:
+    night.settings = night.settings.model_copy(update={setting: value})
+    night.before([kind])
+    night.delivers([RawRow(0, kind, at(NEWEST, hour), {"tvlUsd": tvl}) for hour, tvl in (SPIKES | NO_SPIKES)[kind]])
+    assert night.checks()["spike"]["passed"] is not is_one
 
 
 def test_a_known_spike_is_not_reported_again(night: Night) -> None:

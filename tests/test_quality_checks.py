@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
 from typing import Any
@@ -15,6 +16,7 @@ from pyspark.sql import SparkSession
 from sqlalchemy import Engine, text
 
 from config_spark import load_settings
+from data_processing.check_catalogue import CATALOGUE, REFUSED
 from data_processing.quality_checks import gas_checks, judged, price_checks, raw_row_checks
 from data_processing.raw_history import judged_rows, parse_raw_rows
 from tests import metrics_oracle
@@ -169,6 +171,19 @@ def test_a_dropped_row_keeps_the_reason_it_has(spark: SparkSession, engine: Engi
     assert by_spark(spark, rows, dropped=True) == by_postgresql(engine, rows, dropped=True)
 
 
+@pytest.mark.parametrize(("checks", "name"), [(raw_row_checks, "tvl_negative"), (price_checks, "price_not_positive"), (gas_checks, "gas_negative")])
+def test_a_severity_stands_in_the_catalogue(monkeypatch: pytest.MonkeyPatch, checks: Any, name: str) -> None:
+    found = {check.name: check.severity for check in checks(load_settings(_env_file=None), NOW)}
+    monkeypatch.setitem(CATALOGUE, name, replace(CATALOGUE[name], severity="warn"))
+    assert {check.name: check.severity for check in checks(load_settings(_env_file=None), NOW)} == found | {name: "warn"}
+
+
+def test_the_catalogue_has_every_check_of_rows_and_no_other() -> None:
+    settings = load_settings(_env_file=None)
+    there = {check.name for checks in (raw_row_checks, price_checks, gas_checks) for check in checks(settings, NOW)}
+    assert there == {check.name for check in CATALOGUE.values() if check.level == "row" and check.fixed != REFUSED}
+
+
 MARKET_VALUES = {
     "close": {
         "3000.5": None,
@@ -196,7 +211,7 @@ MARKET_VALUES = {
 
 @pytest.mark.parametrize("column", MARKET_VALUES)
 def test_each_reason_of_a_market_row(engine: Engine, column: str) -> None:
-    checks = price_checks(load_settings(_env_file=None), NOW) if column == "close" else gas_checks(NOW)
+    checks = {"close": price_checks, "gas": gas_checks}[column](load_settings(_env_file=None), NOW)
     values = list(MARKET_VALUES[column])
     day = "TIMESTAMPTZ '2024-06-01' AS data_timestamp, DATE '2024-06-01' AS date"
     given_values = f"SELECT position, value AS {column}, {day} FROM unnest(CAST(:values AS text[])) WITH ORDINALITY AS given (value, position)"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from config_spark import Settings
+from data_processing import quarantine_replay
 from data_processing.quarantine_replay import Replay, replay_rows
 from data_processing.quarantine_review import Selection
 from tests.metrics_oracle import RawRow
@@ -251,6 +253,28 @@ def test_of_two_corrections_of_a_row_the_newer_entrys_decides_and_says_so(databa
     document = replay_rows(database, engine, Replay(Selection((older, newer)), "ann@desk", {older: '{"tvlUsd": 1}', newer: '{"tvlUsd": -1}'}))
     assert [row["said"] for row in document["details"]] == ["another entry of the same raw row decides, and that one fails", "its TVL is negative"]
     assert raw_rows(engine) == []
+
+
+def test_a_replay_waits_for_a_drop_that_is_under_way(database: Settings, engine: Engine, kept: dict[str, int]) -> None:
+    """They are two jobs with two locks: without the rows' own locks the replay would insert what the drop puts away."""
+    row_id = kept["apy_beyond_limit"]
+    looser = database.model_copy(update={"max_apy_percent": 6e6})
+    with ThreadPoolExecutor(1) as others:
+        with engine.begin() as dropping:
+            dropping.execute(text("UPDATE yieldspark.quarantine SET resolution = 'dropped' WHERE id = :id"), {"id": row_id})
+            replay = others.submit(replay_rows, looser, engine, Replay(Selection((row_id,)), "ann@desk"))
+            while not replay.done() and not rows_of(engine, "SELECT FROM pg_locks WHERE NOT granted"):
+                pass
+        assert replay.result()["outcomes"] == {"already_resolved": 1}
+    assert raw_rows(engine) == []
+
+
+def test_the_first_rows_of_a_replay_are_shown_and_all_are_counted(
+    database: Settings, engine: Engine, kept: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine_replay, "SHOWN_ROWS", 2)
+    document = replay_rows(database, engine, Replay(Selection(), "ann@desk"), dry_run=True)
+    assert (sum(document["outcomes"].values()), [row["id"] for row in document["details"]]) == (len(kept), sorted(kept.values())[:2])
 
 
 def test_drop_marks_and_keeps(run: CommandLine, engine: Engine, kept: dict[str, int]) -> None:
