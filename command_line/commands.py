@@ -149,7 +149,7 @@ def status(as_json: AsJson = False) -> None:
     if as_json:
         print_json(document)
         return
-    columns = ["job", "status", "mode", "as_of", "seconds", "error"]
+    columns = ["job", "status", "mode", "as_of", "rows", "seconds", "error"]
     print_table(columns, [[name, *(row[column] for column in columns[1:])] for name, row in document["jobs"].items()])
     print_pairs(document["data"])
 

@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from data_processing.check_catalogue import accepting, changed_severities
 from data_processing.commit_checks import commit_checks
 from data_processing.market_series import forget_market_series, market_columns, store_market_series
 from data_processing.plan import JOB, Plan, plan_metrics, refuse_wrong_use
-from data_processing.plan_request import Request, request_of, request_of_run
+from data_processing.plan_request import Request, request_of, request_of_run, utc_day
 from data_processing.plan_sql import CALENDAR_COLUMNS
 from data_processing.pool_days import AGES, SCHEMA, Provenance, by_pool, pool_days
 from data_processing.quality_checks import raw_row_checks
@@ -81,9 +81,9 @@ def run_metrics(
     # wrong use is no run
     changed_severities(settings)
     engine = make_engine(settings)
-    if retry and request not in (None, Request()):
+    if retry is not None and request not in (None, Request()):
         raise ConfigurationError("--retry takes mode, days and pools from the run that failed: leave the other options out")
-    asked = request_of_run(engine, JOB, retry) if retry else request or Request()
+    asked = request_of_run(engine, JOB, retry) if retry is not None else request or Request()
     refuse_wrong_use(settings, engine, asked, now)
     if dry_run:
         plan = plan_metrics(settings, engine, asked, table=f"{OWN_SCHEMA}.plan_of_a_dry_run", now=now, dry_run=True)
@@ -95,16 +95,16 @@ def run_metrics(
             plan = plan_metrics(settings, engine, asked, table=staging_name(run, "plan"), now=now)
         run.mode, run.start, run.end, run.watermark, run.plan = plan.mode, plan.start, plan.end, plan.watermark, plan.public()
         if plan.is_empty:
-            _nothing_to_do(engine, settings, run)
+            _nothing_to_do(engine, settings, run, plan.now)
         else:
             _execute(settings, run, plan, session or (lambda rows: get_spark_session(settings, JOB, rows_to_read=rows)), stop=session is None)
     return ledger_row(engine, run.run_id)
 
 
-def _nothing_to_do(engine: Engine, settings: Settings, run: Run) -> None:
+def _nothing_to_do(engine: Engine, settings: Settings, run: Run, now: datetime) -> None:
     """A bad price changes no metric; it still belongs into quarantine."""
     with checked_connection(engine) as connection:
-        quarantine.quarantine_market_rows(connection, settings, run.run_id)
+        quarantine.quarantine_market_rows(connection, settings, run.run_id, now)
     run.nothing_to_do()
 
 
@@ -150,12 +150,12 @@ def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan:
 
 def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> None:
     """What belongs to the run's commit besides the merges."""
-    retired = keep_calendars(connection, plan.table, staging_name(run, 0))
-    if retired:
-        log.warning("%d days are no longer in their pool's calendar: their metrics are empty again", retired)
+    run.rows["removed"] = keep_calendars(connection, plan.table, staging_name(run, 0))
+    if run.rows["removed"]:
+        log.warning("%d days are no longer in their pool's calendar: their metrics are empty again", run.rows["removed"])
     quarantine.add_raw_json(connection, run.run_id)
     settle(connection, settings, plan, run.run_id)
-    quarantine.quarantine_market_rows(connection, settings, run.run_id)
+    quarantine.quarantine_market_rows(connection, settings, run.run_id, plan.now)
     if not plan.is_partial:
         store_market_series(connection, plan.market)
     elif plan.start:
@@ -167,8 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The job's own command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog=JOB, description="Rolling metrics of every pool and day, from raw history.", epilog=EXAMPLE)
     parser.add_argument("--full-refresh", action="store_true", help="recompute everything")
-    parser.add_argument("--start", type=date.fromisoformat, metavar="DAY", help="first day to recompute, UTC, YYYY-MM-DD; needs --end")
-    parser.add_argument("--end", type=date.fromisoformat, metavar="DAY", help="the day after the last one")
+    parser.add_argument("--start", type=utc_day, metavar="DAY", help="first day to recompute, UTC, YYYY-MM-DD; needs --end")
+    parser.add_argument("--end", type=utc_day, metavar="DAY", help="the day after the last one")
     parser.add_argument("--pools", metavar="FILE|ID,ID", help="these pools only: a file with one id a line, or ids with commas between them")
     parser.add_argument("--retry", metavar="RUN_ID", help="what a failed run was asked, with its days; `last` is the newest run")
     parser.add_argument("--accept-check", action="append", default=[], metavar="NAME", help="let this run through that check; needs --reason")

@@ -31,6 +31,7 @@ NO_CALENDAR = "no calendar has a place for such a row"
 NOTHING_TO_USE = "there is nothing in such a row to use"
 HAS_A_LIMIT = "change its limit instead"
 NEVER_RIGHT = "no metric or forecast can be made of it"
+PUT_AWAY = "`load` the row again to have it in use"
 REFUSED = "such a row can't be stored"
 
 _ROWS = (
@@ -45,6 +46,8 @@ _ROWS = (
     Check("tvl_negative", "row", "fail", "its TVL is negative", NEVER_RIGHT),
     Check("tvl_beyond_limit", "row", "fail", "its TVL is beyond MAX_TVL_USD ({max_tvl_usd:,.0f} USD)", HAS_A_LIMIT),
     Check("apy_and_tvl_unusable", "row", "fail", "neither its APY nor its TVL can be used", NOTHING_TO_USE),
+    Check("row_dropped", "row", "fail", "it would pass by now, and `quarantine drop` has put it away for good", PUT_AWAY),
+    Check("timestamp_before_2009", "row", "fail", "its day is before 2009, when no coin existed: a unit or a parsing error", NEVER_RIGHT),
     Check("price_missing", "row", "fail", "it has no closing price", NOTHING_TO_USE),
     Check("price_infinite", "row", "fail", "its price is infinite", NEVER_RIGHT),
     Check("price_not_a_number", "row", "fail", "its price is no number", NEVER_RIGHT),

@@ -56,7 +56,10 @@ def correction(place: str, values: Mapping[str, Any]) -> str:
     if unknown or not values:
         wrong = f"{unknown[0]!r} is no key of a snapshot" if unknown else "there is no value to replace"
         raise InputError(f"{place}: {wrong}; give {', '.join(KEYS)}")
-    return json.dumps(values, allow_nan=False)
+    try:
+        return json.dumps(values, allow_nan=False)
+    except ValueError as error:
+        raise InputError(f"{place}: a number is too large for JSON: {error}") from error
 
 
 def _json_lines(path: Path, content: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -69,8 +72,8 @@ def _object(place: str, line: str) -> dict[str, Any]:
     try:
         # NaN and Infinity are no JSON: as texts they are judged like any other
         values = json.loads(line, parse_constant=str)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{place}: {line.strip()[:80]!r} is no JSON: {error.msg}") from error
+    except ValueError as error:  # no JSON, or an integer of more digits than Python reads
+        raise InputError(f"{place}: {line.strip()[:80]!r} can't be read as JSON: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f'{place}: {line.strip()[:80]!r} is no JSON object, such as {{"apy": 4.2}}')
     return values

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
 import numpy as np
@@ -56,27 +56,31 @@ def gas_rows() -> str:
     return f"SELECT date, actual_avg_gas_gwei::text AS gas FROM {qualified(gas_fees_daily)}"
 
 
-def judged_prices(settings: Settings) -> str:
-    """SELECT of data_timestamp, symbol, close, close_value, reason (NULL for a good row)."""
-    return judged(price_rows(), others=("data_timestamp", "symbol"), texts=("close",), checks=price_checks(settings))
+def judged_prices(settings: Settings, now: datetime) -> str:
+    """SELECT of data_timestamp, symbol, close, close_value, reason (NULL for a good row); a row of after `now` (UTC) is none yet."""
+    return judged(price_rows(), others=("data_timestamp", "symbol"), texts=("close",), checks=price_checks(settings, now))
 
 
-def judged_gas() -> str:
-    """SELECT of date, gas, gas_value, reason (NULL for a good row)."""
-    return judged(gas_rows(), others=("date",), texts=("gas",), checks=gas_checks())
+def judged_gas(settings: Settings, now: datetime) -> str:
+    """SELECT of date, gas, gas_value, reason (NULL for a good row); gas of a day after `now` (UTC) is none yet."""
+    return judged(gas_rows(), others=("date",), texts=("gas",), checks=gas_checks(settings, now))
 
 
 def read_market_series(connection: Connection, settings: Settings, start: date, end: date) -> tuple[MarketDay, ...]:
-    """The series of the days [start, end) from the good rows of both tables; a day's close is its last good one."""
+    """The series of the days [start, end) from the good rows of both tables; a day's close is its last good one.
+
+    Rows behind `end` can't matter to it, and PostgreSQL stores days that Python has not.
+    """
+    until = datetime.combine(end, time(), UTC)
     closes: dict[str, dict[date, Decimal]] = {symbol: {} for symbol in SYMBOLS}
     prices = (
-        f"SELECT upper(symbol) AS symbol, (data_timestamp AT TIME ZONE 'UTC')::date AS date, close::numeric AS close "
-        f"FROM ({judged_prices(settings)}) AS judged WHERE reason IS NULL AND isfinite(data_timestamp) ORDER BY data_timestamp"
+        f"SELECT upper(judged.symbol) AS symbol, (data_timestamp AT TIME ZONE 'UTC')::date AS date, close::numeric AS close "
+        f"FROM ({judged_prices(settings, until)}) AS judged WHERE reason IS NULL ORDER BY data_timestamp, judged.symbol"
     )
     for row in connection.exec_driver_sql(prices):
         closes[row.symbol][row.date] = row.close
     gas = connection.exec_driver_sql(
-        f"SELECT date, gas::numeric AS gas FROM ({judged_gas()}) AS judged WHERE reason IS NULL AND gas IS NOT NULL AND isfinite(date)"
+        f"SELECT date, gas::numeric AS gas FROM ({judged_gas(settings, until)}) AS judged WHERE reason IS NULL AND gas IS NOT NULL"
     )
     return known_by_day(closes, {row.date: row.gas for row in gas}, start, end)
 

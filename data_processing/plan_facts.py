@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from data_processing.plan_sql import CALENDARS, CORRECTION, REASONS
-from data_processing.quality_checks import RowCheck, judged
-from data_processing.raw_history import TABLE, planned_rows, rows_to_read
+from data_processing.quality_checks import RowCheck
+from data_processing.raw_history import TABLE, judged_rows, planned_rows, rows_to_read
 
 
 @dataclass(frozen=True)
@@ -81,5 +81,5 @@ def _parts(connection: Connection, table: str) -> tuple[Part, ...]:
 
 def rows_to_quarantine(connection: Connection, table: str, impossible: str | None, checks: Sequence[RowCheck]) -> int:
     """How many of the rows to read fail a check, counted by PostgreSQL."""
-    rows = judged(rows_to_read(table, impossible), others=("id", "timestamp"), texts=("apy", "tvl"), checks=checks)
+    rows = judged_rows(rows_to_read(table, impossible), checks)
     return int(connection.exec_driver_sql(f"SELECT count(*) FROM ({rows}) AS judged WHERE reason IS NOT NULL").scalar_one())

@@ -5,9 +5,10 @@ In: options, or a row of the ledger. Out: a frozen `Request`. Whether there is a
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,11 +91,21 @@ def request_of(
     return Request(full_refresh, start, end, pools_option(pools) if isinstance(pools, str) else tuple(pools) if pools is not None else None)
 
 
+def utc_day(value: str) -> date:
+    """A day of the job's own command line. Raises: ArgumentTypeError for anything but YYYY-MM-DD."""
+    try:
+        return datetime.strptime(value, "%Y-%m-%d").date()
+    except ValueError as error:
+        raise ArgumentTypeError(f"{value!r} is no day: write YYYY-MM-DD") from error
+
+
 def request_of_run(engine: Engine, job: str, run_id: str) -> Request:
     """What the failed run `run_id` (or `last`) was asked, with the days it would have written. One whose driver is gone has failed, whatever it says.
 
     Raises: ConfigurationError for a run that is unknown or did not fail, naming what to do.
     """
+    if not run_id.strip():
+        raise ConfigurationError(f"--retry needs the id of a run, or {LAST}: it was given an empty one")
     ledger = run_ledger.c
     rows = select(run_ledger).where(ledger.job == job).order_by(ledger.started_at.desc()).limit(1)
     with checked_connection(engine) as connection:

@@ -15,14 +15,14 @@ from sqlalchemy import Connection, select, text
 
 from data_processing.market_series import MarketChange
 from data_processing.quality_checks import EARLIEST_DAY, IN_FUTURE, RowCheck
+from data_processing.quarantine_table import QUARANTINE, RAW_ROW
 from data_processing.raw_history import TABLE, accepted_before, midnight, moment
 from database.merge_sql import qualified
-from database.tables import pool_calendars, pools, quarantine, run_ledger
+from database.tables import pool_calendars, pools, run_ledger
 from product_errors import ConfigurationError
 
 CALENDARS = qualified(pool_calendars)
 POOLS = qualified(pools)
-QUARANTINE = qualified(quarantine)
 
 TOUCHED, REASONS = "touched_pools", "reasons"
 """Temporary tables of a plan's transaction."""
@@ -134,8 +134,8 @@ def find_touched_pools(connection: Connection, last: LastRun | None, *, before: 
     """Make the temporary table `touched_pools`: pool_id, first_day and newest_day of the raw rows of days before `before` that a run must look at,
     and unused_since, when the first of its rows of later days was inserted.
 
-    After a good run only rows inserted since its watermark count, those that it knew and could not use yet, and those that it set aside because
-    they were not to be yet; else all of them.
+    After a good run only rows inserted since its watermark count, those that it knew and could not use yet, those that it set aside because they
+    were not to be yet, and those that were dropped since; else all of them.
     """
     columns = "SELECT h.pool_id, h.timestamp, h.insertion_timestamp"
     possible = f"h.timestamp >= {midnight(EARLIEST_DAY)} AND h.timestamp <= {moment(now)}"
@@ -149,6 +149,11 @@ def find_touched_pools(connection: Connection, last: LastRun | None, *, before: 
         parts.append(
             f"{columns} FROM {QUARANTINE} AS q JOIN {TABLE} AS h ON h.id = q.source_id::bigint "
             f"WHERE q.source_table = '{TABLE}' AND q.reason = '{IN_FUTURE}' AND {possible} AND {later}"
+        )
+        # such a row may be in use: a partial run took it in, or the last run while it was dropped
+        parts.append(
+            f"{columns} FROM {QUARANTINE} AS q JOIN {TABLE} AS h ON h.id = q.source_id::bigint "
+            f"WHERE {RAW_ROW} AND q.resolution = 'dropped' AND q.resolved_at >= {moment(last.watermark)} AND {possible}"
         )
         raw = " UNION ALL ".join(parts)
     complete = f"FILTER (WHERE timestamp < {midnight(before)})"

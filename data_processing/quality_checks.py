@@ -10,16 +10,21 @@ read or written here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, cast
 
 from config_spark import Settings
-from data_processing.check_catalogue import CATALOGUE, changed_severities
+from data_processing.check_catalogue import CATALOGUE, changed_severities, severity_of
 from database.batch_checks import Severity
 
 EARLIEST_DAY = date(2018, 1, 1)
 """No DeFi pool is older: an earlier timestamp is a unit or parsing error of the source."""
+
+EARLIEST_MARKET_DAY = date(2009, 1, 1)
+"""No coin is older."""
+
+BEFORE_MARKETS = f"timestamp_before_{EARLIEST_MARKET_DAY:%Y}"
 
 IN_FUTURE = "timestamp_in_future"
 """The reason of a row that may become good as time goes on."""
@@ -33,6 +38,9 @@ NEVER = "WHEN false THEN ''"
 NUMBER = "^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,3})?(?![^~]|~)"
 """A decimal number and nothing behind it. No backslash and no `$`: Spark would unescape the one, and Java's `$` lets a line feed pass."""
 
+MAX_NUMBER_LENGTH = 1000
+"""Characters of a text that is still looked at as a number: beyond 131,072 digits PostgreSQL refuses the whole query."""
+
 
 @dataclass(frozen=True)
 class RowCheck:
@@ -40,30 +48,34 @@ class RowCheck:
 
     name: str
     condition: str
-    severity: Severity = "fail"
+    severity: Severity
+
+
+Condition = tuple[str, str]
+"""The name of a check and its condition; how severe it is stands in the catalogue."""
 
 
 def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
-    """Checks of a raw pool row (columns apy, tvl, apy_value, tvl_value, timestamp); the first that fails names the reason.
+    """Checks of a raw pool row (columns apy, tvl, apy_value, tvl_value, timestamp, dropped); the first that fails names the reason.
 
     A row with one of APY and TVL missing is good: the missing one is NULL. `now` is the run's, UTC: a later timestamp is an error of the source.
     Raises: ConfigurationError for a wrong CHECK_SEVERITIES.
     """
-    checks = (
-        RowCheck("timestamp_before_2018", f"timestamp < TIMESTAMP '{EARLIEST_DAY} 00:00:00'"),
-        RowCheck(IN_FUTURE, f"timestamp > TIMESTAMP '{now:%Y-%m-%d %H:%M:%S.%f}'"),
-        RowCheck("apy_and_tvl_missing", "apy IS NULL AND tvl IS NULL"),
+    return _with_severities(
+        settings,
+        ("timestamp_before_2018", f"timestamp < TIMESTAMP '{EARLIEST_DAY} 00:00:00'"),
+        (IN_FUTURE, f"timestamp > TIMESTAMP '{now:%Y-%m-%d %H:%M:%S.%f}'"),
+        ("apy_and_tvl_missing", "apy IS NULL AND tvl IS NULL"),
         *_number_checks("apy"),
         *_number_checks("tvl"),
-        RowCheck("apy_beyond_limit", f"abs(apy_value) > {settings.max_apy_percent!r}"),
-        RowCheck("tvl_negative", "tvl_value < 0"),
-        RowCheck("tvl_beyond_limit", f"tvl_value > {settings.max_tvl_usd!r}"),
+        ("apy_beyond_limit", f"abs(apy_value) > {settings.max_apy_percent!r}"),
+        ("tvl_negative", "tvl_value < 0"),
+        ("tvl_beyond_limit", f"tvl_value > {settings.max_tvl_usd!r}"),
         # nothing comes this far unless CHECK_SEVERITIES lets values pass that are no numbers
-        RowCheck("apy_and_tvl_unusable", "apy_value IS NULL AND tvl_value IS NULL"),
+        ("apy_and_tvl_unusable", "apy_value IS NULL AND tvl_value IS NULL"),
+        # last: a row that fails on its own account keeps its reason
+        ("row_dropped", "dropped"),
     )
-    changed = changed_row_severities(settings)
-    severities = [changed.get(check.name, check.severity) for check in checks]
-    return tuple(replace(check, severity=severity) for check, severity in zip(checks, severities, strict=True) if severity != "off")
 
 
 def changed_row_severities(settings: Settings) -> dict[str, Any]:
@@ -71,30 +83,49 @@ def changed_row_severities(settings: Settings) -> dict[str, Any]:
     return {name: severity for name, severity in changed_severities(settings).items() if CATALOGUE[name].level == "row"}
 
 
-def price_checks(settings: Settings) -> tuple[RowCheck, ...]:
-    """Checks of a daily close (columns close, close_value). A price row without a price is of no use, so a missing one is bad too."""
-    return (
-        RowCheck("price_missing", "close IS NULL"),
+def price_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
+    """Checks of a daily close (columns close, close_value, data_timestamp) at the moment `now`, UTC.
+
+    A price row without a price is of no use, so a missing one is bad too.
+    """
+    return _with_severities(
+        settings,
+        (BEFORE_MARKETS, f"data_timestamp < TIMESTAMP '{EARLIEST_MARKET_DAY} 00:00:00'"),
+        (IN_FUTURE, f"data_timestamp > TIMESTAMP '{now:%Y-%m-%d %H:%M:%S.%f}'"),
+        ("price_missing", "close IS NULL"),
         *_number_checks("close", name="price"),
-        RowCheck("price_not_positive", "close_value <= 0"),
-        RowCheck("price_beyond_limit", f"close_value > {settings.max_price_usd!r}"),
+        ("price_not_positive", "close_value <= 0"),
+        ("price_beyond_limit", f"close_value > {settings.max_price_usd!r}"),
     )
 
 
-def gas_checks() -> tuple[RowCheck, ...]:
-    """Checks of a day's gas (columns gas, gas_value); a missing one is no error."""
-    return (
+def gas_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
+    """Checks of a day's gas (columns gas, gas_value, date) at the moment `now`, UTC; a missing one is no error, for days to come have a forecast."""
+    return _with_severities(
+        settings,
+        (BEFORE_MARKETS, f"gas IS NOT NULL AND date < DATE '{EARLIEST_MARKET_DAY}'"),
+        (IN_FUTURE, f"gas IS NOT NULL AND date > DATE '{now:%Y-%m-%d}'"),
         *_number_checks("gas"),
-        RowCheck("gas_negative", "gas_value < 0"),
-        RowCheck("gas_beyond_limit", f"gas_value > {MAX_GAS_GWEI!r}"),
+        ("gas_negative", "gas_value < 0"),
+        ("gas_beyond_limit", f"gas_value > {MAX_GAS_GWEI!r}"),
     )
 
 
-def _number_checks(column: str, name: str | None = None) -> tuple[RowCheck, ...]:
+def _number_checks(column: str, name: str | None = None) -> tuple[Condition, ...]:
     infinite = f"lower({column}) IN ('infinity', '+infinity', '-infinity', 'inf', '+inf', '-inf')"
     return (
-        RowCheck(f"{name or column}_infinite", infinite),
-        RowCheck(f"{name or column}_not_a_number", f"{column} IS NOT NULL AND {column}_value IS NULL"),
+        (f"{name or column}_infinite", infinite),
+        (f"{name or column}_not_a_number", f"{column} IS NOT NULL AND {column}_value IS NULL"),
+    )
+
+
+def _with_severities(settings: Settings, *conditions: Condition) -> tuple[RowCheck, ...]:
+    """The checks in their order, but for those that are off."""
+    severities = [severity_of(name, settings) for name, _ in conditions]
+    return tuple(
+        RowCheck(name, condition, cast(Severity, severity))
+        for (name, condition), severity in zip(conditions, severities, strict=True)
+        if severity != "off"
     )
 
 
@@ -113,16 +144,22 @@ def _first_failing(checks: Sequence[RowCheck]) -> str:
     return f"CASE {found or NEVER} END"
 
 
+def is_number(column: str, matches: str) -> str:
+    """SQL condition: the text column is a NUMBER; `matches` is the dialect's operator for regular expressions."""
+    return f"length({column}) <= {MAX_NUMBER_LENGTH} AND {column} {matches} '{NUMBER}'"
+
+
 def spark_number(column: str) -> str:
     """Spark SQL: the text column as a double, NULL where it is no number; too large becomes infinity, too small zero."""
-    return f"CASE WHEN {column} RLIKE '{NUMBER}' THEN CAST({column} AS DOUBLE) END"
+    return f"CASE WHEN {is_number(column, 'RLIKE')} THEN CAST({column} AS DOUBLE) END"
 
 
 def postgresql_number(column: str) -> str:
     """As `spark_number`; by way of numeric, because PostgreSQL refuses a text beyond a double's range."""
+    number = f"{column}::numeric"
     return (
-        f"CASE WHEN {column} ~ '{NUMBER}' THEN CASE WHEN abs({column}::numeric) > 1e300 THEN 'Infinity'::double precision "
-        f"WHEN abs({column}::numeric) < 1e-300 THEN 0 ELSE {column}::double precision END END"
+        f"CASE WHEN {is_number(column, '~')} THEN CASE WHEN abs({number}) > 1e300 THEN sign({number}) * 'Infinity'::double precision "
+        f"WHEN abs({number}) < 1e-300 THEN 0 ELSE {column}::double precision END END"
     )
 
 

@@ -6,12 +6,14 @@ it is met.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sqlalchemy import Connection, text
 
 from config_spark import Settings
 from data_processing.market_series import judged_gas, judged_prices
-from data_processing.quarantine_table import GAS, PRICES, QUARANTINE, REOPEN
-from data_processing.raw_history import TABLE
+from data_processing.quarantine_table import ACCEPT, GAS, PRICES, QUARANTINE, REOPEN
+from data_processing.raw_history import HIGHEST, LOWEST, TABLE
 from database.merge_sql import MergeTarget
 from database.tables import quarantine
 
@@ -36,33 +38,32 @@ def add_raw_json(connection: Connection, run_id: str) -> None:
     )
 
 
-def quarantine_market_rows(connection: Connection, settings: Settings, run_id: str) -> int:
-    """Put bad prices (source id `SYMBOL|timestamp`) and bad gas (source id: the day) into quarantine; returns how many are new or back.
+def quarantine_market_rows(connection: Connection, settings: Settings, run_id: str, now: datetime) -> None:
+    """Put prices (source id `SYMBOL|timestamp`) and gas (source id: the day) that are bad at the moment `now` (UTC) into quarantine.
 
     Those that are good by now count as accepted.
     """
     prices = (
         f"SELECT '{PRICES}', j.symbol || '|' || j.data_timestamp, "
-        f"j.data_timestamp, j.reason, p.raw_json_data FROM ({judged_prices(settings)}) AS j "
+        f"j.data_timestamp, j.reason, p.raw_json_data FROM ({judged_prices(settings, now)}) AS j "
         f"JOIN {PRICES} AS p ON p.data_timestamp = j.data_timestamp AND p.symbol = j.symbol WHERE j.reason IS NOT NULL"
     )
-    gas = (
-        f"SELECT '{GAS}', j.date::text, j.date::timestamp AT TIME ZONE 'UTC', j.reason, to_jsonb(j.gas) "
-        f"FROM ({judged_gas()}) AS j WHERE j.reason IS NOT NULL"
-    )
+    # a date reaches further than a timestamp
+    midnight = f"least(greatest(j.date, '{LOWEST}'), '{HIGHEST}')::timestamp AT TIME ZONE 'UTC'"
+    gas = f"SELECT '{GAS}', j.date::text, {midnight}, j.reason, to_jsonb(j.gas) FROM ({judged_gas(settings, now)}) AS j WHERE j.reason IS NOT NULL"
     insert = (
         f"INSERT INTO {QUARANTINE} AS q (run_id, source_table, source_id, timestamp, reason, raw_json_data) "
         "SELECT :run_id, bad.* FROM ({rows}) AS bad "
         f"ON CONFLICT (source_table, source_id, reason) DO UPDATE SET {REOPEN} WHERE q.resolution = 'accepted'"
     )
-    found = sum(connection.execute(text(insert.replace("{rows}", rows)), {"run_id": run_id}).rowcount for rows in (prices, gas))
+    for rows in (prices, gas):
+        connection.execute(text(insert.replace("{rows}", rows)), {"run_id": run_id})
     good = (
-        f"SELECT '{PRICES}' AS source_table, symbol || '|' || data_timestamp AS source_id FROM ({judged_prices(settings)}) AS p "
-        f"WHERE reason IS NULL UNION ALL SELECT '{GAS}', date::text FROM ({judged_gas()}) AS g WHERE reason IS NULL"
+        f"SELECT '{PRICES}' AS source_table, symbol || '|' || data_timestamp AS source_id FROM ({judged_prices(settings, now)}) AS p "
+        f"WHERE reason IS NULL UNION ALL SELECT '{GAS}', date::text FROM ({judged_gas(settings, now)}) AS g WHERE reason IS NULL"
     )
     accepted = (
-        f"UPDATE {QUARANTINE} AS q SET resolution = 'accepted', resolved_at = now(), resolved_by_run = :run_id FROM ({good}) AS good "
+        f"UPDATE {QUARANTINE} AS q SET {ACCEPT} FROM ({good}) AS good "
         "WHERE q.source_table = good.source_table AND q.source_id = good.source_id AND q.resolution IS NULL"
     )
     connection.execute(text(accepted), {"run_id": run_id})
-    return found

@@ -17,9 +17,10 @@ from sqlalchemy import Connection, Engine, text
 
 from config_spark import Settings
 from data_processing.check_catalogue import words
-from data_processing.quality_checks import judged, raw_row_checks
+from data_processing.quality_checks import raw_row_checks
 from data_processing.quarantine_review import Selection, require_ids, what_to_do
 from data_processing.quarantine_table import HISTORY, QUARANTINE, RAW_ROW
+from data_processing.raw_history import judged_rows, texts_of
 from database.connection import checked_connection
 from database.run_document import ROW_COUNTS
 from database.run_ledger import Run, ledger_row, open_run
@@ -100,12 +101,8 @@ def _replay(connection: Connection, settings: Settings, replay: Replay, run_id: 
     locked = f"SELECT count(*) FROM (SELECT FROM {QUARANTINE} WHERE {replay.selection.condition} FOR UPDATE) AS locked"
     connection.execute(text(locked), replay.selection.parameters)
     connection.execute(text(_candidates(replay.selection)), {**replay.selection.parameters, "corrections": corrections})
-    verdicts = judged(
-        "SELECT id, timestamp, document ->> 'apy' AS apy, document ->> 'tvlUsd' AS tvl FROM candidates WHERE replayable",
-        others=("id", "timestamp"),
-        texts=("apy", "tvl"),
-        checks=raw_row_checks(settings, now),
-    )
+    replayable = f"SELECT id, timestamp, {texts_of('document')}, false AS dropped FROM candidates WHERE replayable"
+    verdicts = judged_rows(replayable, raw_row_checks(settings, now))
     connection.exec_driver_sql(f"CREATE TEMPORARY TABLE verdicts ON COMMIT DROP AS SELECT id, reason AS reason_now FROM ({verdicts}) AS j")
     connection.execute(text(_TAKE_IN), {"run_id": run_id, "by": replay.by})
     return [_detail(dict(row), settings) for row in connection.exec_driver_sql(_FATES).mappings()]
@@ -114,12 +111,13 @@ def _replay(connection: Connection, settings: Settings, replay: Replay, run_id: 
 def _candidates(selection: Selection) -> str:
     """Statement that makes the temporary table `candidates`: the rows asked for, each with the JSON it would come back with.
 
-    A source row that is there for several reasons comes back once: by its corrected or else its newest entry, the `leader`.
+    A source row that is there for several reasons comes back once: by its corrected or else its newest entry that is open, the `leader`.
     """
+    replayable = f"({RAW_ROW} AND resolution IS NULL)"
     return f"""
     CREATE TEMPORARY TABLE candidates ON COMMIT DROP AS
-    SELECT q.*, {RAW_ROW} AND resolution IS NULL AS replayable,
-        row_number() OVER (PARTITION BY source_table, source_id ORDER BY c.values IS NULL, q.id DESC) = 1 AS leader,
+    SELECT q.*, {replayable} AS replayable,
+        row_number() OVER (PARTITION BY source_table, source_id ORDER BY {replayable} DESC, c.values IS NULL, q.id DESC) = 1 AS leader,
         CASE WHEN c.values IS NULL THEN raw_json_data WHEN jsonb_typeof(raw_json_data) = 'object' THEN raw_json_data || c.values ELSE c.values END
             AS document
     FROM (SELECT * FROM {QUARANTINE} WHERE {selection.condition}) AS q
@@ -156,6 +154,8 @@ def _detail(row: dict[str, Any], settings: Settings) -> dict[str, Any]:
         outcome, said = "not_replayable", what_to_do(row)
     elif row["resolution"] == "replayed":
         outcome, said = "taken_in", "the next metrics run takes it in"
+    elif row["reason_now"] is None:
+        outcome, said = "still_failing", "another entry of the same raw row decides, and that one fails"
     else:
         outcome, said = "still_failing", words(row["reason_now"], settings)
     shown = {name: row[name] for name in ("id", "pool_id", "timestamp", "reason", "reason_now", "raw_id")}

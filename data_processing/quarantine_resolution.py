@@ -11,9 +11,9 @@ from sqlalchemy import Connection, text
 
 from config_spark import Settings
 from data_processing.plan import Plan
-from data_processing.quality_checks import IN_FUTURE, judged, raw_row_checks
-from data_processing.quarantine_table import QUARANTINE, RAW_ROW, REOPEN
-from data_processing.raw_history import TABLE, TEXTS, midnight
+from data_processing.quality_checks import IN_FUTURE, raw_row_checks
+from data_processing.quarantine_table import ACCEPT, QUARANTINE, RAW_ROW, REOPEN
+from data_processing.raw_history import TABLE, TEXTS, judged_rows, midnight
 
 
 def settle(connection: Connection, settings: Settings, plan: Plan, run_id: str) -> None:
@@ -26,16 +26,16 @@ def settle(connection: Connection, settings: Settings, plan: Plan, run_id: str) 
         candidates = "resolution IS NULL OR resolution = 'accepted'"
     ids = f"SELECT DISTINCT source_id::bigint AS id FROM {QUARANTINE} WHERE {RAW_ROW} AND ({candidates})"
     raw = f"WITH ids AS MATERIALIZED ({ids}) SELECT {TEXTS} FROM ids JOIN {TABLE} AS h ON h.id = ids.id WHERE h.timestamp < {midnight(plan.end)}"
-    rows = judged(raw, others=("id", "timestamp"), texts=("apy", "tvl"), checks=raw_row_checks(settings, plan.now))
+    rows = judged_rows(raw, raw_row_checks(settings, plan.now))
     connection.exec_driver_sql(f"CREATE TEMPORARY TABLE settled ON COMMIT DROP AS SELECT id::text AS source_id, reason FROM ({rows}) AS j")
     accepted = (
-        f"UPDATE {QUARANTINE} AS q SET resolution = 'accepted', resolved_at = now(), resolved_by_run = :run_id FROM settled AS s "
+        f"UPDATE {QUARANTINE} AS q SET {ACCEPT} FROM settled AS s "
         f"WHERE q.source_table = '{TABLE}' AND q.source_id = s.source_id AND s.reason IS NULL AND q.resolution IS NULL"
     )
     connection.execute(text(accepted), {"run_id": run_id})
     connection.exec_driver_sql(
         f"UPDATE {QUARANTINE} AS q SET {REOPEN} FROM settled AS s WHERE q.source_table = '{TABLE}' AND q.source_id = s.source_id "
-        "AND s.reason = q.reason AND q.resolution = 'accepted'"
+        "AND s.reason IS NOT NULL AND q.resolution = 'accepted'"
     )
 
 

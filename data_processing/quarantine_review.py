@@ -15,8 +15,9 @@ from sqlalchemy import Connection, Engine, text
 
 from config_spark import Settings
 from data_processing.check_catalogue import words
-from data_processing.quality_checks import judged, raw_row_checks
+from data_processing.quality_checks import raw_row_checks
 from data_processing.quarantine_table import HISTORY, QUARANTINE, RAW_ROW
+from data_processing.raw_history import judged_rows, texts_of
 from database.connection import checked_connection
 from product_errors import ConfigurationError
 
@@ -104,7 +105,7 @@ def require_ids(engine: Engine, ids: Sequence[int]) -> None:
 
 
 def _reason_now(connection: Connection, settings: Settings, row_id: int, now: datetime) -> str | None:
-    row = f"SELECT id, timestamp, raw_json_data ->> 'apy' AS apy, raw_json_data ->> 'tvlUsd' AS tvl FROM {QUARANTINE} WHERE id = {row_id:d}"
-    verdict = judged(row, others=("id", "timestamp"), texts=("apy", "tvl"), checks=raw_row_checks(settings, now))
+    row = f"SELECT id, timestamp, {texts_of('raw_json_data')}, false AS dropped FROM {QUARANTINE} WHERE id = {row_id:d}"
+    verdict = judged_rows(row, raw_row_checks(settings, now))
     reason: str | None = connection.exec_driver_sql(f"SELECT reason FROM ({verdict}) AS j").scalar_one()
     return reason

@@ -13,3 +13,6 @@ RAW_ROW = f"source_table = '{HISTORY}' AND source_id ~ '^[0-9]{{1,18}}$'"
 
 REOPEN = "resolution = NULL, resolved_at = NULL, resolved_by_run = NULL, resolved_by = NULL, replayed_as = NULL, note = NULL"
 """What an UPDATE sets for a row that is bad again, or that another one has replaced."""
+
+ACCEPT = "resolution = 'accepted', resolved_at = now(), resolved_by_run = :run_id"
+"""What an UPDATE sets for a row that is in use by now; parameter run_id."""

@@ -13,13 +13,25 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from data_processing.quality_checks import EARLIEST_DAY, RowCheck, judged, missing_is_null, reason, spark_number, warning
+from data_processing.quarantine_table import QUARANTINE
 from database.merge_sql import qualified
 from database.tables import raw_pool_history
 
 TABLE = qualified(raw_pool_history)
 
-TEXTS = "h.id, h.pool_id, h.timestamp, h.raw_json_data ->> 'apy' AS apy, h.raw_json_data ->> 'tvlUsd' AS tvl"
-"""JSON is taken apart in PostgreSQL, so that two texts travel and not the document; a value that is no object has NULL for both."""
+
+def texts_of(document: str) -> str:
+    """SQL: apy and tvl of the JSON expression `document`, as text; a value that is no object has NULL for both."""
+    return f"{document} ->> 'apy' AS apy, {document} ->> 'tvlUsd' AS tvl"
+
+
+DROPPED = (
+    f"EXISTS (SELECT FROM {QUARANTINE} AS d WHERE d.source_table = '{TABLE}' AND d.source_id = h.id::text AND d.resolution = 'dropped') AS dropped"
+)
+"""Whether a person has put the row away for good. Drops are few: PostgreSQL hashes them, or asks the unique index."""
+
+TEXTS = f"h.id, h.pool_id, h.timestamp, {texts_of('h.raw_json_data')}, {DROPPED}"
+"""JSON is taken apart in PostgreSQL, so that two texts travel and not the document."""
 
 LOWEST, HIGHEST = "0001-01-01", "9999-01-01"
 """Bounds that Spark's timestamps hold: PostgreSQL's reach further, and to infinity. Whatever lies beyond is quarantined anyway."""
@@ -28,7 +40,8 @@ LOWEST, HIGHEST = "0001-01-01", "9999-01-01"
 def rows_to_read(plan_table: str, impossible: str | None) -> str:
     """SELECT of the rows that a run reads: for each planned pool its days from `read_from` on, look-back included, and the `impossible` ones.
 
-    Columns: id, pool_id, timestamp, apy and tvl as text. `impossible` is a condition of `impossible_rows`, or None for a run that leaves them out.
+    Columns: id, pool_id, timestamp, apy and tvl as text, dropped. `impossible` is a condition of `impossible_rows`, or None for a run that
+    leaves them out.
     """
     clamped = TEXTS.replace("h.timestamp", f"least(greatest(h.timestamp, '{LOWEST}'::timestamptz), '{HIGHEST}'::timestamptz) AS timestamp")
     planned = f"SELECT {clamped} FROM {planned_rows(plan_table)}"
@@ -53,8 +66,15 @@ def impossible_rows(now: datetime, since: datetime | None, watermark: datetime) 
 def accepted_before(moment: str, pool_id: str, checks: Sequence[RowCheck]) -> str:
     """PostgreSQL condition: the pool has an accepted row before `moment`. Both arguments are SQL expressions."""
     earlier = f"SELECT {TEXTS} FROM {TABLE} AS h WHERE h.pool_id = {pool_id} AND h.timestamp >= {midnight(EARLIEST_DAY)} AND h.timestamp < {moment}"
-    rows = judged(earlier, others=("id", "timestamp"), texts=("apy", "tvl"), checks=checks)
-    return f"EXISTS (SELECT FROM ({rows}) AS earlier WHERE reason IS NULL)"
+    return f"EXISTS (SELECT FROM ({judged_rows(earlier, checks)}) AS earlier WHERE reason IS NULL)"
+
+
+def judged_rows(select: str, checks: Sequence[RowCheck], *, also: Sequence[str] = ()) -> str:
+    """PostgreSQL: raw rows with apy_value (percent), tvl_value (USD) and the reason, NULL for a good row; `also` names more columns to keep.
+
+    `select` has id, timestamp, apy and tvl as text, and dropped.
+    """
+    return judged(select, others=("id", "timestamp", "dropped", *also), texts=("apy", "tvl"), checks=checks)
 
 
 def midnight(day: date) -> str:
@@ -68,7 +88,7 @@ def moment(at: datetime) -> str:
 
 
 def parse_raw_rows(rows: DataFrame, checks: Sequence[RowCheck]) -> DataFrame:
-    """Text to numbers: (id, pool_id, timestamp, apy text, tvl text) -> (id, pool_id, timestamp, apy, tvl, reason, warning), row for row.
+    """Text to numbers: (id, pool_id, timestamp, apy text, tvl text, dropped) -> (id, pool_id, timestamp, apy, tvl, reason, warning), row for row.
 
     apy is percent, tvl USD, both double and NULL where missing; reason is NULL for a row that may be used, warning names what is only reported.
     """

@@ -11,8 +11,8 @@ from typing import Any
 
 from config_spark import Settings
 from data_processing.plan import Plan
-from data_processing.quality_checks import judged, raw_row_checks
-from data_processing.raw_history import TABLE, TEXTS
+from data_processing.quality_checks import raw_row_checks
+from data_processing.raw_history import TABLE, TEXTS, judged_rows
 
 NEWEST_ROWS = 200_000
 """What is looked at takes about 20 microseconds a row."""
@@ -30,7 +30,7 @@ def spike_query(settings: Settings, plan: Plan) -> tuple[str, dict[str, Any]]:
     around = f"h.pool_id = f.pool_id AND h.timestamp BETWEEN f.timestamp - {within} AND f.timestamp + {within}"
     # LATERAL and OFFSET: the planner, which takes `near` for large, would read all of the raw table instead of a few rows by their key
     raw = f"SELECT found.* FROM near CROSS JOIN LATERAL (SELECT {TEXTS} FROM {TABLE} AS h WHERE h.id = near.id OFFSET 0) AS found"
-    rows = judged(raw, others=("id", "pool_id", "timestamp"), texts=("apy", "tvl"), checks=raw_row_checks(settings, plan.now))
+    rows = judged_rows(raw, raw_row_checks(settings, plan.now), also=("pool_id",))
     floors = " ".join(f"WHEN '{measure}' THEN {floor!r}" for measure, floor in FLOORS.items())
     size = {name: f"greatest(abs({name}), floor)" for name in ("before", "spike", "after")}
     query = f"""

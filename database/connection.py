@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from sqlalchemy import URL, Connection, Engine, create_engine
@@ -18,6 +19,10 @@ from database.embedded_server import EmbeddedServer
 from product_errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 
 CONNECT_TIMEOUT_SECONDS = 10
+
+KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 3}
+"""Seconds, seconds, probes. The connection that holds the lock is silent while Spark works, and clouds drop a flow that is silent for ten minutes;
+on the server's side they end the session of a machine that went away, and its lock, after a minute and a half instead of two hours."""
 
 
 def with_database(settings: Settings) -> Settings:
@@ -38,8 +43,16 @@ def with_database(settings: Settings) -> Settings:
 
 
 def session_options(settings: Settings) -> str:
-    """UTC, and a search path that names the owner's schema: the default one begins with `$user`, and a role may well be called `yieldspark` too."""
-    return f"-c timezone=UTC -c search_path={settings.db_schema}"
+    """UTC, KEEPALIVES of the server, and a search path that names the owner's schema: the default one begins with `$user`, and a role may well be
+    called `yieldspark` too."""
+    keepalives = " ".join(f"-c tcp_{name}={value}" for name, value in KEEPALIVES.items())
+    return f"-c timezone=UTC -c search_path={settings.db_schema} {keepalives}"
+
+
+def host_in_url(settings: Settings) -> str:
+    """The host as a URL has it: an IPv6 address stands in brackets."""
+    host = settings.db_host or ""
+    return f"[{host}]" if ":" in host else host
 
 
 def sqlalchemy_url(settings: Settings) -> URL:
@@ -60,25 +73,22 @@ def make_engine(settings: Settings) -> Engine:
     return create_engine(
         sqlalchemy_url(settings),
         poolclass=NullPool,
-        connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "yieldspark", "options": session_options(settings)},
+        connect_args=_libpq_parameters(settings),
     )
+
+
+def _libpq_parameters(settings: Settings) -> dict[str, Any]:
+    """What every connection through libpq has, driver-side SQL and ADBC alike."""
+    options = session_options(settings)
+    return {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "yieldspark", "options": options, **KEEPALIVES}
 
 
 def libpq_uri(settings: Settings) -> str:
     """The libpq URI that ADBC takes. It holds the password: never log it."""
     password = f":{quote(settings.db_password.get_secret_value(), safe='')}" if settings.db_password else ""
-    query = urlencode(
-        {
-            "sslmode": settings.db_sslmode,
-            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-            "application_name": "yieldspark",
-            "options": session_options(settings),
-        },
-        quote_via=quote,
-    )
-    return (
-        f"postgresql://{quote(settings.db_user, safe='')}{password}@{settings.db_host}:{settings.db_port}/{quote(settings.db_name, safe='')}?{query}"
-    )
+    query = urlencode({"sslmode": settings.db_sslmode, **_libpq_parameters(settings)}, quote_via=quote)
+    server = f"{host_in_url(settings)}:{settings.db_port}"
+    return f"postgresql://{quote(settings.db_user, safe='')}{password}@{server}/{quote(settings.db_name, safe='')}?{query}"
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from product_errors import DatabaseError, Interrupted, one_sentence
 
-ROW_COUNTS = ("read", "quarantined", "inserted", "updated", "unchanged")
+ROW_COUNTS = ("read", "quarantined", "inserted", "updated", "unchanged", "removed")
 LEDGER_KEYS = ("run_id", "job", "status", "mode", "start", "end", "as_of", "engine", "rows", "stages", "seconds", "jvm_started", "checks", "error")
 """Keys of a job's `--json`, in this order: scripts rely on them."""
 

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from config_spark import Settings
+from database.connection import host_in_url
 from database.staging_tags import ATTEMPT_TAG, PARTITION_TAG, tagging
 from database.transport import FETCH_SIZE, LastStep, PortableQuery
 
@@ -22,12 +23,13 @@ BATCH_ROWS = 10_000
 def get_jdbc_url(settings: Settings) -> str:
     """`jdbc:postgresql://..` without user and password. `stringtype=unspecified` lets text go into jsonb columns."""
     options = f"sslmode={settings.db_sslmode}&currentSchema={settings.db_schema}&stringtype=unspecified&reWriteBatchedInserts=true"
-    return f"jdbc:postgresql://{settings.db_host}:{settings.db_port}/{settings.db_name}?{options}"
+    return f"jdbc:postgresql://{host_in_url(settings)}:{settings.db_port}/{settings.db_name}?{options}"
 
 
 def get_jdbc_properties(settings: Settings) -> dict[str, str]:
     """Driver, login and fetch size. Holds the password in clear: Spark redacts it, never log it yourself."""
     properties = {"driver": "org.postgresql.Driver", "user": settings.db_user, "fetchsize": str(FETCH_SIZE), "ApplicationName": "yieldspark"}
+    properties["tcpKeepAlive"] = "true"
     if settings.db_password:
         properties["password"] = settings.db_password.get_secret_value()
     return properties

@@ -34,7 +34,7 @@ def fill(engine: Engine, *, pool_count: int = 8, names: dict[int, str] | None = 
 
 def ledger_row(run_id: str, job: str, status: str, **more: Any) -> dict[str, Any]:
     row = {"run_id": run_id, "job": job, "status": status, "mode": "incremental", "as_of": AS_OF, "engine": "lightgbm", "code_version": "test"}
-    counts = {"read": 9, "quarantined": 1, "inserted": 5, "updated": 2, "unchanged": 1}
+    counts = {"read": 9, "quarantined": 1, "inserted": 5, "updated": 2, "unchanged": 1, "removed": 0}
     return row | {"rows": counts, "stages": {"plan": 0.1}, "checks": [], "seconds": 1.5} | more
 
 

@@ -2,100 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
-from typing import Any
-
 import pytest
 from sqlalchemy import Engine
 
 from config_spark import Settings
-from data_processing.commit_checks import commit_checks
-from data_processing.plan import JOB, Plan, plan_metrics
+from data_processing.check_catalogue import CATALOGUE
 from data_processing.plan_request import Request
-from database import batch_checks
-from database.batch_checks import run_checks
-from database.merge_sql import create_staging
-from database.run_ledger import Acceptance, Run, open_run
-from database.staging import staging_name
-from database.tables import METRIC_COLUMNS
+from database.run_ledger import Acceptance
 from product_errors import CheckFailed
+from tests.commit_nights import DAY, FIRST, NEWEST, POOLS, TODAY, Night, failing, history, numbered
 from tests.metrics_oracle import RawRow
 from tests.metrics_store import execute, put_rows, rows_of
-from tests.test_metrics_plan import add_calendar, add_run
-
-NOW = datetime(2024, 6, 3, 6, tzinfo=UTC)
-TODAY = NOW.date()
-DAY = timedelta(days=1)
-NEWEST = TODAY - DAY
-FIRST = NEWEST - 5 * DAY
-POOLS = [f"pool-{number:02d}" for number in range(40)]
-
-
-def at(day: date, hour: float = 12) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(hours=hour)
-
-
-def history(pools: list[str], first: date, end: date, **document: Any) -> list[RawRow]:
-    days = (end - first).days
-    return [RawRow(0, pool, at(first + number * DAY), document or {"apy": 5.0, "tvlUsd": 1e6}) for number in range(days) for pool in pools]
-
-
-def numbered(rows: list[RawRow]) -> list[RawRow]:
-    return [RawRow(number, row.pool_id, row.timestamp, row.document) for number, row in enumerate(rows, start=1)]
-
-
-class Night:
-    """A database whose pools are complete up to `written`, raw rows beyond it, and the run that takes them in."""
-
-    def __init__(self, settings: Settings, engine: Engine) -> None:
-        self.settings, self.engine = settings, engine
-
-    def before(self, pools: list[str] = POOLS, *, written: date = NEWEST) -> None:
-        put_rows(self.engine, numbered(history(pools, FIRST, written)))
-        execute(self.engine, "INSERT INTO pools (pool_id) SELECT unnest(CAST(:pools AS text[]))", pools=pools)
-        execute(
-            self.engine,
-            "INSERT INTO yieldspark.market_series (date) SELECT d::date FROM generate_series(DATE '2018-01-01', :last, interval '1 day') AS d",
-            last=TODAY,
-        )
-        for pool in pools:
-            add_calendar(self.engine, pool, FIRST, written - DAY)
-        add_run(self.engine, self.settings, datetime.now(UTC), written)
-
-    def delivers(self, rows: list[RawRow]) -> None:
-        start = rows_of(self.engine, "SELECT coalesce(max(id), 0) AS id FROM raw_defillama_pool_history")[0]["id"]
-        put_rows(self.engine, [RawRow(start + number, row.pool_id, row.timestamp, row.document) for number, row in enumerate(rows, start=1)])
-
-    def checks(
-        self, request: Request | None = None, *, acceptance: Acceptance | None = None, nulls: dict[str, float] | None = None
-    ) -> dict[str, Any]:
-        """Plan, stage what the plan asks for, run the checks; the entries by name. Raises what they raise."""
-        with open_run(self.engine, job=JOB, mode="incremental") as run:
-            run.acceptance = acceptance
-            plan = plan_metrics(self.settings, self.engine, request or Request(), table=staging_name(run, "plan"), now=NOW)
-            self._stage(run, plan, nulls or {})
-            with run.connection.begin():
-                run_checks(run, commit_checks(self.settings, plan, staging_name(run, 0)))
-            run.nothing_to_do()
-        return {entry["name"]: entry for entry in run.checks}
-
-    def _stage(self, run: Run, plan: Plan, nulls: dict[str, float]) -> None:
-        """A row for each planned day, observed where there is a raw row; `nulls`: the share of pools in which a column is null."""
-        doubles = dict.fromkeys(METRIC_COLUMNS, "double precision")
-        types = {"pool_id": "text", "date": "date", **doubles, "apy_age_days": "integer", "tvl_age_days": "integer"}
-        staging = staging_name(run, 0)
-        number = "coalesce(substring(p.pool_id FROM '^pool-([0-9]+)$')::integer, 99)"
-        values = ", ".join(f"CASE WHEN {number} >= {nulls.get(name, 0.0) * len(POOLS)} THEN 1.0 END" for name in METRIC_COLUMNS)
-        first_day = "SELECT min(timestamp AT TIME ZONE 'UTC')::date FROM raw_defillama_pool_history AS h WHERE h.pool_id = p.pool_id"
-        execute(self.engine, create_staging(staging, types))
-        execute(
-            self.engine,
-            f"INSERT INTO {staging} SELECT p.pool_id, d::date, {values}, CASE WHEN seen THEN 0 ELSE 1 END, CASE WHEN seen THEN 0 ELSE 1 END, 0, 0 "
-            f"FROM {plan.table} AS p CROSS JOIN LATERAL generate_series(greatest(p.write_from, ({first_day})), p.write_end - 1, "
-            "interval '1 day') AS d CROSS JOIN LATERAL ("
-            "SELECT EXISTS (SELECT FROM raw_defillama_pool_history AS h "
-            "WHERE h.pool_id = p.pool_id AND (h.timestamp AT TIME ZONE 'UTC')::date = d) AS seen) AS s",
-        )
 
 
 @pytest.fixture
@@ -103,16 +20,12 @@ def night(database: Settings, engine: Engine) -> Night:
     return Night(database, engine)
 
 
-def failing(entries: dict[str, Any]) -> set[str]:
-    return {name for name, entry in entries.items() if not entry["passed"]}
-
-
 def test_a_full_night_passes(night: Night) -> None:
     night.before()
     night.delivers(history(POOLS, NEWEST, TODAY))
     entries = night.checks()
     assert failing(entries) == set()
-    assert set(entries) == {"many_pools_missing", "some_pools_missing", "rows_far_below_yesterday", "null_share", "unknown_pool", "spike"}
+    assert set(entries) == {check.name for check in CATALOGUE.values() if check.level != "row"}
     assert {entry["found"] for entry in entries.values()} == {"nothing"}
 
 
@@ -179,6 +92,19 @@ def test_fewer_rows_are_judged_by_their_own_limit(night: Night) -> None:
     night.before()
     night.delivers(history(POOLS[:19], NEWEST, TODAY))
     with pytest.raises(CheckFailed, match=r"rows_far_below_yesterday.*\(50%\)"):
+        night.checks()
+
+
+@pytest.mark.parametrize(("share", "pools", "blocked"), [(0.3, 15, False), (0.9, 35, True)])
+def test_fewer_rows_by_setting(night: Night, share: float, pools: int, blocked: bool) -> None:
+    limits = {"max_missing_pools_share": 1.0, "warn_missing_pools_share": 1.0, "min_rows_share_of_yesterday": share}
+    night.settings = night.settings.model_copy(update=limits)
+    night.before()
+    night.delivers(history(POOLS[:pools], NEWEST, TODAY))
+    if not blocked:
+        assert failing(night.checks()) == set()
+        return
+    with pytest.raises(CheckFailed, match=rf"rows_far_below_yesterday.*\({share:.0%}\)"):
         night.checks()
 
 
@@ -249,6 +175,38 @@ def test_null_shares_by_column(night: Night, column: str, blocked: bool) -> None
     assert failing(night.checks(nulls={column: 0.5})) == set()
 
 
+@pytest.mark.parametrize(("limit", "share", "blocked"), [(0.6, 0.55, False), (0.2, 0.25, True)])
+def test_null_shares_by_setting(night: Night, limit: float, share: float, blocked: bool) -> None:
+    night.settings = night.settings.model_copy(update={"max_null_share": limit})
+    night.before()
+    night.delivers(history(POOLS, NEWEST, TODAY))
+    if not blocked:
+        assert failing(night.checks(nulls={"actual_apy": share})) == set()
+        return
+    with pytest.raises(CheckFailed, match=rf"null_share.*MAX_NULL_SHARE \({limit:.0%}\)"):
+        night.checks(nulls={"actual_apy": share})
+
+
+@pytest.mark.parametrize(("pools", "blocked"), [(19, False), (20, True)])
+def test_of_a_handful_of_rows_all_may_be_null(night: Night, pools: int, blocked: bool) -> None:
+    night.before(POOLS[:pools])
+    night.delivers(history(POOLS[:pools], NEWEST, TODAY))
+    if not blocked:
+        assert failing(night.checks(nulls={"actual_apy": 1.0})) == set()
+        return
+    with pytest.raises(CheckFailed, match=f"null_share.*nulls {pools}, rows {pools}"):
+        night.checks(nulls={"actual_apy": 1.0})
+
+
+def test_in_an_ordinary_night_pools_older_than_what_is_read_must_have_their_metrics(night: Night) -> None:
+    long_ago = history(POOLS, FIRST - 60 * DAY, FIRST - 59 * DAY)
+    put_rows(night.engine, [RawRow(1_000_000 + number, row.pool_id, row.timestamp, row.document) for number, row in enumerate(long_ago)])
+    night.before()
+    night.delivers(history(POOLS, NEWEST, TODAY))
+    with pytest.raises(CheckFailed, match=r"null_share.*column_name rolling_apy_7d, nulls 21, rows 40"):
+        night.checks(nulls={"rolling_apy_7d": 0.51})
+
+
 def test_a_metric_of_old_pools_must_not_be_null(night: Night) -> None:
     a_month_ago = NEWEST - 31 * DAY
     put_rows(night.engine, numbered(history(POOLS[:20], a_month_ago, a_month_ago + DAY) + history(POOLS[:20], NEWEST, TODAY)))
@@ -293,67 +251,3 @@ def test_an_accepted_check_lets_the_run_through_and_says_who_did(night: Night) -
     assert said == {"many_pools_missing": who, "rows_far_below_yesterday": who}
     with pytest.raises(CheckFailed, match="rows_far_below_yesterday"):
         night.checks(acceptance=Acceptance(("many_pools_missing",), "ann@desk", "only half of it"))
-
-
-Snapshots = list[tuple[float, Any]]
-
-SPIKES: dict[str, Snapshots] = {
-    "there and back": [(0, 100_000), (2, 1_100_000), (4, 101_000)],
-    "down and back": [(0, 100_000), (2, 9_000), (4, 101_000)],
-    "to zero and back": [(0, 100_000), (2, 0), (4, 101_000)],
-    "over midnight": [(-3, 100_000), (-1, 2_000_000), (0.5, 100_000)],
-    "an unusable row between": [(0, 100_000), (1, "bad"), (2, 1_100_000), (4, 101_000)],
-    "a missing value between": [(0, 100_000), (1, None), (2, 1_100_000), (4, 101_000)],
-}
-
-NO_SPIKES: dict[str, Snapshots] = {
-    "no more than the factor": [(0, 100_000), (2, 1_000_000), (4, 101_000)],
-    "it stays": [(0, 100_000), (2, 1_100_000), (4, 1_100_000)],
-    "six hours": [(0, 100_000), (2, 1_100_000), (6, 101_000)],
-    "two snapshots": [(0, 100_000), (2, 1_100_000)],
-    "from nothing to little": [(0, 1), (2, 999), (4, 1)],
-    "corrected at the same moment": [(0, 100_000), (2, 1_100_000), (2, 101_000), (4, 100_000)],
-    "already in quarantine": [(0, 100_000), (2, 2e12), (4, 101_000)],
-}
-
-
-@pytest.mark.parametrize("measure", ["apy", "tvlUsd"])
-def test_what_a_spike_is(night: Night, monkeypatch: pytest.MonkeyPatch, measure: str) -> None:
-    """1 % is to an APY what 1,000 USD are to a TVL, and the limits are as far away."""
-    monkeypatch.setattr(batch_checks, "SAMPLE_ROWS", 100)
-    kinds = SPIKES | NO_SPIKES
-    unit = 0.001 if measure == "apy" else 1.0
-    night.settings = night.settings.model_copy(update={"max_apy_percent": 1e6})
-    night.before(list(kinds))
-    for pool, snapshots in kinds.items():
-        values = [(hour, value * unit if isinstance(value, int | float) else value) for hour, value in snapshots]
-        night.delivers([RawRow(0, pool, at(NEWEST, hour), {measure: value, "apyBase": 1}) for hour, value in values])
-    entry = night.checks()["spike"]
-    assert {row["pool_id"] for row in entry["sample"]} == set(SPIKES)
-    assert {row["measure"] for row in entry["sample"]} == {measure.removesuffix("Usd")}
-    assert entry["failing"] == len(SPIKES)
-
-
-def test_a_known_spike_is_not_reported_again(night: Night) -> None:
-    night.before(POOLS[:1])
-    night.delivers([RawRow(0, POOLS[0], at(NEWEST, hour), {"tvlUsd": value}) for hour, value in ((1, 1e6), (2, 1e8), (3, 1e6))])
-    assert not night.checks()["spike"]["passed"]
-    add_run(night.engine, night.settings, datetime.now(UTC), TODAY - DAY)
-    night.delivers([RawRow(0, POOLS[0], at(NEWEST, 4), {"tvlUsd": 1.1e6})])
-    assert night.checks()["spike"]["passed"]
-
-
-def test_a_spike_says_whether_the_day_is_known_by_it(night: Night) -> None:
-    night.before(POOLS[:1])
-    night.delivers([RawRow(0, POOLS[0], at(NEWEST, hour), {"tvlUsd": value}) for hour, value in ((21, 1e6), (23.9, 1e8), (25, 1e6))])
-    (spike,) = night.checks()["spike"]["sample"]
-    assert (spike["before"], spike["spike"], spike["after"], spike["is_value_of_its_day"]) == (1e6, 1e8, 1e6, True)
-
-
-def test_without_a_predecessor_the_newest_days_are_looked_at(night: Night) -> None:
-    old, new = (
-        [RawRow(0, "p", at(day, hour), {"tvlUsd": value}) for hour, value in ((1, 1e6), (2, 1e8), (3, 1e6))] for day in (NEWEST - 8 * DAY, NEWEST)
-    )
-    put_rows(night.engine, numbered(old + new))
-    entry = night.checks()["spike"]
-    assert (entry["failing"], entry["sample"][0]["timestamp"][:10]) == (1, NEWEST.isoformat())

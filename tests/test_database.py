@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+import psycopg2
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -16,6 +17,7 @@ from database.db_utils_spark import execute_sql
 from database.migrate import VERSION_TABLE, migrate
 from database.schema_check import verify_tables
 from database.tables import OWN_SCHEMA, OWNER_TABLES, own_metadata, owner_metadata, pool_daily_metrics
+from database.transport_jdbc import get_jdbc_properties, get_jdbc_url
 from product_errors import DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 
 
@@ -78,6 +80,65 @@ def test_wider_types_of_the_owner_pass(engine: Engine) -> None:
     _without(engine, "ALTER TABLE pool_daily_metrics ALTER COLUMN actual_tvl TYPE double precision")
     with engine.connect() as connection:
         verify_tables(connection, [pool_daily_metrics])
+
+
+@pytest.mark.parametrize(
+    ("statements", "words"),
+    [
+        (["ALTER TABLE pool_daily_metrics ALTER COLUMN pool_id TYPE uuid USING pool_id::uuid"], "pool_daily_metrics.pool_id is uuid, expected text"),
+        (
+            ["ALTER TABLE raw_defillama_pool_history ALTER COLUMN raw_json_data TYPE json"],
+            "raw_defillama_pool_history.raw_json_data is json, expected jsonb",
+        ),
+        (
+            ["ALTER TABLE pool_daily_metrics DROP CONSTRAINT pool_daily_metrics_pkey, ADD COLUMN id serial PRIMARY KEY"],
+            "pool_daily_metrics has no unique index on (pool_id, date)",
+        ),
+        (
+            [
+                "ALTER TABLE gas_fees_daily DROP CONSTRAINT gas_fees_daily_pkey",
+                "CREATE UNIQUE INDEX ON gas_fees_daily (date) WHERE actual_avg_gas_gwei > 0",
+            ],
+            "gas_fees_daily has no unique index on (date)",
+        ),
+    ],
+)
+def test_what_the_job_would_fail_on_in_the_middle_is_named_before(engine: Engine, statements: list[str], words: str) -> None:
+    _without(engine, *statements)
+    with engine.connect() as connection, pytest.raises(SchemaMismatch) as caught:
+        verify_tables(connection, OWNER_TABLES)
+    assert words in str(caught.value)
+
+
+def test_any_unique_index_and_any_view_will_do(engine: Engine) -> None:
+    _without(
+        engine,
+        "ALTER TABLE pool_daily_metrics DROP CONSTRAINT pool_daily_metrics_pkey",
+        "CREATE UNIQUE INDEX ON pool_daily_metrics (date, pool_id) INCLUDE (actual_apy)",
+        "ALTER TABLE pools RENAME TO all_pools",
+        "CREATE VIEW pools AS SELECT * FROM all_pools",
+    )
+    with engine.connect() as connection:
+        verify_tables(connection, OWNER_TABLES)
+
+
+def test_a_connection_that_waits_is_kept_alive(database: Settings, engine: Engine) -> None:
+    """Over TCP, as tests connect: the server finds a driver that is gone, the network sees that the flow is in use."""
+    other = psycopg2.connect(libpq_uri(database))
+    with engine.connect() as connection:
+        for raw in (connection.connection.driver_connection, other):
+            assert raw is not None
+            cursor = raw.cursor()
+            cursor.execute("SHOW tcp_keepalives_idle")
+            assert (cursor.fetchone(), raw.info.dsn_parameters["keepalives_idle"]) == (("60",), "60")
+    other.close()
+    assert get_jdbc_properties(database)["tcpKeepAlive"] == "true"
+
+
+def test_an_ipv6_host_stands_in_brackets(database: Settings) -> None:
+    named = database.model_copy(update={"db_host": "::1"})
+    assert f"@[::1]:{database.db_port}/" in libpq_uri(named)
+    assert f"//[::1]:{database.db_port}/" in get_jdbc_url(named)
 
 
 def test_nothing_listens(database: Settings) -> None:

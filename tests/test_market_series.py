@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+import re
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy import Engine
 
 from config_spark import Settings
+from data_processing.ingest.load_files import load_files
 from data_processing.market_series import (
     MarketChange,
     MarketDay,
@@ -20,6 +23,7 @@ from data_processing.market_series import (
     store_market_series,
     stored_market_series,
 )
+from data_processing.quarantine import quarantine_market_rows
 from tests.metrics_store import execute, rows_of
 
 FIRST = date(2024, 1, 1)
@@ -68,6 +72,62 @@ def test_the_series_takes_each_days_last_good_close(database: Settings, engine: 
     assert [one.eth_open for one in series] == [None, Decimal("2.5"), Decimal("2.5"), Decimal("2.5"), Decimal(4), Decimal(4)]
     assert series[3].btc_open == Decimal("42000.12345679")
     assert [one.gas_price_gwei for one in series] == [None, 20, 20, 20, 20, 20]
+
+
+IMPOSSIBLE_MOMENTS = ("55841-06-01 00:00+00", "9999-12-31 12:00+00", "infinity", "0044-03-15 00:00+00 BC", "-infinity")
+
+
+def test_impossible_days_are_quarantined_and_stop_nothing(database: Settings, engine: Engine) -> None:
+    """Milliseconds taken for seconds give a year that PostgreSQL stores and Python has not. A forecast of gas to come is no error."""
+    for moment in IMPOSSIBLE_MOMENTS:
+        price(engine, moment, "3000")
+    price(engine, "2024-01-01 10:00+00", "1")
+    for moment in (*IMPOSSIBLE_MOMENTS, "300000-01-01"):
+        execute(engine, "INSERT INTO gas_fees_daily VALUES (CAST(:day AS date), 5)", day=re.sub(r" [0-9:+]+", "", moment))
+    execute(engine, "INSERT INTO gas_fees_daily VALUES ('2024-01-01', 20, NULL), ('2024-01-04', NULL, 7)")
+    now = datetime(2024, 1, 3, 6, tzinfo=UTC)
+    with engine.begin() as connection:
+        series = read_market_series(connection, database, day(0), day(2))
+        quarantine_market_rows(connection, database, "r1", now)
+    assert [(one.eth_open, one.gas_price_gwei) for one in series] == [(None, Decimal(20)), (Decimal(1), Decimal(20))]
+    found = rows_of(engine, "SELECT source_table, reason, count(*) AS n FROM yieldspark.quarantine GROUP BY 1, 2 ORDER BY source_table, reason")
+    assert [(row["source_table"], row["reason"], row["n"]) for row in found] == [
+        ("gas_fees_daily", "timestamp_before_2009", 2),
+        ("gas_fees_daily", "timestamp_in_future", 4),
+        ("raw_coinmarketcap_ohlcv", "timestamp_before_2009", 2),
+        ("raw_coinmarketcap_ohlcv", "timestamp_in_future", 3),
+    ]
+
+
+def test_a_loaded_close_is_what_its_day_is_known_by(database: Settings, engine: Engine, tmp_path: Path) -> None:
+    """Another source stamps its days at their end: its row is corrected, and keeps what the file has no word of."""
+    price(engine, "2024-01-01 23:59:59.999+00", '1, "market_cap": 9', symbol="eth")
+    price(engine, "2024-01-02 10:00+00", "2")
+    price(engine, "2024-01-02 23:59:59.999+00", '"?"')
+    price(engine, "2024-01-03 23:59:59.999+00", '3, "volume": 5')
+    with engine.begin() as connection:
+        quarantine_market_rows(connection, database, "r1", datetime(2024, 1, 9, tzinfo=UTC))
+    file = tmp_path / "ETH.csv"
+    file.write_text("date,close,volume\n2024-01-01,10,\n2024-01-02,20,\n2024-01-03,3.0,7\n2024-01-04,40,\n")
+    names = ("rows_inserted", "rows_updated", "rows_already_there")
+    assert [[entry[name] for name in names] for _ in range(2) for entry in load_files(database, [file])["files"]] == [[1, 2, 1], [0, 0, 4]]
+    with engine.begin() as connection:
+        series = read_market_series(connection, database, day(0), day(5))
+        quarantine_market_rows(connection, database, "r2", datetime(2024, 1, 9, tzinfo=UTC))
+    assert [one.eth_open for one in series] == [None, Decimal(10), Decimal(20), Decimal(3), Decimal(40)]
+    documents = rows_of(engine, "SELECT raw_json_data -> 'USD' AS usd FROM raw_coinmarketcap_ohlcv ORDER BY data_timestamp")
+    assert documents[0]["usd"] == {"close": 10, "market_cap": 9}
+    assert rows_of(engine, "SELECT resolution, resolved_by_run AS run FROM yieldspark.quarantine") == [{"resolution": "accepted", "run": "r2"}]
+
+
+def test_a_price_of_tomorrow_waits_until_it_is_true(database: Settings, engine: Engine) -> None:
+    price(engine, "2024-01-03 10:00+00", "7")
+    for hour, resolution in ((9, None), (11, "accepted")):
+        with engine.begin() as connection:
+            quarantine_market_rows(connection, database, "r1", datetime(2024, 1, 3, hour, tzinfo=UTC))
+        assert rows_of(engine, "SELECT reason, resolution FROM yieldspark.quarantine") == [
+            {"reason": "timestamp_in_future", "resolution": resolution}
+        ]
 
 
 def test_stored_series_tells_the_first_changed_day(engine: Engine) -> None:

@@ -167,10 +167,14 @@ def test_incremental_runs_equal_a_full_one_after_each_change(spark: SparkSession
     run = job(spark, database, generated)
     run()
     for change in CHANGES:
+        before = len(job_rows(engine))
         change(generated, engine)
         result = run(now=generated.now)
         assert (result["status"], result["mode"]) == ("succeeded", "incremental"), change.__name__
         assert_equal_to_oracle(engine, generated)
+        counts = result["rows"]
+        assert len(job_rows(engine)) == before + counts["inserted"] - counts["removed"], change.__name__
+        assert (counts["removed"] > 0) == (change is gone_inactive), change.__name__
         assert run(now=generated.now)["status"] == "nothing_to_do", change.__name__
     full = run(now=generated.now, full_refresh=True)
     assert (full["rows"]["inserted"], full["rows"]["updated"]) == (0, 0)

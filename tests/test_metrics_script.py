@@ -37,9 +37,13 @@ def test_the_script_prints_its_ledger_row_and_nothing_else(database: Settings, e
 
 def test_wrong_use_exits_with_2_and_says_why(database: Settings, tmp_path: Path) -> None:
     """Every wrong interval is in test_metrics_plan.py; what argparse refuses, and what the plan does."""
-    for days, words in (("yesterday", "2024-01-01"), "yesterday"), (("2024-01-02", "2999-01-01"), "in the future"):
-        wrong = [*SCRIPT, "--start", days[0], "--end", days[1]]
-        done = subprocess.run(wrong, cwd=tmp_path, env=environment(database), capture_output=True, text=True, check=False)
+    for arguments, words in (
+        (["--start", "yesterday", "--end", "2024-01-01"], "yesterday"),
+        (["--start", "2024-01-02", "--end", "2999-01-01"], "in the future"),
+        (["--start", "2024-W31-5", "--end", "2024-12-01"], "argument --start: '2024-W31-5' is no day: write YYYY-MM-DD"),
+        (["--retry", ""], "--retry needs the id of a run"),
+    ):
+        done = subprocess.run([*SCRIPT, *arguments], cwd=tmp_path, env=environment(database), capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (2, "")
         assert words in done.stderr
         assert "Traceback" not in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
 from typing import Any
@@ -15,15 +16,16 @@ from pyspark.sql import SparkSession
 from sqlalchemy import Engine, text
 
 from config_spark import load_settings
+from data_processing.check_catalogue import CATALOGUE, REFUSED
 from data_processing.quality_checks import gas_checks, judged, price_checks, raw_row_checks
-from data_processing.raw_history import parse_raw_rows
+from data_processing.raw_history import judged_rows, parse_raw_rows
 from tests import metrics_oracle
 from tests.metrics_histories import as_text
 from tests.metrics_oracle import RawRow, World
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 CHECKS = raw_row_checks(load_settings(_env_file=None), NOW)
-RAW = "id bigint, pool_id string, timestamp timestamp, apy string, tvl string"
+RAW = "id bigint, pool_id string, timestamp timestamp, apy string, tvl string, dropped boolean"
 
 AWKWARD = [
     *(
@@ -72,22 +74,37 @@ AWKWARD = [
         "5\u2028",
         "٣",
     ),
-    *("true", "[1]", '{"a": 1}', "1000000000000", "1000000000001", "~", "5~", "123456789012345678901234567890", "0." + "1" * 400),
+    *(
+        "true",
+        "[1]",
+        '{"a": 1}',
+        "1000000000000",
+        "1000000000001",
+        "~",
+        "5~",
+        "123456789012345678901234567890",
+        "0." + "1" * 400,
+        "1" * 1000,
+        "1" * 1001,
+        "0." + "1" * 20_000,
+        "1" * 131_073,
+        "-" + "9" * 995 + "e999",
+    ),
 ]
 
 Row = tuple[int, str, datetime, str | None, str | None]
+"""Whether it was dropped is the same for all rows of a test."""
 
 
-def by_spark(spark: SparkSession, rows: list[Row]) -> dict[int, tuple[Any, ...]]:
-    parsed = parse_raw_rows(spark.createDataFrame(rows, RAW), CHECKS)
+def by_spark(spark: SparkSession, rows: list[Row], *, dropped: bool = False) -> dict[int, tuple[Any, ...]]:
+    parsed = parse_raw_rows(spark.createDataFrame([(*row, dropped) for row in rows], RAW), CHECKS)
     return {row.id: (row.apy, row.tvl, row.reason) for row in parsed.collect()}
 
 
-def by_postgresql(engine: Engine, rows: list[Row]) -> dict[int, tuple[Any, ...]]:
-    given_rows = (
-        "SELECT id, timestamp, apy, tvl FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id bigint, timestamp timestamptz, apy text, tvl text)"
-    )
-    query = judged(given_rows, others=("id", "timestamp"), texts=("apy", "tvl"), checks=CHECKS)
+def by_postgresql(engine: Engine, rows: list[Row], *, dropped: bool = False) -> dict[int, tuple[Any, ...]]:
+    columns = "id bigint, timestamp timestamptz, apy text, tvl text"
+    given_rows = f"SELECT id, timestamp, apy, tvl, {dropped} AS dropped FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r({columns})"
+    query = judged_rows(given_rows, CHECKS)
     document = json.dumps([{"id": n, "timestamp": moment.isoformat(), "apy": apy, "tvl": tvl} for n, _, moment, apy, tvl in rows])
     with engine.connect() as connection:
         return {row.id: (row.apy_value, row.tvl_value, row.reason) for row in connection.execute(text(query), {"rows": document})}
@@ -150,6 +167,26 @@ def test_impossible_timestamps(spark: SparkSession, engine: Engine) -> None:
     assert by_spark(spark, rows) == by_postgresql(engine, rows)
 
 
+def test_a_dropped_row_keeps_the_reason_it_has(spark: SparkSession, engine: Engine) -> None:
+    rows: list[Row] = [(number, "p", datetime(2024, 1, 1, tzinfo=UTC), apy, "1") for number, apy in enumerate(("1", "?"))]
+    reasons = {number: reason for number, (_, _, reason) in by_spark(spark, rows, dropped=True).items()}
+    assert reasons == {0: "row_dropped", 1: "apy_not_a_number"}
+    assert by_spark(spark, rows, dropped=True) == by_postgresql(engine, rows, dropped=True)
+
+
+@pytest.mark.parametrize(("checks", "name"), [(raw_row_checks, "tvl_negative"), (price_checks, "price_not_positive"), (gas_checks, "gas_negative")])
+def test_a_severity_stands_in_the_catalogue(monkeypatch: pytest.MonkeyPatch, checks: Any, name: str) -> None:
+    found = {check.name: check.severity for check in checks(load_settings(_env_file=None), NOW)}
+    monkeypatch.setitem(CATALOGUE, name, replace(CATALOGUE[name], severity="warn"))
+    assert {check.name: check.severity for check in checks(load_settings(_env_file=None), NOW)} == found | {name: "warn"}
+
+
+def test_the_catalogue_has_every_check_of_rows_and_no_other() -> None:
+    settings = load_settings(_env_file=None)
+    there = {check.name for checks in (raw_row_checks, price_checks, gas_checks) for check in checks(settings, NOW)}
+    assert there == {check.name for check in CATALOGUE.values() if check.level == "row" and check.fixed != REFUSED}
+
+
 MARKET_VALUES = {
     "close": {
         "3000.5": None,
@@ -177,10 +214,11 @@ MARKET_VALUES = {
 
 @pytest.mark.parametrize("column", MARKET_VALUES)
 def test_each_reason_of_a_market_row(engine: Engine, column: str) -> None:
-    checks = price_checks(load_settings(_env_file=None)) if column == "close" else gas_checks()
+    checks = {"close": price_checks, "gas": gas_checks}[column](load_settings(_env_file=None), NOW)
     values = list(MARKET_VALUES[column])
-    given_values = f"SELECT position, value AS {column} FROM unnest(CAST(:values AS text[])) WITH ORDINALITY AS given (value, position)"
-    query = judged(given_values, others=("position",), texts=(column,), checks=checks)
+    day = "TIMESTAMPTZ '2024-06-01' AS data_timestamp, DATE '2024-06-01' AS date"
+    given_values = f"SELECT position, value AS {column}, {day} FROM unnest(CAST(:values AS text[])) WITH ORDINALITY AS given (value, position)"
+    query = judged(given_values, others=("position", "data_timestamp", "date"), texts=(column,), checks=checks)
     with engine.connect() as connection:
         found = {values[row.position - 1]: row.reason for row in connection.execute(text(query), {"values": values})}
     assert found == MARKET_VALUES[column]

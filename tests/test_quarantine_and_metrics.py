@@ -107,6 +107,17 @@ def test_other_limits_accept_and_take_back(engine: Engine, history: World, metri
     assert_equal_to_oracle(engine, history)
 
 
+def test_an_accepted_row_that_fails_for_another_reason_is_open_again(database: Settings, engine: Engine, history: World, metrics: Metrics) -> None:
+    put_rows(engine, [both := RawRow(900, "a", noon(5), {"apy": 2e6, "tvlUsd": 9e6})])
+    history.rows.append(both)
+    metrics(history)
+    loose = replace(history, max_apy_percent=3e6)
+    metrics(loose)
+    metrics(replace(loose, max_tvl_usd=5e6))
+    entries = rows_of(engine, "SELECT reason, resolution FROM yieldspark.quarantine WHERE source_id = '900' ORDER BY id")
+    assert [(row["reason"], row["resolution"]) for row in entries] == [("apy_beyond_limit", None), ("tvl_beyond_limit", None)]
+
+
 def test_a_row_whose_time_has_come_is_no_longer_quarantined(engine: Engine, history: World, metrics: Metrics) -> None:
     put_rows(engine, [ahead := RawRow(900, "a", noon(DAYS), {"apy": 1.0, "tvlUsd": 2.0})])
     history.rows.append(ahead)
@@ -139,6 +150,58 @@ def test_a_dropped_row_stays_dropped(database: Settings, engine: Engine, history
         {"reason": "apy_beyond_limit", "resolution": "dropped", "note": "seen"},
         {"reason": "apy_not_a_number", "resolution": "dropped", "note": "seen"},
     ]
+
+
+def drop(database: Settings, engine: Engine, of: World, reason: str, row: RawRow) -> None:
+    drop_rows(database, engine, Selection(reason=reason), by="ann@desk", note="wrong clock")
+    of.rows.remove(row)
+
+
+def assert_put_away(engine: Engine, of: World, metrics: Metrics) -> None:
+    assert_equal_to_oracle(engine, of)
+    again = metrics(of, full_refresh=True)
+    assert (again["rows"]["inserted"], again["rows"]["updated"], again["rows"]["removed"]) == (0, 0, 0)
+    assert again["rows"]["read"] == len(of.rows) + 1, "it is read, and rejected like any other"
+    kept = rows_of(engine, "SELECT resolution, note FROM yieldspark.quarantine WHERE reason IN ('timestamp_in_future', 'row_dropped')")
+    assert kept == [{"resolution": "dropped", "note": "wrong clock"}] * 2
+
+
+def test_a_dropped_row_of_the_future_is_not_used_when_its_time_has_come(database: Settings, engine: Engine, history: World, metrics: Metrics) -> None:
+    put_rows(engine, [ahead := RawRow(900, "a", noon(DAYS), {"apy": 900.0, "tvlUsd": 2.0})])
+    history.rows.append(ahead)
+    metrics(history)
+    drop(database, engine, history, "timestamp_in_future", ahead)
+    history.now = NOW + timedelta(days=1)
+    put_rows(engine, [today := RawRow(901, "a", noon(DAYS) - timedelta(hours=1), {"apy": 9.0, "tvlUsd": 2.0})])
+    history.rows.append(today)
+    assert metrics(history)["mode"] == "incremental"
+    assert_put_away(engine, history, metrics)
+
+
+def test_a_dropped_row_is_not_used_under_looser_limits(database: Settings, engine: Engine, history: World, metrics: Metrics) -> None:
+    metrics(history)
+    dropped = next(row for row in history.rows if row.document["apy"] == 2e6)
+    drop(database, engine, history, "apy_beyond_limit", dropped)
+    looser = replace(history, max_apy_percent=3e6)
+    assert metrics(looser)["mode"] == "full_refresh"
+    assert_equal_to_oracle(engine, looser)
+
+
+def test_a_row_that_was_dropped_while_a_run_took_it_in_is_taken_out(database: Settings, engine: Engine, history: World, metrics: Metrics) -> None:
+    put_rows(engine, [ahead := RawRow(900, "a", noon(DAYS), {"apy": 900.0, "tvlUsd": 2.0})])
+    history.rows.append(ahead)
+    metrics(history)
+    history.now = NOW + timedelta(days=1)
+    put_rows(engine, [today := RawRow(901, "b", noon(DAYS), {"apy": 9.0, "tvlUsd": 2.0})])
+    history.rows.append(today)
+    assert metrics(history)["rows"]["inserted"] == 2
+    assert_equal_to_oracle(engine, history)
+    # as a drop leaves it whose transaction the run, reading already, did not see
+    execute(engine, "UPDATE yieldspark.quarantine SET resolution = NULL WHERE reason = 'timestamp_in_future'")
+    drop(database, engine, history, "timestamp_in_future", ahead)
+    assert metrics(history)["mode"] == "incremental"
+    assert_put_away(engine, history, metrics)
+    assert metrics(history)["status"] == "nothing_to_do"
 
 
 def test_a_partial_run_settles_nothing(engine: Engine, history: World, metrics: Metrics) -> None:

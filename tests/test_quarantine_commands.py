@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
+from config_spark import Settings
+from data_processing import quarantine_replay
+from data_processing.quarantine_replay import Replay, replay_rows
+from data_processing.quarantine_review import Selection
 from tests.metrics_oracle import RawRow
 from tests.metrics_store import execute, put_rows, rows_of
 from tests.processes import CommandLine
@@ -104,6 +109,7 @@ def test_show_says_why_and_whether_it_would_pass_today(run_here: CommandLine, ke
         (["replay", "1", "--all"], "one of them?"),
         (["replay", "--all", "--value", '{"apy": 1}'], "--value corrects one row"),
         (["replay", "1", "--value", "[1]"], "is no JSON object"),
+        (["replay", "1", "--value", '{"apy": 1e999}'], "--value: a number is too large for JSON"),
         (["replay", "1", "--value", "{}"], "there is no value to replace"),
         (["replay", "1", "--value", '{"APY": 1}'], "'APY' is no key of a snapshot"),
         (["replay", "--file", "nothing.csv"], "nothing.csv"),
@@ -129,7 +135,7 @@ def test_a_corrected_row_comes_back_as_a_new_one_once(run_here: CommandLine, eng
     document = run_here.json(*replay)
     (new,) = raw_rows(engine)
     assert (new["pool_id"], new["timestamp"], new["raw_json_data"]) == ("a", NOON + timedelta(days=1), {"apy": 5.5, "tvlUsd": 10, "apyBase": 1})
-    assert document["rows"] == {"read": 1, "quarantined": 0, "inserted": 1, "updated": 0, "unchanged": 0}
+    assert document["rows"] == {"read": 1, "quarantined": 0, "inserted": 1, "updated": 0, "unchanged": 0, "removed": 0}
     (entry,) = rows_of(engine, "SELECT * FROM yieldspark.quarantine WHERE id = :id", id=row_id)
     assert (entry["resolution"], entry["replayed_as"], entry["resolved_by_run"]) == ("replayed", str(new["id"]), document["run_id"])
     assert "@" in entry["resolved_by"]
@@ -149,13 +155,13 @@ def test_what_still_fails_stays_and_says_why(run_here: CommandLine, engine: Engi
     (row,) = document["details"]
     assert (row["outcome"], row["reason_now"], row["said"]) == ("still_failing", "apy_not_a_number", "its APY is no number")
     assert (resolutions(engine), raw_rows(engine)) == ({}, [])
-    assert document["rows"] == {"read": 1, "quarantined": 1, "inserted": 0, "updated": 0, "unchanged": 0}
+    assert document["rows"] == {"read": 1, "quarantined": 1, "inserted": 0, "updated": 0, "unchanged": 0, "removed": 0}
 
 
 def test_replay_under_other_limits_takes_what_passes(run_here: CommandLine, engine: Engine, kept: dict[str, int]) -> None:
     document = run_here.json("quarantine", "replay", "--all", MAX_APY_PERCENT="6000000")
     assert document["outcomes"] == {"taken_in": 1, "still_failing": 4, "not_replayable": 2}
-    assert document["rows"] == {"read": 7, "quarantined": 4, "inserted": 1, "updated": 0, "unchanged": 2}
+    assert document["rows"] == {"read": 7, "quarantined": 4, "inserted": 1, "updated": 0, "unchanged": 2, "removed": 0}
     said = {row["reason"]: row["said"] for row in document["details"] if row["outcome"] == "not_replayable"}
     assert "`load` it" in said["price_not_positive"]
     assert "it never came into the raw table" in said["pool_id_missing"]
@@ -192,6 +198,7 @@ def test_corrections_from_a_file(run_here: CommandLine, engine: Engine, kept: di
         ("c.csv", "id,apy\n", "has no corrections in it"),
         ("c.jsonl", '{"id": 1, "apy": 2}\n{"id": 1, "apy": 3}\n', "c.jsonl:2: row 1 is corrected twice"),
         ("c.jsonl", '{"id": 1, "apy": }\n', "c.jsonl:1: "),
+        ("c.jsonl", '{"id": 1, "apy": ' + "1" * 5000 + "}", "c.jsonl:1: "),
         ("c.jsonl", '{"id": 99999999999999999999, "apy": 1}\n', "is no id"),
         ("c.jsonl", '{"id": 4711, "apy": 1}\n', "quarantine has no row 4711"),
     ],
@@ -216,15 +223,69 @@ def test_a_row_with_two_reasons_comes_back_once(run_here: CommandLine, engine: E
     assert [row["raw_json_data"]["tvlUsd"] for row in raw_rows(engine)] == [8]
 
 
+def also_there(engine: Engine, row_id: int, reason: str, resolution: str | None = None) -> int:
+    """Another entry of the source row of `row_id`; its id."""
+    execute(
+        engine,
+        "INSERT INTO yieldspark.quarantine (run_id, source_table, source_id, pool_id, timestamp, reason, raw_json_data, resolution) "
+        "SELECT 'r3', source_table, source_id, pool_id, timestamp, :reason, raw_json_data, :resolution FROM yieldspark.quarantine WHERE id = :id",
+        id=row_id,
+        reason=reason,
+        resolution=resolution,
+    )
+    (entry,) = rows_of(engine, "SELECT max(id) AS id FROM yieldspark.quarantine")
+    return int(entry["id"])
+
+
+def test_an_entry_that_is_done_with_decides_nothing(database: Settings, engine: Engine, kept: dict[str, int]) -> None:
+    open_entry = kept["tvl_negative"]
+    ids = (open_entry, also_there(engine, open_entry, "tvl_beyond_limit", "accepted"))
+    document = replay_rows(database, engine, Replay(Selection(ids), "ann@desk", {open_entry: '{"tvlUsd": 1}'}))
+    assert document["outcomes"] == {"taken_in": 1, "already_resolved": 1}
+    ids = (kept["apy_beyond_limit"], also_there(engine, kept["apy_beyond_limit"], "tvl_beyond_limit", "accepted"))
+    looser = database.model_copy(update={"max_apy_percent": 6e6})
+    assert replay_rows(looser, engine, Replay(Selection(ids), "ann@desk"))["outcomes"] == {"taken_in": 1, "already_resolved": 1}
+
+
+def test_of_two_corrections_of_a_row_the_newer_entrys_decides_and_says_so(database: Settings, engine: Engine, kept: dict[str, int]) -> None:
+    older = kept["tvl_negative"]
+    newer = also_there(engine, older, "tvl_beyond_limit")
+    document = replay_rows(database, engine, Replay(Selection((older, newer)), "ann@desk", {older: '{"tvlUsd": 1}', newer: '{"tvlUsd": -1}'}))
+    assert [row["said"] for row in document["details"]] == ["another entry of the same raw row decides, and that one fails", "its TVL is negative"]
+    assert raw_rows(engine) == []
+
+
+def test_a_replay_waits_for_a_drop_that_is_under_way(database: Settings, engine: Engine, kept: dict[str, int]) -> None:
+    """They are two jobs with two locks: without the rows' own locks the replay would insert what the drop puts away."""
+    row_id = kept["apy_beyond_limit"]
+    looser = database.model_copy(update={"max_apy_percent": 6e6})
+    with ThreadPoolExecutor(1) as others:
+        with engine.begin() as dropping:
+            dropping.execute(text("UPDATE yieldspark.quarantine SET resolution = 'dropped' WHERE id = :id"), {"id": row_id})
+            replay = others.submit(replay_rows, looser, engine, Replay(Selection((row_id,)), "ann@desk"))
+            while not replay.done() and not rows_of(engine, "SELECT FROM pg_locks WHERE NOT granted"):
+                pass
+        assert replay.result()["outcomes"] == {"already_resolved": 1}
+    assert raw_rows(engine) == []
+
+
+def test_the_first_rows_of_a_replay_are_shown_and_all_are_counted(
+    database: Settings, engine: Engine, kept: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine_replay, "SHOWN_ROWS", 2)
+    document = replay_rows(database, engine, Replay(Selection(), "ann@desk"), dry_run=True)
+    assert (sum(document["outcomes"].values()), [row["id"] for row in document["details"]]) == (len(kept), sorted(kept.values())[:2])
+
+
 def test_drop_marks_and_keeps(run: CommandLine, engine: Engine, kept: dict[str, int]) -> None:
     document = run.json("quarantine", "drop", "--pool", "b", "--note", "a test pool", "--yes")
-    assert document["rows"] == {"read": 2, "quarantined": 0, "inserted": 0, "updated": 2, "unchanged": 0}
+    assert document["rows"] == {"read": 2, "quarantined": 0, "inserted": 0, "updated": 2, "unchanged": 0, "removed": 0}
     assert resolutions(engine) == {"tvl_negative": "dropped", "apy_and_tvl_missing": "dropped"}
     (entry,) = rows_of(engine, "SELECT note, resolved_by, resolved_by_run FROM yieldspark.quarantine WHERE id = :id", id=kept["tvl_negative"])
     assert (entry["note"], entry["resolved_by_run"], "@" in entry["resolved_by"]) == ("a test pool", document["run_id"], True)
     assert ledger(engine)[0]["plan"] == {"request": {"pool": "b"}, "note": "a test pool"}
     again = run.json("quarantine", "drop", str(kept["tvl_negative"]), str(kept["price_not_positive"]), "--note", "and this", "--yes")
-    assert again["rows"] == {"read": 2, "quarantined": 0, "inserted": 0, "updated": 1, "unchanged": 1}
+    assert again["rows"] == {"read": 2, "quarantined": 0, "inserted": 0, "updated": 1, "unchanged": 1, "removed": 0}
     assert run.json("quarantine", "replay", str(kept["tvl_negative"]), "--value", '{"tvlUsd": 1}')["outcomes"] == {"already_resolved": 1}
     assert run.json("quarantine", "list")["total"] == 4
 

@@ -21,7 +21,7 @@ from tests import metrics_oracle
 from tests.metrics_histories import START, as_text, world
 from tests.metrics_oracle import RawRow, World
 
-RAW = "id bigint, pool_id string, timestamp timestamp, apy string, tvl string"
+RAW = "id bigint, pool_id string, timestamp timestamp, apy string, tvl string, dropped boolean"
 COLUMNS = (
     "actual_apy",
     "actual_tvl",
@@ -42,7 +42,8 @@ def limits(of: World) -> Settings:
 
 
 def raw_frame(spark: SparkSession, rows: list[RawRow]) -> DataFrame:
-    return spark.createDataFrame([(r.id, r.pool_id, r.timestamp, as_text(r.document, "apy"), as_text(r.document, "tvlUsd")) for r in rows], RAW)
+    read = [(r.id, r.pool_id, r.timestamp, as_text(r.document, "apy"), as_text(r.document, "tvlUsd"), False) for r in rows]
+    return spark.createDataFrame(read, RAW)
 
 
 def table(frame: DataFrame) -> dict[tuple[str, date], dict[str, Any]]:

@@ -195,7 +195,7 @@ def _merge(connection: Connection, file: FileToLoad) -> tuple[int, int]:
     last = f"{usable} AND is_last" if file.kind != "history" else usable
     statement = {
         "history": lambda: raw_sql.merge_history(usable),
-        "prices": lambda: raw_sql.merge_prices(last, overwrite=True),
+        "prices": lambda: raw_sql.merge_prices(last),
         "gas": lambda: raw_sql.merge_gas(last),
         "pools": lambda: raw_sql.merge_pools(last, file.text_columns),
     }[file.kind]()

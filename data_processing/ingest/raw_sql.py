@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from data_processing.quality_checks import NUMBER
+from data_processing.quality_checks import is_number
 from data_processing.quarantine_table import REOPEN
 from database.merge_sql import qualified
 from database.tables import gas_fees_daily, pools, quarantine, raw_pool_history, raw_prices
@@ -46,7 +46,7 @@ def create_judged(select: str) -> str:
 def json_value(column: str) -> str:
     """A text as JSON: a number where it is one, `"NaN"`, `"Infinity"` or the text itself where not, NULL where missing."""
     return (
-        f"CASE WHEN {column} ~ '{NUMBER}' THEN to_jsonb({column}::numeric) WHEN lower({column}) = 'nan' THEN '\"NaN\"'::jsonb "
+        f"CASE WHEN {is_number(column, '~')} THEN to_jsonb({column}::numeric) WHEN lower({column}) = 'nan' THEN '\"NaN\"'::jsonb "
         f"WHEN lower({column}) IN ('inf', '+inf', 'infinity', '+infinity') THEN '\"Infinity\"'::jsonb "
         f"WHEN lower({column}) IN ('-inf', '-infinity') THEN '\"-Infinity\"'::jsonb ELSE to_jsonb({column}) END"
     )
@@ -54,7 +54,7 @@ def json_value(column: str) -> str:
 
 def number(column: str) -> str:
     """A text as numeric, NULL where it is none."""
-    return f"CASE WHEN {column} ~ '{NUMBER}' THEN {column}::numeric END"
+    return f"CASE WHEN {is_number(column, '~')} THEN {column}::numeric END"
 
 
 def judge_history(columns: Collection[str]) -> str:
@@ -132,17 +132,30 @@ def add_unknown_pools(rows: str) -> str:
     return f"INSERT INTO {qualified(pools)} (pool_id, is_active) SELECT DISTINCT pool_id, true FROM ({rows}) AS n ON CONFLICT (pool_id) DO NOTHING"
 
 
-def merge_prices(rows: str, *, overwrite: bool) -> str:
-    """Insert days of `rows` (timestamp, symbol, document); `overwrite`: also correct those that differ, so that the metrics job sees them as new."""
-    on_conflict = (
-        "DO UPDATE SET raw_json_data = excluded.raw_json_data, insertion_timestamp = now() "
-        "WHERE p.raw_json_data IS DISTINCT FROM excluded.raw_json_data"
-        if overwrite
-        else "DO NOTHING"
+def merge_prices(rows: str) -> str:
+    """Make `rows` (timestamp: a midnight, symbol, document) the closes of their days: what is new is inserted, what differs is corrected.
+
+    A day is known by its last row. Where another source has stamped that one later than midnight it is corrected in its place, if its close is
+    another, and keeps what `rows` has no word of.
+    """
+    prices = qualified(raw_prices)
+    last = (
+        f"SELECT p.* FROM {prices} AS p WHERE upper(p.symbol) = n.symbol AND p.data_timestamp >= n.timestamp "
+        "AND p.data_timestamp < n.timestamp + interval '1 day' ORDER BY p.data_timestamp DESC, p.symbol DESC LIMIT 1"
+    )
+    foreign = "l.data_timestamp > n.timestamp"
+    usd = "l.raw_json_data -> 'USD'"
+    document = (
+        f"CASE WHEN {foreign} AND jsonb_typeof({usd}) = 'object' "
+        f"THEN jsonb_set(l.raw_json_data, '{{USD}}', ({usd}) || jsonb_strip_nulls(n.document -> 'USD')) ELSE n.document END"
     )
     return _counted(
-        f"INSERT INTO {qualified(raw_prices)} AS p (data_timestamp, symbol, raw_json_data) SELECT timestamp, symbol, document FROM ({rows}) AS n "
-        f"ON CONFLICT (data_timestamp, symbol) {on_conflict}"
+        f"INSERT INTO {prices} AS p (data_timestamp, symbol, raw_json_data) "
+        f"SELECT coalesce(l.data_timestamp, n.timestamp), coalesce(l.symbol, n.symbol), {document} "
+        f"FROM ({rows}) AS n LEFT JOIN LATERAL ({last}) AS l ON true "
+        f"WHERE {foreign} IS NOT TRUE OR {usd} -> 'close' IS DISTINCT FROM n.document -> 'USD' -> 'close' "
+        "ON CONFLICT (data_timestamp, symbol) DO UPDATE SET raw_json_data = excluded.raw_json_data, insertion_timestamp = now() "
+        "WHERE p.raw_json_data IS DISTINCT FROM excluded.raw_json_data"
     )
 
 
