@@ -26,7 +26,7 @@ def keep_calendars(connection: Connection, plan_table: str, staging: str) -> int
     """
     _summarise(connection, plan_table, staging)
     retired = _retire_days(connection)
-    connection.exec_driver_sql(_observed_since(plan_table, staging))
+    connection.exec_driver_sql(_observed_since(staging))
     _store(connection)
     return retired
 
@@ -69,11 +69,11 @@ def _retire_days(connection: Connection) -> int:
     return int(connection.exec_driver_sql(statement).scalar_one())
 
 
-def _observed_since(plan_table: str, staging: str) -> str:
-    """Ages go for days that have both values of their own now."""
+def _observed_since(staging: str) -> str:
+    """Ages go for days that have both values of their own now. A pool that is new had none."""
     return f"""
-    DELETE FROM {AGES} AS o USING {plan_table} AS p, {staging} AS s
-    WHERE o.pool_id = p.pool_id AND o.date >= p.write_from AND o.date < p.write_end
+    DELETE FROM {AGES} AS o USING {STAGED} AS p, {staging} AS s
+    WHERE p.old_first IS NOT NULL AND o.pool_id = p.pool_id AND o.date >= p.write_from AND o.date < p.write_end
         AND s.pool_id = o.pool_id AND s.date = o.date AND s.apy_age_days = 0 AND s.tvl_age_days = 0"""
 
 
