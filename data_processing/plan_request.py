@@ -31,7 +31,8 @@ RETRIED = ("failed", "blocked", "cancelled")
 class Request:
     """What the caller asked for; `end` and `until` are exclusive.
 
-    `pools` leaves all other pools alone. `until` is a retry's: days from it on are left to the next run, as the failed one would have.
+    `pools` leaves all other pools alone. `until` is a retry's: days from it on are left to the next run, as the failed one would have, but for
+    those that another run has written since.
     Raises: ConfigurationError for an interval that is none.
     """
 
