@@ -87,6 +87,9 @@ class Settings(BaseSettings):
     max_null_share: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5, description="share of a column's values that may be null among the new days' observed rows; more blocks the run"
     )
+    max_removed_days_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.05, description="share of the known days of a run's pools whose metrics it may take away, their raw rows gone; more blocks the run"
+    )
     check_severities: str = Field("", description="checks with another severity: `NAME=fail`, `warn` or `off`, with commas between; docs/quality.md")
 
     engine: Engine = Field("synapseml", validation_alias=AliasChoices("ENGINE", "FORECAST_ENGINE"), description="which LightGBM makes the forecasts")

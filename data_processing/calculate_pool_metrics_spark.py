@@ -150,7 +150,7 @@ def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan:
 
 def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> None:
     """What belongs to the run's commit besides the merges."""
-    run.rows["removed"] = keep_calendars(connection, plan.table, staging_name(run, 0))
+    run.rows["removed"] = keep_calendars(connection, staging_name(run, 0))
     if run.rows["removed"]:
         log.warning("%d days are no longer in their pool's calendar: their metrics are empty again", run.rows["removed"])
     quarantine.add_raw_json(connection, run.run_id)

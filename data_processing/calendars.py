@@ -19,48 +19,52 @@ CALENDARS = qualified(pool_calendars)
 STAGED = "staged_calendars"
 
 
-def keep_calendars(connection: Connection, plan_table: str, staging: str) -> int:
+def keep_calendars(connection: Connection, staging: str) -> int:
     """Make calendars and ages say what this run found; returns the number of days that are in no calendar any more.
 
-    Args: staging has pool_id, date, apy_age_days, tvl_age_days; a pool's staged days have no gap. Its ages are merged by the caller.
+    Args: staging has pool_id, date, apy_age_days, tvl_age_days; a pool's staged days have no gap. Its ages are merged by the caller, who has run
+    `staged_calendars` before.
     """
-    _summarise(connection, plan_table, staging)
     retired = _retire_days(connection)
     connection.exec_driver_sql(_observed_since(staging))
     _store(connection)
     return retired
 
 
-def _summarise(connection: Connection, plan_table: str, staging: str) -> None:
-    """One row a planned pool: what it had (old_*), what was decided about (write_*), what was found there (new_*, NULL for nothing)."""
+def staged_calendars(plan_table: str, staging: str) -> str:
+    """Statement that makes STAGED, a row a planned pool: what it had (old_*), what was decided about (write_*), what was found there (new_*, NULL for
+    nothing). Checks look at it before anything is merged."""
     observed = "max(date) FILTER (WHERE apy_age_days = 0 OR tvl_age_days = 0)"
-    connection.exec_driver_sql(f"""
+    return f"""
     CREATE TEMPORARY TABLE {STAGED} ON COMMIT DROP AS
     SELECT p.pool_id, p.write_from, p.write_end, s.new_first, s.new_last, s.new_observed,
         c.first_day AS old_first, c.last_day AS old_last, c.last_observed_day AS old_observed
     FROM {plan_table} AS p
     LEFT JOIN (SELECT pool_id, min(date) AS new_first, max(date) AS new_last, {observed} AS new_observed FROM {staging} GROUP BY pool_id) AS s
         ON s.pool_id = p.pool_id
-    LEFT JOIN {CALENDARS} AS c ON c.pool_id = p.pool_id""")
-    connection.exec_driver_sql(f"ANALYZE {STAGED}")
+    LEFT JOIN {CALENDARS} AS c ON c.pool_id = p.pool_id"""
+
+
+GONE = f"""
+    SELECT pool_id, from_day, to_day FROM (
+        SELECT *, greatest(old_first, write_from) AS decided_from, least(old_last, write_end - 1) AS decided_to
+        FROM {STAGED} WHERE old_first IS NOT NULL
+    ) AS decided, LATERAL (
+        SELECT decided_from AS from_day, least(decided_to, new_first - 1) AS to_day
+        UNION ALL
+        SELECT greatest(decided_from, new_last + 1), decided_to WHERE new_last IS NOT NULL
+    ) AS ends WHERE from_day <= to_day"""
+"""SELECT of the days, as ranges, that were in a calendar and are not found again."""
 
 
 def _retire_days(connection: Connection) -> int:
-    """Empty the days that were in a calendar and are not found again; a row goes only when nothing else is in it."""
+    """Empty the days that are gone; a row goes only when nothing else is in it."""
     nulls = ", ".join(f"{quoted(name)} = NULL" for name in METRIC_COLUMNS)
     ours = ", ".join(f"'{name}'" for name in ("pool_id", "date", "is_filtered_out", *METRIC_COLUMNS))
     nothing_else = f"t.is_filtered_out IS NOT TRUE AND jsonb_strip_nulls(to_jsonb(t) - ARRAY[{ours}]) = '{{}}'"
     same_day = "t.pool_id = gone.pool_id AND t.date BETWEEN gone.from_day AND gone.to_day"
     statement = f"""
-    WITH decided AS (
-        SELECT *, greatest(old_first, write_from) AS from_day, least(old_last, write_end - 1) AS to_day FROM {STAGED} WHERE old_first IS NOT NULL
-    ),
-    ends AS (
-        SELECT pool_id, from_day, least(to_day, new_first - 1) AS to_day FROM decided
-        UNION ALL
-        SELECT pool_id, greatest(from_day, new_last + 1), to_day FROM decided WHERE new_last IS NOT NULL
-    ),
-    gone AS (SELECT * FROM ends WHERE from_day <= to_day),
+    WITH gone AS MATERIALIZED ({GONE}),
     ages AS (DELETE FROM {AGES} AS t USING gone WHERE {same_day}),
     removed AS (DELETE FROM {METRICS} AS t USING gone WHERE {same_day} AND {nothing_else}),
     emptied AS (UPDATE {METRICS} AS t SET {nulls} FROM gone WHERE {same_day} AND NOT ({nothing_else}))

@@ -97,6 +97,13 @@ _COMMITS = (
         "fewer pools were observed than MIN_ROWS_SHARE_OF_YESTERDAY ({min_rows_share_of_yesterday:.0%}) of the day before",
     ),
     Check(
+        "many_days_removed",
+        "batch",
+        "fail",
+        "of the known days of its pools, more than MAX_REMOVED_DAYS_SHARE ({max_removed_days_share:.0%}) have no raw row behind them any more, "
+        "and their metrics would go",
+    ),
+    Check(
         "null_share",
         "batch",
         "fail",

@@ -2,7 +2,7 @@
 
 In: the plan, the names of its table and of the run's staging, the settings' limits. Out: queries whose rows are the failures; nothing is read here.
 Days are UTC. A day is new when no good run has written it yet; a full refresh judges the newest one at least. Shares are of at least MIN_POOLS pools
-or rows: of a handful, half may well be missing. A pool is observed on a day that has an accepted snapshot of its own.
+or rows, and of MIN_REMOVED_DAYS days: of a handful, half may well be missing. A pool is observed on a day that has an accepted snapshot of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import date, timedelta
 from typing import Any, cast
 
 from config_spark import Settings
+from data_processing.calendars import GONE, STAGED, staged_calendars
 from data_processing.check_catalogue import CATALOGUE, severity_of, words
 from data_processing.market_series import SERIES
 from data_processing.plan import Plan
@@ -24,12 +25,25 @@ from database.tables import METRIC_COLUMNS, market_series, observation_age, pool
 
 MIN_POOLS = 20
 
+MIN_REMOVED_DAYS = 1000
+
 ONE_DAY = timedelta(days=1)
 
 NEW_DAYS = "new_days"
 
 GIVEN_COLUMNS = ("actual_apy", "actual_tvl", *SERIES)
 """Columns that are as the source has them; the others need a month of history."""
+
+
+MANY_DAYS_REMOVED = f"""
+    SELECT removed, known, round(removed / known::numeric, 3) AS share, first_day, last_day, such_as
+    FROM (
+        SELECT sum(to_day - from_day + 1)::bigint AS removed, min(from_day) AS first_day, max(to_day) AS last_day,
+            (array_agg(pool_id))[1:3] AS such_as
+        FROM ({GONE}) AS gone
+    ) AS gone, (SELECT sum(old_last - old_first + 1)::bigint AS known FROM {STAGED}) AS calendars
+    WHERE removed >= {MIN_REMOVED_DAYS} AND removed > :share * known"""
+"""Raw history that was cut away must not take the metrics with it unseen, when a full refresh comes by itself."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +62,13 @@ def commit_checks(settings: Settings, plan: Plan, staging: str) -> CommitChecks:
     first = first_new_day(plan)
     queries = [
         *_queries_of_new_days(settings, plan, staging, first),
+        _Query("many_days_removed", MANY_DAYS_REMOVED, {"share": settings.max_removed_days_share}),
         _Query("unknown_pool", _unknown_pools(plan.table), {}),
         _Query("spike", *spike_query(settings, plan)),
     ]
     checks = [_check(settings, query) for query in queries if severity_of(query.name, settings) != "off"]
-    preparation = [(_new_days(plan.table, staging), {"first": first, "end": plan.end})] if first else []
-    return CommitChecks(checks, preparation)
+    new_days = [(_new_days(plan.table, staging), {"first": first, "end": plan.end})] if first else []
+    return CommitChecks(checks, [(staged_calendars(plan.table, staging), {}), (f"ANALYZE {STAGED}", {}), *new_days])
 
 
 def first_new_day(plan: Plan) -> date | None:

@@ -66,6 +66,20 @@ def test_what_no_one_else_names_is_named_by_the_smaller_check(night: Night) -> N
     assert failing(night.checks()) == {"some_pools_missing"}
 
 
+@pytest.mark.parametrize(("share", "blocked"), [(0.05, True), (0.5, False)])
+def test_raw_history_that_was_cut_away_does_not_take_the_metrics_with_it(night: Night, share: float, blocked: bool) -> None:
+    """A full refresh, also one that comes by itself after a change of limits: 40 pools lose 30 of their 125 days."""
+    night.settings = night.settings.model_copy(update={"max_removed_days_share": share})
+    night.before()
+    execute(night.engine, "UPDATE yieldspark.pool_calendars SET first_day = :first", first=FIRST - 120 * DAY)
+    night.delivers(history(POOLS, FIRST - 90 * DAY, FIRST) + history(POOLS, NEWEST, TODAY))
+    if blocked:
+        with pytest.raises(CheckFailed, match=r"many_days_removed.*MAX_REMOVED_DAYS_SHARE \(5%\).*removed 1200, known 5000, share 0.24"):
+            night.checks(Request(full_refresh=True))
+    else:
+        assert "many_days_removed" not in failing(night.checks(Request(full_refresh=True)))
+
+
 def test_a_pool_that_went_inactive_is_not_missing(night: Night) -> None:
     night.before()
     night.delivers(history(POOLS[:20], NEWEST, TODAY))
