@@ -151,7 +151,7 @@ def test_a_pool_that_was_carried_the_day_before_is_not_missing(night: Night) -> 
 def test_some_pools_are_no_night(night: Night) -> None:
     night.before()
     night.delivers(history(POOLS[:4], NEWEST, TODAY))
-    assert set(night.checks(Request(pools=tuple(POOLS[10:])))) == {"unknown_pool", "spike"}
+    assert set(night.checks(Request(pools=tuple(POOLS[10:])))) == {"unknown_pool", "spike", "many_days_removed"}
 
 
 def test_a_full_refresh_judges_the_newest_day(night: Night) -> None:
