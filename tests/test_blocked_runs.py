@@ -31,6 +31,7 @@ TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 DAY = timedelta(days=1)
 POOLS = [f"pool-{number:02d}" for number in range(24)]
 SHARES = (
+    "max_removed_days_share",
     "max_spike_factor",
     "spike_hours",
     "max_missing_pools_share",
