@@ -14,7 +14,6 @@ from tests.commit_nights import DAY, FIRST, NEWEST, POOLS, TODAY, Night, failing
 from tests.metrics_oracle import RawRow
 from tests.metrics_store import execute, put_rows, rows_of
 
-
 OF_ALL_DAYS = {"unknown_pool", "spike", "many_days_removed"}
 """Checks that want no new day."""
 
