@@ -16,36 +16,28 @@ METRICS = qualified(pool_daily_metrics)
 AGES = qualified(observation_age)
 CALENDARS = qualified(pool_calendars)
 
-STAGED = "staged_calendars"
+STAGED, GONE = "staged_calendars", "gone_days"
 
 
-def keep_calendars(connection: Connection, staging: str) -> int:
-    """Make calendars and ages say what this run found; returns the number of days that are in no calendar any more.
+def calendar_changes(plan_table: str, staging: str) -> list[str]:
+    """Statements that make the temporary tables STAGED and GONE, before anything is merged: checks look at them, and `keep_calendars` goes by them.
 
-    Args: staging has pool_id, date, apy_age_days, tvl_age_days; a pool's staged days have no gap. Its ages are merged by the caller, who has run
-    `staged_calendars` before.
+    STAGED has a row for each planned pool: what it had (old_*), what was decided about (write_*), what was found there (new_*, NULL for nothing).
+    GONE has the days, as ranges, that were in a calendar and are not found again: mostly none, which PostgreSQL knows of a table alone.
     """
-    retired = _retire_days(connection)
-    connection.exec_driver_sql(_observed_since(staging))
-    _store(connection)
-    return retired
-
-
-def staged_calendars(plan_table: str, staging: str) -> str:
-    """Statement that makes STAGED, a row a planned pool: what it had (old_*), what was decided about (write_*), what was found there (new_*, NULL for
-    nothing). Checks look at it before anything is merged."""
     observed = "max(date) FILTER (WHERE apy_age_days = 0 OR tvl_age_days = 0)"
-    return f"""
+    return [
+        f"""
     CREATE TEMPORARY TABLE {STAGED} ON COMMIT DROP AS
     SELECT p.pool_id, p.write_from, p.write_end, s.new_first, s.new_last, s.new_observed,
         c.first_day AS old_first, c.last_day AS old_last, c.last_observed_day AS old_observed
     FROM {plan_table} AS p
     LEFT JOIN (SELECT pool_id, min(date) AS new_first, max(date) AS new_last, {observed} AS new_observed FROM {staging} GROUP BY pool_id) AS s
         ON s.pool_id = p.pool_id
-    LEFT JOIN {CALENDARS} AS c ON c.pool_id = p.pool_id"""
-
-
-GONE = f"""
+    LEFT JOIN {CALENDARS} AS c ON c.pool_id = p.pool_id""",
+        f"ANALYZE {STAGED}",
+        f"""
+    CREATE TEMPORARY TABLE {GONE} ON COMMIT DROP AS
     SELECT pool_id, from_day, to_day FROM (
         SELECT *, greatest(old_first, write_from) AS decided_from, least(old_last, write_end - 1) AS decided_to
         FROM {STAGED} WHERE old_first IS NOT NULL
@@ -53,24 +45,34 @@ GONE = f"""
         SELECT decided_from AS from_day, least(decided_to, new_first - 1) AS to_day
         UNION ALL
         SELECT greatest(decided_from, new_last + 1), decided_to WHERE new_last IS NOT NULL
-    ) AS ends WHERE from_day <= to_day"""
-"""SELECT of the days, as ranges, that were in a calendar and are not found again."""
+    ) AS ends WHERE from_day <= to_day""",
+        f"ANALYZE {GONE}",
+    ]
 
 
-def _retire_days(connection: Connection) -> int:
+def keep_calendars(connection: Connection, staging: str) -> int:
+    """Make calendars and ages say what this run found; returns the number of days that are in no calendar any more.
+
+    Args: staging has pool_id, date, apy_age_days, tvl_age_days; a pool's staged days have no gap. Its ages are merged by the caller, who has run
+    `calendar_changes` before.
+    """
+    retired = int(connection.exec_driver_sql(f"SELECT coalesce(sum(to_day - from_day + 1), 0) FROM {GONE}").scalar_one())
+    if retired:
+        _retire_days(connection)
+    connection.exec_driver_sql(_observed_since(staging))
+    _store(connection)
+    return retired
+
+
+def _retire_days(connection: Connection) -> None:
     """Empty the days that are gone; a row goes only when nothing else is in it."""
     nulls = ", ".join(f"{quoted(name)} = NULL" for name in METRIC_COLUMNS)
     ours = ", ".join(f"'{name}'" for name in ("pool_id", "date", "is_filtered_out", *METRIC_COLUMNS))
     nothing_else = f"t.is_filtered_out IS NOT TRUE AND jsonb_strip_nulls(to_jsonb(t) - ARRAY[{ours}]) = '{{}}'"
     same_day = "t.pool_id = gone.pool_id AND t.date BETWEEN gone.from_day AND gone.to_day"
-    statement = f"""
-    WITH gone AS MATERIALIZED ({GONE}),
-    ages AS (DELETE FROM {AGES} AS t USING gone WHERE {same_day}),
-    removed AS (DELETE FROM {METRICS} AS t USING gone WHERE {same_day} AND {nothing_else}),
-    emptied AS (UPDATE {METRICS} AS t SET {nulls} FROM gone WHERE {same_day} AND NOT ({nothing_else}))
-    SELECT coalesce(sum(to_day - from_day + 1), 0) FROM gone
-    """
-    return int(connection.exec_driver_sql(statement).scalar_one())
+    connection.exec_driver_sql(f"DELETE FROM {AGES} AS t USING {GONE} AS gone WHERE {same_day}")
+    connection.exec_driver_sql(f"DELETE FROM {METRICS} AS t USING {GONE} AS gone WHERE {same_day} AND {nothing_else}")
+    connection.exec_driver_sql(f"UPDATE {METRICS} AS t SET {nulls} FROM {GONE} AS gone WHERE {same_day}")
 
 
 def _observed_since(staging: str) -> str:

@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from typing import Any, cast
 
 from config_spark import Settings
-from data_processing.calendars import GONE, STAGED, staged_calendars
+from data_processing.calendars import GONE, STAGED, calendar_changes
 from data_processing.check_catalogue import CATALOGUE, severity_of, words
 from data_processing.market_series import SERIES
 from data_processing.plan import Plan
@@ -40,7 +40,7 @@ MANY_DAYS_REMOVED = f"""
     FROM (
         SELECT sum(to_day - from_day + 1)::bigint AS removed, min(from_day) AS first_day, max(to_day) AS last_day,
             (array_agg(pool_id))[1:3] AS such_as
-        FROM ({GONE}) AS gone
+        FROM {GONE}
     ) AS gone, (SELECT sum(old_last - old_first + 1)::bigint AS known FROM {STAGED}) AS calendars
     WHERE removed >= {MIN_REMOVED_DAYS} AND removed > :share * known"""
 """Raw history that was cut away must not take the metrics with it unseen, when a full refresh comes by itself."""
@@ -68,7 +68,7 @@ def commit_checks(settings: Settings, plan: Plan, staging: str) -> CommitChecks:
     ]
     checks = [_check(settings, query) for query in queries if severity_of(query.name, settings) != "off"]
     new_days = [(_new_days(plan.table, staging), {"first": first, "end": plan.end})] if first else []
-    return CommitChecks(checks, [(staged_calendars(plan.table, staging), {}), (f"ANALYZE {STAGED}", {}), *new_days])
+    return CommitChecks(checks, [*((statement, {}) for statement in calendar_changes(plan.table, staging)), *new_days])
 
 
 def first_new_day(plan: Plan) -> date | None:

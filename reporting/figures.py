@@ -57,7 +57,8 @@ SELECT count(*) AS pools, coalesce(sum(last_day - first_day + 1), 0)::bigint AS 
        (SELECT count(*) FROM yieldspark.forecasts f JOIN newest n ON n.target_date = f.target_date AND n.horizon_days = f.horizon_days)
            AS forecasts_next_day,
        (SELECT extract(epoch FROM now() - max(timestamp) FILTER (WHERE timestamp <= now()))::float8 FROM raw_defillama_pool_history)
-           AS raw_age_seconds
+           AS raw_age_seconds,
+       (SELECT count(*) FROM yieldspark.quarantine WHERE resolution IS NULL) AS quarantine_open
 FROM yieldspark.pool_calendars
 """
 
@@ -90,9 +91,11 @@ def pool_series(engine: Engine, forecasts: list[dict[str, Any]], *, pools: int =
 
 
 def status(engine: Engine) -> dict[str, Any]:
-    """`status --json`: {"jobs": {job: last ledger row}, "data": {pools, pool_days, first_day, last_day, forecasts_next_day, raw_age_seconds}}.
+    """`status --json`: {"jobs": {job: last ledger row}, "data": {pools, pool_days, first_day, last_day, forecasts_next_day, raw_age_seconds,
+    quarantine_open}}.
 
-    A pool day is a day of a calendar: a row of the metrics job. Days are ISO text; an empty database has zeros and None.
+    A pool day is a day of a calendar: a row of the metrics job. quarantine_open: rows that nobody has replayed or dropped and no run has let in.
+    Days are ISO text; an empty database has zeros and None.
     Raises: DatabaseError.
     """
     with checked_connection(engine) as connection:

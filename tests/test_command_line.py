@@ -24,7 +24,15 @@ def test_status_of_an_empty_database(run_here: CommandLine) -> None:
     document = run_here.json("status")
     assert document == {
         "jobs": {},
-        "data": {"pools": 0, "pool_days": 0, "first_day": None, "last_day": None, "forecasts_next_day": 0, "raw_age_seconds": None},
+        "data": {
+            "pools": 0,
+            "pool_days": 0,
+            "first_day": None,
+            "last_day": None,
+            "forecasts_next_day": 0,
+            "raw_age_seconds": None,
+            "quarantine_open": 0,
+        },
     }
 
 

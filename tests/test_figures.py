@@ -39,7 +39,15 @@ def _copy_evaluation(connection: Connection, *, engine: str, days_earlier: int) 
 
 
 def test_status_of_an_empty_database_has_every_key(engine: Engine) -> None:
-    nothing = {"pools": 0, "pool_days": 0, "first_day": None, "last_day": None, "forecasts_next_day": 0, "raw_age_seconds": None}
+    nothing = {
+        "pools": 0,
+        "pool_days": 0,
+        "first_day": None,
+        "last_day": None,
+        "forecasts_next_day": 0,
+        "raw_age_seconds": None,
+        "quarantine_open": 0,
+    }
     assert status(engine) == {"jobs": {}, "data": nothing}
 
 
@@ -58,6 +66,8 @@ def test_status_counts_what_is_there(engine: Engine) -> None:
         raw = {"pool_id": "p0", "raw_json_data": {"apy": 1}}
         connection.execute(insert(raw_pool_history), [raw | {"timestamp": newest}, raw | {"timestamp": newest - dt.timedelta(days=9)}])
         later = {"started_at": dt.datetime.now(dt.UTC) + dt.timedelta(seconds=9)}
+        bad = {"run_id": "r", "source_table": "raw_defillama_pool_history", "reason": "apy_infinite", "resolution": None}
+        connection.execute(insert(quarantine), [bad | {"source_id": "7"}, bad | {"source_id": "8", "resolution": "dropped"}])
         connection.execute(insert(run_ledger), ledger_row("forecast_pools_2", "forecast_pools", "failed", error="no room", **later))
     found = status(engine)
     assert found["jobs"]["forecast_pools"]["run_id"] == "forecast_pools_2"
@@ -69,6 +79,7 @@ def test_status_counts_what_is_there(engine: Engine) -> None:
         "first_day": first_day,
         "last_day": AS_OF.isoformat(),
         "forecasts_next_day": 3,
+        "quarantine_open": 1,
     }
 
 
