@@ -51,8 +51,8 @@ def calculate_metrics(
 
     Example: python run_spark_local.py calculate_metrics --start 2025-08-01 --end 2025-09-01 --dry-run
     """
-    from data_processing.check_catalogue import accepting
     from data_processing.plan_request import request_of
+    from data_processing.quality.catalogue import accepting
     from database.run_ledger import who_is_asking
 
     request = request_of(full_refresh=full_refresh, start=day(start), end=day(end), pools=pools)

@@ -40,10 +40,10 @@ def list_rows(
 
     Example: python run_spark_local.py quarantine list --reason apy_beyond_limit --since 2025-08-01
     """
-    from data_processing import quarantine_review
+    from data_processing.quarantine import review
 
-    chosen = quarantine_review.Selection(reason=reason, pool_id=pool, since=day(since), resolved=everything)
-    found = in_workplace(lambda place: quarantine_review.list_rows(place.engine, chosen, limit=limit), changes=False)
+    chosen = review.Selection(reason=reason, pool_id=pool, since=day(since), resolved=everything)
+    found = in_workplace(lambda place: review.list_rows(place.engine, chosen, limit=limit), changes=False)
     if as_json:
         print_json(found)
         return
@@ -62,7 +62,7 @@ def show(row_id: RowId, as_json: AsJson = False) -> None:
 
     Example: python run_spark_local.py quarantine show 7
     """
-    from data_processing.quarantine_review import show_row
+    from data_processing.quarantine.review import show_row
 
     row = in_workplace(lambda place: show_row(place.engine, place.settings, row_id), changes=False)
     if as_json:
@@ -88,9 +88,9 @@ def replay(
 
     Example: python run_spark_local.py quarantine replay 7 --value '{"apy": 4.2}'
     """
-    from data_processing.corrections import correction_of_value, read_corrections
-    from data_processing.quarantine_replay import Replay, replay_rows
-    from data_processing.quarantine_review import Selection
+    from data_processing.quarantine.corrections import correction_of_value, read_corrections
+    from data_processing.quarantine.replay import Replay, replay_rows
+    from data_processing.quarantine.review import Selection
     from database.run_ledger import who_is_asking
 
     _require_choice({**_ways(row_ids, reason, pool, everything), "--file": file is not None})
@@ -119,8 +119,8 @@ def drop(
 
     Example: python run_spark_local.py quarantine drop --reason timestamp_before_2018 --note "a bug of the old scraper" --yes
     """
-    from data_processing.quarantine_replay import drop_rows
-    from data_processing.quarantine_review import Selection
+    from data_processing.quarantine.replay import drop_rows
+    from data_processing.quarantine.review import Selection
     from database.run_ledger import who_is_asking
 
     _require_choice(_ways(row_ids, reason, pool, everything))

@@ -23,19 +23,19 @@ from pyspark.sql import Observation, SparkSession
 from sqlalchemy import Connection, Engine
 
 from config_spark import Settings
-from data_processing import quarantine
 from data_processing.calendars import keep_calendars
-from data_processing.check_catalogue import accepting, changed_severities
-from data_processing.commit_checks import commit_checks
 from data_processing.market_series import forget_market_series, market_columns, store_market_series
 from data_processing.plan import JOB, Plan, plan_metrics, refuse_wrong_use
 from data_processing.plan_request import Request, request_of, request_of_run, utc_day
 from data_processing.plan_sql import CALENDAR_COLUMNS
 from data_processing.pool_days import AGES, SCHEMA, Provenance, by_pool, pool_days
-from data_processing.quality_checks import raw_row_checks
-from data_processing.quarantine_resolution import settle
+from data_processing.quality.catalogue import accepting, changed_severities
+from data_processing.quality.commit_checks import commit_checks
+from data_processing.quality.row_checks import raw_row_checks
+from data_processing.quality.row_counts import counting_columns, record_counts
+from data_processing.quarantine import rejected_rows
+from data_processing.quarantine.resolution import settle
 from data_processing.raw_history import TABLE, parse_raw_rows, rows_to_read
-from data_processing.row_counts import counting_columns, record_counts
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import LastStep, MergeTarget, StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark
 from database.run_ledger import Acceptance, Run, ledger_row, open_run, who_is_asking
@@ -56,7 +56,7 @@ IS_DAY = "reason IS NULL"
 TARGETS = (
     MergeTarget(pool_daily_metrics, KEY, {name: name for name in METRIC_COLUMNS}, rows=IS_DAY),
     MergeTarget(observation_age, KEY, {name: name for name in AGES}, rows=f"{IS_DAY} AND (apy_age_days, tvl_age_days) IS DISTINCT FROM (0, 0)"),
-    quarantine.MERGE,
+    rejected_rows.MERGE,
 )
 
 
@@ -104,7 +104,7 @@ def run_metrics(
 def _nothing_to_do(engine: Engine, settings: Settings, run: Run, now: datetime) -> None:
     """A bad price changes no metric; it still belongs into quarantine."""
     with checked_connection(engine) as connection:
-        quarantine.quarantine_market_rows(connection, settings, run.run_id, now)
+        rejected_rows.quarantine_market_rows(connection, settings, run.run_id, now)
     run.nothing_to_do()
 
 
@@ -153,9 +153,9 @@ def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> N
     run.rows["removed"] = keep_calendars(connection, staging_name(run, 0))
     if run.rows["removed"]:
         log.warning("%d days are no longer in their pool's calendar: their metrics are empty again", run.rows["removed"])
-    quarantine.add_raw_json(connection, run.run_id)
+    rejected_rows.add_raw_json(connection, run.run_id)
     settle(connection, settings, plan, run.run_id)
-    quarantine.quarantine_market_rows(connection, settings, run.run_id, plan.now)
+    rejected_rows.quarantine_market_rows(connection, settings, run.run_id, plan.now)
     if not plan.is_partial:
         store_market_series(connection, plan.market)
     elif plan.start:

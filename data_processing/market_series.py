@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from config_spark import Settings
 from data_processing.pool_days import MarketColumns
-from data_processing.quality_checks import gas_checks, judged, price_checks
+from data_processing.quality.row_checks import gas_checks, judged, price_checks
 from database.merge_sql import qualified
 from database.tables import gas_fees_daily, market_series, raw_prices
 

@@ -19,7 +19,7 @@ from data_processing import plan_sql
 from data_processing.market_series import MarketDay, first_change, read_market_series, stored_market_series
 from data_processing.plan_facts import Part, plan_facts, rows_to_quarantine
 from data_processing.plan_request import Mode, Request
-from data_processing.quality_checks import EARLIEST_DAY, changed_row_severities, raw_row_checks
+from data_processing.quality.row_checks import EARLIEST_DAY, changed_row_severities, raw_row_checks
 from data_processing.raw_history import impossible_rows
 from data_processing.rolling_metrics import METRIC_RULES, look_back_days, reach_days
 from database.connection import checked_connection

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from data_processing.plan_sql import CALENDARS, CORRECTION, REASONS
-from data_processing.quality_checks import RowCheck
+from data_processing.quality.row_checks import RowCheck
 from data_processing.raw_history import TABLE, judged_rows, planned_rows, rows_to_read
 
 

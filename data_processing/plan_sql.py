@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy import Connection, select, text
 
 from data_processing.market_series import MarketChange
-from data_processing.quality_checks import EARLIEST_DAY, IN_FUTURE, RowCheck
-from data_processing.quarantine_table import QUARANTINE, RAW_ROW
+from data_processing.quality.row_checks import EARLIEST_DAY, IN_FUTURE, RowCheck
+from data_processing.quarantine.table import QUARANTINE, RAW_ROW
 from data_processing.raw_history import TABLE, accepted_before, midnight, moment
 from database.merge_sql import qualified
 from database.tables import pool_calendars, pools, run_ledger

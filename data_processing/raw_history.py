@@ -12,8 +12,8 @@ from datetime import date, datetime
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from data_processing.quality_checks import EARLIEST_DAY, RowCheck, judged, missing_is_null, reason, spark_number, warning
-from data_processing.quarantine_table import QUARANTINE
+from data_processing.quality.row_checks import EARLIEST_DAY, RowCheck, judged, missing_is_null, reason, spark_number, warning
+from data_processing.quarantine.table import QUARANTINE
 from database.merge_sql import qualified
 from database.tables import raw_pool_history
 

@@ -13,11 +13,11 @@ from sqlalchemy import Engine
 
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
-from data_processing.check_catalogue import CATALOGUE, accepting, changed_severities
 from data_processing.ingest.load_files import load_files
 from data_processing.plan_request import Request
-from data_processing.quality_checks import raw_row_checks
-from data_processing.row_counts import record_counts
+from data_processing.quality.catalogue import CATALOGUE, accepting, changed_severities
+from data_processing.quality.row_checks import raw_row_checks
+from data_processing.quality.row_counts import record_counts
 from database.run_ledger import Acceptance, open_run
 from product_errors import CheckFailed, ConfigurationError
 from sample_data import SAMPLE_FILES

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Engine
 
 from config_spark import Settings
-from data_processing.check_catalogue import CATALOGUE
 from data_processing.plan_request import Request
+from data_processing.quality.catalogue import CATALOGUE
 from database.run_ledger import Acceptance
 from product_errors import CheckFailed
 from tests.commit_nights import DAY, FIRST, NEWEST, POOLS, TODAY, Night, failing, history, numbered

@@ -27,8 +27,8 @@ from sqlalchemy import Engine
 
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
-from data_processing.check_catalogue import CATALOGUE
 from data_processing.plan_request import Request
+from data_processing.quality.catalogue import CATALOGUE
 from database.connection import make_engine
 from database.tables import METRIC_COLUMNS
 from product_errors import CheckFailed, DatabaseError

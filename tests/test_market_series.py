@@ -23,7 +23,7 @@ from data_processing.market_series import (
     store_market_series,
     stored_market_series,
 )
-from data_processing.quarantine import quarantine_market_rows
+from data_processing.quarantine.rejected_rows import quarantine_market_rows
 from tests.metrics_store import execute, rows_of
 
 FIRST = date(2024, 1, 1)

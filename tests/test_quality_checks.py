@@ -16,8 +16,8 @@ from pyspark.sql import SparkSession
 from sqlalchemy import Engine, text
 
 from config_spark import load_settings
-from data_processing.check_catalogue import CATALOGUE, REFUSED
-from data_processing.quality_checks import gas_checks, judged, price_checks, raw_row_checks
+from data_processing.quality.catalogue import CATALOGUE, REFUSED
+from data_processing.quality.row_checks import gas_checks, judged, price_checks, raw_row_checks
 from data_processing.raw_history import judged_rows, parse_raw_rows
 from tests import metrics_oracle
 from tests.metrics_histories import as_text

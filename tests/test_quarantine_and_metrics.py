@@ -14,8 +14,8 @@ from sqlalchemy import Engine
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.plan_request import Request
-from data_processing.quarantine_replay import Replay, drop_rows, replay_rows
-from data_processing.quarantine_review import Selection
+from data_processing.quarantine.replay import Replay, drop_rows, replay_rows
+from data_processing.quarantine.review import Selection
 from reporting.data_health import data_health
 from tests.metrics_histories import START
 from tests.metrics_oracle import RawRow, World

@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from config_spark import Settings
-from data_processing import quarantine_replay
-from data_processing.quarantine_replay import Replay, replay_rows
-from data_processing.quarantine_review import Selection
+from data_processing.quarantine import replay
+from data_processing.quarantine.replay import Replay, replay_rows
+from data_processing.quarantine.review import Selection
 from tests.metrics_oracle import RawRow
 from tests.metrics_store import execute, put_rows, rows_of
 from tests.processes import CommandLine
@@ -272,7 +272,7 @@ def test_a_replay_waits_for_a_drop_that_is_under_way(database: Settings, engine:
 def test_the_first_rows_of_a_replay_are_shown_and_all_are_counted(
     database: Settings, engine: Engine, kept: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quarantine_replay, "SHOWN_ROWS", 2)
+    monkeypatch.setattr(replay, "SHOWN_ROWS", 2)
     document = replay_rows(database, engine, Replay(Selection(), "ann@desk"), dry_run=True)
     assert (sum(document["outcomes"].values()), [row["id"] for row in document["details"]]) == (len(kept), sorted(kept.values())[:2])
 
@@ -302,7 +302,7 @@ def test_what_only_looks_needs_no_rights_to_write(run_here: CommandLine, engine:
 
 
 def test_corrections_lie_beside_the_reader(tmp_path: Path) -> None:
-    from data_processing.corrections import read_corrections
+    from data_processing.quarantine.corrections import read_corrections
 
     path = tmp_path / "c.csv"
     path.write_text("id,apy,tvlUsd\n1,+4.5,1e3\n2,NaN,1e400\n3,-7,abc\n")

@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from config_spark import Settings, load_settings
 from data_processing.market_series import market_columns
 from data_processing.pool_days import CALENDAR, MARKET, REJECTED, SCHEMA, Provenance, by_pool, pool_days
-from data_processing.quality_checks import raw_row_checks
+from data_processing.quality.row_checks import raw_row_checks
 from data_processing.raw_history import parse_raw_rows
 from data_processing.rolling_metrics import look_back_days, rolling_metrics
 from tests import metrics_oracle

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Executable, func
 from sqlalchemy.dialects.postgresql import insert
 
-from data_processing.quarantine_table import REOPEN
+from data_processing.quarantine.table import REOPEN
 from database.merge_sql import qualified
 from database.tables import pools, quarantine, raw_pool_history, raw_prices
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from data_processing.quality_checks import is_number
-from data_processing.quarantine_table import REOPEN
+from data_processing.quality.row_checks import is_number
+from data_processing.quarantine.table import REOPEN
 from database.merge_sql import qualified
 from database.tables import gas_fees_daily, pools, quarantine, raw_pool_history, raw_prices
 

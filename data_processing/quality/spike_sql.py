@@ -11,7 +11,7 @@ from typing import Any
 
 from config_spark import Settings
 from data_processing.plan import Plan
-from data_processing.quality_checks import raw_row_checks
+from data_processing.quality.row_checks import raw_row_checks
 from data_processing.raw_history import TABLE, TEXTS, judged_rows
 
 NEWEST_ROWS = 200_000

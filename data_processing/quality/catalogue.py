@@ -2,7 +2,7 @@
 
 Levels: a `row` check judges a raw row (`fail`: the row goes to quarantine and its pool goes on; `warn`: the row is used and counted); a `pool_day`
 or `batch` check judges what a run is about to commit (`fail`: nothing is committed and the run is `blocked`; `warn`: the ledger says so). Conditions
-of rows are in `quality_checks`, queries of the other levels in `commit_checks`.
+of rows are in `row_checks`, queries of the other levels in `commit_checks`.
 """
 
 from __future__ import annotations

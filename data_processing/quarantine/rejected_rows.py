@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from config_spark import Settings
 from data_processing.market_series import judged_gas, judged_prices
-from data_processing.quarantine_table import ACCEPT, GAS, PRICES, QUARANTINE, REOPEN
+from data_processing.quarantine.table import ACCEPT, GAS, PRICES, QUARANTINE, REOPEN
 from data_processing.raw_history import HIGHEST, LOWEST, TABLE
 from database.merge_sql import MergeTarget
 from database.tables import quarantine

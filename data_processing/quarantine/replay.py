@@ -16,10 +16,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from config_spark import Settings
-from data_processing.check_catalogue import words
-from data_processing.quality_checks import raw_row_checks
-from data_processing.quarantine_review import Selection, require_ids, what_to_do
-from data_processing.quarantine_table import HISTORY, QUARANTINE, RAW_ROW
+from data_processing.quality.catalogue import words
+from data_processing.quality.row_checks import raw_row_checks
+from data_processing.quarantine.review import Selection, require_ids, what_to_do
+from data_processing.quarantine.table import HISTORY, QUARANTINE, RAW_ROW
 from data_processing.raw_history import judged_rows, texts_of
 from database.connection import checked_connection
 from database.run_document import ROW_COUNTS

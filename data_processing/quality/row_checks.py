@@ -1,6 +1,6 @@
 """What makes a row unusable, as data: a name, which is the reason kept in quarantine, and a condition in SQL that is true for a bad row.
 
-`check_catalogue` says in words what each finds, and its severity: a row that fails a `fail` check is not used, one that fails a `warn` check is.
+`catalogue` says in words what each finds, and its severity: a row that fails a `fail` check is not used, one that fails a `warn` check is.
 
 Conditions are written in the SQL that Spark and PostgreSQL share, over a text column and its number `<column>_value`: Spark judges the rows a
 run reads, PostgreSQL the ones a plan counts, by the same words. Units: APY percent, TVL and prices USD, gas gwei; timestamps UTC. Nothing is
@@ -15,7 +15,7 @@ from datetime import date, datetime
 from typing import Any, cast
 
 from config_spark import Settings
-from data_processing.check_catalogue import CATALOGUE, changed_severities, severity_of
+from data_processing.quality.catalogue import CATALOGUE, changed_severities, severity_of
 from database.batch_checks import Severity
 
 EARLIEST_DAY = date(2018, 1, 1)

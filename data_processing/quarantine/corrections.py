@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_processing.quality_checks import NUMBER
+from data_processing.quality.row_checks import NUMBER
 from product_errors import InputError
 
 KEYS = ("apy", "tvlUsd", "apyBase", "apyReward", "il7d", "apyBase7d")

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, text
 
 from config_spark import Settings
 from data_processing.plan import Plan
-from data_processing.quality_checks import IN_FUTURE, raw_row_checks
-from data_processing.quarantine_table import ACCEPT, QUARANTINE, RAW_ROW, REOPEN
+from data_processing.quality.row_checks import IN_FUTURE, raw_row_checks
+from data_processing.quarantine.table import ACCEPT, QUARANTINE, RAW_ROW, REOPEN
 from data_processing.raw_history import TABLE, TEXTS, judged_rows, midnight
 
 

@@ -13,8 +13,8 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from config_spark import Settings
-from data_processing.check_catalogue import words
-from data_processing.quality_checks import RowCheck
+from data_processing.quality.catalogue import words
+from data_processing.quality.row_checks import RowCheck
 from database.run_ledger import Run
 from product_errors import CheckFailed
 

@@ -14,11 +14,11 @@ from typing import Any, cast
 
 from config_spark import Settings
 from data_processing.calendars import GONE, STAGED, calendar_changes
-from data_processing.check_catalogue import CATALOGUE, severity_of, words
 from data_processing.market_series import SERIES
 from data_processing.plan import Plan
+from data_processing.quality.catalogue import CATALOGUE, severity_of, words
+from data_processing.quality.spike_sql import spike_query
 from data_processing.rolling_metrics import LONGEST_WINDOW_DAYS
-from data_processing.spike_sql import spike_query
 from database.batch_checks import BatchCheck, CommitChecks, Severity
 from database.merge_sql import qualified, quoted
 from database.tables import METRIC_COLUMNS, market_series, observation_age, pool_calendars, pools
