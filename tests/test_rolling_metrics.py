@@ -13,10 +13,11 @@ from pyspark.sql import DataFrame, SparkSession
 
 from config_spark import Settings, load_settings
 from data_processing.market_series import market_columns
-from data_processing.pool_days import CALENDAR, MARKET, REJECTED, SCHEMA, Provenance, by_pool, pool_days
+from data_processing.pool_days import CALENDAR, MARKET, REJECTED, SCHEMA, VALUES, Provenance, by_pool, pool_days
 from data_processing.quality.row_checks import raw_row_checks
 from data_processing.raw_history import parse_raw_rows
 from data_processing.rolling_metrics import look_back_days, rolling_metrics
+from database.tables import METRIC_COLUMNS
 from tests import metrics_oracle
 from tests.metrics_histories import START, as_text, world
 from tests.metrics_oracle import RawRow, World
@@ -124,6 +125,11 @@ def test_the_grid_and_the_windows_shuffle_once(spark: SparkSession) -> None:
     calendar = spark.createDataFrame([("p", None, date(2024, 2, 1), date(2018, 1, 1), date(2024, 2, 1))], CALENDAR)
     plan = by_pool(rows, calendar)._jdf.queryExecution().executedPlan().toString()
     assert plan.count("Exchange hashpartitioning") == 1
+
+
+def test_what_a_task_makes_is_what_the_table_has() -> None:
+    """The names stand twice: a Python worker must not load the tables."""
+    assert sorted(VALUES) == sorted(METRIC_COLUMNS)
 
 
 def test_one_value_has_no_deviation_and_a_gap_no_change() -> None:
