@@ -47,6 +47,9 @@ def list_rows(
     if as_json:
         print_json(found)
         return
+    if not found["total"]:
+        out.print("no such rows" if reason or pool or since else "no rows" if everything else "no open rows")
+        return
     print_table(["source", "reason", "resolution", "rows"], [list(count.values()) for count in found["counts"]])
     columns = ["id", "reason", "pool_id", "timestamp", "source_id", "quarantined_at", "resolution"]
     if found["rows"]:

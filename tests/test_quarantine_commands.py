@@ -79,6 +79,7 @@ def test_list_counts_by_reason_and_filters(run_here: CommandLine, kept: dict[str
     assert [row["timestamp"] for row in found["rows"] if row["pool_id"] == "infinite"] == ["infinity"]
     assert [row["reason"] for row in run_here.json("quarantine", "list", "--pool", "b", "--reason", "tvl_negative")["rows"]] == ["tvl_negative"]
     assert run_here.json("quarantine", "list", "--since", "2999-01-01") == {"counts": [], "rows": [], "total": 0}
+    assert run_here("quarantine", "list", "--since", "2999-01-01").stdout == "no such rows\n"
     two = run_here.json("quarantine", "list", "--limit", "2")
     assert (len(two["rows"]), two["total"]) == (2, 7)
     shown = run_here("quarantine", "list").stdout
