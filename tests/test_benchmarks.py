@@ -70,7 +70,7 @@ def test_pandas_is_left_out_beyond_set_unless_named() -> None:
 
 
 def test_wrong_names_are_refused() -> None:
-    with pytest.raises(ValueError, match="polar is no case; there are full, polars"):
+    with pytest.raises(ValueError, match="polar is no case; there are full, full-read-adbc"):
         chosen_cases("polar", 10)
     with pytest.raises(ValueError, match="XL is no size; there are SET, L, 4L and POOLSxDAYS"):
         size_of("XL")
