@@ -31,5 +31,5 @@ def add_log_file(settings: Settings) -> Path:
 
 
 def only_sentences(record: logging.LogRecord) -> bool:
-    """Filter of a stderr handler that stands beside a log file."""
-    return record.name != FAILURES.name
+    """Filter of a stderr handler that stands beside a log file: no tracebacks, a library's neither."""
+    return record.name != FAILURES.name and not record.exc_info

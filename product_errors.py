@@ -10,6 +10,7 @@ Each message names the value, what was allowed and the next step; the command li
      |    |-- DatabaseUnreachable        nothing answers, or the connection was lost (transient)
      |    |-- DatabaseRefused            wrong password, missing rights (terminal)
      |    `-- SchemaMismatch             a table is missing or has another type (terminal)
+     |-- SparkLost                       Spark's JVM ended in the middle of the work: killed, or out of memory
      |-- SourceUnavailable               a web service that does not answer, or keeps refusing (transient)
      |-- RunInProgress                   another run of the same job holds the lock
      |-- CheckFailed                     a check on staging stopped the commit: the run is `blocked`
@@ -53,6 +54,10 @@ class DatabaseRefused(DatabaseError):
 
 
 class SchemaMismatch(DatabaseError):
+    pass
+
+
+class SparkLost(YieldSparkError):
     pass
 
 

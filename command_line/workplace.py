@@ -85,7 +85,9 @@ class Workplace:
 
     def close(self) -> None:
         if self._session is not None:
-            self._session.stop()
+            from database.spark_session import stop_session
+
+            stop_session(self._session)
 
 
 def end_recording(*, keep: bool) -> None:

@@ -40,6 +40,7 @@ from database.connection import checked_connection, make_engine
 from database.db_utils_spark import LastStep, MergeTarget, StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark
 from database.run_ledger import Acceptance, Run, ledger_row, open_run, who_is_asking
 from database.spark_interrupt import interruptible
+from database.spark_session import stop_session
 from database.staging import staging_name
 from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age, pool_daily_metrics
 from job_entry import run_job
@@ -117,7 +118,7 @@ def _execute(settings: Settings, run: Run, plan: Plan, session: Callable[[int], 
             _compute_and_commit(spark, settings, run, plan, reading)
     finally:
         if stop:
-            spark.stop()
+            stop_session(spark)
 
 
 def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan: Plan, reading: ExitStack) -> None:

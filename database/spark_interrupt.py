@@ -14,8 +14,16 @@ from types import FrameType
 
 from pyspark.sql import SparkSession
 
+from database.spark_session import jvm_exit_code
+from product_errors import SparkLost
+
 CANCEL_EVERY_SECONDS = 0.2
 """A cancellation reaches the jobs of that moment only: the next one must not start either."""
+
+JVM_ENDED = (
+    "Spark's JVM ended in the middle of the work, with exit code {code}: it was killed, or had no memory left. What was not committed is undone. "
+    "Free memory, or give it less or more with SPARK_DRIVER_MEMORY, and run again"
+)
 
 _asked = threading.Event()
 """Set by the signal that `interruptible` handles; signals belong to the process, and so does this."""
@@ -33,7 +41,7 @@ def interruptible(spark: SparkSession) -> Iterator[None]:
 
     One that finds no job left to cancel lets the block go on as far as `stop_if_interrupted`; after a commit there is nothing left to stop.
     SIGTERM does the same where the program handles it. Outside of the main thread this does nothing: signals are the main thread's.
-    Raises: KeyboardInterrupt in place of the error that the cancelled job ended with.
+    Raises: KeyboardInterrupt in place of the error that the cancelled job ended with; SparkLost in place of what Py4J says of a JVM that ended.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -60,6 +68,8 @@ def interruptible(spark: SparkSession) -> Iterator[None]:
     except Exception as error:
         if _asked.is_set():
             raise KeyboardInterrupt from error
+        if (code := jvm_exit_code()) is not None:
+            raise SparkLost(JVM_ENDED.format(code=code)) from error
         raise
     finally:
         over.set()

@@ -5,16 +5,22 @@ The password never enters the Spark configuration (it would show in the event lo
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 from pyspark import SparkContext
+from pyspark.accumulators import AccumulatorServer
 from pyspark.sql import SparkSession
 
 from config_spark import Settings
+
+log = logging.getLogger(__name__)
 
 CODE_ROOT = Path(__file__).resolve().parents[1]
 """The checkout, or the zip a job was submitted with: what Python workers need on their path."""
@@ -81,6 +87,8 @@ def get_spark_session(
         # the JVM inherits it: on busy cores the OpenMP threads of LightGBM spin for minutes otherwise
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     conf |= dict(extra_conf or {})
+    # the thread behind it prints a traceback when the JVM goes away; who waits for the JVM says it in a sentence
+    AccumulatorServer.handle_error = _log_lost_jvm  # type: ignore[method-assign, assignment]
     builder = SparkSession.builder.appName(app_name)
     for key, value in conf.items():
         builder = builder.config(key, value)
@@ -90,6 +98,18 @@ def get_spark_session(
 def jvm_runs() -> bool:
     """Whether this process has started its JVM; it outlives the sessions in it."""
     return SparkContext._gateway is not None
+
+
+def jvm_exit_code() -> int | None:
+    """How this process's JVM ended; None while it runs, and where it is not this process's own (on a cluster)."""
+    process = getattr(SparkContext._gateway, "proc", None)
+    return None if process is None else process.poll()
+
+
+def stop_session(spark: SparkSession) -> None:
+    """Stop it. Where its JVM is gone there is nothing to stop, and what ended it is the error to tell."""
+    with suppress(Py4JError, OSError):
+        spark.stop()
 
 
 def end_jvm(timeout_seconds: float) -> int | None:
@@ -111,6 +131,10 @@ def end_jvm(timeout_seconds: float) -> int | None:
         process.kill()
         process.wait()
         return None
+
+
+def _log_lost_jvm(_server: AccumulatorServer, _request: object, _address: object) -> None:
+    log.debug("the JVM left the connection of its accumulators", exc_info=True)
 
 
 def _laptop_conf(settings: Settings, *, synapseml: bool, short: bool) -> dict[str, str]:

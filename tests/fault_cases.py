@@ -171,7 +171,7 @@ class Case:
         """The run said so in a sentence, its ledger row says so, and nothing else has changed."""
         assert run.wait() == 1, run.errors
         assert words in run.errors
-        assert "Traceback" not in run.errors
+        assert "Traceback" not in run.errors, run.errors
         run.all_have_ended()
         remove_faults(self.engine)
         self.is_as_before()

@@ -138,15 +138,20 @@ def test_a_driver_killed_in_the_middle_of_the_merge_keeps_the_next_run_out_until
 
 
 @long
-@both
-@pytest.mark.parametrize("program", ["org.apache.spark.deploy.SparkSubmit", "pyspark.daemon"], ids=["JVM", "Python workers"])
+@pytest.mark.parametrize(
+    ("case", "program"),
+    [("adbc", "org.apache.spark.deploy.SparkSubmit"), ("jdbc", "org.apache.spark.deploy.SparkSubmit"), ("adbc", "pyspark.daemon")],
+    indirect=["case"],
+    ids=["adbc-JVM", "jdbc-JVM", "adbc-Python workers"],
+)
 def test_a_process_of_spark_that_is_killed_fails_the_run_and_nothing_more(case: Case, program: str) -> None:
+    """By jdbc the few rows of this history have left the Python workers when the second loader begins."""
     second_loader_meets(case.engine, WAIT_AT_THE_GATE)
     with closed_gate(case.engine):
         run = case.start()
         waits_at_the_gate(case.engine)
         run.kill(program)
-    case.has_failed(run)
+    case.has_failed(run, "Spark's JVM ended in the middle of the work" if program.endswith("SparkSubmit") else "")
     case.repairs_itself(error=None)
 
 
