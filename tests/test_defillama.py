@@ -336,7 +336,8 @@ def test_an_interrupt_stops_the_requests_and_keeps_what_is_stored(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ingest(settings, progress=interrupt, concurrency=3)
+        # a request whose socket is closed under it ends with the silence at the latest
+        ingest(settings, progress=interrupt, concurrency=3, patience=Patience(silence=5.0))
     assert stored(engine) == [("p00", 3)]
     assert last_runs(engine)["ingest"]["status"] == "cancelled"
 
