@@ -327,6 +327,7 @@ def test_another_first_day_or_an_old_pull_is_not_gone_on_with(settings: Settings
 def test_an_interrupt_stops_the_requests_and_keeps_what_is_stored(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, others: Failure
 ) -> None:
+    of_other_tests = set(threading.enumerate())
     names = [f"p{number:02}" for number in range(30)]
     fill(llama, *names)
     llama.always |= {f"/chart/{name}": others for name in names[1:]}
@@ -342,7 +343,7 @@ def test_an_interrupt_stops_the_requests_and_keeps_what_is_stored(
     assert last_runs(engine)["ingest"]["status"] == "cancelled"
 
     llama.release.set()
-    fetching = [thread for thread in threading.enumerate() if thread.name.startswith("defillama-")]
+    fetching = [thread for thread in set(threading.enumerate()) - of_other_tests if thread.name.startswith("defillama-")]
     for thread in fetching:
         thread.join(timeout=20)
     assert not any(thread.is_alive() for thread in fetching)
