@@ -256,8 +256,8 @@ def make_plan_table(connection: Connection, table: str, *, run_end: date, look_b
     """Make `table` from `reasons`: pool_id, reasons, alive, write_from, write_end, read_from and read_end (midnights UTC), known_from, open_end.
 
     A pool that is not alive is read to the run's end: only its last snapshot ends its calendar. Days to write beyond the run's end are those of a
-    calendar that went further; nothing is there any more. known_from is set for a pool that has an accepted
-    row before read_from: its calendar begins before what is read.
+    calendar that went further; nothing is there any more. known_from is set for a pool that has an accepted row before read_from: its calendar
+    begins before what is read.
     """
     connection.execute(
         text(f"""

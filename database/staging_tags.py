@@ -24,17 +24,14 @@ def task_identity() -> tuple[int, int]:
     return context.partitionId(), context.taskAttemptId()
 
 
-def tagged(batches: Iterable[pa.RecordBatch], partition: int, attempt: int) -> Iterator[pa.RecordBatch]:
-    """The batches with the two tag columns of staging behind their own."""
-    for batch in batches:
-        tags = [pa.array([partition] * batch.num_rows, pa.int32()), pa.array([attempt] * batch.num_rows, pa.int64())]
-        yield pa.RecordBatch.from_arrays([*batch.columns, *tags], [*batch.schema.names, PARTITION_TAG, ATTEMPT_TAG])
-
-
 def tagging(last_step: Step | None) -> Step:
-    """For `mapInArrow`: what `last_step` makes of the running task's batches, tagged; None leaves them as they are."""
+    """For `mapInArrow`: what `last_step` makes of the running task's batches, with the two tag columns of staging behind their own; None leaves
+    them as they are."""
 
     def rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        yield from tagged(last_step(batches) if last_step else batches, *task_identity())
+        partition, attempt = task_identity()
+        for batch in last_step(batches) if last_step else batches:
+            tags = [pa.array([partition] * batch.num_rows, pa.int32()), pa.array([attempt] * batch.num_rows, pa.int64())]
+            yield pa.RecordBatch.from_arrays([*batch.columns, *tags], [*batch.schema.names, PARTITION_TAG, ATTEMPT_TAG])
 
     return rows

@@ -6,17 +6,17 @@ Both give the same rows with the same Spark types: numeric comes as double, json
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 from sqlalchemy import Connection
 
 from config_spark import Settings
 from database.merge_sql import quoted
+from database.staging_tags import Step
 from product_errors import ConfigurationError, SchemaMismatch
 
 FETCH_SIZE = 10_000
@@ -64,7 +64,7 @@ class LastStep:
     """From a frame's Arrow batches to the rows to stage, done by the task that writes them: what Python makes goes to PostgreSQL at once, and not by
     way of the JVM. `function` is what `mapInArrow` takes, `schema` that of its rows, whose Arrow types must be just these."""
 
-    function: Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
+    function: Step
     schema: T.StructType
 
 

@@ -17,7 +17,7 @@ from pyspark.sql.pandas.types import to_arrow_schema
 
 from config_spark import Settings
 from database.connection import libpq_uri
-from database.staging_tags import PARTITION_TAG, Step, tagged, task_identity
+from database.staging_tags import PARTITION_TAG, Step, tagging, task_identity
 from database.transport import LastStep, PortableQuery
 
 
@@ -58,7 +58,7 @@ def _reader(uri: str, query: PortableQuery, snapshot: str | None) -> Step:
 
 def _writer(uri: str, schema_name: str, table: str, last_step: Step | None) -> Step:
     def write(batches: Iterable[pa.RecordBatch]) -> Batches:
-        partition, attempt = task_identity()
+        partition, _ = task_identity()
         sent = 0
 
         def counted(rows: Iterable[pa.RecordBatch]) -> Batches:
@@ -67,7 +67,7 @@ def _writer(uri: str, schema_name: str, table: str, last_step: Step | None) -> S
                 sent += batch.num_rows
                 yield batch
 
-        own_rows = counted(tagged(last_step(batches) if last_step else batches, partition, attempt))
+        own_rows = counted(tagging(last_step)(batches))
         first = next(own_rows, None)
         if first is not None:
             with adbc.connect(uri) as connection, connection.cursor() as cursor:

@@ -17,6 +17,20 @@ SCORED_DAYS = 30
 UNSAFE = "<script>alert('x')</script> & \"$\\frac{1}{2}$\""
 """A pool's name that would be a script in HTML and an error in matplotlib's own mathematics."""
 
+EMPTY_STATUS = {
+    "jobs": {},
+    "data": {
+        "pools": 0,
+        "pool_days": 0,
+        "first_day": None,
+        "last_day": None,
+        "forecasts_next_day": 0,
+        "raw_age_seconds": None,
+        "quarantine_open": 0,
+    },
+}
+"""What `status` says of a database in which nothing is."""
+
 
 def fill(engine: Engine, *, pool_count: int = 8, names: dict[int, str] | None = None) -> None:
     """`pool_count` pools p0, p1, ...: the higher the number, the larger the TVL. p0 is forecast by a rule and carried on the last day."""

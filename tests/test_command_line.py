@@ -18,22 +18,11 @@ from database.db_utils_spark import execute_sql
 from sample_data import SAMPLE_FILES
 from tests.forecast_panels import panel_rows, store
 from tests.processes import PROJECT, CommandLine
+from tests.report_store import EMPTY_STATUS
 
 
 def test_status_of_an_empty_database(run_here: CommandLine) -> None:
-    document = run_here.json("status")
-    assert document == {
-        "jobs": {},
-        "data": {
-            "pools": 0,
-            "pool_days": 0,
-            "first_day": None,
-            "last_day": None,
-            "forecasts_next_day": 0,
-            "raw_age_seconds": None,
-            "quarantine_open": 0,
-        },
-    }
+    assert run_here.json("status") == EMPTY_STATUS
 
 
 def test_a_wrong_setting_exits_with_2_and_one_json_document(run_here: CommandLine) -> None:

@@ -16,7 +16,7 @@ from product_errors import DatabaseUnreachable
 from reporting.accuracy import accuracy
 from reporting.data_health import data_health
 from reporting.figures import forecast_table, pool_series, recent_runs, status
-from tests.report_store import AS_OF, DAYS, SCORED_DAYS, TOMORROW, fill, ledger_row
+from tests.report_store import AS_OF, DAYS, EMPTY_STATUS, SCORED_DAYS, TOMORROW, fill, ledger_row
 
 
 def _copy_forecasts(connection: Connection, *, target_date: str, as_of: str, horizon: int) -> None:
@@ -39,16 +39,7 @@ def _copy_evaluation(connection: Connection, *, engine: str, days_earlier: int) 
 
 
 def test_status_of_an_empty_database_has_every_key(engine: Engine) -> None:
-    nothing = {
-        "pools": 0,
-        "pool_days": 0,
-        "first_day": None,
-        "last_day": None,
-        "forecasts_next_day": 0,
-        "raw_age_seconds": None,
-        "quarantine_open": 0,
-    }
-    assert status(engine) == {"jobs": {}, "data": nothing}
+    assert status(engine) == EMPTY_STATUS
 
 
 def test_everything_works_on_an_empty_database(engine: Engine) -> None:
