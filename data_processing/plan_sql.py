@@ -81,7 +81,7 @@ OPEN_SINCE = text("""
         FROM pg_stat_activity
         WHERE datname = current_database() AND coalesce(backend_type, 'client backend') = 'client backend' AND pid <> pg_backend_pid()
         UNION ALL
-        SELECT prepared, false FROM pg_prepared_xacts WHERE database = current_database()
+        SELECT prepared - interval '1 day', false FROM pg_prepared_xacts WHERE database = current_database()
         UNION ALL
         SELECT NULL, false
     ) AS transactions
@@ -92,7 +92,8 @@ def read_watermark(connection: Connection) -> tuple[datetime, bool]:
     """The start of the oldest open transaction of this database, or now; and whether other sessions hide theirs from this role.
 
     `insertion_timestamp` is the start of the inserting transaction. Whatever a later snapshot does not see began at the watermark or after it,
-    so ask before that snapshot is taken. A transaction reports its start a moment after it took it, hence the pause.
+    so ask before that snapshot is taken. A transaction reports its start a moment after it took it, hence the pause. Of a prepared one only the end of
+    its work is known: it is taken to have begun a day before.
     """
     asked_at = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
     connection.execute(text("SELECT pg_sleep(0.02)"))

@@ -75,6 +75,22 @@ def get_spark_session(
     few rows starts faster and works slower. extra_conf wins over the defaults.
     Where the platform gives the master, it has set jars and memory too, and they stay as they are.
     """
+    conf = session_conf(settings, synapseml=synapseml, rows_to_read=rows_to_read) | dict(extra_conf or {})
+    if runs_here(settings):
+        # PySpark takes its workers' interpreter from this variable alone, and python3 on PATH knows none of our packages
+        os.environ["PYSPARK_PYTHON"] = sys.executable
+        # the JVM inherits it: on busy cores the OpenMP threads of LightGBM spin for minutes otherwise
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # the thread behind it prints a traceback when the JVM goes away; who waits for the JVM says it in a sentence
+    AccumulatorServer.handle_error = _log_lost_jvm  # type: ignore[method-assign, assignment]
+    builder = SparkSession.builder.appName(app_name)
+    for key, value in conf.items():
+        builder = builder.config(key, value)
+    return builder.getOrCreate()
+
+
+def session_conf(settings: Settings, *, synapseml: bool = False, rows_to_read: int | None = None) -> dict[str, str]:
+    """What `get_spark_session` asks Spark for."""
     conf = {
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
@@ -82,17 +98,7 @@ def get_spark_session(
     }
     if runs_here(settings):
         conf |= _laptop_conf(settings, synapseml=synapseml, short=rows_to_read is not None and rows_to_read <= SHORT_RUN_ROWS)
-        # PySpark takes its workers' interpreter from this variable alone, and python3 on PATH knows none of our packages
-        os.environ["PYSPARK_PYTHON"] = sys.executable
-        # the JVM inherits it: on busy cores the OpenMP threads of LightGBM spin for minutes otherwise
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    conf |= dict(extra_conf or {})
-    # the thread behind it prints a traceback when the JVM goes away; who waits for the JVM says it in a sentence
-    AccumulatorServer.handle_error = _log_lost_jvm  # type: ignore[method-assign, assignment]
-    builder = SparkSession.builder.appName(app_name)
-    for key, value in conf.items():
-        builder = builder.config(key, value)
-    return builder.getOrCreate()
+    return conf
 
 
 def jvm_runs() -> bool:

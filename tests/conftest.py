@@ -59,12 +59,14 @@ def server_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def server(server_home: Path) -> Settings:
     """Settings of the session's server, whose database `yieldspark` is migrated and serves as the template of the tests' own."""
-    settings = with_database(load_settings(_env_file=None, yieldspark_home=server_home, jars_dir=JARS, spark_master="local[2]", shuffle_partitions=2))
-    migrate(make_engine(settings))
-    with make_engine(settings.model_copy(update={"db_name": "postgres"})).execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+    wanted = load_settings(_env_file=None, yieldspark_home=server_home, jars_dir=JARS, spark_master="local[2]", shuffle_partitions=2)
+    with make_engine(with_database(wanted)).execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         for guard in ("fsync", "full_page_writes", "synchronous_commit"):  # they guard against a machine that goes away, and these data go with it
             connection.execute(text(f"ALTER SYSTEM SET {guard} = off"))
-        connection.execute(text("SELECT pg_reload_conf()"))
+        connection.execute(text("ALTER SYSTEM SET max_prepared_transactions = 2"))
+    EmbeddedServer(server_home).stop()
+    settings = with_database(wanted)
+    migrate(make_engine(settings))
     return settings
 
 

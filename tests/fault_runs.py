@@ -37,10 +37,6 @@ SMALL_SPARK = {"spark.sql.adaptive.coalescePartitions.enabled": "false"}
 """Two partitions stay two, however few rows they hold."""
 
 
-FIRST_COMPILER_ONLY = "-XX:TieredStopAtLevel=1"
-"""A few thousand rows are start-up and cold code: a run takes half as long without the optimising compiler."""
-
-
 def until(condition: Callable[[], Any], what: str, seconds: float = RUN_SECONDS) -> Any:
     """The first true value of `condition`. Raises: TimeoutError that says what did not happen."""
     deadline = time.monotonic() + seconds
@@ -62,7 +58,7 @@ class JobProcess:
         self.folder = folder / self.token
         self.folder.mkdir()
         values = {name.upper(): str(getattr(database, name)) for name in SETTINGS}
-        values |= {"DB_PASSWORD": database.db_password.get_secret_value(), TOKEN: self.token, "JAVA_TOOL_OPTIONS": FIRST_COMPILER_ONLY}
+        values |= {"DB_PASSWORD": database.db_password.get_secret_value(), TOKEN: self.token}
         values["FAULT"] = json.dumps(dict(fault or {}) | ({"folder": str(self.folder)} if fault else {}))
         conf = SMALL_SPARK | dict(spark_conf or {})
         values["PYSPARK_SUBMIT_ARGS"] = " ".join([*(f"--conf {name}={value}" for name, value in conf.items()), "pyspark-shell"])

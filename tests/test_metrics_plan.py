@@ -258,6 +258,9 @@ def test_pools_come_from_a_file_or_from_the_option_itself(tmp_path: Path) -> Non
         (tmp_path / "empty").write_text("# none\n", encoding="utf-8")
         with pytest.raises(ConfigurationError, match="names no pool"):
             pools_option(nothing)
+    (tmp_path / "latin1").write_bytes("caf\xe9".encode("latin-1"))
+    with pytest.raises(ConfigurationError, match="latin1 can't be read as a text file of pool ids"):
+        pools_option(str(tmp_path / "latin1"))
 
 
 def test_a_row_that_does_not_say_when_it_came_may_always_be_new(settled: Settings, engine: Engine) -> None:

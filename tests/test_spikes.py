@@ -9,6 +9,8 @@ import pytest
 from sqlalchemy import Engine
 
 from config_spark import Settings
+from data_processing.plan_request import Request
+from data_processing.quality import spike_sql
 from database import batch_checks
 from tests.commit_nights import DAY, NEWEST, POOLS, TODAY, Night, at, numbered
 from tests.metrics_oracle import RawRow
@@ -99,3 +101,22 @@ def test_without_a_predecessor_the_newest_days_are_looked_at(night: Night) -> No
     put_rows(night.engine, numbered(old + new))
     entry = night.checks()["spike"]
     assert (entry["failing"], entry["sample"][0]["timestamp"][:10]) == (1, NEWEST.isoformat())
+
+
+def test_a_backfill_looks_at_the_newest_of_its_days_whenever_they_came(night: Night) -> None:
+    night.before(POOLS[:1])
+    night.delivers([RawRow(0, POOLS[0], at(NEWEST - 2 * DAY, hour), {"tvlUsd": value}) for hour, value in ((1, 1e6), (2, 1e8), (3, 1e6))])
+    add_run(night.engine, night.settings, datetime.now(UTC), TODAY - DAY)
+    assert night.checks(Request(start=NEWEST - DAY, end=NEWEST))["spike"]["passed"]
+    assert night.checks(Request(start=NEWEST - 3 * DAY, end=NEWEST))["spike"]["failing"] == 1
+
+
+def test_no_more_than_the_newest_rows_are_looked_at(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each pool's last row is the day's normal one."""
+    night.before(POOLS[:2])
+    for pool, hour in zip(POOLS, (1, 6), strict=False):
+        night.delivers([RawRow(0, pool, at(NEWEST, hour + number), {"tvlUsd": value}) for number, value in enumerate((1e6, 1e8, 1e6))])
+    assert night.checks()["spike"]["failing"] == 2
+    monkeypatch.setattr(spike_sql, "NEWEST_ROWS", 2)
+    (spike,) = night.checks()["spike"]["sample"]
+    assert spike["pool_id"] == POOLS[1]

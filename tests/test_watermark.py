@@ -34,6 +34,18 @@ def test_the_watermark_is_the_oldest_open_transactions_begin(database: Settings,
         assert asked <= read_watermark(connection)[0] <= asked + timedelta(seconds=1)
 
 
+def test_a_prepared_transaction_began_before_it_was_prepared(database: Settings, engine: Engine) -> None:
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text("BEGIN"))
+        began = connection.execute(text("SELECT now()")).scalar_one()
+        connection.execute(text("CREATE TABLE late (id int)"))
+        connection.execute(text(f"PREPARE TRANSACTION '{database.db_name}'"))
+        try:
+            assert began - timedelta(days=1) <= read_watermark(connection)[0] <= began
+        finally:
+            connection.execute(text(f"ROLLBACK PREPARED '{database.db_name}'"))
+
+
 def test_a_role_that_cannot_see_others_looks_a_day_further_back(database: Settings, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     role = f"reader_{database.db_name}"
     password = "only-for-this-test"
