@@ -145,6 +145,8 @@ def _close(engine: Engine, run: Run) -> None:
     try:
         run.connection.rollback()
         _finish(run.connection, run)
+        # not left to the end of the connection: the server may notice that a moment after the next run has asked
+        run.connection.execute(text(f"SELECT pg_advisory_unlock{LOCK}"), {"job": run.job})
     except DBAPIError:
         # the run's connection is gone: what it did is rolled back, and its row still has to say so
         with suppress(DBAPIError), engine.connect() as another:

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from config_spark import Settings
 from database.connection import libpq_uri
 from database.run_document import LEDGER_KEYS
-from database.run_ledger import last_runs, ledger_row, open_run
+from database.run_ledger import is_free, last_runs, ledger_row, open_run
 from product_errors import CheckFailed, DatabaseUnreachable, RunInProgress
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -81,6 +81,21 @@ def test_a_second_run_of_the_job_is_refused_and_another_job_is_not(engine: Engin
         pass
     with open_run(engine, job="forecast_pools", mode="daily"):
         pass
+
+
+def test_the_lock_is_free_before_the_connection_has_ended(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server notices the end of a connection in its own time, and the next run may ask before that."""
+    still_open: list[Connection] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, "close", lambda connection: still_open.append(connection))
+        with open_run(engine, job="a_job", mode="test"):
+            pass
+    try:
+        with engine.connect() as connection:
+            assert is_free(connection, "a_job")
+    finally:
+        for connection in still_open:
+            connection.close()
 
 
 def test_the_next_run_cleans_up_after_a_killed_driver(engine: Engine, other_run: subprocess.Popen[str]) -> None:
