@@ -92,8 +92,8 @@ def read_watermark(connection: Connection) -> tuple[datetime, bool]:
     """The start of the oldest open transaction of this database, or now; and whether other sessions hide theirs from this role.
 
     `insertion_timestamp` is the start of the inserting transaction. Whatever a later snapshot does not see began at the watermark or after it,
-    so ask before that snapshot is taken. A transaction reports its start a moment after it took it, hence the pause. Of a prepared one only the end of
-    its work is known: it is taken to have begun a day before.
+    so ask before that snapshot is taken. A transaction reports its start a moment after it took it, hence the pause. Of a prepared one only the end
+    of its work is known: it is taken to have begun a day before.
     """
     asked_at = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
     connection.execute(text("SELECT pg_sleep(0.02)"))

@@ -7,7 +7,7 @@ the windows, the carry and the dense calendar took most of a run's time; the arr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from pyspark.sql import types as T
 
 from data_processing.daily_grid import Days, Floats, daily_grid
 from data_processing.rolling_metrics import rolling_metrics
+from database.arrow_groups import Batches, group_starts, whole_groups
 
 CALENDAR = "pool_id string, known_from date, open_end date, write_from date, write_end date"
 """A pool's part in a run. known_from: the first day read, where the pool is older than that, else NULL. open_end (exclusive): how far a pool that is
@@ -51,8 +52,6 @@ SCHEMA = T.StructType(
         *(T.StructField(name, T.StringType()) for name in REJECTED[1:]),
     ]
 )
-
-Batches = Iterable[pa.RecordBatch]
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def pool_days(max_fill_days: int, market: MarketColumns, provenance: Provenance)
     """
 
     def compute(batches: Batches) -> Batches:
-        for pools in _whole_pools(batches):
+        for pools in whole_groups(batches, "pool_id"):
             yield from _days(pools, max_fill_days, market, provenance)
 
     return compute
@@ -117,32 +116,6 @@ def _openings(calendar: DataFrame) -> DataFrame:
     return calendar.where(F.col("known_from").isNotNull()).select("pool_id", F.col("known_from").cast("timestamp").alias("timestamp"))
 
 
-def _whole_pools(batches: Batches) -> Iterable[pa.Table]:
-    """The rows again, cut between pools: the last pool of a batch may go on in the next one."""
-    held: list[pa.Table] = []
-    for batch in batches:
-        rows = pa.Table.from_batches([batch])
-        if not rows.num_rows:
-            continue
-        if held and held[-1]["pool_id"][-1] != rows["pool_id"][0]:
-            yield pa.concat_tables(held)
-            held = []
-        last = _starts(rows["pool_id"])[-1]
-        if last:
-            yield pa.concat_tables([*held, rows.slice(0, last)])
-            held = []
-        held.append(rows.slice(last))
-    if held:
-        yield pa.concat_tables(held)
-
-
-def _starts(pool_ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Where each pool begins."""
-    ids = pool_ids.combine_chunks()
-    changes = pc.not_equal(ids.slice(1), ids.slice(0, len(ids) - 1)).to_numpy(zero_copy_only=False)
-    return np.concatenate([[0], np.flatnonzero(changes) + 1])
-
-
 def _days(rows: pa.Table, max_fill_days: int, market: MarketColumns, provenance: Provenance) -> Batches:
     """The days to write and the rejected snapshots of the pools in `rows`; no batch where there are none."""
     is_rejected = rows["reason"].is_valid()
@@ -151,7 +124,7 @@ def _days(rows: pa.Table, max_fill_days: int, market: MarketColumns, provenance:
         rows = rows.filter(pc.invert(is_rejected))
     if not rows.num_rows:
         return
-    starts = _starts(rows["pool_id"])
+    starts = group_starts(rows["pool_id"])
     snapshots = {name: rows[name].to_numpy() for name in ("day", "apy", "tvl")}
     parts = rows.select(["open_end", "write_from", "write_end"]).take(starts).to_pylist()
     found = []

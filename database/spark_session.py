@@ -95,6 +95,8 @@ def session_conf(settings: Settings, *, synapseml: bool = False, rows_to_read: i
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
+        # the native engine collects its feature rows, 400 bytes each: a year of 20,000 pools is beyond Spark's limit of 1 GB
+        "spark.driver.maxResultSize": "0",
     }
     if runs_here(settings):
         conf |= _laptop_conf(settings, synapseml=synapseml, short=rows_to_read is not None and rows_to_read <= SHORT_RUN_ROWS)

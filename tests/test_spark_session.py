@@ -25,4 +25,5 @@ def test_a_platform_that_gives_the_master_keeps_its_own_memory_and_options(tmp_p
         "spark.sql.session.timeZone",
         "spark.sql.shuffle.partitions",
         "spark.sql.execution.arrow.pyspark.enabled",
+        "spark.driver.maxResultSize",
     }
