@@ -93,16 +93,14 @@ class Settings(BaseSettings):
     check_severities: str = Field("", description="checks with another severity: `NAME=fail`, `warn` or `off`, with commas between; docs/quality.md")
 
     engine: Engine = Field("synapseml", validation_alias=AliasChoices("ENGINE", "FORECAST_ENGINE"), description="which LightGBM makes the forecasts")
-    train_days: Annotated[int, Field(ge=30, le=3650)] = Field(365, description="training window before the as-of day; days")
+    train_days: Annotated[int, Field(ge=0, le=3650)] = Field(365, description="training window before the as-of day, 0 for all there is; days")
+    market_features: bool = Field(False, description="moves of ETH, BTC and gas as features; no measurable gain, docs/forecasts.md")
     horizon_days: Annotated[int, Field(ge=1, le=7)] = Field(1, description="days ahead; the published forecast is 1")
-    backtest_days: Annotated[int, Field(ge=5, le=365)] = Field(30, description="length of the rolling-origin score; days")
-    refit_days: Annotated[int, Field(ge=1, le=90)] = Field(15, description="days between refits inside the rolling-origin score")
+    backtest_days: Annotated[int, Field(ge=5, le=365)] = Field(60, description="target days that `backtest` scores; days")
+    refit_days: Annotated[int, Field(ge=1, le=90)] = Field(7, description="days between refits of `backtest`; days")
     interval_level: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.8, description="nominal coverage of the forecast interval")
     min_history_days: Annotated[int, Field(ge=2, le=365)] = Field(
-        8, description="observed days below which a pool is forecast by the cold-start rule"
-    )
-    stale_after_days: Annotated[int, Field(ge=1, le=60)] = Field(
-        7, description="days without an observation after which a pool is forecast by the stale rule"
+        4, description="observed days below which a pool is forecast by the cold-start rule"
     )
     model_seed: int = Field(20240501, description="seed of the models")
     model_threads: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: os.cpu_count() or 1, description="LightGBM threads")

@@ -151,10 +151,10 @@ def result_text(facts: Mapping[str, Any], result: Result) -> str:
     rows = [_row(result, case) for case in _cases(result)]
     stages = [_stages_line(result, case) for case in _cases(result) if result.stages(case)]
     goals = [_goal_line(result, goal) for goal in judged_goals(result)]
-    return "\n".join([title, _facts_line(facts), "", head, *rows, "", "stages, median seconds", *stages, "", "goals", *goals, *_notes(result)])
+    return "\n".join([title, facts_line(facts), "", head, *rows, "", "stages, median seconds", *stages, "", "goals", *goals, *_notes(result)])
 
 
-def _facts_line(facts: Mapping[str, Any]) -> str:
+def facts_line(facts: Mapping[str, Any]) -> str:
     return f"commit {facts['commit']}, {facts['machine']}, Python {facts['python']}, load {facts['load_at_start']} at the start"
 
 
@@ -217,7 +217,7 @@ def exponent_document(facts: Mapping[str, Any], results: Sequence[Result]) -> di
 def exponent_text(facts: Mapping[str, Any], results: Sequence[Result]) -> str:
     small, large = results
     found = exponent(results)
-    lines = [_facts_line(facts), "", f"{'full':14}{'raw rows':>12}{'seconds':>9}{'peak MB':>9}  runs, s"]
+    lines = [facts_line(facts), "", f"{'full':14}{'raw rows':>12}{'seconds':>9}{'peak MB':>9}  runs, s"]
     for result in results:
         every = " ".join(f"{run.seconds:.1f}" for run in result.runs("full"))
         lines.append(f"{result.size:14}{result.raw_rows:>12,}{result.seconds('full'):>9.1f}{result.peak_mb('full'):>9.0f}  {every}")

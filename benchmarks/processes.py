@@ -26,6 +26,9 @@ SERVER_EVERY = 5
 
 MEGABYTE = 2**20
 
+PASSIVE_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""For a process with LightGBM, which reads it when it is loaded: on busy cores its threads spin for minutes otherwise."""
+
 
 @dataclass(frozen=True)
 class Timing:

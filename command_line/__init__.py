@@ -1,6 +1,6 @@
 """The command line, a contract that scripts may rely on.
 
-`entry.py` runs a command and turns errors into exit codes, `commands.py`, `database_commands.py` and `quarantine_commands.py` have the commands,
+`entry.py` runs a command and turns errors into exit codes, `commands.py` and the `*_commands.py` have the commands,
 `options.py` and `workplace.py` what they share, `demo.py` the first of them, `terminal.py` how they speak.
 """
 

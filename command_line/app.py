@@ -1,4 +1,4 @@
-"""The Typer application; `commands.py`, `database_commands.py` and `quarantine_commands.py` put the commands on it."""
+"""The Typer application; `commands.py` and the `*_commands.py` put the commands on it."""
 
 from __future__ import annotations
 

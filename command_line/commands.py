@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from command_line.app import app
-from command_line.options import AsJson, AsOf, DryRun, End, Engine, FileKind, Since, Start, day, edge_settings, in_workplace
+from command_line.options import AsJson, DryRun, End, FileKind, Since, Start, day, edge_settings, in_workplace
 from command_line.terminal import out, print_json, print_pairs, print_run, print_table, say
 from command_line.workplace import Workplace
 from config_spark import load_settings
@@ -64,24 +64,6 @@ def calculate_metrics(
         return run_metrics(place.settings, request, retry=retry, dry_run=dry_run, acceptance=acceptance, session=place.session)
 
     row = in_workplace(work, changes=not dry_run)
-    print_json(row) if as_json else print_run(row)
-
-
-@app.command("forecast_pools")
-def forecast_pools(as_of: AsOf = None, engine: Engine = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
-    """Forecast the next day's APY and TVL of every active pool, with an interval, and score the last weeks beside persistence.
-
-    Example: python run_spark_local.py forecast_pools --as-of 2025-09-30 --engine lightgbm
-    """
-
-    def work(place: Workplace) -> dict[str, Any]:
-        from forecasting.forecast_pools_spark import run_forecast
-
-        if not dry_run:
-            place.require_engine()
-        return run_forecast(place.settings, as_of=day(as_of), dry_run=dry_run, session=place.session)
-
-    row = in_workplace(work, changes=not dry_run, engine=engine.value if engine else None)
     print_json(row) if as_json else print_run(row)
 
 

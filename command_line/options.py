@@ -42,6 +42,7 @@ def _day(words: str) -> Any:
 Start = Annotated[datetime | None, _day("First day to recompute, UTC; needs --end.")]
 End = Annotated[datetime | None, _day("The day after the last one, UTC.")]
 AsOf = Annotated[datetime | None, _day("Last day whose values may be used, UTC; default: the newest day with data that is over.")]
+LastDay = Annotated[datetime | None, _day("The last day that is scored, UTC; default: the newest there is.")]
 Since = Annotated[datetime | None, _day("History and prices from this day on, UTC; default: all there is.")]
 QuarantinedSince = Annotated[datetime | None, _day("Rows put into quarantine on this day or later, UTC.")]
 

@@ -1,124 +1,136 @@
-"""Rolling origin: what would have been published on each of the last days, and the as-of day's forecast by the very same steps.
+"""What would have been published on each of these days, by the very steps that publish tonight's forecast.
 
-In: out-of-sample moves of the stacked model. Out: `Forecasts`: values with intervals (percent, USD) for the scored days and for the as-of day.
-On every day the weight and the interval come from targets that had come true by then, so scores and coverage are out of sample.
-Rows here are pools with enough history; what is published for the others is decided in `rules`.
+In: out-of-sample moves of the stacked model, and the ledger of earlier forecasts. Out: published rows, PUBLISHED, values in percent and USD. On every
+day gate and interval learn only from targets that had come true by then, so scores and coverage are out of sample (rolling origin, Tashman 2000).
+A pool with too short a history keeps its value, and says so. Rows here are pools observed on the as-of day; `rules` has the others.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from forecasting.folds import FoldPlan
-from forecasting.intervals import residual_quantiles
-from forecasting.persistence_gate import blend_weight
+from forecasting.intervals import half_widths, relative_quantiles, tail_factors
+from forecasting.past_forecasts import PAST_COLUMNS, PAST_DAYS, come_true, past_forecasts
+from forecasting.persistence_gate import GATE, gate_weights, gated_steps, refusal
 from forecasting.stacked_model import OutOfSample
 from forecasting.targets import Target, Values
 
-PUBLISHED = ("pool_id", "date", "now", "next", "forecast", "low", "high", "median_7d", "tvl_usd", "apy_percent", "modelled")
+DESCRIBED = ("median_7d", "mean_reversion", "naive_low", "naive_high", "mean_abs_change", "tvl_usd", "apy_percent")
+PUBLISHED = (
+    *PAST_COLUMNS,
+    "date",
+    "forecast",
+    "low",
+    "high",
+    "weight",
+    "rule",
+    *DESCRIBED,
+)
+"""`rule` says why a row's forecast is the value of its as-of day: cold_start, no_model, no_ledger, few_pools or gate; None where it is not."""
+
+COLD_START, NO_MODEL = "cold_start", "no_model"
 
 
-@dataclass(frozen=True)
-class TargetForecasts:
-    """`rows` has PUBLISHED for scored days and the as-of day.
+def publish_days(sample: pd.DataFrame, target: Target, days: Sequence[dt.date], *, horizon: int, level: float, ledger: pd.DataFrame) -> pd.DataFrame:
+    """Published rows of one target on these as-of days, in their order.
 
-    `weights` are the blend by origin; `relative_residuals` are persistence's outer residuals in relative scales, for pools without one of their own.
+    Args: sample is `OutOfSample.rows`; ledger has PAST_COLUMNS of earlier forecasts of this target, none of these days.
     """
-
-    target: Target
-    rows: pd.DataFrame
-    weights: dict[dt.date, float]
-    relative_residuals: tuple[float, float]
-
-
-def forecast_target(sample: OutOfSample, plan: FoldPlan, target: Target, level: float) -> TargetForecasts:
-    """Blend, interval and values of one target for each scored day and the as-of day; one pass over the days."""
-    rows = _in_scales(sample.rows, target)
-    known = (rows["date"] + pd.Timedelta(days=plan.horizon)).to_numpy()
-    published, weights = [], {}
-    window = (plan.calibration.end - plan.calibration.start).days
-    for fold in plan.apy:
-        if fold.origin in plan.calibration:
+    rows = _named(sample, target, horizon)
+    by_day = dict(list(rows.groupby("date")))
+    recent, published = [ledger], []
+    for day in days:
+        today = by_day.get(pd.Timestamp(day))
+        if today is None:
             continue
-        past = _past(rows, known, fold.origin, window)
-        weights[fold.origin] = blend_weight(past["came_true"].to_numpy(), past["move"].to_numpy())
-        for day in pd.date_range(fold.forecast.start, fold.forecast.end, inclusive="left"):
-            past = _past(rows, known, day.date(), window)
-            published.append(_publish(rows[rows["date"] == day], past, weights[fold.origin], target, level))
-    past = _past(rows, known, plan.as_of, window)
-    relative = (past["came_true"] * past["scale"] / target.relative_scale(past["now"].to_numpy())).to_numpy()
-    return TargetForecasts(target, pd.concat(published, ignore_index=True), weights, residual_quantiles(relative, level))
+        known = come_true(pd.concat(recent, ignore_index=True), day)
+        past = past_forecasts(target, known, day)
+        pools = pd.unique(np.concatenate([today["pool_id"].to_numpy(object), past.pool_id]))
+        weights = pd.Series(gate_weights(past, pools, target.panel_days), index=pools)
+        factors = tail_factors(past, gated_steps(weights.reindex(past.pool_id).to_numpy(), past.move, target.least_step), level)
+        shown = _publish(today, target, weights.reindex(today["pool_id"]).to_numpy(), factors, relative_quantiles(target, known, level))
+        published.append(_with_rules(shown, refusal(past) or GATE)[list(PUBLISHED)])
+        recent = [recent[0], *recent[1:][-PAST_DAYS - horizon :], published[-1][list(PAST_COLUMNS)]]
+    return pd.concat(published or [_nothing(rows)], ignore_index=True)
 
 
-def evaluation_rows(forecasts: TargetForecasts, sample: OutOfSample, plan: FoldPlan, *, engine: str, level: float, run_id: str) -> pd.DataFrame:
-    """Scored rows as `yieldspark.forecast_evaluation` keeps them: both days observed, forecast by the model."""
-    rows = forecasts.rows
-    scored = rows[(rows["date"] < pd.Timestamp(plan.scored.end)) & rows["next"].notna() & rows["modelled"]]
-    versions = {day: sample.version(forecasts.target.name, day.date()) for day in scored["date"].unique()}
+def _nothing(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.iloc[:0].reindex(columns=list(PUBLISHED))
+
+
+def _named(sample: pd.DataFrame, target: Target, horizon: int) -> pd.DataFrame:
+    """The sample under one target's names, of pools whose as-of day was observed."""
+    name = target.name
+    rows = sample[sample[f"{name}_observed"]]
+    copied = {
+        "now": name,
+        "next": f"{name}_next",
+        "scale": f"{name}_scale",
+        "move": f"{name}_move",
+        "move_low": f"{name}_move_low",
+        "move_high": f"{name}_move_high",
+        "median_7d": f"{name}_median_7",
+        "mean_reversion": f"{name}_reverted",
+        "naive_low": f"{name}_naive_low",
+        "naive_high": f"{name}_naive_high",
+        "mean_abs_change": f"{name}_mean_abs_change",
+        "tvl_usd": "tvl",
+        "apy_percent": "apy",
+        "lowest_30": "apy_lowest_30",
+    }
+    named = pd.DataFrame({"pool_id": rows["pool_id"], "date": rows["date"], **{new: rows[old].astype(float) for new, old in copied.items()}})
+    lowest = 0.0 if target.logarithmic else np.minimum(named["lowest_30"], 0.0)
+    known = {column: named[column].where(named["scale"].notna()) for column in ("move", "move_low", "move_high")}
+    return named.assign(**known, target_day=named["date"] + pd.Timedelta(days=horizon), lowest=lowest)
+
+
+def _publish(today: pd.DataFrame, target: Target, weights: Values, factors: tuple[float, float], relative: tuple[float, float]) -> pd.DataFrame:
+    """One day's values: today's level plus the gated step, and an interval around that; without a model no step and the panel's relative one."""
+    now, scale, lowest, move = (today[name].to_numpy(float) for name in ("now", "scale", "lowest", "move"))
+    is_modelled, steps = np.isfinite(move), gated_steps(weights, move, target.least_step)
+    forecast = target.moved(now, np.where(is_modelled, np.nan_to_num(scale) * steps, 0.0), lowest)
+    below, above = half_widths(steps, today["move_low"].to_numpy(float), today["move_high"].to_numpy(float))
+    ends = ((scale * (steps - factors[0] * below), relative[0]), (scale * (steps + factors[1] * above), relative[1]))
+    low, high = (target.moved(now, np.where(is_modelled, own, target.size(now) * other), lowest) for own, other in ends)
+    weight = np.where(is_modelled, weights, np.nan)
+    # limits, and the logarithm and back, may put an end on the other side of the value that is published
+    return today.assign(weight=weight, forecast=forecast, low=np.minimum(low, forecast), high=np.maximum(high, forecast))
+
+
+def _with_rules(rows: pd.DataFrame, gate: str) -> pd.DataFrame:
+    rule = pd.Series(None, index=rows.index, dtype=object)
+    # the last of these reasons stands
+    for is_so, why in ((rows["forecast"] == rows["now"], gate), (rows["move"].isna(), NO_MODEL), (rows["scale"].isna(), COLD_START)):
+        rule[is_so] = why
+    return rows.assign(rule=rule)
+
+
+def evaluation_rows(
+    published: pd.DataFrame, sample: OutOfSample, target: Target, *, horizon: int, engine: str, level: float, source: str, run_id: str
+) -> pd.DataFrame:
+    """Published rows as `yieldspark.forecast_evaluation` keeps them; `actual` is NaN where it has not come true."""
+    versions = {day: sample.version(target.name, day.date()) for day in published["date"].unique()}
     return pd.DataFrame(
         {
-            "pool_id": scored["pool_id"],
-            "target_date": (scored["date"] + pd.Timedelta(days=plan.horizon)).dt.date,
-            "horizon_days": plan.horizon,
-            "target": forecasts.target.name,
+            "pool_id": published["pool_id"],
+            "target_date": published["target_day"].dt.date,
+            "horizon_days": horizon,
+            "target": target.name,
             "engine": engine,
-            "as_of": scored["date"].dt.date,
-            "actual": scored["next"],
-            "forecast": scored["forecast"],
-            "low": scored["low"],
-            "high": scored["high"],
-            "persistence": scored["now"],
-            "median_7d": scored["median_7d"],
-            "tvl_usd": scored["tvl_usd"],
-            "apy_percent": scored["apy_percent"],
+            "source": source,
+            "as_of": published["date"].dt.date,
+            "actual": published["next"],
+            "forecast": published["forecast"],
+            "low": published["low"],
+            "high": published["high"],
+            "persistence": published["now"],
+            **{name: published[name] for name in ("scale", "move", "move_low", "move_high", "weight", *DESCRIBED)},
             "interval_level": level,
-            "model_version": scored["date"].map(versions),
+            "model_version": published["date"].map(versions),
             "run_id": run_id,
         }
     )
-
-
-def _in_scales(sample: pd.DataFrame, target: Target) -> pd.DataFrame:
-    """The sample under one target's names; `came_true` is the move that followed, in scales and not clipped."""
-    name = target.name
-    now, after, scale = (sample[column].to_numpy(float) for column in (name, f"{name}_next", f"{name}_scale"))
-    return pd.DataFrame(
-        {
-            "pool_id": sample["pool_id"],
-            "date": sample["date"],
-            "now": now,
-            "next": after,
-            "scale": scale,
-            "move": sample[f"{name}_move_forecast"].to_numpy(float),
-            "came_true": (target.level(after) - target.level(now)) / scale,
-            "lowest": np.zeros(len(sample)) if target.logarithmic else np.minimum(sample["apy_lowest_30"].to_numpy(float), 0.0),
-            "median_7d": sample[f"{name}_median_7"].to_numpy(float),
-            "tvl_usd": sample["tvl"].to_numpy(float),
-            "apy_percent": sample["apy"].to_numpy(float),
-        }
-    )
-
-
-def _past(rows: pd.DataFrame, known: npt.NDArray[np.datetime64], day: dt.date, window: int) -> pd.DataFrame:
-    """Rows whose target day is on or before `day`, of the last `window` target days."""
-    end = np.datetime64(day)
-    return rows[(known <= end) & (known > end - np.timedelta64(window, "D"))]
-
-
-def _publish(today: pd.DataFrame, past: pd.DataFrame, weight: float, target: Target, level: float) -> pd.DataFrame:
-    """One day's values: level + scale * (weight * move), and the same with the past residuals' quantiles added."""
-    low, high = residual_quantiles(_blended_residuals(past, weight), level)
-    now, scale, lowest = (today[column].to_numpy(float) for column in ("now", "scale", "lowest"))
-    move = weight * np.nan_to_num(today["move"].to_numpy(float))
-    values = {name: target.moved(now, scale * (move + added), lowest) for name, added in (("forecast", 0.0), ("low", low), ("high", high))}
-    return today.assign(**values, modelled=today["move"].notna())[list(PUBLISHED)]
-
-
-def _blended_residuals(past: pd.DataFrame, weight: float) -> Values:
-    came_true = past["came_true"].to_numpy(float)
-    return came_true - weight * past["move"].to_numpy(float) if weight else came_true

@@ -21,6 +21,10 @@ class DaySpan:
     def __contains__(self, day: dt.date) -> bool:
         return self.start <= day < self.end
 
+    @property
+    def days(self) -> list[dt.date]:
+        return [self.start + dt.timedelta(days=offset) for offset in range((self.end - self.start).days)]
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -33,23 +37,20 @@ class Fold:
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """The fits of one run.
+    """The fits of one run, and the as-of days that they forecast out of sample; nothing after `known` is read.
 
     `tvl` is a forward chain whose forecasts are a feature of APY; `apy` begins later, where that feature exists for enough training days.
-    As-of days of `calibration` give the first blend weight and residuals; those of `scored` are the rolling-origin score; the last fold forecasts the
-    as-of day itself.
     """
 
-    as_of: dt.date
+    known: dt.date
     horizon: int
     tvl: tuple[Fold, ...]
     apy: tuple[Fold, ...]
-    calibration: DaySpan
-    scored: DaySpan
+    forecast: DaySpan
 
     @property
     def first_day(self) -> dt.date:
-        """First as-of day a model is trained on; its features look back a further month."""
+        """First as-of day a model is trained on; its features look back further."""
         return min(fold.train.start for fold in (*self.tvl, *self.apy))
 
     @property
@@ -57,27 +58,33 @@ class FoldPlan:
         return len(self.tvl) + len(self.apy)
 
 
-COARSE_DAYS = (180, 90)
-"""Days before the calibration span at which the coarse TVL folds begin: each fit buys 90 more days of out-of-fold TVL for APY to learn from."""
+COARSE_DAYS = (270, 180, 90)
+"""Days before the first origin at which the coarse TVL folds begin: each fit buys 90 more days of out-of-fold TVL for APY to learn from."""
+
+EXPANDING_DAYS = 3650
 
 
-def plan_folds(as_of: dt.date, *, horizon: int, train_days: int, backtest_days: int, refit_days: int) -> FoldPlan:
-    """Origins of a run at `as_of`: the calibration span, a refit each `refit_days` of the scored span, and the as-of day itself.
-
-    The last scored as-of day is `as_of - horizon`: its target is the newest known value.
-    """
-    scored = DaySpan(as_of - dt.timedelta(days=backtest_days + horizon - 1), as_of - dt.timedelta(days=horizon - 1))
-    calibration = DaySpan(scored.start - dt.timedelta(days=backtest_days), scored.start)
-    refits = [scored.start + dt.timedelta(days=offset) for offset in range(0, backtest_days, refit_days)]
-    origins = [calibration.start, *refits, as_of]
-    coarse = [calibration.start - dt.timedelta(days=days) for days in COARSE_DAYS if days < train_days]
-    earliest = calibration.start - dt.timedelta(days=train_days)
-    tvl, apy = (_folds(chain, horizon, train_days, earliest) for chain in (coarse + origins, origins))
-    return FoldPlan(as_of, horizon, tvl, apy, calibration, scored)
+def night_folds(as_of: dt.date, *, horizon: int, train_days: int) -> FoldPlan:
+    """One origin, which forecasts the as-of day alone. `train_days` 0 trains on all there is (an expanding window)."""
+    return _plan(as_of, [as_of], DaySpan(as_of, as_of + dt.timedelta(days=1)), horizon, train_days)
 
 
-def _folds(origins: Sequence[dt.date], horizon: int, train_days: int, earliest: dt.date) -> tuple[Fold, ...]:
-    ends = [*origins[1:], origins[-1] + dt.timedelta(days=1)]
+def past_folds(known: dt.date, *, days: int, horizon: int, train_days: int, refit_days: int) -> FoldPlan:
+    """An origin each `refit_days` of the `days` as-of days whose target days end with `known`."""
+    forecast = DaySpan(known - dt.timedelta(days=days + horizon - 1), known - dt.timedelta(days=horizon - 1))
+    return _plan(known, forecast.days[::refit_days], forecast, horizon, train_days)
+
+
+def _plan(known: dt.date, origins: Sequence[dt.date], forecast: DaySpan, horizon: int, train_days: int) -> FoldPlan:
+    window = train_days or EXPANDING_DAYS
+    coarse = [origins[0] - dt.timedelta(days=days) for days in COARSE_DAYS if days < window]
+    earliest = origins[0] - dt.timedelta(days=window + horizon - 1)
+    tvl, apy = (_folds(chain, forecast.end, horizon, window, earliest) for chain in ([*coarse, *origins], origins))
+    return FoldPlan(known, horizon, tvl, apy, forecast)
+
+
+def _folds(origins: Sequence[dt.date], end: dt.date, horizon: int, train_days: int, earliest: dt.date) -> tuple[Fold, ...]:
+    ends = [*origins[1:], end]
     return tuple(
         Fold(origin, _training_span(origin, horizon, train_days, earliest), DaySpan(origin, end)) for origin, end in zip(origins, ends, strict=True)
     )

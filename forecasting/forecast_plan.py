@@ -14,10 +14,18 @@ from database.connection import checked_connection, make_engine
 from database.db_utils_spark import execute_sql
 from database.schema_check import verify_tables
 from database.tables import pool_daily_metrics, pools
-from forecasting.folds import FoldPlan, plan_folds
+from forecasting.folds import FoldPlan, night_folds, past_folds
+from forecasting.forecast_ledger import known_days
+from forecasting.past_forecasts import PAST_DAYS
+from forecasting.persistence_gate import MIN_DAYS
+from forecasting.pool_features import LOOK_BACK_DAYS
 from product_errors import ConfigurationError, NotEnoughHistory
 
-FEATURE_LOOK_BACK_DAYS = 31
+WARM_UP_DAYS = PAST_DAYS
+"""Days before a backtest whose forecasts are made and not scored."""
+
+MADE_UP_DAYS = MIN_DAYS + 5
+"""What a night without a ledger forecasts of the past: days enough for the gate, though some may be missing, from one fit, for someone waits."""
 
 OBSERVED = """
 FROM pool_daily_metrics m LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
@@ -29,15 +37,17 @@ FACTS = f"SELECT count(*) AS rows, count(DISTINCT m.pool_id) AS pools {OBSERVED}
 
 @dataclass(frozen=True)
 class ForecastPlan:
-    """A run as data. `age_days` is how far the as-of day lies behind the last complete UTC day; `rows` are observed pool-days the models may read."""
+    """A run as data. `age_days` is how far the as-of day lies behind the last complete UTC day; `rows` are observed pool-days the models may read;
+    `ledger_days` are past target days that gate and interval can learn from: with too few, `past` makes up for them."""
 
     as_of: dt.date
     age_days: int
     engine: str
     folds: FoldPlan
-    first_day: dt.date
     rows: int
     pools: int
+    ledger_days: int = 0
+    past: FoldPlan | None = None
 
     def document(self) -> dict[str, Any]:
         """What `--dry-run` prints."""
@@ -49,9 +59,11 @@ class ForecastPlan:
             "target_date": (self.as_of + dt.timedelta(days=self.folds.horizon)).isoformat(),
             "pools": self.pools,
             "rows": self.rows,
-            "first_day": self.first_day.isoformat(),
-            "fits": self.folds.fits,
-            "scored_days": (self.folds.scored.end - self.folds.scored.start).days,
+            "first_day": first_read_day(self.folds).isoformat(),
+            "forecast_days": len(self.folds.forecast.days),
+            "refits": len(self.folds.apy),
+            "ledger_days": self.ledger_days,
+            "past_days": len(self.past.forecast.days) if self.past else 0,
         }
 
 
@@ -62,25 +74,54 @@ def plan_forecast(settings: Settings, *, as_of: dt.date | None, engine: str, tod
     ConfigurationError for a day that is not over.
     """
     complete = today - dt.timedelta(days=1)
-    if as_of is not None and as_of > complete:
-        raise ConfigurationError(f"as-of day {as_of} is not over: the last complete UTC day is {complete}; give that or an earlier day")
+    _require_over(as_of, complete)
     with checked_connection(make_engine(settings)) as connection:
         verify_tables(connection, (pools, pool_daily_metrics))
-    newest = execute_sql(settings, NEWEST_DAY, {"last": as_of or complete})[0]["day"]
-    _check_day(as_of, newest)
-    folds = plan_folds(
-        newest,
-        horizon=settings.horizon_days,
-        train_days=settings.train_days,
-        backtest_days=settings.backtest_days,
-        refit_days=settings.refit_days,
-    )
-    first_day = folds.first_day - dt.timedelta(days=FEATURE_LOOK_BACK_DAYS)
-    facts = execute_sql(settings, FACTS, {"first": first_day, "last": newest})[0]
-    return ForecastPlan(newest, (complete - newest).days, engine, folds, first_day, facts["rows"], facts["pools"])
+    newest = newest_day(settings, as_of=as_of, complete=complete)
+    horizon, train_days = settings.horizon_days, settings.train_days
+    folds = night_folds(newest, horizon=horizon, train_days=train_days)
+    known = known_days(make_engine(settings), engine, horizon=horizon, as_of=newest)
+    past = None
+    if known < MIN_DAYS:
+        past = past_folds(newest, days=MADE_UP_DAYS, horizon=horizon, train_days=train_days, refit_days=MADE_UP_DAYS)
+    rows, pool_count = _facts(settings, folds)
+    return ForecastPlan(newest, (complete - newest).days, engine, folds, rows, pool_count, known, past)
 
 
-def _check_day(as_of: dt.date | None, newest: dt.date | None) -> None:
+def plan_backtest(settings: Settings, *, end: dt.date | None, days: int, engine: str, today: dt.date) -> ForecastPlan:
+    """Forecasts of the `days` as-of days whose target days end with `end` (default: the newest day with data), and of WARM_UP_DAYS before them, so
+    that gate and interval have a past of their own. Raises: as `plan_forecast`."""
+    complete = today - dt.timedelta(days=1)
+    _require_over(end, complete)
+    known = newest_day(settings, as_of=end, complete=complete)
+    options = {"horizon": settings.horizon_days, "train_days": settings.train_days, "refit_days": settings.refit_days}
+    folds = past_folds(known, days=days + WARM_UP_DAYS, **options)
+    return ForecastPlan(known, (complete - known).days, engine, folds, *_facts(settings, folds))
+
+
+def _require_over(day: dt.date | None, complete: dt.date) -> None:
+    if day is not None and day > complete:
+        raise ConfigurationError(f"day {day} is not over: the last complete UTC day is {complete}; give that or an earlier day")
+
+
+def newest_day(settings: Settings, *, as_of: dt.date | None, complete: dt.date) -> dt.date:
+    """The as-of day: the one asked for, or the newest with an observed value up to the last complete day. Raises: NotEnoughHistory."""
+    newest: dt.date | None = execute_sql(settings, NEWEST_DAY, {"last": as_of or complete})[0]["day"]
+    return _checked(as_of, newest)
+
+
+def first_read_day(folds: FoldPlan) -> dt.date:
+    """The first day whose metrics are read."""
+    return folds.first_day - dt.timedelta(days=LOOK_BACK_DAYS)
+
+
+def _facts(settings: Settings, folds: FoldPlan) -> tuple[int, int]:
+    """Observed pool-days, and pools, that the models may read."""
+    facts = execute_sql(settings, FACTS, {"first": first_read_day(folds), "last": folds.known})[0]
+    return facts["rows"], facts["pools"]
+
+
+def _checked(as_of: dt.date | None, newest: dt.date | None) -> dt.date:
     if newest is None:
         until = f" on or before {as_of}" if as_of else ""
         raise NotEnoughHistory(f"pool_daily_metrics has no observed APY or TVL{until}: load history, run `calculate_metrics`, then forecast")
@@ -88,3 +129,4 @@ def _check_day(as_of: dt.date | None, newest: dt.date | None) -> None:
         raise NotEnoughHistory(
             f"as-of day {as_of} has no observed value: the newest day before it that has one is {newest}; give that, or run `calculate_metrics`"
         )
+    return newest

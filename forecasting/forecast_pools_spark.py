@@ -1,7 +1,7 @@
-"""The forecast job: next day's APY and TVL of every active pool with an interval, and the rolling-origin score beside persistence.
+"""The forecast job: next day's APY and TVL of every active pool with an interval, and how the last weeks' forecasts did beside persistence.
 
-Reads `pool_daily_metrics`, `yieldspark.observation_age` and `pools`. Writes, in one commit: `yieldspark.forecasts`, the forecast columns of
-`pool_daily_metrics` at (pool, D + 1), and `yieldspark.forecast_evaluation`. Units: APY percent, TVL USD, UTC days.
+Reads `pool_daily_metrics`, `yieldspark.observation_age`, `pools` and the ledger of forecasts. Writes, in one commit: `yieldspark.forecasts`, the
+forecast columns of `pool_daily_metrics` at (pool, D + 1), and `yieldspark.forecast_evaluation`. Units: APY percent, TVL USD, UTC days.
 Runs as `python forecasting/forecast_pools_spark.py`, under spark-submit with the code on the path, and from the command line of the product.
 """
 
@@ -11,7 +11,8 @@ import argparse
 import datetime as dt
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +21,35 @@ if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spa
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pandas as pd
-from pyspark.sql import DataFrame, SparkSession
-from sqlalchemy import text
+from pyspark.sql import SparkSession
+from sqlalchemy import Engine
 
 from config_spark import Settings
-from database.connection import checked_connection, make_engine
-from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark
+from database.connection import make_engine
+from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot, get_spark_session
 from database.run_ledger import Run, ledger_row, open_run
 from database.spark_interrupt import interruptible
-from forecasting.backtest import TargetForecasts, evaluation_rows, forecast_target
-from forecasting.engines.choose import ENGINES, choose_engine
-from forecasting.features import FEATURES, LABELS, add_features, add_labels
+from forecasting.backtest import evaluation_rows, publish_days
+from forecasting.backtest_spark import forecast_past
+from forecasting.engines.choose import ENGINES
+from forecasting.forecast_ledger import BACKTEST, NIGHT, as_past, past_rows, score_what_came_true, scored_rows
 from forecasting.forecast_plan import ForecastPlan, plan_forecast
 from forecasting.forecast_rows import evaluation_staging, forecast_staging
-from forecasting.panel import build_panel, metrics_query
-from forecasting.rules import KNOWN_COLUMNS, KNOWN_QUERY, RuleLimits, apply_rules, join_targets
+from forecasting.intervals import relative_quantiles
+from forecasting.out_of_sample import fit_out_of_sample, known_pools
+from forecasting.past_forecasts import come_true
+from forecasting.rules import apply_rules, join_targets
 from forecasting.scores import score_table, sentence
-from forecasting.stacked_model import OutOfSample, fit_stacked
-from forecasting.targets import targets
+from forecasting.stacked_model import OutOfSample
+from forecasting.targets import Target, targets
 from job_entry import run_job
 
 log = logging.getLogger(__name__)
 
 JOB = "forecast_pools"
 EXAMPLE = "Example: python forecasting/forecast_pools_spark.py --as-of 2025-09-30 --engine lightgbm --json"
+SCORED_DAYS = 30
+"""What the ledger's entry of a night is scored on: the last month, tonight's own forecasts not among it."""
 
 
 def run_forecast(
@@ -66,92 +72,90 @@ def run_forecast(
     database = make_engine(settings)
     mode = "as_of" if as_of else "daily"
     with open_run(database, job=JOB, mode=mode, engine_name=name, as_of=as_of, code_version=settings.code_version) as run:
+        with run.stage("evaluate"), run.connection.begin():
+            came_true = score_what_came_true(run.connection)
         with run.stage("plan"):
             plan = plan_forecast(settings, as_of=as_of, engine=name, today=today)
-        run.as_of, run.plan = plan.as_of, plan.document()
+        run.as_of, run.plan = plan.as_of, plan.document() | {"came_true": came_true}
         if plan.age_days:
             log.warning("the newest metrics are of %s: %d days behind the last complete day", plan.as_of, plan.age_days)
         with run.stage("session"):
             spark = session()
             run.jvm_started = True
-        # a lost executor's partitions are read again: the snapshot must last until staging is loaded
-        with interruptible(spark), exported_snapshot(settings) as snapshot:
-            _forecast(spark, settings, plan, run, snapshot)
+        with interruptible(spark):
+            _forecast(spark, settings, database, plan, run)
     return ledger_row(database, run.run_id)
 
 
-def _forecast(spark: SparkSession, settings: Settings, plan: ForecastPlan, run: Run, snapshot: str) -> None:
-    level = settings.interval_level
-    sample = _out_of_sample(spark, settings, plan, run, snapshot)
-    with run.stage("intervals"):
-        both = [
-            forecast_target(sample, plan.folds, target, level)
-            for target in targets(max_apy_percent=settings.max_apy_percent, max_tvl_usd=settings.max_tvl_usd)
-        ]
-        evaluated = pd.concat(
-            [evaluation_rows(one, sample, plan.folds, engine=plan.engine, level=level, run_id=run.run_id) for one in both], ignore_index=True
-        )
-        known = pd.DataFrame(_at_snapshot(settings, snapshot, KNOWN_QUERY, as_of=plan.as_of), columns=list(KNOWN_COLUMNS))
-        published = _published(settings, plan, known, both, sample, run.run_id)
-    run.checks.append(_score_check(evaluated, both, level))
+def _forecast(spark: SparkSession, settings: Settings, database: Engine, plan: ForecastPlan, run: Run) -> None:
+    folds, level, made = plan.folds, settings.interval_level, []
+    with exported_snapshot(settings) as snapshot:
+        if plan.past:
+            log.info("%d past days to learn from: making up for %d", plan.ledger_days, len(plan.past.forecast.days))
+            made = [forecast_past(spark, settings, plan.engine, plan.past, run, snapshot)]
+        sample = fit_out_of_sample(spark, settings, plan.engine, folds, run, snapshot)
+        known = known_pools(settings, plan.as_of, snapshot)
+    with run.stage("publish"):
+        past = _past(database, plan, made)
+        publish = partial(publish_days, horizon=folds.horizon, level=level)
+        evaluated = partial(evaluation_rows, engine=plan.engine, horizon=folds.horizon, level=level, source=NIGHT, run_id=run.run_id)
+        tonight = {target: publish(sample.rows, target, [plan.as_of], ledger=past[target.name]) for target in _targets(settings)}
+        ledger = pd.concat([evaluated(rows, sample, target) for target, rows in tonight.items()], ignore_index=True)
+        forecasts = _forecasts(settings, plan, known, tonight, past).assign(model_version=_version(sample, plan.as_of), run_id=run.run_id)
+        run.checks.append(_score_check(database, plan, made, level))
     staged = [
-        StagedFrame(*forecast_staging(spark, published, horizon=plan.folds.horizon)),
-        StagedFrame(*evaluation_staging(spark, evaluated)),
+        StagedFrame(*forecast_staging(spark, forecasts, horizon=folds.horizon)),
+        StagedFrame(*evaluation_staging(spark, ledger, NIGHT)),
+        *(StagedFrame(*evaluation_staging(spark, rows, BACKTEST)) for rows in made),
     ]
     commit_run(run, settings, staged)
 
 
-def _out_of_sample(spark: SparkSession, settings: Settings, plan: ForecastPlan, run: Run, snapshot: str) -> OutOfSample:
-    engine = choose_engine(plan.engine, settings, spark)
-    with run.stage("features"):
-        query = metrics_query(plan.first_day, plan.as_of)
-        # the same statement at the same snapshot: these are the rows that Spark reads
-        run.rows["read"] = _at_snapshot(settings, snapshot, f"SELECT count(*) AS rows FROM ({query}) AS metrics")[0]["rows"]
-        metrics = read_table_spark(spark, settings, query, partition_by="pool_id", snapshot=snapshot)
-        held = engine.hold(_feature_rows(metrics, plan, settings.min_history_days), FEATURES, LABELS)
-    try:
-        return fit_stacked(held, plan.folds, run.stage)
-    finally:
-        held.release()
+def _targets(settings: Settings) -> tuple[Target, Target]:
+    return targets(max_apy_percent=settings.max_apy_percent, max_tvl_usd=settings.max_tvl_usd)
 
 
-def _feature_rows(metrics: DataFrame, plan: ForecastPlan, min_history_days: int) -> DataFrame:
-    """Feature rows of pools with a level and enough history; earlier rows only lend them their past."""
-    rows = add_labels(add_features(build_panel(metrics, plan.as_of)), plan.folds.horizon)
-    return rows.where((rows["observed_days"] >= min_history_days) & (rows["apy"].isNotNull() | rows["tvl"].isNotNull()))
+def _past(database: Engine, plan: ForecastPlan, made: Sequence[pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """What gate and interval of the as-of day learn from, by target: the ledger, and what was made up for where it has nothing itself."""
+    ledger = past_rows(database, plan.engine, horizon=plan.folds.horizon, as_of=plan.as_of)
+    for rows in map(as_past, made):
+        for target, known in ledger.items():
+            both = pd.concat([known, rows[rows["target"] == target]], ignore_index=True)
+            ledger[target] = both.drop_duplicates(["pool_id", "target_day"]).sort_values(["target_day", "pool_id"], ignore_index=True)
+    return ledger
 
 
-def _at_snapshot(settings: Settings, snapshot: str, statement: str, **parameters: Any) -> list[dict[str, Any]]:
-    """Rows of a statement in the state of the database that Spark's reads see."""
-    with checked_connection(make_engine(settings).execution_options(isolation_level="REPEATABLE READ")) as connection:
-        connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-        return [dict(row) for row in connection.execute(text(statement), parameters).mappings()]
-
-
-def _published(
-    settings: Settings, plan: ForecastPlan, known: pd.DataFrame, both: Sequence[TargetForecasts], sample: OutOfSample, run_id: str
+def _forecasts(
+    settings: Settings, plan: ForecastPlan, known: pd.DataFrame, tonight: Mapping[Target, pd.DataFrame], past: Mapping[str, pd.DataFrame]
 ) -> pd.DataFrame:
-    limits = RuleLimits(settings.stale_after_days, settings.max_fill_days, settings.min_history_days)
-    rows = join_targets(*(apply_rules(known, one, plan.as_of, limits) for one in both))
-    versions = ".".join(f"{target}-{sample.version(target, plan.as_of)}" for target in ("apy", "tvl"))
-    return rows.assign(
+    """A row of `yieldspark.forecasts` for each active pool, but for model_version and run_id."""
+    rows = []
+    for target, published in tonight.items():
+        relative = relative_quantiles(target, come_true(past[target.name], plan.as_of), settings.interval_level)
+        rows.append(apply_rules(known, published, target, relative, plan.as_of))
+    return join_targets(*rows).assign(
         target_date=plan.as_of + dt.timedelta(days=plan.folds.horizon),
         horizon_days=plan.folds.horizon,
         as_of=plan.as_of,
         interval_level=settings.interval_level,
         engine=plan.engine,
-        model_version=versions,
-        run_id=run_id,
     )
 
 
-def _score_check(evaluated: pd.DataFrame, both: Sequence[TargetForecasts], level: float) -> dict[str, Any]:
-    """The rolling-origin score as an entry of the ledger's checks; it informs and never blocks."""
-    table = score_table(evaluated, level)
-    weights = {one.target.name: {day.isoformat(): weight for day, weight in one.weights.items()} for one in both}
+def _version(sample: OutOfSample, as_of: dt.date) -> str:
+    return ".".join(f"{target}-{sample.version(target, as_of)}" for target in ("apy", "tvl"))
+
+
+def _score_check(database: Engine, plan: ForecastPlan, made: Sequence[pd.DataFrame], level: float) -> dict[str, Any]:
+    """How the last month's forecasts did, as an entry of the ledger's checks; it informs and never blocks."""
+    known = scored_rows(database, plan.engine, horizon=plan.folds.horizon, last=plan.as_of, days=SCORED_DAYS)
+    first = plan.as_of - dt.timedelta(days=SCORED_DAYS - 1)
+    key = ["pool_id", "target_date", "target"]
+    rows = pd.concat([known, *(rows[rows["target_date"] >= first] for rows in made)], ignore_index=True).drop_duplicates(key)
+    table = score_table(rows, level)
     found = sentence(table)
-    log.info("rolling origin: %s", found)
-    return {"name": "rolling_origin_score", "passed": True, "severity": "info", "found": found, "scores": table, "weights": weights}
+    log.info("the last %d days: %s", SCORED_DAYS, found)
+    return {"name": "rolling_origin_score", "passed": True, "severity": "info", "found": found, "scores": table}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,14 +7,17 @@ changed row and is no change by itself, so a second run on the same data changes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 from sqlalchemy import Table
 
-from database.merge_sql import MergeTarget
+from database.merge_sql import MergeTarget, qualified
 from database.tables import FORECAST_COLUMNS, forecast_evaluation, forecasts, pool_daily_metrics
+from forecasting.backtest import DESCRIBED
+from forecasting.forecast_ledger import NIGHT
 
 TEXT, DAY, NUMBER, COUNT = T.StringType(), T.DateType(), T.DoubleType(), T.IntegerType()
 
@@ -33,26 +36,15 @@ FORECAST_SCHEMA: dict[str, T.DataType] = {
     "engine": TEXT,
     "model_version": TEXT,
     "rule": TEXT,
+    "tvl_rule": TEXT,
     "run_id": TEXT,
 }
 EVALUATION_SCHEMA: dict[str, T.DataType] = {
-    "pool_id": TEXT,
-    "target_date": DAY,
+    **dict.fromkeys(("pool_id", "target", "engine", "source", "model_version", "run_id"), TEXT),
+    **dict.fromkeys(("target_date", "as_of"), DAY),
     "horizon_days": COUNT,
-    "target": TEXT,
-    "engine": TEXT,
-    "as_of": DAY,
-    "actual": NUMBER,
-    "forecast": NUMBER,
-    "low": NUMBER,
-    "high": NUMBER,
-    "persistence": NUMBER,
-    "median_7d": NUMBER,
-    "tvl_usd": NUMBER,
-    "apy_percent": NUMBER,
-    "interval_level": NUMBER,
-    "model_version": TEXT,
-    "run_id": TEXT,
+    **dict.fromkeys(("actual", "forecast", "low", "high", "persistence", "interval_level"), NUMBER),
+    **dict.fromkeys(("scale", "move", "move_low", "move_high", "weight", *DESCRIBED), NUMBER),
 }
 
 
@@ -65,9 +57,17 @@ def forecast_staging(spark: SparkSession, rows: pd.DataFrame, *, horizon: int) -
     return _frame(spark, rows, FORECAST_SCHEMA), targets
 
 
-def evaluation_staging(spark: SparkSession, rows: pd.DataFrame) -> tuple[DataFrame, Sequence[MergeTarget]]:
-    """Rows of `yieldspark.forecast_evaluation`."""
-    return _frame(spark, rows, EVALUATION_SCHEMA), [_own_target(forecast_evaluation)]
+def evaluation_staging(spark: SparkSession, rows: pd.DataFrame, source: str) -> tuple[DataFrame, Sequence[MergeTarget]]:
+    """Rows of `yieldspark.forecast_evaluation` from one source.
+
+    Tonight's leave `actual` alone: whoever runs a past day again knows less than the ledger. A backtest leaves alone what a night has published.
+    """
+    target = _own_target(forecast_evaluation)
+    if source == NIGHT:
+        return _frame(spark, rows, EVALUATION_SCHEMA), [replace(target, columns={name: name for name in target.columns if name != "actual"})]
+    key = " AND ".join(f"e.{name} = s.{name}" for name in target.key)
+    others = f"NOT EXISTS (SELECT FROM {qualified(forecast_evaluation)} AS e WHERE {key} AND e.source = '{NIGHT}')"
+    return _frame(spark, rows, EVALUATION_SCHEMA), [replace(target, rows=others)]
 
 
 def _own_target(table: Table) -> MergeTarget:
@@ -77,6 +77,6 @@ def _own_target(table: Table) -> MergeTarget:
 
 
 def _frame(spark: SparkSession, rows: pd.DataFrame, schema: dict[str, T.DataType]) -> DataFrame:
-    """Python rows with None for NaN: through pandas, a NaN in a number column could reach the database as NaN."""
-    plain = rows[list(schema)].astype(object).where(rows[list(schema)].notna(), None)
-    return spark.createDataFrame(plain.values.tolist(), T.StructType([T.StructField(name, kind) for name, kind in schema.items()]))
+    """By Arrow, which makes NaN null; should a number stay NaN, the check of staging refuses it."""
+    plain = rows[list(schema)].astype({name: "float64" for name, kind in schema.items() if kind == NUMBER})
+    return spark.createDataFrame(plain, T.StructType([T.StructField(name, kind) for name, kind in schema.items()]))

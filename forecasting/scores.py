@@ -1,6 +1,6 @@
-"""Scores of out-of-sample forecasts beside persistence and the 7-day median, on the same rows.
+"""Scores of out-of-sample forecasts beside persistence, the 7-day median and the pool's shrunk mean reversion, on the same rows.
 
-In: evaluation rows of one target (columns of `yieldspark.forecast_evaluation`). Out: plain numbers for JSON; None where a score has no value.
+In: evaluation rows (columns of `yieldspark.forecast_evaluation`). Out: plain numbers for JSON; None where a score has no value.
 `restricted` rows are what a large investor looks at: TVL over 1 M USD and APY under 100 % on the as-of day. Units: APY points or USD.
 """
 
@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from forecasting.day_bootstrap import LEVEL, mean_ratio_interval, median_ratio_interval
+from forecasting.error_measures import MAPE_FLOOR, Numbers, interval_scores, mase, mean_changes, point_errors, ratio, values
 from forecasting.targets import Values
 
 RESTRICTED_TVL_USD = 1_000_000.0
 RESTRICTED_APY_PERCENT = 100.0
-FORECASTS = {"model": "forecast", "persistence": "persistence", "median7": "median_7d"}
+FORECASTS = {"model": "forecast", "persistence": "persistence", "median7": "median_7d", "mean_reversion": "mean_reversion"}
 
 
 def score_table(rows: pd.DataFrame, level: float) -> dict[str, Any]:
@@ -28,52 +30,60 @@ def score_table(rows: pd.DataFrame, level: float) -> dict[str, Any]:
 
 
 def restricted(rows: pd.DataFrame) -> pd.Series[bool]:
-    return (rows["tvl_usd"] > RESTRICTED_TVL_USD) & (rows["apy_percent"] < RESTRICTED_APY_PERCENT)
+    large, plausible = values(rows, "tvl_usd") > RESTRICTED_TVL_USD, values(rows, "apy_percent") < RESTRICTED_APY_PERCENT
+    return pd.Series(large & plausible, index=rows.index)
 
 
 def score(rows: pd.DataFrame, level: float) -> dict[str, Any]:
-    """rows, pools, errors of each forecast, `ratio` of the model's to persistence's errors, and the interval's coverage and mean width."""
+    """Scores of one target's rows, with the interval published at `level`.
+
+    rows, pools, days (as-of days); mase_pools, the pools that MASE is a mean of; for each of FORECASTS mae, median_ae, rmse, mape (a share) and mase;
+    `ratio`, the model's errors to persistence's, with the bootstrap's interval of the first two; `interval`, see `interval_scores`.
+    """
     if rows.empty:
-        return {"rows": 0, "pools": 0}
-    actual = rows["actual"].to_numpy(float)
-    errors = {name: _errors(actual - rows[column].to_numpy(float)) for name, column in FORECASTS.items()}
-    ratio = {name: _ratio(value, errors["persistence"][name]) for name, value in errors["model"].items()}
+        return {"rows": 0, "pools": 0, "days": 0}
+    actual, floor = values(rows, "actual"), MAPE_FLOOR[rows["target"].iloc[0]]
+    pools, days = numbered(rows["pool_id"]), numbered(rows["as_of"])
+    changes = mean_changes(values(rows, "mean_abs_change"), pools)
+    absolute = {name: np.abs(actual - values(rows, column)) for name, column in FORECASTS.items()}
+    errors = {name: point_errors(error, actual, floor) | {"mase": mase(error, pools, changes)} for name, error in absolute.items()}
     return {
         "rows": len(rows),
-        "pools": int(rows["pool_id"].nunique()),
+        "pools": int(pools.max()) + 1,
+        "days": int(days.max()) + 1,
+        "mase_pools": int(np.isfinite(changes).sum()),
         **errors,
-        "ratio": ratio,
-        "interval": {"level": level, **_interval(actual, rows["low"].to_numpy(float), rows["high"].to_numpy(float))},
+        "ratio": _ratios(errors) | _ratio_intervals(absolute["model"], absolute["persistence"], days),
+        "interval": {"level": level, **interval_scores(rows, level)},
     }
 
 
 def sentence(table: dict[str, Any]) -> str:
-    """One line for the ledger and the terminal: ratio to persistence (MAE, median) and coverage on restricted rows."""
+    """One line for the ledger and the terminal: ratio to persistence (MAE with its interval, median) and coverage on restricted rows."""
     parts = []
     for target, classes in table.items():
         found = classes["restricted"] if classes["restricted"]["rows"] else classes["all"]
+        errors = found["ratio"]
+        between = f" ({LEVEL:.0%} interval {_words(errors['mae_low'])} to {_words(errors['mae_high'])})" if errors["mae_low"] is not None else ""
         parts.append(
-            f"{target}: MAE {_words(found['ratio']['mae'])}, median error {_words(found['ratio']['median_ae'])} of persistence, "
+            f"{target}: MAE {_words(errors['mae'])}{between}, median error {_words(errors['median_ae'])} of persistence, "
             f"coverage {_words(found['interval']['coverage'])} on {found['rows']} rows"
         )
     return "; ".join(parts) or "no day could be scored"
 
 
-def _errors(residuals: Values) -> dict[str, float]:
-    absolute = np.abs(residuals)
-    return {"mae": float(absolute.mean()), "median_ae": float(np.median(absolute)), "rmse": float(np.sqrt((residuals**2).mean()))}
+def numbered(labels: pd.Series[Any]) -> Numbers:
+    """Each row's label as a number from 0, in the order of the labels."""
+    return np.asarray(pd.factorize(labels, sort=True)[0], dtype=np.int64)
 
 
-def _interval(actual: Values, low: Values, high: Values) -> dict[str, float | None]:
-    known = np.isfinite(low) & np.isfinite(high)
-    if not known.any():
-        return {"coverage": None, "mean_width": None}
-    inside = (actual[known] >= low[known]) & (actual[known] <= high[known])
-    return {"coverage": float(inside.mean()), "mean_width": float((high[known] - low[known]).mean())}
+def _ratios(errors: dict[str, dict[str, float | None]]) -> dict[str, float | None]:
+    return {name: ratio(value, errors["persistence"][name]) for name, value in errors["model"].items()}
 
 
-def _ratio(model: float, persistence: float) -> float | None:
-    return model / persistence if persistence > 0.0 else None
+def _ratio_intervals(model: Values, persistence: Values, days: Numbers) -> dict[str, float | None]:
+    mae, median_ae = mean_ratio_interval(model, persistence, days), median_ratio_interval(model, persistence, days)
+    return {"mae_low": mae[0], "mae_high": mae[1], "median_ae_low": median_ae[0], "median_ae_high": median_ae[1]}
 
 
 def _words(value: float | None) -> str:

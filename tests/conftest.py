@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine, text
 
@@ -23,8 +24,14 @@ from tests.processes import CommandLine, CommandLineHere, record_classes
 
 PROJECT = Path(__file__).resolve().parents[1]
 JARS = Path(os.environ.get("JARS_DIR") or Path(os.environ.get("YIELDSPARK_HOME") or default_home()) / "jars")
+# as in `forecasting.engines.choose`, and before any test's import loads LightGBM: spinning threads on busy cores cost minutes
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 WHOLE_RUN_FILES = 20
 """Test files from which on a run counts as one of the whole suite."""
+
+# an example that takes long says that the machine is busy
+hypothesis_settings.register_profile("no deadline", deadline=None)
+hypothesis_settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,7 @@
 """Generated metrics for the forecast tests: pools whose APY returns to its own mean, so that there is something to forecast; with gaps and dirt.
 
-Columns are those of `panel.METRICS_QUERY`; APY in percent, TVL in USD. A missing day is carried forward as the metrics job does, with its age.
+Columns are those of `pool_daily_metrics` and the values' ages; APY in percent, TVL in USD. A missing day is carried forward as the metrics job does.
+`metric_rows` has them as `features.METRICS_QUERY` names them.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
+from pyspark.sql.pandas.types import to_arrow_schema
 from sqlalchemy import Engine, insert
 
 from database.tables import observation_age, pool_daily_metrics
@@ -29,6 +32,8 @@ SCHEMA = T.StructType(
         T.StructField("tvl_age_days", T.IntegerType()),
     ]
 )
+METRICS = ["pool_id", "date", "apy", "tvl", "pool_group", "apy_age_days", "tvl_age_days"]
+AS_READ = {name: name for name in SCHEMA.names} | {"actual_apy": "apy", "actual_tvl": "tvl"}
 
 
 def pool_rows(
@@ -70,8 +75,16 @@ def panel_rows(pools: int, days: int, *, seed: int = 7, end: dt.date = END) -> p
     return pd.concat(frames, ignore_index=True)
 
 
+def metric_rows(rows: pd.DataFrame) -> pa.Table:
+    """What `features.METRICS_QUERY` reads of them, in their order."""
+    plain = rows[SCHEMA.names].astype(object)
+    table = pa.Table.from_pandas(plain.where(plain.notna(), None), to_arrow_schema(SCHEMA), preserve_index=False)
+    return table.rename_columns(AS_READ).select(METRICS)
+
+
 def spark_rows(spark: SparkSession, rows: pd.DataFrame) -> DataFrame:
-    return spark.createDataFrame(_tuples(rows), SCHEMA)
+    """The same in Spark."""
+    return spark.createDataFrame(_tuples(rows), SCHEMA).withColumnsRenamed(AS_READ).select(*METRICS)
 
 
 def store(engine: Engine, rows: pd.DataFrame) -> None:

@@ -1,173 +1,351 @@
-"""Folds, rolling origin and scores: no day knows anything of a later one."""
+"""What is published day by day: no day knows anything of a later one, and what the gate and the intervals learned is what they publish."""
 
 from __future__ import annotations
 
 import datetime as dt
-from itertools import pairwise
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from forecasting.backtest import TargetForecasts, evaluation_rows, forecast_target
-from forecasting.folds import DaySpan, FoldPlan, plan_folds
-from forecasting.scores import score, score_table, sentence
-from forecasting.stacked_model import OutOfSample
-from forecasting.targets import targets
+from forecasting.backtest import PUBLISHED, evaluation_rows, publish_days
+from forecasting.folds import DaySpan
+from forecasting.past_forecasts import PAST_COLUMNS, no_past
+from forecasting.persistence_gate import MIN_DAYS
+from forecasting.scores import score, score_table
+from forecasting.stacked_model import FittedFold, OutOfSample
+from forecasting.targets import Target, targets
 
-AS_OF = dt.date(2024, 6, 30)
+FIRST = dt.date(2024, 1, 1)
+DAYS = 110
 APY, TVL = targets(max_apy_percent=1e6, max_tvl_usd=1e12)
+WHAT_IS_SHOWN = ["forecast", "low", "high", "weight"]
 
 
-def folds(horizon: int = 1, **overrides: int) -> FoldPlan:
-    return plan_folds(AS_OF, horizon=horizon, **({"train_days": 365, "backtest_days": 30, "refit_days": 15} | overrides))
+def day(number: int) -> dt.date:
+    return FIRST + dt.timedelta(days=number)
+
+
+def days(first: int = 0, end: int = DAYS) -> list[dt.date]:
+    return DaySpan(day(first), day(end)).days
+
+
+def out_of_sample(skill: float, *, pools: int = 20, horizon: int = 1, shake: float = 1.0, length: int = DAYS) -> pd.DataFrame:
+    """`OutOfSample.rows`: levels shake about 50 % and 2 M USD by `shake` scales; the model's moves have this correlation to those that come true.
+
+    Its quantiles are half a scale to both sides, far too near.
+    """
+    random = np.random.default_rng(2)
+    shape = (pools, length + horizon)
+    sizes = {"apy": np.exp(random.uniform(-3, 1, (pools, 1))), "tvl": np.full((pools, 1), 0.01)}
+    levels = {"apy": 50.0 + shake * sizes["apy"] * random.standard_normal(shape)}
+    levels["tvl"] = np.expm1(np.log1p(2e6) + 0.01 * shake * random.standard_normal(shape))
+    columns: dict[str, Any] = {
+        "pool_id": np.repeat([f"p{number:02d}" for number in range(pools)], length),
+        "date": np.tile(pd.date_range(FIRST, periods=length), pools),
+        "apy_lowest_30": 0.0,
+    }
+    for target in (APY, TVL):
+        values, name, scale = levels[target.name], target.name, sizes[target.name]
+        moves = (target.level(values[:, horizon:]) - target.level(values[:, :-horizon])) / scale
+        move = skill * moves + np.sqrt(1 - skill**2) * random.standard_normal(moves.shape)
+        come_true = np.where(np.arange(length) + horizon < length, values[:, horizon:], np.nan)
+        found = {"": values[:, :-horizon], "_next": come_true, "_scale": np.broadcast_to(scale, moves.shape), "_move": move}
+        columns |= {f"{name}{ending}": of.ravel() for ending, of in found.items()}
+        columns |= {f"{name}_observed": True, f"{name}_move_low": columns[f"{name}_move"] - 0.5, f"{name}_move_high": columns[f"{name}_move"] + 0.5}
+        baselines = {"median_7": 0.0, "reverted": 1.0, "naive_low": -2.0, "naive_high": 2.0, "mean_abs_change": 3.0}
+        columns |= {f"{name}_{baseline}": columns[name] + gap for baseline, gap in baselines.items()}
+    return pd.DataFrame(columns)
+
+
+def published(
+    sample: pd.DataFrame,
+    target: Target = APY,
+    wanted: Sequence[dt.date] | None = None,
+    *,
+    horizon: int = 1,
+    level: float = 0.8,
+    ledger: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    return publish_days(
+        sample, target, days() if wanted is None else wanted, horizon=horizon, level=level, ledger=no_past() if ledger is None else ledger
+    )
+
+
+def evaluated(rows: pd.DataFrame, target: Target, folds: dict[str, list[FittedFold]] | None = None, *, horizon: int = 1) -> pd.DataFrame:
+    sample = OutOfSample(pd.DataFrame(), folds or {"apy": [], "tvl": []})
+    return evaluation_rows(rows, sample, target, horizon=horizon, engine="lightgbm", level=0.8, source="backtest", run_id="run")
+
+
+def after_warm_up(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[(rows["date"] > pd.Timestamp(day(MIN_DAYS))) & rows["next"].notna()]
+
+
+def assert_same_bits(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(one.reset_index(drop=True), other.reset_index(drop=True), check_exact=True)
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+@pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
+def test_nothing_that_came_true_later_changes_a_day(target: Target, horizon: int) -> None:
+    sample = out_of_sample(0.7, horizon=horizon)
+    cut = pd.Timestamp(day(80))
+    unknown = sample["date"] + pd.Timedelta(days=horizon) > cut
+    later = sample["date"] > cut
+    changed = sample.copy()
+    changed.loc[unknown, f"{target.name}_next"] = 7.0
+    changed.loc[later, [f"{target.name}_move", f"{target.name}_scale"]] = 4.0
+    before, after = published(sample, target, horizon=horizon), published(changed, target, horizon=horizon)
+    until = before["date"] <= cut
+    assert before.loc[until & (before["date"] > pd.Timestamp(day(70))), WHAT_IS_SHOWN].notna().all().all()
+    assert_same_bits(before.loc[until, WHAT_IS_SHOWN], after.loc[until, WHAT_IS_SHOWN])
+    assert not before.loc[~until, ["low"]].equals(after.loc[~until, ["low"]])
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_what_comes_true_on_a_day_is_learned_from_on_that_day(horizon: int) -> None:
+    sample = out_of_sample(0.7, horizon=horizon)
+    cut = pd.Timestamp(day(80))
+    newest = sample["date"] + pd.Timedelta(days=horizon) == cut
+    changed = sample.assign(apy_next=sample["apy_next"].where(~newest, 90.0))
+    before, after = published(sample, horizon=horizon), published(changed, horizon=horizon)
+    differ = (before[WHAT_IS_SHOWN] != after[WHAT_IS_SHOWN]).any(axis=1) & before["low"].notna()
+    assert before.loc[differ, "date"].min() == cut
 
 
 @pytest.mark.parametrize("horizon", [1, 3, 7])
-def test_a_model_is_trained_on_targets_known_at_its_origin(horizon: int) -> None:
-    plan = folds(horizon)
-    for fold in (*plan.tvl, *plan.apy):
-        last_trained = fold.train.end - dt.timedelta(days=1)
-        assert last_trained + dt.timedelta(days=horizon) == fold.origin
-        assert fold.forecast.start == fold.origin
-        assert (fold.train.end - fold.train.start).days <= 365
+def test_the_gate_opens_when_forty_target_days_have_come_true(horizon: int) -> None:
+    rows = published(out_of_sample(1.0, horizon=horizon), horizon=horizon)
+    opened = pd.Timestamp(day(MIN_DAYS - 1 + horizon))
+    assert rows.loc[rows["weight"] > 0.0, "date"].min() == opened
+    closed = rows[rows["date"] < opened]
+    assert (closed["forecast"] == closed["now"]).all()
 
 
-def test_each_day_is_forecast_by_one_model_and_the_as_of_day_by_the_last() -> None:
-    plan = folds()
-    for chain in (plan.tvl, plan.apy):
-        assert all(earlier.forecast.end == later.forecast.start for earlier, later in pairwise(chain))
-        assert chain[-1].forecast == DaySpan(AS_OF, AS_OF + dt.timedelta(days=1))
-    assert plan.apy[0].origin == plan.calibration.start
-    assert plan.calibration.end == plan.scored.start
-    assert (plan.scored.end - plan.scored.start).days == 30
-    assert plan.fits == 10
-
-
-@pytest.mark.parametrize("horizon", [1, 4])
-def test_the_last_scored_target_is_the_as_of_day(horizon: int) -> None:
-    assert folds(horizon).scored.end - dt.timedelta(days=1) + dt.timedelta(days=horizon) == AS_OF
-
-
-def test_a_short_training_window_has_no_coarse_folds_and_reads_no_further() -> None:
-    plan = folds(train_days=60)
-    assert len(plan.tvl) == len(plan.apy)
-    assert plan.first_day == plan.calibration.start - dt.timedelta(days=60)
-
-
-def out_of_sample(skill: float, *, pools: int = 20, plan: FoldPlan | None = None) -> OutOfSample:
-    """Rows of the calibration and scored days and the as-of day; APY moves are forecast with this correlation to what comes, TVL moves with none."""
-    plan = plan or folds()
-    random = np.random.default_rng(2)
-    days = pd.date_range(plan.calibration.start, plan.as_of)
-    frames = []
-    for number in range(pools):
-        scale = float(random.uniform(0.05, 5))
-        move = random.standard_normal(len(days))
-        forecast = skill * move + np.sqrt(1 - skill**2) * random.standard_normal(len(days))
-        apy = np.full(len(days), 20.0 + number)
-        frames.append(
-            pd.DataFrame(
-                {
-                    "pool_id": f"p{number:02d}",
-                    "date": days,
-                    "apy": apy,
-                    "tvl": 2e6,
-                    "apy_next": np.append((apy + scale * move)[:-1], np.nan),
-                    "tvl_next": np.append(np.expm1(np.log1p(2e6) + 0.01 * move)[:-1], np.nan),
-                    "apy_scale": scale,
-                    "tvl_scale": 0.01,
-                    "apy_median_7": apy + 1.0,
-                    "tvl_median_7": 2e6,
-                    "apy_lowest_30": 0.0,
-                    "apy_move_forecast": forecast,
-                    "tvl_move_forecast": random.standard_normal(len(days)),
-                }
-            )
-        )
-    return OutOfSample(pd.concat(frames, ignore_index=True), {"apy": [], "tvl": []})
-
-
-def evaluated(forecasts: TargetForecasts, sample: OutOfSample, plan: FoldPlan) -> pd.DataFrame:
-    return evaluation_rows(forecasts, sample, plan, engine="lightgbm", level=0.8, run_id="run")
-
-
-def test_a_model_with_skill_beats_persistence_and_its_interval_covers() -> None:
-    plan, sample = folds(), out_of_sample(0.9)
-    table = score_table(evaluated(forecast_target(sample, plan, APY, 0.8), sample, plan), 0.8)["apy"]["restricted"]
-    assert table["rows"] == 20 * 30
+@pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
+def test_a_model_with_skill_beats_persistence(target: Target) -> None:
+    rows = after_warm_up(published(out_of_sample(0.9), target))
+    table = score_table(evaluated(rows, target), 0.8)[target.name]["restricted"]
+    assert table["rows"] == 20 * (DAYS - MIN_DAYS - 2)
     assert table["ratio"]["mae"] < 0.6
-    assert table["interval"]["coverage"] == pytest.approx(0.8, abs=0.05)
 
 
-def test_a_model_without_skill_becomes_persistence_to_the_bit() -> None:
-    plan, sample = folds(), out_of_sample(0.0)
-    forecasts = forecast_target(sample, plan, TVL, 0.8)
-    rows = evaluated(forecasts, sample, plan)
-    assert set(forecasts.weights.values()) == {0.0}
-    assert (rows["forecast"] == rows["persistence"]).all()
-    assert score(rows, 0.8)["ratio"]["mae"] == 1.0
-    assert score(rows, 0.8)["interval"]["coverage"] == pytest.approx(0.8, abs=0.05)
+@pytest.mark.parametrize("gate", ["closed", "open"])
+@pytest.mark.parametrize(("target", "level"), [(APY, 0.8), (TVL, 0.8), (APY, 0.5), (APY, 0.95)], ids=str)
+def test_an_interval_covers_what_it_says_whatever_the_gate_publishes(target: Target, level: float, gate: str) -> None:
+    """At least 1,600 rows: the tolerance is three standard errors."""
+    rows = published(out_of_sample(0.9, pools=80), target, level=level)
+    is_open = rows["date"] > pd.Timestamp(day(MIN_DAYS))
+    rows = rows[rows["next"].notna() & (is_open if gate == "open" else ~is_open & (rows["date"] >= pd.Timestamp(day(20))))]
+    assert (rows["weight"] > 0.0).all() == (gate == "open")
+    assert rows["next"].between(rows["low"], rows["high"]).mean() == pytest.approx(level, abs=0.04)
 
 
-def test_nothing_that_came_true_later_changes_a_day() -> None:
-    plan, sample = folds(), out_of_sample(0.9)
-    cut = pd.Timestamp(plan.scored.start) + pd.Timedelta(days=17)
-    later = sample.rows["date"] >= cut
-    changed = sample.rows.assign(apy_next=sample.rows["apy_next"].where(~later, 1e5))
-    before, after = (forecast_target(OutOfSample(rows, sample.parts), plan, APY, 0.8).rows for rows in (sample.rows, changed))
-    # on day `cut` the target of the day before is known, which the change leaves alone
-    columns = ["forecast", "low", "high"]
-    until = before["date"] <= cut
-    pd.testing.assert_frame_equal(before.loc[until, columns], after.loc[until, columns])
-    assert not before.loc[~until, columns].equals(after.loc[~until, columns])
+@pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
+def test_a_model_without_skill_becomes_persistence_to_the_bit(target: Target) -> None:
+    """Its moves are ten times what comes, and have nothing to do with it."""
+    rows = after_warm_up(published(out_of_sample(0.0, shake=0.1), target))
+    assert (rows["weight"] == 0.0).all()
+    assert (rows["forecast"] == rows["now"]).all()
+    found = score(evaluated(rows, target), 0.8)
+    assert found["ratio"]["mae"] == 1.0
+    assert found["interval"]["coverage"] == pytest.approx(0.8, abs=0.03)
 
 
-def test_an_interval_always_holds_its_forecast_and_tvl_is_never_negative() -> None:
-    plan, sample = folds(), out_of_sample(0.5)
+def test_a_step_that_is_noise_becomes_persistence_to_the_bit() -> None:
+    sample = out_of_sample(1.0)
+    last = sample["date"] == pd.Timestamp(day(DAYS - 1))
+    sample.loc[last, "apy_move"] = np.where(np.arange(20) < 10, 0.03, 0.5)
+    rows = published(sample).set_index("date").loc[pd.Timestamp(day(DAYS - 1))]
+    assert (rows["weight"] >= 0.9).all()
+    assert (rows["forecast"] == rows["now"]).tolist() == [True] * 10 + [False] * 10
+
+
+def hard_sample() -> pd.DataFrame:
+    """Values at and near every end of what may be published, with wild moves and quantiles that cross."""
+    sample = out_of_sample(0.7)
+    random = np.random.default_rng(8)
+    number = sample["pool_id"].str[1:].astype(int).to_numpy()
+    apy = np.choose(number % 5, [0.0, 0.001, 0.5, 355_083.0, 1e6])
+    tvl = np.choose(number % 5, [0.0, 5.0, 1e6, 1e12, 3e12])
+    shift = {"apy_move_low": random.normal(0, 2, number.size), "apy_move_high": random.normal(0, 2, number.size)}
+    shift |= {"tvl_move_low": random.normal(0, 2, number.size), "tvl_move_high": random.normal(0, 2, number.size)}
+    wild = {name: sample[name] + by for name, by in shift.items()}
+    return sample.assign(apy=apy, tvl=tvl, apy_scale=1.0 + apy, tvl_scale=np.where(number % 2, 5.0, 0.001), **wild)
+
+
+@pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
+def test_an_interval_always_holds_its_forecast_and_nothing_leaves_its_limits(target: Target) -> None:
+    rows = published(hard_sample(), target)
+    assert (rows["weight"] > 0.0).any()
+    assert np.isfinite(rows["forecast"]).all()
+    known = rows[rows["low"].notna()]
+    assert len(known) > 0.7 * len(rows)
+    assert (known["low"] <= known["forecast"]).all()
+    assert (known["forecast"] <= known["high"]).all()
+    assert (known["low"] >= 0.0).all()
+    assert (known["high"] <= np.maximum(target.limit, known["now"]) * (1 + 1e-9)).all()
+
+
+def test_apy_goes_below_zero_only_for_a_pool_that_has_been_there() -> None:
+    sample = out_of_sample(0.9)
+    number = sample["pool_id"].str[1:].astype(int)
+    near_zero = sample.assign(apy=0.01, apy_next=0.01 + sample["apy_next"] - sample["apy"], apy_lowest_30=np.where(number < 10, 0.0, -0.25))
+    rows = published(near_zero)
+    rows = rows[rows["low"].notna()]
+    has_been = rows["pool_id"].str[1:].astype(int) >= 10
+    assert rows.loc[~has_been, "low"].min() == 0.0
+    assert rows.loc[has_been, "low"].min() == -0.25
+    assert rows.loc[has_been, "forecast"].min() < 0.0
+    assert (rows.loc[~has_been, "forecast"] >= 0.0).all()
+
+
+def test_an_interval_holds_a_forecast_that_was_held_at_zero() -> None:
+    """The model sees 0.5 % fall by three scales, and at best by two."""
+    sample = out_of_sample(0.7)
+    held = (sample["date"] == pd.Timestamp(day(DAYS - 1))) & (sample["pool_id"] == "p00")
+    sample.loc[held, ["apy", "apy_scale", "apy_move", "apy_move_low", "apy_move_high"]] = [0.5, 1.0, -3.0, -4.0, -2.9]
+    last = published(sample).query("pool_id == 'p00'").iloc[-1]
+    assert last[["low", "forecast", "high"]].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_days_without_a_model_show_persistence_and_the_panels_interval() -> None:
+    sample = out_of_sample(0.9)
+    blind = sample["date"] == pd.Timestamp(day(90))
+    sample.loc[blind, ["apy_move", "apy_move_low", "apy_move_high"]] = np.nan
+    rows = published(sample)
+    without = rows["date"] == pd.Timestamp(day(90))
+    assert (rows.loc[without, "forecast"] == rows.loc[without, "now"]).all()
+    assert rows.loc[without, "weight"].isna().all()
+    assert set(rows.loc[without, "rule"]) == {"no_model"}
+    past = rows[rows["target_day"] <= pd.Timestamp(day(90))]
+    changes = (past["next"] - past["now"]) / (past["now"].abs() + 0.1)
+    low, high = (float(np.quantile(changes, level)) for level in (0.1, 0.9))
+    sizes = rows.loc[without, "now"] + 0.1
+    assert rows.loc[without, "low"].to_numpy() == pytest.approx((rows.loc[without, "now"] + low * sizes).to_numpy())
+    assert rows.loc[without, "high"].to_numpy() == pytest.approx((rows.loc[without, "now"] + high * sizes).to_numpy())
+    later = rows["date"] > pd.Timestamp(day(90))
+    assert rows.loc[later, WHAT_IS_SHOWN].notna().all().all()
+    assert (rows.loc[later, "weight"] > 0.8).all()
+
+
+def test_without_any_model_every_day_shows_persistence() -> None:
+    sample = out_of_sample(0.9).assign(apy_move=np.nan, apy_move_low=np.nan, apy_move_high=np.nan)
+    rows = published(sample)
+    assert (rows["forecast"] == rows["now"]).all()
+    assert rows["weight"].isna().all()
+    assert (after_warm_up(rows)["low"] < after_warm_up(rows)["high"]).all()
+
+
+def test_a_pool_without_a_scale_is_new_and_shows_persistence() -> None:
+    sample = out_of_sample(0.9)
+    sample.loc[sample["pool_id"] == "p03", "apy_scale"] = np.nan
+    rows = published(sample)
+    new = rows[rows["pool_id"] == "p03"]
+    assert (new["forecast"] == new["now"]).all()
+    assert new["weight"].isna().all()
+    assert set(new["rule"]) == {"cold_start"}
+
+
+@pytest.mark.parametrize(("pools", "after"), [(20, {"model", "gate"}), (9, {"few_pools"})])
+def test_a_row_says_why_its_value_is_that_of_today(pools: int, after: set[str]) -> None:
+    rows = published(out_of_sample(1.0, pools=pools))
+    reason = rows["rule"].where(rows["rule"].notna(), "model")
+    assert set(reason[rows["date"] < pd.Timestamp(day(MIN_DAYS))]) == {"no_ledger"}
+    assert set(reason[rows["date"] >= pd.Timestamp(day(MIN_DAYS))]) == after
+    assert (rows["rule"].isna() == (rows["forecast"] != rows["now"])).all()
+
+
+def test_a_move_without_quantiles_is_published_without_an_interval() -> None:
+    sample = out_of_sample(0.9)
+    sample.loc[sample["pool_id"] == "p03", ["apy_move_low", "apy_move_high"]] = np.nan
+    rows = after_warm_up(published(sample))
+    has_none = rows["pool_id"] == "p03"
+    assert rows.loc[has_none, ["low", "high"]].isna().all().all()
+    assert (rows.loc[has_none, "weight"] > 0.8).all()
+    assert rows.loc[~has_none, ["low", "high"]].notna().all().all()
+
+
+@pytest.mark.parametrize(("horizon", "known"), [(1, 20), (1, 45), (1, 100), (3, 45)])
+def test_a_ledger_replaces_the_days_that_made_it(horizon: int, known: int) -> None:
+    sample = out_of_sample(0.7, horizon=horizon)
+    at_once = published(sample, horizon=horizon)
+    earlier = published(sample, wanted=days(0, known), horizon=horizon)
+    ledger = earlier[list(PAST_COLUMNS)]
+    later = published(sample, wanted=days(known), horizon=horizon, ledger=ledger)
+    assert_same_bits(at_once, pd.concat([earlier, later]))
+
+
+def test_a_ledger_of_forty_days_opens_the_gate_on_the_first_day() -> None:
+    sample = out_of_sample(1.0)
+    ledger = published(sample, wanted=days(0, 40))[list(PAST_COLUMNS)]
+    first = published(sample, wanted=[day(40)], ledger=ledger)
+    assert (first["weight"] >= 0.9).all()
+    assert (published(sample, wanted=[day(40)])["weight"] == 0.0).all()
+
+
+def test_only_pools_that_were_observed_are_published() -> None:
+    sample = out_of_sample(0.5)
+    unseen = (sample["pool_id"] == "p02") & (sample["date"] == pd.Timestamp(day(5)))
+    rows = published(sample.assign(apy_observed=~unseen))
+    assert len(rows) == 20 * DAYS - 1
+    assert "p02" not in set(rows.loc[rows["date"] == pd.Timestamp(day(5)), "pool_id"])
+    assert len(published(sample.assign(apy_observed=~unseen), TVL)) == 20 * DAYS
+
+
+def test_days_that_nothing_is_known_of_are_left_out() -> None:
+    rows = published(out_of_sample(0.5), wanted=[day(-3), day(4), day(DAYS + 3)])
+    assert set(rows["date"]) == {pd.Timestamp(day(4))}
+    assert tuple(rows.columns) == PUBLISHED
+
+
+@pytest.mark.parametrize("sample", [out_of_sample(0.5), out_of_sample(0.5).iloc[:0]], ids=["other days", "no rows"])
+def test_where_nothing_is_published_nothing_is_evaluated(sample: pd.DataFrame) -> None:
+    rows = published(sample, wanted=[day(-3)])
+    assert (len(rows), tuple(rows.columns)) == (0, PUBLISHED)
+    assert evaluated(rows, APY).empty
+    assert list(evaluated(rows, APY).columns) == list(evaluated(published(out_of_sample(0.5), wanted=[day(1)]), APY).columns)
+
+
+@pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
+def test_evaluation_rows_hold_what_was_published_and_what_came_true(target: Target) -> None:
+    sample = out_of_sample(0.9, horizon=3)
+    rows = published(sample, target, horizon=3)
+    folds = [FittedFold(DaySpan(day(20), day(90)), ()), FittedFold(DaySpan(day(90), day(DAYS)), ())]
+    found = evaluated(rows, target, {"apy": [], "tvl": []} | {target.name: folds}, horizon=3)
+    keys = ["pool_id", "target_date", "horizon_days", "target", "engine", "source", "as_of"]
+    values = ["actual", "forecast", "low", "high", "persistence", "median_7d", "mean_reversion", "naive_low", "naive_high", "mean_abs_change"]
+    model = ["scale", "move", "move_low", "move_high", "weight", "tvl_usd", "apy_percent", "interval_level", "model_version", "run_id"]
+    assert set(found.columns) == {*keys, *values, *model}
+    assert set(found["target_date"] - found["as_of"]) == {dt.timedelta(days=3)}
+    assert found["actual"].isna().equals(found["target_date"] >= day(DAYS))
+    named = found[["horizon_days", "target", "engine", "source", "interval_level", "run_id"]].drop_duplicates()
+    assert named.to_numpy().tolist() == [[3, target.name, "lightgbm", "backtest", 0.8, "run"]]
+    versions = dict(zip(found["as_of"], found["model_version"], strict=True))
+    assert [versions[day(number)] for number in (0, 19, 20, 89, 90, DAYS - 1)] == ["none"] * 2 + [folds[0].version] * 2 + [folds[1].version] * 2
+
+
+def test_evaluation_rows_name_each_column_of_the_sample() -> None:
+    sample = out_of_sample(0.9)
     for target in (APY, TVL):
-        rows = forecast_target(sample, plan, target, 0.8).rows
-        assert (rows["low"] <= rows["forecast"]).all()
-        assert (rows["forecast"] <= rows["high"]).all()
-        assert (rows["low"] >= 0).all()
-
-
-def test_days_without_a_model_are_not_scored_and_show_persistence() -> None:
-    plan, sample = folds(), out_of_sample(0.9)
-    blind = OutOfSample(sample.rows.assign(apy_move_forecast=np.nan), sample.parts)
-    forecasts = forecast_target(blind, plan, APY, 0.8)
-    assert evaluated(forecasts, blind, plan).empty
-    assert (forecasts.rows["forecast"] == forecasts.rows["now"]).all()
-    assert np.isfinite(forecasts.rows["high"]).all()
-    assert sentence(score_table(evaluated(forecasts, blind, plan), 0.8)) == "no day could be scored"
-
-
-def test_scores_by_hand() -> None:
-    rows = pd.DataFrame(
-        {
-            "pool_id": ["a", "a", "b", "c"],
-            "target": "apy",
-            "actual": [10.0, 12.0, 5.0, 200.0],
-            "forecast": [11.0, 12.0, 7.0, 100.0],
-            "low": [9.0, 12.5, 6.0, np.nan],
-            "high": [12.0, 13.0, 8.0, np.nan],
-            "persistence": [8.0, 10.0, 5.0, 150.0],
-            "median_7d": [10.0, 10.0, 5.0, 200.0],
-            "tvl_usd": [2e6, 2e6, 2e6, 2e6],
-            "apy_percent": [8.0, 10.0, 5.0, 150.0],
+        found = evaluated(published(sample, target), target).sort_values(["pool_id", "as_of"], ignore_index=True)
+        name = target.name
+        columns = {
+            "actual": f"{name}_next",
+            "persistence": name,
+            "median_7d": f"{name}_median_7",
+            "mean_reversion": f"{name}_reverted",
+            "naive_low": f"{name}_naive_low",
+            "naive_high": f"{name}_naive_high",
+            "mean_abs_change": f"{name}_mean_abs_change",
+            "scale": f"{name}_scale",
+            "move": f"{name}_move",
+            "move_low": f"{name}_move_low",
+            "move_high": f"{name}_move_high",
+            "tvl_usd": "tvl",
+            "apy_percent": "apy",
         }
-    )
-    found = score_table(rows, 0.8)["apy"]["restricted"]
-    assert (found["rows"], found["pools"]) == (3, 2)
-    assert found["model"] == {"mae": 1.0, "median_ae": 1.0, "rmse": pytest.approx(np.sqrt(5 / 3))}
-    assert found["persistence"]["mae"] == pytest.approx(4 / 3)
-    assert found["median7"]["mae"] == pytest.approx(2 / 3)
-    assert found["ratio"]["mae"] == pytest.approx(0.75)
-    assert found["interval"] == {"level": 0.8, "coverage": pytest.approx(1 / 3), "mean_width": pytest.approx(5.5 / 3)}
-    assert score_table(rows, 0.8)["apy"]["all"]["rows"] == 4
-
-
-def test_a_ratio_to_a_perfect_persistence_is_not_defined() -> None:
-    rows = pd.DataFrame({"pool_id": ["a"], "actual": [0.0], "forecast": [0.1], "persistence": [0.0], "median_7d": [0.0], "low": [0.0], "high": [0.1]})
-    assert score(rows, 0.8)["ratio"] == {"mae": None, "median_ae": None, "rmse": None}
-    assert score(rows.iloc[:0], 0.8) == {"rows": 0, "pools": 0}
+        for column, source in columns.items():
+            assert np.array_equal(found[column], sample[source], equal_nan=True), column

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
+import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from config_spark import Settings
 from forecasting.engines import synapseml_engine
 from forecasting.engines.choose import choose_engine
-from forecasting.engines.engine import Engine, FeatureRows
+from forecasting.engines.engine import KEY, Engine, FeatureRows, FittedModel, Objective
 from forecasting.folds import DaySpan
 from product_errors import ConfigurationError, EnvironmentNotReady
 from tests.conftest import skip_where_synapseml_cannot_run
 
 FIRST = dt.date(2024, 1, 1)
 FEATURES = ("signal", "noise", "sparse")
+LABELS = ("label", "other")
+MEDIAN = Objective("label")
 
 
 def day(number: int) -> dt.date:
@@ -46,28 +51,69 @@ def engine_or_skip(name: str, spark: SparkSession, settings: Settings) -> Engine
         raise
 
 
-def planted(spark: SparkSession, *, label: float | None = None, rows: int = 2700) -> DataFrame:
-    """30 pools x 90 days: label = 2 * signal + noise; the feature `sparse` is null in nine of ten rows and NaN in some others."""
+def planted(spark: SparkSession, *, rows: int = 2700, **columns: Any) -> DataFrame:
+    """30 pools x 90 days: label = 2 * signal + noise, other = -signal + noise; `sparse` is null in nine of ten rows and NaN in some others.
+
+    Args: columns take the place of those generated; NaN is a null but in `sparse`.
+    """
     random = np.random.default_rng(11)
-    signal, noise = random.standard_normal(rows), random.standard_normal(rows)
-    sparse: list[float | None] = [None if share < 0.9 else float("nan") if share < 0.95 else 1.0 for share in random.uniform(size=rows)]
-    target = 2.0 * signal + 0.3 * random.standard_normal(rows) if label is None else np.full(rows, label)
+    signal = random.standard_normal(rows)
+    share = random.uniform(size=rows)
+    found = {
+        "signal": signal,
+        "noise": random.standard_normal(rows),
+        "sparse": [None if number < 0.9 else np.nan if number < 0.95 else 1.0 for number in share],
+        "label": 2.0 * signal + 0.3 * random.standard_normal(rows),
+        "other": -signal + 0.1 * random.standard_normal(rows),
+    }
+    values = pd.DataFrame(found | columns).astype(object)
+    known = values.drop(columns="sparse")
+    values[known.columns] = known.where(known.notna(), None)
     keys = [(f"p{number % 30:02d}", day(number // 30)) for number in range(rows)]
-    data = [(*key, float(a), float(b), c, float(d)) for key, a, b, c, d in zip(keys, signal, noise, sparse, target, strict=True)]
-    frame = spark.createDataFrame(data, "pool_id string, date date, signal double, noise double, sparse double, label double")
-    return frame.withColumn("label", frame["label"].cast("float"))
+    data = [(*key, *row) for key, row in zip(keys, values.itertuples(index=False), strict=True)]
+    frame = spark.createDataFrame(data, "pool_id string, date date, signal double, noise double, sparse double, label double, other double")
+    return frame.withColumns({name: frame[name].cast("float") for name in LABELS})
 
 
 def held(engine: Engine, frame: DataFrame) -> FeatureRows:
-    return engine.hold(frame, FEATURES, ["label"])
+    return engine.hold(frame, FEATURES, LABELS)
+
+
+def fitted(rows: FeatureRows, objective: Objective = MEDIAN, days: DaySpan = TRAINING) -> FittedModel:
+    (model,) = rows.fit([objective], days)
+    return model
 
 
 def test_learns_a_planted_signal_through_missing_features(chosen: Engine, spark: SparkSession) -> None:
     rows = held(chosen, planted(spark))
-    found = rows.forecast(TEST, [(rows.fit("label", TRAINING), TEST)], ["label"])
+    found = rows.forecast(TEST, [fitted(rows)], ["label"])
     assert len(found) == 900
-    assert np.isfinite(found["forecast"]).all()
-    assert (found["label"] - found["forecast"]).abs().mean() < 0.3 * found["label"].abs().mean()
+    assert np.isfinite(found["0"]).all()
+    assert (found["label"] - found["0"]).abs().mean() < 0.3 * found["label"].abs().mean()
+    rows.release()
+
+
+def test_models_come_in_the_order_of_their_objectives(chosen: Engine, spark: SparkSession) -> None:
+    """Two labels, both outer quantiles and two draws in one call; forecasts stand under the models' places."""
+    rows = held(chosen, planted(spark))
+    objectives = [Objective("other"), MEDIAN, Objective("label", alpha=0.1), Objective("label", draw=1), Objective("label", alpha=0.9)]
+    found = rows.forecast(TEST, rows.fit(objectives, TRAINING), LABELS)
+    assert list(found.columns) == [*KEY, *LABELS, "0", "1", "2", "3", "4"]
+    assert (found["other"] - found["0"]).abs().mean() < 0.3 * found["other"].abs().mean()
+    assert (found["1"] - found["3"]).abs().mean() < 0.2
+    assert not (found["1"] == found["3"]).all()
+    low, median, high = (found[name].mean() for name in ("2", "1", "4"))
+    assert low + 0.1 < median < high - 0.1
+    assert (found["label"] < found["2"]).mean() == pytest.approx(0.1, abs=0.05)
+    assert (found["label"] > found["4"]).mean() == pytest.approx(0.1, abs=0.05)
+    rows.release()
+
+
+def test_a_model_is_the_same_whatever_is_fitted_beside_it(chosen: Engine, spark: SparkSession) -> None:
+    rows = held(chosen, planted(spark))
+    together = rows.fit([Objective("other"), MEDIAN, Objective("label", alpha=0.9, draw=2)], TRAINING)
+    assert together[1].text == fitted(rows).text
+    assert together[2].text == fitted(rows, Objective("label", alpha=0.9, draw=2)).text
     rows.release()
 
 
@@ -75,67 +121,162 @@ def test_a_second_run_gives_the_same_bits(chosen: Engine, spark: SparkSession) -
     runs = []
     for _ in range(2):
         rows = held(chosen, planted(spark))
-        model = rows.fit("label", TRAINING)
-        runs.append((model.fingerprint, rows.forecast(TEST, [(model, TEST)], [])["forecast"].to_numpy().tobytes()))
+        model = fitted(rows)
+        runs.append((model.text, model.fingerprint, rows.forecast(TEST, [model], [])["0"].to_numpy().tobytes()))
         rows.release()
     assert runs[0] == runs[1]
+
+
+def test_another_seed_is_another_model(name: str, chosen: Engine, spark: SparkSession, server: Settings) -> None:
+    other = engine_or_skip(name, spark, server.model_copy(update={"model_seed": server.model_seed + 1}))
+    one, same, drawn = held(chosen, planted(spark)), held(other, planted(spark)), Objective("label", draw=1)
+    assert fitted(same).fingerprint != fitted(one).fingerprint
+    # a draw is nothing but the next seed
+    forecasts = [rows.forecast(TEST, [fitted(rows, objective)], [])["0"] for rows, objective in ((one, drawn), (same, MEDIAN))]
+    assert forecasts[0].equals(forecasts[1])
+    one.release()
+    same.release()
+
+
+def test_any_lightgbm_reads_a_model(chosen: Engine, spark: SparkSession) -> None:
+    frame = planted(spark)
+    rows = held(chosen, frame)
+    model = fitted(rows)
+    booster = lightgbm.Booster(model_str=model.text)
+    data = frame.where(frame["date"] >= TEST.start).orderBy(*KEY).select(*FEATURES).toPandas().astype(float)
+    assert booster.feature_name() == list(model.features) == list(FEATURES)
+    assert booster.predict(data.to_numpy()) == pytest.approx(rows.forecast(TEST, [model], [])["0"].to_numpy(), abs=1e-5)
+    rows.release()
+
+
+def test_forecasts_are_sorted_and_hold_the_columns_asked_for(chosen: Engine, spark: SparkSession) -> None:
+    frame = planted(spark, label=[None if number % 7 == 0 else float(number) for number in range(2700)])
+    rows = held(chosen, frame.orderBy("label"))
+    found = rows.forecast(DaySpan(day(3), day(5)), [], ["label"])
+    assert list(found.columns) == [*KEY, "label"]
+    keys = [(f"p{pool:02d}", pd.Timestamp(day(number))) for pool in range(30) for number in (3, 4)]
+    assert list(zip(found["pool_id"], found["date"], strict=True)) == keys
+    expected = [np.nan if (place := 30 * number + pool) % 7 == 0 else float(place) for pool in range(30) for number in (3, 4)]
+    assert np.array_equal(found["label"], expected, equal_nan=True)
+    rows.release()
+
+
+def test_days_without_rows_are_forecast_by_no_row(chosen: Engine, spark: SparkSession) -> None:
+    rows = held(chosen, planted(spark))
+    found = rows.forecast(DaySpan(day(90), day(95)), [fitted(rows)], ["label"])
+    assert (len(found), list(found.columns)) == (0, [*KEY, "label", "0"])
+    rows.release()
 
 
 def test_forecasts_become_a_feature_on_their_days_only(chosen: Engine, spark: SparkSession) -> None:
     rows = held(chosen, planted(spark))
     first, second = DaySpan(day(60), day(70)), DaySpan(day(70), day(80))
-    parts = [(rows.fit("label", DaySpan(day(0), day(59))), first), (rows.fit("label", DaySpan(day(0), day(69))), second)]
-    stacked = rows.with_forecasts("earlier", parts)
-    model = stacked.fit("label", DaySpan(day(60), day(80)))
-    found = stacked.forecast(DaySpan(day(50), day(90)), [(model, TEST)], ["earlier"])
-    known = found["date"].between(pd.Timestamp(day(60)), pd.Timestamp(day(79)))
-    assert model.features == (*FEATURES, "earlier")
-    assert found["earlier"].notna().equals(known)
-    assert found["forecast"].notna().equals(found["date"] >= pd.Timestamp(day(60)))
+    early, late = fitted(rows, days=DaySpan(day(0), day(40))), fitted(rows, days=DaySpan(day(0), day(69)))
+    stacked = rows.with_forecasts("earlier", [(early, first), (late, second)])
+    model = fitted(stacked, Objective("other"), DaySpan(day(60), day(80)))
+    days = DaySpan(day(50), day(90))
+    found, direct = stacked.forecast(days, [model], ["earlier"]), rows.forecast(days, [early, late], [])
+    date = found["date"].dt.date
+    expected = direct["0"].where(date < second.start, direct["1"]).where((date >= first.start) & (date < second.end)).astype("float32")
+    pd.testing.assert_series_equal(found["earlier"].astype("float32"), expected, check_exact=True, check_names=False)
+    assert found["0"].notna().all()
     assert len(found) == 40 * 30
     rows.release()
     stacked.release()
 
 
-def test_labels_are_counted_by_day(chosen: Engine, spark: SparkSession) -> None:
-    frame = planted(spark)
-    rows = held(chosen, frame.withColumn("label", frame["label"] / (frame["date"] < day(50)).cast("int")))
-    assert rows.labelled("label", DaySpan(day(40), day(60))) == 300
-    assert rows.labelled("label", TEST) == 0
+def test_a_new_feature_leaves_the_old_rows_as_they_were(chosen: Engine, spark: SparkSession) -> None:
+    rows = held(chosen, planted(spark))
+    model = fitted(rows)
+    before = rows.forecast(TEST, [model], LABELS)
+    stacked = rows.with_forecasts("earlier", [(model, TEST)])
+    pd.testing.assert_frame_equal(rows.forecast(TEST, [model], LABELS), before, check_exact=True)
+    assert fitted(rows).text == model.text
     rows.release()
-
-
-def test_a_constant_label_is_forecast_as_it_is(chosen: Engine, spark: SparkSession) -> None:
-    rows = held(chosen, planted(spark, label=1.5))
-    found = rows.forecast(TEST, [(rows.fit("label", TRAINING), TEST)], [])
-    assert found["forecast"].to_numpy() == pytest.approx(np.full(900, 1.5))
-    rows.release()
-
-
-def test_a_few_rows_make_a_constant_model(chosen: Engine, spark: SparkSession) -> None:
-    rows = held(chosen, planted(spark, rows=30))
-    found = rows.forecast(TRAINING, [(rows.fit("label", TRAINING), TRAINING)], [])
-    assert np.isfinite(found["forecast"]).all()
-    assert found["forecast"].nunique() == 1
-    rows.release()
+    stacked.release()
 
 
 def test_without_a_model_nothing_is_forecast(chosen: Engine, spark: SparkSession) -> None:
     rows = held(chosen, planted(spark))
     stacked = rows.with_forecasts("earlier", [])
-    found = stacked.forecast(TEST, [], ["earlier"])
-    assert found[["earlier", "forecast"]].isna().all().all()
-    assert np.isfinite(stacked.forecast(TEST, [(stacked.fit("label", TRAINING), TEST)], [])["forecast"]).all()
+    assert stacked.forecast(TEST, [], ["earlier"])["earlier"].isna().all()
+    assert np.isfinite(stacked.forecast(TEST, [fitted(stacked)], [])["0"]).all()
     rows.release()
     stacked.release()
+
+
+def test_a_null_and_a_nan_are_the_same_missing_value(chosen: Engine, spark: SparkSession) -> None:
+    texts = []
+    for missing in (None, np.nan):
+        rows = held(chosen, planted(spark, sparse=[missing if number % 3 else number / 1000 for number in range(2700)]))
+        texts.append(fitted(rows).text)
+        rows.release()
+    assert texts[0] == texts[1]
+
+
+def test_what_is_missing_may_be_the_signal(chosen: Engine, spark: SparkSession) -> None:
+    """The label is 3 where `sparse` is null, 1 where it is 0."""
+    shown = [number % 2 == 0 for number in range(2700)]
+    rows = held(chosen, planted(spark, sparse=[0.0 if show else None for show in shown], label=[1.0 if show else 3.0 for show in shown]))
+    found = rows.forecast(TEST, [fitted(rows)], ["label"])
+    assert (found["label"] - found["0"]).abs().max() < 0.5
+    rows.release()
+
+
+def test_a_feature_without_any_value_changes_nothing(chosen: Engine, spark: SparkSession) -> None:
+    rows = held(chosen, planted(spark, sparse=[None] * 2700))
+    found = rows.forecast(TEST, [fitted(rows)], ["label"])
+    assert (found["label"] - found["0"]).abs().mean() < 0.3 * found["label"].abs().mean()
+    rows.release()
+
+
+def test_rows_without_a_label_are_counted_and_trained_on_by_nobody(chosen: Engine, spark: SparkSession) -> None:
+    frame = planted(spark)
+    known = frame.withColumns({name: F.when(frame["date"] < day(50), frame[name]) for name in LABELS})
+    rows = held(chosen, known)
+    assert rows.labelled("label", DaySpan(day(40), day(60))) == 300
+    assert rows.labelled("label", TEST) == 0
+    assert rows.labelled("other", DaySpan(day(0), day(90))) == 1500
+    assert fitted(rows, days=DaySpan(day(0), day(90))).text == fitted(rows, days=DaySpan(day(0), day(50))).text
+    rows.release()
+
+
+@pytest.mark.parametrize("alpha", [None, 0.1])
+def test_a_constant_label_is_forecast_as_it_is(chosen: Engine, spark: SparkSession, alpha: float | None) -> None:
+    rows = held(chosen, planted(spark, label=1.5))
+    found = rows.forecast(TEST, [fitted(rows, Objective("label", alpha))], [])
+    assert found["0"].to_numpy() == pytest.approx(np.full(900, 1.5))
+    rows.release()
+
+
+def test_a_few_rows_make_a_constant_model(chosen: Engine, spark: SparkSession) -> None:
+    rows = held(chosen, planted(spark, rows=30))
+    found = rows.forecast(TRAINING, [fitted(rows)], [])
+    assert np.isfinite(found["0"]).all()
+    assert found["0"].nunique() == 1
+    rows.release()
+
+
+def test_released_rows_are_kept_nowhere(chosen: Engine, spark: SparkSession) -> None:
+    before = kept_in_spark(spark)
+    rows = held(chosen, planted(spark))
+    stacked = rows.with_forecasts("earlier", [(fitted(rows), TEST)])
+    assert len(stacked.forecast(TEST, [], ["earlier"])) == 900
+    stacked.release()
+    rows.release()
+    assert kept_in_spark(spark) == before
+
+
+def kept_in_spark(spark: SparkSession) -> int:
+    return int(spark.sparkContext._jsc.getPersistentRDDs().size())
 
 
 def test_both_engines_score_alike_on_the_same_rows(spark: SparkSession, server: Settings) -> None:
     errors = {}
     for name in ("synapseml", "lightgbm"):
         rows = held(engine_or_skip(name, spark, server), planted(spark))
-        found = rows.forecast(TEST, [(rows.fit("label", TRAINING), TEST)], ["label"])
-        errors[name] = (found["label"] - found["forecast"]).abs().mean()
+        found = rows.forecast(TEST, [fitted(rows)], ["label"])
+        errors[name] = (found["label"] - found["0"]).abs().mean()
         rows.release()
     assert errors["synapseml"] == pytest.approx(errors["lightgbm"], rel=0.05)
 

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from sqlalchemy import Engine, delete, insert, update
 from config_spark import Settings
 from database.db_utils_spark import execute_sql
 from database.tables import FORECAST_COLUMNS, pool_daily_metrics, pools
+from forecasting.backtest_spark import run_backtest
 from forecasting.engines.choose import choose_engine
 from forecasting.engines.synapseml_engine import check_runtime
+from forecasting.evaluate import evaluate
+from forecasting.forecast_plan import first_read_day, plan_forecast
 from forecasting.forecast_pools_spark import _lines, main, run_forecast
 from product_errors import ConfigurationError, EnvironmentNotReady, NotEnoughHistory, SchemaMismatch
 from tests.conftest import skip_where_synapseml_cannot_run
@@ -27,7 +31,7 @@ from tests.forecast_panels import END, panel_rows, pool_rows, store
 from tests.processes import PROJECT, environment_of
 
 NEXT = END + dt.timedelta(days=1)
-SHORT = {"train_days": 60, "backtest_days": 12, "refit_days": 12, "model_threads": 2}
+SHORT = {"train_days": 60, "refit_days": 30, "model_threads": 2}
 
 
 @pytest.fixture
@@ -53,7 +57,7 @@ def score_of(row: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def panel(engine: Engine) -> pd.DataFrame:
-    rows = panel_rows(12, 110)
+    rows = panel_rows(12, 130)
     store(engine, rows)
     return rows
 
@@ -73,7 +77,8 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
     made = table(short, "yieldspark.forecasts")
     assert set(made["pool_id"]) == set(panel["pool_id"])
     assert set(made["target_date"]) == {NEXT}
-    assert made["rule"].isna().all()
+    assert set(made["rule"].dropna()) <= {"gate"}
+    assert made["rule"].isna().sum() > 6
     numbers = made[["apy_low", "apy", "apy_high", "tvl_low", "tvl", "tvl_high"]].astype(float)
     assert np.isfinite(numbers.to_numpy()).all()
     assert (numbers["apy_low"] <= numbers["apy"]).all()
@@ -85,16 +90,21 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
     assert published["forecasted_apy"].to_dict() == made.set_index("pool_id")["apy"].to_dict()
     assert published["forecasted_tvl"].to_dict() == made.set_index("pool_id")["tvl"].to_dict()
     scored = table(short, "yieldspark.forecast_evaluation")
-    assert set(scored["target"]) == {"apy", "tvl"}
-    assert scored["target_date"].max() == END
-    # APY returns to each pool's mean here, which persistence can't know
-    assert score_of(row)["scores"]["apy"]["all"]["ratio"]["mae"] < 0.9
-    assert set(score_of(row)["weights"]) == {"apy", "tvl"}
-    assert set(row["stages"]) >= {"plan", "features", "fit_tvl", "forecast_tvl", "fit_apy", "forecast_apy", "intervals", "load", "merge"}
+    assert scored.groupby(["target", "source"])["pool_id"].nunique().to_dict() == dict.fromkeys(
+        [("apy", "backtest"), ("apy", "night"), ("tvl", "backtest"), ("tvl", "night")], 12
+    )
+    assert scored["actual"].isna().tolist() == (scored["source"] == "night").tolist()
+    assert scored.loc[scored["source"] == "backtest", "target_date"].agg(["min", "max"]).tolist() == [END - dt.timedelta(days=44), END]
+    # APY returns to each pool's mean here, which persistence can't know; the gate opens after 40 of the 45 days
+    assert score_of(row)["scores"]["apy"]["all"]["ratio"]["mae"] < 0.97
+    assert set(row["stages"]) >= {"evaluate", "plan", "features", "fit_tvl", "fit_apy", "predict", "publish", "load", "merge"}
 
     again = forecast(short, spark, engine=name)
     assert (again["rows"]["inserted"], again["rows"]["updated"], again["rows"]["unchanged"]) == (0, 0, 12)
-    pd.testing.assert_frame_equal(table(short, "yieldspark.forecast_evaluation"), scored)
+    assert again["rows"]["read"] < row["rows"]["read"], "the ledger is there: no past day is forecast again"
+    key = ["target", "target_date", "pool_id"]
+    evaluated = table(short, "yieldspark.forecast_evaluation")
+    pd.testing.assert_frame_equal(evaluated.sort_values(key, ignore_index=True), scored.sort_values(key, ignore_index=True))
     pd.testing.assert_frame_equal(table(short, "yieldspark.forecasts"), made)
 
 
@@ -158,6 +168,53 @@ def test_pools_that_a_model_can_not_speak_for_get_a_rule(short: Settings, spark:
     assert (spread["apy"] <= spread["apy_high"]).all()
 
 
+def test_last_nights_forecast_is_scored_and_learned_from(short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame) -> None:
+    forecast(short, spark, as_of=END - dt.timedelta(days=1))
+    night = "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'night' AND target = 'apy' ORDER BY pool_id"
+    published = pd.DataFrame(execute_sql(short, night))
+    row = forecast(short, spark)
+    assert row["rows"]["inserted"] == 12
+    came_true = pd.DataFrame(execute_sql(short, f"{night}, target_date"))
+    first = came_true[came_true["target_date"] == END].reset_index(drop=True)
+    true = panel[(panel["date"] == END) & (panel["apy_age_days"] == 0)].set_index("pool_id")["actual_apy"].astype(float)
+    assert first.set_index("pool_id")["actual"].to_dict() == pytest.approx(true.round(4).to_dict())
+    pd.testing.assert_frame_equal(first.drop(columns="actual"), published.drop(columns="actual"))
+
+    scores = evaluate(short, days=2, end=END, engine="lightgbm")
+    assert scores["targets"]["apy"]["all"]["days"] == 2
+    assert (scores["job"], scores["status"], scores["rows"]["updated"]) == ("evaluate", "succeeded", 0)
+
+
+def test_a_backtest_scores_its_days_and_leaves_what_a_night_published(
+    short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
+) -> None:
+    past = END - dt.timedelta(days=3)
+    forecast(short, spark, as_of=past)
+    forecast(short, spark)
+    nights = "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'night' ORDER BY target, pool_id, target_date"
+    before = execute_sql(short, nights)
+    made = table(short, "yieldspark.forecasts")
+    found = run_backtest(short, days=10, end=END, engine="lightgbm", session=lambda: spark)
+    scored = found["targets"]["apy"]["all"]
+    assert (scored["rows"], scored["pools"], scored["days"]) == (120, 12, 10)
+    assert scored["ratio"]["mae"] < 0.9
+    assert {"mae", "median_ae", "mae_low", "mae_high"} <= set(scored["ratio"])
+    assert {"level", "coverage", "mean_width", "pinball", "pinball_ratio"} <= set(scored["interval"])
+    assert found["seconds"] > 0
+    assert "fit_apy" in found["stages"]
+    assert execute_sql(short, nights) == before
+    pd.testing.assert_frame_equal(table(short, "yieldspark.forecasts"), made)
+    newest = "SELECT count(*) AS rows FROM yieldspark.forecast_evaluation WHERE target_date = :day AND source = 'backtest' AND target = 'apy'"
+    assert execute_sql(short, newest, {"day": END})[0]["rows"] == 12
+
+
+def test_a_dry_backtest_says_what_it_would_forecast(short: Settings, panel: pd.DataFrame) -> None:
+    plan = run_backtest(short, days=10, engine="lightgbm", dry_run=True, session=no_session)["plan"]
+    assert (plan["as_of"], plan["forecast_days"], plan["refits"]) == (END.isoformat(), 100, 4)
+    with pytest.raises(NotEnoughHistory, match=f"the newest day before it that has one is {END}"):
+        run_backtest(short, days=10, end=NEXT, session=no_session)
+
+
 @pytest.mark.parametrize(
     ("rows", "rule"),
     [
@@ -176,25 +233,24 @@ def test_one_pool_without_rows_enough_is_forecast_by_a_rule(
     assert row["status"] == "succeeded"
     assert made[["pool_id", "rule", "model_version"]].to_numpy().tolist() == [["only", rule, "apy-none.tvl-none"]]
     assert float(made["apy"].iloc[0]) == float(rows["actual_apy"].iloc[-1])
-    assert score_of(row)["found"] == "no day could be scored"
+    assert score_of(row)["scores"]["apy"]["all"]["ratio"]["mae"] in (1.0, None)
 
 
 def test_all_reads_see_the_rows_of_one_moment(
     short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    number = count()
+
     def choose_while_another_job_commits(name: str, settings: Settings, session: SparkSession) -> Any:
-        store(engine, pool_rows("late", [3.0] * 60, [1e6] * 60))
+        store(engine, pool_rows(f"late{next(number)}", [3.0] * 60, [1e6] * 60))
         return choose_engine(name, settings, session)
 
-    monkeypatch.setattr("forecasting.forecast_pools_spark.choose_engine", choose_while_another_job_commits)
+    plan = plan_forecast(short, as_of=None, engine="lightgbm", today=dt.datetime.now(dt.UTC).date())
+    assert plan.past is not None
+    monkeypatch.setattr("forecasting.out_of_sample.choose_engine", choose_while_another_job_commits)
     row = forecast(short, spark)
-    assert "late" not in set(table(short, "yieldspark.forecasts")["pool_id"])
-    assert row["rows"]["read"] == int((panel["date"] >= dt.date.fromisoformat(planned(short)["first_day"])).sum())
-
-
-def planned(settings: Settings) -> dict[str, Any]:
-    plan: dict[str, Any] = run_forecast(settings, engine="lightgbm", dry_run=True, session=no_session)["plan"]
-    return plan
+    assert not table(short, "yieldspark.forecasts")["pool_id"].str.startswith("late").any()
+    assert row["rows"]["read"] == sum(int((panel["date"] >= first_read_day(folds)).sum()) for folds in (plan.past, plan.folds))
 
 
 def test_a_dry_run_prints_the_plan_without_a_session_and_writes_nothing(short: Settings, panel: pd.DataFrame) -> None:
@@ -206,7 +262,7 @@ def test_a_dry_run_prints_the_plan_without_a_session_and_writes_nothing(short: S
     assert plan["age_days"] == (yesterday - END).days
     assert (plan["pools"], plan["target_date"], plan["engine"]) == (12, NEXT.isoformat(), "lightgbm")
     assert plan["rows"] == int((panel["date"] >= dt.date.fromisoformat(plan["first_day"])).sum())
-    assert plan["fits"] > 0
+    assert (plan["forecast_days"], plan["refits"], plan["ledger_days"], plan["past_days"]) == (1, 1, 0, 45)
     assert table(short, "yieldspark.run_ledger").empty
     assert f"as_of: {END}" in _lines(document).splitlines()
 

@@ -9,91 +9,67 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forecasting.backtest import TargetForecasts
-from forecasting.rules import RuleLimits, apply_rules, join_targets
+from forecasting.rules import apply_rules, join_targets
 from forecasting.targets import Target, targets
 
 AS_OF = dt.date(2024, 6, 30)
 APY, TVL = targets(max_apy_percent=1e6, max_tvl_usd=1e12)
-LIMITS = RuleLimits(stale_after_days=7, max_fill_days=3, min_history_days=8)
+RELATIVE = (-0.1, 0.2)
 
 
-def known(pool_id: str, value: float | None, *, age: int = 0, days: int = 100) -> dict[str, object]:
+def known(pool_id: str, value: float | None, *, age: int = 0) -> dict[str, object]:
     day = AS_OF - dt.timedelta(days=age) if value is not None else None
-    return {"pool_id": pool_id, "apy": value, "tvl": value, "apy_day": day, "tvl_day": day, "apy_days": days, "tvl_days": days}
+    return {"pool_id": pool_id, "apy": value, "tvl": value, "apy_day": day, "tvl_day": day}
 
 
-def forecasts(target: Target, values: dict[str, float], *, modelled: bool = True, residuals: tuple[float, float] = (-0.1, 0.2)) -> TargetForecasts:
-    rows = pd.DataFrame(
-        {
-            "pool_id": list(values),
-            "date": pd.Timestamp(AS_OF),
-            "now": list(values.values()),
-            "forecast": [value + 1 for value in values.values()],
-            "low": [value - 1 for value in values.values()],
-            "high": [value + 3 for value in values.values()],
-            "modelled": modelled,
-        }
-    )
-    return TargetForecasts(target, rows, {}, residuals)
+def published(values: dict[str, float], *, rule: str | None = None) -> pd.DataFrame:
+    rows = {"pool_id": list(values), "forecast": [value + 1 for value in values.values()]}
+    ends = {"low": [value - 1 for value in values.values()], "high": [value + 3 for value in values.values()]}
+    return pd.DataFrame(rows | ends | {"rule": pd.Series([rule] * len(values), dtype=object)})
 
 
-def ruled(pools: list[dict[str, object]], made: TargetForecasts) -> Any:
-    return apply_rules(pd.DataFrame(pools), made, AS_OF, LIMITS).set_index("pool_id")
+def ruled(pools: list[dict[str, object]], tonight: pd.DataFrame, target: Target = APY, relative: tuple[float, float] = RELATIVE) -> Any:
+    return apply_rules(pd.DataFrame(pools), tonight, target, relative, AS_OF).set_index("pool_id")
 
 
 def test_the_model_speaks_for_a_pool_with_history() -> None:
-    found = ruled([known("a", 5.0)], forecasts(APY, {"a": 5.0})).loc["a"]
+    found = ruled([known("a", 5.0)], published({"a": 5.0})).loc["a"]
     assert found.tolist() == [6.0, 4.0, 8.0, None]
 
 
-@pytest.mark.parametrize(
-    ("pool", "rule"),
-    [
-        (known("a", 5.0, age=8), "stale"),
-        (known("a", 5.0, days=7), "cold_start"),
-        (known("a", 5.0, age=8, days=7), "stale"),
-    ],
-)
-def test_stale_and_new_pools_keep_their_last_value_with_the_panels_interval(pool: dict[str, object], rule: str) -> None:
-    found = ruled([pool], forecasts(APY, {"a": 5.0})).loc["a"]
-    assert found["rule"] == rule
-    assert found["value"] == 5.0
+@pytest.mark.parametrize("rule", ["cold_start", "no_model", "no_ledger", "few_pools", "gate"])
+def test_a_published_row_keeps_its_reason(rule: str) -> None:
+    found = ruled([known("a", 5.0)], published({"a": 5.0}, rule=rule)).loc["a"]
+    assert found.tolist() == [6.0, 4.0, 8.0, rule]
+
+
+@pytest.mark.parametrize("age", [1, 8, 400])
+def test_a_pool_that_was_not_observed_that_day_keeps_its_last_value_with_the_panels_interval(age: int) -> None:
+    found = ruled([known("a", 5.0, age=age), known("b", 1.0)], published({"b": 1.0})).loc["a"]
+    assert (found["rule"], found["value"]) == ("stale", 5.0)
     assert (found["low"], found["high"]) == (pytest.approx(5.0 - 5.1 * 0.1), pytest.approx(5.0 + 5.1 * 0.2))
 
 
-def test_a_value_too_old_to_be_carried_is_stale_though_the_limit_is_not_reached() -> None:
-    assert ruled([known("a", 5.0, age=4)], forecasts(APY, {})).loc["a", "rule"] == "stale"
-
-
-def test_a_pool_back_after_a_long_gap_is_new() -> None:
-    assert ruled([known("a", 5.0, age=0, days=50)], forecasts(APY, {})).loc["a", "rule"] == "cold_start"
-
-
-def test_without_a_model_the_newest_value_is_published_and_says_so() -> None:
-    found = ruled([known("a", 5.0)], forecasts(APY, {"a": 5.0}, modelled=False)).loc["a"]
-    assert (found["value"], found["rule"]) == (5.0, "no_model")
-
-
 def test_what_a_pool_never_had_stays_unknown() -> None:
-    found = ruled([known("a", None, days=0)], forecasts(APY, {})).loc["a"]
+    found = ruled([known("a", None)], published({})).loc["a"]
     assert found[["value", "low", "high"]].isna().all()
     assert found["rule"] is None
 
 
 def test_rules_keep_apy_of_a_pool_at_zero_and_tvl_not_negative() -> None:
-    pools = [known("a", 0.0, days=3), known("b", 1e9, days=3)]
+    pools = [known("a", 0.0, age=3), known("b", 1e9, age=3)]
     for target in (APY, TVL):
-        found = ruled(pools, forecasts(target, {}, residuals=(-80.0, 0.5)))
+        found = ruled(pools, published({}), target, (-80.0, 0.5))
         assert (found["low"] >= 0.0).all()
         assert (found["low"] <= found["value"]).all()
         assert (found["value"] <= found["high"]).all()
         assert np.isfinite(found[["value", "low", "high"]].to_numpy(float)).all()
 
 
-def test_a_row_gives_apys_reason_first_and_tvls_otherwise() -> None:
-    pools = [known("model", 5.0), known("new", 5.0, days=2), known("apy_only", 5.0) | {"tvl_days": 3}]
-    made = [ruled(pools, forecasts(target, {"model": 5.0, "apy_only": 5.0})).reset_index() for target in (APY, TVL)]
+def test_a_row_gives_each_targets_reason() -> None:
+    pools = [known("model", 5.0), known("gone", 5.0, age=2), known("apy_only", 5.0) | {"tvl_day": AS_OF - dt.timedelta(days=1)}]
+    made = [ruled(pools, published({"model": 5.0, "apy_only": 5.0}), target).reset_index() for target in (APY, TVL)]
     rows = join_targets(*made).set_index("pool_id")
-    assert rows["rule"].to_dict() == {"model": None, "new": "cold_start", "apy_only": "cold_start"}
-    assert list(rows.columns) == ["apy", "apy_low", "apy_high", "tvl", "tvl_low", "tvl_high", "rule"]
+    assert rows["rule"].to_dict() == {"model": None, "gone": "stale", "apy_only": None}
+    assert rows["tvl_rule"].to_dict() == {"model": None, "gone": "stale", "apy_only": "stale"}
+    assert list(rows.columns) == ["apy", "apy_low", "apy_high", "rule", "tvl", "tvl_low", "tvl_high", "tvl_rule"]

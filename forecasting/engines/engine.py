@@ -1,4 +1,4 @@
-"""What every forecasting engine is: a holder of feature rows that fits LightGBM on spans of days and adds its out-of-fold forecasts as a column.
+"""What every forecasting engine is: a holder of feature rows that fits LightGBM on spans of days and forecasts others.
 
 In: feature rows (one per pool and as-of day) as a Spark frame. Out: models and pandas rows of the few days that are scored or published.
 An engine knows nothing of APY or TVL: features and labels are column names. Both engines are LightGBM with one set of parameters, but of two native
@@ -23,18 +23,27 @@ KEY = ("pool_id", "date")
 
 @dataclass(frozen=True)
 class ModelParameters:
-    """LightGBM settings both engines share. A small model with L1 loss: on pool changes squared loss and more trees lost to "tomorrow = today"."""
+    """LightGBM settings both engines share. A small model with absolute loss: squared loss and more trees lost to "tomorrow = today"."""
 
     seed: int
     threads: int
-    rounds: int = 150
-    learning_rate: float = 0.06
+    rounds: int = 200
+    learning_rate: float = 0.05
     leaves: int = 15
     min_data_in_leaf: int = 60
-    feature_fraction: float = 0.6
+    feature_fraction: float = 0.5
     bagging_fraction: float = 0.7
     lambda_l2: float = 5.0
     max_bin: int = 127
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What one model is fitted for: the median of a label (mean absolute error), or its quantile `alpha` (pinball loss). `draw` varies the seed."""
+
+    label: str
+    alpha: float | None = None
+    draw: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,14 +66,15 @@ class FeatureRows(Protocol):
     def labelled(self, label: str, days: DaySpan) -> int:
         """Rows of these as-of days whose label is known."""
 
-    def fit(self, label: str, days: DaySpan) -> FittedModel:
-        """Fit on the labelled rows of these as-of days; there must be at least one. Null and NaN features are missing values."""
+    def fit(self, objectives: Sequence[Objective], days: DaySpan) -> list[FittedModel]:
+        """A model for each objective, fitted on the rows of these as-of days whose label is known; there must be at least one, and all labels must be
+        known on the same rows. Null and NaN features are missing values."""
 
     def with_forecasts(self, name: str, parts: Sequence[Part]) -> FeatureRows:
         """Add the feature `name`: each model's forecast on its span, null elsewhere."""
 
-    def forecast(self, days: DaySpan, parts: Sequence[Part], columns: Sequence[str]) -> pd.DataFrame:
-        """KEY, `columns` and `forecast` of these as-of days, sorted by KEY; NaN where no part covers the day, and for null numbers."""
+    def forecast(self, days: DaySpan, models: Sequence[FittedModel], columns: Sequence[str]) -> pd.DataFrame:
+        """KEY, `columns`, and a column "0", "1", .. for each model's forecasts, of these as-of days, sorted by KEY; NaN for null numbers."""
 
     def release(self) -> None:
         """Give back what was kept in memory."""

@@ -14,14 +14,14 @@ import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import DataFrame
 
-from forecasting.engines.engine import KEY, FittedModel, LabelCounts, ModelParameters, Part, collect, count_labels
+from forecasting.engines.engine import KEY, FittedModel, LabelCounts, ModelParameters, Objective, Part, collect, count_labels
 from forecasting.folds import DaySpan
 
 
-def native_parameters(parameters: ModelParameters) -> Mapping[str, object]:
+def native_parameters(parameters: ModelParameters, objective: Objective) -> Mapping[str, object]:
     """The shared settings under native LightGBM's names."""
     return {
-        "objective": "regression_l1",
+        **({"objective": "regression_l1"} if objective.alpha is None else {"objective": "quantile", "alpha": objective.alpha}),
         "learning_rate": parameters.learning_rate,
         "num_leaves": parameters.leaves,
         "min_data_in_leaf": parameters.min_data_in_leaf,
@@ -30,7 +30,7 @@ def native_parameters(parameters: ModelParameters) -> Mapping[str, object]:
         "bagging_freq": 1,
         "lambda_l2": parameters.lambda_l2,
         "max_bin": parameters.max_bin,
-        "seed": parameters.seed,
+        "seed": parameters.seed + objective.draw,
         "num_threads": parameters.threads,
         "deterministic": True,
         "force_row_wise": True,
@@ -51,33 +51,40 @@ class LightgbmRows:
     def labelled(self, label: str, days: DaySpan) -> int:
         return count_labels(self.counts, label, days)
 
-    def fit(self, label: str, days: DaySpan) -> FittedModel:
-        rows = self._within(days) & self.frame[label].notna().to_numpy()
-        data = lightgbm.Dataset(self.matrix[rows], self.frame.loc[rows, label].to_numpy(np.float32), feature_name=list(self.features))
-        booster = lightgbm.train(dict(native_parameters(self.parameters)), data, self.parameters.rounds)
-        return FittedModel(booster.model_to_string(), self.features, booster)
+    def fit(self, objectives: Sequence[Objective], days: DaySpan) -> list[FittedModel]:
+        rows = self._within(days) & self.frame[objectives[0].label].notna().to_numpy()
+        matrix = self.matrix[rows]
+        # what bins depend on is the same for all of them: they are made once, and only the label changes
+        data = lightgbm.Dataset(matrix, feature_name=list(self.features), params=dict(native_parameters(self.parameters, objectives[0])))
+        models = []
+        for objective in objectives:
+            data.set_label(self.frame.loc[rows, objective.label].to_numpy(np.float32))
+            booster = lightgbm.train(dict(native_parameters(self.parameters, objective)), data, self.parameters.rounds)
+            models.append(FittedModel(booster.model_to_string(), self.features, booster))
+        return models
 
     def with_forecasts(self, name: str, parts: Sequence[Part]) -> LightgbmRows:
-        forecasts = self._forecasts(parts).astype(np.float32)
+        forecasts = np.full(len(self.frame), np.nan, dtype=np.float32)
+        for model, days in parts:
+            within = self._within(days)
+            forecasts[within] = self._forecast(model, within)
         return replace(
             self, frame=self.frame.assign(**{name: forecasts}), matrix=np.column_stack([self.matrix, forecasts]), features=(*self.features, name)
         )
 
-    def forecast(self, days: DaySpan, parts: Sequence[Part], columns: Sequence[str]) -> pd.DataFrame:
+    def forecast(self, days: DaySpan, models: Sequence[FittedModel], columns: Sequence[str]) -> pd.DataFrame:
         within = self._within(days)
-        rows = self.frame.loc[within, [*KEY, *columns]]
-        return rows.assign(forecast=self._forecasts(parts)[within]).reset_index(drop=True)
+        forecasts = {number: self._forecast(model, within) for number, model in enumerate(models)}
+        return self.frame.loc[within, [*KEY, *columns]].assign(**{str(number): found for number, found in forecasts.items()}).reset_index(drop=True)
 
     def release(self) -> None:
         """Nothing is kept outside this object."""
 
-    def _forecasts(self, parts: Sequence[Part]) -> npt.NDArray[np.float64]:
-        forecasts = np.full(len(self.frame), np.nan)
-        for model, days in parts:
-            within = self._within(days)
-            if within.any():
-                forecasts[within] = model.native.predict(self.matrix[within, : len(model.features)], num_threads=self.parameters.threads)
-        return forecasts
+    def _forecast(self, model: FittedModel, within: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        if not within.any():
+            return np.zeros(0)
+        found: npt.NDArray[np.float64] = model.native.predict(self.matrix[within, : len(model.features)], num_threads=self.parameters.threads)
+        return found
 
     def _within(self, days: DaySpan) -> npt.NDArray[np.bool_]:
         date = self.frame["date"]

@@ -17,7 +17,7 @@ from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from forecasting.engines.engine import KEY, FittedModel, LabelCounts, ModelParameters, Part, collect, count_labels
+from forecasting.engines.engine import KEY, FittedModel, LabelCounts, ModelParameters, Objective, Part, collect, count_labels
 from forecasting.folds import DaySpan
 from product_errors import EnvironmentNotReady
 
@@ -44,7 +44,7 @@ def check_runtime(spark: SparkSession) -> None:
         ) from error
 
 
-def estimator(parameters: ModelParameters, label: str, features: Sequence[str]) -> Any:
+def estimator(parameters: ModelParameters, objective: Objective, features: Sequence[str]) -> Any:
     """A fresh regressor with the shared settings: one that was fitted before keeps state of its former target.
 
     One task, because two workers have crashed natively. Sampling over all rows and a deterministic learner, because bins and sums must not depend on
@@ -53,9 +53,9 @@ def estimator(parameters: ModelParameters, label: str, features: Sequence[str]) 
     from synapse.ml.lightgbm import LightGBMRegressor
 
     return LightGBMRegressor(
-        objective="regression_l1",
+        **({"objective": "regression_l1"} if objective.alpha is None else {"objective": "quantile", "alpha": objective.alpha}),
         featuresCol=VECTOR,
-        labelCol=label,
+        labelCol=objective.label,
         predictionCol=FORECAST,
         slotNames=list(features),
         numIterations=parameters.rounds,
@@ -67,7 +67,7 @@ def estimator(parameters: ModelParameters, label: str, features: Sequence[str]) 
         baggingFreq=1,
         lambdaL2=parameters.lambda_l2,
         maxBin=parameters.max_bin,
-        seed=parameters.seed,
+        seed=parameters.seed + objective.draw,
         numThreads=parameters.threads,
         numTasks=1,
         dataTransferMode="bulk",
@@ -91,11 +91,16 @@ class SynapsemlRows:
     def labelled(self, label: str, days: DaySpan) -> int:
         return count_labels(self.counts, label, days)
 
-    def fit(self, label: str, days: DaySpan) -> FittedModel:
-        rows = self.frame.where(_within(days) & F.col(label).isNotNull()).select(VECTOR, F.col(label).cast("float").alias(label))
+    def fit(self, objectives: Sequence[Objective], days: DaySpan) -> list[FittedModel]:
+        labels = sorted({objective.label for objective in objectives})
+        known = self.frame.where(_within(days) & F.col(labels[0]).isNotNull())
+        rows = known.select(VECTOR, *(F.col(label).cast("float").alias(label) for label in labels))
+        models = []
         with fixed_plans(self.frame.sparkSession):
-            model = estimator(self.parameters, label, self.features).fit(rows)
-        return FittedModel(model.getNativeModel(), self.features, model)
+            for objective in objectives:
+                model = estimator(self.parameters, objective, self.features).fit(rows)
+                models.append(FittedModel(model.getNativeModel(), self.features, model))
+        return models
 
     def with_forecasts(self, name: str, parts: Sequence[Part]) -> SynapsemlRows:
         with fixed_plans(self.frame.sparkSession):
@@ -103,9 +108,12 @@ class SynapsemlRows:
             extended = _assembled(named.withColumnRenamed(VECTOR, "known"), ["known", name]).drop("known")
             return replace(self, frame=_persisted(extended), features=(*self.features, name))
 
-    def forecast(self, days: DaySpan, parts: Sequence[Part], columns: Sequence[str]) -> pd.DataFrame:
+    def forecast(self, days: DaySpan, models: Sequence[FittedModel], columns: Sequence[str]) -> pd.DataFrame:
+        rows = self.frame.where(_within(days)).select(*KEY, *columns, VECTOR)
         with fixed_plans(self.frame.sparkSession):
-            return collect(self._forecasts(self.frame.where(_within(days)), parts).select(*KEY, *columns, FORECAST))
+            for number, model in enumerate(models):
+                rows = model.native.transform(rows).withColumnRenamed(FORECAST, str(number))
+            return collect(rows.drop(VECTOR))
 
     def release(self) -> None:
         self.frame.unpersist()

@@ -1,0 +1,97 @@
+"""The commands around forecasts: make them, see how they did, see how they would have done."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from command_line.app import app
+from command_line.options import AsJson, AsOf, DryRun, Engine, LastDay, day, in_workplace
+from command_line.terminal import print_json, print_run, print_table
+from command_line.workplace import Workplace
+
+Days = Annotated[int, typer.Option(min=1, max=730, help="Target days to score.")]
+
+
+@app.command("forecast_pools")
+def forecast_pools(as_of: AsOf = None, engine: Engine = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Forecast the next day's APY and TVL of every active pool, with an interval; score what came true of earlier forecasts first.
+
+    Example: python run_spark_local.py forecast_pools --as-of 2025-09-30 --engine lightgbm
+    """
+
+    def work(place: Workplace) -> dict[str, Any]:
+        from forecasting.forecast_pools_spark import run_forecast
+
+        if not dry_run:
+            place.require_engine()
+        return run_forecast(place.settings, as_of=day(as_of), dry_run=dry_run, session=place.session)
+
+    row = in_workplace(work, changes=not dry_run, engine=engine.value if engine else None)
+    print_json(row) if as_json else print_run(row)
+
+
+@app.command()
+def evaluate(days: Days = 30, end: LastDay = None, engine: Engine = None, as_json: AsJson = False) -> None:
+    """Compare forecasts with what came true, and score the last days beside persistence.
+
+    Example: python run_spark_local.py evaluate --days 60 --json
+    """
+
+    def work(place: Workplace) -> dict[str, Any]:
+        from forecasting.evaluate import evaluate as score
+
+        return score(place.settings, days=days, end=day(end))
+
+    _show(in_workplace(work, engine=engine.value if engine else None), as_json)
+
+
+@app.command()
+def backtest(
+    days: Annotated[int | None, typer.Option(min=5, max=730, help="Target days to score; default: BACKTEST_DAYS.")] = None,
+    refit: Annotated[int | None, typer.Option(min=1, max=90, help="Days between refits; default: REFIT_DAYS.")] = None,
+    horizon: Annotated[int | None, typer.Option(min=1, max=7, help="Days ahead; default: HORIZON_DAYS.")] = None,
+    end: LastDay = None,
+    engine: Engine = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """What would have been published on each of the last days, beside what came true: rolling origin, gate and interval learning day by day.
+
+    Example: python run_spark_local.py backtest --days 60 --refit 7 --engine lightgbm --json
+    """
+
+    def work(place: Workplace) -> dict[str, Any]:
+        from forecasting.backtest_spark import run_backtest
+
+        if not dry_run:
+            place.require_engine()
+        return run_backtest(place.settings, days=days or place.settings.backtest_days, end=day(end), dry_run=dry_run, session=place.session)
+
+    options = {"engine": engine.value if engine else None, "refit_days": refit, "horizon_days": horizon}
+    _show(in_workplace(work, changes=not dry_run, **options), as_json)
+
+
+def _show(document: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(document)
+        return
+    print_run({name: value for name, value in document.items() if name not in ("targets", "groups")})
+    columns = ["target", "rows", "forecasts", "pools", "MAE ratio", "from", "to", "median ratio", "coverage", "pinball ratio"]
+    table = [_score_line(target, name, found) for target, classes in document.get("targets", {}).items() for name, found in classes.items()]
+    if table:
+        print_table(columns, table, title="beside persistence (1 = as good), the MAE ratio with its interval over blocks of days")
+    groups = [
+        [*(row[name] for name in ("target", "by", "group", "rows", "mae_ratio", "median_ae_ratio", "coverage"))] for row in document.get("groups", [])
+    ]
+    if groups:
+        print_table(["target", "by", "group", "rows", "MAE ratio", "median ratio", "coverage"], groups)
+
+
+def _score_line(target: str, name: str, found: dict[str, Any]) -> list[object]:
+    if not found["rows"]:
+        return [target, name, 0, 0, *[None] * 6]
+    ratio, interval = found["ratio"], found["interval"]
+    errors = [ratio[key] for key in ("mae", "mae_low", "mae_high", "median_ae")]
+    return [target, name, found["rows"], found["pools"], *errors, interval["coverage"], interval["pinball_ratio"]]

@@ -1,0 +1,83 @@
+"""The backtest: what would have been published on each of the last days, from a model refitted every few days, beside what came true.
+
+Reads what the forecast job reads, and nothing after the last day. Writes `yieldspark.forecast_evaluation`, where it replaces nothing that a night has
+published. Units: APY percent, TVL USD, UTC days.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pandas as pd
+from pyspark.sql import SparkSession
+
+from config_spark import Settings
+from database.connection import make_engine
+from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot
+from database.run_ledger import Run, ledger_row, open_run
+from database.spark_interrupt import interruptible
+from forecasting.backtest import evaluation_rows, publish_days
+from forecasting.folds import FoldPlan
+from forecasting.forecast_ledger import BACKTEST, describe_pools
+from forecasting.forecast_plan import plan_backtest
+from forecasting.forecast_rows import evaluation_staging
+from forecasting.out_of_sample import fit_out_of_sample
+from forecasting.past_forecasts import no_past
+from forecasting.score_groups import score_groups
+from forecasting.scores import score_table
+from forecasting.targets import targets
+
+JOB = "backtest"
+
+
+def run_backtest(
+    settings: Settings,
+    *,
+    days: int,
+    end: dt.date | None = None,
+    engine: str | None = None,
+    dry_run: bool = False,
+    session: Callable[[], SparkSession],
+) -> dict[str, Any]:
+    """Score the `days` target days that end with `end` (default: the newest day with data).
+
+    Gate and interval learn from forecasts of the same backtest alone, made for the 90 days before; horizon and refit interval are the settings'.
+    Returns: the ledger row with `targets` (scores by target and by restricted or all rows) and `groups`; a dry run: the plan's document.
+    Raises: NotEnoughHistory, EnvironmentNotReady, RunInProgress, DatabaseError.
+    """
+    name, today = engine or settings.engine, dt.datetime.now(dt.UTC).date()
+    if dry_run:
+        return {"job": JOB, "status": "planned", "plan": plan_backtest(settings, end=end, days=days, engine=name, today=today).document()}
+    database = make_engine(settings)
+    with open_run(database, job=JOB, mode="backtest", engine_name=name, as_of=end, code_version=settings.code_version) as run:
+        with run.stage("plan"):
+            plan = plan_backtest(settings, end=end, days=days, engine=name, today=today)
+        run.as_of, run.plan = plan.as_of, plan.document() | {"scored_days": days, "refit_days": settings.refit_days}
+        with run.stage("session"):
+            spark = session()
+            run.jvm_started = True
+        with interruptible(spark):
+            with exported_snapshot(settings) as snapshot:
+                rows = forecast_past(spark, settings, name, plan.folds, run, snapshot)
+            scored = rows[rows["target_date"] > plan.as_of - dt.timedelta(days=days)]
+            with run.stage("score"):
+                described = describe_pools(database, scored)
+                scores = {"targets": score_table(described, settings.interval_level), "groups": score_groups(described, settings.interval_level)}
+            commit_run(run, settings, [StagedFrame(*evaluation_staging(spark, scored, BACKTEST))])
+    return ledger_row(database, run.run_id) | scores
+
+
+def forecast_past(spark: SparkSession, settings: Settings, engine: str, folds: FoldPlan, run: Run, snapshot: str) -> pd.DataFrame:
+    """Evaluation rows of the days that the plan forecasts, of both targets: what had come true by the plan's last known day."""
+    sample = fit_out_of_sample(spark, settings, engine, folds, run, snapshot)
+    publish = partial(publish_days, horizon=folds.horizon, level=settings.interval_level, ledger=no_past())
+    evaluated = partial(evaluation_rows, engine=engine, horizon=folds.horizon, level=settings.interval_level, source=BACKTEST, run_id=run.run_id)
+    rows = []
+    with run.stage("publish"):
+        for target in targets(max_apy_percent=settings.max_apy_percent, max_tvl_usd=settings.max_tvl_usd):
+            found = publish(sample.rows, target, folds.forecast.days)
+            rows.append(evaluated(found[found["next"].notna()], sample, target))
+    return pd.concat(rows, ignore_index=True)

@@ -1,0 +1,34 @@
+"""Moves of ETH, BTC and gas as features, for those who want them: on real pools they gave no measurable gain (docs/forecasts.md has the figures).
+
+In: rows with `date`, and one row a day of eth, btc (USD) and gas (gwei). Out: the rows with MARKET, log ratios over 1 and 7 days.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+SERIES, SPANS = ("eth", "btc", "gas"), (1, 7)
+MARKET = tuple(f"{series}_change_{days}" for series in SERIES for days in SPANS)
+
+MARKET_QUERY = """
+SELECT date, max(eth_open) AS eth, max(btc_open) AS btc, max(gas_price_gwei) AS gas
+FROM pool_daily_metrics WHERE date BETWEEN DATE '{first_day}' AND DATE '{as_of}' GROUP BY date
+"""
+
+
+def market_query(first_day: dt.date, as_of: dt.date) -> str:
+    return MARKET_QUERY.format(first_day=first_day.isoformat(), as_of=as_of.isoformat())
+
+
+def add_market(rows: DataFrame, market: DataFrame) -> DataFrame:
+    """Null where a day of the span has no price."""
+    days = market.select(F.unix_date("date").alias("day"), "date", *(F.col(name).cast("double").alias(name) for name in SERIES))
+    before = {span: days.select((F.col("day") + span).alias("day"), *(F.col(name).alias(f"{name}_{span}") for name in SERIES)) for span in SPANS}
+    joined = days
+    for span in SPANS:
+        joined = joined.join(F.broadcast(before[span]), on="day", how="left")
+    changes = [F.log(F.col(name) / F.col(f"{name}_{span}")).cast("float").alias(f"{name}_change_{span}") for name in SERIES for span in SPANS]
+    return rows.join(F.broadcast(joined.select("date", *changes)), on="date", how="left")

@@ -1,0 +1,56 @@
+"""What `evaluate` and `backtest` say: scores beside persistence, as a table and as JSON."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.forecast_panels import END, panel_rows, store
+from tests.processes import CommandLine
+from tests.test_forecast_ledger import actuals, observe, put, row
+
+DAY = dt.timedelta(days=1)
+
+
+def test_evaluate_takes_in_what_came_true_and_scores_it(run_here: CommandLine, engine: Engine) -> None:
+    for pool_id, actual in (("a", 5.5), ("b", 3.0)):
+        put(engine, row(pool_id, tvl_usd=2e6, apy_percent=4.0, low=4.0, high=5.2, engine="synapseml"))
+        observe(engine, pool_id, dt.date(2024, 6, 30), actual)
+    found = run_here.json("evaluate", "--days", "1", "--end", "2024-06-30", "--engine", "synapseml")
+    assert found["rows"]["updated"] == 2
+    assert actuals(engine) == {("a", "apy"): 5.5, ("b", "apy"): 3.0}
+    score = found["targets"]["apy"]["restricted"]
+    assert (score["rows"], score["model"]["mae"], score["persistence"]["mae"], score["interval"]["coverage"]) == (2, 1.25, 1.25, 0.0)
+    shown = run_here("evaluate", "--days", "1", "--end", "2024-06-30").stdout
+    assert "beside persistence" in shown
+    assert "restricted" in shown
+
+
+def test_evaluate_of_nothing_is_no_error(run_here: CommandLine) -> None:
+    found = run_here.json("evaluate")
+    assert (found["targets"], found["groups"], found["status"]) == ({}, [], "succeeded")
+    assert run_here("evaluate").returncode == 0
+
+
+def test_a_dry_backtest_prints_its_plan(run_here: CommandLine, engine: Engine) -> None:
+    store(engine, panel_rows(3, 40))
+    plan = run_here.json("backtest", "--days", "20", "--refit", "10", "--horizon", "2", "--dry-run")["plan"]
+    assert (plan["as_of"], plan["horizon_days"], plan["forecast_days"], plan["refits"]) == (END.isoformat(), 2, 110, 11)
+    assert "forecast_days" in run_here("backtest", "--dry-run").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--days", "3"], "greater than or equal to 5"),
+        (["--horizon", "8"], "less than or equal to 7"),
+        (["--end", "2999-01-01"], "is not over"),
+    ],
+)
+def test_wrong_use_exits_with_2(run_here: CommandLine, engine: Engine, arguments: list[str], words: str) -> None:
+    store(engine, panel_rows(2, 20))
+    done = run_here("backtest", "--dry-run", *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
