@@ -94,7 +94,7 @@ class Settings(BaseSettings):
 
     engine: Engine = Field("synapseml", validation_alias=AliasChoices("ENGINE", "FORECAST_ENGINE"), description="which LightGBM makes the forecasts")
     train_days: Annotated[int, Field(ge=0, le=3650)] = Field(365, description="training window before the as-of day, 0 for all there is; days")
-    market_features: bool = Field(False, description="moves of ETH, BTC and gas as features; no measurable gain, docs/forecasts.md")
+    market_features: bool = Field(False, description="moves of ETH, BTC and gas as features too")
     horizon_days: Annotated[int, Field(ge=1, le=7)] = Field(1, description="days ahead; the published forecast is 1")
     backtest_days: Annotated[int, Field(ge=5, le=365)] = Field(60, description="target days that `backtest` scores; days")
     refit_days: Annotated[int, Field(ge=1, le=90)] = Field(7, description="days between refits of `backtest`; days")

@@ -1,4 +1,4 @@
-"""Moves of ETH, BTC and gas as features, for those who want them: on real pools they gave no measurable gain (docs/forecasts.md has the figures).
+"""Moves of ETH, BTC and gas as features, for those who set MARKET_FEATURES.
 
 In: rows with `date`, and one row a day of eth, btc (USD) and gas (gwei). Out: the rows with MARKET, log ratios over 1 and 7 days.
 """
