@@ -15,6 +15,7 @@ import numpy as np
 from forecasting import rolling_windows as rolling
 from forecasting.pool_history import Observed, PoolHistory
 from forecasting.rolling_windows import Days
+from forecasting.targets import apy_size, asinh_level
 
 LONGEST_WINDOW_DAYS = 90
 LOOK_BACK_DAYS = 120
@@ -128,8 +129,8 @@ def _apy_features(apy: Days, moves: Days, scale: Days) -> dict[str, Days]:
         "apy_spike": spike,
         "apy_spike_yesterday": rolling.lag(spike, 1),
         "apy_spike_share_30": rolling.mean(spike, 30),
-        "apy_level": np.arcsinh(apy / 0.1),
-        "apy_scale_relative": np.log(scale / (np.abs(apy) + 0.1)),
+        "apy_level": asinh_level(apy),
+        "apy_scale_relative": np.log(scale / apy_size(apy)),
         "apy_lowest_30": rolling.lowest(apy, 30),
     }
 

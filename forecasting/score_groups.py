@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from forecasting.error_measures import inside, interval_scores, mean, median, number, ratio, values
-from forecasting.targets import Values
+from forecasting.targets import Values, apy_size
 
 INSTABILITY_LIMITS = {"apy": (0.01, 0.05), "tvl": (0.005, 0.02)}
 """Calm below the first, wild from the second: the pool's usual step as a share of its size. Fixed, so that a group means the same on every panel."""
@@ -57,8 +57,7 @@ def daily_ratios(rows: pd.DataFrame) -> list[dict[str, Any]]:
 def _groups(rows: pd.DataFrame, target: str) -> Iterator[tuple[str, pd.Categorical]]:
     """Name of the class and each row's group in it, in the order in which groups are shown."""
     if "scale" in rows:
-        # a pool without APY still steps by a part of 0.1 points, as in `Target.relative_scale`
-        size = np.abs(values(rows, "apy_percent")) + 0.1 if target == "apy" else 1.0
+        size = apy_size(values(rows, "apy_percent")) if target == "apy" else 1.0
         yield "instability", _classes(values(rows, "scale") / size, INSTABILITY_LIMITS[target], INSTABILITY)
     yield "tvl_class", _classes(values(rows, "tvl_usd"), TVL_LIMITS_USD, TVL_CLASSES)
     if "age_days" in rows:

@@ -30,6 +30,12 @@ def asinh_level(apy: Values) -> Values:
     return level
 
 
+def apy_size(apy: Values) -> Values:
+    """What an APY's scale is compared with: a pool near zero still steps by a part of 0.1 points."""
+    size: Values = np.abs(apy) + 0.1
+    return size
+
+
 @dataclass(frozen=True)
 class Target:
     """`limit` is the largest value published (percent or USD). For the gate: a step smaller than `least_step` scales is published as none, and the
@@ -55,8 +61,8 @@ class Target:
         return np.maximum(np.where(steps == 0.0, values, stepped), lowest)
 
     def size(self, values: Values) -> Values:
-        """What a scale is compared with: a pool's size for APY (never under 0.1 points), one for the logarithm."""
-        return np.ones_like(values) if self.logarithmic else np.abs(values) + 0.1
+        """What a scale is compared with: `apy_size`, and one for the logarithm."""
+        return np.ones_like(values) if self.logarithmic else apy_size(values)
 
 
 def targets(*, max_apy_percent: float, max_tvl_usd: float) -> tuple[Target, Target]:
