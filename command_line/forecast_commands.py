@@ -49,7 +49,7 @@ def evaluate(days: Days = 30, end: LastDay = None, engine: Engine = None, as_jso
 
 @app.command()
 def backtest(
-    days: Annotated[int | None, typer.Option(min=5, max=730, help="Target days to score; default: BACKTEST_DAYS.")] = None,
+    days: Annotated[int | None, typer.Option(min=5, max=365, help="Target days to score; default: BACKTEST_DAYS.")] = None,
     refit: Annotated[int | None, typer.Option(min=1, max=90, help="Days between refits; default: REFIT_DAYS.")] = None,
     horizon: Annotated[int | None, typer.Option(min=1, max=7, help="Days ahead; default: HORIZON_DAYS.")] = None,
     end: LastDay = None,

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Numeric,
     Table,
@@ -221,8 +222,9 @@ forecasts = Table(
     Column("interval_level", Double, nullable=False),
     Column("engine", Text, nullable=False),
     Column("model_version", Text, nullable=False),
-    Column("rule", Text, comment="why today's APY is published: stale, cold_start, no_model, no_ledger, few_pools, gate; else null"),
+    Column("rule", Text, comment="why today's APY is published: stale, cold_start, no_model, no_ledger, few_pools, no_champion, gate; else null"),
     Column("tvl_rule", Text, comment="as rule, of TVL"),
+    Column("explanation", JSONB, comment="the strongest contributions to the APY forecast: [{feature, points}], points of APY; null by a rule"),
     Column("run_id", Text, nullable=False),
 )
 
@@ -258,4 +260,37 @@ forecast_evaluation = Table(
     Column("run_id", Text, nullable=False),
     Index("forecast_evaluation_target_date_idx", "target_date"),
     comment="forecasts beside what came true: the ledger that gate and intervals learn from",
+)
+
+promotion = Table(
+    "promotion",
+    own_metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("decided_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("decided_by", Text, nullable=False, comment="user@host"),
+    Column("run_id", Text, comment="the forecast run that judged; null for a decision by hand"),
+    Column("engine", Text, nullable=False),
+    Column("horizon_days", Integer, nullable=False),
+    Column("as_of", Date, comment="last day of what was judged"),
+    Column("decision", Text, nullable=False, comment="promoted, kept, refused (nothing passes: persistence is served), by_hand, rolled_back"),
+    Column("challenger", Text, comment="the version that asked"),
+    Column("champion", Text, comment="the version that served before; null: none did"),
+    Column("serves", Text, comment="the version that serves from now on; null: persistence"),
+    Column("reason", Text, nullable=False),
+    Column("numbers", JSONB, nullable=False, comment="days, rows, losses and ratios with their bootstrap intervals, also by group"),
+    Index("promotion_model_idx", "engine", "horizon_days", "id"),
+    comment="every decision on which model version is served, whether it says yes or no",
+)
+
+model_outbox = Table(
+    "model_outbox",
+    own_metadata,
+    Column("version", Text, primary_key=True),
+    Column("engine", Text, nullable=False),
+    Column("horizon_days", Integer, nullable=False),
+    Column("alias", Text, nullable=False, comment="champion or challenger: what the version becomes when it is registered"),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("run_id", Text, nullable=False),
+    Column("model", LargeBinary, nullable=False, comment="the model and its card, as `forecasting.registry.model_archive` packs it"),
+    comment="model versions that are not in the registry yet: written with the forecasts they made, deleted when registered",
 )

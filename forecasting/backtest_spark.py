@@ -20,15 +20,14 @@ from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot
 from database.run_ledger import Run, ledger_row, open_run
 from database.spark_interrupt import interruptible
 from forecasting.backtest import evaluation_rows, publish_days
+from forecasting.evaluate import scores_of
 from forecasting.folds import FoldPlan
-from forecasting.forecast_ledger import BACKTEST, describe_pools
+from forecasting.forecast_ledger import BACKTEST
 from forecasting.forecast_plan import plan_backtest
 from forecasting.forecast_rows import evaluation_staging
 from forecasting.out_of_sample import fit_out_of_sample
 from forecasting.past_forecasts import no_past
-from forecasting.score_groups import score_groups
-from forecasting.scores import score_table
-from forecasting.targets import targets
+from forecasting.targets import targets_of
 
 JOB = "backtest"
 
@@ -64,8 +63,7 @@ def run_backtest(
                 rows = forecast_past(spark, settings, name, plan.folds, run, snapshot)
             scored = rows[rows["target_date"] > plan.as_of - dt.timedelta(days=days)]
             with run.stage("score"):
-                described = describe_pools(database, scored)
-                scores = {"targets": score_table(described, settings.interval_level), "groups": score_groups(described, settings.interval_level)}
+                scores = scores_of(database, scored, settings.interval_level)
             commit_run(run, settings, [StagedFrame(*evaluation_staging(spark, scored, BACKTEST))])
     return ledger_row(database, run.run_id) | scores
 
@@ -77,7 +75,7 @@ def forecast_past(spark: SparkSession, settings: Settings, engine: str, folds: F
     evaluated = partial(evaluation_rows, engine=engine, horizon=folds.horizon, level=settings.interval_level, source=BACKTEST, run_id=run.run_id)
     rows = []
     with run.stage("publish"):
-        for target in targets(max_apy_percent=settings.max_apy_percent, max_tvl_usd=settings.max_tvl_usd):
+        for target in targets_of(settings):
             found = publish(sample.rows, target, folds.forecast.days)
             rows.append(evaluated(found[found["next"].notna()], sample, target))
     return pd.concat(rows, ignore_index=True)

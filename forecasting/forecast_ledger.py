@@ -45,8 +45,12 @@ KNOWN_DAYS = f"SELECT target, count(DISTINCT target_date) AS days {LEARNT_FROM} 
 
 SCORED = """
 SELECT * FROM yieldspark.forecast_evaluation
-WHERE engine = :engine AND horizon_days = :horizon AND actual IS NOT NULL AND target_date > :last - :days AND target_date <= :last
+WHERE engine = :engine AND horizon_days = :horizon AND actual IS NOT NULL AND target_date > CAST(:last AS date) - :days AND target_date <= :last
 ORDER BY target, target_date, pool_id
+"""
+
+NEWEST_SCORED = """
+SELECT max(target_date) FROM yieldspark.forecast_evaluation WHERE engine = :engine AND horizon_days = :horizon AND actual IS NOT NULL
 """
 
 POOLS = """
@@ -86,8 +90,15 @@ def as_past(rows: pd.DataFrame) -> pd.DataFrame:
     return named[["target", *PAST_COLUMNS]]
 
 
-def scored_rows(engine: Engine, name: str, *, horizon: int, last: dt.date, days: int) -> pd.DataFrame:
-    """Rows that have come true, of the `days` target days that end with `last`."""
+def newest_scored_day(engine: Engine, name: str, *, horizon: int) -> dt.date | None:
+    """The newest target day that has come true; None where none has."""
+    with checked_connection(engine) as connection:
+        found: dt.date | None = connection.execute(text(NEWEST_SCORED), {"engine": name, "horizon": horizon}).scalar_one()
+    return found
+
+
+def scored_rows(engine: Engine, name: str, *, horizon: int, last: dt.date | None, days: int) -> pd.DataFrame:
+    """Rows that have come true, of the `days` target days that end with `last`; none for None."""
     return _read(engine, SCORED, {"engine": name, "horizon": horizon, "last": last, "days": days})
 
 

@@ -41,7 +41,7 @@ from forecasting.past_forecasts import come_true
 from forecasting.rules import apply_rules, join_targets
 from forecasting.scores import score_table, sentence
 from forecasting.stacked_model import OutOfSample
-from forecasting.targets import Target, targets
+from forecasting.targets import Target, targets_of
 from job_entry import run_job
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def _forecast(spark: SparkSession, settings: Settings, database: Engine, plan: F
         past = _past(database, plan, made)
         publish = partial(publish_days, horizon=folds.horizon, level=level)
         evaluated = partial(evaluation_rows, engine=plan.engine, horizon=folds.horizon, level=level, source=NIGHT, run_id=run.run_id)
-        tonight = {target: publish(sample.rows, target, [plan.as_of], ledger=past[target.name]) for target in _targets(settings)}
+        tonight = {target: publish(sample.rows, target, [plan.as_of], ledger=past[target.name]) for target in targets_of(settings)}
         ledger = pd.concat([evaluated(rows, sample, target) for target, rows in tonight.items()], ignore_index=True)
         forecasts = _forecasts(settings, plan, known, tonight, past).assign(model_version=_version(sample, plan.as_of), run_id=run.run_id)
         run.checks.append(_score_check(database, plan, made, level))
@@ -109,10 +109,6 @@ def _forecast(spark: SparkSession, settings: Settings, database: Engine, plan: F
         *(StagedFrame(*evaluation_staging(spark, rows, BACKTEST)) for rows in made),
     ]
     commit_run(run, settings, staged)
-
-
-def _targets(settings: Settings) -> tuple[Target, Target]:
-    return targets(max_apy_percent=settings.max_apy_percent, max_tvl_usd=settings.max_tvl_usd)
 
 
 def _past(database: Engine, plan: ForecastPlan, made: Sequence[pd.DataFrame]) -> dict[str, pd.DataFrame]:

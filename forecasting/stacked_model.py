@@ -29,7 +29,7 @@ SCALED_DRAWS, ASINH_DRAWS = 5, 3
 """Fits of the same rows with other seeds: their mean is a little better than each, and steadier from day to day."""
 
 READ_COLUMNS = ("apy", "tvl", "apy_observed", "tvl_observed", "apy_next", "tvl_next", *SCALES, *LEVELS, *BASELINES)
-NO_MODEL = "none"
+NO_VERSION = "none"
 
 Stage = Callable[[str], AbstractContextManager[None]]
 
@@ -57,7 +57,7 @@ class OutOfSample:
 
     def version(self, target: str, day: dt.date) -> str:
         """The models that forecast from this as-of day, `none` without any."""
-        return next((fold.version for fold in self.folds[target] if day in fold.days), NO_MODEL)
+        return next((fold.version for fold in self.folds[target] if day in fold.days), NO_VERSION)
 
 
 def apy_objectives(level: float) -> list[Objective]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from config_spark import Settings
+
 Values = npt.NDArray[np.float64]
 
 LABEL_LIMIT = 30.0
@@ -68,6 +70,10 @@ class Target:
 def targets(*, max_apy_percent: float, max_tvl_usd: float) -> tuple[Target, Target]:
     """APY and TVL, published first to last."""
     return Target("apy", False, max_apy_percent, APY_LEAST_STEP, APY_PANEL_DAYS), Target("tvl", True, max_tvl_usd, TVL_LEAST_STEP, TVL_PANEL_DAYS)
+
+
+def targets_of(settings: Settings) -> tuple[Target, Target]:
+    return targets(max_apy_percent=settings.max_apy_percent, max_tvl_usd=settings.max_tvl_usd)
 
 
 def mean_of_spaces(apy: Values, scale: Values, move: Values, asinh_move: Values) -> Values:

@@ -180,9 +180,9 @@ def test_last_nights_forecast_is_scored_and_learned_from(short: Settings, spark:
     assert first.set_index("pool_id")["actual"].to_dict() == pytest.approx(true.round(4).to_dict())
     pd.testing.assert_frame_equal(first.drop(columns="actual"), published.drop(columns="actual"))
 
-    scores = evaluate(short, days=2, end=END, engine="lightgbm")
+    scores = evaluate(short, days=2, engine="lightgbm")
     assert scores["targets"]["apy"]["all"]["days"] == 2
-    assert (scores["job"], scores["status"], scores["rows"]["updated"]) == ("evaluate", "succeeded", 0)
+    assert (scores["job"], scores["status"], scores["as_of"], scores["rows"]["updated"]) == ("evaluate", "succeeded", END.isoformat(), 0)
 
 
 def test_a_backtest_scores_its_days_and_leaves_what_a_night_published(

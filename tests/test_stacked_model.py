@@ -18,7 +18,7 @@ from forecasting.engines.lightgbm_engine import LightgbmRows
 from forecasting.folds import DaySpan, FoldPlan, past_folds
 from forecasting.stacked_model import (
     MIN_TRAINING_ROWS,
-    NO_MODEL,
+    NO_VERSION,
     READ_COLUMNS,
     TVL_FORECAST,
     FittedFold,
@@ -230,7 +230,7 @@ def test_with_too_few_rows_there_is_no_move_and_no_version() -> None:
     assert len(sample.rows) == 4 * 13
     for target in ("apy", "tvl"):
         assert moves(sample, target).iloc[:, 2:].astype(float).isna().all().all()
-        assert {sample.version(target, day) for day in folds().forecast.days} == {NO_MODEL} == {"none"}
+        assert {sample.version(target, day) for day in folds().forecast.days} == {NO_VERSION} == {"none"}
 
 
 def test_a_fold_with_too_few_rows_forecasts_nothing_and_the_next_one_does() -> None:
@@ -240,7 +240,7 @@ def test_a_fold_with_too_few_rows_forecasts_nothing_and_the_next_one_does() -> N
     for target in ("apy", "tvl"):
         known = moves(sample, target).set_index("date").iloc[:, 1:].notna().all(axis=1)
         assert known.groupby(level=0).mean().tolist() == [0.0] * 12 + [1.0]
-        assert sample.version(target, AS_OF - dt.timedelta(days=1)) == NO_MODEL
+        assert sample.version(target, AS_OF - dt.timedelta(days=1)) == NO_VERSION
         assert sample.version(target, AS_OF).startswith("20240630-")
 
 
@@ -260,7 +260,7 @@ def test_a_version_names_its_origin_and_changes_with_the_data() -> None:
         versions = [first.version(target, day) for day in folds().forecast.days]
         assert [version[:9] for version in versions] == ["20240618-"] * 6 + ["20240624-"] * 6 + ["20240630-"]
         assert len(set(versions)) == 3
-        assert first.version(target, AS_OF + dt.timedelta(days=1)) == NO_MODEL
+        assert first.version(target, AS_OF + dt.timedelta(days=1)) == NO_VERSION
 
 
 def test_a_version_depends_on_every_model_of_its_fold() -> None:
