@@ -37,6 +37,8 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     # no use of this product is anyone's business
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # standard error is the log's
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
 
