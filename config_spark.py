@@ -115,10 +115,11 @@ class Settings(BaseSettings):
     mlflow_artifacts_uri: str | None = Field(
         None, description="where MLflow puts model files, such as gs://bucket/models; unset means beside the SQLite file, or the server's own"
     )
+    model_parameters_file: Path | None = Field(None, description="LightGBM's settings as `tune` wrote them; unset means the product's own")
     model_seed: int = Field(20240501, description="seed of the models")
     model_threads: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: os.cpu_count() or 1, description="LightGBM threads")
 
-    @field_validator("yieldspark_home", "jars_dir", "report_dir")
+    @field_validator("yieldspark_home", "jars_dir", "report_dir", "model_parameters_file")
     @classmethod
     def _whole_path(cls, path: Path | None) -> Path | None:
         return path.expanduser().absolute() if path else None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from command_line.app import app
 from command_line.options import AsJson, AsOf, DryRun, Engine, LastDay, day, in_workplace
-from command_line.terminal import print_json, print_run, print_table
+from command_line.terminal import print_json, print_pairs, print_run, print_table
 from command_line.workplace import Workplace
 
+MODEL_PARAMETERS = Path("model_parameters.json")
 Days = Annotated[int, typer.Option(min=1, max=730, help="Target days to score.")]
 
 
@@ -71,6 +73,35 @@ def backtest(
 
     options = {"engine": engine.value if engine else None, "refit_days": refit, "horizon_days": horizon}
     _show(in_workplace(work, changes=not dry_run, **options), as_json)
+
+
+@app.command()
+def tune(
+    minutes: Annotated[float, typer.Option(min=0.1, max=1_440, help="Minutes to search.")] = 10.0,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="Where the best parameters go.")] = MODEL_PARAMETERS,
+    engine: Engine = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search LightGBM's settings on folds in time, and write the best to a file. Nothing uses it before MODEL_PARAMETERS_FILE names it.
+
+    Example: python run_spark_local.py tune --minutes 10 --output model_parameters.json --engine lightgbm
+    """
+
+    def work(place: Workplace) -> dict[str, Any]:
+        from forecasting.tuning import tune as search
+
+        place.require_engine()
+        return search(place.settings, minutes=minutes, output=output.absolute(), session=place.session)
+
+    document = in_workplace(work, engine=engine.value if engine else None)
+    if as_json:
+        print_json(document)
+        return
+    tuned = document.pop("tuned")
+    print_run(document)
+    columns = ["parameters", "searched folds, to persistence", "last fold, to persistence"]
+    print_table(columns, [[name, found["searched"], found["last"]] for name, found in tuned["ratio"].items()])
+    print_pairs(tuned["parameters"] | {"better outside the noise": tuned["is_better"]})
 
 
 def _show(document: dict[str, Any], as_json: bool) -> None:

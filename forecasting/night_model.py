@@ -13,8 +13,8 @@ import pandas as pd
 
 from config_spark import Settings
 from database.run_ledger import Run
-from forecasting.engines.choose import model_parameters
 from forecasting.engines.engine import KEY, Engine, FeatureRows
+from forecasting.engines.model_parameters import model_parameters
 from forecasting.features import feature_names
 from forecasting.folds import ONE_DAY, DaySpan
 from forecasting.forecast_plan import ForecastPlan
@@ -53,7 +53,7 @@ def model_of_tonight(held: FeatureRows, facts: DataFacts, plan: ForecastPlan, en
     model = serving.champion or serving.newest
     assert model is not None, "without any version one is fitted"
     with run.stage("predict"):
-        sample = forecast_by(held, _stacked(engine, model, DaySpan(plan.as_of, plan.as_of + ONE_DAY)))
+        sample = forecast_by(held, stacked_of(engine, model, DaySpan(plan.as_of, plan.as_of + ONE_DAY)))
     return Tonight(sample, model, serving.champion is not None)
 
 
@@ -65,11 +65,11 @@ def _after_refit(held: FeatureRows, facts: DataFacts, plan: ForecastPlan, engine
         # neither may be judged on days that it was fitted on
         days = DaySpan(max(plan.folds.forecast.start, champion.card.origin), plan.folds.forecast.end)
         with run.stage("predict"):
-            of_champion = forecast_by(held, _stacked(engine, champion, days))
+            of_champion = forecast_by(held, stacked_of(engine, champion, days))
     if not fitted.models[0].apy:
         return Tonight(of_champion or fitted, champion, champion is not None, Refit(fitted, None, None))
     with run.stage("judge"):
-        judgement = _judged(fitted, of_champion, settings)
+        judgement = judged(fitted, of_champion, settings)
         archive = _archive(fitted.models[0], facts, plan, settings, judgement, engine.name)
     refit = Refit(fitted, archive, judgement)
     if judgement.decision == KEPT and of_champion:
@@ -77,7 +77,7 @@ def _after_refit(held: FeatureRows, facts: DataFacts, plan: ForecastPlan, engine
     return Tonight(fitted, archive, judgement.decision == PROMOTED, refit)
 
 
-def _judged(fitted: OutOfSample, of_champion: OutOfSample | None, settings: Settings) -> Judgement:
+def judged(fitted: OutOfSample, of_champion: OutOfSample | None, settings: Settings) -> Judgement:
     rows, moves = fitted.rows, {CHALLENGER: fitted.rows["apy_move"].to_numpy(float)}
     if of_champion:
         other = of_champion.rows.set_index(list(KEY))["apy_move"]
@@ -113,7 +113,7 @@ def _settings(settings: Settings) -> dict[str, Any]:
     return asdict(model_parameters(settings)) | chosen
 
 
-def _stacked(engine: Engine, archive: ModelArchive, days: DaySpan) -> StackedModel:
+def stacked_of(engine: Engine, archive: ModelArchive, days: DaySpan) -> StackedModel:
     """The version's models in the engine, to forecast these as-of days."""
     features = archive.card.features
     apy = tuple(engine.load(text, (*features, TVL_FORECAST)) for text in archive.texts["apy"])

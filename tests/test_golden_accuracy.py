@@ -18,8 +18,8 @@ from pyspark.sql import SparkSession
 
 import sample_data
 from forecasting.backtest import evaluation_rows, publish_days
-from forecasting.engines.engine import ModelParameters
 from forecasting.engines.lightgbm_engine import LightgbmEngine
+from forecasting.engines.model_parameters import ModelParameters
 from forecasting.features import FEATURES, LABELS, FeatureSpec, feature_rows
 from forecasting.folds import past_folds
 from forecasting.past_forecasts import no_past

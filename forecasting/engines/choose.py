@@ -7,18 +7,15 @@ import os
 from pyspark.sql import SparkSession
 
 from config_spark import Settings
-from forecasting.engines.engine import Engine, ModelParameters
+from forecasting.engines.engine import Engine
+from forecasting.engines.model_parameters import model_parameters
 from product_errors import ConfigurationError, EnvironmentNotReady
 
 ENGINES = ("synapseml", "lightgbm")
 
 
-def model_parameters(settings: Settings) -> ModelParameters:
-    return ModelParameters(settings.model_seed, settings.model_threads)
-
-
 def choose_engine(name: str, settings: Settings, spark: SparkSession) -> Engine:
-    """The named engine with the settings' seed and threads. Raises: ConfigurationError for another name, EnvironmentNotReady without its runtime."""
+    """The named engine with the settings' parameters. Raises: ConfigurationError for another name, EnvironmentNotReady without its runtime."""
     parameters = model_parameters(settings)
     if name == "synapseml":
         from forecasting.engines.synapseml_engine import SynapsemlEngine, check_runtime

@@ -25,22 +25,6 @@ Features = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class ModelParameters:
-    """LightGBM settings both engines share. A small model with absolute loss: squared loss and more trees lost to "tomorrow = today"."""
-
-    seed: int
-    threads: int
-    rounds: int = 200
-    learning_rate: float = 0.05
-    leaves: int = 15
-    min_data_in_leaf: int = 60
-    feature_fraction: float = 0.5
-    bagging_fraction: float = 0.7
-    lambda_l2: float = 5.0
-    max_bin: int = 127
-
-
-@dataclass(frozen=True)
 class Objective:
     """What one model is fitted for: the median of a label (mean absolute error), or its quantile `alpha` (pinball loss). `draw` varies the seed."""
 

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import DataFrame
 
-from forecasting.engines.engine import KEY, Features, FittedModel, LabelCounts, ModelParameters, Objective, Part, collect, count_labels
+from forecasting.engines.engine import KEY, Features, FittedModel, LabelCounts, Objective, Part, collect, count_labels
+from forecasting.engines.model_parameters import ModelParameters
 from forecasting.folds import DaySpan
 
 
