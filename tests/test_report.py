@@ -14,7 +14,7 @@ from database.tables import run_ledger
 from product_errors import ConfigurationError
 from reporting import number_words
 from reporting.figures import forecast_table, pool_series
-from reporting.plots import apy_plot
+from reporting.pool_plot import apy_plot
 from reporting.report import REPORT_NAME, write_report
 from tests.report_store import TOMORROW, UNSAFE, fill, ledger_row
 
