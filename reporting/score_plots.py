@@ -20,7 +20,8 @@ TWICE_AS_WRONG = 2.0
 """Ratios beyond it are marked at the edge: a day or a group of a few calm pools may have any."""
 LEAST_SPAN = 0.05
 """Of a ratio's axis: TVL's forecasts are so near to persistence that a narrower one would show nothing but noise."""
-LEFT_INCHES, ROW_INCHES = 5.1, 0.21
+TICK_STEPS = [1, 2, 5, 10]
+GROUP_INCHES, ROW_INCHES = 5.1, 0.21
 
 CLASS_WORDS = {"instability": "How restless", "tvl_class": "TVL", "age_class": "Age in days"}
 """Of the classes of groups that are drawn, in this order."""
@@ -48,7 +49,7 @@ def group_plot(groups: list[dict[str, Any]], name: str) -> tuple[str, int]:
     """MAE ratio of each group of CLASS_WORDS with its interval, and the number of rows."""
     shown = [(title, [one for one in groups if one["by"] == by]) for by, title in CLASS_WORDS.items()]
     lines = sum(len(members) + 1 for _, members in shown if members)
-    return draw_svg(name, lambda axes: _draw_groups(axes, shown), (LEFT_INCHES, ROW_INCHES * (lines + 2)))
+    return draw_svg(name, lambda axes: _draw_groups(axes, shown), (GROUP_INCHES, ROW_INCHES * (lines + 2)))
 
 
 def _ratio_limits(values: Values) -> tuple[float, float]:
@@ -70,7 +71,7 @@ def _draw_days(axes: Axes, days: pd.DataFrame, measure: str, even: float, limits
     axes.set_ylim(*limits)
     dress(axes, grid="y")
     dress_days(axes, dates[-1])
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: words.format(value).replace("%", " %")))
     return clipped
 
@@ -98,6 +99,6 @@ def _draw_groups(axes: Axes, shown: list[tuple[str, list[dict[str, Any]]]]) -> i
     axes.set_ylim(len(labels) - 0.4, -1.4)
     axes.set_yticks(range(len(labels)), labels)
     dress(axes, grid="x")
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
     axes.spines["bottom"].set_color(GRID)
     return int((values > right).sum())

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.dates import ConciseDateFormatter, MonthLocator, WeekdayLocator
+from matplotlib.dates import MonthLocator, WeekdayLocator, num2date
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 Values = npt.NDArray[np.float64]
 Drawn = TypeVar("Drawn")
@@ -59,9 +60,14 @@ def dress_days(axes: Axes, last: dt.date) -> None:
     """The x axis in days, from the first that is drawn to `last`."""
     axes.margins(x=0.02)
     span = float(np.datetime64(last).astype(float)) - axes.dataLim.intervalx[0]
-    locator = MonthLocator() if span > 45 else WeekdayLocator(interval=1 if span < 21 else 2)  # type: ignore[no-untyped-call]
+    locator = MonthLocator(bymonthday=(1, 15)) if span > 45 else WeekdayLocator(interval=1 if span < 21 else 2)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_formatter(FuncFormatter(_day_words))
+
+
+def _day_words(number: float, _: int) -> str:
+    day = num2date(number)  # type: ignore[no-untyped-call]
+    return f"{day.day} {day:%b}"
 
 
 def mark_clipped(axes: Axes, dates: npt.NDArray[np.datetime64], values: Values, low: float, high: float, colour: str) -> int:
