@@ -70,7 +70,7 @@ def test_four_weeks_are_those_that_end_with_the_day() -> None:
     found = daily_scores(rows)
     assert found["capped_ratio_recent"].first_valid_index() == RECENT_DAYS - 1
     window = rows[rows["target_date"] > DAY + dt.timedelta(days=39 - RECENT_DAYS)]
-    model, persistence = (np.abs(window["actual"] - window[name]).to_numpy() / 0.5 for name in ("forecast", "persistence"))
+    model, persistence = ((window["actual"] - window[name]).abs().to_numpy() / 0.5 for name in ("forecast", "persistence"))
     assert model.max() < SPIKE_SCALES
     number = np.repeat(np.arange(RECENT_DAYS), 5)
     last = found.iloc[-1]
