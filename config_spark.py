@@ -102,6 +102,19 @@ class Settings(BaseSettings):
     min_history_days: Annotated[int, Field(ge=2, le=365)] = Field(
         4, description="observed days below which a pool is forecast by the cold-start rule"
     )
+    promotion_days: Annotated[int, Field(ge=20, le=180)] = Field(
+        45, description="days that a new model version is fitted before and judged on; the ledger of a first night has as many"
+    )
+    max_group_loss: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.05, description="share by which a new model version may lose more in a big group of pools and still be promoted"
+    )
+    mlflow_tracking_uri: str | None = Field(
+        None,
+        description="MLflow server that keeps model versions; unset means a SQLite file in YIELDSPARK_HOME. Its credentials are MLflow's variables",
+    )
+    mlflow_artifacts_uri: str | None = Field(
+        None, description="where MLflow puts model files, such as gs://bucket/models; unset means beside the SQLite file, or the server's own"
+    )
     model_seed: int = Field(20240501, description="seed of the models")
     model_threads: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: os.cpu_count() or 1, description="LightGBM threads")
 
@@ -109,6 +122,13 @@ class Settings(BaseSettings):
     @classmethod
     def _whole_path(cls, path: Path | None) -> Path | None:
         return path.expanduser().absolute() if path else None
+
+    @field_validator("mlflow_tracking_uri")
+    @classmethod
+    def _no_password_in_it(cls, uri: str | None) -> str | None:
+        if uri and "@" in uri.partition("://")[2].partition("/")[0]:
+            raise ValueError("it holds credentials, and a URI is logged; give them as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+        return uri
 
     @model_validator(mode="after")
     def _production_names_its_database(self) -> Settings:
@@ -137,5 +157,5 @@ def _sentence(problem: Any) -> str:
     if not problem["loc"]:
         return str(problem["msg"]).removeprefix("Value error, ")
     name = str(problem["loc"][0]).upper()
-    value = "(hidden)" if "PASSWORD" in name else repr(problem["input"])
+    value = "(hidden)" if "PASSWORD" in name or "URI" in name else repr(problem["input"])
     return f"{name}={value} is wrong: {problem['msg']}"

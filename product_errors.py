@@ -14,6 +14,8 @@ Each message names the value, what was allowed and the next step; the command li
      |-- SourceUnavailable               a web service that does not answer, or keeps refusing (transient)
      |-- RunInProgress                   another run of the same job holds the lock
      |-- CheckFailed                     a check on staging stopped the commit: the run is `blocked`
+     |-- RegistryUnreachable             the model registry does not answer; forecasts go on without it (transient)
+     |-- ModelRefused                    a model version that is unknown, damaged, or of other features than the code's
      |-- Interrupted                     exit 130: Ctrl-C or SIGTERM
      `-- NotEnoughHistory                no pool can be forecast or measured in the interval
 """
@@ -70,6 +72,14 @@ class RunInProgress(YieldSparkError):
 
 
 class CheckFailed(YieldSparkError):
+    pass
+
+
+class RegistryUnreachable(YieldSparkError):
+    pass
+
+
+class ModelRefused(YieldSparkError):
     pass
 
 

@@ -288,7 +288,7 @@ model_outbox = Table(
     Column("version", Text, primary_key=True),
     Column("engine", Text, nullable=False),
     Column("horizon_days", Integer, nullable=False),
-    Column("alias", Text, nullable=False, comment="champion or challenger: what the version becomes when it is registered"),
+    Column("alias", Text, comment="champion or challenger: what it becomes when it is registered; null: neither, it is of a past day"),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
     Column("run_id", Text, nullable=False),
     Column("model", LargeBinary, nullable=False, comment="the model and its card, as `forecasting.registry.model_archive` packs it"),

@@ -30,15 +30,19 @@ PUBLISHED = (
     "rule",
     *DESCRIBED,
 )
-"""`rule` says why a row's forecast is the value of its as-of day: cold_start, no_model, no_ledger, few_pools or gate; None where it is not."""
+"""`rule` says why a row's forecast is the value of its as-of day: cold_start, no_model, no_ledger, few_pools, no_champion or gate; None where
+it is not."""
 
-COLD_START, NO_MODEL = "cold_start", "no_model"
+COLD_START, NO_MODEL, NO_CHAMPION = "cold_start", "no_model", "no_champion"
 
 
-def publish_days(sample: pd.DataFrame, target: Target, days: Sequence[dt.date], *, horizon: int, level: float, ledger: pd.DataFrame) -> pd.DataFrame:
+def publish_days(
+    sample: pd.DataFrame, target: Target, days: Sequence[dt.date], *, horizon: int, level: float, ledger: pd.DataFrame, serves: bool = True
+) -> pd.DataFrame:
     """Published rows of one target on these as-of days, in their order.
 
-    Args: sample is `OutOfSample.rows`; ledger has PAST_COLUMNS of earlier forecasts of this target, none of these days.
+    Args: sample is `OutOfSample.rows`; ledger has PAST_COLUMNS of earlier forecasts of this target, none of these days; where no version serves,
+    every value is persistence, and its interval the model's around that.
     """
     rows = _named(sample, target, horizon)
     by_day = dict(list(rows.groupby("date")))
@@ -50,10 +54,11 @@ def publish_days(sample: pd.DataFrame, target: Target, days: Sequence[dt.date], 
         known = come_true(pd.concat(recent, ignore_index=True), day)
         past = past_forecasts(target, known, day)
         pools = pd.unique(np.concatenate([today["pool_id"].to_numpy(object), past.pool_id]))
-        weights = pd.Series(gate_weights(past, pools, target.panel_days), index=pools)
+        refused = refusal(past) or (None if serves else NO_CHAMPION)
+        weights = pd.Series(np.zeros(pools.size) if refused else gate_weights(past, pools, target.panel_days), index=pools)
         factors = tail_factors(past, gated_steps(weights.reindex(past.pool_id).to_numpy(), past.move, target.least_step), level)
         shown = _publish(today, target, weights.reindex(today["pool_id"]).to_numpy(), factors, relative_quantiles(target, known, level))
-        published.append(_with_rules(shown, refusal(past) or GATE)[list(PUBLISHED)])
+        published.append(_with_rules(shown, refused or GATE)[list(PUBLISHED)])
         recent = [recent[0], *recent[1:][-PAST_DAYS - horizon :], published[-1][list(PAST_COLUMNS)]]
     return pd.concat(published or [_nothing(rows)], ignore_index=True)
 
@@ -113,7 +118,7 @@ def evaluation_rows(
     published: pd.DataFrame, sample: OutOfSample, target: Target, *, horizon: int, engine: str, level: float, source: str, run_id: str
 ) -> pd.DataFrame:
     """Published rows as `yieldspark.forecast_evaluation` keeps them; `actual` is NaN where it has not come true."""
-    versions = {day: sample.version(target.name, day.date()) for day in published["date"].unique()}
+    versions = {day: sample.version(day.date()) for day in published["date"].unique()}
     return pd.DataFrame(
         {
             "pool_id": published["pool_id"],

@@ -20,13 +20,15 @@ from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot
 from database.run_ledger import Run, ledger_row, open_run
 from database.spark_interrupt import interruptible
 from forecasting.backtest import evaluation_rows, publish_days
+from forecasting.engines.choose import choose_engine
 from forecasting.evaluate import scores_of
 from forecasting.folds import FoldPlan
 from forecasting.forecast_ledger import BACKTEST
 from forecasting.forecast_plan import plan_backtest
 from forecasting.forecast_rows import evaluation_staging
-from forecasting.out_of_sample import fit_out_of_sample
+from forecasting.out_of_sample import held_rows
 from forecasting.past_forecasts import no_past
+from forecasting.stacked_model import OutOfSample, fit_stacked
 from forecasting.targets import targets_of
 
 JOB = "backtest"
@@ -72,13 +74,19 @@ def run_backtest(
 
 
 def forecast_past(spark: SparkSession, settings: Settings, engine: str, folds: FoldPlan, run: Run, snapshot: str) -> pd.DataFrame:
-    """Evaluation rows of the days that the plan forecasts, of both targets: what had come true by the plan's last known day."""
-    sample = fit_out_of_sample(spark, settings, engine, folds, run, snapshot)
+    """Evaluation rows of both targets whose value has come true, of every day that the plan forecasts; gate and interval begin without a past."""
+    with held_rows(spark, settings, choose_engine(engine, settings, spark), folds, run, snapshot) as (held, _):
+        sample = fit_stacked(held, folds, settings.interval_level, run.stage)
+    with run.stage("publish"):
+        return past_evaluation(settings, engine, sample, folds, run)
+
+
+def past_evaluation(settings: Settings, engine: str, sample: OutOfSample, folds: FoldPlan, run: Run) -> pd.DataFrame:
+    """Evaluation rows of an out-of-sample run that have come true, as a backtest makes them: gate and interval learn from the run's own days."""
     publish = partial(publish_days, horizon=folds.horizon, level=settings.interval_level, ledger=no_past())
     evaluated = partial(evaluation_rows, engine=engine, horizon=folds.horizon, level=settings.interval_level, source=BACKTEST, run_id=run.run_id)
     rows = []
-    with run.stage("publish"):
-        for target in targets_of(settings):
-            found = publish(sample.rows, target, folds.forecast.days)
-            rows.append(evaluated(found[found["next"].notna()], sample, target))
+    for target in targets_of(settings):
+        found = publish(sample.rows, target, folds.forecast.days)
+        rows.append(evaluated(found[found["next"].notna()], sample, target))
     return pd.concat(rows, ignore_index=True)

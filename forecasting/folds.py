@@ -50,8 +50,8 @@ class FoldPlan:
 
     @property
     def first_day(self) -> dt.date:
-        """First as-of day a model is trained on; its features look back further."""
-        return min(fold.train.start for fold in (*self.tvl, *self.apy))
+        """First as-of day a model is trained on or forecasts; its features look back further."""
+        return min([fold.train.start for fold in (*self.tvl, *self.apy)], default=self.forecast.start)
 
     @property
     def fits(self) -> int:
@@ -62,17 +62,36 @@ COARSE_DAYS = (270, 180, 90)
 """Days before the first origin at which the coarse TVL folds begin: each fit buys 90 more days of out-of-fold TVL for APY to learn from."""
 
 EXPANDING_DAYS = 3650
+WARM_UP_REFIT_DAYS = 30
+"""What is forecast before the scored days is there for gate and interval to learn from: a model of a month ago serves them as well, in a third of the
+fits."""
+ONE_DAY = dt.timedelta(days=1)
 
 
-def night_folds(as_of: dt.date, *, horizon: int, train_days: int) -> FoldPlan:
-    """One origin, which forecasts the as-of day alone. `train_days` 0 trains on all there is (an expanding window)."""
-    return _plan(as_of, [as_of], DaySpan(as_of, as_of + dt.timedelta(days=1)), horizon, train_days)
+def night_folds(as_of: dt.date, *, horizon: int, train_days: int, judged_days: int) -> FoldPlan:
+    """One origin `judged_days` before the as-of day, which forecasts what has come true since, and the as-of day.
+
+    `train_days` 0 trains on all there is (an expanding window).
+    """
+    origin = as_of - dt.timedelta(days=judged_days + horizon - 1)
+    return _plan(as_of, [origin], DaySpan(origin, as_of + ONE_DAY), horizon, train_days)
 
 
-def past_folds(known: dt.date, *, days: int, horizon: int, train_days: int, refit_days: int) -> FoldPlan:
-    """An origin each `refit_days` of the `days` as-of days whose target days end with `known`."""
-    forecast = DaySpan(known - dt.timedelta(days=days + horizon - 1), known - dt.timedelta(days=horizon - 1))
-    return _plan(known, forecast.days[::refit_days], forecast, horizon, train_days)
+def served_folds(as_of: dt.date, *, horizon: int) -> FoldPlan:
+    """Nothing is fitted: the as-of day is forecast by a model there is."""
+    return FoldPlan(as_of, horizon, (), (), DaySpan(as_of, as_of + ONE_DAY))
+
+
+def past_folds(known: dt.date, *, days: int, horizon: int, train_days: int, refit_days: int, warm_up_days: int = 0) -> FoldPlan:
+    """An origin each `refit_days` of the `days` as-of days whose target days end with `known`; and of the `warm_up_days` before them, each
+    WARM_UP_REFIT_DAYS, or `refit_days` if that is longer."""
+    end = known - dt.timedelta(days=horizon - 1)
+    forecast, warm_up = (
+        DaySpan(end - dt.timedelta(days=days), end),
+        DaySpan(end - dt.timedelta(days=days + warm_up_days), end - dt.timedelta(days=days)),
+    )
+    origins = [*warm_up.days[:: max(WARM_UP_REFIT_DAYS, refit_days)], *forecast.days[::refit_days]]
+    return _plan(known, origins, DaySpan(warm_up.start, end), horizon, train_days)
 
 
 def _plan(known: dt.date, origins: Sequence[dt.date], forecast: DaySpan, horizon: int, train_days: int) -> FoldPlan:

@@ -1,6 +1,6 @@
-"""The plan of a forecast run: which as-of day, how old it is, which pools, how many rows and fits. SQL only, before any Spark session exists.
+"""The plan of a forecast run: which as-of day, how old it is, which pools, how many rows and fits, which model version. No Spark session exists yet.
 
-It reads `pool_daily_metrics`, `yieldspark.observation_age` and `pools`, never raw tables, and changes nothing.
+It reads `pool_daily_metrics`, `yieldspark.observation_age`, `pools` and the model registry, never raw tables, and changes nothing.
 """
 
 from __future__ import annotations
@@ -14,18 +14,16 @@ from database.connection import checked_connection, make_engine
 from database.db_utils_spark import execute_sql
 from database.schema_check import verify_tables
 from database.tables import pool_daily_metrics, pools
-from forecasting.folds import FoldPlan, night_folds, past_folds
+from forecasting.folds import FoldPlan, night_folds, past_folds, served_folds
 from forecasting.forecast_ledger import known_days
 from forecasting.past_forecasts import PAST_DAYS
 from forecasting.persistence_gate import MIN_DAYS
 from forecasting.pool_features import LOOK_BACK_DAYS
+from forecasting.registry.serving import Serving, serving
 from product_errors import ConfigurationError, NotEnoughHistory
 
 WARM_UP_DAYS = PAST_DAYS
 """Days before a backtest whose forecasts are made and not scored."""
-
-MADE_UP_DAYS = MIN_DAYS + 5
-"""What a night without a ledger forecasts of the past: days enough for the gate, though some may be missing, from one fit, for someone waits."""
 
 OBSERVED = """
 FROM pool_daily_metrics m LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
@@ -37,17 +35,24 @@ FACTS = f"SELECT count(*) AS rows, count(DISTINCT m.pool_id) AS pools {OBSERVED}
 
 @dataclass(frozen=True)
 class ForecastPlan:
-    """A run as data. `age_days` is how far the as-of day lies behind the last complete UTC day; `rows` are observed pool-days the models may read;
-    `ledger_days` are past target days that gate and interval can learn from: with too few, `past` makes up for them."""
+    """A run as data. `age_days` is how far the as-of day lies behind the last complete UTC day; `first_day` is the first that is read, and `rows` are
+    observed pool-days from there on. A night has `serving`, and `ledger_days`, past target days that gate and interval can learn from: with too few,
+    a refit's judged days make up for them."""
 
     as_of: dt.date
     age_days: int
     engine: str
     folds: FoldPlan
+    first_day: dt.date
     rows: int
     pools: int
     ledger_days: int = 0
-    past: FoldPlan | None = None
+    serving: Serving | None = None
+
+    @property
+    def makes_up(self) -> bool:
+        """Whether a refit's judged days go into the ledger."""
+        return bool(self.folds.apy) and self.ledger_days < MIN_DAYS
 
     def document(self) -> dict[str, Any]:
         """What `--dry-run` prints."""
@@ -59,12 +64,16 @@ class ForecastPlan:
             "target_date": (self.as_of + dt.timedelta(days=self.folds.horizon)).isoformat(),
             "pools": self.pools,
             "rows": self.rows,
-            "first_day": first_read_day(self.folds).isoformat(),
+            "first_day": self.first_day.isoformat(),
             "forecast_days": len(self.folds.forecast.days),
             "refits": len(self.folds.apy),
-            "ledger_days": self.ledger_days,
-            "past_days": len(self.past.forecast.days) if self.past else 0,
+            **(_of_a_night(self.serving, self.ledger_days) if self.serving else {}),
         }
+
+
+def _of_a_night(serving: Serving, ledger_days: int) -> dict[str, Any]:
+    champion, newest = (archive.card.version if archive else None for archive in (serving.champion, serving.newest))
+    return {"ledger_days": ledger_days, "champion": champion, "newest_version": newest, "problems": list(serving.problems)}
 
 
 def plan_forecast(settings: Settings, *, as_of: dt.date | None, engine: str, today: dt.date) -> ForecastPlan:
@@ -78,14 +87,21 @@ def plan_forecast(settings: Settings, *, as_of: dt.date | None, engine: str, tod
     with checked_connection(make_engine(settings)) as connection:
         verify_tables(connection, (pools, pool_daily_metrics))
     newest = newest_day(settings, as_of=as_of, complete=complete)
-    horizon, train_days = settings.horizon_days, settings.train_days
-    folds = night_folds(newest, horizon=horizon, train_days=train_days)
-    known = known_days(make_engine(settings), engine, horizon=horizon, as_of=newest)
-    past = None
-    if known < MIN_DAYS:
-        past = past_folds(newest, days=MADE_UP_DAYS, horizon=horizon, train_days=train_days, refit_days=MADE_UP_DAYS)
-    rows, pool_count = _facts(settings, folds)
-    return ForecastPlan(newest, (complete - newest).days, engine, folds, rows, pool_count, known, past)
+    database, horizon = make_engine(settings), settings.horizon_days
+    known = known_days(database, engine, horizon=horizon, as_of=newest)
+    found = serving(settings, database, engine=engine, as_of=newest)
+    fitting = night_folds(newest, horizon=horizon, train_days=settings.train_days, judged_days=settings.promotion_days)
+    folds = fitting if _refit_is_due(found, newest, known, settings.refit_days) else served_folds(newest, horizon=horizon)
+    first_day = first_read_day(fitting)
+    return ForecastPlan(newest, (complete - newest).days, engine, folds, first_day, *_facts(settings, first_day, newest), known, found)
+
+
+def _refit_is_due(found: Serving, as_of: dt.date, ledger_days: int, refit_days: int) -> bool:
+    """A version of this very day is never fitted again: a second run of a night changes nothing."""
+    if found.newest_known is None:
+        return True
+    age = (as_of - found.newest_known).days
+    return age >= refit_days or (age > 0 and ledger_days < MIN_DAYS)
 
 
 def plan_backtest(settings: Settings, *, end: dt.date | None, days: int, engine: str, today: dt.date) -> ForecastPlan:
@@ -95,8 +111,9 @@ def plan_backtest(settings: Settings, *, end: dt.date | None, days: int, engine:
     _require_over(end, complete)
     known = newest_day(settings, as_of=end, complete=complete)
     options = {"horizon": settings.horizon_days, "train_days": settings.train_days, "refit_days": settings.refit_days}
-    folds = past_folds(known, days=days + WARM_UP_DAYS, **options)
-    return ForecastPlan(known, (complete - known).days, engine, folds, *_facts(settings, folds))
+    folds = past_folds(known, days=days, warm_up_days=WARM_UP_DAYS, **options)
+    first_day = first_read_day(folds)
+    return ForecastPlan(known, (complete - known).days, engine, folds, first_day, *_facts(settings, first_day, known))
 
 
 def _require_over(day: dt.date | None, complete: dt.date) -> None:
@@ -115,9 +132,9 @@ def first_read_day(folds: FoldPlan) -> dt.date:
     return folds.first_day - dt.timedelta(days=LOOK_BACK_DAYS)
 
 
-def _facts(settings: Settings, folds: FoldPlan) -> tuple[int, int]:
+def _facts(settings: Settings, first: dt.date, last: dt.date) -> tuple[int, int]:
     """Observed pool-days, and pools, that the models may read."""
-    facts = execute_sql(settings, FACTS, {"first": first_read_day(folds), "last": folds.known})[0]
+    facts = execute_sql(settings, FACTS, {"first": first, "last": last})[0]
     return facts["rows"], facts["pools"]
 
 

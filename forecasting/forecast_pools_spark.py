@@ -1,7 +1,8 @@
 """The forecast job: next day's APY and TVL of every active pool with an interval, and how the last weeks' forecasts did beside persistence.
 
-Reads `pool_daily_metrics`, `yieldspark.observation_age`, `pools` and the ledger of forecasts. Writes, in one commit: `yieldspark.forecasts`, the
-forecast columns of `pool_daily_metrics` at (pool, D + 1), and `yieldspark.forecast_evaluation`. Units: APY percent, TVL USD, UTC days.
+Reads `pool_daily_metrics`, `yieldspark.observation_age`, `pools`, the ledger of forecasts and the model registry. Writes, in one commit:
+`yieldspark.forecasts`, the forecast columns of `pool_daily_metrics` at (pool, D + 1), `yieldspark.forecast_evaluation`, and for a version of tonight
+`yieldspark.promotion` and `yieldspark.model_outbox`, from where it goes to the registry. Units: APY percent, TVL USD, UTC days.
 Runs as `python forecasting/forecast_pools_spark.py`, under spark-submit with the code on the path, and from the command line of the product.
 """
 
@@ -30,17 +31,18 @@ from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot, 
 from database.run_ledger import Run, ledger_row, open_run
 from database.spark_interrupt import interruptible
 from forecasting.backtest import evaluation_rows, publish_days
-from forecasting.backtest_spark import forecast_past
-from forecasting.engines.choose import ENGINES
+from forecasting.backtest_spark import past_evaluation
+from forecasting.engines.choose import ENGINES, choose_engine
 from forecasting.forecast_ledger import BACKTEST, NIGHT, as_past, past_rows, score_what_came_true, scored_rows
 from forecasting.forecast_plan import ForecastPlan, plan_forecast
 from forecasting.forecast_rows import evaluation_staging, forecast_staging
 from forecasting.intervals import relative_quantiles
-from forecasting.out_of_sample import fit_out_of_sample, known_pools
+from forecasting.night_model import Tonight, model_of_tonight
+from forecasting.night_registry import record_refit, register, registry_checks
+from forecasting.out_of_sample import held_rows, known_pools
 from forecasting.past_forecasts import come_true
 from forecasting.rules import apply_rules, join_targets
 from forecasting.scores import score_table, sentence
-from forecasting.stacked_model import OutOfSample
 from forecasting.targets import Target, targets_of
 from job_entry import run_job
 
@@ -83,32 +85,36 @@ def run_forecast(
             spark = session()
             run.jvm_started = True
         with interruptible(spark):
-            _forecast(spark, settings, database, plan, run)
+            night = _forecast(spark, settings, database, plan, run)
+    register(settings, database, plan, night)
     return ledger_row(database, run.run_id)
 
 
-def _forecast(spark: SparkSession, settings: Settings, database: Engine, plan: ForecastPlan, run: Run) -> None:
-    folds, level, made = plan.folds, settings.interval_level, []
+def _forecast(spark: SparkSession, settings: Settings, database: Engine, plan: ForecastPlan, run: Run) -> Tonight:
+    folds, level = plan.folds, settings.interval_level
+    engine = choose_engine(plan.engine, settings, spark)
     with exported_snapshot(settings) as snapshot:
-        if plan.past:
-            log.info("%d past days to learn from: making up for %d", plan.ledger_days, len(plan.past.forecast.days))
-            made = [forecast_past(spark, settings, plan.engine, plan.past, run, snapshot)]
-        sample = fit_out_of_sample(spark, settings, plan.engine, folds, run, snapshot)
+        with held_rows(spark, settings, engine, folds, run, snapshot, first_day=plan.first_day) as (held, facts):
+            night = model_of_tonight(held, facts, plan, engine, settings, run)
         known = known_pools(settings, plan.as_of, snapshot)
+    run.checks += registry_checks(plan, night)
     with run.stage("publish"):
+        made = [past_evaluation(settings, plan.engine, night.refit.sample, folds, run)] if night.refit and plan.makes_up else []
         past = _past(database, plan, made)
-        publish = partial(publish_days, horizon=folds.horizon, level=level)
+        publish = partial(publish_days, horizon=folds.horizon, level=level, serves=night.serves or night.model is None)
         evaluated = partial(evaluation_rows, engine=plan.engine, horizon=folds.horizon, level=level, source=NIGHT, run_id=run.run_id)
-        tonight = {target: publish(sample.rows, target, [plan.as_of], ledger=past[target.name]) for target in targets_of(settings)}
-        ledger = pd.concat([evaluated(rows, sample, target) for target, rows in tonight.items()], ignore_index=True)
-        forecasts = _forecasts(settings, plan, known, tonight, past).assign(model_version=_version(sample, plan.as_of), run_id=run.run_id)
+        tonight = {target: publish(night.sample.rows, target, [plan.as_of], ledger=past[target.name]) for target in targets_of(settings)}
+        ledger = pd.concat([evaluated(rows, night.sample, target) for target, rows in tonight.items()], ignore_index=True)
+        published = _forecasts(settings, plan, known, tonight, past)
+        forecasts = published.assign(model_version=night.sample.version(plan.as_of), run_id=run.run_id)
         run.checks.append(_score_check(database, plan, made, level))
     staged = [
         StagedFrame(*forecast_staging(spark, forecasts, horizon=folds.horizon)),
         StagedFrame(*evaluation_staging(spark, ledger, NIGHT)),
         *(StagedFrame(*evaluation_staging(spark, rows, BACKTEST)) for rows in made),
     ]
-    commit_run(run, settings, staged)
+    commit_run(run, settings, staged, also=partial(record_refit, plan=plan, night=night, run_id=run.run_id))
+    return night
 
 
 def _past(database: Engine, plan: ForecastPlan, made: Sequence[pd.DataFrame]) -> dict[str, pd.DataFrame]:
@@ -135,11 +141,8 @@ def _forecasts(
         as_of=plan.as_of,
         interval_level=settings.interval_level,
         engine=plan.engine,
+        explanation=pd.Series(dtype=object),
     )
-
-
-def _version(sample: OutOfSample, as_of: dt.date) -> str:
-    return ".".join(f"{target}-{sample.version(target, as_of)}" for target in ("apy", "tvl"))
 
 
 def _score_check(database: Engine, plan: ForecastPlan, made: Sequence[pd.DataFrame], level: float) -> dict[str, Any]:

@@ -37,6 +37,7 @@ FORECAST_SCHEMA: dict[str, T.DataType] = {
     "model_version": TEXT,
     "rule": TEXT,
     "tvl_rule": TEXT,
+    "explanation": TEXT,
     "run_id": TEXT,
 }
 EVALUATION_SCHEMA: dict[str, T.DataType] = {

@@ -1,12 +1,15 @@
-"""From metrics in the database to out-of-sample moves: read, make feature rows, fit, forecast. What a night and a backtest have in common.
+"""From metrics in the database to feature rows held by an engine: what a night and a backtest have in common.
 
-In: a plan of folds, and a snapshot of the database. Out: `OutOfSample`, and what is known of each pool.
+In: a plan of folds, and a snapshot of the database. Out: `FeatureRows` as long as they are needed, what data they were made of, and what is known of
+each pool. It fits nothing.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -17,22 +20,38 @@ from config_spark import Settings
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import read_table_spark
 from database.run_ledger import Run
-from forecasting.engines.choose import choose_engine
-from forecasting.engines.engine import FeatureRows
+from forecasting.engines.engine import Engine, FeatureRows
 from forecasting.features import LABELS, FeatureSpec, feature_names, feature_rows, metrics_query
 from forecasting.folds import FoldPlan
 from forecasting.forecast_plan import first_read_day
 from forecasting.market_features import market_query
 from forecasting.rules import KNOWN_COLUMNS, KNOWN_QUERY
-from forecasting.stacked_model import OutOfSample, fit_stacked
+
+DATA_FACTS = "SELECT count(*) AS rows, sum(hashtextextended(metrics::text, 0)) AS hash FROM ({query}) AS metrics"
 
 
-def fit_out_of_sample(spark: SparkSession, settings: Settings, engine: str, folds: FoldPlan, run: Run, snapshot: str) -> OutOfSample:
-    """The moves of every day that the plan forecasts. The snapshot must outlast the call: a lost executor's partitions are read again."""
+@dataclass(frozen=True)
+class DataFacts:
+    """The metrics that were read: their first day, how many, and a hash of all their values that their order does not change."""
+
+    first_day: dt.date
+    rows: int
+    hash: str
+
+
+@contextmanager
+def held_rows(
+    spark: SparkSession, settings: Settings, engine: Engine, folds: FoldPlan, run: Run, snapshot: str, *, first_day: dt.date | None = None
+) -> Iterator[tuple[FeatureRows, DataFacts]]:
+    """Feature rows of the plan's days. The snapshot must outlast the block: a lost executor's partitions are read again.
+
+    Args: first_day is the first day of metrics that is read (default: what the plan's first day looks back to). Exponential means never quite forget:
+    a night that fits nothing reads as far back as one that does, so that both see the same features.
+    """
     with run.stage("features"):
-        held = _hold(spark, settings, engine, folds, run, snapshot)
+        held, facts = _hold(spark, settings, engine, folds, run, snapshot, first_day or first_read_day(folds))
     try:
-        return fit_stacked(held, folds, settings.interval_level, run.stage)
+        yield held, facts
     finally:
         held.release()
 
@@ -42,20 +61,23 @@ def known_pools(settings: Settings, as_of: dt.date, snapshot: str) -> pd.DataFra
     return pd.DataFrame(_at_snapshot(settings, snapshot, KNOWN_QUERY, {"as_of": as_of}), columns=list(KNOWN_COLUMNS))
 
 
-def _hold(spark: SparkSession, settings: Settings, name: str, folds: FoldPlan, run: Run, snapshot: str) -> FeatureRows:
-    engine = choose_engine(name, settings, spark)
-    query = metrics_query(first_read_day(folds), folds.known)
+def _hold(
+    spark: SparkSession, settings: Settings, engine: Engine, folds: FoldPlan, run: Run, snapshot: str, first_day: dt.date
+) -> tuple[FeatureRows, DataFacts]:
+    query = metrics_query(first_day, folds.known)
     # the same statement at the same snapshot: these are the rows that Spark reads
-    run.rows["read"] += _at_snapshot(settings, snapshot, f"SELECT count(*) AS rows FROM ({query}) AS metrics", {})[0]["rows"]
+    found = _at_snapshot(settings, snapshot, DATA_FACTS.format(query=query), {})[0]
+    run.rows["read"] += found["rows"]
     metrics = read_table_spark(spark, settings, query, partition_by="pool_id", snapshot=snapshot)
-    market = _market(spark, settings, folds, snapshot) if settings.market_features else None
+    market = _market(spark, settings, first_day, folds.known, snapshot) if settings.market_features else None
     spec = FeatureSpec(folds.first_day, folds.known, folds.horizon, settings.interval_level, settings.min_history_days)
     with feature_rows(metrics, spec, market) as rows:
-        return engine.hold(rows, feature_names(market=settings.market_features), LABELS)
+        held = engine.hold(rows, feature_names(market=settings.market_features), LABELS)
+    return held, DataFacts(first_day, found["rows"], f"{int(found['hash'] or 0) % 2**64:016x}")
 
 
-def _market(spark: SparkSession, settings: Settings, folds: FoldPlan, snapshot: str) -> DataFrame:
-    return read_table_spark(spark, settings, market_query(first_read_day(folds), folds.known), snapshot=snapshot)
+def _market(spark: SparkSession, settings: Settings, first_day: dt.date, last_day: dt.date, snapshot: str) -> DataFrame:
+    return read_table_spark(spark, settings, market_query(first_day, last_day), snapshot=snapshot)
 
 
 def _at_snapshot(settings: Settings, snapshot: str, statement: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -40,14 +40,15 @@ def score_groups(rows: pd.DataFrame, level: float) -> list[dict[str, Any]]:
     scores = []
     for target, of_target in rows.groupby("target"):
         scored = of_target[[column for column in SCORED if column in rows]]
-        for by, groups in _groups(of_target, str(target)):
+        for by, groups in groups_of(of_target, str(target)):
             members = {str(group): scored[groups == group] for group in groups.categories}
             scores += [{"target": str(target), "by": by, "group": group, **_group_score(of, level)} for group, of in members.items() if len(of)]
     return scores
 
 
-def _groups(rows: pd.DataFrame, target: str) -> Iterator[tuple[str, pd.Categorical]]:
-    """Name of the class and each row's group in it, in the order in which groups are shown."""
+def groups_of(rows: pd.DataFrame, target: str) -> Iterator[tuple[str, pd.Categorical]]:
+    """Name of the class and each row's group in it, in the order in which groups are shown, of rows with tvl_usd, apy_percent and what else is known:
+    scale, age_days, chain, project."""
     if "scale" in rows:
         size = apy_size(values(rows, "apy_percent")) if target == "apy" else 1.0
         yield "instability", _classes(values(rows, "scale") / size, INSTABILITY_LIMITS[target], INSTABILITY)

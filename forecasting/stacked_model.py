@@ -35,29 +35,31 @@ Stage = Callable[[str], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
-class FittedFold:
-    """The models of one target that forecast these as-of days, in the order of their objectives."""
+class StackedModel:
+    """The models fitted at one origin, to forecast as-of days of `days`; a target's in the order of its objectives, none where rows were too few."""
 
+    origin: dt.date
     days: DaySpan
-    models: tuple[FittedModel, ...]
+    apy: tuple[FittedModel, ...]
+    tvl: tuple[FittedModel, ...]
 
     @property
     def version(self) -> str:
-        """Origin, and a fingerprint of all models."""
-        prints = "".join(model.fingerprint for model in self.models)
-        return f"{self.days.start:%Y%m%d}-{hashlib.sha256(prints.encode()).hexdigest()[:8]}"
+        """Origin, and a fingerprint of all models; `none` without any."""
+        prints = "".join(model.fingerprint for model in (*self.apy, *self.tvl))
+        return f"{self.origin:%Y%m%d}-{hashlib.sha256(prints.encode()).hexdigest()[:8]}" if prints else NO_VERSION
 
 
 @dataclass(frozen=True)
 class OutOfSample:
-    """`rows` has KEY, READ_COLUMNS, and {target}_move, _move_low, _move_high; `folds` the fitted models of each target."""
+    """`rows` has KEY, READ_COLUMNS, and {target}_move, _move_low, _move_high; `models` made them, an origin each."""
 
     rows: pd.DataFrame
-    folds: dict[str, list[FittedFold]]
+    models: tuple[StackedModel, ...]
 
-    def version(self, target: str, day: dt.date) -> str:
+    def version(self, day: dt.date) -> str:
         """The models that forecast from this as-of day, `none` without any."""
-        return next((fold.version for fold in self.folds[target] if day in fold.days), NO_VERSION)
+        return next((model.version for model in self.models if day in model.days), NO_VERSION)
 
 
 def apy_objectives(level: float) -> list[Objective]:
@@ -78,23 +80,41 @@ def fit_stacked(held: FeatureRows, plan: FoldPlan, level: float, stage: Stage) -
     with stage("fit_tvl"):
         coarse = [fold for fold in plan.tvl if fold.origin < plan.forecast.start]
         chain = [(held.fit([Objective("tvl_label")], fold.train)[0], fold.forecast) for fold in coarse if _can_fit(held, "tvl_label", fold.train)]
-        tvl = _fit(held, "tvl_label", plan.tvl[len(coarse) :], tvl_objectives(level))
-        stacked = held.with_forecasts(TVL_FORECAST, [*chain, *((fold.models[0], fold.days) for fold in tvl)])
-    with stage("fit_apy"):
-        apy = _fit(stacked, "apy_label", plan.apy, apy_objectives(level))
-    with stage("predict"):
-        rows = stacked.forecast(plan.forecast, [], READ_COLUMNS)
-        moves = {"apy": [_apy_moves(stacked, fold) for fold in apy], "tvl": [_tvl_moves(held, fold) for fold in tvl]}
-    stacked.release()
-    for target, found in moves.items():
-        known = pd.concat(found) if found else pd.DataFrame(columns=[*KEY, *_names(target)]).astype(rows.dtypes[list(KEY)].to_dict())
+        tvl = [_fit(held, "tvl_label", fold, tvl_objectives(level)) for fold in plan.tvl[len(coarse) :]]
+        fitted = [(models[0], fold.forecast) for models, fold in zip(tvl, plan.apy, strict=True) if models]
+        stacked = held.with_forecasts(TVL_FORECAST, [*chain, *fitted])
+    try:
+        with stage("fit_apy"):
+            apy = [_fit(stacked, "apy_label", fold, apy_objectives(level)) for fold in plan.apy]
+        models = tuple(StackedModel(fold.origin, fold.forecast, *both) for fold, *both in zip(plan.apy, apy, tvl, strict=True))
+        with stage("predict"):
+            return OutOfSample(_with_moves(stacked.forecast(plan.forecast, [], READ_COLUMNS), held, stacked, models), models)
+    finally:
+        stacked.release()
+
+
+def forecast_by(held: FeatureRows, model: StackedModel) -> OutOfSample:
+    """What a model that was fitted before says of its days."""
+    stacked = held.with_forecasts(TVL_FORECAST, [(model.tvl[0], model.days)] if model.tvl else [])
+    try:
+        return OutOfSample(_with_moves(stacked.forecast(model.days, [], READ_COLUMNS), held, stacked, [model]), (model,))
+    finally:
+        stacked.release()
+
+
+def _with_moves(rows: pd.DataFrame, held: FeatureRows, stacked: FeatureRows, models: Sequence[StackedModel]) -> pd.DataFrame:
+    found = {
+        "apy": [_apy_moves(stacked, model) for model in models if model.apy],
+        "tvl": [_tvl_moves(held, model) for model in models if model.tvl],
+    }
+    for target, moves in found.items():
+        known = pd.concat(moves) if moves else pd.DataFrame(columns=[*KEY, *_names(target)]).astype(rows.dtypes[list(KEY)].to_dict())
         rows = rows.merge(known, on=list(KEY), how="left")
-    return OutOfSample(rows, {"apy": apy, "tvl": tvl})
+    return rows
 
 
-def _fit(held: FeatureRows, label: str, folds: Sequence[Fold], objectives: Sequence[Objective]) -> list[FittedFold]:
-    """The folds that have rows enough; a fold without them forecasts nothing."""
-    return [FittedFold(fold.forecast, tuple(held.fit(objectives, fold.train))) for fold in folds if _can_fit(held, label, fold.train)]
+def _fit(held: FeatureRows, label: str, fold: Fold, objectives: Sequence[Objective]) -> tuple[FittedModel, ...]:
+    return tuple(held.fit(objectives, fold.train)) if _can_fit(held, label, fold.train) else ()
 
 
 def _can_fit(held: FeatureRows, label: str, days: DaySpan) -> bool:
@@ -105,8 +125,8 @@ def _names(target: str) -> tuple[str, str, str]:
     return (f"{target}_move", f"{target}_move_low", f"{target}_move_high")
 
 
-def _apy_moves(held: FeatureRows, fold: FittedFold) -> pd.DataFrame:
-    found = held.forecast(fold.days, fold.models, ("apy", "apy_scale"))
+def _apy_moves(held: FeatureRows, model: StackedModel) -> pd.DataFrame:
+    found = held.forecast(model.days, model.apy, ("apy", "apy_scale"))
     scaled = [str(number) for number in range(SCALED_DRAWS)]
     asinh = [str(SCALED_DRAWS + number) for number in range(ASINH_DRAWS)]
     known = (found["apy"], found["apy_scale"], found[scaled].mean(axis=1), found[asinh].mean(axis=1))
@@ -115,8 +135,8 @@ def _apy_moves(held: FeatureRows, fold: FittedFold) -> pd.DataFrame:
     return _moves("apy", found, move, low, high)
 
 
-def _tvl_moves(held: FeatureRows, fold: FittedFold) -> pd.DataFrame:
-    found = held.forecast(fold.days, fold.models, ())
+def _tvl_moves(held: FeatureRows, model: StackedModel) -> pd.DataFrame:
+    found = held.forecast(model.days, model.tvl, ())
     return _moves("tvl", found, found["0"], found["1"], found["2"])
 
 

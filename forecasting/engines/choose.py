@@ -13,9 +13,13 @@ from product_errors import ConfigurationError, EnvironmentNotReady
 ENGINES = ("synapseml", "lightgbm")
 
 
+def model_parameters(settings: Settings) -> ModelParameters:
+    return ModelParameters(settings.model_seed, settings.model_threads)
+
+
 def choose_engine(name: str, settings: Settings, spark: SparkSession) -> Engine:
     """The named engine with the settings' seed and threads. Raises: ConfigurationError for another name, EnvironmentNotReady without its runtime."""
-    parameters = ModelParameters(settings.model_seed, settings.model_threads)
+    parameters = model_parameters(settings)
     if name == "synapseml":
         from forecasting.engines.synapseml_engine import SynapsemlEngine, check_runtime
 

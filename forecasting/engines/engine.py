@@ -13,12 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import DataFrame
 
 from forecasting.folds import DaySpan
 
 KEY = ("pool_id", "date")
+Features = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,10 @@ class FeatureRows(Protocol):
     def forecast(self, days: DaySpan, models: Sequence[FittedModel], columns: Sequence[str]) -> pd.DataFrame:
         """KEY, `columns`, and a column "0", "1", .. for each model's forecasts, of these as-of days, sorted by KEY; NaN for null numbers."""
 
+    def feature_matrix(self, days: DaySpan, *, at_most: int | None = None) -> tuple[pd.DataFrame, Features]:
+        """KEY of the rows of these as-of days, sorted by KEY, and their features (rows x features, NaN where unknown) in this process; of more than
+        `at_most` rows a part of about that size, the same at every call."""
+
     def release(self) -> None:
         """Give back what was kept in memory."""
 
@@ -88,6 +95,9 @@ class Engine(Protocol):
 
     def hold(self, rows: DataFrame, features: Sequence[str], labels: Sequence[str]) -> FeatureRows:
         """Compute the frame once and keep it. Raises: EnvironmentNotReady where the engine's runtime is missing."""
+
+    def load(self, text: str, features: Sequence[str]) -> FittedModel:
+        """A model from its native text and the features it was fitted with. Raises: ValueError for a text that is no model."""
 
 
 Part = tuple[FittedModel, DaySpan]

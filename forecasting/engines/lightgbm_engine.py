@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import DataFrame
 
-from forecasting.engines.engine import KEY, FittedModel, LabelCounts, ModelParameters, Objective, Part, collect, count_labels
+from forecasting.engines.engine import KEY, Features, FittedModel, LabelCounts, ModelParameters, Objective, Part, collect, count_labels
 from forecasting.folds import DaySpan
 
 
@@ -43,7 +43,7 @@ class LightgbmRows:
     """Rows as one pandas frame sorted by KEY, and their features as one float32 matrix."""
 
     frame: pd.DataFrame
-    matrix: npt.NDArray[np.float32]
+    matrix: Features
     features: tuple[str, ...]
     counts: LabelCounts
     parameters: ModelParameters
@@ -77,6 +77,11 @@ class LightgbmRows:
         forecasts = {number: self._forecast(model, within) for number, model in enumerate(models)}
         return self.frame.loc[within, [*KEY, *columns]].assign(**{str(number): found for number, found in forecasts.items()}).reset_index(drop=True)
 
+    def feature_matrix(self, days: DaySpan, *, at_most: int | None = None) -> tuple[pd.DataFrame, Features]:
+        rows = np.flatnonzero(self._within(days))
+        chosen = rows[:: max(1, -(-rows.size // at_most))] if at_most else rows
+        return self.frame.iloc[chosen][list(KEY)].reset_index(drop=True), self.matrix[chosen]
+
     def release(self) -> None:
         """Nothing is kept outside this object."""
 
@@ -104,3 +109,10 @@ class LightgbmEngine:
         days = [day.date() for day in pd.DatetimeIndex(by_day.index)]
         counts = {label: dict(zip(days, by_day[label].astype(int), strict=True)) for label in labels}
         return LightgbmRows(frame, matrix, tuple(features), counts, self.parameters)
+
+    def load(self, text: str, features: Sequence[str]) -> FittedModel:
+        try:
+            booster = lightgbm.Booster(model_str=text)
+        except lightgbm.basic.LightGBMError as error:
+            raise ValueError(f"no LightGBM model: {error}") from error
+        return FittedModel(text, tuple(features), booster)

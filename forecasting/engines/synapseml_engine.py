@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pyspark.ml.feature import VectorAssembler
+from pyspark.ml.functions import vector_to_array
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from forecasting.engines.engine import KEY, FittedModel, LabelCounts, ModelParameters, Objective, Part, collect, count_labels
+from forecasting.engines.engine import KEY, Features, FittedModel, LabelCounts, ModelParameters, Objective, Part, collect, count_labels
 from forecasting.folds import DaySpan
 from product_errors import EnvironmentNotReady
 
@@ -115,6 +117,15 @@ class SynapsemlRows:
                 rows = model.native.transform(rows).withColumnRenamed(FORECAST, str(number))
             return collect(rows.drop(VECTOR))
 
+    def feature_matrix(self, days: DaySpan, *, at_most: int | None = None) -> tuple[pd.DataFrame, Features]:
+        rows = self.frame.where(_within(days)).select(*KEY, vector_to_array(F.col(VECTOR), "float32").alias(VECTOR))
+        with fixed_plans(self.frame.sparkSession):
+            parts = max(1, -(-rows.count() // at_most)) if at_most else 1
+            # by key and not by chance: another layout of the rows gives the same part
+            found = collect(rows.where(F.pmod(F.xxhash64(*KEY), F.lit(parts)) == 0))
+        vectors = found.pop(VECTOR)
+        return found, np.stack(vectors.to_list()) if len(vectors) else np.empty((0, len(self.features)), np.float32)
+
     def release(self) -> None:
         self.frame.unpersist()
 
@@ -136,6 +147,12 @@ class SynapsemlEngine:
             by_day = kept.groupBy("date").agg(*(F.count(label).alias(label) for label in labels)).collect()
         counts = {label: {row["date"]: int(row[label]) for row in by_day} for label in labels}
         return SynapsemlRows(kept, tuple(features), counts, self.parameters)
+
+    def load(self, text: str, features: Sequence[str]) -> FittedModel:
+        from synapse.ml.lightgbm import LightGBMRegressionModel
+
+        native = LightGBMRegressionModel.loadNativeModelFromString(text)
+        return FittedModel(text, tuple(features), native.setFeaturesCol(VECTOR).setPredictionCol(FORECAST))
 
 
 @contextmanager

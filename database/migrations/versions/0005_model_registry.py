@@ -42,7 +42,7 @@ def upgrade() -> None:
         sa.Column("version", sa.Text(), primary_key=True),
         sa.Column("engine", sa.Text(), nullable=False),
         sa.Column("horizon_days", sa.Integer(), nullable=False),
-        sa.Column("alias", sa.Text(), nullable=False, comment="champion or challenger: what the version becomes when it is registered"),
+        sa.Column("alias", sa.Text(), comment="champion or challenger: what it becomes when it is registered; null: neither, it is of a past day"),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=NOW),
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.Column("model", sa.LargeBinary(), nullable=False, comment="the model and its card, as `forecasting.registry.model_archive` packs it"),

@@ -1,0 +1,94 @@
+"""Which model version a forecast run uses, and whether it has to fit a new one.
+
+In: the versions of registry and outbox, the as-of day, and what the code makes. Out: `Serving`. No version that knows anything after the as-of day is
+ever used. It reads and decides; nothing is loaded or moved here.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+
+from config_spark import Settings
+from forecasting.features import feature_names
+from forecasting.registry import outbox
+from forecasting.registry.mlflow_registry import CHAMPION, RegisteredVersion, Registry, waiting_version
+from forecasting.registry.model_archive import ModelArchive, features_hash, require_features
+from product_errors import ModelRefused, RegistryUnreachable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """`champion` serves, None: persistence does; `newest` is the newest version that could: its moves go into the ledger while persistence is served.
+
+    `is_reached`: whether the registry answered, so that all versions are known. `is_past`: a later as-of day has a version already, so that nothing
+    that is fitted now moves an alias. `problems`: what the run has to say.
+    """
+
+    champion: ModelArchive | None
+    newest: ModelArchive | None
+    is_reached: bool
+    is_past: bool
+    problems: tuple[str, ...] = ()
+
+    @property
+    def newest_known(self) -> dt.date | None:
+        return self.newest.card.known if self.newest else None
+
+
+def serving(settings: Settings, database: Engine, *, engine: str, as_of: dt.date) -> Serving:
+    """Never raises for a registry that does not answer or a damaged version: it says so, and goes on with what there is."""
+    registry, problems = Registry(settings, engine=engine, horizon=settings.horizon_days), []
+    packed: dict[str, ModelArchive] = {}
+    versions: list[RegisteredVersion] = []
+    try:
+        waiting = outbox.waiting(database, engine=engine, horizon=settings.horizon_days)
+        packed = {one.archive.card.version: one.archive for one in waiting}
+        versions = [waiting_version(one.archive.card, one.alias) for one in waiting]
+    except ModelRefused as error:
+        problems.append(str(error))
+    is_reached = True
+    try:
+        versions += [one for one in registry.versions() if one.version not in packed]
+    except RegistryUnreachable as error:
+        is_reached = False
+        problems.append(str(error))
+
+    def load(one: RegisteredVersion | None) -> ModelArchive | None:
+        if one is None:
+            return None
+        try:
+            archive = packed.get(one.version) or registry.load(one.version)
+            require_features(archive.card, feature_names(market=settings.market_features))
+        except (ModelRefused, RegistryUnreachable) as error:
+            problems.append(str(error))
+            return None
+        return archive
+
+    known = [one for one in versions if one.known <= as_of and one.interval_level == settings.interval_level]
+    usable = [one for one in known if one.features_hash == features_hash(feature_names(market=settings.market_features))]
+    chosen, latest = _champion(versions, known, usable, is_reached), max(usable, key=lambda one: one.known, default=None)
+    champion = load(chosen)
+    newest = champion if latest == chosen else load(latest)
+    for problem in problems:
+        log.warning("%s", problem)
+    return Serving(champion, newest, is_reached, any(one.known > as_of for one in versions), tuple(problems))
+
+
+def _champion(
+    versions: Sequence[RegisteredVersion], known: Sequence[RegisteredVersion], usable: Sequence[RegisteredVersion], is_reached: bool
+) -> RegisteredVersion | None:
+    """The champion where it may be used; on a past as-of day that it knows too much of, and without a registry, the newest that passed judgement."""
+    champion = next((one for one in versions if CHAMPION in one.aliases), None)
+    if champion in known:
+        # other features: loading it says which
+        return champion
+    if champion is not None or not is_reached:
+        return max((one for one in usable if one.passed), key=lambda one: one.known, default=None)
+    return None
