@@ -28,10 +28,12 @@ from config_spark import Settings, load_settings
 from database.connection import make_engine
 from database.db_utils_spark import exported_snapshot, get_spark_session
 from database.run_ledger import open_run
+from forecasting.engines.choose import choose_engine
 from forecasting.engines.engine import FittedModel, Objective
 from forecasting.engines.lightgbm_engine import LightgbmRows, native_parameters
 from forecasting.folds import DaySpan, night_folds
-from forecasting.out_of_sample import fit_out_of_sample
+from forecasting.out_of_sample import held_rows
+from forecasting.stacked_model import fit_stacked
 from machine import spark_runtime
 from product_errors import one_sentence
 
@@ -82,11 +84,12 @@ def fit_natively(fit: Fit) -> tuple[float, int]:
 
 def compare(spark: SparkSession, settings: Settings, as_of: dt.date) -> dict[str, Any]:
     """status, seconds (the product's), stages and rows as a ledger row has them; `rows` counts models, and those that are the same natively."""
-    folds = night_folds(as_of, horizon=settings.horizon_days, train_days=settings.train_days)
+    folds = night_folds(as_of, horizon=settings.horizon_days, train_days=settings.train_days, judged_days=0)
     opened = open_run(make_engine(settings), job=JOB, mode="benchmark", engine_name=ENGINE, as_of=as_of, code_version=settings.code_version)
     with remembered_fits() as fits, opened as run, exported_snapshot(settings) as snapshot:
         began = monotonic()
-        sample = fit_out_of_sample(spark, settings, ENGINE, folds, run, snapshot)
+        with held_rows(spark, settings, choose_engine(ENGINE, settings, spark), folds, run, snapshot) as (held, _):
+            sample = fit_stacked(held, folds, settings.interval_level, run.stage)
         seconds = monotonic() - began
     native = [fit_natively(fit) for fit in fits]
     return {

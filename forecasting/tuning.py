@@ -1,9 +1,9 @@
 """LightGBM's settings searched on this panel: what a person looks at and checks in, and a nightly job never does.
 
 In: the metrics of a database, a budget in minutes. Out: a file of model parameters with the scores that speak for and against them. Folds are in the
-order of time: each trains on what came before the days it is scored on, and the last one is kept out of the search, to say what the choice is worth on
-days that it has not seen. The loss is the judgement's: mean of min(|came true - move|, LOSS_LIMIT) in scales, of one median model of APY, without TVL's
-forecast, as a ratio to persistence. Source of the search: tree-structured Parzen estimator (Bergstra et al. 2011), by Optuna.
+order of time, each trained on what came before the days it is scored on; the last is kept out of the search, to say what the choice is worth on days
+it has not seen. The loss is the judgement's: mean of min(|came true - move|, LOSS_LIMIT) in scales, of one median model of APY without TVL's forecast,
+as a ratio to persistence. Source of the search: tree-structured Parzen estimator (Bergstra et al. 2011), by Optuna.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from forecasting.engines.choose import choose_engine
 from forecasting.engines.engine import FeatureRows, Objective
 from forecasting.engines.model_parameters import TUNED, ModelParameters, model_parameters
 from forecasting.error_measures import Numbers
-from forecasting.folds import ONE_DAY, DaySpan, Fold, FoldPlan
+from forecasting.folds import EXPANDING_DAYS, ONE_DAY, DaySpan, Fold, FoldPlan
 from forecasting.forecast_plan import newest_day
 from forecasting.out_of_sample import held_rows
 from forecasting.persistence_gate import LOSS_LIMIT
@@ -88,13 +88,8 @@ def tuning_folds(as_of: dt.date, horizon: int, train_days: int) -> FoldPlan:
     """FOLDS origins, FOLD_DAYS apart; each is scored on the days up to the next, whose targets are known by `as_of`."""
     end = as_of - dt.timedelta(days=horizon - 1)
     origins = [end - dt.timedelta(days=FOLD_DAYS * number) for number in range(FOLDS, 0, -1)]
-    window = dt.timedelta(days=train_days or 3650)
-    folds = [
-        Fold(
-            day, DaySpan(day - dt.timedelta(days=horizon - 1) - window, day - dt.timedelta(days=horizon - 1)), DaySpan(day, day + FOLD_DAYS * ONE_DAY)
-        )
-        for day in origins
-    ]
+    window, purged = dt.timedelta(days=train_days or EXPANDING_DAYS), dt.timedelta(days=horizon - 1)
+    folds = [Fold(day, DaySpan(day - purged - window, day - purged), DaySpan(day, day + FOLD_DAYS * ONE_DAY)) for day in origins]
     return FoldPlan(as_of, horizon, (), tuple(folds), DaySpan(origins[0], end))
 
 
@@ -109,16 +104,16 @@ def search(held: FeatureRows, folds: Sequence[Fold], present: ModelParameters, m
     deadline = monotonic() + 60.0 * minutes
 
     def loss(trial: optuna.Trial) -> float:
-        found = losses(held, searched, replace(present, **{name: suggest(trial, name) for name, suggest in SPACE.items()})).ratio
+        found = losses(held, searched, replace(present, **{name: suggest(trial) for name, suggest in SPACE.items()})).ratio
         log.info("trial %d: %.5f of persistence, %.0f s left", trial.number, found, max(deadline - monotonic(), 0.0))
         return found
 
     study.optimize(loss, timeout=60.0 * minutes)
     best = replace(present, **study.best_params)
-    ratios = {
-        name: {"searched": losses(held, searched, of).ratio, "last": losses(held, last, of)} for name, of in (("present", present), ("best", best))
-    }
-    now, then = ratios["best"]["last"], ratios["present"]["last"]
+    both = {"present": present, "best": best}
+    unseen = {name: losses(held, last, of) for name, of in both.items()}
+    ratios = {name: {"searched": losses(held, searched, of).ratio, "last": unseen[name].ratio} for name, of in both.items()}
+    now, then = unseen["best"], unseen["present"]
     low, high = mean_ratio_interval(now.model, then.model, now.days)
     return {
         "parameters": {name: getattr(best, name) for name in TUNED},
