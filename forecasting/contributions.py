@@ -2,8 +2,8 @@
 
 In: tonight's feature matrix, the native texts of APY's median models, APY (percent) and scale (APY points), and the published steps. Out: each row's
 strongest contributions. They are those of TreeSHAP (Lundberg et al. 2020), as LightGBM itself makes them: over all features and BASE they sum up to
-the model's forecast. What is shown says how this row differs from an average row of the training span; it names no causes, and of features that say the
-same each gets a part.
+the model's forecast. What is shown says how this row differs from an average row of the training span; it names no causes, and of features that say
+the same each gets a part.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from forecasting.stacked_model import ASINH_DRAWS, SCALED_DRAWS
 from forecasting.targets import ASINH_UNIT, Values, asinh_level
 
 BASE = "base"
-"""The models' expected value, the last column: part of the sum and never shown. But for scale and level it is the same for every pool, and would take
-one of three places nearly everywhere to say nothing about the row. (The median models expect a small fall: a quarter of all contributions' size.)"""
+"""The models' expected value, the last column: part of the sum and never shown. But for scale and level it is the same for every pool, and would
+take one of three places nearly everywhere (it is a fifth of the size of all contributions on real pools) to say nothing about the row."""
 
 STRONGEST = 3
 CHUNK_ROWS = 4096

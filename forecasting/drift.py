@@ -1,8 +1,8 @@
 """How far tonight's features are from those that the model was trained on, and the checks of a night's ledger entry that follow.
 
 In: feature rows of the training span, once a model version; tonight's rows. Out: a reference that is kept with the model as JSON, and each feature's
-PSI and Kolmogorov-Smirnov statistic. Both are of rows chosen alike: observed pools with a scale. It says that values have moved, not that forecasts are
-worse: `rolling_origin_score` says that.
+PSI and Kolmogorov-Smirnov statistic. Both are of rows chosen alike: observed pools with a scale. It says that values have moved, not that forecasts
+are worse: `rolling_origin_score` says that.
 
 A night is judged beside nights. Pools move together: any one day is far from a year of days (PSI 0.1 to 0.5, 2 on a stormy day), and a fixed limit
 would warn every night. So the reference keeps the highest PSI that a training day itself has beside the whole span, and tonight may go that far.
@@ -45,7 +45,7 @@ def reference_of(matrix: Matrix, names: Sequence[str], days: npt.NDArray[Any]) -
     """The training rows in bins. Args: matrix (rows, features); days has each row's day.
 
     Edges are the deciles, and two fences as far outside the span's range as that is wide, for a change of units. Features that a day's pools share
-    have the fences alone: one value a day fills one bin on any night.
+    have the fences alone, as one value a day fills one bin on any night: they are judged by leaving the range, and by missing.
     """
     _, number = np.unique(days, return_inverse=True)
     return [_describe(name, column.astype(float), number) for name, column in zip(names, matrix.T, strict=True)]
@@ -149,7 +149,7 @@ def _drift_of(known: Mapping[str, Any], column: Values) -> FeatureDrift:
         ks=binned_ks(expected, counts[0]),
         # by the chain rule of the divergence, values weigh as much in it as there are rows with one
         beyond=float(beyond_chance(expected, counts)[0] - valued * known["usual"]),
-        all_missing=valued == 0.0,
+        all_missing=bool(valued == 0.0),
     )
 
 
@@ -164,11 +164,11 @@ def _drift_sentence(found: Sequence[FeatureDrift], far: Sequence[FeatureDrift], 
         return f"fewer than {MIN_ROWS} pools: not judged"
     if not far:
         return f"none of {len(found)} features is further from the training span than its worst day by a PSI of {limit:g}"
-    missing, moved = ([one for one in far if one.all_missing is wanted] for wanted in (True, False))
-    said = [f"no pool has a value of {_listed([one.feature for one in missing])}"] if missing else []
+    missing = [one.feature for one in far if one.all_missing]
+    moved = [f"{one.feature} (PSI {one.psi:.2f})" for one in far if not one.all_missing]
+    said = [f"no pool has a value of {_listed(missing)}"] if missing else []
     if moved:
-        names = _listed([f"{one.feature} (PSI {one.psi:.2f})" for one in moved])
-        said.append(f"further from the training span than its worst day, by a PSI of more than MAX_FEATURE_PSI ({limit:g}): {names}")
+        said.append(f"further from the training span than its worst day, by a PSI of more than MAX_FEATURE_PSI ({limit:g}): {_listed(moved)}")
     return f"{len(far)} of {len(found)} features: {'; '.join(said)}"
 
 

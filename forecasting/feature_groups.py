@@ -1,7 +1,7 @@
 """Which features belong together: each name that a model can have stands in exactly one group, so shares by group add up.
 
-In: the definitions of pool, cross-section and market features. Out: FEATURE_GROUPS. SHARED_BY_A_DAY are the groups in which a day has one value for
-all its pools or for a group of them, or counts days: values that differ from day to day by construction.
+In: the definitions of pool, cross-section and market features. Out: FEATURE_GROUPS, and SHARED_BY_A_DAY: features that are nearly one value for all
+pools of a day. TVL's forecast is one of them: it follows the cross-section.
 """
 
 from __future__ import annotations
@@ -36,4 +36,4 @@ FEATURE_GROUPS: dict[str, tuple[str, ...]] = {
     "market": MARKET,
 }
 
-SHARED_BY_A_DAY = frozenset(name for group in ("calendar", *_SCOPED, "market") for name in FEATURE_GROUPS[group])
+SHARED_BY_A_DAY = frozenset(name for group in ("tvl_forecast", "calendar", *_SCOPED, "market") for name in FEATURE_GROUPS[group])
