@@ -1,9 +1,12 @@
 """Why an APY forecast is what it is: the contributions of tonight's features to the published step, in APY points.
 
 In: tonight's feature matrix, the native texts of APY's median models, APY (percent) and scale (APY points), and the published steps. Out: each row's
-strongest contributions. They are those of TreeSHAP (Lundberg et al. 2020), as LightGBM itself makes them: over all features and BASE they sum up to
-the model's forecast. What is shown says how this row differs from an average row of the training span; it names no causes, and of features that say
-the same each gets a part.
+strongest contributions. They are those of TreeSHAP (Lundberg et al. 2020), as LightGBM itself makes them: over all features and the base, the models'
+expected value, they sum up to the forecast. They name no causes, and of features that say the same each gets a part.
+
+The base is part of every sum and never shown. But for scale and level it is the same for all pools, and would take one of three places nearly
+everywhere (on real pools it is a fifth of the size of all contributions) to say nothing about the row: what is shown is how this row differs from an
+average row of the training span.
 """
 
 from __future__ import annotations
@@ -18,10 +21,6 @@ import numpy.typing as npt
 from forecasting.stacked_model import ASINH_DRAWS, SCALED_DRAWS
 from forecasting.targets import ASINH_UNIT, Values, asinh_level
 
-BASE = "base"
-"""The models' expected value, the last column: part of the sum and never shown. But for scale and level it is the same for every pool, and would
-take one of three places nearly everywhere (it is a fifth of the size of all contributions on real pools) to say nothing about the row."""
-
 STRONGEST = 3
 CHUNK_ROWS = 4096
 """One model's contributions of a chunk are 3 MB with 87 features."""
@@ -35,7 +34,7 @@ def explanations(
 ) -> list[Explanation | None]:
     """Up to STRONGEST contributions of each row, `{"feature": .., "points": ..}`, strongest first; None where a rule publishes today's APY.
 
-    All contributions of a row, BASE too, sum up to its published step: the gate's weight and the limits of what may be published make each of them
+    All contributions of a row, with the base, sum up to its published step: the gate's weight and the limits of what may be published make each of them
     larger or smaller by the same factor.
     Args: matrix (rows, features); texts as `stacked_model.apy_objectives` orders them; steps are forecast minus today in APY points, 0 or NaN where
     there is none.
@@ -52,7 +51,7 @@ def explanations(
 
 
 def move_contributions(matrix: Matrix, boosters: Sequence[lightgbm.Booster], apy: Values, scale: Values, threads: int) -> Values:
-    """The model's own move in APY points, (rows, features + 1), BASE last. Rows sum up to `mean_of_spaces` x scale.
+    """The model's own move in APY points, (rows, features + 1), the base last. Rows sum up to `mean_of_spaces` x scale.
 
     Contributions in asinh space become points by the secant from today's APY to the forecast one, so that none is favoured by the curve.
     """
