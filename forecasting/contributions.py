@@ -34,8 +34,8 @@ def explanations(
 ) -> list[Explanation | None]:
     """Up to STRONGEST contributions of each row, `{"feature": .., "points": ..}`, strongest first; None where a rule publishes today's APY.
 
-    All contributions of a row, with the base, sum up to its published step: the gate's weight and the limits of what may be published make each of them
-    larger or smaller by the same factor.
+    All contributions of a row, with the base, sum up to its published step: the gate's weight and the limits of what may be published make each of
+    them larger or smaller by the same factor.
     Args: matrix (rows, features); texts as `stacked_model.apy_objectives` orders them; steps are forecast minus today in APY points, 0 or NaN where
     there is none.
     """
