@@ -13,7 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from forecasting.drift import MIN_ROWS, FeatureDrift, Matrix, Reference, binned_ks, drift, drift_checks, population_stability, reference_of
+from forecasting.drift import MIN_ROWS, FeatureDrift, Matrix, Reference, binned_ks, drift, population_stability, reference_of
+from forecasting.drift_checks import drift_checks
 from forecasting.features import rows_of_pools
 from forecasting.pool_features import POOL_FEATURES
 from tests.feature_pools import spec

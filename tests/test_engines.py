@@ -147,7 +147,7 @@ def test_any_lightgbm_reads_a_model(chosen: Engine, spark: SparkSession) -> None
     assert booster.feature_name() == list(model.features) == list(FEATURES)
     forecasts = rows.forecast(TEST, [model], [])["0"].to_numpy()
     assert booster.predict(data.to_numpy()) == pytest.approx(forecasts, abs=1e-5)
-    assert booster.predict(data.to_numpy(), pred_contrib=True).sum(axis=1) == pytest.approx(forecasts, abs=1e-5)
+    assert np.sum(booster.predict(data.to_numpy(), pred_contrib=True), axis=1) == pytest.approx(forecasts, abs=1e-5)
     rows.release()
 
 
