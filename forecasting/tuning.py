@@ -2,7 +2,7 @@
 
 In: the metrics of a database, a budget in minutes. Out: a file of model parameters with the scores that speak for and against them. Folds are in the
 order of time, each trained on what came before the days it is scored on; the last is kept out of the search, to say what the choice is worth on days
-it has not seen. The loss is the judgement's: mean of min(|came true - move|, LOSS_LIMIT) in scales, of one median model of APY without TVL's forecast,
+it has not seen. The loss is the judgement's: mean of min(|came true - move|, LOSS_LIMIT) in scales, of one median APY model without TVL's forecast,
 as a ratio to persistence. Source of the search: tree-structured Parzen estimator (Bergstra et al. 2011), by Optuna.
 """
 

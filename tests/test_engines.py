@@ -145,7 +145,9 @@ def test_any_lightgbm_reads_a_model(chosen: Engine, spark: SparkSession) -> None
     booster = lightgbm.Booster(model_str=model.text)
     data = frame.where(frame["date"] >= TEST.start).orderBy(*KEY).select(*FEATURES).toPandas().astype(float)
     assert booster.feature_name() == list(model.features) == list(FEATURES)
-    assert booster.predict(data.to_numpy()) == pytest.approx(rows.forecast(TEST, [model], [])["0"].to_numpy(), abs=1e-5)
+    forecasts = rows.forecast(TEST, [model], [])["0"].to_numpy()
+    assert booster.predict(data.to_numpy()) == pytest.approx(forecasts, abs=1e-5)
+    assert np.sum(booster.predict(data.to_numpy(), pred_contrib=True), axis=1) == pytest.approx(forecasts, abs=1e-5)
     rows.release()
 
 

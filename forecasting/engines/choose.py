@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from pyspark.sql import SparkSession
 
 from config_spark import Settings
@@ -23,8 +21,6 @@ def choose_engine(name: str, settings: Settings, spark: SparkSession) -> Engine:
         check_runtime(spark)
         return SynapsemlEngine(parameters)
     if name == "lightgbm":
-        # OpenMP reads it when the import below loads the library: spinning threads on busy cores cost minutes
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         try:
             from forecasting.engines.lightgbm_engine import LightgbmEngine
         except (ImportError, OSError) as error:
