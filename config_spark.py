@@ -115,10 +115,20 @@ class Settings(BaseSettings):
     mlflow_artifacts_uri: str | None = Field(
         None, description="where MLflow puts model files, such as gs://bucket/models; unset means beside the SQLite file, or the server's own"
     )
+    model_parameters_file: Path | None = Field(None, description="LightGBM's settings as `tune` wrote them; unset means the product's own")
+    max_feature_psi: Annotated[float, Field(gt=0)] = Field(
+        0.25, description="how much further tonight's values of a feature may be from the training span than its worst day; PSI; more is a warning"
+    )
+    max_new_pools_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.2, description="share of tonight's pools that the training span has not seen; more is a warning"
+    )
+    max_rule_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.8, description="share of tonight's APY forecasts that a rule made and not the model; more is a warning"
+    )
     model_seed: int = Field(20240501, description="seed of the models")
     model_threads: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: os.cpu_count() or 1, description="LightGBM threads")
 
-    @field_validator("yieldspark_home", "jars_dir", "report_dir")
+    @field_validator("yieldspark_home", "jars_dir", "report_dir", "model_parameters_file")
     @classmethod
     def _whole_path(cls, path: Path | None) -> Path | None:
         return path.expanduser().absolute() if path else None

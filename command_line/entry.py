@@ -15,7 +15,7 @@ from rich.text import Text
 from typer.exceptions import TyperException
 from typer.rich_utils import rich_format_error
 
-from command_line import commands, database_commands, forecast_commands, quarantine_commands  # noqa: F401 - importing puts the commands on the application
+from command_line import commands, database_commands, forecast_commands, model_commands, quarantine_commands  # noqa: F401 - importing puts the commands on the application
 from command_line.app import app
 from command_line.terminal import err, print_json
 from command_line.workplace import end_recording

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from command_line.app import app
 from command_line.options import AsJson, AsOf, DryRun, Engine, LastDay, day, in_workplace
-from command_line.terminal import print_json, print_run, print_table
+from command_line.terminal import out, print_json, print_pairs, print_run, print_table
 from command_line.workplace import Workplace
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+MODEL_PARAMETERS = Path("model_parameters.json")
 Days = Annotated[int, typer.Option(min=1, max=730, help="Target days to score.")]
 
 
@@ -54,6 +59,7 @@ def backtest(
     horizon: Annotated[int | None, typer.Option(min=1, max=7, help="Days ahead; default: HORIZON_DAYS.")] = None,
     end: LastDay = None,
     engine: Engine = None,
+    html: Annotated[bool, typer.Option("--html", help="Write its page, one self-contained HTML file, into REPORT_DIR.")] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -67,17 +73,55 @@ def backtest(
 
         if not dry_run:
             place.require_engine()
-        return run_backtest(place.settings, days=days or place.settings.backtest_days, end=day(end), dry_run=dry_run, session=place.session)
+        length = days or place.settings.backtest_days
+        scored: list[pd.DataFrame] = []
+        document = run_backtest(place.settings, days=length, end=day(end), dry_run=dry_run, session=place.session, keep=scored.append)
+        return document | {"report": _write_page(place, scored[0])} if html and scored else document
 
     options = {"engine": engine.value if engine else None, "refit_days": refit, "horizon_days": horizon}
     _show(in_workplace(work, changes=not dry_run, **options), as_json)
+
+
+@app.command()
+def tune(
+    minutes: Annotated[float, typer.Option(min=0.1, max=1_440, help="Minutes to search.")] = 10.0,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="Where the best parameters go.")] = MODEL_PARAMETERS,
+    engine: Engine = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search LightGBM's settings on folds in time, and write the best to a file. Nothing uses it before MODEL_PARAMETERS_FILE names it.
+
+    Example: python run_spark_local.py tune --minutes 10 --output model_parameters.json --engine lightgbm
+    """
+
+    def work(place: Workplace) -> dict[str, Any]:
+        from forecasting.tuning import tune as search
+
+        place.require_engine()
+        return search(place.settings, minutes=minutes, output=output.absolute(), session=place.session)
+
+    document = in_workplace(work, engine=engine.value if engine else None)
+    if as_json:
+        print_json(document)
+        return
+    tuned = document.pop("tuned")
+    print_run(document)
+    columns = ["parameters", "searched folds, to persistence", "last fold, to persistence"]
+    print_table(columns, [[name, found["searched"], found["last"]] for name, found in tuned["ratio"].items()])
+    print_pairs(tuned["parameters"] | {"better outside the noise": tuned["is_better"]})
+
+
+def _write_page(place: Workplace, scored: pd.DataFrame) -> Path:
+    from reporting.backtest_page import write_backtest
+
+    return write_backtest(place.engine, scored, place.settings.report_dir)
 
 
 def _show(document: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    print_run({name: value for name, value in document.items() if name not in ("targets", "groups")})
+    print_run({name: value for name, value in document.items() if name not in ("targets", "groups", "report")})
     columns = ["target", "rows", "forecasts", "pools", "MAE ratio", "from", "to", "median ratio", "coverage", "pinball ratio"]
     table = [_score_line(target, name, found) for target, classes in document.get("targets", {}).items() for name, found in classes.items()]
     if table:
@@ -87,6 +131,8 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
     ]
     if groups:
         print_table(["target", "by", "group", "rows", "MAE ratio", "median ratio", "coverage"], groups)
+    if "report" in document:
+        out.print(str(document["report"]), soft_wrap=True)
 
 
 def _score_line(target: str, name: str, found: dict[str, Any]) -> list[object]:

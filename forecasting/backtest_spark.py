@@ -42,10 +42,12 @@ def run_backtest(
     engine: str | None = None,
     dry_run: bool = False,
     session: Callable[[], SparkSession],
+    keep: Callable[[pd.DataFrame], None] = lambda rows: None,
 ) -> dict[str, Any]:
     """Score the `days` target days that end with `end` (default: the newest day with data).
 
     Gate and interval learn from forecasts of the same backtest alone, made for the 90 days before; horizon and refit interval are the settings'.
+    Args: keep is given the scored evaluation rows, of this backtest alone, when they are written.
     Returns: the ledger row with `targets` (scores by target and by restricted or all rows) and `groups`; a dry run: the plan's document.
     Raises: NotEnoughHistory, EnvironmentNotReady, RunInProgress, DatabaseError.
     """
@@ -67,6 +69,7 @@ def run_backtest(
             with run.stage("score"):
                 scores = scores_of(database, scored, settings.interval_level)
             commit_run(run, settings, [StagedFrame(*evaluation_staging(spark, scored, BACKTEST))])
+            keep(scored)
     return ledger_row(database, run.run_id) | scores
 
 

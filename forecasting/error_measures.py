@@ -24,6 +24,14 @@ def values(rows: pd.DataFrame, column: str) -> Values:
     return rows[column].to_numpy(float) if column in rows else np.full(len(rows), np.nan)
 
 
+def errors_in_scales(rows: pd.DataFrame, column: str) -> Values:
+    """How far one target's column lies from what came true, in the pool's scales, so in its usual one-day steps; NaN where it has no scale."""
+    actual, said = values(rows, "actual"), values(rows, column)
+    if (rows["target"] == "tvl").any():
+        actual, said = np.log1p(actual), np.log1p(said)
+    return np.asarray(np.abs(actual - said) / values(rows, "scale"))
+
+
 def number(value: float) -> float | None:
     """As JSON takes it."""
     return value if math.isfinite(value) else None

@@ -39,6 +39,7 @@ from forecasting.forecast_rows import evaluation_staging, forecast_staging
 from forecasting.intervals import relative_quantiles
 from forecasting.night_model import Tonight, model_of_tonight
 from forecasting.night_registry import record_refit, register, registry_checks
+from forecasting.night_watch import explained, watch
 from forecasting.out_of_sample import held_rows, known_pools
 from forecasting.past_forecasts import come_true
 from forecasting.rules import apply_rules, join_targets
@@ -105,9 +106,12 @@ def _forecast(spark: SparkSession, settings: Settings, database: Engine, plan: F
         evaluated = partial(evaluation_rows, engine=plan.engine, horizon=folds.horizon, level=level, source=NIGHT, run_id=run.run_id)
         tonight = {target: publish(night.sample.rows, target, [plan.as_of], ledger=past[target.name]) for target in targets_of(settings)}
         ledger = pd.concat([evaluated(rows, night.sample, target) for target, rows in tonight.items()], ignore_index=True)
-        published = _forecasts(settings, plan, known, tonight, past)
-        forecasts = published.assign(model_version=night.sample.version(plan.as_of), run_id=run.run_id)
-        run.checks.append(_score_check(database, plan, made, level))
+        forecasts = _forecasts(settings, plan, known, tonight, past)
+        forecasts = forecasts.assign(model_version=night.sample.version(plan.as_of), run_id=run.run_id)
+        run.checks += [_score_check(database, plan, made, level), *watch(night, known, forecasts["rule"].tolist(), settings)]
+    with run.stage("explain"):
+        apy, _ = tonight.values()
+        forecasts["explanation"] = forecasts["pool_id"].map(explained(night, apy, settings)).astype(object)
     staged = [
         StagedFrame(*forecast_staging(spark, forecasts, horizon=folds.horizon)),
         StagedFrame(*evaluation_staging(spark, ledger, NIGHT)),
@@ -130,7 +134,7 @@ def _past(database: Engine, plan: ForecastPlan, made: Sequence[pd.DataFrame]) ->
 def _forecasts(
     settings: Settings, plan: ForecastPlan, known: pd.DataFrame, tonight: Mapping[Target, pd.DataFrame], past: Mapping[str, pd.DataFrame]
 ) -> pd.DataFrame:
-    """A row of `yieldspark.forecasts` for each active pool, but for model_version and run_id."""
+    """A row of `yieldspark.forecasts` for each active pool, but for model_version, explanation and run_id."""
     rows = []
     for target, published in tonight.items():
         relative = relative_quantiles(target, come_true(past[target.name], plan.as_of), settings.interval_level)
@@ -141,7 +145,6 @@ def _forecasts(
         as_of=plan.as_of,
         interval_level=settings.interval_level,
         engine=plan.engine,
-        explanation=pd.Series(dtype=object),
     )
 
 

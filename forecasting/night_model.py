@@ -6,23 +6,32 @@ moves no alias.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from config_spark import Settings
 from database.run_ledger import Run
-from forecasting.engines.choose import model_parameters
-from forecasting.engines.engine import KEY, Engine, FeatureRows
+from forecasting.drift import Reference, reference_of
+from forecasting.engines.engine import KEY, Engine, FeatureRows, Features
+from forecasting.engines.model_parameters import model_parameters
 from forecasting.features import feature_names
 from forecasting.folds import ONE_DAY, DaySpan
 from forecasting.forecast_plan import ForecastPlan
+from forecasting.gain import gain_by_feature, gain_by_group
 from forecasting.out_of_sample import DataFacts
 from forecasting.registry.judgement import CHALLENGER, CHAMPION, KEPT, PROMOTED, Judgement, judge
 from forecasting.registry.model_archive import ModelArchive, ModelCard
 from forecasting.stacked_model import TVL_FORECAST, OutOfSample, StackedModel, fit_stacked, forecast_by
 from forecasting.targets import targets_of
+
+WATCHED = ("apy", "apy_observed", "apy_scale")
+REFERENCE_ROWS = 200_000
+"""Of more training rows a part says the same of their distribution."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +45,16 @@ class Refit:
 
 @dataclass(frozen=True)
 class Tonight:
-    """`model` forecast the as-of day in `sample`; while `serves` is False its moves are for the ledger alone, and persistence is published."""
+    """`model` forecast the as-of day in `sample`; while `serves` is False its moves are for the ledger alone, and persistence is published.
+
+    `rows` (KEY and WATCHED) and `features` are of the as-of day, as the model saw them but for TVL's forecast.
+    """
 
     sample: OutOfSample
     model: ModelArchive | None
     serves: bool
+    rows: pd.DataFrame
+    features: Features
     refit: Refit | None = None
 
 
@@ -48,16 +62,20 @@ def model_of_tonight(held: FeatureRows, facts: DataFacts, plan: ForecastPlan, en
     """Raises: as the engine does."""
     serving = plan.serving
     assert serving is not None, "a night's plan says what serves"
+    tonight = DaySpan(plan.as_of, plan.as_of + ONE_DAY)
+    seen = held.feature_matrix(tonight, WATCHED)
     if plan.folds.apy:
-        return _after_refit(held, facts, plan, engine, settings, run)
+        return _after_refit(held, facts, plan, engine, settings, run, seen)
     model = serving.champion or serving.newest
     assert model is not None, "without any version one is fitted"
     with run.stage("predict"):
-        sample = forecast_by(held, _stacked(engine, model, DaySpan(plan.as_of, plan.as_of + ONE_DAY)))
-    return Tonight(sample, model, serving.champion is not None)
+        sample = forecast_by(held, stacked_of(engine, model, tonight))
+    return Tonight(sample, model, serving.champion is not None, *seen)
 
 
-def _after_refit(held: FeatureRows, facts: DataFacts, plan: ForecastPlan, engine: Engine, settings: Settings, run: Run) -> Tonight:
+def _after_refit(
+    held: FeatureRows, facts: DataFacts, plan: ForecastPlan, engine: Engine, settings: Settings, run: Run, seen: tuple[pd.DataFrame, Features]
+) -> Tonight:
     champion = plan.serving.champion if plan.serving else None
     fitted = fit_stacked(held, plan.folds, settings.interval_level, run.stage)
     of_champion = None
@@ -65,19 +83,19 @@ def _after_refit(held: FeatureRows, facts: DataFacts, plan: ForecastPlan, engine
         # neither may be judged on days that it was fitted on
         days = DaySpan(max(plan.folds.forecast.start, champion.card.origin), plan.folds.forecast.end)
         with run.stage("predict"):
-            of_champion = forecast_by(held, _stacked(engine, champion, days))
+            of_champion = forecast_by(held, stacked_of(engine, champion, days))
     if not fitted.models[0].apy:
-        return Tonight(of_champion or fitted, champion, champion is not None, Refit(fitted, None, None))
+        return Tonight(of_champion or fitted, champion, champion is not None, *seen, Refit(fitted, None, None))
     with run.stage("judge"):
-        judgement = _judged(fitted, of_champion, settings)
-        archive = _archive(fitted.models[0], facts, plan, settings, judgement, engine.name)
+        judgement = judged(fitted, of_champion, settings)
+        archive = _archive(fitted.models[0], facts, plan, settings, judgement, engine.name, reference(held, plan.folds.apy[0].train))
     refit = Refit(fitted, archive, judgement)
     if judgement.decision == KEPT and of_champion:
-        return Tonight(of_champion, champion, True, refit)
-    return Tonight(fitted, archive, judgement.decision == PROMOTED, refit)
+        return Tonight(of_champion, champion, True, *seen, refit)
+    return Tonight(fitted, archive, judgement.decision == PROMOTED, *seen, refit)
 
 
-def _judged(fitted: OutOfSample, of_champion: OutOfSample | None, settings: Settings) -> Judgement:
+def judged(fitted: OutOfSample, of_champion: OutOfSample | None, settings: Settings) -> Judgement:
     rows, moves = fitted.rows, {CHALLENGER: fitted.rows["apy_move"].to_numpy(float)}
     if of_champion:
         other = of_champion.rows.set_index(list(KEY))["apy_move"]
@@ -85,7 +103,23 @@ def _judged(fitted: OutOfSample, of_champion: OutOfSample | None, settings: Sett
     return judge(targets_of(settings)[0], rows, moves, settings.max_group_loss)
 
 
-def _archive(model: StackedModel, facts: DataFacts, plan: ForecastPlan, settings: Settings, judgement: Judgement, engine: str) -> ModelArchive:
+def reference(held: FeatureRows, days: DaySpan) -> Reference:
+    """The training features' distribution, of rows as `watched` chooses them."""
+    rows, matrix = held.feature_matrix(days, WATCHED, at_most=REFERENCE_ROWS)
+    chosen = watched(rows)
+    return reference_of(matrix[chosen], held.features, rows["date"].to_numpy()[chosen])
+
+
+def watched(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Rows of observed pools with a scale: those that a model forecasts."""
+    return (rows["apy_observed"] & rows["apy_scale"].notna()).to_numpy(bool)
+
+
+def _archive(
+    model: StackedModel, facts: DataFacts, plan: ForecastPlan, settings: Settings, judgement: Judgement, engine: str, known: Reference
+) -> ModelArchive:
+    features = feature_names(market=settings.market_features)
+    texts = {"apy": tuple(one.text for one in model.apy), "tvl": tuple(one.text for one in model.tvl)}
     card = ModelCard(
         version=model.version,
         engine=engine,
@@ -96,15 +130,20 @@ def _archive(model: StackedModel, facts: DataFacts, plan: ForecastPlan, settings
         data_first_day=facts.first_day,
         data_rows=facts.rows,
         data_hash=facts.hash,
-        features=feature_names(market=settings.market_features),
+        features=features,
         settings=_settings(settings),
         code_version=settings.code_version,
         passed=judgement.passed,
         scores=judgement.numbers,
-        gain={},
-        reference={},
+        gain={"apy": _gain(texts["apy"], (*features, TVL_FORECAST)), "tvl": _gain(texts["tvl"], features)},
+        reference=known,
     )
-    return ModelArchive(card, {"apy": tuple(one.text for one in model.apy), "tvl": tuple(one.text for one in model.tvl)})
+    return ModelArchive(card, texts)
+
+
+def _gain(texts: Sequence[str], features: Sequence[str]) -> dict[str, Any]:
+    shares = gain_by_feature(texts, features) if texts else {}
+    return {"groups": gain_by_group(shares), "features": shares}
 
 
 def _settings(settings: Settings) -> dict[str, Any]:
@@ -113,7 +152,7 @@ def _settings(settings: Settings) -> dict[str, Any]:
     return asdict(model_parameters(settings)) | chosen
 
 
-def _stacked(engine: Engine, archive: ModelArchive, days: DaySpan) -> StackedModel:
+def stacked_of(engine: Engine, archive: ModelArchive, days: DaySpan) -> StackedModel:
     """The version's models in the engine, to forecast these as-of days."""
     features = archive.card.features
     apy = tuple(engine.load(text, (*features, TVL_FORECAST)) for text in archive.texts["apy"])

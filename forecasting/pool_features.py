@@ -33,25 +33,19 @@ SLOPE_DAYS, SLOPE_SHRINKAGE = 60, 10.0
 NAIVE_DAYS, MIN_NAIVE_MOVES = 60, 20
 
 MEANS, MEDIANS, EXTREMES, HALF_LIVES, FAR_LAGS = (3, 7, 14, 30, 90), (5, 7, 14, 30, 90), (7, 30), (1, 3, 10), (7, 14)
-APY_FEATURES = (
-    *(f"apy_move_{lag}" for lag in range(7)),
+APY_MOVES = tuple(f"apy_move_{lag}" for lag in range(7))
+APY_DISTANCES = (
     *(f"apy_mean_gap_{days}" for days in MEANS),
     *(f"apy_median_gap_{days}" for days in MEDIANS),
     *(f"apy_{end}_gap_{days}" for days in EXTREMES for end in ("lowest", "highest")),
     *(f"apy_exponential_gap_{half_life}" for half_life in HALF_LIVES),
     *(f"apy_gap_{lag}" for lag in FAR_LAGS),
-    "apy_std_7",
-    "apy_std_30",
-    *(f"apy_abs_move_{days}" for days in (7, 30, 90)),
-    "apy_still_share_7",
-    "apy_still_share_30",
-    *(f"apy_{kind}{what}" for kind in ("momentum", "reversion_7", "reversion_30") for what in ("_slope", "_step")),
-    "apy_spike",
-    "apy_spike_yesterday",
-    "apy_spike_share_30",
-    "apy_level",
-    "apy_scale_relative",
 )
+APY_RESTLESSNESS = ("apy_std_7", "apy_std_30", *(f"apy_abs_move_{days}" for days in (7, 30, 90)), "apy_still_share_7", "apy_still_share_30")
+APY_SLOPES = tuple(f"apy_{kind}{what}" for kind in ("momentum", "reversion_7", "reversion_30") for what in ("_slope", "_step"))
+APY_SPIKES = ("apy_spike", "apy_spike_yesterday", "apy_spike_share_30")
+APY_LEVEL = ("apy_level", "apy_scale_relative")
+APY_FEATURES = (*APY_MOVES, *APY_DISTANCES, *APY_RESTLESSNESS, *APY_SLOPES, *APY_SPIKES, *APY_LEVEL)
 TVL_FEATURES = (
     "tvl_level",
     *(f"tvl_move_{lag}" for lag in range(4)),

@@ -1,4 +1,4 @@
-"""The same scores by group of pools and by day: where the model helps, and when it did not.
+"""The same scores by group of pools: where the model helps, and where it does not.
 
 In: evaluation rows (columns of `yieldspark.forecast_evaluation`, with `chain` and `project` where the caller joined them). Out: flat dicts of plain
 numbers, None where a score has no value; errors in APY points or USD, shares and ratios between 0 and 1. Groups are of the as-of day.
@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forecasting.error_measures import inside, interval_scores, mean, median, number, ratio, values
+from forecasting.day_bootstrap import mean_ratio_interval
+from forecasting.error_measures import interval_scores, mean, median, ratio, values
+from forecasting.scores import numbered
 from forecasting.targets import Values, apy_size
 
 INSTABILITY_LIMITS = {"apy": (0.01, 0.05), "tvl": (0.005, 0.02)}
@@ -25,14 +27,15 @@ AGE_CLASSES = ("<30", "30-90", "90-365", "365+")
 LARGEST = 10
 """Chains and projects shown by name."""
 
-SCORED = ("pool_id", "actual", "forecast", "persistence", "low", "high", "naive_low", "naive_high")
+SCORED = ("pool_id", "as_of", "actual", "forecast", "persistence", "low", "high", "naive_low", "naive_high")
 
 
 def score_groups(rows: pd.DataFrame, level: float) -> list[dict[str, Any]]:
     """One dict for each target and group that has rows.
 
-    by: instability (INSTABILITY), tvl_class, age_class (days), chain or project; group: its name; then rows, pools, mae, persistence_mae, mae_ratio,
-    median_ae_ratio, coverage and pinball_ratio. A class is left out where the rows have not its column; in it, rows without a value are `unknown`.
+    by: instability (INSTABILITY), tvl_class, age_class (days), chain or project; group: its name; then rows, pools, mae, persistence_mae, mae_ratio
+    and the bootstrap's interval of it, mae_ratio_low, mae_ratio_high, median_ae_ratio, coverage and pinball_ratio. A class is left out where the rows
+    have not its column; in it, rows without a value are `unknown`.
     """
     scores = []
     for target, of_target in rows.groupby("target"):
@@ -41,17 +44,6 @@ def score_groups(rows: pd.DataFrame, level: float) -> list[dict[str, Any]]:
             members = {str(group): scored[groups == group] for group in groups.categories}
             scores += [{"target": str(target), "by": by, "group": group, **_group_score(of, level)} for group, of in members.items() if len(of)]
     return scores
-
-
-def daily_ratios(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each as-of day of one target's rows: as_of (date), rows, mae_ratio (model to persistence) and the coverage of the interval."""
-    errors = {name: np.abs(values(rows, "actual") - values(rows, name)) for name in ("forecast", "persistence")}
-    days = pd.DataFrame({"as_of": rows["as_of"].to_numpy(), **errors, "inside": inside(rows)}).groupby("as_of", sort=True)
-    means = days[["forecast", "persistence", "inside"]].mean()
-    return [
-        {"as_of": day, "rows": int(count), "mae_ratio": ratio(number(model), number(persistence)), "coverage": number(float(coverage))}
-        for day, count, model, persistence, coverage in zip(means.index, days.size(), *(means[name] for name in means), strict=True)
-    ]
 
 
 def groups_of(rows: pd.DataFrame, target: str) -> Iterator[tuple[str, pd.Categorical]]:
@@ -84,6 +76,7 @@ def _largest(labels: pd.Series[str]) -> pd.Categorical:
 
 def _group_score(rows: pd.DataFrame, level: float) -> dict[str, Any]:
     model, persistence = (np.abs(values(rows, "actual") - values(rows, name)) for name in ("forecast", "persistence"))
+    low, high = mean_ratio_interval(model, persistence, numbered(rows["as_of"]))
     interval = interval_scores(rows, level)
     return {
         "rows": len(rows),
@@ -91,6 +84,8 @@ def _group_score(rows: pd.DataFrame, level: float) -> dict[str, Any]:
         "mae": mean(model),
         "persistence_mae": mean(persistence),
         "mae_ratio": ratio(mean(model), mean(persistence)),
+        "mae_ratio_low": low,
+        "mae_ratio_high": high,
         "median_ae_ratio": ratio(median(model), median(persistence)),
         "coverage": interval["coverage"],
         "pinball_ratio": interval["pinball_ratio"],

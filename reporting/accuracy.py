@@ -1,6 +1,6 @@
 """How good the newest engine's forecasts were, beside persistence and the 7-day median, on the same rows.
 
-In: `yieldspark.forecast_evaluation`. Out: plain numbers; errors and widths in APY points or USD, by `forecasting.scores`.
+In: evaluation rows. Out: plain numbers; errors and widths in APY points or USD, by `forecasting.scores`.
 """
 
 from __future__ import annotations
@@ -15,38 +15,46 @@ from forecasting.forecast_ledger import scored_rows
 from forecasting.scores import score_table
 from reporting.figures import NEWEST_FORECASTS
 
-SCORED_DAYS = 30
-"""A longer backtest is shown by its last month."""
-
 NEWEST = f"WITH {NEWEST_FORECASTS} SELECT * FROM newest"
 
 FORECASTERS = {"model": "model", "persistence": "persistence", "median7": "median_7d"}
 ERRORS = ("mae", "median_ae", "rmse")
 
 
-def accuracy(engine: Engine, *, days: int = SCORED_DAYS) -> list[dict[str, Any]]:
-    """Scores by target (apy, tvl) and class (restricted: TVL over 1 M USD and APY under 100 % that day; all) over the last `days` target days.
-
-    Each has rows, pools, first_day, last_day, coverage of the interval beside its nominal interval_level, mean_width, and `forecasters`: model,
-    persistence and median_7d with mae, median_ae, rmse and ratio (its MAE to persistence's; None where that is zero). Raises: DatabaseError.
-    """
+def newest_evaluated(engine: Engine, *, days: int) -> pd.DataFrame:
+    """Rows of `yieldspark.forecast_evaluation` that have come true, of the newest forecasts' engine and horizon and the `days` target days up to
+    their as-of day; empty without forecasts. Raises: DatabaseError."""
     with checked_connection(engine) as connection:
         newest = connection.execute(text(NEWEST)).mappings().first()
     if newest is None:
-        return []
-    rows = scored_rows(engine, newest["engine"], horizon=newest["horizon_days"], last=newest["as_of"], days=days)
+        return pd.DataFrame()
+    return scored_rows(engine, newest["engine"], horizon=newest["horizon_days"], last=newest["as_of"], days=days)
+
+
+def accuracy(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Scores by target (apy, tvl) and class (restricted: TVL over 1 M USD and APY under 100 % that day; all) of one engine's rows.
+
+    Each has rows, pools, first_day, last_day, coverage of the interval beside its nominal interval_level, mean_width, `ratio` (MAE to persistence's,
+    with the bootstrap's interval: mae, mae_low, mae_high), and `forecasters`: model, persistence and median_7d with mae, median_ae, rmse and ratio
+    (its MAE to persistence's; None where that is zero).
+    """
     if rows.empty:
         return []
-    table = score_table(rows, float(rows["interval_level"].max()))
+    table = score_table(rows, published_level(rows))
     return [
-        _shown(target, name, found, rows[rows["target"] == target], newest["engine"])
+        _shown(target, name, found, rows[rows["target"] == target])
         for target, classes in table.items()
         for name, found in classes.items()
         if found["rows"]
     ]
 
 
-def _shown(target: str, name: str, found: dict[str, Any], rows: pd.DataFrame, engine: str) -> dict[str, Any]:
+def published_level(rows: pd.DataFrame) -> float:
+    """Nominal level of the rows' intervals."""
+    return float(rows["interval_level"].max())
+
+
+def _shown(target: str, name: str, found: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
     persistence = found["persistence"]["mae"]
     forecasters = [
         {
@@ -59,7 +67,7 @@ def _shown(target: str, name: str, found: dict[str, Any], rows: pd.DataFrame, en
     return {
         "target": target,
         "class": name,
-        "engine": engine,
+        "engine": rows["engine"].iloc[0],
         "rows": found["rows"],
         "pools": found["pools"],
         "first_day": rows["target_date"].min(),
@@ -67,5 +75,6 @@ def _shown(target: str, name: str, found: dict[str, Any], rows: pd.DataFrame, en
         "interval_level": found["interval"]["level"],
         "coverage": found["interval"]["coverage"],
         "mean_width": found["interval"]["mean_width"],
+        "ratio": found["ratio"],
         "forecasters": forecasters,
     }

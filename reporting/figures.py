@@ -28,7 +28,7 @@ WITH {NEWEST_FORECASTS}
 SELECT f.pool_id, p.name, p.symbol, p.protocol, p.chain, f.as_of, f.target_date, f.horizon_days,
        m.actual_apy::float8 AS apy_today, f.apy::float8 AS apy, f.apy_low::float8 AS apy_low, f.apy_high::float8 AS apy_high,
        m.actual_tvl::float8 AS tvl_today, f.tvl::float8 AS tvl, f.tvl_low::float8 AS tvl_low, f.tvl_high::float8 AS tvl_high,
-       f.interval_level, f.engine, f.model_version, f.rule
+       f.interval_level, f.engine, f.model_version, f.rule, f.explanation
 FROM yieldspark.forecasts f JOIN newest n ON n.target_date = f.target_date AND n.horizon_days = f.horizon_days
 LEFT JOIN pools p ON p.pool_id = f.pool_id
 LEFT JOIN pool_daily_metrics m ON m.pool_id = f.pool_id AND m.date = f.as_of
@@ -69,8 +69,8 @@ def forecast_table(engine: Engine) -> list[dict[str, Any]]:
     """The newest forecasts, one row for each pool, the largest TVL of the as-of day first and unknown TVL last.
 
     Keys: pool_id, name, symbol, protocol, chain, as_of, target_date, horizon_days, apy_today, apy, apy_low, apy_high, tvl_today, tvl, tvl_low,
-    tvl_high, interval_level, engine, model_version, rule. `*_today` are the as-of day's values; rule is None where the model forecast.
-    Raises: DatabaseError.
+    tvl_high, interval_level, engine, model_version, rule, explanation. `*_today` are the as-of day's values; rule is None where the model forecast,
+    and explanation, [{feature, points}] with points of APY, is None where a rule did. Raises: DatabaseError.
     """
     with checked_connection(engine) as connection:
         return [dict(row) for row in connection.execute(text(FORECAST_ROWS)).mappings()]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
@@ -73,6 +75,16 @@ def panel_rows(pools: int, days: int, *, seed: int = 7, end: dt.date = END) -> p
             apy[days // 2 : days // 2 + 3] = [None] * 3
         frames.append(pool_rows(f"p{number:02d}", apy, tvl, end=end, group="stable" if number % 2 else None))
     return pd.concat(frames, ignore_index=True)
+
+
+def history_rows(history: Path) -> pd.DataFrame:
+    """The last snapshot of each day of a real history (Parquet); no value is carried."""
+    raw = pq.read_table(history, columns=["pool_id", "timestamp", "apy", "tvl_usd"]).to_pandas()
+    raw["date"] = pd.to_datetime(raw["timestamp"], utc=True).dt.date
+    days: pd.DataFrame = raw.sort_values("timestamp").groupby(["pool_id", "date"], as_index=False).last()
+    days = days.rename(columns={"apy": "actual_apy", "tvl_usd": "actual_tvl"})
+    days[["pool_group", "apy_age_days", "tvl_age_days", "eth_open", "btc_open", "gas_price_gwei"]] = None
+    return days
 
 
 def metric_rows(rows: pd.DataFrame) -> pa.Table:

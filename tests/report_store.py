@@ -17,6 +17,8 @@ SCORED_DAYS = 30
 UNSAFE = "<script>alert('x')</script> & \"$\\frac{1}{2}$\""
 """A pool's name that would be a script in HTML and an error in matplotlib's own mathematics."""
 
+EXPLANATION = [{"feature": "apy_mean_gap_7", "points": -0.125}, {"feature": "group_up_share", "points": 0.05}]
+
 EMPTY_STATUS = {
     "jobs": {},
     "data": {
@@ -50,6 +52,24 @@ def ledger_row(run_id: str, job: str, status: str, **more: Any) -> dict[str, Any
     row = {"run_id": run_id, "job": job, "status": status, "mode": "incremental", "as_of": AS_OF, "engine": "lightgbm", "code_version": "test"}
     counts = {"read": 9, "quarantined": 1, "inserted": 5, "updated": 2, "unchanged": 1, "removed": 0}
     return row | {"rows": counts, "stages": {"plan": 0.1}, "checks": [], "seconds": 1.5} | more
+
+
+def decision(decision: str = "promoted", **more: Any) -> dict[str, Any]:
+    """A row of `yieldspark.promotion`."""
+    who = {"decided_by": "me@here", "engine": "lightgbm", "horizon_days": 1, "as_of": AS_OF}
+    versions = {"challenger": "20250821-1a2b3c4d", "champion": None, "serves": "20250821-1a2b3c4d"}
+    return {"decision": decision, "reason": "0.90 of persistence", "numbers": {}} | who | versions | more
+
+
+def drift(*, passed: bool = False, features: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+    """Checks as a forecast run leaves them in its ledger row."""
+    check = {"level": "batch", "severity": "warn"}
+    drifted = features or [{"feature": "apy_std_30", "psi": 0.41, "ks": 0.3}]
+    return [
+        check | {"name": "feature_drift", "passed": passed, "found": "1 feature drifted", "features": drifted},
+        check | {"name": "rule_share", "passed": True, "found": "a rule made 1 of 8 forecasts", "share": 0.125},
+        check | {"name": "staged_rows", "passed": True, "found": "8 in staging"},
+    ]
 
 
 def _add_pool(rows: dict[Any, list[dict[str, Any]]], number: int, symbol: str) -> None:
@@ -89,6 +109,8 @@ def _evaluated(pool_id: str, day: dt.date, values: dict[str, tuple[float, float]
             "median_7d": before * 1.02,
             "tvl_usd": values["tvl"][1],
             "apy_percent": values["apy"][1],
+            "scale": 0.5 if target == "apy" else 0.02,
+            "move": 0.1,
             "interval_level": 0.8,
             "model_version": "m1",
             "run_id": "forecast_pools_1",
@@ -113,5 +135,6 @@ def _forecast(pool_id: str, apy: float, tvl: float, *, rule: str | None) -> dict
         "engine": "lightgbm",
         "model_version": "apy-m1.tvl-m1",
         "rule": rule,
+        "explanation": None if rule else EXPLANATION,
         "run_id": "forecast_pools_1",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,10 +14,11 @@ from database.connection import make_engine
 from database.tables import quarantine, raw_pool_history, run_ledger
 from forecasting.scores import score_table
 from product_errors import DatabaseUnreachable
-from reporting.accuracy import ERRORS, accuracy
+from reporting.accuracy import ERRORS, accuracy, newest_evaluated
 from reporting.data_health import data_health
 from reporting.figures import forecast_table, pool_series, recent_runs, status
-from tests.report_store import AS_OF, DAYS, EMPTY_STATUS, SCORED_DAYS, TOMORROW, fill, ledger_row
+from reporting.watch import watch
+from tests.report_store import AS_OF, DAYS, EMPTY_STATUS, EXPLANATION, SCORED_DAYS, TOMORROW, fill, ledger_row
 
 
 def _copy_forecasts(connection: Connection, *, target_date: str, as_of: str, horizon: int) -> None:
@@ -38,6 +40,10 @@ def _copy_evaluation(connection: Connection, *, engine: str, days_earlier: int) 
     connection.execute(text(copy), {"days": days_earlier, "engine": engine})
 
 
+def _scores(engine: Engine) -> list[dict[str, Any]]:
+    return accuracy(newest_evaluated(engine, days=SCORED_DAYS))
+
+
 def test_status_of_an_empty_database_has_every_key(engine: Engine) -> None:
     assert status(engine) == EMPTY_STATUS
 
@@ -45,7 +51,7 @@ def test_status_of_an_empty_database_has_every_key(engine: Engine) -> None:
 def test_everything_works_on_an_empty_database(engine: Engine) -> None:
     assert forecast_table(engine) == []
     assert pool_series(engine, []) == []
-    assert accuracy(engine) == []
+    assert _scores(engine) == []
     assert recent_runs(engine) == []
     assert data_health(engine)["shares"] == {}
 
@@ -86,6 +92,7 @@ def test_forecast_table_is_the_newest_day_largest_first_and_unknown_last(engine:
     assert rows[0]["tvl_today"] == 400_000.0
     assert rows[0]["apy"] == pytest.approx(rows[0]["apy_today"] * 1.01, abs=1e-4)
     assert [row["rule"] for row in rows] == [None, "stale", None]
+    assert [row["explanation"] for row in rows] == [EXPLANATION, None, EXPLANATION]
     assert isinstance(rows[0]["apy"], float)
 
 
@@ -115,7 +122,7 @@ def test_scores_are_those_of_the_forecast_job(engine: Engine) -> None:
     with engine.connect() as connection:
         stored = pd.DataFrame(connection.execute(text("SELECT * FROM yieldspark.forecast_evaluation")).mappings().all())
     oracle = score_table(stored, 0.8)
-    scores = accuracy(engine)
+    scores = _scores(engine)
     assert [(score["target"], score["class"]) for score in scores] == [("apy", "restricted"), ("apy", "all"), ("tvl", "restricted"), ("tvl", "all")]
     for score in scores:
         expected = oracle[score["target"]][score["class"]]
@@ -125,6 +132,7 @@ def test_scores_are_those_of_the_forecast_job(engine: Engine) -> None:
         for one, name in zip(score["forecasters"], ("model", "persistence", "median7"), strict=True):
             assert {error: one[error] for error in ERRORS} == pytest.approx({error: expected[name][error] for error in ERRORS})
         assert score["forecasters"][0]["ratio"] == pytest.approx(expected["ratio"]["mae"])
+        assert score["ratio"] == pytest.approx(expected["ratio"])
 
 
 def test_scores_are_of_the_last_days_of_the_newest_engine(engine: Engine) -> None:
@@ -132,7 +140,7 @@ def test_scores_are_of_the_last_days_of_the_newest_engine(engine: Engine) -> Non
     with engine.begin() as connection:
         _copy_evaluation(connection, engine="synapseml", days_earlier=0)
         _copy_evaluation(connection, engine="lightgbm", days_earlier=60)
-    score = accuracy(engine)[1]
+    score = _scores(engine)[1]
     assert (score["engine"], score["rows"], score["last_day"]) == ("lightgbm", 4 * SCORED_DAYS, AS_OF)
     assert score["forecasters"][0]["mae"] < 10
 
@@ -141,7 +149,7 @@ def test_a_ratio_to_a_perfect_persistence_is_not_defined(engine: Engine) -> None
     fill(engine, pool_count=2)
     with engine.begin() as connection:
         connection.execute(text("UPDATE yieldspark.forecast_evaluation SET persistence = actual"))
-    assert {one["ratio"] for score in accuracy(engine) for one in score["forecasters"]} == {None}
+    assert {one["ratio"] for score in _scores(engine) for one in score["forecasters"]} == {None}
 
 
 def test_data_health_tells_observed_from_carried_and_counts_quarantine(engine: Engine) -> None:
@@ -175,7 +183,7 @@ def test_recent_runs_are_newest_first_and_limited(engine: Engine) -> None:
     assert runs[0]["as_of"] == AS_OF.isoformat()
 
 
-@pytest.mark.parametrize("read", [forecast_table, accuracy, data_health, recent_runs, status])
+@pytest.mark.parametrize("read", [forecast_table, _scores, data_health, recent_runs, status, watch])
 def test_a_database_that_is_gone_is_an_error_with_a_next_step(database: Settings, read: object) -> None:
     assert callable(read)
     with pytest.raises(DatabaseUnreachable, match="DB_PORT"):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
+from reporting.backtest_page import BACKTEST_NAME
 from tests.forecast_panels import END, panel_rows, store
 from tests.processes import CommandLine
 from tests.test_forecast_ledger import actuals, observe, put, row
@@ -36,9 +38,19 @@ def test_evaluate_of_nothing_is_no_error(run_here: CommandLine) -> None:
 
 def test_a_dry_backtest_prints_its_plan(run_here: CommandLine, engine: Engine) -> None:
     store(engine, panel_rows(3, 40))
-    plan = run_here.json("backtest", "--days", "20", "--refit", "10", "--horizon", "2", "--dry-run")["plan"]
+    document = run_here.json("backtest", "--days", "20", "--refit", "10", "--horizon", "2", "--html", "--dry-run")
+    assert "report" not in document
+    plan = document["plan"]
     assert (plan["as_of"], plan["horizon_days"], plan["forecast_days"], plan["refits"]) == (END.isoformat(), 2, 110, 11)
     assert "forecast_days" in run_here("backtest", "--dry-run").stdout
+
+
+def test_a_backtest_writes_its_page_where_it_is_asked_to(run: CommandLine, engine: Engine, tmp_path: Path) -> None:
+    store(engine, panel_rows(3, 40))
+    done = run("backtest", "--days", "5", "--engine", "lightgbm", "--html", REPORT_DIR=str(tmp_path / "pages"))
+    page = tmp_path / "pages" / BACKTEST_NAME
+    assert done.stdout.splitlines()[-1] == str(page)
+    assert "Backtest of 5 days to Sun 30 Jun 2024" in page.read_text("utf-8")
 
 
 @pytest.mark.parametrize(

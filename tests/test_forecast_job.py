@@ -25,6 +25,7 @@ from forecasting.evaluate import evaluate
 from forecasting.forecast_plan import plan_forecast
 from forecasting.forecast_pools_spark import _lines, main, run_forecast
 from forecasting.out_of_sample import held_rows
+from forecasting.scores import score_table
 from product_errors import ConfigurationError, EnvironmentNotReady, NotEnoughHistory, SchemaMismatch
 from tests.conftest import skip_where_synapseml_cannot_run
 from tests.forecast_panels import END, panel_rows, pool_rows, store
@@ -194,12 +195,14 @@ def test_a_backtest_scores_its_days_and_leaves_what_a_night_published(
     nights = "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'night' ORDER BY target, pool_id, target_date"
     before = execute_sql(short, nights)
     made = table(short, "yieldspark.forecasts")
-    found = run_backtest(short, days=10, end=END, engine="lightgbm", session=lambda: spark)
+    kept: list[pd.DataFrame] = []
+    found = run_backtest(short, days=10, end=END, engine="lightgbm", session=lambda: spark, keep=kept.append)
     scored = found["targets"]["apy"]["all"]
     assert (scored["rows"], scored["pools"], scored["days"]) == (120, 12, 10)
     assert scored["ratio"]["mae"] < 0.9
     assert {"mae", "median_ae", "mae_low", "mae_high"} <= set(scored["ratio"])
     assert {"level", "coverage", "mean_width", "pinball", "pinball_ratio"} <= set(scored["interval"])
+    assert score_table(kept[0], short.interval_level) == found["targets"]
     assert found["seconds"] > 0
     assert "fit_apy" in found["stages"]
     assert execute_sql(short, nights) == before

@@ -12,21 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
 import sample_data
 from forecasting.backtest import evaluation_rows, publish_days
-from forecasting.engines.engine import ModelParameters
 from forecasting.engines.lightgbm_engine import LightgbmEngine
+from forecasting.engines.model_parameters import ModelParameters
 from forecasting.features import FEATURES, LABELS, FeatureSpec, feature_rows
 from forecasting.folds import past_folds
 from forecasting.past_forecasts import no_past
 from forecasting.scores import score_table
 from forecasting.stacked_model import fit_stacked
 from forecasting.targets import targets
-from tests.forecast_panels import spark_rows
+from tests.forecast_panels import history_rows, spark_rows
 
 LAST = dt.date(2025, 10, 5)
 WARM_UP, SCORED, REFIT = 45, 30, 25
@@ -41,7 +40,7 @@ def untimed(name: str) -> Iterator[None]:
 def scores(spark: SparkSession) -> dict[str, Any]:
     folds = past_folds(LAST, days=WARM_UP + SCORED, horizon=1, train_days=365, refit_days=REFIT)
     spec = FeatureSpec(folds.first_day, LAST, horizon=1, level=0.8, min_history_days=4)
-    with feature_rows(spark_rows(spark, sample_metrics()), spec) as rows:
+    with feature_rows(spark_rows(spark, history_rows(Path(sample_data.__file__).parent / "pool_history.parquet")), spec) as rows:
         held = LightgbmEngine(ModelParameters(seed=1, threads=2)).hold(rows, FEATURES, LABELS)
     sample = fit_stacked(held, folds, 0.8, untimed)
     found = []
@@ -54,16 +53,6 @@ def scores(spark: SparkSession) -> dict[str, Any]:
     for target_name, classes in table.items():
         print(target_name, {name: (of["rows"], of["ratio"], of["interval"]) for name, of in classes.items()})
     return table
-
-
-def sample_metrics() -> pd.DataFrame:
-    """The sample's last snapshot of each day, as rows of metrics; no value is carried."""
-    raw = pq.read_table(Path(sample_data.__file__).parent / "pool_history.parquet", columns=["pool_id", "timestamp", "apy", "tvl_usd"]).to_pandas()
-    raw["date"] = pd.to_datetime(raw["timestamp"], utc=True).dt.date
-    days: pd.DataFrame = raw.sort_values("timestamp").groupby(["pool_id", "date"], as_index=False).last()
-    days = days.rename(columns={"apy": "actual_apy", "tvl_usd": "actual_tvl"})
-    days[["pool_group", "apy_age_days", "tvl_age_days", "eth_open", "btc_open", "gas_price_gwei"]] = None
-    return days
 
 
 @pytest.mark.parametrize(

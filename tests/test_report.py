@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, insert, text
 
-from database.tables import run_ledger
+from database.tables import promotion, run_ledger
+from forecasting.forecast_ledger import scored_rows
 from product_errors import ConfigurationError
 from reporting import number_words
+from reporting.backtest_page import write_backtest
 from reporting.figures import forecast_table, pool_series
-from reporting.plots import apy_plot
+from reporting.pool_plot import apy_plot
 from reporting.report import REPORT_NAME, write_report
-from tests.report_store import TOMORROW, UNSAFE, fill, ledger_row
+from tests.report_store import AS_OF, TOMORROW, UNSAFE, decision, drift, fill, ledger_row
 
 VOID = {"meta", "input", "br", "link", "img", "hr", "path", "use", "circle"}
 REFERENCES = ("src", "href", "xlink:href", "action", "data", "poster", "srcset")
@@ -51,16 +54,30 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def _written(engine: Engine, folder: Path) -> tuple[str, Page]:
-    page = write_report(engine, folder).read_text("utf-8")
+def _backtest(engine: Engine, folder: Path) -> Path:
+    return write_backtest(engine, scored_rows(engine, "lightgbm", horizon=1, last=AS_OF, days=30), folder)
+
+
+def _written(engine: Engine, folder: Path, write: Callable[[Engine, Path], Path] = write_report) -> tuple[str, Page]:
+    page = write(engine, folder).read_text("utf-8")
     return page, Page(page)
+
+
+def _watched(engine: Engine, *, reason: str = "0.90 of persistence", feature: str = "apy_std_30") -> None:
+    checks = drift(features=[{"feature": feature, "psi": 0.41, "ks": 0.3}])
+    with engine.begin() as connection:
+        connection.execute(insert(promotion), [decision(), decision("refused", serves=None, reason=reason)])
+        connection.execute(insert(run_ledger), ledger_row("r8", "forecast_pools", "succeeded", checks=checks))
+
+
+BOTH_PAGES = pytest.mark.parametrize("write", [write_report, _backtest])
 
 
 def test_the_report_has_a_row_for_each_forecast_and_a_plot_for_the_largest(engine: Engine, tmp_path: Path) -> None:
     fill(engine, pool_count=9)
     _, page = _written(engine, tmp_path)
     assert page.forecast_rows == 9
-    assert page.tags.count("figure") == 6
+    assert page.tags.count("figure") == 6 + 2 * 3, "six pools; for either target ratio, coverage and groups"
     for words in (
         "Forecasts for Mon 6 Oct 2025",
         "8 by the model, 1 by a rule",
@@ -74,9 +91,11 @@ def test_the_report_has_a_row_for_each_forecast_and_a_plot_for_the_largest(engin
         assert words in page.text
 
 
-def test_nothing_in_it_refers_to_a_network(engine: Engine, tmp_path: Path) -> None:
+@BOTH_PAGES
+def test_nothing_in_it_refers_to_a_network(engine: Engine, tmp_path: Path, write: Callable[[Engine, Path], Path]) -> None:
     fill(engine)
-    source, page = _written(engine, tmp_path)
+    _watched(engine)
+    source, page = _written(engine, tmp_path, write)
     references = [value for name in REFERENCES for value in page.values(name)]
     assert references, "the skip link and the pictures' own parts are references"
     assert all(value.startswith("#") for value in references)
@@ -87,9 +106,10 @@ def test_nothing_in_it_refers_to_a_network(engine: Engine, tmp_path: Path) -> No
     assert "default-src 'none'" in policy
 
 
-def test_every_reference_inside_the_page_has_its_target_once(engine: Engine, tmp_path: Path) -> None:
+@BOTH_PAGES
+def test_every_reference_inside_the_page_has_its_target_once(engine: Engine, tmp_path: Path, write: Callable[[Engine, Path], Path]) -> None:
     fill(engine)
-    source, page = _written(engine, tmp_path)
+    source, page = _written(engine, tmp_path, write)
     ids = page.values("id")
     assert len(ids) == len(set(ids))
     used = {value.removeprefix("#") for value in page.values("href")} | set(re.findall(r"url\(#([^)]*)\)", source))
@@ -97,18 +117,26 @@ def test_every_reference_inside_the_page_has_its_target_once(engine: Engine, tmp
     assert used <= set(ids)
 
 
-def test_a_name_in_the_data_never_becomes_markup(engine: Engine, tmp_path: Path) -> None:
+@BOTH_PAGES
+def test_a_name_in_the_data_never_becomes_markup(engine: Engine, tmp_path: Path, write: Callable[[Engine, Path], Path]) -> None:
     fill(engine, names={7: UNSAFE, 3: "</svg><img src=x onerror=alert(1)>", 0: "' onmouseover='alert(1)"})
     with engine.begin() as connection:
         connection.execute(text("UPDATE pools SET protocol = :name, chain = :name"), {"name": UNSAFE})
         connection.execute(insert(run_ledger), ledger_row("r9", "calculate_metrics", "failed", error=UNSAFE, mode=UNSAFE))
-    _, page = _written(engine, tmp_path)
+        connection.execute(
+            text("UPDATE yieldspark.forecasts SET explanation[0]['feature'] = to_jsonb(CAST(:name AS text)) WHERE rule IS NULL"), {"name": UNSAFE}
+        )
+        connection.execute(text("UPDATE yieldspark.forecast_evaluation SET run_id = :name"), {"name": UNSAFE})
+    _watched(engine, reason=UNSAFE, feature=UNSAFE)
+    _, page = _written(engine, tmp_path, write)
     assert page.scripts == 1
     assert "img" not in page.tags
     assert not [name for _, name, _ in page.attributes if name.startswith("on")]
-    assert page.forecast_rows == 8
     assert UNSAFE in page.text
-    assert any(UNSAFE in label for label in page.values("aria-label"))
+    if write is write_report:
+        assert page.forecast_rows == 8
+        assert any(UNSAFE in label for label in page.values("aria-label"))
+        assert page.text.count(UNSAFE.replace("_", " ")) >= 3 + 7, "a reason, a feature that drifted, seven explanations"
 
 
 def test_a_picture_holds_no_word_of_the_data(engine: Engine) -> None:
@@ -177,15 +205,57 @@ def test_forecasts_without_values_or_labels_are_shown_as_unknown(engine: Engine,
     assert "nan" not in page.text.lower().split()
 
 
+def test_a_models_forecast_has_its_contributions_and_a_rules_none(engine: Engine, tmp_path: Path) -> None:
+    fill(engine, pool_count=3)
+    _, page = _written(engine, tmp_path)
+    assert page.text.count("−0.12 distance from the 7-day mean") == 2
+    assert page.text.count("+0.050 share that rose of the pool's group") == 2
+
+
+def test_drift_and_decisions_are_shown_where_there_are_some(engine: Engine, tmp_path: Path) -> None:
+    fill(engine, pool_count=2)
+    assert "keep an eye on" not in _written(engine, tmp_path)[1].text
+    _watched(engine)
+    text = _written(engine, tmp_path)[1].text
+    for words in ("1 feature drifted", "a rule made 1 of 8 forecasts", "spread over 30 days", "0.41", "refused", "0.90 of persistence", "me@here"):
+        assert words in text
+    assert "8 in staging" not in text
+
+
+def test_a_backtests_page_has_the_numbers_of_its_rows(engine: Engine, tmp_path: Path) -> None:
+    fill(engine, pool_count=5)
+    _, page = _written(engine, tmp_path, _backtest)
+    for words in (
+        "Backtest of 30 days to Sun 5 Oct 2025",
+        "a day ahead",
+        "150 forecasts of 5 pools",
+        "7-day median",
+        "The biggest misses",
+        "over $10M",
+    ):
+        assert words in page.text
+    assert page.tags.count("figure") == 6
+    assert page.forecast_rows == 0
+
+
+def test_a_backtest_of_days_that_have_not_come_true_says_so(engine: Engine, tmp_path: Path) -> None:
+    _, page = _written(engine, tmp_path, _backtest)
+    assert "No day could be scored" in page.text
+    assert page.tags.count("figure") == 0
+
+
 def test_old_data_are_called_old(engine: Engine, tmp_path: Path) -> None:
     fill(engine, pool_count=1)
     _, page = _written(engine, tmp_path)
     assert "before the last complete UTC day" in page.text
 
 
-def test_elements_are_closed_in_order(engine: Engine, tmp_path: Path) -> None:
+@BOTH_PAGES
+def test_elements_are_closed_in_order(engine: Engine, tmp_path: Path, write: Callable[[Engine, Path], Path]) -> None:
     class Nesting(HTMLParser):
-        open: list[str] = []  # noqa: RUF012
+        def __init__(self) -> None:
+            super().__init__()
+            self.open: list[str] = []
 
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
             if tag not in VOID:
@@ -199,8 +269,9 @@ def test_elements_are_closed_in_order(engine: Engine, tmp_path: Path) -> None:
                 assert self.open.pop() == tag
 
     fill(engine)
+    _watched(engine)
     parser = Nesting()
-    parser.feed(_written(engine, tmp_path)[0])
+    parser.feed(_written(engine, tmp_path, write)[0])
     assert parser.open == []
 
 

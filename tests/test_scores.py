@@ -1,4 +1,4 @@
-"""Scores by hand, on frames small enough to check with a pencil; groups and days add up to the whole."""
+"""Scores by hand, on frames small enough to check with a pencil; groups add up to the whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forecasting.score_groups import LARGEST, daily_ratios, score_groups
+from forecasting.score_groups import LARGEST, score_groups
 from forecasting.scores import score, score_table, sentence
 
 DAY = dt.date(2024, 6, 1)
@@ -18,6 +18,7 @@ COLUMNS = {
     "pool_id": "a",
     "target": "apy",
     "as_of": DAY,
+    "target_date": DAY + dt.timedelta(days=1),
     "actual": 10.0,
     "forecast": 11.0,
     "low": np.nan,
@@ -133,7 +134,6 @@ def test_half_an_interval_is_none(missing: dict[str, float]) -> None:
     found = score(rows, 0.8)["interval"]
     nothing = dict.fromkeys(("coverage", "mean_width", "pinball", "pinball_ratio", "naive_coverage", "naive_width"))
     assert found == {"level": 0.8, "rows": 0} | nothing
-    assert daily_ratios(rows)[0]["coverage"] is None
 
 
 @pytest.mark.parametrize(("target", "floor"), [("apy", 1.0), ("tvl", 1_000.0)])
@@ -160,7 +160,7 @@ def test_a_ratio_to_a_perfect_persistence_is_not_defined() -> None:
 def test_no_rows_have_no_scores() -> None:
     none = evaluation().iloc[:0]
     assert score(none, 0.8) == {"rows": 0, "pools": 0, "days": 0}
-    assert (score_table(none, 0.8), score_groups(none, 0.8), daily_ratios(none)) == ({}, [], [])
+    assert (score_table(none, 0.8), score_groups(none, 0.8)) == ({}, [])
     assert sentence({}) == "no day could be scored"
 
 
@@ -218,6 +218,8 @@ def test_a_group_has_the_scores_of_its_rows() -> None:
         "mae": expected["model"]["mae"],
         "persistence_mae": expected["persistence"]["mae"],
         "mae_ratio": expected["ratio"]["mae"],
+        "mae_ratio_low": expected["ratio"]["mae_low"],
+        "mae_ratio_high": expected["ratio"]["mae_high"],
         "median_ae_ratio": expected["ratio"]["median_ae"],
         "coverage": expected["interval"]["coverage"],
         "pinball_ratio": expected["interval"]["pinball_ratio"],
@@ -245,19 +247,3 @@ def test_small_chains_are_other_and_a_chain_without_a_name_is_unknown() -> None:
     assert (found["unknown"], found["chain03"], found["other"]) == (3, 2, 3)
     assert "project" not in {one["by"] for one in score_groups(rows, 0.8)}
     assert groups(rows.rename(columns={"chain": "project"}), "project") == found
-
-
-def test_each_day_has_its_ratio_and_coverage() -> None:
-    later = DAY + dt.timedelta(days=2)
-    rows = evaluation(
-        as_of=[later, DAY, later, DAY],
-        actual=[10.0, 10.0, 10.0, 10.0],
-        forecast=[11.0, 10.0, 13.0, 10.5],
-        persistence=[12.0, 10.0, 14.0, 10.0],
-        low=[9.0, np.nan, 10.5, np.nan],
-        high=[11.0, np.nan, 13.5, np.nan],
-    )
-    assert daily_ratios(rows) == [
-        {"as_of": DAY, "rows": 2, "mae_ratio": None, "coverage": None},
-        {"as_of": later, "rows": 2, "mae_ratio": pytest.approx(4 / 6), "coverage": 0.5},
-    ]

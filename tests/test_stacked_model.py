@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forecasting.engines.engine import KEY, FeatureRows, Features, FittedModel, ModelParameters, Objective, Part
+from forecasting.engines.engine import KEY, FeatureRows, Features, FittedModel, Objective, Part
 from forecasting.engines.lightgbm_engine import LightgbmEngine, LightgbmRows
+from forecasting.engines.model_parameters import ModelParameters
 from forecasting.folds import DaySpan, FoldPlan, past_folds
 from forecasting.stacked_model import (
     MIN_TRAINING_ROWS,
@@ -82,6 +83,10 @@ class Recorded:
     released: list[str] = field(default_factory=list)
     name: str = "held"
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        return self.rows.features
+
     def labelled(self, label: str, days: DaySpan) -> int:
         return self.rows.labelled(label, days)
 
@@ -100,8 +105,8 @@ class Recorded:
             return self.rows.forecast(days, models, columns)
         return self.rows.forecast(days, [], columns).assign(**{str(place): self.answers[model.native] for place, model in enumerate(models)})
 
-    def feature_matrix(self, days: DaySpan, *, at_most: int | None = None) -> tuple[pd.DataFrame, Features]:
-        return self.rows.feature_matrix(days, at_most=at_most)
+    def feature_matrix(self, days: DaySpan, columns: Sequence[str], *, at_most: int | None = None) -> tuple[pd.DataFrame, Features]:
+        return self.rows.feature_matrix(days, columns, at_most=at_most)
 
     def release(self) -> None:
         self.released.append(self.name)
@@ -279,7 +284,8 @@ def test_a_model_that_was_fitted_before_forecasts_what_it_forecast_then() -> Non
     engine, plan = LightgbmEngine(QUICK), folds()
     sample = stacked(held(generated()), plan)
     fitted = sample.models[1]
-    loaded = replace(fitted, **{name: tuple(engine.load(model.text, model.features) for model in getattr(fitted, name)) for name in ("apy", "tvl")})
+    apy, tvl = (tuple(engine.load(model.text, model.features) for model in models) for models in (fitted.apy, fitted.tvl))
+    loaded = replace(fitted, apy=apy, tvl=tvl)
     frame = generated()
     rows = Recorded(held(frame[frame["date"] >= pd.Timestamp(fitted.days.start)].reset_index(drop=True)))
     found = forecast_by(rows, loaded)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
-
 from pyspark.sql import SparkSession
 
 from config_spark import Settings
-from forecasting.engines.engine import Engine, ModelParameters
+from forecasting.engines.engine import Engine
+from forecasting.engines.model_parameters import model_parameters
 from product_errors import ConfigurationError, EnvironmentNotReady
 
 ENGINES = ("synapseml", "lightgbm")
 
 
-def model_parameters(settings: Settings) -> ModelParameters:
-    return ModelParameters(settings.model_seed, settings.model_threads)
-
-
 def choose_engine(name: str, settings: Settings, spark: SparkSession) -> Engine:
-    """The named engine with the settings' seed and threads. Raises: ConfigurationError for another name, EnvironmentNotReady without its runtime."""
+    """The named engine with the settings' parameters. Raises: ConfigurationError for another name, EnvironmentNotReady without its runtime."""
     parameters = model_parameters(settings)
     if name == "synapseml":
         from forecasting.engines.synapseml_engine import SynapsemlEngine, check_runtime
@@ -26,8 +21,6 @@ def choose_engine(name: str, settings: Settings, spark: SparkSession) -> Engine:
         check_runtime(spark)
         return SynapsemlEngine(parameters)
     if name == "lightgbm":
-        # OpenMP reads it when the import below loads the library: spinning threads on busy cores cost minutes
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         try:
             from forecasting.engines.lightgbm_engine import LightgbmEngine
         except (ImportError, OSError) as error:

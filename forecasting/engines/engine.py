@@ -25,22 +25,6 @@ Features = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class ModelParameters:
-    """LightGBM settings both engines share. A small model with absolute loss: squared loss and more trees lost to "tomorrow = today"."""
-
-    seed: int
-    threads: int
-    rounds: int = 200
-    learning_rate: float = 0.05
-    leaves: int = 15
-    min_data_in_leaf: int = 60
-    feature_fraction: float = 0.5
-    bagging_fraction: float = 0.7
-    lambda_l2: float = 5.0
-    max_bin: int = 127
-
-
-@dataclass(frozen=True)
 class Objective:
     """What one model is fitted for: the median of a label (mean absolute error), or its quantile `alpha` (pinball loss). `draw` varies the seed."""
 
@@ -66,6 +50,10 @@ class FittedModel:
 class FeatureRows(Protocol):
     """Feature rows in the engine's own memory, made once a run. Immutable: a new feature gives a new object."""
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features, in the order of a model's."""
+
     def labelled(self, label: str, days: DaySpan) -> int:
         """Rows of these as-of days whose label is known."""
 
@@ -79,9 +67,9 @@ class FeatureRows(Protocol):
     def forecast(self, days: DaySpan, models: Sequence[FittedModel], columns: Sequence[str]) -> pd.DataFrame:
         """KEY, `columns`, and a column "0", "1", .. for each model's forecasts, of these as-of days, sorted by KEY; NaN for null numbers."""
 
-    def feature_matrix(self, days: DaySpan, *, at_most: int | None = None) -> tuple[pd.DataFrame, Features]:
-        """KEY of the rows of these as-of days, sorted by KEY, and their features (rows x features, NaN where unknown) in this process; of more than
-        `at_most` rows a part of about that size, the same at every call."""
+    def feature_matrix(self, days: DaySpan, columns: Sequence[str], *, at_most: int | None = None) -> tuple[pd.DataFrame, Features]:
+        """KEY and `columns` of the rows of these as-of days, sorted by KEY, and their features (rows x features, NaN where unknown) in this process.
+        Of more than `at_most` rows, all days of a part of the pools, of about that size and the same at every call."""
 
     def release(self) -> None:
         """Give back what was kept in memory."""

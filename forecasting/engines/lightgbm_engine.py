@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import lightgbm
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import DataFrame
 
-from forecasting.engines.engine import KEY, Features, FittedModel, LabelCounts, ModelParameters, Objective, Part, collect, count_labels
+from forecasting.engines.engine import KEY, Features, FittedModel, LabelCounts, Objective, Part, collect, count_labels
+from forecasting.engines.model_parameters import ModelParameters
+from forecasting.engines.native import lightgbm
 from forecasting.folds import DaySpan
 
 
@@ -77,10 +78,11 @@ class LightgbmRows:
         forecasts = {number: self._forecast(model, within) for number, model in enumerate(models)}
         return self.frame.loc[within, [*KEY, *columns]].assign(**{str(number): found for number, found in forecasts.items()}).reset_index(drop=True)
 
-    def feature_matrix(self, days: DaySpan, *, at_most: int | None = None) -> tuple[pd.DataFrame, Features]:
-        rows = np.flatnonzero(self._within(days))
-        chosen = rows[:: max(1, -(-rows.size // at_most))] if at_most else rows
-        return self.frame.iloc[chosen][list(KEY)].reset_index(drop=True), self.matrix[chosen]
+    def feature_matrix(self, days: DaySpan, columns: Sequence[str], *, at_most: int | None = None) -> tuple[pd.DataFrame, Features]:
+        within = self._within(days)
+        parts = max(1, -(-int(within.sum()) // at_most)) if at_most else 1
+        chosen = within & (pd.factorize(self.frame["pool_id"])[0] % parts == 0)
+        return self.frame.loc[chosen, [*KEY, *columns]].reset_index(drop=True), self.matrix[chosen]
 
     def release(self) -> None:
         """Nothing is kept outside this object."""

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.ml.feature import VectorAssembler
 from pyspark.ml.functions import vector_to_array
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from forecasting.engines.engine import KEY, Features, FittedModel, LabelCounts, ModelParameters, Objective, Part, collect, count_labels
+from forecasting.engines.engine import KEY, Features, FittedModel, LabelCounts, Objective, Part, collect, count_labels
+from forecasting.engines.model_parameters import ModelParameters
 from forecasting.folds import DaySpan
 from product_errors import EnvironmentNotReady, one_sentence
 
@@ -118,12 +119,12 @@ class SynapsemlRows:
                 rows = model.native.transform(rows).withColumnRenamed(FORECAST, str(number))
             return collect(rows.drop(VECTOR))
 
-    def feature_matrix(self, days: DaySpan, *, at_most: int | None = None) -> tuple[pd.DataFrame, Features]:
-        rows = self.frame.where(_within(days)).select(*KEY, vector_to_array(F.col(VECTOR), "float32").alias(VECTOR))
+    def feature_matrix(self, days: DaySpan, columns: Sequence[str], *, at_most: int | None = None) -> tuple[pd.DataFrame, Features]:
+        rows = self.frame.where(_within(days)).select(*KEY, *columns, vector_to_array(F.col(VECTOR), "float32").alias(VECTOR))
         with fixed_plans(self.frame.sparkSession):
             parts = max(1, -(-rows.count() // at_most)) if at_most else 1
-            # by key and not by chance: another layout of the rows gives the same part
-            found = collect(rows.where(F.pmod(F.xxhash64(*KEY), F.lit(parts)) == 0))
+            # by name and not by chance: another layout of the rows gives the same part
+            found = collect(rows.where(F.pmod(F.xxhash64("pool_id"), F.lit(parts)) == 0))
         vectors = found.pop(VECTOR)
         return found, np.stack(vectors.to_list()) if len(vectors) else np.empty((0, len(self.features)), np.float32)
 

@@ -45,7 +45,7 @@ class ModelCard:
     passed: bool
     scores: Mapping[str, Any]
     gain: Mapping[str, Any]
-    reference: Mapping[str, Any]
+    reference: list[dict[str, Any]]
 
     @property
     def features_hash(self) -> str:

@@ -1,0 +1,67 @@
+"""LightGBM's settings that both engines share, and the file that may give others: what `tune` wrote and a person has looked at.
+
+In: a JSON file with `parameters`. Out: `ModelParameters`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from config_spark import Settings
+from product_errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class ModelParameters:
+    """A small model with absolute loss: squared loss and more trees lost to "tomorrow = today"."""
+
+    seed: int
+    threads: int
+    rounds: int = 200
+    learning_rate: float = 0.05
+    leaves: int = 15
+    min_data_in_leaf: int = 60
+    feature_fraction: float = 0.5
+    bagging_fraction: float = 0.7
+    lambda_l2: float = 5.0
+    max_bin: int = 127
+
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "rounds": (1, 5_000),
+    "learning_rate": (1e-4, 1.0),
+    "leaves": (2, 1_024),
+    "min_data_in_leaf": (1, 100_000),
+    "feature_fraction": (0.01, 1.0),
+    "bagging_fraction": (0.01, 1.0),
+    "lambda_l2": (0.0, 10_000.0),
+}
+TUNED = tuple(LIMITS)
+"""What a file may say; the bins stay, for all fits of a fold share them."""
+
+
+def model_parameters(settings: Settings) -> ModelParameters:
+    """The settings' seed and threads, and what MODEL_PARAMETERS_FILE says. Raises: ConfigurationError naming the file and what is wrong in it."""
+    own = ModelParameters(settings.model_seed, settings.model_threads)
+    path = settings.model_parameters_file
+    return replace(own, **_read(path)) if path else own
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))["parameters"].items()
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ConfigurationError(
+            f'MODEL_PARAMETERS_FILE={path} can\'t be read ({type(error).__name__}): it holds {{"parameters": {{..}}}}, as `tune` writes it'
+        ) from error
+    kinds = {field.name: {"int": int, "float": (int, float)}[str(field.type)] for field in fields(ModelParameters)}
+    for name, value in given:
+        low, high = LIMITS.get(name, (1.0, 0.0))
+        if isinstance(value, bool) or not isinstance(value, kinds.get(name, ())) or not low <= value <= high:  # type: ignore[arg-type]
+            allowed = ", ".join(f"{one} {least:g} to {most:g}" for one, (least, most) in LIMITS.items())
+            raise ConfigurationError(f"MODEL_PARAMETERS_FILE={path}: {name}={value!r} is wrong; allowed are {allowed}")
+    return dict(given)

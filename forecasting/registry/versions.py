@@ -1,0 +1,112 @@
+"""The versions of a model as a person looks at them and moves them: list, show, promote, roll back.
+
+In: the settings' engine and horizon, a version by its name, its number or an alias. Out: plain dicts. What is moved here, the next forecast run uses;
+every move is a row of `yieldspark.promotion` with who and why.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Engine
+
+from config_spark import Settings
+from database.connection import checked_connection
+from forecasting.features import feature_names
+from forecasting.registry import decisions, outbox
+from forecasting.registry.mlflow_registry import CHAMPION, RegisteredVersion, Registry, waiting_version
+from forecasting.registry.model_archive import ModelArchive, require_features
+from product_errors import ModelRefused
+
+SHOWN_DECISIONS = 10
+
+
+def list_versions(settings: Settings, database: Engine) -> list[RegisteredVersion]:
+    """Those that wait for the registry first, then those it has, the newest first. Raises: RegistryUnreachable."""
+    waiting = [waiting_version(one.archive.card, one.alias) for one in outbox.waiting(database, **_model(settings))]
+    names = {one.version for one in waiting}
+    return [*waiting, *(one for one in Registry(settings, **_model(settings)).versions() if one.version not in names)]
+
+
+def show_version(settings: Settings, database: Engine, name: str) -> dict[str, Any]:
+    """The version's card without the drift reference, its aliases and number, and the decisions that named it.
+
+    Raises: ModelRefused for one that is unknown or damaged, RegistryUnreachable.
+    """
+    found, archive = load_version(settings, database, name)
+    card = {key: value for key, value in asdict(archive.card).items() if key != "reference"}
+    of_it = [row for row in decisions.decisions(database, **_model(settings)) if found.version in (row["challenger"], row["champion"], row["serves"])]
+    return {
+        **card,
+        "features_hash": archive.card.features_hash,
+        "number": found.number,
+        "aliases": found.aliases,
+        "decisions": of_it[:SHOWN_DECISIONS],
+    }
+
+
+def load_version(settings: Settings, database: Engine, name: str) -> tuple[RegisteredVersion, ModelArchive]:
+    """Raises: ModelRefused, RegistryUnreachable."""
+    found = _find(list_versions(settings, database), name)
+    packed = {one.archive.card.version: one.archive for one in outbox.waiting(database, **_model(settings))}
+    return found, packed.get(found.version) or Registry(settings, **_model(settings)).load(found.version)
+
+
+def promote(settings: Settings, database: Engine, name: str, reason: str) -> dict[str, Any]:
+    """Let a version serve from the next forecast run on. Returns: decision, champion (before), serves, reason.
+
+    Raises: ModelRefused for a version that is unknown, damaged or not of the code's features and the settings' interval; RegistryUnreachable.
+    """
+    return _serve(settings, database, name, decisions.BY_HAND, reason)
+
+
+def roll_back(settings: Settings, database: Engine, name: str | None, reason: str) -> dict[str, Any]:
+    """Let the version serve that did before the present one (or `name`). Returns and raises as `promote`; ModelRefused too where none did."""
+    champion = _champion(list_versions(settings, database))
+    before = name or decisions.served_before(database, champion, **_model(settings))
+    if before is None:
+        said = f"before {champion}" if champion else "yet"
+        raise ModelRefused(f"no version served {said}, so there is none to go back to: `models list` shows them, `models promote VERSION` takes one")
+    return _serve(settings, database, before, decisions.ROLLED_BACK, reason)
+
+
+def _serve(settings: Settings, database: Engine, name: str, decision: str, reason: str) -> dict[str, Any]:
+    registry = Registry(settings, **_model(settings))
+    outbox.register_waiting(database, registry, **_model(settings))
+    found, archive = load_version(settings, database, name)
+    require_features(archive.card, feature_names(market=settings.market_features))
+    if archive.card.interval_level != settings.interval_level:
+        raise ModelRefused(
+            f"model version {found.version} was fitted for intervals of {archive.card.interval_level:.0%}, and INTERVAL_LEVEL is "
+            f"{settings.interval_level:.0%}: the next forecast run fits a version for it"
+        )
+    before = _champion(list_versions(settings, database))
+    row: dict[str, Any] = {"decision": decision, "champion": before, "serves": found.version, "reason": reason}
+    # the alias moves inside the transaction: a registry that fails leaves no decision behind
+    with checked_connection(database) as connection:
+        decisions.record(connection, **_model(settings), challenger=found.version, numbers=archive.card.scores, as_of=archive.card.known, **row)
+        registry.set_champion(found.version)
+    return row
+
+
+def _find(versions: list[RegisteredVersion], name: str) -> RegisteredVersion:
+    found = next((one for one in versions if name in (one.version, str(one.number), *one.aliases)), None)
+    if found is None:
+        known = ", ".join(one.version for one in versions[:5]) or "none yet: `forecast_pools` fits the first"
+        raise ModelRefused(f"no model version {name!r}: there are {known}; `models list` shows all, and their aliases")
+    return found
+
+
+def _champion(versions: list[RegisteredVersion]) -> str | None:
+    return next((one.version for one in versions if CHAMPION in one.aliases), None)
+
+
+def _model(settings: Settings) -> dict[str, Any]:
+    return {"engine": settings.engine, "horizon": settings.horizon_days}
+
+
+def shown(one: RegisteredVersion, today: dt.date) -> dict[str, Any]:
+    """A version as `models list` prints it; age_days is how long ago its origin is."""
+    return {**asdict(one), "aliases": list(one.aliases), "age_days": (today - one.origin).days}
