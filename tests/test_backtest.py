@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forecasting.backtest import PUBLISHED, evaluation_rows, publish_days
+from forecasting.backtest import NO_CHAMPION, PUBLISHED, evaluation_rows, publish_days
+from forecasting.engines.engine import FittedModel
 from forecasting.folds import DaySpan
 from forecasting.past_forecasts import PAST_COLUMNS, no_past
 from forecasting.persistence_gate import MIN_DAYS
 from forecasting.scores import score, score_table
-from forecasting.stacked_model import FittedFold, OutOfSample
+from forecasting.stacked_model import OutOfSample, StackedModel
 from forecasting.targets import Target, targets
 
 FIRST = dt.date(2024, 1, 1)
@@ -68,14 +69,14 @@ def published(
     horizon: int = 1,
     level: float = 0.8,
     ledger: pd.DataFrame | None = None,
+    serves: bool = True,
 ) -> pd.DataFrame:
-    return publish_days(
-        sample, target, days() if wanted is None else wanted, horizon=horizon, level=level, ledger=no_past() if ledger is None else ledger
-    )
+    past = no_past() if ledger is None else ledger
+    return publish_days(sample, target, days() if wanted is None else wanted, horizon=horizon, level=level, ledger=past, serves=serves)
 
 
-def evaluated(rows: pd.DataFrame, target: Target, folds: dict[str, list[FittedFold]] | None = None, *, horizon: int = 1) -> pd.DataFrame:
-    sample = OutOfSample(pd.DataFrame(), folds or {"apy": [], "tvl": []})
+def evaluated(rows: pd.DataFrame, target: Target, models: Sequence[StackedModel] = (), *, horizon: int = 1) -> pd.DataFrame:
+    sample = OutOfSample(pd.DataFrame(), tuple(models))
     return evaluation_rows(rows, sample, target, horizon=horizon, engine="lightgbm", level=0.8, source="backtest", run_id="run")
 
 
@@ -258,6 +259,21 @@ def test_a_row_says_why_its_value_is_that_of_today(pools: int, after: set[str]) 
     assert (rows["rule"].isna() == (rows["forecast"] != rows["now"])).all()
 
 
+@pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
+def test_where_no_version_serves_every_value_is_todays_and_the_ledger_goes_on(target: Target) -> None:
+    """Moves and scales are kept as ever, so that gate and interval know them when a version serves again."""
+    sample = out_of_sample(0.9, pools=80)
+    served, rows = published(sample, target), published(sample, target, serves=False)
+    assert (rows["forecast"] == rows["now"]).all()
+    assert set(rows["weight"]) == {0.0}
+    opened = rows["date"] >= pd.Timestamp(day(MIN_DAYS))
+    assert set(rows.loc[opened, "rule"]) == {NO_CHAMPION}
+    assert set(rows.loc[~opened, "rule"]) == {"no_ledger"}
+    assert_same_bits(rows[list(PAST_COLUMNS)], served[list(PAST_COLUMNS)])
+    scored = after_warm_up(rows)
+    assert scored["next"].between(scored["low"], scored["high"]).mean() == pytest.approx(0.8, abs=0.04)
+
+
 def test_a_move_without_quantiles_is_published_without_an_interval() -> None:
     sample = out_of_sample(0.9)
     sample.loc[sample["pool_id"] == "p03", ["apy_move_low", "apy_move_high"]] = np.nan
@@ -313,8 +329,9 @@ def test_where_nothing_is_published_nothing_is_evaluated(sample: pd.DataFrame) -
 def test_evaluation_rows_hold_what_was_published_and_what_came_true(target: Target) -> None:
     sample = out_of_sample(0.9, horizon=3)
     rows = published(sample, target, horizon=3)
-    folds = [FittedFold(DaySpan(day(20), day(90)), ()), FittedFold(DaySpan(day(90), day(DAYS)), ())]
-    found = evaluated(rows, target, {"apy": [], "tvl": []} | {target.name: folds}, horizon=3)
+    spans = (DaySpan(day(20), day(90)), DaySpan(day(90), day(DAYS)))
+    first, second = (StackedModel(span.start, span, (FittedModel("text", (), None),), ()) for span in spans)
+    found = evaluated(rows, target, [first, second], horizon=3)
     keys = ["pool_id", "target_date", "horizon_days", "target", "engine", "source", "as_of"]
     values = ["actual", "forecast", "low", "high", "persistence", "median_7d", "mean_reversion", "naive_low", "naive_high", "mean_abs_change"]
     model = ["scale", "move", "move_low", "move_high", "weight", "tvl_usd", "apy_percent", "interval_level", "model_version", "run_id"]
@@ -324,7 +341,7 @@ def test_evaluation_rows_hold_what_was_published_and_what_came_true(target: Targ
     named = found[["horizon_days", "target", "engine", "source", "interval_level", "run_id"]].drop_duplicates()
     assert named.to_numpy().tolist() == [[3, target.name, "lightgbm", "backtest", 0.8, "run"]]
     versions = dict(zip(found["as_of"], found["model_version"], strict=True))
-    assert [versions[day(number)] for number in (0, 19, 20, 89, 90, DAYS - 1)] == ["none"] * 2 + [folds[0].version] * 2 + [folds[1].version] * 2
+    assert [versions[day(number)] for number in (0, 19, 20, 89, 90, DAYS - 1)] == ["none"] * 2 + [first.version] * 2 + [second.version] * 2
 
 
 def test_evaluation_rows_name_each_column_of_the_sample() -> None:

@@ -151,6 +151,56 @@ def test_any_lightgbm_reads_a_model(chosen: Engine, spark: SparkSession) -> None
     rows.release()
 
 
+def test_a_model_loaded_from_its_text_forecasts_the_same_bits(chosen: Engine, spark: SparkSession) -> None:
+    """Of an engine that has fitted nothing, as on the night after; the median, an outer quantile, and one whose last feature is a forecast."""
+    rows = held(chosen, planted(spark))
+    stacked = rows.with_forecasts("earlier", [(fitted(rows), TEST)])
+    models = [*rows.fit([MEDIAN, Objective("label", alpha=0.1)], TRAINING), fitted(stacked, Objective("other"))]
+    loaded = [chosen.load(model.text, model.features) for model in models]
+    assert [(one.text, one.features, one.fingerprint) for one in loaded] == [(one.text, one.features, one.fingerprint) for one in models]
+    for held_rows, places in ((rows, (0, 1)), (stacked, (2,))):
+        found, again = (held_rows.forecast(TEST, [of[place] for place in places], []) for of in (models, loaded))
+        pd.testing.assert_frame_equal(again, found, check_exact=True)
+    by_loaded = rows.with_forecasts("earlier", [(loaded[0], TEST)])
+    pd.testing.assert_frame_equal(by_loaded.forecast(TEST, [], ["earlier"]), stacked.forecast(TEST, [], ["earlier"]), check_exact=True)
+    for one in (rows, stacked, by_loaded):
+        one.release()
+
+
+def test_a_text_that_is_no_model_is_refused(chosen: Engine) -> None:
+    with pytest.raises(ValueError, match="no LightGBM model"):
+        chosen.load("tree\nversion=v4\nthis is no model", FEATURES)
+
+
+def test_the_features_come_as_a_matrix_and_a_part_of_them_is_the_same_every_time(chosen: Engine, spark: SparkSession) -> None:
+    frame = planted(spark)
+    rows, other_layout = held(chosen, frame), held(chosen, frame.orderBy("noise").repartition(3))
+    keys, matrix = rows.feature_matrix(TEST, ())
+    assert rows.feature_matrix(TEST, ["label"])[0].columns.tolist() == [*KEY, "label"]
+    expected = frame.where(frame["date"] >= TEST.start).orderBy(*KEY).toPandas()
+    assert list(keys.columns) == list(KEY)
+    assert keys["pool_id"].tolist() == expected["pool_id"].tolist()
+    assert keys["date"].dt.date.tolist() == expected["date"].tolist()
+    assert matrix.dtype == np.float32
+    np.testing.assert_array_equal(matrix, expected[list(FEATURES)].to_numpy(np.float32))
+
+    part_keys, part = rows.feature_matrix(TEST, (), at_most=200)
+    assert 100 <= len(part) <= 300
+    places = keys.reset_index().merge(part_keys, on=list(KEY))["index"].to_numpy()
+    assert (np.diff(places) > 0).all()
+    assert places[0] >= 0
+    np.testing.assert_array_equal(part, matrix[places])
+    for again_keys, again in (rows.feature_matrix(TEST, (), at_most=200), other_layout.feature_matrix(TEST, (), at_most=200)):
+        pd.testing.assert_frame_equal(again_keys, part_keys)
+        np.testing.assert_array_equal(again, part)
+    assert len(rows.feature_matrix(TEST, (), at_most=900)[1]) == 900
+
+    none_keys, nothing = rows.feature_matrix(DaySpan(day(90), day(95)), ())
+    assert (len(none_keys), nothing.shape) == (0, (0, 3))
+    rows.release()
+    other_layout.release()
+
+
 def test_forecasts_are_sorted_and_hold_the_columns_asked_for(chosen: Engine, spark: SparkSession) -> None:
     frame = planted(spark, label=[None if number % 7 == 0 else float(number) for number in range(2700)])
     rows = held(chosen, frame.orderBy("label"))
@@ -281,6 +331,16 @@ def test_both_engines_score_alike_on_the_same_rows(spark: SparkSession, server: 
         errors[name] = (found["label"] - found["0"]).abs().mean()
         rows.release()
     assert errors["synapseml"] == pytest.approx(errors["lightgbm"], rel=0.05)
+
+
+def test_both_engines_make_the_same_matrix_of_the_same_rows(spark: SparkSession, server: Settings) -> None:
+    matrices = []
+    for name in ("synapseml", "lightgbm"):
+        rows = held(engine_or_skip(name, spark, server), planted(spark))
+        matrices.append(rows.feature_matrix(TEST, ()))
+        rows.release()
+    pd.testing.assert_frame_equal(matrices[0][0], matrices[1][0])
+    np.testing.assert_array_equal(matrices[0][1], matrices[1][1])
 
 
 def test_synapseml_without_its_jars_says_how_to_go_on(spark: SparkSession, server: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

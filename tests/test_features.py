@@ -70,6 +70,12 @@ def test_rows_are_the_same_bits_when_all_data_after_the_as_of_day_are_deleted(sp
     assert deleted.loc[deleted["date"] == AS_OF, list(next_day)].isna().all(axis=None)
 
 
+def test_a_days_rows_are_the_same_bits_whichever_other_days_are_asked_for(spark: SparkSession, rows: pd.DataFrame, found: pd.DataFrame) -> None:
+    """A night that fits asks for a year, and one that only forecasts for its day: both have what the other pools did the day before."""
+    alone = collected(spark_rows(spark, rows), spec(first_day=END))
+    assert_same_bits(alone, found[found["date"] == END].reset_index(drop=True), [*FLAGS, *NUMBERS, *LABELS, *FEATURES])
+
+
 @pytest.fixture
 def other_partitions(spark: SparkSession) -> Iterator[None]:
     names = {"spark.sql.shuffle.partitions": "5", "spark.sql.execution.arrow.maxRecordsPerBatch": "33", "spark.sql.adaptive.enabled": "false"}

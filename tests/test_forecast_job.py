@@ -6,7 +6,6 @@ import datetime as dt
 import json
 import subprocess
 import sys
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
-from sqlalchemy import Engine, delete, insert, update
+from sqlalchemy import Engine, insert, update
 
 from config_spark import Settings
+from database.connection import make_engine
 from database.db_utils_spark import execute_sql
 from database.tables import FORECAST_COLUMNS, pool_daily_metrics, pools
 from forecasting.backtest_spark import run_backtest
-from forecasting.engines.choose import choose_engine
 from forecasting.engines.synapseml_engine import check_runtime
 from forecasting.evaluate import evaluate
-from forecasting.forecast_plan import first_read_day, plan_forecast
+from forecasting.forecast_plan import plan_forecast
 from forecasting.forecast_pools_spark import _lines, main, run_forecast
+from forecasting.out_of_sample import held_rows
 from forecasting.scores import score_table
 from product_errors import ConfigurationError, EnvironmentNotReady, NotEnoughHistory, SchemaMismatch
 from tests.conftest import skip_where_synapseml_cannot_run
@@ -102,7 +102,8 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
 
     again = forecast(short, spark, engine=name)
     assert (again["rows"]["inserted"], again["rows"]["updated"], again["rows"]["unchanged"]) == (0, 0, 12)
-    assert again["rows"]["read"] < row["rows"]["read"], "the ledger is there: no past day is forecast again"
+    assert not {"fit_tvl", "fit_apy", "judge"} & set(again["stages"])
+    assert again["rows"]["read"] == row["rows"]["read"], "features look back as far as on a night that fits"
     key = ["target", "target_date", "pool_id"]
     evaluated = table(short, "yieldspark.forecast_evaluation")
     pd.testing.assert_frame_equal(evaluated.sort_values(key, ignore_index=True), scored.sort_values(key, ignore_index=True))
@@ -125,18 +126,17 @@ def test_only_forecast_columns_are_touched(short: Settings, spark: SparkSession,
 
 
 def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
-    short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
+    short: Settings, second_database: Settings, spark: SparkSession, panel: pd.DataFrame
 ) -> None:
+    """The other database has no later day, and a registry of its own."""
     past = END - dt.timedelta(days=5)
     forecast(short, spark, as_of=past)
     columns = ["pool_id", "target_date", "apy", "apy_low", "apy_high", "tvl", "tvl_low", "tvl_high", "model_version"]
-    with_future = table(short, "yieldspark.forecasts")[columns]
-    with engine.begin() as connection:
-        connection.execute(delete(pool_daily_metrics).where(pool_daily_metrics.c.date > past))
-    row = forecast(short, spark)
-    assert row["as_of"] == past.isoformat()
-    assert row["rows"]["unchanged"] == 12
-    pd.testing.assert_frame_equal(table(short, "yieldspark.forecasts")[columns], with_future)
+    store(make_engine(second_database), panel[panel["date"] <= past])
+    row = forecast(second_database.model_copy(update=SHORT), spark)
+    assert (row["as_of"], row["rows"]["inserted"]) == (past.isoformat(), 12)
+    found, expected = (table(settings, "yieldspark.forecasts")[columns] for settings in (short, second_database))
+    pd.testing.assert_frame_equal(found.sort_values("pool_id", ignore_index=True), expected.sort_values("pool_id", ignore_index=True))
 
 
 def test_pools_that_a_model_can_not_speak_for_get_a_rule(short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame) -> None:
@@ -234,7 +234,7 @@ def test_one_pool_without_rows_enough_is_forecast_by_a_rule(
     row = forecast(short, spark)
     made = table(short, "yieldspark.forecasts")
     assert row["status"] == "succeeded"
-    assert made[["pool_id", "rule", "model_version"]].to_numpy().tolist() == [["only", rule, "apy-none.tvl-none"]]
+    assert made[["pool_id", "rule", "model_version"]].to_numpy().tolist() == [["only", rule, "none"]]
     assert float(made["apy"].iloc[0]) == float(rows["actual_apy"].iloc[-1])
     assert score_of(row)["scores"]["apy"]["all"]["ratio"]["mae"] in (1.0, None)
 
@@ -242,18 +242,16 @@ def test_one_pool_without_rows_enough_is_forecast_by_a_rule(
 def test_all_reads_see_the_rows_of_one_moment(
     short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number = count()
-
-    def choose_while_another_job_commits(name: str, settings: Settings, session: SparkSession) -> Any:
-        store(engine, pool_rows(f"late{next(number)}", [3.0] * 60, [1e6] * 60))
-        return choose_engine(name, settings, session)
+    def hold_after_another_job_commits(*arguments: Any, **options: Any) -> Any:
+        store(engine, pool_rows("late", [3.0] * 60, [1e6] * 60))
+        return held_rows(*arguments, **options)
 
     plan = plan_forecast(short, as_of=None, engine="lightgbm", today=dt.datetime.now(dt.UTC).date())
-    assert plan.past is not None
-    monkeypatch.setattr("forecasting.out_of_sample.choose_engine", choose_while_another_job_commits)
+    monkeypatch.setattr("forecasting.forecast_pools_spark.held_rows", hold_after_another_job_commits)
     row = forecast(short, spark)
-    assert not table(short, "yieldspark.forecasts")["pool_id"].str.startswith("late").any()
-    assert row["rows"]["read"] == sum(int((panel["date"] >= first_read_day(folds)).sum()) for folds in (plan.past, plan.folds))
+    assert "late" in set(table(short, "pool_daily_metrics")["pool_id"])
+    assert "late" not in set(table(short, "yieldspark.forecasts")["pool_id"])
+    assert row["rows"]["read"] == plan.rows == len(panel)
 
 
 def test_a_dry_run_prints_the_plan_without_a_session_and_writes_nothing(short: Settings, panel: pd.DataFrame) -> None:
@@ -265,7 +263,8 @@ def test_a_dry_run_prints_the_plan_without_a_session_and_writes_nothing(short: S
     assert plan["age_days"] == (yesterday - END).days
     assert (plan["pools"], plan["target_date"], plan["engine"]) == (12, NEXT.isoformat(), "lightgbm")
     assert plan["rows"] == int((panel["date"] >= dt.date.fromisoformat(plan["first_day"])).sum())
-    assert (plan["forecast_days"], plan["refits"], plan["ledger_days"], plan["past_days"]) == (1, 1, 0, 45)
+    assert (plan["forecast_days"], plan["refits"], plan["ledger_days"]) == (46, 1, 0)
+    assert (plan["champion"], plan["newest_version"], plan["problems"]) == (None, None, [])
     assert table(short, "yieldspark.run_ledger").empty
     assert f"as_of: {END}" in _lines(document).splitlines()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,18 +13,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forecasting.engines.engine import KEY, FeatureRows, FittedModel, ModelParameters, Objective, Part
-from forecasting.engines.lightgbm_engine import LightgbmRows
+from forecasting.engines.engine import KEY, FeatureRows, Features, FittedModel, Objective, Part
+from forecasting.engines.lightgbm_engine import LightgbmEngine, LightgbmRows
+from forecasting.engines.model_parameters import ModelParameters
 from forecasting.folds import DaySpan, FoldPlan, past_folds
 from forecasting.stacked_model import (
     MIN_TRAINING_ROWS,
     NO_VERSION,
     READ_COLUMNS,
     TVL_FORECAST,
-    FittedFold,
     OutOfSample,
+    StackedModel,
     apy_objectives,
     fit_stacked,
+    forecast_by,
     tvl_objectives,
 )
 from forecasting.targets import Values, mean_of_spaces
@@ -98,6 +100,13 @@ class Recorded:
         if self.answers is None:
             return self.rows.forecast(days, models, columns)
         return self.rows.forecast(days, [], columns).assign(**{str(place): self.answers[model.native] for place, model in enumerate(models)})
+
+    def feature_matrix(self, days: DaySpan, columns: Sequence[str], *, at_most: int | None = None) -> tuple[pd.DataFrame, Features]:
+        return self.rows.feature_matrix(days, columns, at_most=at_most)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return self.rows.features
 
     def release(self) -> None:
         self.released.append(self.name)
@@ -189,7 +198,7 @@ def test_tvls_forecast_is_out_of_fold_wherever_it_is_a_feature(horizon: int) -> 
 def test_apy_learns_from_tvls_forecast_and_tvl_does_not() -> None:
     sample = stacked(held(generated()))
     for target, features in (("tvl", FEATURES), ("apy", (*FEATURES, TVL_FORECAST))):
-        assert {model.features for fold in sample.folds[target] for model in fold.models} == {features}
+        assert {model.features for models in sample.models for model in getattr(models, target)} == {features}
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
@@ -205,8 +214,8 @@ def test_no_label_that_came_true_later_changes_a_fold(horizon: int) -> None:
         pd.testing.assert_frame_equal(one[until], other[until], check_exact=True)
         # what the last fold knows more than the second is changed
         assert (one[~until].iloc[:, 2] != other[~until].iloc[:, 2]).mean() > 0.2
-        assert before.version(target, second.origin) == after.version(target, second.origin)
-        assert before.version(target, AS_OF) != after.version(target, AS_OF)
+    assert before.version(second.origin) == after.version(second.origin)
+    assert before.version(AS_OF) != after.version(AS_OF)
 
 
 def test_a_fold_is_trained_on_its_own_days() -> None:
@@ -226,11 +235,11 @@ def _counted(rows: Recorded, label: str) -> list[tuple[int, DaySpan]]:
 
 def test_with_too_few_rows_there_is_no_move_and_no_version() -> None:
     sample = stacked(held(generated(pools=4)))
-    assert sample.folds == {"apy": [], "tvl": []}
+    assert [(models.apy, models.tvl, models.version) for models in sample.models] == [((), (), NO_VERSION)] * 3
     assert len(sample.rows) == 4 * 13
     for target in ("apy", "tvl"):
         assert moves(sample, target).iloc[:, 2:].astype(float).isna().all().all()
-        assert {sample.version(target, day) for day in folds().forecast.days} == {NO_VERSION} == {"none"}
+    assert {sample.version(day) for day in folds().forecast.days} == {NO_VERSION} == {"none"}
 
 
 def test_a_fold_with_too_few_rows_forecasts_nothing_and_the_next_one_does() -> None:
@@ -240,8 +249,8 @@ def test_a_fold_with_too_few_rows_forecasts_nothing_and_the_next_one_does() -> N
     for target in ("apy", "tvl"):
         known = moves(sample, target).set_index("date").iloc[:, 1:].notna().all(axis=1)
         assert known.groupby(level=0).mean().tolist() == [0.0] * 12 + [1.0]
-        assert sample.version(target, AS_OF - dt.timedelta(days=1)) == NO_VERSION
-        assert sample.version(target, AS_OF).startswith("20240630-")
+    assert sample.version(AS_OF - dt.timedelta(days=1)) == NO_VERSION
+    assert sample.version(AS_OF).startswith("20240630-")
 
 
 def test_a_coarse_fold_with_too_few_rows_leaves_the_feature_unknown() -> None:
@@ -255,19 +264,35 @@ def test_a_coarse_fold_with_too_few_rows_leaves_the_feature_unknown() -> None:
 def test_a_version_names_its_origin_and_changes_with_the_data() -> None:
     frame = generated()
     first, again, other = (stacked(held(rows)) for rows in (frame, frame, frame.assign(noise=frame["noise"] + 1.0, signal=0.0)))
-    for target in ("apy", "tvl"):
-        assert first.version(target, AS_OF) == again.version(target, AS_OF) != other.version(target, AS_OF)
-        versions = [first.version(target, day) for day in folds().forecast.days]
-        assert [version[:9] for version in versions] == ["20240618-"] * 6 + ["20240624-"] * 6 + ["20240630-"]
-        assert len(set(versions)) == 3
-        assert first.version(target, AS_OF + dt.timedelta(days=1)) == NO_VERSION
+    assert first.version(AS_OF) == again.version(AS_OF) != other.version(AS_OF)
+    versions = [first.version(day) for day in folds().forecast.days]
+    assert [version[:9] for version in versions] == ["20240618-"] * 6 + ["20240624-"] * 6 + ["20240630-"]
+    assert len(set(versions)) == 3
+    assert first.version(AS_OF + dt.timedelta(days=1)) == NO_VERSION
 
 
-def test_a_version_depends_on_every_model_of_its_fold() -> None:
-    models = [FittedModel(text, FEATURES, None) for text in ("a", "b", "c")]
+def test_a_version_depends_on_its_origin_and_on_every_model_of_it() -> None:
+    models = tuple(FittedModel(text, FEATURES, None) for text in ("a", "b", "c", "d"))
     days = DaySpan(AS_OF, AS_OF + dt.timedelta(days=1))
-    versions = {FittedFold(days, tuple(chosen)).version for chosen in (models, models[:2], models[1:], [models[1], models[0], models[2]])}
-    assert len(versions) == 4
+    parts = [(models[:2], models[2:]), (models[:2], ()), (models[:1], models[2:]), (models[:2], models[2:3]), (models[1::-1], models[2:])]
+    versions = {StackedModel(origin, days, *part).version for part in parts for origin in (AS_OF, AS_OF - dt.timedelta(days=1))}
+    assert len(versions) == 10
+
+
+def test_a_model_that_was_fitted_before_forecasts_what_it_forecast_then() -> None:
+    """From texts alone, on rows that hold nothing of what its fitting read."""
+    engine, plan = LightgbmEngine(QUICK), folds()
+    sample = stacked(held(generated()), plan)
+    fitted = sample.models[1]
+    apy, tvl = (tuple(engine.load(model.text, model.features) for model in models) for models in (fitted.apy, fitted.tvl))
+    loaded = replace(fitted, apy=apy, tvl=tvl)
+    frame = generated()
+    rows = Recorded(held(frame[frame["date"] >= pd.Timestamp(fitted.days.start)].reset_index(drop=True)))
+    found = forecast_by(rows, loaded)
+    within = sample.rows["date"].between(pd.Timestamp(fitted.days.start), pd.Timestamp(fitted.days.end), inclusive="left")
+    pd.testing.assert_frame_equal(found.rows, sample.rows[within].reset_index(drop=True), check_exact=True)
+    assert (found.version(fitted.days.start), rows.released, rows.fits) == (fitted.version, ["stacked"], [])
+    assert rows.stacks == [(TVL_FORECAST, [(loaded.tvl[0], fitted.days)])]
 
 
 def test_the_stages_are_named_and_the_stacked_rows_given_back() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from py4j.protocol import Py4JJavaError
 from pyspark.ml.feature import VectorAssembler
 from pyspark.ml.functions import vector_to_array
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -22,7 +23,7 @@ from pyspark.sql import functions as F
 from forecasting.engines.engine import KEY, Features, FittedModel, LabelCounts, Objective, Part, collect, count_labels
 from forecasting.engines.model_parameters import ModelParameters
 from forecasting.folds import DaySpan
-from product_errors import EnvironmentNotReady
+from product_errors import EnvironmentNotReady, one_sentence
 
 ESTIMATOR_CLASS = "com.microsoft.azure.synapse.ml.lightgbm.LightGBMRegressor"
 VECTOR = "features_vector"
@@ -153,6 +154,11 @@ class SynapsemlEngine:
         from synapse.ml.lightgbm import LightGBMRegressionModel
 
         native = LightGBMRegressionModel.loadNativeModelFromString(text)
+        try:
+            # the text is parsed when it is first used
+            native.getBoosterNumTotalModel()
+        except Py4JJavaError as error:
+            raise ValueError(f"no LightGBM model: {one_sentence(error)}") from error
         return FittedModel(text, tuple(features), native.setFeaturesCol(VECTOR).setPredictionCol(FORECAST))
 
 
