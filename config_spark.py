@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     market_features: bool = Field(False, description="moves of ETH, BTC and gas as features too")
     horizon_days: Annotated[int, Field(ge=1, le=7)] = Field(1, description="days ahead; the published forecast is 1")
     backtest_days: Annotated[int, Field(ge=5, le=365)] = Field(60, description="target days that `backtest` scores; days")
-    refit_days: Annotated[int, Field(ge=1, le=90)] = Field(7, description="days between refits of `backtest`; days")
+    refit_days: Annotated[int, Field(ge=1, le=90)] = Field(7, description="days between fits of a model version, by night and in `backtest`; days")
     interval_level: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.8, description="nominal coverage of the forecast interval")
     min_history_days: Annotated[int, Field(ge=2, le=365)] = Field(
         4, description="observed days below which a pool is forecast by the cold-start rule"

@@ -11,11 +11,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from database.arrow_groups import Batches, whole_groups
@@ -81,9 +82,11 @@ def feature_rows(metrics: DataFrame, spec: FeatureSpec, market: DataFrame | None
     The rows are kept that long: the cross-section is made of the very rows it is joined to.
     """
     pools = metrics.repartition("pool_id").sortWithinPartitions("pool_id", "date")
-    rows = pools.mapInArrow(rows_of_pools(spec), SCHEMA).persist()
+    # the first day's rows have a yesterday too: what a model sees of a day must not depend on which other days are asked for
+    with_yesterday = replace(spec, first_day=spec.first_day - dt.timedelta(days=1))
+    rows = pools.mapInArrow(rows_of_pools(with_yesterday), SCHEMA).persist()
     try:
-        found = add_cross_section(rows)
+        found = add_cross_section(rows).where(F.col("date") >= F.lit(spec.first_day))
         yield add_market(found, market) if market is not None else found
     finally:
         rows.unpersist()

@@ -50,9 +50,8 @@ class FoldPlan:
 
     @property
     def first_day(self) -> dt.date:
-        """First as-of day a model is trained on, or the day before the first it forecasts; its features look back further."""
-        # a day's cross-section has the day before beside it
-        return min([fold.train.start for fold in (*self.tvl, *self.apy)], default=self.forecast.start - ONE_DAY)
+        """First as-of day a model is trained on or forecasts; its features look back further."""
+        return min([fold.train.start for fold in (*self.tvl, *self.apy)], default=self.forecast.start)
 
     @property
     def fits(self) -> int:

@@ -83,10 +83,6 @@ class Recorded:
     released: list[str] = field(default_factory=list)
     name: str = "held"
 
-    @property
-    def features(self) -> tuple[str, ...]:
-        return self.rows.features
-
     def labelled(self, label: str, days: DaySpan) -> int:
         return self.rows.labelled(label, days)
 
@@ -107,6 +103,10 @@ class Recorded:
 
     def feature_matrix(self, days: DaySpan, columns: Sequence[str], *, at_most: int | None = None) -> tuple[pd.DataFrame, Features]:
         return self.rows.feature_matrix(days, columns, at_most=at_most)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return self.rows.features
 
     def release(self) -> None:
         self.released.append(self.name)

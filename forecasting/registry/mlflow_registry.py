@@ -35,7 +35,7 @@ QUIET = {
     # a server that is down must cost seconds: MLflow's own retries take minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    # fourteen small files need no bar
+    # standard error is the log's
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # no use of this product is anyone's business
     "MLFLOW_DISABLE_TELEMETRY": "true",
