@@ -63,8 +63,8 @@ COARSE_DAYS = (270, 180, 90)
 
 EXPANDING_DAYS = 3650
 WARM_UP_REFIT_DAYS = 14
-"""What is forecast before the scored days is there for gate and interval to learn from: a model of two weeks ago serves them as well, in half the fits
-(one of a month ago does not)."""
+"""What is forecast before the scored days is there for gate and interval to learn from: a model of two weeks ago serves them as well, one of a month
+ago does not."""
 ONE_DAY = dt.timedelta(days=1)
 
 
