@@ -23,14 +23,16 @@ def add_cross_section(rows: DataFrame) -> DataFrame:
     """A pool without a group is in the group of those without one."""
     # a join finds no partner for null
     rows = rows.withColumn("known_group", F.coalesce("pool_group", F.lit("")))
+    # the small frames find each other first: each join of the wide rows costs seconds, most of them to compile it
+    days = rows.select(*SCOPES["group"]).distinct()
     for scope, keys in SCOPES.items():
         today = _statistics(rows, scope, keys)
         yesterday = today.withColumn("date", F.date_add("date", 1)).withColumnsRenamed(
             {f"{scope}_{name}": f"{scope}_{name}_yesterday" for name in STATISTICS}
         )
         for day in (today, yesterday):
-            rows = rows.join(F.broadcast(day), on=list(keys), how="left")
-    return rows.drop("known_group")
+            days = days.join(F.broadcast(day), on=list(keys), how="left")
+    return rows.join(F.broadcast(days), on=list(SCOPES["group"]), how="left").drop("known_group")
 
 
 def _statistics(rows: DataFrame, scope: str, keys: Sequence[str]) -> DataFrame:

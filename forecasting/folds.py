@@ -62,9 +62,9 @@ COARSE_DAYS = (270, 180, 90)
 """Days before the first origin at which the coarse TVL folds begin: each fit buys 90 more days of out-of-fold TVL for APY to learn from."""
 
 EXPANDING_DAYS = 3650
-WARM_UP_REFIT_DAYS = 30
-"""What is forecast before the scored days is there for gate and interval to learn from: a model of a month ago serves them as well, in a third of the
-fits."""
+WARM_UP_REFIT_DAYS = 14
+"""What is forecast before the scored days is there for gate and interval to learn from: a model of two weeks ago serves them as well, one of a month
+ago does not."""
 ONE_DAY = dt.timedelta(days=1)
 
 

@@ -9,7 +9,6 @@ newest that does not). Its own name stands in its tags, and registering it twice
 from __future__ import annotations
 
 import datetime as dt
-import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -35,7 +34,8 @@ QUIET = {
     # a server that is down must cost seconds: MLflow's own retries take minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    # standard error is the log's
+    # standard error is our own log's
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # no use of this product is anyone's business
     "MLFLOW_DISABLE_TELEMETRY": "true",
