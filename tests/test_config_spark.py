@@ -59,3 +59,20 @@ def test_a_dotenv_file_that_is_no_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"DB_USER=\xff\n")
     with pytest.raises(ConfigurationError, match=r"\.env can't be read.*UTF-8"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://user:very-secret@mlflow.example", "http://very-secret@host:5000/path", "postgresql://u:very-secret@db/mlflow"]
+)
+def test_a_registry_address_with_credentials_is_refused_and_not_echoed(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(ConfigurationError, match=r"MLFLOW_TRACKING_URI=\(hidden\) is wrong: .*MLFLOW_TRACKING_PASSWORD") as caught:
+        load_settings()
+    assert "very-secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("uri", ["https://mlflow.example:5000", "sqlite:////home/someone@work/mlflow.db", ""])
+def test_a_registry_address_without_credentials_is_taken(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert load_settings().mlflow_tracking_uri == (uri or None)

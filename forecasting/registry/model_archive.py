@@ -85,7 +85,7 @@ def from_files(files: Mapping[str, bytes], name: str) -> ModelArchive:
         damaged = [name for name, wanted in hashes.items() if hashlib.sha256(files.get(name, b"")).hexdigest() != wanted]
         days = {key: dt.date.fromisoformat(document[key]) for key in ("origin", "known", "data_first_day")}
         card = ModelCard(**document | days | {"features": tuple(document["features"])})
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelRefused(
             f"model version {name} can't be read: its {CARD} is missing or damaged ({type(error).__name__}: {error}). {NEXT}"
         ) from error
@@ -100,8 +100,8 @@ def unpacked(content: bytes, name: str) -> ModelArchive:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             files = {one: archive.read(one) for one in archive.namelist()}
-    except zipfile.BadZipFile as error:
-        raise ModelRefused(f"model version {name} can't be read from yieldspark.model_outbox: {error}. {NEXT}") from error
+    except Exception as error:  # a damaged byte may be anything to zipfile: zlib's error, EOFError, an encrypted file, a negative place
+        raise ModelRefused(f"model version {name} can't be read from yieldspark.model_outbox: {type(error).__name__}: {error}. {NEXT}") from error
     return from_files(files, name)
 
 

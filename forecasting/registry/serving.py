@@ -84,11 +84,13 @@ def serving(settings: Settings, database: Engine, *, engine: str, as_of: dt.date
 def _champion(
     versions: Sequence[RegisteredVersion], known: Sequence[RegisteredVersion], usable: Sequence[RegisteredVersion], is_reached: bool
 ) -> RegisteredVersion | None:
-    """The champion where it may be used; on a past as-of day that it knows too much of, and without a registry, the newest that passed judgement."""
+    """The champion where it may be used; on a past as-of day that it knows too much of, and without a registry, the newest that passed judgement;
+    where there is none, the one that waits to be the first."""
     champion = next((one for one in versions if CHAMPION in one.aliases), None)
     if champion in known:
         # other features: loading it says which
         return champion
     if champion is not None or not is_reached:
         return max((one for one in usable if one.passed), key=lambda one: one.known, default=None)
-    return None
+    # the registry will make it the first champion: it passed while the registry did not answer, and has served since
+    return next((one for one in reversed(usable) if one.number is None and one.aliases and one.passed), None)
