@@ -118,10 +118,9 @@ class Registry:
     def set_champion(self, version: str | None) -> None:
         """Move the alias; None takes it away, so that persistence is served. Raises: ModelRefused for an unknown version."""
         with self._reached():
-            if version is None and CHAMPION not in self._aliases():
-                return
             if version is None:
-                self._client.delete_registered_model_alias(self.name, CHAMPION)
+                if CHAMPION in self._aliases():
+                    self._client.delete_registered_model_alias(self.name, CHAMPION)
                 return
             found = self._find(version)
             if found is None:
@@ -134,9 +133,6 @@ class Registry:
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
-        # the import sets them
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
         if self._folder:
             self._folder.mkdir(parents=True, exist_ok=True)
         return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
