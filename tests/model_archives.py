@@ -32,7 +32,7 @@ def archive(name: str = "a", *, known: int = 50, **changes: Any) -> ModelArchive
         "settings": {"seed": 7, "learning_rate": 0.05, "market_features": False},
         "code_version": "0.1.0",
         "passed": True,
-        "scores": {"days": 45, "ratio": {"challenger/persistence": [0.85, 0.81, 0.89], "challenger/champion": [0.9, None, None]}},
+        "scores": {"days": 45, "rows": 500, "ratio": {"challenger/persistence": [0.85, 0.81, 0.89], "challenger/champion": [0.9, None, None]}},
         "gain": {"apy": {"groups": {"level": 0.75}, "features": {"apy_level": 0.75}}, "tvl": {"groups": {}, "features": {}}},
         "reference": [{"feature": "apy_level", "edges": [0.5, 1.5], "shares": [0.25, 0.5, 0.25]}],
     }
