@@ -60,20 +60,21 @@ def serving(settings: Settings, database: Engine, *, engine: str, as_of: dt.date
         is_reached = False
         problems.append(str(error))
 
-    loaded: dict[str, ModelArchive | None] = {}
+    features, loaded = feature_names(market=settings.market_features), dict[str, ModelArchive | None]()
 
     def load(one: RegisteredVersion) -> ModelArchive | None:
         if one.version not in loaded:
             try:
-                loaded[one.version] = packed.get(one.version) or registry.load(one.version)
-                require_features(loaded[one.version].card, feature_names(market=settings.market_features))
+                archive = packed.get(one.version) or registry.load(one.version)
+                require_features(archive.card, features)
+                loaded[one.version] = archive
             except (ModelRefused, RegistryUnreachable) as error:
                 problems.append(str(error))
                 loaded[one.version] = None
         return loaded[one.version]
 
     known = [one for one in versions if one.known <= as_of and one.interval_level == settings.interval_level]
-    usable = [one for one in known if one.features_hash == features_hash(feature_names(market=settings.market_features))]
+    usable = [one for one in known if one.features_hash == features_hash(features)]
     newest_first = sorted(usable, key=lambda one: one.known, reverse=True)
     chosen = _champion(versions, known, usable, is_reached)
     # one that can't be loaded costs no forecast: the newest other that passed serves
