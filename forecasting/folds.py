@@ -62,9 +62,6 @@ COARSE_DAYS = (270, 180, 90)
 """Days before the first origin at which the coarse TVL folds begin: each fit buys 90 more days of out-of-fold TVL for APY to learn from."""
 
 EXPANDING_DAYS = 3650
-WARM_UP_REFIT_DAYS = 14
-"""What is forecast before the scored days is there for gate and interval to learn from: a model of two weeks ago serves them as well, one of a month
-ago does not."""
 ONE_DAY = dt.timedelta(days=1)
 
 
@@ -82,16 +79,10 @@ def served_folds(as_of: dt.date, *, horizon: int) -> FoldPlan:
     return FoldPlan(as_of, horizon, (), (), DaySpan(as_of, as_of + ONE_DAY))
 
 
-def past_folds(known: dt.date, *, days: int, horizon: int, train_days: int, refit_days: int, warm_up_days: int = 0) -> FoldPlan:
-    """An origin each `refit_days` of the `days` as-of days whose target days end with `known`; and of the `warm_up_days` before them, each
-    WARM_UP_REFIT_DAYS, or `refit_days` if that is longer."""
-    end = known - dt.timedelta(days=horizon - 1)
-    forecast, warm_up = (
-        DaySpan(end - dt.timedelta(days=days), end),
-        DaySpan(end - dt.timedelta(days=days + warm_up_days), end - dt.timedelta(days=days)),
-    )
-    origins = [*warm_up.days[:: max(WARM_UP_REFIT_DAYS, refit_days)], *forecast.days[::refit_days]]
-    return _plan(known, origins, DaySpan(warm_up.start, end), horizon, train_days)
+def past_folds(known: dt.date, *, days: int, horizon: int, train_days: int, refit_days: int) -> FoldPlan:
+    """An origin each `refit_days` of the `days` as-of days whose target days end with `known`."""
+    forecast = DaySpan(known - dt.timedelta(days=days + horizon - 1), known - dt.timedelta(days=horizon - 1))
+    return _plan(known, forecast.days[::refit_days], forecast, horizon, train_days)
 
 
 def _plan(known: dt.date, origins: Sequence[dt.date], forecast: DaySpan, horizon: int, train_days: int) -> FoldPlan:

@@ -111,7 +111,7 @@ def plan_backtest(settings: Settings, *, end: dt.date | None, days: int, engine:
     _require_over(end, complete)
     known = newest_day(settings, as_of=end, complete=complete)
     options = {"horizon": settings.horizon_days, "train_days": settings.train_days, "refit_days": settings.refit_days}
-    folds = past_folds(known, days=days, warm_up_days=WARM_UP_DAYS, **options)
+    folds = past_folds(known, days=days + WARM_UP_DAYS, **options)
     first_day = first_read_day(folds)
     return ForecastPlan(known, (complete - known).days, engine, folds, first_day, *_facts(settings, first_day, known))
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from forecasting.folds import COARSE_DAYS, WARM_UP_REFIT_DAYS, DaySpan, FoldPlan, night_folds, past_folds, served_folds
+from forecasting.folds import COARSE_DAYS, DaySpan, FoldPlan, night_folds, past_folds, served_folds
 
 AS_OF = dt.date(2024, 6, 30)
 
@@ -88,18 +88,6 @@ def test_a_night_fits_at_one_origin_and_forecasts_what_came_true_since_and_its_d
 def test_a_night_with_a_model_fits_nothing_and_forecasts_its_day(horizon: int) -> None:
     plan = served_folds(AS_OF, horizon=horizon)
     assert (plan.fits, plan.forecast.days, plan.first_day, plan.known) == (0, [AS_OF], AS_OF, AS_OF)
-
-
-@pytest.mark.parametrize("horizon", [1, 3])
-@pytest.mark.parametrize(("refit", "warm_up_refit"), [(7, WARM_UP_REFIT_DAYS), (60, 60)])
-def test_days_before_the_scored_ones_are_forecast_with_fewer_fits(horizon: int, refit: int, warm_up_refit: int) -> None:
-    plain, plan = folds(horizon, refit_days=refit), folds(horizon, refit_days=refit, warm_up_days=90)
-    assert plan.forecast.end == plain.forecast.end
-    assert len(plan.forecast.days) == 30 + 90
-    warm_up = [fold.origin for fold in plan.apy[: -len(plain.apy)]]
-    assert warm_up == [plan.forecast.start + dt.timedelta(days=days) for days in range(0, 90, warm_up_refit)]
-    assert [fold.origin for fold in plan.apy[-len(plain.apy) :]] == [fold.origin for fold in plain.apy]
-    assert [day for fold in plan.apy for day in fold.forecast.days] == plan.forecast.days
 
 
 def test_tvl_begins_with_coarse_folds_that_end_where_apys_begin() -> None:

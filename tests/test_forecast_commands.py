@@ -41,7 +41,7 @@ def test_a_dry_backtest_prints_its_plan(run_here: CommandLine, engine: Engine) -
     document = run_here.json("backtest", "--days", "20", "--refit", "10", "--horizon", "2", "--html", "--dry-run")
     assert "report" not in document
     plan = document["plan"]
-    assert (plan["as_of"], plan["horizon_days"], plan["forecast_days"], plan["refits"]) == (END.isoformat(), 2, 110, 9)
+    assert (plan["as_of"], plan["horizon_days"], plan["forecast_days"], plan["refits"]) == (END.isoformat(), 2, 110, 11)
     assert "forecast_days" in run_here("backtest", "--dry-run").stdout
 
 
