@@ -196,6 +196,16 @@ def test_without_a_champion_that_passes_groups_are_compared_with_persistence() -
         assert "worse in tvl_class <100k" in found.reason
 
 
+def test_a_champion_that_lost_to_persistence_need_not_be_beaten_outside_the_noise() -> None:
+    """It failed for three days, and was the better one on all others: how far it lies behind depends on which days are drawn."""
+    failed = ROWS["date"] < ROWS["date"].min() + pd.Timedelta(days=3)
+    champion = np.where(failed, 100.0, BETTER)
+    found = judgement(GOOD, champion)
+    assert found.numbers["ratio"]["champion/persistence"][0] > 1.0
+    assert found.numbers["ratio"]["challenger/champion"][2] > 1.0
+    assert found.decision == PROMOTED
+
+
 def test_one_absurd_pool_decides_nothing() -> None:
     """It jumps by a million scales on one day, and the challenger says by two million."""
     absurd = ROWS.index[(ROWS["pool_id"] == "p03") & (ROWS["date"] == ROWS["date"].min())]
