@@ -220,20 +220,21 @@ def test_another_interval_level_is_another_model(engine: Engine, database: Setti
 
 def test_a_champion_of_other_features_does_not_serve_and_the_difference_is_said(engine: Engine, database: Settings, registry: Registry) -> None:
     features = OLD.card.features
-    registry.register(OLDER, None)
     registry.register(replace(OLD, card=replace(OLD.card, features=(*features[1:], "moon_phase"))), CHAMPION)
     found = on(database, engine)
-    assert names(found) == (None, "older")
+    assert names(found) == (None, None)
     assert f"it alone has moon_phase; the code alone has {features[0]}." in found.problems[0]
     with_market = on(database.model_copy(update={"market_features": True}), engine)
     assert names(with_market) == (None, None)
     assert "it alone has moon_phase; the code alone has" in with_market.problems[0]
     assert "eth_change_1" in with_market.problems[0]
+    registry.register(OLDER, None)
+    found = on(database, engine)
+    assert (names(found), len(found.problems)) == (("older", "older"), 1), "the newest other that passed"
 
 
 def test_a_damaged_champion_does_not_serve_and_is_named(engine: Engine, database: Settings, registry: Registry) -> None:
     champion = archive("champion", known=25)
-    registry.register(OLD, None)
     registry.register(champion, CHAMPION)
     (damaged,) = _files(database, champion)
     damaged.write_bytes(damaged.read_bytes()[:-1])
@@ -241,7 +242,12 @@ def test_a_damaged_champion_does_not_serve_and_is_named(engine: Engine, database
     assert (names(found), found.is_reached) == ((None, None), True)
     assert f"model version {champion.card.version} is damaged: apy-04.txt" in found.problems[0]
     registry.register(WATCHED, CHALLENGER)
-    assert names(on(database, engine)) == (None, "watched")
+    assert names(on(database, engine)) == (None, "watched"), "what did not pass never serves"
+    for one in (OLDER, OLD):
+        registry.register(one, None)
+    assert names(on(database, engine)) == ("old", "watched"), "the newest other that passed"
+    assert names(on(database, engine, 25)) == ("old", None), "the newest is damaged: a refit is due"
+    assert len(on(database, engine, 25).problems) == 1
 
 
 def _files(settings: Settings, one: ModelArchive) -> list[Path]:

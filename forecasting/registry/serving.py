@@ -60,22 +60,27 @@ def serving(settings: Settings, database: Engine, *, engine: str, as_of: dt.date
         is_reached = False
         problems.append(str(error))
 
-    def load(one: RegisteredVersion | None) -> ModelArchive | None:
-        if one is None:
-            return None
-        try:
-            archive = packed.get(one.version) or registry.load(one.version)
-            require_features(archive.card, feature_names(market=settings.market_features))
-        except (ModelRefused, RegistryUnreachable) as error:
-            problems.append(str(error))
-            return None
-        return archive
+    features, loaded = feature_names(market=settings.market_features), dict[str, ModelArchive | None]()
+
+    def load(one: RegisteredVersion) -> ModelArchive | None:
+        if one.version not in loaded:
+            try:
+                archive = packed.get(one.version) or registry.load(one.version)
+                require_features(archive.card, features)
+                loaded[one.version] = archive
+            except (ModelRefused, RegistryUnreachable) as error:
+                problems.append(str(error))
+                loaded[one.version] = None
+        return loaded[one.version]
 
     known = [one for one in versions if one.known <= as_of and one.interval_level == settings.interval_level]
-    usable = [one for one in known if one.features_hash == features_hash(feature_names(market=settings.market_features))]
-    chosen, latest = _champion(versions, known, usable, is_reached), max(usable, key=lambda one: one.known, default=None)
-    champion = load(chosen)
-    newest = champion if latest == chosen else load(latest)
+    usable = [one for one in known if one.features_hash == features_hash(features)]
+    newest_first = sorted(usable, key=lambda one: one.known, reverse=True)
+    chosen = _champion(versions, known, usable, is_reached)
+    # one that can't be loaded costs no forecast: the newest other that passed serves
+    candidates = [chosen, *(one for one in newest_first if one.passed)] if chosen else []
+    champion = next((found for one in candidates if (found := load(one))), None)
+    newest = load(newest_first[0]) if newest_first else None
     for problem in problems:
         log.warning("%s", problem)
     return Serving(champion, newest, is_reached, any(one.known > as_of for one in versions), tuple(problems))
