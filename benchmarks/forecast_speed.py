@@ -1,7 +1,7 @@
 """The speed part of the forecast benchmark: the nightly job as a whole process, and generated pools against native LightGBM.
 
 In: an embedded server. Out: timings. A night begins with a ledger of the days before, made by the night before it, which is not counted; each repeat
-runs on a copy of that state.
+runs on a copy of that state, and fits a new model version: the longest kind of night.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ def run_nights(loaded: Settings, engines: Sequence[str], as_of: dt.date, repeat:
     with copied_database(loaded, f"{loaded.db_name}_ledger") as ledger:
         for engine in engines:
             run_command(f"night before, {engine}", ledger, "forecast_pools", "--as-of", before, "--engine", engine, say=say)
-        for _ in range(repeat):
+        for number in range(repeat):
             for engine in engines:
-                with copied_database(ledger, f"{loaded.db_name}_night") as settings:
+                # the registry goes by the database's name: without a champion under a new one, each of these nights fits and judges
+                with copied_database(ledger, f"{loaded.db_name}_night_{number}") as settings:
                     options = ["--as-of", as_of.isoformat(), "--engine", engine]
                     timings[engine].append(run_command(f"night {engine}", settings, "forecast_pools", *options, say=say))
     return [Nights(engine, as_of, runs) for engine, runs in timings.items()]
