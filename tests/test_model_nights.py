@@ -19,6 +19,7 @@ from forecasting.forecast_pools_spark import run_forecast
 from forecasting.night_model import Refit, Tonight
 from forecasting.night_registry import record_refit, register, registry_checks
 from forecasting.registry import outbox
+from forecasting.registry.compare import compare_versions
 from forecasting.registry.judgement import KEPT, PROMOTED, REFUSED, Judgement
 from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
 from forecasting.registry.model_archive import ModelArchive
@@ -103,6 +104,11 @@ def test_a_model_is_fitted_served_judged_again_and_replaced_when_it_is_damaged(w
     assert (decision["serves"], made_by(weekly, night(7)), versions_of(weekly)[champion]) == (champion, {champion}, (CHAMPION,))
     assert set(decision["numbers"]["ratio"]) == {"challenger/persistence", "challenger/champion", "champion/persistence"}
     assert decision["numbers"]["days"] == 45
+
+    # by hand: both on the newest 45 days, which neither was fitted on
+    compared = compare_versions(weekly.model_copy(update={"engine": "lightgbm"}), version, challenger, session=lambda: spark)
+    assert (compared["first"], compared["first_day"], compared["last_day"], compared["numbers"]["days"]) == (version, night(-35), END, 45)
+    assert set(compared["numbers"]["ratio"]) == {"challenger/persistence", "challenger/champion", "champion/persistence"}
 
     # a day before all of them has a version of its own, and moves nothing
     before = versions_of(weekly)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -45,6 +46,12 @@ class FittedModel:
     def fingerprint(self) -> str:
         """First 8 hexadecimal digits of the text's SHA-256: equal data, settings and engine give an equal model version."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:8]
+
+
+def without_threads(text: str) -> str:
+    """A model's text with the number of threads it was fitted with taken out: it changes the seconds of a fit and nothing else, and a version's
+    fingerprint must not depend on the machine."""
+    return re.sub(r"(?m)^\[num_threads: \d+\]$", "[num_threads: 0]", text)
 
 
 class FeatureRows(Protocol):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from pyspark.sql import DataFrame
 
-from forecasting.engines.engine import KEY, Features, FittedModel, LabelCounts, Objective, Part, collect, count_labels
+from forecasting.engines.engine import KEY, Features, FittedModel, LabelCounts, Objective, Part, collect, count_labels, without_threads
 from forecasting.engines.model_parameters import ModelParameters
 from forecasting.engines.native import lightgbm
 from forecasting.folds import DaySpan
@@ -71,7 +71,7 @@ class LightgbmRows:
             data.set_label(self.frame.loc[rows, objective.label].to_numpy(np.float32))
             booster = lightgbm.train(dict(native_parameters(parameters, objective)), data, parameters.rounds)
             free.put(data)
-            return FittedModel(booster.model_to_string(), self.features, booster)
+            return FittedModel(without_threads(booster.model_to_string()), self.features, booster)
 
         with ThreadPoolExecutor(at_once) as pool:
             return list(pool.map(fit_one, objectives))

@@ -20,7 +20,7 @@ from pyspark.ml.functions import vector_to_array
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from forecasting.engines.engine import KEY, Features, FittedModel, LabelCounts, Objective, Part, collect, count_labels
+from forecasting.engines.engine import KEY, Features, FittedModel, LabelCounts, Objective, Part, collect, count_labels, without_threads
 from forecasting.engines.model_parameters import ModelParameters
 from forecasting.folds import DaySpan
 from product_errors import EnvironmentNotReady, one_sentence
@@ -103,7 +103,7 @@ class SynapsemlRows:
         with fixed_plans(self.frame.sparkSession):
             for objective in objectives:
                 model = estimator(self.parameters, objective, self.features).fit(rows)
-                models.append(FittedModel(model.getNativeModel(), self.features, model))
+                models.append(FittedModel(without_threads(model.getNativeModel()), self.features, model))
         return models
 
     def with_forecasts(self, name: str, parts: Sequence[Part]) -> SynapsemlRows:
