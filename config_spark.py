@@ -106,7 +106,7 @@ class Settings(BaseSettings):
         45, description="days that a new model version is fitted before and judged on; the ledger of a first night has as many"
     )
     max_group_loss: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
-        0.05, description="share by which a new model version may lose more in a big group of pools and still be promoted"
+        0.05, description="share by which a new model version may lose more than the champion in a big group of pools and still be promoted"
     )
     mlflow_tracking_uri: str | None = Field(
         None,

@@ -48,13 +48,14 @@ class Judgement:
 
 def judge(target: Target, rows: pd.DataFrame, moves: Mapping[str, Values], max_group_loss: float) -> Judgement:
     """Args: rows are `OutOfSample.rows` of the judged days; moves has CHALLENGER, and CHAMPION where there is one, in scales and in the rows' order;
-    max_group_loss is by what share the challenger may be worse in any big group."""
+    max_group_loss is by what share the challenger may be worse than the champion in any big group."""
     losses, days, known = _losses(target, rows, moves)
     ratios = {name: _ratio(losses[first], losses[second], days) for name, first, second in _pairs(losses)}
     champion_passes = CHAMPION in losses and _under_one(ratios["champion/persistence"][0])
     rival = CHAMPION if champion_passes else PERSISTENCE
     groups = _group_ratios(target, rows[known], losses[CHALLENGER], losses[rival])
-    worse = [one for one in groups if one["ratio"] > 1.0 + max_group_loss]
+    # beside persistence the gate sees to it: a group whose moves lose is published as today
+    worse = [one for one in groups if one["ratio"] > 1.0 + max_group_loss] if rival == CHAMPION else []
     beaten = {name: _under_one(high) for name, (_, _, high) in ratios.items() if name.startswith(CHALLENGER)}
     numbers = {
         "target": target.name,
