@@ -97,6 +97,11 @@ def session_conf(settings: Settings, *, synapseml: bool = False, rows_to_read: i
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         # the native engine collects its feature rows, 400 bytes each: a year of 20,000 pools is beyond Spark's limit of 1 GB
         "spark.driver.maxResultSize": "0",
+        # what Spark keeps of past queries, each with its plan in words: two hundred fits on wide rows filled the driver's memory with it
+        "spark.sql.maxPlanStringLength": "20000",
+        "spark.sql.ui.retainedExecutions": "20",
+        "spark.ui.retainedJobs": "100",
+        "spark.ui.retainedStages": "100",
     }
     if runs_here(settings):
         conf |= _laptop_conf(settings, synapseml=synapseml, short=rows_to_read is not None and rows_to_read <= SHORT_RUN_ROWS)

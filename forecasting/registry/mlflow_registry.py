@@ -34,7 +34,8 @@ QUIET = {
     # a server that is down must cost seconds: MLflow's own retries take minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    # standard error is our own log's
+    # standard output is the command's, standard error our own log's
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # no use of this product is anyone's business
@@ -151,7 +152,8 @@ class Registry:
                 Path(folder, name).write_bytes(content)
             self._client.log_artifacts(run.info.run_id, folder, FOLDER)
         tags = {name: str(getattr(card, name)) for name in TAGS}
-        made = self._client.create_model_version(self.name, f"{run.info.artifact_uri}/{FOLDER}", run.info.run_id, tags=tags)
+        source = f"{run.info.artifact_uri}/{FOLDER}"
+        made = self._client.create_model_version(self.name, source, run.info.run_id, tags=tags, await_creation_for=None)
         self._client.set_terminated(run.info.run_id)
         return int(made.version)
 
