@@ -26,4 +26,8 @@ def test_a_platform_that_gives_the_master_keeps_its_own_memory_and_options(tmp_p
         "spark.sql.shuffle.partitions",
         "spark.sql.execution.arrow.pyspark.enabled",
         "spark.driver.maxResultSize",
+        "spark.sql.maxPlanStringLength",
+        "spark.sql.ui.retainedExecutions",
+        "spark.ui.retainedJobs",
+        "spark.ui.retainedStages",
     }

@@ -153,7 +153,7 @@ class Registry:
             self._client.log_artifacts(run.info.run_id, folder, FOLDER)
         tags = {name: str(getattr(card, name)) for name in TAGS}
         source = f"{run.info.artifact_uri}/{FOLDER}"
-        made = self._client.create_model_version(self.name, source, run.info.run_id, tags=tags, await_creation_for=None)
+        made = self._client.create_model_version(self.name, source, run.info.run_id, tags=tags, await_creation_for=0)
         self._client.set_terminated(run.info.run_id)
         return int(made.version)
 
