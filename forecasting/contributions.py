@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from forecasting.engines.engine import Features
 from forecasting.stacked_model import ASINH_DRAWS, SCALED_DRAWS
 from forecasting.targets import ASINH_UNIT, Values, asinh_level
 
@@ -27,12 +27,11 @@ STRONGEST = 3
 CHUNK_ROWS = 4096
 """One model's contributions of a chunk are 3 MB with 87 features."""
 
-Matrix = npt.NDArray[np.float32]
 Explanation = list[dict[str, Any]]
 
 
 def explanations(
-    matrix: Matrix, features: Sequence[str], texts: Sequence[str], *, apy: Values, scale: Values, steps: Values, threads: int
+    matrix: Features, features: Sequence[str], texts: Sequence[str], *, apy: Values, scale: Values, steps: Values, threads: int
 ) -> list[Explanation | None]:
     """Up to STRONGEST contributions of each row, `{"feature": .., "points": ..}`, strongest first; None where a rule publishes today's APY.
 
@@ -54,7 +53,7 @@ def explanations(
     return found
 
 
-def move_contributions(matrix: Matrix, boosters: Sequence[lightgbm.Booster], apy: Values, scale: Values, threads: int) -> Values:
+def move_contributions(matrix: Features, boosters: Sequence[lightgbm.Booster], apy: Values, scale: Values, threads: int) -> Values:
     """The model's own move in APY points, (rows, features + 1), the base last. Rows sum up to `mean_of_spaces` x scale.
 
     Contributions in asinh space become points by the secant from today's APY to the forecast one, so that none is favoured by the curve.

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from forecasting.engines.engine import Features
 from forecasting.feature_groups import SHARED_BY_A_DAY
 from forecasting.targets import Values
 
-Matrix = npt.NDArray[np.float32]
 Reference = list[dict[str, Any]]
 """An entry for each feature, in the matrix's order: feature, edges, counts of rows (the last bin is missing), usual (PSI)."""
 
@@ -40,7 +40,7 @@ class FeatureDrift:
     all_missing: bool
 
 
-def reference_of(matrix: Matrix, names: Sequence[str], days: npt.NDArray[Any]) -> Reference:
+def reference_of(matrix: Features, names: Sequence[str], days: npt.NDArray[Any]) -> Reference:
     """The training rows in bins. Args: matrix (rows, features); days has each row's day.
 
     Edges are the deciles, and two fences as far outside the span's range as that is wide, for a change of units. Features that a day's pools share
@@ -50,7 +50,7 @@ def reference_of(matrix: Matrix, names: Sequence[str], days: npt.NDArray[Any]) -
     return [_describe(name, column.astype(float), number) for name, column in zip(names, matrix.T, strict=True)]
 
 
-def drift(reference: Reference, matrix: Matrix) -> list[FeatureDrift]:
+def drift(reference: Reference, matrix: Features) -> list[FeatureDrift]:
     """Every feature of tonight's rows (rows, features), most drifted first; none of fewer than MIN_ROWS rows."""
     if len(matrix) < MIN_ROWS:
         return []

@@ -24,7 +24,7 @@ from tests.processes import CommandLine, CommandLineHere, record_classes
 
 PROJECT = Path(__file__).resolve().parents[1]
 JARS = Path(os.environ.get("JARS_DIR") or Path(os.environ.get("YIELDSPARK_HOME") or default_home()) / "jars")
-# as in `forecasting.engines.choose`, and before any test's import loads LightGBM: spinning threads on busy cores cost minutes
+# as in `forecasting.engines.native`, and before any test's import loads LightGBM: spinning threads on busy cores cost minutes
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 WHOLE_RUN_FILES = 20
 """Test files from which on a run counts as one of the whole suite."""

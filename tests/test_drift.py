@@ -13,8 +13,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from forecasting.drift import MIN_ROWS, FeatureDrift, Matrix, Reference, binned_ks, drift, population_stability, reference_of
+from forecasting.drift import MIN_ROWS, FeatureDrift, Reference, binned_ks, drift, population_stability, reference_of
 from forecasting.drift_checks import drift_checks
+from forecasting.engines.engine import Features
 from forecasting.features import rows_of_pools
 from forecasting.pool_features import POOL_FEATURES
 from tests.feature_pools import spec
@@ -24,10 +25,10 @@ NAMES = ("tvl_level", "apy_spike", "all_move_mean", "apy_move_0")
 DAYS, POOLS = 200, 100
 LIMITS: dict[str, float] = {"max_feature_psi": 0.25, "max_new_pools_share": 0.2, "max_rule_share": 0.8}
 
-Change = Callable[[Matrix], Matrix]
+Change = Callable[[Features], Features]
 
 
-def nights(days: int, *, seed: int) -> tuple[Matrix, Any]:
+def nights(days: int, *, seed: int) -> tuple[Features, Any]:
     """A level with its own spread, a rare flag, one value for all pools of a day, and moves that all pools of a day make together, in part."""
     random = np.random.default_rng(seed)
     day = np.repeat(np.arange(days), POOLS)
@@ -222,7 +223,7 @@ def trained(frame: pd.DataFrame, as_of: dt.date) -> Reference:
     return reference_of(rows[list(POOL_FEATURES)].to_numpy(np.float32), POOL_FEATURES, rows["date"].to_numpy())
 
 
-def rows_of(frame: pd.DataFrame, night: dt.date) -> Matrix:
+def rows_of(frame: pd.DataFrame, night: dt.date) -> Features:
     return frame.loc[frame["date"] == night, list(POOL_FEATURES)].to_numpy(np.float32)
 
 

@@ -25,9 +25,12 @@ SHOWN_DECISIONS = 10
 
 def list_versions(settings: Settings, database: Engine) -> list[RegisteredVersion]:
     """Those that wait for the registry first, then those it has, the newest first. Raises: RegistryUnreachable."""
-    waiting = [waiting_version(one.archive.card, one.alias) for one in outbox.waiting(database, **_model(settings))]
-    names = {one.version for one in waiting}
-    return [*waiting, *(one for one in Registry(settings, **_model(settings)).versions() if one.version not in names)]
+    return _listed(outbox.waiting(database, **_model(settings)), Registry(settings, **_model(settings)))
+
+
+def _listed(waiting: list[outbox.Waiting], registry: Registry) -> list[RegisteredVersion]:
+    names = {one.archive.card.version for one in waiting}
+    return [*(waiting_version(one.archive.card, one.alias) for one in waiting), *(one for one in registry.versions() if one.version not in names)]
 
 
 def show_version(settings: Settings, database: Engine, name: str) -> dict[str, Any]:
@@ -49,9 +52,9 @@ def show_version(settings: Settings, database: Engine, name: str) -> dict[str, A
 
 def load_version(settings: Settings, database: Engine, name: str) -> tuple[RegisteredVersion, ModelArchive]:
     """Raises: ModelRefused, RegistryUnreachable."""
-    found = _find(list_versions(settings, database), name)
-    packed = {one.archive.card.version: one.archive for one in outbox.waiting(database, **_model(settings))}
-    return found, packed.get(found.version) or Registry(settings, **_model(settings)).load(found.version)
+    waiting, registry = outbox.waiting(database, **_model(settings)), Registry(settings, **_model(settings))
+    found = _find(_listed(waiting, registry), name)
+    return found, next((one.archive for one in waiting if one.archive.card.version == found.version), None) or registry.load(found.version)
 
 
 def promote(settings: Settings, database: Engine, name: str, reason: str) -> dict[str, Any]:
