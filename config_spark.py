@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     db_name: str = Field("yieldspark", description="database")
     db_user: str = Field("yieldspark", description="role; it reads the raw tables, writes the metrics, owns the schema `yieldspark`")
     db_password: SecretStr | None = Field(None, description="its password; shown nowhere")
+    db_password_secret: Annotated[str | None, Field(pattern=r"^projects/[^/]+/secrets/[^/]+/versions/[^/]+$")] = Field(
+        None, description="where the password is in Secret Manager, projects/P/secrets/S/versions/V; DB_PASSWORD wins"
+    )
     db_schema: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")] = Field(
         "public", description="schema of the owner's tables; YieldSpark's own are in `yieldspark`"
     )
@@ -52,7 +55,19 @@ class Settings(BaseSettings):
 
     code_version: str = Field(PRODUCT_VERSION, description="what the ledger says ran; a release sets it to its commit")
     project_id: str | None = Field(None, description="Google Cloud project")
-    region: str | None = Field(None, description="Google Cloud region")
+    region: str | None = Field(None, description="Google Cloud region of batches, workflow and Cloud Run jobs")
+    google_api_url: Annotated[str | None, Field(pattern=r"^https?://[^/]+$")] = Field(
+        None, description="one address that stands in for all of Google Cloud's services, such as the local cloud's; unset means Google's own"
+    )
+    code_bucket: str | None = Field(None, description="bucket of the releases, a bare name")
+    staging_bucket: str | None = Field(None, description="bucket where the service puts a batch's output, a bare name")
+    batch_service_account: str | None = Field(None, description="service account that batches run as")
+    batch_subnetwork: str | None = Field(None, description="subnetwork of the batches: projects/P/regions/R/subnetworks/S, or S alone")
+    container_image: str | None = Field(None, description="image with the native packages, by digest: HOST/PATH@sha256:..")
+    batch_ttl_minutes: Annotated[int, Field(ge=10, le=20_160)] = Field(120, description="after which the service cancels a batch; minutes")
+    max_executors: Annotated[int, Field(ge=2, le=2_000)] = Field(20, description="most executors of one batch")
+    nightly_rows: Annotated[int, Field(ge=0)] = Field(1_000_000, description="rows a night reads: what the batches of a release are sized for")
+    workflow_name: str = Field("yieldspark-pipeline", description="name of the Cloud Workflow")
 
     defillama_yields_url: Annotated[str, Field(pattern=r"^https?://[^/]")] = Field(
         "https://yields.llama.fi", description="where `ingest` gets pools and their charts"

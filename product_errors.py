@@ -16,6 +16,10 @@ Each message names the value, what was allowed and the next step; the command li
      |-- CheckFailed                     a check on staging stopped the commit: the run is `blocked`
      |-- RegistryUnreachable             the model registry does not answer; forecasts go on without it (transient)
      |-- ModelRefused                    a model version that is unknown, damaged, or of other features than the code's
+     |-- CloudRefused                    Google Cloud said no: rights, quota, a request it does not take (terminal)
+     |-- CloudUnavailable                Google Cloud does not answer, or keeps failing (transient)
+     |-- BatchFailed                     a batch, a Cloud Run job or the workflow ended otherwise than well
+     |-- ReleaseConflict                 a released version holds other bytes, or another release was faster
      |-- Interrupted                     exit 130: Ctrl-C or SIGTERM
      `-- NotEnoughHistory                no pool can be forecast or measured in the interval
 """
@@ -80,6 +84,22 @@ class RegistryUnreachable(YieldSparkError):
 
 
 class ModelRefused(YieldSparkError):
+    pass
+
+
+class CloudRefused(YieldSparkError):
+    pass
+
+
+class CloudUnavailable(YieldSparkError):
+    pass
+
+
+class BatchFailed(YieldSparkError):
+    pass
+
+
+class ReleaseConflict(YieldSparkError):
     pass
 
 
