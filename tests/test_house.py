@@ -28,7 +28,18 @@ def test_no_registry_host_stands_in_the_repository() -> None:
     assert [name for name, text in texts.items() if REGISTRY_HOST.search(text)] == []
 
 
-ROOMS = ("command_line", "reporting", "forecasting data_processing", "job_entry", "machine", "database", "job_log", "config_spark", "product_errors")
+ROOMS = (
+    "workflows",
+    "command_line",
+    "reporting",
+    "forecasting data_processing",
+    "job_entry",
+    "machine",
+    "database",
+    "job_log",
+    "config_spark",
+    "product_errors",
+)
 """From left to right, as in CONTRIBUTING.md."""
 
 
@@ -43,3 +54,12 @@ def test_a_room_imports_only_what_is_to_the_right_of_it() -> None:
             others = {name.split(".")[0] for name in named} & place.keys() - {room}
             wrong += [f"{path.relative_to(PROJECT)} imports {other}" for other in others if place[other] <= place[room]]
     assert wrong == []
+
+
+def test_the_cloud_room_imports_no_spark() -> None:
+    """`python -m workflows` runs on machines that have none, and starts in a second."""
+    modules = sorted(".".join(path.relative_to(PROJECT).with_suffix("").parts) for path in (PROJECT / "workflows").rglob("*.py"))
+    imports = "; ".join(f"import {name}" for name in modules if not name.endswith("__main__"))
+    question = f"import sys; {imports}; print(sorted({{'pyspark', 'py4j', 'lightgbm'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", question], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
