@@ -1,7 +1,7 @@
 """A batch as a real process: what the request names, downloaded from the storage double, run by spark-submit in a folder of its own.
 
-In: a `Batch` as the REST API's JSON. Out: a running process, its exit code, its output in one file. The process sees nothing of the checkout: only the
-files, properties, arguments and driver environment of the request, this machine's Java and the packages of this environment, which stand in for the
+In: a `Batch` as the REST API's JSON. Out: a running process, its exit code, its output in one file. The process sees nothing of the checkout: only
+the files, properties, arguments and driver environment of the request, this machine's Java and the packages of this environment, which stand in for the
 container image. Spark runs as local[N] whatever executors the request names: they are the service's business.
 """
 
@@ -77,21 +77,22 @@ class LocalPlatform:
         """Download what the request names and hand it to spark-submit. Raises: OSError where a file is not in its bucket."""
         folder = self._new_folder(batch_id)
         job = batch["pysparkBatch"]
-        entry, archives, jars = self._download([job["mainPythonFileUri"]], folder), self._download(job.get("pythonFileUris", []), folder), []
-        jars = self._download(job.get("jarFileUris", []), folder)
+        names = ("pythonFileUris", "jarFileUris")
+        archives, jars = (",".join(self._fetch(uri, folder) for uri in job.get(name, [])) for name in names)
+        entry = self._fetch(job["mainPythonFileUri"], folder)
         properties = batch.get("runtimeConfig", {}).get("properties", {})
         (folder / "spark.conf").write_text("".join(f"{name} {_escaped(value)}\n" for name, value in properties.items()), encoding="utf-8")
         spark = spark_home()
         command = [str(spark / "bin" / "spark-submit"), "--master", f"local[{self._cores}]", "--name", batch_id]
         command += ["--properties-file", str(folder / "spark.conf"), "--conf", f"spark.local.dir={folder / 'tmp'}"]
-        command += ["--py-files", ",".join(archives), "--jars", ",".join(jars)] if jars else ["--py-files", ",".join(archives)]
+        command += [word for option, files in (("--py-files", archives), ("--jars", jars)) if files for word in (option, files)]
         given = {name.removeprefix(DRIVER_VARIABLE): value for name, value in properties.items() if name.startswith(DRIVER_VARIABLE)}
-        return self._start([*command, *entry, *job.get("args", [])], folder, given | {"SPARK_HOME": str(spark)})
+        return self._start([*command, entry, *job.get("args", [])], folder, given | {"SPARK_HOME": str(spark)})
 
     def run_container(self, entry: Path, arguments: list[str], variables: Mapping[str, str], name: str) -> BatchProcess:
         """Run a container's entry, copied out of the checkout, with a container's variables."""
         folder = self._new_folder(name)
-        copied = shutil.copy(entry, folder)
+        copied = str(shutil.copy(entry, folder))
         return self._start([sys.executable, copied, *arguments], folder, variables)
 
     def _start(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> BatchProcess:
@@ -116,15 +117,13 @@ class LocalPlatform:
             (folder / inner).mkdir(parents=True)
         return folder
 
-    def _download(self, uris: list[str], folder: Path) -> list[str]:
-        return [str(self._fetch(uri, folder / uri.rpartition("/")[2])) for uri in uris]
-
-    def _fetch(self, uri: str, target: Path) -> Path:
+    def _fetch(self, uri: str, folder: Path) -> str:
         bucket, _, name = uri.removeprefix("gs://").partition("/")
+        target = folder / name.rpartition("/")[2]
         url = f"{self._api_url}/storage/v1/b/{bucket}/o/{quote(name, safe='')}?alt=media"
         with urllib.request.urlopen(url) as answer, target.open("wb") as stream:
             shutil.copyfileobj(answer, stream)
-        return target
+        return str(target)
 
 
 def spark_home() -> Path:
