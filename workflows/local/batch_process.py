@@ -1,8 +1,8 @@
 """A batch as a real process: what the request names, downloaded from the storage double, run by spark-submit in a folder of its own.
 
 In: a `Batch` as the REST API's JSON. Out: a running process, its exit code, its output in one file. The process sees nothing of the checkout: only
-the files, properties, arguments and driver environment of the request, this machine's Java and the packages of this environment, which stand in for the
-container image. Spark runs as local[N] whatever executors the request names: they are the service's business.
+the files, properties, arguments and driver environment of the request, this machine's Java and the packages of this environment, which stand in for
+the container image. Spark runs as local[N] whatever executors the request names: they are the service's business.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -44,18 +45,19 @@ class BatchProcess:
                 start_new_session=True, user=uid, group=uid, extra_groups=[] if uid else None,
             )  # fmt: skip
 
+        self._ends_by: float | None = None
+
     def poll(self) -> int | None:
-        """The exit code, None while it runs."""
-        return self._process.poll()
+        """The exit code, None while it runs. One that was asked to end and has not is killed here."""
+        code = self._process.poll()
+        if code is None and self._ends_by is not None and time.monotonic() > self._ends_by:
+            self._signal(signal.SIGKILL)
+        return code
 
     def cancel(self) -> None:
-        """Ask it to end, and see to it."""
+        """Ask it to end; returns at once."""
+        self._ends_by = time.monotonic() + END_SECONDS
         self._signal(signal.SIGTERM)
-        try:
-            self._process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._signal(signal.SIGKILL)
-            self._process.wait()
 
     def _signal(self, number: signal.Signals) -> None:
         try:
