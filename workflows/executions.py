@@ -49,8 +49,8 @@ class Executions:
 
     def _asked(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         with translated(path):
-            answer = self._session.request(method, f"{self._base}/{path}", json=body, timeout=REQUEST_SECONDS)
+            answer = self._session.request(method, f"{self._base}/{path}", json=body, timeout=REQUEST_SECONDS)  # type: ignore[no-untyped-call]
             if not answer.ok:
-                raise exceptions.from_http_response(answer)
+                raise exceptions.from_http_response(answer)  # type: ignore[no-untyped-call]
             document: dict[str, Any] = answer.json()
             return document
