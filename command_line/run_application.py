@@ -22,11 +22,14 @@ from command_line.workplace import end_recording
 from job_log import FAILURES
 from product_errors import ConfigurationError, Interrupted, exit_code, one_sentence
 
+Failure = Callable[[BaseException, list[str]], Any]
+"""Makes the `--json` document of an error; takes the words of the command line that are no options too."""
 
-def run_application(app: typer.Typer, failure: Callable[[BaseException, list[str]], Any], *, prog_name: str | None = None) -> NoReturn:
+
+def run_application(app: typer.Typer, failure: Failure, *, prog_name: str | None = None) -> NoReturn:
     """Run the command of `sys.argv` and exit with its code.
 
-    Args: failure makes the `--json` document of an error; it takes the words of the command line that are no options. prog_name stands in usage lines.
+    Args: prog_name stands in usage lines.
     """
     signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -46,7 +49,7 @@ def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _report(error: BaseException, failure: Callable[[BaseException, list[str]], Any], *, said: bool = False) -> int:
+def _report(error: BaseException, failure: Failure, *, said: bool = False) -> int:
     """Say what went wrong and where the traceback is; returns the exit code. Args: said where stderr has the sentence already."""
     code, sentence = exit_code(error), one_sentence(error)
     files = [handler.baseFilename for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
