@@ -26,8 +26,9 @@ MINIMUM_SECONDS = 60.0
 class RunningBatch(Protocol):
     """A batch that really runs."""
 
-    output: Path | bytes
-    """What the driver wrote so far."""
+    @property
+    def output(self) -> Path | bytes:
+        """What the driver wrote so far."""
 
     def poll(self) -> int | None:
         """The exit code, None while it runs."""

@@ -114,6 +114,15 @@ class DataprocDouble(Service):
                 batch.life.advance(self._now())
                 self._put_output(batch)
 
+    def cancel_all(self) -> None:
+        """Cancel what has not ended, and return when it has."""
+        with self._lock:
+            for batch in self._batches.values():
+                batch.life.cancel(self._now())
+        while not all(batch.life.done for batch in self._batches.values()):
+            time.sleep(0.1)
+            self.advance()
+
     def states(self) -> dict[str, str]:
         """The state of each batch by its id."""
         self.advance()
