@@ -66,9 +66,16 @@ class Answer:
 class ApiError(Exception):
     """An answer other than 2xx, in Google's form (https://cloud.google.com/apis/design/errors)."""
 
-    def __init__(self, status: int, message: str, *, reason: str | None = None) -> None:
+    def __init__(self, status: int, message: str, *, reason: str | None = None, details: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__(message)
-        self.answer = Answer({"error": {"code": status, "message": message, "status": reason or STATUS_NAMES.get(status, "UNKNOWN")}}, status)
+        error: dict[str, Any] = {"code": status, "message": message, "status": reason or STATUS_NAMES.get(status, "UNKNOWN")}
+        if details:
+            error["details"] = list(details)
+        self.answer = Answer({"error": error}, status)
+
+
+class ConnectionCut(Exception):
+    """Raised by a handler: the connection is closed without an answer."""
 
 
 Handler = Callable[..., Answer]
@@ -133,7 +140,11 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, parts.path, dict(parse_qsl(parts.query, keep_blank_values=True)), headers, body)
         answers = (service.answer(request) for service in self.server.services)
-        answer = next((found for found in answers if found is not None), None)
+        try:
+            answer = next((found for found in answers if found is not None), None)
+        except ConnectionCut:
+            self.close_connection = True
+            return
         answer = answer or ApiError(404, f"{self.command} {parts.path} is no method of a service here").answer
         content, content_type = answer.encoded()
         self.send_response(answer.status)
