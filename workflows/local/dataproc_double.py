@@ -114,6 +114,16 @@ class DataprocDouble(Service):
                 batch.life.advance(self._now())
                 self._put_output(batch)
 
+    def cancel_all(self) -> None:
+        """Ask every batch to end, and wait for those that really run: none outlives the service."""
+        with self._lock:
+            for batch in self._batches.values():
+                batch.life.cancel(self._now())
+            running = [batch.life.running for batch in self._batches.values() if batch.life.running]
+        while any(process.poll() is None for process in running):
+            time.sleep(0.05)
+        self.advance()
+
     def states(self) -> dict[str, str]:
         """The state of each batch by its id."""
         self.advance()
