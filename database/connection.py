@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from config_spark import Settings
 from database.embedded_server import EmbeddedServer
+from database.secret_password import with_password
 from product_errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -26,9 +27,12 @@ on the server's side they end the session of a machine that went away, and its l
 
 
 def with_database(settings: Settings) -> Settings:
-    """Settings whose DB_* name a running server: the user's own, or the embedded one, started if need be."""
+    """Settings whose DB_* name a running server: the user's own, or the embedded one, started if need be.
+
+    The password of the user's own may stand in Secret Manager, from where it is fetched here.
+    """
     if settings.db_host:
-        return settings
+        return with_password(settings)
     server = EmbeddedServer(settings.yieldspark_home).start()
     return settings.model_copy(
         update={

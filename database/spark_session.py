@@ -73,7 +73,7 @@ def get_spark_session(
 
     Args: synapseml puts the LightGBM jars on the class path, which a later call cannot do. rows_to_read is the plan's, None for not known: a JVM for
     few rows starts faster and works slower. extra_conf wins over the defaults.
-    Where the platform gives the master, it has set jars and memory too, and they stay as they are.
+    Where the platform gives the master, it has set jars, memory and shuffle partitions too, and they stay as they are.
     """
     conf = session_conf(settings, synapseml=synapseml, rows_to_read=rows_to_read) | dict(extra_conf or {})
     if runs_here(settings):
@@ -93,7 +93,6 @@ def session_conf(settings: Settings, *, synapseml: bool = False, rows_to_read: i
     """What `get_spark_session` asks Spark for."""
     conf = {
         "spark.sql.session.timeZone": "UTC",
-        "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         # the native engine collects its feature rows, 400 bytes each: a year of 20,000 pools is beyond Spark's limit of 1 GB
         "spark.driver.maxResultSize": "0",
@@ -161,6 +160,7 @@ def _laptop_conf(settings: Settings, *, synapseml: bool, short: bool) -> dict[st
         java_options += " -XX:TieredStopAtLevel=1"
     return {
         "spark.master": settings.spark_master or "local[*]",
+        "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
         "spark.driver.memory": settings.spark_driver_memory,
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",

@@ -37,6 +37,7 @@ ROOMS = (
     "machine",
     "database",
     "job_log",
+    "google_clients",
     "config_spark",
     "product_errors",
 )

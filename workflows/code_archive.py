@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("data_processing", "forecasting", "database")
-MODULES = ("config_spark.py", "job_entry.py", "job_log.py", "product_errors.py")
+MODULES = ("config_spark.py", "google_clients.py", "job_entry.py", "job_log.py", "product_errors.py")
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The oldest time a zip can hold: real ones would make two builds of one commit differ."""
 
