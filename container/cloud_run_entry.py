@@ -25,7 +25,7 @@ from typing import Any
 from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError
-from google.cloud import storage  # type: ignore[import-untyped]
+from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
 from requests import RequestException
 
