@@ -23,7 +23,6 @@ def test_a_platform_that_gives_the_master_keeps_its_own_memory_and_options(tmp_p
     settings = load_settings(_env_file=None, yieldspark_home=tmp_path, environment="production", db_host="db.example.com")
     assert set(session_conf(settings, rows_to_read=1)) == {
         "spark.sql.session.timeZone",
-        "spark.sql.shuffle.partitions",
         "spark.sql.execution.arrow.pyspark.enabled",
         "spark.driver.maxResultSize",
         "spark.sql.maxPlanStringLength",

@@ -1,0 +1,153 @@
+"""A batch as a real process: what the request names, downloaded from the storage double, run by spark-submit in a folder of its own.
+
+In: a `Batch` as the REST API's JSON. Out: a running process, its exit code, its output in one file. The process sees nothing of the checkout: only
+the files, properties, arguments and driver environment of the request, this machine's Java and the packages of this environment, which stand in for
+the container image. Spark runs as local[N] whatever executors the request names: they are the service's business.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from machine.java_runtime import find_java
+from product_errors import EnvironmentNotReady
+
+log = logging.getLogger(__name__)
+
+DRIVER_VARIABLE = "spark.dataproc.driverEnv."
+BATCH_UID = 1099
+"""The user `spark` of the service's containers (https://cloud.google.com/dataproc-serverless/docs/guides/custom-containers)."""
+
+END_SECONDS = 20
+"""What a job gets between being asked to end and being killed."""
+
+
+class BatchProcess:
+    """One running job; `output` has what it said."""
+
+    def __init__(self, command: list[str], folder: Path, environment: Mapping[str, str], uid: int | None) -> None:
+        self.output = folder / "driveroutput"
+        with self.output.open("wb") as stream:
+            self._process = subprocess.Popen(
+                command, cwd=folder, env=dict(environment), stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                start_new_session=True, user=uid, group=uid, extra_groups=[] if uid else None,
+            )  # fmt: skip
+
+        self._ends_by: float | None = None
+
+    def poll(self) -> int | None:
+        """The exit code, None while it runs. One that was asked to end and has not is killed here."""
+        code = self._process.poll()
+        if code is None and self._ends_by is not None and time.monotonic() > self._ends_by:
+            self._signal(signal.SIGKILL)
+        return code
+
+    def cancel(self) -> None:
+        """Ask it to end; returns at once."""
+        self._ends_by = time.monotonic() + END_SECONDS
+        self._signal(signal.SIGTERM)
+
+    def _signal(self, number: signal.Signals) -> None:
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            log.debug("process group %d has ended already", self._process.pid)
+
+
+class LocalPlatform:
+    """Starts batches and container jobs on this machine. Args: folder takes a folder for each, api_url is where the doubles answer."""
+
+    def __init__(self, folder: Path, api_url: str, *, cores: int | None = None) -> None:
+        self.folder = folder
+        self._api_url = api_url
+        self._cores = cores or os.cpu_count() or 1
+        self._uid = _batch_uid()
+
+    def run_batch(self, batch: dict[str, Any], batch_id: str) -> BatchProcess:
+        """Download what the request names and hand it to spark-submit. Raises: OSError where a file is not in its bucket."""
+        folder = self._new_folder(batch_id)
+        job = batch["pysparkBatch"]
+        names = ("pythonFileUris", "jarFileUris")
+        archives, jars = (",".join(self._fetch(uri, folder) for uri in job.get(name, [])) for name in names)
+        entry = self._fetch(job["mainPythonFileUri"], folder)
+        properties = batch.get("runtimeConfig", {}).get("properties", {})
+        (folder / "spark.conf").write_text("".join(f"{name} {_escaped(value)}\n" for name, value in properties.items()), encoding="utf-8")
+        spark = spark_home()
+        command = [str(spark / "bin" / "spark-submit"), "--master", f"local[{self._cores}]", "--name", batch_id]
+        command += ["--properties-file", str(folder / "spark.conf"), "--conf", f"spark.local.dir={folder / 'tmp'}"]
+        command += [word for option, files in (("--py-files", archives), ("--jars", jars)) if files for word in (option, files)]
+        given = {name.removeprefix(DRIVER_VARIABLE): value for name, value in properties.items() if name.startswith(DRIVER_VARIABLE)}
+        return self._start([*command, entry, *job.get("args", [])], folder, given | {"SPARK_HOME": str(spark)})
+
+    def run_container(self, entry: Path, arguments: list[str], variables: Mapping[str, str], name: str) -> BatchProcess:
+        """Run a container's entry, copied out of the checkout, with a container's variables."""
+        folder = self._new_folder(name)
+        copied = str(shutil.copy(entry, folder))
+        return self._start([sys.executable, copied, *arguments], folder, variables)
+
+    def _start(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> BatchProcess:
+        environment = {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}",
+            "LANG": "C.UTF-8",
+            "HOME": str(folder / "home"),
+            "TMPDIR": str(folder / "tmp"),
+            "JAVA_HOME": str(find_java()),
+            "PYSPARK_PYTHON": sys.executable,
+            # the address of a machine on a network of its own may be unknown to its resolver
+            "SPARK_LOCAL_IP": "127.0.0.1",
+        }
+        if self._uid:
+            for path in [folder, *folder.rglob("*")]:
+                os.chown(path, self._uid, self._uid)
+        return BatchProcess(command, folder, environment | dict(variables), self._uid)
+
+    def _new_folder(self, name: str) -> Path:
+        folder = self.folder / "batches" / name
+        for inner in ("home", "tmp"):
+            (folder / inner).mkdir(parents=True)
+        return folder
+
+    def _fetch(self, uri: str, folder: Path) -> str:
+        bucket, _, name = uri.removeprefix("gs://").partition("/")
+        target = folder / name.rpartition("/")[2]
+        url = f"{self._api_url}/storage/v1/b/{bucket}/o/{quote(name, safe='')}?alt=media"
+        with urllib.request.urlopen(url) as answer, target.open("wb") as stream:
+            shutil.copyfileobj(answer, stream)
+        return str(target)
+
+
+def spark_home() -> Path:
+    """The Spark that the pyspark wheel brings; found without importing it. Raises: EnvironmentNotReady."""
+    spec = find_spec("pyspark")
+    if spec is None or spec.origin is None:
+        raise EnvironmentNotReady("pyspark is not installed in this environment; run `python run_spark_local.py doctor`")
+    return Path(spec.origin).parent
+
+
+def _batch_uid() -> int | None:
+    """The containers' user where this process may become it and it can reach this Python; None: batches run as this process's own."""
+    if os.geteuid() != 0:
+        return None
+    question = [sys.executable, "-c", "import pydantic"]
+    try:
+        subprocess.run(question, user=BATCH_UID, group=BATCH_UID, extra_groups=[], cwd="/", env={}, capture_output=True, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return BATCH_UID
+
+
+def _escaped(value: str) -> str:
+    """As java.util.Properties reads it."""
+    return value.replace("\\", "\\\\").replace("\n", "\\n")

@@ -1,0 +1,185 @@
+"""The cloud on this machine: all doubles at one address, and the settings with which every command of the product finds it.
+
+In: the user's settings. Out: an address where releases are kept, batches and container jobs really run and `pipeline.yaml` is executed, on the
+database of the settings, or on one of its own in the embedded server. Releases, models and outputs stay in YIELDSPARK_HOME/cloud between runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from config_spark import Settings
+from database.connection import make_engine, with_database
+from database.migrate import migrate
+from database.server_folders import SYSTEM_FOLDERS
+from workflows.local.batch_life import Script
+from workflows.local.batch_process import BATCH_UID, BatchProcess, LocalPlatform
+from workflows.local.cloud_run_double import CloudRunDouble
+from workflows.local.dataproc_double import DataprocDouble
+from workflows.local.executions_double import ExecutionsDouble
+from workflows.local.http_service import serving
+from workflows.local.interpreter import RealClock, execute, hosts_at
+from workflows.local.object_store import Conditions
+from workflows.local.secret_double import SecretDouble
+from workflows.local.storage_double import StorageDouble
+
+log = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[2]
+PIPELINE = ROOT / "workflows" / "pipeline.yaml"
+CONTAINER_ENTRY = ROOT / "container" / "cloud_run_entry.py"
+
+DATABASE = "yieldspark_cloud"
+"""Beside the demo's own, in the same embedded server: trying the cloud changes nothing of what the user has."""
+
+PROJECT, REGION, WORKFLOW = "local-cloud", "europe-west1", "yieldspark-pipeline"
+CODE_BUCKET, STAGING_BUCKET = "local-cloud-code", "local-cloud-staging"
+SECRET = f"projects/{PROJECT}/secrets/database-password/versions/1"
+
+FASTER = 10.0
+"""A wait of the workflow takes a tenth here: a local batch starts in a second, and not in a minute."""
+
+LOOK_SECONDS = 0.5
+"""Between two looks at the processes of the batches."""
+
+
+@dataclass(frozen=True)
+class LocalCloud:
+    """Where it is: the address, and the variables that lead a command there. No secret is among these."""
+
+    url: str
+    variables: Mapping[str, str]
+    database: Settings
+
+    def environment(self) -> dict[str, str]:
+        """This process's environment with the variables, and the password in place of its name: for commands on this machine."""
+        password = self.database.db_password.get_secret_value() if self.database.db_password else ""
+        home = str(self.database.yieldspark_home)
+        return {**os.environ, **self.variables, "YIELDSPARK_HOME": home, "DB_PASSWORD": password}
+
+
+@contextmanager
+def local_cloud(settings: Settings, port: int = 0) -> Iterator[LocalCloud]:
+    """The cloud while the block runs. Args: port 0 takes a free one.
+
+    Raises: EnvironmentNotReady, DatabaseError, OSError where the port is taken.
+    """
+    database = cloud_database(settings)
+    folder = settings.yieldspark_home / "cloud"
+    storage = StorageDouble(folder / "storage", [CODE_BUCKET, STAGING_BUCKET])
+    services: list[Any] = [storage]
+    with serving(services, port) as url:
+        platform = LocalPlatform(_open_folder(folder), url)
+        variables = _variables(database, url, platform.folder)
+        password = database.db_password.get_secret_value() if database.db_password else ""
+        dataproc = DataprocDouble(Script(pending_seconds=1, usage_delay_seconds=2), run=platform.run_batch, write_output=partial(_put, storage))
+        container = {**variables, "ENVIRONMENT": "production", "SPARK_MASTER": "local[*]"}
+
+        def run_container(job: str, arguments: list[str]) -> BatchProcess:
+            return platform.run_container(CONTAINER_ENTRY, arguments, container, job)
+
+        def run_pipeline(execution_id: str, argument: Any) -> Any:
+            environment = {
+                "GOOGLE_CLOUD_PROJECT_ID": PROJECT,
+                "GOOGLE_CLOUD_LOCATION": REGION,
+                "GOOGLE_CLOUD_WORKFLOW_ID": WORKFLOW,
+                "GOOGLE_CLOUD_WORKFLOW_EXECUTION_ID": execution_id,
+                "CODE_BUCKET": CODE_BUCKET,
+            }
+            source = PIPELINE.read_text(encoding="utf-8")
+            return execute(source, argument, environment=environment, transport=hosts_at(url), clock=RealClock(FASTER), log=_log_line)
+
+        services += [dataproc, CloudRunDouble(run=run_container), SecretDouble({SECRET: password.encode()}), ExecutionsDouble(run=run_pipeline)]
+        with _looking_at(dataproc):
+            yield LocalCloud(url, variables, database)
+
+
+def _put(storage: StorageDouble, uri: str, content: bytes) -> None:
+    bucket, _, name = uri.removeprefix("gs://").partition("/")
+    storage.store.write(bucket, name, content, {"contentType": "text/plain"}, Conditions(), {})
+
+
+def cloud_database(settings: Settings) -> Settings:
+    """The user's own database where DB_HOST names it, else one of the local cloud's own in the embedded server; migrated."""
+    ready = with_database(settings)
+    if not settings.db_host:
+        admin = make_engine(ready.model_copy(update={"db_name": "postgres"})).execution_options(isolation_level="AUTOCOMMIT")
+        with admin.connect() as connection:
+            if not connection.execute(text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": DATABASE}).first():
+                connection.execute(text(f"CREATE DATABASE {DATABASE}"))
+        ready = ready.model_copy(update={"db_name": DATABASE})
+    migrate(make_engine(ready))
+    return ready
+
+
+def _variables(database: Settings, url: str, folder: Path) -> dict[str, str]:
+    """What the operator's machine, the batches and the container jobs have in their environment."""
+    return {
+        "GOOGLE_API_URL": url,
+        "PROJECT_ID": PROJECT,
+        "REGION": REGION,
+        "WORKFLOW_NAME": WORKFLOW,
+        "CODE_BUCKET": CODE_BUCKET,
+        "STAGING_BUCKET": STAGING_BUCKET,
+        "BATCH_SERVICE_ACCOUNT": f"yieldspark-batch@{PROJECT}.iam.gserviceaccount.com",
+        "BATCH_SUBNETWORK": "yieldspark",
+        "CONTAINER_IMAGE": f"{REGION}-docker.pkg.dev/{PROJECT}/yieldspark/batch@sha256:{'0' * 64}",
+        "DB_HOST": str(database.db_host),
+        "DB_PORT": str(database.db_port),
+        "DB_NAME": database.db_name,
+        "DB_USER": database.db_user,
+        "DB_SSLMODE": database.db_sslmode,
+        "DB_PASSWORD_SECRET": SECRET,
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'models' / 'mlflow.db'}",
+        "MLFLOW_ARTIFACTS_URI": (folder / "models" / "artifacts").as_uri(),
+    }
+
+
+def _open_folder(home: Path) -> Path:
+    """Where the batches' user can work: in the home, and for root, whose home is closed to that user, beside the system's other state."""
+    if os.geteuid() != 0:
+        folder = home
+    else:
+        name = "cloud-" + hashlib.sha256(str(home).encode()).hexdigest()[:12]
+        base = next((path for path in SYSTEM_FOLDERS if os.access(path.parent, os.W_OK)), Path(tempfile.gettempdir()))
+        folder = base / name
+    models = folder / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() == 0:
+        os.chown(models, BATCH_UID, BATCH_UID)
+    return folder
+
+
+@contextmanager
+def _looking_at(dataproc: DataprocDouble) -> Iterator[None]:
+    """Batches go on between two requests: someone has to notice that they ended, or went over their ttl. None outlives the block."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK_SECONDS):
+            dataproc.advance()
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        dataproc.cancel_all()
+
+
+def _log_line(entry: dict[str, Any]) -> None:
+    log.info("workflow: %s", entry)
