@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     batch_ttl_minutes: Annotated[int, Field(ge=10, le=20_160)] = Field(120, description="after which the service cancels a batch; minutes")
     max_executors: Annotated[int, Field(ge=2, le=2_000)] = Field(20, description="most executors of one batch")
     nightly_rows: Annotated[int, Field(ge=0)] = Field(1_000_000, description="rows a night reads: what the batches of a release are sized for")
+    batch_id: str | None = Field(
+        None, description="batch or container execution that this process is: the ledger keeps it. `--batch` of a job sets it"
+    )
     workflow_name: str = Field("yieldspark-pipeline", description="name of the Cloud Workflow")
 
     defillama_yields_url: Annotated[str, Field(pattern=r"^https?://[^/]")] = Field(

@@ -33,16 +33,17 @@ def run_job(
 ) -> int:
     """Parse, run `work`, show its ledger row or plan; returns the exit code.
 
-    Args: `--dry-run` and `--json` are added to parser, whose `prog` is the job's name. words makes the document readable where `--json` is not given.
+    Args: `--dry-run`, `--batch` and `--json` are added to parser, whose `prog` is the job's name. words makes the document readable where `--json` is not given.
     """
     parser.add_argument("--dry-run", action="store_true", help="print the plan; change nothing, start no JVM")
+    parser.add_argument("--batch", metavar="ID", help="the platform's batch that this process is; the ledger keeps it")
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("py4j").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        document = work(_prepared(load_settings(), dry_run=options.dry_run), options)
+        document = work(_prepared(load_settings(**({"batch_id": options.batch} if options.batch else {})), dry_run=options.dry_run), options)
     except (Exception, KeyboardInterrupt) as error:
         code, sentence = exit_code(error), one_sentence(error)
         FAILURES.error("%s", sentence, exc_info=error)

@@ -32,7 +32,7 @@ def enter(script: Path, arguments: list[str]) -> None:
 
     Raises: NotReady.
     """
-    folder = script.resolve().parent / ".venv"
+    folder = Path(__file__).resolve().parent / ".venv"
     requirements = requirements_for(folder.parent, arguments)
     if not is_complete(folder, requirements):
         if has_every_pin(requirements):

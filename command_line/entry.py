@@ -1,27 +1,13 @@
-"""The last line of defence of the command line: every error becomes one sentence on stderr, one document for `--json`, and an exit code.
-
-Exit codes: 0 good, 1 the job failed, 2 wrong use or configuration, 130 interrupted.
-"""
+"""Entry of `run_spark_local.py`: the application with all of its commands, and the document of a job that failed."""
 
 from __future__ import annotations
 
-import logging
-import signal
-import sys
-from types import FrameType
-from typing import NoReturn
-
-from rich.text import Text
-from typer.exceptions import TyperException
-from typer.rich_utils import rich_format_error
+from typing import Any, NoReturn
 
 from command_line import commands, database_commands, forecast_commands, model_commands, quarantine_commands  # noqa: F401 - importing puts the commands on the application
 from command_line.app import app
-from command_line.terminal import err, print_json
-from command_line.workplace import end_recording
+from command_line.run_application import run_application
 from database.run_document import failure_document
-from job_log import FAILURES
-from product_errors import ConfigurationError, Interrupted, exit_code, one_sentence
 
 JOBS = {
     "calculate_metrics": "calculate_pool_metrics",
@@ -34,36 +20,9 @@ JOBS = {
 
 
 def main() -> NoReturn:
-    """Entry of `run_spark_local.py`."""
-    signal.signal(signal.SIGTERM, _terminated)
-    try:
-        code = app(standalone_mode=False)
-        if code == Interrupted.exit_code:
-            code = _report(KeyboardInterrupt())  # Typer ends an interrupted command with this code and without a word
-    except TyperException as error:
-        rich_format_error(error)  # type: ignore[arg-type]
-        code = _report(ConfigurationError(str(error)), said=True)
-    except Exception as error:
-        code = _report(error)
-    end_recording(keep=not code)
-    sys.exit(code if isinstance(code, int) else 0)
+    """Run the command of `sys.argv` and exit with its code."""
+    run_application(app, _failure)
 
 
-def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _report(error: BaseException, *, said: bool = False) -> int:
-    """Say what went wrong and where the traceback is; returns the exit code. Args: said where stderr has the sentence already."""
-    code, sentence = exit_code(error), one_sentence(error)
-    files = [handler.baseFilename for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
-    if not said:
-        err.print("[red]error:[/red]", Text(sentence), soft_wrap=True)
-    if files:
-        FAILURES.error("%s", sentence, exc_info=error)
-    if files and code == 1:
-        err.print(Text(f"the traceback is in {files[0]}", style="dim"), soft_wrap=True)
-    if "--json" in sys.argv:
-        words = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
-        print_json(failure_document(error, JOBS.get(words[0] if words else "") or JOBS.get(" ".join(words[:2]))))
-    return code
+def _failure(error: BaseException, words: list[str]) -> dict[str, Any]:
+    return failure_document(error, JOBS.get(words[0] if words else "") or JOBS.get(" ".join(words[:2])))

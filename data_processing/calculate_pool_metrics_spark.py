@@ -90,7 +90,9 @@ def run_metrics(
         plan = plan_metrics(settings, engine, asked, table=f"{OWN_SCHEMA}.plan_of_a_dry_run", now=now, dry_run=True)
         return {"job": JOB, "status": "planned", "plan": plan.public()}
     opened = {"request": asked.public()}
-    with open_run(engine, job=JOB, mode=asked.mode, start=asked.start, end=asked.end, plan=opened, code_version=settings.code_version) as run:
+    with open_run(
+        engine, job=JOB, mode=asked.mode, start=asked.start, end=asked.end, plan=opened, code_version=settings.code_version, batch=settings.batch_id
+    ) as run:
         run.acceptance = acceptance
         with run.stage("plan"):
             plan = plan_metrics(settings, engine, asked, table=staging_name(run, "plan"), now=now)

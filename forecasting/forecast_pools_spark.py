@@ -74,7 +74,7 @@ def run_forecast(
         return {"job": JOB, "status": "planned", "plan": plan_forecast(settings, as_of=as_of, engine=name, today=today).document()}
     database = make_engine(settings)
     mode = "as_of" if as_of else "daily"
-    with open_run(database, job=JOB, mode=mode, engine_name=name, as_of=as_of, code_version=settings.code_version) as run:
+    with open_run(database, job=JOB, mode=mode, engine_name=name, as_of=as_of, code_version=settings.code_version, batch=settings.batch_id) as run:
         with run.stage("evaluate"), run.connection.begin():
             came_true = score_what_came_true(run.connection)
         with run.stage("plan"):

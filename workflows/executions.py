@@ -7,6 +7,8 @@ google-auth's session and four requests (https://cloud.google.com/workflows/docs
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 from google.api_core import exceptions
@@ -16,9 +18,11 @@ from urllib3.util.retry import Retry
 
 from config_spark import Settings
 from google_clients import credentials, required, translated
+from product_errors import BatchFailed
 
 URL = "https://workflowexecutions.googleapis.com"
 REQUEST_SECONDS = 60
+SAY_SECONDS = 60.0
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "UNAVAILABLE"})
 
 
@@ -54,3 +58,33 @@ class Executions:
                 raise exceptions.from_http_response(answer)  # type: ignore[no-untyped-call]
             document: dict[str, Any] = answer.json()
             return document
+
+
+def wait_for_execution(executions: Executions, name: str, say: Callable[[str], None], seconds_between: float) -> dict[str, Any]:
+    """Look every few seconds until the execution ended, and say once a minute that it goes on.
+
+    Returns: `{"execution", "state", "seconds", "result"}`. Raises: BatchFailed with the error that the workflow raised.
+    """
+    began = said = time.monotonic()
+    while (execution := executions.get(name))["state"] not in ENDED:
+        if time.monotonic() - said >= SAY_SECONDS:
+            said = time.monotonic()
+            say(f"execution {execution['state']} for {said - began:.0f} s")
+        time.sleep(seconds_between)
+    short = name.rpartition("/")[2]
+    document = {"execution": short, "state": execution["state"], "seconds": round(time.monotonic() - began, 1)}
+    if execution["state"] != "SUCCEEDED":
+        raise _failed(document, execution.get("error", {}))
+    return document | {"result": json.loads(execution.get("result") or "null")}
+
+
+def _failed(document: dict[str, Any], error: dict[str, Any]) -> BatchFailed:
+    """The workflow's own words: what it raised is a map as JSON, or a sentence of the service."""
+    try:
+        raised = json.loads(error.get("payload") or "null")
+    except ValueError:
+        raised = error.get("payload")
+    message = raised.get("message") if isinstance(raised, dict) else raised
+    failed = BatchFailed(f"execution {document['execution']} ended {document['state']}: {message or error.get('context') or 'no reason given'}")
+    failed.document = document | {"raised": raised}  # type: ignore[attr-defined]  # for `--json`
+    return failed

@@ -70,7 +70,7 @@ class LocalPlatform:
     """Starts batches and container jobs on this machine. Args: folder takes a folder for each, api_url is where the doubles answer."""
 
     def __init__(self, folder: Path, api_url: str, *, cores: int | None = None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._api_url = api_url
         self._cores = cores or os.cpu_count() or 1
         self._uid = _batch_uid()
@@ -114,7 +114,7 @@ class LocalPlatform:
         return BatchProcess(command, folder, environment | dict(variables), self._uid)
 
     def _new_folder(self, name: str) -> Path:
-        folder = self._folder / name
+        folder = self.folder / "batches" / name
         for inner in ("home", "tmp"):
             (folder / inner).mkdir(parents=True)
         return folder

@@ -23,10 +23,10 @@ from config_spark import Settings
 from database.connection import make_engine, with_database
 from database.migrate import migrate
 from database.server_folders import SYSTEM_FOLDERS
+from workflows.local.batch_life import Script
 from workflows.local.batch_process import BATCH_UID, BatchProcess, LocalPlatform
 from workflows.local.cloud_run_double import CloudRunDouble
 from workflows.local.dataproc_double import DataprocDouble
-from workflows.local.batch_life import Script
 from workflows.local.executions_double import ExecutionsDouble
 from workflows.local.http_service import serving
 from workflows.local.interpreter import RealClock, execute, hosts_at
@@ -55,12 +55,17 @@ LOOK_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class LocalCloud:
-    """Where it is: the address, and the variables that lead a command there. No secret is among them."""
+    """Where it is: the address, and the variables that lead a command there. No secret is among these."""
 
     url: str
     variables: Mapping[str, str]
     database: Settings
-    dataproc: DataprocDouble
+
+    def environment(self) -> dict[str, str]:
+        """This process's environment with the variables, and the password in place of its name: for commands on this machine."""
+        password = self.database.db_password.get_secret_value() if self.database.db_password else ""
+        home = str(self.database.yieldspark_home)
+        return {**os.environ, **self.variables, "YIELDSPARK_HOME": home, "DB_PASSWORD": password}
 
 
 @contextmanager
@@ -98,7 +103,7 @@ def local_cloud(settings: Settings, port: int = 0) -> Iterator[LocalCloud]:
 
         services += [dataproc, CloudRunDouble(run=run_container), SecretDouble({SECRET: password.encode()}), ExecutionsDouble(run=run_pipeline)]
         with _looking_at(dataproc):
-            yield LocalCloud(url, variables, database, dataproc)
+            yield LocalCloud(url, variables, database)
 
 
 def cloud_database(settings: Settings) -> Settings:

@@ -1,0 +1,190 @@
+"""The one builder of a batch: settings, release and job in, the request's body as the REST API's JSON out. Pure, and for all who submit.
+
+The command line, the release (`batches.json`, which the workflow reads) and the tests call it. Ids are no part of the body: they stand in the query
+of the address, `batchId` and `requestId`, and come from the execution, so that a second try finds the batch of the first.
+Settings reach the job as variables of the driver; of a password only the secret's name does, and executors get no settings at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from config_spark import Settings
+from product_errors import ConfigurationError
+from workflows.batch_rules import check_batch, check_batch_id, check_request_id
+from workflows.batch_size import DISK_GB, BatchSize, Machine, size_for
+from workflows.platforms import FORECAST_JOB, METRICS_JOB, Platform, platform_for
+from workflows.release_names import CODE, Release, entry_name, jar_name
+
+SHORT_NAMES = {METRICS_JOB: "metrics", FORECAST_JOB: "forecast"}
+
+JDBC_JARS = ("postgresql-",)
+SYNAPSEML_JARS = ("synapseml-core_", "synapseml-lightgbm_", "lightgbmlib-", "spray-json_")
+"""How the names of the jars begin, as `machine/spark_jars/ivy.xml` has them: one of each."""
+
+OF_THIS_MACHINE = {
+    *("yieldspark_home", "jars_dir", "report_dir", "model_parameters_file"),  # paths
+    *("spark_master", "spark_driver_memory", "shuffle_partitions", "model_threads"),  # sizes: the batch has its own
+    *("environment", "engine", "code_version"),  # the batch says what they are there
+}
+"""Settings that stay here though the user set them."""
+
+REQUIRED = ("db_host", "db_password_secret", "batch_service_account", "batch_subnetwork", "staging_bucket", "container_image")
+
+UTC_JVM = "-Duser.timezone=UTC"
+"""Spark 3.5 maps JDBC dates through the JVM's own zone, whatever the session's is; as on a laptop (`database/spark_session.py`)."""
+
+
+def batch_key(job: str, engine: str | None) -> str:
+    """The batch's key in batches.json: the job, and for a forecast the engine behind it."""
+    return f"{job}/{engine}" if engine else job
+
+
+def batch_id(job: str, execution: str) -> str:
+    """The same for every try of one execution.
+
+    Args: execution is a UUID: the workflow's execution id, or a random one. Raises: ConfigurationError.
+    """
+    made = f"{_short_name(job)}-{execution}"
+    check_batch_id(made)
+    return made
+
+
+def request_id(job: str, execution: str) -> str:
+    """What tells the service that two requests are one; 40 characters at most. Raises: ConfigurationError."""
+    made = f"{_short_name(job)[0]}-{execution}"
+    check_request_id(made)
+    return made
+
+
+def build_batch(
+    settings: Settings,
+    release: Release,
+    job: str,
+    *,
+    engine: str | None = None,
+    rows: int | None = None,
+    arguments: Sequence[str] = (),
+    today: date | None = None,
+) -> dict[str, Any]:
+    """The body of `batches.create`.
+
+    Args: engine is for a forecast (default: the setting). rows is what the plan will read (default: NIGHTLY_ROWS). arguments are the job's own.
+    today (UTC) stands in for the clock, which only the dates of the platform need.
+    Raises: ConfigurationError naming each setting that is missing, a pair without a platform, jars that the release has not, or a batch's faults.
+    """
+    _require(settings)
+    name = engine or (settings.engine if job == FORECAST_JOB else None)
+    platform = platform_for(job, name, today=today or datetime.now(UTC).date())
+    size = size_for(job, name, settings.nightly_rows if rows is None else rows, max_executors=settings.max_executors)
+    batch: dict[str, Any] = {
+        "labels": {"app": "yieldspark", "job": job, "version": release.version[:40]},
+        "pysparkBatch": {
+            "mainPythonFileUri": release.uri(entry_name(job)),
+            "args": list(arguments),  # there even when empty: who submits adds to it
+            "pythonFileUris": [release.uri(CODE)],
+            "jarFileUris": [release.uri(jar_name(jar)) for jar in _jars(release, platform)],
+        },
+        "runtimeConfig": {
+            "version": platform.runtime,
+            "containerImage": settings.container_image,
+            "properties": _properties(settings, release, platform, size),
+        },
+        "environmentConfig": {"executionConfig": _execution(settings)},
+    }
+    check_batch(batch, secrets=_secret_values(settings))
+    return batch
+
+
+def _short_name(job: str) -> str:
+    if job not in SHORT_NAMES:
+        raise ConfigurationError(f"{job} is no job; allowed: {', '.join(SHORT_NAMES)}")
+    return SHORT_NAMES[job]
+
+
+def _require(settings: Settings) -> None:
+    missing = [name.upper() for name in REQUIRED if not getattr(settings, name)]
+    if missing:
+        raise ConfigurationError(f"{', '.join(missing)} not set, and a batch needs it; set it in the environment or in .env")
+
+
+def _execution(settings: Settings) -> dict[str, Any]:
+    return {
+        "serviceAccount": settings.batch_service_account,
+        "subnetworkUri": settings.batch_subnetwork,
+        "ttl": f"{settings.batch_ttl_minutes * 60}s",
+        "stagingBucket": settings.staging_bucket,
+        "authenticationConfig": {"userWorkloadAuthenticationType": "SERVICE_ACCOUNT"},
+    }
+
+
+def _jars(release: Release, platform: Platform) -> list[str]:
+    """PostgreSQL's driver, and for the engine synapseml its four: a jar for another Scala must not lie on the path of the others."""
+    beginnings = (*JDBC_JARS, *(SYNAPSEML_JARS if platform.engine == "synapseml" else ()))
+    found = {beginning: [jar for jar in release.jars if jar.startswith(beginning)] for beginning in beginnings}
+    wrong = [f"{beginning}*.jar ({len(jars)})" for beginning, jars in found.items() if len(jars) != 1]
+    if wrong:
+        raise ConfigurationError(
+            f"release {release.version} must have one of each jar, and has otherwise: {', '.join(wrong)}; "
+            "fetch the jars with `python run_spark_local.py doctor`, then release again"
+        )
+    return [jar for jars in found.values() for jar in jars]
+
+
+def _properties(settings: Settings, release: Release, platform: Platform, size: BatchSize) -> dict[str, str]:
+    variables = job_environment(settings, release.version, platform, size)
+    return {
+        **_machine("driver", size.driver),
+        **_machine("executor", size.executor),
+        "spark.dynamicAllocation.enabled": "true",
+        "spark.dynamicAllocation.initialExecutors": str(size.executors_max),
+        "spark.dynamicAllocation.minExecutors": str(size.executors_min),
+        "spark.dynamicAllocation.maxExecutors": str(size.executors_max),
+        "spark.sql.shuffle.partitions": str(size.shuffle_partitions),
+        "spark.driver.extraJavaOptions": UTC_JVM,
+        "spark.executor.extraJavaOptions": UTC_JVM,
+        # nothing of the settings: what executors need of them, the driver hands to their tasks
+        "spark.executorEnv.OMP_WAIT_POLICY": "PASSIVE",
+        **{f"spark.dataproc.driverEnv.{name}": value for name, value in sorted(variables.items())},
+    }
+
+
+def _machine(role: str, machine: Machine) -> dict[str, str]:
+    return {
+        f"spark.{role}.cores": str(machine.cores),
+        f"spark.{role}.memory": f"{machine.heap_mib}m",
+        f"spark.{role}.memoryOverhead": f"{machine.overhead_mib}m",
+        f"spark.dataproc.{role}.disk.size": f"{DISK_GB}g",
+    }
+
+
+def job_environment(settings: Settings, version: str, platform: Platform, size: BatchSize) -> dict[str, str]:
+    """The driver's variables: what the user set, and what the batch itself decides. No secret's value, no path of this machine."""
+    chosen = {name: getattr(settings, name) for name in settings.model_fields_set - OF_THIS_MACHINE}
+    fits_on = size.executor if platform.engine == "synapseml" else size.driver
+    return {
+        **{name.upper(): _text(value) for name, value in chosen.items() if value is not None and not isinstance(value, SecretStr | Path)},
+        **({"ENGINE": platform.engine} if platform.engine else {}),
+        "CODE_VERSION": version,
+        "ENVIRONMENT": "production",
+        # on busy cores LightGBM's threads spin for minutes otherwise
+        "OMP_WAIT_POLICY": "PASSIVE",
+        # a container may see all cores of its host
+        "MODEL_THREADS": str(fits_on.cores),
+        # the session sets its own number of partitions, from this
+        "SHUFFLE_PARTITIONS": str(size.shuffle_partitions),
+    }
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _secret_values(settings: Settings) -> list[str]:
+    values = [getattr(settings, name) for name in Settings.model_fields]
+    return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]

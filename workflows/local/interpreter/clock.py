@@ -1,0 +1,43 @@
+"""What a workflow takes for time: the machine's clock, faster if one likes, or one that only its own sleeps move."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Seconds since 1970-01-01 UTC."""
+
+    def sleep(self, seconds: float) -> None:
+        """Return when that many seconds have passed on this clock."""
+
+
+class RealClock:
+    """The machine's clock, running `factor` times as fast from its creation on."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = factor
+        self.began = time.time()
+
+    def now(self) -> float:
+        return self.began + (time.time() - self.began) * self.factor
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds / self.factor)
+
+
+class VirtualClock:
+    """Stands still but for sleeps, which take no time; `slept` has them in order."""
+
+    def __init__(self, now: float = 1_750_000_000.0) -> None:
+        self.time = now
+        self.slept: list[float] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.time += seconds

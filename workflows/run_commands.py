@@ -1,0 +1,95 @@
+"""`python -m workflows run`: the whole pipeline, as the nightly schedule runs it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from command_line.options import AsJson, DryRun, End, Engine, EngineName, Start, edge_settings
+from command_line.terminal import print_json, print_table, say
+from config_spark import Settings
+from product_errors import ConfigurationError
+from workflows.app import app
+from workflows.executions import Executions, wait_for_execution
+from workflows.platforms import JOBS
+from workflows.waiting import wait_or_ask
+
+Version = Annotated[str | None, typer.Option(help="A released version; default: the newest.")]
+CloudRun = Annotated[list[str] | None, typer.Option("--cloud-run", metavar="JOB", help="Run this job as a Cloud Run job; may stand twice.")]
+FullRefresh = Annotated[bool, typer.Option("--full-refresh", help="Recompute every metric.")]
+
+
+@app.command()
+def run(
+    version: Version = None,
+    start: Start = None,
+    end: End = None,
+    full_refresh: FullRefresh = False,
+    engine: Engine = None,
+    cloud_run: CloudRun = None,
+    dry_run: DryRun = False,
+    wait: Annotated[bool, typer.Option(help="Wait for the end, and fail with the run.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole pipeline now: metrics, then forecasts, by the Cloud Workflow.
+
+    Example: python -m workflows run --engine lightgbm
+    """
+    settings = edge_settings()
+    argument = pipeline_argument(version, start, end, full_refresh=full_refresh, engine=engine, cloud_run=cloud_run, dry_run=dry_run)
+    document = run_pipeline(settings, argument, wait=wait)
+    print_json(document) if as_json else print_pipeline(document)
+
+
+def pipeline_argument(
+    version: str | None,
+    start: datetime | None,
+    end: datetime | None,
+    *,
+    full_refresh: bool,
+    engine: EngineName | None,
+    cloud_run: list[str] | None,
+    dry_run: bool,
+) -> dict[str, Any]:
+    """The argument map of pipeline.yaml's `main`: what was given and nothing else. Raises: ConfigurationError."""
+    unknown = sorted(set(cloud_run or []) - set(JOBS))
+    if unknown:
+        raise ConfigurationError(f"--cloud-run {', '.join(unknown)} is no job; jobs are {', '.join(JOBS)}")
+    given = {
+        "version": version,
+        "start": start.date().isoformat() if start else None,
+        "end": end.date().isoformat() if end else None,
+        "full_refresh": full_refresh or None,
+        "engine": engine.value if engine else None,
+        "platform": dict.fromkeys(cloud_run, "cloud_run") if cloud_run else None,
+        "dry_run": dry_run or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def run_pipeline(settings: Settings, argument: dict[str, Any], *, wait: bool = True, seconds_between: float = 10.0) -> dict[str, Any]:
+    """Start an execution and, with wait, see it through: `{"execution", "state", "seconds", "result"}`.
+
+    Raises: BatchFailed with what the workflow raised; CloudRefused, CloudUnavailable; Interrupted.
+    """
+    executions = Executions(settings)
+    started = executions.start(argument)
+    name = started["name"].rpartition("/")[2]
+    say(f"execution {name} of {settings.workflow_name}")
+    if not wait:
+        return {"execution": name, "state": started["state"], "seconds": 0.0, "result": None}
+
+    def see_through() -> dict[str, Any]:
+        return wait_for_execution(executions, started["name"], say, seconds_between)
+
+    how = f"gcloud workflows executions cancel {name} --workflow {settings.workflow_name} --location {settings.region}"
+    return wait_or_ask(see_through, lambda: executions.cancel(started["name"]), f"execution {name}", how)
+
+
+def print_pipeline(document: dict[str, Any]) -> None:
+    """What ran, for a person."""
+    steps = (document["result"] or {}).get("steps", [])
+    rows = [[step.get("job"), step.get("batch"), step.get("state"), step.get("seconds")] for step in steps]
+    print_table(["job", "batch", "state", "seconds"], rows, title=f"execution {document['execution']}: {document['state']}")
