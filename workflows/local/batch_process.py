@@ -141,8 +141,11 @@ def _batch_uid() -> int | None:
     if os.geteuid() != 0:
         return None
     question = [sys.executable, "-c", "import pydantic"]
-    reached = subprocess.run(question, user=BATCH_UID, group=BATCH_UID, extra_groups=[], cwd="/", env={}, capture_output=True, check=False)
-    return BATCH_UID if reached.returncode == 0 else None
+    try:
+        subprocess.run(question, user=BATCH_UID, group=BATCH_UID, extra_groups=[], cwd="/", env={}, capture_output=True, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return BATCH_UID
 
 
 def _escaped(value: str) -> str:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from workflows.local.dataproc_double import DataprocDouble
 from workflows.local.executions_double import ExecutionsDouble
 from workflows.local.http_service import serving
 from workflows.local.interpreter import RealClock, execute, hosts_at
+from workflows.local.object_store import Conditions
 from workflows.local.secret_double import SecretDouble
 from workflows.local.storage_double import StorageDouble
 
@@ -76,15 +78,13 @@ def local_cloud(settings: Settings, port: int = 0) -> Iterator[LocalCloud]:
     """
     database = cloud_database(settings)
     folder = settings.yieldspark_home / "cloud"
-    storage = StorageDouble(folder / "storage")
+    storage = StorageDouble(folder / "storage", [CODE_BUCKET, STAGING_BUCKET])
     services: list[Any] = [storage]
     with serving(services, port) as url:
         platform = LocalPlatform(_open_folder(folder), url)
         variables = _variables(database, url, platform.folder)
         password = database.db_password.get_secret_value() if database.db_password else ""
-        dataproc = DataprocDouble(
-            Script(pending_seconds=1, usage_delay_seconds=2), run=platform.run_batch, write_output=lambda uri, content: storage.put(uri, content)
-        )
+        dataproc = DataprocDouble(Script(pending_seconds=1, usage_delay_seconds=2), run=platform.run_batch, write_output=partial(_put, storage))
         container = {**variables, "ENVIRONMENT": "production", "SPARK_MASTER": "local[*]"}
 
         def run_container(job: str, arguments: list[str]) -> BatchProcess:
@@ -104,6 +104,11 @@ def local_cloud(settings: Settings, port: int = 0) -> Iterator[LocalCloud]:
         services += [dataproc, CloudRunDouble(run=run_container), SecretDouble({SECRET: password.encode()}), ExecutionsDouble(run=run_pipeline)]
         with _looking_at(dataproc):
             yield LocalCloud(url, variables, database)
+
+
+def _put(storage: StorageDouble, uri: str, content: bytes) -> None:
+    bucket, _, name = uri.removeprefix("gs://").partition("/")
+    storage.store.write(bucket, name, content, {"contentType": "text/plain"}, Conditions(), {})
 
 
 def cloud_database(settings: Settings) -> Settings:
