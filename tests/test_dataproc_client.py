@@ -12,7 +12,7 @@ from config_spark import load_settings
 from product_errors import BatchFailed, CloudRefused, CloudUnavailable, ConfigurationError
 from tests.dataproc_cases import START, Cloud, batch_request, served
 from workflows import dataproc
-from workflows.dataproc import Batches, BatchNotSucceeded, latest_end
+from workflows.dataproc import Batches, latest_end
 from workflows.local.batch_life import Script
 
 
@@ -166,19 +166,6 @@ def test_the_newest_batches_come_first_over_all_pages(cloud: Cloud) -> None:
     names = [batch["name"].rpartition("-")[2] for batch in cloud.batches.list('labels.app = "yieldspark"')]
     assert names == [str(number) for number in reversed(range(25))]
     assert len(cloud.batches.list(limit=3)) == 3
-
-
-def test_a_failure_carries_what_there_is_to_know() -> None:
-    with served(Script(end="FAILED", message="exit code 3")) as cloud:
-        _submitted(cloud)
-        batch = cloud.batches.wait("metrics-1")
-        url = cloud.batches.console_url("metrics-1")
-        error = BatchNotSucceeded(batch, url, ["starting", "the database refused the login"])
-        assert str(error) == (
-            "batch metrics-1 is FAILED: Google Cloud Dataproc Agent reports job failure: exit code 3, "
-            f"last line 'the database refused the login'. Look at {url}"
-        )
-        assert (error.batch, error.output[0]) == (batch, "starting")
 
 
 def test_project_and_region_are_needed() -> None:

@@ -115,6 +115,12 @@ REFUSED = {
         _changed("environmentConfig", "executionConfig", "authenticationConfig", value={"userWorkloadAuthenticationType": "X"}),
         "X",
     ),
+    "a ttl of a minute": (_changed("environmentConfig", "executionConfig", "ttl", value="60s"), "ttl is 60 s"),
+    "idleTtl": (_changed("environmentConfig", "executionConfig", "idleTtl", value="600s"), "idleTtl is for sessions"),
+    "gs:// in stagingBucket": (_changed("environmentConfig", "executionConfig", "stagingBucket", value="gs://acme-staging"), "bare name"),
+    "three cores": (_changed("runtimeConfig", "properties", "spark.driver.cores", value="3"), "spark.driver.cores=3"),
+    "both kinds of network": (_changed("environmentConfig", "executionConfig", "networkUri", value="default"), "network"),
+    "a label in capitals": (_changed("labels", "Job", value="x"), "label 'Job'"),
     "no main file": (_changed("pysparkBatch", value={"args": []}), "main"),
     "no object": ([1], "Invalid JSON payload"),
 }

@@ -66,7 +66,7 @@ class Batches:
         required(settings, "project_id", "region")
         self.project, self.region = str(settings.project_id), str(settings.region)
         self._parent = f"projects/{self.project}/locations/{self.region}"
-        self._now, self._sleep = now, sleep
+        self.now, self._sleep = now, sleep
         self._retry = Retry(predicate=is_transient, initial=first_retry_seconds, maximum=30.0, timeout=RETRY_SECONDS)
         self._client = BatchControllerClient(
             credentials=credentials(settings), transport="rest", client_options=client_options(settings, f"{self.region}-dataproc.googleapis.com")
@@ -134,7 +134,7 @@ class Batches:
         if batch["state"] in TERMINAL:
             return batch
         self._asked(batch_id, lambda: self._client.cancel_operation({"name": batch["operation"]}, **self._calling()))
-        batch = self._polled(batch_id, self._now() + CANCEL_SECONDS, None)
+        batch = self._polled(batch_id, self.now() + CANCEL_SECONDS, None)
         if batch["state"] not in TERMINAL:
             raise CloudUnavailable(
                 f"batch {batch_id} is still {batch['state']} {CANCEL_SECONDS / 60:.0f} minutes after its cancel, and it is billed while it runs: "
@@ -164,7 +164,7 @@ class Batches:
         """An ended batch with what it used; without, where the service has not said it 3 minutes after the end."""
         batch = self.get(batch_id)
         latest = _seconds(batch["stateTime"]) + USAGE_SECONDS
-        while not batch.get("runtimeInfo", {}).get("approximateUsage") and self._now() < latest:
+        while not batch.get("runtimeInfo", {}).get("approximateUsage") and self.now() < latest:
             self._sleep(USAGE_POLL_SECONDS)
             batch = self.get(batch_id)
         return batch
@@ -174,8 +174,8 @@ class Batches:
         while True:
             batch = self.get(batch_id)
             if progress:
-                progress(batch, self._now() - created(batch))
-            left = deadline - self._now()
+                progress(batch, self.now() - created(batch))
+            left = deadline - self.now()
             if batch["state"] in TERMINAL or left <= 0:
                 return batch
             self._sleep(min(pause, left))
@@ -194,16 +194,6 @@ class Batches:
     def _document(self, batch: Batch) -> Document:
         document: Document = json.loads(Batch.to_json(batch, use_integers_for_enums=False, always_print_fields_with_no_presence=False))
         return {"state": "STATE_UNSPECIFIED"} | document
-
-
-class BatchNotSucceeded(BatchFailed):
-    """A batch that ended otherwise than well. `batch` is as the service shows it, `output` the last lines of its driver."""
-
-    def __init__(self, batch: Document, console_url: str, output: list[str]) -> None:
-        self.batch, self.console_url, self.output = batch, console_url, output
-        said = str(batch.get("stateMessage", "")).partition(" If logs are available")[0].strip(" .")
-        last = f", last line {output[-1]!r}" if output else ""
-        super().__init__(f"batch {batch_id_of(batch)} is {batch['state']}{f': {said}' if said else ''}{last}. Look at {console_url}")
 
 
 def batch_id_of(batch: Document) -> str:
