@@ -108,9 +108,11 @@ def open_run(
     as_of: date | None = None,
     plan: dict[str, Any] | None = None,
     code_version: str = PRODUCT_VERSION,
+    batch: str | None = None,
 ) -> Iterator[Run]:
     """Hold the job's lock, open its ledger row, and close it: succeeded, nothing_to_do, blocked, cancelled or failed.
 
+    Args: batch is the id of the cloud's batch that this run is, by which its cost finds the row.
     Raises: RunInProgress where another run of the job holds the lock; DatabaseError. What the body raises passes on, after it is in the ledger;
     a run whose rows were committed by then stays `succeeded`.
     """
@@ -119,9 +121,8 @@ def open_run(
         _repair(connection, job)
         run = Run(_new_run_id(job), job, connection, mode=mode, start=start, end=end, as_of=as_of, plan=plan)
         row = {"run_id": run.run_id, "job": job, "status": "running", "mode": mode, "start": start, "end": end, "as_of": as_of, "plan": plan}
-        connection.execute(
-            insert(run_ledger).values(row | {"engine": engine_name, "code_version": code_version, "rows": run.rows, "stages": {}, "checks": []})
-        )
+        of_code = {"engine": engine_name, "code_version": code_version, "batch": batch}
+        connection.execute(insert(run_ledger).values(row | of_code | {"rows": run.rows, "stages": {}, "checks": []}))
         connection.commit()
         try:
             yield run

@@ -152,7 +152,9 @@ run_ledger = Table(
     Column("checks", JSONB, nullable=False),
     Column("cost_usd", Double),
     Column("error", Text),
+    Column("batch", Text, comment="id of the cloud's batch that this run was; null elsewhere"),
     Index("run_ledger_job_started_at_idx", "job", "started_at"),
+    Index("run_ledger_batch_idx", "batch"),
 )
 
 market_series = Table(

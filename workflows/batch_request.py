@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from config_spark import Settings
 from product_errors import ConfigurationError
 from workflows.batch_rules import check_batch, check_batch_id, check_request_id
-from workflows.batch_size import DISK_GB, BatchSize, Machine, size_for
+from workflows.batch_size import BatchSize, size_for
 from workflows.platforms import FORECAST_JOB, METRICS_JOB, Platform, platform_for
 from workflows.release_names import CODE, Release, entry_name, jar_name
 
@@ -139,27 +139,12 @@ def _jars(release: Release, platform: Platform) -> list[str]:
 def _properties(settings: Settings, release: Release, platform: Platform, size: BatchSize) -> dict[str, str]:
     variables = job_environment(settings, release.version, platform, size)
     return {
-        **_machine("driver", size.driver),
-        **_machine("executor", size.executor),
-        "spark.dynamicAllocation.enabled": "true",
-        "spark.dynamicAllocation.initialExecutors": str(size.executors_max),
-        "spark.dynamicAllocation.minExecutors": str(size.executors_min),
-        "spark.dynamicAllocation.maxExecutors": str(size.executors_max),
-        "spark.sql.shuffle.partitions": str(size.shuffle_partitions),
+        **size.properties(),
         "spark.driver.extraJavaOptions": UTC_JVM,
         "spark.executor.extraJavaOptions": UTC_JVM,
         # nothing of the settings: what executors need of them, the driver hands to their tasks
         "spark.executorEnv.OMP_WAIT_POLICY": "PASSIVE",
         **{f"spark.dataproc.driverEnv.{name}": value for name, value in sorted(variables.items())},
-    }
-
-
-def _machine(role: str, machine: Machine) -> dict[str, str]:
-    return {
-        f"spark.{role}.cores": str(machine.cores),
-        f"spark.{role}.memory": f"{machine.heap_mib}m",
-        f"spark.{role}.memoryOverhead": f"{machine.overhead_mib}m",
-        f"spark.dataproc.{role}.disk.size": f"{DISK_GB}g",
     }
 
 

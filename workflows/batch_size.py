@@ -51,13 +51,34 @@ class Machine:
 
 @dataclass(frozen=True)
 class BatchSize:
-    """What the properties of a batch say. Executors begin at executors_max: the rows are known, and a small job ends before a ramp of minutes does."""
+    """What a batch's properties say. Executors begin at executors_max: the rows are known, and a small job ends before a ramp of minutes does."""
 
     driver: Machine
     executor: Machine
     executors_min: int
     executors_max: int
     shuffle_partitions: int
+
+    def properties(self) -> dict[str, str]:
+        """As `runtimeConfig.properties` of a batch has it."""
+        return {
+            **_properties_of("driver", self.driver),
+            **_properties_of("executor", self.executor),
+            "spark.dynamicAllocation.enabled": "true",
+            "spark.dynamicAllocation.initialExecutors": str(self.executors_max),
+            "spark.dynamicAllocation.minExecutors": str(self.executors_min),
+            "spark.dynamicAllocation.maxExecutors": str(self.executors_max),
+            "spark.sql.shuffle.partitions": str(self.shuffle_partitions),
+        }
+
+
+def _properties_of(role: str, machine: Machine) -> dict[str, str]:
+    return {
+        f"spark.{role}.cores": str(machine.cores),
+        f"spark.{role}.memory": f"{machine.heap_mib}m",
+        f"spark.{role}.memoryOverhead": f"{machine.overhead_mib}m",
+        f"spark.dataproc.{role}.disk.size": f"{DISK_GB}g",
+    }
 
 
 def size_for(job: str, engine: str | None, rows: int, *, max_executors: int) -> BatchSize:

@@ -28,7 +28,7 @@ class RunningBatch(Protocol):
 
     @property
     def output(self) -> Path | bytes:
-        """What the driver wrote so far."""
+        """What the driver wrote so far, or the file that has it."""
 
     def poll(self) -> int | None:
         """The exit code, None while it runs."""
@@ -43,7 +43,7 @@ Runner = Callable[[dict[str, Any], str], RunningBatch]
 
 @dataclass(frozen=True)
 class Script:
-    """What a batch does that no one really runs. Seconds; end None never ends by itself."""
+    """What a batch does that no one really runs. Seconds; end None never ends by itself; keeps_ttl False forgets the request's ttl."""
 
     pending_seconds: float = 30.0
     running_seconds: float = 300.0
@@ -51,6 +51,7 @@ class Script:
     message: str = ""
     cancelling_seconds: float = 10.0
     usage_delay_seconds: float = 60.0
+    keeps_ttl: bool = True
     output: bytes = b""
 
 
@@ -63,7 +64,8 @@ class BatchLife:
         self.running: RunningBatch | None = None
         self._script = script
         self._start = start
-        self._ttl = _seconds(request.get("environmentConfig", {}).get("executionConfig", {}).get("ttl"))
+        execution = request.get("environmentConfig", {}).get("executionConfig", {})
+        self._ttl = _seconds(execution.get("ttl")) if script.keeps_ttl else 0.0
         self._load = dcu_and_shuffle_gb(request.get("runtimeConfig", {}).get("properties", {}))
         self._cancel: tuple[float, str] | None = None
 
@@ -142,7 +144,7 @@ class BatchLife:
         elif self.running and (code := self.running.poll()) is not None:
             self._enter("FAILED" if code else "SUCCEEDED", f"the driver ended with exit code {code}" if code else "", now)
         if self.state == "RUNNING" and expiry is not None and now >= expiry:
-            self.cancel(expiry, CANCELLED_BY_TTL.format(ttl=round(self._ttl or 0)))
+            self.cancel(expiry, CANCELLED_BY_TTL.format(ttl=round(self._ttl)))
 
     def _end_cancelling(self, now: float) -> None:
         if self._cancel is None or now < self._cancel[0] or (self.running and self.running.poll() is None):
@@ -178,6 +180,6 @@ def _megabytes(size: str) -> float:
     return float(size[:-1]) * factor if factor else float(size)
 
 
-def _seconds(duration: str | None) -> float | None:
-    """A protobuf duration's JSON form, such as 600s or 0.5s."""
-    return float(duration.removesuffix("s")) if duration else None
+def _seconds(duration: str | None) -> float:
+    """A protobuf duration's JSON form, such as 600s or 0.5s; 0 for none."""
+    return float(duration.removesuffix("s")) if duration else 0.0

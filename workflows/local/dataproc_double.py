@@ -11,7 +11,6 @@ Sources: https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/pro
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 import uuid
@@ -20,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from workflows.batch_rules import BATCH_ID, REQUEST_ID, service_faults
 from workflows.local.batch_documents import (
     BATCH_TYPE,
     METADATA_TYPE,
@@ -115,13 +115,14 @@ class DataprocDouble(Service):
                 self._put_output(batch)
 
     def cancel_all(self) -> None:
-        """Cancel what has not ended, and return when it has."""
+        """Ask every batch to end, and wait for those that really run: none outlives the service."""
         with self._lock:
             for batch in self._batches.values():
                 batch.life.cancel(self._now())
-        while not all(batch.life.done for batch in self._batches.values()):
-            time.sleep(0.1)
-            self.advance()
+            running = [batch.life.running for batch in self._batches.values() if batch.life.running]
+        while any(process.poll() is None for process in running):
+            time.sleep(0.05)
+        self.advance()
 
     def states(self) -> dict[str, str]:
         """The state of each batch by its id."""
@@ -148,7 +149,7 @@ class DataprocDouble(Service):
     def _create(self, request: Request, project: str, region: str) -> Answer:
         known_parameters(request.query, "batchId", "requestId")
         request_id = request.query.get("requestId", "")
-        if not re.fullmatch(r"[A-Za-z0-9_-]{0,40}", request_id):
+        if request_id and not REQUEST_ID.fullmatch(request_id):
             raise invalid(
                 f"Request id '{request_id}' must contain only letters, numbers, underscores and hyphens, 40 characters at most.", "request_id"
             )
@@ -309,10 +310,10 @@ class DataprocDouble(Service):
 
 def check_request(batch_id: str, asked: Mapping[str, Any]) -> None:
     """Refuse what the service refuses. Raises: ApiError 400."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{2,61}[a-z0-9]", batch_id):
+    if not BATCH_ID.fullmatch(batch_id):
         raise invalid(f"Batch id '{batch_id}' must be 4-63 characters of a-z, 0-9 and '-'.", "batch_id")
-    if not asked.get("pysparkBatch", {}).get("mainPythonFileUri"):
-        raise invalid("Main Python file URI is required.", "batch.pyspark_batch.main_python_file_uri")
+    if faults := service_faults(asked):
+        raise invalid("; ".join(faults), "batch")
 
 
 def _read_back(batch: _Batch) -> dict[str, str]:

@@ -123,6 +123,7 @@ def serving(services: Sequence[Service], port: int = 0) -> Iterator[str]:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128  # with socketserver's 5 the kernel drops connections that come together, and clients try again after 1, 2, 4.. s
 
     def __init__(self, services: Sequence[Service], port: int) -> None:
         super().__init__(("127.0.0.1", port), _Handler)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from workflows.local.dataproc_double import DataprocDouble
 from workflows.local.executions_double import ExecutionsDouble
 from workflows.local.http_service import serving
 from workflows.local.interpreter import RealClock, execute, hosts_at
+from workflows.local.object_store import Conditions
 from workflows.local.secret_double import SecretDouble
 from workflows.local.storage_double import StorageDouble
 
@@ -76,19 +78,17 @@ def local_cloud(settings: Settings, port: int = 0) -> Iterator[LocalCloud]:
     """
     database = cloud_database(settings)
     folder = settings.yieldspark_home / "cloud"
-    storage = StorageDouble(folder / "storage")
+    storage = StorageDouble(folder / "storage", [CODE_BUCKET, STAGING_BUCKET])
     services: list[Any] = [storage]
     with serving(services, port) as url:
         platform = LocalPlatform(_open_folder(folder), url)
         variables = _variables(database, url, platform.folder)
         password = database.db_password.get_secret_value() if database.db_password else ""
-        dataproc = DataprocDouble(
-            Script(pending_seconds=1, usage_delay_seconds=2), run=platform.run_batch, write_output=lambda uri, content: storage.put(uri, content)
-        )
+        dataproc = DataprocDouble(Script(pending_seconds=1, usage_delay_seconds=2), run=platform.run_batch, write_output=partial(_put, storage))
         container = {**variables, "ENVIRONMENT": "production", "SPARK_MASTER": "local[*]"}
 
-        def run_container(job: str, arguments: list[str]) -> BatchProcess:
-            return platform.run_container(CONTAINER_ENTRY, arguments, container, job)
+        def run_container(name: str, arguments: list[str]) -> BatchProcess:
+            return platform.run_container(CONTAINER_ENTRY, arguments, container, name)
 
         def run_pipeline(execution_id: str, argument: Any) -> Any:
             environment = {
@@ -101,9 +101,15 @@ def local_cloud(settings: Settings, port: int = 0) -> Iterator[LocalCloud]:
             source = PIPELINE.read_text(encoding="utf-8")
             return execute(source, argument, environment=environment, transport=hosts_at(url), clock=RealClock(FASTER), log=_log_line)
 
-        services += [dataproc, CloudRunDouble(run=run_container), SecretDouble({SECRET: password.encode()}), ExecutionsDouble(run=run_pipeline)]
-        with _looking_at(dataproc):
+        cloud_run = CloudRunDouble(Script(pending_seconds=0), run=run_container)
+        services += [dataproc, cloud_run, SecretDouble({SECRET: password.encode()}), ExecutionsDouble(run=run_pipeline)]
+        with _looking_at(dataproc, cloud_run):
             yield LocalCloud(url, variables, database)
+
+
+def _put(storage: StorageDouble, uri: str, content: bytes) -> None:
+    bucket, _, name = uri.removeprefix("gs://").partition("/")
+    storage.store.write(bucket, name, content, {"contentType": "text/plain"}, Conditions(), {})
 
 
 def cloud_database(settings: Settings) -> Settings:
@@ -158,13 +164,14 @@ def _open_folder(home: Path) -> Path:
 
 
 @contextmanager
-def _looking_at(dataproc: DataprocDouble) -> Iterator[None]:
-    """Batches go on between two requests: someone has to notice that they ended, or went over their ttl. None outlives the block."""
+def _looking_at(*doubles: DataprocDouble | CloudRunDouble) -> Iterator[None]:
+    """Jobs go on between two requests: someone has to notice that they ended, or went over their ttl. None outlives the block."""
     over = threading.Event()
 
     def look() -> None:
         while not over.wait(LOOK_SECONDS):
-            dataproc.advance()
+            for double in doubles:
+                double.advance()
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -173,7 +180,8 @@ def _looking_at(dataproc: DataprocDouble) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        dataproc.cancel_all()
+        for double in doubles:
+            double.cancel_all()
 
 
 def _log_line(entry: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ from workflows.local.object_store import (
     Unchanged,
 )
 
-PATHS = re.compile(r"(?:/(?:upload|download|resumable/upload))?/storage/v1/.*")
+OBJECTS = re.compile(r"(?:/(?:upload|download|resumable/upload))?/storage/v1/b/[^/]+/o.*")
 SETTINGS = ("cacheControl", "contentDisposition", "contentEncoding", "contentLanguage", "contentType", "metadata")
 """What an upload may set (https://cloud.google.com/storage/docs/json_api/v1/objects#resource)."""
 CHUNK = 256 * 1024
@@ -54,7 +54,10 @@ CUT_BEFORE = Fault("cut before")
 CUT_AFTER = Fault("cut after")
 
 FaultPlan = Callable[[int, Request], Fault | None]
-"""Takes a request and its number, from 1; says what goes wrong with it."""
+"""Takes a request for an object, or for a list of them, and its number, from 1; says what goes wrong with it.
+
+Requests for a bucket have neither number nor fault: the official client asks for a bucket's metadata in a thread of its own, at any time.
+"""
 
 
 class StorageError(ApiError):
@@ -104,8 +107,8 @@ class StorageDouble(Service):
 
     def answer(self, request: Request) -> Answer | None:
         """As `Service.answer`, with the fault that is planned for this request. Raises: ConnectionCut."""
-        if not PATHS.fullmatch(request.path):
-            return None
+        if not OBJECTS.fullmatch(request.path):
+            return super().answer(request)
         with self._lock:
             self._count += 1
             fault = self.fault(self._count, request) if self.fault else None
@@ -268,16 +271,16 @@ def _hashes(request: Request, expected: Mapping[str, str]) -> dict[str, str]:
 
 
 def _multipart_parts(request: Request) -> tuple[Mapping[str, Any], str, bytes]:
-    """The metadata, the content's type and the content of a multipart/related body (RFC 2387)."""
+    """The metadata, the content's type and the content of a multipart/related body (RFC 2387). gcloud ends its lines with a bare LF."""
     found = re.search(r"boundary=(?:'([^']+)'|\"([^\"]+)\"|([^;\s]+))", request.headers.get("content-type", ""))
     marker = b"--" + next(group for group in found.groups() if group).encode() if found else b""
     parts = request.body.split(marker) if marker else []
     if len(parts) != 4:
         raise StorageError(400, f"Multipart upload must have two parts; {max(len(parts) - 2, 0)} found.", "badRequest")
-    documents = [part.lstrip(b"\r\n").partition(b"\r\n\r\n" if b"\r\n\r\n" in part else b"\n\n") for part in parts[1:3]]
-    content_type = re.search(rb"(?im)^content-type:\s*([^\r\n]+)", documents[1][0])
-    content = documents[1][2].removesuffix(b"\n").removesuffix(b"\r")
-    return json.loads(documents[0][2]), content_type[1].decode() if content_type else "", content
+    newline = b"\r\n" if parts[1].startswith(b"\r\n") else b"\n"
+    (_, _, document), (head, _, content) = (part.partition(2 * newline) for part in parts[1:3])
+    content_type = re.search(rb"(?im)^content-type:\s*([^\r\n]+)", head)
+    return json.loads(document), content_type[1].decode() if content_type else "", content.removesuffix(newline)
 
 
 def _append(upload: _Upload, request: Request) -> int | None:

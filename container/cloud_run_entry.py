@@ -1,0 +1,193 @@
+"""What the container of a Cloud Run job starts: it fetches a release, checks every file against the manifest, and becomes the release's job.
+
+    cloud_run_entry.py JOB [--version VERSION] [what the job takes ...]
+
+In: the release's files in CODE_BUCKET; without `--version` the one that latest.json names. Out: this process is the job, on the release's zip alone,
+so that signals and the exit code are the job's own. Before that it ends with 1 where the release can't be had, 2 for wrong use, 130 on SIGTERM.
+An image is older than the releases that it runs: this file is all of the product that is in it, and needs google-cloud-storage and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from google.api_core import exceptions
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import GoogleAuthError
+from google.cloud.storage import Bucket, Client  # type: ignore[import-untyped]
+from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
+from requests import RequestException
+
+LATEST = "latest.json"
+MANIFEST = "manifest.json"
+CODE = "yieldspark.zip"
+JARS = "jars/"
+VERSION = re.compile(r"[a-z0-9-]{7,60}")
+JAR = re.compile(r"jars/[A-Za-z0-9._-]+\.jar")
+"""What is written to the folder of the jars, and to no other."""
+
+RETRY_SECONDS = 60.0
+"""How long an object is asked for while the service does not answer."""
+
+NO_BUCKET = "The specified bucket does not exist"
+"""Cloud Storage's words; a missing object is a 404 too."""
+
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+
+DEFAULTS = {"ENVIRONMENT": "production", "SPARK_MASTER": "local[*]"}
+"""Of the job's variables; what the container's environment says wins."""
+
+Read = Callable[[str], bytes | None]
+"""An object's bytes, by name; None where there is none."""
+
+
+class NotStarted(Exception):
+    """The job can't be started; the message is for the operator."""
+
+    def __init__(self, message: str, exit_code: int = FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Become the job; returns the exit code only where that fails."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    options, job_arguments = _parser().parse_known_args(arguments)
+    try:
+        folder, version = fetch(reader(os.environ), options.job, options.version, Path(tempfile.mkdtemp(prefix="yieldspark-")))
+        _become(folder, version, f"{options.job}.py", job_arguments)
+    except NotStarted as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted before the job began: nothing was changed\n")
+        return INTERRUPTED
+    return FAILED
+
+
+def fetch(read: Read, job: str, version: str | None, folder: Path) -> tuple[Path, str]:
+    """Put the job's files of a release into the folder, every one with the manifest's sha256; returns the folder and the version.
+
+    Raises: NotStarted (unknown version or job, a file that is missing or another one, a service that does not answer).
+    """
+    expected = None
+    if version is None:
+        version, expected = _latest(read)
+    if not VERSION.fullmatch(version):
+        raise NotStarted(f"{version!r} is no version: allowed is what `python -m workflows versions` lists", WRONG_USE)
+    content = read(f"versions/{version}/{MANIFEST}")
+    if content is None:
+        raise NotStarted(f"version {version} is not in the bucket: `python -m workflows versions` lists those that are", WRONG_USE)
+    if expected:
+        _compare(f"versions/{version}/{MANIFEST}", content, expected, LATEST)
+    files = _document(f"versions/{version}/{MANIFEST}", content, "files")["files"]
+    entry = f"{job}.py"
+    if entry not in files:
+        there = ", ".join(sorted(name.removesuffix(".py") for name in files if name.endswith(".py")))
+        raise NotStarted(f"version {version} has no job {job!r}: it has {there}", WRONG_USE)
+    jars = [name for name in files if name.startswith(JARS)]
+    strange = [name for name in jars if not JAR.fullmatch(name)]
+    if strange:
+        raise NotStarted(f"version {version} is refused: {strange[0]!r} in its {MANIFEST} is no jar's name")
+    for name in [CODE, entry, *jars]:
+        _save(read, f"versions/{version}/{name}", files[name]["sha256"], folder / name)
+    return folder, version
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cloud_run_entry.py", allow_abbrev=False, epilog="All other arguments are the job's own.")
+    parser.add_argument("job", metavar="JOB", type=_job_name, help="calculate_pool_metrics, forecast_pools: an entry of the release")
+    parser.add_argument("--version", help="the release to run; default: the latest")
+    return parser
+
+
+def _job_name(text: str) -> str:
+    if not re.fullmatch(r"[a-z_]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no job's name")
+    return text
+
+
+def _latest(read: Read) -> tuple[str, str]:
+    content = read(LATEST)
+    if content is None:
+        raise NotStarted(f"the bucket has no {LATEST}: release a version with `python -m workflows release`, or give one with --version")
+    latest = _document(LATEST, content, "version", "manifest_sha256")
+    return latest["version"], latest["manifest_sha256"]
+
+
+def _save(read: Read, name: str, expected: str, target: Path) -> None:
+    content = read(name)
+    if content is None:
+        raise NotStarted(f"{name} is in the manifest and not in the bucket: release again, or give an earlier --version")
+    _compare(name, content, expected, MANIFEST)
+    target.parent.mkdir(exist_ok=True)
+    target.write_bytes(content)
+
+
+def _compare(name: str, content: bytes, expected: str, witness: str) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise NotStarted(f"{name} is refused: its sha256 is {found}, and {witness} says {expected}; release again, or give an earlier --version")
+
+
+def _document(name: str, content: bytes, *fields: str) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+        return {field: document[field] for field in fields}
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotStarted(f"{name} is no document with {', '.join(fields)} ({error!r}); release again, or give an earlier --version") from None
+
+
+def reader(variables: Mapping[str, str]) -> Read:
+    """Reads from CODE_BUCKET, at GOOGLE_API_URL where it stands in for Google."""
+    name, url = variables.get("CODE_BUCKET"), variables.get("GOOGLE_API_URL")
+    if not name:
+        raise NotStarted("CODE_BUCKET is not set: give the Cloud Run job the bucket of the releases, a bare name", WRONG_USE)
+    given = {"credentials": AnonymousCredentials(), "client_options": {"api_endpoint": url}} if url else {}  # type: ignore[no-untyped-call]
+    retry = DEFAULT_RETRY.with_timeout(RETRY_SECONDS)
+
+    @cache
+    def bucket() -> Bucket:
+        # a project is for making and listing buckets
+        return Client(project=None, **given).bucket(name)
+
+    def read(path: str) -> bytes | None:
+        where = f"gs://{name}/{path}"
+        try:
+            return bytes(bucket().blob(path).download_as_bytes(retry=retry))
+        except exceptions.NotFound as error:
+            if NO_BUCKET in error.message:
+                raise NotStarted(f"CODE_BUCKET={name} does not exist: give the Cloud Run job the bucket of the releases", WRONG_USE) from None
+            return None
+        except exceptions.ClientError as error:
+            raise NotStarted(f"{where}: Google Cloud refused: {error.message}; may the job's service account read the bucket?") from None
+        except (exceptions.GoogleAPIError, RequestException) as error:
+            raise NotStarted(f"{where}: Google Cloud does not answer: {error}; start the job again in some minutes") from None
+        except GoogleAuthError as error:
+            raise NotStarted(f"{where}: no valid credentials: {error}; a Cloud Run job has those of its service account") from None
+
+    return read
+
+
+def _become(folder: Path, version: str, entry: str, arguments: Sequence[str]) -> None:
+    """Replace this process by the job's. Its working folder is the release's: no `.env` and no module of another place is in its way."""
+    given = {"CODE_VERSION": version, "JARS_DIR": str(folder / JARS), "PYTHONPATH": str(folder / CODE)}
+    sys.stderr.write(f"{entry} of version {version}\n")
+    sys.stderr.flush()
+    os.chdir(folder)
+    os.execve(sys.executable, [sys.executable, str(folder / entry), *arguments], DEFAULTS | os.environ | given)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

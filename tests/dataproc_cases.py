@@ -1,0 +1,107 @@
+"""What the Dataproc tests share: a clock that moves when someone sleeps, a batch that the service takes, a served double and a client beside it."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from config_spark import Settings, load_settings
+from workflows.dataproc import Batches
+from workflows.local.batch_life import Script
+from workflows.local.dataproc_double import DataprocDouble
+from workflows.local.http_service import Request, serving
+
+PARENT = "projects/acme/locations/europe-west1"
+START = 1_760_000_000.0
+"""2025-10-09T08:53:20Z."""
+
+
+class StandingClock:
+    """Seconds since the epoch; a sleep takes no time here and all of it there."""
+
+    def __init__(self) -> None:
+        self.time = START
+        self.slept: list[float] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.time += seconds
+
+
+def batch_request(ttl: str = "7200s", **properties: str) -> dict[str, Any]:
+    """A batch of the metrics job as the builder makes it, in small."""
+    return {
+        "pysparkBatch": {
+            "mainPythonFileUri": "gs://acme-code/versions/abc1234/calculate_pool_metrics.py",
+            "pythonFileUris": ["gs://acme-code/versions/abc1234/yieldspark.zip"],
+            "args": ["--json", "--batch", "metrics-1"],
+        },
+        "labels": {"app": "yieldspark", "job": "calculate_pool_metrics", "version": "abc1234"},
+        "runtimeConfig": {
+            "version": "2.3",
+            "properties": {
+                "spark.driver.cores": "4",
+                "spark.driver.memory": "16g",
+                "spark.executor.cores": "4",
+                "spark.executor.memory": "16g",
+                "spark.executor.instances": "2",
+                "spark.dynamicAllocation.maxExecutors": "20",
+                "spark.sql.shuffle.partitions": "64",
+                **properties,
+            },
+        },
+        "environmentConfig": {
+            "executionConfig": {
+                "serviceAccount": "batch@acme.iam.gserviceaccount.com",
+                "subnetworkUri": "projects/acme/regions/europe-west1/subnetworks/batches",
+                "stagingBucket": "acme-staging",
+                "ttl": ttl,
+                "authenticationConfig": {"userWorkloadAuthenticationType": "SERVICE_ACCOUNT"},
+            }
+        },
+    }
+
+
+@dataclass
+class Cloud:
+    """A served double, the product's client at it, and the clock of both."""
+
+    url: str
+    double: DataprocDouble
+    clock: StandingClock
+    settings: Settings
+    batches: Batches
+
+    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """One request as anyone may send it: status and document. Args: path begins behind /v1/."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/v1/{path}", data, {"content-type": "application/json"}, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    def create(self, batch_id: str = "metrics-1", request_id: str = "m-1", body: Any = None) -> tuple[int, Any]:
+        return self.ask("POST", f"{PARENT}/batches?batchId={batch_id}&requestId={request_id}", batch_request() if body is None else body)
+
+    def asked(self, method: str, ending: str = "") -> list[Request]:
+        """The requests of this method whose path ends so, in order."""
+        return [request for request in self.double.asked if request.method == method and request.path.endswith(ending)]
+
+
+@contextmanager
+def served(script: Script | Callable[[str], Script] = Script(), **double: Any) -> Iterator[Cloud]:  # noqa: B008 - frozen
+    clock = StandingClock()
+    service = DataprocDouble(script, now=clock.now, **double)
+    with serving([service]) as url:
+        settings = load_settings(_env_file=None, project_id="acme", region="europe-west1", google_api_url=url)
+        yield Cloud(url, service, clock, settings, Batches(settings, now=clock.now, sleep=clock.sleep, first_retry_seconds=0.01))

@@ -1,0 +1,247 @@
+"""Dockerfiles as data, and the rules that ours keeps, in the spirit of hadolint (https://github.com/hadolint/hadolint/wiki).
+
+In: a Dockerfile's text and the folder it is built in. Out: sentences for each rule that it breaks. It understands what ours uses: continued lines,
+comments between them; no here-documents, no parser directives.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from workflows.code_archive import product_files
+
+NAMES = ("ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "FROM", "HEALTHCHECK", "LABEL", "RUN", "USER", "WORKDIR")
+
+WANTED_IN_BATCH = ("libgomp1", "procps", "tini")
+"""Dataproc's scripts call the last two; LightGBM is linked with the first."""
+
+UID = "1099"
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction on one line: its name in upper case, its words without the options, and the options without their dashes."""
+
+    name: str
+    text: str
+
+    @property
+    def options(self) -> dict[str, str]:
+        return dict(word[2:].partition("=")[::2] for word in self._words if word.startswith("--")) if self.name in ("COPY", "FROM", "RUN") else {}
+
+    @property
+    def words(self) -> list[str]:
+        return [word for word in self._words if not word.startswith("--")]
+
+    @property
+    def _words(self) -> list[str]:
+        return self.text.split()
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """The words of each command of a RUN, between its `&&`."""
+        return [shlex.split(command) for command in self.text.split("&&")]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """FROM image AS name, and what follows until the next."""
+
+    image: str
+    name: str
+    instructions: tuple[Instruction, ...]
+
+    def all(self, name: str) -> list[Instruction]:
+        return [instruction for instruction in self.instructions if instruction.name == name]
+
+
+@dataclass(frozen=True)
+class Dockerfile:
+    """A parsed one, and the folder of its build."""
+
+    stages: tuple[Stage, ...]
+    context: Path
+
+    @property
+    def instructions(self) -> list[Instruction]:
+        return [instruction for stage in self.stages for instruction in stage.instructions]
+
+    def whole(self, name: str) -> Stage:
+        """A stage with the instructions of those it is built on before its own. Raises: KeyError."""
+        stage = {stage.name: stage for stage in self.stages}[name]
+        if stage.image not in [other.name for other in self.stages]:
+            return stage
+        below = self.whole(stage.image)
+        return Stage(below.image, name, below.instructions + stage.instructions)
+
+
+def parsed(text: str, context: Path) -> Dockerfile:
+    """Raises: ValueError for what this parser does not understand."""
+    stages: list[Stage] = []
+    for instruction in _instructions(text):
+        if instruction.name not in NAMES:
+            raise ValueError(f"{instruction.name} is no instruction that these rules know")
+        if instruction.name == "FROM":
+            image, _, name = (*instruction.words, "", "")[:3]
+            stages.append(Stage(image, name, ()))
+        elif not stages:
+            raise ValueError(f"{instruction.name} before the first FROM")
+        else:
+            last = stages.pop()
+            stages.append(Stage(last.image, last.name, (*last.instructions, instruction)))
+    return Dockerfile(tuple(stages), context)
+
+
+def _instructions(text: str) -> Iterator[Instruction]:
+    if "<<" in text:
+        raise ValueError("here-documents are not understood")
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    for line in re.sub(r"\\\n", " ", "\n".join(lines)).splitlines():
+        name, _, rest = line.strip().partition(" ")
+        if name:
+            yield Instruction(name.upper(), " ".join(rest.split()))
+
+
+def bases_are_pinned(file: Dockerfile) -> Iterator[str]:
+    outside = {stage.image for stage in file.stages} - {stage.name for stage in file.stages}
+    yield from (f"{image} is not pinned by digest" for image in outside if not re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", image))
+    yield from (f"{image} is `latest`" for image in outside if ":latest" in image)
+    if len(outside) > 1:
+        yield f"more than one base: {sorted(outside)}"
+
+
+def nothing_is_added(file: Dockerfile) -> Iterator[str]:
+    yield from (f"ADD {one.text}: COPY has no surprises (URLs, archives)" for one in file.instructions if one.name == "ADD")
+
+
+def apt_is_lean(file: Dockerfile) -> Iterator[str]:
+    for run in (one for one in file.instructions if one.name == "RUN"):
+        installs = [command for command in run.commands if command[:2] == ["apt-get", "install"]]
+        yield from (f"{command} without --no-install-recommends" for command in installs if "--no-install-recommends" not in command)
+        yield from (f"{command} without --yes waits for an answer" for command in installs if "--yes" not in command)
+        if installs and run.commands[0] != ["apt-get", "update"]:
+            yield f"{run.text} installs from old lists"
+        if installs and ["rm", "-rf", "/var/lib/apt/lists/*"] not in run.commands:
+            yield f"{run.text} leaves apt's lists in the image"
+        yield from (f"{command[0]} is for people, apt-get for scripts" for command in run.commands if command[0] in ("apt", "aptitude"))
+
+
+def pip_takes_locked_files_only(file: Dockerfile) -> Iterator[str]:
+    wanted = ("--no-cache-dir", "--require-hashes", "--no-deps", "--requirement")
+    for command in _commands(file, "pip") + _commands(file, "pip3"):
+        yield from (f"pip without {option}: {' '.join(command)}" for option in wanted if option not in command)
+        if not {"--only-binary=:all:", "--no-build-isolation"} & set(command):
+            yield f"pip may fetch build tools without a hash: {' '.join(command)}"
+        strange = [word for word in command[2:] if "index" in word or word == "--trusted-host" or not word.startswith(("-", "/"))]
+        yield from (f"pip with {word!r}: packages come from the locked file" for word in strange)
+    yield from (f"{' '.join(command)}: call pip by its name" for command in _commands(file, "python") if "-m" in command)
+
+
+def nothing_else_is_fetched(file: Dockerfile) -> Iterator[str]:
+    programs = ("curl", "wget", "git", "conda", "npm", "sudo", "ssh")
+    yield from (f"{program} in a RUN" for program in programs for _ in _commands(file, program))
+
+
+def a_failure_ends_the_build(file: Dockerfile) -> Iterator[str]:
+    for run in (one for one in file.instructions if one.name == "RUN"):
+        yield from (f"{sign!r} hides what failed before it: {run.text}" for sign in ("|", ";") if sign in run.text)
+
+
+def the_user_is_sparks(file: Dockerfile) -> Iterator[str]:
+    for name in ("batch", "cloud-run"):
+        users = [one.text for one in file.whole(name).all("USER")]
+        if users[-1:] != [UID]:
+            yield f"{name} runs as {users[-1:] or 'root'}, and the service wants {UID}"
+    made = [command for command in _commands(file, "useradd") if {"--uid", "--gid", UID, "--create-home", "spark"} <= set(command)]
+    if not made or not any({"--gid", UID, "spark"} <= set(command) for command in _commands(file, "groupadd")):
+        yield f"no user and group spark of {UID} with a home folder"
+
+
+def batch_is_as_dataproc_wants_it(file: Dockerfile) -> Iterator[str]:
+    batch = file.whole("batch")
+    installed = {word for run in batch.all("RUN") for command in run.commands if command[:2] == ["apt-get", "install"] for word in command[2:]}
+    yield from (f"{name} is missing in batch" for name in WANTED_IN_BATCH if name not in installed)
+    for run in batch.all("RUN"):
+        found = re.search(r"\b(openjdk|jdk|jre|java|temurin|pyspark|cloud-run\.txt)", run.text)
+        if found:
+            yield f"batch has {found[0]}, and Dataproc mounts its own Java and Spark"
+    if not any(one.text.startswith("PYSPARK_PYTHON=/") for one in batch.all("ENV")):
+        yield "batch has no PYSPARK_PYTHON: Dataproc would take the Python of its own image"
+    if batch.all("ENTRYPOINT") or batch.all("CMD"):
+        yield "batch has a program of its own, and Dataproc starts Spark's"
+
+
+def working_folders_are_absolute(file: Dockerfile) -> Iterator[str]:
+    yield from (f"WORKDIR {one.text} is relative" for one in file.instructions if one.name == "WORKDIR" and not one.text.startswith("/"))
+
+
+def no_secret_is_in_it(file: Dockerfile) -> Iterator[str]:
+    for one in (one for one in file.instructions if one.name in ("ENV", "ARG", "LABEL")):
+        for word in one.words:
+            name, _, value = word.partition("=")
+            if re.search(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL", name, re.IGNORECASE) or re.search(r"://[^/]*@", value):
+                yield f"{one.name} {name} looks like a secret: an image's history shows it to everyone"
+
+
+def what_is_copied_is_there(file: Dockerfile) -> Iterator[str]:
+    stages = {stage.name for stage in file.stages}
+    copies = [one for one in file.instructions if one.name == "COPY"]
+    yield from (f"COPY --from={one.options['from']}: no such stage" for one in copies if one.options.get("from", next(iter(stages))) not in stages)
+    sources = {source for one in copies if "from" not in one.options for source in one.words[:-1]}
+    yield from (f"{source} is not in the build's folder" for source in sorted(sources) if not (file.context / source).is_file())
+    ignored = (file.context / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    passed = {line[1:] for line in ignored if line.startswith("!")}
+    if [line for line in ignored if line and line[0] not in "#!"] != ["*"] or passed != sources:
+        yield f".dockerignore lets through {sorted(passed)}, and {sorted(sources)} are copied"
+
+
+def the_products_code_is_not_in_it(file: Dockerfile) -> Iterator[str]:
+    code = {str(path) for path in product_files(file.context)} | {str(path.parent) for path in product_files(file.context)} | {"./", ".", "*"}
+    copied = {source.rstrip("/") or "." for one in file.instructions if one.name == "COPY" and "from" not in one.options for source in one.words[:-1]}
+    yield from (f"{source} is copied: code comes with a release, or a rollback would not reach it" for source in sorted(copied & code))
+
+
+def one_process_is_started(file: Dockerfile) -> Iterator[str]:
+    starts = [one for one in file.instructions if one.name in ("ENTRYPOINT", "CMD")]
+    if [one.name for one in starts] != ["ENTRYPOINT"] or starts != file.whole("cloud-run").all("ENTRYPOINT"):
+        yield f"one ENTRYPOINT, in cloud-run, is wanted, and there are {[one.name for one in starts]}"
+    for one in starts:
+        try:
+            program = json.loads(one.text)
+        except ValueError:
+            yield f"{one.name} {one.text} is in shell form: signals would not reach the job"
+            continue
+        if any(Path(word).name in ("sh", "bash", "supervisord") or "&" in word for word in program) or not program[0].startswith("/"):
+            yield f"{one.name} {one.text} is not one program by its absolute path"
+
+
+def _commands(file: Dockerfile, program: str) -> list[list[str]]:
+    runs = [one for one in file.instructions if one.name == "RUN"]
+    return [command for run in runs for command in run.commands if command and Path(command[0]).name == program]
+
+
+RULES: tuple[Callable[[Dockerfile], Iterator[str]], ...] = (
+    bases_are_pinned,
+    nothing_is_added,
+    apt_is_lean,
+    pip_takes_locked_files_only,
+    nothing_else_is_fetched,
+    a_failure_ends_the_build,
+    the_user_is_sparks,
+    batch_is_as_dataproc_wants_it,
+    working_folders_are_absolute,
+    no_secret_is_in_it,
+    what_is_copied_is_there,
+    the_products_code_is_not_in_it,
+    one_process_is_started,
+)
+
+
+def faults(file: Dockerfile) -> dict[str, list[str]]:
+    """Each broken rule's name with its sentences."""
+    return {rule.__name__: found for rule in RULES if (found := list(rule(file)))}

@@ -1,0 +1,67 @@
+"""How many rows a batch will read: what its machines are sized for.
+
+In: settings, a job and its arguments. Out: a number, and in words where it is from. The plan is the job's own, `--dry-run --json` in a process of its
+own: the plan's module brings Spark's, and this command line starts without.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from config_spark import Settings
+from product_errors import ConfigurationError
+from workflows.platforms import FORECAST_JOB, METRICS_JOB
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = {METRICS_JOB: "data_processing.calculate_pool_metrics_spark", FORECAST_JOB: "forecasting.forecast_pools_spark"}
+ROWS_IN_PLAN = {METRICS_JOB: "rows_to_read", FORECAST_JOB: "rows"}
+
+PLAN_SECONDS = 300
+"""A plan of 30 million rows takes twenty; a database that does not answer is given up after ten."""
+
+WRONG_USE = 2
+
+
+@dataclass(frozen=True)
+class Rows:
+    number: int
+    source: str
+
+
+def rows_of(settings: Settings, job: str, arguments: Sequence[str], asked: int | None = None) -> Rows:
+    """Those that were asked for; else, where DB_HOST names a database, those of the job's plan; else NIGHTLY_ROWS, as the releases' own batches.
+
+    A database in the cloud may well be out of reach from here: then it is NIGHTLY_ROWS too. Raises: ConfigurationError for what the plan refuses.
+    """
+    if asked is not None:
+        return Rows(asked, "--rows")
+    if not settings.db_host:
+        return Rows(settings.nightly_rows, "NIGHTLY_ROWS, as no DB_HOST is set")
+    found, problem = _planned(job, arguments)
+    if found is None:
+        return Rows(settings.nightly_rows, f"NIGHTLY_ROWS, as there is no plan from here: {problem}")
+    return Rows(int(found[ROWS_IN_PLAN[job]]), "the plan")
+
+
+def _planned(job: str, arguments: Sequence[str]) -> tuple[dict[str, Any] | None, str]:
+    """The plan, or None and why."""
+    command = [sys.executable, "-m", MODULES[job], *arguments, "--dry-run", "--json"]
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    try:
+        done = subprocess.run(command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PLAN_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None, f"it took more than {PLAN_SECONDS} s"
+    said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    if done.returncode == WRONG_USE:
+        raise ConfigurationError(said)
+    if done.returncode:
+        return None, said
+    plan: dict[str, Any] = json.loads(done.stdout)["plan"]
+    return plan, ""

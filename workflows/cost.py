@@ -1,0 +1,116 @@
+"""What a batch costs by Google's list: before (from the request), after (from what the service says it used), and both jobs for a month.
+
+In: a `Batch` as the REST API's JSON, seconds, numbers of pools. Out: USD, DCU-hours (Google's unit: 0.6 for a vCPU, 0.1 for a GB of memory) and
+GB-months of shuffle storage. Prices with their day, source and how sure they are: `prices.toml`. No bill is read: discounts, free tiers and what else
+a project runs (Cloud SQL, storage, logs) are not in it. Only the standard tier is priced, which is the one the builder uses.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from product_errors import ConfigurationError
+from workflows.batch_machines import memory_mib
+from workflows.batch_size import CORES, MIN_EXECUTORS
+
+PRICES = Path(__file__).with_name("prices.toml")
+REGION_OF_THE_PAGE = "us-central1"
+
+SECONDS_OF_AN_HOUR = 3600
+DEFAULT_MEMORY_MIB = {"memory": 12_200.0, "memoryOverhead": 1_220.0}
+DEFAULT_DISK_GB = 400.0
+"""The service's own machine of 4 cores, where a batch says nothing."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """USD by the list price of a region, and what of it was used."""
+
+    usd: float
+    dcu_hours: float
+    shuffle_gb_months: float
+    region: str
+
+    def words(self) -> str:
+        return f"{self.usd:.4f} USD ({self.dcu_hours:.3f} DCU-hours, {self.shuffle_gb_months:.4f} GB-months of shuffle storage, {self.region})"
+
+
+@cache
+def prices() -> dict[str, Any]:
+    """The price table."""
+    return tomllib.loads(PRICES.read_text(encoding="utf-8"))
+
+
+def actual_cost(batch: Mapping[str, Any], *, region: str | None = None) -> Cost | None:
+    """From runtimeInfo.approximateUsage of a batch that ended; None while the service has not said it, which takes it up to some minutes.
+
+    Numbers of 64 bits are texts in this API's JSON. Args: region where the batch does not name it.
+    Raises: ConfigurationError for a region without a price.
+    """
+    usage = batch.get("runtimeInfo", {}).get("approximateUsage", {})
+    if "milliDcuSeconds" not in usage:
+        return None
+    return _priced(int(usage["milliDcuSeconds"]) / 1000, int(usage.get("shuffleStorageGbSeconds", 0)), region or region_of(batch))
+
+
+def estimate(batch: Mapping[str, Any], seconds: float, *, region: str | None = None) -> Cost:
+    """What the batch costs when it holds its machines for so many seconds, start-up included: all executors it may have, all the time.
+
+    Args: region where the batch does not name it. Raises: ConfigurationError for a region without a price.
+    """
+    serverless = prices()["serverless"]
+    properties = batch.get("runtimeConfig", {}).get("properties", {})
+    executors = int(properties.get("spark.dynamicAllocation.maxExecutors", MIN_EXECUTORS))
+    dcu = _dcu(properties, "driver", serverless) + executors * _dcu(properties, "executor", serverless)
+    disk_gb = _disk_gb(properties, "driver") + executors * _disk_gb(properties, "executor")
+    billed = max(seconds, serverless["least_seconds"])
+    return _priced(dcu * billed, disk_gb * billed, region or region_of(batch))
+
+
+def region_of(batch: Mapping[str, Any]) -> str:
+    """The region that a batch's name or subnetwork names, else that of the pricing page's figures."""
+    subnetwork = batch.get("environmentConfig", {}).get("executionConfig", {}).get("subnetworkUri", "")
+    found = re.search(r"/(?:locations|regions)/([^/]+)/", f"{batch.get('name', '')} {subnetwork}")
+    return found[1] if found else REGION_OF_THE_PAGE
+
+
+def cloud_run_usd(vcpu: float, gib: float, seconds: float) -> float:
+    """One run of a Cloud Run job in a region of tier 1."""
+    rates = prices()["cloud_run"]
+    billed = max(seconds, rates["least_seconds"])
+    return float(billed * (vcpu * rates["vcpu_second"] + gib * rates["gib_second"]))
+
+
+def _priced(dcu_seconds: float, shuffle_gb_seconds: float, region: str) -> Cost:
+    serverless = prices()["serverless"]
+    if region not in serverless["regions"]:
+        raise ConfigurationError(f"{PRICES.name} has no prices of region {region!r}; it has {', '.join(serverless['regions'])}. Add a line to it")
+    rates = serverless["regions"][region]
+    dcu_hours = dcu_seconds / SECONDS_OF_AN_HOUR
+    gb_months = shuffle_gb_seconds / SECONDS_OF_AN_HOUR / serverless["hours_of_a_month"]
+    return Cost(dcu_hours * rates["dcu_hour"] + gb_months * rates["shuffle_gb_month"], dcu_hours, gb_months, region)
+
+
+def _dcu(properties: Mapping[str, str], role: str, serverless: Mapping[str, Any]) -> float:
+    cores = int(properties.get(f"spark.{role}.cores", CORES[0]))
+    asked_mib = sum(_mib(properties, f"spark.{role}.{name}", default) for name, default in DEFAULT_MEMORY_MIB.items())
+    gb = asked_mib / 1024 + cores * serverless["system_gb_of_a_vcpu"]
+    at_the_lower_rate = min(gb, cores * serverless["gb_of_a_vcpu_at_the_lower_rate"])
+    above = gb - at_the_lower_rate
+    rates = (serverless["dcu_of_a_vcpu"], serverless["dcu_of_a_gb"], serverless["dcu_of_a_gb_above"])
+    return float(cores * rates[0] + at_the_lower_rate * rates[1] + above * rates[2])
+
+
+def _disk_gb(properties: Mapping[str, str], role: str) -> float:
+    return _mib(properties, f"spark.dataproc.{role}.disk.size", DEFAULT_DISK_GB * 1024) / 1024
+
+
+def _mib(properties: Mapping[str, str], name: str, default: float) -> float:
+    mib = memory_mib(properties.get(name, ""))
+    return default if mib is None else mib

@@ -1,0 +1,61 @@
+"""What a batch's driver wrote: the objects `<outputUri>.000000000`, `.000000001` .. in the staging bucket, by Google's own storage client.
+
+In: settings and a batch's runtimeInfo.outputUri. Out: text. The service appends while the batch runs and begins a new object now and then.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+
+from google.cloud.storage import Blob, Client  # type: ignore[import-untyped]
+
+from config_spark import Settings
+from google_clients import client_options, credentials, translated
+
+TAIL_BYTES = 65_536
+
+
+class DriverOutput:
+    """The output of one batch, read on from where the last call stopped. Every method raises CloudRefused and CloudUnavailable."""
+
+    def __init__(self, settings: Settings, output_uri: str) -> None:
+        self._uri = output_uri
+        self._client = Client(
+            project=settings.project_id,
+            credentials=credentials(settings),
+            client_options=client_options(settings, "https://storage.googleapis.com"),
+        )
+        self._seen: dict[str, int] = {}
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def read_on(self) -> str:
+        """What came since the last call, "" for nothing."""
+        with translated(self._uri):
+            return "".join(self._new_text())
+
+    def last_lines(self, count: int = 20) -> list[str]:
+        """The newest lines, at most 64 KB of them."""
+        content = b""
+        with translated(self._uri):
+            for blob in reversed(self._objects()):
+                if len(content) < TAIL_BYTES:
+                    content = _bytes(blob, max(0, (blob.size or 0) - TAIL_BYTES)) + content
+        return content[-TAIL_BYTES:].decode(errors="replace").splitlines()[-count:]
+
+    def _new_text(self) -> Iterator[str]:
+        for blob in self._objects():
+            seen = self._seen.get(blob.name, 0)
+            if (blob.size or 0) > seen:
+                content = _bytes(blob, seen)
+                self._seen[blob.name] = seen + len(content)
+                yield self._decoder.decode(content)
+
+    def _objects(self) -> list[Blob]:
+        bucket, _, path = self._uri.removeprefix("gs://").partition("/")
+        return sorted(self._client.list_blobs(bucket, prefix=f"{path}."), key=lambda blob: str(blob.name))
+
+
+def _bytes(blob: Blob, start: int) -> bytes:
+    content: bytes = blob.download_as_bytes(start=start or None)
+    return content
