@@ -25,7 +25,7 @@ from typing import Any
 from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError
-from google.cloud import storage
+from google.cloud.storage import Bucket, Client  # type: ignore[import-untyped]
 from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
 from requests import RequestException
 
@@ -35,7 +35,7 @@ CODE = "yieldspark.zip"
 JARS = "jars/"
 VERSION = re.compile(r"[a-z0-9-]{7,60}")
 JAR = re.compile(r"jars/[A-Za-z0-9._-]+\.jar")
-"""What a manifest may have put into the folder of the jars, and nowhere else."""
+"""What is written to the folder of the jars, and to no other."""
 
 RETRY_SECONDS = 60.0
 """How long an object is asked for while the service does not answer."""
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     options, job_arguments = _parser().parse_known_args(arguments)
     try:
-        folder, version = fetch(_reader(os.environ), options.job, options.version, Path(tempfile.mkdtemp(prefix="yieldspark-")))
+        folder, version = fetch(reader(os.environ), options.job, options.version, Path(tempfile.mkdtemp(prefix="yieldspark-")))
         _become(folder, version, f"{options.job}.py", job_arguments)
     except NotStarted as error:
         sys.stderr.write(f"{error}\n")
@@ -96,7 +96,11 @@ def fetch(read: Read, job: str, version: str | None, folder: Path) -> tuple[Path
     if entry not in files:
         there = ", ".join(sorted(name.removesuffix(".py") for name in files if name.endswith(".py")))
         raise NotStarted(f"version {version} has no job {job!r}: it has {there}", WRONG_USE)
-    for name in [CODE, entry, *filter(JAR.fullmatch, files)]:
+    jars = [name for name in files if name.startswith(JARS)]
+    strange = [name for name in jars if not JAR.fullmatch(name)]
+    if strange:
+        raise NotStarted(f"version {version} is refused: {strange[0]!r} in its {MANIFEST} is no jar's name")
+    for name in [CODE, entry, *jars]:
         _save(read, f"versions/{version}/{name}", files[name]["sha256"], folder / name)
     return folder, version
 
@@ -145,7 +149,7 @@ def _document(name: str, content: bytes, *fields: str) -> dict[str, Any]:
         raise NotStarted(f"{name} is no document with {', '.join(fields)} ({error!r}); release again, or give an earlier --version") from None
 
 
-def _reader(variables: Mapping[str, str]) -> Read:
+def reader(variables: Mapping[str, str]) -> Read:
     """Reads from CODE_BUCKET, at GOOGLE_API_URL where it stands in for Google."""
     name, url = variables.get("CODE_BUCKET"), variables.get("GOOGLE_API_URL")
     if not name:
@@ -154,9 +158,9 @@ def _reader(variables: Mapping[str, str]) -> Read:
     retry = DEFAULT_RETRY.with_timeout(RETRY_SECONDS)
 
     @cache
-    def bucket() -> storage.Bucket:
+    def bucket() -> Bucket:
         # a project is for making and listing buckets
-        return storage.Client(project=None, **given).bucket(name)
+        return Client(project=None, **given).bucket(name)
 
     def read(path: str) -> bytes | None:
         where = f"gs://{name}/{path}"

@@ -7,8 +7,10 @@ the API's own types (google.cloud.dataproc_v1: ttl, staging bucket, labels, ids)
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from google.cloud.dataproc_v1.types import Batch
@@ -25,6 +27,9 @@ REQUEST_ID = re.compile(r"[a-zA-Z0-9_-]{1,40}")
 ENDS_WITH_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 CLOCK = re.compile(r"(^|-)(20\d{2}-?[01]\d-?[0-3]\d|1\d{9}|1\d{12})(?!\d)")
 """A date, or seconds or milliseconds since 1970."""
+
+UNKNOWN_FIELD = re.compile(r'has no field named "(?P<name>[^"]*)" at "(?P<path>[^"]*)"')
+IDS = ("batchId", "batch_id", "requestId", "request_id")
 
 LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
@@ -77,6 +82,8 @@ def check_request_id(request_id: str) -> None:
 def service_faults(batch: Mapping[str, Any]) -> list[str]:
     """What the service answers 400 to, a sentence each."""
     known, found = _as_the_types_read_it(batch)
+    if known is None:
+        return found
     execution = _execution(known)
     properties = _properties(known)
     main = known.get("pysparkBatch", {}).get("mainPythonFileUri", "")
@@ -99,35 +106,38 @@ def service_faults(batch: Mapping[str, Any]) -> list[str]:
 def product_faults(batch: Mapping[str, Any], *, secrets: Collection[str] = ()) -> list[str]:
     """What the service takes, and what then fails, costs or shows more than it should, a sentence each."""
     known, _ = _as_the_types_read_it(batch)
+    if known is None:
+        return []
     return [*_missing(known), *_code_faults(known), *_property_faults(_properties(known)), *_secret_faults(known, secrets)]
 
 
-def _as_the_types_read_it(batch: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The batch without what Google's types refuse, and the words for that; empty where they can read nothing of it."""
-    found, readable = [], dict(batch)
-    environment = readable.get("environmentConfig")
-    execution = environment.get("executionConfig") if isinstance(environment, Mapping) else None
-    if isinstance(environment, Mapping) and isinstance(execution, Mapping) and {"networkUri", "subnetworkUri"} <= execution.keys():
-        # the types would stop here, at the first fault, and in words of their own
-        found.append("networkUri and subnetworkUri are both there, and only one may be: leave networkUri out")
-        one_kind = {name: value for name, value in execution.items() if name != "networkUri"}
-        readable["environmentConfig"] = {**environment, "executionConfig": one_kind}
-    try:
-        return _round_trip(readable, strict=True), found
-    except ParseError as error:
-        is_id = re.search(r"(batch|request)_?id\b", str(error), re.IGNORECASE)
-        where = ". Ids of batch and request stand in the query of the address, not in the body" if is_id else ""
-        found.append(f"Google's types refuse it: {error}{where}")
-    try:
-        return _round_trip(readable, strict=False), found
-    except ParseError:
-        return {}, found
+def _as_the_types_read_it(batch: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
+    """The batch without what Google's types refuse, None where they can read nothing of it; and the words for that."""
+    found: list[str] = []
+    readable: dict[str, Any] = copy.deepcopy(dict(batch))
+    with suppress(AttributeError, KeyError, TypeError):
+        execution = readable["environmentConfig"]["executionConfig"]
+        if {"networkUri", "subnetworkUri"} <= execution.keys():
+            found.append("networkUri and subnetworkUri are both there, and only one may be: leave networkUri out")
+            del execution["networkUri"]
+    while True:
+        try:
+            return MessageToDict(ParseDict(readable, Batch.pb(Batch()), ignore_unknown_fields=False)), found
+        except ParseError as error:
+            # the types stop at the first fault: an unknown field is taken out, and they go on
+            words, unknown = " ".join(str(error).split()).partition(" Available Fields")[0], UNKNOWN_FIELD.search(str(error))
+            is_id = unknown and unknown["name"] in IDS
+            found.append(f"Google's types refuse it: {words}{' It stands in the query of the address, not in the body' if is_id else ''}")
+            if not unknown or not _taken_out(readable, unknown["path"].split(".")[1:], unknown["name"]):
+                return None, found
 
 
-def _round_trip(batch: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
-    message = ParseDict(dict(batch), Batch.pb(Batch()), ignore_unknown_fields=not strict)
-    read: dict[str, Any] = MessageToDict(message)
-    return read
+def _taken_out(batch: dict[str, Any], path: Sequence[str], name: str) -> bool:
+    """Whether the field was there to be removed."""
+    where: Any = batch
+    for part in path:
+        where = where.get(part) if isinstance(where, dict) else None
+    return isinstance(where, dict) and where.pop(name, where) is not where
 
 
 def _execution(known: Mapping[str, Any]) -> dict[str, Any]:

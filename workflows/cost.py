@@ -99,8 +99,8 @@ def _priced(dcu_seconds: float, shuffle_gb_seconds: float, region: str) -> Cost:
 
 def _dcu(properties: Mapping[str, str], role: str, serverless: Mapping[str, Any]) -> float:
     cores = int(properties.get(f"spark.{role}.cores", CORES[0]))
-    asked = {name: memory_mib(properties.get(f"spark.{role}.{name}", "")) or default for name, default in DEFAULT_MEMORY_MIB.items()}
-    gb = sum(asked.values()) / 1024 + cores * serverless["system_gb_of_a_vcpu"]
+    asked_mib = sum(_mib(properties, f"spark.{role}.{name}", default) for name, default in DEFAULT_MEMORY_MIB.items())
+    gb = asked_mib / 1024 + cores * serverless["system_gb_of_a_vcpu"]
     at_the_lower_rate = min(gb, cores * serverless["gb_of_a_vcpu_at_the_lower_rate"])
     above = gb - at_the_lower_rate
     rates = (serverless["dcu_of_a_vcpu"], serverless["dcu_of_a_gb"], serverless["dcu_of_a_gb_above"])
@@ -108,5 +108,9 @@ def _dcu(properties: Mapping[str, str], role: str, serverless: Mapping[str, Any]
 
 
 def _disk_gb(properties: Mapping[str, str], role: str) -> float:
-    mib = memory_mib(properties.get(f"spark.dataproc.{role}.disk.size", ""))
-    return mib / 1024 if mib else DEFAULT_DISK_GB
+    return _mib(properties, f"spark.dataproc.{role}.disk.size", DEFAULT_DISK_GB * 1024) / 1024
+
+
+def _mib(properties: Mapping[str, str], name: str, default: float) -> float:
+    mib = memory_mib(properties.get(name, ""))
+    return default if mib is None else mib

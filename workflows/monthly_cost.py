@@ -72,11 +72,28 @@ class Month:
     def meets_goal(self) -> bool:
         return self.usd <= self.goal_usd
 
+    def pairs(self) -> dict[str, str]:
+        """For a person: every input, every price, and what they come to."""
+        document = self.document()
+        usd_a_month = f"{self.usd:.2f} USD for {self.inputs.nights} nights by the list price of {document['prices']['read_on']}"
+        room = f"each batch may take {self.room_seconds:.0f} s longer" if self.meets_goal else f"{self.usd - self.goal_usd:.2f} USD too much"
+        return {
+            **{name.replace("_", " "): f"{value:g}" if isinstance(value, float) else str(value) for name, value in document["inputs"].items()},
+            **{f"price: {name.replace('_', ' ')}": str(value) for name, value in document["prices"].items()},
+            **{job.job: f"{job.rows:,} rows, {job.seconds:.0f} s ({job.seconds_from}), {job.cost.words()}" for job in self.jobs},
+            "a month": usd_a_month,
+            "goal": f"{self.goal_usd:.2f} USD, {'met' if self.meets_goal else 'missed'}: {room}",
+            "the same as Cloud Run jobs": f"{self.cloud_run_usd:.2f} USD",
+        }
+
     def document(self) -> dict[str, Any]:
         """For `--json`: every input, every price, every result."""
         serverless = {name: value for name, value in prices()["serverless"].items() if name != "regions"}
         rates = prices()["serverless"]["regions"][self.inputs.region]
-        return asdict(self) | {"meets_goal": self.meets_goal, "prices": {**serverless, **rates, "cloud_run": prices()["cloud_run"]}}
+        return asdict(self) | {
+            "meets_goal": self.meets_goal,
+            "prices": {"read_on": prices()["read_on"], **serverless, **rates, "cloud_run": prices()["cloud_run"]},
+        }
 
 
 def monthly_estimate(inputs: NightInputs | None = None, *, past_seconds: Mapping[str, list[float]] | None = None) -> Month:

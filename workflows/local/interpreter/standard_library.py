@@ -58,7 +58,7 @@ def call_functions(transport: Transport, clock: Clock, log: Callable[[dict[str, 
 
     def sys_log(*, json: Any = None, text: str | None = None, severity: str = "DEFAULT") -> None:
         if severity not in SEVERITIES or (json is None) == (text is None):
-            raise raised("ValueError", f"sys.log takes json or text, and a severity of {', '.join(SEVERITIES)}")
+            raise raised("TypeError", f"sys.log takes json or text, and a severity of {', '.join(SEVERITIES)}")
         log({"severity": severity, **({"jsonPayload": json} if text is None else {"textPayload": text})})
 
     requests = {f"http.{method}": partial(request, transport, method.upper()) for method in HTTP_METHODS}

@@ -1,0 +1,204 @@
+"""Draws docs/architecture.svg: `python -m docs.draw_architecture`. A test compares the file with what this draws.
+
+In: the code's own names (jobs, platforms, the files of a release, the calls of pipeline.yaml, tables, commands, the Dockerfile's targets). Out: one SVG
+of plain rectangles, lines and text. Names that no longer fit into their box are an error here, and not a picture that nobody can read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import yaml
+
+from config_spark import Settings
+from database import tables
+from workflows import entry, release_names
+from workflows.app import app
+from workflows.platforms import JOBS, TABLE
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURE = ROOT / "docs" / "architecture.svg"
+PIPELINE = ROOT / "workflows" / "pipeline.yaml"
+
+WIDTH, HEIGHT = 1400, 800
+LINE = 18
+LETTER = 6.7
+"""Mean width of a letter of 12 px in the fonts named below."""
+
+STYLE = """
+    text { font: 12px Verdana, "DejaVu Sans", sans-serif; fill: #222 }
+    .title { font-weight: bold; font-size: 13px }
+    .on-line { fill: #1a4f8b; text-anchor: middle }
+    rect { fill: #fff; stroke: #555; rx: 6 }
+    .page { fill: #fff; stroke: none }
+    .around { fill: #f3f6fa; stroke-dasharray: 5 4 }
+    .store { fill: #fdf6e3 }
+    .work { fill: #e8f3ea }
+    path { fill: none; stroke: #1a4f8b; stroke-width: 1.5 }
+"""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle with a title and lines under it. Raises: ValueError where they are larger than it."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    title: str
+    lines: Sequence[str] = ()
+    kind: str = "store"
+
+    def __post_init__(self) -> None:
+        wide = [line for line in (self.title, *self.lines) if len(line) * LETTER > self.width - 16]
+        if wide or (len(self.lines) + 1) * LINE + 12 > self.height:
+            raise ValueError(
+                f"the box {self.title!r} is too small: {wide or f'{len(self.lines)} lines'}; make it larger in docs/draw_architecture.py"
+            )
+
+    def svg(self) -> Iterator[str]:
+        yield f'<rect class="{self.kind}" x="{self.x}" y="{self.y}" width="{self.width}" height="{self.height}"/>'
+        yield _text(self.x + 10, self.y + 20, self.title, "title")
+        for number, line in enumerate(self.lines, 1):
+            yield _text(self.x + 10 + LETTER * (len(line) - len(line.lstrip())), self.y + 20 + number * LINE, line.strip())
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """A line through points, with a head at its end and words at a place of its own."""
+
+    points: Sequence[tuple[int, int]]
+    words: Sequence[str]
+    at: tuple[int, int]
+
+    def svg(self) -> Iterator[str]:
+        path = " L ".join(f"{x} {y}" for x, y in self.points)
+        yield f'<path d="M {path}" marker-end="url(#head)"/>'
+        for number, line in enumerate(self.words):
+            yield _text(self.at[0], self.at[1] + number * 15, line, "on-line")
+
+
+def draw() -> str:
+    """The picture's text. Raises: ValueError where a name is gone or has no place."""
+    shapes = [shape for part in (*_boxes(), *_arrows()) for shape in part.svg()]
+    head = '<marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto"><path d="M 0 0 L 10 5 L 0 10 z" '
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="YieldSpark on Google Cloud">',
+        f"<style>{STYLE}</style>",
+        f'<defs>{head}style="fill: #1a4f8b; stroke: none"/></marker></defs>',
+        f'<rect class="page" width="{WIDTH}" height="{HEIGHT}"/>',
+        *shapes,
+        "</svg>",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _boxes() -> list[Box]:
+    pipeline = yaml.safe_load(PIPELINE.read_text(encoding="utf-8"))
+    entries = [f"  {release_names.entry_name(job)}" for job in JOBS]
+    version = release_names.object_name("<version>", "")
+    files = [f"  {name}" for name in (release_names.CODE, release_names.jar_name("*.jar"), release_names.BATCHES, release_names.MANIFEST)]
+    return [
+        Box(20, 110, 230, 90, "operator", [f"python -m {entry.__package__} .."], "work"),
+        Box(20, 470, 230, 60, "every night", ["a schedule"], "work"),
+        Box(370, 110, 260, 200, f"gs://{_setting('code_bucket')}", [version, *entries, *files, release_names.LATEST]),
+        Box(370, 370, 260, 410, _default("workflow_name"), [PIPELINE.name, *_calls(pipeline)], "work"),
+        Box(730, 110, 330, 510, "the jobs, one after the other", JOBS, "around"),
+        Box(750, 200, 290, 180, "Dataproc Serverless", _platforms(), "work"),
+        Box(750, 440, 290, 160, "Cloud Run jobs", ["one container, local[*]:", *(f"  {job}" for job in JOBS)], "work"),
+        Box(730, 690, 330, 90, "container images", [f"container/Dockerfile: {', '.join(_targets())}", f"{_setting('container_image')}, by digest"]),
+        Box(1150, 110, 230, 330, f"PostgreSQL, {_setting('db_host')}", _tables()),
+        Box(1150, 470, 230, 60, "Secret Manager", [_setting("db_password_secret")]),
+        Box(1150, 560, 230, 60, f"gs://{_setting('staging_bucket')}", ["what the drivers wrote"]),
+    ]
+
+
+def _arrows() -> list[Arrow]:
+    batches = _commands("batch_commands")
+    return [
+        Arrow([(250, 145), (370, 145)], _commands("release_commands"), (310, 100)),
+        Arrow([(250, 185), (310, 185), (310, 400), (370, 400)], _commands("run_commands"), (285, 300)),
+        Arrow([(135, 110), (135, 60), (1090, 60), (1090, 290), (1040, 290)], [", ".join(batches)], (600, 50)),
+        Arrow([(250, 500), (370, 500)], ["starts"], (310, 492)),
+        Arrow([(500, 370), (500, 310)], ["one version"], (545, 345)),
+        Arrow([(630, 440), (690, 440), (690, 290), (750, 290)], ["create,", "look, cancel"], (680, 460)),
+        Arrow([(630, 540), (750, 540)], ["or: run"], (690, 532)),
+        Arrow([(630, 170), (730, 170)], ["code, jars"], (680, 162)),
+        Arrow([(895, 690), (895, 620)], ["packages"], (930, 660)),
+        Arrow([(1060, 170), (1150, 170)], ["rows"], (1120, 162)),
+        Arrow([(1150, 500), (1060, 500)], ["password"], (1108, 492)),
+        Arrow([(1060, 590), (1150, 590)], ["output"], (1105, 582)),
+    ]
+
+
+def _setting(field: str) -> str:
+    """A setting's name as the user writes it."""
+    if field not in Settings.model_fields:
+        raise ValueError(f"there is no setting {field} any more; correct docs/draw_architecture.py")
+    return field.upper()
+
+
+def _default(field: str) -> str:
+    _setting(field)
+    return str(Settings.model_fields[field].default)
+
+
+def _platforms() -> list[str]:
+    lines = []
+    for row in TABLE:
+        lines += [row.pair, f"  runtime {row.runtime}: Spark {row.spark}, Scala {row.scala}"]
+    return lines
+
+
+def _tables() -> list[str]:
+    """The owner's tables, then ours with their schema."""
+    own = sorted(f"{tables.OWN_SCHEMA}.{name.partition('.')[2]}" for name in tables.own_metadata.tables)
+    return [*tables.owner_metadata.tables, *own]
+
+
+def _commands(module: str) -> list[str]:
+    """The commands that a module of `workflows` has put on the application."""
+    callbacks = [(info.name, info.callback) for info in app.registered_commands if info.callback]
+    names = [name or callback.__name__ for name, callback in callbacks if callback.__module__ == f"workflows.{module}"]
+    if not names:
+        raise ValueError(f"workflows/{module}.py has no commands any more; correct docs/draw_architecture.py")
+    return names
+
+
+def _targets() -> list[str]:
+    """The last two stages of the Dockerfile: what is built for use."""
+    return re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "container" / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)[1:]
+
+
+def _calls(pipeline: dict[str, Any]) -> list[str]:
+    """The subworkflows that `main` calls, in order; what is in a loop is indented, under what the loop goes over."""
+    return [line for line in _calls_of(pipeline["main"]["steps"], pipeline, "") if not line.endswith(" note")]
+
+
+def _calls_of(steps: Any, pipeline: dict[str, Any], indent: str) -> Iterator[str]:
+    for step in steps:
+        for body in step.values():
+            called = body.get("call", "")
+            if called in pipeline:
+                yield f"{indent} {called}"
+                if called.startswith("run_"):
+                    yield from _calls_of(pipeline[called]["steps"], pipeline, f"{indent}  ")
+            if "for" in body:
+                yield f"{indent} for each job:"
+                yield from _calls_of(body["for"]["steps"], pipeline, f"{indent}  ")
+            yield from _calls_of(body.get("steps", body.get("try", {}).get("steps", [])), pipeline, indent)
+
+
+def _text(x: float, y: float, words: str, kind: str = "") -> str:
+    named = f' class="{kind}"' if kind else ""
+    return f'<text{named} x="{x:.0f}" y="{y:.0f}">{escape(words)}</text>'
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(draw(), encoding="utf-8")
