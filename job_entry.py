@@ -33,7 +33,8 @@ def run_job(
 ) -> int:
     """Parse, run `work`, show its ledger row or plan; returns the exit code.
 
-    Args: `--dry-run`, `--batch` and `--json` are added to parser, whose `prog` is the job's name. words makes the document readable where `--json` is not given.
+    Args: `--dry-run`, `--batch` and `--json` are added to parser, whose `prog` is the job's name.
+    words makes the document readable where `--json` is not given.
     """
     parser.add_argument("--dry-run", action="store_true", help="print the plan; change nothing, start no JVM")
     parser.add_argument("--batch", metavar="ID", help="the platform's batch that this process is; the ledger keeps it")

@@ -67,7 +67,9 @@ class Box:
     def __post_init__(self) -> None:
         wide = [line for line in (self.title, *self.lines) if len(line) * LETTER > self.width - 16]
         if wide or (len(self.lines) + 1) * LINE + 12 > self.height:
-            raise ValueError(f"the box {self.title!r} is too small: {wide or f'{len(self.lines)} lines'}; make it larger in docs/draw_architecture.py")
+            raise ValueError(
+                f"the box {self.title!r} is too small: {wide or f'{len(self.lines)} lines'}; make it larger in docs/draw_architecture.py"
+            )
 
     def svg(self) -> Iterator[str]:
         yield f'<rect class="{self.kind}" x="{self.x}" y="{self.y}" width="{self.width}" height="{self.height}"/>'

@@ -140,7 +140,7 @@ class World:
 @contextmanager
 def world(
     folder: Path, executor: Executor, *, dataproc: Script | Callable[[str], Script] = Script(), cloud_run: Script = Script()
-) -> Iterator[World]:  # noqa: B008 - frozen
+) -> Iterator[World]:
     """Args: dataproc says what a batch does, or by its id; cloud_run what an execution of a job does."""
     clock = VirtualClock()
     services: list[Service] = [StorageDouble(folder, [BUCKET]), DataprocDouble(dataproc, now=clock.now), CloudRunDouble(cloud_run, now=clock.now)]

@@ -60,10 +60,23 @@ class Executions:
             return document
 
 
+class ExecutionNotSucceeded(BatchFailed):
+    """An execution that ended otherwise than well. `document` has its facts and `raised`, what the workflow raised: a map, or a sentence."""
+
+    def __init__(self, document: dict[str, Any], error: dict[str, Any]) -> None:
+        try:
+            raised = json.loads(error.get("payload") or "null")
+        except ValueError:
+            raised = error.get("payload")
+        self.document = document | {"raised": raised}
+        message = raised.get("message") if isinstance(raised, dict) else raised
+        super().__init__(f"execution {document['execution']} ended {document['state']}: {message or error.get('context') or 'no reason given'}")
+
+
 def wait_for_execution(executions: Executions, name: str, say: Callable[[str], None], seconds_between: float) -> dict[str, Any]:
     """Look every few seconds until the execution ended, and say once a minute that it goes on.
 
-    Returns: `{"execution", "state", "seconds", "result"}`. Raises: BatchFailed with the error that the workflow raised.
+    Returns: `{"execution", "state", "seconds", "result"}`. Raises: ExecutionNotSucceeded with the error that the workflow raised.
     """
     began = said = time.monotonic()
     while (execution := executions.get(name))["state"] not in ENDED:
@@ -74,17 +87,5 @@ def wait_for_execution(executions: Executions, name: str, say: Callable[[str], N
     short = name.rpartition("/")[2]
     document = {"execution": short, "state": execution["state"], "seconds": round(time.monotonic() - began, 1)}
     if execution["state"] != "SUCCEEDED":
-        raise _failed(document, execution.get("error", {}))
+        raise ExecutionNotSucceeded(document, execution.get("error", {}))
     return document | {"result": json.loads(execution.get("result") or "null")}
-
-
-def _failed(document: dict[str, Any], error: dict[str, Any]) -> BatchFailed:
-    """The workflow's own words: what it raised is a map as JSON, or a sentence of the service."""
-    try:
-        raised = json.loads(error.get("payload") or "null")
-    except ValueError:
-        raised = error.get("payload")
-    message = raised.get("message") if isinstance(raised, dict) else raised
-    failed = BatchFailed(f"execution {document['execution']} ended {document['state']}: {message or error.get('context') or 'no reason given'}")
-    failed.document = document | {"raised": raised}  # type: ignore[attr-defined]  # for `--json`
-    return failed

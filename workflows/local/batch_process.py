@@ -38,6 +38,7 @@ class BatchProcess:
     """One running job; `output` has what it said."""
 
     def __init__(self, command: list[str], folder: Path, environment: Mapping[str, str], uid: int | None) -> None:
+        self._folder = folder
         self.output = folder / "driveroutput"
         with self.output.open("wb") as stream:
             self._process = subprocess.Popen(
@@ -48,10 +49,13 @@ class BatchProcess:
         self._ends_by: float | None = None
 
     def poll(self) -> int | None:
-        """The exit code, None while it runs. One that was asked to end and has not is killed here."""
+        """The exit code, None while it runs. One that was asked to end and has not is killed here; of one that ended only the output is left."""
         code = self._process.poll()
         if code is None and self._ends_by is not None and time.monotonic() > self._ends_by:
             self._signal(signal.SIGKILL)
+        if code is not None and self._folder.exists():
+            for path in set(self._folder.iterdir()) - {self.output}:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         return code
 
     def cancel(self) -> None:

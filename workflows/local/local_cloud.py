@@ -87,8 +87,8 @@ def local_cloud(settings: Settings, port: int = 0) -> Iterator[LocalCloud]:
         dataproc = DataprocDouble(Script(pending_seconds=1, usage_delay_seconds=2), run=platform.run_batch, write_output=partial(_put, storage))
         container = {**variables, "ENVIRONMENT": "production", "SPARK_MASTER": "local[*]"}
 
-        def run_container(job: str, arguments: list[str]) -> BatchProcess:
-            return platform.run_container(CONTAINER_ENTRY, arguments, container, job)
+        def run_container(name: str, arguments: list[str]) -> BatchProcess:
+            return platform.run_container(CONTAINER_ENTRY, arguments, container, name)
 
         def run_pipeline(execution_id: str, argument: Any) -> Any:
             environment = {
@@ -101,8 +101,9 @@ def local_cloud(settings: Settings, port: int = 0) -> Iterator[LocalCloud]:
             source = PIPELINE.read_text(encoding="utf-8")
             return execute(source, argument, environment=environment, transport=hosts_at(url), clock=RealClock(FASTER), log=_log_line)
 
-        services += [dataproc, CloudRunDouble(run=run_container), SecretDouble({SECRET: password.encode()}), ExecutionsDouble(run=run_pipeline)]
-        with _looking_at(dataproc):
+        cloud_run = CloudRunDouble(Script(pending_seconds=0), run=run_container)
+        services += [dataproc, cloud_run, SecretDouble({SECRET: password.encode()}), ExecutionsDouble(run=run_pipeline)]
+        with _looking_at(dataproc, cloud_run):
             yield LocalCloud(url, variables, database)
 
 
@@ -163,13 +164,14 @@ def _open_folder(home: Path) -> Path:
 
 
 @contextmanager
-def _looking_at(dataproc: DataprocDouble) -> Iterator[None]:
-    """Batches go on between two requests: someone has to notice that they ended, or went over their ttl. None outlives the block."""
+def _looking_at(*doubles: DataprocDouble | CloudRunDouble) -> Iterator[None]:
+    """Jobs go on between two requests: someone has to notice that they ended, or went over their ttl. None outlives the block."""
     over = threading.Event()
 
     def look() -> None:
         while not over.wait(LOOK_SECONDS):
-            dataproc.advance()
+            for double in doubles:
+                double.advance()
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -178,7 +180,8 @@ def _looking_at(dataproc: DataprocDouble) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        dataproc.cancel_all()
+        for double in doubles:
+            double.cancel_all()
 
 
 def _log_line(entry: dict[str, Any]) -> None:
