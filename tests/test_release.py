@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
+import httpx
 import pytest
 from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
 
 from config_spark import Settings
 from product_errors import CloudRefused, CloudUnavailable, ConfigurationError, ReleaseConflict
+from tests.fake_gcs_server import fake_gcs_server
 from tests.releases import BUCKET, FIRST, JAR, SECOND, THIRD, cloud_settings, latest_version, objects, publish_at, small_release
 from workflows import code_bucket
 from workflows.code_bucket import CodeBucket
@@ -321,3 +323,17 @@ def test_progress_of_a_long_upload_is_said(settings: Settings, monkeypatch: pyte
     publish_content(CodeBucket(settings), small_release(FIRST), said.append)
     assert f"{JAR}: 0.0 of 0.3 MB" in said
     assert said[-1] == f"6/6 {MANIFEST}"
+
+
+@pytest.mark.long
+def test_another_double_of_cloud_storage_agrees(tmp_path: Path) -> None:
+    with fake_gcs_server(tmp_path) as url:
+        settings = cloud_settings(url)
+        httpx.post(f"{url}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
+        for version in (FIRST, SECOND, SECOND):
+            publish(settings, small_release(version))
+        with pytest.raises(ReleaseConflict, match="with other settings"):
+            publish(settings, small_release(FIRST, metrics={"ttl": "7200s"}))
+        assert [(one["version"], one["latest"], one["faults"]) for one in versions(settings)] == [(SECOND, True, []), (FIRST, False, [])]
+        assert rollback(settings, FIRST) == {"version": FIRST, "previous": SECOND, "moved": True}
+        assert released(settings) == Release(BUCKET, FIRST, (JAR,))
