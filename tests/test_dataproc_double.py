@@ -75,8 +75,19 @@ def test_usage_comes_a_while_after_the_end_and_int64_is_a_string(cloud: Cloud) -
     assert "approximateUsage" not in cloud.ask("GET", f"{PARENT}/batches/metrics-1")[1]["runtimeInfo"]
     cloud.clock.time = START + 390
     usage = cloud.ask("GET", f"{PARENT}/batches/metrics-1")[1]["runtimeInfo"]["approximateUsage"]
-    # three nodes of 4 cores and 17.6 GB: 0.6 DCU a core, 0.1 a GB; 400 GB of disk each; five minutes
-    assert usage == {"milliDcuSeconds": str(round(3 * (4 * 0.6 + 17.6 * 0.1) * 1000 * 300)), "shuffleStorageGbSeconds": str(3 * 400 * 300)}
+    # three machines of 4 cores and 16 GB of heap with what stands beside it, 400 GB of disk each, five minutes
+    dcu = 3 * (4 * 0.6 + ((16_384 + 1_220) / 1024 + 4 * 0.72) * 0.1)
+    assert usage == {"milliDcuSeconds": str(round(dcu * 1000 * 300)), "shuffleStorageGbSeconds": str(3 * 400 * 300)}
+
+
+def test_usage_is_what_a_published_batch_used() -> None:
+    """The service's answer for batch de934178-..-0 of 2022-10-31, default machines, 305 s in RUNNING, as its owner published it."""
+    life = BatchLife({}, Script(pending_seconds=60, running_seconds=300.667, usage_delay_seconds=0), START)
+    life.advance(START + 1000)
+    used = life.usage(START + 1000)
+    assert used is not None
+    assert used["milliDcuSeconds"] == pytest.approx(3_608_000, rel=0.002)
+    assert used["shuffleStorageGbSeconds"] == pytest.approx(360_800, rel=0.002)
 
 
 def test_the_same_request_id_answers_the_first_operation_whatever_the_body(cloud: Cloud) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
@@ -115,14 +115,27 @@ class Batches:
         """The batch as it is now."""
         return self._document(self._asked(batch_id, lambda: self._client.get_batch(name=self._name(batch_id), **self._calling())))
 
-    def list(self, filter_text: str = "", limit: int | None = None) -> list[Document]:
-        """The newest first. Args: filter_text as https://google.aip.dev/160 has it, on state, create_time, labels.NAME, batch_id."""
-        request = {"parent": self._parent, "filter": filter_text, "order_by": "create_time desc", "page_size": min(limit or 1000, 1000)}
+    def list(
+        self,
+        *,
+        job: str | None = None,
+        state: str | None = None,
+        since: datetime | None = None,
+        before: datetime | None = None,
+        limit: int | None = None,
+    ) -> list[Document]:
+        """The product's batches, the newest first. Args: they were created in [since, before), UTC without a zone."""
+        request = {
+            "parent": self._parent,
+            "filter": _filter(job, state, since, before),
+            "order_by": "create_time desc",
+            "page_size": min(limit or 1000, 1000),
+        }
 
-        def pages() -> Iterator[Batch]:
-            return iter(self._client.list_batches(request=request, **self._calling()))
+        def ask() -> list[Document]:
+            return [self._document(batch) for batch in islice(self._client.list_batches(request=request, **self._calling()), limit)]
 
-        return self._asked("the list of batches", lambda: [self._document(batch) for batch in islice(pages(), limit)])
+        return self._asked("the list of batches", ask)
 
     def cancel(self, batch_id: str) -> Document:
         """Cancel the batch's operation and wait until the batch has ended; returns it.
@@ -215,6 +228,18 @@ def latest_end(batch: Document) -> float:
 def seconds_until(batch: Document, now: float) -> float:
     """From its creation to its end, or to now while it has not ended."""
     return (_seconds(batch["stateTime"]) if batch["state"] in TERMINAL else now) - created(batch)
+
+
+def _filter(job: str | None, state: str | None, since: datetime | None, before: datetime | None) -> str:
+    """https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/projects.locations.batches/list"""
+    clauses = {
+        "labels.app = {}": "yieldspark",
+        "labels.job = {}": job,
+        "state = {}": state,
+        'create_time >= "{}Z"': since and since.isoformat(timespec="seconds"),
+        'create_time < "{}Z"': before and before.isoformat(timespec="seconds"),
+    }
+    return " AND ".join(clause.format(value) for clause, value in clauses.items() if value)
 
 
 def _seconds(timestamp: str) -> float:

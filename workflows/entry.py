@@ -6,7 +6,13 @@ from typing import Any, NoReturn
 
 from command_line.run_application import run_application
 from product_errors import one_sentence
-from workflows import batch_commands, check_commands, release_commands, run_commands  # noqa: F401 - importing puts the commands on the application
+from workflows import (  # noqa: F401 - importing puts the commands on the application
+    batch_commands,
+    check_commands,
+    cost_commands,
+    release_commands,
+    run_commands,
+)
 from workflows.app import app
 from workflows.local import local_commands  # noqa: F401
 

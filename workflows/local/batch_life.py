@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from workflows.batch_size import MIN_EXECUTORS
+from workflows.cost import SECONDS_OF_AN_HOUR, estimate, prices
+
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 
 CANCELLED_BY_REQUEST = "Batch was cancelled."
 CANCELLED_BY_TTL = "Batch was cancelled because it exceeded its ttl of {ttl} seconds."
 """The service's own words for these two are not public: nothing may read them."""
-
-DCU_PER_CORE = 0.6
-DCU_PER_GB = 0.1
-MINIMUM_SECONDS = 60.0
-"""What the service counts (https://cloud.google.com/dataproc-serverless/pricing): 0.6 DCU a core, 0.1 a GB up to 8 GB a core, a minute at least."""
 
 
 class RunningBatch(Protocol):
@@ -107,10 +105,8 @@ class BatchLife:
             return None
         seconds = sum(end - start for (state, _, start), end in zip(self.history, self._ends(), strict=True) if state in ("RUNNING", "CANCELLING"))
         dcu, shuffle_gb = self._load
-        return {
-            "milliDcuSeconds": round(dcu * 1000 * max(seconds, MINIMUM_SECONDS)) if seconds else 0,
-            "shuffleStorageGbSeconds": round(shuffle_gb * max(seconds, MINIMUM_SECONDS)) if seconds else 0,
-        }
+        billed = max(seconds, prices()["serverless"]["least_seconds"]) if seconds else 0.0
+        return {"milliDcuSeconds": round(dcu * 1000 * billed), "shuffleStorageGbSeconds": round(shuffle_gb * billed)}
 
     def present_use(self) -> dict[str, int] | None:
         """milliDcu and shuffleStorageGb while it runs."""
@@ -160,24 +156,10 @@ class BatchLife:
 
 
 def dcu_and_shuffle_gb(properties: Mapping[str, str]) -> tuple[float, float]:
-    """What a batch of these properties holds while it runs, with the service's defaults and as many executors as it starts with.
-
-    The defaults stand in https://cloud.google.com/dataproc-serverless/docs/concepts/properties: 4 cores, 9600 MB, 100 GB of disk a core, 2 executors.
-    """
-    dcu = shuffle = 0.0
-    for role, count in (("driver", 1), ("executor", int(properties.get("spark.executor.instances", 2)))):
-        cores = int(properties.get(f"spark.{role}.cores", 4))
-        memory = _megabytes(properties.get(f"spark.{role}.memory", "9600m"))
-        overhead = _megabytes(properties[f"spark.{role}.memoryOverhead"]) if f"spark.{role}.memoryOverhead" in properties else 0.1 * memory
-        disk = _megabytes(properties.get(f"spark.dataproc.{role}.disk.size", f"{100 * cores}g"))
-        dcu += count * (DCU_PER_CORE * cores + DCU_PER_GB * (memory + overhead) / 1024)
-        shuffle += count * disk / 1024
-    return dcu, shuffle
-
-
-def _megabytes(size: str) -> float:
-    factor = {"m": 1, "g": 1024, "t": 1024**2}.get(size[-1].lower())
-    return float(size[:-1]) * factor if factor else float(size)
+    """What a batch of these properties holds while it runs, by the rules of `workflows.cost`, with as many executors as it starts with."""
+    executors = properties.get("spark.executor.instances", str(MIN_EXECUTORS))
+    an_hour = estimate({"runtimeConfig": {"properties": {**properties, "spark.dynamicAllocation.maxExecutors": executors}}}, SECONDS_OF_AN_HOUR)
+    return an_hour.dcu_hours, an_hour.shuffle_gb_months * float(prices()["serverless"]["hours_of_a_month"])
 
 
 def _seconds(duration: str | None) -> float:

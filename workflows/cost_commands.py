@@ -1,0 +1,102 @@
+"""`cost` of `python -m workflows`: what batches cost by Google's list prices, one, a day's or a month's; and a month of nights by the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+from command_line.options import AsJson, edge_settings
+from command_line.terminal import print_json, print_pairs, print_table
+from config_spark import Settings
+from product_errors import ConfigurationError
+from workflows.app import app
+from workflows.batch_commands import opened, show_batch
+from workflows.batch_watch import facts, keep_cost
+from workflows.cost import REGION_OF_THE_PAGE, actual_cost
+from workflows.dataproc import TERMINAL, Batches, batch_id_of
+from workflows.monthly_cost import NightInputs, monthly_estimate
+from workflows.submission import past_nights
+
+DayOption = Annotated[datetime | None, typer.Option("--day", formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Batches of this day, UTC.")]
+MonthOption = Annotated[datetime | None, typer.Option("--month", formats=["%Y-%m"], metavar="YYYY-MM", help="Of this month; default: this one.")]
+
+
+@app.command()
+def cost(
+    batch: Annotated[str | None, typer.Argument(metavar="BATCH", help="One batch; default: all of a day or a month.")] = None,
+    of_day: DayOption = None,
+    of_month: MonthOption = None,
+    pools: Annotated[
+        int | None, typer.Option(min=1, help="Instead: what a month of nights would cost with so many pools, and by which inputs.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What batches cost by Google's list prices, from what the service says they used; into the ledger too, where DB_HOST names one.
+
+    Example: python -m workflows cost --month 2026-01 --json
+    """
+    if sum(value is not None for value in (batch, of_day, of_month, pools)) > 1:
+        raise ConfigurationError("give one of BATCH, --day, --month and --pools")
+    if pools is not None:
+        _show_model(edge_settings(), pools, as_json)
+    elif batch is not None:
+        show_batch(_cost_of(batch), as_json)
+    else:
+        _show_sum(_cost_between(edge_settings(), *_interval(of_day, of_month)), as_json)
+
+
+def _cost_of(batch: str) -> dict[str, Any]:
+    settings, batches, name = opened(batch)
+    found = batches.get(name)
+    if found["state"] in TERMINAL:
+        found = batches.with_usage(name)
+    keep_cost(settings, name, actual_cost(found))
+    return facts(batches, found)
+
+
+def _interval(of_day: datetime | None, of_month: datetime | None) -> tuple[datetime, datetime]:
+    """[first, after the last), UTC."""
+    if of_day:
+        return of_day, of_day + timedelta(days=1)
+    first = (of_month or datetime.now(UTC)).replace(day=1, hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+    return first, (first + timedelta(days=31)).replace(day=1)
+
+
+def _cost_between(settings: Settings, since: datetime, before: datetime) -> dict[str, Any]:
+    """The batches that were created in the interval, and their sum."""
+    batches = Batches(settings)
+    priced = [(batch, actual_cost(batch)) for batch in batches.list(since=since, before=before)]
+    for batch, found in priced:
+        keep_cost(settings, batch_id_of(batch), found)
+    return {
+        "from": since.date(),
+        "to": before.date(),
+        "usd": round(sum(found.usd for _, found in priced if found), 4),
+        "without_usage": sum(found is None for _, found in priced),
+        "batches": [facts(batches, batch) for batch, _ in priced],
+    }
+
+
+def _show_sum(document: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(document)
+        return
+    columns = ["batch", "job", "state", "created", "cost_usd"]
+    print_table(columns, [[one[column] for column in columns] for one in document["batches"]])
+    print_pairs({name: value for name, value in document.items() if name != "batches"})
+
+
+def _show_model(settings: Settings, pools: int, as_json: bool) -> None:
+    inputs = NightInputs(pools=pools, engine=settings.engine, region=settings.region or REGION_OF_THE_PAGE)
+    month = monthly_estimate(inputs, past_seconds=past_nights(settings))
+    if as_json:
+        print_json(month.document())
+        return
+    columns = ["job", "rows", "seconds", "seconds_from", "cloud_run_usd"]
+    print_table([*columns, "usd"], [[*(asdict(job)[column] for column in columns), job.cost.usd] for job in month.jobs], title="a night")
+    print_pairs(asdict(month.inputs))
+    print_pairs({"usd a month": month.usd, "goal": month.goal_usd, "meets it": month.meets_goal, "as Cloud Run jobs": month.cloud_run_usd})

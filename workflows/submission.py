@@ -1,0 +1,74 @@
+"""What a submit sends, made before anything is sent: ids, body, size, and what a usual run costs.
+
+In: settings, a job and its options. Out: plain values, as `--dry-run` prints them. The release is read, and where DB_HOST names a database, the job's
+plan and its past runs. Seconds, USD.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from statistics import median
+from typing import Any
+
+from config_spark import Settings
+from data_processing.plan_request import Request
+from database.connection import with_database
+from product_errors import CloudRefused, CloudUnavailable, ConfigurationError, DatabaseError
+from workflows.batch_request import batch_id, build_batch, request_id
+from workflows.batch_rows import rows_of
+from workflows.cost import estimate
+from workflows.cost_ledger import past_seconds
+from workflows.platforms import FORECAST_JOB, JOBS, METRICS_JOB, platform_for
+from workflows.release import released
+
+
+def job_arguments(job: str, start: date | None, end: date | None, *, full_refresh: bool, as_of: date | None) -> list[str]:
+    """What the job is given on its command line. Raises: ConfigurationError for an option that it has not, or days that are no interval."""
+    if job == METRICS_JOB:
+        if as_of:
+            raise ConfigurationError(f"--as-of is an option of {FORECAST_JOB}; {METRICS_JOB} has --start with --end, and --full-refresh")
+        asked = Request(full_refresh, start, end)
+        days = ["--start", str(asked.start), "--end", str(asked.end)] if asked.start else []
+        return [*days, *(["--full-refresh"] if full_refresh else [])]
+    if start or end or full_refresh:
+        raise ConfigurationError(f"--start, --end and --full-refresh are options of {METRICS_JOB}; {FORECAST_JOB} has --as-of")
+    return ["--as-of", str(as_of)] if as_of else []
+
+
+def submission(settings: Settings, job: str, arguments: Sequence[str], *, version: str | None = None, rows: int | None = None) -> dict[str, Any]:
+    """Args: version None is the newest release; rows None leaves the size to the plan. The ids are random, and the same for every try of this one.
+
+    Raises: ConfigurationError; CloudRefused, CloudUnavailable where the release can't be read.
+    """
+    engine = settings.engine if job == FORECAST_JOB else None
+    release = released(settings, version)
+    size = rows_of(settings, job, [*arguments, *(["--engine", engine] if engine else [])], rows)
+    execution = str(uuid.uuid4())
+    name = batch_id(job, execution)
+    batch = build_batch(settings, release, job, engine=engine, rows=size.number, arguments=[*arguments, "--batch", name])
+    past = past_nights(settings, [job]).get(job)
+    seconds = median(past) if past else None
+    return {
+        "batchId": name,
+        "requestId": request_id(job, execution),
+        "parent": f"projects/{settings.project_id}/locations/{settings.region}",
+        "rows": size.number,
+        "rows_from": size.source,
+        "usual_seconds": seconds,
+        "usd_at_most": round(estimate(batch, seconds, region=settings.region).usd, 4) if seconds else None,
+        "warning": platform_for(job, engine, today=datetime.now(UTC).date()).warning,
+        "batch": batch,
+    }
+
+
+def past_nights(settings: Settings, jobs: Sequence[str] = JOBS) -> dict[str, list[float]]:
+    """Seconds of each job's last good nights on batches; none where no DB_HOST is set, or its ledger is out of reach from here."""
+    if not settings.db_host:
+        return {}
+    try:
+        reached = with_database(settings)
+        return {job: past_seconds(reached, job) for job in jobs}
+    except (DatabaseError, CloudRefused, CloudUnavailable):
+        return {}
