@@ -1,7 +1,7 @@
 """Draws docs/architecture.svg: `python -m docs.draw_architecture`. A test compares the file with what this draws.
 
-In: the code's own names (jobs, platforms, the files of a release, the calls of pipeline.yaml, tables, commands, the Dockerfile's targets). Out: one SVG
-of plain rectangles, lines and text. Names that no longer fit into their box are an error here, and not a picture that nobody can read.
+In: the code's own names (jobs, platforms, files of a release, calls of pipeline.yaml, tables, commands, the Dockerfile's targets). Out: one SVG of
+plain rectangles, lines and text. A name that is gone, has no place or does not fit into its box is an error here, and not a wrong picture.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+import typer
 import yaml
 
 from config_spark import Settings
@@ -25,10 +26,19 @@ ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "architecture.svg"
 PIPELINE = ROOT / "workflows" / "pipeline.yaml"
 
-WIDTH, HEIGHT = 1400, 800
+COMMANDS = {
+    "releases": ("release", "versions", "rollback"),
+    "pipeline": ("run",),
+    "batches": ("submit", "wait", "status", "list", "cancel", "cost", "logs"),
+    "here": ("check", "local"),
+}
+"""Every command by what it works on."""
+
+WIDTH, HEIGHT = 1400, 680
 LINE = 18
 LETTER = 6.7
-"""Mean width of a letter of 12 px in the fonts named below."""
+BOLD_LETTER = 8.4
+"""Mean widths of a letter of 12 px, and of a bold one of 13 px, in the fonts named below."""
 
 STYLE = """
     text { font: 12px Verdana, "DejaVu Sans", sans-serif; fill: #222 }
@@ -56,7 +66,8 @@ class Box:
     kind: str = "store"
 
     def __post_init__(self) -> None:
-        wide = [line for line in (self.title, *self.lines) if len(line) * LETTER > self.width - 16]
+        wide = [line for line in self.lines if len(line) * LETTER > self.width - 16]
+        wide += [self.title] if len(self.title) * BOLD_LETTER > self.width - 16 else []
         if wide or (len(self.lines) + 1) * LINE + 12 > self.height:
             raise ValueError(
                 f"the box {self.title!r} is too small: {wide or f'{len(self.lines)} lines'}; make it larger in docs/draw_architecture.py"
@@ -86,7 +97,8 @@ class Arrow:
 
 def draw() -> str:
     """The picture's text. Raises: ValueError where a name is gone or has no place."""
-    shapes = [shape for part in (*_boxes(), *_arrows()) for shape in part.svg()]
+    parts: list[Box | Arrow] = [*_boxes(), *_arrows()]
+    shapes = [shape for part in parts for shape in part.svg()]
     head = '<marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto"><path d="M 0 0 L 10 5 L 0 10 z" '
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="YieldSpark on Google Cloud">',
@@ -102,38 +114,38 @@ def draw() -> str:
 def _boxes() -> list[Box]:
     pipeline = yaml.safe_load(PIPELINE.read_text(encoding="utf-8"))
     entries = [f"  {release_names.entry_name(job)}" for job in JOBS]
-    version = release_names.object_name("<version>", "")
     files = [f"  {name}" for name in (release_names.CODE, release_names.jar_name("*.jar"), release_names.BATCHES, release_names.MANIFEST)]
+    version = release_names.object_name("<version>", "")
     return [
-        Box(20, 110, 230, 90, "operator", [f"python -m {entry.__package__} .."], "work"),
-        Box(20, 470, 230, 60, "every night", ["a schedule"], "work"),
-        Box(370, 110, 260, 200, f"gs://{_setting('code_bucket')}", [version, *entries, *files, release_names.LATEST]),
-        Box(370, 370, 260, 410, _default("workflow_name"), [PIPELINE.name, *_calls(pipeline)], "work"),
-        Box(730, 110, 330, 510, "the jobs, one after the other", JOBS, "around"),
-        Box(750, 200, 290, 180, "Dataproc Serverless", _platforms(), "work"),
-        Box(750, 440, 290, 160, "Cloud Run jobs", ["one container, local[*]:", *(f"  {job}" for job in JOBS)], "work"),
-        Box(730, 690, 330, 90, "container images", [f"container/Dockerfile: {', '.join(_targets())}", f"{_setting('container_image')}, by digest"]),
-        Box(1150, 110, 230, 330, f"PostgreSQL, {_setting('db_host')}", _tables()),
-        Box(1150, 470, 230, 60, "Secret Manager", [_setting("db_password_secret")]),
-        Box(1150, 560, 230, 60, f"gs://{_setting('staging_bucket')}", ["what the drivers wrote"]),
+        Box(20, 110, 230, 90, "operator", [f"python -m {entry.__package__} ..", f"on this machine: {', '.join(COMMANDS['here'])}"], "work"),
+        Box(20, 450, 230, 60, "every night", ["a schedule"], "work"),
+        Box(370, 110, 260, 185, f"gs://{_setting('code_bucket')}", [version, *entries, *files, release_names.LATEST]),
+        Box(370, 360, 260, 300, f"Workflow {_default('workflow_name')}", [PIPELINE.name, *_calls(pipeline)], "work"),
+        Box(730, 110, 330, 420, "the jobs, one after the other", JOBS, "around"),
+        Box(750, 190, 290, 145, "Dataproc Serverless", _platforms(), "work"),
+        Box(750, 410, 290, 90, "Cloud Run jobs", ["one container each, with local[*]", *(f"  {job}" for job in _cloud_run_jobs())], "work"),
+        Box(730, 590, 330, 70, "container images", [f"container/Dockerfile: {', '.join(_targets())}", f"{_setting('container_image')}, by digest"]),
+        Box(1150, 110, 230, 290, f"Cloud SQL, {_setting('db_host')}", _tables()),
+        Box(1150, 420, 230, 50, "Secret Manager", [_setting("db_password_secret")]),
+        Box(1150, 490, 230, 50, f"gs://{_setting('staging_bucket')}", ["what the drivers wrote"]),
     ]
 
 
 def _arrows() -> list[Arrow]:
-    batches = _commands("batch_commands")
+    releases, pipeline, batches = (_commands(where) for where in ("releases", "pipeline", "batches"))
     return [
-        Arrow([(250, 145), (370, 145)], _commands("release_commands"), (310, 100)),
-        Arrow([(250, 185), (310, 185), (310, 400), (370, 400)], _commands("run_commands"), (285, 300)),
-        Arrow([(135, 110), (135, 60), (1090, 60), (1090, 290), (1040, 290)], [", ".join(batches)], (600, 50)),
-        Arrow([(250, 500), (370, 500)], ["starts"], (310, 492)),
-        Arrow([(500, 370), (500, 310)], ["one version"], (545, 345)),
-        Arrow([(630, 440), (690, 440), (690, 290), (750, 290)], ["create,", "look, cancel"], (680, 460)),
-        Arrow([(630, 540), (750, 540)], ["or: run"], (690, 532)),
-        Arrow([(630, 170), (730, 170)], ["code, jars"], (680, 162)),
-        Arrow([(895, 690), (895, 620)], ["packages"], (930, 660)),
-        Arrow([(1060, 170), (1150, 170)], ["rows"], (1120, 162)),
-        Arrow([(1150, 500), (1060, 500)], ["password"], (1108, 492)),
-        Arrow([(1060, 590), (1150, 590)], ["output"], (1105, 582)),
+        Arrow([(250, 145), (370, 145)], releases, (310, 137 - 15 * (len(releases) - 1))),
+        Arrow([(250, 180), (310, 180), (310, 390), (370, 390)], pipeline, (290, 300)),
+        Arrow([(135, 110), (135, 60), (1100, 60), (1100, 265), (1040, 265)], [", ".join(batches)], (600, 52)),
+        Arrow([(250, 480), (370, 480)], ["starts"], (310, 472)),
+        Arrow([(500, 360), (500, 295)], ["reads one version"], (563, 333)),
+        Arrow([(630, 420), (650, 420), (650, 265), (750, 265)], ["create,", "look at,", "cancel"], (685, 340)),
+        Arrow([(630, 455), (750, 455)], ["or: run"], (680, 447)),
+        Arrow([(630, 150), (730, 150)], ["code, jars"], (680, 142)),
+        Arrow([(895, 590), (895, 530)], ["packages"], (928, 565)),
+        Arrow([(1060, 150), (1150, 150)], ["rows"], (1125, 142)),
+        Arrow([(1150, 445), (1060, 445)], ["password"], (1108, 437)),
+        Arrow([(1060, 515), (1150, 515)], ["output"], (1105, 507)),
     ]
 
 
@@ -162,13 +174,17 @@ def _tables() -> list[str]:
     return [*tables.owner_metadata.tables, *own]
 
 
-def _commands(module: str) -> list[str]:
-    """The commands that a module of `workflows` has put on the application."""
-    callbacks = [(info.name, info.callback) for info in app.registered_commands if info.callback]
-    names = [name or callback.__name__ for name, callback in callbacks if callback.__module__ == f"workflows.{module}"]
-    if not names:
-        raise ValueError(f"workflows/{module}.py has no commands any more; correct docs/draw_architecture.py")
-    return names
+def _commands(where: str) -> list[str]:
+    """Those of COMMANDS, which must be all that there are."""
+    there = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]  # a group has commands
+    placed = {name for names in COMMANDS.values() for name in names}
+    if there != placed:
+        raise ValueError(f"of the commands {sorted(there ^ placed)} are new or gone; correct COMMANDS in docs/draw_architecture.py")
+    return list(COMMANDS[where])
+
+
+def _cloud_run_jobs() -> list[str]:
+    return [f"yieldspark-{job.replace('_', '-')}" for job in JOBS]
 
 
 def _targets() -> list[str]:

@@ -15,7 +15,7 @@ from config_spark import Settings
 from product_errors import ConfigurationError
 from tests.batches import BATCHES, IMAGE, PASSWORD, RELEASE, SECRET, TODAY, a_batch, cloud_settings, properties_of
 from tests.processes import PROJECT
-from workflows.batch_request import JDBC_JARS, OF_THIS_MACHINE, SYNAPSEML_JARS, batch_id, batch_key, build_batch, request_id
+from workflows.batch_request import JDBC_JARS, NOT_THE_JOBS, SYNAPSEML_JARS, batch_id, batch_key, build_batch, request_id
 from workflows.batch_rules import check_batch_id
 from workflows.release_names import Release
 
@@ -111,11 +111,7 @@ def test_a_release_without_a_jar_is_refused_by_its_name() -> None:
 def test_of_the_settings_only_what_the_user_set_goes_on() -> None:
     batch = a_batch(max_fill_days=3, market_features=True, read_transport="adbc")
     assert variables_of(batch) == {
-        "BATCH_SERVICE_ACCOUNT": "batches@a-project.iam.gserviceaccount.com",
-        "BATCH_SUBNETWORK": "projects/a-project/regions/europe-west1/subnetworks/yieldspark",
-        "CODE_BUCKET": "a-project-code",
         "CODE_VERSION": VERSION,
-        "CONTAINER_IMAGE": IMAGE,
         "DB_HOST": "10.20.0.3",
         "DB_PASSWORD_SECRET": SECRET,
         "ENVIRONMENT": "production",
@@ -126,8 +122,6 @@ def test_of_the_settings_only_what_the_user_set_goes_on() -> None:
         "PROJECT_ID": "a-project",
         "READ_TRANSPORT": "adbc",
         "REGION": "europe-west1",
-        "SHUFFLE_PARTITIONS": "16",
-        "STAGING_BUCKET": "a-project-staging",
     }
 
 
@@ -136,8 +130,9 @@ def test_neither_a_password_nor_this_machine_goes_on() -> None:
         **{"yieldspark_home": "/home/me/.yieldspark", "jars_dir": "/home/me/jars", "report_dir": "/home/me/reports"},
         **{"model_parameters_file": "/home/me/tuned.json", "spark_master": "local[2]", "spark_driver_memory": "3g"},
         **{"shuffle_partitions": 3, "model_threads": 1, "environment": "local", "engine": "synapseml", "code_version": "mine"},
+        **{"batch_id": "a-batch", "nightly_rows": 5, "workflow_name": "mine"},
     }
-    assert set(here) == OF_THIS_MACHINE
+    assert set(here) <= NOT_THE_JOBS
     batch = build_batch(cloud_settings(**here), RELEASE, "forecast_pools", engine="lightgbm", today=TODAY)
     said = json.dumps(batch)
     assert PASSWORD not in said
@@ -149,7 +144,7 @@ def test_the_variables_are_settings_that_the_job_can_read() -> None:
     variables = variables_of(a_batch("forecast_pools", "lightgbm", market_features=True, max_group_loss=0.1))
     job = Settings(_env_file=None, **{name.lower(): value for name, value in variables.items()})  # type: ignore[arg-type]
     assert (job.environment, job.engine, job.market_features, job.max_group_loss) == ("production", "lightgbm", True, 0.1)
-    assert (job.shuffle_partitions, job.code_version) == (16, VERSION)
+    assert job.code_version == VERSION
 
 
 def test_executors_get_no_settings() -> None:

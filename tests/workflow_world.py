@@ -1,6 +1,6 @@
 """A cloud for tests of the workflow: all doubles at one address and on one clock that only sleeps move, a release, and executions of pipeline.yaml.
 
-The batches of the release are the builder's own. What executes the workflow is given: the interpreter, or the emulator (`tests/workflows_emulator.py`).
+The batches of the release are the builder's own. What executes the workflow is given: the interpreter, or the emulator (`tests/emulator_process.py`).
 """
 
 from __future__ import annotations

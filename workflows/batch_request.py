@@ -27,10 +27,12 @@ JDBC_JARS = ("postgresql-",)
 SYNAPSEML_JARS = ("synapseml-core_", "synapseml-lightgbm_", "lightgbmlib-", "spray-json_")
 """How the names of the jars begin, as `machine/spark_jars/ivy.xml` has them: one of each."""
 
-OF_THIS_MACHINE = {
+NOT_THE_JOBS = {
     *("yieldspark_home", "jars_dir", "report_dir", "model_parameters_file"),  # paths
     *("spark_master", "spark_driver_memory", "shuffle_partitions", "model_threads"),  # sizes: the batch has its own
-    *("environment", "engine", "code_version"),  # the batch says what they are there
+    *("environment", "engine", "code_version", "batch_id"),  # the batch says what they are there
+    *("code_bucket", "staging_bucket", "batch_service_account", "batch_subnetwork", "container_image"),  # what the batch itself is made of
+    *("batch_ttl_minutes", "max_executors", "nightly_rows", "workflow_name"),
 }
 """Settings that stay here though the user set them."""
 
@@ -150,7 +152,7 @@ def _properties(settings: Settings, release: Release, platform: Platform, size: 
 
 def job_environment(settings: Settings, version: str, platform: Platform, size: BatchSize) -> dict[str, str]:
     """The driver's variables: what the user set, and what the batch itself decides. No secret's value, no path of this machine."""
-    chosen = {name: getattr(settings, name) for name in settings.model_fields_set - OF_THIS_MACHINE}
+    chosen = {name: getattr(settings, name) for name in settings.model_fields_set - NOT_THE_JOBS}
     fits_on = size.executor if platform.engine == "synapseml" else size.driver
     return {
         **{name.upper(): _text(value) for name, value in chosen.items() if value is not None and not isinstance(value, SecretStr | Path)},
@@ -161,8 +163,6 @@ def job_environment(settings: Settings, version: str, platform: Platform, size: 
         "OMP_WAIT_POLICY": "PASSIVE",
         # a container may see all cores of its host
         "MODEL_THREADS": str(fits_on.cores),
-        # the session sets its own number of partitions, from this
-        "SHUFFLE_PARTITIONS": str(size.shuffle_partitions),
     }
 
 

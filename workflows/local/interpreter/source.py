@@ -1,7 +1,7 @@
 """The workflow's YAML as plain values that know their line.
 
 In: the source. Out: maps (`SourceMap`), lists, strings, numbers, booleans, null. Refused, because readers of YAML do not agree on them: a key given
-twice, anchors and aliases, tags, and plain words that YAML 1.1 reads as something else than text, such as on, off, yes, no, 012, 1:30 or a date.
+twice, anchors and aliases, and plain words that YAML 1.1 reads as something else than text, such as on, off, yes, no, y, 012, 1:30 or a date.
 """
 
 from __future__ import annotations
@@ -11,11 +11,18 @@ from typing import Any
 
 import yaml
 
-from workflows.local.interpreter.errors import refused
+from product_errors import ConfigurationError
 
-SAME_IN_ALL = {"tag:yaml.org,2002:bool": ("true", "True", "TRUE", "false", "False", "FALSE"), "tag:yaml.org,2002:null": ("null", "~", "")}
-"""What Google's documentation knows as booleans and null; YAML 1.1 knows more (https://yaml.org/type/bool.html)."""
-TEXT = "tag:yaml.org,2002:str"
+TEXT, NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
+PLAIN = {
+    "tag:yaml.org,2002:int": re.compile(r"0|-?[1-9]\d*"),
+    "tag:yaml.org,2002:float": re.compile(r"-?\d+\.\d+"),
+    "tag:yaml.org,2002:bool": re.compile(r"true|True|TRUE|false|False|FALSE"),
+    NULL: re.compile(r"null|~|"),
+}
+"""How all readers write numbers, booleans and null. YAML 1.1 knows more: https://yaml.org/type/bool.html, https://yaml.org/type/int.html."""
+SHORT_BOOLEANS = ("y", "Y", "n", "N")
+"""Booleans of YAML 1.1 that PyYAML takes for text."""
 
 
 class SourceMap(dict[str, Any]):
@@ -27,54 +34,67 @@ class SourceMap(dict[str, Any]):
 
 
 def load_source(source: str) -> SourceMap:
-    """Raises: ConfigurationError with the line."""
+    """Raises: ConfigurationError naming each fault and its line."""
+    document, faults = read_source(source)
+    if faults or document is None:
+        raise ConfigurationError(f"workflow source, {'; '.join(faults)}")
+    return document
+
+
+def read_source(source: str) -> tuple[SourceMap | None, list[str]]:
+    """The document, None where there is none, and the faults of its YAML, each with its line."""
+    reader = _Reader()
     try:
-        aliased = next((event for event in yaml.parse(source) if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None)), None)
-        if aliased is not None:
-            raise refused(_line(aliased), "anchors and aliases are not used in a workflow")
+        for event in yaml.parse(source):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                reader.fault(event, "anchors and aliases are not used in a workflow")
         root = yaml.compose(source, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        raise refused((error.problem_mark.line if error.problem_mark else 0) + 1, f"is no YAML: {error.problem}") from None
+        line = (error.problem_mark.line if error.problem_mark else 0) + 1
+        return None, [f"line {line}: no YAML: {error.problem}"]
     if not isinstance(root, yaml.MappingNode):
-        raise refused(1, "a workflow is a map with `main` and its subworkflows")
-    found = _value(root)
-    assert isinstance(found, SourceMap)
-    return found
+        return None, ["line 1: a workflow is a map with `main` and its subworkflows"]
+    return reader.map(root), reader.faults
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+
+    def fault(self, node: Any, message: str) -> None:
+        self.faults.append(f"line {_line(node)}: {message}")
+
+    def value(self, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return self.map(node)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item) for item in node.value]
+        assert isinstance(node, yaml.ScalarNode)
+        return self.scalar(node)
+
+    def map(self, node: yaml.MappingNode) -> SourceMap:
+        found = SourceMap(_line(node))
+        for key_node, value_node in node.value:
+            key = self.value(key_node)
+            if not isinstance(key, str):
+                self.fault(key_node, f"the key {key!r} is no text; write it in quotes")
+            elif key in found:
+                self.fault(key_node, f"the key {key!r} stands here twice")
+            found[str(key)] = self.value(value_node)
+        return found
+
+    def scalar(self, node: yaml.ScalarNode) -> Any:
+        text = str(node.value)
+        if node.tag == TEXT and not (node.style is None and text in SHORT_BOOLEANS):
+            return text
+        if node.tag not in PLAIN or not PLAIN[node.tag].fullmatch(text):
+            kind = "bool" if node.tag == TEXT else node.tag.rpartition(":")[2]
+            self.fault(node, f"YAML 1.1 reads the plain word {text!r} as {kind}; write it in quotes")
+            return text
+        if node.tag == NULL:
+            return None
+        return text[0] in "tT" if node.tag.endswith("bool") else float(text) if "." in text else int(text)
 
 
 def _line(node: Any) -> int:
     return int(node.start_mark.line) + 1
-
-
-def _value(node: yaml.Node) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return _map(node)
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(item) for item in node.value]
-    assert isinstance(node, yaml.ScalarNode)
-    return _scalar(node)
-
-
-def _map(node: yaml.MappingNode) -> SourceMap:
-    found = SourceMap(_line(node))
-    for key_node, value_node in node.value:
-        key = _value(key_node)
-        if not isinstance(key, str):
-            raise refused(_line(key_node), f"the key {key!r} is no text; write it in quotes")
-        if key in found:
-            raise refused(_line(key_node), f"the key {key!r} stands here twice")
-        found[key] = _value(value_node)
-    return found
-
-
-def _scalar(node: yaml.ScalarNode) -> Any:
-    text = str(node.value)
-    if node.tag == TEXT:
-        return text
-    if node.tag == "tag:yaml.org,2002:int" and re.fullmatch(r"0|-?[1-9]\d*", text):
-        return int(text)
-    if node.tag == "tag:yaml.org,2002:float" and re.fullmatch(r"-?\d+\.\d+", text):
-        return float(text)
-    if text in SAME_IN_ALL.get(node.tag, ()):
-        return {"t": True, "f": False}.get(text[:1].lower())
-    raise refused(_line(node), f"YAML 1.1 reads the plain word {text!r} as {node.tag.rpartition(':')[2]}; write it in quotes")

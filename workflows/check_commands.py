@@ -1,0 +1,32 @@
+"""`python -m workflows check`: the rules over pipeline.yaml, before it is deployed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from command_line.options import AsJson
+from command_line.terminal import print_json, say
+from product_errors import ConfigurationError
+from workflows.app import app
+from workflows.pipeline_rules import check_source
+
+PIPELINE = Path(__file__).resolve().parent / "pipeline.yaml"
+
+Source = Annotated[Path, typer.Argument(metavar="FILE", help="A workflow's source; default: the one that is deployed.", exists=True, dir_okay=False)]
+
+
+@app.command()
+def check(source: Source = PIPELINE, as_json: AsJson = False) -> None:
+    """Check the workflow's source by the rules that Google applies when it deploys, and some of our own.
+
+    Example: python -m workflows check
+    """
+    faults = check_source(source.read_text(encoding="utf-8"))
+    if as_json:
+        print_json({"source": source, "faults": faults})
+    if faults:
+        raise ConfigurationError(f"{source}: {'; '.join(faults)}")
+    say(f"{source.name}: no faults")
