@@ -20,6 +20,7 @@ from config_spark import Settings
 from database import tables
 from workflows import entry, release_names
 from workflows.app import app
+from workflows.local import cloud_run_double
 from workflows.platforms import JOBS, TABLE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,7 +124,7 @@ def _boxes() -> list[Box]:
         Box(370, 360, 260, 300, f"Workflow {_default('workflow_name')}", [PIPELINE.name, *_calls(pipeline)], "work"),
         Box(730, 110, 330, 420, "the jobs, one after the other", JOBS, "around"),
         Box(750, 190, 290, 145, "Dataproc Serverless", _platforms(), "work"),
-        Box(750, 410, 290, 90, "Cloud Run jobs", ["one container each, with local[*]", *(f"  {job}" for job in _cloud_run_jobs())], "work"),
+        Box(750, 410, 290, 90, "Cloud Run jobs", ["one container each, with local[*]", *(f"  {job}" for job in cloud_run_double.JOBS)], "work"),
         Box(730, 590, 330, 70, "container images", [f"container/Dockerfile: {', '.join(_targets())}", f"{_setting('container_image')}, by digest"]),
         Box(1150, 110, 230, 290, f"Cloud SQL, {_setting('db_host')}", _tables()),
         Box(1150, 420, 230, 50, "Secret Manager", [_setting("db_password_secret")]),
@@ -181,10 +182,6 @@ def _commands(where: str) -> list[str]:
     if there != placed:
         raise ValueError(f"of the commands {sorted(there ^ placed)} are new or gone; correct COMMANDS in docs/draw_architecture.py")
     return list(COMMANDS[where])
-
-
-def _cloud_run_jobs() -> list[str]:
-    return [f"yieldspark-{job.replace('_', '-')}" for job in JOBS]
 
 
 def _targets() -> list[str]:
