@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from sqlalchemy import Engine, insert, select
 from config_spark import Settings
 from database.tables import run_ledger
 from tests.dataproc_cases import PARENT, PASSWORD, WorkflowsHere, batch_request, cloud_variables
+from tests.metrics_oracle import RawRow
+from tests.metrics_store import put_rows
 from tests.processes import PROJECT, environment_of
 from workflows import dataproc
 from workflows.local.batch_life import Script
@@ -59,9 +63,10 @@ def served(folder: Path, script: Script) -> Iterator[Cloud]:
         storage.store.write(bucket, name, content, {"contentType": "text/plain"}, Conditions(), {})
 
     names = ("yieldspark.zip", "calculate_pool_metrics.py", "forecast_pools.py", *(f"jars/{jar}" for jar in JARS))
-    manifest = {"version": VERSION, "commit": VERSION, "files": {name: {"sha256": "0" * 64, "bytes": 0} for name in names}}
-    put(f"gs://acme-code/versions/{VERSION}/manifest.json", json.dumps(manifest).encode())
-    put("gs://acme-code/latest.json", json.dumps({"version": VERSION, "manifest_sha256": "0" * 64}).encode())
+    files = {name: {"sha256": "0" * 64, "bytes": 0} for name in names}
+    manifest = json.dumps({"version": VERSION, "commit": VERSION, "files": files}).encode()
+    put(f"gs://acme-code/versions/{VERSION}/manifest.json", manifest)
+    put("gs://acme-code/latest.json", json.dumps({"version": VERSION, "manifest_sha256": sha256(manifest).hexdigest()}).encode())
     service = DataprocDouble(script, write_output=put)
     with serving([storage, service]) as url:
         yield Cloud(url, service, WorkflowsHere(folder, cloud_variables(url)))
@@ -142,10 +147,13 @@ def test_wrong_use_ends_with_2_before_anything_is_asked(cloud: Cloud, case: str)
     assert cloud.dataproc.asked == []
 
 
-def test_the_size_is_the_plans_where_there_is_a_database(cloud: Cloud, database: Settings) -> None:
+def test_the_size_is_the_plans_where_there_is_a_database(cloud: Cloud, database: Settings, engine: Engine) -> None:
+    put_rows(engine, [RawRow(number, "a", datetime(2025, 9, number), {"apy": 5.0, "tvlUsd": 1e6}) for number in (1, 2, 3)])
     words = ("submit", "calculate_pool_metrics", "--dry-run")
-    planned = json.loads(cloud.run(*words, **_reaching(database)).stdout)
-    assert (planned["rows"], planned["rows_from"]) == (0, "the plan")
+    done = cloud.run(*words, **_reaching(database))
+    assert done.returncode == 0, done.stderr
+    planned = json.loads(done.stdout)
+    assert (planned["rows"], planned["rows_from"]) == (3, "the plan")
     done = cloud.run(*words)
     assert done.returncode == 0, done.stderr
     out_of_reach = json.loads(done.stdout)
