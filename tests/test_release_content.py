@@ -33,7 +33,7 @@ def settings() -> Settings:
     missing = ensure_jars(JARS, lambda line: None).missing
     if missing:
         pytest.skip("; ".join(missing))
-    return cloud_settings("http://127.0.0.1:1", jars_dir=JARS)
+    return cloud_settings(None, jars_dir=JARS)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -126,6 +126,14 @@ def test_a_checkout_that_differs_is_refused_or_gets_a_name_of_its_own(checkout: 
     assert build_content(settings, root=checkout).release.version == git(checkout, "rev-parse", "HEAD")
 
 
+def test_what_goes_to_a_stand_in_is_named_after_its_content(checkout: Path, settings: Settings) -> None:
+    """A local cloud keeps its releases and gets another address: the same commit has other batches then, which would be a conflict."""
+    addresses = [f"http://127.0.0.1:{port}" for port in (8085, 8086, 8085)]
+    found = [build_content(settings.model_copy(update={"google_api_url": url}), root=checkout).release.version for url in addresses]
+    assert all(version.startswith("local-") and len(version) == len("local-") + 12 for version in found)
+    assert found[0] == found[2] != found[1]
+
+
 def test_no_release_of_what_is_no_checkout(tmp_path: Path, settings: Settings) -> None:
     git(tmp_path, "init", "-q")
     with pytest.raises(ConfigurationError, match="release from a clone of YieldSpark that has a commit"):
@@ -137,7 +145,7 @@ def test_no_release_of_what_is_no_checkout(tmp_path: Path, settings: Settings) -
 
 
 def test_jars_that_are_missing_or_damaged_are_refused(tmp_path: Path, checkout: Path) -> None:
-    settings = cloud_settings("http://127.0.0.1:1", jars_dir=tmp_path / "jars")
+    settings = cloud_settings(None, jars_dir=tmp_path / "jars")
     with pytest.raises(EnvironmentNotReady, match=r"postgresql-42\.7\.4\.jar.* not in .*/jars.*python run_spark_local\.py doctor"):
         build_content(settings, root=checkout)
     (tmp_path / "jars").mkdir()
