@@ -87,7 +87,7 @@ class _Reader:
 
     def scalar(self, node: yaml.ScalarNode) -> Any:
         text = str(node.value)
-        if node.tag == TEXT and not (node.style is None and text in SHORT_BOOLEANS):
+        if node.tag == TEXT and not (not node.style and text in SHORT_BOOLEANS):
             return text
         if node.tag not in PLAIN or not PLAIN[node.tag].fullmatch(text):
             kind = "bool" if node.tag == TEXT else node.tag.rpartition(":")[2]
