@@ -22,7 +22,7 @@ from rich.text import Text
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)  # a pipe has no width: Rich would cut tables at 80
 err = Console(stderr=True, highlight=False)
 
-OUR_LOGGERS = ("data_processing", "forecasting", "database", "reporting", "machine", "command_line")
+OUR_LOGGERS = ("data_processing", "forecasting", "database", "reporting", "machine", "command_line", "workflows")
 
 
 class _StderrHandler(logging.Handler):

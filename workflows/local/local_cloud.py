@@ -185,4 +185,7 @@ def _looking_at(*doubles: DataprocDouble | CloudRunDouble) -> Iterator[None]:
 
 
 def _log_line(entry: dict[str, Any]) -> None:
-    log.info("workflow: %s", entry)
+    """One event of the workflow, as one reads it: the batch's name says which job and which execution."""
+    event = entry.get("jsonPayload") or {}
+    words = (event.get(name) for name in ("event", "batch", "state", "message"))
+    log.info("workflow: %s", " ".join(str(word) for word in words if word) or entry)

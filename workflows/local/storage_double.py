@@ -111,7 +111,8 @@ class StorageDouble(Service):
             return super().answer(request)
         with self._lock:
             self._count += 1
-            fault = self.fault(self._count, request) if self.fault else None
+            number = self._count
+        fault = self.fault(number, request) if self.fault else None
         if fault is None:
             return super().answer(request)
         if fault.kind == "cut after":

@@ -1,0 +1,55 @@
+"""batches.json: the requests that a release's workflow sends, made when it is released, and what two of them differ in.
+
+In: settings, a release, the platform table. Out: the document of the contract with `pipeline.yaml`: every batch by its key, the Cloud Run jobs by
+the job, and how long a run waits. It holds no secret: the builder refuses one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from typing import Any
+
+from config_spark import Settings
+from google_clients import required
+from workflows.batch_request import batch_key, build_batch
+from workflows.platforms import JOBS, TABLE
+from workflows.release_names import Release
+
+GRACE_SECONDS = 600
+"""What a run waits beyond a batch's ttl, after which the service has ended it."""
+
+
+def batches_document(settings: Settings, release: Release, *, today: date | None = None) -> dict[str, Any]:
+    """The document, for NIGHTLY_ROWS. A platform that is no longer available is left out, unless it is that of the settings' engine.
+
+    Raises: ConfigurationError naming what is missing or wrong.
+    """
+    required(settings, "project_id", "region")
+    day = today or datetime.now(UTC).date()
+    rows = [row for row in TABLE if day <= row.available_to or row.engine == settings.engine]
+    return {
+        "version": release.version,
+        "project": settings.project_id,
+        "region": settings.region,
+        "engine": settings.engine,
+        "batches": {batch_key(row.job, row.engine): build_batch(settings, release, row.job, engine=row.engine, today=day) for row in rows},
+        "cloud_run_jobs": {job: f"yieldspark-{job.replace('_', '-')}" for job in JOBS},
+        "deadline_seconds": settings.batch_ttl_minutes * 60 + GRACE_SECONDS,
+    }
+
+
+def differences(there: Any, here: Any) -> list[str]:
+    """One line for each value that two documents differ in: where it is, what it is there and what here."""
+    values = [dict(_values(document, "")) for document in (there, here)]
+    names = sorted(values[0].keys() | values[1].keys())
+    found = ((name, *(side.get(name, "nothing") for side in values)) for name in names)
+    return [f"{name}: {old} there, {new} here" for name, old, new in found if old != new]
+
+
+def _values(document: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(document, dict):
+        for key, value in document.items():
+            yield from _values(value, f"{name}.{key}".lstrip("."))
+    else:
+        yield name, document

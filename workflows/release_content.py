@@ -1,0 +1,118 @@
+"""What a release consists of, built on this machine: the zip, an entry for each job, the jars, the batches, and the manifest over them.
+
+In: settings and a git checkout. Out: every file's name and bytes. No cloud is asked. The same commit and settings give the same bytes everywhere.
+The version is the commit. A checkout that differs from its commit is refused, or named `dirty-..` after a hash of what it releases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from config_spark import Settings
+from google_clients import required
+from machine.spark_runtime import locked_checksums, verify
+from product_errors import ConfigurationError, EnvironmentNotReady
+from workflows.code_archive import ROOT, build_archive
+from workflows.code_bucket import md5_hash
+from workflows.platforms import FORECAST_JOB, METRICS_JOB
+from workflows.release_batches import batches_document
+from workflows.release_names import BATCHES, CODE, Release, entry_name, jar_name
+from workflows.working_tree import look_at
+
+MODULES = {METRICS_JOB: "data_processing.calculate_pool_metrics_spark", FORECAST_JOB: "forecasting.forecast_pools_spark"}
+
+ENTRY = '''"""Starts {job}, out of {zip} on Python's path."""
+
+import sys
+
+from {module} import main
+
+if __name__ == "__main__":
+    sys.exit(main())
+'''
+
+CONTENT_TYPES = {".json": "application/json", ".py": "text/x-python", ".zip": "application/zip", ".jar": "application/java-archive"}
+"""The workflow's http.get makes a map of application/json alone."""
+
+NO_VERSION = "dirty-" + "0" * 12
+DOCTOR = "delete it and run `python run_spark_local.py doctor`, which fetches it"
+
+
+@dataclass(frozen=True)
+class ReleaseContent:
+    """A release before it is anywhere; files by name, without the manifest. Its commit is what the checkout stands on."""
+
+    release: Release
+    commit: str
+    files: Mapping[str, bytes]
+
+    def manifest(self) -> dict[str, Any]:
+        """sha256 in hex proves a file, md5 in base64 is what a bucket's listing can be compared with."""
+        entries = {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "md5": md5_hash(content)}
+            for name, content in self.files.items()
+        }
+        return {"version": self.release.version, "commit": self.commit, "files": entries}
+
+    def manifest_bytes(self) -> bytes:
+        return as_json(self.manifest())
+
+
+def as_json(document: Any) -> bytes:
+    """The same bytes for the same document."""
+    return (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def content_type(name: str) -> str:
+    return CONTENT_TYPES[Path(name).suffix]
+
+
+def build_content(settings: Settings, *, allow_dirty: bool = False, root: Path = ROOT) -> ReleaseContent:
+    """Args: allow_dirty releases a checkout that differs from its commit. root is the checkout.
+
+    Raises: ConfigurationError (a setting is missing, a checkout that differs), EnvironmentNotReady (a jar is missing or damaged, no git).
+    """
+    required(settings, "code_bucket", "project_id", "region")
+    files = {CODE: build_archive(root), **_entries(), **_jars(settings)}
+    release = Release(str(settings.code_bucket), NO_VERSION, tuple(locked_checksums()))
+    # looked at after the files were read: what was changed in between makes the tree differ
+    tree = look_at(root)
+    if not tree.changes:
+        version = tree.commit
+    elif allow_dirty:
+        version = _dirty_version({**files, BATCHES: as_json(batches_document(settings, release))})
+    else:
+        shown = ", ".join(line.strip() for line in tree.changes[:3])
+        more = f" and {len(tree.changes) - 3} more" if len(tree.changes) > 3 else ""
+        raise ConfigurationError(
+            f"the checkout differs from commit {tree.commit[:12]}: {shown}{more}; commit it or put it away, or release it as it is with --allow-dirty"
+        )
+    release = replace(release, version=version)
+    files[BATCHES] = as_json(batches_document(settings, release))
+    return ReleaseContent(release, tree.commit, files)
+
+
+def _entries() -> dict[str, bytes]:
+    return {entry_name(job): ENTRY.format(job=job, zip=CODE, module=module).encode() for job, module in MODULES.items()}
+
+
+def _jars(settings: Settings) -> dict[str, bytes]:
+    folder = settings.jars_dir or settings.yieldspark_home / "jars"
+    checksums = locked_checksums()
+    missing = [name for name in checksums if not (folder / name).is_file()]
+    if missing:
+        raise EnvironmentNotReady(f"{', '.join(missing)} not in {folder}, and a release needs all jars; fetch them: python run_spark_local.py doctor")
+    for name, checksum in checksums.items():
+        verify(folder / name, checksum, DOCTOR)
+    return {jar_name(name): (folder / name).read_bytes() for name in checksums}
+
+
+def _dirty_version(files: Mapping[str, bytes]) -> str:
+    """Of everything that is released: other code or other settings are another version."""
+    lines = "".join(f"{name} {hashlib.sha256(files[name]).hexdigest()}\n" for name in sorted(files))
+    return f"dirty-{hashlib.sha256(lines.encode()).hexdigest()[:12]}"
