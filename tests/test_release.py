@@ -320,6 +320,16 @@ def test_a_damaged_document_is_said(double: StorageDouble, settings: Settings, n
             read_batches(settings, released(settings, FIRST))
 
 
+def test_a_damaged_latest_is_said_and_the_next_release_mends_it(double: StorageDouble, settings: Settings) -> None:
+    publish(settings, small_release(FIRST))
+    double.store.write(BUCKET, LATEST, b"{", {"contentType": "application/json"}, Conditions(), {})
+    for work in (lambda: released(settings), lambda: versions(settings)):
+        with pytest.raises(ReleaseConflict, match=r"latest\.json is damaged: it is no JSON object with version; release again"):
+            work()
+    assert publish(settings, small_release(FIRST))["previous"] is None
+    assert latest_version(double) == FIRST
+
+
 def test_progress_of_a_long_upload_is_said(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code_bucket, "SECONDS_BEFORE_PROGRESS", 0.0)
     said: list[str] = []

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from datetime import date
 from io import BytesIO
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from workflows.code_archive import build_archive
 from workflows.local.http_service import serving
 from workflows.local.storage_double import StorageDouble
 from workflows.release import publish, read_batches, released
-from workflows.release_batches import batches_document
+from workflows.release_batches import batches_document, support_warnings
 from workflows.release_content import ReleaseContent, build_content
 from workflows.release_names import CODE, LATEST, Release
 
@@ -100,6 +101,18 @@ def test_batches_are_of_the_release_and_hold_no_password(settings: Settings) -> 
     expected = {"version": "a" * 40, "project": "acme", "region": "europe-west1", "engine": "lightgbm", "deadline_seconds": 7800}
     assert document == {**expected, "cloud_run_jobs": jobs, "batches": document["batches"]}
     assert "correct-horse" not in str(document)
+
+
+def test_an_engine_whose_runtime_is_old_is_warned_of_and_one_whose_is_gone_left_out(settings: Settings) -> None:
+    release, synapseml = Release(BUCKET, "a" * 40, tuple(locked_checksums())), settings.model_copy(update={"engine": "synapseml"})
+    supported, old, gone = date(2026, 9, 30), date(2026, 10, 1), date(2028, 10, 1)
+    assert support_warnings(synapseml, today=supported) == support_warnings(settings, today=old) == []
+    (warning,) = support_warnings(synapseml, today=old)
+    assert "no support since 2026-09-30" in warning
+    assert "forecast_pools/synapseml" in batches_document(settings, release, today=old)["batches"]
+    assert "forecast_pools/synapseml" not in batches_document(settings, release, today=gone)["batches"]
+    with pytest.raises(ConfigurationError, match="available to 2028-09-30 only"):
+        batches_document(synapseml, release, today=gone)
 
 
 def test_a_checkout_that_differs_is_refused_or_gets_a_name_of_its_own(checkout: Path, settings: Settings) -> None:
