@@ -23,7 +23,7 @@ import yaml
 from workflows_emulator import main, render
 from workflows_emulator.lib import http_utils, map_utils, sys_utils
 from workflows_emulator.lib.helpers import helpers
-from workflows_emulator.utils import WorkflowError, load_package_config
+from workflows_emulator.utils import ContextDict, WorkflowError, load_package_config
 
 logging.disable(logging.CRITICAL)
 
@@ -50,6 +50,13 @@ class LocalSession(requests.Session):
             raise TimeoutError(str(error)) from error
         except requests.ConnectionError as error:
             raise ConnectionError(str(error)) from error
+
+
+class Definition(dict):
+    """A subworkflow. The emulator keeps them among the variables and copies all of these for every expression: most of its time."""
+
+    def __deepcopy__(self, memo) -> "Definition":
+        return self
 
 
 def ask_clock(method: str, what: str, **query) -> float:
@@ -83,6 +90,8 @@ def log(text=None, severity="DEFAULT", json=None) -> None:
 
 
 def patch() -> None:
+    copied = ContextDict._hook.__func__
+    ContextDict._hook = classmethod(lambda cls, item: item if isinstance(item, Definition) else copied(cls, item))
     render.render_str = whole_value
     # the emulator evaluates Python, which writes them otherwise
     render.STANDARD_LIBRARY.update({"true": True, "false": False, "null": None})
@@ -102,9 +111,10 @@ def execute(order: dict) -> dict:
     LocalSession.url = order["url"]
     os.environ.update(order["environment"])
     try:
-        workflow = yaml.safe_load(order["source"])
+        workflow = yaml.load(order["source"], Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         main.validate(workflow, load_package_config("workflow-schema.json"))
         parameters = workflow["main"].get("params", [])
+        workflow = {name: Definition(body) for name, body in workflow.items()}
         return {"result": main.execute_workflow(workflow, dict.fromkeys(parameters, order["argument"])), "log": LOG}
     except WorkflowError as error:
         return {"error": error.payload, "log": LOG}

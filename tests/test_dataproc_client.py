@@ -159,6 +159,14 @@ def test_usage_is_waited_for_three_minutes_at_most(cloud: Cloud) -> None:
         assert ended["state"] == "SUCCEEDED"
 
 
+def test_a_batch_that_never_ran_is_not_waited_for(cloud: Cloud) -> None:
+    _submitted(cloud)
+    cloud.batches.cancel("metrics-1")
+    ended = cloud.clock.time
+    assert "approximateUsage" not in cloud.batches.with_usage("metrics-1").get("runtimeInfo", {})
+    assert cloud.clock.time == ended
+
+
 def test_the_newest_batches_come_first_over_all_pages(cloud: Cloud) -> None:
     for number in range(25):
         cloud.create(f"metrics-{number}", f"m-{number}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -25,11 +24,10 @@ from google.api_core.client_options import ClientOptions
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Blob, Bucket, Client  # type: ignore[import-untyped]
 
+from tests.fake_gcs_server import fake_gcs_server
 from tests.processes import PROJECT
 from workflows.local.http_service import serving
 from workflows.local.storage_double import CUT_AFTER, CUT_BEFORE, TOO_MANY, UNAVAILABLE, Fault, StorageDouble
-
-FAKE_GCS_SERVER = "github.com/fsouza/fake-gcs-server@v1.56.1"
 
 
 @contextmanager
@@ -38,47 +36,9 @@ def our_double(folder: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
-def fake_gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program, built from the Go module. Skips where Go, or the module, can't be had."""
-    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
-    if go is None:
-        pytest.skip("Go is not installed here")
-    folder = tmp_path_factory.mktemp("go")
-    built = subprocess.run([go, "install", FAKE_GCS_SERVER], env=os.environ | {"GOBIN": str(folder)}, capture_output=True, text=True, check=False)
-    if built.returncode:
-        pytest.skip(f"Go can't build {FAKE_GCS_SERVER}: {built.stderr[-300:]}")
-    return folder / "fake-gcs-server"
-
-
-@contextmanager
-def fake_gcs(program: Path, folder: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    command = [program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", url, "-filesystem-root", folder]
-    with subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            while not _answers(url):
-                assert process.poll() is None
-                time.sleep(0.05)
-            yield url
-        finally:
-            process.kill()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/storage/v1/b").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
 @pytest.fixture(params=["ours", pytest.param("fake-gcs-server", marks=pytest.mark.long)])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    program = request.getfixturevalue("fake_gcs_server") if request.param == "fake-gcs-server" else None
-    with fake_gcs(program, tmp_path / "data") if program else our_double(tmp_path / "data") as url:
+    with fake_gcs_server(tmp_path / "data") if request.param == "fake-gcs-server" else our_double(tmp_path / "data") as url:
         yield url
 
 

@@ -463,8 +463,8 @@ def test_log_entries_and_sleeps() -> None:
         run(source.replace("INFO", "LOUD"))
 
 
-def test_a_real_clock_can_run_faster() -> None:
+def test_a_real_clock_can_wait_less() -> None:
     clock = RealClock(factor=10_000)
     before = clock.now()
-    clock.sleep(20)
-    assert clock.now() - before >= 20
+    clock.sleep(2_000)
+    assert clock.now() - before < 2_000

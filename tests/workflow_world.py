@@ -41,6 +41,8 @@ JARS = (
     "spray-json_2.12-1.3.5.jar",
 )
 
+USUAL = Script()
+
 Log = Callable[[dict[str, Any]], None]
 Executor = Callable[[str, Any, Mapping[str, str], str, VirtualClock, Log], Any]
 """Takes source, argument, environment, the address that stands for Google's, the clock and where log entries go. Raises: WorkflowFailed."""
@@ -81,15 +83,15 @@ class Outcome:
 
 @dataclass
 class World:
-    """The doubles, and executions on them."""
+    """The doubles, and executions on them. `before` is called with an execution's id before its first step."""
 
     url: str
     clock: VirtualClock
-    storage: StorageDouble
     dataproc: DataprocDouble
     cloud_run: CloudRunDouble
     executor: Executor
     source: str = PIPELINE
+    before: Callable[[str], object] = str
     logs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     hold: threading.Event = field(default_factory=threading.Event)
 
@@ -118,6 +120,7 @@ class World:
             "GOOGLE_CLOUD_WORKFLOW_EXECUTION_ID": execution_id,
             "CODE_BUCKET": BUCKET,
         }
+        self.before(execution_id)
         log = self.logs.setdefault(execution_id, [])
         return self.executor(self.source, argument, environment, self.url, self.clock, log.append)
 
@@ -132,23 +135,36 @@ class World:
         with urllib.request.urlopen(asked) as answer:
             return json.loads(answer.read())
 
-    def requests(self, service: Service, method: str, ending: str) -> list[Request]:
-        """What a service was asked: by method, and how the path ends."""
-        return [request for request in service.asked if request.method == method and request.path.endswith(ending)]
+    @property
+    def created(self) -> list[Request]:
+        """Requests to create a batch."""
+        return [request for request in self.dataproc.asked if request.method == "POST" and request.path.endswith("/batches")]
+
+    @property
+    def cancels(self) -> list[str]:
+        """Paths of requests to cancel something that runs."""
+        return [request.path for service in (self.dataproc, self.cloud_run) for request in service.asked if request.path.endswith(":cancel")]
 
 
 @contextmanager
 def world(
-    folder: Path, executor: Executor, *, dataproc: Script | Callable[[str], Script] = Script(), cloud_run: Script = Script()
+    folder: Path,
+    executor: Executor,
+    source: str = PIPELINE,
+    *,
+    dataproc: Script | Callable[[str], Script] = USUAL,
+    cloud_run: Script = USUAL,
+    deadline: int = DEADLINE,
 ) -> Iterator[World]:
-    """Args: dataproc says what a batch does, or by its id; cloud_run what an execution of a job does."""
+    """Args: dataproc says what a batch does, or by its id; cloud_run what an execution of a job does; deadline of the releases, in seconds."""
     clock = VirtualClock()
-    services: list[Service] = [StorageDouble(folder, [BUCKET]), DataprocDouble(dataproc, now=clock.now), CloudRunDouble(cloud_run, now=clock.now)]
+    storage, batches, containers = StorageDouble(folder, [BUCKET]), DataprocDouble(dataproc, now=clock.now), CloudRunDouble(cloud_run, now=clock.now)
+    services: list[Service] = [storage, batches, containers, SharedClock(clock)]
     with serving(services) as url:
-        made = World(url, clock, *services, executor)  # type: ignore[arg-type]
-        services += [SharedClock(clock), ExecutionsDouble(made.execute, now=clock.now)]
+        made = World(url, clock, batches, containers, executor, source)
+        services.append(ExecutionsDouble(made.execute, now=clock.now))
         for version in (OLD, NEW):
-            made.put(f"versions/{version}/batches.json", released(version))
+            made.put(f"versions/{version}/batches.json", released(version) | {"deadline_seconds": deadline})
         made.put("latest.json", {"version": NEW, "manifest_sha256": "0" * 64})
         try:
             yield made

@@ -174,10 +174,11 @@ class Batches:
         )
 
     def with_usage(self, batch_id: str) -> Document:
-        """An ended batch with what it used; without, where the service has not said it 3 minutes after the end."""
+        """An ended batch with what it used; without, where it never ran, or the service has not said it 3 minutes after the end."""
         batch = self.get(batch_id)
-        latest = _seconds(batch["stateTime"]) + USAGE_SECONDS
-        while not batch.get("runtimeInfo", {}).get("approximateUsage") and self.now() < latest:
+        ran = any(earlier["state"] == "RUNNING" for earlier in batch.get("stateHistory", []))
+        latest = _seconds(batch["stateTime"]) + (USAGE_SECONDS if ran else 0)
+        while "approximateUsage" not in batch.get("runtimeInfo", {}) and self.now() < latest:
             self._sleep(USAGE_POLL_SECONDS)
             batch = self.get(batch_id)
         return batch

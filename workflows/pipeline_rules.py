@@ -160,6 +160,8 @@ def _variables(document: SourceMap) -> Iterator[str]:
 
 
 def _used(document: SourceMap) -> Iterator[str]:
+    if "main" not in document:
+        yield f"line {document.line}: `main` is missing"
     called = {str(place.body.get("call")) for place in steps_in(document)}
     called |= {part.name for _, reading, node in _expressions(document) if reading.predicate for part in parts(node) if isinstance(part, Name)}
     for name, body in document.items():

@@ -16,7 +16,7 @@ from workflows.local.interpreter.source import SourceMap
 
 @dataclass(frozen=True)
 class Place:
-    """A step. `variables` are all names that its scope gives a value somewhere, `made` those that it gives one itself."""
+    """A step. `variables` are all names that its scope gives a value somewhere."""
 
     subworkflow: str
     name: str
@@ -29,7 +29,9 @@ class Place:
 
     @property
     def made(self) -> frozenset[str]:
-        return frozenset(_made_here(self.body))
+        """Names that the step itself gives a value, those of its own loop or `except` too."""
+        inner = (*_words(as_map(self.body.get("for")), "value", "index"), *_words(as_map(self.body.get("except")), "as"))
+        return frozenset({*_made_here(self.body), *inner})
 
     def fault(self, message: str) -> str:
         return f"line {self.line}: step {self.name} of {self.subworkflow}: {message}"
@@ -120,16 +122,13 @@ def _made_by(body: SourceMap) -> Iterator[str]:
 def _made_here(body: SourceMap) -> Iterator[str]:
     yield from (target for pair in _pairs(body) for target in pair if VARIABLE.fullmatch(target))
     yield from _words(body, "result")
-    for inner, names in (("for", ("value", "index")), ("except", ("as",))):
-        if isinstance(body.get(inner), SourceMap):
-            yield from _words(body[inner], *names)
 
 
 def _pairs(body: SourceMap) -> list[SourceMap]:
     return [pair for pair in as_list(body.get("assign")) if isinstance(pair, SourceMap)]
 
 
-def _words(body: SourceMap, *keys: str) -> Iterator[str]:
+def _words(body: dict[str, Any], *keys: str) -> Iterator[str]:
     yield from (body[key] for key in keys if isinstance(body.get(key), str))
 
 

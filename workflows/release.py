@@ -112,8 +112,9 @@ def rollback(settings: Settings, version: str, *, dry_run: bool = False) -> Docu
 def _upload(bucket: CodeBucket, version: str, files: Mapping[str, bytes], say: Say) -> list[str]:
     """Write the files that are not there, the manifest last; returns their names. Raises: ReleaseConflict for one with other bytes."""
     there = bucket.listing(object_name(version, ""))
-    for name in files.keys() & there.keys():
-        _require_same(bucket, version, name, files[name], there[name])
+    for name in files:
+        if name in there:
+            _require_same(bucket, version, name, files[name], there[name])
     missing = [name for name in files if name not in there]
     for number, name in enumerate(missing, start=1):
         try:

@@ -13,6 +13,8 @@ import yaml
 
 from product_errors import ConfigurationError
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The same reader in C where PyYAML was built with it: a tenth of the time."""
 TEXT, NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
 PLAIN = {
     "tag:yaml.org,2002:int": re.compile(r"0|-?[1-9]\d*"),
@@ -45,10 +47,10 @@ def read_source(source: str) -> tuple[SourceMap | None, list[str]]:
     """The document, None where there is none, and the faults of its YAML, each with its line."""
     reader = _Reader()
     try:
-        for event in yaml.parse(source):
+        for event in yaml.parse(source, Loader=LOADER):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 reader.fault(event, "anchors and aliases are not used in a workflow")
-        root = yaml.compose(source, Loader=yaml.SafeLoader)
+        root = yaml.compose(source, Loader=LOADER)
     except yaml.MarkedYAMLError as error:
         line = (error.problem_mark.line if error.problem_mark else 0) + 1
         return None, [f"line {line}: no YAML: {error.problem}"]
@@ -85,7 +87,7 @@ class _Reader:
 
     def scalar(self, node: yaml.ScalarNode) -> Any:
         text = str(node.value)
-        if node.tag == TEXT and not (node.style is None and text in SHORT_BOOLEANS):
+        if node.tag == TEXT and not (not node.style and text in SHORT_BOOLEANS):
             return text
         if node.tag not in PLAIN or not PLAIN[node.tag].fullmatch(text):
             kind = "bool" if node.tag == TEXT else node.tag.rpartition(":")[2]

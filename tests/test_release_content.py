@@ -1,0 +1,191 @@
+"""What a release consists of: the same bytes of the same commit wherever it is checked out, jobs that start from the zip alone, and its commands."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from config_spark import Settings, load_settings
+from machine.spark_runtime import ensure_jars, locked_checksums
+from product_errors import ConfigurationError, EnvironmentNotReady
+from tests.conftest import JARS
+from tests.processes import PROJECT
+from tests.releases import BUCKET, cloud_settings, latest_version, objects
+from workflows.code_archive import build_archive
+from workflows.local.http_service import serving
+from workflows.local.storage_double import StorageDouble
+from workflows.release import publish, read_batches, released
+from workflows.release_batches import batches_document
+from workflows.release_content import ReleaseContent, build_content
+from workflows.release_names import CODE, LATEST, Release
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    """Those of a release, with a folder that has the jars."""
+    missing = ensure_jars(JARS, lambda line: None).missing
+    if missing:
+        pytest.skip("; ".join(missing))
+    return cloud_settings("http://127.0.0.1:1", jars_dir=JARS)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    given = ("-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
+    return subprocess.run(["git", "-C", str(folder), *given, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def clone(target: Path, *options: str, umask: int = -1) -> Path:
+    """The newest commit of this checkout in another folder."""
+    subprocess.run(["git", "clone", "-q", "--shared", *options, str(PROJECT), str(target)], check=True, umask=umask)
+    return target
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    return clone(tmp_path / "checkout")
+
+
+def test_one_commit_gives_the_same_bytes_in_every_checkout(checkout: Path, tmp_path: Path, settings: Settings) -> None:
+    """Other folder, other times, modes, line ends of the machine, and what lies around there."""
+    other = clone(tmp_path / "other", "-c", "core.autocrlf=true", umask=0o077)
+    for path in (other / "forecasting").rglob("*.py"):
+        path.chmod(0o700)
+        os.utime(path, (0, 0))
+    for name in ("database/__pycache__/tables.cpython-311.pyc", "data_processing/.env", "forecasting/.mypy_cache/forecasting.json"):
+        (other / name).parent.mkdir(exist_ok=True)
+        (other / name).write_text("not the product's")
+    git(other, "config", "core.fileMode", "false")
+    first, second = (build_content(settings, root=root) for root in (checkout, other))
+    assert first.manifest_bytes() == second.manifest_bytes()
+    assert (first.release, first.commit, dict(first.files)) == (second.release, second.commit, dict(second.files))
+    assert first.release.version == first.commit == git(checkout, "rev-parse", "HEAD")
+
+
+def test_the_zip_holds_the_product_and_no_mark_of_the_machine(checkout: Path) -> None:
+    with zipfile.ZipFile(BytesIO(build_archive(checkout))) as archive:
+        entries = archive.infolist()
+    names = [entry.filename for entry in entries]
+    assert names == sorted(names)
+    assert {name.split("/")[0] for name in names if "/" in name} == {"data_processing", "forecasting", "database"}
+    # zlib compresses differently from one version to the next
+    marks = {(entry.date_time, entry.compress_type, entry.create_system, entry.external_attr >> 16) for entry in entries}
+    assert marks == {((1980, 1, 1, 0, 0, 0), zipfile.ZIP_STORED, 3, 0o644)}
+
+
+def test_the_manifest_is_over_every_file(checkout: Path, settings: Settings) -> None:
+    content = build_content(settings, root=checkout)
+    jars = {f"jars/{name}": checksum for name, checksum in locked_checksums().items()}
+    manifest = content.manifest()
+    assert {name: entry["sha256"] for name, entry in manifest["files"].items() if name in jars} == jars
+    assert set(manifest["files"]) == {*jars, CODE, "calculate_pool_metrics.py", "forecast_pools.py", "batches.json"}
+    for name, entry in manifest["files"].items():
+        found = content.files[name]
+        assert (entry["bytes"], entry["sha256"]) == (len(found), hashlib.sha256(found).hexdigest())
+    assert content.release == Release(BUCKET, content.commit, tuple(locked_checksums()))
+
+
+def test_batches_are_of_the_release_and_hold_no_password(settings: Settings) -> None:
+    release = Release(BUCKET, "a" * 40, tuple(locked_checksums()))
+    document = batches_document(settings.model_copy(update={"db_password": load_settings(db_password="correct-horse").db_password}), release)
+    assert {"calculate_pool_metrics", "forecast_pools/lightgbm"} <= set(document["batches"])
+    assert document["batches"]["calculate_pool_metrics"]["pysparkBatch"]["pythonFileUris"] == [f"gs://{BUCKET}/versions/{'a' * 40}/yieldspark.zip"]
+    jobs = {"calculate_pool_metrics": "yieldspark-calculate-pool-metrics", "forecast_pools": "yieldspark-forecast-pools"}
+    expected = {"version": "a" * 40, "project": "acme", "region": "europe-west1", "engine": "lightgbm", "deadline_seconds": 7800}
+    assert document == {**expected, "cloud_run_jobs": jobs, "batches": document["batches"]}
+    assert "correct-horse" not in str(document)
+
+
+def test_a_checkout_that_differs_is_refused_or_gets_a_name_of_its_own(checkout: Path, settings: Settings) -> None:
+    (checkout / "README.md").write_text("changed")
+    (checkout / "database" / "new.py").write_text("VALUE = 1\n")
+    with pytest.raises(ConfigurationError, match=r"differs from commit \w{12}: M README\.md, \?\? database/new\.py; commit it .* --allow-dirty"):
+        build_content(settings, root=checkout)
+
+    def dirty(settings: Settings) -> ReleaseContent:
+        return build_content(settings, allow_dirty=True, root=checkout)
+
+    first = dirty(settings)
+    assert first.release.version.startswith("dirty-")
+    assert len(first.release.version) == len("dirty-") + 12
+    assert first.commit == git(checkout, "rev-parse", "HEAD")
+    with zipfile.ZipFile(BytesIO(first.files[CODE])) as archive:
+        assert archive.read("database/new.py") == b"VALUE = 1\n"
+    assert dirty(settings).release == first.release
+    other_settings = dirty(settings.model_copy(update={"batch_ttl_minutes": 60}))
+    (checkout / "database" / "new.py").write_text("VALUE = 2\n")
+    assert len({first.release.version, other_settings.release.version, dirty(settings).release.version}) == 3
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-q", "-m", "a change")
+    assert build_content(settings, root=checkout).release.version == git(checkout, "rev-parse", "HEAD")
+
+
+def test_no_release_of_what_is_no_checkout(tmp_path: Path, settings: Settings) -> None:
+    git(tmp_path, "init", "-q")
+    with pytest.raises(ConfigurationError, match="release from a clone of YieldSpark that has a commit"):
+        build_content(settings, root=tmp_path)
+    (tmp_path / "inside").mkdir()
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "empty")
+    with pytest.raises(ConfigurationError, match="inside/ of another checkout"):
+        build_content(settings, root=tmp_path / "inside")
+
+
+def test_jars_that_are_missing_or_damaged_are_refused(tmp_path: Path, checkout: Path) -> None:
+    settings = cloud_settings("http://127.0.0.1:1", jars_dir=tmp_path / "jars")
+    with pytest.raises(EnvironmentNotReady, match=r"postgresql-42\.7\.4\.jar.* not in .*/jars.*python run_spark_local\.py doctor"):
+        build_content(settings, root=checkout)
+    (tmp_path / "jars").mkdir()
+    for name in locked_checksums():
+        (tmp_path / "jars" / name).write_bytes(b"damaged")
+    with pytest.raises(EnvironmentNotReady, match=r"lightgbmlib-\S+ is refused: its sha256 is \w+.*python run_spark_local\.py doctor"):
+        build_content(settings, root=checkout)
+
+
+def test_settings_that_a_release_needs_are_named(checkout: Path, settings: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="CODE_BUCKET, PROJECT_ID not set"):
+        build_content(settings.model_copy(update={"code_bucket": None, "project_id": None}), root=checkout)
+
+
+def test_this_checkout_goes_up_whole(settings: Settings, tmp_path: Path) -> None:
+    double = StorageDouble(tmp_path, [BUCKET])
+    with serving([double]) as url:
+        there = settings.model_copy(update={"google_api_url": url})
+        done = publish(there, allow_dirty=True)
+        assert released(there).jars == tuple(sorted(locked_checksums()))
+        assert set(read_batches(there, released(there))["batches"]) >= {"calculate_pool_metrics", "forecast_pools/lightgbm"}
+    assert latest_version(double) == done["version"]
+    assert done["bytes"] == sum(len(content) for name, content in objects(double).items() if name != LATEST)
+
+
+@pytest.fixture(scope="module")
+def unpacked(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the release's zip and entries, and nothing else of the product."""
+    folder = tmp_path_factory.mktemp("release")
+    content = build_content(settings, allow_dirty=True)
+    for name in (CODE, "calculate_pool_metrics.py", "forecast_pools.py"):
+        (folder / name).write_bytes(content.files[name])
+    return folder
+
+
+@pytest.mark.parametrize("job", ["calculate_pool_metrics", "forecast_pools"])
+def test_a_job_starts_from_the_zip_alone(unpacked: Path, job: str) -> None:
+    """By an isolated Python that knows the zip and the packages; every module of ours comes out of the zip."""
+    program = f"""
+import runpy, sys
+sys.path.insert(0, {str(unpacked / CODE)!r})
+sys.argv = ["{job}.py", "--help"]
+try:
+    runpy.run_path({str(unpacked / f"{job}.py")!r}, run_name="__main__")
+finally:
+    ours = ("data_processing", "forecasting", "database", "config_spark", "job_entry", "job_log", "product_errors")
+    files = [module.__file__ or "" for name, module in sys.modules.items() if name.split(".")[0] in ours]
+    assert files and all(file.startswith({str(unpacked / CODE)!r}) for file in files), files
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", program], cwd=unpacked, env={}, capture_output=True, text=True, check=False)
+    assert (done.returncode, f"usage: {job}" in done.stdout) == (0, True), done.stdout + done.stderr
