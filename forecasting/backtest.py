@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from forecasting.intervals import half_widths, relative_quantiles, tail_factors
+from forecasting.intervals import cold_start_quantiles, half_widths, relative_quantiles, tail_factors
 from forecasting.past_forecasts import PAST_COLUMNS, PAST_DAYS, come_true, past_forecasts
 from forecasting.persistence_gate import GATE, gate_weights, gated_steps, refusal
 from forecasting.stacked_model import OutOfSample
@@ -57,7 +57,7 @@ def publish_days(
         refused = refusal(past) or (None if serves else NO_CHAMPION)
         weights = pd.Series(np.zeros(pools.size) if refused else gate_weights(past, pools, target.panel_days), index=pools)
         factors = tail_factors(past, gated_steps(weights.reindex(past.pool_id).to_numpy(), past.move, target.least_step), level)
-        shown = _publish(today, target, weights.reindex(today["pool_id"]).to_numpy(), factors, relative_quantiles(target, known, level))
+        shown = _publish(today, target, weights.reindex(today["pool_id"]).to_numpy(), factors, _relative(today, target, known, level))
         published.append(_with_rules(shown, refused or GATE)[list(PUBLISHED)])
         recent = [recent[0], *recent[1:][-PAST_DAYS - horizon :], published[-1][list(PAST_COLUMNS)]]
     return pd.concat(published or [_nothing(rows)], ignore_index=True)
@@ -93,8 +93,15 @@ def _named(sample: pd.DataFrame, target: Target, horizon: int) -> pd.DataFrame:
     return named.assign(**known, target_day=named["date"] + pd.Timedelta(days=horizon), lowest=lowest)
 
 
-def _publish(today: pd.DataFrame, target: Target, weights: Values, factors: tuple[float, float], relative: tuple[float, float]) -> pd.DataFrame:
-    """One day's values: today's level plus the gated step, and an interval around that; without a model no step and the panel's relative one."""
+def _relative(today: pd.DataFrame, target: Target, known: pd.DataFrame, level: float) -> tuple[Values, Values]:
+    """Each row's ends without a model, relative to its size: the panel's, or where it has no scale yet those of earlier cold starts."""
+    is_cold = today["scale"].isna().to_numpy()
+    panel, cold = relative_quantiles(target, known, level), cold_start_quantiles(target, known, level)
+    return np.where(is_cold, cold[0], panel[0]), np.where(is_cold, cold[1], panel[1])
+
+
+def _publish(today: pd.DataFrame, target: Target, weights: Values, factors: tuple[float, float], relative: tuple[Values, Values]) -> pd.DataFrame:
+    """One day's values: today's level plus the gated step, and an interval around that; without a model no step and a relative one."""
     now, scale, lowest, move = (today[name].to_numpy(float) for name in ("now", "scale", "lowest", "move"))
     is_modelled, steps = np.isfinite(move), gated_steps(weights, move, target.least_step)
     forecast = target.moved(now, np.where(is_modelled, np.nan_to_num(scale) * steps, 0.0), lowest)

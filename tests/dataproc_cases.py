@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from config_spark import Settings, load_settings
+from tests.processes import CommandLineHere
+from workflows import entry
 from workflows.dataproc import Batches
 from workflows.local.batch_life import Script
 from workflows.local.dataproc_double import DataprocDouble
 from workflows.local.http_service import Request, serving
 
 PARENT = "projects/acme/locations/europe-west1"
+PASSWORD = "correct-horse"
 START = 1_760_000_000.0
 """2025-10-09T08:53:20Z."""
 
@@ -105,3 +110,32 @@ def served(script: Script | Callable[[str], Script] = Script(), **double: Any) -
     with serving([service]) as url:
         settings = load_settings(_env_file=None, project_id="acme", region="europe-west1", google_api_url=url)
         yield Cloud(url, service, clock, settings, Batches(settings, now=clock.now, sleep=clock.sleep, first_retry_seconds=0.01))
+
+
+class WorkflowsHere(CommandLineHere):
+    """`python -m workflows` in this process, with these variables and no others of the product's."""
+
+    program = "python -m workflows"
+    entry = staticmethod(entry.main)
+
+    def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.environment = os.environ | {"YIELDSPARK_HOME": str(folder / "home")} | dict(variables)
+
+
+def cloud_variables(url: str) -> dict[str, str]:
+    """What a user sets to submit to the doubles at this address; the database does not answer."""
+    return {
+        "GOOGLE_API_URL": url,
+        "PROJECT_ID": "acme",
+        "REGION": "europe-west1",
+        "CODE_BUCKET": "acme-code",
+        "STAGING_BUCKET": "acme-staging",
+        "BATCH_SERVICE_ACCOUNT": "batch@acme.iam.gserviceaccount.com",
+        "BATCH_SUBNETWORK": "projects/acme/regions/europe-west1/subnetworks/batches",
+        "CONTAINER_IMAGE": f"europe-west1-docker.pkg.dev/acme/yieldspark/batch@sha256:{'0' * 64}",
+        "DB_HOST": "127.0.0.1",
+        "DB_PORT": "1",
+        "DB_PASSWORD": PASSWORD,
+        "DB_PASSWORD_SECRET": "projects/acme/secrets/database-password/versions/1",
+    }

@@ -80,15 +80,18 @@ class CommandLine:
 class CommandLineHere(CommandLine):
     """The same commands through the same entry in this process, a second sooner: for those that start no JVM and are not ended by a signal."""
 
+    program = "run_spark_local.py"
+    entry = staticmethod(command_line.main)
+
     def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         out, errors = io.StringIO(), io.StringIO()
         with ExitStack() as stack:
             stack.enter_context(patch.dict(os.environ, self.environment | environment, clear=True))
-            stack.enter_context(patch.object(sys, "argv", ["run_spark_local.py", *arguments]))
+            stack.enter_context(patch.object(sys, "argv", [self.program, *arguments]))
             for context in (chdir(self.folder), redirect_stdout(out), redirect_stderr(errors), _signals_restored(), _logging_restored()):
                 stack.enter_context(context)
             try:
-                command_line.main()
+                self.entry()
             except SystemExit as end:
                 code = end.code
         assert isinstance(code, int)

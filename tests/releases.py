@@ -22,8 +22,8 @@ JAR_BYTES = bytes(range(256)) * 1_200
 """Large enough for an upload in parts."""
 
 
-def cloud_settings(url: str, **more: Any) -> Settings:
-    """All that a release needs."""
+def cloud_settings(url: str | None, **more: Any) -> Settings:
+    """All that a release needs. Args: url is where the doubles answer; None: Google's own."""
     given = {
         "google_api_url": url,
         "project_id": "acme",

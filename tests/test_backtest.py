@@ -250,6 +250,23 @@ def test_a_pool_without_a_scale_is_new_and_shows_persistence() -> None:
     assert set(new["rule"]) == {"cold_start"}
 
 
+@pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
+def test_pools_without_a_scale_have_the_interval_of_such_pools_and_change_no_others(target: Target) -> None:
+    """Ten of eighty pools, which move ten times as far as before: the panel's own changes would be far too narrow for them."""
+    sample = out_of_sample(0.9, pools=80)
+    is_new = sample["pool_id"].isin([f"p{number:02d}" for number in range(0, 80, 8)])
+    name, now = target.name, sample[target.name]
+    far = now * np.exp(10 * (np.log(sample[f"{name}_next"]) - np.log(now)))
+    new = sample.assign(**{f"{name}_next": sample[f"{name}_next"].where(~is_new, far), f"{name}_scale": sample[f"{name}_scale"].where(~is_new)})
+    rows, without = published(new, target), published(sample[~is_new], target)
+    is_cold = rows["scale"].isna()
+    assert set(rows.loc[is_cold, "rule"]) == {"cold_start"}
+    scored = after_warm_up(rows[is_cold])
+    assert scored["next"].between(scored["low"], scored["high"]).mean() == pytest.approx(0.8, abs=0.06)
+    modelled = rows["move"].notna() & (rows["date"] > pd.Timestamp(day(MIN_DAYS)))
+    assert_same_bits(rows.loc[modelled, WHAT_IS_SHOWN], without.loc[without["date"] > pd.Timestamp(day(MIN_DAYS)), WHAT_IS_SHOWN])
+
+
 @pytest.mark.parametrize(("pools", "after"), [(20, {"model", "gate"}), (9, {"few_pools"})])
 def test_a_row_says_why_its_value_is_that_of_today(pools: int, after: set[str]) -> None:
     rows = published(out_of_sample(1.0, pools=pools))

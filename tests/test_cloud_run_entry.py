@@ -124,9 +124,9 @@ def test_the_process_becomes_the_job_of_the_latest_release(releases: Bucketful, 
 def test_a_version_is_the_rollback_and_the_containers_variables_win(releases: Bucketful, tmp_path: Path) -> None:
     releases.release(OLDER, {release_names.CODE: code("old")})
     releases.release()
-    job = start(tmp_path, releases.variables | {"SPARK_MASTER": "local[2]"}, JOB, f"--version={OLDER}", "--full-refresh")
+    job = start(tmp_path, releases.variables | {"SPARK_MASTER": "local[2]"}, JOB, f"--version={OLDER}", "--full-refresh", "--vers", "1")
     said = json.loads(job.communicate()[0])
-    assert (said["said"], said["arguments"], said["variables"]["SPARK_MASTER"]) == ("old", ["--full-refresh"], "local[2]")
+    assert (said["said"], said["arguments"], said["variables"]["SPARK_MASTER"]) == ("old", ["--full-refresh", "--vers", "1"], "local[2]")
     assert said["variables"]["CODE_VERSION"] == OLDER
 
 
@@ -225,11 +225,18 @@ def test_a_service_that_does_not_give_the_release(
     assert refused.value.exit_code == FAILED
 
 
-def test_one_refused_request_is_asked_again(releases: Bucketful, tmp_path: Path) -> None:
+def test_a_request_that_is_refused_once_is_made_again(releases: Bucketful, tmp_path: Path) -> None:
     releases.release()
-    before = len(releases.double.asked)
-    releases.double.fault = lambda number, request: UNAVAILABLE if len(releases.double.asked) == before else None
+    asked: list[Request] = []
+
+    def once(_number: int, request: Request) -> Fault | None:
+        if request.path.endswith(release_names.CODE):
+            asked.append(request)
+        return UNAVAILABLE if [request] == asked else None
+
+    releases.double.fault = once
     assert fetch(reader(releases.variables), JOB, VERSION, tmp_path) == (tmp_path, VERSION)
+    assert len(asked) == 2
 
 
 def test_the_bucket_is_laid_out_as_releases_are() -> None:

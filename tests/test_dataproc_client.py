@@ -13,7 +13,7 @@ from config_spark import load_settings
 from product_errors import BatchFailed, CloudRefused, CloudUnavailable, ConfigurationError
 from tests.dataproc_cases import START, Cloud, batch_request, served
 from workflows import dataproc
-from workflows.dataproc import Batches, latest_end
+from workflows.dataproc import Batches, seconds_left
 from workflows.local.batch_life import Script
 
 
@@ -70,15 +70,26 @@ def test_an_ended_batch_is_not_polled_for_ever(end: str) -> None:
 
 def test_beyond_its_time_a_batch_is_cancelled_once_and_the_wait_fails() -> None:
     with served(Script(end=None, cancelling_seconds=45, keeps_ttl=False)) as cloud:
-        assert latest_end(_submitted(cloud)) == START + 7800
-        with pytest.raises(BatchFailed, match="still RUNNING 7800 seconds after it was created, and is cancelled now"):
+        assert seconds_left(_submitted(cloud)) == 7800
+        with pytest.raises(BatchFailed, match="still RUNNING after 7800 seconds, beyond its ttl, and is cancelled now"):
             cloud.batches.wait("metrics-1")
         assert cloud.double.states() == {"metrics-1": "CANCELLED"}
         assert len(cloud.asked("POST", ":cancel")) == 1
 
 
 def test_a_batch_without_a_ttl_has_the_services_four_hours() -> None:
-    assert latest_end({"createTime": "2025-10-09T08:53:20Z"}) == START + 4 * 3600 + 600
+    batch = {"createTime": "2025-10-09T08:53:20Z", "stateTime": "2025-10-09T08:54:20Z", "state": "RUNNING"}
+    assert seconds_left(batch) == 4 * 3600 + 600 - 60
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_clock_that_is_hours_off_ends_no_batch(cloud: Cloud, hours: int) -> None:
+    _submitted(cloud)
+    wrong = Batches(cloud.settings, now=lambda: cloud.clock.time + hours * 3600, sleep=cloud.clock.sleep)
+    assert wrong.wait("metrics-1")["state"] == "SUCCEEDED"
+    assert cloud.asked("POST", ":cancel") == []
+    wrong.with_usage("metrics-1")
+    assert cloud.clock.time < START + 700
 
 
 def test_a_cancel_goes_to_the_operation_and_waits_for_the_end(cloud: Cloud) -> None:
@@ -157,6 +168,14 @@ def test_usage_is_waited_for_three_minutes_at_most(cloud: Cloud) -> None:
         assert "approximateUsage" not in late.batches.with_usage("metrics-1")["runtimeInfo"]
         assert 170 <= late.clock.time - began <= 190
         assert ended["state"] == "SUCCEEDED"
+
+
+def test_a_batch_that_never_ran_is_not_waited_for(cloud: Cloud) -> None:
+    _submitted(cloud)
+    cloud.batches.cancel("metrics-1")
+    ended = cloud.clock.time
+    assert "approximateUsage" not in cloud.batches.with_usage("metrics-1").get("runtimeInfo", {})
+    assert cloud.clock.time == ended
 
 
 def test_the_newest_batches_come_first_over_all_pages(cloud: Cloud) -> None:

@@ -332,7 +332,8 @@ def test_a_batch_that_can_not_be_started_fails() -> None:
 def test_a_batch_no_one_ran_has_used_nothing() -> None:
     life = BatchLife(batch_request(), Script(usage_delay_seconds=0, cancelling_seconds=0), START)
     life.cancel(START)
-    assert life.usage(START) == {"milliDcuSeconds": 0, "shuffleStorageGbSeconds": 0}
+    assert life.done
+    assert life.usage(START + 1000) is None
 
 
 def test_errors_have_googles_form() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,16 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from forecasting.intervals import HALF_WIDTH_FLOOR, MIN_PAST, half_widths, tail_factors, weighted_quantile
+from forecasting.intervals import (
+    HALF_WIDTH_FLOOR,
+    MIN_PAST,
+    PANEL_DAYS,
+    cold_start_quantiles,
+    half_widths,
+    relative_quantiles,
+    tail_factors,
+    weighted_quantile,
+)
 from forecasting.past_forecasts import PAST_COLUMNS, PastForecasts, come_true, no_past, past_forecasts
 from forecasting.targets import Values, targets
 
@@ -136,6 +146,71 @@ def test_a_half_width_is_unknown_without_a_quantile() -> None:
     low, high = half_widths(np.ones(2), np.array([0.5, np.nan]), np.array([np.nan, 4.0]))
     assert (low[0], high[1]) == (0.5, 3.0)
     assert np.isnan([low[1], high[0]]).all()
+
+
+def beginners(changes: Values, age: Days | int = 0) -> pd.DataFrame:
+    """Rows of pools at 50 % that have no scale yet and then change by these shares of their size, 50.1 points."""
+    return generated(np.zeros(changes.size), age, scale=np.nan, next=50.0 + 50.1 * changes)
+
+
+def calm_panel(rows: int = 5_000) -> pd.DataFrame:
+    """Pools with a scale, whose relative changes are evenly spread from -1 % to 1 %, over 90 days."""
+    return beginners(np.linspace(-0.01, 0.01, rows), np.arange(rows) % 90).assign(scale=1.0)
+
+
+@pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
+def test_cold_start_quantiles_are_those_of_the_slow_oracle(target: Any, level: float) -> None:
+    """A pool that began alone on its day counts for one, each of n for 1 / sqrt(n), and all others together for PANEL_DAYS."""
+    random = np.random.default_rng(5)
+    cold = beginners(0.2 * random.standard_normal(300), np.minimum(random.geometric(0.05, 300), 90))
+    panel = calm_panel(700)
+    alike = [int((cold["target_day"] == day).sum()) for day in cold["target_day"]]
+    assert len(set(alike)) > 10
+    weights = [PANEL_DAYS / 700] * 700 + [count**-0.5 for count in alike]
+    pairs = [(float(row["now"]), float(row["next"])) for row in pd.concat([panel, cold]).to_dict("records")]
+    changes = [math.log1p(after) - math.log1p(now) if target is TVL else (after - now) / (now + 0.1) for now, after in pairs]
+    unknown = pd.concat([panel, cold]).assign(next=np.nan)
+    found = cold_start_quantiles(target, pd.concat([panel, cold, unknown]), level)
+    for end, share in zip(found, ((1 - level) / 2, (1 + level) / 2), strict=True):
+        up_to = {change: math.fsum(w for other, w in zip(changes, weights, strict=True) if other <= change) for change in changes}
+        assert end == pytest.approx(min(change for change, reached in up_to.items() if reached >= share * math.fsum(weights)))
+
+
+def test_where_no_pool_has_begun_before_a_beginner_has_the_panels_interval() -> None:
+    past = calm_panel()
+    assert cold_start_quantiles(APY, past, 0.8) == pytest.approx(relative_quantiles(APY, past, 0.8), abs=1e-5)
+
+
+def test_beginners_learn_from_beginners_and_no_crowd_of_one_day_drowns_the_others() -> None:
+    """80 that rose by half on days of their own, and 400 that began on one day and stayed: the calm ones are five times as many."""
+    rose, stayed = beginners(np.full(80, 0.5), np.arange(80)), beginners(np.zeros(400), 85)
+    low, high = cold_start_quantiles(APY, pd.concat([calm_panel(), rose, stayed]), 0.8)
+    assert -0.01 <= low <= 0.0
+    assert high == pytest.approx(0.5)
+    assert relative_quantiles(APY, pd.concat([calm_panel(), rose, stayed]), 0.8)[1] < 0.01
+
+
+def test_the_panel_makes_the_interval_of_beginners_that_move_much_further_only_a_little_too_narrow() -> None:
+    """90 that began one by one, and a panel that hardly moves: a tail of 5.5 of all 110 ends at the sixth of them, beyond which lie 6 / 91."""
+    random = np.random.default_rng(6)
+    inside = []
+    for _ in range(200):
+        low, high = cold_start_quantiles(APY, pd.concat([calm_panel(1_000), beginners(random.standard_normal(90), np.arange(90))]), 0.9)
+        now = random.standard_normal(500)
+        inside.append(((low <= now) & (now <= high)).mean())
+    assert np.mean(inside) == pytest.approx(1 - 12 / 91, abs=0.01)
+
+
+def test_relative_quantiles_hold_today_and_need_a_past() -> None:
+    rising, falling = beginners(np.linspace(0.1, 0.2, MIN_PAST)), beginners(np.linspace(-0.2, -0.1, MIN_PAST))
+    for quantiles in (relative_quantiles, cold_start_quantiles):
+        assert quantiles(APY, rising, 0.8) == pytest.approx((0.0, 0.19), abs=0.001)
+        assert quantiles(APY, falling, 0.8) == pytest.approx((-0.19, 0.0), abs=0.001)
+        assert (quantiles(APY, rising, 0.8)[0], quantiles(APY, falling, 0.8)[1]) == (0.0, 0.0)
+        unknown = pd.concat([rising.iloc[1:], rising.assign(next=np.nan)])
+        assert np.isnan(quantiles(APY, unknown, 0.8)).all()
+        assert np.isnan(quantiles(APY, no_past(), 0.8)).all()
 
 
 def test_a_past_forecast_says_what_was_forecast_and_what_came_true_in_scales() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -81,15 +80,33 @@ def test_the_rows_are_those_of_the_command_line(database: Settings, second_datab
     assert [step["job"] for step in steps] == ["calculate_pool_metrics", "forecast_pools"]
 
 
-def test_container_jobs_plan_with_the_same_code_and_show_no_password(database: Settings, tmp_path: Path) -> None:
-    load_files(database, SAMPLE_FILES)
+def test_container_jobs_run_the_release_and_no_password_is_shown_or_kept(database: Settings, tmp_path: Path) -> None:
+    """On an empty database, into which the sample is loaded. With --dry-run the metrics are planned, and then there is nothing to forecast from."""
     both = [word for job in ("calculate_pool_metrics", "forecast_pools") for word in ("--cloud-run", job)]
-    process = _cloud(database, tmp_path, "local", "run", *both, "--dry-run", "--engine", "lightgbm")
+    process = _cloud(database, tmp_path, "local", "run", *both, "--dry-run", "--engine", "lightgbm", "--json")
     output, errors = process.communicate(timeout=300)
-    # nothing was measured yet: there are metrics to plan, and nothing to forecast from
     assert process.returncode == 1, output + errors
-    assert re.search(r"forecast_pools.*ended FAILED", output + errors, re.DOTALL), output + errors
+    failed = json.loads(output)
+    assert (failed["state"], failed["raised"]["job"], failed["raised"]["state"]) == ("FAILED", "forecast_pools", "FAILED"), errors
+    assert execute_sql(database, "SELECT count(*) AS rows FROM pools") == [{"rows": 72}]
     assert database.db_password is not None
-    kept = [path.read_bytes() for path in (tmp_path / "home").rglob("*") if path.is_file() and "server" not in path.parts]
-    assert not any(database.db_password.get_secret_value().encode() in content for content in kept)
-    assert database.db_password.get_secret_value() not in output + errors
+    password = database.db_password.get_secret_value()
+    kept = [path for path in (tmp_path / "home").rglob("*") if path.is_file() and password.encode() in path.read_bytes()]
+    assert kept == []
+    assert password not in output + errors
+
+
+def test_the_commands_work_on_a_cloud_that_stays(database: Settings, tmp_path: Path) -> None:
+    with _local_cloud(database, tmp_path) as variables:
+        second = _document(_cloud(database, tmp_path, "local", "run", "--json"), code=2)
+        assert f"another local cloud uses {tmp_path / 'home' / 'cloud'}: end it" in second["error"]
+        assert database.db_password is not None
+        assert database.db_password.get_secret_value() not in json.dumps(variables)
+        there = tmp_path / "operator"
+        there.mkdir()
+        (there / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
+        released = _document(_cloud(database, there, "release", "--allow-dirty", "--json"))
+        assert [row["version"] for row in _document(_cloud(database, there, "versions", "--json"))] == [released["version"]]
+        batch = _document(_cloud(database, there, "submit", "calculate_pool_metrics", "--dry-run", "--rows", "5", "--json"))
+        assert batch["batch"]["pysparkBatch"]["mainPythonFileUri"].startswith(f"gs://{variables['CODE_BUCKET']}/versions/{released['version']}/")
+        assert _document(_cloud(database, there, "list", "--json"))["batches"] == []

@@ -309,12 +309,25 @@ def test_a_released_version_is_found_with_its_batches(settings: Settings) -> Non
     assert read_batches(settings, found) == {"version": FIRST, "batches": {"metrics": {"ttl": "7200s"}}}
 
 
-@pytest.mark.parametrize("name", [MANIFEST, BATCHES])
-def test_a_damaged_document_is_said(double: StorageDouble, settings: Settings, name: str) -> None:
+@pytest.mark.parametrize(("name", "content"), [(MANIFEST, b"{}"), (MANIFEST, b'{"files": {}}'), (BATCHES, b"{}"), (BATCHES, b"\xff")])
+def test_a_damaged_document_is_said(double: StorageDouble, settings: Settings, name: str, content: bytes) -> None:
     publish(settings, small_release(FIRST))
-    overwrite(double, FIRST, name, b"{}")
-    with pytest.raises(ReleaseConflict, match=r"damaged|another manifest"):
+    overwrite(double, FIRST, name, content)
+    with pytest.raises(ReleaseConflict, match=r"batches\.json is damaged" if name == BATCHES else "names a{40} with another manifest"):
         read_batches(settings, released(settings))
+    if content == b"{}":
+        with pytest.raises(ReleaseConflict, match="is damaged: it is no JSON object with"):
+            read_batches(settings, released(settings, FIRST))
+
+
+def test_a_damaged_latest_is_said_and_the_next_release_mends_it(double: StorageDouble, settings: Settings) -> None:
+    publish(settings, small_release(FIRST))
+    double.store.write(BUCKET, LATEST, b"{", {"contentType": "application/json"}, Conditions(), {})
+    for work in (lambda: released(settings), lambda: versions(settings)):
+        with pytest.raises(ReleaseConflict, match=r"latest\.json is damaged: it is no JSON object with version; release again"):
+            work()
+    assert publish(settings, small_release(FIRST))["previous"] is None
+    assert latest_version(double) == FIRST
 
 
 def test_progress_of_a_long_upload_is_said(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

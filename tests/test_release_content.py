@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from datetime import date
 from io import BytesIO
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from workflows.code_archive import build_archive
 from workflows.local.http_service import serving
 from workflows.local.storage_double import StorageDouble
 from workflows.release import publish, read_batches, released
-from workflows.release_batches import batches_document
+from workflows.release_batches import batches_document, support_warnings
 from workflows.release_content import ReleaseContent, build_content
 from workflows.release_names import CODE, LATEST, Release
 
@@ -33,7 +34,7 @@ def settings() -> Settings:
     missing = ensure_jars(JARS, lambda line: None).missing
     if missing:
         pytest.skip("; ".join(missing))
-    return cloud_settings("http://127.0.0.1:1", jars_dir=JARS)
+    return cloud_settings(None, jars_dir=JARS)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -102,6 +103,18 @@ def test_batches_are_of_the_release_and_hold_no_password(settings: Settings) -> 
     assert "correct-horse" not in str(document)
 
 
+def test_an_engine_whose_runtime_is_old_is_warned_of_and_one_whose_is_gone_left_out(settings: Settings) -> None:
+    release, synapseml = Release(BUCKET, "a" * 40, tuple(locked_checksums())), settings.model_copy(update={"engine": "synapseml"})
+    supported, old, gone = date(2026, 9, 30), date(2026, 10, 1), date(2028, 10, 1)
+    assert support_warnings(synapseml, today=supported) == support_warnings(settings, today=old) == []
+    (warning,) = support_warnings(synapseml, today=old)
+    assert "no support since 2026-09-30" in warning
+    assert "forecast_pools/synapseml" in batches_document(settings, release, today=old)["batches"]
+    assert "forecast_pools/synapseml" not in batches_document(settings, release, today=gone)["batches"]
+    with pytest.raises(ConfigurationError, match="available to 2028-09-30 only"):
+        batches_document(synapseml, release, today=gone)
+
+
 def test_a_checkout_that_differs_is_refused_or_gets_a_name_of_its_own(checkout: Path, settings: Settings) -> None:
     (checkout / "README.md").write_text("changed")
     (checkout / "database" / "new.py").write_text("VALUE = 1\n")
@@ -126,6 +139,14 @@ def test_a_checkout_that_differs_is_refused_or_gets_a_name_of_its_own(checkout: 
     assert build_content(settings, root=checkout).release.version == git(checkout, "rev-parse", "HEAD")
 
 
+def test_what_goes_to_a_stand_in_is_named_after_its_content(checkout: Path, settings: Settings) -> None:
+    """A local cloud keeps its releases and gets another address: the same commit has other batches then, which would be a conflict."""
+    addresses = [f"http://127.0.0.1:{port}" for port in (8085, 8086, 8085)]
+    found = [build_content(settings.model_copy(update={"google_api_url": url}), root=checkout).release.version for url in addresses]
+    assert all(version.startswith("local-") and len(version) == len("local-") + 12 for version in found)
+    assert found[0] == found[2] != found[1]
+
+
 def test_no_release_of_what_is_no_checkout(tmp_path: Path, settings: Settings) -> None:
     git(tmp_path, "init", "-q")
     with pytest.raises(ConfigurationError, match="release from a clone of YieldSpark that has a commit"):
@@ -137,7 +158,7 @@ def test_no_release_of_what_is_no_checkout(tmp_path: Path, settings: Settings) -
 
 
 def test_jars_that_are_missing_or_damaged_are_refused(tmp_path: Path, checkout: Path) -> None:
-    settings = cloud_settings("http://127.0.0.1:1", jars_dir=tmp_path / "jars")
+    settings = cloud_settings(None, jars_dir=tmp_path / "jars")
     with pytest.raises(EnvironmentNotReady, match=r"postgresql-42\.7\.4\.jar.* not in .*/jars.*python run_spark_local\.py doctor"):
         build_content(settings, root=checkout)
     (tmp_path / "jars").mkdir()

@@ -474,8 +474,8 @@ def test_log_entries_and_sleeps() -> None:
         run(source.replace("INFO", "LOUD"))
 
 
-def test_the_sleeps_of_a_real_clock_can_be_shorter() -> None:
-    clock = RealClock(factor=1e6)
+def test_a_real_clock_can_wait_less() -> None:
+    clock = RealClock(factor=10_000)
     before = clock.now()
-    clock.sleep(36_000)
-    assert 0 <= clock.now() - before < 36_000
+    clock.sleep(2_000)
+    assert clock.now() - before < 2_000

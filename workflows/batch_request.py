@@ -152,10 +152,9 @@ def _properties(settings: Settings, release: Release, platform: Platform, size: 
 
 def job_environment(settings: Settings, version: str, platform: Platform, size: BatchSize) -> dict[str, str]:
     """The driver's variables: what the user set, and what the batch itself decides. No secret's value, no path of this machine."""
-    chosen = {name: getattr(settings, name) for name in settings.model_fields_set - NOT_THE_JOBS}
     fits_on = size.executor if platform.engine == "synapseml" else size.driver
     return {
-        **{name.upper(): _text(value) for name, value in chosen.items() if value is not None and not isinstance(value, SecretStr | Path)},
+        **chosen_settings(settings),
         **({"ENGINE": platform.engine} if platform.engine else {}),
         "CODE_VERSION": version,
         "ENVIRONMENT": "production",
@@ -164,6 +163,12 @@ def job_environment(settings: Settings, version: str, platform: Platform, size: 
         # a container may see all cores of its host
         "MODEL_THREADS": str(fits_on.cores),
     }
+
+
+def chosen_settings(settings: Settings) -> dict[str, str]:
+    """The settings of a job that the user set, as variables; of secrets only the names."""
+    chosen = {name: getattr(settings, name) for name in settings.model_fields_set - NOT_THE_JOBS}
+    return {name.upper(): _text(value) for name, value in chosen.items() if value is not None and not isinstance(value, SecretStr | Path)}
 
 
 def _text(value: object) -> str:

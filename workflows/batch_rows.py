@@ -36,14 +36,11 @@ class Rows:
 
 
 def rows_of(settings: Settings, job: str, arguments: Sequence[str], asked: int | None = None) -> Rows:
-    """Those that were asked for; else, where DB_HOST names a database, those of the job's plan; else NIGHTLY_ROWS, as the releases' own batches.
-
-    A database in the cloud may well be out of reach from here: then it is NIGHTLY_ROWS too. Raises: ConfigurationError for what the plan refuses.
+    """Those that were asked for; else those of the job's plan, on the database that DB_HOST names; else NIGHTLY_ROWS, as for a release's own batches:
+    a database in a private network is out of reach from here. Raises: ConfigurationError for what the plan refuses.
     """
     if asked is not None:
         return Rows(asked, "--rows")
-    if not settings.db_host:
-        return Rows(settings.nightly_rows, "NIGHTLY_ROWS, as no DB_HOST is set")
     found, problem = _planned(job, arguments)
     if found is None:
         return Rows(settings.nightly_rows, f"NIGHTLY_ROWS, as there is no plan from here: {problem}")

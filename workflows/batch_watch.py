@@ -53,7 +53,10 @@ def see_through(settings: Settings, batches: Batches, batch_id: str) -> dict[str
     found = facts(batches, batch)
     keep_cost(settings, batch_id, actual_or_none(batch))
     if batch["state"] != "SUCCEEDED":
-        raise BatchNotSucceeded(found, _last_lines(settings, batch))
+        output = _last_lines(settings, batch)
+        for line in output:
+            say(f"driver: {line}")
+        raise BatchNotSucceeded(found, output)
     return found
 
 

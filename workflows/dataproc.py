@@ -21,6 +21,7 @@ import requests
 from google.api_core import exceptions
 from google.api_core.retry import Retry, if_transient_error
 from google.cloud.dataproc_v1 import Batch, BatchControllerClient
+from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 
 from config_spark import Settings
 from google_clients import client_options, credentials, required, translated
@@ -83,8 +84,7 @@ class Batches:
         """
         try:
             message = Batch.from_json(json.dumps(batch))
-        except Exception as error:
-            # json_format.ParseError, of a package without types
+        except ParseError as error:
             raise ConfigurationError(f"batch {batch_id} is not of the form that Dataproc takes: {error}") from error
         request = {"parent": self._parent, "batch": message, "batch_id": batch_id, "request_id": request_id}
 
@@ -156,28 +156,30 @@ class Batches:
         return batch
 
     def wait(self, batch_id: str, progress: Progress | None = None) -> Document:
-        """Poll until the batch has ended, at growing intervals; returns it, whatever its state. One that is beyond `latest_end` is cancelled.
+        """Poll until the batch has ended, at growing intervals; returns it, whatever its state. One beyond its `seconds_left` is cancelled.
 
         Raises: BatchFailed for a batch that had to be cancelled.
         """
-        batch = self.get(batch_id)
-        deadline = latest_end(batch)
-        batch = self._polled(batch_id, deadline, progress)
+        began = self.now()
+        left = seconds_left(self.get(batch_id))
+        batch = self._polled(batch_id, began + left, progress)
         if batch["state"] in TERMINAL:
             return batch
+        seconds = seconds_until(batch, self.now())
         ended = self.cancel(batch_id)
         if ended["state"] != "CANCELLED":
             return ended
         raise BatchFailed(
-            f"batch {batch_id} was still {batch['state']} {deadline - created(batch):.0f} seconds after it was created, and is cancelled now: "
+            f"batch {batch_id} was still {batch['state']} after {seconds:.0f} seconds, beyond its ttl, and is cancelled now: "
             f"raise BATCH_TTL_MINUTES if it needs more. {self.console_url(batch_id)}"
         )
 
     def with_usage(self, batch_id: str) -> Document:
-        """An ended batch with what it used; without, where the service has not said it 3 minutes after the end."""
+        """An ended batch with what it used; without, where it never ran, or the service has not said it 3 minutes after the end."""
         batch = self.get(batch_id)
-        latest = _seconds(batch["stateTime"]) + USAGE_SECONDS
-        while not batch.get("runtimeInfo", {}).get("approximateUsage") and self.now() < latest:
+        ran = any(earlier["state"] == "RUNNING" for earlier in batch.get("stateHistory", []))
+        latest = min(_seconds(batch["stateTime"]), self.now()) + (USAGE_SECONDS if ran else 0)
+        while "approximateUsage" not in batch.get("runtimeInfo", {}) and self.now() < latest:
             self._sleep(USAGE_POLL_SECONDS)
             batch = self.get(batch_id)
         return batch
@@ -187,7 +189,7 @@ class Batches:
         while True:
             batch = self.get(batch_id)
             if progress:
-                progress(batch, self.now() - created(batch))
+                progress(batch, seconds_until(batch, self.now()))
             left = deadline - self.now()
             if batch["state"] in TERMINAL or left <= 0:
                 return batch
@@ -219,15 +221,19 @@ def created(batch: Document) -> float:
     return _seconds(batch["createTime"])
 
 
-def latest_end(batch: Document) -> float:
-    """When a batch is over its time: its ttl and ten minutes after it was created; seconds since the epoch."""
+def seconds_left(batch: Document) -> float:
+    """What a batch that has not ended may still take: its ttl and ten minutes, without what the service says it took to its present state.
+
+    The service's own times alone: this machine's clock may be hours off, and must not end a batch.
+    """
     ttl = batch.get("environmentConfig", {}).get("executionConfig", {}).get("ttl")
-    return created(batch) + (float(ttl.removesuffix("s")) if ttl else SERVICE_TTL_SECONDS) + GRACE_SECONDS
+    passed = _seconds(batch.get("stateTime") or batch["createTime"]) - created(batch)
+    return (float(ttl.removesuffix("s")) if ttl else SERVICE_TTL_SECONDS) + GRACE_SECONDS - passed
 
 
 def seconds_until(batch: Document, now: float) -> float:
     """From its creation to its end, or to now while it has not ended."""
-    return (_seconds(batch["stateTime"]) if batch["state"] in TERMINAL else now) - created(batch)
+    return max(0.0, (_seconds(batch["stateTime"]) if batch["state"] in TERMINAL else now) - created(batch))
 
 
 def _filter(job: str | None, state: str | None, since: datetime | None, before: datetime | None) -> str:

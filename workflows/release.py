@@ -15,7 +15,7 @@ from typing import Any
 from config_spark import Settings
 from product_errors import ConfigurationError, ReleaseConflict
 from workflows.code_bucket import AlreadyThere, CodeBucket, Content, Listed, Say, md5_hash
-from workflows.release_batches import differences
+from workflows.release_batches import differences, support_warnings
 from workflows.release_content import ReleaseContent, as_json, build_content, content_type
 from workflows.release_names import BATCHES, LATEST, MANIFEST, Release, jar_name, object_name
 
@@ -38,7 +38,10 @@ def publish(settings: Settings, *, allow_dirty: bool = False, say: Say = silent)
     Returns: version, commit, bucket, files, bytes, uploaded (names), previous (what latest.json named before, or None).
     Raises: ConfigurationError, EnvironmentNotReady, ReleaseConflict, CloudRefused, CloudUnavailable.
     """
-    return publish_content(CodeBucket(settings), build_content(settings, allow_dirty=allow_dirty), say)
+    content = build_content(settings, allow_dirty=allow_dirty)
+    for warning in support_warnings(settings):
+        say(warning)
+    return publish_content(CodeBucket(settings), content, say)
 
 
 def publish_content(bucket: CodeBucket, content: ReleaseContent, say: Say = silent) -> Document:
@@ -47,7 +50,7 @@ def publish_content(bucket: CodeBucket, content: ReleaseContent, say: Say = sile
     before = bucket.read(LATEST)
     uploaded = _upload(bucket, version, files, say)
     _require_whole(bucket, version, content.manifest()["files"])
-    previous = _move_latest(bucket, version, files[MANIFEST], before)
+    _move_latest(bucket, version, files[MANIFEST], before)
     total = sum(map(len, files.values()))
     return {
         "version": version,
@@ -56,7 +59,7 @@ def publish_content(bucket: CodeBucket, content: ReleaseContent, say: Say = sile
         "files": len(files),
         "bytes": total,
         "uploaded": uploaded,
-        "previous": previous,
+        "previous": _previous(bucket, before),
     }
 
 
@@ -105,7 +108,9 @@ def rollback(settings: Settings, version: str, *, dry_run: bool = False) -> Docu
     before = bucket.read(LATEST)
     manifest = _manifest_of(bucket, version)
     _require_whole(bucket, version, _files(bucket, version, manifest))
-    previous = _named_by(bucket, before) if dry_run else _move_latest(bucket, version, manifest.bytes, before)
+    if not dry_run:
+        _move_latest(bucket, version, manifest.bytes, before)
+    previous = _previous(bucket, before)
     return {"version": version, "previous": previous, "moved": previous != version and not dry_run}
 
 
@@ -165,8 +170,8 @@ def _faults(files: Document, listed: Mapping[str, Listed]) -> list[str]:
     return missing + other + extra
 
 
-def _move_latest(bucket: CodeBucket, version: str, manifest: bytes, before: Content | None) -> str | None:
-    """Let latest.json name this version if it is as it was read; returns the version that it named. Raises: ReleaseConflict."""
+def _move_latest(bucket: CodeBucket, version: str, manifest: bytes, before: Content | None) -> None:
+    """Let latest.json name this version if it is as it was read. Raises: ReleaseConflict."""
     content = as_json({"version": version, "manifest_sha256": _sha256(manifest)})
     if before is None or before.bytes != content:
         try:
@@ -178,7 +183,14 @@ def _move_latest(bucket: CodeBucket, version: str, manifest: bytes, before: Cont
                     f"another release was faster: {bucket.where(LATEST)} names {_named_by(bucket, now)} now. {version} is in the bucket and whole; "
                     f"`python -m workflows rollback {version}` lets it be the latest"
                 ) from None
-    return _named_by(bucket, before)
+
+
+def _previous(bucket: CodeBucket, before: Content | None) -> str | None:
+    """What latest.json named; None too where it was damaged, which a release or a rollback mends."""
+    try:
+        return _named_by(bucket, before)
+    except ReleaseConflict:
+        return None
 
 
 def _named_by(bucket: CodeBucket, latest: Content | None) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 from config_spark import Settings
 from google_clients import required
 from workflows.batch_request import batch_key, build_batch
-from workflows.platforms import JOBS, TABLE
+from workflows.platforms import FORECAST_JOB, JOBS, METRICS_JOB, TABLE, platform_for
 from workflows.release_names import Release
 
 GRACE_SECONDS = 600
@@ -37,6 +37,13 @@ def batches_document(settings: Settings, release: Release, *, today: date | None
         "cloud_run_jobs": {job: f"yieldspark-{job.replace('_', '-')}" for job in JOBS},
         "deadline_seconds": settings.batch_ttl_minutes * 60 + GRACE_SECONDS,
     }
+
+
+def support_warnings(settings: Settings, *, today: date | None = None) -> list[str]:
+    """What Google no longer supports of that which the nightly run takes: the metrics, and the forecast by the settings' engine."""
+    day = today or datetime.now(UTC).date()
+    engines = {METRICS_JOB: None, FORECAST_JOB: settings.engine}
+    return [warning for job in JOBS if (warning := platform_for(job, engines[job], today=day).warning)]
 
 
 def differences(there: Any, here: Any) -> list[str]:

@@ -11,6 +11,7 @@ from command_line.options import AsJson, edge_settings
 from command_line.terminal import print_json, print_pairs, print_table, say
 from workflows import release as releases
 from workflows.app import app
+from workflows.release_batches import support_warnings
 from workflows.release_content import ReleaseContent, build_content
 from workflows.release_names import MANIFEST
 
@@ -30,6 +31,8 @@ def release(
     settings = edge_settings()
     if dry_run:
         document = planned(build_content(settings, allow_dirty=allow_dirty))
+        for warning in support_warnings(settings):
+            say(warning)
         print_json(document) if as_json else _print_plan(document)
         return
     document = releases.publish(settings, allow_dirty=allow_dirty, say=say)

@@ -1,7 +1,8 @@
 """What a release consists of, built on this machine: the zip, an entry for each job, the jars, the batches, and the manifest over them.
 
 In: settings and a git checkout. Out: every file's name and bytes. No cloud is asked. The same commit and settings give the same bytes everywhere.
-The version is the commit. A checkout that differs from its commit is refused, or named `dirty-..` after a hash of what it releases.
+The version is the commit. A checkout that differs from its commit is refused, or named `dirty-..` after a hash of what it releases. What goes to an
+address that stands in for Google is `local-..` after such a hash: that address is in the batches, and another one whenever a local cloud starts.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ if __name__ == "__main__":
 CONTENT_TYPES = {".json": "application/json", ".py": "text/x-python", ".zip": "application/zip", ".jar": "application/java-archive"}
 """The workflow's http.get makes a map of application/json alone."""
 
-NO_VERSION = "dirty-" + "0" * 12
+NO_VERSION = "unnamed"
 DOCTOR = "delete it and run `python run_spark_local.py doctor`, which fetches it"
 
 
@@ -82,16 +83,16 @@ def build_content(settings: Settings, *, allow_dirty: bool = False, root: Path =
     release = Release(str(settings.code_bucket), NO_VERSION, tuple(locked_checksums()))
     # looked at after the files were read: what was changed in between makes the tree differ
     tree = look_at(root)
-    if not tree.changes:
-        version = tree.commit
-    elif allow_dirty:
-        version = _dirty_version({**files, BATCHES: as_json(batches_document(settings, release))})
-    else:
+    if tree.changes and not allow_dirty:
         shown = ", ".join(line.strip() for line in tree.changes[:3])
         more = f" and {len(tree.changes) - 3} more" if len(tree.changes) > 3 else ""
         raise ConfigurationError(
             f"the checkout differs from commit {tree.commit[:12]}: {shown}{more}; commit it or put it away, or release it as it is with --allow-dirty"
         )
+    version = tree.commit
+    if tree.changes or settings.google_api_url:
+        everything = {**files, BATCHES: as_json(batches_document(settings, release))}
+        version = f"{'dirty' if tree.changes else 'local'}-{_hash_of(everything)[:12]}"
     release = replace(release, version=version)
     files[BATCHES] = as_json(batches_document(settings, release))
     return ReleaseContent(release, tree.commit, files)
@@ -112,7 +113,7 @@ def _jars(settings: Settings) -> dict[str, bytes]:
     return {jar_name(name): (folder / name).read_bytes() for name in checksums}
 
 
-def _dirty_version(files: Mapping[str, bytes]) -> str:
+def _hash_of(files: Mapping[str, bytes]) -> str:
     """Of everything that is released: other code or other settings are another version."""
     lines = "".join(f"{name} {hashlib.sha256(files[name]).hexdigest()}\n" for name in sorted(files))
-    return f"dirty-{hashlib.sha256(lines.encode()).hexdigest()[:12]}"
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -15,8 +15,9 @@ from typing import Any
 from config_spark import Settings
 from data_processing.plan_request import Request
 from database.connection import with_database
+from google_clients import required
 from product_errors import CloudRefused, CloudUnavailable, ConfigurationError, DatabaseError
-from workflows.batch_request import batch_id, build_batch, request_id
+from workflows.batch_request import REQUIRED, batch_id, build_batch, request_id
 from workflows.batch_rows import rows_of
 from workflows.cost import estimate
 from workflows.cost_ledger import past_seconds
@@ -42,6 +43,7 @@ def submission(settings: Settings, job: str, arguments: Sequence[str], *, versio
 
     Raises: ConfigurationError; CloudRefused, CloudUnavailable where the release can't be read.
     """
+    required(settings, "project_id", "region", *REQUIRED)
     engine = settings.engine if job == FORECAST_JOB else None
     release = released(settings, version)
     size = rows_of(settings, job, [*arguments, *(["--engine", engine] if engine else [])], rows)

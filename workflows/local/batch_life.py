@@ -100,12 +100,13 @@ class BatchLife:
         self._end_cancelling(now)
 
     def usage(self, now: float) -> dict[str, int] | None:
-        """milliDcuSeconds and shuffleStorageGbSeconds, None until `usage_delay_seconds` after the end."""
-        if not self.done or now < self.since + self._script.usage_delay_seconds:
+        """milliDcuSeconds and shuffleStorageGbSeconds; None until `usage_delay_seconds` after the end, and for a batch that never ran."""
+        held = [end - start for (state, _, start), end in zip(self.history, self._ends(), strict=True) if state in ("RUNNING", "CANCELLING")]
+        ran = any(state == "RUNNING" for state, _, _ in self.history)
+        if not self.done or not ran or now < self.since + self._script.usage_delay_seconds:
             return None
-        seconds = sum(end - start for (state, _, start), end in zip(self.history, self._ends(), strict=True) if state in ("RUNNING", "CANCELLING"))
         dcu, shuffle_gb = self._load
-        billed = max(seconds, prices()["serverless"]["least_seconds"]) if seconds else 0.0
+        billed = max(sum(held), prices()["serverless"]["least_seconds"])
         return {"milliDcuSeconds": round(dcu * 1000 * billed), "shuffleStorageGbSeconds": round(shuffle_gb * billed)}
 
     def present_use(self) -> dict[str, int] | None:

@@ -11,6 +11,7 @@ Sources: https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/pro
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import uuid
@@ -34,6 +35,8 @@ from workflows.local.batch_documents import (
 )
 from workflows.local.batch_life import BatchLife, Runner, Script
 from workflows.local.http_service import Answer, ApiError, ConnectionCut, Handler, Request, Service
+
+log = logging.getLogger(__name__)
 
 LOCATION = r"/v1/projects/(?P<project>[^/:]+)/locations/(?P<region>[^/:]+)"
 OPERATIONS = r"/v1/projects/(?P<project>[^/:]+)/(?:regions|locations)/(?P<region>[^/:]+)/operations"
@@ -303,9 +306,14 @@ class DataprocDouble(Service):
 
     def _put_output(self, batch: _Batch) -> None:
         content = batch.life.output()
-        if self._write_output and len(content) != batch.written:
+        if self._write_output is None or len(content) == batch.written:
+            return
+        batch.written = len(content)
+        try:
             self._write_output(f"{batch.output_uri}.000000000", content)
-            batch.written = len(content)
+        except Exception:
+            # the service goes on where a bucket is gone: the output is lost, the batch is not
+            log.exception("output of %s", batch.name)
 
 
 def check_request(batch_id: str, asked: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ database of the settings, or on one of its own in the embedded server. Releases,
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
@@ -24,12 +25,14 @@ from config_spark import Settings
 from database.connection import make_engine, with_database
 from database.migrate import migrate
 from database.server_folders import SYSTEM_FOLDERS
+from product_errors import EnvironmentNotReady
+from workflows.batch_request import chosen_settings
 from workflows.local.batch_life import Script
 from workflows.local.batch_process import BATCH_UID, BatchProcess, LocalPlatform
 from workflows.local.cloud_run_double import CloudRunDouble
 from workflows.local.dataproc_double import DataprocDouble
 from workflows.local.executions_double import ExecutionsDouble
-from workflows.local.http_service import serving
+from workflows.local.http_service import Service, serving
 from workflows.local.interpreter import RealClock, execute, hosts_at
 from workflows.local.object_store import Conditions
 from workflows.local.secret_double import SecretDouble
@@ -74,37 +77,63 @@ class LocalCloud:
 def local_cloud(settings: Settings, port: int = 0) -> Iterator[LocalCloud]:
     """The cloud while the block runs. Args: port 0 takes a free one.
 
-    Raises: EnvironmentNotReady, DatabaseError, OSError where the port is taken.
+    Raises: EnvironmentNotReady (another one of this home runs), DatabaseError, OSError where the port is taken.
     """
-    database = cloud_database(settings)
     folder = settings.yieldspark_home / "cloud"
+    with _alone_in(folder):
+        database = cloud_database(settings)
+        with _services(settings, database, folder, port) as cloud:
+            yield cloud
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two would keep their buckets in one folder, and each would know only its own objects."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EnvironmentNotReady(f"another local cloud uses {folder}: end it (Ctrl-C), or set YIELDSPARK_HOME to another folder") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _services(settings: Settings, database: Settings, folder: Path, port: int) -> Iterator[LocalCloud]:
     storage = StorageDouble(folder / "storage", [CODE_BUCKET, STAGING_BUCKET])
-    services: list[Any] = [storage]
+    services: list[Service] = [storage]
     with serving(services, port) as url:
         platform = LocalPlatform(_open_folder(folder), url)
         variables = _variables(database, url, platform.folder)
+        # as the real container jobs: the settings of the deployment, and the rest of a container's environment
+        container = {**chosen_settings(settings), **variables, "ENVIRONMENT": "production", "SPARK_MASTER": "local[*]"}
         password = database.db_password.get_secret_value() if database.db_password else ""
         dataproc = DataprocDouble(Script(pending_seconds=1, usage_delay_seconds=2), run=platform.run_batch, write_output=partial(_put, storage))
-        container = {**variables, "ENVIRONMENT": "production", "SPARK_MASTER": "local[*]"}
-
-        def run_container(name: str, arguments: list[str]) -> BatchProcess:
-            return platform.run_container(CONTAINER_ENTRY, arguments, container, name)
-
-        def run_pipeline(execution_id: str, argument: Any) -> Any:
-            environment = {
-                "GOOGLE_CLOUD_PROJECT_ID": PROJECT,
-                "GOOGLE_CLOUD_LOCATION": REGION,
-                "GOOGLE_CLOUD_WORKFLOW_ID": WORKFLOW,
-                "GOOGLE_CLOUD_WORKFLOW_EXECUTION_ID": execution_id,
-                "CODE_BUCKET": CODE_BUCKET,
-            }
-            source = PIPELINE.read_text(encoding="utf-8")
-            return execute(source, argument, environment=environment, transport=hosts_at(url), clock=RealClock(FASTER), log=_log_line)
-
-        cloud_run = CloudRunDouble(Script(pending_seconds=0), run=run_container)
-        services += [dataproc, cloud_run, SecretDouble({SECRET: password.encode()}), ExecutionsDouble(run=run_pipeline)]
+        cloud_run = CloudRunDouble(Script(pending_seconds=0), run=partial(_run_container, platform, container))
+        executions = ExecutionsDouble(run=partial(_run_pipeline, url))
+        # the address has to be known first: the others hand it on
+        services += [dataproc, cloud_run, executions, SecretDouble({SECRET: password.encode()})]
         with _looking_at(dataproc, cloud_run):
             yield LocalCloud(url, variables, database)
+
+
+def _run_container(platform: LocalPlatform, variables: Mapping[str, str], name: str, arguments: list[str]) -> BatchProcess:
+    return platform.run_container(CONTAINER_ENTRY, arguments, variables, name)
+
+
+def _run_pipeline(url: str, execution_id: str, argument: Any) -> Any:
+    environment = {
+        "GOOGLE_CLOUD_PROJECT_ID": PROJECT,
+        "GOOGLE_CLOUD_LOCATION": REGION,
+        "GOOGLE_CLOUD_WORKFLOW_ID": WORKFLOW,
+        "GOOGLE_CLOUD_WORKFLOW_EXECUTION_ID": execution_id,
+        "CODE_BUCKET": CODE_BUCKET,
+    }
+    source = PIPELINE.read_text(encoding="utf-8")
+    return execute(source, argument, environment=environment, transport=hosts_at(url), clock=RealClock(FASTER), log=_log_line)
 
 
 def _put(storage: StorageDouble, uri: str, content: bytes) -> None:

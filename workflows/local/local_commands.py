@@ -81,7 +81,7 @@ def _load_sample(cloud: LocalCloud) -> None:
         if connection.execute(text("SELECT 1 FROM pools LIMIT 1")).first():
             return
     command = [sys.executable, str(ROOT / "run_spark_local.py"), "load", *map(str, SAMPLE_FILES)]
-    done = subprocess.run(command, env=cloud.environment(), check=False)
+    done = subprocess.run(command, env=cloud.environment(), stdout=subprocess.DEVNULL, check=False)
     if done.returncode:
         raise YieldSparkError(f"the sample could not be loaded: `run_spark_local.py load` ended with {done.returncode}; its words are above")
 
