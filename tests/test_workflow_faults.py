@@ -126,6 +126,7 @@ SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
         ("                  - condition: ${not (key in patterns)}\n", '                  - condition: ${key == ""}\n'),
         scenarios.wrong_argument,
     ),
+    "the engine of the release not heard": (('default(map.get(release, "engine"), "synapseml")', '"synapseml"'), scenarios.arguments_reach_the_jobs),
     "a dry run that writes": (
         ("          - condition: ${wanted.dry_run}\n", "          - condition: ${wanted.dry_run and metrics}\n"),
         scenarios.arguments_reach_the_jobs,

@@ -172,6 +172,7 @@ def test_what_readers_of_expressions_do_not_agree_on_is_refused(expression: str,
         value_of(expression)
 
 
+BACKOFF = "{initial_delay: 1, max_delay: 2, multiplier: 2}"
 GOOD = "main:\n  steps:\n    - one:\n        return: 1\n"
 
 
@@ -214,6 +215,14 @@ GOOD = "main:\n  steps:\n    - one:\n        return: 1\n"
         (GOOD.replace("return: 1", "try: {call: f}"), "neither `retry` nor `except`"),
         (GOOD.replace("return: 1", "try: {call: f}\n        retry: ${http.default_retry}"), "`retry` is no map"),
         (GOOD.replace("return: 1", "try: {call: f}\n        retry: {predicate: '${p}', max_retries: 1}"), "`backoff` is no map"),
+        (
+            GOOD.replace("return: 1", f"try: {{call: f}}\n        retry: {{predicate: '${{p}}', backoff: {BACKOFF}}}"),
+            "`retry` here has a `predicate`",
+        ),
+        (
+            GOOD.replace("return: 1", f"try: {{call: f}}\n        retry: {{predicate: p, max_retries: 1, backoff: {BACKOFF}}}"),
+            "a `predicate` that is a subworkflow",
+        ),
         (GOOD.replace("  steps:", "  params: [a, b]\n  steps:"), "`main` takes one parameter"),
         (GOOD.replace("  steps:", "  params: [{a: '${b}'}]\n  steps:"), "no plain value"),
         (GOOD + "    - one:\n        return: 1\n", "two steps are named one"),
@@ -416,6 +425,8 @@ def test_answers_and_connections_that_break_are_errors_of_the_workflow(address: 
     with pytest.raises(WorkflowFailed) as caught:
         run(RETRY.replace("PATH", "broken"), address=address)
     assert caught.value.payload["tags"] == ["ValueError"]
+    with pytest.raises(WorkflowFailed, match=r"timeout 5000 is over 1800\.0 s"):
+        run(RETRY.replace("PATH", "busy").replace("timeout: 5", "timeout: 5000"), address=address)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         with pytest.raises(WorkflowFailed) as caught:
             run(RETRY.replace("PATH", "busy").replace("timeout: 5", "timeout: 0.05"), address=f"http://127.0.0.1:{silent.getsockname()[1]}")

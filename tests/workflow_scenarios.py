@@ -94,6 +94,10 @@ def arguments_reach_the_jobs(folder: Path, executor: Executor, source: str) -> N
         assert bodies[1]["runtimeConfig"] == released(NEW)["batches"][f"{FORECAST}/lightgbm"]["runtimeConfig"]
         assert_succeeded(made.run({"full_refresh": True, "version": None, "platform": {}}))
         assert [request.json()["pysparkBatch"]["args"][:-2] for request in made.created[2:]] == [["--full-refresh"], []]
+        made.put(f"versions/{NEW}/batches.json", {**released(NEW), "engine": "lightgbm"})
+        assert_succeeded(made.run({"engine": None}))
+        runtimes = [request.json()["runtimeConfig"]["version"] for request in made.created[3::2]]
+        assert runtimes == [released(NEW)["batches"][f"{FORECAST}/{engine}"]["runtimeConfig"]["version"] for engine in ("synapseml", "lightgbm")]
 
 
 def failed(folder: Path, executor: Executor, source: str) -> None:

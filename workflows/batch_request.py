@@ -33,6 +33,7 @@ NOT_THE_JOBS = {
     *("environment", "engine", "code_version", "batch_id"),  # the batch says what they are there
     *("code_bucket", "staging_bucket", "batch_service_account", "batch_subnetwork", "container_image"),  # what the batch itself is made of
     *("batch_ttl_minutes", "max_executors", "nightly_rows", "workflow_name"),
+    "google_api_url",  # where Google is, the platform itself says
 }
 """Settings that stay here though the user set them."""
 

@@ -2,7 +2,7 @@
 
 In: settings and a git checkout. Out: every file's name and bytes. No cloud is asked. The same commit and settings give the same bytes everywhere.
 The version is the commit. A checkout that differs from its commit is refused, or named `dirty-..` after a hash of what it releases. What goes to an
-address that stands in for Google is `local-..` after such a hash: that address is in the batches, and another one whenever a local cloud starts.
+address that stands in for Google is `local-..` after such a hash: at home other settings are no reason for a commit.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CONTENT_TYPES = {".json": "application/json", ".py": "text/x-python", ".zip": "a
 """The workflow's http.get makes a map of application/json alone."""
 
 NO_VERSION = "unnamed"
-DOCTOR = "delete it and run `python run_spark_local.py doctor`, which fetches it"
+FETCH = "delete it and run `python run_spark_local.py`, which fetches it"
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def _jars(settings: Settings) -> dict[str, bytes]:
     checksums = locked_checksums()
     missing = [name for name in checksums if not (folder / name).is_file()]
     if missing:
-        raise EnvironmentNotReady(f"{', '.join(missing)} not in {folder}, and a release needs all jars; fetch them: python run_spark_local.py doctor")
+        raise EnvironmentNotReady(f"{', '.join(missing)} not in {folder}, and a release needs all jars; fetch them: python run_spark_local.py")
     for name, checksum in checksums.items():
-        verify(folder / name, checksum, DOCTOR)
+        verify(folder / name, checksum, FETCH)
     return {jar_name(name): (folder / name).read_bytes() for name in checksums}
 
 

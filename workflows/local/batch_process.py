@@ -109,6 +109,8 @@ class LocalPlatform:
             "TMPDIR": str(folder / "tmp"),
             "JAVA_HOME": str(find_java()),
             "PYSPARK_PYTHON": sys.executable,
+            # in place of the names and the network by which a machine of Google's finds Google
+            "GOOGLE_API_URL": self._api_url,
             # the address of a machine on a network of its own may be unknown to its resolver
             "SPARK_LOCAL_IP": "127.0.0.1",
         }

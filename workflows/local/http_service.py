@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -128,6 +129,11 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, services: Sequence[Service], port: int) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.services = services
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away in the middle, killed or interrupted, is no error of ours; the rest is shown."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
