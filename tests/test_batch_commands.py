@@ -161,6 +161,13 @@ def test_the_size_is_the_plans_where_there_is_a_database(cloud: Cloud, database:
     assert out_of_reach["rows_from"].startswith("NIGHTLY_ROWS, as there is no plan from here: no connection to PostgreSQL")
 
 
+def test_a_plan_that_fails_is_no_batch(cloud: Cloud, database: Settings) -> None:
+    done = cloud.run("submit", "forecast_pools", "--engine", "lightgbm", **_reaching(database))
+    assert done.returncode == 1
+    assert "the plan of forecast_pools fails, and nothing was submitted: pool_daily_metrics has no observed APY or TVL" in done.stderr
+    assert cloud.dataproc.asked == []
+
+
 def test_without_a_database_nothing_is_planned_or_sent(cloud: Cloud) -> None:
     done = cloud.run("submit", "calculate_pool_metrics", DB_HOST="", STAGING_BUCKET="")
     assert done.returncode == 2
@@ -191,6 +198,9 @@ def test_a_batch_is_looked_at_listed_read_and_left_alone_when_it_has_ended(cloud
     assert (done.returncode, f"{name} is SUCCEEDED already: there is nothing to cancel" in done.stderr) == (0, True)
     assert cloud.run("logs", name).stdout == cloud.run("logs", name, "--follow").stdout == "first line\nlast line, ü\n"
     assert name in cloud.run("list").stdout
+    shown = cloud.run("status", name).stdout
+    assert re.search(r"^gs://acme-staging/.*/driveroutput$", shown, re.MULTILINE)
+    assert f"https://console.cloud.google.com/dataproc/batches/europe-west1/{name}?project=acme" in shown.splitlines()
 
 
 def test_a_running_batch_is_cancelled(tmp_path: Path) -> None:
@@ -250,7 +260,9 @@ def _waiting(cloud: Cloud, name: str, stdin: int) -> Iterator[subprocess.Popen[s
     )  # fmt: skip
     assert process.stderr is not None
     line = process.stderr.readline()
-    assert "RUNNING" in line, line + process.stderr.read()
+    if not re.search(rf"{name}: RUNNING, \d+ s, about 0\.\d+ USD so far$", line):
+        process.kill()
+        pytest.fail(line + process.stderr.read())
     try:
         yield process
     finally:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from command_line.options import AsJson, AsOf, End, Engine, Start, day, edge_settings
-from command_line.terminal import err, print_json, print_pairs, print_table, say
+from command_line.terminal import err, out, print_json, print_pairs, print_table, say
 from config_spark import Settings
 from workflows.app import app
 from workflows.batch_watch import duration, facts, see_through
@@ -165,8 +165,15 @@ def opened(batch: str) -> tuple[Settings, Batches, str]:
 
 
 def show_batch(found: dict[str, Any], as_json: bool) -> None:
-    """What there is to know of a batch: one JSON document, or what has a value as a listing."""
-    print_json(found) if as_json else print_pairs({name: value for name, value in found.items() if value is not None})
+    """What there is to know of a batch: one JSON document, or a listing of what has a value, with its addresses whole."""
+    if as_json:
+        print_json(found)
+        return
+    addresses = ("output", "console")
+    print_pairs({name: value for name, value in found.items() if value is not None and name not in addresses})
+    for name in addresses:
+        if found[name]:
+            out.print(found[name], markup=False, soft_wrap=True)
 
 
 def _until_ended(batches: Batches, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

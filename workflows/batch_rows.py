@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from config_spark import Settings
-from product_errors import ConfigurationError
+from database.connection import checked_connection, make_engine, with_database
+from product_errors import BatchFailed, CloudRefused, CloudUnavailable, ConfigurationError, DatabaseError
 from workflows.platforms import FORECAST_JOB, METRICS_JOB
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,7 +25,7 @@ MODULES = {METRICS_JOB: "data_processing.calculate_pool_metrics_spark", FORECAST
 ROWS_IN_PLAN = {METRICS_JOB: "rows_to_read", FORECAST_JOB: "rows"}
 
 PLAN_SECONDS = 300
-"""A plan of 30 million rows takes twenty; a database that does not answer is given up after ten."""
+"""A plan of 30 million rows takes twenty."""
 
 WRONG_USE = 2
 
@@ -37,28 +38,31 @@ class Rows:
 
 def rows_of(settings: Settings, job: str, arguments: Sequence[str], asked: int | None = None) -> Rows:
     """Those that were asked for; else those of the job's plan, on the database that DB_HOST names; else NIGHTLY_ROWS, as for a release's own batches:
-    a database in a private network is out of reach from here. Raises: ConfigurationError for what the plan refuses.
+    a database in a private network is out of reach from here.
+
+    Raises: BatchFailed where the plan fails, as the batch would; ConfigurationError for what the plan refuses.
     """
     if asked is not None:
         return Rows(asked, "--rows")
-    found, problem = _planned(job, arguments)
-    if found is None:
-        return Rows(settings.nightly_rows, f"NIGHTLY_ROWS, as there is no plan from here: {problem}")
-    return Rows(int(found[ROWS_IN_PLAN[job]]), "the plan")
+    try:
+        with checked_connection(make_engine(with_database(settings))):
+            pass
+    except (DatabaseError, CloudRefused, CloudUnavailable) as error:
+        return Rows(settings.nightly_rows, f"NIGHTLY_ROWS, as there is no plan from here: {error}")
+    return Rows(int(_plan(job, arguments)[ROWS_IN_PLAN[job]]), "the plan")
 
 
-def _planned(job: str, arguments: Sequence[str]) -> tuple[dict[str, Any] | None, str]:
-    """The plan, or None and why."""
+def _plan(job: str, arguments: Sequence[str]) -> dict[str, Any]:
     command = [sys.executable, "-m", MODULES[job], *arguments, "--dry-run", "--json"]
     variables = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     try:
         done = subprocess.run(command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PLAN_SECONDS)
     except subprocess.TimeoutExpired:
-        return None, f"it took more than {PLAN_SECONDS} s"
-    said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise BatchFailed(f"the plan of {job} takes more than {PLAN_SECONDS} s; nothing was submitted. Give --rows to do without") from None
+    if done.returncode == 0:
+        plan: dict[str, Any] = json.loads(done.stdout)["plan"]
+        return plan
+    said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     if done.returncode == WRONG_USE:
         raise ConfigurationError(said)
-    if done.returncode:
-        return None, said
-    plan: dict[str, Any] = json.loads(done.stdout)["plan"]
-    return plan, ""
+    raise BatchFailed(f"the plan of {job} fails, and nothing was submitted: {said}. Give --rows to submit without a plan")

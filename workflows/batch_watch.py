@@ -13,7 +13,7 @@ from database.connection import with_database
 from product_errors import BatchFailed, CloudRefused, CloudUnavailable, ConfigurationError, DatabaseError, Interrupted
 from workflows.cost import Cost, actual_cost
 from workflows.cost_ledger import record_cost
-from workflows.dataproc import Batches, Document, batch_id_of, seconds_until
+from workflows.dataproc import TERMINAL, Batches, Document, batch_id_of, seconds_until
 from workflows.driver_output import DriverOutput
 
 LINE_SECONDS = 30.0
@@ -39,7 +39,7 @@ class Progress:
     def __call__(self, batch: Document, seconds: float) -> None:
         if batch["state"] != self._state or seconds >= self._line_at + LINE_SECONDS:
             self._state, self._line_at = batch["state"], seconds
-            cost = cost_so_far(batch, seconds)
+            cost = cost_so_far(batch, seconds) if batch["state"] not in TERMINAL else None
             say(f"{batch_id_of(batch)}: {batch['state']}, {duration(seconds)}{f', about {cost.usd:.4f} USD so far' if cost else ''}")
 
 
@@ -100,10 +100,10 @@ def actual_or_none(batch: Document) -> Cost | None:
 
 
 def cost_so_far(batch: Document, seconds: float) -> Cost | None:
-    """What the batch holds now (runtimeInfo.currentUsage), taken for its whole life so far: about right, as executors come and go."""
+    """What a running batch holds now (runtimeInfo.currentUsage), taken for its whole life so far: about right, as executors come and go."""
     present = batch.get("runtimeInfo", {}).get("currentUsage")
     if not present:
-        return actual_or_none(batch)
+        return None
     usage = {
         "milliDcuSeconds": str(round(int(present.get("milliDcu", 0)) * seconds)),
         "shuffleStorageGbSeconds": str(round(int(present.get("shuffleStorageGb", 0)) * seconds)),

@@ -41,7 +41,7 @@ def job_arguments(job: str, start: date | None, end: date | None, *, full_refres
 def submission(settings: Settings, job: str, arguments: Sequence[str], *, version: str | None = None, rows: int | None = None) -> dict[str, Any]:
     """Args: version None is the newest release; rows None leaves the size to the plan. The ids are random, and the same for every try of this one.
 
-    Raises: ConfigurationError; CloudRefused, CloudUnavailable where the release can't be read.
+    Raises: ConfigurationError; BatchFailed where the job's plan fails; CloudRefused, CloudUnavailable where the release can't be read.
     """
     required(settings, "project_id", "region", *REQUIRED)
     engine = settings.engine if job == FORECAST_JOB else None
