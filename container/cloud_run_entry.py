@@ -32,6 +32,7 @@ from requests import RequestException
 LATEST = "latest.json"
 MANIFEST = "manifest.json"
 CODE = "yieldspark.zip"
+BATCHES = "batches.json"
 JARS = "jars/"
 VERSION = re.compile(r"[a-z0-9-]{7,60}")
 JAR = re.compile(r"jars/[A-Za-z0-9._-]+\.jar")
@@ -46,7 +47,11 @@ NO_BUCKET = "The specified bucket does not exist"
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 DEFAULTS = {"ENVIRONMENT": "production", "SPARK_MASTER": "local[*]"}
-"""Of the job's variables; what the container's environment says wins."""
+"""Of the job's variables. What the release says wins over them, and what the container's environment says over both."""
+
+DRIVER_VARIABLE = "spark.dataproc.driverEnv."
+OF_A_BATCH = {"ENGINE", "MODEL_THREADS"}
+"""Of a batch's variables those that this container has otherwise: the engine as an argument, the threads from its own cores."""
 
 Read = Callable[[str], bytes | None]
 """An object's bytes, by name; None where there is none."""
@@ -66,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, job_arguments = _parser().parse_known_args(arguments)
     try:
         folder, version = fetch(reader(os.environ), options.job, options.version, Path(tempfile.mkdtemp(prefix="yieldspark-")))
-        _become(folder, version, f"{options.job}.py", job_arguments)
+        _become(folder, version, options.job, job_arguments)
     except NotStarted as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -100,7 +105,7 @@ def fetch(read: Read, job: str, version: str | None, folder: Path) -> tuple[Path
     strange = [name for name in jars if not JAR.fullmatch(name)]
     if strange:
         raise NotStarted(f"version {version} is refused: {strange[0]!r} in its {MANIFEST} is no jar's name")
-    for name in [CODE, entry, *jars]:
+    for name in [CODE, BATCHES, entry, *jars]:
         _save(read, f"versions/{version}/{name}", files[name]["sha256"], folder / name)
     return folder, version
 
@@ -180,13 +185,24 @@ def reader(variables: Mapping[str, str]) -> Read:
     return read
 
 
-def _become(folder: Path, version: str, entry: str, arguments: Sequence[str]) -> None:
+def released_settings(content: bytes, job: str) -> dict[str, str]:
+    """The variables that the job's batches have in the release: a night is the same in a batch and in a container. Raises: NotStarted."""
+    batches = _document(BATCHES, content, "batches")["batches"]
+    batch: dict[str, Any] = next((batch for key, batch in sorted(batches.items()) if key.partition("/")[0] == job), {})
+    properties = batch.get("runtimeConfig", {}).get("properties", {})
+    found = {name.removeprefix(DRIVER_VARIABLE): value for name, value in properties.items() if name.startswith(DRIVER_VARIABLE)}
+    return {name: value for name, value in found.items() if name not in OF_A_BATCH}
+
+
+def _become(folder: Path, version: str, job: str, arguments: Sequence[str]) -> None:
     """Replace this process by the job's. Its working folder is the release's: no `.env` and no module of another place is in its way."""
+    settings = released_settings((folder / BATCHES).read_bytes(), job)
+    entry = f"{job}.py"
     given = {"CODE_VERSION": version, "JARS_DIR": str(folder / JARS), "PYTHONPATH": str(folder / CODE)}
     sys.stderr.write(f"{entry} of version {version}\n")
     sys.stderr.flush()
     os.chdir(folder)
-    os.execve(sys.executable, [sys.executable, str(folder / entry), *arguments], DEFAULTS | os.environ | given)
+    os.execve(sys.executable, [sys.executable, str(folder / entry), *arguments], DEFAULTS | settings | os.environ | given)
 
 
 if __name__ == "__main__":

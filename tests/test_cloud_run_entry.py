@@ -32,11 +32,14 @@ VERSION, OLDER = "f" * 40, "a" * 40
 SAYS = """
 import json, os, sys
 from greeting import GREETING
-names = ("CODE_VERSION", "ENVIRONMENT", "SPARK_MASTER", "PYTHONPATH", "CODE_BUCKET")
+names = ("CODE_VERSION", "ENVIRONMENT", "SPARK_MASTER", "PYTHONPATH", "CODE_BUCKET", "MAX_FILL_DAYS", "MODEL_THREADS", "ENGINE")
 print(json.dumps({"said": GREETING, "arguments": sys.argv[1:], "folder": os.getcwd(), "jars": sorted(os.listdir(os.environ["JARS_DIR"])),
-                  "variables": {name: os.environ[name] for name in names}}))
+                  "variables": {name: os.environ[name] for name in names if name in os.environ}}))
 sys.exit(7)
 """
+PROPERTIES = {"MAX_FILL_DAYS": "3", "MODEL_THREADS": "4", "ENGINE": "lightgbm", "CODE_VERSION": "another", "ENVIRONMENT": "production"}
+BATCH = {"runtimeConfig": {"properties": {f"spark.dataproc.driverEnv.{name}": value for name, value in PROPERTIES.items()} | {"spark.a.b": "c"}}}
+BATCHES = json.dumps({"batches": {f"{JOB}s": {}, JOB: BATCH}}).encode()
 WAITS = """
 import signal, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit("the job was asked to end"))
@@ -69,7 +72,7 @@ class Bucketful:
 
     def release(self, version: str = VERSION, files: Mapping[str, bytes] | None = None) -> None:
         """As `python -m workflows release` leaves it. Args: files are other than the usual ones, or more."""
-        every = self.files | {"batches.json": b"{}"} | dict(files or {})
+        every = self.files | {"batches.json": BATCHES} | dict(files or {})
         listed = {name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)} for name, content in every.items()}
         for name, content in every.items():
             self.write(release_names.object_name(version, name), content)
@@ -116,18 +119,21 @@ def test_the_process_becomes_the_job_of_the_latest_release(releases: Bucketful, 
         "SPARK_MASTER": "local[*]",
         "PYTHONPATH": str(folder / "yieldspark.zip"),
         "CODE_BUCKET": "code",
+        "MAX_FILL_DAYS": "3",
     }
     assert folder.parent == tmp_path / "tmp"
-    assert sorted(path.name for path in folder.iterdir()) == [f"{JOB}.py", "jars", "yieldspark.zip"]
+    assert sorted(path.name for path in folder.iterdir()) == ["batches.json", f"{JOB}.py", "jars", "yieldspark.zip"]
 
 
 def test_a_version_is_the_rollback_and_the_containers_variables_win(releases: Bucketful, tmp_path: Path) -> None:
     releases.release(OLDER, {release_names.CODE: code("old")})
     releases.release()
-    job = start(tmp_path, releases.variables | {"SPARK_MASTER": "local[2]"}, JOB, f"--version={OLDER}", "--full-refresh", "--vers", "1")
+    job = start(
+        tmp_path, releases.variables | {"SPARK_MASTER": "local[2]", "MAX_FILL_DAYS": "5"}, JOB, f"--version={OLDER}", "--full-refresh", "--vers", "1"
+    )
     said = json.loads(job.communicate()[0])
     assert (said["said"], said["arguments"], said["variables"]["SPARK_MASTER"]) == ("old", ["--full-refresh", "--vers", "1"], "local[2]")
-    assert said["variables"]["CODE_VERSION"] == OLDER
+    assert (said["variables"]["CODE_VERSION"], said["variables"]["MAX_FILL_DAYS"]) == (OLDER, "5")
 
 
 def test_sigterm_reaches_the_job(releases: Bucketful, tmp_path: Path) -> None:

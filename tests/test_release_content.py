@@ -140,11 +140,15 @@ def test_a_checkout_that_differs_is_refused_or_gets_a_name_of_its_own(checkout: 
 
 
 def test_what_goes_to_a_stand_in_is_named_after_its_content(checkout: Path, settings: Settings) -> None:
-    """A local cloud keeps its releases and gets another address: the same commit has other batches then, which would be a conflict."""
-    addresses = [f"http://127.0.0.1:{port}" for port in (8085, 8086, 8085)]
-    found = [build_content(settings.model_copy(update={"google_api_url": url}), root=checkout).release.version for url in addresses]
-    assert all(version.startswith("local-") and len(version) == len("local-") + 12 for version in found)
-    assert found[0] == found[2] != found[1]
+    """At home the settings change more often than there is a commit: under the commit's name that would be a conflict. The address is no content."""
+
+    def version(port: int, limit: int) -> str:
+        there = settings.model_copy(update={"google_api_url": f"http://127.0.0.1:{port}", "batch_ttl_minutes": limit})
+        return build_content(there, root=checkout).release.version
+
+    found = [version(8085, 60), version(8086, 60), version(8085, 90)]
+    assert all(name.startswith("local-") and len(name) == len("local-") + 12 for name in found)
+    assert found[0] == found[1] != found[2]
 
 
 def test_no_release_of_what_is_no_checkout(tmp_path: Path, settings: Settings) -> None:
@@ -159,12 +163,12 @@ def test_no_release_of_what_is_no_checkout(tmp_path: Path, settings: Settings) -
 
 def test_jars_that_are_missing_or_damaged_are_refused(tmp_path: Path, checkout: Path) -> None:
     settings = cloud_settings(None, jars_dir=tmp_path / "jars")
-    with pytest.raises(EnvironmentNotReady, match=r"postgresql-42\.7\.4\.jar.* not in .*/jars.*python run_spark_local\.py doctor"):
+    with pytest.raises(EnvironmentNotReady, match=r"postgresql-42\.7\.4\.jar.* not in .*/jars.*python run_spark_local\.py"):
         build_content(settings, root=checkout)
     (tmp_path / "jars").mkdir()
     for name in locked_checksums():
         (tmp_path / "jars" / name).write_bytes(b"damaged")
-    with pytest.raises(EnvironmentNotReady, match=r"lightgbmlib-\S+ is refused: its sha256 is \w+.*python run_spark_local\.py doctor"):
+    with pytest.raises(EnvironmentNotReady, match=r"lightgbmlib-\S+ is refused: its sha256 is \w+.*python run_spark_local\.py`, which fetches it"):
         build_content(settings, root=checkout)
 
 

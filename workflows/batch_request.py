@@ -134,7 +134,7 @@ def _jars(release: Release, platform: Platform) -> list[str]:
     if wrong:
         raise ConfigurationError(
             f"release {release.version} must have one of each jar, and has otherwise: {', '.join(wrong)}; "
-            "fetch the jars with `python run_spark_local.py doctor`, then release again"
+            "fetch the jars with `python run_spark_local.py`, then release again"
         )
     return [jar for jars in found.values() for jar in jars]
 
@@ -153,9 +153,10 @@ def _properties(settings: Settings, release: Release, platform: Platform, size: 
 
 def job_environment(settings: Settings, version: str, platform: Platform, size: BatchSize) -> dict[str, str]:
     """The driver's variables: what the user set, and what the batch itself decides. No secret's value, no path of this machine."""
+    chosen = {name: getattr(settings, name) for name in settings.model_fields_set - NOT_THE_JOBS}
     fits_on = size.executor if platform.engine == "synapseml" else size.driver
     return {
-        **chosen_settings(settings),
+        **{name.upper(): _text(value) for name, value in chosen.items() if value is not None and not isinstance(value, SecretStr | Path)},
         **({"ENGINE": platform.engine} if platform.engine else {}),
         "CODE_VERSION": version,
         "ENVIRONMENT": "production",
@@ -164,12 +165,6 @@ def job_environment(settings: Settings, version: str, platform: Platform, size: 
         # a container may see all cores of its host
         "MODEL_THREADS": str(fits_on.cores),
     }
-
-
-def chosen_settings(settings: Settings) -> dict[str, str]:
-    """The settings of a job that the user set, as variables; of secrets only the names."""
-    chosen = {name: getattr(settings, name) for name in settings.model_fields_set - NOT_THE_JOBS}
-    return {name.upper(): _text(value) for name, value in chosen.items() if value is not None and not isinstance(value, SecretStr | Path)}
 
 
 def _text(value: object) -> str:

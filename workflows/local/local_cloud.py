@@ -26,7 +26,6 @@ from database.connection import make_engine, with_database
 from database.migrate import migrate
 from database.server_folders import SYSTEM_FOLDERS
 from product_errors import EnvironmentNotReady
-from workflows.batch_request import chosen_settings
 from workflows.local.batch_life import Script
 from workflows.local.batch_process import BATCH_UID, BatchProcess, LocalPlatform
 from workflows.local.cloud_run_double import CloudRunDouble
@@ -82,7 +81,7 @@ def local_cloud(settings: Settings, port: int = 0) -> Iterator[LocalCloud]:
     folder = settings.yieldspark_home / "cloud"
     with _alone_in(folder):
         database = cloud_database(settings)
-        with _services(settings, database, folder, port) as cloud:
+        with _services(database, folder, port) as cloud:
             yield cloud
 
 
@@ -102,17 +101,15 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _services(settings: Settings, database: Settings, folder: Path, port: int) -> Iterator[LocalCloud]:
+def _services(database: Settings, folder: Path, port: int) -> Iterator[LocalCloud]:
     storage = StorageDouble(folder / "storage", [CODE_BUCKET, STAGING_BUCKET])
     services: list[Service] = [storage]
     with serving(services, port) as url:
         platform = LocalPlatform(_open_folder(folder), url)
         variables = _variables(database, url, platform.folder)
-        # as the real container jobs: the settings of the deployment, and the rest of a container's environment
-        container = {**chosen_settings(settings), **variables, "ENVIRONMENT": "production", "SPARK_MASTER": "local[*]"}
         password = database.db_password.get_secret_value() if database.db_password else ""
         dataproc = DataprocDouble(Script(pending_seconds=1, usage_delay_seconds=2), run=platform.run_batch, write_output=partial(_put, storage))
-        cloud_run = CloudRunDouble(Script(pending_seconds=0), run=partial(_run_container, platform, container))
+        cloud_run = CloudRunDouble(Script(pending_seconds=0), run=partial(_run_container, platform))
         executions = ExecutionsDouble(run=partial(_run_pipeline, url))
         # the address has to be known first: the others hand it on
         services += [dataproc, cloud_run, executions, SecretDouble({SECRET: password.encode()})]
@@ -120,8 +117,8 @@ def _services(settings: Settings, database: Settings, folder: Path, port: int) -
             yield LocalCloud(url, variables, database)
 
 
-def _run_container(platform: LocalPlatform, variables: Mapping[str, str], name: str, arguments: list[str]) -> BatchProcess:
-    return platform.run_container(CONTAINER_ENTRY, arguments, variables, name)
+def _run_container(platform: LocalPlatform, name: str, arguments: list[str]) -> BatchProcess:
+    return platform.run_container(CONTAINER_ENTRY, arguments, {"CODE_BUCKET": CODE_BUCKET}, name)
 
 
 def _run_pipeline(url: str, execution_id: str, argument: Any) -> Any:
