@@ -127,6 +127,18 @@ def test_a_second_run_gives_the_same_bits(chosen: Engine, spark: SparkSession) -
     assert runs[0] == runs[1]
 
 
+def test_a_cluster_of_another_size_makes_the_same_model(chosen: Engine, spark: SparkSession) -> None:
+    """A laptop has 8 shuffle partitions, a batch as many as its rows need, and they deliver rows in another order."""
+    before, texts = spark.conf.get("spark.sql.shuffle.partitions"), []
+    for partitions in ("2", "5"):
+        spark.conf.set("spark.sql.shuffle.partitions", partitions)
+        rows = held(chosen, planted(spark).repartition(int(partitions), "date"))
+        texts.append(fitted(rows).text)
+        rows.release()
+    spark.conf.set("spark.sql.shuffle.partitions", str(before))
+    assert texts[0] == texts[1]
+
+
 def test_another_seed_is_another_model(name: str, chosen: Engine, spark: SparkSession, server: Settings) -> None:
     other = engine_or_skip(name, spark, server.model_copy(update={"model_seed": server.model_seed + 1}))
     one, same, drawn = held(chosen, planted(spark)), held(other, planted(spark)), Objective("label", draw=1)

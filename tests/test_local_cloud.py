@@ -1,4 +1,4 @@
-"""The cloud on this machine, as a user starts it: released, submitted, executed and committed, with the rows that the command line gives."""
+"""The cloud on this machine, as a user starts it. That `local run` ends with the rows of the command line, test_readme.py sees to."""
 
 from __future__ import annotations
 
@@ -11,24 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import SparkSession
-
 from config_spark import Settings
-from data_processing.calculate_pool_metrics_spark import run_metrics
-from data_processing.ingest.load_files import load_files
 from database.db_utils_spark import execute_sql
-from forecasting.forecast_pools_spark import run_forecast
-from sample_data import SAMPLE_FILES
 from tests.processes import PROJECT, environment_of
-
-RESULTS = {
-    "metrics": "SELECT * FROM pool_daily_metrics ORDER BY pool_id, date",
-    "calendars": "SELECT * FROM yieldspark.pool_calendars ORDER BY pool_id",
-    "ages": "SELECT * FROM yieldspark.observation_age ORDER BY pool_id, date",
-    "forecasts": "SELECT pool_id, target_date, apy, apy_low, apy_high, tvl, tvl_low, tvl_high, rule, tvl_rule FROM yieldspark.forecasts ORDER BY 1",
-    "evaluation": "SELECT pool_id, target, target_date, forecast, low, high, actual FROM yieldspark.forecast_evaluation ORDER BY 1, 2, 3",
-}
-FEW_POOLS = "DELETE FROM raw_defillama_pool_history WHERE pool_id NOT IN (SELECT pool_id FROM pools ORDER BY pool_id LIMIT 12)"
 
 
 def _cloud(settings: Settings, folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -58,26 +43,6 @@ def _local_cloud(settings: Settings, folder: Path) -> Iterator[dict[str, str]]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
-
-
-def test_the_rows_are_those_of_the_command_line(database: Settings, second_database: Settings, spark: SparkSession, tmp_path: Path) -> None:
-    here = database.model_copy(update={"engine": "lightgbm"})
-    for settings in (here, second_database):
-        load_files(settings, SAMPLE_FILES)
-        execute_sql(settings, FEW_POOLS)
-    process = _cloud(second_database, tmp_path, "local", "run", "--engine", "lightgbm", "--json")
-    run_metrics(here, session=lambda rows: spark)
-    run_forecast(here, session=lambda: spark)
-    document = _document(process)
-    assert document["state"] == "SUCCEEDED"
-    for name, query in RESULTS.items():
-        assert execute_sql(second_database, query) == execute_sql(here, query), name
-    assert len(execute_sql(here, RESULTS["forecasts"])) == 12
-    steps = document["result"]["steps"]
-    ledger = execute_sql(second_database, "SELECT job, batch, code_version, status FROM yieldspark.run_ledger WHERE batch <> '' ORDER BY started_at")
-    same = {"code_version": document["release"]["version"], "status": "succeeded"}
-    assert ledger == [{"job": step["job"], "batch": step["batch"], **same} for step in steps]
-    assert [step["job"] for step in steps] == ["calculate_pool_metrics", "forecast_pools"]
 
 
 def test_container_jobs_run_the_release_and_no_password_is_shown_or_kept(database: Settings, tmp_path: Path) -> None:

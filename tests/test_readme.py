@@ -13,14 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from config_spark import Settings
+from config_spark import Settings, load_settings
+from database.connection import with_database
+from database.db_utils_spark import execute_sql
 from database.embedded_server import EmbeddedServer
 from tests.command_tree import leaf_commands
 from tests.conftest import JARS
 from tests.processes import PROJECT, environment_of
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-DEMO, SUITE, COMMANDS, OWN_DATABASE = (block.splitlines() for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
+DEMO, SUITE, COMMANDS, OWN_DATABASE, CLOUD = (block.splitlines() for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +43,38 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
 
 def _run(command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """In the newcomer's folder, where no `.env` of a developer lies."""
-    shell = re.sub(r"^python run_spark_local.py", f"{sys.executable} {PROJECT}/run_spark_local.py", command)
-    return subprocess.run(["bash", "-c", shell], cwd=environment["HOME"], env=environment, capture_output=True, text=True, check=False)
+    shell = re.sub(r"^python (run_spark_local.py)?", lambda found: f"{sys.executable} {PROJECT / found[1] if found[1] else ''}", command)
+    variables = environment | {"PYTHONPATH": str(PROJECT)}
+    return subprocess.run(["bash", "-c", shell], cwd=environment["HOME"], env=variables, capture_output=True, text=True, check=False)
 
 
 def _runs_well(command: str, environment: dict[str, str]) -> None:
     done = _run(command, environment)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+CLOUD_DATABASE = "yieldspark_cloud"
+ROWS = {
+    "metrics": "SELECT * FROM pool_daily_metrics ORDER BY pool_id, date",
+    "calendars": "SELECT * FROM yieldspark.pool_calendars ORDER BY pool_id",
+    "ages": "SELECT * FROM yieldspark.observation_age ORDER BY pool_id, date",
+    "forecasts": "SELECT pool_id, target_date, apy, apy_low, apy_high, tvl, tvl_low, tvl_high, rule, tvl_rule FROM yieldspark.forecasts ORDER BY 1",
+    "evaluation": "SELECT pool_id, target, target_date, forecast, low, high, actual FROM yieldspark.forecast_evaluation ORDER BY 1, 2, 3",
+}
+BATCHES = "SELECT job, batch, status FROM yieldspark.run_ledger WHERE batch <> '' ORDER BY started_at"
+
+
+def _compare_databases(home: Path) -> None:
+    """What the batches of the local cloud wrote, released and submitted by its workflow, is row for row what the demo wrote."""
+    demo = with_database(load_settings(_env_file=None, yieldspark_home=home / ".local" / "share" / "yieldspark"))
+    cloud = demo.model_copy(update={"db_name": CLOUD_DATABASE})
+    for name, query in ROWS.items():
+        assert execute_sql(cloud, query) == execute_sql(demo, query), name
+    assert len(execute_sql(cloud, ROWS["forecasts"])) == 72
+    ran = execute_sql(cloud, BATCHES)
+    assert [(row["job"], row["status"]) for row in ran] == [("calculate_pool_metrics", "succeeded"), ("forecast_pools", "succeeded")]
+    assert [row["batch"].partition("-")[0] for row in ran] == ["metrics", "forecast"]
+    assert execute_sql(demo, BATCHES) == []
 
 
 def test_every_command_of_the_readme_runs(newcomer: dict[str, str]) -> None:
@@ -56,6 +83,9 @@ def test_every_command_of_the_readme_runs(newcomer: dict[str, str]) -> None:
     for command in DEMO:
         _runs_well(command, newcomer)
     assert len(list(Path(newcomer["HOME"]).glob(".local/share/yieldspark/class_archive/*/classes-*.jsa"))) == 1
+    for command in CLOUD:
+        _runs_well(command, newcomer)
+    _compare_databases(Path(newcomer["HOME"]))
     for command in COMMANDS:
         _runs_well(command, newcomer)
     assert (Path(newcomer["REPORT_DIR"]) / "yieldspark-report.html").stat().st_size > 100_000

@@ -28,6 +28,9 @@ from product_errors import EnvironmentNotReady, one_sentence
 ESTIMATOR_CLASS = "com.microsoft.azure.synapse.ml.lightgbm.LightGBMRegressor"
 VECTOR = "features_vector"
 FORECAST = "forecast"
+LAYOUT = 8
+"""Partitions of the rows, whatever the session has: a model follows their order, and a laptop and a cluster must make the same one."""
+
 NEXT_STEP = "take `--engine lightgbm`, which needs no jars"
 
 
@@ -175,8 +178,7 @@ def fixed_plans(spark: SparkSession) -> Iterator[None]:
 
 
 def _persisted(rows: DataFrame) -> DataFrame:
-    partitions = int(str(rows.sparkSession.conf.get("spark.sql.shuffle.partitions")))
-    return rows.repartition(partitions, "pool_id").sortWithinPartitions(*KEY).persist()
+    return rows.repartition(LAYOUT, "pool_id").sortWithinPartitions(*KEY).persist()
 
 
 def _assembled(rows: DataFrame, columns: Sequence[str]) -> DataFrame:
