@@ -18,10 +18,10 @@ import yaml
 
 from config_spark import Settings
 from database import tables
-from workflows import entry, release_names
+from workflows import entry
 from workflows.app import app
-from workflows.local import cloud_run_double
-from workflows.platforms import JOBS, TABLE
+from workflows.batches.platforms import JOBS, TABLE
+from workflows.releases import release_names
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "architecture.svg"
@@ -124,7 +124,15 @@ def _boxes() -> list[Box]:
         Box(370, 360, 260, 300, f"Workflow {_default('workflow_name')}", [PIPELINE.name, *_calls(pipeline)], "work"),
         Box(730, 110, 330, 420, "the jobs, one after the other", JOBS, "around"),
         Box(750, 190, 290, 145, "Dataproc Serverless", _platforms(), "work"),
-        Box(750, 410, 290, 90, "Cloud Run jobs", ["one container each, with local[*]", *(f"  {job}" for job in cloud_run_double.JOBS)], "work"),
+        Box(
+            750,
+            410,
+            290,
+            90,
+            "Cloud Run jobs",
+            ["one container each, with local[*]", *(f"  {job}" for job in map(release_names.cloud_run_job, JOBS))],
+            "work",
+        ),
         Box(730, 590, 330, 70, "container images", [f"container/Dockerfile: {', '.join(_targets())}", f"{_setting('container_image')}, by digest"]),
         Box(1150, 110, 230, 290, f"Cloud SQL, {_setting('db_host')}", _tables()),
         Box(1150, 420, 230, 50, "Secret Manager", [_setting("db_password_secret")]),

@@ -8,9 +8,9 @@ from datetime import date
 from typing import Any
 
 from config_spark import Settings, load_settings
-from workflows.batch_request import build_batch
-from workflows.platforms import FORECAST_JOB, METRICS_JOB
-from workflows.release_names import Release
+from workflows.batches.batch_request import build_batch
+from workflows.batches.platforms import FORECAST_JOB, METRICS_JOB
+from workflows.releases.release_names import Release
 
 TODAY = date(2026, 11, 22)
 PASSWORD = "correct-horse"

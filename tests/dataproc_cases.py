@@ -15,7 +15,7 @@ from typing import Any
 from config_spark import Settings, load_settings
 from tests.processes import CommandLineHere
 from workflows import entry
-from workflows.dataproc import Batches
+from workflows.batches.dataproc import Batches
 from workflows.local.batch_life import Script
 from workflows.local.dataproc_double import DataprocDouble
 from workflows.local.http_service import Request, serving

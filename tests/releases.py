@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from config_spark import Settings, load_settings
-from workflows.code_bucket import CodeBucket
 from workflows.local.object_store import Conditions
 from workflows.local.storage_double import StorageDouble
-from workflows.release import publish_content
-from workflows.release_content import ReleaseContent, as_json
-from workflows.release_names import BATCHES, CODE, LATEST, MANIFEST, Release, object_name
+from workflows.releases.code_bucket import CodeBucket
+from workflows.releases.release import publish_content
+from workflows.releases.release_content import ReleaseContent, as_json
+from workflows.releases.release_names import BATCHES, CODE, LATEST, MANIFEST, Release, object_name
 
 BUCKET = "acme-code"
 FIRST, SECOND, THIRD = (letter * 40 for letter in "abc")

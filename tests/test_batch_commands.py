@@ -27,7 +27,7 @@ from tests.dataproc_cases import PARENT, PASSWORD, WorkflowsHere, batch_request,
 from tests.metrics_oracle import RawRow
 from tests.metrics_store import put_rows
 from tests.processes import PROJECT, environment_of
-from workflows import dataproc
+from workflows.batches import dataproc
 from workflows.local.batch_life import Script
 from workflows.local.dataproc_double import DataprocDouble
 from workflows.local.http_service import serving

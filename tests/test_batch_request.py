@@ -15,9 +15,9 @@ from config_spark import Settings
 from product_errors import ConfigurationError
 from tests.batches import BATCHES, IMAGE, PASSWORD, RELEASE, SECRET, TODAY, a_batch, cloud_settings, properties_of
 from tests.processes import PROJECT
-from workflows.batch_request import JDBC_JARS, NOT_THE_JOBS, SYNAPSEML_JARS, batch_id, batch_key, build_batch, request_id
-from workflows.batch_rules import check_batch_id
-from workflows.release_names import Release
+from workflows.batches.batch_request import JDBC_JARS, NOT_THE_JOBS, SYNAPSEML_JARS, batch_id, batch_key, build_batch, request_id
+from workflows.batches.batch_rules import check_batch_id
+from workflows.releases.release_names import Release
 
 VERSION = RELEASE.version
 CODE = f"gs://a-project-code/versions/{VERSION}"

@@ -9,7 +9,7 @@ import pytest
 
 from product_errors import ConfigurationError
 from tests.batches import BATCHES, PASSWORD, SECRET, a_batch, changed, properties_of
-from workflows.batch_rules import check_batch, check_batch_id, check_request_id, product_faults, service_faults
+from workflows.batches.batch_rules import check_batch, check_batch_id, check_request_id, product_faults, service_faults
 
 Change = Callable[[dict[str, Any]], object]
 

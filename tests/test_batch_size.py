@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from product_errors import ConfigurationError
 from tests.batches import BATCHES
-from workflows.batch_machines import machine_faults
-from workflows.batch_size import Machine, size_for
+from workflows.batches.batch_machines import machine_faults
+from workflows.batches.batch_size import Machine, size_for
 
 
 def test_a_small_night_of_the_metrics_is_the_smallest_batch_there_is() -> None:

@@ -23,9 +23,9 @@ from google.cloud.storage import Bucket, Client  # type: ignore[import-untyped]
 from container import cloud_run_entry
 from container.cloud_run_entry import FAILED, INTERRUPTED, WRONG_USE, NotStarted, fetch, reader
 from tests.processes import PROJECT
-from workflows import release_names
 from workflows.local.http_service import Request, serving
 from workflows.local.storage_double import UNAVAILABLE, Fault, StorageDouble
+from workflows.releases import release_names
 
 JOB = "calculate_pool_metrics"
 VERSION, OLDER = "f" * 40, "a" * 40

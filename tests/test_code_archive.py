@@ -17,7 +17,7 @@ from database.db_utils_spark import execute_sql
 from forecasting.forecast_pools_spark import run_forecast
 from sample_data import SAMPLE_FILES
 from tests.processes import PROJECT, environment_of
-from workflows.code_archive import build_archive
+from workflows.releases.code_archive import build_archive
 
 METRICS_JOB = "data_processing/calculate_pool_metrics_spark.py"
 FORECAST_JOB = "forecasting/forecast_pools_spark.py"

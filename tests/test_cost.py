@@ -13,9 +13,9 @@ from database.run_document import LEDGER_KEYS
 from database.run_ledger import ledger_row, open_run
 from product_errors import ConfigurationError
 from tests.batches import a_batch
-from workflows.cost import PRICES, actual_cost, cloud_run_usd, estimate, region_of
-from workflows.cost_ledger import past_seconds, record_cost
-from workflows.monthly_cost import NightInputs, monthly_estimate
+from workflows.costs.cost import PRICES, actual_cost, cloud_run_usd, estimate, region_of
+from workflows.costs.cost_ledger import past_seconds, record_cost
+from workflows.costs.monthly_cost import NightInputs, monthly_estimate
 
 BATCH_ID = "metrics-0b5f7a52-9d0e-4c7e-8a63-0f6f1e2d3c4b"
 NAME = f"projects/p/locations/us-central1/batches/{BATCH_ID}"

@@ -12,8 +12,8 @@ import pytest
 from config_spark import load_settings
 from product_errors import BatchFailed, CloudRefused, CloudUnavailable, ConfigurationError
 from tests.dataproc_cases import START, Cloud, batch_request, served
-from workflows import dataproc
-from workflows.dataproc import Batches, seconds_left
+from workflows.batches import dataproc
+from workflows.batches.dataproc import Batches, seconds_left
 from workflows.local.batch_life import Script
 
 

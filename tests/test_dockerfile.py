@@ -26,7 +26,7 @@ from tests.dockerfiles import RULES, faults, parsed
 from tests.processes import PROJECT, environment_of
 from workflows.local.http_service import serving
 from workflows.local.storage_double import StorageDouble
-from workflows.release import publish
+from workflows.releases.release import publish
 
 DOCKERFILE = PROJECT / "container" / "Dockerfile"
 TEXT = DOCKERFILE.read_text(encoding="utf-8")

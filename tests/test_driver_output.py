@@ -9,8 +9,8 @@ import pytest
 
 from config_spark import load_settings
 from product_errors import CloudRefused
-from workflows import driver_output
-from workflows.driver_output import DriverOutput
+from workflows.batches import driver_output
+from workflows.batches.driver_output import DriverOutput
 from workflows.local.http_service import serving
 from workflows.local.object_store import Conditions
 from workflows.local.storage_double import StorageDouble

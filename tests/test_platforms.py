@@ -8,7 +8,7 @@ import pytest
 
 from product_errors import ConfigurationError
 from tests.batches import BATCHES, TODAY
-from workflows.platforms import SCALA_OF_RUNTIME, TABLE, platform_for
+from workflows.batches.platforms import SCALA_OF_RUNTIME, TABLE, platform_for
 
 
 @pytest.mark.parametrize(

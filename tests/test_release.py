@@ -20,14 +20,14 @@ from config_spark import Settings
 from product_errors import CloudRefused, CloudUnavailable, ConfigurationError, ReleaseConflict
 from tests.fake_gcs_server import fake_gcs_server
 from tests.releases import BUCKET, FIRST, JAR, SECOND, THIRD, cloud_settings, latest_version, objects, publish_at, small_release
-from workflows import code_bucket
-from workflows.code_bucket import CodeBucket
 from workflows.local.http_service import Request, serving
 from workflows.local.object_store import Conditions
 from workflows.local.storage_double import CUT_AFTER, UNAVAILABLE, Fault, StorageDouble
-from workflows.release import publish_content, read_batches, released, rollback, versions
-from workflows.release_content import ReleaseContent
-from workflows.release_names import BATCHES, LATEST, MANIFEST, Release, object_name
+from workflows.releases import code_bucket
+from workflows.releases.code_bucket import CodeBucket
+from workflows.releases.release import publish_content, read_batches, released, rollback, versions
+from workflows.releases.release_content import ReleaseContent
+from workflows.releases.release_names import BATCHES, LATEST, MANIFEST, Release, object_name
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from config_spark import Settings
-from workflows.batch_request import batch_key, build_batch
+from workflows.batches.batch_request import batch_key, build_batch
 from workflows.local.batch_life import Script
 from workflows.local.cloud_run_double import CloudRunDouble
 from workflows.local.dataproc_double import DataprocDouble
@@ -26,7 +26,7 @@ from workflows.local.executions_double import ExecutionsDouble
 from workflows.local.http_service import Answer, Request, Service, serving
 from workflows.local.interpreter import VirtualClock, execute, hosts_at
 from workflows.local.storage_double import StorageDouble
-from workflows.release_names import Release
+from workflows.releases.release_names import Release
 
 PIPELINE = (Path(__file__).resolve().parents[1] / "workflows" / "pipeline.yaml").read_text(encoding="utf-8")
 PROJECT, REGION, WORKFLOW, BUCKET = "test-project", "europe-west1", "yieldspark-pipeline", "code-bucket"

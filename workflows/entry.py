@@ -6,15 +6,12 @@ from typing import Any, NoReturn
 
 from command_line.run_application import run_application
 from product_errors import one_sentence
-from workflows import (  # noqa: F401 - importing puts the commands on the application
-    batch_commands,
-    check_commands,
-    cost_commands,
-    release_commands,
-    run_commands,
-)
+from workflows import check_commands, run_commands  # noqa: F401 - importing puts the commands on the application
 from workflows.app import app
+from workflows.batches import batch_commands  # noqa: F401
+from workflows.costs import cost_commands  # noqa: F401
 from workflows.local import local_commands  # noqa: F401
+from workflows.releases import release_commands  # noqa: F401
 
 
 def main() -> NoReturn:

@@ -12,8 +12,8 @@ from command_line.terminal import print_json, print_table, say
 from config_spark import Settings
 from product_errors import ConfigurationError
 from workflows.app import app
+from workflows.batches.platforms import JOBS
 from workflows.executions import Executions, wait_for_execution
-from workflows.platforms import JOBS
 from workflows.waiting import wait_or_ask
 
 Version = Annotated[str | None, typer.Option(help="A released version; default: the newest.")]

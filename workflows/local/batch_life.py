@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from workflows.batch_size import MIN_EXECUTORS
-from workflows.cost import SECONDS_OF_AN_HOUR, estimate, prices
+from workflows.batches.batch_size import MIN_EXECUTORS
+from workflows.costs.cost import SECONDS_OF_AN_HOUR, estimate, prices
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 
@@ -157,7 +157,7 @@ class BatchLife:
 
 
 def dcu_and_shuffle_gb(properties: Mapping[str, str]) -> tuple[float, float]:
-    """What a batch of these properties holds while it runs, by the rules of `workflows.cost`, with as many executors as it starts with."""
+    """What a batch of these properties holds while it runs, by the rules of `workflows.costs.cost`, with as many executors as it starts with."""
     executors = properties.get("spark.executor.instances", str(MIN_EXECUTORS))
     an_hour = estimate({"runtimeConfig": {"properties": {**properties, "spark.dynamicAllocation.maxExecutors": executors}}}, SECONDS_OF_AN_HOUR)
     return an_hour.dcu_hours, an_hour.shuffle_gb_months * float(prices()["serverless"]["hours_of_a_month"])

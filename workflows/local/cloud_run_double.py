@@ -15,11 +15,14 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from workflows.batches.platforms import JOBS
 from workflows.local.batch_documents import timestamp
 from workflows.local.batch_life import BatchLife, RunningBatch, Script
 from workflows.local.http_service import Answer, ApiError, Request, Service
+from workflows.releases.release_names import cloud_run_job
 
-JOBS = ("yieldspark-calculate-pool-metrics", "yieldspark-forecast-pools")
+CLOUD_RUN_JOBS = tuple(map(cloud_run_job, JOBS))
+
 JOB = r"/v2/projects/(?P<project>[^/:]+)/locations/(?P<region>[^/:]+)/jobs/(?P<job>[^/:]+)"
 EXECUTION_TYPE = "type.googleapis.com/google.cloud.run.v2.Execution"
 OVERRIDES = {"containerOverrides", "taskCount", "timeout"}
@@ -46,7 +49,7 @@ class CloudRunDouble(Service):
         self,
         script: Script = Script(pending_seconds=0),  # noqa: B008 - frozen
         *,
-        jobs: Collection[str] = JOBS,
+        jobs: Collection[str] = CLOUD_RUN_JOBS,
         now: Callable[[], float] = time.time,
         run: Runner | None = None,
     ) -> None:

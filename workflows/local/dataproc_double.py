@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from workflows.batch_rules import BATCH_ID, REQUEST_ID, service_faults
+from workflows.batches.batch_rules import BATCH_ID, REQUEST_ID, service_faults
 from workflows.local.batch_documents import (
     BATCH_TYPE,
     METADATA_TYPE,

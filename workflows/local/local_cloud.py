@@ -32,7 +32,7 @@ from workflows.local.cloud_run_double import CloudRunDouble
 from workflows.local.dataproc_double import DataprocDouble
 from workflows.local.executions_double import ExecutionsDouble
 from workflows.local.http_service import Service, serving
-from workflows.local.interpreter import RealClock, execute, hosts_at
+from workflows.local.interpreter import RealClock, WorkflowFailed, execute, hosts_at
 from workflows.local.object_store import Conditions
 from workflows.local.secret_double import SecretDouble
 from workflows.local.storage_double import StorageDouble
@@ -110,7 +110,7 @@ def _services(database: Settings, folder: Path, port: int) -> Iterator[LocalClou
         password = database.db_password.get_secret_value() if database.db_password else ""
         dataproc = DataprocDouble(Script(pending_seconds=1, usage_delay_seconds=2), run=platform.run_batch, write_output=partial(_put, storage))
         cloud_run = CloudRunDouble(Script(pending_seconds=0), run=partial(_run_container, platform))
-        executions = ExecutionsDouble(run=partial(_run_pipeline, url))
+        executions: ExecutionsDouble = ExecutionsDouble(run=lambda execution, argument: _run_pipeline(url, executions, execution, argument))
         # the address has to be known first: the others hand it on
         services += [dataproc, cloud_run, executions, SecretDouble({SECRET: password.encode()})]
         with _looking_at(dataproc, cloud_run):
@@ -121,7 +121,20 @@ def _run_container(platform: LocalPlatform, name: str, arguments: list[str]) -> 
     return platform.run_container(CONTAINER_ENTRY, arguments, {"CODE_BUCKET": CODE_BUCKET}, name)
 
 
-def _run_pipeline(url: str, execution_id: str, argument: Any) -> Any:
+class _UntilCancelled(RealClock):
+    """Ends the workflow of a cancelled execution where it waits, as the service does: it starts nothing more."""
+
+    def __init__(self, executions: ExecutionsDouble, execution_id: str) -> None:
+        super().__init__(FASTER)
+        self._is_cancelled = partial(executions.cancelled, execution_id)
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        if self._is_cancelled():
+            raise WorkflowFailed("cancelled", [])
+
+
+def _run_pipeline(url: str, executions: ExecutionsDouble, execution_id: str, argument: Any) -> Any:
     environment = {
         "GOOGLE_CLOUD_PROJECT_ID": PROJECT,
         "GOOGLE_CLOUD_LOCATION": REGION,
@@ -130,7 +143,7 @@ def _run_pipeline(url: str, execution_id: str, argument: Any) -> Any:
         "CODE_BUCKET": CODE_BUCKET,
     }
     source = PIPELINE.read_text(encoding="utf-8")
-    return execute(source, argument, environment=environment, transport=hosts_at(url), clock=RealClock(FASTER), log=_log_line)
+    return execute(source, argument, environment=environment, transport=hosts_at(url), clock=_UntilCancelled(executions, execution_id), log=_log_line)
 
 
 def _put(storage: StorageDouble, uri: str, content: bytes) -> None:

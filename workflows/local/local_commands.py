@@ -18,7 +18,7 @@ from product_errors import YieldSparkError
 from sample_data import SAMPLE_FILES
 from workflows.app import app
 from workflows.local.local_cloud import ROOT, LocalCloud, local_cloud
-from workflows.release import publish
+from workflows.releases.release import publish
 from workflows.run_commands import CloudRun, FullRefresh, pipeline_argument, print_pipeline, run_pipeline
 
 local = typer.Typer(no_args_is_help=True, help="The cloud on this machine, with the real protocols and really running jobs.")

@@ -12,9 +12,9 @@ from typing import Any
 
 from config_spark import Settings
 from google_clients import required
-from workflows.batch_request import batch_key, build_batch
-from workflows.platforms import FORECAST_JOB, JOBS, METRICS_JOB, TABLE, platform_for
-from workflows.release_names import Release
+from workflows.batches.batch_request import batch_key, build_batch
+from workflows.batches.platforms import FORECAST_JOB, JOBS, METRICS_JOB, TABLE, platform_for
+from workflows.releases.release_names import Release, cloud_run_job
 
 GRACE_SECONDS = 600
 """What a run waits beyond a batch's ttl, after which the service has ended it."""
@@ -34,7 +34,7 @@ def batches_document(settings: Settings, release: Release, *, today: date | None
         "region": settings.region,
         "engine": settings.engine,
         "batches": {batch_key(row.job, row.engine): build_batch(settings, release, row.job, engine=row.engine, today=day) for row in rows},
-        "cloud_run_jobs": {job: f"yieldspark-{job.replace('_', '-')}" for job in JOBS},
+        "cloud_run_jobs": {job: cloud_run_job(job) for job in JOBS},
         "deadline_seconds": settings.batch_ttl_minutes * 60 + GRACE_SECONDS,
     }
 

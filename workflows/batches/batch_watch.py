@@ -11,10 +11,10 @@ from command_line.terminal import say
 from config_spark import Settings
 from database.connection import with_database
 from product_errors import BatchFailed, CloudRefused, CloudUnavailable, ConfigurationError, DatabaseError, Interrupted
-from workflows.cost import Cost, actual_cost
-from workflows.cost_ledger import record_cost
-from workflows.dataproc import TERMINAL, Batches, Document, batch_id_of, seconds_until
-from workflows.driver_output import DriverOutput
+from workflows.batches.dataproc import TERMINAL, Batches, Document, batch_id_of, seconds_until
+from workflows.batches.driver_output import DriverOutput
+from workflows.costs.cost import Cost, actual_cost
+from workflows.costs.cost_ledger import record_cost
 
 LINE_SECONDS = 30.0
 """At least so long between two lines of progress in one state."""

@@ -14,10 +14,10 @@ from typing import Any
 
 from config_spark import Settings
 from product_errors import ConfigurationError, ReleaseConflict
-from workflows.code_bucket import AlreadyThere, CodeBucket, Content, Listed, Say, md5_hash
-from workflows.release_batches import differences, support_warnings
-from workflows.release_content import ReleaseContent, as_json, build_content, content_type
-from workflows.release_names import BATCHES, LATEST, MANIFEST, Release, jar_name, object_name
+from workflows.releases.code_bucket import AlreadyThere, CodeBucket, Content, Listed, Say, md5_hash
+from workflows.releases.release_batches import differences, support_warnings
+from workflows.releases.release_content import ReleaseContent, as_json, build_content, content_type
+from workflows.releases.release_names import BATCHES, LATEST, MANIFEST, Release, jar_name, object_name
 
 Document = dict[str, Any]
 

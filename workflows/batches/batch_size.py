@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from product_errors import ConfigurationError
-from workflows.platforms import METRICS_JOB
+from workflows.batches.platforms import METRICS_JOB
 
 CORES = (4, 8, 16)
 MEMORY_PER_CORE_MIB = {"standard": (1024, 7424), "premium": (1024, 24_576)}
@@ -84,7 +84,7 @@ def _properties_of(role: str, machine: Machine) -> dict[str, str]:
 def size_for(job: str, engine: str | None, rows: int, *, max_executors: int) -> BatchSize:
     """Args: rows are raw rows for the metrics, rows of daily metrics for a forecast; max_executors is the setting's ceiling.
 
-    A small night gets the smallest batch that is legal: two jobs a night for at most 3 USD a month (`workflows.cost`).
+    A small night gets the smallest batch that is legal: two jobs a night for at most 3 USD a month (`workflows.costs.cost`).
     Raises: ConfigurationError where no machine of the standard tier holds the rows of a forecast.
     """
     executors = min(max(MIN_EXECUTORS, ceil(rows / ROWS_OF_AN_EXECUTOR)), max_executors)

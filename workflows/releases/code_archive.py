@@ -9,9 +9,9 @@ import io
 import zipfile
 from pathlib import Path
 
-from workflows.working_tree import files_of
+from workflows.releases.working_tree import files_of
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("data_processing", "forecasting", "database")
 MODULES = ("config_spark.py", "google_clients.py", "job_entry.py", "job_log.py", "product_errors.py")
 EPOCH = (1980, 1, 1, 0, 0, 0)

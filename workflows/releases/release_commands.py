@@ -9,11 +9,11 @@ import typer
 
 from command_line.options import AsJson, edge_settings
 from command_line.terminal import print_json, print_pairs, print_table, say
-from workflows import release as releases
 from workflows.app import app
-from workflows.release_batches import support_warnings
-from workflows.release_content import ReleaseContent, build_content
-from workflows.release_names import MANIFEST
+from workflows.releases import release as releases
+from workflows.releases.release_batches import support_warnings
+from workflows.releases.release_content import ReleaseContent, build_content
+from workflows.releases.release_names import MANIFEST
 
 AllowDirty = Annotated[bool, typer.Option("--allow-dirty", help="Release a checkout that differs from its commit, under a name of its own.")]
 

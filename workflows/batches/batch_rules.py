@@ -17,8 +17,8 @@ from google.cloud.dataproc_v1.types import Batch
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError  # type: ignore[import-untyped]
 
 from product_errors import ConfigurationError
-from workflows.batch_machines import machine_faults
-from workflows.platforms import SCALA_OF_RUNTIME
+from workflows.batches.batch_machines import machine_faults
+from workflows.batches.platforms import SCALA_OF_RUNTIME
 
 MIN_TTL_SECONDS, MAX_TTL_SECONDS = 600, 14 * 86_400
 
@@ -67,7 +67,7 @@ def check_batch_id(batch_id: str) -> None:
     if not ENDS_WITH_UUID.search(batch_id) and CLOCK.search(batch_id):
         found.append(
             f"batch id {batch_id!r} comes from a clock: a second try would be a second batch, and not find the first; "
-            "make it from the execution's id, `workflows.batch_request.batch_id`"
+            "make it from the execution's id, `workflows.batches.batch_request.batch_id`"
         )
     if found:
         raise ConfigurationError("; ".join(found))
@@ -174,7 +174,7 @@ def _missing(known: Mapping[str, Any]) -> Iterator[str]:
     if execution.get("authenticationConfig", {}).get("userWorkloadAuthenticationType") != "SERVICE_ACCOUNT":
         yield "authenticationConfig.userWorkloadAuthenticationType is not SERVICE_ACCOUNT: the job would run as whoever submits it"
     if not runtime.get("version"):
-        yield "no runtimeConfig.version: the service's default changes under the job; `workflows.platforms` has the one it needs"
+        yield "no runtimeConfig.version: the service's default changes under the job; `workflows.batches.platforms` has the one it needs"
     if not IMAGE_BY_DIGEST.fullmatch(runtime.get("containerImage", "")):
         yield f"containerImage is {runtime.get('containerImage', '')!r}: it must be HOST/PATH@sha256:<64 digits>; set CONTAINER_IMAGE"
     for name in ("spark.dynamicAllocation.maxExecutors", "spark.sql.shuffle.partitions"):

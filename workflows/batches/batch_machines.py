@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from workflows.batch_size import CORES, MAX_EXECUTORS_OF_THE_SERVICE, MEMORY_PER_CORE_MIB, MIN_EXECUTORS
+from workflows.batches.batch_size import CORES, MAX_EXECUTORS_OF_THE_SERVICE, MEMORY_PER_CORE_MIB, MIN_EXECUTORS
 
 OVERHEAD_SHARE = 0.4
 """Of the heap, where a PySpark batch says nothing of its overhead."""

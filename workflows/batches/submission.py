@@ -17,12 +17,12 @@ from data_processing.plan_request import Request
 from database.connection import with_database
 from google_clients import required
 from product_errors import CloudRefused, CloudUnavailable, ConfigurationError, DatabaseError
-from workflows.batch_request import REQUIRED, batch_id, build_batch, request_id
-from workflows.batch_rows import rows_of
-from workflows.cost import estimate
-from workflows.cost_ledger import past_seconds
-from workflows.platforms import FORECAST_JOB, JOBS, METRICS_JOB, platform_for
-from workflows.release import released
+from workflows.batches.batch_request import REQUIRED, batch_id, build_batch, request_id
+from workflows.batches.batch_rows import rows_of
+from workflows.batches.platforms import FORECAST_JOB, JOBS, METRICS_JOB, platform_for
+from workflows.costs.cost import estimate
+from workflows.costs.cost_ledger import past_seconds
+from workflows.releases.release import released
 
 
 def job_arguments(job: str, start: date | None, end: date | None, *, full_refresh: bool, as_of: date | None) -> list[str]:

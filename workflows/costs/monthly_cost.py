@@ -1,7 +1,7 @@
 """What a month of nights costs by list price: both jobs, every input a figure that is printed, and whether the goal of 3 USD is met.
 
-In: pools, nights, a region; seconds of past runs (`workflows.cost_ledger`) win over the model of what a night takes. Out: a `Month`. It reads no
-database and no settings.
+In: pools, nights, a region; seconds of past runs (`cost_ledger`) win over the model of what a night takes. Out: a `Month`. It reads no database and
+no settings.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from math import ceil
 from statistics import median
 from typing import Any
 
-from workflows.batch_request import batch_key
-from workflows.batch_size import BatchSize, size_for
-from workflows.cost import Cost, cloud_run_usd, estimate, prices
-from workflows.platforms import FORECAST_JOB, METRICS_JOB
+from workflows.batches.batch_request import batch_key
+from workflows.batches.batch_size import BatchSize, size_for
+from workflows.batches.platforms import FORECAST_JOB, METRICS_JOB
+from workflows.costs.cost import Cost, cloud_run_usd, estimate, prices
 
 GOAL_USD = 3.0
 """For both jobs, thirty nights, 2,000 pools."""

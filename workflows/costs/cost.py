@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from product_errors import ConfigurationError
-from workflows.batch_machines import memory_mib
-from workflows.batch_size import CORES, MIN_EXECUTORS
+from workflows.batches.batch_machines import memory_mib
+from workflows.batches.batch_size import CORES, MIN_EXECUTORS
 
 PRICES = Path(__file__).with_name("prices.toml")
 REGION_OF_THE_PAGE = "us-central1"

@@ -16,10 +16,10 @@ from pydantic import SecretStr
 
 from config_spark import Settings
 from product_errors import ConfigurationError
-from workflows.batch_rules import check_batch, check_batch_id, check_request_id
-from workflows.batch_size import BatchSize, size_for
-from workflows.platforms import FORECAST_JOB, METRICS_JOB, Platform, platform_for
-from workflows.release_names import CODE, Release, entry_name, jar_name
+from workflows.batches.batch_rules import check_batch, check_batch_id, check_request_id
+from workflows.batches.batch_size import BatchSize, size_for
+from workflows.batches.platforms import FORECAST_JOB, METRICS_JOB, Platform, platform_for
+from workflows.releases.release_names import CODE, Release, entry_name, jar_name
 
 SHORT_NAMES = {METRICS_JOB: "metrics", FORECAST_JOB: "forecast"}
 

@@ -14,12 +14,12 @@ from command_line.terminal import print_json, print_pairs, print_table
 from config_spark import Settings
 from product_errors import ConfigurationError
 from workflows.app import app
-from workflows.batch_commands import opened, show_batch
-from workflows.batch_watch import facts, keep_cost
-from workflows.cost import REGION_OF_THE_PAGE, actual_cost
-from workflows.dataproc import TERMINAL, Batches, batch_id_of
-from workflows.monthly_cost import NightInputs, monthly_estimate
-from workflows.submission import past_nights
+from workflows.batches.batch_commands import opened, show_batch
+from workflows.batches.batch_watch import facts, keep_cost
+from workflows.batches.dataproc import TERMINAL, Batches, batch_id_of
+from workflows.batches.submission import past_nights
+from workflows.costs.cost import REGION_OF_THE_PAGE, actual_cost
+from workflows.costs.monthly_cost import NightInputs, monthly_estimate
 
 DayOption = Annotated[datetime | None, typer.Option("--day", formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Batches of this day, UTC.")]
 MonthOption = Annotated[datetime | None, typer.Option("--month", formats=["%Y-%m"], metavar="YYYY-MM", help="Of this month; default: this one.")]

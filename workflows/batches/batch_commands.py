@@ -14,12 +14,12 @@ from command_line.options import AsJson, AsOf, End, Engine, Start, day, edge_set
 from command_line.terminal import err, out, print_json, print_pairs, print_table, say
 from config_spark import Settings
 from workflows.app import app
-from workflows.batch_watch import duration, facts, see_through
-from workflows.dataproc import TERMINAL, Batches
-from workflows.driver_output import DriverOutput
-from workflows.platforms import FORECAST_JOB, METRICS_JOB
+from workflows.batches.batch_watch import duration, facts, see_through
+from workflows.batches.dataproc import TERMINAL, Batches
+from workflows.batches.driver_output import DriverOutput
+from workflows.batches.platforms import FORECAST_JOB, METRICS_JOB
+from workflows.batches.submission import job_arguments, submission
 from workflows.run_commands import FullRefresh, Version
-from workflows.submission import job_arguments, submission
 from workflows.waiting import wait_or_ask
 
 FOLLOW_SECONDS = 5.0

@@ -19,6 +19,11 @@ def jar_name(jar: str) -> str:
     return f"jars/{jar}"
 
 
+def cloud_run_job(job: str) -> str:
+    """The name of its Cloud Run job."""
+    return f"yieldspark-{job.replace('_', '-')}"
+
+
 def object_name(version: str, name: str) -> str:
     """The object in the code bucket."""
     return f"versions/{version}/{name}"

@@ -1,0 +1,1 @@
+"""What batches cost: list prices, a batch before and after, a month, and the ledger."""
