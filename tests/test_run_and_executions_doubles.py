@@ -19,9 +19,9 @@ from product_errors import BatchFailed, CloudRefused
 from workflows.executions import Executions, wait_for_execution
 from workflows.local.batch_life import Script
 from workflows.local.cloud_run_double import CloudRunDouble
-from workflows.local.executions_double import ExecutionsDouble
+from workflows.local.executions_double import ExecutionsDouble, UntilCancelled
 from workflows.local.http_service import Service, serving
-from workflows.local.interpreter import VirtualClock, WorkflowFailed
+from workflows.local.interpreter import VirtualClock, WorkflowFailed, execute, hosts_at
 
 JOB = "/v2/projects/p/locations/r/jobs/yieldspark-forecast-pools"
 WORKFLOW = "/v1/projects/p/locations/r/workflows/w/executions"
@@ -212,3 +212,34 @@ def test_an_execution_that_ended_is_not_cancelled() -> None:
             pass
         assert json.loads(found["result"])["argument"] is None
         assert ask("POST", f"/v1/{name}:cancel", {})[0] == 400
+
+
+ENDLESS = """
+main:
+  params: [args]
+  steps:
+    - wait:
+        call: sys.sleep
+        args: {seconds: 1}
+        next: wait
+"""
+
+
+def test_the_workflow_of_a_cancelled_execution_ends_where_it_waits() -> None:
+    """It would start its next job otherwise, and that would be paid for."""
+    ended = threading.Event()
+
+    def run(execution_id: str, argument: Any) -> Any:
+        clock = UntilCancelled(executions, execution_id, factor=100)
+        try:
+            return execute(ENDLESS, argument, environment={}, transport=hosts_at("http://127.0.0.1:1"), clock=clock, log=lambda entry: None)
+        finally:
+            ended.set()
+
+    executions = ExecutionsDouble(run)
+    with asking(executions) as ask:
+        name = ask("POST", WORKFLOW, {})[1]["name"]
+        assert not ended.wait(0.1)
+        assert ask("POST", f"/v1/{name}:cancel", {})[0] == 200
+        assert ended.wait(60)
+        assert ask("GET", f"/v1/{name}")[1]["state"] == "CANCELLED"

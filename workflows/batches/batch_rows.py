@@ -18,10 +18,9 @@ from typing import Any
 from config_spark import Settings
 from database.connection import checked_connection, make_engine, with_database
 from product_errors import BatchFailed, CloudRefused, CloudUnavailable, ConfigurationError, DatabaseError
-from workflows.batches.platforms import FORECAST_JOB, METRICS_JOB
+from workflows.batches.platforms import FORECAST_JOB, METRICS_JOB, MODULES
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = {METRICS_JOB: "data_processing.calculate_pool_metrics_spark", FORECAST_JOB: "forecasting.forecast_pools_spark"}
 ROWS_IN_PLAN = {METRICS_JOB: "rows_to_read", FORECAST_JOB: "rows"}
 
 PLAN_SECONDS = 300

@@ -15,6 +15,8 @@ from product_errors import ConfigurationError
 METRICS_JOB = "calculate_pool_metrics"
 FORECAST_JOB = "forecast_pools"
 JOBS = (METRICS_JOB, FORECAST_JOB)
+MODULES = {METRICS_JOB: "data_processing.calculate_pool_metrics_spark", FORECAST_JOB: "forecasting.forecast_pools_spark"}
+"""Where each job's `main` is."""
 
 SCALA_OF_RUNTIME = {"1.1": "2.12", "1.2": "2.12", "2.0": "2.13", "2.1": "2.13", "2.2": "2.13", "2.3": "2.13"}
 """The Scala that each of Google's runtimes with Spark 3 has: a jar for the other one loads, and fails in the middle of the work."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from workflows.local.batch_documents import timestamp
 from workflows.local.http_service import Answer, ApiError, Request, Service
-from workflows.local.interpreter import WorkflowFailed
+from workflows.local.interpreter import RealClock, WorkflowFailed
 
 EXECUTIONS = r"/v1/(?P<workflow>projects/[^/:]+/locations/[^/:]+/workflows/[^/:]+)/executions"
 LARGEST_ARGUMENT = 32 * 1024
@@ -124,6 +124,20 @@ class ExecutionsDouble(Service):
         if found is None:
             raise ApiError(404, f"Execution {workflow}/executions/{execution} not found")
         return found
+
+
+class UntilCancelled(RealClock):
+    """The clock of one execution. Where its workflow waits, it ends when someone has cancelled it, as at the service: nothing more is started."""
+
+    def __init__(self, executions: ExecutionsDouble, execution_id: str, factor: float = 1.0) -> None:
+        super().__init__(factor)
+        self._executions = executions
+        self._execution_id = execution_id
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        if self._executions.cancelled(self._execution_id):
+            raise WorkflowFailed("cancelled", [])
 
 
 def _document(execution: _Execution, view: str = "FULL") -> dict[str, Any]:

@@ -30,9 +30,9 @@ from workflows.local.batch_life import Script
 from workflows.local.batch_process import BATCH_UID, BatchProcess, LocalPlatform
 from workflows.local.cloud_run_double import CloudRunDouble
 from workflows.local.dataproc_double import DataprocDouble
-from workflows.local.executions_double import ExecutionsDouble
+from workflows.local.executions_double import ExecutionsDouble, UntilCancelled
 from workflows.local.http_service import Service, serving
-from workflows.local.interpreter import RealClock, WorkflowFailed, execute, hosts_at
+from workflows.local.interpreter import execute, hosts_at
 from workflows.local.object_store import Conditions
 from workflows.local.secret_double import SecretDouble
 from workflows.local.storage_double import StorageDouble
@@ -121,19 +121,6 @@ def _run_container(platform: LocalPlatform, name: str, arguments: list[str]) -> 
     return platform.run_container(CONTAINER_ENTRY, arguments, {"CODE_BUCKET": CODE_BUCKET}, name)
 
 
-class _UntilCancelled(RealClock):
-    """Ends the workflow of a cancelled execution where it waits, as the service does: it starts nothing more."""
-
-    def __init__(self, executions: ExecutionsDouble, execution_id: str) -> None:
-        super().__init__(FASTER)
-        self._is_cancelled = partial(executions.cancelled, execution_id)
-
-    def sleep(self, seconds: float) -> None:
-        super().sleep(seconds)
-        if self._is_cancelled():
-            raise WorkflowFailed("cancelled", [])
-
-
 def _run_pipeline(url: str, executions: ExecutionsDouble, execution_id: str, argument: Any) -> Any:
     environment = {
         "GOOGLE_CLOUD_PROJECT_ID": PROJECT,
@@ -143,7 +130,9 @@ def _run_pipeline(url: str, executions: ExecutionsDouble, execution_id: str, arg
         "CODE_BUCKET": CODE_BUCKET,
     }
     source = PIPELINE.read_text(encoding="utf-8")
-    return execute(source, argument, environment=environment, transport=hosts_at(url), clock=_UntilCancelled(executions, execution_id), log=_log_line)
+    return execute(
+        source, argument, environment=environment, transport=hosts_at(url), clock=UntilCancelled(executions, execution_id, FASTER), log=_log_line
+    )
 
 
 def _put(storage: StorageDouble, uri: str, content: bytes) -> None:

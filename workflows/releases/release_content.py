@@ -18,14 +18,12 @@ from config_spark import Settings
 from google_clients import required
 from machine.spark_runtime import locked_checksums, verify
 from product_errors import ConfigurationError, EnvironmentNotReady
-from workflows.batches.platforms import FORECAST_JOB, METRICS_JOB
+from workflows.batches.platforms import MODULES
 from workflows.releases.code_archive import ROOT, build_archive
 from workflows.releases.code_bucket import md5_hash
 from workflows.releases.release_batches import batches_document
 from workflows.releases.release_names import BATCHES, CODE, Release, entry_name, jar_name
 from workflows.releases.working_tree import look_at
-
-MODULES = {METRICS_JOB: "data_processing.calculate_pool_metrics_spark", FORECAST_JOB: "forecasting.forecast_pools_spark"}
 
 ENTRY = '''"""Starts {job}, out of {zip} on Python's path."""
 
