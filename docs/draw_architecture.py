@@ -121,7 +121,7 @@ def _boxes() -> list[Box]:
         Box(20, 110, 230, 90, "operator", [f"python -m {entry.__package__} ..", f"on this machine: {', '.join(COMMANDS['here'])}"], "work"),
         Box(20, 450, 230, 60, "every night", ["a schedule"], "work"),
         Box(370, 110, 260, 185, f"gs://{_setting('code_bucket')}", [version, *entries, *files, release_names.LATEST]),
-        Box(370, 360, 260, 300, f"Workflow {_default('workflow_name')}", [PIPELINE.name, *_calls(pipeline)], "work"),
+        Box(370, 360, 260, 325, f"Workflow {_default('workflow_name')}", [PIPELINE.name, *_calls(pipeline)], "work"),
         Box(730, 110, 330, 420, "the jobs, one after the other", JOBS, "around"),
         Box(750, 190, 290, 145, "Dataproc Serverless", _platforms(), "work"),
         Box(

@@ -109,6 +109,7 @@ SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
         ("    - cancel:\n        try:\n          call: http.post\n", "    - cancel:\n        try:\n          call: http.get\n"),
         scenarios.deadline,
     ),
+    "usage is not waited for": (("looks > 6", "looks > 0"), scenarios.usage_comes_later),
     "no retry of a busy service": (("passes: [429, 500, 502, 503, 504]", "passes: [502, 504]"), scenarios.unavailable_twice),
     "refusals tried again": (("passes: [429, 500, 502, 503, 504]", "passes: [403, 404, 429, 500, 502, 503, 504]"), scenarios.not_created),
     "409 taken for a failure": (

@@ -85,6 +85,26 @@ def success(folder: Path, executor: Executor, source: str) -> None:
         assert {severity for severity, _ in told} == {"INFO"}
 
 
+def usage_comes_later(folder: Path, executor: Executor, source: str) -> None:
+    """The service counts when a batch is over. The metrics' figures are there when the forecast has ended, the forecast's are waited for."""
+    with world(folder, executor, source, dataproc=Script(usage_delay_seconds=100)) as made:
+        outcome = made.run()
+        assert_succeeded(outcome)
+        assert all(int(step["usage"]["milliDcuSeconds"]) > 0 for step in outcome.result["steps"])
+        assert outcome.events[-3:] == ["batch_used", "batch_used", "run_succeeded"]
+        assert outcome.log[-2]["jsonPayload"]["batch"] == f"forecast-{outcome.execution}"
+        assert "milliDcuSeconds" in outcome.log[-2]["jsonPayload"]["message"]
+        assert 90 <= sum(made.clock.slept[-4:]) <= 120
+
+
+def usage_never_comes(folder: Path, executor: Executor, source: str) -> None:
+    with world(folder, executor, source, dataproc=Script(usage_delay_seconds=100_000)) as made:
+        outcome = made.run()
+        assert_succeeded(outcome)
+        assert [step["usage"] for step in outcome.result["steps"]] == [None, None]
+        assert made.clock.slept[-12:] == [30] * 12
+
+
 def arguments_reach_the_jobs(folder: Path, executor: Executor, source: str) -> None:
     with world(folder, executor, source) as made:
         assert_succeeded(made.run({"start": "2025-01-01", "end": "2025-02-01", "engine": "lightgbm", "dry_run": True}))
@@ -348,6 +368,8 @@ def wrong_argument(folder: Path, executor: Executor, source: str) -> None:
 
 SCENARIOS: tuple[Scenario, ...] = (
     success,
+    usage_comes_later,
+    usage_never_comes,
     arguments_reach_the_jobs,
     failed,
     second_failed,

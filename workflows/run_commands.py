@@ -12,6 +12,7 @@ from command_line.terminal import print_json, print_table, say
 from config_spark import Settings
 from product_errors import ConfigurationError
 from workflows.app import app
+from workflows.batches.batch_watch import actual_or_none, keep_cost
 from workflows.batches.platforms import JOBS
 from workflows.executions import Executions, wait_for_execution
 from workflows.waiting import wait_or_ask
@@ -70,7 +71,7 @@ def pipeline_argument(
 
 
 def run_pipeline(settings: Settings, argument: dict[str, Any], *, wait: bool = True, seconds_between: float = 10.0) -> dict[str, Any]:
-    """Start an execution and, with wait, see it through: `{"execution", "state", "seconds", "result"}`.
+    """Start an execution and, with wait, see it through: `{"execution", "state", "seconds", "result"}`. What its batches cost goes into the ledger.
 
     Raises: BatchFailed with what the workflow raised; CloudRefused, CloudUnavailable; Interrupted.
     """
@@ -85,11 +86,17 @@ def run_pipeline(settings: Settings, argument: dict[str, Any], *, wait: bool = T
         return wait_for_execution(executions, started["name"], say, seconds_between)
 
     how = f"gcloud workflows executions cancel {name} --workflow {settings.workflow_name} --location {settings.region}"
-    return wait_or_ask(see_through, lambda: executions.cancel(started["name"]), f"execution {name}", how)
+    document = wait_or_ask(see_through, lambda: executions.cancel(started["name"]), f"execution {name}", how)
+    for step in document["result"]["steps"]:
+        place = f"projects/{settings.project_id}/locations/{settings.region}/batches/{step['batch']}"
+        cost = actual_or_none({"name": place, "runtimeInfo": {"approximateUsage": step["usage"] or {}}})
+        step["cost_usd"] = round(cost.usd, 6) if cost else None
+        keep_cost(settings, step["batch"], cost)
+    return document
 
 
 def print_pipeline(document: dict[str, Any]) -> None:
     """What ran, for a person."""
     steps = (document["result"] or {}).get("steps", [])
-    rows = [[step.get("job"), step.get("batch"), step.get("state"), step.get("seconds")] for step in steps]
-    print_table(["job", "batch", "state", "seconds"], rows, title=f"execution {document['execution']}: {document['state']}")
+    columns = ["job", "batch", "state", "seconds", "cost_usd"]
+    print_table(columns, [[step[column] for column in columns] for step in steps], title=f"execution {document['execution']}: {document['state']}")
