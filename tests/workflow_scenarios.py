@@ -90,7 +90,7 @@ def usage_comes_later(folder: Path, executor: Executor, source: str) -> None:
     with world(folder, executor, source, dataproc=Script(usage_delay_seconds=100)) as made:
         outcome = made.run()
         assert_succeeded(outcome)
-        assert all(int(step["usage"]["milliDcuSeconds"]) > 0 for step in outcome.result["steps"])
+        assert all(step["usage"] and int(step["usage"]["milliDcuSeconds"]) > 0 for step in outcome.result["steps"])
         assert outcome.events[-3:] == ["batch_used", "batch_used", "run_succeeded"]
         assert outcome.log[-2]["jsonPayload"]["batch"] == f"forecast-{outcome.execution}"
         assert "milliDcuSeconds" in outcome.log[-2]["jsonPayload"]["message"]
