@@ -10,11 +10,12 @@ import typer
 from command_line.options import AsJson, DryRun, End, Engine, EngineName, Start, edge_settings
 from command_line.terminal import print_json, print_table, say
 from config_spark import Settings
-from product_errors import ConfigurationError
+from product_errors import CloudRefused, CloudUnavailable, ConfigurationError
 from workflows.app import app
-from workflows.batches.batch_watch import actual_or_none, keep_cost
+from workflows.batches.batch_watch import actual_or_none, keep_cost, last_lines
+from workflows.batches.dataproc import Batches
 from workflows.batches.platforms import JOBS
-from workflows.executions import Executions, wait_for_execution
+from workflows.executions import ExecutionNotSucceeded, Executions, wait_for_execution
 from workflows.waiting import wait_or_ask
 
 Version = Annotated[str | None, typer.Option(help="A released version; default: the newest.")]
@@ -86,13 +87,29 @@ def run_pipeline(settings: Settings, argument: dict[str, Any], *, wait: bool = T
         return wait_for_execution(executions, started["name"], say, seconds_between)
 
     how = f"gcloud workflows executions cancel {name} --workflow {settings.workflow_name} --location {settings.region}"
-    document = wait_or_ask(see_through, lambda: executions.cancel(started["name"]), f"execution {name}", how)
+    try:
+        document = wait_or_ask(see_through, lambda: executions.cancel(started["name"]), f"execution {name}", how)
+    except ExecutionNotSucceeded as error:
+        error.document["driver_output"] = _words_of_the_driver(settings, error.document["raised"])
+        raise
     for step in document["result"]["steps"]:
         place = f"projects/{settings.project_id}/locations/{settings.region}/batches/{step['batch']}"
         cost = actual_or_none({"name": place, "runtimeInfo": {"approximateUsage": step["usage"] or {}}})
         step["cost_usd"] = round(cost.usd, 6) if cost else None
         keep_cost(settings, step["batch"], cost)
     return document
+
+
+def _words_of_the_driver(settings: Settings, raised: Any) -> list[str]:
+    """The last lines of the batch that the workflow's error names, said too."""
+    batch = raised.get("batch") if isinstance(raised, dict) else None
+    try:
+        lines = last_lines(settings, Batches(settings).get(batch)) if batch else []
+    except (CloudRefused, CloudUnavailable):
+        return []  # it never was created, or it was an execution of a Cloud Run job, which has its own log
+    for line in lines:
+        say(line)
+    return lines
 
 
 def print_pipeline(document: dict[str, Any]) -> None:

@@ -53,7 +53,7 @@ def see_through(settings: Settings, batches: Batches, batch_id: str) -> dict[str
     found = facts(batches, batch)
     keep_cost(settings, batch_id, actual_or_none(batch))
     if batch["state"] != "SUCCEEDED":
-        output = _last_lines(settings, batch)
+        output = last_lines(settings, batch)
         for line in output:
             say(f"driver: {line}")
         raise BatchNotSucceeded(found, output)
@@ -127,7 +127,8 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _last_lines(settings: Settings, batch: Document) -> list[str]:
+def last_lines(settings: Settings, batch: Document) -> list[str]:
+    """What the batch's driver wrote last, the cause of a failure at the end; nothing where it can't be read, which is said."""
     uri = batch.get("runtimeInfo", {}).get("outputUri")
     if not uri:
         return []

@@ -21,15 +21,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from database.server_folders import Account, server_account
 from machine.java_runtime import find_java
 from product_errors import EnvironmentNotReady
 
 log = logging.getLogger(__name__)
 
 DRIVER_VARIABLE = "spark.dataproc.driverEnv."
-BATCH_UID = 1099
-"""The user `spark` of the service's containers (https://cloud.google.com/dataproc-serverless/docs/guides/custom-containers)."""
-
 END_SECONDS = 20
 """What a job gets between being asked to end and being killed."""
 
@@ -37,15 +35,14 @@ END_SECONDS = 20
 class BatchProcess:
     """One running job; `output` has what it said."""
 
-    def __init__(self, command: list[str], folder: Path, environment: Mapping[str, str], uid: int | None) -> None:
+    def __init__(self, command: list[str], folder: Path, environment: Mapping[str, str], account: Account | None) -> None:
         self._folder = folder
         self.output = folder / "driveroutput"
         with self.output.open("wb") as stream:
             self._process = subprocess.Popen(
                 command, cwd=folder, env=dict(environment), stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                start_new_session=True, user=uid, group=uid, extra_groups=[] if uid else None,
+                start_new_session=True, **_rights(account),
             )  # fmt: skip
-
         self._ends_by: float | None = None
 
     def poll(self) -> int | None:
@@ -71,13 +68,16 @@ class BatchProcess:
 
 
 class LocalPlatform:
-    """Starts batches and container jobs on this machine. Args: folder takes a folder for each, api_url is where the doubles answer."""
+    """Starts batches and container jobs on this machine.
 
-    def __init__(self, folder: Path, api_url: str, *, cores: int | None = None) -> None:
+    Args: folder takes a folder for each, api_url is where the doubles answer, account is whom they run as, None: as this process.
+    """
+
+    def __init__(self, folder: Path, api_url: str, account: Account | None, *, cores: int | None = None) -> None:
         self.folder = folder
         self._api_url = api_url
         self._cores = cores or os.cpu_count() or 1
-        self._uid = _batch_uid()
+        self._account = account
 
     def run_batch(self, batch: dict[str, Any], batch_id: str) -> BatchProcess:
         """Download what the request names and hand it to spark-submit. Raises: OSError where a file is not in its bucket."""
@@ -111,13 +111,15 @@ class LocalPlatform:
             "PYSPARK_PYTHON": sys.executable,
             # in place of the names and the network by which a machine of Google's finds Google
             "GOOGLE_API_URL": self._api_url,
+            # Java takes the home from the list of users, where an account without rights may have none
+            "SPARK_SUBMIT_OPTS": f"-Duser.home={folder / 'home'}",
             # the address of a machine on a network of its own may be unknown to its resolver
             "SPARK_LOCAL_IP": "127.0.0.1",
         }
-        if self._uid:
+        if self._account:
             for path in [folder, *folder.rglob("*")]:
-                os.chown(path, self._uid, self._uid)
-        return BatchProcess(command, folder, environment | dict(variables), self._uid)
+                os.chown(path, self._account.uid, self._account.gid)
+        return BatchProcess(command, folder, environment | dict(variables), self._account)
 
     def _new_folder(self, name: str) -> Path:
         folder = self.folder / "batches" / name
@@ -142,16 +144,24 @@ def spark_home() -> Path:
     return Path(spec.origin).parent
 
 
-def _batch_uid() -> int | None:
-    """The containers' user where this process may become it and it can reach this Python; None: batches run as this process's own."""
-    if os.geteuid() != 0:
+def batch_account() -> Account | None:
+    """Whom batches run as when the caller is root: an account without rights, as in the service's containers, where it can reach this Python.
+
+    None: they run as this process does. The containers' own number, 1099, has no name here, and Hadoop takes no user without one.
+    """
+    account = server_account()
+    if account is None:
         return None
     question = [sys.executable, "-c", "import pydantic"]
     try:
-        subprocess.run(question, user=BATCH_UID, group=BATCH_UID, extra_groups=[], cwd="/", env={}, capture_output=True, check=True)
+        subprocess.run(question, cwd="/", env={}, capture_output=True, check=True, **_rights(account))
     except (OSError, subprocess.SubprocessError):
         return None
-    return BATCH_UID
+    return account
+
+
+def _rights(account: Account | None) -> dict[str, Any]:
+    return {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
 
 
 def _escaped(value: str) -> str:

@@ -24,10 +24,10 @@ from sqlalchemy import text
 from config_spark import Settings
 from database.connection import make_engine, with_database
 from database.migrate import migrate
-from database.server_folders import SYSTEM_FOLDERS
+from database.server_folders import SYSTEM_FOLDERS, Account
 from product_errors import EnvironmentNotReady
 from workflows.local.batch_life import Script
-from workflows.local.batch_process import BATCH_UID, BatchProcess, LocalPlatform
+from workflows.local.batch_process import BatchProcess, LocalPlatform, batch_account
 from workflows.local.cloud_run_double import CloudRunDouble
 from workflows.local.dataproc_double import DataprocDouble
 from workflows.local.executions_double import ExecutionsDouble, UntilCancelled
@@ -105,7 +105,8 @@ def _services(database: Settings, folder: Path, port: int) -> Iterator[LocalClou
     storage = StorageDouble(folder / "storage", [CODE_BUCKET, STAGING_BUCKET])
     services: list[Service] = [storage]
     with serving(services, port) as url:
-        platform = LocalPlatform(_open_folder(folder), url)
+        account = batch_account()
+        platform = LocalPlatform(_open_folder(folder, account), url, account)
         variables = _variables(database, url, platform.folder)
         password = database.db_password.get_secret_value() if database.db_password else ""
         dataproc = DataprocDouble(Script(pending_seconds=1, usage_delay_seconds=2), run=platform.run_batch, write_output=partial(_put, storage))
@@ -176,9 +177,10 @@ def _variables(database: Settings, url: str, folder: Path) -> dict[str, str]:
     }
 
 
-def _open_folder(home: Path) -> Path:
-    """Where the batches' user can work: in the home, and for root, whose home is closed to that user, beside the system's other state."""
-    if os.geteuid() != 0:
+def _open_folder(home: Path, account: Account | None) -> Path:
+    """Where batches and models are: in the home, and where batches run under another account, to which root's home is closed, beside the system's
+    other state."""
+    if account is None:
         folder = home
     else:
         name = "cloud-" + hashlib.sha256(str(home).encode()).hexdigest()[:12]
@@ -186,8 +188,9 @@ def _open_folder(home: Path) -> Path:
         folder = base / name
     models = folder / "models"
     models.mkdir(parents=True, exist_ok=True)
-    if os.geteuid() == 0:
-        os.chown(models, BATCH_UID, BATCH_UID)
+    if account:
+        for path in [models, *models.rglob("*")]:
+            os.chown(path, account.uid, account.gid)
     return folder
 
 
