@@ -46,7 +46,7 @@ def _local_cloud(settings: Settings, folder: Path) -> Iterator[dict[str, str]]:
 
 
 def test_a_container_and_a_batch_run_the_release_and_no_password_is_shown_or_kept(database: Settings, tmp_path: Path) -> None:
-    """On an empty database, into which the sample is loaded. With --dry-run the metrics are planned, and then there is nothing to forecast from."""
+    """With --dry-run the metrics are planned, and then there is nothing to forecast from. Nothing is loaded into a database of the user's own."""
     options = ["--cloud-run", "calculate_pool_metrics", "--dry-run", "--engine", "lightgbm", "--json"]
     process = _cloud(database, tmp_path, "local", "run", *options)
     output, errors = process.communicate(timeout=300)
@@ -55,7 +55,7 @@ def test_a_container_and_a_batch_run_the_release_and_no_password_is_shown_or_kep
     assert (failed["state"], failed["raised"]["job"], failed["raised"]["state"]) == ("FAILED", "forecast_pools", "FAILED"), errors
     assert any("has no observed APY or TVL" in line for line in failed["driver_output"]), failed
     assert "has no observed APY or TVL" in errors
-    assert execute_sql(database, "SELECT count(*) AS rows FROM pools") == [{"rows": 72}]
+    assert execute_sql(database, "SELECT count(*) AS rows FROM pools") == [{"rows": 0}]
     assert database.db_password is not None
     password = database.db_password.get_secret_value()
     kept = [path for path in (tmp_path / "home").rglob("*") if path.is_file() and password.encode() in path.read_bytes()]

@@ -65,18 +65,19 @@ def run_in_local_cloud(settings: Settings, argument: dict[str, Any]) -> dict[str
     """Returns the pipeline's document and what was released: `{.., "release": {..}, "database": name}`."""
     with local_cloud(settings) as cloud:
         with step("1/3 database"):
-            _load_sample(cloud)
+            if not settings.db_host:
+                _load_sample(cloud)
         own = settings.model_dump(include=settings.model_fields_set - {"db_password"})
         there = load_settings(**own | {name.lower(): value for name, value in cloud.variables.items()})
         with step("2/3 release of the working tree"):
             released = publish(there, allow_dirty=True, say=say)
         with step("3/3 pipeline"):
-            document = run_pipeline(there, argument | {"version": released["version"]}, seconds_between=SECONDS_BETWEEN)
+            document = run_pipeline(there, argument | {"version": released["version"]}, seconds_between=SECONDS_BETWEEN, ends_with_us=True)
         return document | {"release": released, "database": cloud.database.db_name}
 
 
 def _load_sample(cloud: LocalCloud) -> None:
-    """Into an empty database, by the product's own command."""
+    """Into the local cloud's own database where it is empty, by the product's own command."""
     with make_engine(cloud.database).connect() as connection:
         if connection.execute(text("SELECT 1 FROM pools LIMIT 1")).first():
             return
