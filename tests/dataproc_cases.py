@@ -19,26 +19,12 @@ from workflows.batches.dataproc import Batches
 from workflows.local.batch_life import Script
 from workflows.local.dataproc_double import DataprocDouble
 from workflows.local.http_service import Request, serving
+from workflows.local.interpreter import VirtualClock
 
 PARENT = "projects/acme/locations/europe-west1"
 PASSWORD = "correct-horse"
 START = 1_760_000_000.0
 """2025-10-09T08:53:20Z."""
-
-
-class StandingClock:
-    """Seconds since the epoch; a sleep takes no time here and all of it there."""
-
-    def __init__(self) -> None:
-        self.time = START
-        self.slept: list[float] = []
-
-    def now(self) -> float:
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.time += seconds
 
 
 def batch_request(ttl: str = "7200s", **properties: str) -> dict[str, Any]:
@@ -81,7 +67,7 @@ class Cloud:
 
     url: str
     double: DataprocDouble
-    clock: StandingClock
+    clock: VirtualClock
     settings: Settings
     batches: Batches
 
@@ -105,7 +91,7 @@ class Cloud:
 
 @contextmanager
 def served(script: Script | Callable[[str], Script] = Script(), **double: Any) -> Iterator[Cloud]:  # noqa: B008 - frozen
-    clock = StandingClock()
+    clock = VirtualClock(START)
     service = DataprocDouble(script, now=clock.now, **double)
     with serving([service]) as url:
         settings = load_settings(_env_file=None, project_id="acme", region="europe-west1", google_api_url=url)

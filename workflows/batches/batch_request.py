@@ -39,6 +39,9 @@ NOT_THE_JOBS = {
 
 REQUIRED = ("db_host", "db_password_secret", "batch_service_account", "batch_subnetwork", "staging_bucket", "container_image")
 
+DRIVER_VARIABLE = "spark.dataproc.driverEnv."
+"""Begins the name of a property that becomes a variable of the driver."""
+
 UTC_JVM = "-Duser.timezone=UTC"
 """Spark 3.5 maps JDBC dates through the JVM's own zone, whatever the session's is; as on a laptop (`database/spark_session.py`)."""
 
@@ -147,7 +150,7 @@ def _properties(settings: Settings, release: Release, platform: Platform, size: 
         "spark.executor.extraJavaOptions": UTC_JVM,
         # nothing of the settings: what executors need of them, the driver hands to their tasks
         "spark.executorEnv.OMP_WAIT_POLICY": "PASSIVE",
-        **{f"spark.dataproc.driverEnv.{name}": value for name, value in sorted(variables.items())},
+        **{f"{DRIVER_VARIABLE}{name}": value for name, value in sorted(variables.items())},
     }
 
 

@@ -2,7 +2,7 @@
 
 In: a `Batch` as the REST API's JSON. Out: a running process, its exit code, its output in one file. The process sees nothing of the checkout: only
 the files, properties, arguments and driver environment of the request, this machine's Java and the packages of this environment, which stand in for
-the container image. Spark runs as local[N] whatever executors the request names: they are the service's business.
+the container image. Spark runs as local[*] whatever executors the request names: they are the service's business.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from urllib.parse import quote
 from database.server_folders import Account, server_account
 from machine.java_runtime import find_java
 from product_errors import EnvironmentNotReady
+from workflows.batches.batch_request import DRIVER_VARIABLE
 
 log = logging.getLogger(__name__)
 
-DRIVER_VARIABLE = "spark.dataproc.driverEnv."
 END_SECONDS = 20
 """What a job gets between being asked to end and being killed."""
 
@@ -73,10 +73,9 @@ class LocalPlatform:
     Args: folder takes a folder for each, api_url is where the doubles answer, account is whom they run as, None: as this process.
     """
 
-    def __init__(self, folder: Path, api_url: str, account: Account | None, *, cores: int | None = None) -> None:
+    def __init__(self, folder: Path, api_url: str, account: Account | None) -> None:
         self.folder = folder
         self._api_url = api_url
-        self._cores = cores or os.cpu_count() or 1
         self._account = account
 
     def run_batch(self, batch: dict[str, Any], batch_id: str) -> BatchProcess:
@@ -89,7 +88,7 @@ class LocalPlatform:
         properties = batch.get("runtimeConfig", {}).get("properties", {})
         (folder / "spark.conf").write_text("".join(f"{name} {_escaped(value)}\n" for name, value in properties.items()), encoding="utf-8")
         spark = spark_home()
-        command = [str(spark / "bin" / "spark-submit"), "--master", f"local[{self._cores}]", "--name", batch_id]
+        command = [str(spark / "bin" / "spark-submit"), "--master", "local[*]", "--name", batch_id]
         command += ["--properties-file", str(folder / "spark.conf"), "--conf", f"spark.local.dir={folder / 'tmp'}"]
         command += [word for option, files in (("--py-files", archives), ("--jars", jars)) if files for word in (option, files)]
         given = {name.removeprefix(DRIVER_VARIABLE): value for name, value in properties.items() if name.startswith(DRIVER_VARIABLE)}
