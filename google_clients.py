@@ -1,6 +1,8 @@
-"""How Google's official clients are reached: with the machine's own credentials, or without any at the address that stands in for Google.
+"""How Google's official clients are reached: with the machine's own credentials, or without any at
+the address that stands in for Google.
 
-In: settings. Out: arguments for a client's constructor. Errors of the services leave as errors of `product_errors`.
+In: settings. Out: arguments for a client's constructor. Errors of the services leave as errors of
+`product_errors`.
 """
 
 from __future__ import annotations
@@ -27,12 +29,16 @@ def credentials(settings: Settings) -> Credentials:
     try:
         found, _ = google.auth.default(scopes=[SCOPE])
     except DefaultCredentialsError as error:
-        raise EnvironmentNotReady(f"no Google Cloud credentials: {error}; run `gcloud auth application-default login`") from error
+        raise EnvironmentNotReady(
+            f"no Google Cloud credentials: {error}; run `gcloud auth application-default login`"
+        ) from error
     return found
 
 
 def client_options(settings: Settings, regional_host: str) -> ClientOptions:
-    """Args: regional_host is the service's own address, such as europe-west1-dataproc.googleapis.com; the setting GOOGLE_API_URL wins over it."""
+    """Args: regional_host is the service's own address, such as
+    europe-west1-dataproc.googleapis.com; the setting GOOGLE_API_URL wins over it.
+    """
     return ClientOptions(api_endpoint=settings.google_api_url or regional_host)
 
 
@@ -40,20 +46,34 @@ def required(settings: Settings, *names: str) -> None:
     """Raises: ConfigurationError naming each of these settings that is not set."""
     missing = [name.upper() for name in names if not getattr(settings, name)]
     if missing:
-        raise ConfigurationError(f"{', '.join(missing)} not set, and Google Cloud needs it; set it in the environment or in .env")
+        raise ConfigurationError(
+            f"{', '.join(missing)} not set, and Google Cloud needs it; set it in the environment or"
+            " in .env"
+        )
 
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:
-    """Turn what Google's clients raise inside into the error tree of the product. Args: what is the object that the work is about.
+    """Turn what Google's clients raise inside into the error tree of the product. Args: what is the
+    object that the work is about.
 
     Raises: CloudUnavailable (transient: 429, 5xx, no connection), CloudRefused (the rest).
     """
     try:
         yield
-    except (exceptions.TooManyRequests, exceptions.ServerError, exceptions.RetryError, ConnectionError, OSError) as error:
-        raise CloudUnavailable(f"{what}: Google Cloud does not answer: {error}. Try again in some minutes") from error
+    except (
+        exceptions.TooManyRequests,
+        exceptions.ServerError,
+        exceptions.RetryError,
+        ConnectionError,
+        OSError,
+    ) as error:
+        raise CloudUnavailable(
+            f"{what}: Google Cloud does not answer: {error}. Try again in some minutes"
+        ) from error
     except exceptions.GoogleAPICallError as error:
         raise CloudRefused(f"{what}: Google Cloud refused: {error.message}") from error
     except GoogleAuthError as error:
-        raise CloudRefused(f"{what}: no valid credentials: {error}; run `gcloud auth application-default login`") from error
+        raise CloudRefused(
+            f"{what}: no valid credentials: {error}; run `gcloud auth application-default login`"
+        ) from error

@@ -1,6 +1,8 @@
-"""What the jobs' own command lines share: settings and database at the edge, one document or sentence on stdout, logs on stderr, exit codes.
+"""What the jobs' own command lines share: settings and database at the edge, one document or
+sentence on stdout, logs on stderr, exit codes.
 
-Exit codes: 0 good, 1 the job failed, 2 wrong use or configuration, 130 interrupted (Ctrl-C or SIGTERM).
+Exit codes: 0 good, 1 the job failed, 2 wrong use or configuration, 130 interrupted (Ctrl-C or
+SIGTERM).
 """
 
 from __future__ import annotations
@@ -36,15 +38,33 @@ def run_job(
     Args: `--dry-run`, `--batch` and `--json` are added to parser, whose `prog` is the job's name.
     words makes the document readable where `--json` is not given.
     """
-    parser.add_argument("--dry-run", action="store_true", help="print the plan; change nothing, start no JVM")
-    parser.add_argument("--batch", metavar="ID", help="the platform's batch that this process is; the ledger keeps it")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the plan; change nothing, start no JVM"
+    )
+    parser.add_argument(
+        "--batch",
+        metavar="ID",
+        help="the platform's batch that this process is; the ledger keeps it",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document on standard output"
+    )
     options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
     logging.getLogger("py4j").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        document = work(_prepared(load_settings(**({"batch_id": options.batch} if options.batch else {})), dry_run=options.dry_run), options)
+        document = work(
+            _prepared(
+                load_settings(**({"batch_id": options.batch} if options.batch else {})),
+                dry_run=options.dry_run,
+            ),
+            options,
+        )
     except (Exception, KeyboardInterrupt) as error:
         code, sentence = exit_code(error), one_sentence(error)
         FAILURES.error("%s", sentence, exc_info=error)
@@ -53,13 +73,17 @@ def run_job(
         sys.stderr.write(f"{sentence}\n")
         _end_recording(keep=False)
         return code
-    sys.stdout.write((json.dumps(document, allow_nan=False) if options.json else words(document)) + "\n")
+    sys.stdout.write(
+        (json.dumps(document, allow_nan=False) if options.json else words(document)) + "\n"
+    )
     _end_recording(keep=True)
     return 0
 
 
 def _prepared(settings: Settings, *, dry_run: bool) -> Settings:
-    """Settings with a database that has this version's tables; on a laptop also with a log file and, where a JVM will start, the machine's Java."""
+    """Settings with a database that has this version's tables; on a laptop also with a log file
+    and, where a JVM will start, the machine's Java.
+    """
     if settings.environment == "local":
         add_log_file(settings)
         logging.getLogger().handlers[0].addFilter(only_sentences)

@@ -1,4 +1,6 @@
-"""Where a run's whole story goes: one log file in the user's folder, with every traceback; stderr gets sentences."""
+"""Where a run's whole story goes: one log file in the user's folder, with every traceback; stderr
+gets sentences.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +17,31 @@ LOG_FILE_BYTES = 5_000_000
 
 
 def add_log_file(settings: Settings) -> Path:
-    """Send every record to the log file too, which is begun anew when it has grown large; returns its path.
+    """Send every record to the log file too, which is begun anew when it has grown large; returns
+    its path.
 
     Raises: EnvironmentNotReady where it can't be written.
     """
     path = settings.yieldspark_home / "logs" / "yieldspark.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, mode="w" if path.exists() and path.stat().st_size > LOG_FILE_BYTES else "a", encoding="utf-8")
+        handler = logging.FileHandler(
+            path,
+            mode="w" if path.exists() and path.stat().st_size > LOG_FILE_BYTES else "a",
+            encoding="utf-8",
+        )
     except OSError as error:
-        raise EnvironmentNotReady(f"{path} can't be written: {error.strerror}; make the folder writable, or set YIELDSPARK_HOME") from error
+        raise EnvironmentNotReady(
+            f"{path} can't be written: {error.strerror}; make the folder writable, or set"
+            " YIELDSPARK_HOME"
+        ) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     return path
 
 
 def only_sentences(record: logging.LogRecord) -> bool:
-    """Filter of a stderr handler that stands beside a log file: no tracebacks, a library's neither."""
+    """Filter of a stderr handler that stands beside a log file: no tracebacks, a library's
+    neither.
+    """
     return record.name != FAILURES.name and not record.exc_info

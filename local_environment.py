@@ -1,7 +1,9 @@
-"""The Python environment of a clone: `.venv` beside this file, made once, repaired where it is not whole, entered at once where it is.
+"""The Python environment of a clone: `.venv` beside this file, made once, repaired where it is not
+whole, entered at once where it is.
 
-Goes in: a command's arguments and a requirements file with hashes. Comes out: this process, running where every pinned package is. Standard library
-only, and the hand-over imports next to nothing of it. It knows no Java, no jars and no database; stdout stays free for the command's own document.
+Goes in: a command's arguments and a requirements file with hashes. Comes out: this process, running
+where every pinned package is. Standard library only, and the hand-over imports next to nothing of
+it. It knows no Java, no jars and no database; stdout stays free for the command's own document.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ STAMP = "yieldspark-complete"
 LOG = "yieldspark-install.log"
 ENTERED = "YIELDSPARK_ENTERED_BY_PROCESS"
 ADVICE = (
-    "Blocked by the network? Set HTTPS_PROXY for a proxy, PIP_INDEX_URL for a mirror, PIP_CERT and SSL_CERT_FILE for a private certificate authority "
-    "(pip's own configuration counts too). Run again: it goes on where it stopped."
+    "Blocked by the network? Set HTTPS_PROXY for a proxy, PIP_INDEX_URL for a mirror, PIP_CERT and"
+    " SSL_CERT_FILE for a private certificate authority (pip's own configuration counts too). Run"
+    " again: it goes on where it stopped."
 )
 
 
@@ -28,7 +31,8 @@ class NotReady(Exception):
 
 
 def enter(script: Path, arguments: list[str]) -> None:
-    """Return when this process already runs where everything is; else make that if need be, and replace this process by one that runs there.
+    """Return when this process already runs where everything is; else make that if need be, and
+    replace this process by one that runs there.
 
     Raises: NotReady.
     """
@@ -44,14 +48,20 @@ def enter(script: Path, arguments: list[str]) -> None:
 
 
 def hand_over(program: str, arguments: list[str]) -> None:
-    """Become the environment's Python. The process id stays the same, so a second hand-over would be one without end.
+    """Become the environment's Python. The process id stays the same, so a second hand-over would
+    be one without end.
 
     Raises: NotReady.
     """
     if os.environ.get(ENTERED) == str(os.getpid()):
-        raise NotReady(f"environment: {program} runs outside its own environment (sys.prefix is {sys.prefix}). Delete .venv, then run again.")
+        raise NotReady(
+            f"environment: {program} runs outside its own environment (sys.prefix is {sys.prefix})."
+            " Delete .venv, then run again."
+        )
     os.environ[ENTERED] = str(os.getpid())
-    os.environ.pop("PYTHONHOME", None)  # it would lead the environment's Python back to the system's packages
+    os.environ.pop(
+        "PYTHONHOME", None
+    )  # it would lead the environment's Python back to the system's packages
     os.execv(program, [program, *arguments])
 
 
@@ -66,7 +76,9 @@ def is_inside(folder: Path) -> bool:
 
 
 def is_complete(folder: Path, requirements: Path) -> bool:
-    """Whether the stamp names this very requirements file, and (asked from inside) the Python that runs: an upgrade of the system may exchange it."""
+    """Whether the stamp names this very requirements file, and (asked from inside) the Python that
+    runs: an upgrade of the system may exchange it.
+    """
     try:
         stamps = (folder / STAMP).read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -74,7 +86,9 @@ def is_complete(folder: Path, requirements: Path) -> bool:
     digest = sha256(requirements)
     if is_inside(folder):
         return f"{digest} {python_version()}" in stamps
-    return any(line.startswith(digest) for line in stamps) and os.access(folder / "bin" / "python", os.X_OK)
+    return any(line.startswith(digest) for line in stamps) and os.access(
+        folder / "bin" / "python", os.X_OK
+    )
 
 
 def sha256(path: Path) -> str:
@@ -88,7 +102,9 @@ def python_version() -> str:
 
 
 def has_every_pin(requirements: Path) -> bool:
-    """Whether this interpreter has every package in its pinned version already: a user's own environment, or a container image."""
+    """Whether this interpreter has every package in its pinned version already: a user's own
+    environment, or a container image.
+    """
     import importlib.util
 
     if importlib.util.find_spec("pyspark") is None:
@@ -104,14 +120,19 @@ def has_every_pin(requirements: Path) -> bool:
 def pins(requirements: Path) -> list[tuple[str, str]]:
     """(name, version) of every line that holds on all platforms."""
     lines = [line.rstrip(" \\") for line in requirements.read_text(encoding="utf-8").splitlines()]
-    pairs = [line.split("==") for line in lines if "==" in line and line[:1].isalnum() and ";" not in line]
+    pairs = [
+        line.split("==")
+        for line in lines
+        if "==" in line and line[:1].isalnum() and ";" not in line
+    ]
     return [(name, version) for name, version in pairs]
 
 
 def make(folder: Path, requirements: Path) -> None:
     """Make the environment, or repair it, while no other process does.
 
-    Raises: NotReady for a Python outside the range, no venv module, a folder that can't be written, and what pip refuses.
+    Raises: NotReady for a Python outside the range, no venv module, a folder that can't be written,
+    and what pip refuses.
     """
     check_python()
     with locked(folder.parent):
@@ -122,24 +143,31 @@ def make(folder: Path, requirements: Path) -> None:
             _install(folder, requirements)
             _write_stamp(folder, requirements)
         except OSError as error:
-            raise NotReady(f"environment: {error.filename or folder}: {error.strerror or error}. Make it writable and free 2 GB of disk.") from error
+            raise NotReady(
+                f"environment: {error.filename or folder}: {error.strerror or error}. Make it"
+                " writable and free 2 GB of disk."
+            ) from error
 
 
 def check_python() -> None:
     """Raises: NotReady with the command to type instead."""
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         raise NotReady(
-            f"environment: this is Python {python_version()} and Python 3.11 or 3.12 is needed (Spark 3.5 knows no newer): "
-            "install one and type `python3.11 run_spark_local.py`."
+            f"environment: this is Python {python_version()} and Python 3.11 or 3.12 is needed"
+            " (Spark 3.5 knows no newer): install one and type `python3.11 run_spark_local.py`."
         )
     import importlib.util
 
     if any(importlib.util.find_spec(name) is None for name in ("venv", "ensurepip")):
-        raise NotReady("environment: this Python has no venv module. On Debian and Ubuntu: `apt install python3-venv`, then run again.")
+        raise NotReady(
+            "environment: this Python has no venv module. On Debian and Ubuntu: `apt install"
+            " python3-venv`, then run again."
+        )
 
 
 def _make_venv(folder: Path) -> None:
-    """A whole environment is kept and brought up to date. A half made one of ours is made anew, for pip takes a half unpacked package as installed.
+    """A whole environment is kept and brought up to date. A half made one of ours is made anew, for
+    pip takes a half unpacked package as installed.
 
     A `.venv` that the user made is installed into and never cleared.
     """
@@ -148,8 +176,15 @@ def _make_venv(folder: Path) -> None:
     if whole or (folder.exists() and not ours and _runs_this_python(folder)):
         return
     if folder.exists() and not ours:
-        raise NotReady(f"environment: {folder} was made by something else and its Python is not {python_version()}. Move it away, then run again.")
-    _run("making .venv", folder, [_base_python(), "-m", "venv", "--clear", "--without-pip", str(folder)])
+        raise NotReady(
+            f"environment: {folder} was made by something else and its Python is not"
+            f" {python_version()}. Move it away, then run again."
+        )
+    _run(
+        "making .venv",
+        folder,
+        [_base_python(), "-m", "venv", "--clear", "--without-pip", str(folder)],
+    )
     (folder / MARK).touch()
     _run("adding pip", folder, [str(folder / "bin" / "python"), "-m", "ensurepip", "--default-pip"])
 
@@ -165,7 +200,11 @@ def _runs_this_python(folder: Path) -> bool:
     question = "import sys, pip; print('{}.{}'.format(*sys.version_info))"
     try:
         answer = subprocess.run(
-            [str(folder / "bin" / "python"), "-c", question], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False
+            [str(folder / "bin" / "python"), "-c", question],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            check=False,
         )
     except OSError:
         return False
@@ -184,12 +223,18 @@ def _write_stamp(folder: Path, requirements: Path) -> None:
     """One line for each requirements file the environment fulfils, moved into place whole."""
     fulfilled = {requirements, requirements.with_name("requirements-spark.txt")}
     partial = folder / f"{STAMP}.{os.getpid()}"
-    partial.write_text("".join(f"{sha256(path)} {python_version()}\n" for path in sorted(fulfilled) if path.exists()), encoding="utf-8")
+    partial.write_text(
+        "".join(
+            f"{sha256(path)} {python_version()}\n" for path in sorted(fulfilled) if path.exists()
+        ),
+        encoding="utf-8",
+    )
     partial.replace(folder / STAMP)
 
 
 def _run(step: str, folder: Path, command: list[str]) -> None:
-    """Run one step with its output in the log, and its name and seconds on stderr. PIP_USER of a user's configuration makes no sense inside.
+    """Run one step with its output in the log, and its name and seconds on stderr. PIP_USER of a
+    user's configuration makes no sense inside.
 
     Raises: NotReady with the end of the log.
     """
@@ -200,14 +245,28 @@ def _run(step: str, folder: Path, command: list[str]) -> None:
     started = time.monotonic()
     line = f"environment: {step} ..."
     print(line, end="", file=sys.stderr, flush=True)
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"} | {"PIP_USER": "0", "PYTHONNOUSERSITE": "1"}
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"} | {
+        "PIP_USER": "0",
+        "PYTHONNOUSERSITE": "1",
+    }
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=variables) as process:
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=variables
+        ) as process:
             while process.poll() is None:
                 time.sleep(0.1)
                 if sys.stderr.isatty():
-                    print(f"\r{line} {time.monotonic() - started:.0f} s", end="", file=sys.stderr, flush=True)
-        print(f"{chr(13) + line if sys.stderr.isatty() else ''} {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+                    print(
+                        f"\r{line} {time.monotonic() - started:.0f} s",
+                        end="",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+        print(
+            f"{chr(13) + line if sys.stderr.isatty() else ''} {time.monotonic() - started:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
         output.seek(0)
         said = output.read()
     if folder.is_dir():
@@ -219,7 +278,9 @@ def _run(step: str, folder: Path, command: list[str]) -> None:
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """One process at a time makes the environment of a clone; the lock is on the clone's folder itself and ends with the process."""
+    """One process at a time makes the environment of a clone; the lock is on the clone's folder
+    itself and ends with the process.
+    """
     import fcntl
 
     descriptor = os.open(root, os.O_RDONLY)
@@ -227,7 +288,11 @@ def locked(root: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("environment: waiting for another process that makes it", file=sys.stderr, flush=True)
+            print(
+                "environment: waiting for another process that makes it",
+                file=sys.stderr,
+                flush=True,
+            )
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:

@@ -1,25 +1,35 @@
 """Every error YieldSpark raises on purpose.
 
-Each message names the value, what was allowed and the next step; the command line prints it as one sentence and exits with `exit_code`.
+Each message names the value, what was allowed and the next step; the command line prints it as one
+sentence and exits with `exit_code`.
 
     YieldSparkError                      exit 1: the job failed
      |-- ConfigurationError              exit 2: wrong use or a wrong setting
-     |-- EnvironmentNotReady             exit 2: Java, a jar, a native library or the disk is missing
-     |-- InputError                      exit 2: a file or an answer that can't be read as what it claims to be
+     |-- EnvironmentNotReady             exit 2: Java, a jar, a native library or the disk is
+     missing
+     |-- InputError                      exit 2: a file or an answer that can't be read as what it
+     claims to be
      |-- DatabaseError                   exit 1
      |    |-- DatabaseUnreachable        nothing answers, or the connection was lost (transient)
      |    |-- DatabaseRefused            wrong password, missing rights (terminal)
      |    `-- SchemaMismatch             a table is missing or has another type (terminal)
-     |-- SparkLost                       Spark's JVM ended in the middle of the work: killed, or out of memory
-     |-- SourceUnavailable               a web service that does not answer, or keeps refusing (transient)
+     |-- SparkLost                       Spark's JVM ended in the middle of the work: killed, or out
+     of memory
+     |-- SourceUnavailable               a web service that does not answer, or keeps refusing
+     (transient)
      |-- RunInProgress                   another run of the same job holds the lock
      |-- CheckFailed                     a check on staging stopped the commit: the run is `blocked`
-     |-- RegistryUnreachable             the model registry does not answer; forecasts go on without it (transient)
-     |-- ModelRefused                    a model version that is unknown, damaged, or of other features than the code's
-     |-- CloudRefused                    Google Cloud said no: rights, quota, a request it does not take (terminal)
+     |-- RegistryUnreachable             the model registry does not answer; forecasts go on without
+     it (transient)
+     |-- ModelRefused                    a model version that is unknown, damaged, or of other
+     features than the code's
+     |-- CloudRefused                    Google Cloud said no: rights, quota, a request it does not
+     take (terminal)
      |-- CloudUnavailable                Google Cloud does not answer, or keeps failing (transient)
-     |-- BatchFailed                     a batch, a Cloud Run job or the workflow ended otherwise than well
-     |-- ReleaseConflict                 a released version holds other bytes, or another release was faster
+     |-- BatchFailed                     a batch, a Cloud Run job or the workflow ended otherwise
+     than well
+     |-- ReleaseConflict                 a released version holds other bytes, or another release
+     was faster
      |-- Interrupted                     exit 130: Ctrl-C or SIGTERM
      `-- NotEnoughHistory                no pool can be forecast or measured in the interval
 """
@@ -119,7 +129,9 @@ def exit_code(error: BaseException) -> int:
 
 
 def one_sentence(error: BaseException) -> str:
-    """The cause in one line. Spark wraps it in pages: the innermost `Caused by` is what happened, or the last line of a worker's traceback."""
+    """The cause in one line. Spark wraps it in pages: the innermost `Caused by` is what happened,
+    or the last line of a worker's traceback.
+    """
     if isinstance(error, KeyboardInterrupt):
         return "interrupted: what was not committed is undone, and the next run goes on"
     if isinstance(error, YieldSparkError):

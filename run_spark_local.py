@@ -1,13 +1,18 @@
-"""YieldSpark on this machine: `python run_spark_local.py` runs the demo, `python run_spark_local.py --help` names the other commands.
+"""YieldSpark on this machine: `python run_spark_local.py` runs the demo, `python run_spark_local.py
+--help` names the other commands.
 
-The first run makes `.venv` with the pinned packages; every later one enters it at once. The commands themselves stand in command_line/.
+The first run makes `.venv` with the pinned packages; every later one enters it at once. The
+commands themselves stand in command_line/.
 """
 
-# No `from __future__ import annotations` here: a Python that is too old must get as far as the sentence below.
+# No `from __future__ import annotations` here: a Python that is too old must get as far as the
+# sentence below.
 import sys
 
 if sys.version_info < (3, 8):  # noqa: UP036
-    sys.exit("YieldSpark needs Python 3.11 or 3.12: install one and type `python3.11 run_spark_local.py`")
+    sys.exit(
+        "YieldSpark needs Python 3.11 or 3.12: install one and type `python3.11 run_spark_local.py`"
+    )
 
 from pathlib import Path
 

@@ -1,7 +1,9 @@
-"""The databases a benchmark runs in: an embedded server of its own, a database for each history, a copy for each run that changes its rows.
+"""The databases a benchmark runs in: an embedded server of its own, a database for each history, a
+copy for each run that changes its rows.
 
-A copy is PostgreSQL's own (`CREATE DATABASE .. TEMPLATE`, file by file), so that each repeat begins with the same state. Which tables the product
-has in its schema is asked from the catalogue and never assumed.
+A copy is PostgreSQL's own (`CREATE DATABASE .. TEMPLATE`, file by file), so that each repeat begins
+with the same state. Which tables the product has in its schema is asked from the catalogue and
+never assumed.
 """
 
 from __future__ import annotations
@@ -26,10 +28,17 @@ from database.tables import METRIC_COLUMNS, OWN_SCHEMA, pool_daily_metrics
 
 @contextmanager
 def temporary_server() -> Iterator[Settings]:
-    """Settings of a new embedded server in a folder of its own, deleted afterwards; its database is migrated and empty. Jars are the user's."""
+    """Settings of a new embedded server in a folder of its own, deleted afterwards; its database is
+    migrated and empty. Jars are the user's.
+    """
     users = load_settings()
     with tempfile.TemporaryDirectory(prefix="yieldspark-benchmark-") as folder:
-        own = load_settings(_env_file=None, yieldspark_home=Path(folder), jars_dir=users.jars_dir or users.yieldspark_home / "jars", db_host=None)
+        own = load_settings(
+            _env_file=None,
+            yieldspark_home=Path(folder),
+            jars_dir=users.jars_dir or users.yieldspark_home / "jars",
+            db_host=None,
+        )
         try:
             settings = with_database(own)
             migrate(make_engine(settings))
@@ -47,9 +56,13 @@ def server_process(settings: Settings) -> int | None:
 @contextmanager
 def copied_database(settings: Settings, name: str) -> Iterator[Settings]:
     """Settings of a copy, dropped afterwards. Nobody may be connected to the original."""
-    admin = make_engine(settings.model_copy(update={"db_name": "postgres"})).execution_options(isolation_level="AUTOCOMMIT")
+    admin = make_engine(settings.model_copy(update={"db_name": "postgres"})).execution_options(
+        isolation_level="AUTOCOMMIT"
+    )
     with admin.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {settings.db_name} STRATEGY file_copy")
+        connection.exec_driver_sql(
+            f"CREATE DATABASE {name} TEMPLATE {settings.db_name} STRATEGY file_copy"
+        )
         try:
             yield settings.model_copy(update={"db_name": name})
         finally:
@@ -58,7 +71,15 @@ def copied_database(settings: Settings, name: str) -> Iterator[Settings]:
 
 def environment(settings: Settings) -> Mapping[str, str]:
     """The variables of a process that works on this database."""
-    names = ("db_host", "db_port", "db_name", "db_user", "db_sslmode", "yieldspark_home", "jars_dir")
+    names = (
+        "db_host",
+        "db_port",
+        "db_name",
+        "db_user",
+        "db_sslmode",
+        "yieldspark_home",
+        "jars_dir",
+    )
     password = settings.db_password.get_secret_value() if settings.db_password else ""
     values = {name.upper(): str(getattr(settings, name)) for name in names}
     return os.environ | values | {"DB_PASSWORD": password, "PYTHONPATH": str(PROJECT)}
@@ -69,7 +90,9 @@ def make_peer_tables(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql(f"CREATE SCHEMA {PEERS_SCHEMA}")
         for peer in PEERS:
-            connection.exec_driver_sql(f"CREATE TABLE {PEERS_SCHEMA}.{peer} (LIKE pool_daily_metrics INCLUDING ALL)")
+            connection.exec_driver_sql(
+                f"CREATE TABLE {PEERS_SCHEMA}.{peer} (LIKE pool_daily_metrics INCLUDING ALL)"
+            )
 
 
 def empty_products_tables(engine: Engine) -> None:
@@ -79,7 +102,9 @@ def empty_products_tables(engine: Engine) -> None:
         f"WHERE schemaname = '{OWN_SCHEMA}' AND tablename <> '{VERSION_TABLE}'"
     )
     with engine.begin() as connection:
-        connection.exec_driver_sql(f"TRUNCATE pool_daily_metrics, {connection.exec_driver_sql(own).scalar_one()}")
+        connection.exec_driver_sql(
+            f"TRUNCATE pool_daily_metrics, {connection.exec_driver_sql(own).scalar_one()}"
+        )
 
 
 def empty_peer(engine: Engine, peer: str) -> None:
@@ -88,7 +113,9 @@ def empty_peer(engine: Engine, peer: str) -> None:
 
 
 def settle(engine: Engine) -> None:
-    """Nothing of what was done before goes on in the background of what is measured next: vacuumed, analyzed, written to disk."""
+    """Nothing of what was done before goes on in the background of what is measured next: vacuumed,
+    analyzed, written to disk.
+    """
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         connection.exec_driver_sql("VACUUM ANALYZE")
         connection.exec_driver_sql("CHECKPOINT")
@@ -96,13 +123,19 @@ def settle(engine: Engine) -> None:
 
 
 def differing_rows(engine: Engine, peer: str) -> int:
-    """Rows that only one of the product's table and the peer's has, or whose values are apart by more than the last stored decimal."""
+    """Rows that only one of the product's table and the peer's has, or whose values are apart by
+    more than the last stored decimal.
+    """
     joined = f"pool_daily_metrics AS t FULL JOIN {PEERS_SCHEMA}.{peer} AS p USING (pool_id, date)"
     apart = " OR ".join(
-        f"(t.{name} IS NULL) <> (p.{name} IS NULL) OR abs(t.{name} - p.{name}) > 1.1 * {last_decimal(name)}" for name in METRIC_COLUMNS
+        f"(t.{name} IS NULL) <> (p.{name} IS NULL) OR abs(t.{name} - p.{name}) > 1.1 *"
+        f" {last_decimal(name)}"
+        for name in METRIC_COLUMNS
     )
     with engine.connect() as connection:
-        found = connection.exec_driver_sql(f"SELECT count(*) FROM {joined} WHERE t.pool_id IS NULL OR p.pool_id IS NULL OR {apart}")
+        found = connection.exec_driver_sql(
+            f"SELECT count(*) FROM {joined} WHERE t.pool_id IS NULL OR p.pool_id IS NULL OR {apart}"
+        )
         return int(found.scalar_one())
 
 

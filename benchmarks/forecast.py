@@ -1,8 +1,10 @@
-"""The forecasts beside persistence, simple baselines and mlforecast on the same rows; and the speed of a night, and of fits beside native LightGBM's.
+"""The forecasts beside persistence, simple baselines and mlforecast on the same rows; and the speed
+of a night, and of fits beside native LightGBM's.
 
-In: real pool history (the shared data beside the checkout, or `--data`). Out: tables of scores, seconds and goals on standard output, progress on
-standard error, and all of it as JSON in benchmarks/results/. Everything happens in a PostgreSQL of its own. `--speed` makes the second part instead
-of the first.
+In: real pool history (the shared data beside the checkout, or `--data`). Out: tables of scores,
+seconds and goals on standard output, progress on standard error, and all of it as JSON in
+benchmarks/results/. Everything happens in a PostgreSQL of its own. `--speed` makes the second part
+instead of the first.
 """
 
 from __future__ import annotations
@@ -51,7 +53,10 @@ def run_accuracy(server: Settings, options: argparse.Namespace) -> Result:
         peer = Peer.of(options.peer_python)
         if peer.missing:
             _say(f"mlforecast: {peer.missing}")
-        periods = [run_period(settings, options.engines, end, options.days, options.refit, peer, _say) for end in options.ends]
+        periods = [
+            run_period(settings, options.engines, end, options.days, options.refit, peer, _say)
+            for end in options.ends
+        ]
         return Result(result.source, result.pools, result.rows, result.loading, periods)
 
 
@@ -70,7 +75,11 @@ def run_speed(server: Settings, options: argparse.Namespace) -> Result:
 def _loaded(server: Settings, options: argparse.Namespace) -> Iterator[tuple[Settings, Result]]:
     """A database of its own with the history's metrics, and what was loaded."""
     with tempfile.TemporaryDirectory(prefix="yieldspark-benchmark-") as folder:
-        files = largest_pools(options.files, options.pools, Path(folder)) if options.pools else options.files
+        files = (
+            largest_pools(options.files, options.pools, Path(folder))
+            if options.pools
+            else options.files
+        )
         ids = pq.read_table(files[0], columns=["pool_id"])["pool_id"]
         with copied_database(server, "bench_forecast") as settings:
             timings = load_history(settings, files, _say)
@@ -82,7 +91,9 @@ def _say(words: str) -> None:
 
 
 def named(words: str, allowed: Sequence[str]) -> list[str]:
-    """Names with commas between them. Raises: argparse.ArgumentTypeError for one that is not allowed."""
+    """Names with commas between them. Raises: argparse.ArgumentTypeError for one that is not
+    allowed.
+    """
     names = words.split(",")
     if unknown := [name for name in names if name not in allowed]:
         raise argparse.ArgumentTypeError(f"{','.join(unknown)} is none of {', '.join(allowed)}")
@@ -99,19 +110,61 @@ def size_of(words: str) -> tuple[int, int]:
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.forecast", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.forecast",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--data", type=Path, default=SHARED_DATA, help=f"folder with a pool history and its pools (default: {SHARED_DATA})")
+    add(
+        "--data",
+        type=Path,
+        default=SHARED_DATA,
+        help=f"folder with a pool history and its pools (default: {SHARED_DATA})",
+    )
     add("--pools", type=int, help="only the pools with the most rows, so many of them")
-    add("--engines", type=lambda words: named(words, ENGINES), default=list(ENGINES), metavar="ENGINE,..", help=f"default: {','.join(ENGINES)}")
+    add(
+        "--engines",
+        type=lambda words: named(words, ENGINES),
+        default=list(ENGINES),
+        metavar="ENGINE,..",
+        help=f"default: {','.join(ENGINES)}",
+    )
     add("--days", type=int, default=60, help="target days of a period (default: 60)")
     add("--refit", type=int, default=7, help="days between refits (default: 7)")
-    add("--end", type=dt.date.fromisoformat, action="append", dest="ends", metavar="DAY", help="last day of a period; may stand several times")
-    add("--peer-python", default=sys.executable, metavar="FILE", help="interpreter that has mlforecast (default: this one)")
-    add("--speed", action="store_true", help="the night and the fits beside native LightGBM's, instead of the scores")
-    add("--only", type=lambda words: named(words, SPEED_PARTS), dest="parts", default=list(SPEED_PARTS), help="with --speed: night or scale")
-    add("--scale", type=size_of, default=(20_000, 180), metavar="POOLSxDAYS", help="with --speed: generated pools (default: 20000x180)")
+    add(
+        "--end",
+        type=dt.date.fromisoformat,
+        action="append",
+        dest="ends",
+        metavar="DAY",
+        help="last day of a period; may stand several times",
+    )
+    add(
+        "--peer-python",
+        default=sys.executable,
+        metavar="FILE",
+        help="interpreter that has mlforecast (default: this one)",
+    )
+    add(
+        "--speed",
+        action="store_true",
+        help="the night and the fits beside native LightGBM's, instead of the scores",
+    )
+    add(
+        "--only",
+        type=lambda words: named(words, SPEED_PARTS),
+        dest="parts",
+        default=list(SPEED_PARTS),
+        help="with --speed: night or scale",
+    )
+    add(
+        "--scale",
+        type=size_of,
+        default=(20_000, 180),
+        metavar="POOLSxDAYS",
+        help="with --speed: generated pools (default: 20000x180)",
+    )
     add("--repeat", type=int, default=3, help="with --speed: nights of each engine (default: 3)")
     add("--json", action="store_true", help="print the JSON document instead of the tables")
     options = parser.parse_args(argv)
@@ -127,7 +180,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     options = _options(argv)
     facts = machine_facts()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server goes with an interrupt, however it comes
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # the server goes with an interrupt, however it comes
     try:
         with temporary_server() as server:
             result = run_speed(server, options) if options.speed else run_accuracy(server, options)

@@ -1,7 +1,9 @@
-"""The accuracy part of the forecast benchmark: backtests of both engines, and mlforecast on the very same rows.
+"""The accuracy part of the forecast benchmark: backtests of both engines, and mlforecast on the
+very same rows.
 
-In: a database with metrics. Out: `Period`, scores by target, class of rows and method, and the processes' timings. Every method is scored by the
-product's own `forecasting.scores` on the rows of `yieldspark.forecast_evaluation`: same pools, same days, same actual values.
+In: a database with metrics. Out: `Period`, scores by target, class of rows and method, and the
+processes' timings. Every method is scored by the product's own `forecasting.scores` on the rows of
+`yieldspark.forecast_evaluation`: same pools, same days, same actual values.
 """
 
 from __future__ import annotations
@@ -42,9 +44,10 @@ WHERE m.date <= :end AND (m.actual_apy IS NOT NULL OR m.actual_tvl IS NOT NULL) 
 class Period:
     """`days` target days that end with `end`.
 
-    scores: target -> class of rows -> rows, pools, days, and `methods`: errors, `ratio` to persistence and `interval`, which is
-    an engine's own, persistence's naive one, and None for the others.
-    timings are the backtests' and the competitor's, by engine and PEER; no_peer says why the competitor is not among them.
+    scores: target -> class of rows -> rows, pools, days, and `methods`: errors, `ratio` to
+    persistence and `interval`, which is an engine's own, persistence's naive one, and None for the
+    others. timings are the backtests' and the competitor's, by engine and PEER; no_peer says why
+    the competitor is not among them.
     """
 
     end: dt.date
@@ -71,26 +74,61 @@ class Peer:
             done = subprocess.run(asked, capture_output=True, text=True, check=False)
         except OSError as error:
             return cls(python, f"{python} does not run: {error.strerror}")
-        return cls(python, f"not installed: {done.stderr.strip().splitlines()[-1]}" if done.returncode else None)
+        return cls(
+            python,
+            f"not installed: {done.stderr.strip().splitlines()[-1]}" if done.returncode else None,
+        )
 
 
-def run_period(settings: Settings, engines: Sequence[str], end: dt.date, days: int, refit: int, peer: Peer, say: Say) -> Period:
-    """Backtest each engine, then the competitor on the rows of the first. Raises: RuntimeError where a process failed or the engines' rows differ."""
+def run_period(
+    settings: Settings,
+    engines: Sequence[str],
+    end: dt.date,
+    days: int,
+    refit: int,
+    peer: Peer,
+    say: Say,
+) -> Period:
+    """Backtest each engine, then the competitor on the rows of the first. Raises: RuntimeError
+    where a process failed or the engines' rows differ.
+    """
     timings, rows = {}, {}
     options = ["--days", str(days), "--refit", str(refit), "--end", end.isoformat()]
     for engine in engines:
-        timings[engine] = run_command(f"backtest {engine} to {end}", settings, "backtest", *options, "--engine", engine, say=say)
-        rows[engine] = scored_rows(make_engine(settings), engine, horizon=HORIZON, last=end, days=days).sort_values(ROW_KEY, ignore_index=True)
+        timings[engine] = run_command(
+            f"backtest {engine} to {end}",
+            settings,
+            "backtest",
+            *options,
+            "--engine",
+            engine,
+            say=say,
+        )
+        rows[engine] = scored_rows(
+            make_engine(settings), engine, horizon=HORIZON, last=end, days=days
+        ).sort_values(ROW_KEY, ignore_index=True)
     if peer.missing is None:
         timings[PEER], competing = compete(settings, rows[engines[0]], end, refit, peer.python, say)
     else:
         competing = {}
     pools = rows[engines[0]]["pool_id"].nunique()
-    return Period(end, days, refit, pools, timings, score_methods(rows, competing, settings.interval_level), peer.missing)
+    return Period(
+        end,
+        days,
+        refit,
+        pools,
+        timings,
+        score_methods(rows, competing, settings.interval_level),
+        peer.missing,
+    )
 
 
-def compete(settings: Settings, rows: pd.DataFrame, end: dt.date, refit: int, python: str, say: Say) -> tuple[Timing, dict[str, pd.Series[float]]]:
-    """The competitor's forecasts of these rows, in their order; where it says nothing it is taken at persistence. Raises: RuntimeError."""
+def compete(
+    settings: Settings, rows: pd.DataFrame, end: dt.date, refit: int, python: str, say: Say
+) -> tuple[Timing, dict[str, pd.Series[float]]]:
+    """The competitor's forecasts of these rows, in their order; where it says nothing it is taken
+    at persistence. Raises: RuntimeError.
+    """
     folder = settings.yieldspark_home / PEER
     folder.mkdir(exist_ok=True)
     files = {name: folder / f"{name}.parquet" for name in ("history", "asked", "out")}
@@ -99,14 +137,29 @@ def compete(settings: Settings, rows: pd.DataFrame, end: dt.date, refit: int, py
     _with_days(history, "date").to_parquet(files["history"], index=False)
     asked = _with_days(rows[list(KEY)], "as_of")
     asked.to_parquet(files["asked"], index=False)
-    command = [python, "-m", "benchmarks.peer_mlforecast", "--refit", str(refit), "--threads", str(settings.model_threads)]
+    command = [
+        python,
+        "-m",
+        "benchmarks.peer_mlforecast",
+        "--refit",
+        str(refit),
+        "--threads",
+        str(settings.model_threads),
+    ]
     variables = os.environ | PASSIVE_THREADS | {"PYTHONPATH": str(PROJECT)}
     timing = measure(f"{PEER} to {end}", [*command, *_options(files)], variables, folder=folder)
     if timing.error:
         raise RuntimeError(f"{PEER} failed, {timing.error}")
-    say(f"{PEER} to {end}: {timing.seconds:.1f} s, {timing.rows['missing']} of {timing.rows['asked']} rows without a forecast")
-    found = asked.merge(pd.read_parquet(files["out"]), on=list(KEY), how="left", validate="one_to_one")
-    return timing, {f"{PEER} {variant}": found[variant].fillna(rows["persistence"]) for variant in VARIANTS}
+    say(
+        f"{PEER} to {end}: {timing.seconds:.1f} s, {timing.rows['missing']} of"
+        f" {timing.rows['asked']} rows without a forecast"
+    )
+    found = asked.merge(
+        pd.read_parquet(files["out"]), on=list(KEY), how="left", validate="one_to_one"
+    )
+    return timing, {
+        f"{PEER} {variant}": found[variant].fillna(rows["persistence"]) for variant in VARIANTS
+    }
 
 
 def _with_days(rows: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -117,30 +170,59 @@ def _options(files: Mapping[str, Path]) -> list[str]:
     return [word for name, path in files.items() for word in (f"--{name}", str(path))]
 
 
-def score_methods(rows: Mapping[str, pd.DataFrame], competing: Mapping[str, pd.Series[float]], level: float) -> dict[str, Any]:
-    """Scores of all methods on the same rows, as `Period` has them. Args: rows are the evaluation rows of each engine, competing forecasts of them.
+def score_methods(
+    rows: Mapping[str, pd.DataFrame], competing: Mapping[str, pd.Series[float]], level: float
+) -> dict[str, Any]:
+    """Scores of all methods on the same rows, as `Period` has them. Args: rows are the evaluation
+    rows of each engine, competing forecasts of them.
 
     Raises: RuntimeError where the engines did not forecast the same rows.
     """
     first = next(iter(rows.values()))
     for engine, own in rows.items():
         if not own[[*ROW_KEY, "actual"]].equals(first[[*ROW_KEY, "actual"]]):
-            raise RuntimeError(f"{engine} forecast {len(own)} rows, and {len(first)} others are there: their scores are not of the same rows")
-    naive = first.assign(forecast=first["persistence"], low=first["naive_low"], high=first["naive_high"])
+            raise RuntimeError(
+                f"{engine} forecast {len(own)} rows, and {len(first)} others are there: their"
+                " scores are not of the same rows"
+            )
+    naive = first.assign(
+        forecast=first["persistence"], low=first["naive_low"], high=first["naive_high"]
+    )
     without = first.assign(low=float("nan"), high=float("nan"))
-    others = {name: first[column] for name, column in FORECASTS.items() if name not in ("model", "persistence")} | dict(competing)
-    methods = {**rows, "persistence": naive, **{name: without.assign(forecast=forecast) for name, forecast in others.items()}}
+    others = {
+        name: first[column]
+        for name, column in FORECASTS.items()
+        if name not in ("model", "persistence")
+    } | dict(competing)
+    methods = {
+        **rows,
+        "persistence": naive,
+        **{name: without.assign(forecast=forecast) for name, forecast in others.items()},
+    }
     chosen = {"restricted": restricted(first), "all": pd.Series(True, index=first.index)}
     return {
-        str(target): {name: _scores(methods, chosen[name] & (first["target"] == target), level) for name in CLASSES}
+        str(target): {
+            name: _scores(methods, chosen[name] & (first["target"] == target), level)
+            for name in CLASSES
+        }
         for target in sorted(first["target"].unique())
     }
 
 
-def _scores(methods: Mapping[str, pd.DataFrame], chosen: pd.Series[bool], level: float) -> dict[str, Any]:
+def _scores(
+    methods: Mapping[str, pd.DataFrame], chosen: pd.Series[bool], level: float
+) -> dict[str, Any]:
     found = {name: score(rows[chosen], level) for name, rows in methods.items()}
     counts = {name: next(iter(found.values()))[name] for name in ("rows", "pools", "days")}
     if not counts["rows"]:
         return counts | {"methods": {}}
-    parts = {name: {**one["model"], "ratio": one["ratio"], "interval": one["interval"]} for name, one in found.items()}
-    return counts | {"methods": {name: part if part["interval"]["rows"] else part | {"interval": None} for name, part in parts.items()}}
+    parts = {
+        name: {**one["model"], "ratio": one["ratio"], "interval": one["interval"]}
+        for name, one in found.items()
+    }
+    return counts | {
+        "methods": {
+            name: part if part["interval"]["rows"] else part | {"interval": None}
+            for name, part in parts.items()
+        }
+    }

@@ -1,8 +1,11 @@
-"""The product's features, fits and predictions of one night beside native LightGBM's fits alone, in one process, on the metrics of DB_NAME.
+"""The product's features, fits and predictions of one night beside native LightGBM's fits alone, in
+one process, on the metrics of DB_NAME.
 
-In: DB_* and the as-of day. Out: one JSON document on standard output with the product's stages and `native`, in seconds, and how many of the models
-came out with the same text. Native LightGBM gets the very matrices, labels and parameters that the product's engine `lightgbm` fitted; the product's
-time holds what lies between the metrics in the database and the moves in memory. Run by `python -m benchmarks.forecast --speed`.
+In: DB_* and the as-of day. Out: one JSON document on standard output with the product's stages and
+`native`, in seconds, and how many of the models came out with the same text. Native LightGBM gets
+the very matrices, labels and parameters that the product's engine `lightgbm` fitted; the product's
+time holds what lies between the metrics in the database and the moves in memory. Run by `python -m
+benchmarks.forecast --speed`.
 """
 
 from __future__ import annotations
@@ -57,7 +60,9 @@ def remembered_fits() -> Iterator[list[Fit]]:
     fits: list[Fit] = []
     fit = LightgbmRows.fit
 
-    def remember(held: LightgbmRows, objectives: Sequence[Objective], days: DaySpan) -> list[FittedModel]:
+    def remember(
+        held: LightgbmRows, objectives: Sequence[Objective], days: DaySpan
+    ) -> list[FittedModel]:
         fits.append(Fit(held, objectives, days, fit(held, objectives, days)))
         return list(fits[-1].models)
 
@@ -66,12 +71,21 @@ def remembered_fits() -> Iterator[list[Fit]]:
 
 
 def fit_natively(fit: Fit) -> tuple[float, int]:
-    """Seconds that LightGBM takes for the same models, bins included and made once; and how many of them have the same text."""
+    """Seconds that LightGBM takes for the same models, bins included and made once; and how many of
+    them have the same text.
+    """
     date, label = fit.held.frame["date"], fit.held.frame[fit.objectives[0].label]
-    rows = ((date >= pd.Timestamp(fit.days.start)) & (date < pd.Timestamp(fit.days.end)) & label.notna()).to_numpy()
+    rows = (
+        (date >= pd.Timestamp(fit.days.start)) & (date < pd.Timestamp(fit.days.end)) & label.notna()
+    ).to_numpy()
     matrix = fit.held.matrix[rows]
-    labels = [fit.held.frame.loc[rows, objective.label].to_numpy(np.float32) for objective in fit.objectives]
-    parameters = [dict(native_parameters(fit.held.parameters, objective)) for objective in fit.objectives]
+    labels = [
+        fit.held.frame.loc[rows, objective.label].to_numpy(np.float32)
+        for objective in fit.objectives
+    ]
+    parameters = [
+        dict(native_parameters(fit.held.parameters, objective)) for objective in fit.objectives
+    ]
     began = monotonic()
     data = lightgbm.Dataset(matrix, feature_name=list(fit.held.features), params=parameters[0])
     boosters = []
@@ -79,16 +93,32 @@ def fit_natively(fit: Fit) -> tuple[float, int]:
         data.set_label(values)
         boosters.append(lightgbm.train(wanted, data, fit.held.parameters.rounds))
     seconds = monotonic() - began
-    return seconds, sum(without_threads(booster.model_to_string()) == model.text for booster, model in zip(boosters, fit.models, strict=True))
+    return seconds, sum(
+        without_threads(booster.model_to_string()) == model.text
+        for booster, model in zip(boosters, fit.models, strict=True)
+    )
 
 
 def compare(spark: SparkSession, settings: Settings, as_of: dt.date) -> dict[str, Any]:
-    """status, seconds (the product's), stages and rows as a ledger row has them; `rows` counts models, and those that are the same natively."""
-    folds = night_folds(as_of, horizon=settings.horizon_days, train_days=settings.train_days, judged_days=0)
-    opened = open_run(make_engine(settings), job=JOB, mode="benchmark", engine_name=ENGINE, as_of=as_of, code_version=settings.code_version)
+    """status, seconds (the product's), stages and rows as a ledger row has them; `rows` counts
+    models, and those that are the same natively.
+    """
+    folds = night_folds(
+        as_of, horizon=settings.horizon_days, train_days=settings.train_days, judged_days=0
+    )
+    opened = open_run(
+        make_engine(settings),
+        job=JOB,
+        mode="benchmark",
+        engine_name=ENGINE,
+        as_of=as_of,
+        code_version=settings.code_version,
+    )
     with remembered_fits() as fits, opened as run, exported_snapshot(settings) as snapshot:
         began = monotonic()
-        with held_rows(spark, settings, choose_engine(ENGINE, settings, spark), folds, run, snapshot) as (held, _):
+        with held_rows(
+            spark, settings, choose_engine(ENGINE, settings, spark), folds, run, snapshot
+        ) as (held, _):
             sample = fit_stacked(held, folds, settings.interval_level, run.stage)
         seconds = monotonic() - began
     native = [fit_natively(fit) for fit in fits]
@@ -108,8 +138,12 @@ def compare(spark: SparkSession, settings: Settings, as_of: dt.date) -> dict[str
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.forecast_scale", description=__doc__)
-    parser.add_argument("--as-of", type=dt.date.fromisoformat, required=True, help="last day of the metrics")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.forecast_scale", description=__doc__
+    )
+    parser.add_argument(
+        "--as-of", type=dt.date.fromisoformat, required=True, help="last day of the metrics"
+    )
     options = parser.parse_args(argv)
     settings = load_settings()
     spark_runtime.prepare_process()

@@ -1,7 +1,9 @@
-"""What the forecast benchmark says: scores of all methods side by side, seconds and stages, and each goal with hit or missed.
+"""What the forecast benchmark says: scores of all methods side by side, seconds and stages, and
+each goal with hit or missed.
 
-In: a `Result`. Out: text for a terminal and a document for JSON. Errors in APY points and USD; ratios are to persistence on the same rows, with the
-interval of the product's bootstrap over days. Seconds, and MB of 2^20 bytes. Nothing is measured here.
+In: a `Result`. Out: text for a terminal and a document for JSON. Errors in APY points and USD;
+ratios are to persistence on the same rows, with the interval of the product's bootstrap over days.
+Seconds, and MB of 2^20 bytes. Nothing is measured here.
 """
 
 from __future__ import annotations
@@ -18,15 +20,23 @@ from benchmarks.metrics_table import OUTSIDE, facts_line
 from benchmarks.processes import Timing
 from forecasting.day_bootstrap import LEVEL
 
-CLASS_WORDS = {"restricted": "restricted rows (TVL over 1 M USD, APY under 100 %)", "all": "all rows"}
+CLASS_WORDS = {
+    "restricted": "restricted rows (TVL over 1 M USD, APY under 100 %)",
+    "all": "all rows",
+}
 UNITS = {"apy": "points", "tvl": "USD"}
-HEAD = f"{'':24}{'MAE':>11}{'ratio':>8}  {'between':15}{'median':>11}{'ratio':>8}  {'between':15}{'RMSE':>11}{'MASE':>7}"
+HEAD = (
+    f"{'':24}{'MAE':>11}{'ratio':>8}  {'between':15}{'median':>11}{'ratio':>8} "
+    f" {'between':15}{'RMSE':>11}{'MASE':>7}"
+)
 INTERVAL_HEAD = f"{'coverage':>10}{'width':>11}{'pinball':>9}"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was run: `pools` and `rows` (pool-days of history) of the panel, and the parts that were asked for."""
+    """What was run: `pools` and `rows` (pool-days of history) of the panel, and the parts that were
+    asked for.
+    """
 
     source: str
     pools: int
@@ -38,7 +48,11 @@ class Result:
 
     def goals(self) -> list[Judged]:
         found = [goal for period in self.periods for goal in accuracy_goals(period, self.pools)]
-        return [*found, *night_goals(self.nights, self.pools), *([scale_goal(self.scale)] if self.scale else [])]
+        return [
+            *found,
+            *night_goals(self.nights, self.pools),
+            *([scale_goal(self.scale)] if self.scale else []),
+        ]
 
 
 def result_document(facts: Mapping[str, Any], result: Result) -> dict[str, Any]:
@@ -55,7 +69,10 @@ def result_text(facts: Mapping[str, Any], result: Result) -> str:
     lines = [f"{result.source}: {result.pools:,} pools, {result.rows:,} rows", facts_line(facts)]
     for period in result.periods:
         lines += ["", *_period_lines(period)]
-    timings = [*result.loading, *(timing for period in result.periods for timing in period.timings.values())]
+    timings = [
+        *result.loading,
+        *(timing for period in result.periods for timing in period.timings.values()),
+    ]
     if timings:
         lines += ["", *_timing_lines(timings)]
     for night in result.nights:
@@ -66,16 +83,25 @@ def result_text(facts: Mapping[str, Any], result: Result) -> str:
 
 
 def _period_lines(period: Period) -> Iterator[str]:
-    yield f"{period.days} days that end with {period.end}: {period.pools:,} pools, a refit every {period.refit} days"
+    yield (
+        f"{period.days} days that end with {period.end}: {period.pools:,} pools, a refit every"
+        f" {period.refit} days"
+    )
     for target in period.scores:
         for name in CLASSES:
             found = period.scores[target][name]
             yield ""
-            yield f"{target.upper()} ({UNITS[target]}), {CLASS_WORDS[name]}: {found['rows']:,} rows of {found.get('pools', 0):,} pools"
+            yield (
+                f"{target.upper()} ({UNITS[target]}), {CLASS_WORDS[name]}: {found['rows']:,} rows"
+                f" of {found.get('pools', 0):,} pools"
+            )
             yield HEAD + INTERVAL_HEAD
             yield from (_method_line(method, scores) for method, scores in found["methods"].items())
     yield ""
-    yield f"between: {LEVEL:.0%} of the bootstrap over days. pinball: ratio to the outer quantiles of each pool's last 60 changes."
+    yield (
+        f"between: {LEVEL:.0%} of the bootstrap over days. pinball: ratio to the outer quantiles of"
+        " each pool's last 60 changes."
+    )
     if period.no_peer:
         yield f"mlforecast: {period.no_peer}"
 
@@ -84,10 +110,15 @@ def _method_line(name: str, scores: Mapping[str, Any]) -> str:
     ratio, interval = scores["ratio"], scores["interval"]
     parts = [f"{name:24}"]
     for error in ("mae", "median_ae"):
-        parts.append(f"{_number(scores[error]):>11}{_ratio(ratio[error]):>8}  {_between(ratio[f'{error}_low'], ratio[f'{error}_high']):15}")
+        parts.append(
+            f"{_number(scores[error]):>11}{_ratio(ratio[error]):>8} "
+            f" {_between(ratio[f'{error}_low'], ratio[f'{error}_high']):15}"
+        )
     parts.append(f"{_number(scores['rmse']):>11}{_ratio(scores['mase']):>7}")
     if interval:
-        parts.append(f"{_ratio(interval['coverage']):>10}{_number(interval['mean_width']):>11}{_ratio(interval['pinball_ratio']):>9}")
+        parts.append(
+            f"{_ratio(interval['coverage']):>10}{_number(interval['mean_width']):>11}{_ratio(interval['pinball_ratio']):>9}"
+        )
     return "".join(parts).rstrip()
 
 
@@ -109,12 +140,17 @@ def _timing_lines(timings: Sequence[Timing]) -> Iterator[str]:
     yield f"{'':30}{'seconds':>9}{'CPU s':>8}{'peak MB':>9}{'server MB':>11}  stages, seconds"
     for run in timings:
         stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in _stages(run).items())
-        yield f"{run.case:30}{run.seconds:>9.1f}{run.cpu_seconds:>8.1f}{run.peak_mb:>9.0f}{run.server_mb:>11.0f}  {stages}".rstrip()
+        yield (
+            f"{run.case:30}{run.seconds:>9.1f}{run.cpu_seconds:>8.1f}{run.peak_mb:>9.0f}{run.server_mb:>11.0f}"
+            f"  {stages}".rstrip()
+        )
 
 
 def _stages(run: Timing) -> dict[str, float]:
     """The ledger's, and what the process took beside them."""
-    return dict(run.stages) | ({OUTSIDE: run.seconds - run.ledger_seconds} if run.ledger_seconds is not None else {})
+    return dict(run.stages) | (
+        {OUTSIDE: run.seconds - run.ledger_seconds} if run.ledger_seconds is not None else {}
+    )
 
 
 def _night_lines(night: Nights) -> Iterator[str]:
@@ -122,15 +158,27 @@ def _night_lines(night: Nights) -> Iterator[str]:
     every = " ".join(f"{run.seconds:.1f}" for run in runs)
     peak, cpu_seconds = max(run.peak_mb for run in runs), median(run.cpu_seconds for run in runs)
     seconds = median(run.seconds for run in runs)
-    yield f"night {night.engine}, as of {night.as_of}: {seconds:.1f} s ({every}), CPU {cpu_seconds:.1f} s, peak {peak:.0f} MB"
+    yield (
+        f"night {night.engine}, as of {night.as_of}: {seconds:.1f} s ({every}), CPU"
+        f" {cpu_seconds:.1f} s, peak {peak:.0f} MB"
+    )
     names = dict.fromkeys(name for run in runs for name in _stages(run))
-    yield "  " + ", ".join(f"{name} {median(_stages(run).get(name, 0.0) for run in runs):.1f}" for name in names)
+    yield "  " + ", ".join(
+        f"{name} {median(_stages(run).get(name, 0.0) for run in runs):.1f}" for name in names
+    )
 
 
 def _scale_lines(scale: Scale) -> Iterator[str]:
     rows, stages = scale.timing.rows, scale.timing.stages
-    matrix = f"{rows['feature rows']:,} rows of {rows['features']} features, {rows['models']} models"
+    matrix = (
+        f"{rows['feature rows']:,} rows of {rows['features']} features, {rows['models']} models"
+    )
     yield f"{scale.pools:,} generated pools x {scale.days} days: {matrix}"
-    yield "  " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in stages.items() if name != NATIVE)
+    yield "  " + ", ".join(
+        f"{name} {seconds:.1f}" for name, seconds in stages.items() if name != NATIVE
+    )
     same = f"{rows['same models']} of {rows['models']} models the same to the last digit"
-    yield f"  ours {scale.timing.ledger_seconds:.1f} s, native fits {stages[NATIVE]:.1f} s, {same}; peak {scale.timing.peak_mb:.0f} MB"
+    yield (
+        f"  ours {scale.timing.ledger_seconds:.1f} s, native fits {stages[NATIVE]:.1f} s, {same};"
+        f" peak {scale.timing.peak_mb:.0f} MB"
+    )

@@ -1,7 +1,9 @@
-"""Raw history for the benchmarks, generated straight into PostgreSQL by COPY, some days at a time so that any size fits into memory.
+"""Raw history for the benchmarks, generated straight into PostgreSQL by COPY, some days at a time
+so that any size fits into memory.
 
-Realistic dirt: days without a row, pauses, several rows a day, missing values, NaN and infinity as text, negative TVL, spikes. APY percent, TVL USD,
-UTC. The same arguments make the same rows, whatever the chunk.
+Realistic dirt: days without a row, pauses, several rows a day, missing values, NaN and infinity as
+text, negative TVL, spikes. APY percent, TVL USD, UTC. The same arguments make the same rows,
+whatever the chunk.
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ import polars as pl
 from sqlalchemy import Engine, text
 
 ROWS_OF_A_DAY = [0.029, 0.96, 0.011]
-"""Share of a pool's days with no row, one and two: 2,000 pools and 365 days make 715 thousand rows."""
+"""Share of a pool's days with no row, one and two: 2,000 pools and 365 days make 715 thousand rows.
+"""
 
 PAUSED_SHARE, PAUSE_DAYS = 0.05, (8, 41)
-"""Pools that are silent for a while once, longer than a value is carried, and for how many days: half-open."""
+"""Pools that are silent for a while once, longer than a value is carried, and for how many days:
+half-open.
+"""
 
 CHUNK_ROWS = 250_000
 """Rows of one COPY, about 50 MB as text."""
@@ -40,7 +45,9 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class History:
-    """`days` complete days of `pools` pools, and one day more that arrives later: yesterday, as every night."""
+    """`days` complete days of `pools` pools, and one day more that arrives later: yesterday, as
+    every night.
+    """
 
     pools: int
     days: int
@@ -62,22 +69,39 @@ class History:
 
     @cached_property
     def _pauses(self) -> tuple[Integers, Integers]:
-        """First day and the day after the last of each pool's pause; the same day for a pool without one."""
+        """First day and the day after the last of each pool's pause; the same day for a pool
+        without one.
+        """
         random = np.random.default_rng([self.seed, self.pools, self.days])
         first = random.integers(0, self.days, self.pools)
-        return first, first + np.where(random.random(self.pools) < PAUSED_SHARE, random.integers(*PAUSE_DAYS, self.pools), 0)
+        return first, first + np.where(
+            random.random(self.pools) < PAUSED_SHARE, random.integers(*PAUSE_DAYS, self.pools), 0
+        )
 
     def rows_of_day(self, number: int) -> pl.DataFrame:
-        """pool_id, timestamp (text), raw_json_data (text) of day `number`, in order of time as an ingest would append them."""
+        """pool_id, timestamp (text), raw_json_data (text) of day `number`, in order of time as an
+        ingest would append them.
+        """
         random = np.random.default_rng([self.seed, number])
         paused_from, paused_until = self._pauses
         speaks = (number < paused_from) | (number >= paused_until)
-        pool = np.repeat(np.arange(self.pools), random.choice(3, size=self.pools, p=ROWS_OF_A_DAY) * speaks)
+        pool = np.repeat(
+            np.arange(self.pools), random.choice(3, size=self.pools, p=ROWS_OF_A_DAY) * speaks
+        )
         apy_levels, tvl_levels = self._levels
-        apy = apy_levels[pool] * np.exp(random.normal(0, 0.2, pool.size)) * np.where(random.random(pool.size) < SPIKES, 10_000, 1)
+        apy = (
+            apy_levels[pool]
+            * np.exp(random.normal(0, 0.2, pool.size))
+            * np.where(random.random(pool.size) < SPIKES, 10_000, 1)
+        )
         tvl = tvl_levels[pool] * np.exp(random.normal(0, 0.05, pool.size))
-        texts = _texts(apy, tvl).with_columns(_dirty("apy", random.random(pool.size), BAD_APY), _dirty("tvl", random.random(pool.size), BAD_TVL))
-        return self._rows(pool, np.full(pool.size, number), random.integers(0, 86_400, pool.size), texts)
+        texts = _texts(apy, tvl).with_columns(
+            _dirty("apy", random.random(pool.size), BAD_APY),
+            _dirty("tvl", random.random(pool.size), BAD_TVL),
+        )
+        return self._rows(
+            pool, np.full(pool.size, number), random.integers(0, 86_400, pool.size), texts
+        )
 
     def chunks(self) -> Iterator[pl.DataFrame]:
         """All days but the one that arrives later, whole days at a time."""
@@ -94,30 +118,52 @@ class History:
         return self.rows_of_day(self.days)
 
     def corrections(self) -> pl.DataFrame:
-        """A later snapshot, with other values, for one in a hundred of the pool-days of the newest `LATE_DAYS` days."""
+        """A later snapshot, with other values, for one in a hundred of the pool-days of the newest
+        `LATE_DAYS` days.
+        """
         random = np.random.default_rng([self.seed, self.days, LATE_DAYS])
         late = min(LATE_DAYS, self.days)
         back, pool = np.nonzero(random.random((late, self.pools)) < LATE_SHARE)
         apy_levels, tvl_levels = self._levels
-        texts = _texts(apy_levels[pool] * np.exp(random.normal(0, 0.2, pool.size)), tvl_levels[pool])
+        texts = _texts(
+            apy_levels[pool] * np.exp(random.normal(0, 0.2, pool.size)), tvl_levels[pool]
+        )
         return self._rows(pool, self.days - late + back, np.full(pool.size, 86_400), texts)
 
-    def _rows(self, pool: Integers, day: Integers, second: Integers, texts: pl.DataFrame) -> pl.DataFrame:
+    def _rows(
+        self, pool: Integers, day: Integers, second: Integers, texts: pl.DataFrame
+    ) -> pl.DataFrame:
         """Second 86,400 is the last millisecond of the day: later than whatever is there."""
-        moment = pl.lit(self.first_day).cast(pl.Datetime("ms")) + pl.duration(days="day", milliseconds=(pl.col("second") * 1000).clip(0, 86_399_999))
-        frame = texts.with_columns(pool=pl.Series(pool), day=pl.Series(day), second=pl.Series(second)).sort("day", "second", "pool")
+        moment = pl.lit(self.first_day).cast(pl.Datetime("ms")) + pl.duration(
+            days="day", milliseconds=(pl.col("second") * 1000).clip(0, 86_399_999)
+        )
+        frame = texts.with_columns(
+            pool=pl.Series(pool), day=pl.Series(day), second=pl.Series(second)
+        ).sort("day", "second", "pool")
         opening, between, after, closing = (
-            pl.lit(words) for words in ('{"apy": ', ', "tvlUsd": ', ', "apyBase": ', ', "apyReward": null, "il7d": null}')
+            pl.lit(words)
+            for words in (
+                '{"apy": ',
+                ', "tvlUsd": ',
+                ', "apyBase": ',
+                ', "apyReward": null, "il7d": null}',
+            )
         )
         return frame.select(
-            pl.format("00000000-0000-4000-8000-{}", pl.col("pool").cast(pl.String).str.zfill(12)).alias("pool_id"),
+            pl.format(
+                "00000000-0000-4000-8000-{}", pl.col("pool").cast(pl.String).str.zfill(12)
+            ).alias("pool_id"),
             moment.dt.strftime("%Y-%m-%d %H:%M:%S%.3f+00").alias("timestamp"),
-            pl.concat_str(opening, "apy", between, "tvl", after, "apy", closing).alias("raw_json_data"),
+            pl.concat_str(opening, "apy", between, "tvl", after, "apy", closing).alias(
+                "raw_json_data"
+            ),
         )
 
 
 def _texts(apy: Floats, tvl: Floats) -> pl.DataFrame:
-    return pl.DataFrame({"apy": apy, "tvl": tvl}).select(pl.col("apy").round(5).cast(pl.String), pl.col("tvl").cast(pl.Int64).cast(pl.String))
+    return pl.DataFrame({"apy": apy, "tvl": tvl}).select(
+        pl.col("apy").round(5).cast(pl.String), pl.col("tvl").cast(pl.Int64).cast(pl.String)
+    )
 
 
 def _dirty(column: str, drawn: Floats, shares: dict[str, float]) -> pl.Expr:
@@ -133,8 +179,8 @@ def _dirty(column: str, drawn: Floats, shares: dict[str, float]) -> pl.Expr:
 def load(engine: Engine, history: History, say: Say) -> int:
     """Pools, prices, gas and raw rows into an empty database; returns the raw rows.
 
-    The secondary indexes of the raw table are built afterwards, as a dump is restored: at 28 million rows keeping them up to date
-    takes most of the time.
+    The secondary indexes of the raw table are built afterwards, as a dump is restored: at 28
+    million rows keeping them up to date takes most of the time.
     """
     _add_pools(engine, history)
     _add_market(engine, history)
@@ -172,7 +218,11 @@ def copy_rows(engine: Engine, rows: pl.DataFrame) -> None:
     buffer.seek(0)
     connection = engine.raw_connection()
     try:
-        connection.cursor().copy_expert("COPY raw_defillama_pool_history (pool_id, timestamp, raw_json_data) FROM STDIN (FORMAT csv)", buffer)
+        connection.cursor().copy_expert(
+            "COPY raw_defillama_pool_history (pool_id, timestamp, raw_json_data) FROM STDIN (FORMAT"
+            " csv)",
+            buffer,
+        )
         connection.commit()
     finally:
         connection.close()
@@ -182,17 +232,39 @@ def _add_pools(engine: Engine, history: History) -> None:
     number = "'00000000-0000-4000-8000-' || lpad(n::text, 12, '0')"
     with engine.begin() as connection:
         connection.execute(
-            text(f"INSERT INTO pools (pool_id, name, is_active) SELECT {number}, 'pool ' || n, true FROM generate_series(0, :last) AS n"),
+            text(
+                f"INSERT INTO pools (pool_id, name, is_active) SELECT {number}, 'pool ' || n, true"
+                " FROM generate_series(0, :last) AS n"
+            ),
             {"last": history.pools - 1},
         )
 
 
 def _add_market(engine: Engine, history: History) -> None:
     """A close of ETH and BTC and a gas price for each day, the newest included."""
-    closes = "jsonb_build_object('USD', jsonb_build_object('close', level + 10 * extract(doy FROM d)))"
-    series = "generate_series(CAST(:first AS timestamptz), CAST(:last AS timestamptz), interval '1 day') AS d"
-    bounds = {"first": f"{history.first_day - timedelta(days=30)}T23:59:59Z", "last": f"{history.today}T00:00:00Z"}
+    closes = (
+        "jsonb_build_object('USD', jsonb_build_object('close', level + 10 * extract(doy FROM d)))"
+    )
+    series = (
+        "generate_series(CAST(:first AS timestamptz), CAST(:last AS timestamptz), interval '1 day')"
+        " AS d"
+    )
+    bounds = {
+        "first": f"{history.first_day - timedelta(days=30)}T23:59:59Z",
+        "last": f"{history.today}T00:00:00Z",
+    }
     symbols = "(VALUES ('ETH', 3000), ('BTC', 60000)) AS s (symbol, level)"
     with engine.begin() as connection:
-        connection.execute(text(f"INSERT INTO raw_coinmarketcap_ohlcv SELECT d, symbol, {closes} FROM {series} CROSS JOIN {symbols}"), bounds)
-        connection.execute(text(f"INSERT INTO gas_fees_daily SELECT d::date, 5 + extract(day FROM d) FROM {series}"), bounds)
+        connection.execute(
+            text(
+                f"INSERT INTO raw_coinmarketcap_ohlcv SELECT d, symbol, {closes} FROM {series}"
+                f" CROSS JOIN {symbols}"
+            ),
+            bounds,
+        )
+        connection.execute(
+            text(
+                f"INSERT INTO gas_fees_daily SELECT d::date, 5 + extract(day FROM d) FROM {series}"
+            ),
+            bounds,
+        )

@@ -1,6 +1,8 @@
-"""What the benchmark of the metrics says: medians, ratios, peaks, stages, and each goal with hit or missed.
+"""What the benchmark of the metrics says: medians, ratios, peaks, stages, and each goal with hit or
+missed.
 
-In: a `Result`. Out: text for a terminal and a document for JSON. Nothing is measured here. Seconds, and MB of 2^20 bytes.
+In: a `Result`. Out: text for a terminal and a document for JSON. Nothing is measured here. Seconds,
+and MB of 2^20 bytes.
 """
 
 from __future__ import annotations
@@ -20,14 +22,17 @@ from benchmarks.peer_rules import PEERS
 from benchmarks.processes import PROJECT, Timing
 
 OUTSIDE = "outside the ledger"
-"""What a process takes beyond its ledger's seconds: interpreter, imports, migration check, the end."""
+"""What a process takes beyond its ledger's seconds: interpreter, imports, migration check, the end.
+"""
 
 EXPONENT_GOAL = 1.05
 
 
 @dataclass(frozen=True)
 class Result:
-    """One size: all timings in the order they were made, and how many rows of a peer differ from the product's."""
+    """One size: all timings in the order they were made, and how many rows of a peer differ from
+    the product's.
+    """
 
     size: str
     pools: int
@@ -59,7 +64,9 @@ class Result:
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure of a `Result` and its bound; `size` is the one it is set for, and `case` the run whose stages explain a miss."""
+    """A figure of a `Result` and its bound; `size` is the one it is set for, and `case` the run
+    whose stages explain a miss.
+    """
 
     name: str
     size: str | None
@@ -87,13 +94,17 @@ GOALS = (
     Goal("full / polars full", "L", "full", _ratio("full", "polars"), 1.3),
     Goal("full / plain Spark", "L", "full", _ratio("full", "spark"), 0.5),
     Goal("peak memory", "L", "full", _largest_peak, 6144, " MB"),
-    Goal("nothing new", None, "nothing-new", lambda result: result.seconds("nothing-new"), 2.0, " s"),
+    Goal(
+        "nothing new", None, "nothing-new", lambda result: result.seconds("nothing-new"), 2.0, " s"
+    ),
     Goal("pandas / full", "SET", "full", _ratio("pandas", "full"), 12, at_least=True),
 )
 
 
 def judged_goals(result: Result) -> list[dict[str, Any]]:
-    """Each goal whose cases ran: name, size it is set for, figure, bound, hit, missed_by (in the figure's unit), longest stage of its case."""
+    """Each goal whose cases ran: name, size it is set for, figure, bound, hit, missed_by (in the
+    figure's unit), longest stage of its case.
+    """
     judged = []
     for goal in GOALS:
         figure = goal.figure(result)
@@ -120,13 +131,31 @@ def judged_goals(result: Result) -> list[dict[str, Any]]:
 
 def machine_facts() -> dict[str, Any]:
     """Commit, machine and how busy it is: a busy machine measures the other processes."""
-    cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
-    memory_kb = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=PROJECT, capture_output=True, text=True, check=False).stdout.strip()
+    cpu = next(
+        (
+            line.split(":")[1].strip()
+            for line in _lines("/proc/cpuinfo")
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    memory_kb = next(
+        (int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0
+    )
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
     return {
         "command": " ".join(sys.argv),
         "commit": commit,
-        "machine": f"{cpu}, {os.cpu_count()} cores, {memory_kb / 2**20:.0f} GB, {platform.system()} {platform.machine()}",
+        "machine": (
+            f"{cpu}, {os.cpu_count()} cores, {memory_kb / 2**20:.0f} GB, {platform.system()}"
+            f" {platform.machine()}"
+        ),
         "load_at_start": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
     }
@@ -137,7 +166,12 @@ def _lines(path: str) -> list[str]:
 
 
 def result_document(facts: Mapping[str, Any], result: Result) -> dict[str, Any]:
-    return {**facts, **asdict(result), "stages": {case: result.stages(case) for case in _cases(result)}, "goals": judged_goals(result)}
+    return {
+        **facts,
+        **asdict(result),
+        "stages": {case: result.stages(case) for case in _cases(result)},
+        "goals": judged_goals(result),
+    }
 
 
 def _cases(result: Result) -> list[str]:
@@ -146,16 +180,39 @@ def _cases(result: Result) -> list[str]:
 
 def result_text(facts: Mapping[str, Any], result: Result) -> str:
     """The table, the stages of the job's cases, the goals."""
-    title = f"{result.size}: {result.pools:,} pools x {result.days} days, {result.raw_rows:,} raw rows"
-    head = f"{'':14}{'seconds':>9}{'/ full':>8}{'/ polars':>10}{'CPU s':>8}{'peak MB':>9}{'server MB':>11}{'differ':>9}  runs, s"
+    title = (
+        f"{result.size}: {result.pools:,} pools x {result.days} days, {result.raw_rows:,} raw rows"
+    )
+    head = (
+        f"{'':14}{'seconds':>9}{'/ full':>8}{'/ polars':>10}{'CPU s':>8}{'peak MB':>9}{'server MB':>11}{'differ':>9}"
+        "  runs, s"
+    )
     rows = [_row(result, case) for case in _cases(result)]
     stages = [_stages_line(result, case) for case in _cases(result) if result.stages(case)]
     goals = [_goal_line(result, goal) for goal in judged_goals(result)]
-    return "\n".join([title, facts_line(facts), "", head, *rows, "", "stages, median seconds", *stages, "", "goals", *goals, *_notes(result)])
+    return "\n".join(
+        [
+            title,
+            facts_line(facts),
+            "",
+            head,
+            *rows,
+            "",
+            "stages, median seconds",
+            *stages,
+            "",
+            "goals",
+            *goals,
+            *_notes(result),
+        ]
+    )
 
 
 def facts_line(facts: Mapping[str, Any]) -> str:
-    return f"commit {facts['commit']}, {facts['machine']}, Python {facts['python']}, load {facts['load_at_start']} at the start"
+    return (
+        f"commit {facts['commit']}, {facts['machine']}, Python {facts['python']}, load"
+        f" {facts['load_at_start']} at the start"
+    )
 
 
 def _row(result: Result, case: str) -> str:
@@ -167,9 +224,14 @@ def _row(result: Result, case: str) -> str:
     differ = f"{result.differing[case]:,}" if case in result.differing else ""
     seconds, server_mb = result.seconds(case), max(run.server_mb for run in runs)
     ratios = f"{_share(seconds, result.seconds('full')):>8}{_share(seconds, result.seconds('polars')):>10}"
-    every = " ".join(f"{run.seconds:.1f}" for run in runs) + f" ({len(failed)} failed)" * bool(failed)
+    every = " ".join(f"{run.seconds:.1f}" for run in runs) + f" ({len(failed)} failed)" * bool(
+        failed
+    )
     cpu_seconds = median(run.cpu_seconds for run in runs)
-    return f"{name:16}{seconds:>7.1f}{ratios}{cpu_seconds:>8.1f}{result.peak_mb(case):>9.0f}{server_mb:>11.0f}{differ:>9}  {every}"
+    return (
+        f"{name:16}{seconds:>7.1f}{ratios}{cpu_seconds:>8.1f}{result.peak_mb(case):>9.0f}{server_mb:>11.0f}{differ:>9}"
+        f"  {every}"
+    )
 
 
 def _share(seconds: float, of: float) -> str:
@@ -177,30 +239,64 @@ def _share(seconds: float, of: float) -> str:
 
 
 def _stages_line(result: Result, case: str) -> str:
-    rows = ", ".join(f"{count:,} {name}" for name, count in result.runs(case)[-1].rows.items() if count)
-    return f"  {case}: {', '.join(f'{name} {seconds:.1f}' for name, seconds in result.stages(case).items())}" + f" | {rows}" * bool(rows)
+    rows = ", ".join(
+        f"{count:,} {name}" for name, count in result.runs(case)[-1].rows.items() if count
+    )
+    return (
+        f"  {case}:"
+        f" {', '.join(f'{name} {seconds:.1f}' for name, seconds in result.stages(case).items())}"
+        + f" | {rows}"
+        * bool(rows)
+    )
 
 
 def _goal_line(result: Result, goal: Mapping[str, Any]) -> str:
     sign = ">=" if goal["at_least"] else "<="
-    word = "hit" if goal["hit"] else f"missed by {goal['missed_by']:g}{goal['unit']} ({goal['missed_by'] / goal['bound']:.0%})"
-    elsewhere = f" (a goal for {goal['set_for']})" if goal["set_for"] not in (None, result.size) else ""
-    longest = f"; longest stage of {goal['case']}: {goal['longest_stage']}" if goal["longest_stage"] else ""
-    return f"  {goal['name']}: {goal['figure']:g}{goal['unit']}, goal {sign} {goal['bound']:g}{goal['unit']}: {word}{elsewhere}{longest}"
+    word = (
+        "hit"
+        if goal["hit"]
+        else (
+            f"missed by {goal['missed_by']:g}{goal['unit']}"
+            f" ({goal['missed_by'] / goal['bound']:.0%})"
+        )
+    )
+    elsewhere = (
+        f" (a goal for {goal['set_for']})" if goal["set_for"] not in (None, result.size) else ""
+    )
+    longest = (
+        f"; longest stage of {goal['case']}: {goal['longest_stage']}"
+        if goal["longest_stage"]
+        else ""
+    )
+    return (
+        f"  {goal['name']}: {goal['figure']:g}{goal['unit']}, goal {sign}"
+        f" {goal['bound']:g}{goal['unit']}: {word}{elsewhere}{longest}"
+    )
 
 
 def _notes(result: Result) -> list[str]:
-    notes = ["", "CPU s: processor seconds of the process, its descendants and the server together."]
-    notes += ["differ: rows not the same in the product's table and the peer's, beyond the last stored decimal."]
+    notes = [
+        "",
+        "CPU s: processor seconds of the process, its descendants and the server together.",
+    ]
+    notes += [
+        "differ: rows not the same in the product's table and the peer's, beyond the last stored"
+        " decimal."
+    ]
     if "pandas" in result.differing:
-        notes.append("pandas, in the common way, fills without end and follows other rules: `python -m benchmarks.pandas_parity` counts each cause.")
+        notes.append(
+            "pandas, in the common way, fills without end and follows other rules: `python -m"
+            " benchmarks.pandas_parity` counts each cause."
+        )
     return notes
 
 
 def exponent(results: Sequence[Result]) -> float:
     """log(t2 / t1) / log(n2 / n1) of the full runs' medians over raw rows."""
     small, large = results
-    return math.log(large.seconds("full") / small.seconds("full")) / math.log(large.raw_rows / small.raw_rows)
+    return math.log(large.seconds("full") / small.seconds("full")) / math.log(
+        large.raw_rows / small.raw_rows
+    )
 
 
 def exponent_document(facts: Mapping[str, Any], results: Sequence[Result]) -> dict[str, Any]:
@@ -217,14 +313,29 @@ def exponent_document(facts: Mapping[str, Any], results: Sequence[Result]) -> di
 def exponent_text(facts: Mapping[str, Any], results: Sequence[Result]) -> str:
     small, large = results
     found = exponent(results)
-    lines = [facts_line(facts), "", f"{'full':14}{'raw rows':>12}{'seconds':>9}{'peak MB':>9}  runs, s"]
+    lines = [
+        facts_line(facts),
+        "",
+        f"{'full':14}{'raw rows':>12}{'seconds':>9}{'peak MB':>9}  runs, s",
+    ]
     for result in results:
         every = " ".join(f"{run.seconds:.1f}" for run in result.runs("full"))
-        lines.append(f"{result.size:14}{result.raw_rows:>12,}{result.seconds('full'):>9.1f}{result.peak_mb('full'):>9.0f}  {every}")
+        lines.append(
+            f"{result.size:14}{result.raw_rows:>12,}{result.seconds('full'):>9.1f}{result.peak_mb('full'):>9.0f}"
+            f"  {every}"
+        )
     word = "hit" if found <= EXPONENT_GOAL else f"missed by {found - EXPONENT_GOAL:.3f}"
-    lines += ["", f"time grows with rows to the power {found:.3f}, goal <= {EXPONENT_GOAL}: {word}", "each stage's own power:"]
+    lines += [
+        "",
+        f"time grows with rows to the power {found:.3f}, goal <= {EXPONENT_GOAL}: {word}",
+        "each stage's own power:",
+    ]
     for name, seconds in large.stages("full").items():
         before = small.stages("full").get(name, 0.0)
-        power = f"{math.log(seconds / before) / math.log(large.raw_rows / small.raw_rows):.2f}" if before > 0 and seconds > 0 else "-"
+        power = (
+            f"{math.log(seconds / before) / math.log(large.raw_rows / small.raw_rows):.2f}"
+            if before > 0 and seconds > 0
+            else "-"
+        )
         lines.append(f"  {name}: {before:.1f} -> {seconds:.1f} s, {power}")
     return "\n".join(lines)

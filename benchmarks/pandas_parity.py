@@ -1,7 +1,8 @@
 """The product's rows beside the same metrics in the common pandas way: how many differ, and why.
 
-In: generated raw history, or files of real data, loaded through the product into a PostgreSQL of its own. Out: a table by column and cause on
-standard output. Run: `python -m benchmarks.pandas_parity`. The exit code is 1 where a difference has no cause.
+In: generated raw history, or files of real data, loaded through the product into a PostgreSQL of
+its own. Out: a table by column and cause on standard output. Run: `python -m
+benchmarks.pandas_parity`. The exit code is 1 where a difference has no cause.
 """
 
 from __future__ import annotations
@@ -38,8 +39,12 @@ EXAMPLES = f"""examples:
 
 
 def run(settings: Settings) -> Parity:
-    """Compute the metrics of a loaded database with the job, and compare. Raises: RuntimeError where the job failed."""
-    timing = measure("full", [*JOB, "--full-refresh"], environment(settings), folder=settings.yieldspark_home)
+    """Compute the metrics of a loaded database with the job, and compare. Raises: RuntimeError
+    where the job failed.
+    """
+    timing = measure(
+        "full", [*JOB, "--full-refresh"], environment(settings), folder=settings.yieldspark_home
+    )
     if timing.error:
         raise RuntimeError(f"the job failed, {timing.error}")
     return compare(Facts.read(make_engine(settings)))
@@ -56,7 +61,13 @@ def report(parity: Parity) -> str:
         share = different / parity.rows_of_both if parity.rows_of_both else 0.0
         counts = f"{parity.rows_of_both:>12,}{parity.rows_of_both - different:>12,}{different:>11,}{share:>9.2%}"
         lines.append(f"{name:28}{counts}{_listed(parity.cells[name]).replace(': ', '  ', 1)}")
-    lines += ["", "causes, in the order in which pandas is mended; a cell that several keep apart counts for the last of them"]
+    lines += [
+        "",
+        (
+            "causes, in the order in which pandas is mended; a cell that several keep apart counts"
+            " for the last of them"
+        ),
+    ]
     lines += [f"  {name}: {meaning}" for name, meaning in CAUSES.items()]
     return "\n".join([*lines, "", f"{UNEXPLAINED}: {parity.unexplained:,}"])
 
@@ -68,7 +79,9 @@ def _listed(causes: dict[str, int]) -> str:
 
 def _load(settings: Settings, options: argparse.Namespace) -> None:
     if options.data is None:
-        metrics_data.load(make_engine(settings), History.until_today(options.pools, options.days), _say)
+        metrics_data.load(
+            make_engine(settings), History.until_today(options.pools, options.days), _say
+        )
         return
     beside = [options.data.with_name(name) for name in BESIDE]
     load_files(settings, [options.data, *(path for path in beside if path.exists())], progress=_say)
@@ -81,16 +94,27 @@ def _say(words: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.pandas_parity", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.pandas_parity",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--pools", type=int, default=200, help="generated pools (default: 200)")
     parser.add_argument("--days", type=int, default=365, help="generated days (default: 365)")
-    parser.add_argument("--data", type=Path, nargs="?", const=SHARED_HISTORY, help="a history file instead of generated rows")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="?",
+        const=SHARED_HISTORY,
+        help="a history file instead of generated rows",
+    )
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON document")
     options = parser.parse_args(argv)
     if options.data and not options.data.exists():
         parser.error(f"--data {options.data}: there is no such file")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server goes with an interrupt, however it comes
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # the server goes with an interrupt, however it comes
     with temporary_server() as settings:
         _load(settings, options)
         parity = run(settings)

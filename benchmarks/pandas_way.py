@@ -1,8 +1,11 @@
-"""The metrics as they are commonly written in pandas, and what is to change, point by point, until they are the product's.
+"""The metrics as they are commonly written in pandas, and what is to change, point by point, until
+they are the product's.
 
-In: raw rows and market tables, read by `pd.read_sql` over SQLAlchemy, the JSON as Python has it. Out: for each pool its days with METRIC_COLUMNS. A
-loop over pools, a daily reindex filled forward without end, `rolling(7, min_periods=1)`, prices shifted by a row. Nothing is written here.
-APY percent, TVL and prices USD, gas gwei, UTC days. `fixes` are names of `FIXES`; none is the common way, which the benchmark times.
+In: raw rows and market tables, read by `pd.read_sql` over SQLAlchemy, the JSON as Python has it.
+Out: for each pool its days with METRIC_COLUMNS. A loop over pools, a daily reindex filled forward
+without end, `rolling(7, min_periods=1)`, prices shifted by a row. Nothing is written here. APY
+percent, TVL and prices USD, gas gwei, UTC days. `fixes` are names of `FIXES`; none is the common
+way, which the benchmark times.
 """
 
 from __future__ import annotations
@@ -18,19 +21,33 @@ from sqlalchemy import Engine
 from benchmarks.peer_rules import MAX_FILL
 from database.tables import METRIC_COLUMNS
 
-RAW = "SELECT id, pool_id, timestamp, raw_json_data FROM raw_defillama_pool_history ORDER BY pool_id, timestamp"
-PRICES = "SELECT data_timestamp, symbol, raw_json_data FROM raw_coinmarketcap_ohlcv ORDER BY data_timestamp"
+RAW = (
+    "SELECT id, pool_id, timestamp, raw_json_data FROM raw_defillama_pool_history ORDER BY pool_id,"
+    " timestamp"
+)
+PRICES = (
+    "SELECT data_timestamp, symbol, raw_json_data FROM raw_coinmarketcap_ohlcv ORDER BY"
+    " data_timestamp"
+)
 GAS = "SELECT date, actual_avg_gas_gwei::float8 AS gas_price_gwei FROM gas_fees_daily ORDER BY date"
 
 WINDOW_DAYS = (7, 30)
 
 FIXES = {
-    "ties by id": "rows of one pool and the same instant come in any order, the product takes the one inserted last",
+    "ties by id": (
+        "rows of one pool and the same instant come in any order, the product takes the one"
+        " inserted last"
+    ),
     "last row": "`last()` takes a day's last value that is there, the product its last snapshot",
     "bounded carry": "`ffill()` fills for ever, the product at most max_fill_days days",
-    "price of the day before": "`shift(1)` takes the close of the row before, which is not the latest before the day where a day has no price",
+    "price of the day before": (
+        "`shift(1)` takes the close of the row before, which is not the latest before the day where"
+        " a day has no price"
+    ),
     "nothing from the future": "`bfill()` fills the days before the first price or gas value",
-    "each window on its own": "pandas adds to and takes from one running sum, which drifts after a spike",
+    "each window on its own": (
+        "pandas adds to and takes from one running sum, which drifts after a spike"
+    ),
 }
 """What the common way does otherwise, in the order in which it is mended."""
 
@@ -39,11 +56,17 @@ Fixes = Collection[str]
 
 
 def read_rows(engine: Engine) -> pd.DataFrame:
-    """id, pool_id, timestamp, date, apy, tvl: whatever is no number is NaN, an infinity too, because the table can't hold it."""
+    """id, pool_id, timestamp, date, apy, tvl: whatever is no number is NaN, an infinity too,
+    because the table can't hold it.
+    """
     rows = pd.read_sql(RAW, engine)
     for name, key in (("apy", "apy"), ("tvl", "tvlUsd")):
-        values = rows["raw_json_data"].apply(lambda document, key=key: document.get(key) if isinstance(document, dict) else None)
-        rows[name] = pd.to_numeric(values, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
+        values = rows["raw_json_data"].apply(
+            lambda document, key=key: document.get(key) if isinstance(document, dict) else None
+        )
+        rows[name] = (
+            pd.to_numeric(values, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
+        )
     rows["date"] = _day(rows["timestamp"])
     return rows.drop(columns="raw_json_data")
 
@@ -52,14 +75,21 @@ def _day(moments: pd.Series[Any]) -> pd.Series[Any]:
     return pd.to_datetime(moments, utc=True).dt.tz_localize(None).dt.normalize()
 
 
-def read_market(engine: Engine, first: pd.Timestamp, last: pd.Timestamp, fixes: Fixes = ()) -> pd.DataFrame:
+def read_market(
+    engine: Engine, first: pd.Timestamp, last: pd.Timestamp, fixes: Fixes = ()
+) -> pd.DataFrame:
     """eth_open, btc_open, gas_price_gwei of each day from `first` to `last`, the index."""
     days = pd.date_range(first, last, name="date")
     prices = pd.read_sql(PRICES, engine)
-    prices["close"] = pd.to_numeric(prices["raw_json_data"].apply(lambda document: document["USD"]["close"]), errors="coerce")
+    prices["close"] = pd.to_numeric(
+        prices["raw_json_data"].apply(lambda document: document["USD"]["close"]), errors="coerce"
+    )
     prices["date"] = _day(prices["data_timestamp"])
     gas = pd.read_sql(GAS, engine, parse_dates=["date"]).set_index("date")
-    columns = {f"{symbol.lower()}_open": _opens(prices[prices["symbol"] == symbol], last, fixes) for symbol in ("ETH", "BTC")}
+    columns = {
+        f"{symbol.lower()}_open": _opens(prices[prices["symbol"] == symbol], last, fixes)
+        for symbol in ("ETH", "BTC")
+    }
     columns["gas_price_gwei"] = gas["gas_price_gwei"]
     filled = {name: _filled(values, days, fixes) for name, values in columns.items()}
     return pd.DataFrame(filled, index=days)
@@ -77,16 +107,26 @@ def _opens(prices: pd.DataFrame, last: pd.Timestamp, fixes: Fixes) -> pd.Series[
 
 
 def _filled(values: pd.Series[Any], days: pd.DatetimeIndex, fixes: Fixes) -> pd.Series[Any]:
-    """On every day; a day without a value takes the one before, the days before the first take the first."""
+    """On every day; a day without a value takes the one before, the days before the first take the
+    first.
+    """
     every = values.reindex(values.index.union(days)).ffill()
     return (every if "nothing from the future" in fixes else every.bfill()).reindex(days)
 
 
-def pool_days(rows: pd.DataFrame, newest: pd.Timestamp, market: pd.DataFrame, fixes: Fixes = ()) -> pd.DataFrame:
-    """One pool's days from its first row to `newest`: index date, METRIC_COLUMNS. Rows are in order of time."""
+def pool_days(
+    rows: pd.DataFrame, newest: pd.Timestamp, market: pd.DataFrame, fixes: Fixes = ()
+) -> pd.DataFrame:
+    """One pool's days from its first row to `newest`: index date, METRIC_COLUMNS. Rows are in order
+    of time.
+    """
     ordered = rows.sort_values(["timestamp", "id"]) if "ties by id" in fixes else rows
     by_date = ordered.groupby("date")[["apy", "tvl"]]
-    daily = by_date.tail(1).set_index(ordered["date"].loc[by_date.tail(1).index]) if "last row" in fixes else by_date.last()
+    daily = (
+        by_date.tail(1).set_index(ordered["date"].loc[by_date.tail(1).index])
+        if "last row" in fixes
+        else by_date.last()
+    )
     limit = MAX_FILL if "bounded carry" in fixes else None
     days = daily.reindex(pd.date_range(daily.index.min(), newest, name="date")).ffill(limit=limit)
     days = days.rename(columns={"apy": "actual_apy", "tvl": "actual_tvl"})
@@ -103,11 +143,22 @@ def pool_days(rows: pd.DataFrame, newest: pd.Timestamp, market: pd.DataFrame, fi
 
 
 def windows(values: Floats, days: int) -> tuple[Floats, Floats]:
-    """Mean and sample standard deviation of each window that ends with a day, from that window's values alone; NaN where there are too few."""
-    padded = np.lib.stride_tricks.sliding_window_view(np.concatenate([np.full(days - 1, np.nan), values]), days)
+    """Mean and sample standard deviation of each window that ends with a day, from that window's
+    values alone; NaN where there are too few.
+    """
+    padded = np.lib.stride_tricks.sliding_window_view(
+        np.concatenate([np.full(days - 1, np.nan), values]), days
+    )
     there = ~np.isnan(padded)
     count = there.sum(axis=1)
-    mean = np.divide(np.where(there, padded, 0).sum(axis=1), count, out=np.full(count.size, np.nan), where=count > 0)
+    mean = np.divide(
+        np.where(there, padded, 0).sum(axis=1),
+        count,
+        out=np.full(count.size, np.nan),
+        where=count > 0,
+    )
     squares = np.where(there, padded - mean[:, None], 0) ** 2
-    variance = np.divide(squares.sum(axis=1), count - 1, out=np.full(count.size, np.nan), where=count > 1)
+    variance = np.divide(
+        squares.sum(axis=1), count - 1, out=np.full(count.size, np.nan), where=count > 1
+    )
     return mean, np.sqrt(variance)

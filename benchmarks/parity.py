@@ -1,8 +1,11 @@
-"""Where the common pandas way and the product differ, and why: cell by cell, each difference with its cause.
+"""Where the common pandas way and the product differ, and why: cell by cell, each difference with
+its cause.
 
-In: raw rows, market tables and the product's rows of one database. Out: counts by column and cause. The cause is found by construction: pandas
-computes again with one deviation less each time, in the order of `CAUSES`, and a cell's cause is the one whose removal made it equal for good. A cell
-that several causes keep apart counts for the last of them. What is still apart in the end is unexplained. Nothing is written.
+In: raw rows, market tables and the product's rows of one database. Out: counts by column and cause.
+The cause is found by construction: pandas computes again with one deviation less each time, in the
+order of `CAUSES`, and a cell's cause is the one whose removal made it equal for good. A cell that
+several causes keep apart counts for the last of them. What is still apart in the end is
+unexplained. Nothing is written.
 """
 
 from __future__ import annotations
@@ -28,7 +31,10 @@ CAUSES = {
     QUARANTINED: "pandas uses rows, or half of them, that the product puts into quarantine",
     NOT_OVER: "pandas uses today's rows, the product complete days only",
     **FIXES,
-    CALENDAR: "pandas goes on to the newest day for every pool, the product ends an inactive pool with its last snapshot",
+    CALENDAR: (
+        "pandas goes on to the newest day for every pool, the product ends an inactive pool with"
+        " its last snapshot"
+    ),
 }
 """What keeps pandas apart from the product, in the order in which it is taken away."""
 
@@ -39,7 +45,9 @@ Booleans = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything a comparison needs, read once. product: index (pool_id, date), METRIC_COLUMNS as stored."""
+    """Everything a comparison needs, read once. product: index (pool_id, date), METRIC_COLUMNS as
+    stored.
+    """
 
     engine: Engine
     rows: pd.DataFrame
@@ -51,8 +59,15 @@ class Facts:
     @classmethod
     def read(cls, engine: Engine) -> Facts:
         columns = ", ".join(f"{name}::float8 AS {name}" for name in METRIC_COLUMNS)
-        product = pd.read_sql(f"SELECT pool_id, date, {columns} FROM {qualified(pool_daily_metrics)}", engine, parse_dates=["date"])
-        bad = f"SELECT source_id::bigint AS id FROM {qualified(quarantine)} WHERE source_table = '{qualified(raw_pool_history)}'"
+        product = pd.read_sql(
+            f"SELECT pool_id, date, {columns} FROM {qualified(pool_daily_metrics)}",
+            engine,
+            parse_dates=["date"],
+        )
+        bad = (
+            f"SELECT source_id::bigint AS id FROM {qualified(quarantine)} WHERE source_table ="
+            f" '{qualified(raw_pool_history)}'"
+        )
         inactive = f"SELECT pool_id FROM {qualified(pools)} WHERE is_active IS FALSE"
         return cls(
             engine,
@@ -65,7 +80,9 @@ class Facts:
     def market(self, fixes: Collection[str]) -> pd.DataFrame:
         used = frozenset(fixes) & {"price of the day before", "nothing from the future"}
         if used not in self._market:
-            self._market[used] = read_market(self.engine, self.rows["date"].min(), self.rows["date"].max(), used)
+            self._market[used] = read_market(
+                self.engine, self.rows["date"].min(), self.rows["date"].max(), used
+            )
         return self._market[used]
 
     @property
@@ -82,7 +99,9 @@ class Facts:
         """The pool's days as pandas has them without the deviations in `fixes`."""
         rows = self.without(own, fixes)
         if rows.empty:
-            return pd.DataFrame(columns=list(METRIC_COLUMNS), index=pd.DatetimeIndex([]), dtype=float)
+            return pd.DataFrame(
+                columns=list(METRIC_COLUMNS), index=pd.DatetimeIndex([]), dtype=float
+            )
         newest = self.without(self.rows, fixes)["date"].max()
         if CALENDAR in fixes:
             newest = rows["date"].max() if pool in self.inactive else self.newest
@@ -91,29 +110,47 @@ class Facts:
 
 @dataclass
 class Parity:
-    """Counts. Cells: of rows that both have. Rows: that one side alone has. Both by cause, UNEXPLAINED among them."""
+    """Counts. Cells: of rows that both have. Rows: that one side alone has. Both by cause,
+    UNEXPLAINED among them.
+    """
 
     rows_of_both: int = 0
     only_pandas: Counter[str] = field(default_factory=Counter)
     only_product: Counter[str] = field(default_factory=Counter)
-    cells: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in METRIC_COLUMNS})
+    cells: dict[str, Counter[str]] = field(
+        default_factory=lambda: {name: Counter() for name in METRIC_COLUMNS}
+    )
 
     @property
     def unexplained(self) -> int:
-        return sum(counts[UNEXPLAINED] for counts in (self.only_pandas, self.only_product, *self.cells.values()))
+        return sum(
+            counts[UNEXPLAINED]
+            for counts in (self.only_pandas, self.only_product, *self.cells.values())
+        )
 
     def document(self) -> dict[str, Any]:
         columns = {
-            name: {"compared": self.rows_of_both, "different": sum(causes.values()), "causes": dict(causes)} for name, causes in self.cells.items()
+            name: {
+                "compared": self.rows_of_both,
+                "different": sum(causes.values()),
+                "causes": dict(causes),
+            }
+            for name, causes in self.cells.items()
         }
-        rows = {"both": self.rows_of_both, "only_pandas": dict(self.only_pandas), "only_product": dict(self.only_product)}
+        rows = {
+            "both": self.rows_of_both,
+            "only_pandas": dict(self.only_pandas),
+            "only_product": dict(self.only_product),
+        }
         return {"rows": rows, "columns": columns, "unexplained": self.unexplained, "causes": CAUSES}
 
 
 def compare(facts: Facts) -> Parity:
     """Every pool that has a raw row; the product has no other."""
     parity = Parity()
-    products = {str(pool): days.droplevel("pool_id") for pool, days in facts.product.groupby("pool_id")}
+    products = {
+        str(pool): days.droplevel("pool_id") for pool, days in facts.product.groupby("pool_id")
+    }
     for pool, own in facts.rows.groupby("pool_id"):
         variants = [facts.days(str(pool), own, fixes) for fixes in _steps()]
         _count(parity, variants, products.get(str(pool), variants[0].iloc[:0]))
@@ -128,7 +165,10 @@ def _steps() -> Iterator[tuple[str, ...]]:
 
 def _count(parity: Parity, variants: list[pd.DataFrame], product: pd.DataFrame) -> None:
     days = product.index.union(variants[0].index)
-    in_product, in_pandas = days.isin(product.index), [days.isin(variant.index) for variant in variants]
+    in_product, in_pandas = (
+        days.isin(product.index),
+        [days.isin(variant.index) for variant in variants],
+    )
     both = in_product & in_pandas[0]
     parity.rows_of_both += int(both.sum())
     rows = _causes([there == in_product for there in in_pandas])
@@ -136,12 +176,17 @@ def _count(parity: Parity, variants: list[pd.DataFrame], product: pd.DataFrame) 
     parity.only_product.update(_named(rows[in_product & ~in_pandas[0]]))
     wanted = product.reindex(days)
     for name, counts in parity.cells.items():
-        equal = [_equal(variant[name].reindex(days).to_numpy(), wanted[name].to_numpy(), name) for variant in variants]
+        equal = [
+            _equal(variant[name].reindex(days).to_numpy(), wanted[name].to_numpy(), name)
+            for variant in variants
+        ]
         causes = _causes([same & there for same, there in zip(equal, in_pandas, strict=True)])
         counts.update(_named(causes[both]))
 
 
-def _equal(found: npt.NDArray[np.float64], stored: npt.NDArray[np.float64], column: str) -> Booleans:
+def _equal(
+    found: npt.NDArray[np.float64], stored: npt.NDArray[np.float64], column: str
+) -> Booleans:
     """Whether `found` is what the stored decimal was rounded from; a null equals a null."""
     half = 0.5 * float(last_decimal(column))
     close: Booleans = np.abs(found - stored) <= half * (1 + 1e-6) + 1e-12 * np.abs(stored)
@@ -150,7 +195,9 @@ def _equal(found: npt.NDArray[np.float64], stored: npt.NDArray[np.float64], colu
 
 
 def _causes(equal: list[Booleans]) -> npt.NDArray[np.int64]:
-    """For each cell the number of the cause that kept it apart, from the steps in which it is equal: 0 for none, len(equal) for unexplained."""
+    """For each cell the number of the cause that kept it apart, from the steps in which it is
+    equal: 0 for none, len(equal) for unexplained.
+    """
     last_apart = np.zeros(equal[0].size, dtype=np.int64)
     for step, same in enumerate(equal, start=1):
         last_apart = np.where(same, last_apart, step)

@@ -1,7 +1,8 @@
-"""Peer of the benchmark: the common pandas way, upserted pool by pool into `bench.pandas` by `execute_values`.
+"""Peer of the benchmark: the common pandas way, upserted pool by pool into `bench.pandas` by
+`execute_values`.
 
-Its metrics follow other rules than the product's; `python -m benchmarks.pandas_parity` says which, with counts. Run with DB_* set: `python -m
-benchmarks.peer_pandas`.
+Its metrics follow other rules than the product's; `python -m benchmarks.pandas_parity` says which,
+with counts. Run with DB_* set: `python -m benchmarks.peer_pandas`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ def _upsert(connection: Any, days: pd.DataFrame) -> None:
     frame = days.reset_index()[list(names)].astype(object)
     values = frame.where(frame.notna(), None).values.tolist()
     with connection.cursor() as cursor:
-        statement = f"INSERT INTO {PEERS_SCHEMA}.pandas ({', '.join(names)}) VALUES %s ON CONFLICT (pool_id, date) DO UPDATE SET {updates}"
+        statement = (
+            f"INSERT INTO {PEERS_SCHEMA}.pandas ({', '.join(names)}) VALUES %s ON CONFLICT"
+            f" (pool_id, date) DO UPDATE SET {updates}"
+        )
         execute_values(cursor, statement, values, page_size=PAGE_ROWS)
 
 

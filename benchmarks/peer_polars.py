@@ -1,7 +1,8 @@
-"""Peer of the benchmark: Arrow through ADBC, polars, ADBC into unlogged staging, and the product's own merge into `bench.polars`.
+"""Peer of the benchmark: Arrow through ADBC, polars, ADBC into unlogged staging, and the product's
+own merge into `bench.polars`.
 
-The metrics are those of design section 4: limits and bounded carry. It has no plan, no checks and no ledger. Run with DB_* set: `python -m
-benchmarks.peer_polars`.
+The metrics are those of design section 4: limits and bounded carry. It has no plan, no checks and
+no ledger. Run with DB_* set: `python -m benchmarks.peer_polars`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ STAGING = "staging_polars"
 
 
 def by_polars(settings: Settings) -> None:
-    days = metrics(pl.DataFrame(_read(settings, RAW)).lazy(), pl.DataFrame(_read(settings, MARKET)).lazy())
+    days = metrics(
+        pl.DataFrame(_read(settings, RAW)).lazy(), pl.DataFrame(_read(settings, MARKET)).lazy()
+    )
     _merge(settings, days.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 
@@ -35,9 +38,16 @@ def _read(settings: Settings, query: str) -> pa.Table:
 
 def metrics(rows: pl.LazyFrame, market: pl.LazyFrame) -> pl.DataFrame:
     """(id, pool_id, timestamp, apy, tvl as text) to pool_id, date, METRIC_COLUMNS."""
-    numbers = [pl.when(pl.col(name).str.to_lowercase() != "nan").then(pl.col(name)).alias(name) for name in ("apy", "tvl")]
+    numbers = [
+        pl.when(pl.col(name).str.to_lowercase() != "nan").then(pl.col(name)).alias(name)
+        for name in ("apy", "tvl")
+    ]
     values = [
-        pl.when(pl.col(name).str.contains(NUMBER)).then(pl.col(name)).cast(pl.Float64, strict=False).alias(f"{name}_value") for name in ("apy", "tvl")
+        pl.when(pl.col(name).str.contains(NUMBER))
+        .then(pl.col(name))
+        .cast(pl.Float64, strict=False)
+        .alias(f"{name}_value")
+        for name in ("apy", "tvl")
     ]
     good = (
         (pl.col("apy").is_not_null() | pl.col("tvl").is_not_null())
@@ -49,22 +59,41 @@ def metrics(rows: pl.LazyFrame, market: pl.LazyFrame) -> pl.DataFrame:
     daily = (
         snapshots.sort("timestamp", "id")
         .group_by("pool_id", "date")
-        .agg(pl.col("apy_value").last().alias("actual_apy"), pl.col("tvl_value").last().alias("actual_tvl"))
+        .agg(
+            pl.col("apy_value").last().alias("actual_apy"),
+            pl.col("tvl_value").last().alias("actual_tvl"),
+        )
         .collect()
     )
     last = pl.lit(daily["date"].max())
-    calendar = daily.lazy().group_by("pool_id").agg(pl.date_ranges(pl.col("date").min(), last).first().alias("date")).explode("date")
+    calendar = (
+        daily.lazy()
+        .group_by("pool_id")
+        .agg(pl.date_ranges(pl.col("date").min(), last).first().alias("date"))
+        .explode("date")
+    )
     apy, pool = pl.col("actual_apy"), "pool_id"
     days = (
         calendar.join(daily.lazy(), on=["pool_id", "date"], how="left")
         .sort("pool_id", "date")
         .with_columns(pl.col("actual_apy", "actual_tvl").forward_fill(MAX_FILL).over(pool))
         .with_columns(
-            *(apy.rolling_mean(n, min_samples=1).over(pool).alias(f"rolling_apy_{n}d") for n in (7, 30)),
-            *(apy.rolling_std(n, min_samples=2).over(pool).alias(f"stddev_apy_{n}d") for n in (7, 30)),
+            *(
+                apy.rolling_mean(n, min_samples=1).over(pool).alias(f"rolling_apy_{n}d")
+                for n in (7, 30)
+            ),
+            *(
+                apy.rolling_std(n, min_samples=2).over(pool).alias(f"stddev_apy_{n}d")
+                for n in (7, 30)
+            ),
             apy.diff().over(pool).alias("apy_delta_today_yesterday"),
         )
-        .with_columns(*(pl.col(f"stddev_apy_{n}d").diff().over(pool).alias(f"stddev_apy_{n}d_delta") for n in (7, 30)))
+        .with_columns(
+            *(
+                pl.col(f"stddev_apy_{n}d").diff().over(pool).alias(f"stddev_apy_{n}d_delta")
+                for n in (7, 30)
+            )
+        )
         .join(market, on="date", how="left")
         .select("pool_id", "date", *METRIC_COLUMNS)
     )
@@ -74,8 +103,12 @@ def metrics(rows: pl.LazyFrame, market: pl.LazyFrame) -> pl.DataFrame:
 def _merge(settings: Settings, days: pa.Table) -> None:
     staging = f"{PEERS_SCHEMA}.{STAGING}"
     own = pool_daily_metrics.to_metadata(MetaData(), schema=PEERS_SCHEMA, name=NAME)
-    target = MergeTarget(own, {"pool_id": "pool_id", "date": "date"}, {column: column for column in METRIC_COLUMNS})
-    columns = ", ".join(["pool_id text", "date date", *(f"{name} double precision" for name in METRIC_COLUMNS)])
+    target = MergeTarget(
+        own, {"pool_id": "pool_id", "date": "date"}, {column: column for column in METRIC_COLUMNS}
+    )
+    columns = ", ".join(
+        ["pool_id text", "date date", *(f"{name} double precision" for name in METRIC_COLUMNS)]
+    )
     with adbc.connect(libpq_uri(settings)) as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE UNLOGGED TABLE {staging} ({columns})")
         cursor.adbc_ingest(STAGING, days, mode="append", db_schema_name=PEERS_SCHEMA)

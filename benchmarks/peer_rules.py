@@ -1,7 +1,8 @@
-"""What every peer of the benchmark shares: the limits of design section 4 as they are by default, and the SELECTs of the owner's raw tables.
+"""What every peer of the benchmark shares: the limits of design section 4 as they are by default,
+and the SELECTs of the owner's raw tables.
 
-Written here again on purpose: a peer that took them from the product would be wrong wherever the product is. APY percent, TVL and prices USD, gas
-gwei.
+Written here again on purpose: a peer that took them from the product would be wrong wherever the
+product is. APY percent, TVL and prices USD, gas gwei.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ MAX_FILL, MAX_APY, MAX_TVL = 7, 1e6, 1e12
 
 NUMBER = r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,3})?$"
 
-RAW = "SELECT id, pool_id, timestamp, raw_json_data ->> 'apy' AS apy, raw_json_data ->> 'tvlUsd' AS tvl FROM raw_defillama_pool_history"
+RAW = (
+    "SELECT id, pool_id, timestamp, raw_json_data ->> 'apy' AS apy, raw_json_data ->> 'tvlUsd' AS"
+    " tvl FROM raw_defillama_pool_history"
+)
 
 
 def _latest_close(symbol: str) -> str:
@@ -34,4 +38,6 @@ LEFT JOIN LATERAL (
     SELECT actual_avg_gas_gwei::float8 AS gwei FROM gas_fees_daily
     WHERE date <= d::date AND actual_avg_gas_gwei IS NOT NULL ORDER BY date DESC LIMIT 1
 ) AS gas ON true"""
-"""For each day the latest close before it and the latest gas up to it; the generated market has no bad rows."""
+"""For each day the latest close before it and the latest gas up to it; the generated market has no
+bad rows.
+"""

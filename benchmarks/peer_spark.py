@@ -1,8 +1,10 @@
-"""Peer of the benchmark: the plain Spark way, as it is written first: one JDBC read, windows, JDBC overwrite to staging, upsert of every row.
+"""Peer of the benchmark: the plain Spark way, as it is written first: one JDBC read, windows, JDBC
+overwrite to staging, upsert of every row.
 
-In: the owner's raw tables over one JDBC connection, without partitions. Out: all rows of `bench.spark`, written anew. Its metrics are the product's
-(bounded carry and limits); it has no plan, no snapshot, no checks and no ledger. `fetchsize` it has, or the driver would hold the whole result, and
-so has its JVM 4 GB. Run with DB_* set: `python -m benchmarks.peer_spark`.
+In: the owner's raw tables over one JDBC connection, without partitions. Out: all rows of
+`bench.spark`, written anew. Its metrics are the product's (bounded carry and limits); it has no
+plan, no snapshot, no checks and no ledger. `fetchsize` it has, or the driver would hold the whole
+result, and so has its JVM 4 GB. Run with DB_* set: `python -m benchmarks.peer_spark`.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ def by_plain_spark(settings: Settings) -> None:
     if settings.db_password:
         properties["password"] = settings.db_password.get_secret_value()
     try:
-        raw, market = (spark.read.jdbc(url, f"({query}) AS source", properties=properties) for query in (RAW, MARKET))
+        raw, market = (
+            spark.read.jdbc(url, f"({query}) AS source", properties=properties)
+            for query in (RAW, MARKET)
+        )
         metrics(raw, market).write.jdbc(url, STAGING, mode="overwrite", properties=properties)
     finally:
         spark.stop()
@@ -39,13 +44,16 @@ def by_plain_spark(settings: Settings) -> None:
     updates = ", ".join(f"{name} = excluded.{name}" for name in METRIC_COLUMNS)
     with make_engine(settings).begin() as connection:
         connection.exec_driver_sql(
-            f"INSERT INTO {PEERS_SCHEMA}.spark ({names}) SELECT {names} FROM {STAGING} ON CONFLICT (pool_id, date) DO UPDATE SET {updates}"
+            f"INSERT INTO {PEERS_SCHEMA}.spark ({names}) SELECT {names} FROM {STAGING} ON CONFLICT"
+            f" (pool_id, date) DO UPDATE SET {updates}"
         )
         connection.exec_driver_sql(f"DROP TABLE {STAGING}")
 
 
 def _session(settings: Settings) -> SparkSession:
-    """Spark's defaults, but for what it can't run without: a driver's jar, memory for its shuffles, UTC, quiet."""
+    """Spark's defaults, but for what it can't run without: a driver's jar, memory for its shuffles,
+    UTC, quiet.
+    """
     jars = settings.jars_dir or settings.yieldspark_home / "jars"
     conf = {
         "spark.master": "local[*]",
@@ -66,12 +74,22 @@ def metrics(raw: DataFrame, market: DataFrame) -> DataFrame:
     """(id, pool_id, timestamp, apy, tvl as text) to pool_id, date, METRIC_COLUMNS."""
     by_day = Window.partitionBy("pool_id").orderBy("date")
     carried = by_day.rowsBetween(-MAX_FILL, Window.currentRow)
-    days = _calendar(_daily(raw)).withColumns({f"actual_{name}": F.last(name, ignorenulls=True).over(carried) for name in ("apy", "tvl")})
+    days = _calendar(_daily(raw)).withColumns(
+        {f"actual_{name}": F.last(name, ignorenulls=True).over(carried) for name in ("apy", "tvl")}
+    )
     apy = F.col("actual_apy")
     for n in WINDOW_DAYS:
         window = by_day.rowsBetween(1 - n, Window.currentRow)
-        days = days.withColumns({f"rolling_apy_{n}d": F.avg(apy).over(window), f"stddev_apy_{n}d": F.stddev_samp(apy).over(window)})
-        days = days.withColumn(f"stddev_apy_{n}d_delta", F.col(f"stddev_apy_{n}d") - F.lag(f"stddev_apy_{n}d").over(by_day))
+        days = days.withColumns(
+            {
+                f"rolling_apy_{n}d": F.avg(apy).over(window),
+                f"stddev_apy_{n}d": F.stddev_samp(apy).over(window),
+            }
+        )
+        days = days.withColumn(
+            f"stddev_apy_{n}d_delta",
+            F.col(f"stddev_apy_{n}d") - F.lag(f"stddev_apy_{n}d").over(by_day),
+        )
     days = days.withColumn("apy_delta_today_yesterday", apy - F.lag(apy).over(by_day))
     return days.join(market, on="date", how="left").select("pool_id", "date", *METRIC_COLUMNS)
 
@@ -80,15 +98,23 @@ def _daily(raw: DataFrame) -> DataFrame:
     """The last acceptable snapshot of each day."""
     for name in ("apy", "tvl"):
         raw = raw.withColumn(name, F.when(F.lower(name) != "nan", F.col(name)))
-        raw = raw.withColumn(f"{name}_value", F.when(F.col(name).rlike(NUMBER), F.col(name).cast("double")))
+        raw = raw.withColumn(
+            f"{name}_value", F.when(F.col(name).rlike(NUMBER), F.col(name).cast("double"))
+        )
     good = (
         (F.col("apy").isNotNull() | F.col("tvl").isNotNull())
         & (F.col("apy").isNull() | F.coalesce(F.abs("apy_value") <= MAX_APY, F.lit(False)))
         & (F.col("tvl").isNull() | F.coalesce(F.col("tvl_value").between(0, MAX_TVL), F.lit(False)))
     )
     newest_first = Window.partitionBy("pool_id", "date").orderBy(F.desc("timestamp"), F.desc("id"))
-    dated = raw.where(good).withColumn("date", F.to_date("timestamp")).withColumn("place", F.row_number().over(newest_first))
-    return dated.where("place = 1").select("pool_id", "date", F.col("apy_value").alias("apy"), F.col("tvl_value").alias("tvl"))
+    dated = (
+        raw.where(good)
+        .withColumn("date", F.to_date("timestamp"))
+        .withColumn("place", F.row_number().over(newest_first))
+    )
+    return dated.where("place = 1").select(
+        "pool_id", "date", F.col("apy_value").alias("apy"), F.col("tvl_value").alias("tvl")
+    )
 
 
 def _calendar(daily: DataFrame) -> DataFrame:

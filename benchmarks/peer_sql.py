@@ -1,7 +1,8 @@
-"""Peer of the benchmark: the metrics as one statement in the database, its merge into `bench.sql` included.
+"""Peer of the benchmark: the metrics as one statement in the database, its merge into `bench.sql`
+included.
 
-The metrics are those of design section 4: limits and bounded carry. It has no plan, no checks and no ledger. Run with DB_* set: `python -m
-benchmarks.peer_sql`.
+The metrics are those of design section 4: limits and bounded carry. It has no plan, no checks and
+no ledger. Run with DB_* set: `python -m benchmarks.peer_sql`.
 """
 
 from __future__ import annotations

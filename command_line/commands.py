@@ -1,6 +1,8 @@
-"""The commands. Each parses, calls one function of a room below and shows what came back; `--json` prints that as one document.
+"""The commands. Each parses, calls one function of a room below and shows what came back; `--json`
+prints that as one document.
 
-Rooms are imported inside their command: `--help` and `status` must not wait for Spark and LightGBM to load.
+Rooms are imported inside their command: `--help` and `status` must not wait for Spark and LightGBM
+to load.
 """
 
 from __future__ import annotations
@@ -14,7 +16,17 @@ from typing import Annotated, Any
 import typer
 
 from command_line.app import app
-from command_line.options import AsJson, DryRun, End, FileKind, Since, Start, day, edge_settings, in_workplace
+from command_line.options import (
+    AsJson,
+    DryRun,
+    End,
+    FileKind,
+    Since,
+    Start,
+    day,
+    edge_settings,
+    in_workplace,
+)
 from command_line.terminal import out, print_json, print_pairs, print_run, print_table, say
 from command_line.workplace import Workplace
 from config_spark import load_settings
@@ -35,21 +47,43 @@ def demo(as_json: AsJson = False) -> None:
 
 @app.command("calculate_metrics")
 def calculate_metrics(
-    full_refresh: Annotated[bool, typer.Option("--full-refresh", help="Recompute every day of every pool.")] = False,
+    full_refresh: Annotated[
+        bool, typer.Option("--full-refresh", help="Recompute every day of every pool.")
+    ] = False,
     start: Start = None,
     end: End = None,
-    pools: Annotated[str | None, typer.Option(metavar="FILE|ID,ID", help="These pools only: a file with one id a line, or ids with commas.")] = None,
-    retry: Annotated[str | None, typer.Option(metavar="RUN_ID", help="What a failed run was asked, with its days; `last`: the newest run.")] = None,
-    accept_check: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Let this run through that check; repeatable, needs --reason.")
+    pools: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|ID,ID",
+            help="These pools only: a file with one id a line, or ids with commas.",
+        ),
     ] = None,
-    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; the ledger keeps it with the name of who said so.")] = None,
+    retry: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN_ID",
+            help="What a failed run was asked, with its days; `last`: the newest run.",
+        ),
+    ] = None,
+    accept_check: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Let this run through that check; repeatable, needs --reason."
+        ),
+    ] = None,
+    reason: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Why; the ledger keeps it with the name of who said so."),
+    ] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rolling metrics of every pool that changed since the last good run, or of the days [--start, --end).
+    """Rolling metrics of every pool that changed since the last good run, or of the days [--start,
+    --end).
 
-    Example: python run_spark_local.py calculate_metrics --start 2025-08-01 --end 2025-09-01 --dry-run
+    Example: python run_spark_local.py calculate_metrics --start 2025-08-01 --end 2025-09-01
+    --dry-run
     """
     from data_processing.plan_request import request_of
     from data_processing.quality.catalogue import accepting
@@ -61,7 +95,14 @@ def calculate_metrics(
     def work(place: Workplace) -> dict[str, Any]:
         from data_processing.calculate_pool_metrics_spark import run_metrics
 
-        return run_metrics(place.settings, request, retry=retry, dry_run=dry_run, acceptance=acceptance, session=place.session)
+        return run_metrics(
+            place.settings,
+            request,
+            retry=retry,
+            dry_run=dry_run,
+            acceptance=acceptance,
+            session=place.session,
+        )
 
     row = in_workplace(work, changes=not dry_run)
     print_json(row) if as_json else print_run(row)
@@ -70,48 +111,77 @@ def calculate_metrics(
 @app.command()
 def load(
     paths: Annotated[list[Path], typer.Argument(help="Parquet or CSV files.", show_default=False)],
-    kind: Annotated[FileKind | None, typer.Option(help="What the files hold; guessed from their columns.")] = None,
-    symbol: Annotated[str | None, typer.Option(help="Symbol of a price file that has no such column, e.g. ETH.")] = None,
+    kind: Annotated[
+        FileKind | None, typer.Option(help="What the files hold; guessed from their columns.")
+    ] = None,
+    symbol: Annotated[
+        str | None, typer.Option(help="Symbol of a price file that has no such column, e.g. ETH.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Load pool history, daily prices or daily gas from files into the raw tables; rows that are there already are left out.
+    """Load pool history, daily prices or daily gas from files into the raw tables; rows that are
+    there already are left out.
 
     Example: python run_spark_local.py load history.parquet ETHUSDT_1d.csv --json
     """
     from data_processing.ingest.load_files import load_files
 
-    summary = in_workplace(lambda place: load_files(place.settings, paths, kind=kind.value if kind else None, symbol=symbol, progress=say))
+    summary = in_workplace(
+        lambda place: load_files(
+            place.settings, paths, kind=kind.value if kind else None, symbol=symbol, progress=say
+        )
+    )
     if as_json:
         print_json(summary)
         return
     names = list(summary["files"][0])
-    rows = [[Path(entry["path"]).name, *(entry[name] for name in names[1:])] for entry in summary["files"]]
+    rows = [
+        [Path(entry["path"]).name, *(entry[name] for name in names[1:])]
+        for entry in summary["files"]
+    ]
     print_table([name.removeprefix("rows_").replace("_", " ") for name in names], rows)
 
 
 @app.command()
 def ingest(
     pools: Annotated[Path | None, typer.Option(help="File with one pool id a line.")] = None,
-    min_tvl: Annotated[float | None, typer.Option(help="Pools with at least this TVL in USD.")] = None,
-    stablecoins: Annotated[bool, typer.Option("--stablecoins", help="Stablecoin pools only.")] = False,
+    min_tvl: Annotated[
+        float | None, typer.Option(help="Pools with at least this TVL in USD.")
+    ] = None,
+    stablecoins: Annotated[
+        bool, typer.Option("--stablecoins", help="Stablecoin pools only.")
+    ] = False,
     since: Since = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch pools, their history and ETH and BTC prices from DefiLlama's live API; an interrupted pull goes on where it stopped.
+    """Fetch pools, their history and ETH and BTC prices from DefiLlama's live API; an interrupted
+    pull goes on where it stopped.
 
     Example: python run_spark_local.py ingest --min-tvl 10000000 --stablecoins --since 2025-01-01
     """
     if pools and (min_tvl is not None or stablecoins):
-        raise ConfigurationError("--pools names the pools; --min-tvl and --stablecoins choose them: give one or the other")
+        raise ConfigurationError(
+            "--pools names the pools; --min-tvl and --stablecoins choose them: give one or the"
+            " other"
+        )
     if not pools and min_tvl is None and not stablecoins:
-        raise ConfigurationError("which pools? Give --pools FILE, or --min-tvl USD and/or --stablecoins")
+        raise ConfigurationError(
+            "which pools? Give --pools FILE, or --min-tvl USD and/or --stablecoins"
+        )
 
     from data_processing.ingest import defillama
 
     pool_ids = defillama.read_pool_ids(pools) if pools else None
 
     def work(place: Workplace) -> dict[str, Any]:
-        return defillama.ingest(place.settings, pool_ids=pool_ids, min_tvl_usd=min_tvl, stablecoins=stablecoins, since=day(since), progress=say)
+        return defillama.ingest(
+            place.settings,
+            pool_ids=pool_ids,
+            min_tvl_usd=min_tvl,
+            stablecoins=stablecoins,
+            since=day(since),
+            progress=say,
+        )
 
     summary = in_workplace(work)
     print_json(summary) if as_json else print_pairs(summary)
@@ -132,7 +202,13 @@ def status(as_json: AsJson = False) -> None:
         print_json(document)
         return
     columns = ["job", "status", "mode", "as_of", "rows", "seconds", "error"]
-    print_table(columns, [[name, *(row[column] for column in columns[1:])] for name, row in document["jobs"].items()])
+    print_table(
+        columns,
+        [
+            [name, *(row[column] for column in columns[1:])]
+            for name, row in document["jobs"].items()
+        ],
+    )
     print_pairs(document["data"])
 
 
@@ -144,7 +220,9 @@ def report(as_json: AsJson = False) -> None:
     """
     from reporting.report import write_report
 
-    path = in_workplace(lambda place: write_report(place.engine, place.settings.report_dir), changes=False)
+    path = in_workplace(
+        lambda place: write_report(place.engine, place.settings.report_dir), changes=False
+    )
     print_json({"report": path}) if as_json else out.print(str(path), soft_wrap=True)
 
 
@@ -160,7 +238,10 @@ def doctor(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"checks": [vars(finding) for finding in findings]})
     else:
-        print_table(["check", "result", "found", "fix"], [[finding.name, finding.result, finding.found, finding.fix] for finding in findings])
+        print_table(
+            ["check", "result", "found", "fix"],
+            [[finding.name, finding.result, finding.found, finding.fix] for finding in findings],
+        )
     if any(finding.result == "fail" for finding in findings):
         raise typer.Exit(1)
 
@@ -179,4 +260,8 @@ def test(context: typer.Context) -> None:
     spark_runtime.ensure_jars(jars_folder(settings), say)
     root = Path(__file__).resolve().parents[1]
     environment = {**os.environ, "JARS_DIR": str(jars_folder(settings))}
-    raise typer.Exit(subprocess.run([sys.executable, "-m", "pytest", *context.args], cwd=root, env=environment, check=False).returncode)
+    raise typer.Exit(
+        subprocess.run(
+            [sys.executable, "-m", "pytest", *context.args], cwd=root, env=environment, check=False
+        ).returncode
+    )

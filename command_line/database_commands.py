@@ -1,4 +1,6 @@
-"""`db start | stop | url | psql | migrate | reset`: the embedded server, or with DB_HOST your own. Each imports what it needs of the database."""
+"""`db start | stop | url | psql | migrate | reset`: the embedded server, or with DB_HOST your own.
+Each imports what it needs of the database.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from command_line.workplace import Workplace
 from config_spark import Settings
 from product_errors import ConfigurationError, EnvironmentNotReady
 
-db_app = typer.Typer(no_args_is_help=True, help="The database: the embedded server, or your own with DB_HOST.")
+db_app = typer.Typer(
+    no_args_is_help=True, help="The database: the embedded server, or your own with DB_HOST."
+)
 app.add_typer(db_app, name="db")
 
 
@@ -33,7 +37,8 @@ def start(as_json: AsJson = False) -> None:
 
 @db_app.command("migrate")
 def migrate_tables(as_json: AsJson = False) -> None:
-    """Make the tables that are missing; existing ones of yours are never altered. Jobs do it themselves, dry runs and `status` do not.
+    """Make the tables that are missing; existing ones of yours are never altered. Jobs do it
+    themselves, dry runs and `status` do not.
 
     Example: python run_spark_local.py db migrate
     """
@@ -41,7 +46,11 @@ def migrate_tables(as_json: AsJson = False) -> None:
     from database.migrate import migrate
 
     changed = migrate(make_engine(with_database(edge_settings())))
-    print_json({"changed": changed}) if as_json else out.print("the tables are there" if changed else "nothing to do")
+    (
+        print_json({"changed": changed})
+        if as_json
+        else out.print("the tables are there" if changed else "nothing to do")
+    )
 
 
 @db_app.command()
@@ -55,7 +64,11 @@ def stop(as_json: AsJson = False) -> None:
     from database.embedded_server import EmbeddedServer
 
     stopped = EmbeddedServer(settings.yieldspark_home).stop()
-    print_json({"stopped": stopped}) if as_json else out.print("stopped" if stopped else "it was not running")
+    (
+        print_json({"stopped": stopped})
+        if as_json
+        else out.print("stopped" if stopped else "it was not running")
+    )
 
 
 @db_app.command()
@@ -84,9 +97,12 @@ def psql(context: typer.Context) -> None:
     program = shutil.which("psql") or EmbeddedServer(settings.yieldspark_home).psql
     if program is None:
         raise EnvironmentNotReady(
-            "there is no psql in the installed wheel, nor on PATH; apt install postgresql-client, or use `db url` with a client of your own"
+            "there is no psql in the installed wheel, nor on PATH; apt install postgresql-client,"
+            " or use `db url` with a client of your own"
         )
-    password = {"PGPASSWORD": settings.db_password.get_secret_value()} if settings.db_password else {}
+    password = (
+        {"PGPASSWORD": settings.db_password.get_secret_value()} if settings.db_password else {}
+    )
     where = {
         "PGHOST": str(settings.db_host),
         "PGPORT": str(settings.db_port),
@@ -94,7 +110,11 @@ def psql(context: typer.Context) -> None:
         "PGDATABASE": settings.db_name,
         "PGSSLMODE": settings.db_sslmode,
     }
-    raise typer.Exit(subprocess.run([str(program), *context.args], env={**os.environ, **where, **password}, check=False).returncode)
+    raise typer.Exit(
+        subprocess.run(
+            [str(program), *context.args], env={**os.environ, **where, **password}, check=False
+        ).returncode
+    )
 
 
 @db_app.command()
@@ -110,7 +130,9 @@ def reset(
     _require_embedded(settings)
     question = f"Delete all data of the embedded server in {settings.yieldspark_home}?"
     if not yes and not (sys.stdin.isatty() and typer.confirm(question, err=True)):
-        raise ConfigurationError("nothing was deleted: `db reset` wants a yes at its question, or --yes")
+        raise ConfigurationError(
+            "nothing was deleted: `db reset` wants a yes at its question, or --yes"
+        )
     from database.embedded_server import EmbeddedServer
 
     EmbeddedServer(settings.yieldspark_home).reset()
@@ -119,7 +141,10 @@ def reset(
 
 def _require_embedded(settings: Settings) -> None:
     if settings.db_host:
-        raise ConfigurationError(f"DB_HOST is set ({settings.db_host}): this command is for the embedded server alone; unset DB_HOST")
+        raise ConfigurationError(
+            f"DB_HOST is set ({settings.db_host}): this command is for the embedded server alone;"
+            " unset DB_HOST"
+        )
 
 
 def _start(place: Workplace) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""The demo: from a fresh clone to a forecast report of real pools. Every step can be repeated, so an interrupted demo goes on with the next run."""
+"""The demo: from a fresh clone to a forecast report of real pools. Every step can be repeated, so
+an interrupted demo goes on with the next run.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,14 @@ Try next:
 
 
 def run_demo(place: Workplace) -> dict[str, Any]:
-    """Returns {loaded, metrics: ledger row, forecast: ledger row, forecasts: largest pools, report: path}; progress goes to stderr."""
+    """Returns {loaded, metrics: ledger row, forecast: ledger row, forecasts: largest pools, report:
+    path}; progress goes to stderr.
+    """
     if place.bare.db_host:
         raise ConfigurationError(
-            f"the demo loads its sample into a database of its own, and DB_HOST is set ({place.bare.db_host}): unset it for the demo, "
-            "or run calculate_metrics and forecast_pools on your data"
+            "the demo loads its sample into a database of its own, and DB_HOST is set"
+            f" ({place.bare.db_host}): unset it for the demo, or run calculate_metrics and"
+            " forecast_pools on your data"
         )
     with step("1/5 database"):
         settings = place.settings
@@ -43,7 +48,13 @@ def run_demo(place: Workplace) -> dict[str, Any]:
         forecast = run_forecast(forecast_settings, session=place.session)
     with step("5/5 report"):
         report = write_report(place.engine, settings.report_dir)
-    return {"loaded": loaded, "metrics": metrics, "forecast": forecast, "forecasts": forecast_table(place.engine)[:SHOWN_POOLS], "report": report}
+    return {
+        "loaded": loaded,
+        "metrics": metrics,
+        "forecast": forecast,
+        "forecasts": forecast_table(place.engine)[:SHOWN_POOLS],
+        "report": report,
+    }
 
 
 def print_demo(summary: Mapping[str, Any]) -> None:
@@ -59,6 +70,10 @@ def print_demo(summary: Mapping[str, Any]) -> None:
         "rule": "rule",
     }
     rows = [[row[name] for name in columns.values()] for row in summary["forecasts"]]
-    print_table(list(columns), rows, title=f"As of {summary['forecast']['as_of']}: the {len(rows)} largest pools, tomorrow")
+    print_table(
+        list(columns),
+        rows,
+        title=f"As of {summary['forecast']['as_of']}: the {len(rows)} largest pools, tomorrow",
+    )
     out.print(f"\nThe report: {summary['report']}", soft_wrap=True)
     out.print(TRY_NEXT, markup=False, soft_wrap=True)

@@ -1,10 +1,18 @@
-"""Entry of `run_spark_local.py`: the application with all of its commands, and the document of a job that failed."""
+"""Entry of `run_spark_local.py`: the application with all of its commands, and the document of a
+job that failed.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from command_line import commands, database_commands, forecast_commands, model_commands, quarantine_commands  # noqa: F401 - importing puts the commands on the application
+from command_line import (  # noqa: F401 - importing puts the commands on the application
+    commands,
+    database_commands,
+    forecast_commands,
+    model_commands,
+    quarantine_commands,
+)
 from command_line.app import app
 from command_line.run_application import run_application
 from database.run_document import failure_document
@@ -25,4 +33,6 @@ def main() -> NoReturn:
 
 
 def _failure(error: BaseException, words: list[str]) -> dict[str, Any]:
-    return failure_document(error, JOBS.get(words[0] if words else "") or JOBS.get(" ".join(words[:2])))
+    return failure_document(
+        error, JOBS.get(words[0] if words else "") or JOBS.get(" ".join(words[:2]))
+    )

@@ -20,8 +20,11 @@ Days = Annotated[int, typer.Option(min=1, max=730, help="Target days to score.")
 
 
 @app.command("forecast_pools")
-def forecast_pools(as_of: AsOf = None, engine: Engine = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
-    """Forecast the next day's APY and TVL of every active pool, with an interval; score what came true of earlier forecasts first.
+def forecast_pools(
+    as_of: AsOf = None, engine: Engine = None, dry_run: DryRun = False, as_json: AsJson = False
+) -> None:
+    """Forecast the next day's APY and TVL of every active pool, with an interval; score what came
+    true of earlier forecasts first.
 
     Example: python run_spark_local.py forecast_pools --as-of 2025-09-30 --engine lightgbm
     """
@@ -31,14 +34,18 @@ def forecast_pools(as_of: AsOf = None, engine: Engine = None, dry_run: DryRun = 
 
         if not dry_run:
             place.require_engine()
-        return run_forecast(place.settings, as_of=day(as_of), dry_run=dry_run, session=place.session)
+        return run_forecast(
+            place.settings, as_of=day(as_of), dry_run=dry_run, session=place.session
+        )
 
     row = in_workplace(work, changes=not dry_run, engine=engine.value if engine else None)
     print_json(row) if as_json else print_run(row)
 
 
 @app.command()
-def evaluate(days: Days = 30, end: LastDay = None, engine: Engine = None, as_json: AsJson = False) -> None:
+def evaluate(
+    days: Days = 30, end: LastDay = None, engine: Engine = None, as_json: AsJson = False
+) -> None:
     """Compare forecasts with what came true, and score the last days beside persistence.
 
     Example: python run_spark_local.py evaluate --days 60 --json
@@ -54,16 +61,29 @@ def evaluate(days: Days = 30, end: LastDay = None, engine: Engine = None, as_jso
 
 @app.command()
 def backtest(
-    days: Annotated[int | None, typer.Option(min=5, max=365, help="Target days to score; default: BACKTEST_DAYS.")] = None,
-    refit: Annotated[int | None, typer.Option(min=1, max=90, help="Days between refits; default: REFIT_DAYS.")] = None,
-    horizon: Annotated[int | None, typer.Option(min=1, max=7, help="Days ahead; default: HORIZON_DAYS.")] = None,
+    days: Annotated[
+        int | None,
+        typer.Option(min=5, max=365, help="Target days to score; default: BACKTEST_DAYS."),
+    ] = None,
+    refit: Annotated[
+        int | None, typer.Option(min=1, max=90, help="Days between refits; default: REFIT_DAYS.")
+    ] = None,
+    horizon: Annotated[
+        int | None, typer.Option(min=1, max=7, help="Days ahead; default: HORIZON_DAYS.")
+    ] = None,
     end: LastDay = None,
     engine: Engine = None,
-    html: Annotated[bool, typer.Option("--html", help="Write its page, one self-contained HTML file, into REPORT_DIR.")] = False,
+    html: Annotated[
+        bool,
+        typer.Option(
+            "--html", help="Write its page, one self-contained HTML file, into REPORT_DIR."
+        ),
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """What would have been published on each of the last days, beside what came true: rolling origin, gate and interval learning day by day.
+    """What would have been published on each of the last days, beside what came true: rolling
+    origin, gate and interval learning day by day.
 
     Example: python run_spark_local.py backtest --days 60 --refit 7 --engine lightgbm --json
     """
@@ -75,30 +95,47 @@ def backtest(
             place.require_engine()
         length = days or place.settings.backtest_days
         scored: list[pd.DataFrame] = []
-        document = run_backtest(place.settings, days=length, end=day(end), dry_run=dry_run, session=place.session, keep=scored.append)
+        document = run_backtest(
+            place.settings,
+            days=length,
+            end=day(end),
+            dry_run=dry_run,
+            session=place.session,
+            keep=scored.append,
+        )
         return document | {"report": _write_page(place, scored[0])} if html and scored else document
 
-    options = {"engine": engine.value if engine else None, "refit_days": refit, "horizon_days": horizon}
+    options = {
+        "engine": engine.value if engine else None,
+        "refit_days": refit,
+        "horizon_days": horizon,
+    }
     _show(in_workplace(work, changes=not dry_run, **options), as_json)
 
 
 @app.command()
 def tune(
     minutes: Annotated[float, typer.Option(min=0.1, max=1_440, help="Minutes to search.")] = 10.0,
-    output: Annotated[Path, typer.Option(metavar="FILE", help="Where the best parameters go.")] = MODEL_PARAMETERS,
+    output: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where the best parameters go.")
+    ] = MODEL_PARAMETERS,
     engine: Engine = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search LightGBM's settings on folds in time, and write the best to a file. Nothing uses it before MODEL_PARAMETERS_FILE names it.
+    """Search LightGBM's settings on folds in time, and write the best to a file. Nothing uses it
+    before MODEL_PARAMETERS_FILE names it.
 
-    Example: python run_spark_local.py tune --minutes 10 --output model_parameters.json --engine lightgbm
+    Example: python run_spark_local.py tune --minutes 10 --output model_parameters.json --engine
+    lightgbm
     """
 
     def work(place: Workplace) -> dict[str, Any]:
         from forecasting.tuning import tune as search
 
         place.require_engine()
-        return search(place.settings, minutes=minutes, output=output.absolute(), session=place.session)
+        return search(
+            place.settings, minutes=minutes, output=output.absolute(), session=place.session
+        )
 
     document = in_workplace(work, engine=engine.value if engine else None)
     if as_json:
@@ -107,7 +144,10 @@ def tune(
     tuned = document.pop("tuned")
     print_run(document)
     columns = ["parameters", "searched folds, to persistence", "last fold, to persistence"]
-    print_table(columns, [[name, found["searched"], found["last"]] for name, found in tuned["ratio"].items()])
+    print_table(
+        columns,
+        [[name, found["searched"], found["last"]] for name, found in tuned["ratio"].items()],
+    )
     print_pairs(tuned["parameters"] | {"better outside the noise": tuned["is_better"]})
 
 
@@ -121,16 +161,60 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    print_run({name: value for name, value in document.items() if name not in ("targets", "groups", "report")})
-    columns = ["target", "rows", "forecasts", "pools", "MAE ratio", "from", "to", "median ratio", "coverage", "pinball ratio"]
-    table = [_score_line(target, name, found) for target, classes in document.get("targets", {}).items() for name, found in classes.items()]
+    print_run(
+        {
+            name: value
+            for name, value in document.items()
+            if name not in ("targets", "groups", "report")
+        }
+    )
+    columns = [
+        "target",
+        "rows",
+        "forecasts",
+        "pools",
+        "MAE ratio",
+        "from",
+        "to",
+        "median ratio",
+        "coverage",
+        "pinball ratio",
+    ]
+    table = [
+        _score_line(target, name, found)
+        for target, classes in document.get("targets", {}).items()
+        for name, found in classes.items()
+    ]
     if table:
-        print_table(columns, table, title="beside persistence (1 = as good), the MAE ratio with its interval over blocks of days")
+        print_table(
+            columns,
+            table,
+            title=(
+                "beside persistence (1 = as good), the MAE ratio with its interval over blocks of"
+                " days"
+            ),
+        )
     groups = [
-        [*(row[name] for name in ("target", "by", "group", "rows", "mae_ratio", "median_ae_ratio", "coverage"))] for row in document.get("groups", [])
+        [
+            *(
+                row[name]
+                for name in (
+                    "target",
+                    "by",
+                    "group",
+                    "rows",
+                    "mae_ratio",
+                    "median_ae_ratio",
+                    "coverage",
+                )
+            )
+        ]
+        for row in document.get("groups", [])
     ]
     if groups:
-        print_table(["target", "by", "group", "rows", "MAE ratio", "median ratio", "coverage"], groups)
+        print_table(
+            ["target", "by", "group", "rows", "MAE ratio", "median ratio", "coverage"], groups
+        )
     if "report" in document:
         out.print(str(document["report"]), soft_wrap=True)
 
@@ -140,4 +224,12 @@ def _score_line(target: str, name: str, found: dict[str, Any]) -> list[object]:
         return [target, name, 0, 0, *[None] * 6]
     ratio, interval = found["ratio"], found["interval"]
     errors = [ratio[key] for key in ("mae", "mae_low", "mae_high", "median_ae")]
-    return [target, name, found["rows"], found["pools"], *errors, interval["coverage"], interval["pinball_ratio"]]
+    return [
+        target,
+        name,
+        found["rows"],
+        found["pools"],
+        *errors,
+        interval["coverage"],
+        interval["pinball_ratio"],
+    ]

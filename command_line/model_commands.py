@@ -1,4 +1,6 @@
-"""`models list | show | promote | rollback | compare`: which version makes the forecasts, why, and how to go back."""
+"""`models list | show | promote | rollback | compare`: which version makes the forecasts, why, and
+how to go back.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,25 @@ from command_line.options import AsJson, Engine, EngineName, in_workplace
 from command_line.terminal import out, print_json, print_pairs, print_table
 from command_line.workplace import Workplace
 
-models_app = typer.Typer(no_args_is_help=True, help="Model versions: which serves, what it is worth, and how to go back.")
+models_app = typer.Typer(
+    no_args_is_help=True, help="Model versions: which serves, what it is worth, and how to go back."
+)
 app.add_typer(models_app, name="models")
 
-Version = Annotated[str, typer.Argument(metavar="VERSION", help="Its name, its number, or champion or challenger.", show_default=False)]
-Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; the record keeps it with the name of who said so.")]
-Horizon = Annotated[int | None, typer.Option(min=1, max=7, help="Days ahead of the model; default: HORIZON_DAYS.")]
+Version = Annotated[
+    str,
+    typer.Argument(
+        metavar="VERSION",
+        help="Its name, its number, or champion or challenger.",
+        show_default=False,
+    ),
+]
+Reason = Annotated[
+    str, typer.Option(metavar="TEXT", help="Why; the record keeps it with the name of who said so.")
+]
+Horizon = Annotated[
+    int | None, typer.Option(min=1, max=7, help="Days ahead of the model; default: HORIZON_DAYS.")
+]
 
 GROUPS_SHOWN, FEATURES_SHOWN = 12, 10
 
@@ -31,7 +46,12 @@ def list_versions(engine: Engine = None, horizon: Horizon = None, as_json: AsJso
     from forecasting.registry import versions
 
     today = dt.datetime.now(dt.UTC).date()
-    found = _in_workplace(lambda place: versions.list_versions(place.settings, place.engine), engine, horizon, changes=False)
+    found = _in_workplace(
+        lambda place: versions.list_versions(place.settings, place.engine),
+        engine,
+        horizon,
+        changes=False,
+    )
     rows = [versions.shown(one, today) for one in found]
     if as_json:
         print_json(rows)
@@ -39,24 +59,50 @@ def list_versions(engine: Engine = None, horizon: Horizon = None, as_json: AsJso
     if not rows:
         out.print("no versions yet: `forecast_pools` fits the first")
         return
-    columns = ["number", "version", "aliases", "origin", "known", "passed", "features_hash", "code_version"]
-    print_table(columns, [[", ".join(row[name]) if name == "aliases" else row[name] for name in columns] for row in rows])
+    columns = [
+        "number",
+        "version",
+        "aliases",
+        "origin",
+        "known",
+        "passed",
+        "features_hash",
+        "code_version",
+    ]
+    print_table(
+        columns,
+        [
+            [", ".join(row[name]) if name == "aliases" else row[name] for name in columns]
+            for row in rows
+        ],
+    )
 
 
 @models_app.command()
-def show(version: Version, engine: Engine = None, horizon: Horizon = None, as_json: AsJson = False) -> None:
-    """One version: what it was made of, how it was judged, what it looks at, and the decisions that named it.
+def show(
+    version: Version, engine: Engine = None, horizon: Horizon = None, as_json: AsJson = False
+) -> None:
+    """One version: what it was made of, how it was judged, what it looks at, and the decisions that
+    named it.
 
     Example: python run_spark_local.py models show champion --engine lightgbm
     """
     from forecasting.registry.versions import show_version
 
-    document = _in_workplace(lambda place: show_version(place.settings, place.engine, version), engine, horizon, changes=False)
+    document = _in_workplace(
+        lambda place: show_version(place.settings, place.engine, version),
+        engine,
+        horizon,
+        changes=False,
+    )
     if as_json:
         print_json(document)
         return
     listed = ("features", "gain", "scores", "decisions")
-    print_pairs({name: value for name, value in document.items() if name not in listed} | {"features": len(document["features"])})
+    print_pairs(
+        {name: value for name, value in document.items() if name not in listed}
+        | {"features": len(document["features"])}
+    )
     _print_numbers(document["scores"])
     for target, gain in document["gain"].items():
         print_table([f"{target}: group", "gain"], list(gain["groups"].items())[:GROUPS_SHOWN])
@@ -67,19 +113,38 @@ def show(version: Version, engine: Engine = None, horizon: Horizon = None, as_js
 
 
 @models_app.command()
-def promote(version: Version, reason: Reason, engine: Engine = None, horizon: Horizon = None, as_json: AsJson = False) -> None:
+def promote(
+    version: Version,
+    reason: Reason,
+    engine: Engine = None,
+    horizon: Horizon = None,
+    as_json: AsJson = False,
+) -> None:
     """Let this version make the forecasts from the next run on, whatever the judgement said.
 
-    Example: python run_spark_local.py models promote challenger --reason "looked at the report" --engine lightgbm
+    Example: python run_spark_local.py models promote challenger --reason "looked at the report"
+    --engine lightgbm
     """
     from forecasting.registry import versions
 
-    _show_move(_in_workplace(lambda place: versions.promote(place.settings, place.engine, version, reason), engine, horizon), as_json)
+    _show_move(
+        _in_workplace(
+            lambda place: versions.promote(place.settings, place.engine, version, reason),
+            engine,
+            horizon,
+        ),
+        as_json,
+    )
 
 
 @models_app.command()
 def rollback(
-    version: Annotated[str | None, typer.Argument(metavar="[VERSION]", help="Default: the one that served before.", show_default=False)] = None,
+    version: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[VERSION]", help="Default: the one that served before.", show_default=False
+        ),
+    ] = None,
     reason: Reason = "rolled back by hand",
     engine: Engine = None,
     horizon: Horizon = None,
@@ -91,11 +156,24 @@ def rollback(
     """
     from forecasting.registry import versions
 
-    _show_move(_in_workplace(lambda place: versions.roll_back(place.settings, place.engine, version, reason), engine, horizon), as_json)
+    _show_move(
+        _in_workplace(
+            lambda place: versions.roll_back(place.settings, place.engine, version, reason),
+            engine,
+            horizon,
+        ),
+        as_json,
+    )
 
 
 @models_app.command()
-def compare(first: Version, second: Version, engine: Engine = None, horizon: Horizon = None, as_json: AsJson = False) -> None:
+def compare(
+    first: Version,
+    second: Version,
+    engine: Engine = None,
+    horizon: Horizon = None,
+    as_json: AsJson = False,
+) -> None:
     """Judge two versions on the same rows, days that neither was fitted on; nothing is moved.
 
     Example: python run_spark_local.py models compare challenger champion --engine lightgbm
@@ -115,8 +193,12 @@ def compare(first: Version, second: Version, engine: Engine = None, horizon: Hor
     _print_numbers(document["numbers"])
 
 
-def _in_workplace(work: Any, engine: EngineName | None, horizon: int | None, *, changes: bool = True) -> Any:
-    return in_workplace(work, changes=changes, engine=engine.value if engine else None, horizon_days=horizon)
+def _in_workplace(
+    work: Any, engine: EngineName | None, horizon: int | None, *, changes: bool = True
+) -> Any:
+    return in_workplace(
+        work, changes=changes, engine=engine.value if engine else None, horizon_days=horizon
+    )
 
 
 def _show_move(row: dict[str, Any], as_json: bool) -> None:

@@ -30,9 +30,15 @@ class FileKind(StrEnum):
     pools = "pools"
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; change nothing, start no JVM.")]
-Engine = Annotated[EngineName | None, typer.Option(help="LightGBM on Spark (SynapseML), or native in one process.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan; change nothing, start no JVM.")
+]
+Engine = Annotated[
+    EngineName | None, typer.Option(help="LightGBM on Spark (SynapseML), or native in one process.")
+]
 
 
 def _day(words: str) -> Any:
@@ -41,10 +47,19 @@ def _day(words: str) -> Any:
 
 Start = Annotated[datetime | None, _day("First day to recompute, UTC; needs --end.")]
 End = Annotated[datetime | None, _day("The day after the last one, UTC.")]
-AsOf = Annotated[datetime | None, _day("Last day whose values may be used, UTC; default: the newest day with data that is over.")]
-LastDay = Annotated[datetime | None, _day("The last day that is scored, UTC; default: the newest there is.")]
-Since = Annotated[datetime | None, _day("History and prices from this day on, UTC; default: all there is.")]
-QuarantinedSince = Annotated[datetime | None, _day("Rows put into quarantine on this day or later, UTC.")]
+AsOf = Annotated[
+    datetime | None,
+    _day("Last day whose values may be used, UTC; default: the newest day with data that is over."),
+]
+LastDay = Annotated[
+    datetime | None, _day("The last day that is scored, UTC; default: the newest there is.")
+]
+Since = Annotated[
+    datetime | None, _day("History and prices from this day on, UTC; default: all there is.")
+]
+QuarantinedSince = Annotated[
+    datetime | None, _day("Rows put into quarantine on this day or later, UTC.")
+]
 
 
 def day(value: datetime | None) -> date | None:
@@ -53,16 +68,22 @@ def day(value: datetime | None) -> date | None:
 
 def edge_settings(**overrides: Any) -> Settings:
     """The settings with the options that were given, and logging set up beside them."""
-    settings = load_settings(**{name: value for name, value in overrides.items() if value is not None})
+    settings = load_settings(
+        **{name: value for name, value in overrides.items() if value is not None}
+    )
     show_logs()
     add_log_file(settings)
     return settings
 
 
-def in_workplace(work: Callable[[Workplace], Result], *, changes: bool = True, **overrides: Any) -> Result:
-    """Run `work` in a workplace with the settings of this moment, and close its session whatever happens.
+def in_workplace(
+    work: Callable[[Workplace], Result], *, changes: bool = True, **overrides: Any
+) -> Result:
+    """Run `work` in a workplace with the settings of this moment, and close its session whatever
+    happens.
 
-    Args: changes is False for a command that only looks: it leaves the user's own database without tables if it has none.
+    Args: changes is False for a command that only looks: it leaves the user's own database without
+    tables if it has none.
     """
     place = Workplace(edge_settings(**overrides), changes=changes)
     try:

@@ -1,4 +1,6 @@
-"""`quarantine list | show | replay | drop`: rows that were not used, why, and how they are put right."""
+"""`quarantine list | show | replay | drop`: rows that were not used, why, and how they are put
+right.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,26 @@ from command_line.options import AsJson, QuarantinedSince, day, in_workplace
 from command_line.terminal import out, print_json, print_pairs, print_run, print_table
 from product_errors import ConfigurationError
 
-quarantine_app = typer.Typer(no_args_is_help=True, help="Raw rows that were not used: look at them, take them back in, or put them away.")
+quarantine_app = typer.Typer(
+    no_args_is_help=True,
+    help="Raw rows that were not used: look at them, take them back in, or put them away.",
+)
 app.add_typer(quarantine_app, name="quarantine")
 
 MAX_ID = 10**18
 
-RowId = Annotated[int, typer.Argument(metavar="ID", min=1, max=MAX_ID, help="Id of a quarantined row.", show_default=False)]
-RowIds = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=1, max=MAX_ID, help="Ids of quarantined rows.", show_default=False)]
+RowId = Annotated[
+    int,
+    typer.Argument(
+        metavar="ID", min=1, max=MAX_ID, help="Id of a quarantined row.", show_default=False
+    ),
+]
+RowIds = Annotated[
+    list[int] | None,
+    typer.Argument(
+        metavar="[ID]...", min=1, max=MAX_ID, help="Ids of quarantined rows.", show_default=False
+    ),
+]
 Reason = Annotated[str | None, typer.Option(help="Rows with this reason, e.g. apy_beyond_limit.")]
 Pool = Annotated[str | None, typer.Option(help="Rows of this pool.")]
 Everything = Annotated[bool, typer.Option("--all", help="All open rows.")]
@@ -32,8 +47,12 @@ def list_rows(
     reason: Reason = None,
     pool: Pool = None,
     since: QuarantinedSince = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also rows that were replayed, dropped or accepted.")] = False,
-    limit: Annotated[int, typer.Option(min=0, max=1_000_000, help="Rows to show; the counts are of all.")] = 20,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also rows that were replayed, dropped or accepted.")
+    ] = False,
+    limit: Annotated[
+        int, typer.Option(min=0, max=1_000_000, help="Rows to show; the counts are of all.")
+    ] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Open rows, the newest first, under their number by reason.
@@ -43,18 +62,35 @@ def list_rows(
     from data_processing.quarantine import review
 
     chosen = review.Selection(reason=reason, pool_id=pool, since=day(since), resolved=everything)
-    found = in_workplace(lambda place: review.list_rows(place.engine, chosen, limit=limit), changes=False)
+    found = in_workplace(
+        lambda place: review.list_rows(place.engine, chosen, limit=limit), changes=False
+    )
     if as_json:
         print_json(found)
         return
     if not found["total"]:
-        out.print("no such rows" if reason or pool or since else "no rows" if everything else "no open rows")
+        out.print(
+            "no such rows"
+            if reason or pool or since
+            else "no rows"
+            if everything
+            else "no open rows"
+        )
         return
-    print_table(["source", "reason", "resolution", "rows"], [list(count.values()) for count in found["counts"]])
+    print_table(
+        ["source", "reason", "resolution", "rows"],
+        [list(count.values()) for count in found["counts"]],
+    )
     columns = ["id", "reason", "pool_id", "timestamp", "source_id", "quarantined_at", "resolution"]
     if found["rows"]:
         out.print()
-        print_table(columns, [[str(row[name]) if name == "id" else row[name] for name in columns] for row in found["rows"]])
+        print_table(
+            columns,
+            [
+                [str(row[name]) if name == "id" else row[name] for name in columns]
+                for row in found["rows"]
+            ],
+        )
     if found["total"] > len(found["rows"]):
         out.print(f"{len(found['rows'])} of {found['total']} rows; --limit shows more", style="dim")
 
@@ -71,7 +107,15 @@ def show(row_id: RowId, as_json: AsJson = False) -> None:
     if as_json:
         print_json(row)
     else:
-        print_pairs({name: value for name, value in (row | {"raw_json_data": json.dumps(row["raw_json_data"])}).items() if value is not None})
+        print_pairs(
+            {
+                name: value
+                for name, value in (
+                    row | {"raw_json_data": json.dumps(row["raw_json_data"])}
+                ).items()
+                if value is not None
+            }
+        )
 
 
 @quarantine_app.command()
@@ -80,12 +124,23 @@ def replay(
     reason: Reason = None,
     pool: Pool = None,
     everything: Everything = False,
-    file: Annotated[Path | None, typer.Option(help="Corrected rows: .jsonl or .csv with id and apy, tvlUsd, ...")] = None,
-    value: Annotated[str | None, typer.Option(metavar="JSON", help="Corrected values of the one row, e.g. '{\"apy\": 4.2}'.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would pass; change nothing.")] = False,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="Corrected rows: .jsonl or .csv with id and apy, tvlUsd, ..."),
+    ] = None,
+    value: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON", help="Corrected values of the one row, e.g. '{\"apy\": 4.2}'."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would pass; change nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Judge rows again, under today's limits or with corrected values; those that pass become new raw rows for the next calculate_metrics.
+    """Judge rows again, under today's limits or with corrected values; those that pass become new
+    raw rows for the next calculate_metrics.
 
     Exit code 1 where a row that was named, by id or in the file, still can't be used.
 
@@ -99,10 +154,19 @@ def replay(
     _require_choice({**_ways(row_ids, reason, pool, everything), "--file": file is not None})
     if value is not None and len(row_ids or ()) != 1:
         raise ConfigurationError("--value corrects one row: give its id, or use --file for several")
-    corrections = read_corrections(file) if file else {row_ids[0]: correction_of_value(value)} if value is not None and row_ids else {}
+    corrections = (
+        read_corrections(file)
+        if file
+        else {row_ids[0]: correction_of_value(value)}
+        if value is not None and row_ids
+        else {}
+    )
     chosen = Selection(tuple(row_ids or corrections), reason, pool)
     asked = Replay(chosen, who_is_asking(), corrections)
-    result = in_workplace(lambda place: replay_rows(place.settings, place.engine, asked, dry_run=dry_run), changes=not dry_run)
+    result = in_workplace(
+        lambda place: replay_rows(place.settings, place.engine, asked, dry_run=dry_run),
+        changes=not dry_run,
+    )
     print_json(result) if as_json else _print_replay(result)
     if chosen.ids and set(result["outcomes"]) & {"still_failing", "not_replayable"}:
         raise typer.Exit(1)
@@ -114,13 +178,17 @@ def drop(
     reason: Reason = None,
     pool: Pool = None,
     everything: Everything = False,
-    note: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; kept with the rows and in the ledger.")] = None,
+    note: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Why; kept with the rows and in the ledger.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put rows away for good: they are no longer listed, stay for the record, and no later run opens them again.
+    """Put rows away for good: they are no longer listed, stay for the record, and no later run
+    opens them again.
 
-    Example: python run_spark_local.py quarantine drop --reason timestamp_before_2018 --note "a bug of the old scraper" --yes
+    Example: python run_spark_local.py quarantine drop --reason timestamp_before_2018 --note "a bug
+    of the old scraper" --yes
     """
     from data_processing.quarantine.replay import drop_rows
     from data_processing.quarantine.review import Selection
@@ -128,27 +196,53 @@ def drop(
 
     _require_choice(_ways(row_ids, reason, pool, everything))
     if not (note or "").strip():
-        raise ConfigurationError("`quarantine drop` needs --note TEXT: the record keeps who dropped the rows, and why")
-    if not yes and not (sys.stdin.isatty() and typer.confirm("Drop these rows for good?", err=True)):
-        raise ConfigurationError("nothing was dropped: `quarantine drop` wants a yes at its question, or --yes")
+        raise ConfigurationError(
+            "`quarantine drop` needs --note TEXT: the record keeps who dropped the rows, and why"
+        )
+    if not yes and not (
+        sys.stdin.isatty() and typer.confirm("Drop these rows for good?", err=True)
+    ):
+        raise ConfigurationError(
+            "nothing was dropped: `quarantine drop` wants a yes at its question, or --yes"
+        )
     chosen = Selection(tuple(row_ids or ()), reason, pool)
-    row = in_workplace(lambda place: drop_rows(place.settings, place.engine, chosen, by=who_is_asking(), note=str(note).strip()))
+    row = in_workplace(
+        lambda place: drop_rows(
+            place.settings, place.engine, chosen, by=who_is_asking(), note=str(note).strip()
+        )
+    )
     print_json(row) if as_json else print_run(row)
 
 
 def _require_choice(given: Mapping[str, bool]) -> None:
-    """Raises: ConfigurationError where no rows are chosen, or in two ways that exclude each other."""
+    """Raises: ConfigurationError where no rows are chosen, or in two ways that exclude each
+    other.
+    """
     ways = [way for way, is_given in given.items() if is_given]
     if len(ways) != 1:
-        raise ConfigurationError(f"{'one of them' if ways else 'which rows'}? Give {', or '.join(given)}")
+        raise ConfigurationError(
+            f"{'one of them' if ways else 'which rows'}? Give {', or '.join(given)}"
+        )
 
 
-def _ways(row_ids: Sequence[int] | None, reason: str | None, pool: str | None, everything: bool) -> dict[str, bool]:
-    return {"ids": bool(row_ids), "--reason and/or --pool": bool(reason or pool), "--all": everything}
+def _ways(
+    row_ids: Sequence[int] | None, reason: str | None, pool: str | None, everything: bool
+) -> dict[str, bool]:
+    return {
+        "ids": bool(row_ids),
+        "--reason and/or --pool": bool(reason or pool),
+        "--all": everything,
+    }
 
 
 def _print_replay(result: dict[str, Any]) -> None:
     print_run({name: value for name, value in result.items() if name != "details"})
     columns = ["id", "pool_id", "timestamp", "outcome", "said"]
     if result["details"]:
-        print_table(columns, [[str(row[name]) if name == "id" else row[name] for name in columns] for row in result["details"]])
+        print_table(
+            columns,
+            [
+                [str(row[name]) if name == "id" else row[name] for name in columns]
+                for row in result["details"]
+            ],
+        )

@@ -1,4 +1,5 @@
-"""The last line of defence of a command line: every error becomes one sentence on stderr, one document for `--json`, and an exit code.
+"""The last line of defence of a command line: every error becomes one sentence on stderr, one
+document for `--json`, and an exit code.
 
 Exit codes: 0 good, 1 the job failed, 2 wrong use or configuration, 130 interrupted.
 """
@@ -23,10 +24,14 @@ from job_log import FAILURES
 from product_errors import ConfigurationError, Interrupted, exit_code, one_sentence
 
 Failure = Callable[[BaseException, list[str]], Any]
-"""Makes the `--json` document of an error; takes the words of the command line that are no options too."""
+"""Makes the `--json` document of an error; takes the words of the command line that are no options
+too.
+"""
 
 
-def run_application(app: typer.Typer, failure: Failure, *, prog_name: str | None = None) -> NoReturn:
+def run_application(
+    app: typer.Typer, failure: Failure, *, prog_name: str | None = None
+) -> NoReturn:
     """Run the command of `sys.argv` and exit with its code.
 
     Args: prog_name stands in usage lines.
@@ -35,7 +40,9 @@ def run_application(app: typer.Typer, failure: Failure, *, prog_name: str | None
     try:
         code = app(standalone_mode=False, prog_name=prog_name)
         if code == Interrupted.exit_code:
-            code = _report(KeyboardInterrupt(), failure)  # Typer ends an interrupted command with this code and without a word
+            code = _report(
+                KeyboardInterrupt(), failure
+            )  # Typer ends an interrupted command with this code and without a word
     except TyperException as error:
         rich_format_error(error)  # type: ignore[arg-type]
         code = _report(ConfigurationError(str(error)), failure, said=True)
@@ -50,9 +57,15 @@ def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def _report(error: BaseException, failure: Failure, *, said: bool = False) -> int:
-    """Say what went wrong and where the traceback is; returns the exit code. Args: said where stderr has the sentence already."""
+    """Say what went wrong and where the traceback is; returns the exit code. Args: said where
+    stderr has the sentence already.
+    """
     code, sentence = exit_code(error), one_sentence(error)
-    files = [handler.baseFilename for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
+    files = [
+        handler.baseFilename
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.FileHandler)
+    ]
     if not said:
         err.print("[red]error:[/red]", Text(sentence), soft_wrap=True)
     if files:
@@ -60,5 +73,7 @@ def _report(error: BaseException, failure: Failure, *, said: bool = False) -> in
     if files and code == 1:
         err.print(Text(f"the traceback is in {files[0]}", style="dim"), soft_wrap=True)
     if "--json" in sys.argv:
-        print_json(failure(error, [argument for argument in sys.argv[1:] if not argument.startswith("-")]))
+        print_json(
+            failure(error, [argument for argument in sys.argv[1:] if not argument.startswith("-")])
+        )
     return code

@@ -1,6 +1,8 @@
-"""How the command line speaks: results on stdout, progress and logs on stderr, the whole story with tracebacks in the log file.
+"""How the command line speaks: results on stdout, progress and logs on stderr, the whole story with
+tracebacks in the log file.
 
-With `--json` stdout holds one JSON document and nothing else. Exit codes: 0 good, 1 the job failed, 2 wrong use or configuration, 130 interrupted.
+With `--json` stdout holds one JSON document and nothing else. Exit codes: 0 good, 1 the job failed,
+2 wrong use or configuration, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,10 +21,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)  # a pipe has no width: Rich would cut tables at 80
+out = Console(
+    highlight=False, width=None if sys.stdout.isatty() else 160
+)  # a pipe has no width: Rich would cut tables at 80
 err = Console(stderr=True, highlight=False)
 
-OUR_LOGGERS = ("data_processing", "forecasting", "database", "reporting", "machine", "command_line", "workflows")
+OUR_LOGGERS = (
+    "data_processing",
+    "forecasting",
+    "database",
+    "reporting",
+    "machine",
+    "command_line",
+    "workflows",
+)
 
 
 class _StderrHandler(logging.Handler):
@@ -44,7 +56,9 @@ def show_logs() -> None:
 
 
 def print_json(document: object) -> None:
-    """The one JSON document of a command. NaN is not JSON: it is an error here and not a surprise for the reader."""
+    """The one JSON document of a command. NaN is not JSON: it is an error here and not a surprise
+    for the reader.
+    """
     sys.stdout.write(json.dumps(document, default=_as_json, indent=2, allow_nan=False) + "\n")
     sys.stdout.flush()
 
@@ -65,7 +79,9 @@ def print_pairs(pairs: Mapping[str, object]) -> None:
     out.print(grid)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None
+) -> None:
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for number, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[number], int | float | None) for row in rows)
@@ -110,17 +126,30 @@ def print_run(row: Mapping[str, Any]) -> None:
         print_plan(row)
         return
     hidden = {"checks", "jvm_started"}
-    print_pairs({name: value for name, value in row.items() if name not in hidden and value is not None})
+    print_pairs(
+        {name: value for name, value in row.items() if name not in hidden and value is not None}
+    )
     failed = [check for check in row.get("checks") or [] if not check.get("passed", True)]
     for check in failed:
         out.print(Text(f"check {check['name']}: {shown(check.get('found'))}", style="yellow"))
 
 
 def print_plan(document: Mapping[str, Any]) -> None:
-    """What a dry run would do: its figures, then a line for each reason where the job names its reasons."""
+    """What a dry run would do: its figures, then a line for each reason where the job names its
+    reasons.
+    """
     plan = document["plan"]
     hidden = {"parts", "reasons", "rules", "request"}
-    print_pairs({"job": document["job"], **{name: value for name, value in plan.items() if name not in hidden and value is not None}})
+    print_pairs(
+        {
+            "job": document["job"],
+            **{
+                name: value
+                for name, value in plan.items()
+                if name not in hidden and value is not None
+            },
+        }
+    )
     if plan.get("parts"):
         columns = ["reason", "pools", "start", "end", "days"]
         out.print()

@@ -1,6 +1,8 @@
-"""What the commands share, made when first asked for and once: settings with a migrated database, checked jars, one Spark session for all jobs.
+"""What the commands share, made when first asked for and once: settings with a migrated database,
+checked jars, one Spark session for all jobs.
 
-Rooms are imported where they are first needed: `--help` and wrong use must not wait for Spark and the database's libraries.
+Rooms are imported where they are first needed: `--help` and wrong use must not wait for Spark and
+the database's libraries.
 """
 
 from __future__ import annotations
@@ -64,23 +66,40 @@ class Workplace:
         return jars
 
     def require_engine(self) -> None:
-        """Raises: EnvironmentNotReady, before a JVM starts, where the settings' engine can't run here."""
+        """Raises: EnvironmentNotReady, before a JVM starts, where the settings' engine can't run
+        here.
+        """
         if self.settings.engine == "synapseml" and not self.jars.synapseml:
-            raise EnvironmentNotReady(" ".join(sentence for sentence in self.jars.missing if "SynapseML" in sentence))
+            raise EnvironmentNotReady(
+                " ".join(sentence for sentence in self.jars.missing if "SynapseML" in sentence)
+            )
 
     def with_an_engine_that_runs(self) -> Settings:
-        """The settings, with `lightgbm` in place of an engine whose jars can't be had (`jars` has said so)."""
-        return self.settings if self.jars.synapseml else self.settings.model_copy(update={"engine": "lightgbm"})
+        """The settings, with `lightgbm` in place of an engine whose jars can't be had (`jars` has
+        said so).
+        """
+        return (
+            self.settings
+            if self.jars.synapseml
+            else self.settings.model_copy(update={"engine": "lightgbm"})
+        )
 
     def session(self, rows_to_read: int | None = None) -> SparkSession:
-        """The one session of this process; it has every jar there is, so that both jobs can use it. The first to ask says how many rows it reads."""
+        """The one session of this process; it has every jar there is, so that both jobs can use it.
+        The first to ask says how many rows it reads.
+        """
         if self._session is None:
             from database.spark_session import get_spark_session
             from machine import class_archive, spark_runtime
 
             spark_runtime.prepare_process()
             class_archive.use_class_archive(self.bare)
-            self._session = get_spark_session(self.settings, "yieldspark", synapseml=bool(self.jars.synapseml), rows_to_read=rows_to_read)
+            self._session = get_spark_session(
+                self.settings,
+                "yieldspark",
+                synapseml=bool(self.jars.synapseml),
+                rows_to_read=rows_to_read,
+            )
         return self._session
 
     def close(self) -> None:
@@ -91,6 +110,8 @@ class Workplace:
 
 
 def end_recording(*, keep: bool) -> None:
-    """Keep or drop what this process's JVM recorded of its classes. A command that started none has not loaded the module, and need not."""
+    """Keep or drop what this process's JVM recorded of its classes. A command that started none has
+    not loaded the module, and need not.
+    """
     if class_archive := sys.modules.get("machine.class_archive"):
         class_archive.keep_class_archive() if keep else class_archive.drop_class_archive()

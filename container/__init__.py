@@ -1,1 +1,3 @@
-"""The images that the jobs run in: their packages and, for Cloud Run, Java and Spark. The jobs' code comes as a release's zip."""
+"""The images that the jobs run in: their packages and, for Cloud Run, Java and Spark. The jobs'
+code comes as a release's zip.
+"""

@@ -1,10 +1,13 @@
-"""What the container of a Cloud Run job starts: it fetches a release, checks every file against the manifest, and becomes the release's job.
+"""What the container of a Cloud Run job starts: it fetches a release, checks every file against the
+manifest, and becomes the release's job.
 
     cloud_run_entry.py JOB [--version VERSION] [what the job takes ...]
 
-In: the release's files in CODE_BUCKET; without `--version` the one that latest.json names. Out: this process is the job, on the release's zip alone,
-so that signals and the exit code are the job's own. Before that it ends with 1 where the release can't be had, 2 for wrong use, 130 on SIGTERM.
-An image is older than the releases that it runs: this file is all of the product that is in it, and needs google-cloud-storage and nothing else.
+In: the release's files in CODE_BUCKET; without `--version` the one that latest.json names. Out:
+this process is the job, on the release's zip alone, so that signals and the exit code are the job's
+own. Before that it ends with 1 where the release can't be had, 2 for wrong use, 130 on SIGTERM. An
+image is older than the releases that it runs: this file is all of the product that is in it, and
+needs google-cloud-storage and nothing else.
 """
 
 from __future__ import annotations
@@ -47,11 +50,15 @@ NO_BUCKET = "The specified bucket does not exist"
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 DEFAULTS = {"ENVIRONMENT": "production", "SPARK_MASTER": "local[*]"}
-"""Of the job's variables. What the release says wins over them, and what the container's environment says over both."""
+"""Of the job's variables. What the release says wins over them, and what the container's
+environment says over both.
+"""
 
 DRIVER_VARIABLE = "spark.dataproc.driverEnv."
 OF_A_BATCH = {"ENGINE", "MODEL_THREADS"}
-"""Of a batch's variables those that this container has otherwise: the engine as an argument, the threads from its own cores."""
+"""Of a batch's variables those that this container has otherwise: the engine as an argument, the
+threads from its own cores.
+"""
 
 Read = Callable[[str], bytes | None]
 """An object's bytes, by name; None where there is none."""
@@ -70,7 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     options, job_arguments = _parser().parse_known_args(arguments)
     try:
-        folder, version = fetch(reader(os.environ), options.job, options.version, Path(tempfile.mkdtemp(prefix="yieldspark-")))
+        folder, version = fetch(
+            reader(os.environ),
+            options.job,
+            options.version,
+            Path(tempfile.mkdtemp(prefix="yieldspark-")),
+        )
         _become(folder, version, options.job, job_arguments)
     except NotStarted as error:
         sys.stderr.write(f"{error}\n")
@@ -82,37 +94,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fetch(read: Read, job: str, version: str | None, folder: Path) -> tuple[Path, str]:
-    """Put the job's files of a release into the folder, every one with the manifest's sha256; returns the folder and the version.
+    """Put the job's files of a release into the folder, every one with the manifest's sha256;
+    returns the folder and the version.
 
-    Raises: NotStarted (unknown version or job, a file that is missing or another one, a service that does not answer).
+    Raises: NotStarted (unknown version or job, a file that is missing or another one, a service
+    that does not answer).
     """
     expected = None
     if version is None:
         version, expected = _latest(read)
     if not VERSION.fullmatch(version):
-        raise NotStarted(f"{version!r} is no version: allowed is what `python -m workflows versions` lists", WRONG_USE)
+        raise NotStarted(
+            f"{version!r} is no version: allowed is what `python -m workflows versions` lists",
+            WRONG_USE,
+        )
     content = read(f"versions/{version}/{MANIFEST}")
     if content is None:
-        raise NotStarted(f"version {version} is not in the bucket: `python -m workflows versions` lists those that are", WRONG_USE)
+        raise NotStarted(
+            f"version {version} is not in the bucket: `python -m workflows versions` lists those"
+            " that are",
+            WRONG_USE,
+        )
     if expected:
         _compare(f"versions/{version}/{MANIFEST}", content, expected, LATEST)
     files = _document(f"versions/{version}/{MANIFEST}", content, "files")["files"]
     entry = f"{job}.py"
     if entry not in files:
-        there = ", ".join(sorted(name.removesuffix(".py") for name in files if name.endswith(".py")))
+        there = ", ".join(
+            sorted(name.removesuffix(".py") for name in files if name.endswith(".py"))
+        )
         raise NotStarted(f"version {version} has no job {job!r}: it has {there}", WRONG_USE)
     jars = [name for name in files if name.startswith(JARS)]
     strange = [name for name in jars if not JAR.fullmatch(name)]
     if strange:
-        raise NotStarted(f"version {version} is refused: {strange[0]!r} in its {MANIFEST} is no jar's name")
+        raise NotStarted(
+            f"version {version} is refused: {strange[0]!r} in its {MANIFEST} is no jar's name"
+        )
     for name in [CODE, BATCHES, entry, *jars]:
         _save(read, f"versions/{version}/{name}", files[name]["sha256"], folder / name)
     return folder, version
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cloud_run_entry.py", allow_abbrev=False, epilog="All other arguments are the job's own.")
-    parser.add_argument("job", metavar="JOB", type=_job_name, help="calculate_pool_metrics, forecast_pools: an entry of the release")
+    parser = argparse.ArgumentParser(
+        prog="cloud_run_entry.py",
+        allow_abbrev=False,
+        epilog="All other arguments are the job's own.",
+    )
+    parser.add_argument(
+        "job",
+        metavar="JOB",
+        type=_job_name,
+        help="calculate_pool_metrics, forecast_pools: an entry of the release",
+    )
     parser.add_argument("--version", help="the release to run; default: the latest")
     return parser
 
@@ -126,7 +160,10 @@ def _job_name(text: str) -> str:
 def _latest(read: Read) -> tuple[str, str]:
     content = read(LATEST)
     if content is None:
-        raise NotStarted(f"the bucket has no {LATEST}: release a version with `python -m workflows release`, or give one with --version")
+        raise NotStarted(
+            f"the bucket has no {LATEST}: release a version with `python -m workflows release`, or"
+            " give one with --version"
+        )
     latest = _document(LATEST, content, "version", "manifest_sha256")
     return latest["version"], latest["manifest_sha256"]
 
@@ -134,7 +171,10 @@ def _latest(read: Read) -> tuple[str, str]:
 def _save(read: Read, name: str, expected: str, target: Path) -> None:
     content = read(name)
     if content is None:
-        raise NotStarted(f"{name} is in the manifest and not in the bucket: release again, or give an earlier --version")
+        raise NotStarted(
+            f"{name} is in the manifest and not in the bucket: release again, or give an earlier"
+            " --version"
+        )
     _compare(name, content, expected, MANIFEST)
     target.parent.mkdir(exist_ok=True)
     target.write_bytes(content)
@@ -143,7 +183,10 @@ def _save(read: Read, name: str, expected: str, target: Path) -> None:
 def _compare(name: str, content: bytes, expected: str, witness: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
-        raise NotStarted(f"{name} is refused: its sha256 is {found}, and {witness} says {expected}; release again, or give an earlier --version")
+        raise NotStarted(
+            f"{name} is refused: its sha256 is {found}, and {witness} says {expected}; release"
+            " again, or give an earlier --version"
+        )
 
 
 def _document(name: str, content: bytes, *fields: str) -> dict[str, Any]:
@@ -151,15 +194,25 @@ def _document(name: str, content: bytes, *fields: str) -> dict[str, Any]:
         document = json.loads(content)
         return {field: document[field] for field in fields}
     except (ValueError, KeyError, TypeError) as error:
-        raise NotStarted(f"{name} is no document with {', '.join(fields)} ({error!r}); release again, or give an earlier --version") from None
+        raise NotStarted(
+            f"{name} is no document with {', '.join(fields)} ({error!r}); release again, or give an"
+            " earlier --version"
+        ) from None
 
 
 def reader(variables: Mapping[str, str]) -> Read:
     """Reads from CODE_BUCKET, at GOOGLE_API_URL where it stands in for Google."""
     name, url = variables.get("CODE_BUCKET"), variables.get("GOOGLE_API_URL")
     if not name:
-        raise NotStarted("CODE_BUCKET is not set: give the Cloud Run job the bucket of the releases, a bare name", WRONG_USE)
-    given = {"credentials": AnonymousCredentials(), "client_options": {"api_endpoint": url}} if url else {}  # type: ignore[no-untyped-call]
+        raise NotStarted(
+            "CODE_BUCKET is not set: give the Cloud Run job the bucket of the releases, a bare"
+            " name",
+            WRONG_USE,
+        )
+    given: dict[str, Any] = {}
+    if url:
+        anonymous = AnonymousCredentials()  # type: ignore[no-untyped-call]
+        given = {"credentials": anonymous, "client_options": {"api_endpoint": url}}
     retry = DEFAULT_RETRY.with_timeout(RETRY_SECONDS)
 
     @cache
@@ -173,36 +226,67 @@ def reader(variables: Mapping[str, str]) -> Read:
             return bytes(bucket().blob(path).download_as_bytes(retry=retry))
         except exceptions.NotFound as error:
             if NO_BUCKET in error.message:
-                raise NotStarted(f"CODE_BUCKET={name} does not exist: give the Cloud Run job the bucket of the releases", WRONG_USE) from None
+                raise NotStarted(
+                    f"CODE_BUCKET={name} does not exist: give the Cloud Run job the bucket of the"
+                    " releases",
+                    WRONG_USE,
+                ) from None
             return None
         except exceptions.ClientError as error:
-            raise NotStarted(f"{where}: Google Cloud refused: {error.message}; may the job's service account read the bucket?") from None
+            raise NotStarted(
+                f"{where}: Google Cloud refused: {error.message}; may the job's service account"
+                " read the bucket?"
+            ) from None
         except (exceptions.GoogleAPIError, RequestException) as error:
-            raise NotStarted(f"{where}: Google Cloud does not answer: {error}; start the job again in some minutes") from None
+            raise NotStarted(
+                f"{where}: Google Cloud does not answer: {error}; start the job again in some"
+                " minutes"
+            ) from None
         except GoogleAuthError as error:
-            raise NotStarted(f"{where}: no valid credentials: {error}; a Cloud Run job has those of its service account") from None
+            raise NotStarted(
+                f"{where}: no valid credentials: {error}; a Cloud Run job has those of its service"
+                " account"
+            ) from None
 
     return read
 
 
 def released_settings(content: bytes, job: str) -> dict[str, str]:
-    """The variables that the job's batches have in the release: a night is the same in a batch and in a container. Raises: NotStarted."""
+    """The variables that the job's batches have in the release: a night is the same in a batch and
+    in a container. Raises: NotStarted.
+    """
     batches = _document(BATCHES, content, "batches")["batches"]
-    batch: dict[str, Any] = next((batch for key, batch in sorted(batches.items()) if key.partition("/")[0] == job), {})
+    batch: dict[str, Any] = next(
+        (batch for key, batch in sorted(batches.items()) if key.partition("/")[0] == job), {}
+    )
     properties = batch.get("runtimeConfig", {}).get("properties", {})
-    found = {name.removeprefix(DRIVER_VARIABLE): value for name, value in properties.items() if name.startswith(DRIVER_VARIABLE)}
+    found = {
+        name.removeprefix(DRIVER_VARIABLE): value
+        for name, value in properties.items()
+        if name.startswith(DRIVER_VARIABLE)
+    }
     return {name: value for name, value in found.items() if name not in OF_A_BATCH}
 
 
 def _become(folder: Path, version: str, job: str, arguments: Sequence[str]) -> None:
-    """Replace this process by the job's. Its working folder is the release's: no `.env` and no module of another place is in its way."""
+    """Replace this process by the job's. Its working folder is the release's: no `.env` and no
+    module of another place is in its way.
+    """
     settings = released_settings((folder / BATCHES).read_bytes(), job)
     entry = f"{job}.py"
-    given = {"CODE_VERSION": version, "JARS_DIR": str(folder / JARS), "PYTHONPATH": str(folder / CODE)}
+    given = {
+        "CODE_VERSION": version,
+        "JARS_DIR": str(folder / JARS),
+        "PYTHONPATH": str(folder / CODE),
+    }
     sys.stderr.write(f"{entry} of version {version}\n")
     sys.stderr.flush()
     os.chdir(folder)
-    os.execve(sys.executable, [sys.executable, str(folder / entry), *arguments], DEFAULTS | settings | os.environ | given)
+    os.execve(
+        sys.executable,
+        [sys.executable, str(folder / entry), *arguments],
+        DEFAULTS | settings | os.environ | given,
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""The metrics job: raw history in PostgreSQL in, `pool_daily_metrics` (metric columns) and `yieldspark.observation_age` out, one commit a run.
+"""The metrics job: raw history in PostgreSQL in, `pool_daily_metrics` (metric columns) and
+`yieldspark.observation_age` out, one commit a run.
 
-`plan` decides in SQL, `run` executes; where nothing changed no Spark session starts. Run it as a script, by spark-submit from the zip, or through the
-command line. Exit codes: 0 good, 1 the job failed, 2 wrong use or configuration, 130 interrupted.
+`plan` decides in SQL, `run` executes; where nothing changed no Spark session starts. Run it as a
+script, by spark-submit from the zip, or through the command line. Exit codes: 0 good, 1 the job
+failed, 2 wrong use or configuration, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spark.py").is_file():
-    # started by path in the checkout, Python puts this folder on the path and not the root that absolute imports begin at
+    # started by path in the checkout, Python puts this folder on the path and not the root that
+    # absolute imports begin at
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pyspark.sql import Observation, SparkSession
@@ -37,7 +40,15 @@ from data_processing.quarantine import rejected_rows
 from data_processing.quarantine.resolution import settle
 from data_processing.raw_history import TABLE, parse_raw_rows, rows_to_read
 from database.connection import checked_connection, make_engine
-from database.db_utils_spark import LastStep, MergeTarget, StagedFrame, commit_run, exported_snapshot, get_spark_session, read_table_spark
+from database.db_utils_spark import (
+    LastStep,
+    MergeTarget,
+    StagedFrame,
+    commit_run,
+    exported_snapshot,
+    get_spark_session,
+    read_table_spark,
+)
 from database.run_ledger import Acceptance, Run, ledger_row, open_run, who_is_asking
 from database.spark_interrupt import interruptible
 from database.spark_session import stop_session
@@ -48,7 +59,10 @@ from product_errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
-EXAMPLE = "Example: python data_processing/calculate_pool_metrics_spark.py --start 2025-08-01 --end 2025-09-01 --dry-run --json"
+EXAMPLE = (
+    "Example: python data_processing/calculate_pool_metrics_spark.py --start 2025-08-01 --end"
+    " 2025-09-01 --dry-run --json"
+)
 
 KEY = {"pool_id": "pool_id", "date": "date"}
 
@@ -56,7 +70,12 @@ IS_DAY = "reason IS NULL"
 
 TARGETS = (
     MergeTarget(pool_daily_metrics, KEY, {name: name for name in METRIC_COLUMNS}, rows=IS_DAY),
-    MergeTarget(observation_age, KEY, {name: name for name in AGES}, rows=f"{IS_DAY} AND (apy_age_days, tvl_age_days) IS DISTINCT FROM (0, 0)"),
+    MergeTarget(
+        observation_age,
+        KEY,
+        {name: name for name in AGES},
+        rows=f"{IS_DAY} AND (apy_age_days, tvl_age_days) IS DISTINCT FROM (0, 0)",
+    ),
     rejected_rows.MERGE,
 )
 
@@ -73,8 +92,9 @@ def run_metrics(
 ) -> dict[str, Any]:
     """Bring the metrics up to date, or recompute what the request names.
 
-    Args: settings name a migrated database. retry is the id of a failed run, or `last`: its request is taken again, with its days. acceptance lets
-    this run through checks that would block it. session makes the Spark session for a number of rows to read, when one is needed (default: the
+    Args: settings name a migrated database. retry is the id of a failed run, or `last`: its request
+    is taken again, with its days. acceptance lets this run through checks that would block it.
+    session makes the Spark session for a number of rows to read, when one is needed (default: the
     product's own, stopped at the end). now (UTC) stands in for this machine's clock.
     Returns: the run's ledger row; for a dry run `{"job", "status": "planned", "plan": ..}`.
     Raises: ConfigurationError, RunInProgress, CheckFailed, DatabaseError.
@@ -83,24 +103,48 @@ def run_metrics(
     changed_severities(settings)
     engine = make_engine(settings)
     if retry is not None and request not in (None, Request()):
-        raise ConfigurationError("--retry takes mode, days and pools from the run that failed: leave the other options out")
+        raise ConfigurationError(
+            "--retry takes mode, days and pools from the run that failed: leave the other"
+            " options out"
+        )
     asked = request_of_run(engine, JOB, retry) if retry is not None else request or Request()
     refuse_wrong_use(settings, engine, asked, now)
     if dry_run:
-        plan = plan_metrics(settings, engine, asked, table=f"{OWN_SCHEMA}.plan_of_a_dry_run", now=now, dry_run=True)
+        plan = plan_metrics(
+            settings, engine, asked, table=f"{OWN_SCHEMA}.plan_of_a_dry_run", now=now, dry_run=True
+        )
         return {"job": JOB, "status": "planned", "plan": plan.public()}
     opened = {"request": asked.public()}
     with open_run(
-        engine, job=JOB, mode=asked.mode, start=asked.start, end=asked.end, plan=opened, code_version=settings.code_version, batch=settings.batch_id
+        engine,
+        job=JOB,
+        mode=asked.mode,
+        start=asked.start,
+        end=asked.end,
+        plan=opened,
+        code_version=settings.code_version,
+        batch=settings.batch_id,
     ) as run:
         run.acceptance = acceptance
         with run.stage("plan"):
             plan = plan_metrics(settings, engine, asked, table=staging_name(run, "plan"), now=now)
-        run.mode, run.start, run.end, run.watermark, run.plan = plan.mode, plan.start, plan.end, plan.watermark, plan.public()
+        run.mode, run.start, run.end, run.watermark, run.plan = (
+            plan.mode,
+            plan.start,
+            plan.end,
+            plan.watermark,
+            plan.public(),
+        )
         if plan.is_empty:
             _nothing_to_do(engine, settings, run, plan.now)
         else:
-            _execute(settings, run, plan, session or (lambda rows: get_spark_session(settings, JOB, rows_to_read=rows)), stop=session is None)
+            _execute(
+                settings,
+                run,
+                plan,
+                session or (lambda rows: get_spark_session(settings, JOB, rows_to_read=rows)),
+                stop=session is None,
+            )
     return ledger_row(engine, run.run_id)
 
 
@@ -111,7 +155,9 @@ def _nothing_to_do(engine: Engine, settings: Settings, run: Run, now: datetime) 
     run.nothing_to_do()
 
 
-def _execute(settings: Settings, run: Run, plan: Plan, session: Callable[[int], SparkSession], *, stop: bool) -> None:
+def _execute(
+    settings: Settings, run: Run, plan: Plan, session: Callable[[int], SparkSession], *, stop: bool
+) -> None:
     with run.stage("session"):
         spark = session(plan.rows_to_read)
         run.jvm_started = True
@@ -123,21 +169,39 @@ def _execute(settings: Settings, run: Run, plan: Plan, session: Callable[[int], 
             stop_session(spark)
 
 
-def _compute_and_commit(spark: SparkSession, settings: Settings, run: Run, plan: Plan, reading: ExitStack) -> None:
-    """Read, transform and load are one pass over the rows: the first two only say what the third will do."""
+def _compute_and_commit(
+    spark: SparkSession, settings: Settings, run: Run, plan: Plan, reading: ExitStack
+) -> None:
+    """Read, transform and load are one pass over the rows: the first two only say what the third
+    will do.
+    """
     snapshot = reading.enter_context(exported_snapshot(settings))
     checks = raw_row_checks(settings, plan.now)
     counted = Observation("raw rows")
     with run.stage("read"):
-        raw = read_table_spark(spark, settings, rows_to_read(plan.table, plan.impossible_rows), partition_by="pool_id", snapshot=snapshot)
-        calendar = read_table_spark(spark, settings, f"SELECT {CALENDAR_COLUMNS} FROM {plan.table}", snapshot=snapshot)
+        raw = read_table_spark(
+            spark,
+            settings,
+            rows_to_read(plan.table, plan.impossible_rows),
+            partition_by="pool_id",
+            snapshot=snapshot,
+        )
+        calendar = read_table_spark(
+            spark, settings, f"SELECT {CALENDAR_COLUMNS} FROM {plan.table}", snapshot=snapshot
+        )
     with run.stage("transform"):
-        # counted behind the shuffle: there a task that is done again, its executor lost, counts once
-        snapshots = by_pool(parse_raw_rows(raw, checks), calendar).observe(counted, *counting_columns(checks))
-        days = pool_days(settings.max_fill_days, market_columns(plan.market), Provenance(TABLE, run.run_id))
+        # counted behind the shuffle: there a task that is done again, its executor lost, counts
+        # once
+        snapshots = by_pool(parse_raw_rows(raw, checks), calendar).observe(
+            counted, *counting_columns(checks)
+        )
+        days = pool_days(
+            settings.max_fill_days, market_columns(plan.market), Provenance(TABLE, run.run_id)
+        )
 
     def loaded() -> None:
-        # not earlier: a lost executor's partitions are read again. Not later: a merge needs no snapshot that may be cut, or that holds up VACUUM
+        # not earlier: a lost executor's partitions are read again. Not later: a merge needs no
+        # snapshot that may be cut, or that holds up VACUUM
         reading.close()
         record_counts(run, settings, counted.get, checks, plan.rows_to_read)
 
@@ -155,40 +219,76 @@ def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> N
     """What belongs to the run's commit besides the merges."""
     run.rows["removed"] = keep_calendars(connection, staging_name(run, 0))
     if run.rows["removed"]:
-        log.warning("%d days are no longer in their pool's calendar: their metrics are empty again", run.rows["removed"])
+        log.warning(
+            "%d days are no longer in their pool's calendar: their metrics are empty again",
+            run.rows["removed"],
+        )
     rejected_rows.add_raw_json(connection, run.run_id)
     settle(connection, settings, plan, run.run_id)
     rejected_rows.quarantine_market_rows(connection, settings, run.run_id, plan.now)
     if not plan.is_partial:
         store_market_series(connection, plan.market)
     elif plan.start:
-        # it used the series for its own days and pools only: the others still have to notice what changed, and these, should it change back
+        # it used the series for its own days and pools only: the others still have to notice what
+        # changed, and these, should it change back
         forget_market_series(connection, plan.market, plan.start)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The job's own command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog=JOB, description="Rolling metrics of every pool and day, from raw history.", epilog=EXAMPLE)
+    parser = argparse.ArgumentParser(
+        prog=JOB,
+        description="Rolling metrics of every pool and day, from raw history.",
+        epilog=EXAMPLE,
+    )
     parser.add_argument("--full-refresh", action="store_true", help="recompute everything")
-    parser.add_argument("--start", type=utc_day, metavar="DAY", help="first day to recompute, UTC, YYYY-MM-DD; needs --end")
+    parser.add_argument(
+        "--start",
+        type=utc_day,
+        metavar="DAY",
+        help="first day to recompute, UTC, YYYY-MM-DD; needs --end",
+    )
     parser.add_argument("--end", type=utc_day, metavar="DAY", help="the day after the last one")
-    parser.add_argument("--pools", metavar="FILE|ID,ID", help="these pools only: a file with one id a line, or ids with commas between them")
-    parser.add_argument("--retry", metavar="RUN_ID", help="what a failed run was asked, with its days; `last` is the newest run")
-    parser.add_argument("--accept-check", action="append", default=[], metavar="NAME", help="let this run through that check; needs --reason")
-    parser.add_argument("--reason", metavar="TEXT", help="why; the ledger keeps it with the name of who said so")
+    parser.add_argument(
+        "--pools",
+        metavar="FILE|ID,ID",
+        help="these pools only: a file with one id a line, or ids with commas between them",
+    )
+    parser.add_argument(
+        "--retry",
+        metavar="RUN_ID",
+        help="what a failed run was asked, with its days; `last` is the newest run",
+    )
+    parser.add_argument(
+        "--accept-check",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="let this run through that check; needs --reason",
+    )
+    parser.add_argument(
+        "--reason", metavar="TEXT", help="why; the ledger keeps it with the name of who said so"
+    )
     return run_job(parser, _work, _sentence, argv)
 
 
 def _work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
-    request = request_of(full_refresh=options.full_refresh, start=options.start, end=options.end, pools=options.pools)
+    request = request_of(
+        full_refresh=options.full_refresh, start=options.start, end=options.end, pools=options.pools
+    )
     allowed = accepting(options.accept_check, options.reason, who_is_asking())
-    return run_metrics(settings, request, retry=options.retry, dry_run=options.dry_run, acceptance=allowed)
+    return run_metrics(
+        settings, request, retry=options.retry, dry_run=options.dry_run, acceptance=allowed
+    )
 
 
 def _sentence(result: dict[str, Any]) -> str:
     if result["status"] == "planned":
         plan = result["plan"]
-        return f"{plan['mode']}: {plan['pools']} pools, up to {plan['days']} days, {plan['rows_to_read']} raw rows to read ({plan['reasons']})"
+        return (
+            f"{plan['mode']}: {plan['pools']} pools, up to {plan['days']} days,"
+            f" {plan['rows_to_read']} raw rows to read ({plan['reasons']})"
+        )
     return f"{result['run_id']}: {result['status']}, {result['rows']}, {result['seconds']:.1f} s"
 
 

@@ -1,8 +1,11 @@
-"""Which days each pool has, and on which of them something was not observed: kept beside the metrics, changed in their commit.
+"""Which days each pool has, and on which of them something was not observed: kept beside the
+metrics, changed in their commit.
 
-In: the plan's table (pool_id, write_from, write_end: the days a run decides about) and the run's staging (the days it found), both in PostgreSQL.
-Out: `yieldspark.pool_calendars`, `yieldspark.observation_age`, and the days that a pool's calendar no longer has taken out of `pool_daily_metrics`:
-it went inactive, or a tighter limit took its first or last snapshots. Values of other jobs (forecasts, filters, groups) are never touched.
+In: the plan's table (pool_id, write_from, write_end: the days a run decides about) and the run's
+staging (the days it found), both in PostgreSQL.
+Out: `yieldspark.pool_calendars`, `yieldspark.observation_age`, and the days that a pool's calendar
+no longer has taken out of `pool_daily_metrics`: it went inactive, or a tighter limit took its first
+or last snapshots. Values of other jobs (forecasts, filters, groups) are never touched.
 """
 
 from __future__ import annotations
@@ -20,10 +23,12 @@ STAGED, GONE = "staged_calendars", "gone_days"
 
 
 def calendar_changes(plan_table: str, staging: str) -> list[str]:
-    """Statements that make the temporary tables STAGED and GONE, before anything is merged: checks look at them, and `keep_calendars` goes by them.
+    """Statements that make the temporary tables STAGED and GONE, before anything is merged: checks
+    look at them, and `keep_calendars` goes by them.
 
-    STAGED has a row for each planned pool: what it had (old_*), what was decided about (write_*), what was found there (new_*, NULL for nothing).
-    GONE has the days, as ranges, that were in a calendar and are not found again: mostly none, which PostgreSQL knows of a table alone.
+    STAGED has a row for each planned pool: what it had (old_*), what was decided about (write_*),
+    what was found there (new_*, NULL for nothing). GONE has the days, as ranges, that were in a
+    calendar and are not found again: mostly none, which PostgreSQL knows of a table alone.
     """
     observed = "max(date) FILTER (WHERE apy_age_days = 0 OR tvl_age_days = 0)"
     return [
@@ -51,12 +56,17 @@ def calendar_changes(plan_table: str, staging: str) -> list[str]:
 
 
 def keep_calendars(connection: Connection, staging: str) -> int:
-    """Make calendars and ages say what this run found; returns the number of days that are in no calendar any more.
+    """Make calendars and ages say what this run found; returns the number of days that are in no
+    calendar any more.
 
-    Args: staging has pool_id, date, apy_age_days, tvl_age_days; a pool's staged days have no gap. Its ages are merged by the caller, who has run
-    `calendar_changes` before.
+    Args: staging has pool_id, date, apy_age_days, tvl_age_days; a pool's staged days have no gap.
+    Its ages are merged by the caller, who has run `calendar_changes` before.
     """
-    retired = int(connection.exec_driver_sql(f"SELECT coalesce(sum(to_day - from_day + 1), 0) FROM {GONE}").scalar_one())
+    retired = int(
+        connection.exec_driver_sql(
+            f"SELECT coalesce(sum(to_day - from_day + 1), 0) FROM {GONE}"
+        ).scalar_one()
+    )
     if retired:
         _retire_days(connection)
     connection.exec_driver_sql(_observed_since(staging))
@@ -67,12 +77,20 @@ def keep_calendars(connection: Connection, staging: str) -> int:
 def _retire_days(connection: Connection) -> None:
     """Empty the days that are gone; a row goes only when nothing else is in it."""
     nulls = ", ".join(f"{quoted(name)} = NULL" for name in METRIC_COLUMNS)
-    ours = ", ".join(f"'{name}'" for name in ("pool_id", "date", "is_filtered_out", *METRIC_COLUMNS))
-    nothing_else = f"t.is_filtered_out IS NOT TRUE AND jsonb_strip_nulls(to_jsonb(t) - ARRAY[{ours}]) = '{{}}'"
+    ours = ", ".join(
+        f"'{name}'" for name in ("pool_id", "date", "is_filtered_out", *METRIC_COLUMNS)
+    )
+    nothing_else = (
+        f"t.is_filtered_out IS NOT TRUE AND jsonb_strip_nulls(to_jsonb(t) - ARRAY[{ours}]) = '{{}}'"
+    )
     same_day = "t.pool_id = gone.pool_id AND t.date BETWEEN gone.from_day AND gone.to_day"
     connection.exec_driver_sql(f"DELETE FROM {AGES} AS t USING {GONE} AS gone WHERE {same_day}")
-    connection.exec_driver_sql(f"DELETE FROM {METRICS} AS t USING {GONE} AS gone WHERE {same_day} AND {nothing_else}")
-    connection.exec_driver_sql(f"UPDATE {METRICS} AS t SET {nulls} FROM {GONE} AS gone WHERE {same_day}")
+    connection.exec_driver_sql(
+        f"DELETE FROM {METRICS} AS t USING {GONE} AS gone WHERE {same_day} AND {nothing_else}"
+    )
+    connection.exec_driver_sql(
+        f"UPDATE {METRICS} AS t SET {nulls} FROM {GONE} AS gone WHERE {same_day}"
+    )
 
 
 def _observed_since(staging: str) -> str:
@@ -84,7 +102,9 @@ def _observed_since(staging: str) -> str:
 
 
 def _observed_before(day: str) -> str:
-    """SELECT of the newest day of the old calendar before `day` on which something was observed. A walk over days, for the few pools that need it."""
+    """SELECT of the newest day of the old calendar before `day` on which something was observed. A
+    walk over days, for the few pools that need it.
+    """
     return f"""
     SELECT max(d.date)::date FROM generate_series(old_first, {day} - 1, interval '1 day') AS d (date)
     WHERE NOT EXISTS (
@@ -94,7 +114,8 @@ def _observed_before(day: str) -> str:
 
 
 def _store(connection: Connection) -> None:
-    """The old days outside of what was decided about, and the new ones inside. `greatest` and `least` leave NULLs out.
+    """The old days outside of what was decided about, and the new ones inside. `greatest` and
+    `least` leave NULLs out.
 
     Where the last observed day was inside and is no longer one, an earlier one is.
     """
@@ -111,8 +132,13 @@ def _store(connection: Connection) -> None:
         CASE WHEN old_last >= write_end THEN greatest(old_first, write_end) END AS old_first_after,
         CASE WHEN old_last >= write_end THEN old_last END AS old_last_after
     ) AS kept""")
-    connection.exec_driver_sql(f"DELETE FROM {CALENDARS} AS c USING new_calendars AS n WHERE n.pool_id = c.pool_id AND n.first_day IS NULL")
-    connection.exec_driver_sql(f"""
+    connection.exec_driver_sql(
+        f"DELETE FROM {CALENDARS} AS c USING new_calendars AS n WHERE n.pool_id = c.pool_id AND"
+        " n.first_day IS NULL"
+    )
+    connection.exec_driver_sql(
+        f"""
     INSERT INTO {CALENDARS} AS c SELECT * FROM new_calendars WHERE first_day IS NOT NULL
     ON CONFLICT (pool_id) DO UPDATE SET first_day = excluded.first_day, last_day = excluded.last_day, last_observed_day = excluded.last_observed_day
-    WHERE (c.first_day, c.last_day, c.last_observed_day) IS DISTINCT FROM (excluded.first_day, excluded.last_day, excluded.last_observed_day)""")
+    WHERE (c.first_day, c.last_day, c.last_observed_day) IS DISTINCT FROM (excluded.first_day, excluded.last_day, excluded.last_observed_day)"""
+    )

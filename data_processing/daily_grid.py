@@ -1,8 +1,10 @@
-"""From snapshots to a dense calendar: a pool's day is its last accepted snapshot, a missing day is a row with the value carried forward.
+"""From snapshots to a dense calendar: a pool's day is its last accepted snapshot, a missing day is
+a row with the value carried forward.
 
-In: the accepted snapshots of one pool, any number a day, as numpy arrays. Out: its days without a gap, APY in percent and TVL in USD, with the age of
-each value in days. A value is carried over at most `max_fill_days` missing days, never backward; APY and TVL each on its own. Days are numbers since
-1970-01-01, NaN is an unknown value.
+In: the accepted snapshots of one pool, any number a day, as numpy arrays. Out: its days without a
+gap, APY in percent and TVL in USD, with the age of each value in days. A value is carried over at
+most `max_fill_days` missing days, never backward; APY and TVL each on its own. Days are numbers
+since 1970-01-01, NaN is an unknown value.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ Days = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class DailyGrid:
-    """One pool's days from the first to the last. Ages: 0 observed, n carried n days, NaN not known."""
+    """One pool's days from the first to the last. Ages: 0 observed, n carried n days, NaN not
+    known.
+    """
 
     days: Days
     apy: Floats
@@ -27,11 +31,14 @@ class DailyGrid:
     tvl_age_days: Floats
 
 
-def daily_grid(snapshot_days: Days, apy: Floats, tvl: Floats, *, open_end: int | None, max_fill_days: int) -> DailyGrid:
+def daily_grid(
+    snapshot_days: Days, apy: Floats, tvl: Floats, *, open_end: int | None, max_fill_days: int
+) -> DailyGrid:
     """Dense days of one pool from the first snapshot's.
 
-    Args: snapshots (at least one) in order of time, of those at one moment the later inserted last; open_end (exclusive) is how far a pool that is
-    alive goes on after its last snapshot, None for one that ends with it.
+    Args: snapshots (at least one) in order of time, of those at one moment the later inserted last;
+    open_end (exclusive) is how far a pool that is alive goes on after its last snapshot, None for
+    one that ends with it.
     """
     last_of_day = np.flatnonzero(np.append(snapshot_days[1:] != snapshot_days[:-1], True))
     observed = snapshot_days[last_of_day]
@@ -45,8 +52,12 @@ def daily_grid(snapshot_days: Days, apy: Floats, tvl: Floats, *, open_end: int |
     )
 
 
-def _carried(observed: Days, values: Floats, days: Days, newest: Days, max_fill_days: int) -> tuple[Floats, Floats]:
-    """For each of `days` the last value known by then, and its age; `newest` is the position in `observed` of the last snapshot by then."""
+def _carried(
+    observed: Days, values: Floats, days: Days, newest: Days, max_fill_days: int
+) -> tuple[Floats, Floats]:
+    """For each of `days` the last value known by then, and its age; `newest` is the position in
+    `observed` of the last snapshot by then.
+    """
     known = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(values.size)))[newest]
     age = days - observed[known]
     usable = (known >= 0) & (age <= max_fill_days)

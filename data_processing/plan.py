@@ -1,7 +1,8 @@
 """What a metrics run will do, decided by SQL before any Spark session exists.
 
-In: the ledger, the raw tables, the market tables and the calendars an earlier run wrote. Out: a frozen `Plan`, and beside it in the database a table
-with a row for each pool to recompute. Days are UTC, intervals half-open. Nothing is computed or written here but that table.
+In: the ledger, the raw tables, the market tables and the calendars an earlier run wrote. Out: a
+frozen `Plan`, and beside it in the database a table with a row for each pool to recompute. Days are
+UTC, intervals half-open. Nothing is computed or written here but that table.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from sqlalchemy import Connection, Engine
 
 from config_spark import Settings
 from data_processing import plan_sql
-from data_processing.market_series import MarketDay, first_change, read_market_series, stored_market_series
+from data_processing.market_series import (
+    MarketDay,
+    first_change,
+    read_market_series,
+    stored_market_series,
+)
 from data_processing.plan_facts import Part, plan_facts, rows_to_quarantine
 from data_processing.plan_request import Mode, Request
 from data_processing.quality.row_checks import EARLIEST_DAY, changed_row_severities, raw_row_checks
@@ -35,17 +41,21 @@ JOB = "calculate_pool_metrics"
 ONE_DAY = timedelta(days=1)
 
 COUNTED_ROWS = 200_000
-"""Up to so many rows a plan counts what takes a pass over them (missing days) in every run, beyond it in a dry run only."""
+"""Up to so many rows a plan counts what takes a pass over them (missing days) in every run, beyond
+it in a dry run only.
+"""
 
 
 @dataclass(frozen=True)
 class Plan:
     """One run: which days of which pools, why, and what it reads.
 
-    `schema` is that of the owner's tables. `end` is exclusive: the run's end, or the backfill's. `since` is the last good run's watermark: raw rows
-    inserted before it are known. `watermark` is what the next run starts from, `unused_since` when the first of the known rows was inserted whose day
-    is left to it. `days` bounds the rows to write; `rows_expected_to_change` estimates how many of them will differ. `days_missing` and
-    `rows_to_quarantine` are None where they were not counted. `market` is the series the run uses and stores. `previous` is the last good run,
+    `schema` is that of the owner's tables. `end` is exclusive: the run's end, or the backfill's.
+    `since` is the last good run's watermark: raw rows inserted before it are known. `watermark` is
+    what the next run starts from, `unused_since` when the first of the known rows was inserted
+    whose day is left to it. `days` bounds the rows to write; `rows_expected_to_change` estimates
+    how many of them will differ. `days_missing` and `rows_to_quarantine` are None where they were
+    not counted. `market` is the series the run uses and stores. `previous` is the last good run,
     whatever its rules were and whatever was asked for now.
     """
 
@@ -78,7 +88,9 @@ class Plan:
 
     @property
     def is_partial(self) -> bool:
-        """A backfill, or a run of some pools: it leaves other days or pools behind, and no later run may build on it."""
+        """A backfill, or a run of some pools: it leaves other days or pools behind, and no later
+        run may build on it.
+        """
         return self.mode == "backfill" or self.request.pools is not None
 
     @property
@@ -98,7 +110,9 @@ class Plan:
         return {
             **{name: _plain(value) for name, value in values.items()},
             "reasons": self.reasons,
-            "parts": [{name: _plain(value) for name, value in asdict(part).items()} for part in self.parts],
+            "parts": [
+                {name: _plain(value) for name, value in asdict(part).items()} for part in self.parts
+            ],
             "rules": dict(self.rules),
             "request": self.request.public(),
         }
@@ -109,7 +123,9 @@ def _plain(value: Any) -> Any:
 
 
 def metric_rules(settings: Settings) -> dict[str, Any]:
-    """What decides a row's values besides the data: a change of any makes the next run a full one."""
+    """What decides a row's values besides the data: a change of any makes the next run a
+    full one.
+    """
     limits = ("max_fill_days", "max_apy_percent", "max_tvl_usd", "max_price_usd")
     changed = changed_row_severities(settings)
     return {
@@ -119,16 +135,19 @@ def metric_rules(settings: Settings) -> dict[str, Any]:
     }
 
 
-def refuse_wrong_use(settings: Settings, engine: Engine, request: Request, now: datetime | None = None) -> None:
+def refuse_wrong_use(
+    settings: Settings, engine: Engine, request: Request, now: datetime | None = None
+) -> None:
     """Stop what must not become a run: no ledger row of it would be in the way of `--retry last`.
 
-    Raises: ConfigurationError for an end in the future, an unknown pool, or tables in another schema than the last good run's; SchemaMismatch;
-    DatabaseError.
+    Raises: ConfigurationError for an end in the future, an unknown pool, or tables in another
+    schema than the last good run's; SchemaMismatch; DatabaseError.
     """
     today = (now or datetime.now(UTC)).date()
     if request.end and request.end > today:
         raise ConfigurationError(
-            f"--end {request.end} is in the future: the last complete UTC day is {today - ONE_DAY}, so give {today} or an earlier day"
+            f"--end {request.end} is in the future: the last complete UTC day is {today - ONE_DAY},"
+            f" so give {today} or an earlier day"
         )
     with checked_connection(engine) as connection:
         plan_sql.require_same_schema(connection, JOB, settings.db_schema)
@@ -137,22 +156,34 @@ def refuse_wrong_use(settings: Settings, engine: Engine, request: Request, now: 
             plan_sql.require_known_pools(connection, request.pools)
 
 
-def plan_metrics(settings: Settings, engine: Engine, request: Request, *, table: str, now: datetime | None = None, dry_run: bool = False) -> Plan:
+def plan_metrics(
+    settings: Settings,
+    engine: Engine,
+    request: Request,
+    *,
+    table: str,
+    now: datetime | None = None,
+    dry_run: bool = False,
+) -> Plan:
     """Decide what to recompute.
 
-    Args: table is the qualified name of the plan's table, which stays for the run to read; a dry run rolls it back. now (UTC) is this machine's
-    clock unless given. `refuse_wrong_use` has let the request through.
+    Args: table is the qualified name of the plan's table, which stays for the run to read; a dry
+    run rolls it back. now (UTC) is this machine's clock unless given. `refuse_wrong_use` has let
+    the request through.
     Raises: SchemaMismatch where the owner's tables are not as expected; DatabaseError.
     """
     with checked_connection(engine) as connection:
         watermark, hidden = plan_sql.read_watermark(connection)
     if hidden:
         log.warning(
-            "role %s can't see when other sessions' transactions began: rows of the last day are looked at again. Grant it pg_read_all_stats",
+            "role %s can't see when other sessions' transactions began: rows of the last day are"
+            " looked at again. Grant it pg_read_all_stats",
             engine.url.username,
         )
         watermark -= ONE_DAY
-    with checked_connection(engine.execution_options(isolation_level="REPEATABLE READ")) as connection:
+    with checked_connection(
+        engine.execution_options(isolation_level="REPEATABLE READ")
+    ) as connection:
         verify_tables(connection, OWNER_TABLES)
         plan = _decide(connection, settings, request, table, watermark, now or datetime.now(UTC))
         plan = _with_facts(connection, settings, plan, dry_run=dry_run)
@@ -161,28 +192,59 @@ def plan_metrics(settings: Settings, engine: Engine, request: Request, *, table:
     return plan
 
 
-def _decide(connection: Connection, settings: Settings, request: Request, table: str, watermark: datetime, now: datetime) -> Plan:
+def _decide(
+    connection: Connection,
+    settings: Settings,
+    request: Request,
+    table: str,
+    watermark: datetime,
+    now: datetime,
+) -> Plan:
     """Choose mode and interval, and make the plan's table."""
     rules = metric_rules(settings)
     previous = plan_sql.last_good_run(connection, JOB)
     reached = plan_sql.days_reached(connection, previous)
     now = _not_behind(now, reached)
     today = now.date()
-    last = previous if request.mode == "incremental" and previous and previous.rules == rules else None
+    last = (
+        previous if request.mode == "incremental" and previous and previous.rules == rules else None
+    )
     mode = "full_refresh" if request.mode == "incremental" and last is None else request.mode
-    # days that a run has written since the retried one failed may have changed with these: no later run would notice
+    # days that a run has written since the retried one failed may have changed with these: no later
+    # run would notice
     before = min(today, max(request.until, reached)) if request.until else today
     plan_sql.find_touched_pools(connection, last, before=before, now=now)
     touched = plan_sql.touched_bounds(connection)
-    run_end = max(filter(None, [last.end if last else None, touched.newest_day + ONE_DAY if touched.newest_day else None]), default=EARLIEST_DAY)
+    run_end = max(
+        filter(
+            None,
+            [
+                last.end if last else None,
+                touched.newest_day + ONE_DAY if touched.newest_day else None,
+            ],
+        ),
+        default=EARLIEST_DAY,
+    )
     end = min(request.end or run_end, run_end)
     market = read_market_series(connection, settings, EARLIEST_DAY, run_end)
-    change = first_change(stored_market_series(connection), market, before=run_end) if last else None
+    change = (
+        first_change(stored_market_series(connection), market, before=run_end) if last else None
+    )
     plan_sql.find_reasons(
-        connection, mode, start=request.start, end=end, market=change, reach=reach_days(settings.max_fill_days), pools=request.pools
+        connection,
+        mode,
+        start=request.start,
+        end=end,
+        market=change,
+        reach=reach_days(settings.max_fill_days),
+        pools=request.pools,
     )
     plan_sql.make_plan_table(
-        connection, table, run_end=run_end, look_back=look_back_days(settings.max_fill_days), checks=raw_row_checks(settings, now)
+        connection,
+        table,
+        run_end=run_end,
+        look_back=look_back_days(settings.max_fill_days),
+        checks=raw_row_checks(settings, now),
     )
     return Plan(
         request,
@@ -201,11 +263,17 @@ def _decide(connection: Connection, settings: Settings, request: Request, table:
 
 
 def _not_behind(now: datetime, reached: date) -> datetime:
-    """This machine's clock, or the begin of the day that a run has reached already: for that one it was later than this clock says."""
+    """This machine's clock, or the begin of the day that a run has reached already: for that one it
+    was later than this clock says.
+    """
     earliest = datetime.combine(reached, time(), UTC)
     if now < earliest:
         log.warning(
-            "this machine's clock says %s, but an earlier run has seen the end of %s: taken as %s. Set the clock", now, reached - ONE_DAY, earliest
+            "this machine's clock says %s, but an earlier run has seen the end of %s: taken as %s."
+            " Set the clock",
+            now,
+            reached - ONE_DAY,
+            earliest,
         )
     return max(now, earliest)
 
@@ -221,9 +289,15 @@ def _with_facts(connection: Connection, settings: Settings, plan: Plan, *, dry_r
     )
     plan = replace(plan, **facts)
     if dry_run:
-        bad = rows_to_quarantine(connection, plan.table, plan.impossible_rows, raw_row_checks(settings, plan.now))
+        bad = rows_to_quarantine(
+            connection, plan.table, plan.impossible_rows, raw_row_checks(settings, plan.now)
+        )
         plan = replace(plan, rows_to_quarantine=bad)
     if plan.is_empty:
         return replace(plan, estimated_cost_usd=0.0)
     seconds, cost = estimate_run(connection, JOB, rows=plan.rows_to_read + plan.days)
-    return replace(plan, estimated_seconds=seconds, estimated_cost_usd=0.0 if settings.environment == "local" else cost)
+    return replace(
+        plan,
+        estimated_seconds=seconds,
+        estimated_cost_usd=0.0 if settings.environment == "local" else cost,
+    )

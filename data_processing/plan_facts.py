@@ -1,6 +1,8 @@
-"""What a plan will read and write, counted by PostgreSQL from the plan's table: figures for the reader of a dry run, and for the run's own checks.
+"""What a plan will read and write, counted by PostgreSQL from the plan's table: figures for the
+reader of a dry run, and for the run's own checks.
 
-Nothing is decided here, no metric is read and nothing is written. Days are UTC, intervals half-open.
+Nothing is decided here, no metric is read and nothing is written. Days are UTC, intervals
+half-open.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from data_processing.raw_history import TABLE, judged_rows, planned_rows, rows_t
 
 @dataclass(frozen=True)
 class Part:
-    """One reason of a plan: how many pools it touches, in which days [start, end), and the pool-days in there."""
+    """One reason of a plan: how many pools it touches, in which days [start, end), and the
+    pool-days in there.
+    """
 
     reason: str
     pools: int
@@ -29,24 +33,51 @@ class Part:
 
 
 def plan_facts(
-    connection: Connection, table: str, impossible: str | None, *, reach: int, rules_changed: bool, counted_rows: int | None
+    connection: Connection,
+    table: str,
+    impossible: str | None,
+    *,
+    reach: int,
+    rules_changed: bool,
+    counted_rows: int | None,
 ) -> dict[str, Any]:
-    """Values of `Plan`: pools, days, start, rows_to_read, rows_expected_to_change, days_missing, parts.
+    """Values of `Plan`: pools, days, start, rows_to_read, rows_expected_to_change, days_missing,
+    parts.
 
-    Args: impossible is the condition for raw rows of no possible day, or None. reach is the number of days a correction can change.
-    rules_changed says that every row may. counted_rows is the number of rows up to which missing days are counted, None for always.
+    Args: impossible is the condition for raw rows of no possible day, or None. reach is the number
+    of days a correction can change. rules_changed says that every row may. counted_rows is the
+    number of rows up to which missing days are counted, None for always.
     """
-    facts = dict(connection.execute(text(_totals(table)), {"reach": reach, "all": rules_changed}).mappings().one())
+    facts = dict(
+        connection.execute(text(_totals(table)), {"reach": reach, "all": rules_changed})
+        .mappings()
+        .one()
+    )
     rows = connection.exec_driver_sql(f"SELECT count(*) FROM {planned_rows(table)}").scalar_one()
     if impossible is not None:
-        rows += connection.exec_driver_sql(f"SELECT count(*) FROM {TABLE} AS h WHERE {impossible}").scalar_one()
-    missing = _days_missing(connection, table, facts["days"]) if counted_rows is None or rows <= counted_rows else None
-    return facts | {"rows_to_read": rows, "days_missing": missing, "parts": _parts(connection, table)}
+        rows += connection.exec_driver_sql(
+            f"SELECT count(*) FROM {TABLE} AS h WHERE {impossible}"
+        ).scalar_one()
+    missing = (
+        _days_missing(connection, table, facts["days"])
+        if counted_rows is None or rows <= counted_rows
+        else None
+    )
+    return facts | {
+        "rows_to_read": rows,
+        "days_missing": missing,
+        "parts": _parts(connection, table),
+    }
 
 
 def _totals(table: str) -> str:
-    """A late correction changes the days within its reach, a changed price every day from its own on, a run over known days nothing."""
-    known = "CASE WHEN c.pool_id IS NULL THEN 0 ELSE greatest(0, least(c.last_day + 1, p.write_end) - greatest(c.first_day, p.write_from)) END"
+    """A late correction changes the days within its reach, a changed price every day from its own
+    on, a run over known days nothing.
+    """
+    known = (
+        "CASE WHEN c.pool_id IS NULL THEN 0 ELSE greatest(0, least(c.last_day + 1, p.write_end) -"
+        " greatest(c.first_day, p.write_from)) END"
+    )
     return f"""
     SELECT count(*) AS pools, min(write_from) AS start, coalesce(sum(days), 0)::bigint AS days,
         coalesce(sum(days - known + CASE WHEN :all OR market THEN known WHEN corrected THEN least(known, :reach) ELSE 0 END), 0)::bigint
@@ -61,9 +92,9 @@ def _totals(table: str) -> str:
 def _days_missing(connection: Connection, table: str, days: int) -> int:
     """Pool-days to write that have no raw row of their own."""
     there = (
-        "SELECT count(*) FROM (SELECT DISTINCT h.pool_id, (h.timestamp AT TIME ZONE 'UTC')::date AS date "
-        f"FROM {planned_rows(table)} WHERE h.timestamp >= p.write_from::timestamp AT TIME ZONE 'UTC' "
-        "AND h.timestamp < p.write_end::timestamp AT TIME ZONE 'UTC') AS observed"
+        "SELECT count(*) FROM (SELECT DISTINCT h.pool_id, (h.timestamp AT TIME ZONE 'UTC')::date"
+        f" AS date FROM {planned_rows(table)} WHERE h.timestamp >= p.write_from::timestamp AT TIME"
+        " ZONE 'UTC' AND h.timestamp < p.write_end::timestamp AT TIME ZONE 'UTC') AS observed"
     )
     return days - int(connection.exec_driver_sql(there).scalar_one())
 
@@ -79,7 +110,13 @@ def _parts(connection: Connection, table: str) -> tuple[Part, ...]:
     return tuple(Part(*row) for row in parts)
 
 
-def rows_to_quarantine(connection: Connection, table: str, impossible: str | None, checks: Sequence[RowCheck]) -> int:
+def rows_to_quarantine(
+    connection: Connection, table: str, impossible: str | None, checks: Sequence[RowCheck]
+) -> int:
     """How many of the rows to read fail a check, counted by PostgreSQL."""
     rows = judged_rows(rows_to_read(table, impossible), checks)
-    return int(connection.exec_driver_sql(f"SELECT count(*) FROM ({rows}) AS judged WHERE reason IS NOT NULL").scalar_one())
+    return int(
+        connection.exec_driver_sql(
+            f"SELECT count(*) FROM ({rows}) AS judged WHERE reason IS NOT NULL"
+        ).scalar_one()
+    )

@@ -1,7 +1,8 @@
-"""The SQL a plan is made of: what the last good run knew, which pools have changed since, and the table of pools to recompute.
+"""The SQL a plan is made of: what the last good run knew, which pools have changed since, and the
+table of pools to recompute.
 
-Each function runs in the caller's transaction. Days are UTC dates, intervals half-open. No decision is taken here, and no row of a metric is
-read or written.
+Each function runs in the caller's transaction. Days are UTC dates, intervals half-open. No decision
+is taken here, and no row of a metric is read or written.
 """
 
 from __future__ import annotations
@@ -33,10 +34,12 @@ CALENDAR_COLUMNS = "pool_id, known_from, open_end, write_from, write_end"
 
 @dataclass(frozen=True)
 class LastRun:
-    """The last run that left the tables complete: every raw row inserted before `watermark` and of a day before `end` is in them.
+    """The last run that left the tables complete: every raw row inserted before `watermark` and of
+    a day before `end` is in them.
 
-    `unused_since` is when the first row was inserted that it knew and could not use yet, its day not being over; None where there was none. `rules`
-    is None where a partial run since then followed others: the tables mix both.
+    `unused_since` is when the first row was inserted that it knew and could not use yet, its day
+    not being over; None where there was none. `rules` is None where a partial run since then
+    followed others: the tables mix both.
     """
 
     watermark: datetime
@@ -56,21 +59,39 @@ def last_good_run(connection: Connection, job: str) -> LastRun | None:
     ledger = run_ledger.c
     newest = (
         select(ledger.started_at, ledger.watermark, ledger.end, ledger.plan)
-        .where(ledger.job == job, ledger.status.in_(GOOD), ledger.mode.in_(["incremental", "full_refresh"]))
-        .where(ledger.watermark.is_not(None), ledger.end.is_not(None), ledger.plan.is_not(None), text("plan #>> '{request,pools}' IS NULL"))
+        .where(
+            ledger.job == job,
+            ledger.status.in_(GOOD),
+            ledger.mode.in_(["incremental", "full_refresh"]),
+        )
+        .where(
+            ledger.watermark.is_not(None),
+            ledger.end.is_not(None),
+            ledger.plan.is_not(None),
+            text("plan #>> '{request,pools}' IS NULL"),
+        )
         .order_by(ledger.started_at.desc())
     )
     row = connection.execute(newest.limit(1)).first()
     if row is None:
         return None
-    since = select(ledger.plan["rules"]).where(ledger.job == job, ledger.status == "succeeded", ledger.started_at > row.started_at)
+    since = select(ledger.plan["rules"]).where(
+        ledger.job == job, ledger.status == "succeeded", ledger.started_at > row.started_at
+    )
     mixed = any(rules != row.plan["rules"] for rules in connection.execute(since).scalars())
     unused = row.plan.get("unused_since", ANY_TIME.isoformat())
-    return LastRun(row.watermark, row.end, datetime.fromisoformat(unused) if unused else None, None if mixed else row.plan["rules"])
+    return LastRun(
+        row.watermark,
+        row.end,
+        datetime.fromisoformat(unused) if unused else None,
+        None if mixed else row.plan["rules"],
+    )
 
 
 def days_reached(connection: Connection, previous: LastRun | None) -> date:
-    """The day after the last one that a run has written: the last good run's end, or a calendar's that another run has taken beyond it."""
+    """The day after the last one that a run has written: the last good run's end, or a calendar's
+    that another run has taken beyond it.
+    """
     newest = connection.exec_driver_sql(f"SELECT max(last_day) + 1 FROM {CALENDARS}").scalar_one()
     return max(filter(None, (newest, previous.end if previous else None)), default=EARLIEST_DAY)
 
@@ -89,11 +110,13 @@ OPEN_SINCE = text("""
 
 
 def read_watermark(connection: Connection) -> tuple[datetime, bool]:
-    """The start of the oldest open transaction of this database, or now; and whether other sessions hide theirs from this role.
+    """The start of the oldest open transaction of this database, or now; and whether other sessions
+    hide theirs from this role.
 
-    `insertion_timestamp` is the start of the inserting transaction. Whatever a later snapshot does not see began at the watermark or after it,
-    so ask before that snapshot is taken. A transaction reports its start a moment after it took it, hence the pause. Of a prepared one only the end
-    of its work is known: it is taken to have begun a day before.
+    `insertion_timestamp` is the start of the inserting transaction. Whatever a later snapshot does
+    not see began at the watermark or after it, so ask before that snapshot is taken. A transaction
+    reports its start a moment after it took it, hence the pause. Of a prepared one only the end of
+    its work is known: it is taken to have begun a day before.
     """
     asked_at = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
     connection.execute(text("SELECT pg_sleep(0.02)"))
@@ -102,20 +125,31 @@ def read_watermark(connection: Connection) -> tuple[datetime, bool]:
 
 
 def require_same_schema(connection: Connection, job: str, schema: str) -> None:
-    """Raises: ConfigurationError where the last good run's tables are in another schema: ledger, calendars and quarantine speak of those."""
+    """Raises: ConfigurationError where the last good run's tables are in another schema: ledger,
+    calendars and quarantine speak of those.
+    """
     ledger = run_ledger.c
     used = ledger.plan["schema"].astext
-    newest = select(used).where(ledger.job == job, ledger.status.in_(GOOD), used.is_not(None)).order_by(ledger.started_at.desc()).limit(1)
+    newest = (
+        select(used)
+        .where(ledger.job == job, ledger.status.in_(GOOD), used.is_not(None))
+        .order_by(ledger.started_at.desc())
+        .limit(1)
+    )
     before = connection.execute(newest).scalar()
     if before not in (None, schema):
         raise ConfigurationError(
-            f"DB_SCHEMA={schema}: the last good run of this database had DB_SCHEMA={before}, and what YieldSpark keeps in `{run_ledger.schema}` is "
-            f"about those tables. Give DB_SCHEMA={before}, or a database of its own for {schema}; docs/metrics.md says what to do after a rename"
+            f"DB_SCHEMA={schema}: the last good run of this database had DB_SCHEMA={before}, and"
+            f" what YieldSpark keeps in `{run_ledger.schema}` is about those tables. Give"
+            f" DB_SCHEMA={before}, or a database of its own for {schema}; docs/metrics.md says what"
+            " to do after a rename"
         )
 
 
 def require_known_pools(connection: Connection, pools: Sequence[str]) -> None:
-    """Raises: ConfigurationError naming pools that were asked for and that have neither raw rows nor metrics."""
+    """Raises: ConfigurationError naming pools that were asked for and that have neither raw rows
+    nor metrics.
+    """
     unknown = connection.execute(
         text(
             "SELECT pool_id FROM unnest(CAST(:pools AS text[])) AS asked (pool_id) "
@@ -127,54 +161,76 @@ def require_known_pools(connection: Connection, pools: Sequence[str]) -> None:
     if missing := unknown.all():
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise ConfigurationError(
-            f"--pools: no raw rows of {', '.join(missing[:5])}{more}; give ids that {TABLE} has, with commas between them or a file with one a line"
+            f"--pools: no raw rows of {', '.join(missing[:5])}{more}; give ids that {TABLE} has,"
+            " with commas between them or a file with one a line"
         )
 
 
-def find_touched_pools(connection: Connection, last: LastRun | None, *, before: date, now: datetime) -> None:
-    """Make the temporary table `touched_pools`: pool_id, first_day and newest_day of the raw rows of days before `before` that a run must look at,
-    and unused_since, when the first of its rows of later days was inserted.
+def find_touched_pools(
+    connection: Connection, last: LastRun | None, *, before: date, now: datetime
+) -> None:
+    """Make the temporary table `touched_pools`: pool_id, first_day and newest_day of the raw rows
+    of days before `before` that a run must look at, and unused_since, when the first of its rows of
+    later days was inserted.
 
-    After a good run only rows inserted since its watermark count, those that it knew and could not use yet, those that it set aside because they
-    were not to be yet, and those that were dropped since; else all of them.
+    After a good run only rows inserted since its watermark count, those that it knew and could not
+    use yet, those that it set aside because they were not to be yet, and those that were dropped
+    since; else all of them.
     """
     columns = "SELECT h.pool_id, h.timestamp, h.insertion_timestamp"
     possible = f"h.timestamp >= {midnight(EARLIEST_DAY)} AND h.timestamp <= {moment(now)}"
     raw = f"{columns} FROM {TABLE} AS h WHERE {possible}"
     if last is not None:
         # both halves are ranges of an index; a row that does not say when it came may always be new
-        parts = [f"{raw} AND (h.insertion_timestamp >= {moment(last.watermark)} OR h.insertion_timestamp IS NULL)"]
-        later = f"h.timestamp >= {midnight(last.end)} AND h.insertion_timestamp < {moment(last.watermark)}"
+        parts = [
+            f"{raw} AND (h.insertion_timestamp >= {moment(last.watermark)} OR h.insertion_timestamp"
+            " IS NULL)"
+        ]
+        later = (
+            f"h.timestamp >= {midnight(last.end)} AND h.insertion_timestamp <"
+            f" {moment(last.watermark)}"
+        )
         if last.unused_since is not None:
-            parts.append(f"{raw} AND {later} AND h.insertion_timestamp >= {moment(last.unused_since)}")
+            parts.append(
+                f"{raw} AND {later} AND h.insertion_timestamp >= {moment(last.unused_since)}"
+            )
         parts.append(
-            f"{columns} FROM {QUARANTINE} AS q JOIN {TABLE} AS h ON h.id = q.source_id::bigint "
-            f"WHERE q.source_table = '{TABLE}' AND q.reason = '{IN_FUTURE}' AND {possible} AND {later}"
+            f"{columns} FROM {QUARANTINE} AS q JOIN {TABLE} AS h ON h.id = q.source_id::bigint"
+            f" WHERE q.source_table = '{TABLE}' AND q.reason = '{IN_FUTURE}' AND {possible} AND"
+            f" {later}"
         )
         # such a row may be in use: a partial run took it in, or the last run while it was dropped
         parts.append(
-            f"{columns} FROM {QUARANTINE} AS q JOIN {TABLE} AS h ON h.id = q.source_id::bigint "
-            f"WHERE {RAW_ROW} AND q.resolution = 'dropped' AND q.resolved_at >= {moment(last.watermark)} AND {possible}"
+            f"{columns} FROM {QUARANTINE} AS q JOIN {TABLE} AS h ON h.id = q.source_id::bigint"
+            f" WHERE {RAW_ROW} AND q.resolution = 'dropped' AND q.resolved_at >="
+            f" {moment(last.watermark)} AND {possible}"
         )
         raw = " UNION ALL ".join(parts)
     complete = f"FILTER (WHERE timestamp < {midnight(before)})"
     connection.exec_driver_sql(
-        f"CREATE TEMPORARY TABLE {TOUCHED} ON COMMIT DROP AS SELECT pool_id, (min(timestamp) {complete} AT TIME ZONE 'UTC')::date AS first_day, "
-        f"(max(timestamp) {complete} AT TIME ZONE 'UTC')::date AS newest_day, "
-        f"min(insertion_timestamp) FILTER (WHERE timestamp >= {midnight(before)}) AS unused_since FROM ({raw}) AS raw GROUP BY pool_id"
+        f"CREATE TEMPORARY TABLE {TOUCHED} ON COMMIT DROP AS SELECT pool_id, (min(timestamp)"
+        f" {complete} AT TIME ZONE 'UTC')::date AS first_day, (max(timestamp) {complete} AT TIME"
+        " ZONE 'UTC')::date AS newest_day, min(insertion_timestamp) FILTER (WHERE timestamp >="
+        f" {midnight(before)}) AS unused_since FROM ({raw}) AS raw GROUP BY pool_id"
     )
 
 
 @dataclass(frozen=True)
 class TouchedBounds:
-    """The newest complete day with a touched row, and when the first row of a later day was inserted."""
+    """The newest complete day with a touched row, and when the first row of a later day was
+    inserted.
+    """
 
     newest_day: date | None
     unused_since: datetime | None
 
 
 def touched_bounds(connection: Connection) -> TouchedBounds:
-    return TouchedBounds(*connection.exec_driver_sql(f"SELECT max(newest_day), min(unused_since) FROM {TOUCHED}").one())
+    return TouchedBounds(
+        *connection.exec_driver_sql(
+            f"SELECT max(newest_day), min(unused_since) FROM {TOUCHED}"
+        ).one()
+    )
 
 
 CORRECTION = "late correction"
@@ -184,7 +240,9 @@ EVERYTHING = f"""
         least(t.first_day, c.first_day) AS write_from, greatest(CAST(:end AS date), c.last_day + 1) AS write_to
     FROM {TOUCHED} AS t FULL JOIN calendars AS c ON c.pool_id = t.pool_id
 """
-"""Raw history's days, and those of calendars that it no longer has: rows were deleted. A full run finds nothing there, and takes them back."""
+"""Raw history's days, and those of calendars that it no longer has: rows were deleted. A full run
+finds nothing there, and takes them back.
+"""
 
 INTERVAL = f"""
     SELECT pool_id, 'backfill' AS reason, greatest(first_day, CAST(:start AS date)) AS write_from, CAST(:end AS date) AS write_to FROM {TOUCHED}
@@ -201,9 +259,11 @@ INTERVAL = f"""
     FROM calendars AS c LEFT JOIN {TOUCHED} AS t ON t.pool_id = c.pool_id
     WHERE c.first_day < CAST(:end AS date) AND least(c.last_day + 1, t.first_day) > greatest(c.first_day, CAST(:start AS date))
 """
-"""All parts but the first keep a calendar free of holes: its last day is how the next incremental run knows what it lacks. An interval before a
-pool's first day has to reach it. Of an inactive pool all days after its last observation go, were only some of them in the interval, and of days
-before a pool's first raw row those before the interval too."""
+"""All parts but the first keep a calendar free of holes: its last day is how the next incremental
+run knows what it lacks. An interval before a pool's first day has to reach it. Of an inactive pool
+all days after its last observation go, were only some of them in the interval, and of days before a
+pool's first raw row those before the interval too.
+"""
 
 CHANGES = f"""
     SELECT t.pool_id, 'new pool' AS reason, t.first_day AS write_from, CAST(:end AS date) AS write_to
@@ -223,25 +283,42 @@ CHANGES = f"""
     UNION ALL
     SELECT pool_id, 'no longer active', last_observed_day + 1, last_day + 1 FROM calendars WHERE NOT alive AND last_day > last_observed_day
 """
-"""Why a pool must be recomputed, from which day on and up to which. A new snapshot fills the days since the last one too; one of a known day
-changes no day beyond its reach, one before a pool's first day also the days in between. A calendar that goes on after the last observation of a pool
-that is not active is that of a pool that was."""
+"""Why a pool must be recomputed, from which day on and up to which. A new snapshot fills the days
+since the last one too; one of a known day changes no day beyond its reach, one before a pool's
+first day also the days in between. A calendar that goes on after the last observation of a pool
+that is not active is that of a pool that was.
+"""
 
-_SELECTS: dict[str, str] = {"incremental": CHANGES, "backfill": INTERVAL, "full_refresh": EVERYTHING}
+_SELECTS: dict[str, str] = {
+    "incremental": CHANGES,
+    "backfill": INTERVAL,
+    "full_refresh": EVERYTHING,
+}
 
 
 def find_reasons(
-    connection: Connection, mode: str, *, start: date | None, end: date, market: MarketChange | None, reach: int, pools: Sequence[str] | None
+    connection: Connection,
+    mode: str,
+    *,
+    start: date | None,
+    end: date,
+    market: MarketChange | None,
+    reach: int,
+    pools: Sequence[str] | None,
 ) -> None:
-    """Make the temporary table `reasons`: pool_id, reason, write_from, write_to, a row for each reason that a pool has. Only `pools`, if given."""
+    """Make the temporary table `reasons`: pool_id, reason, write_from, write_to, a row for each
+    reason that a pool has. Only `pools`, if given.
+    """
     connection.execute(
-        text(f"""
+        text(
+            f"""
     CREATE TEMPORARY TABLE {REASONS} ON COMMIT DROP AS
     WITH calendars AS (
         SELECT c.*, p.is_active IS NOT FALSE AS alive FROM {CALENDARS} AS c LEFT JOIN {POOLS} AS p ON p.pool_id = c.pool_id
     )
     SELECT * FROM ({_SELECTS[mode]}) AS found
-    WHERE write_from < write_to AND (CAST(:pools AS text[]) IS NULL OR pool_id = ANY(CAST(:pools AS text[])))"""),
+    WHERE write_from < write_to AND (CAST(:pools AS text[]) IS NULL OR pool_id = ANY(CAST(:pools AS text[])))"""
+        ),
         {
             "start": start,
             "end": end,
@@ -253,11 +330,15 @@ def find_reasons(
     )
 
 
-def make_plan_table(connection: Connection, table: str, *, run_end: date, look_back: int, checks: Sequence[RowCheck]) -> None:
-    """Make `table` from `reasons`: pool_id, reasons, alive, write_from, write_end, read_from and read_end (midnights UTC), known_from, open_end.
+def make_plan_table(
+    connection: Connection, table: str, *, run_end: date, look_back: int, checks: Sequence[RowCheck]
+) -> None:
+    """Make `table` from `reasons`: pool_id, reasons, alive, write_from, write_end, read_from and
+    read_end (midnights UTC), known_from, open_end.
 
-    A pool that is not alive is read to the run's end: only its last snapshot ends its calendar. Days to write beyond the run's end are those of a
-    calendar that went further; nothing is there any more. known_from is set for a pool that has an accepted row before read_from: its calendar
+    A pool that is not alive is read to the run's end: only its last snapshot ends its calendar.
+    Days to write beyond the run's end are those of a calendar that went further; nothing is there
+    any more. known_from is set for a pool that has an accepted row before read_from: its calendar
     begins before what is read.
     """
     connection.execute(

@@ -1,8 +1,11 @@
-"""All pools' days with their metrics: one shuffle that brings each pool's snapshots together, then numpy a pool at a time inside Spark's tasks.
+"""All pools' days with their metrics: one shuffle that brings each pool's snapshots together, then
+numpy a pool at a time inside Spark's tasks.
 
-In: parsed snapshots and each pool's part in the run. Out: the days to write, and among them the snapshots that were rejected, so that the rows are
-read and shuffled once and nothing has to be kept for a second pass. Why not window functions: a frame of 30 rows is evaluated anew for each row, and
-the windows, the carry and the dense calendar took most of a run's time; the arrays of a pool take a small part of that.
+In: parsed snapshots and each pool's part in the run. Out: the days to write, and among them the
+snapshots that were rejected, so that the rows are read and shuffled once and nothing has to be kept
+for a second pass. Why not window functions: a frame of 30 rows is evaluated anew for each row, and
+the windows, the carry and the dense calendar took most of a run's time; the arrays of a pool take a
+small part of that.
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ from data_processing.rolling_metrics import rolling_metrics
 from database.arrow_groups import Batches, group_starts, whole_groups
 
 CALENDAR = "pool_id string, known_from date, open_end date, write_from date, write_end date"
-"""A pool's part in a run. known_from: the first day read, where the pool is older than that, else NULL. open_end (exclusive): how far a pool that is
-alive goes on after its last snapshot, NULL for one that ends with it. write_from, write_end: the half-open interval of the rows to write."""
+"""A pool's part in a run. known_from: the first day read, where the pool is older than that, else
+NULL. open_end (exclusive): how far a pool that is alive goes on after its last snapshot, NULL for
+one that ends with it. write_from, write_end: the half-open interval of the rows to write.
+"""
 
 MARKET = ("eth_open", "btc_open", "gas_price_gwei")
 VALUES = (
@@ -39,7 +44,9 @@ VALUES = (
     "stddev_apy_30d_delta",
     *MARKET,
 )
-"""The names of METRIC_COLUMNS once more: a Python worker imports this module, and with it no SQLAlchemy."""
+"""The names of METRIC_COLUMNS once more: a Python worker imports this module, and with it no
+SQLAlchemy.
+"""
 AGES = ("apy_age_days", "tvl_age_days")
 REJECTED = ("source_id", "reason", "source_table", "run_id")
 SCHEMA = T.StructType(
@@ -56,7 +63,9 @@ SCHEMA = T.StructType(
 
 @dataclass(frozen=True)
 class MarketColumns:
-    """What each day knew of the market: arrays of the columns MARKET from `first_day` (since 1970-01-01) on, day by day, NaN for not known."""
+    """What each day knew of the market: arrays of the columns MARKET from `first_day` (since
+    1970-01-01) on, day by day, NaN for not known.
+    """
 
     first_day: int
     columns: Mapping[str, Floats]
@@ -81,26 +90,46 @@ class Provenance:
 
 
 def by_pool(parsed: DataFrame, calendar: DataFrame) -> DataFrame:
-    """The snapshots of each pool together and in order, beside its part in the run. One shuffle, by pool_id.
+    """The snapshots of each pool together and in order, beside its part in the run. One shuffle, by
+    pool_id.
 
-    Args: parsed has id, pool_id, timestamp, apy (percent), tvl (USD), reason (NULL for an accepted one) and warning; calendar has the columns of
-    CALENDAR, one row a pool, and is small enough to broadcast.
-    Returns: those columns, the calendar's, day (since 1970-01-01); a row without an id opens the calendar of a pool that is older than what is read.
+    Args: parsed has id, pool_id, timestamp, apy (percent), tvl (USD), reason (NULL for an accepted
+    one) and warning; calendar has the columns of CALENDAR, one row a pool, and is small enough to
+    broadcast.
+    Returns: those columns, the calendar's, day (since 1970-01-01); a row without an id opens the
+    calendar of a pool that is older than what is read.
     """
     days = ("open_end", "write_from", "write_end")
-    parts = F.broadcast(calendar.select("pool_id", *(F.unix_date(name).alias(name) for name in days)))
+    parts = F.broadcast(
+        calendar.select("pool_id", *(F.unix_date(name).alias(name) for name in days))
+    )
     # a row of no possible day belongs to no pool's calendar
-    snapshots = parsed.unionByName(_openings(calendar), allowMissingColumns=True).join(parts, on="pool_id", how="left")
+    snapshots = parsed.unionByName(_openings(calendar), allowMissingColumns=True).join(
+        parts, on="pool_id", how="left"
+    )
     # an opening comes before whatever its day holds: Spark puts a NULL id first
     ordered = snapshots.repartition("pool_id").sortWithinPartitions("pool_id", "timestamp", "id")
-    return ordered.select("pool_id", "id", F.unix_date(F.to_date("timestamp")).alias("day"), "apy", "tvl", "reason", "warning", *days)
+    return ordered.select(
+        "pool_id",
+        "id",
+        F.unix_date(F.to_date("timestamp")).alias("day"),
+        "apy",
+        "tvl",
+        "reason",
+        "warning",
+        *days,
+    )
 
 
-def pool_days(max_fill_days: int, market: MarketColumns, provenance: Provenance) -> Callable[[Batches], Batches]:
-    """For `mapInArrow` over the rows of `by_pool`: days of each pool inside its [write_from, write_end), and its rejected snapshots.
+def pool_days(
+    max_fill_days: int, market: MarketColumns, provenance: Provenance
+) -> Callable[[Batches], Batches]:
+    """For `mapInArrow` over the rows of `by_pool`: days of each pool inside its [write_from,
+    write_end), and its rejected snapshots.
 
-    Returns: a function to rows of SCHEMA. A day: APY-like values in percent, TVL and prices in USD, gas in gwei, NULL where unknown; ages in days (0
-    observed, n carried n days, NULL not known). A pool starts with its first snapshot, or with its opening. A rejected snapshot: source_id, reason
+    Returns: a function to rows of SCHEMA. A day: APY-like values in percent, TVL and prices in USD,
+    gas in gwei, NULL where unknown; ages in days (0 observed, n carried n days, NULL not known). A
+    pool starts with its first snapshot, or with its opening. A rejected snapshot: source_id, reason
     and provenance, everything else but pool_id NULL.
     """
 
@@ -112,12 +141,20 @@ def pool_days(max_fill_days: int, market: MarketColumns, provenance: Provenance)
 
 
 def _openings(calendar: DataFrame) -> DataFrame:
-    """An empty snapshot for each pool that is older than what is read: its calendar must not start with the first row read."""
-    return calendar.where(F.col("known_from").isNotNull()).select("pool_id", F.col("known_from").cast("timestamp").alias("timestamp"))
+    """An empty snapshot for each pool that is older than what is read: its calendar must not start
+    with the first row read.
+    """
+    return calendar.where(F.col("known_from").isNotNull()).select(
+        "pool_id", F.col("known_from").cast("timestamp").alias("timestamp")
+    )
 
 
-def _days(rows: pa.Table, max_fill_days: int, market: MarketColumns, provenance: Provenance) -> Batches:
-    """The days to write and the rejected snapshots of the pools in `rows`; no batch where there are none."""
+def _days(
+    rows: pa.Table, max_fill_days: int, market: MarketColumns, provenance: Provenance
+) -> Batches:
+    """The days to write and the rejected snapshots of the pools in `rows`; no batch where there are
+    none.
+    """
     is_rejected = rows["reason"].is_valid()
     if pc.any(is_rejected).as_py():
         yield _rejected_batch(rows.filter(is_rejected), provenance)
@@ -131,9 +168,22 @@ def _days(rows: pa.Table, max_fill_days: int, market: MarketColumns, provenance:
     for first, end, part in zip(starts, [*starts[1:], rows.num_rows], parts, strict=True):
         day, apy, tvl = (snapshots[name][first:end] for name in ("day", "apy", "tvl"))
         grid = daily_grid(day, apy, tvl, open_end=part["open_end"], max_fill_days=max_fill_days)
-        values = {"actual_apy": grid.apy, "actual_tvl": grid.tvl, "apy_age_days": grid.apy_age_days, "tvl_age_days": grid.tvl_age_days}
+        values = {
+            "actual_apy": grid.apy,
+            "actual_tvl": grid.tvl,
+            "apy_age_days": grid.apy_age_days,
+            "tvl_age_days": grid.tvl_age_days,
+        }
         planned = slice(*np.searchsorted(grid.days, [part["write_from"], part["write_end"]]))
-        found.append({"date": grid.days[planned], **{name: array[planned] for name, array in (values | rolling_metrics(grid.apy)).items()}})
+        found.append(
+            {
+                "date": grid.days[planned],
+                **{
+                    name: array[planned]
+                    for name, array in (values | rolling_metrics(grid.apy)).items()
+                },
+            }
+        )
     counts = [pool["date"].size for pool in found]
     if sum(counts):
         pool_ids = rows["pool_id"].take(np.repeat(starts, counts))
@@ -141,11 +191,15 @@ def _days(rows: pa.Table, max_fill_days: int, market: MarketColumns, provenance:
         yield _days_batch(pool_ids, columns | market.of(columns["date"]))
 
 
-def _days_batch(pool_ids: pa.ChunkedArray, columns: dict[str, npt.NDArray[np.generic]]) -> pa.RecordBatch:
+def _days_batch(
+    pool_ids: pa.ChunkedArray, columns: dict[str, npt.NDArray[np.generic]]
+) -> pa.RecordBatch:
     """NaN becomes NULL."""
     dates = pa.array(columns["date"].astype(np.int32)).cast(pa.date32())
     values = [pa.array(columns[name], pa.float64(), from_pandas=True) for name in VALUES]
-    ages = [pa.array(columns[name], pa.float64(), from_pandas=True).cast(pa.int32()) for name in AGES]
+    ages = [
+        pa.array(columns[name], pa.float64(), from_pandas=True).cast(pa.int32()) for name in AGES
+    ]
     nothing = [pa.nulls(len(dates), kind) for kind in (pa.int64(), *[pa.string()] * 3)]
     return _batch([pool_ids.combine_chunks(), dates, *values, *ages, *nothing])
 
@@ -154,7 +208,10 @@ def _rejected_batch(rows: pa.Table, provenance: Provenance) -> pa.RecordBatch:
     kinds = [pa.date32(), *[pa.float64()] * len(VALUES), *[pa.int32()] * len(AGES)]
     nothing = [pa.nulls(rows.num_rows, kind) for kind in kinds]
     own = [rows[name].combine_chunks() for name in ("id", "reason")]
-    where = [pa.array([value] * rows.num_rows, pa.string()) for value in (provenance.source_table, provenance.run_id)]
+    where = [
+        pa.array([value] * rows.num_rows, pa.string())
+        for value in (provenance.source_table, provenance.run_id)
+    ]
     return _batch([rows["pool_id"].combine_chunks(), *nothing, *own, *where])
 
 

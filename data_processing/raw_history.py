@@ -1,7 +1,9 @@
-"""Raw pool history at the input edge: the SELECT that fetches it and the transform that turns its texts into numbers.
+"""Raw pool history at the input edge: the SELECT that fetches it and the transform that turns its
+texts into numbers.
 
-In: `raw_defillama_pool_history` (several JSON snapshots a pool and day, as the source sent them). Out: a row for each snapshot with apy (percent),
-tvl (USD) and, where it must not be used, the reason. Nothing is dropped here: accepted + quarantined = read.
+In: `raw_defillama_pool_history` (several JSON snapshots a pool and day, as the source sent them).
+Out: a row for each snapshot with apy (percent), tvl (USD) and, where it must not be used, the
+reason. Nothing is dropped here: accepted + quarantined = read.
 """
 
 from __future__ import annotations
@@ -12,7 +14,15 @@ from datetime import date, datetime
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from data_processing.quality.row_checks import EARLIEST_DAY, RowCheck, judged, missing_is_null, reason, spark_number, warning
+from data_processing.quality.row_checks import (
+    EARLIEST_DAY,
+    RowCheck,
+    judged,
+    missing_is_null,
+    reason,
+    spark_number,
+    warning,
+)
 from data_processing.quarantine.table import QUARANTINE
 from database.merge_sql import qualified
 from database.tables import raw_pool_history
@@ -21,61 +31,93 @@ TABLE = qualified(raw_pool_history)
 
 
 def texts_of(document: str) -> str:
-    """SQL: apy and tvl of the JSON expression `document`, as text; a value that is no object has NULL for both."""
+    """SQL: apy and tvl of the JSON expression `document`, as text; a value that is no object has
+    NULL for both.
+    """
     return f"{document} ->> 'apy' AS apy, {document} ->> 'tvlUsd' AS tvl"
 
 
-_DROPS = f"SELECT FROM {QUARANTINE} AS d WHERE d.source_table = '{TABLE}' AND d.resolution = 'dropped'"
+_DROPS = (
+    f"SELECT FROM {QUARANTINE} AS d WHERE d.source_table = '{TABLE}' AND d.resolution = 'dropped'"
+)
 
 DROPPED = f"(EXISTS ({_DROPS}) AND EXISTS ({_DROPS} AND d.source_id = h.id::text)) AS dropped"
-"""Whether a person has put the row away for good. Where nobody ever did that is asked once and not of each row; else PostgreSQL hashes the drops
-(half a microsecond a row), or asks the unique index where they are too many for that."""
+"""Whether a person has put the row away for good. Where nobody ever did that is asked once and not
+of each row; else PostgreSQL hashes the drops (half a microsecond a row), or asks the unique index
+where they are too many for that.
+"""
 
 TEXTS = f"h.id, h.pool_id, h.timestamp, {texts_of('h.raw_json_data')}, {DROPPED}"
 """JSON is taken apart in PostgreSQL, so that two texts travel and not the document."""
 
 LOWEST, HIGHEST = "0001-01-01", "9999-01-01"
-"""Bounds that Spark's timestamps hold: PostgreSQL's reach further, and to infinity. Whatever lies beyond is quarantined anyway."""
+"""Bounds that Spark's timestamps hold: PostgreSQL's reach further, and to infinity. Whatever lies
+beyond is quarantined anyway.
+"""
 
 
 def rows_to_read(plan_table: str, impossible: str | None) -> str:
-    """SELECT of the rows that a run reads: for each planned pool its days from `read_from` on, look-back included, and the `impossible` ones.
+    """SELECT of the rows that a run reads: for each planned pool its days from `read_from` on,
+    look-back included, and the `impossible` ones.
 
-    Columns: id, pool_id, timestamp, apy and tvl as text, dropped. `impossible` is a condition of `impossible_rows`, or None for a run that
-    leaves them out.
+    Columns: id, pool_id, timestamp, apy and tvl as text, dropped. `impossible` is a condition of
+    `impossible_rows`, or None for a run that leaves them out.
     """
-    clamped = TEXTS.replace("h.timestamp", f"least(greatest(h.timestamp, '{LOWEST}'::timestamptz), '{HIGHEST}'::timestamptz) AS timestamp")
+    clamped = TEXTS.replace(
+        "h.timestamp",
+        f"least(greatest(h.timestamp, '{LOWEST}'::timestamptz), '{HIGHEST}'::timestamptz) AS"
+        " timestamp",
+    )
     planned = f"SELECT {clamped} FROM {planned_rows(plan_table)}"
-    return planned if impossible is None else f"{planned} UNION ALL SELECT {clamped} FROM {TABLE} AS h WHERE {impossible}"
+    return (
+        planned
+        if impossible is None
+        else f"{planned} UNION ALL SELECT {clamped} FROM {TABLE} AS h WHERE {impossible}"
+    )
 
 
 def planned_rows(plan_table: str) -> str:
     """FROM clause: raw history as `h` beside the plan as `p`."""
-    return f"{TABLE} AS h JOIN {plan_table} AS p ON p.pool_id = h.pool_id AND h.timestamp >= p.read_from AND h.timestamp < p.read_end"
+    return (
+        f"{TABLE} AS h JOIN {plan_table} AS p ON p.pool_id = h.pool_id AND h.timestamp >="
+        " p.read_from AND h.timestamp < p.read_end"
+    )
 
 
 def impossible_rows(now: datetime, since: datetime | None, watermark: datetime) -> str:
-    """Condition on `h`: of a day that can't be a snapshot's, so that no pool's calendar has it, and inserted from `since` (None: ever) to before
-    `watermark`: by the time that a later row is read, its moment may have come. The next run begins there.
+    """Condition on `h`: of a day that can't be a snapshot's, so that no pool's calendar has it, and
+    inserted from `since` (None: ever) to before `watermark`: by the time that a later row is read,
+    its moment may have come. The next run begins there.
     """
     impossible = f"(h.timestamp < {midnight(EARLIEST_DAY)} OR h.timestamp > {moment(now)})"
     if since is None:
         return f"(h.insertion_timestamp < {moment(watermark)}) IS NOT FALSE AND {impossible}"
-    return f"h.insertion_timestamp >= {moment(since)} AND h.insertion_timestamp < {moment(watermark)} AND {impossible}"
+    return (
+        f"h.insertion_timestamp >= {moment(since)} AND h.insertion_timestamp < {moment(watermark)}"
+        f" AND {impossible}"
+    )
 
 
 def accepted_before(moment: str, pool_id: str, checks: Sequence[RowCheck]) -> str:
-    """PostgreSQL condition: the pool has an accepted row before `moment`. Both arguments are SQL expressions."""
-    earlier = f"SELECT {TEXTS} FROM {TABLE} AS h WHERE h.pool_id = {pool_id} AND h.timestamp >= {midnight(EARLIEST_DAY)} AND h.timestamp < {moment}"
+    """PostgreSQL condition: the pool has an accepted row before `moment`. Both arguments are SQL
+    expressions.
+    """
+    earlier = (
+        f"SELECT {TEXTS} FROM {TABLE} AS h WHERE h.pool_id = {pool_id} AND h.timestamp >="
+        f" {midnight(EARLIEST_DAY)} AND h.timestamp < {moment}"
+    )
     return f"EXISTS (SELECT FROM ({judged_rows(earlier, checks)}) AS earlier WHERE reason IS NULL)"
 
 
 def judged_rows(select: str, checks: Sequence[RowCheck], *, also: Sequence[str] = ()) -> str:
-    """PostgreSQL: raw rows with apy_value (percent), tvl_value (USD) and the reason, NULL for a good row; `also` names more columns to keep.
+    """PostgreSQL: raw rows with apy_value (percent), tvl_value (USD) and the reason, NULL for a
+    good row; `also` names more columns to keep.
 
     `select` has id, timestamp, apy and tvl as text, and dropped.
     """
-    return judged(select, others=("id", "timestamp", "dropped", *also), texts=("apy", "tvl"), checks=checks)
+    return judged(
+        select, others=("id", "timestamp", "dropped", *also), texts=("apy", "tvl"), checks=checks
+    )
 
 
 def midnight(day: date) -> str:
@@ -89,9 +131,11 @@ def moment(at: datetime) -> str:
 
 
 def parse_raw_rows(rows: DataFrame, checks: Sequence[RowCheck]) -> DataFrame:
-    """Text to numbers: (id, pool_id, timestamp, apy text, tvl text, dropped) -> (id, pool_id, timestamp, apy, tvl, reason, warning), row for row.
+    """Text to numbers: (id, pool_id, timestamp, apy text, tvl text, dropped) -> (id, pool_id,
+    timestamp, apy, tvl, reason, warning), row for row.
 
-    apy is percent, tvl USD, both double and NULL where missing; reason is NULL for a row that may be used, warning names what is only reported.
+    apy is percent, tvl USD, both double and NULL where missing; reason is NULL for a row that may
+    be used, warning names what is only reported.
     """
     return (
         rows.withColumns({name: F.expr(missing_is_null(name)) for name in ("apy", "tvl")})

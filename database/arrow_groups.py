@@ -1,4 +1,5 @@
-"""Arrow batches of a Spark task, cut where a key changes: what belongs together is worked on together, and no more than a batch is held at a time.
+"""Arrow batches of a Spark task, cut where a key changes: what belongs together is worked on
+together, and no more than a batch is held at a time.
 
 In: batches whose rows are sorted by a key. Out: tables in which every key is whole.
 """
@@ -37,5 +38,7 @@ def whole_groups(batches: Batches, key: str) -> Iterator[pa.Table]:
 def group_starts(keys: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """Where each group begins."""
     values = keys.combine_chunks()
-    changes = pc.not_equal(values.slice(1), values.slice(0, len(values) - 1)).to_numpy(zero_copy_only=False)
+    changes = pc.not_equal(values.slice(1), values.slice(0, len(values) - 1)).to_numpy(
+        zero_copy_only=False
+    )
     return np.concatenate([[0], np.flatnonzero(changes) + 1])

@@ -1,7 +1,9 @@
-"""Checks of what a run is about to commit, as data: a name, a severity and a query whose rows are the failures (as dbt and SQLMesh have it).
+"""Checks of what a run is about to commit, as data: a name, a severity and a query whose rows are
+the failures (as dbt and SQLMesh have it).
 
-They run inside the run's transaction, on staging and before the merge. No row: passed. Rows of a `fail` check stop the commit, rows of a `warn` check
-are reported. What a check means is not known here.
+They run inside the run's transaction, on staging and before the merge. No row: passed. Rows of a
+`fail` check stop the commit, rows of a `warn` check are reported. What a check means is not known
+here.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ SAMPLE_ROWS = 5
 
 @dataclass(frozen=True)
 class BatchCheck:
-    """`query` returns what is wrong, `parameters` are its own; `words` say to a reader what that is."""
+    """`query` returns what is wrong, `parameters` are its own; `words` say to a reader what that
+    is.
+    """
 
     name: str
     level: Level
@@ -38,7 +42,9 @@ class BatchCheck:
 
 @dataclass(frozen=True)
 class CommitChecks:
-    """The checks of one commit. `preparation`: statements run before them, for what several share (temporary tables, say)."""
+    """The checks of one commit. `preparation`: statements run before them, for what several share
+    (temporary tables, say).
+    """
 
     checks: Sequence[BatchCheck]
     preparation: Sequence[tuple[str, Mapping[str, Any]]] = ()
@@ -55,23 +61,37 @@ def run_checks(run: Run, commit_checks: CommitChecks) -> None:
     run.checks += entries
     for entry in entries:
         if not entry["passed"] and (entry["severity"] == "warn" or "accepted" in entry):
-            log.warning("check %s: %s%s", entry["name"], entry["found"], " (accepted)" if "accepted" in entry else "")
-    stopping = [entry for entry in entries if not entry["passed"] and entry["severity"] == "fail" and "accepted" not in entry]
+            log.warning(
+                "check %s: %s%s",
+                entry["name"],
+                entry["found"],
+                " (accepted)" if "accepted" in entry else "",
+            )
+    stopping = [
+        entry
+        for entry in entries
+        if not entry["passed"] and entry["severity"] == "fail" and "accepted" not in entry
+    ]
     if stopping:
         raise CheckFailed(_sentence(stopping))
 
 
-def failing_rows(connection: Connection, query: str, parameters: Mapping[str, Any] | None = None) -> tuple[int, list[dict[str, Any]]]:
+def failing_rows(
+    connection: Connection, query: str, parameters: Mapping[str, Any] | None = None
+) -> tuple[int, list[dict[str, Any]]]:
     """How many rows the query returns, and the first SAMPLE_ROWS of them as plain JSON values."""
     counted = text(
-        f"WITH wrong AS MATERIALIZED ({query}) SELECT (SELECT count(*) FROM wrong) AS failing, "
-        f"(SELECT coalesce(json_agg(sampled), '[]') FROM (SELECT * FROM wrong LIMIT {SAMPLE_ROWS}) AS sampled) AS sample"
+        f"WITH wrong AS MATERIALIZED ({query}) SELECT (SELECT count(*) FROM wrong) AS failing,"
+        f" (SELECT coalesce(json_agg(sampled), '[]') FROM (SELECT * FROM wrong LIMIT {SAMPLE_ROWS})"
+        " AS sampled) AS sample"
     )
     failing, sample = connection.execute(counted, parameters).one()
     return failing, sample
 
 
-def _entry(connection: Connection, check: BatchCheck, acceptance: Acceptance | None) -> dict[str, Any]:
+def _entry(
+    connection: Connection, check: BatchCheck, acceptance: Acceptance | None
+) -> dict[str, Any]:
     failing, sample = failing_rows(connection, check.query, check.parameters)
     entry = {
         "name": check.name,
@@ -90,7 +110,9 @@ def _entry(connection: Connection, check: BatchCheck, acceptance: Acceptance | N
 def _found(words: str, failing: int, sample: list[dict[str, Any]]) -> str:
     if not failing:
         return "nothing"
-    first = ", ".join(f"{name} {_shown(value)}" for name, value in sample[0].items() if value is not None)
+    first = ", ".join(
+        f"{name} {_shown(value)}" for name, value in sample[0].items() if value is not None
+    )
     return f"{words}: {first}" + (f" (the first of {failing:,})" if failing > 1 else "")
 
 
@@ -102,6 +124,6 @@ def _sentence(stopping: list[dict[str, Any]]) -> str:
     findings = "; ".join(f"{entry['name']}: {entry['found']}" for entry in stopping)
     names = " ".join(f"--accept-check {entry['name']}" for entry in stopping)
     return (
-        f"blocked, nothing was written. {findings}. Look at the source and run again; to let this one run through: {names} --reason TEXT; "
-        "to change limit or severity: docs/quality.md"
+        f"blocked, nothing was written. {findings}. Look at the source and run again; to let this"
+        f" one run through: {names} --reason TEXT; to change limit or severity: docs/quality.md"
     )

@@ -1,6 +1,8 @@
-"""Connections to PostgreSQL: one SQLAlchemy engine for driver-side SQL, one libpq URI for Arrow (ADBC).
+"""Connections to PostgreSQL: one SQLAlchemy engine for driver-side SQL, one libpq URI for Arrow
+(ADBC).
 
-Goes in: `Settings`. Comes out: an engine, a URI, or an error of `product_errors` that says what to do. No SQL of a job stands here.
+Goes in: `Settings`. Comes out: an engine, a URI, or an error of `product_errors` that says what to
+do. No SQL of a job stands here.
 """
 
 from __future__ import annotations
@@ -22,12 +24,15 @@ from product_errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, 
 CONNECT_TIMEOUT_SECONDS = 10
 
 KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 3}
-"""Seconds, seconds, probes. The connection that holds the lock is silent while Spark works, and clouds drop a flow that is silent for ten minutes;
-on the server's side they end the session of a machine that went away, and its lock, after a minute and a half instead of two hours."""
+"""Seconds, seconds, probes. The connection that holds the lock is silent while Spark works, and
+clouds drop a flow that is silent for ten minutes; on the server's side they end the session of a
+machine that went away, and its lock, after a minute and a half instead of two hours.
+"""
 
 
 def with_database(settings: Settings) -> Settings:
-    """Settings whose DB_* name a running server: the user's own, or the embedded one, started if need be.
+    """Settings whose DB_* name a running server: the user's own, or the embedded one, started if
+    need be.
 
     The password of the user's own may stand in Secret Manager, from where it is fetched here.
     """
@@ -47,8 +52,9 @@ def with_database(settings: Settings) -> Settings:
 
 
 def session_options(settings: Settings) -> str:
-    """UTC, KEEPALIVES of the server, and a search path that names the owner's schema: the default one begins with `$user`, and a role may well be
-    called `yieldspark` too."""
+    """UTC, KEEPALIVES of the server, and a search path that names the owner's schema: the default
+    one begins with `$user`, and a role may well be called `yieldspark` too.
+    """
     keepalives = " ".join(f"-c tcp_{name}={value}" for name, value in KEEPALIVES.items())
     return f"-c timezone=UTC -c search_path={settings.db_schema} {keepalives}"
 
@@ -73,7 +79,9 @@ def sqlalchemy_url(settings: Settings) -> URL:
 
 
 def make_engine(settings: Settings) -> Engine:
-    """An engine without a pool: a nightly job holds one or two connections, and none may outlive it."""
+    """An engine without a pool: a nightly job holds one or two connections, and none may outlive
+    it.
+    """
     return create_engine(
         sqlalchemy_url(settings),
         poolclass=NullPool,
@@ -84,13 +92,24 @@ def make_engine(settings: Settings) -> Engine:
 def _libpq_parameters(settings: Settings) -> dict[str, Any]:
     """What every connection through libpq has, driver-side SQL and ADBC alike."""
     options = session_options(settings)
-    return {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "yieldspark", "options": options, **KEEPALIVES}
+    return {
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "application_name": "yieldspark",
+        "options": options,
+        **KEEPALIVES,
+    }
 
 
 def libpq_uri(settings: Settings) -> str:
     """The libpq URI that ADBC takes. It holds the password: never log it."""
-    password = f":{quote(settings.db_password.get_secret_value(), safe='')}" if settings.db_password else ""
-    query = urlencode({"sslmode": settings.db_sslmode, **_libpq_parameters(settings)}, quote_via=quote)
+    password = (
+        f":{quote(settings.db_password.get_secret_value(), safe='')}"
+        if settings.db_password
+        else ""
+    )
+    query = urlencode(
+        {"sslmode": settings.db_sslmode, **_libpq_parameters(settings)}, quote_via=quote
+    )
     server = f"{host_in_url(settings)}:{settings.db_port}"
     return f"postgresql://{quote(settings.db_user, safe='')}{password}@{server}/{quote(settings.db_name, safe='')}?{query}"
 
@@ -99,7 +118,8 @@ def libpq_uri(settings: Settings) -> str:
 def checked_connection(engine: Engine) -> Iterator[Connection]:
     """One transaction; a driver's error leaves it as an error of `product_errors`.
 
-    Raises: DatabaseUnreachable (transient), DatabaseRefused and SchemaMismatch (terminal), DatabaseError (the rest).
+    Raises: DatabaseUnreachable (transient), DatabaseRefused and SchemaMismatch (terminal),
+    DatabaseError (the rest).
     """
     with translated_errors(engine.url), engine.begin() as connection:
         yield connection
@@ -115,22 +135,40 @@ def translated_errors(url: URL) -> Iterator[None]:
 
 
 def translate(error: DBAPIError, url: URL) -> DatabaseError:
-    """The product's error for a driver's error, by SQLSTATE (PostgreSQL manual, appendix A), else by libpq's words, which carry none on connect."""
+    """The product's error for a driver's error, by SQLSTATE (PostgreSQL manual, appendix A), else
+    by libpq's words, which carry none on connect.
+    """
     cause = " ".join(str(error.orig).split())
     where = f"{url.host}:{url.port}/{url.database} as {url.username}"
     code = getattr(error.orig, "pgcode", None) or ""
     if code.startswith("28") or "authentication failed" in cause or "no password supplied" in cause:
-        return DatabaseRefused(f"PostgreSQL refused the login at {where}: {cause}. Set DB_USER and DB_PASSWORD to a role that may log in")
+        return DatabaseRefused(
+            f"PostgreSQL refused the login at {where}: {cause}. Set DB_USER and DB_PASSWORD to a"
+            " role that may log in"
+        )
     if code == "3D000" or (not code and "does not exist" in cause):
-        return DatabaseRefused(f"PostgreSQL refused the connection to {where}: {cause}. Create it, or set DB_NAME and DB_USER")
+        return DatabaseRefused(
+            f"PostgreSQL refused the connection to {where}: {cause}. Create it, or set DB_NAME and"
+            " DB_USER"
+        )
     if code == "42501":
-        return DatabaseRefused(f"role {url.username} has no right to do this at {where}: {cause}. Grant it, or set DB_USER to a role that has it")
+        return DatabaseRefused(
+            f"role {url.username} has no right to do this at {where}: {cause}. Grant it, or set"
+            " DB_USER to a role that has it"
+        )
     if code.startswith("53"):
         return DatabaseError(
-            f"PostgreSQL at {where} is out of a resource: {cause}. Free disk space or connections, then run again; nothing was changed"
+            f"PostgreSQL at {where} is out of a resource: {cause}. Free disk space or connections,"
+            " then run again; nothing was changed"
         )
     if code in {"42P01", "42703", "42804", "42883"}:
-        return SchemaMismatch(f"the tables at {where} are not what this version expects: {cause}. Compare them with database/tables.py")
+        return SchemaMismatch(
+            f"the tables at {where} are not what this version expects: {cause}. Compare them with"
+            " database/tables.py"
+        )
     if not code or code.startswith(("08", "57P")):
-        return DatabaseUnreachable(f"no connection to PostgreSQL at {where}: {cause}. Check DB_HOST, DB_PORT, DB_SSLMODE and that the server runs")
+        return DatabaseUnreachable(
+            f"no connection to PostgreSQL at {where}: {cause}. Check DB_HOST, DB_PORT, DB_SSLMODE"
+            " and that the server runs"
+        )
     return DatabaseError(f"PostgreSQL at {where} said {code}: {cause}")

@@ -1,6 +1,7 @@
 """The public face of the database room, under the owner's names.
 
-Jobs read with `read_table_spark`, commit with `upsert_via_staging` or `commit_run`, and never see which transport carried the rows.
+Jobs read with `read_table_spark`, commit with `upsert_via_staging` or `commit_run`, and never see
+which transport carried the rows.
 """
 
 from __future__ import annotations
@@ -52,12 +53,20 @@ def transport_for(settings: Settings, wanted: config_spark.Transport) -> Transpo
     Raises: EnvironmentNotReady where neither driver is there.
     """
     has_adbc = importlib.util.find_spec("adbc_driver_postgresql") is not None
-    # where the platform gives the master, the release has put the JDBC jar on the class path, not into a folder of ours
+    # where the platform gives the master, the release has put the JDBC jar on the class path, not
+    # into a folder of ours
     has_jdbc = has_jdbc_jar(settings) or not runs_here(settings)
     if not has_adbc and not has_jdbc:
-        raise EnvironmentNotReady("no PostgreSQL driver for Spark: neither the JDBC jar nor adbc-driver-postgresql is installed. Run `doctor`")
+        raise EnvironmentNotReady(
+            "no PostgreSQL driver for Spark: neither the JDBC jar nor adbc-driver-postgresql is"
+            " installed. Run `doctor`"
+        )
     if (wanted == "adbc" and not has_adbc) or (wanted == "jdbc" and not has_jdbc):
-        log.warning("transport %s has no driver here: going on with %s", wanted, "jdbc" if wanted == "adbc" else "adbc")
+        log.warning(
+            "transport %s has no driver here: going on with %s",
+            wanted,
+            "jdbc" if wanted == "adbc" else "adbc",
+        )
     if has_adbc and (wanted == "adbc" or not has_jdbc):
         from database.transport_adbc import AdbcTransport
 
@@ -67,12 +76,16 @@ def transport_for(settings: Settings, wanted: config_spark.Transport) -> Transpo
 
 @contextmanager
 def exported_snapshot(settings: Settings) -> Iterator[str]:
-    """A snapshot that several reads share, so that all partitions of all tables see one state (`pg_export_snapshot`).
+    """A snapshot that several reads share, so that all partitions of all tables see one state
+    (`pg_export_snapshot`).
 
     It lives as long as the block: run the Spark actions that read inside it.
     """
     engine = make_engine(settings)
-    with translated_errors(engine.url), engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+    with (
+        translated_errors(engine.url),
+        engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
+    ):
         yield str(connection.execute(text("SELECT pg_export_snapshot()")).scalar_one())
 
 
@@ -87,26 +100,38 @@ def read_table_spark(
 ) -> DataFrame:
     """Rows of a table or a SELECT as a lazy frame; numeric comes as double, json as text.
 
-    Args: partition_by is the column whose hash splits the read into `partitions` (default: Spark's parallelism);
-    snapshot is from `exported_snapshot`.
+    Args: partition_by is the column whose hash splits the read into `partitions` (default: Spark's
+    parallelism); snapshot is from `exported_snapshot`.
     Raises: SchemaMismatch where the table or a column is missing.
     """
     with checked_connection(make_engine(settings)) as connection:
         query = portable_query(connection, source)
     predicates = hash_predicates(partition_by, partitions or spark.sparkContext.defaultParallelism)
-    return transport_for(settings, settings.read_transport).read(spark, settings, query, predicates, snapshot)
+    return transport_for(settings, settings.read_transport).read(
+        spark, settings, query, predicates, snapshot
+    )
 
 
-def commit_run(run: Run, settings: Settings, staged: list[StagedFrame], **options: Any) -> MergeCounts:
+def commit_run(
+    run: Run, settings: Settings, staged: list[StagedFrame], **options: Any
+) -> MergeCounts:
     """`staging.commit_run` with the transport that the settings name."""
-    return staging.commit_run(run, settings, staged, transport_for(settings, settings.write_transport), **options)
+    return staging.commit_run(
+        run, settings, staged, transport_for(settings, settings.write_transport), **options
+    )
 
 
-def upsert_via_staging(frame: DataFrame, settings: Settings, table: Table, *, job: str = "upsert") -> MergeCounts:
-    """Upsert all columns of `frame` into `table` by its primary key, as a run of its own in the ledger."""
+def upsert_via_staging(
+    frame: DataFrame, settings: Settings, table: Table, *, job: str = "upsert"
+) -> MergeCounts:
+    """Upsert all columns of `frame` into `table` by its primary key, as a run of its own in the
+    ledger.
+    """
     keys = {column.name: column.name for column in table.primary_key}
     columns = {name: name for name in frame.columns if name not in keys}
-    with open_run(make_engine(settings), job=job, mode="upsert", code_version=settings.code_version) as run:
+    with open_run(
+        make_engine(settings), job=job, mode="upsert", code_version=settings.code_version
+    ) as run:
         run.jvm_started = True
         return commit_run(run, settings, [StagedFrame(frame, [MergeTarget(table, keys, columns)])])
 
@@ -118,12 +143,18 @@ def write_table_spark(frame: DataFrame, settings: Settings, table: str) -> int:
     """
     written = Observation()
     counted = frame.observe(written, F.count(F.lit(1)).alias("rows"))
-    counted.write.jdbc(get_jdbc_url(settings), table, mode="append", properties=get_jdbc_properties(settings))
+    counted.write.jdbc(
+        get_jdbc_url(settings), table, mode="append", properties=get_jdbc_properties(settings)
+    )
     return int(written.get["rows"])
 
 
-def execute_sql(settings: Settings, statement: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-    """Run one statement in a transaction of its own; rows as dicts, none for a statement that returns none."""
+def execute_sql(
+    settings: Settings, statement: str, parameters: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Run one statement in a transaction of its own; rows as dicts, none for a statement that
+    returns none.
+    """
     with checked_connection(make_engine(settings)) as connection:
         result = connection.execute(text(statement), dict(parameters or {}))
         return [dict(row) for row in result.mappings()] if result.returns_rows else []

@@ -1,7 +1,9 @@
-"""The PostgreSQL server of the local mode: made, started, found again, stopped and deleted, out of the programs a wheel brings.
+"""The PostgreSQL server of the local mode: made, started, found again, stopped and deleted, out of
+the programs a wheel brings.
 
-Goes in: a home folder. Comes out: a `ServerAddress` on 127.0.0.1 with a random password. Every caller with the same home gets the same server,
-whichever process started it; it goes on when that process ends. Committed rows survive kill -9. It reads no environment and makes no tables.
+Goes in: a home folder. Comes out: a `ServerAddress` on 127.0.0.1 with a random password. Every
+caller with the same home gets the same server, whichever process started it; it goes on when that
+process ends. Committed rows survive kill -9. It reads no environment and makes no tables.
 """
 
 from __future__ import annotations
@@ -34,9 +36,13 @@ LOCK_SECONDS = 120.0
 START_ATTEMPTS = 20
 RETRY_SECONDS = 0.5
 NEEDED_BYTES = 200 * 1024 * 1024
-"""A new data folder takes 40 MB and its first checkpoints as much again; PostgreSQL stops when it cannot write its log."""
+"""A new data folder takes 40 MB and its first checkpoints as much again; PostgreSQL stops when it
+cannot write its log.
+"""
 PORTS = range(20_000, 30_000)
-"""Below the range Linux gives to outgoing connections (from 32768), so that a kept port is rarely taken by one."""
+"""Below the range Linux gives to outgoing connections (from 32768), so that a kept port is rarely
+taken by one.
+"""
 
 
 @dataclass(frozen=True)
@@ -57,10 +63,12 @@ class EmbeddedServer:
         self.home = home
 
     def start(self) -> ServerAddress:
-        """Find the running server, or make it and start it; either way its database exists when this returns.
+        """Find the running server, or make it and start it; either way its database exists when
+        this returns.
 
-        Raises: EnvironmentNotReady (no wheel, disk full, a folder without rights, data of another major version), DatabaseRefused (the password
-        file is gone), DatabaseUnreachable (it would not start; the message ends with its log).
+        Raises: EnvironmentNotReady (no wheel, disk full, a folder without rights, data of another
+        major version), DatabaseRefused (the password file is gone), DatabaseUnreachable (it would
+        not start; the message ends with its log).
         """
         with self._exclusive() as folders:
             address = self._running(folders)
@@ -88,9 +96,18 @@ class EmbeddedServer:
                 (folders.state / name).unlink(missing_ok=True)
 
     def status(self) -> dict[str, Any]:
-        """`{running, host, port, data_folder, log_file, server_version}`; what is not there is None. Never the password."""
+        """`{running, host, port, data_folder, log_file, server_version}`; what is not there is
+        None. Never the password.
+        """
         if not self._exists:
-            return {"running": False, "host": HOST, "port": None, "data_folder": None, "log_file": None, "server_version": None}
+            return {
+                "running": False,
+                "host": HOST,
+                "port": None,
+                "data_folder": None,
+                "log_file": None,
+                "server_version": None,
+            }
         with self._exclusive() as folders:
             address = self._running(folders)
             return {
@@ -122,8 +139,9 @@ class EmbeddedServer:
                 yield locate(self.home)
         except OSError as error:
             raise EnvironmentNotReady(
-                f"the embedded server cannot use {error.filename or self.home}: {error.strerror or error}; "
-                "make it writable and free disk space, or set YIELDSPARK_HOME"
+                f"the embedded server cannot use {error.filename or self.home}:"
+                f" {error.strerror or error}; make it writable and free disk space, or set"
+                " YIELDSPARK_HOME"
             ) from error
 
     def _running(self, folders: ServerFolders) -> ServerAddress | None:
@@ -140,21 +158,24 @@ class EmbeddedServer:
             server_process.check_major_version(folders)
             if not password.exists():
                 raise DatabaseRefused(
-                    f"the password file {password} is gone while data are in {folders.data}; put it back, or delete the data: `db reset`"
+                    f"the password file {password} is gone while data are in {folders.data}; put it"
+                    " back, or delete the data: `db reset`"
                 )
             return
         free = shutil.disk_usage(folders.cluster).free
         if free < NEEDED_BYTES:
             raise EnvironmentNotReady(
-                f"the disk of {folders.cluster} is full: {free // 2**20} MiB free, {NEEDED_BYTES // 2**20} MiB needed; "
-                "free some, or set YIELDSPARK_HOME"
+                f"the disk of {folders.cluster} is full: {free // 2**20} MiB free,"
+                f" {NEEDED_BYTES // 2**20} MiB needed; free some, or set YIELDSPARK_HOME"
             )
         if not password.exists():
             write_private(password, secrets.token_urlsafe(24))
         server_process.initialise(folders, ROLE, password.read_text(encoding="utf-8"))
 
     def _launch(self, folders: ServerFolders) -> ServerAddress:
-        """Start with bounded retries: after kill -9 the old server's children live on a moment and hold the data folder."""
+        """Start with bounded retries: after kill -9 the old server's children live on a moment and
+        hold the data folder.
+        """
         complaint = ""
         for _ in range(START_ATTEMPTS):
             port = _usable_port(folders.state / "port")
@@ -166,7 +187,8 @@ class EmbeddedServer:
             server_process.drop_foreign_pid_file(folders.data)
             time.sleep(RETRY_SECONDS)
         raise DatabaseUnreachable(
-            f"the embedded server did not start from {folders.data} in {START_ATTEMPTS} tries; {folders.log} ends with: {complaint}"
+            f"the embedded server did not start from {folders.data} in {START_ATTEMPTS} tries;"
+            f" {folders.log} ends with: {complaint}"
         )
 
 
@@ -179,13 +201,16 @@ def _wait_for_lock(descriptor: int, folder: Path) -> None:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise DatabaseUnreachable(
-                    f"another process has held {folder / 'lock'} for {LOCK_SECONDS:.0f} s while starting the embedded server; end it, then run again"
+                    f"another process has held {folder / 'lock'} for {LOCK_SECONDS:.0f} s while"
+                    " starting the embedded server; end it, then run again"
                 ) from None
             time.sleep(0.05)
 
 
 def _usable_port(kept: Path) -> int:
-    """The kept port, or another where it is taken: a port is not worth failing for, everyone asks for the address anyway."""
+    """The kept port, or another where it is taken: a port is not worth failing for, everyone asks
+    for the address anyway.
+    """
     port = int(kept.read_text()) if kept.exists() else None
     if port is not None and _is_free(port):
         return port
@@ -193,14 +218,24 @@ def _usable_port(kept: Path) -> int:
         candidate = secrets.choice(PORTS)
         if _is_free(candidate):
             if port is not None:
-                log.warning("port %d of the embedded server is taken by another program; it listens on %d from now on", port, candidate)
+                log.warning(
+                    "port %d of the embedded server is taken by another program; it listens on %d"
+                    " from now on",
+                    port,
+                    candidate,
+                )
             return candidate
-    raise EnvironmentNotReady(f"no free TCP port on {HOST} between {PORTS.start} and {PORTS.stop - 1}; end a program that holds them, or set DB_HOST")
+    raise EnvironmentNotReady(
+        f"no free TCP port on {HOST} between {PORTS.start} and {PORTS.stop - 1}; end a program that"
+        " holds them, or set DB_HOST"
+    )
 
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as PostgreSQL does: a closed connection's port is free
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as PostgreSQL does: a closed connection's port is free
         try:
             probe.bind((HOST, port))
         except OSError:
@@ -209,7 +244,9 @@ def _is_free(port: int) -> bool:
 
 
 def _address(port: int, password: Path) -> ServerAddress:
-    return ServerAddress(HOST, port, ROLE, DATABASE, SecretStr(password.read_text(encoding="utf-8")))
+    return ServerAddress(
+        HOST, port, ROLE, DATABASE, SecretStr(password.read_text(encoding="utf-8"))
+    )
 
 
 def _connect(address: ServerAddress, database: str) -> psycopg2.extensions.connection:
@@ -243,7 +280,10 @@ def _ensure_database(address: ServerAddress) -> None:
     try:
         connection = _connect(address, "postgres")
     except psycopg2.OperationalError as error:
-        raise DatabaseUnreachable(f"the embedded server on port {address.port} started and then did not answer: {error}; see `db status`") from error
+        raise DatabaseUnreachable(
+            f"the embedded server on port {address.port} started and then did not answer: {error};"
+            " see `db status`"
+        ) from error
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (address.database,))

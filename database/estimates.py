@@ -1,6 +1,8 @@
-"""How long a run of a job will take, from what its past runs took: the ledger knows this machine and this database.
+"""How long a run of a job will take, from what its past runs took: the ledger knows this machine
+and this database.
 
-In: the ledger's good runs. Out: seconds and USD. A first run has nothing to go by but the figures of the machine this was measured on.
+In: the ledger's good runs. Out: seconds and USD. A first run has nothing to go by but the figures
+of the machine this was measured on.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ from statistics import median
 from sqlalchemy import Connection, text
 
 START_SECONDS, SECONDS_A_ROW = 6.0, 12e-6
-"""A first guess (2 cores, PostgreSQL beside it): start of Python and JVM, then a row read or written. Past runs scale it."""
+"""A first guess (2 cores, PostgreSQL beside it): start of Python and JVM, then a row read or
+written. Past runs scale it.
+"""
 
 PAST_RUNS = text("""
     SELECT seconds, cost_usd, (rows ->> 'read')::bigint + (rows ->> 'inserted')::bigint + (rows ->> 'updated')::bigint
@@ -21,7 +25,9 @@ PAST_RUNS = text("""
 
 
 def estimate_run(connection: Connection, job: str, *, rows: int) -> tuple[float, float | None]:
-    """Seconds, and USD (None where no past run has a cost), of a run that reads and writes `rows` rows together."""
+    """Seconds, and USD (None where no past run has a cost), of a run that reads and writes `rows`
+    rows together.
+    """
     past = connection.execute(PAST_RUNS, {"job": job}).all()
     scale = median(run.seconds / _guess(run.rows) for run in past) if past else 1.0
     seconds = scale * _guess(rows)

@@ -1,6 +1,7 @@
 """SQL of staging and merge as strings: pure functions, no connection.
 
-Staging holds doubles, dates and text as Spark made them; the merge casts to the target's own types, once, in SQL.
+Staging holds doubles, dates and text as Spark made them; the merge casts to the target's own types,
+once, in SQL.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 @dataclass(frozen=True)
 class MergeTarget:
-    """Where staged rows go: `key` and `columns` map the target's columns to the staging columns they come from.
+    """Where staged rows go: `key` and `columns` map the target's columns to the staging columns
+    they come from.
 
-    Only `columns` are compared; `provenance` columns (a run id, say) are written with a new or a changed row but are no change by themselves.
-    `rows` is an SQL condition on the staging columns that says which rows this target takes; None means all of them.
+    Only `columns` are compared; `provenance` columns (a run id, say) are written with a new or a
+    changed row but are no change by themselves. `rows` is an SQL condition on the staging columns
+    that says which rows this target takes; None means all of them.
     """
 
     table: Table
@@ -45,48 +48,81 @@ def qualified(table: Table) -> str:
 def create_staging(staging: str, column_types: Mapping[str, str]) -> str:
     """UNLOGGED: staging never outlives its run, and a crash may empty it."""
     columns = ", ".join(f"{quoted(name)} {kind}" for name, kind in column_types.items())
-    return f"CREATE UNLOGGED TABLE {staging} ({columns}, {PARTITION_TAG} integer NOT NULL, {ATTEMPT_TAG} bigint NOT NULL)"
+    return (
+        f"CREATE UNLOGGED TABLE {staging} ({columns}, {PARTITION_TAG} integer NOT NULL,"
+        f" {ATTEMPT_TAG} bigint NOT NULL)"
+    )
 
 
 def staged_attempts(staging: str) -> str:
-    """A row for each attempt of a task that committed rows: its partition, its attempt and how many rows."""
-    return f"SELECT {PARTITION_TAG} AS partition, {ATTEMPT_TAG} AS attempt, count(*) AS rows FROM {staging} GROUP BY 1, 2"
+    """A row for each attempt of a task that committed rows: its partition, its attempt and how many
+    rows.
+    """
+    return (
+        f"SELECT {PARTITION_TAG} AS partition, {ATTEMPT_TAG} AS attempt, count(*) AS rows FROM"
+        f" {staging} GROUP BY 1, 2"
+    )
 
 
 def keep_last_attempts(staging: str) -> str:
-    """Delete what an earlier attempt of a retried task committed: each partition keeps the rows of its last attempt."""
+    """Delete what an earlier attempt of a retried task committed: each partition keeps the rows of
+    its last attempt.
+    """
     return (
-        f"DELETE FROM {staging} AS s USING (SELECT {PARTITION_TAG}, max({ATTEMPT_TAG}) AS last FROM {staging} GROUP BY 1) AS kept "
-        f"WHERE s.{PARTITION_TAG} = kept.{PARTITION_TAG} AND s.{ATTEMPT_TAG} <> kept.last"
+        f"DELETE FROM {staging} AS s USING (SELECT {PARTITION_TAG}, max({ATTEMPT_TAG}) AS last FROM"
+        f" {staging} GROUP BY 1) AS kept WHERE s.{PARTITION_TAG} = kept.{PARTITION_TAG} AND"
+        f" s.{ATTEMPT_TAG} <> kept.last"
     )
 
 
 def staging_facts(staging: str, target: MergeTarget, double_columns: list[str]) -> str:
-    """One row about the target's rows: unique_key (rows beyond the first of their key), key_not_null (rows without a whole key) and finite (rows with
-    a NaN or an infinity, which a numeric column would keep or refuse).
+    """One row about the target's rows: unique_key (rows beyond the first of their key),
+    key_not_null (rows without a whole key) and finite (rows with a NaN or an infinity, which a
+    numeric column would keep or refuse).
 
-    Days are counted as bits of a number: grouped by each key, the keys of millions of rows would be written to disk and take five times as long.
+    Days are counted as bits of a number: grouped by each key, the keys of millions of rows would be
+    written to disk and take five times as long.
     """
-    days = next((source for name, source in target.key.items() if isinstance(target.table.c[name].type, Date)), None)
+    days = next(
+        (
+            source
+            for name, source in target.key.items()
+            if isinstance(target.table.c[name].type, Date)
+        ),
+        None,
+    )
     others = [quoted(source) for source in target.key.values() if source != days]
     number = f"({quoted(days)} - date '2000-01-01')" if days else None
     groups = ", ".join(others + ([f"{number} >> 6"] if number else []))
-    surplus = f"count({quoted(days)}) - coalesce(bit_count(bit_or(1::bigint << ({number} & 63))::bit(64)), 0)" if days else "count(*) - 1"
+    surplus = (
+        f"count({quoted(days)}) - coalesce(bit_count(bit_or(1::bigint << ({number} &"
+        " 63))::bit(64)), 0)"
+        if days
+        else "count(*) - 1"
+    )
     return (
-        f"SELECT coalesce(sum(surplus), 0)::bigint AS unique_key, coalesce(sum(nulls), 0)::bigint AS key_not_null, "
-        f"coalesce(sum(bad), 0)::bigint AS finite "
-        f"FROM (SELECT {surplus} AS surplus, count(*) FILTER (WHERE {_null_key(target)}) AS nulls, "
-        f"count(*) FILTER (WHERE {_not_finite(double_columns)}) AS bad FROM {_taken(staging, target)} GROUP BY {groups}) AS keys"
+        "SELECT coalesce(sum(surplus), 0)::bigint AS unique_key, coalesce(sum(nulls), 0)::bigint"
+        f" AS key_not_null, coalesce(sum(bad), 0)::bigint AS finite FROM (SELECT {surplus} AS"
+        f" surplus, count(*) FILTER (WHERE {_null_key(target)}) AS nulls, count(*) FILTER (WHERE"
+        f" {_not_finite(double_columns)}) AS bad FROM {_taken(staging, target)} GROUP BY {groups})"
+        " AS keys"
     )
 
 
-def staging_failures(staging: str, target: MergeTarget, double_columns: list[str]) -> dict[str, str]:
+def staging_failures(
+    staging: str, target: MergeTarget, double_columns: list[str]
+) -> dict[str, str]:
     """For each of the facts a SELECT of the rows that it counts."""
     names, rows = _key_columns(target), f"(SELECT s.* FROM {_taken(staging, target)}) AS s"
     return {
-        "unique_key": f"SELECT {names}, count(*) AS rows FROM {rows} GROUP BY {names} HAVING count(*) > 1",
+        "unique_key": (
+            f"SELECT {names}, count(*) AS rows FROM {rows} GROUP BY {names} HAVING count(*) > 1"
+        ),
         "key_not_null": f"SELECT * FROM {rows} WHERE {_null_key(target)}",
-        "finite": f"SELECT {', '.join([names, *map(quoted, double_columns)])} FROM {rows} WHERE {_not_finite(double_columns)}",
+        "finite": (
+            f"SELECT {', '.join([names, *map(quoted, double_columns)])} FROM {rows} WHERE"
+            f" {_not_finite(double_columns)}"
+        ),
     }
 
 
@@ -100,7 +136,13 @@ def _null_key(target: MergeTarget) -> str:
 
 def _not_finite(double_columns: list[str]) -> str:
     """PostgreSQL holds NaN for larger than infinity."""
-    return " OR ".join(f"{quoted(name)} NOT BETWEEN '{-MAX_DOUBLE}' AND '{MAX_DOUBLE}'" for name in double_columns) or "false"
+    return (
+        " OR ".join(
+            f"{quoted(name)} NOT BETWEEN '{-MAX_DOUBLE}' AND '{MAX_DOUBLE}'"
+            for name in double_columns
+        )
+        or "false"
+    )
 
 
 def _taken(staging: str, target: MergeTarget) -> str:
@@ -109,30 +151,40 @@ def _taken(staging: str, target: MergeTarget) -> str:
 
 
 def merge(target: MergeTarget, staging: str) -> str:
-    """Insert new rows, update changed ones, leave equal ones untouched; returns one row: staged, inserted, updated.
+    """Insert new rows, update changed ones, leave equal ones untouched; returns one row: staged,
+    inserted, updated.
 
-    The join drops equal rows before the insert: `ON CONFLICT .. WHERE` alone would lock, and so rewrite, each of them. `n` is named once, so that
-    PostgreSQL reads staging straight into the join; counted from `n`, all of it would be written to disk in between.
-    The `WHERE` after `DO UPDATE` stays, for a row that another session changes meanwhile.
+    The join drops equal rows before the insert: `ON CONFLICT .. WHERE` alone would lock, and so
+    rewrite, each of them. `n` is named once, so that PostgreSQL reads staging straight into the
+    join; counted from `n`, all of it would be written to disk in between. The `WHERE` after `DO
+    UPDATE` stays, for a row that another session changes meanwhile.
     """
     provenance = dict(target.provenance or {})
     source = {**target.key, **target.columns, **provenance}
-    selected = ", ".join(f"CAST(s.{quoted(column)} AS {_type(target.table, name)}) AS {quoted(name)}" for name, column in source.items())
+    selected = ", ".join(
+        f"CAST(s.{quoted(column)} AS {_type(target.table, name)}) AS {quoted(name)}"
+        for name, column in source.items()
+    )
     names = ", ".join(quoted(name) for name in source)
     keys = ", ".join(quoted(name) for name in target.key)
     on_key = " AND ".join(f"t.{quoted(name)} = n.{quoted(name)}" for name in target.key)
-    old, new, excluded = (", ".join(f"{alias}.{quoted(name)}" for name in target.columns) for alias in ("t", "n", "excluded"))
-    updates = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in {**target.columns, **provenance})
+    old, new, excluded = (
+        ", ".join(f"{alias}.{quoted(name)}" for name in target.columns)
+        for alias in ("t", "n", "excluded")
+    )
+    updates = ", ".join(
+        f"{quoted(name)} = excluded.{quoted(name)}" for name in {**target.columns, **provenance}
+    )
     table = qualified(target.table)
     taken = _taken(staging, target)
     return (
-        f"WITH n AS (SELECT {selected} FROM {taken}), "
-        f"merged AS (INSERT INTO {table} AS t ({names}) "
-        f"SELECT {', '.join(f'n.{quoted(name)}' for name in source)} FROM n LEFT JOIN {table} AS t ON {on_key} "
-        f"WHERE t.{quoted(next(iter(target.key)))} IS NULL OR ({old}) IS DISTINCT FROM ({new}) "
-        f"ON CONFLICT ({keys}) DO UPDATE SET {updates} WHERE ({old}) IS DISTINCT FROM ({excluded}) RETURNING (xmax = 0) AS inserted) "
-        f"SELECT (SELECT count(*) FROM {taken}) AS staged, count(*) FILTER (WHERE inserted) AS inserted, "
-        f"count(*) FILTER (WHERE NOT inserted) AS updated FROM merged"
+        f"WITH n AS (SELECT {selected} FROM {taken}), merged AS (INSERT INTO {table} AS t ({names})"
+        f" SELECT {', '.join(f'n.{quoted(name)}' for name in source)} FROM n LEFT JOIN {table} AS t"
+        f" ON {on_key} WHERE t.{quoted(next(iter(target.key)))} IS NULL OR ({old}) IS DISTINCT FROM"
+        f" ({new}) ON CONFLICT ({keys}) DO UPDATE SET {updates} WHERE ({old}) IS DISTINCT FROM"
+        f" ({excluded}) RETURNING (xmax = 0) AS inserted) SELECT (SELECT count(*) FROM {taken}) AS"
+        " staged, count(*) FILTER (WHERE inserted) AS inserted, count(*) FILTER (WHERE NOT"
+        " inserted) AS updated FROM merged"
     )
 
 

@@ -1,4 +1,6 @@
-"""Bring a database to this version's tables with Alembic: the owner's tables where they are missing, and the schema `yieldspark`."""
+"""Bring a database to this version's tables with Alembic: the owner's tables where they are
+missing, and the schema `yieldspark`.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ VERSION_TABLE = "alembic_version"
 
 
 def migrate(engine: Engine) -> bool:
-    """Upgrade to the newest revision; returns whether anything had to be done. Two at once wait for each other.
+    """Upgrade to the newest revision; returns whether anything had to be done. Two at once wait for
+    each other.
 
     Raises: DatabaseRefused where the role may not create schemas or tables, DatabaseUnreachable.
     """
@@ -32,9 +35,14 @@ def migrate(engine: Engine) -> bool:
         with _scripts() as folder:
             if _is_current(connection, folder):
                 return False
-            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('migrate'))"))
-            if connection.execute(text("SELECT to_regnamespace(:name) IS NULL"), {"name": OWN_SCHEMA}).scalar_one():
-                # not `IF NOT EXISTS`: that asks for the right to create even where the schema is there already
+            connection.execute(
+                text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('migrate'))")
+            )
+            if connection.execute(
+                text("SELECT to_regnamespace(:name) IS NULL"), {"name": OWN_SCHEMA}
+            ).scalar_one():
+                # not `IF NOT EXISTS`: that asks for the right to create even where the schema is
+                # there already
                 connection.execute(text(f"CREATE SCHEMA {OWN_SCHEMA}"))
             config = Config()
             config.set_main_option("script_location", str(folder))
@@ -46,32 +54,45 @@ def migrate(engine: Engine) -> bool:
 def require_current(engine: Engine) -> None:
     """For commands that change nothing.
 
-    Raises: SchemaMismatch where the database has not this version's tables, naming the command that makes them.
+    Raises: SchemaMismatch where the database has not this version's tables, naming the command that
+    makes them.
     """
     with checked_connection(engine) as connection, _scripts() as folder:
         if not _is_current(connection, folder):
-            raise SchemaMismatch(f"{engine.url.database} has not the tables of this version: `db migrate` makes them, and never alters yours")
+            raise SchemaMismatch(
+                f"{engine.url.database} has not the tables of this version: `db migrate` makes"
+                " them, and never alters yours"
+            )
 
 
 def _is_current(connection: Connection, folder: Path) -> bool:
     """Raises: SchemaMismatch for a revision that this version does not know."""
     scripts, there = ScriptDirectory(str(folder)), current_revision(connection)
     if there is not None and there not in {script.revision for script in scripts.walk_revisions()}:
-        raise SchemaMismatch(f"the database is at revision {there}, which this version does not know: run the newer version that made it")
+        raise SchemaMismatch(
+            f"the database is at revision {there}, which this version does not know: run the newer"
+            " version that made it"
+        )
     return there == scripts.get_current_head()
 
 
 @contextmanager
 def _scripts() -> Iterator[Path]:
-    """The folder of the revisions: in the checkout as it is, out of a release's zip as a copy, because Alembic reads folders only."""
+    """The folder of the revisions: in the checkout as it is, out of a release's zip as a copy,
+    because Alembic reads folders only.
+    """
     if CODE_ROOT.is_dir():
         yield CODE_ROOT / MIGRATIONS
         return
     with tempfile.TemporaryDirectory() as copy, zipfile.ZipFile(CODE_ROOT) as archive:
-        archive.extractall(copy, [name for name in archive.namelist() if name.startswith(MIGRATIONS)])
+        archive.extractall(
+            copy, [name for name in archive.namelist() if name.startswith(MIGRATIONS)]
+        )
         yield Path(copy) / MIGRATIONS
 
 
 def current_revision(connection: Connection) -> str | None:
-    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "version_table_schema": OWN_SCHEMA})
+    context = MigrationContext.configure(
+        connection, opts={"version_table": VERSION_TABLE, "version_table_schema": OWN_SCHEMA}
+    )
     return context.get_current_revision()

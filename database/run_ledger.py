@@ -1,6 +1,8 @@
-"""The ledger: one row for each run, opened before work and closed whatever happens; the advisory lock that keeps two runs of a job apart.
+"""The ledger: one row for each run, opened before work and closed whatever happens; the advisory
+lock that keeps two runs of a job apart.
 
-The lock is held by the same connection that later commits the run's rows: who loses the connection loses lock and commit together.
+The lock is held by the same connection that later commits the run's rows: who loses the connection
+loses lock and commit together.
 """
 
 from __future__ import annotations
@@ -89,11 +91,29 @@ class Run:
         """Write what is known now into the run's row, inside the caller's transaction."""
         values: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("status", "mode", "start", "end", "as_of", "watermark", "plan", "rows", "stages", "checks", "jvm_started", "error")
+            for name in (
+                "status",
+                "mode",
+                "start",
+                "end",
+                "as_of",
+                "watermark",
+                "plan",
+                "rows",
+                "stages",
+                "checks",
+                "jvm_started",
+                "error",
+            )
         }
         if finished:
-            values |= {"finished_at": func.clock_timestamp(), "seconds": round(time.monotonic() - self._began, 3)}
-        connection.execute(update(run_ledger).where(run_ledger.c.run_id == self.run_id).values(values))
+            values |= {
+                "finished_at": func.clock_timestamp(),
+                "seconds": round(time.monotonic() - self._began, 3),
+            }
+        connection.execute(
+            update(run_ledger).where(run_ledger.c.run_id == self.run_id).values(values)
+        )
 
 
 @contextmanager
@@ -110,19 +130,43 @@ def open_run(
     code_version: str = PRODUCT_VERSION,
     batch: str | None = None,
 ) -> Iterator[Run]:
-    """Hold the job's lock, open its ledger row, and close it: succeeded, nothing_to_do, blocked, cancelled or failed.
+    """Hold the job's lock, open its ledger row, and close it: succeeded, nothing_to_do, blocked,
+    cancelled or failed.
 
     Args: batch is the id of the cloud's batch that this run is, by which its cost finds the row.
-    Raises: RunInProgress where another run of the job holds the lock; DatabaseError. What the body raises passes on, after it is in the ledger;
-    a run whose rows were committed by then stays `succeeded`.
+    Raises: RunInProgress where another run of the job holds the lock; DatabaseError. What the body
+    raises passes on, after it is in the ledger; a run whose rows were committed by then stays
+    `succeeded`.
     """
     with translated_errors(engine.url), engine.connect() as connection:
         _lock(connection, job)
         _repair(connection, job)
-        run = Run(_new_run_id(job), job, connection, mode=mode, start=start, end=end, as_of=as_of, plan=plan)
-        row = {"run_id": run.run_id, "job": job, "status": "running", "mode": mode, "start": start, "end": end, "as_of": as_of, "plan": plan}
+        run = Run(
+            _new_run_id(job),
+            job,
+            connection,
+            mode=mode,
+            start=start,
+            end=end,
+            as_of=as_of,
+            plan=plan,
+        )
+        row = {
+            "run_id": run.run_id,
+            "job": job,
+            "status": "running",
+            "mode": mode,
+            "start": start,
+            "end": end,
+            "as_of": as_of,
+            "plan": plan,
+        }
         of_code = {"engine": engine_name, "code_version": code_version, "batch": batch}
-        connection.execute(insert(run_ledger).values(row | of_code | {"rows": run.rows, "stages": {}, "checks": []}))
+        connection.execute(
+            insert(run_ledger).values(
+                row | of_code | {"rows": run.rows, "stages": {}, "checks": []}
+            )
+        )
         connection.commit()
         try:
             yield run
@@ -146,7 +190,8 @@ def _close(engine: Engine, run: Run) -> None:
     try:
         run.connection.rollback()
         _finish(run.connection, run)
-        # not left to the end of the connection: the server may notice that a moment after the next run has asked
+        # not left to the end of the connection: the server may notice that a moment after the next
+        # run has asked
         run.connection.execute(text(f"SELECT pg_advisory_unlock{LOCK}"), {"job": run.job})
     except DBAPIError:
         # the run's connection is gone: what it did is rolled back, and its row still has to say so
@@ -158,9 +203,11 @@ def _finish(connection: Connection, run: Run) -> None:
     # the lock waits for a commit that is still under way on a lost connection
     row = select(run_ledger.c.status).where(run_ledger.c.run_id == run.run_id).with_for_update()
     if connection.execute(row).scalar_one() == "succeeded":
-        # the word was committed together with the rows: what failed after that, were it the commit's own answer, takes neither back
+        # the word was committed together with the rows: what failed after that, were it the
+        # commit's own answer, takes neither back
         run.status, run.error = "succeeded", None
-    # its own only: where the lock was lost with the connection, another run of the job may have rows in staging by now
+    # its own only: where the lock was lost with the connection, another run of the job may have
+    # rows in staging by now
     _drop_staging(connection, run.run_id)
     run.write(connection, finished=True)
     connection.commit()
@@ -170,8 +217,14 @@ LOCK = "(hashtext('yieldspark'), hashtext(:job))"
 
 
 def is_free(connection: Connection, job: str) -> bool:
-    """Whether no run of the job is alive, whatever its ledger rows say; asked in a transaction that ends soon, for until then none can begin."""
-    return bool(connection.execute(text(f"SELECT pg_try_advisory_xact_lock{LOCK}"), {"job": job}).scalar_one())
+    """Whether no run of the job is alive, whatever its ledger rows say; asked in a transaction that
+    ends soon, for until then none can begin.
+    """
+    return bool(
+        connection.execute(
+            text(f"SELECT pg_try_advisory_xact_lock{LOCK}"), {"job": job}
+        ).scalar_one()
+    )
 
 
 def _lock(connection: Connection, job: str) -> None:
@@ -183,19 +236,36 @@ def _lock(connection: Connection, job: str) -> None:
         .where(run_ledger.c.job == job, run_ledger.c.status == "running")
         .order_by(run_ledger.c.started_at.desc())
     ).first()
-    who = f"run {last.run_id} of {last.started_at:%Y-%m-%d %H:%M:%S} UTC" if last else "another session"
-    raise RunInProgress(f"{job} is already running: {who} holds its lock. Wait until it ends, then run again; `status` shows it")
+    who = (
+        f"run {last.run_id} of {last.started_at:%Y-%m-%d %H:%M:%S} UTC"
+        if last
+        else "another session"
+    )
+    raise RunInProgress(
+        f"{job} is already running: {who} holds its lock. Wait until it ends, then run again;"
+        " `status` shows it"
+    )
 
 
 def _repair(connection: Connection, job: str) -> None:
-    """With the lock held, an open row or a staging table of this job belongs to a driver that was killed."""
+    """With the lock held, an open row or a staging table of this job belongs to a driver that was
+    killed.
+    """
     orphans = connection.execute(
         update(run_ledger)
         .where(run_ledger.c.job == job, run_ledger.c.status == "running")
-        .values(status="failed", error="the driver ended without closing the run", finished_at=func.clock_timestamp())
+        .values(
+            status="failed",
+            error="the driver ended without closing the run",
+            finished_at=func.clock_timestamp(),
+        )
     )
     if orphans.rowcount:
-        log.warning("%s: closed %d run(s) whose driver had ended without closing them", job, orphans.rowcount)
+        log.warning(
+            "%s: closed %d run(s) whose driver had ended without closing them",
+            job,
+            orphans.rowcount,
+        )
     _drop_staging(connection, job + RUN_SUFFIX)
     connection.commit()
 
@@ -211,7 +281,9 @@ def _drop_staging(connection: Connection, run_id: str) -> None:
 
 
 RUN_SUFFIX = r"_\d{8}t\d{6}_[0-9a-f]{6}"
-"""What `_new_run_id` puts behind the job, as a pattern: a job whose name begins with another's must not lose its staging to it."""
+"""What `_new_run_id` puts behind the job, as a pattern: a job whose name begins with another's must
+not lose its staging to it.
+"""
 
 
 def _new_run_id(job: str) -> str:
@@ -221,16 +293,26 @@ def _new_run_id(job: str) -> str:
 def ledger_row(engine: Engine, run_id: str) -> dict[str, Any]:
     """A run as scripts read it: LEDGER_KEYS with dates as ISO text."""
     with translated_errors(engine.url), engine.connect() as connection:
-        row = connection.execute(select(run_ledger).where(run_ledger.c.run_id == run_id)).mappings().one()
+        row = (
+            connection.execute(select(run_ledger).where(run_ledger.c.run_id == run_id))
+            .mappings()
+            .one()
+        )
     return public_row(dict(row))
 
 
 def public_row(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: row[key].isoformat() if isinstance(row[key], date) else row[key] for key in LEDGER_KEYS}
+    return {
+        key: row[key].isoformat() if isinstance(row[key], date) else row[key] for key in LEDGER_KEYS
+    }
 
 
 def last_runs(engine: Engine) -> dict[str, dict[str, Any]]:
     """The newest ledger row of each job, by job."""
-    newest = select(run_ledger).ext(distinct_on(run_ledger.c.job)).order_by(run_ledger.c.job, run_ledger.c.started_at.desc())
+    newest = (
+        select(run_ledger)
+        .ext(distinct_on(run_ledger.c.job))
+        .order_by(run_ledger.c.job, run_ledger.c.started_at.desc())
+    )
     with translated_errors(engine.url), engine.connect() as connection:
         return {row["job"]: public_row(dict(row)) for row in connection.execute(newest).mappings()}

@@ -1,7 +1,9 @@
 """Where the embedded server's data and programs lie, and the account it runs under.
 
-Goes in: the user's YieldSpark home. Comes out: a `ServerFolders`. PostgreSQL refuses to run as root, so root hands it to the account `nobody`; what
-that account cannot reach in the home or the virtual environment lies under /var/lib/yieldspark. Rights of the user's own folders are never widened.
+Goes in: the user's YieldSpark home. Comes out: a `ServerFolders`. PostgreSQL refuses to run as
+root, so root hands it to the account `nobody`; what that account cannot reach in the home or the
+virtual environment lies under /var/lib/yieldspark. Rights of the user's own folders are never
+widened.
 """
 
 from __future__ import annotations
@@ -26,8 +28,13 @@ INSTALLATION = "pginstall18"
 UNPRIVILEGED_ACCOUNT = "nobody"
 SYSTEM_FOLDERS = (Path("/var/lib/yieldspark"), Path("/var/tmp/yieldspark"))
 
-# A fixed environment: the user's PG* variables and language would change what the programs do and say.
-SERVER_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C", "TZ": "UTC"}
+# A fixed environment: the user's PG* variables and language would change what the programs do and
+# say.
+SERVER_ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+    "LC_ALL": "C",
+    "TZ": "UTC",
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,9 @@ class Account:
 
 @dataclass(frozen=True)
 class ServerFolders:
-    """state: lock, password and port, the caller's own. cluster: data folder and log, the account's own. binaries: the wheel's, or a copy of them."""
+    """state: lock, password and port, the caller's own. cluster: data folder and log, the account's
+    own. binaries: the wheel's, or a copy of them.
+    """
 
     state: Path
     cluster: Path
@@ -68,8 +77,9 @@ def wheel_binaries() -> Path:
         if (binaries / "postgres").exists():
             return binaries
     raise EnvironmentNotReady(
-        f"the wheel {WHEEL}, which brings the embedded PostgreSQL, is not installed (it exists for Linux and macOS on x86_64 and arm64); "
-        "set DB_HOST, DB_USER, DB_PASSWORD and DB_NAME to a server of your own"
+        f"the wheel {WHEEL}, which brings the embedded PostgreSQL, is not installed (it exists for"
+        " Linux and macOS on x86_64 and arm64); set DB_HOST, DB_USER, DB_PASSWORD and DB_NAME to a"
+        " server of your own"
     )
 
 
@@ -81,15 +91,20 @@ def server_account() -> Account | None:
         entry = pwd.getpwnam(UNPRIVILEGED_ACCOUNT)
     except KeyError:
         raise EnvironmentNotReady(
-            f"PostgreSQL refuses to run as root, and there is no account {UNPRIVILEGED_ACCOUNT!r} to run it as; run as a plain user, or set DB_HOST"
+            f"PostgreSQL refuses to run as root, and there is no account {UNPRIVILEGED_ACCOUNT!r}"
+            " to run it as; run as a plain user, or set DB_HOST"
         ) from None
     return Account(entry.pw_uid, entry.pw_gid)
 
 
-def run_as(account: Account | None, command: Sequence[str | Path], *, seconds: float = 180.0) -> subprocess.CompletedProcess[str]:
-    """Run one program of the server under the account, with a fixed environment, from `/` (the caller's folder may be closed to the account).
+def run_as(
+    account: Account | None, command: Sequence[str | Path], *, seconds: float = 180.0
+) -> subprocess.CompletedProcess[str]:
+    """Run one program of the server under the account, with a fixed environment, from `/` (the
+    caller's folder may be closed to the account).
 
-    Raises: PermissionError where the account cannot reach the program; EnvironmentNotReady where this sandbox forbids changing the user.
+    Raises: PermissionError where the account cannot reach the program; EnvironmentNotReady where
+    this sandbox forbids changing the user.
     """
     uid = account.uid if account else None
     gid = account.gid if account else None
@@ -110,11 +125,14 @@ def run_as(account: Account | None, command: Sequence[str | Path], *, seconds: f
             check=False,
         )
     except subprocess.SubprocessError as error:
-        raise EnvironmentNotReady(f"{Path(command[0]).name} did not finish: {error}; run as a plain user, or set DB_HOST") from error
+        raise EnvironmentNotReady(
+            f"{Path(command[0]).name} did not finish: {error}; run as a plain user, or set DB_HOST"
+        ) from error
 
 
 def locate(home: Path) -> ServerFolders:
-    """Find the folders of this home's server, deciding once where its data lie and keeping that in `server/cluster_folder`.
+    """Find the folders of this home's server, deciding once where its data lie and keeping that in
+    `server/cluster_folder`.
 
     Raises: EnvironmentNotReady (no wheel, no account), OSError (a folder that cannot be made).
     """
@@ -135,7 +153,9 @@ def locate(home: Path) -> ServerFolders:
 
 
 def reachable_binaries(account: Account | None) -> Path:
-    """The wheel's programs, or for an account that cannot reach them a copy made once per version of the wheel."""
+    """The wheel's programs, or for an account that cannot reach them a copy made once per version
+    of the wheel.
+    """
     binaries = wheel_binaries()
     if account is None or _runs(account, binaries / "postgres"):
         return binaries
@@ -147,18 +167,24 @@ def reachable_binaries(account: Account | None) -> Path:
 
 
 def system_folder() -> Path:
-    """Root's own folder that everyone may traverse: /var/lib/yieldspark, or /var/tmp/yieldspark where the former is read-only."""
+    """Root's own folder that everyone may traverse: /var/lib/yieldspark, or /var/tmp/yieldspark
+    where the former is read-only.
+    """
     for folder in SYSTEM_FOLDERS:
         try:
             folder.mkdir(mode=0o755, exist_ok=True)
             if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
-                continue  # /var/tmp is everybody's: a folder somebody else laid there is not ours to trust
+                # /var/tmp is everybody's: a folder somebody else laid there is not ours to trust
+                continue
             folder.chmod(0o755)
             with tempfile.TemporaryFile(dir=folder):
                 return folder
         except OSError:
             continue
-    raise EnvironmentNotReady(f"no folder for the embedded server: neither {SYSTEM_FOLDERS[0]} nor {SYSTEM_FOLDERS[1]} can be written; set DB_HOST")
+    raise EnvironmentNotReady(
+        f"no folder for the embedded server: neither {SYSTEM_FOLDERS[0]} nor {SYSTEM_FOLDERS[1]}"
+        " can be written; set DB_HOST"
+    )
 
 
 def write_private(path: Path, text: str) -> None:
@@ -197,15 +223,25 @@ def _runs(account: Account, program: Path) -> bool:
 
 
 def _copy_package(package: Path, target: Path) -> None:
-    """Copy the package and the libraries that auditwheel lays beside it (found by a path relative to the programs)."""
+    """Copy the package and the libraries that auditwheel lays beside it (found by a path relative
+    to the programs).
+    """
     partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         for source in (package, package.with_name(f"{PACKAGE}.libs")):
             if source.is_dir():
-                shutil.copytree(source, partial / source.name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(
+                    source,
+                    partial / source.name,
+                    symlinks=True,
+                    ignore=shutil.ignore_patterns("__pycache__"),
+                )
         for path in [partial, *partial.rglob("*")]:
             if not path.is_symlink():
-                path.chmod(path.stat().st_mode | (0o555 if path.is_dir() or path.stat().st_mode & 0o100 else 0o444))
+                path.chmod(
+                    path.stat().st_mode
+                    | (0o555 if path.is_dir() or path.stat().st_mode & 0o100 else 0o444)
+                )
         partial.rename(target)
     except OSError:
         if not target.exists():  # another process may have finished the same copy first

@@ -1,6 +1,7 @@
 """The programs of the embedded server, called one by one: initdb, pg_ctl start, pg_ctl stop.
 
-Goes in: `ServerFolders`. Comes out: what happened, in PostgreSQL's own words where it failed. No retries, no ports and no passwords are decided here.
+Goes in: `ServerFolders`. Comes out: what happened, in PostgreSQL's own words where it failed. No
+retries, no ports and no passwords are decided here.
 """
 
 from __future__ import annotations
@@ -24,64 +25,111 @@ SERVER_SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
-"""For a laptop that also runs Spark: modest memory, and sort space for a merge of a million rows. fsync keeps its default: on."""
+"""For a laptop that also runs Spark: modest memory, and sort space for a merge of a million rows.
+fsync keeps its default: on.
+"""
 
 PARTIAL = "partial-"
 STOP_SECONDS = 60
 START_SECONDS = 120
-DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large", "File size limit exceeded")
+DISK_FULL_WORDS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "File too large",
+    "File size limit exceeded",
+)
 
 
 def initialise(folders: ServerFolders, role: str, password: str) -> None:
-    """Make the data folder: beside its place first, so that an interrupted initdb leaves nothing that looks complete.
+    """Make the data folder: beside its place first, so that an interrupted initdb leaves nothing
+    that looks complete.
 
     Raises: EnvironmentNotReady with initdb's words.
     """
     for abandoned in folders.cluster.glob(f"{PARTIAL}*"):
         shutil.rmtree(abandoned, ignore_errors=True)
-    # A name of its own each time: an initdb whose caller was killed may still be writing into the abandoned one.
+    # A name of its own each time: an initdb whose caller was killed may still be writing into the
+    # abandoned one.
     partial = Path(tempfile.mkdtemp(dir=folders.cluster, prefix=PARTIAL))
     if folders.account:
         os.chown(partial, folders.account.uid, folders.account.gid)
-    with tempfile.NamedTemporaryFile("w", dir=folders.cluster, prefix=".pwfile.", encoding="utf-8") as pwfile:
+    with tempfile.NamedTemporaryFile(
+        "w", dir=folders.cluster, prefix=".pwfile.", encoding="utf-8"
+    ) as pwfile:
         pwfile.write(password)
         pwfile.flush()
         if folders.account:
             os.chown(pwfile.name, folders.account.uid, folders.account.gid)
-        options = ["-U", role, "--auth=scram-sha-256", f"--pwfile={pwfile.name}", "-E", "UTF8", "--locale=C"]
+        options = [
+            "-U",
+            role,
+            "--auth=scram-sha-256",
+            f"--pwfile={pwfile.name}",
+            "-E",
+            "UTF8",
+            "--locale=C",
+        ]
         done = run_as(folders.account, [folders.binaries / "initdb", "-D", partial, *options])
     if done.returncode != 0:
-        complaint = _last_words(done.stderr or done.stdout) or f"ended with exit code {done.returncode}"
+        complaint = (
+            _last_words(done.stderr or done.stdout) or f"ended with exit code {done.returncode}"
+        )
         shutil.rmtree(partial, ignore_errors=True)
         raise_when_disk_full(complaint, folders)
-        raise EnvironmentNotReady(f"initdb could not make {folders.data}: {complaint}; set DB_HOST to use a server of your own")
+        raise EnvironmentNotReady(
+            f"initdb could not make {folders.data}: {complaint}; set DB_HOST to use a server of"
+            " your own"
+        )
     partial.rename(folders.data)
 
 
 def check_major_version(folders: ServerFolders) -> None:
-    """Raises: EnvironmentNotReady when the data were made by another major version, which PostgreSQL cannot open."""
+    """Raises: EnvironmentNotReady when the data were made by another major version, which
+    PostgreSQL cannot open.
+    """
     made_by = (folders.data / "PG_VERSION").read_text(encoding="utf-8").strip()
-    installed = run_as(None, [folders.binaries / "postgres", "--version"]).stdout.split()[-1].split(".")[0]
+    installed = (
+        run_as(None, [folders.binaries / "postgres", "--version"]).stdout.split()[-1].split(".")[0]
+    )
     if made_by != installed:
         raise EnvironmentNotReady(
-            f"the data in {folders.data} were made by PostgreSQL {made_by} and the installed server is {installed}: "
-            "take them over with that version's pg_dump and `db psql`, or delete them: `db reset`"
+            f"the data in {folders.data} were made by PostgreSQL {made_by} and the installed server"
+            f" is {installed}: take them over with that version's pg_dump and `db psql`, or delete"
+            " them: `db reset`"
         )
 
 
 def launch(folders: ServerFolders, host: str, port: int) -> str:
-    """Start the server and wait until it accepts connections; returns what it complained of, empty when it runs."""
+    """Start the server and wait until it accepts connections; returns what it complained of, empty
+    when it runs.
+    """
     settings = {"listen_addresses": host, **SERVER_SETTINGS}
-    options = " ".join([f"-p {port}", *(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())])
+    options = " ".join(
+        [
+            f"-p {port}",
+            *(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items()),
+        ]
+    )
     said_before = folders.log.stat().st_size if folders.log.exists() else 0
     where: list[str | Path] = ["-D", folders.data, "-l", folders.log]
-    command = [folders.binaries / "pg_ctl", *where, "-w", "-t", str(START_SECONDS), "-o", options, "start"]
+    command = [
+        folders.binaries / "pg_ctl",
+        *where,
+        "-w",
+        "-t",
+        str(START_SECONDS),
+        "-o",
+        options,
+        "start",
+    ]
     done = run_as(folders.account, command, seconds=START_SECONDS + 30)
     if done.returncode == 0:
         return ""
     with folders.log.open("rb") if folders.log.exists() else tempfile.TemporaryFile() as stream:
         stream.seek(said_before)
-        return _last_words(stream.read().decode(errors="replace")) or _last_words(done.stderr or done.stdout)
+        return _last_words(stream.read().decode(errors="replace")) or _last_words(
+            done.stderr or done.stdout
+        )
 
 
 def stop(folders: ServerFolders) -> bool:
@@ -96,12 +144,17 @@ def stop(folders: ServerFolders) -> bool:
         return False
     done = run_as(folders.account, [*pg_ctl, "-m", "fast", "-w", "-t", str(STOP_SECONDS), "stop"])
     if done.returncode != 0 and (folders.data / "postmaster.pid").exists():
-        raise DatabaseUnreachable(f"the embedded server in {folders.data} did not stop: {_last_words(done.stderr or done.stdout)}; see {folders.log}")
+        raise DatabaseUnreachable(
+            f"the embedded server in {folders.data} did not stop:"
+            f" {_last_words(done.stderr or done.stdout)}; see {folders.log}"
+        )
     return True
 
 
 def recorded_port(data: Path) -> int | None:
-    """The port in postmaster.pid (its fourth line; PostgreSQL's source, `miscadmin.h`), None when no server has written one."""
+    """The port in postmaster.pid (its fourth line; PostgreSQL's source, `miscadmin.h`), None when
+    no server has written one.
+    """
     try:
         return int((data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[3])
     except (FileNotFoundError, IndexError, ValueError):
@@ -111,13 +164,16 @@ def recorded_port(data: Path) -> int | None:
 def drop_foreign_pid_file(data: Path) -> None:
     """Remove postmaster.pid when its process is no server.
 
-    After a crash of the machine its number may belong to another program, or to a zombie that nobody reaps in a container, and PostgreSQL
-    would refuse to start for ever. Linux only; elsewhere PostgreSQL's own check stands.
+    After a crash of the machine its number may belong to another program, or to a zombie that
+    nobody reaps in a container, and PostgreSQL would refuse to start for ever. Linux only;
+    elsewhere PostgreSQL's own check stands.
     """
     pid_file = data / "postmaster.pid"
     try:
         pid = int(pid_file.read_text(encoding="utf-8").splitlines()[0])
-        name, _, rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").partition("(")[2].rpartition(")")
+        name, _, rest = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").partition("(")[2].rpartition(")")
+        )
     except (OSError, IndexError, ValueError):
         return
     if name != "postgres" or rest.split()[0] == "Z":
@@ -128,7 +184,8 @@ def raise_when_disk_full(complaint: str, folders: ServerFolders) -> None:
     """Raises: EnvironmentNotReady when PostgreSQL's words say that it could not write."""
     if any(words in complaint for words in DISK_FULL_WORDS):
         raise EnvironmentNotReady(
-            f"the disk of {folders.cluster} is full ({complaint}); free some space and run again, nothing committed is lost, or set YIELDSPARK_HOME"
+            f"the disk of {folders.cluster} is full ({complaint}); free some space and run again,"
+            " nothing committed is lost, or set YIELDSPARK_HOME"
         )
 
 

@@ -1,7 +1,8 @@
-"""Ctrl-C while Spark works: its jobs are cancelled and the caller sees KeyboardInterrupt, with the connection to the JVM still in order.
+"""Ctrl-C while Spark works: its jobs are cancelled and the caller sees KeyboardInterrupt, with the
+connection to the JVM still in order.
 
-PySpark's own handler calls the JVM from inside the call that it interrupts, on the same connection: what comes out is a Py4J error and a session
-that can't even be stopped properly.
+PySpark's own handler calls the JVM from inside the call that it interrupts, on the same connection:
+what comes out is a Py4J error and a session that can't even be stopped properly.
 """
 
 from __future__ import annotations
@@ -21,27 +22,34 @@ CANCEL_EVERY_SECONDS = 0.2
 """A cancellation reaches the jobs of that moment only: the next one must not start either."""
 
 JVM_ENDED = (
-    "Spark's JVM ended in the middle of the work, with exit code {code}: it was killed, or had no memory left. What was not committed is undone. "
-    "Free memory, or give it less or more with SPARK_DRIVER_MEMORY, and run again"
+    "Spark's JVM ended in the middle of the work, with exit code {code}: it was killed, or had no"
+    " memory left. What was not committed is undone. Free memory, or give it less or more with"
+    " SPARK_DRIVER_MEMORY, and run again"
 )
 
 _asked = threading.Event()
-"""Set by the signal that `interruptible` handles; signals belong to the process, and so does this."""
+"""Set by the signal that `interruptible` handles; signals belong to the process, and so does this.
+"""
 
 
 def stop_if_interrupted() -> None:
-    """Raises: KeyboardInterrupt where the signal came when Spark's last job was as good as done: asked before a commit, nothing is committed."""
+    """Raises: KeyboardInterrupt where the signal came when Spark's last job was as good as done:
+    asked before a commit, nothing is committed.
+    """
     if _asked.is_set():
         raise KeyboardInterrupt
 
 
 @contextmanager
 def interruptible(spark: SparkSession) -> Iterator[None]:
-    """While the block runs, SIGINT cancels Spark's jobs and ends the block. A second one, or one outside of a call to the JVM, ends it at once.
+    """While the block runs, SIGINT cancels Spark's jobs and ends the block. A second one, or one
+    outside of a call to the JVM, ends it at once.
 
-    One that finds no job left to cancel lets the block go on as far as `stop_if_interrupted`; after a commit there is nothing left to stop.
-    SIGTERM does the same where the program handles it. Outside of the main thread this does nothing: signals are the main thread's.
-    Raises: KeyboardInterrupt in place of the error that the cancelled job ended with; SparkLost in place of what Py4J says of a JVM that ended.
+    One that finds no job left to cancel lets the block go on as far as `stop_if_interrupted`; after
+    a commit there is nothing left to stop. SIGTERM does the same where the program handles it.
+    Outside of the main thread this does nothing: signals are the main thread's.
+    Raises: KeyboardInterrupt in place of the error that the cancelled job ended with; SparkLost in
+    place of what Py4J says of a JVM that ended.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -61,7 +69,9 @@ def interruptible(spark: SparkSession) -> Iterator[None]:
             raise KeyboardInterrupt
         threading.Thread(target=cancel, name="cancel-spark-jobs", daemon=True).start()
 
-    handled = [number for number in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(number))]
+    handled = [
+        number for number in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(number))
+    ]
     previous = {number: signal.signal(number, on_signal) for number in handled}
     try:
         yield

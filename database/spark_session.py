@@ -1,6 +1,8 @@
-"""The one place that makes a Spark session: UTC everywhere, jars as files, nothing resolved at start.
+"""The one place that makes a Spark session: UTC everywhere, jars as files, nothing resolved at
+start.
 
-The password never enters the Spark configuration (it would show in the event log); transports hand it to their tasks.
+The password never enters the Spark configuration (it would show in the event log); transports hand
+it to their tasks.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ JDBC_JAR = "postgresql-*.jar"
 SYNAPSEML_JARS = ("synapseml-*.jar", "lightgbmlib-*.jar", "spray-json_*.jar")
 
 SHORT_RUN_ROWS = 1_000_000
-"""Up to this many rows to read, the JVM's quick compiler alone is faster than both: the thorough one takes longer than its code saves."""
+"""Up to this many rows to read, the JVM's quick compiler alone is faster than both: the thorough
+one takes longer than its code saves.
+"""
 
 LOG_LAYOUT = """\
 rootLogger.level = warn
@@ -43,7 +47,9 @@ appender.file.layout.pattern = %d{{yy/MM/dd HH:mm:ss}} %p %c{{1}}: %m%n%ex
 
 
 def runs_here(settings: Settings) -> bool:
-    """Whether Spark runs on this machine: on a laptop, or in one container of the platform with SPARK_MASTER=local[*]."""
+    """Whether Spark runs on this machine: on a laptop, or in one container of the platform with
+    SPARK_MASTER=local[*].
+    """
     return settings.environment == "local" or (settings.spark_master or "").startswith("local")
 
 
@@ -52,9 +58,15 @@ def jars_folder(settings: Settings) -> Path:
 
 
 def jar_files(settings: Settings, *, synapseml: bool) -> list[Path]:
-    """PostgreSQL's JDBC driver, and with `synapseml` the four LightGBM jars too; fewer where they are not there."""
+    """PostgreSQL's JDBC driver, and with `synapseml` the four LightGBM jars too; fewer where they
+    are not there.
+    """
     folder = jars_folder(settings)
-    return sorted(path for pattern in (JDBC_JAR, *(SYNAPSEML_JARS if synapseml else ())) for path in folder.glob(pattern))
+    return sorted(
+        path
+        for pattern in (JDBC_JAR, *(SYNAPSEML_JARS if synapseml else ()))
+        for path in folder.glob(pattern)
+    )
 
 
 def has_jdbc_jar(settings: Settings) -> bool:
@@ -71,17 +83,23 @@ def get_spark_session(
 ) -> SparkSession:
     """A session in UTC with the settings' master; an existing one is reused.
 
-    Args: synapseml puts the LightGBM jars on the class path, which a later call cannot do. rows_to_read is the plan's, None for not known: a JVM for
-    few rows starts faster and works slower. extra_conf wins over the defaults.
-    Where the platform gives the master, it has set jars, memory and shuffle partitions too, and they stay as they are.
+    Args: synapseml puts the LightGBM jars on the class path, which a later call cannot do.
+    rows_to_read is the plan's, None for not known: a JVM for few rows starts faster and works
+    slower. extra_conf wins over the defaults. Where the platform gives the master, it has set jars,
+    memory and shuffle partitions too, and they stay as they are.
     """
-    conf = session_conf(settings, synapseml=synapseml, rows_to_read=rows_to_read) | dict(extra_conf or {})
+    conf = session_conf(settings, synapseml=synapseml, rows_to_read=rows_to_read) | dict(
+        extra_conf or {}
+    )
     if runs_here(settings):
-        # PySpark takes its workers' interpreter from this variable alone, and python3 on PATH knows none of our packages
+        # PySpark takes its workers' interpreter from this variable alone, and python3 on PATH knows
+        # none of our packages
         os.environ["PYSPARK_PYTHON"] = sys.executable
-        # the JVM inherits it: on busy cores the OpenMP threads of LightGBM spin for minutes otherwise
+        # the JVM inherits it: on busy cores the OpenMP threads of LightGBM spin for minutes
+        # otherwise
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # the thread behind it prints a traceback when the JVM goes away; who waits for the JVM says it in a sentence
+    # the thread behind it prints a traceback when the JVM goes away; who waits for the JVM says it
+    # in a sentence
     AccumulatorServer.handle_error = _log_lost_jvm  # type: ignore[method-assign, assignment]
     builder = SparkSession.builder.appName(app_name)
     for key, value in conf.items():
@@ -89,21 +107,29 @@ def get_spark_session(
     return builder.getOrCreate()
 
 
-def session_conf(settings: Settings, *, synapseml: bool = False, rows_to_read: int | None = None) -> dict[str, str]:
+def session_conf(
+    settings: Settings, *, synapseml: bool = False, rows_to_read: int | None = None
+) -> dict[str, str]:
     """What `get_spark_session` asks Spark for."""
     conf = {
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
-        # the native engine collects its feature rows, 400 bytes each: a year of 20,000 pools is beyond Spark's limit of 1 GB
+        # the native engine collects its feature rows, 400 bytes each: a year of 20,000 pools is
+        # beyond Spark's limit of 1 GB
         "spark.driver.maxResultSize": "0",
-        # what Spark keeps of past queries, each with its plan in words: two hundred fits on wide rows filled the driver's memory with it
+        # what Spark keeps of past queries, each with its plan in words: two hundred fits on wide
+        # rows filled the driver's memory with it
         "spark.sql.maxPlanStringLength": "20000",
         "spark.sql.ui.retainedExecutions": "20",
         "spark.ui.retainedJobs": "100",
         "spark.ui.retainedStages": "100",
     }
     if runs_here(settings):
-        conf |= _laptop_conf(settings, synapseml=synapseml, short=rows_to_read is not None and rows_to_read <= SHORT_RUN_ROWS)
+        conf |= _laptop_conf(
+            settings,
+            synapseml=synapseml,
+            short=rows_to_read is not None and rows_to_read <= SHORT_RUN_ROWS,
+        )
     return conf
 
 
@@ -113,13 +139,17 @@ def jvm_runs() -> bool:
 
 
 def jvm_exit_code() -> int | None:
-    """How this process's JVM ended; None while it runs, and where it is not this process's own (on a cluster)."""
+    """How this process's JVM ended; None while it runs, and where it is not this process's own (on
+    a cluster).
+    """
     process = getattr(SparkContext._gateway, "proc", None)
     return None if process is None else process.poll()
 
 
 def stop_session(spark: SparkSession) -> None:
-    """Stop it. Where its JVM is gone there is nothing to stop, and what ended it is the error to tell."""
+    """Stop it. Where its JVM is gone there is nothing to stop, and what ended it is the error to
+    tell.
+    """
     with suppress(Py4JError, OSError):
         spark.stop()
 
@@ -127,11 +157,13 @@ def stop_session(spark: SparkSession) -> None:
 def end_jvm(timeout_seconds: float) -> int | None:
     """End this process's JVM, whose session is stopped, and wait for what it does at its end.
 
-    Returns: its exit code, None where it had to be killed. The next session gets a new JVM; without this, PySpark keeps the old one for it.
+    Returns: its exit code, None where it had to be killed. The next session gets a new JVM; without
+    this, PySpark keeps the old one for it.
     """
     gateway = SparkContext._gateway
     assert gateway is not None, "no JVM was started"
-    # the order of PySpark's own tests: what is left of the old gateway would be taken for a running one
+    # the order of PySpark's own tests: what is left of the old gateway would be taken for a running
+    # one
     SparkContext._gateway = SparkContext._jvm = None
     gateway.shutdown()
     process: subprocess.Popen[bytes] = gateway.proc
@@ -155,7 +187,9 @@ def _laptop_conf(settings: Settings, *, synapseml: bool, short: bool) -> dict[st
     layout = logs / "log4j2.properties"
     layout.write_text(LOG_LAYOUT.format(path=logs / "spark.log"))
     # Spark 3.5 maps JDBC dates through the JVM's own zone, whatever the session's is.
-    java_options = f'-Duser.timezone=UTC "-Dlog4j2.configurationFile=file:{layout}" -XX:+UseParallelGC'
+    java_options = (
+        f'-Duser.timezone=UTC "-Dlog4j2.configurationFile=file:{layout}" -XX:+UseParallelGC'
+    )
     if short:
         java_options += " -XX:TieredStopAtLevel=1"
     return {
@@ -166,7 +200,9 @@ def _laptop_conf(settings: Settings, *, synapseml: bool, short: bool) -> dict[st
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.extraJavaOptions": java_options,
         "spark.executor.extraJavaOptions": "-Duser.timezone=UTC",
-        "spark.executorEnv.PYTHONPATH": os.pathsep.join([str(CODE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "spark.executorEnv.PYTHONPATH": os.pathsep.join(
+            [str(CODE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ),
         "spark.executorEnv.OMP_WAIT_POLICY": "PASSIVE",
         "spark.jars": ",".join(str(path) for path in jar_files(settings, synapseml=synapseml)),
         "spark.sql.warehouse.dir": str(settings.yieldspark_home / "spark-warehouse"),

@@ -1,6 +1,8 @@
-"""Loading and committing a run's rows: staging in parallel, checks on staging, then one transaction for merge, ledger and clean-up.
+"""Loading and committing a run's rows: staging in parallel, checks on staging, then one transaction
+for merge, ledger and clean-up.
 
-A failing check, a killed driver or a lost connection leaves the targets as they were; the next run of the job drops what is left in staging.
+A failing check, a killed driver or a lost connection leaves the targets as they were; the next run
+of the job drops what is left in staging.
 """
 
 from __future__ import annotations
@@ -28,12 +30,16 @@ log = logging.getLogger(__name__)
 
 
 MERGE_WORK_MEM = "256MB"
-"""For the commit's transaction alone: its joins and counts hold keys of all staged rows, and PostgreSQL's default of 4 MB sends them to disk."""
+"""For the commit's transaction alone: its joins and counts hold keys of all staged rows, and
+PostgreSQL's default of 4 MB sends them to disk.
+"""
 
 
 @dataclass(frozen=True)
 class StagedFrame:
-    """A frame to load once and merge into each target, in order. Columns that are loaded: boolean, int, bigint, double, string, date, timestamp."""
+    """A frame to load once and merge into each target, in order. Columns that are loaded: boolean,
+    int, bigint, double, string, date, timestamp.
+    """
 
     frame: DataFrame
     targets: Sequence[MergeTarget]
@@ -69,11 +75,14 @@ def commit_run(
 ) -> MergeCounts:
     """Load, check, merge: all or nothing. Returns and records the counts of the first target.
 
-    Args: loaded is called when all rows are in staging; checks run on it before the merges, also runs after them, inside the same transaction.
+    Args: loaded is called when all rows are in staging; checks run on it before the merges, also
+    runs after them, inside the same transaction.
     Raises: CheckFailed with the failing check and its counts; DatabaseError.
     """
     with run.stage("load"):
-        stagings = [_load(run, settings, one, number, transport) for number, one in enumerate(staged)]
+        stagings = [
+            _load(run, settings, one, number, transport) for number, one in enumerate(staged)
+        ]
         if loaded:
             loaded()
     stop_if_interrupted()
@@ -87,23 +96,35 @@ def commit_run(
             _check(run, staging, rows)
         if checks:
             run_checks(run, checks)
-        counts = [_merge(run.connection, target, staging.name) for staging in stagings for target in staging.targets]
+        counts = [
+            _merge(run.connection, target, staging.name)
+            for staging in stagings
+            for target in staging.targets
+        ]
         if also:
             also(run.connection)
         for staging in stagings:
             run.connection.exec_driver_sql(f"DROP TABLE {staging.name}")
-        run.rows |= {"inserted": counts[0].inserted, "updated": counts[0].updated, "unchanged": counts[0].unchanged}
+        run.rows |= {
+            "inserted": counts[0].inserted,
+            "updated": counts[0].updated,
+            "unchanged": counts[0].unchanged,
+        }
         run.status = "succeeded"
         run.write(run.connection, finished=True)
     return counts[0]
 
 
 def staging_name(run: Run, number: int | str) -> str:
-    """The qualified name of a run's staging table: `number` counts the staged frames. Whatever has such a name goes when the run ends."""
+    """The qualified name of a run's staging table: `number` counts the staged frames. Whatever has
+    such a name goes when the run ends.
+    """
     return f"{OWN_SCHEMA}.staging_{run.run_id}_{number}"
 
 
-def _load(run: Run, settings: Settings, staged: StagedFrame, number: int, transport: Transport) -> _Staging:
+def _load(
+    run: Run, settings: Settings, staged: StagedFrame, number: int, transport: Transport
+) -> _Staging:
     name = staging_name(run, number)
     schema = (staged.last_step or staged.frame).schema
     with run.connection.begin():
@@ -122,33 +143,70 @@ def _keep_last_attempts(connection: Connection, staging: str) -> int:
     return sum(rows for _, rows in last.values())
 
 
-FACTS = {"unique_key": "rows beyond the first of their key", "key_not_null": "keys with a null", "finite": "rows with NaN or infinity"}
+FACTS = {
+    "unique_key": "rows beyond the first of their key",
+    "key_not_null": "keys with a null",
+    "finite": "rows with NaN or infinity",
+}
 
 
 def _check(run: Run, staging: _Staging, rows: int) -> None:
-    """What no run may commit: rows lost or doubled on the way, keys that are none, values that are none. Targets that share a key are judged by the
-    first of them. Raises: CheckFailed."""
+    """What no run may commit: rows lost or doubled on the way, keys that are none, values that are
+    none. Targets that share a key are judged by the first of them. Raises: CheckFailed.
+    """
     first_of_key = {tuple(target.key): target for target in reversed(staging.targets)}
     first = f"{staging.targets[0].table.name}.staged_rows"
-    entries = [_entry(first, rows - staging.sent_rows, f"{rows} in staging, {staging.sent_rows} left Spark")]
+    entries = [
+        _entry(
+            first, rows - staging.sent_rows, f"{rows} in staging, {staging.sent_rows} left Spark"
+        )
+    ]
     for target in first_of_key.values():
-        facts = run.connection.exec_driver_sql(merge_sql.staging_facts(staging.name, target, staging.double_columns)).mappings().one()
+        facts = (
+            run.connection.exec_driver_sql(
+                merge_sql.staging_facts(staging.name, target, staging.double_columns)
+            )
+            .mappings()
+            .one()
+        )
         failures = merge_sql.staging_failures(staging.name, target, staging.double_columns)
         for fact, words in FACTS.items():
             entry = _entry(f"{target.table.name}.{fact}", facts[fact], f"{facts[fact]} {words}")
-            entries.append(entry if entry["passed"] else entry | {"sample": failing_rows(run.connection, failures[fact])[1]})
+            entries.append(
+                entry
+                if entry["passed"]
+                else entry | {"sample": failing_rows(run.connection, failures[fact])[1]}
+            )
     run.checks += entries
     failed = [f"{entry['name']}: {entry['found']}" for entry in entries if not entry["passed"]]
     if failed:
-        raise CheckFailed(f"the staged rows failed {'; '.join(failed)}. Nothing was written; `status` shows the run")
+        raise CheckFailed(
+            f"the staged rows failed {'; '.join(failed)}. Nothing was written; `status` shows"
+            " the run"
+        )
 
 
 def _entry(name: str, failing: int, found: str) -> dict[str, Any]:
-    return {"name": name, "level": "batch", "severity": "fail", "passed": failing == 0, "found": found, "failing": abs(failing)}
+    return {
+        "name": name,
+        "level": "batch",
+        "severity": "fail",
+        "passed": failing == 0,
+        "found": found,
+        "failing": abs(failing),
+    }
 
 
 def _merge(connection: Connection, target: MergeTarget, staging: str) -> MergeCounts:
     row = connection.exec_driver_sql(merge_sql.merge(target, staging)).mappings().one()
-    counts = MergeCounts(row["inserted"], row["updated"], row["staged"] - row["inserted"] - row["updated"])
-    log.info("%s: %d inserted, %d updated, %d unchanged", target.table.name, counts.inserted, counts.updated, counts.unchanged)
+    counts = MergeCounts(
+        row["inserted"], row["updated"], row["staged"] - row["inserted"] - row["updated"]
+    )
+    log.info(
+        "%s: %d inserted, %d updated, %d unchanged",
+        target.table.name,
+        counts.inserted,
+        counts.updated,
+        counts.unchanged,
+    )
     return counts

@@ -1,6 +1,8 @@
-"""Which task wrote a staged row: two tag columns behind a frame's own, from a Spark task's partition and attempt.
+"""Which task wrote a staged row: two tag columns behind a frame's own, from a Spark task's
+partition and attempt.
 
-Every Python worker imports this module, with what a worker has anyway (PySpark, Arrow) and no more: SQLAlchemy and the settings are 0.3 s each time.
+Every Python worker imports this module, with what a worker has anyway (PySpark, Arrow) and no more:
+SQLAlchemy and the settings are 0.3 s each time.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ Step = Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
 
 
 def task_identity() -> tuple[int, int]:
-    """Partition and attempt of the running Spark task: the attempt id is unique in the application, over retries and speculation."""
+    """Partition and attempt of the running Spark task: the attempt id is unique in the application,
+    over retries and speculation.
+    """
     context = TaskContext.get()
     if context is None:
         raise RuntimeError("task_identity() is for code that runs inside a Spark task")
@@ -25,13 +29,19 @@ def task_identity() -> tuple[int, int]:
 
 
 def tagging(last_step: Step | None) -> Step:
-    """For `mapInArrow`: what `last_step` makes of the running task's batches, with the two tag columns of staging behind their own; None leaves
-    them as they are."""
+    """For `mapInArrow`: what `last_step` makes of the running task's batches, with the two tag
+    columns of staging behind their own; None leaves them as they are.
+    """
 
     def rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         partition, attempt = task_identity()
         for batch in last_step(batches) if last_step else batches:
-            tags = [pa.array([partition] * batch.num_rows, pa.int32()), pa.array([attempt] * batch.num_rows, pa.int64())]
-            yield pa.RecordBatch.from_arrays([*batch.columns, *tags], [*batch.schema.names, PARTITION_TAG, ATTEMPT_TAG])
+            tags = [
+                pa.array([partition] * batch.num_rows, pa.int32()),
+                pa.array([attempt] * batch.num_rows, pa.int64()),
+            ]
+            yield pa.RecordBatch.from_arrays(
+                [*batch.columns, *tags], [*batch.schema.names, PARTITION_TAG, ATTEMPT_TAG]
+            )
 
     return rows

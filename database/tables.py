@@ -1,7 +1,8 @@
 """Every table YieldSpark reads or writes, once, as SQLAlchemy Core.
 
 Units: APY in percent (5.0 = 5 %), TVL and prices in USD, gas in gwei, dates are UTC days.
-`OWNER_TABLES` are the owner's existing schema: created where they are missing, never altered. Everything else lives in the schema `yieldspark`.
+`OWNER_TABLES` are the owner's existing schema: created where they are missing, never altered.
+Everything else lives in the schema `yieldspark`.
 """
 
 from __future__ import annotations
@@ -143,8 +144,16 @@ run_ledger = Table(
     Column("code_version", Text, nullable=False),
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=NOW),
     Column("finished_at", DateTime(timezone=True)),
-    Column("watermark", DateTime(timezone=True), comment="raw rows inserted before this were seen by this run"),
-    Column("plan", JSONB, comment="what the run set out to do, and the rules and limits its rows follow"),
+    Column(
+        "watermark",
+        DateTime(timezone=True),
+        comment="raw rows inserted before this were seen by this run",
+    ),
+    Column(
+        "plan",
+        JSONB,
+        comment="what the run set out to do, and the rules and limits its rows follow",
+    ),
     Column("rows", JSON, nullable=False),
     Column("stages", JSON, nullable=False, comment="seconds by stage, in the order they ran"),
     Column("seconds", Double),
@@ -164,7 +173,10 @@ market_series = Table(
     Column("eth_open", PRICE),
     Column("btc_open", PRICE),
     Column("gas_price_gwei", PRICE),
-    comment="prices and gas as the last metrics run used them: what differs from today's source tells which days must be recomputed",
+    comment=(
+        "prices and gas as the last metrics run used them: what differs from today's source tells"
+        " which days must be recomputed"
+    ),
 )
 
 pool_calendars = Table(
@@ -174,7 +186,10 @@ pool_calendars = Table(
     Column("first_day", Date, nullable=False),
     Column("last_day", Date, nullable=False),
     Column("last_observed_day", Date, comment="the newest day with a snapshot of its own"),
-    comment="the days of pool_daily_metrics that the metrics job wrote for a pool: every day from first_day to last_day",
+    comment=(
+        "the days of pool_daily_metrics that the metrics job wrote for a pool: every day from"
+        " first_day to last_day"
+    ),
 )
 
 observation_age = Table(
@@ -182,9 +197,16 @@ observation_age = Table(
     own_metadata,
     Column("pool_id", Text, primary_key=True),
     Column("date", Date, primary_key=True),
-    Column("apy_age_days", Integer, comment="0: observed that day; n: carried forward n days; null: not known that day"),
+    Column(
+        "apy_age_days",
+        Integer,
+        comment="0: observed that day; n: carried forward n days; null: not known that day",
+    ),
     Column("tvl_age_days", Integer, comment="as apy_age_days"),
-    comment="the days on which APY or TVL was not observed; a day of the metrics job that has no row here has both of its own",
+    comment=(
+        "the days on which APY or TVL was not observed; a day of the metrics job that has no row"
+        " here has both of its own"
+    ),
 )
 
 quarantine = Table(
@@ -199,7 +221,13 @@ quarantine = Table(
     Column("reason", Text, nullable=False),
     Column("raw_json_data", JSONB),
     Column("quarantined_at", DateTime(timezone=True), nullable=False, server_default=NOW),
-    Column("resolution", Text, comment="null while open; replayed, dropped, or accepted: the source row itself is in use since"),
+    Column(
+        "resolution",
+        Text,
+        comment=(
+            "null while open; replayed, dropped, or accepted: the source row itself is in use since"
+        ),
+    ),
     Column("resolved_at", DateTime(timezone=True)),
     Column("resolved_by_run", Text),
     Column("resolved_by", Text, comment="user@host of who replayed or dropped it"),
@@ -224,9 +252,23 @@ forecasts = Table(
     Column("interval_level", Double, nullable=False),
     Column("engine", Text, nullable=False),
     Column("model_version", Text, nullable=False),
-    Column("rule", Text, comment="why today's APY is published: stale, cold_start, no_model, no_ledger, few_pools, no_champion, gate; else null"),
+    Column(
+        "rule",
+        Text,
+        comment=(
+            "why today's APY is published: stale, cold_start, no_model, no_ledger, few_pools,"
+            " no_champion, gate; else null"
+        ),
+    ),
     Column("tvl_rule", Text, comment="as rule, of TVL"),
-    Column("explanation", JSONB, comment="the strongest contributions to the APY forecast: [{feature, points}], points of APY; null by a rule"),
+    Column(
+        "explanation",
+        JSONB,
+        comment=(
+            "the strongest contributions to the APY forecast: [{feature, points}], points of APY;"
+            " null by a rule"
+        ),
+    ),
     Column("run_id", Text, nullable=False),
 )
 
@@ -238,7 +280,13 @@ forecast_evaluation = Table(
     Column("horizon_days", Integer, primary_key=True),
     Column("target", Text, primary_key=True, comment="apy (percent) or tvl (USD)"),
     Column("engine", Text, primary_key=True),
-    Column("source", Text, nullable=False, server_default="backtest", comment="night: published before it came true; backtest: made afterwards"),
+    Column(
+        "source",
+        Text,
+        nullable=False,
+        server_default="backtest",
+        comment="night: published before it came true; backtest: made afterwards",
+    ),
     Column("as_of", Date, nullable=False),
     Column("actual", Double, comment="null until the target day has been observed"),
     Column("forecast", Double, nullable=False),
@@ -247,11 +295,23 @@ forecast_evaluation = Table(
     Column("persistence", Double, nullable=False, comment="the value of the as-of day"),
     Column("median_7d", Double, comment="median of the seven days that end with the as-of day"),
     Column("mean_reversion", Double, comment="the pool's own pull to its 30-day mean, shrunk"),
-    Column("naive_low", Double, comment="persistence and the outer quantiles of the pool's last 60 changes"),
+    Column(
+        "naive_low",
+        Double,
+        comment="persistence and the outer quantiles of the pool's last 60 changes",
+    ),
     Column("naive_high", Double),
-    Column("mean_abs_change", Double, comment="mean size of the pool's one-day changes over 90 days, value units"),
+    Column(
+        "mean_abs_change",
+        Double,
+        comment="mean size of the pool's one-day changes over 90 days, value units",
+    ),
     Column("scale", Double, comment="the pool's scale on the as-of day: APY points, or log1p(USD)"),
-    Column("move", Double, comment="what the model said before the gate, in scales; null without a model"),
+    Column(
+        "move",
+        Double,
+        comment="what the model said before the gate, in scales; null without a model",
+    ),
     Column("move_low", Double, comment="the model's own lower quantile, in scales"),
     Column("move_high", Double),
     Column("weight", Double, comment="the gate's: 0 publishes persistence, 1 the model's own move"),
@@ -274,12 +334,24 @@ promotion = Table(
     Column("engine", Text, nullable=False),
     Column("horizon_days", Integer, nullable=False),
     Column("as_of", Date, comment="last day of what was judged"),
-    Column("decision", Text, nullable=False, comment="promoted, kept, refused (nothing passes: persistence is served), by_hand, rolled_back"),
+    Column(
+        "decision",
+        Text,
+        nullable=False,
+        comment=(
+            "promoted, kept, refused (nothing passes: persistence is served), by_hand, rolled_back"
+        ),
+    ),
     Column("challenger", Text, comment="the version that asked"),
     Column("champion", Text, comment="the version that served before; null: none did"),
     Column("serves", Text, comment="the version that serves from now on; null: persistence"),
     Column("reason", Text, nullable=False),
-    Column("numbers", JSONB, nullable=False, comment="days, rows, losses and ratios with their bootstrap intervals, also by group"),
+    Column(
+        "numbers",
+        JSONB,
+        nullable=False,
+        comment="days, rows, losses and ratios with their bootstrap intervals, also by group",
+    ),
     Index("promotion_model_idx", "engine", "horizon_days", "id"),
     comment="every decision on which model version is served, whether it says yes or no",
 )
@@ -290,9 +362,24 @@ model_outbox = Table(
     Column("version", Text, primary_key=True),
     Column("engine", Text, nullable=False),
     Column("horizon_days", Integer, nullable=False),
-    Column("alias", Text, comment="champion or challenger: what it becomes when it is registered; null: neither, it is of a past day"),
+    Column(
+        "alias",
+        Text,
+        comment=(
+            "champion or challenger: what it becomes when it is registered; null: neither, it is of"
+            " a past day"
+        ),
+    ),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
     Column("run_id", Text, nullable=False),
-    Column("model", LargeBinary, nullable=False, comment="the model and its card, as `forecasting.registry.model_archive` packs it"),
-    comment="model versions that are not in the registry yet: written with the forecasts they made, deleted when registered",
+    Column(
+        "model",
+        LargeBinary,
+        nullable=False,
+        comment="the model and its card, as `forecasting.registry.model_archive` packs it",
+    ),
+    comment=(
+        "model versions that are not in the registry yet: written with the forecasts they made,"
+        " deleted when registered"
+    ),
 )

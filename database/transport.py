@@ -1,6 +1,8 @@
-"""What both transports share: the portable form of a query, the type map of staging, and the choice between `jdbc` and `adbc`.
+"""What both transports share: the portable form of a query, the type map of staging, and the choice
+between `jdbc` and `adbc`.
 
-Both give the same rows with the same Spark types: numeric comes as double, json as text, whatever the driver would make of it.
+Both give the same rows with the same Spark types: numeric comes as double, json as text, whatever
+the driver would make of it.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ _STAGING_TYPES: dict[type[T.DataType], str] = {
 
 @dataclass(frozen=True)
 class PortableQuery:
-    """A SELECT whose every column is cast to a type both drivers read alike, and the Spark schema of its rows."""
+    """A SELECT whose every column is cast to a type both drivers read alike, and the Spark schema
+    of its rows.
+    """
 
     sql: str
     schema: T.StructType
@@ -61,8 +65,10 @@ class PortableQuery:
 
 @dataclass(frozen=True)
 class LastStep:
-    """From a frame's Arrow batches to the rows to stage, done by the task that writes them: what Python makes goes to PostgreSQL at once, and not by
-    way of the JVM. `function` is what `mapInArrow` takes, `schema` that of its rows, whose Arrow types must be just these."""
+    """From a frame's Arrow batches to the rows to stage, done by the task that writes them: what
+    Python makes goes to PostgreSQL at once, and not by way of the JVM. `function` is what
+    `mapInArrow` takes, `schema` that of its rows, whose Arrow types must be just these.
+    """
 
     function: Step
     schema: T.StructType
@@ -71,42 +77,76 @@ class LastStep:
 class Transport(Protocol):
     """How rows pass between PostgreSQL and Spark."""
 
-    def read(self, spark: SparkSession, settings: Settings, query: PortableQuery, predicates: Sequence[str], snapshot: str | None) -> DataFrame:
-        """One partition for each predicate; with `snapshot` all partitions see that one exported snapshot."""
+    def read(
+        self,
+        spark: SparkSession,
+        settings: Settings,
+        query: PortableQuery,
+        predicates: Sequence[str],
+        snapshot: str | None,
+    ) -> DataFrame:
+        """One partition for each predicate; with `snapshot` all partitions see that one exported
+        snapshot.
+        """
 
-    def write(self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None) -> int:
-        """Append to the existing table `staging` with the tag columns of each row's partition and attempt; returns the rows that were sent."""
+    def write(
+        self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None
+    ) -> int:
+        """Append to the existing table `staging` with the tag columns of each row's partition and
+        attempt; returns the rows that were sent.
+        """
 
 
 def portable_query(connection: Connection, source: str) -> PortableQuery:
-    """Args: source is a SELECT or the name of a table. Raises: SchemaMismatch for a type with no portable form."""
-    select = source if re.match(r"\s*(select|with)\b", source, re.IGNORECASE) else f"SELECT * FROM {source}"
-    result = connection.exec_driver_sql(f"SELECT * FROM ({select}) AS source LIMIT 0".replace("%", "%%"))
+    """Args: source is a SELECT or the name of a table. Raises: SchemaMismatch for a type with no
+    portable form.
+    """
+    select = (
+        source
+        if re.match(r"\s*(select|with)\b", source, re.IGNORECASE)
+        else f"SELECT * FROM {source}"
+    )
+    result = connection.exec_driver_sql(
+        f"SELECT * FROM ({select}) AS source LIMIT 0".replace("%", "%%")
+    )
     casts, fields = [], []
     for name, oid, *_ in result.cursor.description:
         if oid not in _SPARK_TYPES:
             raise SchemaMismatch(
-                f"column {name} has type oid {oid}, which Spark can't read from both drivers; cast it in the query, to text for instance"
+                f"column {name} has type oid {oid}, which Spark can't read from both drivers; cast"
+                " it in the query, to text for instance"
             )
         cast, spark_type = _SPARK_TYPES[oid]
         casts.append(f"CAST(source.{quoted(name)} AS {cast}) AS {quoted(name)}")
         fields.append(T.StructField(name, spark_type))
-    return PortableQuery(f"SELECT {', '.join(casts)} FROM ({select}) AS source", T.StructType(fields))
+    return PortableQuery(
+        f"SELECT {', '.join(casts)} FROM ({select}) AS source", T.StructType(fields)
+    )
 
 
 def hash_predicates(column: str | None, partitions: int) -> list[str]:
-    """Predicates that split rows evenly by a hash of `column`, so that a pool is whole in one partition."""
+    """Predicates that split rows evenly by a hash of `column`, so that a pool is whole in one
+    partition.
+    """
     if column is None or partitions == 1:
         return ["true"]
-    return [f"(hashtext(coalesce({quoted(column)}::text, '')) & 2147483647) % {partitions} = {part}" for part in range(partitions)]
+    return [
+        f"(hashtext(coalesce({quoted(column)}::text, '')) & 2147483647) % {partitions} = {part}"
+        for part in range(partitions)
+    ]
 
 
 def staging_types(schema: T.StructType) -> dict[str, str]:
-    """PostgreSQL type of each staged column. Raises: ConfigurationError for a Spark type that staging does not hold."""
+    """PostgreSQL type of each staged column. Raises: ConfigurationError for a Spark type that
+    staging does not hold.
+    """
     types = {}
     for field in schema:
         if type(field.dataType) not in _STAGING_TYPES:
             kind = field.dataType.simpleString()
-            raise ConfigurationError(f"column {field.name} is {kind}; cast it to boolean, int, bigint, double, string, date or timestamp")
+            raise ConfigurationError(
+                f"column {field.name} is {kind}; cast it to boolean, int, bigint, double, string,"
+                " date or timestamp"
+            )
         types[field.name] = _STAGING_TYPES[type(field.dataType)]
     return types

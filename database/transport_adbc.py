@@ -1,7 +1,8 @@
 """Arrow both ways through COPY in binary form (ADBC): no JVM driver, no row objects.
 
-Each Spark task opens its own connection. A write is one transaction that deletes what an earlier attempt of the same partition left, so a retried
-or a speculative task never doubles rows; an advisory lock keeps two attempts of one partition apart.
+Each Spark task opens its own connection. A write is one transaction that deletes what an earlier
+attempt of the same partition left, so a retried or a speculative task never doubles rows; an
+advisory lock keeps two attempts of one partition apart.
 """
 
 from __future__ import annotations
@@ -24,14 +25,27 @@ from database.transport import LastStep, PortableQuery
 class AdbcTransport:
     """The `adbc` side of `transport.Transport`."""
 
-    def read(self, spark: SparkSession, settings: Settings, query: PortableQuery, predicates: Sequence[str], snapshot: str | None) -> DataFrame:
-        tasks = spark.sparkContext.parallelize([(predicate,) for predicate in predicates], len(predicates))
+    def read(
+        self,
+        spark: SparkSession,
+        settings: Settings,
+        query: PortableQuery,
+        predicates: Sequence[str],
+        snapshot: str | None,
+    ) -> DataFrame:
+        tasks = spark.sparkContext.parallelize(
+            [(predicate,) for predicate in predicates], len(predicates)
+        )
         parts = spark.createDataFrame(tasks, "predicate string")
         return parts.mapInArrow(_reader(libpq_uri(settings), query, snapshot), query.schema)
 
-    def write(self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None) -> int:
+    def write(
+        self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None
+    ) -> int:
         schema_name, table = staging.split(".")
-        writer = _writer(libpq_uri(settings), schema_name, table, last_step.function if last_step else None)
+        writer = _writer(
+            libpq_uri(settings), schema_name, table, last_step.function if last_step else None
+        )
         return sum(task.rows for task in frame.mapInArrow(writer, "rows bigint").collect())
 
 
@@ -39,7 +53,8 @@ Batches = Iterator[pa.RecordBatch]
 
 
 def _reader(uri: str, query: PortableQuery, snapshot: str | None) -> Step:
-    # Spark checks the Arrow types of a batch by position: the cast makes a driver's change of type an error here and not a wrong value there.
+    # Spark checks the Arrow types of a batch by position: the cast makes a driver's change of type
+    # an error here and not a wrong value there.
     sql, schema = query.sql, to_arrow_schema(query.schema)
 
     def read(parts: Iterable[pa.RecordBatch]) -> Batches:
@@ -71,8 +86,13 @@ def _writer(uri: str, schema_name: str, table: str, last_step: Step | None) -> S
         first = next(own_rows, None)
         if first is not None:
             with adbc.connect(uri) as connection, connection.cursor() as cursor:
-                cursor.execute(f"SELECT pg_advisory_xact_lock({zlib.crc32(table.encode()) & 0x7FFFFFFF}, {partition})").fetchall()
-                cursor.execute(f"DELETE FROM {schema_name}.{table} WHERE {PARTITION_TAG} = {partition}")
+                cursor.execute(
+                    f"SELECT pg_advisory_xact_lock({zlib.crc32(table.encode()) & 0x7FFFFFFF},"
+                    f" {partition})"
+                ).fetchall()
+                cursor.execute(
+                    f"DELETE FROM {schema_name}.{table} WHERE {PARTITION_TAG} = {partition}"
+                )
                 reader = pa.RecordBatchReader.from_batches(first.schema, chain([first], own_rows))
                 cursor.adbc_ingest(table, reader, mode="append", db_schema_name=schema_name)
                 connection.commit()

@@ -1,7 +1,8 @@
 """Spark's own JDBC both ways: the owner's way, and the fallback where ADBC has no driver.
 
-Spark writes one transaction a task, so a task that is retried after its commit leaves two attempts in staging: rows carry partition and
-attempt, and the merge keeps the last attempt of each partition.
+Spark writes one transaction a task, so a task that is retried after its commit leaves two attempts
+in staging: rows carry partition and attempt, and the merge keeps the last attempt of each
+partition.
 """
 
 from __future__ import annotations
@@ -21,14 +22,25 @@ BATCH_ROWS = 10_000
 
 
 def get_jdbc_url(settings: Settings) -> str:
-    """`jdbc:postgresql://..` without user and password. `stringtype=unspecified` lets text go into jsonb columns."""
+    """`jdbc:postgresql://..` without user and password. `stringtype=unspecified` lets text go into
+    jsonb columns.
+    """
     options = f"sslmode={settings.db_sslmode}&currentSchema={settings.db_schema}&stringtype=unspecified&reWriteBatchedInserts=true"
-    return f"jdbc:postgresql://{host_in_url(settings)}:{settings.db_port}/{settings.db_name}?{options}"
+    return (
+        f"jdbc:postgresql://{host_in_url(settings)}:{settings.db_port}/{settings.db_name}?{options}"
+    )
 
 
 def get_jdbc_properties(settings: Settings) -> dict[str, str]:
-    """Driver, login and fetch size. Holds the password in clear: Spark redacts it, never log it yourself."""
-    properties = {"driver": "org.postgresql.Driver", "user": settings.db_user, "fetchsize": str(FETCH_SIZE), "ApplicationName": "yieldspark"}
+    """Driver, login and fetch size. Holds the password in clear: Spark redacts it, never log it
+    yourself.
+    """
+    properties = {
+        "driver": "org.postgresql.Driver",
+        "user": settings.db_user,
+        "fetchsize": str(FETCH_SIZE),
+        "ApplicationName": "yieldspark",
+    }
     properties["tcpKeepAlive"] = "true"
     if settings.db_password:
         properties["password"] = settings.db_password.get_secret_value()
@@ -38,14 +50,37 @@ def get_jdbc_properties(settings: Settings) -> dict[str, str]:
 class JdbcTransport:
     """The `jdbc` side of `transport.Transport`."""
 
-    def read(self, spark: SparkSession, settings: Settings, query: PortableQuery, predicates: Sequence[str], snapshot: str | None) -> DataFrame:
+    def read(
+        self,
+        spark: SparkSession,
+        settings: Settings,
+        query: PortableQuery,
+        predicates: Sequence[str],
+        snapshot: str | None,
+    ) -> DataFrame:
         properties = get_jdbc_properties(settings)
         if snapshot:
-            properties["sessionInitStatement"] = f"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT '{snapshot}'"
-        return spark.read.jdbc(get_jdbc_url(settings), f"({query.sql}) AS portable", predicates=list(predicates), properties=properties)
+            properties["sessionInitStatement"] = (
+                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT"
+                f" '{snapshot}'"
+            )
+        return spark.read.jdbc(
+            get_jdbc_url(settings),
+            f"({query.sql}) AS portable",
+            predicates=list(predicates),
+            properties=properties,
+        )
 
-    def write(self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None) -> int:
-        schema = T.StructType([*(last_step or frame).schema, T.StructField(PARTITION_TAG, T.IntegerType()), T.StructField(ATTEMPT_TAG, T.LongType())])
+    def write(
+        self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None
+    ) -> int:
+        schema = T.StructType(
+            [
+                *(last_step or frame).schema,
+                T.StructField(PARTITION_TAG, T.IntegerType()),
+                T.StructField(ATTEMPT_TAG, T.LongType()),
+            ]
+        )
         tagged_rows = frame.mapInArrow(tagging(last_step.function if last_step else None), schema)
         sent = Observation()
         counted = tagged_rows.observe(sent, F.count(F.lit(1)).alias("rows"))

@@ -1,7 +1,9 @@
-"""Draws docs/architecture.svg: `python -m docs.draw_architecture`. A test compares the file with what this draws.
+"""Draws docs/architecture.svg: `python -m docs.draw_architecture`. A test compares the file with
+what this draws.
 
-In: the code's own names (jobs, platforms, files of a release, calls of pipeline.yaml, tables, commands, the Dockerfile's targets). Out: one SVG of
-plain rectangles, lines and text. A name that is gone, has no place or does not fit into its box is an error here, and not a wrong picture.
+In: the code's own names (jobs, platforms, files of a release, calls of pipeline.yaml, tables,
+commands, the Dockerfile's targets). Out: one SVG of plain rectangles, lines and text. A name that
+is gone, has no place or does not fit into its box is an error here, and not a wrong picture.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ STYLE = """
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle with a title and lines under it. Raises: ValueError where they are larger than it."""
+    """A rectangle with a title and lines under it. Raises: ValueError where they are larger than
+    it.
+    """
 
     x: int
     y: int
@@ -71,14 +75,22 @@ class Box:
         wide += [self.title] if len(self.title) * BOLD_LETTER > self.width - 16 else []
         if wide or (len(self.lines) + 1) * LINE + 12 > self.height:
             raise ValueError(
-                f"the box {self.title!r} is too small: {wide or f'{len(self.lines)} lines'}; make it larger in docs/draw_architecture.py"
+                f"the box {self.title!r} is too small: {wide or f'{len(self.lines)} lines'}; make"
+                " it larger in docs/draw_architecture.py"
             )
 
     def svg(self) -> Iterator[str]:
-        yield f'<rect class="{self.kind}" x="{self.x}" y="{self.y}" width="{self.width}" height="{self.height}"/>'
+        yield (
+            f'<rect class="{self.kind}" x="{self.x}" y="{self.y}" width="{self.width}"'
+            f' height="{self.height}"/>'
+        )
         yield _text(self.x + 10, self.y + 20, self.title, "title")
         for number, line in enumerate(self.lines, 1):
-            yield _text(self.x + 10 + LETTER * (len(line) - len(line.lstrip())), self.y + 20 + number * LINE, line.strip())
+            yield _text(
+                self.x + 10 + LETTER * (len(line) - len(line.lstrip())),
+                self.y + 20 + number * LINE,
+                line.strip(),
+            )
 
 
 @dataclass(frozen=True)
@@ -100,9 +112,15 @@ def draw() -> str:
     """The picture's text. Raises: ValueError where a name is gone or has no place."""
     parts: list[Box | Arrow] = [*_boxes(), *_arrows()]
     shapes = [shape for part in parts for shape in part.svg()]
-    head = '<marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto"><path d="M 0 0 L 10 5 L 0 10 z" '
+    head = (
+        '<marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7"'
+        ' orient="auto"><path d="M 0 0 L 10 5 L 0 10 z" '
+    )
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="YieldSpark on Google Cloud">',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
+            ' aria-label="YieldSpark on Google Cloud">'
+        ),
         f"<style>{STYLE}</style>",
         f'<defs>{head}style="fill: #1a4f8b; stroke: none"/></marker></defs>',
         f'<rect class="page" width="{WIDTH}" height="{HEIGHT}"/>',
@@ -115,13 +133,47 @@ def draw() -> str:
 def _boxes() -> list[Box]:
     pipeline = yaml.safe_load(PIPELINE.read_text(encoding="utf-8"))
     entries = [f"  {release_names.entry_name(job)}" for job in JOBS]
-    files = [f"  {name}" for name in (release_names.CODE, release_names.jar_name("*.jar"), release_names.BATCHES, release_names.MANIFEST)]
+    files = [
+        f"  {name}"
+        for name in (
+            release_names.CODE,
+            release_names.jar_name("*.jar"),
+            release_names.BATCHES,
+            release_names.MANIFEST,
+        )
+    ]
     version = release_names.object_name("<version>", "")
     return [
-        Box(20, 110, 230, 90, "operator", [f"python -m {entry.__package__} ..", f"on this machine: {', '.join(COMMANDS['here'])}"], "work"),
+        Box(
+            20,
+            110,
+            230,
+            90,
+            "operator",
+            [
+                f"python -m {entry.__package__} ..",
+                f"on this machine: {', '.join(COMMANDS['here'])}",
+            ],
+            "work",
+        ),
         Box(20, 450, 230, 60, "every night", ["a schedule"], "work"),
-        Box(370, 110, 260, 185, f"gs://{_setting('code_bucket')}", [version, *entries, *files, release_names.LATEST]),
-        Box(370, 360, 260, 325, f"Workflow {_default('workflow_name')}", [PIPELINE.name, *_calls(pipeline)], "work"),
+        Box(
+            370,
+            110,
+            260,
+            185,
+            f"gs://{_setting('code_bucket')}",
+            [version, *entries, *files, release_names.LATEST],
+        ),
+        Box(
+            370,
+            360,
+            260,
+            325,
+            f"Workflow {_default('workflow_name')}",
+            [PIPELINE.name, *_calls(pipeline)],
+            "work",
+        ),
         Box(730, 110, 330, 420, "the jobs, one after the other", JOBS, "around"),
         Box(750, 190, 290, 145, "Dataproc Serverless", _platforms(), "work"),
         Box(
@@ -130,10 +182,23 @@ def _boxes() -> list[Box]:
             290,
             90,
             "Cloud Run jobs",
-            ["one container each, with local[*]", *(f"  {job}" for job in map(release_names.cloud_run_job, JOBS))],
+            [
+                "one container each, with local[*]",
+                *(f"  {job}" for job in map(release_names.cloud_run_job, JOBS)),
+            ],
             "work",
         ),
-        Box(730, 590, 330, 70, "container images", [f"container/Dockerfile: {', '.join(_targets())}", f"{_setting('container_image')}, by digest"]),
+        Box(
+            730,
+            590,
+            330,
+            70,
+            "container images",
+            [
+                f"container/Dockerfile: {', '.join(_targets())}",
+                f"{_setting('container_image')}, by digest",
+            ],
+        ),
         Box(1150, 110, 230, 290, f"Cloud SQL, {_setting('db_host')}", _tables()),
         Box(1150, 420, 230, 50, "Secret Manager", [_setting("db_password_secret")]),
         Box(1150, 490, 230, 50, f"gs://{_setting('staging_bucket')}", ["what the drivers wrote"]),
@@ -141,14 +206,24 @@ def _boxes() -> list[Box]:
 
 
 def _arrows() -> list[Arrow]:
-    releases, pipeline, batches = (_commands(where) for where in ("releases", "pipeline", "batches"))
+    releases, pipeline, batches = (
+        _commands(where) for where in ("releases", "pipeline", "batches")
+    )
     return [
         Arrow([(250, 145), (370, 145)], releases, (310, 137 - 15 * (len(releases) - 1))),
         Arrow([(250, 180), (310, 180), (310, 390), (370, 390)], pipeline, (290, 300)),
-        Arrow([(135, 110), (135, 60), (1100, 60), (1100, 265), (1040, 265)], [", ".join(batches)], (600, 52)),
+        Arrow(
+            [(135, 110), (135, 60), (1100, 60), (1100, 265), (1040, 265)],
+            [", ".join(batches)],
+            (600, 52),
+        ),
         Arrow([(250, 480), (370, 480)], ["starts"], (310, 472)),
         Arrow([(500, 360), (500, 295)], ["reads one version"], (563, 333)),
-        Arrow([(630, 420), (650, 420), (650, 265), (750, 265)], ["create,", "look at,", "cancel"], (685, 340)),
+        Arrow(
+            [(630, 420), (650, 420), (650, 265), (750, 265)],
+            ["create,", "look at,", "cancel"],
+            (685, 340),
+        ),
         Arrow([(630, 455), (750, 455)], ["or: run"], (680, 447)),
         Arrow([(630, 150), (730, 150)], ["code, jars"], (680, 142)),
         Arrow([(895, 590), (895, 530)], ["packages"], (928, 565)),
@@ -179,7 +254,9 @@ def _platforms() -> list[str]:
 
 def _tables() -> list[str]:
     """The owner's tables, then ours with their schema."""
-    own = sorted(f"{tables.OWN_SCHEMA}.{name.partition('.')[2]}" for name in tables.own_metadata.tables)
+    own = sorted(
+        f"{tables.OWN_SCHEMA}.{name.partition('.')[2]}" for name in tables.own_metadata.tables
+    )
     return [*tables.owner_metadata.tables, *own]
 
 
@@ -188,18 +265,31 @@ def _commands(where: str) -> list[str]:
     there = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]  # a group has commands
     placed = {name for names in COMMANDS.values() for name in names}
     if there != placed:
-        raise ValueError(f"of the commands {sorted(there ^ placed)} are new or gone; correct COMMANDS in docs/draw_architecture.py")
+        raise ValueError(
+            f"of the commands {sorted(there ^ placed)} are new or gone; correct COMMANDS in"
+            " docs/draw_architecture.py"
+        )
     return list(COMMANDS[where])
 
 
 def _targets() -> list[str]:
     """The last two stages of the Dockerfile: what is built for use."""
-    return re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "container" / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)[1:]
+    return re.findall(
+        r"^FROM \S+ AS (\S+)$",
+        (ROOT / "container" / "Dockerfile").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )[1:]
 
 
 def _calls(pipeline: dict[str, Any]) -> list[str]:
-    """The subworkflows that `main` calls, in order; what is in a loop is indented, under what the loop goes over."""
-    return [line for line in _calls_of(pipeline["main"]["steps"], pipeline, "") if not line.endswith(" note")]
+    """The subworkflows that `main` calls, in order; what is in a loop is indented, under what the
+    loop goes over.
+    """
+    return [
+        line
+        for line in _calls_of(pipeline["main"]["steps"], pipeline, "")
+        if not line.endswith(" note")
+    ]
 
 
 def _calls_of(steps: Any, pipeline: dict[str, Any], indent: str) -> Iterator[str]:
@@ -213,7 +303,9 @@ def _calls_of(steps: Any, pipeline: dict[str, Any], indent: str) -> Iterator[str
             if "for" in body:
                 yield f"{indent} for each job:"
                 yield from _calls_of(body["for"]["steps"], pipeline, f"{indent}  ")
-            yield from _calls_of(body.get("steps", body.get("try", {}).get("steps", [])), pipeline, indent)
+            yield from _calls_of(
+                body.get("steps", body.get("try", {}).get("steps", [])), pipeline, indent
+            )
 
 
 def _text(x: float, y: float, words: str, kind: str = "") -> str:

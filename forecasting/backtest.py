@@ -1,8 +1,11 @@
-"""What would have been published on each of these days, by the very steps that publish tonight's forecast.
+"""What would have been published on each of these days, by the very steps that publish tonight's
+forecast.
 
-In: out-of-sample moves of the stacked model, and the ledger of earlier forecasts. Out: published rows, PUBLISHED, values in percent and USD. On every
-day gate and interval learn only from targets that had come true by then, so scores and coverage are out of sample (rolling origin, Tashman 2000).
-A pool with too short a history keeps its value, and says so. Rows here are pools observed on the as-of day; `rules` has the others.
+In: out-of-sample moves of the stacked model, and the ledger of earlier forecasts. Out: published
+rows, PUBLISHED, values in percent and USD. On every day gate and interval learn only from targets
+that had come true by then, so scores and coverage are out of sample (rolling origin, Tashman 2000).
+A pool with too short a history keeps its value, and says so. Rows here are pools observed on the
+as-of day; `rules` has the others.
 """
 
 from __future__ import annotations
@@ -13,13 +16,26 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from forecasting.intervals import cold_start_quantiles, half_widths, relative_quantiles, tail_factors
+from forecasting.intervals import (
+    cold_start_quantiles,
+    half_widths,
+    relative_quantiles,
+    tail_factors,
+)
 from forecasting.past_forecasts import PAST_COLUMNS, PAST_DAYS, come_true, past_forecasts
 from forecasting.persistence_gate import GATE, gate_weights, gated_steps, refusal
 from forecasting.stacked_model import OutOfSample
 from forecasting.targets import Target, Values
 
-DESCRIBED = ("median_7d", "mean_reversion", "naive_low", "naive_high", "mean_abs_change", "tvl_usd", "apy_percent")
+DESCRIBED = (
+    "median_7d",
+    "mean_reversion",
+    "naive_low",
+    "naive_high",
+    "mean_abs_change",
+    "tvl_usd",
+    "apy_percent",
+)
 PUBLISHED = (
     *PAST_COLUMNS,
     "date",
@@ -30,19 +46,28 @@ PUBLISHED = (
     "rule",
     *DESCRIBED,
 )
-"""`rule` says why a row's forecast is the value of its as-of day: cold_start, no_model, no_ledger, few_pools, no_champion or gate; None where
-it is not."""
+"""`rule` says why a row's forecast is the value of its as-of day: cold_start, no_model, no_ledger,
+few_pools, no_champion or gate; None where it is not.
+"""
 
 COLD_START, NO_MODEL, NO_CHAMPION = "cold_start", "no_model", "no_champion"
 
 
 def publish_days(
-    sample: pd.DataFrame, target: Target, days: Sequence[dt.date], *, horizon: int, level: float, ledger: pd.DataFrame, serves: bool = True
+    sample: pd.DataFrame,
+    target: Target,
+    days: Sequence[dt.date],
+    *,
+    horizon: int,
+    level: float,
+    ledger: pd.DataFrame,
+    serves: bool = True,
 ) -> pd.DataFrame:
     """Published rows of one target on these as-of days, in their order.
 
-    Args: sample is `OutOfSample.rows`; ledger has PAST_COLUMNS of earlier forecasts of this target, none of these days; where no version serves,
-    every value is persistence, and its interval the model's around that.
+    Args: sample is `OutOfSample.rows`; ledger has PAST_COLUMNS of earlier forecasts of this target,
+    none of these days; where no version serves, every value is persistence, and its interval the
+    model's around that.
     """
     rows = _named(sample, target, horizon)
     by_day = dict(list(rows.groupby("date")))
@@ -55,9 +80,22 @@ def publish_days(
         past = past_forecasts(target, known, day)
         pools = pd.unique(np.concatenate([today["pool_id"].to_numpy(object), past.pool_id]))
         refused = refusal(past) or (None if serves else NO_CHAMPION)
-        weights = pd.Series(np.zeros(pools.size) if refused else gate_weights(past, pools, target.panel_days), index=pools)
-        factors = tail_factors(past, gated_steps(weights.reindex(past.pool_id).to_numpy(), past.move, target.least_step), level)
-        shown = _publish(today, target, weights.reindex(today["pool_id"]).to_numpy(), factors, _relative(today, target, known, level))
+        weights = pd.Series(
+            np.zeros(pools.size) if refused else gate_weights(past, pools, target.panel_days),
+            index=pools,
+        )
+        factors = tail_factors(
+            past,
+            gated_steps(weights.reindex(past.pool_id).to_numpy(), past.move, target.least_step),
+            level,
+        )
+        shown = _publish(
+            today,
+            target,
+            weights.reindex(today["pool_id"]).to_numpy(),
+            factors,
+            _relative(today, target, known, level),
+        )
         published.append(_with_rules(shown, refused or GATE)[list(PUBLISHED)])
         recent = [recent[0], *recent[1:][-PAST_DAYS - horizon :], published[-1][list(PAST_COLUMNS)]]
     return pd.concat(published or [_nothing(rows)], ignore_index=True)
@@ -87,44 +125,100 @@ def _named(sample: pd.DataFrame, target: Target, horizon: int) -> pd.DataFrame:
         "apy_percent": "apy",
         "lowest_30": "apy_lowest_30",
     }
-    named = pd.DataFrame({"pool_id": rows["pool_id"], "date": rows["date"], **{new: rows[old].astype(float) for new, old in copied.items()}})
+    named = pd.DataFrame(
+        {
+            "pool_id": rows["pool_id"],
+            "date": rows["date"],
+            **{new: rows[old].astype(float) for new, old in copied.items()},
+        }
+    )
     lowest = 0.0 if target.logarithmic else np.minimum(named["lowest_30"], 0.0)
-    known = {column: named[column].where(named["scale"].notna()) for column in ("move", "move_low", "move_high")}
-    return named.assign(**known, target_day=named["date"] + pd.Timedelta(days=horizon), lowest=lowest)
+    known = {
+        column: named[column].where(named["scale"].notna())
+        for column in ("move", "move_low", "move_high")
+    }
+    return named.assign(
+        **known, target_day=named["date"] + pd.Timedelta(days=horizon), lowest=lowest
+    )
 
 
-def _relative(today: pd.DataFrame, target: Target, known: pd.DataFrame, level: float) -> tuple[Values, Values]:
-    """Each row's ends without a model, relative to its size: the panel's, or where it has no scale yet those of earlier cold starts."""
+def _relative(
+    today: pd.DataFrame, target: Target, known: pd.DataFrame, level: float
+) -> tuple[Values, Values]:
+    """Each row's ends without a model, relative to its size: the panel's, or where it has no scale
+    yet those of earlier cold starts.
+    """
     is_cold = today["scale"].isna().to_numpy()
-    panel, cold = relative_quantiles(target, known, level), cold_start_quantiles(target, known, level)
+    panel, cold = (
+        relative_quantiles(target, known, level),
+        cold_start_quantiles(target, known, level),
+    )
     return np.where(is_cold, cold[0], panel[0]), np.where(is_cold, cold[1], panel[1])
 
 
-def _publish(today: pd.DataFrame, target: Target, weights: Values, factors: tuple[float, float], relative: tuple[Values, Values]) -> pd.DataFrame:
-    """One day's values: today's level plus the gated step, and an interval around that; without a model no step and a relative one."""
-    now, scale, lowest, move = (today[name].to_numpy(float) for name in ("now", "scale", "lowest", "move"))
+def _publish(
+    today: pd.DataFrame,
+    target: Target,
+    weights: Values,
+    factors: tuple[float, float],
+    relative: tuple[Values, Values],
+) -> pd.DataFrame:
+    """One day's values: today's level plus the gated step, and an interval around that; without a
+    model no step and a relative one.
+    """
+    now, scale, lowest, move = (
+        today[name].to_numpy(float) for name in ("now", "scale", "lowest", "move")
+    )
     is_modelled, steps = np.isfinite(move), gated_steps(weights, move, target.least_step)
     forecast = target.moved(now, np.where(is_modelled, np.nan_to_num(scale) * steps, 0.0), lowest)
-    below, above = half_widths(steps, today["move_low"].to_numpy(float), today["move_high"].to_numpy(float))
-    ends = ((scale * (steps - factors[0] * below), relative[0]), (scale * (steps + factors[1] * above), relative[1]))
-    low, high = (target.moved(now, np.where(is_modelled, own, target.size(now) * other), lowest) for own, other in ends)
+    below, above = half_widths(
+        steps, today["move_low"].to_numpy(float), today["move_high"].to_numpy(float)
+    )
+    ends = (
+        (scale * (steps - factors[0] * below), relative[0]),
+        (scale * (steps + factors[1] * above), relative[1]),
+    )
+    low, high = (
+        target.moved(now, np.where(is_modelled, own, target.size(now) * other), lowest)
+        for own, other in ends
+    )
     weight = np.where(is_modelled, weights, np.nan)
-    # limits, and the logarithm and back, may put an end on the other side of the value that is published
-    return today.assign(weight=weight, forecast=forecast, low=np.minimum(low, forecast), high=np.maximum(high, forecast))
+    # limits, and the logarithm and back, may put an end on the other side of the value that is
+    # published
+    return today.assign(
+        weight=weight,
+        forecast=forecast,
+        low=np.minimum(low, forecast),
+        high=np.maximum(high, forecast),
+    )
 
 
 def _with_rules(rows: pd.DataFrame, gate: str) -> pd.DataFrame:
     rule = pd.Series(None, index=rows.index, dtype=object)
     # the last of these reasons stands
-    for is_so, why in ((rows["forecast"] == rows["now"], gate), (rows["move"].isna(), NO_MODEL), (rows["scale"].isna(), COLD_START)):
+    for is_so, why in (
+        (rows["forecast"] == rows["now"], gate),
+        (rows["move"].isna(), NO_MODEL),
+        (rows["scale"].isna(), COLD_START),
+    ):
         rule[is_so] = why
     return rows.assign(rule=rule)
 
 
 def evaluation_rows(
-    published: pd.DataFrame, sample: OutOfSample, target: Target, *, horizon: int, engine: str, level: float, source: str, run_id: str
+    published: pd.DataFrame,
+    sample: OutOfSample,
+    target: Target,
+    *,
+    horizon: int,
+    engine: str,
+    level: float,
+    source: str,
+    run_id: str,
 ) -> pd.DataFrame:
-    """Published rows as `yieldspark.forecast_evaluation` keeps them; `actual` is NaN where it has not come true."""
+    """Published rows as `yieldspark.forecast_evaluation` keeps them; `actual` is NaN where it has
+    not come true.
+    """
     versions = {day: sample.version(day.date()) for day in published["date"].unique()}
     return pd.DataFrame(
         {
@@ -140,7 +234,10 @@ def evaluation_rows(
             "low": published["low"],
             "high": published["high"],
             "persistence": published["now"],
-            **{name: published[name] for name in ("scale", "move", "move_low", "move_high", "weight", *DESCRIBED)},
+            **{
+                name: published[name]
+                for name in ("scale", "move", "move_low", "move_high", "weight", *DESCRIBED)
+            },
             "interval_level": level,
             "model_version": published["date"].map(versions),
             "run_id": run_id,

@@ -1,7 +1,9 @@
-"""The backtest: what would have been published on each of the last days, from a model refitted every few days, beside what came true.
+"""The backtest: what would have been published on each of the last days, from a model refitted
+every few days, beside what came true.
 
-Reads what the forecast job reads, and nothing after the last day. Writes `yieldspark.forecast_evaluation`, where it replaces nothing that a night has
-published. Units: APY percent, TVL USD, UTC days.
+Reads what the forecast job reads, and nothing after the last day. Writes
+`yieldspark.forecast_evaluation`, where it replaces nothing that a night has published. Units: APY
+percent, TVL USD, UTC days.
 """
 
 from __future__ import annotations
@@ -46,19 +48,37 @@ def run_backtest(
 ) -> dict[str, Any]:
     """Score the `days` target days that end with `end` (default: the newest day with data).
 
-    Gate and interval learn from forecasts of the same backtest alone, made for the 90 days before; horizon and refit interval are the settings'.
+    Gate and interval learn from forecasts of the same backtest alone, made for the 90 days before;
+    horizon and refit interval are the settings'.
     Args: keep is given the scored evaluation rows, of this backtest alone, when they are written.
-    Returns: the ledger row with `targets` (scores by target and by restricted or all rows) and `groups`; a dry run: the plan's document.
+    Returns: the ledger row with `targets` (scores by target and by restricted or all rows) and
+    `groups`; a dry run: the plan's document.
     Raises: NotEnoughHistory, EnvironmentNotReady, RunInProgress, DatabaseError.
     """
     name, today = engine or settings.engine, dt.datetime.now(dt.UTC).date()
     if dry_run:
-        return {"job": JOB, "status": "planned", "plan": plan_backtest(settings, end=end, days=days, engine=name, today=today).document()}
+        return {
+            "job": JOB,
+            "status": "planned",
+            "plan": (
+                plan_backtest(settings, end=end, days=days, engine=name, today=today).document()
+            ),
+        }
     database = make_engine(settings)
-    with open_run(database, job=JOB, mode="backtest", engine_name=name, as_of=end, code_version=settings.code_version) as run:
+    with open_run(
+        database,
+        job=JOB,
+        mode="backtest",
+        engine_name=name,
+        as_of=end,
+        code_version=settings.code_version,
+    ) as run:
         with run.stage("plan"):
             plan = plan_backtest(settings, end=end, days=days, engine=name, today=today)
-        run.as_of, run.plan = plan.as_of, plan.document() | {"scored_days": days, "refit_days": settings.refit_days}
+        run.as_of, run.plan = (
+            plan.as_of,
+            plan.document() | {"scored_days": days, "refit_days": settings.refit_days},
+        )
         with run.stage("session"):
             spark = session()
             run.jvm_started = True
@@ -73,18 +93,37 @@ def run_backtest(
     return ledger_row(database, run.run_id) | scores
 
 
-def forecast_past(spark: SparkSession, settings: Settings, engine: str, folds: FoldPlan, run: Run, snapshot: str) -> pd.DataFrame:
-    """Evaluation rows of both targets whose value has come true, of every day that the plan forecasts; gate and interval begin without a past."""
-    with held_rows(spark, settings, choose_engine(engine, settings, spark), folds, run, snapshot) as (held, _):
+def forecast_past(
+    spark: SparkSession, settings: Settings, engine: str, folds: FoldPlan, run: Run, snapshot: str
+) -> pd.DataFrame:
+    """Evaluation rows of both targets whose value has come true, of every day that the plan
+    forecasts; gate and interval begin without a past.
+    """
+    with held_rows(
+        spark, settings, choose_engine(engine, settings, spark), folds, run, snapshot
+    ) as (held, _):
         sample = fit_stacked(held, folds, settings.interval_level, run.stage)
     with run.stage("publish"):
         return past_evaluation(settings, engine, sample, folds, run)
 
 
-def past_evaluation(settings: Settings, engine: str, sample: OutOfSample, folds: FoldPlan, run: Run) -> pd.DataFrame:
-    """Evaluation rows of an out-of-sample run that have come true, as a backtest makes them: gate and interval learn from the run's own days."""
-    publish = partial(publish_days, horizon=folds.horizon, level=settings.interval_level, ledger=no_past())
-    evaluated = partial(evaluation_rows, engine=engine, horizon=folds.horizon, level=settings.interval_level, source=BACKTEST, run_id=run.run_id)
+def past_evaluation(
+    settings: Settings, engine: str, sample: OutOfSample, folds: FoldPlan, run: Run
+) -> pd.DataFrame:
+    """Evaluation rows of an out-of-sample run that have come true, as a backtest makes them: gate
+    and interval learn from the run's own days.
+    """
+    publish = partial(
+        publish_days, horizon=folds.horizon, level=settings.interval_level, ledger=no_past()
+    )
+    evaluated = partial(
+        evaluation_rows,
+        engine=engine,
+        horizon=folds.horizon,
+        level=settings.interval_level,
+        source=BACKTEST,
+        run_id=run.run_id,
+    )
     rows = []
     for target in targets_of(settings):
         found = publish(sample.rows, target, folds.forecast.days)

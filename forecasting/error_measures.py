@@ -1,6 +1,8 @@
-"""What the scores are made of: errors of a point forecast, losses of an interval, and the ratio of two of them.
+"""What the scores are made of: errors of a point forecast, losses of an interval, and the ratio of
+two of them.
 
-In: columns of evaluation rows of one target. Out: plain numbers in the target's units (APY points or USD) unless said; None where one has no value.
+In: columns of evaluation rows of one target. Out: plain numbers in the target's units (APY points
+or USD) unless said; None where one has no value.
 """
 
 from __future__ import annotations
@@ -16,16 +18,22 @@ from forecasting.targets import Values
 Numbers = npt.NDArray[np.int64]
 
 MAPE_FLOOR = {"apy": 1.0, "tvl": 1_000.0}
-"""Least denominator of MAPE, in APY points and USD: a pool at 0.01 % or with 3 USD would decide the mean alone."""
+"""Least denominator of MAPE, in APY points and USD: a pool at 0.01 % or with 3 USD would decide the
+mean alone.
+"""
 
 
 def values(rows: pd.DataFrame, column: str) -> Values:
-    """A column as floats; NaN where the rows do not have it: a caller that joins fewer columns gets fewer scores."""
+    """A column as floats; NaN where the rows do not have it: a caller that joins fewer columns gets
+    fewer scores.
+    """
     return rows[column].to_numpy(float) if column in rows else np.full(len(rows), np.nan)
 
 
 def errors_in_scales(rows: pd.DataFrame, column: str) -> Values:
-    """How far one target's column lies from what came true, in the pool's scales, so in its usual one-day steps; NaN where it has no scale."""
+    """How far one target's column lies from what came true, in the pool's scales, so in its usual
+    one-day steps; NaN where it has no scale.
+    """
     actual, said = values(rows, "actual"), values(rows, column)
     if (rows["target"] == "tvl").any():
         actual, said = np.log1p(actual), np.log1p(said)
@@ -53,7 +61,8 @@ def ratio(value: float | None, reference: float | None) -> float | None:
 def point_errors(absolute: Values, actual: Values, floor: float) -> dict[str, float | None]:
     """mae, median_ae, rmse, and mape as a share: mean of |error| / max(|actual|, floor).
 
-    All are None where one error is unknown: without its row they would not be of the same rows as the others.
+    All are None where one error is unknown: without its row they would not be of the same rows as
+    the others.
     """
     return {
         "mae": mean(absolute),
@@ -64,7 +73,9 @@ def point_errors(absolute: Values, actual: Values, floor: float) -> dict[str, fl
 
 
 def mean_changes(change: Values, pools: Numbers) -> Values:
-    """Mean one-step change of each pool over its known rows, the unit of `mase`; NaN where it is zero or unknown. `pools` count from 0."""
+    """Mean one-step change of each pool over its known rows, the unit of `mase`; NaN where it is
+    zero or unknown. `pools` count from 0.
+    """
     known = np.isfinite(change)
     count = int(pools.max()) + 1
     rows = np.bincount(pools[known], minlength=count)
@@ -75,25 +86,34 @@ def mean_changes(change: Values, pools: Numbers) -> Values:
 def mase(absolute: Values, pools: Numbers, changes: Values) -> float | None:
     """Mean over pools of mean |error| / mean change; pools without a change are left out.
 
-    Source: Hyndman and Koehler (2006), "Another look at measures of forecast accuracy", section 3; the days before a forecast are its sample.
+    Source: Hyndman and Koehler (2006), "Another look at measures of forecast accuracy", section 3;
+    the days before a forecast are its sample.
     """
     scaled = np.bincount(pools, absolute) / np.bincount(pools) / changes
     return mean(scaled[np.isfinite(changes)])
 
 
 def inside(rows: pd.DataFrame, low: str = "low", high: str = "high") -> Values:
-    """1.0 where the interval, both ends included, holds what came true, 0.0 where not, NaN where there is no interval."""
+    """1.0 where the interval, both ends included, holds what came true, 0.0 where not, NaN where
+    there is no interval.
+    """
     actual, lower, upper = values(rows, "actual"), values(rows, low), values(rows, high)
-    return np.where(np.isfinite(lower) & np.isfinite(upper), (lower <= actual) & (actual <= upper), np.nan)
+    return np.where(
+        np.isfinite(lower) & np.isfinite(upper), (lower <= actual) & (actual <= upper), np.nan
+    )
 
 
 def interval_scores(rows: pd.DataFrame, level: float) -> dict[str, float | None]:
-    """rows with a published interval, its coverage, mean_width and pinball loss there, and the same of the naive interval.
+    """rows with a published interval, its coverage, mean_width and pinball loss there, and the same
+    of the naive interval.
 
-    `pinball` is the mean of the losses at the lower quantile, the median and the upper quantile. `pinball_ratio` (to the naive interval around
-    persistence), `naive_coverage` and `naive_width` are of the rows that have both intervals.
+    `pinball` is the mean of the losses at the lower quantile, the median and the upper quantile.
+    `pinball_ratio` (to the naive interval around persistence), `naive_coverage` and `naive_width`
+    are of the rows that have both intervals.
     """
-    low, high, naive_low, naive_high = (values(rows, column) for column in ("low", "high", "naive_low", "naive_high"))
+    low, high, naive_low, naive_high = (
+        values(rows, column) for column in ("low", "high", "naive_low", "naive_high")
+    )
     known = np.isfinite(low) & np.isfinite(high)
     both = known & np.isfinite(naive_low) & np.isfinite(naive_high)
     actual, tail = values(rows, "actual"), (1.0 - level) / 2.0
@@ -111,6 +131,11 @@ def interval_scores(rows: pd.DataFrame, level: float) -> dict[str, float | None]
 
 
 def _interval_loss(actual: Values, quantiles: tuple[Values, Values, Values], tail: float) -> Values:
-    """Mean pinball loss of three quantiles. Source: Koenker and Bassett (1978), "Regression quantiles"."""
-    losses = [np.maximum(q * (actual - value), (q - 1.0) * (actual - value)) for q, value in zip((tail, 0.5, 1.0 - tail), quantiles, strict=True)]
+    """Mean pinball loss of three quantiles. Source: Koenker and Bassett (1978), "Regression
+    quantiles".
+    """
+    losses = [
+        np.maximum(q * (actual - value), (q - 1.0) * (actual - value))
+        for q, value in zip((tail, 0.5, 1.0 - tail), quantiles, strict=True)
+    ]
     return np.asarray(np.mean(losses, axis=0))

@@ -1,6 +1,8 @@
-"""Yesterday's forecasts beside today's values: what the forecast job does first every night, as a command of its own.
+"""Yesterday's forecasts beside today's values: what the forecast job does first every night, as a
+command of its own.
 
-In: the ledger of forecasts and `pool_daily_metrics`. Out: `actual` filled in, and the scores of the newest days. SQL and pandas, no Spark.
+In: the ledger of forecasts and `pool_daily_metrics`. Out: `actual` filled in, and the scores of the
+newest days. SQL and pandas, no Spark.
 """
 
 from __future__ import annotations
@@ -14,35 +16,63 @@ from sqlalchemy import Engine
 from config_spark import Settings
 from database.connection import make_engine
 from database.run_ledger import ledger_row, open_run
-from forecasting.forecast_ledger import describe_pools, newest_scored_day, score_what_came_true, scored_rows
+from forecasting.forecast_ledger import (
+    describe_pools,
+    newest_scored_day,
+    score_what_came_true,
+    scored_rows,
+)
 from forecasting.score_groups import score_groups
 from forecasting.scores import score_table, sentence
 
 JOB = "evaluate"
 
 
-def evaluate(settings: Settings, *, days: int, end: dt.date | None = None, engine: str | None = None) -> dict[str, Any]:
-    """Take in what came true, and score the `days` target days that end with `end`, whether a night or a backtest made them.
+def evaluate(
+    settings: Settings, *, days: int, end: dt.date | None = None, engine: str | None = None
+) -> dict[str, Any]:
+    """Take in what came true, and score the `days` target days that end with `end`, whether a night
+    or a backtest made them.
 
     Args: end is by default the newest target day that has come true.
 
-    Returns: the ledger row (updated: target days that came true or were corrected) with `targets` and `groups` as `backtest` has them.
+    Returns: the ledger row (updated: target days that came true or were corrected) with `targets`
+    and `groups` as `backtest` has them.
     Raises: RunInProgress, DatabaseError.
     """
     database, name = make_engine(settings), engine or settings.engine
-    with open_run(database, job=JOB, mode="evaluate", engine_name=name, as_of=end, code_version=settings.code_version) as run:
+    with open_run(
+        database,
+        job=JOB,
+        mode="evaluate",
+        engine_name=name,
+        as_of=end,
+        code_version=settings.code_version,
+    ) as run:
         with run.stage("evaluate"), run.connection.begin():
             run.rows["updated"] = score_what_came_true(run.connection)
         with run.stage("score"):
             run.as_of = end or newest_scored_day(database, name, horizon=settings.horizon_days)
-            rows = scored_rows(database, name, horizon=settings.horizon_days, last=run.as_of, days=days)
+            rows = scored_rows(
+                database, name, horizon=settings.horizon_days, last=run.as_of, days=days
+            )
             scores = scores_of(database, rows, settings.interval_level)
         table = scores["targets"]
-        run.checks.append({"name": "scores", "passed": True, "severity": "info", "found": sentence(table), "scores": table})
+        run.checks.append(
+            {
+                "name": "scores",
+                "passed": True,
+                "severity": "info",
+                "found": sentence(table),
+                "scores": table,
+            }
+        )
     return ledger_row(database, run.run_id) | scores
 
 
 def scores_of(database: Engine, rows: pd.DataFrame, level: float) -> dict[str, Any]:
-    """Of evaluation rows that have come true: `targets` (scores by target and by restricted or all rows) and `groups`."""
+    """Of evaluation rows that have come true: `targets` (scores by target and by restricted or all
+    rows) and `groups`.
+    """
     described = describe_pools(database, rows)
     return {"targets": score_table(described, level), "groups": score_groups(described, level)}

@@ -1,7 +1,9 @@
-"""Which features belong together: each name that a model can have stands in exactly one group, so shares by group add up.
+"""Which features belong together: each name that a model can have stands in exactly one group, so
+shares by group add up.
 
-In: the definitions of pool, cross-section and market features. Out: FEATURE_GROUPS, and SHARED_BY_A_DAY: features that are nearly one value for all
-pools of a day. TVL's forecast is one of them: it follows the cross-section.
+In: the definitions of pool, cross-section and market features. Out: FEATURE_GROUPS, and
+SHARED_BY_A_DAY: features that are nearly one value for all pools of a day. TVL's forecast is one of
+them: it follows the cross-section.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ from forecasting.pool_features import (
 )
 from forecasting.stacked_model import TVL_FORECAST
 
-_SCOPED = {f"cross_section_{scope}": tuple(name for name in CROSS_SECTION if name.startswith(f"{scope}_")) for scope in SCOPES}
+_SCOPED = {
+    f"cross_section_{scope}": tuple(name for name in CROSS_SECTION if name.startswith(f"{scope}_"))
+    for scope in SCOPES
+}
 
 FEATURE_GROUPS: dict[str, tuple[str, ...]] = {
     "apy_moves": APY_MOVES,
@@ -36,4 +41,8 @@ FEATURE_GROUPS: dict[str, tuple[str, ...]] = {
     "market": MARKET,
 }
 
-SHARED_BY_A_DAY = frozenset(name for group in ("tvl_forecast", "calendar", *_SCOPED, "market") for name in FEATURE_GROUPS[group])
+SHARED_BY_A_DAY = frozenset(
+    name
+    for group in ("tvl_forecast", "calendar", *_SCOPED, "market")
+    for name in FEATURE_GROUPS[group]
+)

@@ -1,9 +1,10 @@
-"""Feature rows of all pools: one row a pool and as-of day, with features, labels and baselines, made in Spark's tasks and used for training and
-prediction alike.
+"""Feature rows of all pools: one row a pool and as-of day, with features, labels and baselines,
+made in Spark's tasks and used for training and prediction alike.
 
-In: the metrics of `METRICS_QUERY`. Out: `ROW_COLUMNS` and FEATURES (float32, null where unknown); APY in percent, TVL in USD, labels in scales or in
-asinh space. One shuffle brings each pool's days together; numpy works on a batch of pools at a time. Why not window functions: SQL has no exponential
-mean, and evaluates a frame of 90 rows anew for each row and statistic.
+In: the metrics of `METRICS_QUERY`. Out: `ROW_COLUMNS` and FEATURES (float32, null where unknown);
+APY in percent, TVL in USD, labels in scales or in asinh space. One shuffle brings each pool's days
+together; numpy works on a batch of pools at a time. Why not window functions: SQL has no
+exponential mean, and evaluates a frame of 90 rows anew for each row and statistic.
 """
 
 from __future__ import annotations
@@ -55,8 +56,9 @@ SCHEMA = T.StructType(
 class FeatureSpec:
     """Which rows: as-of days of [first_day, as_of].
 
-    `horizon` days lie between a row and its label; `level` is the coverage of the naive interval. A pool that has been observed on fewer than
-    `min_history_days` days by then has no scale, and so neither labels nor a forecast.
+    `horizon` days lie between a row and its label; `level` is the coverage of the naive interval. A
+    pool that has been observed on fewer than `min_history_days` days by then has no scale, and so
+    neither labels nor a forecast.
     """
 
     first_day: dt.date
@@ -67,7 +69,9 @@ class FeatureSpec:
 
 
 def metrics_query(first_day: dt.date, as_of: dt.date) -> str:
-    """SQL for the metrics of `[first_day, as_of]`; rows that hold nothing but a forecast (the day after an as-of day) stay out."""
+    """SQL for the metrics of `[first_day, as_of]`; rows that hold nothing but a forecast (the day
+    after an as-of day) stay out.
+    """
     return METRICS_QUERY.format(first_day=first_day.isoformat(), as_of=as_of.isoformat())
 
 
@@ -76,13 +80,17 @@ def feature_names(*, market: bool) -> tuple[str, ...]:
 
 
 @contextmanager
-def feature_rows(metrics: DataFrame, spec: FeatureSpec, market: DataFrame | None = None) -> Iterator[DataFrame]:
-    """ROW_COLUMNS and the features, those of MARKET among them where a market is given. Use the frame inside the block.
+def feature_rows(
+    metrics: DataFrame, spec: FeatureSpec, market: DataFrame | None = None
+) -> Iterator[DataFrame]:
+    """ROW_COLUMNS and the features, those of MARKET among them where a market is given. Use the
+    frame inside the block.
 
     The rows are kept that long: the cross-section is made of the very rows it is joined to.
     """
     pools = metrics.repartition("pool_id").sortWithinPartitions("pool_id", "date")
-    # the first day's rows have a yesterday too: what a model sees of a day must not depend on which other days are asked for
+    # the first day's rows have a yesterday too: what a model sees of a day must not depend on which
+    # other days are asked for
     with_yesterday = replace(spec, first_day=spec.first_day - dt.timedelta(days=1))
     rows = pools.mapInArrow(rows_of_pools(with_yesterday), SCHEMA).persist()
     try:
@@ -115,7 +123,10 @@ def _rows(history: PoolHistory, spec: FeatureSpec) -> Iterator[pa.RecordBatch]:
         pa.array(history.groups[pool, day], pa.string()),
         *(pa.array(columns[name][pool, day]) for name in FLAGS),
         *(pa.array(columns[name][pool, day], pa.float64(), from_pandas=True) for name in NUMBERS),
-        *(pa.array(columns[name][pool, day].astype(np.float32), pa.float32(), from_pandas=True) for name in (*LABELS, *POOL_FEATURES)),
+        *(
+            pa.array(columns[name][pool, day].astype(np.float32), pa.float32(), from_pandas=True)
+            for name in (*LABELS, *POOL_FEATURES)
+        ),
     ]
     yield pa.RecordBatch.from_arrays(arrays, names=SCHEMA.names)
 
@@ -129,7 +140,11 @@ def _columns(history: PoolHistory, spec: FeatureSpec) -> dict[str, Days | Observ
     labels = {
         "apy_label": (apy_next - history.apy) / features["apy_scale"],
         # known on the rows of the other label: they are fitted together
-        "apy_asinh_label": np.where(np.isnan(features["apy_scale"]), np.nan, asinh_level(apy_next) - asinh_level(history.apy)),
+        "apy_asinh_label": np.where(
+            np.isnan(features["apy_scale"]),
+            np.nan,
+            asinh_level(apy_next) - asinh_level(history.apy),
+        ),
         "tvl_label": (np.log1p(tvl_next) - np.log1p(history.tvl)) / features["tvl_scale"],
     }
     return {

@@ -1,7 +1,9 @@
-"""Folds in time: which as-of days a model is trained on and which it forecasts. Days are UTC, spans are half-open, and nothing is ever split by row.
+"""Folds in time: which as-of days a model is trained on and which it forecasts. Days are UTC, spans
+are half-open, and nothing is ever split by row.
 
-A model of origin O knows what was known at the end of day O: its training rows have their target day on or before O, and it forecasts as-of days
-from O on. This is rolling-origin evaluation (Tashman 2000) with refits at chosen origins.
+A model of origin O knows what was known at the end of day O: its training rows have their target
+day on or before O, and it forecasts as-of days from O on. This is rolling-origin evaluation
+(Tashman 2000) with refits at chosen origins.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ class DaySpan:
 
     @property
     def days(self) -> list[dt.date]:
-        return [self.start + dt.timedelta(days=offset) for offset in range((self.end - self.start).days)]
+        return [
+            self.start + dt.timedelta(days=offset) for offset in range((self.end - self.start).days)
+        ]
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,11 @@ class Fold:
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """The fits of one run, and the as-of days that they forecast out of sample; nothing after `known` is read.
+    """The fits of one run, and the as-of days that they forecast out of sample; nothing after
+    `known` is read.
 
-    `tvl` is a forward chain whose forecasts are a feature of APY; `apy` begins later, where that feature exists for enough training days.
+    `tvl` is a forward chain whose forecasts are a feature of APY; `apy` begins later, where that
+    feature exists for enough training days.
     """
 
     known: dt.date
@@ -51,7 +57,9 @@ class FoldPlan:
     @property
     def first_day(self) -> dt.date:
         """First as-of day a model is trained on or forecasts; its features look back further."""
-        return min([fold.train.start for fold in (*self.tvl, *self.apy)], default=self.forecast.start)
+        return min(
+            [fold.train.start for fold in (*self.tvl, *self.apy)], default=self.forecast.start
+        )
 
     @property
     def fits(self) -> int:
@@ -59,14 +67,17 @@ class FoldPlan:
 
 
 COARSE_DAYS = (270, 180, 90)
-"""Days before the first origin at which the coarse TVL folds begin: each fit buys 90 more days of out-of-fold TVL for APY to learn from."""
+"""Days before the first origin at which the coarse TVL folds begin: each fit buys 90 more days of
+out-of-fold TVL for APY to learn from.
+"""
 
 EXPANDING_DAYS = 3650
 ONE_DAY = dt.timedelta(days=1)
 
 
 def night_folds(as_of: dt.date, *, horizon: int, train_days: int, judged_days: int) -> FoldPlan:
-    """One origin `judged_days` before the as-of day, which forecasts what has come true since, and the as-of day.
+    """One origin `judged_days` before the as-of day, which forecasts what has come true since, and
+    the as-of day.
 
     `train_days` 0 trains on all there is (an expanding window).
     """
@@ -79,28 +90,42 @@ def served_folds(as_of: dt.date, *, horizon: int) -> FoldPlan:
     return FoldPlan(as_of, horizon, (), (), DaySpan(as_of, as_of + ONE_DAY))
 
 
-def past_folds(known: dt.date, *, days: int, horizon: int, train_days: int, refit_days: int) -> FoldPlan:
+def past_folds(
+    known: dt.date, *, days: int, horizon: int, train_days: int, refit_days: int
+) -> FoldPlan:
     """An origin each `refit_days` of the `days` as-of days whose target days end with `known`."""
-    forecast = DaySpan(known - dt.timedelta(days=days + horizon - 1), known - dt.timedelta(days=horizon - 1))
+    forecast = DaySpan(
+        known - dt.timedelta(days=days + horizon - 1), known - dt.timedelta(days=horizon - 1)
+    )
     return _plan(known, forecast.days[::refit_days], forecast, horizon, train_days)
 
 
-def _plan(known: dt.date, origins: Sequence[dt.date], forecast: DaySpan, horizon: int, train_days: int) -> FoldPlan:
+def _plan(
+    known: dt.date, origins: Sequence[dt.date], forecast: DaySpan, horizon: int, train_days: int
+) -> FoldPlan:
     window = train_days or EXPANDING_DAYS
     coarse = [origins[0] - dt.timedelta(days=days) for days in COARSE_DAYS if days < window]
     earliest = origins[0] - dt.timedelta(days=window + horizon - 1)
-    tvl, apy = (_folds(chain, forecast.end, horizon, window, earliest) for chain in ([*coarse, *origins], origins))
+    tvl, apy = (
+        _folds(chain, forecast.end, horizon, window, earliest)
+        for chain in ([*coarse, *origins], origins)
+    )
     return FoldPlan(known, horizon, tvl, apy, forecast)
 
 
-def _folds(origins: Sequence[dt.date], end: dt.date, horizon: int, train_days: int, earliest: dt.date) -> tuple[Fold, ...]:
+def _folds(
+    origins: Sequence[dt.date], end: dt.date, horizon: int, train_days: int, earliest: dt.date
+) -> tuple[Fold, ...]:
     ends = [*origins[1:], end]
     return tuple(
-        Fold(origin, _training_span(origin, horizon, train_days, earliest), DaySpan(origin, end)) for origin, end in zip(origins, ends, strict=True)
+        Fold(origin, _training_span(origin, horizon, train_days, earliest), DaySpan(origin, end))
+        for origin, end in zip(origins, ends, strict=True)
     )
 
 
 def _training_span(origin: dt.date, horizon: int, train_days: int, earliest: dt.date) -> DaySpan:
-    """As-of days whose target day is on or before the origin, `train_days` of them; coarse folds take what lies in the days read for the others."""
+    """As-of days whose target day is on or before the origin, `train_days` of them; coarse folds
+    take what lies in the days read for the others.
+    """
     end = origin - dt.timedelta(days=horizon - 1)
     return DaySpan(max(end - dt.timedelta(days=train_days), earliest), end)

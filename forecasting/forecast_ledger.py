@@ -1,7 +1,9 @@
-"""The ledger of forecasts, `yieldspark.forecast_evaluation`: what was published before it came true, and what came.
+"""The ledger of forecasts, `yieldspark.forecast_evaluation`: what was published before it came
+true, and what came.
 
-In: the database. Out: scored rows, and what gate and interval learn from. A target day counts when its value was observed that day; a later
-correction of it is taken over as long as the day is looked at. No Spark: it is SQL and pandas.
+In: the database. Out: scored rows, and what gate and interval learn from. A target day counts when
+its value was observed that day; a later correction of it is taken over as long as the day is looked
+at. No Spark: it is SQL and pandas.
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ ORDER BY target, target_date, pool_id COLLATE "C"
 """
 PAST_NAMES = {"persistence": "now", "actual": "next"}
 
-KNOWN_DAYS = f"SELECT target, count(DISTINCT target_date) AS days {LEARNT_FROM} AND move IS NOT NULL GROUP BY target"
+KNOWN_DAYS = (
+    f"SELECT target, count(DISTINCT target_date) AS days {LEARNT_FROM} AND move IS NOT NULL GROUP"
+    " BY target"
+)
 
 SCORED = """
 SELECT * FROM yieldspark.forecast_evaluation
@@ -60,9 +65,11 @@ FROM pools AS p FULL JOIN yieldspark.pool_calendars AS c ON c.pool_id = p.pool_i
 
 
 def score_what_came_true(connection: Connection) -> int:
-    """Write the actual values of target days observed since, inside the caller's transaction; returns the rows changed.
+    """Write the actual values of target days observed since, inside the caller's transaction;
+    returns the rows changed.
 
-    Values of the newest PAST_DAYS target days are looked at again, for they may have been corrected.
+    Values of the newest PAST_DAYS target days are looked at again, for they may have been
+    corrected.
     """
     return sum(_rows_changed(connection, CAME_TRUE.format(target=target)) for target in TARGETS)
 
@@ -72,13 +79,20 @@ def _rows_changed(connection: Connection, statement: str) -> int:
 
 
 def known_days(engine: Engine, name: str, *, horizon: int, as_of: dt.date) -> int:
-    """Target days of the last PAST_DAYS up to `as_of` that the engine's models forecast and that came true; of the target that has fewer."""
+    """Target days of the last PAST_DAYS up to `as_of` that the engine's models forecast and that
+    came true; of the target that has fewer.
+    """
     with checked_connection(engine) as connection:
-        found = {row.target: row.days for row in connection.execute(text(KNOWN_DAYS), _span(name, horizon, as_of))}
+        found = {
+            row.target: row.days
+            for row in connection.execute(text(KNOWN_DAYS), _span(name, horizon, as_of))
+        }
     return min(int(found.get(target, 0)) for target in TARGETS)
 
 
-def past_rows(engine: Engine, name: str, *, horizon: int, as_of: dt.date) -> dict[str, pd.DataFrame]:
+def past_rows(
+    engine: Engine, name: str, *, horizon: int, as_of: dt.date
+) -> dict[str, pd.DataFrame]:
     """PAST_COLUMNS by target: what gate and interval of `as_of` may learn from."""
     rows = as_past(_read(engine, PAST, _span(name, horizon, as_of)))
     return {target: rows[rows["target"] == target] for target in TARGETS}
@@ -93,20 +107,28 @@ def as_past(rows: pd.DataFrame) -> pd.DataFrame:
 def newest_scored_day(engine: Engine, name: str, *, horizon: int) -> dt.date | None:
     """The newest target day that has come true; None where none has."""
     with checked_connection(engine) as connection:
-        found: dt.date | None = connection.execute(text(NEWEST_SCORED), {"engine": name, "horizon": horizon}).scalar_one()
+        found: dt.date | None = connection.execute(
+            text(NEWEST_SCORED), {"engine": name, "horizon": horizon}
+        ).scalar_one()
     return found
 
 
-def scored_rows(engine: Engine, name: str, *, horizon: int, last: dt.date | None, days: int) -> pd.DataFrame:
+def scored_rows(
+    engine: Engine, name: str, *, horizon: int, last: dt.date | None, days: int
+) -> pd.DataFrame:
     """Rows that have come true, of the `days` target days that end with `last`; none for None."""
     return _read(engine, SCORED, {"engine": name, "horizon": horizon, "last": last, "days": days})
 
 
 def describe_pools(engine: Engine, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with the pool's chain and project, and its age in days on the as-of day; None and NaN where not known."""
+    """The rows with the pool's chain and project, and its age in days on the as-of day; None and
+    NaN where not known.
+    """
     pools = _read(engine, POOLS, {})
     described = rows.merge(pools, on="pool_id", how="left")
-    age = (pd.to_datetime(described["as_of"]) - pd.to_datetime(described.pop("first_day"))).dt.days + 1
+    age = (
+        pd.to_datetime(described["as_of"]) - pd.to_datetime(described.pop("first_day"))
+    ).dt.days + 1
     return described.assign(age_days=age)
 
 

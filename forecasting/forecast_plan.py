@@ -1,6 +1,8 @@
-"""The plan of a forecast run: which as-of day, how old it is, which pools, how many rows and fits, which model version. No Spark session exists yet.
+"""The plan of a forecast run: which as-of day, how old it is, which pools, how many rows and fits,
+which model version. No Spark session exists yet.
 
-It reads `pool_daily_metrics`, `yieldspark.observation_age`, `pools` and the model registry, never raw tables, and changes nothing.
+It reads `pool_daily_metrics`, `yieldspark.observation_age`, `pools` and the model registry, never
+raw tables, and changes nothing.
 """
 
 from __future__ import annotations
@@ -30,14 +32,19 @@ FROM pool_daily_metrics m LEFT JOIN yieldspark.observation_age a ON a.pool_id = 
 WHERE ((m.actual_apy IS NOT NULL AND coalesce(a.apy_age_days, 0) = 0) OR (m.actual_tvl IS NOT NULL AND coalesce(a.tvl_age_days, 0) = 0))
 """
 NEWEST_DAY = f"SELECT max(m.date) AS day {OBSERVED} AND m.date <= :last"
-FACTS = f"SELECT count(*) AS rows, count(DISTINCT m.pool_id) AS pools {OBSERVED} AND m.date BETWEEN :first AND :last"
+FACTS = (
+    f"SELECT count(*) AS rows, count(DISTINCT m.pool_id) AS pools {OBSERVED} AND m.date BETWEEN"
+    " :first AND :last"
+)
 
 
 @dataclass(frozen=True)
 class ForecastPlan:
-    """A run as data. `age_days` is how far the as-of day lies behind the last complete UTC day; `first_day` is the first that is read, and `rows` are
-    observed pool-days from there on. A night has `serving`, and `ledger_days`, past target days that gate and interval can learn from: with too few,
-    a refit's judged days make up for them."""
+    """A run as data. `age_days` is how far the as-of day lies behind the last complete UTC day;
+    `first_day` is the first that is read, and `rows` are observed pool-days from there on. A night
+    has `serving`, and `ledger_days`, past target days that gate and interval can learn from: with
+    too few, a refit's judged days make up for them.
+    """
 
     as_of: dt.date
     age_days: int
@@ -72,15 +79,24 @@ class ForecastPlan:
 
 
 def _of_a_night(serving: Serving, ledger_days: int) -> dict[str, Any]:
-    champion, newest = (archive.card.version if archive else None for archive in (serving.champion, serving.newest))
-    return {"ledger_days": ledger_days, "champion": champion, "newest_version": newest, "problems": list(serving.problems)}
+    champion, newest = (
+        archive.card.version if archive else None for archive in (serving.champion, serving.newest)
+    )
+    return {
+        "ledger_days": ledger_days,
+        "champion": champion,
+        "newest_version": newest,
+        "problems": list(serving.problems),
+    }
 
 
-def plan_forecast(settings: Settings, *, as_of: dt.date | None, engine: str, today: dt.date) -> ForecastPlan:
+def plan_forecast(
+    settings: Settings, *, as_of: dt.date | None, engine: str, today: dt.date
+) -> ForecastPlan:
     """Args: today is the running UTC day, so the last complete one is the day before.
 
-    Raises: NotEnoughHistory where no metric exists, or the wanted as-of day has none (names the newest day that has);
-    ConfigurationError for a day that is not over.
+    Raises: NotEnoughHistory where no metric exists, or the wanted as-of day has none (names the
+    newest day that has); ConfigurationError for a day that is not over.
     """
     complete = today - dt.timedelta(days=1)
     _require_over(as_of, complete)
@@ -90,10 +106,25 @@ def plan_forecast(settings: Settings, *, as_of: dt.date | None, engine: str, tod
     database, horizon = make_engine(settings), settings.horizon_days
     known = known_days(database, engine, horizon=horizon, as_of=newest)
     found = serving(settings, database, engine=engine, as_of=newest)
-    fitting = night_folds(newest, horizon=horizon, train_days=settings.train_days, judged_days=settings.promotion_days)
-    folds = fitting if _refit_is_due(found, newest, known, settings.refit_days) else served_folds(newest, horizon=horizon)
+    fitting = night_folds(
+        newest, horizon=horizon, train_days=settings.train_days, judged_days=settings.promotion_days
+    )
+    folds = (
+        fitting
+        if _refit_is_due(found, newest, known, settings.refit_days)
+        else served_folds(newest, horizon=horizon)
+    )
     first_day = first_read_day(fitting)
-    return ForecastPlan(newest, (complete - newest).days, engine, folds, first_day, *_facts(settings, first_day, newest), known, found)
+    return ForecastPlan(
+        newest,
+        (complete - newest).days,
+        engine,
+        folds,
+        first_day,
+        *_facts(settings, first_day, newest),
+        known,
+        found,
+    )
 
 
 def _refit_is_due(found: Serving, as_of: dt.date, ledger_days: int, refit_days: int) -> bool:
@@ -104,26 +135,48 @@ def _refit_is_due(found: Serving, as_of: dt.date, ledger_days: int, refit_days: 
     return age >= refit_days or (age > 0 and ledger_days < MIN_DAYS)
 
 
-def plan_backtest(settings: Settings, *, end: dt.date | None, days: int, engine: str, today: dt.date) -> ForecastPlan:
-    """Forecasts of the `days` as-of days whose target days end with `end` (default: the newest day with data), and of WARM_UP_DAYS before them, so
-    that gate and interval have a past of their own. Raises: as `plan_forecast`."""
+def plan_backtest(
+    settings: Settings, *, end: dt.date | None, days: int, engine: str, today: dt.date
+) -> ForecastPlan:
+    """Forecasts of the `days` as-of days whose target days end with `end` (default: the newest day
+    with data), and of WARM_UP_DAYS before them, so that gate and interval have a past of their own.
+    Raises: as `plan_forecast`.
+    """
     complete = today - dt.timedelta(days=1)
     _require_over(end, complete)
     known = newest_day(settings, as_of=end, complete=complete)
-    options = {"horizon": settings.horizon_days, "train_days": settings.train_days, "refit_days": settings.refit_days}
+    options = {
+        "horizon": settings.horizon_days,
+        "train_days": settings.train_days,
+        "refit_days": settings.refit_days,
+    }
     folds = past_folds(known, days=days + WARM_UP_DAYS, **options)
     first_day = first_read_day(folds)
-    return ForecastPlan(known, (complete - known).days, engine, folds, first_day, *_facts(settings, first_day, known))
+    return ForecastPlan(
+        known,
+        (complete - known).days,
+        engine,
+        folds,
+        first_day,
+        *_facts(settings, first_day, known),
+    )
 
 
 def _require_over(day: dt.date | None, complete: dt.date) -> None:
     if day is not None and day > complete:
-        raise ConfigurationError(f"day {day} is not over: the last complete UTC day is {complete}; give that or an earlier day")
+        raise ConfigurationError(
+            f"day {day} is not over: the last complete UTC day is {complete}; give that or an"
+            " earlier day"
+        )
 
 
 def newest_day(settings: Settings, *, as_of: dt.date | None, complete: dt.date) -> dt.date:
-    """The as-of day: the one asked for, or the newest with an observed value up to the last complete day. Raises: NotEnoughHistory."""
-    newest: dt.date | None = execute_sql(settings, NEWEST_DAY, {"last": as_of or complete})[0]["day"]
+    """The as-of day: the one asked for, or the newest with an observed value up to the last
+    complete day. Raises: NotEnoughHistory.
+    """
+    newest: dt.date | None = execute_sql(settings, NEWEST_DAY, {"last": as_of or complete})[0][
+        "day"
+    ]
     return _checked(as_of, newest)
 
 
@@ -141,9 +194,13 @@ def _facts(settings: Settings, first: dt.date, last: dt.date) -> tuple[int, int]
 def _checked(as_of: dt.date | None, newest: dt.date | None) -> dt.date:
     if newest is None:
         until = f" on or before {as_of}" if as_of else ""
-        raise NotEnoughHistory(f"pool_daily_metrics has no observed APY or TVL{until}: load history, run `calculate_metrics`, then forecast")
+        raise NotEnoughHistory(
+            f"pool_daily_metrics has no observed APY or TVL{until}: load history, run"
+            " `calculate_metrics`, then forecast"
+        )
     if as_of is not None and newest != as_of:
         raise NotEnoughHistory(
-            f"as-of day {as_of} has no observed value: the newest day before it that has one is {newest}; give that, or run `calculate_metrics`"
+            f"as-of day {as_of} has no observed value: the newest day before it that has one is"
+            f" {newest}; give that, or run `calculate_metrics`"
         )
     return newest

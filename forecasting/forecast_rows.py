@@ -1,7 +1,9 @@
-"""The job's rows as staging takes them: a Spark frame with its schema, and the targets it is merged into.
+"""The job's rows as staging takes them: a Spark frame with its schema, and the targets it is merged
+into.
 
-In: pandas rows of `rules` and `backtest`. Out: (frame, merge targets). NaN becomes null here. A run id is provenance: it is written with a new or
-changed row and is no change by itself, so a second run on the same data changes nothing.
+In: pandas rows of `rules` and `backtest`. Out: (frame, merge targets). NaN becomes null here. A run
+id is provenance: it is written with a new or changed row and is no change by itself, so a second
+run on the same data changes nothing.
 """
 
 from __future__ import annotations
@@ -49,35 +51,57 @@ EVALUATION_SCHEMA: dict[str, T.DataType] = {
 }
 
 
-def forecast_staging(spark: SparkSession, rows: pd.DataFrame, *, horizon: int) -> tuple[DataFrame, Sequence[MergeTarget]]:
-    """Rows of `yieldspark.forecasts`; those one day ahead go to the forecast columns of `pool_daily_metrics` too."""
+def forecast_staging(
+    spark: SparkSession, rows: pd.DataFrame, *, horizon: int
+) -> tuple[DataFrame, Sequence[MergeTarget]]:
+    """Rows of `yieldspark.forecasts`; those one day ahead go to the forecast columns of
+    `pool_daily_metrics` too.
+    """
     targets = [_own_target(forecasts)]
     if horizon == 1:
         columns = dict(zip(FORECAST_COLUMNS, ("apy", "tvl"), strict=True))
-        targets.append(MergeTarget(pool_daily_metrics, {"pool_id": "pool_id", "date": "target_date"}, columns))
+        targets.append(
+            MergeTarget(pool_daily_metrics, {"pool_id": "pool_id", "date": "target_date"}, columns)
+        )
     return _frame(spark, rows, FORECAST_SCHEMA), targets
 
 
-def evaluation_staging(spark: SparkSession, rows: pd.DataFrame, source: str) -> tuple[DataFrame, Sequence[MergeTarget]]:
+def evaluation_staging(
+    spark: SparkSession, rows: pd.DataFrame, source: str
+) -> tuple[DataFrame, Sequence[MergeTarget]]:
     """Rows of `yieldspark.forecast_evaluation` from one source.
 
-    Tonight's leave `actual` alone: whoever runs a past day again knows less than the ledger. A backtest leaves alone what a night has published.
+    Tonight's leave `actual` alone: whoever runs a past day again knows less than the ledger. A
+    backtest leaves alone what a night has published.
     """
     target = _own_target(forecast_evaluation)
     if source == NIGHT:
-        return _frame(spark, rows, EVALUATION_SCHEMA), [replace(target, columns={name: name for name in target.columns if name != "actual"})]
+        return _frame(spark, rows, EVALUATION_SCHEMA), [
+            replace(target, columns={name: name for name in target.columns if name != "actual"})
+        ]
     key = " AND ".join(f"e.{name} = s.{name}" for name in target.key)
-    others = f"NOT EXISTS (SELECT FROM {qualified(forecast_evaluation)} AS e WHERE {key} AND e.source = '{NIGHT}')"
+    others = (
+        f"NOT EXISTS (SELECT FROM {qualified(forecast_evaluation)} AS e WHERE {key} AND e.source ="
+        f" '{NIGHT}')"
+    )
     return _frame(spark, rows, EVALUATION_SCHEMA), [replace(target, rows=others)]
 
 
 def _own_target(table: Table) -> MergeTarget:
     keys = {column.name: column.name for column in table.primary_key}
-    columns = {column.name: column.name for column in table.columns if column.name not in keys and column.name != "run_id"}
+    columns = {
+        column.name: column.name
+        for column in table.columns
+        if column.name not in keys and column.name != "run_id"
+    }
     return MergeTarget(table, keys, columns, provenance={"run_id": "run_id"})
 
 
 def _frame(spark: SparkSession, rows: pd.DataFrame, schema: dict[str, T.DataType]) -> DataFrame:
     """By Arrow, which makes NaN null; should a number stay NaN, the check of staging refuses it."""
-    plain = rows[list(schema)].astype({name: "float64" for name, kind in schema.items() if kind == NUMBER})
-    return spark.createDataFrame(plain, T.StructType([T.StructField(name, kind) for name, kind in schema.items()]))
+    plain = rows[list(schema)].astype(
+        {name: "float64" for name, kind in schema.items() if kind == NUMBER}
+    )
+    return spark.createDataFrame(
+        plain, T.StructType([T.StructField(name, kind) for name, kind in schema.items()])
+    )

@@ -1,7 +1,9 @@
-"""What a target's models learned from: each feature's share of the loss that their splits took away.
+"""What a target's models learned from: each feature's share of the loss that their splits took
+away.
 
-In: native LightGBM texts of one target, and the features in the order they were fitted with. Out: shares that add up to 1, by feature and by the
-groups of `feature_groups`. Gain says what a model uses, not which way it moves a forecast: `contributions` has that.
+In: native LightGBM texts of one target, and the features in the order they were fitted with. Out:
+shares that add up to 1, by feature and by the groups of `feature_groups`. Gain says what a model
+uses, not which way it moves a forecast: `contributions` has that.
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ from forecasting.feature_groups import FEATURE_GROUPS
 def gain_by_feature(texts: Sequence[str], features: Sequence[str]) -> dict[str, float]:
     """Share of the gain of all models together, largest first; zeros where no tree has a split.
 
-    A split's gain is what LightGBM says the loss fell by. Models with much to learn weigh more, as they do in the sum.
+    A split's gain is what LightGBM says the loss fell by. Models with much to learn weigh more, as
+    they do in the sum.
     """
     from forecasting.engines.native import lightgbm
 
-    gains = np.sum([lightgbm.Booster(model_str=text).feature_importance("gain") for text in texts], axis=0)
+    gains = np.sum(
+        [lightgbm.Booster(model_str=text).feature_importance("gain") for text in texts], axis=0
+    )
     shares = gains / max(gains.sum(), np.finfo(float).tiny)
     found = dict(zip(features, shares.tolist(), strict=True))
     return dict(sorted(found.items(), key=lambda share: -share[1]))

@@ -1,6 +1,7 @@
 """Moves of ETH, BTC and gas as features, for those who set MARKET_FEATURES.
 
-In: rows with `date`, and one row a day of eth, btc (USD) and gas (gwei). Out: the rows with MARKET, log ratios over 1 and 7 days.
+In: rows with `date`, and one row a day of eth, btc (USD) and gas (gwei). Out: the rows with MARKET,
+log ratios over 1 and 7 days.
 """
 
 from __future__ import annotations
@@ -25,10 +26,24 @@ def market_query(first_day: dt.date, as_of: dt.date) -> str:
 
 def add_market(rows: DataFrame, market: DataFrame) -> DataFrame:
     """Null where a day of the span has no price."""
-    days = market.select(F.unix_date("date").alias("day"), "date", *(F.col(name).cast("double").alias(name) for name in SERIES))
-    before = {span: days.select((F.col("day") + span).alias("day"), *(F.col(name).alias(f"{name}_{span}") for name in SERIES)) for span in SPANS}
+    days = market.select(
+        F.unix_date("date").alias("day"),
+        "date",
+        *(F.col(name).cast("double").alias(name) for name in SERIES),
+    )
+    before = {
+        span: days.select(
+            (F.col("day") + span).alias("day"),
+            *(F.col(name).alias(f"{name}_{span}") for name in SERIES),
+        )
+        for span in SPANS
+    }
     joined = days
     for span in SPANS:
         joined = joined.join(F.broadcast(before[span]), on="day", how="left")
-    changes = [F.log(F.col(name) / F.col(f"{name}_{span}")).cast("float").alias(f"{name}_change_{span}") for name in SERIES for span in SPANS]
+    changes = [
+        F.log(F.col(name) / F.col(f"{name}_{span}")).cast("float").alias(f"{name}_change_{span}")
+        for name in SERIES
+        for span in SPANS
+    ]
     return rows.join(F.broadcast(joined.select("date", *changes)), on="date", how="left")

@@ -1,7 +1,8 @@
-"""The model of a night: the champion, or a version that is fitted tonight, judged on the days it has not seen, and on its way to the registry.
+"""The model of a night: the champion, or a version that is fitted tonight, judged on the days it
+has not seen, and on its way to the registry.
 
-In: held feature rows and the plan. Out: `Tonight`, out-of-sample rows with the moves of the version that serves, or would. It publishes nothing and
-moves no alias.
+In: held feature rows and the plan. Out: `Tonight`, out-of-sample rows with the moves of the version
+that serves, or would. It publishes nothing and moves no alias.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ from forecasting.gain import gain_by_feature, gain_by_group
 from forecasting.out_of_sample import DataFacts
 from forecasting.registry.judgement import CHALLENGER, CHAMPION, KEPT, PROMOTED, Judgement, judge
 from forecasting.registry.model_archive import ModelArchive, ModelCard
-from forecasting.stacked_model import TVL_FORECAST, OutOfSample, StackedModel, fit_stacked, forecast_by
+from forecasting.stacked_model import (
+    TVL_FORECAST,
+    OutOfSample,
+    StackedModel,
+    fit_stacked,
+    forecast_by,
+)
 from forecasting.targets import targets_of
 
 WATCHED = ("apy", "apy_observed", "apy_scale")
@@ -36,7 +43,9 @@ REFERENCE_ROWS = 200_000
 
 @dataclass(frozen=True)
 class Refit:
-    """A version fitted tonight: its forecasts of the judged days and the as-of day, itself (None where rows were too few) and its judgement."""
+    """A version fitted tonight: its forecasts of the judged days and the as-of day, itself (None
+    where rows were too few) and its judgement.
+    """
 
     sample: OutOfSample
     archive: ModelArchive | None
@@ -45,9 +54,11 @@ class Refit:
 
 @dataclass(frozen=True)
 class Tonight:
-    """`model` forecast the as-of day in `sample`; while `serves` is False its moves are for the ledger alone, and persistence is published.
+    """`model` forecast the as-of day in `sample`; while `serves` is False its moves are for the
+    ledger alone, and persistence is published.
 
-    `rows` (KEY and WATCHED) and `features` are of the as-of day, as the model saw them but for TVL's forecast.
+    `rows` (KEY and WATCHED) and `features` are of the as-of day, as the model saw them but for
+    TVL's forecast.
     """
 
     sample: OutOfSample
@@ -58,7 +69,14 @@ class Tonight:
     refit: Refit | None = None
 
 
-def model_of_tonight(held: FeatureRows, facts: DataFacts, plan: ForecastPlan, engine: Engine, settings: Settings, run: Run) -> Tonight:
+def model_of_tonight(
+    held: FeatureRows,
+    facts: DataFacts,
+    plan: ForecastPlan,
+    engine: Engine,
+    settings: Settings,
+    run: Run,
+) -> Tonight:
     """Raises: as the engine does."""
     serving = plan.serving
     assert serving is not None, "a night's plan says what serves"
@@ -74,21 +92,39 @@ def model_of_tonight(held: FeatureRows, facts: DataFacts, plan: ForecastPlan, en
 
 
 def _after_refit(
-    held: FeatureRows, facts: DataFacts, plan: ForecastPlan, engine: Engine, settings: Settings, run: Run, seen: tuple[pd.DataFrame, Features]
+    held: FeatureRows,
+    facts: DataFacts,
+    plan: ForecastPlan,
+    engine: Engine,
+    settings: Settings,
+    run: Run,
+    seen: tuple[pd.DataFrame, Features],
 ) -> Tonight:
     champion = plan.serving.champion if plan.serving else None
     fitted = fit_stacked(held, plan.folds, settings.interval_level, run.stage)
     of_champion = None
     if champion:
         # neither may be judged on days that it was fitted on
-        days = DaySpan(max(plan.folds.forecast.start, champion.card.origin), plan.folds.forecast.end)
+        days = DaySpan(
+            max(plan.folds.forecast.start, champion.card.origin), plan.folds.forecast.end
+        )
         with run.stage("predict"):
             of_champion = forecast_by(held, stacked_of(engine, champion, days))
     if not fitted.models[0].apy:
-        return Tonight(of_champion or fitted, champion, champion is not None, *seen, Refit(fitted, None, None))
+        return Tonight(
+            of_champion or fitted, champion, champion is not None, *seen, Refit(fitted, None, None)
+        )
     with run.stage("judge"):
         judgement = judged(fitted, of_champion, settings)
-        archive = _archive(fitted.models[0], facts, plan, settings, judgement, engine.name, reference(held, plan.folds.apy[0].train))
+        archive = _archive(
+            fitted.models[0],
+            facts,
+            plan,
+            settings,
+            judgement,
+            engine.name,
+            reference(held, plan.folds.apy[0].train),
+        )
     refit = Refit(fitted, archive, judgement)
     if judgement.decision == KEPT and of_champion:
         return Tonight(of_champion, champion, True, *seen, refit)
@@ -116,10 +152,19 @@ def watched(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
 
 
 def _archive(
-    model: StackedModel, facts: DataFacts, plan: ForecastPlan, settings: Settings, judgement: Judgement, engine: str, known: Reference
+    model: StackedModel,
+    facts: DataFacts,
+    plan: ForecastPlan,
+    settings: Settings,
+    judgement: Judgement,
+    engine: str,
+    known: Reference,
 ) -> ModelArchive:
     features = feature_names(market=settings.market_features)
-    texts = {"apy": tuple(one.text for one in model.apy), "tvl": tuple(one.text for one in model.tvl)}
+    texts = {
+        "apy": tuple(one.text for one in model.apy),
+        "tvl": tuple(one.text for one in model.tvl),
+    }
     card = ModelCard(
         version=model.version,
         engine=engine,
@@ -135,7 +180,10 @@ def _archive(
         code_version=settings.code_version,
         passed=judgement.passed,
         scores=judgement.numbers,
-        gain={"apy": _gain(texts["apy"], (*features, TVL_FORECAST)), "tvl": _gain(texts["tvl"], features)},
+        gain={
+            "apy": _gain(texts["apy"], (*features, TVL_FORECAST)),
+            "tvl": _gain(texts["tvl"], features),
+        },
         reference=known,
     )
     return ModelArchive(card, texts)
@@ -148,7 +196,10 @@ def _gain(texts: Sequence[str], features: Sequence[str]) -> dict[str, Any]:
 
 def _settings(settings: Settings) -> dict[str, Any]:
     """What a version depends on beside its data."""
-    chosen = {name: getattr(settings, name) for name in ("train_days", "promotion_days", "min_history_days", "market_features")}
+    chosen = {
+        name: getattr(settings, name)
+        for name in ("train_days", "promotion_days", "min_history_days", "market_features")
+    }
     return asdict(model_parameters(settings)) | chosen
 
 
@@ -156,4 +207,9 @@ def stacked_of(engine: Engine, archive: ModelArchive, days: DaySpan) -> StackedM
     """The version's models in the engine, to forecast these as-of days."""
     features = archive.card.features
     apy = tuple(engine.load(text, (*features, TVL_FORECAST)) for text in archive.texts["apy"])
-    return StackedModel(archive.card.origin, days, apy, tuple(engine.load(text, features) for text in archive.texts["tvl"]))
+    return StackedModel(
+        archive.card.origin,
+        days,
+        apy,
+        tuple(engine.load(text, features) for text in archive.texts["tvl"]),
+    )

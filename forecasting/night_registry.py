@@ -1,7 +1,9 @@
-"""What a night tells registry and ledger of its model: the decision and the version in the run's own commit, the registration after it.
+"""What a night tells registry and ledger of its model: the decision and the version in the run's
+own commit, the registration after it.
 
-In: the plan and the night's model. Out: rows of `yieldspark.promotion` and `yieldspark.model_outbox`, checks of the run, aliases. A registry that is
-silent costs a warning: the version waits in the outbox.
+In: the plan and the night's model. Out: rows of `yieldspark.promotion` and
+`yieldspark.model_outbox`, checks of the run, aliases. A registry that is silent costs a warning:
+the version waits in the outbox.
 """
 
 from __future__ import annotations
@@ -23,18 +25,35 @@ log = logging.getLogger(__name__)
 
 
 def registry_checks(plan: ForecastPlan, night: Tonight) -> list[dict[str, Any]]:
-    """Entries of the run's checks: what was wrong with registry or versions, the judgement of a refit, and whether a version serves."""
+    """Entries of the run's checks: what was wrong with registry or versions, the judgement of a
+    refit, and whether a version serves.
+    """
     problems = plan.serving.problems if plan.serving else ()
-    entries = [_entry("model_registry", False, problem) for problem in problems] or [_entry("model_registry", True, "reached, its versions whole")]
+    entries = [_entry("model_registry", False, problem) for problem in problems] or [
+        _entry("model_registry", True, "reached, its versions whole")
+    ]
     judgement = night.refit.judgement if night.refit else None
     if judgement:
         entries.append(
-            _entry("model_judgement", judgement.decision != REFUSED, f"{judgement.decision}: {judgement.reason}") | {"numbers": judgement.numbers}
+            _entry(
+                "model_judgement",
+                judgement.decision != REFUSED,
+                f"{judgement.decision}: {judgement.reason}",
+            )
+            | {"numbers": judgement.numbers}
         )
     if night.model:
         version = night.model.card.version
         entries.append(
-            _entry("model_serves", night.serves, f"{version} serves" if night.serves else f"persistence is served, {version} only watched")
+            _entry(
+                "model_serves",
+                night.serves,
+                (
+                    f"{version} serves"
+                    if night.serves
+                    else f"persistence is served, {version} only watched"
+                ),
+            )
         )
     for entry in entries:
         if not entry["passed"]:
@@ -46,8 +65,12 @@ def _entry(name: str, passed: bool, found: str) -> dict[str, Any]:
     return {"name": name, "level": "batch", "severity": "warn", "passed": passed, "found": found}
 
 
-def record_refit(connection: Connection, *, plan: ForecastPlan, night: Tonight, run_id: str) -> None:
-    """Inside the run's transaction: the decision on a version fitted tonight, and the version itself. On a past as-of day no decision is taken."""
+def record_refit(
+    connection: Connection, *, plan: ForecastPlan, night: Tonight, run_id: str
+) -> None:
+    """Inside the run's transaction: the decision on a version fitted tonight, and the version
+    itself. On a past as-of day no decision is taken.
+    """
     refit, serving = night.refit, plan.serving
     if not refit or not refit.archive or not refit.judgement or not serving:
         return
@@ -73,12 +96,20 @@ def record_refit(connection: Connection, *, plan: ForecastPlan, night: Tonight, 
 
 
 def register(settings: Settings, database: Engine, plan: ForecastPlan, night: Tonight) -> None:
-    """After the commit: what waits in the outbox goes to the registry, and a champion that no longer passes loses its alias."""
+    """After the commit: what waits in the outbox goes to the registry, and a champion that no
+    longer passes loses its alias.
+    """
     registry = Registry(settings, engine=plan.engine, horizon=plan.folds.horizon)
     try:
         outbox.register_waiting(database, registry, engine=plan.engine, horizon=plan.folds.horizon)
         judgement = night.refit.judgement if night.refit else None
-        if judgement and judgement.decision == REFUSED and plan.serving and plan.serving.champion and not plan.serving.is_past:
+        if (
+            judgement
+            and judgement.decision == REFUSED
+            and plan.serving
+            and plan.serving.champion
+            and not plan.serving.is_past
+        ):
             registry.set_champion(None)
     except (RegistryUnreachable, ModelRefused) as error:
         log.warning("%s", error)

@@ -1,7 +1,8 @@
-"""Why tonight's forecasts say what they say, and whether tonight is unlike what the model has learned from.
+"""Why tonight's forecasts say what they say, and whether tonight is unlike what the model has
+learned from.
 
-In: the night's model and features, what was published. Out: explanations by pool, entries of the run's checks. Native LightGBM makes both for either
-engine: its texts are the same.
+In: the night's model and features, what was published. Out: explanations by pool, entries of the
+run's checks. Native LightGBM makes both for either engine: its texts are the same.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ log = logging.getLogger(__name__)
 
 
 def explained(night: Tonight, published: pd.DataFrame, settings: Settings) -> dict[str, str]:
-    """JSON of the strongest contributions to the APY forecast, by pool; none for a pool that a rule forecast.
+    """JSON of the strongest contributions to the APY forecast, by pool; none for a pool that a rule
+    forecast.
 
     Args: published are `backtest.publish_days` of APY tonight.
     """
@@ -35,23 +37,48 @@ def explained(night: Tonight, published: pd.DataFrame, settings: Settings) -> di
     of_pool = published.set_index("pool_id")
     steps = (of_pool["forecast"] - of_pool["now"]).reindex(night.rows["pool_id"]).to_numpy(float)
     # the model saw TVL's forecast as a last feature
-    tvl = night.sample.rows.set_index(list(KEY))["tvl_move"].reindex(pd.MultiIndex.from_frame(night.rows[list(KEY)]))
+    tvl = night.sample.rows.set_index(list(KEY))["tvl_move"].reindex(
+        pd.MultiIndex.from_frame(night.rows[list(KEY)])
+    )
     matrix = np.column_stack([night.features, tvl.to_numpy(np.float32)])
-    columns = {name: night.rows[column].to_numpy(float) for name, column in (("apy", "apy"), ("scale", "apy_scale"))}
+    columns = {
+        name: night.rows[column].to_numpy(float)
+        for name, column in (("apy", "apy"), ("scale", "apy_scale"))
+    }
     names = (*night.model.card.features, TVL_FORECAST)
-    found = explanations(matrix, names, night.model.texts["apy"], steps=steps, threads=settings.model_threads, **columns)
-    return {str(pool): json.dumps(one) for pool, one in zip(night.rows["pool_id"], found, strict=True) if one}
+    found = explanations(
+        matrix,
+        names,
+        night.model.texts["apy"],
+        steps=steps,
+        threads=settings.model_threads,
+        **columns,
+    )
+    return {
+        str(pool): json.dumps(one)
+        for pool, one in zip(night.rows["pool_id"], found, strict=True)
+        if one
+    }
 
 
-def watch(night: Tonight, known: pd.DataFrame, rules: Sequence[str | None], settings: Settings) -> list[dict[str, Any]]:
-    """Drift, new pools and the share of rules, as checks that warn; none without a model. Args: known has `rules.KNOWN_COLUMNS`; rules are APY's."""
+def watch(
+    night: Tonight, known: pd.DataFrame, rules: Sequence[str | None], settings: Settings
+) -> list[dict[str, Any]]:
+    """Drift, new pools and the share of rules, as checks that warn; none without a model. Args:
+    known has `rules.KNOWN_COLUMNS`; rules are APY's.
+    """
     if not night.model:
         return []
     chosen = watched(night.rows)
     entries = drift_checks(
         drift(night.model.card.reference, night.features[chosen]),
         pools=night.rows["pool_id"][chosen].tolist(),
-        trained_pools=set(known.loc[pd.to_datetime(known["first_day"]) < pd.Timestamp(night.model.card.origin), "pool_id"]),
+        trained_pools=set(
+            known.loc[
+                pd.to_datetime(known["first_day"]) < pd.Timestamp(night.model.card.origin),
+                "pool_id",
+            ]
+        ),
         rules=rules,
         max_feature_psi=settings.max_feature_psi,
         max_new_pools_share=settings.max_new_pools_share,

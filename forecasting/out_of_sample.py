@@ -1,7 +1,8 @@
-"""From metrics in the database to feature rows held by an engine: what a night and a backtest have in common.
+"""From metrics in the database to feature rows held by an engine: what a night and a backtest have
+in common.
 
-In: a plan of folds, and a snapshot of the database. Out: `FeatureRows` as long as they are needed, what data they were made of, and what is known of
-each pool. It fits nothing.
+In: a plan of folds, and a snapshot of the database. Out: `FeatureRows` as long as they are needed,
+what data they were made of, and what is known of each pool. It fits nothing.
 """
 
 from __future__ import annotations
@@ -27,12 +28,17 @@ from forecasting.forecast_plan import first_read_day
 from forecasting.market_features import market_query
 from forecasting.rules import KNOWN_COLUMNS, KNOWN_QUERY
 
-DATA_FACTS = "SELECT count(*) AS rows, sum(hashtextextended(metrics::text, 0)) AS hash FROM ({query}) AS metrics"
+DATA_FACTS = (
+    "SELECT count(*) AS rows, sum(hashtextextended(metrics::text, 0)) AS hash FROM ({query}) AS"
+    " metrics"
+)
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """The metrics that were read: their first day, how many, and a hash of all their values that their order does not change."""
+    """The metrics that were read: their first day, how many, and a hash of all their values that
+    their order does not change.
+    """
 
     first_day: dt.date
     rows: int
@@ -41,15 +47,26 @@ class DataFacts:
 
 @contextmanager
 def held_rows(
-    spark: SparkSession, settings: Settings, engine: Engine, folds: FoldPlan, run: Run, snapshot: str, *, first_day: dt.date | None = None
+    spark: SparkSession,
+    settings: Settings,
+    engine: Engine,
+    folds: FoldPlan,
+    run: Run,
+    snapshot: str,
+    *,
+    first_day: dt.date | None = None,
 ) -> Iterator[tuple[FeatureRows, DataFacts]]:
-    """Feature rows of the plan's days. The snapshot must outlast the block: a lost executor's partitions are read again.
+    """Feature rows of the plan's days. The snapshot must outlast the block: a lost executor's
+    partitions are read again.
 
-    Args: first_day is the first day of metrics that is read (default: what the plan's first day looks back to). Exponential means never quite forget:
-    a night that fits nothing reads as far back as one that does, so that both see the same features.
+    Args: first_day is the first day of metrics that is read (default: what the plan's first day
+    looks back to). Exponential means never quite forget: a night that fits nothing reads as far
+    back as one that does, so that both see the same features.
     """
     with run.stage("features"):
-        held, facts = _hold(spark, settings, engine, folds, run, snapshot, first_day or first_read_day(folds))
+        held, facts = _hold(
+            spark, settings, engine, folds, run, snapshot, first_day or first_read_day(folds)
+        )
     try:
         yield held, facts
     finally:
@@ -58,30 +75,54 @@ def held_rows(
 
 def known_pools(settings: Settings, as_of: dt.date, snapshot: str) -> pd.DataFrame:
     """KNOWN_COLUMNS of every active pool on the as-of day."""
-    return pd.DataFrame(_at_snapshot(settings, snapshot, KNOWN_QUERY, {"as_of": as_of}), columns=list(KNOWN_COLUMNS))
+    return pd.DataFrame(
+        _at_snapshot(settings, snapshot, KNOWN_QUERY, {"as_of": as_of}), columns=list(KNOWN_COLUMNS)
+    )
 
 
 def _hold(
-    spark: SparkSession, settings: Settings, engine: Engine, folds: FoldPlan, run: Run, snapshot: str, first_day: dt.date
+    spark: SparkSession,
+    settings: Settings,
+    engine: Engine,
+    folds: FoldPlan,
+    run: Run,
+    snapshot: str,
+    first_day: dt.date,
 ) -> tuple[FeatureRows, DataFacts]:
     query = metrics_query(first_day, folds.known)
     # the same statement at the same snapshot: these are the rows that Spark reads
     found = _at_snapshot(settings, snapshot, DATA_FACTS.format(query=query), {})[0]
     run.rows["read"] += found["rows"]
     metrics = read_table_spark(spark, settings, query, partition_by="pool_id", snapshot=snapshot)
-    market = _market(spark, settings, first_day, folds.known, snapshot) if settings.market_features else None
-    spec = FeatureSpec(folds.first_day, folds.known, folds.horizon, settings.interval_level, settings.min_history_days)
+    market = (
+        _market(spark, settings, first_day, folds.known, snapshot)
+        if settings.market_features
+        else None
+    )
+    spec = FeatureSpec(
+        folds.first_day,
+        folds.known,
+        folds.horizon,
+        settings.interval_level,
+        settings.min_history_days,
+    )
     with feature_rows(metrics, spec, market) as rows:
         held = engine.hold(rows, feature_names(market=settings.market_features), LABELS)
     return held, DataFacts(first_day, found["rows"], f"{int(found['hash'] or 0) % 2**64:016x}")
 
 
-def _market(spark: SparkSession, settings: Settings, first_day: dt.date, last_day: dt.date, snapshot: str) -> DataFrame:
+def _market(
+    spark: SparkSession, settings: Settings, first_day: dt.date, last_day: dt.date, snapshot: str
+) -> DataFrame:
     return read_table_spark(spark, settings, market_query(first_day, last_day), snapshot=snapshot)
 
 
-def _at_snapshot(settings: Settings, snapshot: str, statement: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _at_snapshot(
+    settings: Settings, snapshot: str, statement: str, parameters: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Rows of a statement in the state of the database that Spark's reads see."""
-    with checked_connection(make_engine(settings).execution_options(isolation_level="REPEATABLE READ")) as connection:
+    with checked_connection(
+        make_engine(settings).execution_options(isolation_level="REPEATABLE READ")
+    ) as connection:
         connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
         return [dict(row) for row in connection.execute(text(statement), parameters).mappings()]

@@ -1,11 +1,15 @@
-"""What a pool's own past says at each day D: scales, baselines and features, from one function used for training and for prediction alike.
+"""What a pool's own past says at each day D: scales, baselines and features, from one function used
+for training and for prediction alike.
 
-In: `PoolHistory`. Out: arrays of its shape by name. SCALES: apy_scale in APY points, tvl_scale in log1p(USD). BASELINES in percent and USD.
-POOL_FEATURES have no unit: distances are divided by the pool's own scale, so that a calm pool and one at 355,083 % share one model. Nothing after D
-is read, windows hold at most 90 days, and no feature tells one pool from another by name. What needs other pools is in `cross_section`.
+In: `PoolHistory`. Out: arrays of its shape by name. SCALES: apy_scale in APY points, tvl_scale in
+log1p(USD). BASELINES in percent and USD. POOL_FEATURES have no unit: distances are divided by the
+pool's own scale, so that a calm pool and one at 355,083 % share one model. Nothing after D is read,
+windows hold at most 90 days, and no feature tells one pool from another by name. What needs other
+pools is in `cross_section`.
 
-Scale: exponentially weighted mean of the absolute one-day moves, half-life 10 days, each cut at four times the upper quartile of its 60 days plus a
-floor, never under the floor, and unknown with fewer than three moves.
+Scale: exponentially weighted mean of the absolute one-day moves, half-life 10 days, each cut at
+four times the upper quartile of its 60 days plus a floor, never under the floor, and unknown with
+fewer than three moves.
 """
 
 from __future__ import annotations
@@ -22,7 +26,9 @@ LOOK_BACK_DAYS = 120
 """The exponential means have forgotten what lies a month before the longest window."""
 
 MOVE_LIMIT = 50.0
-"""A distance beyond this many scales tells no more than "very large", and would drown the day's means."""
+"""A distance beyond this many scales tells no more than "very large", and would drown the day's
+means.
+"""
 SLOPE_LIMIT = 8.0
 SPIKE_SCALES = 5.0
 STILL = 1e-9
@@ -32,7 +38,13 @@ SLOPE_DAYS, SLOPE_SHRINKAGE = 60, 10.0
 """A slope is shrunk towards zero as if ten more moves of one scale had followed nothing."""
 NAIVE_DAYS, MIN_NAIVE_MOVES = 60, 20
 
-MEANS, MEDIANS, EXTREMES, HALF_LIVES, FAR_LAGS = (3, 7, 14, 30, 90), (5, 7, 14, 30, 90), (7, 30), (1, 3, 10), (7, 14)
+MEANS, MEDIANS, EXTREMES, HALF_LIVES, FAR_LAGS = (
+    (3, 7, 14, 30, 90),
+    (5, 7, 14, 30, 90),
+    (7, 30),
+    (1, 3, 10),
+    (7, 14),
+)
 APY_MOVES = tuple(f"apy_move_{lag}" for lag in range(7))
 APY_DISTANCES = (
     *(f"apy_mean_gap_{days}" for days in MEANS),
@@ -41,8 +53,18 @@ APY_DISTANCES = (
     *(f"apy_exponential_gap_{half_life}" for half_life in HALF_LIVES),
     *(f"apy_gap_{lag}" for lag in FAR_LAGS),
 )
-APY_RESTLESSNESS = ("apy_std_7", "apy_std_30", *(f"apy_abs_move_{days}" for days in (7, 30, 90)), "apy_still_share_7", "apy_still_share_30")
-APY_SLOPES = tuple(f"apy_{kind}{what}" for kind in ("momentum", "reversion_7", "reversion_30") for what in ("_slope", "_step"))
+APY_RESTLESSNESS = (
+    "apy_std_7",
+    "apy_std_30",
+    *(f"apy_abs_move_{days}" for days in (7, 30, 90)),
+    "apy_still_share_7",
+    "apy_still_share_30",
+)
+APY_SLOPES = tuple(
+    f"apy_{kind}{what}"
+    for kind in ("momentum", "reversion_7", "reversion_30")
+    for what in ("_slope", "_step")
+)
 APY_SPIKES = ("apy_spike", "apy_spike_yesterday", "apy_spike_share_30")
 APY_LEVEL = ("apy_level", "apy_scale_relative")
 APY_FEATURES = (*APY_MOVES, *APY_DISTANCES, *APY_RESTLESSNESS, *APY_SLOPES, *APY_SPIKES, *APY_LEVEL)
@@ -63,23 +85,40 @@ CALENDAR = ("age_days", "observed_30", "days_since_observed", "weekday")
 POOL_FEATURES = (*APY_FEATURES, *TVL_FEATURES, *CALENDAR)
 
 SCALES = ("apy_scale", "tvl_scale")
-BASELINES = tuple(f"{target}_{name}" for target in ("apy", "tvl") for name in ("median_7", "reverted", "naive_low", "naive_high", "mean_abs_change"))
+BASELINES = tuple(
+    f"{target}_{name}"
+    for target in ("apy", "tvl")
+    for name in ("median_7", "reverted", "naive_low", "naive_high", "mean_abs_change")
+)
 LEVELS = ("apy_lowest_30",)
 
 
 def pool_features(history: PoolHistory, level: float) -> dict[str, Days]:
-    """SCALES, BASELINES, LEVELS and POOL_FEATURES. Args: level is the nominal coverage of the naive interval."""
+    """SCALES, BASELINES, LEVELS and POOL_FEATURES. Args: level is the nominal coverage of the naive
+    interval.
+    """
     apy, log_tvl = history.apy, np.log1p(history.tvl)
     moves, tvl_moves = _moves(apy, history.apy_observed), _moves(log_tvl, history.tvl_observed)
-    scale, tvl_scale = _scale(moves, APY_FLOOR + APY_RELATIVE_FLOOR * np.abs(apy)), _scale(tvl_moves, np.full_like(apy, TVL_FLOOR))
+    scale, tvl_scale = (
+        _scale(moves, APY_FLOOR + APY_RELATIVE_FLOOR * np.abs(apy)),
+        _scale(tvl_moves, np.full_like(apy, TVL_FLOOR)),
+    )
     found = {"apy_scale": scale, "tvl_scale": tvl_scale}
     found |= _apy_features(apy, moves, scale)
-    found |= _tvl_features(log_tvl, tvl_moves, tvl_scale) | {"flow_gap": _in(scale, _flow(history) - apy)}
+    found |= _tvl_features(log_tvl, tvl_moves, tvl_scale) | {
+        "flow_gap": _in(scale, _flow(history) - apy)
+    }
     found |= _calendar(history)
-    found |= _baselines("apy", apy, moves, scale, level) | {"apy_mean_abs_change": rolling.mean(np.abs(moves), 90)}
+    found |= _baselines("apy", apy, moves, scale, level) | {
+        "apy_mean_abs_change": rolling.mean(np.abs(moves), 90)
+    }
     logarithmic = _baselines("tvl", log_tvl, tvl_moves, tvl_scale, level)
     changes = _moves(history.tvl, history.tvl_observed)
-    return found | {name: np.expm1(values) for name, values in logarithmic.items()} | {"tvl_mean_abs_change": rolling.mean(np.abs(changes), 90)}
+    return (
+        found
+        | {name: np.expm1(values) for name, values in logarithmic.items()}
+        | {"tvl_mean_abs_change": rolling.mean(np.abs(changes), 90)}
+    )
 
 
 def _moves(level: Days, observed: Observed) -> Days:
@@ -92,7 +131,9 @@ def _moves(level: Days, observed: Observed) -> Days:
 def _scale(moves: Days, floor: Days) -> Days:
     size = np.abs(moves)
     (upper_quartile,) = rolling.quantiles(size, SCALE_WINDOW_DAYS, [0.75])
-    mean = rolling.exponential_mean(np.minimum(size, SCALE_CUT * upper_quartile + floor), SCALE_HALF_LIFE_DAYS)
+    mean = rolling.exponential_mean(
+        np.minimum(size, SCALE_CUT * upper_quartile + floor), SCALE_HALF_LIFE_DAYS
+    )
     enough = np.cumsum(~np.isnan(moves), axis=1) >= MIN_MOVES
     return np.where(enough, np.maximum(mean, floor), np.nan)
 
@@ -111,7 +152,10 @@ def _apy_features(apy: Days, moves: Days, scale: Days) -> dict[str, Days]:
         **{f"apy_median_gap_{days}": rolling.median(apy, days) - apy for days in MEDIANS},
         **{f"apy_lowest_gap_{days}": rolling.lowest(apy, days) - apy for days in EXTREMES},
         **{f"apy_highest_gap_{days}": rolling.highest(apy, days) - apy for days in EXTREMES},
-        **{f"apy_exponential_gap_{half_life}": rolling.exponential_mean(apy, half_life) - apy for half_life in HALF_LIVES},
+        **{
+            f"apy_exponential_gap_{half_life}": rolling.exponential_mean(apy, half_life) - apy
+            for half_life in HALF_LIVES
+        },
         **{f"apy_gap_{lag}": rolling.lag(apy, lag) - apy for lag in FAR_LAGS},
         **{f"apy_std_{days}": rolling.deviation(apy, days) for days in (7, 30)},
         **{f"apy_abs_move_{days}": rolling.mean(size, days) for days in (7, 30, 90)},
@@ -130,14 +174,21 @@ def _apy_features(apy: Days, moves: Days, scale: Days) -> dict[str, Days]:
 
 
 def _slopes(apy: Days, moves: Days, scale: Days) -> dict[str, Days]:
-    """How far the pool's moves of the last SLOPE_DAYS followed the move before them, and the distance from its means; and the next step by that.
+    """How far the pool's moves of the last SLOPE_DAYS followed the move before them, and the
+    distance from its means; and the next step by that.
 
-    Least squares through the origin with a ridge (Hoerl & Kennard 1970): sum(x y) / (sum(x x) + SLOPE_SHRINKAGE), everything in scales.
+    Least squares through the origin with a ridge (Hoerl & Kennard 1970): sum(x y) / (sum(x x) +
+    SLOPE_SHRINKAGE), everything in scales.
     """
     unit = np.clip(moves / scale, -SLOPE_LIMIT, SLOPE_LIMIT)
     causes = {
         "momentum": unit,
-        **{f"reversion_{days}": np.clip((rolling.mean(apy, days) - apy) / scale, -SLOPE_LIMIT, SLOPE_LIMIT) for days in (7, 30)},
+        **{
+            f"reversion_{days}": np.clip(
+                (rolling.mean(apy, days) - apy) / scale, -SLOPE_LIMIT, SLOPE_LIMIT
+            )
+            for days in (7, 30)
+        },
     }
     found: dict[str, Days] = {}
     for name, cause in causes.items():
@@ -149,7 +200,10 @@ def _slopes(apy: Days, moves: Days, scale: Days) -> dict[str, Days]:
 def _slope(unit: Days, cause: Days) -> Days:
     before = rolling.lag(cause, 1)
     known = ~np.isnan(unit) & ~np.isnan(before)
-    products, squares = (rolling.total(np.where(known, values, np.nan), SLOPE_DAYS) for values in (unit * before, before * before))
+    products, squares = (
+        rolling.total(np.where(known, values, np.nan), SLOPE_DAYS)
+        for values in (unit * before, before * before)
+    )
     slope: Days = products / (squares + SLOPE_SHRINKAGE)
     return slope
 
@@ -163,11 +217,17 @@ def _tvl_features(level: Days, moves: Days, scale: Days) -> dict[str, Days]:
         **{f"tvl_std_{days}": rolling.deviation(level, days) for days in (7, 30)},
         "tvl_abs_move_30": rolling.mean(np.abs(moves), 30),
     }
-    return {"tvl_level": level, "tvl_scale_level": np.log(scale), **{name: _in(scale, distance) for name, distance in distances.items()}}
+    return {
+        "tvl_level": level,
+        "tvl_scale_level": np.log(scale),
+        **{name: _in(scale, distance) for name, distance in distances.items()},
+    }
 
 
 def _flow(history: PoolHistory) -> Days:
-    """The APY at which today's TVL would earn what the pool has paid a day lately; unknown for an empty pool."""
+    """The APY at which today's TVL would earn what the pool has paid a day lately; unknown for an
+    empty pool.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         flow = rolling.median(history.apy * history.tvl, 7) / history.tvl
     return np.where(history.tvl > 0.0, flow, np.nan)
@@ -180,18 +240,33 @@ def _calendar(history: PoolHistory) -> dict[str, Days]:
     return {
         "age_days": np.minimum(age, LONGEST_WINDOW_DAYS).astype(float),
         "observed_30": rolling.total(history.apy_observed.astype(float), 30),
-        # fmin takes NaN for the limit: longer ago and never look the same, for they would differ with the day on which the history begins
-        "days_since_observed": np.fmin(rolling.days_since(history.apy_observed), LONGEST_WINDOW_DAYS),
+        # fmin takes NaN for the limit: longer ago and never look the same, for they would differ
+        # with the day on which the history begins
+        "days_since_observed": np.fmin(
+            rolling.days_since(history.apy_observed), LONGEST_WINDOW_DAYS
+        ),
         "weekday": np.broadcast_to((history.days + 3) % 7, shape).astype(float),
     }
 
 
-def _baselines(name: str, level: Days, moves: Days, scale: Days, coverage: float) -> dict[str, Days]:
-    """Baselines in level: 7-day median, shrunk mean reversion, and outer quantiles of the pool's last moves around today."""
+def _baselines(
+    name: str, level: Days, moves: Days, scale: Days, coverage: float
+) -> dict[str, Days]:
+    """Baselines in level: 7-day median, shrunk mean reversion, and outer quantiles of the pool's
+    last moves around today.
+    """
     gap = rolling.mean(level, 30) - level
     slope = np.clip(_slope(moves / scale, gap / scale), 0.0, 1.0)
     tail = (1.0 - coverage) / 2.0
     enough = rolling.count(moves, NAIVE_DAYS) >= MIN_NAIVE_MOVES
-    low, high = (np.where(enough, level + move, np.nan) for move in rolling.quantiles(moves, NAIVE_DAYS, [tail, 1.0 - tail]))
+    low, high = (
+        np.where(enough, level + move, np.nan)
+        for move in rolling.quantiles(moves, NAIVE_DAYS, [tail, 1.0 - tail])
+    )
     reverted = level + np.nan_to_num(slope * gap)
-    return {f"{name}_median_7": rolling.median(level, 7), f"{name}_reverted": reverted, f"{name}_naive_low": low, f"{name}_naive_high": high}
+    return {
+        f"{name}_median_7": rolling.median(level, 7),
+        f"{name}_reverted": reverted,
+        f"{name}_naive_low": low,
+        f"{name}_naive_high": high,
+    }

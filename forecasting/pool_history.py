@@ -1,7 +1,9 @@
-"""Pools as dense arrays: what Arrow rows of `pool_daily_metrics` say of each pool and UTC day up to the as-of day.
+"""Pools as dense arrays: what Arrow rows of `pool_daily_metrics` say of each pool and UTC day up to
+the as-of day.
 
-In: rows sorted by pool and day (pool_id, date, apy percent, tvl USD, apy_age_days, tvl_age_days, pool_group), each pool whole. Out: `PoolHistory`,
-arrays of shape (pools, days), NaN where nothing is known. A carried value stands as a level, and is not observed: nothing is learned from it or
+In: rows sorted by pool and day (pool_id, date, apy percent, tvl USD, apy_age_days, tvl_age_days,
+pool_group), each pool whole. Out: `PoolHistory`, arrays of shape (pools, days), NaN where nothing
+is known. A carried value stands as a level, and is not observed: nothing is learned from it or
 scored by it. It fills nothing.
 """
 
@@ -22,7 +24,9 @@ Observed = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class PoolHistory:
-    """Pool ids of shape (pools,); `first_day` counts days since 1970-01-01; the last column is the as-of day."""
+    """Pool ids of shape (pools,); `first_day` counts days since 1970-01-01; the last column is the
+    as-of day.
+    """
 
     pool_ids: npt.NDArray[np.object_]
     groups: npt.NDArray[np.object_]
@@ -39,9 +43,11 @@ class PoolHistory:
 
 
 def pool_history(rows: pa.Table, as_of: dt.date) -> PoolHistory:
-    """Dense days from the first of any of these pools to `as_of`; later rows are left out before anything is looked at.
+    """Dense days from the first of any of these pools to `as_of`; later rows are left out before
+    anything is looked at.
 
-    A value without an age (another system wrote it) counts as observed. A pool's group on a day is the last one its rows have said by then, or None.
+    A value without an age (another system wrote it) counts as observed. A pool's group on a day is
+    the last one its rows have said by then, or None.
     """
     last = (as_of - dt.date(1970, 1, 1)).days
     day = rows["date"].cast(pa.int32()).to_numpy()
@@ -52,7 +58,9 @@ def pool_history(rows: pa.Table, as_of: dt.date) -> PoolHistory:
     shape = (starts.size, last - first + 1)
     values, observed = {}, {}
     for name in ("apy", "tvl"):
-        found, age = (rows[column].to_numpy().astype(float) for column in (name, f"{name}_age_days"))
+        found, age = (
+            rows[column].to_numpy().astype(float) for column in (name, f"{name}_age_days")
+        )
         values[name], observed[name] = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
         values[name][pool, day - first] = found
         observed[name][pool, day - first] = ~np.isnan(found) & ~(age > 0)
@@ -67,7 +75,12 @@ def pool_history(rows: pa.Table, as_of: dt.date) -> PoolHistory:
     )
 
 
-def _groups_so_far(rows: pa.Table, pool: npt.NDArray[np.int64], column: npt.NDArray[np.int64], shape: tuple[int, int]) -> npt.NDArray[np.object_]:
+def _groups_so_far(
+    rows: pa.Table,
+    pool: npt.NDArray[np.int64],
+    column: npt.NDArray[np.int64],
+    shape: tuple[int, int],
+) -> npt.NDArray[np.object_]:
     said = rows["pool_group"].is_valid().to_numpy()
     row = np.full(shape, -1)
     row[pool[said], column[said]] = np.flatnonzero(said)

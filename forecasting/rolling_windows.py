@@ -1,8 +1,9 @@
-"""Windows over dense days in plain numpy. Each value is computed from its own window alone, so no history before it can change its bits; but for the
-exponential mean, which has no first day.
+"""Windows over dense days in plain numpy. Each value is computed from its own window alone, so no
+history before it can change its bits; but for the exponential mean, which has no first day.
 
-In: arrays of shape (pools, days), one column a UTC day, NaN for not known. Out: arrays of that shape; a window of n days ends with its own day, and
-values that are not known are left out of it. Running sums would be faster and would drag the rounding of one spike through all later days.
+In: arrays of shape (pools, days), one column a UTC day, NaN for not known. Out: arrays of that
+shape; a window of n days ends with its own day, and values that are not known are left out of it.
+Running sums would be faster and would drag the rounding of one spike through all later days.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def deviation(values: Days, days: int) -> Days:
 
 
 def quantiles(values: Days, days: int, levels: Sequence[float]) -> list[Days]:
-    """Quantiles with linear interpolation between order statistics (Hyndman & Fan 1996, type 7), one array a level."""
+    """Quantiles with linear interpolation between order statistics (Hyndman & Fan 1996, type 7),
+    one array a level.
+    """
     ordered = np.sort(windows(values, days), axis=2)
     last = np.maximum(count(values, days) - 1, 0)
     found = []
@@ -68,7 +71,10 @@ def quantiles(values: Days, days: int, levels: Sequence[float]) -> list[Days]:
         position = last * level
         lower = np.floor(position).astype(np.intp)
         upper = np.minimum(lower + 1, last.astype(np.intp))
-        low, high = (np.take_along_axis(ordered, index[:, :, None], axis=2)[:, :, 0] for index in (lower, upper))
+        low, high = (
+            np.take_along_axis(ordered, index[:, :, None], axis=2)[:, :, 0]
+            for index in (lower, upper)
+        )
         found.append(low + (high - low) * (position - lower))
     return found
 
@@ -88,7 +94,9 @@ def highest(values: Days, days: int) -> Days:
 
 
 def exponential_mean(values: Days, half_life: float) -> Days:
-    """Exponentially weighted mean of the values known so far, their weights halved every `half_life` days; NaN before the first."""
+    """Exponentially weighted mean of the values known so far, their weights halved every
+    `half_life` days; NaN before the first.
+    """
     decay = 0.5 ** (1.0 / half_life)
     weighted, weights = np.zeros(values.shape[0]), np.zeros(values.shape[0])
     means = np.full_like(values, np.nan)

@@ -1,11 +1,17 @@
-"""What is published for every active pool: the model's forecast, or a rule's where the model has nothing to say, with the reason.
+"""What is published for every active pool: the model's forecast, or a rule's where the model has
+nothing to say, with the reason.
 
-In: what is known of each pool (`KNOWN_QUERY`: newest values, their days, observed days) and the as-of day's model forecasts.
+In: what is known of each pool (`KNOWN_QUERY`: newest values, their days, observed days) and the
+as-of day's model forecasts.
 Out: one row per pool for D + horizon. Rules, first that fits:
-- stale: it was not observed on the as-of day -> the last known value; models are trained on observed days, and know nothing of others;
-- what the published row says: cold_start (fewer observed days than MIN_HISTORY_DAYS among those that are read), no_model (too few rows to fit one),
-  no_ledger or few_pools (nothing to learn the gate from), gate (it chose persistence, or the step was too small) -> the newest value.
-A target that a pool has never had stays null. Intervals of stale pools come from the panel's relative day-to-day changes.
+- stale: it was not observed on the as-of day -> the last known value; models are trained on
+observed days, and know nothing of others;
+- what the published row says: cold_start (fewer observed days than MIN_HISTORY_DAYS among those
+that are read), no_model (too few rows to fit one),
+  no_ledger or few_pools (nothing to learn the gate from), gate (it chose persistence, or the step
+  was too small) -> the newest value.
+A target that a pool has never had stays null. Intervals of stale pools come from the panel's
+relative day-to-day changes.
 """
 
 from __future__ import annotations
@@ -35,12 +41,22 @@ KNOWN_COLUMNS = ("pool_id", "apy", "tvl", "first_day", "apy_day", "tvl_day")
 STALE = "stale"
 
 
-def apply_rules(known: pd.DataFrame, tonight: pd.DataFrame, target: Target, relative: tuple[float, float], as_of: dt.date) -> pd.DataFrame:
-    """One target of every known pool: pool_id, value, low, high, rule (None where the model forecast, or where nothing was ever known).
+def apply_rules(
+    known: pd.DataFrame,
+    tonight: pd.DataFrame,
+    target: Target,
+    relative: tuple[float, float],
+    as_of: dt.date,
+) -> pd.DataFrame:
+    """One target of every known pool: pool_id, value, low, high, rule (None where the model
+    forecast, or where nothing was ever known).
 
-    Args: known has KNOWN_COLUMNS; tonight is the as-of day's published rows; relative are `intervals.relative_quantiles`.
+    Args: known has KNOWN_COLUMNS; tonight is the as-of day's published rows; relative are
+    `intervals.relative_quantiles`.
     """
-    rows = known.merge(tonight[["pool_id", "forecast", "low", "high", "rule"]], on="pool_id", how="left")
+    rows = known.merge(
+        tonight[["pool_id", "forecast", "low", "high", "rule"]], on="pool_id", how="left"
+    )
     value = rows[target.name].to_numpy(float)
     observed = (pd.to_datetime(rows[f"{target.name}_day"]) == pd.Timestamp(as_of)).to_numpy()
     lowest = np.zeros(len(rows)) if target.logarithmic else np.minimum(value, 0.0)
@@ -58,9 +74,13 @@ def apply_rules(known: pd.DataFrame, tonight: pd.DataFrame, target: Target, rela
 
 
 def join_targets(apy: pd.DataFrame, tvl: pd.DataFrame) -> pd.DataFrame:
-    """Both targets side by side: pool_id, apy, apy_low, apy_high, rule, tvl, tvl_low, tvl_high, tvl_rule; `rule` is APY's."""
+    """Both targets side by side: pool_id, apy, apy_low, apy_high, rule, tvl, tvl_low, tvl_high,
+    tvl_rule; `rule` is APY's.
+    """
     named = [
-        rows.rename(columns={"value": name, "low": f"{name}_low", "high": f"{name}_high", "rule": rule})
+        rows.rename(
+            columns={"value": name, "low": f"{name}_low", "high": f"{name}_high", "rule": rule}
+        )
         for name, rows, rule in (("apy", apy, "rule"), ("tvl", tvl, "tvl_rule"))
     ]
     return named[0].merge(named[1], on="pool_id", how="inner", validate="one_to_one")

@@ -1,7 +1,8 @@
 """The same scores by group of pools: where the model helps, and where it does not.
 
-In: evaluation rows (columns of `yieldspark.forecast_evaluation`, with `chain` and `project` where the caller joined them). Out: flat dicts of plain
-numbers, None where a score has no value; errors in APY points or USD, shares and ratios between 0 and 1. Groups are of the as-of day.
+In: evaluation rows (columns of `yieldspark.forecast_evaluation`, with `chain` and `project` where
+the caller joined them). Out: flat dicts of plain numbers, None where a score has no value; errors
+in APY points or USD, shares and ratios between 0 and 1. Groups are of the as-of day.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from forecasting.scores import numbered
 from forecasting.targets import Values, apy_size
 
 INSTABILITY_LIMITS = {"apy": (0.01, 0.05), "tvl": (0.005, 0.02)}
-"""Calm below the first, wild from the second: the pool's usual step as a share of its size. Fixed, so that a group means the same on every panel."""
+"""Calm below the first, wild from the second: the pool's usual step as a share of its size. Fixed,
+so that a group means the same on every panel.
+"""
 INSTABILITY = ("calm", "medium", "wild")
 TVL_LIMITS_USD = (100_000.0, 1_000_000.0, 10_000_000.0)
 TVL_CLASSES = ("<100k", "100k-1M", "1M-10M", "10M+")
@@ -27,31 +30,50 @@ AGE_CLASSES = ("<30", "30-90", "90-365", "365+")
 LARGEST = 10
 """Chains and projects shown by name."""
 
-SCORED = ("pool_id", "as_of", "actual", "forecast", "persistence", "low", "high", "naive_low", "naive_high")
+SCORED = (
+    "pool_id",
+    "as_of",
+    "actual",
+    "forecast",
+    "persistence",
+    "low",
+    "high",
+    "naive_low",
+    "naive_high",
+)
 
 
 def score_groups(rows: pd.DataFrame, level: float) -> list[dict[str, Any]]:
     """One dict for each target and group that has rows.
 
-    by: instability (INSTABILITY), tvl_class, age_class (days), chain or project; group: its name; then rows, pools, mae, persistence_mae, mae_ratio
-    and the bootstrap's interval of it, mae_ratio_low, mae_ratio_high, median_ae_ratio, coverage and pinball_ratio. A class is left out where the rows
-    have not its column; in it, rows without a value are `unknown`.
+    by: instability (INSTABILITY), tvl_class, age_class (days), chain or project; group: its name;
+    then rows, pools, mae, persistence_mae, mae_ratio and the bootstrap's interval of it,
+    mae_ratio_low, mae_ratio_high, median_ae_ratio, coverage and pinball_ratio. A class is left out
+    where the rows have not its column; in it, rows without a value are `unknown`.
     """
     scores = []
     for target, of_target in rows.groupby("target"):
         scored = of_target[[column for column in SCORED if column in rows]]
         for by, groups in groups_of(of_target, str(target)):
             members = {str(group): scored[groups == group] for group in groups.categories}
-            scores += [{"target": str(target), "by": by, "group": group, **_group_score(of, level)} for group, of in members.items() if len(of)]
+            scores += [
+                {"target": str(target), "by": by, "group": group, **_group_score(of, level)}
+                for group, of in members.items()
+                if len(of)
+            ]
     return scores
 
 
 def groups_of(rows: pd.DataFrame, target: str) -> Iterator[tuple[str, pd.Categorical]]:
-    """Name of the class and each row's group in it, in the order in which groups are shown, of rows with tvl_usd, apy_percent and what else is known:
-    scale, age_days, chain, project."""
+    """Name of the class and each row's group in it, in the order in which groups are shown, of rows
+    with tvl_usd, apy_percent and what else is known: scale, age_days, chain, project.
+    """
     if "scale" in rows:
         size = apy_size(values(rows, "apy_percent")) if target == "apy" else 1.0
-        yield "instability", _classes(values(rows, "scale") / size, INSTABILITY_LIMITS[target], INSTABILITY)
+        yield (
+            "instability",
+            _classes(values(rows, "scale") / size, INSTABILITY_LIMITS[target], INSTABILITY),
+        )
     yield "tvl_class", _classes(values(rows, "tvl_usd"), TVL_LIMITS_USD, TVL_CLASSES)
     if "age_days" in rows:
         yield "age_class", _classes(values(rows, "age_days"), AGE_LIMITS_DAYS, AGE_CLASSES)
@@ -63,19 +85,33 @@ def groups_of(rows: pd.DataFrame, target: str) -> Iterator[tuple[str, pd.Categor
 def _classes(measured: Values, limits: tuple[float, ...], names: tuple[str, ...]) -> pd.Categorical:
     """A value at a limit is of the class above it."""
     shown = np.array([*names, "unknown"])
-    return pd.Categorical(shown[np.where(np.isnan(measured), len(names), np.searchsorted(limits, measured, side="right"))], shown)
+    return pd.Categorical(
+        shown[
+            np.where(
+                np.isnan(measured), len(names), np.searchsorted(limits, measured, side="right")
+            )
+        ],
+        shown,
+    )
 
 
 def _largest(labels: pd.Series[str]) -> pd.Categorical:
     """Labels with the most rows, the first of the alphabet among equals; then `other`."""
     known = labels.fillna("unknown")
-    largest = known.value_counts().sort_index().sort_values(ascending=False, kind="stable").index[:LARGEST]
+    largest = (
+        known.value_counts()
+        .sort_index()
+        .sort_values(ascending=False, kind="stable")
+        .index[:LARGEST]
+    )
     order = [*(name for name in largest if name != "other"), "other"]
     return pd.Categorical(known.where(known.isin(order), "other"), order)
 
 
 def _group_score(rows: pd.DataFrame, level: float) -> dict[str, Any]:
-    model, persistence = (np.abs(values(rows, "actual") - values(rows, name)) for name in ("forecast", "persistence"))
+    model, persistence = (
+        np.abs(values(rows, "actual") - values(rows, name)) for name in ("forecast", "persistence")
+    )
     low, high = mean_ratio_interval(model, persistence, numbered(rows["as_of"]))
     interval = interval_scores(rows, level)
     return {

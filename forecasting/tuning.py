@@ -1,9 +1,12 @@
-"""LightGBM's settings searched on this panel: what a person looks at and checks in, and a nightly job never does.
+"""LightGBM's settings searched on this panel: what a person looks at and checks in, and a nightly
+job never does.
 
-In: the metrics of a database, a budget in minutes. Out: a file of model parameters with the scores that speak for and against them. Folds are in the
-order of time, each trained on what came before the days it is scored on; the last is kept out of the search, to say what the choice is worth on days
-it has not seen. The loss is the judgement's: mean of min(|came true - move|, LOSS_LIMIT) in scales, of one median APY model without TVL's forecast,
-as a ratio to persistence. Source of the search: tree-structured Parzen estimator (Bergstra et al. 2011), by Optuna.
+In: the metrics of a database, a budget in minutes. Out: a file of model parameters with the scores
+that speak for and against them. Folds are in the order of time, each trained on what came before
+the days it is scored on; the last is kept out of the search, to say what the choice is worth on
+days it has not seen. The loss is the judgement's: mean of min(|came true - move|, LOSS_LIMIT) in
+scales, of one median APY model without TVL's forecast, as a ratio to persistence. Source of the
+search: tree-structured Parzen estimator (Bergstra et al. 2011), by Optuna.
 """
 
 from __future__ import annotations
@@ -50,7 +53,9 @@ OBJECTIVE = Objective("apy_label")
 
 @dataclass(frozen=True)
 class Losses:
-    """Of the scored rows: losses of the model and of persistence, and the number of each row's day."""
+    """Of the scored rows: losses of the model and of persistence, and the number of each
+    row's day.
+    """
 
     model: Values
     persistence: Values
@@ -61,41 +66,79 @@ class Losses:
         return float(self.model.sum() / self.persistence.sum())
 
 
-def tune(settings: Settings, *, minutes: float, output: Path, engine: str | None = None, session: Callable[[], SparkSession]) -> dict[str, Any]:
-    """Search for `minutes`, and write the best parameters to `output`. Returns: the ledger row with `tuned`, the file's contents.
+def tune(
+    settings: Settings,
+    *,
+    minutes: float,
+    output: Path,
+    engine: str | None = None,
+    session: Callable[[], SparkSession],
+) -> dict[str, Any]:
+    """Search for `minutes`, and write the best parameters to `output`. Returns: the ledger row with
+    `tuned`, the file's contents.
 
-    Raises: ConfigurationError where the file can't be written; NotEnoughHistory; RunInProgress, DatabaseError.
+    Raises: ConfigurationError where the file can't be written; NotEnoughHistory; RunInProgress,
+    DatabaseError.
     """
     _require_writable(output)
     name = engine or settings.engine
     as_of = newest_day(settings, as_of=None, complete=dt.datetime.now(dt.UTC).date() - ONE_DAY)
     folds = tuning_folds(as_of, settings.horizon_days, settings.train_days)
-    with open_run(make_engine(settings), job=JOB, mode="tune", engine_name=name, as_of=as_of, code_version=settings.code_version) as run:
+    with open_run(
+        make_engine(settings),
+        job=JOB,
+        mode="tune",
+        engine_name=name,
+        as_of=as_of,
+        code_version=settings.code_version,
+    ) as run:
         with run.stage("session"):
             spark = session()
             run.jvm_started = True
         chosen = choose_engine(name, settings, spark)
-        with interruptible(spark), exported_snapshot(settings) as snapshot, held_rows(spark, settings, chosen, folds, run, snapshot) as (held, facts):
+        with (
+            interruptible(spark),
+            exported_snapshot(settings) as snapshot,
+            held_rows(spark, settings, chosen, folds, run, snapshot) as (held, facts),
+        ):
             with run.stage("search"):
                 found = search(held, folds.apy, model_parameters(settings), minutes)
-        tuned = found | {"engine": name, "as_of": as_of, "data_rows": facts.rows, "data_hash": facts.hash, "code_version": settings.code_version}
+        tuned = found | {
+            "engine": name,
+            "as_of": as_of,
+            "data_rows": facts.rows,
+            "data_hash": facts.hash,
+            "code_version": settings.code_version,
+        }
         output.write_text(json.dumps(tuned, indent=2, default=str) + "\n", encoding="utf-8")
         run.plan = {"minutes": minutes, "output": str(output), "tuned": tuned["parameters"]}
     return ledger_row(make_engine(settings), run.run_id) | {"tuned": tuned, "output": str(output)}
 
 
 def tuning_folds(as_of: dt.date, horizon: int, train_days: int) -> FoldPlan:
-    """FOLDS origins, FOLD_DAYS apart; each is scored on the days up to the next, whose targets are known by `as_of`."""
+    """FOLDS origins, FOLD_DAYS apart; each is scored on the days up to the next, whose targets are
+    known by `as_of`.
+    """
     end = as_of - dt.timedelta(days=horizon - 1)
     origins = [end - dt.timedelta(days=FOLD_DAYS * number) for number in range(FOLDS, 0, -1)]
     window, purged = dt.timedelta(days=train_days or EXPANDING_DAYS), dt.timedelta(days=horizon - 1)
-    folds = [Fold(day, DaySpan(day - purged - window, day - purged), DaySpan(day, day + FOLD_DAYS * ONE_DAY)) for day in origins]
+    folds = [
+        Fold(
+            day,
+            DaySpan(day - purged - window, day - purged),
+            DaySpan(day, day + FOLD_DAYS * ONE_DAY),
+        )
+        for day in origins
+    ]
     return FoldPlan(as_of, horizon, (), tuple(folds), DaySpan(origins[0], end))
 
 
-def search(held: FeatureRows, folds: Sequence[Fold], present: ModelParameters, minutes: float) -> dict[str, Any]:
-    """parameters, trials, and `ratio`: to persistence, of the present parameters and the best ones, on the searched folds and on the last;
-    `best_to_present` on the last fold with its bootstrap interval, and `is_better`: whether all of it is under 1.
+def search(
+    held: FeatureRows, folds: Sequence[Fold], present: ModelParameters, minutes: float
+) -> dict[str, Any]:
+    """parameters, trials, and `ratio`: to persistence, of the present parameters and the best ones,
+    on the searched folds and on the last; `best_to_present` on the last fold with its bootstrap
+    interval, and `is_better`: whether all of it is under 1.
     """
     searched, last = folds[:-1], folds[-1:]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -104,15 +147,27 @@ def search(held: FeatureRows, folds: Sequence[Fold], present: ModelParameters, m
     deadline = monotonic() + 60.0 * minutes
 
     def loss(trial: optuna.Trial) -> float:
-        found = losses(held, searched, replace(present, **{name: suggest(trial) for name, suggest in SPACE.items()})).ratio
-        log.info("trial %d: %.5f of persistence, %.0f s left", trial.number, found, max(deadline - monotonic(), 0.0))
+        found = losses(
+            held,
+            searched,
+            replace(present, **{name: suggest(trial) for name, suggest in SPACE.items()}),
+        ).ratio
+        log.info(
+            "trial %d: %.5f of persistence, %.0f s left",
+            trial.number,
+            found,
+            max(deadline - monotonic(), 0.0),
+        )
         return found
 
     study.optimize(loss, timeout=60.0 * minutes)
     best = replace(present, **study.best_params)
     both = {"present": present, "best": best}
     unseen = {name: losses(held, last, of) for name, of in both.items()}
-    ratios = {name: {"searched": losses(held, searched, of).ratio, "last": unseen[name].ratio} for name, of in both.items()}
+    ratios = {
+        name: {"searched": losses(held, searched, of).ratio, "last": unseen[name].ratio}
+        for name, of in both.items()
+    }
     now, then = unseen["best"], unseen["present"]
     low, high = mean_ratio_interval(now.model, then.model, now.days)
     return {
@@ -140,9 +195,13 @@ def losses(held: FeatureRows, folds: Sequence[Fold], parameters: ModelParameters
     """Raises: NotEnoughHistory where a fold has nothing to train on or to score."""
     model, persistence, dates = [], [], []
     for fold in folds:
-        if not (held.labelled(OBJECTIVE.label, fold.train) and held.labelled(OBJECTIVE.label, fold.forecast)):
+        if not (
+            held.labelled(OBJECTIVE.label, fold.train)
+            and held.labelled(OBJECTIVE.label, fold.forecast)
+        ):
             raise NotEnoughHistory(
-                f"nothing to learn from before {fold.origin}, or to score after it: `tune` needs more than {FOLDS * FOLD_DAYS} days"
+                f"nothing to learn from before {fold.origin}, or to score after it: `tune` needs"
+                f" more than {FOLDS * FOLD_DAYS} days"
             )
         fitted = replace(held, parameters=parameters).fit([OBJECTIVE], fold.train)  # type: ignore[type-var]
         rows = held.forecast(fold.forecast, fitted, (OBJECTIVE.label,))
@@ -160,4 +219,7 @@ def _require_writable(output: Path) -> None:
         with output.open("a", encoding="utf-8"):
             pass
     except OSError as error:
-        raise ConfigurationError(f"the parameters can't be written to {output}: {error.strerror}; give --output a file you may write") from error
+        raise ConfigurationError(
+            f"the parameters can't be written to {output}: {error.strerror}; give --output a file"
+            " you may write"
+        ) from error

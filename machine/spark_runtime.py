@@ -1,7 +1,9 @@
-"""What a Spark session on this machine needs beside Python: Java, the jars, and the variables of this process.
+"""What a Spark session on this machine needs beside Python: Java, the jars, and the variables of
+this process.
 
-Goes in: environment variables and a folder for the jars. Comes out: a `JarSet` of files that match `machine/spark_jars/jars.sha256`. It starts no
-session. The jars come once, by Spark's own Ivy, from where Ivy's defaults or the user's ivysettings.xml say; no repository is named here.
+Goes in: environment variables and a folder for the jars. Comes out: a `JarSet` of files that match
+`machine/spark_jars/jars.sha256`. It starts no session. The jars come once, by Spark's own Ivy, from
+where Ivy's defaults or the user's ivysettings.xml say; no repository is named here.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ Announce = Callable[[str], None]
 
 @dataclass(frozen=True)
 class JarSet:
-    """Files that match their checksums. An empty `synapseml` or a None `jdbc` has its sentence in `missing`: what is not there, why, what to do."""
+    """Files that match their checksums. An empty `synapseml` or a None `jdbc` has its sentence in
+    `missing`: what is not there, why, what to do.
+    """
 
     jdbc: Path | None
     synapseml: tuple[Path, ...]
@@ -54,22 +58,33 @@ class JarSet:
 
 
 def prepare_process() -> None:
-    """Set the variables Spark and LightGBM read from this process; called once, before either is imported.
+    """Set the variables Spark and LightGBM read from this process; called once, before either is
+    imported.
 
     Raises: EnvironmentNotReady without a Java 17.
     """
     os.environ["JAVA_HOME"] = str(find_java())
-    os.environ["SPARK_HOME"] = str(pyspark_folder())  # a SPARK_HOME of another version would win over the pinned one
+    os.environ["SPARK_HOME"] = str(
+        pyspark_folder()
+    )  # a SPARK_HOME of another version would win over the pinned one
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    os.environ["SPARK_LAUNCHER_OPTS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # a JVM of 0.2 s that composes the other one's command line
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # on busy cores LightGBM's threads spin for minutes otherwise
+    os.environ[
+        "SPARK_LAUNCHER_OPTS"
+    ] = (  # a JVM of 0.2 s that composes the other one's command line
+        "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    )
+    os.environ["OMP_WAIT_POLICY"] = (
+        "PASSIVE"  # on busy cores LightGBM's threads spin for minutes otherwise
+    )
 
 
 def ensure_jars(jars_dir: Path, announce: Announce) -> JarSet:
     """Check the jars in the folder and fetch what is not there.
 
-    A jar that can't be had is no error: it is missing in the result, with its reason, and the caller goes on without.
-    Raises: EnvironmentNotReady for a file with a wrong checksum (naming file, expected, found, what to do), a folder that can't be written, no Java.
+    A jar that can't be had is no error: it is missing in the result, with its reason, and the
+    caller goes on without.
+    Raises: EnvironmentNotReady for a file with a wrong checksum (naming file, expected, found, what
+    to do), a folder that can't be written, no Java.
     """
     present = check_jars(jars_dir)
     wanted = _wanted_sets(present)
@@ -81,15 +96,18 @@ def ensure_jars(jars_dir: Path, announce: Announce) -> JarSet:
             reasons = _fetch_sets(jars_dir, _wanted_sets(check_jars(jars_dir)), announce)
     except OSError as error:
         raise EnvironmentNotReady(
-            f"the jars can't be written to {error.filename or jars_dir}: {error.strerror}; make it writable and free disk space, or set JARS_DIR"
+            f"the jars can't be written to {error.filename or jars_dir}: {error.strerror}; make it"
+            " writable and free disk space, or set JARS_DIR"
         ) from error
     return check_jars(jars_dir, reasons)
 
 
 def check_jars(jars_dir: Path, reasons: Mapping[str, str] | None = None) -> JarSet:
-    """What is in the folder, read and compared with the lock every time (10 MB, some 10 ms). It downloads nothing.
+    """What is in the folder, read and compared with the lock every time (10 MB, some 10 ms). It
+    downloads nothing.
 
-    Args: reasons says for "jdbc" and "synapseml" why a fetch failed. Raises: EnvironmentNotReady for a wrong checksum.
+    Args: reasons says for "jdbc" and "synapseml" why a fetch failed. Raises: EnvironmentNotReady
+    for a wrong checksum.
     """
     checksums = locked_checksums()
     there = [jars_dir / name for name in checksums if (jars_dir / name).is_file()]
@@ -100,20 +118,30 @@ def check_jars(jars_dir: Path, reasons: Mapping[str, str] | None = None) -> JarS
     whole = len(synapseml) == len(checksums) - 1
     missing = []
     if not jdbc:
-        missing.append(f"PostgreSQL's JDBC driver is not in {jars_dir}{_because(reasons, 'jdbc')}; reads go on with READ_TRANSPORT=adbc")
+        missing.append(
+            f"PostgreSQL's JDBC driver is not in {jars_dir}{_because(reasons, 'jdbc')}; reads go on"
+            " with READ_TRANSPORT=adbc"
+        )
     obstacle = native_obstacle()
     if obstacle or not whole:
         because = f": {obstacle}" if obstacle else f" in {jars_dir}{_because(reasons, 'synapseml')}"
-        missing.append(f"SynapseML's jars can't be used{because}; forecasts go on with --engine lightgbm")
+        missing.append(
+            f"SynapseML's jars can't be used{because}; forecasts go on with --engine lightgbm"
+        )
     return JarSet(jdbc, synapseml if whole and not obstacle else (), tuple(missing))
 
 
 def verify(path: Path, expected: str, advice: str = "delete the file and run again") -> None:
-    """Raises: EnvironmentNotReady when the file's sha256 is not the expected one; the message ends with the advice."""
+    """Raises: EnvironmentNotReady when the file's sha256 is not the expected one; the message ends
+    with the advice.
+    """
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != expected:
-        raise EnvironmentNotReady(f"{path} is refused: its sha256 is {found}, and machine/spark_jars/jars.sha256 expects {expected}; {advice}")
+        raise EnvironmentNotReady(
+            f"{path} is refused: its sha256 is {found}, and machine/spark_jars/jars.sha256 expects"
+            f" {expected}; {advice}"
+        )
 
 
 def locked_checksums() -> dict[str, str]:
@@ -125,14 +153,18 @@ def locked_checksums() -> dict[str, str]:
 def native_obstacle() -> str:
     """Why SynapseML's native library can't run on this machine; empty where it can."""
     if platform.machine() not in NATIVE_MACHINES:
-        return f"their native library exists for x86_64 only and this machine is {platform.machine()}"
+        return (
+            f"their native library exists for x86_64 only and this machine is {platform.machine()}"
+        )
     if not libgomp_found():
         return "the system's libgomp1 is missing (apt install libgomp1)"
     return ""
 
 
 def libgomp_found() -> bool:
-    """Whether GNU's OpenMP library loads; both LightGBMs need it on Linux, and none of them elsewhere."""
+    """Whether GNU's OpenMP library loads; both LightGBMs need it on Linux, and none of them
+    elsewhere.
+    """
     if sys.platform != "linux":
         return True
     try:
@@ -148,7 +180,9 @@ def _wanted_sets(present: JarSet) -> list[str]:
 
 
 def _fetch_sets(jars_dir: Path, wanted: Sequence[str], announce: Announce) -> dict[str, str]:
-    """Fetch each set and move it in when its checksums are right; returns the reasons of those that could not be had."""
+    """Fetch each set and move it in when its checksums are right; returns the reasons of those that
+    could not be had.
+    """
     reasons: dict[str, str] = {}
     checksums = locked_checksums()
     for name in wanted:
@@ -160,25 +194,48 @@ def _fetch_sets(jars_dir: Path, wanted: Sequence[str], announce: Announce) -> di
                 continue
             for path in sorted((Path(folder) / "out").glob("*.jar")):
                 verify(
-                    path, checksums.get(path.name, "no such file"), "it was not kept; where it comes from (a mirror, a proxy) gives out another file"
+                    path,
+                    checksums.get(path.name, "no such file"),
+                    "it was not kept; where it comes from (a mirror, a proxy) gives out another"
+                    " file",
                 )
                 path.replace(jars_dir / path.name)
     return reasons
 
 
 def _run_ivy(folder: Path, configuration: str) -> str:
-    """Resolve and retrieve one configuration of ivy.xml; returns Ivy's complaint, empty when it worked."""
+    """Resolve and retrieve one configuration of ivy.xml; returns Ivy's complaint, empty when it
+    worked.
+    """
     java = find_java() / "bin" / "java"
     ivy = next((pyspark_folder() / "jars").glob("ivy-*.jar"))
     arguments = folder / "java.arguments"
     write_arguments(arguments, network_options(folder))
-    command = [java, f"@{arguments}", "-jar", ivy, "-cache", folder / "cache", "-ivy", SOURCES / "ivy.xml", "-confs", configuration]
+    command = [
+        java,
+        f"@{arguments}",
+        "-jar",
+        ivy,
+        "-cache",
+        folder / "cache",
+        "-ivy",
+        SOURCES / "ivy.xml",
+        "-confs",
+        configuration,
+    ]
     settings = _user_ivy_settings()
     if settings:
         command += ["-settings", settings]
     command += ["-retrieve", f"{folder}/out/[artifact]-[revision].[ext]"]
     try:
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, errors="replace", timeout=FETCH_SECONDS, check=False)
+        done = subprocess.run(
+            [str(part) for part in command],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=FETCH_SECONDS,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return f"Ivy had no answer in {FETCH_SECONDS} s"
     return "" if done.returncode == 0 else _ivy_complaint(done.stdout + done.stderr)
@@ -188,7 +245,10 @@ def _user_ivy_settings() -> str | None:
     """YIELDSPARK_IVY_SETTINGS, else ~/.ivy2/ivysettings.xml where it exists: a user's mirrors."""
     named = os.environ.get("YIELDSPARK_IVY_SETTINGS")
     if named and not Path(named).is_file():
-        raise EnvironmentNotReady(f"YIELDSPARK_IVY_SETTINGS={named} does not exist; set it to an ivysettings.xml, or unset it")
+        raise EnvironmentNotReady(
+            f"YIELDSPARK_IVY_SETTINGS={named} does not exist; set it to an ivysettings.xml, or"
+            " unset it"
+        )
     usual = Path.home() / ".ivy2" / "ivysettings.xml"
     return named or (str(usual) if usual.is_file() else None)
 
@@ -206,13 +266,16 @@ def _because(reasons: Mapping[str, str] | None, name: str) -> str:
     if not reasons or name not in reasons:
         return ""
     return (
-        f" and could not be fetched ({reasons[name]}): set HTTPS_PROXY for a proxy, SSL_CERT_FILE for a private certificate authority, "
-        "YIELDSPARK_IVY_SETTINGS for a mirror, or copy the files named in jars.sha256 there"
+        f" and could not be fetched ({reasons[name]}): set HTTPS_PROXY for a proxy, SSL_CERT_FILE"
+        " for a private certificate authority, YIELDSPARK_IVY_SETTINGS for a mirror, or copy the"
+        " files named in jars.sha256 there"
     )
 
 
 def write_arguments(path: Path, options: Sequence[str]) -> None:
-    """An argument file (the java command's manual, "java Command-Line Argument Files") of mode 600: options may hold a proxy's password."""
+    """An argument file (the java command's manual, "java Command-Line Argument Files") of mode 600:
+    options may hold a proxy's password.
+    """
     path.touch(mode=0o600)
     quoted = (option.replace("\\", "\\\\").replace('"', '\\"') for option in options)
     path.write_text("".join(f'"{option}"\n' for option in quoted), encoding="utf-8")
@@ -221,7 +284,10 @@ def write_arguments(path: Path, options: Sequence[str]) -> None:
 def pyspark_folder() -> Path:
     spec = importlib.util.find_spec("pyspark")
     if spec is None or spec.origin is None:
-        raise EnvironmentNotReady("pyspark is not installed here; start with `python run_spark_local.py`, which installs it")
+        raise EnvironmentNotReady(
+            "pyspark is not installed here; start with `python run_spark_local.py`, which"
+            " installs it"
+        )
     return Path(spec.origin).parent
 
 

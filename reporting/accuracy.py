@@ -1,6 +1,8 @@
-"""How good the newest engine's forecasts were, beside persistence and the 7-day median, on the same rows.
+"""How good the newest engine's forecasts were, beside persistence and the 7-day median, on the same
+rows.
 
-In: evaluation rows. Out: plain numbers; errors and widths in APY points or USD, by `forecasting.scores`.
+In: evaluation rows. Out: plain numbers; errors and widths in APY points or USD, by
+`forecasting.scores`.
 """
 
 from __future__ import annotations
@@ -22,21 +24,27 @@ ERRORS = ("mae", "median_ae", "rmse")
 
 
 def newest_evaluated(engine: Engine, *, days: int) -> pd.DataFrame:
-    """Rows of `yieldspark.forecast_evaluation` that have come true, of the newest forecasts' engine and horizon and the `days` target days up to
-    their as-of day; empty without forecasts. Raises: DatabaseError."""
+    """Rows of `yieldspark.forecast_evaluation` that have come true, of the newest forecasts' engine
+    and horizon and the `days` target days up to their as-of day; empty without forecasts. Raises:
+    DatabaseError.
+    """
     with checked_connection(engine) as connection:
         newest = connection.execute(text(NEWEST)).mappings().first()
     if newest is None:
         return pd.DataFrame()
-    return scored_rows(engine, newest["engine"], horizon=newest["horizon_days"], last=newest["as_of"], days=days)
+    return scored_rows(
+        engine, newest["engine"], horizon=newest["horizon_days"], last=newest["as_of"], days=days
+    )
 
 
 def accuracy(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Scores by target (apy, tvl) and class (restricted: TVL over 1 M USD and APY under 100 % that day; all) of one engine's rows.
+    """Scores by target (apy, tvl) and class (restricted: TVL over 1 M USD and APY under 100 % that
+    day; all) of one engine's rows.
 
-    Each has rows, pools, first_day, last_day, coverage of the interval beside its nominal interval_level, mean_width, `ratio` (MAE to persistence's,
-    with the bootstrap's interval: mae, mae_low, mae_high), and `forecasters`: model, persistence and median_7d with mae, median_ae, rmse and ratio
-    (its MAE to persistence's; None where that is zero).
+    Each has rows, pools, first_day, last_day, coverage of the interval beside its nominal
+    interval_level, mean_width, `ratio` (MAE to persistence's, with the bootstrap's interval: mae,
+    mae_low, mae_high), and `forecasters`: model, persistence and median_7d with mae, median_ae,
+    rmse and ratio (its MAE to persistence's; None where that is zero).
     """
     if rows.empty:
         return []

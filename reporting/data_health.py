@@ -1,6 +1,8 @@
-"""The state of the data behind the forecasts: how much there is, how much of it was observed, what was set aside, how old the newest row is.
+"""The state of the data behind the forecasts: how much there is, how much of it was observed, what
+was set aside, how old the newest row is.
 
-In: `yieldspark.pool_calendars` and `yieldspark.observation_age` of the metrics job, `pools`, the quarantine and the newest raw row.
+In: `yieldspark.pool_calendars` and `yieldspark.observation_age` of the metrics job, `pools`, the
+quarantine and the newest raw row.
 Out: plain numbers; days are UTC, ages in seconds.
 """
 
@@ -40,9 +42,10 @@ NOT_OBSERVED_AGES = ("carried", "unknown")
 
 
 def data_health(engine: Engine) -> dict[str, Any]:
-    """pools, pool_days, first_day, last_day, shares {apy|tvl: {observed, carried, unknown}} of the pool days (0..1, empty without any),
-    active_pools and how many of them have no row observed on the newest day, newest_raw (datetime), raw_age_seconds, and
-    quarantine: [{source_table, reason, rows}] of the open rows, the most first. Raises: DatabaseError.
+    """pools, pool_days, first_day, last_day, shares {apy|tvl: {observed, carried, unknown}} of the
+    pool days (0..1, empty without any), active_pools and how many of them have no row observed on
+    the newest day, newest_raw (datetime), raw_age_seconds, and quarantine: [{source_table, reason,
+    rows}] of the open rows, the most first. Raises: DatabaseError.
     """
     with checked_connection(engine) as connection:
         facts = dict(connection.execute(text(EXTENT)).mappings().one())
@@ -56,5 +59,8 @@ def data_health(engine: Engine) -> dict[str, Any]:
 def _shares(days: int, missing: Mapping[Any, int]) -> dict[str, dict[str, float]]:
     if not days:
         return {}
-    shares = {target: {age: missing[f"{target}_{age}"] / days for age in NOT_OBSERVED_AGES} for target in ("apy", "tvl")}
+    shares = {
+        target: {age: missing[f"{target}_{age}"] / days for age in NOT_OBSERVED_AGES}
+        for target in ("apy", "tvl")
+    }
     return {target: {"observed": 1 - sum(ages.values()), **ages} for target, ages in shares.items()}

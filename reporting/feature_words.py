@@ -1,6 +1,7 @@
 """Names of the model's features in plain words, for explanations and drift.
 
-In: a name of `forecasting.features` or of the stacked TVL forecast. Out: words; what is about TVL says so, all else about a pool is about its APY.
+In: a name of `forecasting.features` or of the stacked TVL forecast. Out: words; what is about TVL
+says so, all else about a pool is about its APY.
 """
 
 from __future__ import annotations
@@ -56,9 +57,14 @@ def feature_words(name: str) -> str:
     if name in OTHER_WORDS:
         return OTHER_WORDS[name]
     if found := MARKET.fullmatch(name):
-        return f"{found[1].upper() if found[1] != 'gas' else 'gas'} price, change over {found[2]} day{'s' if found[2] != '1' else ''}"
+        return (
+            f"{found[1].upper() if found[1] != 'gas' else 'gas'} price, change over {found[2]}"
+            f" day{'s' if found[2] != '1' else ''}"
+        )
     if found := CROSS_SECTION.fullmatch(name):
-        return f"{STATISTICS[found[2]]} of {SCOPES[found[1]]}{', the day before' if found[3] else ''}"
+        return (
+            f"{STATISTICS[found[2]]} of {SCOPES[found[1]]}{', the day before' if found[3] else ''}"
+        )
     return _of_target(name) or name.replace("_", " ")
 
 

@@ -1,7 +1,9 @@
-"""What the report and `status` say about forecasts and data, read by SQL once and given as plain numbers.
+"""What the report and `status` say about forecasts and data, read by SQL once and given as plain
+numbers.
 
-In: an SQLAlchemy engine of a migrated database. Out: dicts of floats, dates and text; APY in percent, TVL in USD, days are UTC, None where nothing is
-known. No HTML and no wording here, and nothing is written. Scores are in `accuracy`, the state of the data in `data_health`.
+In: an SQLAlchemy engine of a migrated database. Out: dicts of floats, dates and text; APY in
+percent, TVL in USD, days are UTC, None where nothing is known. No HTML and no wording here, and
+nothing is written. Scores are in `accuracy`, the state of the data in `data_health`.
 """
 
 from __future__ import annotations
@@ -66,36 +68,52 @@ RECENT_RUN_ROWS = "SELECT * FROM yieldspark.run_ledger ORDER BY started_at DESC,
 
 
 def forecast_table(engine: Engine) -> list[dict[str, Any]]:
-    """The newest forecasts, one row for each pool, the largest TVL of the as-of day first and unknown TVL last.
+    """The newest forecasts, one row for each pool, the largest TVL of the as-of day first and
+    unknown TVL last.
 
-    Keys: pool_id, name, symbol, protocol, chain, as_of, target_date, horizon_days, apy_today, apy, apy_low, apy_high, tvl_today, tvl, tvl_low,
-    tvl_high, interval_level, engine, model_version, rule, explanation. `*_today` are the as-of day's values; rule is None where the model forecast,
-    and explanation, [{feature, points}] with points of APY, is None where a rule did. Raises: DatabaseError.
+    Keys: pool_id, name, symbol, protocol, chain, as_of, target_date, horizon_days, apy_today, apy,
+    apy_low, apy_high, tvl_today, tvl, tvl_low, tvl_high, interval_level, engine, model_version,
+    rule, explanation. `*_today` are the as-of day's values; rule is None where the model forecast,
+    and explanation, [{feature, points}] with points of APY, is None where a rule did. Raises:
+    DatabaseError.
     """
     with checked_connection(engine) as connection:
         return [dict(row) for row in connection.execute(text(FORECAST_ROWS)).mappings()]
 
 
-def pool_series(engine: Engine, forecasts: list[dict[str, Any]], *, pools: int = LARGEST_POOLS, days: int = SERIES_DAYS) -> list[dict[str, Any]]:
-    """APY of the first `pools` rows of `forecasts` (rows of `forecast_table`): what came true and what had been forecast for it.
+def pool_series(
+    engine: Engine,
+    forecasts: list[dict[str, Any]],
+    *,
+    pools: int = LARGEST_POOLS,
+    days: int = SERIES_DAYS,
+) -> list[dict[str, Any]]:
+    """APY of the first `pools` rows of `forecasts` (rows of `forecast_table`): what came true and
+    what had been forecast for it.
 
-    Each is the pool's forecast row and `days`: [{date, actual, forecast, low, high}] of the last `days` days up to the as-of day, by date. Carried
-    values are left out: `actual` is observed. `forecast` is None on days that were not scored. Raises: DatabaseError.
+    Each is the pool's forecast row and `days`: [{date, actual, forecast, low, high}] of the last
+    `days` days up to the as-of day, by date. Carried values are left out: `actual` is observed.
+    `forecast` is None on days that were not scored. Raises: DatabaseError.
     """
     largest = [row for row in forecasts if row["apy"] is not None][:pools]
     chosen: dict[str, list[dict[str, Any]]] = {row["pool_id"]: [] for row in largest}
     with checked_connection(engine) as connection:
-        for row in connection.execute(text(SERIES_ROWS), {"days": days, "pools": list(chosen)}).mappings():
-            chosen[row["pool_id"]].append({key: value for key, value in row.items() if key != "pool_id"})
+        for row in connection.execute(
+            text(SERIES_ROWS), {"days": days, "pools": list(chosen)}
+        ).mappings():
+            chosen[row["pool_id"]].append(
+                {key: value for key, value in row.items() if key != "pool_id"}
+            )
     return [row | {"days": chosen[row["pool_id"]]} for row in largest]
 
 
 def status(engine: Engine) -> dict[str, Any]:
-    """`status --json`: {"jobs": {job: last ledger row}, "data": {pools, pool_days, first_day, last_day, forecasts_next_day, raw_age_seconds,
-    quarantine_open}}.
+    """`status --json`: {"jobs": {job: last ledger row}, "data": {pools, pool_days, first_day,
+    last_day, forecasts_next_day, raw_age_seconds, quarantine_open}}.
 
-    A pool day is a day of a calendar: a row of the metrics job. quarantine_open: rows that nobody has replayed or dropped and no run has let in.
-    Days are ISO text; an empty database has zeros and None.
+    A pool day is a day of a calendar: a row of the metrics job. quarantine_open: rows that nobody
+    has replayed or dropped and no run has let in. Days are ISO text; an empty database has zeros
+    and None.
     Raises: DatabaseError.
     """
     with checked_connection(engine) as connection:
@@ -106,7 +124,9 @@ def status(engine: Engine) -> dict[str, Any]:
 
 
 def recent_runs(engine: Engine, *, runs: int = RECENT_RUNS) -> list[dict[str, Any]]:
-    """The newest ledger rows of all jobs: keys of `LEDGER_KEYS`, and started_at as a datetime. Raises: DatabaseError."""
+    """The newest ledger rows of all jobs: keys of `LEDGER_KEYS`, and started_at as a datetime.
+    Raises: DatabaseError.
+    """
     with checked_connection(engine) as connection:
         rows = connection.execute(text(RECENT_RUN_ROWS), {"runs": runs}).mappings().all()
     return [public_row(dict(row)) | {"started_at": row["started_at"]} for row in rows]

@@ -1,7 +1,9 @@
 """The forecasts that went most wrong, with what explains them.
 
-In: evaluation rows that have come true, with age_days (`forecasting.forecast_ledger.describe_pools`). Out: plain rows, APY in percent, TVL in USD.
-A miss is ranked by its size in the pool's own scales: in points the same absurd pool would fill the table. A pool without a scale is not ranked.
+In: evaluation rows that have come true, with age_days
+(`forecasting.forecast_ledger.describe_pools`). Out: plain rows, APY in percent, TVL in USD. A miss
+is ranked by its size in the pool's own scales: in points the same absurd pool would fill the table.
+A pool without a scale is not ranked.
 """
 
 from __future__ import annotations
@@ -27,12 +29,17 @@ NO_LABEL = dict.fromkeys(("name", "symbol", "protocol", "chain"))
 
 
 def biggest_misses(engine: Engine, rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """Of each target the MISSES largest errors, at most MISSES_OF_A_POOL of one pool: SHOWN, the pool's labels, error (value units), scales, and
-    reasons, of: spike (it moved by more than SPIKE_SCALES that day), new (observed first less than 30 days before), no_model, as_today (the rule or
-    the gate published today's value). Raises: DatabaseError."""
+    """Of each target the MISSES largest errors, at most MISSES_OF_A_POOL of one pool: SHOWN, the
+    pool's labels, error (value units), scales, and reasons, of: spike (it moved by more than
+    SPIKE_SCALES that day), new (observed first less than 30 days before), no_model, as_today (the
+    rule or the gate published today's value). Raises: DatabaseError.
+    """
     chosen = {str(target): _largest(of_target) for target, of_target in rows.groupby("target")}
     labels = _labels(engine, [one["pool_id"] for misses in chosen.values() for one in misses])
-    return {target: [one | labels.get(one["pool_id"], NO_LABEL) for one in misses] for target, misses in chosen.items()}
+    return {
+        target: [one | labels.get(one["pool_id"], NO_LABEL) for one in misses]
+        for target, misses in chosen.items()
+    }
 
 
 def _largest(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -44,17 +51,29 @@ def _largest(rows: pd.DataFrame) -> list[dict[str, Any]]:
         no_model=np.isnan(values(rows, "move")),
         as_today=values(rows, "forecast") == values(rows, "persistence"),
     )
-    ranked = measured[measured["scales"] > 0.0].sort_values(["scales", "pool_id", "target_date"], ascending=[False, True, True])
+    ranked = measured[measured["scales"] > 0.0].sort_values(
+        ["scales", "pool_id", "target_date"], ascending=[False, True, True]
+    )
     first = ranked.groupby("pool_id", sort=False).head(MISSES_OF_A_POOL).head(MISSES)
     return [_shown(row) for row in first.to_dict("records")]
 
 
 def _shown(row: dict[Any, Any]) -> dict[str, Any]:
-    known = {name: None if isinstance(row[name], float) and np.isnan(row[name]) else row[name] for name in (*SHOWN, "error", "scales")}
+    known = {
+        name: None if isinstance(row[name], float) and np.isnan(row[name]) else row[name]
+        for name in (*SHOWN, "error", "scales")
+    }
     reasons = [reason for reason in ("spike", "new", "no_model", "as_today") if row[reason]]
-    return known | {"reasons": [reason for reason in reasons if not (reason == "as_today" and "no_model" in reasons)]}
+    return known | {
+        "reasons": [
+            reason for reason in reasons if not (reason == "as_today" and "no_model" in reasons)
+        ]
+    }
 
 
 def _labels(engine: Engine, pools: Sequence[str]) -> dict[str, dict[str, Any]]:
     with checked_connection(engine) as connection:
-        return {row["pool_id"]: dict(row) for row in connection.execute(text(LABELS), {"pools": list(pools)}).mappings()}
+        return {
+            row["pool_id"]: dict(row)
+            for row in connection.execute(text(LABELS), {"pools": list(pools)}).mappings()
+        }

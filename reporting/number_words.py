@@ -1,6 +1,7 @@
 """Numbers as a reader wants them: APY in percent, TVL in USD with K, M, B, ages in words.
 
-In: numbers or None. Out: text; a dash where nothing is known. Nothing is computed here but the rounding.
+In: numbers or None. Out: text; a dash where nothing is known. Nothing is computed here but the
+rounding.
 """
 
 from __future__ import annotations
@@ -30,14 +31,24 @@ def points(value: float | None) -> str:
 def signed_points(value: float | None) -> str:
     """A change of APY in points, with its sign."""
     words = points(value)
-    return f"+{words}" if value is not None and value > 0 and any(digit in words for digit in "123456789") else words
+    return (
+        f"+{words}"
+        if value is not None and value > 0 and any(digit in words for digit in "123456789")
+        else words
+    )
 
 
 def usd(value: float | None) -> str:
     """$532, $1.25K, $12.5M, $3.41B."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
-    words = _scaled(abs(value)) if abs(value) >= 999.5 else f"{abs(value):.0f}" if abs(value) >= 10 or value == 0 else f"{abs(value):.2f}"
+    words = (
+        _scaled(abs(value))
+        if abs(value) >= 999.5
+        else f"{abs(value):.0f}"
+        if abs(value) >= 10 or value == 0
+        else f"{abs(value):.2f}"
+    )
     return f"{'−' if value < 0 else ''}${words}"
 
 
@@ -62,7 +73,11 @@ def age(seconds: float | None) -> str:
     """How long ago: 40 minutes, 5 hours, 12 days, 3.2 years."""
     if seconds is None:
         return UNKNOWN
-    for limit, size, unit in ((5400, 60, "minute"), (2 * SECONDS_PER_DAY, 3600, "hour"), (730 * SECONDS_PER_DAY, SECONDS_PER_DAY, "day")):
+    for limit, size, unit in (
+        (5400, 60, "minute"),
+        (2 * SECONDS_PER_DAY, 3600, "hour"),
+        (730 * SECONDS_PER_DAY, SECONDS_PER_DAY, "day"),
+    ):
         if seconds < limit:
             whole = max(0, round(seconds / size))
             return f"{whole} {unit}{'' if whole == 1 else 's'}"

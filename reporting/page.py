@@ -1,6 +1,7 @@
 """From contents to one self-contained HTML file, whole or not at all.
 
-In: a template's name and its contents. Out: a file in a folder that is made where it is missing. The page asks nothing of any network.
+In: a template's name and its contents. Out: a file in a folder that is made where it is missing.
+The page asks nothing of any network.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ TEMPLATES = Path(__file__).resolve().parent / "templates"
 FORMATS = ("percent", "points", "signed_points", "usd", "share", "ratio", "count", "age")
 
 
-def write_page(folder: Path, name: str, template: str, contents: dict[str, Any], now: dt.datetime) -> Path:
+def write_page(
+    folder: Path, name: str, template: str, contents: dict[str, Any], now: dt.datetime
+) -> Path:
     """Write `template` as the file `name` and return its path. A reader never meets half a file.
 
     Raises: ConfigurationError where the folder can't be written.
@@ -39,7 +42,10 @@ def write_page(folder: Path, name: str, template: str, contents: dict[str, Any],
         folder.mkdir(parents=True, exist_ok=True)
         _write_whole(path, page)
     except OSError as error:
-        raise ConfigurationError(f"the report can't be written to {path}: {error.strerror}. Set REPORT_DIR to a folder you may write to") from error
+        raise ConfigurationError(
+            f"the report can't be written to {path}: {error.strerror}. Set REPORT_DIR to a folder"
+            " you may write to"
+        ) from error
     log.info("report written to %s", path)
     return path
 
@@ -47,12 +53,22 @@ def write_page(folder: Path, name: str, template: str, contents: dict[str, Any],
 def render(template: str, contents: dict[str, Any]) -> str:
     """The page as text; every value of `contents` is escaped but the pictures."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
     )
-    environment.filters.update({name: getattr(number_words, name) for name in FORMATS} | {"feature": feature_words})
+    environment.filters.update(
+        {name: getattr(number_words, name) for name in FORMATS} | {"feature": feature_words}
+    )
     style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("report.css", "report.js"))
     return environment.get_template(template).render(
-        contents, style=Markup(style), script=Markup(script), script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        contents,
+        style=Markup(style),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 

@@ -1,7 +1,9 @@
-"""The report: one self-contained HTML file of what was forecast, how good forecasts were, the state of the data and the last runs.
+"""The report: one self-contained HTML file of what was forecast, how good forecasts were, the state
+of the data and the last runs.
 
-In: an SQLAlchemy engine of a migrated database, a folder. Out: `yieldspark-report.html` in it. Numbers come from `figures`, `evaluation_parts`,
-`watch` and `data_health`, pictures from `pool_plot`; this module brings them together and the template words them.
+In: an SQLAlchemy engine of a migrated database, a folder. Out: `yieldspark-report.html` in it.
+Numbers come from `figures`, `evaluation_parts`, `watch` and `data_health`, pictures from
+`pool_plot`; this module brings them together and the template words them.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ SCORED_DAYS = 30
 def write_report(engine: Engine, folder: Path) -> Path:
     """Write the report into `folder` (made where missing) and return its path.
 
-    An empty database gives a report too: it says what to run. Raises: DatabaseError; ConfigurationError where the folder can't be written.
+    An empty database gives a report too: it says what to run. Raises: DatabaseError;
+    ConfigurationError where the folder can't be written.
     """
     now = dt.datetime.now(dt.UTC)
     return write_page(folder, REPORT_NAME, "report.html", _contents(engine, now), now)
@@ -46,7 +49,9 @@ def _contents(engine: Engine, now: dt.datetime) -> dict[str, Any]:
         "forecasts": forecasts,
         "plots": plots,
         "series_days": SERIES_DAYS,
-        **evaluation_parts(engine, newest_evaluated(engine, days=SERIES_DAYS), scored_days=SCORED_DAYS),
+        **evaluation_parts(
+            engine, newest_evaluated(engine, days=SERIES_DAYS), scored_days=SCORED_DAYS
+        ),
         "watch": watch(engine),
         "health": data_health(engine),
         "runs": recent_runs(engine),
@@ -54,13 +59,17 @@ def _contents(engine: Engine, now: dt.datetime) -> dict[str, Any]:
 
 
 def _newest(forecasts: list[dict[str, Any]], today: dt.date) -> dict[str, Any] | None:
-    """What all rows of the newest forecasts have in common; `age_days` is how far their as-of day lies behind the last complete UTC day."""
+    """What all rows of the newest forecasts have in common; `age_days` is how far their as-of day
+    lies behind the last complete UTC day.
+    """
     if not forecasts:
         return None
     first = forecasts[0]
     rules = Counter(row["rule"] for row in forecasts if row["rule"])
     return {
-        **{name: first[name] for name in ("as_of", "target_date", "horizon_days", "interval_level")},
+        **{
+            name: first[name] for name in ("as_of", "target_date", "horizon_days", "interval_level")
+        },
         "engines": sorted({row["engine"] for row in forecasts}),
         "versions": sorted({row["model_version"] for row in forecasts}),
         "age_days": (today - first["as_of"]).days - 1,

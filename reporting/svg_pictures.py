@@ -1,7 +1,9 @@
-"""What all pictures have in common: matplotlib axes in, an `<svg>` element to stand inside HTML out.
+"""What all pictures have in common: matplotlib axes in, an `<svg>` element to stand inside HTML
+out.
 
-The element refers to nothing outside the page and holds no text of the data: pool names stay in the page, where they are escaped. Colours are CSS
-variables, so that one picture is right on dark and on light. matplotlib draws into Figure objects; pyplot and its global state are not used.
+The element refers to nothing outside the page and holds no text of the data: pool names stay in the
+page, where they are escaped. Colours are CSS variables, so that one picture is right on dark and on
+light. matplotlib draws into Figure objects; pyplot and its global state are not used.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.dates import MonthLocator, WeekdayLocator, num2date
+from matplotlib.dates import DateLocator, MonthLocator, WeekdayLocator, num2date
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -29,19 +31,36 @@ FIGURE_INCHES = (5.1, 2.5)
 
 INK, MUTED, GRID, ACCENT, BAND = "#010203", "#010204", "#010205", "#010206", "#010207"
 CSS_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line", ACCENT: "--accent", BAND: "--band"}
-"""matplotlib knows no CSS variables: it draws in colours that nothing else has, and each is put in place of the other afterwards."""
+"""matplotlib knows no CSS variables: it draws in colours that nothing else has, and each is put in
+place of the other afterwards.
+"""
 
 
-def draw_svg(name: str, draw: Callable[[Axes], Drawn], inches: tuple[float, float] = FIGURE_INCHES) -> tuple[str, Drawn]:
-    """The element, and what `draw` returned. `name` keeps the ids of several pictures on one page apart."""
+def draw_svg(
+    name: str, draw: Callable[[Axes], Drawn], inches: tuple[float, float] = FIGURE_INCHES
+) -> tuple[str, Drawn]:
+    """The element, and what `draw` returned. `name` keeps the ids of several pictures on one page
+    apart.
+    """
     with mpl.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": f"yieldspark-{name}", "font.size": 9, "path.simplify": True, "text.parse_math": False}
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": f"yieldspark-{name}",
+            "font.size": 9,
+            "path.simplify": True,
+            "text.parse_math": False,
+        }
     ):
         figure = Figure(figsize=inches, layout="constrained")
         FigureCanvasSVG(figure)
         found = draw(figure.add_subplot())
         drawn = io.StringIO()
-        figure.savefig(drawn, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.savefig(
+            drawn,
+            format="svg",
+            transparent=True,
+            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
+        )
     return _inline(drawn.getvalue(), name), found
 
 
@@ -60,7 +79,10 @@ def dress_days(axes: Axes, last: dt.date) -> None:
     """The x axis in days, from the first that is drawn to `last`."""
     axes.margins(x=0.02)
     span = float(np.datetime64(last).astype(float)) - axes.dataLim.intervalx[0]
-    locator = MonthLocator(bymonthday=(1, 15)) if span > 45 else WeekdayLocator(interval=1 if span < 21 else 2)  # type: ignore[no-untyped-call]
+    if span > 45:
+        locator: DateLocator = MonthLocator(bymonthday=(1, 15))  # type: ignore[no-untyped-call]
+    else:
+        locator = WeekdayLocator(interval=1 if span < 21 else 2)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(FuncFormatter(_day_words))
 
@@ -70,16 +92,41 @@ def _day_words(number: float, _: int) -> str:
     return f"{day.day} {day:%b}"
 
 
-def mark_clipped(axes: Axes, dates: npt.NDArray[np.datetime64], values: Values, low: float, high: float, colour: str) -> int:
+def mark_clipped(
+    axes: Axes,
+    dates: npt.NDArray[np.datetime64],
+    values: Values,
+    low: float,
+    high: float,
+    colour: str,
+) -> int:
     """Arrows at the edge for the values that lie off the scale; returns how many there are."""
     above, below = values > high, values < low
-    axes.plot(dates[above], np.full(above.sum(), high), linestyle="", marker=6, markersize=6, color=colour, clip_on=False)
-    axes.plot(dates[below], np.full(below.sum(), low), linestyle="", marker=7, markersize=6, color=colour, clip_on=False)
+    axes.plot(
+        dates[above],
+        np.full(above.sum(), high),
+        linestyle="",
+        marker=6,
+        markersize=6,
+        color=colour,
+        clip_on=False,
+    )
+    axes.plot(
+        dates[below],
+        np.full(below.sum(), low),
+        linestyle="",
+        marker=7,
+        markersize=6,
+        color=colour,
+        clip_on=False,
+    )
     return int(above.sum() + below.sum())
 
 
 def _inline(svg: str, name: str) -> str:
-    """From a file of its own to an element of the page: no prologue, no namespaces, colours by variable, ids of its own."""
+    """From a file of its own to an element of the page: no prologue, no namespaces, colours by
+    variable, ids of its own.
+    """
     opening, rest = svg[svg.index("<svg") :].split(">", 1)
     view_box = opening[opening.index('viewBox="') :].split('"')[1]
     rest = rest.replace("xlink:href", "href")

@@ -1,7 +1,9 @@
-"""Cut the sample that the demo runs on from the real data: `python sample_data/make_sample.py FOLDER` (SOURCE.md says what FOLDER holds).
+"""Cut the sample that the demo runs on from the real data: `python sample_data/make_sample.py
+FOLDER` (SOURCE.md says what FOLDER holds).
 
-In: pool history, pool descriptions, ETH and BTC daily prices, daily gas. Out, beside this file: the same in Parquet for 72 pools and DAYS days up to
-LAST_DAY; units as `load` takes them (APY percent, TVL and prices USD, gas gwei). The same input gives the same bytes. No value is changed, only rows
+In: pool history, pool descriptions, ETH and BTC daily prices, daily gas. Out, beside this file: the
+same in Parquet for 72 pools and DAYS days up to LAST_DAY; units as `load` takes them (APY percent,
+TVL and prices USD, gas gwei). The same input gives the same bytes. No value is changed, only rows
 and columns are left out.
 """
 
@@ -32,14 +34,21 @@ def make_sample(source: Path, target: Path) -> None:
     """Write the four files of `sample_data.SAMPLE_FILES` into `target`."""
     history = _history(source)
     chosen = choose_pools(history)
-    _write(target / "pool_history.parquet", history[history.pool_id.isin(chosen)].drop(columns="day").sort_values(["pool_id", "timestamp"]))
+    _write(
+        target / "pool_history.parquet",
+        history[history.pool_id.isin(chosen)]
+        .drop(columns="day")
+        .sort_values(["pool_id", "timestamp"]),
+    )
     _write(target / "pools.parquet", _pools(source, chosen))
     _write(target / "prices.parquet", _prices(source))
     _write(target / "gas.parquet", _gas(source))
 
 
 def choose_pools(history: pd.DataFrame) -> list[str]:
-    """Pool ids of the sample, from their whole behaviour in the window: by size, spread, rewards, life and gaps, ties broken by id."""
+    """Pool ids of the sample, from their whole behaviour in the window: by size, spread, rewards,
+    life and gaps, ties broken by id.
+    """
     by_pool = history.groupby("pool_id")
     facts = pd.DataFrame(
         {
@@ -60,7 +69,9 @@ def choose_pools(history: pd.DataFrame) -> list[str]:
     chosen: list[str] = []
 
     def take(number: int, candidates: pd.Series[bool], by: str, *, smallest: bool = False) -> None:
-        rest = facts[candidates & ~facts.index.isin(chosen)].sort_values(by, ascending=smallest, kind="stable")
+        rest = facts[candidates & ~facts.index.isin(chosen)].sort_values(
+            by, ascending=smallest, kind="stable"
+        )
         chosen.extend(rest.index[:number])
 
     take(LARGE_CALM, long_lived & alive & (facts.apy < 40) & (facts.relative < 1), "tvl")
@@ -77,21 +88,39 @@ def _history(source: Path) -> pd.DataFrame:
     frame: pd.DataFrame = pq.read_table(source / "defillama_pool_history.parquet").to_pandas()
     frame["timestamp"] = pd.to_datetime(frame.timestamp, utc=True, format="ISO8601")
     frame["day"] = frame.timestamp.dt.floor("D").dt.tz_localize(None)
-    return frame[(frame.day <= pd.Timestamp(LAST_DAY)) & (frame.day > pd.Timestamp(LAST_DAY - timedelta(days=DAYS)))]
+    return frame[
+        (frame.day <= pd.Timestamp(LAST_DAY))
+        & (frame.day > pd.Timestamp(LAST_DAY - timedelta(days=DAYS)))
+    ]
 
 
 def _pools(source: Path, chosen: Iterable[str]) -> pd.DataFrame:
     frame: pd.DataFrame = pq.read_table(source / "defillama_pools.parquet").to_pandas()
     frame["timestamp"] = pd.to_datetime(frame.timestamp, utc=True, format="ISO8601")
-    columns = ["pool", "protocol_slug", "chain", "symbol", "underlying_tokens", "timestamp", "tvl_usd", "apy"]
+    columns = [
+        "pool",
+        "protocol_slug",
+        "chain",
+        "symbol",
+        "underlying_tokens",
+        "timestamp",
+        "tvl_usd",
+        "apy",
+    ]
     return frame.loc[frame.pool.isin(list(chosen)), columns].sort_values("pool")
 
 
 def _prices(source: Path) -> pd.DataFrame:
-    frames = [pd.read_csv(source / f"{symbol}USDT_1d.csv").assign(symbol=symbol) for symbol in ("BTC", "ETH")]
+    frames = [
+        pd.read_csv(source / f"{symbol}USDT_1d.csv").assign(symbol=symbol)
+        for symbol in ("BTC", "ETH")
+    ]
     frame = pd.concat(frames, ignore_index=True)
     frame["timestamp"] = pd.to_datetime(frame.timestamp, utc=True)
-    return frame.loc[_market_days(frame.timestamp), ["timestamp", "symbol", "open", "high", "low", "close", "volume"]]
+    return frame.loc[
+        _market_days(frame.timestamp),
+        ["timestamp", "symbol", "open", "high", "low", "close", "volume"],
+    ]
 
 
 def _gas(source: Path) -> pd.DataFrame:
@@ -113,9 +142,18 @@ def _midnight(day: date) -> datetime:
 def _write(path: Path, frame: pd.DataFrame) -> None:
     table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
     microseconds = pa.schema(
-        [field.with_type(pa.timestamp("us", tz="UTC")) if pa.types.is_timestamp(field.type) else field for field in table.schema]
+        [
+            (
+                field.with_type(pa.timestamp("us", tz="UTC"))
+                if pa.types.is_timestamp(field.type)
+                else field
+            )
+            for field in table.schema
+        ]
     )
-    pq.write_table(table.cast(microseconds), path, compression="zstd", compression_level=19, store_schema=False)
+    pq.write_table(
+        table.cast(microseconds), path, compression="zstd", compression_level=19, store_schema=False
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""A user's settings for the cloud, a release, and the batches built of both: what the tests of batches begin with."""
+"""A user's settings for the cloud, a release, and the batches built of both: what the tests of
+batches begin with.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,11 @@ RELEASE = Release(
     ),
 )
 
-BATCHES: tuple[tuple[str, str | None], ...] = ((METRICS_JOB, None), (FORECAST_JOB, "lightgbm"), (FORECAST_JOB, "synapseml"))
+BATCHES: tuple[tuple[str, str | None], ...] = (
+    (METRICS_JOB, None),
+    (FORECAST_JOB, "lightgbm"),
+    (FORECAST_JOB, "synapseml"),
+)
 
 
 def cloud_settings(**overrides: Any) -> Settings:

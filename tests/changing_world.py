@@ -1,7 +1,9 @@
-"""A world and its database kept in step: each change is done to both, transactions that stay open included.
+"""A world and its database kept in step: each change is done to both, transactions that stay open
+included.
 
-In: an engine of a migrated database and changes of `metrics_changes`. Out: the `World` as a run sees it, rows of open transactions left out, and
-what an incremental run may read at most, counted here on plain Python data.
+In: an engine of a migrated database and changes of `metrics_changes`. Out: the `World` as a run
+sees it, rows of open transactions left out, and what an incremental run may read at most, counted
+here on plain Python data.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ Table: TypeAlias = Mapping[tuple[str, date], Mapping[str, Any]]
 
 @dataclass
 class OpenTransaction:
-    """A connection whose transaction began as the `begun`-th, and the rows in it that nobody else sees."""
+    """A connection whose transaction began as the `begun`-th, and the rows in it that nobody else
+    sees.
+    """
 
     connection: Connection
     begun: int
@@ -34,8 +38,9 @@ class OpenTransaction:
 
 @dataclass(frozen=True)
 class Known:
-    """What the last good run left behind: rows of transactions begun before `begun` and of days before `end` are in the table, made under the
-    limits and from the prices and gas of that run, or of one of the partial runs since.
+    """What the last good run left behind: rows of transactions begun before `begun` and of days
+    before `end` are in the table, made under the limits and from the prices and gas of that run, or
+    of one of the partial runs since.
     """
 
     begun: int
@@ -75,33 +80,63 @@ class ChangingWorld:
             self._end(slot, commit=commit)
 
     def seen_now(self, before: date | None = None) -> Known:
-        """What a run of all pools that plans now leaves behind, should it end well. It looks at days before `before` only, if given."""
+        """What a run of all pools that plans now leaves behind, should it end well. It looks at
+        days before `before` only, if given.
+        """
         begun = min((one.begun for one in self._open.values()), default=self._transactions + 1)
-        return Known(begun, run_end(self.days_before(before)), frozenset([self._limits_now()]), (self._market(),))
+        return Known(
+            begun,
+            run_end(self.days_before(before)),
+            frozenset([self._limits_now()]),
+            (self._market(),),
+        )
 
     def partly_made(self) -> None:
-        """A backfill, or a run of some pools, ended well: what it wrote follows the limits, prices and gas of now, the rest those of before."""
+        """A backfill, or a run of some pools, ended well: what it wrote follows the limits, prices
+        and gas of now, the rest those of before.
+        """
         if self.known:
-            self.known = replace(self.known, limits=self.known.limits | {self._limits_now()}, markets=(*self.known.markets, self._market()))
+            self.known = replace(
+                self.known,
+                limits=self.known.limits | {self._limits_now()},
+                markets=(*self.known.markets, self._market()),
+            )
 
     def days_before(self, end: date | None) -> World:
         """The world without the rows of `end` and later days."""
-        return self.world if end is None else replace(self.world, rows=[row for row in self.world.rows if row.timestamp.date() < end])
+        return (
+            self.world
+            if end is None
+            else replace(
+                self.world, rows=[row for row in self.world.rows if row.timestamp.date() < end]
+            )
+        )
 
     def most_rows(self, table: Table) -> int | None:
-        """How many raw rows an incremental run may read: of each pool those since its first affected day less the look-back, and the new rows of
-        no possible day. None: it must be a full run. `table` is what the last run left.
+        """How many raw rows an incremental run may read: of each pool those since its first
+        affected day less the look-back, and the new rows of no possible day. None: it must be a
+        full run. `table` is what the last run left.
         """
         known, end = self.known, run_end(self.world)
-        if known is None or known.end is None or end is None or known.limits != {self._limits_now()}:
+        if (
+            known is None
+            or known.end is None
+            or end is None
+            or known.limits != {self._limits_now()}
+        ):
             return None
         fresh = [row for row in self.world.rows if self.begun[row.id] >= known.begun]
         first = self._first_affected(table, known, {row.id for row in fresh})
         look_back = timedelta(days=30 + self.world.max_fill_days)
-        possible = [row for row in self.world.rows if row.timestamp.year >= 2018 and row.timestamp.date() < end]
-        return sum(row.pool_id in first and row.timestamp.date() >= first[row.pool_id] - look_back for row in possible) + sum(
-            row.timestamp.year < 2018 or row.timestamp > self.world.now for row in fresh
-        )
+        possible = [
+            row
+            for row in self.world.rows
+            if row.timestamp.year >= 2018 and row.timestamp.date() < end
+        ]
+        return sum(
+            row.pool_id in first and row.timestamp.date() >= first[row.pool_id] - look_back
+            for row in possible
+        ) + sum(row.timestamp.year < 2018 or row.timestamp > self.world.now for row in fresh)
 
     def _first_affected(self, table: Table, known: Known, fresh: set[int]) -> dict[str, date]:
         last_day: dict[str, date] = {}
@@ -110,19 +145,34 @@ class ChangingWorld:
             last_day[pool] = max(day, last_day.get(pool, day))
             if 0 in (stored["apy_age_days"], stored["tvl_age_days"]):
                 last_seen[pool] = max(day, last_seen.get(pool, day))
-        found = [(pool, day + DAY) for pool, day in last_day.items() if pool not in self.world.inactive]
-        found += [(pool, day + DAY) for pool, day in last_seen.items() if pool in self.world.inactive and day < last_day[pool]]
+        found = [
+            (pool, day + DAY) for pool, day in last_day.items() if pool not in self.world.inactive
+        ]
+        found += [
+            (pool, day + DAY)
+            for pool, day in last_seen.items()
+            if pool in self.world.inactive and day < last_day[pool]
+        ]
         for row in self.world.rows:
             day = row.timestamp.date()
-            if row.timestamp.year >= 2018 and day < self.today and (row.id in fresh or (known.end and day >= known.end)):
+            if (
+                row.timestamp.year >= 2018
+                and day < self.today
+                and (row.id in fresh or (known.end and day >= known.end))
+            ):
                 found += [(row.pool_id, day), (row.pool_id, last_day.get(row.pool_id, day) + DAY)]
         changed = self._first_market_change(known, max(last_day.values(), default=self.today))
         found += [(pool, changed) for pool, day in last_day.items() if changed and day >= changed]
-        found += [(pool, known.end) for pool, day in last_day.items() if known.end and day >= known.end]
+        found += [
+            (pool, known.end) for pool, day in last_day.items() if known.end and day >= known.end
+        ]
         return {pool: min(day for of, day in found if of == pool) for pool in dict(found)}
 
     def _first_market_change(self, known: Known, last: date) -> date | None:
-        days = [START - timedelta(days=200) + number * DAY for number in range((last - START).days + 201)]
+        days = [
+            START - timedelta(days=200) + number * DAY
+            for number in range((last - START).days + 201)
+        ]
         now, *before = (market(world, days) for world in (self.world, *known.markets))
         return next((day for day in days if any(old[day] != now[day] for old in before)), None)
 
@@ -130,12 +180,16 @@ class ChangingWorld:
         return self.world.max_fill_days, self.world.max_apy_percent
 
     def _market(self) -> World:
-        return replace(self.world, rows=[], prices=dict(self.world.prices), gas=dict(self.world.gas))
+        return replace(
+            self.world, rows=[], prices=dict(self.world.prices), gas=dict(self.world.gas)
+        )
 
     def _day(self, back: int) -> date:
         return self.today - timedelta(days=back)
 
-    def _insert(self, pool: int, moments: Iterable[tuple[datetime, Callable[[int], Any]]], slot: int | None) -> None:
+    def _insert(
+        self, pool: int, moments: Iterable[tuple[datetime, Callable[[int], Any]]], slot: int | None
+    ) -> None:
         rows = []
         for moment, document in moments:
             self._ids += 1
@@ -173,25 +227,47 @@ class ChangingWorld:
         days = [self._day(one.back) + number * one.every * DAY for number in range(one.count)]
         days = [day for day in days if day <= self.today + FARTHEST_AHEAD]
         order = reversed(days) if one.backwards else days
-        self._insert(one.pool, [(_moment(day, one.second), lambda number: change.document(one.content, number)) for day in order], one.slot)
+        self._insert(
+            one.pool,
+            [
+                (_moment(day, one.second), lambda number: change.document(one.content, number))
+                for day in order
+            ],
+            one.slot,
+        )
 
     def _again(self, one: change.Again) -> None:
         rows = [row for row in self.world.rows if row.pool_id == pool_name(one.pool)]
         if rows:
             row = rows[one.which % len(rows)]
             content = one.content
-            document = (lambda _: row.document) if content is None else (lambda number: change.document(content, number))
-            self._insert(one.pool, [(row.timestamp + timedelta(seconds=one.seconds), document)], one.slot)
+            document = (
+                (lambda _: row.document)
+                if content is None
+                else (lambda number: change.document(content, number))
+            )
+            self._insert(
+                one.pool, [(row.timestamp + timedelta(seconds=one.seconds), document)], one.slot
+            )
 
     def _impossible(self, one: change.Impossible) -> None:
-        moment = self.world.now + timedelta(days=400) if one.future else datetime(2017, 12, 31, 23, 59, 59, tzinfo=UTC)
+        moment = (
+            self.world.now + timedelta(days=400)
+            if one.future
+            else datetime(2017, 12, 31, 23, 59, 59, tzinfo=UTC)
+        )
         self._insert(one.pool, [(moment, lambda number: change.document("both", number))], None)
 
     def _activity(self, one: change.Activity) -> None:
         pool = pool_name(one.pool)
         execute(self.engine, "DELETE FROM pools WHERE pool_id = :pool", pool=pool)
         if one.active != "absent":
-            execute(self.engine, "INSERT INTO pools (pool_id, is_active) VALUES (:pool, :active)", pool=pool, active=one.active)
+            execute(
+                self.engine,
+                "INSERT INTO pools (pool_id, is_active) VALUES (:pool, :active)",
+                pool=pool,
+                active=one.active,
+            )
         self.world.inactive.discard(pool)
         if one.active is False:
             self.world.inactive.add(pool)
@@ -204,8 +280,16 @@ class ChangingWorld:
     def _gas(self, one: change.Gas) -> None:
         day = self._day(one.back)
         self.world.gas[day] = one.gwei
-        upsert = "VALUES (:day, :gwei) ON CONFLICT (date) DO UPDATE SET actual_avg_gas_gwei = excluded.actual_avg_gas_gwei"
-        execute(self.engine, f"INSERT INTO gas_fees_daily (date, actual_avg_gas_gwei) {upsert}", day=day, gwei=one.gwei)
+        upsert = (
+            "VALUES (:day, :gwei) ON CONFLICT (date) DO UPDATE SET actual_avg_gas_gwei ="
+            " excluded.actual_avg_gas_gwei"
+        )
+        execute(
+            self.engine,
+            f"INSERT INTO gas_fees_daily (date, actual_avg_gas_gwei) {upsert}",
+            day=day,
+            gwei=one.gwei,
+        )
 
     def _days(self, one: change.Days) -> None:
         self.world.now += timedelta(days=one.count)
@@ -218,12 +302,24 @@ class ChangingWorld:
 
     def _deleted(self, one: change.Deleted) -> None:
         first = self._day(one.back)
-        gone = {row.id for row in self.world.rows if row.pool_id == pool_name(one.pool) and 0 <= (row.timestamp.date() - first).days < one.count}
+        gone = {
+            row.id
+            for row in self.world.rows
+            if row.pool_id == pool_name(one.pool)
+            and 0 <= (row.timestamp.date() - first).days < one.count
+        }
         self.world.rows = [row for row in self.world.rows if row.id not in gone]
-        execute(self.engine, "DELETE FROM raw_defillama_pool_history WHERE id = ANY(:gone)", gone=list(gone))
+        execute(
+            self.engine,
+            "DELETE FROM raw_defillama_pool_history WHERE id = ANY(:gone)",
+            gone=list(gone),
+        )
 
     def _limits(self, one: change.Limits) -> None:
-        self.world.max_fill_days, self.world.max_apy_percent = one.max_fill_days, one.max_apy_percent
+        self.world.max_fill_days, self.world.max_apy_percent = (
+            one.max_fill_days,
+            one.max_apy_percent,
+        )
 
 
 _DOING: dict[type, Callable[[ChangingWorld, Any], None]] = {
@@ -248,7 +344,10 @@ def _moment(day: date, second: int) -> datetime:
     return datetime.combine(day, time(), UTC) + timedelta(seconds=second)
 
 
-TABLES = "SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables WHERE schemaname IN ('public', 'yieldspark')"
+TABLES = (
+    "SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables WHERE schemaname IN"
+    " ('public', 'yieldspark')"
+)
 
 
 def empty(engine: Engine) -> None:
@@ -259,6 +358,12 @@ def empty(engine: Engine) -> None:
 
 def fingerprints(engine: Engine) -> dict[str, str]:
     """What every table holds, the ledger left out: a failed run writes there and nowhere else."""
-    names = [row["name"] for row in rows_of(engine, f"{TABLES} AND tablename <> 'run_ledger' ORDER BY 1")]
-    each = [f"SELECT '{name}' AS name, md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) AS digest FROM {name} AS t" for name in names]
+    names = [
+        row["name"] for row in rows_of(engine, f"{TABLES} AND tablename <> 'run_ledger' ORDER BY 1")
+    ]
+    each = [
+        f"SELECT '{name}' AS name, md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) AS"
+        f" digest FROM {name} AS t"
+        for name in names
+    ]
     return {row["name"]: row["digest"] for row in rows_of(engine, " UNION ALL ".join(each))}

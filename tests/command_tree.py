@@ -1,4 +1,6 @@
-"""The command line as data: its commands, and a command's line as the parser understands it. Nothing is executed."""
+"""The command line as data: its commands, and a command's line as the parser understands it.
+Nothing is executed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from command_line.app import app
 PROGRAM = "python run_spark_local.py"
 
 
-def leaf_commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def leaf_commands(
+    command: Any = None, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
     """(words, command) of every command that does something."""
     command = command or typer.main.get_command(app)
     if not hasattr(command, "commands"):

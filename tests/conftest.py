@@ -1,4 +1,6 @@
-"""Fixtures: a real PostgreSQL with one database for each test, one real Spark session, and the shared data where it exists."""
+"""Fixtures: a real PostgreSQL with one database for each test, one real Spark session, and the
+shared data where it exists.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,11 @@ from product_errors import EnvironmentNotReady
 from tests.processes import CommandLine, CommandLineHere, record_classes
 
 PROJECT = Path(__file__).resolve().parents[1]
-JARS = Path(os.environ.get("JARS_DIR") or Path(os.environ.get("YIELDSPARK_HOME") or default_home()) / "jars")
-# as in `forecasting.engines.native`, and before any test's import loads LightGBM: spinning threads on busy cores cost minutes
+JARS = Path(
+    os.environ.get("JARS_DIR") or Path(os.environ.get("YIELDSPARK_HOME") or default_home()) / "jars"
+)
+# as in `forecasting.engines.native`, and before any test's import loads LightGBM: spinning threads
+# on busy cores cost minutes
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 WHOLE_RUN_FILES = 20
 """Test files from which on a run counts as one of the whole suite."""
@@ -37,23 +42,31 @@ hypothesis_settings.load_profile("no deadline")
 @pytest.fixture(scope="session", autouse=True)
 def _bare_environment() -> Iterator[None]:
     """No test sees the developer's own settings; what reads `.env` runs in a folder without one."""
-    fields = {name.upper() for name in Settings.model_fields} | {"SPARK_ENVIRONMENT", "FORECAST_ENGINE"}
+    fields = {name.upper() for name in Settings.model_fields} | {
+        "SPARK_ENVIRONMENT",
+        "FORECAST_ENGINE",
+    }
     saved = {name: os.environ.pop(name) for name in fields & set(os.environ)}
     yield
     os.environ.update(saved)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _class_archive(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _class_archive(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """No JVM of a test records an archive of Spark's classes in the test's own home, 125 MB each.
 
-    In a whole run they all map one: it takes ten seconds to make, and gives back two to each of some forty JVMs.
+    In a whole run they all map one: it takes ten seconds to make, and gives back two to each of
+    some forty JVMs.
     """
     if "SPARK_SUBMIT_OPTS" in os.environ:
         return
     os.environ["SPARK_SUBMIT_OPTS"] = "-Xshare:auto"
     if len({item.path for item in request.session.items}) >= WHOLE_RUN_FILES:
-        os.environ["SPARK_SUBMIT_OPTS"] = record_classes(tmp_path_factory.mktemp("class_archive"), JARS)
+        os.environ["SPARK_SUBMIT_OPTS"] = record_classes(
+            tmp_path_factory.mktemp("class_archive"), JARS
+        )
 
 
 @pytest.fixture(scope="session")
@@ -65,10 +78,26 @@ def server_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def server(server_home: Path) -> Settings:
-    """Settings of the session's server, whose database `yieldspark` is migrated and serves as the template of the tests' own."""
-    wanted = load_settings(_env_file=None, yieldspark_home=server_home, jars_dir=JARS, spark_master="local[2]", shuffle_partitions=2)
-    with make_engine(with_database(wanted)).execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        for guard in ("fsync", "full_page_writes", "synchronous_commit"):  # they guard against a machine that goes away, and these data go with it
+    """Settings of the session's server, whose database `yieldspark` is migrated and serves as the
+    template of the tests' own.
+    """
+    wanted = load_settings(
+        _env_file=None,
+        yieldspark_home=server_home,
+        jars_dir=JARS,
+        spark_master="local[2]",
+        shuffle_partitions=2,
+    )
+    with (
+        make_engine(with_database(wanted))
+        .execution_options(isolation_level="AUTOCOMMIT")
+        .connect() as connection
+    ):
+        for guard in (
+            "fsync",
+            "full_page_writes",
+            "synchronous_commit",
+        ):  # they guard against a machine that goes away, and these data go with it
             connection.execute(text(f"ALTER SYSTEM SET {guard} = off"))
         connection.execute(text("ALTER SYSTEM SET max_prepared_transactions = 2"))
     EmbeddedServer(server_home).stop()
@@ -93,9 +122,13 @@ def second_database(server: Settings) -> Iterator[Settings]:
 
 @contextmanager
 def fresh_database(server: Settings, template: str = "yieldspark") -> Iterator[Settings]:
-    """A copy of the database `template`, which nobody may be connected to; it goes when the block ends."""
+    """A copy of the database `template`, which nobody may be connected to; it goes when the block
+    ends.
+    """
     name = f"test_{secrets.token_hex(6)}"
-    admin = make_engine(server.model_copy(update={"db_name": "postgres"})).execution_options(isolation_level="AUTOCOMMIT")
+    admin = make_engine(server.model_copy(update={"db_name": "postgres"})).execution_options(
+        isolation_level="AUTOCOMMIT"
+    )
     with admin.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
         try:
@@ -123,13 +156,17 @@ def engine(database: Settings) -> Engine:
 
 @pytest.fixture(scope="session")
 def spark(server: Settings) -> Iterator[SparkSession]:
-    session = get_spark_session(server, "yieldspark-tests", synapseml=True, extra_conf={"spark.default.parallelism": "2"})
+    session = get_spark_session(
+        server, "yieldspark-tests", synapseml=True, extra_conf={"spark.default.parallelism": "2"}
+    )
     yield session
     session.stop()
 
 
 def skip_where_synapseml_cannot_run(error: EnvironmentNotReady) -> None:
-    """Skip on a machine without its native library; elsewhere the error is one of the product, and stays."""
+    """Skip on a machine without its native library; elsewhere the error is one of the product, and
+    stays.
+    """
     if obstacle := native_obstacle():
         pytest.skip(obstacle)
     raise error

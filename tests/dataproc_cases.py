@@ -1,4 +1,6 @@
-"""What the Dataproc tests share: a clock that moves when someone sleeps, a batch that the service takes, a served double and a client beside it."""
+"""What the Dataproc tests share: a clock that moves when someone sleeps, a batch that the service
+takes, a served double and a client beside it.
+"""
 
 from __future__ import annotations
 
@@ -74,19 +76,31 @@ class Cloud:
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """One request as anyone may send it: status and document. Args: path begins behind /v1/."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/v1/{path}", data, {"content-type": "application/json"}, method=method)
+        request = urllib.request.Request(
+            f"{self.url}/v1/{path}", data, {"content-type": "application/json"}, method=method
+        )
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 return answer.status, json.loads(answer.read())
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())
 
-    def create(self, batch_id: str = "metrics-1", request_id: str = "m-1", body: Any = None) -> tuple[int, Any]:
-        return self.ask("POST", f"{PARENT}/batches?batchId={batch_id}&requestId={request_id}", batch_request() if body is None else body)
+    def create(
+        self, batch_id: str = "metrics-1", request_id: str = "m-1", body: Any = None
+    ) -> tuple[int, Any]:
+        return self.ask(
+            "POST",
+            f"{PARENT}/batches?batchId={batch_id}&requestId={request_id}",
+            batch_request() if body is None else body,
+        )
 
     def asked(self, method: str, ending: str = "") -> list[Request]:
         """The requests of this method whose path ends so, in order."""
-        return [request for request in self.double.asked if request.method == method and request.path.endswith(ending)]
+        return [
+            request
+            for request in self.double.asked
+            if request.method == method and request.path.endswith(ending)
+        ]
 
 
 @contextmanager
@@ -94,12 +108,22 @@ def served(script: Script | Callable[[str], Script] = Script(), **double: Any) -
     clock = VirtualClock(START)
     service = DataprocDouble(script, now=clock.now, **double)
     with serving([service]) as url:
-        settings = load_settings(_env_file=None, project_id="acme", region="europe-west1", google_api_url=url)
-        yield Cloud(url, service, clock, settings, Batches(settings, now=clock.now, sleep=clock.sleep, first_retry_seconds=0.01))
+        settings = load_settings(
+            _env_file=None, project_id="acme", region="europe-west1", google_api_url=url
+        )
+        yield Cloud(
+            url,
+            service,
+            clock,
+            settings,
+            Batches(settings, now=clock.now, sleep=clock.sleep, first_retry_seconds=0.01),
+        )
 
 
 class WorkflowsHere(CommandLineHere):
-    """`python -m workflows` in this process, with these variables and no others of the product's."""
+    """`python -m workflows` in this process, with these variables and no others of the
+    product's.
+    """
 
     program = "python -m workflows"
     entry = staticmethod(entry.main)

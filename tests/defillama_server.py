@@ -1,8 +1,10 @@
-"""A local HTTP server that speaks DefiLlama's protocol, and its failures: what the ingest tests talk to.
+"""A local HTTP server that speaks DefiLlama's protocol, and its failures: what the ingest tests
+talk to.
 
-In: pools, charts and price records, and for an address the failures it shows before it answers. Out: real HTTP on 127.0.0.1, and what was asked.
-The price chart follows defillama-server (coins/src, getCoinsChart): the record nearest to each asked time within searchWidth, at most 500 points a
-request.
+In: pools, charts and price records, and for an address the failures it shows before it answers.
+Out: real HTTP on 127.0.0.1, and what was asked. The price chart follows defillama-server
+(coins/src, getCoinsChart): the record nearest to each asked time within searchWidth, at most 500
+points a request.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ SEARCH_WIDTHS = {"m": 60, "h": 3600, "d": DAY}
 
 @dataclass(frozen=True)
 class Failure:
-    """One wrong answer: another status or body (`whole`), half a body announced as whole (`cut`) or as half (`truncated`), 5 bytes (`held`)."""
+    """One wrong answer: another status or body (`whole`), half a body announced as whole (`cut`) or
+    as half (`truncated`), 5 bytes (`held`).
+    """
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -39,7 +43,9 @@ HELD = Failure(kind="held")
 
 @dataclass
 class DefiLlamaServer:
-    """What the server knows, shows and saw. `failures[path]` are shown once each, in order; `always[path]` for ever."""
+    """What the server knows, shows and saw. `failures[path]` are shown once each, in order;
+    `always[path]` for ever.
+    """
 
     pools: list[dict[str, Any]] = field(default_factory=list)
     charts: dict[str, list[Any]] = field(default_factory=dict)
@@ -57,14 +63,25 @@ class DefiLlamaServer:
 
     def charts_asked(self) -> list[str]:
         """Pool ids in the order in which their charts were asked for."""
-        return [unquote(path.removeprefix("/chart/")) for path in self.asked if path.startswith("/chart/") and "coingecko" not in path]
+        return [
+            unquote(path.removeprefix("/chart/"))
+            for path in self.asked
+            if path.startswith("/chart/") and "coingecko" not in path
+        ]
 
     def price_requests(self) -> list[dict[str, str]]:
-        return [{key: values[0] for key, values in parse_qs(urlsplit(path).query).items()} for path in self.asked if "coingecko" in path]
+        return [
+            {key: values[0] for key, values in parse_qs(urlsplit(path).query).items()}
+            for path in self.asked
+            if "coingecko" in path
+        ]
 
     def failure(self, path: str) -> Failure | None:
         with self._lock:
-            if self.down_after_charts is not None and len(self.charts_asked()) > self.down_after_charts:
+            if (
+                self.down_after_charts is not None
+                and len(self.charts_asked()) > self.down_after_charts
+            ):
                 return Failure(status=503)
             return self.failures[path].pop(0) if self.failures[path] else self.always.get(path)
 
@@ -81,15 +98,33 @@ class DefiLlamaServer:
     def _price_chart(self, coins: list[str], query: Mapping[str, str]) -> tuple[int, Any]:
         start, span, width = int(query["start"]), int(query["span"]), query["searchWidth"]
         if len(coins) * span > 500 or query["period"] != "1d":
-            return 400, {"message": f"Requested {len(coins) * span} data points exceeds the maximum of 500"}
+            return 400, {
+                "message": f"Requested {len(coins) * span} data points exceeds the maximum of 500"
+            }
         seconds = int(width[:-1]) * SEARCH_WIDTHS[width[-1]]
         found = {}
         for coin in coins:
             records = self.prices.get(coin, {})
-            nearest = {min(records, key=lambda moment: abs(moment - asked)) for asked in range(start, start + span * DAY, DAY)} if records else set()
-            near = sorted(moment for moment in nearest if min(abs(moment - asked) for asked in range(start, start + span * DAY, DAY)) <= seconds)
+            nearest = (
+                {
+                    min(records, key=lambda moment: abs(moment - asked))
+                    for asked in range(start, start + span * DAY, DAY)
+                }
+                if records
+                else set()
+            )
+            near = sorted(
+                moment
+                for moment in nearest
+                if min(abs(moment - asked) for asked in range(start, start + span * DAY, DAY))
+                <= seconds
+            )
             if near:
-                found[coin] = {"symbol": coin[:3], "confidence": 0.99, "prices": [{"timestamp": moment, "price": records[moment]} for moment in near]}
+                found[coin] = {
+                    "symbol": coin[:3],
+                    "confidence": 0.99,
+                    "prices": [{"timestamp": moment, "price": records[moment]} for moment in near],
+                }
         return 200, {"coins": found}
 
     def enter(self, target: str) -> None:
@@ -119,9 +154,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         address = urlsplit(self.path)
-        if self.state.meet and address.path.startswith("/chart/") and "coingecko" not in address.path:
+        if (
+            self.state.meet
+            and address.path.startswith("/chart/")
+            and "coingecko" not in address.path
+        ):
             self.state.meet.wait(timeout=20)
-        status, document = self.state.answer(address.path, {key: values[0] for key, values in parse_qs(address.query).items()})
+        status, document = self.state.answer(
+            address.path, {key: values[0] for key, values in parse_qs(address.query).items()}
+        )
         failure = self.state.failure(address.path)
         body = json.dumps(document).encode()
         if failure is None:
@@ -160,7 +201,9 @@ def running() -> Iterator[DefiLlamaServer]:
     http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"state": state}))
     http.daemon_threads = True
     state.url = f"http://127.0.0.1:{http.server_address[1]}"
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread = threading.Thread(
+        target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    )
     thread.start()
     try:
         yield state

@@ -1,7 +1,9 @@
-"""Dockerfiles as data, and the rules that ours keeps, in the spirit of hadolint (https://github.com/hadolint/hadolint/wiki).
+"""Dockerfiles as data, and the rules that ours keeps, in the spirit of hadolint
+(https://github.com/hadolint/hadolint/wiki).
 
-In: a Dockerfile's text and the folder it is built in. Out: sentences for each rule that it breaks. It understands what ours uses: continued lines,
-comments between them; no here-documents, no parser directives.
+In: a Dockerfile's text and the folder it is built in. Out: sentences for each rule that it breaks.
+It understands what ours uses: continued lines, comments between them; no here-documents, no parser
+directives.
 """
 
 from __future__ import annotations
@@ -15,7 +17,20 @@ from pathlib import Path
 
 from workflows.releases.code_archive import MODULES, PACKAGES
 
-NAMES = ("ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "FROM", "HEALTHCHECK", "LABEL", "RUN", "USER", "WORKDIR")
+NAMES = (
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "RUN",
+    "USER",
+    "WORKDIR",
+)
 
 WANTED_IN_BATCH = ("libgomp1", "procps", "tini")
 """Dataproc's scripts call the last two; LightGBM is linked with the first."""
@@ -25,14 +40,20 @@ UID = "1099"
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction on one line: its name in upper case, its words without the options, and the options without their dashes."""
+    """One instruction on one line: its name in upper case, its words without the options, and the
+    options without their dashes.
+    """
 
     name: str
     text: str
 
     @property
     def options(self) -> dict[str, str]:
-        return dict(word[2:].partition("=")[::2] for word in self._words if word.startswith("--")) if self.name in ("COPY", "FROM", "RUN") else {}
+        return (
+            dict(word[2:].partition("=")[::2] for word in self._words if word.startswith("--"))
+            if self.name in ("COPY", "FROM", "RUN")
+            else {}
+        )
 
     @property
     def words(self) -> list[str]:
@@ -72,7 +93,9 @@ class Dockerfile:
         return [instruction for stage in self.stages for instruction in stage.instructions]
 
     def whole(self, name: str) -> Stage:
-        """A stage with the instructions of those it is built on before its own. Raises: KeyError."""
+        """A stage with the instructions of those it is built on before its own. Raises:
+        KeyError.
+        """
         stage = {stage.name: stage for stage in self.stages}[name]
         if stage.image not in [other.name for other in self.stages]:
             return stage
@@ -109,37 +132,69 @@ def _instructions(text: str) -> Iterator[Instruction]:
 
 def bases_are_pinned(file: Dockerfile) -> Iterator[str]:
     outside = {stage.image for stage in file.stages} - {stage.name for stage in file.stages}
-    yield from (f"{image} is not pinned by digest" for image in outside if not re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", image))
+    yield from (
+        f"{image} is not pinned by digest"
+        for image in outside
+        if not re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", image)
+    )
     yield from (f"{image} is `latest`" for image in outside if ":latest" in image)
     if len(outside) > 1:
         yield f"more than one base: {sorted(outside)}"
 
 
 def nothing_is_added(file: Dockerfile) -> Iterator[str]:
-    yield from (f"ADD {one.text}: COPY has no surprises (URLs, archives)" for one in file.instructions if one.name == "ADD")
+    yield from (
+        f"ADD {one.text}: COPY has no surprises (URLs, archives)"
+        for one in file.instructions
+        if one.name == "ADD"
+    )
 
 
 def apt_is_lean(file: Dockerfile) -> Iterator[str]:
     for run in (one for one in file.instructions if one.name == "RUN"):
         installs = [command for command in run.commands if command[:2] == ["apt-get", "install"]]
-        yield from (f"{command} without --no-install-recommends" for command in installs if "--no-install-recommends" not in command)
-        yield from (f"{command} without --yes waits for an answer" for command in installs if "--yes" not in command)
+        yield from (
+            f"{command} without --no-install-recommends"
+            for command in installs
+            if "--no-install-recommends" not in command
+        )
+        yield from (
+            f"{command} without --yes waits for an answer"
+            for command in installs
+            if "--yes" not in command
+        )
         if installs and run.commands[0] != ["apt-get", "update"]:
             yield f"{run.text} installs from old lists"
         if installs and ["rm", "-rf", "/var/lib/apt/lists/*"] not in run.commands:
             yield f"{run.text} leaves apt's lists in the image"
-        yield from (f"{command[0]} is for people, apt-get for scripts" for command in run.commands if command[0] in ("apt", "aptitude"))
+        yield from (
+            f"{command[0]} is for people, apt-get for scripts"
+            for command in run.commands
+            if command[0] in ("apt", "aptitude")
+        )
 
 
 def pip_takes_locked_files_only(file: Dockerfile) -> Iterator[str]:
     wanted = ("--no-cache-dir", "--require-hashes", "--no-deps", "--requirement")
     for command in _commands(file, "pip") + _commands(file, "pip3"):
-        yield from (f"pip without {option}: {' '.join(command)}" for option in wanted if option not in command)
+        yield from (
+            f"pip without {option}: {' '.join(command)}"
+            for option in wanted
+            if option not in command
+        )
         if not {"--only-binary=:all:", "--no-build-isolation"} & set(command):
             yield f"pip may fetch build tools without a hash: {' '.join(command)}"
-        strange = [word for word in command[2:] if "index" in word or word == "--trusted-host" or not word.startswith(("-", "/"))]
+        strange = [
+            word
+            for word in command[2:]
+            if "index" in word or word == "--trusted-host" or not word.startswith(("-", "/"))
+        ]
         yield from (f"pip with {word!r}: packages come from the locked file" for word in strange)
-    yield from (f"{' '.join(command)}: call pip by its name" for command in _commands(file, "python") if "-m" in command)
+    yield from (
+        f"{' '.join(command)}: call pip by its name"
+        for command in _commands(file, "python")
+        if "-m" in command
+    )
 
 
 def nothing_else_is_fetched(file: Dockerfile) -> Iterator[str]:
@@ -149,7 +204,11 @@ def nothing_else_is_fetched(file: Dockerfile) -> Iterator[str]:
 
 def a_failure_ends_the_build(file: Dockerfile) -> Iterator[str]:
     for run in (one for one in file.instructions if one.name == "RUN"):
-        yield from (f"{sign!r} hides what failed before it: {run.text}" for sign in ("|", ";") if sign in run.text)
+        yield from (
+            f"{sign!r} hides what failed before it: {run.text}"
+            for sign in ("|", ";")
+            if sign in run.text
+        )
 
 
 def the_user_is_sparks(file: Dockerfile) -> Iterator[str]:
@@ -157,14 +216,26 @@ def the_user_is_sparks(file: Dockerfile) -> Iterator[str]:
         users = [one.text for one in file.whole(name).all("USER")]
         if users[-1:] != [UID]:
             yield f"{name} runs as {users[-1:] or 'root'}, and the service wants {UID}"
-    made = [command for command in _commands(file, "useradd") if {"--uid", "--gid", UID, "--create-home", "spark"} <= set(command)]
-    if not made or not any({"--gid", UID, "spark"} <= set(command) for command in _commands(file, "groupadd")):
+    made = [
+        command
+        for command in _commands(file, "useradd")
+        if {"--uid", "--gid", UID, "--create-home", "spark"} <= set(command)
+    ]
+    if not made or not any(
+        {"--gid", UID, "spark"} <= set(command) for command in _commands(file, "groupadd")
+    ):
         yield f"no user and group spark of {UID} with a home folder"
 
 
 def batch_is_as_dataproc_wants_it(file: Dockerfile) -> Iterator[str]:
     batch = file.whole("batch")
-    installed = {word for run in batch.all("RUN") for command in run.commands if command[:2] == ["apt-get", "install"] for word in command[2:]}
+    installed = {
+        word
+        for run in batch.all("RUN")
+        for command in run.commands
+        if command[:2] == ["apt-get", "install"]
+        for word in command[2:]
+    }
     yield from (f"{name} is missing in batch" for name in WANTED_IN_BATCH if name not in installed)
     for run in batch.all("RUN"):
         found = re.search(r"\b(openjdk|jdk|jre|java|temurin|pyspark|cloud-run\.txt)", run.text)
@@ -177,23 +248,40 @@ def batch_is_as_dataproc_wants_it(file: Dockerfile) -> Iterator[str]:
 
 
 def working_folders_are_absolute(file: Dockerfile) -> Iterator[str]:
-    yield from (f"WORKDIR {one.text} is relative" for one in file.instructions if one.name == "WORKDIR" and not one.text.startswith("/"))
+    yield from (
+        f"WORKDIR {one.text} is relative"
+        for one in file.instructions
+        if one.name == "WORKDIR" and not one.text.startswith("/")
+    )
 
 
 def no_secret_is_in_it(file: Dockerfile) -> Iterator[str]:
     for one in (one for one in file.instructions if one.name in ("ENV", "ARG", "LABEL")):
         for word in one.words:
             name, _, value = word.partition("=")
-            if re.search(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL", name, re.IGNORECASE) or re.search(r"://[^/]*@", value):
-                yield f"{one.name} {name} looks like a secret: an image's history shows it to everyone"
+            if re.search(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL", name, re.IGNORECASE) or re.search(
+                r"://[^/]*@", value
+            ):
+                yield (
+                    f"{one.name} {name} looks like a secret: an image's history shows it to"
+                    " everyone"
+                )
 
 
 def what_is_copied_is_there(file: Dockerfile) -> Iterator[str]:
     stages = {stage.name for stage in file.stages}
     copies = [one for one in file.instructions if one.name == "COPY"]
-    yield from (f"COPY --from={one.options['from']}: no such stage" for one in copies if one.options.get("from", next(iter(stages))) not in stages)
+    yield from (
+        f"COPY --from={one.options['from']}: no such stage"
+        for one in copies
+        if one.options.get("from", next(iter(stages))) not in stages
+    )
     sources = {source for one in copies if "from" not in one.options for source in one.words[:-1]}
-    yield from (f"{source} is not in the build's folder" for source in sorted(sources) if not (file.context / source).is_file())
+    yield from (
+        f"{source} is not in the build's folder"
+        for source in sorted(sources)
+        if not (file.context / source).is_file()
+    )
     ignored = (file.context / ".dockerignore").read_text(encoding="utf-8").splitlines()
     passed = {line[1:] for line in ignored if line.startswith("!")}
     if [line for line in ignored if line and line[0] not in "#!"] != ["*"] or passed != sources:
@@ -201,7 +289,12 @@ def what_is_copied_is_there(file: Dockerfile) -> Iterator[str]:
 
 
 def the_products_code_is_not_in_it(file: Dockerfile) -> Iterator[str]:
-    sources = [source for one in file.instructions if one.name == "COPY" and "from" not in one.options for source in one.words[:-1]]
+    sources = [
+        source
+        for one in file.instructions
+        if one.name == "COPY" and "from" not in one.options
+        for source in one.words[:-1]
+    ]
     for source in sources:
         if source.removeprefix("./").split("/")[0] in (*PACKAGES, *MODULES, "", ".", "*"):
             yield f"{source} is copied: code comes with a release, or a rollback would not reach it"
@@ -209,21 +302,32 @@ def the_products_code_is_not_in_it(file: Dockerfile) -> Iterator[str]:
 
 def one_process_is_started(file: Dockerfile) -> Iterator[str]:
     starts = [one for one in file.instructions if one.name in ("ENTRYPOINT", "CMD")]
-    if [one.name for one in starts] != ["ENTRYPOINT"] or starts != file.whole("cloud-run").all("ENTRYPOINT"):
-        yield f"one ENTRYPOINT, in cloud-run, is wanted, and there are {[one.name for one in starts]}"
+    if [one.name for one in starts] != ["ENTRYPOINT"] or starts != file.whole("cloud-run").all(
+        "ENTRYPOINT"
+    ):
+        yield (
+            f"one ENTRYPOINT, in cloud-run, is wanted, and there are {[one.name for one in starts]}"
+        )
     for one in starts:
         try:
             program = json.loads(one.text)
         except ValueError:
             yield f"{one.name} {one.text} is in shell form: signals would not reach the job"
             continue
-        if any(Path(word).name in ("sh", "bash", "supervisord") or "&" in word for word in program) or not program[0].startswith("/"):
+        if any(
+            Path(word).name in ("sh", "bash", "supervisord") or "&" in word for word in program
+        ) or not program[0].startswith("/"):
             yield f"{one.name} {one.text} is not one program by its absolute path"
 
 
 def _commands(file: Dockerfile, program: str) -> list[list[str]]:
     runs = [one for one in file.instructions if one.name == "RUN"]
-    return [command for run in runs for command in run.commands if command and Path(command[0]).name == program]
+    return [
+        command
+        for run in runs
+        for command in run.commands
+        if command and Path(command[0]).name == program
+    ]
 
 
 RULES: tuple[Callable[[Dockerfile], Iterator[str]], ...] = (

@@ -1,11 +1,14 @@
-"""Runs in the emulator's own environment: executions read from stdin, one JSON document a line, each answered by one line on stdout.
+"""Runs in the emulator's own environment: executions read from stdin, one JSON document a line,
+each answered by one line on stdout.
 
-In: {"source", "argument", "environment", "url"}. Out: {"result"}, {"error"} with what the workflow raised, or {"crash"} with a traceback; with "log".
-Each execution is a process of its own, forked when all is imported: the emulator keeps what an execution leaves behind. Requests to
+In: {"source", "argument", "environment", "url"}. Out: {"result"}, {"error"} with what the workflow
+raised, or {"crash"} with a traceback; with "log". Each execution is a process of its own, forked
+when all is imported: the emulator keeps what an execution leaves behind. Requests to
 https://*.googleapis.com go to the url, waiting goes to the shared clock there.
 
-Where the emulator (1.10.0) is wrong and Google's documentation is clear, it is put right here, each with its reason. What is left of its own is what
-makes it a second opinion: another reader of steps, jumps, scopes, retries and conditions.
+Where the emulator (1.10.0) is wrong and Google's documentation is clear, it is put right here, each
+with its reason. What is left of its own is what makes it a second opinion: another reader of steps,
+jumps, scopes, retries and conditions.
 """
 
 # mypy: ignore-errors
@@ -32,7 +35,9 @@ LOG = []
 
 
 class LocalSession(requests.Session):
-    """All of Google at one address. The emulator knows Python's own ConnectionError and TimeoutError, and requests raises others."""
+    """All of Google at one address. The emulator knows Python's own ConnectionError and
+    TimeoutError, and requests raises others.
+    """
 
     url = ""
 
@@ -45,7 +50,9 @@ class LocalSession(requests.Session):
         assert parts.scheme == "https", url
         assert parts.netloc.endswith(".googleapis.com"), url
         try:
-            return super().request(method, self.url + parts.path + (f"?{parts.query}" if parts.query else ""), **more)
+            return super().request(
+                method, self.url + parts.path + (f"?{parts.query}" if parts.query else ""), **more
+            )
         except requests.Timeout as error:
             raise TimeoutError(str(error)) from error
         except requests.ConnectionError as error:
@@ -53,14 +60,18 @@ class LocalSession(requests.Session):
 
 
 class Definition(dict):
-    """A subworkflow. The emulator keeps them among the variables and copies all of these for every expression: most of its time."""
+    """A subworkflow. The emulator keeps them among the variables and copies all of these for every
+    expression: most of its time.
+    """
 
     def __deepcopy__(self, memo) -> "Definition":
         return self
 
 
 def ask_clock(method: str, what: str, **query) -> float:
-    answer = requests.request(method, f"{LocalSession.url}/clock/{what}?{urlencode(query)}", timeout=30)
+    answer = requests.request(
+        method, f"{LocalSession.url}/clock/{what}?{urlencode(query)}", timeout=30
+    )
     answer.raise_for_status()
     return answer.json()["now"]
 
@@ -70,7 +81,9 @@ def sleep(seconds: float) -> None:
 
 
 def whole_value(value, context):
-    """The emulator writes a result as text and reads that as YAML: null becomes "None", and a text that looks like a number one."""
+    """The emulator writes a result as text and reads that as YAML: null becomes "None", and a text
+    that looks like a number one.
+    """
     if not isinstance(value, str) or "${" not in value:
         return value
     assert value.startswith("${"), value
@@ -79,26 +92,37 @@ def whole_value(value, context):
 
 
 def map_get(value, keys):
-    """Null for a missing key and for what is no map (https://cloud.google.com/workflows/docs/reference/stdlib/map/get); the emulator raises."""
+    """Null for a missing key and for what is no map
+    (https://cloud.google.com/workflows/docs/reference/stdlib/map/get); the emulator raises.
+    """
     for key in keys if isinstance(keys, list) else [keys]:
         value = dict.get(value, key) if isinstance(value, dict) else None
     return value
 
 
 def log(text=None, severity="DEFAULT", json=None) -> None:
-    LOG.append({"severity": severity, "jsonPayload": json} if text is None else {"severity": severity, "textPayload": text})
+    LOG.append(
+        {"severity": severity, "jsonPayload": json}
+        if text is None
+        else {"severity": severity, "textPayload": text}
+    )
 
 
 def patch() -> None:
     copied = ContextDict._hook.__func__
-    ContextDict._hook = classmethod(lambda cls, item: item if isinstance(item, Definition) else copied(cls, item))
+    ContextDict._hook = classmethod(
+        lambda cls, item: item if isinstance(item, Definition) else copied(cls, item)
+    )
     render.render_str = whole_value
     # the emulator evaluates Python, which writes them otherwise
     render.STANDARD_LIBRARY.update({"true": True, "false": False, "null": None})
     # the emulator's takes the default for false, 0 and "" too
-    render.STANDARD_LIBRARY["default"] = helpers["default"] = lambda value, other: other if value is None else value
+    render.STANDARD_LIBRARY["default"] = helpers["default"] = lambda value, other: (
+        other if value is None else value
+    )
     map_utils.get = map_get
-    # an assignment that fails keeps the emulator's lock, and the next one in an `except` waits for it for ever
+    # an assignment that fails keeps the emulator's lock, and the next one in an `except` waits for
+    # it for ever
     main.LOCK = REENTRANT
     http_utils.AuthorizedSession = LocalSession
     http_utils.default = lambda scopes: (None, None)
@@ -115,7 +139,10 @@ def execute(order: dict) -> dict:
         main.validate(workflow, load_package_config("workflow-schema.json"))
         parameters = workflow["main"].get("params", [])
         workflow = {name: Definition(body) for name, body in workflow.items()}
-        return {"result": main.execute_workflow(workflow, dict.fromkeys(parameters, order["argument"])), "log": LOG}
+        return {
+            "result": main.execute_workflow(workflow, dict.fromkeys(parameters, order["argument"])),
+            "log": LOG,
+        }
     except WorkflowError as error:
         return {"error": error.payload, "log": LOG}
     except Exception:

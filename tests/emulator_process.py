@@ -1,4 +1,6 @@
-"""The PyPI package workflows-emulator as a second reader of the workflow, in an environment and in processes of its own."""
+"""The PyPI package workflows-emulator as a second reader of the workflow, in an environment and in
+processes of its own.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,26 @@ def emulator_python(folder: Path) -> Path:
     """Make the environment and return its Python; skips where its packages can't be had."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"
-    install = ["install", "--quiet", "--no-deps", "--require-hashes", "--disable-pip-version-check", "-r", str(REQUIREMENTS)]
-    done = subprocess.run([sys.executable, "-m", "pip", "--python", str(python), *install], capture_output=True, text=True, check=False)
+    install = [
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--require-hashes",
+        "--disable-pip-version-check",
+        "-r",
+        str(REQUIREMENTS),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), *install],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
-        pytest.skip(f"the workflows emulator can't be installed here: {done.stderr.strip().splitlines()[-1]}")
+        pytest.skip(
+            "the workflows emulator can't be installed here:"
+            f" {done.stderr.strip().splitlines()[-1]}"
+        )
     return python
 
 
@@ -35,12 +53,29 @@ class Emulator:
     """Executes workflows in the emulator's environment, one at a time."""
 
     def __init__(self, python: Path) -> None:
-        self._process = subprocess.Popen([str(python), str(DRIVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            [str(python), str(DRIVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self._lock = threading.Lock()
 
-    def __call__(self, source: str, argument: Any, environment: Mapping[str, str], url: str, clock: VirtualClock, log: Log) -> Any:
-        """An `Executor`; its clock is the one at the url. Raises: WorkflowFailed; AssertionError where the emulator itself fails."""
-        order = {"source": source, "argument": argument, "environment": dict(environment), "url": url}
+    def __call__(
+        self,
+        source: str,
+        argument: Any,
+        environment: Mapping[str, str],
+        url: str,
+        clock: VirtualClock,
+        log: Log,
+    ) -> Any:
+        """An `Executor`; its clock is the one at the url. Raises: WorkflowFailed; AssertionError
+        where the emulator itself fails.
+        """
+        order = {
+            "source": source,
+            "argument": argument,
+            "environment": dict(environment),
+            "url": url,
+        }
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with self._lock:

@@ -1,4 +1,6 @@
-"""fake-gcs-server, another double of Cloud Storage, as a second opinion on ours; built from its Go module, where Go and the module can be had."""
+"""fake-gcs-server, another double of Cloud Storage, as a second opinion on ours; built from its Go
+module, where Go and the module can be had.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ MODULE = "github.com/fsouza/fake-gcs-server@v1.56.1"
 
 @contextmanager
 def fake_gcs_server(folder: Path) -> Iterator[str]:
-    """The server on a free port while the block runs; yields its address. Args: folder keeps its objects. Skips where it can't be built."""
+    """The server on a free port while the block runs; yields its address. Args: folder keeps its
+    objects. Skips where it can't be built.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -56,7 +60,13 @@ def _built() -> TemporaryDirectory[str]:
     if go is None:
         pytest.skip("Go is not installed here")
     folder = TemporaryDirectory(prefix="fake-gcs-server-")
-    built = subprocess.run([go, "install", MODULE], env=os.environ | {"GOBIN": folder.name}, capture_output=True, text=True, check=False)
+    built = subprocess.run(
+        [go, "install", MODULE],
+        env=os.environ | {"GOBIN": folder.name},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if built.returncode:
         pytest.skip(f"Go can't build {MODULE}: {built.stderr[-300:]}")
     return folder

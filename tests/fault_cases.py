@@ -1,7 +1,9 @@
-"""One fault test's database, and the sentences all of them end with: as before, as after, the next run repairs.
+"""One fault test's database, and the sentences all of them end with: as before, as after, the next
+run repairs.
 
-In: a generated dirty history, most of it worked through by a first run, the rest come since (late rows, new days and pools, corrected prices, pools
-gone inactive). `after` is what an undisturbed run makes of that in another database of the same server.
+In: a generated dirty history, most of it worked through by a first run, the rest come since (late
+rows, new days and pools, corrected prices, pools gone inactive). `after` is what an undisturbed run
+makes of that in another database of the same server.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ UNCLOSED = "the driver ended without closing the run"
 
 def at(stage: str, edge: str, statement: str | None = None, *, do: str = "kill") -> dict[str, Any]:
     """A point of a run and what happens there, as `fault_process` takes it."""
-    return {"stage": stage, "edge": edge, "do": do} | ({"statement": statement} if statement else {})
+    return {"stage": stage, "edge": edge, "do": do} | (
+        {"statement": statement} if statement else {}
+    )
 
 
 def generated() -> World:
@@ -61,11 +65,17 @@ def generated() -> World:
 
 
 def put_first_part(engine: Engine) -> None:
-    """The first days, with a tenth of the rows not there yet, other prices, and every pool active."""
+    """The first days, with a tenth of the rows not there yet, other prices, and every pool
+    active.
+    """
     whole, random = generated(), Random(1)
     days = START + timedelta(days=WORKED_DAYS)
     rows = [row for row in whole.rows if row.timestamp.date() < days and random.random() < 0.9]
-    prices = {key: 1234.5 if random.random() < 0.05 else value for key, value in whole.prices.items() if key[0].date() < days}
+    prices = {
+        key: 1234.5 if random.random() < 0.05 else value
+        for key, value in whole.prices.items()
+        if key[0].date() < days
+    }
     put(engine, replace(whole, rows=rows, prices=prices, inactive=set()))
 
 
@@ -73,13 +83,18 @@ def put_second_part(engine: Engine) -> None:
     """What has come since, as one transaction that begins now."""
     whole, random = generated(), Random(1)
     days = START + timedelta(days=WORKED_DAYS)
-    put_rows(engine, [row for row in whole.rows if not (row.timestamp.date() < days and random.random() < 0.9)])
+    put_rows(
+        engine,
+        [row for row in whole.rows if not (row.timestamp.date() < days and random.random() < 0.9)],
+    )
     put_market(engine, whole)
 
 
 @dataclass(frozen=True)
 class Worked:
-    """The database that every case is a copy of, what it holds, and what an undisturbed run makes of it."""
+    """The database that every case is a copy of, what it holds, and what an undisturbed run makes
+    of it.
+    """
 
     database: Settings
     before: Mapping[str, str]
@@ -97,7 +112,10 @@ def worked_database(server: Settings, folder: Path) -> Iterator[Worked]:
         engine = make_engine(database)
         put_first_part(engine)
         first_row = undisturbed(database, folder)
-        facts = {name: int(rows_of(engine, f"SELECT count(*) AS n FROM {source}")[0]["n"]) for name, source in FIRST_FACTS.items()}
+        facts = {
+            name: int(rows_of(engine, f"SELECT count(*) AS n FROM {source}")[0]["n"])
+            for name, source in FIRST_FACTS.items()
+        }
         old = job_rows(engine)
         put_second_part(engine)
         with fresh_database(server, database.db_name) as copy:
@@ -117,10 +135,18 @@ FIRST_FACTS = {
 
 
 def differences(old: Rows, new: Rows) -> dict[str, int]:
-    """How many keys of `pool_daily_metrics` are new, and how many of the others have another metric."""
+    """How many keys of `pool_daily_metrics` are new, and how many of the others have another
+    metric.
+    """
     stayed = old.keys() & new.keys()
-    changed = [key for key in stayed if any(old[key][name] != new[key][name] for name in METRIC_COLUMNS)]
-    return {"new": len(new.keys() - old.keys()), "changed": len(changed), "gone": len(old.keys() - new.keys())}
+    changed = [
+        key for key in stayed if any(old[key][name] != new[key][name] for name in METRIC_COLUMNS)
+    ]
+    return {
+        "new": len(new.keys() - old.keys()),
+        "changed": len(changed),
+        "gone": len(old.keys() - new.keys()),
+    }
 
 
 def undisturbed(database: Settings, folder: Path) -> dict[str, Any]:
@@ -144,9 +170,20 @@ class Case:
     worked: Worked
     runs: list[JobProcess] = field(default_factory=list)
 
-    def start(self, fault: Mapping[str, Any] | None = None, *, spark_conf: Mapping[str, str] | None = None, **settings: Any) -> JobProcess:
+    def start(
+        self,
+        fault: Mapping[str, Any] | None = None,
+        *,
+        spark_conf: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> JobProcess:
         """Start the job. Args: settings are fields of `Settings` that this run alone has."""
-        run = JobProcess(self.database.model_copy(update=settings), self.folder, fault=fault, spark_conf=spark_conf)
+        run = JobProcess(
+            self.database.model_copy(update=settings),
+            self.folder,
+            fault=fault,
+            spark_conf=spark_conf,
+        )
         self.runs.append(run)
         return run
 
@@ -179,7 +216,9 @@ class Case:
         assert staging_tables(self.engine) == []
 
     def is_killed_half_loaded(self) -> None:
-        """One partition's rows are committed, the other's loader has begun, and the driver is killed."""
+        """One partition's rows are committed, the other's loader has begun, and the driver is
+        killed.
+        """
         second_loader_meets(self.engine, WAIT_AT_THE_GATE)
         with closed_gate(self.engine):
             run = self.start()
@@ -188,8 +227,17 @@ class Case:
             run.process.kill()
             self.was_killed(run)
 
-    def start_and_cut(self, point: Mapping[str, Any], bytes_passed: int, direction: Direction, *, stays_down: bool = False) -> JobProcess:
-        """Start the job and cut its every connection so many bytes after `point`, where it pauses; returns when it has ended."""
+    def start_and_cut(
+        self,
+        point: Mapping[str, Any],
+        bytes_passed: int,
+        direction: Direction,
+        *,
+        stays_down: bool = False,
+    ) -> JobProcess:
+        """Start the job and cut its every connection so many bytes after `point`, where it pauses;
+        returns when it has ended.
+        """
         assert self.database.db_host is not None
         with cut_proxy(self.database.db_host, self.database.db_port) as proxy:
             run = self.start(point, db_host="127.0.0.1", db_port=proxy.port)
@@ -201,31 +249,49 @@ class Case:
         return run
 
     def next_run(self) -> dict[str, Any]:
-        """An ordinary run, begun again while a dead driver's backend still holds the lock, but not for long; returns its ledger row."""
+        """An ordinary run, begun again while a dead driver's backend still holds the lock, but not
+        for long; returns its ledger row.
+        """
         deadline = time.monotonic() + SHORT_WAIT_SECONDS
         while True:
             run = self.start()
             if run.wait() == 0:
                 return run.result()
             assert ALREADY_RUNNING in run.errors, run.errors
-            assert time.monotonic() < deadline, f"{SHORT_WAIT_SECONDS} s after the fault: {run.errors}"
+            assert time.monotonic() < deadline, (
+                f"{SHORT_WAIT_SECONDS} s after the fault: {run.errors}"
+            )
 
     def repairs_itself(self, *, failed: int = 1, error: str | None = UNCLOSED) -> None:
-        """The next run of a sound database gives the undisturbed run's tables, and the ledger says which runs failed, with `error` where given."""
+        """The next run of a sound database gives the undisturbed run's tables, and the ledger says
+        which runs failed, with `error` where given.
+        """
         remove_faults(self.engine)
         self.did_all_the_work(self.next_run())
         self.is_as_after()
         rows = ledger(self.engine)
-        assert [status for status, _ in rows] == ["succeeded", *["failed"] * failed, "succeeded"], rows
+        assert [status for status, _ in rows] == [
+            "succeeded",
+            *["failed"] * failed,
+            "succeeded",
+        ], rows
         if error:
             assert {said for status, said in rows if status == "failed"} == {error}
 
 
 @contextmanager
 def case_of(server: Settings, worked: Worked, folder: Path, transport: str) -> Iterator[Case]:
-    """A copy of the worked database whose runs read and write by `transport`; its processes end with the block."""
+    """A copy of the worked database whose runs read and write by `transport`; its processes end
+    with the block.
+    """
     with fresh_database(server, worked.database.db_name) as copy:
-        database = worked.database.model_copy(update={"db_name": copy.db_name, "read_transport": transport, "write_transport": transport})
+        database = worked.database.model_copy(
+            update={
+                "db_name": copy.db_name,
+                "read_transport": transport,
+                "write_transport": transport,
+            }
+        )
         case = Case(database, make_engine(database), folder, worked)
         try:
             yield case

@@ -1,7 +1,9 @@
-"""What a fault test needs of its database: the faults that PostgreSQL itself can have, and the tables as one can compare them.
+"""What a fault test needs of its database: the faults that PostgreSQL itself can have, and the
+tables as one can compare them.
 
-`LOADERS` puts a trigger on the first staging table that a run makes: it numbers the sessions that load, and the second of them meets the fault, once.
-A gate is an advisory lock: while the test holds it, whoever comes to it waits, and is seen waiting. Needs a superuser's role.
+`LOADERS` puts a trigger on the first staging table that a run makes: it numbers the sessions that
+load, and the second of them meets the fault, once. A gate is an advisory lock: while the test holds
+it, whoever comes to it waits, and is seen waiting. Needs a superuser's role.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from tests.metrics_store import execute, rows_of
 
 GATE = 535_353
 WAIT_AT_THE_GATE = f"PERFORM pg_advisory_xact_lock_shared({GATE});"
-DISK_IS_FULL = "RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';"
+DISK_IS_FULL = (
+    "RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';"
+)
 SLEEP_SECONDS = 8
 SLEEP = f"PERFORM pg_sleep({SLEEP_SECONDS});"
 
@@ -55,8 +59,13 @@ BEGIN
 END $$;
 CREATE EVENT TRIGGER fault ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION fault.on_create();
 """
-MEET_EACH_LOADER = "CREATE TRIGGER fault BEFORE INSERT ON %s FOR EACH STATEMENT EXECUTE FUNCTION fault.meet()"
-COUNT_ROWS = "CREATE TRIGGER fault AFTER INSERT ON %s REFERENCING NEW TABLE AS loaded FOR EACH STATEMENT EXECUTE FUNCTION fault.count()"
+MEET_EACH_LOADER = (
+    "CREATE TRIGGER fault BEFORE INSERT ON %s FOR EACH STATEMENT EXECUTE FUNCTION fault.meet()"
+)
+COUNT_ROWS = (
+    "CREATE TRIGGER fault AFTER INSERT ON %s REFERENCING NEW TABLE AS loaded FOR EACH STATEMENT"
+    " EXECUTE FUNCTION fault.count()"
+)
 
 MERGED_ROW = """
 CREATE SCHEMA fault;
@@ -78,13 +87,24 @@ CREATE VIEW raw_defillama_pool_history AS SELECT * FROM raw_behind_the_gate WHER
 
 
 def second_loader_meets(engine: Engine, action: str) -> None:
-    """The second session that loads staging meets `action` (PL/pgSQL) at its first statement; later ones do not."""
-    _script(engine, LOADERS.format(action=action, pattern=PLAN_IS_NO_LOAD, prepare=MEET_EACH_LOADER))
+    """The second session that loads staging meets `action` (PL/pgSQL) at its first statement; later
+    ones do not.
+    """
+    _script(
+        engine, LOADERS.format(action=action, pattern=PLAN_IS_NO_LOAD, prepare=MEET_EACH_LOADER)
+    )
 
 
 def staging_lies_in(engine: Engine, tablespace: str) -> None:
     """The staging table moves to `tablespace` when a run makes it."""
-    _script(engine, LOADERS.format(action="NULL;", pattern=PLAN_IS_NO_LOAD, prepare=f"ALTER TABLE %s SET TABLESPACE {tablespace}"))
+    _script(
+        engine,
+        LOADERS.format(
+            action="NULL;",
+            pattern=PLAN_IS_NO_LOAD,
+            prepare=f"ALTER TABLE %s SET TABLESPACE {tablespace}",
+        ),
+    )
 
 
 def count_loaded_rows(engine: Engine) -> None:
@@ -117,7 +137,11 @@ def remove_faults(engine: Engine) -> None:
 
 def loaders(engine: Engine) -> int:
     """How many sessions have loaded staging since the fault was put in."""
-    return int(rows_of(engine, "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS n FROM fault.loader")[0]["n"])
+    return int(
+        rows_of(
+            engine, "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS n FROM fault.loader"
+        )[0]["n"]
+    )
 
 
 def _script(engine: Engine, script: str) -> None:
@@ -127,7 +151,9 @@ def _script(engine: Engine, script: str) -> None:
 
 @contextmanager
 def closed_gate(engine: Engine) -> Iterator[Connection]:
-    """Whoever comes to the gate waits until the block ends, or until the connection of the block is closed."""
+    """Whoever comes to the gate waits until the block ends, or until the connection of the block is
+    closed.
+    """
     with engine.connect() as connection:
         connection.execute(text(f"SELECT pg_advisory_lock({GATE})"))
         connection.commit()
@@ -137,18 +163,25 @@ def closed_gate(engine: Engine) -> Iterator[Connection]:
 def waits_at_the_gate(engine: Engine) -> int:
     """The process id of the backend that waits there, once one does."""
     query = (
-        "SELECT pid FROM pg_locks JOIN pg_database ON oid = database AND datname = current_database() "
-        f"WHERE locktype = 'advisory' AND objid = {GATE} AND NOT granted"
+        "SELECT pid FROM pg_locks JOIN pg_database ON oid = database AND datname ="
+        f" current_database() WHERE locktype = 'advisory' AND objid = {GATE} AND NOT granted"
     )
     return int(until(lambda: rows_of(engine, query), "a backend waits at the gate")[0]["pid"])
 
 
 @contextmanager
 def tablespace_without_room(engine: Engine, folder: Path) -> Iterator[str]:
-    """The name of a tablespace on a disk of its own, which fills as soon as a staging table is loaded there. Skips where one may not mount."""
+    """The name of a tablespace on a disk of its own, which fills as soon as a staging table is
+    loaded there. Skips where one may not mount.
+    """
     disk, name = folder / "disk", "tiny"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)], capture_output=True, text=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if mounted.returncode != 0:
         pytest.skip(f"no disk of one's own: {mounted.stderr.strip()}")
     admin = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -156,7 +189,8 @@ def tablespace_without_room(engine: Engine, folder: Path) -> Iterator[str]:
         servers = Path(rows_of(admin, "SHOW data_directory")[0]["data_directory"]).stat()
         os.chown(disk, servers.st_uid, servers.st_gid)
         for above in disk.parents[:3]:
-            # pytest's folders are closed to everybody else, and the server may run as another account
+            # pytest's folders are closed to everybody else, and the server may run as another
+            # account
             above.chmod(0o711)
         execute(admin, f"CREATE TABLESPACE {name} LOCATION '{disk}'")
         yield name
@@ -166,8 +200,13 @@ def tablespace_without_room(engine: Engine, folder: Path) -> Iterator[str]:
 
 
 def backends(engine: Engine, doing: str) -> list[int]:
-    """Process ids of this database's other backends for which `doing`, a condition on pg_stat_activity, holds."""
-    query = f"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND {doing}"
+    """Process ids of this database's other backends for which `doing`, a condition on
+    pg_stat_activity, holds.
+    """
+    query = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <>"
+        f" pg_backend_pid() AND {doing}"
+    )
     return [row["pid"] for row in rows_of(engine, query)]
 
 
@@ -175,7 +214,8 @@ def holder_of_the_lock(engine: Engine) -> list[int]:
     """The backend of the run's own connection: it holds the job's advisory lock."""
     return backends(
         engine,
-        "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = (hashtext('yieldspark')::bigint & 4294967295)::oid)",
+        "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid ="
+        " (hashtext('yieldspark')::bigint & 4294967295)::oid)",
     )
 
 
@@ -187,18 +227,30 @@ def terminate(engine: Engine, pids: list[int]) -> None:
 
 
 def staging_tables(engine: Engine) -> list[str]:
-    return [row["tablename"] for row in rows_of(engine, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%' ORDER BY 1")]
+    return [
+        row["tablename"]
+        for row in rows_of(
+            engine, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%' ORDER BY 1"
+        )
+    ]
 
 
 def staged_rows(engine: Engine) -> int:
     """Committed rows of all staging tables but the plan's."""
     names = [name for name in staging_tables(engine) if not name.endswith("_plan")]
-    return sum(rows_of(engine, f"SELECT count(*) AS n FROM yieldspark.{name}")[0]["n"] for name in names)
+    return sum(
+        rows_of(engine, f"SELECT count(*) AS n FROM yieldspark.{name}")[0]["n"] for name in names
+    )
 
 
 def ledger(engine: Engine) -> list[tuple[str, str | None]]:
     """Status and error of every run, in order."""
-    return [(row["status"], row["error"]) for row in rows_of(engine, "SELECT status, error FROM yieldspark.run_ledger ORDER BY started_at")]
+    return [
+        (row["status"], row["error"])
+        for row in rows_of(
+            engine, "SELECT status, error FROM yieldspark.run_ledger ORDER BY started_at"
+        )
+    ]
 
 
 VOLATILE = """
@@ -212,19 +264,28 @@ GROUP BY 1 ORDER BY 1
 
 
 def exact_contents(engine: Engine) -> Mapping[str, str]:
-    """Each table of the owner and of the product but the ledger -> md5 of all its rows, byte for byte."""
+    """Each table of the owner and of the product but the ledger -> md5 of all its rows, byte for
+    byte.
+    """
     return {row["name"]: _md5(engine, row["name"], "t::text") for row in rows_of(engine, VOLATILE)}
 
 
 def computed_contents(engine: Engine) -> Mapping[str, str]:
-    """The same without what two equal runs do not share: run ids, identities, the moment of an insert."""
+    """The same without what two equal runs do not share: run ids, identities, the moment of an
+    insert.
+    """
     contents = {}
     for row in rows_of(engine, VOLATILE):
         names = ", ".join(f"'{name}'" for name in row["volatile"] or [])
-        contents[row["name"]] = _md5(engine, row["name"], f"(to_jsonb(t) - ARRAY[{names}]::text[])::text")
+        contents[row["name"]] = _md5(
+            engine, row["name"], f"(to_jsonb(t) - ARRAY[{names}]::text[])::text"
+        )
     return contents
 
 
 def _md5(engine: Engine, table: str, row: str) -> str:
-    query = f"SELECT count(*) || ' rows, ' || coalesce(md5(string_agg({row}, ' ' ORDER BY {row})), '') AS contents FROM {table} AS t"
+    query = (
+        f"SELECT count(*) || ' rows, ' || coalesce(md5(string_agg({row}, ' ' ORDER BY {row})), '')"
+        f" AS contents FROM {table} AS t"
+    )
     return str(rows_of(engine, query)[0]["contents"])

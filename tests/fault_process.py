@@ -1,8 +1,11 @@
-"""The metrics job as a process with one fault in it: what the environment's FAULT names is put in, then the job's own `main` runs.
+"""The metrics job as a process with one fault in it: what the environment's FAULT names is put in,
+then the job's own `main` runs.
 
-FAULT is a JSON object. `do` is `kill` (SIGKILL of this process: nothing is cleaned up) or `pause` (the file REACHED appears, and the process waits
-for the file GO beside it). Where: `stage` and `edge` (before, after) of a stage of the ledger, or `statement` (a regular expression) and `edge` of
-the `nth` statement that matches while `stage` runs; the statement COMMIT is the commit. `{"hide": NAME}` hides a module, as if it were not installed.
+FAULT is a JSON object. `do` is `kill` (SIGKILL of this process: nothing is cleaned up) or `pause`
+(the file REACHED appears, and the process waits for the file GO beside it). Where: `stage` and
+`edge` (before, after) of a stage of the ledger, or `statement` (a regular expression) and `edge` of
+the `nth` statement that matches while `stage` runs; the statement COMMIT is the commit. `{"hide":
+NAME}` hides a module, as if it were not installed.
 """
 
 from __future__ import annotations
@@ -79,7 +82,14 @@ def _listen(fault: dict[str, Any], inside: Sequence[str]) -> None:
             if met == fault.get("nth", 1):
                 act(fault)
 
-    def on_statement(_c: Connection, _cursor: object, statement: str, _parameters: object, _context: object, _many: bool) -> None:
+    def on_statement(
+        _c: Connection,
+        _cursor: object,
+        statement: str,
+        _parameters: object,
+        _context: object,
+        _many: bool,
+    ) -> None:
         meet(statement)
 
     def on_commit(_: Connection) -> None:

@@ -1,6 +1,7 @@
 """A TCP proxy before PostgreSQL that a test cuts in mid-stream.
 
-`cut_after` ends every connection once so many more bytes have passed in one direction. Connections made later pass, unless it stays down.
+`cut_after` ends every connection once so many more bytes have passed in one direction. Connections
+made later pass, unless it stays down.
 """
 
 from __future__ import annotations
@@ -31,8 +32,12 @@ class CutProxy:
         self.was_cut = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def cut_after(self, bytes_passed: int, direction: Direction, *, stays_down: bool = False) -> None:
-        """Arm the cut. The bytes that reach the limit are not passed on; stays_down also refuses every later connection."""
+    def cut_after(
+        self, bytes_passed: int, direction: Direction, *, stays_down: bool = False
+    ) -> None:
+        """Arm the cut. The bytes that reach the limit are not passed on; stays_down also refuses
+        every later connection.
+        """
         with self._lock:
             self._armed, self._left, self._stays_down = direction, bytes_passed, stays_down
 
@@ -51,8 +56,13 @@ class CutProxy:
                         continue
                     server = socket.create_connection(self._target)
                     self._open |= {client, server}
-                for source, sink, direction in ((client, server, "to_server"), (server, client, "to_client")):
-                    threading.Thread(target=self._pass_on, args=(source, sink, direction), daemon=True).start()
+                for source, sink, direction in (
+                    (client, server, "to_server"),
+                    (server, client, "to_client"),
+                ):
+                    threading.Thread(
+                        target=self._pass_on, args=(source, sink, direction), daemon=True
+                    ).start()
 
     def _pass_on(self, source: socket.socket, sink: socket.socket, direction: Direction) -> None:
         with suppress(OSError):  # one side is gone, and so is the other then

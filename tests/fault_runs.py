@@ -1,7 +1,8 @@
-"""Processes of the metrics job, started, watched and ended by a test, the JVM and the Python workers they start included.
+"""Processes of the metrics job, started, watched and ended by a test, the JVM and the Python
+workers they start included.
 
-Every process of one run carries the same token in its environment: that finds what has outlived its driver, whoever its parent is by now.
-Every wait has a deadline. Needs Linux's /proc.
+Every process of one run carries the same token in its environment: that finds what has outlived its
+driver, whoever its parent is by now. Every wait has a deadline. Needs Linux's /proc.
 """
 
 from __future__ import annotations
@@ -29,8 +30,25 @@ END_SECONDS = 60
 TOKEN = "FAULT_TEST_RUN"
 
 SETTINGS = (
-    *("db_host", "db_port", "db_name", "db_user", "db_sslmode", "yieldspark_home", "jars_dir", "spark_master", "shuffle_partitions"),
-    *("read_transport", "write_transport", "max_fill_days", "max_apy_percent", "max_tvl_usd", "max_price_usd"),
+    *(
+        "db_host",
+        "db_port",
+        "db_name",
+        "db_user",
+        "db_sslmode",
+        "yieldspark_home",
+        "jars_dir",
+        "spark_master",
+        "shuffle_partitions",
+    ),
+    *(
+        "read_transport",
+        "write_transport",
+        "max_fill_days",
+        "max_apy_percent",
+        "max_tvl_usd",
+        "max_price_usd",
+    ),
 )
 
 SMALL_SPARK = {"spark.sql.adaptive.coalescePartitions.enabled": "false"}
@@ -51,7 +69,12 @@ class JobProcess:
     """One run of the job with at most one fault, in a folder of its own under `folder`."""
 
     def __init__(
-        self, database: Settings, folder: Path, *, fault: Mapping[str, Any] | None = None, spark_conf: Mapping[str, str] | None = None
+        self,
+        database: Settings,
+        folder: Path,
+        *,
+        fault: Mapping[str, Any] | None = None,
+        spark_conf: Mapping[str, str] | None = None,
     ) -> None:
         assert database.db_password is not None
         self.token = secrets.token_hex(8)
@@ -59,10 +82,17 @@ class JobProcess:
         self.folder.mkdir()
         values = {name.upper(): str(getattr(database, name)) for name in SETTINGS}
         values |= {"DB_PASSWORD": database.db_password.get_secret_value(), TOKEN: self.token}
-        values["FAULT"] = json.dumps(dict(fault or {}) | ({"folder": str(self.folder)} if fault else {}))
+        values["FAULT"] = json.dumps(
+            dict(fault or {}) | ({"folder": str(self.folder)} if fault else {})
+        )
         conf = SMALL_SPARK | dict(spark_conf or {})
-        values["PYSPARK_SUBMIT_ARGS"] = " ".join([*(f"--conf {name}={value}" for name, value in conf.items()), "pyspark-shell"])
-        with (self.folder / "stdout").open("w") as out, (self.folder / "stderr").open("w") as errors:
+        values["PYSPARK_SUBMIT_ARGS"] = " ".join(
+            [*(f"--conf {name}={value}" for name, value in conf.items()), "pyspark-shell"]
+        )
+        with (
+            (self.folder / "stdout").open("w") as out,
+            (self.folder / "stderr").open("w") as errors,
+        ):
             # files, not pipes: an orphan that holds a pipe would keep its reader waiting
             self.process = subprocess.Popen(
                 [sys.executable, str(LAUNCHER), "--json"],
@@ -82,7 +112,9 @@ class JobProcess:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise TimeoutError(f"the run did not end in {seconds} s; it said:\n{self.errors[-3000:]}") from None
+            raise TimeoutError(
+                f"the run did not end in {seconds} s; it said:\n{self.errors[-3000:]}"
+            ) from None
 
     def result(self) -> dict[str, Any]:
         """The ledger row that an ended run printed."""
@@ -96,24 +128,39 @@ class JobProcess:
 
     def is_at_the_point(self) -> None:
         """Wait until a pausing run has come to its fault's point."""
-        until(lambda: (self.folder / REACHED).exists() or self.process.poll() is not None, "the run came to the fault's point", RUN_SECONDS)
+        until(
+            lambda: (self.folder / REACHED).exists() or self.process.poll() is not None,
+            "the run came to the fault's point",
+            RUN_SECONDS,
+        )
         assert self.process.poll() is None, self.errors
 
     def go_on(self) -> None:
         (self.folder / GO).touch()
 
     def alive(self, program: str = "") -> list[int]:
-        """Process ids of this run, those whose command line has `program` in it: driver, JVM, Spark's executors and Python workers."""
+        """Process ids of this run, those whose command line has `program` in it: driver, JVM,
+        Spark's executors and Python workers.
+        """
         token = f"{TOKEN}={self.token}".encode()
         return [
             pid
             for pid in _processes()
-            if token in _read(pid, "environ").split(b"\0") and not _is_zombie(pid) and program.encode() in _read(pid, "cmdline")
+            if token in _read(pid, "environ").split(b"\0")
+            and not _is_zombie(pid)
+            and program.encode() in _read(pid, "cmdline")
         ]
 
     def all_have_ended(self) -> None:
-        """Nothing of the run outlives its driver for long: a JVM that went on would load staging under the next run."""
-        until(lambda: not self.alive(), f"every process of the run has ended, {[_read(pid, 'cmdline')[:80] for pid in self.alive()]}", END_SECONDS)
+        """Nothing of the run outlives its driver for long: a JVM that went on would load staging
+        under the next run.
+        """
+        until(
+            lambda: not self.alive(),
+            "every process of the run has ended,"
+            f" {[_read(pid, 'cmdline')[:80] for pid in self.alive()]}",
+            END_SECONDS,
+        )
 
     def kill(self, program: str) -> None:
         """SIGKILL to the run's processes that have `program` in their command line."""

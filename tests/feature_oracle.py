@@ -1,7 +1,8 @@
-"""What the features of one pool and day are, from their definitions, over plain lists; slow, and shares no code with the product.
+"""What the features of one pool and day are, from their definitions, over plain lists; slow, and
+shares no code with the product.
 
-In: a pool's APY (percent) and TVL (USD), one a day, None where unknown, and the days on which each is observed. Out: values by name, None where not
-known.
+In: a pool's APY (percent) and TVL (USD), one a day, None where unknown, and the days on which each
+is observed. Out: values by name, None where not known.
 """
 
 from __future__ import annotations
@@ -18,41 +19,90 @@ Value = float | None
 class PoolOracle:
     """`first_day` is the day of the first value; the naive interval covers 80 %."""
 
-    def __init__(self, apy: Sequence[Value], tvl: Sequence[Value], apy_seen: Sequence[bool], tvl_seen: Sequence[bool], first_day: dt.date) -> None:
-        self.apy, self.tvl, self.apy_seen, self.tvl_seen, self.first_day = list(apy), list(tvl), list(apy_seen), list(tvl_seen), first_day
+    def __init__(
+        self,
+        apy: Sequence[Value],
+        tvl: Sequence[Value],
+        apy_seen: Sequence[bool],
+        tvl_seen: Sequence[bool],
+        first_day: dt.date,
+    ) -> None:
+        self.apy, self.tvl, self.apy_seen, self.tvl_seen, self.first_day = (
+            list(apy),
+            list(tvl),
+            list(apy_seen),
+            list(tvl_seen),
+            first_day,
+        )
         self.log_tvl = [None if value is None else math.log(1 + value) for value in tvl]
         self.days = range(len(self.apy))
-        self.apy_series = Series(self.apy, self.apy_seen, [None if value is None else 0.001 + 0.002 * abs(value) for value in self.apy])
+        self.apy_series = Series(
+            self.apy,
+            self.apy_seen,
+            [None if value is None else 0.001 + 0.002 * abs(value) for value in self.apy],
+        )
         self.tvl_series = Series(self.log_tvl, self.tvl_seen, [0.001] * len(self.tvl))
 
     def at(self, day: int) -> dict[str, Value]:
         """Every scale, baseline, level and feature of the day with this number."""
-        raw_moves = [None if move is None else abs(move) for move in one_day_moves(self.tvl, self.tvl_seen)]
-        found: dict[str, Value] = {"apy_scale": self.apy_series.scale(day), "tvl_scale": self.tvl_series.scale(day)}
+        raw_moves = [
+            None if move is None else abs(move) for move in one_day_moves(self.tvl, self.tvl_seen)
+        ]
+        found: dict[str, Value] = {
+            "apy_scale": self.apy_series.scale(day),
+            "tvl_scale": self.tvl_series.scale(day),
+        }
         found |= {f"apy_{name}": value for name, value in self.apy_series.baselines(day).items()}
-        found |= {f"tvl_{name}": value if value is None else math.exp(value) - 1 for name, value in self.tvl_series.baselines(day).items()}
-        found |= {"apy_mean_abs_change": mean(last(self.apy_series.sizes, day, 90)), "tvl_mean_abs_change": mean(last(raw_moves, day, 90))}
+        found |= {
+            f"tvl_{name}": value if value is None else math.exp(value) - 1
+            for name, value in self.tvl_series.baselines(day).items()
+        }
+        found |= {
+            "apy_mean_abs_change": mean(last(self.apy_series.sizes, day, 90)),
+            "tvl_mean_abs_change": mean(last(raw_moves, day, 90)),
+        }
         return found | self.apy_features(day) | self.tvl_features(day) | self.calendar(day)
 
     def apy_features(self, day: int) -> dict[str, Value]:
         of, apy, now = self.apy_series, self.apy, self.apy[day]
         gap = {f"apy_move_{back}": earlier(of.moves, day, back) for back in range(7)}
         gap |= {f"apy_mean_gap_{n}": less(mean(last(apy, day, n)), now) for n in (3, 7, 14, 30, 90)}
-        gap |= {f"apy_median_gap_{n}": less(median(last(apy, day, n)), now) for n in (5, 7, 14, 30, 90)}
-        gap |= {f"apy_lowest_gap_{n}": less(min(last(apy, day, n), default=None), now) for n in (7, 30)}
-        gap |= {f"apy_highest_gap_{n}": less(max(last(apy, day, n), default=None), now) for n in (7, 30)}
-        gap |= {f"apy_exponential_gap_{half}": less(fading_mean(apy, day, half), now) for half in (1, 3, 10)}
+        gap |= {
+            f"apy_median_gap_{n}": less(median(last(apy, day, n)), now) for n in (5, 7, 14, 30, 90)
+        }
+        gap |= {
+            f"apy_lowest_gap_{n}": less(min(last(apy, day, n), default=None), now) for n in (7, 30)
+        }
+        gap |= {
+            f"apy_highest_gap_{n}": less(max(last(apy, day, n), default=None), now) for n in (7, 30)
+        }
+        gap |= {
+            f"apy_exponential_gap_{half}": less(fading_mean(apy, day, half), now)
+            for half in (1, 3, 10)
+        }
         gap |= {f"apy_gap_{back}": less(earlier(apy, day, back), now) for back in (7, 14)}
         gap |= {f"apy_std_{n}": deviation(last(apy, day, n)) for n in (7, 30)}
         gap |= {f"apy_abs_move_{n}": mean(last(of.sizes, day, n)) for n in (7, 30, 90)}
         gap |= {"flow_gap": less(self.flow(day), now)}
         found: dict[str, Value] = {name: of.in_scales(value, day) for name, value in gap.items()}
-        found |= {f"apy_still_share_{n}": mean([float(size < 1e-9) for size in last(of.sizes, day, n)]) for n in (7, 30)}
+        found |= {
+            f"apy_still_share_{n}": mean([float(size < 1e-9) for size in last(of.sizes, day, n)])
+            for n in (7, 30)
+        }
         spikes = [of.spike(then) for then in self.days]
-        found |= {"apy_spike": spikes[day], "apy_spike_yesterday": earlier(spikes, day, 1), "apy_spike_share_30": mean(last(spikes, day, 30))}
-        found |= {"apy_level": None if now is None else math.asinh(now / 0.1), "apy_lowest_30": min(last(apy, day, 30), default=None)}
+        found |= {
+            "apy_spike": spikes[day],
+            "apy_spike_yesterday": earlier(spikes, day, 1),
+            "apy_spike_share_30": mean(last(spikes, day, 30)),
+        }
+        found |= {
+            "apy_level": None if now is None else math.asinh(now / 0.1),
+            "apy_lowest_30": min(last(apy, day, 30), default=None),
+        }
         scale = of.scale(day)
-        found["apy_scale_relative"] = None if now is None or scale is None else math.log(scale / (abs(now) + 0.1))
+        found["apy_scale_relative"] = (
+            None if now is None or scale is None else math.log(scale / (abs(now) + 0.1))
+        )
         return found | self.slopes[day]
 
     @cached_property
@@ -61,16 +111,27 @@ class PoolOracle:
         effects = [within(8.0, ratio(of.moves[then], of.scale(then))) for then in self.days]
         found: list[dict[str, Value]] = [{} for _ in self.days]
         for name, n in (("momentum", 0), ("reversion_7", 7), ("reversion_30", 30)):
-            gaps = [within(8.0, ratio(less(mean(last(self.apy, then, n)), self.apy[then]), of.scale(then))) for then in self.days]
+            gaps = [
+                within(
+                    8.0, ratio(less(mean(last(self.apy, then, n)), self.apy[then]), of.scale(then))
+                )
+                for then in self.days
+            ]
             causes = gaps if n else effects
             for day in self.days:
                 slope = ridge_slope(effects, causes, day)
-                found[day] |= {f"apy_{name}_slope": slope, f"apy_{name}_step": slope * (causes[day] or 0.0)}
+                found[day] |= {
+                    f"apy_{name}_slope": slope,
+                    f"apy_{name}_step": slope * (causes[day] or 0.0),
+                }
         return found
 
     def flow(self, day: int) -> Value:
         """The APY that would pay the median of the last seven days' payments."""
-        paid = [None if apy is None or tvl is None else apy * tvl for apy, tvl in zip(self.apy, self.tvl, strict=True)]
+        paid = [
+            None if apy is None or tvl is None else apy * tvl
+            for apy, tvl in zip(self.apy, self.tvl, strict=True)
+        ]
         return ratio(median(last(paid, day, 7)), self.tvl[day] or None)
 
     def tvl_features(self, day: int) -> dict[str, Value]:
@@ -107,7 +168,11 @@ class Series:
         self.moves = one_day_moves(level, seen)
         self.sizes = [None if move is None else abs(move) for move in self.moves]
         self.cut = [
-            None if size is None or under is None else min(size, 4 * quantile(last(self.sizes, day, 60), 0.75) + under)
+            (
+                None
+                if size is None or under is None
+                else min(size, 4 * quantile(last(self.sizes, day, 60), 0.75) + under)
+            )
             for day, (size, under) in enumerate(zip(self.sizes, floor, strict=True))
         ]
         self.scales = [self._scale(day) for day in range(len(level))]
@@ -131,10 +196,17 @@ class Series:
     def baselines(self, day: int) -> dict[str, Value]:
         now, moves = self.level[day], last(self.moves, day, 60)
         if now is None:
-            return {"median_7": median(last(self.level, day, 7)), "reverted": None, "naive_low": None, "naive_high": None}
+            return {
+                "median_7": median(last(self.level, day, 7)),
+                "reverted": None,
+                "naive_low": None,
+                "naive_high": None,
+            }
         gaps = [less(mean(last(self.level, then, 30)), self.level[then]) for then in range(day + 1)]
         causes = [ratio(gap, self.scale(then)) for then, gap in enumerate(gaps)]
-        slope = ridge_slope([ratio(self.moves[then], self.scale(then)) for then in range(day + 1)], causes, day)
+        slope = ridge_slope(
+            [ratio(self.moves[then], self.scale(then)) for then in range(day + 1)], causes, day
+        )
         return {
             "median_7": median(last(self.level, day, 7)),
             "reverted": now + min(max(slope, 0.0), 1.0) * (gaps[day] or 0.0),
@@ -144,19 +216,38 @@ class Series:
 
 
 def one_day_moves(level: Sequence[Value], seen: Sequence[bool]) -> list[Value]:
-    return [None, *(less(level[day], level[day - 1]) if seen[day] and seen[day - 1] else None for day in range(1, len(level)))]
+    return [
+        None,
+        *(
+            less(level[day], level[day - 1]) if seen[day] and seen[day - 1] else None
+            for day in range(1, len(level))
+        ),
+    ]
 
 
 def ridge_slope(effects: Sequence[Value], causes: Sequence[Value], day: int) -> float:
-    """Of the last 60 days' effects on the causes a day before them; ten more causes of one scale had none."""
+    """Of the last 60 days' effects on the causes a day before them; ten more causes of one scale
+    had none.
+    """
     pairs = [(effects[then], causes[then - 1]) for then in range(max(1, day - 59), day + 1)]
     known = [(effect, cause) for effect, cause in pairs if effect is not None and cause is not None]
-    return math.fsum(effect * cause for effect, cause in known) / (math.fsum(cause * cause for _, cause in known) + 10.0)
+    return math.fsum(effect * cause for effect, cause in known) / (
+        math.fsum(cause * cause for _, cause in known) + 10.0
+    )
 
 
 def fading_mean(values: Sequence[Value], day: int, half_life: float) -> Value:
-    aged = [(value, 0.5 ** ((day - then) / half_life)) for then, value in enumerate(values[: day + 1]) if value is not None]
-    return math.fsum(value * weight for value, weight in aged) / math.fsum(weight for _, weight in aged) if aged else None
+    aged = [
+        (value, 0.5 ** ((day - then) / half_life))
+        for then, value in enumerate(values[: day + 1])
+        if value is not None
+    ]
+    return (
+        math.fsum(value * weight for value, weight in aged)
+        / math.fsum(weight for _, weight in aged)
+        if aged
+        else None
+    )
 
 
 def last(values: Sequence[Value], day: int, days: int) -> list[float]:
@@ -193,4 +284,8 @@ def deviation(values: Sequence[float]) -> Value:
 
 def quantile(values: Sequence[float], level: float) -> float:
     """Linear between order statistics: the inclusive method of `statistics`."""
-    return values[0] if len(values) == 1 else statistics.quantiles(values, n=100, method="inclusive")[round(level * 100) - 1]
+    return (
+        values[0]
+        if len(values) == 1
+        else statistics.quantiles(values, n=100, method="inclusive")[round(level * 100) - 1]
+    )

@@ -1,4 +1,6 @@
-"""Pools of every kind for the tests of features, and what a task of Spark makes of them, here and without Spark."""
+"""Pools of every kind for the tests of features, and what a task of Spark makes of them, here and
+without Spark.
+"""
 
 from __future__ import annotations
 
@@ -18,31 +20,53 @@ Values = Sequence[float | None]
 LONG_AGO = END - dt.timedelta(days=3000)
 
 
-def spec(*, first_day: dt.date = LONG_AGO, as_of: dt.date = END, horizon: int = 1, level: float = 0.8, min_history_days: int = 1) -> FeatureSpec:
+def spec(
+    *,
+    first_day: dt.date = LONG_AGO,
+    as_of: dt.date = END,
+    horizon: int = 1,
+    level: float = 0.8,
+    min_history_days: int = 1,
+) -> FeatureSpec:
     return FeatureSpec(first_day, as_of, horizon, level, min_history_days)
 
 
 def task_rows(rows: pd.DataFrame, wanted: FeatureSpec | None = None) -> pd.DataFrame:
     """A task's rows, sorted by pool and day; its batches are cut where they happen to be."""
     batches = list(rows_of_pools(wanted or spec())(metric_rows(rows).to_batches(max_chunksize=57)))
-    return pa.Table.from_batches(batches).to_pandas() if batches else pd.DataFrame(columns=SCHEMA.names)
+    return (
+        pa.Table.from_batches(batches).to_pandas()
+        if batches
+        else pd.DataFrame(columns=SCHEMA.names)
+    )
 
 
 def oracle_of(rows: pd.DataFrame) -> PoolOracle:
     """Of one pool's metrics, in which days may be missing."""
     days = pd.date_range(rows["date"].min(), END)
     dense = rows.set_index(pd.to_datetime(rows["date"])).reindex(days)
-    apy, tvl = ([None if pd.isna(value) else float(value) for value in dense[name]] for name in ("actual_apy", "actual_tvl"))
+    apy, tvl = (
+        [None if pd.isna(value) else float(value) for value in dense[name]]
+        for name in ("actual_apy", "actual_tvl")
+    )
     apy_seen, tvl_seen = ((dense[f"{name}_age_days"] == 0).tolist() for name in ("apy", "tvl"))
     return PoolOracle(apy, tvl, apy_seen, tvl_seen, rows["date"].min())
 
 
 def irregular(days: int, *, seed: int) -> pd.DataFrame:
-    """Values missing here and there for APY and TVL apart, a gap that is longer than a value is carried, and long calm."""
+    """Values missing here and there for APY and TVL apart, a gap that is longer than a value is
+    carried, and long calm.
+    """
     random = np.random.default_rng(seed)
-    apy, tvl = 3 + np.cumsum(random.standard_normal(days)), np.exp(12 + np.cumsum(0.05 * random.standard_normal(days)))
+    apy, tvl = (
+        3 + np.cumsum(random.standard_normal(days)),
+        np.exp(12 + np.cumsum(0.05 * random.standard_normal(days))),
+    )
     apy[days // 5 : days // 3] = apy[days // 5]
-    shown_apy, shown_tvl = ([None if random.random() < 0.1 else float(value) for value in values] for values in (apy, tvl))
+    shown_apy, shown_tvl = (
+        [None if random.random() < 0.1 else float(value) for value in values]
+        for values in (apy, tvl)
+    )
     shown_apy[days // 2 : days // 2 + 12] = [None] * 12
     return pool_rows("a", shown_apy, shown_tvl)
 
@@ -50,7 +74,10 @@ def irregular(days: int, *, seed: int) -> pd.DataFrame:
 def storm_then_calm() -> pd.DataFrame:
     """Wild until the look-back of the last day begins."""
     random = np.random.default_rng(4)
-    wild, calm = 5 + 50 * random.standard_normal(300) ** 2, 5 + 0.01 * random.standard_normal(LOOK_BACK_DAYS + 1)
+    wild, calm = (
+        5 + 50 * random.standard_normal(300) ** 2,
+        5 + 0.01 * random.standard_normal(LOOK_BACK_DAYS + 1),
+    )
     tvl = np.exp(12 + np.cumsum(0.05 * random.standard_normal(len(wild) + len(calm))))
     return pool_rows("a", [*wild, *calm], list(tvl))
 
@@ -62,7 +89,11 @@ POOLS: dict[str, Callable[[], pd.DataFrame]] = {
     "irregular again": lambda: irregular(90, seed=2),
     "young": lambda: panel_rows(1, 22),
     "days without a row": lambda: panel_rows(1, 80).drop(index=[3, *range(40, 49), 79]),
-    "wild": lambda: pool_rows("a", [5.0] * 40 + [355_083.0, 0.0, 12.0] + [6.0, 6.5] * 20, [1e6] * 40 + [0.0] * 3 + [1e12] * 40),
+    "wild": lambda: pool_rows(
+        "a",
+        [5.0] * 40 + [355_083.0, 0.0, 12.0] + [6.0, 6.5] * 20,
+        [1e6] * 40 + [0.0] * 3 + [1e12] * 40,
+    ),
     "zero": lambda: pool_rows("a", [0.0] * 40, [0.0] * 40),
     "without TVL": lambda: pool_rows("a", [1.0, 2.0, 4.0, 3.0] * 10, [None] * 40),
     "without APY": lambda: pool_rows("a", [None] * 30, [1e6, 2e6, 3e6] * 10),
@@ -88,7 +119,11 @@ DIRT: dict[str, tuple[Values, Values]] = {
 PASTS: dict[str, Callable[[], pd.DataFrame]] = {
     "regular": lambda: panel_rows(1, 420),
     "irregular": lambda: irregular(420, seed=5),
-    "355,083 % until the look-back": lambda: pool_rows("a", [355_083.0] * 300 + [5.0, 5.1, 5.3] * 40 + [5.0], [1e6] * 421),
+    "355,083 % until the look-back": lambda: pool_rows(
+        "a", [355_083.0] * 300 + [5.0, 5.1, 5.3] * 40 + [5.0], [1e6] * 421
+    ),
     "storm, then calm": storm_then_calm,
-    "APY before the look-back alone": lambda: pool_rows("a", [3.0, 4.0] * 100 + [None] * (LOOK_BACK_DAYS + 20), [1e6] * (220 + LOOK_BACK_DAYS)),
+    "APY before the look-back alone": lambda: pool_rows(
+        "a", [3.0, 4.0] * 100 + [None] * (LOOK_BACK_DAYS + 20), [1e6] * (220 + LOOK_BACK_DAYS)
+    ),
 }

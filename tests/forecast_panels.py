@@ -1,7 +1,9 @@
-"""Generated metrics for the forecast tests: pools whose APY returns to its own mean, so that there is something to forecast; with gaps and dirt.
+"""Generated metrics for the forecast tests: pools whose APY returns to its own mean, so that there
+is something to forecast; with gaps and dirt.
 
-Columns are those of `pool_daily_metrics` and the values' ages; APY in percent, TVL in USD. A missing day is carried forward as the metrics job does.
-`metric_rows` has them as `features.METRICS_QUERY` names them.
+Columns are those of `pool_daily_metrics` and the values' ages; APY in percent, TVL in USD. A
+missing day is carried forward as the metrics job does. `metric_rows` has them as
+`features.METRICS_QUERY` names them.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ SCHEMA = T.StructType(
     [
         T.StructField("pool_id", T.StringType()),
         T.StructField("date", T.DateType()),
-        *(T.StructField(name, T.DoubleType()) for name in ("actual_apy", "actual_tvl", "eth_open", "btc_open", "gas_price_gwei")),
+        *(
+            T.StructField(name, T.DoubleType())
+            for name in ("actual_apy", "actual_tvl", "eth_open", "btc_open", "gas_price_gwei")
+        ),
         T.StructField("pool_group", T.StringType()),
         T.StructField("apy_age_days", T.IntegerType()),
         T.StructField("tvl_age_days", T.IntegerType()),
@@ -39,7 +44,12 @@ AS_READ = {name: name for name in SCHEMA.names} | {"actual_apy": "apy", "actual_
 
 
 def pool_rows(
-    pool_id: str, apy: Sequence[float | None], tvl: Sequence[float | None], *, end: dt.date = END, group: str | None = None
+    pool_id: str,
+    apy: Sequence[float | None],
+    tvl: Sequence[float | None],
+    *,
+    end: dt.date = END,
+    group: str | None = None,
 ) -> pd.DataFrame:
     """One pool's metrics with one value a day up to `end`; None is a missing day."""
     days = [end - dt.timedelta(days=len(apy) - 1 - offset) for offset in range(len(apy))]
@@ -69,11 +79,17 @@ def panel_rows(pools: int, days: int, *, seed: int = 7, end: dt.date = END) -> p
     frames = []
     for number in range(pools):
         mean, spread = float(random.uniform(2, 30)), float(random.uniform(0.1, 2))
-        apy: list[float | None] = list(np.maximum(mean + spread * random.standard_normal(days), 0.0))
-        tvl: list[float | None] = list(np.exp(random.uniform(11, 17) + np.cumsum(0.02 * random.standard_normal(days))))
+        apy: list[float | None] = list(
+            np.maximum(mean + spread * random.standard_normal(days), 0.0)
+        )
+        tvl: list[float | None] = list(
+            np.exp(random.uniform(11, 17) + np.cumsum(0.02 * random.standard_normal(days)))
+        )
         if number % 5 == 4:
             apy[days // 2 : days // 2 + 3] = [None] * 3
-        frames.append(pool_rows(f"p{number:02d}", apy, tvl, end=end, group="stable" if number % 2 else None))
+        frames.append(
+            pool_rows(f"p{number:02d}", apy, tvl, end=end, group="stable" if number % 2 else None)
+        )
     return pd.concat(frames, ignore_index=True)
 
 
@@ -81,16 +97,22 @@ def history_rows(history: Path) -> pd.DataFrame:
     """The last snapshot of each day of a real history (Parquet); no value is carried."""
     raw = pq.read_table(history, columns=["pool_id", "timestamp", "apy", "tvl_usd"]).to_pandas()
     raw["date"] = pd.to_datetime(raw["timestamp"], utc=True).dt.date
-    days: pd.DataFrame = raw.sort_values("timestamp").groupby(["pool_id", "date"], as_index=False).last()
+    days: pd.DataFrame = (
+        raw.sort_values("timestamp").groupby(["pool_id", "date"], as_index=False).last()
+    )
     days = days.rename(columns={"apy": "actual_apy", "tvl_usd": "actual_tvl"})
-    days[["pool_group", "apy_age_days", "tvl_age_days", "eth_open", "btc_open", "gas_price_gwei"]] = None
+    days[
+        ["pool_group", "apy_age_days", "tvl_age_days", "eth_open", "btc_open", "gas_price_gwei"]
+    ] = None
     return days
 
 
 def metric_rows(rows: pd.DataFrame) -> pa.Table:
     """What `features.METRICS_QUERY` reads of them, in their order."""
     plain = rows[SCHEMA.names].astype(object)
-    table = pa.Table.from_pandas(plain.where(plain.notna(), None), to_arrow_schema(SCHEMA), preserve_index=False)
+    table = pa.Table.from_pandas(
+        plain.where(plain.notna(), None), to_arrow_schema(SCHEMA), preserve_index=False
+    )
     return table.rename_columns(AS_READ).select(METRICS)
 
 
@@ -100,12 +122,21 @@ def spark_rows(spark: SparkSession, rows: pd.DataFrame) -> DataFrame:
 
 
 def store(engine: Engine, rows: pd.DataFrame) -> None:
-    """Put the rows where the metrics job would have: `pool_daily_metrics` and `yieldspark.observation_age`."""
+    """Put the rows where the metrics job would have: `pool_daily_metrics` and
+    `yieldspark.observation_age`.
+    """
     records = [dict(zip(SCHEMA.names, values, strict=True)) for values in _tuples(rows)]
     ages = ("apy_age_days", "tvl_age_days")
     with engine.begin() as connection:
-        connection.execute(insert(pool_daily_metrics), [{name: row[name] for name in row if name not in ages} for row in records])
-        aged = [{name: row[name] for name in ("pool_id", "date", *ages)} for row in records if [row[name] for name in ages] != [0, 0]]
+        connection.execute(
+            insert(pool_daily_metrics),
+            [{name: row[name] for name in row if name not in ages} for row in records],
+        )
+        aged = [
+            {name: row[name] for name in ("pool_id", "date", *ages)}
+            for row in records
+            if [row[name] for name in ages] != [0, 0]
+        ]
         if aged:
             connection.execute(insert(observation_age), aged)
 

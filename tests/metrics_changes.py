@@ -1,7 +1,9 @@
-"""What can happen to the raw tables between two runs, as data: hypothesis strategies of changes, nothing done yet.
+"""What can happen to the raw tables between two runs, as data: hypothesis strategies of changes,
+nothing done yet.
 
-A pool is a number, a day is counted backward from the day on which the change happens (0: today, still partial; negative: the future). A value
-follows from the row's id, so that no two rows have the same and a failing example stays small. APY in percent, TVL in USD.
+A pool is a number, a day is counted backward from the day on which the change happens (0: today,
+still partial; negative: the future). A value follows from the row's id, so that no two rows have
+the same and a failing example stays small. APY in percent, TVL in USD.
 """
 
 from __future__ import annotations
@@ -46,9 +48,11 @@ def document(content: str, number: int) -> Any:
 
 @dataclass(frozen=True)
 class Snapshots:
-    """`count` rows of a pool, the first `back` days ago and each later one `every` days after the one before; inserted last day first if `backwards`.
+    """`count` rows of a pool, the first `back` days ago and each later one `every` days after the
+    one before; inserted last day first if `backwards`.
 
-    `slot`: inserted by that open transaction, which is begun for it if need be; None: committed at once.
+    `slot`: inserted by that open transaction, which is begun for it if need be; None: committed at
+    once.
     """
 
     pool: int
@@ -63,7 +67,9 @@ class Snapshots:
 
 @dataclass(frozen=True)
 class Again:
-    """Another row beside the pool's `which`-th (modulo their number), `seconds` after it: an exact copy, or another content."""
+    """Another row beside the pool's `which`-th (modulo their number), `seconds` after it: an exact
+    copy, or another content.
+    """
 
     pool: int
     which: int
@@ -114,7 +120,9 @@ class Days:
 
 @dataclass(frozen=True)
 class Transaction:
-    """A transaction is begun without a row yet, commits, or rolls back; on a slot where that is not possible nothing happens."""
+    """A transaction is begun without a row yet, commits, or rolls back; on a slot where that is not
+    possible nothing happens.
+    """
 
     slot: int
     word: str
@@ -122,7 +130,9 @@ class Transaction:
 
 @dataclass(frozen=True)
 class Deleted:
-    """The raw rows of `count` days of a pool taken away, the first of these days `back` days ago. No incremental run can know."""
+    """The raw rows of `count` days of a pool taken away, the first of these days `back` days ago.
+    No incremental run can know.
+    """
 
     pool: int
     back: int
@@ -137,16 +147,42 @@ class Limits:
     max_apy_percent: float
 
 
-Change: TypeAlias = Snapshots | Again | Impossible | Activity | Price | Gas | Days | Transaction | Deleted | Limits
+Change: TypeAlias = (
+    Snapshots | Again | Impossible | Activity | Price | Gas | Days | Transaction | Deleted | Limits
+)
 
 _pools, _slots = st.integers(0, POOLS - 1), st.sampled_from((None, None, None, None, *range(SLOTS)))
-_recent, _late, _old, _ahead = st.integers(0, 3), st.integers(4, 50), st.integers(51, 100), st.integers(-12, -1)
+_recent, _late, _old, _ahead = (
+    st.integers(0, 3),
+    st.integers(4, 50),
+    st.integers(51, 100),
+    st.integers(-12, -1),
+)
 _backs = st.one_of(_recent, _recent, _late, _late, _late, _old, _ahead)
 _seconds_of_day = st.sampled_from((0, 39_600, 46_800, 86_399))
 _contents = st.sampled_from((*GOOD, *GOOD, *BAD))
-_rows = st.builds(Snapshots, _pools, _backs, st.integers(1, 4), st.sampled_from((1, 1, 2, 8, 9)), _seconds_of_day, _contents, st.booleans(), _slots)
-_again = st.builds(Again, _pools, st.integers(0, 99), st.sampled_from((0, 1, -1, 7200)), st.none() | _contents, _slots)
-_closes = st.one_of(st.integers(1, 9999), st.sampled_from((0.5, "1234.5", None, "NaN", "?", -1.0, 1e12)))
+_rows = st.builds(
+    Snapshots,
+    _pools,
+    _backs,
+    st.integers(1, 4),
+    st.sampled_from((1, 1, 2, 8, 9)),
+    _seconds_of_day,
+    _contents,
+    st.booleans(),
+    _slots,
+)
+_again = st.builds(
+    Again,
+    _pools,
+    st.integers(0, 99),
+    st.sampled_from((0, 1, -1, 7200)),
+    st.none() | _contents,
+    _slots,
+)
+_closes = st.one_of(
+    st.integers(1, 9999), st.sampled_from((0.5, "1234.5", None, "NaN", "?", -1.0, 1e12))
+)
 _gweis = st.one_of(st.integers(1, 99).map(float), st.sampled_from((None, -3.0, float("nan"))))
 _others = st.one_of(
     st.builds(Activity, _pools, st.sampled_from((True, False, False, None, "absent"))),
@@ -154,7 +190,11 @@ _others = st.one_of(
     st.builds(Price, st.sampled_from(SYMBOLS), _backs, _closes),
     st.builds(Gas, _backs, _gweis),
     st.builds(Days, st.one_of(st.integers(1, 3), st.integers(1, 3), st.integers(4, 40))),
-    st.builds(Transaction, st.integers(0, SLOTS - 1), st.sampled_from(("begin", "commit", "commit", "roll back"))),
+    st.builds(
+        Transaction,
+        st.integers(0, SLOTS - 1),
+        st.sampled_from(("begin", "commit", "commit", "roll back")),
+    ),
 )
 _changes = st.one_of(st.none(), _rows, _again, _others)
 _limits = st.builds(Limits, st.sampled_from((7, 2, 0)), st.sampled_from((1e6, 60.0)))
@@ -162,14 +202,23 @@ _limits = st.builds(Limits, st.sampled_from((7, 2, 0)), st.sampled_from((1e6, 60
 
 @st.composite
 def changes(draw: st.DrawFn) -> list[Change]:
-    """What happened since the last run: about one change for each pool, among them some that touch all. It shrinks to nothing."""
-    drawn = [*(draw(_changes) for _ in range(POOLS + 4)), draw(_limits) if draw(st.integers(0, 9)) == 9 else None]
+    """What happened since the last run: about one change for each pool, among them some that touch
+    all. It shrinks to nothing.
+    """
+    drawn = [
+        *(draw(_changes) for _ in range(POOLS + 4)),
+        draw(_limits) if draw(st.integers(0, 9)) == 9 else None,
+    ]
     return [change for change in drawn if change is not None]
 
 
 def deletions() -> st.SearchStrategy[list[Deleted]]:
     """Some days of some pools, among them whole histories."""
-    return st.lists(st.builds(Deleted, _pools, _backs, st.sampled_from((1, 2, 9, 40, 300))), min_size=1, max_size=5)
+    return st.lists(
+        st.builds(Deleted, _pools, _backs, st.sampled_from((1, 2, 9, 40, 300))),
+        min_size=1,
+        max_size=5,
+    )
 
 
 @st.composite
@@ -180,9 +229,20 @@ def rows_meanwhile(draw: st.DrawFn) -> list[Snapshots]:
 
 @st.composite
 def beginnings(draw: st.DrawFn) -> list[Snapshots]:
-    """The first pools' weeks before the first run: a row every so many days, so that some are carried and some too old for that."""
+    """The first pools' weeks before the first run: a row every so many days, so that some are
+    carried and some too old for that.
+    """
     return [
-        Snapshots(pool, draw(st.integers(1, 65)), draw(st.integers(1, 40)), draw(_steps), draw(_seconds_of_day), draw(_goods), False, None)
+        Snapshots(
+            pool,
+            draw(st.integers(1, 65)),
+            draw(st.integers(1, 40)),
+            draw(_steps),
+            draw(_seconds_of_day),
+            draw(_goods),
+            False,
+            None,
+        )
         for pool in range(FIRST_POOLS)
         for _ in range(draw(st.integers(0, 2)))
     ]

@@ -1,6 +1,8 @@
-"""What the metrics must be: design section 4 in plain Python, numpy for each window, one pool and one day at a time.
+"""What the metrics must be: design section 4 in plain Python, numpy for each window, one pool and
+one day at a time.
 
-It shares no code with the product and knows no Spark, no SQL and no pandas. Slow on purpose: every day looks at the whole history again.
+It shares no code with the product and knows no Spark, no SQL and no pandas. Slow on purpose: every
+day looks at the whole history again.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ class RawRow:
 
 @dataclass
 class World:
-    """Everything a run sees. Prices: (timestamp, symbol) -> JSON value of the close in USD. Gas: day -> gwei or None."""
+    """Everything a run sees. Prices: (timestamp, symbol) -> JSON value of the close in USD. Gas:
+    day -> gwei or None.
+    """
 
     rows: list[RawRow] = field(default_factory=list)
     prices: dict[tuple[datetime, str], Any] = field(default_factory=dict)
@@ -69,7 +73,10 @@ def values(row: RawRow, world: World) -> tuple[float | None, float | None]:
     if row.timestamp > world.now:
         raise Unusable("timestamp_in_future")
     document = row.document if isinstance(row.document, dict) else {}
-    missing = [value is None or (isinstance(value, str) and value.lower() == "nan") for value in (document.get("apy"), document.get("tvlUsd"))]
+    missing = [
+        value is None or (isinstance(value, str) and value.lower() == "nan")
+        for value in (document.get("apy"), document.get("tvlUsd"))
+    ]
     if all(missing):
         raise Unusable("apy_and_tvl_missing")
     apy, tvl = number(document.get("apy"), "apy"), number(document.get("tvlUsd"), "tvl")
@@ -94,8 +101,14 @@ def quarantine(world: World) -> dict[int, str]:
 
 
 def run_end(world: World) -> date | None:
-    """Exclusive: the day after the newest raw day, at most today; None without raw rows of a complete day."""
-    days = [row.timestamp.date() for row in world.rows if row.timestamp.year >= 2018 and row.timestamp.date() < world.now.date()]
+    """Exclusive: the day after the newest raw day, at most today; None without raw rows of a
+    complete day.
+    """
+    days = [
+        row.timestamp.date()
+        for row in world.rows
+        if row.timestamp.year >= 2018 and row.timestamp.date() < world.now.date()
+    ]
     return max(days) + DAY if days else None
 
 
@@ -107,8 +120,17 @@ def metrics(world: World) -> dict[tuple[str, date], dict[str, float | int | None
     rejected = quarantine(world)
     table: dict[tuple[str, date], dict[str, float | int | None]] = {}
     for pool in sorted({row.pool_id for row in world.rows}):
-        snapshots = [row for row in world.rows if row.pool_id == pool and row.id not in rejected and row.timestamp.date() < end]
-        days = _pool(sorted(snapshots, key=lambda row: (row.timestamp, row.id)), pool not in world.inactive, end, world)
+        snapshots = [
+            row
+            for row in world.rows
+            if row.pool_id == pool and row.id not in rejected and row.timestamp.date() < end
+        ]
+        days = _pool(
+            sorted(snapshots, key=lambda row: (row.timestamp, row.id)),
+            pool not in world.inactive,
+            end,
+            world,
+        )
         prices = market(world, days)
         table |= {(pool, day): {**row, **prices[day]} for day, row in days.items()}
     return table
@@ -117,16 +139,28 @@ def metrics(world: World) -> dict[tuple[str, date], dict[str, float | int | None
 def market(world: World, days: Iterable[date]) -> dict[date, dict[str, float | None]]:
     """Prices and gas as each of the days knew them."""
     eth, btc, gas = _closes(world, "ETH"), _closes(world, "BTC"), _gas(world)
-    return {day: {"eth_open": _latest(eth, day - DAY), "btc_open": _latest(btc, day - DAY), "gas_price_gwei": _latest(gas, day)} for day in days}
+    return {
+        day: {
+            "eth_open": _latest(eth, day - DAY),
+            "btc_open": _latest(btc, day - DAY),
+            "gas_price_gwei": _latest(gas, day),
+        }
+        for day in days
+    }
 
 
-def _pool(snapshots: Sequence[RawRow], alive: bool, end: date, world: World) -> dict[date, dict[str, float | int | None]]:
+def _pool(
+    snapshots: Sequence[RawRow], alive: bool, end: date, world: World
+) -> dict[date, dict[str, float | int | None]]:
     if not snapshots:
         return {}
     observed = {row.timestamp.date(): values(row, world) for row in snapshots}
     first, last = min(observed), end - DAY if alive else max(observed)
     calendar = [first + number * DAY for number in range((last - first).days + 1)]
-    apy, tvl = ({day: _carried(observed, day, which, world.max_fill_days) for day in calendar} for which in (0, 1))
+    apy, tvl = (
+        {day: _carried(observed, day, which, world.max_fill_days) for day in calendar}
+        for which in (0, 1)
+    )
     apys = {day: value for day, (value, _) in apy.items()}
     return {
         day: {
@@ -138,7 +172,9 @@ def _pool(snapshots: Sequence[RawRow], alive: bool, end: date, world: World) -> 
             **{f"rolling_apy_{days}d": _mean(_window(apys, day, days)) for days in (7, 30)},
             **{f"stddev_apy_{days}d": _deviation(_window(apys, day, days)) for days in (7, 30)},
             **{
-                f"stddev_apy_{days}d_delta": _minus(_deviation(_window(apys, day, days)), _deviation(_window(apys, day - DAY, days)))
+                f"stddev_apy_{days}d_delta": _minus(
+                    _deviation(_window(apys, day, days)), _deviation(_window(apys, day - DAY, days))
+                )
                 for days in (7, 30)
             },
         }
@@ -147,7 +183,10 @@ def _pool(snapshots: Sequence[RawRow], alive: bool, end: date, world: World) -> 
 
 
 def _carried(
-    observed: Mapping[date, tuple[float | None, float | None]], day: date, which: int, max_fill_days: int
+    observed: Mapping[date, tuple[float | None, float | None]],
+    day: date,
+    which: int,
+    max_fill_days: int,
 ) -> tuple[float | None, int | None]:
     for age in range(max_fill_days + 1):
         value = observed.get(day - age * DAY, (None, None))[which]
@@ -186,7 +225,11 @@ def _closes(world: World, symbol: str) -> dict[date, float]:
 
 
 def _gas(world: World) -> dict[date, float]:
-    return {day: gas for day, gas in world.gas.items() if gas is not None and not math.isnan(gas) and 0 <= gas <= 1e6}
+    return {
+        day: gas
+        for day, gas in world.gas.items()
+        if gas is not None and not math.isnan(gas) and 0 <= gas <= 1e6
+    }
 
 
 def _latest(by_day: Mapping[date, float], day: date) -> float | None:
@@ -202,15 +245,17 @@ def differences(
     absolute: float = 0.0,
     since: date = date.min,
 ) -> list[str]:
-    """Where two tables differ, in words: missing and extra rows, NULL against a value, NaN (always), values apart by more than 1e-9 of the row's
-    scale.
+    """Where two tables differ, in words: missing and extra rows, NULL against a value, NaN
+    (always), values apart by more than 1e-9 of the row's scale.
 
-    Deviations and changes are differences of the window's values: their rounding is relative to these, not to themselves.
-    Rows before `since` are not compared.
+    Deviations and changes are differences of the window's values: their rounding is relative to
+    these, not to themselves. Rows before `since` are not compared.
     """
     columns = tuple(columns)
     wanted = {key for key in expected if key[1] >= since}
-    problems = [f"missing row {key}" for key in sorted(wanted - found.keys())] + [f"extra row {key}" for key in sorted(found.keys() - wanted)]
+    problems = [f"missing row {key}" for key in sorted(wanted - found.keys())] + [
+        f"extra row {key}" for key in sorted(found.keys() - wanted)
+    ]
     for key in sorted(wanted & found.keys()):
         for column in columns:
             left, right = found[key][column], expected[key][column]
@@ -218,22 +263,40 @@ def differences(
                 continue
             if left is None or right is None or math.isnan(left):
                 problems.append(f"{key} {column}: {left} instead of {right}")
-            elif not math.isclose(left, right, rel_tol=1e-9, abs_tol=max(absolute, 1e-9 * _scale(expected, key, column))):
+            elif not math.isclose(
+                left,
+                right,
+                rel_tol=1e-9,
+                abs_tol=max(absolute, 1e-9 * _scale(expected, key, column)),
+            ):
                 problems.append(f"{key} {column}: {left!r} instead of {right!r}")
     return problems
 
 
-def differences_of_tables(table: Mapping[Any, Mapping[str, Any]], expected: Mapping[Any, Mapping[str, Any]]) -> list[str]:
-    """`differences` of what the database holds: APY-like columns and prices are rounded to four decimals at least, TVL to two."""
+def differences_of_tables(
+    table: Mapping[Any, Mapping[str, Any]], expected: Mapping[Any, Mapping[str, Any]]
+) -> list[str]:
+    """`differences` of what the database holds: APY-like columns and prices are rounded to four
+    decimals at least, TVL to two.
+    """
     columns = {name for row in expected.values() for name in row}
-    found = {key: {name: None if row[name] is None else float(row[name]) for name in columns} for key, row in table.items()}
+    found = {
+        key: {name: None if row[name] is None else float(row[name]) for name in columns}
+        for key, row in table.items()
+    }
     rounded = [({"actual_tvl"}, 0.0051), (columns - {"actual_tvl"}, 0.000051)]
-    return [problem for names, absolute in rounded for problem in differences(found, expected, names, absolute=absolute)]
+    return [
+        problem
+        for names, absolute in rounded
+        for problem in differences(found, expected, names, absolute=absolute)
+    ]
 
 
 def _scale(expected: Mapping[Any, Mapping[str, Any]], key: tuple[str, date], column: str) -> float:
     if "delta" not in column and "stddev" not in column and "rolling" not in column:
         return 0.0
     days = 31 if "30d" in column else 8
-    window = (expected.get((key[0], key[1] - back * DAY), {}).get("actual_apy") for back in range(days))
+    window = (
+        expected.get((key[0], key[1] - back * DAY), {}).get("actual_apy") for back in range(days)
+    )
     return max((abs(value) for value in window if value is not None), default=0.0)

@@ -27,38 +27,78 @@ def put_rows(engine: Engine, rows: Iterable[RawRow]) -> None:
 
 def insert_rows(connection: Connection, rows: Iterable[RawRow]) -> None:
     """As `put_rows`, inside the connection's transaction."""
-    into = "INSERT INTO raw_defillama_pool_history (id, pool_id, timestamp, raw_json_data) OVERRIDING SYSTEM VALUE"
-    values = [{"id": row.id, "pool": row.pool_id, "timestamp": row.timestamp, "document": json.dumps(row.document)} for row in rows]
+    into = (
+        "INSERT INTO raw_defillama_pool_history (id, pool_id, timestamp, raw_json_data) OVERRIDING"
+        " SYSTEM VALUE"
+    )
+    values = [
+        {
+            "id": row.id,
+            "pool": row.pool_id,
+            "timestamp": row.timestamp,
+            "document": json.dumps(row.document),
+        }
+        for row in rows
+    ]
     if values:
         connection.execute(text(f"{into} VALUES (:id, :pool, :timestamp, :document)"), values)
 
 
 def put_market(engine: Engine, world: World) -> None:
     """Upsert prices and gas, and say in `pools` which pools are active."""
-    prices = [{"at": at, "symbol": symbol, "document": json.dumps({"USD": {"close": close}})} for (at, symbol), close in world.prices.items()]
+    prices = [
+        {"at": at, "symbol": symbol, "document": json.dumps({"USD": {"close": close}})}
+        for (at, symbol), close in world.prices.items()
+    ]
     gas = [{"date": day, "gas": value} for day, value in world.gas.items()]
-    names = [{"pool": pool, "active": pool not in world.inactive} for pool in {row.pool_id for row in world.rows}]
+    names = [
+        {"pool": pool, "active": pool not in world.inactive}
+        for pool in {row.pool_id for row in world.rows}
+    ]
     statements = (
         (
             prices,
-            "raw_coinmarketcap_ohlcv (data_timestamp, symbol, raw_json_data) VALUES (:at, :symbol, :document)",
+            (
+                "raw_coinmarketcap_ohlcv (data_timestamp, symbol, raw_json_data) VALUES (:at,"
+                " :symbol, :document)"
+            ),
             "data_timestamp, symbol",
             "raw_json_data",
         ),
-        (gas, "gas_fees_daily (date, actual_avg_gas_gwei) VALUES (:date, :gas)", "date", "actual_avg_gas_gwei"),
+        (
+            gas,
+            "gas_fees_daily (date, actual_avg_gas_gwei) VALUES (:date, :gas)",
+            "date",
+            "actual_avg_gas_gwei",
+        ),
         (names, "pools (pool_id, is_active) VALUES (:pool, :active)", "pool_id", "is_active"),
     )
     with engine.begin() as connection:
         for values, into, key, column in statements:
             if values:
-                connection.execute(text(f"INSERT INTO {into} ON CONFLICT ({key}) DO UPDATE SET {column} = excluded.{column}"), values)
+                connection.execute(
+                    text(
+                        f"INSERT INTO {into} ON CONFLICT ({key}) DO UPDATE SET {column} ="
+                        f" excluded.{column}"
+                    ),
+                    values,
+                )
 
 
 def put_price(engine: Engine, at: datetime, symbol: str, close: Any) -> None:
     """Upsert one close."""
-    upsert = "VALUES (:at, :symbol, :document) ON CONFLICT (data_timestamp, symbol) DO UPDATE SET raw_json_data = excluded.raw_json_data"
+    upsert = (
+        "VALUES (:at, :symbol, :document) ON CONFLICT (data_timestamp, symbol) DO UPDATE SET"
+        " raw_json_data = excluded.raw_json_data"
+    )
     document = json.dumps({"USD": {"close": close}})
-    execute(engine, f"INSERT INTO raw_coinmarketcap_ohlcv (data_timestamp, symbol, raw_json_data) {upsert}", at=at, symbol=symbol, document=document)
+    execute(
+        engine,
+        f"INSERT INTO raw_coinmarketcap_ohlcv (data_timestamp, symbol, raw_json_data) {upsert}",
+        at=at,
+        symbol=symbol,
+        document=document,
+    )
 
 
 def put(engine: Engine, world: World) -> None:
@@ -67,14 +107,23 @@ def put(engine: Engine, world: World) -> None:
 
 
 def job_rows(engine: Engine) -> dict[tuple[str, date], dict[str, Any]]:
-    """pool_daily_metrics with the ages of each day of a calendar, every column, numbers exact as stored."""
-    ages = ", ".join(f"CASE WHEN o.pool_id IS NULL AND c.pool_id IS NOT NULL THEN 0 ELSE o.{name} END AS {name}" for name in AGES)
+    """pool_daily_metrics with the ages of each day of a calendar, every column, numbers exact as
+    stored.
+    """
+    ages = ", ".join(
+        f"CASE WHEN o.pool_id IS NULL AND c.pool_id IS NOT NULL THEN 0 ELSE o.{name} END AS {name}"
+        for name in AGES
+    )
     query = (
-        f"SELECT m.*, {ages} FROM pool_daily_metrics AS m LEFT JOIN yieldspark.observation_age AS o ON o.pool_id = m.pool_id AND o.date = m.date "
-        "LEFT JOIN yieldspark.pool_calendars AS c ON c.pool_id = m.pool_id AND m.date BETWEEN c.first_day AND c.last_day"
+        f"SELECT m.*, {ages} FROM pool_daily_metrics AS m LEFT JOIN yieldspark.observation_age AS o"
+        " ON o.pool_id = m.pool_id AND o.date = m.date LEFT JOIN yieldspark.pool_calendars AS c ON"
+        " c.pool_id = m.pool_id AND m.date BETWEEN c.first_day AND c.last_day"
     )
     with engine.connect() as connection:
-        return {(row["pool_id"], row["date"]): dict(row) for row in connection.execute(text(query)).mappings()}
+        return {
+            (row["pool_id"], row["date"]): dict(row)
+            for row in connection.execute(text(query)).mappings()
+        }
 
 
 def rows_of(engine: Engine, query: str, **parameters: Any) -> list[dict[str, Any]]:

@@ -1,4 +1,6 @@
-"""The product as a user starts it: the command line in a process of its own, or in this one through the same entry."""
+"""The product as a user starts it: the command line in a process of its own, or in this one through
+the same entry.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,29 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def environment_of(settings: Settings, *more: str) -> dict[str, str]:
-    """This process's variables and those with which a user reaches the settings' database, jars and home. Args: more names other fields to set."""
-    names = ("db_host", "db_port", "db_name", "db_user", "db_sslmode", "jars_dir", "yieldspark_home", *more)
-    values = {name.upper(): str(getattr(settings, name)) for name in names if getattr(settings, name) is not None}
-    return os.environ | values | ({"DB_PASSWORD": settings.db_password.get_secret_value()} if settings.db_password else {})
+    """This process's variables and those with which a user reaches the settings' database, jars and
+    home. Args: more names other fields to set.
+    """
+    names = (
+        "db_host",
+        "db_port",
+        "db_name",
+        "db_user",
+        "db_sslmode",
+        "jars_dir",
+        "yieldspark_home",
+        *more,
+    )
+    values = {
+        name.upper(): str(getattr(settings, name))
+        for name in names
+        if getattr(settings, name) is not None
+    }
+    return (
+        os.environ
+        | values
+        | ({"DB_PASSWORD": settings.db_password.get_secret_value()} if settings.db_password else {})
+    )
 
 
 SMALL_RUN = """
@@ -49,11 +70,26 @@ GOOD_RUN = SMALL_RUN + "spark.stop(); class_archive.keep_class_archive()"
 
 
 def record_classes(folder: Path, jars: Path) -> str:
-    """Let a small run record an archive of Spark's classes in `folder`; returns the options of a JVM that maps it."""
-    variables = {name: value for name, value in os.environ.items() if name not in ("SPARK_SUBMIT_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")}
-    variables |= {"YIELDSPARK_HOME": str(folder), "JARS_DIR": str(jars), "PYTHONPATH": str(PROJECT), "SPARK_MASTER": "local[1]"}
-    subprocess.run([sys.executable, "-c", GOOD_RUN], cwd=folder, env=variables, capture_output=True, check=True)
-    archive = find_archive(Settings(yieldspark_home=folder, jars_dir=jars, db_host=None, environment="local"))
+    """Let a small run record an archive of Spark's classes in `folder`; returns the options of a
+    JVM that maps it.
+    """
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("SPARK_SUBMIT_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")
+    }
+    variables |= {
+        "YIELDSPARK_HOME": str(folder),
+        "JARS_DIR": str(jars),
+        "PYTHONPATH": str(PROJECT),
+        "SPARK_MASTER": "local[1]",
+    }
+    subprocess.run(
+        [sys.executable, "-c", GOOD_RUN], cwd=folder, env=variables, capture_output=True, check=True
+    )
+    archive = find_archive(
+        Settings(yieldspark_home=folder, jars_dir=jars, db_host=None, environment="local")
+    )
     assert archive is not None
     assert archive.classes is not None, "the small run recorded nothing"
     return " ".join([QUIET, *(f'"{option}"' for option in archive.mapping(archive.classes))])
@@ -68,7 +104,14 @@ class CommandLine:
 
     def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(PROJECT / "run_spark_local.py"), *arguments]
-        return subprocess.run(command, cwd=self.folder, env=self.environment | environment, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def json(self, *arguments: str, code: int = 0, **environment: str) -> Any:
         """The document on stdout; fails with what stderr says when the exit code is another."""
@@ -78,7 +121,9 @@ class CommandLine:
 
 
 class CommandLineHere(CommandLine):
-    """The same commands through the same entry in this process, a second sooner: for those that start no JVM and are not ended by a signal."""
+    """The same commands through the same entry in this process, a second sooner: for those that
+    start no JVM and are not ended by a signal.
+    """
 
     program = "run_spark_local.py"
     entry = staticmethod(command_line.main)
@@ -88,7 +133,13 @@ class CommandLineHere(CommandLine):
         with ExitStack() as stack:
             stack.enter_context(patch.dict(os.environ, self.environment | environment, clear=True))
             stack.enter_context(patch.object(sys, "argv", [self.program, *arguments]))
-            for context in (chdir(self.folder), redirect_stdout(out), redirect_stderr(errors), _signals_restored(), _logging_restored()):
+            for context in (
+                chdir(self.folder),
+                redirect_stdout(out),
+                redirect_stderr(errors),
+                _signals_restored(),
+                _logging_restored(),
+            ):
                 stack.enter_context(context)
             try:
                 self.entry()

@@ -1,4 +1,6 @@
-"""Releases for the tests: settings that find the doubles, a small release with the files of a real one, and what a bucket has to look like."""
+"""Releases for the tests: settings that find the doubles, a small release with the files of a real
+one, and what a bucket has to look like.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def cloud_settings(url: str | None, **more: Any) -> Settings:
 
 
 def small_release(version: str, **batches: Any) -> ReleaseContent:
-    """Some bytes under the names of a release's files. Args: batches is the document of batches.json."""
+    """Some bytes under the names of a release's files. Args: batches is the document of
+    batches.json.
+    """
     files = {
         CODE: f"the code of {version}".encode(),
         "calculate_pool_metrics.py": b"print('metrics')",
@@ -65,7 +69,9 @@ def objects(double: StorageDouble) -> dict[str, bytes]:
 
 
 def latest_version(double: StorageDouble) -> str | None:
-    """What latest.json names, after a proof that all of that version is there: its manifest, and every file by its sha256."""
+    """What latest.json names, after a proof that all of that version is there: its manifest, and
+    every file by its sha256.
+    """
     found = objects(double)
     if LATEST not in found:
         return None
@@ -76,5 +82,8 @@ def latest_version(double: StorageDouble) -> str | None:
     files: Mapping[str, Any] = json.loads(manifest)["files"]
     for name, entry in files.items():
         content = found[object_name(version, name)]
-        assert (len(content), hashlib.sha256(content).hexdigest()) == (entry["bytes"], entry["sha256"]), name
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (
+            entry["bytes"],
+            entry["sha256"],
+        ), name
     return version

@@ -1,4 +1,6 @@
-"""A database as the jobs leave it, in small: pools with metrics, forecasts and their evaluation. Values are generated from a seed."""
+"""A database as the jobs leave it, in small: pools with metrics, forecasts and their evaluation.
+Values are generated from a seed.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,15 @@ from typing import Any
 
 from sqlalchemy import Engine, insert
 
-from database.tables import forecast_evaluation, forecasts, observation_age, pool_calendars, pool_daily_metrics, pools, run_ledger
+from database.tables import (
+    forecast_evaluation,
+    forecasts,
+    observation_age,
+    pool_calendars,
+    pool_daily_metrics,
+    pools,
+    run_ledger,
+)
 
 AS_OF = dt.date(2025, 10, 5)
 TOMORROW = dt.date(2025, 10, 6)
@@ -17,7 +27,10 @@ SCORED_DAYS = 30
 UNSAFE = "<script>alert('x')</script> & \"$\\frac{1}{2}$\""
 """A pool's name that would be a script in HTML and an error in matplotlib's own mathematics."""
 
-EXPLANATION = [{"feature": "apy_mean_gap_7", "points": -0.125}, {"feature": "group_up_share", "points": 0.05}]
+EXPLANATION = [
+    {"feature": "apy_mean_gap_7", "points": -0.125},
+    {"feature": "group_up_share", "points": 0.05},
+]
 
 EMPTY_STATUS = {
     "jobs": {},
@@ -35,9 +48,20 @@ EMPTY_STATUS = {
 
 
 def fill(engine: Engine, *, pool_count: int = 8, names: dict[int, str] | None = None) -> None:
-    """`pool_count` pools p0, p1, ...: the higher the number, the larger the TVL. p0 is forecast by a rule and carried on the last day."""
+    """`pool_count` pools p0, p1, ...: the higher the number, the larger the TVL. p0 is forecast by
+    a rule and carried on the last day.
+    """
     rows: dict[Any, list[dict[str, Any]]] = {
-        table: [] for table in (pools, pool_calendars, pool_daily_metrics, observation_age, forecasts, forecast_evaluation, run_ledger)
+        table: []
+        for table in (
+            pools,
+            pool_calendars,
+            pool_daily_metrics,
+            observation_age,
+            forecasts,
+            forecast_evaluation,
+            run_ledger,
+        )
     }
     for number in range(pool_count):
         _add_pool(rows, number, (names or {}).get(number, f"USDC-T{number}"))
@@ -49,8 +73,23 @@ def fill(engine: Engine, *, pool_count: int = 8, names: dict[int, str] | None = 
 
 
 def ledger_row(run_id: str, job: str, status: str, **more: Any) -> dict[str, Any]:
-    row = {"run_id": run_id, "job": job, "status": status, "mode": "incremental", "as_of": AS_OF, "engine": "lightgbm", "code_version": "test"}
-    counts = {"read": 9, "quarantined": 1, "inserted": 5, "updated": 2, "unchanged": 1, "removed": 0}
+    row = {
+        "run_id": run_id,
+        "job": job,
+        "status": status,
+        "mode": "incremental",
+        "as_of": AS_OF,
+        "engine": "lightgbm",
+        "code_version": "test",
+    }
+    counts = {
+        "read": 9,
+        "quarantined": 1,
+        "inserted": 5,
+        "updated": 2,
+        "unchanged": 1,
+        "removed": 0,
+    }
     return row | {"rows": counts, "stages": {"plan": 0.1}, "checks": [], "seconds": 1.5} | more
 
 
@@ -58,16 +97,35 @@ def decision(decision: str = "promoted", **more: Any) -> dict[str, Any]:
     """A row of `yieldspark.promotion`."""
     who = {"decided_by": "me@here", "engine": "lightgbm", "horizon_days": 1, "as_of": AS_OF}
     versions = {"challenger": "20250821-1a2b3c4d", "champion": None, "serves": "20250821-1a2b3c4d"}
-    return {"decision": decision, "reason": "0.90 of persistence", "numbers": {}} | who | versions | more
+    return (
+        {"decision": decision, "reason": "0.90 of persistence", "numbers": {}}
+        | who
+        | versions
+        | more
+    )
 
 
-def drift(*, passed: bool = False, features: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+def drift(
+    *, passed: bool = False, features: list[dict[str, Any]] | None = None
+) -> list[dict[str, Any]]:
     """Checks as a forecast run leaves them in its ledger row."""
     check = {"level": "batch", "severity": "warn"}
     drifted = features or [{"feature": "apy_std_30", "psi": 0.41, "ks": 0.3}]
     return [
-        check | {"name": "feature_drift", "passed": passed, "found": "1 feature drifted", "features": drifted},
-        check | {"name": "rule_share", "passed": True, "found": "a rule made 1 of 8 forecasts", "share": 0.125},
+        check
+        | {
+            "name": "feature_drift",
+            "passed": passed,
+            "found": "1 feature drifted",
+            "features": drifted,
+        },
+        check
+        | {
+            "name": "rule_share",
+            "passed": True,
+            "found": "a rule made 1 of 8 forecasts",
+            "share": 0.125,
+        },
         check | {"name": "staged_rows", "passed": True, "found": "8 in staging"},
     ]
 
@@ -77,22 +135,44 @@ def _add_pool(rows: dict[Any, list[dict[str, Any]]], number: int, symbol: str) -
     pool_id, tvl = f"p{number}", 100_000.0 * 4**number
     apy = [max(0.1, 4.0 + number + rng.gauss(0, 0.6)) for _ in range(DAYS)]
     first = AS_OF - dt.timedelta(days=DAYS - 1)
-    rows[pools].append({"pool_id": pool_id, "name": symbol, "symbol": symbol, "protocol": "curve-dex", "chain": "Ethereum", "is_active": True})
+    rows[pools].append(
+        {
+            "pool_id": pool_id,
+            "name": symbol,
+            "symbol": symbol,
+            "protocol": "curve-dex",
+            "chain": "Ethereum",
+            "is_active": True,
+        }
+    )
     rows[pool_calendars].append(
-        {"pool_id": pool_id, "first_day": first, "last_day": AS_OF, "last_observed_day": AS_OF - dt.timedelta(days=number == 0)}
+        {
+            "pool_id": pool_id,
+            "first_day": first,
+            "last_day": AS_OF,
+            "last_observed_day": AS_OF - dt.timedelta(days=number == 0),
+        }
     )
     for offset, value in enumerate(apy):
         day = first + dt.timedelta(days=offset)
         carried = number == 0 and day == AS_OF
-        rows[pool_daily_metrics].append({"pool_id": pool_id, "date": day, "actual_apy": value, "actual_tvl": tvl})
+        rows[pool_daily_metrics].append(
+            {"pool_id": pool_id, "date": day, "actual_apy": value, "actual_tvl": tvl}
+        )
         if carried:
-            rows[observation_age].append({"pool_id": pool_id, "date": day, "apy_age_days": 1, "tvl_age_days": 1})
+            rows[observation_age].append(
+                {"pool_id": pool_id, "date": day, "apy_age_days": 1, "tvl_age_days": 1}
+            )
         if offset >= DAYS - SCORED_DAYS:
-            rows[forecast_evaluation] += _evaluated(pool_id, day, {"apy": (value, apy[offset - 1]), "tvl": (tvl, tvl * 1.01)}, rng)
+            rows[forecast_evaluation] += _evaluated(
+                pool_id, day, {"apy": (value, apy[offset - 1]), "tvl": (tvl, tvl * 1.01)}, rng
+            )
     rows[forecasts].append(_forecast(pool_id, apy[-1], tvl, rule="stale" if number == 0 else None))
 
 
-def _evaluated(pool_id: str, day: dt.date, values: dict[str, tuple[float, float]], rng: random.Random) -> list[dict[str, Any]]:
+def _evaluated(
+    pool_id: str, day: dt.date, values: dict[str, tuple[float, float]], rng: random.Random
+) -> list[dict[str, Any]]:
     return [
         {
             "pool_id": pool_id,

@@ -10,7 +10,14 @@ from workflows.local.interpreter import VirtualClock, execute, hosts_at
 NOWHERE = "http://127.0.0.1:9"
 
 
-def run(source: str, argument: Any = None, *, address: str = NOWHERE, clock: VirtualClock | None = None, log: list[Any] | None = None) -> Any:
+def run(
+    source: str,
+    argument: Any = None,
+    *,
+    address: str = NOWHERE,
+    clock: VirtualClock | None = None,
+    log: list[Any] | None = None,
+) -> Any:
     return execute(
         dedent(source),
         argument,

@@ -1,4 +1,6 @@
-"""The request that starts a batch: what is in it for each job, what of the settings is and is not, and its ids."""
+"""The request that starts a batch: what is in it for each job, what of the settings is and is not,
+and its ids.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,27 @@ from google.protobuf.json_format import MessageToDict, ParseDict  # type: ignore
 
 from config_spark import Settings
 from product_errors import ConfigurationError
-from tests.batches import BATCHES, IMAGE, PASSWORD, RELEASE, SECRET, TODAY, a_batch, cloud_settings, properties_of
+from tests.batches import (
+    BATCHES,
+    IMAGE,
+    PASSWORD,
+    RELEASE,
+    SECRET,
+    TODAY,
+    a_batch,
+    cloud_settings,
+    properties_of,
+)
 from tests.processes import PROJECT
-from workflows.batches.batch_request import JDBC_JARS, NOT_THE_JOBS, SYNAPSEML_JARS, batch_id, batch_key, build_batch, request_id
+from workflows.batches.batch_request import (
+    JDBC_JARS,
+    NOT_THE_JOBS,
+    SYNAPSEML_JARS,
+    batch_id,
+    batch_key,
+    build_batch,
+    request_id,
+)
 from workflows.batches.batch_rules import check_batch_id
 from workflows.releases.release_names import Release
 
@@ -25,11 +45,21 @@ CODE = f"gs://a-project-code/versions/{VERSION}"
 
 def variables_of(batch: dict[str, object]) -> dict[str, str]:
     prefix = "spark.dataproc.driverEnv."
-    return {name.removeprefix(prefix): value for name, value in properties_of(batch).items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): value
+        for name, value in properties_of(batch).items()
+        if name.startswith(prefix)
+    }
 
 
 def test_the_metrics_batch_is_this() -> None:
-    batch = build_batch(cloud_settings(), RELEASE, "calculate_pool_metrics", arguments=["--full-refresh"], today=TODAY)
+    batch = build_batch(
+        cloud_settings(),
+        RELEASE,
+        "calculate_pool_metrics",
+        arguments=["--full-refresh"],
+        today=TODAY,
+    )
     properties = batch["runtimeConfig"].pop("properties")
     assert batch == {
         "labels": {"app": "yieldspark", "job": "calculate_pool_metrics", "version": VERSION},
@@ -72,16 +102,31 @@ def test_the_metrics_batch_is_this() -> None:
 
 @pytest.mark.parametrize(("job", "engine"), BATCHES, ids=[batch_key(*pair) for pair in BATCHES])
 def test_googles_own_types_read_every_batch_and_give_it_back(job: str, engine: str | None) -> None:
-    batch = build_batch(cloud_settings(), RELEASE, job, engine=engine, arguments=["--dry-run"], today=TODAY)
+    batch = build_batch(
+        cloud_settings(), RELEASE, job, engine=engine, arguments=["--dry-run"], today=TODAY
+    )
     message = dataproc_v1.Batch.pb(dataproc_v1.Batch())
-    assert MessageToDict(ParseDict(json.loads(json.dumps(batch)), message, ignore_unknown_fields=False)) == batch
+    assert (
+        MessageToDict(
+            ParseDict(json.loads(json.dumps(batch)), message, ignore_unknown_fields=False)
+        )
+        == batch
+    )
 
 
 def test_a_forecast_goes_where_its_engine_exists_with_its_jars() -> None:
-    synapseml, native = a_batch("forecast_pools", "synapseml"), a_batch("forecast_pools", "lightgbm")
+    synapseml, native = (
+        a_batch("forecast_pools", "synapseml"),
+        a_batch("forecast_pools", "lightgbm"),
+    )
     assert [batch["runtimeConfig"]["version"] for batch in (synapseml, native)] == ["1.2", "2.3"]
-    assert [variables_of(batch)["ENGINE"] for batch in (synapseml, native)] == ["synapseml", "lightgbm"]
-    assert {uri.rpartition("/jars/")[2] for uri in synapseml["pysparkBatch"]["jarFileUris"]} == set(RELEASE.jars)
+    assert [variables_of(batch)["ENGINE"] for batch in (synapseml, native)] == [
+        "synapseml",
+        "lightgbm",
+    ]
+    assert {uri.rpartition("/jars/")[2] for uri in synapseml["pysparkBatch"]["jarFileUris"]} == set(
+        RELEASE.jars
+    )
     assert native["pysparkBatch"]["jarFileUris"] == [f"{CODE}/jars/postgresql-42.7.4.jar"]
 
 
@@ -94,15 +139,23 @@ def test_the_setting_names_the_engine_where_the_caller_does_not() -> None:
 
 def test_the_names_of_the_jars_are_ivys() -> None:
     ivy = ET.parse(PROJECT / "machine/spark_jars/ivy.xml").getroot()
-    names = {f"{dependency.get('name')}-{dependency.get('rev')}.jar" for dependency in ivy.iter("dependency")}
-    assert {beginning: len([name for name in names if name.startswith(beginning)]) for beginning in (*JDBC_JARS, *SYNAPSEML_JARS)} == dict.fromkeys(
-        (*JDBC_JARS, *SYNAPSEML_JARS), 1
-    )
+    names = {
+        f"{dependency.get('name')}-{dependency.get('rev')}.jar"
+        for dependency in ivy.iter("dependency")
+    }
+    assert {
+        beginning: len([name for name in names if name.startswith(beginning)])
+        for beginning in (*JDBC_JARS, *SYNAPSEML_JARS)
+    } == dict.fromkeys((*JDBC_JARS, *SYNAPSEML_JARS), 1)
     assert names == set(RELEASE.jars)
 
 
 def test_a_release_without_a_jar_is_refused_by_its_name() -> None:
-    without = Release(RELEASE.bucket, RELEASE.version, tuple(jar for jar in RELEASE.jars if not jar.startswith("lightgbmlib")))
+    without = Release(
+        RELEASE.bucket,
+        RELEASE.version,
+        tuple(jar for jar in RELEASE.jars if not jar.startswith("lightgbmlib")),
+    )
     build_batch(cloud_settings(), without, "calculate_pool_metrics", today=TODAY)
     with pytest.raises(ConfigurationError, match=r"otherwise: lightgbmlib-\*\.jar \(0\)"):
         build_batch(cloud_settings(), without, "forecast_pools", engine="synapseml", today=TODAY)
@@ -127,13 +180,29 @@ def test_of_the_settings_only_what_the_user_set_goes_on() -> None:
 
 def test_neither_a_password_nor_this_machine_goes_on() -> None:
     here = {
-        **{"yieldspark_home": "/home/me/.yieldspark", "jars_dir": "/home/me/jars", "report_dir": "/home/me/reports"},
-        **{"model_parameters_file": "/home/me/tuned.json", "spark_master": "local[2]", "spark_driver_memory": "3g"},
-        **{"shuffle_partitions": 3, "model_threads": 1, "environment": "local", "engine": "synapseml", "code_version": "mine"},
+        **{
+            "yieldspark_home": "/home/me/.yieldspark",
+            "jars_dir": "/home/me/jars",
+            "report_dir": "/home/me/reports",
+        },
+        **{
+            "model_parameters_file": "/home/me/tuned.json",
+            "spark_master": "local[2]",
+            "spark_driver_memory": "3g",
+        },
+        **{
+            "shuffle_partitions": 3,
+            "model_threads": 1,
+            "environment": "local",
+            "engine": "synapseml",
+            "code_version": "mine",
+        },
         **{"batch_id": "a-batch", "nightly_rows": 5, "workflow_name": "mine"},
     }
     assert set(here) <= NOT_THE_JOBS
-    batch = build_batch(cloud_settings(**here), RELEASE, "forecast_pools", engine="lightgbm", today=TODAY)
+    batch = build_batch(
+        cloud_settings(**here), RELEASE, "forecast_pools", engine="lightgbm", today=TODAY
+    )
     said = json.dumps(batch)
     assert PASSWORD not in said
     assert not re.search(r"/home/me|local\[2\]|\"local\"|\"mine\"|DB_PASSWORD\"", said)
@@ -141,32 +210,50 @@ def test_neither_a_password_nor_this_machine_goes_on() -> None:
 
 
 def test_the_variables_are_settings_that_the_job_can_read() -> None:
-    variables = variables_of(a_batch("forecast_pools", "lightgbm", market_features=True, max_group_loss=0.1))
+    variables = variables_of(
+        a_batch("forecast_pools", "lightgbm", market_features=True, max_group_loss=0.1)
+    )
     job = Settings(_env_file=None, **{name.lower(): value for name, value in variables.items()})  # type: ignore[arg-type]
-    assert (job.environment, job.engine, job.market_features, job.max_group_loss) == ("production", "lightgbm", True, 0.1)
+    assert (job.environment, job.engine, job.market_features, job.max_group_loss) == (
+        "production",
+        "lightgbm",
+        True,
+        0.1,
+    )
     assert job.code_version == VERSION
 
 
 def test_executors_get_no_settings() -> None:
     properties = properties_of(a_batch())
-    assert [name for name in properties if name.startswith("spark.executorEnv.")] == ["spark.executorEnv.OMP_WAIT_POLICY"]
+    assert [name for name in properties if name.startswith("spark.executorEnv.")] == [
+        "spark.executorEnv.OMP_WAIT_POLICY"
+    ]
 
 
 def test_every_missing_setting_is_named_at_once() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        build_batch(cloud_settings(db_host=None, staging_bucket=None, container_image=None), RELEASE, "calculate_pool_metrics", today=TODAY)
+        build_batch(
+            cloud_settings(db_host=None, staging_bucket=None, container_image=None),
+            RELEASE,
+            "calculate_pool_metrics",
+            today=TODAY,
+        )
     assert str(caught.value).startswith("DB_HOST, STAGING_BUCKET, CONTAINER_IMAGE not set")
 
 
 def test_a_short_subnetwork_and_a_ttl_are_passed_as_they_are() -> None:
-    execution = a_batch(batch_subnetwork="yieldspark", batch_ttl_minutes=10)["environmentConfig"]["executionConfig"]
+    execution = a_batch(batch_subnetwork="yieldspark", batch_ttl_minutes=10)["environmentConfig"][
+        "executionConfig"
+    ]
     assert (execution["subnetworkUri"], execution["ttl"]) == ("yieldspark", "600s")
 
 
 def test_rows_of_the_plan_win_over_those_of_a_night() -> None:
     settings = cloud_settings(nightly_rows=50_000_000)
     executors = [
-        properties_of(build_batch(settings, RELEASE, "calculate_pool_metrics", rows=rows, today=TODAY))["spark.dynamicAllocation.maxExecutors"]
+        properties_of(
+            build_batch(settings, RELEASE, "calculate_pool_metrics", rows=rows, today=TODAY)
+        )["spark.dynamicAllocation.maxExecutors"]
         for rows in (None, 0, 70_000_000)
     ]
     assert executors == ["5", "2", "7"]
@@ -180,21 +267,32 @@ def test_nothing_of_the_request_comes_from_a_clock_or_by_chance() -> None:
         assert request_id(job, execution) == request_id(job, execution)
     assert batch_id("forecast_pools", execution) == f"forecast-{execution}"
     assert request_id("calculate_pool_metrics", execution) == f"m-{execution}"
-    check_batch_id(batch_id("calculate_pool_metrics", "20261122-1762-4000-8000-120000000000"))  # a UUID may look like a day
+    check_batch_id(
+        batch_id("calculate_pool_metrics", "20261122-1762-4000-8000-120000000000")
+    )  # a UUID may look like a day
 
 
-@pytest.mark.parametrize("clock", ["20261122-0130", "2026-11-22", "1763776800", "1763776800123", "20261122t013000"])
+@pytest.mark.parametrize(
+    "clock", ["20261122-0130", "2026-11-22", "1763776800", "1763776800123", "20261122t013000"]
+)
 def test_an_id_from_the_clock_is_refused(clock: str) -> None:
     with pytest.raises(ConfigurationError, match="comes from a clock"):
         batch_id("calculate_pool_metrics", clock)
 
 
 def test_ids_of_another_job_or_too_long_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="ingest is no job; allowed: calculate_pool_metrics, forecast_pools"):
+    with pytest.raises(
+        ConfigurationError,
+        match="ingest is no job; allowed: calculate_pool_metrics, forecast_pools",
+    ):
         batch_id("ingest", str(uuid4()))
     with pytest.raises(ConfigurationError, match="is not 1 to 40 of"):
         request_id("forecast_pools", f"{uuid4()}-again")
 
 
 def test_the_keys_of_batches_json() -> None:
-    assert [batch_key(*pair) for pair in BATCHES] == ["calculate_pool_metrics", "forecast_pools/lightgbm", "forecast_pools/synapseml"]
+    assert [batch_key(*pair) for pair in BATCHES] == [
+        "calculate_pool_metrics",
+        "forecast_pools/lightgbm",
+        "forecast_pools/synapseml",
+    ]

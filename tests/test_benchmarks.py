@@ -1,4 +1,6 @@
-"""The benchmark's harness on a tiny history, and the parity report's counts on one made by hand. No figure of speed is asserted."""
+"""The benchmark's harness on a tiny history, and the parity report's counts on one made by hand. No
+figure of speed is asserted.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,13 @@ from sqlalchemy import Engine
 from benchmarks.databases import differing_rows, empty_products_tables, make_peer_tables
 from benchmarks.metrics import chosen_cases, run_size, size_of
 from benchmarks.metrics_data import History
-from benchmarks.metrics_table import Result, exponent_text, judged_goals, result_document, result_text
+from benchmarks.metrics_table import (
+    Result,
+    exponent_text,
+    judged_goals,
+    result_document,
+    result_text,
+)
 from benchmarks.pandas_parity import report
 from benchmarks.parity import CALENDAR, NOT_OVER, QUARANTINED, UNEXPLAINED, Facts, Parity, compare
 from benchmarks.processes import Timing
@@ -32,7 +40,11 @@ FIRST = TODAY - timedelta(days=DAYS)
 
 def test_the_harness_runs_the_job_and_every_peer(server: Settings) -> None:
     result = _tiny(server, ("full", "polars", "sql", "spark", "pandas", "nothing-new"))
-    assert {peer: result.differing[peer] for peer in ("polars", "sql", "spark")} == {"polars": 0, "sql": 0, "spark": 0}
+    assert {peer: result.differing[peer] for peer in ("polars", "sql", "spark")} == {
+        "polars": 0,
+        "sql": 0,
+        "spark": 0,
+    }
     full = result.runs("full")[0]
     assert full.rows["read"] == result.raw_rows > 350
     assert 380 < full.rows["inserted"] <= 400
@@ -59,7 +71,9 @@ def _tiny(server: Settings, cases: tuple[str, ...]) -> Result:
     return result
 
 
-@pytest.mark.parametrize(("only", "pools", "cases"), [("sql,full", 9, ("full", "sql")), ("pandas", 20_000, ("pandas",))])
+@pytest.mark.parametrize(
+    ("only", "pools", "cases"), [("sql,full", 9, ("full", "sql")), ("pandas", 20_000, ("pandas",))]
+)
 def test_only_names_cases(only: str, pools: int, cases: tuple[str, ...]) -> None:
     assert chosen_cases(only, pools) == cases
 
@@ -81,39 +95,62 @@ def test_a_history_is_the_same_whatever_the_chunk_and_its_days_are_complete() ->
     together = [row for chunk in history.chunks() for row in chunk.rows()]
     assert together == [row for number in range(12) for row in history.rows_of_day(number).rows()]
     days = [row[1][:10] for row in together]
-    assert (days[0], days[-1], history.new_day()["timestamp"][0][:10]) == ("2024-03-18", "2024-03-29", "2024-03-30")
+    assert (days[0], days[-1], history.new_day()["timestamp"][0][:10]) == (
+        "2024-03-18",
+        "2024-03-29",
+        "2024-03-30",
+    )
 
 
 def _timing(case: str, seconds: float, peak_mb: float = 0.0, **stages: float) -> Timing:
-    return Timing(case, seconds, seconds, peak_mb, 0.0, None, sum(stages.values()) or None, stages, {})
+    return Timing(
+        case, seconds, seconds, peak_mb, 0.0, None, sum(stages.values()) or None, stages, {}
+    )
 
 
 def test_goals_say_hit_or_missed_by_how_much_and_which_stage() -> None:
-    timings = [_timing("full", 30, 7000, read=20, load=5), _timing("polars", 20), _timing("spark", 100), _timing("new-day", 6, read=1, merge=3)]
+    timings = [
+        _timing("full", 30, 7000, read=20, load=5),
+        _timing("polars", 20),
+        _timing("spark", 100),
+        _timing("new-day", 6, read=1, merge=3),
+    ]
     result = Result("L", 1, 1, 1, timings, {"polars": 0})
-    judged = {goal["name"]: (goal["figure"], goal["hit"], goal["missed_by"], goal["longest_stage"]) for goal in judged_goals(result)}
+    judged = {
+        goal["name"]: (goal["figure"], goal["hit"], goal["missed_by"], goal["longest_stage"])
+        for goal in judged_goals(result)
+    }
     assert judged == {
         "one new day / polars full": (0.3, False, 0.05, "merge"),
         "full / polars full": (1.5, False, 0.2, "read"),
         "full / plain Spark": (0.3, True, 0.0, "read"),
         "peak memory": (7000, False, 856, "read"),
     }
-    assert "peak memory: 7000 MB, goal <= 6144 MB: missed by 856 MB (14%)" in result_text(FACTS, result)
+    assert "peak memory: 7000 MB, goal <= 6144 MB: missed by 856 MB (14%)" in result_text(
+        FACTS, result
+    )
 
 
 def test_the_exponent_of_time_against_rows() -> None:
-    results = [Result(str(rows), 1, 1, rows, [_timing("full", seconds, read=seconds)], {}) for rows, seconds in ((100, 10.0), (400, 80.0))]
+    results = [
+        Result(str(rows), 1, 1, rows, [_timing("full", seconds, read=seconds)], {})
+        for rows, seconds in ((100, 10.0), (400, 80.0))
+    ]
     assert "to the power 1.500, goal <= 1.05: missed by 0.450" in exponent_text(FACTS, results)
 
 
 def _history(values: dict[int, Any], pool: str, first_id: int) -> list[RawRow]:
-    """A document for each number of a day from FIRST; a list is several snapshots of that day, a tuple several of the same instant."""
+    """A document for each number of a day from FIRST; a list is several snapshots of that day, a
+    tuple several of the same instant.
+    """
     rows: list[RawRow] = []
     for number, given in values.items():
         documents = given if isinstance(given, list | tuple) else [given]
         for place, document in enumerate(documents):
             hour = 6 if isinstance(given, tuple) else 6 + place
-            moment = datetime(FIRST.year, FIRST.month, FIRST.day, hour, tzinfo=UTC) + timedelta(days=number)
+            moment = datetime(FIRST.year, FIRST.month, FIRST.day, hour, tzinfo=UTC) + timedelta(
+                days=number
+            )
             number_in_tie = len(documents) - 1 - place if isinstance(given, tuple) else place
             rows.append(RawRow(first_id + 100 * number + number_in_tie, pool, moment, document))
     return rows
@@ -133,7 +170,10 @@ def _made_by_hand() -> World:
         "d-quarantined": steady | {10: {"apy": 50, "tvlUsd": -1}},
         "e-tie": steady | {10: ({"apy": 50, "tvlUsd": 5}, {"apy": 60, "tvlUsd": 6})},
         "f-inactive": {number: value for number, value in steady.items() if number < 25},
-        "g-spike": {number: {"apy": 355_083 if number == 3 else 0.1 + number % 3 / 1000, "tvlUsd": 1} for number in range(DAYS)},
+        "g-spike": {
+            number: {"apy": 355_083 if number == 3 else 0.1 + number % 3 / 1000, "tvlUsd": 1}
+            for number in range(DAYS)
+        },
     }
     now = datetime(TODAY.year, TODAY.month, TODAY.day, 12, tzinfo=UTC)
     made = World(now=now, inactive={"f-inactive"})
@@ -142,7 +182,11 @@ def _made_by_hand() -> World:
     for number in range(-2, DAYS):
         if number != 12:
             for symbol in ("ETH", "BTC"):
-                made.prices[datetime(FIRST.year, FIRST.month, FIRST.day, 23, tzinfo=UTC) + timedelta(days=number), symbol] = 100.0 + number
+                made.prices[
+                    datetime(FIRST.year, FIRST.month, FIRST.day, 23, tzinfo=UTC)
+                    + timedelta(days=number),
+                    symbol,
+                ] = 100.0 + number
         if number >= 3:
             made.gas[FIRST + timedelta(days=number)] = 5.0 + number
     return made
@@ -160,18 +204,33 @@ def test_parity_counts_every_cause_of_a_history_made_by_hand(parity: Parity) -> 
     assert parity.unexplained == 0
     assert parity.rows_of_both == 6 * DAYS + 25
     assert (parity.only_pandas, parity.only_product) == ({NOT_OVER: 7, CALENDAR: 5}, {})
-    assert parity.cells["actual_apy"] == {QUARANTINED: 1, "ties by id": 1, "last row": 1, "bounded carry": 5}
+    assert parity.cells["actual_apy"] == {
+        QUARANTINED: 1,
+        "ties by id": 1,
+        "last row": 1,
+        "bounded carry": 5,
+    }
     assert parity.cells["actual_tvl"] == {QUARANTINED: 1, "ties by id": 1, "bounded carry": 5}
     assert parity.cells["eth_open"] == parity.cells["btc_open"] == {"price of the day before": 7}
     assert parity.cells["gas_price_gwei"] == {"nothing from the future": 7 * 3}
     assert parity.cells["stddev_apy_7d"]["each window on its own"] > 0
     assert "each window on its own" not in parity.cells["actual_apy"]
-    assert "actual_apy                           205         197          8    3.90%  bounded carry 5" in report(parity)
+    assert (
+        "actual_apy                           205         197          8    3.90%  bounded carry 5"
+        in report(parity)
+    )
 
 
-def test_a_difference_without_a_cause_is_unexplained(database: Settings, engine: Engine, parity: Parity) -> None:
+def test_a_difference_without_a_cause_is_unexplained(
+    database: Settings, engine: Engine, parity: Parity
+) -> None:
     assert parity.unexplained == 0
-    execute(engine, "UPDATE pool_daily_metrics SET actual_tvl = actual_tvl + 1 WHERE pool_id = 'a-today' AND date = :day", day=FIRST)
+    execute(
+        engine,
+        "UPDATE pool_daily_metrics SET actual_tvl = actual_tvl + 1 WHERE pool_id = 'a-today' AND"
+        " date = :day",
+        day=FIRST,
+    )
     changed = compare(Facts.read(engine))
     assert changed.cells["actual_tvl"][UNEXPLAINED] == changed.unexplained == 1
 
@@ -179,8 +238,17 @@ def test_a_difference_without_a_cause_is_unexplained(database: Settings, engine:
 def test_differing_rows_are_counted_beyond_the_last_decimal(engine: Engine) -> None:
     make_peer_tables(engine)
     into = "INSERT INTO {} (pool_id, date, actual_apy, actual_tvl) VALUES "
-    execute(engine, into.format("pool_daily_metrics") + "('p', '2024-01-01', 1, 1), ('p', '2024-01-02', 2, 2), ('p', '2024-01-03', 3, 3)")
-    execute(engine, into.format("bench.sql") + "('p', '2024-01-01', 1.0001, 1.01), ('p', '2024-01-02', 2.0002, 2), ('p', '2024-01-03', NULL, 3)")
+    execute(
+        engine,
+        into.format("pool_daily_metrics")
+        + "('p', '2024-01-01', 1, 1), ('p', '2024-01-02', 2, 2), ('p', '2024-01-03', 3, 3)",
+    )
+    execute(
+        engine,
+        into.format("bench.sql")
+        + "('p', '2024-01-01', 1.0001, 1.01), ('p', '2024-01-02', 2.0002, 2), ('p', '2024-01-03',"
+        " NULL, 3)",
+    )
     assert differing_rows(engine, "sql") == 2
     execute(engine, into.format("bench.sql") + "('p', '2024-01-04', 1, 1)")
     assert differing_rows(engine, "sql") == 3
@@ -191,7 +259,12 @@ def test_emptied_tables_leave_the_migration_and_the_raw_rows(engine: Engine) -> 
     execute(engine, "INSERT INTO pool_daily_metrics (pool_id, date) VALUES ('p', '2024-01-01')")
     execute(engine, "INSERT INTO yieldspark.market_series (date) VALUES ('2024-01-01')")
     empty_products_tables(engine)
-    tables = ("pool_daily_metrics", "yieldspark.market_series", "raw_defillama_pool_history", "yieldspark.alembic_version")
+    tables = (
+        "pool_daily_metrics",
+        "yieldspark.market_series",
+        "raw_defillama_pool_history",
+        "yieldspark.alembic_version",
+    )
     found = [rows_of(engine, f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in tables]
     assert (found[:2], found[2] > 0, found[3]) == ([0, 0], True, 1)
 

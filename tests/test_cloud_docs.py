@@ -1,4 +1,6 @@
-"""docs/cloud.md is true: its commands exist with their options, its settings, files and words are the code's; the picture is what the code draws."""
+"""docs/cloud.md is true: its commands exist with their options, its settings, files and words are
+the code's; the picture is what the code draws.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,11 @@ from workflows.app import app
 
 PROGRAM = "python -m workflows"
 TEXT = (PROJECT / "docs" / "cloud.md").read_text(encoding="utf-8")
-LINES = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
+LINES = [
+    line
+    for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
+    for line in block.splitlines()
+]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -38,24 +44,40 @@ def test_every_command_is_on_the_page() -> None:
 
 
 def test_settings_and_files_of_the_page_exist() -> None:
-    settings = {word for word in re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", TEXT) if not word.endswith("_")} - {"NOT_CREATED"}
+    settings = {
+        word for word in re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", TEXT) if not word.endswith("_")
+    } - {"NOT_CREATED"}
     assert {name.lower() for name in settings} <= set(Settings.model_fields)
-    paths = {*re.findall(r"`((?:workflows|container|docs)/[\w./]*)`", TEXT), *(f"docs/{link}" for link in re.findall(r"\]\((\w+\.\w+)\)", TEXT))}
+    paths = {
+        *re.findall(r"`((?:workflows|container|docs)/[\w./]*)`", TEXT),
+        *(f"docs/{link}" for link in re.findall(r"\]\((\w+\.\w+)\)", TEXT)),
+    }
     assert [path for path in sorted(paths) if not (PROJECT / path).exists()] == []
 
 
 def test_the_workflows_own_words_are_on_the_page() -> None:
     source = PIPELINE.read_text(encoding="utf-8")
-    events = re.findall(r"`([a-z]+_[a-z]+)`", TEXT.partition("one line for each event")[2].partition(")")[0])
+    events = re.findall(
+        r"`([a-z]+_[a-z]+)`", TEXT.partition("one line for each event")[2].partition(")")[0]
+    )
     assert events
     assert [event for event in events if f"event: {event}" not in source] == []
-    for words in ("was asked to end", "did not end", "was not created", "is running since", "can not be read", '" ended "'):
+    for words in (
+        "was asked to end",
+        "did not end",
+        "was not created",
+        "is running since",
+        "can not be read",
+        '" ended "',
+    ):
         assert words in source
         assert words.strip('" ').removesuffix(" since") in TEXT
 
 
 def test_the_picture_is_what_the_code_draws() -> None:
-    assert PICTURE.read_text(encoding="utf-8") == draw(), "run `python -m docs.draw_architecture` and look at the picture"
+    assert PICTURE.read_text(encoding="utf-8") == draw(), (
+        "run `python -m docs.draw_architecture` and look at the picture"
+    )
 
 
 def test_the_picture_shows_what_there_is() -> None:
@@ -71,15 +93,21 @@ def test_the_picture_shows_what_there_is() -> None:
         assert name in words
 
 
-def test_a_changed_name_changes_the_picture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_changed_name_changes_the_picture(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     before = draw()
     changed = tmp_path / "pipeline.yaml"
-    changed.write_text(PIPELINE.read_text(encoding="utf-8").replace("resolve_release", "find_release"))
+    changed.write_text(
+        PIPELINE.read_text(encoding="utf-8").replace("resolve_release", "find_release")
+    )
     monkeypatch.setattr(draw_architecture, "PIPELINE", changed)
     assert draw() == before.replace("resolve_release", "find_release")
 
 
-def test_a_command_without_a_place_and_a_name_that_does_not_fit_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_without_a_place_and_a_name_that_does_not_fit_are_errors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(draw_architecture, "COMMANDS", COMMANDS | {"pipeline": ()})
     with pytest.raises(ValueError, match=r"of the commands \['run'\] are new or gone"):
         draw()

@@ -1,4 +1,6 @@
-"""The entry of the Cloud Run jobs against the storage double: it fetches what the manifest says, refuses everything else, and becomes the job."""
+"""The entry of the Cloud Run jobs against the storage double: it fetches what the manifest says,
+refuses everything else, and becomes the job.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,21 @@ print(json.dumps({"said": GREETING, "arguments": sys.argv[1:], "folder": os.getc
                   "variables": {name: os.environ[name] for name in names if name in os.environ}}))
 sys.exit(7)
 """
-PROPERTIES = {"MAX_FILL_DAYS": "3", "MODEL_THREADS": "4", "ENGINE": "lightgbm", "CODE_VERSION": "another", "ENVIRONMENT": "production"}
-BATCH = {"runtimeConfig": {"properties": {f"spark.dataproc.driverEnv.{name}": value for name, value in PROPERTIES.items()} | {"spark.a.b": "c"}}}
+PROPERTIES = {
+    "MAX_FILL_DAYS": "3",
+    "MODEL_THREADS": "4",
+    "ENGINE": "lightgbm",
+    "CODE_VERSION": "another",
+    "ENVIRONMENT": "production",
+}
+BATCH = {
+    "runtimeConfig": {
+        "properties": (
+            {f"spark.dataproc.driverEnv.{name}": value for name, value in PROPERTIES.items()}
+            | {"spark.a.b": "c"}
+        )
+    }
+}
 BATCHES = json.dumps({"batches": {f"{JOB}s": {}, JOB: BATCH}}).encode()
 WAITS = """
 import signal, sys
@@ -63,7 +78,13 @@ class Bucketful:
     bucket: Bucket
     double: StorageDouble
     variables: dict[str, str]
-    files: dict[str, bytes] = field(default_factory=lambda: {release_names.CODE: code("new"), f"{JOB}.py": SAYS.encode(), "jars/one.jar": b"1"})
+    files: dict[str, bytes] = field(
+        default_factory=lambda: {
+            release_names.CODE: code("new"),
+            f"{JOB}.py": SAYS.encode(),
+            "jars/one.jar": b"1",
+        }
+    )
 
     def write(self, name: str, content: bytes | object) -> bytes:
         written = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -71,37 +92,73 @@ class Bucketful:
         return written
 
     def release(self, version: str = VERSION, files: Mapping[str, bytes] | None = None) -> None:
-        """As `python -m workflows release` leaves it. Args: files are other than the usual ones, or more."""
+        """As `python -m workflows release` leaves it. Args: files are other than the usual ones, or
+        more.
+        """
         every = self.files | {"batches.json": BATCHES} | dict(files or {})
-        listed = {name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)} for name, content in every.items()}
+        listed = {
+            name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+            for name, content in every.items()
+        }
         for name, content in every.items():
             self.write(release_names.object_name(version, name), content)
-        manifest = self.write(release_names.object_name(version, release_names.MANIFEST), {"version": version, "commit": version, "files": listed})
-        self.write(release_names.LATEST, {"version": version, "manifest_sha256": hashlib.sha256(manifest).hexdigest()})
+        manifest = self.write(
+            release_names.object_name(version, release_names.MANIFEST),
+            {"version": version, "commit": version, "files": listed},
+        )
+        self.write(
+            release_names.LATEST,
+            {"version": version, "manifest_sha256": hashlib.sha256(manifest).hexdigest()},
+        )
 
 
 @pytest.fixture
 def releases(tmp_path: Path) -> Iterator[Bucketful]:
     double = StorageDouble(tmp_path / "storage", ["code"])
     with serving([double]) as url:
-        client = Client(project=None, credentials=AnonymousCredentials(), client_options={"api_endpoint": url})  # type: ignore[no-untyped-call]
-        yield Bucketful(client.bucket("code"), double, {"CODE_BUCKET": "code", "GOOGLE_API_URL": url})
+        client = Client(
+            project=None,
+            credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+            client_options={"api_endpoint": url},
+        )
+        yield Bucketful(
+            client.bucket("code"), double, {"CODE_BUCKET": "code", "GOOGLE_API_URL": url}
+        )
 
 
 def start(folder: Path, variables: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    """The entry as the image has it: one file, alone in a folder, with a container's few variables."""
+    """The entry as the image has it: one file, alone in a folder, with a container's few
+    variables.
+    """
     (folder / "image").mkdir()
     (folder / "tmp").mkdir()
     entry = shutil.copy(PROJECT / "container" / "cloud_run_entry.py", folder / "image")
     environment = {"PATH": os.defpath, "TMPDIR": str(folder / "tmp")} | variables
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, entry, *arguments], cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        [sys.executable, entry, *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+    )
 
 
-def test_the_process_becomes_the_job_of_the_latest_release(releases: Bucketful, tmp_path: Path) -> None:
+def test_the_process_becomes_the_job_of_the_latest_release(
+    releases: Bucketful, tmp_path: Path
+) -> None:
     releases.release(OLDER, {release_names.CODE: code("old")})
     releases.release()
-    job = start(tmp_path, releases.variables | {"PYTHONPATH": str(PROJECT)}, JOB, "--start", "2025-08-01", "--batch", "metrics-1")
+    job = start(
+        tmp_path,
+        releases.variables | {"PYTHONPATH": str(PROJECT)},
+        JOB,
+        "--start",
+        "2025-08-01",
+        "--batch",
+        "metrics-1",
+    )
     output, errors = job.communicate()
     said = json.loads(output)
     folder = Path(said["folder"])
@@ -122,17 +179,34 @@ def test_the_process_becomes_the_job_of_the_latest_release(releases: Bucketful, 
         "MAX_FILL_DAYS": "3",
     }
     assert folder.parent == tmp_path / "tmp"
-    assert sorted(path.name for path in folder.iterdir()) == ["batches.json", f"{JOB}.py", "jars", "yieldspark.zip"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "batches.json",
+        f"{JOB}.py",
+        "jars",
+        "yieldspark.zip",
+    ]
 
 
-def test_a_version_is_the_rollback_and_the_containers_variables_win(releases: Bucketful, tmp_path: Path) -> None:
+def test_a_version_is_the_rollback_and_the_containers_variables_win(
+    releases: Bucketful, tmp_path: Path
+) -> None:
     releases.release(OLDER, {release_names.CODE: code("old")})
     releases.release()
     job = start(
-        tmp_path, releases.variables | {"SPARK_MASTER": "local[2]", "MAX_FILL_DAYS": "5"}, JOB, f"--version={OLDER}", "--full-refresh", "--vers", "1"
+        tmp_path,
+        releases.variables | {"SPARK_MASTER": "local[2]", "MAX_FILL_DAYS": "5"},
+        JOB,
+        f"--version={OLDER}",
+        "--full-refresh",
+        "--vers",
+        "1",
     )
     said = json.loads(job.communicate()[0])
-    assert (said["said"], said["arguments"], said["variables"]["SPARK_MASTER"]) == ("old", ["--full-refresh", "--vers", "1"], "local[2]")
+    assert (said["said"], said["arguments"], said["variables"]["SPARK_MASTER"]) == (
+        "old",
+        ["--full-refresh", "--vers", "1"],
+        "local[2]",
+    )
     assert (said["variables"]["CODE_VERSION"], said["variables"]["MAX_FILL_DAYS"]) == (OLDER, "5")
 
 
@@ -142,7 +216,10 @@ def test_sigterm_reaches_the_job(releases: Bucketful, tmp_path: Path) -> None:
     assert job.stdout is not None
     assert job.stdout.readline() == "ready\n"
     job.send_signal(signal.SIGTERM)
-    assert (job.communicate()[1].splitlines()[-1], job.returncode) == ("the job was asked to end", 1)
+    assert (job.communicate()[1].splitlines()[-1], job.returncode) == (
+        "the job was asked to end",
+        1,
+    )
 
 
 def test_sigterm_before_the_job_ends_the_entry(releases: Bucketful, tmp_path: Path) -> None:
@@ -159,27 +236,57 @@ def test_sigterm_before_the_job_ends_the_entry(releases: Bucketful, tmp_path: Pa
     job.send_signal(signal.SIGTERM)
     output, errors = job.communicate()
     over.set()
-    assert (job.returncode, output, errors) == (INTERRUPTED, "", "interrupted before the job began: nothing was changed\n")
+    assert (job.returncode, output, errors) == (
+        INTERRUPTED,
+        "",
+        "interrupted before the job began: nothing was changed\n",
+    )
 
 
 def test_an_error_is_a_sentence_and_an_exit_code(releases: Bucketful, tmp_path: Path) -> None:
     job = start(tmp_path, releases.variables, JOB)
     output, errors = job.communicate()
     assert (job.returncode, output) == (FAILED, "")
-    assert errors == "the bucket has no latest.json: release a version with `python -m workflows release`, or give one with --version\n"
+    assert (
+        errors
+        == "the bucket has no latest.json: release a version with `python -m workflows release`, or"
+        " give one with --version\n"
+    )
 
 
 WRONG = {
     "unknown version": (WRONG_USE, JOB, "b" * 40, {}, f"version {'b' * 40} is not in the bucket"),
     "no version at all": (WRONG_USE, JOB, "../latest", {}, "'../latest' is no version"),
-    "unknown job": (WRONG_USE, "run_all", VERSION, {}, f"version {VERSION} has no job 'run_all': it has {JOB}"),
+    "unknown job": (
+        WRONG_USE,
+        "run_all",
+        VERSION,
+        {},
+        f"version {VERSION} has no job 'run_all': it has {JOB}",
+    ),
     "no bucket's name": (WRONG_USE, JOB, VERSION, {"CODE_BUCKET": ""}, "CODE_BUCKET is not set"),
-    "no such bucket": (WRONG_USE, JOB, VERSION, {"CODE_BUCKET": "cod"}, "CODE_BUCKET=cod does not exist"),
+    "no such bucket": (
+        WRONG_USE,
+        JOB,
+        VERSION,
+        {"CODE_BUCKET": "cod"},
+        "CODE_BUCKET=cod does not exist",
+    ),
 }
 
 
-@pytest.mark.parametrize(("exit_code", "job", "version", "variables", "sentence"), WRONG.values(), ids=WRONG)
-def test_wrong_use(releases: Bucketful, tmp_path: Path, exit_code: int, job: str, version: str, variables: dict[str, str], sentence: str) -> None:
+@pytest.mark.parametrize(
+    ("exit_code", "job", "version", "variables", "sentence"), WRONG.values(), ids=WRONG
+)
+def test_wrong_use(
+    releases: Bucketful,
+    tmp_path: Path,
+    exit_code: int,
+    job: str,
+    version: str,
+    variables: dict[str, str],
+    sentence: str,
+) -> None:
     releases.release()
     with pytest.raises(NotStarted, match=f"^{sentence}") as refused:
         fetch(reader(releases.variables | variables), job, version, tmp_path)
@@ -190,18 +297,40 @@ MANIFEST = release_names.object_name(VERSION, release_names.MANIFEST)
 CODE = release_names.object_name(VERSION, release_names.CODE)
 DAMAGED: dict[str, tuple[str, bytes | None, str]] = {
     "other bytes": (CODE, code("evil"), f"{CODE} is refused: its sha256 is .* manifest.json says"),
-    "another jar": (release_names.object_name(VERSION, "jars/one.jar"), b"2", "jars/one.jar is refused: its sha256 is"),
-    "another entry": (release_names.object_name(VERSION, f"{JOB}.py"), b"pass", f"{JOB}.py is refused: its sha256 is"),
-    "another manifest": (MANIFEST, b"{}", f"{MANIFEST} is refused: its sha256 is .* latest.json says"),
+    "another jar": (
+        release_names.object_name(VERSION, "jars/one.jar"),
+        b"2",
+        "jars/one.jar is refused: its sha256 is",
+    ),
+    "another entry": (
+        release_names.object_name(VERSION, f"{JOB}.py"),
+        b"pass",
+        f"{JOB}.py is refused: its sha256 is",
+    ),
+    "another manifest": (
+        MANIFEST,
+        b"{}",
+        f"{MANIFEST} is refused: its sha256 is .* latest.json says",
+    ),
     "a file is gone": (CODE, None, f"{CODE} is in the manifest and not in the bucket"),
-    "latest is no document": ("latest.json", b"{", "latest.json is no document with version, manifest_sha256"),
-    "latest is no object": ("latest.json", b"[]", "latest.json is no document with version, manifest_sha256"),
+    "latest is no document": (
+        "latest.json",
+        b"{",
+        "latest.json is no document with version, manifest_sha256",
+    ),
+    "latest is no object": (
+        "latest.json",
+        b"[]",
+        "latest.json is no document with version, manifest_sha256",
+    ),
 }
 """An object, what stands there instead (None: nothing), and what is said of it."""
 
 
 @pytest.mark.parametrize(("name", "content", "sentence"), DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_release_is_not_started(releases: Bucketful, tmp_path: Path, name: str, content: bytes | None, sentence: str) -> None:
+def test_a_damaged_release_is_not_started(
+    releases: Bucketful, tmp_path: Path, name: str, content: bytes | None, sentence: str
+) -> None:
     releases.release()
     if content is None:
         releases.bucket.blob(name).delete()
@@ -214,12 +343,17 @@ def test_a_damaged_release_is_not_started(releases: Bucketful, tmp_path: Path, n
 
 def test_a_manifest_writes_nowhere_but_to_the_folder(releases: Bucketful, tmp_path: Path) -> None:
     releases.release(files={"jars/../../evil.jar": b"1"})
-    with pytest.raises(NotStarted, match=r"'jars/../../evil.jar' in its manifest.json is no jar's name"):
+    with pytest.raises(
+        NotStarted, match=r"'jars/../../evil.jar' in its manifest.json is no jar's name"
+    ):
         fetch(reader(releases.variables), JOB, VERSION, tmp_path / "a" / "b")
     assert not (tmp_path / "evil.jar").exists()
 
 
-@pytest.mark.parametrize(("status", "sentence"), [(403, "Google Cloud refused: .*may the job's service account"), (503, "does not answer")])
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [(403, "Google Cloud refused: .*may the job's service account"), (503, "does not answer")],
+)
 def test_a_service_that_does_not_give_the_release(
     releases: Bucketful, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, sentence: str
 ) -> None:

@@ -1,4 +1,6 @@
-"""The jobs run from the built zip alone, and on a cluster of processes: with the rows that the checkout gives."""
+"""The jobs run from the built zip alone, and on a cluster of processes: with the rows that the
+checkout gives.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +26,31 @@ FORECAST_JOB = "forecasting/forecast_pools_spark.py"
 
 RESULTS = {
     "metrics": "SELECT * FROM pool_daily_metrics ORDER BY pool_id, date",
-    "forecasts": "SELECT pool_id, target_date, apy, apy_low, apy_high, tvl, tvl_low, tvl_high, rule FROM yieldspark.forecasts ORDER BY pool_id",
+    "forecasts": (
+        "SELECT pool_id, target_date, apy, apy_low, apy_high, tvl, tvl_low, tvl_high, rule FROM"
+        " yieldspark.forecasts ORDER BY pool_id"
+    ),
 }
 
 
-def _run_from_zip(archive: Path, entry: str, arguments: list[str], settings: Settings, **environment: str) -> None:
-    """Run a copy of a job's entry file as a process that finds code in the zip alone. Raises: AssertionError with what it said."""
+def _run_from_zip(
+    archive: Path, entry: str, arguments: list[str], settings: Settings, **environment: str
+) -> None:
+    """Run a copy of a job's entry file as a process that finds code in the zip alone. Raises:
+    AssertionError with what it said.
+    """
     folder = archive.parent
     copied = shutil.copy(PROJECT / entry, folder)
     variables = environment_of(settings, "spark_master", "shuffle_partitions", "backtest_days")
     variables |= {"PYTHONPATH": str(archive), "YIELDSPARK_HOME": str(folder / "home")} | environment
-    done = subprocess.run([sys.executable, copied, *arguments], cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, copied, *arguments],
+        cwd=folder,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -45,14 +61,24 @@ def _results(settings: Settings) -> dict[str, list[dict[str, Any]]]:
 def _few_pools(settings: Settings) -> None:
     """The sample cut to a dozen pools: enough for a model, quick on a cluster of processes."""
     load_files(settings, SAMPLE_FILES)
-    execute_sql(settings, "DELETE FROM raw_defillama_pool_history WHERE pool_id NOT IN (SELECT pool_id FROM pools ORDER BY pool_id LIMIT 12)")
+    execute_sql(
+        settings,
+        "DELETE FROM raw_defillama_pool_history WHERE pool_id NOT IN (SELECT pool_id FROM pools"
+        " ORDER BY pool_id LIMIT 12)",
+    )
 
 
-def test_jobs_from_the_zip_alone_give_the_checkouts_rows(database: Settings, second_database: Settings, spark: SparkSession, tmp_path: Path) -> None:
-    """The checkout in this process beside the zip on a cluster of two executors, then the zip in one process, which has nothing left to change."""
+def test_jobs_from_the_zip_alone_give_the_checkouts_rows(
+    database: Settings, second_database: Settings, spark: SparkSession, tmp_path: Path
+) -> None:
+    """The checkout in this process beside the zip on a cluster of two executors, then the zip in
+    one process, which has nothing left to change.
+    """
     archive = tmp_path / "yieldspark.zip"
     archive.write_bytes(build_archive())
-    checkout, zipped = (settings.model_copy(update={"backtest_days": 5}) for settings in (database, second_database))
+    checkout, zipped = (
+        settings.model_copy(update={"backtest_days": 5}) for settings in (database, second_database)
+    )
     for settings in (checkout, zipped):
         _few_pools(settings)
     run_metrics(checkout, session=lambda rows: spark)
@@ -62,5 +88,8 @@ def test_jobs_from_the_zip_alone_give_the_checkouts_rows(database: Settings, sec
     assert _results(zipped) == _results(checkout)
     assert _results(checkout)["forecasts"]
     _run_from_zip(archive, METRICS_JOB, ["--full-refresh"], zipped)
-    changes = "SELECT rows ->> 'inserted' AS inserted, rows ->> 'updated' AS updated FROM yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1"
+    changes = (
+        "SELECT rows ->> 'inserted' AS inserted, rows ->> 'updated' AS updated FROM"
+        " yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1"
+    )
     assert execute_sql(zipped, changes) == [{"inserted": "0", "updated": "0"}]

@@ -61,7 +61,9 @@ def test_an_empty_database_is_nothing_to_do_without_a_jvm(run_here: CommandLine)
     assert (row["status"], row["jvm_started"]) == ("nothing_to_do", False)
 
 
-def test_db_url_is_a_working_url_and_nothing_else(run_here: CommandLine, database: Settings) -> None:
+def test_db_url_is_a_working_url_and_nothing_else(
+    run_here: CommandLine, database: Settings
+) -> None:
     finished = run_here("db", "url")
     assert finished.stdout.strip() == sqlalchemy_url(database).render_as_string(hide_password=False)
     with create_engine(finished.stdout.strip()).connect() as connection:
@@ -90,14 +92,26 @@ def test_the_password_appears_nowhere(run_here: CommandLine, database: Settings)
     secret = database.db_password.get_secret_value()
     shown = [run_here("status"), run_here("doctor"), run_here("status", "--json", DB_PORT="1")]
     logs = [path.read_text() for path in run_here.folder.rglob("*.log")]
-    assert all(secret not in text for text in [*logs, *(finished.stdout + finished.stderr for finished in shown)])
+    assert all(
+        secret not in text
+        for text in [*logs, *(finished.stdout + finished.stderr for finished in shown)]
+    )
 
 
 def test_help_and_wrong_use_come_without_spark_and_sqlalchemy(run: CommandLine) -> None:
     loaded = "print({'pyspark', 'sqlalchemy', 'numpy'} & set(sys.modules))"
-    ask = f"import sys, atexit, command_line; atexit.register(lambda: {loaded}); command_line.main()"
+    ask = (
+        f"import sys, atexit, command_line; atexit.register(lambda: {loaded}); command_line.main()"
+    )
     for arguments, code in (["db", "--help"], 0), (["calculate_metrics", "--everything"], 2):
-        done = subprocess.run([sys.executable, "-c", ask, *arguments], cwd=PROJECT, env=run.environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", ask, *arguments],
+            cwd=PROJECT,
+            env=run.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert (done.returncode, done.stdout.splitlines()[-1]) == (code, "set()"), done.stderr
 
 
@@ -135,43 +149,77 @@ def test_an_interrupted_job_exits_with_130_and_leaves_nothing_behind(
     assert job.returncode == 130, stderr
     document = json.loads(stdout)
     assert document["status"] == "cancelled"
-    assert execute_sql(database, "SELECT status FROM yieldspark.run_ledger WHERE run_id = :id", {"id": document["run_id"]}) == [
-        {"status": "cancelled"}
-    ]
-    assert execute_sql(database, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%'") == []
+    assert execute_sql(
+        database,
+        "SELECT status FROM yieldspark.run_ledger WHERE run_id = :id",
+        {"id": document["run_id"]},
+    ) == [{"status": "cancelled"}]
+    assert (
+        execute_sql(database, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%'")
+        == []
+    )
     # one that would have recorded Spark's classes drops them
-    assert [path.name for path in run.folder.glob("home/class_archive/*/*") if not path.name.startswith("base-")] == []
+    assert [
+        path.name
+        for path in run.folder.glob("home/class_archive/*/*")
+        if not path.name.startswith("base-")
+    ] == []
     assert execute_sql(database, f"SELECT count(*) AS n FROM {table}") == [{"n": 0}]
 
 
 def test_synapseml_without_its_jars_says_how_to_go_on(run_here: CommandLine) -> None:
-    blocked = {"JARS_DIR": str(run_here.folder / "no_jars"), "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    blocked = {
+        "JARS_DIR": str(run_here.folder / "no_jars"),
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+    }
     document = run_here.json("forecast_pools", "--engine", "synapseml", code=2, **blocked)
     assert "--engine lightgbm" in document["error"]
 
 
-def test_a_forecast_without_metrics_names_the_command_that_makes_them(run_here: CommandLine) -> None:
-    assert "calculate_metrics" in run_here.json("forecast_pools", "--engine", "lightgbm", code=1)["error"]
+def test_a_forecast_without_metrics_names_the_command_that_makes_them(
+    run_here: CommandLine,
+) -> None:
+    assert (
+        "calculate_metrics"
+        in run_here.json("forecast_pools", "--engine", "lightgbm", code=1)["error"]
+    )
 
 
 def test_two_sources_of_pools_are_one_too_many(run_here: CommandLine) -> None:
     (run_here.folder / "pools.txt").write_text("a\n")
-    assert "--pools" in run_here.json("ingest", "--pools", "pools.txt", "--min-tvl", "1", code=2)["error"]
+    assert (
+        "--pools"
+        in run_here.json("ingest", "--pools", "pools.txt", "--min-tvl", "1", code=2)["error"]
+    )
     assert "--min-tvl" in run_here.json("ingest", code=2)["error"]
 
 
 def test_wrong_use_is_one_json_document_too(run_here: CommandLine) -> None:
     finished = run_here("calculate_metrics", "--everything", "--json")
     document = json.loads(finished.stdout)
-    assert (finished.returncode, document["job"], document["status"]) == (2, "calculate_pool_metrics", "failed")
+    assert (finished.returncode, document["job"], document["status"]) == (
+        2,
+        "calculate_pool_metrics",
+        "failed",
+    )
     assert "--everything" in document["error"]
 
 
-def test_what_only_looks_makes_no_table_in_your_database(run_here: CommandLine, database: Settings) -> None:
+def test_what_only_looks_makes_no_table_in_your_database(
+    run_here: CommandLine, database: Settings
+) -> None:
     execute_sql(database, "DROP SCHEMA yieldspark CASCADE")
-    for command in (["calculate_metrics", "--dry-run"], ["forecast_pools", "--dry-run"], ["status"], ["report"]):
+    for command in (
+        ["calculate_metrics", "--dry-run"],
+        ["forecast_pools", "--dry-run"],
+        ["status"],
+        ["report"],
+    ):
         assert "db migrate" in run_here.json(*command, code=1)["error"]
-    assert execute_sql(database, "SELECT to_regnamespace('yieldspark') IS NULL AS gone") == [{"gone": True}]
+    assert execute_sql(database, "SELECT to_regnamespace('yieldspark') IS NULL AS gone") == [
+        {"gone": True}
+    ]
     assert run_here.json("db", "migrate") == {"changed": True}
     assert run_here.json("db", "migrate") == {"changed": False}
 
@@ -195,7 +243,8 @@ def test_a_home_that_cannot_be_written_is_named(run_here: CommandLine) -> None:
 def test_markup_in_the_data_is_shown_as_it_is(run_here: CommandLine, database: Settings) -> None:
     execute_sql(
         database,
-        "INSERT INTO yieldspark.run_ledger (run_id, job, status, code_version, rows, stages, checks, error) "
-        "VALUES ('r', 'ingest', 'failed', '1', '{}', '{}', '[]', 'a [lend] b [/foo]')",
+        "INSERT INTO yieldspark.run_ledger (run_id, job, status, code_version, rows, stages,"
+        " checks, error) VALUES ('r', 'ingest', 'failed', '1', '{}', '{}', '[]', 'a [lend] b"
+        " [/foo]')",
     )
     assert "a [lend] b [/foo]" in run_here("status").stdout

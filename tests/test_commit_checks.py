@@ -1,4 +1,6 @@
-"""The checks of a commit, on a real PostgreSQL: staging as a run would leave it, and what each check finds in it. No Spark is needed for that."""
+"""The checks of a commit, on a real PostgreSQL: staging as a run would leave it, and what each
+check finds in it. No Spark is needed for that.
+"""
 
 from __future__ import annotations
 
@@ -35,19 +37,38 @@ def test_a_full_night_passes(night: Night) -> None:
 def test_a_night_with_a_tenth_of_the_pools_is_blocked(night: Night) -> None:
     night.before()
     night.delivers(history(POOLS[:4], NEWEST, TODAY))
-    with pytest.raises(CheckFailed, match=r"many_pools_missing.*MAX_MISSING_POOLS_SHARE \(50%\).*pools_before 40, pools 4, missing 36") as stopped:
+    with pytest.raises(
+        CheckFailed,
+        match=(
+            r"many_pools_missing.*MAX_MISSING_POOLS_SHARE \(50%\).*pools_before 40, pools 4,"
+            r" missing 36"
+        ),
+    ) as stopped:
         night.checks()
-    assert "--accept-check many_pools_missing --accept-check rows_far_below_yesterday --reason" in str(stopped.value)
-    ledger = rows_of(night.engine, "SELECT status, checks FROM yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1")[0]
+    assert (
+        "--accept-check many_pools_missing --accept-check rows_far_below_yesterday --reason"
+        in str(stopped.value)
+    )
+    ledger = rows_of(
+        night.engine,
+        "SELECT status, checks FROM yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1",
+    )[0]
     found = {entry["name"]: entry for entry in ledger["checks"]}
-    assert (ledger["status"], failing(found)) == ("blocked", {"many_pools_missing", "rows_far_below_yesterday"})
+    assert (ledger["status"], failing(found)) == (
+        "blocked",
+        {"many_pools_missing", "rows_far_below_yesterday"},
+    )
     sample = found["many_pools_missing"]["sample"]
-    assert [(row["day"], row["pools_before"], row["pools"], row["missing"]) for row in sample] == [(NEWEST.isoformat(), 40, 4, 36)]
+    assert [(row["day"], row["pools_before"], row["pools"], row["missing"]) for row in sample] == [
+        (NEWEST.isoformat(), 40, 4, 36)
+    ]
     assert set(sample[0]["such_as"]) <= set(POOLS[4:])
 
 
 def test_the_night_after_a_blocked_one_is_no_better_for_it(night: Night) -> None:
-    """The newest day is as bad as the day before: the day before is new too, and judged beside the last good one."""
+    """The newest day is as bad as the day before: the day before is new too, and judged beside the
+    last good one.
+    """
     night.before(written=NEWEST - DAY)
     night.delivers(history(POOLS[:4], NEWEST - DAY, TODAY))
     with pytest.raises(CheckFailed, match=f"day {NEWEST - DAY}, pools_before 40"):
@@ -63,21 +84,37 @@ def test_some_missing_pools_are_reported_and_stop_nothing(night: Night) -> None:
 
 
 def test_what_no_one_else_names_is_named_by_the_smaller_check(night: Night) -> None:
-    night.settings = night.settings.model_copy(update={"check_severities": "many_pools_missing=off,rows_far_below_yesterday=off"})
+    night.settings = night.settings.model_copy(
+        update={"check_severities": "many_pools_missing=off,rows_far_below_yesterday=off"}
+    )
     night.before()
     night.delivers(history(POOLS[:4], NEWEST, TODAY))
     assert failing(night.checks()) == {"some_pools_missing"}
 
 
 @pytest.mark.parametrize(("share", "blocked"), [(0.05, True), (0.5, False)])
-def test_raw_history_that_was_cut_away_does_not_take_the_metrics_with_it(night: Night, share: float, blocked: bool) -> None:
-    """A full refresh, also one that comes by itself after a change of limits: 40 pools lose 30 of their 125 days."""
+def test_raw_history_that_was_cut_away_does_not_take_the_metrics_with_it(
+    night: Night, share: float, blocked: bool
+) -> None:
+    """A full refresh, also one that comes by itself after a change of limits: 40 pools lose 30 of
+    their 125 days.
+    """
     night.settings = night.settings.model_copy(update={"max_removed_days_share": share})
     night.before()
-    execute(night.engine, "UPDATE yieldspark.pool_calendars SET first_day = :first", first=FIRST - 120 * DAY)
+    execute(
+        night.engine,
+        "UPDATE yieldspark.pool_calendars SET first_day = :first",
+        first=FIRST - 120 * DAY,
+    )
     night.delivers(history(POOLS, FIRST - 90 * DAY, FIRST) + history(POOLS, NEWEST, TODAY))
     if blocked:
-        with pytest.raises(CheckFailed, match=r"many_days_removed.*MAX_REMOVED_DAYS_SHARE \(5%\).*removed 1200, known 5000, share 0.24"):
+        with pytest.raises(
+            CheckFailed,
+            match=(
+                r"many_days_removed.*MAX_REMOVED_DAYS_SHARE \(5%\).*removed 1200, known 5000, share"
+                r" 0.24"
+            ),
+        ):
             night.checks(Request(full_refresh=True))
     else:
         assert "many_days_removed" not in failing(night.checks(Request(full_refresh=True)))
@@ -91,21 +128,35 @@ def test_a_pool_that_went_inactive_is_not_missing(night: Night) -> None:
 
 
 def test_a_pool_that_ended_inactive_is_not_missing_in_a_full_refresh(night: Night) -> None:
-    put_rows(night.engine, numbered(history(POOLS, FIRST, NEWEST) + history(POOLS[:20], NEWEST, TODAY)))
-    execute(night.engine, "INSERT INTO pools (pool_id, is_active) SELECT p, p < 'pool-20' FROM unnest(CAST(:pools AS text[])) AS p", pools=POOLS)
+    put_rows(
+        night.engine, numbered(history(POOLS, FIRST, NEWEST) + history(POOLS[:20], NEWEST, TODAY))
+    )
+    execute(
+        night.engine,
+        "INSERT INTO pools (pool_id, is_active) SELECT p, p < 'pool-20' FROM unnest(CAST(:pools AS"
+        " text[])) AS p",
+        pools=POOLS,
+    )
     assert failing(night.checks(Request(full_refresh=True))) == set()
 
 
 def test_new_ids_for_all_pools_are_missing_pools(night: Night) -> None:
     night.before()
-    night.delivers([RawRow(0, f"new-{row.pool_id}", row.timestamp, row.document) for row in history(POOLS, NEWEST, TODAY)])
+    night.delivers(
+        [
+            RawRow(0, f"new-{row.pool_id}", row.timestamp, row.document)
+            for row in history(POOLS, NEWEST, TODAY)
+        ]
+    )
     with pytest.raises(CheckFailed, match="many_pools_missing") as stopped:
         night.checks()
     assert "rows_far_below_yesterday" not in str(stopped.value)
 
 
 def test_fewer_rows_are_judged_by_their_own_limit(night: Night) -> None:
-    night.settings = night.settings.model_copy(update={"max_missing_pools_share": 1.0, "warn_missing_pools_share": 1.0})
+    night.settings = night.settings.model_copy(
+        update={"max_missing_pools_share": 1.0, "warn_missing_pools_share": 1.0}
+    )
     night.before()
     night.delivers(history(POOLS[:19], NEWEST, TODAY))
     with pytest.raises(CheckFailed, match=r"rows_far_below_yesterday.*\(50%\)"):
@@ -114,7 +165,11 @@ def test_fewer_rows_are_judged_by_their_own_limit(night: Night) -> None:
 
 @pytest.mark.parametrize(("share", "pools", "blocked"), [(0.3, 15, False), (0.9, 35, True)])
 def test_fewer_rows_by_setting(night: Night, share: float, pools: int, blocked: bool) -> None:
-    limits = {"max_missing_pools_share": 1.0, "warn_missing_pools_share": 1.0, "min_rows_share_of_yesterday": share}
+    limits = {
+        "max_missing_pools_share": 1.0,
+        "warn_missing_pools_share": 1.0,
+        "min_rows_share_of_yesterday": share,
+    }
     night.settings = night.settings.model_copy(update=limits)
     night.before()
     night.delivers(history(POOLS[:pools], NEWEST, TODAY))
@@ -132,18 +187,26 @@ def test_of_a_handful_of_pools_any_may_be_missing(night: Night) -> None:
 
 
 def test_pools_that_died_long_ago_are_not_missing(night: Night) -> None:
-    """History as `load` brings it: pools that ended and that nobody called inactive. A full refresh has no day before but those of its own."""
-    put_rows(night.engine, numbered(history(POOLS[20:], FIRST, NEWEST - 5 * DAY) + history(POOLS[:20], FIRST, TODAY)))
+    """History as `load` brings it: pools that ended and that nobody called inactive. A full refresh
+    has no day before but those of its own.
+    """
+    put_rows(
+        night.engine,
+        numbered(history(POOLS[20:], FIRST, NEWEST - 5 * DAY) + history(POOLS[:20], FIRST, TODAY)),
+    )
     assert failing(night.checks(Request(full_refresh=True))) == set()
 
 
 def test_a_pool_that_was_carried_the_day_before_is_not_missing(night: Night) -> None:
-    """Their calendars go on, for nobody called them inactive; on the day before they were not observed."""
+    """Their calendars go on, for nobody called them inactive; on the day before they were not
+    observed.
+    """
     night.before()
     dead = POOLS[20:]
     execute(
         night.engine,
-        "INSERT INTO yieldspark.observation_age SELECT unnest(CAST(:pools AS text[])), CAST(:day AS date), NULL, 9",
+        "INSERT INTO yieldspark.observation_age SELECT unnest(CAST(:pools AS text[])), CAST(:day AS"
+        " date), NULL, 9",
         pools=dead,
         day=NEWEST - DAY,
     )
@@ -158,7 +221,9 @@ def test_some_pools_are_no_night(night: Night) -> None:
 
 
 def test_a_full_refresh_judges_the_newest_day(night: Night) -> None:
-    put_rows(night.engine, numbered(history(POOLS, FIRST, NEWEST) + history(POOLS[:4], NEWEST, TODAY)))
+    put_rows(
+        night.engine, numbered(history(POOLS, FIRST, NEWEST) + history(POOLS[:4], NEWEST, TODAY))
+    )
     with pytest.raises(CheckFailed, match="many_pools_missing"):
         night.checks(Request(full_refresh=True))
 
@@ -178,16 +243,26 @@ def test_a_late_correction_has_no_new_day(night: Night) -> None:
     assert set(night.checks()) == OF_ALL_DAYS
 
 
-@pytest.mark.parametrize(("column", "blocked"), [("actual_apy", True), ("eth_open", True), ("btc_open", False), ("rolling_apy_7d", False)])
+@pytest.mark.parametrize(
+    ("column", "blocked"),
+    [("actual_apy", True), ("eth_open", True), ("btc_open", False), ("rolling_apy_7d", False)],
+)
 def test_null_shares_by_column(night: Night, column: str, blocked: bool) -> None:
-    """ETH was known to the last run, BTC never was; and metrics of pools that young are not asked for."""
+    """ETH was known to the last run, BTC never was; and metrics of pools that young are not asked
+    for.
+    """
     night.before()
-    execute(night.engine, "UPDATE yieldspark.market_series SET eth_open = 3000 WHERE date = '2024-05-31'")
+    execute(
+        night.engine,
+        "UPDATE yieldspark.market_series SET eth_open = 3000 WHERE date = '2024-05-31'",
+    )
     night.delivers(history(POOLS, NEWEST, TODAY))
     if not blocked:
         assert failing(night.checks(nulls={column: 0.51})) == set()
         return
-    with pytest.raises(CheckFailed, match=rf"null_share.*column_name {column}, nulls 21, rows 40, share 0.525"):
+    with pytest.raises(
+        CheckFailed, match=rf"null_share.*column_name {column}, nulls 21, rows 40, share 0.525"
+    ):
         night.checks(nulls={column: 0.51})
     assert failing(night.checks(nulls={column: 0.5})) == set()
 
@@ -215,18 +290,33 @@ def test_of_a_handful_of_rows_all_may_be_null(night: Night, pools: int, blocked:
         night.checks(nulls={"actual_apy": 1.0})
 
 
-def test_in_an_ordinary_night_pools_older_than_what_is_read_must_have_their_metrics(night: Night) -> None:
+def test_in_an_ordinary_night_pools_older_than_what_is_read_must_have_their_metrics(
+    night: Night,
+) -> None:
     long_ago = history(POOLS, FIRST - 60 * DAY, FIRST - 59 * DAY)
-    put_rows(night.engine, [RawRow(1_000_000 + number, row.pool_id, row.timestamp, row.document) for number, row in enumerate(long_ago)])
+    put_rows(
+        night.engine,
+        [
+            RawRow(1_000_000 + number, row.pool_id, row.timestamp, row.document)
+            for number, row in enumerate(long_ago)
+        ],
+    )
     night.before()
     night.delivers(history(POOLS, NEWEST, TODAY))
-    with pytest.raises(CheckFailed, match=r"null_share.*column_name rolling_apy_7d, nulls 21, rows 40"):
+    with pytest.raises(
+        CheckFailed, match=r"null_share.*column_name rolling_apy_7d, nulls 21, rows 40"
+    ):
         night.checks(nulls={"rolling_apy_7d": 0.51})
 
 
 def test_a_metric_of_old_pools_must_not_be_null(night: Night) -> None:
     a_month_ago = NEWEST - 31 * DAY
-    put_rows(night.engine, numbered(history(POOLS[:20], a_month_ago, a_month_ago + DAY) + history(POOLS[:20], NEWEST, TODAY)))
+    put_rows(
+        night.engine,
+        numbered(
+            history(POOLS[:20], a_month_ago, a_month_ago + DAY) + history(POOLS[:20], NEWEST, TODAY)
+        ),
+    )
     with pytest.raises(CheckFailed, match=r"null_share.*stddev_apy_30d, nulls 20, rows 20"):
         night.checks(Request(full_refresh=True), nulls={"stddev_apy_30d": 1.0})
 
@@ -235,7 +325,11 @@ def test_a_pool_without_a_row_in_pools_is_reported(night: Night) -> None:
     night.before()
     night.delivers(history([*POOLS, "stranger"], NEWEST, TODAY))
     entry = night.checks()["unknown_pool"]
-    assert (entry["passed"], entry["severity"], entry["sample"]) == (False, "warn", [{"pool_id": "stranger"}])
+    assert (entry["passed"], entry["severity"], entry["sample"]) == (
+        False,
+        "warn",
+        [{"pool_id": "stranger"}],
+    )
 
 
 def test_where_pools_is_empty_nobody_is_unknown(night: Night) -> None:
@@ -245,14 +339,20 @@ def test_where_pools_is_empty_nobody_is_unknown(night: Night) -> None:
 
 def test_severities_by_setting(night: Night) -> None:
     night.settings = night.settings.model_copy(
-        update={"check_severities": "unknown_pool=fail, rows_far_below_yesterday = off,many_pools_missing=warn"}
+        update={
+            "check_severities": (
+                "unknown_pool=fail, rows_far_below_yesterday = off,many_pools_missing=warn"
+            )
+        }
     )
     night.before()
     night.delivers(history([*POOLS[:19], "stranger"], NEWEST, TODAY))
     with pytest.raises(CheckFailed, match=r"unknown_pool.*stranger") as stopped:
         night.checks()
     assert "pools_missing" not in str(stopped.value)
-    ledger = rows_of(night.engine, "SELECT checks FROM yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1")[0]
+    ledger = rows_of(
+        night.engine, "SELECT checks FROM yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1"
+    )[0]
     found = {entry["name"]: entry for entry in ledger["checks"]}
     assert failing(found) == {"many_pools_missing", "unknown_pool"}
     assert "rows_far_below_yesterday" not in found
@@ -261,7 +361,11 @@ def test_severities_by_setting(night: Night) -> None:
 def test_an_accepted_check_lets_the_run_through_and_says_who_did(night: Night) -> None:
     night.before()
     night.delivers(history(POOLS[:4], NEWEST, TODAY))
-    acceptance = Acceptance(("many_pools_missing", "rows_far_below_yesterday", "null_share"), "ann@desk", "the source is migrating")
+    acceptance = Acceptance(
+        ("many_pools_missing", "rows_far_below_yesterday", "null_share"),
+        "ann@desk",
+        "the source is migrating",
+    )
     entries = night.checks(acceptance=acceptance)
     said = {name: entry["accepted"] for name, entry in entries.items() if "accepted" in entry}
     who = {"by": "ann@desk", "reason": "the source is migrating"}

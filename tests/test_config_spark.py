@@ -16,8 +16,12 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_dotenv_file_with_a_byte_order_mark_is_read_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".env").write_text("DB_HOST=from-file\nDB_PORT=6000\nUNKNOWN=ignored\n", encoding="utf-8-sig")
+def test_a_dotenv_file_with_a_byte_order_mark_is_read_and_the_environment_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text(
+        "DB_HOST=from-file\nDB_PORT=6000\nUNKNOWN=ignored\n", encoding="utf-8-sig"
+    )
     monkeypatch.setenv("DB_PORT", "7000")
     settings = load_settings()
     assert (settings.db_host, settings.db_port) == ("from-file", 7000)
@@ -62,17 +66,31 @@ def test_a_dotenv_file_that_is_no_utf8_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["https://user:very-secret@mlflow.example", "http://very-secret@host:5000/path", "postgresql://u:very-secret@db/mlflow"]
+    "uri",
+    [
+        "https://user:very-secret@mlflow.example",
+        "http://very-secret@host:5000/path",
+        "postgresql://u:very-secret@db/mlflow",
+    ],
 )
-def test_a_registry_address_with_credentials_is_refused_and_not_echoed(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_address_with_credentials_is_refused_and_not_echoed(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(ConfigurationError, match=r"MLFLOW_TRACKING_URI=\(hidden\) is wrong: .*MLFLOW_TRACKING_PASSWORD") as caught:
+    with pytest.raises(
+        ConfigurationError,
+        match=r"MLFLOW_TRACKING_URI=\(hidden\) is wrong: .*MLFLOW_TRACKING_PASSWORD",
+    ) as caught:
         load_settings()
     assert "very-secret" not in str(caught.value)
     assert caught.value.__cause__ is None
 
 
-@pytest.mark.parametrize("uri", ["https://mlflow.example:5000", "sqlite:////home/someone@work/mlflow.db", ""])
-def test_a_registry_address_without_credentials_is_taken(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "uri", ["https://mlflow.example:5000", "sqlite:////home/someone@work/mlflow.db", ""]
+)
+def test_a_registry_address_without_credentials_is_taken(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert load_settings().mlflow_tracking_uri == (uri or None)

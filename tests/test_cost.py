@@ -22,7 +22,9 @@ NAME = f"projects/p/locations/us-central1/batches/{BATCH_ID}"
 
 
 def test_the_example_of_the_pricing_page() -> None:
-    """12 DCU and 25 GB of shuffle storage for 24 hours in us-central1: 17.28 USD of computing; int64 come as texts."""
+    """12 DCU and 25 GB of shuffle storage for 24 hours in us-central1: 17.28 USD of computing;
+    int64 come as texts.
+    """
     usage = {"milliDcuSeconds": str(12_000 * 86_400), "shuffleStorageGbSeconds": str(25 * 86_400)}
     cost = actual_cost({"name": NAME, "runtimeInfo": {"approximateUsage": usage}})
     assert cost is not None
@@ -32,14 +34,22 @@ def test_the_example_of_the_pricing_page() -> None:
 
 
 @pytest.mark.parametrize(
-    "batch", [{}, {"runtimeInfo": {}}, {"runtimeInfo": {"approximateUsage": {}}}, {"runtimeInfo": {"currentUsage": {"milliDcu": "1"}}}]
+    "batch",
+    [
+        {},
+        {"runtimeInfo": {}},
+        {"runtimeInfo": {"approximateUsage": {}}},
+        {"runtimeInfo": {"currentUsage": {"milliDcu": "1"}}},
+    ],
 )
 def test_before_the_service_has_said_it_there_is_no_cost(batch: dict[str, object]) -> None:
     assert actual_cost(batch) is None
 
 
 def test_the_services_own_machine_is_the_pages_four_dcu() -> None:
-    """The page: 4 vCPU and 16 GB are 4 DCU; driver and two executors 12; a disk of 400 GB each (its example of `batches describe`)."""
+    """The page: 4 vCPU and 16 GB are 4 DCU; driver and two executors 12; a disk of 400 GB each (its
+    example of `batches describe`).
+    """
     cost = estimate({"name": NAME}, 3600)
     assert cost.dcu_hours == pytest.approx(12, rel=0.001)
     assert cost.shuffle_gb_months == pytest.approx(1200 / 720)
@@ -47,10 +57,15 @@ def test_the_services_own_machine_is_the_pages_four_dcu() -> None:
 
 def test_memory_above_eight_gb_a_core_costs_twice() -> None:
     driver = {"spark.driver.memoryOverhead": "0m"}
-    at_eight, above = ({"runtimeConfig": {"properties": driver | {"spark.driver.memory": size}}} for size in ("28g", "38g"))
+    at_eight, above = (
+        {"runtimeConfig": {"properties": driver | {"spark.driver.memory": size}}}
+        for size in ("28g", "38g")
+    )
     # 28 GB asked for and 2.88 of the system; the next 10 cross 32
     more = 0.1 * (32 - 30.88) + 0.2 * (40.88 - 32)
-    assert estimate(above, 3600).dcu_hours - estimate(at_eight, 3600).dcu_hours == pytest.approx(more)
+    assert estimate(above, 3600).dcu_hours - estimate(at_eight, 3600).dcu_hours == pytest.approx(
+        more
+    )
 
 
 def test_executors_that_may_come_are_counted_and_a_minute_is_the_least() -> None:
@@ -65,7 +80,10 @@ def test_the_region_is_the_batchs_own_and_one_without_a_price_is_refused() -> No
     assert region_of({"name": NAME} | a_batch()) == "us-central1"
     assert region_of(a_batch(batch_subnetwork="yieldspark")) == "us-central1"
     assert estimate(a_batch(), 600).usd > estimate(a_batch(), 600, region="us-central1").usd
-    with pytest.raises(ConfigurationError, match=r"prices\.toml has no prices of region 'moon-1'; it has us-central1, .* Add a line"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"prices\.toml has no prices of region 'moon-1'; it has us-central1, .* Add a line",
+    ):
         estimate(a_batch(), 600, region="moon-1")
 
 
@@ -73,10 +91,15 @@ def test_the_price_table_has_its_day_its_sources_and_a_price_for_each_region() -
     words = PRICES.read_text(encoding="utf-8")
     table = tomllib.loads(words)
     assert isinstance(table["read_on"], date)
-    assert {rates.keys() <= {"dcu_hour", "shuffle_gb_month"} and min(rates.values()) > 0 for rates in table["serverless"]["regions"].values()} == {
-        True
-    }
-    for source in ("https://cloud.google.com/dataproc-serverless/pricing", "https://cloud.google.com/run/pricing", "PerfKitBenchmarker"):
+    assert {
+        rates.keys() <= {"dcu_hour", "shuffle_gb_month"} and min(rates.values()) > 0
+        for rates in table["serverless"]["regions"].values()
+    } == {True}
+    for source in (
+        "https://cloud.google.com/dataproc-serverless/pricing",
+        "https://cloud.google.com/run/pricing",
+        "PerfKitBenchmarker",
+    ):
         assert source in words
 
 
@@ -88,11 +111,15 @@ def test_two_thousand_pools_cost_less_than_the_goal_a_month() -> None:
             assert month.usd == pytest.approx(30 * sum(job.cost.usd for job in month.jobs))
             slower = {"calculate_pool_metrics": [month.jobs[0].seconds - 90 + month.room_seconds]}
             slower["forecast_pools"] = [month.jobs[1].seconds - 90 + month.room_seconds]
-            assert monthly_estimate(month.inputs, past_seconds=slower).usd == pytest.approx(month.goal_usd)
+            assert monthly_estimate(month.inputs, past_seconds=slower).usd == pytest.approx(
+                month.goal_usd
+            )
 
 
 def test_a_missed_goal_says_by_how_much_and_what_cloud_run_would_cost() -> None:
-    month = monthly_estimate(NightInputs(), past_seconds={"calculate_pool_metrics": [700.0, 400.0, 9_000.0]})
+    month = monthly_estimate(
+        NightInputs(), past_seconds={"calculate_pool_metrics": [700.0, 400.0, 9_000.0]}
+    )
     assert not month.meets_goal
     assert month.room_seconds < 0
     words = month.pairs()
@@ -106,13 +133,22 @@ def test_every_input_and_price_of_the_month_is_printed() -> None:
     month = monthly_estimate()
     words = month.pairs()
     assert {name.replace("_", " ") for name in NightInputs.__dataclass_fields__} <= words.keys()
-    assert {"price: dcu hour", "price: shuffle gb month", "price: start seconds", "price: read on"} <= words.keys()
+    assert {
+        "price: dcu hour",
+        "price: shuffle gb month",
+        "price: start seconds",
+        "price: read on",
+    } <= words.keys()
     assert month.document()["prices"]["dcu_hour"] == 0.06
     assert month.document()["jobs"][0]["cost"]["region"] == "us-central1"
 
 
 def test_a_cloud_run_job_is_billed_for_a_minute_at_least() -> None:
-    assert cloud_run_usd(4, 16, 5) == cloud_run_usd(4, 16, 60) == pytest.approx(60 * (4 * 0.000018 + 16 * 0.000002))
+    assert (
+        cloud_run_usd(4, 16, 5)
+        == cloud_run_usd(4, 16, 60)
+        == pytest.approx(60 * (4 * 0.000018 + 16 * 0.000002))
+    )
 
 
 def test_the_cost_of_a_batch_finds_the_row_of_its_run(database: Settings, engine: Engine) -> None:
@@ -123,18 +159,31 @@ def test_the_cost_of_a_batch_finds_the_row_of_its_run(database: Settings, engine
     assert record_cost(database, BATCH_ID, 0.0234) == 1
     assert record_cost(database, "metrics-of-another-night", 1.0) == 0
     with engine.connect() as connection:
-        rows = connection.execute(text("SELECT run_id, batch, cost_usd FROM yieldspark.run_ledger ORDER BY cost_usd NULLS LAST")).all()
+        rows = connection.execute(
+            text(
+                "SELECT run_id, batch, cost_usd FROM yieldspark.run_ledger ORDER BY cost_usd NULLS"
+                " LAST"
+            )
+        ).all()
     assert [tuple(row)[1:] for row in rows] == [(BATCH_ID, 0.0234), (None, None)]
     assert rows[0].run_id == run.run_id
     assert tuple(ledger_row(engine, run.run_id)) == LEDGER_KEYS
 
 
-def test_past_seconds_are_those_of_good_nights_on_batches_newest_first(database: Settings, engine: Engine) -> None:
+def test_past_seconds_are_those_of_good_nights_on_batches_newest_first(
+    database: Settings, engine: Engine
+) -> None:
     insert = text(
-        "INSERT INTO yieldspark.run_ledger (run_id, job, status, mode, code_version, started_at, batch, seconds, rows, stages, checks) "
-        "VALUES (:id, :job, :status, :mode, 'x', timestamptz '2026-01-01' + :day * interval '1 day', :batch, :seconds, '{}', '{}', '[]')"
+        "INSERT INTO yieldspark.run_ledger (run_id, job, status, mode, code_version, started_at,"
+        " batch, seconds, rows, stages, checks) VALUES (:id, :job, :status, :mode, 'x', timestamptz"
+        " '2026-01-01' + :day * interval '1 day', :batch, :seconds, '{}', '{}', '[]')"
     )
-    night: dict[str, object] = {"job": "forecast_pools", "status": "succeeded", "mode": "daily", "batch": "forecast-x"}
+    night: dict[str, object] = {
+        "job": "forecast_pools",
+        "status": "succeeded",
+        "mode": "daily",
+        "batch": "forecast-x",
+    }
     others: tuple[dict[str, object], ...] = (
         {"job": "calculate_pool_metrics"},
         {"status": "failed"},
@@ -145,7 +194,11 @@ def test_past_seconds_are_those_of_good_nights_on_batches_newest_first(database:
     )
     with engine.begin() as connection:
         for day in range(40):
-            connection.execute(insert, night | {"id": f"night {day}", "day": day, "seconds": float(day)})
+            connection.execute(
+                insert, night | {"id": f"night {day}", "day": day, "seconds": float(day)}
+            )
         for number, other in enumerate(others):
-            connection.execute(insert, night | {"id": f"other {number}", "day": 100, "seconds": 1e6} | other)
+            connection.execute(
+                insert, night | {"id": f"other {number}", "day": 100, "seconds": 1e6} | other
+            )
     assert past_seconds(database, "forecast_pools") == [float(day) for day in range(39, 9, -1)]

@@ -47,20 +47,33 @@ def test_each_day_has_its_ratios_and_coverage() -> None:
     assert found["rows"].tolist() == [2, 2]
     assert found["mae_ratio"].tolist() == [pytest.approx(np.nan, nan_ok=True), 4 / 6]
     # 1 and 6 scales beside 2 and 8, the second pool's cut at five
-    assert found["capped_ratio"].tolist() == [pytest.approx(np.nan, nan_ok=True), (1 + SPIKE_SCALES) / (2 + SPIKE_SCALES)]
+    assert found["capped_ratio"].tolist() == [
+        pytest.approx(np.nan, nan_ok=True),
+        (1 + SPIKE_SCALES) / (2 + SPIKE_SCALES),
+    ]
     assert found["coverage"].tolist() == [pytest.approx(np.nan, nan_ok=True), 0.5]
     assert found.filter(regex="_(recent|low|high)$").isna().all(axis=None)
 
 
-def test_a_pool_without_a_scale_has_no_say_in_the_capped_ratio_and_one_without_an_interval_none_in_coverage() -> None:
-    rows = evaluation(target_date=DAY, forecast=[11.0, 99.0], scale=[1.0, np.nan], low=[9.0, np.nan], high=[12.0, 11.0])
+def test_a_pool_without_a_scale_has_no_say_in_the_capped_ratio_and_one_without_an_interval_none_in_coverage() -> (
+    None
+):
+    rows = evaluation(
+        target_date=DAY,
+        forecast=[11.0, 99.0],
+        scale=[1.0, np.nan],
+        low=[9.0, np.nan],
+        high=[12.0, 11.0],
+    )
     found = daily_scores(rows).iloc[0]
     assert (found["rows"], found["capped_ratio"], found["coverage"]) == (2, 0.5, 1.0)
     assert found["mae_ratio"] == pytest.approx(90 / 4)
 
 
 def test_errors_in_scales_are_of_apy_or_of_the_logarithm_of_tvl() -> None:
-    assert errors_in_scales(evaluation(forecast=[11.0, 9.0], scale=[0.5, 0.25]), "forecast").tolist() == [2.0, 4.0]
+    assert errors_in_scales(
+        evaluation(forecast=[11.0, 9.0], scale=[0.5, 0.25]), "forecast"
+    ).tolist() == [2.0, 4.0]
     tvl = evaluation(target="tvl", actual=np.expm1(10.0), forecast=np.expm1(10.5), scale=0.1)
     assert errors_in_scales(tvl, "forecast") == pytest.approx([5.0])
 
@@ -70,12 +83,17 @@ def test_four_weeks_are_those_that_end_with_the_day() -> None:
     found = daily_scores(rows)
     assert found["capped_ratio_recent"].first_valid_index() == RECENT_DAYS - 1
     window = rows[rows["target_date"] > DAY + dt.timedelta(days=39 - RECENT_DAYS)]
-    model, persistence = ((window["actual"] - window[name]).abs().to_numpy() / 0.5 for name in ("forecast", "persistence"))
+    model, persistence = (
+        (window["actual"] - window[name]).abs().to_numpy() / 0.5
+        for name in ("forecast", "persistence")
+    )
     assert model.max() < SPIKE_SCALES
     number = np.repeat(np.arange(RECENT_DAYS), 5)
     last = found.iloc[-1]
     assert last["capped_ratio_recent"] == pytest.approx(model.mean() / persistence.mean())
-    assert (last["capped_ratio_low"], last["capped_ratio_high"]) == pytest.approx(mean_ratio_interval(model, persistence, number))
+    assert (last["capped_ratio_low"], last["capped_ratio_high"]) == pytest.approx(
+        mean_ratio_interval(model, persistence, number)
+    )
     inside = ((window["low"] <= 10.0) & (window["high"] >= 10.0)).to_numpy(float)
     assert last["coverage_recent"] == pytest.approx(inside.mean())
     assert last["coverage_low"] < inside.mean() < last["coverage_high"]
@@ -92,7 +110,11 @@ def test_one_wild_pool_decides_the_mae_of_a_day_and_not_its_capped_ratio() -> No
 def test_a_panel_that_never_moved_has_no_ratio() -> None:
     rows = days(30).assign(persistence=10.0)
     found = daily_scores(rows)
-    assert found[["mae_ratio", "capped_ratio", "capped_ratio_recent", "capped_ratio_low"]].isna().all(axis=None)
+    assert (
+        found[["mae_ratio", "capped_ratio", "capped_ratio_recent", "capped_ratio_low"]]
+        .isna()
+        .all(axis=None)
+    )
     assert found["coverage_recent"].notna().sum() == 3
 
 

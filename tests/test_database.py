@@ -16,7 +16,13 @@ from database.connection import checked_connection, libpq_uri, make_engine
 from database.db_utils_spark import execute_sql
 from database.migrate import VERSION_TABLE, migrate
 from database.schema_check import verify_tables
-from database.tables import OWN_SCHEMA, OWNER_TABLES, own_metadata, owner_metadata, pool_daily_metrics
+from database.tables import (
+    OWN_SCHEMA,
+    OWNER_TABLES,
+    own_metadata,
+    owner_metadata,
+    pool_daily_metrics,
+)
 from database.transport_jdbc import get_jdbc_properties, get_jdbc_url
 from product_errors import DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 
@@ -40,7 +46,9 @@ def test_the_migrations_make_exactly_the_tables(engine: Engine, metadata: MetaDa
             "version_table": VERSION_TABLE,
             "version_table_schema": OWN_SCHEMA,
         }
-        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+        assert (
+            compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+        )
 
 
 def test_a_second_migration_has_nothing_to_do(engine: Engine) -> None:
@@ -85,13 +93,19 @@ def test_wider_types_of_the_owner_pass(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("statements", "words"),
     [
-        (["ALTER TABLE pool_daily_metrics ALTER COLUMN pool_id TYPE uuid USING pool_id::uuid"], "pool_daily_metrics.pool_id is uuid, expected text"),
+        (
+            ["ALTER TABLE pool_daily_metrics ALTER COLUMN pool_id TYPE uuid USING pool_id::uuid"],
+            "pool_daily_metrics.pool_id is uuid, expected text",
+        ),
         (
             ["ALTER TABLE raw_defillama_pool_history ALTER COLUMN raw_json_data TYPE json"],
             "raw_defillama_pool_history.raw_json_data is json, expected jsonb",
         ),
         (
-            ["ALTER TABLE pool_daily_metrics DROP CONSTRAINT pool_daily_metrics_pkey, ADD COLUMN id serial PRIMARY KEY"],
+            [
+                "ALTER TABLE pool_daily_metrics DROP CONSTRAINT pool_daily_metrics_pkey, ADD COLUMN"
+                " id serial PRIMARY KEY"
+            ],
             "pool_daily_metrics has no unique index on (pool_id, date)",
         ),
         (
@@ -103,7 +117,9 @@ def test_wider_types_of_the_owner_pass(engine: Engine) -> None:
         ),
     ],
 )
-def test_what_the_job_would_fail_on_in_the_middle_is_named_before(engine: Engine, statements: list[str], words: str) -> None:
+def test_what_the_job_would_fail_on_in_the_middle_is_named_before(
+    engine: Engine, statements: list[str], words: str
+) -> None:
     _without(engine, *statements)
     with engine.connect() as connection, pytest.raises(SchemaMismatch) as caught:
         verify_tables(connection, OWNER_TABLES)
@@ -123,14 +139,19 @@ def test_any_unique_index_and_any_view_will_do(engine: Engine) -> None:
 
 
 def test_a_connection_that_waits_is_kept_alive(database: Settings, engine: Engine) -> None:
-    """Over TCP, as tests connect: the server finds a driver that is gone, the network sees that the flow is in use."""
+    """Over TCP, as tests connect: the server finds a driver that is gone, the network sees that the
+    flow is in use.
+    """
     other = psycopg2.connect(libpq_uri(database))
     with engine.connect() as connection:
         for raw in (connection.connection.driver_connection, other):
             assert raw is not None
             cursor = raw.cursor()
             cursor.execute("SHOW tcp_keepalives_idle")
-            assert (cursor.fetchone(), raw.info.dsn_parameters["keepalives_idle"]) == (("60",), "60")
+            assert (cursor.fetchone(), raw.info.dsn_parameters["keepalives_idle"]) == (
+                ("60",),
+                "60",
+            )
     other.close()
     assert get_jdbc_properties(database)["tcpKeepAlive"] == "true"
 
@@ -151,7 +172,9 @@ def test_nothing_listens(database: Settings) -> None:
 
 def test_a_wrong_password_is_refused_and_not_shown(database: Settings) -> None:
     with pytest.raises(DatabaseRefused, match="DB_PASSWORD") as caught:
-        execute_sql(database.model_copy(update={"db_password": SecretStr("wrong-secret")}), "SELECT 1")
+        execute_sql(
+            database.model_copy(update={"db_password": SecretStr("wrong-secret")}), "SELECT 1"
+        )
     assert "wrong-secret" not in str(caught.value)
 
 
@@ -166,7 +189,10 @@ def test_a_role_without_rights(database: Settings) -> None:
     guest = database.model_copy(update={"db_user": "guest", "db_password": SecretStr("guest")})
     with pytest.raises(DatabaseRefused, match="role guest has no right"):
         execute_sql(guest, "SELECT * FROM pools")
-    with pytest.raises(DatabaseRefused, match="role guest has no right"), checked_connection(make_engine(guest)) as connection:
+    with (
+        pytest.raises(DatabaseRefused, match="role guest has no right"),
+        checked_connection(make_engine(guest)) as connection,
+    ):
         connection.execute(text("CREATE SCHEMA other"))
     execute_sql(database, "DROP ROLE guest")
 
@@ -175,14 +201,35 @@ def test_secrets_stay_out_of_reprs(database: Settings) -> None:
     assert database.db_password is not None
     secret = database.db_password.get_secret_value()
     assert secret in libpq_uri(database)
-    assert all(secret not in shown for shown in (repr(database), str(database), repr(make_engine(database)), str(make_engine(database).url)))
+    assert all(
+        secret not in shown
+        for shown in (
+            repr(database),
+            str(database),
+            repr(make_engine(database)),
+            str(make_engine(database).url),
+        )
+    )
 
 
 def test_a_role_that_owns_the_schema_needs_no_right_to_create_another(database: Settings) -> None:
-    for statement in ("DROP ROLE IF EXISTS schema_owner", "CREATE ROLE schema_owner LOGIN PASSWORD 'owner'", f"DROP SCHEMA {OWN_SCHEMA} CASCADE"):
+    for statement in (
+        "DROP ROLE IF EXISTS schema_owner",
+        "CREATE ROLE schema_owner LOGIN PASSWORD 'owner'",
+        f"DROP SCHEMA {OWN_SCHEMA} CASCADE",
+    ):
         execute_sql(database, statement)
     execute_sql(database, f"CREATE SCHEMA {OWN_SCHEMA} AUTHORIZATION schema_owner")
-    assert migrate(make_engine(database.model_copy(update={"db_user": "schema_owner", "db_password": SecretStr("owner")}))) is True
+    assert (
+        migrate(
+            make_engine(
+                database.model_copy(
+                    update={"db_user": "schema_owner", "db_password": SecretStr("owner")}
+                )
+            )
+        )
+        is True
+    )
     execute_sql(database, "DROP OWNED BY schema_owner CASCADE")
     execute_sql(database, "DROP ROLE schema_owner")
 

@@ -1,4 +1,6 @@
-"""The double of Dataproc Serverless speaks as the service does: names, states, refusals, paging, usage, time to live."""
+"""The double of Dataproc Serverless speaks as the service does: names, states, refusals, paging,
+usage, time to live.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def test_a_create_answers_an_operation_that_has_no_state(cloud: Cloud) -> None:
     assert operation.keys() == {"name", "metadata"}
     assert operation["name"].startswith("projects/acme/regions/europe-west1/operations/")
     metadata = operation["metadata"]
-    assert metadata["@type"] == "type.googleapis.com/google.cloud.dataproc.v1.BatchOperationMetadata"
+    assert (
+        metadata["@type"] == "type.googleapis.com/google.cloud.dataproc.v1.BatchOperationMetadata"
+    )
     assert (metadata["batch"], metadata["operationType"], metadata["createTime"]) == (
         f"{PARENT}/batches/metrics-1",
         "BATCH",
@@ -57,7 +61,13 @@ def test_a_create_answers_an_operation_that_has_no_state(cloud: Cloud) -> None:
 
 def test_a_batch_goes_through_its_states_and_keeps_their_times(cloud: Cloud) -> None:
     cloud.create()
-    assert _states(cloud, 0, 29, 30, 329, 330) == ["PENDING", "PENDING", "RUNNING", "RUNNING", "SUCCEEDED"]
+    assert _states(cloud, 0, 29, 30, 329, 330) == [
+        "PENDING",
+        "PENDING",
+        "RUNNING",
+        "RUNNING",
+        "SUCCEEDED",
+    ]
     batch = cloud.ask("GET", f"{PARENT}/batches/metrics-1")[1]
     assert batch["stateTime"] == "2025-10-09T08:58:50.000000Z"
     assert batch["stateHistory"] == [
@@ -66,23 +76,35 @@ def test_a_batch_goes_through_its_states_and_keeps_their_times(cloud: Cloud) -> 
     ]
     assert batch["pysparkBatch"] == batch_request()["pysparkBatch"]
     assert batch["runtimeConfig"]["properties"]["spark:spark.sql.shuffle.partitions"] == "64"
-    assert batch["runtimeInfo"]["outputUri"].startswith("gs://acme-staging/google-cloud-dataproc-metainfo/")
+    assert batch["runtimeInfo"]["outputUri"].startswith(
+        "gs://acme-staging/google-cloud-dataproc-metainfo/"
+    )
 
 
 def test_usage_comes_a_while_after_the_end_and_int64_is_a_string(cloud: Cloud) -> None:
     cloud.create()
     cloud.clock.time = START + 389
-    assert "approximateUsage" not in cloud.ask("GET", f"{PARENT}/batches/metrics-1")[1]["runtimeInfo"]
+    assert (
+        "approximateUsage" not in cloud.ask("GET", f"{PARENT}/batches/metrics-1")[1]["runtimeInfo"]
+    )
     cloud.clock.time = START + 390
     usage = cloud.ask("GET", f"{PARENT}/batches/metrics-1")[1]["runtimeInfo"]["approximateUsage"]
-    # three machines of 4 cores and 16 GB of heap with what stands beside it, 400 GB of disk each, five minutes
+    # three machines of 4 cores and 16 GB of heap with what stands beside it, 400 GB of disk each,
+    # five minutes
     dcu = 3 * (4 * 0.6 + ((16_384 + 1_220) / 1024 + 4 * 0.72) * 0.1)
-    assert usage == {"milliDcuSeconds": str(round(dcu * 1000 * 300)), "shuffleStorageGbSeconds": str(3 * 400 * 300)}
+    assert usage == {
+        "milliDcuSeconds": str(round(dcu * 1000 * 300)),
+        "shuffleStorageGbSeconds": str(3 * 400 * 300),
+    }
 
 
 def test_usage_is_what_a_published_batch_used() -> None:
-    """The service's answer for batch de934178-..-0 of 2022-10-31, default machines, 305 s in RUNNING, as its owner published it."""
-    life = BatchLife({}, Script(pending_seconds=60, running_seconds=300.667, usage_delay_seconds=0), START)
+    """The service's answer for batch de934178-..-0 of 2022-10-31, default machines, 305 s in
+    RUNNING, as its owner published it.
+    """
+    life = BatchLife(
+        {}, Script(pending_seconds=60, running_seconds=300.667, usage_delay_seconds=0), START
+    )
     life.advance(START + 1000)
     used = life.usage(START + 1000)
     assert used is not None
@@ -100,7 +122,10 @@ def test_a_taken_id_under_another_request_id_is_a_conflict(cloud: Cloud) -> None
     cloud.create()
     status, refused = cloud.create("metrics-1", "m-2")
     assert (status, refused["error"]["status"]) == (409, "ALREADY_EXISTS")
-    assert refused["error"]["message"] == f"Already exists: Failed to create batch: Batch {PARENT}/batches/metrics-1"
+    assert (
+        refused["error"]["message"]
+        == f"Already exists: Failed to create batch: Batch {PARENT}/batches/metrics-1"
+    )
 
 
 def test_without_a_batch_id_the_service_makes_one_up(cloud: Cloud) -> None:
@@ -119,18 +144,49 @@ def _changed(*path: str, value: Any) -> dict[str, Any]:
 
 
 REFUSED = {
-    "batchId in the body": (_changed("batchId", value="metrics-1"), "Unknown name \"batchId\" at 'batch': Cannot find field."),
-    "unknown field deep inside": (_changed("environmentConfig", "executionConfig", "subnet", value="x"), 'Unknown name "subnet"'),
-    "a number for a text": (_changed("pysparkBatch", "mainPythonFileUri", value=1), "Invalid value at 'batch'"),
+    "batchId in the body": (
+        _changed("batchId", value="metrics-1"),
+        "Unknown name \"batchId\" at 'batch': Cannot find field.",
+    ),
+    "unknown field deep inside": (
+        _changed("environmentConfig", "executionConfig", "subnet", value="x"),
+        'Unknown name "subnet"',
+    ),
+    "a number for a text": (
+        _changed("pysparkBatch", "mainPythonFileUri", value=1),
+        "Invalid value at 'batch'",
+    ),
     "an enum that is none": (
-        _changed("environmentConfig", "executionConfig", "authenticationConfig", value={"userWorkloadAuthenticationType": "X"}),
+        _changed(
+            "environmentConfig",
+            "executionConfig",
+            "authenticationConfig",
+            value={"userWorkloadAuthenticationType": "X"},
+        ),
         "X",
     ),
-    "a ttl of a minute": (_changed("environmentConfig", "executionConfig", "ttl", value="60s"), "ttl is 60 s"),
-    "idleTtl": (_changed("environmentConfig", "executionConfig", "idleTtl", value="600s"), "idleTtl is for sessions"),
-    "gs:// in stagingBucket": (_changed("environmentConfig", "executionConfig", "stagingBucket", value="gs://acme-staging"), "bare name"),
-    "three cores": (_changed("runtimeConfig", "properties", "spark.driver.cores", value="3"), "spark.driver.cores=3"),
-    "both kinds of network": (_changed("environmentConfig", "executionConfig", "networkUri", value="default"), "network"),
+    "a ttl of a minute": (
+        _changed("environmentConfig", "executionConfig", "ttl", value="60s"),
+        "ttl is 60 s",
+    ),
+    "idleTtl": (
+        _changed("environmentConfig", "executionConfig", "idleTtl", value="600s"),
+        "idleTtl is for sessions",
+    ),
+    "gs:// in stagingBucket": (
+        _changed(
+            "environmentConfig", "executionConfig", "stagingBucket", value="gs://acme-staging"
+        ),
+        "bare name",
+    ),
+    "three cores": (
+        _changed("runtimeConfig", "properties", "spark.driver.cores", value="3"),
+        "spark.driver.cores=3",
+    ),
+    "both kinds of network": (
+        _changed("environmentConfig", "executionConfig", "networkUri", value="default"),
+        "network",
+    ),
     "a label in capitals": (_changed("labels", "Job", value="x"), "label 'Job'"),
     "no main file": (_changed("pysparkBatch", value={"args": []}), "main"),
     "no object": ([1], "Invalid JSON payload"),
@@ -147,7 +203,15 @@ def test_it_refuses_what_the_service_refuses(cloud: Cloud, case: str) -> None:
     assert cloud.double.states() == {}
 
 
-@pytest.mark.parametrize("query", ["batchId=abc", "batchId=Metrics-1", f"batchId=metrics-1&requestId={'r' * 41}", "batchId=metrics-1&request_body=1"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "batchId=abc",
+        "batchId=Metrics-1",
+        f"batchId=metrics-1&requestId={'r' * 41}",
+        "batchId=metrics-1&request_body=1",
+    ],
+)
 def test_it_refuses_wrong_parameters(cloud: Cloud, query: str) -> None:
     status, refused = cloud.ask("POST", f"{PARENT}/batches?{query}", batch_request())
     assert (status, refused["error"]["status"]) == (400, "INVALID_ARGUMENT")
@@ -157,13 +221,19 @@ def test_lists_are_filtered_ordered_and_paged(cloud: Cloud) -> None:
     for number in range(5):
         cloud.clock.time = START + number * 100
         cloud.create(
-            f"metrics-{number}", f"m-{number}", _changed("labels", "job", value="forecast_pools" if number % 2 else "calculate_pool_metrics")
+            f"metrics-{number}",
+            f"m-{number}",
+            _changed(
+                "labels", "job", value="forecast_pools" if number % 2 else "calculate_pool_metrics"
+            ),
         )
 
     def names(query: str) -> list[str]:
         found, token = [], ""
         while True:
-            status, document = cloud.ask("GET", f"{PARENT}/batches?{query}{f'&pageToken={token}' if token else ''}")
+            status, document = cloud.ask(
+                "GET", f"{PARENT}/batches?{query}{f'&pageToken={token}' if token else ''}"
+            )
             assert status == 200, document
             found += [batch["name"].rpartition("-")[2] for batch in document.get("batches", [])]
             token = document.get("nextPageToken", "")
@@ -178,7 +248,10 @@ def test_lists_are_filtered_ordered_and_paged(cloud: Cloud) -> None:
     assert names("filter=state%20%3D%20SUCCEEDED%20AND%20state%20%3D%20FAILED") == []
 
 
-@pytest.mark.parametrize("query", ["filter=colour%3Dred", "filter=state%20like%20x", "orderBy=name", "pageSize=x", "pageToken=x"])
+@pytest.mark.parametrize(
+    "query",
+    ["filter=colour%3Dred", "filter=state%20like%20x", "orderBy=name", "pageSize=x", "pageToken=x"],
+)
 def test_a_list_that_the_service_can_not_make_is_refused(cloud: Cloud, query: str) -> None:
     assert cloud.ask("GET", f"{PARENT}/batches?{query}")[0] == 400
 
@@ -190,7 +263,10 @@ def test_only_an_ended_batch_can_be_deleted(cloud: Cloud) -> None:
     cloud.clock.time += 1000
     assert cloud.ask("DELETE", f"{PARENT}/batches/metrics-1") == (200, {})
     status, refused = cloud.ask("GET", f"{PARENT}/batches/metrics-1")
-    assert (status, refused["error"]["message"]) == (404, f"Not found: Batch {PARENT}/batches/metrics-1")
+    assert (status, refused["error"]["message"]) == (
+        404,
+        f"Not found: Batch {PARENT}/batches/metrics-1",
+    )
     assert cloud.ask("GET", operation["name"])[1]["done"] is True
 
 
@@ -198,8 +274,14 @@ def test_an_operation_is_done_with_its_batch(cloud: Cloud) -> None:
     operation = cloud.create()[1]["name"]
     cloud.clock.time += 1000
     done = cloud.ask("GET", operation)[1]
-    assert (done["done"], done["response"]["state"], done["metadata"]["doneTime"]) == (True, "SUCCEEDED", "2025-10-09T08:58:50.000000Z")
-    assert [found["name"] for found in cloud.ask("GET", operation.rpartition("/")[0])[1]["operations"]] == [operation]
+    assert (done["done"], done["response"]["state"], done["metadata"]["doneTime"]) == (
+        True,
+        "SUCCEEDED",
+        "2025-10-09T08:58:50.000000Z",
+    )
+    assert [
+        found["name"] for found in cloud.ask("GET", operation.rpartition("/")[0])[1]["operations"]
+    ] == [operation]
     assert cloud.ask("POST", f"{operation}:cancel", {}) == (200, {})
     assert cloud.double.states() == {"metrics-1": "SUCCEEDED"}
     assert cloud.ask("POST", f"{operation.rpartition('/')[0]}/nope:cancel", {})[0] == 404
@@ -210,7 +292,12 @@ def test_a_cancel_takes_its_time(cloud: Cloud, after: int) -> None:
     operation = cloud.create()[1]["name"]
     cloud.clock.time += after
     assert cloud.ask("POST", f"{operation}:cancel", {}) == (200, {})
-    assert _states(cloud, after, after + 9, after + 10, after + 10_000) == ["CANCELLING", "CANCELLING", "CANCELLED", "CANCELLED"]
+    assert _states(cloud, after, after + 9, after + 10, after + 10_000) == [
+        "CANCELLING",
+        "CANCELLING",
+        "CANCELLED",
+        "CANCELLED",
+    ]
     assert cloud.ask("GET", operation)[1]["error"]["code"] == 1
 
 
@@ -218,7 +305,10 @@ def test_a_batch_beyond_its_ttl_is_cancelled() -> None:
     with served(Script(running_seconds=3600)) as cloud:
         cloud.create(body=batch_request(ttl="600s"))
         assert _states(cloud, 629, 630, 640) == ["RUNNING", "CANCELLING", "CANCELLED"]
-        assert "ttl of 600 seconds" in cloud.ask("GET", f"{PARENT}/batches/metrics-1")[1]["stateMessage"]
+        assert (
+            "ttl of 600 seconds"
+            in cloud.ask("GET", f"{PARENT}/batches/metrics-1")[1]["stateMessage"]
+        )
 
 
 def test_a_failure_says_what_the_service_says() -> None:
@@ -227,7 +317,10 @@ def test_a_failure_says_what_the_service_says() -> None:
         assert _states(cloud, 330) == ["FAILED"]
         message = cloud.ask("GET", f"{PARENT}/batches/metrics-1")[1]["stateMessage"]
         assert message.startswith("Google Cloud Dataproc Agent reports job failure: exit code 3.")
-        assert "gcloud dataproc batches wait 'metrics-1' --region 'europe-west1' --project 'acme'" in message
+        assert (
+            "gcloud dataproc batches wait 'metrics-1' --region 'europe-west1' --project 'acme'"
+            in message
+        )
 
 
 @pytest.mark.parametrize("status", [409, 429, 500, 503])
@@ -246,13 +339,18 @@ def test_a_line_that_is_cut_before_and_behind_the_service(cloud: Cloud) -> None:
 
 def test_the_official_client_reads_every_answer(cloud: Cloud) -> None:
     client = _official(cloud)
-    created = client.create_batch(parent=PARENT, batch=Batch.from_json(json.dumps(batch_request())), batch_id="metrics-1")
+    created = client.create_batch(
+        parent=PARENT, batch=Batch.from_json(json.dumps(batch_request())), batch_id="metrics-1"
+    )
     assert created.metadata.batch == f"{PARENT}/batches/metrics-1"
     cloud.clock.time += 1000
     batch = client.get_batch(name=f"{PARENT}/batches/metrics-1")
     assert batch.state is Batch.State.SUCCEEDED
     assert batch.runtime_info.approximate_usage.milli_dcu_seconds > 0
-    assert batch.environment_config.execution_config.authentication_config.user_workload_authentication_type.name == "SERVICE_ACCOUNT"
+    assert (
+        batch.environment_config.execution_config.authentication_config.user_workload_authentication_type.name
+        == "SERVICE_ACCOUNT"
+    )
     assert [found.name for found in client.list_batches(parent=PARENT)] == [batch.name]
     assert client.get_operation({"name": batch.operation}).done is True
     client.cancel_operation({"name": batch.operation})
@@ -326,7 +424,9 @@ def test_a_batch_that_can_not_be_started_fails() -> None:
 
     with served(Script(pending_seconds=0), run=run) as cloud:
         cloud.create()
-        assert "no such object" in cloud.ask("GET", f"{PARENT}/batches/metrics-1")[1]["stateMessage"]
+        assert (
+            "no such object" in cloud.ask("GET", f"{PARENT}/batches/metrics-1")[1]["stateMessage"]
+        )
 
 
 def test_a_batch_no_one_ran_has_used_nothing() -> None:
@@ -338,4 +438,11 @@ def test_a_batch_no_one_ran_has_used_nothing() -> None:
 
 def test_errors_have_googles_form() -> None:
     answer = ApiError(400, "no", details=[{"@type": "x"}]).answer
-    assert answer.body == {"error": {"code": 400, "message": "no", "status": "INVALID_ARGUMENT", "details": [{"@type": "x"}]}}
+    assert answer.body == {
+        "error": {
+            "code": 400,
+            "message": "no",
+            "status": "INVALID_ARGUMENT",
+            "details": [{"@type": "x"}],
+        }
+    }

@@ -1,4 +1,6 @@
-"""The noise of a ratio over days: whole days in blocks, exact medians, the same answer every time."""
+"""The noise of a ratio over days: whole days in blocks, exact medians, the same answer
+every time.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +11,39 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecasting.day_bootstrap import BLOCK_DAYS, RESAMPLES, Interval, mean_ratio_interval, median_ratio_interval, resampled_medians, times_drawn
+from forecasting.day_bootstrap import (
+    BLOCK_DAYS,
+    RESAMPLES,
+    Interval,
+    mean_ratio_interval,
+    median_ratio_interval,
+    resampled_medians,
+    times_drawn,
+)
 from forecasting.error_measures import Numbers
 from forecasting.targets import Values
 
 IntervalOf = Callable[[Values, Values, Numbers], Interval]
 
-INTERVALS = pytest.mark.parametrize("interval", [mean_ratio_interval, median_ratio_interval], ids=["mean", "median"])
+INTERVALS = pytest.mark.parametrize(
+    "interval", [mean_ratio_interval, median_ratio_interval], ids=["mean", "median"]
+)
 
 
-def sample(days: int = 60, rows: int = 50, *, by_day: float = 0.0, by_row: float = 0.3) -> tuple[Values, Values, Numbers]:
-    """Errors of a model and of persistence with a ratio around 0.9: what moves the ratio is shared by a day's rows, or each row's own."""
+def sample(
+    days: int = 60, rows: int = 50, *, by_day: float = 0.0, by_row: float = 0.3
+) -> tuple[Values, Values, Numbers]:
+    """Errors of a model and of persistence with a ratio around 0.9: what moves the ratio is shared
+    by a day's rows, or each row's own.
+    """
     random = np.random.default_rng(7)
     numbers = np.repeat(np.arange(days), rows)
     persistence = random.lognormal(0, 1, days * rows)
-    log_ratio = np.log(0.9) + by_day * random.standard_normal(days)[numbers] + by_row * random.standard_normal(days * rows)
+    log_ratio = (
+        np.log(0.9)
+        + by_day * random.standard_normal(days)[numbers]
+        + by_row * random.standard_normal(days * rows)
+    )
     return persistence * np.exp(log_ratio), persistence, numbers
 
 
@@ -44,7 +64,9 @@ def test_an_interval_holds_the_ratio_and_is_the_same_again(interval: IntervalOf)
     assert low < middle(model) / middle(persistence) < high
     assert interval(model, persistence, days) == (low, high)
     shuffled = np.random.default_rng(1).permutation(len(days))
-    assert interval(model[shuffled], persistence[shuffled], days[shuffled]) == pytest.approx((low, high), rel=1e-12)
+    assert interval(model[shuffled], persistence[shuffled], days[shuffled]) == pytest.approx(
+        (low, high), rel=1e-12
+    )
 
 
 @INTERVALS
@@ -62,7 +84,9 @@ def test_what_a_day_shares_is_not_averaged_away_over_its_rows() -> None:
     model, persistence, days = sample(rows=400, by_day=0.3)
     random = np.random.default_rng(3)
     drawn = [random.integers(len(days), size=len(days)) for _ in range(200)]
-    by_rows = np.quantile([model[rows].mean() / persistence[rows].mean() for rows in drawn], [0.05, 0.95])
+    by_rows = np.quantile(
+        [model[rows].mean() / persistence[rows].mean() for rows in drawn], [0.05, 0.95]
+    )
     assert width(mean_ratio_interval(model, persistence, days)) > 3 * (by_rows[1] - by_rows[0])
 
 
@@ -71,7 +95,9 @@ def test_what_neighbouring_days_share_is_not_averaged_away_over_days() -> None:
     days, random = np.arange(len(weeks)), np.random.default_rng(6)
     mixed = random.permutation(len(weeks))
     ones = np.ones(len(weeks))
-    assert width(mean_ratio_interval(weeks, ones, days)) > 1.5 * width(mean_ratio_interval(weeks[mixed], ones, days))
+    assert width(mean_ratio_interval(weeks, ones, days)) > 1.5 * width(
+        mean_ratio_interval(weeks[mixed], ones, days)
+    )
 
 
 @INTERVALS
@@ -82,7 +108,9 @@ def test_fewer_than_two_blocks_of_days_say_nothing_of_other_days(interval: Inter
 
 
 @INTERVALS
-def test_a_resample_without_an_error_of_persistence_or_with_an_unknown_one_has_no_ratio(interval: IntervalOf) -> None:
+def test_a_resample_without_an_error_of_persistence_or_with_an_unknown_one_has_no_ratio(
+    interval: IntervalOf,
+) -> None:
     model, persistence, days = sample()
     assert interval(model, np.where(days == 3, persistence, 0.0), days) == (None, None)
     assert interval(np.where(days == 3, np.nan, model), persistence, days) == (None, None)
@@ -105,7 +133,9 @@ def test_days_are_drawn_in_circular_blocks_each_as_often_as_any_other(days: int)
     days=st.integers(1, 5),
     seed=st.integers(0, 99),
 )
-def test_medians_are_those_of_the_rows_written_out(errors: list[float], days: int, seed: int) -> None:
+def test_medians_are_those_of_the_rows_written_out(
+    errors: list[float], days: int, seed: int
+) -> None:
     random = np.random.default_rng(seed)
     numbers = np.concatenate([np.arange(days), random.integers(days, size=len(errors))])
     values = np.concatenate([random.integers(7, size=days), errors]).astype(float)

@@ -32,11 +32,15 @@ def llama() -> Iterator[DefiLlamaServer]:
 
 @pytest.fixture
 def settings(database: Settings, llama: DefiLlamaServer) -> Settings:
-    return database.model_copy(update={"defillama_yields_url": llama.url, "defillama_coins_url": llama.url + "/"})
+    return database.model_copy(
+        update={"defillama_yields_url": llama.url, "defillama_coins_url": llama.url + "/"}
+    )
 
 
 def at(llama: DefiLlamaServer) -> Settings:
-    return load_settings(_env_file=None, defillama_yields_url=llama.url, defillama_coins_url=llama.url)
+    return load_settings(
+        _env_file=None, defillama_yields_url=llama.url, defillama_coins_url=llama.url
+    )
 
 
 class Pauses(list[float]):
@@ -66,7 +70,14 @@ def listed(pool_id: str, **given: Any) -> dict[str, Any]:
 
 
 def point(day: date, apy: object = 5.0, **given: Any) -> dict[str, Any]:
-    values = {"tvlUsd": 1000, "apy": apy, "apyBase": 3.5, "apyReward": None, "il7d": None, "apyBase7d": 0.1}
+    values = {
+        "tvlUsd": 1000,
+        "apy": apy,
+        "apyBase": 3.5,
+        "apyReward": None,
+        "il7d": None,
+        "apyBase7d": 0.1,
+    }
     return {"timestamp": f"{day.isoformat()}T23:01:07.123Z"} | values | given
 
 
@@ -76,7 +87,10 @@ def days_ago(days: int) -> date:
 
 def fill(llama: DefiLlamaServer, *pool_ids: str, days: int = 3) -> None:
     llama.pools += [listed(pool_id) for pool_id in pool_ids]
-    llama.charts |= {pool_id: [point(days_ago(ago), apy=ago) for ago in range(days, 0, -1)] for pool_id in pool_ids}
+    llama.charts |= {
+        pool_id: [point(days_ago(ago), apy=ago) for ago in range(days, 0, -1)]
+        for pool_id in pool_ids
+    }
 
 
 def rows(engine: Engine, statement: str) -> list[Any]:
@@ -85,14 +99,18 @@ def rows(engine: Engine, statement: str) -> list[Any]:
 
 
 def stored(engine: Engine) -> list[Any]:
-    return rows(engine, "SELECT pool_id, count(*) FROM raw_defillama_pool_history GROUP BY 1 ORDER BY 1")
+    return rows(
+        engine, "SELECT pool_id, count(*) FROM raw_defillama_pool_history GROUP BY 1 ORDER BY 1"
+    )
 
 
 def midnight(day: date) -> int:
     return int(datetime.combine(day, datetime.min.time(), UTC).timestamp())
 
 
-def test_a_pull_stores_points_as_they_came_and_describes_the_pool(settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses) -> None:
+def test_a_pull_stores_points_as_they_came_and_describes_the_pool(
+    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
+) -> None:
     fill(llama, "a")
     llama.pools[0] |= {"poolMeta": "core", "tvlUsd": 1234567.891, "apy": 1e300}
     said: list[str] = []
@@ -107,16 +125,35 @@ def test_a_pull_stores_points_as_they_came_and_describes_the_pool(settings: Sett
         "prices_written": 0,
         "failed": [],
     }
-    assert rows(engine, "SELECT raw_json_data, timestamp FROM raw_defillama_pool_history ORDER BY id") == [
-        (given, datetime.fromisoformat(given["timestamp"])) for given in llama.charts["a"]
-    ]
-    columns = "name, chain, protocol, symbol, tvl::text, apy, is_active, poolmeta, underlying_tokens, underlying_token_addresses"
+    assert rows(
+        engine, "SELECT raw_json_data, timestamp FROM raw_defillama_pool_history ORDER BY id"
+    ) == [(given, datetime.fromisoformat(given["timestamp"])) for given in llama.charts["a"]]
+    columns = (
+        "name, chain, protocol, symbol, tvl::text, apy, is_active, poolmeta, underlying_tokens,"
+        " underlying_token_addresses"
+    )
     assert rows(engine, f"SELECT {columns} FROM pools") == [
-        ("aave-v3 USDC core", "Ethereum", "aave-v3", "USDC", "1234567.89", None, True, "core", None, ["0xA0b8", "0xdAC1"])
+        (
+            "aave-v3 USDC core",
+            "Ethereum",
+            "aave-v3",
+            "USDC",
+            "1234567.89",
+            None,
+            True,
+            "core",
+            None,
+            ["0xA0b8", "0xdAC1"],
+        )
     ]
     assert said
     run = last_runs(engine)["ingest"]
-    assert (run["status"], run["mode"], run["rows"]["inserted"], run["checks"][0]["passed"]) == ("succeeded", "pull", 3, True)
+    assert (run["status"], run["mode"], run["rows"]["inserted"], run["checks"][0]["passed"]) == (
+        "succeeded",
+        "pull",
+        3,
+        True,
+    )
 
 
 def test_a_second_pull_inserts_what_is_new_and_never_a_null_over_a_value(
@@ -128,15 +165,26 @@ def test_a_second_pull_inserts_what_is_new_and_never_a_null_over_a_value(
     llama.charts["a"] += [point(TODAY), point(TODAY)]
     llama.pools = [listed("a", symbol=None, tvlUsd=None, underlyingTokens=None, chain="Base")]
     summary = ingest(settings, pool_ids=["a"], patience=pauses.patience())
-    assert (summary["pools_fetched"], summary["pools_skipped"], summary["rows_inserted"], summary["rows_already_there"]) == (1, 0, 2, 3)
-    assert rows(engine, "SELECT chain, symbol, tvl::int, underlying_token_addresses FROM pools") == [("Base", "USDC", 1000000, ["0xA0b8", "0xdAC1"])]
+    assert (
+        summary["pools_fetched"],
+        summary["pools_skipped"],
+        summary["rows_inserted"],
+        summary["rows_already_there"],
+    ) == (1, 0, 2, 3)
+    assert rows(
+        engine, "SELECT chain, symbol, tvl::int, underlying_token_addresses FROM pools"
+    ) == [("Base", "USDC", 1000000, ["0xA0b8", "0xdAC1"])]
 
 
-def test_since_leaves_older_days_out(settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses) -> None:
+def test_since_leaves_older_days_out(
+    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
+) -> None:
     fill(llama, "a", days=9)
     summary = ingest(settings, pool_ids=["a"], since=days_ago(2), patience=pauses.patience())
     assert (summary["rows_inserted"], summary["rows_already_there"]) == (2, 0)
-    assert rows(engine, "SELECT min(timestamp)::date FROM raw_defillama_pool_history") == [(days_ago(2),)]
+    assert rows(engine, "SELECT min(timestamp)::date FROM raw_defillama_pool_history") == [
+        (days_ago(2),)
+    ]
     assert int(llama.price_requests()[0]["start"]) == midnight(days_ago(3)) + 23 * 3600 + 1800
 
 
@@ -144,12 +192,25 @@ def test_a_point_that_cannot_be_stored_is_quarantined_once_and_odd_values_surviv
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     good = point(days_ago(1), apy="NaN", extra={"nul": "a\0b", "half": "\ud800"})
-    bad = [{"apy": 1.0}, point(days_ago(1)) | {"timestamp": "yesterday"}, 7, None, point(days_ago(1)) | {"timestamp": True}]
-    llama.pools, llama.charts = [listed("a")], {"a": [*bad, good, point(days_ago(2), apy=float("nan"), il7d=float("inf"))]}
+    bad = [
+        {"apy": 1.0},
+        point(days_ago(1)) | {"timestamp": "yesterday"},
+        7,
+        None,
+        point(days_ago(1)) | {"timestamp": True},
+    ]
+    llama.pools, llama.charts = (
+        [listed("a")],
+        {"a": [*bad, good, point(days_ago(2), apy=float("nan"), il7d=float("inf"))]},
+    )
     for _ in range(2):
         summary = ingest(settings, pool_ids=["a"], patience=pauses.patience())
         assert summary["rows_refused"] == 5
-    assert rows(engine, "SELECT source_id, pool_id, reason, raw_json_data ->> 'apy' FROM yieldspark.quarantine ORDER BY 1") == [
+    assert rows(
+        engine,
+        "SELECT source_id, pool_id, reason, raw_json_data ->> 'apy' FROM yieldspark.quarantine"
+        " ORDER BY 1",
+    ) == [
         ("a:0", "a", "timestamp_unusable", "1.0"),
         ("a:1", "a", "timestamp_unusable", "5.0"),
         ("a:2", "a", "not_an_object", None),
@@ -157,18 +218,27 @@ def test_a_point_that_cannot_be_stored_is_quarantined_once_and_odd_values_surviv
         ("a:4", "a", "timestamp_unusable", "5.0"),
     ]
     kept = (
-        "SELECT raw_json_data ->> 'apy', raw_json_data ->> 'il7d', raw_json_data -> 'extra' ->> 'nul' "
-        "FROM raw_defillama_pool_history ORDER BY timestamp"
+        "SELECT raw_json_data ->> 'apy', raw_json_data ->> 'il7d', raw_json_data -> 'extra' ->>"
+        " 'nul' FROM raw_defillama_pool_history ORDER BY timestamp"
     )
     assert rows(engine, kept) == [("NaN", "Infinity", None), ("NaN", None, "a\ufffdb")]
 
 
-def test_pools_are_chosen_by_tvl_and_kind(settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses) -> None:
+def test_pools_are_chosen_by_tvl_and_kind(
+    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
+) -> None:
     fill(llama, "large", "small", "volatile", "unknown")
-    llama.pools[1]["tvlUsd"], llama.pools[2]["stablecoin"], llama.pools[3]["tvlUsd"] = 10, False, None
+    llama.pools[1]["tvlUsd"], llama.pools[2]["stablecoin"], llama.pools[3]["tvlUsd"] = (
+        10,
+        False,
+        None,
+    )
     ingest(settings, min_tvl_usd=1000, stablecoins=True, patience=pauses.patience())
     assert [pool_id for pool_id, _ in stored(engine)] == ["large"]
-    with pytest.raises(InputError, match=r"none of the 4 pools .* TVL of at least 9,000,000,000 USD and stablecoins only"):
+    with pytest.raises(
+        InputError,
+        match=r"none of the 4 pools .* TVL of at least 9,000,000,000 USD and stablecoins only",
+    ):
         ingest(settings, min_tvl_usd=9e9, stablecoins=True, patience=pauses.patience())
     with pytest.raises(InputError, match="no pool id"):
         ingest(settings, pool_ids=[], patience=pauses.patience())
@@ -176,11 +246,16 @@ def test_pools_are_chosen_by_tvl_and_kind(settings: Settings, engine: Engine, ll
         ingest(settings, pool_ids=["large"], concurrency=0)
 
 
-def test_a_bad_pool_does_not_stop_the_others(settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses) -> None:
+def test_a_bad_pool_does_not_stop_the_others(
+    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
+) -> None:
     fill(llama, "a", "missing", "garbled", "wrong form", "z")
     del llama.charts["missing"]
     llama.charts |= {"unlisted": [point(days_ago(1))], "empty": []}
-    llama.always |= {"/chart/garbled": Failure(body=b'{"status": "succ'), "/chart/wrong%20form": Failure(body=b'{"status": "error"}')}
+    llama.always |= {
+        "/chart/garbled": Failure(body=b'{"status": "succ'),
+        "/chart/wrong%20form": Failure(body=b'{"status": "error"}'),
+    }
     asked = ["a", "missing", "garbled", "wrong form", "unlisted", "empty", "a/../b", "z", "z"]
     summary = ingest(settings, pool_ids=asked, patience=pauses.patience())
     errors = {failure["pool_id"]: failure["error"] for failure in summary["failed"]}
@@ -191,12 +266,18 @@ def test_a_bad_pool_does_not_stop_the_others(settings: Settings, engine: Engine,
     assert "lists no pool 'empty'" in errors["empty"]
     assert (summary["pools_chosen"], summary["pools_fetched"]) == (8, 3)
     assert stored(engine) == [("a", 3), ("unlisted", 1), ("z", 3)]
-    assert rows(engine, "SELECT pool_id, is_active FROM pools ORDER BY 1") == [("a", True), ("unlisted", False), ("z", True)]
+    assert rows(engine, "SELECT pool_id, is_active FROM pools ORDER BY 1") == [
+        ("a", True),
+        ("unlisted", False),
+        ("z", True),
+    ]
     run = last_runs(engine)["ingest"]
     assert (run["status"], run["checks"][0]["passed"]) == ("succeeded", False)
 
 
-def test_a_pull_in_which_every_pool_failed_is_no_success(settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses) -> None:
+def test_a_pull_in_which_every_pool_failed_is_no_success(
+    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
+) -> None:
     summary = ingest(settings, pool_ids=["nowhere"], patience=pauses.patience())
     assert [failure["pool_id"] for failure in summary["failed"]] == ["nowhere"]
     run = last_runs(engine)["ingest"]
@@ -206,16 +287,30 @@ def test_a_pull_in_which_every_pool_failed_is_no_success(settings: Settings, eng
 
 @pytest.mark.parametrize(
     "failure",
-    [CUT, TRUNCATED, HELD, Failure(500), Failure(502), Failure(503), Failure(429), Failure(408), Failure(headers={"Content-Encoding": "gzip"})],
+    [
+        CUT,
+        TRUNCATED,
+        HELD,
+        Failure(500),
+        Failure(502),
+        Failure(503),
+        Failure(429),
+        Failure(408),
+        Failure(headers={"Content-Encoding": "gzip"}),
+    ],
     ids=["cut", "truncated", "silent", "500", "502", "503", "429", "408", "not gzip"],
 )
-def test_a_failure_that_passes_is_asked_again_later_and_later(llama: DefiLlamaServer, pauses: Pauses, failure: Failure) -> None:
+def test_a_failure_that_passes_is_asked_again_later_and_later(
+    llama: DefiLlamaServer, pauses: Pauses, failure: Failure
+) -> None:
     fill(llama, "a")
     llama.failures["/chart/a"] = [failure] * 3
     client = DefiLlama(at(llama), patience=pauses.patience(silence=0.3))
     assert client.chart("a") == llama.charts["a"]
     client.close()
-    assert [low <= pause <= 2 * low for low, pause in zip([0.5, 1.0, 2.0], pauses, strict=True)] == [True] * 3
+    assert [
+        low <= pause <= 2 * low for low, pause in zip([0.5, 1.0, 2.0], pauses, strict=True)
+    ] == [True] * 3
 
 
 def test_attempts_are_bounded(llama: DefiLlamaServer, pauses: Pauses) -> None:
@@ -240,7 +335,11 @@ def test_a_server_that_trickles_is_given_up(llama: DefiLlamaServer, pauses: Paus
 def test_retry_after_is_never_undercut(llama: DefiLlamaServer, pauses: Pauses) -> None:
     fill(llama, "a")
     date_header = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
-    llama.failures["/chart/a"] = [Failure(429, {"Retry-After": "7"}), Failure(503, {"Retry-After": date_header}), Failure(429, {"Retry-After": "?"})]
+    llama.failures["/chart/a"] = [
+        Failure(429, {"Retry-After": "7"}),
+        Failure(503, {"Retry-After": date_header}),
+        Failure(429, {"Retry-After": "?"}),
+    ]
     client = DefiLlama(at(llama), patience=pauses.patience())
     assert client.chart("a")
     llama.failures["/chart/a"] = [Failure(429, {"Retry-After": "3600"})]
@@ -254,14 +353,29 @@ def test_retry_after_is_never_undercut(llama: DefiLlamaServer, pauses: Pauses) -
 
 def test_retry_after_takes_seconds_and_http_dates() -> None:
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
-    given = {None: None, "12": 12.0, "": None, "-3": None, "soon": None, "Thu, 01 Jan 2026 12:01:30 GMT": 90.0, "Thu, 01 Jan 2026 11:00:00 GMT": 0.0}
+    given = {
+        None: None,
+        "12": 12.0,
+        "": None,
+        "-3": None,
+        "soon": None,
+        "Thu, 01 Jan 2026 12:01:30 GMT": 90.0,
+        "Thu, 01 Jan 2026 11:00:00 GMT": 0.0,
+    }
     assert {header: retry_after_seconds(header, noon) for header in given} == given
 
 
 @pytest.mark.parametrize(
-    ("failure", "error"), [(Failure(403), SourceUnavailable), (Failure(400), InputError), (Failure(302, {"Location": "/pools"}), InputError)]
+    ("failure", "error"),
+    [
+        (Failure(403), SourceUnavailable),
+        (Failure(400), InputError),
+        (Failure(302, {"Location": "/pools"}), InputError),
+    ],
 )
-def test_a_refusal_that_stays_is_not_asked_again(llama: DefiLlamaServer, pauses: Pauses, failure: Failure, error: type[Exception]) -> None:
+def test_a_refusal_that_stays_is_not_asked_again(
+    llama: DefiLlamaServer, pauses: Pauses, failure: Failure, error: type[Exception]
+) -> None:
     llama.always["/pools"] = failure
     client = DefiLlama(at(llama), patience=pauses.patience())
     with pytest.raises(error):
@@ -278,7 +392,9 @@ def test_nothing_listens(database: Settings, engine: Engine, pauses: Pauses) -> 
     assert last_runs(engine)["ingest"]["status"] == "failed"
 
 
-def test_no_more_requests_at_once_than_allowed(settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses) -> None:
+def test_no_more_requests_at_once_than_allowed(
+    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
+) -> None:
     fill(llama, *(f"p{number:02}" for number in range(12)))
     llama.meet = threading.Barrier(3)
     summary = ingest(settings, concurrency=3, patience=pauses.patience())
@@ -286,7 +402,9 @@ def test_no_more_requests_at_once_than_allowed(settings: Settings, engine: Engin
     assert llama.most_at_once == 3
 
 
-def test_a_pull_that_met_an_outage_goes_on_where_it_stopped(settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses) -> None:
+def test_a_pull_that_met_an_outage_goes_on_where_it_stopped(
+    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
+) -> None:
     names = [f"p{number:02}" for number in range(20)]
     fill(llama, *names)
     llama.down_after_charts = 8
@@ -299,7 +417,11 @@ def test_a_pull_that_met_an_outage_goes_on_where_it_stopped(settings: Settings, 
     llama.down_after_charts = None
     llama.asked.clear()
     summary = ingest(settings, patience=pauses.patience())
-    assert (summary["pools_chosen"], summary["pools_fetched"], summary["pools_skipped"]) == (20, 12, 8)
+    assert (summary["pools_chosen"], summary["pools_fetched"], summary["pools_skipped"]) == (
+        20,
+        12,
+        8,
+    )
     assert sorted(llama.charts_asked()) == names[8:]
     assert stored(engine) == [(name, 3) for name in names]
     assert last_runs(engine)["ingest"]["mode"] == "resume"
@@ -307,7 +429,9 @@ def test_a_pull_that_met_an_outage_goes_on_where_it_stopped(settings: Settings, 
     assert ingest(settings, patience=pauses.patience())["pools_fetched"] == 20
 
 
-def test_another_first_day_or_an_old_pull_is_not_gone_on_with(settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses) -> None:
+def test_another_first_day_or_an_old_pull_is_not_gone_on_with(
+    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
+) -> None:
     fill(llama, *(f"p{number}" for number in range(7)))
     llama.down_after_charts = 1
 
@@ -319,11 +443,15 @@ def test_another_first_day_or_an_old_pull_is_not_gone_on_with(settings: Settings
     llama.down_after_charts = None
     assert ingest(settings, since=days_ago(1), patience=pauses.patience())["pools_skipped"] == 0
     with engine.begin() as connection:
-        connection.execute(text("UPDATE yieldspark.run_ledger SET started_at = started_at - interval '13 hours'"))
+        connection.execute(
+            text("UPDATE yieldspark.run_ledger SET started_at = started_at - interval '13 hours'")
+        )
     assert ingest(settings, patience=pauses.patience())["pools_skipped"] == 0
 
 
-@pytest.mark.parametrize("others", [HELD, Failure(429, {"Retry-After": "200"})], ids=["silent server", "long pause"])
+@pytest.mark.parametrize(
+    "others", [HELD, Failure(429, {"Retry-After": "200"})], ids=["silent server", "long pause"]
+)
 def test_an_interrupt_stops_the_requests_and_keeps_what_is_stored(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, others: Failure
 ) -> None:
@@ -343,7 +471,11 @@ def test_an_interrupt_stops_the_requests_and_keeps_what_is_stored(
     assert last_runs(engine)["ingest"]["status"] == "cancelled"
 
     llama.release.set()
-    fetching = [thread for thread in set(threading.enumerate()) - of_other_tests if thread.name.startswith("defillama-")]
+    fetching = [
+        thread
+        for thread in set(threading.enumerate()) - of_other_tests
+        if thread.name.startswith("defillama-")
+    ]
     for thread in fetching:
         thread.join(timeout=20)
     assert not any(thread.is_alive() for thread in fetching)
@@ -358,7 +490,10 @@ def test_closes_are_the_last_price_of_a_finished_day() -> None:
 
     def found(*points: tuple[int, object]) -> dict[date, str]:
         given = [{"timestamp": moment, "price": price} for moment, price in points]
-        return {key: str(price) for key, price in closes([*given, None, {}], today=date(2026, 3, 2)).items()}
+        return {
+            key: str(price)
+            for key, price in closes([*given, None, {}], today=date(2026, 3, 2)).items()
+        }
 
     end = midnight(day) + 86_400
     assert found((end, 10.5)) == {day: "10.5"}
@@ -370,14 +505,23 @@ def test_closes_are_the_last_price_of_a_finished_day() -> None:
 
 
 @pytest.mark.parametrize("offset", [-1800, -60, 0], ids=["23:30", "23:59", "next midnight"])
-def test_closes_are_stored_at_the_start_of_their_day(settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses, offset: int) -> None:
+def test_closes_are_stored_at_the_start_of_their_day(
+    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses, offset: int
+) -> None:
     fill(llama, "a", days=2)
     llama.prices = {
-        "coingecko:ethereum": {midnight(days_ago(ago)) + 86_400 + offset: 3000.125 + ago for ago in range(5)},
-        "coingecko:bitcoin": {midnight(days_ago(ago)) + 86_400 + offset: 60000.0 + ago for ago in range(5)},
+        "coingecko:ethereum": {
+            midnight(days_ago(ago)) + 86_400 + offset: 3000.125 + ago for ago in range(5)
+        },
+        "coingecko:bitcoin": {
+            midnight(days_ago(ago)) + 86_400 + offset: 60000.0 + ago for ago in range(5)
+        },
     }
     assert ingest(settings, pool_ids=["a"], patience=pauses.patience())["prices_written"] == 6
-    found = "SELECT data_timestamp, symbol, raw_json_data -> 'USD' ->> 'close' FROM raw_coinmarketcap_ohlcv ORDER BY 2, 1"
+    found = (
+        "SELECT data_timestamp, symbol, raw_json_data -> 'USD' ->> 'close' FROM"
+        " raw_coinmarketcap_ohlcv ORDER BY 2, 1"
+    )
     utc_midnights = [datetime.combine(days_ago(ago), datetime.min.time(), UTC) for ago in (3, 2, 1)]
     assert rows(engine, found) == [
         *zip(utc_midnights, ["BTC"] * 3, ["60003.0", "60002.0", "60001.0"], strict=True),
@@ -394,27 +538,45 @@ def test_a_close_is_written_again_only_when_it_changed_and_never_over_another_so
     owners = '{"USD": {"open": 1, "close": 2}}'
     with engine.begin() as connection:
         connection.execute(
-            text("INSERT INTO raw_coinmarketcap_ohlcv (data_timestamp, symbol, raw_json_data) VALUES (:moment, 'ETH', CAST(:document AS jsonb))"),
-            {"moment": datetime.combine(days_ago(2), datetime.min.time(), UTC) + timedelta(hours=23), "document": owners},
+            text(
+                "INSERT INTO raw_coinmarketcap_ohlcv (data_timestamp, symbol, raw_json_data) VALUES"
+                " (:moment, 'ETH', CAST(:document AS jsonb))"
+            ),
+            {
+                "moment": (
+                    datetime.combine(days_ago(2), datetime.min.time(), UTC) + timedelta(hours=23)
+                ),
+                "document": owners,
+            },
         )
     assert ingest(settings, pool_ids=["a"], patience=pauses.patience())["prices_written"] == 2
     assert ingest(settings, pool_ids=["a"], patience=pauses.patience())["prices_written"] == 0
     ethereum[midnight(days_ago(1)) + 85_000] = 7.0
     assert ingest(settings, pool_ids=["a"], patience=pauses.patience())["prices_written"] == 1
     changed = (
-        "SELECT raw_json_data -> 'USD' ->> 'close', insertion_timestamp = max(insertion_timestamp) OVER () FROM raw_coinmarketcap_ohlcv ORDER BY 1"
+        "SELECT raw_json_data -> 'USD' ->> 'close', insertion_timestamp = max(insertion_timestamp)"
+        " OVER () FROM raw_coinmarketcap_ohlcv ORDER BY 1"
     )
     assert rows(engine, changed) == [("2", False), ("3003.0", False), ("7.0", True)]
 
 
-def test_prices_are_paged_within_the_limit_of_the_endpoint(settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses) -> None:
+def test_prices_are_paged_within_the_limit_of_the_endpoint(
+    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
+) -> None:
     llama.pools, llama.charts = [listed("a")], {"a": [point(days_ago(600)), point(days_ago(1))]}
-    llama.prices = {"coingecko:bitcoin": {midnight(days_ago(ago)) + 84_600: 100.0 + ago for ago in range(1, 602)}}
+    llama.prices = {
+        "coingecko:bitcoin": {
+            midnight(days_ago(ago)) + 84_600: 100.0 + ago for ago in range(1, 602)
+        }
+    }
     assert ingest(settings, pool_ids=["a"], patience=pauses.patience())["prices_written"] == 601
     assert [request["span"] for request in llama.price_requests()] == ["250", "250", "101"]
     llama.always["/chart/coingecko:ethereum,coingecko:bitcoin"] = Failure(500)
     summary = ingest(settings, pool_ids=["a"], patience=pauses.patience())
-    assert (summary["pools_fetched"], [failure["pool_id"] for failure in summary["failed"]]) == (1, [None])
+    assert (summary["pools_fetched"], [failure["pool_id"] for failure in summary["failed"]]) == (
+        1,
+        [None],
+    )
 
 
 @pytest.mark.parametrize(

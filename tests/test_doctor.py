@@ -25,7 +25,13 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerAddress]
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(yieldspark_home=tmp_path / "home", report_dir=tmp_path / "reports", jars_dir=None, db_host=None, environment="local")
+    return Settings(
+        yieldspark_home=tmp_path / "home",
+        report_dir=tmp_path / "reports",
+        jars_dir=None,
+        db_host=None,
+        environment="local",
+    )
 
 
 def findings(settings: Settings) -> dict[str, Finding]:
@@ -33,7 +39,13 @@ def findings(settings: Settings) -> dict[str, Finding]:
 
 
 def with_server(settings: Settings, address: ServerAddress, **changes: object) -> Settings:
-    login = {"db_host": address.host, "db_port": address.port, "db_user": address.user, "db_name": address.database, "db_password": address.password}
+    login = {
+        "db_host": address.host,
+        "db_port": address.port,
+        "db_user": address.user,
+        "db_name": address.database,
+        "db_password": address.password,
+    }
     return settings.model_copy(update=login | changes)
 
 
@@ -75,28 +87,41 @@ def test_missing_jars_are_a_warning_and_a_changed_jar_a_failure(settings: Settin
     assert name in changed.found
 
 
-def test_a_reachable_database_is_named_and_its_clock_compared(settings: Settings, address: ServerAddress) -> None:
+def test_a_reachable_database_is_named_and_its_clock_compared(
+    settings: Settings, address: ServerAddress
+) -> None:
     found = findings(with_server(settings, address))
     assert found["database"].result == "ok"
-    assert f"PostgreSQL 18.4 at 127.0.0.1:{address.port}/yieldspark (DB_HOST)" in found["database"].found
+    assert (
+        f"PostgreSQL 18.4 at 127.0.0.1:{address.port}/yieldspark (DB_HOST)"
+        in found["database"].found
+    )
     assert found["clock"].result == "ok"
     assert "the database's within 60 s" in found["clock"].found
 
 
-def test_a_clock_apart_from_the_databases_is_a_warning(settings: Settings, address: ServerAddress, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_apart_from_the_databases_is_a_warning(
+    settings: Settings, address: ServerAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(doctor_checks, "CLOCK_TOLERANCE_SECONDS", -1.0)
     clock = findings(with_server(settings, address))["clock"]
     assert clock.result == "warn"
     assert "NTP" in clock.fix
 
 
-def test_a_clock_before_the_product_is_a_failure(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_before_the_product_is_a_failure(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(doctor_checks, "SANE_YEARS", range(1970, 1971))
     assert findings(settings)["clock"].result == "fail"
 
 
-def test_a_wrong_password_fails_without_showing_it(settings: Settings, address: ServerAddress) -> None:
-    database = findings(with_server(settings, address, db_password=SecretStr("hunter2")))["database"]
+def test_a_wrong_password_fails_without_showing_it(
+    settings: Settings, address: ServerAddress
+) -> None:
+    database = findings(with_server(settings, address, db_password=SecretStr("hunter2")))[
+        "database"
+    ]
     assert database.result == "fail"
     assert "DB_PASSWORD" in database.fix
     assert "hunter2" not in repr(database)
@@ -118,7 +143,9 @@ def test_the_running_embedded_server_is_found(settings: Settings) -> None:
         server.reset()
 
 
-def test_no_java_fails_with_what_to_install(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_java_fails_with_what_to_install(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr("machine.java_runtime.WHEEL", "no_wheel_for_this_platform")
@@ -126,7 +153,9 @@ def test_no_java_fails_with_what_to_install(settings: Settings, monkeypatch: pyt
     assert (java.result, java.fix) == ("fail", "install Java 17 and set JAVA_HOME")
 
 
-@pytest.mark.parametrize(("enough", "least", "state"), [(1e9, 0.0, "warn"), (1e9, 1e8, "fail"), (0.0, 0.0, "ok")])
+@pytest.mark.parametrize(
+    ("enough", "least", "state"), [(1e9, 0.0, "warn"), (1e9, 1e8, "fail"), (0.0, 0.0, "ok")]
+)
 def test_disk_is_judged_by_what_is_free_where_the_data_go(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, enough: float, least: float, state: str
 ) -> None:
@@ -154,13 +183,21 @@ def test_a_folder_that_cannot_be_written_is_named(settings: Settings, tmp_path: 
 def test_a_read_only_disk_is_noticed_even_as_root(settings: Settings, tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir()
-    mounted = os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", closed], capture_output=True).returncode == 0
+    mounted = (
+        os.geteuid() == 0
+        and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", closed], capture_output=True
+        ).returncode
+        == 0
+    )
     if not mounted:
         closed.chmod(0o555)
     try:
         if not mounted and os.geteuid() == 0:
             pytest.skip("root without the right to mount can write everywhere")
-        assert findings(settings.model_copy(update={"report_dir": closed}))["folders"].result == "fail"
+        assert (
+            findings(settings.model_copy(update={"report_dir": closed}))["folders"].result == "fail"
+        )
     finally:
         if mounted:
             subprocess.run(["umount", closed], check=True)

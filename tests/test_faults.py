@@ -1,7 +1,9 @@
-"""Writing without loss: real runs of the metrics job that meet a fault, and what the tables hold afterwards.
+"""Writing without loss: real runs of the metrics job that meet a fault, and what the tables hold
+afterwards.
 
-The tables are as they were before, or as an undisturbed run leaves them, never between; the next run repairs by itself. `-m long` runs the matrix,
-each case with both transports; what is not marked is a part of it, one of each kind.
+The tables are as they were before, or as an undisturbed run leaves them, never between; the next
+run repairs by itself. `-m long` runs the matrix, each case with both transports; what is not marked
+is a part of it, one of each kind.
 """
 
 from __future__ import annotations
@@ -40,8 +42,12 @@ from tests.metrics_store import execute
 
 long = pytest.mark.long
 both = pytest.mark.parametrize("case", ["adbc", "jdbc"], indirect=True)
-always_with_adbc = pytest.mark.parametrize("case", ["adbc", pytest.param("jdbc", marks=long)], indirect=True)
-always_with_jdbc = pytest.mark.parametrize("case", [pytest.param("adbc", marks=long), "jdbc"], indirect=True)
+always_with_adbc = pytest.mark.parametrize(
+    "case", ["adbc", pytest.param("jdbc", marks=long)], indirect=True
+)
+always_with_jdbc = pytest.mark.parametrize(
+    "case", [pytest.param("adbc", marks=long), "jdbc"], indirect=True
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +59,9 @@ def worked(server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture
-def case(request: pytest.FixtureRequest, server: Settings, worked: Worked, tmp_path: Path) -> Iterator[Case]:
+def case(
+    request: pytest.FixtureRequest, server: Settings, worked: Worked, tmp_path: Path
+) -> Iterator[Case]:
     with case_of(server, worked, tmp_path, request.param) as made:
         yield made
 
@@ -97,7 +105,9 @@ def test_a_driver_killed_after_the_commit_has_done_its_work(case: Case) -> None:
 @long
 @both
 def test_a_driver_killed_after_any_statement_of_the_merge_has_changed_nothing(case: Case) -> None:
-    """Each run repairs what the one before it left, and is killed one statement later, until there is none left."""
+    """Each run repairs what the one before it left, and is killed one statement later, until there
+    is none left.
+    """
     for nth in count(1):
         run = case.start(at("merge", "after", ".") | {"nth": nth})
         if run.wait() == 0:
@@ -107,7 +117,11 @@ def test_a_driver_killed_after_any_statement_of_the_merge_has_changed_nothing(ca
     assert nth > 8, "the merge had next to no statement to be killed at"
     case.did_all_the_work(run.result())
     case.is_as_after()
-    assert [status for status, _ in ledger(case.engine)] == ["succeeded", *["failed"] * (nth - 1), "succeeded"]
+    assert [status for status, _ in ledger(case.engine)] == [
+        "succeeded",
+        *["failed"] * (nth - 1),
+        "succeeded",
+    ]
 
 
 @long
@@ -120,7 +134,9 @@ def test_a_driver_killed_with_half_of_its_rows_loaded(case: Case) -> None:
 
 @long
 @both
-def test_a_driver_killed_in_the_middle_of_the_merge_keeps_the_next_run_out_until_the_server_notices(case: Case) -> None:
+def test_a_driver_killed_in_the_middle_of_the_merge_keeps_the_next_run_out_until_the_server_notices(
+    case: Case,
+) -> None:
     merged_row_meets(case.engine, WAIT_AT_THE_GATE)
     with closed_gate(case.engine):
         run = case.start()
@@ -140,18 +156,29 @@ def test_a_driver_killed_in_the_middle_of_the_merge_keeps_the_next_run_out_until
 @long
 @pytest.mark.parametrize(
     ("case", "program"),
-    [("adbc", "org.apache.spark.deploy.SparkSubmit"), ("jdbc", "org.apache.spark.deploy.SparkSubmit"), ("adbc", "pyspark.daemon")],
+    [
+        ("adbc", "org.apache.spark.deploy.SparkSubmit"),
+        ("jdbc", "org.apache.spark.deploy.SparkSubmit"),
+        ("adbc", "pyspark.daemon"),
+    ],
     indirect=["case"],
     ids=["adbc-JVM", "jdbc-JVM", "adbc-Python workers"],
 )
-def test_a_process_of_spark_that_is_killed_fails_the_run_and_nothing_more(case: Case, program: str) -> None:
-    """By jdbc the few rows of this history have left the Python workers when the second loader begins."""
+def test_a_process_of_spark_that_is_killed_fails_the_run_and_nothing_more(
+    case: Case, program: str
+) -> None:
+    """By jdbc the few rows of this history have left the Python workers when the second loader
+    begins.
+    """
     second_loader_meets(case.engine, WAIT_AT_THE_GATE)
     with closed_gate(case.engine):
         run = case.start()
         waits_at_the_gate(case.engine)
         run.kill(program)
-    case.has_failed(run, "Spark's JVM ended in the middle of the work" if program.endswith("SparkSubmit") else "")
+    case.has_failed(
+        run,
+        "Spark's JVM ended in the middle of the work" if program.endswith("SparkSubmit") else "",
+    )
     case.repairs_itself(error=None)
 
 
@@ -167,7 +194,12 @@ def test_a_connection_that_is_terminated_while_rows_are_read(case: Case, whose: 
     run.is_at_the_point()
     with closed_gate(case.engine):
         if whose == "snapshot":
-            terminate(case.engine, backends(case.engine, "state = 'idle in transaction' AND query ~ 'pg_export_snapshot'"))
+            terminate(
+                case.engine,
+                backends(
+                    case.engine, "state = 'idle in transaction' AND query ~ 'pg_export_snapshot'"
+                ),
+            )
         run.go_on()
         if whose == "reader":
             terminate(case.engine, [waits_at_the_gate(case.engine)])
@@ -327,7 +359,9 @@ def run_two_together(case: Case) -> None:
 
 
 @long
-def test_twenty_pairs_of_runs_started_together(server: Settings, worked: Worked, tmp_path: Path) -> None:
+def test_twenty_pairs_of_runs_started_together(
+    server: Settings, worked: Worked, tmp_path: Path
+) -> None:
     for pair in range(20):
         with case_of(server, worked, tmp_path, ["adbc", "jdbc"][pair % 2]) as case:
             run_two_together(case)
@@ -341,7 +375,9 @@ def test_two_runs_started_together(server: Settings, worked: Worked, tmp_path: P
 @long
 @both
 def test_a_run_that_lost_its_lock_leaves_the_next_one_alone(case: Case) -> None:
-    """It has staged its rows when its connection goes; another run takes over, and the first one ends while that one's rows are in staging."""
+    """It has staged its rows when its connection goes; another run takes over, and the first one
+    ends while that one's rows are in staging.
+    """
     first = case.start(at("merge", "before", do="pause"))
     first.is_at_the_point()
     terminate(case.engine, holder_of_the_lock(case.engine))
@@ -368,15 +404,36 @@ def test_without_the_adbc_driver_jdbc_goes_on(case: Case) -> None:
 
 
 def test_counts_of_a_run_add_up(worked: Worked) -> None:
-    """Against the database's own word; `did_all_the_work` asks the same counts of every other run."""
+    """Against the database's own word; `did_all_the_work` asks the same counts of every
+    other run.
+    """
     full, later, facts = worked.first_row["rows"], worked.row["rows"], worked.facts
     nothing = {"updated": 0, "unchanged": 0, "removed": 0}
-    assert full == {"read": facts["raw"], "quarantined": facts["first_quarantined"], "inserted": facts["metrics"]} | nothing
-    assert (later["inserted"], later["updated"], later["removed"]) == (facts["new"], facts["changed"], facts["gone"])
-    assert later["inserted"] + later["updated"] + later["unchanged"] + later["quarantined"] == facts["loaded"], "days and rejected rows are staged"
+    assert (
+        full
+        == {
+            "read": facts["raw"],
+            "quarantined": facts["first_quarantined"],
+            "inserted": facts["metrics"],
+        }
+        | nothing
+    )
+    assert (later["inserted"], later["updated"], later["removed"]) == (
+        facts["new"],
+        facts["changed"],
+        facts["gone"],
+    )
+    assert (
+        later["inserted"] + later["updated"] + later["unchanged"] + later["quarantined"]
+        == facts["loaded"]
+    ), "days and rejected rows are staged"
     assert facts["gone"] > 0, "no day is retired in this history"
     for row in (worked.first_row, worked.row):
-        stopping = [check for check in row["checks"] if check["severity"] == "fail" and check["level"] != "row"]
+        stopping = [
+            check
+            for check in row["checks"]
+            if check["severity"] == "fail" and check["level"] != "row"
+        ]
         assert stopping
         assert all(check["passed"] for check in stopping), stopping
 
@@ -388,6 +445,8 @@ def test_counts_of_a_run_add_up(worked: Worked) -> None:
 def test_a_driver_killed_while_loading_and_the_next_one_while_merging(case: Case) -> None:
     case.is_killed_half_loaded()
     case.is_as_before()
-    case.was_killed(case.start(at("merge", "after", "INSERT INTO .*pool_daily_metrics"), write_transport="adbc"))
+    case.was_killed(
+        case.start(at("merge", "after", "INSERT INTO .*pool_daily_metrics"), write_transport="adbc")
+    )
     case.is_as_before()
     case.repairs_itself(failed=2)

@@ -1,4 +1,6 @@
-"""Told from a file's names and cells, without a database: kind, symbol, columns, instants, texts."""
+"""Told from a file's names and cells, without a database: kind, symbol, columns, instants,
+texts.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,13 @@ NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
 
 @pytest.mark.parametrize(
     ("name", "symbol"),
-    [("BTCUSDT_1d.csv", "BTC"), ("eth-usd.csv", "ETH"), ("ETH_daily.parquet", "ETH"), ("bitcoin.csv", "BTC"), ("WBTCUSDC.csv", "WBTC")],
+    [
+        ("BTCUSDT_1d.csv", "BTC"),
+        ("eth-usd.csv", "ETH"),
+        ("ETH_daily.parquet", "ETH"),
+        ("bitcoin.csv", "BTC"),
+        ("WBTCUSDC.csv", "WBTC"),
+    ],
 )
 def test_symbol_of_a_file_name(name: str, symbol: str) -> None:
     assert symbol_of(Path(name)) == symbol
@@ -44,7 +52,10 @@ def test_kind_told_from_columns(names: list[str], kind: str) -> None:
 
 
 def test_etherscan_unix_time_counts_before_its_american_date() -> None:
-    assert columns_of(Path("file"), ["Date(UTC)", "UnixTimeStamp", "Value (Wei)"], None).found == {"timestamp": "UnixTimeStamp", "wei": "Value (Wei)"}
+    assert columns_of(Path("file"), ["Date(UTC)", "UnixTimeStamp", "Value (Wei)"], None).found == {
+        "timestamp": "UnixTimeStamp",
+        "wei": "Value (Wei)",
+    }
 
 
 def test_instants_of_text() -> None:
@@ -67,8 +78,14 @@ def test_instants_of_text() -> None:
         NOON + timedelta(microseconds=123456),
     ]
     found = instants(pa.chunked_array([given])).to_pylist()
-    assert all(abs(ours - theirs) <= timedelta(microseconds=1) for ours, theirs in zip(found, expected, strict=True))
-    assert instants(pa.chunked_array([["", "3/1/2025", "12345", "now", None]])).to_pylist() == [None] * 5
+    assert all(
+        abs(ours - theirs) <= timedelta(microseconds=1)
+        for ours, theirs in zip(found, expected, strict=True)
+    )
+    assert (
+        instants(pa.chunked_array([["", "3/1/2025", "12345", "now", None]])).to_pylist()
+        == [None] * 5
+    )
 
 
 def test_numbers_as_text_read_back_as_the_same_number() -> None:

@@ -13,7 +13,9 @@ AS_OF = dt.date(2024, 6, 30)
 
 
 def folds(horizon: int = 1, **overrides: int) -> FoldPlan:
-    return past_folds(AS_OF, horizon=horizon, **({"train_days": 365, "days": 30, "refit_days": 7} | overrides))
+    return past_folds(
+        AS_OF, horizon=horizon, **({"train_days": 365, "days": 30, "refit_days": 7} | overrides)
+    )
 
 
 def before(days: int) -> dt.date:
@@ -23,7 +25,12 @@ def before(days: int) -> dt.date:
 def test_a_span_holds_its_first_day_and_not_its_end() -> None:
     span = DaySpan(before(2), AS_OF)
     assert span.days == [before(2), before(1)]
-    assert [day in span for day in (before(3), before(2), before(1), AS_OF)] == [False, True, True, False]
+    assert [day in span for day in (before(3), before(2), before(1), AS_OF)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
     assert DaySpan(AS_OF, AS_OF).days == []
 
 
@@ -53,7 +60,13 @@ def test_past_days_are_those_whose_targets_end_with_the_last_known_day(horizon: 
 
 
 def test_a_model_is_refitted_at_its_interval() -> None:
-    assert [fold.origin for fold in folds().apy] == [before(30), before(23), before(16), before(9), before(2)]
+    assert [fold.origin for fold in folds().apy] == [
+        before(30),
+        before(23),
+        before(16),
+        before(9),
+        before(2),
+    ]
     assert [fold.origin for fold in folds(refit_days=90).apy] == [before(30)]
 
 
@@ -72,16 +85,25 @@ def test_a_window_of_zero_days_takes_all_there_is() -> None:
 
 @pytest.mark.parametrize("judged", [0, 45])
 @pytest.mark.parametrize("horizon", [1, 3])
-def test_a_night_fits_at_one_origin_and_forecasts_what_came_true_since_and_its_day(horizon: int, judged: int) -> None:
-    """The targets of the first `judged` forecast days have come true by the as-of day, or do in the days that the horizon needs."""
+def test_a_night_fits_at_one_origin_and_forecasts_what_came_true_since_and_its_day(
+    horizon: int, judged: int
+) -> None:
+    """The targets of the first `judged` forecast days have come true by the as-of day, or do in the
+    days that the horizon needs.
+    """
     plan = night_folds(AS_OF, horizon=horizon, train_days=365, judged_days=judged)
     origin = before(judged + horizon - 1)
     assert [fold.origin for fold in plan.apy] == [origin]
     assert (plan.known, plan.forecast.days[0], plan.forecast.days[-1]) == (AS_OF, origin, AS_OF)
-    assert len([day for day in plan.forecast.days if day + dt.timedelta(days=horizon) <= AS_OF]) == judged
+    assert (
+        len([day for day in plan.forecast.days if day + dt.timedelta(days=horizon) <= AS_OF])
+        == judged
+    )
     assert plan.apy[0].train.days[-1] + dt.timedelta(days=horizon) == origin
     assert len(plan.apy[0].train.days) == 365
-    assert [fold.origin for fold in plan.tvl] == [origin - dt.timedelta(days=days) for days in (*COARSE_DAYS, 0)]
+    assert [fold.origin for fold in plan.tvl] == [
+        origin - dt.timedelta(days=days) for days in (*COARSE_DAYS, 0)
+    ]
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
@@ -93,15 +115,22 @@ def test_a_night_with_a_model_fits_nothing_and_forecasts_its_day(horizon: int) -
 def test_tvl_begins_with_coarse_folds_that_end_where_apys_begin() -> None:
     plan = folds()
     first = plan.apy[0].origin
-    assert [fold.origin for fold in plan.tvl] == [*(first - dt.timedelta(days=days) for days in COARSE_DAYS), *(fold.origin for fold in plan.apy)]
+    assert [fold.origin for fold in plan.tvl] == [
+        *(first - dt.timedelta(days=days) for days in COARSE_DAYS),
+        *(fold.origin for fold in plan.apy),
+    ]
     assert [len(fold.forecast.days) for fold in plan.tvl[:3]] == [90, 90, 90]
-    assert all(earlier.forecast.end == later.forecast.start for earlier, later in pairwise(plan.tvl))
+    assert all(
+        earlier.forecast.end == later.forecast.start for earlier, later in pairwise(plan.tvl)
+    )
     assert plan.fits == 8 + 5
 
 
 @pytest.mark.parametrize("horizon", [1, 7])
 @pytest.mark.parametrize(("window", "coarse"), [(60, 0), (90, 0), (91, 1), (200, 2), (365, 3)])
-def test_a_short_window_has_fewer_coarse_folds_and_reads_no_further(window: int, coarse: int, horizon: int) -> None:
+def test_a_short_window_has_fewer_coarse_folds_and_reads_no_further(
+    window: int, coarse: int, horizon: int
+) -> None:
     plan = folds(horizon, train_days=window)
     assert len(plan.tvl) - len(plan.apy) == coarse
     assert plan.first_day == before(30 + window + 2 * (horizon - 1))

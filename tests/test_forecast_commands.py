@@ -16,15 +16,25 @@ from tests.test_forecast_ledger import actuals, observe, put, row
 DAY = dt.timedelta(days=1)
 
 
-def test_evaluate_takes_in_what_came_true_and_scores_it(run_here: CommandLine, engine: Engine) -> None:
+def test_evaluate_takes_in_what_came_true_and_scores_it(
+    run_here: CommandLine, engine: Engine
+) -> None:
     for pool_id, actual in (("a", 5.5), ("b", 3.0)):
-        put(engine, row(pool_id, tvl_usd=2e6, apy_percent=4.0, low=4.0, high=5.2, engine="synapseml"))
+        put(
+            engine,
+            row(pool_id, tvl_usd=2e6, apy_percent=4.0, low=4.0, high=5.2, engine="synapseml"),
+        )
         observe(engine, pool_id, dt.date(2024, 6, 30), actual)
     found = run_here.json("evaluate", "--days", "1", "--end", "2024-06-30", "--engine", "synapseml")
     assert found["rows"]["updated"] == 2
     assert actuals(engine) == {("a", "apy"): 5.5, ("b", "apy"): 3.0}
     score = found["targets"]["apy"]["restricted"]
-    assert (score["rows"], score["model"]["mae"], score["persistence"]["mae"], score["interval"]["coverage"]) == (2, 1.25, 1.25, 0.0)
+    assert (
+        score["rows"],
+        score["model"]["mae"],
+        score["persistence"]["mae"],
+        score["interval"]["coverage"],
+    ) == (2, 1.25, 1.25, 0.0)
     shown = run_here("evaluate", "--days", "1", "--end", "2024-06-30").stdout
     assert "beside persistence" in shown
     assert "restricted" in shown
@@ -38,16 +48,33 @@ def test_evaluate_of_nothing_is_no_error(run_here: CommandLine) -> None:
 
 def test_a_dry_backtest_prints_its_plan(run_here: CommandLine, engine: Engine) -> None:
     store(engine, panel_rows(3, 40))
-    document = run_here.json("backtest", "--days", "20", "--refit", "10", "--horizon", "2", "--html", "--dry-run")
+    document = run_here.json(
+        "backtest", "--days", "20", "--refit", "10", "--horizon", "2", "--html", "--dry-run"
+    )
     assert "report" not in document
     plan = document["plan"]
-    assert (plan["as_of"], plan["horizon_days"], plan["forecast_days"], plan["refits"]) == (END.isoformat(), 2, 110, 11)
+    assert (plan["as_of"], plan["horizon_days"], plan["forecast_days"], plan["refits"]) == (
+        END.isoformat(),
+        2,
+        110,
+        11,
+    )
     assert "forecast_days" in run_here("backtest", "--dry-run").stdout
 
 
-def test_a_backtest_writes_its_page_where_it_is_asked_to(run: CommandLine, engine: Engine, tmp_path: Path) -> None:
+def test_a_backtest_writes_its_page_where_it_is_asked_to(
+    run: CommandLine, engine: Engine, tmp_path: Path
+) -> None:
     store(engine, panel_rows(3, 40))
-    done = run("backtest", "--days", "5", "--engine", "lightgbm", "--html", REPORT_DIR=str(tmp_path / "pages"))
+    done = run(
+        "backtest",
+        "--days",
+        "5",
+        "--engine",
+        "lightgbm",
+        "--html",
+        REPORT_DIR=str(tmp_path / "pages"),
+    )
     page = tmp_path / "pages" / BACKTEST_NAME
     assert done.stdout.splitlines()[-1] == str(page)
     assert "Backtest of 5 days to Sun 30 Jun 2024" in page.read_text("utf-8")
@@ -61,7 +88,9 @@ def test_a_backtest_writes_its_page_where_it_is_asked_to(run: CommandLine, engin
         (["--end", "2999-01-01"], "is not over"),
     ],
 )
-def test_wrong_use_exits_with_2(run_here: CommandLine, engine: Engine, arguments: list[str], words: str) -> None:
+def test_wrong_use_exits_with_2(
+    run_here: CommandLine, engine: Engine, arguments: list[str], words: str
+) -> None:
     store(engine, panel_rows(2, 20))
     done = run_here("backtest", "--dry-run", *arguments)
     assert done.returncode == 2

@@ -1,4 +1,6 @@
-"""The forecast job on a real database: what it writes, what it leaves alone, and what it says when it can't."""
+"""The forecast job on a real database: what it writes, what it leaves alone, and what it says when
+it can't.
+"""
 
 from __future__ import annotations
 
@@ -95,24 +97,49 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
         [("apy", "backtest"), ("apy", "night"), ("tvl", "backtest"), ("tvl", "night")], 12
     )
     assert scored["actual"].isna().tolist() == (scored["source"] == "night").tolist()
-    assert scored.loc[scored["source"] == "backtest", "target_date"].agg(["min", "max"]).tolist() == [END - dt.timedelta(days=44), END]
-    # APY returns to each pool's mean here, which persistence can't know; the gate opens after 40 of the 45 days
+    assert scored.loc[scored["source"] == "backtest", "target_date"].agg(
+        ["min", "max"]
+    ).tolist() == [END - dt.timedelta(days=44), END]
+    # APY returns to each pool's mean here, which persistence can't know; the gate opens after 40 of
+    # the 45 days
     assert score_of(row)["scores"]["apy"]["all"]["ratio"]["mae"] < 0.97
-    assert set(row["stages"]) >= {"evaluate", "plan", "features", "fit_tvl", "fit_apy", "predict", "publish", "load", "merge"}
+    assert set(row["stages"]) >= {
+        "evaluate",
+        "plan",
+        "features",
+        "fit_tvl",
+        "fit_apy",
+        "predict",
+        "publish",
+        "load",
+        "merge",
+    }
 
     again = forecast(short, spark, engine=name)
-    assert (again["rows"]["inserted"], again["rows"]["updated"], again["rows"]["unchanged"]) == (0, 0, 12)
+    assert (again["rows"]["inserted"], again["rows"]["updated"], again["rows"]["unchanged"]) == (
+        0,
+        0,
+        12,
+    )
     assert not {"fit_tvl", "fit_apy", "judge"} & set(again["stages"])
-    assert again["rows"]["read"] == row["rows"]["read"], "features look back as far as on a night that fits"
+    assert again["rows"]["read"] == row["rows"]["read"], (
+        "features look back as far as on a night that fits"
+    )
     key = ["target", "target_date", "pool_id"]
     evaluated = table(short, "yieldspark.forecast_evaluation")
-    pd.testing.assert_frame_equal(evaluated.sort_values(key, ignore_index=True), scored.sort_values(key, ignore_index=True))
+    pd.testing.assert_frame_equal(
+        evaluated.sort_values(key, ignore_index=True), scored.sort_values(key, ignore_index=True)
+    )
     pd.testing.assert_frame_equal(table(short, "yieldspark.forecasts"), made)
 
 
-def test_only_forecast_columns_are_touched(short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame) -> None:
+def test_only_forecast_columns_are_touched(
+    short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
+) -> None:
     with engine.begin() as connection:
-        connection.execute(update(pool_daily_metrics).values(is_filtered_out=True, filter_reason="by another job"))
+        connection.execute(
+            update(pool_daily_metrics).values(is_filtered_out=True, filter_reason="by another job")
+        )
     past = END - dt.timedelta(days=5)
     before = table(short, "pool_daily_metrics").drop(columns=list(FORECAST_COLUMNS))
     row = forecast(short, spark, as_of=past)
@@ -120,7 +147,8 @@ def test_only_forecast_columns_are_touched(short: Settings, spark: SparkSession,
     after = table(short, "pool_daily_metrics")
     key = ["pool_id", "date"]
     pd.testing.assert_frame_equal(
-        after.drop(columns=list(FORECAST_COLUMNS)).sort_values(key, ignore_index=True), before.sort_values(key, ignore_index=True)
+        after.drop(columns=list(FORECAST_COLUMNS)).sort_values(key, ignore_index=True),
+        before.sort_values(key, ignore_index=True),
     )
     assert set(after.loc[after["forecasted_apy"].notna(), "date"]) == {past + dt.timedelta(days=1)}
 
@@ -131,15 +159,32 @@ def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
     """The other database has no later day, and a registry of its own."""
     past = END - dt.timedelta(days=5)
     forecast(short, spark, as_of=past)
-    columns = ["pool_id", "target_date", "apy", "apy_low", "apy_high", "tvl", "tvl_low", "tvl_high", "model_version"]
+    columns = [
+        "pool_id",
+        "target_date",
+        "apy",
+        "apy_low",
+        "apy_high",
+        "tvl",
+        "tvl_low",
+        "tvl_high",
+        "model_version",
+    ]
     store(make_engine(second_database), panel[panel["date"] <= past])
     row = forecast(second_database.model_copy(update=SHORT), spark)
     assert (row["as_of"], row["rows"]["inserted"]) == (past.isoformat(), 12)
-    found, expected = (table(settings, "yieldspark.forecasts")[columns] for settings in (short, second_database))
-    pd.testing.assert_frame_equal(found.sort_values("pool_id", ignore_index=True), expected.sort_values("pool_id", ignore_index=True))
+    found, expected = (
+        table(settings, "yieldspark.forecasts")[columns] for settings in (short, second_database)
+    )
+    pd.testing.assert_frame_equal(
+        found.sort_values("pool_id", ignore_index=True),
+        expected.sort_values("pool_id", ignore_index=True),
+    )
 
 
-def test_pools_that_a_model_can_not_speak_for_get_a_rule(short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame) -> None:
+def test_pools_that_a_model_can_not_speak_for_get_a_rule(
+    short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
+) -> None:
     odd = [
         pool_rows("stale", [3.0] * 40, [1e6] * 40, end=END - dt.timedelta(days=9)),
         pool_rows("ancient", [3.0] * 40, [1e6] * 40, end=END - dt.timedelta(days=400)),
@@ -151,16 +196,25 @@ def test_pools_that_a_model_can_not_speak_for_get_a_rule(short: Settings, spark:
         pool_rows("apy_only", [5.0, 6.0] * 30, [None] * 60),
         pool_rows("emptied", [5.0, 6.0] * 30, [1e6] * 59 + [0.0]),
         pool_rows("back", [5.0, 6.0] * 27 + [None] * 5 + [7.0], [1e6] * 54 + [None] * 5 + [2e6]),
-        pool_rows("back_after_weeks", [5.0] * 20 + [None] * 39 + [7.0], [1e6] * 20 + [None] * 39 + [2e6]),
+        pool_rows(
+            "back_after_weeks", [5.0] * 20 + [None] * 39 + [7.0], [1e6] * 20 + [None] * 39 + [2e6]
+        ),
     ]
     store(engine, pd.concat(odd, ignore_index=True))
     with engine.begin() as connection:
-        connection.execute(insert(pools), [{"pool_id": "closed", "is_active": False}, {"pool_id": "new", "is_active": True}])
+        connection.execute(
+            insert(pools),
+            [{"pool_id": "closed", "is_active": False}, {"pool_id": "new", "is_active": True}],
+        )
     forecast(short, spark)
     made = table(short, "yieldspark.forecasts").set_index("pool_id")
     assert "closed" not in made.index
     assert len(made) == 12 + 10
-    assert made.loc[["stale", "ancient", "new"], "rule"].tolist() == ["stale", "stale", "cold_start"]
+    assert made.loc[["stale", "ancient", "new"], "rule"].tolist() == [
+        "stale",
+        "stale",
+        "cold_start",
+    ]
     assert made.loc[["stale", "ancient", "new"], "apy"].astype(float).tolist() == [3.0, 3.0, 5.0]
     assert made.loc["new", "apy_high"] > made.loc["new", "apy"]
     assert made.loc["tvl_only", ["apy", "apy_low", "apy_high"]].isna().all()
@@ -170,15 +224,26 @@ def test_pools_that_a_model_can_not_speak_for_get_a_rule(short: Settings, spark:
     assert 0.0 <= float(made.loc["wild", "apy"]) <= short.max_apy_percent
     assert made.loc["apy_only", ["tvl", "tvl_low", "tvl_high", "tvl_rule"]].isna().all()
     assert float(made.loc["emptied", "tvl_low"]) == 0.0 <= float(made.loc["emptied", "tvl"]) < 100.0
-    assert made.loc[["apy_only", "emptied", "back", "back_after_weeks"], "apy"].astype(float).between(4.0, 8.0).all()
-    assert not {"stale", "cold_start", "no_model"} & set(made.loc[["apy_only", "emptied", "back", "back_after_weeks"], "rule"])
+    assert (
+        made.loc[["apy_only", "emptied", "back", "back_after_weeks"], "apy"]
+        .astype(float)
+        .between(4.0, 8.0)
+        .all()
+    )
+    assert not {"stale", "cold_start", "no_model"} & set(
+        made.loc[["apy_only", "emptied", "back", "back_after_weeks"], "rule"]
+    )
     spread = made.loc[made["apy"].notna(), ["apy_low", "apy", "apy_high"]].astype(float)
     assert (spread["apy_low"] <= spread["apy"]).all()
     assert (spread["apy"] <= spread["apy_high"]).all()
 
 
-def test_a_panel_without_tvl_that_jumps_after_a_gap_is_forecast(short: Settings, spark: SparkSession, engine: Engine) -> None:
-    """No pool has a TVL, so that its features are null everywhere; none was observed for four days; all APYs are a hundredfold then."""
+def test_a_panel_without_tvl_that_jumps_after_a_gap_is_forecast(
+    short: Settings, spark: SparkSession, engine: Engine
+) -> None:
+    """No pool has a TVL, so that its features are null everywhere; none was observed for four days;
+    all APYs are a hundredfold then.
+    """
     pools = []
     for name, rows in panel_rows(12, 130).groupby("pool_id"):
         apy = [float(value) for value in rows["actual_apy"]]
@@ -186,31 +251,53 @@ def test_a_panel_without_tvl_that_jumps_after_a_gap_is_forecast(short: Settings,
     store(engine, pd.concat(pools, ignore_index=True))
     row = forecast(short, spark)
     made = table(short, "yieldspark.forecasts")
-    assert (row["status"], len(made), set(made["model_version"]) & {"none"}) == ("succeeded", 12, set())
+    assert (row["status"], len(made), set(made["model_version"]) & {"none"}) == (
+        "succeeded",
+        12,
+        set(),
+    )
     assert made[["tvl", "tvl_low", "tvl_high", "tvl_rule"]].isna().all(axis=None)
     apy = made[["apy_low", "apy", "apy_high"]].astype(float)
     assert np.isfinite(apy.to_numpy()).all()
     assert (apy["apy_low"] <= apy["apy"]).all()
     assert (apy["apy"] <= apy["apy_high"]).all()
     again = forecast(short, spark)
-    assert (again["rows"]["updated"], again["rows"]["unchanged"], "fit_apy" in again["stages"]) == (0, 12, False)
+    assert (again["rows"]["updated"], again["rows"]["unchanged"], "fit_apy" in again["stages"]) == (
+        0,
+        12,
+        False,
+    )
 
 
-def test_last_nights_forecast_is_scored_and_learned_from(short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame) -> None:
+def test_last_nights_forecast_is_scored_and_learned_from(
+    short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
+) -> None:
     forecast(short, spark, as_of=END - dt.timedelta(days=1))
-    night = "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'night' AND target = 'apy' ORDER BY pool_id"
+    night = (
+        "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'night' AND target = 'apy'"
+        " ORDER BY pool_id"
+    )
     published = pd.DataFrame(execute_sql(short, night))
     row = forecast(short, spark)
     assert row["rows"]["inserted"] == 12
     came_true = pd.DataFrame(execute_sql(short, f"{night}, target_date"))
     first = came_true[came_true["target_date"] == END].reset_index(drop=True)
-    true = panel[(panel["date"] == END) & (panel["apy_age_days"] == 0)].set_index("pool_id")["actual_apy"].astype(float)
+    true = (
+        panel[(panel["date"] == END) & (panel["apy_age_days"] == 0)]
+        .set_index("pool_id")["actual_apy"]
+        .astype(float)
+    )
     assert first.set_index("pool_id")["actual"].to_dict() == pytest.approx(true.round(4).to_dict())
     pd.testing.assert_frame_equal(first.drop(columns="actual"), published.drop(columns="actual"))
 
     scores = evaluate(short, days=2, engine="lightgbm")
     assert scores["targets"]["apy"]["all"]["days"] == 2
-    assert (scores["job"], scores["status"], scores["as_of"], scores["rows"]["updated"]) == ("evaluate", "succeeded", END.isoformat(), 0)
+    assert (scores["job"], scores["status"], scores["as_of"], scores["rows"]["updated"]) == (
+        "evaluate",
+        "succeeded",
+        END.isoformat(),
+        0,
+    )
 
 
 def test_a_backtest_scores_its_days_and_leaves_what_a_night_published(
@@ -219,22 +306,32 @@ def test_a_backtest_scores_its_days_and_leaves_what_a_night_published(
     past = END - dt.timedelta(days=3)
     forecast(short, spark, as_of=past)
     forecast(short, spark)
-    nights = "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'night' ORDER BY target, pool_id, target_date"
+    nights = (
+        "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'night' ORDER BY target,"
+        " pool_id, target_date"
+    )
     before = execute_sql(short, nights)
     made = table(short, "yieldspark.forecasts")
     kept: list[pd.DataFrame] = []
-    found = run_backtest(short, days=10, end=END, engine="lightgbm", session=lambda: spark, keep=kept.append)
+    found = run_backtest(
+        short, days=10, end=END, engine="lightgbm", session=lambda: spark, keep=kept.append
+    )
     scored = found["targets"]["apy"]["all"]
     assert (scored["rows"], scored["pools"], scored["days"]) == (120, 12, 10)
     assert scored["ratio"]["mae"] < 0.9
     assert {"mae", "median_ae", "mae_low", "mae_high"} <= set(scored["ratio"])
-    assert {"level", "coverage", "mean_width", "pinball", "pinball_ratio"} <= set(scored["interval"])
+    assert {"level", "coverage", "mean_width", "pinball", "pinball_ratio"} <= set(
+        scored["interval"]
+    )
     assert score_table(kept[0], short.interval_level) == found["targets"]
     assert found["seconds"] > 0
     assert "fit_apy" in found["stages"]
     assert execute_sql(short, nights) == before
     pd.testing.assert_frame_equal(table(short, "yieldspark.forecasts"), made)
-    newest = "SELECT count(*) AS rows FROM yieldspark.forecast_evaluation WHERE target_date = :day AND source = 'backtest' AND target = 'apy'"
+    newest = (
+        "SELECT count(*) AS rows FROM yieldspark.forecast_evaluation WHERE target_date = :day AND"
+        " source = 'backtest' AND target = 'apy'"
+    )
     assert execute_sql(short, newest, {"day": END})[0]["rows"] == 12
 
 
@@ -262,35 +359,49 @@ def test_one_pool_without_rows_enough_is_forecast_by_a_rule(
     row = forecast(short, spark)
     made = table(short, "yieldspark.forecasts")
     assert row["status"] == "succeeded"
-    assert made[["pool_id", "rule", "model_version"]].to_numpy().tolist() == [["only", rule, "none"]]
+    assert made[["pool_id", "rule", "model_version"]].to_numpy().tolist() == [
+        ["only", rule, "none"]
+    ]
     assert float(made["apy"].iloc[0]) == float(rows["actual_apy"].iloc[-1])
     scores = score_of(row)["scores"]
     assert not scores or scores["apy"]["all"]["ratio"]["mae"] in (1.0, None)
 
 
 def test_all_reads_see_the_rows_of_one_moment(
-    short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+    short: Settings,
+    spark: SparkSession,
+    engine: Engine,
+    panel: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def hold_after_another_job_commits(*arguments: Any, **options: Any) -> Any:
         store(engine, pool_rows("late", [3.0] * 60, [1e6] * 60))
         return held_rows(*arguments, **options)
 
     plan = plan_forecast(short, as_of=None, engine="lightgbm", today=dt.datetime.now(dt.UTC).date())
-    monkeypatch.setattr("forecasting.forecast_pools_spark.held_rows", hold_after_another_job_commits)
+    monkeypatch.setattr(
+        "forecasting.forecast_pools_spark.held_rows", hold_after_another_job_commits
+    )
     row = forecast(short, spark)
     assert "late" in set(table(short, "pool_daily_metrics")["pool_id"])
     assert "late" not in set(table(short, "yieldspark.forecasts")["pool_id"])
     assert row["rows"]["read"] == plan.rows == len(panel)
 
 
-def test_a_dry_run_prints_the_plan_without_a_session_and_writes_nothing(short: Settings, panel: pd.DataFrame) -> None:
+def test_a_dry_run_prints_the_plan_without_a_session_and_writes_nothing(
+    short: Settings, panel: pd.DataFrame
+) -> None:
     document = run_forecast(short, engine="lightgbm", dry_run=True, session=no_session)
     plan = document["plan"]
     assert (document["job"], document["status"]) == ("forecast_pools", "planned")
     yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     assert plan["as_of"] == END.isoformat()
     assert plan["age_days"] == (yesterday - END).days
-    assert (plan["pools"], plan["target_date"], plan["engine"]) == (12, NEXT.isoformat(), "lightgbm")
+    assert (plan["pools"], plan["target_date"], plan["engine"]) == (
+        12,
+        NEXT.isoformat(),
+        "lightgbm",
+    )
     assert plan["rows"] == int((panel["date"] >= dt.date.fromisoformat(plan["first_day"])).sum())
     assert (plan["forecast_days"], plan["refits"], plan["ledger_days"]) == (46, 1, 0)
     assert (plan["champion"], plan["newest_version"], plan["problems"]) == (None, None, [])
@@ -306,8 +417,16 @@ def test_without_metrics_the_error_names_the_job_that_makes_them(short: Settings
     assert "calculate_metrics" in ledger["error"].iloc[0]
 
 
-def test_an_as_of_day_without_data_names_the_newest_day(short: Settings, panel: pd.DataFrame) -> None:
-    with pytest.raises(NotEnoughHistory, match=f"as-of day {NEXT} has no observed value: the newest day before it that has one is {END}"):
+def test_an_as_of_day_without_data_names_the_newest_day(
+    short: Settings, panel: pd.DataFrame
+) -> None:
+    with pytest.raises(
+        NotEnoughHistory,
+        match=(
+            f"as-of day {NEXT} has no observed value: the newest day before it that has one is"
+            f" {END}"
+        ),
+    ):
         run_forecast(short, as_of=NEXT, session=no_session)
 
 
@@ -320,7 +439,9 @@ def test_an_as_of_day_that_is_not_over_is_refused(short: Settings, panel: pd.Dat
 def test_an_engine_that_is_not_available_fails_the_run_and_writes_nothing(
     short: Settings, spark: SparkSession, panel: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forecasting.engines.synapseml_engine.ESTIMATOR_CLASS", "com.example.NotThere")
+    monkeypatch.setattr(
+        "forecasting.engines.synapseml_engine.ESTIMATOR_CLASS", "com.example.NotThere"
+    )
     with pytest.raises(EnvironmentNotReady, match="--engine lightgbm"):
         forecast(short, spark, engine="synapseml")
     assert table(short, "yieldspark.forecasts").empty
@@ -333,17 +454,32 @@ def environment(short: Settings) -> dict[str, str]:
     return environment_of(short, "train_days")
 
 
-@pytest.mark.parametrize("start", [["forecasting/forecast_pools_spark.py"], ["-m", "forecasting.forecast_pools_spark"]])
-def test_the_job_starts_by_path_and_as_a_module(start: list[str], environment: dict[str, str], panel: pd.DataFrame) -> None:
+@pytest.mark.parametrize(
+    "start", [["forecasting/forecast_pools_spark.py"], ["-m", "forecasting.forecast_pools_spark"]]
+)
+def test_the_job_starts_by_path_and_as_a_module(
+    start: list[str], environment: dict[str, str], panel: pd.DataFrame
+) -> None:
     command = [sys.executable, *start, "--dry-run", "--json"]
-    finished = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    finished = subprocess.run(
+        command,
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout)["plan"]["as_of"] == END.isoformat()
     assert environment["DB_PASSWORD"] not in finished.stdout + finished.stderr
 
 
 def test_the_command_returns_the_errors_exit_code(
-    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name, value in environment.items():

@@ -1,4 +1,6 @@
-"""The ledger of forecasts: what came true is taken in once it was observed, and corrected as long as it is looked at."""
+"""The ledger of forecasts: what came true is taken in once it was observed, and corrected as long
+as it is looked at.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,21 @@ import pandas as pd
 import pytest
 from sqlalchemy import Engine, insert, text
 
-from database.tables import forecast_evaluation, observation_age, pool_calendars, pool_daily_metrics, pools
-from forecasting.forecast_ledger import as_past, describe_pools, known_days, past_rows, score_what_came_true, scored_rows
+from database.tables import (
+    forecast_evaluation,
+    observation_age,
+    pool_calendars,
+    pool_daily_metrics,
+    pools,
+)
+from forecasting.forecast_ledger import (
+    as_past,
+    describe_pools,
+    known_days,
+    past_rows,
+    score_what_came_true,
+    scored_rows,
+)
 from forecasting.past_forecasts import PAST_COLUMNS, PAST_DAYS
 
 DAY = dt.timedelta(days=1)
@@ -26,7 +41,15 @@ def row(pool_id: str = "a", target_date: dt.date = NEWEST, **other: Any) -> dict
         "engine": "lightgbm",
         "source": "night",
     }
-    values |= {"as_of": target_date - DAY, "forecast": 5.0, "persistence": 4.0, "scale": 0.5, "move": 2.0, "model_version": "m", "run_id": "r"}
+    values |= {
+        "as_of": target_date - DAY,
+        "forecast": 5.0,
+        "persistence": 4.0,
+        "scale": 0.5,
+        "move": 2.0,
+        "model_version": "m",
+        "run_id": "r",
+    }
     return values | other
 
 
@@ -36,11 +59,25 @@ def put(engine: Engine, *rows: dict[str, Any]) -> None:
             connection.execute(insert(forecast_evaluation), one)
 
 
-def observe(engine: Engine, pool_id: str, day: dt.date, apy: float | None, tvl: float | None = None, *, age: int = 0) -> None:
+def observe(
+    engine: Engine,
+    pool_id: str,
+    day: dt.date,
+    apy: float | None,
+    tvl: float | None = None,
+    *,
+    age: int = 0,
+) -> None:
     with engine.begin() as connection:
-        connection.execute(insert(pool_daily_metrics), {"pool_id": pool_id, "date": day, "actual_apy": apy, "actual_tvl": tvl})
+        connection.execute(
+            insert(pool_daily_metrics),
+            {"pool_id": pool_id, "date": day, "actual_apy": apy, "actual_tvl": tvl},
+        )
         if age:
-            connection.execute(insert(observation_age), {"pool_id": pool_id, "date": day, "apy_age_days": age, "tvl_age_days": age})
+            connection.execute(
+                insert(observation_age),
+                {"pool_id": pool_id, "date": day, "apy_age_days": age, "tvl_age_days": age},
+            )
 
 
 def take_in(engine: Engine) -> int:
@@ -50,11 +87,21 @@ def take_in(engine: Engine) -> int:
 
 def actuals(engine: Engine) -> dict[tuple[str, str], float | None]:
     with engine.connect() as connection:
-        return {(one.pool_id, one.target): one.actual for one in connection.execute(text("SELECT * FROM yieldspark.forecast_evaluation"))}
+        return {
+            (one.pool_id, one.target): one.actual
+            for one in connection.execute(text("SELECT * FROM yieldspark.forecast_evaluation"))
+        }
 
 
 def test_an_observed_day_comes_true_and_a_carried_or_unknown_one_does_not(engine: Engine) -> None:
-    put(engine, row("seen"), row("seen", target="tvl"), row("carried"), row("unknown"), row("missing"))
+    put(
+        engine,
+        row("seen"),
+        row("seen", target="tvl"),
+        row("carried"),
+        row("unknown"),
+        row("missing"),
+    )
     observe(engine, "seen", NEWEST, 6.5, 2e6)
     observe(engine, "carried", NEWEST, 6.5, age=1)
     observe(engine, "unknown", NEWEST, None, 1.0)
@@ -95,7 +142,14 @@ def test_gate_and_interval_learn_from_what_was_known_on_the_day_alone(engine: En
     assert past["tvl"]["pool_id"].tolist() == ["a"]
     first = past["apy"].iloc[0]
     assert list(past["apy"].columns) == ["target", *PAST_COLUMNS]
-    assert first[["now", "next", "scale", "move", "move_low", "move_high"]].tolist() == [4.0, 4.5, 0.5, 2.0, -1.0, 3.0]
+    assert first[["now", "next", "scale", "move", "move_low", "move_high"]].tolist() == [
+        4.0,
+        4.5,
+        0.5,
+        2.0,
+        -1.0,
+        3.0,
+    ]
     assert first["target_day"] == pd.Timestamp(NEWEST - DAY)
 
 
@@ -117,7 +171,13 @@ def test_known_days_are_those_of_the_target_that_has_fewer(engine: Engine) -> No
 
 
 def test_scored_rows_have_come_true_in_the_days_asked_for(engine: Engine) -> None:
-    put(engine, row("a", actual=1.0), row("a", NEWEST - 2 * DAY, actual=1.0), row("open"), row("rule", actual=1.0, move=None, scale=None))
+    put(
+        engine,
+        row("a", actual=1.0),
+        row("a", NEWEST - 2 * DAY, actual=1.0),
+        row("open"),
+        row("rule", actual=1.0, move=None, scale=None),
+    )
     found = scored_rows(engine, "lightgbm", horizon=1, last=NEWEST, days=2)
     assert found["pool_id"].tolist() == ["a", "rule"]
 
@@ -126,8 +186,13 @@ def test_scored_rows_have_come_true_in_the_days_asked_for(engine: Engine) -> Non
 def test_pools_are_described_by_what_is_known_of_them(engine: Engine, is_listed: bool) -> None:
     with engine.begin() as connection:
         if is_listed:
-            connection.execute(insert(pools), {"pool_id": "a", "chain": "Base", "protocol": "aerodrome"})
-        connection.execute(insert(pool_calendars), {"pool_id": "a", "first_day": NEWEST - 10 * DAY, "last_day": NEWEST})
+            connection.execute(
+                insert(pools), {"pool_id": "a", "chain": "Base", "protocol": "aerodrome"}
+            )
+        connection.execute(
+            insert(pool_calendars),
+            {"pool_id": "a", "first_day": NEWEST - 10 * DAY, "last_day": NEWEST},
+        )
     found = describe_pools(engine, pd.DataFrame([row("a"), row("b")])).set_index("pool_id")
     assert found.loc["a", "age_days"] == 10
     assert found.loc["a", "project"] == ("aerodrome" if is_listed else None)

@@ -24,11 +24,19 @@ def known(pool_id: str, value: float | None, *, age: int = 0) -> dict[str, objec
 
 def published(values: dict[str, float], *, rule: str | None = None) -> pd.DataFrame:
     rows = {"pool_id": list(values), "forecast": [value + 1 for value in values.values()]}
-    ends = {"low": [value - 1 for value in values.values()], "high": [value + 3 for value in values.values()]}
+    ends = {
+        "low": [value - 1 for value in values.values()],
+        "high": [value + 3 for value in values.values()],
+    }
     return pd.DataFrame(rows | ends | {"rule": pd.Series([rule] * len(values), dtype=object)})
 
 
-def ruled(pools: list[dict[str, object]], tonight: pd.DataFrame, target: Target = APY, relative: tuple[float, float] = RELATIVE) -> Any:
+def ruled(
+    pools: list[dict[str, object]],
+    tonight: pd.DataFrame,
+    target: Target = APY,
+    relative: tuple[float, float] = RELATIVE,
+) -> Any:
     return apply_rules(pd.DataFrame(pools), tonight, target, relative, AS_OF).set_index("pool_id")
 
 
@@ -44,10 +52,15 @@ def test_a_published_row_keeps_its_reason(rule: str) -> None:
 
 
 @pytest.mark.parametrize("age", [1, 8, 400])
-def test_a_pool_that_was_not_observed_that_day_keeps_its_last_value_with_the_panels_interval(age: int) -> None:
+def test_a_pool_that_was_not_observed_that_day_keeps_its_last_value_with_the_panels_interval(
+    age: int,
+) -> None:
     found = ruled([known("a", 5.0, age=age), known("b", 1.0)], published({"b": 1.0})).loc["a"]
     assert (found["rule"], found["value"]) == ("stale", 5.0)
-    assert (found["low"], found["high"]) == (pytest.approx(5.0 - 5.1 * 0.1), pytest.approx(5.0 + 5.1 * 0.2))
+    assert (found["low"], found["high"]) == (
+        pytest.approx(5.0 - 5.1 * 0.1),
+        pytest.approx(5.0 + 5.1 * 0.2),
+    )
 
 
 def test_what_a_pool_never_had_stays_unknown() -> None:
@@ -67,9 +80,25 @@ def test_rules_keep_apy_of_a_pool_at_zero_and_tvl_not_negative() -> None:
 
 
 def test_a_row_gives_each_targets_reason() -> None:
-    pools = [known("model", 5.0), known("gone", 5.0, age=2), known("apy_only", 5.0) | {"tvl_day": AS_OF - dt.timedelta(days=1)}]
-    made = [ruled(pools, published({"model": 5.0, "apy_only": 5.0}), target).reset_index() for target in (APY, TVL)]
+    pools = [
+        known("model", 5.0),
+        known("gone", 5.0, age=2),
+        known("apy_only", 5.0) | {"tvl_day": AS_OF - dt.timedelta(days=1)},
+    ]
+    made = [
+        ruled(pools, published({"model": 5.0, "apy_only": 5.0}), target).reset_index()
+        for target in (APY, TVL)
+    ]
     rows = join_targets(*made).set_index("pool_id")
     assert rows["rule"].to_dict() == {"model": None, "gone": "stale", "apy_only": None}
     assert rows["tvl_rule"].to_dict() == {"model": None, "gone": "stale", "apy_only": "stale"}
-    assert list(rows.columns) == ["apy", "apy_low", "apy_high", "rule", "tvl", "tvl_low", "tvl_high", "tvl_rule"]
+    assert list(rows.columns) == [
+        "apy",
+        "apy_low",
+        "apy_high",
+        "rule",
+        "tvl",
+        "tvl_low",
+        "tvl_high",
+        "tvl_rule",
+    ]

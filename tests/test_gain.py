@@ -20,8 +20,18 @@ NAMES = ("apy_move_0", "tvl_level", "weekday")
 def text_of(*weights: float, leaves: int = 7) -> str:
     """A model of a label that is the sum of the weighted features."""
     matrix = np.random.default_rng(1).standard_normal((400, len(weights)))
-    parameters = {"num_leaves": leaves, "min_data_in_leaf": 5, "verbosity": -1, "num_threads": 1, "deterministic": True}
-    return str(lightgbm.train(parameters, lightgbm.Dataset(matrix, matrix @ np.array(weights)), 20).model_to_string())
+    parameters = {
+        "num_leaves": leaves,
+        "min_data_in_leaf": 5,
+        "verbosity": -1,
+        "num_threads": 1,
+        "deterministic": True,
+    }
+    return str(
+        lightgbm.train(
+            parameters, lightgbm.Dataset(matrix, matrix @ np.array(weights)), 20
+        ).model_to_string()
+    )
 
 
 def test_every_feature_has_exactly_one_group() -> None:
@@ -48,9 +58,13 @@ def test_shares_add_up_to_one_and_the_largest_comes_first() -> None:
 
 def test_gain_is_summed_over_the_models() -> None:
     one, other = text_of(1.0, 0.0, 0.0), text_of(0.0, 0.0, 9.0)
-    gains = {text: lightgbm.Booster(model_str=text).feature_importance("gain") for text in (one, other)}
+    gains = {
+        text: lightgbm.Booster(model_str=text).feature_importance("gain") for text in (one, other)
+    }
     total = gains[one] + gains[other]
-    assert gain_by_feature([one, other], NAMES) == pytest.approx(dict(zip(NAMES, total / total.sum(), strict=True)))
+    assert gain_by_feature([one, other], NAMES) == pytest.approx(
+        dict(zip(NAMES, total / total.sum(), strict=True))
+    )
     assert gain_by_feature([other], NAMES)["weekday"] > 0.99
 
 
@@ -59,9 +73,13 @@ def test_a_model_without_a_split_has_no_gain() -> None:
 
 
 def test_groups_sum_their_features() -> None:
-    found = gain_by_group({"apy_move_0": 0.3, "apy_move_1": 0.2, "tvl_level": 0.4, TVL_FORECAST: 0.1})
+    found = gain_by_group(
+        {"apy_move_0": 0.3, "apy_move_1": 0.2, "tvl_level": 0.4, TVL_FORECAST: 0.1}
+    )
     assert list(found)[:3] == ["apy_moves", "tvl", "tvl_forecast"]
-    assert found == pytest.approx(dict.fromkeys(FEATURE_GROUPS, 0.0) | {"apy_moves": 0.5, "tvl": 0.4, "tvl_forecast": 0.1})
+    assert found == pytest.approx(
+        dict.fromkeys(FEATURE_GROUPS, 0.0) | {"apy_moves": 0.5, "tvl": 0.4, "tvl_forecast": 0.1}
+    )
 
 
 def test_a_feature_without_a_group_is_an_error() -> None:

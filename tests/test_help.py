@@ -16,13 +16,24 @@ from sample_data import SAMPLE_FILES
 from tests.command_tree import PROGRAM, leaf_commands, parsed
 from tests.processes import PROJECT
 
-PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
-LINES = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines() if line.startswith(PROGRAM)]
+PAGES = [
+    PROJECT / "README.md",
+    PROJECT / "CONTRIBUTING.md",
+    *sorted((PROJECT / "docs").glob("*.md")),
+]
+LINES = [
+    line
+    for page in PAGES
+    for line in page.read_text(encoding="utf-8").splitlines()
+    if line.startswith(PROGRAM)
+]
 LEAVES = {" ".join(path): command for path, command in leaf_commands()}
 
 
 @pytest.mark.parametrize("name", LEAVES)
-def test_every_command_has_an_example_that_it_understands_and_every_option_its_words(name: str) -> None:
+def test_every_command_has_an_example_that_it_understands_and_every_option_its_words(
+    name: str,
+) -> None:
     command = LEAVES[name]
     (example,) = re.findall(rf"Example: .*?({PROGRAM} [^|\n]*)", command.help)
     assert example.removeprefix(PROGRAM).strip().startswith(name)
@@ -44,14 +55,31 @@ def test_a_line_that_is_none_is_not() -> None:
 
 
 def test_pools_of_the_pages_are_whole_ids_of_the_sample() -> None:
-    known = {pool for path in SAMPLE_FILES if path.stem == "pools" for pool in pq.read_table(path)["pool"].to_pylist()}
-    named = {pool for line in LINES for option in ("pool", "pools") for pool in (parsed(line).get(option) or "").split(",") if pool}
+    known = {
+        pool
+        for path in SAMPLE_FILES
+        if path.stem == "pools"
+        for pool in pq.read_table(path)["pool"].to_pylist()
+    }
+    named = {
+        pool
+        for line in LINES
+        for option in ("pool", "pools")
+        for pool in (parsed(line).get(option) or "").split(",")
+        if pool
+    }
     assert named
     assert named <= known
 
 
-@pytest.mark.parametrize("main", [calculate_pool_metrics_spark.main, forecast_pools_spark.main], ids=["metrics", "forecast"])
-def test_the_jobs_own_help_has_an_example_too(main: Callable[[Sequence[str]], Any], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "main",
+    [calculate_pool_metrics_spark.main, forecast_pools_spark.main],
+    ids=["metrics", "forecast"],
+)
+def test_the_jobs_own_help_has_an_example_too(
+    main: Callable[[Sequence[str]], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0

@@ -1,4 +1,6 @@
-"""The house rules that a machine can check: lint, format, types, the order of the rooms, and no host of a package registry anywhere."""
+"""The house rules that a machine can check: lint, format, types, the order of the rooms, and no
+host of a package registry anywhere.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +14,39 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-REGISTRIES = ("pypi", r"files\.pythonhosted", r"repo1?\.maven", r"repo\.maven\.apache", r"registry\.npmjs", r"proxy\.golang", "crates")
+REGISTRIES = (
+    "pypi",
+    r"files\.pythonhosted",
+    r"repo1?\.maven",
+    r"repo\.maven\.apache",
+    r"registry\.npmjs",
+    r"proxy\.golang",
+    "crates",
+)
 REGISTRY_HOST = re.compile(rf"({'|'.join(REGISTRIES)})\.(org|io|com)", re.IGNORECASE)
 
 
-@pytest.mark.parametrize("tool", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "."]], ids=lambda tool: " ".join(tool))
+@pytest.mark.parametrize(
+    "tool",
+    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "."]],
+    ids=lambda tool: " ".join(tool),
+)
 def test_tools_find_nothing(tool: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", *tool], cwd=PROJECT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", *tool], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_no_registry_host_stands_in_the_repository() -> None:
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split("\0")
-    texts = {name: (PROJECT / name).read_text(encoding="utf-8", errors="ignore") for name in tracked if name and (PROJECT / name).is_file()}
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=PROJECT, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
+    texts = {
+        name: (PROJECT / name).read_text(encoding="utf-8", errors="ignore")
+        for name in tracked
+        if name and (PROJECT / name).is_file()
+    }
     assert [name for name, text in texts.items() if REGISTRY_HOST.search(text)] == []
 
 
@@ -50,17 +72,31 @@ def test_a_room_imports_only_what_is_to_the_right_of_it() -> None:
     for room in place:
         for path in sorted((PROJECT / room).rglob("*.py")) or [PROJECT / f"{room}.py"]:
             nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-            named = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+            named = [
+                alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
+            ]
             named += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
             others = {name.split(".")[0] for name in named} & place.keys() - {room}
-            wrong += [f"{path.relative_to(PROJECT)} imports {other}" for other in others if place[other] <= place[room]]
+            wrong += [
+                f"{path.relative_to(PROJECT)} imports {other}"
+                for other in others
+                if place[other] <= place[room]
+            ]
     assert wrong == []
 
 
 def test_the_cloud_room_imports_no_spark() -> None:
     """`python -m workflows` runs on machines that have none, and starts in a second."""
-    modules = sorted(".".join(path.relative_to(PROJECT).with_suffix("").parts) for path in (PROJECT / "workflows").rglob("*.py"))
+    modules = sorted(
+        ".".join(path.relative_to(PROJECT).with_suffix("").parts)
+        for path in (PROJECT / "workflows").rglob("*.py")
+    )
     imports = "; ".join(f"import {name}" for name in modules if not name.endswith("__main__"))
-    question = f"import sys; {imports}; print(sorted({{'pyspark', 'py4j', 'lightgbm'}} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", question], cwd=PROJECT, capture_output=True, text=True, check=False)
+    question = (
+        f"import sys; {imports}; print(sorted({{'pyspark', 'py4j', 'lightgbm'}} &"
+        " set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", question], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
     assert done.stdout == "[]\n", done.stdout + done.stderr

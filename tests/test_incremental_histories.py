@@ -1,9 +1,12 @@
-"""Incremental equals full: random histories of many pools, each run judged by the oracle's full recompute.
+"""Incremental equals full: random histories of many pools, each run judged by the oracle's full
+recompute.
 
-A hypothesis state machine drives the real job (real Spark, real PostgreSQL). One example is one emptied database with up to 14 pools, each with a
-history of its own, and a few nights; a failing example is printed as the calls that make it again. Every test prints its seed:
-`HISTORIES_SEED=n pytest tests/test_incremental_histories.py` runs the same examples again (`--hypothesis-seed` is overruled by it). The long form is
-`python run_spark_local.py test -m long -k histories -s`; HISTORIES=n asks for other than 1,000 of them.
+A hypothesis state machine drives the real job (real Spark, real PostgreSQL). One example is one
+emptied database with up to 14 pools, each with a history of its own, and a few nights; a failing
+example is printed as the calls that make it again. Every test prints its seed: `HISTORIES_SEED=n
+pytest tests/test_incremental_histories.py` runs the same examples again (`--hypothesis-seed` is
+overruled by it). The long form is `python run_spark_local.py test -m long -k histories -s`;
+HISTORIES=n asks for other than 1,000 of them.
 """
 
 from __future__ import annotations
@@ -34,7 +37,16 @@ from database.tables import METRIC_COLUMNS
 from product_errors import CheckFailed, DatabaseError
 from tests import metrics_oracle
 from tests.changing_world import ChangingWorld, Table, fingerprints, pool_name
-from tests.metrics_changes import POOLS, Change, Deleted, Snapshots, beginnings, changes, deletions, rows_meanwhile
+from tests.metrics_changes import (
+    POOLS,
+    Change,
+    Deleted,
+    Snapshots,
+    beginnings,
+    changes,
+    deletions,
+    rows_meanwhile,
+)
 from tests.metrics_oracle import differences_of_tables
 from tests.metrics_store import execute, job_rows, rows_of, settings_of
 
@@ -42,16 +54,30 @@ STEPS = 7
 
 some_pools = st.sets(st.integers(0, POOLS - 1), min_size=1, max_size=6)
 
-LENIENT = {check.name: "warn" for check in CATALOGUE.values() if check.level != "row" and check.severity == "fail"}
+LENIENT = {
+    check.name: "warn"
+    for check in CATALOGUE.values()
+    if check.level != "row" and check.severity == "fail"
+}
 STRICT = LENIENT | {"unknown_pool": "fail"}
-"""Severities: a dozen pools at random are what the checks of a whole night would block; the strict ones block while a pool has no row in `pools`."""
+"""Severities: a dozen pools at random are what the checks of a whole night would block; the strict
+ones block while a pool has no row in `pools`.
+"""
 
-REFUSE = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'refused by the test'; END$$"
+REFUSE = (
+    "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'refused"
+    " by the test'; END$$"
+)
 
 TRIGGERS = {
-    "merge": "CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON pool_daily_metrics FOR EACH STATEMENT EXECUTE FUNCTION refuse()",
-    "commit": "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT OR UPDATE OR DELETE ON pool_daily_metrics DEFERRABLE INITIALLY DEFERRED "
-    "FOR EACH ROW EXECUTE FUNCTION refuse()",
+    "merge": (
+        "CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON pool_daily_metrics FOR EACH STATEMENT"
+        " EXECUTE FUNCTION refuse()"
+    ),
+    "commit": (
+        "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT OR UPDATE OR DELETE ON pool_daily_metrics"
+        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()"
+    ),
 }
 """The first and the last moment at which the database can refuse what a run writes."""
 
@@ -95,10 +121,16 @@ class Histories(RuleBasedStateMachine):
 
     @rule(changed=changes(), meanwhile=rows_meanwhile())
     def busy_night(self, changed: list[Change], meanwhile: list[Snapshots]) -> None:
-        """Rows are committed between plan and read: the run may use them or not, the next one must."""
+        """Rows are committed between plan and read: the run may use them or not, the next
+        one must.
+        """
         with self._step():
             self.changing.apply(changed)
-            seen, bound, before = self.changing.seen_now(), self.changing.most_rows(self._table()), self._table()
+            seen, bound, before = (
+                self.changing.seen_now(),
+                self.changing.most_rows(self._table()),
+                self._table(),
+            )
             raw_rows = len(self.changing.world.rows)
 
             def session() -> SparkSession:
@@ -107,11 +139,19 @@ class Histories(RuleBasedStateMachine):
 
             result = self._run(session=session)
             self.changing.known = seen
-            self._check_counts(result, before, bound, inserted_meanwhile=len(self.changing.world.rows) - raw_rows)
+            self._check_counts(
+                result, before, bound, inserted_meanwhile=len(self.changing.world.rows) - raw_rows
+            )
 
-    @rule(changed=changes(), how=st.sampled_from(("session", "interrupt", "check", *TRIGGERS)), later=st.none() | changes())
+    @rule(
+        changed=changes(),
+        how=st.sampled_from(("session", "interrupt", "check", *TRIGGERS)),
+        later=st.none() | changes(),
+    )
     def broken_night(self, changed: list[Change], how: str, later: list[Change] | None) -> None:
-        """A run that fails leaves every table as it was; with `later`, its retry is what it would have been with what is known by then."""
+        """A run that fails leaves every table as it was; with `later`, its retry is what it would
+        have been with what is known by then.
+        """
         with self._step():
             self.changing.apply(changed)
             seen, before = self.changing.seen_now(), fingerprints(self.ground.engine)
@@ -121,7 +161,9 @@ class Histories(RuleBasedStateMachine):
             except (ZeroDivisionError, KeyboardInterrupt, DatabaseError, CheckFailed):
                 assert fingerprints(self.ground.engine) == before
                 failed = self._last_run()
-                assert failed["status"] == {"interrupt": "cancelled", "check": "blocked"}.get(how, "failed")
+                assert failed["status"] == {"interrupt": "cancelled", "check": "blocked"}.get(
+                    how, "failed"
+                )
                 if later is not None:
                     self.changing.apply(later)
                     self._retry("last", failed["end"])
@@ -131,8 +173,13 @@ class Histories(RuleBasedStateMachine):
 
     @rule(changed=changes(), which=st.integers(0, 9))
     def late_retry(self, changed: list[Change], which: int) -> None:
-        """A run that failed nights ago is taken again; good runs may have overtaken it, or it has been retried before."""
-        failures = "SELECT run_id, \"end\" FROM yieldspark.run_ledger WHERE status IN ('failed', 'blocked', 'cancelled') ORDER BY started_at"
+        """A run that failed nights ago is taken again; good runs may have overtaken it, or it has
+        been retried before.
+        """
+        failures = (
+            "SELECT run_id, \"end\" FROM yieldspark.run_ledger WHERE status IN ('failed',"
+            " 'blocked', 'cancelled') ORDER BY started_at"
+        )
         failed = rows_of(self.ground.engine, failures)
         if failed:
             with self._step():
@@ -151,9 +198,16 @@ class Histories(RuleBasedStateMachine):
             self._compare()
             self._check_counts(result, before, None)
 
-    @rule(changed=changes(), back=st.integers(0, 60), days=st.integers(1, 40), some=st.none() | some_pools)
+    @rule(
+        changed=changes(),
+        back=st.integers(0, 60),
+        days=st.integers(1, 40),
+        some=st.none() | some_pools,
+    )
     def backfill(self, changed: list[Change], back: int, days: int, some: set[int] | None) -> None:
-        """Its interval is as a full run would make it now; other days stay, but for those without which a calendar had a hole."""
+        """Its interval is as a full run would make it now; other days stay, but for those without
+        which a calendar had a hole.
+        """
         with self._step():
             self.changing.apply(changed)
             end = self.changing.today - timedelta(days=back)
@@ -161,7 +215,8 @@ class Histories(RuleBasedStateMachine):
             pools = self._known_pools(some)
             if pools != ():
                 self._run_a_part(
-                    Request(start=start, end=end, pools=pools), lambda pool, day: start <= day < end and (pools is None or pool in pools)
+                    Request(start=start, end=end, pools=pools),
+                    lambda pool, day: start <= day < end and (pools is None or pool in pools),
                 )
 
     @rule(changed=changes(), some=some_pools, full_refresh=st.booleans())
@@ -170,7 +225,9 @@ class Histories(RuleBasedStateMachine):
         with self._step():
             self.changing.apply(changed)
             if pools := self._known_pools(some):
-                self._run_a_part(Request(full_refresh=full_refresh, pools=pools), lambda pool, _: pool in pools)
+                self._run_a_part(
+                    Request(full_refresh=full_refresh, pools=pools), lambda pool, _: pool in pools
+                )
 
     def teardown(self) -> None:
         """All transactions end, one more run; a full one then finds every row as it is."""
@@ -181,7 +238,11 @@ class Histories(RuleBasedStateMachine):
                 self._nothing_to_do()
                 full = self._run(Request(full_refresh=True))["rows"]
                 expected = metrics_oracle.metrics(self.changing.world)
-                assert (full["inserted"], full["updated"], full["unchanged"]) == (0, 0, len(expected))
+                assert (full["inserted"], full["updated"], full["unchanged"]) == (
+                    0,
+                    0,
+                    len(expected),
+                )
                 self.ground.examples += 1
                 self.ground.histories += len({row.pool_id for row in self.changing.world.rows})
         finally:
@@ -203,8 +264,13 @@ class Histories(RuleBasedStateMachine):
         severities: Mapping[str, str] | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        limits, now = settings_of(self.ground.database, self.changing.world), self.changing.world.now
-        severe = ",".join(f"{name}={severity}" for name, severity in (severities or LENIENT).items())
+        limits, now = (
+            settings_of(self.ground.database, self.changing.world),
+            self.changing.world.now,
+        )
+        severe = ",".join(
+            f"{name}={severity}" for name, severity in (severities or LENIENT).items()
+        )
         self.ground.runs += 1
         try:
             return run_metrics(
@@ -215,17 +281,31 @@ class Histories(RuleBasedStateMachine):
                 **options,
             )
         finally:
-            assert rows_of(self.ground.engine, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%'") == []
+            assert (
+                rows_of(
+                    self.ground.engine,
+                    "SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%'",
+                )
+                == []
+            )
 
     def _run_a_part(self, request: Request, asked_for: Callable[[str, date], bool]) -> None:
         before = self._table()
         if self._run(request)["status"] == "succeeded":
             self.changing.partly_made()
         after, expected = self._table(), metrics_oracle.metrics(self.changing.world)
-        found, wanted = ({key: row for key, row in table.items() if asked_for(*key)} for table in (after, expected))
+        found, wanted = (
+            {key: row for key, row in table.items() if asked_for(*key)}
+            for table in (after, expected)
+        )
         assert differences_of_tables(found, wanted) == []
-        # of an inactive pool a backfill also takes the days behind its interval that are no longer in the calendar
-        others = {key: row for key, row in before.items() if not asked_for(*key) and key[0] not in self.changing.world.inactive}
+        # of an inactive pool a backfill also takes the days behind its interval that are no longer
+        # in the calendar
+        others = {
+            key: row
+            for key, row in before.items()
+            if not asked_for(*key) and key[0] not in self.changing.world.inactive
+        }
         assert others.items() <= after.items()
 
     def _retry(self, run_id: str, end: date) -> None:
@@ -251,32 +331,57 @@ class Histories(RuleBasedStateMachine):
         self.changing.known = seen
         self._compare()
         plan = self._check_counts(result, before, bound)
-        assert {name: plan[name] for name in plan.keys() - ONLY_KNOWN_THEN} == {name: foreseen[name] for name in foreseen.keys() - ONLY_KNOWN_THEN}
+        assert {name: plan[name] for name in plan.keys() - ONLY_KNOWN_THEN} == {
+            name: foreseen[name] for name in foreseen.keys() - ONLY_KNOWN_THEN
+        }
         if result["status"] == "succeeded":
             assert result["rows"]["quarantined"] == foreseen["rows_to_quarantine"]
 
     def _compare(self, end: date | None = None) -> None:
-        assert differences_of_tables(self._table(), metrics_oracle.metrics(self.changing.days_before(end))) == []
+        assert (
+            differences_of_tables(
+                self._table(), metrics_oracle.metrics(self.changing.days_before(end))
+            )
+            == []
+        )
 
     def _nothing_to_do(self) -> None:
         result = self._run(session=_no_session)
         assert (result["status"], result["jvm_started"]) == ("nothing_to_do", False)
         assert set(result["rows"].values()) == {0}
 
-    def _check_counts(self, result: dict[str, Any], before: Table, bound: int | None, inserted_meanwhile: int = 0) -> dict[str, Any]:
-        """The ledger's numbers against the plan's, against the table before and after, and against what the changes call for. Returns the plan."""
+    def _check_counts(
+        self, result: dict[str, Any], before: Table, bound: int | None, inserted_meanwhile: int = 0
+    ) -> dict[str, Any]:
+        """The ledger's numbers against the plan's, against the table before and after, and against
+        what the changes call for. Returns the plan.
+        """
         rows, ledger, after = result["rows"], self._last_run(), self._table()
         plan: dict[str, Any] = ledger["plan"]
         assert plan["rows_to_read"] <= rows["read"] <= plan["rows_to_read"] + inserted_meanwhile
         assert plan["mode"] == ("incremental" if bound is not None else "full_refresh")
         assert bound is None or plan["rows_to_read"] <= bound
         assert rows["inserted"] == len(after.keys() - before.keys())
-        assert rows["updated"] == sum(_metrics(after[key]) != _metrics(before[key]) for key in after.keys() & before.keys())
-        staged = [check["found"] for check in ledger["checks"] if check["name"] == "pool_daily_metrics.staged_rows"]
+        assert rows["updated"] == sum(
+            _metrics(after[key]) != _metrics(before[key]) for key in after.keys() & before.keys()
+        )
+        staged = [
+            check["found"]
+            for check in ledger["checks"]
+            if check["name"] == "pool_daily_metrics.staged_rows"
+        ]
         written = rows["inserted"] + rows["updated"] + rows["unchanged"]
         loaded = written + rows["quarantined"]
-        assert [f"{loaded} in staging, {loaded} left Spark"] == staged or (result["status"], written, staged) == ("nothing_to_do", 0, [])
-        assert all(check["passed"] for check in ledger["checks"] if check["level"] != "row" and check["severity"] == "fail")
+        assert [f"{loaded} in staging, {loaded} left Spark"] == staged or (
+            result["status"],
+            written,
+            staged,
+        ) == ("nothing_to_do", 0, [])
+        assert all(
+            check["passed"]
+            for check in ledger["checks"]
+            if check["level"] != "row" and check["severity"] == "fail"
+        )
         assert written <= plan["days"]
         return plan
 
@@ -289,13 +394,19 @@ class Histories(RuleBasedStateMachine):
             finally:
                 execute(self.ground.engine, "DROP TRIGGER refuse ON pool_daily_metrics")
         else:
-            yield {"session": _fail, "interrupt": _interrupt, "check": lambda: self.ground.spark}[how]
+            yield {"session": _fail, "interrupt": _interrupt, "check": lambda: self.ground.spark}[
+                how
+            ]
 
     def _table(self) -> Table:
         return job_rows(self.ground.engine)
 
     def _last_run(self) -> dict[str, Any]:
-        return rows_of(self.ground.engine, 'SELECT status, "end", plan, checks FROM yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1')[0]
+        return rows_of(
+            self.ground.engine,
+            'SELECT status, "end", plan, checks FROM yieldspark.run_ledger ORDER BY started_at DESC'
+            " LIMIT 1",
+        )[0]
 
 
 ONLY_KNOWN_THEN = {"watermark", "rows_to_quarantine", "estimated_seconds", "estimated_cost_usd"}
@@ -361,5 +472,8 @@ def test_incremental_runs_equal_a_full_one(spark: SparkSession, database: Settin
 def test_a_thousand_histories(spark: SparkSession, database: Settings) -> None:
     wanted = int(os.environ.get("HISTORIES") or 1000)
     ground = _prove(spark, database, examples=-(-wanted // 11))
-    print(f"{ground.examples} examples, {ground.histories} histories, {ground.steps} steps, {ground.runs} runs")
+    print(
+        f"{ground.examples} examples, {ground.histories} histories, {ground.steps} steps,"
+        f" {ground.runs} runs"
+    )
     assert ground.histories >= wanted

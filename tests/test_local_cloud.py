@@ -1,4 +1,6 @@
-"""The cloud on this machine, as a user starts it. That `local run` ends with the rows of the command line, test_readme.py sees to."""
+"""The cloud on this machine, as a user starts it. That `local run` ends with the rows of the
+command line, test_readme.py sees to.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,23 @@ from tests.processes import PROJECT, environment_of
 
 
 def _cloud(settings: Settings, folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """`python -m workflows ..` on this database, with a home of its own, from another folder than the checkout's."""
-    variables = environment_of(settings) | {"YIELDSPARK_HOME": str(folder / "home"), "PYTHONPATH": str(PROJECT)}
+    """`python -m workflows ..` on this database, with a home of its own, from another folder than
+    the checkout's.
+    """
+    variables = environment_of(settings) | {
+        "YIELDSPARK_HOME": str(folder / "home"),
+        "PYTHONPATH": str(PROJECT),
+    }
     command = [sys.executable, "-m", "workflows", *arguments]
-    return subprocess.Popen(command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def _document(process: subprocess.Popen[str], code: int = 0) -> Any:
@@ -45,20 +60,39 @@ def _local_cloud(settings: Settings, folder: Path) -> Iterator[dict[str, str]]:
         process.communicate(timeout=60)
 
 
-def test_a_container_and_a_batch_run_the_release_and_no_password_is_shown_or_kept(database: Settings, tmp_path: Path) -> None:
-    """With --dry-run the metrics are planned, and then there is nothing to forecast from. Nothing is loaded into a database of the user's own."""
-    options = ["--cloud-run", "calculate_pool_metrics", "--dry-run", "--engine", "lightgbm", "--json"]
+def test_a_container_and_a_batch_run_the_release_and_no_password_is_shown_or_kept(
+    database: Settings, tmp_path: Path
+) -> None:
+    """With --dry-run the metrics are planned, and then there is nothing to forecast from. Nothing
+    is loaded into a database of the user's own.
+    """
+    options = [
+        "--cloud-run",
+        "calculate_pool_metrics",
+        "--dry-run",
+        "--engine",
+        "lightgbm",
+        "--json",
+    ]
     process = _cloud(database, tmp_path, "local", "run", *options)
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 1, output + errors
     failed = json.loads(output)
-    assert (failed["state"], failed["raised"]["job"], failed["raised"]["state"]) == ("FAILED", "forecast_pools", "FAILED"), errors
+    assert (failed["state"], failed["raised"]["job"], failed["raised"]["state"]) == (
+        "FAILED",
+        "forecast_pools",
+        "FAILED",
+    ), errors
     assert any("has no observed APY or TVL" in line for line in failed["driver_output"]), failed
     assert "has no observed APY or TVL" in errors
     assert execute_sql(database, "SELECT count(*) AS rows FROM pools") == [{"rows": 0}]
     assert database.db_password is not None
     password = database.db_password.get_secret_value()
-    kept = [path for path in (tmp_path / "home").rglob("*") if path.is_file() and password.encode() in path.read_bytes()]
+    kept = [
+        path
+        for path in (tmp_path / "home").rglob("*")
+        if path.is_file() and password.encode() in path.read_bytes()
+    ]
     assert kept == []
     assert password not in output + errors
 
@@ -71,9 +105,26 @@ def test_the_commands_work_on_a_cloud_that_stays(database: Settings, tmp_path: P
         assert database.db_password.get_secret_value() not in json.dumps(variables)
         there = tmp_path / "operator"
         there.mkdir()
-        (there / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
+        (there / ".env").write_text(
+            "".join(f"{name}={value}\n" for name, value in variables.items())
+        )
         released = _document(_cloud(database, there, "release", "--allow-dirty", "--json"))
-        assert [row["version"] for row in _document(_cloud(database, there, "versions", "--json"))] == [released["version"]]
-        batch = _document(_cloud(database, there, "submit", "calculate_pool_metrics", "--dry-run", "--rows", "5", "--json"))
-        assert batch["batch"]["pysparkBatch"]["mainPythonFileUri"].startswith(f"gs://{variables['CODE_BUCKET']}/versions/{released['version']}/")
+        assert [
+            row["version"] for row in _document(_cloud(database, there, "versions", "--json"))
+        ] == [released["version"]]
+        batch = _document(
+            _cloud(
+                database,
+                there,
+                "submit",
+                "calculate_pool_metrics",
+                "--dry-run",
+                "--rows",
+                "5",
+                "--json",
+            )
+        )
+        assert batch["batch"]["pysparkBatch"]["mainPythonFileUri"].startswith(
+            f"gs://{variables['CODE_BUCKET']}/versions/{released['version']}/"
+        )
         assert _document(_cloud(database, there, "list", "--json"))["batches"] == []

@@ -1,4 +1,6 @@
-"""The bootstrap, for real and offline: a small clone with a package made here, environments made by venv and pip in subprocesses."""
+"""The bootstrap, for real and offline: a small clone with a package made here, environments made by
+venv and pip in subprocesses.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,16 @@ import local_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = str(getattr(sys, "_base_executable", sys.executable))
-MAIN = "import sys\n\n\ndef main():\n    import probe\n    print(probe.VALUE, sys.prefix, *sys.argv[1:])\n"
+MAIN = (
+    "import sys\n\n\ndef main():\n    import probe\n    print(probe.VALUE, sys.prefix,"
+    " *sys.argv[1:])\n"
+)
 
 
 class Clone:
-    """A folder like a fresh clone, whose requirements are the wheels `pin` makes; pip sees these wheels and no index."""
+    """A folder like a fresh clone, whose requirements are the wheels `pin` makes; pip sees these
+    wheels and no index.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root / "clone"
@@ -41,7 +48,10 @@ class Clone:
         return self.root / ".venv"
 
     def pin(self, requirements: str, **versions: str) -> None:
-        lines = [f"{name}=={version} \\\n    --hash=sha256:{self.wheel(name, version)}\n" for name, version in versions.items()]
+        lines = [
+            f"{name}=={version} \\\n    --hash=sha256:{self.wheel(name, version)}\n"
+            for name, version in versions.items()
+        ]
         (self.root / requirements).write_text("# made by the test\n" + "".join(lines))
 
     def wheel(self, name: str, version: str) -> str:
@@ -49,17 +59,42 @@ class Clone:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr(zipfile.ZipInfo(f"{name}.py"), f"VALUE = '{name} {version}'\n")
             info = f"{name}-{version}.dist-info"
-            archive.writestr(zipfile.ZipInfo(f"{info}/METADATA"), f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-            archive.writestr(zipfile.ZipInfo(f"{info}/WHEEL"), "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-            archive.writestr(zipfile.ZipInfo(f"{info}/RECORD"), f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+            archive.writestr(
+                zipfile.ZipInfo(f"{info}/METADATA"),
+                f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+            )
+            archive.writestr(
+                zipfile.ZipInfo(f"{info}/WHEEL"),
+                "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            )
+            archive.writestr(
+                zipfile.ZipInfo(f"{info}/RECORD"),
+                f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n",
+            )
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    def start(self, *arguments: str, python: str = PYTHON, **variables: str) -> subprocess.Popen[str]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
-        environment |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.wheels), "PIP_CONFIG_FILE": os.devnull} | variables
+    def start(
+        self, *arguments: str, python: str = PYTHON, **variables: str
+    ) -> subprocess.Popen[str]:
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("PIP_")
+        }
+        environment |= {
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": str(self.wheels),
+            "PIP_CONFIG_FILE": os.devnull,
+        } | variables
         command = [python, str(self.root / "run_spark_local.py"), *arguments]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.wheels, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+        return subprocess.Popen(
+            command,
+            cwd=self.wheels,
+            env=environment,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            start_new_session=True,
+        )
 
     def run(self, *arguments: str, python: str = PYTHON, **variables: str) -> tuple[int, str, str]:
         process = self.start(*arguments, python=python, **variables)
@@ -107,14 +142,20 @@ def test_changed_requirements_are_installed(clone: Clone) -> None:
 def test_a_half_made_environment_is_repaired_not_trusted(clone: Clone) -> None:
     assert clone.run()[0] == 0
     (clone.venv / local_environment.STAMP).unlink()
-    next(clone.venv.glob("lib/python*/site-packages/probe.py")).write_text("")  # half unpacked: pip takes it for installed
+    next(clone.venv.glob("lib/python*/site-packages/probe.py")).write_text(
+        ""
+    )  # half unpacked: pip takes it for installed
     code, output, errors = clone.run()
     assert (code, output) == (0, f"probe 1.0 {clone.venv} demo\n")
     assert "making .venv" in errors
 
 
-@pytest.mark.parametrize(("sent", "expected"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
-def test_an_interrupted_bootstrap_goes_on(clone: Clone, sent: signal.Signals, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("sent", "expected"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_an_interrupted_bootstrap_goes_on(
+    clone: Clone, sent: signal.Signals, expected: int
+) -> None:
     process = clone.start()
     deadline = time.monotonic() + 60
     while not (clone.venv / local_environment.MARK).exists() and time.monotonic() < deadline:
@@ -129,15 +170,29 @@ def test_an_interrupted_bootstrap_goes_on(clone: Clone, sent: signal.Signals, ex
 def test_two_first_runs_at_once_make_one_environment(clone: Clone) -> None:
     both = [clone.start("one"), clone.start("two")]
     answers = [process.communicate(timeout=180) for process in both]
-    assert [output for output, _ in answers] == [f"probe 1.0 {clone.venv} {name}\n" for name in ("one", "two")], answers
+    assert [output for output, _ in answers] == [
+        f"probe 1.0 {clone.venv} {name}\n" for name in ("one", "two")
+    ], answers
     assert sum(errors.count("installing") for _, errors in answers) == 1
 
 
 def test_a_blocked_download_says_what_to_set(clone: Clone) -> None:
-    blocked = {"PIP_NO_INDEX": "0", "PIP_FIND_LINKS": "", "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
+    blocked = {
+        "PIP_NO_INDEX": "0",
+        "PIP_FIND_LINKS": "",
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_RETRIES": "1",
+    }
     code, output, errors = clone.run(**blocked)
     assert (code, output) == (2, "")
-    for word in ("installing 1 packages into .venv failed", "Connection refused", "HTTPS_PROXY", "PIP_INDEX_URL", "PIP_CERT", "SSL_CERT_FILE"):
+    for word in (
+        "installing 1 packages into .venv failed",
+        "Connection refused",
+        "HTTPS_PROXY",
+        "PIP_INDEX_URL",
+        "PIP_CERT",
+        "SSL_CERT_FILE",
+    ):
         assert word in errors
     assert "Connection refused" in (clone.venv / local_environment.LOG).read_text()
     assert clone.run()[:2] == (0, f"probe 1.0 {clone.venv} demo\n")
@@ -152,7 +207,9 @@ def test_a_package_with_another_hash_is_refused(clone: Clone) -> None:
 
 
 def test_a_python_without_venv_is_told_the_package(clone: Clone, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['ensurepip'] = None\n")  # as Debian ships it
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nsys.modules['ensurepip'] = None\n"
+    )  # as Debian ships it
     code, output, errors = clone.run(PYTHONPATH=str(tmp_path))
     assert (code, output) == (2, "")
     assert "apt install python3-venv" in errors
@@ -162,7 +219,10 @@ def test_a_python_without_venv_is_told_the_package(clone: Clone, tmp_path: Path)
 def test_a_python_outside_the_range_is_told_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_environment, "OLDEST", (3, 98))
     monkeypatch.setattr(local_environment, "NEWEST", (3, 99))
-    with pytest.raises(local_environment.NotReady, match=r"Python 3\.11 or 3\.12 is needed.*`python3\.11 run_spark_local\.py`"):
+    with pytest.raises(
+        local_environment.NotReady,
+        match=r"Python 3\.11 or 3\.12 is needed.*`python3\.11 run_spark_local\.py`",
+    ):
         local_environment.check_python()
 
 

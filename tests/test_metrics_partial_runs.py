@@ -1,8 +1,8 @@
-"""After a backfill, a run of some pools, or a retry, the next incremental run still makes the table that a full one would make; and a full one leaves
-nothing of rows that are gone.
+"""After a backfill, a run of some pools, or a retry, the next incremental run still makes the table
+that a full one would make; and a full one leaves nothing of rows that are gone.
 
-Each case was once wrong. They were found by reading, while the random histories of `test_incremental_histories` were written: these meet them too
-rarely.
+Each case was once wrong. They were found by reading, while the random histories of
+`test_incremental_histories` were written: these meet them too rarely.
 """
 
 from __future__ import annotations
@@ -57,32 +57,51 @@ def act(spark: SparkSession, database: Settings, changing: ChangingWorld) -> Act
         session: Callable[[int], SparkSession] | None = None,
     ) -> dict[str, Any]:
         changing.apply(changes)
-        start, end = (changing.today - timedelta(days=back) for back in interval) if interval else (None, None)
+        start, end = (
+            (changing.today - timedelta(days=back) for back in interval)
+            if interval
+            else (None, None)
+        )
         asked = Request(full_refresh=full, start=start, end=end, pools=pools)
         return run_metrics(
-            settings_of(database, changing.world), asked, retry=retry, session=session or (lambda rows: spark), now=changing.world.now + clock
+            settings_of(database, changing.world),
+            asked,
+            retry=retry,
+            session=session or (lambda rows: spark),
+            now=changing.world.now + clock,
         )
 
     return change_and_run
 
 
 def assert_equal_to_full(changing: ChangingWorld) -> None:
-    assert differences_of_tables(job_rows(changing.engine), metrics_oracle.metrics(changing.world)) == []
+    assert (
+        differences_of_tables(job_rows(changing.engine), metrics_oracle.metrics(changing.world))
+        == []
+    )
 
 
 SOME = (pool_name(QUIET),)
 
 
-@pytest.mark.parametrize("how", [{"interval": (10, 0)}, {"pools": SOME}], ids=["backfill", "some pools"])
-def test_a_price_that_changed_and_changed_back(act: Act, changing: ChangingWorld, how: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "how", [{"interval": (10, 0)}, {"pools": SOME}], ids=["backfill", "some pools"]
+)
+def test_a_price_that_changed_and_changed_back(
+    act: Act, changing: ChangingWorld, how: dict[str, Any]
+) -> None:
     act(Price("ETH", 30, 1000))
     act(Price("ETH", 8, 2000), **how)
     act(Price("ETH", 8, None))
     assert_equal_to_full(changing)
 
 
-@pytest.mark.parametrize("how", [{"interval": (10, 0)}, {"pools": SOME}], ids=["backfill", "some pools"])
-def test_a_price_that_changed_after_days_that_only_a_part_of_the_runs_has_made(act: Act, changing: ChangingWorld, how: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "how", [{"interval": (10, 0)}, {"pools": SOME}], ids=["backfill", "some pools"]
+)
+def test_a_price_that_changed_after_days_that_only_a_part_of_the_runs_has_made(
+    act: Act, changing: ChangingWorld, how: dict[str, Any]
+) -> None:
     act(Price("ETH", 30, 1000))
     act(Days(8), daily(DAILY, 1, 1), **how)
     act(Price("ETH", 5, 2000))
@@ -90,8 +109,12 @@ def test_a_price_that_changed_after_days_that_only_a_part_of_the_runs_has_made(a
 
 
 @pytest.mark.parametrize("limits", [Limits(2, 1e6), Limits(7, 30.0)], ids=["fill", "apy"])
-@pytest.mark.parametrize("how", [{"interval": (5, 0)}, {"pools": SOME}], ids=["backfill", "some pools"])
-def test_limits_that_changed_and_changed_back(act: Act, changing: ChangingWorld, how: dict[str, Any], limits: Limits) -> None:
+@pytest.mark.parametrize(
+    "how", [{"interval": (5, 0)}, {"pools": SOME}], ids=["backfill", "some pools"]
+)
+def test_limits_that_changed_and_changed_back(
+    act: Act, changing: ChangingWorld, how: dict[str, Any], limits: Limits
+) -> None:
     act(Days(6), daily(DAILY, 1, 1))
     assert act(limits, **how)["status"] == "succeeded"
     assert act(Limits(7, 1e6))["mode"] == "full_refresh"
@@ -105,7 +128,9 @@ def test_a_pool_that_was_inactive_during_a_backfill(act: Act, changing: Changing
     assert_equal_to_full(changing)
 
 
-def test_a_backfill_of_days_long_before_a_pools_first_one(act: Act, changing: ChangingWorld) -> None:
+def test_a_backfill_of_days_long_before_a_pools_first_one(
+    act: Act, changing: ChangingWorld
+) -> None:
     act()
     act(daily(QUIET, 90, 1), interval=(85, 80))
     act()
@@ -140,7 +165,9 @@ def test_a_retry_of_a_run_that_a_later_one_has_overtaken(act: Act, changing: Cha
     assert_equal_to_full(changing)
 
 
-def test_a_retried_full_refresh_after_some_pools_were_run_further(act: Act, changing: ChangingWorld) -> None:
+def test_a_retried_full_refresh_after_some_pools_were_run_further(
+    act: Act, changing: ChangingWorld
+) -> None:
     """It takes no day back that is there."""
     failed = fail(act, full=True)
     act(Days(8), daily(DAILY, 1, 1), pools=(pool_name(DAILY),))
@@ -157,7 +184,9 @@ def test_a_retried_full_refresh_that_was_overtaken(act: Act, changing: ChangingW
     assert_equal_to_full(changing)
 
 
-def test_a_clock_that_is_behind_the_last_runs(act: Act, changing: ChangingWorld, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_clock_that_is_behind_the_last_runs(
+    act: Act, changing: ChangingWorld, caplog: pytest.LogCaptureFixture
+) -> None:
     act(Days(1), daily(DAILY, 1, 1))
     assert act(daily(QUIET, 1, 1), clock=-timedelta(hours=13))["rows"]["quarantined"] == 0
     assert "clock" in caplog.text
@@ -179,7 +208,9 @@ FIRST_DAYS, LAST_DAYS, ALL = Deleted(QUIET, 20, 5), Deleted(QUIET, 3, 3), Delete
         (ALL, {"interval": (25, 0)}),
     ],
 )
-def test_deleted_rows_leave_no_days_behind(act: Act, changing: ChangingWorld, gone: Deleted, how: dict[str, Any]) -> None:
+def test_deleted_rows_leave_no_days_behind(
+    act: Act, changing: ChangingWorld, gone: Deleted, how: dict[str, Any]
+) -> None:
     act()
     act(gone, **how)
     assert_equal_to_full(changing)
@@ -194,7 +225,9 @@ def test_the_newest_day_deleted_of_all_pools(act: Act, changing: ChangingWorld) 
     assert_equal_to_full(changing)
 
 
-def test_a_backfill_inside_the_days_that_raw_history_no_longer_has(act: Act, changing: ChangingWorld) -> None:
+def test_a_backfill_inside_the_days_that_raw_history_no_longer_has(
+    act: Act, changing: ChangingWorld
+) -> None:
     """The days before the interval go too: a calendar has no hole."""
     act()
     act(Deleted(QUIET, 20, 10), interval=(16, 14))
@@ -203,7 +236,9 @@ def test_a_backfill_inside_the_days_that_raw_history_no_longer_has(act: Act, cha
     assert first == changing.today - timedelta(days=14)
 
 
-def test_the_last_observed_day_is_found_again_after_its_rows_went(act: Act, changing: ChangingWorld) -> None:
+def test_the_last_observed_day_is_found_again_after_its_rows_went(
+    act: Act, changing: ChangingWorld
+) -> None:
     act(Deleted(QUIET, 13, 6), Deleted(QUIET, 6, 6))
     act(Deleted(QUIET, 7, 1), interval=(7, 0))
     act(Activity(QUIET, False))

@@ -13,7 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecasting.registry.model_archive import CARD, ModelArchive, features_hash, from_files, require_features, unpacked
+from forecasting.registry.model_archive import (
+    CARD,
+    ModelArchive,
+    features_hash,
+    from_files,
+    require_features,
+    unpacked,
+)
 from product_errors import ModelRefused
 from tests.model_archives import archive
 
@@ -24,9 +31,17 @@ Files = dict[str, bytes]
 
 def test_a_version_comes_back_from_its_files_and_from_its_zip() -> None:
     files = VERSION.files()
-    assert list(files) == [CARD, *(f"apy-{number:02d}.txt" for number in range(12)), *(f"tvl-{number:02d}.txt" for number in range(3))]
+    assert list(files) == [
+        CARD,
+        *(f"apy-{number:02d}.txt" for number in range(12)),
+        *(f"tvl-{number:02d}.txt" for number in range(3)),
+    ]
     assert from_files(dict(reversed(files.items())), "v") == unpacked(PACKED, "v") == VERSION
-    assert VERSION.card.features_hash == features_hash(VERSION.card.features) != features_hash(VERSION.card.features[::-1])
+    assert (
+        VERSION.card.features_hash
+        == features_hash(VERSION.card.features)
+        != features_hash(VERSION.card.features[::-1])
+    )
 
 
 def test_a_version_without_a_model_of_tvl_comes_back() -> None:
@@ -49,16 +64,25 @@ def _card(**changes: object) -> Callable[[Files], Files]:
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [
-        (_changed("tvl-01.txt", lambda content: bytes([content[0] ^ 1]) + content[1:]), "is damaged: tvl-01.txt is not what was registered"),
+        (
+            _changed("tvl-01.txt", lambda content: bytes([content[0] ^ 1]) + content[1:]),
+            "is damaged: tvl-01.txt is not what was registered",
+        ),
         (_changed("apy-03.txt", lambda content: content[:-1]), "is damaged: apy-03.txt is not"),
-        (_changed("apy-03.txt", lambda content: b"\xff" + content), "is damaged: apy-03.txt is not"),
+        (
+            _changed("apy-03.txt", lambda content: b"\xff" + content),
+            "is damaged: apy-03.txt is not",
+        ),
         (_without("apy-11.txt"), "is damaged: apy-11.txt is not"),
         (_without("tvl-00.txt", "apy-00.txt"), "is damaged: apy-00.txt, tvl-00.txt is not"),
         (_without(CARD), "can't be read: its card.json is missing or damaged"),
         (_changed(CARD, lambda content: content[:-20]), "can't be read: its card.json"),
         (_changed(CARD, lambda _: b""), "can't be read: its card.json"),
         (_changed(CARD, lambda _: b"[]"), "can't be read: its card.json"),
-        (_changed(CARD, lambda content: content.replace(b'"sha256"', b'"md5"')), "can't be read: its card.json"),
+        (
+            _changed(CARD, lambda content: content.replace(b'"sha256"', b'"md5"')),
+            "can't be read: its card.json",
+        ),
         (_card(known="yesterday"), "can't be read: its card.json"),
         (_card(of_a_later_version=1), "can't be read: its card.json"),
         (_card(sha256=[]), "can't be read: its card.json"),
@@ -69,9 +93,15 @@ def test_what_is_broken_is_named(break_it: Callable[[Files], Files], words: str)
         from_files(break_it(VERSION.files()), "the-version")
 
 
-@pytest.mark.parametrize("content", [b"", b"no zip", PACKED[:-30], PACKED[: len(PACKED) // 2]], ids=["empty", "text", "cut", "half"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no zip", PACKED[:-30], PACKED[: len(PACKED) // 2]],
+    ids=["empty", "text", "cut", "half"],
+)
 def test_a_broken_zip_is_refused(content: bytes) -> None:
-    with pytest.raises(ModelRefused, match=r"model version the-version can't be read from yieldspark\.model_outbox"):
+    with pytest.raises(
+        ModelRefused, match=r"model version the-version can't be read from yieldspark\.model_outbox"
+    ):
         unpacked(content, "the-version")
 
 
@@ -79,13 +109,21 @@ def test_a_broken_zip_is_refused(content: bytes) -> None:
 def test_a_zip_with_any_byte_changed_is_whole_or_refused(place: int, change: int) -> None:
     """Some bytes say nothing of the model, such as a file's date."""
     with suppress(ModelRefused):
-        assert unpacked(PACKED[:place] + bytes([PACKED[place] ^ change]) + PACKED[place + 1 :], "the-version") == VERSION
+        assert (
+            unpacked(
+                PACKED[:place] + bytes([PACKED[place] ^ change]) + PACKED[place + 1 :],
+                "the-version",
+            )
+            == VERSION
+        )
 
 
 def test_a_zip_with_a_text_of_another_version_is_refused() -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as packed:
-        for name, content in (VERSION.files() | {"apy-00.txt": archive("b").files()["apy-00.txt"]}).items():
+        for name, content in (
+            VERSION.files() | {"apy-00.txt": archive("b").files()["apy-00.txt"]}
+        ).items():
             packed.writestr(name, content)
     with pytest.raises(ModelRefused, match=r"apy-00\.txt is not what was registered"):
         unpacked(buffer.getvalue(), "the-version")
@@ -102,4 +140,7 @@ def test_other_features_are_named_on_both_sides() -> None:
     ):
         with pytest.raises(ModelRefused) as caught:
             require_features(card, features)
-        assert f"model version {card.version} was fitted with other features than this code makes: {words} The next forecast run" in str(caught.value)
+        assert (
+            f"model version {card.version} was fitted with other features than this code makes:"
+            f" {words} The next forecast run" in str(caught.value)
+        )

@@ -1,4 +1,6 @@
-"""`models`: which version serves, what it is, and that a move by hand is what the next run uses and what the record says."""
+"""`models`: which version serves, what it is, and that a move by hand is what the next run uses and
+what the record says.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,15 @@ NAMES = (OLD.card.version, NEW.card.version)
 
 @pytest.fixture
 def registered(database: Settings, run_here: CommandLine, engine: Engine) -> Settings:
-    """An old champion, and a new one that was promoted over it; settings whose home is the command line's."""
-    settings = database.model_copy(update={"yieldspark_home": Path(run_here.environment["YIELDSPARK_HOME"]), "engine": "lightgbm"})
+    """An old champion, and a new one that was promoted over it; settings whose home is the command
+    line's.
+    """
+    settings = database.model_copy(
+        update={
+            "yieldspark_home": Path(run_here.environment["YIELDSPARK_HOME"]),
+            "engine": "lightgbm",
+        }
+    )
     registry = Registry(settings, engine="lightgbm", horizon=1)
     before: str | None = None
     for one in (OLD, NEW):
@@ -60,7 +69,9 @@ def last_decision(settings: Settings) -> dict[str, Any]:
     return execute_sql(settings, "SELECT * FROM yieldspark.promotion ORDER BY id DESC LIMIT 1")[0]
 
 
-def test_list_names_versions_aliases_and_what_waits(registered: Settings, run_here: CommandLine, engine: Engine) -> None:
+def test_list_names_versions_aliases_and_what_waits(
+    registered: Settings, run_here: CommandLine, engine: Engine
+) -> None:
     waits = archive("c3", known=65)
     with engine.begin() as connection:
         outbox.put(connection, waits, CHALLENGER, "a run")
@@ -76,10 +87,21 @@ def test_list_names_versions_aliases_and_what_waits(registered: Settings, run_he
 
 
 @pytest.mark.parametrize("name", [NAMES[1], "2", CHAMPION])
-def test_show_tells_what_a_version_is(registered: Settings, run_here: CommandLine, name: str) -> None:
+def test_show_tells_what_a_version_is(
+    registered: Settings, run_here: CommandLine, name: str
+) -> None:
     found = run_here.json("models", "show", name, *LIGHTGBM)
     assert (found["version"], found["number"], found["aliases"]) == (NAMES[1], 2, [CHAMPION])
-    assert {"data_hash", "data_first_day", "features", "features_hash", "settings", "scores", "gain", "code_version"} <= set(found)
+    assert {
+        "data_hash",
+        "data_first_day",
+        "features",
+        "features_hash",
+        "settings",
+        "scores",
+        "gain",
+        "code_version",
+    } <= set(found)
     assert "reference" not in found
     assert [row["serves"] for row in found["decisions"]] == [NAMES[1]]
     shown = run_here("models", "show", name, *LIGHTGBM).stdout
@@ -87,36 +109,60 @@ def test_show_tells_what_a_version_is(registered: Settings, run_here: CommandLin
     assert "apy_level" in shown
 
 
-def test_rollback_is_one_command_and_the_next_night_uses_it(registered: Settings, run_here: CommandLine, engine: Engine) -> None:
+def test_rollback_is_one_command_and_the_next_night_uses_it(
+    registered: Settings, run_here: CommandLine, engine: Engine
+) -> None:
     assert champion(registered, engine) == NAMES[1]
     row = run_here.json("models", "rollback", "--reason", "odd since Tuesday", *LIGHTGBM)
     assert (row["decision"], row["champion"], row["serves"]) == ("rolled_back", NAMES[1], NAMES[0])
     assert champion(registered, engine) == NAMES[0]
     decision = last_decision(registered)
-    assert (decision["decision"], decision["serves"], decision["reason"]) == ("rolled_back", NAMES[0], "odd since Tuesday")
+    assert (decision["decision"], decision["serves"], decision["reason"]) == (
+        "rolled_back",
+        NAMES[0],
+        "odd since Tuesday",
+    )
     assert "@" in decision["decided_by"]
     again = run_here("models", "rollback", *LIGHTGBM)
     assert again.returncode == 1
     assert f"no version served before {NAMES[0]}" in again.stderr
 
-    assert run_here.json("models", "promote", NAMES[1], "--reason", "it was the data", *LIGHTGBM)["serves"] == NAMES[1]
+    assert (
+        run_here.json("models", "promote", NAMES[1], "--reason", "it was the data", *LIGHTGBM)[
+            "serves"
+        ]
+        == NAMES[1]
+    )
     assert champion(registered, engine) == NAMES[1]
 
 
-def test_a_version_that_waits_is_registered_before_it_is_promoted(registered: Settings, run_here: CommandLine, engine: Engine) -> None:
+def test_a_version_that_waits_is_registered_before_it_is_promoted(
+    registered: Settings, run_here: CommandLine, engine: Engine
+) -> None:
     waits = archive("c3", known=65)
     with engine.begin() as connection:
         outbox.put(connection, waits, CHALLENGER, "a run")
-    assert run_here.json("models", "promote", CHALLENGER, "--reason", "looked at it", *LIGHTGBM)["serves"] == waits.card.version
+    assert (
+        run_here.json("models", "promote", CHALLENGER, "--reason", "looked at it", *LIGHTGBM)[
+            "serves"
+        ]
+        == waits.card.version
+    )
     assert champion(registered, engine) == waits.card.version
-    assert execute_sql(registered, "SELECT count(*) AS rows FROM yieldspark.model_outbox")[0]["rows"] == 0
+    assert (
+        execute_sql(registered, "SELECT count(*) AS rows FROM yieldspark.model_outbox")[0]["rows"]
+        == 0
+    )
 
 
 @pytest.mark.parametrize("moved", [promote, roll_back])
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"features": ("apy_level", "gone")}, r"it alone has gone; the code alone has .*apy_move_0"),
+        (
+            {"features": ("apy_level", "gone")},
+            r"it alone has gone; the code alone has .*apy_move_0",
+        ),
         ({"interval_level": 0.9}, r"intervals of 90%, and INTERVAL_LEVEL is 80%"),
     ],
 )
@@ -132,7 +178,9 @@ def test_a_version_that_the_code_can_not_use_is_refused_and_nothing_moves(
     assert last_decision(registered) == before
 
 
-def test_an_unknown_version_is_an_error_that_names_those_there_are(registered: Settings, run_here: CommandLine) -> None:
+def test_an_unknown_version_is_an_error_that_names_those_there_are(
+    registered: Settings, run_here: CommandLine
+) -> None:
     for command in (["show"], ["promote", "--reason", "x"], ["rollback"]):
         done = run_here("models", command[0], "20200101-zzzz", *command[1:], *LIGHTGBM)
         assert done.returncode == 1

@@ -12,7 +12,15 @@ import pytest
 from mlflow import MlflowClient
 
 from config_spark import Settings, default_home
-from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, EXPERIMENT, FILE, RegisteredVersion, Registry, waiting_version
+from forecasting.registry.mlflow_registry import (
+    CHALLENGER,
+    CHAMPION,
+    EXPERIMENT,
+    FILE,
+    RegisteredVersion,
+    Registry,
+    waiting_version,
+)
 from product_errors import ModelRefused, RegistryUnreachable
 from tests.model_archives import archive
 
@@ -22,7 +30,9 @@ FAILED = archive("f", known=71, passed=False)
 
 @pytest.fixture
 def settings(server: Settings) -> Settings:
-    """A database's name, and so a registry, of the test's own; the store is the session's, for making one takes seconds."""
+    """A database's name, and so a registry, of the test's own; the store is the session's, for
+    making one takes seconds.
+    """
     return server.model_copy(update={"db_name": f"test_{secrets.token_hex(6)}"})
 
 
@@ -36,23 +46,40 @@ def aliases(registry: Registry) -> dict[str, tuple[str, ...]]:
 
 
 def test_looking_at_an_empty_registry_makes_no_file(tmp_path: Path, settings: Settings) -> None:
-    registry = Registry(settings.model_copy(update={"yieldspark_home": tmp_path}), engine="lightgbm", horizon=1)
+    registry = Registry(
+        settings.model_copy(update={"yieldspark_home": tmp_path}), engine="lightgbm", horizon=1
+    )
     assert registry.versions() == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_tests_keep_their_models_in_a_home_of_their_own(settings: Settings, registry: Registry) -> None:
+def test_the_tests_keep_their_models_in_a_home_of_their_own(
+    settings: Settings, registry: Registry
+) -> None:
     registry.register(A, None)
     assert (settings.yieldspark_home / "mlflow" / FILE).is_file()
     assert not settings.yieldspark_home.is_relative_to(default_home())
 
 
-def test_a_version_is_found_and_loaded_as_it_was_registered(settings: Settings, registry: Registry) -> None:
-    assert [registry.register(one, alias) for one, alias in ((A, CHAMPION), (B, CHALLENGER), (FAILED, None))] == [1, 2, 3]
+def test_a_version_is_found_and_loaded_as_it_was_registered(
+    settings: Settings, registry: Registry
+) -> None:
+    assert [
+        registry.register(one, alias)
+        for one, alias in ((A, CHAMPION), (B, CHALLENGER), (FAILED, None))
+    ] == [1, 2, 3]
     again = Registry(settings, engine="lightgbm", horizon=1)
     newest, second, first = again.versions()
     assert first == RegisteredVersion(
-        A.card.version, 1, (CHAMPION,), A.card.origin, A.card.known, A.card.features_hash, 0.8, passed=True, code_version="0.1.0"
+        A.card.version,
+        1,
+        (CHAMPION,),
+        A.card.origin,
+        A.card.known,
+        A.card.features_hash,
+        0.8,
+        passed=True,
+        code_version="0.1.0",
     )
     assert second == RegisteredVersion(**{**vars(waiting_version(B.card, CHALLENGER)), "number": 2})
     assert (newest.version, newest.passed, newest.aliases) == (FAILED.card.version, False, ())
@@ -60,7 +87,9 @@ def test_a_version_is_found_and_loaded_as_it_was_registered(settings: Settings, 
     assert again.load(FAILED.card.version) == FAILED
 
 
-def test_the_run_of_a_version_says_what_it_was_made_of(settings: Settings, registry: Registry) -> None:
+def test_the_run_of_a_version_says_what_it_was_made_of(
+    settings: Settings, registry: Registry
+) -> None:
     registry.register(A, None)
     client = MlflowClient(tracking_uri=f"sqlite:///{settings.yieldspark_home / 'mlflow' / FILE}")
     experiment = client.get_experiment_by_name(EXPERIMENT)
@@ -68,15 +97,35 @@ def test_the_run_of_a_version_says_what_it_was_made_of(settings: Settings, regis
     assert experiment is not None
     assert version.run_id is not None
     run = client.get_run(version.run_id)
-    assert (run.info.experiment_id, run.info.run_name, run.info.status) == (experiment.experiment_id, A.card.version, "FINISHED")
-    expected = {"origin": "2024-03-06", "known": "2024-04-20", "data_hash": "0123456789abcdef", "data_rows": "1560", "seed": "7"}
-    assert run.data.params.items() >= (expected | {"features_hash": A.card.features_hash, "learning_rate": "0.05"}).items()
+    assert (run.info.experiment_id, run.info.run_name, run.info.status) == (
+        experiment.experiment_id,
+        A.card.version,
+        "FINISHED",
+    )
+    expected = {
+        "origin": "2024-03-06",
+        "known": "2024-04-20",
+        "data_hash": "0123456789abcdef",
+        "data_rows": "1560",
+        "seed": "7",
+    }
+    assert (
+        run.data.params.items()
+        >= (expected | {"features_hash": A.card.features_hash, "learning_rate": "0.05"}).items()
+    )
     assert run.data.metrics == {"challenger_to_persistence": 0.85, "challenger_to_champion": 0.9}
-    assert {one.path for one in client.list_artifacts(run.info.run_id, "model")} == {f"model/{name}" for name in A.files()}
+    assert {one.path for one in client.list_artifacts(run.info.run_id, "model")} == {
+        f"model/{name}" for name in A.files()
+    }
 
 
 def test_registering_twice_makes_one(registry: Registry) -> None:
-    assert [registry.register(A, CHALLENGER), registry.register(B, None), registry.register(A, CHALLENGER), registry.register(A, None)] == [
+    assert [
+        registry.register(A, CHALLENGER),
+        registry.register(B, None),
+        registry.register(A, CHALLENGER),
+        registry.register(A, None),
+    ] == [
         1,
         2,
         1,
@@ -85,7 +134,9 @@ def test_registering_twice_makes_one(registry: Registry) -> None:
     assert aliases(registry) == {"b": (), "a": (CHAMPION,)}
 
 
-def test_a_version_is_champion_or_challenger_and_each_alias_is_of_one_version(registry: Registry) -> None:
+def test_a_version_is_champion_or_challenger_and_each_alias_is_of_one_version(
+    registry: Registry,
+) -> None:
     registry.register(A, CHAMPION)
     registry.register(B, CHALLENGER)
     assert aliases(registry) == {"b": (CHALLENGER,), "a": (CHAMPION,)}
@@ -94,7 +145,11 @@ def test_a_version_is_champion_or_challenger_and_each_alias_is_of_one_version(re
     registry.set_champion(C.card.version)
     assert aliases(registry) == {"c": (CHAMPION,), "b": (), "a": ()}
     registry.register(C, CHALLENGER)
-    assert aliases(registry) == {"c": (CHAMPION,), "b": (), "a": ()}, "the champion does not step down by being registered again"
+    assert aliases(registry) == {
+        "c": (CHAMPION,),
+        "b": (),
+        "a": (),
+    }, "the champion does not step down by being registered again"
     registry.register(B, CHALLENGER)
     registry.register(B, CHAMPION)
     assert aliases(registry) == {"c": (), "b": (CHAMPION,), "a": ()}
@@ -128,26 +183,46 @@ def test_an_unknown_version_is_refused(registry: Registry, name: str) -> None:
 
 
 @pytest.mark.parametrize("part", [{"db_name": "another"}, {"engine": "synapseml"}, {"horizon": 2}])
-def test_databases_engines_and_horizons_share_no_champion(settings: Settings, registry: Registry, part: dict[str, str | int]) -> None:
+def test_databases_engines_and_horizons_share_no_champion(
+    settings: Settings, registry: Registry, part: dict[str, str | int]
+) -> None:
     registry.register(A, CHAMPION)
     name = str(part.get("db_name", settings.db_name))
-    other = Registry(settings.model_copy(update={"db_name": name}), engine=str(part.get("engine", "lightgbm")), horizon=int(part.get("horizon", 1)))
+    other = Registry(
+        settings.model_copy(update={"db_name": name}),
+        engine=str(part.get("engine", "lightgbm")),
+        horizon=int(part.get("horizon", 1)),
+    )
     assert other.versions() == []
     with pytest.raises(ModelRefused):
         other.load(A.card.version)
 
 
 def file_of(settings: Settings, registry: Registry, name: str) -> Path:
-    version = MlflowClient(tracking_uri=f"sqlite:///{settings.yieldspark_home / 'mlflow' / FILE}").get_model_version(registry.name, "1")
-    return settings.yieldspark_home / "mlflow" / "artifacts" / str(version.run_id) / "artifacts" / "model" / name
+    version = MlflowClient(
+        tracking_uri=f"sqlite:///{settings.yieldspark_home / 'mlflow' / FILE}"
+    ).get_model_version(registry.name, "1")
+    return (
+        settings.yieldspark_home
+        / "mlflow"
+        / "artifacts"
+        / str(version.run_id)
+        / "artifacts"
+        / "model"
+        / name
+    )
 
 
-def test_a_file_that_is_damaged_on_disk_is_named_and_not_loaded(settings: Settings, registry: Registry) -> None:
+def test_a_file_that_is_damaged_on_disk_is_named_and_not_loaded(
+    settings: Settings, registry: Registry
+) -> None:
     registry.register(A, CHAMPION)
     path = file_of(settings, registry, "apy-07.txt")
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + b"!")
-    with pytest.raises(ModelRefused, match=rf"model version {A.card.version} is damaged: apy-07\.txt"):
+    with pytest.raises(
+        ModelRefused, match=rf"model version {A.card.version} is damaged: apy-07\.txt"
+    ):
         registry.load(A.card.version)
     path.unlink()
     with pytest.raises(ModelRefused, match=rf"{A.card.version} is damaged: apy-07\.txt"):
@@ -173,7 +248,9 @@ def assert_unreachable(registry: Registry, words: str) -> None:
         lambda: registry.set_champion(None),
         lambda: registry.set_champion(A.card.version),
     ):
-        with pytest.raises(RegistryUnreachable, match=f"{words}.*Check MLFLOW_TRACKING_URI") as caught:
+        with pytest.raises(
+            RegistryUnreachable, match=f"{words}.*Check MLFLOW_TRACKING_URI"
+        ) as caught:
             ask()
         assert SECRET not in str(caught.value)
         assert len(str(caught.value)) < 500
@@ -184,7 +261,9 @@ def test_a_closed_port_is_named(settings: Settings) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        registry = Registry(settings.model_copy(update={"mlflow_tracking_uri": uri}), engine="lightgbm", horizon=1)
+        registry = Registry(
+            settings.model_copy(update={"mlflow_tracking_uri": uri}), engine="lightgbm", horizon=1
+        )
         assert_unreachable(registry, f"registry at {uri} failed")
 
 
@@ -210,10 +289,14 @@ def hanging_up() -> Iterator[tuple[str, list[int]]]:
 
 
 @pytest.mark.usefixtures("_credentials")
-def test_a_server_that_hangs_up_is_asked_twice_at_most(settings: Settings, hanging_up: tuple[str, list[int]]) -> None:
+def test_a_server_that_hangs_up_is_asked_twice_at_most(
+    settings: Settings, hanging_up: tuple[str, list[int]]
+) -> None:
     """MLflow's own way is to ask seven times, over minutes."""
     uri, asked = hanging_up
-    registry = Registry(settings.model_copy(update={"mlflow_tracking_uri": uri}), engine="lightgbm", horizon=1)
+    registry = Registry(
+        settings.model_copy(update={"mlflow_tracking_uri": uri}), engine="lightgbm", horizon=1
+    )
     with pytest.raises(RegistryUnreachable, match=f"registry at {uri} failed") as caught:
         registry.versions()
     assert SECRET not in str(caught.value)
@@ -224,5 +307,7 @@ def test_a_file_that_is_no_registry_is_named(settings: Settings, tmp_path: Path)
     folder = tmp_path / "mlflow"
     folder.mkdir()
     (folder / FILE).write_bytes(b"this is no SQLite file" * 100)
-    registry = Registry(settings.model_copy(update={"yieldspark_home": tmp_path}), engine="lightgbm", horizon=1)
+    registry = Registry(
+        settings.model_copy(update={"yieldspark_home": tmp_path}), engine="lightgbm", horizon=1
+    )
     assert_unreachable(registry, "registry at sqlite:.*failed")

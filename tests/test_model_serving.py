@@ -1,4 +1,6 @@
-"""Which version a night uses: versions in the outbox and in the registry, decisions, and what is wrong with some of them."""
+"""Which version a night uses: versions in the outbox and in the registry, decisions, and what is
+wrong with some of them.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def silent(database: Settings) -> Settings:
     """Settings with a registry at a closed port."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        return database.model_copy(update={"mlflow_tracking_uri": f"http://127.0.0.1:{closed.getsockname()[1]}"})
+        return database.model_copy(
+            update={"mlflow_tracking_uri": f"http://127.0.0.1:{closed.getsockname()[1]}"}
+        )
 
 
 def put(engine: Engine, one: ModelArchive, alias: str | None) -> None:
@@ -50,12 +54,18 @@ def on(settings: Settings, engine: Engine, number: int = 50) -> Serving:
 
 
 def names(found: Serving) -> tuple[str | None, str | None]:
-    champion, newest = (one.card.version.partition("-")[2] if one else None for one in (found.champion, found.newest))
+    champion, newest = (
+        one.card.version.partition("-")[2] if one else None
+        for one in (found.champion, found.newest)
+    )
     return champion, newest
 
 
 def waiting_names(engine: Engine) -> list[tuple[str, str | None]]:
-    return [(one.archive.card.version.partition("-")[2], one.alias) for one in outbox.waiting(engine, **MODEL)]
+    return [
+        (one.archive.card.version.partition("-")[2], one.alias)
+        for one in outbox.waiting(engine, **MODEL)
+    ]
 
 
 def test_a_version_waits_whole_until_it_is_registered(engine: Engine, registry: Registry) -> None:
@@ -64,13 +74,27 @@ def test_a_version_waits_whole_until_it_is_registered(engine: Engine, registry: 
     put(engine, archive("two_days", horizon_days=2), CHAMPION)
     put(engine, NEW, None)
     put(engine, OLD, CHAMPION)
-    assert waiting_names(engine) == [("old", CHAMPION), ("new", None)], "the newest first, and each once"
+    assert waiting_names(engine) == [
+        ("old", CHAMPION),
+        ("new", None),
+    ], "the newest first, and each once"
     assert outbox.waiting(engine, **MODEL)[0].archive == OLD
-    assert outbox.register_waiting(engine, registry, **MODEL) == [NEW.card.version, OLD.card.version]
-    assert [(one.version, one.aliases) for one in registry.versions()] == [(OLD.card.version, (CHAMPION,)), (NEW.card.version, ())]
-    assert (outbox.waiting(engine, **MODEL), outbox.register_waiting(engine, registry, **MODEL)) == ([], [])
+    assert outbox.register_waiting(engine, registry, **MODEL) == [
+        NEW.card.version,
+        OLD.card.version,
+    ]
+    assert [(one.version, one.aliases) for one in registry.versions()] == [
+        (OLD.card.version, (CHAMPION,)),
+        (NEW.card.version, ()),
+    ]
+    assert (
+        outbox.waiting(engine, **MODEL),
+        outbox.register_waiting(engine, registry, **MODEL),
+    ) == ([], [])
     with engine.connect() as connection:
-        left = connection.execute(select(model_outbox.c.version, model_outbox.c.engine).order_by("engine")).all()
+        left = connection.execute(
+            select(model_outbox.c.version, model_outbox.c.engine).order_by("engine")
+        ).all()
     assert left == [("20240306-two_days", "lightgbm"), ("20240306-other_engine", "synapseml")]
 
 
@@ -88,7 +112,15 @@ def test_a_run_that_is_undone_leaves_no_version_behind(engine: Engine) -> None:
     assert waiting_names(engine) == []
 
 
-def decide(engine: Engine, decision: str, challenger: str | None, champion: str | None, serves: str | None, *, of: str = "lightgbm") -> None:
+def decide(
+    engine: Engine,
+    decision: str,
+    challenger: str | None,
+    champion: str | None,
+    serves: str | None,
+    *,
+    of: str = "lightgbm",
+) -> None:
     with engine.begin() as connection:
         decisions.record(
             connection,
@@ -110,8 +142,19 @@ def test_a_decision_is_written_with_who_and_why(engine: Engine) -> None:
     decide(engine, REFUSED, "b", "a", None)
     decide(engine, PROMOTED, "z", None, "z", of="synapseml")
     newest, first = decisions.decisions(engine, **MODEL)
-    assert [newest[name] for name in ("decision", "challenger", "champion", "serves")] == [REFUSED, "b", "a", None]
-    assert [first[name] for name in ("decision", "reason", "as_of", "run_id", "horizon_days")] == [PROMOTED, "promoted for a test", day(50), "run", 1]
+    assert [newest[name] for name in ("decision", "challenger", "champion", "serves")] == [
+        REFUSED,
+        "b",
+        "a",
+        None,
+    ]
+    assert [first[name] for name in ("decision", "reason", "as_of", "run_id", "horizon_days")] == [
+        PROMOTED,
+        "promoted for a test",
+        day(50),
+        "run",
+        1,
+    ]
     assert first["numbers"] == {"ratio": {"challenger/persistence": [0.9, None, None]}}
     assert "@" in first["decided_by"]
     assert first["decided_at"] <= newest["decided_at"]
@@ -144,14 +187,19 @@ def test_without_any_version_persistence_serves(engine: Engine, database: Settin
     assert on(database, engine) == Serving(None, None, is_reached=True, is_past=False)
 
 
-def test_the_champion_serves_and_the_newest_version_is_known_beside_it(engine: Engine, database: Settings, registry: Registry) -> None:
+def test_the_champion_serves_and_the_newest_version_is_known_beside_it(
+    engine: Engine, database: Settings, registry: Registry
+) -> None:
     registry.register(OLD, CHAMPION)
     registry.register(WATCHED, CHALLENGER)
     found = on(database, engine)
     assert found == Serving(OLD, WATCHED, is_reached=True, is_past=False)
     assert found.newest_known == day(30)
     registry.set_champion(None)
-    assert names(on(database, engine)) == (None, "watched"), "persistence serves, and the newest only watches"
+    assert names(on(database, engine)) == (
+        None,
+        "watched",
+    ), "persistence serves, and the newest only watches"
 
 
 @pytest.fixture
@@ -177,14 +225,25 @@ def history(registry: Registry) -> Sequence[ModelArchive]:
     ],
 )
 def test_on_a_past_day_the_newest_that_passed_by_then_serves(
-    engine: Engine, database: Settings, as_of: int, served: tuple[str | None, str | None], is_past: bool
+    engine: Engine,
+    database: Settings,
+    as_of: int,
+    served: tuple[str | None, str | None],
+    is_past: bool,
 ) -> None:
     found = on(database, engine, as_of)
-    assert (names(found), found.is_past, found.is_reached, found.problems) == (served, is_past, True, ())
+    assert (names(found), found.is_past, found.is_reached, found.problems) == (
+        served,
+        is_past,
+        True,
+        (),
+    )
     assert all(one.card.known <= day(as_of) for one in (found.champion, found.newest) if one)
 
 
-def test_with_a_silent_registry_the_newest_waiting_version_that_passed_serves(engine: Engine, silent: Settings) -> None:
+def test_with_a_silent_registry_the_newest_waiting_version_that_passed_serves(
+    engine: Engine, silent: Settings
+) -> None:
     for one in (OLDER, OLD, WATCHED):
         put(engine, one, CHALLENGER)
     found = on(silent, engine)
@@ -194,22 +253,30 @@ def test_with_a_silent_registry_the_newest_waiting_version_that_passed_serves(en
     assert names(on(silent, engine, 5)) == (None, None)
 
 
-def test_a_version_that_waits_with_the_champions_alias_serves(engine: Engine, database: Settings, registry: Registry) -> None:
+def test_a_version_that_waits_with_the_champions_alias_serves(
+    engine: Engine, database: Settings, registry: Registry
+) -> None:
     """Its run has committed, and ended before it was registered."""
     registry.register(OLD, CHAMPION)
     put(engine, NEW, CHAMPION)
     assert names(on(database, engine)) == ("new", "new")
 
 
-def test_a_version_that_would_be_the_first_champion_serves_while_it_waits(engine: Engine, database: Settings) -> None:
-    """It passed while the registry did not answer, and served then: the night on which it is registered goes on with it."""
+def test_a_version_that_would_be_the_first_champion_serves_while_it_waits(
+    engine: Engine, database: Settings
+) -> None:
+    """It passed while the registry did not answer, and served then: the night on which it is
+    registered goes on with it.
+    """
     put(engine, OLD, CHALLENGER)
     put(engine, WATCHED, CHALLENGER)
     found = on(database, engine)
     assert (names(found), found.is_reached) == (("old", "watched"), True)
 
 
-def test_another_interval_level_is_another_model(engine: Engine, database: Settings, registry: Registry) -> None:
+def test_another_interval_level_is_another_model(
+    engine: Engine, database: Settings, registry: Registry
+) -> None:
     registry.register(OLD, CHAMPION)
     narrow = database.model_copy(update={"interval_level": 0.5})
     assert names(on(narrow, engine)) == (None, None)
@@ -218,9 +285,13 @@ def test_another_interval_level_is_another_model(engine: Engine, database: Setti
     assert names(on(database, engine)) == ("old", "old")
 
 
-def test_a_champion_of_other_features_does_not_serve_and_the_difference_is_said(engine: Engine, database: Settings, registry: Registry) -> None:
+def test_a_champion_of_other_features_does_not_serve_and_the_difference_is_said(
+    engine: Engine, database: Settings, registry: Registry
+) -> None:
     features = OLD.card.features
-    registry.register(replace(OLD, card=replace(OLD.card, features=(*features[1:], "moon_phase"))), CHAMPION)
+    registry.register(
+        replace(OLD, card=replace(OLD.card, features=(*features[1:], "moon_phase"))), CHAMPION
+    )
     found = on(database, engine)
     assert names(found) == (None, None)
     assert f"it alone has moon_phase; the code alone has {features[0]}." in found.problems[0]
@@ -230,10 +301,15 @@ def test_a_champion_of_other_features_does_not_serve_and_the_difference_is_said(
     assert "eth_change_1" in with_market.problems[0]
     registry.register(OLDER, None)
     found = on(database, engine)
-    assert (names(found), len(found.problems)) == (("older", "older"), 1), "the newest other that passed"
+    assert (names(found), len(found.problems)) == (
+        ("older", "older"),
+        1,
+    ), "the newest other that passed"
 
 
-def test_a_damaged_champion_does_not_serve_and_is_named(engine: Engine, database: Settings, registry: Registry) -> None:
+def test_a_damaged_champion_does_not_serve_and_is_named(
+    engine: Engine, database: Settings, registry: Registry
+) -> None:
     champion = archive("champion", known=25)
     registry.register(champion, CHAMPION)
     (damaged,) = _files(database, champion)
@@ -253,22 +329,33 @@ def test_a_damaged_champion_does_not_serve_and_is_named(engine: Engine, database
 def _files(settings: Settings, one: ModelArchive) -> list[Path]:
     """Where this text of the version lies in the store of all tests."""
     content = one.files()["apy-04.txt"]
-    return [path for path in (settings.yieldspark_home / "mlflow").rglob("apy-04.txt") if path.read_bytes() == content]
+    return [
+        path
+        for path in (settings.yieldspark_home / "mlflow").rglob("apy-04.txt")
+        if path.read_bytes() == content
+    ]
 
 
-def test_a_damaged_version_in_the_outbox_is_named(engine: Engine, database: Settings, registry: Registry) -> None:
+def test_a_damaged_version_in_the_outbox_is_named(
+    engine: Engine, database: Settings, registry: Registry
+) -> None:
     registry.register(OLD, CHAMPION)
     put(engine, NEW, CHALLENGER)
     with engine.begin() as connection:
         connection.execute(update(model_outbox).values(model=text("substr(model, 1, 100)")))
     found = on(database, engine)
     assert names(found) == ("old", "old")
-    assert f"model version {NEW.card.version} can't be read from yieldspark.model_outbox" in found.problems[0]
+    assert (
+        f"model version {NEW.card.version} can't be read from yieldspark.model_outbox"
+        in found.problems[0]
+    )
     with pytest.raises(ModelRefused):
         outbox.register_waiting(engine, registry, **MODEL)
 
 
-def test_no_version_knows_anything_after_the_as_of_day(engine: Engine, database: Settings, registry: Registry) -> None:
+def test_no_version_knows_anything_after_the_as_of_day(
+    engine: Engine, database: Settings, registry: Registry
+) -> None:
     """Whatever waits, whatever is registered, and whoever is champion."""
     registry.register(NEW, CHAMPION)
     registry.register(OLDER, None)

@@ -1,4 +1,6 @@
-"""A pool's own features, scales and baselines: equal to their definitions over plain lists, bounded by any dirt, and of a short past."""
+"""A pool's own features, scales and baselines: equal to their definitions over plain lists, bounded
+by any dirt, and of a short past.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,14 @@ import pandas as pd
 import pytest
 
 from forecasting.features import FLAGS, LABELS, NUMBERS
-from forecasting.pool_features import BASELINES, LEVELS, LOOK_BACK_DAYS, MOVE_LIMIT, POOL_FEATURES, SCALES
+from forecasting.pool_features import (
+    BASELINES,
+    LEVELS,
+    LOOK_BACK_DAYS,
+    MOVE_LIMIT,
+    POOL_FEATURES,
+    SCALES,
+)
 from forecasting.targets import LABEL_LIMIT
 from tests.feature_pools import DIRT, PASTS, POOLS, oracle_of, spec, task_rows
 from tests.forecast_panels import END, pool_rows
@@ -20,8 +29,9 @@ DISTANCES = [name for name in POOL_FEATURES if re.search("gap|move|std|change", 
 EXPONENTIAL = [name for name in DISTANCES if "exponential" in name]
 OF_MANY_SCALES = re.compile("slope|step|spike|scale|reverted")
 FORGOTTEN = 0.003
-"""In scales. Exponential means with a half-life of 10 days weigh what lies before the look-back by 0.5 ** 12, a 4000th; ordinary pools were nowhere
-more than ten scales from there."""
+"""In scales. Exponential means with a half-life of 10 days weigh what lies before the look-back by
+0.5 ** 12, a 4000th; ordinary pools were nowhere more than ten scales from there.
+"""
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -35,9 +45,14 @@ def test_every_value_of_every_day_equals_the_oracle(pool: str) -> None:
         assert expected.keys() == {*POOL_FEATURES, *SCALES, *LEVELS, *BASELINES}
         for name, value in (expected | {"apy": oracle.apy[day], "tvl": oracle.tvl[day]}).items():
             wanted = np.nan if value is None else value
-            near = {"rel": 1e-5, "abs": 1e-5} if name in POOL_FEATURES else {"rel": 1e-9, "abs": 1e-6}
+            near = (
+                {"rel": 1e-5, "abs": 1e-5} if name in POOL_FEATURES else {"rel": 1e-9, "abs": 1e-6}
+            )
             assert row[name] == pytest.approx(wanted, nan_ok=True, **near), f"{name} on day {day}"
-        assert [row["apy_observed"], row["tvl_observed"]] == [oracle.apy_seen[day], oracle.tvl_seen[day]]
+        assert [row["apy_observed"], row["tvl_observed"]] == [
+            oracle.apy_seen[day],
+            oracle.tvl_seen[day],
+        ]
 
 
 @pytest.mark.parametrize("level", [0.8, 0.5, 1.0])
@@ -59,29 +74,44 @@ def test_dirt_stays_finite_and_bounded(kind: str) -> None:
     assert not (found[DISTANCES].abs() > MOVE_LIMIT).any(axis=None)
     assert not (found[list(LABELS)].abs() > LABEL_LIMIT).any(axis=None)
     assert not (found[list(SCALES)] < 0.001).any(axis=None)
-    assert found[["age_days", "observed_30", "days_since_observed", "weekday"]].notna().all(axis=None)
+    assert (
+        found[["age_days", "observed_30", "days_since_observed", "weekday"]].notna().all(axis=None)
+    )
 
 
 def test_a_spike_and_a_lost_tvl_are_the_largest_moves_there_are() -> None:
-    jumped = task_rows(pool_rows("a", [5.0] * 59 + [355_083.0], [1e6] * 59 + [0.0]), spec(first_day=END)).iloc[0]
-    assert [jumped["apy_move_0"], jumped["tvl_move_0"], jumped["apy_spike"]] == [MOVE_LIMIT, -MOVE_LIMIT, 1.0]
+    jumped = task_rows(
+        pool_rows("a", [5.0] * 59 + [355_083.0], [1e6] * 59 + [0.0]), spec(first_day=END)
+    ).iloc[0]
+    assert [jumped["apy_move_0"], jumped["tvl_move_0"], jumped["apy_spike"]] == [
+        MOVE_LIMIT,
+        -MOVE_LIMIT,
+        1.0,
+    ]
 
 
 def with_and_without_past(rows: pd.DataFrame) -> tuple[pd.Series[Any], pd.Series[Any]]:
     """The last day's row, from the whole history and from that of the look-back."""
     read = rows[rows["date"] >= END - dt.timedelta(days=LOOK_BACK_DAYS)]
-    return task_rows(rows, spec(first_day=END)).iloc[0], task_rows(read, spec(first_day=END)).iloc[0]
+    return (
+        task_rows(rows, spec(first_day=END)).iloc[0],
+        task_rows(read, spec(first_day=END)).iloc[0],
+    )
 
 
 @pytest.mark.parametrize("past", PASTS)
 def test_days_before_the_look_back_change_nothing_but_exponential_means(past: str) -> None:
-    """Not a bit where no scale is in it; and distances stay what they are in percent or log1p(USD), before they are divided by the scale."""
+    """Not a bit where no scale is in it; and distances stay what they are in percent or log1p(USD),
+    before they are divided by the scale.
+    """
     whole, read = with_and_without_past(PASTS[past]())
     for name in {*FLAGS, *NUMBERS, *POOL_FEATURES}.difference(EXPONENTIAL):
         if name in DISTANCES:
             scale = "tvl_scale" if name.startswith("tvl") else "apy_scale"
             is_cut = MOVE_LIMIT in (abs(whole[name]), abs(read[name]))
-            assert is_cut or read[name] * read[scale] == pytest.approx(whole[name] * whole[scale], rel=1e-6, nan_ok=True), name
+            assert is_cut or read[name] * read[scale] == pytest.approx(
+                whole[name] * whole[scale], rel=1e-6, nan_ok=True
+            ), name
         elif not OF_MANY_SCALES.search(name):
             np.testing.assert_array_equal(read[name], whole[name], name)
 

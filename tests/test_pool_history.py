@@ -1,4 +1,6 @@
-"""Pools as dense arrays: every day, observed values told from carried ones, nothing after the as-of day."""
+"""Pools as dense arrays: every day, observed values told from carried ones, nothing after the as-of
+day.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,11 @@ def dates(history: PoolHistory) -> list[dt.date]:
 
 
 def test_a_pool_has_every_day_from_its_first_to_the_as_of_day() -> None:
-    found = history_of(pool_rows("a", [1.0, 2.0, 3.0, 4.0], [10.0] * 4, end=END - dt.timedelta(days=3)).drop(index=[1]))
+    found = history_of(
+        pool_rows("a", [1.0, 2.0, 3.0, 4.0], [10.0] * 4, end=END - dt.timedelta(days=3)).drop(
+            index=[1]
+        )
+    )
     assert dates(found) == [END - dt.timedelta(days=back) for back in range(6, -1, -1)]
     np.testing.assert_array_equal(found.apy, [[1.0, NAN, 3.0, 4.0, NAN, NAN, NAN]])
     np.testing.assert_array_equal(found.tvl, [[10.0, NAN, 10.0, 10.0, NAN, NAN, NAN]])
@@ -38,8 +44,12 @@ def test_pools_of_different_lengths_share_the_days_of_the_oldest() -> None:
         pool_rows("new", [4.0], [40.0]),
     )
     assert found.pool_ids.tolist() == ["dead", "long", "new"]
-    np.testing.assert_array_equal(found.apy, [[NAN, 1.0, 2.0, NAN, NAN], [3.0] * 5, [NAN] * 4 + [4.0]])
-    np.testing.assert_array_equal(found.tvl, [[NAN, 10.0, 20.0, NAN, NAN], [30.0] * 5, [NAN] * 4 + [40.0]])
+    np.testing.assert_array_equal(
+        found.apy, [[NAN, 1.0, 2.0, NAN, NAN], [3.0] * 5, [NAN] * 4 + [4.0]]
+    )
+    np.testing.assert_array_equal(
+        found.tvl, [[NAN, 10.0, 20.0, NAN, NAN], [30.0] * 5, [NAN] * 4 + [40.0]]
+    )
     assert found.tvl_observed.sum(axis=1).tolist() == [2, 5, 1]
 
 
@@ -48,9 +58,16 @@ def test_rows_after_the_as_of_day_leave_no_trace() -> None:
     rows = panel_rows(6, 20)
     as_of = END - dt.timedelta(days=8)
     later = pool_rows("later", [1.0] * 5, [10.0] * 5)
-    found, cut = history_of(rows, later, as_of=as_of), history_of(rows[rows["date"] <= as_of], as_of=as_of)
+    found, cut = (
+        history_of(rows, later, as_of=as_of),
+        history_of(rows[rows["date"] <= as_of], as_of=as_of),
+    )
     assert dates(found)[-1] == as_of
-    assert found.pool_ids.tolist() == cut.pool_ids.tolist() == [f"p{number:02d}" for number in range(6)]
+    assert (
+        found.pool_ids.tolist()
+        == cut.pool_ids.tolist()
+        == [f"p{number:02d}" for number in range(6)]
+    )
     for name in ("apy", "tvl", "apy_observed", "tvl_observed"):
         assert getattr(found, name).tobytes() == getattr(cut, name).tobytes(), name
     assert found.groups.tolist() == cut.groups.tolist()
@@ -65,9 +82,15 @@ def test_a_carried_value_is_a_level_but_not_observed() -> None:
 
 
 @pytest.mark.parametrize("kind", [pa.int32(), pa.float64(), pa.null()], ids=str)
-def test_a_value_without_an_age_counts_as_observed_and_one_that_is_missing_does_not(kind: pa.DataType) -> None:
+def test_a_value_without_an_age_counts_as_observed_and_one_that_is_missing_does_not(
+    kind: pa.DataType,
+) -> None:
     rows = metric_rows(pool_rows("a", [1.0, 2.0], [10.0, 20.0]))
-    for name, values in (("apy_age_days", pa.nulls(2, kind)), ("tvl_age_days", pa.nulls(2, kind)), ("tvl", pa.array([10.0, None]))):
+    for name, values in (
+        ("apy_age_days", pa.nulls(2, kind)),
+        ("tvl_age_days", pa.nulls(2, kind)),
+        ("tvl", pa.array([10.0, None])),
+    ):
         rows = rows.set_column(rows.column_names.index(name), name, values)
     found = pool_history(rows, END)
     assert found.apy_observed.tolist() == [[True, True]]
@@ -77,12 +100,21 @@ def test_a_value_without_an_age_counts_as_observed_and_one_that_is_missing_does_
 def test_a_group_holds_from_the_day_it_is_said_until_another_is() -> None:
     a, b = (pool_rows(name, [1.0] * 5, [10.0] * 5) for name in ("a", "b"))
     a["pool_group"] = [None, "stable", None, "wild", None]
-    assert history_of(a, b).groups.tolist() == [[None, "stable", "stable", "wild", "wild"], [None] * 5]
-    assert history_of(b, a.assign(pool_id="c"), as_of=END - dt.timedelta(days=2)).groups.tolist() == [[None] * 3, [None, "stable", "stable"]]
+    assert history_of(a, b).groups.tolist() == [
+        [None, "stable", "stable", "wild", "wild"],
+        [None] * 5,
+    ]
+    assert history_of(
+        b, a.assign(pool_id="c"), as_of=END - dt.timedelta(days=2)
+    ).groups.tolist() == [[None] * 3, [None, "stable", "stable"]]
 
 
 def test_a_group_holds_on_days_without_a_row() -> None:
-    found = history_of(pool_rows("a", [1.0] * 3, [10.0] * 3, end=END - dt.timedelta(days=1), group="stable").drop(index=[1]))
+    found = history_of(
+        pool_rows("a", [1.0] * 3, [10.0] * 3, end=END - dt.timedelta(days=1), group="stable").drop(
+            index=[1]
+        )
+    )
     assert found.groups.tolist() == [["stable"] * 4]
 
 
@@ -91,7 +123,11 @@ SCHEMA = metric_rows(pool_rows("a", [1.0], [1.0])).schema
 
 @pytest.mark.parametrize(
     "rows",
-    [SCHEMA.empty_table(), pa.Table.from_batches([], SCHEMA), metric_rows(pool_rows("a", [1.0], [1.0], end=END + dt.timedelta(days=1)))],
+    [
+        SCHEMA.empty_table(),
+        pa.Table.from_batches([], SCHEMA),
+        metric_rows(pool_rows("a", [1.0], [1.0], end=END + dt.timedelta(days=1))),
+    ],
     ids=["an empty chunk", "no chunk", "a row after the as-of day"],
 )
 def test_no_rows_are_no_pools(rows: pa.Table) -> None:

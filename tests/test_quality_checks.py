@@ -96,33 +96,68 @@ Row = tuple[int, str, datetime, str | None, str | None]
 """Whether it was dropped is the same for all rows of a test."""
 
 
-def by_spark(spark: SparkSession, rows: list[Row], *, dropped: bool = False) -> dict[int, tuple[Any, ...]]:
+def by_spark(
+    spark: SparkSession, rows: list[Row], *, dropped: bool = False
+) -> dict[int, tuple[Any, ...]]:
     parsed = parse_raw_rows(spark.createDataFrame([(*row, dropped) for row in rows], RAW), CHECKS)
     return {row.id: (row.apy, row.tvl, row.reason) for row in parsed.collect()}
 
 
-def by_postgresql(engine: Engine, rows: list[Row], *, dropped: bool = False) -> dict[int, tuple[Any, ...]]:
+def by_postgresql(
+    engine: Engine, rows: list[Row], *, dropped: bool = False
+) -> dict[int, tuple[Any, ...]]:
     columns = "id bigint, timestamp timestamptz, apy text, tvl text"
-    given_rows = f"SELECT id, timestamp, apy, tvl, {dropped} AS dropped FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r({columns})"
+    given_rows = (
+        f"SELECT id, timestamp, apy, tvl, {dropped} AS dropped FROM jsonb_to_recordset(CAST(:rows"
+        f" AS jsonb)) AS r({columns})"
+    )
     query = judged_rows(given_rows, CHECKS)
-    document = json.dumps([{"id": n, "timestamp": moment.isoformat(), "apy": apy, "tvl": tvl} for n, _, moment, apy, tvl in rows])
+    document = json.dumps(
+        [
+            {"id": n, "timestamp": moment.isoformat(), "apy": apy, "tvl": tvl}
+            for n, _, moment, apy, tvl in rows
+        ]
+    )
     with engine.connect() as connection:
-        return {row.id: (row.apy_value, row.tvl_value, row.reason) for row in connection.execute(text(query), {"rows": document})}
+        return {
+            row.id: (row.apy_value, row.tvl_value, row.reason)
+            for row in connection.execute(text(query), {"rows": document})
+        }
 
 
 def test_both_dialects_agree_on_awkward_texts(spark: SparkSession, engine: Engine) -> None:
     pairs = [*product(AWKWARD, [None, "7"]), *product(["7", None], AWKWARD)]
-    rows: list[Row] = [(number, "p", datetime(2024, 1, 1, tzinfo=UTC), apy, tvl) for number, (apy, tvl) in enumerate(pairs)]
+    rows: list[Row] = [
+        (number, "p", datetime(2024, 1, 1, tzinfo=UTC), apy, tvl)
+        for number, (apy, tvl) in enumerate(pairs)
+    ]
     assert by_spark(spark, rows) == by_postgresql(engine, rows)
 
 
 # shrinking would be hundreds of Spark jobs
-@hypothesis_settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.reuse, Phase.generate])
-@given(texts=st.lists(st.one_of(st.text(alphabet="0123456789+-.eEnaif \n", max_size=8), st.floats().map(str)), min_size=200, max_size=400))
-def test_both_dialects_agree_on_arbitrary_texts(spark: SparkSession, engine: Engine, texts: list[str]) -> None:
-    rows: list[Row] = [(number, "p", datetime(2024, 1, 1, tzinfo=UTC), value, "1") for number, value in enumerate(texts)]
+@hypothesis_settings(
+    max_examples=5,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+@given(
+    texts=st.lists(
+        st.one_of(st.text(alphabet="0123456789+-.eEnaif \n", max_size=8), st.floats().map(str)),
+        min_size=200,
+        max_size=400,
+    )
+)
+def test_both_dialects_agree_on_arbitrary_texts(
+    spark: SparkSession, engine: Engine, texts: list[str]
+) -> None:
+    rows: list[Row] = [
+        (number, "p", datetime(2024, 1, 1, tzinfo=UTC), value, "1")
+        for number, value in enumerate(texts)
+    ]
     reasons = [
-        {number: reason for number, (_, _, reason) in judged_rows.items()} for judged_rows in (by_spark(spark, rows), by_postgresql(engine, rows))
+        {number: reason for number, (_, _, reason) in judged_rows.items()}
+        for judged_rows in (by_spark(spark, rows), by_postgresql(engine, rows))
     ]
     assert reasons[0] == reasons[1]
 
@@ -150,17 +185,31 @@ REASONS: list[tuple[Any, str | None]] = [
 
 
 def test_each_reason(spark: SparkSession) -> None:
-    rows = [RawRow(number, f"pool-{number}", datetime(2024, 1, 1, tzinfo=UTC), document) for number, (document, _) in enumerate(REASONS)]
+    rows = [
+        RawRow(number, f"pool-{number}", datetime(2024, 1, 1, tzinfo=UTC), document)
+        for number, (document, _) in enumerate(REASONS)
+    ]
     expected = dict(enumerate(reason for _, reason in REASONS))
     by_oracle = metrics_oracle.quarantine(World(rows=rows, now=NOW))
     texts = [(as_text(row.document, "apy"), as_text(row.document, "tvlUsd")) for row in rows]
-    judged_rows = by_spark(spark, [(row.id, row.pool_id, row.timestamp, *pair) for row, pair in zip(rows, texts, strict=True)])
+    judged_rows = by_spark(
+        spark,
+        [
+            (row.id, row.pool_id, row.timestamp, *pair)
+            for row, pair in zip(rows, texts, strict=True)
+        ],
+    )
     assert {row.id: by_oracle.get(row.id) for row in rows} == expected
     assert {number: reason for number, (_, _, reason) in judged_rows.items()} == expected
 
 
 def test_impossible_timestamps(spark: SparkSession, engine: Engine) -> None:
-    moments = {1: datetime(2017, 12, 31, 23, 59, 59, tzinfo=UTC), 2: datetime(2018, 1, 1, tzinfo=UTC), 3: NOW, 4: NOW.replace(microsecond=1)}
+    moments = {
+        1: datetime(2017, 12, 31, 23, 59, 59, tzinfo=UTC),
+        2: datetime(2018, 1, 1, tzinfo=UTC),
+        3: NOW,
+        4: NOW.replace(microsecond=1),
+    }
     rows: list[Row] = [(number, "p", moment, "1", "1") for number, moment in moments.items()]
     reasons = {number: reason for number, (_, _, reason) in by_spark(spark, rows).items()}
     assert reasons == {1: "timestamp_before_2018", 2: None, 3: None, 4: "timestamp_in_future"}
@@ -168,23 +217,47 @@ def test_impossible_timestamps(spark: SparkSession, engine: Engine) -> None:
 
 
 def test_a_dropped_row_keeps_the_reason_it_has(spark: SparkSession, engine: Engine) -> None:
-    rows: list[Row] = [(number, "p", datetime(2024, 1, 1, tzinfo=UTC), apy, "1") for number, apy in enumerate(("1", "?"))]
-    reasons = {number: reason for number, (_, _, reason) in by_spark(spark, rows, dropped=True).items()}
+    rows: list[Row] = [
+        (number, "p", datetime(2024, 1, 1, tzinfo=UTC), apy, "1")
+        for number, apy in enumerate(("1", "?"))
+    ]
+    reasons = {
+        number: reason for number, (_, _, reason) in by_spark(spark, rows, dropped=True).items()
+    }
     assert reasons == {0: "row_dropped", 1: "apy_not_a_number"}
     assert by_spark(spark, rows, dropped=True) == by_postgresql(engine, rows, dropped=True)
 
 
-@pytest.mark.parametrize(("checks", "name"), [(raw_row_checks, "tvl_negative"), (price_checks, "price_not_positive"), (gas_checks, "gas_negative")])
-def test_a_severity_stands_in_the_catalogue(monkeypatch: pytest.MonkeyPatch, checks: Any, name: str) -> None:
+@pytest.mark.parametrize(
+    ("checks", "name"),
+    [
+        (raw_row_checks, "tvl_negative"),
+        (price_checks, "price_not_positive"),
+        (gas_checks, "gas_negative"),
+    ],
+)
+def test_a_severity_stands_in_the_catalogue(
+    monkeypatch: pytest.MonkeyPatch, checks: Any, name: str
+) -> None:
     found = {check.name: check.severity for check in checks(load_settings(_env_file=None), NOW)}
     monkeypatch.setitem(CATALOGUE, name, replace(CATALOGUE[name], severity="warn"))
-    assert {check.name: check.severity for check in checks(load_settings(_env_file=None), NOW)} == found | {name: "warn"}
+    assert {
+        check.name: check.severity for check in checks(load_settings(_env_file=None), NOW)
+    } == found | {name: "warn"}
 
 
 def test_the_catalogue_has_every_check_of_rows_and_no_other() -> None:
     settings = load_settings(_env_file=None)
-    there = {check.name for checks in (raw_row_checks, price_checks, gas_checks) for check in checks(settings, NOW)}
-    assert there == {check.name for check in CATALOGUE.values() if check.level == "row" and check.fixed != REFUSED}
+    there = {
+        check.name
+        for checks in (raw_row_checks, price_checks, gas_checks)
+        for check in checks(settings, NOW)
+    }
+    assert there == {
+        check.name
+        for check in CATALOGUE.values()
+        if check.level == "row" and check.fixed != REFUSED
+    }
 
 
 MARKET_VALUES = {
@@ -217,8 +290,16 @@ def test_each_reason_of_a_market_row(engine: Engine, column: str) -> None:
     checks = {"close": price_checks, "gas": gas_checks}[column](load_settings(_env_file=None), NOW)
     values = list(MARKET_VALUES[column])
     day = "TIMESTAMPTZ '2024-06-01' AS data_timestamp, DATE '2024-06-01' AS date"
-    given_values = f"SELECT position, value AS {column}, {day} FROM unnest(CAST(:values AS text[])) WITH ORDINALITY AS given (value, position)"
-    query = judged(given_values, others=("position", "data_timestamp", "date"), texts=(column,), checks=checks)
+    given_values = (
+        f"SELECT position, value AS {column}, {day} FROM unnest(CAST(:values AS text[])) WITH"
+        " ORDINALITY AS given (value, position)"
+    )
+    query = judged(
+        given_values, others=("position", "data_timestamp", "date"), texts=(column,), checks=checks
+    )
     with engine.connect() as connection:
-        found = {values[row.position - 1]: row.reason for row in connection.execute(text(query), {"values": values})}
+        found = {
+            values[row.position - 1]: row.reason
+            for row in connection.execute(text(query), {"values": values})
+        }
     assert found == MARKET_VALUES[column]

@@ -1,4 +1,6 @@
-"""Quarantine beside the metrics job: what is replayed, dropped or let in by other limits, and what the next runs make of it."""
+"""Quarantine beside the metrics job: what is replayed, dropped or let in by other limits, and what
+the next runs make of it.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +35,25 @@ def noon(day: int) -> datetime:
 
 @pytest.fixture
 def history(engine: Engine) -> World:
-    """Two pools over twenty days; on day 10 the one has an APY beyond the limit, on day 12 the other one that is no number."""
-    rows = [RawRow(0, pool, noon(day), {"apy": 5.0 + day / 7, "tvlUsd": 1e6 + day}) for day in range(DAYS) for pool in ("a", "b")]
+    """Two pools over twenty days; on day 10 the one has an APY beyond the limit, on day 12 the
+    other one that is no number.
+    """
+    rows = [
+        RawRow(0, pool, noon(day), {"apy": 5.0 + day / 7, "tvlUsd": 1e6 + day})
+        for day in range(DAYS)
+        for pool in ("a", "b")
+    ]
     rows += [
         RawRow(0, "a", noon(10) + timedelta(hours=6), {"apy": 2e6, "tvlUsd": 5.0}),
         RawRow(0, "b", noon(12) + timedelta(hours=6), {"apy": "?", "tvlUsd": 7.0}),
     ]
-    made = World(rows=[replace(row, id=number) for number, row in enumerate(rows, start=1)], now=NOW)
+    made = World(
+        rows=[replace(row, id=number) for number, row in enumerate(rows, start=1)], now=NOW
+    )
     put(engine, made)
-    execute(engine, "SELECT setval(pg_get_serial_sequence('raw_defillama_pool_history', 'id'), 1000)")
+    execute(
+        engine, "SELECT setval(pg_get_serial_sequence('raw_defillama_pool_history', 'id'), 1000)"
+    )
     return made
 
 
@@ -51,7 +63,9 @@ Metrics = Callable[..., dict[str, Any]]
 @pytest.fixture
 def metrics(spark: SparkSession, database: Settings) -> Metrics:
     def run(of: World, **asked: Any) -> dict[str, Any]:
-        return run_metrics(settings_of(database, of), Request(**asked), session=lambda rows: spark, now=of.now)
+        return run_metrics(
+            settings_of(database, of), Request(**asked), session=lambda rows: spark, now=of.now
+        )
 
     return run
 
@@ -62,14 +76,27 @@ def quarantined(engine: Engine) -> dict[str, Any]:
 
 def known_rows(engine: Engine, of: World) -> None:
     """The world learns the raw rows that others have inserted."""
-    found = rows_of(engine, "SELECT id, pool_id, timestamp, raw_json_data FROM raw_defillama_pool_history WHERE id > 1000 ORDER BY id")
-    of.rows += [RawRow(row["id"], row["pool_id"], row["timestamp"], row["raw_json_data"]) for row in found]
+    found = rows_of(
+        engine,
+        "SELECT id, pool_id, timestamp, raw_json_data FROM raw_defillama_pool_history WHERE id >"
+        " 1000 ORDER BY id",
+    )
+    of.rows += [
+        RawRow(row["id"], row["pool_id"], row["timestamp"], row["raw_json_data"]) for row in found
+    ]
 
 
-def test_a_corrected_row_is_what_the_next_run_takes_in(database: Settings, engine: Engine, history: World, metrics: Metrics) -> None:
+def test_a_corrected_row_is_what_the_next_run_takes_in(
+    database: Settings, engine: Engine, history: World, metrics: Metrics
+) -> None:
     assert metrics(history)["rows"]["quarantined"] == 2
     entry = quarantined(engine)["apy_beyond_limit"]
-    replay_rows(database, engine, Replay(Selection((entry["id"],)), "ann@desk", {entry["id"]: '{"apy": 20.0}'}), now=NOW)
+    replay_rows(
+        database,
+        engine,
+        Replay(Selection((entry["id"],)), "ann@desk", {entry["id"]: '{"apy": 20.0}'}),
+        now=NOW,
+    )
     known_rows(engine, history)
     assert history.rows[-1].document == {"apy": 20.0, "tvlUsd": 5.0}
 
@@ -79,14 +106,26 @@ def test_a_corrected_row_is_what_the_next_run_takes_in(database: Settings, engin
     assert metrics(history)["status"] == "nothing_to_do"
     full = metrics(history, full_refresh=True)
     assert (full["rows"]["inserted"], full["rows"]["updated"]) == (0, 0)
-    assert {reason: row["resolution"] for reason, row in quarantined(engine).items()} == {"apy_beyond_limit": "replayed", "apy_not_a_number": None}
-    assert data_health(engine)["quarantine"] == [{"source_table": "raw_defillama_pool_history", "reason": "apy_not_a_number", "rows": 1}]
+    assert {reason: row["resolution"] for reason, row in quarantined(engine).items()} == {
+        "apy_beyond_limit": "replayed",
+        "apy_not_a_number": None,
+    }
+    assert data_health(engine)["quarantine"] == [
+        {"source_table": "raw_defillama_pool_history", "reason": "apy_not_a_number", "rows": 1}
+    ]
 
 
-def test_a_replay_under_other_limits_and_the_full_run_that_follows(database: Settings, engine: Engine, history: World, metrics: Metrics) -> None:
+def test_a_replay_under_other_limits_and_the_full_run_that_follows(
+    database: Settings, engine: Engine, history: World, metrics: Metrics
+) -> None:
     metrics(history)
     looser = replace(history, max_apy_percent=3e6)
-    result = replay_rows(settings_of(database, looser), engine, Replay(Selection(reason="apy_beyond_limit"), "ann@desk"), now=NOW)
+    result = replay_rows(
+        settings_of(database, looser),
+        engine,
+        Replay(Selection(reason="apy_beyond_limit"), "ann@desk"),
+        now=NOW,
+    )
     assert result["rows"]["inserted"] == 1
     known_rows(engine, looser)
     assert metrics(looser)["mode"] == "full_refresh"
@@ -94,8 +133,12 @@ def test_a_replay_under_other_limits_and_the_full_run_that_follows(database: Set
     assert quarantined(engine)["apy_beyond_limit"]["resolution"] == "replayed"
 
 
-def test_other_limits_accept_and_take_back(engine: Engine, history: World, metrics: Metrics) -> None:
-    """Without a replay: the full run that new limits bring uses the row itself, and the old limits put it where it was."""
+def test_other_limits_accept_and_take_back(
+    engine: Engine, history: World, metrics: Metrics
+) -> None:
+    """Without a replay: the full run that new limits bring uses the row itself, and the old limits
+    put it where it was.
+    """
     metrics(history)
     loose = metrics(replace(history, max_apy_percent=3e6))
     entry = quarantined(engine)["apy_beyond_limit"]
@@ -103,38 +146,59 @@ def test_other_limits_accept_and_take_back(engine: Engine, history: World, metri
     assert_equal_to_oracle(engine, replace(history, max_apy_percent=3e6))
     metrics(history)
     entry = quarantined(engine)["apy_beyond_limit"]
-    assert (entry["resolution"], entry["resolved_by_run"], entry["resolved_at"]) == (None, None, None)
+    assert (entry["resolution"], entry["resolved_by_run"], entry["resolved_at"]) == (
+        None,
+        None,
+        None,
+    )
     assert_equal_to_oracle(engine, history)
 
 
-def test_an_accepted_row_that_fails_for_another_reason_is_open_again(database: Settings, engine: Engine, history: World, metrics: Metrics) -> None:
+def test_an_accepted_row_that_fails_for_another_reason_is_open_again(
+    database: Settings, engine: Engine, history: World, metrics: Metrics
+) -> None:
     put_rows(engine, [both := RawRow(900, "a", noon(5), {"apy": 2e6, "tvlUsd": 9e6})])
     history.rows.append(both)
     metrics(history)
     loose = replace(history, max_apy_percent=3e6)
     metrics(loose)
     metrics(replace(loose, max_tvl_usd=5e6))
-    entries = rows_of(engine, "SELECT reason, resolution FROM yieldspark.quarantine WHERE source_id = '900' ORDER BY id")
-    assert [(row["reason"], row["resolution"]) for row in entries] == [("apy_beyond_limit", None), ("tvl_beyond_limit", None)]
+    entries = rows_of(
+        engine,
+        "SELECT reason, resolution FROM yieldspark.quarantine WHERE source_id = '900' ORDER BY id",
+    )
+    assert [(row["reason"], row["resolution"]) for row in entries] == [
+        ("apy_beyond_limit", None),
+        ("tvl_beyond_limit", None),
+    ]
 
 
-def test_a_row_whose_time_has_come_is_no_longer_quarantined(engine: Engine, history: World, metrics: Metrics) -> None:
+def test_a_row_whose_time_has_come_is_no_longer_quarantined(
+    engine: Engine, history: World, metrics: Metrics
+) -> None:
     put_rows(engine, [ahead := RawRow(900, "a", noon(DAYS), {"apy": 1.0, "tvlUsd": 2.0})])
     history.rows.append(ahead)
     metrics(history)
     assert quarantined(engine)["timestamp_in_future"]["resolution"] is None
     history.now = NOW + timedelta(hours=12)
-    put_rows(engine, [correction := RawRow(901, "b", noon(3) + timedelta(hours=1), {"apy": 9.0, "tvlUsd": 2.0})])
+    put_rows(
+        engine,
+        [correction := RawRow(901, "b", noon(3) + timedelta(hours=1), {"apy": 9.0, "tvlUsd": 2.0})],
+    )
     history.rows.append(correction)
     assert metrics(history)["status"] == "succeeded"
-    assert quarantined(engine)["timestamp_in_future"]["resolution"] is None, "its day is not over, so no run has used it"
+    assert quarantined(engine)["timestamp_in_future"]["resolution"] is None, (
+        "its day is not over, so no run has used it"
+    )
     history.now = NOW + timedelta(days=1)
     assert metrics(history)["mode"] == "incremental"
     assert quarantined(engine)["timestamp_in_future"]["resolution"] == "accepted"
     assert_equal_to_oracle(engine, history)
 
 
-def test_a_dropped_row_stays_dropped(database: Settings, engine: Engine, history: World, metrics: Metrics) -> None:
+def test_a_dropped_row_stays_dropped(
+    database: Settings, engine: Engine, history: World, metrics: Metrics
+) -> None:
     metrics(history)
     drop_rows(database, engine, Selection(reason="apy_beyond_limit"), by="ann@desk", note="seen")
     metrics(history, full_refresh=True)
@@ -145,7 +209,11 @@ def test_a_dropped_row_stays_dropped(database: Settings, engine: Engine, history
         "WHERE pool_id = 'a' AND raw_json_data ->> 'tvlUsd' = '5.0'",
     )
     metrics(history, full_refresh=True)
-    entries = rows_of(engine, "SELECT reason, resolution, note FROM yieldspark.quarantine WHERE pool_id = 'a' ORDER BY id")
+    entries = rows_of(
+        engine,
+        "SELECT reason, resolution, note FROM yieldspark.quarantine WHERE pool_id = 'a' ORDER"
+        " BY id",
+    )
     assert entries == [
         {"reason": "apy_beyond_limit", "resolution": "dropped", "note": "seen"},
         {"reason": "apy_not_a_number", "resolution": "dropped", "note": "seen"},
@@ -160,25 +228,40 @@ def drop(database: Settings, engine: Engine, of: World, reason: str, row: RawRow
 def assert_put_away(engine: Engine, of: World, metrics: Metrics) -> None:
     assert_equal_to_oracle(engine, of)
     again = metrics(of, full_refresh=True)
-    assert (again["rows"]["inserted"], again["rows"]["updated"], again["rows"]["removed"]) == (0, 0, 0)
+    assert (again["rows"]["inserted"], again["rows"]["updated"], again["rows"]["removed"]) == (
+        0,
+        0,
+        0,
+    )
     assert again["rows"]["read"] == len(of.rows) + 1, "it is read, and rejected like any other"
-    kept = rows_of(engine, "SELECT resolution, note FROM yieldspark.quarantine WHERE reason IN ('timestamp_in_future', 'row_dropped')")
+    kept = rows_of(
+        engine,
+        "SELECT resolution, note FROM yieldspark.quarantine WHERE reason IN ('timestamp_in_future',"
+        " 'row_dropped')",
+    )
     assert kept == [{"resolution": "dropped", "note": "wrong clock"}] * 2
 
 
-def test_a_dropped_row_of_the_future_is_not_used_when_its_time_has_come(database: Settings, engine: Engine, history: World, metrics: Metrics) -> None:
+def test_a_dropped_row_of_the_future_is_not_used_when_its_time_has_come(
+    database: Settings, engine: Engine, history: World, metrics: Metrics
+) -> None:
     put_rows(engine, [ahead := RawRow(900, "a", noon(DAYS), {"apy": 900.0, "tvlUsd": 2.0})])
     history.rows.append(ahead)
     metrics(history)
     drop(database, engine, history, "timestamp_in_future", ahead)
     history.now = NOW + timedelta(days=1)
-    put_rows(engine, [today := RawRow(901, "a", noon(DAYS) - timedelta(hours=1), {"apy": 9.0, "tvlUsd": 2.0})])
+    put_rows(
+        engine,
+        [today := RawRow(901, "a", noon(DAYS) - timedelta(hours=1), {"apy": 9.0, "tvlUsd": 2.0})],
+    )
     history.rows.append(today)
     assert metrics(history)["mode"] == "incremental"
     assert_put_away(engine, history, metrics)
 
 
-def test_a_dropped_row_is_not_used_under_looser_limits(database: Settings, engine: Engine, history: World, metrics: Metrics) -> None:
+def test_a_dropped_row_is_not_used_under_looser_limits(
+    database: Settings, engine: Engine, history: World, metrics: Metrics
+) -> None:
     metrics(history)
     dropped = next(row for row in history.rows if row.document["apy"] == 2e6)
     drop(database, engine, history, "apy_beyond_limit", dropped)
@@ -187,7 +270,9 @@ def test_a_dropped_row_is_not_used_under_looser_limits(database: Settings, engin
     assert_equal_to_oracle(engine, looser)
 
 
-def test_a_row_that_was_dropped_while_a_run_took_it_in_is_taken_out(database: Settings, engine: Engine, history: World, metrics: Metrics) -> None:
+def test_a_row_that_was_dropped_while_a_run_took_it_in_is_taken_out(
+    database: Settings, engine: Engine, history: World, metrics: Metrics
+) -> None:
     put_rows(engine, [ahead := RawRow(900, "a", noon(DAYS), {"apy": 900.0, "tvlUsd": 2.0})])
     history.rows.append(ahead)
     metrics(history)
@@ -197,7 +282,10 @@ def test_a_row_that_was_dropped_while_a_run_took_it_in_is_taken_out(database: Se
     assert metrics(history)["rows"]["inserted"] == 2
     assert_equal_to_oracle(engine, history)
     # as a drop leaves it whose transaction the run, reading already, did not see
-    execute(engine, "UPDATE yieldspark.quarantine SET resolution = NULL WHERE reason = 'timestamp_in_future'")
+    execute(
+        engine,
+        "UPDATE yieldspark.quarantine SET resolution = NULL WHERE reason = 'timestamp_in_future'",
+    )
     drop(database, engine, history, "timestamp_in_future", ahead)
     assert metrics(history)["mode"] == "incremental"
     assert_put_away(engine, history, metrics)
@@ -207,12 +295,17 @@ def test_a_row_that_was_dropped_while_a_run_took_it_in_is_taken_out(database: Se
 def test_a_partial_run_settles_nothing(engine: Engine, history: World, metrics: Metrics) -> None:
     metrics(history)
     looser = replace(history, max_apy_percent=3e6)
-    for asked in ({"start": START, "end": START + timedelta(days=5)}, {"full_refresh": True, "pools": ("b",)}):
+    for asked in (
+        {"start": START, "end": START + timedelta(days=5)},
+        {"full_refresh": True, "pools": ("b",)},
+    ):
         assert metrics(looser, **asked)["status"] == "succeeded"
     assert quarantined(engine)["apy_beyond_limit"]["resolution"] is None
 
 
-def test_a_corrected_price_is_accepted_and_a_bad_one_is_back(engine: Engine, history: World, metrics: Metrics) -> None:
+def test_a_corrected_price_is_accepted_and_a_bad_one_is_back(
+    engine: Engine, history: World, metrics: Metrics
+) -> None:
     history.prices[noon(3), "ETH"] = -1.0
     put_market(engine, history)
     metrics(history)

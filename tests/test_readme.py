@@ -1,4 +1,6 @@
-"""The README is true: its commands run as written in a new home, its tables name every setting and command, its map every folder."""
+"""The README is true: its commands run as written in a new home, its tables name every setting and
+command, its map every folder.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,15 @@ from tests.conftest import JARS
 from tests.processes import PROJECT, environment_of
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-DEMO, SUITE, COMMANDS, OWN_DATABASE, CLOUD = (block.splitlines() for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
+DEMO, SUITE, COMMANDS, OWN_DATABASE, CLOUD = (
+    block.splitlines() for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+)
 
 
 @pytest.fixture(scope="module")
 def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of someone who has just cloned: an empty home, no settings; only the jars are there, so that each run need not fetch them.
+    """The environment of someone who has just cloned: an empty home, no settings; only the jars are
+    there, so that each run need not fetch them.
 
     Nor is there an archive of Spark's classes: the first run makes it.
     """
@@ -43,9 +48,20 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
 
 def _run(command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """In the newcomer's folder, where no `.env` of a developer lies."""
-    shell = re.sub(r"^python (run_spark_local.py)?", lambda found: f"{sys.executable} {PROJECT / found[1] if found[1] else ''}", command)
+    shell = re.sub(
+        r"^python (run_spark_local.py)?",
+        lambda found: f"{sys.executable} {PROJECT / found[1] if found[1] else ''}",
+        command,
+    )
     variables = environment | {"PYTHONPATH": str(PROJECT)}
-    return subprocess.run(["bash", "-c", shell], cwd=environment["HOME"], env=variables, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["bash", "-c", shell],
+        cwd=environment["HOME"],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def _runs_well(command: str, environment: dict[str, str]) -> None:
@@ -58,21 +74,36 @@ ROWS = {
     "metrics": "SELECT * FROM pool_daily_metrics ORDER BY pool_id, date",
     "calendars": "SELECT * FROM yieldspark.pool_calendars ORDER BY pool_id",
     "ages": "SELECT * FROM yieldspark.observation_age ORDER BY pool_id, date",
-    "forecasts": "SELECT pool_id, target_date, apy, apy_low, apy_high, tvl, tvl_low, tvl_high, rule, tvl_rule FROM yieldspark.forecasts ORDER BY 1",
-    "evaluation": "SELECT pool_id, target, target_date, forecast, low, high, actual FROM yieldspark.forecast_evaluation ORDER BY 1, 2, 3",
+    "forecasts": (
+        "SELECT pool_id, target_date, apy, apy_low, apy_high, tvl, tvl_low, tvl_high, rule,"
+        " tvl_rule FROM yieldspark.forecasts ORDER BY 1"
+    ),
+    "evaluation": (
+        "SELECT pool_id, target, target_date, forecast, low, high, actual FROM"
+        " yieldspark.forecast_evaluation ORDER BY 1, 2, 3"
+    ),
 }
-BATCHES = "SELECT job, batch, status FROM yieldspark.run_ledger WHERE batch <> '' ORDER BY started_at"
+BATCHES = (
+    "SELECT job, batch, status FROM yieldspark.run_ledger WHERE batch <> '' ORDER BY started_at"
+)
 
 
 def _compare_databases(home: Path) -> None:
-    """What the batches of the local cloud wrote, released and submitted by its workflow, is row for row what the demo wrote."""
-    demo = with_database(load_settings(_env_file=None, yieldspark_home=home / ".local" / "share" / "yieldspark"))
+    """What the batches of the local cloud wrote, released and submitted by its workflow, is row for
+    row what the demo wrote.
+    """
+    demo = with_database(
+        load_settings(_env_file=None, yieldspark_home=home / ".local" / "share" / "yieldspark")
+    )
     cloud = demo.model_copy(update={"db_name": CLOUD_DATABASE})
     for name, query in ROWS.items():
         assert execute_sql(cloud, query) == execute_sql(demo, query), name
     assert len(execute_sql(cloud, ROWS["forecasts"])) == 72
     ran = execute_sql(cloud, BATCHES)
-    assert [(row["job"], row["status"]) for row in ran] == [("calculate_pool_metrics", "succeeded"), ("forecast_pools", "succeeded")]
+    assert [(row["job"], row["status"]) for row in ran] == [
+        ("calculate_pool_metrics", "succeeded"),
+        ("forecast_pools", "succeeded"),
+    ]
     assert [row["batch"].partition("-")[0] for row in ran] == ["metrics", "forecast"]
     assert execute_sql(demo, BATCHES) == []
 
@@ -82,7 +113,14 @@ def test_every_command_of_the_readme_runs(newcomer: dict[str, str]) -> None:
     assert SUITE == ["python run_spark_local.py test"], "that would run this test again"
     for command in DEMO:
         _runs_well(command, newcomer)
-    assert len(list(Path(newcomer["HOME"]).glob(".local/share/yieldspark/class_archive/*/classes-*.jsa"))) == 1
+    assert (
+        len(
+            list(
+                Path(newcomer["HOME"]).glob(".local/share/yieldspark/class_archive/*/classes-*.jsa")
+            )
+        )
+        == 1
+    )
     for command in CLOUD:
         _runs_well(command, newcomer)
     _compare_databases(Path(newcomer["HOME"]))
@@ -95,11 +133,19 @@ def test_every_command_of_the_readme_runs(newcomer: dict[str, str]) -> None:
 
 
 def test_your_own_database_needs_no_embedded_server(database: Settings, tmp_path: Path) -> None:
-    """The commands under the variables they come with. There is no data yet, which is no error but for a forecast."""
+    """The commands under the variables they come with. There is no data yet, which is no error but
+    for a forecast.
+    """
     export, *commands = OWN_DATABASE
     named = set(re.findall("DB_[A-Z]+", export))
-    given = {name: value for name, value in environment_of(database).items() if name in named | {"DB_PORT"}}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DB_")} | given
+    given = {
+        name: value
+        for name, value in environment_of(database).items()
+        if name in named | {"DB_PORT"}
+    }
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("DB_")
+    } | given
     environment |= {"HOME": str(tmp_path), "XDG_DATA_HOME": ""}
     *before, forecast = commands
     for command in before:
@@ -124,9 +170,14 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_the_map_names_every_folder() -> None:
-    tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout.splitlines()
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     folders = {name.split("/")[0] for name in tracked if "/" in name and not name.startswith(".")}
-    assert {folder: README.count(f"\n| `{folder}/`") + README.count(f"`, `{folder}/`") for folder in folders} == dict.fromkeys(folders, 1)
+    assert {
+        folder: README.count(f"\n| `{folder}/`") + README.count(f"`, `{folder}/`")
+        for folder in folders
+    } == dict.fromkeys(folders, 1)
 
 
 def test_where_no_jar_can_be_had_the_demo_goes_on(tmp_path: Path) -> None:
@@ -146,6 +197,10 @@ def test_where_no_jar_can_be_had_the_demo_goes_on(tmp_path: Path) -> None:
         EmbeddedServer(tmp_path / ".local" / "share" / "yieldspark").reset()
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    assert (summary["metrics"]["status"], summary["forecast"]["status"], summary["forecast"]["engine"]) == ("succeeded", "succeeded", "lightgbm")
+    assert (
+        summary["metrics"]["status"],
+        summary["forecast"]["status"],
+        summary["forecast"]["engine"],
+    ) == ("succeeded", "succeeded", "lightgbm")
     assert "--engine lightgbm" in done.stderr
     assert "going on with adbc" in done.stderr

@@ -1,4 +1,6 @@
-"""Releases in a bucket: whole or not named, never changed, whatever is killed, cut, or faster. The bucket is the storage double, over HTTP."""
+"""Releases in a bucket: whole or not named, never changed, whatever is killed, cut, or faster. The
+bucket is the storage double, over HTTP.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,18 @@ from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-unty
 from config_spark import Settings
 from product_errors import CloudRefused, CloudUnavailable, ConfigurationError, ReleaseConflict
 from tests.fake_gcs_server import fake_gcs_server
-from tests.releases import BUCKET, FIRST, JAR, SECOND, THIRD, cloud_settings, latest_version, objects, publish_at, small_release
+from tests.releases import (
+    BUCKET,
+    FIRST,
+    JAR,
+    SECOND,
+    THIRD,
+    cloud_settings,
+    latest_version,
+    objects,
+    publish_at,
+    small_release,
+)
 from workflows.local.http_service import Request, serving
 from workflows.local.object_store import Conditions
 from workflows.local.storage_double import CUT_AFTER, UNAVAILABLE, Fault, StorageDouble
@@ -44,7 +57,9 @@ def settings(double: StorageDouble) -> Iterator[Settings]:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the client tries again it tries at once."""
-    monkeypatch.setattr(code_bucket, "DEFAULT_RETRY", DEFAULT_RETRY.with_delay(initial=0.001, maximum=0.002))
+    monkeypatch.setattr(
+        code_bucket, "DEFAULT_RETRY", DEFAULT_RETRY.with_delay(initial=0.001, maximum=0.002)
+    )
 
 
 def publish(settings: Settings, content: ReleaseContent) -> dict[str, object]:
@@ -53,14 +68,27 @@ def publish(settings: Settings, content: ReleaseContent) -> dict[str, object]:
 
 def overwrite(double: StorageDouble, version: str, name: str, content: bytes) -> None:
     """By other hands than ours."""
-    double.store.write(BUCKET, object_name(version, name), content, {"contentType": "text/plain"}, Conditions(), {})
+    double.store.write(
+        BUCKET, object_name(version, name), content, {"contentType": "text/plain"}, Conditions(), {}
+    )
 
 
-def test_a_release_is_its_files_and_one_document_that_names_it(double: StorageDouble, settings: Settings) -> None:
-    """No second copy of anything: what is copied file by file to a place of the newest is of two versions for a moment, or for ever."""
+def test_a_release_is_its_files_and_one_document_that_names_it(
+    double: StorageDouble, settings: Settings
+) -> None:
+    """No second copy of anything: what is copied file by file to a place of the newest is of two
+    versions for a moment, or for ever.
+    """
     done = publish(settings, small_release(FIRST))
     assert (done["version"], done["files"], done["previous"]) == (FIRST, 6, None)
-    names = ["yieldspark.zip", "calculate_pool_metrics.py", "forecast_pools.py", f"jars/{JAR}", BATCHES, MANIFEST]
+    names = [
+        "yieldspark.zip",
+        "calculate_pool_metrics.py",
+        "forecast_pools.py",
+        f"jars/{JAR}",
+        BATCHES,
+        MANIFEST,
+    ]
     assert set(objects(double)) == {LATEST, *(object_name(FIRST, name) for name in names)}
     assert latest_version(double) == FIRST
     publish(settings, small_release(SECOND))
@@ -68,10 +96,16 @@ def test_a_release_is_its_files_and_one_document_that_names_it(double: StorageDo
     assert latest_version(double) == SECOND
 
 
-def test_the_manifest_is_the_last_of_the_version_and_latest_comes_after_a_listing(double: StorageDouble, settings: Settings) -> None:
+def test_the_manifest_is_the_last_of_the_version_and_latest_comes_after_a_listing(
+    double: StorageDouble, settings: Settings
+) -> None:
     publish(settings, small_release(FIRST))
     asked = [request for request in double.asked if "/o" in request.path]
-    assert [_written(request) for request in asked[-3:]] == [object_name(FIRST, MANIFEST), None, LATEST]
+    assert [_written(request) for request in asked[-3:]] == [
+        object_name(FIRST, MANIFEST),
+        None,
+        LATEST,
+    ]
     assert asked[-2].query["prefix"] == object_name(FIRST, "")
     assert len([request for request in asked if _written(request) == LATEST]) == 1
 
@@ -81,7 +115,11 @@ def test_every_write_has_a_generation_to_match(double: StorageDouble, settings: 
     publish(settings, small_release(FIRST))
     publish(settings, small_release(SECOND))
     rollback(settings, FIRST)
-    written = [(_written(request), request.query.get("ifGenerationMatch")) for request in double.asked if request.method == "POST"]
+    written = [
+        (_written(request), request.query.get("ifGenerationMatch"))
+        for request in double.asked
+        if request.method == "POST"
+    ]
     generations = [generation for name, generation in written if name == LATEST]
     assert generations[0] == "0"
     assert len(generations) == len(set(generations)) == 3
@@ -92,7 +130,11 @@ def _written(request: Request) -> str | None:
     """The name of the object that an upload begins with."""
     if request.method != "POST":
         return None
-    document = request.body if request.query["uploadType"] == "resumable" else request.body.split(b"\r\n\r\n")[1].split(b"\r\n")[0]
+    document = (
+        request.body
+        if request.query["uploadType"] == "resumable"
+        else request.body.split(b"\r\n\r\n")[1].split(b"\r\n")[0]
+    )
     return str(json.loads(document)["name"])
 
 
@@ -104,25 +146,50 @@ def test_the_same_release_again_changes_nothing(double: StorageDouble, settings:
     assert double.store.objects_of(BUCKET) == before
 
 
-def test_other_bytes_under_a_released_name_are_a_conflict(double: StorageDouble, settings: Settings) -> None:
+def test_other_bytes_under_a_released_name_are_a_conflict(
+    double: StorageDouble, settings: Settings
+) -> None:
     """As --no-clobber would not say: it leaves the old file there, and the release looks good."""
     publish(settings, small_release(FIRST))
     before = objects(double)
     other = small_release(FIRST)
-    changed = ReleaseContent(other.release, other.commit, {**other.files, "yieldspark.zip": b"other code"})
-    with pytest.raises(ReleaseConflict, match=r"yieldspark\.zip has other bytes: its md5 is \S+==, and this release's is \S+==; .* make a commit"):
+    changed = ReleaseContent(
+        other.release, other.commit, {**other.files, "yieldspark.zip": b"other code"}
+    )
+    with pytest.raises(
+        ReleaseConflict,
+        match=(
+            r"yieldspark\.zip has other bytes: its md5 is \S+==, and this release's is \S+==; .*"
+            r" make a commit"
+        ),
+    ):
         publish(settings, changed)
     assert objects(double) == before
 
 
-def test_a_conflict_of_batches_names_what_differs(double: StorageDouble, settings: Settings) -> None:
-    publish(settings, small_release(FIRST, metrics={"ttl": "7200s", "labels": {"app": "yieldspark"}}))
-    with pytest.raises(ReleaseConflict, match=r"other settings: batches\.metrics\.ttl: 7200s there, 3600s here\. Set them as they were") as raised:
-        publish(settings, small_release(FIRST, metrics={"ttl": "3600s", "labels": {"app": "yieldspark"}}))
+def test_a_conflict_of_batches_names_what_differs(
+    double: StorageDouble, settings: Settings
+) -> None:
+    publish(
+        settings, small_release(FIRST, metrics={"ttl": "7200s", "labels": {"app": "yieldspark"}})
+    )
+    with pytest.raises(
+        ReleaseConflict,
+        match=(
+            r"other settings: batches\.metrics\.ttl: 7200s there, 3600s here\. Set them as they"
+            r" were"
+        ),
+    ) as raised:
+        publish(
+            settings,
+            small_release(FIRST, metrics={"ttl": "3600s", "labels": {"app": "yieldspark"}}),
+        )
     assert "labels" not in str(raised.value)
 
 
-def test_a_file_that_came_in_between_is_compared_and_not_trusted(double: StorageDouble, settings: Settings) -> None:
+def test_a_file_that_came_in_between_is_compared_and_not_trusted(
+    double: StorageDouble, settings: Settings
+) -> None:
     """The listing did not have it, the write is refused: whose bytes are there decides."""
 
     def someone_writes(number: int, request: Request) -> None:
@@ -135,7 +202,9 @@ def test_a_file_that_came_in_between_is_compared_and_not_trusted(double: Storage
     assert LATEST not in objects(double)
 
 
-def test_a_file_that_no_one_released_stops_the_release(double: StorageDouble, settings: Settings) -> None:
+def test_a_file_that_no_one_released_stops_the_release(
+    double: StorageDouble, settings: Settings
+) -> None:
     overwrite(double, FIRST, "jars/other.jar", b"1")
     with pytest.raises(ReleaseConflict, match=r"not whole: jars/other\.jar is not in the manifest"):
         publish(settings, small_release(FIRST))
@@ -144,11 +213,19 @@ def test_a_file_that_no_one_released_stops_the_release(double: StorageDouble, se
 
 @pytest.mark.usefixtures("_impatient")
 def test_answers_that_are_lost_change_nothing(double: StorageDouble, settings: Settings) -> None:
-    """Of every request the first try is done and its answer lost: the next one finds what the first has written."""
+    """Of every request the first try is done and its answer lost: the next one finds what the first
+    has written.
+    """
     seen: set[tuple[object, ...]] = set()
 
     def first_time(number: int, request: Request) -> Fault | None:
-        what = (request.method, request.path, request.body, request.headers.get("content-range"), request.query.get("uploadType"))
+        what = (
+            request.method,
+            request.path,
+            request.body,
+            request.headers.get("content-range"),
+            request.query.get("uploadType"),
+        )
         if what in seen:
             return None
         seen.add(what)
@@ -163,17 +240,27 @@ def test_answers_that_are_lost_change_nothing(double: StorageDouble, settings: S
 
 
 @pytest.mark.usefixtures("_impatient")
-def test_a_service_that_stays_away_is_said(double: StorageDouble, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_stays_away_is_said(
+    double: StorageDouble, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(code_bucket, "RETRY_SECONDS", 0.05)
     double.fault = lambda number, request: UNAVAILABLE
-    with pytest.raises(CloudUnavailable, match=rf"gs://{BUCKET}/{LATEST}: Google Cloud does not answer"):
+    with pytest.raises(
+        CloudUnavailable, match=rf"gs://{BUCKET}/{LATEST}: Google Cloud does not answer"
+    ):
         publish(settings, small_release(FIRST))
 
 
 def test_a_bucket_that_does_not_exist_is_said(settings: Settings) -> None:
     elsewhere = settings.model_copy(update={"code_bucket": "nowhere"})
-    for work in (lambda: publish(elsewhere, small_release(FIRST)), lambda: released(elsewhere), lambda: versions(elsewhere)):
-        with pytest.raises(CloudRefused, match=r"gs://nowhere/.*The specified bucket does not exist"):
+    for work in (
+        lambda: publish(elsewhere, small_release(FIRST)),
+        lambda: released(elsewhere),
+        lambda: versions(elsewhere),
+    ):
+        with pytest.raises(
+            CloudRefused, match=r"gs://nowhere/.*The specified bucket does not exist"
+        ):
             work()
     with pytest.raises(ConfigurationError, match="CODE_BUCKET not set"):
         versions(settings.model_copy(update={"code_bucket": None}))
@@ -187,8 +274,12 @@ def forks() -> ForkServerContext:
     return context
 
 
-def _kill_after(double: StorageDouble, last: int, forks: ForkServerContext, content: ReleaseContent) -> bool:
-    """Release in a process of its own that is killed when request number `last` is done; returns whether it got so far."""
+def _kill_after(
+    double: StorageDouble, last: int, forks: ForkServerContext, content: ReleaseContent
+) -> bool:
+    """Release in a process of its own that is killed when request number `last` is done; returns
+    whether it got so far.
+    """
     started = threading.Event()
 
     def kill(number: int, request: Request) -> Fault | None:
@@ -209,7 +300,9 @@ def _kill_after(double: StorageDouble, last: int, forks: ForkServerContext, cont
     return process.exitcode != 0
 
 
-def test_a_release_killed_at_any_request_leaves_a_whole_one_and_the_next_finishes(tmp_path: Path, forks: ForkServerContext) -> None:
+def test_a_release_killed_at_any_request_leaves_a_whole_one_and_the_next_finishes(
+    tmp_path: Path, forks: ForkServerContext
+) -> None:
     """Killed after each request in turn, from the first to the last one of the sequence."""
     template = StorageDouble(tmp_path / "template", [BUCKET])
     with serving([template]) as url:
@@ -225,11 +318,14 @@ def test_a_release_killed_at_any_request_leaves_a_whole_one_and_the_next_finishe
             publish(cloud_settings(url), small_release(SECOND))
             assert [one["faults"] for one in versions(cloud_settings(url))] == [[], []]
         assert latest_version(double) == SECOND
-    # latest.json and a listing are read; 4 small files and the manifest are written, a jar begun and sent; a listing; latest.json
+    # latest.json and a listing are read; 4 small files and the manifest are written, a jar begun
+    # and sent; a listing; latest.json
     assert named == [FIRST] * 10 + [SECOND]
 
 
-def test_of_two_releases_at_once_the_slower_one_hears_of_the_other(double: StorageDouble, settings: Settings) -> None:
+def test_of_two_releases_at_once_the_slower_one_hears_of_the_other(
+    double: StorageDouble, settings: Settings
+) -> None:
     publish(settings, small_release(FIRST))
     faster: list[str] = []
 
@@ -239,14 +335,22 @@ def test_of_two_releases_at_once_the_slower_one_hears_of_the_other(double: Stora
             publish(settings, small_release(THIRD))
 
     double.fault = other_release
-    with pytest.raises(ReleaseConflict, match=rf"another release was faster: gs://{BUCKET}/{LATEST} names {THIRD} now\. {SECOND} is in the bucket"):
+    with pytest.raises(
+        ReleaseConflict,
+        match=(
+            rf"another release was faster: gs://{BUCKET}/{LATEST} names {THIRD} now\. {SECOND} is"
+            r" in the bucket"
+        ),
+    ):
         publish(settings, small_release(SECOND))
     assert latest_version(double) == THIRD
     assert rollback(settings, SECOND) == {"version": SECOND, "previous": THIRD, "moved": True}
     assert latest_version(double) == SECOND
 
 
-def test_two_who_release_the_same_commit_at_once_both_succeed(double: StorageDouble, settings: Settings) -> None:
+def test_two_who_release_the_same_commit_at_once_both_succeed(
+    double: StorageDouble, settings: Settings
+) -> None:
     other: list[dict[str, object]] = []
 
     def the_same(number: int, request: Request) -> None:
@@ -259,7 +363,9 @@ def test_two_who_release_the_same_commit_at_once_both_succeed(double: StorageDou
     assert latest_version(double) == FIRST
 
 
-def test_versions_are_listed_newest_first_with_what_is_wrong(double: StorageDouble, settings: Settings) -> None:
+def test_versions_are_listed_newest_first_with_what_is_wrong(
+    double: StorageDouble, settings: Settings
+) -> None:
     assert versions(settings) == []
     for version in (FIRST, SECOND, THIRD):
         publish(settings, small_release(version))
@@ -267,36 +373,61 @@ def test_versions_are_listed_newest_first_with_what_is_wrong(double: StorageDoub
     double.store.delete(BUCKET, object_name(SECOND, f"jars/{JAR}"), Conditions())
     overwrite(double, "d" * 40, "yieldspark.zip", b"code")
     found = versions(settings)
-    assert {one["version"]: one["latest"] for one in found} == {"d" * 40: False, FIRST: False, SECOND: False, THIRD: True}
+    assert {one["version"]: one["latest"] for one in found} == {
+        "d" * 40: False,
+        FIRST: False,
+        SECOND: False,
+        THIRD: True,
+    }
     faults = {one["version"]: "; ".join(one["faults"]) for one in found}
     assert faults["d" * 40] == "it has no manifest: its release was interrupted"
     assert "yieldspark.zip has 10 bytes of md5" in faults[FIRST]
     assert faults[SECOND] == f"jars/{JAR} is missing"
     assert faults[THIRD] == ""
-    assert [one["version"] for one in versions(settings, 2)] == [one["version"] for one in found[:2]]
-    assert [one["released"] for one in found] == sorted((one["released"] for one in found), reverse=True)
+    assert [one["version"] for one in versions(settings, 2)] == [
+        one["version"] for one in found[:2]
+    ]
+    assert [one["released"] for one in found] == sorted(
+        (one["released"] for one in found), reverse=True
+    )
 
 
-def test_a_rollback_names_an_earlier_version_if_it_is_whole(double: StorageDouble, settings: Settings) -> None:
+def test_a_rollback_names_an_earlier_version_if_it_is_whole(
+    double: StorageDouble, settings: Settings
+) -> None:
     for version in (FIRST, SECOND, THIRD):
         publish(settings, small_release(version))
-    assert rollback(settings, FIRST, dry_run=True) == {"version": FIRST, "previous": THIRD, "moved": False}
+    assert rollback(settings, FIRST, dry_run=True) == {
+        "version": FIRST,
+        "previous": THIRD,
+        "moved": False,
+    }
     assert latest_version(double) == THIRD
     assert rollback(settings, FIRST) == {"version": FIRST, "previous": THIRD, "moved": True}
     assert latest_version(double) == FIRST
     overwrite(double, SECOND, "yieldspark.zip", b"other code")
-    with pytest.raises(ReleaseConflict, match=rf"versions/{SECOND} is not whole: yieldspark\.zip has 10 bytes"):
+    with pytest.raises(
+        ReleaseConflict, match=rf"versions/{SECOND} is not whole: yieldspark\.zip has 10 bytes"
+    ):
         rollback(settings, SECOND)
     assert latest_version(double) == FIRST
 
 
 def test_an_unknown_version_is_told_the_newest_known_ones(settings: Settings) -> None:
-    with pytest.raises(ConfigurationError, match="nothing is released in gs://acme-code; release with"):
+    with pytest.raises(
+        ConfigurationError, match="nothing is released in gs://acme-code; release with"
+    ):
         released(settings)
     publish(settings, small_release(FIRST))
     publish(settings, small_release(SECOND))
     for work in (lambda: released(settings, "1234567"), lambda: rollback(settings, "1234567")):
-        with pytest.raises(ConfigurationError, match=rf"1234567 is no released version of gs://acme-code; the newest are: {SECOND}, {FIRST}\."):
+        with pytest.raises(
+            ConfigurationError,
+            match=(
+                rf"1234567 is no released version of gs://acme-code; the newest are: {SECOND},"
+                rf" {FIRST}\."
+            ),
+        ):
             work()
 
 
@@ -306,31 +437,51 @@ def test_a_released_version_is_found_with_its_batches(settings: Settings) -> Non
     assert released(settings) == Release(BUCKET, SECOND, (JAR,))
     found = released(settings, FIRST)
     assert found == Release(BUCKET, FIRST, (JAR,))
-    assert read_batches(settings, found) == {"version": FIRST, "batches": {"metrics": {"ttl": "7200s"}}}
+    assert read_batches(settings, found) == {
+        "version": FIRST,
+        "batches": {"metrics": {"ttl": "7200s"}},
+    }
 
 
-@pytest.mark.parametrize(("name", "content"), [(MANIFEST, b"{}"), (MANIFEST, b'{"files": {}}'), (BATCHES, b"{}"), (BATCHES, b"\xff")])
-def test_a_damaged_document_is_said(double: StorageDouble, settings: Settings, name: str, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [(MANIFEST, b"{}"), (MANIFEST, b'{"files": {}}'), (BATCHES, b"{}"), (BATCHES, b"\xff")],
+)
+def test_a_damaged_document_is_said(
+    double: StorageDouble, settings: Settings, name: str, content: bytes
+) -> None:
     publish(settings, small_release(FIRST))
     overwrite(double, FIRST, name, content)
-    with pytest.raises(ReleaseConflict, match=r"batches\.json is damaged" if name == BATCHES else "names a{40} with another manifest"):
+    with pytest.raises(
+        ReleaseConflict,
+        match=(
+            r"batches\.json is damaged" if name == BATCHES else "names a{40} with another manifest"
+        ),
+    ):
         read_batches(settings, released(settings))
     if content == b"{}":
         with pytest.raises(ReleaseConflict, match="is damaged: it is no JSON object with"):
             read_batches(settings, released(settings, FIRST))
 
 
-def test_a_damaged_latest_is_said_and_the_next_release_mends_it(double: StorageDouble, settings: Settings) -> None:
+def test_a_damaged_latest_is_said_and_the_next_release_mends_it(
+    double: StorageDouble, settings: Settings
+) -> None:
     publish(settings, small_release(FIRST))
     double.store.write(BUCKET, LATEST, b"{", {"contentType": "application/json"}, Conditions(), {})
     for work in (lambda: released(settings), lambda: versions(settings)):
-        with pytest.raises(ReleaseConflict, match=r"latest\.json is damaged: it is no JSON object with version; release again"):
+        with pytest.raises(
+            ReleaseConflict,
+            match=r"latest\.json is damaged: it is no JSON object with version; release again",
+        ):
             work()
     assert publish(settings, small_release(FIRST))["previous"] is None
     assert latest_version(double) == FIRST
 
 
-def test_progress_of_a_long_upload_is_said(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_of_a_long_upload_is_said(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(code_bucket, "SECONDS_BEFORE_PROGRESS", 0.0)
     said: list[str] = []
     publish_content(CodeBucket(settings), small_release(FIRST), said.append)
@@ -347,6 +498,9 @@ def test_another_double_of_cloud_storage_agrees(tmp_path: Path) -> None:
             publish(settings, small_release(version))
         with pytest.raises(ReleaseConflict, match="with other settings"):
             publish(settings, small_release(FIRST, metrics={"ttl": "7200s"}))
-        assert [(one["version"], one["latest"], one["faults"]) for one in versions(settings)] == [(SECOND, True, []), (FIRST, False, [])]
+        assert [(one["version"], one["latest"], one["faults"]) for one in versions(settings)] == [
+            (SECOND, True, []),
+            (FIRST, False, []),
+        ]
         assert rollback(settings, FIRST) == {"version": FIRST, "previous": SECOND, "moved": True}
         assert released(settings) == Release(BUCKET, FIRST, (JAR,))

@@ -33,37 +33,65 @@ def run(url: str, tmp_path: Path) -> WorkflowsHere:
     missing = ensure_jars(JARS, lambda line: None).missing
     if missing:
         pytest.skip("; ".join(missing))
-    return WorkflowsHere(tmp_path, cloud_variables(url) | {"JARS_DIR": str(JARS), "ENGINE": "lightgbm"})
+    return WorkflowsHere(
+        tmp_path, cloud_variables(url) | {"JARS_DIR": str(JARS), "ENGINE": "lightgbm"}
+    )
 
 
 def _bytes_of(double: StorageDouble, document: dict[str, Any]) -> dict[str, bytes]:
-    return {name: objects(double)[f"versions/{document['version']}/{name}"] for name in (file["name"] for file in document["files"])}
+    return {
+        name: objects(double)[f"versions/{document['version']}/{name}"]
+        for name in (file["name"] for file in document["files"])
+    }
 
 
-def test_a_dry_run_lists_what_a_release_then_uploads(run: WorkflowsHere, double: StorageDouble) -> None:
+def test_a_dry_run_lists_what_a_release_then_uploads(
+    run: WorkflowsHere, double: StorageDouble
+) -> None:
     plan = run.json("release", "--allow-dirty", "--dry-run")
     assert double.asked == []
     done = run.json("release", "--allow-dirty")
-    assert (done["version"], done["bytes"], done["files"]) == (plan["version"], plan["bytes"], len(plan["files"]))
+    assert (done["version"], done["bytes"], done["files"]) == (
+        plan["version"],
+        plan["bytes"],
+        len(plan["files"]),
+    )
     found = _bytes_of(double, plan)
-    assert plan["files"] == [{"name": name, "bytes": len(one), "sha256": hashlib.sha256(one).hexdigest()} for name, one in found.items()]
+    assert plan["files"] == [
+        {"name": name, "bytes": len(one), "sha256": hashlib.sha256(one).hexdigest()}
+        for name, one in found.items()
+    ]
     assert latest_version(double) == plan["version"]
     words = run("release", "--allow-dirty", "--dry-run")
     assert plan["version"] in words.stdout
     assert plan["files"][0]["sha256"] in words.stdout
     again = run("release", "--allow-dirty")
-    assert (again.returncode, "uploaded  0" in again.stdout) == (0, True), again.stdout + again.stderr
+    assert (again.returncode, "uploaded  0" in again.stdout) == (0, True), (
+        again.stdout + again.stderr
+    )
 
 
-def test_versions_and_a_rollback_between_them(run: WorkflowsHere, url: str, double: StorageDouble) -> None:
+def test_versions_and_a_rollback_between_them(
+    run: WorkflowsHere, url: str, double: StorageDouble
+) -> None:
     assert run.json("versions") == []
     for version in (FIRST, SECOND):
         publish_at(url, small_release(version))
-    assert [(one["version"], one["latest"], one["faults"]) for one in run.json("versions")] == [(SECOND, True, []), (FIRST, False, [])]
+    assert [(one["version"], one["latest"], one["faults"]) for one in run.json("versions")] == [
+        (SECOND, True, []),
+        (FIRST, False, []),
+    ]
     assert [one["version"] for one in run.json("versions", "--newest", "1")] == [SECOND]
     rows = [line.split() for line in run("versions").stdout.splitlines()]
-    assert [(row[0], row[-2], row[-1]) for row in rows[1:]] == [(SECOND, "yes", "yes"), (FIRST, "no", "yes")]
-    assert run.json("rollback", FIRST, "--dry-run") == {"version": FIRST, "previous": SECOND, "moved": False}
+    assert [(row[0], row[-2], row[-1]) for row in rows[1:]] == [
+        (SECOND, "yes", "yes"),
+        (FIRST, "no", "yes"),
+    ]
+    assert run.json("rollback", FIRST, "--dry-run") == {
+        "version": FIRST,
+        "previous": SECOND,
+        "moved": False,
+    }
     assert latest_version(double) == SECOND
     assert run.json("rollback", FIRST) == {"version": FIRST, "previous": SECOND, "moved": True}
     assert latest_version(double) == FIRST
@@ -72,6 +100,14 @@ def test_versions_and_a_rollback_between_them(run: WorkflowsHere, url: str, doub
 
 
 def test_what_is_not_set_is_named(run: WorkflowsHere) -> None:
-    assert "CODE_BUCKET, REGION not set" in run.json("release", "--allow-dirty", "--dry-run", code=2, CODE_BUCKET="", REGION="")["error"]
-    assert "DB_PASSWORD_SECRET not set" in run.json("release", "--allow-dirty", code=2, DB_PASSWORD_SECRET="")["error"]
+    assert (
+        "CODE_BUCKET, REGION not set"
+        in run.json("release", "--allow-dirty", "--dry-run", code=2, CODE_BUCKET="", REGION="")[
+            "error"
+        ]
+    )
+    assert (
+        "DB_PASSWORD_SECRET not set"
+        in run.json("release", "--allow-dirty", code=2, DB_PASSWORD_SECRET="")["error"]
+    )
     assert "CODE_BUCKET not set" in run.json("versions", code=2, CODE_BUCKET="")["error"]

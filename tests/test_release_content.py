@@ -1,4 +1,6 @@
-"""What a release consists of: the same bytes of the same commit wherever it is checked out, jobs that start from the zip alone, and its commands."""
+"""What a release consists of: the same bytes of the same commit wherever it is checked out, jobs
+that start from the zip alone, and its commands.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +40,26 @@ def settings() -> Settings:
 
 
 def git(folder: Path, *arguments: str) -> str:
-    given = ("-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
-    return subprocess.run(["git", "-C", str(folder), *given, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    given = (
+        "-c",
+        "user.name=test",
+        "-c",
+        "user.email=test@example.com",
+        "-c",
+        "commit.gpgsign=false",
+    )
+    return subprocess.run(
+        ["git", "-C", str(folder), *given, *arguments], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def clone(target: Path, *options: str, umask: int = -1) -> Path:
     """The newest commit of this checkout in another folder."""
-    subprocess.run(["git", "clone", "-q", "--shared", *options, str(PROJECT), str(target)], check=True, umask=umask)
+    subprocess.run(
+        ["git", "clone", "-q", "--shared", *options, str(PROJECT), str(target)],
+        check=True,
+        umask=umask,
+    )
     return target
 
 
@@ -53,19 +68,29 @@ def checkout(tmp_path: Path) -> Path:
     return clone(tmp_path / "checkout")
 
 
-def test_one_commit_gives_the_same_bytes_in_every_checkout(checkout: Path, tmp_path: Path, settings: Settings) -> None:
+def test_one_commit_gives_the_same_bytes_in_every_checkout(
+    checkout: Path, tmp_path: Path, settings: Settings
+) -> None:
     """Other folder, other times, modes, line ends of the machine, and what lies around there."""
     other = clone(tmp_path / "other", "-c", "core.autocrlf=true", umask=0o077)
     for path in (other / "forecasting").rglob("*.py"):
         path.chmod(0o700)
         os.utime(path, (0, 0))
-    for name in ("database/__pycache__/tables.cpython-311.pyc", "data_processing/.env", "forecasting/.mypy_cache/forecasting.json"):
+    for name in (
+        "database/__pycache__/tables.cpython-311.pyc",
+        "data_processing/.env",
+        "forecasting/.mypy_cache/forecasting.json",
+    ):
         (other / name).parent.mkdir(exist_ok=True)
         (other / name).write_text("not the product's")
     git(other, "config", "core.fileMode", "false")
     first, second = (build_content(settings, root=root) for root in (checkout, other))
     assert first.manifest_bytes() == second.manifest_bytes()
-    assert (first.release, first.commit, dict(first.files)) == (second.release, second.commit, dict(second.files))
+    assert (first.release, first.commit, dict(first.files)) == (
+        second.release,
+        second.commit,
+        dict(second.files),
+    )
     assert first.release.version == first.commit == git(checkout, "rev-parse", "HEAD")
 
 
@@ -74,9 +99,16 @@ def test_the_zip_holds_the_product_and_no_mark_of_the_machine(checkout: Path) ->
         entries = archive.infolist()
     names = [entry.filename for entry in entries]
     assert names == sorted(names)
-    assert {name.split("/")[0] for name in names if "/" in name} == {"data_processing", "forecasting", "database"}
+    assert {name.split("/")[0] for name in names if "/" in name} == {
+        "data_processing",
+        "forecasting",
+        "database",
+    }
     # zlib compresses differently from one version to the next
-    marks = {(entry.date_time, entry.compress_type, entry.create_system, entry.external_attr >> 16) for entry in entries}
+    marks = {
+        (entry.date_time, entry.compress_type, entry.create_system, entry.external_attr >> 16)
+        for entry in entries
+    }
     assert marks == {((1980, 1, 1, 0, 0, 0), zipfile.ZIP_STORED, 3, 0o644)}
 
 
@@ -84,8 +116,16 @@ def test_the_manifest_is_over_every_file(checkout: Path, settings: Settings) -> 
     content = build_content(settings, root=checkout)
     jars = {f"jars/{name}": checksum for name, checksum in locked_checksums().items()}
     manifest = content.manifest()
-    assert {name: entry["sha256"] for name, entry in manifest["files"].items() if name in jars} == jars
-    assert set(manifest["files"]) == {*jars, CODE, "calculate_pool_metrics.py", "forecast_pools.py", "batches.json"}
+    assert {
+        name: entry["sha256"] for name, entry in manifest["files"].items() if name in jars
+    } == jars
+    assert set(manifest["files"]) == {
+        *jars,
+        CODE,
+        "calculate_pool_metrics.py",
+        "forecast_pools.py",
+        "batches.json",
+    }
     for name, entry in manifest["files"].items():
         found = content.files[name]
         assert (entry["bytes"], entry["sha256"]) == (len(found), hashlib.sha256(found).hexdigest())
@@ -94,31 +134,64 @@ def test_the_manifest_is_over_every_file(checkout: Path, settings: Settings) -> 
 
 def test_batches_are_of_the_release_and_hold_no_password(settings: Settings) -> None:
     release = Release(BUCKET, "a" * 40, tuple(locked_checksums()))
-    document = batches_document(settings.model_copy(update={"db_password": load_settings(db_password="correct-horse").db_password}), release)
+    document = batches_document(
+        settings.model_copy(
+            update={"db_password": load_settings(db_password="correct-horse").db_password}
+        ),
+        release,
+    )
     assert {"calculate_pool_metrics", "forecast_pools/lightgbm"} <= set(document["batches"])
-    assert document["batches"]["calculate_pool_metrics"]["pysparkBatch"]["pythonFileUris"] == [f"gs://{BUCKET}/versions/{'a' * 40}/yieldspark.zip"]
-    jobs = {"calculate_pool_metrics": "yieldspark-calculate-pool-metrics", "forecast_pools": "yieldspark-forecast-pools"}
-    expected = {"version": "a" * 40, "project": "acme", "region": "europe-west1", "engine": "lightgbm", "deadline_seconds": 7800}
+    assert document["batches"]["calculate_pool_metrics"]["pysparkBatch"]["pythonFileUris"] == [
+        f"gs://{BUCKET}/versions/{'a' * 40}/yieldspark.zip"
+    ]
+    jobs = {
+        "calculate_pool_metrics": "yieldspark-calculate-pool-metrics",
+        "forecast_pools": "yieldspark-forecast-pools",
+    }
+    expected = {
+        "version": "a" * 40,
+        "project": "acme",
+        "region": "europe-west1",
+        "engine": "lightgbm",
+        "deadline_seconds": 7800,
+    }
     assert document == {**expected, "cloud_run_jobs": jobs, "batches": document["batches"]}
     assert "correct-horse" not in str(document)
 
 
-def test_an_engine_whose_runtime_is_old_is_warned_of_and_one_whose_is_gone_left_out(settings: Settings) -> None:
-    release, synapseml = Release(BUCKET, "a" * 40, tuple(locked_checksums())), settings.model_copy(update={"engine": "synapseml"})
+def test_an_engine_whose_runtime_is_old_is_warned_of_and_one_whose_is_gone_left_out(
+    settings: Settings,
+) -> None:
+    release, synapseml = (
+        Release(BUCKET, "a" * 40, tuple(locked_checksums())),
+        settings.model_copy(update={"engine": "synapseml"}),
+    )
     supported, old, gone = date(2026, 9, 30), date(2026, 10, 1), date(2028, 10, 1)
-    assert support_warnings(synapseml, today=supported) == support_warnings(settings, today=old) == []
+    assert (
+        support_warnings(synapseml, today=supported) == support_warnings(settings, today=old) == []
+    )
     (warning,) = support_warnings(synapseml, today=old)
     assert "no support since 2026-09-30" in warning
     assert "forecast_pools/synapseml" in batches_document(settings, release, today=old)["batches"]
-    assert "forecast_pools/synapseml" not in batches_document(settings, release, today=gone)["batches"]
+    assert (
+        "forecast_pools/synapseml" not in batches_document(settings, release, today=gone)["batches"]
+    )
     with pytest.raises(ConfigurationError, match="available to 2028-09-30 only"):
         batches_document(synapseml, release, today=gone)
 
 
-def test_a_checkout_that_differs_is_refused_or_gets_a_name_of_its_own(checkout: Path, settings: Settings) -> None:
+def test_a_checkout_that_differs_is_refused_or_gets_a_name_of_its_own(
+    checkout: Path, settings: Settings
+) -> None:
     (checkout / "README.md").write_text("changed")
     (checkout / "database" / "new.py").write_text("VALUE = 1\n")
-    with pytest.raises(ConfigurationError, match=r"differs from commit \w{12}: M README\.md, \?\? database/new\.py; commit it .* --allow-dirty"):
+    with pytest.raises(
+        ConfigurationError,
+        match=(
+            r"differs from commit \w{12}: M README\.md, \?\? database/new\.py; commit it .*"
+            r" --allow-dirty"
+        ),
+    ):
         build_content(settings, root=checkout)
 
     def dirty(settings: Settings) -> ReleaseContent:
@@ -133,17 +206,30 @@ def test_a_checkout_that_differs_is_refused_or_gets_a_name_of_its_own(checkout: 
     assert dirty(settings).release == first.release
     other_settings = dirty(settings.model_copy(update={"batch_ttl_minutes": 60}))
     (checkout / "database" / "new.py").write_text("VALUE = 2\n")
-    assert len({first.release.version, other_settings.release.version, dirty(settings).release.version}) == 3
+    assert (
+        len(
+            {first.release.version, other_settings.release.version, dirty(settings).release.version}
+        )
+        == 3
+    )
     git(checkout, "add", ".")
     git(checkout, "commit", "-q", "-m", "a change")
-    assert build_content(settings, root=checkout).release.version == git(checkout, "rev-parse", "HEAD")
+    assert build_content(settings, root=checkout).release.version == git(
+        checkout, "rev-parse", "HEAD"
+    )
 
 
-def test_what_goes_to_a_stand_in_is_named_after_its_content(checkout: Path, settings: Settings) -> None:
-    """At home the settings change more often than there is a commit: under the commit's name that would be a conflict. The address is no content."""
+def test_what_goes_to_a_stand_in_is_named_after_its_content(
+    checkout: Path, settings: Settings
+) -> None:
+    """At home the settings change more often than there is a commit: under the commit's name that
+    would be a conflict. The address is no content.
+    """
 
     def version(port: int, limit: int) -> str:
-        there = settings.model_copy(update={"google_api_url": f"http://127.0.0.1:{port}", "batch_ttl_minutes": limit})
+        there = settings.model_copy(
+            update={"google_api_url": f"http://127.0.0.1:{port}", "batch_ttl_minutes": limit}
+        )
         return build_content(there, root=checkout).release.version
 
     found = [version(8085, 60), version(8086, 60), version(8085, 90)]
@@ -153,7 +239,9 @@ def test_what_goes_to_a_stand_in_is_named_after_its_content(checkout: Path, sett
 
 def test_no_release_of_what_is_no_checkout(tmp_path: Path, settings: Settings) -> None:
     git(tmp_path, "init", "-q")
-    with pytest.raises(ConfigurationError, match="release from a clone of YieldSpark that has a commit"):
+    with pytest.raises(
+        ConfigurationError, match="release from a clone of YieldSpark that has a commit"
+    ):
         build_content(settings, root=tmp_path)
     (tmp_path / "inside").mkdir()
     git(tmp_path, "commit", "-q", "--allow-empty", "-m", "empty")
@@ -163,18 +251,29 @@ def test_no_release_of_what_is_no_checkout(tmp_path: Path, settings: Settings) -
 
 def test_jars_that_are_missing_or_damaged_are_refused(tmp_path: Path, checkout: Path) -> None:
     settings = cloud_settings(None, jars_dir=tmp_path / "jars")
-    with pytest.raises(EnvironmentNotReady, match=r"postgresql-42\.7\.4\.jar.* not in .*/jars.*python run_spark_local\.py"):
+    with pytest.raises(
+        EnvironmentNotReady,
+        match=r"postgresql-42\.7\.4\.jar.* not in .*/jars.*python run_spark_local\.py",
+    ):
         build_content(settings, root=checkout)
     (tmp_path / "jars").mkdir()
     for name in locked_checksums():
         (tmp_path / "jars" / name).write_bytes(b"damaged")
-    with pytest.raises(EnvironmentNotReady, match=r"lightgbmlib-\S+ is refused: its sha256 is \w+.*python run_spark_local\.py`, which fetches it"):
+    with pytest.raises(
+        EnvironmentNotReady,
+        match=(
+            r"lightgbmlib-\S+ is refused: its sha256 is \w+.*python run_spark_local\.py`, which"
+            r" fetches it"
+        ),
+    ):
         build_content(settings, root=checkout)
 
 
 def test_settings_that_a_release_needs_are_named(checkout: Path, settings: Settings) -> None:
     with pytest.raises(ConfigurationError, match="CODE_BUCKET, PROJECT_ID not set"):
-        build_content(settings.model_copy(update={"code_bucket": None, "project_id": None}), root=checkout)
+        build_content(
+            settings.model_copy(update={"code_bucket": None, "project_id": None}), root=checkout
+        )
 
 
 def test_this_checkout_goes_up_whole(settings: Settings, tmp_path: Path) -> None:
@@ -183,9 +282,14 @@ def test_this_checkout_goes_up_whole(settings: Settings, tmp_path: Path) -> None
         there = settings.model_copy(update={"google_api_url": url})
         done = publish(there, allow_dirty=True)
         assert released(there).jars == tuple(sorted(locked_checksums()))
-        assert set(read_batches(there, released(there))["batches"]) >= {"calculate_pool_metrics", "forecast_pools/lightgbm"}
+        assert set(read_batches(there, released(there))["batches"]) >= {
+            "calculate_pool_metrics",
+            "forecast_pools/lightgbm",
+        }
     assert latest_version(double) == done["version"]
-    assert done["bytes"] == sum(len(content) for name, content in objects(double).items() if name != LATEST)
+    assert done["bytes"] == sum(
+        len(content) for name, content in objects(double).items() if name != LATEST
+    )
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +304,9 @@ def unpacked(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.mark.parametrize("job", ["calculate_pool_metrics", "forecast_pools"])
 def test_a_job_starts_from_the_zip_alone(unpacked: Path, job: str) -> None:
-    """By an isolated Python that knows the zip and the packages; every module of ours comes out of the zip."""
+    """By an isolated Python that knows the zip and the packages; every module of ours comes out of
+    the zip.
+    """
     program = f"""
 import runpy, sys
 sys.path.insert(0, {str(unpacked / CODE)!r})
@@ -212,5 +318,12 @@ finally:
     files = [module.__file__ or "" for name, module in sys.modules.items() if name.split(".")[0] in ours]
     assert files and all(file.startswith({str(unpacked / CODE)!r}) for file in files), files
 """
-    done = subprocess.run([sys.executable, "-I", "-c", program], cwd=unpacked, env={}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program],
+        cwd=unpacked,
+        env={},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, f"usage: {job}" in done.stdout) == (0, True), done.stdout + done.stderr

@@ -1,4 +1,6 @@
-"""The report is one file that asks nothing of a network, shows each forecast once, and keeps what stands in the data from becoming markup."""
+"""The report is one file that asks nothing of a network, shows each forecast once, and keeps what
+stands in the data from becoming markup.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ REFERENCES = ("src", "href", "xlink:href", "action", "data", "poster", "srcset")
 
 
 class Page(HTMLParser):
-    """What a browser would make of the page: attributes, ids, text by element, rows of the forecast table."""
+    """What a browser would make of the page: attributes, ids, text by element, rows of the forecast
+    table.
+    """
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -55,29 +59,43 @@ class Page(HTMLParser):
 
 
 def _backtest(engine: Engine, folder: Path) -> Path:
-    return write_backtest(engine, scored_rows(engine, "lightgbm", horizon=1, last=AS_OF, days=30), folder)
+    return write_backtest(
+        engine, scored_rows(engine, "lightgbm", horizon=1, last=AS_OF, days=30), folder
+    )
 
 
-def _written(engine: Engine, folder: Path, write: Callable[[Engine, Path], Path] = write_report) -> tuple[str, Page]:
+def _written(
+    engine: Engine, folder: Path, write: Callable[[Engine, Path], Path] = write_report
+) -> tuple[str, Page]:
     page = write(engine, folder).read_text("utf-8")
     return page, Page(page)
 
 
-def _watched(engine: Engine, *, reason: str = "0.90 of persistence", feature: str = "apy_std_30") -> None:
+def _watched(
+    engine: Engine, *, reason: str = "0.90 of persistence", feature: str = "apy_std_30"
+) -> None:
     checks = drift(features=[{"feature": feature, "psi": 0.41, "ks": 0.3}])
     with engine.begin() as connection:
-        connection.execute(insert(promotion), [decision(), decision("refused", serves=None, reason=reason)])
-        connection.execute(insert(run_ledger), ledger_row("r8", "forecast_pools", "succeeded", checks=checks))
+        connection.execute(
+            insert(promotion), [decision(), decision("refused", serves=None, reason=reason)]
+        )
+        connection.execute(
+            insert(run_ledger), ledger_row("r8", "forecast_pools", "succeeded", checks=checks)
+        )
 
 
 BOTH_PAGES = pytest.mark.parametrize("write", [write_report, _backtest])
 
 
-def test_the_report_has_a_row_for_each_forecast_and_a_plot_for_the_largest(engine: Engine, tmp_path: Path) -> None:
+def test_the_report_has_a_row_for_each_forecast_and_a_plot_for_the_largest(
+    engine: Engine, tmp_path: Path
+) -> None:
     fill(engine, pool_count=9)
     _, page = _written(engine, tmp_path)
     assert page.forecast_rows == 9
-    assert page.tags.count("figure") == 6 + 2 * 3, "six pools; for either target ratio, coverage and groups"
+    assert page.tags.count("figure") == 6 + 2 * 3, (
+        "six pools; for either target ratio, coverage and groups"
+    )
     for words in (
         "Forecasts for Mon 6 Oct 2025",
         "8 by the model, 1 by a rule",
@@ -92,7 +110,9 @@ def test_the_report_has_a_row_for_each_forecast_and_a_plot_for_the_largest(engin
 
 
 @BOTH_PAGES
-def test_nothing_in_it_refers_to_a_network(engine: Engine, tmp_path: Path, write: Callable[[Engine, Path], Path]) -> None:
+def test_nothing_in_it_refers_to_a_network(
+    engine: Engine, tmp_path: Path, write: Callable[[Engine, Path], Path]
+) -> None:
     fill(engine)
     _watched(engine)
     source, page = _written(engine, tmp_path, write)
@@ -107,26 +127,48 @@ def test_nothing_in_it_refers_to_a_network(engine: Engine, tmp_path: Path, write
 
 
 @BOTH_PAGES
-def test_every_reference_inside_the_page_has_its_target_once(engine: Engine, tmp_path: Path, write: Callable[[Engine, Path], Path]) -> None:
+def test_every_reference_inside_the_page_has_its_target_once(
+    engine: Engine, tmp_path: Path, write: Callable[[Engine, Path], Path]
+) -> None:
     fill(engine)
     source, page = _written(engine, tmp_path, write)
     ids = page.values("id")
     assert len(ids) == len(set(ids))
-    used = {value.removeprefix("#") for value in page.values("href")} | set(re.findall(r"url\(#([^)]*)\)", source))
-    used |= {one for value in page.values("aria-labelledby") for one in value.split()} | set(page.values("for"))
+    used = {value.removeprefix("#") for value in page.values("href")} | set(
+        re.findall(r"url\(#([^)]*)\)", source)
+    )
+    used |= {one for value in page.values("aria-labelledby") for one in value.split()} | set(
+        page.values("for")
+    )
     assert used <= set(ids)
 
 
 @BOTH_PAGES
-def test_a_name_in_the_data_never_becomes_markup(engine: Engine, tmp_path: Path, write: Callable[[Engine, Path], Path]) -> None:
-    fill(engine, names={7: UNSAFE, 3: "</svg><img src=x onerror=alert(1)>", 0: "' onmouseover='alert(1)"})
+def test_a_name_in_the_data_never_becomes_markup(
+    engine: Engine, tmp_path: Path, write: Callable[[Engine, Path], Path]
+) -> None:
+    fill(
+        engine,
+        names={7: UNSAFE, 3: "</svg><img src=x onerror=alert(1)>", 0: "' onmouseover='alert(1)"},
+    )
     with engine.begin() as connection:
-        connection.execute(text("UPDATE pools SET protocol = :name, chain = :name"), {"name": UNSAFE})
-        connection.execute(insert(run_ledger), ledger_row("r9", "calculate_metrics", "failed", error=UNSAFE, mode=UNSAFE))
         connection.execute(
-            text("UPDATE yieldspark.forecasts SET explanation[0]['feature'] = to_jsonb(CAST(:name AS text)) WHERE rule IS NULL"), {"name": UNSAFE}
+            text("UPDATE pools SET protocol = :name, chain = :name"), {"name": UNSAFE}
         )
-        connection.execute(text("UPDATE yieldspark.forecast_evaluation SET run_id = :name"), {"name": UNSAFE})
+        connection.execute(
+            insert(run_ledger),
+            ledger_row("r9", "calculate_metrics", "failed", error=UNSAFE, mode=UNSAFE),
+        )
+        connection.execute(
+            text(
+                "UPDATE yieldspark.forecasts SET explanation[0]['feature'] = to_jsonb(CAST(:name AS"
+                " text)) WHERE rule IS NULL"
+            ),
+            {"name": UNSAFE},
+        )
+        connection.execute(
+            text("UPDATE yieldspark.forecast_evaluation SET run_id = :name"), {"name": UNSAFE}
+        )
     _watched(engine, reason=UNSAFE, feature=UNSAFE)
     _, page = _written(engine, tmp_path, write)
     assert page.scripts == 1
@@ -136,7 +178,9 @@ def test_a_name_in_the_data_never_becomes_markup(engine: Engine, tmp_path: Path,
     if write is write_report:
         assert page.forecast_rows == 8
         assert any(UNSAFE in label for label in page.values("aria-label"))
-        assert page.text.count(UNSAFE.replace("_", " ")) >= 3 + 7, "a reason, a feature that drifted, seven explanations"
+        assert page.text.count(UNSAFE.replace("_", " ")) >= 3 + 7, (
+            "a reason, a feature that drifted, seven explanations"
+        )
 
 
 def test_a_picture_holds_no_word_of_the_data(engine: Engine) -> None:
@@ -162,7 +206,21 @@ def test_extreme_days_do_not_flatten_the_plot_and_are_counted(engine: Engine) ->
     assert "355" not in "".join(re.findall(r"<text[^>]*>([^<]*)", svg))
 
 
-@pytest.mark.parametrize("days", [[], [{"date": TOMORROW - dt.timedelta(days=1), "actual": 0.0, "forecast": None, "low": None, "high": None}]])
+@pytest.mark.parametrize(
+    "days",
+    [
+        [],
+        [
+            {
+                "date": TOMORROW - dt.timedelta(days=1),
+                "actual": 0.0,
+                "forecast": None,
+                "low": None,
+                "high": None,
+            }
+        ],
+    ],
+)
 def test_a_pool_with_hardly_a_day_has_a_plot(days: list[dict[str, object]]) -> None:
     series = {"days": days, "apy": 0.0, "apy_low": None, "apy_high": None, "target_date": TOMORROW}
     assert apy_plot(series, 1)[1] == 0
@@ -174,7 +232,9 @@ def test_the_same_pool_gives_the_same_picture(engine: Engine) -> None:
     assert apy_plot(series, 1) == apy_plot(series, 1)
 
 
-def test_an_empty_database_gives_a_report_that_says_what_to_run(engine: Engine, tmp_path: Path) -> None:
+def test_an_empty_database_gives_a_report_that_says_what_to_run(
+    engine: Engine, tmp_path: Path
+) -> None:
     _, page = _written(engine, tmp_path)
     assert "No forecasts yet" in page.text
     for command in ("load", "calculate_metrics", "forecast_pools", "report"):
@@ -191,13 +251,20 @@ def test_metrics_without_forecasts_ask_for_forecasts_only(engine: Engine, tmp_pa
     assert "run_spark_local.py load" not in page.text
 
 
-def test_forecasts_without_values_or_labels_are_shown_as_unknown(engine: Engine, tmp_path: Path) -> None:
+def test_forecasts_without_values_or_labels_are_shown_as_unknown(
+    engine: Engine, tmp_path: Path
+) -> None:
     fill(engine, pool_count=2)
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM pools"))
         connection.execute(text("DELETE FROM pool_daily_metrics"))
         connection.execute(text("DELETE FROM yieldspark.forecast_evaluation"))
-        connection.execute(text("UPDATE yieldspark.forecasts SET apy = NULL, apy_low = NULL, apy_high = NULL WHERE pool_id = 'p1'"))
+        connection.execute(
+            text(
+                "UPDATE yieldspark.forecasts SET apy = NULL, apy_low = NULL, apy_high = NULL WHERE"
+                " pool_id = 'p1'"
+            )
+        )
     _, page = _written(engine, tmp_path)
     assert page.forecast_rows == 2
     assert page.tags.count("figure") == 1
@@ -205,7 +272,9 @@ def test_forecasts_without_values_or_labels_are_shown_as_unknown(engine: Engine,
     assert "nan" not in page.text.lower().split()
 
 
-def test_a_models_forecast_has_its_contributions_and_a_rules_none(engine: Engine, tmp_path: Path) -> None:
+def test_a_models_forecast_has_its_contributions_and_a_rules_none(
+    engine: Engine, tmp_path: Path
+) -> None:
     fill(engine, pool_count=3)
     _, page = _written(engine, tmp_path)
     assert page.text.count("−0.12 distance from the 7-day mean") == 2
@@ -217,7 +286,15 @@ def test_drift_and_decisions_are_shown_where_there_are_some(engine: Engine, tmp_
     assert "keep an eye on" not in _written(engine, tmp_path)[1].text
     _watched(engine)
     text = _written(engine, tmp_path)[1].text
-    for words in ("1 feature drifted", "a rule made 1 of 8 forecasts", "spread over 30 days", "0.41", "refused", "0.90 of persistence", "me@here"):
+    for words in (
+        "1 feature drifted",
+        "a rule made 1 of 8 forecasts",
+        "spread over 30 days",
+        "0.41",
+        "refused",
+        "0.90 of persistence",
+        "me@here",
+    ):
         assert words in text
     assert "8 in staging" not in text
 
@@ -251,7 +328,9 @@ def test_old_data_are_called_old(engine: Engine, tmp_path: Path) -> None:
 
 
 @BOTH_PAGES
-def test_elements_are_closed_in_order(engine: Engine, tmp_path: Path, write: Callable[[Engine, Path], Path]) -> None:
+def test_elements_are_closed_in_order(
+    engine: Engine, tmp_path: Path, write: Callable[[Engine, Path], Path]
+) -> None:
     class Nesting(HTMLParser):
         def __init__(self) -> None:
             super().__init__()
@@ -312,19 +391,36 @@ def test_tvl_in_words(value: float | None, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(None, "–"), (60.0, "1 minute"), (3 * 3600.0, "3 hours"), (12 * 86_400.0, "12 days"), (3.2 * 365.25 * 86_400, "3.2 years")]
+    ("seconds", "words"),
+    [
+        (None, "–"),
+        (60.0, "1 minute"),
+        (3 * 3600.0, "3 hours"),
+        (12 * 86_400.0, "12 days"),
+        (3.2 * 365.25 * 86_400, "3.2 years"),
+    ],
 )
 def test_age_in_words(seconds: float | None, words: str) -> None:
     assert number_words.age(seconds) == words
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(None, "–"), (0.0, "0 %"), (1.0, "100 %"), (0.9999, "> 99.9 %"), (0.0001, "< 0.1 %"), (0.8125, "81.2 %")]
+    ("value", "words"),
+    [
+        (None, "–"),
+        (0.0, "0 %"),
+        (1.0, "100 %"),
+        (0.9999, "> 99.9 %"),
+        (0.0001, "< 0.1 %"),
+        (0.8125, "81.2 %"),
+    ],
 )
 def test_share_in_words(value: float | None, words: str) -> None:
     assert number_words.share(value) == words
 
 
-@pytest.mark.parametrize(("value", "words"), [(None, "–"), (0.25, "+0.25"), (-0.25, "−0.25"), (0.00001, "0.00")])
+@pytest.mark.parametrize(
+    ("value", "words"), [(None, "–"), (0.25, "+0.25"), (-0.25, "−0.25"), (0.00001, "0.00")]
+)
 def test_change_in_words(value: float | None, words: str) -> None:
     assert number_words.signed_points(value) == words

@@ -1,4 +1,6 @@
-"""Windows over days: each equals its definition over plain lists, and knows nothing of the days before it."""
+"""Windows over days: each equals its definition over plain lists, and knows nothing of the days
+before it.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +43,19 @@ OfList = Callable[[list[float]], float]
 
 
 def quantile(level: float) -> tuple[Window, OfList]:
-    return lambda values, days: rolling.quantiles(values, days, [level])[0], lambda known: type_7(known, level) if known else NAN
+    return lambda values, days: rolling.quantiles(values, days, [level])[
+        0
+    ], lambda known: type_7(known, level) if known else NAN
 
 
 LISTS: dict[str, tuple[Window, OfList]] = {
     "count": (rolling.count, len),
     "total": (rolling.total, math.fsum),
     "mean": (rolling.mean, lambda known: math.fsum(known) / len(known) if known else NAN),
-    "deviation": (rolling.deviation, lambda known: statistics.stdev(known) if len(known) > 1 else NAN),
+    "deviation": (
+        rolling.deviation,
+        lambda known: statistics.stdev(known) if len(known) > 1 else NAN,
+    ),
     "median": (rolling.median, lambda known: statistics.median(known) if known else NAN),
     "lowest": (rolling.lowest, lambda known: min(known, default=NAN)),
     "highest": (rolling.highest, lambda known: max(known, default=NAN)),
@@ -58,7 +65,13 @@ each_window = pytest.mark.parametrize("name", LISTS)
 
 
 def by_lists(values: Days, days: int, of: OfList) -> Days:
-    rows = [[of([v for v in pool[max(0, end - days) : end] if not math.isnan(v)]) for end in range(1, len(pool) + 1)] for pool in values.tolist()]
+    rows = [
+        [
+            of([v for v in pool[max(0, end - days) : end] if not math.isnan(v)])
+            for end in range(1, len(pool) + 1)
+        ]
+        for pool in values.tolist()
+    ]
     return np.array(rows, dtype=float)
 
 
@@ -81,16 +94,24 @@ def test_windows_by_hand() -> None:
     np.testing.assert_array_equal(rolling.count(values, 3), [[0, 1, 2, 2, 2]])
     np.testing.assert_array_equal(rolling.total(values, 3), [[0, 4, 5, 5, 8]])
     np.testing.assert_array_equal(rolling.mean(values, 3), [[NAN, 4, 2.5, 2.5, 4]])
-    np.testing.assert_array_equal(rolling.deviation(values, 3), [[NAN, NAN, np.sqrt(4.5), np.sqrt(4.5), np.sqrt(18)]])
+    np.testing.assert_array_equal(
+        rolling.deviation(values, 3), [[NAN, NAN, np.sqrt(4.5), np.sqrt(4.5), np.sqrt(18)]]
+    )
     np.testing.assert_array_equal(rolling.median(values, 5), [[NAN, 4, 2.5, 2.5, 4]])
-    np.testing.assert_array_equal(rolling.quantiles(values, 5, [0.25])[0], [[NAN, 4, 1.75, 1.75, 2.5]])
+    np.testing.assert_array_equal(
+        rolling.quantiles(values, 5, [0.25])[0], [[NAN, 4, 1.75, 1.75, 2.5]]
+    )
     np.testing.assert_array_equal(rolling.lowest(values, 2), [[NAN, 4, 1, 1, 7]])
     np.testing.assert_array_equal(rolling.highest(values, 2), [[NAN, 4, 4, 1, 7]])
 
 
 def test_quantiles_come_one_for_each_level() -> None:
     values = np.arange(11.0)[None, :]
-    assert [found[0, -1] for found in rolling.quantiles(values, 11, [0.9, 0.0, 0.5])] == [9.0, 0.0, 5.0]
+    assert [found[0, -1] for found in rolling.quantiles(values, 11, [0.9, 0.0, 0.5])] == [
+        9.0,
+        0.0,
+        5.0,
+    ]
 
 
 @pytest.mark.parametrize("days", [1, 3, 90])
@@ -108,9 +129,14 @@ def test_the_deviation_of_large_values_keeps_their_small_differences() -> None:
 
 
 @pytest.mark.parametrize("days", [-7, -6, -5, -4, -1, 0, 1, 4, 5, 6, 7])
-def test_a_lag_is_the_value_of_that_many_days_before_and_nothing_beyond_the_history(days: int) -> None:
+def test_a_lag_is_the_value_of_that_many_days_before_and_nothing_beyond_the_history(
+    days: int,
+) -> None:
     values = np.array([[1.0, 2.0, NAN, 4.0, 5.0], [6.0, 7.0, 8.0, 9.0, 10.0]])
-    expected = [[pool[day - days] if 0 <= day - days < 5 else NAN for day in range(5)] for pool in values.tolist()]
+    expected = [
+        [pool[day - days] if 0 <= day - days < 5 else NAN for day in range(5)]
+        for pool in values.tolist()
+    ]
     np.testing.assert_array_equal(rolling.lag(values, days), expected)
 
 
@@ -127,13 +153,17 @@ def test_a_lag_and_back_is_what_it_was_or_unknown(values: Days, days: int) -> No
 def test_the_first_windows_begin_with_the_value_before() -> None:
     values = np.array([[1.0, 2.0, 3.0]])
     assert rolling.windows(values, 2, before=9.0).tolist() == [[[9, 1], [1, 2], [2, 3]]]
-    assert rolling.windows(values, 5, before=0.0).tolist() == [[[0, 0, 0, 0, 1], [0, 0, 0, 1, 2], [0, 0, 1, 2, 3]]]
+    assert rolling.windows(values, 5, before=0.0).tolist() == [
+        [[0, 0, 0, 0, 1], [0, 0, 0, 1, 2], [0, 0, 1, 2, 3]]
+    ]
     assert np.isnan(rolling.windows(values, 2)[0, 0, 0])
 
 
 @each_window
 @given(values=HISTORIES, days=WINDOWS, spike=st.sampled_from([355_083.0, -1e12, 1e300]))
-def test_a_spike_leaves_no_trace_in_windows_behind_it(name: str, values: Days, days: int, spike: float) -> None:
+def test_a_spike_leaves_no_trace_in_windows_behind_it(
+    name: str, values: Days, days: int, spike: float
+) -> None:
     """To the bit: what a history says that begins after it."""
     window, _ = LISTS[name]
     past = np.full((values.shape[0], days), spike)
@@ -145,10 +175,15 @@ def test_a_spike_leaves_no_trace_in_windows_behind_it(name: str, values: Days, d
 
 @each_window
 @given(values=HISTORIES, days=WINDOWS, unknown=st.integers(1, 60))
-def test_unknown_days_before_and_days_after_change_no_bit(name: str, values: Days, days: int, unknown: int) -> None:
+def test_unknown_days_before_and_days_after_change_no_bit(
+    name: str, values: Days, days: int, unknown: int
+) -> None:
     window, _ = LISTS[name]
     around = np.concatenate([np.full((values.shape[0], unknown), NAN), values, values], axis=1)
-    assert window(around, days)[:, unknown : unknown + values.shape[1]].tobytes() == window(values, days).tobytes()
+    assert (
+        window(around, days)[:, unknown : unknown + values.shape[1]].tobytes()
+        == window(values, days).tobytes()
+    )
 
 
 @each_window
@@ -156,26 +191,40 @@ def test_unknown_days_before_and_days_after_change_no_bit(name: str, values: Day
 def test_a_pool_alone_has_the_bits_it_has_among_others(name: str, values: Days, days: int) -> None:
     window, _ = LISTS[name]
     together = window(values, days)
-    assert [window(pool[None, :], days).tobytes() for pool in values] == [pool.tobytes() for pool in together]
+    assert [window(pool[None, :], days).tobytes() for pool in values] == [
+        pool.tobytes() for pool in together
+    ]
 
 
 @given(values=HISTORIES, half_life=st.sampled_from([1.0, 3.0, 10.0, 0.5]))
-def test_an_exponential_mean_weighs_a_value_half_for_each_half_life_of_age(values: Days, half_life: float) -> None:
+def test_an_exponential_mean_weighs_a_value_half_for_each_half_life_of_age(
+    values: Days, half_life: float
+) -> None:
     expected = np.full_like(values, NAN)
     for pool, day in np.ndindex(*values.shape):
-        aged = [(value, 0.5 ** ((day - then) / half_life)) for then, value in enumerate(values[pool, : day + 1].tolist()) if not math.isnan(value)]
+        aged = [
+            (value, 0.5 ** ((day - then) / half_life))
+            for then, value in enumerate(values[pool, : day + 1].tolist())
+            if not math.isnan(value)
+        ]
         if aged:
-            expected[pool, day] = math.fsum(value * weight for value, weight in aged) / math.fsum(weight for _, weight in aged)
+            expected[pool, day] = math.fsum(value * weight for value, weight in aged) / math.fsum(
+                weight for _, weight in aged
+            )
     assert_near(rolling.exponential_mean(values, half_life), expected, values)
 
 
 def test_an_exponential_mean_by_hand() -> None:
     values = np.array([[NAN, 8.0, NAN, 2.0]])
-    np.testing.assert_allclose(rolling.exponential_mean(values, 1.0), [[NAN, 8.0, 8.0, (8 / 4 + 2) / (1 / 4 + 1)]])
+    np.testing.assert_allclose(
+        rolling.exponential_mean(values, 1.0), [[NAN, 8.0, 8.0, (8 / 4 + 2) / (1 / 4 + 1)]]
+    )
 
 
 @given(values=HISTORIES, unknown=st.integers(1, 60))
-def test_unknown_days_before_and_days_after_change_no_bit_of_an_exponential_mean(values: Days, unknown: int) -> None:
+def test_unknown_days_before_and_days_after_change_no_bit_of_an_exponential_mean(
+    values: Days, unknown: int
+) -> None:
     around = np.concatenate([np.full((values.shape[0], unknown), NAN), values, values], axis=1)
     found = rolling.exponential_mean(around, 10.0)[:, unknown : unknown + values.shape[1]]
     assert found.tobytes() == rolling.exponential_mean(values, 10.0).tobytes()

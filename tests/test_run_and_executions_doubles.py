@@ -1,4 +1,6 @@
-"""The doubles of Cloud Run jobs and of the Executions API: their protocol, their refusals, really running things, and the product's own client."""
+"""The doubles of Cloud Run jobs and of the Executions API: their protocol, their refusals, really
+running things, and the product's own client.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def asking(service: Service) -> Iterator[Ask]:
     with serving([service]) as url:
 
         def ask(method: str, path: str, body: Any = None) -> tuple[int, Any]:
-            request = urllib.request.Request(url + path, None if body is None else json.dumps(body).encode(), method=method)
+            request = urllib.request.Request(
+                url + path, None if body is None else json.dumps(body).encode(), method=method
+            )
             try:
                 with urllib.request.urlopen(request) as answer:
                     return answer.status, json.loads(answer.read())
@@ -51,8 +55,12 @@ def run_request(*words: str, **more: Any) -> dict[str, Any]:
 
 def test_a_job_goes_from_its_operation_to_its_execution() -> None:
     clock = VirtualClock()
-    with asking(CloudRunDouble(Script(pending_seconds=10, running_seconds=60), now=clock.now)) as ask:
-        status, operation = ask("POST", f"{JOB}:run", run_request("forecast_pools", "--dry-run", timeout="600s"))
+    with asking(
+        CloudRunDouble(Script(pending_seconds=10, running_seconds=60), now=clock.now)
+    ) as ask:
+        status, operation = ask(
+            "POST", f"{JOB}:run", run_request("forecast_pools", "--dry-run", timeout="600s")
+        )
         assert status == 200
         assert "state" not in operation
         name = operation["metadata"]["name"]
@@ -61,27 +69,51 @@ def test_a_job_goes_from_its_operation_to_its_execution() -> None:
         clock.sleep(20)
         _, running = ask("GET", f"/v2/{name}")
         assert running["template"]["containers"] == [{"args": ["forecast_pools", "--dry-run"]}]
-        assert (running["runningCount"], running["reconciling"], "completionTime" in running) == (1, True, False)
+        assert (running["runningCount"], running["reconciling"], "completionTime" in running) == (
+            1,
+            True,
+            False,
+        )
         assert running["conditions"][0]["state"] == "CONDITION_RECONCILING"
         clock.sleep(60)
         _, done = ask("GET", f"/v2/{name}")
-        assert (done["succeededCount"], done["taskCount"], "runningCount" in done, "failedCount" in done) == (1, 1, False, False)
-        assert (done["conditions"][0]["state"], done["completionTime"] > done["startTime"]) == ("CONDITION_SUCCEEDED", True)
+        assert (
+            done["succeededCount"],
+            done["taskCount"],
+            "runningCount" in done,
+            "failedCount" in done,
+        ) == (1, 1, False, False)
+        assert (done["conditions"][0]["state"], done["completionTime"] > done["startTime"]) == (
+            "CONDITION_SUCCEEDED",
+            True,
+        )
         status, refusal = ask("POST", f"/v2/{name}:cancel", {})
         assert (status, refusal["error"]["status"]) == (400, "FAILED_PRECONDITION")
 
 
 def test_a_job_that_is_cancelled_or_over_its_time() -> None:
     clock = VirtualClock()
-    with asking(CloudRunDouble(Script(pending_seconds=0, end=None, cancelling_seconds=5), now=clock.now)) as ask:
-        first, second = (ask("POST", f"{JOB}:run", run_request(timeout="600s"))[1]["metadata"]["name"] for _ in range(2))
+    with asking(
+        CloudRunDouble(Script(pending_seconds=0, end=None, cancelling_seconds=5), now=clock.now)
+    ) as ask:
+        first, second = (
+            ask("POST", f"{JOB}:run", run_request(timeout="600s"))[1]["metadata"]["name"]
+            for _ in range(2)
+        )
         assert ask("POST", f"/v2/{first}:cancel", {})[0] == 200
         clock.sleep(10)
         _, cancelled = ask("GET", f"/v2/{first}")
-        assert (cancelled["cancelledCount"], cancelled["conditions"][0]["executionReason"]) == (1, "CANCELLED")
+        assert (cancelled["cancelledCount"], cancelled["conditions"][0]["executionReason"]) == (
+            1,
+            "CANCELLED",
+        )
         clock.sleep(700)
         _, over = ask("GET", f"/v2/{second}")
-        assert (over["failedCount"], "cancelledCount" in over, over["conditions"][0]["state"]) == (1, False, "CONDITION_FAILED")
+        assert (over["failedCount"], "cancelledCount" in over, over["conditions"][0]["state"]) == (
+            1,
+            False,
+            "CONDITION_FAILED",
+        )
 
 
 @pytest.mark.parametrize(
@@ -90,7 +122,12 @@ def test_a_job_that_is_cancelled_or_over_its_time() -> None:
         ("/v2/projects/p/locations/r/jobs/other:run", {}, 404, "'other' of kind 'JOB'"),
         (f"{JOB}:run", {"override": {}}, 400, 'Unknown name "override"'),
         (f"{JOB}:run", {"overrides": {"args": []}}, 400, "Unknown name \"args\" at 'overrides'"),
-        (f"{JOB}:run", {"overrides": {"containerOverrides": [{"arguments": []}]}}, 400, 'Unknown name "arguments"'),
+        (
+            f"{JOB}:run",
+            {"overrides": {"containerOverrides": [{"arguments": []}]}},
+            400,
+            'Unknown name "arguments"',
+        ),
         (f"{JOB}/executions/none:cancel", {}, 404, "'none' of kind 'EXECUTION'"),
     ],
 )
@@ -121,7 +158,10 @@ def test_a_job_really_runs_and_none_outlives_the_service() -> None:
 
     double = CloudRunDouble(run=run)
     with asking(double) as ask:
-        for words, count in ((["import sys; sys.exit(3)"], "failedCount"), (["pass"], "succeededCount")):
+        for words, count in (
+            (["import sys; sys.exit(3)"], "failedCount"),
+            (["pass"], "succeededCount"),
+        ):
             name = ask("POST", f"{JOB}:run", run_request(*words))[1]["metadata"]["name"]
             started[-1][1].process.wait()
             assert ask("GET", f"/v2/{name}")[1][count] == 1
@@ -140,7 +180,9 @@ def executed(execution_id: str, argument: Any) -> Any:
 
 
 def settings_at(url: str) -> Settings:
-    return Settings(_env_file=None, project_id="p", region="r", workflow_name="w", google_api_url=url)
+    return Settings(
+        _env_file=None, project_id="p", region="r", workflow_name="w", google_api_url=url
+    )
 
 
 def test_the_products_own_client_starts_and_sees_executions() -> None:
@@ -178,8 +220,13 @@ def test_executions_are_listed_by_state_and_age_and_cancelled() -> None:
         _, first = ask("GET", f"{asked}&orderBy=createTime&pageSize=1")
         assert [found["name"] for found in first["executions"]] == names[1:2]
         assert "argument" not in first["executions"][0]
-        _, second = ask("GET", f"{asked}&orderBy=createTime&pageSize=1&pageToken={first['nextPageToken']}&view=FULL")
-        assert [(found["name"], found["argument"]) for found in second["executions"]] == [(names[2], "{}")]
+        _, second = ask(
+            "GET",
+            f"{asked}&orderBy=createTime&pageSize=1&pageToken={first['nextPageToken']}&view=FULL",
+        )
+        assert [(found["name"], found["argument"]) for found in second["executions"]] == [
+            (names[2], "{}")
+        ]
         assert "nextPageToken" not in second
         held.set()
         while ask("GET", f"/v1/{names[2]}")[1]["state"] == "ACTIVE":
@@ -232,7 +279,14 @@ def test_the_workflow_of_a_cancelled_execution_ends_where_it_waits() -> None:
     def run(execution_id: str, argument: Any) -> Any:
         clock = UntilCancelled(executions, execution_id, factor=100)
         try:
-            return execute(ENDLESS, argument, environment={}, transport=hosts_at("http://127.0.0.1:1"), clock=clock, log=lambda entry: None)
+            return execute(
+                ENDLESS,
+                argument,
+                environment={},
+                transport=hosts_at("http://127.0.0.1:1"),
+                clock=clock,
+                log=lambda entry: None,
+            )
         finally:
             ended.set()
 

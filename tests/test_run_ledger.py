@@ -34,8 +34,16 @@ with open_run(create_engine(url), job="calculate_metrics", mode="incremental") a
 
 @pytest.fixture
 def other_run(database: Settings) -> Iterator[subprocess.Popen[str]]:
-    """A second process that holds an open run of calculate_metrics; the password goes in by its standard input."""
-    process = subprocess.Popen([sys.executable, "-c", HOLDS_A_RUN], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    """A second process that holds an open run of calculate_metrics; the password goes in by its
+    standard input.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDS_A_RUN],
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(libpq_uri(database) + "\n")
@@ -51,15 +59,26 @@ def test_a_good_run_has_the_contract_keys(engine: Engine) -> None:
         run.rows["read"] = 3
     row = ledger_row(engine, run.run_id)
     assert tuple(row) == LEDGER_KEYS
-    assert (row["status"], row["error"], row["rows"]["read"], list(row["stages"])) == ("succeeded", None, 3, ["read"])
+    assert (row["status"], row["error"], row["rows"]["read"], list(row["stages"])) == (
+        "succeeded",
+        None,
+        3,
+        ["read"],
+    )
     assert last_runs(engine)["calculate_metrics"] == row
 
 
 @pytest.mark.parametrize(
     ("raised", "status"),
-    [(RuntimeError("the cause\nmore"), "failed"), (CheckFailed("too few rows"), "blocked"), (KeyboardInterrupt(), "cancelled")],
+    [
+        (RuntimeError("the cause\nmore"), "failed"),
+        (CheckFailed("too few rows"), "blocked"),
+        (KeyboardInterrupt(), "cancelled"),
+    ],
 )
-def test_what_is_raised_is_in_the_ledger_and_passes_on(engine: Engine, raised: BaseException, status: str) -> None:
+def test_what_is_raised_is_in_the_ledger_and_passes_on(
+    engine: Engine, raised: BaseException, status: str
+) -> None:
     with pytest.raises(type(raised)), open_run(engine, job="forecast_pools", mode="daily") as run:
         raise raised
     row = ledger_row(engine, run.run_id)
@@ -73,9 +92,13 @@ def test_an_empty_plan(engine: Engine) -> None:
     assert ledger_row(engine, run.run_id)["status"] == "nothing_to_do"
 
 
-def test_a_second_run_of_the_job_is_refused_and_another_job_is_not(engine: Engine, other_run: subprocess.Popen[str]) -> None:
+def test_a_second_run_of_the_job_is_refused_and_another_job_is_not(
+    engine: Engine, other_run: subprocess.Popen[str]
+) -> None:
     with (
-        pytest.raises(RunInProgress, match="calculate_metrics is already running: run calculate_metrics_"),
+        pytest.raises(
+            RunInProgress, match="calculate_metrics is already running: run calculate_metrics_"
+        ),
         open_run(engine, job="calculate_metrics", mode="m"),
     ):
         pass
@@ -83,8 +106,12 @@ def test_a_second_run_of_the_job_is_refused_and_another_job_is_not(engine: Engin
         pass
 
 
-def test_the_lock_is_free_before_the_connection_has_ended(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server notices the end of a connection in its own time, and the next run may ask before that."""
+def test_the_lock_is_free_before_the_connection_has_ended(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server notices the end of a connection in its own time, and the next run may ask before
+    that.
+    """
     still_open: list[Connection] = []
     with monkeypatch.context() as patched:
         patched.setattr(Connection, "close", lambda connection: still_open.append(connection))
@@ -98,15 +125,27 @@ def test_the_lock_is_free_before_the_connection_has_ended(engine: Engine, monkey
             connection.close()
 
 
-def test_the_next_run_cleans_up_after_a_killed_driver(engine: Engine, other_run: subprocess.Popen[str]) -> None:
+def test_the_next_run_cleans_up_after_a_killed_driver(
+    engine: Engine, other_run: subprocess.Popen[str]
+) -> None:
     other_run.send_signal(signal.SIGKILL)
     other_run.wait()
     with open_run(engine, job="calculate_metrics", mode="incremental"):
         pass
     with engine.connect() as connection:
-        rows = connection.execute(text("SELECT status, error FROM yieldspark.run_ledger ORDER BY started_at")).all()
-        assert [tuple(row) for row in rows] == [("failed", "the driver ended without closing the run"), ("succeeded", None)]
-        assert connection.execute(text("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'staging%'")).scalar_one() == 0
+        rows = connection.execute(
+            text("SELECT status, error FROM yieldspark.run_ledger ORDER BY started_at")
+        ).all()
+        assert [tuple(row) for row in rows] == [
+            ("failed", "the driver ended without closing the run"),
+            ("succeeded", None),
+        ]
+        assert (
+            connection.execute(
+                text("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'staging%'")
+            ).scalar_one()
+            == 0
+        )
 
 
 def test_a_lost_connection_still_closes_the_ledger_row(engine: Engine) -> None:
@@ -127,15 +166,27 @@ def test_a_lost_connection_still_closes_the_ledger_row(engine: Engine) -> None:
 
 def test_a_job_keeps_its_staging_when_one_with_a_shorter_name_runs(engine: Engine) -> None:
     with open_run(engine, job="upsert_prices", mode="upsert") as longer:
-        longer.connection.execute(text(f"CREATE TABLE yieldspark.staging_{longer.run_id}_0 (n int)"))
+        longer.connection.execute(
+            text(f"CREATE TABLE yieldspark.staging_{longer.run_id}_0 (n int)")
+        )
         longer.connection.commit()
         with open_run(engine, job="upsert", mode="upsert"):
             pass
-        assert longer.connection.execute(text(f"SELECT count(*) FROM yieldspark.staging_{longer.run_id}_0")).scalar_one() == 0
+        assert (
+            longer.connection.execute(
+                text(f"SELECT count(*) FROM yieldspark.staging_{longer.run_id}_0")
+            ).scalar_one()
+            == 0
+        )
 
 
-@pytest.mark.parametrize(("committed", "status", "error"), [(True, "succeeded", None), (False, "failed", "RuntimeError: the session is gone")])
-def test_a_run_has_succeeded_when_its_word_was_committed(engine: Engine, committed: bool, status: str, error: str | None) -> None:
+@pytest.mark.parametrize(
+    ("committed", "status", "error"),
+    [(True, "succeeded", None), (False, "failed", "RuntimeError: the session is gone")],
+)
+def test_a_run_has_succeeded_when_its_word_was_committed(
+    engine: Engine, committed: bool, status: str, error: str | None
+) -> None:
     """Not when the word was only written: a commit that fails takes it back."""
     runs = []
 

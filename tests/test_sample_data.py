@@ -1,4 +1,6 @@
-"""The shipped sample: what SOURCE.md promises of it, that it loads, and that the script makes these very bytes."""
+"""The shipped sample: what SOURCE.md promises of it, that it loads, and that the script makes these
+very bytes.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,11 @@ def test_market_days_cover_the_pools_and_some_before() -> None:
     first = pq.read_table(HISTORY)["timestamp"].to_pandas().min().date()
     prices = pq.read_table(PRICES).to_pandas()
     gas = pq.read_table(GAS)["timestamp"].to_pandas()
-    for instants in (prices[prices.symbol == "ETH"].timestamp, prices[prices.symbol == "BTC"].timestamp, gas):
+    for instants in (
+        prices[prices.symbol == "ETH"].timestamp,
+        prices[prices.symbol == "BTC"].timestamp,
+        gas,
+    ):
         days = list(instants.dt.date)
         assert days == [days[0] + timedelta(days=number) for number in range(len(days))]
         assert days[0] < first - timedelta(days=7)
@@ -67,7 +73,10 @@ def test_sample_loads_whole_and_once(database: Settings, engine: Engine) -> None
     assert again["rows_inserted"] == 0
     with engine.connect() as connection:
         described, pools = connection.execute(
-            text("SELECT count(*) FILTER (WHERE symbol IS NOT NULL AND protocol IS NOT NULL), count(*) FROM pools")
+            text(
+                "SELECT count(*) FILTER (WHERE symbol IS NOT NULL AND protocol IS NOT NULL),"
+                " count(*) FROM pools"
+            )
         ).one()
         assert described == pools == 72
 
@@ -86,4 +95,7 @@ def test_no_value_of_the_source_is_changed(shared_data: Path) -> None:
     both = sample.merge(source, how="left", on=["pool_id", "timestamp"], suffixes=("", "_source"))
     assert len(both) == len(sample)
     for column in ("apy", "tvl_usd", "apy_base", "apy_reward"):
-        assert (both[column].eq(both[f"{column}_source"]) | (both[column].isna() & both[f"{column}_source"].isna())).all()
+        assert (
+            both[column].eq(both[f"{column}_source"])
+            | (both[column].isna() & both[f"{column}_source"].isna())
+        ).all()

@@ -1,4 +1,6 @@
-"""Pictures of scores: what they draw, what lies off their scale, and the words of features beside them."""
+"""Pictures of scores: what they draw, what lies off their scale, and the words of features beside
+them.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +36,19 @@ def test_any_number_of_days_has_its_pictures(count: int) -> None:
 
 def test_ids_of_two_pictures_differ() -> None:
     found = daily_scores(days(5))
-    ids = [set(re.findall(r'\bid="([^"]*)"', ratio_plot(found, name)[0])) for name in ("ratio-apy", "ratio-tvl")]
+    ids = [
+        set(re.findall(r'\bid="([^"]*)"', ratio_plot(found, name)[0]))
+        for name in ("ratio-apy", "ratio-tvl")
+    ]
     assert ids[0]
     assert ids[0].isdisjoint(ids[1])
 
 
 def test_a_day_far_worse_than_persistence_is_marked_at_the_edge() -> None:
     rows = days(10)
-    spoilt = rows.assign(forecast=rows["forecast"].mask(rows["target_date"] == rows["target_date"].min(), 90.0))
+    spoilt = rows.assign(
+        forecast=rows["forecast"].mask(rows["target_date"] == rows["target_date"].min(), 90.0)
+    )
     svg, clipped = ratio_plot(daily_scores(spoilt), "ratio-apy")
     assert clipped == 1
     assert max(float(word) for word in words(svg) if re.fullmatch(r"\d\.\d\d", word)) <= 2.0
@@ -62,13 +69,27 @@ def test_every_group_of_the_three_classes_is_named_with_its_rows() -> None:
         chain=["Base", "Base", "Base", "Base"],
     )
     groups = score_groups(rows, 0.8)
-    assert {one["group"] for one in groups if one["by"] != "chain"} == {*TVL_CLASSES, *AGE_CLASSES, *INSTABILITY}
+    assert {one["group"] for one in groups if one["by"] != "chain"} == {
+        *TVL_CLASSES,
+        *AGE_CLASSES,
+        *INSTABILITY,
+    }
     shown = words(group_plot(groups, "groups")[0])
     assert "Base" not in shown
     assert shown.count("1") == 4 + 4 + 2
-    assert {"calm", "medium", "wild", "under $100K", "$100K to $1M", "$1M to $10M", "over $10M", "under 30", "30 to 90", "90 to 365", "over 365"} <= {
-        *shown
-    }
+    assert {
+        "calm",
+        "medium",
+        "wild",
+        "under $100K",
+        "$100K to $1M",
+        "$1M to $10M",
+        "over $10M",
+        "under 30",
+        "30 to 90",
+        "90 to 365",
+        "over 365",
+    } <= {*shown}
     assert not any(word in shown for word in ("<100k", "10M+", "365+"))
 
 
@@ -82,14 +103,23 @@ def test_groups_without_a_ratio_or_noise_have_a_line_too() -> None:
 
 def test_a_group_twice_as_wrong_is_at_the_edge_and_counted() -> None:
     rows = evaluation(forecast=[30.0, 11.0], tvl_usd=[9e4, 9e6])
-    assert group_plot([one for one in score_groups(rows, 0.8) if one["by"] == "tvl_class"], "groups")[1] == 1
+    assert (
+        group_plot([one for one in score_groups(rows, 0.8) if one["by"] == "tvl_class"], "groups")[
+            1
+        ]
+        == 1
+    )
 
 
 def test_every_feature_of_the_model_has_words_of_its_own() -> None:
     names = (*feature_names(market=True), TVL_FORECAST)
     said = [feature_words(name) for name in names]
     assert len(set(said)) == len(names)
-    assert [name for name, spoken in zip(names, said, strict=True) if "_" in spoken or spoken == name.replace("_", " ")] == []
+    assert [
+        name
+        for name, spoken in zip(names, said, strict=True)
+        if "_" in spoken or spoken == name.replace("_", " ")
+    ] == []
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,13 @@ COLUMNS = {
 
 
 def evaluation(**columns: Any) -> pd.DataFrame:
-    """Evaluation rows; columns that are not named have the values above. Scored rows are a selection, so the index has gaps."""
-    rows = pd.DataFrame(COLUMNS | columns, index=None if any(isinstance(value, list) for value in columns.values()) else [0])
+    """Evaluation rows; columns that are not named have the values above. Scored rows are a
+    selection, so the index has gaps.
+    """
+    rows = pd.DataFrame(
+        COLUMNS | columns,
+        index=None if any(isinstance(value, list) for value in columns.values()) else [0],
+    )
     return rows.set_index(rows.index * 3 + 1)
 
 
@@ -84,13 +89,30 @@ def test_scores_by_hand() -> None:
     found = table["apy"]["restricted"]
     assert (found["rows"], found["pools"], found["days"], found["mase_pools"]) == (3, 2, 1, 2)
     # MASE: pool a errs by 0.5 where a step is 1, pool b by 2 where it is 4
-    expected = {"mae": 1.0, "median_ae": 1.0, "rmse": np.sqrt(5 / 3), "mape": (1 / 10 + 0 + 2 / 5) / 3, "mase": (0.5 / 1 + 2 / 4) / 2}
+    expected = {
+        "mae": 1.0,
+        "median_ae": 1.0,
+        "rmse": np.sqrt(5 / 3),
+        "mape": (1 / 10 + 0 + 2 / 5) / 3,
+        "mase": (0.5 / 1 + 2 / 4) / 2,
+    }
     assert found["model"] == pytest.approx(expected)
-    assert found["persistence"] == pytest.approx({"mae": 4 / 3, "median_ae": 2.0, "rmse": np.sqrt(8 / 3), "mape": (1 / 5 + 1 / 6) / 3, "mase": 1.0})
+    assert found["persistence"] == pytest.approx(
+        {
+            "mae": 4 / 3,
+            "median_ae": 2.0,
+            "rmse": np.sqrt(8 / 3),
+            "mape": (1 / 5 + 1 / 6) / 3,
+            "mase": 1.0,
+        }
+    )
     assert found["median7"]["mae"] == pytest.approx(2 / 3)
     assert found["mean_reversion"]["mae"] == pytest.approx(8 / 3)
     bounds = dict.fromkeys(("mae_low", "mae_high", "median_ae_low", "median_ae_high"))
-    assert found["ratio"] == pytest.approx({"mae": 0.75, "median_ae": 0.5, "rmse": np.sqrt(5 / 8), "mape": 15 / 11, "mase": 0.5} | bounds)
+    assert found["ratio"] == pytest.approx(
+        {"mae": 0.75, "median_ae": 0.5, "rmse": np.sqrt(5 / 8), "mape": 15 / 11, "mase": 0.5}
+        | bounds
+    )
     interval = found["interval"]
     assert (interval["level"], interval["rows"]) == (0.8, 3)
     assert interval["coverage"] == pytest.approx(1 / 3)
@@ -120,7 +142,10 @@ def test_pinball_losses_are_compared_where_both_intervals_are() -> None:
 
 @pytest.mark.parametrize(("actual", "coverage"), [(8.9, 0.0), (9.0, 1.0), (11.0, 1.0), (11.1, 0.0)])
 def test_an_interval_holds_its_own_ends(actual: float, coverage: float) -> None:
-    assert score(evaluation(actual=actual, low=9.0, high=11.0), 0.8)["interval"]["coverage"] == coverage
+    assert (
+        score(evaluation(actual=actual, low=9.0, high=11.0), 0.8)["interval"]["coverage"]
+        == coverage
+    )
 
 
 def test_outer_quantiles_of_the_pinball_loss_are_those_of_the_level() -> None:
@@ -128,11 +153,15 @@ def test_outer_quantiles_of_the_pinball_loss_are_those_of_the_level() -> None:
     assert score(rows, 0.5)["interval"]["pinball"] == pytest.approx((0.25 * 2.0 + 0.25 * 4.0) / 3)
 
 
-@pytest.mark.parametrize("missing", [{"low": np.nan}, {"high": np.nan}, {"low": np.nan, "high": np.nan}])
+@pytest.mark.parametrize(
+    "missing", [{"low": np.nan}, {"high": np.nan}, {"low": np.nan, "high": np.nan}]
+)
 def test_half_an_interval_is_none(missing: dict[str, float]) -> None:
     rows = evaluation(**{"low": 9.0, "high": 11.0, "naive_low": 9.0, "naive_high": 11.0} | missing)
     found = score(rows, 0.8)["interval"]
-    nothing = dict.fromkeys(("coverage", "mean_width", "pinball", "pinball_ratio", "naive_coverage", "naive_width"))
+    nothing = dict.fromkeys(
+        ("coverage", "mean_width", "pinball", "pinball_ratio", "naive_coverage", "naive_width")
+    )
     assert found == {"level": 0.8, "rows": 0} | nothing
 
 
@@ -143,7 +172,9 @@ def test_the_denominator_of_mape_has_a_floor(target: str, floor: float) -> None:
 
 
 def test_pools_that_never_moved_or_are_unknown_are_left_out_of_mase() -> None:
-    rows = evaluation(pool_id=["still", "unknown", "half", "half"], mean_abs_change=[0.0, np.nan, np.nan, 0.5])
+    rows = evaluation(
+        pool_id=["still", "unknown", "half", "half"], mean_abs_change=[0.0, np.nan, np.nan, 0.5]
+    )
     found = score(rows, 0.8)
     assert (found["pools"], found["mase_pools"]) == (3, 1)
     assert found["model"]["mase"] == pytest.approx(1.0 / 0.5)
@@ -178,15 +209,26 @@ def test_ratios_lie_in_their_intervals_and_the_order_of_rows_is_nothing() -> Non
     assert ratio["mae_low"] < ratio["mae"] < ratio["mae_high"] < 0.8
     assert ratio["median_ae_low"] < ratio["median_ae"] < ratio["median_ae_high"]
     assert ratio["median_ae_low"] != ratio["mae_low"]
-    assert score_table(rows.sample(frac=1, random_state=1), 0.8)["apy"]["all"]["ratio"] == pytest.approx(ratio, rel=1e-12)
+    assert score_table(rows.sample(frac=1, random_state=1), 0.8)["apy"]["all"][
+        "ratio"
+    ] == pytest.approx(ratio, rel=1e-12)
 
 
 def test_rows_as_stored_before_the_newer_columns_are_scored_without_them() -> None:
     newer = ["mean_reversion", "naive_low", "naive_high", "scale", "mean_abs_change", "age_days"]
     rows = month()
-    before, now = score_table(rows.drop(columns=newer), 0.8)["apy"]["all"], score_table(rows, 0.8)["apy"]["all"]
-    assert {name: value for name, value in before["model"].items() if name != "mase"} | {"mase": now["model"]["mase"]} == now["model"]
-    assert (before["model"]["mase"], before["mean_reversion"]["mae"], before["interval"]["pinball_ratio"]) == (None, None, None)
+    before, now = (
+        score_table(rows.drop(columns=newer), 0.8)["apy"]["all"],
+        score_table(rows, 0.8)["apy"]["all"],
+    )
+    assert {name: value for name, value in before["model"].items() if name != "mase"} | {
+        "mase": now["model"]["mase"]
+    } == now["model"]
+    assert (
+        before["model"]["mase"],
+        before["mean_reversion"]["mae"],
+        before["interval"]["pinball_ratio"],
+    ) == (None, None, None)
     assert {one["by"] for one in score_groups(rows.drop(columns=newer), 0.8)} == {"tvl_class"}
 
 
@@ -195,10 +237,14 @@ def test_the_sentence_has_the_noise_of_the_ratio_where_it_is_known() -> None:
     found = table["apy"]["restricted"]
     ratio = found["ratio"]
     assert sentence(table).startswith(
-        f"apy: MAE {ratio['mae']:.3f} (90% interval {ratio['mae_low']:.3f} to {ratio['mae_high']:.3f}), median error {ratio['median_ae']:.3f} "
-        f"of persistence, coverage {found['interval']['coverage']:.3f} on 90 rows; tvl: MAE "
+        f"apy: MAE {ratio['mae']:.3f} (90% interval {ratio['mae_low']:.3f} to"
+        f" {ratio['mae_high']:.3f}), median error {ratio['median_ae']:.3f} of persistence, coverage"
+        f" {found['interval']['coverage']:.3f} on 90 rows; tvl: MAE "
     )
-    assert sentence(score_table(evaluation(), 0.8)) == "apy: MAE 0.500, median error 0.500 of persistence, coverage not defined on 1 rows"
+    assert (
+        sentence(score_table(evaluation(), 0.8))
+        == "apy: MAE 0.500, median error 0.500 of persistence, coverage not defined on 1 rows"
+    )
 
 
 def groups(rows: pd.DataFrame, by: str) -> dict[str, int]:
@@ -207,7 +253,11 @@ def groups(rows: pd.DataFrame, by: str) -> dict[str, int]:
 
 def test_a_group_has_the_scores_of_its_rows() -> None:
     rows = month()
-    found = next(one for one in score_groups(rows, 0.8) if (one["target"], one["by"], one["group"]) == ("tvl", "tvl_class", "1M-10M"))
+    found = next(
+        one
+        for one in score_groups(rows, 0.8)
+        if (one["target"], one["by"], one["group"]) == ("tvl", "tvl_class", "1M-10M")
+    )
     expected = score_table(rows, 0.8)["tvl"]["restricted"]
     assert found == {
         "target": "tvl",
@@ -226,16 +276,29 @@ def test_a_group_has_the_scores_of_its_rows() -> None:
     }
 
 
-def test_instability_is_the_step_relative_to_the_size_of_an_apy_and_the_scale_itself_of_a_tvl() -> None:
-    apy = evaluation(scale=[0.1, 0.11, 0.51, 0.51, 0.0005, np.nan], apy_percent=[9.9, -9.9, 9.9, 99.9, 0.0, 9.9])
+def test_instability_is_the_step_relative_to_the_size_of_an_apy_and_the_scale_itself_of_a_tvl() -> (
+    None
+):
+    apy = evaluation(
+        scale=[0.1, 0.11, 0.51, 0.51, 0.0005, np.nan], apy_percent=[9.9, -9.9, 9.9, 99.9, 0.0, 9.9]
+    )
     assert groups(apy, "instability") == {"calm": 2, "medium": 2, "wild": 1, "unknown": 1}
     tvl = evaluation(target="tvl", scale=[0.004, 0.005, 0.019, 0.02])
     assert groups(tvl, "instability") == {"calm": 1, "medium": 2, "wild": 1}
 
 
 def test_every_row_is_of_one_class_of_size_and_age() -> None:
-    rows = evaluation(tvl_usd=[0.0, 99_999.0, 1e5, 1e6, 1e7, np.nan], age_days=[0.0, 29.0, 30.0, 90.0, 365.0, np.nan])
-    assert groups(rows, "tvl_class") == {"<100k": 2, "100k-1M": 1, "1M-10M": 1, "10M+": 1, "unknown": 1}
+    rows = evaluation(
+        tvl_usd=[0.0, 99_999.0, 1e5, 1e6, 1e7, np.nan],
+        age_days=[0.0, 29.0, 30.0, 90.0, 365.0, np.nan],
+    )
+    assert groups(rows, "tvl_class") == {
+        "<100k": 2,
+        "100k-1M": 1,
+        "1M-10M": 1,
+        "10M+": 1,
+        "unknown": 1,
+    }
     assert groups(rows, "age_class") == {"<30": 2, "30-90": 1, "90-365": 1, "365+": 1, "unknown": 1}
 
 

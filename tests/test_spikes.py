@@ -54,8 +54,16 @@ def test_what_a_spike_is(night: Night, monkeypatch: pytest.MonkeyPatch, measure:
     night.settings = night.settings.model_copy(update={"max_apy_percent": 1e6})
     night.before(list(kinds))
     for pool, snapshots in kinds.items():
-        values = [(hour, value * unit if isinstance(value, int | float) else value) for hour, value in snapshots]
-        night.delivers([RawRow(0, pool, at(NEWEST, hour), {measure: value, "apyBase": 1}) for hour, value in values])
+        values = [
+            (hour, value * unit if isinstance(value, int | float) else value)
+            for hour, value in snapshots
+        ]
+        night.delivers(
+            [
+                RawRow(0, pool, at(NEWEST, hour), {measure: value, "apyBase": 1})
+                for hour, value in values
+            ]
+        )
     entry = night.checks()["spike"]
     assert {row["pool_id"] for row in entry["sample"]} == set(SPIKES)
     assert {row["measure"] for row in entry["sample"]} == {measure.removesuffix("Usd")}
@@ -71,16 +79,28 @@ def test_what_a_spike_is(night: Night, monkeypatch: pytest.MonkeyPatch, measure:
         ("max_spike_factor", 20.0, "there and back", False),
     ],
 )
-def test_a_spike_by_setting(night: Night, setting: str, value: float, kind: str, is_one: bool) -> None:
+def test_a_spike_by_setting(
+    night: Night, setting: str, value: float, kind: str, is_one: bool
+) -> None:
     night.settings = night.settings.model_copy(update={setting: value})
     night.before([kind])
-    night.delivers([RawRow(0, kind, at(NEWEST, hour), {"tvlUsd": tvl}) for hour, tvl in (SPIKES | NO_SPIKES)[kind]])
+    night.delivers(
+        [
+            RawRow(0, kind, at(NEWEST, hour), {"tvlUsd": tvl})
+            for hour, tvl in (SPIKES | NO_SPIKES)[kind]
+        ]
+    )
     assert night.checks()["spike"]["passed"] is not is_one
 
 
 def test_a_known_spike_is_not_reported_again(night: Night) -> None:
     night.before(POOLS[:1])
-    night.delivers([RawRow(0, POOLS[0], at(NEWEST, hour), {"tvlUsd": value}) for hour, value in ((1, 1e6), (2, 1e8), (3, 1e6))])
+    night.delivers(
+        [
+            RawRow(0, POOLS[0], at(NEWEST, hour), {"tvlUsd": value})
+            for hour, value in ((1, 1e6), (2, 1e8), (3, 1e6))
+        ]
+    )
     assert not night.checks()["spike"]["passed"]
     add_run(night.engine, night.settings, datetime.now(UTC), TODAY - DAY)
     night.delivers([RawRow(0, POOLS[0], at(NEWEST, 4), {"tvlUsd": 1.1e6})])
@@ -89,14 +109,28 @@ def test_a_known_spike_is_not_reported_again(night: Night) -> None:
 
 def test_a_spike_says_whether_the_day_is_known_by_it(night: Night) -> None:
     night.before(POOLS[:1])
-    night.delivers([RawRow(0, POOLS[0], at(NEWEST, hour), {"tvlUsd": value}) for hour, value in ((21, 1e6), (23.9, 1e8), (25, 1e6))])
+    night.delivers(
+        [
+            RawRow(0, POOLS[0], at(NEWEST, hour), {"tvlUsd": value})
+            for hour, value in ((21, 1e6), (23.9, 1e8), (25, 1e6))
+        ]
+    )
     (spike,) = night.checks()["spike"]["sample"]
-    assert (spike["before"], spike["spike"], spike["after"], spike["is_value_of_its_day"]) == (1e6, 1e8, 1e6, True)
+    assert (spike["before"], spike["spike"], spike["after"], spike["is_value_of_its_day"]) == (
+        1e6,
+        1e8,
+        1e6,
+        True,
+    )
 
 
 def test_without_a_predecessor_the_newest_days_are_looked_at(night: Night) -> None:
     old, new = (
-        [RawRow(0, "p", at(day, hour), {"tvlUsd": value}) for hour, value in ((1, 1e6), (2, 1e8), (3, 1e6))] for day in (NEWEST - 8 * DAY, NEWEST)
+        [
+            RawRow(0, "p", at(day, hour), {"tvlUsd": value})
+            for hour, value in ((1, 1e6), (2, 1e8), (3, 1e6))
+        ]
+        for day in (NEWEST - 8 * DAY, NEWEST)
     )
     put_rows(night.engine, numbered(old + new))
     entry = night.checks()["spike"]
@@ -105,17 +139,29 @@ def test_without_a_predecessor_the_newest_days_are_looked_at(night: Night) -> No
 
 def test_a_backfill_looks_at_the_newest_of_its_days_whenever_they_came(night: Night) -> None:
     night.before(POOLS[:1])
-    night.delivers([RawRow(0, POOLS[0], at(NEWEST - 2 * DAY, hour), {"tvlUsd": value}) for hour, value in ((1, 1e6), (2, 1e8), (3, 1e6))])
+    night.delivers(
+        [
+            RawRow(0, POOLS[0], at(NEWEST - 2 * DAY, hour), {"tvlUsd": value})
+            for hour, value in ((1, 1e6), (2, 1e8), (3, 1e6))
+        ]
+    )
     add_run(night.engine, night.settings, datetime.now(UTC), TODAY - DAY)
     assert night.checks(Request(start=NEWEST - DAY, end=NEWEST))["spike"]["passed"]
     assert night.checks(Request(start=NEWEST - 3 * DAY, end=NEWEST))["spike"]["failing"] == 1
 
 
-def test_no_more_than_the_newest_rows_are_looked_at(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_than_the_newest_rows_are_looked_at(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each pool's last row is the day's normal one."""
     night.before(POOLS[:2])
     for pool, hour in zip(POOLS, (1, 6), strict=False):
-        night.delivers([RawRow(0, pool, at(NEWEST, hour + number), {"tvlUsd": value}) for number, value in enumerate((1e6, 1e8, 1e6))])
+        night.delivers(
+            [
+                RawRow(0, pool, at(NEWEST, hour + number), {"tvlUsd": value})
+                for number, value in enumerate((1e6, 1e8, 1e6))
+            ]
+        )
     assert night.checks()["spike"]["failing"] == 2
     monkeypatch.setattr(spike_sql, "NEWEST_ROWS", 2)
     (spike,) = night.checks()["spike"]["sample"]

@@ -38,7 +38,11 @@ from tests.test_spark_interrupt import interrupt_inside_the_jvm
 
 TRANSPORTS = ["adbc", "jdbc"]
 SCHEMA = "pool_id string, date date, actual_apy double, actual_tvl double"
-TARGET = MergeTarget(pool_daily_metrics, {"pool_id": "pool_id", "date": "date"}, {"actual_apy": "actual_apy", "actual_tvl": "actual_tvl"})
+TARGET = MergeTarget(
+    pool_daily_metrics,
+    {"pool_id": "pool_id", "date": "date"},
+    {"actual_apy": "actual_apy", "actual_tvl": "actual_tvl"},
+)
 DAY = date(2025, 8, 3)
 
 
@@ -46,7 +50,9 @@ DAY = date(2025, 8, 3)
 def transported(request: pytest.FixtureRequest, database: Settings) -> Settings:
     """Settings that read and write by each transport in turn."""
     assert has_jdbc_jar(database), "the JDBC jar is missing: run `python run_spark_local.py doctor`"
-    return database.model_copy(update={"read_transport": request.param, "write_transport": request.param})
+    return database.model_copy(
+        update={"read_transport": request.param, "write_transport": request.param}
+    )
 
 
 def _frame(spark: SparkSession, *rows: tuple[str, date, float | None, float | None]) -> DataFrame:
@@ -56,8 +62,8 @@ def _frame(spark: SparkSession, *rows: tuple[str, date, float | None, float | No
 def _table(settings: Settings) -> list[dict[str, object]]:
     return execute_sql(
         settings,
-        "SELECT pool_id, date, actual_apy::float8 AS apy, actual_tvl::float8 AS tvl, forecasted_apy::float8 AS f "
-        "FROM pool_daily_metrics ORDER BY pool_id",
+        "SELECT pool_id, date, actual_apy::float8 AS apy, actual_tvl::float8 AS tvl,"
+        " forecasted_apy::float8 AS f FROM pool_daily_metrics ORDER BY pool_id",
     )
 
 
@@ -65,11 +71,25 @@ def _staging_tables(settings: Settings) -> list[dict[str, object]]:
     return execute_sql(settings, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%'")
 
 
-def test_upsert_counts_and_leaves_other_columns_alone(spark: SparkSession, transported: Settings) -> None:
-    execute_sql(transported, "INSERT INTO pool_daily_metrics (pool_id, date, forecasted_apy) VALUES ('a', '2025-08-03', 9)")
-    first = upsert_via_staging(_frame(spark, ("a", DAY, 1.00004, None), ("b", DAY, -2.5, 10.0)), transported, pool_daily_metrics)
+def test_upsert_counts_and_leaves_other_columns_alone(
+    spark: SparkSession, transported: Settings
+) -> None:
+    execute_sql(
+        transported,
+        "INSERT INTO pool_daily_metrics (pool_id, date, forecasted_apy) VALUES ('a',"
+        " '2025-08-03', 9)",
+    )
+    first = upsert_via_staging(
+        _frame(spark, ("a", DAY, 1.00004, None), ("b", DAY, -2.5, 10.0)),
+        transported,
+        pool_daily_metrics,
+    )
     assert (first.inserted, first.updated, first.unchanged) == (1, 1, 0)
-    second = upsert_via_staging(_frame(spark, ("a", DAY, 1.0, None), ("b", DAY, None, 10.0)), transported, pool_daily_metrics)
+    second = upsert_via_staging(
+        _frame(spark, ("a", DAY, 1.0, None), ("b", DAY, None, 10.0)),
+        transported,
+        pool_daily_metrics,
+    )
     assert (second.inserted, second.updated, second.unchanged) == (0, 1, 1)
     assert _table(transported) == [
         {"pool_id": "a", "date": DAY, "apy": 1.0, "tvl": None, "f": 9.0},
@@ -78,17 +98,25 @@ def test_upsert_counts_and_leaves_other_columns_alone(spark: SparkSession, trans
     assert _staging_tables(transported) == []
 
 
-def test_both_transports_read_the_same_rows_and_types(spark: SparkSession, database: Settings) -> None:
+def test_both_transports_read_the_same_rows_and_types(
+    spark: SparkSession, database: Settings
+) -> None:
     execute_sql(
         database,
-        "CREATE TABLE kinds (n numeric(20,8), j jsonb, d date, t timestamptz, b boolean, i integer, l bigint, s text, f double precision); "
-        "INSERT INTO kinds VALUES "
-        "(1234.56789012, '{\"a\": 1}', '1969-12-31', '2025-08-03 23:59:59.123456+00', true, 7, 1234567890123, 'ä ''x''%', 0.1), "
-        "(null, null, null, null, null, null, null, null, null)",
+        "CREATE TABLE kinds (n numeric(20,8), j jsonb, d date, t timestamptz, b boolean, i integer,"
+        ' l bigint, s text, f double precision); INSERT INTO kinds VALUES (1234.56789012, \'{"a":'
+        " 1}', '1969-12-31', '2025-08-03 23:59:59.123456+00', true, 7, 1234567890123, 'ä ''x''%',"
+        " 0.1), (null, null, null, null, null, null, null, null, null)",
     )
     rows = {}
     for name in TRANSPORTS:
-        frame = read_table_spark(spark, database.model_copy(update={"read_transport": name}), "kinds", partition_by="s", partitions=2)
+        frame = read_table_spark(
+            spark,
+            database.model_copy(update={"read_transport": name}),
+            "kinds",
+            partition_by="s",
+            partitions=2,
+        )
         rows[name] = (frame.dtypes, sorted(frame.collect(), key=str))
     assert rows["adbc"] == rows["jdbc"]
     kinds = dict(rows["adbc"][0])
@@ -106,17 +134,30 @@ def test_both_transports_read_the_same_rows_and_types(spark: SparkSession, datab
 
 
 def test_a_partitioned_read_has_every_row_once(spark: SparkSession, transported: Settings) -> None:
-    execute_sql(transported, "INSERT INTO pools (pool_id) SELECT 'pool-' || n FROM generate_series(1, 500) AS n")
-    frame = read_table_spark(spark, transported, "SELECT pool_id FROM pools WHERE pool_id LIKE 'pool-%'", partition_by="pool_id", partitions=4)
+    execute_sql(
+        transported,
+        "INSERT INTO pools (pool_id) SELECT 'pool-' || n FROM generate_series(1, 500) AS n",
+    )
+    frame = read_table_spark(
+        spark,
+        transported,
+        "SELECT pool_id FROM pools WHERE pool_id LIKE 'pool-%'",
+        partition_by="pool_id",
+        partitions=4,
+    )
     assert frame.rdd.getNumPartitions() == 4
-    assert sorted(row.pool_id for row in frame.collect()) == sorted(f"pool-{n}" for n in range(1, 501))
+    assert sorted(row.pool_id for row in frame.collect()) == sorted(
+        f"pool-{n}" for n in range(1, 501)
+    )
 
 
 def test_reads_share_one_snapshot(spark: SparkSession, transported: Settings) -> None:
     execute_sql(transported, "INSERT INTO pools (pool_id) VALUES ('before')")
     with exported_snapshot(transported) as snapshot:
         execute_sql(transported, "INSERT INTO pools (pool_id) VALUES ('after')")
-        seen = read_table_spark(spark, transported, "SELECT pool_id FROM pools", snapshot=snapshot).collect()
+        seen = read_table_spark(
+            spark, transported, "SELECT pool_id FROM pools", snapshot=snapshot
+        ).collect()
     assert [row.pool_id for row in seen] == ["before"]
 
 
@@ -134,14 +175,23 @@ def test_a_missing_table_is_named(spark: SparkSession, transported: Settings) ->
         ([("a", DAY, 1.0, float("-inf"))], "finite"),
     ],
 )
-def test_a_failing_check_writes_nothing(spark: SparkSession, transported: Settings, rows: list[tuple[str, date, float, float]], check: str) -> None:
+def test_a_failing_check_writes_nothing(
+    spark: SparkSession,
+    transported: Settings,
+    rows: list[tuple[str, date, float, float]],
+    check: str,
+) -> None:
     with pytest.raises(CheckFailed, match=check):
         upsert_via_staging(_frame(spark, *rows), transported, pool_daily_metrics)
     assert _table(transported) == []
     assert _staging_tables(transported) == []
     (ledger,) = execute_sql(transported, "SELECT status, checks FROM yieldspark.run_ledger")
     (failed,) = [entry for entry in ledger["checks"] if not entry["passed"]]
-    assert (ledger["status"], failed["name"], failed["failing"]) == ("blocked", f"pool_daily_metrics.{check}", 1)
+    assert (ledger["status"], failed["name"], failed["failing"]) == (
+        "blocked",
+        f"pool_daily_metrics.{check}",
+        1,
+    )
     assert failed["sample"][0]["pool_id"] == rows[0][0]
 
 
@@ -151,66 +201,124 @@ def test_rows_beyond_the_first_of_their_key_are_counted(engine: Engine, by_days:
     random = Random(7)
     dates = [date(1969, 1, 1) + timedelta(days=random.randrange(900)) for _ in range(700)]
     keys = Counter((random.choice("abc"), day) for day in dates)
-    target = TARGET if by_days else MergeTarget(quarantine, {"source_table": "pool_id", "source_id": "day_text"}, {})
+    target = (
+        TARGET
+        if by_days
+        else MergeTarget(quarantine, {"source_table": "pool_id", "source_id": "day_text"}, {})
+    )
     with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE staged (pool_id text, date date, value double precision, day_text text)")
-        rows = [{"pool_id": pool, "date": day, "day_text": str(day)} for (pool, day), times in keys.items() for _ in range(times)]
-        rows += [{"pool_id": "a", "date": None, "day_text": None}, {"pool_id": None, "date": DAY, "day_text": str(DAY)}]
+        connection.exec_driver_sql(
+            "CREATE TABLE staged (pool_id text, date date, value double precision, day_text text)"
+        )
+        rows = [
+            {"pool_id": pool, "date": day, "day_text": str(day)}
+            for (pool, day), times in keys.items()
+            for _ in range(times)
+        ]
+        rows += [
+            {"pool_id": "a", "date": None, "day_text": None},
+            {"pool_id": None, "date": DAY, "day_text": str(DAY)},
+        ]
         connection.execute(text("INSERT INTO staged VALUES (:pool_id, :date, 1, :day_text)"), rows)
-        connection.exec_driver_sql("UPDATE staged SET value = 'NaN' WHERE date = (SELECT min(date) FROM staged)")
-        facts = dict(connection.exec_driver_sql(staging_facts("staged", target, ["value"])).mappings().one())
+        connection.exec_driver_sql(
+            "UPDATE staged SET value = 'NaN' WHERE date = (SELECT min(date) FROM staged)"
+        )
+        facts = dict(
+            connection.exec_driver_sql(staging_facts("staged", target, ["value"])).mappings().one()
+        )
     first = min(day for _, day in keys)
     surplus = sum(times - 1 for times in keys.values())
     assert surplus > 20
-    assert facts == {"unique_key": surplus, "key_not_null": 2, "finite": sum(times for (_, day), times in keys.items() if day == first)}
+    assert facts == {
+        "unique_key": surplus,
+        "key_not_null": 2,
+        "finite": sum(times for (_, day), times in keys.items() if day == first),
+    }
 
 
-def test_a_row_that_got_lost_on_the_way_is_missed(spark: SparkSession, database: Settings, engine: Engine) -> None:
+def test_a_row_that_got_lost_on_the_way_is_missed(
+    spark: SparkSession, database: Settings, engine: Engine
+) -> None:
     class LosesARow(AdbcTransport):
-        def write(self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None) -> int:
+        def write(
+            self,
+            frame: DataFrame,
+            settings: Settings,
+            staging: str,
+            last_step: LastStep | None = None,
+        ) -> int:
             sent = super().write(frame, settings, staging, last_step)
             execute_sql(settings, f"DELETE FROM {staging} WHERE pool_id = 'b'")
             return sent
 
     rows = _frame(spark, ("a", DAY, 1.0, 1.0), ("b", DAY, 1.0, 1.0))
-    with pytest.raises(CheckFailed, match="staged_rows: 1 in staging, 2 left Spark"), open_run(engine, job="upsert", mode="upsert") as run:
+    with (
+        pytest.raises(CheckFailed, match="staged_rows: 1 in staging, 2 left Spark"),
+        open_run(engine, job="upsert", mode="upsert") as run,
+    ):
         staging.commit_run(run, database, [StagedFrame(rows, [TARGET])], LosesARow())
     assert _table(database) == []
 
 
-def test_a_failure_after_the_merge_rolls_all_of_it_back(spark: SparkSession, transported: Settings, engine: Engine) -> None:
+def test_a_failure_after_the_merge_rolls_all_of_it_back(
+    spark: SparkSession, transported: Settings, engine: Engine
+) -> None:
     def fails(_: object) -> None:
         raise RuntimeError("the last statement failed")
 
     with pytest.raises(RuntimeError), open_run(engine, job="upsert", mode="upsert") as run:
-        commit_run(run, transported, [StagedFrame(_frame(spark, ("a", DAY, 1.0, 1.0)), [TARGET])], also=fails)
+        commit_run(
+            run,
+            transported,
+            [StagedFrame(_frame(spark, ("a", DAY, 1.0, 1.0)), [TARGET])],
+            also=fails,
+        )
     assert _table(transported) == []
     assert execute_sql(transported, "SELECT status, error FROM yieldspark.run_ledger") == [
         {"status": "failed", "error": "RuntimeError: the last statement failed"}
     ]
 
 
-def test_an_interrupt_that_came_during_the_last_load_commits_nothing(spark: SparkSession, database: Settings, engine: Engine) -> None:
-    """Spark's job was as good as done, so that its cancellation ended nothing: the merge must not begin."""
+def test_an_interrupt_that_came_during_the_last_load_commits_nothing(
+    spark: SparkSession, database: Settings, engine: Engine
+) -> None:
+    """Spark's job was as good as done, so that its cancellation ended nothing: the merge must not
+    begin.
+    """
 
     class DoneWhenTheSignalComes(AdbcTransport):
-        def write(self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None) -> int:
+        def write(
+            self,
+            frame: DataFrame,
+            settings: Settings,
+            staging: str,
+            last_step: LastStep | None = None,
+        ) -> int:
             sent = super().write(frame, settings, staging, last_step)
             interrupt_inside_the_jvm(spark)
             return sent
 
     def interrupted_while_loading() -> None:
         with interruptible(spark), open_run(engine, job="upsert", mode="upsert") as run:
-            staging.commit_run(run, database, [StagedFrame(_frame(spark, ("a", DAY, 1.0, 1.0)), [TARGET])], DoneWhenTheSignalComes())
+            staging.commit_run(
+                run,
+                database,
+                [StagedFrame(_frame(spark, ("a", DAY, 1.0, 1.0)), [TARGET])],
+                DoneWhenTheSignalComes(),
+            )
 
     with pytest.raises(KeyboardInterrupt):
         interrupted_while_loading()
     assert _table(database) == []
     assert _staging_tables(database) == []
-    assert execute_sql(database, "SELECT status FROM yieldspark.run_ledger") == [{"status": "cancelled"}]
+    assert execute_sql(database, "SELECT status FROM yieldspark.run_ledger") == [
+        {"status": "cancelled"}
+    ]
 
 
-def test_an_interrupt_after_the_commit_leaves_the_run_as_it_is(spark: SparkSession, database: Settings, engine: Engine) -> None:
+def test_an_interrupt_after_the_commit_leaves_the_run_as_it_is(
+    spark: SparkSession, database: Settings, engine: Engine
+) -> None:
     def interrupted_at_the_end() -> None:
         with interruptible(spark), open_run(engine, job="upsert", mode="upsert") as run:
             commit_run(run, database, [StagedFrame(_frame(spark, ("a", DAY, 1.0, 1.0)), [TARGET])])
@@ -219,11 +327,17 @@ def test_an_interrupt_after_the_commit_leaves_the_run_as_it_is(spark: SparkSessi
     with pytest.raises(KeyboardInterrupt):
         interrupted_at_the_end()
     assert [row["pool_id"] for row in _table(database)] == ["a"]
-    assert execute_sql(database, "SELECT status, error FROM yieldspark.run_ledger") == [{"status": "succeeded", "error": None}]
+    assert execute_sql(database, "SELECT status, error FROM yieldspark.run_ledger") == [
+        {"status": "succeeded", "error": None}
+    ]
 
 
-def test_two_attempts_of_one_partition_leave_its_rows_once(spark: SparkSession, transported: Settings) -> None:
-    """What a task leaves that committed and was then retried: the driver sees one success, staging has seen two writes."""
+def test_two_attempts_of_one_partition_leave_its_rows_once(
+    spark: SparkSession, transported: Settings
+) -> None:
+    """What a task leaves that committed and was then retried: the driver sees one success, staging
+    has seen two writes.
+    """
     name = f"{OWN_SCHEMA}.staging_retry"
     frame = _frame(spark, ("a", DAY, 1.0, 1.0), ("b", DAY, 2.0, 2.0)).coalesce(1)
     transport = transport_for(transported, transported.write_transport)
@@ -231,10 +345,15 @@ def test_two_attempts_of_one_partition_leave_its_rows_once(spark: SparkSession, 
     transport.write(frame, transported, name)
     transport.write(frame, transported, name)
     execute_sql(transported, keep_last_attempts(name))
-    assert execute_sql(transported, f"SELECT pool_id FROM {name} ORDER BY 1") == [{"pool_id": "a"}, {"pool_id": "b"}]
+    assert execute_sql(transported, f"SELECT pool_id FROM {name} ORDER BY 1") == [
+        {"pool_id": "a"},
+        {"pool_id": "b"},
+    ]
 
 
-def test_without_a_driver_the_other_transport_goes_on(database: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_driver_the_other_transport_goes_on(
+    database: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     no_jars = database.model_copy(update={"jars_dir": tmp_path})
     assert type(transport_for(no_jars, "jdbc")).__name__ == "AdbcTransport"
     assert "transport jdbc has no driver here: going on with adbc" in caplog.text
@@ -242,9 +361,12 @@ def test_without_a_driver_the_other_transport_goes_on(database: Settings, tmp_pa
 
 def test_write_table_appends(spark: SparkSession, database: Settings) -> None:
     frame = spark.createDataFrame(
-        [("p", datetime(2025, 8, 3, 23, tzinfo=UTC), '{"apy": 1}')], "pool_id string, timestamp timestamp, raw_json_data string"
+        [("p", datetime(2025, 8, 3, 23, tzinfo=UTC), '{"apy": 1}')],
+        "pool_id string, timestamp timestamp, raw_json_data string",
     )
     assert write_table_spark(frame, database, "raw_defillama_pool_history") == 1
-    assert execute_sql(database, "SELECT raw_json_data ->> 'apy' AS apy, timestamp::text AS t FROM raw_defillama_pool_history") == [
-        {"apy": "1", "t": "2025-08-03 23:00:00+00"}
-    ]
+    assert execute_sql(
+        database,
+        "SELECT raw_json_data ->> 'apy' AS apy, timestamp::text AS t FROM"
+        " raw_defillama_pool_history",
+    ) == [{"apy": "1", "t": "2025-08-03 23:00:00+00"}]

@@ -20,19 +20,33 @@ from database.transport_adbc import _reader, _writer
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-UNPICKLE = "import json, pickle, sys; pickle.load(sys.stdin.buffer); print(json.dumps(sorted(sys.modules)))"
+UNPICKLE = (
+    "import json, pickle, sys; pickle.load(sys.stdin.buffer);"
+    " print(json.dumps(sorted(sys.modules)))"
+)
 DAYS = pool_days(7, market_columns(()), Provenance("raw", "run"))
 QUERY = PortableQuery("SELECT 1 AS one", T.StructType([T.StructField("one", T.IntegerType())]))
 
 
 @pytest.mark.parametrize(
     "task",
-    [_writer("postgresql://", "yieldspark", "staging", None), _reader("postgresql://", QUERY, None), tagging(None), DAYS],
+    [
+        _writer("postgresql://", "yieldspark", "staging", None),
+        _reader("postgresql://", QUERY, None),
+        tagging(None),
+        DAYS,
+    ],
     ids=["write", "read", "tag", "days"],
 )
 def test_a_task_loads_neither_sqlalchemy_nor_the_settings(task: Callable[..., object]) -> None:
     pickled: bytes = CloudPickleSerializer().dumps(task)  # type: ignore[no-untyped-call]
-    done = subprocess.run([sys.executable, "-c", UNPICKLE], cwd=PROJECT, input=pickled, capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", UNPICKLE],
+        cwd=PROJECT,
+        input=pickled,
+        capture_output=True,
+        check=True,
+    )
     loaded = json.loads(done.stdout)
     assert "pyarrow" in loaded
     assert {"sqlalchemy", "pydantic", "config_spark"}.isdisjoint(loaded)

@@ -1,7 +1,8 @@
 """The double of Cloud Storage by the official client, by plain HTTP and by gcloud.
 
-The first part, by the client, fake-gcs-server passes too, where Go can build it. The rest is what only ours does: faults, a folder that outlives
-it, errors as Google words them, conditions of a deletion.
+The first part, by the client, fake-gcs-server passes too, where Go can build it. The rest is what
+only ours does: faults, a folder that outlives it, errors as Google words them, conditions of a
+deletion.
 """
 
 from __future__ import annotations
@@ -27,7 +28,14 @@ from google.cloud.storage import Blob, Bucket, Client  # type: ignore[import-unt
 from tests.fake_gcs_server import fake_gcs_server
 from tests.processes import PROJECT
 from workflows.local.http_service import serving
-from workflows.local.storage_double import CUT_AFTER, CUT_BEFORE, TOO_MANY, UNAVAILABLE, Fault, StorageDouble
+from workflows.local.storage_double import (
+    CUT_AFTER,
+    CUT_BEFORE,
+    TOO_MANY,
+    UNAVAILABLE,
+    Fault,
+    StorageDouble,
+)
 
 
 @contextmanager
@@ -38,7 +46,11 @@ def our_double(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(params=["ours", pytest.param("fake-gcs-server", marks=pytest.mark.long)])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with fake_gcs_server(tmp_path / "data") if request.param == "fake-gcs-server" else our_double(tmp_path / "data") as url:
+    with (
+        fake_gcs_server(tmp_path / "data")
+        if request.param == "fake-gcs-server"
+        else our_double(tmp_path / "data")
+    ) as url:
         yield url
 
 
@@ -48,7 +60,11 @@ def bucket(address: str) -> Bucket:
 
 
 def client_at(address: str) -> Client:
-    return Client(project="test", credentials=AnonymousCredentials(), client_options=ClientOptions(api_endpoint=address))  # type: ignore[no-untyped-call]
+    return Client(
+        project="test",
+        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+        client_options=ClientOptions(api_endpoint=address),
+    )
 
 
 def write(bucket: Bucket, name: str, content: bytes, **conditions: int) -> Blob:
@@ -63,7 +79,11 @@ def test_what_is_uploaded_is_read_back(bucket: Bucket) -> None:
     found = bucket.get_blob(name)
     assert found is not None
     assert (found.size, found.content_type, found.metageneration) == (8, "application/json", 1)
-    assert (found.md5_hash, found.crc32c, found.generation) == (blob.md5_hash, blob.crc32c, blob.generation)
+    assert (found.md5_hash, found.crc32c, found.generation) == (
+        blob.md5_hash,
+        blob.crc32c,
+        blob.generation,
+    )
     assert found.download_as_bytes() == b'{"a": 1}'
     assert found.download_as_bytes(start=2, end=4) == b'a": '[:3]
     assert bucket.get_blob("versions/1/b") is None
@@ -101,18 +121,32 @@ def test_a_resumable_upload_keeps_its_condition(bucket: Bucket, tmp_path: Path) 
     path.write_bytes(b"x" * 300_000)
     write(bucket, "large", b"1")
     with path.open("rb") as stream, pytest.raises(exceptions.PreconditionFailed):
-        bucket.blob("large", chunk_size=256 * 1024).upload_from_file(stream, size=None, if_generation_match=0)
+        bucket.blob("large", chunk_size=256 * 1024).upload_from_file(
+            stream, size=None, if_generation_match=0
+        )
     assert bucket.blob("large").download_as_bytes() == b"1"
 
 
 def test_listing_by_prefix_delimiter_and_pages(bucket: Bucket) -> None:
-    names = ["latest.json", *(f"versions/{version}/{name}" for version in "abc" for name in ("jars/1.jar", "manifest.json"))]
+    names = [
+        "latest.json",
+        *(
+            f"versions/{version}/{name}"
+            for version in "abc"
+            for name in ("jars/1.jar", "manifest.json")
+        ),
+    ]
     for name in names:
         write(bucket, name, name.encode())
     assert [blob.name for blob in bucket.list_blobs()] == names
     assert [blob.name for blob in bucket.list_blobs(prefix="versions/b/")] == names[3:5]
     pages = list(bucket.list_blobs(page_size=2).pages)
-    assert [[blob.name for blob in page] for page in pages] == [names[:2], names[2:4], names[4:6], names[6:]]
+    assert [[blob.name for blob in page] for page in pages] == [
+        names[:2],
+        names[2:4],
+        names[4:6],
+        names[6:],
+    ]
     versions = bucket.list_blobs(prefix="versions/", delimiter="/", page_size=2)
     assert list(versions) == []
     assert versions.prefixes == {"versions/a/", "versions/b/", "versions/c/"}
@@ -136,7 +170,12 @@ def test_of_many_writers_at_once_one_wins(address: str, bucket: Bucket) -> None:
 
     def write_once(number: int) -> None:
         try:
-            write(client_at(address).bucket("code"), "latest.json", str(number).encode(), if_generation_match=0)
+            write(
+                client_at(address).bucket("code"),
+                "latest.json",
+                str(number).encode(),
+                if_generation_match=0,
+            )
             outcomes.append(str(number))
         except exceptions.PreconditionFailed:
             outcomes.append("refused")
@@ -156,7 +195,11 @@ def double(tmp_path: Path) -> StorageDouble:
     return StorageDouble(tmp_path / "data", ["code"])
 
 
-@pytest.mark.parametrize("fault", [UNAVAILABLE, TOO_MANY, CUT_BEFORE, CUT_AFTER], ids=["503", "429", "cut before", "cut after"])
+@pytest.mark.parametrize(
+    "fault",
+    [UNAVAILABLE, TOO_MANY, CUT_BEFORE, CUT_AFTER],
+    ids=["503", "429", "cut before", "cut after"],
+)
 def test_the_client_gets_over_a_fault(double: StorageDouble, fault: Fault) -> None:
     double.fault = lambda number, request: fault if number == 1 else None
     with serving([double]) as url:
@@ -166,7 +209,9 @@ def test_the_client_gets_over_a_fault(double: StorageDouble, fault: Fault) -> No
 
 
 def test_an_answer_that_is_lost_leaves_the_work_done(double: StorageDouble) -> None:
-    """The second try of an upload finds its own object: whoever writes with a condition has to look whose bytes are there."""
+    """The second try of an upload finds its own object: whoever writes with a condition has to look
+    whose bytes are there.
+    """
     double.fault = lambda number, request: CUT_AFTER if number == 1 else None
     with serving([double]) as url, pytest.raises(exceptions.PreconditionFailed):
         write(client_at(url).bucket("code"), "a", b"1", if_generation_match=0)
@@ -174,17 +219,39 @@ def test_an_answer_that_is_lost_leaves_the_work_done(double: StorageDouble) -> N
 
 def test_errors_as_google_words_them(double: StorageDouble) -> None:
     with serving([double]) as url, httpx.Client(base_url=url) as http:
-        made = http.post("/upload/storage/v1/b/code/o?uploadType=media&name=a/b&ifGenerationMatch=0", content=b"1").json()
+        made = http.post(
+            "/upload/storage/v1/b/code/o?uploadType=media&name=a/b&ifGenerationMatch=0",
+            content=b"1",
+        ).json()
         assert (made["size"], made["metageneration"], made["name"]) == ("1", "1", "a/b")
-        again = http.post("/upload/storage/v1/b/code/o?uploadType=media&name=a/b&ifGenerationMatch=0", content=b"1")
+        again = http.post(
+            "/upload/storage/v1/b/code/o?uploadType=media&name=a/b&ifGenerationMatch=0",
+            content=b"1",
+        )
         message = "At least one of the pre-conditions you specified did not hold."
-        where = {"domain": "global", "reason": "conditionNotMet", "locationType": "header", "location": "If-Match"}
-        assert (again.status_code, again.json()) == (412, {"error": {"code": 412, "message": message, "errors": [{"message": message, **where}]}})
-        same = http.get("/storage/v1/b/code/o/a%2Fb", params={"ifGenerationNotMatch": made["generation"]})
+        where = {
+            "domain": "global",
+            "reason": "conditionNotMet",
+            "locationType": "header",
+            "location": "If-Match",
+        }
+        assert (again.status_code, again.json()) == (
+            412,
+            {"error": {"code": 412, "message": message, "errors": [{"message": message, **where}]}},
+        )
+        same = http.get(
+            "/storage/v1/b/code/o/a%2Fb", params={"ifGenerationNotMatch": made["generation"]}
+        )
         assert (same.status_code, same.content) == (304, b"")
-        assert http.get("/storage/v1/b/code/o/a%2Fb?alt=media&ifMetagenerationMatch=2").status_code == 412
+        assert (
+            http.get("/storage/v1/b/code/o/a%2Fb?alt=media&ifMetagenerationMatch=2").status_code
+            == 412
+        )
         absent = http.get("/storage/v1/b/code/o/none")
-        assert (absent.status_code, absent.json()["error"]["message"]) == (404, "No such object: code/none")
+        assert (absent.status_code, absent.json()["error"]["message"]) == (
+            404,
+            "No such object: code/none",
+        )
         assert http.get("/storage/v1/b/code/o/none?alt=media").text == "No such object: code/none"
         assert http.head("/storage/v1/b/code").status_code == 200
         assert http.get("/storage/v1/b/code/o/a%2Fb?ifGenerationMatch=x").status_code == 400
@@ -204,24 +271,49 @@ def test_deleting_takes_a_condition_too(double: StorageDouble) -> None:
 
 def test_wrong_checksums_are_refused(double: StorageDouble) -> None:
     with serving([double]) as url, httpx.Client(base_url=url) as http:
-        wrong = http.post("/upload/storage/v1/b/code/o?uploadType=media&name=a", content=b"1", headers={"x-goog-hash": "crc32c=AAAAAA=="})
-        assert (wrong.status_code, "doesn't match" in wrong.json()["error"]["message"]) == (400, True)
+        wrong = http.post(
+            "/upload/storage/v1/b/code/o?uploadType=media&name=a",
+            content=b"1",
+            headers={"x-goog-hash": "crc32c=AAAAAA=="},
+        )
+        assert (wrong.status_code, "doesn't match" in wrong.json()["error"]["message"]) == (
+            400,
+            True,
+        )
     assert double.store.objects_of("code") == {}
 
 
 def test_a_resumable_upload_goes_on_where_it_was(double: StorageDouble) -> None:
     content = os.urandom(600_000)
     with serving([double]) as url, httpx.Client(base_url=url) as http:
-        begun = http.post("/upload/storage/v1/b/code/o?uploadType=resumable&name=a", json={"contentType": "application/java-archive"})
+        begun = http.post(
+            "/upload/storage/v1/b/code/o?uploadType=resumable&name=a",
+            json={"contentType": "application/java-archive"},
+        )
         session = begun.headers["location"]
         asked = http.put(session, headers={"content-range": "bytes */*"})
         assert (asked.status_code, asked.headers.get("range")) == (308, None)
-        part = http.put(session, content=content[:262_144], headers={"content-range": "bytes 0-262143/600000"})
+        part = http.put(
+            session, content=content[:262_144], headers={"content-range": "bytes 0-262143/600000"}
+        )
         assert (part.status_code, part.headers["range"]) == (308, "bytes=0-262143")
-        assert http.put(session, content=b"x", headers={"content-range": "bytes 300000-300000/600000"}).status_code == 503
+        assert (
+            http.put(
+                session, content=b"x", headers={"content-range": "bytes 300000-300000/600000"}
+            ).status_code
+            == 503
+        )
         assert http.get("/storage/v1/b/code/o/a").status_code == 404
-        last = http.put(session, content=content[100_000:], headers={"content-range": "bytes 100000-599999/600000"})
-        assert (last.status_code, last.json()["size"], last.json()["contentType"]) == (200, "600000", "application/java-archive")
+        last = http.put(
+            session,
+            content=content[100_000:],
+            headers={"content-range": "bytes 100000-599999/600000"},
+        )
+        assert (last.status_code, last.json()["size"], last.json()["contentType"]) == (
+            200,
+            "600000",
+            "application/java-archive",
+        )
         assert http.put(session, headers={"content-range": "bytes */*"}).json() == last.json()
         assert http.get("/storage/v1/b/code/o/a?alt=media").content == content
         assert http.put(session[:-1], headers={"content-range": "bytes */*"}).status_code == 404
@@ -232,7 +324,11 @@ def test_objects_outlive_the_process(double: StorageDouble, tmp_path: Path) -> N
         before = write(client_at(url).bucket("code"), "versions/a", b"1")
     with serving([StorageDouble(tmp_path / "data", ["code"])]) as url:
         blob = client_at(url).bucket("code").get_blob("versions/a")
-        assert (blob.generation, blob.download_as_bytes(), blob.content_type) == (before.generation, b"1", "application/json")
+        assert (blob.generation, blob.download_as_bytes(), blob.content_type) == (
+            before.generation,
+            b"1",
+            "application/json",
+        )
         assert write(blob.bucket, "versions/a", b"2").generation > before.generation
 
 
@@ -252,7 +348,11 @@ for number in range(10_000_000):
 def test_a_killed_process_leaves_whole_objects(double: StorageDouble, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     for _ in range(5):
-        with subprocess.Popen([sys.executable, "-c", OVERWRITE_FOR_EVER, str(folder)], cwd=PROJECT, stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            [sys.executable, "-c", OVERWRITE_FOR_EVER, str(folder)],
+            cwd=PROJECT,
+            stdout=subprocess.PIPE,
+        ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"begun\n"
             time.sleep(0.01)
@@ -271,7 +371,12 @@ def gcloud(address: str, folder: Path, *arguments: str) -> bytes:
         "CLOUDSDK_CORE_PROJECT": "test",
         "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
     }
-    return subprocess.run(["gcloud", "storage", *arguments], env=os.environ | variables, capture_output=True, check=True).stdout
+    return subprocess.run(
+        ["gcloud", "storage", *arguments],
+        env=os.environ | variables,
+        capture_output=True,
+        check=True,
+    ).stdout
 
 
 @pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed here")

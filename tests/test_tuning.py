@@ -1,4 +1,6 @@
-"""The search of LightGBM's settings: folds in the order of time, a last one that it never sees, and a file that only a checked one replaces."""
+"""The search of LightGBM's settings: folds in the order of time, a last one that it never sees, and
+a file that only a checked one replaces.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ def planted(days: int = 300, pools: int = 12) -> LightgbmRows:
     """A label that follows one of two features."""
     random = np.random.default_rng(3)
     dates = pd.date_range(end=END, periods=days)
-    frame = pd.DataFrame([(f"p{pool:02d}", day) for pool in range(pools) for day in dates], columns=["pool_id", "date"])
+    frame = pd.DataFrame(
+        [(f"p{pool:02d}", day) for pool in range(pools) for day in dates],
+        columns=["pool_id", "date"],
+    )
     matrix = random.standard_normal((len(frame), 2)).astype(np.float32)
     frame["apy_label"] = matrix[:, 0] + 0.3 * random.standard_normal(len(frame))
     counts = {"apy_label": {day.date(): pools for day in dates}}
@@ -44,7 +49,9 @@ def test_folds_train_on_what_was_known_and_end_with_the_as_of_day(horizon: int) 
     for fold in plan.apy:
         assert fold.train.end - dt.timedelta(days=1) + dt.timedelta(days=horizon) == fold.origin
         assert (len(fold.train.days), len(fold.forecast.days)) == (60, FOLD_DAYS)
-    assert [fold.forecast.start for fold in plan.apy[1:]] == [fold.forecast.end for fold in plan.apy[:-1]]
+    assert [fold.forecast.start for fold in plan.apy[1:]] == [
+        fold.forecast.end for fold in plan.apy[:-1]
+    ]
     assert plan.apy[-1].forecast.days[-1] + dt.timedelta(days=horizon) == END
 
 
@@ -78,7 +85,9 @@ def test_the_last_fold_is_kept_out_of_the_search(monkeypatch: pytest.MonkeyPatch
     assert isinstance(found["is_better"], bool)
 
 
-def test_tune_writes_a_file_that_the_settings_take(database: Settings, spark: SparkSession, engine: Engine, tmp_path: Path) -> None:
+def test_tune_writes_a_file_that_the_settings_take(
+    database: Settings, spark: SparkSession, engine: Engine, tmp_path: Path
+) -> None:
     store(engine, panel_rows(12, 240))
     output = tmp_path / "folder" / "tuned.json"
     row = tune(database, minutes=0.01, output=output, engine="lightgbm", session=lambda: spark)
@@ -111,7 +120,9 @@ def test_a_wrong_file_is_refused(tmp_path: Path, content: str, words: str) -> No
         model_parameters(Settings(model_parameters_file=path, environment="local"))
 
 
-def test_a_file_that_can_not_be_written_is_said_before_the_search(database: Settings, tmp_path: Path) -> None:
+def test_a_file_that_can_not_be_written_is_said_before_the_search(
+    database: Settings, tmp_path: Path
+) -> None:
     def no_session() -> SparkSession:
         raise AssertionError("a session was started")
 

@@ -1,4 +1,6 @@
-"""Where the next run begins: at the oldest transaction that is still open, for its rows are seen by none before."""
+"""Where the next run begins: at the oldest transaction that is still open, for its rows are seen by
+none before.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +28,23 @@ def open_transaction(engine: Engine) -> Iterator[datetime]:
         yield connection.execute(text("SELECT now()")).scalar_one()
 
 
-def test_the_watermark_is_the_oldest_open_transactions_begin(database: Settings, engine: Engine) -> None:
-    with open_transaction(engine) as older, open_transaction(engine), engine.connect() as connection:
+def test_the_watermark_is_the_oldest_open_transactions_begin(
+    database: Settings, engine: Engine
+) -> None:
+    with (
+        open_transaction(engine) as older,
+        open_transaction(engine),
+        engine.connect() as connection,
+    ):
         assert read_watermark(connection) == (older, False)
     with engine.connect() as connection:
         asked = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
         assert asked <= read_watermark(connection)[0] <= asked + timedelta(seconds=1)
 
 
-def test_a_prepared_transaction_began_before_it_was_prepared(database: Settings, engine: Engine) -> None:
+def test_a_prepared_transaction_began_before_it_was_prepared(
+    database: Settings, engine: Engine
+) -> None:
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         connection.execute(text("BEGIN"))
         began = connection.execute(text("SELECT now()")).scalar_one()
@@ -46,13 +56,17 @@ def test_a_prepared_transaction_began_before_it_was_prepared(database: Settings,
             connection.execute(text(f"ROLLBACK PREPARED '{database.db_name}'"))
 
 
-def test_a_role_that_cannot_see_others_looks_a_day_further_back(database: Settings, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_role_that_cannot_see_others_looks_a_day_further_back(
+    database: Settings, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     role = f"reader_{database.db_name}"
     password = "only-for-this-test"
     execute(engine, f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
     execute(engine, f"GRANT USAGE, CREATE ON SCHEMA yieldspark TO {role}")
     execute(engine, f"GRANT SELECT ON ALL TABLES IN SCHEMA yieldspark, public TO {role}")
-    limited = make_engine(database.model_copy(update={"db_user": role, "db_password": SecretStr(password)}))
+    limited = make_engine(
+        database.model_copy(update={"db_user": role, "db_password": SecretStr(password)})
+    )
     try:
         with open_transaction(engine):
             plan = plan_metrics(database, limited, Request(), table=TABLE, dry_run=True)

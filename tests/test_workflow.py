@@ -1,4 +1,6 @@
-"""pipeline.yaml, executed by two readers that know nothing of each other, our interpreter and the PyPI emulator, on the doubles over real HTTP."""
+"""pipeline.yaml, executed by two readers that know nothing of each other, our interpreter and the
+PyPI emulator, on the doubles over real HTTP.
+"""
 
 from __future__ import annotations
 

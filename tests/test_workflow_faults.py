@@ -1,4 +1,6 @@
-"""Faults put back into the workflow, one at a time: a rule or a scenario must see each. The first of each list are those of earlier plans."""
+"""Faults put back into the workflow, one at a time: a rule or a scenario must see each. The first
+of each list are those of earlier plans.
+"""
 
 from __future__ import annotations
 
@@ -36,19 +38,37 @@ ASK_THE_OPERATION = """    - is_over:
 
 SEEN_BY_RULES: dict[str, tuple[Change, str]] = {
     "a connector that does not exist": (
-        (POST_BATCH, "          call: googleapis.dataproc.v1.projects.locations.batches.create\n          args: {body: '${body}'}\n"),
-        "googleapis.dataproc.v1.projects.locations.batches.create is a connector; there is none for Dataproc",
+        (
+            POST_BATCH,
+            (
+                "          call: googleapis.dataproc.v1.projects.locations.batches.create\n        "
+                "  args: {body: '${body}'}\n"
+            ),
+        ),
+        (
+            "googleapis.dataproc.v1.projects.locations.batches.create is a connector; there is none"
+            " for Dataproc"
+        ),
     ),
     "an expression inside a longer string": (
-        ('url: ${objects + "latest.json"}', "url: https://storage.googleapis.com/storage/v1/b/${name}/o/latest.json"),
+        (
+            'url: ${objects + "latest.json"}',
+            "url: https://storage.googleapis.com/storage/v1/b/${name}/o/latest.json",
+        ),
         "an expression is the whole value",
     ),
     "ids in a literal body": (
-        ("            body: ${body}\n", "            body: {batchId: '${where.batch}', pysparkBatch: '${body.pysparkBatch}'}\n"),
+        (
+            "            body: ${body}\n",
+            "            body: {batchId: '${where.batch}', pysparkBatch: '${body.pysparkBatch}'}\n",
+        ),
         "batchId and requestId belong into the query",
     ),
     "a request without its token": (
-        ("            url: ${batches}\n            auth: {type: OAuth2}\n", "            url: ${batches}\n"),
+        (
+            "            url: ${batches}\n            auth: {type: OAuth2}\n",
+            "            url: ${batches}\n",
+        ),
         "is answered 401",
     ),
     "waiting inside an expression": (
@@ -59,20 +79,35 @@ SEEN_BY_RULES: dict[str, tuple[Change, str]] = {
         "sys.sleep waits",
     ),
     "a jump to nowhere": (("next: end_it\n", "next: stop_it\n"), "next is 'stop_it'"),
-    "a word that is a boolean": (("  params: [job, where, url]\n", "  params: [job, where, url, {on: 1}]\n"), "'on' as bool"),
+    "a word that is a boolean": (
+        ("  params: [job, where, url]\n", "  params: [job, where, url, {on: 1}]\n"),
+        "'on' as bool",
+    ),
 }
 
 SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
     "polling the Operation": (
-        ('          url: ${batches + "/" + where.batch}\n', '          url: ${"https://dataproc.googleapis.com/v1/" + operation.body.name}\n'),
+        (
+            '          url: ${batches + "/" + where.batch}\n',
+            '          url: ${"https://dataproc.googleapis.com/v1/" + operation.body.name}\n',
+        ),
         scenarios.success,
     ),
-    "the state of an answer that has none": ((FOLLOW_BATCH, ASK_THE_OPERATION + FOLLOW_BATCH), scenarios.success),
-    "CANCELLED polled for ever": (("          - ended: [FAILED, CANCELLED]\n", "          - ended: [FAILED]\n"), scenarios.cancelled),
+    "the state of an answer that has none": (
+        (FOLLOW_BATCH, ASK_THE_OPERATION + FOLLOW_BATCH),
+        scenarios.success,
+    ),
+    "CANCELLED polled for ever": (
+        ("          - ended: [FAILED, CANCELLED]\n", "          - ended: [FAILED]\n"),
+        scenarios.cancelled,
+    ),
     "a time-out returned as text": (
         (
             "          - condition: ${sys.now() >= deadline}\n            next: end_it\n",
-            "          - condition: ${sys.now() >= deadline}\n            return: it took too long\n",
+            (
+                "          - condition: ${sys.now() >= deadline}\n            return: it took too"
+                " long\n"
+            ),
         ),
         scenarios.deadline,
     ),
@@ -83,12 +118,18 @@ SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
     "ids in the body": (
         (
             "          - body.pysparkBatch.args: ${arguments}\n",
-            "          - body.pysparkBatch.args: ${arguments}\n          - body.batchId: ${where.batch}\n",
+            (
+                "          - body.pysparkBatch.args: ${arguments}\n          - body.batchId:"
+                " ${where.batch}\n"
+            ),
         ),
         scenarios.success,
     ),
     "FAILED taken for a success": (
-        ('          - condition: ${found.state == "SUCCEEDED"}\n', '          - condition: ${found.state in ["SUCCEEDED", "FAILED"]}\n'),
+        (
+            '          - condition: ${found.state == "SUCCEEDED"}\n',
+            '          - condition: ${found.state in ["SUCCEEDED", "FAILED"]}\n',
+        ),
         scenarios.failed,
     ),
     "the argument version not heard": (
@@ -100,18 +141,30 @@ SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
     ),
     "a cancel at every look": (
         (
-            "          - condition: ${over_time and sys.now() >= deadline}\n            next: give_up\n",
+            (
+                "          - condition: ${over_time and sys.now() >= deadline}\n            next:"
+                " give_up\n"
+            ),
             "          - condition: ${over_time}\n            next: end_it\n",
         ),
         scenarios.deadline,
     ),
     "no cancel": (
-        ("    - cancel:\n        try:\n          call: http.post\n", "    - cancel:\n        try:\n          call: http.get\n"),
+        (
+            "    - cancel:\n        try:\n          call: http.post\n",
+            "    - cancel:\n        try:\n          call: http.get\n",
+        ),
         scenarios.deadline,
     ),
     "usage is not waited for": (("looks > 6", "looks > 0"), scenarios.usage_comes_later),
-    "no retry of a busy service": (("passes: [429, 500, 502, 503, 504]", "passes: [502, 504]"), scenarios.unavailable_twice),
-    "refusals tried again": (("passes: [429, 500, 502, 503, 504]", "passes: [403, 404, 429, 500, 502, 503, 504]"), scenarios.not_created),
+    "no retry of a busy service": (
+        ("passes: [429, 500, 502, 503, 504]", "passes: [502, 504]"),
+        scenarios.unavailable_twice,
+    ),
+    "refusals tried again": (
+        ("passes: [429, 500, 502, 503, 504]", "passes: [403, 404, 429, 500, 502, 503, 504]"),
+        scenarios.not_created,
+    ),
     "409 taken for a failure": (
         (
             '                  - condition: ${default(map.get(e, "code"), 0) == 409}\n',
@@ -124,28 +177,52 @@ SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
         scenarios.second_execution,
     ),
     "an argument that no one reads": (
-        ("                  - condition: ${not (key in patterns)}\n", '                  - condition: ${key == ""}\n'),
+        (
+            "                  - condition: ${not (key in patterns)}\n",
+            '                  - condition: ${key == ""}\n',
+        ),
         scenarios.wrong_argument,
     ),
-    "the engine of the release not heard": (('default(map.get(release, "engine"), "synapseml")', '"synapseml"'), scenarios.arguments_reach_the_jobs),
-    "a dry run that writes": (
-        ("          - condition: ${wanted.dry_run}\n", "          - condition: ${wanted.dry_run and metrics}\n"),
+    "the engine of the release not heard": (
+        ('default(map.get(release, "engine"), "synapseml")', '"synapseml"'),
         scenarios.arguments_reach_the_jobs,
     ),
-    "a Cloud Run job without a limit": (('                timeout: ${string(release.deadline_seconds) + "s"}\n', ""), scenarios.on_cloud_run),
+    "a dry run that writes": (
+        (
+            "          - condition: ${wanted.dry_run}\n",
+            "          - condition: ${wanted.dry_run and metrics}\n",
+        ),
+        scenarios.arguments_reach_the_jobs,
+    ),
+    "a Cloud Run job without a limit": (
+        ('                timeout: ${string(release.deadline_seconds) + "s"}\n', ""),
+        scenarios.on_cloud_run,
+    ),
     "the wrong platform": (
-        ('where.platform == "cloud_run"}\n            next: on_cloud_run', 'where.platform == "cloudrun"}\n            next: on_cloud_run'),
+        (
+            'where.platform == "cloud_run"}\n            next: on_cloud_run',
+            'where.platform == "cloudrun"}\n            next: on_cloud_run',
+        ),
         scenarios.on_cloud_run,
     ),
     "cancelled on Cloud Run taken for a success": (
         (
-            '          - condition: ${default(map.get(found, "cancelledCount"), 0) > 0}\n            next: ended_early\n',
-            '          - condition: ${default(map.get(found, "cancelledCount"), 0) > 0}\n            next: well\n',
+            (
+                '          - condition: ${default(map.get(found, "cancelledCount"), 0) > 0}\n      '
+                "      next: ended_early\n"
+            ),
+            (
+                '          - condition: ${default(map.get(found, "cancelledCount"), 0) > 0}\n      '
+                "      next: well\n"
+            ),
         ),
         scenarios.deadline_on_cloud_run,
     ),
     "a short silence taken for the end": (
-        ("                  - condition: ${passing}\n", '                  - condition: ${passing and found.state == ""}\n'),
+        (
+            "                  - condition: ${passing}\n",
+            '                  - condition: ${passing and found.state == ""}\n',
+        ),
         scenarios.long_silence,
     ),
 }

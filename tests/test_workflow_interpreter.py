@@ -1,4 +1,6 @@
-"""The interpreter of Cloud Workflows: Google's precedence and types, scopes, jumps and errors; what it refuses, with the line."""
+"""The interpreter of Cloud Workflows: Google's precedence and types, scopes, jumps and errors; what
+it refuses, with the line.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,16 @@ from workflows.local.interpreter import RealClock, VirtualClock, WorkflowFailed
 
 def value_of(expression: str) -> Any:
     steps = [
-        {"init": {"assign": [{"m": {"a.b": {"c": 7}, "n": None}}, {"l": [1, 2.5, "three"]}, {"yes_": True}, {"text_": "a b/c"}]}},
+        {
+            "init": {
+                "assign": [
+                    {"m": {"a.b": {"c": 7}, "n": None}},
+                    {"l": [1, 2.5, "three"]},
+                    {"yes_": True},
+                    {"text_": "a b/c"},
+                ]
+            }
+        },
         {"out": {"return": f"${{{expression}}}"}},
     ]
     return run(json.dumps({"main": {"steps": steps}}))
@@ -61,7 +72,9 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("expression", "expected"), VALUES, ids=[expression for expression, _ in VALUES])
+@pytest.mark.parametrize(
+    ("expression", "expected"), VALUES, ids=[expression for expression, _ in VALUES]
+)
 def test_expression(expression: str, expected: Any) -> None:
     found = value_of(expression)
     assert found == expected
@@ -96,7 +109,9 @@ def test_expression(expression: str, expected: Any) -> None:
         ("map.get(m, 1)", "TypeError"),
     ],
 )
-def test_wrong_types_and_missing_things_are_errors_of_the_workflow(expression: str, tag: str) -> None:
+def test_wrong_types_and_missing_things_are_errors_of_the_workflow(
+    expression: str, tag: str
+) -> None:
     with pytest.raises(WorkflowFailed) as caught:
         value_of(expression)
     assert caught.value.payload["tags"] == [tag]
@@ -123,7 +138,9 @@ def test_wrong_types_and_missing_things_are_errors_of_the_workflow(expression: s
         ("True", "'True' is read before"),
     ],
 )
-def test_what_readers_of_expressions_do_not_agree_on_is_refused(expression: str, message: str) -> None:
+def test_what_readers_of_expressions_do_not_agree_on_is_refused(
+    expression: str, message: str
+) -> None:
     with pytest.raises(ConfigurationError, match=message):
         value_of(expression)
 
@@ -149,10 +166,16 @@ GOOD = "main:\n  steps:\n    - one:\n        return: 1\n"
         (GOOD.replace("return", "on"), "line 4: YAML 1.1 reads the plain word 'on' as bool"),
         (GOOD.replace("1", "&a 1"), "line 4: anchors"),
         (GOOD.replace("1", "!!str 1"), None),
-        (GOOD.replace("1", "a ${b} c"), "line 3: 'a \\$\\{b\\} c': an expression is the whole value"),
+        (
+            GOOD.replace("1", "a ${b} c"),
+            "line 3: 'a \\$\\{b\\} c': an expression is the whole value",
+        ),
         (GOOD.replace("1", "${b}${c}"), "whole value"),
         (GOOD.replace("return: 1", "parallel: 1"), "line 4: the step one has parallel"),
-        (GOOD.replace("return: 1", "assign: [{a: 1}]\n        return: 1"), "line 4: the step one has return"),
+        (
+            GOOD.replace("return: 1", "assign: [{a: 1}]\n        return: 1"),
+            "line 4: the step one has return",
+        ),
         (GOOD.replace("return: 1", "return: 1\n        next: one"), "the step one has next"),
         (GOOD.replace("return: 1", "next: two"), "leads to 'two'"),
         (GOOD.replace("return: 1", "next: break"), "leads to 'break'"),
@@ -163,20 +186,50 @@ GOOD = "main:\n  steps:\n    - one:\n        return: 1\n"
         (GOOD.replace("return: 1", "call: f\n        result: a.b"), "no name of a variable"),
         (GOOD.replace("return: 1", "call: [f]"), "`call` is a name"),
         (GOOD.replace("return: 1", "switch: [{next: end}]"), "has a `condition`"),
-        (GOOD.replace("return: 1", "switch: [{condition: 'true', next: end}]"), "a `condition` is an expression"),
-        (GOOD.replace("return: 1", "switch: [{condition: true, next: end}]\n        next: end"), "a `next` of its own"),
-        (GOOD.replace("return: 1", "for: {value: a, steps: [{s: {return: 1}}]}"), "either `in` or `range`"),
-        (GOOD.replace("return: 1", "for: {value: a, range: [1], steps: [{s: {return: 1}}]}"), "its first and its last"),
-        (GOOD.replace("return: 1", "for: {value: a, in: [1], steps: [{s: {next: one}}]}"), "leads to 'one'"),
-        (GOOD.replace("return: 1", "try: {call: f}"), "neither `retry` nor `except`"),
-        (GOOD.replace("return: 1", "try: {call: f}\n        retry: ${http.default_retry}"), "`retry` is no map"),
-        (GOOD.replace("return: 1", "try: {call: f}\n        retry: {predicate: '${p}', max_retries: 1}"), "`backoff` is no map"),
         (
-            GOOD.replace("return: 1", f"try: {{call: f}}\n        retry: {{predicate: '${{p}}', backoff: {BACKOFF}}}"),
+            GOOD.replace("return: 1", "switch: [{condition: 'true', next: end}]"),
+            "a `condition` is an expression",
+        ),
+        (
+            GOOD.replace("return: 1", "switch: [{condition: true, next: end}]\n        next: end"),
+            "a `next` of its own",
+        ),
+        (
+            GOOD.replace("return: 1", "for: {value: a, steps: [{s: {return: 1}}]}"),
+            "either `in` or `range`",
+        ),
+        (
+            GOOD.replace("return: 1", "for: {value: a, range: [1], steps: [{s: {return: 1}}]}"),
+            "its first and its last",
+        ),
+        (
+            GOOD.replace("return: 1", "for: {value: a, in: [1], steps: [{s: {next: one}}]}"),
+            "leads to 'one'",
+        ),
+        (GOOD.replace("return: 1", "try: {call: f}"), "neither `retry` nor `except`"),
+        (
+            GOOD.replace("return: 1", "try: {call: f}\n        retry: ${http.default_retry}"),
+            "`retry` is no map",
+        ),
+        (
+            GOOD.replace(
+                "return: 1", "try: {call: f}\n        retry: {predicate: '${p}', max_retries: 1}"
+            ),
+            "`backoff` is no map",
+        ),
+        (
+            GOOD.replace(
+                "return: 1",
+                f"try: {{call: f}}\n        retry: {{predicate: '${{p}}', backoff: {BACKOFF}}}",
+            ),
             "`retry` here has a `predicate`",
         ),
         (
-            GOOD.replace("return: 1", f"try: {{call: f}}\n        retry: {{predicate: p, max_retries: 1, backoff: {BACKOFF}}}"),
+            GOOD.replace(
+                "return: 1",
+                "try: {call: f}\n        retry: {predicate: p, max_retries: 1, backoff:"
+                f" {BACKOFF}}}",
+            ),
             "a `predicate` that is a subworkflow",
         ),
         (GOOD.replace("  steps:", "  params: [a, b]\n  steps:"), "`main` takes one parameter"),
@@ -184,7 +237,9 @@ GOOD = "main:\n  steps:\n    - one:\n        return: 1\n"
         (GOOD + "    - one:\n        return: 1\n", "two steps are named one"),
     ],
 )
-def test_a_source_outside_the_subset_is_refused_before_it_runs(source: str, message: str | None) -> None:
+def test_a_source_outside_the_subset_is_refused_before_it_runs(
+    source: str, message: str | None
+) -> None:
     if message is None:
         assert run(source) in ("1e3", "1")
         return
@@ -252,21 +307,35 @@ def test_steps_jump_loop_and_call() -> None:
         """,
         {"first": 1},
     )
-    assert found == {"seen": [[0, 5], [2, 5]], "m": {"a.b": {"c": "changed"}, "last": "x"}, "copied": {"a.b": {"c": 1}}}
+    assert found == {
+        "seen": [[0, 5], [2, 5]],
+        "m": {"a.b": {"c": "changed"}, "last": "x"},
+        "copied": {"a.b": {"c": 1}},
+    }
 
 
 @pytest.mark.parametrize(
     "inside",
-    ["for: {value: i, in: [1], steps: [{s: {assign: [{new: 1}]}}]}", "try: {raise: a}\n        except: {as: new, steps: [{s: {assign: [{x: 1}]}}]}"],
+    [
+        "for: {value: i, in: [1], steps: [{s: {assign: [{new: 1}]}}]}",
+        "try: {raise: a}\n        except: {as: new, steps: [{s: {assign: [{x: 1}]}}]}",
+    ],
 )
 def test_a_variable_of_a_loop_or_an_except_ends_with_it(inside: str) -> None:
     with pytest.raises(ConfigurationError, match="'new' is read before it has a value"):
-        run(f"main:\n  steps:\n    - one:\n        {inside}\n    - two:\n        return: ${{new}}\n")
+        run(
+            f"main:\n  steps:\n    - one:\n        {inside}\n    - two:\n        return: ${{new}}\n"
+        )
 
 
 def test_a_subworkflow_sees_its_parameters_alone_and_ends_at_twenty_levels() -> None:
-    with pytest.raises(ConfigurationError, match="f\\(\\) is called with other parameters than it has: x, z"):
-        run("main: {steps: [{a: {call: f, args: {x: 1}}}]}\nf: {params: [z], steps: [{a: {return: 1}}]}")
+    with pytest.raises(
+        ConfigurationError, match="f\\(\\) is called with other parameters than it has: x, z"
+    ):
+        run(
+            "main: {steps: [{a: {call: f, args: {x: 1}}}]}\nf: {params: [z], steps: [{a: {return:"
+            " 1}}]}"
+        )
     with pytest.raises(WorkflowFailed) as caught:
         run("main: {steps: [{a: {call: f}}]}\nf: {steps: [{a: {call: f}}]}")
     assert caught.value.payload["tags"] == ["RecursionError"]
@@ -323,7 +392,10 @@ def test_log_entries_and_sleeps() -> None:
                 return: ${sys.now()}
         """
     assert run(source, clock=clock, log=log) == 80.0
-    assert log == [{"severity": "INFO", "jsonPayload": {"event": "begun"}}, {"severity": "DEFAULT", "textPayload": "over"}]
+    assert log == [
+        {"severity": "INFO", "jsonPayload": {"event": "begun"}},
+        {"severity": "DEFAULT", "textPayload": "over"},
+    ]
     with pytest.raises(WorkflowFailed, match=r"sys.log takes json or text"):
         run(source.replace("INFO", "LOUD"))
 

@@ -1,4 +1,6 @@
-"""HTTP in the interpreter of Cloud Workflows: requests and answers as Google has them, its errors, retries; hosts and calls that are refused."""
+"""HTTP in the interpreter of Cloud Workflows: requests and answers as Google has them, its errors,
+retries; hosts and calls that are refused.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,23 @@ class Echo(Service):
         self.busy = 2
         self.route("POST", "/echo", self.echo)
         self.route("GET", "/busy", self.is_busy)
-        self.route("GET", "/text", lambda request: Answer(b"plain", headers={"content-type": "text/plain"}))
-        self.route("GET", "/broken", lambda request: Answer(b"{", headers={"content-type": "application/json"}))
+        self.route(
+            "GET", "/text", lambda request: Answer(b"plain", headers={"content-type": "text/plain"})
+        )
+        self.route(
+            "GET",
+            "/broken",
+            lambda request: Answer(b"{", headers={"content-type": "application/json"}),
+        )
 
     def echo(self, request: Request) -> Answer:
-        return Answer({"query": dict(request.query), "json": request.json(), "type": request.headers.get("content-type")})
+        return Answer(
+            {
+                "query": dict(request.query),
+                "json": request.json(),
+                "type": request.headers.get("content-type"),
+            }
+        )
 
     def is_busy(self, request: Request) -> Answer:
         self.busy -= 1
@@ -76,7 +90,11 @@ def test_a_retry_waits_longer_each_time_up_to_its_longest(address: str) -> None:
     with closing(socket.socket()) as unused:
         unused.bind(("127.0.0.1", 0))
         with pytest.raises(WorkflowFailed) as caught:
-            run(RETRY.replace("PATH", "busy"), address=f"http://127.0.0.1:{unused.getsockname()[1]}", clock=clock)
+            run(
+                RETRY.replace("PATH", "busy"),
+                address=f"http://127.0.0.1:{unused.getsockname()[1]}",
+                clock=clock,
+            )
     assert caught.value.payload["tags"] == ["ConnectionFailedError"]
     assert clock.slept == [2, 4, 2, 4, 5]
     with pytest.raises(WorkflowFailed) as caught:
@@ -86,7 +104,13 @@ def test_a_retry_waits_longer_each_time_up_to_its_longest(address: str) -> None:
         "code": 404,
         "headers": None,
         "message": "HTTP server responded with error code 404",
-        "body": {"error": {"code": 404, "message": "GET /missing is no method of a service here", "status": "NOT_FOUND"}},
+        "body": {
+            "error": {
+                "code": 404,
+                "message": "GET /missing is no method of a service here",
+                "status": "NOT_FOUND",
+            }
+        },
     }
     assert clock.slept == [2, 4, 2, 4, 5]
 
@@ -110,7 +134,11 @@ def test_a_request_carries_query_and_json_and_its_answer_is_decoded(address: str
             - done:
                 return: ["${answer.code}", "${answer.body}", "${text_answer.body}", "${text_answer.headers[\\"Content-Type\\"]}"]
         """
-    asked = {"query": {"a": "1", "b": "x y", "m": "5", "t": "true"}, "json": {"deep": [1, None, "ü"]}, "type": "application/json"}
+    asked = {
+        "query": {"a": "1", "b": "x y", "m": "5", "t": "true"},
+        "json": {"deep": [1, None, "ü"]},
+        "type": "application/json",
+    }
     assert run(source, address=address) == [200, asked, "plain", "text/plain"]
 
 
@@ -122,7 +150,10 @@ def test_answers_and_connections_that_break_are_errors_of_the_workflow(address: 
         run(RETRY.replace("PATH", "busy").replace("timeout: 5", "timeout: 5000"), address=address)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         with pytest.raises(WorkflowFailed) as caught:
-            run(RETRY.replace("PATH", "busy").replace("timeout: 5", "timeout: 0.05"), address=f"http://127.0.0.1:{silent.getsockname()[1]}")
+            run(
+                RETRY.replace("PATH", "busy").replace("timeout: 5", "timeout: 0.05"),
+                address=f"http://127.0.0.1:{silent.getsockname()[1]}",
+            )
     assert caught.value.payload["tags"] == ["TimeoutError"]
 
 
@@ -133,11 +164,24 @@ def test_answers_and_connections_that_break_are_errors_of_the_workflow(address: 
         ("https://x.googleapis.com/PATH", "http://x.googleapis.com/", "no address of Google Cloud"),
         ("OAuth2", "OIDC", "type OAuth2"),
         ("timeout: 5", "tmeout: 5", "http.get: got an unexpected keyword argument 'tmeout'"),
-        ("call: http.get", "call: googleapis.dataproc.v1.projects.locations.batches.create", "can't be called here"),
+        (
+            "call: http.get",
+            "call: googleapis.dataproc.v1.projects.locations.batches.create",
+            "can't be called here",
+        ),
         ("predicate: ${again}", "predicate: ${http.default_retry_predicate}", "is no subworkflow"),
     ],
 )
-def test_calls_outside_the_subset_are_refused(changed: str, by: str, message: str, address: str) -> None:
+def test_calls_outside_the_subset_are_refused(
+    changed: str, by: str, message: str, address: str
+) -> None:
     assert changed in RETRY
     with pytest.raises(ConfigurationError, match=message):
-        run(RETRY.replace(changed, by).replace("PATH", "missing") if "predicate" not in changed else RETRY.replace(changed, by), address=address)
+        run(
+            (
+                RETRY.replace(changed, by).replace("PATH", "missing")
+                if "predicate" not in changed
+                else RETRY.replace(changed, by)
+            ),
+            address=address,
+        )

@@ -1,6 +1,8 @@
-"""What the workflow must do, scenario by scenario: each runs a source in a world and asserts. Shared by the tests of the workflow and of its faults.
+"""What the workflow must do, scenario by scenario: each runs a source in a world and asserts.
+Shared by the tests of the workflow and of its faults.
 
-A scenario takes a folder, what executes, and the source, which is pipeline.yaml or a copy with a fault put in.
+A scenario takes a folder, what executes, and the source, which is pipeline.yaml or a copy with a
+fault put in.
 """
 
 from __future__ import annotations
@@ -9,7 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.workflow_world import NEW, OLD, PROJECT, REGION, WORKFLOW_PATH, Executor, Outcome, World, released, world
+from tests.workflow_world import (
+    NEW,
+    OLD,
+    PROJECT,
+    REGION,
+    WORKFLOW_PATH,
+    Executor,
+    Outcome,
+    World,
+    released,
+    world,
+)
 from workflows.local.batch_life import Script
 
 Scenario = Callable[[Path, Executor, str], None]
@@ -27,8 +40,18 @@ def assert_succeeded(outcome: Outcome, *platforms: str) -> None:
     assert outcome.state == "SUCCEEDED", outcome.error
     steps = outcome.result["steps"]
     batches = [f"metrics-{outcome.execution}", f"forecast-{outcome.execution}"]
-    expected = list(zip((METRICS, FORECAST), platforms or ("dataproc", "dataproc"), batches, ("SUCCEEDED", "SUCCEEDED"), strict=True))
-    assert [(step["job"], step["platform"], step["batch"], step["state"]) for step in steps] == expected
+    expected = list(
+        zip(
+            (METRICS, FORECAST),
+            platforms or ("dataproc", "dataproc"),
+            batches,
+            ("SUCCEEDED", "SUCCEEDED"),
+            strict=True,
+        )
+    )
+    assert [
+        (step["job"], step["platform"], step["batch"], step["state"]) for step in steps
+    ] == expected
     assert outcome.events[0] == "run_began"
     assert outcome.events[-1] == "run_succeeded"
 
@@ -44,7 +67,9 @@ def assert_failed(outcome: Outcome, **expected: Any) -> None:
     assert last["severity"] == "ERROR"
     assert last["jsonPayload"]["event"] == "run_failed"
     told = {name: expected[name] for name in ("job", "batch", "state") if name in expected}
-    assert {**last["jsonPayload"], **told, "message": outcome.error["message"]} == last["jsonPayload"]
+    assert {**last["jsonPayload"], **told, "message": outcome.error["message"]} == last[
+        "jsonPayload"
+    ]
 
 
 def nothing_started(made: World) -> None:
@@ -53,16 +78,28 @@ def nothing_started(made: World) -> None:
 
 
 def success(folder: Path, executor: Executor, source: str) -> None:
-    with world(folder, executor, source, dataproc=Script(pending_seconds=40, running_seconds=600, usage_delay_seconds=0)) as made:
+    with world(
+        folder,
+        executor,
+        source,
+        dataproc=Script(pending_seconds=40, running_seconds=600, usage_delay_seconds=0),
+    ) as made:
         outcome = made.run()
         assert_succeeded(outcome)
         execution = outcome.execution
-        wanted = [{"batchId": f"{job}-{execution}", "requestId": f"{job[0]}-{execution}"} for job in ("metrics", "forecast")]
+        wanted = [
+            {"batchId": f"{job}-{execution}", "requestId": f"{job[0]}-{execution}"}
+            for job in ("metrics", "forecast")
+        ]
         assert [dict(request.query) for request in made.created] == wanted
         batches = released(NEW)["batches"]
         for request, key in zip(made.created, (METRICS, f"{FORECAST}/synapseml"), strict=True):
             body = request.json()
-            assert body["pysparkBatch"].pop("args") == [*batches[key]["pysparkBatch"].pop("args"), "--batch", request.query["batchId"]]
+            assert body["pysparkBatch"].pop("args") == [
+                *batches[key]["pysparkBatch"].pop("args"),
+                "--batch",
+                request.query["batchId"],
+            ]
             assert body == batches[key]
         steps = outcome.result["steps"]
         assert outcome.result["version"] == NEW
@@ -71,7 +108,11 @@ def success(folder: Path, executor: Executor, source: str) -> None:
         assert all(640 <= step["seconds"] <= 700 for step in steps)
         assert made.clock.slept[:7] == [10, 20, 30, 40, 50, 60, 60]
         assert made.cancels == []
-        assert outcome.events == ["run_began", *["batch_state", "batch_state", "batch_ended"] * 2, "run_succeeded"]
+        assert outcome.events == [
+            "run_began",
+            *["batch_state", "batch_state", "batch_ended"] * 2,
+            "run_succeeded",
+        ]
         told = [(entry["severity"], entry["jsonPayload"]) for entry in outcome.log]
         assert told[2][1] == {
             "event": "batch_state",
@@ -86,11 +127,16 @@ def success(folder: Path, executor: Executor, source: str) -> None:
 
 
 def usage_comes_later(folder: Path, executor: Executor, source: str) -> None:
-    """The service counts when a batch is over. The metrics' figures are there when the forecast has ended, the forecast's are waited for."""
+    """The service counts when a batch is over. The metrics' figures are there when the forecast has
+    ended, the forecast's are waited for.
+    """
     with world(folder, executor, source, dataproc=Script(usage_delay_seconds=100)) as made:
         outcome = made.run()
         assert_succeeded(outcome)
-        assert all(step["usage"] and int(step["usage"]["milliDcuSeconds"]) > 0 for step in outcome.result["steps"])
+        assert all(
+            step["usage"] and int(step["usage"]["milliDcuSeconds"]) > 0
+            for step in outcome.result["steps"]
+        )
         assert outcome.events[-3:] == ["batch_used", "batch_used", "run_succeeded"]
         assert outcome.log[-2]["jsonPayload"]["batch"] == f"forecast-{outcome.execution}"
         assert "milliDcuSeconds" in outcome.log[-2]["jsonPayload"]["message"]
@@ -107,25 +153,52 @@ def usage_never_comes(folder: Path, executor: Executor, source: str) -> None:
 
 def arguments_reach_the_jobs(folder: Path, executor: Executor, source: str) -> None:
     with world(folder, executor, source) as made:
-        assert_succeeded(made.run({"start": "2025-01-01", "end": "2025-02-01", "engine": "lightgbm", "dry_run": True}))
+        assert_succeeded(
+            made.run(
+                {"start": "2025-01-01", "end": "2025-02-01", "engine": "lightgbm", "dry_run": True}
+            )
+        )
         bodies = [request.json() for request in made.created]
         given = [body["pysparkBatch"]["args"][:-2] for body in bodies]
-        assert given == [["--start", "2025-01-01", "--end", "2025-02-01", "--dry-run"], ["--dry-run"]]
-        assert bodies[1]["runtimeConfig"] == released(NEW)["batches"][f"{FORECAST}/lightgbm"]["runtimeConfig"]
+        assert given == [
+            ["--start", "2025-01-01", "--end", "2025-02-01", "--dry-run"],
+            ["--dry-run"],
+        ]
+        assert (
+            bodies[1]["runtimeConfig"]
+            == released(NEW)["batches"][f"{FORECAST}/lightgbm"]["runtimeConfig"]
+        )
         assert_succeeded(made.run({"full_refresh": True, "version": None, "platform": {}}))
-        assert [request.json()["pysparkBatch"]["args"][:-2] for request in made.created[2:]] == [["--full-refresh"], []]
+        assert [request.json()["pysparkBatch"]["args"][:-2] for request in made.created[2:]] == [
+            ["--full-refresh"],
+            [],
+        ]
         made.put(f"versions/{NEW}/batches.json", {**released(NEW), "engine": "lightgbm"})
         assert_succeeded(made.run({"engine": None}))
         runtimes = [request.json()["runtimeConfig"]["version"] for request in made.created[3::2]]
-        assert runtimes == [released(NEW)["batches"][f"{FORECAST}/{engine}"]["runtimeConfig"]["version"] for engine in ("synapseml", "lightgbm")]
+        assert runtimes == [
+            released(NEW)["batches"][f"{FORECAST}/{engine}"]["runtimeConfig"]["version"]
+            for engine in ("synapseml", "lightgbm")
+        ]
 
 
 def failed(folder: Path, executor: Executor, source: str) -> None:
     """And the second step is not started after a failed first."""
-    with world(folder, executor, source, dataproc=Script(end="FAILED", message="out of memory")) as made:
+    with world(
+        folder, executor, source, dataproc=Script(end="FAILED", message="out of memory")
+    ) as made:
         outcome = made.run()
         batch = f"metrics-{outcome.execution}"
-        assert_failed(outcome, code=500, job=METRICS, batch=batch, state="FAILED", version=NEW, console=console(batch), message="out of memory")
+        assert_failed(
+            outcome,
+            code=500,
+            job=METRICS,
+            batch=batch,
+            state="FAILED",
+            version=NEW,
+            console=console(batch),
+            message="out of memory",
+        )
         assert len(made.created) == 1
         assert made.cancels == []
 
@@ -136,15 +209,32 @@ def second_failed(folder: Path, executor: Executor, source: str) -> None:
 
     with world(folder, executor, source, dataproc=script) as made:
         outcome = made.run()
-        assert_failed(outcome, job=FORECAST, batch=f"forecast-{outcome.execution}", state="FAILED", message="job failure")
+        assert_failed(
+            outcome,
+            job=FORECAST,
+            batch=f"forecast-{outcome.execution}",
+            state="FAILED",
+            message="job failure",
+        )
         assert outcome.events.count("batch_ended") == 2
 
 
 def cancelled(folder: Path, executor: Executor, source: str) -> None:
-    """By someone else, or by the service when its ttl is over: it has ended, and is not asked to."""
-    with world(folder, executor, source, dataproc=Script(end="CANCELLED", message="by hand")) as made:
+    """By someone else, or by the service when its ttl is over: it has ended, and is not
+    asked to.
+    """
+    with world(
+        folder, executor, source, dataproc=Script(end="CANCELLED", message="by hand")
+    ) as made:
         outcome = made.run()
-        assert_failed(outcome, code=500, job=METRICS, batch=f"metrics-{outcome.execution}", state="CANCELLED", message="ended CANCELLED: by hand")
+        assert_failed(
+            outcome,
+            code=500,
+            job=METRICS,
+            batch=f"metrics-{outcome.execution}",
+            state="CANCELLED",
+            message="ended CANCELLED: by hand",
+        )
         assert len(made.created) == 1
         assert made.cancels == []
 
@@ -174,7 +264,11 @@ def batch_is_there_already(folder: Path, executor: Executor, source: str) -> Non
     with world(folder, executor, source) as made:
 
         def create(execution: str) -> None:
-            made.ask("POST", f"{BATCHES}?batchId=metrics-{execution}&requestId=other", released(NEW)["batches"][METRICS])
+            made.ask(
+                "POST",
+                f"{BATCHES}?batchId=metrics-{execution}&requestId=other",
+                released(NEW)["batches"][METRICS],
+            )
 
         made.before = create
         assert_succeeded(made.run())
@@ -186,15 +280,32 @@ def not_created(folder: Path, executor: Executor, source: str) -> None:
     with world(folder, executor, source) as made:
         made.dataproc.fail_next("create", 403)
         outcome = made.run()
-        assert_failed(outcome, code=403, job=METRICS, batch=f"metrics-{outcome.execution}", state="NOT_CREATED", message="Failure asked for.")
+        assert_failed(
+            outcome,
+            code=403,
+            job=METRICS,
+            batch=f"metrics-{outcome.execution}",
+            state="NOT_CREATED",
+            message="Failure asked for.",
+        )
         assert len(made.created) == 1
 
 
 def deadline(folder: Path, executor: Executor, source: str) -> None:
-    with world(folder, executor, source, dataproc=Script(end=None, cancelling_seconds=45), deadline=1800) as made:
+    with world(
+        folder, executor, source, dataproc=Script(end=None, cancelling_seconds=45), deadline=1800
+    ) as made:
         outcome = made.run()
         batch = f"metrics-{outcome.execution}"
-        assert_failed(outcome, code=504, job=METRICS, batch=batch, state="CANCELLED", console=console(batch), message="longer than 1800 s")
+        assert_failed(
+            outcome,
+            code=504,
+            job=METRICS,
+            batch=batch,
+            state="CANCELLED",
+            console=console(batch),
+            message="longer than 1800 s",
+        )
         assert len(made.cancels) == 1
         operation = made.ask("GET", f"{BATCHES}/{batch}")["operation"]
         assert made.cancels == [f"/v1/{operation}:cancel"]
@@ -205,14 +316,22 @@ def deadline(folder: Path, executor: Executor, source: str) -> None:
 
 
 def deadline_without_an_end(folder: Path, executor: Executor, source: str) -> None:
-    """Waiting for the end of what was cancelled has an end too; a cancel that is busy is asked again, one that is refused is told."""
-    with world(folder, executor, source, dataproc=Script(end=None, cancelling_seconds=1e6), deadline=1800) as made:
+    """Waiting for the end of what was cancelled has an end too; a cancel that is busy is asked
+    again, one that is refused is told.
+    """
+    with world(
+        folder, executor, source, dataproc=Script(end=None, cancelling_seconds=1e6), deadline=1800
+    ) as made:
         made.dataproc.fail_next("cancel", 503)
         outcome = made.run()
-        assert_failed(outcome, code=504, state="CANCELLING", message="did not end; it ran longer than 1800 s")
+        assert_failed(
+            outcome, code=504, state="CANCELLING", message="did not end; it ran longer than 1800 s"
+        )
         assert len(made.cancels) == 2
         assert 2400 <= sum(made.clock.slept) <= 2600
-    with world(folder / "refused", executor, source, dataproc=Script(end=None), deadline=1800) as made:
+    with world(
+        folder / "refused", executor, source, dataproc=Script(end=None), deadline=1800
+    ) as made:
         made.dataproc.fail_next("cancel", 403)
         outcome = made.run()
         assert_failed(outcome, code=504, state="RUNNING", message="did not end")
@@ -224,7 +343,9 @@ def ended_well_while_cancelled(folder: Path, executor: Executor, source: str) ->
     """What succeeds in the last moment has succeeded."""
 
     def script(batch: str) -> Script:
-        return Script(pending_seconds=0, running_seconds=1835 if batch.startswith("metrics-") else 60)
+        return Script(
+            pending_seconds=0, running_seconds=1835 if batch.startswith("metrics-") else 60
+        )
 
     with world(folder, executor, source, dataproc=script, deadline=1800) as made:
         made.dataproc.fail_next("cancel", 400)
@@ -244,33 +365,77 @@ def rollback(folder: Path, executor: Executor, source: str) -> None:
 def on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
     """One step there, the other on Dataproc; then both."""
     with world(folder, executor, source) as made:
-        outcome = made.run({"platform": {FORECAST: "cloud_run"}, "engine": "lightgbm", "dry_run": True})
+        outcome = made.run(
+            {"platform": {FORECAST: "cloud_run"}, "engine": "lightgbm", "dry_run": True}
+        )
         assert_succeeded(outcome, "dataproc", "cloud_run")
         assert len(made.created) == 1
         (asked,) = [request for request in made.cloud_run.asked if request.method == "POST"]
-        assert asked.path == f"/v2/projects/{PROJECT}/locations/{REGION}/jobs/yieldspark-forecast-pools:run"
-        words = [FORECAST, "--version", NEW, "--engine", "lightgbm", "--dry-run", "--batch", f"forecast-{outcome.execution}"]
-        assert asked.json() == {"overrides": {"containerOverrides": [{"args": words}], "timeout": "7800s"}}
+        assert (
+            asked.path
+            == f"/v2/projects/{PROJECT}/locations/{REGION}/jobs/yieldspark-forecast-pools:run"
+        )
+        words = [
+            FORECAST,
+            "--version",
+            NEW,
+            "--engine",
+            "lightgbm",
+            "--dry-run",
+            "--batch",
+            f"forecast-{outcome.execution}",
+        ]
+        assert asked.json() == {
+            "overrides": {"containerOverrides": [{"args": words}], "timeout": "7800s"}
+        }
         assert "execution_name" in outcome.result["steps"][1]["console"]
-        outcome = made.run({"platform": ON_CLOUD_RUN, "version": OLD, "start": "2025-01-01", "end": "2025-01-02"})
+        outcome = made.run(
+            {"platform": ON_CLOUD_RUN, "version": OLD, "start": "2025-01-01", "end": "2025-01-02"}
+        )
         assert_succeeded(outcome, "cloud_run", "cloud_run")
-        words = [METRICS, "--version", OLD, "--start", "2025-01-01", "--end", "2025-01-02", "--batch", f"metrics-{outcome.execution}"]
+        words = [
+            METRICS,
+            "--version",
+            OLD,
+            "--start",
+            "2025-01-01",
+            "--end",
+            "2025-01-02",
+            "--batch",
+            f"metrics-{outcome.execution}",
+        ]
         asked = [request for request in made.cloud_run.asked if request.method == "POST"][1]
         assert asked.json()["overrides"]["containerOverrides"] == [{"args": words}]
         assert len(made.created) == 1
 
 
 def failed_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
-    with world(folder, executor, source, cloud_run=Script(end="FAILED", message="the container exited with 1")) as made:
+    with world(
+        folder,
+        executor,
+        source,
+        cloud_run=Script(end="FAILED", message="the container exited with 1"),
+    ) as made:
         outcome = made.run({"platform": ON_CLOUD_RUN})
-        assert_failed(outcome, code=500, job=METRICS, batch=f"metrics-{outcome.execution}", state="FAILED", message="the container exited with 1")
+        assert_failed(
+            outcome,
+            code=500,
+            job=METRICS,
+            batch=f"metrics-{outcome.execution}",
+            state="FAILED",
+            message="the container exited with 1",
+        )
         assert len([request for request in made.cloud_run.asked if request.method == "POST"]) == 1
 
 
 def deadline_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
-    with world(folder, executor, source, cloud_run=Script(end=None, keeps_ttl=False), deadline=1800) as made:
+    with world(
+        folder, executor, source, cloud_run=Script(end=None, keeps_ttl=False), deadline=1800
+    ) as made:
         outcome = made.run({"platform": ON_CLOUD_RUN})
-        assert_failed(outcome, code=504, job=METRICS, state="CANCELLED", message="longer than 1800 s")
+        assert_failed(
+            outcome, code=504, job=METRICS, state="CANCELLED", message="longer than 1800 s"
+        )
         assert len(made.cancels) == 1
         assert "/jobs/yieldspark-calculate-pool-metrics/executions/" in made.cancels[0]
 
@@ -281,10 +446,20 @@ def job_is_missing_on_cloud_run(folder: Path, executor: Executor, source: str) -
         changed["cloud_run_jobs"][METRICS] = "another-name"
         made.put(f"versions/{NEW}/batches.json", changed)
         outcome = made.run({"platform": {METRICS: "cloud_run"}})
-        assert_failed(outcome, code=404, job=METRICS, state="NOT_CREATED", message="'another-name' of kind 'JOB'")
+        assert_failed(
+            outcome,
+            code=404,
+            job=METRICS,
+            state="NOT_CREATED",
+            message="'another-name' of kind 'JOB'",
+        )
         assert len(made.cloud_run.asked) == 1
         made.put(f"versions/{NEW}/batches.json", changed | {"cloud_run_jobs": {}})
-        assert_failed(made.run({"platform": {METRICS: "cloud_run"}}), code=400, message="knows no Cloud Run job for calculate_pool_metrics")
+        assert_failed(
+            made.run({"platform": {METRICS: "cloud_run"}}),
+            code=400,
+            message="knows no Cloud Run job for calculate_pool_metrics",
+        )
         assert made.dataproc.asked == []
 
 
@@ -305,12 +480,21 @@ def batch_is_gone(folder: Path, executor: Executor, source: str) -> None:
     with world(folder, executor, source) as made:
         made.dataproc.fail_next("get", 404)
         outcome = made.run()
-        assert_failed(outcome, code=404, job=METRICS, batch=f"metrics-{outcome.execution}", state="UNKNOWN", message="can not be read")
+        assert_failed(
+            outcome,
+            code=404,
+            job=METRICS,
+            batch=f"metrics-{outcome.execution}",
+            state="UNKNOWN",
+            message="can not be read",
+        )
         assert len(made.created) == 1
 
 
 def long_silence(folder: Path, executor: Executor, source: str) -> None:
-    """The service is away for longer than all retries of one look take: the batch is not given up before its deadline."""
+    """The service is away for longer than all retries of one look take: the batch is not given up
+    before its deadline.
+    """
     with world(folder, executor, source) as made:
         made.dataproc.fail_next("get", 503, 10)
         outcome = made.run()
@@ -334,11 +518,18 @@ def broken_release(folder: Path, executor: Executor, source: str) -> None:
         for content, message in BROKEN_LATEST:
             made.put("latest.json", content)
             assert_failed(made.run(), message=message)
-        assert_failed(made.run({"version": "c" * 40}), code=404, version="c" * 40, message=f"release {'c' * 40} can not be read")
+        assert_failed(
+            made.run({"version": "c" * 40}),
+            code=404,
+            version="c" * 40,
+            message=f"release {'c' * 40} can not be read",
+        )
         made.put(f"versions/{'c' * 40}/batches.json", released(OLD))
         assert_failed(made.run({"version": "c" * 40}), code=500, message="is none")
         made.put(f"versions/{NEW}/batches.json", {**released(NEW), "batches": {}})
-        assert_failed(made.run({"version": NEW}), code=400, message="has no batch calculate_pool_metrics")
+        assert_failed(
+            made.run({"version": NEW}), code=400, message="has no batch calculate_pool_metrics"
+        )
         nothing_started(made)
 
 
@@ -354,7 +545,10 @@ WRONG_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"engine": "spark"}, 'engine="spark" is wrong; allowed is lightgbm or synapseml'),
     ({"platform": "cloud_run"}, 'platform="cloud_run" is wrong; allowed is a map'),
     ({"platform": {"forecast": "cloud_run"}}, "platform names the job forecast; jobs are"),
-    ({"platform": {FORECAST: "laptop"}}, 'platform of forecast_pools is "laptop"; allowed is dataproc or cloud_run'),
+    (
+        {"platform": {FORECAST: "laptop"}},
+        'platform of forecast_pools is "laptop"; allowed is dataproc or cloud_run',
+    ),
     ({"dry_run": 1}, "dry_run=1 is wrong"),
 ]
 

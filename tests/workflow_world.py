@@ -1,6 +1,8 @@
-"""A cloud for tests of the workflow: all doubles at one address and on one clock that only sleeps move, a release, and executions of pipeline.yaml.
+"""A cloud for tests of the workflow: all doubles at one address and on one clock that only sleeps
+move, a release, and executions of pipeline.yaml.
 
-The batches of the release are the builder's own. What executes the workflow is given: the interpreter, or the emulator (`tests/emulator_process.py`).
+The batches of the release are the builder's own. What executes the workflow is given: the
+interpreter, or the emulator (`tests/emulator_process.py`).
 """
 
 from __future__ import annotations
@@ -28,8 +30,15 @@ from workflows.local.interpreter import VirtualClock, execute, hosts_at
 from workflows.local.storage_double import StorageDouble
 from workflows.releases.release_names import Release
 
-PIPELINE = (Path(__file__).resolve().parents[1] / "workflows" / "pipeline.yaml").read_text(encoding="utf-8")
-PROJECT, REGION, WORKFLOW, BUCKET = "test-project", "europe-west1", "yieldspark-pipeline", "code-bucket"
+PIPELINE = (Path(__file__).resolve().parents[1] / "workflows" / "pipeline.yaml").read_text(
+    encoding="utf-8"
+)
+PROJECT, REGION, WORKFLOW, BUCKET = (
+    "test-project",
+    "europe-west1",
+    "yieldspark-pipeline",
+    "code-bucket",
+)
 WORKFLOW_PATH = f"projects/{PROJECT}/locations/{REGION}/workflows/{WORKFLOW}"
 NEW, OLD = "b" * 40, "a" * 40
 DEADLINE = 7800
@@ -45,15 +54,28 @@ USUAL = Script()
 
 Log = Callable[[dict[str, Any]], None]
 Executor = Callable[[str, Any, Mapping[str, str], str, VirtualClock, Log], Any]
-"""Takes source, argument, environment, the address that stands for Google's, the clock and where log entries go. Raises: WorkflowFailed."""
+"""Takes source, argument, environment, the address that stands for Google's, the clock and where
+log entries go. Raises: WorkflowFailed.
+"""
 
 
-def by_interpreter(source: str, argument: Any, environment: Mapping[str, str], url: str, clock: VirtualClock, log: Log) -> Any:
-    return execute(source, argument, environment=environment, transport=hosts_at(url), clock=clock, log=log)
+def by_interpreter(
+    source: str,
+    argument: Any,
+    environment: Mapping[str, str],
+    url: str,
+    clock: VirtualClock,
+    log: Log,
+) -> Any:
+    return execute(
+        source, argument, environment=environment, transport=hosts_at(url), clock=clock, log=log
+    )
 
 
 class SharedClock(Service):
-    """The virtual clock for other processes: POST /clock/sleep?seconds=S moves it, and both answer the time."""
+    """The virtual clock for other processes: POST /clock/sleep?seconds=S moves it, and both answer
+    the time.
+    """
 
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__()
@@ -83,7 +105,9 @@ class Outcome:
 
 @dataclass
 class World:
-    """The doubles, and executions on them. `before` is called with an execution's id before its first step."""
+    """The doubles, and executions on them. `before` is called with an execution's id before its
+    first step.
+    """
 
     url: str
     clock: VirtualClock
@@ -103,13 +127,19 @@ class World:
         short = name.rpartition("/")[2]
         payload = found.get("error", {}).get("payload")
         result = json.loads(found.get("result", "null"))
-        return Outcome(short, found["state"], result, payload and json.loads(payload), self.logs[short])
+        return Outcome(
+            short, found["state"], result, payload and json.loads(payload), self.logs[short]
+        )
 
     def start(self, argument: Any) -> Any:
-        return self.ask("POST", f"/v1/{WORKFLOW_PATH}/executions", {"argument": json.dumps(argument)})
+        return self.ask(
+            "POST", f"/v1/{WORKFLOW_PATH}/executions", {"argument": json.dumps(argument)}
+        )
 
     def execute(self, execution_id: str, argument: Any) -> Any:
-        """What the double of the executions calls. The argument "hold" is an execution that waits for the test."""
+        """What the double of the executions calls. The argument "hold" is an execution that waits
+        for the test.
+        """
         if argument == "hold":
             self.hold.wait()
             return None
@@ -127,23 +157,38 @@ class World:
     def put(self, name: str, document: Any) -> None:
         """An object of the code bucket; bytes as they are."""
         content = document if isinstance(document, bytes) else json.dumps(document).encode()
-        self.ask("POST", f"/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={quote(name, safe='')}", content)
+        self.ask(
+            "POST",
+            f"/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={quote(name, safe='')}",
+            content,
+        )
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        asked = urllib.request.Request(self.url + path, content, {"content-type": "application/json"}, method=method)
+        asked = urllib.request.Request(
+            self.url + path, content, {"content-type": "application/json"}, method=method
+        )
         with urllib.request.urlopen(asked) as answer:
             return json.loads(answer.read())
 
     @property
     def created(self) -> list[Request]:
         """Requests to create a batch."""
-        return [request for request in self.dataproc.asked if request.method == "POST" and request.path.endswith("/batches")]
+        return [
+            request
+            for request in self.dataproc.asked
+            if request.method == "POST" and request.path.endswith("/batches")
+        ]
 
     @property
     def cancels(self) -> list[str]:
         """Paths of requests to cancel something that runs."""
-        return [request.path for service in (self.dataproc, self.cloud_run) for request in service.asked if request.path.endswith(":cancel")]
+        return [
+            request.path
+            for service in (self.dataproc, self.cloud_run)
+            for request in service.asked
+            if request.path.endswith(":cancel")
+        ]
 
 
 @contextmanager
@@ -156,15 +201,24 @@ def world(
     cloud_run: Script = USUAL,
     deadline: int = DEADLINE,
 ) -> Iterator[World]:
-    """Args: dataproc says what a batch does, or by its id; cloud_run what an execution of a job does; deadline of the releases, in seconds."""
+    """Args: dataproc says what a batch does, or by its id; cloud_run what an execution of a job
+    does; deadline of the releases, in seconds.
+    """
     clock = VirtualClock()
-    storage, batches, containers = StorageDouble(folder, [BUCKET]), DataprocDouble(dataproc, now=clock.now), CloudRunDouble(cloud_run, now=clock.now)
+    storage, batches, containers = (
+        StorageDouble(folder, [BUCKET]),
+        DataprocDouble(dataproc, now=clock.now),
+        CloudRunDouble(cloud_run, now=clock.now),
+    )
     services: list[Service] = [storage, batches, containers, SharedClock(clock)]
     with serving(services) as url:
         made = World(url, clock, batches, containers, executor, source)
         services.append(ExecutionsDouble(made.execute, now=clock.now))
         for version in (OLD, NEW):
-            made.put(f"versions/{version}/batches.json", released(version) | {"deadline_seconds": deadline})
+            made.put(
+                f"versions/{version}/batches.json",
+                released(version) | {"deadline_seconds": deadline},
+            )
         made.put("latest.json", {"version": NEW, "manifest_sha256": "0" * 64})
         try:
             yield made
@@ -187,12 +241,24 @@ def released(version: str) -> dict[str, Any]:
         container_image=f"{REGION}-docker.pkg.dev/{PROJECT}/yieldspark/batch@sha256:{'0' * 64}",
     )
     release = Release(BUCKET, version, JARS)
-    kinds = (("calculate_pool_metrics", None), ("forecast_pools", "lightgbm"), ("forecast_pools", "synapseml"))
+    kinds = (
+        ("calculate_pool_metrics", None),
+        ("forecast_pools", "lightgbm"),
+        ("forecast_pools", "synapseml"),
+    )
     return {
         "version": version,
         "project": PROJECT,
         "region": REGION,
-        "batches": {batch_key(job, engine): build_batch(settings, release, job, engine=engine, today=date(2026, 1, 1)) for job, engine in kinds},
-        "cloud_run_jobs": {"calculate_pool_metrics": "yieldspark-calculate-pool-metrics", "forecast_pools": "yieldspark-forecast-pools"},
+        "batches": {
+            batch_key(job, engine): build_batch(
+                settings, release, job, engine=engine, today=date(2026, 1, 1)
+            )
+            for job, engine in kinds
+        },
+        "cloud_run_jobs": {
+            "calculate_pool_metrics": "yieldspark-calculate-pool-metrics",
+            "forecast_pools": "yieldspark-forecast-pools",
+        },
         "deadline_seconds": DEADLINE,
     }

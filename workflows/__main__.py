@@ -1,6 +1,9 @@
-"""`python -m workflows`: enters the environment of the clone as run_spark_local.py does, then runs the command."""
+"""`python -m workflows`: enters the environment of the clone as run_spark_local.py does, then runs
+the command.
+"""
 
-# No `from __future__ import annotations` here: a Python that is too old must get as far as the sentence below.
+# No `from __future__ import annotations` here: a Python that is too old must get as far as the
+# sentence below.
 import sys
 from pathlib import Path
 
@@ -9,7 +12,8 @@ if sys.version_info < (3, 8):  # noqa: UP036
 
 ROOT = Path(__file__).resolve().parents[1]
 if sys.path[0] != str(ROOT):
-    # handed over to the environment's Python by path, which puts this folder on the path and not the root
+    # handed over to the environment's Python by path, which puts this folder on the path and not
+    # the root
     sys.path[0] = str(ROOT)
 
 import local_environment  # noqa: E402

@@ -8,6 +8,12 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="YieldSpark on Google Cloud: releases, batches, the nightly workflow, and a cloud on this machine.",
-    epilog="Settings come from the environment and .env; README.md lists them. Exit codes: 0 good, 1 failed, 2 wrong use, 130 interrupted.",
+    help=(
+        "YieldSpark on Google Cloud: releases, batches, the nightly workflow, and a cloud on this"
+        " machine."
+    ),
+    epilog=(
+        "Settings come from the environment and .env; README.md lists them. Exit codes: 0 good, 1"
+        " failed, 2 wrong use, 130 interrupted."
+    ),
 )

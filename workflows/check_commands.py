@@ -15,12 +15,21 @@ from workflows.pipeline_rules import check_source
 
 PIPELINE = Path(__file__).resolve().parent / "pipeline.yaml"
 
-Source = Annotated[Path, typer.Argument(metavar="FILE", help="A workflow's source; default: the one that is deployed.", exists=True, dir_okay=False)]
+Source = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="A workflow's source; default: the one that is deployed.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
 
 
 @app.command()
 def check(source: Source = PIPELINE, as_json: AsJson = False) -> None:
-    """Check the workflow's source by the rules that Google applies when it deploys, and some of our own.
+    """Check the workflow's source by the rules that Google applies when it deploys, and some of our
+    own.
 
     Example: python -m workflows check
     """

@@ -1,4 +1,6 @@
-"""Entry of `python -m workflows`: the application with all of its commands, and the document of a command that failed."""
+"""Entry of `python -m workflows`: the application with all of its commands, and the document of a
+command that failed.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,10 @@ from typing import Any, NoReturn
 
 from command_line.run_application import run_application
 from product_errors import one_sentence
-from workflows import check_commands, run_commands  # noqa: F401 - importing puts the commands on the application
+from workflows import (  # noqa: F401 - importing puts the commands on the application
+    check_commands,
+    run_commands,
+)
 from workflows.app import app
 from workflows.batches import batch_commands  # noqa: F401
 from workflows.costs import cost_commands  # noqa: F401
@@ -20,4 +25,8 @@ def main() -> NoReturn:
 
 
 def _failure(error: BaseException, words: list[str]) -> dict[str, Any]:
-    return {"command": words[0] if words else None, "status": "failed", "error": one_sentence(error)} | getattr(error, "document", {})
+    return {
+        "command": words[0] if words else None,
+        "status": "failed",
+        "error": one_sentence(error),
+    } | getattr(error, "document", {})

@@ -1,7 +1,9 @@
-"""The Cloud Workflow's executions: start one, look at it, cancel it, over the Executions API (REST v1).
+"""The Cloud Workflow's executions: start one, look at it, cancel it, over the Executions API (REST
+v1).
 
-In: settings and the argument map of `main`. Out: the execution as the service shows it. Google has no client for it among our packages: this is
-google-auth's session and four requests (https://cloud.google.com/workflows/docs/reference/executions/rest/v1/projects.locations.workflows.executions).
+In: settings and the argument map of `main`. Out: the execution as the service shows it. Google has
+no client for it among our packages: this is google-auth's session and four requests
+(https://cloud.google.com/workflows/docs/reference/executions/rest/v1/projects.locations.workflows.executions).
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "UNAVAILABLE"})
 
 
 class Executions:
-    """Of the workflow that the settings name. Every method raises CloudRefused and CloudUnavailable."""
+    """Of the workflow that the settings name. Every method raises CloudRefused and
+    CloudUnavailable.
+    """
 
     def __init__(self, settings: Settings) -> None:
         required(settings, "project_id", "region")
@@ -35,25 +39,38 @@ class Executions:
         self._workflow = f"projects/{settings.project_id}/locations/{settings.region}/workflows/{settings.workflow_name}"
         self._session = AuthorizedSession(credentials(settings))  # type: ignore[no-untyped-call]
         # POST is left out: an answer that was lost may have started an execution
-        patient = HTTPAdapter(max_retries=Retry(total=5, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=("GET",)))
+        patient = HTTPAdapter(
+            max_retries=Retry(
+                total=5,
+                backoff_factor=1,
+                status_forcelist=(429, 500, 502, 503, 504),
+                allowed_methods=("GET",),
+            )
+        )
         self._session.mount("https://", patient)
         self._session.mount("http://", patient)
 
     def start(self, argument: dict[str, Any]) -> dict[str, Any]:
         """Begin an execution of `main` with this argument."""
-        return self._asked("POST", f"{self._workflow}/executions", {"argument": json.dumps(argument)})
+        return self._asked(
+            "POST", f"{self._workflow}/executions", {"argument": json.dumps(argument)}
+        )
 
     def get(self, name: str) -> dict[str, Any]:
         """Args: name is the full one, projects/../executions/ID, or the ID alone."""
         return self._asked("GET", name if "/" in name else f"{self._workflow}/executions/{name}")
 
     def cancel(self, name: str) -> dict[str, Any]:
-        """The workflow's steps end where they are: a batch that it started goes on until its ttl, unless that is cancelled too."""
+        """The workflow's steps end where they are: a batch that it started goes on until its ttl,
+        unless that is cancelled too.
+        """
         return self._asked("POST", f"{name}:cancel", {})
 
     def _asked(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         with translated(path):
-            answer = self._session.request(method, f"{self._base}/{path}", json=body, timeout=REQUEST_SECONDS)  # type: ignore[no-untyped-call]
+            answer = self._session.request(
+                method, f"{self._base}/{path}", json=body, timeout=REQUEST_SECONDS
+            )  # type: ignore[no-untyped-call]
             if not answer.ok:
                 raise exceptions.from_http_response(answer)  # type: ignore[no-untyped-call]
             document: dict[str, Any] = answer.json()
@@ -61,7 +78,9 @@ class Executions:
 
 
 class ExecutionNotSucceeded(BatchFailed):
-    """An execution that ended otherwise than well. `document` has its facts and `raised`, what the workflow raised: a map, or a sentence."""
+    """An execution that ended otherwise than well. `document` has its facts and `raised`, what the
+    workflow raised: a map, or a sentence.
+    """
 
     def __init__(self, document: dict[str, Any], error: dict[str, Any]) -> None:
         try:
@@ -70,13 +89,19 @@ class ExecutionNotSucceeded(BatchFailed):
             raised = error.get("payload")
         self.document = document | {"raised": raised}
         message = raised.get("message") if isinstance(raised, dict) else raised
-        super().__init__(f"execution {document['execution']} ended {document['state']}: {message or error.get('context') or 'no reason given'}")
+        super().__init__(
+            f"execution {document['execution']} ended {document['state']}:"
+            f" {message or error.get('context') or 'no reason given'}"
+        )
 
 
-def wait_for_execution(executions: Executions, name: str, say: Callable[[str], None], seconds_between: float) -> dict[str, Any]:
+def wait_for_execution(
+    executions: Executions, name: str, say: Callable[[str], None], seconds_between: float
+) -> dict[str, Any]:
     """Look every few seconds until the execution ended, and say once a minute that it goes on.
 
-    Returns: `{"execution", "state", "seconds", "result"}`. Raises: ExecutionNotSucceeded with the error that the workflow raised.
+    Returns: `{"execution", "state", "seconds", "result"}`. Raises: ExecutionNotSucceeded with the
+    error that the workflow raised.
     """
     began = said = time.monotonic()
     while (execution := executions.get(name))["state"] not in ENDED:
@@ -85,7 +110,11 @@ def wait_for_execution(executions: Executions, name: str, say: Callable[[str], N
             say(f"execution {execution['state']} for {said - began:.0f} s")
         time.sleep(seconds_between)
     short = name.rpartition("/")[2]
-    document = {"execution": short, "state": execution["state"], "seconds": round(time.monotonic() - began, 1)}
+    document = {
+        "execution": short,
+        "state": execution["state"],
+        "seconds": round(time.monotonic() - began, 1),
+    }
     if execution["state"] != "SUCCEEDED":
         raise ExecutionNotSucceeded(document, execution.get("error", {}))
     return document | {"result": json.loads(execution.get("result") or "null")}

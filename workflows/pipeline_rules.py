@@ -1,8 +1,11 @@
-"""What can be wrong with a workflow and seen in its source: Google finds it when it deploys, or not before a step runs at night.
+"""What can be wrong with a workflow and seen in its source: Google finds it when it deploys, or not
+before a step runs at night.
 
-In: the source. Out: every fault, with line and step. Beside what Google refuses (limits, jumps to nowhere, unknown functions, waiting inside an
-expression) it is a fault to use what its emulators read otherwise, a connector, a request to Google without its token, and code that nothing calls.
-Syntax: https://cloud.google.com/workflows/docs/reference/syntax. Limits: https://cloud.google.com/workflows/quotas#resource_limits.
+In: the source. Out: every fault, with line and step. Beside what Google refuses (limits, jumps to
+nowhere, unknown functions, waiting inside an expression) it is a fault to use what its emulators
+read otherwise, a connector, a request to Google without its token, and code that nothing calls.
+Syntax: https://cloud.google.com/workflows/docs/reference/syntax. Limits:
+https://cloud.google.com/workflows/quotas#resource_limits.
 """
 
 from __future__ import annotations
@@ -28,11 +31,15 @@ CALLS = frozenset(call_functions(hosts_at(""), VirtualClock(), print))
 LIBRARIES = frozenset({name.partition(".")[0] for name in FUNCTIONS | CALLS})
 """First words of functions: a variable of that name would stand in their light."""
 WAITING = ("http.", "sys.sleep", "sys.log", "events.", "googleapis.")
-"""Calls that can't stand in an expression (https://cloud.google.com/workflows/docs/reference/stdlib/overview)."""
+"""Calls that can't stand in an expression
+(https://cloud.google.com/workflows/docs/reference/stdlib/overview).
+"""
 
 
 def check_source(source: str) -> list[str]:
-    """Every fault, `line N: step a of b: what`, in the order of the source; none is an empty list."""
+    """Every fault, `line N: step a of b: what`, in the order of the source; none is an
+    empty list.
+    """
     faults = []
     size = len(source.encode())
     if size > LARGEST_SOURCE:
@@ -70,10 +77,14 @@ def _whole_values(document: SourceMap) -> Iterator[str]:
         if reading.target:
             continue
         if not (text.startswith("${") and text.endswith("}") and text.count("${") == 1):
-            yield place.fault(f"{text!r}: an expression is the whole value; join text inside it with +")
+            yield place.fault(
+                f"{text!r}: an expression is the whole value; join text inside it with +"
+            )
             continue
         if len(text) > LONGEST_EXPRESSION:
-            yield place.fault(f"an expression of {len(text)} characters; Google takes {LONGEST_EXPRESSION}")
+            yield place.fault(
+                f"an expression of {len(text)} characters; Google takes {LONGEST_EXPRESSION}"
+            )
         try:
             parse_expression(text[2:-1])
         except ConfigurationError as error:
@@ -84,9 +95,15 @@ def _known_functions(document: SourceMap) -> Iterator[str]:
     for place, _, node in _expressions(document):
         for call in (part for part in parts(node) if isinstance(part, Call)):
             if call.function.startswith(WAITING):
-                yield place.fault(f"{call.function} waits, and nothing that waits can stand in an expression; make it a `call`")
+                yield place.fault(
+                    f"{call.function} waits, and nothing that waits can stand in an expression;"
+                    " make it a `call`"
+                )
             elif call.function not in FUNCTIONS:
-                yield place.fault(f"{call.function}() is no function known here; known: {', '.join(sorted(FUNCTIONS))}")
+                yield place.fault(
+                    f"{call.function}() is no function known here; known:"
+                    f" {', '.join(sorted(FUNCTIONS))}"
+                )
 
 
 def _known_calls(document: SourceMap) -> Iterator[str]:
@@ -95,9 +112,15 @@ def _known_calls(document: SourceMap) -> Iterator[str]:
         if name is None or name in CALLS:
             continue
         if str(name).startswith("googleapis."):
-            yield place.fault(f"{name} is a connector; there is none for Dataproc, and the others hide their requests: use http.*")
+            yield place.fault(
+                f"{name} is a connector; there is none for Dataproc, and the others hide their"
+                " requests: use http.*"
+            )
         elif name not in document:
-            yield place.fault(f"{name} is no subworkflow and no function known here; known: {', '.join(sorted(CALLS))}")
+            yield place.fault(
+                f"{name} is no subworkflow and no function known here; known:"
+                f" {', '.join(sorted(CALLS))}"
+            )
         else:
             yield from _arguments(place, document[name])
 
@@ -105,10 +128,15 @@ def _known_calls(document: SourceMap) -> Iterator[str]:
 def _arguments(place: Place, called: Any) -> Iterator[str]:
     parameters = as_list(as_map(called).get("params"))
     required = {name for name in parameters if isinstance(name, str)}
-    known = required | {name for parameter in parameters if isinstance(parameter, dict) for name in parameter}
+    known = required | {
+        name for parameter in parameters if isinstance(parameter, dict) for name in parameter
+    }
     given = set(as_map(place.body.get("args")))
     if given - known or required - given:
-        yield place.fault(f"{place.body['call']} takes {', '.join(sorted(known)) or 'nothing'}, and gets {', '.join(sorted(given)) or 'nothing'}")
+        yield place.fault(
+            f"{place.body['call']} takes {', '.join(sorted(known)) or 'nothing'}, and gets"
+            f" {', '.join(sorted(given)) or 'nothing'}"
+        )
 
 
 def _requests_with_token(document: SourceMap) -> Iterator[str]:
@@ -119,13 +147,19 @@ def _requests_with_token(document: SourceMap) -> Iterator[str]:
         if as_map(arguments.get("auth")).get("type") != "OAuth2":
             yield place.fault("a request to Google without `auth: {type: OAuth2}` is answered 401")
         if {"batchId", "requestId"} & set(as_map(arguments.get("body"))):
-            yield place.fault("batchId and requestId belong into the query: the body is the batch alone")
+            yield place.fault(
+                "batchId and requestId belong into the query: the body is the batch alone"
+            )
 
 
 def _jumps(document: SourceMap) -> Iterator[str]:
     for place in steps_in(document):
         target = place.body.get("next")
-        if target is not None and target not in {*place.reachable, "end", *(("break", "continue") if place.in_loop else ())}:
+        if target is not None and target not in {
+            *place.reachable,
+            "end",
+            *(("break", "continue") if place.in_loop else ()),
+        }:
             yield place.fault(f"next is {target!r}, and there is no such step that it could go to")
 
 
@@ -137,7 +171,9 @@ def _limits(document: SourceMap) -> Iterator[str]:
     for place in steps_in(document):
         for key, most in (("assign", MOST_ASSIGNMENTS), ("switch", MOST_CONDITIONS)):
             if len(as_list(place.body.get(key))) > most:
-                yield place.fault(f"{len(place.body[key])} elements of `{key}`; Google takes {most}")
+                yield place.fault(
+                    f"{len(place.body[key])} elements of `{key}`; Google takes {most}"
+                )
 
 
 def _names(document: SourceMap) -> Iterator[str]:
@@ -152,18 +188,30 @@ def _names(document: SourceMap) -> Iterator[str]:
 
 
 def _variables(document: SourceMap) -> Iterator[str]:
-    """Names that nothing in their scope gives a value; whether that came before is for the tests."""
+    """Names that nothing in their scope gives a value; whether that came before is for the
+    tests.
+    """
     for place, reading, node in _expressions(document):
         known = set(document) if reading.predicate else place.variables
         for name in sorted({part.name for part in parts(node) if isinstance(part, Name)} - known):
-            yield place.fault(f"{name} is no subworkflow" if reading.predicate else f"the variable {name} has no value here")
+            yield place.fault(
+                f"{name} is no subworkflow"
+                if reading.predicate
+                else f"the variable {name} has no value here"
+            )
 
 
 def _used(document: SourceMap) -> Iterator[str]:
     if "main" not in document:
         yield f"line {document.line}: `main` is missing"
     called = {str(place.body.get("call")) for place in steps_in(document)}
-    called |= {part.name for _, reading, node in _expressions(document) if reading.predicate for part in parts(node) if isinstance(part, Name)}
+    called |= {
+        part.name
+        for _, reading, node in _expressions(document)
+        if reading.predicate
+        for part in parts(node)
+        if isinstance(part, Name)
+    }
     for name, body in document.items():
         if name != "main" and name not in called:
             yield f"line {getattr(body, 'line', 1)}: nothing calls the subworkflow {name}"

@@ -1,7 +1,9 @@
-"""All steps of a workflow's source, wherever they stand, each with what can be seen from there. For `pipeline_rules`; judges nothing.
+"""All steps of a workflow's source, wherever they stand, each with what can be seen from there. For
+`pipeline_rules`; judges nothing.
 
-In: the document as `read_source` gives it, of any shape. Out: places and the expressions that stand in them. A condition of a `switch` and the one
-action of a `try` count as steps that have their step's name.
+In: the document as `read_source` gives it, of any shape. Out: places and the expressions that stand
+in them. A condition of a `switch` and the one action of a `try` count as steps that have their
+step's name.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ class Place:
     @property
     def made(self) -> frozenset[str]:
         """Names that the step itself gives a value, those of its own loop or `except` too."""
-        inner = (*_words(as_map(self.body.get("for")), "value", "index"), *_words(as_map(self.body.get("except")), "as"))
+        inner = (
+            *_words(as_map(self.body.get("for")), "value", "index"),
+            *_words(as_map(self.body.get("except")), "as"),
+        )
         return frozenset({*_made_here(self.body), *inner})
 
     def fault(self, message: str) -> str:
@@ -39,7 +44,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Reading:
-    """A text with an expression in it. Target: what is assigned to, without brackets. Predicate: it names a subworkflow."""
+    """A text with an expression in it. Target: what is assigned to, without brackets. Predicate: it
+    names a subworkflow.
+    """
 
     text: str
     target: bool = False
@@ -50,9 +57,15 @@ def steps_in(document: SourceMap) -> Iterator[Place]:
     """Every step of every subworkflow, in the order of the source."""
     for name, body in document.items():
         if isinstance(body, SourceMap):
-            parameters = [key for parameter in as_list(body.get("params")) for key in (parameter if isinstance(parameter, dict) else [parameter])]
+            parameters = [
+                key
+                for parameter in as_list(body.get("params"))
+                for key in (parameter if isinstance(parameter, dict) else [parameter])
+            ]
             seen = frozenset({*parameters, *_made(body.get("steps"))})
-            yield from _steps(body.get("steps"), Place(name, "", body.line, body, frozenset(), False, seen))
+            yield from _steps(
+                body.get("steps"), Place(name, "", body.line, body, frozenset(), False, seen)
+            )
 
 
 def readings(document: SourceMap) -> Iterator[tuple[Place, Reading]]:
@@ -65,20 +78,48 @@ def readings(document: SourceMap) -> Iterator[tuple[Place, Reading]]:
         predicate = retry.get("predicate") if isinstance(retry, dict) else retry
         loop = as_map(body.get("for"))
         own = [pair[target] for pair in _pairs(body) for target in pair]
-        own += [body.get(key) for key in ("args", "raise", "return", "condition")] + [loop.get("in"), loop.get("range")]
-        own += [value for key, value in retry.items() if key != "predicate"] if isinstance(retry, dict) else []
+        own += [body.get(key) for key in ("args", "raise", "return", "condition")] + [
+            loop.get("in"),
+            loop.get("range"),
+        ]
+        own += (
+            [value for key, value in retry.items() if key != "predicate"]
+            if isinstance(retry, dict)
+            else []
+        )
         yield from ((place, Reading(text)) for text in _texts(own))
         yield from ((place, Reading(text, predicate=True)) for text in _texts(predicate))
 
 
-def _steps(steps: Any, around: Place, *, loop: bool = False, scope: frozenset[str] | None = None) -> Iterator[Place]:
-    """Args: loop says that the steps are a loop's, out of which no jump leads; scope are names that are known in them beside those around."""
-    named = [(name, item.line, body) for item in as_list(steps) if isinstance(item, SourceMap) for name, body in item.items()]
-    reachable = frozenset(name for name, _, _ in named) | (frozenset() if loop else around.reachable)
+def _steps(
+    steps: Any, around: Place, *, loop: bool = False, scope: frozenset[str] | None = None
+) -> Iterator[Place]:
+    """Args: loop says that the steps are a loop's, out of which no jump leads; scope are names that
+    are known in them beside those around.
+    """
+    named = [
+        (name, item.line, body)
+        for item in as_list(steps)
+        if isinstance(item, SourceMap)
+        for name, body in item.items()
+    ]
+    reachable = frozenset(name for name, _, _ in named) | (
+        frozenset() if loop else around.reachable
+    )
     variables = around.variables | (scope or frozenset())
     for name, line, body in named:
         if isinstance(body, SourceMap):
-            yield from _inside(Place(around.subworkflow, name, line, body, reachable, loop or around.in_loop, variables))
+            yield from _inside(
+                Place(
+                    around.subworkflow,
+                    name,
+                    line,
+                    body,
+                    reachable,
+                    loop or around.in_loop,
+                    variables,
+                )
+            )
 
 
 def _inside(place: Place) -> Iterator[Place]:
@@ -94,17 +135,37 @@ def _inside(place: Place) -> Iterator[Place]:
         yield from _steps(body["steps"], place)
     loop, caught = body.get("for"), body.get("except")
     if isinstance(loop, SourceMap):
-        yield from _steps(loop.get("steps"), place, loop=True, scope=frozenset({*_words(loop, "value", "index"), *_made(loop.get("steps"))}))
+        yield from _steps(
+            loop.get("steps"),
+            place,
+            loop=True,
+            scope=frozenset({*_words(loop, "value", "index"), *_made(loop.get("steps"))}),
+        )
     if isinstance(caught, SourceMap):
-        yield from _steps(caught.get("steps"), place, scope=frozenset({*_words(caught, "as"), *_made(caught.get("steps"))}))
+        yield from _steps(
+            caught.get("steps"),
+            place,
+            scope=frozenset({*_words(caught, "as"), *_made(caught.get("steps"))}),
+        )
 
 
 def _part(place: Place, body: SourceMap) -> Place:
-    return Place(place.subworkflow, place.name, body.line, body, place.reachable, place.in_loop, place.variables, is_step=False)
+    return Place(
+        place.subworkflow,
+        place.name,
+        body.line,
+        body,
+        place.reachable,
+        place.in_loop,
+        place.variables,
+        is_step=False,
+    )
 
 
 def _made(steps: Any) -> Iterator[str]:
-    """Variables that these steps make in their own scope: those of a loop and of an `except` are its own."""
+    """Variables that these steps make in their own scope: those of a loop and of an `except` are
+    its own.
+    """
     for item in as_list(steps):
         for body in item.values() if isinstance(item, SourceMap) else ():
             if isinstance(body, SourceMap):

@@ -20,7 +20,12 @@ from workflows.executions import ExecutionNotSucceeded, Executions, wait_for_exe
 from workflows.waiting import wait_or_ask
 
 Version = Annotated[str | None, typer.Option(help="A released version; default: the newest.")]
-CloudRun = Annotated[list[str] | None, typer.Option("--cloud-run", metavar="JOB", help="Run this job as a Cloud Run job; may stand twice.")]
+CloudRun = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cloud-run", metavar="JOB", help="Run this job as a Cloud Run job; may stand twice."
+    ),
+]
 FullRefresh = Annotated[bool, typer.Option("--full-refresh", help="Recompute every metric.")]
 
 
@@ -41,7 +46,15 @@ def run(
     Example: python -m workflows run --engine lightgbm
     """
     settings = edge_settings()
-    argument = pipeline_argument(version, start, end, full_refresh=full_refresh, engine=engine, cloud_run=cloud_run, dry_run=dry_run)
+    argument = pipeline_argument(
+        version,
+        start,
+        end,
+        full_refresh=full_refresh,
+        engine=engine,
+        cloud_run=cloud_run,
+        dry_run=dry_run,
+    )
     document = run_pipeline(settings, argument, wait=wait)
     print_json(document) if as_json else print_pipeline(document)
 
@@ -56,10 +69,14 @@ def pipeline_argument(
     cloud_run: list[str] | None,
     dry_run: bool,
 ) -> dict[str, Any]:
-    """The argument map of pipeline.yaml's `main`: what was given and nothing else. Raises: ConfigurationError."""
+    """The argument map of pipeline.yaml's `main`: what was given and nothing else. Raises:
+    ConfigurationError.
+    """
     unknown = sorted(set(cloud_run or []) - set(JOBS))
     if unknown:
-        raise ConfigurationError(f"--cloud-run {', '.join(unknown)} is no job; jobs are {', '.join(JOBS)}")
+        raise ConfigurationError(
+            f"--cloud-run {', '.join(unknown)} is no job; jobs are {', '.join(JOBS)}"
+        )
     given = {
         "version": version,
         "start": start.date().isoformat() if start else None,
@@ -73,9 +90,15 @@ def pipeline_argument(
 
 
 def run_pipeline(
-    settings: Settings, argument: dict[str, Any], *, wait: bool = True, seconds_between: float = 10.0, ends_with_us: bool = False
+    settings: Settings,
+    argument: dict[str, Any],
+    *,
+    wait: bool = True,
+    seconds_between: float = 10.0,
+    ends_with_us: bool = False,
 ) -> dict[str, Any]:
-    """Start an execution and, with wait, see it through: `{"execution", "state", "seconds", "result"}`. What its batches cost goes into the ledger.
+    """Start an execution and, with wait, see it through: `{"execution", "state", "seconds",
+    "result"}`. What its batches cost goes into the ledger.
 
     Args: ends_with_us is for a cloud that this process is: on Ctrl-C there is nothing to ask.
     Raises: BatchFailed with what the workflow raised; CloudRefused, CloudUnavailable; Interrupted.
@@ -90,16 +113,27 @@ def run_pipeline(
     def see_through() -> dict[str, Any]:
         return wait_for_execution(executions, started["name"], say, seconds_between)
 
-    how = f"gcloud workflows executions cancel {name} --workflow {settings.workflow_name} --location {settings.region}"
+    how = (
+        f"gcloud workflows executions cancel {name} --workflow {settings.workflow_name} --location"
+        f" {settings.region}"
+    )
     try:
         cancel = partial(executions.cancel, started["name"])
-        document = see_through() if ends_with_us else wait_or_ask(see_through, cancel, f"execution {name}", how)
+        document = (
+            see_through()
+            if ends_with_us
+            else wait_or_ask(see_through, cancel, f"execution {name}", how)
+        )
     except ExecutionNotSucceeded as error:
         error.document["driver_output"] = _words_of_the_driver(settings, error.document["raised"])
         raise
     for step in document["result"]["steps"]:
-        place = f"projects/{settings.project_id}/locations/{settings.region}/batches/{step['batch']}"
-        cost = actual_or_none({"name": place, "runtimeInfo": {"approximateUsage": step["usage"] or {}}})
+        place = (
+            f"projects/{settings.project_id}/locations/{settings.region}/batches/{step['batch']}"
+        )
+        cost = actual_or_none(
+            {"name": place, "runtimeInfo": {"approximateUsage": step["usage"] or {}}}
+        )
         step["cost_usd"] = round(cost.usd, 6) if cost else None
         keep_cost(settings, step["batch"], cost)
     return document
@@ -111,7 +145,8 @@ def _words_of_the_driver(settings: Settings, raised: Any) -> list[str]:
     try:
         lines = last_lines(settings, Batches(settings).get(batch)) if batch else []
     except (CloudRefused, CloudUnavailable):
-        return []  # it never was created, or it was an execution of a Cloud Run job, which has its own log
+        # it never was created, or it was an execution of a Cloud Run job, which has its own log
+        return []
     for line in lines:
         say(line)
     return lines
@@ -121,4 +156,8 @@ def print_pipeline(document: dict[str, Any]) -> None:
     """What ran, for a person."""
     steps = (document["result"] or {}).get("steps", [])
     columns = ["job", "batch", "state", "seconds", "cost_usd"]
-    print_table(columns, [[step[column] for column in columns] for step in steps], title=f"execution {document['execution']}: {document['state']}")
+    print_table(
+        columns,
+        [[step[column] for column in columns] for step in steps],
+        title=f"execution {document['execution']}: {document['state']}",
+    )

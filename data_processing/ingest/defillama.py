@@ -1,16 +1,21 @@
 """DefiLlama's live API into the raw tables: pools, their history, ETH and BTC closes.
 
-In: which pools, and from which UTC day on. Out: rows of `raw_defillama_pool_history` as they came, `pools` described anew, daily closes in
-`raw_coinmarketcap_ohlcv`, and a count of what happened. Units: APY percent, TVL and prices USD. DefiLlama has no gas prices: `load` takes them from
-a file. No metric is computed here.
+In: which pools, and from which UTC day on. Out: rows of `raw_defillama_pool_history` as they came,
+`pools` described anew, daily closes in `raw_coinmarketcap_ohlcv`, and a count of what happened.
+Units: APY percent, TVL and prices USD. DefiLlama has no gas prices: `load` takes them from a file.
+No metric is computed here.
 
-- One pool is one transaction: its new snapshots and its row in `pools`, whose `last_updated` is the time its chart was stored. Identical snapshots
+- One pool is one transaction: its new snapshots and its row in `pools`, whose `last_updated` is the
+time its chart was stored. Identical snapshots
   are not stored twice.
-- A pull that was interrupted, or given up because DefiLlama was down, goes on where it stopped: a pool whose `last_updated` lies after the start of
-  that pull is skipped. The ledger knows the pull: the unbroken chain of cancelled and failed runs of the last RESUME_WITHIN with the same first
-  day. A pull that ended is followed by a whole one.
-- A pool that fails is reported and the others go on; OUTAGE_AFTER pools in a row without an answer are an outage, and the pull is given up.
-- A close is stored at 00:00 UTC of the day whose close it is (`defillama_rows.closes` has the rule). A day that the table knows more of than a
+- A pull that was interrupted, or given up because DefiLlama was down, goes on where it stopped: a
+pool whose `last_updated` lies after the start of
+  that pull is skipped. The ledger knows the pull: the unbroken chain of cancelled and failed runs
+  of the last RESUME_WITHIN with the same first day. A pull that ended is followed by a whole one.
+- A pool that fails is reported and the others go on; OUTAGE_AFTER pools in a row without an answer
+are an outage, and the pull is given up.
+- A close is stored at 00:00 UTC of the day whose close it is (`defillama_rows.closes` has the
+rule). A day that the table knows more of than a
   close (open, high, ..) is kept.
 """
 
@@ -29,8 +34,22 @@ from sqlalchemy import Connection, Engine, select, text
 
 from config_spark import Settings
 from data_processing.ingest import defillama_sql
-from data_processing.ingest.defillama_client import MAX_PRICE_POINTS, DefiLlama, Patience, fetch_charts
-from data_processing.ingest.defillama_rows import CLOSE_ASKED_AT, CLOSE_SEARCH_WIDTH, ONE_DAY, Snapshots, choose, closes, description, snapshots
+from data_processing.ingest.defillama_client import (
+    MAX_PRICE_POINTS,
+    DefiLlama,
+    Patience,
+    fetch_charts,
+)
+from data_processing.ingest.defillama_rows import (
+    CLOSE_ASKED_AT,
+    CLOSE_SEARCH_WIDTH,
+    ONE_DAY,
+    Snapshots,
+    choose,
+    closes,
+    description,
+    snapshots,
+)
 from database.connection import checked_connection, make_engine
 from database.run_ledger import Run, open_run
 from database.tables import pools, raw_pool_history, run_ledger
@@ -55,7 +74,8 @@ FIRST_PRICE_DAY = date(2018, 1, 1)
 """Years before DefiLlama's first yield: what a history with a wrong date may ask for at most."""
 
 ANALYZE_FROM_ROWS = 10_000
-"""After so many new rows the planner's statistics are stale, and autovacuum comes a minute later."""
+"""After so many new rows the planner's statistics are stale, and autovacuum comes a minute later.
+"""
 
 
 @dataclass
@@ -73,8 +93,19 @@ class Pull:
     began: float = field(default_factory=time.monotonic)
 
     def summary(self) -> dict[str, Any]:
-        names = ("pools_chosen", "pools_fetched", "pools_skipped", "rows_inserted", "rows_already_there", "rows_refused", "prices_written", "failed")
-        return {name: getattr(self, name) for name in names} | {"seconds": round(time.monotonic() - self.began, 3)}
+        names = (
+            "pools_chosen",
+            "pools_fetched",
+            "pools_skipped",
+            "rows_inserted",
+            "rows_already_there",
+            "rows_refused",
+            "prices_written",
+            "failed",
+        )
+        return {name: getattr(self, name) for name in names} | {
+            "seconds": round(time.monotonic() - self.began, 3)
+        }
 
     def fail(self, pool_id: str | None, error: Exception) -> None:
         """Report a pool, or the prices (pool id None)."""
@@ -83,17 +114,24 @@ class Pull:
 
 
 def read_pool_ids(path: Path) -> list[str]:
-    """The pool ids of a file: one a line, blank lines and what follows a # left out, each once, in their order.
+    """The pool ids of a file: one a line, blank lines and what follows a # left out, each once, in
+    their order.
 
     Raises: InputError where the file can't be read or names no pool.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} can't be read as a text file of pool ids: {error}. Give a UTF-8 file with one DefiLlama pool id a line") from error
+        raise InputError(
+            f"{path} can't be read as a text file of pool ids: {error}. Give a UTF-8 file with one"
+            " DefiLlama pool id a line"
+        ) from error
     ids = list(dict.fromkeys(filter(None, (line.partition("#")[0].strip() for line in lines))))
     if not ids:
-        raise InputError(f"{path} names no pool. Put one DefiLlama pool id on a line, e.g. 747c1d2a-c668-4682-b9f9-296708a3dd90")
+        raise InputError(
+            f"{path} names no pool. Put one DefiLlama pool id on a line, e.g."
+            " 747c1d2a-c668-4682-b9f9-296708a3dd90"
+        )
     return ids
 
 
@@ -110,28 +148,52 @@ def ingest(
 ) -> dict[str, Any]:
     """Pull pools and prices; one run in the ledger (job `ingest`).
 
-    Args: pool_ids names the pools, listed by DefiLlama or not; None chooses among the listed ones by TVL (USD) and kind, all of them where neither
-    is given. since is the first UTC day wanted; None is everything. concurrency is how many requests are under way at once; patience is for tests.
-    Returns: {pools_chosen, pools_fetched, pools_skipped, rows_inserted, rows_already_there, rows_refused, prices_written, failed: [{pool_id,
-    error}], seconds}; a pool_id of None is the prices.
-    Raises: SourceUnavailable (what was stored stays, the next run goes on), InputError where no pool matches, RunInProgress, DatabaseError.
+    Args: pool_ids names the pools, listed by DefiLlama or not; None chooses among the listed ones
+    by TVL (USD) and kind, all of them where neither is given. since is the first UTC day wanted;
+    None is everything. concurrency is how many requests are under way at once; patience is for
+    tests.
+    Returns: {pools_chosen, pools_fetched, pools_skipped, rows_inserted, rows_already_there,
+    rows_refused, prices_written, failed: [{pool_id, error}], seconds}; a pool_id of None is the
+    prices.
+    Raises: SourceUnavailable (what was stored stays, the next run goes on), InputError where no
+    pool matches, RunInProgress, DatabaseError.
     """
     if concurrency < 1:
-        raise ConfigurationError(f"concurrency={concurrency} is wrong: at least 1 request at a time is needed")
+        raise ConfigurationError(
+            f"concurrency={concurrency} is wrong: at least 1 request at a time is needed"
+        )
     engine = make_engine(settings)
     client = DefiLlama(settings, concurrency=concurrency, patience=patience)
     pull = Pull()
-    with closing(client), open_run(engine, job=JOB, mode="pull", start=since, code_version=settings.code_version) as run:
+    with (
+        closing(client),
+        open_run(
+            engine, job=JOB, mode="pull", start=since, code_version=settings.code_version
+        ) as run,
+    ):
         with run.stage("pools"):
             listed = {pool["pool"]: pool for pool in client.pools()}
             chosen = _chosen(listed, pool_ids, min_tvl_usd, stablecoins)
         done = _stored_by_interrupted_pull(engine, run) & set(chosen)
         run.mode = "resume" if done else "pull"
         pull.pools_chosen, pull.pools_skipped = len(chosen), len(done)
-        progress(f"{len(chosen):,} of {len(listed):,} pools chosen" + (f", {len(done):,} are there from the interrupted pull" if done else ""))
+        progress(
+            f"{len(chosen):,} of {len(listed):,} pools chosen"
+            + (f", {len(done):,} are there from the interrupted pull" if done else "")
+        )
         try:
             with run.stage("charts"):
-                _pull_charts(engine, client, run, pull, [pool_id for pool_id in chosen if pool_id not in done], listed, since, concurrency, progress)
+                _pull_charts(
+                    engine,
+                    client,
+                    run,
+                    pull,
+                    [pool_id for pool_id in chosen if pool_id not in done],
+                    listed,
+                    since,
+                    concurrency,
+                    progress,
+                )
             with run.stage("prices"):
                 _pull_prices(engine, client, pull, chosen, since, progress)
         finally:
@@ -139,7 +201,12 @@ def ingest(
     return pull.summary()
 
 
-def _chosen(listed: dict[str, dict[str, Any]], pool_ids: Sequence[str] | None, min_tvl_usd: float | None, stablecoins: bool) -> list[str]:
+def _chosen(
+    listed: dict[str, dict[str, Any]],
+    pool_ids: Sequence[str] | None,
+    min_tvl_usd: float | None,
+    stablecoins: bool,
+) -> list[str]:
     if pool_ids is None:
         return choose(list(listed.values()), min_tvl_usd=min_tvl_usd, stablecoins=stablecoins)
     if not pool_ids:
@@ -148,10 +215,16 @@ def _chosen(listed: dict[str, dict[str, Any]], pool_ids: Sequence[str] | None, m
 
 
 def _stored_by_interrupted_pull(engine: Engine, run: Run) -> set[str]:
-    """Pools that the unfinished pull which this run goes on with has stored; empty where this run begins a new one."""
+    """Pools that the unfinished pull which this run goes on with has stored; empty where this run
+    begins a new one.
+    """
     before = (
         select(run_ledger.c.status, run_ledger.c.started_at)
-        .where(run_ledger.c.job == JOB, run_ledger.c.run_id != run.run_id, run_ledger.c.start.is_not_distinct_from(run.start))
+        .where(
+            run_ledger.c.job == JOB,
+            run_ledger.c.run_id != run.run_id,
+            run_ledger.c.start.is_not_distinct_from(run.start),
+        )
         .order_by(run_ledger.c.started_at.desc())
     )
     began: datetime | None = None
@@ -163,7 +236,11 @@ def _stored_by_interrupted_pull(engine: Engine, run: Run) -> set[str]:
             began = row.started_at
         if began is None:
             return set()
-        return set(connection.execute(select(pools.c.pool_id).where(pools.c.last_updated >= began)).scalars())
+        return set(
+            connection.execute(
+                select(pools.c.pool_id).where(pools.c.last_updated >= began)
+            ).scalars()
+        )
 
 
 def _pull_charts(
@@ -187,21 +264,38 @@ def _pull_charts(
             except (InputError, SourceUnavailable) as error:
                 pull.fail(pool_id, error)
             if unanswered >= OUTAGE_AFTER:
-                raise SourceUnavailable(f"{unanswered} pools in a row got no answer, the last: {pull.failed[-1]['error']}")
+                raise SourceUnavailable(
+                    f"{unanswered} pools in a row got no answer, the last:"
+                    f" {pull.failed[-1]['error']}"
+                )
             if count % step == 0 or count == len(pool_ids):
-                progress(f"{count:,} of {len(pool_ids):,} pools, {pull.rows_inserted:,} new snapshots, {len(pull.failed):,} pools failed")
+                progress(
+                    f"{count:,} of {len(pool_ids):,} pools, {pull.rows_inserted:,} new snapshots,"
+                    f" {len(pull.failed):,} pools failed"
+                )
     if pull.rows_inserted >= ANALYZE_FROM_ROWS:
         with checked_connection(engine) as connection:
             connection.exec_driver_sql(f"ANALYZE {defillama_sql.HISTORY}")
 
 
-def _store(engine: Engine, run: Run, pull: Pull, pool_id: str, pool: dict[str, Any] | None, chart: list[Any] | Exception, since: date | None) -> None:
-    """One pool, one transaction. Raises what fetching it raised, InputError where DefiLlama knows no such pool."""
+def _store(
+    engine: Engine,
+    run: Run,
+    pull: Pull,
+    pool_id: str,
+    pool: dict[str, Any] | None,
+    chart: list[Any] | Exception,
+    since: date | None,
+) -> None:
+    """One pool, one transaction. Raises what fetching it raised, InputError where DefiLlama knows
+    no such pool.
+    """
     if isinstance(chart, Exception):
         raise chart
     if not chart and pool is None:
         raise InputError(
-            f"DefiLlama lists no pool {pool_id!r} and has no history of it. Check the id: it is the last part of the pool's address on its site"
+            f"DefiLlama lists no pool {pool_id!r} and has no history of it. Check the id: it is the"
+            " last part of the pool's address on its site"
         )
     rows = snapshots(chart, since)
     with checked_connection(engine) as connection:
@@ -223,24 +317,44 @@ def _insert_snapshots(connection: Connection, pool_id: str, rows: Snapshots) -> 
 
 def _quarantine(connection: Connection, run_id: str, pool_id: str, rows: Snapshots) -> None:
     bad = [
-        {"run_id": run_id, "source_id": f"{pool_id}:{row.position}", "pool_id": pool_id, "reason": row.reason, "document": row.document}
+        {
+            "run_id": run_id,
+            "source_id": f"{pool_id}:{row.position}",
+            "pool_id": pool_id,
+            "reason": row.reason,
+            "document": row.document,
+        }
         for row in rows.refused
     ]
     if bad:
         connection.execute(text(defillama_sql.QUARANTINE), bad)
 
 
-def _pull_prices(engine: Engine, client: DefiLlama, pull: Pull, pool_ids: Sequence[str], since: date | None, progress: Progress) -> None:
+def _pull_prices(
+    engine: Engine,
+    client: DefiLlama,
+    pull: Pull,
+    pool_ids: Sequence[str],
+    since: date | None,
+    progress: Progress,
+) -> None:
     today = datetime.now(UTC).date()
     day = _first_price_day(engine, pool_ids, since)
     try:
         while day is not None and day < today:
             days = min(DAYS_A_REQUEST, (today - day).days)
             start = datetime.combine(day, datetime.min.time(), UTC) + CLOSE_ASKED_AT
-            found = client.prices(list(COINS), start=int(start.timestamp()), days=days, search_width=CLOSE_SEARCH_WIDTH)
+            found = client.prices(
+                list(COINS),
+                start=int(start.timestamp()),
+                days=days,
+                search_width=CLOSE_SEARCH_WIDTH,
+            )
             with checked_connection(engine) as connection:
                 for coin, points in found.items():
-                    pull.prices_written += _merge_closes(connection, COINS[coin], closes(points, today))
+                    pull.prices_written += _merge_closes(
+                        connection, COINS[coin], closes(points, today)
+                    )
             day += ONE_DAY * days
     except (InputError, SourceUnavailable) as error:
         pull.fail(None, error)
@@ -248,8 +362,15 @@ def _pull_prices(engine: Engine, client: DefiLlama, pull: Pull, pool_ids: Sequen
 
 
 def _first_price_day(engine: Engine, pool_ids: Sequence[str], since: date | None) -> date | None:
-    """The day before the first one a pool of the pull has: a day's price is the close before it. None where there is no day."""
-    first = select(raw_pool_history.c.timestamp).where(raw_pool_history.c.pool_id.in_(pool_ids)).order_by(raw_pool_history.c.timestamp).limit(1)
+    """The day before the first one a pool of the pull has: a day's price is the close before it.
+    None where there is no day.
+    """
+    first = (
+        select(raw_pool_history.c.timestamp)
+        .where(raw_pool_history.c.pool_id.in_(pool_ids))
+        .order_by(raw_pool_history.c.timestamp)
+        .limit(1)
+    )
     with checked_connection(engine) as connection:
         moment: datetime | None = connection.execute(first).scalars().first()
     if moment is None:
@@ -273,7 +394,18 @@ def _account(run: Run, pull: Pull) -> None:
         "inserted": pull.rows_inserted,
         "unchanged": pull.rows_already_there,
     }
-    found = f"{len(pull.failed)} of {pull.pools_chosen} failed: {pull.failed[0]['error']}" if pull.failed else f"all {pull.pools_chosen} pools"
+    found = (
+        f"{len(pull.failed)} of {pull.pools_chosen} failed: {pull.failed[0]['error']}"
+        if pull.failed
+        else f"all {pull.pools_chosen} pools"
+    )
     if pull.failed and not (pull.pools_fetched or pull.pools_skipped):
         run.status, run.error = "failed", found
-    run.checks.append({"name": "every_pool_fetched", "passed": not pull.failed, "severity": "warn", "found": found})
+    run.checks.append(
+        {
+            "name": "every_pool_fetched",
+            "passed": not pull.failed,
+            "severity": "warn",
+            "found": found,
+        }
+    )

@@ -1,9 +1,10 @@
 """DefiLlama's web API: one polite client for pools, charts and prices.
 
-In: a pool id, or coins and a start. Out: the answers' JSON as Python values, checked to be of the promised form and otherwise untouched; an error of
-`product_errors` where there is no such answer. Units as DefiLlama has them: APY percent, TVL and prices USD, unix seconds. Nothing is stored or
-converted here. A refusal that may pass (429, 408, 5xx, a lost connection, a cut answer) is asked again, later and later, never before the server's
-Retry-After.
+In: a pool id, or coins and a start. Out: the answers' JSON as Python values, checked to be of the
+promised form and otherwise untouched; an error of `product_errors` where there is no such answer.
+Units as DefiLlama has them: APY percent, TVL and prices USD, unix seconds. Nothing is stored or
+converted here. A refusal that may pass (429, 408, 5xx, a lost connection, a cut answer) is asked
+again, later and later, never before the server's Retry-After.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from config_spark import PRODUCT_VERSION, Settings
 from product_errors import InputError, SourceUnavailable
 
 MAX_PRICE_POINTS = 500
-"""The chart endpoint of prices refuses more than this many coins x days in a request (defillama-server, coins/src: MAX_RECORDS)."""
+"""The chart endpoint of prices refuses more than this many coins x days in a request
+(defillama-server, coins/src: MAX_RECORDS).
+"""
 
 ASK_AGAIN = {408, 425, 429}
 NOT_FOR_US = {401, 403, 407, 451}
@@ -36,7 +39,9 @@ NOT_FOR_US = {401, 403, 407, 451}
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to go on asking. Seconds; `sleep` replaces the pause between two attempts, which otherwise ends at once when the pull stops."""
+    """How long to go on asking. Seconds; `sleep` replaces the pause between two attempts, which
+    otherwise ends at once when the pull stops.
+    """
 
     attempts: int = 5
     first_pause: float = 1.0
@@ -60,16 +65,22 @@ class _Passing(Exception):
 
 
 class DefiLlama:
-    """The API behind two base URLs. May be used by several threads; `stop()` lets none of them begin another request."""
+    """The API behind two base URLs. May be used by several threads; `stop()` lets none of them
+    begin another request.
+    """
 
-    def __init__(self, settings: Settings, *, concurrency: int = 4, patience: Patience | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, concurrency: int = 4, patience: Patience | None = None
+    ) -> None:
         self._yields = settings.defillama_yields_url.rstrip("/")
         self._coins = settings.defillama_coins_url.rstrip("/")
         self._patience = patience or Patience()
         self._stopping = threading.Event()
         self._http = httpx.Client(
             headers={"User-Agent": f"yieldspark/{PRODUCT_VERSION}", "Accept": "application/json"},
-            timeout=httpx.Timeout(self._patience.silence, connect=min(10.0, self._patience.silence)),
+            timeout=httpx.Timeout(
+                self._patience.silence, connect=min(10.0, self._patience.silence)
+            ),
             limits=httpx.Limits(max_connections=concurrency + 1),
             follow_redirects=True,
         )
@@ -81,33 +92,58 @@ class DefiLlama:
         self._http.close()
 
     def pools(self) -> list[dict[str, Any]]:
-        """Every pool DefiLlama lists now: pool, chain, project, symbol, tvlUsd, apy, stablecoin, underlyingTokens, poolMeta, ..."""
-        return [pool for pool in self._data(f"{self._yields}/pools") if isinstance(pool, dict) and isinstance(pool.get("pool"), str)]
+        """Every pool DefiLlama lists now: pool, chain, project, symbol, tvlUsd, apy, stablecoin,
+        underlyingTokens, poolMeta, ...
+        """
+        return [
+            pool
+            for pool in self._data(f"{self._yields}/pools")
+            if isinstance(pool, dict) and isinstance(pool.get("pool"), str)
+        ]
 
     def chart(self, pool_id: str) -> list[Any]:
-        """The history of a pool as it came: {timestamp, tvlUsd, apy, apyBase, apyReward, il7d, apyBase7d} by day, the last one intraday."""
+        """The history of a pool as it came: {timestamp, tvlUsd, apy, apyBase, apyReward, il7d,
+        apyBase7d} by day, the last one intraday.
+        """
         return self._data(f"{self._yields}/chart/{quote(pool_id, safe='')}")
 
-    def prices(self, coins: Sequence[str], *, start: int, days: int, search_width: str) -> dict[str, list[Any]]:
-        """Points {timestamp, price} of each coin, the ones nearest to `start` (unix seconds) and to each of the following `days` - 1 days.
+    def prices(
+        self, coins: Sequence[str], *, start: int, days: int, search_width: str
+    ) -> dict[str, list[Any]]:
+        """Points {timestamp, price} of each coin, the ones nearest to `start` (unix seconds) and to
+        each of the following `days` - 1 days.
 
         Raises: ValueError where coins x days is more than the endpoint gives in a request.
         """
         if len(coins) * days > MAX_PRICE_POINTS:
-            raise ValueError(f"{len(coins)} coins x {days} days; the endpoint gives at most {MAX_PRICE_POINTS} points")
+            raise ValueError(
+                f"{len(coins)} coins x {days} days; the endpoint gives at most {MAX_PRICE_POINTS}"
+                " points"
+            )
         url = f"{self._coins}/chart/{','.join(coins)}"
-        answer = self._get(url, {"start": start, "span": days, "period": "1d", "searchWidth": search_width})
+        answer = self._get(
+            url, {"start": start, "span": days, "period": "1d", "searchWidth": search_width}
+        )
         found = answer.get("coins") if isinstance(answer, dict) else None
         if not isinstance(found, dict):
-            raise InputError(f"{url} did not answer with prices but with {_shown(answer)}. Check DEFILLAMA_COINS_URL")
-        charts = {coin: found[coin].get("prices") if isinstance(found.get(coin), dict) else None for coin in coins}
+            raise InputError(
+                f"{url} did not answer with prices but with {_shown(answer)}. Check"
+                " DEFILLAMA_COINS_URL"
+            )
+        charts = {
+            coin: found[coin].get("prices") if isinstance(found.get(coin), dict) else None
+            for coin in coins
+        }
         return {coin: points if isinstance(points, list) else [] for coin, points in charts.items()}
 
     def _data(self, url: str) -> list[Any]:
         answer = self._get(url)
         data = answer.get("data") if isinstance(answer, dict) else None
         if not isinstance(data, list):
-            raise InputError(f"{url} did not answer with data but with {_shown(answer)}. Check DEFILLAMA_YIELDS_URL")
+            raise InputError(
+                f"{url} did not answer with data but with {_shown(answer)}. Check"
+                " DEFILLAMA_YIELDS_URL"
+            )
         return data
 
     def _get(self, url: str, params: dict[str, str | int] | None = None) -> Any:
@@ -119,7 +155,8 @@ class DefiLlama:
             except _Passing as failure:
                 if attempt == self._patience.attempts:
                     raise SourceUnavailable(
-                        f"{url}: {failure}, after {attempt} attempts. Check the network and HTTPS_PROXY, then run again: it goes on where it stopped"
+                        f"{url}: {failure}, after {attempt} attempts. Check the network and"
+                        " HTTPS_PROXY, then run again: it goes on where it stopped"
                     ) from failure
                 self._pause(url, attempt, failure.retry_after)
         raise AssertionError("attempts is at least 1")
@@ -134,10 +171,14 @@ class DefiLlama:
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise _Passing(f"no whole answer ({type(error).__name__}: {error})") from error
         except (httpx.TooManyRedirects, httpx.InvalidURL) as error:
-            raise InputError(f"{url} leads nowhere ({error}). Check DEFILLAMA_YIELDS_URL and DEFILLAMA_COINS_URL") from error
+            raise InputError(
+                f"{url} leads nowhere ({error}). Check DEFILLAMA_YIELDS_URL and DEFILLAMA_COINS_URL"
+            ) from error
 
     def _body(self, response: httpx.Response) -> bytes:
-        """The whole answer. A server that trickles resets the silence time-out for ever, so the whole has a limit too."""
+        """The whole answer. A server that trickles resets the silence time-out for ever, so the
+        whole has a limit too.
+        """
         deadline = time.monotonic() + self._patience.whole_answer
         chunks = []
         for chunk in response.iter_bytes():
@@ -152,9 +193,12 @@ class DefiLlama:
         patience = self._patience
         if asked is not None and asked > patience.longest_retry_after:
             raise SourceUnavailable(
-                f"{url} asks to wait {asked:.0f} s (at most {patience.longest_retry_after:.0f} s is waited). Run again after that"
+                f"{url} asks to wait {asked:.0f} s (at most {patience.longest_retry_after:.0f} s is"
+                " waited). Run again after that"
             )
-        backed_off = min(patience.longest_pause, patience.first_pause * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+        backed_off = min(
+            patience.longest_pause, patience.first_pause * 2 ** (attempt - 1)
+        ) * random.uniform(0.5, 1.0)
         # jitter on top of what was asked: threads refused together must not come back together
         seconds = backed_off if asked is None else asked + random.uniform(0.0, patience.first_pause)
         if patience.sleep:
@@ -167,14 +211,21 @@ def _refusal(response: httpx.Response) -> Exception:
     status = response.status_code
     words = f"HTTP {status} {response.reason_phrase}".strip()
     if status in ASK_AGAIN or status >= 500:
-        return _Passing(words, retry_after_seconds(response.headers.get("Retry-After"), datetime.now(UTC)))
+        return _Passing(
+            words, retry_after_seconds(response.headers.get("Retry-After"), datetime.now(UTC))
+        )
     if status in NOT_FOR_US:
-        return SourceUnavailable(f"{response.url} refused: {words}. Check HTTPS_PROXY, and whether this network may reach it")
+        return SourceUnavailable(
+            f"{response.url} refused: {words}. Check HTTPS_PROXY, and whether this network may"
+            " reach it"
+        )
     return InputError(f"{response.url} answered {words}: {_shown(response.text)}")
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> float | None:
-    """Retry-After as seconds from `now`: a number or an HTTP date (RFC 9110, 10.2.3); None where there is none that can be read."""
+    """Retry-After as seconds from `now`: a number or an HTTP date (RFC 9110, 10.2.3); None where
+    there is none that can be read.
+    """
     if header is None:
         return None
     if header.strip().isascii() and header.strip().isdigit():
@@ -187,9 +238,15 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
 
 
 def _json(body: bytes) -> Any:
-    """NaN, Infinity and numbers beyond a double stay as text: jsonb has none of them, and the metrics job knows what to do with text."""
+    """NaN, Infinity and numbers beyond a double stay as text: jsonb has none of them, and the
+    metrics job knows what to do with text.
+    """
     try:
-        return json.loads(body, parse_constant=str, parse_float=lambda text: value if math.isfinite(value := float(text)) else text)
+        return json.loads(
+            body,
+            parse_constant=str,
+            parse_float=lambda text: value if math.isfinite(value := float(text)) else text,
+        )
     except (ValueError, RecursionError) as error:
         raise _Passing(f"the answer of {len(body)} bytes is no JSON ({error})") from error
 
@@ -201,11 +258,14 @@ def _shown(answer: object) -> str:
 Chart = tuple[str, "list[Any] | Exception"]
 
 
-def fetch_charts(client: DefiLlama, pool_ids: Sequence[str], concurrency: int) -> Generator[Chart, None, None]:
-    """(pool id, its chart or the error) as they come; at most `concurrency` requests under way, and as many answers waiting to be taken.
+def fetch_charts(
+    client: DefiLlama, pool_ids: Sequence[str], concurrency: int
+) -> Generator[Chart, None, None]:
+    """(pool id, its chart or the error) as they come; at most `concurrency` requests under way, and
+    as many answers waiting to be taken.
 
-    Closing the iterator stops the threads. They are daemons that hold nothing but a socket: a server that is silent can't delay the end of the
-    program.
+    Closing the iterator stops the threads. They are daemons that hold nothing but a socket: a
+    server that is silent can't delay the end of the program.
     """
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()
     for pool_id in pool_ids:
@@ -213,7 +273,12 @@ def fetch_charts(client: DefiLlama, pool_ids: Sequence[str], concurrency: int) -
     fetched: queue.Queue[Chart] = queue.Queue()
     may_wait = threading.Semaphore(2 * concurrency)
     for number in range(min(concurrency, len(pool_ids))):
-        threading.Thread(target=_fetch, args=(client, todo, fetched, may_wait), name=f"defillama-{number}", daemon=True).start()
+        threading.Thread(
+            target=_fetch,
+            args=(client, todo, fetched, may_wait),
+            name=f"defillama-{number}",
+            daemon=True,
+        ).start()
     try:
         for _ in pool_ids:
             yield fetched.get()
@@ -224,7 +289,12 @@ def fetch_charts(client: DefiLlama, pool_ids: Sequence[str], concurrency: int) -
         raise
 
 
-def _fetch(client: DefiLlama, todo: queue.SimpleQueue[str], fetched: queue.Queue[Chart], may_wait: threading.Semaphore) -> None:
+def _fetch(
+    client: DefiLlama,
+    todo: queue.SimpleQueue[str],
+    fetched: queue.Queue[Chart],
+    may_wait: threading.Semaphore,
+) -> None:
     while True:
         may_wait.acquire()
         try:

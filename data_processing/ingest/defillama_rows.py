@@ -1,7 +1,7 @@
 """DefiLlama's answers as rows of the raw tables: pure functions, no network, no database.
 
-In: lists and dicts as the JSON has them. Out: chosen pools, snapshots, daily closes, and what can't be stored with its reason. Units: APY percent,
-TVL and prices USD.
+In: lists and dicts as the JSON has them. Out: chosen pools, snapshots, daily closes, and what can't
+be stored with its reason. Units: APY percent, TVL and prices USD.
 """
 
 from __future__ import annotations
@@ -20,15 +20,19 @@ from product_errors import InputError
 ONE_DAY = timedelta(days=1)
 
 CLOSE_ASKED_AT = timedelta(hours=23, minutes=30)
-"""DefiLlama keeps a price every few minutes now and every hour long ago, and answers with the one nearest to the time asked for. The one nearest
-to 23:30 is of that day's last hour, whichever it is; the one nearest to midnight would be tomorrow's every other time."""
+"""DefiLlama keeps a price every few minutes now and every hour long ago, and answers with the one
+nearest to the time asked for. The one nearest to 23:30 is of that day's last hour, whichever it is;
+the one nearest to midnight would be tomorrow's every other time.
+"""
 
 CLOSE_SEARCH_WIDTH = "30m"
 
 LAST_HOUR = timedelta(hours=1)
 
 MAX_DESCRIPTIVE = 1e15
-"""Beyond this a TVL or an APY of `pools`, which describe and are never computed with, is left out: numeric(20,4) would refuse the row."""
+"""Beyond this a TVL or an APY of `pools`, which describe and are never computed with, is left out:
+numeric(20,4) would refuse the row.
+"""
 
 NOT_IN_JSONB = re.compile("[\x00\ud800-\udfff]")
 """NUL and lone surrogates: JSON can write them, PostgreSQL's jsonb refuses the document."""
@@ -36,7 +40,9 @@ NOT_IN_JSONB = re.compile("[\x00\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Refused:
-    """A point that the raw table can't hold: why, where in the chart (from 0), and the point as JSON."""
+    """A point that the raw table can't hold: why, where in the chart (from 0), and the point as
+    JSON.
+    """
 
     position: int
     reason: str
@@ -52,21 +58,26 @@ class Snapshots:
     refused: list[Refused] = field(default_factory=list)
 
 
-def choose(listed: Sequence[Mapping[str, Any]], *, min_tvl_usd: float | None, stablecoins: bool) -> list[str]:
-    """Ids of the listed pools with at least that TVL (USD; null: any), stablecoin pools only where asked; the largest first.
+def choose(
+    listed: Sequence[Mapping[str, Any]], *, min_tvl_usd: float | None, stablecoins: bool
+) -> list[str]:
+    """Ids of the listed pools with at least that TVL (USD; null: any), stablecoin pools only where
+    asked; the largest first.
 
     Raises: InputError where no pool is left.
     """
     kept = {
         str(pool["pool"]): number(pool.get("tvlUsd")) or 0.0
         for pool in listed
-        if (min_tvl_usd is None or (number(pool.get("tvlUsd")) or 0.0) >= min_tvl_usd) and (not stablecoins or pool.get("stablecoin") is True)
+        if (min_tvl_usd is None or (number(pool.get("tvlUsd")) or 0.0) >= min_tvl_usd)
+        and (not stablecoins or pool.get("stablecoin") is True)
     }
     if not kept:
         wanted = [f"a TVL of at least {min_tvl_usd:,.0f} USD"] if min_tvl_usd is not None else []
         wanted += ["stablecoins only"] if stablecoins else []
         raise InputError(
-            f"none of the {len(listed):,} pools DefiLlama lists has {' and '.join(wanted) or 'an id'}. Choose wider, e.g. a lower --min-tvl"
+            f"none of the {len(listed):,} pools DefiLlama lists has"
+            f" {' and '.join(wanted) or 'an id'}. Choose wider, e.g. a lower --min-tvl"
         )
     return sorted(kept, key=lambda pool_id: (-kept[pool_id], pool_id))
 
@@ -82,18 +93,26 @@ def number(value: object) -> float | None:
 
 
 def description(pool: Mapping[str, Any]) -> dict[str, Any]:
-    """What `pools` keeps of a listed pool; None where DefiLlama has nothing. Its underlyingTokens are contract addresses, not symbols."""
+    """What `pools` keeps of a listed pool; None where DefiLlama has nothing. Its underlyingTokens
+    are contract addresses, not symbols.
+    """
     words = {key: _text(pool.get(key)) for key in ("chain", "project", "symbol", "poolMeta")}
     tokens = pool.get("underlyingTokens")
     return {
-        "name": " ".join(filter(None, (words["project"], words["symbol"], words["poolMeta"]))) or None,
+        "name": (
+            " ".join(filter(None, (words["project"], words["symbol"], words["poolMeta"]))) or None
+        ),
         "chain": words["chain"],
         "protocol": words["project"],
         "symbol": words["symbol"],
         "poolmeta": words["poolMeta"],
         "tvl": _descriptive(pool.get("tvlUsd")),
         "apy": _descriptive(pool.get("apy")),
-        "underlying_token_addresses": [_text(token) for token in tokens if _text(token)] or None if isinstance(tokens, list) else None,
+        "underlying_token_addresses": (
+            [_text(token) for token in tokens if _text(token)] or None
+            if isinstance(tokens, list)
+            else None
+        ),
     }
 
 
@@ -107,7 +126,9 @@ def _text(value: object) -> str | None:
 
 
 def snapshots(chart: Sequence[Any], since: date | None) -> Snapshots:
-    """Each point's instant and its JSON as it came. Points before the UTC day `since` are left out; a point without a usable timestamp is refused."""
+    """Each point's instant and its JSON as it came. Points before the UTC day `since` are left out;
+    a point without a usable timestamp is refused.
+    """
     rows = Snapshots()
     for position, point in enumerate(chart):
         moment = instant(point.get("timestamp")) if isinstance(point, dict) else None
@@ -121,7 +142,9 @@ def snapshots(chart: Sequence[Any], since: date | None) -> Snapshots:
 
 
 def instant(value: object) -> datetime | None:
-    """ISO 8601 text (without a zone: UTC) or unix seconds as a UTC instant; None for anything else."""
+    """ISO 8601 text (without a zone: UTC) or unix seconds as a UTC instant; None for
+    anything else.
+    """
     try:
         if isinstance(value, str):
             found = datetime.fromisoformat(value.strip())
@@ -148,19 +171,31 @@ def _storable(value: Any) -> Any:
 
 
 def closes(points: Sequence[Any], today: date) -> dict[date, Decimal]:
-    """The close (USD) of each UTC day before `today`: the last price of the day's last hour, where 24:00 still belongs to the day it ends.
+    """The close (USD) of each UTC day before `today`: the last price of the day's last hour, where
+    24:00 still belongs to the day it ends.
 
-    So the price stamped 00:00 is the close of the day before, nothing later is, and an unfinished day has none. Other prices are no closes and are
-    left out.
+    So the price stamped 00:00 is the close of the day before, nothing later is, and an unfinished
+    day has none. Other prices are no closes and are left out.
     """
     last: dict[date, tuple[datetime, Decimal]] = {}
     for point in points:
-        moment, price = (instant(point.get("timestamp")), number(point.get("price"))) if isinstance(point, dict) else (None, None)
+        moment, price = (
+            (instant(point.get("timestamp")), number(point.get("price")))
+            if isinstance(point, dict)
+            else (None, None)
+        )
         if moment is None or price is None or price <= 0:
             continue
         # a microsecond before the instant is in the day that the instant ends or lies in
-        midnight = datetime.combine((moment - timedelta(microseconds=1)).date(), datetime.min.time(), UTC) + ONE_DAY
+        midnight = (
+            datetime.combine((moment - timedelta(microseconds=1)).date(), datetime.min.time(), UTC)
+            + ONE_DAY
+        )
         day = (midnight - ONE_DAY).date()
-        if moment >= midnight - LAST_HOUR and day < today and (day not in last or moment > last[day][0]):
+        if (
+            moment >= midnight - LAST_HOUR
+            and day < today
+            and (day not in last or moment > last[day][0])
+        ):
             last[day] = (moment, Decimal(repr(price)))
     return {day: price for day, (_, price) in sorted(last.items())}

@@ -1,6 +1,7 @@
 """The SQL of DefiLlama's rows: statements that hold no connection.
 
-Every statement inserts only what is new, or updates only what differs; its row count is the number of rows written.
+Every statement inserts only what is new, or updates only what differs; its row count is the number
+of rows written.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ FROM (
 WHERE NOT EXISTS (SELECT FROM {HISTORY} AS h WHERE h.pool_id = :pool_id AND h.timestamp = n.timestamp AND h.raw_json_data = n.document)
 ORDER BY n.position
 """
-"""Parameters pool_id, timestamps, documents. An identical snapshot is there once, a changed one comes beside the old."""
+"""Parameters pool_id, timestamps, documents. An identical snapshot is there once, a changed one
+comes beside the old.
+"""
 
 MERGE_CLOSES = f"""
 INSERT INTO {PRICES} AS p (data_timestamp, symbol, raw_json_data)
@@ -46,8 +49,9 @@ WHERE NOT EXISTS (
 ON CONFLICT (data_timestamp, symbol) DO UPDATE SET raw_json_data = excluded.raw_json_data, insertion_timestamp = now()
 WHERE p.raw_json_data IS DISTINCT FROM excluded.raw_json_data
 """
-"""Parameters symbol, days, closes. A changed close counts as newly inserted, so that the metrics job sees it; a day with open, high, .. is
-another source's and stays."""
+"""Parameters symbol, days, closes. A changed close counts as newly inserted, so that the metrics
+job sees it; a day with open, high, .. is another source's and stays.
+"""
 
 QUARANTINE = f"""
 INSERT INTO {qualified(quarantine)} AS q (run_id, source_table, source_id, pool_id, reason, raw_json_data)
@@ -56,13 +60,20 @@ ON CONFLICT (source_table, source_id, reason) DO UPDATE
 SET run_id = excluded.run_id, raw_json_data = excluded.raw_json_data, quarantined_at = now(), {REOPEN}
 WHERE q.raw_json_data IS DISTINCT FROM excluded.raw_json_data
 """
-"""Parameters run_id, source_id, pool_id, reason, document. The same point refused again is one row."""
+"""Parameters run_id, source_id, pool_id, reason, document. The same point refused again is one row.
+"""
 
 
 def upsert_pool(pool_id: str, described: Mapping[str, Any] | None) -> Executable:
-    """A pool as listed, never a null over a value. One that is not listed (None) is added as inactive, or keeps what is known of it."""
+    """A pool as listed, never a null over a value. One that is not listed (None) is added as
+    inactive, or keeps what is known of it.
+    """
     values = dict(described or {})
-    new = insert(pools).values(pool_id=pool_id, is_active=described is not None, last_updated=func.now(), **values)
+    new = insert(pools).values(
+        pool_id=pool_id, is_active=described is not None, last_updated=func.now(), **values
+    )
     kept = {name: func.coalesce(new.excluded[name], pools.c[name]) for name in values}
     active = {"is_active": True} if described is not None else {}
-    return new.on_conflict_do_update(index_elements=[pools.c.pool_id], set_=kept | active | {"last_updated": func.now()})
+    return new.on_conflict_do_update(
+        index_elements=[pools.c.pool_id], set_=kept | active | {"last_updated": func.now()}
+    )

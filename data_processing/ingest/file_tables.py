@@ -1,8 +1,9 @@
 """A Parquet or CSV file as a stream of Arrow tables, with a number for every row.
 
-In: a path. Out: the file's column names, and batches of rows; a Parquet row has its number from 1, a CSV row the number of its line.
-CSV may have a byte-order mark and commas, semicolons or tabs; its values stay text. No column's meaning is known here, nothing is converted or
-dropped: a CSV line with too many or too few values comes out as a `RaggedLine`.
+In: a path. Out: the file's column names, and batches of rows; a Parquet row has its number from 1,
+a CSV row the number of its line. CSV may have a byte-order mark and commas, semicolons or tabs; its
+values stay text. No column's meaning is known here, nothing is converted or dropped: a CSV line
+with too many or too few values comes out as a `RaggedLine`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ BATCH_ROWS = 65_536
 """Bounds memory: a file of any size passes through in pieces of some megabytes."""
 
 MISSING_TEXTS = frozenset({"", "null", "NULL", "\\N"})
-"""How databases and spreadsheets write a missing value in CSV. `NaN` is no such text: it is kept and judged by the metrics job."""
+"""How databases and spreadsheets write a missing value in CSV. `NaN` is no such text: it is kept
+and judged by the metrics job.
+"""
 
 DELIMITERS = ",;\t"
 
@@ -53,17 +56,23 @@ class FileTable:
     delimiter: str = ","
 
     def batches(self) -> Iterator[Batch]:
-        """The rows in the order of the file. Raises: InputError where it turns out to be damaged half-way."""
+        """The rows in the order of the file. Raises: InputError where it turns out to be damaged
+        half-way.
+        """
         return _parquet_batches(self.path) if self.is_parquet else _csv_batches(self)
 
 
 def open_file(path: Path) -> FileTable:
     """Look at a file's head.
 
-    Raises: InputError for a missing file, a folder, an empty file, a damaged Parquet file, a text file that is not UTF-8.
+    Raises: InputError for a missing file, a folder, an empty file, a damaged Parquet file, a text
+    file that is not UTF-8.
     """
     if path.is_dir():
-        raise InputError(f"{path} is a folder, and a Parquet or CSV file is needed; name its files, e.g. {path}/*.parquet")
+        raise InputError(
+            f"{path} is a folder, and a Parquet or CSV file is needed; name its files, e.g."
+            f" {path}/*.parquet"
+        )
     try:
         with path.open("rb") as file:
             head = file.read(4)
@@ -72,7 +81,10 @@ def open_file(path: Path) -> FileTable:
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}; check its rights") from None
     if not head:
-        raise InputError(f"{path} is empty (0 bytes); a Parquet file, or a CSV file with a header line, is needed")
+        raise InputError(
+            f"{path} is empty (0 bytes); a Parquet file, or a CSV file with a header line, is"
+            " needed"
+        )
     is_parquet = head == b"PAR1" or path.suffix.lower() in {".parquet", ".pq"}
     return _open_parquet(path) if is_parquet else _open_csv(path)
 
@@ -97,7 +109,10 @@ def _parquet_batches(path: Path) -> Iterator[Batch]:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is not a whole Parquet file: {' '.join(str(error).split())}. Was the download or copy cut short? Fetch it again")
+    return InputError(
+        f"{path} is not a whole Parquet file: {' '.join(str(error).split())}. Was the download or"
+        " copy cut short? Fetch it again"
+    )
 
 
 def _open_csv(path: Path) -> FileTable:
@@ -109,7 +124,9 @@ def _open_csv(path: Path) -> FileTable:
     delimiter = max(DELIMITERS, key=line.count)
     columns = tuple(name.strip() for name in next(csv.reader([line], delimiter=delimiter), []))
     if not any(columns):
-        raise InputError(f"{path} has an empty first line; a header line with the column names is needed")
+        raise InputError(
+            f"{path} has an empty first line; a header line with the column names is needed"
+        )
     return FileTable(path, columns, is_parquet=False, delimiter=delimiter)
 
 
@@ -134,16 +151,25 @@ def _csv_batches(file_table: FileTable) -> Iterator[Batch]:
     except UnicodeDecodeError as error:
         raise _not_text(file_table.path, error) from None
     except csv.Error as error:
-        raise InputError(f"{file_table.path}, line {reader.line_num}, is not CSV: {error}. Is a quote left open? Mend that line") from None
+        raise InputError(
+            f"{file_table.path}, line {reader.line_num}, is not CSV: {error}. Is a quote left open?"
+            " Mend that line"
+        ) from None
     yield Batch(numbers, _text_table(file_table.columns, rows), ragged)
 
 
 def _text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> pa.Table:
     by_column = zip(*rows, strict=True) if rows else ([] for _ in columns)
-    arrays = [pa.array([None if value in MISSING_TEXTS else value for value in values], pa.string()) for values in by_column]
+    arrays = [
+        pa.array([None if value in MISSING_TEXTS else value for value in values], pa.string())
+        for values in by_column
+    ]
     return pa.Table.from_arrays(arrays, names=list(columns))
 
 
 def _not_text(path: Path, error: UnicodeDecodeError) -> InputError:
     byte = error.object[error.start : error.start + 1]
-    return InputError(f"{path} is neither Parquet nor UTF-8 text: byte {error.start} is {byte!r}; save it as CSV in UTF-8")
+    return InputError(
+        f"{path} is neither Parquet nor UTF-8 text: byte {error.start} is {byte!r}; save it as CSV"
+        " in UTF-8"
+    )

@@ -1,9 +1,13 @@
-"""Files into the raw tables: pool history, daily prices, daily gas, pool descriptions; Parquet or CSV.
+"""Files into the raw tables: pool history, daily prices, daily gas, pool descriptions; Parquet or
+CSV.
 
-In: paths. Out: rows of the owner's raw tables as the file has them, and what happened to each row: inserted, updated, there already, refused.
-Units: APY percent, TVL and prices USD, gas gwei (wei is converted); days are UTC. A history value that is no number goes into the raw JSON as it is:
-judging it is the metrics job's task. A row that a table can't hold (no usable timestamp, no pool id, a price or gas that is no number) goes to
-quarantine with its reason. One file is one transaction: it is loaded as a whole or not at all, and a second time changes nothing.
+In: paths. Out: rows of the owner's raw tables as the file has them, and what happened to each row:
+inserted, updated, there already, refused.
+Units: APY percent, TVL and prices USD, gas gwei (wei is converted); days are UTC. A history value
+that is no number goes into the raw JSON as it is: judging it is the metrics job's task. A row that
+a table can't hold (no usable timestamp, no pool id, a price or gas that is no number) goes to
+quarantine with its reason. One file is one transaction: it is loaded as a whole or not at all, and
+a second time changes nothing.
 """
 
 from __future__ import annotations
@@ -37,20 +41,36 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 
-TARGETS: dict[Kind, Table] = {"history": raw_pool_history, "prices": raw_prices, "gas": gas_fees_daily, "pools": pools}
+TARGETS: dict[Kind, Table] = {
+    "history": raw_pool_history,
+    "prices": raw_prices,
+    "gas": gas_fees_daily,
+    "pools": pools,
+}
 
-JUDGE = {"history": raw_sql.judge_history, "prices": raw_sql.judge_prices, "gas": raw_sql.judge_gas, "pools": raw_sql.judge_pools}
+JUDGE = {
+    "history": raw_sql.judge_history,
+    "prices": raw_sql.judge_prices,
+    "gas": raw_sql.judge_gas,
+    "pools": raw_sql.judge_pools,
+}
 
 MAX_ROWS_A_DAY = 1.5
-"""More rows a day than this are no daily file with a few repeated days, but hours or minutes, whose open and high are not the day's."""
+"""More rows a day than this are no daily file with a few repeated days, but hours or minutes, whose
+open and high are not the day's.
+"""
 
 ANALYZE_FROM_ROWS = 10_000
-"""After a load of this size the planner's statistics are stale, and autovacuum comes a minute later."""
+"""After a load of this size the planner's statistics are stale, and autovacuum comes a minute
+later.
+"""
 
 
 @dataclass(frozen=True)
 class FileToLoad:
-    """A file whose kind and columns are known; `symbol` is that of a price file without such a column."""
+    """A file whose kind and columns are known; `symbol` is that of a price file without such a
+    column.
+    """
 
     table: FileTable
     columns: FileColumns
@@ -68,14 +88,22 @@ class FileToLoad:
 
 
 def load_files(
-    settings: Settings, paths: Sequence[Path], *, kind: str | None = None, symbol: str | None = None, progress: Progress = log.info
+    settings: Settings,
+    paths: Sequence[Path],
+    *,
+    kind: str | None = None,
+    symbol: str | None = None,
+    progress: Progress = log.info,
 ) -> dict[str, Any]:
     """Load files in the order given, after a look at the head of each.
 
-    Args: kind is history, prices, gas or pools for all of them, or None to tell it from each file's columns; symbol is that of price files that
-    have no such column (None: told from the file's name).
-    Returns: {files: [{path, kind, rows_read, rows_inserted, rows_updated, rows_already_there, rows_refused, seconds}], rows_inserted, rows_refused}.
-    Raises: InputError for a file that can't be read as what it is; the files before it are loaded, nothing of it is. DatabaseError.
+    Args: kind is history, prices, gas or pools for all of them, or None to tell it from each file's
+    columns; symbol is that of price files that have no such column (None: told from the file's
+    name).
+    Returns: {files: [{path, kind, rows_read, rows_inserted, rows_updated, rows_already_there,
+    rows_refused, seconds}], rows_inserted, rows_refused}.
+    Raises: InputError for a file that can't be read as what it is; the files before it are loaded,
+    nothing of it is. DatabaseError.
     """
     files = [_look_at(path, kind, symbol) for path in paths]
     run_id = f"load_{datetime.now(UTC):%Y%m%dt%H%M%S}_{secrets.token_hex(3)}"
@@ -85,22 +113,42 @@ def load_files(
         began = time.monotonic()
         with checked_connection(engine) as connection:
             counts = _load(connection, file, run_id)
-        summaries.append({"path": str(file.table.path), "kind": file.kind, **counts, "seconds": round(time.monotonic() - began, 3)})
-        told = ", ".join(f"{count:,} {name.removeprefix('rows_').replace('_', ' ')}" for name, count in counts.items())
+        summaries.append(
+            {
+                "path": str(file.table.path),
+                "kind": file.kind,
+                **counts,
+                "seconds": round(time.monotonic() - began, 3),
+            }
+        )
+        told = ", ".join(
+            f"{count:,} {name.removeprefix('rows_').replace('_', ' ')}"
+            for name, count in counts.items()
+        )
         progress(f"{file.table.path.name} ({file.kind}): {told}")
-    return {"files": summaries, **{name: sum(summary[name] for summary in summaries) for name in ("rows_inserted", "rows_refused")}}
+    return {
+        "files": summaries,
+        **{
+            name: sum(summary[name] for summary in summaries)
+            for name in ("rows_inserted", "rows_refused")
+        },
+    }
 
 
 def _look_at(path: Path, kind: str | None, symbol: str | None) -> FileToLoad:
     table = open_file(path)
     columns = columns_of(path, table.columns, kind)
     needs_symbol = columns.kind == "prices" and "symbol" not in columns.found
-    return FileToLoad(table, columns, (symbol or symbol_of(path)).strip().upper() if needs_symbol else None)
+    return FileToLoad(
+        table, columns, (symbol or symbol_of(path)).strip().upper() if needs_symbol else None
+    )
 
 
 def _load(connection: Connection, file: FileToLoad, run_id: str) -> dict[str, int]:
     # two loads at once would not see each other's new rows, and insert them twice
-    connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('raw tables'))"))
+    connection.execute(
+        text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('raw tables'))")
+    )
     source = {"run_id": run_id, "source_table": qualified(TARGETS[file.kind])}
     connection.exec_driver_sql(raw_sql.create_incoming(file.text_columns))
     read = ragged = 0
@@ -124,19 +172,35 @@ def _load(connection: Connection, file: FileToLoad, run_id: str) -> dict[str, in
 
 
 def _ragged_row(path: Path, line: RaggedLine) -> dict[str, str]:
-    return {"source_id": f"{path.name}:{line.row_number}", "cells": json.dumps([value.replace("\0", "\ufffd") for value in line.values])}
+    return {
+        "source_id": f"{path.name}:{line.row_number}",
+        "cells": json.dumps([value.replace("\0", "\ufffd") for value in line.values]),
+    }
 
 
 def _incoming(file: FileToLoad, batch: Batch) -> pa.Table:
     """A batch as the columns of `incoming`."""
     missing = pa.chunked_array([pa.nulls(batch.table.num_rows, pa.string())])
-    found = {name: batch.table.column(file.table.columns.index(column)) for name, column in file.columns.found.items()}
+    found = {
+        name: batch.table.column(file.table.columns.index(column))
+        for name, column in file.columns.found.items()
+    }
     instants, written = missing, missing
     if "timestamp" in found:
         instants = cells.instants(found["timestamp"])
-        written = pc.if_else(pc.is_null(instants), cells.texts(found["timestamp"]), pa.scalar(None, pa.string()))
-    named = {"row_number": pa.array(batch.row_numbers, pa.int64()), "timestamp": instants, "timestamp_text": written}
-    named |= {name: _texts(file.table, name, column) for name, column in found.items() if name != "timestamp"}
+        written = pc.if_else(
+            pc.is_null(instants), cells.texts(found["timestamp"]), pa.scalar(None, pa.string())
+        )
+    named = {
+        "row_number": pa.array(batch.row_numbers, pa.int64()),
+        "timestamp": instants,
+        "timestamp_text": written,
+    }
+    named |= {
+        name: _texts(file.table, name, column)
+        for name, column in found.items()
+        if name != "timestamp"
+    }
     if file.symbol:
         named["symbol"] = pa.array([file.symbol] * batch.table.num_rows, pa.string())
     return pa.table(named)
@@ -154,20 +218,33 @@ def _texts(table: FileTable, name: str, column: pa.ChunkedArray) -> pa.ChunkedAr
 
 def _copy(connection: Connection, rows: pa.Table) -> None:
     buffer = io.BytesIO()
-    # Arrow quotes every text and leaves a null unquoted, which is how COPY tells an empty text from NULL
+    # Arrow quotes every text and leaves a null unquoted, which is how COPY tells an empty text from
+    # NULL
     pa_csv.write_csv(rows, buffer, pa_csv.WriteOptions(include_header=False))
     buffer.seek(0)
     cursor: Any = connection.connection.cursor()
     with cursor:
-        cursor.copy_expert(f"COPY {raw_sql.INCOMING} ({', '.join(rows.column_names)}) FROM STDIN WITH (FORMAT csv)", buffer)
+        cursor.copy_expert(
+            f"COPY {raw_sql.INCOMING} ({', '.join(rows.column_names)}) FROM STDIN WITH (FORMAT"
+            " csv)",
+            buffer,
+        )
 
 
 def _judge(connection: Connection, file: FileToLoad, source: dict[str, str]) -> int:
-    """Judge what came in and put what can't be stored into quarantine; returns how many rows that is."""
+    """Judge what came in and put what can't be stored into quarantine; returns how many rows that
+    is.
+    """
     connection.exec_driver_sql(raw_sql.create_judged(JUDGE[file.kind](file.text_columns)))
     pool_id = "i.pool_id" if "pool_id" in file.text_columns else "NULL"
-    connection.execute(text(raw_sql.quarantine_refused(pool_id)), source | {"file": file.table.path.name})
-    return int(connection.exec_driver_sql(f"SELECT count(*) FROM {raw_sql.JUDGED} WHERE reason IS NOT NULL").scalar_one())
+    connection.execute(
+        text(raw_sql.quarantine_refused(pool_id)), source | {"file": file.table.path.name}
+    )
+    return int(
+        connection.exec_driver_sql(
+            f"SELECT count(*) FROM {raw_sql.JUDGED} WHERE reason IS NOT NULL"
+        ).scalar_one()
+    )
 
 
 def _check_rows(connection: Connection, file: FileToLoad, read: int, refused: int) -> None:
@@ -176,18 +253,31 @@ def _check_rows(connection: Connection, file: FileToLoad, read: int, refused: in
         raise InputError(f"{path} has column names but no row; nothing to load")
     if file.kind in {"prices", "gas"}:
         key = "timestamp, symbol" if file.kind == "prices" else "date"
-        count = f"SELECT count(*), count(DISTINCT ({key})) FROM {raw_sql.JUDGED} WHERE timestamp IS NOT NULL"
+        count = (
+            f"SELECT count(*), count(DISTINCT ({key})) FROM {raw_sql.JUDGED} WHERE timestamp IS NOT"
+            " NULL"
+        )
         rows, days = connection.exec_driver_sql(count).one()
         if days and rows / days > MAX_ROWS_A_DAY:
             raise InputError(
-                f"{path} has {rows:,} rows for {days:,} days; daily {file.kind} are needed: aggregate it to one row for each UTC day first"
+                f"{path} has {rows:,} rows for {days:,} days; daily {file.kind} are needed:"
+                " aggregate it to one row for each UTC day first"
             )
     if refused == read:
         both = f"{raw_sql.JUDGED} AS j JOIN {raw_sql.INCOMING} AS i USING (row_number)"
-        first = connection.exec_driver_sql(f"SELECT j.reason, i.timestamp_text FROM {both} ORDER BY row_number LIMIT 1").one_or_none()
+        first = connection.exec_driver_sql(
+            f"SELECT j.reason, i.timestamp_text FROM {both} ORDER BY row_number LIMIT 1"
+        ).one_or_none()
         reason, cell = first or ("wrong_number_of_values", None)
-        hint = f": {cell!r} is no ISO 8601 timestamp (2025-10-05T23:04:49Z), date or unix time" if reason == "timestamp_unusable" else ""
-        raise InputError(f"no row of the {read:,} in {path} can be stored, the first because of {reason}{hint}; nothing was loaded. Mend the file")
+        hint = (
+            f": {cell!r} is no ISO 8601 timestamp (2025-10-05T23:04:49Z), date or unix time"
+            if reason == "timestamp_unusable"
+            else ""
+        )
+        raise InputError(
+            f"no row of the {read:,} in {path} can be stored, the first because of {reason}{hint};"
+            " nothing was loaded. Mend the file"
+        )
 
 
 def _merge(connection: Connection, file: FileToLoad) -> tuple[int, int]:

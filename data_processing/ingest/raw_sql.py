@@ -1,7 +1,8 @@
 """The SQL that judges and merges incoming rows: strings from pure functions, no connection.
 
-Rows arrive in the temporary table `incoming` (row_number, timestamp, timestamp_text, and each column of the file as text), and are judged into
-`judged`: one row for each incoming row, with its key, its document or values, and the reason where it can't be stored. Every `merge_*` returns one
+Rows arrive in the temporary table `incoming` (row_number, timestamp, timestamp_text, and each
+column of the file as text), and are judged into `judged`: one row for each incoming row, with its
+key, its document or values, and the reason where it can't be stored. Every `merge_*` returns one
 row (inserted, updated).
 Units: gas gwei; everything else as the source has it.
 """
@@ -18,7 +19,12 @@ from database.tables import gas_fees_daily, pools, quarantine, raw_pool_history,
 INCOMING = "pg_temp.incoming"
 JUDGED = "pg_temp.judged"
 
-DOCUMENT_KEYS = {"apy": "apy", "tvl_usd": "tvlUsd", "apy_base": "apyBase", "apy_reward": "apyReward"}
+DOCUMENT_KEYS = {
+    "apy": "apy",
+    "tvl_usd": "tvlUsd",
+    "apy_base": "apyBase",
+    "apy_reward": "apyReward",
+}
 """A history column and the key it has in raw_json_data, as DefiLlama writes it."""
 
 PRICE_KEYS = ("open", "high", "low", "close", "volume")
@@ -29,14 +35,19 @@ MAX_STORED_GWEI = 1e11
 """What numeric(20,8) holds; the metrics job's own limit is far below."""
 
 MAX_DESCRIPTIVE = 1e15
-"""Beyond this a TVL or an APY of `pools`, which describe and are never computed with, is left out: numeric(20,4) would refuse the row."""
+"""Beyond this a TVL or an APY of `pools`, which describe and are never computed with, is left out:
+numeric(20,4) would refuse the row.
+"""
 
 DAY = "(timestamp AT TIME ZONE 'UTC')::date"
 
 
 def create_incoming(columns: Collection[str]) -> str:
     texts = "".join(f", {name} text" for name in columns)
-    return f"CREATE TEMPORARY TABLE incoming (row_number bigint, timestamp timestamptz, timestamp_text text{texts}) ON COMMIT DROP"
+    return (
+        "CREATE TEMPORARY TABLE incoming (row_number bigint, timestamp timestamptz, timestamp_text"
+        f" text{texts}) ON COMMIT DROP"
+    )
 
 
 def create_judged(select: str) -> str:
@@ -44,11 +55,14 @@ def create_judged(select: str) -> str:
 
 
 def json_value(column: str) -> str:
-    """A text as JSON: a number where it is one, `"NaN"`, `"Infinity"` or the text itself where not, NULL where missing."""
+    """A text as JSON: a number where it is one, `"NaN"`, `"Infinity"` or the text itself where not,
+    NULL where missing.
+    """
     return (
-        f"CASE WHEN {is_number(column, '~')} THEN to_jsonb({column}::numeric) WHEN lower({column}) = 'nan' THEN '\"NaN\"'::jsonb "
-        f"WHEN lower({column}) IN ('inf', '+inf', 'infinity', '+infinity') THEN '\"Infinity\"'::jsonb "
-        f"WHEN lower({column}) IN ('-inf', '-infinity') THEN '\"-Infinity\"'::jsonb ELSE to_jsonb({column}) END"
+        f"CASE WHEN {is_number(column, '~')} THEN to_jsonb({column}::numeric) WHEN lower({column})"
+        f" = 'nan' THEN '\"NaN\"'::jsonb WHEN lower({column}) IN ('inf', '+inf', 'infinity',"
+        f" '+infinity') THEN '\"Infinity\"'::jsonb WHEN lower({column}) IN ('-inf', '-infinity')"
+        f" THEN '\"-Infinity\"'::jsonb ELSE to_jsonb({column}) END"
     )
 
 
@@ -58,10 +72,13 @@ def number(column: str) -> str:
 
 
 def judge_history(columns: Collection[str]) -> str:
-    document = ", ".join(f"'{key}', {json_value(name)}" for name, key in DOCUMENT_KEYS.items() if name in columns)
+    document = ", ".join(
+        f"'{key}', {json_value(name)}" for name, key in DOCUMENT_KEYS.items() if name in columns
+    )
     return (
-        f"SELECT row_number, pool_id, timestamp, jsonb_build_object({document}) AS document, "
-        f"CASE WHEN timestamp IS NULL THEN 'timestamp_unusable' WHEN pool_id IS NULL THEN 'pool_id_missing' END AS reason FROM {INCOMING}"
+        f"SELECT row_number, pool_id, timestamp, jsonb_build_object({document}) AS document, CASE"
+        " WHEN timestamp IS NULL THEN 'timestamp_unusable' WHEN pool_id IS NULL THEN"
+        f" 'pool_id_missing' END AS reason FROM {INCOMING}"
     )
 
 
@@ -69,10 +86,11 @@ def judge_prices(columns: Collection[str]) -> str:
     """The last row of a symbol's day counts; an earlier one that says something else is refused."""
     document = ", ".join(f"'{name}', {json_value(name)}" for name in PRICE_KEYS if name in columns)
     rows = (
-        f"SELECT row_number, {DAY}::timestamp AT TIME ZONE 'UTC' AS timestamp, upper(symbol) AS symbol, "
-        f"jsonb_build_object('USD', jsonb_build_object({document})) AS document, CASE WHEN timestamp IS NULL THEN 'timestamp_unusable' "
-        f"WHEN symbol IS NULL THEN 'symbol_missing' WHEN close IS NULL OR lower(close) = 'nan' THEN 'price_missing' "
-        f"WHEN {number('close')} IS NULL THEN 'price_not_a_number' END AS reason FROM {INCOMING}"
+        f"SELECT row_number, {DAY}::timestamp AT TIME ZONE 'UTC' AS timestamp, upper(symbol) AS"
+        f" symbol, jsonb_build_object('USD', jsonb_build_object({document})) AS document, CASE WHEN"
+        " timestamp IS NULL THEN 'timestamp_unusable' WHEN symbol IS NULL THEN 'symbol_missing'"
+        f" WHEN close IS NULL OR lower(close) = 'nan' THEN 'price_missing' WHEN {number('close')}"
+        f" IS NULL THEN 'price_not_a_number' END AS reason FROM {INCOMING}"
     )
     return _last_of_day(rows, key="timestamp, symbol", value="document")
 
@@ -81,28 +99,36 @@ def judge_gas(columns: Collection[str]) -> str:
     given = number("gwei") if "gwei" in columns else f"({number('wei')}) / {WEI_PER_GWEI}"
     text = "gwei" if "gwei" in columns else "wei"
     rows = (
-        f"SELECT row_number, timestamp, date, round(CASE WHEN abs(gwei) < {MAX_STORED_GWEI} THEN gwei END, 8) AS gwei, CASE "
-        f"WHEN timestamp IS NULL THEN 'timestamp_unusable' WHEN given IS NULL OR lower(given) = 'nan' THEN 'gas_missing' "
-        f"WHEN gwei IS NULL THEN 'gas_not_a_number' "
-        f"WHEN abs(gwei) >= {MAX_STORED_GWEI} THEN 'gas_beyond_limit' END AS reason "
-        f"FROM (SELECT row_number, timestamp, {DAY} AS date, {text} AS given, {given} AS gwei FROM {INCOMING}) AS parsed"
+        f"SELECT row_number, timestamp, date, round(CASE WHEN abs(gwei) < {MAX_STORED_GWEI} THEN"
+        " gwei END, 8) AS gwei, CASE WHEN timestamp IS NULL THEN 'timestamp_unusable' WHEN given"
+        " IS NULL OR lower(given) = 'nan' THEN 'gas_missing' WHEN gwei IS NULL THEN"
+        f" 'gas_not_a_number' WHEN abs(gwei) >= {MAX_STORED_GWEI} THEN 'gas_beyond_limit' END AS"
+        f" reason FROM (SELECT row_number, timestamp, {DAY} AS date, {text} AS given, {given} AS"
+        f" gwei FROM {INCOMING}) AS parsed"
     )
     return _last_of_day(rows, key="date", value="gwei")
 
 
 def judge_pools(columns: Collection[str]) -> str:
     """One row for each pool: the last of the file."""
-    described = ", ".join(_pool_column(name) for name in columns if name not in {"pool_id", "timestamp"})
+    described = ", ".join(
+        _pool_column(name) for name in columns if name not in {"pool_id", "timestamp"}
+    )
     rows = (
         f"SELECT row_number, pool_id, timestamp{', ' if described else ''}{described}, "
         f"CASE WHEN pool_id IS NULL THEN 'pool_id_missing' END AS reason FROM {INCOMING}"
     )
-    return f"SELECT *, row_number() OVER (PARTITION BY pool_id ORDER BY row_number DESC) = 1 AS is_last FROM ({rows}) AS rows"
+    return (
+        "SELECT *, row_number() OVER (PARTITION BY pool_id ORDER BY row_number DESC) = 1 AS"
+        f" is_last FROM ({rows}) AS rows"
+    )
 
 
 def _pool_column(name: str) -> str:
     if name in {"tvl", "apy"}:
-        return f"CASE WHEN abs({number(name)}) < {MAX_DESCRIPTIVE} THEN {name}::numeric END AS {name}"
+        return (
+            f"CASE WHEN abs({number(name)}) < {MAX_DESCRIPTIVE} THEN {name}::numeric END AS {name}"
+        )
     return f"{name}::text[] AS {name}" if name == "underlying_token_addresses" else name
 
 
@@ -110,100 +136,121 @@ def _last_of_day(rows: str, *, key: str, value: str) -> str:
     kept = key if "timestamp" in key else f"{key}, timestamp"
     window = f"OVER (PARTITION BY {key}, reason IS NULL ORDER BY row_number DESC)"
     return (
-        f"SELECT rows.*, row_number() {window} = 1 AS is_last FROM (SELECT row_number, {kept}, {value}, "
-        f"CASE WHEN reason IS NULL AND {value} IS DISTINCT FROM first_value({value}) {window} THEN 'another_row_of_that_day' "
-        "ELSE reason END AS reason "
-        f"FROM ({rows}) AS rows) AS rows"
+        f"SELECT rows.*, row_number() {window} = 1 AS is_last FROM (SELECT row_number, {kept},"
+        f" {value}, CASE WHEN reason IS NULL AND {value} IS DISTINCT FROM first_value({value})"
+        f" {window} THEN 'another_row_of_that_day' ELSE reason END AS reason FROM ({rows}) AS rows)"
+        " AS rows"
     )
 
 
 def merge_history(rows: str) -> str:
-    """Insert what is new of `rows` (row_number, pool_id, timestamp, document): an identical snapshot is kept once, a changed one comes beside it."""
+    """Insert what is new of `rows` (row_number, pool_id, timestamp, document): an identical
+    snapshot is kept once, a changed one comes beside it.
+    """
     table = qualified(raw_pool_history)
     return _counted(
-        f"INSERT INTO {table} (pool_id, timestamp, raw_json_data) SELECT pool_id, timestamp, document FROM ({rows}) AS n WHERE NOT EXISTS ("
-        f"SELECT FROM {table} AS h WHERE h.pool_id = n.pool_id AND h.timestamp = n.timestamp AND h.raw_json_data = n.document) "
-        "GROUP BY pool_id, timestamp, document ORDER BY min(row_number)"
+        f"INSERT INTO {table} (pool_id, timestamp, raw_json_data) SELECT pool_id, timestamp,"
+        f" document FROM ({rows}) AS n WHERE NOT EXISTS (SELECT FROM {table} AS h WHERE h.pool_id ="
+        " n.pool_id AND h.timestamp = n.timestamp AND h.raw_json_data = n.document) GROUP BY"
+        " pool_id, timestamp, document ORDER BY min(row_number)"
     )
 
 
 def add_unknown_pools(rows: str) -> str:
     """A row in `pools` for each pool of `rows` that has none."""
-    return f"INSERT INTO {qualified(pools)} (pool_id, is_active) SELECT DISTINCT pool_id, true FROM ({rows}) AS n ON CONFLICT (pool_id) DO NOTHING"
+    return (
+        f"INSERT INTO {qualified(pools)} (pool_id, is_active) SELECT DISTINCT pool_id, true FROM"
+        f" ({rows}) AS n ON CONFLICT (pool_id) DO NOTHING"
+    )
 
 
 def merge_prices(rows: str) -> str:
-    """Make `rows` (timestamp: a midnight, symbol, document) the closes of their days: what is new is inserted, what differs is corrected.
+    """Make `rows` (timestamp: a midnight, symbol, document) the closes of their days: what is new
+    is inserted, what differs is corrected.
 
-    A day is known by its last row. Where another source has stamped that one later than midnight it is corrected in its place, if its close is
-    another, and keeps what `rows` has no word of.
+    A day is known by its last row. Where another source has stamped that one later than midnight it
+    is corrected in its place, if its close is another, and keeps what `rows` has no word of.
     """
     prices = qualified(raw_prices)
     last = (
-        f"SELECT p.* FROM {prices} AS p WHERE upper(p.symbol) = n.symbol AND p.data_timestamp >= n.timestamp "
-        "AND p.data_timestamp < n.timestamp + interval '1 day' ORDER BY p.data_timestamp DESC, p.symbol DESC LIMIT 1"
+        f"SELECT p.* FROM {prices} AS p WHERE upper(p.symbol) = n.symbol AND p.data_timestamp >="
+        " n.timestamp AND p.data_timestamp < n.timestamp + interval '1 day' ORDER BY"
+        " p.data_timestamp DESC, p.symbol DESC LIMIT 1"
     )
     foreign = "l.data_timestamp > n.timestamp"
     usd = "l.raw_json_data -> 'USD'"
     document = (
-        f"CASE WHEN {foreign} AND jsonb_typeof({usd}) = 'object' "
-        f"THEN jsonb_set(l.raw_json_data, '{{USD}}', ({usd}) || jsonb_strip_nulls(n.document -> 'USD')) ELSE n.document END"
+        f"CASE WHEN {foreign} AND jsonb_typeof({usd}) = 'object' THEN jsonb_set(l.raw_json_data,"
+        f" '{{USD}}', ({usd}) || jsonb_strip_nulls(n.document -> 'USD')) ELSE n.document END"
     )
     return _counted(
-        f"INSERT INTO {prices} AS p (data_timestamp, symbol, raw_json_data) "
-        f"SELECT coalesce(l.data_timestamp, n.timestamp), coalesce(l.symbol, n.symbol), {document} "
-        f"FROM ({rows}) AS n LEFT JOIN LATERAL ({last}) AS l ON true "
-        f"WHERE {foreign} IS NOT TRUE OR {usd} -> 'close' IS DISTINCT FROM n.document -> 'USD' -> 'close' "
-        "ON CONFLICT (data_timestamp, symbol) DO UPDATE SET raw_json_data = excluded.raw_json_data, insertion_timestamp = now() "
-        "WHERE p.raw_json_data IS DISTINCT FROM excluded.raw_json_data"
+        f"INSERT INTO {prices} AS p (data_timestamp, symbol, raw_json_data) SELECT"
+        f" coalesce(l.data_timestamp, n.timestamp), coalesce(l.symbol, n.symbol), {document} FROM"
+        f" ({rows}) AS n LEFT JOIN LATERAL ({last}) AS l ON true WHERE {foreign} IS NOT TRUE OR"
+        f" {usd} -> 'close' IS DISTINCT FROM n.document -> 'USD' -> 'close' ON CONFLICT"
+        " (data_timestamp, symbol) DO UPDATE SET raw_json_data = excluded.raw_json_data,"
+        " insertion_timestamp = now() WHERE p.raw_json_data IS DISTINCT FROM"
+        " excluded.raw_json_data"
     )
 
 
 def merge_gas(rows: str) -> str:
     return _counted(
-        f"INSERT INTO {qualified(gas_fees_daily)} AS g (date, actual_avg_gas_gwei) SELECT date, gwei FROM ({rows}) AS n "
-        "ON CONFLICT (date) DO UPDATE SET actual_avg_gas_gwei = excluded.actual_avg_gas_gwei "
-        "WHERE g.actual_avg_gas_gwei IS DISTINCT FROM excluded.actual_avg_gas_gwei"
+        f"INSERT INTO {qualified(gas_fees_daily)} AS g (date, actual_avg_gas_gwei) SELECT date,"
+        f" gwei FROM ({rows}) AS n ON CONFLICT (date) DO UPDATE SET actual_avg_gas_gwei ="
+        " excluded.actual_avg_gas_gwei WHERE g.actual_avg_gas_gwei IS DISTINCT FROM"
+        " excluded.actual_avg_gas_gwei"
     )
 
 
 def merge_pools(rows: str, columns: Collection[str]) -> str:
-    """Upsert what is known of pools: never a null over a value, never older over newer (`timestamp` is when it was so; null counts as newest)."""
+    """Upsert what is known of pools: never a null over a value, never older over newer (`timestamp`
+    is when it was so; null counts as newest).
+    """
     described = [name for name in columns if name not in {"pool_id", "timestamp"}]
     names = ", ".join(["pool_id", "is_active", "last_updated", *described])
     values = ", ".join(["pool_id", "true", "timestamp", *described])
     kept = ["last_updated", *described]
     updates = ", ".join(f"{name} = coalesce(excluded.{name}, p.{name})" for name in kept)
-    changed = " OR ".join(f"coalesce(excluded.{name}, p.{name}) IS DISTINCT FROM p.{name}" for name in kept)
+    changed = " OR ".join(
+        f"coalesce(excluded.{name}, p.{name}) IS DISTINCT FROM p.{name}" for name in kept
+    )
     return _counted(
-        f"INSERT INTO {qualified(pools)} AS p ({names}) SELECT {values} FROM ({rows}) AS n "
-        f"ON CONFLICT (pool_id) DO UPDATE SET {updates} WHERE ({changed}) "
-        "AND (p.last_updated IS NULL OR excluded.last_updated IS NULL OR excluded.last_updated >= p.last_updated)"
+        f"INSERT INTO {qualified(pools)} AS p ({names}) SELECT {values} FROM ({rows}) AS n ON"
+        f" CONFLICT (pool_id) DO UPDATE SET {updates} WHERE ({changed}) AND (p.last_updated IS NULL"
+        " OR excluded.last_updated IS NULL OR excluded.last_updated >= p.last_updated)"
     )
 
 
 def quarantine_refused(pool_id: str) -> str:
-    """Keep the judged rows that have a reason, each with its cells; parameters run_id, source_table, file. `pool_id` is an expression over `i`."""
+    """Keep the judged rows that have a reason, each with its cells; parameters run_id,
+    source_table, file. `pool_id` is an expression over `i`.
+    """
     return (
-        f"INSERT INTO {qualified(quarantine)} AS q (run_id, source_table, source_id, pool_id, timestamp, reason, raw_json_data) "
-        f"SELECT :run_id, :source_table, :file || ':' || i.row_number, {pool_id}, i.timestamp, j.reason, "
-        "jsonb_strip_nulls(to_jsonb(i) - 'row_number') "
-        f"FROM {JUDGED} AS j JOIN {INCOMING} AS i USING (row_number) WHERE j.reason IS NOT NULL {_REFUSED_AGAIN}"
+        f"INSERT INTO {qualified(quarantine)} AS q (run_id, source_table, source_id, pool_id,"
+        " timestamp, reason, raw_json_data) SELECT :run_id, :source_table, :file || ':' ||"
+        f" i.row_number, {pool_id}, i.timestamp, j.reason, jsonb_strip_nulls(to_jsonb(i) -"
+        f" 'row_number') FROM {JUDGED} AS j JOIN {INCOMING} AS i USING (row_number) WHERE j.reason"
+        f" IS NOT NULL {_REFUSED_AGAIN}"
     )
 
 
 def quarantine_ragged() -> str:
-    """Keep a line that has too many or too few values; parameters run_id, source_table, source_id, cells (JSON)."""
+    """Keep a line that has too many or too few values; parameters run_id, source_table, source_id,
+    cells (JSON).
+    """
     return (
-        f"INSERT INTO {qualified(quarantine)} AS q (run_id, source_table, source_id, reason, raw_json_data) "
-        f"VALUES (:run_id, :source_table, :source_id, 'wrong_number_of_values', CAST(:cells AS jsonb)) {_REFUSED_AGAIN}"
+        f"INSERT INTO {qualified(quarantine)} AS q (run_id, source_table, source_id, reason,"
+        " raw_json_data) VALUES (:run_id, :source_table, :source_id, 'wrong_number_of_values',"
+        f" CAST(:cells AS jsonb)) {_REFUSED_AGAIN}"
     )
 
 
 _REFUSED_AGAIN = (
-    "ON CONFLICT (source_table, source_id, reason) DO UPDATE SET run_id = excluded.run_id, pool_id = excluded.pool_id, "
-    f"timestamp = excluded.timestamp, raw_json_data = excluded.raw_json_data, quarantined_at = now(), {REOPEN} "
-    "WHERE q.raw_json_data IS DISTINCT FROM excluded.raw_json_data"
+    "ON CONFLICT (source_table, source_id, reason) DO UPDATE SET run_id = excluded.run_id, pool_id"
+    " = excluded.pool_id, timestamp = excluded.timestamp, raw_json_data = excluded.raw_json_data,"
+    f" quarantined_at = now(), {REOPEN} WHERE q.raw_json_data IS DISTINCT FROM"
+    " excluded.raw_json_data"
 )
 """The same row of the same file is one quarantined row; another file of that name replaces it."""
 
@@ -211,6 +258,6 @@ _REFUSED_AGAIN = (
 def _counted(insert: str) -> str:
     # a row that an upsert inserted has no deleting or locking transaction: xmax is 0
     return (
-        f"WITH merged AS ({insert} RETURNING (xmax = 0) AS is_new) "
-        "SELECT count(*) FILTER (WHERE is_new) AS inserted, count(*) FILTER (WHERE NOT is_new) AS updated FROM merged"
+        f"WITH merged AS ({insert} RETURNING (xmax = 0) AS is_new) SELECT count(*) FILTER (WHERE"
+        " is_new) AS inserted, count(*) FILTER (WHERE NOT is_new) AS updated FROM merged"
     )

@@ -1,8 +1,11 @@
-"""Checks of the days that a metrics run is about to commit: SQL over its staging, its plan and the raw rows, run inside the commit.
+"""Checks of the days that a metrics run is about to commit: SQL over its staging, its plan and the
+raw rows, run inside the commit.
 
-In: the plan, the names of its table and of the run's staging, the settings' limits. Out: queries whose rows are the failures; nothing is read here.
-Days are UTC. A day is new when no good run has written it yet; a full refresh judges the newest one at least. Shares are of at least MIN_POOLS pools
-or rows, and of MIN_REMOVED_DAYS days: of a handful, half may well be missing. A pool is observed on a day that has an accepted snapshot of its own.
+In: the plan, the names of its table and of the run's staging, the settings' limits. Out: queries
+whose rows are the failures; nothing is read here. Days are UTC. A day is new when no good run has
+written it yet; a full refresh judges the newest one at least. Shares are of at least MIN_POOLS
+pools or rows, and of MIN_REMOVED_DAYS days: of a handful, half may well be missing. A pool is
+observed on a day that has an accepted snapshot of its own.
 """
 
 from __future__ import annotations
@@ -43,7 +46,9 @@ MANY_DAYS_REMOVED = f"""
         FROM {GONE}
     ) AS gone, (SELECT sum(old_last - old_first + 1)::bigint AS known FROM {STAGED}) AS calendars
     WHERE removed >= {MIN_REMOVED_DAYS} AND removed > :share * known"""
-"""Raw history that was cut away must not take the metrics with it unseen, when a full refresh comes by itself."""
+"""Raw history that was cut away must not take the metrics with it unseen, when a full refresh comes
+by itself.
+"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,8 @@ class _Query:
 def commit_checks(settings: Settings, plan: Plan, staging: str) -> CommitChecks:
     """The checks of a run's commit, but for those that are off.
 
-    Args: staging is the run's table of pool days (pool_id, date, METRIC_COLUMNS, apy_age_days, tvl_age_days).
+    Args: staging is the run's table of pool days (pool_id, date, METRIC_COLUMNS, apy_age_days,
+    tvl_age_days).
     Raises: ConfigurationError for a wrong CHECK_SEVERITIES.
     """
     first = first_new_day(plan)
@@ -66,13 +72,21 @@ def commit_checks(settings: Settings, plan: Plan, staging: str) -> CommitChecks:
         _Query("unknown_pool", _unknown_pools(plan.table), {}),
         _Query("spike", *spike_query(settings, plan)),
     ]
-    checks = [_check(settings, query) for query in queries if severity_of(query.name, settings) != "off"]
-    new_days = [(_new_days(plan.table, staging), {"first": first, "end": plan.end})] if first else []
-    return CommitChecks(checks, [*((statement, {}) for statement in calendar_changes(plan.table, staging)), *new_days])
+    checks = [
+        _check(settings, query) for query in queries if severity_of(query.name, settings) != "off"
+    ]
+    new_days = (
+        [(_new_days(plan.table, staging), {"first": first, "end": plan.end})] if first else []
+    )
+    return CommitChecks(
+        checks,
+        [*((statement, {}) for statement in calendar_changes(plan.table, staging)), *new_days],
+    )
 
 
 def first_new_day(plan: Plan) -> date | None:
-    """The first day of the plan's that no good run has written; None where there is none, or where the newest day is not in the interval.
+    """The first day of the plan's that no good run has written; None where there is none, or where
+    the newest day is not in the interval.
 
     A run of some pools has no night to judge.
     """
@@ -90,27 +104,50 @@ def first_new_day(plan: Plan) -> date | None:
 
 def _check(settings: Settings, query: _Query) -> BatchCheck:
     severity = cast(Severity, severity_of(query.name, settings))
-    return BatchCheck(query.name, CATALOGUE[query.name].level, severity, words(query.name, settings), query.sql, query.parameters)
+    return BatchCheck(
+        query.name,
+        CATALOGUE[query.name].level,
+        severity,
+        words(query.name, settings),
+        query.sql,
+        query.parameters,
+    )
 
 
-def _queries_of_new_days(settings: Settings, plan: Plan, staging: str, first: date | None) -> Iterator[_Query]:
+def _queries_of_new_days(
+    settings: Settings, plan: Plan, staging: str, first: date | None
+) -> Iterator[_Query]:
     if first is None:
         return
     missing = (
-        f"SELECT day, pools_before, pools, missing, such_as FROM {NEW_DAYS} WHERE pools_before >= {MIN_POOLS} AND missing > :share * pools_before"
+        f"SELECT day, pools_before, pools, missing, such_as FROM {NEW_DAYS} WHERE pools_before >="
+        f" {MIN_POOLS} AND missing > :share * pools_before"
     )
     many, some = settings.max_missing_pools_share, settings.warn_missing_pools_share
     # a day that the one check names need not be named by the other too
     most = many if severity_of("many_pools_missing", settings) != "off" else 1.0
     yield _Query("many_pools_missing", f"{missing} ORDER BY day", {"share": many})
-    yield _Query("some_pools_missing", f"{missing} AND missing <= :most * pools_before ORDER BY day", {"share": some, "most": most})
-    fewer = f"SELECT day, pools_before, pools FROM {NEW_DAYS} WHERE pools_before >= {MIN_POOLS} AND pools < :share * pools_before ORDER BY day"
+    yield _Query(
+        "some_pools_missing",
+        f"{missing} AND missing <= :most * pools_before ORDER BY day",
+        {"share": some, "most": most},
+    )
+    fewer = (
+        f"SELECT day, pools_before, pools FROM {NEW_DAYS} WHERE pools_before >= {MIN_POOLS} AND"
+        " pools < :share * pools_before ORDER BY day"
+    )
     yield _Query("rows_far_below_yesterday", fewer, {"share": settings.min_rows_share_of_yesterday})
-    yield _Query("null_share", _null_shares(plan.table, staging), {"share": settings.max_null_share, "first": first, "end": plan.end})
+    yield _Query(
+        "null_share",
+        _null_shares(plan.table, staging),
+        {"share": settings.max_null_share, "first": first, "end": plan.end},
+    )
 
 
 def _new_days(plan_table: str, staging: str) -> str:
-    """Statement that makes NEW_DAYS: for each day from :first on, how many living pools were observed on it and on the day before."""
+    """Statement that makes NEW_DAYS: for each day from :first on, how many living pools were
+    observed on it and on the day before.
+    """
     observed = "(s.apy_age_days = 0 OR s.tvl_age_days = 0)"
     return f"""
     CREATE TEMPORARY TABLE {NEW_DAYS} ON COMMIT DROP AS
@@ -135,18 +172,26 @@ def _new_days(plan_table: str, staging: str) -> str:
 def _null_shares(plan_table: str, staging: str) -> str:
     """Columns with too many nulls on the new days' observed rows.
 
-    A metric of a pool that is younger than its window is no loss; nor is a price or gas that no run has ever known. The bounds of `long_ago` follow
-    from the others: with them its rows are few before they are joined.
+    A metric of a pool that is younger than its window is no loss; nor is a price or gas that no run
+    has ever known. The bounds of `long_ago` follow from the others: with them its rows are few
+    before they are joined.
     """
     old_enough = "(p.known_from IS NOT NULL OR long_ago.date IS NOT NULL)"
     counted = {name: "true" if name in GIVEN_COLUMNS else old_enough for name in METRIC_COLUMNS}
-    known = {name: f"EXISTS (SELECT FROM {qualified(market_series)} WHERE {name} IS NOT NULL)" for name in SERIES}
+    known = {
+        name: f"EXISTS (SELECT FROM {qualified(market_series)} WHERE {name} IS NOT NULL)"
+        for name in SERIES
+    }
     aggregates = ", ".join(
-        f"count(*) FILTER (WHERE {rows} AND s.{quoted(name)} IS NULL) AS {quoted('nulls_' + name)}, "
-        f"count(*) FILTER (WHERE {rows}) AS {quoted('rows_' + name)}"
+        f"count(*) FILTER (WHERE {rows} AND s.{quoted(name)} IS NULL) AS {quoted('nulls_' + name)},"
+        f" count(*) FILTER (WHERE {rows}) AS {quoted('rows_' + name)}"
         for name, rows in counted.items()
     )
-    by_column = ", ".join(f"('{name}', {quoted('nulls_' + name)}, {quoted('rows_' + name)}, {known.get(name, 'true')})" for name in counted)
+    by_column = ", ".join(
+        f"('{name}', {quoted('nulls_' + name)}, {quoted('rows_' + name)},"
+        f" {known.get(name, 'true')})"
+        for name in counted
+    )
     return f"""
     SELECT column_name, nulls, rows, round(nulls / rows::numeric, 3) AS share
     FROM (
@@ -162,6 +207,6 @@ def _unknown_pools(plan_table: str) -> str:
     """Planned pools without a row in `pools`; where that table is empty, it is not in use."""
     known = qualified(pools)
     return (
-        f"SELECT p.pool_id FROM {plan_table} AS p WHERE NOT EXISTS (SELECT FROM {known} AS k WHERE k.pool_id = p.pool_id) "
-        f"AND EXISTS (SELECT FROM {known}) ORDER BY p.pool_id"
+        f"SELECT p.pool_id FROM {plan_table} AS p WHERE NOT EXISTS (SELECT FROM {known} AS k WHERE"
+        f" k.pool_id = p.pool_id) AND EXISTS (SELECT FROM {known}) ORDER BY p.pool_id"
     )

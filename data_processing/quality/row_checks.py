@@ -1,10 +1,13 @@
-"""What makes a row unusable, as data: a name, which is the reason kept in quarantine, and a condition in SQL that is true for a bad row.
+"""What makes a row unusable, as data: a name, which is the reason kept in quarantine, and a
+condition in SQL that is true for a bad row.
 
-`catalogue` says in words what each finds, and its severity: a row that fails a `fail` check is not used, one that fails a `warn` check is.
+`catalogue` says in words what each finds, and its severity: a row that fails a `fail` check is not
+used, one that fails a `warn` check is.
 
-Conditions are written in the SQL that Spark and PostgreSQL share, over a text column and its number `<column>_value`: Spark judges the rows a
-run reads, PostgreSQL the ones a plan counts, by the same words. Units: APY percent, TVL and prices USD, gas gwei; timestamps UTC. Nothing is
-read or written here.
+Conditions are written in the SQL that Spark and PostgreSQL share, over a text column and its number
+`<column>_value`: Spark judges the rows a run reads, PostgreSQL the ones a plan counts, by the same
+words. Units: APY percent, TVL and prices USD, gas gwei; timestamps UTC. Nothing is read or written
+here.
 """
 
 from __future__ import annotations
@@ -36,10 +39,14 @@ NEVER = "WHEN false THEN ''"
 """A branch for a CASE that would have none."""
 
 NUMBER = "^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,3})?(?![^~]|~)"
-"""A decimal number and nothing behind it. No backslash and no `$`: Spark would unescape the one, and Java's `$` lets a line feed pass."""
+"""A decimal number and nothing behind it. No backslash and no `$`: Spark would unescape the one,
+and Java's `$` lets a line feed pass.
+"""
 
 MAX_NUMBER_LENGTH = 1000
-"""Characters of a text that is still looked at as a number: beyond 131,072 digits PostgreSQL refuses the whole query."""
+"""Characters of a text that is still looked at as a number: beyond 131,072 digits PostgreSQL
+refuses the whole query.
+"""
 
 
 @dataclass(frozen=True)
@@ -56,9 +63,11 @@ Condition = tuple[str, str]
 
 
 def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
-    """Checks of a raw pool row (columns apy, tvl, apy_value, tvl_value, timestamp, dropped); the first that fails names the reason.
+    """Checks of a raw pool row (columns apy, tvl, apy_value, tvl_value, timestamp, dropped); the
+    first that fails names the reason.
 
-    A row with one of APY and TVL missing is good: the missing one is NULL. `now` is the run's, UTC: a later timestamp is an error of the source.
+    A row with one of APY and TVL missing is good: the missing one is NULL. `now` is the run's, UTC:
+    a later timestamp is an error of the source.
     Raises: ConfigurationError for a wrong CHECK_SEVERITIES.
     """
     return _with_severities(
@@ -80,11 +89,16 @@ def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
 
 def changed_row_severities(settings: Settings) -> dict[str, Any]:
     """Those of CHECK_SEVERITIES that decide which raw rows are used, by name."""
-    return {name: severity for name, severity in changed_severities(settings).items() if CATALOGUE[name].level == "row"}
+    return {
+        name: severity
+        for name, severity in changed_severities(settings).items()
+        if CATALOGUE[name].level == "row"
+    }
 
 
 def price_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
-    """Checks of a daily close (columns close, close_value, data_timestamp) at the moment `now`, UTC.
+    """Checks of a daily close (columns close, close_value, data_timestamp) at the moment `now`,
+    UTC.
 
     A price row without a price is of no use, so a missing one is bad too.
     """
@@ -100,7 +114,9 @@ def price_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
 
 
 def gas_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
-    """Checks of a day's gas (columns gas, gas_value, date) at the moment `now`, UTC; a missing one is no error, for days to come have a forecast."""
+    """Checks of a day's gas (columns gas, gas_value, date) at the moment `now`, UTC; a missing one
+    is no error, for days to come have a forecast.
+    """
     return _with_severities(
         settings,
         (BEFORE_MARKETS, f"gas IS NOT NULL AND date < DATE '{EARLIEST_MARKET_DAY}'"),
@@ -130,12 +146,16 @@ def _with_severities(settings: Settings, *conditions: Condition) -> tuple[RowChe
 
 
 def reason(checks: Sequence[RowCheck]) -> str:
-    """SQL expression: the name of the first check that a row must not be used for, NULL for a good row."""
+    """SQL expression: the name of the first check that a row must not be used for, NULL for a good
+    row.
+    """
     return _first_failing([check for check in checks if check.severity == "fail"])
 
 
 def warning(checks: Sequence[RowCheck]) -> str:
-    """SQL expression: the name of the first check that is only reported, NULL for a row without one."""
+    """SQL expression: the name of the first check that is only reported, NULL for a row without
+    one.
+    """
     return _first_failing([check for check in checks if check.severity == "warn"])
 
 
@@ -145,21 +165,28 @@ def _first_failing(checks: Sequence[RowCheck]) -> str:
 
 
 def is_number(column: str, matches: str) -> str:
-    """SQL condition: the text column is a NUMBER; `matches` is the dialect's operator for regular expressions."""
+    """SQL condition: the text column is a NUMBER; `matches` is the dialect's operator for regular
+    expressions.
+    """
     return f"length({column}) <= {MAX_NUMBER_LENGTH} AND {column} {matches} '{NUMBER}'"
 
 
 def spark_number(column: str) -> str:
-    """Spark SQL: the text column as a double, NULL where it is no number; too large becomes infinity, too small zero."""
+    """Spark SQL: the text column as a double, NULL where it is no number; too large becomes
+    infinity, too small zero.
+    """
     return f"CASE WHEN {is_number(column, 'RLIKE')} THEN CAST({column} AS DOUBLE) END"
 
 
 def postgresql_number(column: str) -> str:
-    """As `spark_number`; by way of numeric, because PostgreSQL refuses a text beyond a double's range."""
+    """As `spark_number`; by way of numeric, because PostgreSQL refuses a text beyond a double's
+    range.
+    """
     number = f"{column}::numeric"
     return (
-        f"CASE WHEN {is_number(column, '~')} THEN CASE WHEN abs({number}) > 1e300 THEN sign({number}) * 'Infinity'::double precision "
-        f"WHEN abs({number}) < 1e-300 THEN 0 ELSE {column}::double precision END END"
+        f"CASE WHEN {is_number(column, '~')} THEN CASE WHEN abs({number}) > 1e300 THEN"
+        f" sign({number}) * 'Infinity'::double precision WHEN abs({number}) < 1e-300 THEN 0 ELSE"
+        f" {column}::double precision END END"
     )
 
 
@@ -168,9 +195,15 @@ def missing_is_null(column: str) -> str:
     return f"CASE WHEN lower({column}) <> 'nan' THEN {column} END"
 
 
-def judged(select: str, *, others: Sequence[str], texts: Sequence[str], checks: Sequence[RowCheck]) -> str:
-    """PostgreSQL: a SELECT of the columns `others` and `texts` of `select`, of `<text>_value` for each text, and of `reason`, NULL for a good row."""
+def judged(
+    select: str, *, others: Sequence[str], texts: Sequence[str], checks: Sequence[RowCheck]
+) -> str:
+    """PostgreSQL: a SELECT of the columns `others` and `texts` of `select`, of `<text>_value` for
+    each text, and of `reason`, NULL for a good row.
+    """
     cleaned = ", ".join([*others, *(f"{missing_is_null(name)} AS {name}" for name in texts)])
     values = ", ".join(f"{postgresql_number(name)} AS {name}_value" for name in texts)
-    parsed = f"SELECT cleaned.*, {values} FROM (SELECT {cleaned} FROM ({select}) AS given) AS cleaned"
+    parsed = (
+        f"SELECT cleaned.*, {values} FROM (SELECT {cleaned} FROM ({select}) AS given) AS cleaned"
+    )
     return f"SELECT parsed.*, {reason(checks)} AS reason FROM ({parsed}) AS parsed"

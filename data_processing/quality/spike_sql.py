@@ -1,8 +1,11 @@
-"""Spikes in raw history: a snapshot far from the one before, and the next one back where that was, all within hours.
+"""Spikes in raw history: a snapshot far from the one before, and the next one back where that was,
+all within hours.
 
-In: the plan's table and raw rows, in PostgreSQL. Out: a query with a row for each spike: pool_id, timestamp, measure, before, spike, after (APY
-percent, TVL USD), and whether the spike is what its day is known by. A jump that stays is none. Most pools have one snapshot a day: an index finds
-out which have more around a new row before any JSON is looked at, and at most NEWEST_ROWS new rows are looked at.
+In: the plan's table and raw rows, in PostgreSQL. Out: a query with a row for each spike: pool_id,
+timestamp, measure, before, spike, after (APY percent, TVL USD), and whether the spike is what its
+day is known by. A jump that stays is none. Most pools have one snapshot a day: an index finds out
+which have more around a new row before any JSON is looked at, and at most NEWEST_ROWS new rows are
+looked at.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ NEWEST_ROWS = 200_000
 """What is looked at takes about 20 microseconds a row."""
 
 DAYS_WITHOUT_A_PREDECESSOR = 7
-"""Where no run has been before, or a backfill looks at known rows again, the newest days stand for all: every row would take longer than the run."""
+"""Where no run has been before, or a backfill looks at known rows again, the newest days stand for
+all: every row would take longer than the run.
+"""
 
 FLOORS = {"apy": 1.0, "tvl": 1000.0}
 """Below 1 % and 1,000 USD a value counts as that: from nothing to little is no spike."""
@@ -27,9 +32,16 @@ FLOORS = {"apy": 1.0, "tvl": 1000.0}
 def spike_query(settings: Settings, plan: Plan) -> tuple[str, dict[str, Any]]:
     """The query and its parameters."""
     within = f"interval '{settings.spike_hours * 3600:.0f} seconds'"
-    around = f"h.pool_id = f.pool_id AND h.timestamp BETWEEN f.timestamp - {within} AND f.timestamp + {within}"
-    # LATERAL and OFFSET: the planner, which takes `near` for large, would read all of the raw table instead of a few rows by their key
-    raw = f"SELECT found.* FROM near CROSS JOIN LATERAL (SELECT {TEXTS} FROM {TABLE} AS h WHERE h.id = near.id OFFSET 0) AS found"
+    around = (
+        f"h.pool_id = f.pool_id AND h.timestamp BETWEEN f.timestamp - {within} AND f.timestamp +"
+        f" {within}"
+    )
+    # LATERAL and OFFSET: the planner, which takes `near` for large, would read all of the raw table
+    # instead of a few rows by their key
+    raw = (
+        f"SELECT found.* FROM near CROSS JOIN LATERAL (SELECT {TEXTS} FROM {TABLE} AS h WHERE h.id"
+        " = near.id OFFSET 0) AS found"
+    )
     rows = judged_rows(raw, raw_row_checks(settings, plan.now), also=("pool_id",))
     floors = " ".join(f"WHEN '{measure}' THEN {floor!r}" for measure, floor in FLOORS.items())
     size = {name: f"greatest(abs({name}), floor)" for name in ("before", "spike", "after")}
@@ -62,14 +74,20 @@ def spike_query(settings: Settings, plan: Plan) -> tuple[str, dict[str, Any]]:
 
 
 def _fresh(plan: Plan) -> str:
-    """Pool and timestamp of the rows to look at: of the days the run writes, what was inserted since the last good run."""
+    """Pool and timestamp of the rows to look at: of the days the run writes, what was inserted
+    since the last good run.
+    """
     planned = (
-        f"FROM {plan.table} AS p JOIN {TABLE} AS h ON h.pool_id = p.pool_id AND h.timestamp < p.write_end::timestamp AT TIME ZONE 'UTC' "
-        "AND h.timestamp >= {since} AT TIME ZONE 'UTC'"
+        f"FROM {plan.table} AS p JOIN {TABLE} AS h ON h.pool_id = p.pool_id AND h.timestamp <"
+        " p.write_end::timestamp AT TIME ZONE 'UTC' AND h.timestamp >= {since} AT TIME ZONE"
+        " 'UTC'"
     )
     newest = f"ORDER BY h.timestamp DESC LIMIT {NEWEST_ROWS}"
     if plan.previous and plan.mode != "backfill":
         inserted = f"h.insertion_timestamp >= '{plan.previous.watermark.isoformat()}'::timestamptz"
-        return f"SELECT h.pool_id, h.timestamp {planned.format(since='p.write_from::timestamp')} WHERE {inserted} {newest}"
+        return (
+            f"SELECT h.pool_id, h.timestamp {planned.format(since='p.write_from::timestamp')} WHERE"
+            f" {inserted} {newest}"
+        )
     since = f"greatest(p.write_from, p.write_end - {DAYS_WITHOUT_A_PREDECESSOR})::timestamp"
     return f"SELECT h.pool_id, h.timestamp {planned.format(since=since)} {newest}"

@@ -1,7 +1,8 @@
 """Corrected values for quarantined rows, from a file or the command line.
 
-In: JSON lines (`{"id": 7, "apy": 4.2}`) or CSV (`id,apy,tvlUsd`). Out: for each quarantine id the keys to replace in its raw JSON, as JSON text.
-APY in percent, TVL in USD, as the source writes them. Whether a value is good is the checks' business, not this module's.
+In: JSON lines (`{"id": 7, "apy": 4.2}`) or CSV (`id,apy,tvlUsd`). Out: for each quarantine id the
+keys to replace in its raw JSON, as JSON text. APY in percent, TVL in USD, as the source writes
+them. Whether a value is good is the checks' business, not this module's.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ def read_corrections(path: Path) -> dict[int, str]:
     readers = {".jsonl": _json_lines, ".csv": _csv_rows}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise InputError(f"{path}: corrections come as .jsonl (one object a line, with an id) or .csv (a header with id)")
+        raise InputError(
+            f"{path}: corrections come as .jsonl (one object a line, with an id) or .csv (a header"
+            " with id)"
+        )
     corrections: dict[int, str] = {}
     try:
         content = path.read_text(encoding="utf-8-sig")
@@ -51,10 +55,14 @@ def correction_of_value(value: str) -> str:
 
 
 def correction(place: str, values: Mapping[str, Any]) -> str:
-    """JSON text of the keys to replace. Raises: InputError where there are none, or others than a snapshot has."""
+    """JSON text of the keys to replace. Raises: InputError where there are none, or others than a
+    snapshot has.
+    """
     unknown = [name for name in values if name not in KEYS]
     if unknown or not values:
-        wrong = f"{unknown[0]!r} is no key of a snapshot" if unknown else "there is no value to replace"
+        wrong = (
+            f"{unknown[0]!r} is no key of a snapshot" if unknown else "there is no value to replace"
+        )
         raise InputError(f"{place}: {wrong}; give {', '.join(KEYS)}")
     try:
         return json.dumps(values, allow_nan=False)
@@ -73,9 +81,13 @@ def _object(place: str, line: str) -> dict[str, Any]:
         # NaN and Infinity are no JSON: as texts they are judged like any other
         values = json.loads(line, parse_constant=str)
     except ValueError as error:  # no JSON, or an integer of more digits than Python reads
-        raise InputError(f"{place}: {line.strip()[:80]!r} can't be read as JSON: {error}") from error
+        raise InputError(
+            f"{place}: {line.strip()[:80]!r} can't be read as JSON: {error}"
+        ) from error
     if not isinstance(values, dict):
-        raise InputError(f'{place}: {line.strip()[:80]!r} is no JSON object, such as {{"apy": 4.2}}')
+        raise InputError(
+            f'{place}: {line.strip()[:80]!r} is no JSON object, such as {{"apy": 4.2}}'
+        )
     return values
 
 
@@ -100,5 +112,7 @@ def _value(cell: str) -> int | float | str:
 
 def _id(place: str, value: Any) -> int:
     if not re.fullmatch("[0-9]{1,18}", str(value)):
-        raise InputError(f"{place}: {value!r} is no id of a quarantined row; `quarantine list` shows them")
+        raise InputError(
+            f"{place}: {value!r} is no id of a quarantined row; `quarantine list` shows them"
+        )
     return int(value)

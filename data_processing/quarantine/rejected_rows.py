@@ -1,7 +1,8 @@
-"""Rows that must not be used, kept with run, reason and their raw JSON; the rest of their pool goes on.
+"""Rows that must not be used, kept with run, reason and their raw JSON; the rest of their pool goes
+on.
 
-In: staged rows with a reason, and the market tables. Out: rows of `yieldspark.quarantine`, one for each source row and reason, however often
-it is met.
+In: staged rows with a reason, and the market tables. Out: rows of `yieldspark.quarantine`, one for
+each source row and reason, however often it is met.
 """
 
 from __future__ import annotations
@@ -28,42 +29,52 @@ MERGE = MergeTarget(
 
 
 def add_raw_json(connection: Connection, run_id: str) -> None:
-    """Copy timestamp and JSON from the raw table to what this run put into quarantine: they never pass through Spark."""
+    """Copy timestamp and JSON from the raw table to what this run put into quarantine: they never
+    pass through Spark.
+    """
     connection.execute(
         text(
-            f"UPDATE {QUARANTINE} AS q SET timestamp = h.timestamp, raw_json_data = h.raw_json_data FROM {TABLE} AS h "
-            "WHERE q.run_id = :run_id AND q.source_table = :source AND h.id = q.source_id::bigint"
+            f"UPDATE {QUARANTINE} AS q SET timestamp = h.timestamp, raw_json_data = h.raw_json_data"
+            f" FROM {TABLE} AS h WHERE q.run_id = :run_id AND q.source_table = :source AND h.id ="
+            " q.source_id::bigint"
         ),
         {"run_id": run_id, "source": TABLE},
     )
 
 
-def quarantine_market_rows(connection: Connection, settings: Settings, run_id: str, now: datetime) -> None:
-    """Put prices (source id `SYMBOL|timestamp`) and gas (source id: the day) that are bad at the moment `now` (UTC) into quarantine.
+def quarantine_market_rows(
+    connection: Connection, settings: Settings, run_id: str, now: datetime
+) -> None:
+    """Put prices (source id `SYMBOL|timestamp`) and gas (source id: the day) that are bad at the
+    moment `now` (UTC) into quarantine.
 
     Those that are good by now count as accepted.
     """
     prices = (
-        f"SELECT '{PRICES}', j.symbol || '|' || j.data_timestamp, "
-        f"j.data_timestamp, j.reason, p.raw_json_data FROM ({judged_prices(settings, now)}) AS j "
-        f"JOIN {PRICES} AS p ON p.data_timestamp = j.data_timestamp AND p.symbol = j.symbol WHERE j.reason IS NOT NULL"
+        f"SELECT '{PRICES}', j.symbol || '|' || j.data_timestamp, j.data_timestamp, j.reason,"
+        f" p.raw_json_data FROM ({judged_prices(settings, now)}) AS j JOIN {PRICES} AS p ON"
+        " p.data_timestamp = j.data_timestamp AND p.symbol = j.symbol WHERE j.reason IS NOT NULL"
     )
     # a date reaches further than a timestamp
     midnight = f"least(greatest(j.date, '{LOWEST}'), '{HIGHEST}')::timestamp AT TIME ZONE 'UTC'"
-    gas = f"SELECT '{GAS}', j.date::text, {midnight}, j.reason, to_jsonb(j.gas) FROM ({judged_gas(settings, now)}) AS j WHERE j.reason IS NOT NULL"
+    gas = (
+        f"SELECT '{GAS}', j.date::text, {midnight}, j.reason, to_jsonb(j.gas) FROM"
+        f" ({judged_gas(settings, now)}) AS j WHERE j.reason IS NOT NULL"
+    )
     insert = (
-        f"INSERT INTO {QUARANTINE} AS q (run_id, source_table, source_id, timestamp, reason, raw_json_data) "
-        "SELECT :run_id, bad.* FROM ({rows}) AS bad "
-        f"ON CONFLICT (source_table, source_id, reason) DO UPDATE SET {REOPEN} WHERE q.resolution = 'accepted'"
+        f"INSERT INTO {QUARANTINE} AS q (run_id, source_table, source_id, timestamp, reason,"
+        " raw_json_data) SELECT :run_id, bad.* FROM ({rows}) AS bad ON CONFLICT (source_table,"
+        f" source_id, reason) DO UPDATE SET {REOPEN} WHERE q.resolution = 'accepted'"
     )
     for rows in (prices, gas):
         connection.execute(text(insert.replace("{rows}", rows)), {"run_id": run_id})
     good = (
-        f"SELECT '{PRICES}' AS source_table, symbol || '|' || data_timestamp AS source_id FROM ({judged_prices(settings, now)}) AS p "
-        f"WHERE reason IS NULL UNION ALL SELECT '{GAS}', date::text FROM ({judged_gas(settings, now)}) AS g WHERE reason IS NULL"
+        f"SELECT '{PRICES}' AS source_table, symbol || '|' || data_timestamp AS source_id FROM"
+        f" ({judged_prices(settings, now)}) AS p WHERE reason IS NULL UNION ALL SELECT '{GAS}',"
+        f" date::text FROM ({judged_gas(settings, now)}) AS g WHERE reason IS NULL"
     )
     accepted = (
-        f"UPDATE {QUARANTINE} AS q SET {ACCEPT} FROM ({good}) AS good "
-        "WHERE q.source_table = good.source_table AND q.source_id = good.source_id AND q.resolution IS NULL"
+        f"UPDATE {QUARANTINE} AS q SET {ACCEPT} FROM ({good}) AS good WHERE q.source_table ="
+        " good.source_table AND q.source_id = good.source_id AND q.resolution IS NULL"
     )
     connection.execute(text(accepted), {"run_id": run_id})

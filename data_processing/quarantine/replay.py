@@ -1,7 +1,9 @@
-"""Taking quarantined rows back in, or putting them away for good: each a run of its own in the ledger.
+"""Taking quarantined rows back in, or putting them away for good: each a run of its own in the
+ledger.
 
-In: a selection of open rows, corrections, today's checks. Out: rows that pass are inserted into the raw history as ordinary new ones, under the same
-pool and timestamp, so that the next metrics run takes them in; the raw row itself stays as it came. Rows are marked, never deleted.
+In: a selection of open rows, corrections, today's checks. Out: rows that pass are inserted into the
+raw history as ordinary new ones, under the same pool and timestamp, so that the next metrics run
+takes them in; the raw row itself stays as it came. Rows are marked, never deleted.
 """
 
 from __future__ import annotations
@@ -32,22 +34,37 @@ SHOWN_ROWS = 100
 
 @dataclass(frozen=True)
 class Replay:
-    """What is asked: rows, by whom, and corrected values by quarantine id (JSON text) for some of them."""
+    """What is asked: rows, by whom, and corrected values by quarantine id (JSON text) for some of
+    them.
+    """
 
     selection: Selection
     by: str
     corrections: Mapping[int, str] = field(default_factory=dict)
 
     def public(self) -> dict[str, Any]:
-        return {"request": self.selection.public(), "corrections": {str(number): json.loads(text) for number, text in self.corrections.items()}}
+        return {
+            "request": self.selection.public(),
+            "corrections": {
+                str(number): json.loads(text) for number, text in self.corrections.items()
+            },
+        }
 
 
-def replay_rows(settings: Settings, engine: Engine, replay: Replay, *, dry_run: bool = False, now: datetime | None = None) -> dict[str, Any]:
+def replay_rows(
+    settings: Settings,
+    engine: Engine,
+    replay: Replay,
+    *,
+    dry_run: bool = False,
+    now: datetime | None = None,
+) -> dict[str, Any]:
     """Judge the rows by today's checks and insert those that pass.
 
-    Returns: the run's ledger row (a dry run: `{"job", "status": "planned", "rows"}`) with `outcomes` (rows by outcome) and `details`, the first
-    SHOWN_ROWS of {id, pool_id, timestamp, reason, outcome, reason_now, said, raw_id}. read = inserted + quarantined + unchanged: taken in, still
-    failing, nothing to do for a replay.
+    Returns: the run's ledger row (a dry run: `{"job", "status": "planned", "rows"}`) with
+    `outcomes` (rows by outcome) and `details`, the first SHOWN_ROWS of {id, pool_id, timestamp,
+    reason, outcome, reason_now, said, raw_id}. read = inserted + quarantined + unchanged: taken in,
+    still failing, nothing to do for a replay.
     Raises: ConfigurationError for an id that is not there; RunInProgress; DatabaseError.
     """
     at = now or datetime.now(UTC)
@@ -56,32 +73,53 @@ def replay_rows(settings: Settings, engine: Engine, replay: Replay, *, dry_run: 
         with checked_connection(engine) as connection:
             details = _replay(connection, settings, replay, "", at)
             connection.rollback()
-        return {"job": REPLAY_JOB, "status": "planned", "rows": _counts(details), **_outcomes(details)}
-    with open_run(engine, job=REPLAY_JOB, mode="replay", plan=replay.public(), code_version=settings.code_version) as run:
+        return {
+            "job": REPLAY_JOB,
+            "status": "planned",
+            "rows": _counts(details),
+            **_outcomes(details),
+        }
+    with open_run(
+        engine,
+        job=REPLAY_JOB,
+        mode="replay",
+        plan=replay.public(),
+        code_version=settings.code_version,
+    ) as run:
         with run.stage("replay"), run.connection.begin():
             details = _replay(run.connection, settings, replay, run.run_id, at)
             _commit(run, _counts(details))
     return ledger_row(engine, run.run_id) | _outcomes(details)
 
 
-def drop_rows(settings: Settings, engine: Engine, selection: Selection, *, by: str, note: str) -> dict[str, Any]:
-    """Mark open rows as dropped, with every other reason their source row is there for; they stay for the record.
+def drop_rows(
+    settings: Settings, engine: Engine, selection: Selection, *, by: str, note: str
+) -> dict[str, Any]:
+    """Mark open rows as dropped, with every other reason their source row is there for; they stay
+    for the record.
 
     Returns: the run's ledger row; read = updated + unchanged: marked now, resolved before.
     Raises: ConfigurationError for an id that is not there; RunInProgress; DatabaseError.
     """
     require_ids(engine, selection.ids)
     plan = {"request": selection.public(), "note": note}
-    with open_run(engine, job=DROP_JOB, mode="drop", plan=plan, code_version=settings.code_version) as run:
+    with open_run(
+        engine, job=DROP_JOB, mode="drop", plan=plan, code_version=settings.code_version
+    ) as run:
         with run.stage("drop"), run.connection.begin():
-            asked = f"SELECT source_table, source_id, resolution FROM {QUARANTINE} WHERE {selection.condition}"
+            asked = (
+                f"SELECT source_table, source_id, resolution FROM {QUARANTINE} WHERE"
+                f" {selection.condition}"
+            )
             resolved = f"SELECT count(*) FROM ({asked}) AS asked WHERE resolution IS NOT NULL"
             before = run.connection.execute(text(resolved), selection.parameters).scalar_one()
             marked = run.connection.execute(
                 text(
-                    f"UPDATE {QUARANTINE} AS q SET resolution = 'dropped', resolved_at = now(), resolved_by_run = :run_id, resolved_by = :by, "
-                    f"note = :note FROM (SELECT DISTINCT source_table, source_id FROM ({asked}) AS asked WHERE resolution IS NULL) AS a "
-                    "WHERE q.source_table = a.source_table AND q.source_id = a.source_id AND q.resolution IS NULL"
+                    f"UPDATE {QUARANTINE} AS q SET resolution = 'dropped', resolved_at = now(),"
+                    " resolved_by_run = :run_id, resolved_by = :by, note = :note FROM (SELECT"
+                    f" DISTINCT source_table, source_id FROM ({asked}) AS asked WHERE resolution IS"
+                    " NULL) AS a WHERE q.source_table = a.source_table AND q.source_id ="
+                    " a.source_id AND q.resolution IS NULL"
                 ),
                 {**selection.parameters, "run_id": run.run_id, "by": by, "note": note},
             ).rowcount
@@ -95,23 +133,44 @@ def _commit(run: Run, counts: Mapping[str, int]) -> None:
     run.write(run.connection, finished=True)
 
 
-def _replay(connection: Connection, settings: Settings, replay: Replay, run_id: str, now: datetime) -> list[dict[str, Any]]:
+def _replay(
+    connection: Connection, settings: Settings, replay: Replay, run_id: str, now: datetime
+) -> list[dict[str, Any]]:
     """Take in what passes; returns the fate of each row asked for, by id."""
-    corrections = json.dumps([{"id": number, "values": json.loads(values)} for number, values in replay.corrections.items()])
-    locked = f"SELECT count(*) FROM (SELECT FROM {QUARANTINE} WHERE {replay.selection.condition} FOR UPDATE) AS locked"
+    corrections = json.dumps(
+        [
+            {"id": number, "values": json.loads(values)}
+            for number, values in replay.corrections.items()
+        ]
+    )
+    locked = (
+        f"SELECT count(*) FROM (SELECT FROM {QUARANTINE} WHERE {replay.selection.condition} FOR"
+        " UPDATE) AS locked"
+    )
     connection.execute(text(locked), replay.selection.parameters)
-    connection.execute(text(_candidates(replay.selection)), {**replay.selection.parameters, "corrections": corrections})
-    replayable = f"SELECT id, timestamp, {texts_of('document')}, false AS dropped FROM candidates WHERE replayable"
+    connection.execute(
+        text(_candidates(replay.selection)),
+        {**replay.selection.parameters, "corrections": corrections},
+    )
+    replayable = (
+        f"SELECT id, timestamp, {texts_of('document')}, false AS dropped FROM candidates WHERE"
+        " replayable"
+    )
     verdicts = judged_rows(replayable, raw_row_checks(settings, now))
-    connection.exec_driver_sql(f"CREATE TEMPORARY TABLE verdicts ON COMMIT DROP AS SELECT id, reason AS reason_now FROM ({verdicts}) AS j")
+    connection.exec_driver_sql(
+        "CREATE TEMPORARY TABLE verdicts ON COMMIT DROP AS SELECT id, reason AS reason_now FROM"
+        f" ({verdicts}) AS j"
+    )
     connection.execute(text(_TAKE_IN), {"run_id": run_id, "by": replay.by})
     return [_detail(dict(row), settings) for row in connection.exec_driver_sql(_FATES).mappings()]
 
 
 def _candidates(selection: Selection) -> str:
-    """Statement that makes the temporary table `candidates`: the rows asked for, each with the JSON it would come back with.
+    """Statement that makes the temporary table `candidates`: the rows asked for, each with the JSON
+    it would come back with.
 
-    A source row that is there for several reasons comes back once: by its corrected or else its newest entry that is open, the `leader`.
+    A source row that is there for several reasons comes back once: by its corrected or else its
+    newest entry that is open, the `leader`.
     """
     replayable = f"({RAW_ROW} AND resolution IS NULL)"
     return f"""
@@ -155,10 +214,15 @@ def _detail(row: dict[str, Any], settings: Settings) -> dict[str, Any]:
     elif row["resolution"] == "replayed":
         outcome, said = "taken_in", "the next metrics run takes it in"
     elif row["reason_now"] is None:
-        outcome, said = "still_failing", "another entry of the same raw row decides, and that one fails"
+        outcome, said = (
+            "still_failing",
+            "another entry of the same raw row decides, and that one fails",
+        )
     else:
         outcome, said = "still_failing", words(row["reason_now"], settings)
-    shown = {name: row[name] for name in ("id", "pool_id", "timestamp", "reason", "reason_now", "raw_id")}
+    shown = {
+        name: row[name] for name in ("id", "pool_id", "timestamp", "reason", "reason_now", "raw_id")
+    }
     return shown | {"outcome": outcome, "said": said}
 
 
@@ -174,4 +238,7 @@ def _counts(details: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def _outcomes(details: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"outcomes": dict(Counter(row["outcome"] for row in details)), "details": details[:SHOWN_ROWS]}
+    return {
+        "outcomes": dict(Counter(row["outcome"] for row in details)),
+        "details": details[:SHOWN_ROWS],
+    }

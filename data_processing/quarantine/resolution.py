@@ -1,8 +1,10 @@
-"""What became of quarantined rows, kept true by every metrics run: who was let in after all, and who is back.
+"""What became of quarantined rows, kept true by every metrics run: who was let in after all, and
+who is back.
 
-In: `yieldspark.quarantine`, the raw rows behind it and today's checks, inside a run's commit. Out: `resolution` NULL for an open row, `accepted` for
-one whose source row is in use by now (a looser limit, a timestamp that is no longer in the future). `replayed` and `dropped` are people's decisions:
-they stay, for every reason the same source row is met with. No row is ever deleted.
+In: `yieldspark.quarantine`, the raw rows behind it and today's checks, inside a run's commit. Out:
+`resolution` NULL for an open row, `accepted` for one whose source row is in use by now (a looser
+limit, a timestamp that is no longer in the future). `replayed` and `dropped` are people's
+decisions: they stay, for every reason the same source row is met with. No row is ever deleted.
 """
 
 from __future__ import annotations
@@ -17,25 +19,36 @@ from data_processing.raw_history import TABLE, TEXTS, judged_rows, midnight
 
 
 def settle(connection: Connection, settings: Settings, plan: Plan, run_id: str) -> None:
-    """Bring resolutions up to date with what a run that is about to commit takes in; not for a partial one, which leaves rows to the next."""
+    """Bring resolutions up to date with what a run that is about to commit takes in; not for a
+    partial one, which leaves rows to the next.
+    """
     connection.execute(text(_AS_DECIDED_BEFORE), {"run_id": run_id})
     if plan.is_partial or plan.end is None:
         return
     candidates = f"resolution IS NULL AND reason = '{IN_FUTURE}'"
     if plan.mode == "full_refresh":
         candidates = "resolution IS NULL OR resolution = 'accepted'"
-    ids = f"SELECT DISTINCT source_id::bigint AS id FROM {QUARANTINE} WHERE {RAW_ROW} AND ({candidates})"
-    raw = f"WITH ids AS MATERIALIZED ({ids}) SELECT {TEXTS} FROM ids JOIN {TABLE} AS h ON h.id = ids.id WHERE h.timestamp < {midnight(plan.end)}"
+    ids = (
+        f"SELECT DISTINCT source_id::bigint AS id FROM {QUARANTINE} WHERE {RAW_ROW} AND"
+        f" ({candidates})"
+    )
+    raw = (
+        f"WITH ids AS MATERIALIZED ({ids}) SELECT {TEXTS} FROM ids JOIN {TABLE} AS h ON h.id ="
+        f" ids.id WHERE h.timestamp < {midnight(plan.end)}"
+    )
     rows = judged_rows(raw, raw_row_checks(settings, plan.now))
-    connection.exec_driver_sql(f"CREATE TEMPORARY TABLE settled ON COMMIT DROP AS SELECT id::text AS source_id, reason FROM ({rows}) AS j")
+    connection.exec_driver_sql(
+        "CREATE TEMPORARY TABLE settled ON COMMIT DROP AS SELECT id::text AS source_id, reason"
+        f" FROM ({rows}) AS j"
+    )
     accepted = (
-        f"UPDATE {QUARANTINE} AS q SET {ACCEPT} FROM settled AS s "
-        f"WHERE q.source_table = '{TABLE}' AND q.source_id = s.source_id AND s.reason IS NULL AND q.resolution IS NULL"
+        f"UPDATE {QUARANTINE} AS q SET {ACCEPT} FROM settled AS s WHERE q.source_table = '{TABLE}'"
+        " AND q.source_id = s.source_id AND s.reason IS NULL AND q.resolution IS NULL"
     )
     connection.execute(text(accepted), {"run_id": run_id})
     connection.exec_driver_sql(
-        f"UPDATE {QUARANTINE} AS q SET {REOPEN} FROM settled AS s WHERE q.source_table = '{TABLE}' AND q.source_id = s.source_id "
-        "AND s.reason IS NOT NULL AND q.resolution = 'accepted'"
+        f"UPDATE {QUARANTINE} AS q SET {REOPEN} FROM settled AS s WHERE q.source_table = '{TABLE}'"
+        " AND q.source_id = s.source_id AND s.reason IS NOT NULL AND q.resolution = 'accepted'"
     )
 
 

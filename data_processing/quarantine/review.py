@@ -1,7 +1,7 @@
 """Looking at quarantined rows: which there are, why, and whether one would pass today's limits.
 
-In: `yieldspark.quarantine`. Out: plain dicts that are JSON as they are (timestamps as text, because PostgreSQL's reach further than Python's).
-Nothing is changed.
+In: `yieldspark.quarantine`. Out: plain dicts that are JSON as they are (timestamps as text, because
+PostgreSQL's reach further than Python's). Nothing is changed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ from database.connection import checked_connection
 from product_errors import ConfigurationError
 
 COLUMNS = (
-    "id, source_table, source_id, pool_id, timestamp::text AS timestamp, reason, run_id, quarantined_at::text AS quarantined_at, "
-    "resolution, resolved_at::text AS resolved_at, resolved_by, resolved_by_run, replayed_as, note"
+    "id, source_table, source_id, pool_id, timestamp::text AS timestamp, reason, run_id,"
+    " quarantined_at::text AS quarantined_at, resolution, resolved_at::text AS resolved_at,"
+    " resolved_by, resolved_by_run, replayed_as, note"
 )
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which quarantined rows: by id, reason and pool, open ones unless `resolved`; `since`: put there on that UTC day or later."""
+    """Which quarantined rows: by id, reason and pool, open ones unless `resolved`; `since`: put
+    there on that UTC day or later.
+    """
 
     ids: tuple[int, ...] = ()
     reason: str | None = None
@@ -43,12 +46,19 @@ class Selection:
         parts += ["id = ANY(:ids)"] if self.ids else []
         parts += ["reason = :reason"] if self.reason else []
         parts += ["pool_id = :pool_id"] if self.pool_id else []
-        parts += ["quarantined_at >= CAST(:since AS timestamp) AT TIME ZONE 'UTC'"] if self.since else []
+        parts += (
+            ["quarantined_at >= CAST(:since AS timestamp) AT TIME ZONE 'UTC'"] if self.since else []
+        )
         return " AND ".join(parts)
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return {"ids": list(self.ids), "reason": self.reason, "pool_id": self.pool_id, "since": self.since}
+        return {
+            "ids": list(self.ids),
+            "reason": self.reason,
+            "pool_id": self.pool_id,
+            "since": self.since,
+        }
 
     def public(self) -> dict[str, Any]:
         """What the ledger keeps: what was asked for, and nothing that was not."""
@@ -57,29 +67,48 @@ class Selection:
 
 
 def list_rows(engine: Engine, selection: Selection, *, limit: int) -> dict[str, Any]:
-    """{counts: [{source_table, reason, resolution, rows}] the most first, rows: the newest `limit`, total}. Raises: DatabaseError."""
+    """{counts: [{source_table, reason, resolution, rows}] the most first, rows: the newest `limit`,
+    total}. Raises: DatabaseError.
+    """
     counted = (
-        f"SELECT source_table, reason, resolution, count(*) AS rows FROM {QUARANTINE} WHERE {selection.condition} "
-        "GROUP BY 1, 2, 3 ORDER BY rows DESC, 1, 2, 3"
+        f"SELECT source_table, reason, resolution, count(*) AS rows FROM {QUARANTINE} WHERE"
+        f" {selection.condition} GROUP BY 1, 2, 3 ORDER BY rows DESC, 1, 2, 3"
     )
-    listed = f"SELECT {COLUMNS} FROM {QUARANTINE} WHERE {selection.condition} ORDER BY {QUARANTINE}.quarantined_at DESC, id DESC LIMIT :limit"
+    listed = (
+        f"SELECT {COLUMNS} FROM {QUARANTINE} WHERE {selection.condition} ORDER BY"
+        f" {QUARANTINE}.quarantined_at DESC, id DESC LIMIT :limit"
+    )
     with checked_connection(engine) as connection:
-        counts = [dict(row) for row in connection.execute(text(counted), selection.parameters).mappings()]
-        rows = [dict(row) for row in connection.execute(text(listed), {**selection.parameters, "limit": limit}).mappings()]
+        counts = [
+            dict(row) for row in connection.execute(text(counted), selection.parameters).mappings()
+        ]
+        rows = [
+            dict(row)
+            for row in connection.execute(
+                text(listed), {**selection.parameters, "limit": limit}
+            ).mappings()
+        ]
     return {"counts": counts, "rows": rows, "total": sum(row["rows"] for row in counts)}
 
 
-def show_row(engine: Engine, settings: Settings, row_id: int, *, now: datetime | None = None) -> dict[str, Any]:
-    """One row with its raw_json_data, `words` for its reason, and today's verdict: `passes_now`, `reason_now`; None where it can't be replayed.
+def show_row(
+    engine: Engine, settings: Settings, row_id: int, *, now: datetime | None = None
+) -> dict[str, Any]:
+    """One row with its raw_json_data, `words` for its reason, and today's verdict: `passes_now`,
+    `reason_now`; None where it can't be replayed.
 
     Raises: ConfigurationError for an id that is not there; DatabaseError.
     """
     require_ids(engine, [row_id])
     with checked_connection(engine) as connection:
-        query = f"SELECT {COLUMNS}, raw_json_data, {RAW_ROW} AS is_raw FROM {QUARANTINE} WHERE id = :id"
+        query = (
+            f"SELECT {COLUMNS}, raw_json_data, {RAW_ROW} AS is_raw FROM {QUARANTINE} WHERE id = :id"
+        )
         row = dict(connection.execute(text(query), {"id": row_id}).mappings().one())
         is_raw = row.pop("is_raw")
-        reason = _reason_now(connection, settings, row_id, now or datetime.now(UTC)) if is_raw else None
+        reason = (
+            _reason_now(connection, settings, row_id, now or datetime.now(UTC)) if is_raw else None
+        )
     verdict = {"passes_now": reason is None if is_raw else None, "reason_now": reason}
     return row | {"words": words(row["reason"], settings), **verdict, "what_to_do": what_to_do(row)}
 
@@ -89,23 +118,42 @@ def what_to_do(row: dict[str, Any]) -> str:
     if row["source_table"] != HISTORY:
         return "correct the source and `load` it; the next metrics run sees that it is good"
     if not row["source_id"].isdigit():
-        return "it never came into the raw table: correct the file or the source and `load` or `ingest` it again"
-    return "`quarantine replay` it under other limits or with a corrected value, or `quarantine drop` it"
+        return (
+            "it never came into the raw table: correct the file or the source and `load` or"
+            " `ingest` it again"
+        )
+    return (
+        "`quarantine replay` it under other limits or with a corrected value, or `quarantine"
+        " drop` it"
+    )
 
 
 def require_ids(engine: Engine, ids: Sequence[int]) -> None:
-    """Before a run is opened: an id that is none is wrong use. Raises: ConfigurationError naming what quarantine does not have."""
+    """Before a run is opened: an id that is none is wrong use. Raises: ConfigurationError naming
+    what quarantine does not have.
+    """
     query = text(
-        f"SELECT asked.id FROM unnest(CAST(:ids AS bigint[])) AS asked (id) WHERE NOT EXISTS (SELECT FROM {QUARANTINE} AS q WHERE q.id = asked.id)"
+        "SELECT asked.id FROM unnest(CAST(:ids AS bigint[])) AS asked (id) WHERE NOT EXISTS"
+        f" (SELECT FROM {QUARANTINE} AS q WHERE q.id = asked.id)"
     )
     with checked_connection(engine) as connection:
         missing = connection.execute(query, {"ids": list(ids)}).scalars().all()
     if missing:
-        raise ConfigurationError(f"quarantine has no row {', '.join(map(str, missing[:5]))}: `quarantine list` shows the ids")
+        raise ConfigurationError(
+            f"quarantine has no row {', '.join(map(str, missing[:5]))}: `quarantine list` shows"
+            " the ids"
+        )
 
 
-def _reason_now(connection: Connection, settings: Settings, row_id: int, now: datetime) -> str | None:
-    row = f"SELECT id, timestamp, {texts_of('raw_json_data')}, false AS dropped FROM {QUARANTINE} WHERE id = {row_id:d}"
+def _reason_now(
+    connection: Connection, settings: Settings, row_id: int, now: datetime
+) -> str | None:
+    row = (
+        f"SELECT id, timestamp, {texts_of('raw_json_data')}, false AS dropped FROM {QUARANTINE}"
+        f" WHERE id = {row_id:d}"
+    )
     verdict = judged_rows(row, raw_row_checks(settings, now))
-    reason: str | None = connection.exec_driver_sql(f"SELECT reason FROM ({verdict}) AS j").scalar_one()
+    reason: str | None = connection.exec_driver_sql(
+        f"SELECT reason FROM ({verdict}) AS j"
+    ).scalar_one()
     return reason

@@ -13,7 +13,9 @@ ENGINES = ("synapseml", "lightgbm")
 
 
 def choose_engine(name: str, settings: Settings, spark: SparkSession) -> Engine:
-    """The named engine with the settings' parameters. Raises: ConfigurationError for another name, EnvironmentNotReady without its runtime."""
+    """The named engine with the settings' parameters. Raises: ConfigurationError for another name,
+    EnvironmentNotReady without its runtime.
+    """
     parameters = model_parameters(settings)
     if name == "synapseml":
         from forecasting.engines.synapseml_engine import SynapsemlEngine, check_runtime
@@ -25,7 +27,8 @@ def choose_engine(name: str, settings: Settings, spark: SparkSession) -> Engine:
             from forecasting.engines.lightgbm_engine import LightgbmEngine
         except (ImportError, OSError) as error:
             raise EnvironmentNotReady(
-                f"native LightGBM does not load ({error}): it needs the package lightgbm and the library libgomp1; `doctor` checks both"
+                f"native LightGBM does not load ({error}): it needs the package lightgbm and the"
+                " library libgomp1; `doctor` checks both"
             ) from error
         return LightgbmEngine(parameters)
     raise ConfigurationError(f"engine {name!r} is unknown: allowed are {' and '.join(ENGINES)}")

@@ -1,4 +1,5 @@
-"""LightGBM's settings that both engines share, and the file that may give others: what `tune` wrote and a person has looked at.
+"""LightGBM's settings that both engines share, and the file that may give others: what `tune` wrote
+and a person has looked at.
 
 In: a JSON file with `parameters`. Out: `ModelParameters`.
 """
@@ -45,7 +46,9 @@ TUNED = tuple(LIMITS)
 
 
 def model_parameters(settings: Settings) -> ModelParameters:
-    """The settings' seed and threads, and what MODEL_PARAMETERS_FILE says. Raises: ConfigurationError naming the file and what is wrong in it."""
+    """The settings' seed and threads, and what MODEL_PARAMETERS_FILE says. Raises:
+    ConfigurationError naming the file and what is wrong in it.
+    """
     own = ModelParameters(settings.model_seed, settings.model_threads)
     path = settings.model_parameters_file
     return replace(own, **_read(path)) if path else own
@@ -56,12 +59,24 @@ def _read(path: Path) -> Mapping[str, Any]:
         given = json.loads(path.read_text(encoding="utf-8"))["parameters"].items()
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigurationError(
-            f'MODEL_PARAMETERS_FILE={path} can\'t be read ({type(error).__name__}): it holds {{"parameters": {{..}}}}, as `tune` writes it'
+            f"MODEL_PARAMETERS_FILE={path} can't be read ({type(error).__name__}): it holds"
+            ' {"parameters": {..}}, as `tune` writes it'
         ) from error
-    kinds = {field.name: {"int": int, "float": (int, float)}[str(field.type)] for field in fields(ModelParameters)}
+    kinds = {
+        field.name: {"int": int, "float": (int, float)}[str(field.type)]
+        for field in fields(ModelParameters)
+    }
     for name, value in given:
         low, high = LIMITS.get(name, (1.0, 0.0))
-        if isinstance(value, bool) or not isinstance(value, kinds.get(name, ())) or not low <= value <= high:  # type: ignore[arg-type]
-            allowed = ", ".join(f"{one} {least:g} to {most:g}" for one, (least, most) in LIMITS.items())
-            raise ConfigurationError(f"MODEL_PARAMETERS_FILE={path}: {name}={value!r} is wrong; allowed are {allowed}")
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, kinds.get(name, ()))  # type: ignore[arg-type]
+            or not low <= value <= high
+        ):
+            allowed = ", ".join(
+                f"{one} {least:g} to {most:g}" for one, (least, most) in LIMITS.items()
+            )
+            raise ConfigurationError(
+                f"MODEL_PARAMETERS_FILE={path}: {name}={value!r} is wrong; allowed are {allowed}"
+            )
     return dict(given)

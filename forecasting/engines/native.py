@@ -1,4 +1,5 @@
-"""Native LightGBM, as every module here takes it: `from forecasting.engines.native import lightgbm`, where it is first needed.
+"""Native LightGBM, as every module here takes it: `from forecasting.engines.native import
+lightgbm`, where it is first needed.
 
 The package needs the system's libgomp1, so that whoever needs none of it must not import it.
 """

@@ -1,4 +1,5 @@
-"""The record of decisions, `yieldspark.promotion`: a row for each, whether it said yes or no, by a night's judgement or by hand.
+"""The record of decisions, `yieldspark.promotion`: a row for each, whether it said yes or no, by a
+night's judgement or by hand.
 
 In and out: rows of the table. It decides nothing and moves no alias.
 """
@@ -33,19 +34,46 @@ def record(
     run_id: str | None = None,
 ) -> None:
     """Inside the caller's transaction."""
-    row = {"decided_by": who_is_asking(), "engine": engine, "horizon_days": horizon, "decision": decision, "reason": reason, "run_id": run_id}
-    row |= {"challenger": challenger, "champion": champion, "serves": serves, "numbers": dict(numbers or {}), "as_of": as_of}
+    row = {
+        "decided_by": who_is_asking(),
+        "engine": engine,
+        "horizon_days": horizon,
+        "decision": decision,
+        "reason": reason,
+        "run_id": run_id,
+    }
+    row |= {
+        "challenger": challenger,
+        "champion": champion,
+        "serves": serves,
+        "numbers": dict(numbers or {}),
+        "as_of": as_of,
+    }
     connection.execute(insert(promotion).values(row))
 
 
 def decisions(database: Engine, *, engine: str, horizon: int) -> list[dict[str, Any]]:
     """All of one model, the newest first."""
-    rows = select(promotion).where(promotion.c.engine == engine, promotion.c.horizon_days == horizon).order_by(promotion.c.id.desc())
+    rows = (
+        select(promotion)
+        .where(promotion.c.engine == engine, promotion.c.horizon_days == horizon)
+        .order_by(promotion.c.id.desc())
+    )
     with checked_connection(database) as connection:
         return [dict(row) for row in connection.execute(rows).mappings()]
 
 
-def served_before(database: Engine, version: str | None, *, engine: str, horizon: int) -> str | None:
-    """The version that served before `version` (None: persistence) came to; None where none did. Going back is no coming."""
-    came = [row for row in decisions(database, engine=engine, horizon=horizon) if row["serves"] == version and row["decision"] != ROLLED_BACK]
-    return next((str(row["champion"]) for row in came if row["champion"] not in (None, version)), None)
+def served_before(
+    database: Engine, version: str | None, *, engine: str, horizon: int
+) -> str | None:
+    """The version that served before `version` (None: persistence) came to; None where none did.
+    Going back is no coming.
+    """
+    came = [
+        row
+        for row in decisions(database, engine=engine, horizon=horizon)
+        if row["serves"] == version and row["decision"] != ROLLED_BACK
+    ]
+    return next(
+        (str(row["champion"]) for row in came if row["champion"] not in (None, version)), None
+    )

@@ -1,9 +1,12 @@
-"""The model registry: MLflow's, in a SQLite file of YIELDSPARK_HOME or on a server by MLFLOW_TRACKING_URI.
+"""The model registry: MLflow's, in a SQLite file of YIELDSPARK_HOME or on a server by
+MLFLOW_TRACKING_URI.
 
-In: model archives. Out: versions with their aliases, archives again. A version is an MLflow run (settings, scores, data interval and hash, hash of
-the features, engine, code version, native texts as artifacts) and a registered version, with the alias `champion` (serves) or `challenger` (the
-newest that does not). Its own name stands in its tags, and registering it twice makes one. Credentials are MLflow's own variables
-(MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN) and never part of the URI.
+In: model archives. Out: versions with their aliases, archives again. A version is an MLflow run
+(settings, scores, data interval and hash, hash of the features, engine, code version, native texts
+as artifacts) and a registered version, with the alias `champion` (serves) or `challenger` (the
+newest that does not). Its own name stands in its tags, and registering it twice makes one.
+Credentials are MLflow's own variables (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD,
+MLFLOW_TRACKING_TOKEN) and never part of the URI.
 """
 
 from __future__ import annotations
@@ -45,7 +48,9 @@ QUIET = {
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """A version as lists show it, and as the night chooses by. `number` is MLflow's; None while it waits in the outbox."""
+    """A version as lists show it, and as the night chooses by. `number` is MLflow's; None while it
+    waits in the outbox.
+    """
 
     version: str
     number: int | None
@@ -74,12 +79,18 @@ def waiting_version(card: ModelCard, alias: str | None) -> RegisteredVersion:
 
 
 class Registry:
-    """The versions of one database's engine and horizon. Every method raises RegistryUnreachable where the server or file does not answer."""
+    """The versions of one database's engine and horizon. Every method raises RegistryUnreachable
+    where the server or file does not answer.
+    """
 
     def __init__(self, settings: Settings, *, engine: str, horizon: int) -> None:
-        # a database's pools are what its models learn from: two databases may share a server, but no champion
+        # a database's pools are what its models learn from: two databases may share a server, but
+        # no champion
         self.name = f"yieldspark-{settings.db_name}-{engine}-{horizon}d"
-        self._uri = settings.mlflow_tracking_uri or f"sqlite:///{settings.yieldspark_home / 'mlflow' / FILE}"
+        self._uri = (
+            settings.mlflow_tracking_uri
+            or f"sqlite:///{settings.yieldspark_home / 'mlflow' / FILE}"
+        )
         self._folder = None if settings.mlflow_tracking_uri else settings.yieldspark_home / "mlflow"
         self._artifacts = settings.mlflow_artifacts_uri
 
@@ -89,7 +100,9 @@ class Registry:
             return []
         with self._reached():
             aliases = self._aliases()
-            found = self._client.search_model_versions(f"name='{self.name}'", order_by=["version_number DESC"])
+            found = self._client.search_model_versions(
+                f"name='{self.name}'", order_by=["version_number DESC"]
+            )
             return [_version(one.tags, int(one.version), aliases) for one in found]
 
     def load(self, version: str) -> ModelArchive:
@@ -97,16 +110,21 @@ class Registry:
         with self._reached():
             found = self._find(version)
             if found is None:
-                raise ModelRefused(f"no model version {version} in {self.name}: `models list` shows those there are")
+                raise ModelRefused(
+                    f"no model version {version} in {self.name}: `models list` shows those"
+                    " there are"
+                )
             with tempfile.TemporaryDirectory(prefix="yieldspark-model-") as folder:
                 path = Path(self._client.download_artifacts(found.run_id, FOLDER, folder))
                 files = {one.name: one.read_bytes() for one in path.iterdir()}
         return from_files(files, version)
 
     def register(self, archive: ModelArchive, alias: str | None) -> int:
-        """Register a version unless it is there already, give it the alias if any, and return MLflow's number of it.
+        """Register a version unless it is there already, give it the alias if any, and return
+        MLflow's number of it.
 
-        A challenger that passed its judgement is the champion of a registry that has none: it was fitted while the registry did not answer.
+        A challenger that passed its judgement is the champion of a registry that has none: it was
+        fitted while the registry did not answer.
         """
         with self._reached():
             found = self._find(archive.card.version)
@@ -117,7 +135,9 @@ class Registry:
             return number
 
     def set_champion(self, version: str | None) -> None:
-        """Move the alias; None takes it away, so that persistence is served. Raises: ModelRefused for an unknown version."""
+        """Move the alias; None takes it away, so that persistence is served. Raises: ModelRefused
+        for an unknown version.
+        """
         with self._reached():
             if version is None:
                 if CHAMPION in self._aliases():
@@ -125,7 +145,10 @@ class Registry:
                 return
             found = self._find(version)
             if found is None:
-                raise ModelRefused(f"no model version {version} in {self.name}: `models list` shows those there are")
+                raise ModelRefused(
+                    f"no model version {version} in {self.name}: `models list` shows those"
+                    " there are"
+                )
             self._give(CHAMPION, int(found.version))
 
     @cached_property
@@ -142,7 +165,11 @@ class Registry:
         card = archive.card
         if self._registered_model() is None:
             self._client.create_registered_model(self.name)
-        run = self._client.create_run(self._experiment(), run_name=card.version, tags={"engine": card.engine, "code_version": card.code_version})
+        run = self._client.create_run(
+            self._experiment(),
+            run_name=card.version,
+            tags={"engine": card.engine, "code_version": card.code_version},
+        )
         for name, setting in _parameters(card).items():
             self._client.log_param(run.info.run_id, name, setting)
         for name, ratio in _metrics(card).items():
@@ -153,7 +180,9 @@ class Registry:
             self._client.log_artifacts(run.info.run_id, folder, FOLDER)
         tags = {name: str(getattr(card, name)) for name in TAGS}
         source = f"{run.info.artifact_uri}/{FOLDER}"
-        made = self._client.create_model_version(self.name, source, run.info.run_id, tags=tags, await_creation_for=0)
+        made = self._client.create_model_version(
+            self.name, source, run.info.run_id, tags=tags, await_creation_for=0
+        )
         self._client.set_terminated(run.info.run_id)
         return int(made.version)
 
@@ -172,10 +201,16 @@ class Registry:
         if known:
             return str(known.experiment_id)
         beside = (self._folder / "artifacts").as_uri() if self._folder else None
-        return str(self._client.create_experiment(EXPERIMENT, artifact_location=self._artifacts or beside))
+        return str(
+            self._client.create_experiment(EXPERIMENT, artifact_location=self._artifacts or beside)
+        )
 
     def _find(self, version: str) -> Any:
-        found = self._client.search_model_versions(f"name='{self.name}' and tag.version='{version}'") if version.replace("-", "").isalnum() else []
+        found = (
+            self._client.search_model_versions(f"name='{self.name}' and tag.version='{version}'")
+            if version.replace("-", "").isalnum()
+            else []
+        )
         return found[0] if found else None
 
     def _aliases(self) -> dict[str, int]:
@@ -199,10 +234,13 @@ class Registry:
             yield
         except (ModelRefused, ImportError):
             raise
-        except Exception as error:  # MLflow passes on what its stores raise: requests', SQLAlchemy's, OSError
+        except (
+            Exception
+        ) as error:  # MLflow passes on what its stores raise: requests', SQLAlchemy's, OSError
             raise RegistryUnreachable(
-                f"the model registry at {self._uri} failed: {type(error).__name__}: {str(error).splitlines()[0][:200]}. "
-                "Check MLFLOW_TRACKING_URI and that it runs; forecasts go on without it and are registered later"
+                f"the model registry at {self._uri} failed: {type(error).__name__}:"
+                f" {str(error).splitlines()[0][:200]}. Check MLFLOW_TRACKING_URI and that it runs;"
+                " forecasts go on without it and are registered later"
             ) from error
 
 
@@ -221,10 +259,25 @@ def _version(tags: dict[str, str], number: int, aliases: dict[str, int]) -> Regi
 
 
 def _parameters(card: ModelCard) -> dict[str, str]:
-    own = ("horizon_days", "interval_level", "origin", "known", "data_first_day", "data_rows", "data_hash", "features_hash")
-    return {name: str(getattr(card, name)) for name in own} | {name: str(value) for name, value in card.settings.items()}
+    own = (
+        "horizon_days",
+        "interval_level",
+        "origin",
+        "known",
+        "data_first_day",
+        "data_rows",
+        "data_hash",
+        "features_hash",
+    )
+    return {name: str(getattr(card, name)) for name in own} | {
+        name: str(value) for name, value in card.settings.items()
+    }
 
 
 def _metrics(card: ModelCard) -> dict[str, float]:
     ratios: dict[str, list[float | None]] = card.scores.get("ratio", {})
-    return {name.replace("/", "_to_"): ratio for name, (ratio, *_) in ratios.items() if ratio is not None}
+    return {
+        name.replace("/", "_to_"): ratio
+        for name, (ratio, *_) in ratios.items()
+        if ratio is not None
+    }

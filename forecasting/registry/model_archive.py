@@ -1,7 +1,9 @@
-"""A model version outside any process: its native LightGBM texts, and the card that says what they were made of and what they were worth.
+"""A model version outside any process: its native LightGBM texts, and the card that says what they
+were made of and what they were worth.
 
-In and out: `ModelArchive`, as files by name (`card.json`, `apy-00.txt`, .., `tvl-00.txt`, ..) for the registry, or packed into a zip
-for the database. Reading checks every text against the card's SHA-256: a damaged model is refused, never loaded.
+In and out: `ModelArchive`, as files by name (`card.json`, `apy-00.txt`, .., `tvl-00.txt`, ..) for
+the registry, or packed into a zip for the database. Reading checks every text against the card's
+SHA-256: a damaged model is refused, never loaded.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ TARGETS = ("apy", "tvl")
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a version is. `origin`: it knows nothing after this day; `known`: as-of day of the run that fitted it and judged it on the days between.
+    """What a version is. `origin`: it knows nothing after this day; `known`: as-of day of the run
+    that fitted it and judged it on the days between.
 
-    `data_hash` is of the metrics that the fitting run read from `data_first_day` on; `settings` are LightGBM's parameters and the training window;
-    `scores` is the judgement (`judgement.Judgement.numbers`) and `passed` whether it beat persistence then; `gain` is each feature's share, by
-    target; `reference` the training features' distribution, for drift.
+    `data_hash` is of the metrics that the fitting run read from `data_first_day` on; `settings` are
+    LightGBM's parameters and the training window; `scores` is the judgement
+    (`judgement.Judgement.numbers`) and `passed` whether it beat persistence then; `gain` is each
+    feature's share, by target; `reference` the training features' distribution, for drift.
     """
 
     version: str
@@ -60,9 +64,15 @@ class ModelArchive:
     texts: Mapping[str, tuple[str, ...]]
 
     def files(self) -> dict[str, bytes]:
-        texts = {f"{target}-{number:02d}.txt": text.encode() for target in TARGETS for number, text in enumerate(self.texts[target])}
+        texts = {
+            f"{target}-{number:02d}.txt": text.encode()
+            for target in TARGETS
+            for number, text in enumerate(self.texts[target])
+        }
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in texts.items()}
-        return {CARD: json.dumps(asdict(self.card) | {"sha256": hashes}, default=str, indent=1).encode()} | texts
+        return {
+            CARD: json.dumps(asdict(self.card) | {"sha256": hashes}, default=str, indent=1).encode()
+        } | texts
 
     def packed(self) -> bytes:
         buffer = io.BytesIO()
@@ -78,20 +88,36 @@ def features_hash(features: Sequence[str]) -> str:
 
 
 def from_files(files: Mapping[str, bytes], name: str) -> ModelArchive:
-    """Args: name is how the version is called in an error. Raises: ModelRefused where a file is missing, damaged or of another version's making."""
+    """Args: name is how the version is called in an error. Raises: ModelRefused where a file is
+    missing, damaged or of another version's making.
+    """
     try:
         document = json.loads(files[CARD])
         hashes = document.pop("sha256")
-        damaged = [name for name, wanted in hashes.items() if hashlib.sha256(files.get(name, b"")).hexdigest() != wanted]
-        days = {key: dt.date.fromisoformat(document[key]) for key in ("origin", "known", "data_first_day")}
+        damaged = [
+            name
+            for name, wanted in hashes.items()
+            if hashlib.sha256(files.get(name, b"")).hexdigest() != wanted
+        ]
+        days = {
+            key: dt.date.fromisoformat(document[key])
+            for key in ("origin", "known", "data_first_day")
+        }
         card = ModelCard(**document | days | {"features": tuple(document["features"])})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelRefused(
-            f"model version {name} can't be read: its {CARD} is missing or damaged ({type(error).__name__}: {error}). {NEXT}"
+            f"model version {name} can't be read: its {CARD} is missing or damaged"
+            f" ({type(error).__name__}: {error}). {NEXT}"
         ) from error
     if damaged:
-        raise ModelRefused(f"model version {name} is damaged: {', '.join(sorted(damaged))} is not what was registered. {NEXT}")
-    texts = {target: tuple(files[one].decode() for one in sorted(hashes) if one.startswith(f"{target}-")) for target in TARGETS}
+        raise ModelRefused(
+            f"model version {name} is damaged: {', '.join(sorted(damaged))} is not what was"
+            f" registered. {NEXT}"
+        )
+    texts = {
+        target: tuple(files[one].decode() for one in sorted(hashes) if one.startswith(f"{target}-"))
+        for target in TARGETS
+    }
     return ModelArchive(card, texts)
 
 
@@ -100,8 +126,13 @@ def unpacked(content: bytes, name: str) -> ModelArchive:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             files = {one: archive.read(one) for one in archive.namelist()}
-    except Exception as error:  # a damaged byte may be anything to zipfile: zlib's error, EOFError, an encrypted file, a negative place
-        raise ModelRefused(f"model version {name} can't be read from yieldspark.model_outbox: {type(error).__name__}: {error}. {NEXT}") from error
+    # a damaged byte may be anything to zipfile: zlib's error, EOFError, an encrypted file, a
+    # negative place
+    except Exception as error:
+        raise ModelRefused(
+            f"model version {name} can't be read from yieldspark.model_outbox:"
+            f" {type(error).__name__}: {error}. {NEXT}"
+        ) from error
     return from_files(files, name)
 
 
@@ -109,13 +140,20 @@ NEXT = "`models list` shows the others, `models rollback` goes back to the one t
 
 
 def require_features(card: ModelCard, features: Sequence[str]) -> None:
-    """Raises: ModelRefused, with what either list has that the other lacks, where the model was fitted with other features than this code makes."""
+    """Raises: ModelRefused, with what either list has that the other lacks, where the model was
+    fitted with other features than this code makes.
+    """
     if card.features == tuple(features):
         return
     gone = [name for name in card.features if name not in features]
     new = [name for name in features if name not in card.features]
-    parts = [f"{words} {', '.join(names)}" for words, names in (("it alone has", gone), ("the code alone has", new)) if names]
+    parts = [
+        f"{words} {', '.join(names)}"
+        for words, names in (("it alone has", gone), ("the code alone has", new))
+        if names
+    ]
     raise ModelRefused(
-        f"model version {card.version} was fitted with other features than this code makes: {'; '.join(parts) or 'the same in another order'}. "
-        "The next forecast run fits a new version; `models promote` takes only versions of the code's features"
+        f"model version {card.version} was fitted with other features than this code makes:"
+        f" {'; '.join(parts) or 'the same in another order'}. The next forecast run fits a new"
+        " version; `models promote` takes only versions of the code's features"
     )

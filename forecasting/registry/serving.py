@@ -1,7 +1,8 @@
 """Which model version a forecast run uses, and whether it has to fit a new one.
 
-In: the versions of registry and outbox, the as-of day, and what the code makes. Out: `Serving`. No version that knows anything after the as-of day is
-ever used. It reads and decides; nothing is loaded or moved here.
+In: the versions of registry and outbox, the as-of day, and what the code makes. Out: `Serving`. No
+version that knows anything after the as-of day is ever used. It reads and decides; nothing is
+loaded or moved here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from sqlalchemy import Engine
 from config_spark import Settings
 from forecasting.features import feature_names
 from forecasting.registry import outbox
-from forecasting.registry.mlflow_registry import CHAMPION, RegisteredVersion, Registry, waiting_version
+from forecasting.registry.mlflow_registry import (
+    CHAMPION,
+    RegisteredVersion,
+    Registry,
+    waiting_version,
+)
 from forecasting.registry.model_archive import ModelArchive, features_hash, require_features
 from product_errors import ModelRefused, RegistryUnreachable
 
@@ -25,10 +31,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Serving:
-    """`champion` serves, None: persistence does; `newest` is the newest version that could: its moves go into the ledger while persistence is served.
+    """`champion` serves, None: persistence does; `newest` is the newest version that could: its
+    moves go into the ledger while persistence is served.
 
-    `is_reached`: whether the registry answered, so that all versions are known. `is_past`: a later as-of day has a version already, so that nothing
-    that is fitted now moves an alias. `problems`: what the run has to say.
+    `is_reached`: whether the registry answered, so that all versions are known. `is_past`: a later
+    as-of day has a version already, so that nothing that is fitted now moves an alias. `problems`:
+    what the run has to say.
     """
 
     champion: ModelArchive | None
@@ -43,7 +51,9 @@ class Serving:
 
 
 def serving(settings: Settings, database: Engine, *, engine: str, as_of: dt.date) -> Serving:
-    """Never raises for a registry that does not answer or a damaged version: it says so, and goes on with what there is."""
+    """Never raises for a registry that does not answer or a damaged version: it says so, and goes
+    on with what there is.
+    """
     registry, problems = Registry(settings, engine=engine, horizon=settings.horizon_days), []
     packed: dict[str, ModelArchive] = {}
     versions: list[RegisteredVersion] = []
@@ -60,7 +70,10 @@ def serving(settings: Settings, database: Engine, *, engine: str, as_of: dt.date
         is_reached = False
         problems.append(str(error))
 
-    features, loaded = feature_names(market=settings.market_features), dict[str, ModelArchive | None]()
+    features, loaded = (
+        feature_names(market=settings.market_features),
+        dict[str, ModelArchive | None](),
+    )
 
     def load(one: RegisteredVersion) -> ModelArchive | None:
         if one.version not in loaded:
@@ -73,7 +86,11 @@ def serving(settings: Settings, database: Engine, *, engine: str, as_of: dt.date
                 loaded[one.version] = None
         return loaded[one.version]
 
-    known = [one for one in versions if one.known <= as_of and one.interval_level == settings.interval_level]
+    known = [
+        one
+        for one in versions
+        if one.known <= as_of and one.interval_level == settings.interval_level
+    ]
     usable = [one for one in known if one.features_hash == features_hash(features)]
     newest_first = sorted(usable, key=lambda one: one.known, reverse=True)
     chosen = _champion(versions, known, usable, is_reached)
@@ -83,19 +100,29 @@ def serving(settings: Settings, database: Engine, *, engine: str, as_of: dt.date
     newest = load(newest_first[0]) if newest_first else None
     for problem in problems:
         log.warning("%s", problem)
-    return Serving(champion, newest, is_reached, any(one.known > as_of for one in versions), tuple(problems))
+    return Serving(
+        champion, newest, is_reached, any(one.known > as_of for one in versions), tuple(problems)
+    )
 
 
 def _champion(
-    versions: Sequence[RegisteredVersion], known: Sequence[RegisteredVersion], usable: Sequence[RegisteredVersion], is_reached: bool
+    versions: Sequence[RegisteredVersion],
+    known: Sequence[RegisteredVersion],
+    usable: Sequence[RegisteredVersion],
+    is_reached: bool,
 ) -> RegisteredVersion | None:
-    """The champion where it may be used; on a past as-of day that it knows too much of, and without a registry, the newest that passed judgement;
-    where there is none, the one that waits to be the first."""
+    """The champion where it may be used; on a past as-of day that it knows too much of, and without
+    a registry, the newest that passed judgement; where there is none, the one that waits to be the
+    first.
+    """
     champion = next((one for one in versions if CHAMPION in one.aliases), None)
     if champion in known:
         # other features: loading it says which
         return champion
     if champion is not None or not is_reached:
         return max((one for one in usable if one.passed), key=lambda one: one.known, default=None)
-    # the registry will make it the first champion: it passed while the registry did not answer, and has served since
-    return next((one for one in reversed(usable) if one.number is None and one.aliases and one.passed), None)
+    # the registry will make it the first champion: it passed while the registry did not answer, and
+    # has served since
+    return next(
+        (one for one in reversed(usable) if one.number is None and one.aliases and one.passed), None
+    )

@@ -1,4 +1,6 @@
-"""`submit`, `wait`, `status`, `list`, `cancel` and `logs` of `python -m workflows`: one batch on Dataproc Serverless at a time."""
+"""`submit`, `wait`, `status`, `list`, `cancel` and `logs` of `python -m workflows`: one batch on
+Dataproc Serverless at a time.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,10 @@ class State(StrEnum):
     FAILED = "FAILED"
 
 
-BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="The batch's id, or its full name as the console has it.")]
+BatchId = Annotated[
+    str,
+    typer.Argument(metavar="BATCH", help="The batch's id, or its full name as the console has it."),
+]
 
 
 @app.command()
@@ -51,17 +56,27 @@ def submit(
     end: End = None,
     full_refresh: FullRefresh = False,
     as_of: AsOf = None,
-    rows: Annotated[int | None, typer.Option(min=0, help="Rows to size the batch for; default: the plan's, or NIGHTLY_ROWS.")] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Rows to size the batch for; default: the plan's, or NIGHTLY_ROWS."
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the end, and fail with the batch.")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the request as JSON, and send nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the request as JSON, and send nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run one job as a batch. With --start and --end, or --full-refresh, it is a backfill of the metrics.
+    """Run one job as a batch. With --start and --end, or --full-refresh, it is a backfill of the
+    metrics.
 
     Example: python -m workflows submit calculate_pool_metrics --start 2025-08-01 --end 2025-09-01
     """
     settings = edge_settings(engine=engine.value if engine else None)
-    arguments = job_arguments(job, day(start), day(end), full_refresh=full_refresh, as_of=day(as_of))
+    arguments = job_arguments(
+        job, day(start), day(end), full_refresh=full_refresh, as_of=day(as_of)
+    )
     request = submission(settings, job, arguments, version=version, rows=rows)
     if request["warning"]:
         err.print(f"  {request['warning']}", style="yellow", markup=False, soft_wrap=True)
@@ -136,7 +151,12 @@ def cancel(batch: BatchId, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def logs(batch: BatchId, follow: Annotated[bool, typer.Option("--follow", help="Go on until the batch has ended.")] = False) -> None:
+def logs(
+    batch: BatchId,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on until the batch has ended.")
+    ] = False,
+) -> None:
     """What a batch's driver wrote, from the staging bucket.
 
     Example: python -m workflows logs metrics-0b2c7d1e-6f0a-4c2b-9a55-3f3f0f8f2b11 --follow
@@ -165,22 +185,35 @@ def opened(batch: str) -> tuple[Settings, Batches, str]:
 
 
 def show_batch(found: dict[str, Any], as_json: bool) -> None:
-    """What there is to know of a batch: one JSON document, or a listing of what has a value, with its addresses whole."""
+    """What there is to know of a batch: one JSON document, or a listing of what has a value, with
+    its addresses whole.
+    """
     if as_json:
         print_json(found)
         return
     addresses = ("output", "console")
-    print_pairs({name: value for name, value in found.items() if value is not None and name not in addresses})
+    print_pairs(
+        {
+            name: value
+            for name, value in found.items()
+            if value is not None and name not in addresses
+        }
+    )
     for name in addresses:
         if found[name]:
             out.print(found[name], markup=False, soft_wrap=True)
 
 
 def _until_ended(batches: Batches, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    return wait_or_ask(work, lambda: batches.cancel(name), f"batch {name}", f"python -m workflows cancel {name}")
+    return wait_or_ask(
+        work, lambda: batches.cancel(name), f"batch {name}", f"python -m workflows cancel {name}"
+    )
 
 
 def _dearest(request: dict[str, Any]) -> str:
     if request["usd_at_most"] is None:
         return ""
-    return f"; a usual run takes {duration(request['usual_seconds'])} and costs {request['usd_at_most']:.4f} USD at most"
+    return (
+        f"; a usual run takes {duration(request['usual_seconds'])} and costs"
+        f" {request['usd_at_most']:.4f} USD at most"
+    )

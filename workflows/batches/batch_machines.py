@@ -1,7 +1,9 @@
-"""What the service asks of the machines in a batch's properties: cores, memory, tiers, number of executors.
+"""What the service asks of the machines in a batch's properties: cores, memory, tiers, number of
+executors.
 
-In: the properties. Out: a sentence for each fault. Rules: https://cloud.google.com/dataproc-serverless/docs/concepts/properties. What a property
-leaves open is the service's own default, and legal.
+In: the properties. Out: a sentence for each fault. Rules:
+https://cloud.google.com/dataproc-serverless/docs/concepts/properties. What a property leaves open
+is the service's own default, and legal.
 """
 
 from __future__ import annotations
@@ -9,7 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from workflows.batches.batch_size import CORES, MAX_EXECUTORS_OF_THE_SERVICE, MEMORY_PER_CORE_MIB, MIN_EXECUTORS
+from workflows.batches.batch_size import (
+    CORES,
+    MAX_EXECUTORS_OF_THE_SERVICE,
+    MEMORY_PER_CORE_MIB,
+    MIN_EXECUTORS,
+)
 
 OVERHEAD_SHARE = 0.4
 """Of the heap, where a PySpark batch says nothing of its overhead."""
@@ -20,7 +27,12 @@ MIB_OF_A_UNIT = {"k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}
 
 def machine_faults(properties: Mapping[str, str]) -> list[str]:
     """Every fault of driver, executors and their number, a sentence each."""
-    return [*_role_faults(properties, "driver"), *_role_faults(properties, "executor"), *_tier_faults(properties), *_executor_faults(properties)]
+    return [
+        *_role_faults(properties, "driver"),
+        *_role_faults(properties, "executor"),
+        *_tier_faults(properties),
+        *_executor_faults(properties),
+    ]
 
 
 def memory_mib(text: str) -> float | None:
@@ -35,11 +47,18 @@ def _role_faults(properties: Mapping[str, str], role: str) -> Iterator[str]:
     if cores not in CORES:
         yield f"spark.{role}.cores={cores_text}: allowed are {', '.join(map(str, CORES))}"
     sizes = {}
-    for name in (f"spark.{role}.memory", f"spark.{role}.memoryOverhead", *(["spark.memory.offHeap.size"] if role == "executor" else [])):
+    for name in (
+        f"spark.{role}.memory",
+        f"spark.{role}.memoryOverhead",
+        *(["spark.memory.offHeap.size"] if role == "executor" else []),
+    ):
         if name in properties:
             sizes[name] = memory_mib(properties[name])
             if sizes[name] is None:
-                yield f"{name}={properties[name]}: memory is a number with k, m, g or t behind it, such as 2048m"
+                yield (
+                    f"{name}={properties[name]}: memory is a number with k, m, g or t behind it,"
+                    " such as 2048m"
+                )
     heap = sizes.get(f"spark.{role}.memory")
     if cores not in CORES or heap is None or None in sizes.values():
         return
@@ -50,18 +69,26 @@ def _role_faults(properties: Mapping[str, str], role: str) -> Iterator[str]:
     least, most = MEMORY_PER_CORE_MIB[tier]
     if not least <= total / cores <= most:
         yield (
-            f"{role} has {total / cores:g} MiB of memory a core, overhead included: the {tier} tier allows {least} to {most}, "
-            f"{least * cores} to {most * cores} for its {cores} cores"
+            f"{role} has {total / cores:g} MiB of memory a core, overhead included: the {tier} tier"
+            f" allows {least} to {most}, {least * cores} to {most * cores} for its {cores} cores"
         )
 
 
 def _tier(properties: Mapping[str, str], role: str) -> str:
-    tier = properties.get(f"spark.dataproc.{role}.compute.tier") or properties.get("dataproc.tier") or "standard"
+    tier = (
+        properties.get(f"spark.dataproc.{role}.compute.tier")
+        or properties.get("dataproc.tier")
+        or "standard"
+    )
     return tier if tier in MEMORY_PER_CORE_MIB else "standard"
 
 
 def _tier_faults(properties: Mapping[str, str]) -> Iterator[str]:
-    names = ("dataproc.tier", "spark.dataproc.driver.compute.tier", "spark.dataproc.executor.compute.tier")
+    names = (
+        "dataproc.tier",
+        "spark.dataproc.driver.compute.tier",
+        "spark.dataproc.executor.compute.tier",
+    )
     there = [name for name in names if name in properties]
     for name in there:
         if properties[name] not in MEMORY_PER_CORE_MIB:
@@ -73,7 +100,12 @@ def _tier_faults(properties: Mapping[str, str]) -> Iterator[str]:
 def _executor_faults(properties: Mapping[str, str]) -> Iterator[str]:
     most_name = "spark.dynamicAllocation.maxExecutors"
     counted = {}
-    for name in ("spark.executor.instances", "spark.dynamicAllocation.minExecutors", "spark.dynamicAllocation.initialExecutors", most_name):
+    for name in (
+        "spark.executor.instances",
+        "spark.dynamicAllocation.minExecutors",
+        "spark.dynamicAllocation.initialExecutors",
+        most_name,
+    ):
         if name not in properties:
             continue
         text = properties[name]

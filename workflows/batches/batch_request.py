@@ -1,8 +1,11 @@
-"""The one builder of a batch: settings, release and job in, the request's body as the REST API's JSON out. Pure, and for all who submit.
+"""The one builder of a batch: settings, release and job in, the request's body as the REST API's
+JSON out. Pure, and for all who submit.
 
-The command line, the release (`batches.json`, which the workflow reads) and the tests call it. Ids are no part of the body: they stand in the query
-of the address, `batchId` and `requestId`, and come from the execution, so that a second try finds the batch of the first.
-Settings reach the job as variables of the driver; of a password only the secret's name does, and executors get no settings at all.
+The command line, the release (`batches.json`, which the workflow reads) and the tests call it. Ids
+are no part of the body: they stand in the query of the address, `batchId` and `requestId`, and come
+from the execution, so that a second try finds the batch of the first. Settings reach the job as
+variables of the driver; of a password only the secret's name does, and executors get no settings at
+all.
 """
 
 from __future__ import annotations
@@ -29,21 +32,41 @@ SYNAPSEML_JARS = ("synapseml-core_", "synapseml-lightgbm_", "lightgbmlib-", "spr
 
 NOT_THE_JOBS = {
     *("yieldspark_home", "jars_dir", "report_dir", "model_parameters_file"),  # paths
-    *("spark_master", "spark_driver_memory", "shuffle_partitions", "model_threads"),  # sizes: the batch has its own
+    *(
+        "spark_master",
+        "spark_driver_memory",
+        "shuffle_partitions",
+        "model_threads",
+    ),  # sizes: the batch has its own
     *("environment", "engine", "code_version", "batch_id"),  # the batch says what they are there
-    *("code_bucket", "staging_bucket", "batch_service_account", "batch_subnetwork", "container_image"),  # what the batch itself is made of
+    *(
+        "code_bucket",
+        "staging_bucket",
+        "batch_service_account",
+        "batch_subnetwork",
+        "container_image",
+    ),  # what the batch itself is made of
     *("batch_ttl_minutes", "max_executors", "nightly_rows", "workflow_name"),
     "google_api_url",  # where Google is, the platform itself says
 }
 """Settings that stay here though the user set them."""
 
-REQUIRED = ("db_host", "db_password_secret", "batch_service_account", "batch_subnetwork", "staging_bucket", "container_image")
+REQUIRED = (
+    "db_host",
+    "db_password_secret",
+    "batch_service_account",
+    "batch_subnetwork",
+    "staging_bucket",
+    "container_image",
+)
 
 DRIVER_VARIABLE = "spark.dataproc.driverEnv."
 """Begins the name of a property that becomes a variable of the driver."""
 
 UTC_JVM = "-Duser.timezone=UTC"
-"""Spark 3.5 maps JDBC dates through the JVM's own zone, whatever the session's is; as on a laptop (`database/spark_session.py`)."""
+"""Spark 3.5 maps JDBC dates through the JVM's own zone, whatever the session's is; as on a laptop
+(`database/spark_session.py`).
+"""
 
 
 def batch_key(job: str, engine: str | None) -> str:
@@ -54,7 +77,8 @@ def batch_key(job: str, engine: str | None) -> str:
 def batch_id(job: str, execution: str) -> str:
     """The same for every try of one execution.
 
-    Args: execution is a UUID: the workflow's execution id, or a random one. Raises: ConfigurationError.
+    Args: execution is a UUID: the workflow's execution id, or a random one. Raises:
+    ConfigurationError.
     """
     made = f"{_short_name(job)}-{execution}"
     check_batch_id(made)
@@ -62,7 +86,9 @@ def batch_id(job: str, execution: str) -> str:
 
 
 def request_id(job: str, execution: str) -> str:
-    """What tells the service that two requests are one; 40 characters at most. Raises: ConfigurationError."""
+    """What tells the service that two requests are one; 40 characters at most. Raises:
+    ConfigurationError.
+    """
     made = f"{_short_name(job)[0]}-{execution}"
     check_request_id(made)
     return made
@@ -80,14 +106,21 @@ def build_batch(
 ) -> dict[str, Any]:
     """The body of `batches.create`.
 
-    Args: engine is for a forecast (default: the setting). rows is what the plan will read (default: NIGHTLY_ROWS). arguments are the job's own.
-    today (UTC) stands in for the clock, which only the dates of the platform need.
-    Raises: ConfigurationError naming each setting that is missing, a pair without a platform, jars that the release has not, or a batch's faults.
+    Args: engine is for a forecast (default: the setting). rows is what the plan will read (default:
+    NIGHTLY_ROWS). arguments are the job's own. today (UTC) stands in for the clock, which only the
+    dates of the platform need.
+    Raises: ConfigurationError naming each setting that is missing, a pair without a platform, jars
+    that the release has not, or a batch's faults.
     """
     _require(settings)
     name = engine or (settings.engine if job == FORECAST_JOB else None)
     platform = platform_for(job, name, today=today or datetime.now(UTC).date())
-    size = size_for(job, name, settings.nightly_rows if rows is None else rows, max_executors=settings.max_executors)
+    size = size_for(
+        job,
+        name,
+        settings.nightly_rows if rows is None else rows,
+        max_executors=settings.max_executors,
+    )
     batch: dict[str, Any] = {
         "labels": {"app": "yieldspark", "job": job, "version": release.version[:40]},
         "pysparkBatch": {
@@ -116,7 +149,10 @@ def _short_name(job: str) -> str:
 def _require(settings: Settings) -> None:
     missing = [name.upper() for name in REQUIRED if not getattr(settings, name)]
     if missing:
-        raise ConfigurationError(f"{', '.join(missing)} not set, and a batch needs it; set it in the environment or in .env")
+        raise ConfigurationError(
+            f"{', '.join(missing)} not set, and a batch needs it; set it in the environment or in"
+            " .env"
+        )
 
 
 def _execution(settings: Settings) -> dict[str, Any]:
@@ -130,19 +166,29 @@ def _execution(settings: Settings) -> dict[str, Any]:
 
 
 def _jars(release: Release, platform: Platform) -> list[str]:
-    """PostgreSQL's driver, and for the engine synapseml its four: a jar for another Scala must not lie on the path of the others."""
+    """PostgreSQL's driver, and for the engine synapseml its four: a jar for another Scala must not
+    lie on the path of the others.
+    """
     beginnings = (*JDBC_JARS, *(SYNAPSEML_JARS if platform.engine == "synapseml" else ()))
-    found = {beginning: [jar for jar in release.jars if jar.startswith(beginning)] for beginning in beginnings}
-    wrong = [f"{beginning}*.jar ({len(jars)})" for beginning, jars in found.items() if len(jars) != 1]
+    found = {
+        beginning: [jar for jar in release.jars if jar.startswith(beginning)]
+        for beginning in beginnings
+    }
+    wrong = [
+        f"{beginning}*.jar ({len(jars)})" for beginning, jars in found.items() if len(jars) != 1
+    ]
     if wrong:
         raise ConfigurationError(
-            f"release {release.version} must have one of each jar, and has otherwise: {', '.join(wrong)}; "
-            "fetch the jars with `python run_spark_local.py`, then release again"
+            f"release {release.version} must have one of each jar, and has otherwise:"
+            f" {', '.join(wrong)}; fetch the jars with `python run_spark_local.py`, then release"
+            " again"
         )
     return [jar for jars in found.values() for jar in jars]
 
 
-def _properties(settings: Settings, release: Release, platform: Platform, size: BatchSize) -> dict[str, str]:
+def _properties(
+    settings: Settings, release: Release, platform: Platform, size: BatchSize
+) -> dict[str, str]:
     variables = job_environment(settings, release.version, platform, size)
     return {
         **size.properties(),
@@ -154,12 +200,20 @@ def _properties(settings: Settings, release: Release, platform: Platform, size: 
     }
 
 
-def job_environment(settings: Settings, version: str, platform: Platform, size: BatchSize) -> dict[str, str]:
-    """The driver's variables: what the user set, and what the batch itself decides. No secret's value, no path of this machine."""
+def job_environment(
+    settings: Settings, version: str, platform: Platform, size: BatchSize
+) -> dict[str, str]:
+    """The driver's variables: what the user set, and what the batch itself decides. No secret's
+    value, no path of this machine.
+    """
     chosen = {name: getattr(settings, name) for name in settings.model_fields_set - NOT_THE_JOBS}
     fits_on = size.executor if platform.engine == "synapseml" else size.driver
     return {
-        **{name.upper(): _text(value) for name, value in chosen.items() if value is not None and not isinstance(value, SecretStr | Path)},
+        **{
+            name.upper(): _text(value)
+            for name, value in chosen.items()
+            if value is not None and not isinstance(value, SecretStr | Path)
+        },
         **({"ENGINE": platform.engine} if platform.engine else {}),
         "CODE_VERSION": version,
         "ENVIRONMENT": "production",

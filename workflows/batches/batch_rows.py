@@ -1,7 +1,8 @@
 """How many rows a batch will read: what its machines are sized for.
 
-In: settings, a job and its arguments. Out: a number, and in words where it is from. The plan is the job's own, `--dry-run --json` in a process of its
-own: the plan's module brings Spark's, and this command line starts without.
+In: settings, a job and its arguments. Out: a number, and in words where it is from. The plan is the
+job's own, `--dry-run --json` in a process of its own: the plan's module brings Spark's, and this
+command line starts without.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from typing import Any
 
 from config_spark import Settings
 from database.connection import checked_connection, make_engine, with_database
-from product_errors import BatchFailed, CloudRefused, CloudUnavailable, ConfigurationError, DatabaseError
+from product_errors import (
+    BatchFailed,
+    CloudRefused,
+    CloudUnavailable,
+    ConfigurationError,
+    DatabaseError,
+)
 from workflows.batches.platforms import FORECAST_JOB, METRICS_JOB, MODULES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,11 +42,15 @@ class Rows:
     source: str
 
 
-def rows_of(settings: Settings, job: str, arguments: Sequence[str], asked: int | None = None) -> Rows:
-    """Those that were asked for; else those of the job's plan, on the database that DB_HOST names; else NIGHTLY_ROWS, as for a release's own batches:
-    a database in a private network is out of reach from here.
+def rows_of(
+    settings: Settings, job: str, arguments: Sequence[str], asked: int | None = None
+) -> Rows:
+    """Those that were asked for; else those of the job's plan, on the database that DB_HOST names;
+    else NIGHTLY_ROWS, as for a release's own batches: a database in a private network is out of
+    reach from here.
 
-    Raises: BatchFailed where the plan fails, as the batch would; ConfigurationError for what the plan refuses.
+    Raises: BatchFailed where the plan fails, as the batch would; ConfigurationError for what the
+    plan refuses.
     """
     if asked is not None:
         return Rows(asked, "--rows")
@@ -53,15 +64,31 @@ def rows_of(settings: Settings, job: str, arguments: Sequence[str], asked: int |
 
 def _plan(job: str, arguments: Sequence[str]) -> dict[str, Any]:
     command = [sys.executable, "-m", MODULES[job], *arguments, "--dry-run", "--json"]
-    variables = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    variables = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    }
     try:
-        done = subprocess.run(command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PLAN_SECONDS)
+        done = subprocess.run(
+            command,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PLAN_SECONDS,
+        )
     except subprocess.TimeoutExpired:
-        raise BatchFailed(f"the plan of {job} takes more than {PLAN_SECONDS} s; nothing was submitted. Give --rows to do without") from None
+        raise BatchFailed(
+            f"the plan of {job} takes more than {PLAN_SECONDS} s; nothing was submitted. Give"
+            " --rows to do without"
+        ) from None
     if done.returncode == 0:
         plan: dict[str, Any] = json.loads(done.stdout)["plan"]
         return plan
     said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     if done.returncode == WRONG_USE:
         raise ConfigurationError(said)
-    raise BatchFailed(f"the plan of {job} fails, and nothing was submitted: {said}. Give --rows to submit without a plan")
+    raise BatchFailed(
+        f"the plan of {job} fails, and nothing was submitted: {said}. Give --rows to submit without"
+        " a plan"
+    )

@@ -1,6 +1,8 @@
-"""Seeing a batch through: progress while it runs, its cost when it has ended, the failure when it did not end well.
+"""Seeing a batch through: progress while it runs, its cost when it has ended, the failure when it
+did not end well.
 
-In: the client and a batch's id. Out: what there is to know of the batch, as plain values for a table or a JSON document. Seconds, USD.
+In: the client and a batch's id. Out: what there is to know of the batch, as plain values for a
+table or a JSON document. Seconds, USD.
 """
 
 from __future__ import annotations
@@ -10,7 +12,14 @@ from typing import Any
 from command_line.terminal import say
 from config_spark import Settings
 from database.connection import with_database
-from product_errors import BatchFailed, CloudRefused, CloudUnavailable, ConfigurationError, DatabaseError, Interrupted
+from product_errors import (
+    BatchFailed,
+    CloudRefused,
+    CloudUnavailable,
+    ConfigurationError,
+    DatabaseError,
+    Interrupted,
+)
 from workflows.batches.dataproc import TERMINAL, Batches, Document, batch_id_of, seconds_until
 from workflows.batches.driver_output import DriverOutput
 from workflows.costs.cost import Cost, actual_cost
@@ -21,12 +30,17 @@ LINE_SECONDS = 30.0
 
 
 class BatchNotSucceeded(BatchFailed):
-    """A batch that ended otherwise than well. `document` has its facts and `driver_output`, the last lines that its driver wrote."""
+    """A batch that ended otherwise than well. `document` has its facts and `driver_output`, the
+    last lines that its driver wrote.
+    """
 
     def __init__(self, facts: dict[str, Any], output: list[str]) -> None:
         self.document = facts | {"driver_output": output}
         said = str(facts["message"] or "").partition(" If logs are available")[0].strip(" .")
-        super().__init__(f"batch {facts['batch']} is {facts['state']}{f': {said}' if said else ''}. Look at {facts['console']}")
+        super().__init__(
+            f"batch {facts['batch']} is {facts['state']}{f': {said}' if said else ''}. Look at"
+            f" {facts['console']}"
+        )
 
 
 class Progress:
@@ -40,13 +54,18 @@ class Progress:
         if batch["state"] != self._state or seconds >= self._line_at + LINE_SECONDS:
             self._state, self._line_at = batch["state"], seconds
             cost = cost_so_far(batch, seconds) if batch["state"] not in TERMINAL else None
-            say(f"{batch_id_of(batch)}: {batch['state']}, {duration(seconds)}{f', about {cost.usd:.4f} USD so far' if cost else ''}")
+            say(
+                f"{batch_id_of(batch)}: {batch['state']},"
+                f" {duration(seconds)}{f', about {cost.usd:.4f} USD so far' if cost else ''}"
+            )
 
 
 def see_through(settings: Settings, batches: Batches, batch_id: str) -> dict[str, Any]:
-    """Wait for the end, then for what it used; the cost goes into the ledger where DB_HOST names one. Returns: the batch's facts.
+    """Wait for the end, then for what it used; the cost goes into the ledger where DB_HOST names
+    one. Returns: the batch's facts.
 
-    Raises: BatchNotSucceeded, BatchFailed for a batch that went over its time, CloudRefused, CloudUnavailable.
+    Raises: BatchNotSucceeded, BatchFailed for a batch that went over its time, CloudRefused,
+    CloudUnavailable.
     """
     batches.wait(batch_id, Progress())
     batch = _with_usage(batches, batches.get(batch_id))
@@ -67,11 +86,16 @@ def _with_usage(batches: Batches, ended: Document) -> Document:
         return batches.with_usage(batch_id)
     except KeyboardInterrupt:
         # nothing is left that could be cancelled
-        raise Interrupted(f"batch {batch_id} is {ended['state']}; `python -m workflows cost {batch_id}` asks again for what it used") from None
+        raise Interrupted(
+            f"batch {batch_id} is {ended['state']}; `python -m workflows cost {batch_id}` asks"
+            " again for what it used"
+        ) from None
 
 
 def facts(batches: Batches, batch: Document) -> dict[str, Any]:
-    """What the commands show of a batch. The cost is what the service counted, or None while it has not."""
+    """What the commands show of a batch. The cost is what the service counted, or None while it has
+    not.
+    """
     cost = actual_or_none(batch)
     batch_id = batch_id_of(batch)
     labels = batch.get("labels", {})
@@ -92,7 +116,9 @@ def facts(batches: Batches, batch: Document) -> dict[str, Any]:
 
 
 def actual_or_none(batch: Document) -> Cost | None:
-    """What the batch cost; None where the service has not counted it, or the region has no price: a state is told without one."""
+    """What the batch cost; None where the service has not counted it, or the region has no price: a
+    state is told without one.
+    """
     try:
         return actual_cost(batch)
     except ConfigurationError:
@@ -100,7 +126,9 @@ def actual_or_none(batch: Document) -> Cost | None:
 
 
 def cost_so_far(batch: Document, seconds: float) -> Cost | None:
-    """What a running batch holds now (runtimeInfo.currentUsage), taken for its whole life so far: about right, as executors come and go."""
+    """What a running batch holds now (runtimeInfo.currentUsage), taken for its whole life so far:
+    about right, as executors come and go.
+    """
     present = batch.get("runtimeInfo", {}).get("currentUsage")
     if not present:
         return None
@@ -112,7 +140,9 @@ def cost_so_far(batch: Document, seconds: float) -> Cost | None:
 
 
 def keep_cost(settings: Settings, batch_id: str, cost: Cost | None) -> None:
-    """Into the ledger where DB_HOST names one. A ledger out of reach from here is said, and no failure of the batch: `cost` can be asked again."""
+    """Into the ledger where DB_HOST names one. A ledger out of reach from here is said, and no
+    failure of the batch: `cost` can be asked again.
+    """
     if cost is None or not settings.db_host:
         return
     try:
@@ -128,7 +158,9 @@ def duration(seconds: float) -> str:
 
 
 def last_lines(settings: Settings, batch: Document) -> list[str]:
-    """What the batch's driver wrote last, the cause of a failure at the end; nothing where it can't be read, which is said."""
+    """What the batch's driver wrote last, the cause of a failure at the end; nothing where it can't
+    be read, which is said.
+    """
     uri = batch.get("runtimeInfo", {}).get("outputUri")
     if not uri:
         return []

@@ -1,10 +1,12 @@
 """Batches on Dataproc Serverless, by Google's own client over REST: submit, look, wait, cancel.
 
-In: settings (project, region, address) and a batch as the REST API's JSON. Out: batches as that JSON: camelCase, int64 as strings, states by name.
-Only SUCCEEDED is success. A batch is polled, never its operation: that has no state. No prices and no printing here.
+In: settings (project, region, address) and a batch as the REST API's JSON. Out: batches as that
+JSON: camelCase, int64 as strings, states by name. Only SUCCEEDED is success. A batch is polled,
+never its operation: that has no state. No prices and no printing here.
 
-What is retried: 429, 500, 502, 503, 504 and a line that breaks, by us, because the client has no retry of its own for these methods. A create that is
-sent again has the same request id, and the service answers with the first one's operation
+What is retried: 429, 500, 502, 503, 504 and a line that breaks, by us, because the client has no
+retry of its own for these methods. A create that is sent again has the same request id, and the
+service answers with the first one's operation
 (https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/projects.locations.batches/create).
 """
 
@@ -44,16 +46,22 @@ CANCEL_SECONDS = 600.0
 GRACE_SECONDS = 600.0
 """What a batch gets beyond its ttl: to start, and to be ended by the service."""
 SERVICE_TTL_SECONDS = 4 * 3600.0
-"""Of a batch without a ttl (https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/EnvironmentConfig#ExecutionConfig)."""
+"""Of a batch without a ttl
+(https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/EnvironmentConfig#ExecutionConfig).
+"""
 
 
 def is_transient(error: Exception) -> bool:
     """Whether the same request may go well in a moment."""
-    return if_transient_error(error) or isinstance(error, exceptions.BadGateway | exceptions.GatewayTimeout | requests.exceptions.Timeout)
+    return if_transient_error(error) or isinstance(
+        error, exceptions.BadGateway | exceptions.GatewayTimeout | requests.exceptions.Timeout
+    )
 
 
 class Batches:
-    """Those of the settings' project and region. Every method raises CloudRefused, CloudUnavailable and EnvironmentNotReady."""
+    """Those of the settings' project and region. Every method raises CloudRefused, CloudUnavailable
+    and EnvironmentNotReady.
+    """
 
     def __init__(
         self,
@@ -63,14 +71,20 @@ class Batches:
         sleep: Callable[[float], None] = time.sleep,
         first_retry_seconds: float = 1.0,
     ) -> None:
-        """Args: now and sleep are the clock that `wait` and `cancel` go by; seconds since the epoch, and seconds."""
+        """Args: now and sleep are the clock that `wait` and `cancel` go by; seconds since the
+        epoch, and seconds.
+        """
         required(settings, "project_id", "region")
         self.project, self.region = str(settings.project_id), str(settings.region)
         self._parent = f"projects/{self.project}/locations/{self.region}"
         self.now, self._sleep = now, sleep
-        self._retry = Retry(predicate=is_transient, initial=first_retry_seconds, maximum=30.0, timeout=RETRY_SECONDS)
+        self._retry = Retry(
+            predicate=is_transient, initial=first_retry_seconds, maximum=30.0, timeout=RETRY_SECONDS
+        )
         self._client = BatchControllerClient(
-            credentials=credentials(settings), transport="rest", client_options=client_options(settings, f"{self.region}-dataproc.googleapis.com")
+            credentials=credentials(settings),
+            transport="rest",
+            client_options=client_options(settings, f"{self.region}-dataproc.googleapis.com"),
         )
 
     def console_url(self, batch_id: str) -> str:
@@ -80,13 +94,21 @@ class Batches:
     def submit(self, batch: Document, batch_id: str, request_id: str) -> Document:
         """Create a batch, once, whatever happens to the answers; returns it as it is then.
 
-        Raises: CloudRefused also where the id is taken by a batch of other work; ConfigurationError for a field that a batch does not have.
+        Raises: CloudRefused also where the id is taken by a batch of other work; ConfigurationError
+        for a field that a batch does not have.
         """
         try:
             message = Batch.from_json(json.dumps(batch))
         except ParseError as error:
-            raise ConfigurationError(f"batch {batch_id} is not of the form that Dataproc takes: {error}") from error
-        request = {"parent": self._parent, "batch": message, "batch_id": batch_id, "request_id": request_id}
+            raise ConfigurationError(
+                f"batch {batch_id} is not of the form that Dataproc takes: {error}"
+            ) from error
+        request = {
+            "parent": self._parent,
+            "batch": message,
+            "batch_id": batch_id,
+            "request_id": request_id,
+        }
 
         def create() -> None:
             try:
@@ -98,22 +120,33 @@ class Batches:
         return self.get(batch_id)
 
     def _must_be_ours(self, batch: Document, batch_id: str, error: exceptions.Conflict) -> None:
-        """A batch of this id with the same program and arguments is the one that an answer we lost was about."""
+        """A batch of this id with the same program and arguments is the one that an answer we lost
+        was about.
+        """
         try:
-            taken = self._document(self._client.get_batch(name=self._name(batch_id), retry=self._retry, timeout=REQUEST_SECONDS))
+            taken = self._document(
+                self._client.get_batch(
+                    name=self._name(batch_id), retry=self._retry, timeout=REQUEST_SECONDS
+                )
+            )
         except exceptions.NotFound:
             # ABORTED has this status too: nothing was made, and the same request may be sent again
             raise exceptions.ServiceUnavailable(error.message) from error  # type: ignore[no-untyped-call]
         ours, theirs = (document.get("pysparkBatch", {}) for document in (batch, taken))
         if any(ours.get(part) != theirs.get(part) for part in ("mainPythonFileUri", "args")):
             raise CloudRefused(
-                f"batch id {batch_id} is taken by another batch, created {taken.get('createTime')}: submit again under another id, "
-                f"or look at it: {self.console_url(batch_id)}"
+                f"batch id {batch_id} is taken by another batch, created {taken.get('createTime')}:"
+                f" submit again under another id, or look at it: {self.console_url(batch_id)}"
             ) from error
 
     def get(self, batch_id: str) -> Document:
         """The batch as it is now."""
-        return self._document(self._asked(batch_id, lambda: self._client.get_batch(name=self._name(batch_id), **self._calling())))
+        return self._document(
+            self._asked(
+                batch_id,
+                lambda: self._client.get_batch(name=self._name(batch_id), **self._calling()),
+            )
+        )
 
     def list(
         self,
@@ -124,7 +157,9 @@ class Batches:
         before: datetime | None = None,
         limit: int | None = None,
     ) -> list[Document]:
-        """The product's batches, the newest first. Args: they were created in [since, before), UTC without a zone."""
+        """The product's batches, the newest first. Args: they were created in [since, before), UTC
+        without a zone.
+        """
         request = {
             "parent": self._parent,
             "filter": _filter(job, state, since, before),
@@ -133,30 +168,41 @@ class Batches:
         }
 
         def ask() -> list[Document]:
-            return [self._document(batch) for batch in islice(self._client.list_batches(request=request, **self._calling()), limit)]
+            return [
+                self._document(batch)
+                for batch in islice(
+                    self._client.list_batches(request=request, **self._calling()), limit
+                )
+            ]
 
         return self._asked("the list of batches", ask)
 
     def cancel(self, batch_id: str) -> Document:
         """Cancel the batch's operation and wait until the batch has ended; returns it.
 
-        A batch that had ended before is returned as it is; one that was faster than the cancel is SUCCEEDED or FAILED.
+        A batch that had ended before is returned as it is; one that was faster than the cancel is
+        SUCCEEDED or FAILED.
         Raises: CloudUnavailable also for a batch that does not end.
         """
         batch = self.get(batch_id)
         if batch["state"] in TERMINAL:
             return batch
-        self._asked(batch_id, lambda: self._client.cancel_operation({"name": batch["operation"]}, **self._calling()))
+        self._asked(
+            batch_id,
+            lambda: self._client.cancel_operation({"name": batch["operation"]}, **self._calling()),
+        )
         batch = self._polled(batch_id, self.now() + CANCEL_SECONDS, None)
         if batch["state"] not in TERMINAL:
             raise CloudUnavailable(
-                f"batch {batch_id} is still {batch['state']} {CANCEL_SECONDS / 60:.0f} minutes after its cancel, and it is billed while it runs: "
-                f"look at {self.console_url(batch_id)} and cancel it again"
+                f"batch {batch_id} is still {batch['state']} {CANCEL_SECONDS / 60:.0f} minutes"
+                " after its cancel, and it is billed while it runs: look at"
+                f" {self.console_url(batch_id)} and cancel it again"
             )
         return batch
 
     def wait(self, batch_id: str, progress: Progress | None = None) -> Document:
-        """Poll until the batch has ended, at growing intervals; returns it, whatever its state. One beyond its `seconds_left` is cancelled.
+        """Poll until the batch has ended, at growing intervals; returns it, whatever its state. One
+        beyond its `seconds_left` is cancelled.
 
         Raises: BatchFailed for a batch that had to be cancelled.
         """
@@ -170,12 +216,15 @@ class Batches:
         if ended["state"] != "CANCELLED":
             return ended
         raise BatchFailed(
-            f"batch {batch_id} was still {batch['state']} after {seconds:.0f} seconds, beyond its ttl, and is cancelled now: "
-            f"raise BATCH_TTL_MINUTES if it needs more. {self.console_url(batch_id)}"
+            f"batch {batch_id} was still {batch['state']} after {seconds:.0f} seconds, beyond its"
+            " ttl, and is cancelled now: raise BATCH_TTL_MINUTES if it needs more."
+            f" {self.console_url(batch_id)}"
         )
 
     def with_usage(self, batch_id: str) -> Document:
-        """An ended batch with what it used; without, where it never ran, or the service has not said it 3 minutes after the end."""
+        """An ended batch with what it used; without, where it never ran, or the service has not
+        said it 3 minutes after the end.
+        """
         batch = self.get(batch_id)
         ran = any(earlier["state"] == "RUNNING" for earlier in batch.get("stateHistory", []))
         latest = min(_seconds(batch["stateTime"]), self.now()) + (USAGE_SECONDS if ran else 0)
@@ -207,7 +256,11 @@ class Batches:
             return ask()
 
     def _document(self, batch: Batch) -> Document:
-        document: Document = json.loads(Batch.to_json(batch, use_integers_for_enums=False, always_print_fields_with_no_presence=False))
+        document: Document = json.loads(
+            Batch.to_json(
+                batch, use_integers_for_enums=False, always_print_fields_with_no_presence=False
+            )
+        )
         return {"state": "STATE_UNSPECIFIED"} | document
 
 
@@ -222,7 +275,8 @@ def created(batch: Document) -> float:
 
 
 def seconds_left(batch: Document) -> float:
-    """What a batch that has not ended may still take: its ttl and ten minutes, without what the service says it took to its present state.
+    """What a batch that has not ended may still take: its ttl and ten minutes, without what the
+    service says it took to its present state.
 
     The service's own times alone: this machine's clock may be hours off, and must not end a batch.
     """
@@ -233,10 +287,14 @@ def seconds_left(batch: Document) -> float:
 
 def seconds_until(batch: Document, now: float) -> float:
     """From its creation to its end, or to now while it has not ended."""
-    return max(0.0, (_seconds(batch["stateTime"]) if batch["state"] in TERMINAL else now) - created(batch))
+    return max(
+        0.0, (_seconds(batch["stateTime"]) if batch["state"] in TERMINAL else now) - created(batch)
+    )
 
 
-def _filter(job: str | None, state: str | None, since: datetime | None, before: datetime | None) -> str:
+def _filter(
+    job: str | None, state: str | None, since: datetime | None, before: datetime | None
+) -> str:
     """https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/projects.locations.batches/list"""
     clauses = {
         "labels.app = {}": "yieldspark",

@@ -1,6 +1,8 @@
-"""What a batch's driver wrote: the objects `<outputUri>.000000000`, `.000000001` .. in the staging bucket, by Google's own storage client.
+"""What a batch's driver wrote: the objects `<outputUri>.000000000`, `.000000001` .. in the staging
+bucket, by Google's own storage client.
 
-In: settings and a batch's runtimeInfo.outputUri. Out: text. The service appends while the batch runs and begins a new object now and then.
+In: settings and a batch's runtimeInfo.outputUri. Out: text. The service appends while the batch
+runs and begins a new object now and then.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ TAIL_BYTES = 65_536
 
 
 class DriverOutput:
-    """The output of one batch, read on from where the last call stopped. Every method raises CloudRefused and CloudUnavailable."""
+    """The output of one batch, read on from where the last call stopped. Every method raises
+    CloudRefused and CloudUnavailable.
+    """
 
     def __init__(self, settings: Settings, output_uri: str) -> None:
         self._uri = output_uri
@@ -53,7 +57,9 @@ class DriverOutput:
 
     def _objects(self) -> list[Blob]:
         bucket, _, path = self._uri.removeprefix("gs://").partition("/")
-        return sorted(self._client.list_blobs(bucket, prefix=f"{path}."), key=lambda blob: str(blob.name))
+        return sorted(
+            self._client.list_blobs(bucket, prefix=f"{path}."), key=lambda blob: str(blob.name)
+        )
 
 
 def _bytes(blob: Blob, start: int) -> bytes:

@@ -1,7 +1,7 @@
 """What a submit sends, made before anything is sent: ids, body, size, and what a usual run costs.
 
-In: settings, a job and its options. Out: plain values, as `--dry-run` prints them. The release is read, and where DB_HOST names a database, the job's
-plan and its past runs. Seconds, USD.
+In: settings, a job and its options. Out: plain values, as `--dry-run` prints them. The release is
+read, and where DB_HOST names a database, the job's plan and its past runs. Seconds, USD.
 """
 
 from __future__ import annotations
@@ -25,23 +25,42 @@ from workflows.costs.cost_ledger import past_seconds
 from workflows.releases.release import released
 
 
-def job_arguments(job: str, start: date | None, end: date | None, *, full_refresh: bool, as_of: date | None) -> list[str]:
-    """What the job is given on its command line. Raises: ConfigurationError for an option that it has not, or days that are no interval."""
+def job_arguments(
+    job: str, start: date | None, end: date | None, *, full_refresh: bool, as_of: date | None
+) -> list[str]:
+    """What the job is given on its command line. Raises: ConfigurationError for an option that it
+    has not, or days that are no interval.
+    """
     if job == METRICS_JOB:
         if as_of:
-            raise ConfigurationError(f"--as-of is an option of {FORECAST_JOB}; {METRICS_JOB} has --start with --end, and --full-refresh")
+            raise ConfigurationError(
+                f"--as-of is an option of {FORECAST_JOB}; {METRICS_JOB} has --start with --end, and"
+                " --full-refresh"
+            )
         asked = Request(full_refresh, start, end)
         days = ["--start", str(asked.start), "--end", str(asked.end)] if asked.start else []
         return [*days, *(["--full-refresh"] if full_refresh else [])]
     if start or end or full_refresh:
-        raise ConfigurationError(f"--start, --end and --full-refresh are options of {METRICS_JOB}; {FORECAST_JOB} has --as-of")
+        raise ConfigurationError(
+            f"--start, --end and --full-refresh are options of {METRICS_JOB}; {FORECAST_JOB} has"
+            " --as-of"
+        )
     return ["--as-of", str(as_of)] if as_of else []
 
 
-def submission(settings: Settings, job: str, arguments: Sequence[str], *, version: str | None = None, rows: int | None = None) -> dict[str, Any]:
-    """Args: version None is the newest release; rows None leaves the size to the plan. The ids are random, and the same for every try of this one.
+def submission(
+    settings: Settings,
+    job: str,
+    arguments: Sequence[str],
+    *,
+    version: str | None = None,
+    rows: int | None = None,
+) -> dict[str, Any]:
+    """Args: version None is the newest release; rows None leaves the size to the plan. The ids are
+    random, and the same for every try of this one.
 
-    Raises: ConfigurationError; BatchFailed where the job's plan fails; CloudRefused, CloudUnavailable where the release can't be read.
+    Raises: ConfigurationError; BatchFailed where the job's plan fails; CloudRefused,
+    CloudUnavailable where the release can't be read.
     """
     required(settings, "project_id", "region", *REQUIRED)
     engine = settings.engine if job == FORECAST_JOB else None
@@ -49,7 +68,14 @@ def submission(settings: Settings, job: str, arguments: Sequence[str], *, versio
     size = rows_of(settings, job, [*arguments, *(["--engine", engine] if engine else [])], rows)
     execution = str(uuid.uuid4())
     name = batch_id(job, execution)
-    batch = build_batch(settings, release, job, engine=engine, rows=size.number, arguments=[*arguments, "--batch", name])
+    batch = build_batch(
+        settings,
+        release,
+        job,
+        engine=engine,
+        rows=size.number,
+        arguments=[*arguments, "--batch", name],
+    )
     past = past_nights(settings, [job]).get(job)
     seconds = median(past) if past else None
     return {
@@ -59,14 +85,18 @@ def submission(settings: Settings, job: str, arguments: Sequence[str], *, versio
         "rows": size.number,
         "rows_from": size.source,
         "usual_seconds": seconds,
-        "usd_at_most": round(estimate(batch, seconds, region=settings.region).usd, 4) if seconds else None,
+        "usd_at_most": (
+            round(estimate(batch, seconds, region=settings.region).usd, 4) if seconds else None
+        ),
         "warning": platform_for(job, engine, today=datetime.now(UTC).date()).warning,
         "batch": batch,
     }
 
 
 def past_nights(settings: Settings, jobs: Sequence[str] = JOBS) -> dict[str, list[float]]:
-    """Seconds of each job's last good nights on batches; none where no DB_HOST is set, or its ledger is out of reach from here."""
+    """Seconds of each job's last good nights on batches; none where no DB_HOST is set, or its
+    ledger is out of reach from here.
+    """
     if not settings.db_host:
         return {}
     try:

@@ -1,8 +1,11 @@
-"""What a batch costs by Google's list: before (from the request), after (from what the service says it used), and both jobs for a month.
+"""What a batch costs by Google's list: before (from the request), after (from what the service says
+it used), and both jobs for a month.
 
-In: a `Batch` as the REST API's JSON, seconds, numbers of pools. Out: USD, DCU-hours (Google's unit: 0.6 for a vCPU, 0.1 for a GB of memory) and
-GB-months of shuffle storage. Prices with their day, source and how sure they are: `prices.toml`. No bill is read: discounts, free tiers and what else
-a project runs (Cloud SQL, storage, logs) are not in it. Only the standard tier is priced, which is the one the builder uses.
+In: a `Batch` as the REST API's JSON, seconds, numbers of pools. Out: USD, DCU-hours (Google's unit:
+0.6 for a vCPU, 0.1 for a GB of memory) and GB-months of shuffle storage. Prices with their day,
+source and how sure they are: `prices.toml`. No bill is read: discounts, free tiers and what else a
+project runs (Cloud SQL, storage, logs) are not in it. Only the standard tier is priced, which is
+the one the builder uses.
 """
 
 from __future__ import annotations
@@ -38,7 +41,10 @@ class Cost:
     region: str
 
     def words(self) -> str:
-        return f"{self.usd:.4f} USD ({self.dcu_hours:.3f} DCU-hours, {self.shuffle_gb_months:.4f} GB-months of shuffle storage, {self.region})"
+        return (
+            f"{self.usd:.4f} USD ({self.dcu_hours:.3f} DCU-hours, {self.shuffle_gb_months:.4f}"
+            f" GB-months of shuffle storage, {self.region})"
+        )
 
 
 @cache
@@ -48,7 +54,8 @@ def prices() -> dict[str, Any]:
 
 
 def actual_cost(batch: Mapping[str, Any], *, region: str | None = None) -> Cost | None:
-    """From runtimeInfo.approximateUsage of a batch that ended; None while the service has not said it, which takes it up to some minutes.
+    """From runtimeInfo.approximateUsage of a batch that ended; None while the service has not said
+    it, which takes it up to some minutes.
 
     Numbers of 64 bits are texts in this API's JSON. Args: region where the batch does not name it.
     Raises: ConfigurationError for a region without a price.
@@ -56,26 +63,38 @@ def actual_cost(batch: Mapping[str, Any], *, region: str | None = None) -> Cost 
     usage = batch.get("runtimeInfo", {}).get("approximateUsage", {})
     if "milliDcuSeconds" not in usage:
         return None
-    return _priced(int(usage["milliDcuSeconds"]) / 1000, int(usage.get("shuffleStorageGbSeconds", 0)), region or region_of(batch))
+    return _priced(
+        int(usage["milliDcuSeconds"]) / 1000,
+        int(usage.get("shuffleStorageGbSeconds", 0)),
+        region or region_of(batch),
+    )
 
 
 def estimate(batch: Mapping[str, Any], seconds: float, *, region: str | None = None) -> Cost:
-    """What the batch costs when it holds its machines for so many seconds, start-up included: all executors it may have, all the time.
+    """What the batch costs when it holds its machines for so many seconds, start-up included: all
+    executors it may have, all the time.
 
-    Args: region where the batch does not name it. Raises: ConfigurationError for a region without a price.
+    Args: region where the batch does not name it. Raises: ConfigurationError for a region without a
+    price.
     """
     serverless = prices()["serverless"]
     properties = batch.get("runtimeConfig", {}).get("properties", {})
     executors = int(properties.get("spark.dynamicAllocation.maxExecutors", MIN_EXECUTORS))
-    dcu = _dcu(properties, "driver", serverless) + executors * _dcu(properties, "executor", serverless)
+    dcu = _dcu(properties, "driver", serverless) + executors * _dcu(
+        properties, "executor", serverless
+    )
     disk_gb = _disk_gb(properties, "driver") + executors * _disk_gb(properties, "executor")
     billed = max(seconds, serverless["least_seconds"])
     return _priced(dcu * billed, disk_gb * billed, region or region_of(batch))
 
 
 def region_of(batch: Mapping[str, Any]) -> str:
-    """The region that a batch's name or subnetwork names, else that of the pricing page's figures."""
-    subnetwork = batch.get("environmentConfig", {}).get("executionConfig", {}).get("subnetworkUri", "")
+    """The region that a batch's name or subnetwork names, else that of the pricing page's
+    figures.
+    """
+    subnetwork = (
+        batch.get("environmentConfig", {}).get("executionConfig", {}).get("subnetworkUri", "")
+    )
     found = re.search(r"/(?:locations|regions)/([^/]+)/", f"{batch.get('name', '')} {subnetwork}")
     return found[1] if found else REGION_OF_THE_PAGE
 
@@ -90,20 +109,35 @@ def cloud_run_usd(vcpu: float, gib: float, seconds: float) -> float:
 def _priced(dcu_seconds: float, shuffle_gb_seconds: float, region: str) -> Cost:
     serverless = prices()["serverless"]
     if region not in serverless["regions"]:
-        raise ConfigurationError(f"{PRICES.name} has no prices of region {region!r}; it has {', '.join(serverless['regions'])}. Add a line to it")
+        raise ConfigurationError(
+            f"{PRICES.name} has no prices of region {region!r}; it has"
+            f" {', '.join(serverless['regions'])}. Add a line to it"
+        )
     rates = serverless["regions"][region]
     dcu_hours = dcu_seconds / SECONDS_OF_AN_HOUR
     gb_months = shuffle_gb_seconds / SECONDS_OF_AN_HOUR / serverless["hours_of_a_month"]
-    return Cost(dcu_hours * rates["dcu_hour"] + gb_months * rates["shuffle_gb_month"], dcu_hours, gb_months, region)
+    return Cost(
+        dcu_hours * rates["dcu_hour"] + gb_months * rates["shuffle_gb_month"],
+        dcu_hours,
+        gb_months,
+        region,
+    )
 
 
 def _dcu(properties: Mapping[str, str], role: str, serverless: Mapping[str, Any]) -> float:
     cores = int(properties.get(f"spark.{role}.cores", CORES[0]))
-    asked_mib = sum(_mib(properties, f"spark.{role}.{name}", default) for name, default in DEFAULT_MEMORY_MIB.items())
+    asked_mib = sum(
+        _mib(properties, f"spark.{role}.{name}", default)
+        for name, default in DEFAULT_MEMORY_MIB.items()
+    )
     gb = asked_mib / 1024 + cores * serverless["system_gb_of_a_vcpu"]
     at_the_lower_rate = min(gb, cores * serverless["gb_of_a_vcpu_at_the_lower_rate"])
     above = gb - at_the_lower_rate
-    rates = (serverless["dcu_of_a_vcpu"], serverless["dcu_of_a_gb"], serverless["dcu_of_a_gb_above"])
+    rates = (
+        serverless["dcu_of_a_vcpu"],
+        serverless["dcu_of_a_gb"],
+        serverless["dcu_of_a_gb_above"],
+    )
     return float(cores * rates[0] + at_the_lower_rate * rates[1] + above * rates[2])
 
 

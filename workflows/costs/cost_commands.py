@@ -1,4 +1,6 @@
-"""`cost` of `python -m workflows`: what batches cost by Google's list prices, one, a day's or a month's; and a month of nights by the model."""
+"""`cost` of `python -m workflows`: what batches cost by Google's list prices, one, a day's or a
+month's; and a month of nights by the model.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +23,42 @@ from workflows.batches.submission import past_nights
 from workflows.costs.cost import REGION_OF_THE_PAGE, actual_cost
 from workflows.costs.monthly_cost import NightInputs, monthly_estimate
 
-DayOption = Annotated[datetime | None, typer.Option("--day", formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Batches of this day, UTC.")]
-MonthOption = Annotated[datetime | None, typer.Option("--month", formats=["%Y-%m"], metavar="YYYY-MM", help="Of this month; default: this one.")]
+DayOption = Annotated[
+    datetime | None,
+    typer.Option(
+        "--day", formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Batches of this day, UTC."
+    ),
+]
+MonthOption = Annotated[
+    datetime | None,
+    typer.Option(
+        "--month", formats=["%Y-%m"], metavar="YYYY-MM", help="Of this month; default: this one."
+    ),
+]
 
 
 @app.command()
 def cost(
-    batch: Annotated[str | None, typer.Argument(metavar="BATCH", help="One batch; default: all of a day or a month.")] = None,
+    batch: Annotated[
+        str | None,
+        typer.Argument(metavar="BATCH", help="One batch; default: all of a day or a month."),
+    ] = None,
     of_day: DayOption = None,
     of_month: MonthOption = None,
     pools: Annotated[
-        int | None, typer.Option(min=1, help="Instead: what a month of nights would cost with so many pools, and by which inputs.")
+        int | None,
+        typer.Option(
+            min=1,
+            help=(
+                "Instead: what a month of nights would cost with so many pools, and by which"
+                " inputs."
+            ),
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What batches cost by Google's list prices, from what the service says they used; into the ledger too, where DB_HOST names one.
+    """What batches cost by Google's list prices, from what the service says they used; into the
+    ledger too, where DB_HOST names one.
 
     Example: python -m workflows cost --month 2026-01 --json
     """
@@ -62,7 +85,9 @@ def _interval(of_day: datetime | None, of_month: datetime | None) -> tuple[datet
     """[first, after the last), UTC."""
     if of_day:
         return of_day, of_day + timedelta(days=1)
-    first = (of_month or datetime.now(UTC)).replace(day=1, hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+    first = (of_month or datetime.now(UTC)).replace(
+        day=1, hour=0, minute=0, second=0, microsecond=0, tzinfo=None
+    )
     return first, (first + timedelta(days=31)).replace(day=1)
 
 
@@ -91,12 +116,25 @@ def _show_sum(document: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _show_model(settings: Settings, pools: int, as_json: bool) -> None:
-    inputs = NightInputs(pools=pools, engine=settings.engine, region=settings.region or REGION_OF_THE_PAGE)
+    inputs = NightInputs(
+        pools=pools, engine=settings.engine, region=settings.region or REGION_OF_THE_PAGE
+    )
     month = monthly_estimate(inputs, past_seconds=past_nights(settings))
     if as_json:
         print_json(month.document())
         return
     columns = ["job", "rows", "seconds", "seconds_from", "cloud_run_usd"]
-    print_table([*columns, "usd"], [[*(asdict(job)[column] for column in columns), job.cost.usd] for job in month.jobs], title="a night")
+    print_table(
+        [*columns, "usd"],
+        [[*(asdict(job)[column] for column in columns), job.cost.usd] for job in month.jobs],
+        title="a night",
+    )
     print_pairs(asdict(month.inputs))
-    print_pairs({"usd a month": month.usd, "goal": month.goal_usd, "meets it": month.meets_goal, "as Cloud Run jobs": month.cloud_run_usd})
+    print_pairs(
+        {
+            "usd a month": month.usd,
+            "goal": month.goal_usd,
+            "meets it": month.meets_goal,
+            "as Cloud Run jobs": month.cloud_run_usd,
+        }
+    )

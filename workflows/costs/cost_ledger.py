@@ -1,6 +1,8 @@
-"""Costs and durations in the ledger: what a batch cost goes into the rows of the runs it made, and past durations come out for an estimate.
+"""Costs and durations in the ledger: what a batch cost goes into the rows of the runs it made, and
+past durations come out for an estimate.
 
-In: settings whose database has this version's tables. The database is reached through `database.connection`; its errors are the product's.
+In: settings whose database has this version's tables. The database is reached through
+`database.connection`; its errors are the product's.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ NIGHTLY_MODES = ("incremental", "daily")
 
 
 def record_cost(settings: Settings, batch_id: str, usd: float) -> int:
-    """Write what a batch cost into the ledger. Returns: rows updated; 0 where the batch ended before it opened a run, or made none.
+    """Write what a batch cost into the ledger. Returns: rows updated; 0 where the batch ended
+    before it opened a run, or made none.
 
     Raises: DatabaseError.
     """
@@ -29,7 +32,8 @@ def record_cost(settings: Settings, batch_id: str, usd: float) -> int:
 
 
 def past_seconds(settings: Settings, job: str) -> list[float]:
-    """Seconds of the job's last good nights on batches, newest first, PAST_RUNS at most; a laptop's runs are another machine's.
+    """Seconds of the job's last good nights on batches, newest first, PAST_RUNS at most; a laptop's
+    runs are another machine's.
 
     Raises: DatabaseError.
     """
@@ -37,7 +41,13 @@ def past_seconds(settings: Settings, job: str) -> list[float]:
     nightly = ledger.mode.in_(NIGHTLY_MODES)
     statement = (
         select(ledger.seconds)
-        .where(ledger.job == job, ledger.status == "succeeded", nightly, ledger.batch.is_not(None), ledger.seconds.is_not(None))
+        .where(
+            ledger.job == job,
+            ledger.status == "succeeded",
+            nightly,
+            ledger.batch.is_not(None),
+            ledger.seconds.is_not(None),
+        )
         .order_by(ledger.started_at.desc())
         .limit(PAST_RUNS)
     )

@@ -1,7 +1,9 @@
-"""JSON of Dataproc's batches as the service reads and writes it: protobuf's own rules, through the official types.
+"""JSON of Dataproc's batches as the service reads and writes it: protobuf's own rules, through the
+official types.
 
-In: the body of a request, or what the double knows of a batch. Out: the service's JSON (int64 as strings, enums as names, or as numbers where
-the client asks for them), or its refusals. The lists' filter is here too. No state and no HTTP routes.
+In: the body of a request, or what the double knows of a batch. Out: the service's JSON (int64 as
+strings, enums as names, or as numbers where the client asks for them), or its refusals. The lists'
+filter is here too. No state and no HTTP routes.
 """
 
 from __future__ import annotations
@@ -19,10 +21,34 @@ from google.protobuf import json_format  # type: ignore[import-untyped]
 
 from workflows.local.http_service import ApiError
 
-OUTPUT_ONLY = ("name", "uuid", "createTime", "runtimeInfo", "state", "stateMessage", "stateTime", "creator", "operation", "stateHistory")
+OUTPUT_ONLY = (
+    "name",
+    "uuid",
+    "createTime",
+    "runtimeInfo",
+    "state",
+    "stateMessage",
+    "stateTime",
+    "creator",
+    "operation",
+    "stateHistory",
+)
 """The service ignores them in a request (https://google.aip.dev/203#output-only)."""
 
-SYSTEM_PARAMETERS = frozenset({"$alt", "alt", "key", "access_token", "fields", "prettyPrint", "quotaUser", "$prettyPrint", "$fields", "callback"})
+SYSTEM_PARAMETERS = frozenset(
+    {
+        "$alt",
+        "alt",
+        "key",
+        "access_token",
+        "fields",
+        "prettyPrint",
+        "quotaUser",
+        "$prettyPrint",
+        "$fields",
+        "callback",
+    }
+)
 """Query parameters of every Google API (https://cloud.google.com/apis/docs/system-parameters)."""
 
 METADATA_TYPE = "type.googleapis.com/google.cloud.dataproc.v1.BatchOperationMetadata"
@@ -37,11 +63,19 @@ def timestamp(seconds: float) -> str:
 def invalid(message: str, field: str = "") -> ApiError:
     """400 INVALID_ARGUMENT with the details that Google's front end gives."""
     violation = {"description": message, **({"field": field} if field else {})}
-    return ApiError(400, message, details=[{"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]}])
+    return ApiError(
+        400,
+        message,
+        details=[
+            {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]}
+        ],
+    )
 
 
 def requested_batch(body: Any) -> dict[str, Any]:
-    """The batch that a create asks for, in canonical JSON. Raises: ApiError 400 for an unknown field or a value of the wrong kind."""
+    """The batch that a create asks for, in canonical JSON. Raises: ApiError 400 for an unknown
+    field or a value of the wrong kind.
+    """
     if not isinstance(body, dict):
         raise invalid("Invalid JSON payload received. Unexpected token.", "batch")
     message = dataproc_v1.Batch.pb(dataproc_v1.Batch())
@@ -52,13 +86,21 @@ def requested_batch(body: Any) -> dict[str, Any]:
         if not unknown:
             raise invalid(f"Invalid value at 'batch': {error}", "batch") from None
         place = ".".join(["batch", *([unknown[2]] if unknown[2] else [])])
-        raise invalid(f"Invalid JSON payload received. Unknown name \"{unknown[1]}\" at '{place}': Cannot find field.", place) from None
+        raise invalid(
+            f"Invalid JSON payload received. Unknown name \"{unknown[1]}\" at '{place}': Cannot"
+            " find field.",
+            place,
+        ) from None
     found: dict[str, Any] = json_format.MessageToDict(message)
     return {name: value for name, value in found.items() if name not in OUTPUT_ONLY}
 
 
-def answered(document: dict[str, Any], query: Mapping[str, str], kind: type[Any] = dataproc_v1.Batch) -> dict[str, Any]:
-    """A message as the client wants it: with `enum-encoding=int` in `$alt` the enums are numbers, as the official client asks."""
+def answered(
+    document: dict[str, Any], query: Mapping[str, str], kind: type[Any] = dataproc_v1.Batch
+) -> dict[str, Any]:
+    """A message as the client wants it: with `enum-encoding=int` in `$alt` the enums are numbers,
+    as the official client asks.
+    """
     if "enum-encoding=int" not in query.get("$alt", ""):
         return document
     message = json_format.ParseDict(document, kind.pb(kind()))
@@ -79,7 +121,9 @@ def answered_operation(operation: dict[str, Any], query: Mapping[str, str]) -> d
 def known_parameters(query: Mapping[str, str], *names: str) -> None:
     """Raises: ApiError 400 for a query parameter that the method does not have."""
     for name in query.keys() - SYSTEM_PARAMETERS - set(names):
-        reason = f"Cannot bind query parameter. Field '{name}' could not be found in request message."
+        reason = (
+            f"Cannot bind query parameter. Field '{name}' could not be found in request message."
+        )
         raise invalid(f'Invalid JSON payload received. Unknown name "{name}": {reason}')
 
 
@@ -95,9 +139,11 @@ CLAUSE = re.compile(r'\s*([\w.-]+)\s*(!=|<=|>=|=|<|>)\s*("[^"]*"|[^\s"]+)\s*')
 
 
 def matching(filter_text: str) -> Callable[[Mapping[str, Any]], bool]:
-    """The test of a list's filter: comparisons of batch_id, batch_uuid, state, create_time and labels.NAME joined by AND.
+    """The test of a list's filter: comparisons of batch_id, batch_uuid, state, create_time and
+    labels.NAME joined by AND.
 
-    Args: filter_text as https://google.aip.dev/160 has it; its OR, NOT and brackets are left out, and refused. Raises: ApiError 400.
+    Args: filter_text as https://google.aip.dev/160 has it; its OR, NOT and brackets are left out,
+    and refused. Raises: ApiError 400.
     """
     if not filter_text.strip():
         return lambda batch: True
@@ -108,7 +154,9 @@ def matching(filter_text: str) -> Callable[[Mapping[str, Any]], bool]:
             raise invalid(f"Invalid filter: {filter_text!r} can't be read at {part!r}.", "filter")
         read = _reader(found[1], filter_text)
         wanted = found[3].strip('"')
-        clauses.append((read, COMPARISONS[found[2]], _instant(wanted) if found[1] == "create_time" else wanted))
+        clauses.append(
+            (read, COMPARISONS[found[2]], _instant(wanted) if found[1] == "create_time" else wanted)
+        )
     return lambda batch: all(compare(read(batch), wanted) for read, compare, wanted in clauses)
 
 
@@ -122,7 +170,10 @@ def _reader(field: str, filter_text: str) -> Callable[[Mapping[str, Any]], Any]:
     if field.startswith("labels."):
         return lambda batch: batch.get("labels", {}).get(field.removeprefix("labels."), "")
     if field not in readers:
-        raise invalid(f"Invalid filter: {filter_text!r} names {field!r}, which can't be filtered on.", "filter")
+        raise invalid(
+            f"Invalid filter: {filter_text!r} names {field!r}, which can't be filtered on.",
+            "filter",
+        )
     return readers[field]
 
 
@@ -134,7 +185,9 @@ def _instant(text: str) -> datetime:
 
 
 def page(found: Sequence[Any], query: Mapping[str, str]) -> tuple[Sequence[Any], str]:
-    """The page that a list asks for, and the token of the next one, "" for none. Raises: ApiError 400."""
+    """The page that a list asks for, and the token of the next one, "" for none. Raises: ApiError
+    400.
+    """
     asked = json.dumps([query.get("filter", ""), query.get("orderBy", "")])
     size = query.get("pageSize", "0")
     if not size.isdigit():
@@ -146,7 +199,13 @@ def page(found: Sequence[Any], query: Mapping[str, str]) -> tuple[Sequence[Any],
         except (ValueError, binascii.Error, TypeError):
             raise invalid("The page token is not valid.", "page_token") from None
         if of != asked:
-            raise invalid("The page token belongs to a list with another filter or order.", "page_token")
+            raise invalid(
+                "The page token belongs to a list with another filter or order.", "page_token"
+            )
     end = start + min(int(size) or 20, 1000)
-    following = base64.urlsafe_b64encode(json.dumps([end, asked]).encode()).decode() if end < len(found) else ""
+    following = (
+        base64.urlsafe_b64encode(json.dumps([end, asked]).encode()).decode()
+        if end < len(found)
+        else ""
+    )
     return found[start:end], following

@@ -1,7 +1,9 @@
-"""One batch of the Dataproc double over time: the states it goes through, by a script or by really running it, and what it used.
+"""One batch of the Dataproc double over time: the states it goes through, by a script or by really
+running it, and what it used.
 
-In: the request, a script or a runner, and the time of each look (seconds since the epoch). Out: states with the times they began, message, usage.
-Nothing happens between two looks: `advance` catches up, each state dated when it was due. No HTTP and no JSON of the service here.
+In: the request, a script or a runner, and the time of each look (seconds since the epoch). Out:
+states with the times they began, message, usage. Nothing happens between two looks: `advance`
+catches up, each state dated when it was due. No HTTP and no JSON of the service here.
 """
 
 from __future__ import annotations
@@ -36,12 +38,16 @@ class RunningBatch(Protocol):
 
 
 Runner = Callable[[dict[str, Any], str], RunningBatch]
-"""Starts a batch: takes the batch as it was requested, with its name and runtimeInfo.outputUri, and its id. Returns at once."""
+"""Starts a batch: takes the batch as it was requested, with its name and runtimeInfo.outputUri, and
+its id. Returns at once.
+"""
 
 
 @dataclass(frozen=True)
 class Script:
-    """What a batch does that no one really runs. Seconds; end None never ends by itself; keeps_ttl False forgets the request's ttl."""
+    """What a batch does that no one really runs. Seconds; end None never ends by itself; keeps_ttl
+    False forgets the request's ttl.
+    """
 
     pending_seconds: float = 30.0
     running_seconds: float = 300.0
@@ -56,8 +62,16 @@ class Script:
 class BatchLife:
     """The states of one batch. `history` holds (state, message, when it began), the newest last."""
 
-    def __init__(self, request: Mapping[str, Any], script: Script, started: float, start: Callable[[], RunningBatch] | None = None) -> None:
-        """Args: start runs the batch when it is due; without it the script says how the batch ends."""
+    def __init__(
+        self,
+        request: Mapping[str, Any],
+        script: Script,
+        started: float,
+        start: Callable[[], RunningBatch] | None = None,
+    ) -> None:
+        """Args: start runs the batch when it is due; without it the script says how the
+        batch ends.
+        """
         self.history: list[tuple[str, str, float]] = [("PENDING", "", started)]
         self.running: RunningBatch | None = None
         self._script = script
@@ -100,14 +114,23 @@ class BatchLife:
         self._end_cancelling(now)
 
     def usage(self, now: float) -> dict[str, int] | None:
-        """milliDcuSeconds and shuffleStorageGbSeconds; None until `usage_delay_seconds` after the end, and for a batch that never ran."""
-        held = [end - start for (state, _, start), end in zip(self.history, self._ends(), strict=True) if state in ("RUNNING", "CANCELLING")]
+        """milliDcuSeconds and shuffleStorageGbSeconds; None until `usage_delay_seconds` after the
+        end, and for a batch that never ran.
+        """
+        held = [
+            end - start
+            for (state, _, start), end in zip(self.history, self._ends(), strict=True)
+            if state in ("RUNNING", "CANCELLING")
+        ]
         ran = any(state == "RUNNING" for state, _, _ in self.history)
         if not self.done or not ran or now < self.since + self._script.usage_delay_seconds:
             return None
         dcu, shuffle_gb = self._load
         billed = max(sum(held), prices()["serverless"]["least_seconds"])
-        return {"milliDcuSeconds": round(dcu * 1000 * billed), "shuffleStorageGbSeconds": round(shuffle_gb * billed)}
+        return {
+            "milliDcuSeconds": round(dcu * 1000 * billed),
+            "shuffleStorageGbSeconds": round(shuffle_gb * billed),
+        }
 
     def present_use(self) -> dict[str, int] | None:
         """milliDcu and shuffleStorageGb while it runs."""
@@ -121,7 +144,13 @@ class BatchLife:
         if self.running is None:
             return self._script.output if self.state != "PENDING" else b""
         written = self.running.output
-        return written if isinstance(written, bytes) else written.read_bytes() if written.is_file() else b""
+        return (
+            written
+            if isinstance(written, bytes)
+            else written.read_bytes()
+            if written.is_file()
+            else b""
+        )
 
     def _begin(self, when: float) -> None:
         self._enter("RUNNING", "", when)
@@ -139,12 +168,20 @@ class BatchLife:
             if end is not None and end <= now and (expiry is None or end <= expiry):
                 self._enter(str(self._script.end), self._script.message, end)
         elif self.running and (code := self.running.poll()) is not None:
-            self._enter("FAILED" if code else "SUCCEEDED", f"the driver ended with exit code {code}" if code else "", now)
+            self._enter(
+                "FAILED" if code else "SUCCEEDED",
+                f"the driver ended with exit code {code}" if code else "",
+                now,
+            )
         if self.state == "RUNNING" and expiry is not None and now >= expiry:
             self.cancel(expiry, CANCELLED_BY_TTL.format(ttl=round(self._ttl)))
 
     def _end_cancelling(self, now: float) -> None:
-        if self._cancel is None or now < self._cancel[0] or (self.running and self.running.poll() is None):
+        if (
+            self._cancel is None
+            or now < self._cancel[0]
+            or (self.running and self.running.poll() is None)
+        ):
             return
         self._enter("CANCELLED", self._cancel[1], now if self.running else self._cancel[0])
 
@@ -157,10 +194,21 @@ class BatchLife:
 
 
 def dcu_and_shuffle_gb(properties: Mapping[str, str]) -> tuple[float, float]:
-    """What a batch of these properties holds while it runs, by the rules of `workflows.costs.cost`, with as many executors as it starts with."""
+    """What a batch of these properties holds while it runs, by the rules of `workflows.costs.cost`,
+    with as many executors as it starts with.
+    """
     executors = properties.get("spark.executor.instances", str(MIN_EXECUTORS))
-    an_hour = estimate({"runtimeConfig": {"properties": {**properties, "spark.dynamicAllocation.maxExecutors": executors}}}, SECONDS_OF_AN_HOUR)
-    return an_hour.dcu_hours, an_hour.shuffle_gb_months * float(prices()["serverless"]["hours_of_a_month"])
+    an_hour = estimate(
+        {
+            "runtimeConfig": {
+                "properties": {**properties, "spark.dynamicAllocation.maxExecutors": executors}
+            }
+        },
+        SECONDS_OF_AN_HOUR,
+    )
+    return an_hour.dcu_hours, an_hour.shuffle_gb_months * float(
+        prices()["serverless"]["hours_of_a_month"]
+    )
 
 
 def _seconds(duration: str | None) -> float:

@@ -1,8 +1,11 @@
-"""A batch as a real process: what the request names, downloaded from the storage double, run by spark-submit in a folder of its own.
+"""A batch as a real process: what the request names, downloaded from the storage double, run by
+spark-submit in a folder of its own.
 
-In: a `Batch` as the REST API's JSON. Out: a running process, its exit code, its output in one file. The process sees nothing of the checkout: only
-the files, properties, arguments and driver environment of the request, this machine's Java and the packages of this environment, which stand in for
-the container image. Spark runs as local[*] whatever executors the request names: they are the service's business.
+In: a `Batch` as the REST API's JSON. Out: a running process, its exit code, its output in one file.
+The process sees nothing of the checkout: only the files, properties, arguments and driver
+environment of the request, this machine's Java and the packages of this environment, which stand in
+for the container image. Spark runs as local[*] whatever executors the request names: they are the
+service's business.
 """
 
 from __future__ import annotations
@@ -35,7 +38,13 @@ END_SECONDS = 20
 class BatchProcess:
     """One running job; `output` has what it said."""
 
-    def __init__(self, command: list[str], folder: Path, environment: Mapping[str, str], account: Account | None) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        account: Account | None,
+    ) -> None:
         self._folder = folder
         self.output = folder / "driveroutput"
         with self.output.open("wb") as stream:
@@ -46,13 +55,19 @@ class BatchProcess:
         self._ends_by: float | None = None
 
     def poll(self) -> int | None:
-        """The exit code, None while it runs. One that was asked to end and has not is killed here; of one that ended only the output is left."""
+        """The exit code, None while it runs. One that was asked to end and has not is killed here;
+        of one that ended only the output is left.
+        """
         code = self._process.poll()
         if code is None and self._ends_by is not None and time.monotonic() > self._ends_by:
             self._signal(signal.SIGKILL)
         if code is not None and self._folder.exists():
             for path in set(self._folder.iterdir()) - {self.output}:
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+                (
+                    shutil.rmtree(path, ignore_errors=True)
+                    if path.is_dir()
+                    else path.unlink(missing_ok=True)
+                )
         return code
 
     def cancel(self) -> None:
@@ -70,7 +85,8 @@ class BatchProcess:
 class LocalPlatform:
     """Starts batches and container jobs on this machine.
 
-    Args: folder takes a folder for each, api_url is where the doubles answer, account is whom they run as, None: as this process.
+    Args: folder takes a folder for each, api_url is where the doubles answer, account is whom they
+    run as, None: as this process.
     """
 
     def __init__(self, folder: Path, api_url: str, account: Account | None) -> None:
@@ -79,28 +95,55 @@ class LocalPlatform:
         self._account = account
 
     def run_batch(self, batch: dict[str, Any], batch_id: str) -> BatchProcess:
-        """Download what the request names and hand it to spark-submit. Raises: OSError where a file is not in its bucket."""
+        """Download what the request names and hand it to spark-submit. Raises: OSError where a file
+        is not in its bucket.
+        """
         folder = self._new_folder(batch_id)
         job = batch["pysparkBatch"]
         names = ("pythonFileUris", "jarFileUris")
-        archives, jars = (",".join(self._fetch(uri, folder) for uri in job.get(name, [])) for name in names)
+        archives, jars = (
+            ",".join(self._fetch(uri, folder) for uri in job.get(name, [])) for name in names
+        )
         entry = self._fetch(job["mainPythonFileUri"], folder)
         properties = batch.get("runtimeConfig", {}).get("properties", {})
-        (folder / "spark.conf").write_text("".join(f"{name} {_escaped(value)}\n" for name, value in properties.items()), encoding="utf-8")
+        (folder / "spark.conf").write_text(
+            "".join(f"{name} {_escaped(value)}\n" for name, value in properties.items()),
+            encoding="utf-8",
+        )
         spark = spark_home()
         command = [str(spark / "bin" / "spark-submit"), "--master", "local[*]", "--name", batch_id]
-        command += ["--properties-file", str(folder / "spark.conf"), "--conf", f"spark.local.dir={folder / 'tmp'}"]
-        command += [word for option, files in (("--py-files", archives), ("--jars", jars)) if files for word in (option, files)]
-        given = {name.removeprefix(DRIVER_VARIABLE): value for name, value in properties.items() if name.startswith(DRIVER_VARIABLE)}
-        return self._start([*command, entry, *job.get("args", [])], folder, given | {"SPARK_HOME": str(spark)})
+        command += [
+            "--properties-file",
+            str(folder / "spark.conf"),
+            "--conf",
+            f"spark.local.dir={folder / 'tmp'}",
+        ]
+        command += [
+            word
+            for option, files in (("--py-files", archives), ("--jars", jars))
+            if files
+            for word in (option, files)
+        ]
+        given = {
+            name.removeprefix(DRIVER_VARIABLE): value
+            for name, value in properties.items()
+            if name.startswith(DRIVER_VARIABLE)
+        }
+        return self._start(
+            [*command, entry, *job.get("args", [])], folder, given | {"SPARK_HOME": str(spark)}
+        )
 
-    def run_container(self, entry: Path, arguments: list[str], variables: Mapping[str, str], name: str) -> BatchProcess:
+    def run_container(
+        self, entry: Path, arguments: list[str], variables: Mapping[str, str], name: str
+    ) -> BatchProcess:
         """Run a container's entry, copied out of the checkout, with a container's variables."""
         folder = self._new_folder(name)
         copied = str(shutil.copy(entry, folder))
         return self._start([sys.executable, copied, *arguments], folder, variables)
 
-    def _start(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> BatchProcess:
+    def _start(
+        self, command: list[str], folder: Path, variables: Mapping[str, str]
+    ) -> BatchProcess:
         environment = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}",
             "LANG": "C.UTF-8",
@@ -110,7 +153,8 @@ class LocalPlatform:
             "PYSPARK_PYTHON": sys.executable,
             # in place of the names and the network by which a machine of Google's finds Google
             "GOOGLE_API_URL": self._api_url,
-            # Java takes the home from the list of users, where an account without rights may have none
+            # Java takes the home from the list of users, where an account without rights may have
+            # none
             "SPARK_SUBMIT_OPTS": f"-Duser.home={folder / 'home'}",
             # the address of a machine on a network of its own may be unknown to its resolver
             "SPARK_LOCAL_IP": "127.0.0.1",
@@ -136,24 +180,32 @@ class LocalPlatform:
 
 
 def spark_home() -> Path:
-    """The Spark that the pyspark wheel brings; found without importing it. Raises: EnvironmentNotReady."""
+    """The Spark that the pyspark wheel brings; found without importing it. Raises:
+    EnvironmentNotReady.
+    """
     spec = find_spec("pyspark")
     if spec is None or spec.origin is None:
-        raise EnvironmentNotReady("pyspark is not installed in this environment; run `python run_spark_local.py doctor`")
+        raise EnvironmentNotReady(
+            "pyspark is not installed in this environment; run `python run_spark_local.py doctor`"
+        )
     return Path(spec.origin).parent
 
 
 def batch_account() -> Account | None:
-    """Whom batches run as when the caller is root: an account without rights, as in the service's containers, where it can reach this Python.
+    """Whom batches run as when the caller is root: an account without rights, as in the service's
+    containers, where it can reach this Python.
 
-    None: they run as this process does. The containers' own number, 1099, has no name here, and Hadoop takes no user without one.
+    None: they run as this process does. The containers' own number, 1099, has no name here, and
+    Hadoop takes no user without one.
     """
     account = server_account()
     if account is None:
         return None
     question = [sys.executable, "-c", "import pydantic"]
     try:
-        subprocess.run(question, cwd="/", env={}, capture_output=True, check=True, **_rights(account))
+        subprocess.run(
+            question, cwd="/", env={}, capture_output=True, check=True, **_rights(account)
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return account

@@ -1,8 +1,11 @@
-"""A double of Cloud Run jobs: an execution is started, looked at and cancelled over the Admin API v2; it goes by a script, or really runs.
+"""A double of Cloud Run jobs: an execution is started, looked at and cancelled over the Admin API
+v2; it goes by a script, or really runs.
 
-In: `jobs:run` with overrides. Out: the Operation whose metadata is the execution, then the execution with its conditions, counts and times. Times
-are those of `now`, seconds since the epoch. It knows one task an execution, no retries, and no operations to be looked at.
-Sources: https://cloud.google.com/run/docs/reference/rest/v2/projects.locations.jobs/run and ../projects.locations.jobs.executions.
+In: `jobs:run` with overrides. Out: the Operation whose metadata is the execution, then the
+execution with its conditions, counts and times. Times are those of `now`, seconds since the epoch.
+It knows one task an execution, no retries, and no operations to be looked at. Sources:
+https://cloud.google.com/run/docs/reference/rest/v2/projects.locations.jobs/run and
+../projects.locations.jobs.executions.
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ OVERRIDES = {"containerOverrides", "taskCount", "timeout"}
 CONTAINER_OVERRIDES = {"name", "args", "env", "clearArgs"}
 
 Runner = Callable[[str, list[str]], RunningBatch]
-"""Starts an execution: takes its short name, which begins with its job's, and the container's arguments. Returns at once."""
+"""Starts an execution: takes its short name, which begins with its job's, and the container's
+arguments. Returns at once.
+"""
 
 
 @dataclass
@@ -53,7 +58,9 @@ class CloudRunDouble(Service):
         now: Callable[[], float] = time.time,
         run: Runner | None = None,
     ) -> None:
-        """Args: script says what an execution does; with run it really runs, and of the script only pending_seconds counts."""
+        """Args: script says what an execution does; with run it really runs, and of the script only
+        pending_seconds counts.
+        """
         super().__init__()
         self._script = script
         self._jobs = jobs
@@ -72,11 +79,17 @@ class CloudRunDouble(Service):
                 execution.life.advance(self._now())
 
     def cancel_all(self) -> None:
-        """Ask every execution to end, and wait for those that really run: none outlives the service."""
+        """Ask every execution to end, and wait for those that really run: none outlives the
+        service.
+        """
         with self._lock:
             for execution in self._executions.values():
                 execution.life.cancel(self._now())
-            running = [execution.life.running for execution in self._executions.values() if execution.life.running]
+            running = [
+                execution.life.running
+                for execution in self._executions.values()
+                if execution.life.running
+            ]
         while any(process.poll() is None for process in running):
             time.sleep(0.05)
         self.advance()
@@ -84,17 +97,37 @@ class CloudRunDouble(Service):
     def _start(self, request: Request, project: str, region: str, job: str) -> Answer:
         with self._lock:
             if job not in self._jobs:
-                raise ApiError(404, f"Resource '{job}' of kind 'JOB' in region '{region}' in project '{project}' does not exist.")
-            overrides = _known(request.json(), {"overrides", "validateOnly", "etag"}, "").get("overrides", {})
+                raise ApiError(
+                    404,
+                    f"Resource '{job}' of kind 'JOB' in region '{region}' in project '{project}'"
+                    " does not exist.",
+                )
+            overrides = _known(request.json(), {"overrides", "validateOnly", "etag"}, "").get(
+                "overrides", {}
+            )
             containers = _known(overrides, OVERRIDES, "overrides").get("containerOverrides", [])
-            arguments = [str(word) for container in containers for word in _known(container, CONTAINER_OVERRIDES, "container").get("args", [])]
+            arguments = [
+                str(word)
+                for container in containers
+                for word in _known(container, CONTAINER_OVERRIDES, "container").get("args", [])
+            ]
             short = f"{job}-{secrets.token_hex(3)[:5]}"
             name = f"projects/{project}/locations/{region}/jobs/{job}/executions/{short}"
             run = self._run
             start = None if run is None else lambda: run(short, arguments)
-            limits = {"environmentConfig": {"executionConfig": {"ttl": overrides["timeout"]}}} if "timeout" in overrides else {}
+            limits = (
+                {"environmentConfig": {"executionConfig": {"ttl": overrides["timeout"]}}}
+                if "timeout" in overrides
+                else {}
+            )
             life = BatchLife(limits, self._script, self._now(), start)
-            execution = _Execution(name, f"projects/{project}/locations/{region}/jobs/{job}", str(uuid.uuid4()), life, arguments)
+            execution = _Execution(
+                name,
+                f"projects/{project}/locations/{region}/jobs/{job}",
+                str(uuid.uuid4()),
+                life,
+                arguments,
+            )
             self._executions[name] = execution
             self.advance()
             return Answer(self._operation(execution))
@@ -103,11 +136,15 @@ class CloudRunDouble(Service):
         with self._lock:
             return Answer(self._document(self._found(project, region, job, execution)))
 
-    def _cancel(self, request: Request, project: str, region: str, job: str, execution: str) -> Answer:
+    def _cancel(
+        self, request: Request, project: str, region: str, job: str, execution: str
+    ) -> Answer:
         with self._lock:
             found = self._found(project, region, job, execution)
             if found.life.done:
-                raise ApiError(400, "The execution has already completed.", reason="FAILED_PRECONDITION")
+                raise ApiError(
+                    400, "The execution has already completed.", reason="FAILED_PRECONDITION"
+                )
             found.cancelled = True
             found.life.cancel(self._now())
             return Answer(self._operation(found))
@@ -116,18 +153,29 @@ class CloudRunDouble(Service):
         self.advance()
         name = f"projects/{project}/locations/{region}/jobs/{job}/executions/{execution}"
         if name not in self._executions:
-            raise ApiError(404, f"Resource '{execution}' of kind 'EXECUTION' in region '{region}' in project '{project}' does not exist.")
+            raise ApiError(
+                404,
+                f"Resource '{execution}' of kind 'EXECUTION' in region '{region}' in project"
+                f" '{project}' does not exist.",
+            )
         return self._executions[name]
 
     def _operation(self, execution: _Execution) -> dict[str, Any]:
         parent = execution.name.partition("/jobs/")[0]
-        return {"name": f"{parent}/operations/{uuid.uuid4()}", "metadata": {"@type": EXECUTION_TYPE, **self._document(execution)}}
+        return {
+            "name": f"{parent}/operations/{uuid.uuid4()}",
+            "metadata": {"@type": EXECUTION_TYPE, **self._document(execution)},
+        }
 
     def _document(self, execution: _Execution) -> dict[str, Any]:
         """The execution; counts of zero are left out, as protobuf's JSON has it."""
         life = execution.life
         began = next((start for state, _, start in life.history if state == "RUNNING"), None)
-        count = {"SUCCEEDED": "succeededCount", "FAILED": "failedCount", "CANCELLED": "cancelledCount" if execution.cancelled else "failedCount"}
+        count = {
+            "SUCCEEDED": "succeededCount",
+            "FAILED": "failedCount",
+            "CANCELLED": "cancelledCount" if execution.cancelled else "failedCount",
+        }
         return {
             "name": execution.name,
             "uid": execution.uid,
@@ -142,7 +190,9 @@ class CloudRunDouble(Service):
             "reconciling": not life.done,
             "conditions": [self._completed(execution)],
             count[life.state] if life.done else "runningCount": 1,
-            "logUri": f"https://console.cloud.google.com/logs/viewer?advancedFilter=execution_name%3D{execution.name.rpartition('/')[2]}",
+            "logUri": (
+                f"https://console.cloud.google.com/logs/viewer?advancedFilter=execution_name%3D{execution.name.rpartition('/')[2]}"
+            ),
         }
 
     @staticmethod
@@ -150,9 +200,17 @@ class CloudRunDouble(Service):
         """The condition that tells whether and how it ended."""
         state, message, since = execution.life.history[-1]
         if not execution.life.done:
-            return {"type": "Completed", "state": "CONDITION_RECONCILING", "lastTransitionTime": timestamp(since)}
+            return {
+                "type": "Completed",
+                "state": "CONDITION_RECONCILING",
+                "lastTransitionTime": timestamp(since),
+            }
         if state == "SUCCEEDED":
-            return {"type": "Completed", "state": "CONDITION_SUCCEEDED", "lastTransitionTime": timestamp(since)}
+            return {
+                "type": "Completed",
+                "state": "CONDITION_SUCCEEDED",
+                "lastTransitionTime": timestamp(since),
+            }
         reason = "CANCELLED" if execution.cancelled else "NON_ZERO_EXIT_CODE"
         return {
             "type": "Completed",
@@ -167,5 +225,9 @@ def _known(value: Any, names: Collection[str], place: str) -> Mapping[str, Any]:
     """Raises: ApiError 400 for a field that the service does not have."""
     if not isinstance(value, Mapping) or set(value) - set(names):
         unknown = sorted(set(value) - set(names)) if isinstance(value, Mapping) else [str(value)]
-        raise ApiError(400, f"Invalid JSON payload received. Unknown name \"{unknown[0]}\" at '{place}': Cannot find field.")
+        raise ApiError(
+            400,
+            f"Invalid JSON payload received. Unknown name \"{unknown[0]}\" at '{place}': Cannot"
+            " find field.",
+        )
     return value

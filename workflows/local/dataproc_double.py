@@ -1,12 +1,19 @@
-"""A double of Dataproc Serverless: batches and operations over REST v1, with the service's names, answers and refusals.
+"""A double of Dataproc Serverless: batches and operations over REST v1, with the service's names,
+answers and refusals.
 
-In: requests as `google-cloud-dataproc`, `gcloud` and Cloud Workflows send them. Out: what the service answers; the batches go by a script, or
-are really run by the `run` that is given. Times are those of `now`, seconds since the epoch. It knows no users, quotas or networks.
+In: requests as `google-cloud-dataproc`, `gcloud` and Cloud Workflows send them. Out: what the
+service answers; the batches go by a script, or are really run by the `run` that is given. Times are
+those of `now`, seconds since the epoch. It knows no users, quotas or networks.
 
-Sources: https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/projects.locations.batches, and answers that people published:
-- operations are named projects/P/regions/R/operations/ID, batches projects/P/locations/R/batches/ID (`gcloud dataproc batches cancel` shows it);
-- a batch that is read back has `spark:` before the names of its properties, and the service's defaults beside them;
-- the cancel of a done operation answers 200 and changes nothing (googleapis/mcp-toolbox, tests/serverlessspark).
+Sources:
+https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/projects.locations.batches, and
+answers that people published:
+- operations are named projects/P/regions/R/operations/ID, batches projects/P/locations/R/batches/ID
+(`gcloud dataproc batches cancel` shows it);
+- a batch that is read back has `spark:` before the names of its properties, and the service's
+defaults beside them;
+- the cancel of a done operation answers 200 and changes nothing (googleapis/mcp-toolbox,
+tests/serverlessspark).
 """
 
 from __future__ import annotations
@@ -43,11 +50,16 @@ OPERATIONS = r"/v1/projects/(?P<project>[^/:]+)/(?:regions|locations)/(?P<region
 
 Method = Literal["create", "get", "list", "delete", "get_operation", "list_operations", "cancel"]
 CUT, LOST_ANSWER = "cut", "lost answer"
-"""Failures of the line and not of the service: the request does not arrive, or it does and its answer does not."""
+"""Failures of the line and not of the service: the request does not arrive, or it does and its
+answer does not.
+"""
 
 FAILURES = {
     409: "The operation was aborted, typically due to a concurrency issue.",
-    429: "Quota exceeded for quota metric 'Batch create requests' and limit 'Batch create requests per minute per region'.",
+    429: (
+        "Quota exceeded for quota metric 'Batch create requests' and limit 'Batch create requests"
+        " per minute per region'."
+    ),
     500: "Internal error encountered.",
     503: "The service is currently unavailable.",
 }
@@ -81,8 +93,10 @@ class DataprocDouble(Service):
         run: Runner | None = None,
         write_output: Callable[[str, bytes], None] | None = None,
     ) -> None:
-        """Args: script says what a batch does, or makes a script from a batch's id; with run a batch really runs and of the script only
-        pending_seconds and usage_delay_seconds count; write_output takes the gs:// address and the content of each driver output object."""
+        """Args: script says what a batch does, or makes a script from a batch's id; with run a
+        batch really runs and of the script only pending_seconds and usage_delay_seconds count;
+        write_output takes the gs:// address and the content of each driver output object.
+        """
         super().__init__()
         self._script = script
         self._now = now
@@ -106,12 +120,16 @@ class DataprocDouble(Service):
             self.route(verb, pattern, self._served(method, handler))
 
     def fail_next(self, method: Method, failure: int | str, times: int = 1) -> None:
-        """Let the next calls of a method fail. Args: failure is an HTTP status, "cut" or "lost answer"."""
+        """Let the next calls of a method fail. Args: failure is an HTTP status, "cut" or "lost
+        answer".
+        """
         with self._lock:
             self._failures[method].extend([failure] * times)
 
     def advance(self) -> None:
-        """Let all batches catch up with the time. Each request does so too; whoever serves batches that really run calls it in between."""
+        """Let all batches catch up with the time. Each request does so too; whoever serves batches
+        that really run calls it in between.
+        """
         with self._lock:
             for batch in self._batches.values():
                 batch.life.advance(self._now())
@@ -141,7 +159,11 @@ class DataprocDouble(Service):
                 if failure == CUT:
                     raise ConnectionCut
                 if isinstance(failure, int):
-                    raise ApiError(failure, FAILURES.get(failure, "Failure asked for."), reason="ABORTED" if failure == 409 else None)
+                    raise ApiError(
+                        failure,
+                        FAILURES.get(failure, "Failure asked for."),
+                        reason="ABORTED" if failure == 409 else None,
+                    )
                 answer = handler(request, **names)
                 if failure == LOST_ANSWER:
                     raise ConnectionCut
@@ -154,11 +176,15 @@ class DataprocDouble(Service):
         request_id = request.query.get("requestId", "")
         if request_id and not REQUEST_ID.fullmatch(request_id):
             raise invalid(
-                f"Request id '{request_id}' must contain only letters, numbers, underscores and hyphens, 40 characters at most.", "request_id"
+                f"Request id '{request_id}' must contain only letters, numbers, underscores and"
+                " hyphens, 40 characters at most.",
+                "request_id",
             )
         parent = f"projects/{project}/locations/{region}"
         if request_id and (parent, request_id) in self._requests:
-            return Answer(self._operation(self._operations[self._requests[parent, request_id]], request.query))
+            return Answer(
+                self._operation(self._operations[self._requests[parent, request_id]], request.query)
+            )
         asked = requested_batch(request.json())
         batch_id = request.query.get("batchId") or uuid.uuid4().hex
         check_request(batch_id, asked)
@@ -175,11 +201,21 @@ class DataprocDouble(Service):
 
     def _new(self, project: str, region: str, batch_id: str, asked: dict[str, Any]) -> _Batch:
         unique = str(uuid.uuid4())
-        bucket = asked.get("environmentConfig", {}).get("executionConfig", {}).get("stagingBucket") or f"dataproc-staging-{region}-local"
+        bucket = (
+            asked.get("environmentConfig", {}).get("executionConfig", {}).get("stagingBucket")
+            or f"dataproc-staging-{region}-local"
+        )
         output_uri = f"gs://{bucket}/google-cloud-dataproc-metainfo/{uuid.uuid4()}/jobs/srvls-batch-{unique}/driveroutput"
         name = f"projects/{project}/locations/{region}/batches/{batch_id}"
         run = self._run
-        start = None if run is None else lambda: run({**asked, "name": name, "uuid": unique, "runtimeInfo": {"outputUri": output_uri}}, batch_id)
+        start = (
+            None
+            if run is None
+            else lambda: run(
+                {**asked, "name": name, "uuid": unique, "runtimeInfo": {"outputUri": output_uri}},
+                batch_id,
+            )
+        )
         script = self._script(batch_id) if callable(self._script) else self._script
         life = BatchLife(asked, script, self._now(), start)
         operation = f"projects/{project}/regions/{region}/operations/{uuid.uuid4()}"
@@ -187,39 +223,70 @@ class DataprocDouble(Service):
 
     def _get(self, request: Request, project: str, region: str, batch_id: str) -> Answer:
         known_parameters(request.query)
-        return Answer(answered(self._document(self._found(project, region, batch_id)), request.query))
+        return Answer(
+            answered(self._document(self._found(project, region, batch_id)), request.query)
+        )
 
     def _list(self, request: Request, project: str, region: str) -> Answer:
         known_parameters(request.query, "pageSize", "pageToken", "filter", "orderBy")
         order = request.query.get("orderBy", "")
         if order not in ("", "create_time desc", "createTime desc"):
-            raise invalid(f"Invalid order by '{order}': only 'create_time desc' is supported.", "order_by")
+            raise invalid(
+                f"Invalid order by '{order}': only 'create_time desc' is supported.", "order_by"
+            )
         wanted = matching(request.query.get("filter", ""))
-        inside = [batch for batch in self._batches.values() if (batch.project, batch.region) == (project, region)]
+        inside = [
+            batch
+            for batch in self._batches.values()
+            if (batch.project, batch.region) == (project, region)
+        ]
         documents = [self._document(batch) for batch in (reversed(inside) if order else inside)]
-        shown, following = page([document for document in documents if wanted(document)], request.query)
+        shown, following = page(
+            [document for document in documents if wanted(document)], request.query
+        )
         batches = [answered(document, request.query) for document in shown]
-        return Answer({**({"batches": batches} if batches else {}), **({"nextPageToken": following} if following else {})})
+        return Answer(
+            {
+                **({"batches": batches} if batches else {}),
+                **({"nextPageToken": following} if following else {}),
+            }
+        )
 
     def _delete(self, request: Request, project: str, region: str, batch_id: str) -> Answer:
         known_parameters(request.query)
         batch = self._found(project, region, batch_id)
         if not batch.life.done:
-            message = f"Batch {batch.name} is in state {batch.life.state}: only a batch in state CANCELLED, SUCCEEDED or FAILED can be deleted."
+            message = (
+                f"Batch {batch.name} is in state {batch.life.state}: only a batch in state"
+                " CANCELLED, SUCCEEDED or FAILED can be deleted."
+            )
             raise ApiError(400, message, reason="FAILED_PRECONDITION")
         del self._batches[batch.name]
         return Answer({})
 
-    def _get_operation(self, request: Request, project: str, region: str, operation_id: str) -> Answer:
+    def _get_operation(
+        self, request: Request, project: str, region: str, operation_id: str
+    ) -> Answer:
         known_parameters(request.query)
-        return Answer(self._operation(self._operation_found(project, region, operation_id), request.query))
+        return Answer(
+            self._operation(self._operation_found(project, region, operation_id), request.query)
+        )
 
     def _list_operations(self, request: Request, project: str, region: str) -> Answer:
         known_parameters(request.query, "pageSize", "pageToken", "filter", "returnPartialSuccess")
-        inside = [batch for batch in self._operations.values() if (batch.project, batch.region) == (project, region)]
+        inside = [
+            batch
+            for batch in self._operations.values()
+            if (batch.project, batch.region) == (project, region)
+        ]
         shown, following = page(inside, request.query)
         operations = [self._operation(batch, request.query) for batch in shown]
-        return Answer({**({"operations": operations} if operations else {}), **({"nextPageToken": following} if following else {})})
+        return Answer(
+            {
+                **({"operations": operations} if operations else {}),
+                **({"nextPageToken": following} if following else {}),
+            }
+        )
 
     def _cancel(self, request: Request, project: str, region: str, operation_id: str) -> Answer:
         known_parameters(request.query)
@@ -248,16 +315,27 @@ class DataprocDouble(Service):
             **batch.asked,
             "runtimeInfo": self._runtime_info(batch),
             "state": state,
-            **({"stateMessage": self._explained(batch, message)} if message or state == "FAILED" else {}),
+            **(
+                {"stateMessage": self._explained(batch, message)}
+                if message or state == "FAILED"
+                else {}
+            ),
             "stateTime": timestamp(since),
             "creator": "local@yieldspark.invalid",
-            "runtimeConfig": {**batch.asked.get("runtimeConfig", {}), "properties": _read_back(batch)},
+            "runtimeConfig": {
+                **batch.asked.get("runtimeConfig", {}),
+                "properties": _read_back(batch),
+            },
             "operation": batch.operation,
-            "stateHistory": [{"state": name, "stateStartTime": timestamp(start)} for name, _, start in earlier],
+            "stateHistory": [
+                {"state": name, "stateStartTime": timestamp(start)} for name, _, start in earlier
+            ],
         }
 
     def _runtime_info(self, batch: _Batch) -> dict[str, Any]:
-        info: dict[str, Any] = {"outputUri": batch.output_uri} if batch.life.state != "PENDING" else {}
+        info: dict[str, Any] = (
+            {"outputUri": batch.output_uri} if batch.life.state != "PENDING" else {}
+        )
         if usage := batch.life.usage(self._now()):
             info["approximateUsage"] = _as_strings(usage)
         if present := batch.life.present_use():
@@ -270,9 +348,11 @@ class DataprocDouble(Service):
             return message
         folder = batch.output_uri.rpartition("/")[0].removeprefix("gs://")
         return (
-            f"Google Cloud Dataproc Agent reports job failure{f': {message}' if message else ''}. If logs are available, they can be found at:\n"
+            f"Google Cloud Dataproc Agent reports job failure{f': {message}' if message else ''}."
+            " If logs are available, they can be found at:\n"
             f"https://console.cloud.google.com/dataproc/batches/{batch.region}/{batch.batch_id}?project={batch.project}\n"
-            f"gcloud dataproc batches wait '{batch.batch_id}' --region '{batch.region}' --project '{batch.project}'\n"
+            f"gcloud dataproc batches wait '{batch.batch_id}' --region '{batch.region}' --project"
+            f" '{batch.project}'\n"
             f"https://console.cloud.google.com/storage/browser/{folder}/\n"
             f"{batch.output_uri}.*"
         )
@@ -301,7 +381,10 @@ class DataprocDouble(Service):
             if state == "SUCCEEDED":
                 operation["response"] = {"@type": BATCH_TYPE, **self._document(batch)}
             else:
-                operation["error"] = {"code": 1 if state == "CANCELLED" else 10, "message": self._explained(batch, message)}
+                operation["error"] = {
+                    "code": 1 if state == "CANCELLED" else 10,
+                    "message": self._explained(batch, message),
+                }
         return answered_operation(operation, query)
 
     def _put_output(self, batch: _Batch) -> None:
@@ -319,13 +402,20 @@ class DataprocDouble(Service):
 def check_request(batch_id: str, asked: Mapping[str, Any]) -> None:
     """Refuse what the service refuses. Raises: ApiError 400."""
     if not BATCH_ID.fullmatch(batch_id):
-        raise invalid(f"Batch id '{batch_id}' must be 4-63 characters of a-z, 0-9 and '-'.", "batch_id")
+        raise invalid(
+            f"Batch id '{batch_id}' must be 4-63 characters of a-z, 0-9 and '-'.", "batch_id"
+        )
     if faults := service_faults(asked):
         raise invalid("; ".join(faults), "batch")
 
 
 def _read_back(batch: _Batch) -> dict[str, str]:
-    defaults = {"spark.app.name": batch.name, "spark.driver.cores": "4", "spark.executor.cores": "4", "spark.executor.instances": "2"}
+    defaults = {
+        "spark.app.name": batch.name,
+        "spark.driver.cores": "4",
+        "spark.executor.cores": "4",
+        "spark.executor.instances": "2",
+    }
     properties = {**defaults, **batch.asked.get("runtimeConfig", {}).get("properties", {})}
     return {f"spark:{name}": value for name, value in properties.items()}
 

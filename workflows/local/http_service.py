@@ -1,7 +1,9 @@
-"""A small HTTP server on loopback that the doubles of Google's services share: routes, JSON, Google's errors, what was asked.
+"""A small HTTP server on loopback that the doubles of Google's services share: routes, JSON,
+Google's errors, what was asked.
 
-In: services, each with routes (method, pattern of the raw path, handler). Out: one address at which they all answer, as Google's do at several.
-A pattern is matched on the path as it was sent: an object's name keeps its %2F. Handlers run in threads, one for each connection.
+In: services, each with routes (method, pattern of the raw path, handler). Out: one address at which
+they all answer, as Google's do at several. A pattern is matched on the path as it was sent: an
+object's name keeps its %2F. Handlers run in threads, one for each connection.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ STATUS_NAMES = {
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked. Headers' names are lower case; path is as it was sent, values of the query are decoded, the last of equal names wins."""
+    """What was asked. Headers' names are lower case; path is as it was sent, values of the query
+    are decoded, the last of equal names wins.
+    """
 
     method: str
     path: str
@@ -67,9 +71,20 @@ class Answer:
 class ApiError(Exception):
     """An answer other than 2xx, in Google's form (https://cloud.google.com/apis/design/errors)."""
 
-    def __init__(self, status: int, message: str, *, reason: str | None = None, details: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        reason: str | None = None,
+        details: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         super().__init__(message)
-        error: dict[str, Any] = {"code": status, "message": message, "status": reason or STATUS_NAMES.get(status, "UNKNOWN")}
+        error: dict[str, Any] = {
+            "code": status,
+            "message": message,
+            "status": reason or STATUS_NAMES.get(status, "UNKNOWN"),
+        }
         if details:
             error["details"] = list(details)
         self.answer = Answer({"error": error}, status)
@@ -109,9 +124,13 @@ class Service:
 
 @contextmanager
 def serving(services: Sequence[Service], port: int = 0) -> Iterator[str]:
-    """Serve them on 127.0.0.1 while the block runs; yields the address, http://127.0.0.1:PORT. Args: port 0 takes a free one."""
+    """Serve them on 127.0.0.1 while the block runs; yields the address, http://127.0.0.1:PORT.
+    Args: port 0 takes a free one.
+    """
     server = _Server(services, port)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    )
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -124,14 +143,18 @@ def serving(services: Sequence[Service], port: int = 0) -> Iterator[str]:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
-    request_queue_size = 128  # with socketserver's 5 the kernel drops connections that come together, and clients try again after 1, 2, 4.. s
+    # with socketserver's 5 the kernel drops connections that come together, and clients try again
+    # after 1, 2, 4.. s
+    request_queue_size = 128
 
     def __init__(self, services: Sequence[Service], port: int) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.services = services
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away in the middle, killed or interrupted, is no error of ours; the rest is shown."""
+        """A client that went away in the middle, killed or interrupted, is no error of ours; the
+        rest is shown.
+        """
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -145,17 +168,30 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(self.command, parts.path, dict(parse_qsl(parts.query, keep_blank_values=True)), headers, body)
+        request = Request(
+            self.command,
+            parts.path,
+            dict(parse_qsl(parts.query, keep_blank_values=True)),
+            headers,
+            body,
+        )
         answers = (service.answer(request) for service in self.server.services)
         try:
             answer = next((found for found in answers if found is not None), None)
         except ConnectionCut:
             self.close_connection = True
             return
-        answer = answer or ApiError(404, f"{self.command} {parts.path} is no method of a service here").answer
+        answer = (
+            answer
+            or ApiError(404, f"{self.command} {parts.path} is no method of a service here").answer
+        )
         content, content_type = answer.encoded()
         self.send_response(answer.status)
-        for name, value in {"content-type": content_type, **answer.headers, "content-length": str(len(content))}.items():
+        for name, value in {
+            "content-type": content_type,
+            **answer.headers,
+            "content-length": str(len(content)),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":

@@ -1,7 +1,9 @@
-"""The cloud on this machine: all doubles at one address, and the settings with which every command of the product finds it.
+"""The cloud on this machine: all doubles at one address, and the settings with which every command
+of the product finds it.
 
-In: the user's settings. Out: an address where releases are kept, batches and container jobs really run and `pipeline.yaml` is executed, on the
-database of the settings, or on one of its own in the embedded server. Releases, models and outputs stay in YIELDSPARK_HOME/cloud between runs.
+In: the user's settings. Out: an address where releases are kept, batches and container jobs really
+run and `pipeline.yaml` is executed, on the database of the settings, or on one of its own in the
+embedded server. Releases, models and outputs stay in YIELDSPARK_HOME/cloud between runs.
 """
 
 from __future__ import annotations
@@ -44,14 +46,17 @@ PIPELINE = ROOT / "workflows" / "pipeline.yaml"
 CONTAINER_ENTRY = ROOT / "container" / "cloud_run_entry.py"
 
 DATABASE = "yieldspark_cloud"
-"""Beside the demo's own, in the same embedded server: trying the cloud changes nothing of what the user has."""
+"""Beside the demo's own, in the same embedded server: trying the cloud changes nothing of what the
+user has.
+"""
 
 PROJECT, REGION, WORKFLOW = "local-cloud", "europe-west1", "yieldspark-pipeline"
 CODE_BUCKET, STAGING_BUCKET = "local-cloud-code", "local-cloud-staging"
 SECRET = f"projects/{PROJECT}/secrets/database-password/versions/1"
 
 FASTER = 10.0
-"""A wait of the workflow takes a tenth here: a local batch starts in a second, and not in a minute."""
+"""A wait of the workflow takes a tenth here: a local batch starts in a second, and not in a minute.
+"""
 
 LOOK_SECONDS = 0.5
 """Between two looks at the processes of the batches."""
@@ -59,14 +64,18 @@ LOOK_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class LocalCloud:
-    """Where it is: the address, and the variables that lead a command there. No secret is among these."""
+    """Where it is: the address, and the variables that lead a command there. No secret is among
+    these.
+    """
 
     url: str
     variables: Mapping[str, str]
     database: Settings
 
     def environment(self) -> dict[str, str]:
-        """This process's environment with the variables, and the password in place of its name: for commands on this machine."""
+        """This process's environment with the variables, and the password in place of its name: for
+        commands on this machine.
+        """
         password = self.database.db_password.get_secret_value() if self.database.db_password else ""
         home = str(self.database.yieldspark_home)
         return {**os.environ, **self.variables, "YIELDSPARK_HOME": home, "DB_PASSWORD": password}
@@ -76,7 +85,8 @@ class LocalCloud:
 def local_cloud(settings: Settings, port: int = 0) -> Iterator[LocalCloud]:
     """The cloud while the block runs. Args: port 0 takes a free one.
 
-    Raises: EnvironmentNotReady (another one of this home runs), DatabaseError, OSError where the port is taken.
+    Raises: EnvironmentNotReady (another one of this home runs), DatabaseError, OSError where the
+    port is taken.
     """
     folder = settings.yieldspark_home / "cloud"
     with _alone_in(folder):
@@ -94,7 +104,10 @@ def _alone_in(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise EnvironmentNotReady(f"another local cloud uses {folder}: end it (Ctrl-C), or set YIELDSPARK_HOME to another folder") from None
+            raise EnvironmentNotReady(
+                f"another local cloud uses {folder}: end it (Ctrl-C), or set YIELDSPARK_HOME to"
+                " another folder"
+            ) from None
         yield
     finally:
         os.close(descriptor)
@@ -109,9 +122,15 @@ def _services(database: Settings, folder: Path, port: int) -> Iterator[LocalClou
         platform = LocalPlatform(_open_folder(folder, account), url, account)
         variables = _variables(database, url, platform.folder)
         password = database.db_password.get_secret_value() if database.db_password else ""
-        dataproc = DataprocDouble(Script(pending_seconds=1, usage_delay_seconds=2), run=platform.run_batch, write_output=partial(_put, storage))
+        dataproc = DataprocDouble(
+            Script(pending_seconds=1, usage_delay_seconds=2),
+            run=platform.run_batch,
+            write_output=partial(_put, storage),
+        )
         cloud_run = CloudRunDouble(Script(pending_seconds=0), run=partial(_run_container, platform))
-        executions: ExecutionsDouble = ExecutionsDouble(run=lambda execution, argument: _run_pipeline(url, executions, execution, argument))
+        executions: ExecutionsDouble = ExecutionsDouble(
+            run=lambda execution, argument: _run_pipeline(url, executions, execution, argument)
+        )
         # the address has to be known first: the others hand it on
         services += [dataproc, cloud_run, executions, SecretDouble({SECRET: password.encode()})]
         with _looking_at(dataproc, cloud_run):
@@ -132,7 +151,12 @@ def _run_pipeline(url: str, executions: ExecutionsDouble, execution_id: str, arg
     }
     source = PIPELINE.read_text(encoding="utf-8")
     return execute(
-        source, argument, environment=environment, transport=hosts_at(url), clock=UntilCancelled(executions, execution_id, FASTER), log=_log_line
+        source,
+        argument,
+        environment=environment,
+        transport=hosts_at(url),
+        clock=UntilCancelled(executions, execution_id, FASTER),
+        log=_log_line,
     )
 
 
@@ -142,12 +166,18 @@ def _put(storage: StorageDouble, uri: str, content: bytes) -> None:
 
 
 def cloud_database(settings: Settings) -> Settings:
-    """The user's own database where DB_HOST names it, else one of the local cloud's own in the embedded server; migrated."""
+    """The user's own database where DB_HOST names it, else one of the local cloud's own in the
+    embedded server; migrated.
+    """
     ready = with_database(settings)
     if not settings.db_host:
-        admin = make_engine(ready.model_copy(update={"db_name": "postgres"})).execution_options(isolation_level="AUTOCOMMIT")
+        admin = make_engine(ready.model_copy(update={"db_name": "postgres"})).execution_options(
+            isolation_level="AUTOCOMMIT"
+        )
         with admin.connect() as connection:
-            if not connection.execute(text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": DATABASE}).first():
+            if not connection.execute(
+                text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": DATABASE}
+            ).first():
                 connection.execute(text(f"CREATE DATABASE {DATABASE}"))
         ready = ready.model_copy(update={"db_name": DATABASE})
     migrate(make_engine(ready))
@@ -178,13 +208,17 @@ def _variables(database: Settings, url: str, folder: Path) -> dict[str, str]:
 
 
 def _open_folder(home: Path, account: Account | None) -> Path:
-    """Where batches and models are: in the home, and where batches run under another account, to which root's home is closed, beside the system's
-    other state."""
+    """Where batches and models are: in the home, and where batches run under another account, to
+    which root's home is closed, beside the system's other state.
+    """
     if account is None:
         folder = home
     else:
         name = "cloud-" + hashlib.sha256(str(home).encode()).hexdigest()[:12]
-        base = next((path for path in SYSTEM_FOLDERS if os.access(path.parent, os.W_OK)), Path(tempfile.gettempdir()))
+        base = next(
+            (path for path in SYSTEM_FOLDERS if os.access(path.parent, os.W_OK)),
+            Path(tempfile.gettempdir()),
+        )
         folder = base / name
     models = folder / "models"
     models.mkdir(parents=True, exist_ok=True)
@@ -196,7 +230,9 @@ def _open_folder(home: Path, account: Account | None) -> Path:
 
 @contextmanager
 def _looking_at(*doubles: DataprocDouble | CloudRunDouble) -> Iterator[None]:
-    """Jobs go on between two requests: someone has to notice that they ended, or went over their ttl. None outlives the block."""
+    """Jobs go on between two requests: someone has to notice that they ended, or went over their
+    ttl. None outlives the block.
+    """
     over = threading.Event()
 
     def look() -> None:
@@ -216,7 +252,9 @@ def _looking_at(*doubles: DataprocDouble | CloudRunDouble) -> Iterator[None]:
 
 
 def _log_line(entry: dict[str, Any]) -> None:
-    """One event of the workflow, as one reads it: the batch's name says which job and which execution."""
+    """One event of the workflow, as one reads it: the batch's name says which job and which
+    execution.
+    """
     event = entry.get("jsonPayload") or {}
     words = (event.get(name) for name in ("event", "batch", "state", "message"))
     log.info("workflow: %s", " ".join(str(word) for word in words if word) or entry)

@@ -19,17 +19,30 @@ from sample_data import SAMPLE_FILES
 from workflows.app import app
 from workflows.local.local_cloud import ROOT, LocalCloud, local_cloud
 from workflows.releases.release import publish
-from workflows.run_commands import CloudRun, FullRefresh, pipeline_argument, print_pipeline, run_pipeline
+from workflows.run_commands import (
+    CloudRun,
+    FullRefresh,
+    pipeline_argument,
+    print_pipeline,
+    run_pipeline,
+)
 
-local = typer.Typer(no_args_is_help=True, help="The cloud on this machine, with the real protocols and really running jobs.")
+local = typer.Typer(
+    no_args_is_help=True,
+    help="The cloud on this machine, with the real protocols and really running jobs.",
+)
 app.add_typer(local, name="local")
 
 SECONDS_BETWEEN = 0.5
 
 
 @local.command()
-def up(port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8085, as_json: AsJson = False) -> None:
-    """Start it and stay, until Ctrl-C. What it prints are the variables for another terminal, where every command works on it.
+def up(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8085,
+    as_json: AsJson = False,
+) -> None:
+    """Start it and stay, until Ctrl-C. What it prints are the variables for another terminal, where
+    every command works on it.
 
     Example: python -m workflows local up
     """
@@ -37,7 +50,11 @@ def up(port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free 
         if as_json:
             print_json({"url": cloud.url, "variables": dict(cloud.variables)})
         else:
-            out.print("\n".join(f"export {name}={value}" for name, value in cloud.variables.items()), markup=False, soft_wrap=True)
+            out.print(
+                "\n".join(f"export {name}={value}" for name, value in cloud.variables.items()),
+                markup=False,
+                soft_wrap=True,
+            )
         say(f"the local cloud answers at {cloud.url}; Ctrl-C ends it, and the batches that run")
         threading.Event().wait()
 
@@ -52,27 +69,45 @@ def run(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Release the working tree into a cloud on this machine, and run the whole pipeline there: each batch is a process with only what it is given.
+    """Release the working tree into a cloud on this machine, and run the whole pipeline there: each
+    batch is a process with only what it is given.
 
     Example: python -m workflows local run
     """
-    argument = pipeline_argument(None, start, end, full_refresh=full_refresh, engine=engine, cloud_run=cloud_run, dry_run=dry_run)
+    argument = pipeline_argument(
+        None,
+        start,
+        end,
+        full_refresh=full_refresh,
+        engine=engine,
+        cloud_run=cloud_run,
+        dry_run=dry_run,
+    )
     document = run_in_local_cloud(edge_settings(), argument)
     print_json(document) if as_json else _print(document)
 
 
 def run_in_local_cloud(settings: Settings, argument: dict[str, Any]) -> dict[str, Any]:
-    """Returns the pipeline's document and what was released: `{.., "release": {..}, "database": name}`."""
+    """Returns the pipeline's document and what was released: `{.., "release": {..}, "database":
+    name}`.
+    """
     with local_cloud(settings) as cloud:
         with step("1/3 database"):
             if not settings.db_host:
                 _load_sample(cloud)
         own = settings.model_dump(include=settings.model_fields_set - {"db_password"})
-        there = load_settings(**own | {name.lower(): value for name, value in cloud.variables.items()})
+        there = load_settings(
+            **own | {name.lower(): value for name, value in cloud.variables.items()}
+        )
         with step("2/3 release of the working tree"):
             released = publish(there, allow_dirty=True, say=say)
         with step("3/3 pipeline"):
-            document = run_pipeline(there, argument | {"version": released["version"]}, seconds_between=SECONDS_BETWEEN, ends_with_us=True)
+            document = run_pipeline(
+                there,
+                argument | {"version": released["version"]},
+                seconds_between=SECONDS_BETWEEN,
+                ends_with_us=True,
+            )
         return document | {"release": released, "database": cloud.database.db_name}
 
 
@@ -84,7 +119,10 @@ def _load_sample(cloud: LocalCloud) -> None:
     command = [sys.executable, str(ROOT / "run_spark_local.py"), "load", *map(str, SAMPLE_FILES)]
     done = subprocess.run(command, env=cloud.environment(), stdout=subprocess.DEVNULL, check=False)
     if done.returncode:
-        raise YieldSparkError(f"the sample could not be loaded: `run_spark_local.py load` ended with {done.returncode}; its words are above")
+        raise YieldSparkError(
+            "the sample could not be loaded: `run_spark_local.py load` ended with"
+            f" {done.returncode}; its words are above"
+        )
 
 
 def _print(document: dict[str, Any]) -> None:

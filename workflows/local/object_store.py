@@ -1,9 +1,12 @@
-"""Objects of Cloud Storage in a folder: generations, preconditions, checksums. No HTTP; `storage_double.py` speaks that.
+"""Objects of Cloud Storage in a folder: generations, preconditions, checksums. No HTTP;
+`storage_double.py` speaks that.
 
-In: buckets, names, bytes, conditions. Out: `StoredObject`s; a name has one live generation, as in a bucket without versioning.
-On disk a bucket is a folder with `objects/` (one JSON document an object) and `content/` (one file a generation). The document is put in place by
-a rename, after its content is whole: a process that is killed leaves the object as it was before or as it is after. One process owns the folder.
-Rules: https://cloud.google.com/storage/docs/request-preconditions, https://cloud.google.com/storage/docs/json_api/v1/objects
+In: buckets, names, bytes, conditions. Out: `StoredObject`s; a name has one live generation, as in a
+bucket without versioning. On disk a bucket is a folder with `objects/` (one JSON document an
+object) and `content/` (one file a generation). The document is put in place by a rename, after its
+content is whole: a process that is killed leaves the object as it was before or as it is after. One
+process owns the folder. Rules: https://cloud.google.com/storage/docs/request-preconditions,
+https://cloud.google.com/storage/docs/json_api/v1/objects
 """
 
 from __future__ import annotations
@@ -50,13 +53,17 @@ def md5_hash(content: bytes) -> str:
 
 
 def crc32c(content: bytes) -> str:
-    """As in an object's `crc32c`: base64 of the big-endian value (https://cloud.google.com/storage/docs/data-validation)."""
+    """As in an object's `crc32c`: base64 of the big-endian value
+    (https://cloud.google.com/storage/docs/data-validation).
+    """
     return base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One generation of an object. Generations are microseconds since 1970 and only grow, as the service's do; settings are its other fields."""
+    """One generation of an object. Generations are microseconds since 1970 and only grow, as the
+    service's do; settings are its other fields.
+    """
 
     bucket: str
     name: str
@@ -71,7 +78,9 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What has to be true of the live object; None asks nothing. A generation of 0 is that of an object that does not exist."""
+    """What has to be true of the live object; None asks nothing. A generation of 0 is that of an
+    object that does not exist.
+    """
 
     generation_match: int | None = None
     generation_not_match: int | None = None
@@ -82,7 +91,10 @@ class Conditions:
         """Raises: ConditionNotMet, Unchanged."""
         generation, metageneration = (live.generation, live.metageneration) if live else (0, 0)
         wanted = ((self.generation_match, generation), (self.metageneration_match, metageneration))
-        unwanted = ((self.generation_not_match, generation), (self.metageneration_not_match, metageneration))
+        unwanted = (
+            (self.generation_not_match, generation),
+            (self.metageneration_not_match, metageneration),
+        )
         if any(asked is not None and asked != found for asked, found in wanted):
             raise ConditionNotMet
         if any(asked is not None and asked == found for asked, found in unwanted):
@@ -107,8 +119,12 @@ class ObjectStore:
         self._buckets: dict[str, dict[str, StoredObject]] = {}
         self._last_generation = 0
         for path in sorted(folder.glob("*/objects")):
-            documents = (json.loads(document.read_text(encoding="utf-8")) for document in path.glob("*.json"))
-            self._buckets[path.parent.name] = {document["name"]: StoredObject(**document) for document in documents}
+            documents = (
+                json.loads(document.read_text(encoding="utf-8")) for document in path.glob("*.json")
+            )
+            self._buckets[path.parent.name] = {
+                document["name"]: StoredObject(**document) for document in documents
+            }
             generations = [stored.generation for stored in self._buckets[path.parent.name].values()]
             self._last_generation = max([self._last_generation, *generations])
 
@@ -144,21 +160,33 @@ class ObjectStore:
         conditions: Conditions,
         expected: Mapping[str, str],
     ) -> StoredObject:
-        """Make a new generation. Args: expected are checksums by their field's name, md5Hash or crc32c.
+        """Make a new generation. Args: expected are checksums by their field's name, md5Hash or
+        crc32c.
 
         Raises: NoSuchBucket, ConditionNotMet, ChecksumMismatch (nothing is written).
         """
         found = {"md5Hash": md5_hash(content), "crc32c": crc32c(content)}
         for kind, value in expected.items():
             if value != found[kind]:
-                raise ChecksumMismatch(f'Provided {kind} "{value}" doesn\'t match calculated {kind} "{found[kind]}".')
+                raise ChecksumMismatch(
+                    f'Provided {kind} "{value}" doesn\'t match calculated {kind} "{found[kind]}".'
+                )
         with self._lock:
             live = self.objects_of(bucket).get(name)
             conditions.check(live)
             self._last_generation = max(self._last_generation + 1, time.time_ns() // 1000)
             seconds, micros = divmod(self._last_generation, 1_000_000)
             created = time.strftime(f"%Y-%m-%dT%H:%M:%S.{micros // 1000:03}Z", time.gmtime(seconds))
-            stored = StoredObject(bucket, name, self._last_generation, len(content), found["md5Hash"], found["crc32c"], created, settings)
+            stored = StoredObject(
+                bucket,
+                name,
+                self._last_generation,
+                len(content),
+                found["md5Hash"],
+                found["crc32c"],
+                created,
+                settings,
+            )
             self._content(stored).write_bytes(content)
             document = self._document(bucket, name)
             draft = document.with_suffix(".draft")
@@ -169,8 +197,12 @@ class ObjectStore:
                 self._content(live).unlink()
             return stored
 
-    def find(self, bucket: str, name: str, conditions: Conditions, generation: int | None = None) -> StoredObject:
-        """The live object. Args: generation is the one asked for, None for any. Raises: NoSuchBucket, NoSuchObject, ConditionNotMet."""
+    def find(
+        self, bucket: str, name: str, conditions: Conditions, generation: int | None = None
+    ) -> StoredObject:
+        """The live object. Args: generation is the one asked for, None for any. Raises:
+        NoSuchBucket, NoSuchObject, ConditionNotMet.
+        """
         with self._lock:
             live = self.objects_of(bucket).get(name)
             if live is None or generation not in (None, live.generation):
@@ -178,13 +210,17 @@ class ObjectStore:
             conditions.check(live)
             return live
 
-    def read(self, bucket: str, name: str, conditions: Conditions, generation: int | None = None) -> tuple[StoredObject, bytes]:
+    def read(
+        self, bucket: str, name: str, conditions: Conditions, generation: int | None = None
+    ) -> tuple[StoredObject, bytes]:
         """The live object and its bytes. Raises: as `find`."""
         with self._lock:
             live = self.find(bucket, name, conditions, generation)
             return live, self._content(live).read_bytes()
 
-    def delete(self, bucket: str, name: str, conditions: Conditions, generation: int | None = None) -> None:
+    def delete(
+        self, bucket: str, name: str, conditions: Conditions, generation: int | None = None
+    ) -> None:
         """Raises: as `find`."""
         with self._lock:
             live = self.find(bucket, name, conditions, generation)
@@ -193,12 +229,16 @@ class ObjectStore:
             self._content(live).unlink()
 
     def list(self, bucket: str, *, prefix: str, delimiter: str, after: str, limit: int) -> Listing:
-        """A page of at most `limit` objects and prefixes together, in the order of their names' bytes. Raises: NoSuchBucket."""
+        """A page of at most `limit` objects and prefixes together, in the order of their names'
+        bytes. Raises: NoSuchBucket.
+        """
         with self._lock:
             stored = dict(self.objects_of(bucket))
         page, last = Listing(), after
         for name in sorted((name for name in stored if name.startswith(prefix)), key=str.encode):
-            head, found, _ = name[len(prefix) :].partition(delimiter) if delimiter else (name, "", "")
+            head, found, _ = (
+                name[len(prefix) :].partition(delimiter) if delimiter else (name, "", "")
+            )
             entry = prefix + head + delimiter if found else name
             if entry.encode() <= last.encode():
                 continue
@@ -212,8 +252,12 @@ class ObjectStore:
         return page
 
     def _document(self, bucket: str, name: str) -> Path:
-        """Named by a hash: an object's name may be longer than a file's, and be a folder of another's."""
-        return self._folder / bucket / "objects" / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
+        """Named by a hash: an object's name may be longer than a file's, and be a folder of
+        another's.
+        """
+        return (
+            self._folder / bucket / "objects" / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
+        )
 
     def _content(self, stored: StoredObject) -> Path:
         return self._folder / stored.bucket / "content" / str(stored.generation)

@@ -1,8 +1,11 @@
-"""A double of Cloud Storage's JSON API on a folder, for the official client, gcloud, and the workflow's plain HTTP.
+"""A double of Cloud Storage's JSON API on a folder, for the official client, gcloud, and the
+workflow's plain HTTP.
 
-Buckets: create, get, list. Objects: simple, multipart and resumable upload, get, download (whole or a range), list, delete, each with generations and
-preconditions. It has no versioning, no rights, no copy and no XML API. What tests want to go wrong is a `Fault`.
-Rules: https://cloud.google.com/storage/docs/json_api/v1, and there /status-codes; https://cloud.google.com/storage/docs/performing-resumable-uploads
+Buckets: create, get, list. Objects: simple, multipart and resumable upload, get, download (whole or
+a range), list, delete, each with generations and preconditions. It has no versioning, no rights, no
+copy and no XML API. What tests want to go wrong is a `Fault`. Rules:
+https://cloud.google.com/storage/docs/json_api/v1, and there /status-codes;
+https://cloud.google.com/storage/docs/performing-resumable-uploads
 """
 
 from __future__ import annotations
@@ -33,7 +36,14 @@ from workflows.local.object_store import (
 )
 
 OBJECTS = re.compile(r"(?:/(?:upload|download|resumable/upload))?/storage/v1/b/[^/]+/o.*")
-SETTINGS = ("cacheControl", "contentDisposition", "contentEncoding", "contentLanguage", "contentType", "metadata")
+SETTINGS = (
+    "cacheControl",
+    "contentDisposition",
+    "contentEncoding",
+    "contentLanguage",
+    "contentType",
+    "metadata",
+)
 """What an upload may set (https://cloud.google.com/storage/docs/json_api/v1/objects#resource)."""
 CHUNK = 256 * 1024
 """All parts of a resumable upload but the last are a multiple of this."""
@@ -42,7 +52,9 @@ PAGE = 1000
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with a request: an answer of this status instead of the work, or a connection that ends before the work or after it."""
+    """What goes wrong with a request: an answer of this status instead of the work, or a connection
+    that ends before the work or after it.
+    """
 
     kind: Literal["status", "cut before", "cut after"] = "status"
     status: int = 503
@@ -54,24 +66,32 @@ CUT_BEFORE = Fault("cut before")
 CUT_AFTER = Fault("cut after")
 
 FaultPlan = Callable[[int, Request], Fault | None]
-"""Takes a request for an object, or for a list of them, and its number, from 1; says what goes wrong with it.
+"""Takes a request for an object, or for a list of them, and its number, from 1; says what goes
+wrong with it.
 
-Requests for a bucket have neither number nor fault: the official client asks for a bucket's metadata in a thread of its own, at any time.
+Requests for a bucket have neither number nor fault: the official client asks for a bucket's
+metadata in a thread of its own, at any time.
 """
 
 
 class StorageError(ApiError):
-    """The JSON API's older form of an error: a list of errors, each with a reason, instead of a status."""
+    """The JSON API's older form of an error: a list of errors, each with a reason, instead of a
+    status.
+    """
 
     def __init__(self, status: int, message: str, reason: str, **where: str) -> None:
         super().__init__(status, message)
         errors = [{"message": message, "domain": "global", "reason": reason, **where}]
-        self.answer = Answer({"error": {"code": status, "message": message, "errors": errors}}, status)
+        self.answer = Answer(
+            {"error": {"code": status, "message": message, "errors": errors}}, status
+        )
 
 
 @dataclass
 class _Upload:
-    """A resumable upload that has begun; it lives in memory, so that a restarted double has forgotten it, as the service forgets after a week."""
+    """A resumable upload that has begun; it lives in memory, so that a restarted double has
+    forgotten it, as the service forgets after a week.
+    """
 
     bucket: str
     name: str
@@ -83,9 +103,13 @@ class _Upload:
 
 
 class StorageDouble(Service):
-    """Args: folder keeps the objects; buckets are made where they are missing; fault may be set and unset at any time."""
+    """Args: folder keeps the objects; buckets are made where they are missing; fault may be set and
+    unset at any time.
+    """
 
-    def __init__(self, folder: Path, buckets: Sequence[str] = (), fault: FaultPlan | None = None) -> None:
+    def __init__(
+        self, folder: Path, buckets: Sequence[str] = (), fault: FaultPlan | None = None
+    ) -> None:
         super().__init__()
         self.store = ObjectStore(folder)
         self.fault = fault
@@ -96,17 +120,25 @@ class StorageDouble(Service):
             self.store.create_bucket(bucket)
         for method in ("GET", "HEAD"):
             self.route(method, r"/storage/v1/b/(?P<bucket>[^/]+)", self._get_bucket)
-            self.route(method, r"(?:/download)?/storage/v1/b/(?P<bucket>[^/]+)/o/(?P<name>[^/]+)", self._get)
+            self.route(
+                method,
+                r"(?:/download)?/storage/v1/b/(?P<bucket>[^/]+)/o/(?P<name>[^/]+)",
+                self._get,
+            )
         self.route("GET", r"/storage/v1/b", self._list_buckets)
         self.route("POST", r"/storage/v1/b", self._create_bucket)
         self.route("GET", r"/storage/v1/b/(?P<bucket>[^/]+)/o", self._list)
         self.route("DELETE", r"/storage/v1/b/(?P<bucket>[^/]+)/o/(?P<name>[^/]+)", self._delete)
         self.route("POST", r"(?:/resumable)?/upload/storage/v1/b/(?P<bucket>[^/]+)/o", self._upload)
         self.route("PUT", r"(?:/resumable)?/upload/storage/v1/b/(?P<bucket>[^/]+)/o", self._resume)
-        self.route("DELETE", r"(?:/resumable)?/upload/storage/v1/b/(?P<bucket>[^/]+)/o", self._cancel)
+        self.route(
+            "DELETE", r"(?:/resumable)?/upload/storage/v1/b/(?P<bucket>[^/]+)/o", self._cancel
+        )
 
     def answer(self, request: Request) -> Answer | None:
-        """As `Service.answer`, with the fault that is planned for this request. Raises: ConnectionCut."""
+        """As `Service.answer`, with the fault that is planned for this request. Raises:
+        ConnectionCut.
+        """
         if not OBJECTS.fullmatch(request.path):
             return super().answer(request)
         with self._lock:
@@ -120,12 +152,18 @@ class StorageDouble(Service):
         else:
             self.asked.append(request)
         if fault.kind == "status":
-            return StorageError(fault.status, "A fault that a test asked for.", "backendError").answer
+            return StorageError(
+                fault.status, "A fault that a test asked for.", "backendError"
+            ).answer
         raise ConnectionCut
 
     def _list_buckets(self, request: Request) -> Answer:
         prefix = request.query.get("prefix", "")
-        items = [_bucket_resource(bucket, request) for bucket in self.store.buckets() if bucket.startswith(prefix)]
+        items = [
+            _bucket_resource(bucket, request)
+            for bucket in self.store.buckets()
+            if bucket.startswith(prefix)
+        ]
         return Answer({"kind": "storage#buckets", "items": items})
 
     def _create_bucket(self, request: Request) -> Answer:
@@ -135,7 +173,9 @@ class StorageDouble(Service):
         try:
             self.store.create_bucket(bucket)
         except BucketExists:
-            message = "Your previous request to create the named bucket succeeded and you already own it."
+            message = (
+                "Your previous request to create the named bucket succeeded and you already own it."
+            )
             raise StorageError(409, message, "conflict") from None
         return Answer(_bucket_resource(bucket, request))
 
@@ -149,7 +189,11 @@ class StorageDouble(Service):
         limit = min(_number(request, "maxResults") or PAGE, PAGE)
         with _as_answers(request, bucket):
             page = self.store.list(
-                bucket, prefix=request.query.get("prefix", ""), delimiter=request.query.get("delimiter", ""), after=after, limit=limit
+                bucket,
+                prefix=request.query.get("prefix", ""),
+                delimiter=request.query.get("delimiter", ""),
+                after=after,
+                limit=limit,
             )
         document: dict[str, Any] = {"kind": "storage#objects"}
         if page.objects:
@@ -166,7 +210,9 @@ class StorageDouble(Service):
         with _as_answers(request, bucket, name, media=media):
             conditions, generation = _conditions(request), _number(request, "generation")
             if not media:
-                return Answer(_resource(self.store.find(bucket, name, conditions, generation), request))
+                return Answer(
+                    _resource(self.store.find(bucket, name, conditions, generation), request)
+                )
             return _media(*self.store.read(bucket, name, conditions, generation), request)
 
     def _delete(self, request: Request, bucket: str, name: str) -> Answer:
@@ -182,16 +228,29 @@ class StorageDouble(Service):
         if kind == "multipart":
             document, content_type, content = _multipart_parts(request)
         elif kind == "media":
-            document, content_type, content = {}, request.headers.get("content-type", ""), request.body
+            document, content_type, content = (
+                {},
+                request.headers.get("content-type", ""),
+                request.body,
+            )
         else:
             raise StorageError(400, f"Unknown uploadType: {kind}", "invalid")
         upload = _new_upload(request, bucket, document, content_type)
         with _as_answers(request, bucket, upload.name):
-            stored = self.store.write(bucket, upload.name, content, upload.settings, upload.conditions, _hashes(request, upload.expected))
+            stored = self.store.write(
+                bucket,
+                upload.name,
+                content,
+                upload.settings,
+                upload.conditions,
+                _hashes(request, upload.expected),
+            )
         return Answer(_resource(stored, request))
 
     def _begin(self, request: Request, bucket: str, document: Mapping[str, Any]) -> Answer:
-        upload = _new_upload(request, bucket, document, request.headers.get("x-upload-content-type", ""))
+        upload = _new_upload(
+            request, bucket, document, request.headers.get("x-upload-content-type", "")
+        )
         with _as_answers(request, bucket, upload.name):
             self.store.check(bucket, upload.name, upload.conditions)
         key = secrets.token_hex(16)
@@ -212,7 +271,14 @@ class StorageDouble(Service):
                 return Answer(b"", 308, received)
             expected = _hashes(request, upload.expected)
             with _as_answers(request, bucket, upload.name):
-                upload.finished = self.store.write(bucket, upload.name, bytes(upload.content), upload.settings, upload.conditions, expected)
+                upload.finished = self.store.write(
+                    bucket,
+                    upload.name,
+                    bytes(upload.content),
+                    upload.settings,
+                    upload.conditions,
+                    expected,
+                )
             upload.content.clear()
             return Answer(_resource(upload.finished, request))
 
@@ -223,8 +289,12 @@ class StorageDouble(Service):
 
 
 @contextmanager
-def _as_answers(request: Request, bucket: str, name: str = "", *, media: bool = False) -> Iterator[None]:
-    """The store's errors as the service's answers. Args: media asks for those of a download, which are plain text."""
+def _as_answers(
+    request: Request, bucket: str, name: str = "", *, media: bool = False
+) -> Iterator[None]:
+    """The store's errors as the service's answers. Args: media asks for those of a download, which
+    are plain text.
+    """
     try:
         yield
     except NoSuchBucket:
@@ -232,11 +302,15 @@ def _as_answers(request: Request, bucket: str, name: str = "", *, media: bool = 
     except NoSuchObject:
         error = StorageError(404, f"No such object: {bucket}/{name}", "notFound")
         if media:
-            error.answer = Answer(str(error).encode(), 404, {"content-type": "text/html; charset=UTF-8"})
+            error.answer = Answer(
+                str(error).encode(), 404, {"content-type": "text/html; charset=UTF-8"}
+            )
         raise error from None
     except ConditionNotMet as failed:
         message = "At least one of the pre-conditions you specified did not hold."
-        error = StorageError(412, message, "conditionNotMet", locationType="header", location="If-Match")
+        error = StorageError(
+            412, message, "conditionNotMet", locationType="header", location="If-Match"
+        )
         if isinstance(failed, Unchanged) and request.method in ("GET", "HEAD"):
             error.answer = Answer(b"", 304)
         raise error from None
@@ -245,7 +319,12 @@ def _as_answers(request: Request, bucket: str, name: str = "", *, media: bool = 
 
 
 def _conditions(request: Request) -> Conditions:
-    names = ("ifGenerationMatch", "ifGenerationNotMatch", "ifMetagenerationMatch", "ifMetagenerationNotMatch")
+    names = (
+        "ifGenerationMatch",
+        "ifGenerationNotMatch",
+        "ifMetagenerationMatch",
+        "ifMetagenerationNotMatch",
+    )
     return Conditions(*(_number(request, name) for name in names))
 
 
@@ -256,38 +335,71 @@ def _number(request: Request, name: str) -> int | None:
     return None if value is None else int(value)
 
 
-def _new_upload(request: Request, bucket: str, document: Mapping[str, Any], content_type: str) -> _Upload:
+def _new_upload(
+    request: Request, bucket: str, document: Mapping[str, Any], content_type: str
+) -> _Upload:
     name = request.query.get("name") or str(document.get("name", ""))
     if not name or len(name.encode()) > 1024 or "\r" in name or "\n" in name:
-        raise StorageError(400, "Required parameter: name" if not name else f"Invalid object name: {name!r}", "invalid")
-    settings = {"contentType": content_type or "application/octet-stream"} | {key: document[key] for key in SETTINGS if key in document}
+        raise StorageError(
+            400,
+            "Required parameter: name" if not name else f"Invalid object name: {name!r}",
+            "invalid",
+        )
+    settings = {"contentType": content_type or "application/octet-stream"} | {
+        key: document[key] for key in SETTINGS if key in document
+    }
     expected = {kind: str(document[kind]) for kind in ("md5Hash", "crc32c") if kind in document}
     return _Upload(bucket, name, settings, _conditions(request), expected, bytearray())
 
 
 def _hashes(request: Request, expected: Mapping[str, str]) -> dict[str, str]:
-    """The checksums that the upload has to match: the metadata's and those of x-goog-hash (https://cloud.google.com/storage/docs/xml-api/reference-headers)."""
-    pairs = [part.strip().partition("=") for part in request.headers.get("x-goog-hash", "").split(",")]
-    return dict(expected) | {{"md5": "md5Hash"}.get(kind, kind): value for kind, _, value in pairs if kind in ("md5", "crc32c")}
+    """The checksums that the upload has to match: the metadata's and those of x-goog-hash
+    (https://cloud.google.com/storage/docs/xml-api/reference-headers).
+    """
+    pairs = [
+        part.strip().partition("=") for part in request.headers.get("x-goog-hash", "").split(",")
+    ]
+    return dict(expected) | {
+        {"md5": "md5Hash"}.get(kind, kind): value
+        for kind, _, value in pairs
+        if kind in ("md5", "crc32c")
+    }
 
 
 def _multipart_parts(request: Request) -> tuple[Mapping[str, Any], str, bytes]:
-    """The metadata, the content's type and the content of a multipart/related body (RFC 2387). gcloud ends its lines with a bare LF."""
-    found = re.search(r"boundary=(?:'([^']+)'|\"([^\"]+)\"|([^;\s]+))", request.headers.get("content-type", ""))
+    """The metadata, the content's type and the content of a multipart/related body (RFC 2387).
+    gcloud ends its lines with a bare LF.
+    """
+    found = re.search(
+        r"boundary=(?:'([^']+)'|\"([^\"]+)\"|([^;\s]+))", request.headers.get("content-type", "")
+    )
     marker = b"--" + next(group for group in found.groups() if group).encode() if found else b""
     parts = request.body.split(marker) if marker else []
     if len(parts) != 4:
-        raise StorageError(400, f"Multipart upload must have two parts; {max(len(parts) - 2, 0)} found.", "badRequest")
+        raise StorageError(
+            400,
+            f"Multipart upload must have two parts; {max(len(parts) - 2, 0)} found.",
+            "badRequest",
+        )
     newline = b"\r\n" if parts[1].startswith(b"\r\n") else b"\n"
     (_, _, document), (head, _, content) = (part.partition(2 * newline) for part in parts[1:3])
     content_type = re.search(rb"(?im)^content-type:\s*([^\r\n]+)", head)
-    return json.loads(document), content_type[1].decode() if content_type else "", content.removesuffix(newline)
+    return (
+        json.loads(document),
+        content_type[1].decode() if content_type else "",
+        content.removesuffix(newline),
+    )
 
 
 def _append(upload: _Upload, request: Request) -> int | None:
-    """Add this part's new bytes; returns the whole size where the client has said it. A part may repeat bytes that are here already."""
+    """Add this part's new bytes; returns the whole size where the client has said it. A part may
+    repeat bytes that are here already.
+    """
     found = re.fullmatch(
-        r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)", request.headers.get("content-range", f"bytes 0-{len(request.body) - 1}/{len(request.body)}")
+        r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)",
+        request.headers.get(
+            "content-range", f"bytes 0-{len(request.body) - 1}/{len(request.body)}"
+        ),
     )
     if not found:
         if len(request.body) == 0:
@@ -296,9 +408,18 @@ def _append(upload: _Upload, request: Request) -> int | None:
     first, last, total = (None if group in (None, "*") else int(group) for group in found.groups())
     if first is not None and last is not None:
         if first > len(upload.content) or last - first + 1 != len(request.body):
-            raise StorageError(503, f"The upload's offset is {first}, and {len(upload.content)} byte(s) are uploaded.", "backendError")
+            raise StorageError(
+                503,
+                f"The upload's offset is {first}, and {len(upload.content)} byte(s) are uploaded.",
+                "backendError",
+            )
         if total is None and len(request.body) % CHUNK:
-            raise StorageError(400, f"Invalid request. The number of bytes must be a multiple of {CHUNK} in all parts but the last.", "badRequest")
+            raise StorageError(
+                400,
+                f"Invalid request. The number of bytes must be a multiple of {CHUNK} in all parts"
+                " but the last.",
+                "badRequest",
+            )
         upload.content += request.body[len(upload.content) - first :]
     return total
 
@@ -322,7 +443,11 @@ def _media(stored: StoredObject, content: bytes, request: Request) -> Answer:
     last = min(int(found[2]), stored.size - 1) if found[1] and found[2] else stored.size - 1
     if first > last:
         return Answer(b"", 416, {"content-range": f"bytes */{stored.size}"})
-    return Answer(content[first : last + 1], 206, headers | {"content-range": f"bytes {first}-{last}/{stored.size}"})
+    return Answer(
+        content[first : last + 1],
+        206,
+        headers | {"content-range": f"bytes {first}-{last}/{stored.size}"},
+    )
 
 
 def _address(request: Request) -> str:
@@ -348,7 +473,9 @@ def _bucket_resource(bucket: str, request: Request) -> dict[str, Any]:
 
 
 def _resource(stored: StoredObject, request: Request) -> dict[str, Any]:
-    """https://cloud.google.com/storage/docs/json_api/v1/objects#resource; 64-bit numbers are strings."""
+    """https://cloud.google.com/storage/docs/json_api/v1/objects#resource; 64-bit numbers are
+    strings.
+    """
     path = f"/storage/v1/b/{stored.bucket}/o/{quote(stored.name, safe='')}"
     return {
         "kind": "storage#object",

@@ -1,1 +1,3 @@
-"""Versions of the code in a bucket: what one consists of, publishing, the newest, and the way back."""
+"""Versions of the code in a bucket: what one consists of, publishing, the newest, and the
+way back.
+"""

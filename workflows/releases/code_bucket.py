@@ -1,8 +1,11 @@
-"""The bucket of the releases, by Google's own client: read, list, create what must not exist, replace what must not have changed.
+"""The bucket of the releases, by Google's own client: read, list, create what must not exist,
+replace what must not have changed.
 
-In: settings (CODE_BUCKET, GOOGLE_API_URL). Out: bytes with their generation, and listings with sizes and hashes. Every write has a generation to
-match: two who write at once never overwrite each other (https://cloud.google.com/storage/docs/request-preconditions). The client tries again after
-429, 5xx and a line that breaks. A try whose answer was lost has written, and the next one is refused: refused is no failure until bytes are compared.
+In: settings (CODE_BUCKET, GOOGLE_API_URL). Out: bytes with their generation, and listings with
+sizes and hashes. Every write has a generation to match: two who write at once never overwrite each
+other (https://cloud.google.com/storage/docs/request-preconditions). The client tries again after
+429, 5xx and a line that breaks. A try whose answer was lost has written, and the next one is
+refused: refused is no failure until bytes are compared.
 """
 
 from __future__ import annotations
@@ -32,13 +35,17 @@ NO_BUCKET = "The specified bucket does not exist"
 RETRY_SECONDS = 60.0
 """How long one request is tried again; the client's own is two minutes."""
 PART_BYTES = 1 << 20
-"""Of a large file: a part that is lost is sent again, and after each there is a line of progress to say."""
+"""Of a large file: a part that is lost is sent again, and after each there is a line of progress to
+say.
+"""
 LARGE_BYTES = 1 << 18
 SECONDS_BEFORE_PROGRESS = 2.0
 
 
 def md5_hash(content: bytes) -> str:
-    """As a listing has it in `md5Hash`: base64. It tells two contents apart; what a release holds is proved by its manifest's sha256."""
+    """As a listing has it in `md5Hash`: base64. It tells two contents apart; what a release holds
+    is proved by its manifest's sha256.
+    """
     return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
 
 
@@ -67,10 +74,16 @@ class CodeBucket:
     """Every method raises CloudRefused (no such bucket, no rights) and CloudUnavailable."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises: ConfigurationError without CODE_BUCKET, EnvironmentNotReady without credentials."""
+        """Raises: ConfigurationError without CODE_BUCKET, EnvironmentNotReady without
+        credentials.
+        """
         required(settings, "code_bucket")
         self.name = str(settings.code_bucket)
-        client = storage.Client(project=settings.project_id, credentials=credentials(settings), client_options=client_options(settings, HOST))
+        client = storage.Client(
+            project=settings.project_id,
+            credentials=credentials(settings),
+            client_options=client_options(settings, HOST),
+        )
         self._bucket = client.bucket(self.name)
         self._retry = DEFAULT_RETRY.with_timeout(RETRY_SECONDS)
 
@@ -81,7 +94,12 @@ class CodeBucket:
         """All objects whose names begin so, by name without the prefix."""
         with self._asking(prefix):
             blobs = list(self._bucket.list_blobs(prefix=prefix, retry=self._retry))
-        return {blob.name.removeprefix(prefix): Listed(blob.size, blob.md5_hash, blob.time_created.isoformat()) for blob in blobs}
+        return {
+            blob.name.removeprefix(prefix): Listed(
+                blob.size, blob.md5_hash, blob.time_created.isoformat()
+            )
+            for blob in blobs
+        }
 
     def read(self, name: str) -> Content | None:
         """The object, None where it does not exist."""
@@ -95,8 +113,11 @@ class CodeBucket:
                 return None
         return Content(content, int(blob.generation))
 
-    def write(self, name: str, content: bytes, content_type: str, *, generation: int = 0, say: Say) -> None:
-        """Write the object if it is of this generation; 0: if it does not exist. A large one goes up in parts.
+    def write(
+        self, name: str, content: bytes, content_type: str, *, generation: int = 0, say: Say
+    ) -> None:
+        """Write the object if it is of this generation; 0: if it does not exist. A large one goes
+        up in parts.
 
         Raises: AlreadyThere.
         """
@@ -122,11 +143,15 @@ class CodeBucket:
             with translated(self.where(name)):
                 yield
         except DataCorruption as error:
-            raise CloudUnavailable(f"{self.where(name)} came through damaged: {error}. Try again") from error
+            raise CloudUnavailable(
+                f"{self.where(name)} came through damaged: {error}. Try again"
+            ) from error
 
 
 class _Told(io.BytesIO):
-    """Content that says how much of it was taken, once that has lasted some seconds and then every so often."""
+    """Content that says how much of it was taken, once that has lasted some seconds and then every
+    so often.
+    """
 
     def __init__(self, content: bytes, title: str, say: Say) -> None:
         super().__init__(content)

@@ -1,8 +1,10 @@
 """Releases in the code bucket: publish the checkout, find a version, list them, go back to one.
 
-In: settings. Out: documents of what is there. A version never changes: its objects are written once, its manifest last. `latest.json` names one
-version and is the only object that is ever replaced, whole, and by the generation that was read before. Whoever is interrupted, at any moment, leaves
-it naming a whole release, and the next `publish` of the same commit goes on. Nothing is copied to a place of the newest: a run reads one version.
+In: settings. Out: documents of what is there. A version never changes: its objects are written
+once, its manifest last. `latest.json` names one version and is the only object that is ever
+replaced, whole, and by the generation that was read before. Whoever is interrupted, at any moment,
+leaves it naming a whole release, and the next `publish` of the same commit goes on. Nothing is
+copied to a place of the newest: a run reads one version.
 """
 
 from __future__ import annotations
@@ -17,7 +19,14 @@ from product_errors import ConfigurationError, ReleaseConflict
 from workflows.releases.code_bucket import AlreadyThere, CodeBucket, Content, Listed, Say, md5_hash
 from workflows.releases.release_batches import differences, support_warnings
 from workflows.releases.release_content import ReleaseContent, as_json, build_content, content_type
-from workflows.releases.release_names import BATCHES, LATEST, MANIFEST, Release, jar_name, object_name
+from workflows.releases.release_names import (
+    BATCHES,
+    LATEST,
+    MANIFEST,
+    Release,
+    jar_name,
+    object_name,
+)
 
 Document = dict[str, Any]
 
@@ -32,11 +41,14 @@ def silent(line: str) -> None:
 
 
 def publish(settings: Settings, *, allow_dirty: bool = False, say: Say = silent) -> Document:
-    """Release the checkout: upload what is not there, verify all of it by a listing, then let latest.json name it.
+    """Release the checkout: upload what is not there, verify all of it by a listing, then let
+    latest.json name it.
 
     Args: allow_dirty releases a checkout that differs from its commit. say gets lines of progress.
-    Returns: version, commit, bucket, files, bytes, uploaded (names), previous (what latest.json named before, or None).
-    Raises: ConfigurationError, EnvironmentNotReady, ReleaseConflict, CloudRefused, CloudUnavailable.
+    Returns: version, commit, bucket, files, bytes, uploaded (names), previous (what latest.json
+    named before, or None).
+    Raises: ConfigurationError, EnvironmentNotReady, ReleaseConflict, CloudRefused,
+    CloudUnavailable.
     """
     content = build_content(settings, allow_dirty=allow_dirty)
     for warning in support_warnings(settings):
@@ -66,18 +78,28 @@ def publish_content(bucket: CodeBucket, content: ReleaseContent, say: Say = sile
 def released(settings: Settings, version: str | None = None) -> Release:
     """A version that is released; None: the one that latest.json names.
 
-    Raises: ConfigurationError (nothing is released, or not this version), ReleaseConflict (it is damaged), CloudRefused, CloudUnavailable.
+    Raises: ConfigurationError (nothing is released, or not this version), ReleaseConflict (it is
+    damaged), CloudRefused, CloudUnavailable.
     """
     bucket = CodeBucket(settings)
     latest = None if version else bucket.read(LATEST)
     wanted = version or _named_by(bucket, latest)
     if wanted is None:
-        raise ConfigurationError(f"nothing is released in gs://{bucket.name}; release with `python -m workflows release`")
+        raise ConfigurationError(
+            f"nothing is released in gs://{bucket.name}; release with `python -m workflows release`"
+        )
     manifest = _manifest_of(bucket, wanted)
     if latest and json.loads(latest.bytes).get("manifest_sha256") != _sha256(manifest.bytes):
-        raise ReleaseConflict(f"{bucket.where(LATEST)} names {wanted} with another manifest than {wanted} has; release again")
+        raise ReleaseConflict(
+            f"{bucket.where(LATEST)} names {wanted} with another manifest than {wanted} has;"
+            " release again"
+        )
     files = _files(bucket, wanted, manifest)
-    return Release(bucket.name, wanted, tuple(name.removeprefix(JARS) for name in files if name.startswith(JARS)))
+    return Release(
+        bucket.name,
+        wanted,
+        tuple(name.removeprefix(JARS) for name in files if name.startswith(JARS)),
+    )
 
 
 def read_batches(settings: Settings, release: Release) -> Document:
@@ -88,21 +110,28 @@ def read_batches(settings: Settings, release: Release) -> Document:
 
 
 def versions(settings: Settings, newest: int | None = None) -> list[Document]:
-    """What is in the bucket, newest first: version, released (RFC 3339, UTC), files, bytes, faults (empty: whole), latest (whether it is named so).
+    """What is in the bucket, newest first: version, released (RFC 3339, UTC), files, bytes, faults
+    (empty: whole), latest (whether it is named so).
 
-    Args: newest leaves out all but so many. Raises: ConfigurationError, CloudRefused, CloudUnavailable.
+    Args: newest leaves out all but so many. Raises: ConfigurationError, CloudRefused,
+    CloudUnavailable.
     """
     bucket = CodeBucket(settings)
     latest = _named_by(bucket, bucket.read(LATEST))
     listed = _by_version(bucket)
-    return [_state(bucket, version, listed[version]) | {"latest": version == latest} for version in _newest_first(listed)[:newest]]
+    return [
+        _state(bucket, version, listed[version]) | {"latest": version == latest}
+        for version in _newest_first(listed)[:newest]
+    ]
 
 
 def rollback(settings: Settings, version: str, *, dry_run: bool = False) -> Document:
-    """Let latest.json name an earlier version, or a later one again, after looking whether all of it is there.
+    """Let latest.json name an earlier version, or a later one again, after looking whether all of
+    it is there.
 
     Args: dry_run looks and moves nothing. Returns: version, previous, moved.
-    Raises: as `publish`; ConfigurationError for a version that is not there, with the newest that are.
+    Raises: as `publish`; ConfigurationError for a version that is not there, with the newest that
+    are.
     """
     bucket = CodeBucket(settings)
     before = bucket.read(LATEST)
@@ -115,7 +144,9 @@ def rollback(settings: Settings, version: str, *, dry_run: bool = False) -> Docu
 
 
 def _upload(bucket: CodeBucket, version: str, files: Mapping[str, bytes], say: Say) -> list[str]:
-    """Write the files that are not there, the manifest last; returns their names. Raises: ReleaseConflict for one with other bytes."""
+    """Write the files that are not there, the manifest last; returns their names. Raises:
+    ReleaseConflict for one with other bytes.
+    """
     there = bucket.listing(object_name(version, ""))
     for name in files:
         if name in there:
@@ -126,24 +157,34 @@ def _upload(bucket: CodeBucket, version: str, files: Mapping[str, bytes], say: S
             bucket.write(object_name(version, name), files[name], content_type(name), say=say)
         except AlreadyThere:
             # another release of this commit at this moment, or a try of ours whose answer was lost
-            _require_same(bucket, version, name, files[name], bucket.listing(object_name(version, name))[""])
+            _require_same(
+                bucket, version, name, files[name], bucket.listing(object_name(version, name))[""]
+            )
         say(f"{number}/{len(missing)} {name}")
     return missing
 
 
-def _require_same(bucket: CodeBucket, version: str, name: str, content: bytes, there: Listed) -> None:
+def _require_same(
+    bucket: CodeBucket, version: str, name: str, content: bytes, there: Listed
+) -> None:
     """Raises: ReleaseConflict naming both hashes, and for batches.json what differs in it."""
     if there.md5 == md5_hash(content):
         return
     where = bucket.where(object_name(version, name))
-    hashes = f"{where} has other bytes: its md5 is {there.md5}, and this release's is {md5_hash(content)}"
+    hashes = (
+        f"{where} has other bytes: its md5 is {there.md5}, and this release's is"
+        f" {md5_hash(content)}"
+    )
     if name != BATCHES:
         raise ReleaseConflict(f"{hashes}; {NEW_COMMIT}")
-    document = _document(bucket, object_name(version, name), bucket.read(object_name(version, name)))
+    document = _document(
+        bucket, object_name(version, name), bucket.read(object_name(version, name))
+    )
     found = differences(document, json.loads(content))
     more = f" and {len(found) - SHOWN_DIFFERENCES} more" if len(found) > SHOWN_DIFFERENCES else ""
     raise ReleaseConflict(
-        f"{hashes}. It was released with other settings: {'; '.join(found[:SHOWN_DIFFERENCES])}{more}. Set them as they were, or {NEW_COMMIT}"
+        f"{hashes}. It was released with other settings:"
+        f" {'; '.join(found[:SHOWN_DIFFERENCES])}{more}. Set them as they were, or {NEW_COMMIT}"
     )
 
 
@@ -152,7 +193,8 @@ def _require_whole(bucket: CodeBucket, version: str, files: Document) -> None:
     faults = _faults(files, bucket.listing(object_name(version, "")))
     if faults:
         raise ReleaseConflict(
-            f"gs://{bucket.name}/versions/{version} is not whole: {'; '.join(faults)}. Release that commit again, or another version"
+            f"gs://{bucket.name}/versions/{version} is not whole: {'; '.join(faults)}. Release that"
+            " commit again, or another version"
         )
 
 
@@ -163,7 +205,8 @@ def _faults(files: Document, listed: Mapping[str, Listed]) -> list[str]:
     extra = [f"{name} is not in the manifest" for name in sorted(found.keys() - files.keys())]
     both = [(name, files[name], found[name]) for name in sorted(files.keys() & found.keys())]
     other = [
-        f"{name} has {there.bytes} bytes of md5 {there.md5}, and not {wanted['bytes']} of {wanted['md5']}"
+        f"{name} has {there.bytes} bytes of md5 {there.md5}, and not {wanted['bytes']} of"
+        f" {wanted['md5']}"
         for name, wanted, there in both
         if (there.bytes, there.md5) != (wanted["bytes"], wanted["md5"])
     ]
@@ -175,18 +218,27 @@ def _move_latest(bucket: CodeBucket, version: str, manifest: bytes, before: Cont
     content = as_json({"version": version, "manifest_sha256": _sha256(manifest)})
     if before is None or before.bytes != content:
         try:
-            bucket.write(LATEST, content, content_type(LATEST), generation=before.generation if before else 0, say=silent)
+            bucket.write(
+                LATEST,
+                content,
+                content_type(LATEST),
+                generation=before.generation if before else 0,
+                say=silent,
+            )
         except AlreadyThere:
             now = bucket.read(LATEST)
             if now is None or now.bytes != content:
                 raise ReleaseConflict(
-                    f"another release was faster: {bucket.where(LATEST)} names {_named_by(bucket, now)} now. {version} is in the bucket and whole; "
-                    f"`python -m workflows rollback {version}` lets it be the latest"
+                    f"another release was faster: {bucket.where(LATEST)} names"
+                    f" {_named_by(bucket, now)} now. {version} is in the bucket and whole; `python"
+                    f" -m workflows rollback {version}` lets it be the latest"
                 ) from None
 
 
 def _previous(bucket: CodeBucket, before: Content | None) -> str | None:
-    """What latest.json named; None too where it was damaged, which a release or a rollback mends."""
+    """What latest.json named; None too where it was damaged, which a release or a rollback
+    mends.
+    """
     try:
         return _named_by(bucket, before)
     except ReleaseConflict:
@@ -203,8 +255,9 @@ def _manifest_of(bucket: CodeBucket, version: str) -> Content:
     if found is None:
         known = _newest_first(_by_version(bucket))
         raise ConfigurationError(
-            f"{version} is no released version of gs://{bucket.name}; the newest are: {', '.join(known[:SHOWN_VERSIONS]) or 'none'}. "
-            "`python -m workflows versions` lists them"
+            f"{version} is no released version of gs://{bucket.name}; the newest are:"
+            f" {', '.join(known[:SHOWN_VERSIONS]) or 'none'}. `python -m workflows versions` lists"
+            " them"
         )
     return found
 
@@ -227,7 +280,9 @@ def _by_version(bucket: CodeBucket) -> dict[str, dict[str, Listed]]:
 
 
 def _newest_first(listed: Mapping[str, Mapping[str, Listed]]) -> list[str]:
-    return sorted(listed, key=lambda version: (_released_at(listed[version]), version), reverse=True)
+    return sorted(
+        listed, key=lambda version: (_released_at(listed[version]), version), reverse=True
+    )
 
 
 def _released_at(files: Mapping[str, Listed]) -> str:
@@ -241,7 +296,13 @@ def _state(bucket: CodeBucket, version: str, listed: Mapping[str, Listed]) -> Do
     else:
         faults = ["it has no manifest: its release was interrupted"]
     total = sum(entry.bytes for entry in listed.values())
-    return {"version": version, "released": _released_at(listed), "files": len(listed), "bytes": total, "faults": faults}
+    return {
+        "version": version,
+        "released": _released_at(listed),
+        "files": len(listed),
+        "bytes": total,
+        "faults": faults,
+    }
 
 
 def _document(bucket: CodeBucket, name: str, content: Content | None, *fields: str) -> Document:
@@ -251,5 +312,8 @@ def _document(bucket: CodeBucket, name: str, content: Content | None, *fields: s
     except ValueError:
         document = None
     if not isinstance(document, dict) or not document.keys() >= set(fields):
-        raise ReleaseConflict(f"{bucket.where(name)} is damaged: it is no JSON object{' with ' + ', '.join(fields) if fields else ''}; release again")
+        raise ReleaseConflict(
+            f"{bucket.where(name)} is damaged: it is no JSON"
+            f" object{' with ' + ', '.join(fields) if fields else ''}; release again"
+        )
     return document

@@ -1,7 +1,9 @@
-"""batches.json: the requests that a release's workflow sends, made when it is released, and what two of them differ in.
+"""batches.json: the requests that a release's workflow sends, made when it is released, and what
+two of them differ in.
 
-In: settings, a release, the platform table. Out: the document of the contract with `pipeline.yaml`: every batch by its key, the Cloud Run jobs by
-the job, and how long a run waits. It holds no secret: the builder refuses one.
+In: settings, a release, the platform table. Out: the document of the contract with `pipeline.yaml`:
+every batch by its key, the Cloud Run jobs by the job, and how long a run waits. It holds no secret:
+the builder refuses one.
 """
 
 from __future__ import annotations
@@ -20,8 +22,11 @@ GRACE_SECONDS = 600
 """What a run waits beyond a batch's ttl, after which the service has ended it."""
 
 
-def batches_document(settings: Settings, release: Release, *, today: date | None = None) -> dict[str, Any]:
-    """The document, for NIGHTLY_ROWS. A platform that is no longer available is left out, unless it is that of the settings' engine.
+def batches_document(
+    settings: Settings, release: Release, *, today: date | None = None
+) -> dict[str, Any]:
+    """The document, for NIGHTLY_ROWS. A platform that is no longer available is left out, unless it
+    is that of the settings' engine.
 
     Raises: ConfigurationError naming what is missing or wrong.
     """
@@ -33,21 +38,32 @@ def batches_document(settings: Settings, release: Release, *, today: date | None
         "project": settings.project_id,
         "region": settings.region,
         "engine": settings.engine,
-        "batches": {batch_key(row.job, row.engine): build_batch(settings, release, row.job, engine=row.engine, today=day) for row in rows},
+        "batches": {
+            batch_key(row.job, row.engine): build_batch(
+                settings, release, row.job, engine=row.engine, today=day
+            )
+            for row in rows
+        },
         "cloud_run_jobs": {job: cloud_run_job(job) for job in JOBS},
         "deadline_seconds": settings.batch_ttl_minutes * 60 + GRACE_SECONDS,
     }
 
 
 def support_warnings(settings: Settings, *, today: date | None = None) -> list[str]:
-    """What Google no longer supports of that which the nightly run takes: the metrics, and the forecast by the settings' engine."""
+    """What Google no longer supports of that which the nightly run takes: the metrics, and the
+    forecast by the settings' engine.
+    """
     day = today or datetime.now(UTC).date()
     engines = {METRICS_JOB: None, FORECAST_JOB: settings.engine}
-    return [warning for job in JOBS if (warning := platform_for(job, engines[job], today=day).warning)]
+    return [
+        warning for job in JOBS if (warning := platform_for(job, engines[job], today=day).warning)
+    ]
 
 
 def differences(there: Any, here: Any) -> list[str]:
-    """One line for each value that two documents differ in: where it is, what it is there and what here."""
+    """One line for each value that two documents differ in: where it is, what it is there and what
+    here.
+    """
     values = [dict(_values(document, "")) for document in (there, here)]
     names = sorted(values[0].keys() | values[1].keys())
     found = ((name, *(side.get(name, "nothing") for side in values)) for name in names)

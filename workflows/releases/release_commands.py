@@ -15,16 +15,26 @@ from workflows.releases.release_batches import support_warnings
 from workflows.releases.release_content import ReleaseContent, build_content
 from workflows.releases.release_names import MANIFEST
 
-AllowDirty = Annotated[bool, typer.Option("--allow-dirty", help="Release a checkout that differs from its commit, under a name of its own.")]
+AllowDirty = Annotated[
+    bool,
+    typer.Option(
+        "--allow-dirty",
+        help="Release a checkout that differs from its commit, under a name of its own.",
+    ),
+]
 
 
 @app.command()
 def release(
     allow_dirty: AllowDirty = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build it and list what would be uploaded; ask no bucket.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Build it and list what would be uploaded; ask no bucket."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Upload this commit's code, jars and batches as a version, and let the nightly run take it from now on.
+    """Upload this commit's code, jars and batches as a version, and let the nightly run take it
+    from now on.
 
     Example: python -m workflows release --dry-run
     """
@@ -36,7 +46,11 @@ def release(
         print_json(document) if as_json else _print_plan(document)
         return
     document = releases.publish(settings, allow_dirty=allow_dirty, say=say)
-    print_json(document) if as_json else print_pairs(document | {"uploaded": len(document["uploaded"])})
+    (
+        print_json(document)
+        if as_json
+        else print_pairs(document | {"uploaded": len(document["uploaded"])})
+    )
 
 
 @app.command()
@@ -44,7 +58,8 @@ def versions(
     newest: Annotated[int, typer.Option(min=1, help="How many to show.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """The released versions, newest first, which of them the nightly run takes, and whether all of their files are there.
+    """The released versions, newest first, which of them the nightly run takes, and whether all of
+    their files are there.
 
     Example: python -m workflows versions
     """
@@ -52,17 +67,30 @@ def versions(
     if as_json:
         print_json(found)
         return
-    rows = [[one["version"], one["released"], one["files"], one["bytes"] / 1e6, one["latest"], "; ".join(one["faults"]) or "yes"] for one in found]
+    rows = [
+        [
+            one["version"],
+            one["released"],
+            one["files"],
+            one["bytes"] / 1e6,
+            one["latest"],
+            "; ".join(one["faults"]) or "yes",
+        ]
+        for one in found
+    ]
     print_table(["version", "released", "files", "MB", "latest", "whole"], rows)
 
 
 @app.command()
 def rollback(
     version: Annotated[str, typer.Argument(help="A version that `versions` lists.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look whether all of it is there; change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Look whether all of it is there; change nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let the nightly run take another version from now on, if all of its files are there. Nothing is uploaded.
+    """Let the nightly run take another version from now on, if all of its files are there. Nothing
+    is uploaded.
 
     Example: python -m workflows rollback 1f0e7c9b2a6d4e8f3c5a7b9d1e2f4a6c8b0d2e4f
     """
@@ -71,17 +99,25 @@ def rollback(
 
 
 def planned(content: ReleaseContent) -> dict[str, Any]:
-    """What a release would upload: `{"version", "commit", "bucket", "bytes", "files": [{"name", "bytes", "sha256"}]}`."""
+    """What a release would upload: `{"version", "commit", "bucket", "bytes", "files": [{"name",
+    "bytes", "sha256"}]}`.
+    """
     files = {**content.files, MANIFEST: content.manifest_bytes()}
     return {
         "version": content.release.version,
         "commit": content.commit,
         "bucket": content.release.bucket,
         "bytes": sum(map(len, files.values())),
-        "files": [{"name": name, "bytes": len(found), "sha256": hashlib.sha256(found).hexdigest()} for name, found in files.items()],
+        "files": [
+            {"name": name, "bytes": len(found), "sha256": hashlib.sha256(found).hexdigest()}
+            for name, found in files.items()
+        ],
     }
 
 
 def _print_plan(document: dict[str, Any]) -> None:
-    print_table(["file", "bytes", "sha256"], [[file["name"], file["bytes"], file["sha256"]] for file in document["files"]])
+    print_table(
+        ["file", "bytes", "sha256"],
+        [[file["name"], file["bytes"], file["sha256"]] for file in document["files"]],
+    )
     print_pairs({name: value for name, value in document.items() if name != "files"})

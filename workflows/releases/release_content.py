@@ -1,8 +1,11 @@
-"""What a release consists of, built on this machine: the zip, an entry for each job, the jars, the batches, and the manifest over them.
+"""What a release consists of, built on this machine: the zip, an entry for each job, the jars, the
+batches, and the manifest over them.
 
-In: settings and a git checkout. Out: every file's name and bytes. No cloud is asked. The same commit and settings give the same bytes everywhere.
-The version is the commit. A checkout that differs from its commit is refused, or named `dirty-..` after a hash of what it releases. What goes to an
-address that stands in for Google is `local-..` after such a hash: at home other settings are no reason for a commit.
+In: settings and a git checkout. Out: every file's name and bytes. No cloud is asked. The same
+commit and settings give the same bytes everywhere. The version is the commit. A checkout that
+differs from its commit is refused, or named `dirty-..` after a hash of what it releases. What goes
+to an address that stands in for Google is `local-..` after such a hash: at home other settings are
+no reason for a commit.
 """
 
 from __future__ import annotations
@@ -35,7 +38,12 @@ if __name__ == "__main__":
     sys.exit(main())
 '''
 
-CONTENT_TYPES = {".json": "application/json", ".py": "text/x-python", ".zip": "application/zip", ".jar": "application/java-archive"}
+CONTENT_TYPES = {
+    ".json": "application/json",
+    ".py": "text/x-python",
+    ".zip": "application/zip",
+    ".jar": "application/java-archive",
+}
 """The workflow's http.get makes a map of application/json alone."""
 
 NO_VERSION = "unnamed"
@@ -44,16 +52,24 @@ FETCH = "delete it and run `python run_spark_local.py`, which fetches it"
 
 @dataclass(frozen=True)
 class ReleaseContent:
-    """A release before it is anywhere; files by name, without the manifest. Its commit is what the checkout stands on."""
+    """A release before it is anywhere; files by name, without the manifest. Its commit is what the
+    checkout stands on.
+    """
 
     release: Release
     commit: str
     files: Mapping[str, bytes]
 
     def manifest(self) -> dict[str, Any]:
-        """sha256 in hex proves a file, md5 in base64 is what a bucket's listing can be compared with."""
+        """sha256 in hex proves a file, md5 in base64 is what a bucket's listing can be compared
+        with.
+        """
         entries = {
-            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "md5": md5_hash(content)}
+            name: {
+                "bytes": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "md5": md5_hash(content),
+            }
             for name, content in self.files.items()
         }
         return {"version": self.release.version, "commit": self.commit, "files": entries}
@@ -71,10 +87,13 @@ def content_type(name: str) -> str:
     return CONTENT_TYPES[Path(name).suffix]
 
 
-def build_content(settings: Settings, *, allow_dirty: bool = False, root: Path = ROOT) -> ReleaseContent:
+def build_content(
+    settings: Settings, *, allow_dirty: bool = False, root: Path = ROOT
+) -> ReleaseContent:
     """Args: allow_dirty releases a checkout that differs from its commit. root is the checkout.
 
-    Raises: ConfigurationError (a setting is missing, a checkout that differs), EnvironmentNotReady (a jar is missing or damaged, no git).
+    Raises: ConfigurationError (a setting is missing, a checkout that differs), EnvironmentNotReady
+    (a jar is missing or damaged, no git).
     """
     required(settings, "code_bucket", "project_id", "region")
     files = {CODE: build_archive(root), **_entries(), **_jars(settings)}
@@ -85,7 +104,8 @@ def build_content(settings: Settings, *, allow_dirty: bool = False, root: Path =
         shown = ", ".join(line.strip() for line in tree.changes[:3])
         more = f" and {len(tree.changes) - 3} more" if len(tree.changes) > 3 else ""
         raise ConfigurationError(
-            f"the checkout differs from commit {tree.commit[:12]}: {shown}{more}; commit it or put it away, or release it as it is with --allow-dirty"
+            f"the checkout differs from commit {tree.commit[:12]}: {shown}{more}; commit it or put"
+            " it away, or release it as it is with --allow-dirty"
         )
     version = tree.commit
     if tree.changes or settings.google_api_url:
@@ -97,7 +117,10 @@ def build_content(settings: Settings, *, allow_dirty: bool = False, root: Path =
 
 
 def _entries() -> dict[str, bytes]:
-    return {entry_name(job): ENTRY.format(job=job, zip=CODE, module=module).encode() for job, module in MODULES.items()}
+    return {
+        entry_name(job): ENTRY.format(job=job, zip=CODE, module=module).encode()
+        for job, module in MODULES.items()
+    }
 
 
 def _jars(settings: Settings) -> dict[str, bytes]:
@@ -105,7 +128,10 @@ def _jars(settings: Settings) -> dict[str, bytes]:
     checksums = locked_checksums()
     missing = [name for name in checksums if not (folder / name).is_file()]
     if missing:
-        raise EnvironmentNotReady(f"{', '.join(missing)} not in {folder}, and a release needs all jars; fetch them: python run_spark_local.py")
+        raise EnvironmentNotReady(
+            f"{', '.join(missing)} not in {folder}, and a release needs all jars; fetch them:"
+            " python run_spark_local.py"
+        )
     for name, checksum in checksums.items():
         verify(folder / name, checksum, FETCH)
     return {jar_name(name): (folder / name).read_bytes() for name in checksums}

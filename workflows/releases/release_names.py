@@ -1,4 +1,6 @@
-"""Where a release's files are: `gs://<code bucket>/versions/<version>/..`, and `latest.json` beside the versions. Names only, no I/O."""
+"""Where a release's files are: `gs://<code bucket>/versions/<version>/..`, and `latest.json` beside
+the versions. Names only, no I/O.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The owner's tables where they are missing, and the schema `yieldspark`: a frozen copy of `database/tables.py` at version 0.1.0."""
+"""The owner's tables where they are missing, and the schema `yieldspark`: a frozen copy of
+`database/tables.py` at version 0.1.0.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,12 @@ def _owner_tables() -> None:
             sa.Column("data_timestamp", sa.DateTime(timezone=True), nullable=False),
             sa.Column("symbol", sa.Text(), nullable=False),
             sa.Column("raw_json_data", postgresql.JSONB(), nullable=False),
-            sa.Column("insertion_timestamp", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+            sa.Column(
+                "insertion_timestamp",
+                sa.DateTime(timezone=True),
+                server_default=sa.text("now()"),
+                nullable=False,
+            ),
             sa.PrimaryKeyConstraint("data_timestamp", "symbol"),
         )
     if "raw_defillama_pool_history" not in existing:
@@ -87,11 +94,24 @@ def _owner_tables() -> None:
             sa.Column("pool_id", sa.Text(), nullable=False),
             sa.Column("timestamp", sa.DateTime(timezone=True), nullable=False),
             sa.Column("raw_json_data", postgresql.JSONB(), nullable=False),
-            sa.Column("insertion_timestamp", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+            sa.Column(
+                "insertion_timestamp",
+                sa.DateTime(timezone=True),
+                server_default=sa.text("now()"),
+                nullable=False,
+            ),
             sa.PrimaryKeyConstraint("id"),
         )
-        op.create_index("raw_defillama_pool_history_insertion_timestamp_idx", "raw_defillama_pool_history", ["insertion_timestamp"])
-        op.create_index("raw_defillama_pool_history_pool_id_timestamp_idx", "raw_defillama_pool_history", ["pool_id", "timestamp"])
+        op.create_index(
+            "raw_defillama_pool_history_insertion_timestamp_idx",
+            "raw_defillama_pool_history",
+            ["insertion_timestamp"],
+        )
+        op.create_index(
+            "raw_defillama_pool_history_pool_id_timestamp_idx",
+            "raw_defillama_pool_history",
+            ["pool_id", "timestamp"],
+        )
 
 
 def _own_tables() -> None:
@@ -108,9 +128,20 @@ def _own_tables() -> None:
         sa.Column("low", sa.Double()),
         sa.Column("high", sa.Double()),
         sa.Column("persistence", sa.Double(), nullable=False, comment="the value of the as-of day"),
-        sa.Column("median_7d", sa.Double(), nullable=False, comment="median of the seven days that end with the as-of day"),
-        sa.Column("tvl_usd", sa.Double(), comment="TVL of the as-of day: the class a score is reported by"),
-        sa.Column("apy_percent", sa.Double(), comment="APY of the as-of day: the class a score is reported by"),
+        sa.Column(
+            "median_7d",
+            sa.Double(),
+            nullable=False,
+            comment="median of the seven days that end with the as-of day",
+        ),
+        sa.Column(
+            "tvl_usd", sa.Double(), comment="TVL of the as-of day: the class a score is reported by"
+        ),
+        sa.Column(
+            "apy_percent",
+            sa.Double(),
+            comment="APY of the as-of day: the class a score is reported by",
+        ),
         sa.Column("interval_level", sa.Double()),
         sa.Column("model_version", sa.Text(), nullable=False),
         sa.Column("run_id", sa.Text(), nullable=False),
@@ -118,7 +149,12 @@ def _own_tables() -> None:
         schema="yieldspark",
         comment="out-of-sample forecasts beside what came true: rolling origin",
     )
-    op.create_index("forecast_evaluation_target_date_idx", "forecast_evaluation", ["target_date"], schema="yieldspark")
+    op.create_index(
+        "forecast_evaluation_target_date_idx",
+        "forecast_evaluation",
+        ["target_date"],
+        schema="yieldspark",
+    )
     op.create_table(
         "forecasts",
         sa.Column("pool_id", sa.Text(), nullable=False),
@@ -134,7 +170,14 @@ def _own_tables() -> None:
         sa.Column("interval_level", sa.Double(), nullable=False),
         sa.Column("engine", sa.Text(), nullable=False),
         sa.Column("model_version", sa.Text(), nullable=False),
-        sa.Column("rule", sa.Text(), comment="why a rule was used instead of the model: cold_start, stale; null where the model forecast"),
+        sa.Column(
+            "rule",
+            sa.Text(),
+            comment=(
+                "why a rule was used instead of the model: cold_start, stale; null where the model"
+                " forecast"
+            ),
+        ),
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("pool_id", "target_date", "horizon_days"),
         schema="yieldspark",
@@ -147,17 +190,27 @@ def _own_tables() -> None:
         sa.Column("gas_price_gwei", sa.Numeric(precision=20, scale=8)),
         sa.PrimaryKeyConstraint("date"),
         schema="yieldspark",
-        comment="prices and gas as the last metrics run used them: what differs from today's source tells which days must be recomputed",
+        comment=(
+            "prices and gas as the last metrics run used them: what differs from today's source"
+            " tells which days must be recomputed"
+        ),
     )
     op.create_table(
         "observation_age",
         sa.Column("pool_id", sa.Text(), nullable=False),
         sa.Column("date", sa.Date(), nullable=False),
-        sa.Column("apy_age_days", sa.Integer(), comment="0: observed that day; n: carried forward n days; null: not known that day"),
+        sa.Column(
+            "apy_age_days",
+            sa.Integer(),
+            comment="0: observed that day; n: carried forward n days; null: not known that day",
+        ),
         sa.Column("tvl_age_days", sa.Integer(), comment="as apy_age_days"),
         sa.PrimaryKeyConstraint("pool_id", "date"),
         schema="yieldspark",
-        comment="tells an observed value of pool_daily_metrics from a carried one; one row for each of the metrics job's rows",
+        comment=(
+            "tells an observed value of pool_daily_metrics from a carried one; one row for each of"
+            " the metrics job's rows"
+        ),
     )
     op.create_table(
         "quarantine",
@@ -169,11 +222,22 @@ def _own_tables() -> None:
         sa.Column("timestamp", sa.DateTime(timezone=True)),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("raw_json_data", postgresql.JSONB()),
-        sa.Column("quarantined_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "quarantined_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.PrimaryKeyConstraint("id"),
         schema="yieldspark",
     )
-    op.create_index("quarantine_source_idx", "quarantine", ["source_table", "source_id", "reason"], unique=True, schema="yieldspark")
+    op.create_index(
+        "quarantine_source_idx",
+        "quarantine",
+        ["source_table", "source_id", "reason"],
+        unique=True,
+        schema="yieldspark",
+    )
     op.create_table(
         "run_ledger",
         sa.Column("run_id", sa.Text(), nullable=False),
@@ -185,12 +249,30 @@ def _own_tables() -> None:
         sa.Column("as_of", sa.Date()),
         sa.Column("engine", sa.Text()),
         sa.Column("code_version", sa.Text(), nullable=False),
-        sa.Column("started_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "started_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.Column("finished_at", sa.DateTime(timezone=True)),
-        sa.Column("watermark", sa.DateTime(timezone=True), comment="raw rows inserted before this were seen by this run"),
-        sa.Column("plan", postgresql.JSONB(), comment="what the run set out to do, and the rules and limits its rows follow"),
+        sa.Column(
+            "watermark",
+            sa.DateTime(timezone=True),
+            comment="raw rows inserted before this were seen by this run",
+        ),
+        sa.Column(
+            "plan",
+            postgresql.JSONB(),
+            comment="what the run set out to do, and the rules and limits its rows follow",
+        ),
         sa.Column("rows", postgresql.JSON(), nullable=False),
-        sa.Column("stages", postgresql.JSON(), nullable=False, comment="seconds by stage, in the order they ran"),
+        sa.Column(
+            "stages",
+            postgresql.JSON(),
+            nullable=False,
+            comment="seconds by stage, in the order they ran",
+        ),
         sa.Column("seconds", sa.Double()),
         sa.Column("jvm_started", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("checks", postgresql.JSONB(), nullable=False),
@@ -199,4 +281,6 @@ def _own_tables() -> None:
         sa.PrimaryKeyConstraint("run_id"),
         schema="yieldspark",
     )
-    op.create_index("run_ledger_job_started_at_idx", "run_ledger", ["job", "started_at"], schema="yieldspark")
+    op.create_index(
+        "run_ledger_job_started_at_idx", "run_ledger", ["job", "started_at"], schema="yieldspark"
+    )

@@ -1,4 +1,6 @@
-"""What became of a quarantined row: replayed, dropped, or accepted after all; who did it, and why."""
+"""What became of a quarantined row: replayed, dropped, or accepted after all; who did it,
+and why.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ depends_on = None
 
 def upgrade() -> None:
     columns = (
-        sa.Column("resolution", sa.Text(), comment="null while open; replayed, dropped, or accepted: the source row itself is in use since"),
+        sa.Column(
+            "resolution",
+            sa.Text(),
+            comment=(
+                "null while open; replayed, dropped, or accepted: the source row itself is in use"
+                " since"
+            ),
+        ),
         sa.Column("resolved_at", sa.DateTime(timezone=True)),
         sa.Column("resolved_by_run", sa.Text()),
         sa.Column("resolved_by", sa.Text(), comment="user@host of who replayed or dropped it"),

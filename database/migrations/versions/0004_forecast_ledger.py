@@ -1,4 +1,6 @@
-"""The ledger of forecasts: what was published before it came true, with all that gate and interval learn from."""
+"""The ledger of forecasts: what was published before it came true, with all that gate and interval
+learn from.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,11 @@ TABLE, SCHEMA = "forecast_evaluation", "yieldspark"
 
 def upgrade() -> None:
     source = "night: published before it came true; backtest: made afterwards"
-    op.add_column(TABLE, sa.Column("source", sa.Text(), nullable=False, server_default="backtest", comment=source), schema=SCHEMA)
+    op.add_column(
+        TABLE,
+        sa.Column("source", sa.Text(), nullable=False, server_default="backtest", comment=source),
+        schema=SCHEMA,
+    )
     numbers = {
         "mean_reversion": "the pool's own pull to its 30-day mean, shrunk",
         "naive_low": "persistence and the outer quantiles of the pool's last 60 changes",
@@ -29,9 +35,24 @@ def upgrade() -> None:
     }
     for name, words in numbers.items():
         op.add_column(TABLE, sa.Column(name, sa.Double(), comment=words), schema=SCHEMA)
-    op.alter_column(TABLE, "actual", nullable=True, comment="null until the target day has been observed", schema=SCHEMA)
+    op.alter_column(
+        TABLE,
+        "actual",
+        nullable=True,
+        comment="null until the target day has been observed",
+        schema=SCHEMA,
+    )
     op.alter_column(TABLE, "median_7d", nullable=True, schema=SCHEMA)
-    op.create_table_comment(TABLE, "forecasts beside what came true: the ledger that gate and intervals learn from", schema=SCHEMA)
-    op.add_column("forecasts", sa.Column("tvl_rule", sa.Text(), comment="as rule, of TVL"), schema=SCHEMA)
-    rule = "why today's APY is published: stale, cold_start, no_model, no_ledger, few_pools, gate; else null"
+    op.create_table_comment(
+        TABLE,
+        "forecasts beside what came true: the ledger that gate and intervals learn from",
+        schema=SCHEMA,
+    )
+    op.add_column(
+        "forecasts", sa.Column("tvl_rule", sa.Text(), comment="as rule, of TVL"), schema=SCHEMA
+    )
+    rule = (
+        "why today's APY is published: stale, cold_start, no_model, no_ledger, few_pools, gate;"
+        " else null"
+    )
     op.alter_column("forecasts", "rule", comment=rule, schema=SCHEMA)

@@ -14,5 +14,11 @@ SCHEMA = "yieldspark"
 
 
 def upgrade() -> None:
-    op.add_column("run_ledger", sa.Column("batch", sa.Text(), comment="id of the cloud's batch that this run was; null elsewhere"), schema=SCHEMA)
+    op.add_column(
+        "run_ledger",
+        sa.Column(
+            "batch", sa.Text(), comment="id of the cloud's batch that this run was; null elsewhere"
+        ),
+        schema=SCHEMA,
+    )
     op.create_index("run_ledger_batch_idx", "run_ledger", ["batch"], schema=SCHEMA)

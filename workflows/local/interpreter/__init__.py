@@ -1,8 +1,10 @@
 """A strict interpreter of the part of Google Cloud Workflows that `workflows/pipeline.yaml` uses.
 
-In: the workflow's source, the execution's argument, environment variables, and the outside world as three parts: a `Transport` for HTTP, a `Clock`, a
-function that takes log entries. Out: what `main` returns. It is strict where Google is, and where its documentation leaves something open it
-refuses: what runs here means the same there. It does not know connectors, callbacks, parallel steps and default retry policies.
+In: the workflow's source, the execution's argument, environment variables, and the outside world as
+three parts: a `Transport` for HTTP, a `Clock`, a function that takes log entries. Out: what `main`
+returns. It is strict where Google is, and where its documentation leaves something open it refuses:
+what runs here means the same there. It does not know connectors, callbacks, parallel steps and
+default retry policies.
 """
 
 from __future__ import annotations
@@ -17,7 +19,15 @@ from workflows.local.interpreter.program import load_program
 from workflows.local.interpreter.standard_library import call_functions, expression_functions
 from workflows.local.interpreter.transport import Transport, hosts_at
 
-__all__ = ["Clock", "RealClock", "Transport", "VirtualClock", "WorkflowFailed", "execute", "hosts_at"]
+__all__ = [
+    "Clock",
+    "RealClock",
+    "Transport",
+    "VirtualClock",
+    "WorkflowFailed",
+    "execute",
+    "hosts_at",
+]
 
 
 def execute(
@@ -32,7 +42,10 @@ def execute(
     """Run a workflow to its end.
 
     Args: log takes entries as Cloud Logging has them: severity, and jsonPayload or textPayload.
-    Raises: WorkflowFailed; ConfigurationError where the source holds what the interpreter does not take.
+    Raises: WorkflowFailed; ConfigurationError where the source holds what the interpreter does not
+    take.
     """
     functions = expression_functions(environment, clock)
-    return Engine(load_program(source), functions, call_functions(transport, clock, log), clock).run(argument)
+    return Engine(
+        load_program(source), functions, call_functions(transport, clock, log), clock
+    ).run(argument)

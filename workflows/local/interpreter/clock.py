@@ -1,4 +1,6 @@
-"""What a workflow takes for time: the machine's clock, with shorter sleeps if one likes, or one that only its own sleeps move."""
+"""What a workflow takes for time: the machine's clock, with shorter sleeps if one likes, or one
+that only its own sleeps move.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ class Clock(Protocol):
 
 
 class RealClock:
-    """The machine's clock. Its sleeps take a `factor`-th of what was asked: a local batch is there sooner than the service's."""
+    """The machine's clock. Its sleeps take a `factor`-th of what was asked: a local batch is there
+    sooner than the service's.
+    """
 
     def __init__(self, factor: float = 1.0) -> None:
         self.factor = factor

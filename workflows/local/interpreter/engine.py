@@ -1,7 +1,9 @@
 """Running a program: steps, variables, jumps, errors and retries.
 
-In: a `Program`, the functions it may call, a clock. Out: what `main` returns. A variable made in a `for` or an `except` is gone after it
-(https://cloud.google.com/workflows/docs/reference/syntax/variables#variable-scope); a value is copied when it is assigned.
+In: a `Program`, the functions it may call, a clock. Out: what `main` returns. A variable made in a
+`for` or an `except` is gone after it
+(https://cloud.google.com/workflows/docs/reference/syntax/variables#variable-scope); a value is
+copied when it is assigned.
 """
 
 from __future__ import annotations
@@ -66,7 +68,9 @@ class Scope:
 class Engine:
     """One execution."""
 
-    def __init__(self, program: p.Program, functions: Functions, calls: Calls, clock: Clock) -> None:
+    def __init__(
+        self, program: p.Program, functions: Functions, calls: Calls, clock: Clock
+    ) -> None:
         self.program = program
         self.functions = functions
         self.calls = calls
@@ -75,7 +79,9 @@ class Engine:
         self.depth = 0
 
     def run(self, argument: Any) -> Any:
-        """What `main` returns. Raises: WorkflowFailed; ConfigurationError where the source asks for what does not exist."""
+        """What `main` returns. Raises: WorkflowFailed; ConfigurationError where the source asks for
+        what does not exist.
+        """
         main = self.program["main"]
         try:
             return self._subworkflow(main, dict.fromkeys(main.parameters, argument))
@@ -86,12 +92,17 @@ class Engine:
         required = {name for name, default in called.parameters.items() if default is p.REQUIRED}
         wrong = (set(given) - set(called.parameters)) | (required - set(given))
         if wrong:
-            raise ConfigurationError(f"{called.name}() is called with other parameters than it has: {', '.join(sorted(wrong))}")
+            raise ConfigurationError(
+                f"{called.name}() is called with other parameters than it has:"
+                f" {', '.join(sorted(wrong))}"
+            )
         if self.depth == MAX_DEPTH:
             raise raised("RecursionError", f"more than {MAX_DEPTH} subworkflows inside each other")
         self.depth += 1
         try:
-            outcome = self._steps(called.steps, Scope(copy.deepcopy({**called.parameters, **given})))
+            outcome = self._steps(
+                called.steps, Scope(copy.deepcopy({**called.parameters, **given}))
+            )
         finally:
             self.depth -= 1
         return outcome.value if isinstance(outcome, Returned) else None
@@ -177,7 +188,10 @@ class Engine:
             self._check_arguments(step.function, given)
             result = self.calls[step.function](**given)
         else:
-            raise ConfigurationError(f"{step.function} can't be called here; known: {', '.join(sorted([*self.calls, *self.program]))}")
+            raise ConfigurationError(
+                f"{step.function} can't be called here; known:"
+                f" {', '.join(sorted([*self.calls, *self.program]))}"
+            )
         if step.result:
             scope.write(step.result, result)
 
@@ -201,7 +215,9 @@ class Engine:
         if not isinstance(items, list):
             raise raised("TypeError", f"`for` takes a list, not {type_name(items)}")
         for index, value in enumerate(range(items[0], items[1] + 1) if loop.is_range else items):
-            variables = {loop.value: copy.deepcopy(value)} | ({loop.index: index} if loop.index else {})
+            variables = {loop.value: copy.deepcopy(value)} | (
+                {loop.index: index} if loop.index else {}
+            )
             outcome = self._steps(loop.steps, Scope(variables, scope))
             if outcome == Jump("break"):
                 break
@@ -238,5 +254,7 @@ class Engine:
         called = self.program[predicate]
         holds = self._subworkflow(called, dict.fromkeys(called.parameters, error.payload))
         if not isinstance(holds, bool):
-            raise raised("TypeError", f"the predicate {predicate} returned {type_name(holds)}, not a boolean")
+            raise raised(
+                "TypeError", f"the predicate {predicate} returned {type_name(holds)}, not a boolean"
+            )
         return holds

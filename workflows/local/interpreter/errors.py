@@ -1,7 +1,9 @@
-"""What goes wrong in a workflow, as Google names it: an error is a map with `tags` and `message` (or what `raise` was given).
+"""What goes wrong in a workflow, as Google names it: an error is a map with `tags` and `message`
+(or what `raise` was given).
 
-Tags: https://cloud.google.com/workflows/docs/reference/syntax/error-types. What the interpreter does not know is no error of the workflow but a
-ConfigurationError of its source, which no `except` catches.
+Tags: https://cloud.google.com/workflows/docs/reference/syntax/error-types. What the interpreter
+does not know is no error of the workflow but a ConfigurationError of its source, which no `except`
+catches.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from product_errors import ConfigurationError
 
 
 class Raised(Exception):
-    """An error on its way to an `except`. The payload is what `as` receives; trail names the steps it passed, innermost first."""
+    """An error on its way to an `except`. The payload is what `as` receives; trail names the steps
+    it passed, innermost first.
+    """
 
     def __init__(self, payload: Any) -> None:
         super().__init__(payload)
@@ -21,7 +25,9 @@ class Raised(Exception):
 
 
 class WorkflowFailed(Exception):
-    """The execution ended with an error that no `except` caught. Its payload is the map, or the string, that was raised."""
+    """The execution ended with an error that no `except` caught. Its payload is the map, or the
+    string, that was raised.
+    """
 
     def __init__(self, payload: Any, trail: list[str]) -> None:
         message = payload.get("message", payload) if isinstance(payload, dict) else payload
@@ -36,5 +42,7 @@ def raised(tag: str, message: str, **more: Any) -> Raised:
 
 
 def refused(line: int, message: str) -> ConfigurationError:
-    """A construct that this interpreter, or Google, does not take; found before the first step runs."""
+    """A construct that this interpreter, or Google, does not take; found before the first step
+    runs.
+    """
     return ConfigurationError(f"workflow source, line {line}: {message}")

@@ -1,8 +1,10 @@
 """Computing an expression: Google's types and nothing converted on the way.
 
-In: a node and what its names mean. Out: the value. Errors are the workflow's (`Raised`: KeyError, TypeError, IndexError, ZeroDivisionError), so that
-an `except` may catch them. Stricter than Google where its documentation leaves it open or its emulators differ: `+` joins text with text alone,
-values of different types don't compare (null does), and both sides of `and` and `or` are always computed.
+In: a node and what its names mean. Out: the value. Errors are the workflow's (`Raised`: KeyError,
+TypeError, IndexError, ZeroDivisionError), so that an `except` may catch them. Stricter than Google
+where its documentation leaves it open or its emulators differ: `+` joins text with text alone,
+values of different types don't compare (null does), and both sides of `and` and `or` are always
+computed.
 """
 
 from __future__ import annotations
@@ -13,13 +15,39 @@ from typing import Any
 
 from product_errors import ConfigurationError
 from workflows.local.interpreter.errors import raised
-from workflows.local.interpreter.expressions import Binary, Call, ListOf, Literal, Member, Name, Node, Unary, shown
+from workflows.local.interpreter.expressions import (
+    Binary,
+    Call,
+    ListOf,
+    Literal,
+    Member,
+    Name,
+    Node,
+    Unary,
+    shown,
+)
 
 Functions = Mapping[str, Callable[..., Any]]
 Lookup = Callable[[str], Any]
 ORDERINGS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
-ARITHMETIC = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "//": operator.floordiv, "%": operator.mod}
-TYPE_NAMES = {bool: "boolean", int: "integer", float: "double", str: "string", dict: "map", list: "list", type(None): "null", bytes: "bytes"}
+ARITHMETIC = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "//": operator.floordiv,
+    "%": operator.mod,
+}
+TYPE_NAMES = {
+    bool: "boolean",
+    int: "integer",
+    float: "double",
+    str: "string",
+    dict: "map",
+    list: "list",
+    type(None): "null",
+    bytes: "bytes",
+}
 
 
 def type_name(value: Any) -> str:
@@ -28,7 +56,9 @@ def type_name(value: Any) -> str:
 
 
 def evaluate(node: Node, lookup: Lookup, functions: Functions) -> Any:
-    """Args: lookup gives a variable's value by its name. Raises: Raised; ConfigurationError for a name that means nothing."""
+    """Args: lookup gives a variable's value by its name. Raises: Raised; ConfigurationError for a
+    name that means nothing.
+    """
 
     def value_of(inner: Node) -> Any:
         return evaluate(inner, lookup, functions)
@@ -48,7 +78,10 @@ def evaluate(node: Node, lookup: Lookup, functions: Functions) -> Any:
             return _binary(sign, value_of(left), value_of(right))
         case Call(function, arguments):
             if function not in functions:
-                raise ConfigurationError(f"{function}() is no function that can stand in an expression here; known: {', '.join(sorted(functions))}")
+                raise ConfigurationError(
+                    f"{function}() is no function that can stand in an expression here; known:"
+                    f" {', '.join(sorted(functions))}"
+                )
             given = [value_of(argument) for argument in arguments]
             try:
                 return functions[function](*given)
@@ -89,7 +122,9 @@ def _binary(sign: str, left: Any, right: Any) -> Any:
         return (left == right) is (sign == "==")
     if sign in ORDERINGS and same and (_number(left) or isinstance(left, str)):
         return ORDERINGS[sign](left, right)
-    if sign == "in" and (isinstance(right, list) or (isinstance(right, dict) and isinstance(left, str))):
+    if sign == "in" and (
+        isinstance(right, list) or (isinstance(right, dict) and isinstance(left, str))
+    ):
         return left in right
     if sign == "+" and isinstance(left, str) and isinstance(right, str):
         return left + right

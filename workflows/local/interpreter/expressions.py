@@ -1,8 +1,10 @@
 """The expressions of Cloud Workflows, `${..}`: text to a tree.
 
-In: the text between the brackets. Out: frozen nodes; `evaluation` computes them. Precedence is Google's
-(https://cloud.google.com/workflows/docs/reference/syntax/datatypes#order-of-operations), where `not` binds closer than a comparison. Readers differ
-there and in chains of comparisons, in `not in`, in map literals and in `if()`: these are refused, and parentheses or a `switch` say it for all.
+In: the text between the brackets. Out: frozen nodes; `evaluation` computes them. Precedence is
+Google's (https://cloud.google.com/workflows/docs/reference/syntax/datatypes#order-of-operations),
+where `not` binds closer than a comparison. Readers differ there and in chains of comparisons, in
+`not in`, in map literals and in `if()`: these are refused, and parentheses or a `switch` say it for
+all.
 """
 
 from __future__ import annotations
@@ -20,7 +22,13 @@ TOKEN = re.compile(
 )
 CONSTANTS = {"true": True, "false": False, "null": None}
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=", "in")
-BINDING = {"or": 1, "and": 2, **dict.fromkeys(COMPARISONS, 3), **dict.fromkeys(("+", "-"), 4), **dict.fromkeys(("*", "/", "//", "%"), 5)}
+BINDING = {
+    "or": 1,
+    "and": 2,
+    **dict.fromkeys(COMPARISONS, 3),
+    **dict.fromkeys(("+", "-"), 4),
+    **dict.fromkeys(("*", "/", "//", "%"), 5),
+}
 MINUS, NOT = 6, 7
 ESCAPES = {"n": "\n", "t": "\t"}
 
@@ -140,7 +148,11 @@ class _Parser:
 
     def operator(self) -> str | None:
         """The operator between two operands that comes next."""
-        return self.now.text if self.now.kind in ("sign", "name") and self.now.text in BINDING else None
+        return (
+            self.now.text
+            if self.now.kind in ("sign", "name") and self.now.text in BINDING
+            else None
+        )
 
     def expression(self, least: int) -> Node:
         left = self.prefix()
@@ -178,7 +190,9 @@ class _Parser:
             return node
         if token == Token("sign", "["):
             return ListOf(self.items("]"))
-        raise self.wrong(f"{token.text!r} can't begin a value" if token.text else "it ends too early")
+        raise self.wrong(
+            f"{token.text!r} can't begin a value" if token.text else "it ends too early"
+        )
 
     def unquoted(self, text: str) -> str:
         def escaped(found: re.Match[str]) -> str:
@@ -225,7 +239,11 @@ def dotted(node: Node) -> str | None:
     """The name that `a.b.c` spells, None for any other node."""
     if isinstance(node, Name):
         return node.name
-    if isinstance(node, Member) and isinstance(node.key, Literal) and isinstance(node.key.value, str):
+    if (
+        isinstance(node, Member)
+        and isinstance(node.key, Literal)
+        and isinstance(node.key.value, str)
+    ):
         before = dotted(node.of)
         return before and f"{before}.{node.key.value}"
     return None
@@ -233,4 +251,8 @@ def dotted(node: Node) -> str | None:
 
 def shown(value: Any) -> str:
     """A value as an error message shows it."""
-    return json.dumps(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
+    return (
+        json.dumps(value)
+        if isinstance(value, str | int | float | bool | None)
+        else type(value).__name__
+    )

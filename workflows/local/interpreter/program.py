@@ -1,7 +1,9 @@
-"""A workflow made ready to run: each step one frozen object, every expression parsed, every `next` known to lead somewhere.
+"""A workflow made ready to run: each step one frozen object, every expression parsed, every `next`
+known to lead somewhere.
 
-In: the source as `source.load_source` gives it. Out: a `Program`. What is no part of the subset is refused here, with its line, before anything runs.
-Syntax: https://cloud.google.com/workflows/docs/reference/syntax.
+In: the source as `source.load_source` gives it. Out: a `Program`. What is no part of the subset is
+refused here, with its line, before anything runs. Syntax:
+https://cloud.google.com/workflows/docs/reference/syntax.
 """
 
 from __future__ import annotations
@@ -13,7 +15,14 @@ from typing import Any
 
 from product_errors import ConfigurationError
 from workflows.local.interpreter.errors import refused
-from workflows.local.interpreter.expressions import Literal, Member, Name, Node, dotted, parse_expression
+from workflows.local.interpreter.expressions import (
+    Literal,
+    Member,
+    Name,
+    Node,
+    dotted,
+    parse_expression,
+)
 from workflows.local.interpreter.source import SourceMap, load_source
 
 VARIABLE = re.compile(r"[A-Za-z_]\w*")
@@ -21,7 +30,9 @@ JUMPS = ("end", "break", "continue")
 KINDS = ("assign", "call", "switch", "for", "try", "raise", "return", "steps")
 MORE_KEYS = {"call": {"args", "result"}, "try": {"retry", "except"}}
 WITHOUT_NEXT = ("raise", "return", "try", "for")
-"""Kinds that take no `next` here. Google knows it for some, but then its emulators don't agree on when it counts."""
+"""Kinds that take no `next` here. Google knows it for some, but then its emulators don't agree on
+when it counts.
+"""
 
 
 @dataclass(frozen=True)
@@ -132,7 +143,9 @@ def load_program(source: str) -> Program:
     if "main" not in program:
         raise refused(document.line, "`main` is missing")
     if len(program["main"].parameters) > 1:
-        raise refused(program["main"].line, "`main` takes one parameter, the argument of the execution")
+        raise refused(
+            program["main"].line, "`main` takes one parameter, the argument of the execution"
+        )
     return program
 
 
@@ -153,7 +166,10 @@ def _map(value: Any, line: int, keys: Collection[str], what: str) -> SourceMap:
         raise refused(line, f"{what} is no map")
     unknown = sorted(set(value) - set(keys))
     if unknown:
-        raise refused(value.line, f"{what} has {', '.join(unknown)}; here it may have {', '.join(sorted(keys))}")
+        raise refused(
+            value.line,
+            f"{what} has {', '.join(unknown)}; here it may have {', '.join(sorted(keys))}",
+        )
     return value
 
 
@@ -172,7 +188,9 @@ def template(value: Any, line: int) -> Template:
     if not isinstance(value, str) or "${" not in value:
         return value
     if not (value.startswith("${") and value.endswith("}") and value.count("${") == 1):
-        raise refused(line, f"{value!r}: an expression is the whole value; join text inside it with +")
+        raise refused(
+            line, f"{value!r}: an expression is the whole value; join text inside it with +"
+        )
     try:
         return Expression(parse_expression(value[2:-1]), value)
     except ConfigurationError as error:
@@ -180,13 +198,17 @@ def template(value: Any, line: int) -> Template:
 
 
 def _steps(value: Any, line: int, outer: tuple[str, ...], *, loop: bool = False) -> Steps:
-    """Args: outer are the names of steps around, to which a `next` may lead too; none of those around a loop, of which only break leads out."""
+    """Args: outer are the names of steps around, to which a `next` may lead too; none of those
+    around a loop, of which only break leads out.
+    """
     if not isinstance(value, list) or not value:
         raise refused(line, "steps are a list with one step at least")
     named = []
     for item in value:
         if not isinstance(item, SourceMap) or len(item) != 1:
-            raise refused(getattr(item, "line", line), "a step is a map of its name to what it does")
+            raise refused(
+                getattr(item, "line", line), "a step is a map of its name to what it does"
+            )
         named.append((next(iter(item)), item))
     names = [name for name, _ in named]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -196,18 +218,26 @@ def _steps(value: Any, line: int, outer: tuple[str, ...], *, loop: bool = False)
     return tuple(_step(name, item[name], item.line, reachable) for name, item in named)
 
 
-def _step(name: str, body: Any, line: int, reachable: tuple[str, ...], more: Collection[str] = ()) -> Step:
+def _step(
+    name: str, body: Any, line: int, reachable: tuple[str, ...], more: Collection[str] = ()
+) -> Step:
     kinds = [kind for kind in KINDS if isinstance(body, dict) and kind in body]
     kind = kinds[0] if kinds else None
     own = {kind} | MORE_KEYS.get(kind, set()) if kind else set()
-    _map(body, line, {*own, *more, *(() if kind in WITHOUT_NEXT else ("next",))}, f"the step {name}")
+    _map(
+        body, line, {*own, *more, *(() if kind in WITHOUT_NEXT else ("next",))}, f"the step {name}"
+    )
     target = body.get("next")
     if target is not None and target != "end" and target not in reachable:
         raise refused(line, f"the step {name} leads to {target!r}, and there is no such step here")
     if kind is None and target is None:
         raise refused(line, f"the step {name} does nothing")
     if kind == "switch" and target is not None:
-        raise refused(line, f"the step {name} is a switch with a `next` of its own; give each condition its own, and `true` as the last condition")
+        raise refused(
+            line,
+            f"the step {name} is a switch with a `next` of its own; give each condition its own,"
+            " and `true` as the last condition",
+        )
     return Step(name, line, _action(kind, body, line, reachable) if kind else None, target)
 
 
@@ -218,7 +248,11 @@ def _action(kind: str, body: SourceMap, line: int, reachable: tuple[str, ...]) -
         case "call":
             return _call(body, line)
         case "switch":
-            return Switch(tuple(_branch(item, line, reachable) for item in _list(body["switch"], line, "switch")))
+            return Switch(
+                tuple(
+                    _branch(item, line, reachable) for item in _list(body["switch"], line, "switch")
+                )
+            )
         case "for":
             return _for(body["for"], line, reachable)
         case "try":
@@ -241,14 +275,18 @@ def _assign(value: Any, line: int) -> Assign:
     pairs = []
     for item in _list(value, line, "assign"):
         if not isinstance(item, SourceMap) or len(item) != 1:
-            raise refused(getattr(item, "line", line), "an assignment is a map of one name to its value")
+            raise refused(
+                getattr(item, "line", line), "an assignment is a map of one name to its value"
+            )
         for target, given in item.items():
             pairs.append((_target(target, item.line), template(given, item.line)))
     return Assign(tuple(pairs))
 
 
 def _target(text: str, line: int) -> Node:
-    """Where an assignment puts its value: a variable, or a path into one, such as m["a.b"].c or l[0]."""
+    """Where an assignment puts its value: a variable, or a path into one, such as m["a.b"].c or
+    l[0].
+    """
     try:
         node = parse_expression(text)
     except ConfigurationError as error:
@@ -284,30 +322,55 @@ def _for(body: Any, line: int, reachable: tuple[str, ...]) -> For:
         raise refused(body.line, "`for` has a `value`, and either `in` or `range`")
     index = body.get("index")
     items = template(body.get("in", body.get("range")), body.line)
-    if "range" in body and not isinstance(items, Expression) and not (isinstance(items, list) and len(items) == 2):
+    if (
+        "range" in body
+        and not isinstance(items, Expression)
+        and not (isinstance(items, list) and len(items) == 2)
+    ):
         raise refused(body.line, "a `range` is a list of its first and its last number")
     steps = _steps(body.get("steps"), body.line, reachable, loop=True)
-    return For(_variable(body["value"], body.line), None if index is None else _variable(index, body.line), items, "range" in body, steps)
+    return For(
+        _variable(body["value"], body.line),
+        None if index is None else _variable(index, body.line),
+        items,
+        "range" in body,
+        steps,
+    )
 
 
 def _try(body: SourceMap, line: int, reachable: tuple[str, ...]) -> Try:
     inner = _map(body["try"], line, {*KINDS, "args", "result"}, "`try`")
     only_steps = set(inner) == {"steps"}
-    steps = _steps(inner["steps"], inner.line, reachable) if only_steps else (_step("(try)", inner, inner.line, reachable),)
+    steps = (
+        _steps(inner["steps"], inner.line, reachable)
+        if only_steps
+        else (_step("(try)", inner, inner.line, reachable),)
+    )
     if "retry" not in body and "except" not in body:
         raise refused(line, "`try` has neither `retry` nor `except`")
     retry = _retry(body["retry"], line) if "retry" in body else None
     if "except" not in body:
         return Try(steps, retry, None, ())
     caught = _map(body["except"], line, {"as", "steps"}, "`except`")
-    return Try(steps, retry, _variable(caught.get("as"), caught.line), _steps(caught.get("steps"), caught.line, reachable))
+    return Try(
+        steps,
+        retry,
+        _variable(caught.get("as"), caught.line),
+        _steps(caught.get("steps"), caught.line, reachable),
+    )
 
 
 def _retry(value: Any, line: int) -> Retry:
     body = _map(value, line, {"predicate", "max_retries", "backoff"}, "`retry`")
     predicate = template(body.get("predicate"), body.line)
     name = dotted(predicate.node) if isinstance(predicate, Expression) else None
-    backoff = _map(body.get("backoff"), body.line, {"initial_delay", "max_delay", "multiplier"}, "`backoff`")
+    backoff = _map(
+        body.get("backoff"), body.line, {"initial_delay", "max_delay", "multiplier"}, "`backoff`"
+    )
     if name is None or "max_retries" not in body or len(backoff) != 3:
-        raise refused(body.line, "`retry` here has a `predicate` that is a subworkflow, `max_retries`, and a `backoff` of three numbers")
+        raise refused(
+            body.line,
+            "`retry` here has a `predicate` that is a subworkflow, `max_retries`, and a `backoff`"
+            " of three numbers",
+        )
     return Retry(name, template(body["max_retries"], body.line), template(backoff, body.line))

@@ -1,7 +1,8 @@
 """The workflow's YAML as plain values that know their line.
 
-In: the source. Out: maps (`SourceMap`), lists, strings, numbers, booleans, null. Refused, because readers of YAML do not agree on them: a key given
-twice, anchors and aliases, and plain words that YAML 1.1 reads as something else than text, such as on, off, yes, no, y, 012, 1:30 or a date.
+In: the source. Out: maps (`SourceMap`), lists, strings, numbers, booleans, null. Refused, because
+readers of YAML do not agree on them: a key given twice, anchors and aliases, and plain words that
+YAML 1.1 reads as something else than text, such as on, off, yes, no, y, 012, 1:30 or a date.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ PLAIN = {
     "tag:yaml.org,2002:bool": re.compile(r"true|True|TRUE|false|False|FALSE"),
     NULL: re.compile(r"null|~|"),
 }
-"""How all readers write numbers, booleans and null. YAML 1.1 knows more: https://yaml.org/type/bool.html, https://yaml.org/type/int.html."""
+"""How all readers write numbers, booleans and null. YAML 1.1 knows more:
+https://yaml.org/type/bool.html, https://yaml.org/type/int.html.
+"""
 SHORT_BOOLEANS = ("y", "Y", "n", "N")
 """Booleans of YAML 1.1 that PyYAML takes for text."""
 
@@ -91,11 +94,19 @@ class _Reader:
             return text
         if node.tag not in PLAIN or not PLAIN[node.tag].fullmatch(text):
             kind = "bool" if node.tag == TEXT else node.tag.rpartition(":")[2]
-            self.fault(node, f"YAML 1.1 reads the plain word {text!r} as {kind}; write it in quotes")
+            self.fault(
+                node, f"YAML 1.1 reads the plain word {text!r} as {kind}; write it in quotes"
+            )
             return text
         if node.tag == NULL:
             return None
-        return text[0] in "tT" if node.tag.endswith("bool") else float(text) if "." in text else int(text)
+        return (
+            text[0] in "tT"
+            if node.tag.endswith("bool")
+            else float(text)
+            if "." in text
+            else int(text)
+        )
 
 
 def _line(node: Any) -> int:

@@ -1,7 +1,8 @@
-"""The functions of Cloud Workflows' standard library that YieldSpark's workflow may use, and no more.
+"""The functions of Cloud Workflows' standard library that YieldSpark's workflow may use, and no
+more.
 
-In expressions (https://cloud.google.com/workflows/docs/reference/stdlib/overview) stand those that do not wait; `http.*`, sys.sleep and sys.log
-are steps of their own.
+In expressions (https://cloud.google.com/workflows/docs/reference/stdlib/overview) stand those that
+do not wait; `http.*`, sys.sleep and sys.log are steps of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,17 @@ from workflows.local.interpreter.errors import raised
 from workflows.local.interpreter.evaluation import Functions, type_name
 from workflows.local.interpreter.transport import Transport, request
 
-SEVERITIES = ("DEFAULT", "DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICAL", "ALERT", "EMERGENCY")
+SEVERITIES = (
+    "DEFAULT",
+    "DEBUG",
+    "INFO",
+    "NOTICE",
+    "WARNING",
+    "ERROR",
+    "CRITICAL",
+    "ALERT",
+    "EMERGENCY",
+)
 HTTP_METHODS = ("get", "post", "delete")
 
 
@@ -45,23 +56,41 @@ def expression_functions(environment: Mapping[str, str], clock: Clock) -> Functi
         "string": _string,
         "sys.get_env": get_env,
         "sys.now": clock.now,
-        "text.match_regex": lambda source, regexp: re.search(_of(str, regexp), _of(str, source)) is not None,
-        "text.replace_all": lambda source, old, new: str(_of(str, source)).replace(_of(str, old), _of(str, new)),
+        "text.match_regex": (
+            lambda source, regexp: re.search(_of(str, regexp), _of(str, source)) is not None
+        ),
+        "text.replace_all": (
+            lambda source, old, new: str(_of(str, source)).replace(_of(str, old), _of(str, new))
+        ),
         "text.split": lambda source, separator: _of(str, source).split(_of(str, separator)),
         "text.url_encode": lambda source: quote(_of(str, source), safe=""),
-        "time.format": lambda seconds: datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "time.format": (
+            lambda seconds: datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        ),
     }
 
 
-def call_functions(transport: Transport, clock: Clock, log: Callable[[dict[str, Any]], None]) -> Calls:
+def call_functions(
+    transport: Transport, clock: Clock, log: Callable[[dict[str, Any]], None]
+) -> Calls:
     """What a `call` step may name besides subworkflows."""
 
     def sys_log(*, json: Any = None, text: str | None = None, severity: str = "DEFAULT") -> None:
         if severity not in SEVERITIES or (json is None) == (text is None):
-            raise raised("TypeError", f"sys.log takes json or text, and a severity of {', '.join(SEVERITIES)}")
-        log({"severity": severity, **({"jsonPayload": json} if text is None else {"textPayload": text})})
+            raise raised(
+                "TypeError",
+                f"sys.log takes json or text, and a severity of {', '.join(SEVERITIES)}",
+            )
+        log(
+            {
+                "severity": severity,
+                **({"jsonPayload": json} if text is None else {"textPayload": text}),
+            }
+        )
 
-    requests = {f"http.{method}": partial(request, transport, method.upper()) for method in HTTP_METHODS}
+    requests = {
+        f"http.{method}": partial(request, transport, method.upper()) for method in HTTP_METHODS
+    }
     return {**requests, "sys.log": sys_log, "sys.sleep": lambda *, seconds: clock.sleep(seconds)}
 
 
@@ -90,7 +119,9 @@ def _json_decode(value: Any) -> Any:
 
 
 def _map_get(value: Any, keys: Any) -> Any:
-    """Null where a key is missing, or where what should hold it is no map (https://cloud.google.com/workflows/docs/reference/stdlib/map/get)."""
+    """Null where a key is missing, or where what should hold it is no map
+    (https://cloud.google.com/workflows/docs/reference/stdlib/map/get).
+    """
     for key in keys if isinstance(keys, list) else [keys]:
         value = value.get(_of(str, key)) if isinstance(value, dict) else None
     return value

@@ -1,6 +1,8 @@
-"""How a workflow's HTTP requests leave: `http.get` and its like as functions of the workflow, over a `Transport` that moves bytes.
+"""How a workflow's HTTP requests leave: `http.get` and its like as functions of the workflow, over
+a `Transport` that moves bytes.
 
-In: a call's arguments. Out: Google's response map {code, headers, body}, a JSON body decoded; 4xx, 5xx and lost connections as the errors of
+In: a call's arguments. Out: Google's response map {code, headers, body}, a JSON body decoded; 4xx,
+5xx and lost connections as the errors of
 https://cloud.google.com/workflows/docs/reference/syntax/error-types.
 """
 
@@ -24,22 +26,46 @@ HOSTS = ".googleapis.com"
 
 class Transport(Protocol):
     def __call__(
-        self, method: str, url: str, headers: Mapping[str, str], query: Mapping[str, str], body: bytes | None, timeout: float
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        query: Mapping[str, str],
+        body: bytes | None,
+        timeout: float,
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """Status, headers and body of the answer. Raises: ConnectionRefusedError, ConnectionError, TimeoutError."""
+        """Status, headers and body of the answer. Raises: ConnectionRefusedError, ConnectionError,
+        TimeoutError.
+        """
 
 
 def hosts_at(base_url: str) -> Transport:
-    """All of https://*.googleapis.com at one address, http://HOST:PORT; any other host is refused."""
+    """All of https://*.googleapis.com at one address, http://HOST:PORT; any other host is
+    refused.
+    """
     place = urlsplit(base_url).netloc
 
     def send(
-        method: str, url: str, headers: Mapping[str, str], query: Mapping[str, str], body: bytes | None, timeout: float
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        query: Mapping[str, str],
+        body: bytes | None,
+        timeout: float,
     ) -> tuple[int, Mapping[str, str], bytes]:
         asked = urlsplit(url)
         if asked.scheme != "https" or not asked.netloc.endswith(HOSTS):
-            raise ConfigurationError(f"{url} is no address of Google Cloud; a workflow asks https://*{HOSTS} alone")
-        target = "?".join(part for part in (asked.path, "&".join(part for part in (asked.query, urlencode(query)) if part)) if part)
+            raise ConfigurationError(
+                f"{url} is no address of Google Cloud; a workflow asks https://*{HOSTS} alone"
+            )
+        target = "?".join(
+            part
+            for part in (
+                asked.path,
+                "&".join(part for part in (asked.query, urlencode(query)) if part),
+            )
+            if part
+        )
         connection = http.client.HTTPConnection(place, timeout=timeout)
         try:
             connection.request(method, target, body, dict(headers))
@@ -66,22 +92,32 @@ def request(
     auth: Mapping[str, Any] | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> dict[str, Any]:
-    """One request. Raises: Raised. Args: auth is checked, and no token is sent: what stands in for Google here wants none."""
+    """One request. Raises: Raised. Args: auth is checked, and no token is sent: what stands in for
+    Google here wants none.
+    """
     if auth is not None and auth.get("type") != "OAuth2":
-        raise ConfigurationError(f"auth {dict(auth)} is none for Google's APIs; they take type OAuth2")
+        raise ConfigurationError(
+            f"auth {dict(auth)} is none for Google's APIs; they take type OAuth2"
+        )
     if timeout > LONGEST_TIMEOUT:
         raise raised("ValueError", f"timeout {timeout} is over {LONGEST_TIMEOUT} s")
     content, kind = _encoded(body)
     try:
         texts = {key: _text(value) for key, value in (query or {}).items()}
-        status, found, raw = transport(method, url, {**kind, **(headers or {})}, texts, content, timeout)
+        status, found, raw = transport(
+            method, url, {**kind, **(headers or {})}, texts, content, timeout
+        )
     except TimeoutError as error:
         raise raised("TimeoutError", f"{method} {url}: no answer in {timeout:g} s") from error
     except ConnectionRefusedError as error:
         raise raised("ConnectionFailedError", f"{method} {url}: {error}") from error
     except ConnectionError as error:
         raise raised("ConnectionError", f"{method} {url}: {error}") from error
-    answer = {"code": status, "headers": {name.title(): value for name, value in found.items()}, "body": _decoded(found, raw)}
+    answer = {
+        "code": status,
+        "headers": {name.title(): value for name, value in found.items()},
+        "body": _decoded(found, raw),
+    }
     if status >= 400:
         raise raised("HttpError", f"HTTP server responded with error code {status}", **answer)
     return answer
@@ -110,4 +146,6 @@ def _decoded(headers: Mapping[str, str], raw: bytes) -> Any:
     try:
         return json.loads(raw)
     except ValueError as error:
-        raise raised("ValueError", f"the answer says application/json, and its body is none: {error}") from error
+        raise raised(
+            "ValueError", f"the answer says application/json, and its body is none: {error}"
+        ) from error
