@@ -37,12 +37,18 @@ ENDS = (dt.date(2025, 10, 5), dt.date(2025, 8, 6))
 SPEED_PARTS = ("night", "scale")
 
 EXAMPLES = """examples:
-  python -m benchmarks.forecast                                       both engines, two periods of 60 days, mlforecast where it is installed
-  python -m benchmarks.forecast --engines lightgbm --end 2025-10-05   one backtest
-  python -m benchmarks.forecast --pools 40 --days 10 --end 2025-10-05 --engines lightgbm    a look whether it runs
-  python -m benchmarks.forecast --data sample_data --end 2025-10-05   the pools that come with the product
-  python -m benchmarks.forecast --peer-python /opt/peer/bin/python    mlforecast lives in another environment
-  python -m benchmarks.forecast --speed                               the night, and 20,000 generated pools x 180 days
+  python -m benchmarks.forecast
+      both engines, two periods of 60 days, mlforecast where it is installed
+  python -m benchmarks.forecast --engines lightgbm --end 2025-10-05
+      one backtest
+  python -m benchmarks.forecast --pools 40 --days 10 --end 2025-10-05 --engines lightgbm
+      a look whether it runs
+  python -m benchmarks.forecast --data sample_data --end 2025-10-05
+      the pools that come with the product
+  python -m benchmarks.forecast --peer-python /opt/peer/bin/python
+      mlforecast lives in another environment
+  python -m benchmarks.forecast --speed
+      the night, and 20,000 generated pools x 180 days
   python -m benchmarks.forecast --speed --only night --repeat 5
   python -m benchmarks.forecast --speed --only scale --scale 500x180
 """

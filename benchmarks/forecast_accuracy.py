@@ -33,10 +33,14 @@ ROW_KEY = ["target", "target_date", "pool_id"]
 CLASSES = ("restricted", "all")
 
 OBSERVED = """
-SELECT m.pool_id, m.date, CASE WHEN coalesce(a.apy_age_days, 0) = 0 THEN m.actual_apy::float8 END AS apy,
+SELECT m.pool_id, m.date,
+    CASE WHEN coalesce(a.apy_age_days, 0) = 0 THEN m.actual_apy::float8 END AS apy,
     CASE WHEN coalesce(a.tvl_age_days, 0) = 0 THEN m.actual_tvl::float8 END AS tvl
-FROM pool_daily_metrics AS m LEFT JOIN yieldspark.observation_age AS a ON a.pool_id = m.pool_id AND a.date = m.date
-WHERE m.date <= :end AND (m.actual_apy IS NOT NULL OR m.actual_tvl IS NOT NULL) ORDER BY m.pool_id, m.date
+FROM pool_daily_metrics AS m
+LEFT JOIN yieldspark.observation_age AS a ON a.pool_id = m.pool_id AND a.date = m.date
+WHERE m.date <= :end
+    AND (m.actual_apy IS NOT NULL OR m.actual_tvl IS NOT NULL)
+ORDER BY m.pool_id, m.date
 """
 
 

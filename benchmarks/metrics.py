@@ -77,7 +77,8 @@ EXAMPLES = """examples:
   python -m benchmarks.metrics --size L --repeat 3                  L, without pandas
   python -m benchmarks.metrics --size L --only full,polars,new-day  these cases alone
   python -m benchmarks.metrics --pools 50 --days 60 --repeat 1      a look whether it runs
-  python -m benchmarks.metrics --exponent L,4L --repeat 1           full runs at two sizes: how time and memory grow with rows
+  python -m benchmarks.metrics --exponent L,4L --repeat 1           full runs at two sizes: how time
+                                                                    and memory grow with rows
 """
 
 

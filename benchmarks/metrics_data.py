@@ -198,8 +198,10 @@ def load(engine: Engine, history: History, say: Say) -> int:
 def _secondary_indexes(engine: Engine) -> dict[str, str]:
     """Qualified name and definition of each index of the raw table that is no constraint."""
     query = """
-    SELECT format('%I.%I', schemaname, indexname) AS name, indexdef FROM pg_indexes
-    WHERE tablename = 'raw_defillama_pool_history' AND indexname NOT IN (SELECT conname FROM pg_constraint)
+    SELECT format('%I.%I', schemaname, indexname) AS name, indexdef
+    FROM pg_indexes
+    WHERE tablename = 'raw_defillama_pool_history'
+        AND indexname NOT IN (SELECT conname FROM pg_constraint)
     """
     with engine.connect() as connection:
         return {row.name: row.indexdef for row in connection.execute(text(query))}

@@ -184,8 +184,8 @@ def result_text(facts: Mapping[str, Any], result: Result) -> str:
         f"{result.size}: {result.pools:,} pools x {result.days} days, {result.raw_rows:,} raw rows"
     )
     head = (
-        f"{'':14}{'seconds':>9}{'/ full':>8}{'/ polars':>10}{'CPU s':>8}{'peak MB':>9}{'server MB':>11}{'differ':>9}"
-        "  runs, s"
+        f"{'':14}{'seconds':>9}{'/ full':>8}{'/ polars':>10}{'CPU s':>8}"
+        f"{'peak MB':>9}{'server MB':>11}{'differ':>9}  runs, s"
     )
     rows = [_row(result, case) for case in _cases(result)]
     stages = [_stages_line(result, case) for case in _cases(result) if result.stages(case)]
@@ -223,14 +223,17 @@ def _row(result: Result, case: str) -> str:
         return f"{name:16}failed: {failed[0].splitlines()[-1] if failed and failed[0] else ''}"
     differ = f"{result.differing[case]:,}" if case in result.differing else ""
     seconds, server_mb = result.seconds(case), max(run.server_mb for run in runs)
-    ratios = f"{_share(seconds, result.seconds('full')):>8}{_share(seconds, result.seconds('polars')):>10}"
+    ratios = (
+        f"{_share(seconds, result.seconds('full')):>8}"
+        f"{_share(seconds, result.seconds('polars')):>10}"
+    )
     every = " ".join(f"{run.seconds:.1f}" for run in runs) + f" ({len(failed)} failed)" * bool(
         failed
     )
     cpu_seconds = median(run.cpu_seconds for run in runs)
     return (
-        f"{name:16}{seconds:>7.1f}{ratios}{cpu_seconds:>8.1f}{result.peak_mb(case):>9.0f}{server_mb:>11.0f}{differ:>9}"
-        f"  {every}"
+        f"{name:16}{seconds:>7.1f}{ratios}{cpu_seconds:>8.1f}"
+        f"{result.peak_mb(case):>9.0f}{server_mb:>11.0f}{differ:>9}  {every}"
     )
 
 

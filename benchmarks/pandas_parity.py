@@ -33,7 +33,8 @@ BESIDE = ("defillama_pools.parquet", "ETHUSDT_1d.csv", "BTCUSDT_1d.csv", "AvgGas
 EXAMPLES = f"""examples:
   python -m benchmarks.pandas_parity                          200 generated pools x 365 days
   python -m benchmarks.pandas_parity --pools 50 --days 90
-  python -m benchmarks.pandas_parity --data                   {SHARED_HISTORY.name} beside the checkout
+  python -m benchmarks.pandas_parity --data                   {SHARED_HISTORY.name}
+                                                              beside the checkout
   python -m benchmarks.pandas_parity --data HISTORY.parquet   a history of your own
 """
 
@@ -59,7 +60,10 @@ def report(parity: Parity) -> str:
     for name in METRIC_COLUMNS:
         different = sum(parity.cells[name].values())
         share = different / parity.rows_of_both if parity.rows_of_both else 0.0
-        counts = f"{parity.rows_of_both:>12,}{parity.rows_of_both - different:>12,}{different:>11,}{share:>9.2%}"
+        counts = (
+            f"{parity.rows_of_both:>12,}{parity.rows_of_both - different:>12,}"
+            f"{different:>11,}{share:>9.2%}"
+        )
         lines.append(f"{name:28}{counts}{_listed(parity.cells[name]).replace(': ', '  ', 1)}")
     lines += [
         "",

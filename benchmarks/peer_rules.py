@@ -25,18 +25,30 @@ RAW = (
 def _latest_close(symbol: str) -> str:
     return f"""
     LEFT JOIN LATERAL (
-        SELECT (raw_json_data -> 'USD' ->> 'close')::float8 AS close FROM raw_coinmarketcap_ohlcv
-        WHERE symbol = '{symbol}' AND data_timestamp < d ORDER BY data_timestamp DESC LIMIT 1
+        SELECT (raw_json_data -> 'USD' ->> 'close')::float8 AS close
+        FROM raw_coinmarketcap_ohlcv
+        WHERE symbol = '{symbol}'
+            AND data_timestamp < d
+        ORDER BY data_timestamp DESC
+        LIMIT 1
     ) AS {symbol.lower()} ON true"""
 
 
 MARKET = f"""
 SELECT d::date AS date, eth.close AS eth_open, btc.close AS btc_open, gas.gwei AS gas_price_gwei
-FROM generate_series((SELECT date_trunc('day', min(timestamp)) FROM raw_defillama_pool_history), date_trunc('day', now()), interval '1 day') AS d
+FROM generate_series(
+    (SELECT date_trunc('day', min(timestamp)) FROM raw_defillama_pool_history),
+    date_trunc('day', now()),
+    interval '1 day'
+) AS d
 {_latest_close("ETH")} {_latest_close("BTC")}
 LEFT JOIN LATERAL (
-    SELECT actual_avg_gas_gwei::float8 AS gwei FROM gas_fees_daily
-    WHERE date <= d::date AND actual_avg_gas_gwei IS NOT NULL ORDER BY date DESC LIMIT 1
+    SELECT actual_avg_gas_gwei::float8 AS gwei
+    FROM gas_fees_daily
+    WHERE date <= d::date
+        AND actual_avg_gas_gwei IS NOT NULL
+    ORDER BY date DESC
+    LIMIT 1
 ) AS gas ON true"""
 """For each day the latest close before it and the latest gas up to it; the generated market has no
 bad rows.

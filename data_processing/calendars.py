@@ -37,20 +37,29 @@ def calendar_changes(plan_table: str, staging: str) -> list[str]:
     SELECT p.pool_id, p.write_from, p.write_end, s.new_first, s.new_last, s.new_observed,
         c.first_day AS old_first, c.last_day AS old_last, c.last_observed_day AS old_observed
     FROM {plan_table} AS p
-    LEFT JOIN (SELECT pool_id, min(date) AS new_first, max(date) AS new_last, {observed} AS new_observed FROM {staging} GROUP BY pool_id) AS s
-        ON s.pool_id = p.pool_id
+    LEFT JOIN (
+        SELECT pool_id, min(date) AS new_first, max(date) AS new_last, {observed} AS new_observed
+        FROM {staging}
+        GROUP BY pool_id
+    ) AS s ON s.pool_id = p.pool_id
     LEFT JOIN {CALENDARS} AS c ON c.pool_id = p.pool_id""",
         f"ANALYZE {STAGED}",
         f"""
     CREATE TEMPORARY TABLE {GONE} ON COMMIT DROP AS
-    SELECT pool_id, from_day, to_day FROM (
-        SELECT *, greatest(old_first, write_from) AS decided_from, least(old_last, write_end - 1) AS decided_to
-        FROM {STAGED} WHERE old_first IS NOT NULL
+    SELECT pool_id, from_day, to_day
+    FROM (
+        SELECT *,
+            greatest(old_first, write_from) AS decided_from,
+            least(old_last, write_end - 1) AS decided_to
+        FROM {STAGED}
+        WHERE old_first IS NOT NULL
     ) AS decided, LATERAL (
         SELECT decided_from AS from_day, least(decided_to, new_first - 1) AS to_day
         UNION ALL
-        SELECT greatest(decided_from, new_last + 1), decided_to WHERE new_last IS NOT NULL
-    ) AS ends WHERE from_day <= to_day""",
+        SELECT greatest(decided_from, new_last + 1), decided_to
+        WHERE new_last IS NOT NULL
+    ) AS ends
+    WHERE from_day <= to_day""",
         f"ANALYZE {GONE}",
     ]
 
@@ -96,9 +105,16 @@ def _retire_days(connection: Connection) -> None:
 def _observed_since(staging: str) -> str:
     """Ages go for days that have both values of their own now. A pool that is new had none."""
     return f"""
-    DELETE FROM {AGES} AS o USING {STAGED} AS p, {staging} AS s
-    WHERE p.old_first IS NOT NULL AND o.pool_id = p.pool_id AND o.date >= p.write_from AND o.date < p.write_end
-        AND s.pool_id = o.pool_id AND s.date = o.date AND s.apy_age_days = 0 AND s.tvl_age_days = 0"""
+    DELETE FROM {AGES} AS o
+    USING {STAGED} AS p, {staging} AS s
+    WHERE p.old_first IS NOT NULL
+        AND o.pool_id = p.pool_id
+        AND o.date >= p.write_from
+        AND o.date < p.write_end
+        AND s.pool_id = o.pool_id
+        AND s.date = o.date
+        AND s.apy_age_days = 0
+        AND s.tvl_age_days = 0"""
 
 
 def _observed_before(day: str) -> str:
@@ -106,10 +122,14 @@ def _observed_before(day: str) -> str:
     walk over days, for the few pools that need it.
     """
     return f"""
-    SELECT max(d.date)::date FROM generate_series(old_first, {day} - 1, interval '1 day') AS d (date)
+    SELECT max(d.date)::date
+    FROM generate_series(old_first, {day} - 1, interval '1 day') AS d (date)
     WHERE NOT EXISTS (
-        SELECT FROM {AGES} AS o WHERE o.pool_id = {STAGED}.pool_id AND o.date = d.date::date
-        AND o.apy_age_days IS DISTINCT FROM 0 AND o.tvl_age_days IS DISTINCT FROM 0
+        SELECT FROM {AGES} AS o
+        WHERE o.pool_id = {STAGED}.pool_id
+            AND o.date = d.date::date
+            AND o.apy_age_days IS DISTINCT FROM 0
+            AND o.tvl_age_days IS DISTINCT FROM 0
     )"""
 
 
@@ -124,13 +144,19 @@ def _store(connection: Connection) -> None:
     SELECT pool_id,
         least(old_first_before, new_first, old_first_after) AS first_day,
         greatest(old_last_before, new_last, old_last_after) AS last_day,
-        CASE WHEN old_observed < write_from OR old_observed >= write_end THEN greatest(old_observed, new_observed)
-            ELSE coalesce(new_observed, ({_observed_before("write_from")}), write_from - 1) END AS last_observed_day
-    FROM {STAGED}, LATERAL (SELECT
-        CASE WHEN old_first < write_from THEN old_first END AS old_first_before,
-        CASE WHEN old_first < write_from THEN least(old_last, write_from - 1) END AS old_last_before,
-        CASE WHEN old_last >= write_end THEN greatest(old_first, write_end) END AS old_first_after,
-        CASE WHEN old_last >= write_end THEN old_last END AS old_last_after
+        CASE
+            WHEN old_observed < write_from OR old_observed >= write_end
+                THEN greatest(old_observed, new_observed)
+            ELSE coalesce(new_observed, ({_observed_before("write_from")}), write_from - 1)
+        END AS last_observed_day
+    FROM {STAGED}, LATERAL (
+        SELECT
+            CASE WHEN old_first < write_from THEN old_first END AS old_first_before,
+            CASE WHEN old_first < write_from THEN least(old_last, write_from - 1) END
+                AS old_last_before,
+            CASE WHEN old_last >= write_end THEN greatest(old_first, write_end) END
+                AS old_first_after,
+            CASE WHEN old_last >= write_end THEN old_last END AS old_last_after
     ) AS kept""")
     connection.exec_driver_sql(
         f"DELETE FROM {CALENDARS} AS c USING new_calendars AS n WHERE n.pool_id = c.pool_id AND"
@@ -138,7 +164,13 @@ def _store(connection: Connection) -> None:
     )
     connection.exec_driver_sql(
         f"""
-    INSERT INTO {CALENDARS} AS c SELECT * FROM new_calendars WHERE first_day IS NOT NULL
-    ON CONFLICT (pool_id) DO UPDATE SET first_day = excluded.first_day, last_day = excluded.last_day, last_observed_day = excluded.last_observed_day
-    WHERE (c.first_day, c.last_day, c.last_observed_day) IS DISTINCT FROM (excluded.first_day, excluded.last_day, excluded.last_observed_day)"""
+    INSERT INTO {CALENDARS} AS c
+    SELECT * FROM new_calendars
+    WHERE first_day IS NOT NULL
+    ON CONFLICT (pool_id) DO UPDATE
+    SET first_day = excluded.first_day,
+        last_day = excluded.last_day,
+        last_observed_day = excluded.last_observed_day
+    WHERE (c.first_day, c.last_day, c.last_observed_day)
+        IS DISTINCT FROM (excluded.first_day, excluded.last_day, excluded.last_observed_day)"""
     )

@@ -80,12 +80,27 @@ def _totals(table: str) -> str:
     )
     return f"""
     SELECT count(*) AS pools, min(write_from) AS start, coalesce(sum(days), 0)::bigint AS days,
-        coalesce(sum(days - known + CASE WHEN :all OR market THEN known WHEN corrected THEN least(known, :reach) ELSE 0 END), 0)::bigint
-            AS rows_expected_to_change
+        coalesce(
+            sum(
+                days - known + CASE
+                    WHEN :all OR market THEN known
+                    WHEN corrected THEN least(known, :reach)
+                    ELSE 0
+                END
+            ),
+            0
+        )::bigint AS rows_expected_to_change
     FROM (
-        SELECT p.write_from, p.write_end - p.write_from AS days, {known} AS known, '{CORRECTION}' = ANY(p.reasons) AS corrected,
-            EXISTS (SELECT FROM unnest(p.reasons) AS reason WHERE reason LIKE '% changed') AS market
-        FROM {table} AS p LEFT JOIN {CALENDARS} AS c ON c.pool_id = p.pool_id
+        SELECT p.write_from,
+            p.write_end - p.write_from AS days,
+            {known} AS known,
+            '{CORRECTION}' = ANY(p.reasons) AS corrected,
+            EXISTS (
+                SELECT FROM unnest(p.reasons) AS reason
+                WHERE reason LIKE '% changed'
+            ) AS market
+        FROM {table} AS p
+        LEFT JOIN {CALENDARS} AS c ON c.pool_id = p.pool_id
     ) AS pools"""
 
 
@@ -102,10 +117,15 @@ def _days_missing(connection: Connection, table: str, days: int) -> int:
 def _parts(connection: Connection, table: str) -> tuple[Part, ...]:
     look_back = "(p.read_from AT TIME ZONE 'UTC')::date"
     parts = connection.exec_driver_sql(f"""
-    SELECT reason, count(*), min(write_from), max(write_to), sum(write_to - write_from)::bigint FROM {REASONS} GROUP BY reason
+    SELECT reason, count(*), min(write_from), max(write_to), sum(write_to - write_from)::bigint
+    FROM {REASONS}
+    GROUP BY reason
     UNION ALL
-    SELECT 'look-back', count(*), min({look_back}), max(write_from), sum(write_from - {look_back})::bigint
-    FROM {table} AS p WHERE known_from IS NOT NULL HAVING count(*) > 0
+    SELECT 'look-back', count(*), min({look_back}), max(write_from),
+        sum(write_from - {look_back})::bigint
+    FROM {table} AS p
+    WHERE known_from IS NOT NULL
+    HAVING count(*) > 0
     ORDER BY 1""")
     return tuple(Part(*row) for row in parts)
 

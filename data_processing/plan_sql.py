@@ -97,12 +97,17 @@ def days_reached(connection: Connection, previous: LastRun | None) -> date:
 
 
 OPEN_SINCE = text("""
-    SELECT least(:asked_at, min(began)) AS watermark, bool_or(hidden) AS hidden FROM (
+    SELECT least(:asked_at, min(began)) AS watermark, bool_or(hidden) AS hidden
+    FROM (
         SELECT xact_start AS began, state IS NULL AND usename <> current_user AS hidden
         FROM pg_stat_activity
-        WHERE datname = current_database() AND coalesce(backend_type, 'client backend') = 'client backend' AND pid <> pg_backend_pid()
+        WHERE datname = current_database()
+            AND coalesce(backend_type, 'client backend') = 'client backend'
+            AND pid <> pg_backend_pid()
         UNION ALL
-        SELECT prepared - interval '1 day', false FROM pg_prepared_xacts WHERE database = current_database()
+        SELECT prepared - interval '1 day', false
+        FROM pg_prepared_xacts
+        WHERE database = current_database()
         UNION ALL
         SELECT NULL, false
     ) AS transactions
@@ -237,27 +242,44 @@ CORRECTION = "late correction"
 
 EVERYTHING = f"""
     SELECT coalesce(t.pool_id, c.pool_id) AS pool_id, 'full refresh' AS reason,
-        least(t.first_day, c.first_day) AS write_from, greatest(CAST(:end AS date), c.last_day + 1) AS write_to
-    FROM {TOUCHED} AS t FULL JOIN calendars AS c ON c.pool_id = t.pool_id
+        least(t.first_day, c.first_day) AS write_from,
+        greatest(CAST(:end AS date), c.last_day + 1) AS write_to
+    FROM {TOUCHED} AS t
+    FULL JOIN calendars AS c ON c.pool_id = t.pool_id
 """
 """Raw history's days, and those of calendars that it no longer has: rows were deleted. A full run
 finds nothing there, and takes them back.
 """
 
 INTERVAL = f"""
-    SELECT pool_id, 'backfill' AS reason, greatest(first_day, CAST(:start AS date)) AS write_from, CAST(:end AS date) AS write_to FROM {TOUCHED}
+    SELECT pool_id, 'backfill' AS reason,
+        greatest(first_day, CAST(:start AS date)) AS write_from,
+        CAST(:end AS date) AS write_to
+    FROM {TOUCHED}
     UNION ALL
-    SELECT pool_id, 'days missing before the interval', last_day + 1, CAST(:end AS date) FROM calendars WHERE last_day + 1 < CAST(:start AS date)
+    SELECT pool_id, 'days missing before the interval', last_day + 1, CAST(:end AS date)
+    FROM calendars
+    WHERE last_day + 1 < CAST(:start AS date)
     UNION ALL
-    SELECT c.pool_id, 'days missing after the interval', greatest(t.first_day, CAST(:start AS date)), c.first_day
-    FROM {TOUCHED} AS t JOIN calendars AS c ON c.pool_id = t.pool_id WHERE t.first_day < CAST(:end AS date) AND c.first_day > CAST(:end AS date)
+    SELECT c.pool_id, 'days missing after the interval',
+        greatest(t.first_day, CAST(:start AS date)), c.first_day
+    FROM {TOUCHED} AS t
+    JOIN calendars AS c ON c.pool_id = t.pool_id
+    WHERE t.first_day < CAST(:end AS date)
+        AND c.first_day > CAST(:end AS date)
     UNION ALL
-    SELECT pool_id, 'no longer active', greatest(last_observed_day + 1, CAST(:start AS date)), last_day + 1
-    FROM calendars WHERE NOT alive AND last_observed_day + 1 < CAST(:end AS date) AND last_day >= CAST(:end AS date)
+    SELECT pool_id, 'no longer active',
+        greatest(last_observed_day + 1, CAST(:start AS date)), last_day + 1
+    FROM calendars
+    WHERE NOT alive
+        AND last_observed_day + 1 < CAST(:end AS date)
+        AND last_day >= CAST(:end AS date)
     UNION ALL
     SELECT c.pool_id, 'no raw rows any more', c.first_day, least(t.first_day, CAST(:end AS date))
-    FROM calendars AS c LEFT JOIN {TOUCHED} AS t ON t.pool_id = c.pool_id
-    WHERE c.first_day < CAST(:end AS date) AND least(c.last_day + 1, t.first_day) > greatest(c.first_day, CAST(:start AS date))
+    FROM calendars AS c
+    LEFT JOIN {TOUCHED} AS t ON t.pool_id = c.pool_id
+    WHERE c.first_day < CAST(:end AS date)
+        AND least(c.last_day + 1, t.first_day) > greatest(c.first_day, CAST(:start AS date))
 """
 """All parts but the first keep a calendar free of holes: its last day is how the next incremental
 run knows what it lacks. An interval before a pool's first day has to reach it. Of an inactive pool
@@ -266,22 +288,37 @@ pool's first raw row those before the interval too.
 """
 
 CHANGES = f"""
-    SELECT t.pool_id, 'new pool' AS reason, t.first_day AS write_from, CAST(:end AS date) AS write_to
-    FROM {TOUCHED} AS t LEFT JOIN calendars AS c ON c.pool_id = t.pool_id WHERE c.pool_id IS NULL
+    SELECT t.pool_id, 'new pool' AS reason,
+        t.first_day AS write_from,
+        CAST(:end AS date) AS write_to
+    FROM {TOUCHED} AS t
+    LEFT JOIN calendars AS c ON c.pool_id = t.pool_id
+    WHERE c.pool_id IS NULL
     UNION ALL
     SELECT t.pool_id, '{CORRECTION}', t.first_day,
         least(greatest(t.newest_day + CAST(:reach AS integer), c.first_day), CAST(:end AS date))
-    FROM {TOUCHED} AS t JOIN calendars AS c ON c.pool_id = t.pool_id WHERE t.first_day <= c.last_day
+    FROM {TOUCHED} AS t
+    JOIN calendars AS c ON c.pool_id = t.pool_id
+    WHERE t.first_day <= c.last_day
     UNION ALL
     SELECT t.pool_id, 'new raw rows', c.last_day + 1, CAST(:end AS date)
-    FROM {TOUCHED} AS t JOIN calendars AS c ON c.pool_id = t.pool_id WHERE t.newest_day > c.last_day
+    FROM {TOUCHED} AS t
+    JOIN calendars AS c ON c.pool_id = t.pool_id
+    WHERE t.newest_day > c.last_day
     UNION ALL
-    SELECT pool_id, 'new days', last_day + 1, CAST(:end AS date) FROM calendars WHERE alive
+    SELECT pool_id, 'new days', last_day + 1, CAST(:end AS date)
+    FROM calendars
+    WHERE alive
     UNION ALL
-    SELECT pool_id, CAST(:market_reason AS text), CAST(:market_from AS date), least(last_day + 1, CAST(:end AS date))
-    FROM calendars WHERE last_day >= CAST(:market_from AS date)
+    SELECT pool_id, CAST(:market_reason AS text), CAST(:market_from AS date),
+        least(last_day + 1, CAST(:end AS date))
+    FROM calendars
+    WHERE last_day >= CAST(:market_from AS date)
     UNION ALL
-    SELECT pool_id, 'no longer active', last_observed_day + 1, last_day + 1 FROM calendars WHERE NOT alive AND last_day > last_observed_day
+    SELECT pool_id, 'no longer active', last_observed_day + 1, last_day + 1
+    FROM calendars
+    WHERE NOT alive
+        AND last_day > last_observed_day
 """
 """Why a pool must be recomputed, from which day on and up to which. A new snapshot fills the days
 since the last one too; one of a known day changes no day beyond its reach, one before a pool's
@@ -314,10 +351,17 @@ def find_reasons(
             f"""
     CREATE TEMPORARY TABLE {REASONS} ON COMMIT DROP AS
     WITH calendars AS (
-        SELECT c.*, p.is_active IS NOT FALSE AS alive FROM {CALENDARS} AS c LEFT JOIN {POOLS} AS p ON p.pool_id = c.pool_id
+        SELECT c.*, p.is_active IS NOT FALSE AS alive
+        FROM {CALENDARS} AS c
+        LEFT JOIN {POOLS} AS p ON p.pool_id = c.pool_id
     )
-    SELECT * FROM ({_SELECTS[mode]}) AS found
-    WHERE write_from < write_to AND (CAST(:pools AS text[]) IS NULL OR pool_id = ANY(CAST(:pools AS text[])))"""
+    SELECT *
+    FROM ({_SELECTS[mode]}) AS found
+    WHERE write_from < write_to
+        AND (
+            CAST(:pools AS text[]) IS NULL
+            OR pool_id = ANY(CAST(:pools AS text[]))
+        )"""
         ),
         {
             "start": start,
@@ -343,22 +387,34 @@ def make_plan_table(
     """
     connection.execute(
         text(f"""
-    CREATE UNLOGGED TABLE {table} AS WITH starts AS (
-        SELECT pool_id, min(write_from) AS write_from, max(write_to) AS write_end, array_agg(DISTINCT reason ORDER BY reason) AS reasons
-        FROM {REASONS} GROUP BY pool_id
+    CREATE UNLOGGED TABLE {table} AS
+    WITH starts AS (
+        SELECT pool_id,
+            min(write_from) AS write_from,
+            max(write_to) AS write_end,
+            array_agg(DISTINCT reason ORDER BY reason) AS reasons
+        FROM {REASONS}
+        GROUP BY pool_id
     ),
     ranges AS (
-        SELECT starts.*, p.is_active IS NOT FALSE AS alive, greatest(write_from - CAST(:look_back AS integer), CAST(:earliest AS date)) AS read_day
-        FROM starts LEFT JOIN {POOLS} AS p ON p.pool_id = starts.pool_id
+        SELECT starts.*,
+            p.is_active IS NOT FALSE AS alive,
+            greatest(write_from - CAST(:look_back AS integer), CAST(:earliest AS date)) AS read_day
+        FROM starts
+        LEFT JOIN {POOLS} AS p ON p.pool_id = starts.pool_id
     ),
     bounds AS (
-        SELECT ranges.*, read_day::timestamp AT TIME ZONE 'UTC' AS read_from,
+        SELECT ranges.*,
+            read_day::timestamp AT TIME ZONE 'UTC' AS read_from,
             CASE WHEN alive THEN least(write_end, CAST(:run_end AS date)) END AS open_end
         FROM ranges
     )
     SELECT pool_id, reasons, alive, write_from, write_end, read_from,
         coalesce(open_end, CAST(:run_end AS date))::timestamp AT TIME ZONE 'UTC' AS read_end,
-        CASE WHEN {accepted_before("bounds.read_from", "bounds.pool_id", checks)} THEN read_day END AS known_from, open_end
+        CASE
+            WHEN {accepted_before("bounds.read_from", "bounds.pool_id", checks)} THEN read_day
+        END AS known_from,
+        open_end
     FROM bounds"""),
         {"run_end": run_end, "look_back": look_back, "earliest": EARLIEST_DAY},
     )

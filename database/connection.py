@@ -111,7 +111,10 @@ def libpq_uri(settings: Settings) -> str:
         {"sslmode": settings.db_sslmode, **_libpq_parameters(settings)}, quote_via=quote
     )
     server = f"{host_in_url(settings)}:{settings.db_port}"
-    return f"postgresql://{quote(settings.db_user, safe='')}{password}@{server}/{quote(settings.db_name, safe='')}?{query}"
+    return (
+        f"postgresql://{quote(settings.db_user, safe='')}{password}"
+        f"@{server}/{quote(settings.db_name, safe='')}?{query}"
+    )
 
 
 @contextmanager

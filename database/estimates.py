@@ -17,10 +17,18 @@ written. Past runs scale it.
 """
 
 PAST_RUNS = text("""
-    SELECT seconds, cost_usd, (rows ->> 'read')::bigint + (rows ->> 'inserted')::bigint + (rows ->> 'updated')::bigint
-        + (rows ->> 'unchanged')::bigint AS rows
-    FROM yieldspark.run_ledger WHERE job = :job AND status = 'succeeded' AND jvm_started AND seconds > 0
-    ORDER BY started_at DESC LIMIT 10
+    SELECT seconds, cost_usd,
+        (rows ->> 'read')::bigint
+            + (rows ->> 'inserted')::bigint
+            + (rows ->> 'updated')::bigint
+            + (rows ->> 'unchanged')::bigint AS rows
+    FROM yieldspark.run_ledger
+    WHERE job = :job
+        AND status = 'succeeded'
+        AND jvm_started
+        AND seconds > 0
+    ORDER BY started_at DESC
+    LIMIT 10
 """)
 
 

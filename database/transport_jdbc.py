@@ -25,7 +25,10 @@ def get_jdbc_url(settings: Settings) -> str:
     """`jdbc:postgresql://..` without user and password. `stringtype=unspecified` lets text go into
     jsonb columns.
     """
-    options = f"sslmode={settings.db_sslmode}&currentSchema={settings.db_schema}&stringtype=unspecified&reWriteBatchedInserts=true"
+    options = (
+        f"sslmode={settings.db_sslmode}&currentSchema={settings.db_schema}"
+        "&stringtype=unspecified&reWriteBatchedInserts=true"
+    )
     return (
         f"jdbc:postgresql://{host_in_url(settings)}:{settings.db_port}/{settings.db_name}?{options}"
     )

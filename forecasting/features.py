@@ -29,9 +29,12 @@ from forecasting.rolling_windows import Days, lag
 from forecasting.targets import LABEL_LIMIT, asinh_level
 
 METRICS_QUERY = """
-SELECT m.pool_id, m.date, m.actual_apy::float8 AS apy, m.actual_tvl::float8 AS tvl, m.pool_group, a.apy_age_days, a.tvl_age_days
-FROM pool_daily_metrics m LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
-WHERE m.date BETWEEN DATE '{first_day}' AND DATE '{as_of}' AND (m.actual_apy IS NOT NULL OR m.actual_tvl IS NOT NULL)
+SELECT m.pool_id, m.date, m.actual_apy::float8 AS apy, m.actual_tvl::float8 AS tvl, m.pool_group,
+    a.apy_age_days, a.tvl_age_days
+FROM pool_daily_metrics m
+LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
+WHERE m.date BETWEEN DATE '{first_day}' AND DATE '{as_of}'
+    AND (m.actual_apy IS NOT NULL OR m.actual_tvl IS NOT NULL)
 """
 
 LABELS = ("apy_label", "apy_asinh_label", "tvl_label")

@@ -24,21 +24,33 @@ NIGHT, BACKTEST = "night", "backtest"
 TARGETS = ("apy", "tvl")
 
 LEARNT_FROM = """
-FROM yieldspark.forecast_evaluation WHERE engine = :engine AND horizon_days = :horizon AND actual IS NOT NULL
-    AND target_date > :as_of - :days AND target_date <= :as_of
+FROM yieldspark.forecast_evaluation
+WHERE engine = :engine
+    AND horizon_days = :horizon
+    AND actual IS NOT NULL
+    AND target_date > :as_of - :days
+    AND target_date <= :as_of
 """
 
 CAME_TRUE = """
-UPDATE yieldspark.forecast_evaluation AS e SET actual = m.actual_{target}::float8
+UPDATE yieldspark.forecast_evaluation AS e
+SET actual = m.actual_{target}::float8
 FROM (SELECT max(target_date) AS day FROM yieldspark.forecast_evaluation) AS newest,
-    pool_daily_metrics AS m LEFT JOIN yieldspark.observation_age AS a ON a.pool_id = m.pool_id AND a.date = m.date
-WHERE e.target = '{target}' AND m.pool_id = e.pool_id AND m.date = e.target_date AND (e.actual IS NULL OR e.target_date > newest.day - :days)
-    AND m.actual_{target} IS NOT NULL AND coalesce(a.{target}_age_days, 0) = 0 AND e.actual IS DISTINCT FROM m.actual_{target}::float8
+    pool_daily_metrics AS m
+    LEFT JOIN yieldspark.observation_age AS a ON a.pool_id = m.pool_id AND a.date = m.date
+WHERE e.target = '{target}'
+    AND m.pool_id = e.pool_id
+    AND m.date = e.target_date
+    AND (e.actual IS NULL OR e.target_date > newest.day - :days)
+    AND m.actual_{target} IS NOT NULL
+    AND coalesce(a.{target}_age_days, 0) = 0
+    AND e.actual IS DISTINCT FROM m.actual_{target}::float8
 """
 
 # in this order, whatever the database's own is: sums of doubles depend on it
 PAST = f"""
-SELECT pool_id, target_date, target, persistence, actual, scale, move, move_low, move_high {LEARNT_FROM}
+SELECT pool_id, target_date, target, persistence, actual, scale, move, move_low, move_high
+{LEARNT_FROM}
 ORDER BY target, target_date, pool_id COLLATE "C"
 """
 PAST_NAMES = {"persistence": "now", "actual": "next"}
@@ -49,13 +61,22 @@ KNOWN_DAYS = (
 )
 
 SCORED = """
-SELECT * FROM yieldspark.forecast_evaluation
-WHERE engine = :engine AND horizon_days = :horizon AND actual IS NOT NULL AND target_date > CAST(:last AS date) - :days AND target_date <= :last
+SELECT *
+FROM yieldspark.forecast_evaluation
+WHERE engine = :engine
+    AND horizon_days = :horizon
+    AND actual IS NOT NULL
+    AND target_date > CAST(:last AS date) - :days
+    AND target_date <= :last
 ORDER BY target, target_date, pool_id
 """
 
 NEWEST_SCORED = """
-SELECT max(target_date) FROM yieldspark.forecast_evaluation WHERE engine = :engine AND horizon_days = :horizon AND actual IS NOT NULL
+SELECT max(target_date)
+FROM yieldspark.forecast_evaluation
+WHERE engine = :engine
+    AND horizon_days = :horizon
+    AND actual IS NOT NULL
 """
 
 POOLS = """

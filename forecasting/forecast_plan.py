@@ -28,8 +28,12 @@ WARM_UP_DAYS = PAST_DAYS
 """Days before a backtest whose forecasts are made and not scored."""
 
 OBSERVED = """
-FROM pool_daily_metrics m LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
-WHERE ((m.actual_apy IS NOT NULL AND coalesce(a.apy_age_days, 0) = 0) OR (m.actual_tvl IS NOT NULL AND coalesce(a.tvl_age_days, 0) = 0))
+FROM pool_daily_metrics m
+LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
+WHERE (
+    (m.actual_apy IS NOT NULL AND coalesce(a.apy_age_days, 0) = 0)
+    OR (m.actual_tvl IS NOT NULL AND coalesce(a.tvl_age_days, 0) = 0)
+)
 """
 NEWEST_DAY = f"SELECT max(m.date) AS day {OBSERVED} AND m.date <= :last"
 FACTS = (

@@ -25,16 +25,25 @@ from forecasting.targets import Target
 
 KNOWN_QUERY = """
 SELECT m.pool_id,
-       (array_agg(m.actual_apy ORDER BY m.date DESC) FILTER (WHERE m.actual_apy IS NOT NULL))[1]::float8 AS apy,
-       (array_agg(m.actual_tvl ORDER BY m.date DESC) FILTER (WHERE m.actual_tvl IS NOT NULL))[1]::float8 AS tvl,
-       min(m.date) AS first_day,
-       max(m.date) FILTER (WHERE m.actual_apy IS NOT NULL AND coalesce(a.apy_age_days, 0) = 0) AS apy_day,
-       max(m.date) FILTER (WHERE m.actual_tvl IS NOT NULL AND coalesce(a.tvl_age_days, 0) = 0) AS tvl_day
+    (array_agg(m.actual_apy ORDER BY m.date DESC)
+        FILTER (WHERE m.actual_apy IS NOT NULL))[1]::float8 AS apy,
+    (array_agg(m.actual_tvl ORDER BY m.date DESC)
+        FILTER (WHERE m.actual_tvl IS NOT NULL))[1]::float8 AS tvl,
+    min(m.date) AS first_day,
+    max(m.date) FILTER (
+        WHERE m.actual_apy IS NOT NULL AND coalesce(a.apy_age_days, 0) = 0
+    ) AS apy_day,
+    max(m.date) FILTER (
+        WHERE m.actual_tvl IS NOT NULL AND coalesce(a.tvl_age_days, 0) = 0
+    ) AS tvl_day
 FROM pool_daily_metrics m
 LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
 LEFT JOIN pools p ON p.pool_id = m.pool_id
-WHERE m.date <= :as_of AND p.is_active IS NOT FALSE AND (m.actual_apy IS NOT NULL OR m.actual_tvl IS NOT NULL)
-GROUP BY m.pool_id ORDER BY m.pool_id
+WHERE m.date <= :as_of
+    AND p.is_active IS NOT FALSE
+    AND (m.actual_apy IS NOT NULL OR m.actual_tvl IS NOT NULL)
+GROUP BY m.pool_id
+ORDER BY m.pool_id
 """
 KNOWN_COLUMNS = ("pool_id", "apy", "tvl", "first_day", "apy_day", "tvl_day")
 

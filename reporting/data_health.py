@@ -16,26 +16,42 @@ from sqlalchemy import Engine, text
 from database.connection import checked_connection
 
 EXTENT = """
-SELECT count(*) AS pools, coalesce(sum(last_day - first_day + 1), 0)::bigint AS pool_days, min(first_day) AS first_day, max(last_day) AS last_day
+SELECT count(*) AS pools,
+    coalesce(sum(last_day - first_day + 1), 0)::bigint AS pool_days,
+    min(first_day) AS first_day,
+    max(last_day) AS last_day
 FROM yieldspark.pool_calendars
 """
 NOT_OBSERVED = """
-SELECT count(*) FILTER (WHERE apy_age_days > 0) AS apy_carried, count(*) FILTER (WHERE apy_age_days IS NULL) AS apy_unknown,
-       count(*) FILTER (WHERE tvl_age_days > 0) AS tvl_carried, count(*) FILTER (WHERE tvl_age_days IS NULL) AS tvl_unknown
+SELECT count(*) FILTER (WHERE apy_age_days > 0) AS apy_carried,
+    count(*) FILTER (WHERE apy_age_days IS NULL) AS apy_unknown,
+    count(*) FILTER (WHERE tvl_age_days > 0) AS tvl_carried,
+    count(*) FILTER (WHERE tvl_age_days IS NULL) AS tvl_unknown
 FROM yieldspark.observation_age
 """
 ACTIVE_POOLS = """
 SELECT count(*) AS active_pools,
-       count(*) FILTER (WHERE last_observed_day IS DISTINCT FROM (SELECT max(last_day) FROM yieldspark.pool_calendars)) AS active_pools_not_observed
-FROM yieldspark.pool_calendars c LEFT JOIN pools p ON p.pool_id = c.pool_id WHERE p.is_active IS NOT FALSE
+    count(*) FILTER (
+        WHERE last_observed_day
+            IS DISTINCT FROM (SELECT max(last_day) FROM yieldspark.pool_calendars)
+    ) AS active_pools_not_observed
+FROM yieldspark.pool_calendars c
+LEFT JOIN pools p ON p.pool_id = c.pool_id
+WHERE p.is_active IS NOT FALSE
 """
 RAW_AGE = """
 SELECT newest AS newest_raw, extract(epoch FROM now() - newest)::float8 AS raw_age_seconds
-FROM (SELECT max(timestamp) FILTER (WHERE timestamp <= now()) AS newest FROM raw_defillama_pool_history) AS raw
+FROM (
+    SELECT max(timestamp) FILTER (WHERE timestamp <= now()) AS newest
+    FROM raw_defillama_pool_history
+) AS raw
 """
 QUARANTINED = """
-SELECT source_table, reason, count(*) AS rows FROM yieldspark.quarantine WHERE resolution IS NULL
-GROUP BY source_table, reason ORDER BY rows DESC, 1, 2
+SELECT source_table, reason, count(*) AS rows
+FROM yieldspark.quarantine
+WHERE resolution IS NULL
+GROUP BY source_table, reason
+ORDER BY rows DESC, 1, 2
 """
 
 NOT_OBSERVED_AGES = ("carried", "unknown")

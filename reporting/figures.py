@@ -21,17 +21,27 @@ RECENT_RUNS = 10
 
 NEWEST_FORECASTS = """
 newest AS (
-    SELECT as_of, target_date, horizon_days, engine FROM yieldspark.forecasts ORDER BY as_of DESC, horizon_days, run_id DESC LIMIT 1
+    SELECT as_of, target_date, horizon_days, engine
+    FROM yieldspark.forecasts
+    ORDER BY as_of DESC, horizon_days, run_id DESC
+    LIMIT 1
 )"""
 """The newest as-of day's forecasts at their shortest horizon: one row, or none."""
 
 FORECAST_ROWS = f"""
 WITH {NEWEST_FORECASTS}
 SELECT f.pool_id, p.name, p.symbol, p.protocol, p.chain, f.as_of, f.target_date, f.horizon_days,
-       m.actual_apy::float8 AS apy_today, f.apy::float8 AS apy, f.apy_low::float8 AS apy_low, f.apy_high::float8 AS apy_high,
-       m.actual_tvl::float8 AS tvl_today, f.tvl::float8 AS tvl, f.tvl_low::float8 AS tvl_low, f.tvl_high::float8 AS tvl_high,
-       f.interval_level, f.engine, f.model_version, f.rule, f.explanation
-FROM yieldspark.forecasts f JOIN newest n ON n.target_date = f.target_date AND n.horizon_days = f.horizon_days
+    m.actual_apy::float8 AS apy_today,
+    f.apy::float8 AS apy,
+    f.apy_low::float8 AS apy_low,
+    f.apy_high::float8 AS apy_high,
+    m.actual_tvl::float8 AS tvl_today,
+    f.tvl::float8 AS tvl,
+    f.tvl_low::float8 AS tvl_low,
+    f.tvl_high::float8 AS tvl_high,
+    f.interval_level, f.engine, f.model_version, f.rule, f.explanation
+FROM yieldspark.forecasts f
+JOIN newest n ON n.target_date = f.target_date AND n.horizon_days = f.horizon_days
 LEFT JOIN pools p ON p.pool_id = f.pool_id
 LEFT JOIN pool_daily_metrics m ON m.pool_id = f.pool_id AND m.date = f.as_of
 ORDER BY m.actual_tvl DESC NULLS LAST, f.tvl DESC NULLS LAST, f.pool_id
@@ -40,27 +50,53 @@ ORDER BY m.actual_tvl DESC NULLS LAST, f.tvl DESC NULLS LAST, f.pool_id
 SERIES_ROWS = f"""
 WITH {NEWEST_FORECASTS},
 observed AS (
-    SELECT m.pool_id, m.date, m.actual_apy::float8 AS actual FROM newest n
-    JOIN pool_daily_metrics m ON m.date > n.as_of - :days AND m.date <= n.as_of AND m.pool_id = ANY(:pools)
+    SELECT m.pool_id, m.date, m.actual_apy::float8 AS actual
+    FROM newest n
+    JOIN pool_daily_metrics m ON m.date > n.as_of - :days
+        AND m.date <= n.as_of
+        AND m.pool_id = ANY(:pools)
     LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
-    WHERE m.actual_apy IS NOT NULL AND coalesce(a.apy_age_days, 0) = 0
+    WHERE m.actual_apy IS NOT NULL
+        AND coalesce(a.apy_age_days, 0) = 0
 ),
 evaluated AS (
-    SELECT e.pool_id, e.target_date AS date, e.forecast, e.low, e.high FROM newest n
-    JOIN yieldspark.forecast_evaluation e ON e.target_date > n.as_of - :days AND e.target_date <= n.as_of AND e.engine = n.engine
-         AND e.horizon_days = n.horizon_days AND e.target = 'apy' AND e.pool_id = ANY(:pools)
+    SELECT e.pool_id, e.target_date AS date, e.forecast, e.low, e.high
+    FROM newest n
+    JOIN yieldspark.forecast_evaluation e ON e.target_date > n.as_of - :days
+        AND e.target_date <= n.as_of
+        AND e.engine = n.engine
+        AND e.horizon_days = n.horizon_days
+        AND e.target = 'apy'
+        AND e.pool_id = ANY(:pools)
 )
-SELECT pool_id, date, actual, forecast, low, high FROM observed FULL JOIN evaluated USING (pool_id, date) ORDER BY pool_id, date
+SELECT pool_id, date, actual, forecast, low, high
+FROM observed
+FULL JOIN evaluated USING (pool_id, date)
+ORDER BY pool_id, date
 """
 
 DATA_FACTS = f"""
 WITH {NEWEST_FORECASTS}
-SELECT count(*) AS pools, coalesce(sum(last_day - first_day + 1), 0)::bigint AS pool_days, min(first_day) AS first_day, max(last_day) AS last_day,
-       (SELECT count(*) FROM yieldspark.forecasts f JOIN newest n ON n.target_date = f.target_date AND n.horizon_days = f.horizon_days)
-           AS forecasts_next_day,
-       (SELECT extract(epoch FROM now() - max(timestamp) FILTER (WHERE timestamp <= now()))::float8 FROM raw_defillama_pool_history)
-           AS raw_age_seconds,
-       (SELECT count(*) FROM yieldspark.quarantine WHERE resolution IS NULL) AS quarantine_open
+SELECT count(*) AS pools,
+    coalesce(sum(last_day - first_day + 1), 0)::bigint AS pool_days,
+    min(first_day) AS first_day,
+    max(last_day) AS last_day,
+    (
+        SELECT count(*)
+        FROM yieldspark.forecasts f
+        JOIN newest n ON n.target_date = f.target_date AND n.horizon_days = f.horizon_days
+    ) AS forecasts_next_day,
+    (
+        SELECT extract(
+            epoch FROM now() - max(timestamp) FILTER (WHERE timestamp <= now())
+        )::float8
+        FROM raw_defillama_pool_history
+    ) AS raw_age_seconds,
+    (
+        SELECT count(*)
+        FROM yieldspark.quarantine
+        WHERE resolution IS NULL
+    ) AS quarantine_open
 FROM yieldspark.pool_calendars
 """
 

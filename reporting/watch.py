@@ -17,11 +17,19 @@ DRIFT_CHECKS = ("feature_drift", "new_pools_share", "rule_share")
 DECISIONS = 8
 
 NEWEST_CHECKS = """
-SELECT as_of, checks FROM yieldspark.run_ledger WHERE job = 'forecast_pools' AND status = 'succeeded' ORDER BY started_at DESC, run_id LIMIT 1
+SELECT as_of, checks
+FROM yieldspark.run_ledger
+WHERE job = 'forecast_pools'
+    AND status = 'succeeded'
+ORDER BY started_at DESC, run_id
+LIMIT 1
 """
 NEWEST_DECISIONS = """
-SELECT decided_at, decided_by, engine, horizon_days, as_of, decision, challenger, champion, serves, reason FROM yieldspark.promotion
-ORDER BY id DESC LIMIT :decisions
+SELECT decided_at, decided_by, engine, horizon_days, as_of, decision, challenger, champion, serves,
+    reason
+FROM yieldspark.promotion
+ORDER BY id DESC
+LIMIT :decisions
 """
 
 

@@ -51,13 +51,19 @@ END $$;
 CREATE FUNCTION fault.on_create() RETURNS event_trigger LANGUAGE plpgsql AS $$
 DECLARE made record;
 BEGIN
-    FOR made IN SELECT object_identity AS name FROM pg_event_trigger_ddl_commands() WHERE object_type = 'table' LOOP
+    FOR made IN
+        SELECT object_identity AS name
+        FROM pg_event_trigger_ddl_commands()
+        WHERE object_type = 'table'
+    LOOP
         IF made.name ~ '{pattern}' AND nextval('fault.staging') = 1 THEN
             EXECUTE format('{prepare}', made.name);
         END IF;
     END LOOP;
 END $$;
-CREATE EVENT TRIGGER fault ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION fault.on_create();
+CREATE EVENT TRIGGER fault ON ddl_command_end
+    WHEN TAG IN ('CREATE TABLE')
+    EXECUTE FUNCTION fault.on_create();
 """
 MEET_EACH_LOADER = (
     "CREATE TRIGGER fault BEFORE INSERT ON %s FOR EACH STATEMENT EXECUTE FUNCTION fault.meet()"
@@ -75,14 +81,20 @@ BEGIN
     IF nextval('fault.merged') = {row} THEN {action} END IF;
     RETURN NULL;
 END $$;
-CREATE TRIGGER fault AFTER INSERT OR UPDATE ON pool_daily_metrics FOR EACH ROW EXECUTE FUNCTION fault.meet();
+CREATE TRIGGER fault AFTER INSERT OR UPDATE ON pool_daily_metrics
+    FOR EACH ROW EXECUTE FUNCTION fault.meet();
 """
 
 RAW_BEHIND_THE_GATE = f"""
 CREATE SCHEMA fault;
-CREATE FUNCTION fault.pass() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN {WAIT_AT_THE_GATE} RETURN true; END $$;
+CREATE FUNCTION fault.pass() RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    {WAIT_AT_THE_GATE}
+    RETURN true;
+END $$;
 ALTER TABLE raw_defillama_pool_history RENAME TO raw_behind_the_gate;
-CREATE VIEW raw_defillama_pool_history AS SELECT * FROM raw_behind_the_gate WHERE fault.pass();
+CREATE VIEW raw_defillama_pool_history AS
+    SELECT * FROM raw_behind_the_gate WHERE fault.pass();
 """
 
 
@@ -255,11 +267,19 @@ def ledger(engine: Engine) -> list[tuple[str, str | None]]:
 
 VOLATILE = """
 SELECT table_schema || '.' || table_name AS name,
-    array_agg(column_name::text) FILTER (WHERE column_name = 'run_id' OR is_identity = 'YES' OR column_default ~ 'now|timestamp') AS volatile
-FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
-WHERE table_type = 'BASE TABLE' AND table_schema IN ('public', 'yieldspark')
-    AND table_name NOT IN ('run_ledger', 'alembic_version') AND table_name NOT LIKE 'staging%'
-GROUP BY 1 ORDER BY 1
+    array_agg(column_name::text) FILTER (
+        WHERE column_name = 'run_id'
+            OR is_identity = 'YES'
+            OR column_default ~ 'now|timestamp'
+    ) AS volatile
+FROM information_schema.columns
+JOIN information_schema.tables USING (table_schema, table_name)
+WHERE table_type = 'BASE TABLE'
+    AND table_schema IN ('public', 'yieldspark')
+    AND table_name NOT IN ('run_ledger', 'alembic_version')
+    AND table_name NOT LIKE 'staging%'
+GROUP BY 1
+ORDER BY 1
 """
 
 

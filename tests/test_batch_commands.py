@@ -390,8 +390,13 @@ def _waiting(cloud: Cloud, name: str, stdin: int) -> Iterator[subprocess.Popen[s
     variables = cloud.run.environment | {"PYTHONPATH": str(PROJECT)}
     process = subprocess.Popen(
         [sys.executable, "-c", "from workflows.entry import main; main()", "wait", name],
-        cwd=cloud.run.folder, env=variables, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=cloud.run.folder,
+        env=variables,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stderr is not None
     line = process.stderr.readline()
     if not re.search(rf"{name}: RUNNING, \d+ s, about 0\.\d+ USD so far$", line):

@@ -34,9 +34,15 @@ VERSION, OLDER = "f" * 40, "a" * 40
 SAYS = """
 import json, os, sys
 from greeting import GREETING
-names = ("CODE_VERSION", "ENVIRONMENT", "SPARK_MASTER", "PYTHONPATH", "CODE_BUCKET", "MAX_FILL_DAYS", "MODEL_THREADS", "ENGINE")
-print(json.dumps({"said": GREETING, "arguments": sys.argv[1:], "folder": os.getcwd(), "jars": sorted(os.listdir(os.environ["JARS_DIR"])),
-                  "variables": {name: os.environ[name] for name in names if name in os.environ}}))
+names = (
+    "CODE_VERSION", "ENVIRONMENT", "SPARK_MASTER", "PYTHONPATH", "CODE_BUCKET", "MAX_FILL_DAYS",
+    "MODEL_THREADS", "ENGINE"
+)
+print(json.dumps({
+    "said": GREETING, "arguments": sys.argv[1:], "folder": os.getcwd(),
+    "jars": sorted(os.listdir(os.environ["JARS_DIR"])),
+    "variables": {name: os.environ[name] for name in names if name in os.environ}
+}))
 sys.exit(7)
 """
 PROPERTIES = {

@@ -55,9 +55,7 @@ def test_each_day_has_its_ratios_and_coverage() -> None:
     assert found.filter(regex="_(recent|low|high)$").isna().all(axis=None)
 
 
-def test_a_pool_without_a_scale_has_no_say_in_the_capped_ratio_and_one_without_an_interval_none_in_coverage() -> (
-    None
-):
+def test_capped_ratio_ignores_pools_without_scale_and_coverage_those_without_interval() -> None:
     rows = evaluation(
         target_date=DAY,
         forecast=[11.0, 99.0],

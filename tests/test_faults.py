@@ -328,8 +328,11 @@ def test_executors_that_are_lost_read_the_same_rows_again(case: Case) -> None:
 
 
 CORRECT_EVERY_ROW = """
-INSERT INTO raw_defillama_pool_history (id, pool_id, timestamp, raw_json_data) OVERRIDING SYSTEM VALUE
-SELECT id + 1000000, pool_id, timestamp + interval '1 second', '{"apy": 77.7, "tvlUsd": 777}' FROM raw_defillama_pool_history
+INSERT INTO raw_defillama_pool_history (id, pool_id, timestamp, raw_json_data)
+    OVERRIDING SYSTEM VALUE
+SELECT id + 1000000, pool_id, timestamp + interval '1 second',
+    '{"apy": 77.7, "tvlUsd": 777}'
+FROM raw_defillama_pool_history
 """
 
 

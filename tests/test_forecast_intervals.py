@@ -267,9 +267,7 @@ def test_beginners_learn_from_beginners_and_no_crowd_of_one_day_drowns_the_other
     assert relative_quantiles(APY, pd.concat([calm_panel(), rose, stayed]), 0.8)[1] < 0.01
 
 
-def test_the_panel_makes_the_interval_of_beginners_that_move_much_further_only_a_little_too_narrow() -> (
-    None
-):
+def test_the_panel_makes_the_interval_of_far_moving_beginners_only_slightly_too_narrow() -> None:
     """90 that began one by one, and a panel that hardly moves: a tail of 5.5 of all 110 ends at the
     sixth of them, beyond which lie 6 / 91.
     """

@@ -395,7 +395,10 @@ def test_etherscan_export_is_wei(database: Settings, engine: Engine, tmp_path: P
 def test_gwei_stay_gwei_and_bad_gas_is_refused(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
-    lines = "date,value_gwei\n2025-03-01,1.123456789\n2025-03-02,n/a\n2025-03-03,\n2025-03-04,1e30\n2025-03-05,-3\n"
+    lines = (
+        "date,value_gwei\n2025-03-01,1.123456789\n2025-03-02,n/a\n2025-03-03,\n"
+        "2025-03-04,1e30\n2025-03-05,-3\n"
+    )
     assert counts(load_files(database, [written(tmp_path, "gas.csv", lines)])) == (5, 2, 0, 0, 3)
     assert rows(engine, "SELECT date, actual_avg_gas_gwei FROM gas_fees_daily ORDER BY 1") == [
         (date(2025, 3, 1), Decimal("1.12345679")),

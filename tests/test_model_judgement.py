@@ -251,9 +251,7 @@ def test_worse_in_one_big_group_alone_is_not_promoted(small_pools: int, decision
         )
 
 
-def test_without_a_champion_that_passes_groups_are_shown_beside_persistence_and_left_to_the_gate() -> (
-    None
-):
+def test_without_a_passing_champion_groups_stand_beside_persistence_and_the_gate_decides() -> None:
     challenger = np.where(ROWS["tvl"] == SMALL, BAD, moves(ROWS, 0.8))
     for champion in (None, BAD):
         found = judgement(challenger, champion)

@@ -314,8 +314,14 @@ sys.argv = ["{job}.py", "--help"]
 try:
     runpy.run_path({str(unpacked / f"{job}.py")!r}, run_name="__main__")
 finally:
-    ours = ("data_processing", "forecasting", "database", "config_spark", "job_entry", "job_log", "product_errors")
-    files = [module.__file__ or "" for name, module in sys.modules.items() if name.split(".")[0] in ours]
+    ours = (
+        "data_processing", "forecasting", "database", "config_spark", "job_entry", "job_log",
+        "product_errors"
+    )
+    files = [
+        module.__file__ or "" for name, module in sys.modules.items()
+        if name.split(".")[0] in ours
+    ]
     assert files and all(file.startswith({str(unpacked / CODE)!r}) for file in files), files
 """
     done = subprocess.run(

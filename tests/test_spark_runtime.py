@@ -33,10 +33,15 @@ ROOT = Path(__file__).resolve().parents[1]
 JDBC, LIGHTGBM = "postgresql-42.7.4.jar", "synapseml-lightgbm_2.12-1.1.3.jar"
 IVY = """<ivy-module version="2.0"><info organisation="test" module="jars"/>
 <configurations><conf name="jdbc"/><conf name="synapseml"/></configurations>
-<dependencies><dependency org="org.postgresql" name="postgresql" rev="42.7.4" conf="jdbc->master" transitive="false"/>
-<dependency org="com.microsoft.azure" name="synapseml-lightgbm_2.12" rev="1.1.3" conf="synapseml->master" transitive="false"/>
+<dependencies>
+<dependency org="org.postgresql" name="postgresql" rev="42.7.4"
+    conf="jdbc->master" transitive="false"/>
+<dependency org="com.microsoft.azure" name="synapseml-lightgbm_2.12" rev="1.1.3"
+    conf="synapseml->master" transitive="false"/>
 </dependencies></ivy-module>"""
-POM = """<project><modelVersion>4.0.0</modelVersion><groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version></project>"""
+POM = """<project><modelVersion>4.0.0</modelVersion>
+<groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version>
+</project>"""
 
 
 @dataclass

@@ -339,7 +339,9 @@ from workflows.local.object_store import Conditions, ObjectStore
 
 store = ObjectStore(Path(sys.argv[1]))
 for number in range(10_000_000):
-    store.write("code", "a", str(number).encode() * 5_000, {"contentType": "text/plain"}, Conditions(), {})
+    store.write(
+        "code", "a", str(number).encode() * 5_000, {"contentType": "text/plain"}, Conditions(), {}
+    )
     if number == 5:
         print("begun", flush=True)
 """

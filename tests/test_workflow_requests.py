@@ -132,7 +132,12 @@ def test_a_request_carries_query_and_json_and_its_answer_is_decoded(address: str
                 args: {url: "https://x.googleapis.com/text"}
                 result: text_answer
             - done:
-                return: ["${answer.code}", "${answer.body}", "${text_answer.body}", "${text_answer.headers[\\"Content-Type\\"]}"]
+                return: [
+                    "${answer.code}",
+                    "${answer.body}",
+                    "${text_answer.body}",
+                    "${text_answer.headers[\\"Content-Type\\"]}"
+                  ]
         """
     asked = {
         "query": {"a": "1", "b": "x y", "m": "5", "t": "true"},

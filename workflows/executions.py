@@ -36,7 +36,10 @@ class Executions:
     def __init__(self, settings: Settings) -> None:
         required(settings, "project_id", "region")
         self._base = f"{settings.google_api_url or URL}/v1"
-        self._workflow = f"projects/{settings.project_id}/locations/{settings.region}/workflows/{settings.workflow_name}"
+        self._workflow = (
+            f"projects/{settings.project_id}/locations/{settings.region}"
+            f"/workflows/{settings.workflow_name}"
+        )
         self._session = AuthorizedSession(credentials(settings))  # type: ignore[no-untyped-call]
         # POST is left out: an answer that was lost may have started an execution
         patient = HTTPAdapter(

@@ -27,10 +27,16 @@ INSERT INTO {HISTORY} (pool_id, timestamp, raw_json_data)
 SELECT :pool_id, n.timestamp, n.document
 FROM (
     SELECT timestamp, CAST(document AS jsonb) AS document, min(position) AS position
-    FROM unnest(CAST(:timestamps AS timestamptz[]), CAST(:documents AS text[])) WITH ORDINALITY AS u (timestamp, document, position)
+    FROM unnest(CAST(:timestamps AS timestamptz[]), CAST(:documents AS text[]))
+        WITH ORDINALITY AS u (timestamp, document, position)
     GROUP BY 1, 2
 ) AS n
-WHERE NOT EXISTS (SELECT FROM {HISTORY} AS h WHERE h.pool_id = :pool_id AND h.timestamp = n.timestamp AND h.raw_json_data = n.document)
+WHERE NOT EXISTS (
+    SELECT FROM {HISTORY} AS h
+    WHERE h.pool_id = :pool_id
+        AND h.timestamp = n.timestamp
+        AND h.raw_json_data = n.document
+)
 ORDER BY n.position
 """
 """Parameters pool_id, timestamps, documents. An identical snapshot is there once, a changed one
@@ -39,14 +45,20 @@ comes beside the old.
 
 MERGE_CLOSES = f"""
 INSERT INTO {PRICES} AS p (data_timestamp, symbol, raw_json_data)
-SELECT n.day::timestamp AT TIME ZONE 'UTC', :symbol, jsonb_build_object('USD', jsonb_build_object('close', n.close))
+SELECT n.day::timestamp AT TIME ZONE 'UTC', :symbol,
+    jsonb_build_object('USD', jsonb_build_object('close', n.close))
 FROM unnest(CAST(:days AS date[]), CAST(:closes AS numeric[])) AS n (day, close)
 WHERE NOT EXISTS (
     SELECT FROM {PRICES} AS o
-    WHERE o.symbol = :symbol AND (o.data_timestamp AT TIME ZONE 'UTC')::date = n.day
-    AND o.raw_json_data IS DISTINCT FROM jsonb_build_object('USD', jsonb_build_object('close', o.raw_json_data -> 'USD' -> 'close'))
+    WHERE o.symbol = :symbol
+        AND (o.data_timestamp AT TIME ZONE 'UTC')::date = n.day
+        AND o.raw_json_data IS DISTINCT FROM jsonb_build_object(
+            'USD', jsonb_build_object('close', o.raw_json_data -> 'USD' -> 'close')
+        )
 )
-ON CONFLICT (data_timestamp, symbol) DO UPDATE SET raw_json_data = excluded.raw_json_data, insertion_timestamp = now()
+ON CONFLICT (data_timestamp, symbol) DO UPDATE
+SET raw_json_data = excluded.raw_json_data,
+    insertion_timestamp = now()
 WHERE p.raw_json_data IS DISTINCT FROM excluded.raw_json_data
 """
 """Parameters symbol, days, closes. A changed close counts as newly inserted, so that the metrics
@@ -54,10 +66,14 @@ job sees it; a day with open, high, .. is another source's and stays.
 """
 
 QUARANTINE = f"""
-INSERT INTO {qualified(quarantine)} AS q (run_id, source_table, source_id, pool_id, reason, raw_json_data)
+INSERT INTO {qualified(quarantine)} AS q
+    (run_id, source_table, source_id, pool_id, reason, raw_json_data)
 VALUES (:run_id, '{HISTORY}', :source_id, :pool_id, :reason, CAST(:document AS jsonb))
 ON CONFLICT (source_table, source_id, reason) DO UPDATE
-SET run_id = excluded.run_id, raw_json_data = excluded.raw_json_data, quarantined_at = now(), {REOPEN}
+SET run_id = excluded.run_id,
+    raw_json_data = excluded.raw_json_data,
+    quarantined_at = now(),
+    {REOPEN}
 WHERE q.raw_json_data IS DISTINCT FROM excluded.raw_json_data
 """
 """Parameters run_id, source_id, pool_id, reason, document. The same point refused again is one row.

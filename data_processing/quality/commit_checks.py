@@ -41,11 +41,17 @@ GIVEN_COLUMNS = ("actual_apy", "actual_tvl", *SERIES)
 MANY_DAYS_REMOVED = f"""
     SELECT removed, known, round(removed / known::numeric, 3) AS share, first_day, last_day, such_as
     FROM (
-        SELECT sum(to_day - from_day + 1)::bigint AS removed, min(from_day) AS first_day, max(to_day) AS last_day,
+        SELECT sum(to_day - from_day + 1)::bigint AS removed,
+            min(from_day) AS first_day,
+            max(to_day) AS last_day,
             (array_agg(pool_id))[1:3] AS such_as
         FROM {GONE}
-    ) AS gone, (SELECT sum(old_last - old_first + 1)::bigint AS known FROM {STAGED}) AS calendars
-    WHERE removed >= {MIN_REMOVED_DAYS} AND removed > :share * known"""
+    ) AS gone, (
+        SELECT sum(old_last - old_first + 1)::bigint AS known
+        FROM {STAGED}
+    ) AS calendars
+    WHERE removed >= {MIN_REMOVED_DAYS}
+        AND removed > :share * known"""
 """Raw history that was cut away must not take the metrics with it unseen, when a full refresh comes
 by itself.
 """
@@ -151,21 +157,40 @@ def _new_days(plan_table: str, staging: str) -> str:
     observed = "(s.apy_age_days = 0 OR s.tvl_age_days = 0)"
     return f"""
     CREATE TEMPORARY TABLE {NEW_DAYS} ON COMMIT DROP AS
-    WITH living AS (SELECT pool_id, write_from FROM {plan_table} WHERE alive),
+    WITH living AS (
+        SELECT pool_id, write_from
+        FROM {plan_table}
+        WHERE alive
+    ),
     seen AS (
-        SELECT s.pool_id, s.date FROM {staging} AS s JOIN living AS p ON p.pool_id = s.pool_id
-        WHERE s.date >= CAST(:first AS date) - 1 AND {observed}
+        SELECT s.pool_id, s.date
+        FROM {staging} AS s
+        JOIN living AS p ON p.pool_id = s.pool_id
+        WHERE s.date >= CAST(:first AS date) - 1
+            AND {observed}
         UNION ALL
-        SELECT p.pool_id, CAST(:first AS date) - 1 FROM living AS p JOIN {qualified(pool_calendars)} AS c ON c.pool_id = p.pool_id
-        WHERE p.write_from >= CAST(:first AS date) AND CAST(:first AS date) - 1 BETWEEN c.first_day AND c.last_day AND NOT EXISTS (
-            SELECT FROM {qualified(observation_age)} AS a WHERE a.pool_id = p.pool_id AND a.date = CAST(:first AS date) - 1
-            AND a.apy_age_days IS DISTINCT FROM 0 AND a.tvl_age_days IS DISTINCT FROM 0
-        )
+        SELECT p.pool_id, CAST(:first AS date) - 1
+        FROM living AS p
+        JOIN {qualified(pool_calendars)} AS c ON c.pool_id = p.pool_id
+        WHERE p.write_from >= CAST(:first AS date)
+            AND CAST(:first AS date) - 1 BETWEEN c.first_day AND c.last_day
+            AND NOT EXISTS (
+                SELECT FROM {qualified(observation_age)} AS a
+                WHERE a.pool_id = p.pool_id
+                    AND a.date = CAST(:first AS date) - 1
+                    AND a.apy_age_days IS DISTINCT FROM 0
+                    AND a.tvl_age_days IS DISTINCT FROM 0
+            )
     )
-    SELECT coalesce(now.date, before.date + 1) AS day, count(before.pool_id) AS pools_before, count(now.pool_id) AS pools,
-        count(*) FILTER (WHERE now.pool_id IS NULL) AS missing, (array_agg(before.pool_id) FILTER (WHERE now.pool_id IS NULL))[1:3] AS such_as
-    FROM seen AS now FULL JOIN seen AS before ON before.pool_id = now.pool_id AND before.date = now.date - 1
-    WHERE coalesce(now.date, before.date + 1) >= CAST(:first AS date) AND coalesce(now.date, before.date + 1) < CAST(:end AS date)
+    SELECT coalesce(now.date, before.date + 1) AS day,
+        count(before.pool_id) AS pools_before,
+        count(now.pool_id) AS pools,
+        count(*) FILTER (WHERE now.pool_id IS NULL) AS missing,
+        (array_agg(before.pool_id) FILTER (WHERE now.pool_id IS NULL))[1:3] AS such_as
+    FROM seen AS now
+    FULL JOIN seen AS before ON before.pool_id = now.pool_id AND before.date = now.date - 1
+    WHERE coalesce(now.date, before.date + 1) >= CAST(:first AS date)
+        AND coalesce(now.date, before.date + 1) < CAST(:end AS date)
     GROUP BY 1"""
 
 
@@ -195,12 +220,20 @@ def _null_shares(plan_table: str, staging: str) -> str:
     return f"""
     SELECT column_name, nulls, rows, round(nulls / rows::numeric, 3) AS share
     FROM (
-        SELECT {aggregates} FROM {staging} AS s JOIN {plan_table} AS p ON p.pool_id = s.pool_id
-        LEFT JOIN {staging} AS long_ago ON long_ago.pool_id = s.pool_id AND long_ago.date = s.date - {LONGEST_WINDOW_DAYS + 1}
-            AND long_ago.date >= CAST(:first AS date) - {LONGEST_WINDOW_DAYS + 1} AND long_ago.date < CAST(:end AS date) - {LONGEST_WINDOW_DAYS + 1}
-        WHERE s.date >= CAST(:first AS date) AND (s.apy_age_days = 0 OR s.tvl_age_days = 0)
-    ) AS counts CROSS JOIN LATERAL (VALUES {by_column}) AS columns (column_name, nulls, rows, is_known)
-    WHERE is_known AND rows >= {MIN_POOLS} AND nulls > :share * rows"""
+        SELECT {aggregates}
+        FROM {staging} AS s
+        JOIN {plan_table} AS p ON p.pool_id = s.pool_id
+        LEFT JOIN {staging} AS long_ago ON long_ago.pool_id = s.pool_id
+            AND long_ago.date = s.date - {LONGEST_WINDOW_DAYS + 1}
+            AND long_ago.date >= CAST(:first AS date) - {LONGEST_WINDOW_DAYS + 1}
+            AND long_ago.date < CAST(:end AS date) - {LONGEST_WINDOW_DAYS + 1}
+        WHERE s.date >= CAST(:first AS date)
+            AND (s.apy_age_days = 0 OR s.tvl_age_days = 0)
+    ) AS counts
+    CROSS JOIN LATERAL (VALUES {by_column}) AS columns (column_name, nulls, rows, is_known)
+    WHERE is_known
+        AND rows >= {MIN_POOLS}
+        AND nulls > :share * rows"""
 
 
 def _unknown_pools(plan_table: str) -> str:

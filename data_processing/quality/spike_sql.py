@@ -47,28 +47,57 @@ def spike_query(settings: Settings, plan: Plan) -> tuple[str, dict[str, Any]]:
     size = {name: f"greatest(abs({name}), floor)" for name in ("before", "spike", "after")}
     query = f"""
     WITH fresh AS ({_fresh(plan)}),
-    crowded AS (SELECT f.* FROM fresh AS f WHERE (SELECT count(*) FROM {TABLE} AS h WHERE {around}) > 2),
-    near AS (SELECT DISTINCT h.id FROM crowded AS f JOIN {TABLE} AS h ON {around}),
+    crowded AS (
+        SELECT f.*
+        FROM fresh AS f
+        WHERE (SELECT count(*) FROM {TABLE} AS h WHERE {around}) > 2
+    ),
+    near AS (
+        SELECT DISTINCT h.id
+        FROM crowded AS f
+        JOIN {TABLE} AS h ON {around}
+    ),
     snapshots AS (
         SELECT DISTINCT ON (pool_id, timestamp) j.*,
-            EXISTS (SELECT FROM crowded AS f WHERE f.pool_id = j.pool_id AND f.timestamp = j.timestamp) AS is_new
-        FROM ({rows}) AS j WHERE reason IS NULL ORDER BY pool_id, timestamp, id DESC
+            EXISTS (
+                SELECT FROM crowded AS f
+                WHERE f.pool_id = j.pool_id
+                    AND f.timestamp = j.timestamp
+            ) AS is_new
+        FROM ({rows}) AS j
+        WHERE reason IS NULL
+        ORDER BY pool_id, timestamp, id DESC
     ),
     measured AS (
         SELECT pool_id, timestamp, is_new, measure, value, CASE measure {floors} END AS floor
-        FROM snapshots CROSS JOIN LATERAL (VALUES ('apy', apy_value), ('tvl', tvl_value)) AS measures (measure, value) WHERE value IS NOT NULL
+        FROM snapshots
+        CROSS JOIN LATERAL (VALUES ('apy', apy_value), ('tvl', tvl_value))
+            AS measures (measure, value)
+        WHERE value IS NOT NULL
     ),
     triples AS (
-        SELECT pool_id, timestamp, measure, floor, lag(value) OVER w AS before, value AS spike, lead(value) OVER w AS after,
-            is_new OR lag(is_new) OVER w OR lead(is_new) OVER w AS has_new, lead(timestamp) OVER w AS after_at,
+        SELECT pool_id, timestamp, measure, floor,
+            lag(value) OVER w AS before,
+            value AS spike,
+            lead(value) OVER w AS after,
+            is_new OR lag(is_new) OVER w OR lead(is_new) OVER w AS has_new,
+            lead(timestamp) OVER w AS after_at,
             lead(timestamp) OVER w - lag(timestamp) OVER w AS span
-        FROM measured WINDOW w AS (PARTITION BY pool_id, measure ORDER BY timestamp)
+        FROM measured
+        WINDOW w AS (PARTITION BY pool_id, measure ORDER BY timestamp)
     )
     SELECT pool_id, timestamp, measure, before, spike, after,
-        (after_at AT TIME ZONE 'UTC')::date > (timestamp AT TIME ZONE 'UTC')::date AS is_value_of_its_day
-    FROM triples WHERE has_new AND span <= {within}
-        AND ({size["spike"]} > :factor * {size["before"]} OR {size["before"]} > :factor * {size["spike"]})
-        AND {size["after"]} <= :factor * {size["before"]} AND {size["before"]} <= :factor * {size["after"]}
+        (after_at AT TIME ZONE 'UTC')::date > (timestamp AT TIME ZONE 'UTC')::date
+            AS is_value_of_its_day
+    FROM triples
+    WHERE has_new
+        AND span <= {within}
+        AND (
+            {size["spike"]} > :factor * {size["before"]}
+            OR {size["before"]} > :factor * {size["spike"]}
+        )
+        AND {size["after"]} <= :factor * {size["before"]}
+        AND {size["before"]} <= :factor * {size["after"]}
     ORDER BY timestamp DESC, pool_id, measure"""
     return query, {"factor": settings.max_spike_factor}
 

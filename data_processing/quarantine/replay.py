@@ -175,34 +175,66 @@ def _candidates(selection: Selection) -> str:
     replayable = f"({RAW_ROW} AND resolution IS NULL)"
     return f"""
     CREATE TEMPORARY TABLE candidates ON COMMIT DROP AS
-    SELECT q.*, {replayable} AS replayable,
-        row_number() OVER (PARTITION BY source_table, source_id ORDER BY {replayable} DESC, c.values IS NULL, q.id DESC) = 1 AS leader,
-        CASE WHEN c.values IS NULL THEN raw_json_data WHEN jsonb_typeof(raw_json_data) = 'object' THEN raw_json_data || c.values ELSE c.values END
-            AS document
-    FROM (SELECT * FROM {QUARANTINE} WHERE {selection.condition}) AS q
-    LEFT JOIN jsonb_to_recordset(CAST(:corrections AS jsonb)) AS c (id bigint, values jsonb) ON c.id = q.id"""
+    SELECT q.*,
+        {replayable} AS replayable,
+        row_number() OVER (
+            PARTITION BY source_table, source_id
+            ORDER BY {replayable} DESC, c.values IS NULL, q.id DESC
+        ) = 1 AS leader,
+        CASE
+            WHEN c.values IS NULL THEN raw_json_data
+            WHEN jsonb_typeof(raw_json_data) = 'object' THEN raw_json_data || c.values
+            ELSE c.values
+        END AS document
+    FROM (
+        SELECT *
+        FROM {QUARANTINE}
+        WHERE {selection.condition}
+    ) AS q
+    LEFT JOIN jsonb_to_recordset(CAST(:corrections AS jsonb)) AS c (id bigint, values jsonb)
+        ON c.id = q.id"""
 
 
 _TAKE_IN = f"""
 WITH passing AS (
-    SELECT c.* FROM candidates AS c JOIN verdicts AS v ON v.id = c.id WHERE c.leader AND v.reason_now IS NULL
+    SELECT c.*
+    FROM candidates AS c
+    JOIN verdicts AS v ON v.id = c.id
+    WHERE c.leader
+        AND v.reason_now IS NULL
 ),
 inserted AS (
     INSERT INTO {HISTORY} (pool_id, timestamp, raw_json_data)
-    SELECT pool_id, timestamp, document FROM passing GROUP BY pool_id, timestamp, document ORDER BY max(source_id::bigint)
+    SELECT pool_id, timestamp, document
+    FROM passing
+    GROUP BY pool_id, timestamp, document
+    ORDER BY max(source_id::bigint)
     RETURNING id, pool_id, timestamp, raw_json_data
 )
 UPDATE {QUARANTINE} AS q
-SET resolution = 'replayed', resolved_at = now(), resolved_by_run = :run_id, resolved_by = :by, replayed_as = i.id::text
-FROM passing AS p JOIN inserted AS i ON i.pool_id = p.pool_id AND i.timestamp = p.timestamp AND i.raw_json_data = p.document
-WHERE q.source_table = p.source_table AND q.source_id = p.source_id AND q.resolution IS NULL
+SET resolution = 'replayed',
+    resolved_at = now(),
+    resolved_by_run = :run_id,
+    resolved_by = :by,
+    replayed_as = i.id::text
+FROM passing AS p
+JOIN inserted AS i ON i.pool_id = p.pool_id
+    AND i.timestamp = p.timestamp
+    AND i.raw_json_data = p.document
+WHERE q.source_table = p.source_table
+    AND q.source_id = p.source_id
+    AND q.resolution IS NULL
 """
 """In the order the source rows came: of two snapshots of one moment the later row counts."""
 
 _FATES = f"""
-SELECT c.id, c.pool_id, c.timestamp::text AS timestamp, c.reason, c.source_table, c.source_id, c.replayable, c.resolution AS resolved_before,
-    v.reason_now, q.resolution, q.replayed_as AS raw_id
-FROM candidates AS c JOIN {QUARANTINE} AS q ON q.id = c.id LEFT JOIN verdicts AS v ON v.id = c.id ORDER BY c.id
+SELECT c.id, c.pool_id, c.timestamp::text AS timestamp, c.reason, c.source_table, c.source_id,
+    c.replayable, c.resolution AS resolved_before, v.reason_now, q.resolution,
+    q.replayed_as AS raw_id
+FROM candidates AS c
+JOIN {QUARANTINE} AS q ON q.id = c.id
+LEFT JOIN verdicts AS v ON v.id = c.id
+ORDER BY c.id
 """
 
 

@@ -54,9 +54,17 @@ def settle(connection: Connection, settings: Settings, plan: Plan, run_id: str) 
 
 _AS_DECIDED_BEFORE = f"""
 UPDATE {QUARANTINE} AS q
-SET resolution = d.resolution, resolved_at = now(), resolved_by_run = :run_id, resolved_by = d.resolved_by, replayed_as = d.replayed_as, note = d.note
+SET resolution = d.resolution,
+    resolved_at = now(),
+    resolved_by_run = :run_id,
+    resolved_by = d.resolved_by,
+    replayed_as = d.replayed_as,
+    note = d.note
 FROM {QUARANTINE} AS d
-WHERE q.run_id = :run_id AND q.resolution IS NULL AND d.source_table = q.source_table AND d.source_id = q.source_id
+WHERE q.run_id = :run_id
+    AND q.resolution IS NULL
+    AND d.source_table = q.source_table
+    AND d.source_id = q.source_id
     AND d.resolution IN ('replayed', 'dropped')
 """
 """A source row that was replayed or dropped, met by this run with another reason."""

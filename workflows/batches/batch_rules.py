@@ -184,7 +184,8 @@ def _as_the_types_read_it(batch: Mapping[str, Any]) -> tuple[dict[str, Any] | No
             is_id = unknown and unknown["name"] in IDS
             found.append(
                 "Google's types refuse it:"
-                f" {words}{' It stands in the query of the address, not in the body' if is_id else ''}"
+                f" {words}"
+                f"{' It stands in the query of the address, not in the body' if is_id else ''}"
             )
             if not unknown or not _taken_out(
                 readable, unknown["path"].split(".")[1:], unknown["name"]

@@ -49,9 +49,15 @@ class BatchProcess:
         self.output = folder / "driveroutput"
         with self.output.open("wb") as stream:
             self._process = subprocess.Popen(
-                command, cwd=folder, env=dict(environment), stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                start_new_session=True, **_rights(account),
-            )  # fmt: skip
+                command,
+                cwd=folder,
+                env=dict(environment),
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                **_rights(account),
+            )
         self._ends_by: float | None = None
 
     def poll(self) -> int | None:

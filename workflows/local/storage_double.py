@@ -255,7 +255,10 @@ class StorageDouble(Service):
             self.store.check(bucket, upload.name, upload.conditions)
         key = secrets.token_hex(16)
         self._uploads[key] = upload
-        location = f"{_address(request)}{request.path}?uploadType=resumable&name={quote(upload.name, safe='')}&upload_id={key}"
+        location = (
+            f"{_address(request)}{request.path}?uploadType=resumable"
+            f"&name={quote(upload.name, safe='')}&upload_id={key}"
+        )
         return Answer(b"", 200, {"location": location, "x-guploader-uploadid": key})
 
     def _resume(self, request: Request, bucket: str) -> Answer:
