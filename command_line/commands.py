@@ -7,9 +7,6 @@ to load.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +21,6 @@ from command_line.options import (
     Since,
     Start,
     day,
-    edge_settings,
     in_workplace,
 )
 from command_line.terminal import out, print_json, print_pairs, print_run, print_table, say
@@ -244,24 +240,3 @@ def doctor(as_json: AsJson = False) -> None:
         )
     if any(finding.result == "fail" for finding in findings):
         raise typer.Exit(1)
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def test(context: typer.Context) -> None:
-    """Run the test suite; what follows goes to pytest.
-
-    Example: python run_spark_local.py test tests/test_run_ledger.py -x
-    """
-    from database.spark_session import jars_folder
-    from machine import spark_runtime
-
-    settings = edge_settings()
-    spark_runtime.prepare_process()
-    spark_runtime.ensure_jars(jars_folder(settings), say)
-    root = Path(__file__).resolve().parents[1]
-    environment = {**os.environ, "JARS_DIR": str(jars_folder(settings))}
-    raise typer.Exit(
-        subprocess.run(
-            [sys.executable, "-m", "pytest", *context.args], cwd=root, env=environment, check=False
-        ).returncode
-    )

@@ -12,6 +12,7 @@ from command_line import (  # noqa: F401 - importing puts the commands on the ap
     forecast_commands,
     model_commands,
     quarantine_commands,
+    suite_commands,
 )
 from command_line.app import app
 from command_line.run_application import run_application

@@ -24,6 +24,8 @@ from machine.spark_runtime import native_obstacle
 from product_errors import EnvironmentNotReady
 from tests.processes import CommandLine, CommandLineHere, record_classes
 
+pytest_plugins = ("tests.markers", "tests.workers")
+
 PROJECT = Path(__file__).resolve().parents[1]
 JARS = Path(
     os.environ.get("JARS_DIR") or Path(os.environ.get("YIELDSPARK_HOME") or default_home()) / "jars"

@@ -1,0 +1,169 @@
+"""The test suite, measured from outside: seconds by file and by fixture, processes, memory.
+
+    python -m benchmarks.suite                     the whole suite, as CI runs it
+    python -m benchmarks.suite --fast              the fast lane
+    python -m benchmarks.suite --top 20            the 20 slowest files and fixtures
+    python -m benchmarks.suite --json FILE         the figures as JSON, too
+
+What is not one of these options goes to pytest. Seconds of a file are the sum of its tests' phases:
+with two workers they add up to twice the wall time. Needs Linux: the processes are read from /proc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from benchmarks.processes import MEGABYTE, PROJECT, family, processor_seconds, proportional_bytes
+
+WATCH_SECONDS = 0.1
+MEMORY_EVERY = 20
+"""Memory is read every twentieth time: a proportional size costs a walk through the page tables."""
+
+PR_SET_CHILD_SUBREAPER = 36
+"""Linux: a daemon whose parent has ended becomes a child of this process, and stays in sight."""
+
+STARTS = {"java": "JVM", "postgres": "PostgreSQL", "python": "Python"}
+"""Programs whose starts are counted; of PostgreSQL the postmasters alone."""
+
+
+@dataclass
+class Watch:
+    """What this process's descendants start and use, read from /proc until `stop` is set."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    starts: Counter[str] = field(default_factory=Counter)
+    peak_bytes: int = 0
+    cpu_seconds: float = 0.0
+
+    def run(self) -> None:
+        programs: dict[tuple[int, str], str] = {}
+        seconds: dict[tuple[int, str], float] = {}
+        rounds = 0
+        while not self.stop.is_set():
+            members = family(os.getpid())[1:]
+            stats = {pid: stat for pid in members if (stat := _stat(pid))}
+            for pid, (name, parent, started) in stats.items():
+                seconds[pid, started] = processor_seconds(pid)
+                kind = next((kind for word, kind in STARTS.items() if name.startswith(word)), None)
+                is_backend = kind == "PostgreSQL" and stats.get(parent, ("",))[0] == name
+                if kind and not is_backend:
+                    programs[pid, started] = kind
+            if rounds % MEMORY_EVERY == 0:
+                self.peak_bytes = max(self.peak_bytes, sum(map(proportional_bytes, members)))
+            rounds += 1
+            sleep(WATCH_SECONDS)
+        self.starts = Counter(programs.values())
+        self.cpu_seconds = sum(seconds.values())
+
+
+def _stat(pid: int) -> tuple[str, int, str] | None:
+    """Program, parent's process id and start time of a process; None where it has ended."""
+    try:
+        head, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
+    except OSError:
+        return None
+    fields = rest.split()
+    return head.partition(" (")[2], int(fields[1]), fields[19]
+
+
+def run_suite(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Run the command `test` to its end, its output on this process's own.
+
+    Returns: exit code, wall and processor seconds, starts by program, peak memory in MB, seconds
+    by file (`files`) and by fixture (`fixtures`, each with its number of set-ups).
+    """
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    environment = os.environ | {"SUITE_TIMES_DIR": str(folder)}
+    command = [sys.executable, str(PROJECT / "run_spark_local.py"), "test"]
+    watch = Watch()
+    watcher = threading.Thread(target=watch.run)
+    watcher.start()
+    began = monotonic()
+    try:
+        code = subprocess.run(
+            [*command, *arguments, "-p", "benchmarks.suite_times"], env=environment, check=False
+        ).returncode
+    finally:
+        seconds = monotonic() - began
+        watch.stop.set()
+        watcher.join()
+    reports = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+    return {
+        "exit_code": code,
+        "seconds": seconds,
+        "cpu_seconds": watch.cpu_seconds,
+        "starts": dict(watch.starts),
+        "peak_mb": watch.peak_bytes / MEGABYTE,
+        "files": _by_file(reports),
+        "fixtures": _by_fixture(reports),
+    }
+
+
+def _by_file(reports: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    files: dict[str, dict[str, float]] = {}
+    for report in reports:
+        for node, phases in report["tests"].items():
+            entry = files.setdefault(node.partition("::")[0], {"tests": 0, "seconds": 0.0})
+            entry["tests"] += 1
+            entry["seconds"] += sum(phases.values())
+            entry["slowest"] = max(entry.get("slowest", 0.0), sum(phases.values()))
+    return files
+
+
+def _by_fixture(reports: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    fixtures: dict[str, dict[str, float]] = {}
+    for report in reports:
+        for name, (times, seconds) in report["fixtures"].items():
+            entry = fixtures.setdefault(name, {"set_ups": 0, "seconds": 0.0})
+            entry["set_ups"] += times
+            entry["seconds"] += seconds
+    return fixtures
+
+
+def print_table(figures: Mapping[str, Any], top: int) -> None:
+    """The slowest files and fixtures first, then the totals."""
+    print(f"\n{'file':50}{'tests':>8}{'seconds':>10}{'slowest':>10}")
+    for name, row in _slowest(figures["files"], top):
+        print(f"{name:50}{row['tests']:>8.0f}{row['seconds']:>10.1f}{row['slowest']:>10.1f}")
+    print(f"\n{'fixture':50}{'set-ups':>8}{'seconds':>10}")
+    for name, row in _slowest(figures["fixtures"], top):
+        print(f"{name:50}{row['set_ups']:>8.0f}{row['seconds']:>10.1f}")
+    starts = ", ".join(f"{count} {name}" for name, count in sorted(figures["starts"].items()))
+    print(
+        f"\nwall {figures['seconds']:.0f} s, processor {figures['cpu_seconds']:.0f} s, peak memory"
+        f" {figures['peak_mb'] / 1024:.1f} GB; started: {starts}"
+    )
+
+
+def _slowest(rows: Mapping[str, Mapping[str, float]], top: int) -> list[tuple[str, Any]]:
+    return sorted(rows.items(), key=lambda item: -item[1]["seconds"])[:top]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.suite", description="Measure the test suite.")
+    parser.add_argument("--top", type=int, default=200, help="rows of each table")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    options, arguments = parser.parse_known_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = run_suite(arguments, Path(folder))
+    print_table(figures, options.top)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    return int(figures["exit_code"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

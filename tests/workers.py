@@ -1,0 +1,101 @@
+"""pytest plugin: parallel workers, what one of them runs, and how a failure is run again.
+
+A worker has a database server, a JVM, ports and homes of its own: all of them come from session
+fixtures, and a worker is a session. The order is random (pytest-randomly), but for the tests that
+take longest: they begin first, so that no worker waits for one at the end. A failure says on which
+worker it happened, after which tests and with which seed.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Generator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+from machine.doctor_checks import memory_gib
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+WORKER_GIB = 5
+"""Memory of a worker: its own JVM, and those of the processes that one of its tests starts."""
+
+FEW_FILES = 3
+"""Up to this many files, a second server and JVM take longer to start than they save."""
+
+LONGEST_FIRST = ("test_readme.py",)
+"""Files whose tests take more than a minute."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """What `-n auto` means; 0 runs the tests in this process."""
+    paths = [Path(argument.partition("::")[0]) for argument in config.args]
+    if len(paths) <= FEW_FILES and all(path.is_file() for path in paths):
+        return 0
+    workers = min(len(os.sched_getaffinity(0)), int(memory_gib() / WORKER_GIB))
+    return workers if workers > 1 else 0
+
+
+class Units(LoadScopeScheduling):  # type: ignore[misc]
+    """A test is a unit of its own, unless its file has fixtures that its tests share."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if shares_fixtures(file) else nodeid
+
+
+@cache
+def shares_fixtures(file: str) -> bool:
+    return 'scope="module"' in (PROJECT / file).read_text(encoding="utf-8")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    config.option.loadscopereorder = False
+    return Units(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST_FIRST)
+
+
+class Order:
+    """Writes which tests a process has begun, into a file that pytest takes as an argument."""
+
+    def __init__(self, config: pytest.Config, folder: Path) -> None:
+        self._seed = config.getoption("randomly_seed")
+        self._worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+        self._file = folder / f"tests-of-{self._worker}"
+        self._file.unlink(missing_ok=True)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        with self._file.open("a", encoding="utf-8") as stream:
+            stream.write(f"{nodeid}\n")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if report.failed:
+            again = f"python run_spark_local.py test -n 0 --randomly-seed={self._seed}"
+            report.sections.append(
+                (
+                    "How to run it again",
+                    f"alone: {again} {shlex.quote(report.nodeid)}\n"
+                    f"after the tests that worker {self._worker} ran before it:"
+                    f" {again} --randomly-dont-reorganize @{self._file}",
+                )
+            )
+        return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    is_controller = bool(config.option.tx) and not hasattr(config, "workerinput")
+    if config.cache is not None and not is_controller:
+        config.pluginmanager.register(Order(config, config.cache.mkdir("order")))
