@@ -79,7 +79,6 @@ def calculate_metrics(
     --end).
 
     Example: python run_spark_local.py calculate_metrics --start 2025-08-01 --end 2025-09-01
-    --dry-run
     """
     from data_processing.plan_request import request_of
     from data_processing.quality.catalogue import accepting

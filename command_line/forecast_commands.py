@@ -125,8 +125,7 @@ def tune(
     """Search LightGBM's settings on folds in time, and write the best to a file. Nothing uses it
     before MODEL_PARAMETERS_FILE names it.
 
-    Example: python run_spark_local.py tune --minutes 10 --output model_parameters.json --engine
-    lightgbm
+    Example: python run_spark_local.py tune --minutes 10 --output parameters.json --engine lightgbm
     """
 
     def work(place: Workplace) -> dict[str, Any]:

@@ -122,8 +122,7 @@ def promote(
 ) -> None:
     """Let this version make the forecasts from the next run on, whatever the judgement said.
 
-    Example: python run_spark_local.py models promote challenger --reason "looked at the report"
-    --engine lightgbm
+    Example: python run_spark_local.py models promote 20250821-1a2b3c4d --reason "fewer misses"
     """
     from forecasting.registry import versions
 

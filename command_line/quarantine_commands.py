@@ -187,8 +187,7 @@ def drop(
     """Put rows away for good: they are no longer listed, stay for the record, and no later run
     opens them again.
 
-    Example: python run_spark_local.py quarantine drop --reason timestamp_before_2018 --note "a bug
-    of the old scraper" --yes
+    Example: python run_spark_local.py quarantine drop --reason tvl_negative --note "scraper bug" --yes
     """
     from data_processing.quarantine.replay import drop_rows
     from data_processing.quarantine.review import Selection

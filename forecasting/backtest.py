@@ -201,7 +201,7 @@ def _with_rules(rows: pd.DataFrame, gate: str) -> pd.DataFrame:
         (rows["move"].isna(), NO_MODEL),
         (rows["scale"].isna(), COLD_START),
     ):
-        rule[is_so] = why
+        rule.loc[is_so] = why
     return rows.assign(rule=rule)
 
 

@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine, text
 
+from command_line.suite_commands import FAST
 from config_spark import Settings, default_home, load_settings
 from database.connection import make_engine, with_database
 from database.embedded_server import EmbeddedServer
@@ -22,7 +23,8 @@ from database.migrate import migrate
 from database.spark_session import get_spark_session
 from machine.spark_runtime import native_obstacle
 from product_errors import EnvironmentNotReady
-from tests.processes import CommandLine, CommandLineHere, record_classes
+from tests.mapped_classes import mapping_options
+from tests.processes import CommandLine, CommandLineHere
 
 pytest_plugins = ("tests.markers", "tests.workers")
 
@@ -33,9 +35,6 @@ JARS = Path(
 # as in `forecasting.engines.native`, and before any test's import loads LightGBM: spinning threads
 # on busy cores cost minutes
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-WHOLE_RUN_FILES = 20
-"""Test files from which on a run counts as one of the whole suite."""
-
 # an example that takes long says that the machine is busy
 hypothesis_settings.register_profile("no deadline", deadline=None)
 hypothesis_settings.load_profile("no deadline")
@@ -53,22 +52,15 @@ def _bare_environment() -> Iterator[None]:
     os.environ.update(saved)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _class_archive(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """No JVM of a test records an archive of Spark's classes in the test's own home, 125 MB each.
-
-    In a whole run they all map one: it takes ten seconds to make, and gives back two to each of
-    some forty JVMs.
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """No JVM of a test records an archive of Spark's classes in the test's own home, 125 MB each:
+    they all map one. Parallel workers inherit the variable.
     """
-    if "SPARK_SUBMIT_OPTS" in os.environ:
-        return
-    os.environ["SPARK_SUBMIT_OPTS"] = "-Xshare:auto"
-    if len({item.path for item in request.session.items}) >= WHOLE_RUN_FILES:
-        os.environ["SPARK_SUBMIT_OPTS"] = record_classes(
-            tmp_path_factory.mktemp("class_archive"), JARS
-        )
+    if "SPARK_SUBMIT_OPTS" not in os.environ:
+        whole = bool(session.config.option.tx) and session.config.option.markexpr != FAST
+        options = mapping_options(JARS, record=whole)
+        os.environ["SPARK_SUBMIT_OPTS"] = options or "-Xshare:auto"
 
 
 @pytest.fixture(scope="session")
@@ -149,6 +141,12 @@ def run(database: Settings, tmp_path: Path) -> CommandLine:
 def run_here(database: Settings, tmp_path: Path) -> CommandLineHere:
     """The same without a process for each command."""
     return CommandLineHere(database, tmp_path)
+
+
+@pytest.fixture
+def run_on_spark(database: Settings, spark: SparkSession, tmp_path: Path) -> CommandLineHere:
+    """As `run_here`, for commands that need Spark: they work in the shared session."""
+    return CommandLineHere(database, tmp_path, spark)
 
 
 @pytest.fixture

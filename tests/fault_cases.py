@@ -18,11 +18,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
 from config_spark import Settings
+from data_processing.calculate_pool_metrics_spark import run_metrics
 from database.connection import make_engine
 from database.tables import METRIC_COLUMNS
+from product_errors import RunInProgress
 from tests.conftest import fresh_database
 from tests.fault_database import (
     WAIT_AT_THE_GATE,
@@ -106,12 +109,12 @@ class Worked:
 
 
 @contextmanager
-def worked_database(server: Settings, folder: Path) -> Iterator[Worked]:
+def worked_database(server: Settings, spark: SparkSession) -> Iterator[Worked]:
     with fresh_database(server) as empty:
         database = settings_of(empty, generated())
         engine = make_engine(database)
         put_first_part(engine)
-        first_row = undisturbed(database, folder)
+        first_row = run_metrics(database, session=lambda _: spark)
         facts = {
             name: int(rows_of(engine, f"SELECT count(*) AS n FROM {source}")[0]["n"])
             for name, source in FIRST_FACTS.items()
@@ -121,7 +124,9 @@ def worked_database(server: Settings, folder: Path) -> Iterator[Worked]:
         with fresh_database(server, database.db_name) as copy:
             copied = make_engine(copy)
             count_loaded_rows(copied)
-            row = undisturbed(database.model_copy(update={"db_name": copy.db_name}), folder)
+            row = run_metrics(
+                database.model_copy(update={"db_name": copy.db_name}), session=lambda _: spark
+            )
             facts |= {"loaded": loaded_rows(copied)} | differences(old, job_rows(copied))
             after = computed_contents(copied)
         yield Worked(database, exact_contents(engine), after, first_row, row, facts)
@@ -147,17 +152,6 @@ def differences(old: Rows, new: Rows) -> dict[str, int]:
         "changed": len(changed),
         "gone": len(old.keys() - new.keys()),
     }
-
-
-def undisturbed(database: Settings, folder: Path) -> dict[str, Any]:
-    """A run without a fault; returns its ledger row."""
-    run = JobProcess(database, folder)
-    try:
-        row = run.succeeded()
-        run.all_have_ended()
-        return row
-    finally:
-        run.end()
 
 
 @dataclass
@@ -187,6 +181,17 @@ class Case:
         self.runs.append(run)
         return run
 
+    def run_here(self, spark: SparkSession) -> dict[str, Any]:
+        """Run the job in this process, begun again as `next_run` does; returns its ledger row."""
+        deadline = time.monotonic() + SHORT_WAIT_SECONDS
+        while True:
+            try:
+                return run_metrics(self.database, session=lambda _: spark)
+            except RunInProgress:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
     def is_as_before(self) -> None:
         assert exact_contents(self.engine) == self.worked.before
 
@@ -210,6 +215,10 @@ class Case:
         assert words in run.errors
         assert "Traceback" not in run.errors, run.errors
         run.all_have_ended()
+        self.failure_changed_nothing()
+
+    def failure_changed_nothing(self) -> None:
+        """But for the ledger row of the run that failed."""
         remove_faults(self.engine)
         self.is_as_before()
         assert ledger(self.engine)[-1][0] == "failed"
@@ -262,12 +271,20 @@ class Case:
                 f"{SHORT_WAIT_SECONDS} s after the fault: {run.errors}"
             )
 
-    def repairs_itself(self, *, failed: int = 1, error: str | None = UNCLOSED) -> None:
+    def repairs_itself(
+        self,
+        *,
+        failed: int = 1,
+        error: str | None = UNCLOSED,
+        spark: SparkSession | None = None,
+    ) -> None:
         """The next run of a sound database gives the undisturbed run's tables, and the ledger says
         which runs failed, with `error` where given.
+
+        Args: with spark, the next run is one in this process.
         """
         remove_faults(self.engine)
-        self.did_all_the_work(self.next_run())
+        self.did_all_the_work(self.run_here(spark) if spark else self.next_run())
         self.is_as_after()
         rows = ledger(self.engine)
         assert [status for status, _ in rows] == [

@@ -14,7 +14,6 @@ FIXTURES = {
     "postgres": {"server", "embedded_server"},
     "process": {"run", "process"},
 }
-FAST = "not spark and not postgres and not long"
 
 
 @pytest.hookimpl(tryfirst=True)

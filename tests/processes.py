@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from pyspark.sql import SparkSession
+
 import command_line
 from command_line.terminal import OUR_LOGGERS
 from config_spark import Settings
-from machine.class_archive import QUIET, find_archive
+from database import spark_session
 
 PROJECT = Path(__file__).resolve().parents[1]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -69,32 +71,6 @@ print(spark.sql("SELECT sum(id) AS total FROM range(100)").first()["total"], flu
 GOOD_RUN = SMALL_RUN + "spark.stop(); class_archive.keep_class_archive()"
 
 
-def record_classes(folder: Path, jars: Path) -> str:
-    """Let a small run record an archive of Spark's classes in `folder`; returns the options of a
-    JVM that maps it.
-    """
-    variables = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("SPARK_SUBMIT_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")
-    }
-    variables |= {
-        "YIELDSPARK_HOME": str(folder),
-        "JARS_DIR": str(jars),
-        "PYTHONPATH": str(PROJECT),
-        "SPARK_MASTER": "local[1]",
-    }
-    subprocess.run(
-        [sys.executable, "-c", GOOD_RUN], cwd=folder, env=variables, capture_output=True, check=True
-    )
-    archive = find_archive(
-        Settings(yieldspark_home=folder, jars_dir=jars, db_host=None, environment="local")
-    )
-    assert archive is not None
-    assert archive.classes is not None, "the small run recorded nothing"
-    return " ".join([QUIET, *(f'"{option}"' for option in archive.mapping(archive.classes))])
-
-
 class CommandLine:
     """Runs commands against one database, given by DB_*; each is a process of its own."""
 
@@ -121,18 +97,27 @@ class CommandLine:
 
 
 class CommandLineHere(CommandLine):
-    """The same commands through the same entry in this process, a second sooner: for those that
-    start no JVM and are not ended by a signal.
+    """The same commands through the same entry in this process, a second sooner: for those that are
+    not ended by a signal.
+
+    Args: spark is the session that a command gets where it asks for one, and which it leaves
+    running. Without it, a command may start no JVM.
     """
 
     program = "run_spark_local.py"
     entry = staticmethod(command_line.main)
+
+    def __init__(self, settings: Settings, folder: Path, spark: SparkSession | None = None) -> None:
+        super().__init__(settings, folder)
+        self._spark = spark
 
     def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         out, errors = io.StringIO(), io.StringIO()
         with ExitStack() as stack:
             stack.enter_context(patch.dict(os.environ, self.environment | environment, clear=True))
             stack.enter_context(patch.object(sys, "argv", [self.program, *arguments]))
+            stack.enter_context(patch.object(spark_session, "get_spark_session", self._session))
+            stack.enter_context(patch.object(spark_session, "stop_session", lambda _: None))
             for context in (
                 chdir(self.folder),
                 redirect_stdout(out),
@@ -147,6 +132,10 @@ class CommandLineHere(CommandLine):
                 code = end.code
         assert isinstance(code, int)
         return subprocess.CompletedProcess(arguments, code, out.getvalue(), errors.getvalue())
+
+    def _session(self, *_: object, **__: object) -> SparkSession:
+        assert self._spark is not None, "this command wants a JVM: take `run_on_spark`"
+        return self._spark
 
 
 @contextmanager

@@ -143,9 +143,10 @@ def test_a_blocked_run_writes_nothing_and_the_next_one_goes_on(
 
 
 def test_the_whole_night_from_the_command_line(
-    run: CommandLine, spark: SparkSession, database: Settings, engine: Engine, bad_night: World
+    run_on_spark: CommandLine, engine: Engine, bad_night: World
 ) -> None:
-    assert run_metrics(database, session=lambda rows: spark)["status"] == "succeeded"
+    run = run_on_spark
+    assert run.json("calculate_metrics")["status"] == "succeeded"
     add_the_third_day(bad_night, engine)
     before = every_byte(engine)
     document = run.json("calculate_metrics", code=1)

@@ -15,6 +15,7 @@ from config_spark import Settings
 from data_processing.ingest.load_files import load_files
 from database.connection import sqlalchemy_url
 from database.db_utils_spark import execute_sql
+from database.embedded_server import EmbeddedServer
 from sample_data import SAMPLE_FILES
 from tests.forecast_panels import panel_rows, store
 from tests.processes import PROJECT, CommandLine
@@ -119,7 +120,6 @@ def test_help_and_wrong_use_come_without_spark_and_sqlalchemy(run: CommandLine) 
     ("command", "stage", "table"),
     [
         (["calculate_metrics"], "read ...", "pool_daily_metrics"),
-        (["forecast_pools", "--engine", "lightgbm"], "features ...", "yieldspark.forecasts"),
         (["forecast_pools", "--engine", "lightgbm"], "load ...", "yieldspark.forecasts"),
     ],
 )
@@ -227,6 +227,27 @@ def test_what_only_looks_makes_no_table_in_your_database(
 def test_the_demo_stays_out_of_your_database(run_here: CommandLine, database: Settings) -> None:
     assert "DB_HOST is set" in run_here.json("demo", code=2)["error"]
     assert execute_sql(database, "SELECT count(*) AS n FROM pools") == [{"n": 0}]
+
+
+def test_where_no_jar_can_be_had_the_demo_goes_on(run_on_spark: CommandLine) -> None:
+    """Reads and writes by ADBC, forecasts by native LightGBM, and it says so."""
+    home = run_on_spark.folder / "home"
+    blocked = "http://127.0.0.1:9"
+    variables = {"HTTPS_PROXY": blocked, "HTTP_PROXY": blocked, "JARS_DIR": str(home / "no_jars")}
+    try:
+        done = run_on_spark("demo", "--json", DB_HOST="", **variables)
+    finally:
+        EmbeddedServer(home).reset()
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (
+        summary["metrics"]["status"],
+        summary["forecast"]["status"],
+        summary["forecast"]["engine"],
+    ) == ("succeeded", "succeeded", "lightgbm")
+    assert "--engine lightgbm" in done.stderr
+    assert "going on with adbc" in done.stderr
+    assert (run_on_spark.folder / "reports" / "yieldspark-report.html").exists()
 
 
 def test_reset_without_a_yes_deletes_nothing(run_here: CommandLine) -> None:

@@ -9,14 +9,17 @@ is a part of it, one of each kind.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
 
 from config_spark import Settings
 from database.connection import make_engine
+from product_errors import DatabaseError
 from tests.fault_cases import ALREADY_RUNNING, Case, Worked, at, case_of, worked_database
 from tests.fault_cluster import EAGER_SPECULATION, cluster_of_two_hosts
 from tests.fault_database import (
@@ -51,10 +54,10 @@ always_with_jdbc = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def worked(server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worked]:
+def worked(server: Settings, spark: SparkSession) -> Iterator[Worked]:
     if not Path("/proc/self/environ").exists():
         pytest.skip("needs Linux's /proc to see which processes outlive a driver")
-    with worked_database(server, tmp_path_factory.mktemp("undisturbed")) as made:
+    with worked_database(server, spark) as made:
         yield made
 
 
@@ -223,13 +226,21 @@ def test_a_connection_that_is_terminated_while_rows_are_loaded(case: Case, whose
 
 
 @always_with_adbc
-def test_a_connection_that_is_terminated_in_the_middle_of_the_merge(case: Case) -> None:
+def test_a_connection_that_is_terminated_in_the_middle_of_the_merge(
+    case: Case, spark: SparkSession
+) -> None:
     merged_row_meets(case.engine, WAIT_AT_THE_GATE)
-    with closed_gate(case.engine):
-        run = case.start()
+
+    def terminate_at_the_gate() -> None:
         terminate(case.engine, [waits_at_the_gate(case.engine)])
-    case.has_failed(run)
-    case.repairs_itself(error=None)
+
+    with closed_gate(case.engine), ThreadPoolExecutor(1) as other:
+        terminated = other.submit(terminate_at_the_gate)
+        with pytest.raises(DatabaseError):
+            case.run_here(spark)
+        terminated.result()
+    case.failure_changed_nothing()
+    case.repairs_itself(error=None, spark=spark)
 
 
 CUTS: dict[str, tuple[dict[str, Any], int, Direction]] = {
@@ -278,10 +289,12 @@ def test_a_full_disk_that_stops_one_loader(case: Case) -> None:
 
 
 @always_with_adbc
-def test_a_full_disk_in_the_middle_of_the_merge(case: Case) -> None:
+def test_a_full_disk_in_the_middle_of_the_merge(case: Case, spark: SparkSession) -> None:
     merged_row_meets(case.engine, DISK_IS_FULL)
-    case.has_failed(case.start(), "Free disk space")
-    case.repairs_itself(error=None)
+    with pytest.raises(DatabaseError, match="Free disk space"):
+        case.run_here(spark)
+    case.failure_changed_nothing()
+    case.repairs_itself(error=None, spark=spark)
 
 
 @pytest.fixture
@@ -445,11 +458,13 @@ def test_counts_of_a_run_add_up(worked: Worked) -> None:
 
 
 @pytest.mark.parametrize("case", ["jdbc"], indirect=True)
-def test_a_driver_killed_while_loading_and_the_next_one_while_merging(case: Case) -> None:
+def test_a_driver_killed_while_loading_and_the_next_one_while_merging(
+    case: Case, spark: SparkSession
+) -> None:
     case.is_killed_half_loaded()
     case.is_as_before()
     case.was_killed(
         case.start(at("merge", "after", "INSERT INTO .*pool_daily_metrics"), write_transport="adbc")
     )
     case.is_as_before()
-    case.repairs_itself(failed=2)
+    case.repairs_itself(failed=2, spark=spark)

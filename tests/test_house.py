@@ -1,5 +1,6 @@
-"""The house rules that a machine can check: lint, format, types, the order of the rooms, and no
-host of a package registry anywhere.
+"""Rules of the source tree: the order of the rooms, and no host of a package registry anywhere.
+
+Linter, formatter and type checker run beside the tests: command_line/suite_commands.py.
 """
 
 from __future__ import annotations
@@ -9,8 +10,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -24,18 +23,6 @@ REGISTRIES = (
     "crates",
 )
 REGISTRY_HOST = re.compile(rf"({'|'.join(REGISTRIES)})\.(org|io|com)", re.IGNORECASE)
-
-
-@pytest.mark.parametrize(
-    "tool",
-    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "."]],
-    ids=lambda tool: " ".join(tool),
-)
-def test_tools_find_nothing(tool: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", *tool], cwd=PROJECT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_no_registry_host_stands_in_the_repository() -> None:

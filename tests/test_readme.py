@@ -178,29 +178,3 @@ def test_the_map_names_every_folder() -> None:
         folder: README.count(f"\n| `{folder}/`") + README.count(f"`, `{folder}/`")
         for folder in folders
     } == dict.fromkeys(folders, 1)
-
-
-def test_where_no_jar_can_be_had_the_demo_goes_on(tmp_path: Path) -> None:
-    """Reads and writes by ADBC, forecasts by native LightGBM, and it says so."""
-    blocked = "http://127.0.0.1:9"
-    environment = {
-        **os.environ,
-        "HOME": str(tmp_path),
-        "XDG_DATA_HOME": "",
-        "REPORT_DIR": str(tmp_path),
-        "HTTPS_PROXY": blocked,
-        "HTTP_PROXY": blocked,
-    }
-    try:
-        done = _run("python run_spark_local.py demo --json", environment)
-    finally:
-        EmbeddedServer(tmp_path / ".local" / "share" / "yieldspark").reset()
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
-    assert (
-        summary["metrics"]["status"],
-        summary["forecast"]["status"],
-        summary["forecast"]["engine"],
-    ) == ("succeeded", "succeeded", "lightgbm")
-    assert "--engine lightgbm" in done.stderr
-    assert "going on with adbc" in done.stderr

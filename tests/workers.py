@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Generator
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ FEW_FILES = 3
 LONGEST_FIRST = ("test_readme.py",)
 """Files whose tests take more than a minute."""
 
+SPARK_LIST = "spark-tests"
+"""File of the node ids that need the shared Spark session, from the workers to the controller."""
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -43,11 +46,30 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 class Units(LoadScopeScheduling):  # type: ignore[misc]
-    """A test is a unit of its own, unless its file has fixtures that its tests share."""
+    """A test is a unit of its own, unless its file has fixtures that its tests share.
+
+    Every second worker prefers the tests of the shared Spark session, the others what is left: a
+    JVM that has run for a while is several times as fast as a new one.
+    """
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        super().__init__(config, log)
+        self._spark_list = _folder(config) / SPARK_LIST
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         return file if shares_fixtures(file) else nodeid
+
+    def _assign_work_unit(self, node: Any) -> None:
+        prefers_spark = int(node.gateway.id.removeprefix("gw")) % 2 == 0
+        spark_units = {self._split_scope(nodeid) for nodeid in self._spark_tests}
+        preferred = (unit for unit in self.workqueue if (unit in spark_units) == prefers_spark)
+        self.workqueue.move_to_end(next(preferred, next(iter(self.workqueue))), last=False)
+        super()._assign_work_unit(node)
+
+    @cached_property
+    def _spark_tests(self) -> list[str]:
+        return self._spark_list.read_text(encoding="utf-8").splitlines()
 
 
 @cache
@@ -61,15 +83,32 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST_FIRST)
+    if hasattr(config, "workerinput"):
+        spark_tests = [
+            item.nodeid for item in items if "spark" in getattr(item, "fixturenames", ())
+        ]
+        # the controller, which collects nothing, reads it before it hands out the first test
+        path = _folder(config) / SPARK_LIST
+        partial = path.with_suffix(os.environ["PYTEST_XDIST_WORKER"])
+        partial.write_text("\n".join(spark_tests), encoding="utf-8")
+        partial.replace(path)
+
+
+def _folder(config: pytest.Config) -> Path:
+    """What this run leaves for the next one, and for who runs a failure again."""
+    assert config.cache is not None, (
+        "parallel workers need pytest's cache: drop -p no:cacheprovider"
+    )
+    return config.cache.mkdir("workers")
 
 
 class Order:
     """Writes which tests a process has begun, into a file that pytest takes as an argument."""
 
     def __init__(self, config: pytest.Config, folder: Path) -> None:
-        self._seed = config.getoption("randomly_seed")
+        self._seed = config.getoption("randomly_seed", None)
         self._worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
         self._file = folder / f"tests-of-{self._worker}"
         self._file.unlink(missing_ok=True)
@@ -98,4 +137,4 @@ class Order:
 def pytest_configure(config: pytest.Config) -> None:
     is_controller = bool(config.option.tx) and not hasattr(config, "workerinput")
     if config.cache is not None and not is_controller:
-        config.pluginmanager.register(Order(config, config.cache.mkdir("order")))
+        config.pluginmanager.register(Order(config, _folder(config)))
