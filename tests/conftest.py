@@ -124,7 +124,7 @@ def fresh_database(server: Settings, template: str = "yieldspark") -> Iterator[S
         isolation_level="AUTOCOMMIT"
     )
     with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"))
         try:
             yield server.model_copy(update={"db_name": name})
         finally:

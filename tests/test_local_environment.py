@@ -107,6 +107,20 @@ def clone(tmp_path: Path) -> Clone:
     return Clone(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    made = Clone(tmp_path_factory.mktemp("first_run"))
+    assert made.run()[0] == 0
+    return made
+
+
+@pytest.fixture
+def ready(clone: Clone, first_run: Clone) -> Clone:
+    """A clone after its first run: an environment runs wherever it is copied to."""
+    shutil.copytree(first_run.venv, clone.venv, symlinks=True)
+    return clone
+
+
 def test_the_first_run_makes_the_environment_and_the_second_enters_it(clone: Clone) -> None:
     code, output, errors = clone.run()
     assert (code, output) == (0, f"probe 1.0 {clone.venv} demo\n"), errors
@@ -122,31 +136,28 @@ def test_the_first_run_makes_the_environment_and_the_second_enters_it(clone: Clo
     assert clone.run("--help", python=inside) == (0, f"probe 1.0 {clone.venv} --help\n", "")
 
 
-def test_the_command_test_adds_its_packages_once(clone: Clone) -> None:
-    assert clone.run()[0] == 0
-    code, output, errors = clone.run("test", "-k", "name")
-    assert (code, output) == (0, f"probe 1.0 {clone.venv} test -k name\n")
+def test_the_command_test_adds_its_packages_once(ready: Clone) -> None:
+    code, output, errors = ready.run("test", "-k", "name")
+    assert (code, output) == (0, f"probe 1.0 {ready.venv} test -k name\n")
     assert errors.startswith("environment: installing 2 packages into .venv ...")
-    assert clone.run("test")[2] == ""
-    assert clone.run("demo")[2] == "", "the test requirements hold all of the others"
+    assert ready.run("test")[2] == ""
+    assert ready.run("demo")[2] == "", "the test requirements hold all of the others"
 
 
-def test_changed_requirements_are_installed(clone: Clone) -> None:
-    assert clone.run()[0] == 0
-    clone.pin("requirements-spark.txt", probe="2.0")
-    code, output, errors = clone.run()
-    assert (code, output) == (0, f"probe 2.0 {clone.venv} demo\n")
+def test_changed_requirements_are_installed(ready: Clone) -> None:
+    ready.pin("requirements-spark.txt", probe="2.0")
+    code, output, errors = ready.run()
+    assert (code, output) == (0, f"probe 2.0 {ready.venv} demo\n")
     assert "making .venv" not in errors
 
 
-def test_a_half_made_environment_is_repaired_not_trusted(clone: Clone) -> None:
-    assert clone.run()[0] == 0
-    (clone.venv / local_environment.STAMP).unlink()
-    next(clone.venv.glob("lib/python*/site-packages/probe.py")).write_text(
+def test_a_half_made_environment_is_repaired_not_trusted(ready: Clone) -> None:
+    (ready.venv / local_environment.STAMP).unlink()
+    next(ready.venv.glob("lib/python*/site-packages/probe.py")).write_text(
         ""
     )  # half unpacked: pip takes it for installed
-    code, output, errors = clone.run()
-    assert (code, output) == (0, f"probe 1.0 {clone.venv} demo\n")
+    code, output, errors = ready.run()
+    assert (code, output) == (0, f"probe 1.0 {ready.venv} demo\n")
     assert "making .venv" in errors
 
 
@@ -256,12 +267,11 @@ def test_a_python_home_of_the_users_does_not_lead_out_of_the_environment(clone: 
     assert clone.run(PYTHONHOME=sys.base_prefix) == (0, f"probe 1.0 {clone.venv} demo\n", "")
 
 
-def test_an_environment_that_cannot_be_entered_ends_with_a_sentence(clone: Clone) -> None:
-    assert clone.run()[0] == 0
-    python = clone.venv / "bin" / "python"
+def test_an_environment_that_cannot_be_entered_ends_with_a_sentence(ready: Clone) -> None:
+    python = ready.venv / "bin" / "python"
     python.unlink()
     python.write_text(f'#!/bin/sh\nexec "{PYTHON}" "$@"\n')
     python.chmod(0o755)
-    code, output, errors = clone.run()
+    code, output, errors = ready.run()
     assert (code, output) == (2, "")
     assert "Delete .venv, then run again" in errors

@@ -33,7 +33,7 @@ def interrupt_inside_the_jvm(spark: SparkSession) -> None:
 
 
 def test_a_running_job_is_cancelled_and_the_session_stays_good(spark: SparkSession) -> None:
-    slow = spark.range(2).select(F.expr("java_method('java.lang.Thread', 'sleep', 60000L)"))
+    slow = spark.range(2).select(F.expr("java_method('java.lang.Thread', 'sleep', 5000L)"))
 
     def interrupted() -> None:
         with interruptible(spark):
@@ -56,7 +56,7 @@ def test_a_signal_that_cancelled_nothing_is_not_forgotten(spark: SparkSession) -
 def test_the_next_job_does_not_start_after_a_signal_that_cancelled_nothing(
     spark: SparkSession,
 ) -> None:
-    slow = spark.range(2).select(F.expr("java_method('java.lang.Thread', 'sleep', 60000L)"))
+    slow = spark.range(2).select(F.expr("java_method('java.lang.Thread', 'sleep', 5000L)"))
 
     def goes_on() -> None:
         with interruptible(spark):
