@@ -187,7 +187,7 @@ def drop(
     """Put rows away for good: they are no longer listed, stay for the record, and no later run
     opens them again.
 
-    Example: python run_spark_local.py quarantine drop --reason tvl_negative --note "scraper bug" --yes
+    Example: python run_spark_local.py quarantine drop --reason tvl_negative --note scraper --yes
     """
     from data_processing.quarantine.replay import drop_rows
     from data_processing.quarantine.review import Selection

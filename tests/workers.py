@@ -20,8 +20,6 @@ from xdist.scheduler import LoadScopeScheduling
 
 from machine.doctor_checks import memory_gib
 
-PROJECT = Path(__file__).resolve().parents[1]
-
 WORKER_GIB = 5
 """Memory of a worker: its own JVM, and those of the processes that one of its tests starts."""
 
@@ -58,7 +56,7 @@ class Units(LoadScopeScheduling):  # type: ignore[misc]
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return file if shares_fixtures(file) else nodeid
+        return file if shares_fixtures(self.config.rootpath / file) else nodeid
 
     def _assign_work_unit(self, node: Any) -> None:
         prefers_spark = int(node.gateway.id.removeprefix("gw")) % 2 == 0
@@ -73,8 +71,8 @@ class Units(LoadScopeScheduling):  # type: ignore[misc]
 
 
 @cache
-def shares_fixtures(file: str) -> bool:
-    return 'scope="module"' in (PROJECT / file).read_text(encoding="utf-8")
+def shares_fixtures(file: Path) -> bool:
+    return 'scope="module"' in file.read_text(encoding="utf-8")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
@@ -91,7 +89,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ]
         # the controller, which collects nothing, reads it before it hands out the first test
         path = _folder(config) / SPARK_LIST
-        partial = path.with_suffix(os.environ["PYTEST_XDIST_WORKER"])
+        partial = path.with_name(f"{SPARK_LIST}-of-{os.environ['PYTEST_XDIST_WORKER']}")
         partial.write_text("\n".join(spark_tests), encoding="utf-8")
         partial.replace(path)
 
