@@ -20,7 +20,9 @@ from config_spark import Settings, default_home, load_settings
 from database.connection import make_engine, with_database
 from database.embedded_server import EmbeddedServer
 from database.migrate import migrate
+from database.server_folders import wheel_binaries
 from database.spark_session import get_spark_session
+from machine.java_runtime import find_java
 from machine.spark_runtime import native_obstacle
 from product_errors import EnvironmentNotReady
 from tests.mapped_classes import mapping_options
@@ -161,6 +163,26 @@ def spark(server: Settings) -> Iterator[SparkSession]:
     )
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def jvm() -> Path:
+    """The home of Java, for tests whose processes start a JVM."""
+    return find_java()
+
+
+@pytest.fixture(scope="session")
+def server_programs() -> Path:
+    """The folder of PostgreSQL's programs, for tests that start a server by themselves."""
+    return wheel_binaries()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    """A server of the test's own, not started; its data go with the test."""
+    server = EmbeddedServer(tmp_path / "home")
+    yield server
+    server.reset()
 
 
 def skip_where_synapseml_cannot_run(error: EnvironmentNotReady) -> None:

@@ -294,18 +294,18 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_a_full_disk_leaves_no_archive(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_archive(tmp_path: Path, jvm: Path) -> None:
     def small_files_only() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000_000, 50_000_000))
 
-    runs = Runs(tmp_path, java_runtime.find_java())
+    runs = Runs(tmp_path, jvm)
     assert "no archive of Spark's classes" in runs(preexec_fn=small_files_only)
     assert runs.archive.classes is None
     assert runs.left_behind() == []
 
 
-def test_two_first_runs_at_once_leave_one_archive_that_works(tmp_path: Path) -> None:
-    runs = Runs(tmp_path, java_runtime.find_java())
+def test_two_first_runs_at_once_leave_one_archive_that_works(tmp_path: Path, jvm: Path) -> None:
+    runs = Runs(tmp_path, jvm)
     for process in [runs.start(), runs.start()]:
         runs.finish(process)
     assert runs.archive.is_usable(runs.classes)
@@ -313,7 +313,7 @@ def test_two_first_runs_at_once_leave_one_archive_that_works(tmp_path: Path) -> 
 
 
 def test_a_failed_run_keeps_nothing_and_ends_its_jvm(
-    database: Settings, engine: Engine, tmp_path: Path
+    database: Settings, engine: Engine, tmp_path: Path, jvm: Path
 ) -> None:
     put(engine, world(31, pools=4, days=20))
     refuse = (
@@ -325,7 +325,7 @@ def test_a_failed_run_keeps_nothing_and_ends_its_jvm(
         f"{refuse}; CREATE TRIGGER refuse BEFORE INSERT ON pool_daily_metrics FOR EACH ROW EXECUTE"
         " FUNCTION refuse()",
     )
-    runs = Runs(tmp_path, java_runtime.find_java())
+    runs = Runs(tmp_path, jvm)
     assert "not today" in runs.job(database, code=1).stderr
     assert "org.apache.spark.SparkContext" in runs.loaded.read_text()
     assert runs.archive.classes is None

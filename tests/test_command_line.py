@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
@@ -124,7 +125,13 @@ def test_help_and_wrong_use_come_without_spark_and_sqlalchemy(run: CommandLine) 
     ],
 )
 def test_an_interrupted_job_exits_with_130_and_leaves_nothing_behind(
-    run: CommandLine, database: Settings, engine: Engine, command: list[str], stage: str, table: str
+    run: CommandLine,
+    jvm: Path,
+    database: Settings,
+    engine: Engine,
+    command: list[str],
+    stage: str,
+    table: str,
 ) -> None:
     if command[0] == "forecast_pools":
         store(engine, panel_rows(12, 110))
@@ -229,15 +236,19 @@ def test_the_demo_stays_out_of_your_database(run_here: CommandLine, database: Se
     assert execute_sql(database, "SELECT count(*) AS n FROM pools") == [{"n": 0}]
 
 
-def test_where_no_jar_can_be_had_the_demo_goes_on(run_on_spark: CommandLine) -> None:
+def test_where_no_jar_can_be_had_the_demo_goes_on(
+    run_on_spark: CommandLine, own_server: EmbeddedServer
+) -> None:
     """Reads and writes by ADBC, forecasts by native LightGBM, and it says so."""
-    home = run_on_spark.folder / "home"
     blocked = "http://127.0.0.1:9"
-    variables = {"HTTPS_PROXY": blocked, "HTTP_PROXY": blocked, "JARS_DIR": str(home / "no_jars")}
-    try:
-        done = run_on_spark("demo", "--json", DB_HOST="", **variables)
-    finally:
-        EmbeddedServer(home).reset()
+    variables = {
+        "DB_HOST": "",
+        "HTTPS_PROXY": blocked,
+        "HTTP_PROXY": blocked,
+        "JARS_DIR": str(own_server.home / "no_jars"),
+        "YIELDSPARK_HOME": str(own_server.home),
+    }
+    done = run_on_spark("demo", "--json", **variables)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert (

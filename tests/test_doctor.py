@@ -17,7 +17,7 @@ from machine.doctor_checks import Finding, examine
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerAddress]:
+def server_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerAddress]:
     server = EmbeddedServer(tmp_path_factory.mktemp("doctor") / "home")
     yield server.start()
     server.reset()
@@ -38,13 +38,13 @@ def findings(settings: Settings) -> dict[str, Finding]:
     return {finding.name: finding for finding in examine(settings)}
 
 
-def with_server(settings: Settings, address: ServerAddress, **changes: object) -> Settings:
+def with_server(settings: Settings, server_address: ServerAddress, **changes: object) -> Settings:
     login = {
-        "db_host": address.host,
-        "db_port": address.port,
-        "db_user": address.user,
-        "db_name": address.database,
-        "db_password": address.password,
+        "db_host": server_address.host,
+        "db_port": server_address.port,
+        "db_user": server_address.user,
+        "db_name": server_address.database,
+        "db_password": server_address.password,
     }
     return settings.model_copy(update=login | changes)
 
@@ -88,12 +88,12 @@ def test_missing_jars_are_a_warning_and_a_changed_jar_a_failure(settings: Settin
 
 
 def test_a_reachable_database_is_named_and_its_clock_compared(
-    settings: Settings, address: ServerAddress
+    settings: Settings, server_address: ServerAddress
 ) -> None:
-    found = findings(with_server(settings, address))
+    found = findings(with_server(settings, server_address))
     assert found["database"].result == "ok"
     assert (
-        f"PostgreSQL 18.4 at 127.0.0.1:{address.port}/yieldspark (DB_HOST)"
+        f"PostgreSQL 18.4 at 127.0.0.1:{server_address.port}/yieldspark (DB_HOST)"
         in found["database"].found
     )
     assert found["clock"].result == "ok"
@@ -101,10 +101,10 @@ def test_a_reachable_database_is_named_and_its_clock_compared(
 
 
 def test_a_clock_apart_from_the_databases_is_a_warning(
-    settings: Settings, address: ServerAddress, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, server_address: ServerAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor_checks, "CLOCK_TOLERANCE_SECONDS", -1.0)
-    clock = findings(with_server(settings, address))["clock"]
+    clock = findings(with_server(settings, server_address))["clock"]
     assert clock.result == "warn"
     assert "NTP" in clock.fix
 
@@ -117,9 +117,9 @@ def test_a_clock_before_the_product_is_a_failure(
 
 
 def test_a_wrong_password_fails_without_showing_it(
-    settings: Settings, address: ServerAddress
+    settings: Settings, server_address: ServerAddress
 ) -> None:
-    database = findings(with_server(settings, address, db_password=SecretStr("hunter2")))[
+    database = findings(with_server(settings, server_address, db_password=SecretStr("hunter2")))[
         "database"
     ]
     assert database.result == "fail"

@@ -329,6 +329,7 @@ finally:
 """
 
 
+@pytest.mark.usefixtures("server_programs")
 def test_a_plain_user_runs_the_server_herself() -> None:
     with tempfile.TemporaryDirectory() as folder:
         account = server_account()
@@ -338,6 +339,7 @@ def test_a_plain_user_runs_the_server_herself() -> None:
     assert output == f"plain user {account.uid if account else os.getuid()}\n"
 
 
+@pytest.mark.usefixtures("server_programs")
 @pytest.mark.skipif(
     os.geteuid() != 0,
     reason="only root needs another account; a plain user's data lie in the home (test above)",
@@ -362,6 +364,7 @@ def test_root_keeps_the_data_where_the_servers_account_can_reach_them(
             server.reset()
 
 
+@pytest.mark.usefixtures("server_programs")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's server may be unable to reach the wheel")
 def test_root_copies_the_programs_that_the_account_cannot_reach(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
