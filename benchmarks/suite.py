@@ -28,9 +28,9 @@ from typing import Any
 
 from benchmarks.processes import MEGABYTE, PROJECT, family, processor_seconds, proportional_bytes
 
-WATCH_SECONDS = 0.1
-MEMORY_EVERY = 20
-"""Memory is read every twentieth time: a proportional size costs a walk through the page tables."""
+WATCH_SECONDS = 0.3
+MEMORY_EVERY = 10
+"""Memory is read every tenth time: a proportional size costs a walk through the page tables."""
 
 PR_SET_CHILD_SUBREAPER = 36
 """Linux: a daemon whose parent has ended becomes a child of this process, and stays in sight."""

@@ -24,6 +24,13 @@ from sqlalchemy import Engine, insert
 from database.tables import observation_age, pool_daily_metrics
 
 END = dt.date(2024, 6, 30)
+
+SHORT = {
+    "train_days": 60,
+    "model_threads": 2,
+    "model_parameters_file": Path(__file__).with_name("few_rounds.json"),
+}
+"""Settings of a model that learns a small panel quickly: a quarter of the rounds, larger steps."""
 MAX_CARRY = 7
 
 SCHEMA = T.StructType(

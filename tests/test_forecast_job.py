@@ -30,16 +30,15 @@ from forecasting.out_of_sample import held_rows
 from forecasting.scores import score_table
 from product_errors import ConfigurationError, EnvironmentNotReady, NotEnoughHistory, SchemaMismatch
 from tests.conftest import skip_where_synapseml_cannot_run
-from tests.forecast_panels import END, panel_rows, pool_rows, store
+from tests.forecast_panels import END, SHORT, panel_rows, pool_rows, store
 from tests.processes import PROJECT, environment_of
 
 NEXT = END + dt.timedelta(days=1)
-SHORT = {"train_days": 60, "refit_days": 30, "model_threads": 2}
 
 
 @pytest.fixture
 def short(database: Settings) -> Settings:
-    return database.model_copy(update=SHORT)
+    return database.model_copy(update=SHORT | {"refit_days": 30})
 
 
 def no_session() -> SparkSession:
@@ -171,7 +170,7 @@ def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
         "model_version",
     ]
     store(make_engine(second_database), panel[panel["date"] <= past])
-    row = forecast(second_database.model_copy(update=SHORT), spark)
+    row = forecast(second_database.model_copy(update=SHORT | {"refit_days": 30}), spark)
     assert (row["as_of"], row["rows"]["inserted"]) == (past.isoformat(), 12)
     found, expected = (
         table(settings, "yieldspark.forecasts")[columns] for settings in (short, second_database)

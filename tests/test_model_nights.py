@@ -28,7 +28,7 @@ from forecasting.registry.model_archive import ModelArchive
 from forecasting.registry.serving import Serving
 from forecasting.stacked_model import OutOfSample
 from product_errors import RunInProgress
-from tests.forecast_panels import END, panel_rows, pool_rows, store
+from tests.forecast_panels import END, SHORT, panel_rows, pool_rows, store
 from tests.model_archives import archive
 from tests.test_forecast_job import forecast, table
 
@@ -39,7 +39,7 @@ FITS = {"fit_tvl", "fit_apy", "judge"}
 
 @pytest.fixture
 def weekly(database: Settings) -> Settings:
-    return database.model_copy(update={"train_days": 60, "refit_days": 7, "model_threads": 2})
+    return database.model_copy(update=SHORT | {"refit_days": 7})
 
 
 def night(number: int) -> dt.date:

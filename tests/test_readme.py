@@ -42,7 +42,13 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     reports = home / "reports"
     (home / "sample_data").symlink_to(PROJECT / "sample_data")
     bare = {name: value for name, value in os.environ.items() if name != "SPARK_SUBMIT_OPTS"}
-    yield bare | {"HOME": str(home), "XDG_DATA_HOME": "", "REPORT_DIR": str(reports)}
+    # a model of few days, for which the jobs' own settings need minutes
+    yield bare | {
+        "HOME": str(home),
+        "XDG_DATA_HOME": "",
+        "REPORT_DIR": str(reports),
+        "TRAIN_DAYS": "30",
+    }
     EmbeddedServer(data).reset()
 
 
