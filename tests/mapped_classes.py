@@ -17,12 +17,17 @@ from tests.processes import PROJECT, SMALL_RUN
 
 HOME = Path(default_home()) / "tests"
 
+QUICK_COMPILER = "-XX:TieredStopAtLevel=1"
+"""What the jobs' own JVMs have for few rows; the thorough compiler costs a tenth of a whole run."""
+
 RECORDED_RUN = (
     SMALL_RUN
     + """
 import pandas as pd
 from pyspark.sql import Window, functions as F
+from database.spark_session import get_spark_session
 
+spark = get_spark_session(settings, "the classes of the tests")
 rows = spark.createDataFrame(pd.DataFrame({"key": [1, 1, 2], "value": [1.0, 2.0, 3.0]}))
 sums = rows.withColumn("total", F.sum("value").over(Window.partitionBy("key").orderBy("value")))
 grouped = sums.groupBy("key").applyInPandas(lambda group: group, sums.schema).join(rows, "key")
@@ -46,7 +51,8 @@ def mapping_options(jars: Path, *, record: bool) -> str | None:
         _record(jars)
     if archive is None or archive.classes is None:
         return None
-    return " ".join([QUIET, *(f'"{option}"' for option in archive.mapping(archive.classes))])
+    mapped = [f'"{option}"' for option in archive.mapping(archive.classes)]
+    return " ".join([QUIET, *mapped, QUICK_COMPILER])
 
 
 def _record(jars: Path) -> None:

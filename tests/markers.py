@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    with _watched(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    with _watched(item):
+        return (yield)
+
+
+@contextmanager
+def _watched(item: pytest.Item) -> Iterator[None]:
+    """Not at the end of a test: there the fixtures of a whole module may end too."""
     global _markers
     _markers = {marker.name for marker in item.iter_markers()}
     try:
-        return (yield)
+        yield
     finally:
         _markers = None
 

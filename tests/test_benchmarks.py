@@ -38,7 +38,8 @@ DAYS = 30
 FIRST = TODAY - timedelta(days=DAYS)
 
 
-def test_the_harness_runs_the_job_and_every_peer(server: Settings, jvm: Path) -> None:
+@pytest.mark.usefixtures("jvm")
+def test_the_harness_runs_the_job_and_every_peer(server: Settings) -> None:
     result = _tiny(server, ("full", "polars", "sql", "spark", "pandas", "nothing-new"))
     assert {peer: result.differing[peer] for peer in ("polars", "sql", "spark")} == {
         "polars": 0,

@@ -18,6 +18,8 @@ from data_processing.ingest.load_files import load_files
 from database.db_utils_spark import execute_sql
 from forecasting.forecast_pools_spark import run_forecast
 from sample_data import SAMPLE_FILES
+from tests.forecast_panels import SHORT
+from tests.mapped_classes import QUICK_COMPILER
 from tests.processes import PROJECT, environment_of
 from workflows.releases.code_archive import build_archive
 
@@ -41,8 +43,13 @@ def _run_from_zip(
     """
     folder = archive.parent
     copied = shutil.copy(PROJECT / entry, folder)
-    variables = environment_of(settings, "spark_master", "shuffle_partitions", "backtest_days")
-    variables |= {"PYTHONPATH": str(archive), "YIELDSPARK_HOME": str(folder / "home")} | environment
+    variables = environment_of(settings, "spark_master", "shuffle_partitions", *SHORT)
+    variables |= {
+        "JAVA_TOOL_OPTIONS": QUICK_COMPILER,
+        "PYTHONPATH": str(archive),
+        "YIELDSPARK_HOME": str(folder / "home"),
+    }
+    variables |= environment
     done = subprocess.run(
         [sys.executable, copied, *arguments],
         cwd=folder,
@@ -77,7 +84,7 @@ def test_jobs_from_the_zip_alone_give_the_checkouts_rows(
     archive = tmp_path / "yieldspark.zip"
     archive.write_bytes(build_archive())
     checkout, zipped = (
-        settings.model_copy(update={"backtest_days": 5}) for settings in (database, second_database)
+        settings.model_copy(update=SHORT) for settings in (database, second_database)
     )
     for settings in (checkout, zipped):
         _few_pools(settings)

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
@@ -124,9 +123,9 @@ def test_help_and_wrong_use_come_without_spark_and_sqlalchemy(run: CommandLine) 
         (["forecast_pools", "--engine", "lightgbm"], "load ...", "yieldspark.forecasts"),
     ],
 )
+@pytest.mark.usefixtures("jvm")
 def test_an_interrupted_job_exits_with_130_and_leaves_nothing_behind(
     run: CommandLine,
-    jvm: Path,
     database: Settings,
     engine: Engine,
     command: list[str],
@@ -174,6 +173,7 @@ def test_an_interrupted_job_exits_with_130_and_leaves_nothing_behind(
     assert execute_sql(database, f"SELECT count(*) AS n FROM {table}") == [{"n": 0}]
 
 
+@pytest.mark.usefixtures("jvm")
 def test_synapseml_without_its_jars_says_how_to_go_on(run_here: CommandLine) -> None:
     blocked = {
         "JARS_DIR": str(run_here.folder / "no_jars"),

@@ -134,13 +134,12 @@ def test_an_unreachable_database_fails_and_the_clock_stays_judged(settings: Sett
     assert found["clock"].result == "ok"
 
 
-def test_the_running_embedded_server_is_found(settings: Settings) -> None:
-    server = EmbeddedServer(settings.yieldspark_home)
-    port = server.start().port
-    try:
-        assert f"127.0.0.1:{port}/yieldspark (embedded)" in findings(settings)["database"].found
-    finally:
-        server.reset()
+def test_the_running_embedded_server_is_found(
+    settings: Settings, own_server: EmbeddedServer
+) -> None:
+    assert settings.yieldspark_home == own_server.home
+    port = own_server.start().port
+    assert f"127.0.0.1:{port}/yieldspark (embedded)" in findings(settings)["database"].found
 
 
 def test_no_java_fails_with_what_to_install(

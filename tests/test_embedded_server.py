@@ -280,6 +280,7 @@ def test_a_disk_that_fills_while_the_data_are_made_is_said(server: EmbeddedServe
     server.start()
 
 
+@pytest.mark.usefixtures("server_programs")
 def test_a_full_disk_is_said_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)

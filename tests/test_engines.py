@@ -21,6 +21,7 @@ from forecasting.engines.engine import KEY, Engine, FeatureRows, FittedModel, Ob
 from forecasting.folds import DaySpan
 from product_errors import ConfigurationError, EnvironmentNotReady
 from tests.conftest import skip_where_synapseml_cannot_run
+from tests.forecast_panels import SHORT
 
 FIRST = dt.date(2024, 1, 1)
 FEATURES = ("signal", "noise", "sparse")
@@ -47,7 +48,7 @@ def chosen(name: str, spark: SparkSession, server: Settings) -> Engine:
 
 def engine_or_skip(name: str, spark: SparkSession, settings: Settings) -> Engine:
     try:
-        return choose_engine(name, settings, spark)
+        return choose_engine(name, settings.model_copy(update=SHORT), spark)
     except EnvironmentNotReady as error:
         skip_where_synapseml_cannot_run(error)
         raise

@@ -92,8 +92,9 @@ def test_planning_starts_no_jvm(database: Settings, engine: Engine) -> None:
     assert done.stdout.split() == ["full_refresh", "False"]
 
 
+@pytest.mark.usefixtures("jvm")
 def test_an_interrupt_while_spark_works_is_in_the_ledger(
-    database: Settings, engine: Engine, tmp_path: Path, jvm: Path
+    database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     """SIGTERM, which becomes what Ctrl-C is; `test_command_line.py` sends SIGINT."""
     put(engine, world(33, pools=8, days=60))
@@ -125,8 +126,9 @@ def test_an_interrupt_while_spark_works_is_in_the_ledger(
     assert job_rows(engine) == {}
 
 
+@pytest.mark.usefixtures("jvm")
 def test_the_script_prints_its_ledger_row_finds_the_wheels_java_and_logs_its_traceback(
-    database: Settings, engine: Engine, tmp_path: Path, jvm: Path
+    database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     """No java on PATH and no JAVA_HOME: what someone has who starts the job without the command
     line.

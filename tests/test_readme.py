@@ -21,6 +21,7 @@ from database.db_utils_spark import execute_sql
 from database.embedded_server import EmbeddedServer
 from tests.command_tree import leaf_commands
 from tests.conftest import JARS
+from tests.mapped_classes import QUICK_COMPILER
 from tests.processes import PROJECT, environment_of
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -42,8 +43,9 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     reports = home / "reports"
     (home / "sample_data").symlink_to(PROJECT / "sample_data")
     bare = {name: value for name, value in os.environ.items() if name != "SPARK_SUBMIT_OPTS"}
-    # a model of few days, for which the jobs' own settings need minutes
+    # a model of few days, and the quick compiler in batches too: minutes less
     yield bare | {
+        "JAVA_TOOL_OPTIONS": QUICK_COMPILER,
         "HOME": str(home),
         "XDG_DATA_HOME": "",
         "REPORT_DIR": str(reports),

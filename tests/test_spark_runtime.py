@@ -356,6 +356,7 @@ def fake_java(home: Path, version: str) -> Path:
     return home
 
 
+@pytest.mark.usefixtures("jvm")
 def test_java_17_is_taken_from_java_home_then_path_then_the_wheel(tmp_path: Path) -> None:
     chosen, on_path, old = (
         fake_java(tmp_path / "a", "17.0.1"),
@@ -378,6 +379,7 @@ def test_java_17_is_taken_from_java_home_then_path_then_the_wheel(tmp_path: Path
     )
 
 
+@pytest.mark.usefixtures("jvm")
 def test_a_launcher_on_path_is_asked_where_its_java_is(tmp_path: Path) -> None:
     wheel = java_runtime.find_java({})
     launcher = tmp_path / "shims" / "java"
@@ -447,11 +449,11 @@ def test_the_process_is_prepared_for_the_pinned_spark(tmp_path: Path) -> None:
     assert done.stdout == f"{sys.executable} PASSIVE\nTrue True\n"
 
 
-def test_the_argument_file_of_java_is_private(tmp_path: Path) -> None:
+def test_the_argument_file_of_java_is_private(tmp_path: Path, jvm: Path) -> None:
     path = tmp_path / "java.arguments"
     spark_runtime.write_arguments(path, ['-Dx=a "b" \\c', "-Dy=1"])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    java = java_runtime.find_java() / "bin" / "java"
+    java = jvm / "bin" / "java"
     said = subprocess.run(
         [java, f"@{path}", "-XshowSettings:properties", "-version"],
         capture_output=True,

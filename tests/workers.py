@@ -26,8 +26,13 @@ WORKER_GIB = 5
 FEW_FILES = 3
 """Up to this many files, a second server and JVM take longer to start than they save."""
 
-LONGEST_FIRST = ("test_readme.py",)
-"""Files whose tests take more than a minute."""
+LONGEST_FIRST = (
+    "test_readme.py",
+    "test_code_archive.py",
+    "test_class_archive.py",
+    "test_faults.py",
+)
+"""Files of a test, or of tests that stay together, of more than half a minute."""
 
 SPARK_LIST = "spark-tests"
 """File of the node ids that need the shared Spark session, from the workers to the controller."""
