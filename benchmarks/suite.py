@@ -26,7 +26,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from benchmarks.processes import MEGABYTE, PROJECT, family, processor_seconds, proportional_bytes
+from benchmarks.processes import MEGABYTE, PROJECT, proportional_bytes
 
 WATCH_SECONDS = 0.3
 MEMORY_EVERY = 10
@@ -53,14 +53,15 @@ class Watch:
         seconds: dict[tuple[int, str], float] = {}
         rounds = 0
         while not self.stop.is_set():
-            members = family(os.getpid())[1:]
-            stats = {pid: stat for pid in members if (stat := _stat(pid))}
-            for pid, (name, parent, started) in stats.items():
-                seconds[pid, started] = processor_seconds(pid)
-                kind = next((kind for word, kind in STARTS.items() if name.startswith(word)), None)
-                is_backend = kind == "PostgreSQL" and stats.get(parent, ("",))[0] == name
-                if kind and not is_backend:
-                    programs[pid, started] = kind
+            members = _descendants(os.getpid())
+            for process in members.values():
+                kind = next(
+                    (kind for word, kind in STARTS.items() if process.name.startswith(word)), None
+                )
+                parent = members.get(process.parent)
+                if kind and not (kind == "PostgreSQL" and parent and parent.name == process.name):
+                    programs[process.pid, process.started] = kind
+                seconds[process.pid, process.started] = process.cpu_seconds
             if rounds % MEMORY_EVERY == 0:
                 self.peak_bytes = max(self.peak_bytes, sum(map(proportional_bytes, members)))
             rounds += 1
@@ -69,14 +70,39 @@ class Watch:
         self.cpu_seconds = sum(seconds.values())
 
 
-def _stat(pid: int) -> tuple[str, int, str] | None:
-    """Program, parent's process id and start time of a process; None where it has ended."""
+@dataclass(frozen=True)
+class Process:
+    """A row of /proc/PID/stat (proc(5)): fields 1, 2, 4, 14 + 15 and 22."""
+
+    pid: int
+    name: str
+    parent: int
+    cpu_seconds: float
+    started: str
+
+
+def _descendants(root: int) -> dict[int, Process]:
+    """By process id; one look at each process of the machine, and none at its threads."""
+    numbers = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    processes = {pid: process for pid in numbers if (process := _process(pid))}
+    members: dict[int, Process] = {}
+    new = {root}
+    while new:
+        new = {pid for pid, process in processes.items() if process.parent in new} - members.keys()
+        members |= {pid: processes[pid] for pid in new}
+    return members
+
+
+def _process(pid: int) -> Process | None:
+    """None where it has ended."""
     try:
         head, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
     except OSError:
         return None
     fields = rest.split()
-    return head.partition(" (")[2], int(fields[1]), fields[19]
+    ticks = int(fields[11]) + int(fields[12])
+    name = head.partition(" (")[2]
+    return Process(pid, name, int(fields[1]), ticks / os.sysconf("SC_CLK_TCK"), fields[19])
 
 
 def run_suite(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
