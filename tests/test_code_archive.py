@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pyspark.sql import SparkSession
 
 from config_spark import Settings
@@ -75,7 +76,10 @@ def _few_pools(settings: Settings) -> None:
     )
 
 
-def test_jobs_from_the_zip_alone_give_the_checkouts_rows(
+CLUSTER = {"SPARK_MASTER": "local-cluster[2,1,2048]"}
+
+
+def test_the_metrics_job_on_executors_has_its_code_from_the_zip_alone(
     database: Settings, second_database: Settings, spark: SparkSession, tmp_path: Path
 ) -> None:
     """The checkout in this process beside the zip on a cluster of two executors. The zip in one
@@ -83,14 +87,27 @@ def test_jobs_from_the_zip_alone_give_the_checkouts_rows(
     """
     archive = tmp_path / "yieldspark.zip"
     archive.write_bytes(build_archive())
+    for settings in (database, second_database):
+        _few_pools(settings)
+    run_metrics(database, session=lambda rows: spark)
+    _run_from_zip(archive, METRICS_JOB, [], second_database, **CLUSTER)
+    assert _results(second_database) == _results(database)
+    assert _results(database)["metrics"]
+
+
+@pytest.mark.long
+def test_synapseml_on_executors_forecasts_from_the_zip_what_the_checkout_does(
+    database: Settings, second_database: Settings, spark: SparkSession, tmp_path: Path
+) -> None:
+    archive = tmp_path / "yieldspark.zip"
+    archive.write_bytes(build_archive())
     checkout, zipped = (
         settings.model_copy(update=SHORT) for settings in (database, second_database)
     )
     for settings in (checkout, zipped):
         _few_pools(settings)
-    run_metrics(checkout, session=lambda rows: spark)
+        run_metrics(settings, session=lambda rows: spark)
     run_forecast(checkout, engine="synapseml", session=lambda: spark)
-    for entry, arguments in ((METRICS_JOB, []), (FORECAST_JOB, ["--engine", "synapseml"])):
-        _run_from_zip(archive, entry, arguments, zipped, SPARK_MASTER="local-cluster[2,1,2048]")
+    _run_from_zip(archive, FORECAST_JOB, ["--engine", "synapseml"], zipped, **CLUSTER)
     assert _results(zipped) == _results(checkout)
     assert _results(checkout)["forecasts"]

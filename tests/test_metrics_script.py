@@ -96,12 +96,16 @@ def test_planning_starts_no_jvm(database: Settings, engine: Engine) -> None:
 def test_an_interrupt_while_spark_works_is_in_the_ledger(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
-    """SIGTERM, which becomes what Ctrl-C is; `test_command_line.py` sends SIGINT."""
+    """SIGTERM, which becomes what Ctrl-C is; `test_command_line.py` sends SIGINT. Classes that the
+    JVM records for later runs go with it.
+    """
     put(engine, world(33, pools=8, days=60))
+    variables = environment(database) | {"YIELDSPARK_HOME": str(tmp_path / "home")}
+    del variables["SPARK_SUBMIT_OPTS"]
     process = subprocess.Popen(
         SCRIPT,
         cwd=tmp_path,
-        env=environment(database),
+        env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -124,6 +128,8 @@ def test_an_interrupt_while_spark_works_is_in_the_ledger(
         == []
     )
     assert job_rows(engine) == {}
+    (archive,) = (tmp_path / "home" / "class_archive").iterdir()
+    assert [path.name for path in archive.iterdir() if not path.name.startswith("base-")] == []
 
 
 @pytest.mark.usefixtures("jvm")
