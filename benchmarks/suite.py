@@ -46,11 +46,11 @@ class Watch:
     stop: threading.Event = field(default_factory=threading.Event)
     starts: Counter[str] = field(default_factory=Counter)
     peak_bytes: int = 0
-    cpu_seconds: float = 0.0
+    cpu_seconds: Counter[str] = field(default_factory=Counter)
 
     def run(self) -> None:
         programs: dict[tuple[int, str], str] = {}
-        seconds: dict[tuple[int, str], float] = {}
+        seconds: dict[tuple[int, str], tuple[str, float]] = {}
         rounds = 0
         while not self.stop.is_set():
             members = _descendants(os.getpid())
@@ -61,13 +61,15 @@ class Watch:
                 parent = members.get(process.parent)
                 if kind and not (kind == "PostgreSQL" and parent and parent.name == process.name):
                     programs[process.pid, process.started] = kind
-                seconds[process.pid, process.started] = process.cpu_seconds
+                used = (kind or "other", process.cpu_seconds)
+                seconds[process.pid, process.started] = used
             if rounds % MEMORY_EVERY == 0:
                 self.peak_bytes = max(self.peak_bytes, sum(map(proportional_bytes, members)))
             rounds += 1
             sleep(WATCH_SECONDS)
         self.starts = Counter(programs.values())
-        self.cpu_seconds = sum(seconds.values())
+        for kind, cpu_seconds in seconds.values():
+            self.cpu_seconds[kind] += cpu_seconds
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ def _process(pid: int) -> Process | None:
 def run_suite(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
     """Run the command `test` to its end, its output on this process's own.
 
-    Returns: exit code, wall and processor seconds, starts by program, peak memory in MB, seconds
-    by file (`files`) and by fixture (`fixtures`, each with its number of set-ups).
+    Returns: exit code, wall seconds, processor seconds and starts by program, peak memory in MB,
+    seconds by file (`files`) and by fixture (`fixtures`, each with its number of set-ups).
     """
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     environment = os.environ | {"SUITE_TIMES_DIR": str(folder)}
@@ -130,7 +132,7 @@ def run_suite(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
     return {
         "exit_code": code,
         "seconds": seconds,
-        "cpu_seconds": watch.cpu_seconds,
+        "cpu_seconds": dict(watch.cpu_seconds),
         "starts": dict(watch.starts),
         "peak_mb": watch.peak_bytes / MEGABYTE,
         "files": _by_file(reports),
@@ -167,10 +169,13 @@ def print_table(figures: Mapping[str, Any], top: int) -> None:
     print(f"\n{'fixture':50}{'set-ups':>8}{'seconds':>10}")
     for name, row in _slowest(figures["fixtures"], top):
         print(f"{name:50}{row['set_ups']:>8.0f}{row['seconds']:>10.1f}")
-    starts = ", ".join(f"{count} {name}" for name, count in sorted(figures["starts"].items()))
+    starts, seconds = (
+        ", ".join(f"{number:.0f} {name}" for name, number in sorted(figures[key].items()))
+        for key in ("starts", "cpu_seconds")
+    )
     print(
-        f"\nwall {figures['seconds']:.0f} s, processor {figures['cpu_seconds']:.0f} s, peak memory"
-        f" {figures['peak_mb'] / 1024:.1f} GB; started: {starts}"
+        f"\nwall {figures['seconds']:.0f} s, peak memory {figures['peak_mb'] / 1024:.1f} GB\n"
+        f"started: {starts}\nprocessor seconds: {seconds}"
     )
 
 
