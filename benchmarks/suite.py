@@ -46,7 +46,7 @@ class Watch:
     stop: threading.Event = field(default_factory=threading.Event)
     starts: Counter[str] = field(default_factory=Counter)
     peak_bytes: int = 0
-    cpu_seconds: Counter[str] = field(default_factory=Counter)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> None:
         programs: dict[tuple[int, str], str] = {}
@@ -69,7 +69,7 @@ class Watch:
             sleep(WATCH_SECONDS)
         self.starts = Counter(programs.values())
         for kind, cpu_seconds in seconds.values():
-            self.cpu_seconds[kind] += cpu_seconds
+            self.cpu_seconds[kind] = self.cpu_seconds.get(kind, 0.0) + cpu_seconds
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def run_suite(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
     return {
         "exit_code": code,
         "seconds": seconds,
-        "cpu_seconds": dict(watch.cpu_seconds),
+        "cpu_seconds": watch.cpu_seconds,
         "starts": dict(watch.starts),
         "peak_mb": watch.peak_bytes / MEGABYTE,
         "files": _by_file(reports),

@@ -22,7 +22,7 @@ from forecasting.stacked_model import OutOfSample, StackedModel
 from forecasting.targets import Target, targets
 
 FIRST = dt.date(2024, 1, 1)
-DAYS = 110
+DAYS = 101
 APY, TVL = targets(max_apy_percent=1e6, max_tvl_usd=1e12)
 WHAT_IS_SHOWN = ["forecast", "low", "high", "weight"]
 

@@ -192,7 +192,7 @@ def test_a_blocked_download_says_what_to_set(clone: Clone) -> None:
         "PIP_NO_INDEX": "0",
         "PIP_FIND_LINKS": "",
         "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
-        "PIP_RETRIES": "0",
+        "PIP_RETRIES": "1",
     }
     code, output, errors = clone.run(**blocked)
     assert (code, output) == (2, "")

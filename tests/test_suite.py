@@ -191,15 +191,12 @@ def test_the_fast_lane_runs_the_tools_beside_what_needs_no_jvm_and_no_server(
     (project / "tests_plugins").unlink()
     (project / "tests" / "conftest.py").write_text("")
     (project / "tests" / "test_small.py").write_text("def test_small() -> None:\n    pass\n")
-    clean = run_suite(project, "--fast", "-n", "0")
-    assert (clean.returncode, "1 passed" in clean.stdout) == (0, True), clean.stderr
-    tools = ["ruff check .", "ruff format --check .", "mypy ."]
-    assert [f"  {tool}: no findings" in clean.stderr.splitlines() for tool in tools] == [True] * 3
     (project / "unused.py").write_text("import os\n")
-    (project / "untyped.py").write_text("def f(x):\n    return x\n")
     failed = run_suite(project, "--fast", "-n", "0")
-    assert (failed.returncode, "1 passed" in failed.stdout) == (1, True)
+    assert (failed.returncode, "1 passed" in failed.stdout) == (1, True), failed.stderr
+    said = failed.stderr.splitlines()
+    assert {"  ruff check .: failed", "  ruff format --check .: no findings"} <= set(said)
+    assert "  mypy .: no findings" in said
     assert "`os` imported but unused" in failed.stderr
-    assert "Function is missing a type annotation" in failed.stderr
     named = run_suite(project, "--fast", "-n", "0", "tests/test_small.py")
     assert (named.returncode, "ruff" in named.stderr) == (0, False)
