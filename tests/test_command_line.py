@@ -239,7 +239,9 @@ def test_the_demo_stays_out_of_your_database(run_here: CommandLine, database: Se
 def test_where_no_jar_can_be_had_the_demo_goes_on(
     run_on_spark: CommandLine, own_server: EmbeddedServer
 ) -> None:
-    """Reads and writes by ADBC, forecasts by native LightGBM, and it says so."""
+    """Reads and writes by ADBC, forecasts by native LightGBM, and it says so: 20 seconds, for the
+    model learns the whole sample.
+    """
     blocked = "http://127.0.0.1:9"
     variables = {
         "DB_HOST": "",

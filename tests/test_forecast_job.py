@@ -68,6 +68,7 @@ def panel(engine: Engine) -> pd.DataFrame:
 def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_nothing(
     name: str, short: Settings, spark: SparkSession, panel: pd.DataFrame
 ) -> None:
+    """Half a minute with SynapseML, whose every fit and forecast is a Spark job."""
     if name == "synapseml":
         try:
             check_runtime(spark)

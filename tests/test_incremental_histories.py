@@ -465,6 +465,7 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_incremental_runs_equal_a_full_one(spark: SparkSession, database: Settings) -> None:
+    """Half a minute: four examples are some sixty runs of the job."""
     assert _prove(spark, database, examples=4).examples == 4
 
 

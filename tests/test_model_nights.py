@@ -72,6 +72,7 @@ def closed_port() -> str:
 def test_a_model_is_fitted_served_judged_again_and_replaced_when_it_is_damaged(
     weekly: Settings, spark: SparkSession, engine: Engine
 ) -> None:
+    """Six nights and a comparison in a row, each from what the one before has left: 20 seconds."""
     store(engine, panel_rows(12, 130))
 
     def session_while_another_asks() -> SparkSession:
