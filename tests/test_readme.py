@@ -117,8 +117,10 @@ def _compare_databases(home: Path) -> None:
 
 
 def test_every_command_of_the_readme_runs(newcomer: dict[str, str]) -> None:
-    """In the README's order, which begins with the demo. Minutes: it is the one run of everything as
-    whole processes, five JVMs and two fits, that the rest of the suite relies on.
+    """In the README's order, which begins with the demo.
+
+    It takes minutes: it is the one run of everything as whole processes, five JVMs and three fits,
+    that the rest of the suite relies on.
     """
     assert SUITE == ["python run_spark_local.py test"], "that would run this test again"
     for command in DEMO:
