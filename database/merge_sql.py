@@ -152,40 +152,87 @@ def _taken(staging: str, target: MergeTarget) -> str:
 
 def merge(target: MergeTarget, staging: str) -> str:
     """Insert new rows, update changed ones, leave equal ones untouched; returns one row: staged,
-    inserted, updated.
+    inserted, updated, equal.
 
-    The join drops equal rows before the insert: `ON CONFLICT .. WHERE` alone would lock, and so
-    rewrite, each of them. `n` is named once, so that PostgreSQL reads staging straight into the
-    join; counted from `n`, all of it would be written to disk in between. The `WHERE` after `DO
-    UPDATE` stays, for a row that another session changes meanwhile.
+    The join drops equal rows before the insert: `ON CONFLICT .. WHERE` would lock, and so rewrite,
+    each of them. `n` is named once, so that PostgreSQL reads staging straight into the join;
+    counted from `n`, all of it would be written to disk in between. `DO UPDATE` has no `WHERE`: a
+    row that it left alone, because a trigger changes the new values or another session wrote them
+    meanwhile, could not be told from a row that a trigger dropped.
+
+    `staged` = `inserted` + `updated` + `equal`, unless a trigger of the table drops rows: `equal`
+    is counted and not subtracted. Only a merge that left rows untouched reads staging again to
+    count them. All parts of the statement see the table as it was before: that tells inserted rows
+    from updated ones on partitioned tables too, where RETURNING has no `xmax`.
     """
+    table, taken = qualified(target.table), _taken(staging, target)
     provenance = dict(target.provenance or {})
     source = {**target.key, **target.columns, **provenance}
-    selected = ", ".join(
-        f"CAST(s.{quoted(column)} AS {_type(target.table, name)}) AS {quoted(name)}"
-        for name, column in source.items()
-    )
     names = ", ".join(quoted(name) for name in source)
     keys = ", ".join(quoted(name) for name in target.key)
-    on_key = " AND ".join(f"t.{quoted(name)} = n.{quoted(name)}" for name in target.key)
-    old, new, excluded = (
-        ", ".join(f"{alias}.{quoted(name)}" for name in target.columns)
-        for alias in ("t", "n", "excluded")
+    old, new = (
+        ", ".join(f"{alias}.{quoted(name)}" for name in target.columns) for alias in ("t", "n")
     )
     updates = ", ".join(
         f"{quoted(name)} = excluded.{quoted(name)}" for name in {**target.columns, **provenance}
     )
-    table = qualified(target.table)
-    taken = _taken(staging, target)
-    return (
-        f"WITH n AS (SELECT {selected} FROM {taken}), merged AS (INSERT INTO {table} AS t ({names})"
-        f" SELECT {', '.join(f'n.{quoted(name)}' for name in source)} FROM n LEFT JOIN {table} AS t"
-        f" ON {on_key} WHERE t.{quoted(next(iter(target.key)))} IS NULL OR ({old}) IS DISTINCT FROM"
-        f" ({new}) ON CONFLICT ({keys}) DO UPDATE SET {updates} WHERE ({old}) IS DISTINCT FROM"
-        f" ({excluded}) RETURNING (xmax = 0) AS inserted) SELECT (SELECT count(*) FROM {taken}) AS"
-        " staged, count(*) FILTER (WHERE inserted) AS inserted, count(*) FILTER (WHERE NOT"
-        " inserted) AS updated FROM merged"
+    return f"""
+        WITH n AS ({_cast(target, source, taken)}),
+        merged AS (
+            INSERT INTO {table} AS t ({names})
+            SELECT {", ".join(f"n.{quoted(name)}" for name in source)}
+            FROM n LEFT JOIN {table} AS t ON {_same_key(target, "t", "n")}
+            WHERE t.{quoted(next(iter(target.key)))} IS NULL OR ({old}) IS DISTINCT FROM ({new})
+            ON CONFLICT ({keys}) DO UPDATE SET {updates}
+            RETURNING NOT EXISTS (
+                SELECT FROM {table} AS before WHERE {_same_key(target, "before", "t")}
+            ) AS is_new
+        ),
+        counted AS (
+            SELECT
+                (SELECT count(*) FROM {taken}) AS staged,
+                count(*) FILTER (WHERE is_new) AS inserted,
+                count(*) FILTER (WHERE NOT is_new) AS updated
+            FROM merged
+        )
+        SELECT staged, inserted, updated,
+            CASE WHEN staged = inserted + updated THEN 0 ELSE (
+                SELECT count(*)
+                FROM ({_cast(target, {**target.key, **target.columns}, taken)}) AS n
+                JOIN {table} AS t ON {_same_key(target, "t", "n")}
+                WHERE ({old}) IS NOT DISTINCT FROM ({new})
+            ) END AS equal
+        FROM counted
+    """
+
+
+def missing_rows(target: MergeTarget, staging: str) -> str:
+    """The keys of staged rows that the target lacks or has with other values: after a merge, the
+    rows that a trigger dropped or changed.
+    """
+    old, new = (
+        ", ".join(f"{alias}.{quoted(name)}" for name in target.columns) for alias in ("t", "n")
     )
+    source = {**target.key, **target.columns}
+    return f"""
+        SELECT {", ".join(f"n.{quoted(name)}" for name in target.key)}
+        FROM ({_cast(target, source, _taken(staging, target))}) AS n
+        LEFT JOIN {qualified(target.table)} AS t ON {_same_key(target, "t", "n")}
+        WHERE t.{quoted(next(iter(target.key)))} IS NULL OR ({old}) IS DISTINCT FROM ({new})
+    """
+
+
+def _cast(target: MergeTarget, source: Mapping[str, str], taken: str) -> str:
+    """The staged rows under the target's names, in the target's types."""
+    columns = ", ".join(
+        f"CAST(s.{quoted(column)} AS {_type(target.table, name)}) AS {quoted(name)}"
+        for name, column in source.items()
+    )
+    return f"SELECT {columns} FROM {taken}"
+
+
+def _same_key(target: MergeTarget, one: str, other: str) -> str:
+    return " AND ".join(f"{one}.{quoted(name)} = {other}.{quoted(name)}" for name in target.key)
 
 
 def _type(table: Table, column: str) -> str:

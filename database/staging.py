@@ -48,7 +48,7 @@ class StagedFrame:
 
 @dataclass(frozen=True)
 class MergeCounts:
-    """What a merge did to a target, in rows."""
+    """What a merge did to a target, in rows; together they are all rows that were staged."""
 
     inserted: int
     updated: int
@@ -97,9 +97,7 @@ def commit_run(
         if checks:
             run_checks(run, checks)
         counts = [
-            _merge(run.connection, target, staging.name)
-            for staging in stagings
-            for target in staging.targets
+            _merge(run, target, staging.name) for staging in stagings for target in staging.targets
         ]
         if also:
             also(run.connection)
@@ -197,16 +195,28 @@ def _entry(name: str, failing: int, found: str) -> dict[str, Any]:
     }
 
 
-def _merge(connection: Connection, target: MergeTarget, staging: str) -> MergeCounts:
-    row = connection.exec_driver_sql(merge_sql.merge(target, staging)).mappings().one()
-    counts = MergeCounts(
-        row["inserted"], row["updated"], row["staged"] - row["inserted"] - row["updated"]
-    )
-    log.info(
-        "%s: %d inserted, %d updated, %d unchanged",
-        target.table.name,
-        counts.inserted,
-        counts.updated,
-        counts.unchanged,
-    )
+def _merge(run: Run, target: MergeTarget, staging: str) -> MergeCounts:
+    """Raises: CheckFailed where rows are neither inserted nor updated nor equal to those of the
+    table.
+    """
+    found = run.connection.exec_driver_sql(merge_sql.merge(target, staging)).mappings().one()
+    staged = found["staged"]
+    counts = MergeCounts(found["inserted"], found["updated"], found["equal"])
+    words = f"{counts.inserted} inserted, {counts.updated} updated, {counts.unchanged} unchanged"
+    log.info("%s: %s", target.table.name, words)
+    lost = staged - counts.inserted - counts.updated - counts.unchanged
+    if lost:
+        _, sample = failing_rows(run.connection, merge_sql.missing_rows(target, staging))
+        entry = _entry(f"{target.table.name}.merged_rows", lost, f"{staged} staged, {words}")
+        run.checks.append(entry | {"sample": sample})
+        first = "".join(
+            f", the first with {' and '.join(f'{name} {key}' for name, key in row.items())}"
+            for row in sample[:1]
+        )
+        raise CheckFailed(
+            f"{merge_sql.qualified(target.table)} did not take {lost} of {staged} staged rows"
+            f"{first}: {words}. Every staged row must be one of the three; nothing was written. A"
+            f" trigger of the table drops rows: `\\d {merge_sql.qualified(target.table)}` shows it;"
+            " let it pass YieldSpark's rows, then run again"
+        )
     return counts

@@ -166,6 +166,19 @@ run_ledger = Table(
     Index("run_ledger_batch_idx", "batch"),
 )
 
+ingest_progress = Table(
+    "ingest_progress",
+    own_metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("pool_id", Text, primary_key=True),
+    Column("snapshots", Integer, nullable=False, comment="how many its chart had"),
+    Column("stored_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    comment=(
+        "pools that a pull has stored: an interrupted `ingest` goes on with the others; rows of"
+        " pulls that are too old for that are deleted"
+    ),
+)
+
 market_series = Table(
     "market_series",
     own_metadata,
@@ -367,7 +380,7 @@ model_outbox = Table(
         Text,
         comment=(
             "champion or challenger: what it becomes when it is registered; null: neither, it is of"
-            " a past day"
+            " a past day; withdrawn: from now on no version is champion"
         ),
     ),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
@@ -379,7 +392,7 @@ model_outbox = Table(
         comment="the model and its card, as `forecasting.registry.model_archive` packs it",
     ),
     comment=(
-        "model versions that are not in the registry yet: written with the forecasts they made,"
-        " deleted when registered"
+        "moves that the registry has not made yet, of versions and aliases: written with the"
+        " forecasts or the decision they belong to, deleted when made"
     ),
 )

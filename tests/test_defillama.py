@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -427,6 +428,97 @@ def test_a_pull_that_met_an_outage_goes_on_where_it_stopped(
     assert last_runs(engine)["ingest"]["mode"] == "resume"
 
     assert ingest(settings, patience=pauses.patience())["pools_fetched"] == 20
+
+
+def test_a_pull_that_stored_nothing_is_followed_by_a_whole_one(
+    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
+) -> None:
+    """The owner's job touches every row of `pools` while the pull is under way."""
+    names = [f"p{number}" for number in range(8)]
+    fill(llama, *names)
+    ingest(settings, patience=pauses.patience())
+    with engine.begin() as connection:
+        connection.execute(text("TRUNCATE raw_defillama_pool_history"))
+
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest(settings, progress=interrupt, patience=pauses.patience())
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE pools SET last_updated = clock_timestamp()"))
+    summary = ingest(settings, patience=pauses.patience())
+    assert (summary["pools_fetched"], summary["pools_skipped"]) == (8, 0)
+    assert stored(engine) == [(name, 3) for name in names]
+
+
+def test_a_pull_goes_on_by_its_own_record_and_says_what_it_has_not_fetched(
+    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
+) -> None:
+    """Two interrupts, and between them another job that rewrites a pool's raw rows."""
+    names = [f"p{number}" for number in range(8)]
+    fill(llama, *names)
+    llama.charts["p1"] = []
+
+    def interrupted(after: str) -> dict[str, Any]:
+        def interrupt(message: str) -> None:
+            if message.startswith(after):
+                signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt):
+            ingest(settings, progress=interrupt, concurrency=1, patience=pauses.patience())
+        run: dict[str, Any] = last_runs(engine)["ingest"]
+        assert run["status"] == "cancelled"
+        return run
+
+    check = interrupted("3 of 8 pools,")["checks"][0]
+    assert (check["name"], check["passed"]) == ("every_pool_fetched", False)
+    assert check["found"].startswith("5 of 8 pools not fetched yet: the next `ingest` goes on")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE pools SET last_updated = clock_timestamp()"))
+        connection.execute(text("DELETE FROM raw_defillama_pool_history WHERE pool_id = 'p0'"))
+    check = interrupted("2 of 6 pools,")["checks"][0]
+    assert check["found"].startswith("4 of 8 pools not fetched yet")
+    llama.asked.clear()
+    assert ingest(settings, patience=pauses.patience())["pools_skipped"] == 4
+    assert sorted(llama.charts_asked()) == names[4:]
+    assert stored(engine) == [(name, 3) for name in names if name != "p1"]
+
+
+def test_progress_that_no_run_can_go_on_with_is_forgotten(
+    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
+) -> None:
+    fill(llama, "a", "b")
+    ingest(settings, pool_ids=["a"], patience=pauses.patience())
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE yieldspark.ingest_progress SET stored_at = now() - interval '13 hours'")
+        )
+    ingest(settings, pool_ids=["b"], patience=pauses.patience())
+    assert rows(engine, "SELECT pool_id, snapshots FROM yieldspark.ingest_progress") == [("b", 3)]
+
+
+def test_snapshots_that_a_trigger_drops_are_not_there_already(
+    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
+) -> None:
+    fill(llama, "a", "b")
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                """
+                CREATE FUNCTION drop_row() RETURNS trigger LANGUAGE plpgsql AS
+                    $$ BEGIN IF new.pool_id = 'a' AND new.raw_json_data ->> 'apy' = '2'
+                    THEN RETURN NULL; END IF; RETURN new; END $$;
+                CREATE TRIGGER drop_row BEFORE INSERT ON raw_defillama_pool_history
+                    FOR EACH ROW EXECUTE FUNCTION drop_row();
+                """
+            )
+        )
+    summary = ingest(settings, patience=pauses.patience())
+    (failure,) = summary["failed"]
+    assert failure["pool_id"] == "a"
+    assert "3 different ones, 2 inserted, 0 there already" in failure["error"]
+    assert (summary["rows_inserted"], stored(engine)) == (3, [("b", 3)])
 
 
 def test_another_first_day_or_an_old_pull_is_not_gone_on_with(

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, text
 from config_spark import Settings
 from data_processing.ingest import raw_sql
 from data_processing.ingest.load_files import load_files
-from product_errors import DatabaseError, InputError
+from product_errors import CheckFailed, DatabaseError, InputError
 
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
 HISTORY_CSV = (
@@ -65,6 +65,53 @@ def counts(summary: dict[str, Any]) -> tuple[int, ...]:
 
 
 # pool history
+
+
+def test_history_rows_that_a_trigger_drops_are_not_there_already(
+    database: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                """
+                CREATE FUNCTION drop_row() RETURNS trigger LANGUAGE plpgsql AS
+                    $$ BEGIN IF new.pool_id = 'b' THEN RETURN NULL; END IF; RETURN new; END $$;
+                CREATE TRIGGER drop_row BEFORE INSERT ON raw_defillama_pool_history
+                    FOR EACH ROW EXECUTE FUNCTION drop_row();
+                """
+            )
+        )
+    both = written(tmp_path, "both.csv", f"{HISTORY_CSV}2025-03-01T12:00:00Z,b,1,2,3,4\n")
+    words = r"did not take 1 rows of .*both.csv, among them of pool b"
+    with pytest.raises(CheckFailed, match=words):
+        load_files(database, [both])
+    assert history(engine) == []
+    alone = written(tmp_path, "history.csv", HISTORY_CSV)
+    assert counts(load_files(database, [alone])) == (1, 1, 0, 0, 0)
+    assert counts(load_files(database, [alone])) == (1, 0, 0, 1, 0)
+
+
+def test_a_partitioned_table_takes_gas_and_tells_new_from_changed(
+    database: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                """
+                ALTER TABLE gas_fees_daily RENAME TO plain_gas;
+                CREATE TABLE gas_fees_daily (LIKE plain_gas INCLUDING ALL)
+                    PARTITION BY RANGE (date);
+                CREATE TABLE gas_2025 PARTITION OF gas_fees_daily
+                    FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
+                """
+            )
+        )
+    first = written(tmp_path, "gas.csv", "date,gas_gwei\n2025-03-01,10\n2025-03-02,11\n")
+    assert counts(load_files(database, [first], kind="gas")) == (2, 2, 0, 0, 0)
+    again = written(
+        tmp_path, "more.csv", "date,gas_gwei\n2025-03-01,10\n2025-03-02,12\n2025-03-03,13\n"
+    )
+    assert counts(load_files(database, [again], kind="gas")) == (3, 1, 1, 1, 0)
 
 
 def test_csv_rows_come_as_they_are(database: Settings, engine: Engine, tmp_path: Path) -> None:

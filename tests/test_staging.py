@@ -98,6 +98,122 @@ def test_upsert_counts_and_leaves_other_columns_alone(
     assert _staging_tables(transported) == []
 
 
+@pytest.fixture(params=["plain", "partitioned"])
+def target_kind(request: pytest.FixtureRequest, database: Settings) -> str:
+    """`pool_daily_metrics` as it is, and as a table with a partition for each half of 2025."""
+    if request.param == "partitioned":
+        execute_sql(
+            database,
+            """
+            ALTER TABLE pool_daily_metrics RENAME TO plain_metrics;
+            CREATE TABLE pool_daily_metrics (LIKE plain_metrics INCLUDING ALL)
+                PARTITION BY RANGE (date);
+            CREATE TABLE first_half PARTITION OF pool_daily_metrics
+                FOR VALUES FROM ('2025-01-01') TO ('2025-07-01');
+            CREATE TABLE second_half (note text, LIKE plain_metrics INCLUDING ALL);
+            ALTER TABLE second_half DROP COLUMN note;
+            ALTER TABLE pool_daily_metrics ATTACH PARTITION second_half
+                FOR VALUES FROM ('2025-07-01') TO ('2026-01-01');
+            """,
+        )
+    return str(request.param)
+
+
+def test_new_changed_and_equal_rows_are_told_apart_in_every_partition(
+    spark: SparkSession, database: Settings, target_kind: str
+) -> None:
+    spring = date(2025, 3, 1)
+    upsert_via_staging(
+        _frame(spark, ("a", DAY, 1.0, None), ("a", spring, 1.0, None), ("b", DAY, 2.0, 5.0)),
+        database,
+        pool_daily_metrics,
+    )
+    counts = upsert_via_staging(
+        _frame(
+            spark,
+            ("a", DAY, 1.5, None),
+            ("a", spring, 1.5, None),
+            ("b", DAY, 2.0, 5.0),
+            ("c", DAY, None, None),
+            ("c", spring, 3.0, 1.0),
+            ("d", spring, 3.0, 1.0),
+        ),
+        database,
+        pool_daily_metrics,
+    )
+    assert (counts.inserted, counts.updated, counts.unchanged) == (3, 2, 1)
+
+
+@pytest.mark.parametrize("event", ["INSERT", "UPDATE"])
+def test_rows_that_a_trigger_drops_fail_the_commit(
+    spark: SparkSession, database: Settings, target_kind: str, event: str
+) -> None:
+    upsert_via_staging(
+        _frame(spark, ("a", DAY, 1.0, None), ("dropped", DAY, 1.0, None), ("same", DAY, 1.0, 1.0)),
+        database,
+        pool_daily_metrics,
+    )
+    execute_sql(
+        database,
+        f"""
+        CREATE FUNCTION drop_row() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN IF new.pool_id LIKE 'dropped%' THEN RETURN NULL; END IF; RETURN new; END $$;
+        CREATE TRIGGER drop_row BEFORE {event} ON pool_daily_metrics
+            FOR EACH ROW EXECUTE FUNCTION drop_row();
+        """,
+    )
+    before = _table(database)
+    dropped = "dropped" if event == "UPDATE" else "dropped too"
+    with pytest.raises(CheckFailed) as caught:
+        upsert_via_staging(
+            _frame(
+                spark,
+                ("a", DAY, 2.0, None),
+                (dropped, DAY, 2.0, None),
+                ("new", DAY, 2.0, None),
+                ("same", DAY, 1.0, 1.0),
+            ),
+            database,
+            pool_daily_metrics,
+        )
+    words = str(caught.value)
+    assert "pool_daily_metrics did not take 1 of 4 staged rows" in words
+    assert f"the first with pool_id {dropped} and date 2025-08-03" in words
+    assert "1 inserted, 1 updated, 1 unchanged" in words
+    assert _table(database) == before
+    (ledger,) = execute_sql(
+        database, "SELECT checks FROM yieldspark.run_ledger WHERE status = 'blocked'"
+    )
+    (failed,) = [entry for entry in ledger["checks"] if not entry["passed"]]
+    assert (failed["name"], failed["failing"]) == ("pool_daily_metrics.merged_rows", 1)
+
+    execute_sql(database, "DROP TRIGGER drop_row ON pool_daily_metrics")
+    counts = upsert_via_staging(
+        _frame(spark, ("a", DAY, 1.0, None), (dropped, DAY, 2.0, None)),
+        database,
+        pool_daily_metrics,
+    )
+    assert (counts.inserted + counts.updated, counts.unchanged) == (1, 1)
+
+
+def test_a_trigger_that_changes_values_is_no_loss(
+    spark: SparkSession, database: Settings, target_kind: str
+) -> None:
+    execute_sql(
+        database,
+        """
+        CREATE FUNCTION round_apy() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN new.actual_apy := round(new.actual_apy, 1); RETURN new; END $$;
+        CREATE TRIGGER round_apy BEFORE INSERT OR UPDATE ON pool_daily_metrics
+            FOR EACH ROW EXECUTE FUNCTION round_apy();
+        """,
+    )
+    rows = _frame(spark, ("a", DAY, 1.25, None), ("b", DAY, 1.5, None))
+    first = upsert_via_staging(rows, database, pool_daily_metrics)
+    again = upsert_via_staging(rows, database, pool_daily_metrics)
+    assert (first.inserted, again.updated, again.unchanged) == (2, 1, 1)
+
+
 def test_both_transports_read_the_same_rows_and_types(
     spark: SparkSession, database: Settings
 ) -> None:

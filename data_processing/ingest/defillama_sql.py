@@ -1,7 +1,7 @@
 """The SQL of DefiLlama's rows: statements that hold no connection.
 
-Every statement inserts only what is new, or updates only what differs; its row count is the number
-of rows written.
+Every statement inserts only what is new, or updates only what differs; its row count, or its column
+`inserted`, is the number of rows written.
 """
 
 from __future__ import annotations
@@ -23,24 +23,37 @@ LOCK_RAW_TABLES = "SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext
 """The lock that `load` takes too."""
 
 INSERT_SNAPSHOTS = f"""
-INSERT INTO {HISTORY} (pool_id, timestamp, raw_json_data)
-SELECT :pool_id, n.timestamp, n.document
-FROM (
+WITH n AS MATERIALIZED (
     SELECT timestamp, CAST(document AS jsonb) AS document, min(position) AS position
     FROM unnest(CAST(:timestamps AS timestamptz[]), CAST(:documents AS text[]))
         WITH ORDINALITY AS u (timestamp, document, position)
     GROUP BY 1, 2
-) AS n
-WHERE NOT EXISTS (
-    SELECT FROM {HISTORY} AS h
-    WHERE h.pool_id = :pool_id
-        AND h.timestamp = n.timestamp
-        AND h.raw_json_data = n.document
+),
+known AS MATERIALIZED (
+    SELECT n.position
+    FROM n
+    WHERE EXISTS (
+        SELECT FROM {HISTORY} AS h
+        WHERE h.pool_id = :pool_id
+            AND h.timestamp = n.timestamp
+            AND h.raw_json_data = n.document
+    )
+),
+inserted AS (
+    INSERT INTO {HISTORY} (pool_id, timestamp, raw_json_data)
+    SELECT :pool_id, n.timestamp, n.document
+    FROM n
+    WHERE n.position NOT IN (SELECT position FROM known)
+    ORDER BY n.position
+    RETURNING pool_id
 )
-ORDER BY n.position
+SELECT
+    (SELECT count(*) FROM n) AS different,
+    (SELECT count(*) FROM known) AS known,
+    (SELECT count(*) FROM inserted) AS inserted
 """
 """Parameters pool_id, timestamps, documents. An identical snapshot is there once, a changed one
-comes beside the old.
+comes beside the old. `different` = `known` + `inserted`, unless a trigger of the table drops rows.
 """
 
 MERGE_CLOSES = f"""

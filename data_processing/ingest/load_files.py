@@ -35,7 +35,7 @@ from data_processing.ingest.file_tables import Batch, FileTable, RaggedLine, ope
 from database.connection import checked_connection, make_engine
 from database.merge_sql import qualified
 from database.tables import gas_fees_daily, pools, raw_pool_history, raw_prices
-from product_errors import InputError
+from product_errors import CheckFailed, InputError
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def load_files(
     Returns: {files: [{path, kind, rows_read, rows_inserted, rows_updated, rows_already_there,
     rows_refused, seconds}], rows_inserted, rows_refused}.
     Raises: InputError for a file that can't be read as what it is; the files before it are loaded,
-    nothing of it is. DatabaseError.
+    nothing of it is. CheckFailed where a trigger drops rows of pool history. DatabaseError.
     """
     files = [_look_at(path, kind, symbol) for path in paths]
     run_id = f"load_{datetime.now(UTC):%Y%m%dt%H%M%S}_{secrets.token_hex(3)}"
@@ -162,11 +162,14 @@ def _load(connection: Connection, file: FileToLoad, run_id: str) -> dict[str, in
     refused = ragged + _judge(connection, file, source)
     _check_rows(connection, file, read, refused)
     inserted, updated = _merge(connection, file)
+    already_there = read - refused - inserted - updated
+    if file.kind == "history" and already_there:
+        _require_history(connection, file.table.path)
     return {
         "rows_read": read,
         "rows_inserted": inserted,
         "rows_updated": updated,
-        "rows_already_there": read - refused - inserted - updated,
+        "rows_already_there": already_there,
         "rows_refused": refused,
     }
 
@@ -280,8 +283,23 @@ def _check_rows(connection: Connection, file: FileToLoad, read: int, refused: in
         )
 
 
+USABLE = f"SELECT * FROM {raw_sql.JUDGED} WHERE reason IS NULL"
+
+
+def _require_history(connection: Connection, path: Path) -> None:
+    """Raises: CheckFailed where a usable row of the file is not in the table."""
+    missing, pool_id = connection.exec_driver_sql(raw_sql.missing_history(USABLE)).one()
+    if missing:
+        table = qualified(raw_pool_history)
+        raise CheckFailed(
+            f"{table} did not take {missing:,} rows of {path}, among them of pool {pool_id};"
+            " nothing of the file was loaded. A trigger of the table drops rows: let it pass"
+            " YieldSpark's, then load the file again"
+        )
+
+
 def _merge(connection: Connection, file: FileToLoad) -> tuple[int, int]:
-    usable = f"SELECT * FROM {raw_sql.JUDGED} WHERE reason IS NULL"
+    usable = USABLE
     last = f"{usable} AND is_last" if file.kind != "history" else usable
     statement = {
         "history": lambda: raw_sql.merge_history(usable),
