@@ -35,6 +35,7 @@ NO_CALENDAR = "no calendar has a place for such a row"
 NOTHING_TO_USE = "there is nothing in such a row to use"
 HAS_A_LIMIT = "change its limit instead"
 NEVER_RIGHT = "no metric or forecast can be made of it"
+FOREIGN_KEY = "the foreign key of `pool_daily_metrics` lets no metric of such a pool in"
 PUT_AWAY = "`load` the row again to have it in use"
 REFUSED = "such a row can't be stored"
 
@@ -79,6 +80,13 @@ _ROWS = (
         "fail",
         "neither its APY nor its TVL can be used",
         NOTHING_TO_USE,
+    ),
+    Check(
+        "pool_not_in_pools",
+        "row",
+        "fail",
+        "its pool has no row in `pools`, to which `pool_daily_metrics` has a foreign key",
+        FOREIGN_KEY,
     ),
     Check(
         "row_dropped",

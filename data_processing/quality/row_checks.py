@@ -35,6 +35,9 @@ IN_FUTURE = "timestamp_in_future"
 MAX_GAS_GWEI = 1e6
 """A thousand times the highest daily average there ever was."""
 
+NOT_IN_POOLS = "pool_not_in_pools"
+"""The reason of a row that becomes good when its pool is in `pools`."""
+
 NEVER = "WHEN false THEN ''"
 """A branch for a CASE that would have none."""
 
@@ -63,8 +66,8 @@ Condition = tuple[str, str]
 
 
 def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
-    """Checks of a raw pool row (columns apy, tvl, apy_value, tvl_value, timestamp, dropped); the
-    first that fails names the reason.
+    """Checks of a raw pool row (columns apy, tvl, apy_value, tvl_value, timestamp, not_in_pools,
+    dropped); the first that fails names the reason.
 
     A row with one of APY and TVL missing is good: the missing one is NULL. `now` is the run's, UTC:
     a later timestamp is an error of the source.
@@ -83,6 +86,7 @@ def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
         # nothing comes this far unless CHECK_SEVERITIES lets values pass that are no numbers
         ("apy_and_tvl_unusable", "apy_value IS NULL AND tvl_value IS NULL"),
         # last: a row that fails on its own account keeps its reason
+        (NOT_IN_POOLS, "not_in_pools"),
         ("row_dropped", "dropped"),
     )
 
