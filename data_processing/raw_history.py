@@ -94,8 +94,9 @@ def rows_to_read(plan_table: str, impossible: str | None) -> str:
     """
     clamped = TEXTS.replace(
         "h.timestamp",
-        f"least(greatest(h.timestamp, '{LOWEST}'::timestamptz), '{HIGHEST}'::timestamptz) AS"
-        " timestamp",
+        # `greatest` leaves a NULL out
+        f"CASE WHEN h.timestamp IS NOT NULL THEN least(greatest(h.timestamp,"
+        f" '{LOWEST}'::timestamptz), '{HIGHEST}'::timestamptz) END AS timestamp",
     )
     planned = f"SELECT {clamped} FROM {planned_rows(plan_table)}"
     return (
@@ -114,16 +115,20 @@ def planned_rows(plan_table: str) -> str:
 
 
 def impossible_rows(now: datetime, since: datetime | None, watermark: datetime) -> str:
-    """Condition on `h`: of a day that can't be a snapshot's, so that no pool's calendar has it, and
-    inserted from `since` (None: ever) to before `watermark`: by the time that a later row is read,
-    its moment may have come. The next run begins there.
+    """Condition on `h`: of no day or of one that can't be a snapshot's, so that no pool's calendar
+    has it, and inserted from `since` (None: ever) to before `watermark`: by the time that a later
+    row is read, its moment may have come. The next run begins there. A row that does not say when
+    it was inserted may always be new.
     """
-    impossible = f"(h.timestamp < {midnight(EARLIEST_DAY)} OR h.timestamp > {moment(now)})"
+    impossible = (
+        f"(h.timestamp < {midnight(EARLIEST_DAY)} OR h.timestamp > {moment(now)} OR h.timestamp IS"
+        " NULL)"
+    )
     if since is None:
         return f"(h.insertion_timestamp < {moment(watermark)}) IS NOT FALSE AND {impossible}"
     return (
-        f"h.insertion_timestamp >= {moment(since)} AND h.insertion_timestamp < {moment(watermark)}"
-        f" AND {impossible}"
+        f"(h.insertion_timestamp IS NULL OR h.insertion_timestamp >= {moment(since)} AND"
+        f" h.insertion_timestamp < {moment(watermark)}) AND {impossible}"
     )
 
 

@@ -293,13 +293,16 @@ MARKET_VALUES = {
 def test_each_reason_of_a_market_row(engine: Engine, column: str) -> None:
     checks = {"close": price_checks, "gas": gas_checks}[column](load_settings(_env_file=None), NOW)
     values = list(MARKET_VALUES[column])
-    day = "TIMESTAMPTZ '2024-06-01' AS data_timestamp, DATE '2024-06-01' AS date"
+    day = "TIMESTAMPTZ '2024-06-01' AS data_timestamp, DATE '2024-06-01' AS date, 'ETH' AS symbol"
     given_values = (
         f"SELECT position, value AS {column}, {day} FROM unnest(CAST(:values AS text[])) WITH"
         " ORDINALITY AS given (value, position)"
     )
     query = judged(
-        given_values, others=("position", "data_timestamp", "date"), texts=(column,), checks=checks
+        given_values,
+        others=("position", "data_timestamp", "date", "symbol"),
+        texts=(column,),
+        checks=checks,
     )
     with engine.connect() as connection:
         found = {

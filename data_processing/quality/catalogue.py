@@ -40,6 +40,7 @@ PUT_AWAY = "`load` the row again to have it in use"
 REFUSED = "such a row can't be stored"
 
 _ROWS = (
+    Check("timestamp_missing", "row", "fail", "it has no timestamp", NO_CALENDAR),
     Check(
         "timestamp_before_2018",
         "row",
@@ -102,6 +103,7 @@ _ROWS = (
         "its day is before 2009, when no coin existed: a unit or a parsing error",
         NEVER_RIGHT,
     ),
+    Check("symbol_missing", "row", "fail", "it has no symbol", NEVER_RIGHT),
     Check("price_missing", "row", "fail", "it has no closing price", NOTHING_TO_USE),
     Check("price_infinite", "row", "fail", "its price is infinite", NEVER_RIGHT),
     Check("price_not_a_number", "row", "fail", "its price is no number", NEVER_RIGHT),
@@ -129,7 +131,6 @@ _INCOMING = (
     ),
     Check("not_an_object", "row", "fail", "`ingest` got something that is no JSON object", REFUSED),
     Check("pool_id_missing", "row", "fail", "`load` found no pool id in it", REFUSED),
-    Check("symbol_missing", "row", "fail", "`load` found no symbol in it", REFUSED),
     Check("gas_missing", "row", "fail", "`load` found no gas price in it", REFUSED),
     Check(
         "another_row_of_that_day",

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 
 from config_spark import Settings
 from data_processing.quality.catalogue import words
-from data_processing.quality.row_checks import NOT_IN_POOLS, raw_row_checks
+from data_processing.quality.row_checks import NO_TIMESTAMP, NOT_IN_POOLS, raw_row_checks
 from data_processing.quarantine.table import HISTORY, QUARANTINE, RAW_ROW
 from data_processing.raw_history import judged_rows, lacks_its_pool, texts_of
 from database.connection import checked_connection
@@ -122,6 +122,8 @@ def what_to_do(row: dict[str, Any]) -> str:
             "it never came into the raw table: correct the file or the source and `load` or"
             " `ingest` it again"
         )
+    if row["reason"] == NO_TIMESTAMP:
+        return "`load` or `ingest` it again with its timestamp"
     if row["reason"] == NOT_IN_POOLS:
         return "add its pool to `pools`; the next metrics run takes the row in"
     return (
