@@ -46,7 +46,8 @@ def forecast_pools(
 def evaluate(
     days: Days = 30, end: LastDay = None, engine: Engine = None, as_json: AsJson = False
 ) -> None:
-    """Compare forecasts with what came true, and score the last days beside persistence.
+    """Compare forecasts with what came true, and score the last days beside persistence. Without
+    --engine: of the engine that has forecasts in those days.
 
     Example: python run_spark_local.py evaluate --days 60 --json
     """
@@ -54,9 +55,11 @@ def evaluate(
     def work(place: Workplace) -> dict[str, Any]:
         from forecasting.evaluate import evaluate as score
 
-        return score(place.settings, days=days, end=day(end))
+        return score(
+            place.settings, days=days, end=day(end), engine=engine.value if engine else None
+        )
 
-    _show(in_workplace(work, engine=engine.value if engine else None), as_json)
+    _show(in_workplace(work), as_json)
 
 
 @app.command()

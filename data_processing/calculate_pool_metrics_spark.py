@@ -224,7 +224,7 @@ def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> N
             run.rows["removed"],
         )
     rejected_rows.add_raw_json(connection, run.run_id)
-    settle(connection, settings, plan, run.run_id)
+    settle(connection, settings, plan, run.run_id, staging=staging_name(run, 0))
     rejected_rows.quarantine_market_rows(connection, settings, run.run_id, plan.now)
     if not plan.is_partial:
         store_market_series(connection, plan.market)

@@ -45,11 +45,13 @@ class MarketDay:
 
 
 def price_rows() -> str:
-    """SELECT of the closes that matter: data_timestamp, symbol, close as text."""
+    """SELECT of the closes that matter, or might: data_timestamp, symbol, close as text,
+    raw_json_data.
+    """
     symbols = ", ".join(f"'{symbol}'" for symbol in SYMBOLS)
     return (
-        "SELECT data_timestamp, symbol, raw_json_data -> 'USD' ->> 'close' AS close FROM"
-        f" {qualified(raw_prices)} WHERE upper(symbol) IN ({symbols})"
+        "SELECT data_timestamp, symbol, raw_json_data -> 'USD' ->> 'close' AS close, raw_json_data"
+        f" FROM {qualified(raw_prices)} WHERE upper(symbol) IN ({symbols}) OR symbol IS NULL"
     )
 
 
@@ -59,12 +61,12 @@ def gas_rows() -> str:
 
 
 def judged_prices(settings: Settings, now: datetime) -> str:
-    """SELECT of data_timestamp, symbol, close, close_value, reason (NULL for a good row); a row of
-    after `now` (UTC) is none yet.
+    """SELECT of data_timestamp, symbol, raw_json_data, close, close_value, reason (NULL for a good
+    row); a row of after `now` (UTC) is none yet.
     """
     return judged(
         price_rows(),
-        others=("data_timestamp", "symbol"),
+        others=("data_timestamp", "symbol", "raw_json_data"),
         texts=("close",),
         checks=price_checks(settings, now),
     )

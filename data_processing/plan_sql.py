@@ -15,9 +15,15 @@ from typing import Any
 from sqlalchemy import Connection, select, text
 
 from data_processing.market_series import MarketChange
-from data_processing.quality.row_checks import EARLIEST_DAY, IN_FUTURE, RowCheck
+from data_processing.quality.row_checks import EARLIEST_DAY, IN_FUTURE, NOT_IN_POOLS, RowCheck
 from data_processing.quarantine.table import QUARANTINE, RAW_ROW
-from data_processing.raw_history import TABLE, accepted_before, midnight, moment
+from data_processing.raw_history import (
+    TABLE,
+    accepted_before,
+    lacks_its_pool,
+    midnight,
+    moment,
+)
 from database.merge_sql import qualified
 from database.tables import pool_calendars, pools, run_ledger
 from product_errors import ConfigurationError
@@ -179,8 +185,8 @@ def find_touched_pools(
     later days was inserted.
 
     After a good run only rows inserted since its watermark count, those that it knew and could not
-    use yet, those that it set aside because they were not to be yet, and those that were dropped
-    since; else all of them.
+    use yet, those that it set aside because they were not to be yet or because `pools` lacked their
+    pool, and those that were dropped since; else all of them.
     """
     columns = "SELECT h.pool_id, h.timestamp, h.insertion_timestamp"
     possible = f"h.timestamp >= {midnight(EARLIEST_DAY)} AND h.timestamp <= {moment(now)}"
@@ -203,6 +209,11 @@ def find_touched_pools(
             f"{columns} FROM {QUARANTINE} AS q JOIN {TABLE} AS h ON h.id = q.source_id::bigint"
             f" WHERE q.source_table = '{TABLE}' AND q.reason = '{IN_FUTURE}' AND {possible} AND"
             f" {later}"
+        )
+        parts.append(
+            f"{columns} FROM {QUARANTINE} AS q JOIN {TABLE} AS h ON h.id = q.source_id::bigint"
+            f" WHERE {RAW_ROW} AND q.reason = '{NOT_IN_POOLS}' AND q.resolution IS NULL AND"
+            f" {possible} AND NOT {lacks_its_pool('h.pool_id')}"
         )
         # such a row may be in use: a partial run took it in, or the last run while it was dropped
         parts.append(

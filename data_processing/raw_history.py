@@ -25,7 +25,7 @@ from data_processing.quality.row_checks import (
 )
 from data_processing.quarantine.table import QUARANTINE
 from database.merge_sql import qualified
-from database.tables import raw_pool_history
+from database.tables import pool_daily_metrics, pools, raw_pool_history
 
 TABLE = qualified(raw_pool_history)
 
@@ -47,7 +47,36 @@ of each row; else PostgreSQL hashes the drops (half a microsecond a row), or ask
 where they are too many for that.
 """
 
-TEXTS = f"h.id, h.pool_id, h.timestamp, {texts_of('h.raw_json_data')}, {DROPPED}"
+_POOLS = qualified(pools)
+
+_HAS_FOREIGN_KEY = f"""EXISTS (
+    SELECT FROM pg_constraint AS c
+    WHERE c.contype = 'f'
+        AND c.conrelid = to_regclass('{qualified(pool_daily_metrics)}')
+        AND c.confrelid = to_regclass('{_POOLS}')
+        AND ARRAY['pool_id'] = (
+            SELECT array_agg(a.attname::text)
+            FROM pg_attribute AS a
+            WHERE a.attrelid = c.conrelid
+                AND a.attnum = ANY (c.conkey)
+        )
+)"""
+
+
+def lacks_its_pool(pool_id: str) -> str:
+    """PostgreSQL condition: `pool_daily_metrics` has a foreign key to `pools`, and `pools` lacks
+    the pool, so that no metric of it can be written. `pool_id` is an SQL expression.
+
+    The key is looked up once a query; where there is none no row is looked at.
+    """
+    known = f"SELECT FROM {_POOLS} AS k WHERE k.pool_id = {pool_id}"
+    return f"({_HAS_FOREIGN_KEY} AND NOT EXISTS ({known}))"
+
+
+TEXTS = (
+    f"h.id, h.pool_id, h.timestamp, {texts_of('h.raw_json_data')},"
+    f" {lacks_its_pool('h.pool_id')} AS not_in_pools, {DROPPED}"
+)
 """JSON is taken apart in PostgreSQL, so that two texts travel and not the document."""
 
 LOWEST, HIGHEST = "0001-01-01", "9999-01-01"
@@ -60,13 +89,14 @@ def rows_to_read(plan_table: str, impossible: str | None) -> str:
     """SELECT of the rows that a run reads: for each planned pool its days from `read_from` on,
     look-back included, and the `impossible` ones.
 
-    Columns: id, pool_id, timestamp, apy and tvl as text, dropped. `impossible` is a condition of
-    `impossible_rows`, or None for a run that leaves them out.
+    Columns: id, pool_id, timestamp, apy and tvl as text, not_in_pools, dropped. `impossible` is a
+    condition of `impossible_rows`, or None for a run that leaves them out.
     """
     clamped = TEXTS.replace(
         "h.timestamp",
-        f"least(greatest(h.timestamp, '{LOWEST}'::timestamptz), '{HIGHEST}'::timestamptz) AS"
-        " timestamp",
+        # `greatest` leaves a NULL out
+        f"CASE WHEN h.timestamp IS NOT NULL THEN least(greatest(h.timestamp,"
+        f" '{LOWEST}'::timestamptz), '{HIGHEST}'::timestamptz) END AS timestamp",
     )
     planned = f"SELECT {clamped} FROM {planned_rows(plan_table)}"
     return (
@@ -85,16 +115,20 @@ def planned_rows(plan_table: str) -> str:
 
 
 def impossible_rows(now: datetime, since: datetime | None, watermark: datetime) -> str:
-    """Condition on `h`: of a day that can't be a snapshot's, so that no pool's calendar has it, and
-    inserted from `since` (None: ever) to before `watermark`: by the time that a later row is read,
-    its moment may have come. The next run begins there.
+    """Condition on `h`: of no day or of one that can't be a snapshot's, so that no pool's calendar
+    has it, and inserted from `since` (None: ever) to before `watermark`: by the time that a later
+    row is read, its moment may have come. The next run begins there. A row that does not say when
+    it was inserted may always be new.
     """
-    impossible = f"(h.timestamp < {midnight(EARLIEST_DAY)} OR h.timestamp > {moment(now)})"
+    impossible = (
+        f"(h.timestamp < {midnight(EARLIEST_DAY)} OR h.timestamp > {moment(now)} OR h.timestamp IS"
+        " NULL)"
+    )
     if since is None:
         return f"(h.insertion_timestamp < {moment(watermark)}) IS NOT FALSE AND {impossible}"
     return (
-        f"h.insertion_timestamp >= {moment(since)} AND h.insertion_timestamp < {moment(watermark)}"
-        f" AND {impossible}"
+        f"(h.insertion_timestamp IS NULL OR h.insertion_timestamp >= {moment(since)} AND"
+        f" h.insertion_timestamp < {moment(watermark)}) AND {impossible}"
     )
 
 
@@ -113,10 +147,13 @@ def judged_rows(select: str, checks: Sequence[RowCheck], *, also: Sequence[str] 
     """PostgreSQL: raw rows with apy_value (percent), tvl_value (USD) and the reason, NULL for a
     good row; `also` names more columns to keep.
 
-    `select` has id, timestamp, apy and tvl as text, and dropped.
+    `select` has id, timestamp, apy and tvl as text, not_in_pools and dropped.
     """
     return judged(
-        select, others=("id", "timestamp", "dropped", *also), texts=("apy", "tvl"), checks=checks
+        select,
+        others=("id", "timestamp", "not_in_pools", "dropped", *also),
+        texts=("apy", "tvl"),
+        checks=checks,
     )
 
 
@@ -131,8 +168,8 @@ def moment(at: datetime) -> str:
 
 
 def parse_raw_rows(rows: DataFrame, checks: Sequence[RowCheck]) -> DataFrame:
-    """Text to numbers: (id, pool_id, timestamp, apy text, tvl text, dropped) -> (id, pool_id,
-    timestamp, apy, tvl, reason, warning), row for row.
+    """Text to numbers: (id, pool_id, timestamp, apy text, tvl text, not_in_pools, dropped) -> (id,
+    pool_id, timestamp, apy, tvl, reason, warning), row for row.
 
     apy is percent, tvl USD, both double and NULL where missing; reason is NULL for a row that may
     be used, warning names what is only reported.

@@ -58,6 +58,7 @@ class Run:
     job: str
     connection: Connection
     mode: str | None = None
+    engine: str | None = None
     start: date | None = None
     end: date | None = None
     as_of: date | None = None
@@ -94,6 +95,7 @@ class Run:
             for name in (
                 "status",
                 "mode",
+                "engine",
                 "start",
                 "end",
                 "as_of",
@@ -146,6 +148,7 @@ def open_run(
             job,
             connection,
             mode=mode,
+            engine=engine_name,
             start=start,
             end=end,
             as_of=as_of,

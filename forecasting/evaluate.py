@@ -8,6 +8,7 @@ newest days. SQL and pandas, no Spark.
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from typing import Any
 
 import pandas as pd
@@ -18,12 +19,15 @@ from database.connection import make_engine
 from database.run_ledger import ledger_row, open_run
 from forecasting.forecast_ledger import (
     describe_pools,
+    engine_to_score,
     newest_scored_day,
     score_what_came_true,
     scored_rows,
 )
 from forecasting.score_groups import score_groups
 from forecasting.scores import score_table, sentence
+
+log = logging.getLogger(__name__)
 
 JOB = "evaluate"
 
@@ -34,28 +38,37 @@ def evaluate(
     """Take in what came true, and score the `days` target days that end with `end`, whether a night
     or a backtest made them.
 
-    Args: end is by default the newest target day that has come true.
+    Args: end is by default the newest target day that has come true. engine is by default the one
+    that has forecasts in those days, the settings' one where both have.
 
     Returns: the ledger row (updated: target days that came true or were corrected) with `targets`
     and `groups` as `backtest` has them.
     Raises: RunInProgress, DatabaseError.
     """
-    database, name = make_engine(settings), engine or settings.engine
+    database, horizon = make_engine(settings), settings.horizon_days
     with open_run(
         database,
         job=JOB,
         mode="evaluate",
-        engine_name=name,
+        engine_name=engine or settings.engine,
         as_of=end,
         code_version=settings.code_version,
     ) as run:
         with run.stage("evaluate"), run.connection.begin():
             run.rows["updated"] = score_what_came_true(run.connection)
         with run.stage("score"):
-            run.as_of = end or newest_scored_day(database, name, horizon=settings.horizon_days)
-            rows = scored_rows(
-                database, name, horizon=settings.horizon_days, last=run.as_of, days=days
+            name = engine or engine_to_score(
+                database, settings.engine, horizon=horizon, end=end, days=days
             )
+            if name not in (engine, settings.engine):
+                log.info(
+                    "engine %s: the settings' engine, %s, has no forecasts in these days",
+                    name,
+                    settings.engine,
+                )
+            run.engine = name
+            run.as_of = end or newest_scored_day(database, name, horizon=horizon)
+            rows = scored_rows(database, name, horizon=horizon, last=run.as_of, days=days)
             scores = scores_of(database, rows, settings.interval_level)
         table = scores["targets"]
         run.checks.append(

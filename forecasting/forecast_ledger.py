@@ -74,9 +74,19 @@ ORDER BY target, target_date, pool_id
 NEWEST_SCORED = """
 SELECT max(target_date)
 FROM yieldspark.forecast_evaluation
-WHERE engine = :engine
+WHERE engine = coalesce(:engine, engine)
     AND horizon_days = :horizon
     AND actual IS NOT NULL
+"""
+
+ENGINES = """
+SELECT engine, count(actual) AS scored
+FROM yieldspark.forecast_evaluation
+WHERE horizon_days = :horizon
+    AND target_date > CAST(:last AS date) - :days
+    AND target_date <= :last
+GROUP BY engine
+ORDER BY max(target_date) DESC, engine
 """
 
 POOLS = """
@@ -125,13 +135,31 @@ def as_past(rows: pd.DataFrame) -> pd.DataFrame:
     return named[["target", *PAST_COLUMNS]]
 
 
-def newest_scored_day(engine: Engine, name: str, *, horizon: int) -> dt.date | None:
-    """The newest target day that has come true; None where none has."""
+def newest_scored_day(engine: Engine, name: str | None, *, horizon: int) -> dt.date | None:
+    """The newest target day of the engine's (None: of any engine's) forecasts that has come true;
+    None where none has.
+    """
     with checked_connection(engine) as connection:
         found: dt.date | None = connection.execute(
             text(NEWEST_SCORED), {"engine": name, "horizon": horizon}
         ).scalar_one()
     return found
+
+
+def engine_to_score(
+    engine: Engine, preferred: str, *, horizon: int, end: dt.date | None, days: int
+) -> str:
+    """The engine with forecasts in the `days` target days that end with `end` (None: with the
+    newest one that has come true): `preferred` where it has some, or where no engine has any.
+    Forecasts that have come true count before those that have not.
+    """
+    last = end or newest_scored_day(engine, None, horizon=horizon)
+    with checked_connection(engine) as connection:
+        found = connection.execute(
+            text(ENGINES), {"horizon": horizon, "last": last, "days": days}
+        ).all()
+    names = [row.engine for row in found if row.scored] or [row.engine for row in found]
+    return preferred if preferred in names or not names else str(names[0])
 
 
 def scored_rows(

@@ -46,6 +46,35 @@ def test_evaluate_of_nothing_is_no_error(run_here: CommandLine) -> None:
     assert run_here("evaluate").returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("engines", "setting", "scored"),
+    [
+        (["lightgbm"], "synapseml", "lightgbm"),
+        (["synapseml"], "lightgbm", "synapseml"),
+        (["lightgbm", "synapseml"], "lightgbm", "lightgbm"),
+        (["lightgbm", "synapseml"], "synapseml", "synapseml"),
+        ([], "lightgbm", "lightgbm"),
+    ],
+)
+def test_evaluate_takes_the_engine_that_has_forecasts(
+    run_here: CommandLine, engine: Engine, engines: list[str], setting: str, scored: str
+) -> None:
+    for name in engines:
+        put(engine, row("a", tvl_usd=2e6, apy_percent=4.0, engine=name))
+    # of days that are not asked for
+    old = dt.date(2024, 5, 1)
+    put(engine, row("a", old, engine="lightgbm"), row("a", old, engine="synapseml"))
+    observe(engine, "a", dt.date(2024, 6, 30), 5.5)
+    observe(engine, "a", old, 5.5)
+    asked = ["--days", "30", "--end", "2024-06-30"]
+    found = run_here.json("evaluate", *asked, FORECAST_ENGINE=setting)
+    assert (found["engine"], bool(found["targets"])) == (scored, bool(engines))
+    assert run_here.json("evaluate", *asked, "--engine", setting)["engine"] == setting
+    if engines:
+        newest = run_here.json("evaluate", "--days", "30", FORECAST_ENGINE=setting)
+        assert (newest["engine"], newest["as_of"]) == (scored, "2024-06-30")
+
+
 def test_a_dry_backtest_prints_its_plan(run_here: CommandLine, engine: Engine) -> None:
     store(engine, panel_rows(3, 40))
     document = run_here.json(

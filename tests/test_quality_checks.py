@@ -25,7 +25,10 @@ from tests.metrics_oracle import RawRow, World
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 CHECKS = raw_row_checks(load_settings(_env_file=None), NOW)
-RAW = "id bigint, pool_id string, timestamp timestamp, apy string, tvl string, dropped boolean"
+RAW = (
+    "id bigint, pool_id string, timestamp timestamp, apy string, tvl string, not_in_pools boolean,"
+    " dropped boolean"
+)
 
 AWKWARD = [
     *(
@@ -99,7 +102,8 @@ Row = tuple[int, str, datetime, str | None, str | None]
 def by_spark(
     spark: SparkSession, rows: list[Row], *, dropped: bool = False
 ) -> dict[int, tuple[Any, ...]]:
-    parsed = parse_raw_rows(spark.createDataFrame([(*row, dropped) for row in rows], RAW), CHECKS)
+    raw = spark.createDataFrame([(*row, False, dropped) for row in rows], RAW)
+    parsed = parse_raw_rows(raw, CHECKS)
     return {row.id: (row.apy, row.tvl, row.reason) for row in parsed.collect()}
 
 
@@ -108,8 +112,8 @@ def by_postgresql(
 ) -> dict[int, tuple[Any, ...]]:
     columns = "id bigint, timestamp timestamptz, apy text, tvl text"
     given_rows = (
-        f"SELECT id, timestamp, apy, tvl, {dropped} AS dropped FROM jsonb_to_recordset(CAST(:rows"
-        f" AS jsonb)) AS r({columns})"
+        f"SELECT id, timestamp, apy, tvl, false AS not_in_pools, {dropped} AS dropped FROM"
+        f" jsonb_to_recordset(CAST(:rows AS jsonb)) AS r({columns})"
     )
     query = judged_rows(given_rows, CHECKS)
     document = json.dumps(
@@ -289,13 +293,16 @@ MARKET_VALUES = {
 def test_each_reason_of_a_market_row(engine: Engine, column: str) -> None:
     checks = {"close": price_checks, "gas": gas_checks}[column](load_settings(_env_file=None), NOW)
     values = list(MARKET_VALUES[column])
-    day = "TIMESTAMPTZ '2024-06-01' AS data_timestamp, DATE '2024-06-01' AS date"
+    day = "TIMESTAMPTZ '2024-06-01' AS data_timestamp, DATE '2024-06-01' AS date, 'ETH' AS symbol"
     given_values = (
         f"SELECT position, value AS {column}, {day} FROM unnest(CAST(:values AS text[])) WITH"
         " ORDINALITY AS given (value, position)"
     )
     query = judged(
-        given_values, others=("position", "data_timestamp", "date"), texts=(column,), checks=checks
+        given_values,
+        others=("position", "data_timestamp", "date", "symbol"),
+        texts=(column,),
+        checks=checks,
     )
     with engine.connect() as connection:
         found = {

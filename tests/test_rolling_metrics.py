@@ -33,7 +33,10 @@ from tests import metrics_oracle
 from tests.metrics_histories import START, as_text, world
 from tests.metrics_oracle import RawRow, World
 
-RAW = "id bigint, pool_id string, timestamp timestamp, apy string, tvl string, dropped boolean"
+RAW = (
+    "id bigint, pool_id string, timestamp timestamp, apy string, tvl string, not_in_pools boolean,"
+    " dropped boolean"
+)
 COLUMNS = (
     "actual_apy",
     "actual_tvl",
@@ -66,6 +69,7 @@ def raw_frame(spark: SparkSession, rows: list[RawRow]) -> DataFrame:
             r.timestamp,
             as_text(r.document, "apy"),
             as_text(r.document, "tvlUsd"),
+            False,
             False,
         )
         for r in rows

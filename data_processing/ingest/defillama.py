@@ -49,6 +49,7 @@ from data_processing.ingest.defillama_rows import (
     description,
     snapshots,
 )
+from data_processing.ingest.pool_descriptions import required_descriptions
 from data_processing.ingest.progress import record_stored, stored_before
 from database.connection import checked_connection, make_engine
 from database.run_ledger import Run, open_run
@@ -269,7 +270,9 @@ def _store(
     with checked_connection(engine) as connection:
         inserted = _insert_snapshots(connection, pool_id, rows)
         _quarantine(connection, run.run_id, pool_id, rows)
-        connection.execute(defillama_sql.upsert_pool(pool_id, description(pool) if pool else None))
+        described = description(pool) if pool else None
+        required = required_descriptions(connection)
+        connection.execute(defillama_sql.upsert_pool(pool_id, described, required))
         record_stored(connection, run, pool_id, len(rows.timestamps))
     pull.pools_fetched += 1
     pull.rows_inserted += inserted

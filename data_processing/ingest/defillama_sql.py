@@ -6,12 +6,13 @@ Every statement inserts only what is new, or updates only what differs; its row 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Executable, func
+from sqlalchemy import Executable, func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from data_processing.ingest.pool_descriptions import POOL_ID, STAND_INS
 from data_processing.quarantine.table import REOPEN
 from database.merge_sql import qualified
 from database.tables import pools, quarantine, raw_pool_history, raw_prices
@@ -93,13 +94,28 @@ WHERE q.raw_json_data IS DISTINCT FROM excluded.raw_json_data
 """
 
 
-def upsert_pool(pool_id: str, described: Mapping[str, Any] | None) -> Executable:
+def upsert_pool(
+    pool_id: str, described: Mapping[str, Any] | None, required: Collection[str]
+) -> Executable:
     """A pool as listed, never a null over a value. One that is not listed (None) is added as
-    inactive, or keeps what is known of it.
+    inactive, or keeps what is known of it. A new one has a stand-in for each `required` description
+    that it lacks.
     """
     values = dict(described or {})
+    known = pools.alias("known")
+    filled = {
+        name: func.coalesce(
+            values.get(name),
+            select(known.c[name]).where(known.c.pool_id == pool_id).scalar_subquery(),
+            pool_id if STAND_INS[name] == POOL_ID else STAND_INS[name],
+        )
+        for name in required
+    }
     new = insert(pools).values(
-        pool_id=pool_id, is_active=described is not None, last_updated=func.now(), **values
+        pool_id=pool_id,
+        is_active=described is not None,
+        last_updated=func.now(),
+        **(values | filled),
     )
     kept = {name: func.coalesce(new.excluded[name], pools.c[name]) for name in values}
     active = {"is_active": True} if described is not None else {}

@@ -32,6 +32,7 @@ from config_spark import Settings
 from data_processing.ingest import cells, raw_sql
 from data_processing.ingest.file_kinds import FileColumns, Kind, columns_of, symbol_of
 from data_processing.ingest.file_tables import Batch, FileTable, RaggedLine, open_file
+from data_processing.ingest.pool_descriptions import IN_WORDS, required_descriptions
 from database.connection import checked_connection, make_engine
 from database.merge_sql import qualified
 from database.tables import gas_fees_daily, pools, raw_pool_history, raw_prices
@@ -101,7 +102,8 @@ def load_files(
     columns; symbol is that of price files that have no such column (None: told from the file's
     name).
     Returns: {files: [{path, kind, rows_read, rows_inserted, rows_updated, rows_already_there,
-    rows_refused, seconds}], rows_inserted, rows_refused}.
+    rows_refused, pools_undescribed, seconds}], rows_inserted, rows_refused}; pools_undescribed are
+    new pools for whose required descriptions something stands in.
     Raises: InputError for a file that can't be read as what it is; the files before it are loaded,
     nothing of it is. CheckFailed where a trigger drops rows of pool history. DatabaseError.
     """
@@ -124,7 +126,10 @@ def load_files(
         told = ", ".join(
             f"{count:,} {name.removeprefix('rows_').replace('_', ' ')}"
             for name, count in counts.items()
+            if name.startswith("rows_")
         )
+        if undescribed := counts["pools_undescribed"]:
+            told += f"; {undescribed:,} new pools are not described in it: {IN_WORDS}"
         progress(f"{file.table.path.name} ({file.kind}): {told}")
     return {
         "files": summaries,
@@ -161,7 +166,7 @@ def _load(connection: Connection, file: FileToLoad, run_id: str) -> dict[str, in
         read += batch.table.num_rows + len(lines)
     refused = ragged + _judge(connection, file, source)
     _check_rows(connection, file, read, refused)
-    inserted, updated = _merge(connection, file)
+    inserted, updated, undescribed = _merge(connection, file)
     already_there = read - refused - inserted - updated
     if file.kind == "history" and already_there:
         _require_history(connection, file.table.path)
@@ -171,6 +176,7 @@ def _load(connection: Connection, file: FileToLoad, run_id: str) -> dict[str, in
         "rows_updated": updated,
         "rows_already_there": already_there,
         "rows_refused": refused,
+        "pools_undescribed": undescribed,
     }
 
 
@@ -298,18 +304,25 @@ def _require_history(connection: Connection, path: Path) -> None:
         )
 
 
-def _merge(connection: Connection, file: FileToLoad) -> tuple[int, int]:
+def _merge(connection: Connection, file: FileToLoad) -> tuple[int, int, int]:
+    """Returns rows inserted, rows updated, new pools with stand-ins."""
+    required = required_descriptions(connection)
     usable = USABLE
     last = f"{usable} AND is_last" if file.kind != "history" else usable
     statement = {
         "history": lambda: raw_sql.merge_history(usable),
         "prices": lambda: raw_sql.merge_prices(last),
         "gas": lambda: raw_sql.merge_gas(last),
-        "pools": lambda: raw_sql.merge_pools(last, file.text_columns),
+        "pools": lambda: raw_sql.merge_pools(last, file.text_columns, required),
     }[file.kind]()
+    undescribed = 0
+    if file.kind == "pools":
+        count = raw_sql.count_stand_ins(last, file.text_columns, required)
+        undescribed = int(connection.exec_driver_sql(count).scalar_one())
     inserted, updated = connection.exec_driver_sql(statement).one()
     if file.kind == "history":
-        connection.exec_driver_sql(raw_sql.add_unknown_pools(usable))
+        added = connection.exec_driver_sql(raw_sql.add_unknown_pools(usable, required)).rowcount
+        undescribed = added if required else 0
         if inserted >= ANALYZE_FROM_ROWS:
             connection.exec_driver_sql(f"ANALYZE {qualified(raw_pool_history)}")
-    return inserted, updated
+    return inserted, updated, undescribed

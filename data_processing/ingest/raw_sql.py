@@ -13,6 +13,7 @@ from collections.abc import Collection
 
 from sqlalchemy import Table
 
+from data_processing.ingest.pool_descriptions import stand_in
 from data_processing.quality.row_checks import is_number
 from data_processing.quarantine.table import REOPEN
 from database.merge_sql import qualified
@@ -173,11 +174,15 @@ _NOT_STORED = (
 )
 
 
-def add_unknown_pools(rows: str) -> str:
-    """A row in `pools` for each pool of `rows` that has none."""
+def add_unknown_pools(rows: str, required: Collection[str]) -> str:
+    """A row in `pools` for each pool of `rows` that has none, with a stand-in for each `required`
+    description.
+    """
+    names = "".join(f", {name}" for name in required)
+    values = "".join(f", {stand_in(name, 'pool_id')}" for name in required)
     return (
-        f"INSERT INTO {qualified(pools)} (pool_id, is_active) SELECT DISTINCT pool_id, true FROM"
-        f" ({rows}) AS n ON CONFLICT (pool_id) DO NOTHING"
+        f"INSERT INTO {qualified(pools)} (pool_id, is_active{names}) SELECT pool_id, true{values}"
+        f" FROM (SELECT DISTINCT pool_id FROM ({rows}) AS n) AS n ON CONFLICT (pool_id) DO NOTHING"
     )
 
 
@@ -224,25 +229,54 @@ def merge_gas(rows: str) -> str:
     )
 
 
-def merge_pools(rows: str, columns: Collection[str]) -> str:
+def count_stand_ins(rows: str, columns: Collection[str], required: Collection[str]) -> str:
+    """How many new pools of `rows` lack a `required` description; asked before `merge_pools`."""
+    lacking = " OR ".join(f"n.{name} IS NULL" if name in columns else "true" for name in required)
+    return (
+        f"SELECT count(*) FROM ({rows}) AS n WHERE ({lacking or 'false'}) AND NOT EXISTS (SELECT"
+        f" FROM {qualified(pools)} AS p WHERE p.pool_id = n.pool_id)"
+    )
+
+
+def merge_pools(rows: str, columns: Collection[str], required: Collection[str] = ()) -> str:
     """Upsert what is known of pools: never a null over a value, never older over newer (`timestamp`
-    is when it was so; null counts as newest).
+    is when it was so; null counts as newest). A new pool has a stand-in for each `required`
+    description that `rows` lacks.
     """
     described = [name for name in columns if name not in {"pool_id", "timestamp"}]
-    names = ", ".join(["pool_id", "is_active", "last_updated", *described])
-    values = ", ".join(["pool_id", "true", "timestamp", *described])
+    written = [*described, *(name for name in required if name not in described)]
+    names = ", ".join(["pool_id", "is_active", "last_updated", *written])
+    values = ", ".join(
+        [
+            "n.pool_id",
+            "true",
+            "n.timestamp",
+            *(_description(name, described, required) for name in written),
+        ]
+    )
     kept = ["last_updated", *described]
     updates = ", ".join(f"{name} = coalesce(excluded.{name}, p.{name})" for name in kept)
     changed = " OR ".join(
         f"coalesce(excluded.{name}, p.{name}) IS DISTINCT FROM p.{name}" for name in kept
     )
     return _counted(
-        f"INSERT INTO {qualified(pools)} AS p ({names}) SELECT {values} FROM ({rows}) AS n ON"
-        f" CONFLICT (pool_id) DO UPDATE SET {updates} WHERE ({changed}) AND (p.last_updated IS NULL"
-        " OR excluded.last_updated IS NULL OR excluded.last_updated >= p.last_updated)",
+        f"INSERT INTO {qualified(pools)} AS p ({names}) SELECT {values} FROM ({rows}) AS n"
+        f" LEFT JOIN {qualified(pools)} AS known ON known.pool_id = n.pool_id ON CONFLICT (pool_id)"
+        f" DO UPDATE SET {updates} WHERE ({changed}) AND (p.last_updated IS NULL OR"
+        " excluded.last_updated IS NULL OR excluded.last_updated >= p.last_updated)",
         pools,
         "p",
     )
+
+
+def _description(name: str, described: Collection[str], required: Collection[str]) -> str:
+    """What the file says, and for a required column what `pools` has, or the stand-in: PostgreSQL
+    refuses a NULL before it looks for a conflict.
+    """
+    given = [f"n.{name}"] if name in described else []
+    if name not in required:
+        return given[0]
+    return f"coalesce({', '.join([*given, f'known.{name}', stand_in(name, 'n.pool_id')])})"
 
 
 def quarantine_refused(pool_id: str) -> str:

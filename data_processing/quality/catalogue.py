@@ -35,10 +35,12 @@ NO_CALENDAR = "no calendar has a place for such a row"
 NOTHING_TO_USE = "there is nothing in such a row to use"
 HAS_A_LIMIT = "change its limit instead"
 NEVER_RIGHT = "no metric or forecast can be made of it"
+FOREIGN_KEY = "the foreign key of `pool_daily_metrics` lets no metric of such a pool in"
 PUT_AWAY = "`load` the row again to have it in use"
 REFUSED = "such a row can't be stored"
 
 _ROWS = (
+    Check("timestamp_missing", "row", "fail", "it has no timestamp", NO_CALENDAR),
     Check(
         "timestamp_before_2018",
         "row",
@@ -81,6 +83,13 @@ _ROWS = (
         NOTHING_TO_USE,
     ),
     Check(
+        "pool_not_in_pools",
+        "row",
+        "fail",
+        "its pool has no row in `pools`, to which `pool_daily_metrics` has a foreign key",
+        FOREIGN_KEY,
+    ),
+    Check(
         "row_dropped",
         "row",
         "fail",
@@ -94,6 +103,7 @@ _ROWS = (
         "its day is before 2009, when no coin existed: a unit or a parsing error",
         NEVER_RIGHT,
     ),
+    Check("symbol_missing", "row", "fail", "it has no symbol", NEVER_RIGHT),
     Check("price_missing", "row", "fail", "it has no closing price", NOTHING_TO_USE),
     Check("price_infinite", "row", "fail", "its price is infinite", NEVER_RIGHT),
     Check("price_not_a_number", "row", "fail", "its price is no number", NEVER_RIGHT),
@@ -121,7 +131,6 @@ _INCOMING = (
     ),
     Check("not_an_object", "row", "fail", "`ingest` got something that is no JSON object", REFUSED),
     Check("pool_id_missing", "row", "fail", "`load` found no pool id in it", REFUSED),
-    Check("symbol_missing", "row", "fail", "`load` found no symbol in it", REFUSED),
     Check("gas_missing", "row", "fail", "`load` found no gas price in it", REFUSED),
     Check(
         "another_row_of_that_day",

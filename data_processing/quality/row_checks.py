@@ -35,6 +35,11 @@ IN_FUTURE = "timestamp_in_future"
 MAX_GAS_GWEI = 1e6
 """A thousand times the highest daily average there ever was."""
 
+NO_TIMESTAMP = "timestamp_missing"
+
+NOT_IN_POOLS = "pool_not_in_pools"
+"""The reason of a row that becomes good when its pool is in `pools`."""
+
 NEVER = "WHEN false THEN ''"
 """A branch for a CASE that would have none."""
 
@@ -63,8 +68,8 @@ Condition = tuple[str, str]
 
 
 def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
-    """Checks of a raw pool row (columns apy, tvl, apy_value, tvl_value, timestamp, dropped); the
-    first that fails names the reason.
+    """Checks of a raw pool row (columns apy, tvl, apy_value, tvl_value, timestamp, not_in_pools,
+    dropped); the first that fails names the reason.
 
     A row with one of APY and TVL missing is good: the missing one is NULL. `now` is the run's, UTC:
     a later timestamp is an error of the source.
@@ -72,6 +77,7 @@ def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
     """
     return _with_severities(
         settings,
+        (NO_TIMESTAMP, "timestamp IS NULL"),
         ("timestamp_before_2018", f"timestamp < TIMESTAMP '{EARLIEST_DAY} 00:00:00'"),
         (IN_FUTURE, f"timestamp > TIMESTAMP '{now:%Y-%m-%d %H:%M:%S.%f}'"),
         ("apy_and_tvl_missing", "apy IS NULL AND tvl IS NULL"),
@@ -83,6 +89,7 @@ def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
         # nothing comes this far unless CHECK_SEVERITIES lets values pass that are no numbers
         ("apy_and_tvl_unusable", "apy_value IS NULL AND tvl_value IS NULL"),
         # last: a row that fails on its own account keeps its reason
+        (NOT_IN_POOLS, "not_in_pools"),
         ("row_dropped", "dropped"),
     )
 
@@ -97,13 +104,15 @@ def changed_row_severities(settings: Settings) -> dict[str, Any]:
 
 
 def price_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
-    """Checks of a daily close (columns close, close_value, data_timestamp) at the moment `now`,
-    UTC.
+    """Checks of a daily close (columns close, close_value, data_timestamp, symbol) at the moment
+    `now`, UTC.
 
     A price row without a price is of no use, so a missing one is bad too.
     """
     return _with_severities(
         settings,
+        (NO_TIMESTAMP, "data_timestamp IS NULL"),
+        ("symbol_missing", "symbol IS NULL"),
         (BEFORE_MARKETS, f"data_timestamp < TIMESTAMP '{EARLIEST_MARKET_DAY} 00:00:00'"),
         (IN_FUTURE, f"data_timestamp > TIMESTAMP '{now:%Y-%m-%d %H:%M:%S.%f}'"),
         ("price_missing", "close IS NULL"),
@@ -119,6 +128,7 @@ def gas_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
     """
     return _with_severities(
         settings,
+        (NO_TIMESTAMP, "gas IS NOT NULL AND date IS NULL"),
         (BEFORE_MARKETS, f"gas IS NOT NULL AND date < DATE '{EARLIEST_MARKET_DAY}'"),
         (IN_FUTURE, f"gas IS NOT NULL AND date > DATE '{now:%Y-%m-%d}'"),
         *_number_checks("gas"),

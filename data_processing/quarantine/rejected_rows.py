@@ -46,19 +46,24 @@ def quarantine_market_rows(
     connection: Connection, settings: Settings, run_id: str, now: datetime
 ) -> None:
     """Put prices (source id `SYMBOL|timestamp`) and gas (source id: the day) that are bad at the
-    moment `now` (UTC) into quarantine.
+    moment `now` (UTC) into quarantine. What lacks a part of its key is known by its content too.
 
     Those that are good by now count as accepted.
     """
+    content = "md5(coalesce(j.raw_json_data::text, ''))"
     prices = (
-        f"SELECT '{PRICES}', j.symbol || '|' || j.data_timestamp, j.data_timestamp, j.reason,"
-        f" p.raw_json_data FROM ({judged_prices(settings, now)}) AS j JOIN {PRICES} AS p ON"
-        " p.data_timestamp = j.data_timestamp AND p.symbol = j.symbol WHERE j.reason IS NOT NULL"
+        f"SELECT DISTINCT '{PRICES}', coalesce(j.symbol || '|' || j.data_timestamp,"
+        f" concat_ws('|', j.symbol, j.data_timestamp, {content})), j.data_timestamp, j.reason,"
+        f" j.raw_json_data FROM ({judged_prices(settings, now)}) AS j WHERE j.reason IS NOT NULL"
     )
     # a date reaches further than a timestamp
-    midnight = f"least(greatest(j.date, '{LOWEST}'), '{HIGHEST}')::timestamp AT TIME ZONE 'UTC'"
+    midnight = (
+        f"CASE WHEN j.date IS NOT NULL THEN least(greatest(j.date, '{LOWEST}'),"
+        f" '{HIGHEST}')::timestamp AT TIME ZONE 'UTC' END"
+    )
     gas = (
-        f"SELECT '{GAS}', j.date::text, {midnight}, j.reason, to_jsonb(j.gas) FROM"
+        f"SELECT DISTINCT '{GAS}', coalesce(j.date::text, 'no day|' || j.gas), {midnight},"
+        " j.reason, to_jsonb(j.gas) FROM"
         f" ({judged_gas(settings, now)}) AS j WHERE j.reason IS NOT NULL"
     )
     insert = (

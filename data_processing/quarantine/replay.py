@@ -22,7 +22,7 @@ from data_processing.quality.catalogue import words
 from data_processing.quality.row_checks import raw_row_checks
 from data_processing.quarantine.review import Selection, require_ids, what_to_do
 from data_processing.quarantine.table import HISTORY, QUARANTINE, RAW_ROW
-from data_processing.raw_history import judged_rows, texts_of
+from data_processing.raw_history import judged_rows, lacks_its_pool, texts_of
 from database.connection import checked_connection
 from database.run_document import ROW_COUNTS
 from database.run_ledger import Run, ledger_row, open_run
@@ -153,8 +153,8 @@ def _replay(
         {**replay.selection.parameters, "corrections": corrections},
     )
     replayable = (
-        f"SELECT id, timestamp, {texts_of('document')}, false AS dropped FROM candidates WHERE"
-        " replayable"
+        f"SELECT id, timestamp, {texts_of('document')}, {lacks_its_pool('candidates.pool_id')} AS"
+        " not_in_pools, false AS dropped FROM candidates WHERE replayable"
     )
     verdicts = judged_rows(replayable, raw_row_checks(settings, now))
     connection.exec_driver_sql(

@@ -3,8 +3,9 @@ who is back.
 
 In: `yieldspark.quarantine`, the raw rows behind it and today's checks, inside a run's commit. Out:
 `resolution` NULL for an open row, `accepted` for one whose source row is in use by now (a looser
-limit, a timestamp that is no longer in the future). `replayed` and `dropped` are people's
-decisions: they stay, for every reason the same source row is met with. No row is ever deleted.
+limit, a timestamp that is no longer in the future, a pool that `pools` has by now). `replayed` and
+`dropped` are people's decisions: they stay, for every reason the same source row is met with. No
+row is ever deleted.
 """
 
 from __future__ import annotations
@@ -13,19 +14,21 @@ from sqlalchemy import Connection, text
 
 from config_spark import Settings
 from data_processing.plan import Plan
-from data_processing.quality.row_checks import IN_FUTURE, raw_row_checks
+from data_processing.quality.row_checks import IN_FUTURE, NOT_IN_POOLS, raw_row_checks
 from data_processing.quarantine.table import ACCEPT, QUARANTINE, RAW_ROW, REOPEN
 from data_processing.raw_history import TABLE, TEXTS, judged_rows, midnight
 
 
-def settle(connection: Connection, settings: Settings, plan: Plan, run_id: str) -> None:
+def settle(
+    connection: Connection, settings: Settings, plan: Plan, run_id: str, *, staging: str
+) -> None:
     """Bring resolutions up to date with what a run that is about to commit takes in; not for a
-    partial one, which leaves rows to the next.
+    partial one, which leaves rows to the next. `staging` has the rows that the run rejected.
     """
     connection.execute(text(_AS_DECIDED_BEFORE), {"run_id": run_id})
     if plan.is_partial or plan.end is None:
         return
-    candidates = f"resolution IS NULL AND reason = '{IN_FUTURE}'"
+    candidates = f"resolution IS NULL AND reason IN ('{IN_FUTURE}', '{NOT_IN_POOLS}')"
     if plan.mode == "full_refresh":
         candidates = "resolution IS NULL OR resolution = 'accepted'"
     ids = (
@@ -43,13 +46,33 @@ def settle(connection: Connection, settings: Settings, plan: Plan, run_id: str) 
     )
     accepted = (
         f"UPDATE {QUARANTINE} AS q SET {ACCEPT} FROM settled AS s WHERE q.source_table = '{TABLE}'"
-        " AND q.source_id = s.source_id AND s.reason IS NULL AND q.resolution IS NULL"
+        " AND q.source_id = s.source_id AND s.reason IS NULL AND q.resolution IS NULL AND"
+        f" (q.reason <> '{NOT_IN_POOLS}' OR {_taken_in(plan, staging)})"
     )
     connection.execute(text(accepted), {"run_id": run_id})
     connection.exec_driver_sql(
         f"UPDATE {QUARANTINE} AS q SET {REOPEN} FROM settled AS s WHERE q.source_table = '{TABLE}'"
         " AND q.source_id = s.source_id AND s.reason IS NOT NULL AND q.resolution = 'accepted'"
     )
+
+
+def _taken_in(plan: Plan, staging: str) -> str:
+    """Condition on `q`: the run wrote the row's day and did not reject the row. A pool may come
+    into `pools` after the run was planned, or after it read: its rows are left to the next run.
+    """
+    return f"""(
+        EXISTS (
+            SELECT FROM {plan.table} AS p
+            WHERE p.pool_id = q.pool_id
+                AND q.timestamp >= p.write_from::timestamp AT TIME ZONE 'UTC'
+                AND q.timestamp < p.write_end::timestamp AT TIME ZONE 'UTC'
+        )
+        AND NOT EXISTS (
+            SELECT FROM {staging} AS rejected
+            WHERE rejected.reason = '{NOT_IN_POOLS}'
+                AND rejected.source_id::text = q.source_id
+        )
+    )"""
 
 
 _AS_DECIDED_BEFORE = f"""

@@ -15,9 +15,9 @@ from sqlalchemy import Connection, Engine, text
 
 from config_spark import Settings
 from data_processing.quality.catalogue import words
-from data_processing.quality.row_checks import raw_row_checks
+from data_processing.quality.row_checks import NO_TIMESTAMP, NOT_IN_POOLS, raw_row_checks
 from data_processing.quarantine.table import HISTORY, QUARANTINE, RAW_ROW
-from data_processing.raw_history import judged_rows, texts_of
+from data_processing.raw_history import judged_rows, lacks_its_pool, texts_of
 from database.connection import checked_connection
 from product_errors import ConfigurationError
 
@@ -122,6 +122,10 @@ def what_to_do(row: dict[str, Any]) -> str:
             "it never came into the raw table: correct the file or the source and `load` or"
             " `ingest` it again"
         )
+    if row["reason"] == NO_TIMESTAMP:
+        return "`load` or `ingest` it again with its timestamp"
+    if row["reason"] == NOT_IN_POOLS:
+        return "add its pool to `pools`; the next metrics run takes the row in"
     return (
         "`quarantine replay` it under other limits or with a corrected value, or `quarantine"
         " drop` it"
@@ -149,8 +153,8 @@ def _reason_now(
     connection: Connection, settings: Settings, row_id: int, now: datetime
 ) -> str | None:
     row = (
-        f"SELECT id, timestamp, {texts_of('raw_json_data')}, false AS dropped FROM {QUARANTINE}"
-        f" WHERE id = {row_id:d}"
+        f"SELECT id, timestamp, {texts_of('raw_json_data')}, {lacks_its_pool('q.pool_id')} AS"
+        f" not_in_pools, false AS dropped FROM {QUARANTINE} AS q WHERE id = {row_id:d}"
     )
     verdict = judged_rows(row, raw_row_checks(settings, now))
     reason: str | None = connection.exec_driver_sql(

@@ -1,0 +1,38 @@
+"""What a new pool gets where `pools` requires a description that the source lacks.
+
+In: the owner's `pools`, where name, chain, protocol and symbol may be NOT NULL. Out: names of the
+required columns, and what stands in for each. What `pools` has already is never replaced.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+from database.merge_sql import qualified
+from database.tables import pools
+
+POOL_ID, UNKNOWN = "pool id", "unknown"
+
+STAND_INS = {"name": POOL_ID, "chain": UNKNOWN, "protocol": UNKNOWN, "symbol": POOL_ID}
+
+IN_WORDS = "name and symbol are the pool id, chain and protocol `unknown`"
+
+_REQUIRED = text("""
+    SELECT attname
+    FROM pg_attribute
+    WHERE attrelid = CAST(:table AS regclass)
+        AND attname = ANY (:names)
+        AND attnotnull
+    ORDER BY attname
+""")
+
+
+def required_descriptions(connection: Connection) -> list[str]:
+    """The columns of STAND_INS that are NOT NULL in this database."""
+    asked = {"table": qualified(pools), "names": list(STAND_INS)}
+    return list(connection.execute(_REQUIRED, asked).scalars())
+
+
+def stand_in(column: str, pool_id: str) -> str:
+    """SQL: what a new pool has in `column`; `pool_id` is an SQL expression."""
+    return pool_id if STAND_INS[column] == POOL_ID else f"'{UNKNOWN}'"
