@@ -184,19 +184,20 @@ def load(engine: Engine, history: History, say: Say) -> int:
     """
     _add_pools(engine, history)
     _add_market(engine, history)
-    indexes = _secondary_indexes(engine)
-    _execute(engine, *(f"DROP INDEX {name}" for name in indexes))
+    definitions = drop_secondary_indexes(engine)
     rows = 0
     for chunk in history.chunks():
         copy_rows(engine, chunk)
         rows += chunk.height
         say(f"{rows:,} raw rows of {history.pools:,} pools loaded")
-    _execute(engine, *indexes.values())
+    _execute(engine, *definitions)
     return rows
 
 
-def _secondary_indexes(engine: Engine) -> dict[str, str]:
-    """Qualified name and definition of each index of the raw table that is no constraint."""
+def drop_secondary_indexes(engine: Engine) -> list[str]:
+    """Drop each index of the raw table that is no constraint; returns the statements that make them
+    again.
+    """
     query = """
     SELECT format('%I.%I', schemaname, indexname) AS name, indexdef
     FROM pg_indexes
@@ -204,7 +205,9 @@ def _secondary_indexes(engine: Engine) -> dict[str, str]:
         AND indexname NOT IN (SELECT conname FROM pg_constraint)
     """
     with engine.connect() as connection:
-        return {row.name: row.indexdef for row in connection.execute(text(query))}
+        indexes = {row.name: row.indexdef for row in connection.execute(text(query))}
+    _execute(engine, *(f"DROP INDEX {name}" for name in indexes))
+    return list(indexes.values())
 
 
 def _execute(engine: Engine, *statements: str) -> None:

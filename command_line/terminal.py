@@ -139,14 +139,14 @@ def print_plan(document: Mapping[str, Any]) -> None:
     reasons.
     """
     plan = document["plan"]
-    hidden = {"parts", "reasons", "rules", "request"}
+    hidden = {"parts", "reasons", "rules", "request", "seen"}
     print_pairs(
         {
             "job": document["job"],
             **{
                 name: value
                 for name, value in plan.items()
-                if name not in hidden and value is not None
+                if name not in hidden and value not in (None, [])
             },
         }
     )

@@ -17,6 +17,14 @@ from sqlalchemy import Connection, Engine
 
 from config_spark import Settings
 from data_processing import plan_sql
+from data_processing.last_run import (
+    Arrivals,
+    LastRun,
+    SeenRows,
+    find_new_rows,
+    last_good_run,
+    read_arrivals,
+)
 from data_processing.market_series import (
     MarketDay,
     first_change,
@@ -51,9 +59,10 @@ class Plan:
     """One run: which days of which pools, why, and what it reads.
 
     `schema` is that of the owner's tables. `end` is exclusive: the run's end, or the backfill's.
-    `since` is the last good run's watermark: raw rows inserted before it are known. `watermark` is
-    what the next run starts from, `unused_since` when the first of the known rows was inserted
-    whose day is left to it. `days` bounds the rows to write; `rows_expected_to_change` estimates
+    `since` is the last good run's `new_from`: raw rows inserted before it are known. `watermark` is
+    what the next run starts from, `seen` what it compares the newest arrivals with, `unused_since`
+    when the first of the known rows was inserted whose day is left to it. `warnings` are sentences
+    on clocks that went back. `days` bounds the rows to write; `rows_expected_to_change` estimates
     how many of them will differ. `days_missing` and `rows_to_quarantine` are None where they were
     not counted. `market` is the series the run uses and stores. `previous` is the last good run,
     whatever its rules were and whatever was asked for now.
@@ -80,7 +89,9 @@ class Plan:
     estimated_cost_usd: float | None = None
     parts: tuple[Part, ...] = ()
     market: tuple[MarketDay, ...] = ()
-    previous: plan_sql.LastRun | None = None
+    previous: LastRun | None = None
+    seen: SeenRows | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -96,7 +107,11 @@ class Plan:
     @property
     def impossible_rows(self) -> str | None:
         """The condition for raw rows of no possible day, which a partial run leaves alone."""
-        return None if self.is_partial else impossible_rows(self.now, self.since, self.watermark)
+        if self.is_partial:
+            return None
+        # those of the last run's watermark or later were left to this one, seen or not
+        since = min(self.since, self.previous.watermark) if self.since and self.previous else None
+        return impossible_rows(self.now, since, self.watermark)
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -106,6 +121,7 @@ class Plan:
     def public(self) -> dict[str, Any]:
         """What the ledger keeps and a dry run prints: plain JSON values."""
         hidden = {"now", "table", "market", "parts", "rules", "request", "previous"}
+        hidden |= {"seen", "warnings"}
         values = {name: value for name, value in vars(self).items() if name not in hidden}
         return {
             **{name: _plain(value) for name, value in values.items()},
@@ -114,6 +130,8 @@ class Plan:
                 {name: _plain(value) for name, value in asdict(part).items()} for part in self.parts
             ],
             "rules": dict(self.rules),
+            "seen": self.seen.public() if self.seen else None,
+            "warnings": list(self.warnings),
             "request": self.request.public(),
         }
 
@@ -202,10 +220,12 @@ def _decide(
 ) -> Plan:
     """Choose mode and interval, and make the plan's table."""
     rules = metric_rules(settings)
-    previous = plan_sql.last_good_run(connection, JOB)
+    previous = last_good_run(connection, JOB)
     reached = plan_sql.days_reached(connection, previous)
     now = _not_behind(now, reached)
     today = now.date()
+    arrivals = read_arrivals(connection, previous, watermark=watermark, now=now)
+    previous, warnings = _since_last_run(connection, previous, arrivals)
     last = (
         previous if request.mode == "incremental" and previous and previous.rules == rules else None
     )
@@ -215,16 +235,7 @@ def _decide(
     before = min(today, max(request.until, reached)) if request.until else today
     plan_sql.find_touched_pools(connection, last, before=before, now=now)
     touched = plan_sql.touched_bounds(connection)
-    run_end = max(
-        filter(
-            None,
-            [
-                last.end if last else None,
-                touched.newest_day + ONE_DAY if touched.newest_day else None,
-            ],
-        ),
-        default=EARLIEST_DAY,
-    )
+    run_end = _run_end(last, touched.newest_day)
     end = min(request.end or run_end, run_end)
     market = read_market_series(connection, settings, EARLIEST_DAY, run_end)
     change = (
@@ -255,11 +266,32 @@ def _decide(
         settings.db_schema,
         table,
         end=end if end > EARLIEST_DAY else None,
-        since=last.watermark if last else None,
+        since=last.new_from if last else None,
         unused_since=touched.unused_since,
         market=market,
         previous=previous,
+        seen=arrivals.seen,
+        warnings=warnings,
     )
+
+
+def _run_end(last: LastRun | None, newest_day: date | None) -> date:
+    """The day after the newest one that is known or touched; no run ends before the last did."""
+    ends = [last.end if last else None, newest_day + ONE_DAY if newest_day else None]
+    return max(filter(None, ends), default=EARLIEST_DAY)
+
+
+def _since_last_run(
+    connection: Connection, previous: LastRun | None, arrivals: Arrivals
+) -> tuple[LastRun | None, tuple[str, ...]]:
+    """The last run with the moment from which on rows are new, and what to warn of."""
+    if previous is None:
+        return None, ()
+    new_from, warning = find_new_rows(previous, arrivals, plan_sql.read_clock(connection))
+    if warning is None:
+        return replace(previous, new_from=new_from), ()
+    log.warning("%s", warning)
+    return replace(previous, new_from=new_from), (warning,)
 
 
 def _not_behind(now: datetime, reached: date) -> datetime:

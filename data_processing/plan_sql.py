@@ -1,5 +1,5 @@
-"""The SQL a plan is made of: what the last good run knew, which pools have changed since, and the
-table of pools to recompute.
+"""The SQL a plan is made of: which pools have changed since the last good run, and the table of
+pools to recompute.
 
 Each function runs in the caller's transaction. Days are UTC dates, intervals half-open. No decision
 is taken here, and no row of a metric is read or written.
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from typing import Any
+from datetime import date, datetime
 
 from sqlalchemy import Connection, select, text
 
+from data_processing.last_run import GOOD, LastRun
 from data_processing.market_series import MarketChange
 from data_processing.quality.row_checks import EARLIEST_DAY, IN_FUTURE, NOT_IN_POOLS, RowCheck
 from data_processing.quarantine.table import QUARANTINE, RAW_ROW
@@ -36,62 +36,6 @@ TOUCHED, REASONS = "touched_pools", "reasons"
 
 CALENDAR_COLUMNS = "pool_id, known_from, open_end, write_from, write_end"
 """What `daily_grid` needs of a plan's table."""
-
-
-@dataclass(frozen=True)
-class LastRun:
-    """The last run that left the tables complete: every raw row inserted before `watermark` and of
-    a day before `end` is in them.
-
-    `unused_since` is when the first row was inserted that it knew and could not use yet, its day
-    not being over; None where there was none. `rules` is None where a partial run since then
-    followed others: the tables mix both.
-    """
-
-    watermark: datetime
-    end: date
-    unused_since: datetime | None
-    rules: Any
-
-
-GOOD = ("succeeded", "nothing_to_do")
-
-ANY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
-"""For a run of a version that did not note when its first unused row was inserted."""
-
-
-def last_good_run(connection: Connection, job: str) -> LastRun | None:
-    """The newest run of all pools, other than a backfill, that succeeded or found nothing to do."""
-    ledger = run_ledger.c
-    newest = (
-        select(ledger.started_at, ledger.watermark, ledger.end, ledger.plan)
-        .where(
-            ledger.job == job,
-            ledger.status.in_(GOOD),
-            ledger.mode.in_(["incremental", "full_refresh"]),
-        )
-        .where(
-            ledger.watermark.is_not(None),
-            ledger.end.is_not(None),
-            ledger.plan.is_not(None),
-            text("plan #>> '{request,pools}' IS NULL"),
-        )
-        .order_by(ledger.started_at.desc())
-    )
-    row = connection.execute(newest.limit(1)).first()
-    if row is None:
-        return None
-    since = select(ledger.plan["rules"]).where(
-        ledger.job == job, ledger.status == "succeeded", ledger.started_at > row.started_at
-    )
-    mixed = any(rules != row.plan["rules"] for rules in connection.execute(since).scalars())
-    unused = row.plan.get("unused_since", ANY_TIME.isoformat())
-    return LastRun(
-        row.watermark,
-        row.end,
-        datetime.fromisoformat(unused) if unused else None,
-        None if mixed else row.plan["rules"],
-    )
 
 
 def days_reached(connection: Connection, previous: LastRun | None) -> date:
@@ -120,6 +64,12 @@ OPEN_SINCE = text("""
 """)
 
 
+def read_clock(connection: Connection) -> datetime:
+    """The server's clock."""
+    clock: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return clock
+
+
 def read_watermark(connection: Connection) -> tuple[datetime, bool]:
     """The start of the oldest open transaction of this database, or now; and whether other sessions
     hide theirs from this role.
@@ -129,7 +79,7 @@ def read_watermark(connection: Connection) -> tuple[datetime, bool]:
     reports its start a moment after it took it, hence the pause. Of a prepared one only the end of
     its work is known: it is taken to have begun a day before.
     """
-    asked_at = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    asked_at = read_clock(connection)
     connection.execute(text("SELECT pg_sleep(0.02)"))
     row = connection.execute(OPEN_SINCE, {"asked_at": asked_at}).one()
     return row.watermark, bool(row.hidden)
@@ -184,7 +134,7 @@ def find_touched_pools(
     of days before `before` that a run must look at, and unused_since, when the first of its rows of
     later days was inserted.
 
-    After a good run only rows inserted since its watermark count, those that it knew and could not
+    After a good run only rows inserted since its `new_from` count, those that it knew and could not
     use yet, those that it set aside because they were not to be yet or because `pools` lacked their
     pool, and those that were dropped since; else all of them.
     """
@@ -194,12 +144,12 @@ def find_touched_pools(
     if last is not None:
         # both halves are ranges of an index; a row that does not say when it came may always be new
         parts = [
-            f"{raw} AND (h.insertion_timestamp >= {moment(last.watermark)} OR h.insertion_timestamp"
+            f"{raw} AND (h.insertion_timestamp >= {moment(last.new_from)} OR h.insertion_timestamp"
             " IS NULL)"
         ]
         later = (
             f"h.timestamp >= {midnight(last.end)} AND h.insertion_timestamp <"
-            f" {moment(last.watermark)}"
+            f" {moment(last.new_from)}"
         )
         if last.unused_since is not None:
             parts.append(
@@ -219,7 +169,7 @@ def find_touched_pools(
         parts.append(
             f"{columns} FROM {QUARANTINE} AS q JOIN {TABLE} AS h ON h.id = q.source_id::bigint"
             f" WHERE {RAW_ROW} AND q.resolution = 'dropped' AND q.resolved_at >="
-            f" {moment(last.watermark)} AND {possible}"
+            f" {moment(last.new_from)} AND {possible}"
         )
         raw = " UNION ALL ".join(parts)
     complete = f"FILTER (WHERE timestamp < {midnight(before)})"
@@ -429,4 +379,6 @@ def make_plan_table(
     FROM bounds"""),
         {"run_end": run_end, "look_back": look_back, "earliest": EARLIEST_DAY},
     )
+    # raw rows that the planner takes for few are joined by it: no pass over the plan for each
+    connection.exec_driver_sql(f"CREATE UNIQUE INDEX ON {table} (pool_id)")
     connection.exec_driver_sql(f"ANALYZE {table}")

@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, Engine, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import DBAPIError
 
@@ -110,7 +110,7 @@ class Run:
         }
         if finished:
             values |= {
-                "finished_at": func.clock_timestamp(),
+                "finished_at": func.greatest(func.clock_timestamp(), run_ledger.c.started_at),
                 "seconds": round(time.monotonic() - self._began, 3),
             }
         connection.execute(
@@ -157,6 +157,7 @@ def open_run(
         row = {
             "run_id": run.run_id,
             "job": job,
+            "started_at": _after_earlier_runs(job),
             "status": "running",
             "mode": mode,
             "start": start,
@@ -179,6 +180,16 @@ def open_run(
             raise
         finally:
             _close(engine, run)
+
+
+def _after_earlier_runs(job: str) -> ColumnElement[datetime]:
+    """SQL: the server's clock, or just after the job's newest run: the order of runs stays right
+    where the clock goes back.
+    """
+    newest = select(func.max(run_ledger.c.started_at) + timedelta(microseconds=1)).where(
+        run_ledger.c.job == job
+    )
+    return func.greatest(func.now(), newest.scalar_subquery())
 
 
 def _outcome(error: BaseException) -> tuple[str, str]:
@@ -260,7 +271,7 @@ def _repair(connection: Connection, job: str) -> None:
         .values(
             status="failed",
             error="the driver ended without closing the run",
-            finished_at=func.clock_timestamp(),
+            finished_at=func.greatest(func.clock_timestamp(), run_ledger.c.started_at),
         )
     )
     if orphans.rowcount:

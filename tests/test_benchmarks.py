@@ -13,6 +13,7 @@ import pytest
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
+from benchmarks import spikes
 from benchmarks.databases import differing_rows, empty_products_tables, make_peer_tables
 from benchmarks.metrics import chosen_cases, run_size, size_of
 from benchmarks.metrics_data import History
@@ -74,6 +75,14 @@ def _tiny(server: Settings, cases: tuple[str, ...]) -> Result:
     assert [timing.error for timing in result.timings if timing.error] == []
     assert len(said) > len(cases)
     return result
+
+
+def test_the_spike_benchmark_times_the_check(server: Settings) -> None:
+    seconds = spikes.measure(server, (400, 800), indexes=False)
+    assert list(seconds) == [400, 800]
+    assert min(seconds.values()) > 0
+    assert spikes.report({400: 1.0, 800: 2.3}).endswith("ratio 2.30, goal at most 2.2: missed")
+    assert spikes.report({400: 1.0, 800: 2.2}).endswith("goal at most 2.2: hit")
 
 
 @pytest.mark.parametrize(

@@ -409,7 +409,13 @@ class Histories(RuleBasedStateMachine):
         )[0]
 
 
-ONLY_KNOWN_THEN = {"watermark", "rows_to_quarantine", "estimated_seconds", "estimated_cost_usd"}
+ONLY_KNOWN_THEN = {
+    "watermark",
+    "seen",
+    "rows_to_quarantine",
+    "estimated_seconds",
+    "estimated_cost_usd",
+}
 """Of a plan: what differs between a dry run and the run after it."""
 
 

@@ -76,7 +76,7 @@ def add_run(
         plan=json.dumps(
             {
                 name: values.pop(name)
-                for name in ("rules", "request", "unused_since")
+                for name in ("rules", "request", "unused_since", "seen")
                 if name in values
             }
         ),

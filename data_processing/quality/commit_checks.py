@@ -20,7 +20,7 @@ from data_processing.calendars import GONE, STAGED, calendar_changes
 from data_processing.market_series import SERIES
 from data_processing.plan import Plan
 from data_processing.quality.catalogue import CATALOGUE, severity_of, words
-from data_processing.quality.spike_sql import spike_query
+from data_processing.quality.spike_sql import spike_preparation, spike_query
 from data_processing.rolling_metrics import LONGEST_WINDOW_DAYS
 from database.batch_checks import BatchCheck, CommitChecks, Severity
 from database.merge_sql import qualified, quoted
@@ -84,10 +84,10 @@ def commit_checks(settings: Settings, plan: Plan, staging: str) -> CommitChecks:
     new_days = (
         [(_new_days(plan.table, staging), {"first": first, "end": plan.end})] if first else []
     )
-    return CommitChecks(
-        checks,
-        [*((statement, {}) for statement in calendar_changes(plan.table, staging)), *new_days],
-    )
+    statements = calendar_changes(plan.table, staging)
+    if severity_of("spike", settings) != "off":
+        statements += spike_preparation(settings, plan)
+    return CommitChecks(checks, [*((statement, {}) for statement in statements), *new_days])
 
 
 def first_new_day(plan: Plan) -> date | None:

@@ -3,19 +3,20 @@ all within hours.
 
 In: the plan's table and raw rows, in PostgreSQL. Out: a query with a row for each spike: pool_id,
 timestamp, measure, before, spike, after (APY percent, TVL USD), and whether the spike is what its
-day is known by. A jump that stays is none. Most pools have one snapshot a day: an index finds out
-which have more around a new row before any JSON is looked at, and at most NEWEST_ROWS new rows are
-looked at.
+day is known by. A jump that stays is none. At most NEWEST_ROWS new rows are looked at, in one
+window pass over the rows around them, whose cost grows with their number whatever indexes raw
+history has. Most pools have one snapshot a day: JSON is looked at only where there are more.
 """
 
 from __future__ import annotations
 
+from datetime import date, timedelta
 from typing import Any
 
 from config_spark import Settings
 from data_processing.plan import Plan
-from data_processing.quality.row_checks import raw_row_checks
-from data_processing.raw_history import TABLE, TEXTS, judged_rows
+from data_processing.quality.row_checks import EARLIEST_DAY, raw_row_checks
+from data_processing.raw_history import TABLE, TEXTS, judged_rows, midnight
 
 NEWEST_ROWS = 200_000
 """What is looked at takes about 20 microseconds a row."""
@@ -28,43 +29,48 @@ all: every row would take longer than the run.
 FLOORS = {"apy": 1.0, "tvl": 1000.0}
 """Below 1 % and 1,000 USD a value counts as that: from nothing to little is no spike."""
 
+FRESH, NEAR = "spike_fresh_rows", "spike_near_bins"
+"""Temporary tables of the commit: pool_id and timestamp of the rows to look at; pool_id and begin
+of the BINs that have a row within SPIKE_HOURS of one of them.
+"""
+
+BIN = "interval '48 hours'"
+"""Twice the largest SPIKE_HOURS: what is around a row lies in two bins at most."""
+
+
+SCANNED_FOR_A_LOOKUP = 40
+"""Rows that are scanned in the time of one look-up in an index."""
+
+
+def spike_preparation(settings: Settings, plan: Plan) -> list[str]:
+    """Statements that make FRESH and NEAR before the query runs. Both are analyzed: where
+    PostgreSQL takes them for small it passes over raw history once for each of their rows.
+    """
+    within = _within(settings)
+    return [
+        f"CREATE TEMPORARY TABLE {FRESH} ON COMMIT DROP AS {_fresh(plan)}",
+        f"ANALYZE {FRESH}",
+        f"""
+    CREATE TEMPORARY TABLE {NEAR} ON COMMIT DROP AS
+    SELECT DISTINCT pool_id, begins
+    FROM {FRESH}
+    CROSS JOIN LATERAL (
+        VALUES ({_bin(f"timestamp - {within}")}), ({_bin(f"timestamp + {within}")})
+    ) AS bins (begins)""",
+        f"ANALYZE {NEAR}",
+    ]
+
 
 def spike_query(settings: Settings, plan: Plan) -> tuple[str, dict[str, Any]]:
-    """The query and its parameters."""
-    within = f"interval '{settings.spike_hours * 3600:.0f} seconds'"
-    around = (
-        f"h.pool_id = f.pool_id AND h.timestamp BETWEEN f.timestamp - {within} AND f.timestamp +"
-        f" {within}"
-    )
-    # LATERAL and OFFSET: the planner, which takes `near` for large, would read all of the raw table
-    # instead of a few rows by their key
-    raw = (
-        f"SELECT found.* FROM near CROSS JOIN LATERAL (SELECT {TEXTS} FROM {TABLE} AS h WHERE h.id"
-        " = near.id OFFSET 0) AS found"
-    )
-    rows = judged_rows(raw, raw_row_checks(settings, plan.now), also=("pool_id",))
+    """The query and its parameters; FRESH and NEAR are there."""
+    within = _within(settings)
     floors = " ".join(f"WHEN '{measure}' THEN {floor!r}" for measure, floor in FLOORS.items())
     size = {name: f"greatest(abs({name}), floor)" for name in ("before", "spike", "after")}
     query = f"""
-    WITH fresh AS ({_fresh(plan)}),
-    crowded AS (
-        SELECT f.*
-        FROM fresh AS f
-        WHERE (SELECT count(*) FROM {TABLE} AS h WHERE {around}) > 2
-    ),
-    near AS (
-        SELECT DISTINCT h.id
-        FROM crowded AS f
-        JOIN {TABLE} AS h ON {around}
-    ),
+    WITH {_rows_around(within, plan.start)},
     snapshots AS (
-        SELECT DISTINCT ON (pool_id, timestamp) j.*,
-            EXISTS (
-                SELECT FROM crowded AS f
-                WHERE f.pool_id = j.pool_id
-                    AND f.timestamp = j.timestamp
-            ) AS is_new
-        FROM ({rows}) AS j
+        SELECT DISTINCT ON (pool_id, timestamp) j.*
+        FROM ({_judged(settings, plan)}) AS j
         WHERE reason IS NULL
         ORDER BY pool_id, timestamp, id DESC
     ),
@@ -102,6 +108,79 @@ def spike_query(settings: Settings, plan: Plan) -> tuple[str, dict[str, Any]]:
     return query, {"factor": settings.max_spike_factor}
 
 
+_IS_LOOKUP_FASTER = f"""
+        SELECT {SCANNED_FOR_A_LOOKUP} * (SELECT count(*) FROM {NEAR}) < c.reltuples
+            AND EXISTS (
+                SELECT FROM pg_index AS i
+                JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
+                JOIN pg_attribute AS b ON b.attrelid = c.oid AND b.attnum = i.indkey[1]
+                WHERE i.indrelid = c.oid
+                    AND i.indisvalid
+                    AND i.indpred IS NULL
+                    AND (a.attname, b.attname) = ('pool_id', 'timestamp')
+            ) AS is_faster
+        FROM pg_class AS c
+        WHERE c.oid = '{TABLE}'::regclass
+    """
+
+
+def _within(settings: Settings) -> str:
+    return f"interval '{settings.spike_hours * 3600:.0f} seconds'"
+
+
+def _bin(moment: str) -> str:
+    return f"date_bin({BIN}, {moment}, {midnight(EARLIEST_DAY)})"
+
+
+def _rows_around(within: str, start: date | None) -> str:
+    """CTEs that end in `around_fresh`: raw rows within `within` of a fresh row that is `crowded`,
+    more than two rows being around it.
+
+    Few bins are looked up in an index on pool and timestamp; PostgreSQL takes their ranges for
+    large and would scan the table. Else equal bins make a hash join of one scan.
+    """
+    earliest = (start or EARLIEST_DAY) - timedelta(days=1)
+    columns = "h.id, h.pool_id, h.timestamp, h.raw_json_data, false AS is_fresh"
+    in_bin = f"h.pool_id = n.pool_id AND h.timestamp >= n.begins AND h.timestamp < n.begins + {BIN}"
+    frame = "PARTITION BY pool_id ORDER BY timestamp RANGE BETWEEN"
+    return f"""
+    lookup AS MATERIALIZED ({_IS_LOOKUP_FASTER}),
+    near_rows AS (
+        SELECT found.*
+        FROM {NEAR} AS n
+        CROSS JOIN LATERAL (SELECT {columns} FROM {TABLE} AS h WHERE {in_bin} OFFSET 0) AS found
+        WHERE (SELECT is_faster FROM lookup)
+        UNION ALL
+        SELECT {columns}
+        FROM {NEAR} AS n
+        JOIN {TABLE} AS h ON {in_bin} AND {_bin("h.timestamp")} = n.begins
+        WHERE h.timestamp >= {midnight(earliest)}
+            AND NOT (SELECT is_faster FROM lookup)
+        UNION ALL
+        SELECT NULL, pool_id, timestamp, NULL, true
+        FROM {FRESH}
+    ),
+    counted AS (
+        SELECT *, bool_or(is_fresh) OVER moment AND count(id) OVER around > 2 AS crowded
+        FROM near_rows
+        WINDOW moment AS ({frame} CURRENT ROW AND CURRENT ROW),
+            around AS ({frame} {within} PRECEDING AND {within} FOLLOWING)
+    ),
+    around_fresh AS (
+        SELECT *, bool_or(crowded) OVER around AS is_near
+        FROM counted
+        WINDOW around AS ({frame} {within} PRECEDING AND {within} FOLLOWING)
+    )"""
+
+
+def _judged(settings: Settings, plan: Plan) -> str:
+    raw = (
+        f"SELECT {TEXTS}, h.crowded AS is_new FROM around_fresh AS h WHERE h.is_near AND h.id IS"
+        " NOT NULL"
+    )
+    return judged_rows(raw, raw_row_checks(settings, plan.now), also=("pool_id", "is_new"))
+
+
 def _fresh(plan: Plan) -> str:
     """Pool and timestamp of the rows to look at: of the days the run writes, what was inserted
     since the last good run.
@@ -113,7 +192,7 @@ def _fresh(plan: Plan) -> str:
     )
     newest = f"ORDER BY h.timestamp DESC LIMIT {NEWEST_ROWS}"
     if plan.previous and plan.mode != "backfill":
-        inserted = f"h.insertion_timestamp >= '{plan.previous.watermark.isoformat()}'::timestamptz"
+        inserted = f"h.insertion_timestamp >= '{plan.previous.new_from.isoformat()}'::timestamptz"
         return (
             f"SELECT h.pool_id, h.timestamp {planned.format(since='p.write_from::timestamp')} WHERE"
             f" {inserted} {newest}"
