@@ -152,7 +152,7 @@ def _taken(staging: str, target: MergeTarget) -> str:
 
 def merge(target: MergeTarget, staging: str) -> str:
     """Insert new rows, update changed ones, leave equal ones untouched; returns one row: staged,
-    inserted, updated, equal.
+    written (inserted or updated), changed and equal (rows whose key the table had before).
 
     The join drops equal rows before the insert: `ON CONFLICT .. WHERE` would lock, and so rewrite,
     each of them. `n` is named once, so that PostgreSQL reads staging straight into the join;
@@ -160,10 +160,9 @@ def merge(target: MergeTarget, staging: str) -> str:
     row that it left alone, because a trigger changes the new values or another session wrote them
     meanwhile, could not be told from a row that a trigger dropped.
 
-    `staged` = `inserted` + `updated` + `equal`, unless a trigger of the table drops rows: `equal`
-    is counted and not subtracted. Only a merge that left rows untouched reads staging again to
-    count them. All parts of the statement see the table as it was before: that tells inserted rows
-    from updated ones on partitioned tables too, where RETURNING has no `xmax`.
+    `staged` = `written` + `equal`, unless a trigger of the table drops rows; `changed` of the
+    written rows were updated. A second join counts them: RETURNING has no `xmax` on partitioned
+    tables, and a subquery in it reads a table that was empty once for each row.
     """
     table, taken = qualified(target.table), _taken(staging, target)
     provenance = dict(target.provenance or {})
@@ -184,25 +183,21 @@ def merge(target: MergeTarget, staging: str) -> str:
             FROM n LEFT JOIN {table} AS t ON {_same_key(target, "t", "n")}
             WHERE t.{quoted(next(iter(target.key)))} IS NULL OR ({old}) IS DISTINCT FROM ({new})
             ON CONFLICT ({keys}) DO UPDATE SET {updates}
-            RETURNING NOT EXISTS (
-                SELECT FROM {table} AS before WHERE {_same_key(target, "before", "t")}
-            ) AS is_new
+            RETURNING true
         ),
-        counted AS (
+        before AS (
             SELECT
-                (SELECT count(*) FROM {taken}) AS staged,
-                count(*) FILTER (WHERE is_new) AS inserted,
-                count(*) FILTER (WHERE NOT is_new) AS updated
-            FROM merged
+                count(*) FILTER (WHERE ({old}) IS DISTINCT FROM ({new})) AS changed,
+                count(*) FILTER (WHERE ({old}) IS NOT DISTINCT FROM ({new})) AS equal
+            FROM ({_cast(target, {**target.key, **target.columns}, taken)}) AS n
+            JOIN {table} AS t ON {_same_key(target, "t", "n")}
         )
-        SELECT staged, inserted, updated,
-            CASE WHEN staged = inserted + updated THEN 0 ELSE (
-                SELECT count(*)
-                FROM ({_cast(target, {**target.key, **target.columns}, taken)}) AS n
-                JOIN {table} AS t ON {_same_key(target, "t", "n")}
-                WHERE ({old}) IS NOT DISTINCT FROM ({new})
-            ) END AS equal
-        FROM counted
+        SELECT
+            (SELECT count(*) FROM {taken}) AS staged,
+            (SELECT count(*) FROM merged) AS written,
+            before.changed,
+            before.equal
+        FROM before
     """
 
 

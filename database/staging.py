@@ -200,12 +200,10 @@ def _merge(run: Run, target: MergeTarget, staging: str) -> MergeCounts:
     table.
     """
     found = run.connection.exec_driver_sql(merge_sql.merge(target, staging)).mappings().one()
-    staged = found["staged"]
-    counts = MergeCounts(found["inserted"], found["updated"], found["equal"])
-    words = f"{counts.inserted} inserted, {counts.updated} updated, {counts.unchanged} unchanged"
-    log.info("%s: %s", target.table.name, words)
-    lost = staged - counts.inserted - counts.updated - counts.unchanged
+    staged, written, equal = found["staged"], found["written"], found["equal"]
+    lost = staged - written - equal
     if lost:
+        words = f"{written} inserted or updated, {equal} unchanged"
         _, sample = failing_rows(run.connection, merge_sql.missing_rows(target, staging))
         entry = _entry(f"{target.table.name}.merged_rows", lost, f"{staged} staged, {words}")
         run.checks.append(entry | {"sample": sample})
@@ -215,8 +213,16 @@ def _merge(run: Run, target: MergeTarget, staging: str) -> MergeCounts:
         )
         raise CheckFailed(
             f"{merge_sql.qualified(target.table)} did not take {lost} of {staged} staged rows"
-            f"{first}: {words}. Every staged row must be one of the three; nothing was written. A"
+            f"{first}: {words}. Every staged row must be one of them; nothing was written. A"
             f" trigger of the table drops rows: `\\d {merge_sql.qualified(target.table)}` shows it;"
             " let it pass YieldSpark's rows, then run again"
         )
+    counts = MergeCounts(written - found["changed"], found["changed"], equal)
+    log.info(
+        "%s: %d inserted, %d updated, %d unchanged",
+        target.table.name,
+        counts.inserted,
+        counts.updated,
+        counts.unchanged,
+    )
     return counts

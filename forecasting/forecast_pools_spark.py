@@ -48,7 +48,7 @@ from forecasting.forecast_ledger import (
 from forecasting.forecast_plan import ForecastPlan, plan_forecast
 from forecasting.forecast_rows import evaluation_staging, forecast_staging
 from forecasting.intervals import relative_quantiles
-from forecasting.night_model import Tonight, model_of_tonight
+from forecasting.night_model import model_of_tonight
 from forecasting.night_registry import record_refit, register, registry_checks
 from forecasting.night_watch import explained, watch
 from forecasting.out_of_sample import held_rows, known_pools
@@ -121,14 +121,14 @@ def run_forecast(
             spark = session()
             run.jvm_started = True
         with interruptible(spark):
-            night = _forecast(spark, settings, database, plan, run)
-    register(settings, database, plan, night)
+            _forecast(spark, settings, database, plan, run)
+    register(settings, database, plan)
     return ledger_row(database, run.run_id)
 
 
 def _forecast(
     spark: SparkSession, settings: Settings, database: Engine, plan: ForecastPlan, run: Run
-) -> Tonight:
+) -> None:
     folds, level = plan.folds, settings.interval_level
     engine = choose_engine(plan.engine, settings, spark)
     with exported_snapshot(settings) as snapshot:
@@ -189,7 +189,6 @@ def _forecast(
     commit_run(
         run, settings, staged, also=partial(record_refit, plan=plan, night=night, run_id=run.run_id)
     )
-    return night
 
 
 def _past(

@@ -68,8 +68,9 @@ def _entry(name: str, passed: bool, found: str) -> dict[str, Any]:
 def record_refit(
     connection: Connection, *, plan: ForecastPlan, night: Tonight, run_id: str
 ) -> None:
-    """Inside the run's transaction: the decision on a version fitted tonight, and the version
-    itself. On a past as-of day no decision is taken.
+    """Inside the run's transaction: the decision on a version fitted tonight, the version itself,
+    and that a champion which no longer passes loses its alias. On a past as-of day no decision is
+    taken.
     """
     refit, serving = night.refit, plan.serving
     if not refit or not refit.archive or not refit.judgement or not serving:
@@ -80,6 +81,8 @@ def record_refit(
     outbox.put(connection, refit.archive, None if serving.is_past else alias, run_id)
     if serving.is_past:
         return
+    if judgement.decision == REFUSED and champion:
+        outbox.put_withdrawal(connection, run_id, engine=card.engine, horizon=card.horizon_days)
     decisions.record(
         connection,
         engine=card.engine,
@@ -95,21 +98,12 @@ def record_refit(
     )
 
 
-def register(settings: Settings, database: Engine, plan: ForecastPlan, night: Tonight) -> None:
-    """After the commit: what waits in the outbox goes to the registry, and a champion that no
-    longer passes loses its alias.
+def register(settings: Settings, database: Engine, plan: ForecastPlan) -> None:
+    """After the commit: what waits in the outbox is made in the registry, that of an earlier run or
+    command that ended too soon as well.
     """
     registry = Registry(settings, engine=plan.engine, horizon=plan.folds.horizon)
     try:
         outbox.register_waiting(database, registry, engine=plan.engine, horizon=plan.folds.horizon)
-        judgement = night.refit.judgement if night.refit else None
-        if (
-            judgement
-            and judgement.decision == REFUSED
-            and plan.serving
-            and plan.serving.champion
-            and not plan.serving.is_past
-        ):
-            registry.set_champion(None)
     except (RegistryUnreachable, ModelRefused) as error:
         log.warning("%s", error)

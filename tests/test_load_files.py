@@ -91,29 +91,6 @@ def test_history_rows_that_a_trigger_drops_are_not_there_already(
     assert counts(load_files(database, [alone])) == (1, 0, 0, 1, 0)
 
 
-def test_a_partitioned_table_takes_gas_and_tells_new_from_changed(
-    database: Settings, engine: Engine, tmp_path: Path
-) -> None:
-    with engine.begin() as connection:
-        connection.execute(
-            text(
-                """
-                ALTER TABLE gas_fees_daily RENAME TO plain_gas;
-                CREATE TABLE gas_fees_daily (LIKE plain_gas INCLUDING ALL)
-                    PARTITION BY RANGE (date);
-                CREATE TABLE gas_2025 PARTITION OF gas_fees_daily
-                    FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
-                """
-            )
-        )
-    first = written(tmp_path, "gas.csv", "date,gas_gwei\n2025-03-01,10\n2025-03-02,11\n")
-    assert counts(load_files(database, [first], kind="gas")) == (2, 2, 0, 0, 0)
-    again = written(
-        tmp_path, "more.csv", "date,gas_gwei\n2025-03-01,10\n2025-03-02,12\n2025-03-03,13\n"
-    )
-    assert counts(load_files(database, [again], kind="gas")) == (3, 1, 1, 1, 0)
-
-
 def test_csv_rows_come_as_they_are(database: Settings, engine: Engine, tmp_path: Path) -> None:
     summary = load_files(database, [written(tmp_path, "history.csv", HISTORY_CSV)])
     assert counts(summary) == (1, 1, 0, 0, 0)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import datetime as dt
 import socket
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ from forecasting.registry.compare import compare_versions
 from forecasting.registry.judgement import KEPT, PROMOTED, REFUSED, Judgement
 from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
 from forecasting.registry.model_archive import ModelArchive
-from forecasting.registry.serving import Serving
+from forecasting.registry.serving import Serving, serving
+from forecasting.registry.versions import list_versions
 from forecasting.stacked_model import OutOfSample
 from product_errors import RunInProgress
 from tests.forecast_panels import END, SHORT, panel_rows, pool_rows, store
@@ -362,9 +364,40 @@ def test_what_a_decision_does_to_outbox_record_and_aliases(
     assert [
         [row[0], names[row[1]], names[row[2]]] for row in found.astype(object).to_numpy().tolist()
     ] == decided
-    register(database, engine, plan, tonight)
+    register(database, engine, plan)
     assert {names[one.version]: one.aliases for one in registry.versions()} == served
     assert outbox.waiting(engine, **MODEL) == []
+
+
+@pytest.mark.parametrize(("decision", "serves"), [(PROMOTED, "new"), (REFUSED, None)])
+def test_a_night_that_ends_between_commit_and_registry_is_finished_by_the_next(
+    engine: Engine, database: Settings, decision: str, serves: str | None
+) -> None:
+    registry = Registry(database, **MODEL)
+    registry.register(OLD, CHAMPION)
+    tonight = judged(decision)
+    assert tonight.refit
+    assert tonight.refit.archive
+    card = replace(NEW.card, passed=decision == PROMOTED)
+    refit = replace(tonight.refit, archive=replace(tonight.refit.archive, card=card))
+    with engine.begin() as connection:
+        record_refit(
+            connection, plan=planned(OLD), night=replace(tonight, refit=refit), run_id="run"
+        )
+
+    def champions() -> list[str]:
+        listed = list_versions(database.model_copy(update={"engine": "lightgbm"}), engine)
+        return [one.version for one in listed if CHAMPION in one.aliases]
+
+    expected = NEW.card.version if serves else None
+    assert registry.versions()[0].aliases == (CHAMPION,)
+    assert champions() == [name for name in [expected] if name]
+    found = serving(database, engine, engine="lightgbm", as_of=NEW.card.known)
+    assert (found.champion.card.version if found.champion else None) == expected
+    register(database, engine, planned(None))
+    assert [one.version for one in registry.versions() if CHAMPION in one.aliases] == champions()
+    assert champions() == [name for name in [expected] if name]
+    assert table(database, "yieldspark.model_outbox").empty
 
 
 def test_a_registry_that_goes_away_after_the_commit_costs_a_warning(
@@ -373,9 +406,7 @@ def test_a_registry_that_goes_away_after_the_commit_costs_a_warning(
     plan, tonight = planned(None), judged(PROMOTED)
     with engine.begin() as connection:
         record_refit(connection, plan=plan, night=tonight, run_id="run")
-    register(
-        database.model_copy(update={"mlflow_tracking_uri": closed_port()}), engine, plan, tonight
-    )
+    register(database.model_copy(update={"mlflow_tracking_uri": closed_port()}), engine, plan)
     assert "the model registry at http://127.0.0.1" in caplog.text
     assert [one.alias for one in outbox.waiting(engine, **MODEL)] == [CHAMPION]
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import Table
-
 from data_processing.ingest.pool_descriptions import stand_in
 from data_processing.quality.row_checks import is_number
 from data_processing.quarantine.table import REOPEN
@@ -212,9 +210,7 @@ def merge_prices(rows: str) -> str:
         f" {usd} -> 'close' IS DISTINCT FROM n.document -> 'USD' -> 'close' ON CONFLICT"
         " (data_timestamp, symbol) DO UPDATE SET raw_json_data = excluded.raw_json_data,"
         " insertion_timestamp = now() WHERE p.raw_json_data IS DISTINCT FROM"
-        " excluded.raw_json_data",
-        raw_prices,
-        "p",
+        " excluded.raw_json_data"
     )
 
 
@@ -223,9 +219,7 @@ def merge_gas(rows: str) -> str:
         f"INSERT INTO {qualified(gas_fees_daily)} AS g (date, actual_avg_gas_gwei) SELECT date,"
         f" gwei FROM ({rows}) AS n ON CONFLICT (date) DO UPDATE SET actual_avg_gas_gwei ="
         " excluded.actual_avg_gas_gwei WHERE g.actual_avg_gas_gwei IS DISTINCT FROM"
-        " excluded.actual_avg_gas_gwei",
-        gas_fees_daily,
-        "g",
+        " excluded.actual_avg_gas_gwei"
     )
 
 
@@ -264,8 +258,6 @@ def merge_pools(rows: str, columns: Collection[str], required: Collection[str] =
         f" LEFT JOIN {qualified(pools)} AS known ON known.pool_id = n.pool_id ON CONFLICT (pool_id)"
         f" DO UPDATE SET {updates} WHERE ({changed}) AND (p.last_updated IS NULL OR"
         " excluded.last_updated IS NULL OR excluded.last_updated >= p.last_updated)",
-        pools,
-        "p",
     )
 
 
@@ -312,15 +304,9 @@ _REFUSED_AGAIN = (
 """The same row of the same file is one quarantined row; another file of that name replaces it."""
 
 
-def _counted(insert: str, table: Table, row: str) -> str:
-    """`row` is the alias that the insert has for the table. A subquery of the statement sees the
-    table as it was before: so inserted rows are told from updated ones on partitioned tables too,
-    where RETURNING has no `xmax`.
-    """
-    names = [column.name for column in table.primary_key]
-    same_key = " AND ".join(f"o.{name} = {row}.{name}" for name in names)
+def _counted(insert: str) -> str:
+    # a row that an upsert inserted has no deleting or locking transaction: xmax is 0
     return (
-        f"WITH merged AS ({insert} RETURNING NOT EXISTS (SELECT FROM {qualified(table)} AS o WHERE"
-        f" {same_key}) AS is_new) SELECT count(*) FILTER (WHERE is_new) AS inserted, count(*)"
-        " FILTER (WHERE NOT is_new) AS updated FROM merged"
+        f"WITH merged AS ({insert} RETURNING (xmax = 0) AS is_new) SELECT count(*) FILTER (WHERE"
+        " is_new) AS inserted, count(*) FILTER (WHERE NOT is_new) AS updated FROM merged"
     )

@@ -57,15 +57,22 @@ def serving(settings: Settings, database: Engine, *, engine: str, as_of: dt.date
     registry, problems = Registry(settings, engine=engine, horizon=settings.horizon_days), []
     packed: dict[str, ModelArchive] = {}
     versions: list[RegisteredVersion] = []
+    is_outbox_whole = True
     try:
         waiting = outbox.waiting(database, engine=engine, horizon=settings.horizon_days)
         packed = {one.archive.card.version: one.archive for one in waiting}
         versions = [waiting_version(one.archive.card, one.alias) for one in waiting]
     except ModelRefused as error:
+        is_outbox_whole = False
         problems.append(str(error))
     is_reached = True
     try:
-        versions += [one for one in registry.versions() if one.version not in packed]
+        registered = registry.versions()
+        if is_outbox_whole:
+            registered = outbox.as_decided(
+                registered, database, engine=engine, horizon=settings.horizon_days
+            )
+        versions += [one for one in registered if one.version not in packed]
     except RegistryUnreachable as error:
         is_reached = False
         problems.append(str(error))

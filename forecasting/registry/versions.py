@@ -8,7 +8,8 @@ with who and why.
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import asdict
+import logging
+from dataclasses import asdict, replace
 from typing import Any
 
 from sqlalchemy import Engine
@@ -24,7 +25,9 @@ from forecasting.registry.mlflow_registry import (
     waiting_version,
 )
 from forecasting.registry.model_archive import ModelArchive, require_features
-from product_errors import ModelRefused
+from product_errors import ModelRefused, RegistryUnreachable
+
+log = logging.getLogger(__name__)
 
 SHOWN_DECISIONS = 10
 
@@ -34,16 +37,28 @@ def list_versions(settings: Settings, database: Engine) -> list[RegisteredVersio
     RegistryUnreachable.
     """
     return _listed(
-        outbox.waiting(database, **_model(settings)), Registry(settings, **_model(settings))
+        settings,
+        database,
+        outbox.waiting(database, **_model(settings)),
+        Registry(settings, **_model(settings)),
     )
 
 
-def _listed(waiting: list[outbox.Waiting], registry: Registry) -> list[RegisteredVersion]:
+def _listed(
+    settings: Settings, database: Engine, waiting: list[outbox.Waiting], registry: Registry
+) -> list[RegisteredVersion]:
     names = {one.archive.card.version for one in waiting}
-    return [
-        *(waiting_version(one.archive.card, one.alias) for one in waiting),
-        *(one for one in registry.versions() if one.version not in names),
+    registered = registry.versions()
+    numbers = {one.version: one.number for one in registered}
+    waits = [
+        replace(
+            waiting_version(one.archive.card, one.alias),
+            number=numbers.get(one.archive.card.version),
+        )
+        for one in waiting
     ]
+    decided = outbox.as_decided(registered, database, **_model(settings))
+    return waits + [one for one in decided if one.version not in names]
 
 
 def show_version(settings: Settings, database: Engine, name: str) -> dict[str, Any]:
@@ -76,7 +91,7 @@ def load_version(
         outbox.waiting(database, **_model(settings)),
         Registry(settings, **_model(settings)),
     )
-    found = _find(_listed(waiting, registry), name)
+    found = _find(_listed(settings, database, waiting, registry), name)
     return found, next(
         (one.archive for one in waiting if one.archive.card.version == found.version), None
     ) or registry.load(found.version)
@@ -85,6 +100,10 @@ def load_version(
 def promote(settings: Settings, database: Engine, name: str, reason: str) -> dict[str, Any]:
     """Let a version serve from the next forecast run on. Returns: decision, champion (before),
     serves, reason.
+
+    The decision is committed first, and the alias moves after it. A process that ends in between,
+    or a registry that no longer answers, leaves the move to the next command or forecast run. The
+    decision counts from its commit on.
 
     Raises: ModelRefused for a version that is unknown, damaged or not of the code's features and
     the settings' interval; RegistryUnreachable.
@@ -129,7 +148,6 @@ def _serve(
         "serves": found.version,
         "reason": reason,
     }
-    # the alias moves inside the transaction: a registry that fails leaves no decision behind
     with checked_connection(database) as connection:
         decisions.record(
             connection,
@@ -139,7 +157,16 @@ def _serve(
             as_of=archive.card.known,
             **row,
         )
-        registry.set_champion(found.version)
+        outbox.put(connection, archive, CHAMPION, decision)
+    try:
+        outbox.register_waiting(database, registry, **_model(settings))
+    except RegistryUnreachable as error:
+        log.warning(
+            "%s serves from the next forecast run on; its alias moves when the registry answers:"
+            " %s",
+            found.version,
+            error,
+        )
     return row
 
 
