@@ -1,7 +1,7 @@
 """SQL of staging and merge as strings: pure functions, no connection.
 
-Staging holds doubles, dates and text as Spark made them; the merge casts to the target's own types,
-once, in SQL.
+Staging holds doubles, dates and text as Spark made them; the merge casts to the types of
+`tables.py` and from there to the target's own, once, in SQL.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Date, Table
+from sqlalchemy import Date, Integer, Numeric, Table
 from sqlalchemy.dialects import postgresql
 
 from database.staging_tags import ATTEMPT_TAG, PARTITION_TAG
@@ -150,9 +150,30 @@ def _taken(staging: str, target: MergeTarget) -> str:
     return f"{staging} AS s WHERE {target.rows}" if target.rows else f"{staging} AS s"
 
 
-def merge(target: MergeTarget, staging: str) -> str:
+def stored_types(table: Table) -> str:
+    """SELECT of each column and its type, as the database has it: numeric(10,2), say; and whether
+    the table is partitioned.
+    """
+    return (
+        "SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, c.relkind = 'p' AS"
+        " partitioned FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid WHERE c.oid ="
+        f" '{qualified(table)}'::regclass AND a.attnum > 0 AND NOT a.attisdropped"
+    )
+
+
+def merge(
+    target: MergeTarget,
+    staging: str,
+    stored: Mapping[str, str] | None = None,
+    *,
+    partitioned: bool = False,
+) -> str:
     """Insert new rows, update changed ones, leave equal ones untouched; returns one row: staged,
     inserted, updated.
+
+    Args: stored maps columns to the types of `stored_types`; without it they are those of
+    `tables.py`. partitioned says that the target is: there PostgreSQL has no `xmax` of an inserted
+    row, and what is new is told by the join, at the price of writing the changed rows to disk.
 
     The join drops equal rows before the insert: `ON CONFLICT .. WHERE` alone would lock, and so
     rewrite, each of them. `n` is named once, so that PostgreSQL reads staging straight into the
@@ -162,7 +183,7 @@ def merge(target: MergeTarget, staging: str) -> str:
     provenance = dict(target.provenance or {})
     source = {**target.key, **target.columns, **provenance}
     selected = ", ".join(
-        f"CAST(s.{quoted(column)} AS {_type(target.table, name)}) AS {quoted(name)}"
+        f"{_as_stored(target.table, name, quoted(column), stored or {})} AS {quoted(name)}"
         for name, column in source.items()
     )
     names = ", ".join(quoted(name) for name in source)
@@ -175,17 +196,44 @@ def merge(target: MergeTarget, staging: str) -> str:
     updates = ", ".join(
         f"{quoted(name)} = excluded.{quoted(name)}" for name in {**target.columns, **provenance}
     )
-    table = qualified(target.table)
-    taken = _taken(staging, target)
-    return (
-        f"WITH n AS (SELECT {selected} FROM {taken}), merged AS (INSERT INTO {table} AS t ({names})"
-        f" SELECT {', '.join(f'n.{quoted(name)}' for name in source)} FROM n LEFT JOIN {table} AS t"
-        f" ON {on_key} WHERE t.{quoted(next(iter(target.key)))} IS NULL OR ({old}) IS DISTINCT FROM"
-        f" ({new}) ON CONFLICT ({keys}) DO UPDATE SET {updates} WHERE ({old}) IS DISTINCT FROM"
-        f" ({excluded}) RETURNING (xmax = 0) AS inserted) SELECT (SELECT count(*) FROM {taken}) AS"
-        " staged, count(*) FILTER (WHERE inserted) AS inserted, count(*) FILTER (WHERE NOT"
-        " inserted) AS updated FROM merged"
+    table, taken = qualified(target.table), _taken(staging, target)
+    is_new = f"t.{quoted(next(iter(target.key)))} IS NULL"
+    changed = (
+        f"FROM n LEFT JOIN {table} AS t ON {on_key} WHERE {is_new} OR ({old}) IS DISTINCT FROM"
+        f" ({new})"
     )
+    upsert = (
+        f"ON CONFLICT ({keys}) DO UPDATE SET {updates} WHERE ({old}) IS DISTINCT FROM ({excluded})"
+    )
+    rows = f"WITH n AS (SELECT {selected} FROM {taken})"
+    staged = f"(SELECT count(*) FROM {taken}) AS staged"
+    if partitioned:
+        return (
+            f"{rows}, changed AS (SELECT n.*, {is_new} AS is_new {changed}), merged AS (INSERT INTO"
+            f" {table} AS t ({names}) SELECT {names} FROM changed {upsert} RETURNING 1), counted AS"
+            " (SELECT count(*) AS merged, least(count(*), (SELECT count(*) FROM changed WHERE"
+            f" is_new)) AS inserted FROM merged) SELECT {staged}, inserted, merged - inserted AS"
+            " updated FROM counted"
+        )
+    return (
+        f"{rows}, merged AS (INSERT INTO {table} AS t ({names}) SELECT"
+        f" {', '.join(f'n.{quoted(name)}' for name in source)} {changed} {upsert} RETURNING (xmax ="
+        f" 0) AS inserted) SELECT {staged}, count(*) FILTER (WHERE inserted) AS inserted, count(*)"
+        " FILTER (WHERE NOT inserted) AS updated FROM merged"
+    )
+
+
+def _as_stored(table: Table, name: str, source: str, stored: Mapping[str, str]) -> str:
+    """A number is rounded to the scale that the target has: compared at a finer one, a row would
+    differ for ever. A text keeps its length: a cast to varchar would cut it without a word.
+    """
+    ours = _type(table, name)
+    value = f"CAST(s.{source} AS {ours})"
+    theirs = stored.get(name, ours)
+    is_number = isinstance(table.c[name].type, Numeric | Integer)
+    if not is_number or theirs == ours.lower().replace(", ", ","):
+        return value
+    return f"CAST({value} AS {theirs})"
 
 
 def _type(table: Table, column: str) -> str:

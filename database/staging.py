@@ -198,7 +198,16 @@ def _entry(name: str, failing: int, found: str) -> dict[str, Any]:
 
 
 def _merge(connection: Connection, target: MergeTarget, staging: str) -> MergeCounts:
-    row = connection.exec_driver_sql(merge_sql.merge(target, staging)).mappings().one()
+    columns = connection.exec_driver_sql(merge_sql.stored_types(target.table)).all()
+    stored = {column.name: column.type for column in columns}
+    partitioned = any(column.partitioned for column in columns)
+    row = (
+        connection.exec_driver_sql(
+            merge_sql.merge(target, staging, stored, partitioned=partitioned)
+        )
+        .mappings()
+        .one()
+    )
     counts = MergeCounts(
         row["inserted"], row["updated"], row["staged"] - row["inserted"] - row["updated"]
     )

@@ -152,7 +152,8 @@ def merge_history(rows: str) -> str:
         f"INSERT INTO {table} (pool_id, timestamp, raw_json_data) SELECT pool_id, timestamp,"
         f" document FROM ({rows}) AS n WHERE NOT EXISTS (SELECT FROM {table} AS h WHERE h.pool_id ="
         " n.pool_id AND h.timestamp = n.timestamp AND h.raw_json_data = n.document) GROUP BY"
-        " pool_id, timestamp, document ORDER BY min(row_number)"
+        " pool_id, timestamp, document ORDER BY min(row_number)",
+        is_new="true",
     )
 
 
@@ -255,9 +256,11 @@ _REFUSED_AGAIN = (
 """The same row of the same file is one quarantined row; another file of that name replaces it."""
 
 
-def _counted(insert: str) -> str:
-    # a row that an upsert inserted has no deleting or locking transaction: xmax is 0
+def _counted(insert: str, *, is_new: str = "xmax = 0") -> str:
+    """A row that an upsert inserted has no deleting or locking transaction: its xmax is 0. A
+    partitioned table has none to return.
+    """
     return (
-        f"WITH merged AS ({insert} RETURNING (xmax = 0) AS is_new) SELECT count(*) FILTER (WHERE"
+        f"WITH merged AS ({insert} RETURNING ({is_new}) AS is_new) SELECT count(*) FILTER (WHERE"
         " is_new) AS inserted, count(*) FILTER (WHERE NOT is_new) AS updated FROM merged"
     )
