@@ -184,8 +184,8 @@ def test_history_goes_into_a_partitioned_table(
     with engine.begin() as connection:
         for statement in (
             "ALTER TABLE raw_defillama_pool_history RENAME TO plain",
-            "CREATE TABLE raw_defillama_pool_history (LIKE plain INCLUDING IDENTITY) PARTITION BY"
-            " HASH (pool_id)",
+            "CREATE TABLE raw_defillama_pool_history (LIKE plain INCLUDING DEFAULTS INCLUDING"
+            " IDENTITY) PARTITION BY HASH (pool_id)",
             "CREATE TABLE part PARTITION OF raw_defillama_pool_history FOR VALUES WITH (MODULUS 1,"
             " REMAINDER 0)",
         ):
