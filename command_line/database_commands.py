@@ -37,20 +37,30 @@ def start(as_json: AsJson = False) -> None:
 
 @db_app.command("migrate")
 def migrate_tables(as_json: AsJson = False) -> None:
-    """Make the tables that are missing; existing ones of yours are never altered. Jobs do it
-    themselves, dry runs and `status` do not.
+    """Make the tables that are missing, existing ones of yours are never altered, and say which
+    rights and indexes the jobs lack. Jobs do it themselves, dry runs and `status` do not.
 
     Example: python run_spark_local.py db migrate
     """
-    from database.connection import make_engine, with_database
+    from database.connection import checked_connection, make_engine, with_database
     from database.migrate import migrate
+    from database.schema_check import examine_tables, findings_document
+    from database.table_use import JOBS_USE
 
-    changed = migrate(make_engine(with_database(edge_settings())))
-    (
-        print_json({"changed": changed})
-        if as_json
-        else out.print("the tables are there" if changed else "nothing to do")
-    )
+    engine = make_engine(with_database(edge_settings()))
+    changed = migrate(engine)
+    with checked_connection(engine) as connection:
+        findings = examine_tables(connection, JOBS_USE)
+    document = findings_document(findings)
+    if as_json:
+        print_json({"changed": changed, **document})
+    else:
+        out.print("the tables are there" if changed else "nothing to do")
+        for sentence in [*findings.problems, findings.refused, findings.slow]:
+            if sentence:
+                out.print(sentence, soft_wrap=True, markup=False)
+    if findings.problems or findings.grants:
+        raise typer.Exit(1)
 
 
 @db_app.command()

@@ -83,6 +83,14 @@ def keep_calendars(connection: Connection, staging: str) -> int:
     return retired
 
 
+_MADE_BY_DATABASE = (
+    "SELECT attname::text FROM pg_attribute WHERE attrelid ="
+    f" '{METRICS}'::regclass AND attnum > 0 AND NOT attisdropped AND (attidentity <> '' OR"
+    f" attgenerated <> '' OR pg_get_serial_sequence('{METRICS}', attname) IS NOT NULL)"
+)
+"""Columns that are filled in every row, the owner's serial id for one: no value of another job."""
+
+
 def _retire_days(connection: Connection) -> None:
     """Empty the days that are gone; a row goes only when nothing else is in it."""
     nulls = ", ".join(f"{quoted(name)} = NULL" for name in METRIC_COLUMNS)
@@ -90,7 +98,8 @@ def _retire_days(connection: Connection) -> None:
         f"'{name}'" for name in ("pool_id", "date", "is_filtered_out", *METRIC_COLUMNS)
     )
     nothing_else = (
-        f"t.is_filtered_out IS NOT TRUE AND jsonb_strip_nulls(to_jsonb(t) - ARRAY[{ours}]) = '{{}}'"
+        f"t.is_filtered_out IS NOT TRUE AND jsonb_strip_nulls(to_jsonb(t) - ARRAY[{ours}] -"
+        f" ARRAY({_MADE_BY_DATABASE})) = '{{}}'"
     )
     same_day = "t.pool_id = gone.pool_id AND t.date BETWEEN gone.from_day AND gone.to_day"
     connection.exec_driver_sql(f"DELETE FROM {AGES} AS t USING {GONE} AS gone WHERE {same_day}")

@@ -39,7 +39,7 @@ from data_processing.rolling_metrics import METRIC_RULES, look_back_days, reach_
 from database.connection import checked_connection
 from database.estimates import estimate_run
 from database.schema_check import verify_tables
-from database.tables import OWNER_TABLES
+from database.table_use import METRICS_USE
 from product_errors import ConfigurationError
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def refuse_wrong_use(
     with checked_connection(engine) as connection:
         plan_sql.require_same_schema(connection, JOB, settings.db_schema)
         if request.pools:
-            verify_tables(connection, OWNER_TABLES)
+            verify_tables(connection, METRICS_USE)
             plan_sql.require_known_pools(connection, request.pools)
 
 
@@ -188,7 +188,8 @@ def plan_metrics(
     Args: table is the qualified name of the plan's table, which stays for the run to read; a dry
     run rolls it back. now (UTC) is this machine's clock unless given. `refuse_wrong_use` has let
     the request through.
-    Raises: SchemaMismatch where the owner's tables are not as expected; DatabaseError.
+    Raises: SchemaMismatch where the owner's tables are not as expected; DatabaseRefused with the
+    GRANT statements where rights are missing; DatabaseError.
     """
     with checked_connection(engine) as connection:
         watermark, hidden = plan_sql.read_watermark(connection)
@@ -202,7 +203,7 @@ def plan_metrics(
     with checked_connection(
         engine.execution_options(isolation_level="REPEATABLE READ")
     ) as connection:
-        verify_tables(connection, OWNER_TABLES)
+        verify_tables(connection, METRICS_USE)
         plan = _decide(connection, settings, request, table, watermark, now or datetime.now(UTC))
         plan = _with_facts(connection, settings, plan, dry_run=dry_run)
         if dry_run:

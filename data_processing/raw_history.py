@@ -74,10 +74,12 @@ def lacks_its_pool(pool_id: str) -> str:
 
 
 TEXTS = (
-    f"h.id, h.pool_id, h.timestamp, {texts_of('h.raw_json_data')},"
+    f"h.id::bigint AS id, h.pool_id, h.timestamp, {texts_of('h.raw_json_data')},"
     f" {lacks_its_pool('h.pool_id')} AS not_in_pools, {DROPPED}"
 )
-"""JSON is taken apart in PostgreSQL, so that two texts travel and not the document."""
+"""JSON is taken apart in PostgreSQL, so that two texts travel and not the document. The owner's ids
+may be integers of any width: staging has bigint.
+"""
 
 LOWEST, HIGHEST = "0001-01-01", "9999-01-01"
 """Bounds that Spark's timestamps hold: PostgreSQL's reach further, and to infinity. Whatever lies
@@ -178,7 +180,7 @@ def parse_raw_rows(rows: DataFrame, checks: Sequence[RowCheck]) -> DataFrame:
         rows.withColumns({name: F.expr(missing_is_null(name)) for name in ("apy", "tvl")})
         .withColumns({f"{name}_value": F.expr(spark_number(name)) for name in ("apy", "tvl")})
         .select(
-            "id",
+            F.col("id").cast("bigint").alias("id"),
             "pool_id",
             "timestamp",
             F.col("apy_value").alias("apy"),

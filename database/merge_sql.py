@@ -1,7 +1,7 @@
 """SQL of staging and merge as strings: pure functions, no connection.
 
-Staging holds doubles, dates and text as Spark made them; the merge casts to the target's own types,
-once, in SQL.
+Staging holds doubles, dates and text as Spark made them; the merge casts to the types of
+`tables.py` and from there to the target's own, once, in SQL.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Date, Table
+from sqlalchemy import Date, Integer, Numeric, Table
 from sqlalchemy.dialects import postgresql
 
 from database.staging_tags import ATTEMPT_TAG, PARTITION_TAG
@@ -150,9 +150,20 @@ def _taken(staging: str, target: MergeTarget) -> str:
     return f"{staging} AS s WHERE {target.rows}" if target.rows else f"{staging} AS s"
 
 
-def merge(target: MergeTarget, staging: str) -> str:
+def stored_types(table: Table) -> str:
+    """SELECT of each column and its type, as the database has it: numeric(10,2), say."""
+    return (
+        "SELECT attname AS name, format_type(atttypid, atttypmod) AS type FROM pg_attribute WHERE"
+        f" attrelid = '{qualified(table)}'::regclass AND attnum > 0 AND NOT attisdropped"
+    )
+
+
+def merge(target: MergeTarget, staging: str, stored: Mapping[str, str] | None = None) -> str:
     """Insert new rows, update changed ones, leave equal ones untouched; returns one row: staged,
     written (inserted or updated), changed and equal (rows whose key the table had before).
+
+    Args: stored maps columns to the types of `stored_types`; without it they are those of
+    `tables.py`.
 
     The join drops equal rows before the insert: `ON CONFLICT .. WHERE` would lock, and so rewrite,
     each of them. `n` is named once, so that PostgreSQL reads staging straight into the join;
@@ -176,7 +187,7 @@ def merge(target: MergeTarget, staging: str) -> str:
         f"{quoted(name)} = excluded.{quoted(name)}" for name in {**target.columns, **provenance}
     )
     return f"""
-        WITH n AS ({_cast(target, source, taken)}),
+        WITH n AS ({_cast(target, source, taken, stored)}),
         merged AS (
             INSERT INTO {table} AS t ({names})
             SELECT {", ".join(f"n.{quoted(name)}" for name in source)}
@@ -189,7 +200,7 @@ def merge(target: MergeTarget, staging: str) -> str:
             SELECT
                 count(*) FILTER (WHERE ({old}) IS DISTINCT FROM ({new})) AS changed,
                 count(*) FILTER (WHERE ({old}) IS NOT DISTINCT FROM ({new})) AS equal
-            FROM ({_cast(target, {**target.key, **target.columns}, taken)}) AS n
+            FROM ({_cast(target, {**target.key, **target.columns}, taken, stored)}) AS n
             JOIN {table} AS t ON {_same_key(target, "t", "n")}
         )
         SELECT
@@ -201,7 +212,7 @@ def merge(target: MergeTarget, staging: str) -> str:
     """
 
 
-def missing_rows(target: MergeTarget, staging: str) -> str:
+def missing_rows(target: MergeTarget, staging: str, stored: Mapping[str, str] | None = None) -> str:
     """The keys of staged rows that the target lacks or has with other values: after a merge, the
     rows that a trigger dropped or changed.
     """
@@ -211,19 +222,34 @@ def missing_rows(target: MergeTarget, staging: str) -> str:
     source = {**target.key, **target.columns}
     return f"""
         SELECT {", ".join(f"n.{quoted(name)}" for name in target.key)}
-        FROM ({_cast(target, source, _taken(staging, target))}) AS n
+        FROM ({_cast(target, source, _taken(staging, target), stored)}) AS n
         LEFT JOIN {qualified(target.table)} AS t ON {_same_key(target, "t", "n")}
         WHERE t.{quoted(next(iter(target.key)))} IS NULL OR ({old}) IS DISTINCT FROM ({new})
     """
 
 
-def _cast(target: MergeTarget, source: Mapping[str, str], taken: str) -> str:
-    """The staged rows under the target's names, in the target's types."""
+def _cast(
+    target: MergeTarget, source: Mapping[str, str], taken: str, stored: Mapping[str, str] | None
+) -> str:
+    """The staged rows under the target's names, in the types that the target has."""
     columns = ", ".join(
-        f"CAST(s.{quoted(column)} AS {_type(target.table, name)}) AS {quoted(name)}"
+        f"{_as_stored(target.table, name, quoted(column), stored or {})} AS {quoted(name)}"
         for name, column in source.items()
     )
     return f"SELECT {columns} FROM {taken}"
+
+
+def _as_stored(table: Table, name: str, source: str, stored: Mapping[str, str]) -> str:
+    """A number is rounded to the scale that the target has: compared at a finer one, a row would
+    differ for ever. A text keeps its length: a cast to varchar would cut it without a word.
+    """
+    ours = _type(table, name)
+    value = f"CAST(s.{source} AS {ours})"
+    theirs = stored.get(name, ours)
+    is_number = isinstance(table.c[name].type, Numeric | Integer)
+    if not is_number or theirs == ours.lower().replace(", ", ","):
+        return value
+    return f"CAST({value} AS {theirs})"
 
 
 def _same_key(target: MergeTarget, one: str, other: str) -> str:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, text
 
 from database.connection import checked_connection
 from database.tables import OWN_SCHEMA
-from product_errors import SchemaMismatch
+from product_errors import DatabaseRefused, SchemaMismatch
 
 CODE_ROOT = Path(__file__).resolve().parents[1]
 MIGRATIONS = "database/migrations"
@@ -41,6 +41,7 @@ def migrate(engine: Engine) -> bool:
             if connection.execute(
                 text("SELECT to_regnamespace(:name) IS NULL"), {"name": OWN_SCHEMA}
             ).scalar_one():
+                _require_right_to_create(connection)
                 # not `IF NOT EXISTS`: that asks for the right to create even where the schema is
                 # there already
                 connection.execute(text(f"CREATE SCHEMA {OWN_SCHEMA}"))
@@ -49,6 +50,22 @@ def migrate(engine: Engine) -> bool:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     return True
+
+
+_MAY_CREATE = text("""
+SELECT has_database_privilege(current_database(), 'CREATE') AS allowed,
+    quote_ident(current_database()) AS database,
+    quote_ident(current_user) AS role
+""")
+
+
+def _require_right_to_create(connection: Connection) -> None:
+    asked = connection.execute(_MAY_CREATE).one()
+    if not asked.allowed:
+        raise DatabaseRefused(
+            f"role {asked.role} may not make the schema {OWN_SCHEMA} in database {asked.database}."
+            f" As its owner run: CREATE SCHEMA {OWN_SCHEMA} AUTHORIZATION {asked.role};"
+        )
 
 
 def require_current(engine: Engine) -> None:

@@ -1,19 +1,34 @@
-"""Are the owner's tables what this version reads and writes? Asked before a job starts, so that it
-fails with a name and not in the middle.
+"""Are the owner's tables what this version reads and writes, and may this role do it? Asked before
+a job starts, so that it fails with a name and not in the middle.
 
-A column's family counts (text, number, date ..), not its exact type: the owner's tables may be
-wider than `tables.py` says. What they are upserted by must be unique; of a view, which is read
-alone, nothing of the kind is asked.
+Only columns of `table_use` count, and of a column its family (text, number, date ..), not its exact
+type. What rows are upserted by must be unique. Nothing is changed; missing rights and indexes come
+as the statements that give them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, Table, text
 
-from database.merge_sql import qualified
-from product_errors import SchemaMismatch
+from database.merge_sql import qualified, quoted
+from database.migrate import VERSION_TABLE
+from database.table_facts import (
+    SCHEMA,
+    TableFacts,
+    closed_sequences,
+    is_indexed,
+    is_unique,
+    table_facts,
+)
+from database.table_use import TableUse
+from database.tables import OWN_SCHEMA, own_metadata, pool_daily_metrics, raw_pool_history
+from product_errors import DatabaseRefused, SchemaMismatch
+
+log = logging.getLogger(__name__)
 
 _FAMILIES = {
     "text": {"text", "character varying", "character"},
@@ -22,7 +37,7 @@ _FAMILIES = {
     "timestamp": {"timestamp with time zone"},
     "jsonb": {"jsonb"},
     "boolean": {"boolean"},
-    "array": {"ARRAY"},
+    "array": {"text[]", "character varying[]", "character[]"},
 }
 _FAMILY_OF_PYTHON = {
     "str": "text",
@@ -35,64 +50,256 @@ _FAMILY_OF_PYTHON = {
     "list": "array",
 }
 
-_COLUMNS = text(
-    "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema ="
-    " coalesce(:schema, current_schema()) AND table_name = :name"
-)
+READ_AS_TEXT = {(pool_daily_metrics.name, "pool_group")}
+"""Columns that are read as text and never written: any type will do."""
 
-_IS_UNIQUE = text(
-    "SELECT c.relkind NOT IN ('r', 'p') OR EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid ="
-    " c.oid AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND"
-    " i.indexprs IS NULL AND CAST(:key AS text[]) = (SELECT array_agg(a.attname::text ORDER BY"
-    " a.attname) FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum = ANY"
-    " (i.indkey[0:i.indnkeyatts - 1]))) FROM pg_class AS c WHERE c.oid = CAST(:table AS regclass)"
-)
+HISTORY_INDEXES = (("pool_id", "timestamp"), ("insertion_timestamp",))
+"""What raw history is searched by in every run."""
+
+ORDINARY, PARTITIONED = "r", "p"
+_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 
 
-def verify_tables(connection: Connection, tables: Iterable[Table]) -> None:
-    """Raises: SchemaMismatch naming every missing table, missing column, column of another type and
-    key that is not unique.
+@dataclass
+class Findings:
+    """What stands in the way of a job, each in words, and the statements that help.
+
+    `missing` are tables that `db migrate` makes, `problems` what only the owner can change;
+    `grants` give the rights that `lacking` names; `indexes` make a run fast and are no condition.
     """
-    problems = [problem for table in tables for problem in _problems(connection, table)]
-    if problems:
-        raise SchemaMismatch(
-            f"{'; '.join(problems)}. Create or change them as database/tables.py has them;"
-            " YieldSpark never alters your tables"
+
+    role: str
+    missing: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)
+    grants: list[str] = field(default_factory=list)
+    indexes: list[str] = field(default_factory=list)
+
+    @property
+    def refused(self) -> str | None:
+        """Which rights the role lacks, and what gives them, as one sentence."""
+        if not self.grants:
+            return None
+        return (
+            f"role {self.role} lacks {', '.join(self.lacking)}. As the owner of the tables run:"
+            f" {' '.join(self.grants)}"
+        )
+
+    @property
+    def slow(self) -> str | None:
+        """Which indexes raw history lacks, and what makes them, as one sentence."""
+        if not self.indexes:
+            return None
+        return (
+            "runs read all of the raw history again and again, because it has no index for what"
+            f" they look for. As its owner run: {' '.join(self.indexes)}"
         )
 
 
-def _problems(connection: Connection, table: Table) -> list[str]:
-    found = {
-        row.column_name: row.data_type
-        for row in connection.execute(_COLUMNS, {"schema": table.schema, "name": table.name})
+def findings_document(findings: Findings) -> dict[str, list[str]]:
+    """What a command prints: nothing where all is well."""
+    shown = {
+        "problems": findings.problems,
+        "lacking": findings.lacking,
+        "grants": findings.grants,
+        "indexes": findings.indexes,
     }
-    if not found:
-        return [f"table {qualified(table)} is missing"]
-    problems = []
-    for column in table.columns:
-        family = (
-            "jsonb"
-            if type(column.type).__name__ == "JSONB"
-            else _FAMILY_OF_PYTHON[column.type.python_type.__name__]
+    return {name: found for name, found in shown.items() if found}
+
+
+def verify_tables(connection: Connection, uses: Iterable[TableUse]) -> None:
+    """Warn of missing indexes, and stop where a job would fail.
+
+    Raises: SchemaMismatch naming every missing table and column, column of another type, key that
+    is not unique and table that can't be written; DatabaseRefused with the GRANT statements where
+    rights alone are missing.
+    """
+    findings = examine_tables(connection, uses)
+    if findings.slow:
+        log.warning("%s", findings.slow)
+    wrong = [f"table {name} is missing" for name in findings.missing] + findings.problems
+    if wrong:
+        rights = f". And {findings.refused}" if findings.refused else ""
+        raise SchemaMismatch(
+            f"{'; '.join(wrong)}. Create or change them as database/tables.py has them;"
+            f" YieldSpark never alters your tables{rights}"
         )
-        if column.name not in found:
-            problems.append(f"column {qualified(table)}.{column.name} is missing")
-        elif found[column.name] not in _FAMILIES[family]:
-            problems.append(
-                f"column {qualified(table)}.{column.name} is {found[column.name]}, expected"
-                f" {family}"
-            )
-    return problems + _key_problems(connection, table, found)
+    if findings.refused:
+        raise DatabaseRefused(findings.refused)
 
 
-def _key_problems(connection: Connection, table: Table, found: Collection[str]) -> list[str]:
-    """A key that is a number the database makes up is never upserted by."""
-    key = [column.name for column in table.primary_key if column.identity is None]
-    if not key or not set(key) <= set(found):
-        return []
-    is_unique = connection.execute(
-        _IS_UNIQUE, {"key": sorted(key), "table": qualified(table)}
-    ).scalar_one()
+def examine_tables(connection: Connection, uses: Iterable[TableUse]) -> Findings:
+    """Everything that stands in the way, in the order of `uses`."""
+    findings = Findings(connection.execute(text("SELECT quote_ident(current_user)")).scalar_one())
+    schema = connection.execute(SCHEMA, {"schema": None}).one()
+    if not schema.is_there:
+        findings.problems.append(
+            f"schema {schema.name} is missing: set DB_SCHEMA to the schema of your tables"
+        )
+        return findings
+    if not schema.may_use:
+        _lacks(findings, f"USAGE on schema {schema.name}", f"USAGE ON SCHEMA {schema.name}")
+    rights: dict[str, list[str]] = {}
+    for use in uses:
+        facts = table_facts(connection, use.table, schema.name)
+        if facts is None:
+            findings.missing.append(qualified(use.table))
+            continue
+        findings.problems += _column_problems(use, facts) + _write_problems(use, facts)
+        findings.problems += _hidden_rows(use, facts, findings.role)
+        findings.problems += _key_problems(connection, use, facts)
+        rights.setdefault(facts.name, []).extend(_missing_rights(use, facts))
+        findings.indexes += _missing_indexes(connection, use.table, facts)
+        for name in closed_sequences(connection, facts, use.inserts) if use.inserts else ():
+            _lacks(findings, f"USAGE on sequence {name}", f"USAGE ON SEQUENCE {name}")
+    for name, commands in rights.items():
+        for_all = [command for command in _COMMANDS if command in commands]
+        if for_all:
+            listed = ", ".join(for_all)
+            _lacks(findings, f"{listed} on {name}", f"{listed} ON {name}")
+    _examine_own_schema(connection, findings)
+    for name in ("missing", "problems", "lacking", "grants", "indexes"):
+        # two jobs use the same table
+        setattr(findings, name, list(dict.fromkeys(getattr(findings, name))))
+    return findings
+
+
+_COMMANDS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+
+
+def _lacks(findings: Findings, right: str, grant: str) -> None:
+    findings.lacking.append(right)
+    findings.grants.append(f"GRANT {grant} TO {findings.role};")
+
+
+def _column_problems(use: TableUse, facts: TableFacts) -> list[str]:
+    problems = []
+    for name in use.columns:
+        shown = f"{qualified(use.table)}.{name}"
+        family = _family(use.table, name)
+        if name not in facts.columns:
+            problems.append(f"column {shown} is missing")
+        elif family is not None and facts.columns[name].type not in _FAMILIES[family]:
+            problems.append(f"column {shown} is {facts.columns[name].type}, expected {family}")
+    return problems
+
+
+def _family(table: Table, name: str) -> str | None:
+    """None where any type will do."""
+    if (table.name, name) in READ_AS_TEXT:
+        return None
+    kind = table.c[name].type
     return (
-        [] if is_unique else [f"table {qualified(table)} has no unique index on ({', '.join(key)})"]
+        "jsonb" if type(kind).__name__ == "JSONB" else _FAMILY_OF_PYTHON[kind.python_type.__name__]
     )
+
+
+def _write_problems(use: TableUse, facts: TableFacts) -> list[str]:
+    """What PostgreSQL would refuse to write, whatever the rights."""
+    if not use.is_written:
+        return []
+    table = qualified(use.table)
+    if facts.kind not in (ORDINARY, PARTITIONED):
+        return [
+            f"{table} is {_KINDS[facts.kind]}, and YieldSpark writes to it: set DB_SCHEMA to the"
+            " schema that has the table itself"
+        ]
+    written = {*use.inserts, *use.updates}
+    problems = [
+        f"column {table}.{name} is generated, and YieldSpark writes it: make it an ordinary column"
+        for name, column in facts.columns.items()
+        if name in written and column.is_computed
+    ]
+    problems += [
+        f"column {table}.{name} is NOT NULL without a default, and YieldSpark does not write it:"
+        " give it a default"
+        for name, column in facts.columns.items()
+        if use.inserts and name not in written and column.is_required
+    ]
+    if facts.rewritten:
+        problems.append(
+            f"table {table} has a rule that replaces writes, and an upsert takes none: use a"
+            " trigger in its place"
+        )
+    return problems
+
+
+def _hidden_rows(use: TableUse, facts: TableFacts, role: str) -> list[str]:
+    hidden = [command for command in use.commands if command in facts.restricted]
+    if not hidden:
+        return []
+    return [
+        f"row-level security of {qualified(use.table)} hides rows from role {role}"
+        f" ({', '.join(hidden)}), and metrics of some rows would be wrong. As the table's owner"
+        f" run: CREATE POLICY yieldspark ON {facts.name} TO {role} USING (true) WITH CHECK (true);"
+        " and where a restrictive policy stays, as a superuser: ALTER ROLE"
+        f" {role} BYPASSRLS;"
+    ]
+
+
+def _key_problems(connection: Connection, use: TableUse, facts: TableFacts) -> list[str]:
+    """A key that is a number the database makes up is never upserted by; a view has none."""
+    key = [column.name for column in use.table.primary_key if column.identity is None]
+    if not key or not set(key) <= set(facts.columns) or facts.kind not in (ORDINARY, PARTITIONED):
+        return []
+    if is_unique(connection, facts, key):
+        return []
+    return [f"table {qualified(use.table)} has no unique index on ({', '.join(key)})"]
+
+
+def _missing_rights(use: TableUse, facts: TableFacts) -> list[str]:
+    """Rights on each column are as good as one on the table."""
+    reads = facts.columns if use.deletes else use.reads
+    wanted = {"SELECT": reads, "INSERT": use.inserts, "UPDATE": use.updates}
+    missing = [
+        command
+        for command, names in wanted.items()
+        if any(command not in facts.columns[name].rights for name in names if name in facts.columns)
+    ]
+    return [*missing, *(["DELETE"] if use.deletes and not facts.may_delete else [])]
+
+
+def _missing_indexes(connection: Connection, table: Table, facts: TableFacts) -> list[str]:
+    if table is not raw_pool_history or facts.kind not in (ORDINARY, PARTITIONED):
+        return []
+    # PostgreSQL makes no index of a partitioned table concurrently
+    concurrently = "CONCURRENTLY " if facts.kind == ORDINARY else ""
+    return [
+        f"CREATE INDEX {concurrently}ON {facts.name} ({', '.join(map(quoted, columns))});"
+        for columns in HISTORY_INDEXES
+        if set(columns) <= set(facts.columns) and not is_indexed(connection, facts, columns)
+    ]
+
+
+_OWN_RIGHTS = text("""
+SELECT coalesce(
+        bool_and(has_table_privilege(c.oid, 'SELECT')
+            AND has_table_privilege(c.oid, 'INSERT')
+            AND has_table_privilege(c.oid, 'UPDATE')
+            AND has_table_privilege(c.oid, 'DELETE')),
+        true
+    ) AS on_tables,
+    has_database_privilege(current_database(), 'TEMPORARY') AS temporary,
+    quote_ident(current_database()) AS database
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = :schema
+    AND c.relname = ANY(CAST(:tables AS text[]))
+""")
+
+
+def _examine_own_schema(connection: Connection, findings: Findings) -> None:
+    """Rights on what another role has migrated. Staging tables and temporary ones are made."""
+    schema = connection.execute(SCHEMA, {"schema": OWN_SCHEMA}).one()
+    tables = [*(table.name for table in own_metadata.tables.values()), VERSION_TABLE]
+    found = connection.execute(_OWN_RIGHTS, {"schema": OWN_SCHEMA, "tables": tables}).one()
+    if schema.is_there and not (schema.may_use and schema.may_create):
+        right = f"USAGE, CREATE ON SCHEMA {OWN_SCHEMA}"
+        _lacks(findings, f"USAGE, CREATE on schema {OWN_SCHEMA}", right)
+    if not found.on_tables:
+        all_tables = f"ALL TABLES IN SCHEMA {OWN_SCHEMA}"
+        commands = ", ".join(_COMMANDS)
+        _lacks(findings, f"{commands} on tables of {OWN_SCHEMA}", f"{commands} ON {all_tables}")
+    if not found.temporary:
+        right = f"TEMPORARY ON DATABASE {found.database}"
+        _lacks(findings, f"TEMPORARY on database {found.database}", right)

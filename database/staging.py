@@ -199,12 +199,15 @@ def _merge(run: Run, target: MergeTarget, staging: str) -> MergeCounts:
     """Raises: CheckFailed where rows are neither inserted nor updated nor equal to those of the
     table.
     """
-    found = run.connection.exec_driver_sql(merge_sql.merge(target, staging)).mappings().one()
+    columns = run.connection.exec_driver_sql(merge_sql.stored_types(target.table)).all()
+    stored = {column.name: column.type for column in columns}
+    merge = merge_sql.merge(target, staging, stored)
+    found = run.connection.exec_driver_sql(merge).mappings().one()
     staged, written, equal = found["staged"], found["written"], found["equal"]
     lost = staged - written - equal
     if lost:
         words = f"{written} inserted or updated, {equal} unchanged"
-        _, sample = failing_rows(run.connection, merge_sql.missing_rows(target, staging))
+        _, sample = failing_rows(run.connection, merge_sql.missing_rows(target, staging, stored))
         entry = _entry(f"{target.table.name}.merged_rows", lost, f"{staged} staged, {words}")
         run.checks.append(entry | {"sample": sample})
         first = "".join(

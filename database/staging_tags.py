@@ -28,14 +28,19 @@ def task_identity() -> tuple[int, int]:
     return context.partitionId(), context.taskAttemptId()
 
 
-def tagging(last_step: Step | None) -> Step:
-    """For `mapInArrow`: what `last_step` makes of the running task's batches, with the two tag
-    columns of staging behind their own; None leaves them as they are.
+def tagging(last_step: Step | None, schema: pa.Schema | None = None) -> Step:
+    """For `mapInArrow`: what `last_step` makes of the running task's batches, cast to `schema`,
+    with the two tag columns of staging behind their own. None leaves the batches, or their types,
+    as they are.
+
+    Neither COPY in binary form nor Spark's JDBC writer converts a type that is not staging's.
+    Raises: pyarrow.ArrowInvalid for a value that the type can't hold.
     """
 
     def rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         partition, attempt = task_identity()
-        for batch in last_step(batches) if last_step else batches:
+        for made in last_step(batches) if last_step else batches:
+            batch = made if schema is None else made.cast(schema)
             tags = [
                 pa.array([partition] * batch.num_rows, pa.int32()),
                 pa.array([attempt] * batch.num_rows, pa.int64()),

@@ -14,11 +14,12 @@ from typing import Protocol
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
+from pyspark.sql.pandas.types import to_arrow_schema
 from sqlalchemy import Connection
 
 from config_spark import Settings
 from database.merge_sql import quoted
-from database.staging_tags import Step
+from database.staging_tags import Step, tagging
 from product_errors import ConfigurationError, SchemaMismatch
 
 FETCH_SIZE = 10_000
@@ -34,6 +35,7 @@ _SPARK_TYPES: dict[int, tuple[str, T.DataType]] = {
     114: ("text", T.StringType()),
     700: ("double precision", T.DoubleType()),
     701: ("double precision", T.DoubleType()),
+    1042: ("text", T.StringType()),
     1043: ("text", T.StringType()),
     1082: ("date", T.DateType()),
     1184: ("timestamptz", T.TimestampType()),
@@ -67,11 +69,18 @@ class PortableQuery:
 class LastStep:
     """From a frame's Arrow batches to the rows to stage, done by the task that writes them: what
     Python makes goes to PostgreSQL at once, and not by way of the JVM. `function` is what
-    `mapInArrow` takes, `schema` that of its rows, whose Arrow types must be just these.
+    `mapInArrow` takes, `schema` that of its rows, to which they are cast.
     """
 
     function: Step
     schema: T.StructType
+
+
+def tagged(last_step: LastStep | None) -> Step:
+    """For `mapInArrow`: the rows to stage, of the types of staging and with its tag columns."""
+    if last_step is None:
+        return tagging(None)
+    return tagging(last_step.function, to_arrow_schema(last_step.schema))
 
 
 class Transport(Protocol):

@@ -18,8 +18,8 @@ from pyspark.sql.pandas.types import to_arrow_schema
 
 from config_spark import Settings
 from database.connection import libpq_uri
-from database.staging_tags import PARTITION_TAG, Step, tagging, task_identity
-from database.transport import LastStep, PortableQuery
+from database.staging_tags import PARTITION_TAG, Step, task_identity
+from database.transport import LastStep, PortableQuery, tagged
 
 
 class AdbcTransport:
@@ -43,9 +43,7 @@ class AdbcTransport:
         self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None
     ) -> int:
         schema_name, table = staging.split(".")
-        writer = _writer(
-            libpq_uri(settings), schema_name, table, last_step.function if last_step else None
-        )
+        writer = _writer(libpq_uri(settings), schema_name, table, tagged(last_step))
         return sum(task.rows for task in frame.mapInArrow(writer, "rows bigint").collect())
 
 
@@ -71,7 +69,7 @@ def _reader(uri: str, query: PortableQuery, snapshot: str | None) -> Step:
     return read
 
 
-def _writer(uri: str, schema_name: str, table: str, last_step: Step | None) -> Step:
+def _writer(uri: str, schema_name: str, table: str, rows_to_stage: Step) -> Step:
     def write(batches: Iterable[pa.RecordBatch]) -> Batches:
         partition, _ = task_identity()
         sent = 0
@@ -82,7 +80,7 @@ def _writer(uri: str, schema_name: str, table: str, last_step: Step | None) -> S
                 sent += batch.num_rows
                 yield batch
 
-        own_rows = counted(tagging(last_step)(batches))
+        own_rows = counted(rows_to_stage(batches))
         first = next(own_rows, None)
         if first is not None:
             with adbc.connect(uri) as connection, connection.cursor() as cursor:

@@ -15,8 +15,8 @@ from pyspark.sql import types as T
 
 from config_spark import Settings
 from database.connection import host_in_url
-from database.staging_tags import ATTEMPT_TAG, PARTITION_TAG, tagging
-from database.transport import FETCH_SIZE, LastStep, PortableQuery
+from database.staging_tags import ATTEMPT_TAG, PARTITION_TAG
+from database.transport import FETCH_SIZE, LastStep, PortableQuery, tagged
 
 BATCH_ROWS = 10_000
 
@@ -84,7 +84,7 @@ class JdbcTransport:
                 T.StructField(ATTEMPT_TAG, T.LongType()),
             ]
         )
-        tagged_rows = frame.mapInArrow(tagging(last_step.function if last_step else None), schema)
+        tagged_rows = frame.mapInArrow(tagged(last_step), schema)
         sent = Observation()
         counted = tagged_rows.observe(sent, F.count(F.lit(1)).alias("rows"))
         properties = get_jdbc_properties(settings) | {"batchsize": str(BATCH_ROWS)}

@@ -29,8 +29,8 @@ from forecasting.rolling_windows import Days, lag
 from forecasting.targets import LABEL_LIMIT, asinh_level
 
 METRICS_QUERY = """
-SELECT m.pool_id, m.date, m.actual_apy::float8 AS apy, m.actual_tvl::float8 AS tvl, m.pool_group,
-    a.apy_age_days, a.tvl_age_days
+SELECT m.pool_id, m.date, m.actual_apy::float8 AS apy, m.actual_tvl::float8 AS tvl,
+    m.pool_group::text AS pool_group, a.apy_age_days, a.tvl_age_days
 FROM pool_daily_metrics m
 LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
 WHERE m.date BETWEEN DATE '{first_day}' AND DATE '{as_of}'

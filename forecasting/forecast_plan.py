@@ -15,7 +15,7 @@ from config_spark import Settings
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import execute_sql
 from database.schema_check import verify_tables
-from database.tables import pool_daily_metrics, pools
+from database.table_use import FORECAST_USE
 from forecasting.folds import FoldPlan, night_folds, past_folds, served_folds
 from forecasting.forecast_ledger import known_days
 from forecasting.past_forecasts import PAST_DAYS
@@ -105,7 +105,7 @@ def plan_forecast(
     complete = today - dt.timedelta(days=1)
     _require_over(as_of, complete)
     with checked_connection(make_engine(settings)) as connection:
-        verify_tables(connection, (pools, pool_daily_metrics))
+        verify_tables(connection, FORECAST_USE)
     newest = newest_day(settings, as_of=as_of, complete=complete)
     database, horizon = make_engine(settings), settings.horizon_days
     known = known_days(database, engine, horizon=horizon, as_of=newest)

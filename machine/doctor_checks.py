@@ -23,10 +23,12 @@ from sqlalchemy import text
 from config_spark import Settings
 from database.connection import checked_connection, make_engine, with_database
 from database.embedded_server import EmbeddedServer
+from database.schema_check import examine_tables
 from database.server_folders import wheel_binaries
+from database.table_use import JOBS_USE
 from machine import spark_runtime
 from machine.class_archive import find_archive
-from product_errors import YieldSparkError
+from product_errors import DatabaseRefused, DatabaseUnreachable, YieldSparkError
 
 Result = Literal["ok", "warn", "fail"]
 
@@ -158,10 +160,7 @@ def memory(_: Settings) -> tuple[Result, str, str]:
 
 
 def database(settings: Settings) -> tuple[Result, str, str]:
-    if (
-        settings.db_host is None
-        and not EmbeddedServer(settings.yieldspark_home).status()["running"]
-    ):
+    if _is_asleep(settings):
         return (
             "ok",
             (
@@ -182,6 +181,33 @@ def database(settings: Settings) -> tuple[Result, str, str]:
         ),
         "",
     )
+
+
+def _is_asleep(settings: Settings) -> bool:
+    """Whether the database is the embedded one and does not run: looking starts nothing."""
+    return (
+        settings.db_host is None
+        and not EmbeddedServer(settings.yieldspark_home).status()["running"]
+    )
+
+
+def tables(settings: Settings) -> tuple[Result, str, str]:
+    if _is_asleep(settings):
+        return "ok", "not looked at: the embedded server is not running", ""
+    try:
+        with checked_connection(make_engine(with_database(settings))) as connection:
+            found = examine_tables(connection, JOBS_USE)
+    except (DatabaseUnreachable, DatabaseRefused):
+        return "warn", "the database could not be asked", "see the check `database`"
+    if found.problems:
+        return "fail", "; ".join(found.problems), found.refused or "change them as it says there"
+    if found.refused:
+        return "fail", f"role {found.role} lacks {', '.join(found.lacking)}", found.refused
+    if found.missing:
+        return "warn", f"missing: {', '.join(found.missing)}", "run `db migrate`, which makes them"
+    if found.slow:
+        return "warn", "raw history lacks an index", found.slow
+    return "ok", f"columns, keys, indexes and rights of role {found.role} are right", ""
 
 
 def clock(settings: Settings) -> tuple[Result, str, str]:
@@ -276,6 +302,7 @@ CHECKS: tuple[Check, ...] = (
         "check DB_HOST, DB_PORT, DB_USER, DB_PASSWORD and DB_NAME; without DB_HOST: `db reset`"
         " makes a new embedded server",
     ),
+    Check("tables", tables, "set DB_USER to a role that may read them"),
     Check("clock", clock, "set the clock"),
     Check("folders", folders, "set YIELDSPARK_HOME and REPORT_DIR to folders you may write"),
 )

@@ -28,7 +28,7 @@ from product_errors import EnvironmentNotReady
 from tests.mapped_classes import mapping_options
 from tests.processes import CommandLine, CommandLineHere
 
-pytest_plugins = ("tests.markers", "tests.workers")
+pytest_plugins = ("tests.markers", "tests.workers", "tests.owner_schema")
 
 PROJECT = Path(__file__).resolve().parents[1]
 JARS = Path(

@@ -16,13 +16,8 @@ from database.connection import checked_connection, libpq_uri, make_engine
 from database.db_utils_spark import execute_sql
 from database.migrate import VERSION_TABLE, migrate
 from database.schema_check import verify_tables
-from database.tables import (
-    OWN_SCHEMA,
-    OWNER_TABLES,
-    own_metadata,
-    owner_metadata,
-    pool_daily_metrics,
-)
+from database.table_use import METRICS_USE
+from database.tables import OWN_SCHEMA, own_metadata, owner_metadata
 from database.transport_jdbc import get_jdbc_properties, get_jdbc_url
 from product_errors import DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 
@@ -77,7 +72,7 @@ def test_a_missing_table_a_missing_column_and_another_type_are_named(engine: Eng
         "ALTER TABLE pool_daily_metrics ALTER COLUMN actual_tvl TYPE text",
     )
     with engine.connect() as connection, pytest.raises(SchemaMismatch) as caught:
-        verify_tables(connection, OWNER_TABLES)
+        verify_tables(connection, METRICS_USE)
     message = str(caught.value)
     assert "table gas_fees_daily is missing" in message
     assert "pool_daily_metrics.actual_apy is missing" in message
@@ -87,7 +82,7 @@ def test_a_missing_table_a_missing_column_and_another_type_are_named(engine: Eng
 def test_wider_types_of_the_owner_pass(engine: Engine) -> None:
     _without(engine, "ALTER TABLE pool_daily_metrics ALTER COLUMN actual_tvl TYPE double precision")
     with engine.connect() as connection:
-        verify_tables(connection, [pool_daily_metrics])
+        verify_tables(connection, METRICS_USE)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +117,7 @@ def test_what_the_job_would_fail_on_in_the_middle_is_named_before(
 ) -> None:
     _without(engine, *statements)
     with engine.connect() as connection, pytest.raises(SchemaMismatch) as caught:
-        verify_tables(connection, OWNER_TABLES)
+        verify_tables(connection, METRICS_USE)
     assert words in str(caught.value)
 
 
@@ -135,7 +130,7 @@ def test_any_unique_index_and_any_view_will_do(engine: Engine) -> None:
         "CREATE VIEW pools AS SELECT * FROM all_pools",
     )
     with engine.connect() as connection:
-        verify_tables(connection, OWNER_TABLES)
+        verify_tables(connection, METRICS_USE)
 
 
 def test_a_connection_that_waits_is_kept_alive(database: Settings, engine: Engine) -> None:

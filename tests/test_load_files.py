@@ -202,6 +202,23 @@ def test_values_that_are_no_numbers_survive(
     }
 
 
+def test_history_goes_into_a_partitioned_table(
+    database: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    with engine.begin() as connection:
+        for statement in (
+            "ALTER TABLE raw_defillama_pool_history RENAME TO plain",
+            "CREATE TABLE raw_defillama_pool_history (LIKE plain INCLUDING DEFAULTS INCLUDING"
+            " IDENTITY) PARTITION BY HASH (pool_id)",
+            "CREATE TABLE part PARTITION OF raw_defillama_pool_history FOR VALUES WITH (MODULUS 1,"
+            " REMAINDER 0)",
+        ):
+            connection.execute(text(statement))
+    path = written(tmp_path, "history.csv", HISTORY_CSV)
+    assert counts(load_files(database, [path])) == (1, 1, 0, 0, 0)
+    assert counts(load_files(database, [path])) == (1, 0, 0, 1, 0)
+
+
 def test_a_second_load_inserts_nothing(database: Settings, engine: Engine, tmp_path: Path) -> None:
     file = written(tmp_path, "history.csv", HISTORY_CSV)
     load_files(database, [file])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from random import Random
 
+import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from sqlalchemy import Engine, text
@@ -212,6 +214,33 @@ def test_a_trigger_that_changes_values_is_no_loss(
     first = upsert_via_staging(rows, database, pool_daily_metrics)
     again = upsert_via_staging(rows, database, pool_daily_metrics)
     assert (first.inserted, again.updated, again.unchanged) == (2, 1, 1)
+
+
+def _narrow(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """What a task makes of other widths than its schema says."""
+    for batch in batches:
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        columns["source_id"] = columns["source_id"].cast(pa.int32())
+        columns["value"] = columns["value"].cast(pa.float32())
+        yield pa.RecordBatch.from_pydict(columns)
+
+
+def test_what_a_last_step_makes_gets_the_types_of_staging(
+    spark: SparkSession, transported: Settings, engine: Engine
+) -> None:
+    frame = spark.createDataFrame([(7, 0.5), (None, None)], "source_id bigint, value double")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            create_staging(f"{OWN_SCHEMA}.staged_numbers", staging_types(frame.schema))
+        )
+    sent = transport_for(transported, transported.write_transport).write(
+        frame, transported, f"{OWN_SCHEMA}.staged_numbers", LastStep(_narrow, frame.schema)
+    )
+    rows = execute_sql(
+        transported, f"SELECT source_id, value FROM {OWN_SCHEMA}.staged_numbers ORDER BY 1"
+    )
+    assert sent == 2
+    assert rows == [{"source_id": 7, "value": 0.5}, {"source_id": None, "value": None}]
 
 
 def test_both_transports_read_the_same_rows_and_types(

@@ -13,9 +13,9 @@ from pyspark.serializers import CloudPickleSerializer
 from pyspark.sql import types as T
 
 from data_processing.market_series import market_columns
-from data_processing.pool_days import Provenance, pool_days
+from data_processing.pool_days import SCHEMA, Provenance, pool_days
 from database.staging_tags import tagging
-from database.transport import PortableQuery
+from database.transport import LastStep, PortableQuery, tagged
 from database.transport_adbc import _reader, _writer
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -31,7 +31,7 @@ QUERY = PortableQuery("SELECT 1 AS one", T.StructType([T.StructField("one", T.In
 @pytest.mark.parametrize(
     "task",
     [
-        _writer("postgresql://", "yieldspark", "staging", None),
+        _writer("postgresql://", "yieldspark", "staging", tagged(LastStep(DAYS, SCHEMA))),
         _reader("postgresql://", QUERY, None),
         tagging(None),
         DAYS,

@@ -63,7 +63,8 @@ def test_a_role_that_cannot_see_others_looks_a_day_further_back(
     password = "only-for-this-test"
     execute(engine, f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
     execute(engine, f"GRANT USAGE, CREATE ON SCHEMA yieldspark TO {role}")
-    execute(engine, f"GRANT SELECT ON ALL TABLES IN SCHEMA yieldspark, public TO {role}")
+    everywhere = "ALL TABLES IN SCHEMA yieldspark, public"
+    execute(engine, f"GRANT SELECT, INSERT, UPDATE, DELETE ON {everywhere} TO {role}")
     limited = make_engine(
         database.model_copy(update={"db_user": role, "db_password": SecretStr(password)})
     )

@@ -53,6 +53,8 @@ from data_processing.ingest.pool_descriptions import required_descriptions
 from data_processing.ingest.progress import record_stored, stored_before
 from database.connection import checked_connection, make_engine
 from database.run_ledger import Run, open_run
+from database.schema_check import verify_tables
+from database.table_use import INGEST_USE
 from database.tables import raw_pool_history
 from product_errors import CheckFailed, ConfigurationError, InputError, SourceUnavailable
 
@@ -161,6 +163,8 @@ def ingest(
             f"concurrency={concurrency} is wrong: at least 1 request at a time is needed"
         )
     engine = make_engine(settings)
+    with checked_connection(engine) as connection:
+        verify_tables(connection, INGEST_USE)
     client = DefiLlama(settings, concurrency=concurrency, patience=patience)
     pull = Pull()
     with (

@@ -35,6 +35,8 @@ from data_processing.ingest.file_tables import Batch, FileTable, RaggedLine, ope
 from data_processing.ingest.pool_descriptions import IN_WORDS, required_descriptions
 from database.connection import checked_connection, make_engine
 from database.merge_sql import qualified
+from database.schema_check import verify_tables
+from database.table_use import LOAD_USE
 from database.tables import gas_fees_daily, pools, raw_pool_history, raw_prices
 from product_errors import CheckFailed, InputError
 
@@ -105,11 +107,14 @@ def load_files(
     rows_refused, pools_undescribed, seconds}], rows_inserted, rows_refused}; pools_undescribed are
     new pools for whose required descriptions something stands in.
     Raises: InputError for a file that can't be read as what it is; the files before it are loaded,
-    nothing of it is. CheckFailed where a trigger drops rows of pool history. DatabaseError.
+    nothing of it is. CheckFailed where a trigger drops rows of pool history; SchemaMismatch,
+    DatabaseRefused where a table can't be written; DatabaseError.
     """
     files = [_look_at(path, kind, symbol) for path in paths]
     run_id = f"load_{datetime.now(UTC):%Y%m%dt%H%M%S}_{secrets.token_hex(3)}"
     engine = make_engine(settings)
+    with checked_connection(engine) as connection:
+        verify_tables(connection, [use for file in files for use in LOAD_USE[file.kind]])
     summaries = []
     for file in files:
         began = time.monotonic()

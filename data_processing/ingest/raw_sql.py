@@ -305,7 +305,7 @@ _REFUSED_AGAIN = (
 
 
 def _counted(insert: str) -> str:
-    # a row that an upsert inserted has no deleting or locking transaction: xmax is 0
+    """A row that an upsert inserted has no deleting or locking transaction: its xmax is 0."""
     return (
         f"WITH merged AS ({insert} RETURNING (xmax = 0) AS is_new) SELECT count(*) FILTER (WHERE"
         " is_new) AS inserted, count(*) FILTER (WHERE NOT is_new) AS updated FROM merged"

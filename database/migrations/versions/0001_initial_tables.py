@@ -20,7 +20,13 @@ def upgrade() -> None:
 
 
 def _owner_tables() -> None:
-    existing = set(sa.inspect(op.get_bind()).get_table_names())
+    inspector = sa.inspect(op.get_bind())
+    # a view may stand in place of a table that is read alone
+    existing = {
+        *inspector.get_table_names(),
+        *inspector.get_view_names(),
+        *inspector.get_materialized_view_names(),
+    }
     if "gas_fees_daily" not in existing:
         op.create_table(
             "gas_fees_daily",

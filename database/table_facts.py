@@ -1,0 +1,216 @@
+"""What PostgreSQL's catalogue says of a table as this role sees it: columns, rights, row-level
+security, rewrite rules, keys, sequences and indexes. Nothing is judged here.
+
+The catalogue and not `information_schema`, which hides a table that the role may not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Table, text
+
+from database.merge_sql import quoted
+
+
+@dataclass(frozen=True)
+class ColumnFacts:
+    """`is_computed`: generated, so that no value can be written. `is_required`: NOT NULL without a
+    default. `rights`: SELECT, INSERT, UPDATE.
+    """
+
+    type: str
+    is_computed: bool
+    is_required: bool
+    rights: frozenset[str]
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """`name` is qualified and quoted, `kind` pg_class.relkind. `restricted` are the commands for
+    which row-level security leaves out rows of this role, `rewritten` says that a rule replaces
+    writes.
+    """
+
+    oid: int
+    name: str
+    kind: str
+    may_delete: bool
+    columns: Mapping[str, ColumnFacts]
+    restricted: tuple[str, ...]
+    rewritten: bool
+
+
+SCHEMA = text("""
+SELECT coalesce(CAST(:schema AS text), current_setting('search_path')) AS name,
+    n.oid IS NOT NULL AS is_there,
+    coalesce(has_schema_privilege(n.oid, 'USAGE'), false) AS may_use,
+    coalesce(has_schema_privilege(n.oid, 'CREATE'), false) AS may_create
+FROM (SELECT 1) AS one
+LEFT JOIN pg_namespace AS n
+    ON n.nspname = coalesce(CAST(:schema AS text), current_setting('search_path'))
+""")
+"""The search path of the product's sessions names one schema, which need not be usable."""
+
+_TABLE = text("""
+SELECT c.oid,
+    c.relkind::text AS kind,
+    has_table_privilege(c.oid, 'DELETE') AS may_delete,
+    EXISTS (
+        SELECT FROM pg_rewrite AS r WHERE r.ev_class = c.oid AND r.ev_type <> '1'
+    ) AS rewritten
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = :schema
+    AND c.relname = :name
+    AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+""")
+
+_COLUMNS = text("""
+SELECT a.attname AS name,
+    format_type(coalesce(nullif(t.typbasetype, 0), t.oid), NULL) AS type,
+    a.attgenerated <> '' OR a.attidentity = 'a' AS is_computed,
+    a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS is_required,
+    ARRAY(
+        SELECT command
+        FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS command
+        WHERE has_column_privilege(a.attrelid, a.attnum, command)
+    ) AS rights
+FROM pg_attribute AS a
+JOIN pg_type AS t ON t.oid = a.atttypid
+WHERE a.attrelid = :table
+    AND a.attnum > 0
+    AND NOT a.attisdropped
+""")
+
+_RESTRICTED = text("""
+WITH policies AS (
+    SELECT polpermissive,
+        polcmd,
+        coalesce(pg_get_expr(polqual, polrelid), 'true') = 'true'
+            AND coalesce(pg_get_expr(polwithcheck, polrelid), 'true') = 'true' AS takes_all
+    FROM pg_policy
+    WHERE polrelid = :table
+        AND EXISTS (
+            SELECT FROM unnest(polroles) AS role
+            WHERE CASE WHEN role = 0 THEN true ELSE pg_has_role(role, 'USAGE') END
+        )
+)
+SELECT command
+FROM (
+    VALUES ('SELECT', 'r'), ('INSERT', 'a'), ('UPDATE', 'w'), ('DELETE', 'd')
+) AS commands (command, letter)
+WHERE row_security_active(CAST(:table AS oid))
+    AND (
+        NOT EXISTS (
+            SELECT FROM policies
+            WHERE polcmd IN ('*', letter::"char") AND polpermissive AND takes_all
+        )
+        OR EXISTS (
+            SELECT FROM policies
+            WHERE polcmd IN ('*', letter::"char") AND NOT polpermissive AND NOT takes_all
+        )
+    )
+""")
+
+_IS_UNIQUE = text("""
+SELECT EXISTS (
+    SELECT FROM pg_index AS i
+    WHERE i.indrelid = :table
+        AND i.indisunique
+        AND i.indimmediate
+        AND i.indisvalid
+        AND i.indpred IS NULL
+        AND i.indexprs IS NULL
+        AND CAST(:key AS text[]) = (
+            SELECT array_agg(a.attname::text ORDER BY a.attname)
+            FROM pg_attribute AS a
+            WHERE a.attrelid = i.indrelid
+                AND a.attnum = ANY(i.indkey[0:i.indnkeyatts - 1])
+        )
+)
+""")
+
+_CLOSED_SEQUENCES = text("""
+SELECT DISTINCT format('%I.%I', n.nspname, s.relname)
+FROM pg_attrdef AS d
+JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+JOIN pg_depend AS x
+    ON x.classid = 'pg_attrdef'::regclass
+        AND x.objid = d.oid
+        AND x.refclassid = 'pg_class'::regclass
+JOIN pg_class AS s ON s.oid = x.refobjid
+JOIN pg_namespace AS n ON n.oid = s.relnamespace
+WHERE d.adrelid = :table
+    AND a.attname <> ALL(CAST(:given AS text[]))
+    AND CASE
+        WHEN s.relkind = 'S'
+            THEN NOT has_sequence_privilege(s.oid, 'USAGE')
+                AND NOT has_sequence_privilege(s.oid, 'UPDATE')
+    END
+ORDER BY 1
+""")
+
+_IS_INDEXED = text("""
+SELECT EXISTS (
+    SELECT FROM pg_index AS i
+    JOIN pg_class AS c ON c.oid = i.indexrelid
+    JOIN pg_am AS m ON m.oid = c.relam
+    WHERE i.indrelid = :table
+        AND i.indisvalid
+        AND i.indpred IS NULL
+        AND m.amname = 'btree'
+        AND CAST(:columns AS text[]) = (
+            SELECT array_agg(a.attname::text ORDER BY k.place)
+            FROM unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
+            JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+            WHERE k.place <= cardinality(CAST(:columns AS text[]))
+        )
+)
+""")
+
+
+def table_facts(connection: Connection, table: Table, schema: str) -> TableFacts | None:
+    """None where the schema has no such table or view."""
+    found = connection.execute(_TABLE, {"schema": schema, "name": table.name}).first()
+    if found is None:
+        return None
+    of_table = {"table": found.oid}
+    return TableFacts(
+        found.oid,
+        f"{quoted(schema)}.{quoted(table.name)}",
+        found.kind,
+        found.may_delete,
+        {row.name: _column(row) for row in connection.execute(_COLUMNS, of_table)},
+        tuple(connection.execute(_RESTRICTED, of_table).scalars()),
+        found.rewritten,
+    )
+
+
+def _column(row: Any) -> ColumnFacts:
+    return ColumnFacts(row.type, row.is_computed, row.is_required, frozenset(row.rights))
+
+
+def is_unique(connection: Connection, table: TableFacts, key: Sequence[str]) -> bool:
+    """Whether an upsert by these columns finds a unique index."""
+    return bool(
+        connection.execute(_IS_UNIQUE, {"table": table.oid, "key": sorted(key)}).scalar_one()
+    )
+
+
+def is_indexed(connection: Connection, table: TableFacts, columns: Sequence[str]) -> bool:
+    """Whether an index of all rows begins with these columns."""
+    asked = {"table": table.oid, "columns": list(columns)}
+    return bool(connection.execute(_IS_INDEXED, asked).scalar_one())
+
+
+def closed_sequences(
+    connection: Connection, table: TableFacts, given: Sequence[str]
+) -> tuple[str, ...]:
+    """Sequences that number a new row, where it gives the columns `given` itself, and that this
+    role may not use. An identity column asks for no right.
+    """
+    asked = {"table": table.oid, "given": list(given)}
+    return tuple(connection.execute(_CLOSED_SEQUENCES, asked).scalars())

@@ -1,0 +1,135 @@
+"""The owner's own tables in a database (`owner_schema.sql`, as they run today), filled as the
+owner's jobs fill them, and a role with exactly the documented rights.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+
+from config_spark import Settings
+from database.connection import make_engine
+from database.migrate import migrate
+from tests.metrics_oracle import World
+
+SCHEMA = Path(__file__).with_name("owner_schema.sql")
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+INSERTS = {
+    "pools": "(pool_id, name, chain, protocol, symbol, is_active) VALUES (:pool, :pool, 'Ethereum',"
+    " 'aave-v3', 'USDC', :active)",
+    "raw_defillama_pool_history": "(pool_id, timestamp, raw_json_data) VALUES (:pool, :timestamp,"
+    " :document)",
+    "raw_coinmarketcap_ohlcv": "(data_timestamp, symbol, raw_json_data) VALUES (:at, :symbol,"
+    " :document)",
+    "gas_fees_daily": "(date, actual_avg_gas_gwei) VALUES (:date, :gas)",
+}
+"""As the owner's jobs write: no id, and no time of insertion."""
+
+
+@pytest.fixture(scope="session")
+def owner_template(server: Settings) -> Iterator[str]:
+    """The name of a database with the owner's tables and nothing else."""
+    name = f"owner_{secrets.token_hex(6)}"
+    admin = make_engine(server.model_copy(update={"db_name": "postgres"})).execution_options(
+        isolation_level="AUTOCOMMIT"
+    )
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0")
+    with make_engine(server.model_copy(update={"db_name": name})).begin() as connection:
+        connection.exec_driver_sql(SCHEMA.read_text(encoding="utf-8"))
+    yield name
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def owner_tables(server: Settings, owner_template: str) -> Iterator[Settings]:
+    """Settings of a fresh database that has the owner's tables, before any migration."""
+    from tests.conftest import fresh_database
+
+    with fresh_database(server, owner_template) as settings:
+        yield settings
+
+
+@pytest.fixture
+def owner_database(owner_tables: Settings) -> Settings:
+    """The same, migrated."""
+    migrate(make_engine(owner_tables))
+    return owner_tables
+
+
+@pytest.fixture
+def restricted(owner_tables: Settings) -> Iterator[Settings]:
+    """The owner's tables as a role sees them that has what README grants to the jobs, and that has
+    made YieldSpark's tables itself.
+    """
+    with role_with(owner_tables, documented_grants()) as settings:
+        migrate(make_engine(settings))
+        yield settings
+
+
+def documented_grants() -> str:
+    """README's block for the two jobs; what needs a superuser and is no condition is left out."""
+    section = README.read_text(encoding="utf-8").split("## Your own database")[1]
+    found = re.search(r"```sql\n(.*?)```", section, re.DOTALL)
+    assert found, "README has no SQL block under `Your own database`"
+    jobs = found[1].split("-- load, ingest")[0]
+    return "\n".join(line for line in jobs.splitlines() if "pg_read_all_stats" not in line)
+
+
+@contextmanager
+def role_with(database: Settings, statements: str) -> Iterator[Settings]:
+    """Settings of a role for which the statements, which call it `yieldspark`, were run."""
+    role, password = f"jobs_{secrets.token_hex(6)}", secrets.token_hex(8)
+    admin = make_engine(database)
+    with admin.begin() as connection:
+        # README's own statement makes the role with a password that is none
+        named = re.sub(r"\b(TO|AUTHORIZATION|ROLE) yieldspark\b", rf"\1 {role}", statements)
+        if f"CREATE ROLE {role}" not in named:
+            connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN")
+        connection.exec_driver_sql(named)
+        connection.exec_driver_sql(f"ALTER ROLE {role} PASSWORD '{password}'")
+    try:
+        yield database.model_copy(update={"db_user": role, "db_password": SecretStr(password)})
+    finally:
+        with admin.begin() as connection:
+            connection.exec_driver_sql(f"DROP OWNED BY {role}")
+            connection.exec_driver_sql(f"DROP ROLE {role}")
+
+
+def put_as_owner(engine: Engine, world: World) -> None:
+    """A generated world as the owner's jobs write it: the ids come from the sequence, in the order
+    of the rows.
+    """
+    values: dict[str, list[dict[str, Any]]] = {
+        "pools": [
+            {"pool": pool, "active": pool not in world.inactive}
+            for pool in sorted({row.pool_id for row in world.rows})
+        ],
+        "raw_defillama_pool_history": [
+            {
+                "pool": row.pool_id,
+                "timestamp": row.timestamp,
+                "document": json.dumps(row.document),
+            }
+            for row in world.rows
+        ],
+        "raw_coinmarketcap_ohlcv": [
+            {"at": at, "symbol": symbol, "document": json.dumps({"USD": {"close": close}})}
+            for (at, symbol), close in world.prices.items()
+        ],
+        "gas_fees_daily": [{"date": day, "gas": gas} for day, gas in world.gas.items()],
+    }
+    with engine.begin() as connection:
+        for table, rows in values.items():
+            connection.execute(text(f"INSERT INTO {table} {INSERTS[table]}"), rows)
