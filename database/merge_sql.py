@@ -240,8 +240,9 @@ def _cast(
 
 
 def _as_stored(table: Table, name: str, source: str, stored: Mapping[str, str]) -> str:
-    """A number is rounded to the scale that the target has: compared at a finer one, a row would
-    differ for ever. A text keeps its length: a cast to varchar would cut it without a word.
+    """A number is rounded to the scale that the target has: compared at a finer one, every row
+    would be locked, and so rewritten, by every run. A text keeps its length: a cast to varchar
+    would cut it without a word.
     """
     ours = _type(table, name)
     value = f"CAST(s.{source} AS {ours})"

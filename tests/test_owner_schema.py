@@ -127,6 +127,8 @@ def test_other_widths_and_partitions_work_and_a_second_run_changes_nothing(
     assert first["rows"]["inserted"] == len(job_rows(engine)) > 500
     again = metrics(spark, owner_database, generated, full_refresh=True)
     assert (again["rows"]["inserted"], again["rows"]["updated"]) == (0, 0)
+    locked = rows_of(engine, "SELECT count(*) AS rows FROM pool_daily_metrics WHERE xmax <> '0'")
+    assert locked == [{"rows": 0}], "an upsert locks a row that differs in what is not stored"
 
 
 def test_a_day_that_is_gone_goes_though_a_serial_id_is_in_its_row(
