@@ -48,14 +48,14 @@ def run_suite(
     environment = dict(os.environ) if fast else _environment_with_jars()
     selection = ["-m", FAST] if fast else []
     with _tools_running(() if _names_tests(context.args) else TOOLS) as tools:
-        pytest = subprocess.run(
+        finished = subprocess.run(
             [sys.executable, "-m", "pytest", *selection, *context.args],
             cwd=ROOT,
             env=environment,
             check=False,
         )
         findings = [tool for tool in tools if not tool.is_clean()]
-    raise typer.Exit(pytest.returncode or bool(findings))
+    raise typer.Exit(finished.returncode or bool(findings))
 
 
 def _environment_with_jars() -> dict[str, str]:

@@ -145,11 +145,10 @@ def test_a_blocked_run_writes_nothing_and_the_next_one_goes_on(
 def test_the_whole_night_from_the_command_line(
     run_on_spark: CommandLine, engine: Engine, bad_night: World
 ) -> None:
-    run = run_on_spark
-    assert run.json("calculate_metrics")["status"] == "succeeded"
+    assert run_on_spark.json("calculate_metrics")["status"] == "succeeded"
     add_the_third_day(bad_night, engine)
     before = every_byte(engine)
-    document = run.json("calculate_metrics", code=1)
+    document = run_on_spark.json("calculate_metrics", code=1)
     assert (document["status"], document["rows"]["inserted"]) == ("blocked", 0)
     assert (
         "--accept-check many_pools_missing --accept-check rows_far_below_yesterday --reason TEXT"
@@ -165,7 +164,7 @@ def test_the_whole_night_from_the_command_line(
         "--reason",
         "migration at the source",
     ]
-    document = run.json("calculate_metrics", *accept)
+    document = run_on_spark.json("calculate_metrics", *accept)
     assert document["status"] == "succeeded"
     accepted, _ = [entry["accepted"] for entry in document["checks"] if "accepted" in entry]
     assert accepted["reason"] == "migration at the source"
