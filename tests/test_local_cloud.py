@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from config_spark import Settings
+from database.connection import make_engine
 from database.db_utils_spark import execute_sql
+from tests.metrics_store import execute, rows_of
 from tests.processes import PROJECT, environment_of
 
 
@@ -95,6 +97,45 @@ def test_a_container_and_a_batch_run_the_release_and_no_password_is_shown_or_kep
     ]
     assert kept == []
     assert password not in output + errors
+
+
+OWNERS_ROWS = """
+    INSERT INTO pools (pool_id, name, chain, protocol, symbol)
+    SELECT pool, pool, 'Base', 'aave-v3', 'USDC' FROM unnest(CAST(:pools AS text[])) AS pool;
+
+    INSERT INTO raw_defillama_pool_history (pool_id, timestamp, raw_json_data)
+    SELECT pool, day + interval '23 hours',
+        jsonb_build_object(
+            'apy', 5 + sin(extract(epoch FROM day)::bigint / 86400 / number),
+            'tvlUsd', 2000000 + 1000 * number
+        )
+    FROM unnest(CAST(:pools AS text[])) WITH ORDINALITY AS asked (pool, number),
+        generate_series(
+            date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' - interval '40 days',
+            date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' - interval '1 day',
+            interval '1 day'
+        ) AS day
+"""
+
+
+def test_both_jobs_run_as_batches_on_the_owners_tables_with_the_documented_rights(
+    restricted: Settings, owner_tables: Settings, tmp_path: Path
+) -> None:
+    """Over 20 s: a release, and both jobs as processes with a Spark of their own. Three pools are
+    too few for a model: their forecasts follow a rule.
+    """
+    pools = ["pool-1", "pool-2", "pool-3"]
+    execute(make_engine(owner_tables), OWNERS_ROWS, pools=pools)
+    process = _cloud(restricted, tmp_path, "local", "run", "--engine", "lightgbm", "--json")
+    run = _document(process)
+    steps = [(step["job"], step["state"]) for step in run["result"]["steps"]]
+    assert steps == [("calculate_pool_metrics", "SUCCEEDED"), ("forecast_pools", "SUCCEEDED")]
+    written = rows_of(
+        make_engine(owner_tables),
+        "SELECT count(actual_apy) AS days, count(forecasted_apy) AS forecasts, count(DISTINCT"
+        " pool_id) AS pools FROM pool_daily_metrics",
+    )
+    assert written == [{"days": 120, "forecasts": 3, "pools": 3}]
 
 
 def test_the_commands_work_on_a_cloud_that_stays(database: Settings, tmp_path: Path) -> None:
