@@ -71,6 +71,13 @@ SEEN_BY_RULES: dict[str, tuple[Change, str]] = {
         ),
         "is answered 401",
     ),
+    "a part of a function's result": (
+        (
+            "          - other: ${parts_of_name[7]}\n",
+            '          - other: ${text.split(oldest.name, "/")[7]}\n',
+        ),
+        "the result of text.split() is assigned to a variable",
+    ),
     "waiting inside an expression": (
         (
             '    - wait:\n        call: sys.sleep\n        args: {seconds: "${pause}"}\n',
@@ -171,6 +178,17 @@ SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
             '                  - condition: ${default(map.get(e, "code"), 0) == 410}\n',
         ),
         scenarios.batch_is_there_already,
+    ),
+    "ABORTED taken for a batch that exists": (
+        (
+            '                  - condition: ${default(map.get(e, "code"), 0) == 404}\n',
+            '                  - condition: ${default(map.get(e, "code"), 0) == 410}\n',
+        ),
+        scenarios.create_is_aborted,
+    ),
+    "an aborted create sent again for ever": (
+        ("conflicts > 6", "conflicts > 60"),
+        scenarios.create_is_aborted,
     ),
     "a second execution beside the first": (
         ('${other != sys.get_env("GOOGLE_CLOUD_WORKFLOW_EXECUTION_ID")}', '${other == ""}'),
