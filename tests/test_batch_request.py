@@ -94,6 +94,7 @@ def test_the_metrics_batch_is_this() -> None:
         "spark.dynamicAllocation.minExecutors": "2",
         "spark.dynamicAllocation.maxExecutors": "2",
         "spark.sql.shuffle.partitions": "16",
+        "spark.default.parallelism": "8",
         "spark.driver.extraJavaOptions": "-Duser.timezone=UTC",
         "spark.executor.extraJavaOptions": "-Duser.timezone=UTC",
         "spark.executorEnv.OMP_WAIT_POLICY": "PASSIVE",

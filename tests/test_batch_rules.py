@@ -245,6 +245,11 @@ REFUSED_BY_THE_PRODUCT: list[tuple[str, Change, str]] = [
         "no property spark.sql.shuffle.partitions",
     ),
     (
+        "no parallelism",
+        lambda batch: properties_of(batch).pop("spark.default.parallelism"),
+        "no property spark.default.parallelism",
+    ),
+    (
         "a password",
         with_property("spark.dataproc.driverEnv.DB_PASSWORD", "hunter2"),
         "driverEnv.DB_PASSWORD holds a value",
@@ -357,7 +362,7 @@ def test_all_faults_are_in_one_message() -> None:
 
 def test_an_empty_batch_lacks_everything() -> None:
     with pytest.raises(
-        ConfigurationError, match=r"10 faults: pysparkBatch\.mainPythonFileUri is ''"
+        ConfigurationError, match=r"11 faults: pysparkBatch\.mainPythonFileUri is ''"
     ):
         check_batch({})
 

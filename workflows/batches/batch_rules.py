@@ -267,7 +267,8 @@ def _missing(known: Mapping[str, Any]) -> Iterator[str]:
     if not IMAGE_BY_DIGEST.fullmatch(runtime.get("containerImage", "")):
         yield (
             f"containerImage is {runtime.get('containerImage', '')!r}: it must be"
-            " HOST/PATH@sha256:<64 digits>; set CONTAINER_IMAGE"
+            " HOST/PATH@sha256:<64 digits>, or HOST/PROJECT/IMAGE:TAG with a tag that never moves"
+            " (not latest); set CONTAINER_IMAGE"
         )
     for name in ("spark.dynamicAllocation.maxExecutors", "spark.sql.shuffle.partitions"):
         if name not in properties:
