@@ -119,7 +119,11 @@ class Settings(BaseSettings):
         description="subnetwork of the batches: projects/P/regions/R/subnetworks/S, or S alone",
     )
     container_image: str | None = Field(
-        None, description="image with the native packages, by digest: HOST/PATH@sha256:.."
+        None,
+        description=(
+            "image with the native packages: HOST/PATH@sha256:.., or HOST/PROJECT/IMAGE:TAG in a"
+            " repository with immutable tags"
+        ),
     )
     batch_ttl_minutes: Annotated[int, Field(ge=10, le=20_160)] = Field(
         120, description="after which the service cancels a batch; minutes"
