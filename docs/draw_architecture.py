@@ -30,7 +30,7 @@ PICTURE = ROOT / "docs" / "architecture.svg"
 PIPELINE = ROOT / "workflows" / "pipeline.yaml"
 
 COMMANDS = {
-    "releases": ("release", "versions", "rollback"),
+    "releases": ("release", "versions", "rollback", "prune"),
     "pipeline": ("run",),
     "batches": ("submit", "wait", "status", "list", "cancel", "cost", "logs"),
     "here": ("check", "local"),

@@ -237,7 +237,9 @@ def test_executors_get_no_settings() -> None:
 def test_every_missing_setting_is_named_at_once() -> None:
     with pytest.raises(ConfigurationError) as caught:
         build_batch(
-            cloud_settings(db_host=None, staging_bucket=None, container_image=None),
+            cloud_settings(
+                db_host=None, mlflow_tracking_uri=None, staging_bucket=None, container_image=None
+            ),
             RELEASE,
             "calculate_pool_metrics",
             today=TODAY,
