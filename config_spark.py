@@ -277,7 +277,7 @@ class Settings(BaseSettings):
         None,
         description=(
             "where MLflow puts model files, such as gs://bucket/models; unset means beside the"
-            " SQLite file, or the server's own"
+            " SQLite file, or the server's own; a registry in PostgreSQL needs it"
         ),
     )
     model_parameters_file: Path | None = Field(

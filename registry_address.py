@@ -1,4 +1,5 @@
-"""What MLFLOW_TRACKING_URI may be: a file of SQLite, an MLflow server, or a database beside DB_NAME.
+"""What MLFLOW_TRACKING_URI may be: a file of SQLite, an MLflow server, or a database beside
+DB_NAME.
 
 In: the URI and the settings it depends on. Out: nothing, or a ValueError that holds no credentials.
 No connection is made.
@@ -9,8 +10,8 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 REGISTRY_DATABASE = "postgresql+psycopg2"
-"""Scheme of a registry in PostgreSQL. SQLAlchemy takes `postgresql` alone for psycopg 3, which is not
-installed.
+"""Scheme of a registry in PostgreSQL. SQLAlchemy takes `postgresql` alone for psycopg 3, which is
+not installed.
 """
 
 
@@ -33,9 +34,7 @@ def check_form(uri: str) -> None:
         )
 
 
-def check_place(
-    uri: str, *, db_host: str | None, db_name: str, artifacts_uri: str | None
-) -> None:
+def check_place(uri: str, *, db_host: str | None, db_name: str, artifacts_uri: str | None) -> None:
     """Raises: ValueError for a registry in PostgreSQL that is not a database of its own on the
     server at DB_HOST, or that has no place for the files of models.
     """
@@ -46,9 +45,7 @@ def check_place(
         )
 
 
-def _problem(
-    uri: str, db_host: str | None, db_name: str, artifacts_uri: str | None
-) -> str | None:
+def _problem(uri: str, db_host: str | None, db_name: str, artifacts_uri: str | None) -> str | None:
     address = urlsplit(uri)
     host, database = address.hostname or "", address.path.removeprefix("/")
     if not db_host:

@@ -113,7 +113,9 @@ def test_the_newest_stay_and_a_dry_run_says_what_would_go(cloud: Cloud) -> None:
         reasons(planned),
     )
     assert objects(cloud.storage) == {
-        name: content for name, content in before.items() if FIRST not in name and SECOND not in name
+        name: content
+        for name, content in before.items()
+        if FIRST not in name and SECOND not in name
     }
     assert prune(cloud.settings, 3)["bytes"] == 0
 
@@ -240,7 +242,7 @@ def test_a_version_that_becomes_the_latest_meanwhile_is_not_deleted(cloud: Cloud
             rollback(cloud.settings, FIRST)
 
     cloud.storage.fault = roll_back
-    with pytest.raises(ReleaseConflict, match="names a{40} now, which was about to be deleted"):
+    with pytest.raises(ReleaseConflict, match=r"names a{40} now, which was about to be deleted"):
         prune(cloud.settings, 1)
     assert cloud.versions == {FIRST, FOURTH, FIFTH}
     assert latest_version(cloud.storage) == FIRST

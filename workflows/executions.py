@@ -1,5 +1,5 @@
-"""The Cloud Workflow's executions: start one, look at it, list those that run, cancel it, over the Executions API (REST
-v1).
+"""The Cloud Workflow's executions: start one, look at it, list those that run, cancel it, over the
+Executions API (REST v1).
 
 In: settings and the argument map of `main`. Out: the execution as the service shows it. Google has
 no client for it among our packages: this is google-auth's session and four requests

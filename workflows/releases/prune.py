@@ -100,11 +100,12 @@ def plan_prune(
     whole = [version for version in ordered if MANIFEST in listed[version]]
     before = whole[whole.index(latest) + 1 :][:1] if latest in whole else []
     reasons = {
-        **{version: f"one of the newest {keep}" for version in whole[:keep]},
+        **dict.fromkeys(whole[:keep], f"one of the newest {keep}"),
         **{
             version: f"without a manifest for less than {UNFINISHED_HOURS} hours"
             for version in ordered
-            if version not in whole and _age(listed[version], now) < timedelta(hours=UNFINISHED_HOURS)
+            if version not in whole
+            and _age(listed[version], now) < timedelta(hours=UNFINISHED_HOURS)
         },
         **in_use,
         **dict.fromkeys(before, "released before the latest: the way back"),

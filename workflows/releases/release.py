@@ -285,9 +285,7 @@ def files_by_version(bucket: CodeBucket) -> dict[str, dict[str, Listed]]:
 
 def newest_first(listed: Mapping[str, Mapping[str, Listed]]) -> list[str]:
     """Versions by the time of their last file."""
-    return sorted(
-        listed, key=lambda version: (released_at(listed[version]), version), reverse=True
-    )
+    return sorted(listed, key=lambda version: (released_at(listed[version]), version), reverse=True)
 
 
 def released_at(files: Mapping[str, Listed]) -> str:
