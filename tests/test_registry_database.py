@@ -230,11 +230,11 @@ def test_two_who_make_the_tables_wait_for_each_other(untouched: Settings) -> Non
 def older(untouched: Settings) -> Settings:
     """With a registry that an older MLflow made: all but the newest revision of its tables."""
     scripts = mlflow_tables._scripts()
-    before = str(scripts.get_revision(scripts.get_current_head()).down_revision)
+    before = str(scripts.get_revision(str(scripts.get_current_head())).down_revision)
     uri = str(untouched.mlflow_tracking_uri)
     FirstTables.metadata.create_all(admin(untouched, database_of(untouched)))
     with login(untouched):
-        command.upgrade(_get_alembic_config(uri), before)
+        command.upgrade(_get_alembic_config(uri), before)  # type: ignore[no-untyped-call]
     return untouched
 
 
@@ -251,20 +251,20 @@ def test_tables_of_an_older_mlflow_are_refused_and_migrate_upgrades_them(
             ),
         ):
             ask()
-    variables = {
+    run_here.environment |= {
         "MLFLOW_TRACKING_URI": str(older.mlflow_tracking_uri),
         "MLFLOW_ARTIFACTS_URI": str(older.mlflow_artifacts_uri),
     }
-    said = [run_here.json("db", "migrate", **variables)["registry"] for _ in range(2)]
+    said = [run_here.json("db", "migrate")["registry"] for _ in range(2)]
     assert said == ["upgraded", "current"]
     assert registry.register(A, CHAMPION) == 1
-    listed = run_here.json("models", "list", "--engine", "lightgbm", **variables)
+    listed = run_here.json("models", "list", "--engine", "lightgbm")
     assert [row["version"] for row in listed] == [A.card.version]
 
     execute(older, "UPDATE alembic_version SET version_num = 'fff'", database_of(older))
     with pytest.raises(RegistryUnreachable, match=r"newer MLflow, revision fff, .*run the newer"):
         Registry(older, **MODEL).versions()
-    failed = run_here.json("db", "migrate", code=1, **variables)
+    failed = run_here.json("db", "migrate", code=1)
     assert "has tables of a newer MLflow, revision fff" in failed["error"]
 
 

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import make_url
@@ -25,6 +25,9 @@ from config_spark import Settings
 from database.connection import CONNECT_TIMEOUT_SECONDS
 from product_errors import RegistryUnreachable
 from registry_address import is_in_postgresql
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
 
 Change = Literal["current", "made", "upgraded"]
 
@@ -147,7 +150,7 @@ def _head() -> str:
     return str(_scripts().get_current_head())
 
 
-def _scripts():  # type: ignore[no-untyped-def]
+def _scripts() -> ScriptDirectory:
     import mlflow
     from alembic.script import ScriptDirectory
 
