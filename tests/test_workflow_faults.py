@@ -30,6 +30,9 @@ FOLLOW_BATCH = """    - follow_it:
           where: ${where}
           url: ${batches + "/" + where.batch}
 """
+CREATED = """    - created:
+        next: follow_it
+"""
 ASK_THE_OPERATION = """    - is_over:
         switch:
           - condition: ${operation.body.state == "FAILED"}
@@ -95,13 +98,16 @@ SEEN_BY_RULES: dict[str, tuple[Change, str]] = {
 SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
     "polling the Operation": (
         (
-            '          url: ${batches + "/" + where.batch}\n',
-            '          url: ${"https://dataproc.googleapis.com/v1/" + operation.body.name}\n',
+            FOLLOW_BATCH,
+            FOLLOW_BATCH.replace(
+                'batches + "/" + where.batch',
+                '"https://dataproc.googleapis.com/v1/" + operation.body.name',
+            ),
         ),
         scenarios.success,
     ),
     "the state of an answer that has none": (
-        (FOLLOW_BATCH, ASK_THE_OPERATION + FOLLOW_BATCH),
+        (CREATED, ASK_THE_OPERATION + CREATED),
         scenarios.success,
     ),
     "CANCELLED polled for ever": (
