@@ -57,7 +57,7 @@ def migrate_tables(as_json: AsJson = False) -> None:
         findings = examine_tables(connection, JOBS_USE)
     document = findings_document(findings)
     if as_json:
-        print_json({"changed": changed, "registry": registry, **document})
+        print_json({"changed": changed, **({"registry": registry} if registry else {}), **document})
     else:
         out.print("the tables are there" if changed else "nothing to do")
         if registry in ("made", "upgraded"):
