@@ -12,7 +12,6 @@ MLflow's own variables (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD, MLFL
 from __future__ import annotations
 
 import datetime as dt
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,18 +38,6 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 EXPERIMENT = "yieldspark"
 FOLDER = "model"
 TAGS = ("version", "origin", "known", "features_hash", "interval_level", "passed", "code_version")
-
-QUIET = {
-    # a server that is down must cost seconds: MLflow's own retries take minutes
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    # standard output is the command's, standard error our own log's
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # no use of this product is anyone's business
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
 
 
 @dataclass(frozen=True)
@@ -155,11 +142,9 @@ class Registry:
 
     @cached_property
     def _client(self) -> MlflowClient:
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
+        has_tables(self._settings, make=True)
         from mlflow import MlflowClient
 
-        has_tables(self._settings, make=True)
         return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
 
     def _register(self, archive: ModelArchive) -> int:

@@ -36,6 +36,19 @@ LATER = "forecasts go on without it and are registered later"
 LOCK = text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('mlflow'))")
 
 
+QUIET = {
+    # a server that is down must cost seconds: MLflow's own retries take minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    # standard output is the command's, standard error our own log's
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # no use of this product is anyone's business
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
 def registry_uri(settings: Settings) -> str:
     """Where MLflow keeps versions: MLFLOW_TRACKING_URI, or the file in YIELDSPARK_HOME."""
     return settings.mlflow_tracking_uri or f"sqlite:///{registry_folder(settings) / FILE}"
@@ -43,6 +56,12 @@ def registry_uri(settings: Settings) -> str:
 
 def registry_folder(settings: Settings) -> Path:
     return settings.yieldspark_home / "mlflow"
+
+
+def quieten_mlflow() -> None:
+    """Before MLflow is imported: it reads most of these variables then."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
 
 
 @contextmanager
@@ -86,6 +105,7 @@ def has_tables(settings: Settings, *, make: bool) -> bool:
     Raises: RegistryUnreachable where the database does not answer, or has tables of another MLflow.
     """
     uri = registry_uri(settings)
+    quieten_mlflow()
     if not _is_database(uri):
         return True
     if _is_missing_file(uri) and not make:
@@ -106,6 +126,7 @@ def upgrade_tables(settings: Settings) -> Change | None:
     Raises: as `has_tables`; RegistryUnreachable for tables of a newer MLflow.
     """
     uri = registry_uri(settings)
+    quieten_mlflow()
     if not _is_database(uri) or _is_missing_file(uri):
         return None
     with login(settings), _explained(settings), _connected(uri) as connection:
