@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+import registry_address
 from product_errors import ConfigurationError
 
 PRODUCT_VERSION = "0.1.0"
@@ -119,7 +120,11 @@ class Settings(BaseSettings):
         description="subnetwork of the batches: projects/P/regions/R/subnetworks/S, or S alone",
     )
     container_image: str | None = Field(
-        None, description="image with the native packages, by digest: HOST/PATH@sha256:.."
+        None,
+        description=(
+            "image with the native packages: HOST/PATH@sha256:.., or HOST/PROJECT/IMAGE:TAG in a"
+            " repository with immutable tags"
+        ),
     )
     batch_ttl_minutes: Annotated[int, Field(ge=10, le=20_160)] = Field(
         120, description="after which the service cancels a batch; minutes"
@@ -262,15 +267,17 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str | None = Field(
         None,
         description=(
-            "MLflow server that keeps model versions; unset means a SQLite file in YIELDSPARK_HOME."
-            " Its credentials are MLflow's variables"
+            "where MLflow keeps model versions: a database of its own beside DB_NAME,"
+            " postgresql+psycopg2://(value of DB_HOST)/mlflow, with the login of DB_USER; or an"
+            " MLflow server, whose credentials are MLflow's variables; unset means a SQLite file in"
+            " YIELDSPARK_HOME"
         ),
     )
     mlflow_artifacts_uri: str | None = Field(
         None,
         description=(
             "where MLflow puts model files, such as gs://bucket/models; unset means beside the"
-            " SQLite file, or the server's own"
+            " SQLite file, or the server's own; a registry in PostgreSQL needs it"
         ),
     )
     model_parameters_file: Path | None = Field(
@@ -307,13 +314,22 @@ class Settings(BaseSettings):
 
     @field_validator("mlflow_tracking_uri")
     @classmethod
-    def _no_password_in_it(cls, uri: str | None) -> str | None:
-        if uri and "@" in uri.partition("://")[2].partition("/")[0]:
-            raise ValueError(
-                "it holds credentials, and a URI is logged; give them as MLFLOW_TRACKING_USERNAME"
-                " and MLFLOW_TRACKING_PASSWORD"
-            )
+    def _registry_address(cls, uri: str | None) -> str | None:
+        if uri:
+            registry_address.check_form(uri)
         return uri
+
+    @model_validator(mode="after")
+    def _registry_is_beside_the_database(self) -> Settings:
+        uri = self.mlflow_tracking_uri
+        if uri and registry_address.is_in_postgresql(uri):
+            registry_address.check_place(
+                uri,
+                db_host=self.db_host,
+                db_name=self.db_name,
+                artifacts_uri=self.mlflow_artifacts_uri,
+            )
+        return self
 
     @model_validator(mode="after")
     def _production_names_its_database(self) -> Settings:

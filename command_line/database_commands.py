@@ -38,7 +38,8 @@ def start(as_json: AsJson = False) -> None:
 @db_app.command("migrate")
 def migrate_tables(as_json: AsJson = False) -> None:
     """Make the tables that are missing, existing ones of yours are never altered, and say which
-    rights and indexes the jobs lack. Jobs do it themselves, dry runs and `status` do not.
+    rights and indexes the jobs lack. Jobs do it themselves, dry runs and `status` do not. Tables
+    that an older MLflow made for the model registry are upgraded here alone.
 
     Example: python run_spark_local.py db migrate
     """
@@ -46,16 +47,21 @@ def migrate_tables(as_json: AsJson = False) -> None:
     from database.migrate import migrate
     from database.schema_check import examine_tables, findings_document
     from database.table_use import JOBS_USE
+    from forecasting.registry.mlflow_tables import upgrade_tables
 
-    engine = make_engine(with_database(edge_settings()))
+    settings = with_database(edge_settings())
+    engine = make_engine(settings)
     changed = migrate(engine)
+    registry = upgrade_tables(settings)
     with checked_connection(engine) as connection:
         findings = examine_tables(connection, JOBS_USE)
     document = findings_document(findings)
     if as_json:
-        print_json({"changed": changed, **document})
+        print_json({"changed": changed, **({"registry": registry} if registry else {}), **document})
     else:
         out.print("the tables are there" if changed else "nothing to do")
+        if registry in ("made", "upgraded"):
+            out.print(f"the model registry's tables are {registry}")
         for sentence in [*findings.problems, findings.refused, findings.slow]:
             if sentence:
                 out.print(sentence, soft_wrap=True, markup=False)

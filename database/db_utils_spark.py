@@ -46,6 +46,11 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+MOST_READ_PARTITIONS = 32
+"""Each partition of a read is a connection, and a scan of all rows for those whose hash is its own.
+PostgreSQL allows 100 connections by default, and more scans than the server has cores add no speed.
+"""
+
 
 def transport_for(settings: Settings, wanted: config_spark.Transport) -> Transport:
     """The wanted transport, or the other one with a warning where its driver is missing.
@@ -101,12 +106,13 @@ def read_table_spark(
     """Rows of a table or a SELECT as a lazy frame; numeric comes as double, json as text.
 
     Args: partition_by is the column whose hash splits the read into `partitions` (default: Spark's
-    parallelism); snapshot is from `exported_snapshot`.
+    parallelism), MOST_READ_PARTITIONS at most; snapshot is from `exported_snapshot`.
     Raises: SchemaMismatch where the table or a column is missing.
     """
     with checked_connection(make_engine(settings)) as connection:
         query = portable_query(connection, source)
-    predicates = hash_predicates(partition_by, partitions or spark.sparkContext.defaultParallelism)
+    wanted = partitions or spark.sparkContext.defaultParallelism
+    predicates = hash_predicates(partition_by, min(wanted, MOST_READ_PARTITIONS))
     return transport_for(settings, settings.read_transport).read(
         spark, settings, query, predicates, snapshot
     )

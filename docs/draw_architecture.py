@@ -30,7 +30,7 @@ PICTURE = ROOT / "docs" / "architecture.svg"
 PIPELINE = ROOT / "workflows" / "pipeline.yaml"
 
 COMMANDS = {
-    "releases": ("release", "versions", "rollback"),
+    "releases": ("release", "versions", "rollback", "prune"),
     "pipeline": ("run",),
     "batches": ("submit", "wait", "status", "list", "cancel", "cost", "logs"),
     "here": ("check", "local"),
@@ -196,7 +196,7 @@ def _boxes() -> list[Box]:
             "container images",
             [
                 f"container/Dockerfile: {', '.join(_targets())}",
-                f"{_setting('container_image')}, by digest",
+                f"{_setting('container_image')}, pinned",
             ],
         ),
         Box(1150, 110, 230, 306, f"Cloud SQL, {_setting('db_host')}", _tables()),

@@ -19,6 +19,8 @@ PASSWORD = "correct-horse"
 SECRET = "projects/a-project/secrets/yieldspark-db/versions/3"
 IMAGE = "europe-west1-docker.pkg.dev/a-project/jobs/yieldspark@sha256:" + "0123456789abcdef" * 4
 
+REGISTRY = "postgresql+psycopg2://10.20.0.3/mlflow"
+
 RELEASE = Release(
     "a-project-code",
     "2158279" + "0" * 33,
@@ -51,6 +53,8 @@ def cloud_settings(**overrides: Any) -> Settings:
         "batch_service_account": "batches@a-project.iam.gserviceaccount.com",
         "batch_subnetwork": "projects/a-project/regions/europe-west1/subnetworks/yieldspark",
         "container_image": IMAGE,
+        "mlflow_tracking_uri": REGISTRY,
+        "mlflow_artifacts_uri": "gs://a-project-models/models",
     }
     return load_settings(_env_file=None, **(chosen | overrides))
 

@@ -37,6 +37,8 @@ def cloud_settings(url: str | None, **more: Any) -> Settings:
         "container_image": f"europe-west1-docker.pkg.dev/acme/yieldspark/batch@sha256:{'0' * 64}",
         "db_host": "10.0.0.3",
         "db_password_secret": "projects/acme/secrets/database-password/versions/1",
+        "mlflow_tracking_uri": "postgresql+psycopg2://10.0.0.3/mlflow",
+        "mlflow_artifacts_uri": "gs://acme-models/models",
         # the default's runtime has a last day, after which no release has it
         "engine": "lightgbm",
     }

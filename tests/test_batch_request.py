@@ -19,6 +19,7 @@ from tests.batches import (
     BATCHES,
     IMAGE,
     PASSWORD,
+    REGISTRY,
     RELEASE,
     SECRET,
     TODAY,
@@ -94,6 +95,7 @@ def test_the_metrics_batch_is_this() -> None:
         "spark.dynamicAllocation.minExecutors": "2",
         "spark.dynamicAllocation.maxExecutors": "2",
         "spark.sql.shuffle.partitions": "16",
+        "spark.default.parallelism": "8",
         "spark.driver.extraJavaOptions": "-Duser.timezone=UTC",
         "spark.executor.extraJavaOptions": "-Duser.timezone=UTC",
         "spark.executorEnv.OMP_WAIT_POLICY": "PASSIVE",
@@ -170,6 +172,8 @@ def test_of_the_settings_only_what_the_user_set_goes_on() -> None:
         "ENVIRONMENT": "production",
         "MARKET_FEATURES": "true",
         "MAX_FILL_DAYS": "3",
+        "MLFLOW_ARTIFACTS_URI": "gs://a-project-models/models",
+        "MLFLOW_TRACKING_URI": REGISTRY,
         "MODEL_THREADS": "4",
         "OMP_WAIT_POLICY": "PASSIVE",
         "PROJECT_ID": "a-project",
@@ -233,12 +237,49 @@ def test_executors_get_no_settings() -> None:
 def test_every_missing_setting_is_named_at_once() -> None:
     with pytest.raises(ConfigurationError) as caught:
         build_batch(
-            cloud_settings(db_host=None, staging_bucket=None, container_image=None),
+            cloud_settings(
+                db_host=None, mlflow_tracking_uri=None, staging_bucket=None, container_image=None
+            ),
             RELEASE,
             "calculate_pool_metrics",
             today=TODAY,
         )
     assert str(caught.value).startswith("DB_HOST, STAGING_BUCKET, CONTAINER_IMAGE not set")
+
+
+@pytest.mark.parametrize(
+    ("registry", "words"),
+    [
+        ({"mlflow_tracking_uri": None, "mlflow_artifacts_uri": None}, "TRACKING_URI is not set,"),
+        ({"mlflow_tracking_uri": "sqlite:////models/mlflow.db"}, "TRACKING_URI is sqlite:////mod"),
+        ({"mlflow_tracking_uri": "file:///models"}, "MLFLOW_TRACKING_URI is file:///models,"),
+        ({"mlflow_tracking_uri": "./mlruns"}, r"MLFLOW_TRACKING_URI is \./mlruns,"),
+        ({"mlflow_artifacts_uri": "file:///models"}, "MLFLOW_ARTIFACTS_URI is file:///models,"),
+        ({"mlflow_artifacts_uri": "/models"}, "MLFLOW_ARTIFACTS_URI is /models,"),
+    ],
+)
+def test_a_forecast_whose_models_would_end_with_the_batch_is_refused(
+    registry: dict[str, str | None], words: str
+) -> None:
+    with pytest.raises(
+        ConfigurationError,
+        match=(
+            rf"{words}.* fit a model and forget it\. Set MLFLOW_TRACKING_URI to"
+            r" postgresql\+psycopg2://10\.20\.0\.3/mlflow, with MLFLOW_ARTIFACTS_URI=gs://"
+        ),
+    ):
+        a_batch("forecast_pools", "lightgbm", **registry)
+    a_batch("calculate_pool_metrics", **registry)
+    a_batch("forecast_pools", "lightgbm", google_api_url="http://127.0.0.1:1", **registry)
+
+
+def test_a_forecast_with_a_server_of_mlflow_needs_no_bucket_for_models() -> None:
+    a_batch(
+        "forecast_pools",
+        "lightgbm",
+        mlflow_tracking_uri="https://mlflow.example",
+        mlflow_artifacts_uri=None,
+    )
 
 
 def test_a_short_subnetwork_and_a_ttl_are_passed_as_they_are() -> None:

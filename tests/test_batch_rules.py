@@ -245,6 +245,11 @@ REFUSED_BY_THE_PRODUCT: list[tuple[str, Change, str]] = [
         "no property spark.sql.shuffle.partitions",
     ),
     (
+        "no parallelism",
+        lambda batch: properties_of(batch).pop("spark.default.parallelism"),
+        "no property spark.default.parallelism",
+    ),
+    (
         "a password",
         with_property("spark.dataproc.driverEnv.DB_PASSWORD", "hunter2"),
         "driverEnv.DB_PASSWORD holds a value",
@@ -276,6 +281,49 @@ def test_what_is_built_has_no_fault(job: str, engine: str | None) -> None:
     batch = a_batch(job, engine)
     assert service_faults(batch) == product_faults(batch) == []
     check_batch(batch)
+
+
+HOST = "europe-west1-docker.pkg.dev"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        f"{HOST}/a-project/jobs/batch@sha256:{'0' * 64}",
+        f"{HOST}/a-project/batch:3f9c2ab41d7e",
+        f"{HOST}/a-project/jobs/batch:3f9c2ab41d7e",
+        f"{HOST}/a-project/some.jobs/batch_1:2026-11-29_v1.2",
+        f"{HOST}/a-project/jobs/batch:latest-1",
+        f"{HOST}/a-project/jobs/batch:3f9c@sha256:{'0' * 64}",
+    ],
+)
+def test_an_image_by_digest_or_by_a_tag_that_may_be_immutable_is_taken(image: str) -> None:
+    check_batch(
+        changed(a_batch(), lambda batch: batch["runtimeConfig"].update(containerImage=image))
+    )
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        f"{HOST}/a-project/jobs/batch",
+        f"{HOST}/a-project/jobs/batch:",
+        f"{HOST}/a-project/jobs/batch:latest",
+        f"{HOST}/a-project/jobs/batch:a:b",
+        f"{HOST}/a-project/jobs/batch:{'a' * 129}",
+        f"{HOST}/a-project/jobs/batch@sha256:123",
+        f"{HOST}/batch:3f9c2ab41d7e",
+        "a-project/jobs/batch:3f9c2ab41d7e",
+        "gs://bucket/batch:3f9c2ab41d7e",
+        f"https://{HOST}/a-project/jobs/batch:3f9c2ab41d7e",
+    ],
+)
+def test_an_image_that_is_not_pinned_is_refused_with_both_forms(image: str) -> None:
+    batch = changed(a_batch(), lambda batch: batch["runtimeConfig"].update(containerImage=image))
+    with pytest.raises(ConfigurationError) as caught:
+        check_batch(batch)
+    assert f"containerImage is {image!r}: it must be HOST/PATH@sha256:" in str(caught.value)
+    assert "or HOST/PROJECT/IMAGE:TAG with a tag that never moves" in str(caught.value)
 
 
 @pytest.mark.parametrize(("change", "words"), by_name(REFUSED_BY_THE_SERVICE))
@@ -357,7 +405,7 @@ def test_all_faults_are_in_one_message() -> None:
 
 def test_an_empty_batch_lacks_everything() -> None:
     with pytest.raises(
-        ConfigurationError, match=r"10 faults: pysparkBatch\.mainPythonFileUri is ''"
+        ConfigurationError, match=r"11 faults: pysparkBatch\.mainPythonFileUri is ''"
     ):
         check_batch({})
 

@@ -35,6 +35,9 @@ def test_every_size_is_legal(pair: tuple[str, str | None], rows: int, ceiling: i
     size = size_for(*pair, rows, max_executors=ceiling)
     assert machine_faults(size.properties()) == []
     assert 2 <= size.executors_min <= size.executors_max <= ceiling
+    assert size.properties()["spark.default.parallelism"] == str(
+        size.executors_max * size.executor.cores
+    )
     assert (
         2 * size.executors_max * size.executor.cores <= size.shuffle_partitions <= 10_000
         or size.shuffle_partitions == 10_000

@@ -88,7 +88,7 @@ def test_the_picture_shows_what_there_is() -> None:
         "forecast_pools/synapseml",
         "run_cloud_run_job",
         "pool_daily_metrics",
-        "CONTAINER_IMAGE, by digest",
+        "CONTAINER_IMAGE, pinned",
     ):
         assert name in words
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from config_spark import load_settings
 from product_errors import ConfigurationError
+from registry_address import is_in_postgresql
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +72,7 @@ def test_a_dotenv_file_that_is_no_utf8_is_named(tmp_path: Path) -> None:
         "https://user:very-secret@mlflow.example",
         "http://very-secret@host:5000/path",
         "postgresql://u:very-secret@db/mlflow",
+        "postgresql+psycopg2://db/mlflow?user=u&password=very-secret",
     ],
 )
 def test_a_registry_address_with_credentials_is_refused_and_not_echoed(
@@ -94,3 +96,59 @@ def test_a_registry_address_without_credentials_is_taken(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert load_settings().mlflow_tracking_uri == (uri or None)
+
+
+HOST = "db.example"
+REGISTRY = {
+    "DB_HOST": HOST,
+    "MLFLOW_TRACKING_URI": f"postgresql+psycopg2://{HOST}/mlflow",
+    "MLFLOW_ARTIFACTS_URI": "gs://bucket/models",
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"MLFLOW_TRACKING_URI": "postgresql+psycopg2://DB.example:6432/models"},
+        {"DB_HOST": "/sockets", "MLFLOW_TRACKING_URI": "postgresql+psycopg2:///mlflow"},
+        {"DB_HOST": "::1", "MLFLOW_TRACKING_URI": "postgresql+psycopg2://[::1]/mlflow"},
+    ],
+)
+def test_a_registry_in_the_servers_own_postgresql_is_taken(
+    change: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (REGISTRY | change).items():
+        monkeypatch.setenv(name, value)
+    assert is_in_postgresql(load_settings().mlflow_tracking_uri)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"MLFLOW_TRACKING_URI": f"postgresql://{HOST}/mlflow"}, "postgresql:// asks for a driver"),
+        ({"MLFLOW_TRACKING_URI": f"postgres://{HOST}/mlflow"}, "postgres:// asks for a driver"),
+        (
+            {"MLFLOW_TRACKING_URI": f"postgresql+psycopg://{HOST}/mlflow"},
+            r"postgresql\+psycopg:// asks for a driver",
+        ),
+        ({"DB_HOST": ""}, "at DB_HOST, which is not set"),
+        ({"DB_HOST": "other.example"}, "names the host 'db.example', and DB_HOST is 'other"),
+        ({"MLFLOW_TRACKING_URI": f"postgresql+psycopg2://{HOST}"}, "the name of one database"),
+        (
+            {"MLFLOW_TRACKING_URI": f"postgresql+psycopg2://{HOST}/mlflow?sslmode=disable"},
+            "and nothing more",
+        ),
+        ({"DB_NAME": "mlflow"}, "names 'mlflow', which is DB_NAME"),
+        ({"MLFLOW_ARTIFACTS_URI": ""}, "MLFLOW_ARTIFACTS_URI, which is not set"),
+    ],
+)
+def test_another_registry_in_postgresql_is_refused_with_the_right_form(
+    change: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (REGISTRY | change).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        ConfigurationError, match=rf"MLFLOW_TRACKING_URI.*{words}.*write postgresql\+psycopg2://"
+    ):
+        load_settings()

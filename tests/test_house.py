@@ -48,6 +48,7 @@ ROOMS = (
     "job_log",
     "google_clients",
     "config_spark",
+    "registry_address",
     "product_errors",
 )
 """From left to right, as in CONTRIBUTING.md."""

@@ -16,11 +16,11 @@ from forecasting.registry.mlflow_registry import (
     CHALLENGER,
     CHAMPION,
     EXPERIMENT,
-    FILE,
     RegisteredVersion,
     Registry,
     waiting_version,
 )
+from forecasting.registry.mlflow_tables import FILE
 from product_errors import ModelRefused, RegistryUnreachable
 from tests.model_archives import archive
 

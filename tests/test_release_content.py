@@ -276,6 +276,17 @@ def test_settings_that_a_release_needs_are_named(checkout: Path, settings: Setti
         )
 
 
+def test_a_release_whose_models_would_end_with_each_batch_is_refused(
+    checkout: Path, settings: Settings
+) -> None:
+    for registry in (None, "sqlite:////home/me/mlflow.db"):
+        forgets = settings.model_copy(update={"mlflow_tracking_uri": registry})
+        with pytest.raises(ConfigurationError, match="would fit a model and forget it"):
+            build_content(forgets, root=checkout)
+        at_home = forgets.model_copy(update={"google_api_url": "http://127.0.0.1:8085"})
+        assert build_content(at_home, root=checkout).release.version.startswith("local-")
+
+
 def test_this_checkout_goes_up_whole(settings: Settings, tmp_path: Path) -> None:
     double = StorageDouble(tmp_path, [BUCKET])
     with serving([double]) as url:

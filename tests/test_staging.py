@@ -17,6 +17,7 @@ from sqlalchemy import Engine, text
 from config_spark import Settings
 from database import staging
 from database.db_utils_spark import (
+    MOST_READ_PARTITIONS,
     LastStep,
     MergeTarget,
     StagedFrame,
@@ -294,6 +295,20 @@ def test_a_partitioned_read_has_every_row_once(spark: SparkSession, transported:
     assert sorted(row.pool_id for row in frame.collect()) == sorted(
         f"pool-{n}" for n in range(1, 501)
     )
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [(None, 2), (100, MOST_READ_PARTITIONS)])
+def test_a_read_has_the_parallelism_of_spark_and_no_more_connections_than_its_limit(
+    spark: SparkSession, transported: Settings, wanted: int | None, expected: int
+) -> None:
+    frame = read_table_spark(
+        spark,
+        transported,
+        "SELECT pool_id FROM pools",
+        partition_by="pool_id",
+        partitions=wanted,
+    )
+    assert frame.rdd.getNumPartitions() == expected
 
 
 def test_reads_share_one_snapshot(spark: SparkSession, transported: Settings) -> None:

@@ -30,6 +30,9 @@ FOLLOW_BATCH = """    - follow_it:
           where: ${where}
           url: ${batches + "/" + where.batch}
 """
+CREATED = """    - created:
+        next: follow_it
+"""
 ASK_THE_OPERATION = """    - is_over:
         switch:
           - condition: ${operation.body.state == "FAILED"}
@@ -71,6 +74,13 @@ SEEN_BY_RULES: dict[str, tuple[Change, str]] = {
         ),
         "is answered 401",
     ),
+    "a part of a function's result": (
+        (
+            "          - other: ${parts_of_name[7]}\n",
+            '          - other: ${text.split(oldest.name, "/")[7]}\n',
+        ),
+        "the result of text.split() is assigned to a variable",
+    ),
     "waiting inside an expression": (
         (
             '    - wait:\n        call: sys.sleep\n        args: {seconds: "${pause}"}\n',
@@ -88,13 +98,16 @@ SEEN_BY_RULES: dict[str, tuple[Change, str]] = {
 SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
     "polling the Operation": (
         (
-            '          url: ${batches + "/" + where.batch}\n',
-            '          url: ${"https://dataproc.googleapis.com/v1/" + operation.body.name}\n',
+            FOLLOW_BATCH,
+            FOLLOW_BATCH.replace(
+                'batches + "/" + where.batch',
+                '"https://dataproc.googleapis.com/v1/" + operation.body.name',
+            ),
         ),
         scenarios.success,
     ),
     "the state of an answer that has none": (
-        (FOLLOW_BATCH, ASK_THE_OPERATION + FOLLOW_BATCH),
+        (CREATED, ASK_THE_OPERATION + CREATED),
         scenarios.success,
     ),
     "CANCELLED polled for ever": (
@@ -171,6 +184,17 @@ SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
             '                  - condition: ${default(map.get(e, "code"), 0) == 410}\n',
         ),
         scenarios.batch_is_there_already,
+    ),
+    "ABORTED taken for a batch that exists": (
+        (
+            '                  - condition: ${default(map.get(e, "code"), 0) == 404}\n',
+            '                  - condition: ${default(map.get(e, "code"), 0) == 410}\n',
+        ),
+        scenarios.create_is_aborted,
+    ),
+    "an aborted create sent again for ever": (
+        ("conflicts > 6", "conflicts > 60"),
+        scenarios.create_is_aborted,
     ),
     "a second execution beside the first": (
         ('${other != sys.get_env("GOOGLE_CLOUD_WORKFLOW_EXECUTION_ID")}', '${other == ""}'),

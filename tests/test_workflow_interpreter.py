@@ -133,6 +133,8 @@ def test_wrong_types_and_missing_things_are_errors_of_the_workflow(
         ("a & b", "'&'"),
         (r'"\d"', "escape"),
         ("l[0](1)", "only a named function"),
+        ('text.split("a b", " ")[0]', r"the result of text.split\(\) is assigned to a variable"),
+        ("f(1).x", r"the result of f\(\) is assigned to a variable"),
         ("unknown", "'unknown' is read before it has a value"),
         ("http.get(1)", "http.get\\(\\) is no function"),
         ("True", "'True' is read before"),

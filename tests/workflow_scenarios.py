@@ -276,6 +276,28 @@ def batch_is_there_already(folder: Path, executor: Executor, source: str) -> Non
         assert len(made.dataproc.states()) == 2
 
 
+def create_is_aborted(folder: Path, executor: Executor, source: str) -> None:
+    """409 as well, but no batch of our id exists: the same request is sent again, a few times."""
+    with world(folder, executor, source) as made:
+        made.dataproc.fail_next("create", 409, 2)
+        assert_succeeded(made.run())
+        assert len(made.created) == 4
+        assert len({request.query["requestId"] for request in made.created}) == 2
+        assert len(made.dataproc.states()) == 2
+        made.dataproc.fail_next("create", 409, 100)
+        outcome = made.run()
+        assert_failed(
+            outcome,
+            code=409,
+            job=METRICS,
+            batch=f"metrics-{outcome.execution}",
+            state="NOT_CREATED",
+            message="was not created: ",
+        )
+        assert "aborted" in outcome.error["message"]
+        assert len(made.created) == 4 + 7
+
+
 def not_created(folder: Path, executor: Executor, source: str) -> None:
     with world(folder, executor, source) as made:
         made.dataproc.fail_next("create", 403)
@@ -571,6 +593,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     unavailable_twice,
     lost_answer,
     batch_is_there_already,
+    create_is_aborted,
     not_created,
     deadline,
     deadline_without_an_end,

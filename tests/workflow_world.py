@@ -239,6 +239,8 @@ def released(version: str) -> dict[str, Any]:
         batch_service_account=f"batch@{PROJECT}.iam.gserviceaccount.com",
         batch_subnetwork="yieldspark",
         container_image=f"{REGION}-docker.pkg.dev/{PROJECT}/yieldspark/batch@sha256:{'0' * 64}",
+        mlflow_tracking_uri="postgresql+psycopg2://10.0.0.5/mlflow",
+        mlflow_artifacts_uri="gs://models-bucket/models",
     )
     release = Release(BUCKET, version, JARS)
     kinds = (

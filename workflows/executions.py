@@ -1,5 +1,5 @@
-"""The Cloud Workflow's executions: start one, look at it, cancel it, over the Executions API (REST
-v1).
+"""The Cloud Workflow's executions: start one, look at it, list those that run, cancel it, over the
+Executions API (REST v1).
 
 In: settings and the argument map of `main`. Out: the execution as the service shows it. Google has
 no client for it among our packages: this is google-auth's session and four requests
@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 from google.api_core import exceptions
 from google.auth.transport.requests import AuthorizedSession
@@ -62,6 +63,17 @@ class Executions:
     def get(self, name: str) -> dict[str, Any]:
         """Args: name is the full one, projects/../executions/ID, or the ID alone."""
         return self._asked("GET", name if "/" in name else f"{self._workflow}/executions/{name}")
+
+    def active(self) -> list[dict[str, Any]]:
+        """Those that run, with their arguments."""
+        found: list[dict[str, Any]] = []
+        query = {"filter": 'state="ACTIVE"', "view": "FULL"}
+        while True:
+            page = self._asked("GET", f"{self._workflow}/executions?{urlencode(query)}")
+            found += page.get("executions", [])
+            if not page.get("nextPageToken"):
+                return found
+            query["pageToken"] = page["nextPageToken"]
 
     def cancel(self, name: str) -> dict[str, Any]:
         """The workflow's steps end where they are: a batch that it started goes on until its ttl,

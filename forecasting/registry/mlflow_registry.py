@@ -1,18 +1,17 @@
-"""The model registry: MLflow's, in a SQLite file of YIELDSPARK_HOME or on a server by
-MLFLOW_TRACKING_URI.
+"""The model registry: MLflow's, in a SQLite file of YIELDSPARK_HOME, or by MLFLOW_TRACKING_URI in a
+PostgreSQL database beside the product's, or on a server.
 
 In: model archives. Out: versions with their aliases, archives again. A version is an MLflow run
 (settings, scores, data interval and hash, hash of the features, engine, code version, native texts
 as artifacts) and a registered version, with the alias `champion` (serves) or `challenger` (the
 newest that does not). Its own name stands in its tags, and registering it twice makes one.
-Credentials are MLflow's own variables (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD,
-MLFLOW_TRACKING_TOKEN) and never part of the URI.
+Credentials are never part of the URI: a database takes those of DB_USER (`mlflow_tables`), a server
+MLflow's own variables (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN).
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config_spark import Settings
+from forecasting.registry.mlflow_tables import (
+    LATER,
+    has_tables,
+    login,
+    registry_folder,
+    registry_uri,
+)
 from forecasting.registry.model_archive import ModelArchive, ModelCard, from_files
 from product_errors import ModelRefused, RegistryUnreachable
 
@@ -30,20 +36,8 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 EXPERIMENT = "yieldspark"
-FOLDER, FILE = "model", "mlflow.db"
+FOLDER = "model"
 TAGS = ("version", "origin", "known", "features_hash", "interval_level", "passed", "code_version")
-
-QUIET = {
-    # a server that is down must cost seconds: MLflow's own retries take minutes
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    # standard output is the command's, standard error our own log's
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # no use of this product is anyone's business
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
 
 
 @dataclass(frozen=True)
@@ -80,25 +74,20 @@ def waiting_version(card: ModelCard, alias: str | None) -> RegisteredVersion:
 
 class Registry:
     """The versions of one database's engine and horizon. Every method raises RegistryUnreachable
-    where the server or file does not answer.
+    where the server, database or file does not answer.
     """
 
     def __init__(self, settings: Settings, *, engine: str, horizon: int) -> None:
         # a database's pools are what its models learn from: two databases may share a server, but
         # no champion
         self.name = f"yieldspark-{settings.db_name}-{engine}-{horizon}d"
-        self._uri = (
-            settings.mlflow_tracking_uri
-            or f"sqlite:///{settings.yieldspark_home / 'mlflow' / FILE}"
-        )
-        self._folder = None if settings.mlflow_tracking_uri else settings.yieldspark_home / "mlflow"
-        self._artifacts = settings.mlflow_artifacts_uri
+        self._settings, self._uri = settings, registry_uri(settings)
 
     def versions(self) -> list[RegisteredVersion]:
-        """All of them, the newest first. Looking makes no file."""
-        if self._folder and not (self._folder / FILE).exists():
-            return []
+        """All of them, the newest first. Looking makes no file and no table."""
         with self._reached():
+            if not has_tables(self._settings, make=False):
+                return []
             aliases = self._aliases()
             found = self._client.search_model_versions(
                 f"name='{self.name}'", order_by=["version_number DESC"]
@@ -153,12 +142,9 @@ class Registry:
 
     @cached_property
     def _client(self) -> MlflowClient:
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
+        has_tables(self._settings, make=True)
         from mlflow import MlflowClient
 
-        if self._folder:
-            self._folder.mkdir(parents=True, exist_ok=True)
         return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
 
     def _register(self, archive: ModelArchive) -> int:
@@ -200,10 +186,10 @@ class Registry:
         known = self._client.get_experiment_by_name(EXPERIMENT)
         if known:
             return str(known.experiment_id)
-        beside = (self._folder / "artifacts").as_uri() if self._folder else None
-        return str(
-            self._client.create_experiment(EXPERIMENT, artifact_location=self._artifacts or beside)
-        )
+        place = self._settings.mlflow_artifacts_uri
+        if place is None and self._settings.mlflow_tracking_uri is None:
+            place = (registry_folder(self._settings) / "artifacts").as_uri()
+        return str(self._client.create_experiment(EXPERIMENT, artifact_location=place))
 
     def _find(self, version: str) -> Any:
         found = (
@@ -231,8 +217,9 @@ class Registry:
     @contextmanager
     def _reached(self) -> Iterator[None]:
         try:
-            yield
-        except (ModelRefused, ImportError):
+            with login(self._settings):
+                yield
+        except (ModelRefused, RegistryUnreachable, ImportError):
             raise
         except (
             Exception
@@ -240,7 +227,7 @@ class Registry:
             raise RegistryUnreachable(
                 f"the model registry at {self._uri} failed: {type(error).__name__}:"
                 f" {str(error).splitlines()[0][:200]}. Check MLFLOW_TRACKING_URI and that it runs;"
-                " forecasts go on without it and are registered later"
+                f" {LATER}"
             ) from error
 
 

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from config_spark import Settings
 from product_errors import ConfigurationError
+from registry_address import REGISTRY_DATABASE
 from workflows.batches.batch_rules import check_batch, check_batch_id, check_request_id
 from workflows.batches.batch_size import BatchSize, size_for
 from workflows.batches.platforms import FORECAST_JOB, METRICS_JOB, Platform, platform_for
@@ -59,6 +60,9 @@ REQUIRED = (
     "staging_bucket",
     "container_image",
 )
+
+KEPT_REGISTRIES = (REGISTRY_DATABASE, "https", "http")
+"""Schemes of MLFLOW_TRACKING_URI that outlive a batch; `sqlite` and `file` go with its disk."""
 
 DRIVER_VARIABLE = "spark.dataproc.driverEnv."
 """Begins the name of a property that becomes a variable of the driver."""
@@ -113,6 +117,8 @@ def build_batch(
     that the release has not, or a batch's faults.
     """
     _require(settings)
+    if job == FORECAST_JOB:
+        _require_registry(settings)
     name = engine or (settings.engine if job == FORECAST_JOB else None)
     platform = platform_for(job, name, today=today or datetime.now(UTC).date())
     size = size_for(
@@ -153,6 +159,31 @@ def _require(settings: Settings) -> None:
             f"{', '.join(missing)} not set, and a batch needs it; set it in the environment or in"
             " .env"
         )
+
+
+def _require_registry(settings: Settings) -> None:
+    """Raises: ConfigurationError for a registry on the batch's own disk. The local cloud's batches
+    share this machine's.
+    """
+    if settings.google_api_url:
+        return
+    given = {
+        "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,
+        "MLFLOW_ARTIFACTS_URI": settings.mlflow_artifacts_uri,
+    }
+    tracking, artifacts = ((uri or "").partition("://")[0] for uri in given.values())
+    if tracking not in KEPT_REGISTRIES:
+        name = "MLFLOW_TRACKING_URI"
+    elif given["MLFLOW_ARTIFACTS_URI"] and artifacts != "gs":
+        name = "MLFLOW_ARTIFACTS_URI"
+    else:
+        return
+    raise ConfigurationError(
+        f"{name} is {given[name] or 'not set'}, and a batch's own files end with it: every run"
+        f" would fit a model and forget it. Set MLFLOW_TRACKING_URI to {REGISTRY_DATABASE}://"
+        f"{settings.db_host}/mlflow, with MLFLOW_ARTIFACTS_URI=gs://BUCKET/models, or to the"
+        " address of an MLflow server"
+    )
 
 
 def _execution(settings: Settings) -> dict[str, Any]:

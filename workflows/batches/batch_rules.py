@@ -39,7 +39,14 @@ LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
 MAX_LABELS = 32
 
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
-IMAGE_BY_DIGEST = re.compile(r"[^\s@]+/[^\s@]+@sha256:[0-9a-f]{64}")
+PINNED_IMAGE = re.compile(
+    r"[^\s@]+/[^\s@]+@sha256:[0-9a-f]{64}"
+    r"|[a-z0-9-]+(\.[a-z0-9-]+)+(/[a-z0-9]+([._-]+[a-z0-9]+)*){2,}:(?!latest$)\w[\w.-]{0,127}",
+    re.ASCII,
+)
+"""By digest, or as Google documents it, HOST/PROJECT/IMAGE:TAG. A tag is as good as a digest only
+where its repository forbids overwriting it; `latest` means one that moves.
+"""
 JAR_OF_SCALA = re.compile(r"_(2\.1[1-3])-[^/]*\.jar$")
 SECRET_NAME = re.compile(
     r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|PRIVATE_KEY|API_KEY", re.IGNORECASE
@@ -264,12 +271,17 @@ def _missing(known: Mapping[str, Any]) -> Iterator[str]:
             "no runtimeConfig.version: the service's default changes under the job;"
             " `workflows.batches.platforms` has the one it needs"
         )
-    if not IMAGE_BY_DIGEST.fullmatch(runtime.get("containerImage", "")):
+    if not PINNED_IMAGE.fullmatch(runtime.get("containerImage", "")):
         yield (
             f"containerImage is {runtime.get('containerImage', '')!r}: it must be"
-            " HOST/PATH@sha256:<64 digits>; set CONTAINER_IMAGE"
+            " HOST/PATH@sha256:<64 digits>, or HOST/PROJECT/IMAGE:TAG with a tag that never moves"
+            " (not latest); set CONTAINER_IMAGE"
         )
-    for name in ("spark.dynamicAllocation.maxExecutors", "spark.sql.shuffle.partitions"):
+    for name in (
+        "spark.dynamicAllocation.maxExecutors",
+        "spark.sql.shuffle.partitions",
+        "spark.default.parallelism",
+    ):
         if name not in properties:
             yield f"no property {name}: the service's own has no relation to the rows"
 

@@ -84,6 +84,9 @@ class BatchSize:
             "spark.dynamicAllocation.minExecutors": str(self.executors_min),
             "spark.dynamicAllocation.maxExecutors": str(self.executors_max),
             "spark.sql.shuffle.partitions": str(self.shuffle_partitions),
+            # Spark's own value counts the executors that have registered by then, and reads are
+            # split by it
+            "spark.default.parallelism": str(self.executors_max * self.executor.cores),
         }
 
 

@@ -20,6 +20,7 @@ MODULES = (
     "job_entry.py",
     "job_log.py",
     "product_errors.py",
+    "registry_address.py",
 )
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The oldest time a zip can hold: real ones would make two builds of one commit differ."""

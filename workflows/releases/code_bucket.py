@@ -1,5 +1,5 @@
 """The bucket of the releases, by Google's own client: read, list, create what must not exist,
-replace what must not have changed.
+replace what must not have changed, delete.
 
 In: settings (CODE_BUCKET, GOOGLE_API_URL). Out: bytes with their generation, and listings with
 sizes and hashes. Every write has a generation to match: two who write at once never overwrite each
@@ -136,6 +136,17 @@ class CodeBucket:
                 )
             except exceptions.PreconditionFailed as error:
                 raise AlreadyThere(name) from error
+
+    def delete(self, name: str) -> None:
+        """Delete the object. One that is gone already is no error: a try whose answer was lost has
+        deleted it.
+        """
+        with self._asking(name):
+            try:
+                self._bucket.blob(name).delete(retry=self._retry)
+            except exceptions.NotFound as error:
+                if NO_BUCKET in error.message:
+                    raise
 
     @contextmanager
     def _asking(self, name: str) -> Iterator[None]:

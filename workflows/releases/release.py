@@ -83,7 +83,7 @@ def released(settings: Settings, version: str | None = None) -> Release:
     """
     bucket = CodeBucket(settings)
     latest = None if version else bucket.read(LATEST)
-    wanted = version or _named_by(bucket, latest)
+    wanted = version or named_by(bucket, latest)
     if wanted is None:
         raise ConfigurationError(
             f"nothing is released in gs://{bucket.name}; release with `python -m workflows release`"
@@ -117,11 +117,11 @@ def versions(settings: Settings, newest: int | None = None) -> list[Document]:
     CloudUnavailable.
     """
     bucket = CodeBucket(settings)
-    latest = _named_by(bucket, bucket.read(LATEST))
-    listed = _by_version(bucket)
+    latest = named_by(bucket, bucket.read(LATEST))
+    listed = files_by_version(bucket)
     return [
         _state(bucket, version, listed[version]) | {"latest": version == latest}
-        for version in _newest_first(listed)[:newest]
+        for version in newest_first(listed)[:newest]
     ]
 
 
@@ -230,7 +230,7 @@ def _move_latest(bucket: CodeBucket, version: str, manifest: bytes, before: Cont
             if now is None or now.bytes != content:
                 raise ReleaseConflict(
                     f"another release was faster: {bucket.where(LATEST)} names"
-                    f" {_named_by(bucket, now)} now. {version} is in the bucket and whole; `python"
+                    f" {named_by(bucket, now)} now. {version} is in the bucket and whole; `python"
                     f" -m workflows rollback {version}` lets it be the latest"
                 ) from None
 
@@ -240,12 +240,15 @@ def _previous(bucket: CodeBucket, before: Content | None) -> str | None:
     mends.
     """
     try:
-        return _named_by(bucket, before)
+        return named_by(bucket, before)
     except ReleaseConflict:
         return None
 
 
-def _named_by(bucket: CodeBucket, latest: Content | None) -> str | None:
+def named_by(bucket: CodeBucket, latest: Content | None) -> str | None:
+    """The version that latest.json names, None where there is none. Raises: ReleaseConflict for a
+    damaged one.
+    """
     return str(_document(bucket, LATEST, latest, "version")["version"]) if latest else None
 
 
@@ -253,7 +256,7 @@ def _manifest_of(bucket: CodeBucket, version: str) -> Content:
     """Raises: ConfigurationError where the version is not there, naming the newest that are."""
     found = bucket.read(object_name(version, MANIFEST))
     if found is None:
-        known = _newest_first(_by_version(bucket))
+        known = newest_first(files_by_version(bucket))
         raise ConfigurationError(
             f"{version} is no released version of gs://{bucket.name}; the newest are:"
             f" {', '.join(known[:SHOWN_VERSIONS]) or 'none'}. `python -m workflows versions` lists"
@@ -271,7 +274,8 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _by_version(bucket: CodeBucket) -> dict[str, dict[str, Listed]]:
+def files_by_version(bucket: CodeBucket) -> dict[str, dict[str, Listed]]:
+    """Every version in the bucket with its files by name, whole or not."""
     found: dict[str, dict[str, Listed]] = {}
     for path, entry in bucket.listing("versions/").items():
         version, _, name = path.partition("/")
@@ -279,13 +283,12 @@ def _by_version(bucket: CodeBucket) -> dict[str, dict[str, Listed]]:
     return found
 
 
-def _newest_first(listed: Mapping[str, Mapping[str, Listed]]) -> list[str]:
-    return sorted(
-        listed, key=lambda version: (_released_at(listed[version]), version), reverse=True
-    )
+def newest_first(listed: Mapping[str, Mapping[str, Listed]]) -> list[str]:
+    """Versions by the time of their last file."""
+    return sorted(listed, key=lambda version: (released_at(listed[version]), version), reverse=True)
 
 
-def _released_at(files: Mapping[str, Listed]) -> str:
+def released_at(files: Mapping[str, Listed]) -> str:
     """When its last file came, which is the manifest."""
     return max(entry.created for entry in files.values())
 
@@ -298,7 +301,7 @@ def _state(bucket: CodeBucket, version: str, listed: Mapping[str, Listed]) -> Do
     total = sum(entry.bytes for entry in listed.values())
     return {
         "version": version,
-        "released": _released_at(listed),
+        "released": released_at(listed),
         "files": len(listed),
         "bytes": total,
         "faults": faults,

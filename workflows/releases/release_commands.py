@@ -1,4 +1,4 @@
-"""`release`, `versions` and `rollback`: what runs at night, and since when."""
+"""`release`, `versions`, `rollback` and `prune`: what runs at night, since when, and what goes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from command_line.options import AsJson, edge_settings
 from command_line.terminal import print_json, print_pairs, print_table, say
 from workflows.app import app
+from workflows.releases import prune as pruning
 from workflows.releases import release as releases
 from workflows.releases.release_batches import support_warnings
 from workflows.releases.release_content import ReleaseContent, build_content
@@ -96,6 +97,35 @@ def rollback(
     """
     document = releases.rollback(edge_settings(), version, dry_run=dry_run)
     print_json(document) if as_json else print_pairs(document)
+
+
+@app.command()
+def prune(
+    keep: Annotated[int, typer.Option(min=1, help="How many of the newest releases stay.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be deleted; delete nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete old releases. The latest, the one before it and those in use always stay.
+
+    Example: python -m workflows prune --keep 10 --dry-run
+    """
+    document = pruning.prune(edge_settings(), keep, dry_run=dry_run, say=say)
+    if as_json:
+        print_json(document | {"dry_run": dry_run})
+        return
+    rows = [
+        [
+            one["version"],
+            one["released"],
+            one["files"],
+            one["bytes"] / 1e6,
+            one["kept"] or ("deleted" if one["deleted"] else "would be deleted"),
+        ]
+        for one in document["releases"]
+    ]
+    print_table(["version", "released", "files", "MB", "it is"], rows)
 
 
 def planned(content: ReleaseContent) -> dict[str, Any]:

@@ -4,7 +4,8 @@ In: the text between the brackets. Out: frozen nodes; `evaluation` computes them
 Google's (https://cloud.google.com/workflows/docs/reference/syntax/datatypes#order-of-operations),
 where `not` binds closer than a comparison. Readers differ there and in chains of comparisons, in
 `not in`, in map literals and in `if()`: these are refused, and parentheses or a `switch` say it for
-all.
+all. A part of a function's result, `f(x)[0]`, is refused too: Google documents indexes of variables
+alone.
 """
 
 from __future__ import annotations
@@ -216,6 +217,11 @@ class _Parser:
     def postfix(self, node: Node) -> Node:
         while self.now.kind == "sign" and self.now.text in (".", "[", "("):
             sign = self.next().text
+            if isinstance(node, Call):
+                raise self.wrong(
+                    f"the result of {node.function}() is assigned to a variable before a part of"
+                    " it is taken"
+                )
             if sign == ".":
                 key = self.next()
                 if key.kind != "name":

@@ -1,0 +1,238 @@
+"""MLflow's own tables, in a file of SQLite or in a PostgreSQL database: whether they are there and
+of the installed MLflow, made where they are missing, upgraded on demand.
+
+In: settings with the login of DB_USER, whose MLFLOW_TRACKING_URI names the database. Out: nothing,
+or a RegistryUnreachable that says what to do. An MLflow server looks after its own tables.
+
+MLflow takes its address from a URI, which is logged. The login is therefore given by libpq's
+variables (https://www.postgresql.org/docs/current/libpq-envars.html), and only while MLflow works.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from config_spark import Settings
+from database.connection import CONNECT_TIMEOUT_SECONDS
+from product_errors import RegistryUnreachable
+from registry_address import is_in_postgresql
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
+
+Change = Literal["current", "made", "upgraded"]
+
+FILE = "mlflow.db"
+LATER = "forecasts go on without it and are registered later"
+LOCK = text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('mlflow'))")
+
+
+QUIET = {
+    # a server that is down must cost seconds: MLflow's own retries take minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    # standard output is the command's, standard error our own log's
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # no use of this product is anyone's business
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def registry_uri(settings: Settings) -> str:
+    """Where MLflow keeps versions: MLFLOW_TRACKING_URI, or the file in YIELDSPARK_HOME."""
+    return settings.mlflow_tracking_uri or f"sqlite:///{registry_folder(settings) / FILE}"
+
+
+def registry_folder(settings: Settings) -> Path:
+    return settings.yieldspark_home / "mlflow"
+
+
+def quieten_mlflow() -> None:
+    """Before MLflow is imported: it reads most of these variables then."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def login(settings: Settings) -> Iterator[None]:
+    """Inside the block libpq's variables hold the login of DB_USER; a process that is started later
+    does not inherit them. Nothing is set for a registry that is not in PostgreSQL.
+    """
+    variables = _variables(settings) if is_in_postgresql(settings.mlflow_tracking_uri) else {}
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _variables(settings: Settings) -> dict[str, str]:
+    password = settings.db_password.get_secret_value() if settings.db_password else None
+    return {
+        "PGHOST": str(settings.db_host),
+        "PGPORT": str(settings.db_port),
+        "PGUSER": settings.db_user,
+        "PGSSLMODE": settings.db_sslmode,
+        "PGCONNECT_TIMEOUT": str(CONNECT_TIMEOUT_SECONDS),
+        "PGAPPNAME": "yieldspark",
+        **({"PGPASSWORD": password} if password is not None else {}),
+        # a pooled connection would stay open for as long as Spark works
+        "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",
+    }
+
+
+def has_tables(settings: Settings, *, make: bool) -> bool:
+    """Whether the registry has this MLflow's tables. One connection is tried before MLflow tries
+    its ten, between which it sleeps 101 s.
+
+    Args: make them where they are missing.
+    Raises: RegistryUnreachable where the database does not answer, or has tables of another MLflow.
+    """
+    uri = registry_uri(settings)
+    quieten_mlflow()
+    if not _is_database(uri):
+        return True
+    if _is_missing_file(uri) and not make:
+        return False
+    with login(settings), _explained(settings), _connected(uri) as connection:
+        found = _revision(connection)
+        if found is None and make:
+            _upgrade(uri, connection)
+        elif found is not None:
+            _require_current(uri, found)
+        return found is not None or make
+
+
+def upgrade_tables(settings: Settings) -> Change | None:
+    """Bring the tables to the installed MLflow, or make them in an empty PostgreSQL database. None
+    where there is nothing to upgrade: a server, or no file yet.
+
+    Raises: as `has_tables`; RegistryUnreachable for tables of a newer MLflow.
+    """
+    uri = registry_uri(settings)
+    quieten_mlflow()
+    if not _is_database(uri) or _is_missing_file(uri):
+        return None
+    with login(settings), _explained(settings), _connected(uri) as connection:
+        found = _revision(connection)
+        if found == _head():
+            return "current"
+        if found is not None:
+            _require_known(uri, found)
+        _upgrade(uri, connection)
+        return "made" if found is None else "upgraded"
+
+
+def _is_database(uri: str) -> bool:
+    return is_in_postgresql(uri) or uri.startswith("sqlite:///")
+
+
+def _is_missing_file(uri: str) -> bool:
+    return uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
+
+
+@contextmanager
+def _connected(uri: str) -> Iterator[Connection]:
+    if _is_missing_file(uri):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    with _engine(uri).begin() as connection:
+        yield connection
+
+
+def _engine(uri: str) -> Engine:
+    return create_engine(uri, poolclass=NullPool)
+
+
+def _revision(connection: Connection) -> str | None:
+    """None where there are no tables, also where making them was interrupted."""
+    from alembic.migration import MigrationContext
+
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _head() -> str:
+    """The newest revision of the installed MLflow."""
+    return str(_scripts().get_current_head())
+
+
+def _scripts() -> ScriptDirectory:
+    import mlflow
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+
+
+def _require_current(uri: str, found: str) -> None:
+    if found == (head := _head()):
+        return
+    _require_known(uri, found)
+    raise RegistryUnreachable(
+        f"the model registry at {uri} has tables of an older MLflow, revision {found}; this version"
+        f" needs {head}. `python run_spark_local.py db migrate` upgrades them, make a backup first;"
+        f" {LATER}"
+    )
+
+
+def _require_known(uri: str, found: str) -> None:
+    if found not in {script.revision for script in _scripts().walk_revisions()}:
+        raise RegistryUnreachable(
+            f"the model registry at {uri} has tables of a newer MLflow, revision {found}, which"
+            f" this version does not know: run the newer version that made them; {LATER}"
+        )
+
+
+def _upgrade(uri: str, connection: Connection) -> None:
+    """As `mlflow db upgrade`; two at once wait for each other in PostgreSQL."""
+    from mlflow.db import upgrade
+
+    if is_in_postgresql(uri):
+        connection.execute(LOCK)
+        if _revision(connection) == _head():
+            return
+    assert upgrade.callback is not None, "a command of click calls a function"
+    upgrade.callback(uri)
+
+
+@contextmanager
+def _explained(settings: Settings) -> Iterator[None]:
+    """What a driver raises inside, with the next step."""
+    uri = registry_uri(settings)
+    try:
+        yield
+    except DBAPIError as error:
+        cause = " ".join(str(error.orig).split())
+        code = getattr(error.orig, "pgcode", None)
+        raise RegistryUnreachable(
+            f"the model registry at {uri} failed: {cause}. {_next_step(settings, cause, code)};"
+            f" {LATER}"
+        ) from error
+
+
+def _next_step(settings: Settings, cause: str, code: str | None) -> str:
+    if not is_in_postgresql(settings.mlflow_tracking_uri):
+        return "Check MLFLOW_TRACKING_URI and that its file is one of MLflow"
+    database = make_url(str(settings.mlflow_tracking_uri)).database
+    if "database" in cause and "does not exist" in cause:
+        return f"As a role that may, run: CREATE DATABASE {database} OWNER {settings.db_user}"
+    if code == "42501":
+        return f"As its owner, run: ALTER DATABASE {database} OWNER TO {settings.db_user}"
+    return (
+        "Check MLFLOW_TRACKING_URI, DB_PORT, DB_USER, DB_PASSWORD, DB_SSLMODE and that the server"
+        " runs"
+    )
