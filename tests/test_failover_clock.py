@@ -1,0 +1,104 @@
+"""New rows on a server that takes over with a clock behind: a real server under libfaketime, 5
+seconds and 2 hours back.
+
+libfaketime is Debian's package `libfaketime`; the product does not need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from glob import glob
+
+import pytest
+from pyspark.sql import SparkSession
+from sqlalchemy import Engine
+
+from config_spark import Settings
+from data_processing.calculate_pool_metrics_spark import run_metrics
+from database import server_folders
+from database.connection import make_engine, with_database
+from database.embedded_server import EmbeddedServer
+from database.migrate import migrate
+from tests.metrics_oracle import RawRow
+from tests.metrics_store import put_rows, rows_of
+from tests.test_clock_skew import MAY_10, no_session
+from tests.test_metrics_plan import NOW, raw
+
+LIBRARIES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/local/lib/faketime/libfaketime.so.1")
+
+@pytest.fixture(scope="module")
+def faketime() -> str:
+    found = [path for pattern in LIBRARIES for path in glob(pattern)]
+    if not found:
+        pytest.skip("libfaketime is not installed (Debian: apt install libfaketime)")
+    return found[0]
+
+
+@contextmanager
+def restarted(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> Iterator[None]:
+    """The server with these variables, until the block ends."""
+    server.stop()
+    with monkeypatch.context() as patch:
+        for name, value in environment.items():
+            patch.setitem(server_folders.SERVER_ENVIRONMENT, name, value)
+        server.start()
+    yield
+    server.stop()
+
+
+def put_apy(engine: Engine, number: int, apy: float) -> None:
+    """A later snapshot of May 10th, inserted by the server's clock."""
+    at = raw(0, "a", MAY_10).timestamp + timedelta(minutes=number)
+    put_rows(engine, [RawRow(number, "a", at, {"apy": apy})])
+
+
+def stored_apy(engine: Engine) -> float:
+    query = "SELECT actual_apy FROM pool_daily_metrics WHERE pool_id = 'a' AND date = :day"
+    return float(rows_of(engine, query, day=MAY_10)[0]["actual_apy"])
+
+
+def hours_behind(engine: Engine) -> float:
+    query = "SELECT extract(epoch FROM max(watermark) - clock_timestamp()) / 3600 AS hours"
+    return float(rows_of(engine, f"{query} FROM yieldspark.run_ledger")[0]["hours"])
+
+
+def test_rows_inserted_after_a_failover_are_read(
+    faketime: str,
+    spark: SparkSession,
+    server: Settings,
+    own_server: EmbeddedServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own_server.start()
+    settings = with_database(
+        server.model_copy(update={"db_host": None, "yieldspark_home": own_server.home})
+    )
+    engine = make_engine(settings)
+    migrate(engine)
+    put_rows(engine, [raw(n, "a", MAY_10 + timedelta(days=n)) for n in range(10)])
+    assert run_metrics(settings, session=lambda _: spark, now=NOW)["status"] == "succeeded"
+
+    with restarted(own_server, monkeypatch, {"LD_PRELOAD": faketime, "FAKETIME": "-5s"}):
+        put_apy(engine, 100, 7.0)
+        assert run_metrics(settings, session=lambda _: spark, now=NOW)["status"] == "succeeded"
+        assert stored_apy(engine) == 7.0
+
+    with restarted(own_server, monkeypatch, {"LD_PRELOAD": faketime, "FAKETIME": "-7200s"}):
+        assert 1.9 < hours_behind(engine) < 2.1
+        put_apy(engine, 101, 8.0)
+        row = run_metrics(settings, session=lambda _: spark, now=NOW)
+        assert row["status"] == "succeeded"
+        (warning,) = rows_of(
+            engine,
+            "SELECT plan #>> '{warnings,0}' AS said FROM yieldspark.run_ledger WHERE run_id = :id",
+            id=row["run_id"],
+        )
+        assert "the database server's clock says" in warning["said"]
+        assert "are read again. Check the clocks" in warning["said"]
+        assert stored_apy(engine) == 8.0
+        again = run_metrics(settings, session=no_session, now=NOW)
+        assert again["status"] == "nothing_to_do"
