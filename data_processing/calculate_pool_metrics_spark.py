@@ -39,6 +39,7 @@ from data_processing.quality.row_counts import counting_columns, record_counts
 from data_processing.quarantine import rejected_rows
 from data_processing.quarantine.resolution import settle
 from data_processing.raw_history import TABLE, parse_raw_rows, rows_to_read
+from data_processing.unread_rows import store_day_counts
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import (
     LastStep,
@@ -226,6 +227,7 @@ def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> N
     rejected_rows.add_raw_json(connection, run.run_id)
     settle(connection, settings, plan, run.run_id, staging=staging_name(run, 0))
     rejected_rows.quarantine_market_rows(connection, settings, run.run_id, plan.now)
+    store_day_counts(connection, plan.known_snapshots, is_partial=plan.is_partial)
     if not plan.is_partial:
         store_market_series(connection, plan.market)
     elif plan.start:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from glob import glob
+from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
@@ -26,14 +26,16 @@ from tests.metrics_store import put_rows, rows_of
 from tests.test_clock_skew import MAY_10, no_session
 from tests.test_metrics_plan import NOW, raw
 
-LIBRARIES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/local/lib/faketime/libfaketime.so.1")
+LIBRARIES = ("lib/*/faketime/libfaketime.so.1", "local/lib/faketime/libfaketime.so.1")
+"""Below /usr: Debian's place, and that of its own `make install`."""
+
 
 @pytest.fixture(scope="module")
 def faketime() -> str:
-    found = [path for pattern in LIBRARIES for path in glob(pattern)]
+    found = [path for pattern in LIBRARIES for path in Path("/usr").glob(pattern)]
     if not found:
         pytest.skip("libfaketime is not installed (Debian: apt install libfaketime)")
-    return found[0]
+    return str(found[0])
 
 
 @contextmanager
