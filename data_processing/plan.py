@@ -34,6 +34,7 @@ from data_processing.market_series import (
 from data_processing.plan_facts import Part, plan_facts, rows_to_quarantine
 from data_processing.plan_request import Mode, Request
 from data_processing.quality.row_checks import EARLIEST_DAY, changed_row_severities, raw_row_checks
+from data_processing.quarantine.rows_without_pool import count_rows_without_pool
 from data_processing.raw_history import impossible_rows
 from data_processing.rolling_metrics import METRIC_RULES, look_back_days, reach_days
 from data_processing.unread_rows import (
@@ -338,6 +339,8 @@ def _with_facts(connection: Connection, settings: Settings, plan: Plan, *, dry_r
         bad = rows_to_quarantine(
             connection, plan.table, plan.impossible_rows, raw_row_checks(settings, plan.now)
         )
+        if not plan.is_partial:
+            bad += count_rows_without_pool(connection)
         plan = replace(plan, rows_to_quarantine=bad)
     if plan.is_empty:
         return replace(plan, estimated_cost_usd=0.0)
