@@ -21,7 +21,8 @@ from benchmarks.processes import PROJECT
 from config_spark import Settings, load_settings
 from database.connection import make_engine, with_database
 from database.embedded_server import EmbeddedServer
-from database.migrate import VERSION_TABLE, migrate
+from database.migrate import migrate
+from database.own_schema import VERSION_TABLE
 from database.server_folders import locate
 from database.tables import METRIC_COLUMNS, OWN_SCHEMA, pool_daily_metrics
 

@@ -223,13 +223,14 @@ def report(as_json: AsJson = False) -> None:
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Check Python, Java, jars, disk, memory, database and clock, and say the fix.
+    """Check Python, Java, jars, disk, memory, database, raw history and clock, and say the fix.
 
     Example: python run_spark_local.py doctor
     """
+    from data_processing.doctor_check import UNREAD_ROWS
     from machine.doctor_checks import examine
 
-    findings = examine(load_settings())
+    findings = examine(load_settings(), [UNREAD_ROWS])
     if as_json:
         print_json({"checks": [vars(finding) for finding in findings]})
     else:

@@ -38,7 +38,9 @@ from data_processing.quality.row_checks import raw_row_checks
 from data_processing.quality.row_counts import counting_columns, record_counts
 from data_processing.quarantine import rejected_rows
 from data_processing.quarantine.resolution import settle
+from data_processing.quarantine.rows_without_pool import quarantine_rows_without_pool
 from data_processing.raw_history import TABLE, parse_raw_rows, rows_to_read
+from data_processing.unread_rows import store_day_counts
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import (
     LastStep,
@@ -136,7 +138,7 @@ def run_metrics(
             plan.public(),
         )
         if plan.is_empty:
-            _nothing_to_do(engine, settings, run, plan.now)
+            _nothing_to_do(engine, settings, run, plan)
         else:
             _execute(
                 settings,
@@ -148,11 +150,18 @@ def run_metrics(
     return ledger_row(engine, run.run_id)
 
 
-def _nothing_to_do(engine: Engine, settings: Settings, run: Run, now: datetime) -> None:
-    """A bad price changes no metric; it still belongs into quarantine."""
+def _nothing_to_do(engine: Engine, settings: Settings, run: Run, plan: Plan) -> None:
+    """A bad price or a row without a pool changes no metric; it still belongs into quarantine."""
     with checked_connection(engine) as connection:
-        rejected_rows.quarantine_market_rows(connection, settings, run.run_id, now)
+        _quarantine_by_sql(connection, settings, run, plan)
     run.nothing_to_do()
+
+
+def _quarantine_by_sql(connection: Connection, settings: Settings, run: Run, plan: Plan) -> None:
+    """What no pool's calendar is made of."""
+    rejected_rows.quarantine_market_rows(connection, settings, run.run_id, plan.now)
+    if not plan.is_partial:
+        quarantine_rows_without_pool(connection, settings, run)
 
 
 def _execute(
@@ -225,7 +234,8 @@ def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> N
         )
     rejected_rows.add_raw_json(connection, run.run_id)
     settle(connection, settings, plan, run.run_id, staging=staging_name(run, 0))
-    rejected_rows.quarantine_market_rows(connection, settings, run.run_id, plan.now)
+    _quarantine_by_sql(connection, settings, run, plan)
+    store_day_counts(connection, plan.known_snapshots, is_partial=plan.is_partial)
     if not plan.is_partial:
         store_market_series(connection, plan.market)
     elif plan.start:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -34,8 +34,16 @@ from data_processing.market_series import (
 from data_processing.plan_facts import Part, plan_facts, rows_to_quarantine
 from data_processing.plan_request import Mode, Request
 from data_processing.quality.row_checks import EARLIEST_DAY, changed_row_severities, raw_row_checks
+from data_processing.quarantine.rows_without_pool import count_rows_without_pool
 from data_processing.raw_history import impossible_rows
 from data_processing.rolling_metrics import METRIC_RULES, look_back_days, reach_days
+from data_processing.unread_rows import (
+    Reading,
+    count_days,
+    known_after,
+    unread_days,
+    unread_sentence,
+)
 from database.connection import checked_connection
 from database.estimates import estimate_run
 from database.schema_check import verify_tables
@@ -62,9 +70,11 @@ class Plan:
     `since` is the last good run's `new_from`: raw rows inserted before it are known. `watermark` is
     what the next run starts from, `seen` what it compares the newest arrivals with, `unused_since`
     when the first of the known rows was inserted whose day is left to it. `warnings` are sentences
-    on clocks that went back. `days` bounds the rows to write; `rows_expected_to_change` estimates
-    how many of them will differ. `days_missing` and `rows_to_quarantine` are None where they were
-    not counted. `market` is the series the run uses and stores. `previous` is the last good run,
+    on clocks that went back and on the `rows_unread`; these and `known_snapshots`, what is known of
+    each day after the run, are not counted where there is nothing to do. `days` bounds the rows to
+    write; `rows_expected_to_change` estimates how many of them will differ. `days_missing` and
+    `rows_to_quarantine` are None where they were not counted. `market` is the series the run uses
+    and stores. `previous` is the last good run,
     whatever its rules were and whatever was asked for now.
     """
 
@@ -92,6 +102,8 @@ class Plan:
     previous: LastRun | None = None
     seen: SeenRows | None = None
     warnings: tuple[str, ...] = ()
+    rows_unread: int | None = None
+    known_snapshots: Mapping[date, int] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
@@ -121,7 +133,7 @@ class Plan:
     def public(self) -> dict[str, Any]:
         """What the ledger keeps and a dry run prints: plain JSON values."""
         hidden = {"now", "table", "market", "parts", "rules", "request", "previous"}
-        hidden |= {"seen", "warnings"}
+        hidden |= {"seen", "warnings", "known_snapshots"}
         values = {name: value for name, value in vars(self).items() if name not in hidden}
         return {
             **{name: _plain(value) for name, value in values.items()},
@@ -206,6 +218,8 @@ def plan_metrics(
         verify_tables(connection, METRICS_USE)
         plan = _decide(connection, settings, request, table, watermark, now or datetime.now(UTC))
         plan = _with_facts(connection, settings, plan, dry_run=dry_run)
+        if dry_run or not plan.is_empty:
+            plan = _with_day_counts(connection, settings, plan)
         if dry_run:
             connection.rollback()
     return plan
@@ -325,6 +339,8 @@ def _with_facts(connection: Connection, settings: Settings, plan: Plan, *, dry_r
         bad = rows_to_quarantine(
             connection, plan.table, plan.impossible_rows, raw_row_checks(settings, plan.now)
         )
+        if not plan.is_partial:
+            bad += count_rows_without_pool(connection)
         plan = replace(plan, rows_to_quarantine=bad)
     if plan.is_empty:
         return replace(plan, estimated_cost_usd=0.0)
@@ -333,4 +349,31 @@ def _with_facts(connection: Connection, settings: Settings, plan: Plan, *, dry_r
         plan,
         estimated_seconds=seconds,
         estimated_cost_usd=0.0 if settings.environment == "local" else cost,
+    )
+
+
+def _with_day_counts(connection: Connection, settings: Settings, plan: Plan) -> Plan:
+    """The plan with what its run will know of each day, and a warning of rows that it leaves
+    unread.
+    """
+    end, last = plan.end or EARLIEST_DAY, plan.previous
+    start = {"full_refresh": EARLIEST_DAY, "backfill": plan.request.start}.get(plan.mode)
+    reading = Reading(
+        None if plan.request.pools else start,
+        end,
+        max(end, last.end) if last and plan.mode == "backfill" else end,
+        reach_days(settings.max_fill_days),
+    )
+    counts = count_days(connection, last, end=end)
+    known = known_after(counts, last, reading, is_partial=plan.is_partial)
+    unread = unread_days(counts, last, reading)
+    if not unread:
+        return replace(plan, rows_unread=0, known_snapshots=known)
+    warning = unread_sentence(unread, reading)
+    log.warning("%s", warning)
+    return replace(
+        plan,
+        rows_unread=sum(one.unread for one in unread),
+        known_snapshots=known,
+        warnings=(*plan.warnings, warning),
     )

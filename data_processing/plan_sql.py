@@ -140,6 +140,7 @@ def find_touched_pools(
     """
     columns = "SELECT h.pool_id, h.timestamp, h.insertion_timestamp"
     possible = f"h.timestamp >= {midnight(EARLIEST_DAY)} AND h.timestamp <= {moment(now)}"
+    possible += " AND h.pool_id IS NOT NULL"
     raw = f"{columns} FROM {TABLE} AS h WHERE {possible}"
     if last is not None:
         # both halves are ranges of an index; a row that does not say when it came may always be new

@@ -124,7 +124,7 @@ def impossible_rows(now: datetime, since: datetime | None, watermark: datetime) 
     """
     impossible = (
         f"(h.timestamp < {midnight(EARLIEST_DAY)} OR h.timestamp > {moment(now)} OR h.timestamp IS"
-        " NULL)"
+        " NULL) AND h.pool_id IS NOT NULL"
     )
     if since is None:
         return f"(h.insertion_timestamp < {moment(watermark)}) IS NOT FALSE AND {impossible}"

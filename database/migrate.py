@@ -17,12 +17,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
 from database.connection import checked_connection
+from database.own_schema import VERSION_TABLE, require_own_rights
 from database.tables import OWN_SCHEMA
 from product_errors import DatabaseRefused, SchemaMismatch
 
 CODE_ROOT = Path(__file__).resolve().parents[1]
 MIGRATIONS = "database/migrations"
-VERSION_TABLE = "alembic_version"
 
 
 def migrate(engine: Engine) -> bool:
@@ -35,6 +35,7 @@ def migrate(engine: Engine) -> bool:
         with _scripts() as folder:
             if _is_current(connection, folder):
                 return False
+            require_own_rights(connection, to_create=True)
             connection.execute(
                 text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('migrate'))")
             )
@@ -72,7 +73,7 @@ def require_current(engine: Engine) -> None:
     """For commands that change nothing.
 
     Raises: SchemaMismatch where the database has not this version's tables, naming the command that
-    makes them.
+    makes them; DatabaseRefused with the GRANT statements where the role may not read them.
     """
     with checked_connection(engine) as connection, _scripts() as folder:
         if not _is_current(connection, folder):
@@ -83,7 +84,10 @@ def require_current(engine: Engine) -> None:
 
 
 def _is_current(connection: Connection, folder: Path) -> bool:
-    """Raises: SchemaMismatch for a revision that this version does not know."""
+    """Raises: SchemaMismatch for a revision that this version does not know; DatabaseRefused where
+    the role may not read it.
+    """
+    require_own_rights(connection)
     scripts, there = ScriptDirectory(str(folder)), current_revision(connection)
     if there is not None and there not in {script.revision for script in scripts.walk_revisions()}:
         raise SchemaMismatch(

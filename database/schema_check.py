@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, Table, text
 
 from database.merge_sql import qualified, quoted
-from database.migrate import VERSION_TABLE
+from database.own_schema import COMMANDS, SCHEMA, missing_own_rights
 from database.table_facts import (
-    SCHEMA,
     TableFacts,
     closed_sequences,
     is_indexed,
@@ -25,7 +24,7 @@ from database.table_facts import (
     table_facts,
 )
 from database.table_use import TableUse
-from database.tables import OWN_SCHEMA, own_metadata, pool_daily_metrics, raw_pool_history
+from database.tables import pool_daily_metrics, raw_pool_history
 from product_errors import DatabaseRefused, SchemaMismatch
 
 log = logging.getLogger(__name__)
@@ -153,18 +152,17 @@ def examine_tables(connection: Connection, uses: Iterable[TableUse]) -> Findings
         for name in closed_sequences(connection, facts, use.inserts) if use.inserts else ():
             _lacks(findings, f"USAGE on sequence {name}", f"USAGE ON SEQUENCE {name}")
     for name, commands in rights.items():
-        for_all = [command for command in _COMMANDS if command in commands]
+        for_all = [command for command in COMMANDS if command in commands]
         if for_all:
             listed = ", ".join(for_all)
             _lacks(findings, f"{listed} on {name}", f"{listed} ON {name}")
-    _examine_own_schema(connection, findings)
+    for right, grant in missing_own_rights(connection):
+        findings.lacking.append(right)
+        findings.grants.append(grant)
     for name in ("missing", "problems", "lacking", "grants", "indexes"):
         # two jobs use the same table
         setattr(findings, name, list(dict.fromkeys(getattr(findings, name))))
     return findings
-
-
-_COMMANDS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
 def _lacks(findings: Findings, right: str, grant: str) -> None:
@@ -269,37 +267,3 @@ def _missing_indexes(connection: Connection, table: Table, facts: TableFacts) ->
         for columns in HISTORY_INDEXES
         if set(columns) <= set(facts.columns) and not is_indexed(connection, facts, columns)
     ]
-
-
-_OWN_RIGHTS = text("""
-SELECT coalesce(
-        bool_and(has_table_privilege(c.oid, 'SELECT')
-            AND has_table_privilege(c.oid, 'INSERT')
-            AND has_table_privilege(c.oid, 'UPDATE')
-            AND has_table_privilege(c.oid, 'DELETE')),
-        true
-    ) AS on_tables,
-    has_database_privilege(current_database(), 'TEMPORARY') AS temporary,
-    quote_ident(current_database()) AS database
-FROM pg_class AS c
-JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = :schema
-    AND c.relname = ANY(CAST(:tables AS text[]))
-""")
-
-
-def _examine_own_schema(connection: Connection, findings: Findings) -> None:
-    """Rights on what another role has migrated. Staging tables and temporary ones are made."""
-    schema = connection.execute(SCHEMA, {"schema": OWN_SCHEMA}).one()
-    tables = [*(table.name for table in own_metadata.tables.values()), VERSION_TABLE]
-    found = connection.execute(_OWN_RIGHTS, {"schema": OWN_SCHEMA, "tables": tables}).one()
-    if schema.is_there and not (schema.may_use and schema.may_create):
-        right = f"USAGE, CREATE ON SCHEMA {OWN_SCHEMA}"
-        _lacks(findings, f"USAGE, CREATE on schema {OWN_SCHEMA}", right)
-    if not found.on_tables:
-        all_tables = f"ALL TABLES IN SCHEMA {OWN_SCHEMA}"
-        commands = ", ".join(_COMMANDS)
-        _lacks(findings, f"{commands} on tables of {OWN_SCHEMA}", f"{commands} ON {all_tables}")
-    if not found.temporary:
-        right = f"TEMPORARY ON DATABASE {found.database}"
-        _lacks(findings, f"TEMPORARY on database {found.database}", right)

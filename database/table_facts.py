@@ -43,17 +43,6 @@ class TableFacts:
     rewritten: bool
 
 
-SCHEMA = text("""
-SELECT coalesce(CAST(:schema AS text), current_setting('search_path')) AS name,
-    n.oid IS NOT NULL AS is_there,
-    coalesce(has_schema_privilege(n.oid, 'USAGE'), false) AS may_use,
-    coalesce(has_schema_privilege(n.oid, 'CREATE'), false) AS may_create
-FROM (SELECT 1) AS one
-LEFT JOIN pg_namespace AS n
-    ON n.nspname = coalesce(CAST(:schema AS text), current_setting('search_path'))
-""")
-"""The search path of the product's sessions names one schema, which need not be usable."""
-
 _TABLE = text("""
 SELECT c.oid,
     c.relkind::text AS kind,

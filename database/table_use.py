@@ -127,3 +127,6 @@ LOAD_USE = {
 
 INGEST_USE = (_POOLS_WRITTEN, _HISTORY_WRITTEN, _PRICES_WRITTEN)
 """`ingest`."""
+
+REPLAY_USE = (TableUse(pools, ("pool_id",)), _HISTORY_WRITTEN)
+"""`quarantine replay`."""

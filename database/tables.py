@@ -205,6 +205,17 @@ pool_calendars = Table(
     ),
 )
 
+raw_day_counts = Table(
+    "raw_day_counts",
+    own_metadata,
+    Column("date", Date, primary_key=True),
+    Column("snapshots", Integer, nullable=False),
+    comment=(
+        "raw snapshots of each day that the metrics runs have read or known: more of them in raw"
+        " history than here, and not new either, came with an old insertion_timestamp"
+    ),
+)
+
 observation_age = Table(
     "observation_age",
     own_metadata,

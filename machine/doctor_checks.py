@@ -12,7 +12,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,9 +62,9 @@ class Check:
     fix: str
 
 
-def examine(settings: Settings) -> list[Finding]:
-    """Every check's finding, in the order of CHECKS."""
-    return [_finding(check, settings) for check in CHECKS]
+def examine(settings: Settings, more: Sequence[Check] = ()) -> list[Finding]:
+    """Every check's finding, in the order of CHECKS; `more` are those of the jobs."""
+    return [_finding(check, settings) for check in (*CHECKS, *more)]
 
 
 def _finding(check: Check, settings: Settings) -> Finding:
@@ -160,7 +160,7 @@ def memory(_: Settings) -> tuple[Result, str, str]:
 
 
 def database(settings: Settings) -> tuple[Result, str, str]:
-    if _is_asleep(settings):
+    if is_asleep(settings):
         return (
             "ok",
             (
@@ -183,7 +183,7 @@ def database(settings: Settings) -> tuple[Result, str, str]:
     )
 
 
-def _is_asleep(settings: Settings) -> bool:
+def is_asleep(settings: Settings) -> bool:
     """Whether the database is the embedded one and does not run: looking starts nothing."""
     return (
         settings.db_host is None
@@ -192,7 +192,7 @@ def _is_asleep(settings: Settings) -> bool:
 
 
 def tables(settings: Settings) -> tuple[Result, str, str]:
-    if _is_asleep(settings):
+    if is_asleep(settings):
         return "ok", "not looked at: the embedded server is not running", ""
     try:
         with checked_connection(make_engine(with_database(settings))) as connection:

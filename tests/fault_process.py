@@ -1,15 +1,16 @@
-"""The metrics job as a process with one fault in it: what the environment's FAULT names is put in,
-then the job's own `main` runs.
+"""A job as a process with one fault in it: what the environment's FAULT names is put in, then the
+job's own `main` runs.
 
-FAULT is a JSON object. `do` is `kill` (SIGKILL of this process: nothing is cleaned up) or `pause`
-(the file REACHED appears, and the process waits for the file GO beside it). Where: `stage` and
-`edge` (before, after) of a stage of the ledger, or `statement` (a regular expression) and `edge` of
-the `nth` statement that matches while `stage` runs; the statement COMMIT is the commit. `{"hide":
-NAME}` hides a module, as if it were not installed.
+FAULT is a JSON object. `job` is the job's module. `do` is `kill` (SIGKILL of this process: nothing
+is cleaned up) or `pause` (the file REACHED appears, and the process waits for the file GO beside
+it). Where: `stage` and `edge` (before, after) of a stage of the ledger, or `statement` (a regular
+expression) and `edge` of the `nth` statement that matches while `stage` runs; the statement COMMIT
+is the commit. `{"hide": NAME}` hides a module, as if it were not installed.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -25,7 +26,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sqlalchemy import Connection, Engine, event
 
-from data_processing.calculate_pool_metrics_spark import main
 from database.run_ledger import Run
 
 REACHED, GO = "reached", "go"
@@ -100,9 +100,9 @@ def _listen(fault: dict[str, Any], inside: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    the_fault = json.loads(os.environ.get("FAULT", "{}"))
+    the_fault = json.loads(os.environ["FAULT"])
     if "hide" in the_fault:
         sys.modules[the_fault["hide"]] = None  # type: ignore[assignment]
-    elif the_fault:
+    elif "do" in the_fault:
         put_in(the_fault)
-    sys.exit(main())
+    sys.exit(importlib.import_module(the_fault["job"]).main())

@@ -1,4 +1,4 @@
-"""Processes of the metrics job, started, watched and ended by a test, the JVM and the Python
+"""Processes of a job, started, watched and ended by a test, the JVM and the Python
 workers they start included.
 
 Every process of one run carries the same token in its environment: that finds what has outlived its
@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,15 @@ def until(condition: Callable[[], Any], what: str, seconds: float = RUN_SECONDS)
     return value
 
 
+METRICS = "data_processing.calculate_pool_metrics_spark"
+FORECAST = "forecasting.forecast_pools_spark"
+
+
 class JobProcess:
-    """One run of the job with at most one fault, in a folder of its own under `folder`."""
+    """One run of a job with at most one fault, in a folder of its own under `folder`.
+
+    Args: job is its module; more names fields of `database` that this job has besides SETTINGS.
+    """
 
     def __init__(
         self,
@@ -75,15 +82,17 @@ class JobProcess:
         *,
         fault: Mapping[str, Any] | None = None,
         spark_conf: Mapping[str, str] | None = None,
+        job: str = METRICS,
+        more: Sequence[str] = (),
     ) -> None:
         assert database.db_password is not None
         self.token = secrets.token_hex(8)
         self.folder = folder / self.token
         self.folder.mkdir()
-        values = {name.upper(): str(getattr(database, name)) for name in SETTINGS}
+        values = {name.upper(): str(getattr(database, name)) for name in (*SETTINGS, *more)}
         values |= {"DB_PASSWORD": database.db_password.get_secret_value(), TOKEN: self.token}
         values["FAULT"] = json.dumps(
-            dict(fault or {}) | ({"folder": str(self.folder)} if fault else {})
+            {"job": job} | dict(fault or {}) | ({"folder": str(self.folder)} if fault else {})
         )
         conf = SMALL_SPARK | dict(spark_conf or {})
         values["PYSPARK_SUBMIT_ARGS"] = " ".join(

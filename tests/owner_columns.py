@@ -18,8 +18,10 @@ def require_descriptions(engine: Engine) -> None:
 
 
 def allow_nulls(engine: Engine) -> None:
-    """What a raw table may leave out: its timestamp, its document, a price's symbol."""
-    _alter(engine, "raw_defillama_pool_history", *_nullable("timestamp", "raw_json_data"))
+    """What a raw table may leave out: pool id, timestamp and document, a price's symbol."""
+    _alter(
+        engine, "raw_defillama_pool_history", *_nullable("pool_id", "timestamp", "raw_json_data")
+    )
     _alter(
         engine,
         "raw_coinmarketcap_ohlcv",

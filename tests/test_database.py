@@ -14,7 +14,8 @@ from sqlalchemy import Engine, MetaData, text
 from config_spark import Settings
 from database.connection import checked_connection, libpq_uri, make_engine
 from database.db_utils_spark import execute_sql
-from database.migrate import VERSION_TABLE, migrate
+from database.migrate import migrate
+from database.own_schema import VERSION_TABLE
 from database.schema_check import verify_tables
 from database.table_use import METRICS_USE
 from database.tables import OWN_SCHEMA, own_metadata, owner_metadata

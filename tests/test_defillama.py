@@ -120,6 +120,7 @@ def test_a_pull_stores_points_as_they_came_and_describes_the_pool(
         "pools_chosen": 1,
         "pools_fetched": 1,
         "pools_skipped": 0,
+        "pools_undescribed": 0,
         "rows_inserted": 3,
         "rows_already_there": 0,
         "rows_refused": 0,

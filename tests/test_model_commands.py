@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 from sqlalchemy import Engine
 
 from config_spark import Settings
 from database.db_utils_spark import execute_sql
-from forecasting.registry import decisions, outbox
+from forecasting.registry import outbox
 from forecasting.registry.decisions import record
 from forecasting.registry.judgement import PROMOTED
 from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
 from forecasting.registry.serving import serving
-from forecasting.registry.versions import list_versions, promote, roll_back
+from forecasting.registry.versions import promote, roll_back
 from product_errors import ModelRefused, RegistryUnreachable
 from tests.model_archives import archive, day
 from tests.processes import CommandLine
@@ -195,68 +194,10 @@ def test_a_registry_that_is_down_is_an_error_here(run_here: CommandLine) -> None
     assert "MLFLOW_TRACKING_URI" in done.stderr
 
 
-class Killed(BaseException):
-    """The end of the process: nothing below catches it, and every transaction rolls back."""
-
-
-KILLED_AT: dict[str, tuple[Any, str, str]] = {
-    "decision written": (decisions, "record", "after"),
-    "move written": (outbox, "put", "after"),
-    "committed": (Registry, "register", "before"),
-    "challenger's alias taken": (MlflowClient, "delete_registered_model_alias", "after"),
-    "alias moved": (MlflowClient, "set_registered_model_alias", "after"),
-    "registry done": (Registry, "register", "after"),
-}
-
-
-def killed(monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException) -> None:
-    owner, name, edge = KILLED_AT[step]
-    original = getattr(owner, name)
-
-    def ends(*given: Any, **named: Any) -> None:
-        if edge == "after":
-            original(*given, **named)
-        raise error
-
-    monkeypatch.setattr(owner, name, ends)
-
-
 def aliases(settings: Settings) -> dict[str, tuple[str, ...]]:
     """What the registry itself says."""
     found = Registry(settings, engine="lightgbm", horizon=1).versions()
     return {one.version: one.aliases for one in found if one.aliases}
-
-
-@pytest.mark.parametrize("moved", [promote, roll_back])
-@pytest.mark.parametrize("step", KILLED_AT)
-def test_a_move_that_is_killed_is_undone_or_finished_by_the_next_command(
-    registered: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch, moved: Any, step: str
-) -> None:
-    third = archive("c3", known=65)
-    Registry(registered, engine="lightgbm", horizon=1).register(third, CHALLENGER)
-    with monkeypatch.context() as patch:
-        killed(patch, step, Killed())
-        with pytest.raises(Killed):
-            moved(registered, engine, third.card.version, "looked at it")
-    is_committed = step not in {"decision written", "move written"}
-    serves = third.card.version if is_committed else NAMES[1]
-    assert champion(registered, engine) == serves
-    assert last_decision(registered)["serves"] == serves
-    listed = list_versions(registered, engine)
-    assert [one.version for one in listed if CHAMPION in one.aliases] == [serves]
-    assert {one.version: one.number for one in listed} == {
-        third.card.version: 3,
-        NAMES[1]: 2,
-        NAMES[0]: 1,
-    }
-
-    back = NAMES[0] if moved is roll_back or not is_committed else NAMES[1]
-    name = back if moved is roll_back else None
-    row = roll_back(registered, engine, name, "back again")
-    assert (row["champion"], row["serves"]) == (serves, back)
-    assert aliases(registered)[back] == (CHAMPION,)
-    assert execute_sql(registered, "SELECT version FROM yieldspark.model_outbox") == []
-    assert champion(registered, engine) == back
 
 
 def test_a_registry_that_goes_away_after_the_decision_costs_a_warning(
@@ -265,8 +206,11 @@ def test_a_registry_that_goes_away_after_the_decision_costs_a_warning(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    def goes_away(*_: object) -> int:
+        raise RegistryUnreachable("it went away")
+
     with monkeypatch.context() as patch:
-        killed(patch, "committed", RegistryUnreachable("it went away"))
+        patch.setattr(Registry, "register", goes_away)
         assert promote(registered, engine, NAMES[0], "the old one")["serves"] == NAMES[0]
     assert "its alias moves when the registry answers: it went away" in caplog.text
     assert champion(registered, engine) == NAMES[0]

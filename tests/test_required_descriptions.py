@@ -97,7 +97,7 @@ def test_ingest_describes_listed_pools_and_fills_unlisted_ones(engine: Engine) -
     listed = {"name": None, "chain": "Base", "protocol": None, "symbol": "USDC"}
     with engine.begin() as connection:
         required = required_descriptions(connection)
-        assert required == sorted(DESCRIPTIONS)
+        assert sorted(required) == sorted(DESCRIPTIONS)
         for pool, found in (("known", listed), ("new", listed), ("known", None), ("gone", None)):
             connection.execute(upsert_pool(pool, found, required))
     assert described(engine) == {

@@ -14,7 +14,8 @@ from sqlalchemy import Engine
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.plan_request import Request
-from data_processing.quarantine.review import show_row
+from data_processing.quarantine.replay import Replay, replay_rows
+from data_processing.quarantine.review import Selection, show_row
 from tests.metrics_histories import START
 from tests.metrics_oracle import RawRow, World
 from tests.metrics_store import execute, put, rows_of, settings_of
@@ -45,7 +46,9 @@ def history(engine: Engine) -> World:
     return made
 
 
-def add_raw(engine: Engine, number: int, pool: str, at: datetime | None, document: Any) -> None:
+def add_raw(
+    engine: Engine, number: int, pool: str | None, at: datetime | None, document: Any
+) -> None:
     execute(
         engine,
         "INSERT INTO raw_defillama_pool_history (id, pool_id, timestamp, raw_json_data) OVERRIDING"
@@ -109,6 +112,41 @@ def test_history_rows_without_timestamp_or_document_are_counted_and_kept(
     )
     assert quarantined(engine) == expected | {"105": "timestamp_missing"}
     assert metrics()["status"] == "nothing_to_do"
+
+
+def test_rows_without_a_pool_are_counted_and_kept_once(
+    spark: SparkSession, database: Settings, engine: Engine, history: World
+) -> None:
+    settings = settings_of(database, history)
+
+    def metrics(**options: Any) -> dict[str, Any]:
+        return run_metrics(settings, Request(), session=lambda _: spark, now=NOW, **options)
+
+    for number, at in ((101, NOW - timedelta(days=3)), (102, None)):
+        add_raw(engine, number, None, at, GOOD)
+    expected = {f"no pool|{number}": "pool_id_missing" for number in (101, 102)}
+    assert metrics(dry_run=True)["plan"]["rows_to_quarantine"] == 2
+    first = metrics()
+    counts = (first["status"], first["rows"]["read"], first["rows"]["quarantined"])
+    assert counts == ("succeeded", DAYS + 2, 2)
+    assert [
+        check["failing"] for check in first["checks"] if check["name"] == "pool_id_missing"
+    ] == [2]
+    assert quarantined(engine) == expected
+    assert_equal_to_oracle(engine, history)
+
+    add_raw(engine, 103, None, NOW - timedelta(days=2), GOOD)
+    again = metrics()
+    assert (again["status"], again["rows"]["quarantined"]) == ("nothing_to_do", 1)
+    assert quarantined(engine) == expected | {"no pool|103": "pool_id_missing"}
+    assert metrics()["rows"]["quarantined"] == 0
+    (entry,) = rows_of(
+        engine, "SELECT id FROM yieldspark.quarantine WHERE source_id = 'no pool|101'"
+    )
+    shown = show_row(engine, settings, entry["id"], now=NOW)
+    assert shown["what_to_do"] == "`load` or `ingest` it again with its pool id"
+    replayed = replay_rows(settings, engine, Replay(Selection(), "me"))
+    assert replayed["outcomes"] == {"not_replayable": 3}
 
 
 def test_a_row_of_no_day_that_does_not_say_when_it_came_is_not_missed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,13 +12,15 @@ from sqlalchemy import Engine
 
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
+from data_processing.quarantine.replay import Replay, replay_rows
+from data_processing.quarantine.review import Selection
 from database.connection import make_engine
-from database.migrate import migrate
+from database.migrate import migrate, require_current
 from database.schema_check import Findings, examine_tables, verify_tables
 from database.table_use import FORECAST_USE, JOBS_USE, LOAD_USE, METRICS_USE, TableUse
 from machine.doctor_checks import Finding, examine
 from product_errors import DatabaseRefused, SchemaMismatch
-from tests.metrics_store import execute
+from tests.metrics_store import execute, rows_of
 from tests.owner_schema import documented_grants, role_with
 from tests.processes import CommandLineHere
 
@@ -289,3 +292,34 @@ def test_doctor_says_what_a_migration_makes(owner_tables: Settings) -> None:
     finding = tables_of_doctor(owner_tables)
     assert (finding.result, finding.found) == ("warn", "missing: gas_fees_daily")
     assert "db migrate" in finding.fix
+
+
+def said_grants(refused: DatabaseRefused) -> list[str]:
+    """The statements of a refusal."""
+    return re.findall(r"GRANT [^;]+;", str(refused))
+
+
+@pytest.mark.parametrize("asked", [require_current, migrate])
+@pytest.mark.parametrize("granted", ["SELECT 1", "GRANT USAGE ON SCHEMA yieldspark TO yieldspark"])
+def test_a_role_without_rights_on_our_schema_is_told_the_statements(
+    asked: Callable[[Engine], object], granted: str, owner_database: Settings, admin: Engine
+) -> None:
+    with role_with(owner_database, granted) as settings:
+        engine = make_engine(settings)
+        with pytest.raises(DatabaseRefused, match="lacks USAGE, CREATE on schema yieldspark") as no:
+            asked(engine)
+        for statement in said_grants(no.value):
+            execute(admin, statement)
+        asked(engine)
+
+
+def test_a_replay_asks_for_its_rights_before_it_begins(restricted: Settings, admin: Engine) -> None:
+    replay = Replay(Selection(), "me")
+    engine = make_engine(restricted)
+    for dry_run in (True, False):
+        with pytest.raises(DatabaseRefused, match=f"lacks INSERT on public.{HISTORY}|USAGE") as no:
+            replay_rows(restricted, engine, replay, dry_run=dry_run)
+    assert rows_of(admin, "SELECT job FROM yieldspark.run_ledger") == []
+    for statement in said_grants(no.value):
+        execute(admin, statement)
+    assert replay_rows(restricted, engine, replay)["status"] == "succeeded"

@@ -39,6 +39,7 @@ from data_processing.ingest.defillama_client import (
     Patience,
     fetch_charts,
 )
+from data_processing.ingest.defillama_pool import describe_pool, require_id_that_fits
 from data_processing.ingest.defillama_rows import (
     CLOSE_ASKED_AT,
     CLOSE_SEARCH_WIDTH,
@@ -46,10 +47,9 @@ from data_processing.ingest.defillama_rows import (
     Snapshots,
     choose,
     closes,
-    description,
     snapshots,
 )
-from data_processing.ingest.pool_descriptions import required_descriptions
+from data_processing.ingest.pool_descriptions import IN_WORDS
 from data_processing.ingest.progress import record_stored, stored_before
 from database.connection import checked_connection, make_engine
 from database.run_ledger import Run, open_run
@@ -85,6 +85,7 @@ class Pull:
     pools_chosen: int = 0
     pools_fetched: int = 0
     pools_skipped: int = 0
+    pools_undescribed: int = 0
     rows_inserted: int = 0
     rows_already_there: int = 0
     rows_refused: int = 0
@@ -93,19 +94,8 @@ class Pull:
     began: float = field(default_factory=time.monotonic)
 
     def summary(self) -> dict[str, Any]:
-        names = (
-            "pools_chosen",
-            "pools_fetched",
-            "pools_skipped",
-            "rows_inserted",
-            "rows_already_there",
-            "rows_refused",
-            "prices_written",
-            "failed",
-        )
-        return {name: getattr(self, name) for name in names} | {
-            "seconds": round(time.monotonic() - self.began, 3)
-        }
+        found = {name: value for name, value in vars(self).items() if name != "began"}
+        return found | {"seconds": round(time.monotonic() - self.began, 3)}
 
     def fail(self, pool_id: str | None, error: Exception) -> None:
         """Report a pool, or the prices (pool id None)."""
@@ -152,9 +142,10 @@ def ingest(
     by TVL (USD) and kind, all of them where neither is given. since is the first UTC day wanted;
     None is everything. concurrency is how many requests are under way at once; patience is for
     tests.
-    Returns: {pools_chosen, pools_fetched, pools_skipped, rows_inserted, rows_already_there,
-    rows_refused, prices_written, failed: [{pool_id, error}], seconds}; a pool_id of None is the
-    prices.
+    Returns: {pools_chosen, pools_fetched, pools_skipped, pools_undescribed, rows_inserted,
+    rows_already_there, rows_refused, prices_written, failed: [{pool_id, error}], seconds}; a
+    pool_id of None is the prices. pools_undescribed are new pools for whose required descriptions
+    something stands in.
     Raises: SourceUnavailable (what was stored stays, the next run goes on), InputError where no
     pool matches, RunInProgress, DatabaseError.
     """
@@ -246,6 +237,8 @@ def _pull_charts(
                     f"{count:,} of {len(pool_ids):,} pools, {pull.rows_inserted:,} new snapshots,"
                     f" {len(pull.failed):,} pools failed"
                 )
+    if pull.pools_undescribed:
+        progress(f"{pull.pools_undescribed:,} new pools are not described by DefiLlama: {IN_WORDS}")
     if pull.rows_inserted >= ANALYZE_FROM_ROWS:
         with checked_connection(engine) as connection:
             connection.exec_driver_sql(f"ANALYZE {defillama_sql.HISTORY}")
@@ -261,7 +254,7 @@ def _store(
     since: date | None,
 ) -> None:
     """One pool, one transaction. Raises what fetching it raised, InputError where DefiLlama knows
-    no such pool, CheckFailed where the table did not take its snapshots.
+    no such pool or a table takes no such id, CheckFailed where it did not take the snapshots.
     """
     if isinstance(chart, Exception):
         raise chart
@@ -272,13 +265,13 @@ def _store(
         )
     rows = snapshots(chart, since)
     with checked_connection(engine) as connection:
+        require_id_that_fits(connection, pool_id)
         inserted = _insert_snapshots(connection, pool_id, rows)
         _quarantine(connection, run.run_id, pool_id, rows)
-        described = description(pool) if pool else None
-        required = required_descriptions(connection)
-        connection.execute(defillama_sql.upsert_pool(pool_id, described, required))
+        is_undescribed = describe_pool(connection, pool_id, pool)
         record_stored(connection, run, pool_id, len(rows.timestamps))
     pull.pools_fetched += 1
+    pull.pools_undescribed += is_undescribed
     pull.rows_inserted += inserted
     pull.rows_already_there += len(rows.timestamps) - inserted
     pull.rows_refused += len(rows.refused)

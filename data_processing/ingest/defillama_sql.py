@@ -6,12 +6,13 @@ Every statement inserts only what is new, or updates only what differs; its row 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Executable, func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from data_processing.ingest.column_limits import ColumnTypes, cut
 from data_processing.ingest.pool_descriptions import POOL_ID, STAND_INS
 from data_processing.quarantine.table import REOPEN
 from database.merge_sql import qualified
@@ -95,7 +96,7 @@ WHERE q.raw_json_data IS DISTINCT FROM excluded.raw_json_data
 
 
 def upsert_pool(
-    pool_id: str, described: Mapping[str, Any] | None, required: Collection[str]
+    pool_id: str, described: Mapping[str, Any] | None, required: ColumnTypes
 ) -> Executable:
     """A pool as listed, never a null over a value. One that is not listed (None) is added as
     inactive, or keeps what is known of it. A new one has a stand-in for each `required` description
@@ -107,9 +108,9 @@ def upsert_pool(
         name: func.coalesce(
             values.get(name),
             select(known.c[name]).where(known.c.pool_id == pool_id).scalar_subquery(),
-            pool_id if STAND_INS[name] == POOL_ID else STAND_INS[name],
+            cut(pool_id if STAND_INS[name] == POOL_ID else STAND_INS[name], type_),
         )
-        for name in required
+        for name, type_ in required.items()
     }
     new = insert(pools).values(
         pool_id=pool_id,

@@ -5,9 +5,9 @@ In: paths. Out: rows of the owner's raw tables as the file has them, and what ha
 inserted, updated, there already, refused.
 Units: APY percent, TVL and prices USD, gas gwei (wei is converted); days are UTC. A history value
 that is no number goes into the raw JSON as it is: judging it is the metrics job's task. A row that
-a table can't hold (no usable timestamp, no pool id, a price or gas that is no number) goes to
-quarantine with its reason. One file is one transaction: it is loaded as a whole or not at all, and
-a second time changes nothing.
+a table can't hold (no usable timestamp, no pool id, a price or gas that is no number, a number or a
+text beyond the column's own width) goes to quarantine with its reason. One file is one transaction:
+it is loaded as a whole or not at all, and a second time changes nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from sqlalchemy import Connection, Table, text
 
 from config_spark import Settings
 from data_processing.ingest import cells, raw_sql
+from data_processing.ingest.column_limits import column_types
 from data_processing.ingest.file_kinds import FileColumns, Kind, columns_of, symbol_of
 from data_processing.ingest.file_tables import Batch, FileTable, RaggedLine, open_file
 from data_processing.ingest.pool_descriptions import IN_WORDS, required_descriptions
@@ -249,7 +250,9 @@ def _judge(connection: Connection, file: FileToLoad, source: dict[str, str]) -> 
     """Judge what came in and put what can't be stored into quarantine; returns how many rows that
     is.
     """
-    connection.exec_driver_sql(raw_sql.create_judged(JUDGE[file.kind](file.text_columns)))
+    types = dict(column_types(connection, TARGETS[file.kind]))
+    types["pools.pool_id"] = column_types(connection, pools)["pool_id"]
+    connection.exec_driver_sql(raw_sql.create_judged(JUDGE[file.kind](file.text_columns, types)))
     pool_id = "i.pool_id" if "pool_id" in file.text_columns else "NULL"
     connection.execute(
         text(raw_sql.quarantine_refused(pool_id)), source | {"file": file.table.path.name}

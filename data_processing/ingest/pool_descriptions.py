@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
+from data_processing.ingest.column_limits import ColumnTypes, column_types
 from database.merge_sql import qualified
 from database.tables import pools
 
@@ -27,12 +28,14 @@ _REQUIRED = text("""
 """)
 
 
-def required_descriptions(connection: Connection) -> list[str]:
-    """The columns of STAND_INS that are NOT NULL in this database."""
+def required_descriptions(connection: Connection) -> ColumnTypes:
+    """The columns of STAND_INS that are NOT NULL in this database, with their types."""
     asked = {"table": qualified(pools), "names": list(STAND_INS)}
-    return list(connection.execute(_REQUIRED, asked).scalars())
+    types = column_types(connection, pools)
+    return {name: types[name] for name in connection.execute(_REQUIRED, asked).scalars()}
 
 
-def stand_in(column: str, pool_id: str) -> str:
-    """SQL: what a new pool has in `column`; `pool_id` is an SQL expression."""
-    return pool_id if STAND_INS[column] == POOL_ID else f"'{UNKNOWN}'"
+def stand_in(column: str, pool_id: str, required: ColumnTypes) -> str:
+    """SQL: what a new pool has in `column`, cut to its length; `pool_id` is an SQL expression."""
+    value = pool_id if STAND_INS[column] == POOL_ID else f"'{UNKNOWN}'"
+    return f"CAST({value} AS {required[column]})"

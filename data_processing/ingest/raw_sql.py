@@ -11,6 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from sqlalchemy import Table
+
+from data_processing.ingest.column_limits import ColumnTypes, number_fits, text_fits
 from data_processing.ingest.pool_descriptions import stand_in
 from data_processing.quality.row_checks import is_number
 from data_processing.quarantine.table import REOPEN
@@ -32,13 +35,8 @@ PRICE_KEYS = ("open", "high", "low", "close", "volume")
 
 WEI_PER_GWEI = 1_000_000_000
 
-MAX_STORED_GWEI = 1e11
-"""What numeric(20,8) holds; the metrics job's own limit is far below."""
-
-MAX_DESCRIPTIVE = 1e15
-"""Beyond this a TVL or an APY of `pools`, which describe and are never computed with, is left out:
-numeric(20,4) would refuse the row.
-"""
+BEYOND_COLUMN = "value_beyond_column"
+"""The reason of a row with a number or a text that the table's column does not take."""
 
 DAY = "(timestamp AT TIME ZONE 'UTC')::date"
 
@@ -72,18 +70,20 @@ def number(column: str) -> str:
     return f"CASE WHEN {is_number(column, '~')} THEN {column}::numeric END"
 
 
-def judge_history(columns: Collection[str]) -> str:
+def judge_history(columns: Collection[str], types: ColumnTypes) -> str:
+    """`types` are of raw history, and `pools.pool_id`: a new pool gets a row there."""
+    fits = " AND ".join(text_fits("pool_id", types[name]) for name in ("pool_id", "pools.pool_id"))
     document = ", ".join(
         f"'{key}', {json_value(name)}" for name, key in DOCUMENT_KEYS.items() if name in columns
     )
     return (
         f"SELECT row_number, pool_id, timestamp, jsonb_build_object({document}) AS document, CASE"
         " WHEN timestamp IS NULL THEN 'timestamp_unusable' WHEN pool_id IS NULL THEN"
-        f" 'pool_id_missing' END AS reason FROM {INCOMING}"
+        f" 'pool_id_missing' WHEN NOT ({fits}) THEN '{BEYOND_COLUMN}' END AS reason FROM {INCOMING}"
     )
 
 
-def judge_prices(columns: Collection[str]) -> str:
+def judge_prices(columns: Collection[str], types: ColumnTypes) -> str:
     """The last row of a symbol's day counts; an earlier one that says something else is refused."""
     document = ", ".join(f"'{name}', {json_value(name)}" for name in PRICE_KEYS if name in columns)
     rows = (
@@ -91,46 +91,59 @@ def judge_prices(columns: Collection[str]) -> str:
         f" symbol, jsonb_build_object('USD', jsonb_build_object({document})) AS document, CASE WHEN"
         " timestamp IS NULL THEN 'timestamp_unusable' WHEN symbol IS NULL THEN 'symbol_missing'"
         f" WHEN close IS NULL OR lower(close) = 'nan' THEN 'price_missing' WHEN {number('close')}"
-        f" IS NULL THEN 'price_not_a_number' END AS reason FROM {INCOMING}"
+        f" IS NULL THEN 'price_not_a_number' WHEN NOT {text_fits('symbol', types['symbol'])} THEN"
+        f" '{BEYOND_COLUMN}' END AS reason FROM {INCOMING}"
     )
     return _last_of_day(rows, key="timestamp, symbol", value="document")
 
 
-def judge_gas(columns: Collection[str]) -> str:
+def judge_gas(columns: Collection[str], types: ColumnTypes) -> str:
     given = number("gwei") if "gwei" in columns else f"({number('wei')}) / {WEI_PER_GWEI}"
     text = "gwei" if "gwei" in columns else "wei"
-    rows = (
-        f"SELECT row_number, timestamp, date, round(CASE WHEN abs(gwei) < {MAX_STORED_GWEI} THEN"
-        " gwei END, 8) AS gwei, CASE WHEN timestamp IS NULL THEN 'timestamp_unusable' WHEN given"
-        " IS NULL OR lower(given) = 'nan' THEN 'gas_missing' WHEN gwei IS NULL THEN"
-        f" 'gas_not_a_number' WHEN abs(gwei) >= {MAX_STORED_GWEI} THEN 'gas_beyond_limit' END AS"
-        f" reason FROM (SELECT row_number, timestamp, {DAY} AS date, {text} AS given, {given} AS"
-        f" gwei FROM {INCOMING}) AS parsed"
-    )
+    fits = number_fits("gwei", types["actual_avg_gas_gwei"])
+    rows = f"""
+    SELECT row_number, timestamp, date,
+        CASE WHEN {fits} THEN round(gwei, 8) END AS gwei,
+        CASE
+            WHEN timestamp IS NULL THEN 'timestamp_unusable'
+            WHEN given IS NULL OR lower(given) = 'nan' THEN 'gas_missing'
+            WHEN gwei IS NULL THEN 'gas_not_a_number'
+            WHEN NOT {fits} THEN '{BEYOND_COLUMN}'
+        END AS reason
+    FROM (
+        SELECT row_number, timestamp, {DAY} AS date, {text} AS given, {given} AS gwei
+        FROM {INCOMING}
+    ) AS parsed"""
     return _last_of_day(rows, key="date", value="gwei")
 
 
-def judge_pools(columns: Collection[str]) -> str:
-    """One row for each pool: the last of the file."""
-    described = ", ".join(
-        _pool_column(name) for name in columns if name not in {"pool_id", "timestamp"}
-    )
+def judge_pools(columns: Collection[str], types: ColumnTypes) -> str:
+    """One row for each pool: the last of the file that can be stored."""
+    given = [name for name in columns if name not in {"pool_id", "timestamp"}]
+    values = {"pool_id": "pool_id"} | {name: _pool_value(name) for name in given}
+    fitting = [
+        number_fits(value, types[name]) if name in NUMBERS else text_fits(value, types[name])
+        for name, value in values.items()
+    ]
+    described = "".join(f", {values[name]} AS {name}" for name in given)
     rows = (
-        f"SELECT row_number, pool_id, timestamp{', ' if described else ''}{described}, "
-        f"CASE WHEN pool_id IS NULL THEN 'pool_id_missing' END AS reason FROM {INCOMING}"
+        f"SELECT row_number, pool_id, timestamp{described}, CASE WHEN pool_id IS NULL THEN"
+        f" 'pool_id_missing' WHEN NOT ({' AND '.join(fitting)}) THEN '{BEYOND_COLUMN}' END AS"
+        f" reason FROM {INCOMING}"
     )
     return (
-        "SELECT *, row_number() OVER (PARTITION BY pool_id ORDER BY row_number DESC) = 1 AS"
-        f" is_last FROM ({rows}) AS rows"
+        "SELECT *, row_number() OVER (PARTITION BY pool_id, reason IS NULL ORDER BY row_number"
+        f" DESC) = 1 AS is_last FROM ({rows}) AS rows"
     )
 
 
-def _pool_column(name: str) -> str:
-    if name in {"tvl", "apy"}:
-        return (
-            f"CASE WHEN abs({number(name)}) < {MAX_DESCRIPTIVE} THEN {name}::numeric END AS {name}"
-        )
-    return f"{name}::text[] AS {name}" if name == "underlying_token_addresses" else name
+NUMBERS = ("tvl", "apy")
+
+
+def _pool_value(name: str) -> str:
+    if name in NUMBERS:
+        return number(name)
+    return f"{name}::text[]" if name == "underlying_token_addresses" else name
 
 
 def _last_of_day(rows: str, *, key: str, value: str) -> str:
@@ -172,12 +185,12 @@ _NOT_STORED = (
 )
 
 
-def add_unknown_pools(rows: str, required: Collection[str]) -> str:
+def add_unknown_pools(rows: str, required: ColumnTypes) -> str:
     """A row in `pools` for each pool of `rows` that has none, with a stand-in for each `required`
     description.
     """
     names = "".join(f", {name}" for name in required)
-    values = "".join(f", {stand_in(name, 'pool_id')}" for name in required)
+    values = "".join(f", {stand_in(name, 'pool_id', required)}" for name in required)
     return (
         f"INSERT INTO {qualified(pools)} (pool_id, is_active{names}) SELECT pool_id, true{values}"
         f" FROM (SELECT DISTINCT pool_id FROM ({rows}) AS n) AS n ON CONFLICT (pool_id) DO NOTHING"
@@ -210,7 +223,8 @@ def merge_prices(rows: str) -> str:
         f" {usd} -> 'close' IS DISTINCT FROM n.document -> 'USD' -> 'close' ON CONFLICT"
         " (data_timestamp, symbol) DO UPDATE SET raw_json_data = excluded.raw_json_data,"
         " insertion_timestamp = now() WHERE p.raw_json_data IS DISTINCT FROM"
-        " excluded.raw_json_data"
+        " excluded.raw_json_data",
+        raw_prices,
     )
 
 
@@ -219,7 +233,8 @@ def merge_gas(rows: str) -> str:
         f"INSERT INTO {qualified(gas_fees_daily)} AS g (date, actual_avg_gas_gwei) SELECT date,"
         f" gwei FROM ({rows}) AS n ON CONFLICT (date) DO UPDATE SET actual_avg_gas_gwei ="
         " excluded.actual_avg_gas_gwei WHERE g.actual_avg_gas_gwei IS DISTINCT FROM"
-        " excluded.actual_avg_gas_gwei"
+        " excluded.actual_avg_gas_gwei",
+        gas_fees_daily,
     )
 
 
@@ -232,7 +247,7 @@ def count_stand_ins(rows: str, columns: Collection[str], required: Collection[st
     )
 
 
-def merge_pools(rows: str, columns: Collection[str], required: Collection[str] = ()) -> str:
+def merge_pools(rows: str, columns: Collection[str], required: ColumnTypes) -> str:
     """Upsert what is known of pools: never a null over a value, never older over newer (`timestamp`
     is when it was so; null counts as newest). A new pool has a stand-in for each `required`
     description that `rows` lacks.
@@ -258,17 +273,20 @@ def merge_pools(rows: str, columns: Collection[str], required: Collection[str] =
         f" LEFT JOIN {qualified(pools)} AS known ON known.pool_id = n.pool_id ON CONFLICT (pool_id)"
         f" DO UPDATE SET {updates} WHERE ({changed}) AND (p.last_updated IS NULL OR"
         " excluded.last_updated IS NULL OR excluded.last_updated >= p.last_updated)",
+        pools,
     )
 
 
-def _description(name: str, described: Collection[str], required: Collection[str]) -> str:
+def _description(name: str, described: Collection[str], required: ColumnTypes) -> str:
     """What the file says, and for a required column what `pools` has, or the stand-in: PostgreSQL
     refuses a NULL before it looks for a conflict.
     """
     given = [f"n.{name}"] if name in described else []
     if name not in required:
         return given[0]
-    return f"coalesce({', '.join([*given, f'known.{name}', stand_in(name, 'n.pool_id')])})"
+    return (
+        f"coalesce({', '.join([*given, f'known.{name}', stand_in(name, 'n.pool_id', required)])})"
+    )
 
 
 def quarantine_refused(pool_id: str) -> str:
@@ -304,9 +322,14 @@ _REFUSED_AGAIN = (
 """The same row of the same file is one quarantined row; another file of that name replaces it."""
 
 
-def _counted(insert: str) -> str:
-    """A row that an upsert inserted has no deleting or locking transaction: its xmax is 0."""
+def _counted(insert: str, table: Table) -> str:
+    """Rows whose key the table had before the statement were updated: RETURNING has no system
+    column, such as `xmax`, on partitioned tables.
+    """
+    key = [column.name for column in table.primary_key]
+    same = " AND ".join(f"before.{name} = merged.{name}" for name in key)
+    was_there = f"EXISTS (SELECT FROM {qualified(table)} AS before WHERE {same})"
     return (
-        f"WITH merged AS ({insert} RETURNING (xmax = 0) AS is_new) SELECT count(*) FILTER (WHERE"
-        " is_new) AS inserted, count(*) FILTER (WHERE NOT is_new) AS updated FROM merged"
+        f"WITH merged AS ({insert} RETURNING {', '.join(key)}) SELECT count(*) FILTER (WHERE NOT"
+        f" {was_there}) AS inserted, count(*) FILTER (WHERE {was_there}) AS updated FROM merged"
     )

@@ -130,7 +130,14 @@ _INCOMING = (
         REFUSED,
     ),
     Check("not_an_object", "row", "fail", "`ingest` got something that is no JSON object", REFUSED),
-    Check("pool_id_missing", "row", "fail", "`load` found no pool id in it", REFUSED),
+    Check("pool_id_missing", "row", "fail", "it has no pool id", REFUSED),
+    Check(
+        "value_beyond_column",
+        "row",
+        "fail",
+        "`load` found a number or a text in it that the table's column does not take",
+        REFUSED,
+    ),
     Check("gas_missing", "row", "fail", "`load` found no gas price in it", REFUSED),
     Check(
         "another_row_of_that_day",

@@ -26,6 +26,8 @@ from data_processing.raw_history import judged_rows, lacks_its_pool, texts_of
 from database.connection import checked_connection
 from database.run_document import ROW_COUNTS
 from database.run_ledger import Run, ledger_row, open_run
+from database.schema_check import verify_tables
+from database.table_use import REPLAY_USE
 
 REPLAY_JOB, DROP_JOB = "replay_quarantine", "drop_quarantine"
 
@@ -65,9 +67,12 @@ def replay_rows(
     `outcomes` (rows by outcome) and `details`, the first SHOWN_ROWS of {id, pool_id, timestamp,
     reason, outcome, reason_now, said, raw_id}. read = inserted + quarantined + unchanged: taken in,
     still failing, nothing to do for a replay.
-    Raises: ConfigurationError for an id that is not there; RunInProgress; DatabaseError.
+    Raises: ConfigurationError for an id that is not there; DatabaseRefused with the GRANT
+    statements where rights are missing; SchemaMismatch; RunInProgress; DatabaseError.
     """
     at = now or datetime.now(UTC)
+    with checked_connection(engine) as connection:
+        verify_tables(connection, REPLAY_USE)
     require_ids(engine, replay.selection.ids)
     if dry_run:
         with checked_connection(engine) as connection:
@@ -99,8 +104,11 @@ def drop_rows(
     for the record.
 
     Returns: the run's ledger row; read = updated + unchanged: marked now, resolved before.
-    Raises: ConfigurationError for an id that is not there; RunInProgress; DatabaseError.
+    Raises: ConfigurationError for an id that is not there; DatabaseRefused with the GRANT
+    statements where rights are missing; RunInProgress; DatabaseError.
     """
+    with checked_connection(engine) as connection:
+        verify_tables(connection, ())
     require_ids(engine, selection.ids)
     plan = {"request": selection.public(), "note": note}
     with open_run(

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, text
 from config_spark import Settings
 from data_processing.quality.catalogue import words
 from data_processing.quality.row_checks import NO_TIMESTAMP, NOT_IN_POOLS, raw_row_checks
+from data_processing.quarantine.rows_without_pool import SOURCE_ID
 from data_processing.quarantine.table import HISTORY, QUARANTINE, RAW_ROW
 from data_processing.raw_history import judged_rows, lacks_its_pool, texts_of
 from database.connection import checked_connection
@@ -117,6 +118,8 @@ def what_to_do(row: dict[str, Any]) -> str:
     """How such a row is put right."""
     if row["source_table"] != HISTORY:
         return "correct the source and `load` it; the next metrics run sees that it is good"
+    if row["source_id"].startswith(SOURCE_ID):
+        return "`load` or `ingest` it again with its pool id"
     if not row["source_id"].isdigit():
         return (
             "it never came into the raw table: correct the file or the source and `load` or"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from database.migrate import VERSION_TABLE
+from database.own_schema import VERSION_TABLE
 from database.tables import OWN_SCHEMA, own_metadata
 
 context.configure(

@@ -1,0 +1,42 @@
+"""A pool as DefiLlama lists it, into the owner's `pools`.
+
+In: a pool's id and its entry of the list. Out: its row in `pools`, in the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, exists, select
+
+from data_processing.ingest import defillama_sql
+from data_processing.ingest.column_limits import column_types, cut, described_within
+from data_processing.ingest.defillama_rows import description
+from data_processing.ingest.pool_descriptions import required_descriptions
+from database.merge_sql import qualified
+from database.tables import pools, raw_pool_history
+from product_errors import InputError
+
+
+def require_id_that_fits(connection: Connection, pool_id: str) -> None:
+    """Raises: InputError where a table would refuse the id for its length."""
+    for table in (raw_pool_history, pools):
+        taken = cut(pool_id, column_types(connection, table)["pool_id"])
+        if taken != pool_id:
+            raise InputError(
+                f"pool id {pool_id!r} has {len(pool_id)} characters and {qualified(table)}.pool_id"
+                f" takes {len(taken)}: leave it out, or widen the column"
+            )
+
+
+def describe_pool(connection: Connection, pool_id: str, pool: dict[str, Any] | None) -> bool:
+    """Add or update the pool's row; None: DefiLlama does not list it. Texts are cut to their
+    columns. Returns whether it is a new one with a stand-in for a required description.
+    """
+    described = (
+        described_within(description(pool), column_types(connection, pools)) if pool else None
+    )
+    required = required_descriptions(connection)
+    is_known = connection.execute(select(exists().where(pools.c.pool_id == pool_id))).scalar_one()
+    connection.execute(defillama_sql.upsert_pool(pool_id, described, required))
+    return not is_known and any((described or {}).get(name) is None for name in required)
