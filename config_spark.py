@@ -89,6 +89,13 @@ class Settings(BaseSettings):
     db_schema: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")] = Field(
         "public", description="schema of the owner's tables; YieldSpark's own are in `yieldspark`"
     )
+    metrics_table: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")] = Field(
+        "pool_daily_metrics",
+        description=(
+            "table of DB_SCHEMA that both jobs write and read; after a change run"
+            " `calculate_metrics --full-refresh`"
+        ),
+    )
     db_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = (
         Field("prefer", description="libpq's sslmode")
     )

@@ -56,10 +56,10 @@ def migrate_tables(as_json: AsJson = False) -> None:
         print_json({"changed": changed, **document})
     else:
         out.print("the tables are there" if changed else "nothing to do")
-        for sentence in [*findings.problems, findings.refused, findings.slow]:
+        for sentence in [findings.absent, *findings.problems, findings.refused, findings.slow]:
             if sentence:
                 out.print(sentence, soft_wrap=True, markup=False)
-    if findings.problems or findings.grants:
+    if findings.missing or findings.problems or findings.grants:
         raise typer.Exit(1)
 
 

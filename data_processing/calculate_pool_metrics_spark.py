@@ -1,4 +1,4 @@
-"""The metrics job: raw history in PostgreSQL in, `pool_daily_metrics` (metric columns) and
+"""The metrics job: raw history in PostgreSQL in, the metrics table (metric columns) and
 `yieldspark.observation_age` out, one commit a run.
 
 `plan` decides in SQL, `run` executes; where nothing changed no Spark session starts. Run it as a
@@ -49,11 +49,12 @@ from database.db_utils_spark import (
     get_spark_session,
     read_table_spark,
 )
+from database.metrics_table import metrics_table
 from database.run_ledger import Acceptance, Run, ledger_row, open_run, who_is_asking
 from database.spark_interrupt import interruptible
 from database.spark_session import stop_session
 from database.staging import staging_name
-from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age, pool_daily_metrics
+from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age
 from job_entry import run_job
 from product_errors import ConfigurationError
 
@@ -68,16 +69,20 @@ KEY = {"pool_id": "pool_id", "date": "date"}
 
 IS_DAY = "reason IS NULL"
 
-TARGETS = (
-    MergeTarget(pool_daily_metrics, KEY, {name: name for name in METRIC_COLUMNS}, rows=IS_DAY),
-    MergeTarget(
-        observation_age,
-        KEY,
-        {name: name for name in AGES},
-        rows=f"{IS_DAY} AND (apy_age_days, tvl_age_days) IS DISTINCT FROM (0, 0)",
-    ),
-    rejected_rows.MERGE,
-)
+
+def merge_targets(settings: Settings) -> tuple[MergeTarget, ...]:
+    """Where a run's rows go, the metrics first."""
+    metrics = metrics_table(settings.metrics_table)
+    return (
+        MergeTarget(metrics, KEY, {name: name for name in METRIC_COLUMNS}, rows=IS_DAY),
+        MergeTarget(
+            observation_age,
+            KEY,
+            {name: name for name in AGES},
+            rows=f"{IS_DAY} AND (apy_age_days, tvl_age_days) IS DISTINCT FROM (0, 0)",
+        ),
+        rejected_rows.MERGE,
+    )
 
 
 def run_metrics(
@@ -208,7 +213,7 @@ def _compute_and_commit(
     commit_run(
         run,
         settings,
-        [StagedFrame(snapshots.drop("warning"), TARGETS, LastStep(days, SCHEMA))],
+        [StagedFrame(snapshots.drop("warning"), merge_targets(settings), LastStep(days, SCHEMA))],
         loaded=loaded,
         checks=commit_checks(settings, plan, staging_name(run, 0)),
         also=lambda connection: _also(connection, settings, run, plan),

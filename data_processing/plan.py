@@ -38,6 +38,7 @@ from data_processing.raw_history import impossible_rows
 from data_processing.rolling_metrics import METRIC_RULES, look_back_days, reach_days
 from database.connection import checked_connection
 from database.estimates import estimate_run
+from database.run_ledger import require_same_metrics_table
 from database.schema_check import verify_tables
 from database.table_use import METRICS_USE
 from product_errors import ConfigurationError
@@ -58,14 +59,15 @@ it in a dry run only.
 class Plan:
     """One run: which days of which pools, why, and what it reads.
 
-    `schema` is that of the owner's tables. `end` is exclusive: the run's end, or the backfill's.
-    `since` is the last good run's `new_from`: raw rows inserted before it are known. `watermark` is
-    what the next run starts from, `seen` what it compares the newest arrivals with, `unused_since`
-    when the first of the known rows was inserted whose day is left to it. `warnings` are sentences
-    on clocks that went back. `days` bounds the rows to write; `rows_expected_to_change` estimates
-    how many of them will differ. `days_missing` and `rows_to_quarantine` are None where they were
-    not counted. `market` is the series the run uses and stores. `previous` is the last good run,
-    whatever its rules were and whatever was asked for now.
+    `schema` is that of the owner's tables, `metrics_table` the one that is written. `end` is
+    exclusive: the run's end, or the backfill's. `since` is the last good run's `new_from`: raw rows
+    inserted before it are known. `watermark` is what the next run starts from, `seen` what it
+    compares the newest arrivals with, `unused_since` when the first of the known rows was inserted
+    whose day is left to it. `warnings` are sentences on clocks that went back. `days` bounds the
+    rows to write; `rows_expected_to_change` estimates how many of them will differ. `days_missing`
+    and `rows_to_quarantine` are None where they were not counted. `market` is the series the run
+    uses and stores. `previous` is the last good run, whatever its rules were and whatever was asked
+    for now.
     """
 
     request: Request
@@ -74,6 +76,7 @@ class Plan:
     watermark: datetime
     rules: Mapping[str, Any]
     schema: str
+    metrics_table: str
     table: str
     start: date | None = None
     end: date | None = None
@@ -158,8 +161,9 @@ def refuse_wrong_use(
 ) -> None:
     """Stop what must not become a run: no ledger row of it would be in the way of `--retry last`.
 
-    Raises: ConfigurationError for an end in the future, an unknown pool, or tables in another
-    schema than the last good run's; SchemaMismatch; DatabaseError.
+    Raises: ConfigurationError for an end in the future, an unknown pool, tables in another schema
+    than the last good run's, or another metrics table without a full refresh of all pools;
+    SchemaMismatch; DatabaseError.
     """
     today = (now or datetime.now(UTC)).date()
     if request.end and request.end > today:
@@ -169,6 +173,8 @@ def refuse_wrong_use(
         )
     with checked_connection(engine) as connection:
         plan_sql.require_same_schema(connection, JOB, settings.db_schema)
+        if not (request.full_refresh and request.pools is None):
+            require_same_metrics_table(connection)
         if request.pools:
             verify_tables(connection, METRICS_USE)
             plan_sql.require_known_pools(connection, request.pools)
@@ -265,6 +271,7 @@ def _decide(
         watermark,
         rules,
         settings.db_schema,
+        settings.metrics_table,
         table,
         end=end if end > EARLIEST_DAY else None,
         since=last.new_from if last else None,

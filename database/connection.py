@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from config_spark import Settings
 from database.embedded_server import EmbeddedServer
+from database.metrics_table import METRICS_OPTION, metrics_option
 from database.secret_password import with_password
 from product_errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 
@@ -52,11 +53,13 @@ def with_database(settings: Settings) -> Settings:
 
 
 def session_options(settings: Settings) -> str:
-    """UTC, KEEPALIVES of the server, and a search path that names the owner's schema: the default
-    one begins with `$user`, and a role may well be called `yieldspark` too.
+    """UTC, KEEPALIVES of the server, the name of the metrics table, and a search path that names
+    the owner's schema: the default one begins with `$user`, and a role may well be called
+    `yieldspark` too.
     """
     keepalives = " ".join(f"-c tcp_{name}={value}" for name, value in KEEPALIVES.items())
-    return f"-c timezone=UTC -c search_path={settings.db_schema} {keepalives}"
+    names = f"-c search_path={settings.db_schema} {metrics_option(settings.metrics_table)}"
+    return f"-c timezone=UTC {names} {keepalives}"
 
 
 def host_in_url(settings: Settings) -> str:
@@ -86,6 +89,7 @@ def make_engine(settings: Settings) -> Engine:
         sqlalchemy_url(settings),
         poolclass=NullPool,
         connect_args=_libpq_parameters(settings),
+        execution_options={METRICS_OPTION: settings.metrics_table},
     )
 
 

@@ -15,6 +15,8 @@ import pandas as pd
 from sqlalchemy import Connection, Double, Engine, text
 
 from database.connection import checked_connection
+from database.metrics_table import metrics_name
+from database.run_ledger import require_same_metrics_table
 from database.tables import forecast_evaluation
 from forecasting.past_forecasts import PAST_COLUMNS, PAST_DAYS
 
@@ -36,7 +38,7 @@ CAME_TRUE = """
 UPDATE yieldspark.forecast_evaluation AS e
 SET actual = m.actual_{target}::float8
 FROM (SELECT max(target_date) AS day FROM yieldspark.forecast_evaluation) AS newest,
-    pool_daily_metrics AS m
+    {metrics} AS m
     LEFT JOIN yieldspark.observation_age AS a ON a.pool_id = m.pool_id AND a.date = m.date
 WHERE e.target = '{target}'
     AND m.pool_id = e.pool_id
@@ -100,9 +102,14 @@ def score_what_came_true(connection: Connection) -> int:
     returns the rows changed.
 
     Values of the newest PAST_DAYS target days are looked at again, for they may have been
-    corrected.
+    corrected. Raises: ConfigurationError where the metrics were last written to another table.
     """
-    return sum(_rows_changed(connection, CAME_TRUE.format(target=target)) for target in TARGETS)
+    require_same_metrics_table(connection)
+    metrics = metrics_name(connection)
+    return sum(
+        _rows_changed(connection, CAME_TRUE.format(target=target, metrics=metrics))
+        for target in TARGETS
+    )
 
 
 def _rows_changed(connection: Connection, statement: str) -> int:
