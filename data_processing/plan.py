@@ -38,7 +38,7 @@ from data_processing.raw_history import impossible_rows
 from data_processing.rolling_metrics import METRIC_RULES, look_back_days, reach_days
 from database.connection import checked_connection
 from database.estimates import estimate_run
-from database.run_ledger import require_same_metrics_table
+from database.metrics_table import require_same_metrics_table
 from database.schema_check import verify_tables
 from database.table_use import METRICS_USE
 from product_errors import ConfigurationError

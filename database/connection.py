@@ -18,7 +18,6 @@ from sqlalchemy.pool import NullPool
 
 from config_spark import Settings
 from database.embedded_server import EmbeddedServer
-from database.metrics_table import METRICS_OPTION, metrics_option
 from database.secret_password import with_password
 from product_errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 
@@ -29,6 +28,12 @@ KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_coun
 clouds drop a flow that is silent for ten minutes; on the server's side they end the session of a
 machine that went away, and its lock, after a minute and a half instead of two hours.
 """
+
+METRICS_OPTION = "metrics_table"
+"""The execution option of an engine that has METRICS_TABLE."""
+
+METRICS_PARAMETER = "yieldspark.metrics_table"
+"""The session parameter that has it, for SQL that looks the table up in the catalogue."""
 
 
 def with_database(settings: Settings) -> Settings:
@@ -52,13 +57,18 @@ def with_database(settings: Settings) -> Settings:
     )
 
 
+def metrics_option(settings: Settings) -> str:
+    """libpq's option that sets METRICS_PARAMETER."""
+    return f"-c {METRICS_PARAMETER}={settings.metrics_table}"
+
+
 def session_options(settings: Settings) -> str:
     """UTC, KEEPALIVES of the server, the name of the metrics table, and a search path that names
     the owner's schema: the default one begins with `$user`, and a role may well be called
     `yieldspark` too.
     """
     keepalives = " ".join(f"-c tcp_{name}={value}" for name, value in KEEPALIVES.items())
-    names = f"-c search_path={settings.db_schema} {metrics_option(settings.metrics_table)}"
+    names = f"-c search_path={settings.db_schema} {metrics_option(settings)}"
     return f"-c timezone=UTC {names} {keepalives}"
 
 

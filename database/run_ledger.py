@@ -25,12 +25,15 @@ from sqlalchemy.exc import DBAPIError
 
 from config_spark import PRODUCT_VERSION
 from database.connection import translated_errors
-from database.metrics_table import metrics_table_of
 from database.run_document import LEDGER_KEYS, ROW_COUNTS
-from database.tables import OWN_SCHEMA, pool_daily_metrics, run_ledger
-from product_errors import CheckFailed, ConfigurationError, RunInProgress, one_sentence
+from database.tables import OWN_SCHEMA, run_ledger
+from product_errors import CheckFailed, RunInProgress, one_sentence
 
 log = logging.getLogger(__name__)
+
+
+GOOD = ("succeeded", "nothing_to_do")
+"""States of a run that left the tables complete."""
 
 
 @dataclass(frozen=True)
@@ -320,32 +323,6 @@ def public_row(row: dict[str, Any]) -> dict[str, Any]:
     return {
         key: row[key].isoformat() if isinstance(row[key], date) else row[key] for key in LEDGER_KEYS
     }
-
-
-GOOD = ("succeeded", "nothing_to_do")
-
-
-def require_same_metrics_table(connection: Connection) -> None:
-    """Calendars and ages are about the table that the last good metrics run wrote.
-
-    Raises: ConfigurationError where METRICS_TABLE names another one.
-    """
-    ledger, table = run_ledger.c, metrics_table_of(connection).name
-    # runs of versions without the setting wrote the default
-    used = func.coalesce(ledger.plan["metrics_table"].astext, pool_daily_metrics.name)
-    newest = (
-        select(used)
-        .where(ledger.status.in_(GOOD), ledger.plan.has_key("schema"))
-        .order_by(ledger.started_at.desc())
-        .limit(1)
-    )
-    before = connection.execute(newest).scalar()
-    if before not in (None, table):
-        raise ConfigurationError(
-            f"METRICS_TABLE changed from {before} to {table}: run --full-refresh. What YieldSpark"
-            f" keeps in `{OWN_SCHEMA}` is about {before} until `calculate_metrics --full-refresh`"
-            " has computed every pool again"
-        )
 
 
 def last_runs(engine: Engine) -> dict[str, dict[str, Any]]:

@@ -15,8 +15,7 @@ import pandas as pd
 from sqlalchemy import Connection, Double, Engine, text
 
 from database.connection import checked_connection
-from database.metrics_table import metrics_name
-from database.run_ledger import require_same_metrics_table
+from database.metrics_table import metrics_name, require_same_metrics_table
 from database.tables import forecast_evaluation
 from forecasting.past_forecasts import PAST_COLUMNS, PAST_DAYS
 

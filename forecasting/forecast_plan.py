@@ -15,8 +15,7 @@ from config_spark import Settings
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import execute_sql
 from database.merge_sql import qualified
-from database.metrics_table import metrics_table
-from database.run_ledger import require_same_metrics_table
+from database.metrics_table import metrics_table, require_same_metrics_table
 from database.schema_check import verify_tables
 from database.table_use import FORECAST_USE
 from forecasting.folds import FoldPlan, night_folds, past_folds, served_folds
