@@ -173,6 +173,13 @@ class Settings(BaseSettings):
     max_fill_days: Annotated[int, Field(ge=0, le=60)] = Field(
         7, description="missing days an APY or TVL is carried forward over"
     )
+    include_today: bool = Field(
+        False,
+        description=(
+            "compute today's partial day too, again in every run until it is over; forecasts and"
+            " checks leave it out"
+        ),
+    )
     max_apy_percent: Annotated[float, Field(gt=0, le=1e15)] = Field(
         1_000_000.0, description="an APY beyond this, of either sign, is quarantined; %"
     )

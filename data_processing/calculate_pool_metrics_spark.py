@@ -32,6 +32,7 @@ from data_processing.plan import JOB, Plan, plan_metrics, refuse_wrong_use
 from data_processing.plan_request import Request, request_of, request_of_run, utc_day
 from data_processing.plan_sql import CALENDAR_COLUMNS
 from data_processing.pool_days import AGES, SCHEMA, Provenance, by_pool, pool_days
+from data_processing.provisional_days import keep_provisional_days, retire_provisional_days
 from data_processing.quality.catalogue import accepting, changed_severities
 from data_processing.quality.commit_checks import commit_checks
 from data_processing.quality.row_checks import raw_row_checks
@@ -141,7 +142,7 @@ def run_metrics(
             plan.public(),
         )
         if plan.is_empty:
-            _nothing_to_do(engine, settings, run, plan.now)
+            _nothing_to_compute(engine, settings, run, plan)
         else:
             _execute(
                 settings,
@@ -153,11 +154,16 @@ def run_metrics(
     return ledger_row(engine, run.run_id)
 
 
-def _nothing_to_do(engine: Engine, settings: Settings, run: Run, now: datetime) -> None:
-    """A bad price changes no metric; it still belongs into quarantine."""
+def _nothing_to_compute(engine: Engine, settings: Settings, run: Run, plan: Plan) -> None:
+    """A bad price changes no metric; it still belongs into quarantine. Rows of a day that is not
+    over go, where this run does not include it.
+    """
     with checked_connection(engine) as connection:
-        rejected_rows.quarantine_market_rows(connection, settings, run.run_id, now)
-    run.nothing_to_do()
+        rejected_rows.quarantine_market_rows(connection, settings, run.run_id, plan.now)
+        if not plan.is_partial:
+            run.rows["removed"] = retire_provisional_days(connection)
+    if not run.rows["removed"]:
+        run.nothing_to_do()
 
 
 def _execute(
@@ -223,6 +229,7 @@ def _compute_and_commit(
 def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> None:
     """What belongs to the run's commit besides the merges."""
     run.rows["removed"] = keep_calendars(connection, staging_name(run, 0))
+    run.rows["removed"] += keep_provisional_days(connection, run, plan, staging_name(run, 0))
     if run.rows["removed"]:
         log.warning(
             "%d days are no longer in their pool's calendar: their metrics are empty again",
@@ -232,7 +239,7 @@ def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> N
     settle(connection, settings, plan, run.run_id, staging=staging_name(run, 0))
     rejected_rows.quarantine_market_rows(connection, settings, run.run_id, plan.now)
     if not plan.is_partial:
-        store_market_series(connection, plan.market)
+        store_market_series(connection, plan.complete_market)
     elif plan.start:
         # it used the series for its own days and pools only: the others still have to notice what
         # changed, and these, should it change back

@@ -77,7 +77,7 @@ def keep_calendars(connection: Connection, staging: str) -> int:
         ).scalar_one()
     )
     if retired:
-        _retire_days(connection)
+        retire_days(connection, GONE)
     connection.exec_driver_sql(_observed_since(staging))
     _store(connection)
     return retired
@@ -97,8 +97,10 @@ _MADE_BY_DATABASE = f"""
 """Columns that are filled in every row, the owner's serial id for one: no value of another job."""
 
 
-def _retire_days(connection: Connection) -> None:
-    """Empty the days that are gone; a row goes only when nothing else is in it."""
+def retire_days(connection: Connection, gone: str) -> None:
+    """Empty the days of the table `gone` (pool_id, from_day, to_day); a row goes only when nothing
+    else is in it.
+    """
     metrics = metrics_name(connection)
     nulls = ", ".join(f"{quoted(name)} = NULL" for name in METRIC_COLUMNS)
     ours = ", ".join(
@@ -109,12 +111,12 @@ def _retire_days(connection: Connection) -> None:
         f" ARRAY({_MADE_BY_DATABASE})) = '{{}}'"
     )
     same_day = "t.pool_id = gone.pool_id AND t.date BETWEEN gone.from_day AND gone.to_day"
-    connection.exec_driver_sql(f"DELETE FROM {AGES} AS t USING {GONE} AS gone WHERE {same_day}")
+    connection.exec_driver_sql(f"DELETE FROM {AGES} AS t USING {gone} AS gone WHERE {same_day}")
     connection.exec_driver_sql(
-        f"DELETE FROM {metrics} AS t USING {GONE} AS gone WHERE {same_day} AND {nothing_else}"
+        f"DELETE FROM {metrics} AS t USING {gone} AS gone WHERE {same_day} AND {nothing_else}"
     )
     connection.exec_driver_sql(
-        f"UPDATE {metrics} AS t SET {nulls} FROM {GONE} AS gone WHERE {same_day}"
+        f"UPDATE {metrics} AS t SET {nulls} FROM {gone} AS gone WHERE {same_day}"
     )
 
 

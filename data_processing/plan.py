@@ -36,6 +36,7 @@ from data_processing.plan_request import Mode, Request
 from data_processing.quality.row_checks import EARLIEST_DAY, changed_row_severities, raw_row_checks
 from data_processing.raw_history import impossible_rows
 from data_processing.rolling_metrics import METRIC_RULES, look_back_days, reach_days
+from data_processing.today import add_today, read_until_now
 from database.connection import checked_connection
 from database.estimates import estimate_run
 from database.metrics_table import require_same_metrics_table
@@ -80,6 +81,7 @@ class Plan:
     table: str
     start: date | None = None
     end: date | None = None
+    provisional_from: date | None = None
     since: datetime | None = None
     unused_since: datetime | None = None
     pools: int = 0
@@ -105,7 +107,12 @@ class Plan:
         """A backfill, or a run of some pools: it leaves other days or pools behind, and no later
         run may build on it.
         """
-        return self.mode == "backfill" or self.request.pools is not None
+        return self.request.is_partial
+
+    @property
+    def complete_market(self) -> tuple[MarketDay, ...]:
+        """The days of the series that the next run may rely on."""
+        return tuple(day for day in self.market if self.end and day.date < self.end)
 
     @property
     def impossible_rows(self) -> str | None:
@@ -244,7 +251,9 @@ def _decide(
     touched = plan_sql.touched_bounds(connection)
     run_end = _run_end(last, touched.newest_day)
     end = min(request.end or run_end, run_end)
-    market = read_market_series(connection, settings, EARLIEST_DAY, run_end)
+    includes_today = settings.include_today and not request.is_partial and not request.until
+    market_end = today + ONE_DAY if includes_today else run_end
+    market = read_market_series(connection, settings, EARLIEST_DAY, market_end)
     change = (
         first_change(stored_market_series(connection), market, before=run_end) if last else None
     )
@@ -257,6 +266,7 @@ def _decide(
         reach=reach_days(settings.max_fill_days),
         pools=request.pools,
     )
+    provisional = add_today(connection, run_end=run_end, now=now) if includes_today else None
     plan_sql.make_plan_table(
         connection,
         table,
@@ -264,6 +274,8 @@ def _decide(
         look_back=look_back_days(settings.max_fill_days),
         checks=raw_row_checks(settings, now),
     )
+    if provisional:
+        read_until_now(connection, table, now)
     return Plan(
         request,
         mode,
@@ -275,6 +287,7 @@ def _decide(
         table,
         end=end if end > EARLIEST_DAY else None,
         since=last.new_from if last else None,
+        provisional_from=provisional,
         unused_since=touched.unused_since,
         market=market,
         previous=previous,

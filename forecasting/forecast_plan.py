@@ -19,7 +19,7 @@ from database.metrics_table import metrics_table, require_same_metrics_table
 from database.schema_check import verify_tables
 from database.table_use import FORECAST_USE
 from forecasting.folds import FoldPlan, night_folds, past_folds, served_folds
-from forecasting.forecast_ledger import known_days
+from forecasting.forecast_ledger import DAY_IS_OVER, known_days
 from forecasting.past_forecasts import PAST_DAYS
 from forecasting.persistence_gate import MIN_DAYS
 from forecasting.pool_features import LOOK_BACK_DAYS
@@ -29,10 +29,11 @@ from product_errors import ConfigurationError, NotEnoughHistory
 WARM_UP_DAYS = PAST_DAYS
 """Days before a backtest whose forecasts are made and not scored."""
 
-_OBSERVED = """
-FROM {metrics} m
+_OBSERVED = f"""
+FROM {{metrics}} m
 LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
-WHERE (
+WHERE {DAY_IS_OVER}
+AND (
     (m.actual_apy IS NOT NULL AND coalesce(a.apy_age_days, 0) = 0)
     OR (m.actual_tvl IS NOT NULL AND coalesce(a.tvl_age_days, 0) = 0)
 )
