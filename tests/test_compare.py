@@ -7,9 +7,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from random import Random
 from time import monotonic
 from typing import Any
 
@@ -28,62 +27,13 @@ from database.migrate import migrate
 from database.tables import METRIC_COLUMNS
 from product_errors import ConfigurationError, DatabaseRefused, NotEnoughHistory, SchemaMismatch
 from tests.conftest import fresh_database
-from tests.metrics_oracle import RawRow, World
 from tests.metrics_store import execute, rows_of
 from tests.owner_schema import put_as_owner, role_with
+from tests.pandas_job_history import DAYS, history
 from tests.processes import CommandLineHere
 
-START = date(2024, 3, 1)
-DAYS = 60
-TODAY = START + timedelta(days=DAYS)
-
-
-def _pool(random: Random, pool: str, days: list[int], **missing: set[int]) -> list[RawRow]:
-    rows = []
-    for day in days:
-        moment = datetime.combine(START + timedelta(days=day), time(random.randrange(11)), UTC)
-        document: dict[str, float | None]
-        document = {"apy": round(random.uniform(0, 30), 5), "tvlUsd": random.randrange(10**6)}
-        document |= {key: None for key, without in missing.items() if day in without}
-        rows.append(RawRow(0, pool, moment, document))
-    return rows
-
-
-def history() -> World:
-    """Every difference by rule, among pools whose windows reach over them."""
-    random = Random(7)
-    every = list(range(DAYS + 1))
-    gone = [day for day in every if not 20 <= day < 35]
-    rows = [
-        *_pool(random, "a-steady", every),
-        *_pool(random, "b-late", every[12:]),
-        *_pool(random, "c-gap-of-15-days", gone),
-        *_pool(random, "d-gaps", [day for day in every if day % 5]),
-        *_pool(random, "e-apy-missing", every, apy=set(range(10, 13)) | set(range(40, 50))),
-        *_pool(random, "f-tvl-missing", every, tvlUsd=set(range(30, 33))),
-        *_pool(random, "g-inactive", every[:40]),
-        *_pool(random, "h-several-a-day", sorted([*every, 30, 30])),
-        *_pool(random, "i-new", every[-3:]),
-        *_pool(random, "j-quarantined", [day for day in every if day != 26]),
-    ]
-    bad = [row for row in rows if row.pool_id == "j-quarantined"][25]
-    rows[rows.index(bad)] = RawRow(0, bad.pool_id, bad.timestamp, {"apy": 5.0, "tvlUsd": -1})
-    prices = {
-        (datetime.combine(START + timedelta(days=day), time(23), UTC), symbol): level + day
-        for symbol, level in (("ETH", 3000.0), ("BTC", 60000.0))
-        for day in range(6, DAYS)
-        if day not in (25, 26)
-    }
-    gas: dict[date, float | None] = {
-        START + timedelta(days=day): 10.25 + day for day in range(4, DAYS) if day != 33
-    }
-    return World(
-        rows,
-        prices,
-        gas,
-        inactive={"g-inactive"},
-        now=datetime.combine(TODAY, time(12), UTC),
-    )
+TODAY = date(2024, 4, 30)
+START = TODAY - timedelta(days=DAYS)
 
 
 @dataclass(frozen=True)
@@ -99,7 +49,7 @@ def ground(server: Settings, owner_template: str, spark: SparkSession) -> Iterat
     with fresh_database(server, owner_template) as settings:
         engine = make_engine(settings)
         migrate(engine)
-        world = history()
+        world = history(TODAY)
         put_as_owner(engine, world)
         run_metrics(settings, session=lambda rows: spark, now=world.now)
         rows = old_metrics(engine, today=pd.Timestamp(TODAY))
