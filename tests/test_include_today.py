@@ -261,3 +261,28 @@ def test_a_change_of_the_table_forgets_marks_and_leaves_its_rows(
     assert rows_of(engine, MARKED) == []
     kept = rows_of(engine, "SELECT pool_id, actual_apy FROM other WHERE date = :day", day=day)
     assert [(row["pool_id"], row["actual_apy"]) for row in kept] == [("b", 7)]
+
+
+def test_a_history_that_begins_today_and_rows_of_a_later_hour(
+    database: Settings, engine: Engine, spark: SparkSession
+) -> None:
+    """The later row is in the future until its hour has come; it is read once and stays one row of
+    quarantine.
+    """
+    document = {"apy": 5.0, "tvlUsd": 10.0}
+    rows = [
+        RawRow(1, "a", moment(0, 9), document),
+        RawRow(2, "a", moment(0, 15), document | {"apy": 6.0}),
+        RawRow(3, "b", moment(0, 15), document),
+    ]
+    put_rows(engine, rows)
+    early, late = World(rows, now=moment(0, 12)), World(rows, now=moment(0, 16))
+    put_market(engine, early)
+    for of, apys in ((early, [5]), (late, [5, 6])):
+        calculate(spark, database, of, today=True)
+        check(engine, of, today=True)
+        found = rows_of(engine, "SELECT actual_apy FROM pool_daily_metrics ORDER BY 1")
+        assert [row["actual_apy"] for row in found] == apys
+    calculate(spark, database, replace(late, now=moment(1, 1)), today=True)
+    check(engine, replace(late, now=moment(1, 1)), today=True)
+    assert rows_of(engine, MARKED) == []
