@@ -90,6 +90,13 @@ class Settings(BaseSettings):
     db_schema: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")] = Field(
         "public", description="schema of the owner's tables; YieldSpark's own are in `yieldspark`"
     )
+    metrics_table: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")] = Field(
+        "pool_daily_metrics",
+        description=(
+            "table of DB_SCHEMA that both jobs write and read; after a change run"
+            " `calculate_metrics --full-refresh`"
+        ),
+    )
     db_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = (
         Field("prefer", description="libpq's sslmode")
     )
@@ -170,6 +177,13 @@ class Settings(BaseSettings):
 
     max_fill_days: Annotated[int, Field(ge=0, le=60)] = Field(
         7, description="missing days an APY or TVL is carried forward over"
+    )
+    include_today: bool = Field(
+        False,
+        description=(
+            "compute today's partial day too, again in every run until it is over; forecasts and"
+            " checks leave it out"
+        ),
     )
     max_apy_percent: Annotated[float, Field(gt=0, le=1e15)] = Field(
         1_000_000.0, description="an APY beyond this, of either sign, is quarantined; %"

@@ -62,10 +62,10 @@ def migrate_tables(as_json: AsJson = False) -> None:
         out.print("the tables are there" if changed else "nothing to do")
         if registry in ("made", "upgraded"):
             out.print(f"the model registry's tables are {registry}")
-        for sentence in [*findings.problems, findings.refused, findings.slow]:
+        for sentence in [findings.absent, *findings.problems, findings.refused, findings.slow]:
             if sentence:
                 out.print(sentence, soft_wrap=True, markup=False)
-    if findings.problems or findings.grants:
+    if findings.missing or findings.problems or findings.grants:
         raise typer.Exit(1)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from command_line import (  # noqa: F401 - importing puts the commands on the application
     commands,
+    compare_commands,
     database_commands,
     forecast_commands,
     model_commands,

@@ -47,6 +47,8 @@ def _day(words: str) -> Any:
 
 Start = Annotated[datetime | None, _day("First day to recompute, UTC; needs --end.")]
 End = Annotated[datetime | None, _day("The day after the last one, UTC.")]
+FirstDay = Annotated[datetime | None, _day("First day to look at, UTC; default: the first.")]
+DayAfter = Annotated[datetime | None, _day("The day after the last one to look at, UTC.")]
 AsOf = Annotated[
     datetime | None,
     _day("Last day whose values may be used, UTC; default: the newest day with data that is over."),

@@ -1,4 +1,4 @@
-"""The metrics job: raw history in PostgreSQL in, `pool_daily_metrics` (metric columns) and
+"""The metrics job: raw history in PostgreSQL in, the metrics table (metric columns) and
 `yieldspark.observation_age` out, one commit a run.
 
 `plan` decides in SQL, `run` executes; where nothing changed no Spark session starts. Run it as a
@@ -32,6 +32,7 @@ from data_processing.plan import JOB, Plan, plan_metrics, refuse_wrong_use
 from data_processing.plan_request import Request, request_of, request_of_run, utc_day
 from data_processing.plan_sql import CALENDAR_COLUMNS
 from data_processing.pool_days import AGES, SCHEMA, Provenance, by_pool, pool_days
+from data_processing.provisional_days import keep_provisional_days, retire_provisional_days
 from data_processing.quality.catalogue import accepting, changed_severities
 from data_processing.quality.commit_checks import commit_checks
 from data_processing.quality.row_checks import raw_row_checks
@@ -51,11 +52,12 @@ from database.db_utils_spark import (
     get_spark_session,
     read_table_spark,
 )
+from database.metrics_table import metrics_table
 from database.run_ledger import Acceptance, Run, ledger_row, open_run, who_is_asking
 from database.spark_interrupt import interruptible
 from database.spark_session import stop_session
 from database.staging import staging_name
-from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age, pool_daily_metrics
+from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age
 from job_entry import run_job
 from product_errors import ConfigurationError
 
@@ -70,16 +72,20 @@ KEY = {"pool_id": "pool_id", "date": "date"}
 
 IS_DAY = "reason IS NULL"
 
-TARGETS = (
-    MergeTarget(pool_daily_metrics, KEY, {name: name for name in METRIC_COLUMNS}, rows=IS_DAY),
-    MergeTarget(
-        observation_age,
-        KEY,
-        {name: name for name in AGES},
-        rows=f"{IS_DAY} AND (apy_age_days, tvl_age_days) IS DISTINCT FROM (0, 0)",
-    ),
-    rejected_rows.MERGE,
-)
+
+def merge_targets(settings: Settings) -> tuple[MergeTarget, ...]:
+    """Where a run's rows go, the metrics first."""
+    metrics = metrics_table(settings.metrics_table)
+    return (
+        MergeTarget(metrics, KEY, {name: name for name in METRIC_COLUMNS}, rows=IS_DAY),
+        MergeTarget(
+            observation_age,
+            KEY,
+            {name: name for name in AGES},
+            rows=f"{IS_DAY} AND (apy_age_days, tvl_age_days) IS DISTINCT FROM (0, 0)",
+        ),
+        rejected_rows.MERGE,
+    )
 
 
 def run_metrics(
@@ -138,7 +144,7 @@ def run_metrics(
             plan.public(),
         )
         if plan.is_empty:
-            _nothing_to_do(engine, settings, run, plan)
+            _nothing_to_compute(engine, settings, run, plan)
         else:
             _execute(
                 settings,
@@ -150,11 +156,16 @@ def run_metrics(
     return ledger_row(engine, run.run_id)
 
 
-def _nothing_to_do(engine: Engine, settings: Settings, run: Run, plan: Plan) -> None:
-    """A bad price or a row without a pool changes no metric; it still belongs into quarantine."""
+def _nothing_to_compute(engine: Engine, settings: Settings, run: Run, plan: Plan) -> None:
+    """A bad price or a row without a pool changes no metric; it still belongs into quarantine. Rows
+    of a day that is not over go, where this run does not include it.
+    """
     with checked_connection(engine) as connection:
         _quarantine_by_sql(connection, settings, run, plan)
-    run.nothing_to_do()
+        if not plan.is_partial:
+            run.rows["removed"] = retire_provisional_days(connection)
+    if not run.rows["removed"]:
+        run.nothing_to_do()
 
 
 def _quarantine_by_sql(connection: Connection, settings: Settings, run: Run, plan: Plan) -> None:
@@ -217,7 +228,7 @@ def _compute_and_commit(
     commit_run(
         run,
         settings,
-        [StagedFrame(snapshots.drop("warning"), TARGETS, LastStep(days, SCHEMA))],
+        [StagedFrame(snapshots.drop("warning"), merge_targets(settings), LastStep(days, SCHEMA))],
         loaded=loaded,
         checks=commit_checks(settings, plan, staging_name(run, 0)),
         also=lambda connection: _also(connection, settings, run, plan),
@@ -227,6 +238,7 @@ def _compute_and_commit(
 def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> None:
     """What belongs to the run's commit besides the merges."""
     run.rows["removed"] = keep_calendars(connection, staging_name(run, 0))
+    run.rows["removed"] += keep_provisional_days(connection, run, plan, staging_name(run, 0))
     if run.rows["removed"]:
         log.warning(
             "%d days are no longer in their pool's calendar: their metrics are empty again",
@@ -237,7 +249,7 @@ def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> N
     _quarantine_by_sql(connection, settings, run, plan)
     store_day_counts(connection, plan.known_snapshots, is_partial=plan.is_partial)
     if not plan.is_partial:
-        store_market_series(connection, plan.market)
+        store_market_series(connection, plan.complete_market)
     elif plan.start:
         # it used the series for its own days and pools only: the others still have to notice what
         # changed, and these, should it change back

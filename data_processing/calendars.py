@@ -4,7 +4,7 @@ metrics, changed in their commit.
 In: the plan's table (pool_id, write_from, write_end: the days a run decides about) and the run's
 staging (the days it found), both in PostgreSQL.
 Out: `yieldspark.pool_calendars`, `yieldspark.observation_age`, and the days that a pool's calendar
-no longer has taken out of `pool_daily_metrics`: it went inactive, or a tighter limit took its first
+no longer has taken out of the metrics table: it went inactive, or a tighter limit took its first
 or last snapshots. Values of other jobs (forecasts, filters, groups) are never touched.
 """
 
@@ -13,9 +13,9 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from database.merge_sql import qualified, quoted
-from database.tables import METRIC_COLUMNS, observation_age, pool_calendars, pool_daily_metrics
+from database.metrics_table import REGCLASS, metrics_name
+from database.tables import METRIC_COLUMNS, observation_age, pool_calendars
 
-METRICS = qualified(pool_daily_metrics)
 AGES = qualified(observation_age)
 CALENDARS = qualified(pool_calendars)
 
@@ -77,22 +77,31 @@ def keep_calendars(connection: Connection, staging: str) -> int:
         ).scalar_one()
     )
     if retired:
-        _retire_days(connection)
+        retire_days(connection, GONE)
     connection.exec_driver_sql(_observed_since(staging))
     _store(connection)
     return retired
 
 
-_MADE_BY_DATABASE = (
-    "SELECT attname::text FROM pg_attribute WHERE attrelid ="
-    f" '{METRICS}'::regclass AND attnum > 0 AND NOT attisdropped AND (attidentity <> '' OR"
-    f" attgenerated <> '' OR pg_get_serial_sequence('{METRICS}', attname) IS NOT NULL)"
-)
+_MADE_BY_DATABASE = f"""
+    SELECT attname::text
+    FROM pg_attribute
+    WHERE attrelid = {REGCLASS}
+        AND attnum > 0
+        AND NOT attisdropped
+        AND (
+            attidentity <> ''
+            OR attgenerated <> ''
+            OR pg_get_serial_sequence(attrelid::regclass::text, attname) IS NOT NULL
+        )"""
 """Columns that are filled in every row, the owner's serial id for one: no value of another job."""
 
 
-def _retire_days(connection: Connection) -> None:
-    """Empty the days that are gone; a row goes only when nothing else is in it."""
+def retire_days(connection: Connection, gone: str) -> None:
+    """Empty the days of the table `gone` (pool_id, from_day, to_day); a row goes only when nothing
+    else is in it.
+    """
+    metrics = metrics_name(connection)
     nulls = ", ".join(f"{quoted(name)} = NULL" for name in METRIC_COLUMNS)
     ours = ", ".join(
         f"'{name}'" for name in ("pool_id", "date", "is_filtered_out", *METRIC_COLUMNS)
@@ -102,12 +111,12 @@ def _retire_days(connection: Connection) -> None:
         f" ARRAY({_MADE_BY_DATABASE})) = '{{}}'"
     )
     same_day = "t.pool_id = gone.pool_id AND t.date BETWEEN gone.from_day AND gone.to_day"
-    connection.exec_driver_sql(f"DELETE FROM {AGES} AS t USING {GONE} AS gone WHERE {same_day}")
+    connection.exec_driver_sql(f"DELETE FROM {AGES} AS t USING {gone} AS gone WHERE {same_day}")
     connection.exec_driver_sql(
-        f"DELETE FROM {METRICS} AS t USING {GONE} AS gone WHERE {same_day} AND {nothing_else}"
+        f"DELETE FROM {metrics} AS t USING {gone} AS gone WHERE {same_day} AND {nothing_else}"
     )
     connection.exec_driver_sql(
-        f"UPDATE {METRICS} AS t SET {nulls} FROM {GONE} AS gone WHERE {same_day}"
+        f"UPDATE {metrics} AS t SET {nulls} FROM {gone} AS gone WHERE {same_day}"
     )
 
 

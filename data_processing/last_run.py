@@ -17,14 +17,13 @@ from sqlalchemy import Connection, select, text
 
 from data_processing.quarantine.table import QUARANTINE, RAW_ROW
 from data_processing.raw_history import TABLE, moment
+from database.run_ledger import GOOD
 from database.tables import run_ledger
 
 OVERLAP = timedelta(minutes=10)
 """How far before its watermark a run looks for new rows: the clock of a server that took over may
 be that far behind its predecessor's.
 """
-
-GOOD = ("succeeded", "nothing_to_do")
 
 ANY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 """For a run of a version that did not note when its first unused row was inserted."""

@@ -37,6 +37,7 @@ from data_processing.quality.row_checks import EARLIEST_DAY, changed_row_severit
 from data_processing.quarantine.rows_without_pool import count_rows_without_pool
 from data_processing.raw_history import impossible_rows
 from data_processing.rolling_metrics import METRIC_RULES, look_back_days, reach_days
+from data_processing.today import add_today, read_until_now
 from data_processing.unread_rows import (
     Reading,
     count_days,
@@ -46,6 +47,7 @@ from data_processing.unread_rows import (
 )
 from database.connection import checked_connection
 from database.estimates import estimate_run
+from database.metrics_table import require_same_metrics_table
 from database.schema_check import verify_tables
 from database.table_use import METRICS_USE
 from product_errors import ConfigurationError
@@ -66,16 +68,16 @@ it in a dry run only.
 class Plan:
     """One run: which days of which pools, why, and what it reads.
 
-    `schema` is that of the owner's tables. `end` is exclusive: the run's end, or the backfill's.
-    `since` is the last good run's `new_from`: raw rows inserted before it are known. `watermark` is
-    what the next run starts from, `seen` what it compares the newest arrivals with, `unused_since`
-    when the first of the known rows was inserted whose day is left to it. `warnings` are sentences
-    on clocks that went back and on the `rows_unread`; these and `known_snapshots`, what is known of
-    each day after the run, are not counted where there is nothing to do. `days` bounds the rows to
-    write; `rows_expected_to_change` estimates how many of them will differ. `days_missing` and
-    `rows_to_quarantine` are None where they were not counted. `market` is the series the run uses
-    and stores. `previous` is the last good run,
-    whatever its rules were and whatever was asked for now.
+    `schema` is that of the owner's tables, `metrics_table` the one that is written. `end` is
+    exclusive: the run's end, or the backfill's. `since` is the last good run's `new_from`: raw rows
+    inserted before it are known. `watermark` is what the next run starts from, `seen` what it
+    compares the newest arrivals with, `unused_since` when the first of the known rows was inserted
+    whose day is left to it. `warnings` are sentences on clocks that went back and on the
+    `rows_unread`; these and `known_snapshots`, what is known of each day after the run, are not
+    counted where there is nothing to do. `days` bounds the rows to write; `rows_expected_to_change`
+    estimates how many of them will differ. `days_missing` and `rows_to_quarantine` are None where
+    they were not counted. `market` is the series the run uses and stores. `previous` is the last
+    good run, whatever its rules were and whatever was asked for now.
     """
 
     request: Request
@@ -84,9 +86,11 @@ class Plan:
     watermark: datetime
     rules: Mapping[str, Any]
     schema: str
+    metrics_table: str
     table: str
     start: date | None = None
     end: date | None = None
+    provisional_from: date | None = None
     since: datetime | None = None
     unused_since: datetime | None = None
     pools: int = 0
@@ -114,7 +118,12 @@ class Plan:
         """A backfill, or a run of some pools: it leaves other days or pools behind, and no later
         run may build on it.
         """
-        return self.mode == "backfill" or self.request.pools is not None
+        return self.request.is_partial
+
+    @property
+    def complete_market(self) -> tuple[MarketDay, ...]:
+        """The days of the series that the next run may rely on."""
+        return tuple(day for day in self.market if self.end and day.date < self.end)
 
     @property
     def impossible_rows(self) -> str | None:
@@ -170,8 +179,9 @@ def refuse_wrong_use(
 ) -> None:
     """Stop what must not become a run: no ledger row of it would be in the way of `--retry last`.
 
-    Raises: ConfigurationError for an end in the future, an unknown pool, or tables in another
-    schema than the last good run's; SchemaMismatch; DatabaseError.
+    Raises: ConfigurationError for an end in the future, an unknown pool, tables in another schema
+    than the last good run's, or another metrics table without a full refresh of all pools;
+    SchemaMismatch; DatabaseError.
     """
     today = (now or datetime.now(UTC)).date()
     if request.end and request.end > today:
@@ -181,6 +191,8 @@ def refuse_wrong_use(
         )
     with checked_connection(engine) as connection:
         plan_sql.require_same_schema(connection, JOB, settings.db_schema)
+        if not (request.full_refresh and request.pools is None):
+            require_same_metrics_table(connection)
         if request.pools:
             verify_tables(connection, METRICS_USE)
             plan_sql.require_known_pools(connection, request.pools)
@@ -252,7 +264,9 @@ def _decide(
     touched = plan_sql.touched_bounds(connection)
     run_end = _run_end(last, touched.newest_day)
     end = min(request.end or run_end, run_end)
-    market = read_market_series(connection, settings, EARLIEST_DAY, run_end)
+    includes_today = settings.include_today and not request.is_partial and not request.until
+    market_end = today + ONE_DAY if includes_today else run_end
+    market = read_market_series(connection, settings, EARLIEST_DAY, market_end)
     change = (
         first_change(stored_market_series(connection), market, before=run_end) if last else None
     )
@@ -265,6 +279,7 @@ def _decide(
         reach=reach_days(settings.max_fill_days),
         pools=request.pools,
     )
+    provisional = add_today(connection, run_end=run_end, now=now) if includes_today else None
     plan_sql.make_plan_table(
         connection,
         table,
@@ -272,6 +287,8 @@ def _decide(
         look_back=look_back_days(settings.max_fill_days),
         checks=raw_row_checks(settings, now),
     )
+    if provisional:
+        read_until_now(connection, table, now)
     return Plan(
         request,
         mode,
@@ -279,9 +296,11 @@ def _decide(
         watermark,
         rules,
         settings.db_schema,
+        settings.metrics_table,
         table,
         end=end if end > EARLIEST_DAY else None,
         since=last.new_from if last else None,
+        provisional_from=provisional,
         unused_since=touched.unused_since,
         market=market,
         previous=previous,

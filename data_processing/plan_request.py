@@ -65,6 +65,11 @@ class Request:
         """The mode asked for; a plan may widen an incremental one."""
         return "full_refresh" if self.full_refresh else "backfill" if self.start else "incremental"
 
+    @property
+    def is_partial(self) -> bool:
+        """Some days or some pools."""
+        return self.mode == "backfill" or self.pools is not None
+
     def public(self) -> dict[str, Any]:
         """What the ledger keeps, as plain JSON values."""
         days = {

@@ -13,7 +13,7 @@ from datetime import date, datetime
 
 from sqlalchemy import Connection, select, text
 
-from data_processing.last_run import GOOD, LastRun
+from data_processing.last_run import LastRun
 from data_processing.market_series import MarketChange
 from data_processing.quality.row_checks import EARLIEST_DAY, IN_FUTURE, NOT_IN_POOLS, RowCheck
 from data_processing.quarantine.table import QUARANTINE, RAW_ROW
@@ -25,6 +25,7 @@ from data_processing.raw_history import (
     moment,
 )
 from database.merge_sql import qualified
+from database.run_ledger import GOOD
 from database.tables import pool_calendars, pools, run_ledger
 from product_errors import ConfigurationError
 

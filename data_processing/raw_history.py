@@ -25,7 +25,8 @@ from data_processing.quality.row_checks import (
 )
 from data_processing.quarantine.table import QUARANTINE
 from database.merge_sql import qualified
-from database.tables import pool_daily_metrics, pools, raw_pool_history
+from database.metrics_table import REGCLASS
+from database.tables import pools, raw_pool_history
 
 TABLE = qualified(raw_pool_history)
 
@@ -52,7 +53,7 @@ _POOLS = qualified(pools)
 _HAS_FOREIGN_KEY = f"""EXISTS (
     SELECT FROM pg_constraint AS c
     WHERE c.contype = 'f'
-        AND c.conrelid = to_regclass('{qualified(pool_daily_metrics)}')
+        AND c.conrelid = {REGCLASS}
         AND c.confrelid = to_regclass('{_POOLS}')
         AND ARRAY['pool_id'] = (
             SELECT array_agg(a.attname::text)
@@ -64,7 +65,7 @@ _HAS_FOREIGN_KEY = f"""EXISTS (
 
 
 def lacks_its_pool(pool_id: str) -> str:
-    """PostgreSQL condition: `pool_daily_metrics` has a foreign key to `pools`, and `pools` lacks
+    """PostgreSQL condition: the metrics table has a foreign key to `pools`, and `pools` lacks
     the pool, so that no metric of it can be written. `pool_id` is an SQL expression.
 
     The key is looked up once a query; where there is none no row is looked at.

@@ -29,6 +29,12 @@ clouds drop a flow that is silent for ten minutes; on the server's side they end
 machine that went away, and its lock, after a minute and a half instead of two hours.
 """
 
+METRICS_OPTION = "metrics_table"
+"""The execution option of an engine that has METRICS_TABLE."""
+
+METRICS_PARAMETER = "yieldspark.metrics_table"
+"""The session parameter that has it, for SQL that looks the table up in the catalogue."""
+
 
 def with_database(settings: Settings) -> Settings:
     """Settings whose DB_* name a running server: the user's own, or the embedded one, started if
@@ -51,12 +57,19 @@ def with_database(settings: Settings) -> Settings:
     )
 
 
+def metrics_option(settings: Settings) -> str:
+    """libpq's option that sets METRICS_PARAMETER."""
+    return f"-c {METRICS_PARAMETER}={settings.metrics_table}"
+
+
 def session_options(settings: Settings) -> str:
-    """UTC, KEEPALIVES of the server, and a search path that names the owner's schema: the default
-    one begins with `$user`, and a role may well be called `yieldspark` too.
+    """UTC, KEEPALIVES of the server, the name of the metrics table, and a search path that names
+    the owner's schema: the default one begins with `$user`, and a role may well be called
+    `yieldspark` too.
     """
     keepalives = " ".join(f"-c tcp_{name}={value}" for name, value in KEEPALIVES.items())
-    return f"-c timezone=UTC -c search_path={settings.db_schema} {keepalives}"
+    names = f"-c search_path={settings.db_schema} {metrics_option(settings)}"
+    return f"-c timezone=UTC {names} {keepalives}"
 
 
 def host_in_url(settings: Settings) -> str:
@@ -86,6 +99,7 @@ def make_engine(settings: Settings) -> Engine:
         sqlalchemy_url(settings),
         poolclass=NullPool,
         connect_args=_libpq_parameters(settings),
+        execution_options={METRICS_OPTION: settings.metrics_table},
     )
 
 

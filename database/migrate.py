@@ -14,10 +14,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Table, text
 
 from database.connection import checked_connection
-from database.own_schema import VERSION_TABLE, require_own_rights
+from database.metrics_table import create_statements, metrics_table_of
+from database.own_schema import SCHEMA, VERSION_TABLE, require_own_rights
+from database.table_facts import table_facts
 from database.tables import OWN_SCHEMA
 from product_errors import DatabaseRefused, SchemaMismatch
 
@@ -26,32 +28,57 @@ MIGRATIONS = "database/migrations"
 
 
 def migrate(engine: Engine) -> bool:
-    """Upgrade to the newest revision; returns whether anything had to be done. Two at once wait for
-    each other.
+    """Upgrade to the newest revision, and make the metrics table where it is missing and the role
+    may; returns whether anything had to be done. Two at once wait for each other.
 
     Raises: DatabaseRefused where the role may not create schemas or tables, DatabaseUnreachable.
     """
     with checked_connection(engine) as connection:
-        with _scripts() as folder:
-            if _is_current(connection, folder):
-                return False
-            require_own_rights(connection, to_create=True)
-            connection.execute(
-                text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('migrate'))")
-            )
-            if connection.execute(
-                text("SELECT to_regnamespace(:name) IS NULL"), {"name": OWN_SCHEMA}
-            ).scalar_one():
-                _require_right_to_create(connection)
-                # not `IF NOT EXISTS`: that asks for the right to create even where the schema is
-                # there already
-                connection.execute(text(f"CREATE SCHEMA {OWN_SCHEMA}"))
-            config = Config()
-            config.set_main_option("script_location", str(folder))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        upgraded = _upgrade(connection)
+        return _make_metrics_table(connection) or upgraded
+
+
+def _upgrade(connection: Connection) -> bool:
+    with _scripts() as folder:
+        if _is_current(connection, folder):
+            return False
+        require_own_rights(connection, to_create=True)
+        connection.execute(ONE_AT_A_TIME)
+        if connection.execute(
+            text("SELECT to_regnamespace(:name) IS NULL"), {"name": OWN_SCHEMA}
+        ).scalar_one():
+            _require_right_to_create(connection)
+            # not `IF NOT EXISTS`: that asks for the right to create even where the schema is
+            # there already
+            connection.execute(text(f"CREATE SCHEMA {OWN_SCHEMA}"))
+        config = Config()
+        config.set_main_option("script_location", str(folder))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
     return True
 
+
+def _make_metrics_table(connection: Connection) -> bool:
+    """Not a revision: METRICS_TABLE may name another table tomorrow. Where the role may not create
+    tables the schema check gives the statements.
+    """
+    table = metrics_table_of(connection)
+    schema = connection.execute(SCHEMA, {"schema": None}).one()
+    if not schema.may_create or _is_there(connection, table, schema.name):
+        return False
+    connection.execute(ONE_AT_A_TIME)
+    if _is_there(connection, table, schema.name):
+        return False
+    for statement in create_statements(table, schema.name):
+        connection.exec_driver_sql(statement)
+    return True
+
+
+def _is_there(connection: Connection, table: Table, schema: str) -> bool:
+    return table_facts(connection, table, schema) is not None
+
+
+ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('migrate'))")
 
 _MAY_CREATE = text("""
 SELECT has_database_privilege(current_database(), 'CREATE') AS allowed,

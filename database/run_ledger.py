@@ -32,6 +32,10 @@ from product_errors import CheckFailed, RunInProgress, one_sentence
 log = logging.getLogger(__name__)
 
 
+GOOD = ("succeeded", "nothing_to_do")
+"""States of a run that left the tables complete."""
+
+
 @dataclass(frozen=True)
 class Acceptance:
     """Checks that one run may fail, who said so, and why."""

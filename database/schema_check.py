@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection, Table, text
 
 from database.merge_sql import qualified, quoted
+from database.metrics_table import create_statements, metrics_table_of
 from database.own_schema import COMMANDS, SCHEMA, missing_own_rights
 from database.table_facts import (
     TableFacts,
@@ -49,8 +50,8 @@ _FAMILY_OF_PYTHON = {
     "list": "array",
 }
 
-READ_AS_TEXT = {(pool_daily_metrics.name, "pool_group")}
-"""Columns that are read as text and never written: any type will do."""
+READ_AS_TEXT = {"pool_group"}
+"""Columns of the metrics table that are read as text and never written: any type will do."""
 
 HISTORY_INDEXES = (("pool_id", "timestamp"), ("insertion_timestamp",))
 """What raw history is searched by in every run."""
@@ -63,16 +64,28 @@ _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 class Findings:
     """What stands in the way of a job, each in words, and the statements that help.
 
-    `missing` are tables that `db migrate` makes, `problems` what only the owner can change;
-    `grants` give the rights that `lacking` names; `indexes` make a run fast and are no condition.
+    `missing` are tables that `db migrate` makes where the role may, and `creates` what makes them;
+    `problems` are what only the owner can change; `grants` give the rights that `lacking` names;
+    `indexes` make a run fast and are no condition.
     """
 
     role: str
     missing: list[str] = field(default_factory=list)
+    creates: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     lacking: list[str] = field(default_factory=list)
     grants: list[str] = field(default_factory=list)
     indexes: list[str] = field(default_factory=list)
+
+    @property
+    def absent(self) -> str | None:
+        """Which tables are missing, and what makes them, as one sentence."""
+        if not self.missing:
+            return None
+        return (
+            f"missing: {', '.join(self.missing)}. `db migrate` makes them where role {self.role}"
+            f" may create tables in their schema; else, as its owner run: {' '.join(self.creates)}"
+        )
 
     @property
     def refused(self) -> str | None:
@@ -98,6 +111,8 @@ class Findings:
 def findings_document(findings: Findings) -> dict[str, list[str]]:
     """What a command prints: nothing where all is well."""
     shown = {
+        "missing": findings.missing,
+        "creates": findings.creates,
         "problems": findings.problems,
         "lacking": findings.lacking,
         "grants": findings.grants,
@@ -118,10 +133,10 @@ def verify_tables(connection: Connection, uses: Iterable[TableUse]) -> None:
         log.warning("%s", findings.slow)
     wrong = [f"table {name} is missing" for name in findings.missing] + findings.problems
     if wrong:
-        rights = f". And {findings.refused}" if findings.refused else ""
+        more = [sentence for sentence in (findings.absent, findings.refused) if sentence]
         raise SchemaMismatch(
             f"{'; '.join(wrong)}. Create or change them as database/tables.py has them;"
-            f" YieldSpark never alters your tables{rights}"
+            f" YieldSpark never alters your tables{''.join(f'. And {one}' for one in more)}"
         )
     if findings.refused:
         raise DatabaseRefused(findings.refused)
@@ -139,10 +154,13 @@ def examine_tables(connection: Connection, uses: Iterable[TableUse]) -> Findings
     if not schema.may_use:
         _lacks(findings, f"USAGE on schema {schema.name}", f"USAGE ON SCHEMA {schema.name}")
     rights: dict[str, list[str]] = {}
-    for use in uses:
+    absent: dict[str, list[str]] = {}
+    for use in _named(connection, uses):
         facts = table_facts(connection, use.table, schema.name)
         if facts is None:
             findings.missing.append(qualified(use.table))
+            findings.creates += create_statements(use.table, schema.name)
+            absent.setdefault(f"{schema.name}.{qualified(use.table)}", []).extend(use.commands)
             continue
         findings.problems += _column_problems(use, facts) + _write_problems(use, facts)
         findings.problems += _hidden_rows(use, facts, findings.role)
@@ -151,6 +169,9 @@ def examine_tables(connection: Connection, uses: Iterable[TableUse]) -> Findings
         findings.indexes += _missing_indexes(connection, use.table, facts)
         for name in closed_sequences(connection, facts, use.inserts) if use.inserts else ():
             _lacks(findings, f"USAGE on sequence {name}", f"USAGE ON SEQUENCE {name}")
+    for name, commands in absent.items():
+        listed = ", ".join(command for command in COMMANDS if command in commands)
+        findings.creates.append(f"GRANT {listed} ON {name} TO {findings.role};")
     for name, commands in rights.items():
         for_all = [command for command in COMMANDS if command in commands]
         if for_all:
@@ -159,10 +180,16 @@ def examine_tables(connection: Connection, uses: Iterable[TableUse]) -> Findings
     for right, grant in missing_own_rights(connection):
         findings.lacking.append(right)
         findings.grants.append(grant)
-    for name in ("missing", "problems", "lacking", "grants", "indexes"):
+    for name in ("missing", "creates", "problems", "lacking", "grants", "indexes"):
         # two jobs use the same table
         setattr(findings, name, list(dict.fromkeys(getattr(findings, name))))
     return findings
+
+
+def _named(connection: Connection, uses: Iterable[TableUse]) -> list[TableUse]:
+    """The uses, of the metrics table under the name that METRICS_TABLE gives."""
+    metrics = metrics_table_of(connection)
+    return [replace(use, table=metrics) if use.table is pool_daily_metrics else use for use in uses]
 
 
 def _lacks(findings: Findings, right: str, grant: str) -> None:
@@ -184,7 +211,7 @@ def _column_problems(use: TableUse, facts: TableFacts) -> list[str]:
 
 def _family(table: Table, name: str) -> str | None:
     """None where any type will do."""
-    if (table.name, name) in READ_AS_TEXT:
+    if name in READ_AS_TEXT:
         return None
     kind = table.c[name].type
     return (
@@ -200,7 +227,7 @@ def _write_problems(use: TableUse, facts: TableFacts) -> list[str]:
     if facts.kind not in (ORDINARY, PARTITIONED):
         return [
             f"{table} is {_KINDS[facts.kind]}, and YieldSpark writes to it: set DB_SCHEMA to the"
-            " schema that has the table itself"
+            " schema that has the table itself, or METRICS_TABLE to another table"
         ]
     written = {*use.inserts, *use.updates}
     problems = [

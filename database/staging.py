@@ -97,7 +97,9 @@ def commit_run(
         if checks:
             run_checks(run, checks)
         counts = [
-            _merge(run, target, staging.name) for staging in stagings for target in staging.targets
+            merge_staged(run, target, staging.name)
+            for staging in stagings
+            for target in staging.targets
         ]
         if also:
             also(run.connection)
@@ -195,8 +197,10 @@ def _entry(name: str, failing: int, found: str) -> dict[str, Any]:
     }
 
 
-def _merge(run: Run, target: MergeTarget, staging: str) -> MergeCounts:
-    """Raises: CheckFailed where rows are neither inserted nor updated nor equal to those of the
+def merge_staged(run: Run, target: MergeTarget, staging: str) -> MergeCounts:
+    """Merge the rows of the table `staging` into a target, inside the run's transaction.
+
+    Raises: CheckFailed where rows are neither inserted nor updated nor equal to those of the
     table.
     """
     columns = run.connection.exec_driver_sql(merge_sql.stored_types(target.table)).all()

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import pyarrow as pa
-from pyspark import TaskContext
 
 PARTITION_TAG = "_partition"
 ATTEMPT_TAG = "_attempt"
@@ -22,6 +21,9 @@ def task_identity() -> tuple[int, int]:
     """Partition and attempt of the running Spark task: the attempt id is unique in the application,
     over retries and speculation.
     """
+    # the names of the tags are SQL, which commands without Spark know too
+    from pyspark import TaskContext
+
     context = TaskContext.get()
     if context is None:
         raise RuntimeError("task_identity() is for code that runs inside a Spark task")

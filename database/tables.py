@@ -192,6 +192,21 @@ market_series = Table(
     ),
 )
 
+provisional_days = Table(
+    "provisional_days",
+    own_metadata,
+    Column("pool_id", Text, primary_key=True),
+    Column("date", Date, primary_key=True),
+    Column("apy_age_days", Integer, comment="as in observation_age"),
+    Column("tvl_age_days", Integer, comment="as in observation_age"),
+    Column("metrics_table", Text, nullable=False, comment="the table that has the row"),
+    Column("run_id", Text, nullable=False),
+    comment=(
+        "rows of the metrics table whose day was not over when a run with INCLUDE_TODAY computed"
+        " them: the next run makes them again or takes them away"
+    ),
+)
+
 pool_calendars = Table(
     "pool_calendars",
     own_metadata,

@@ -8,13 +8,14 @@ partition.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from config_spark import Settings
-from database.connection import host_in_url
+from database.connection import host_in_url, metrics_option
 from database.staging_tags import ATTEMPT_TAG, PARTITION_TAG
 from database.transport import FETCH_SIZE, LastStep, PortableQuery, tagged
 
@@ -28,6 +29,7 @@ def get_jdbc_url(settings: Settings) -> str:
     options = (
         f"sslmode={settings.db_sslmode}&currentSchema={settings.db_schema}"
         "&stringtype=unspecified&reWriteBatchedInserts=true"
+        f"&options={quote(metrics_option(settings), safe='')}"
     )
     return (
         f"jdbc:postgresql://{host_in_url(settings)}:{settings.db_port}/{settings.db_name}?{options}"

@@ -1,7 +1,7 @@
 """Yesterday's forecasts beside today's values: what the forecast job does first every night, as a
 command of its own.
 
-In: the ledger of forecasts and `pool_daily_metrics`. Out: `actual` filled in, and the scores of the
+In: the ledger of forecasts and the metrics table. Out: `actual` filled in, and the scores of the
 newest days. SQL and pandas, no Spark.
 """
 

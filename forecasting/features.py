@@ -1,7 +1,7 @@
 """Feature rows of all pools: one row a pool and as-of day, with features, labels and baselines,
 made in Spark's tasks and used for training and prediction alike.
 
-In: the metrics of `METRICS_QUERY`. Out: `ROW_COLUMNS` and FEATURES (float32, null where unknown);
+In: the metrics of `metrics_query`. Out: `ROW_COLUMNS` and FEATURES (float32, null where unknown);
 APY in percent, TVL in USD, labels in scales or in asinh space. One shuffle brings each pool's days
 together; numpy works on a batch of pools at a time. Why not window functions: SQL has no
 exponential mean, and evaluates a frame of 90 rows anew for each row and statistic.
@@ -28,10 +28,10 @@ from forecasting.pool_history import Observed, PoolHistory, pool_history
 from forecasting.rolling_windows import Days, lag
 from forecasting.targets import LABEL_LIMIT, asinh_level
 
-METRICS_QUERY = """
+_METRICS = """
 SELECT m.pool_id, m.date, m.actual_apy::float8 AS apy, m.actual_tvl::float8 AS tvl,
     m.pool_group::text AS pool_group, a.apy_age_days, a.tvl_age_days
-FROM pool_daily_metrics m
+FROM {metrics} m
 LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
 WHERE m.date BETWEEN DATE '{first_day}' AND DATE '{as_of}'
     AND (m.actual_apy IS NOT NULL OR m.actual_tvl IS NOT NULL)
@@ -71,11 +71,13 @@ class FeatureSpec:
     min_history_days: int
 
 
-def metrics_query(first_day: dt.date, as_of: dt.date) -> str:
-    """SQL for the metrics of `[first_day, as_of]`; rows that hold nothing but a forecast (the day
-    after an as-of day) stay out.
+def metrics_query(metrics: str, first_day: dt.date, as_of: dt.date) -> str:
+    """SQL for the rows of `[first_day, as_of]` of the table `metrics` (its quoted name); rows that
+    hold nothing but a forecast (the day after an as-of day) stay out.
     """
-    return METRICS_QUERY.format(first_day=first_day.isoformat(), as_of=as_of.isoformat())
+    return _METRICS.format(
+        metrics=metrics, first_day=first_day.isoformat(), as_of=as_of.isoformat()
+    )
 
 
 def feature_names(*, market: bool) -> tuple[str, ...]:

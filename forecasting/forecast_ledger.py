@@ -15,6 +15,7 @@ import pandas as pd
 from sqlalchemy import Connection, Double, Engine, text
 
 from database.connection import checked_connection
+from database.metrics_table import metrics_name, require_same_metrics_table
 from database.tables import forecast_evaluation
 from forecasting.past_forecasts import PAST_COLUMNS, PAST_DAYS
 
@@ -32,19 +33,27 @@ WHERE engine = :engine
     AND target_date <= :as_of
 """
 
-CAME_TRUE = """
+DAY_IS_OVER = (
+    "m.date < (SELECT coalesce(min(p.date), 'infinity') FROM yieldspark.provisional_days AS p)"
+)
+"""Condition on a row `m` of the metrics: computed when its day was over, and so was that of every
+other pool.
+"""
+
+CAME_TRUE = f"""
 UPDATE yieldspark.forecast_evaluation AS e
-SET actual = m.actual_{target}::float8
+SET actual = m.actual_{{target}}::float8
 FROM (SELECT max(target_date) AS day FROM yieldspark.forecast_evaluation) AS newest,
-    pool_daily_metrics AS m
+    {{metrics}} AS m
     LEFT JOIN yieldspark.observation_age AS a ON a.pool_id = m.pool_id AND a.date = m.date
-WHERE e.target = '{target}'
+WHERE e.target = '{{target}}'
+    AND {DAY_IS_OVER}
     AND m.pool_id = e.pool_id
     AND m.date = e.target_date
     AND (e.actual IS NULL OR e.target_date > newest.day - :days)
-    AND m.actual_{target} IS NOT NULL
-    AND coalesce(a.{target}_age_days, 0) = 0
-    AND e.actual IS DISTINCT FROM m.actual_{target}::float8
+    AND m.actual_{{target}} IS NOT NULL
+    AND coalesce(a.{{target}}_age_days, 0) = 0
+    AND e.actual IS DISTINCT FROM m.actual_{{target}}::float8
 """
 
 # in this order, whatever the database's own is: sums of doubles depend on it
@@ -100,9 +109,14 @@ def score_what_came_true(connection: Connection) -> int:
     returns the rows changed.
 
     Values of the newest PAST_DAYS target days are looked at again, for they may have been
-    corrected.
+    corrected. Raises: ConfigurationError where the metrics were last written to another table.
     """
-    return sum(_rows_changed(connection, CAME_TRUE.format(target=target)) for target in TARGETS)
+    require_same_metrics_table(connection)
+    metrics = metrics_name(connection)
+    return sum(
+        _rows_changed(connection, CAME_TRUE.format(target=target, metrics=metrics))
+        for target in TARGETS
+    )
 
 
 def _rows_changed(connection: Connection, statement: str) -> int:

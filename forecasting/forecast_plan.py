@@ -1,7 +1,7 @@
 """The plan of a forecast run: which as-of day, how old it is, which pools, how many rows and fits,
 which model version. No Spark session exists yet.
 
-It reads `pool_daily_metrics`, `yieldspark.observation_age`, `pools` and the model registry, never
+It reads the metrics table, `yieldspark.observation_age`, `pools` and the model registry, never
 raw tables, and changes nothing.
 """
 
@@ -14,10 +14,12 @@ from typing import Any
 from config_spark import Settings
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import execute_sql
+from database.merge_sql import qualified
+from database.metrics_table import metrics_table, require_same_metrics_table
 from database.schema_check import verify_tables
 from database.table_use import FORECAST_USE
 from forecasting.folds import FoldPlan, night_folds, past_folds, served_folds
-from forecasting.forecast_ledger import known_days
+from forecasting.forecast_ledger import DAY_IS_OVER, known_days
 from forecasting.past_forecasts import PAST_DAYS
 from forecasting.persistence_gate import MIN_DAYS
 from forecasting.pool_features import LOOK_BACK_DAYS
@@ -27,17 +29,18 @@ from product_errors import ConfigurationError, NotEnoughHistory
 WARM_UP_DAYS = PAST_DAYS
 """Days before a backtest whose forecasts are made and not scored."""
 
-OBSERVED = """
-FROM pool_daily_metrics m
+_OBSERVED = f"""
+FROM {{metrics}} m
 LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
-WHERE (
+WHERE {DAY_IS_OVER}
+AND (
     (m.actual_apy IS NOT NULL AND coalesce(a.apy_age_days, 0) = 0)
     OR (m.actual_tvl IS NOT NULL AND coalesce(a.tvl_age_days, 0) = 0)
 )
 """
-NEWEST_DAY = f"SELECT max(m.date) AS day {OBSERVED} AND m.date <= :last"
-FACTS = (
-    f"SELECT count(*) AS rows, count(DISTINCT m.pool_id) AS pools {OBSERVED} AND m.date BETWEEN"
+_NEWEST_DAY = f"SELECT max(m.date) AS day {_OBSERVED} AND m.date <= :last"
+_FACTS = (
+    f"SELECT count(*) AS rows, count(DISTINCT m.pool_id) AS pools {_OBSERVED} AND m.date BETWEEN"
     " :first AND :last"
 )
 
@@ -100,12 +103,12 @@ def plan_forecast(
     """Args: today is the running UTC day, so the last complete one is the day before.
 
     Raises: NotEnoughHistory where no metric exists, or the wanted as-of day has none (names the
-    newest day that has); ConfigurationError for a day that is not over.
+    newest day that has); ConfigurationError for a day that is not over, or where the metrics were
+    last written to another table.
     """
     complete = today - dt.timedelta(days=1)
     _require_over(as_of, complete)
-    with checked_connection(make_engine(settings)) as connection:
-        verify_tables(connection, FORECAST_USE)
+    _verify_tables(settings)
     newest = newest_day(settings, as_of=as_of, complete=complete)
     database, horizon = make_engine(settings), settings.horizon_days
     known = known_days(database, engine, horizon=horizon, as_of=newest)
@@ -148,6 +151,7 @@ def plan_backtest(
     """
     complete = today - dt.timedelta(days=1)
     _require_over(end, complete)
+    _verify_tables(settings)
     known = newest_day(settings, as_of=end, complete=complete)
     options = {
         "horizon": settings.horizon_days,
@@ -166,6 +170,12 @@ def plan_backtest(
     )
 
 
+def _verify_tables(settings: Settings) -> None:
+    with checked_connection(make_engine(settings)) as connection:
+        verify_tables(connection, FORECAST_USE)
+        require_same_metrics_table(connection)
+
+
 def _require_over(day: dt.date | None, complete: dt.date) -> None:
     if day is not None and day > complete:
         raise ConfigurationError(
@@ -178,10 +188,8 @@ def newest_day(settings: Settings, *, as_of: dt.date | None, complete: dt.date) 
     """The as-of day: the one asked for, or the newest with an observed value up to the last
     complete day. Raises: NotEnoughHistory.
     """
-    newest: dt.date | None = execute_sql(settings, NEWEST_DAY, {"last": as_of or complete})[0][
-        "day"
-    ]
-    return _checked(as_of, newest)
+    newest: dt.date | None = _read(settings, _NEWEST_DAY, {"last": as_of or complete})["day"]
+    return _checked(settings.metrics_table, as_of, newest)
 
 
 def first_read_day(folds: FoldPlan) -> dt.date:
@@ -191,15 +199,21 @@ def first_read_day(folds: FoldPlan) -> dt.date:
 
 def _facts(settings: Settings, first: dt.date, last: dt.date) -> tuple[int, int]:
     """Observed pool-days, and pools, that the models may read."""
-    facts = execute_sql(settings, FACTS, {"first": first, "last": last})[0]
+    facts = _read(settings, _FACTS, {"first": first, "last": last})
     return facts["rows"], facts["pools"]
 
 
-def _checked(as_of: dt.date | None, newest: dt.date | None) -> dt.date:
+def _read(settings: Settings, query: str, parameters: dict[str, dt.date]) -> dict[str, Any]:
+    """The one row of a query of the metrics."""
+    metrics = qualified(metrics_table(settings.metrics_table))
+    return execute_sql(settings, query.format(metrics=metrics), parameters)[0]
+
+
+def _checked(table: str, as_of: dt.date | None, newest: dt.date | None) -> dt.date:
     if newest is None:
         until = f" on or before {as_of}" if as_of else ""
         raise NotEnoughHistory(
-            f"pool_daily_metrics has no observed APY or TVL{until}: load history, run"
+            f"{table} has no observed APY or TVL{until}: load history, run"
             " `calculate_metrics`, then forecast"
         )
     if as_of is not None and newest != as_of:

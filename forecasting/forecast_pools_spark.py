@@ -1,9 +1,9 @@
 """The forecast job: next day's APY and TVL of every active pool with an interval, and how the last
 weeks' forecasts did beside persistence.
 
-Reads `pool_daily_metrics`, `yieldspark.observation_age`, `pools`, the ledger of forecasts and the
-model registry. Writes, in one commit: `yieldspark.forecasts`, the forecast columns of
-`pool_daily_metrics` at (pool, D + 1), `yieldspark.forecast_evaluation`, and for a version of
+Reads the metrics table, `yieldspark.observation_age`, `pools`, the ledger of forecasts and the
+model registry. Writes, in one commit: `yieldspark.forecasts`, the forecast columns of the metrics
+table at (pool, D + 1), `yieldspark.forecast_evaluation`, and for a version of
 tonight `yieldspark.promotion` and `yieldspark.model_outbox`, from where it goes to the registry.
 Units: APY percent, TVL USD, UTC days. Runs as `python forecasting/forecast_pools_spark.py`, under
 spark-submit with the code on the path, and from the command line of the product.
@@ -32,6 +32,7 @@ from sqlalchemy import Engine
 from config_spark import Settings
 from database.connection import make_engine
 from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot, get_spark_session
+from database.metrics_table import metrics_table
 from database.run_ledger import Run, ledger_row, open_run
 from database.spark_interrupt import interruptible
 from forecasting.backtest import evaluation_rows, publish_days
@@ -182,7 +183,14 @@ def _forecast(
             forecasts["pool_id"].map(explained(night, apy, settings)).astype(object)
         )
     staged = [
-        StagedFrame(*forecast_staging(spark, forecasts, horizon=folds.horizon)),
+        StagedFrame(
+            *forecast_staging(
+                spark,
+                forecasts,
+                horizon=folds.horizon,
+                metrics=metrics_table(settings.metrics_table),
+            )
+        ),
         StagedFrame(*evaluation_staging(spark, ledger, NIGHT)),
         *(StagedFrame(*evaluation_staging(spark, rows, BACKTEST)) for rows in made),
     ]

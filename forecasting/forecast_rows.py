@@ -17,7 +17,7 @@ from pyspark.sql import types as T
 from sqlalchemy import Table
 
 from database.merge_sql import MergeTarget, qualified
-from database.tables import FORECAST_COLUMNS, forecast_evaluation, forecasts, pool_daily_metrics
+from database.tables import FORECAST_COLUMNS, forecast_evaluation, forecasts
 from forecasting.backtest import DESCRIBED
 from forecasting.forecast_ledger import NIGHT
 
@@ -52,17 +52,16 @@ EVALUATION_SCHEMA: dict[str, T.DataType] = {
 
 
 def forecast_staging(
-    spark: SparkSession, rows: pd.DataFrame, *, horizon: int
+    spark: SparkSession, rows: pd.DataFrame, *, horizon: int, metrics: Table
 ) -> tuple[DataFrame, Sequence[MergeTarget]]:
-    """Rows of `yieldspark.forecasts`; those one day ahead go to the forecast columns of
-    `pool_daily_metrics` too.
+    """Rows of `yieldspark.forecasts`; those one day ahead go to the forecast columns of the
+    metrics table too.
     """
     targets = [_own_target(forecasts)]
     if horizon == 1:
         columns = dict(zip(FORECAST_COLUMNS, ("apy", "tvl"), strict=True))
-        targets.append(
-            MergeTarget(pool_daily_metrics, {"pool_id": "pool_id", "date": "target_date"}, columns)
-        )
+        key = {"pool_id": "pool_id", "date": "target_date"}
+        targets.append(MergeTarget(metrics, key, columns))
     return _frame(spark, rows, FORECAST_SCHEMA), targets
 
 

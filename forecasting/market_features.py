@@ -14,14 +14,17 @@ from pyspark.sql import functions as F
 SERIES, SPANS = ("eth", "btc", "gas"), (1, 7)
 MARKET = tuple(f"{series}_change_{days}" for series in SERIES for days in SPANS)
 
-MARKET_QUERY = """
+_MARKET = """
 SELECT date, max(eth_open) AS eth, max(btc_open) AS btc, max(gas_price_gwei) AS gas
-FROM pool_daily_metrics WHERE date BETWEEN DATE '{first_day}' AND DATE '{as_of}' GROUP BY date
+FROM {metrics} WHERE date BETWEEN DATE '{first_day}' AND DATE '{as_of}' GROUP BY date
 """
 
 
-def market_query(first_day: dt.date, as_of: dt.date) -> str:
-    return MARKET_QUERY.format(first_day=first_day.isoformat(), as_of=as_of.isoformat())
+def market_query(metrics: str, first_day: dt.date, as_of: dt.date) -> str:
+    """SQL for the market of `[first_day, as_of]` as the table `metrics` (its quoted name) has
+    it.
+    """
+    return _MARKET.format(metrics=metrics, first_day=first_day.isoformat(), as_of=as_of.isoformat())
 
 
 def add_market(rows: DataFrame, market: DataFrame) -> DataFrame:

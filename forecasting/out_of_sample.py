@@ -20,13 +20,15 @@ from sqlalchemy import text
 from config_spark import Settings
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import read_table_spark
+from database.merge_sql import qualified
+from database.metrics_table import metrics_table
 from database.run_ledger import Run
 from forecasting.engines.engine import Engine, FeatureRows
 from forecasting.features import LABELS, FeatureSpec, feature_names, feature_rows, metrics_query
 from forecasting.folds import FoldPlan
 from forecasting.forecast_plan import first_read_day
 from forecasting.market_features import market_query
-from forecasting.rules import KNOWN_COLUMNS, KNOWN_QUERY
+from forecasting.rules import KNOWN_COLUMNS, known_query
 
 DATA_FACTS = (
     "SELECT count(*) AS rows, sum(hashtextextended(metrics::text, 0)) AS hash FROM ({query}) AS"
@@ -75,9 +77,12 @@ def held_rows(
 
 def known_pools(settings: Settings, as_of: dt.date, snapshot: str) -> pd.DataFrame:
     """KNOWN_COLUMNS of every active pool on the as-of day."""
-    return pd.DataFrame(
-        _at_snapshot(settings, snapshot, KNOWN_QUERY, {"as_of": as_of}), columns=list(KNOWN_COLUMNS)
-    )
+    rows = _at_snapshot(settings, snapshot, known_query(_metrics(settings)), {"as_of": as_of})
+    return pd.DataFrame(rows, columns=list(KNOWN_COLUMNS))
+
+
+def _metrics(settings: Settings) -> str:
+    return qualified(metrics_table(settings.metrics_table))
 
 
 def _hold(
@@ -89,7 +94,7 @@ def _hold(
     snapshot: str,
     first_day: dt.date,
 ) -> tuple[FeatureRows, DataFacts]:
-    query = metrics_query(first_day, folds.known)
+    query = metrics_query(_metrics(settings), first_day, folds.known)
     # the same statement at the same snapshot: these are the rows that Spark reads
     found = _at_snapshot(settings, snapshot, DATA_FACTS.format(query=query), {})[0]
     run.rows["read"] += found["rows"]
@@ -114,7 +119,8 @@ def _hold(
 def _market(
     spark: SparkSession, settings: Settings, first_day: dt.date, last_day: dt.date, snapshot: str
 ) -> DataFrame:
-    return read_table_spark(spark, settings, market_query(first_day, last_day), snapshot=snapshot)
+    query = market_query(_metrics(settings), first_day, last_day)
+    return read_table_spark(spark, settings, query, snapshot=snapshot)
 
 
 def _at_snapshot(

@@ -1,4 +1,4 @@
-"""Pools as dense arrays: what Arrow rows of `pool_daily_metrics` say of each pool and UTC day up to
+"""Pools as dense arrays: what Arrow rows of the metrics table say of each pool and UTC day up to
 the as-of day.
 
 In: rows sorted by pool and day (pool_id, date, apy percent, tvl USD, apy_age_days, tvl_age_days,

@@ -1,7 +1,7 @@
 """What is published for every active pool: the model's forecast, or a rule's where the model has
 nothing to say, with the reason.
 
-In: what is known of each pool (`KNOWN_QUERY`: newest values, their days, observed days) and the
+In: what is known of each pool (`known_query`: newest values, their days, observed days) and the
 as-of day's model forecasts.
 Out: one row per pool for D + horizon. Rules, first that fits:
 - stale: it was not observed on the as-of day -> the last known value; models are trained on
@@ -23,7 +23,7 @@ import pandas as pd
 
 from forecasting.targets import Target
 
-KNOWN_QUERY = """
+_KNOWN = """
 SELECT m.pool_id,
     (array_agg(m.actual_apy ORDER BY m.date DESC)
         FILTER (WHERE m.actual_apy IS NOT NULL))[1]::float8 AS apy,
@@ -36,7 +36,7 @@ SELECT m.pool_id,
     max(m.date) FILTER (
         WHERE m.actual_tvl IS NOT NULL AND coalesce(a.tvl_age_days, 0) = 0
     ) AS tvl_day
-FROM pool_daily_metrics m
+FROM {metrics} m
 LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
 LEFT JOIN pools p ON p.pool_id = m.pool_id
 WHERE m.date <= :as_of
@@ -48,6 +48,13 @@ ORDER BY m.pool_id
 KNOWN_COLUMNS = ("pool_id", "apy", "tvl", "first_day", "apy_day", "tvl_day")
 
 STALE = "stale"
+
+
+def known_query(metrics: str) -> str:
+    """SELECT of KNOWN_COLUMNS for each active pool, up to the day `:as_of`. Args: metrics is the
+    quoted name of the metrics table.
+    """
+    return _KNOWN.format(metrics=metrics)
 
 
 def apply_rules(

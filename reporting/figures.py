@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from database.connection import checked_connection
+from database.metrics_table import metrics_name
 from database.run_ledger import last_runs, public_row
 
 LARGEST_POOLS = 6
@@ -43,7 +44,7 @@ SELECT f.pool_id, p.name, p.symbol, p.protocol, p.chain, f.as_of, f.target_date,
 FROM yieldspark.forecasts f
 JOIN newest n ON n.target_date = f.target_date AND n.horizon_days = f.horizon_days
 LEFT JOIN pools p ON p.pool_id = f.pool_id
-LEFT JOIN pool_daily_metrics m ON m.pool_id = f.pool_id AND m.date = f.as_of
+LEFT JOIN {{metrics}} m ON m.pool_id = f.pool_id AND m.date = f.as_of
 ORDER BY m.actual_tvl DESC NULLS LAST, f.tvl DESC NULLS LAST, f.pool_id
 """
 
@@ -52,7 +53,7 @@ WITH {NEWEST_FORECASTS},
 observed AS (
     SELECT m.pool_id, m.date, m.actual_apy::float8 AS actual
     FROM newest n
-    JOIN pool_daily_metrics m ON m.date > n.as_of - :days
+    JOIN {{metrics}} m ON m.date > n.as_of - :days
         AND m.date <= n.as_of
         AND m.pool_id = ANY(:pools)
     LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
@@ -113,8 +114,9 @@ def forecast_table(engine: Engine) -> list[dict[str, Any]]:
     and explanation, [{feature, points}] with points of APY, is None where a rule did. Raises:
     DatabaseError.
     """
+    rows = text(FORECAST_ROWS.format(metrics=metrics_name(engine)))
     with checked_connection(engine) as connection:
-        return [dict(row) for row in connection.execute(text(FORECAST_ROWS)).mappings()]
+        return [dict(row) for row in connection.execute(rows).mappings()]
 
 
 def pool_series(
@@ -133,10 +135,10 @@ def pool_series(
     """
     largest = [row for row in forecasts if row["apy"] is not None][:pools]
     chosen: dict[str, list[dict[str, Any]]] = {row["pool_id"]: [] for row in largest}
+    series = text(SERIES_ROWS.format(metrics=metrics_name(engine)))
     with checked_connection(engine) as connection:
-        for row in connection.execute(
-            text(SERIES_ROWS), {"days": days, "pools": list(chosen)}
-        ).mappings():
+        asked = {"days": days, "pools": list(chosen)}
+        for row in connection.execute(series, asked).mappings():
             chosen[row["pool_id"]].append(
                 {key: value for key, value in row.items() if key != "pool_id"}
             )

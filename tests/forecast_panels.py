@@ -3,7 +3,7 @@ is something to forecast; with gaps and dirt.
 
 Columns are those of `pool_daily_metrics` and the values' ages; APY in percent, TVL in USD. A
 missing day is carried forward as the metrics job does. `metric_rows` has them as
-`features.METRICS_QUERY` names them.
+`features.metrics_query` names them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
 from sqlalchemy import Engine, insert
 
-from database.tables import observation_age, pool_daily_metrics
+from database.metrics_table import metrics_table_of
+from database.tables import observation_age
 
 END = dt.date(2024, 6, 30)
 
@@ -115,7 +116,7 @@ def history_rows(history: Path) -> pd.DataFrame:
 
 
 def metric_rows(rows: pd.DataFrame) -> pa.Table:
-    """What `features.METRICS_QUERY` reads of them, in their order."""
+    """What `features.metrics_query` reads of them, in their order."""
     plain = rows[SCHEMA.names].astype(object)
     table = pa.Table.from_pandas(
         plain.where(plain.notna(), None), to_arrow_schema(SCHEMA), preserve_index=False
@@ -129,14 +130,14 @@ def spark_rows(spark: SparkSession, rows: pd.DataFrame) -> DataFrame:
 
 
 def store(engine: Engine, rows: pd.DataFrame) -> None:
-    """Put the rows where the metrics job would have: `pool_daily_metrics` and
+    """Put the rows where the metrics job would have: the metrics table and
     `yieldspark.observation_age`.
     """
     records = [dict(zip(SCHEMA.names, values, strict=True)) for values in _tuples(rows)]
     ages = ("apy_age_days", "tvl_age_days")
     with engine.begin() as connection:
         connection.execute(
-            insert(pool_daily_metrics),
+            insert(metrics_table_of(engine)),
             [{name: row[name] for name in row if name not in ages} for row in records],
         )
         aged = [

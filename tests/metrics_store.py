@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, text
 
 from config_spark import Settings
 from data_processing.pool_days import AGES
+from database.metrics_table import metrics_name
 from tests.metrics_oracle import RawRow, World
 
 
@@ -107,7 +108,7 @@ def put(engine: Engine, world: World) -> None:
 
 
 def job_rows(engine: Engine) -> dict[tuple[str, date], dict[str, Any]]:
-    """pool_daily_metrics with the ages of each day of a calendar, every column, numbers exact as
+    """The metrics table with the ages of each day of a calendar, every column, numbers exact as
     stored.
     """
     ages = ", ".join(
@@ -115,8 +116,9 @@ def job_rows(engine: Engine) -> dict[tuple[str, date], dict[str, Any]]:
         for name in AGES
     )
     query = (
-        f"SELECT m.*, {ages} FROM pool_daily_metrics AS m LEFT JOIN yieldspark.observation_age AS o"
-        " ON o.pool_id = m.pool_id AND o.date = m.date LEFT JOIN yieldspark.pool_calendars AS c ON"
+        f"SELECT m.*, {ages} FROM {metrics_name(engine)} AS m"
+        " LEFT JOIN yieldspark.observation_age AS o ON o.pool_id = m.pool_id AND o.date = m.date"
+        " LEFT JOIN yieldspark.pool_calendars AS c ON"
         " c.pool_id = m.pool_id AND m.date BETWEEN c.first_day AND c.last_day"
     )
     with engine.connect() as connection:

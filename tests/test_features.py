@@ -426,7 +426,9 @@ def test_queries_read_the_metrics_of_their_days_and_no_row_that_holds_only_a_for
             insert(pool_daily_metrics), [{"pool_id": "young", "date": last, "forecasted_apy": 3.0}]
         )
     wanted = rows[rows["date"].between(first, last) & (rows["pool_id"] != "late")]
-    found = read(engine, metrics_query(first, last) + " ORDER BY m.pool_id, m.date")
+    found = read(
+        engine, metrics_query("pool_daily_metrics", first, last) + " ORDER BY m.pool_id, m.date"
+    )
     assert list(found[0]) == METRICS
     assert [row["apy_age_days"] for row in found] == [
         0,
@@ -444,7 +446,7 @@ def test_queries_read_the_metrics_of_their_days_and_no_row_that_holds_only_a_for
     ).to_pylist()
     market = {
         row["date"]: [float(row[name]) for name in SERIES]
-        for row in read(engine, market_query(first, last) + " ORDER BY date")
+        for row in read(engine, market_query("pool_daily_metrics", first, last) + " ORDER BY date")
     }
     days = wanted.groupby("date")[["eth_open", "btc_open", "gas_price_gwei"]].first()
     assert list(market) == list(days.index)

@@ -19,6 +19,7 @@ from config_spark import Settings
 from data_processing.calendars import GONE, STAGED, calendar_changes
 from data_processing.market_series import SERIES
 from data_processing.plan import Plan
+from data_processing.provisional_days import set_today_aside
 from data_processing.quality.catalogue import CATALOGUE, severity_of, words
 from data_processing.quality.spike_sql import spike_preparation, spike_query
 from data_processing.rolling_metrics import LONGEST_WINDOW_DAYS
@@ -84,7 +85,7 @@ def commit_checks(settings: Settings, plan: Plan, staging: str) -> CommitChecks:
     new_days = (
         [(_new_days(plan.table, staging), {"first": first, "end": plan.end})] if first else []
     )
-    statements = calendar_changes(plan.table, staging)
+    statements = [*set_today_aside(plan, staging), *calendar_changes(plan.table, staging)]
     if severity_of("spike", settings) != "off":
         statements += spike_preparation(settings, plan)
     return CommitChecks(checks, [*((statement, {}) for statement in statements), *new_days])

@@ -1,5 +1,7 @@
 """The owner's tables where they are missing, and the schema `yieldspark`: a frozen copy of
 `database/tables.py` at version 0.1.0.
+
+`database.migrate` makes the metrics table, whose name is a setting.
 """
 
 from __future__ import annotations
@@ -35,31 +37,6 @@ def _owner_tables() -> None:
             sa.Column("forecasted_avg_gas_gwei", sa.Numeric(precision=20, scale=8)),
             sa.PrimaryKeyConstraint("date"),
         )
-    if "pool_daily_metrics" not in existing:
-        op.create_table(
-            "pool_daily_metrics",
-            sa.Column("pool_id", sa.Text(), nullable=False),
-            sa.Column("date", sa.Date(), nullable=False),
-            sa.Column("actual_apy", sa.Numeric(precision=20, scale=4)),
-            sa.Column("forecasted_apy", sa.Numeric(precision=20, scale=4)),
-            sa.Column("actual_tvl", sa.Numeric(precision=20, scale=2)),
-            sa.Column("forecasted_tvl", sa.Numeric(precision=20, scale=2)),
-            sa.Column("eth_open", sa.Numeric(precision=20, scale=8)),
-            sa.Column("btc_open", sa.Numeric(precision=20, scale=8)),
-            sa.Column("gas_price_gwei", sa.Numeric(precision=20, scale=8)),
-            sa.Column("is_filtered_out", sa.Boolean(), server_default=sa.text("false")),
-            sa.Column("filter_reason", sa.Text()),
-            sa.Column("rolling_apy_7d", sa.Numeric(precision=20, scale=4)),
-            sa.Column("rolling_apy_30d", sa.Numeric(precision=20, scale=4)),
-            sa.Column("apy_delta_today_yesterday", sa.Numeric(precision=20, scale=4)),
-            sa.Column("stddev_apy_7d", sa.Numeric(precision=20, scale=4)),
-            sa.Column("stddev_apy_30d", sa.Numeric(precision=20, scale=4)),
-            sa.Column("stddev_apy_7d_delta", sa.Numeric(precision=20, scale=4)),
-            sa.Column("stddev_apy_30d_delta", sa.Numeric(precision=20, scale=4)),
-            sa.Column("pool_group", sa.Text()),
-            sa.PrimaryKeyConstraint("pool_id", "date"),
-        )
-        op.create_index("pool_daily_metrics_date_idx", "pool_daily_metrics", ["date"])
     if "pools" not in existing:
         op.create_table(
             "pools",

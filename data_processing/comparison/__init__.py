@@ -1,0 +1,1 @@
+"""Another metrics table beside ours: where they differ, and by which known rule."""

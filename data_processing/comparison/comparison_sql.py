@@ -1,0 +1,281 @@
+"""The one statement that puts two metrics tables side by side, and the one that lists what no rule
+explains.
+
+In: the names of both tables, the columns they share, and what YieldSpark keeps. Out: SQL; nothing
+runs here. Each pair of rows gets a signature, two characters for each column (`Kind` and the letter
+of a rule); grouped by it, millions of rows come back as a few hundred counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from data_processing.comparison.rules import (
+    Precision,
+    Rule,
+    rules_of,
+    rules_of_our_rows,
+    rules_of_their_rows,
+)
+from data_processing.market_series import SERIES, SYMBOLS
+from data_processing.quarantine.table import QUARANTINE, RAW_ROW
+from data_processing.raw_history import TABLE
+from data_processing.rolling_metrics import WINDOW_DAYS
+from database.merge_sql import qualified, quoted
+from database.tables import market_series, observation_age, pool_calendars, pools, raw_prices
+
+NO_RULE = "?"
+
+OURS_ALONE, THEIRS_ALONE = "<", ">"
+"""Begin the signature of a row that one table alone has; a rule's letter follows."""
+
+
+class Kind(StrEnum):
+    """How two values of a column stand to each other."""
+
+    equal = "="
+    both_null = "0"
+    different = "d"
+    only_ours = "m"
+    only_theirs = "t"
+
+
+@dataclass(frozen=True)
+class Sides:
+    """`ours` and `theirs` are quoted names; `precisions` has the columns to compare, in order."""
+
+    ours: str
+    theirs: str
+    precisions: Mapping[str, Precision]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(self.precisions)
+
+
+def counts_by_signature(sides: Sides) -> str:
+    """SELECT of signature and rows. Parameters: pools (text[] or NULL), first and end (days or
+    NULL), run_end.
+    """
+    return (
+        f"{_joined(sides)} SELECT {_signature(sides)} AS signature, count(*) AS rows FROM joined AS"
+        f" d WHERE {_IN_INTERVAL} GROUP BY 1"
+    )
+
+
+def unexplained_rows(sides: Sides) -> str:
+    """SELECT of pool_id, date, signature and both values of each column of the rows that no rule
+    explains, by day and pool; the parameter `limit` says how many.
+    """
+    values = ", ".join(f"m_{name}, t_{name}" for name in sides.columns)
+    return (
+        f"{_joined(sides)} SELECT * FROM (SELECT pool_id, date, {_signature(sides)} AS signature,"
+        f" {values} FROM joined AS d WHERE {_IN_INTERVAL}) AS rows WHERE strpos(signature,"
+        f" '{NO_RULE}') > 0 ORDER BY date, pool_id LIMIT :limit"
+    )
+
+
+_IN_INTERVAL = (
+    "(CAST(:first AS date) IS NULL OR date >= CAST(:first AS date)) AND (CAST(:end AS date) IS NULL"
+    " OR date < CAST(:end AS date))"
+)
+
+
+def _signature(sides: Sides) -> str:
+    both = " || ".join(_code(name, sides) for name in sides.columns) or "''"
+    return f"""
+    CASE
+        WHEN in_ours AND in_theirs THEN {both}
+        WHEN in_ours THEN '{OURS_ALONE}' || {_first(rules_of_our_rows())}
+        ELSE '{THEIRS_ALONE}' || {_first(rules_of_their_rows(sides.ours))}
+    END"""
+
+
+def _code(name: str, sides: Sides) -> str:
+    ours, theirs, precision = f"m_{name}", f"t_{name}", sides.precisions[name]
+    rule, slack = _first(rules_of(name, sides.ours, precision)), precision.slack
+    return f"""
+        CASE
+            WHEN abs({ours} - {theirs}) <= {slack} THEN '{Kind.equal}{Kind.equal}'
+            WHEN {ours} IS NULL AND {theirs} IS NULL THEN '{Kind.both_null}{Kind.both_null}'
+            WHEN {theirs} IS NULL THEN '{Kind.only_ours}' || {rule}
+            WHEN {ours} IS NULL THEN '{Kind.only_theirs}' || {rule}
+            ELSE '{Kind.different}' || {rule}
+        END"""
+
+
+def _first(rules: Sequence[Rule]) -> str:
+    whens = " ".join(f"WHEN {rule.condition} THEN '{rule.letter}'" for rule in rules)
+    return f"CASE {whens} ELSE '{NO_RULE}' END"
+
+
+def _joined(sides: Sides) -> str:
+    values = ", ".join(f"m.m_{name}, t.t_{name}" for name in sides.columns)
+    made = ", ".join(f"t.made_{name}" for name in _windows(sides.columns))
+    market = ", ".join(
+        f"s.{name} AS {name}_known" + (f", {name}_has_row, {name}_of_last_row" * (name in _OPENS))
+        for name in SERIES
+    )
+    return f"""
+    WITH {_ours(sides)},
+    {_theirs(sides)},
+    {_market()},
+    several AS (
+        SELECT DISTINCT pool_id
+        FROM {TABLE}
+        WHERE isfinite(timestamp)
+        GROUP BY pool_id, (timestamp AT TIME ZONE 'UTC')::date
+        HAVING count(*) > 1
+    ),
+    bad_days AS (
+        SELECT pool_id, (timestamp AT TIME ZONE 'UTC')::date AS date
+        FROM {QUARANTINE}
+        WHERE {RAW_ROW}
+            AND resolution IS DISTINCT FROM 'accepted'
+            AND isfinite(timestamp)
+    ),
+    joined AS (
+        SELECT
+            coalesce(m.pool_id, t.pool_id) AS pool_id,
+            coalesce(m.date, t.date) AS date,
+            m.pool_id IS NOT NULL AS in_ours,
+            t.pool_id IS NOT NULL AS in_theirs,
+            m.apy_age, m.tvl_age, m.apy_day, m.tvl_day, m.m_peak, t.t_peak,
+            t.t_actual_apy_before, t.t_actual_tvl_before,
+            c.first_day, c.last_day, p.is_active, p.pool_id IS NOT NULL AS in_pools,
+            coalesce(m.pool_id, t.pool_id) IN (SELECT pool_id FROM several)
+                AS has_days_of_several_rows,
+            (coalesce(m.pool_id, t.pool_id), coalesce(m.date, t.date))
+                IN (SELECT pool_id, date FROM bad_days) AS day_is_quarantined,
+            {", ".join(filter(None, (market, values, made)))}
+        FROM ours AS m
+        FULL JOIN theirs AS t ON t.pool_id = m.pool_id AND t.date = m.date
+        LEFT JOIN {qualified(pool_calendars)} AS c ON c.pool_id = coalesce(m.pool_id, t.pool_id)
+        LEFT JOIN {qualified(pools)} AS p ON p.pool_id = coalesce(m.pool_id, t.pool_id)
+        LEFT JOIN market AS s ON s.date = coalesce(m.date, t.date)
+    )"""
+
+
+_CHOSEN = (
+    "(CAST(:pools AS text[]) IS NULL OR {alias}.pool_id = ANY(CAST(:pools AS text[]))) AND"
+    " (CAST(:end AS date) IS NULL OR {alias}.date < CAST(:end AS date))"
+)
+"""Windows and carries look back from an interval, never forward."""
+
+
+def _ours(sides: Sides) -> str:
+    """The metrics job's own rows: the days of its calendars. Rows that hold nothing but another
+    job's columns are in none.
+    """
+    values = ", ".join(f"m.{name}::numeric AS m_{name}" for name in sides.columns)
+    return f"""ours AS (
+        SELECT m.pool_id::text AS pool_id, m.date,
+            CASE WHEN a.pool_id IS NULL THEN 0 ELSE a.apy_age_days END AS apy_age,
+            CASE WHEN a.pool_id IS NULL THEN 0 ELSE a.tvl_age_days END AS tvl_age,
+            max(m.date) FILTER (WHERE m.actual_apy IS NOT NULL) OVER so_far AS apy_day,
+            max(m.date) FILTER (WHERE m.actual_tvl IS NOT NULL) OVER so_far AS tvl_day,
+            max(abs(m.actual_apy)) OVER so_far AS m_peak,
+            {values}
+        FROM {sides.ours} AS m
+        JOIN {qualified(pool_calendars)} AS c
+            ON c.pool_id = m.pool_id AND m.date BETWEEN c.first_day AND c.last_day
+        LEFT JOIN {qualified(observation_age)} AS a
+            ON a.pool_id = m.pool_id AND a.date = m.date
+        WHERE {_CHOSEN.format(alias="m")}
+        WINDOW so_far AS (PARTITION BY m.pool_id ORDER BY m.date)
+    )"""
+
+
+def _theirs(sides: Sides) -> str:
+    """The other table's rows, and what its windows would be by its own APY: in double precision, as
+    pandas has it.
+    """
+    given = ", ".join(
+        f"nullif(o.{quoted(name)}::numeric, 'NaN') AS t_{name}" for name in sides.columns
+    )
+    missing = "".join(
+        f", NULL::numeric AS t_{name}"
+        for name in ("actual_apy", "actual_tvl")
+        if name not in sides.columns
+    )
+    frames = ", ".join(
+        f"w{days} AS (days RANGE BETWEEN '{days - 1} days' PRECEDING AND CURRENT ROW)"
+        for days in WINDOW_DAYS
+    )
+    windows = ", ".join(
+        f"avg(apy) OVER w{days} AS rolling_{days}, stddev_samp(apy) OVER w{days} AS stddev_{days}"
+        for days in WINDOW_DAYS
+    )
+    yesterday = "CASE WHEN lag(date) OVER days = date - 1 THEN lag({value}) OVER days END"
+    made = "".join(
+        f", {expression}::numeric AS made_{name}"
+        for name, expression in _windows(sides.columns).items()
+    )
+    before = ", ".join(
+        f"lag(t_{name}) OVER days AS t_{name}_before" for name in ("actual_apy", "actual_tvl")
+    )
+    return f"""given AS (
+        SELECT o.pool_id::text AS pool_id, o.date, {given}{missing}
+        FROM {sides.theirs} AS o
+        WHERE {_CHOSEN.format(alias="o")}
+    ),
+    windows AS (
+        SELECT given.*, {before}, {windows},
+            max(abs(t_actual_apy)) OVER days AS t_peak,
+            apy - {yesterday.format(value="apy")} AS apy_change
+        FROM (SELECT *, t_actual_apy::double precision AS apy FROM given) AS given
+        WINDOW days AS (PARTITION BY pool_id ORDER BY date), {frames}
+    ),
+    theirs AS (
+        SELECT *{made}
+        FROM windows
+        WINDOW days AS (PARTITION BY pool_id ORDER BY date)
+    )"""
+
+
+def _windows(columns: Sequence[str]) -> dict[str, str]:
+    """Of the window columns to compare: how each follows from `windows`."""
+    change = "stddev_{days} - CASE WHEN lag(date) OVER days = date - 1 THEN lag(stddev_{days}) OVER"
+    made = {"apy_delta_today_yesterday": "apy_change"}
+    for days in WINDOW_DAYS:
+        made |= {
+            f"rolling_apy_{days}d": f"rolling_{days}",
+            f"stddev_apy_{days}d": f"stddev_{days}",
+            f"stddev_apy_{days}d_delta": f"({change.format(days=days)} days END)",
+        }
+    return {name: made[name] for name in columns if name in made}
+
+
+_OPENS = tuple(SYMBOLS.values())
+
+
+def _market() -> str:
+    """The series as our last run used it; and for each symbol whether a day has a row of its own,
+    and the value of the last day that has.
+    """
+    has_row = ", ".join(
+        f"""s.date IN (
+                SELECT (r.data_timestamp AT TIME ZONE 'UTC')::date
+                FROM {qualified(raw_prices)} AS r
+                WHERE upper(r.symbol) = '{symbol}'
+            ) AS {name}_has_row"""
+        for symbol, name in SYMBOLS.items()
+    )
+    last_day = ", ".join(
+        f"max(date) FILTER (WHERE {name}_has_row) OVER (ORDER BY date) AS {name}_day"
+        for name in _OPENS
+    )
+    last = ", ".join(f"{name}_rows.{name} AS {name}_of_last_row" for name in _OPENS)
+    joins = " ".join(
+        f"LEFT JOIN days AS {name}_rows ON {name}_rows.date = s.{name}_day" for name in _OPENS
+    )
+    return f"""days AS MATERIALIZED (
+        SELECT s.*, {has_row}
+        FROM {qualified(market_series)} AS s
+    ),
+    market AS MATERIALIZED (
+        SELECT s.*, {last}
+        FROM (SELECT days.*, {last_day} FROM days) AS s {joins}
+    )"""
