@@ -39,7 +39,8 @@ from data_processing.plan import JOB
 from database.connection import checked_connection
 from database.merge_sql import qualified, quoted, stored_types
 from database.metrics_table import REGCLASS, metrics_table_of, require_same_metrics_table
-from database.table_facts import SCHEMA, TableFacts, is_unique, table_facts
+from database.own_schema import SCHEMA
+from database.table_facts import TableFacts, is_unique, table_facts
 from database.tables import METRIC_COLUMNS
 from product_errors import ConfigurationError, DatabaseRefused, NotEnoughHistory, SchemaMismatch
 
