@@ -4,7 +4,6 @@ what the record says.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
