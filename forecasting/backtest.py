@@ -11,9 +11,10 @@ as-of day; `rules` has the others.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from forecasting.intervals import (
@@ -22,7 +23,7 @@ from forecasting.intervals import (
     relative_quantiles,
     tail_factors,
 )
-from forecasting.past_forecasts import PAST_COLUMNS, PAST_DAYS, come_true, past_forecasts
+from forecasting.past_forecasts import PAST_COLUMNS, PastForecasts, forecast_history
 from forecasting.persistence_gate import GATE, gate_weights, gated_steps, refusal
 from forecasting.stacked_model import OutOfSample
 from forecasting.targets import Target, Values
@@ -50,6 +51,9 @@ PUBLISHED = (
 few_pools, no_champion or gate; None where it is not.
 """
 
+PUBLISHED_FROM = ("now", "scale", "lowest", "move", "move_low", "move_high")
+"""Columns of a day that its published values are made of."""
+
 COLD_START, NO_MODEL, NO_CHAMPION = "cold_start", "no_model", "no_champion"
 
 
@@ -69,40 +73,45 @@ def publish_days(
     none of these days; where no version serves, every value is persistence, and its interval the
     model's around that.
     """
-    rows = _named(sample, target, horizon)
-    by_day = dict(list(rows.groupby("date")))
-    recent, published = [ledger], []
-    for day in days:
-        today = by_day.get(pd.Timestamp(day))
-        if today is None:
-            continue
-        known = come_true(pd.concat(recent, ignore_index=True), day)
-        past = past_forecasts(target, known, day)
-        pools = pd.unique(np.concatenate([today["pool_id"].to_numpy(object), past.pool_id]))
-        refused = refusal(past) or (None if serves else NO_CHAMPION)
-        weights = pd.Series(
-            np.zeros(pools.size) if refused else gate_weights(past, pools, target.panel_days),
-            index=pools,
+    rows, sizes = _in_order(_named(sample, target, horizon), days)
+    past = pd.concat([ledger, rows[list(PAST_COLUMNS)]], ignore_index=True)
+    pools, pool_ids = pd.factorize(past["pool_id"])
+    # of this history a day sees what has come true by then, and so none of the days after it
+    history, todays_pools = forecast_history(target, past, pools), pools[len(ledger) :]
+    inputs = {name: rows[name].to_numpy(float) for name in PUBLISHED_FROM}
+    gates, published, end = np.empty(len(rows), dtype=object), np.empty((4, len(rows))), 0
+    for day, size in sizes:
+        begin, end = end, end + size
+        today = {name: values[begin:end] for name, values in inputs.items()}
+        known = history.come_true(day)
+        refused = refusal(known) or (None if serves else NO_CHAMPION)
+        weights = (
+            np.zeros(pool_ids.size)
+            if refused
+            else gate_weights(known, np.arange(pool_ids.size), target.panel_days)
         )
         factors = tail_factors(
-            past,
-            gated_steps(weights.reindex(past.pool_id).to_numpy(), past.move, target.least_step),
-            level,
+            known, gated_steps(weights[known.pool_id], known.move, target.least_step), level
         )
-        shown = _publish(
-            today,
-            target,
-            weights.reindex(today["pool_id"]).to_numpy(),
-            factors,
-            _relative(today, target, known, level),
+        relative = _relative(today, known, level)
+        published[:, begin:end] = _publish(
+            today, target, weights[todays_pools[begin:end]], factors, relative
         )
-        published.append(_with_rules(shown, refused or GATE)[list(PUBLISHED)])
-        recent = [recent[0], *recent[1:][-PAST_DAYS - horizon :], published[-1][list(PAST_COLUMNS)]]
-    return pd.concat(published or [_nothing(rows)], ignore_index=True)
+        gates[begin:end] = refused or GATE
+    columns = dict(zip(("weight", "forecast", "low", "high"), published, strict=True))
+    return _with_rules(rows.assign(**columns), gates)[list(PUBLISHED)].reset_index(drop=True)
 
 
-def _nothing(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.iloc[:0].reindex(columns=list(PUBLISHED))
+def _in_order(
+    rows: pd.DataFrame, days: Sequence[dt.date]
+) -> tuple[pd.DataFrame, list[tuple[dt.date, int]]]:
+    """The rows of these days, day by day, and how many each day has; days without one are left
+    out.
+    """
+    places = rows.groupby("date").indices
+    found = {day: places[stamp] for day in days if (stamp := pd.Timestamp(day)) in places}
+    order = np.concatenate([np.empty(0, dtype=np.intp), *found.values()])
+    return rows.iloc[order], [(day, len(places_of_day)) for day, places_of_day in found.items()]
 
 
 def _named(sample: pd.DataFrame, target: Target, horizon: int) -> pd.DataFrame:
@@ -143,37 +152,31 @@ def _named(sample: pd.DataFrame, target: Target, horizon: int) -> pd.DataFrame:
 
 
 def _relative(
-    today: pd.DataFrame, target: Target, known: pd.DataFrame, level: float
+    today: Mapping[str, Values], known: PastForecasts, level: float
 ) -> tuple[Values, Values]:
     """Each row's ends without a model, relative to its size: the panel's, or where it has no scale
     yet those of earlier cold starts.
     """
-    is_cold = today["scale"].isna().to_numpy()
-    panel, cold = (
-        relative_quantiles(target, known, level),
-        cold_start_quantiles(target, known, level),
-    )
+    is_cold = np.isnan(today["scale"])
+    panel = relative_quantiles(known, level)
+    cold = cold_start_quantiles(known, level) if is_cold.any() else panel
     return np.where(is_cold, cold[0], panel[0]), np.where(is_cold, cold[1], panel[1])
 
 
 def _publish(
-    today: pd.DataFrame,
+    today: Mapping[str, Values],
     target: Target,
     weights: Values,
     factors: tuple[float, float],
     relative: tuple[Values, Values],
-) -> pd.DataFrame:
-    """One day's values: today's level plus the gated step, and an interval around that; without a
-    model no step and a relative one.
+) -> Values:
+    """One day's weight, forecast, low and high, a row each: today's level plus the gated step, and
+    an interval around that; without a model no step and a relative one.
     """
-    now, scale, lowest, move = (
-        today[name].to_numpy(float) for name in ("now", "scale", "lowest", "move")
-    )
+    now, scale, lowest, move = (today[name] for name in ("now", "scale", "lowest", "move"))
     is_modelled, steps = np.isfinite(move), gated_steps(weights, move, target.least_step)
     forecast = target.moved(now, np.where(is_modelled, np.nan_to_num(scale) * steps, 0.0), lowest)
-    below, above = half_widths(
-        steps, today["move_low"].to_numpy(float), today["move_high"].to_numpy(float)
-    )
+    below, above = half_widths(steps, today["move_low"], today["move_high"])
     ends = (
         (scale * (steps - factors[0] * below), relative[0]),
         (scale * (steps + factors[1] * above), relative[1]),
@@ -185,24 +188,18 @@ def _publish(
     weight = np.where(is_modelled, weights, np.nan)
     # limits, and the logarithm and back, may put an end on the other side of the value that is
     # published
-    return today.assign(
-        weight=weight,
-        forecast=forecast,
-        low=np.minimum(low, forecast),
-        high=np.maximum(high, forecast),
+    return np.stack([weight, forecast, np.minimum(low, forecast), np.maximum(high, forecast)])
+
+
+def _with_rules(rows: pd.DataFrame, gates: npt.NDArray[np.object_]) -> pd.DataFrame:
+    """Args: gates are the reasons of rows whose model says nothing against today's value."""
+    # the first of these reasons stands
+    rules = np.select(
+        [rows["scale"].isna(), rows["move"].isna(), rows["forecast"] == rows["now"]],
+        [COLD_START, NO_MODEL, gates],
+        np.array(None),
     )
-
-
-def _with_rules(rows: pd.DataFrame, gate: str) -> pd.DataFrame:
-    rule = pd.Series(None, index=rows.index, dtype=object)
-    # the last of these reasons stands
-    for is_so, why in (
-        (rows["forecast"] == rows["now"], gate),
-        (rows["move"].isna(), NO_MODEL),
-        (rows["scale"].isna(), COLD_START),
-    ):
-        rule.loc[is_so] = why
-    return rows.assign(rule=rule)
+    return rows.assign(rule=rules)
 
 
 def evaluation_rows(

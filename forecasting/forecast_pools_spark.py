@@ -53,7 +53,7 @@ from forecasting.night_model import model_of_tonight
 from forecasting.night_registry import record_refit, register, registry_checks
 from forecasting.night_watch import explained, watch
 from forecasting.out_of_sample import held_rows, known_pools
-from forecasting.past_forecasts import come_true
+from forecasting.past_forecasts import past_forecasts
 from forecasting.rules import apply_rules, join_targets
 from forecasting.scores import score_table, sentence
 from forecasting.targets import Target, targets_of
@@ -228,7 +228,7 @@ def _forecasts(
     rows = []
     for target, published in tonight.items():
         relative = relative_quantiles(
-            target, come_true(past[target.name], plan.as_of), settings.interval_level
+            past_forecasts(target, past[target.name], plan.as_of), settings.interval_level
         )
         rows.append(apply_rules(known, published, target, relative, plan.as_of))
     return join_targets(*rows).assign(

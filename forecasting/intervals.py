@@ -9,10 +9,9 @@ are estimated anew each day.
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
 from forecasting.past_forecasts import PastForecasts, decay
-from forecasting.targets import Target, Values
+from forecasting.targets import Values
 
 HALF_LIFE_DAYS = 20.0
 MIN_PAST = 200
@@ -53,49 +52,39 @@ def tail_factors(past: PastForecasts, steps: Values, level: float) -> tuple[floa
     return next(factors), next(factors)
 
 
-def relative_quantiles(target: Target, past: pd.DataFrame, level: float) -> tuple[float, float]:
+def relative_quantiles(past: PastForecasts, level: float) -> tuple[float, float]:
     """Outer quantiles of what followed the as-of day, relative to the value's size: the interval of
     a pool without a model.
 
-    Args: past has now and next in values. Never above and below zero; (nan, nan) with fewer than
-    MIN_PAST known changes.
+    Never above and below zero; (nan, nan) with fewer than MIN_PAST known changes.
     """
-    changes = _relative_changes(target, past)
-    known = changes[np.isfinite(changes)]
+    known = past.change[np.isfinite(past.change)]
     if known.size < MIN_PAST:
         return np.nan, np.nan
     low, high = np.quantile(known, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return min(float(low), 0.0), max(float(high), 0.0)
 
 
-def cold_start_quantiles(target: Target, past: pd.DataFrame, level: float) -> tuple[float, float]:
+def cold_start_quantiles(past: PastForecasts, level: float) -> tuple[float, float]:
     """The same for a pool that has no scale yet, from what such pools did before: they move more
     than the panel, and their TVL mostly upwards.
 
     n of them on one day count for sqrt(n), for those that begin together move partly alike; the
-    panel's other changes count for PANEL_DAYS days with one each. Args: past has now, next, scale
-    (NaN where there was none yet) and target_day.
+    panel's other changes count for PANEL_DAYS days with one each.
     """
-    changes = _relative_changes(target, past)
-    known, is_cold = np.isfinite(changes), past["scale"].isna().to_numpy()
+    known, is_cold = np.isfinite(past.change), past.is_cold
     if known.sum() < MIN_PAST:
         return np.nan, np.nan
-    weights = np.full(changes.size, PANEL_DAYS / max(np.count_nonzero(known & ~is_cold), 1))
-    beginners = past["target_day"][known & is_cold]
-    weights[known & is_cold] = (
-        beginners.groupby(beginners).transform("size").to_numpy(float) ** -0.5
+    weights = np.full(known.size, PANEL_DAYS / max(np.count_nonzero(known & ~is_cold), 1))
+    _, day, beginners = np.unique(
+        past.age[known & is_cold], return_inverse=True, return_counts=True
     )
+    weights[known & is_cold] = beginners[day].astype(float) ** -0.5
     low, high = (
-        weighted_quantile(changes[known], weights[known], inside)
+        weighted_quantile(past.change[known], weights[known], inside)
         for inside in ((1.0 - level) / 2.0, (1.0 + level) / 2.0)
     )
     return min(low, 0.0), max(high, 0.0)
-
-
-def _relative_changes(target: Target, past: pd.DataFrame) -> Values:
-    now, after = (past[name].to_numpy(float) for name in ("now", "next"))
-    changes: Values = (target.level(after) - target.level(now)) / target.size(now)
-    return changes
 
 
 def weighted_quantile(values: Values, weights: Values, level: float) -> float:

@@ -8,6 +8,8 @@ that a pool with a short past follows the panel. It knows no dates: the caller g
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -37,9 +39,7 @@ def refusal(past: PastForecasts) -> str | None:
     return FEW_POOLS if past.pools < MIN_POOLS else None
 
 
-def gate_weights(
-    past: PastForecasts, pool_ids: npt.NDArray[np.object_], panel_days: float
-) -> Values:
+def gate_weights(past: PastForecasts, pool_ids: npt.NDArray[Any], panel_days: float) -> Values:
     """One weight for each of `pool_ids`; 0.0 for all where nothing can be learned.
 
     A loss is min(|error|, LOSS_LIMIT) in scales. A pool's is the sum of its decayed losses plus
@@ -79,9 +79,7 @@ def _panel_loss(losses: Values, age: npt.NDArray[np.int64]) -> Values:
     return mean
 
 
-def _sums(
-    losses: Values, pools: npt.NDArray[np.object_], wanted: npt.NDArray[np.object_]
-) -> Values:
+def _sums(losses: Values, pools: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Values:
     number = pd.Index(wanted).get_indexer(pools)
     found = number >= 0
     return np.column_stack(

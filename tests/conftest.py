@@ -5,9 +5,7 @@ shared data where it exists.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +23,7 @@ from database.spark_session import get_spark_session
 from machine.java_runtime import find_java
 from machine.spark_runtime import native_obstacle
 from product_errors import EnvironmentNotReady
+from tests.databases import Databases
 from tests.mapped_classes import mapping_options
 from tests.processes import CommandLine, CommandLineHere
 
@@ -102,35 +101,23 @@ def server(server_home: Path) -> Settings:
     return settings
 
 
+@pytest.fixture(scope="session")
+def databases(server: Settings) -> Databases:
+    return Databases(server)
+
+
 @pytest.fixture
-def database(server: Settings) -> Iterator[Settings]:
-    """Settings of a fresh, migrated, empty database."""
-    with fresh_database(server) as settings:
+def database(databases: Databases) -> Iterator[Settings]:
+    """Settings of a migrated, empty database of the test's own."""
+    with databases.lent() as settings:
         yield settings
 
 
 @pytest.fixture
-def second_database(server: Settings) -> Iterator[Settings]:
+def second_database(databases: Databases) -> Iterator[Settings]:
     """Another one, to compare with."""
-    with fresh_database(server) as settings:
+    with databases.lent() as settings:
         yield settings
-
-
-@contextmanager
-def fresh_database(server: Settings, template: str = "yieldspark") -> Iterator[Settings]:
-    """A copy of the database `template`, which nobody may be connected to; it goes when the block
-    ends.
-    """
-    name = f"test_{secrets.token_hex(6)}"
-    admin = make_engine(server.model_copy(update={"db_name": "postgres"})).execution_options(
-        isolation_level="AUTOCOMMIT"
-    )
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"))
-        try:
-            yield server.model_copy(update={"db_name": name})
-        finally:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @pytest.fixture

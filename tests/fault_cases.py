@@ -26,7 +26,7 @@ from data_processing.calculate_pool_metrics_spark import run_metrics
 from database.connection import make_engine
 from database.tables import METRIC_COLUMNS
 from product_errors import RunInProgress
-from tests.conftest import fresh_database
+from tests.databases import fresh_database
 from tests.fault_database import (
     WAIT_AT_THE_GATE,
     closed_gate,

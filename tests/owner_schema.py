@@ -19,6 +19,7 @@ from sqlalchemy import Engine, text
 from config_spark import Settings
 from database.connection import make_engine
 from database.migrate import migrate
+from tests.databases import fresh_database
 from tests.metrics_oracle import World
 
 SCHEMA = Path(__file__).with_name("owner_schema.sql")
@@ -55,8 +56,6 @@ def owner_template(server: Settings) -> Iterator[str]:
 @pytest.fixture
 def owner_tables(server: Settings, owner_template: str) -> Iterator[Settings]:
     """Settings of a fresh database that has the owner's tables, before any migration."""
-    from tests.conftest import fresh_database
-
     with fresh_database(server, owner_template) as settings:
         yield settings
 

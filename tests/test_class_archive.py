@@ -23,7 +23,8 @@ from database.connection import make_engine
 from machine import class_archive, java_runtime
 from machine.class_archive import ClassArchive, find_archive
 from machine.doctor_checks import class_archive as examined
-from tests.conftest import JARS, fresh_database
+from tests.conftest import JARS
+from tests.databases import fresh_database
 from tests.metrics_histories import world
 from tests.metrics_store import put
 from tests.processes import GOOD_RUN, PROJECT, SMALL_RUN, environment_of

@@ -23,13 +23,7 @@ from forecasting.intervals import (
     tail_factors,
     weighted_quantile,
 )
-from forecasting.past_forecasts import (
-    PAST_COLUMNS,
-    PastForecasts,
-    come_true,
-    no_past,
-    past_forecasts,
-)
+from forecasting.past_forecasts import PAST_COLUMNS, PastForecasts, no_past, past_forecasts
 from forecasting.targets import Values, targets
 
 DAY = dt.date(2024, 6, 30)
@@ -42,7 +36,14 @@ def past_of(came_true: Values, age: Days | None = None, *, high: float = 1.0) ->
     today, nothing = np.zeros(came_true.size, dtype=np.int64), np.zeros(came_true.size)
     pools = np.full(came_true.size, "p", dtype=object)
     return PastForecasts(
-        pools, today if age is None else age, nothing, nothing - 1.0, nothing + high, came_true
+        pools,
+        today if age is None else age,
+        move=nothing,
+        low=nothing - 1.0,
+        high=nothing + high,
+        came_true=came_true,
+        change=came_true,
+        is_cold=np.zeros(came_true.size, dtype=bool),
     )
 
 
@@ -220,7 +221,7 @@ def test_cold_start_quantiles_are_those_of_the_slow_oracle(target: Any, level: f
     together for PANEL_DAYS.
     """
     random = np.random.default_rng(5)
-    cold = beginners(0.2 * random.standard_normal(300), np.minimum(random.geometric(0.05, 300), 90))
+    cold = beginners(0.2 * random.standard_normal(300), np.minimum(random.geometric(0.05, 300), 89))
     panel = calm_panel(700)
     alike = [int((cold["target_day"] == day).sum()) for day in cold["target_day"]]
     assert len(set(alike)) > 10
@@ -234,7 +235,8 @@ def test_cold_start_quantiles_are_those_of_the_slow_oracle(target: Any, level: f
         for now, after in pairs
     ]
     unknown = pd.concat([panel, cold]).assign(next=np.nan)
-    found = cold_start_quantiles(target, pd.concat([panel, cold, unknown]), level)
+    past = past_forecasts(target, pd.concat([panel, cold, unknown]), DAY)
+    found = cold_start_quantiles(past, level)
     for end, share in zip(found, ((1 - level) / 2, (1 + level) / 2), strict=True):
         up_to = {
             change: math.fsum(
@@ -250,10 +252,8 @@ def test_cold_start_quantiles_are_those_of_the_slow_oracle(target: Any, level: f
 
 
 def test_where_no_pool_has_begun_before_a_beginner_has_the_panels_interval() -> None:
-    past = calm_panel()
-    assert cold_start_quantiles(APY, past, 0.8) == pytest.approx(
-        relative_quantiles(APY, past, 0.8), abs=1e-5
-    )
+    past = past_forecasts(APY, calm_panel(), DAY)
+    assert cold_start_quantiles(past, 0.8) == pytest.approx(relative_quantiles(past, 0.8), abs=1e-5)
 
 
 def test_beginners_learn_from_beginners_and_no_crowd_of_one_day_drowns_the_others() -> None:
@@ -261,10 +261,11 @@ def test_beginners_learn_from_beginners_and_no_crowd_of_one_day_drowns_the_other
     ones are five times as many.
     """
     rose, stayed = beginners(np.full(80, 0.5), np.arange(80)), beginners(np.zeros(400), 85)
-    low, high = cold_start_quantiles(APY, pd.concat([calm_panel(), rose, stayed]), 0.8)
+    past = past_forecasts(APY, pd.concat([calm_panel(), rose, stayed]), DAY)
+    low, high = cold_start_quantiles(past, 0.8)
     assert -0.01 <= low <= 0.0
     assert high == pytest.approx(0.5)
-    assert relative_quantiles(APY, pd.concat([calm_panel(), rose, stayed]), 0.8)[1] < 0.01
+    assert relative_quantiles(past, 0.8)[1] < 0.01
 
 
 def test_the_panel_makes_the_interval_of_far_moving_beginners_only_slightly_too_narrow() -> None:
@@ -272,13 +273,10 @@ def test_the_panel_makes_the_interval_of_far_moving_beginners_only_slightly_too_
     sixth of them, beyond which lie 6 / 91.
     """
     random = np.random.default_rng(6)
-    inside = []
+    inside, panel = [], calm_panel(1_000)
     for _ in range(200):
-        low, high = cold_start_quantiles(
-            APY,
-            pd.concat([calm_panel(1_000), beginners(random.standard_normal(90), np.arange(90))]),
-            0.9,
-        )
+        rows = pd.concat([panel, beginners(random.standard_normal(90), np.arange(90))])
+        low, high = cold_start_quantiles(past_forecasts(APY, rows, DAY), 0.9)
         now = random.standard_normal(500)
         inside.append(((low <= now) & (now <= high)).mean())
     assert np.mean(inside) == pytest.approx(1 - 12 / 91, abs=0.01)
@@ -289,13 +287,16 @@ def test_relative_quantiles_hold_today_and_need_a_past() -> None:
         beginners(np.linspace(0.1, 0.2, MIN_PAST)),
         beginners(np.linspace(-0.2, -0.1, MIN_PAST)),
     )
+    unknown = pd.concat([rising.iloc[1:], rising.assign(next=np.nan)])
     for quantiles in (relative_quantiles, cold_start_quantiles):
-        assert quantiles(APY, rising, 0.8) == pytest.approx((0.0, 0.19), abs=0.001)
-        assert quantiles(APY, falling, 0.8) == pytest.approx((-0.19, 0.0), abs=0.001)
-        assert (quantiles(APY, rising, 0.8)[0], quantiles(APY, falling, 0.8)[1]) == (0.0, 0.0)
-        unknown = pd.concat([rising.iloc[1:], rising.assign(next=np.nan)])
-        assert np.isnan(quantiles(APY, unknown, 0.8)).all()
-        assert np.isnan(quantiles(APY, no_past(), 0.8)).all()
+        up, down, too_few, none = (
+            quantiles(past_forecasts(APY, rows, DAY), 0.8)
+            for rows in (rising, falling, unknown, no_past())
+        )
+        assert up == pytest.approx((0.0, 0.19), abs=0.001)
+        assert down == pytest.approx((-0.19, 0.0), abs=0.001)
+        assert (up[0], down[1]) == (0.0, 0.0)
+        assert np.isnan([too_few, none]).all()
 
 
 def test_a_past_forecast_says_what_was_forecast_and_what_came_true_in_scales() -> None:
@@ -328,7 +329,7 @@ def test_tvls_past_is_in_logarithms() -> None:
 def test_only_targets_of_the_last_ninety_days_that_came_true_are_past() -> None:
     rows = generated(np.zeros(6), np.array([-1, 0, 1, 89, 90, 5]), pool_id=list("abcdef"))
     rows.loc[5, "next"] = np.nan
-    past = past_forecasts(APY, come_true(rows, DAY), DAY)
+    past = past_forecasts(APY, rows, DAY)
     assert past.pool_id.tolist() == ["b", "c", "d"]
     assert past.age.tolist() == [0, 1, 89]
 

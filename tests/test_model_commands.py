@@ -4,7 +4,6 @@ what the record says.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,15 +28,11 @@ NAMES = (OLD.card.version, NEW.card.version)
 
 @pytest.fixture
 def registered(database: Settings, run_here: CommandLine, engine: Engine) -> Settings:
-    """An old champion, and a new one that was promoted over it; settings whose home is the command
-    line's.
+    """An old champion, and a new one that was promoted over it. Commands and settings have the
+    session's home, for a store of models takes seconds to make.
     """
-    settings = database.model_copy(
-        update={
-            "yieldspark_home": Path(run_here.environment["YIELDSPARK_HOME"]),
-            "engine": "lightgbm",
-        }
-    )
+    run_here.environment["YIELDSPARK_HOME"] = str(database.yieldspark_home)
+    settings = database.model_copy(update={"engine": "lightgbm"})
     registry = Registry(settings, engine="lightgbm", horizon=1)
     before: str | None = None
     for one in (OLD, NEW):

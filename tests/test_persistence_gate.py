@@ -5,6 +5,7 @@ and persistence where nothing is known.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -30,11 +31,13 @@ def past_of(
         unknown,
         unknown,
         np.array(came_true, float),
+        change=unknown,
+        is_cold=np.zeros(len(pools), dtype=bool),
     )
 
 
 def together(*parts: PastForecasts) -> PastForecasts:
-    names = ("pool_id", "age", "move", "low", "high", "came_true")
+    names = [field.name for field in fields(PastForecasts)]
     return PastForecasts(
         *(np.concatenate([getattr(part, name) for part in parts]) for name in names)
     )
