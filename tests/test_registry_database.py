@@ -268,10 +268,10 @@ def test_tables_of_an_older_mlflow_are_refused_and_migrate_upgrades_them(
     assert [row["version"] for row in listed] == [A.card.version]
 
     execute(older, "UPDATE alembic_version SET version_num = 'fff'", database_of(older))
-    with pytest.raises(RegistryUnreachable, match=r"newer MLflow, revision fff, .*run the newer"):
+    with pytest.raises(RegistryUnreachable, match=r"tables of revision fff, .*run the newer"):
         Registry(older, **MODEL).versions()
     failed = run_here.json("db", "migrate", code=1)
-    assert "has tables of a newer MLflow, revision fff" in failed["error"]
+    assert "has tables of revision fff, which this MLflow does not know" in failed["error"]
 
 
 def test_migrate_makes_tables_in_an_empty_database_and_no_file(

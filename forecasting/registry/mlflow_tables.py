@@ -192,8 +192,9 @@ def _require_current(uri: str, found: str) -> None:
 def _require_known(uri: str, found: str) -> None:
     if found not in {script.revision for script in _scripts().walk_revisions()}:
         raise RegistryUnreachable(
-            f"the model registry at {uri} has tables of a newer MLflow, revision {found}, which"
-            f" this version does not know: run the newer version that made them; {LATER}"
+            f"the model registry at {uri} has tables of revision {found}, which this MLflow does"
+            " not know: run the newer version that made them, or name a database of its own in"
+            f" MLFLOW_TRACKING_URI where they are another application's; {LATER}"
         )
 
 
