@@ -21,6 +21,7 @@ from database.db_utils_spark import execute_sql
 from database.embedded_server import EmbeddedServer
 from tests.command_tree import leaf_commands
 from tests.conftest import JARS
+from tests.forecast_panels import SHORT
 from tests.mapped_classes import QUICK_COMPILER
 from tests.processes import PROJECT, environment_of
 
@@ -123,8 +124,12 @@ def test_every_command_of_the_readme_runs(newcomer: dict[str, str]) -> None:
     that the rest of the suite relies on.
     """
     assert SUITE == ["python run_spark_local.py test"], "that would run this test again"
+    # the demo's forecasts are made again below, by the model of the usual size that the cloud's is
+    # compared with
     for command in DEMO:
-        _runs_well(command, newcomer)
+        _runs_well(
+            command, newcomer | {"MODEL_PARAMETERS_FILE": str(SHORT["model_parameters_file"])}
+        )
     assert (
         len(
             list(
