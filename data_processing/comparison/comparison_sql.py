@@ -189,8 +189,8 @@ def _ours(sides: Sides) -> str:
 
 
 def _theirs(sides: Sides) -> str:
-    """The other table's rows, and what its windows would be by its own APY: in double precision, as
-    pandas has it.
+    """The other table's rows, and what its windows would be by its own APY. Sums of decimals are
+    exact, so that PostgreSQL moves a window by a row in place of summing it again.
     """
     given = ", ".join(
         f"nullif(o.{quoted(name)}::numeric, 'NaN') AS t_{name}" for name in sides.columns
@@ -204,14 +204,20 @@ def _theirs(sides: Sides) -> str:
         f"w{days} AS (days RANGE BETWEEN '{days - 1} days' PRECEDING AND CURRENT ROW)"
         for days in WINDOW_DAYS
     )
-    windows = ", ".join(
-        f"avg(apy) OVER w{days} AS rolling_{days}, stddev_samp(apy) OVER w{days} AS stddev_{days}"
+    moments = ", ".join(
+        f"count(apy) OVER w{days} AS n_{days}, sum(apy) OVER w{days} AS sum_{days},"
+        f" sum(square) OVER w{days} AS squares_{days}"
         for days in WINDOW_DAYS
     )
-    yesterday = "CASE WHEN lag(date) OVER days = date - 1 THEN lag({value}) OVER days END"
+    windows = ", ".join(
+        f"sum_{days}::double precision / nullif(n_{days}, 0) AS rolling_{days},"
+        f" CASE WHEN n_{days} > 1 THEN sqrt(greatest((n_{days} * squares_{days} - sum_{days} *"
+        f" sum_{days})::double precision, 0) / (n_{days} * (n_{days} - 1))) END AS stddev_{days}"
+        for days in WINDOW_DAYS
+    )
+    yesterday = "CASE WHEN lag(date) OVER days = date - 1 THEN lag(apy) OVER days END"
     made = "".join(
-        f", {expression}::numeric AS made_{name}"
-        for name, expression in _windows(sides.columns).items()
+        f", {expression} AS made_{name}" for name, expression in _windows(sides.columns).items()
     )
     before = ", ".join(
         f"lag(t_{name}) OVER days AS t_{name}_before" for name in ("actual_apy", "actual_tvl")
@@ -221,12 +227,19 @@ def _theirs(sides: Sides) -> str:
         FROM {sides.theirs} AS o
         WHERE {_CHOSEN.format(alias="o")}
     ),
-    windows AS (
-        SELECT given.*, {before}, {windows},
-            max(abs(t_actual_apy)) OVER days AS t_peak,
-            apy - {yesterday.format(value="apy")} AS apy_change
-        FROM (SELECT *, t_actual_apy::double precision AS apy FROM given) AS given
+    moments AS (
+        SELECT given.*, {before}, {moments},
+            max(abs(apy)) OVER days AS t_peak,
+            apy - {yesterday} AS apy_change
+        FROM (
+            SELECT *, t_actual_apy AS apy, t_actual_apy * t_actual_apy AS square
+            FROM given
+        ) AS given
         WINDOW days AS (PARTITION BY pool_id ORDER BY date), {frames}
+    ),
+    windows AS (
+        SELECT moments.*, {windows}
+        FROM moments
     ),
     theirs AS (
         SELECT *{made}

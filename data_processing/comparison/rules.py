@@ -117,8 +117,9 @@ def window_rules(column: str, slack: str) -> tuple[Rule, ...]:
             "window_of_other_values",
             "the other table's value follows from its own APY of the window, which differs from"
             " ours on some day",
-            f"CASE WHEN {made} IS NULL THEN t_{column} IS NULL ELSE abs({made} - t_{column}) <="
-            f" 3 * {slack} + 1e-7 * t_peak END",
+            f"CASE WHEN {made} IS NULL THEN t_{column} IS NULL ELSE abs({made} -"
+            f" t_{column}::double precision) <= (3 * {slack} + 1e-7 * t_peak)::double precision"
+            " END",
         )
     ]
     if "stddev" in column:
