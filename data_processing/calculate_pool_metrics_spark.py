@@ -28,7 +28,9 @@ from sqlalchemy import Connection, Engine
 from config_spark import Settings
 from data_processing.calendars import keep_calendars
 from data_processing.market_series import forget_market_series, market_columns, store_market_series
+from data_processing.observed_days import keep_observed, retire_stored
 from data_processing.plan import JOB, Plan, plan_metrics, refuse_wrong_use
+from data_processing.plan_facts import count_rows_to_read
 from data_processing.plan_request import Request, request_of, request_of_run, utc_day
 from data_processing.plan_sql import CALENDAR_COLUMNS
 from data_processing.pool_days import AGES, SCHEMA, Provenance, by_pool, pool_days
@@ -38,7 +40,7 @@ from data_processing.quality.row_checks import raw_row_checks
 from data_processing.quality.row_counts import counting_columns, record_counts
 from data_processing.quarantine import rejected_rows
 from data_processing.quarantine.resolution import settle
-from data_processing.raw_history import TABLE, parse_raw_rows, rows_to_read
+from data_processing.raw_history import TABLE, parse_raw_rows, rows_to_read, stored_rows
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import (
     LastStep,
@@ -178,11 +180,12 @@ def _compute_and_commit(
     snapshot = reading.enter_context(exported_snapshot(settings))
     checks = raw_row_checks(settings, plan.now)
     counted = Observation("raw rows")
+    stored = stored_rows(plan.table, retire_missing=plan.request.retire_missing)
     with run.stage("read"):
         raw = read_table_spark(
             spark,
             settings,
-            rows_to_read(plan.table, plan.impossible_rows),
+            f"{rows_to_read(plan.table, plan.impossible_rows)} UNION ALL {stored}",
             partition_by="pool_id",
             snapshot=snapshot,
         )
@@ -200,10 +203,15 @@ def _compute_and_commit(
         )
 
     def loaded() -> None:
+        counts = counted.get
+        planned = plan.rows_to_read
+        if counts["read"] < planned:
+            # deleted since the plan was made, or lost on the way
+            planned = _rows_in_snapshot(settings, plan, snapshot)
         # not earlier: a lost executor's partitions are read again. Not later: a merge needs no
         # snapshot that may be cut, or that holds up VACUUM
         reading.close()
-        record_counts(run, settings, counted.get, checks, plan.rows_to_read)
+        record_counts(run, settings, counts, checks, planned)
 
     commit_run(
         run,
@@ -215,6 +223,14 @@ def _compute_and_commit(
     )
 
 
+def _rows_in_snapshot(settings: Settings, plan: Plan, snapshot: str) -> int:
+    """How many of the rows to read the run's own snapshot has."""
+    engine = make_engine(settings).execution_options(isolation_level="REPEATABLE READ")
+    with checked_connection(engine) as connection:
+        connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+        return count_rows_to_read(connection, plan.table, plan.impossible_rows)
+
+
 def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> None:
     """What belongs to the run's commit besides the merges."""
     run.rows["removed"] = keep_calendars(connection, staging_name(run, 0))
@@ -223,7 +239,10 @@ def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> N
             "%d days are no longer in their pool's calendar: their metrics are empty again",
             run.rows["removed"],
         )
-    rejected_rows.add_raw_json(connection, run.run_id)
+    connection.exec_driver_sql(keep_observed(staging_name(run, 0)))
+    if plan.request.retire_missing:
+        connection.exec_driver_sql(retire_stored(plan.table, staging_name(run, 0)))
+    rejected_rows.add_raw_json(connection)
     settle(connection, settings, plan, run.run_id, staging=staging_name(run, 0))
     rejected_rows.quarantine_market_rows(connection, settings, run.run_id, plan.now)
     if not plan.is_partial:
@@ -255,6 +274,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="these pools only: a file with one id a line, or ids with commas between them",
     )
     parser.add_argument(
+        "--retire-missing",
+        action="store_true",
+        help="take away metrics whose raw rows are gone; of all days, or of those asked for",
+    )
+    parser.add_argument(
         "--retry",
         metavar="RUN_ID",
         help="what a failed run was asked, with its days; `last` is the newest run",
@@ -274,7 +298,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     request = request_of(
-        full_refresh=options.full_refresh, start=options.start, end=options.end, pools=options.pools
+        full_refresh=options.full_refresh,
+        start=options.start,
+        end=options.end,
+        pools=options.pools,
+        retire_missing=options.retire_missing,
     )
     allowed = accepting(options.accept_check, options.reason, who_is_asking())
     return run_metrics(

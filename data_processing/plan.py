@@ -234,9 +234,10 @@ def _decide(
     # days that a run has written since the retried one failed may have changed with these: no later
     # run would notice
     before = min(today, max(request.until, reached)) if request.until else today
-    plan_sql.find_touched_pools(connection, last, before=before, now=now)
+    plan_sql.find_touched_pools(connection, last, request, before=before, now=now)
     touched = plan_sql.touched_bounds(connection)
-    run_end = _run_end(last, touched.newest_day)
+    known_end = last.end if last else None if request.retire_missing else reached
+    run_end = _run_end(known_end, touched.newest_day)
     end = min(request.end or run_end, run_end)
     market = read_market_series(connection, settings, EARLIEST_DAY, run_end)
     change = (
@@ -250,6 +251,7 @@ def _decide(
         market=change,
         reach=reach_days(settings.max_fill_days),
         pools=request.pools,
+        retire_missing=request.retire_missing,
     )
     plan_sql.make_plan_table(
         connection,
@@ -276,9 +278,11 @@ def _decide(
     )
 
 
-def _run_end(last: LastRun | None, newest_day: date | None) -> date:
-    """The day after the newest one that is known or touched; no run ends before the last did."""
-    ends = [last.end if last else None, newest_day + ONE_DAY if newest_day else None]
+def _run_end(known_end: date | None, newest_day: date | None) -> date:
+    """The day after the newest one that is known or touched: no run ends before the last did,
+    unless it retires days.
+    """
+    ends = [known_end, newest_day + ONE_DAY if newest_day else None]
     return max(filter(None, ends), default=EARLIEST_DAY)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from data_processing.observed_days import OBSERVED
 from data_processing.plan_sql import CALENDARS, CORRECTION, REASONS
 from data_processing.quality.row_checks import RowCheck
 from data_processing.raw_history import TABLE, judged_rows, planned_rows, rows_to_read
@@ -53,11 +54,7 @@ def plan_facts(
         .mappings()
         .one()
     )
-    rows = connection.exec_driver_sql(f"SELECT count(*) FROM {planned_rows(table)}").scalar_one()
-    if impossible is not None:
-        rows += connection.exec_driver_sql(
-            f"SELECT count(*) FROM {TABLE} AS h WHERE {impossible}"
-        ).scalar_one()
+    rows = count_rows_to_read(connection, table, impossible)
     missing = (
         _days_missing(connection, table, facts["days"])
         if counted_rows is None or rows <= counted_rows
@@ -68,6 +65,14 @@ def plan_facts(
         "days_missing": missing,
         "parts": _parts(connection, table),
     }
+
+
+def count_rows_to_read(connection: Connection, table: str, impossible: str | None) -> int:
+    """Raw rows that a run of the plan `table` reads."""
+    counts = [f"SELECT count(*) FROM {planned_rows(table)}"]
+    if impossible is not None:
+        counts.append(f"SELECT count(*) FROM {TABLE} AS h WHERE {impossible}")
+    return sum(int(connection.exec_driver_sql(count).scalar_one()) for count in counts)
 
 
 def _totals(table: str) -> str:
@@ -105,11 +110,13 @@ def _totals(table: str) -> str:
 
 
 def _days_missing(connection: Connection, table: str, days: int) -> int:
-    """Pool-days to write that have no raw row of their own."""
+    """Pool-days to write that have no snapshot of their own, neither a raw row nor a stored one."""
     there = (
-        "SELECT count(*) FROM (SELECT DISTINCT h.pool_id, (h.timestamp AT TIME ZONE 'UTC')::date"
-        f" AS date FROM {planned_rows(table)} WHERE h.timestamp >= p.write_from::timestamp AT TIME"
-        " ZONE 'UTC' AND h.timestamp < p.write_end::timestamp AT TIME ZONE 'UTC') AS observed"
+        "SELECT count(*) FROM (SELECT h.pool_id, (h.timestamp AT TIME ZONE 'UTC')::date AS date"
+        f" FROM {planned_rows(table)} WHERE h.timestamp >= p.write_from::timestamp AT TIME ZONE"
+        " 'UTC' AND h.timestamp < p.write_end::timestamp AT TIME ZONE 'UTC' UNION SELECT s.pool_id,"
+        f" s.date FROM {OBSERVED} AS s JOIN {table} AS p ON p.pool_id = s.pool_id AND s.date >="
+        " p.write_from AND s.date < p.write_end) AS observed"
     )
     return days - int(connection.exec_driver_sql(there).scalar_one())
 

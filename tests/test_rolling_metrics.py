@@ -20,6 +20,7 @@ from data_processing.pool_days import (
     MARKET,
     REJECTED,
     SCHEMA,
+    SNAPSHOT,
     VALUES,
     Provenance,
     by_pool,
@@ -34,8 +35,8 @@ from tests.metrics_histories import START, as_text, world
 from tests.metrics_oracle import RawRow, World
 
 RAW = (
-    "id bigint, pool_id string, timestamp timestamp, apy string, tvl string, not_in_pools boolean,"
-    " dropped boolean"
+    "id bigint, pool_id string, timestamp timestamp, snapshot bigint, apy string, tvl string,"
+    " not_in_pools boolean, dropped boolean, replaced boolean"
 )
 COLUMNS = (
     "actual_apy",
@@ -67,8 +68,10 @@ def raw_frame(spark: SparkSession, rows: list[RawRow]) -> DataFrame:
             r.id,
             r.pool_id,
             r.timestamp,
+            r.id,
             as_text(r.document, "apy"),
             as_text(r.document, "tvlUsd"),
+            False,
             False,
             False,
         )
@@ -106,13 +109,13 @@ def computed(
     days = snapshots.mapInArrow(
         pool_days(of.max_fill_days, market_columns(()), Provenance("raw", "run")), SCHEMA
     ).cache()
-    rejected = {row.source_id: row.reason for row in days.where("reason IS NOT NULL").collect()}
+    rejected = {row.snapshot: row.reason for row in days.where("reason IS NOT NULL").collect()}
     assert rejected == {
         number: reason
         for number, reason in metrics_oracle.quarantine(of).items()
         if number in {row.id for row in read}
     }
-    return table(days.where("reason IS NULL").drop(*REJECTED, *MARKET))
+    return table(days.where("reason IS NULL").drop(*REJECTED, *SNAPSHOT, *MARKET))
 
 
 def full_calendar(of: World) -> list[tuple[Any, ...]]:

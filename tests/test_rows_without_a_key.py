@@ -17,7 +17,7 @@ from data_processing.plan_request import Request
 from data_processing.quarantine.review import show_row
 from tests.metrics_histories import START
 from tests.metrics_oracle import RawRow, World
-from tests.metrics_store import execute, put, rows_of, settings_of
+from tests.metrics_store import execute, put, quarantined_raw_rows, rows_of, settings_of
 from tests.owner_columns import allow_nulls
 from tests.test_metrics_job import assert_equal_to_oracle
 
@@ -57,9 +57,13 @@ def add_raw(engine: Engine, number: int, pool: str, at: datetime | None, documen
     )
 
 
-def quarantined(engine: Engine, table: str = "raw_defillama_pool_history") -> dict[str, str]:
+def quarantined(engine: Engine, table: str) -> dict[str, str]:
     query = "SELECT source_id, reason FROM yieldspark.quarantine WHERE source_table = :table"
     return {row["source_id"]: row["reason"] for row in rows_of(engine, query, table=table)}
+
+
+def reasons(engine: Engine) -> dict[int, str]:
+    return {number: row["reason"] for number, row in quarantined_raw_rows(engine).items()}
 
 
 @pytest.mark.parametrize("transport", ["jdbc", "adbc"])
@@ -83,8 +87,7 @@ def test_history_rows_without_timestamp_or_document_are_counted_and_kept(
     add_raw(engine, 102, "a", None, None)
     add_raw(engine, 103, "timeless", None, GOOD)
     add_raw(engine, 104, "a", NOW - timedelta(days=3), None)
-    expected = {"101": "timestamp_missing", "102": "timestamp_missing", "103": "timestamp_missing"}
-    expected["104"] = "apy_and_tvl_missing"
+    expected = dict.fromkeys((101, 102, 103), "timestamp_missing") | {104: "apy_and_tvl_missing"}
     assert metrics(dry_run=True)["plan"]["rows_to_quarantine"] == 4
     first = metrics()
     assert (first["status"], first["rows"]["read"], first["rows"]["quarantined"]) == (
@@ -92,9 +95,9 @@ def test_history_rows_without_timestamp_or_document_are_counted_and_kept(
         DAYS + 4,
         4,
     )
-    assert quarantined(engine) == expected
+    assert reasons(engine) == expected
     assert_equal_to_oracle(engine, history)
-    (entry,) = rows_of(engine, "SELECT id FROM yieldspark.quarantine WHERE source_id = '103'")
+    entry = quarantined_raw_rows(engine)[103]
     shown = show_row(engine, settings, entry["id"], now=NOW)
     assert (shown["passes_now"], shown["timestamp"]) == (False, None)
     assert "with its timestamp" in shown["what_to_do"]
@@ -107,7 +110,7 @@ def test_history_rows_without_timestamp_or_document_are_counted_and_kept(
         1,
         1,
     )
-    assert quarantined(engine) == expected | {"105": "timestamp_missing"}
+    assert reasons(engine) == expected | {105: "timestamp_missing"}
     assert metrics()["status"] == "nothing_to_do"
 
 
@@ -124,7 +127,7 @@ def test_a_row_of_no_day_that_does_not_say_when_it_came_is_not_missed(
     add_raw(engine, 101, "a", None, GOOD)
     add_raw(engine, 102, "a", datetime(2017, 1, 1, tzinfo=UTC), GOOD)
     run_metrics(settings, Request(), session=lambda rows: spark, now=NOW)
-    assert quarantined(engine) == {"101": "timestamp_missing", "102": "timestamp_before_2018"}
+    assert reasons(engine) == {101: "timestamp_missing", 102: "timestamp_before_2018"}
 
 
 def test_prices_and_gas_without_a_key_or_document_are_kept(
