@@ -48,7 +48,7 @@ VALUES = (
 SQLAlchemy.
 """
 AGES = ("apy_age_days", "tvl_age_days")
-SNAPSHOT = ("timestamp", "snapshot")
+SNAPSHOT_COLUMNS = ("timestamp", "snapshot")
 """Moment and identity of the raw row that the day is known by, or that was rejected."""
 REJECTED = ("reason", "source_table", "run_id")
 SCHEMA = T.StructType(
@@ -199,7 +199,7 @@ def _days(
         pool_ids = rows["pool_id"].take(np.repeat(starts, counts))
         columns = {name: np.concatenate([pool[name] for pool in found]) for name in found[0]}
         own_rows = pa.array(columns["row"], mask=columns["row"] < 0)
-        own = [rows[name].take(own_rows) for name in SNAPSHOT]
+        own = [rows[name].take(own_rows) for name in SNAPSHOT_COLUMNS]
         yield _days_batch(pool_ids, columns | market.of(columns["date"]), own)
 
 
@@ -225,7 +225,7 @@ def _rejected_batch(rows: pa.Table, provenance: Provenance) -> pa.RecordBatch:
     rows = rows.take(np.sort(firsts))
     kinds = [pa.date32(), *[pa.float64()] * len(VALUES), *[pa.int32()] * len(AGES)]
     nothing = [pa.nulls(rows.num_rows, kind) for kind in kinds]
-    own = [rows[name].combine_chunks() for name in (*SNAPSHOT, "reason")]
+    own = [rows[name].combine_chunks() for name in (*SNAPSHOT_COLUMNS, "reason")]
     where = [
         pa.array([value] * rows.num_rows, pa.string())
         for value in (provenance.source_table, provenance.run_id)

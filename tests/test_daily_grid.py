@@ -14,8 +14,8 @@ from data_processing.market_series import market_columns
 from data_processing.pool_days import CALENDAR, SCHEMA, Provenance, by_pool, pool_days
 
 SNAPSHOTS = (
-    "id bigint, pool_id string, timestamp timestamp, snapshot bigint, apy double, tvl double, reason"
-    " string, warning string"
+    "id bigint, pool_id string, timestamp timestamp, snapshot bigint, apy double, tvl double,"
+    " reason string, warning string"
 )
 ALWAYS = (date(2018, 1, 1), date(2024, 2, 1))
 

@@ -188,11 +188,11 @@ class Histories(RuleBasedStateMachine):
 
     @rule(changed=changes(), gone=deletions())
     def deletion(self, changed: list[Change], gone: list[Deleted]) -> None:
-        """Raw rows are deleted, which a full refresh alone finds out."""
+        """Raw rows are deleted, and their days are wanted to go."""
         with self._step():
             self.changing.apply([*changed, *gone])
             before, seen = self._table(), self.changing.seen_now()
-            result = self._run(Request(full_refresh=True))
+            result = self._run(Request(retire_missing=True))
             if seen.end:
                 self.changing.known = seen
             self._compare()

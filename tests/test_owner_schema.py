@@ -19,7 +19,7 @@ from tests import metrics_oracle
 from tests.forecast_panels import END, SHORT, panel_rows, store
 from tests.metrics_histories import world
 from tests.metrics_oracle import World
-from tests.metrics_store import execute, job_rows, quarantined_raw_rows, settings_of
+from tests.metrics_store import execute, job_rows, quarantined_raw_rows, rows_of, settings_of
 from tests.owner_schema import put_as_owner
 
 TRANSPORTS = ["adbc", "jdbc"]

@@ -55,8 +55,8 @@ def kept(engine: Engine) -> dict[str, int]:
     for row, (_, _, reason) in zip(raw, BAD_ROWS, strict=True):
         execute(
             engine,
-            f"{into} SELECT 'r1', '{HISTORY}', {snapshot_identity('h')}, pool_id, timestamp, :reason,"
-            f" raw_json_data FROM {HISTORY} AS h WHERE id = :id",
+            f"{into} SELECT 'r1', '{HISTORY}', {snapshot_identity('h')}, pool_id, timestamp,"
+            f" :reason, raw_json_data FROM {HISTORY} AS h WHERE id = :id",
             reason=reason,
             id=row.id,
         )

@@ -20,7 +20,7 @@ from data_processing.pool_days import (
     MARKET,
     REJECTED,
     SCHEMA,
-    SNAPSHOT,
+    SNAPSHOT_COLUMNS,
     VALUES,
     Provenance,
     by_pool,
@@ -115,7 +115,7 @@ def computed(
         for number, reason in metrics_oracle.quarantine(of).items()
         if number in {row.id for row in read}
     }
-    return table(days.where("reason IS NULL").drop(*REJECTED, *SNAPSHOT, *MARKET))
+    return table(days.where("reason IS NULL").drop(*REJECTED, *SNAPSHOT_COLUMNS, *MARKET))
 
 
 def full_calendar(of: World) -> list[tuple[Any, ...]]:
@@ -217,9 +217,9 @@ def test_a_read_cut_at_the_look_back_gives_the_same_rows(spark: SparkSession) ->
 
 def test_the_grid_and_the_windows_shuffle_once(spark: SparkSession) -> None:
     rows = spark.createDataFrame(
-        [(1, "p", datetime(2024, 1, 1, tzinfo=UTC), 1.0, 2.0, None, None)],
-        "id bigint, pool_id string, timestamp timestamp, apy double, tvl double, reason string,"
-        " warning string",
+        [(1, "p", datetime(2024, 1, 1, tzinfo=UTC), 1, 1.0, 2.0, None, None)],
+        "id bigint, pool_id string, timestamp timestamp, snapshot bigint, apy double, tvl double,"
+        " reason string, warning string",
     )
     calendar = spark.createDataFrame(
         [("p", None, date(2024, 2, 1), date(2018, 1, 1), date(2024, 2, 1))], CALENDAR
