@@ -61,6 +61,7 @@ class ChangingWorld:
         self.never_pruned: list[RawRow] = []
         self.pruned: dict[tuple[str, date], list[RawRow]] = {}
         self.follows_never_pruned = True
+        self.lost_rows = False
         self._open: dict[int, OpenTransaction] = {}
         self._transactions = 0
         self._ids = 0
@@ -97,6 +98,7 @@ class ChangingWorld:
     def learn(self, seen: Known) -> None:
         """A run of all pools ended well: each day's last accepted row is stored by now."""
         self.known = seen
+        self.lost_rows = False
         rejected = quarantine(self.world)
         for row in sorted(self.world.rows, key=lambda row: (row.timestamp, row.id)):
             day = row.timestamp.date()
@@ -161,7 +163,10 @@ class ChangingWorld:
             or known.limits != {self._limits_now()}
         ):
             return None
-        fresh = [row for row in self.world.rows if self.begun[row.id] >= known.begun]
+        # where rows of the last run's overlap are gone, it cannot tell which of the others are new
+        fresh = [
+            row for row in self.world.rows if self.lost_rows or self.begun[row.id] >= known.begun
+        ]
         first = self._first_affected(table, known, {row.id for row in fresh})
         look_back = timedelta(days=30 + self.world.max_fill_days)
         possible = [
@@ -352,6 +357,7 @@ class ChangingWorld:
         self._delete(gone)
 
     def _delete(self, gone: set[int]) -> None:
+        self.lost_rows |= bool(gone)
         self.world.rows = [row for row in self.world.rows if row.id not in gone]
         execute(
             self.engine,
