@@ -28,7 +28,7 @@ from sqlalchemy import Connection, Engine
 from config_spark import Settings
 from data_processing.calendars import keep_calendars
 from data_processing.market_series import forget_market_series, market_columns, store_market_series
-from data_processing.observed_days import keep_observed, retire_stored
+from data_processing.observed_days import FORGET_RETIRED, RETIRED_INSIDE, keep_observed
 from data_processing.plan import JOB, Plan, plan_metrics, refuse_wrong_use
 from data_processing.plan_facts import count_rows_to_read
 from data_processing.plan_request import Request, request_of, request_of_run, utc_day
@@ -233,15 +233,15 @@ def _rows_in_snapshot(settings: Settings, plan: Plan, snapshot: str) -> int:
 
 def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> None:
     """What belongs to the run's commit besides the merges."""
-    run.rows["removed"] = keep_calendars(connection, staging_name(run, 0))
-    if run.rows["removed"]:
-        log.warning(
-            "%d days are no longer in their pool's calendar: their metrics are empty again",
-            run.rows["removed"],
-        )
+    removed = keep_calendars(connection, staging_name(run, 0))
     connection.exec_driver_sql(keep_observed(staging_name(run, 0)))
     if plan.request.retire_missing:
-        connection.exec_driver_sql(retire_stored(plan.table, staging_name(run, 0)))
+        inside = f"SELECT count(*) FROM ({RETIRED_INSIDE}) AS inside"
+        removed += connection.exec_driver_sql(inside).scalar_one()
+        connection.exec_driver_sql(FORGET_RETIRED)
+    if removed:
+        log.warning("%d days have lost their metrics", removed)
+    run.rows["removed"] = removed
     rejected_rows.add_raw_json(connection)
     settle(connection, settings, plan, run.run_id, staging=staging_name(run, 0))
     rejected_rows.quarantine_market_rows(connection, settings, run.run_id, plan.now)

@@ -9,11 +9,15 @@ used. APY in percent, TVL in USD, days are UTC.
 
 from __future__ import annotations
 
+from data_processing.calendars import GONE
 from data_processing.quarantine.table import HISTORY, QUARANTINE
 from database.merge_sql import qualified
 from database.tables import observed_days
 
 OBSERVED = qualified(observed_days)
+
+RETIRED = "retired_days"
+"""Temporary table of a commit that takes away days whose raw rows are gone: pool_id and date."""
 
 IS_OBSERVED = "reason IS NULL AND snapshot IS NOT NULL"
 """Staged rows of days whose last snapshot is a raw row that the run has read."""
@@ -96,21 +100,43 @@ def keep_observed(staging: str) -> str:
         tvl = excluded.tvl"""
 
 
-def retire_stored(plan_table: str, staging: str) -> str:
-    """Statement that deletes the stored days of the plan's intervals for which the run found no raw
-    row: neither one it used nor, under their own identity, one it rejected.
+def retired_days(plan_table: str, staging: str) -> str:
+    """Statement that makes RETIRED: the stored days of the plan's intervals for which the run found
+    no raw row: neither one it used nor, under their own identity, one it rejected.
     """
     return f"""
-    DELETE FROM {OBSERVED} AS s
-    USING {plan_table} AS p
-    WHERE p.pool_id = s.pool_id
+    CREATE TEMPORARY TABLE {RETIRED} ON COMMIT DROP AS
+    SELECT s.pool_id, s.date
+    FROM {OBSERVED} AS s
+    JOIN {plan_table} AS p ON p.pool_id = s.pool_id
         AND s.date >= p.write_from
         AND s.date < p.write_end
-        AND NOT EXISTS (
-            SELECT FROM {staging} AS found
-            WHERE found.pool_id = s.pool_id
-                AND (
-                    found.date = s.date AND found.snapshot IS NOT NULL
-                    OR found.reason IS NOT NULL AND found.snapshot = s.snapshot
-                )
-        )"""
+    WHERE NOT EXISTS (
+        SELECT FROM {staging} AS found
+        WHERE found.pool_id = s.pool_id
+            AND found.date = s.date
+            AND found.snapshot IS NOT NULL
+    )
+    AND NOT EXISTS (
+        SELECT FROM {staging} AS found
+        WHERE found.pool_id = s.pool_id
+            AND found.snapshot = s.snapshot
+            AND found.reason IS NOT NULL
+    )"""
+
+
+FORGET_RETIRED = f"""
+    DELETE FROM {OBSERVED} AS s
+    USING {RETIRED} AS r
+    WHERE r.pool_id = s.pool_id
+        AND r.date = s.date"""
+
+RETIRED_INSIDE = f"""
+    SELECT pool_id, date, date
+    FROM {RETIRED} AS r
+    WHERE NOT EXISTS (
+        SELECT FROM {GONE} AS g
+        WHERE g.pool_id = r.pool_id
+            AND r.date BETWEEN g.from_day AND g.to_day
+    )"""
+"""Retired days inside a calendar, as ranges: they keep a row and lose what was observed."""

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from config_spark import Settings
-from data_processing import plan_sql
+from data_processing import plan_sql, touched_pools
 from data_processing.last_run import (
     Arrivals,
     LastRun,
@@ -62,10 +62,11 @@ class Plan:
     `since` is the last good run's `new_from`: raw rows inserted before it are known. `watermark` is
     what the next run starts from, `seen` what it compares the newest arrivals with, `unused_since`
     when the first of the known rows was inserted whose day is left to it. `warnings` are sentences
-    on clocks that went back. `days` bounds the rows to write; `rows_expected_to_change` estimates
-    how many of them will differ. `days_missing` and `rows_to_quarantine` are None where they were
-    not counted. `market` is the series the run uses and stores. `previous` is the last good run,
-    whatever its rules were and whatever was asked for now.
+    on clocks that went back and on a source that rewrites its history, which `is_rewritten` says.
+    `days` bounds the rows to write; `rows_expected_to_change` estimates how many of them will
+    differ. `days_missing`, `days_without_raw_rows` and `rows_to_quarantine` are None where they
+    were not counted. `market` is the series the run uses and stores. `previous` is the last good
+    run, whatever its rules were and whatever was asked for now.
     """
 
     request: Request
@@ -82,6 +83,7 @@ class Plan:
     pools: int = 0
     days: int = 0
     days_missing: int | None = None
+    days_without_raw_rows: int | None = None
     rows_to_read: int = 0
     rows_expected_to_change: int = 0
     rows_to_quarantine: int | None = None
@@ -92,6 +94,7 @@ class Plan:
     previous: LastRun | None = None
     seen: SeenRows | None = None
     warnings: tuple[str, ...] = ()
+    is_rewritten: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -121,7 +124,7 @@ class Plan:
     def public(self) -> dict[str, Any]:
         """What the ledger keeps and a dry run prints: plain JSON values."""
         hidden = {"now", "table", "market", "parts", "rules", "request", "previous"}
-        hidden |= {"seen", "warnings"}
+        hidden |= {"seen", "warnings", "is_rewritten"}
         values = {name: value for name, value in vars(self).items() if name not in hidden}
         return {
             **{name: _plain(value) for name, value in values.items()},
@@ -227,6 +230,10 @@ def _decide(
     today = now.date()
     arrivals = read_arrivals(connection, previous, watermark=watermark, now=now)
     previous, warnings = _since_last_run(connection, previous, arrivals)
+    rewritten = previous is not None and touched_pools.is_rewritten(connection, previous)
+    if rewritten and request.mode != "backfill" and request.pools is None:
+        log.warning("%s", touched_pools.REWRITTEN)
+        warnings += (touched_pools.REWRITTEN,)
     last = (
         previous if request.mode == "incremental" and previous and previous.rules == rules else None
     )
@@ -234,8 +241,8 @@ def _decide(
     # days that a run has written since the retried one failed may have changed with these: no later
     # run would notice
     before = min(today, max(request.until, reached)) if request.until else today
-    plan_sql.find_touched_pools(connection, last, request, before=before, now=now)
-    touched = plan_sql.touched_bounds(connection)
+    touched_pools.find_touched_pools(connection, last, request, before=before, now=now)
+    touched = touched_pools.touched_bounds(connection)
     known_end = last.end if last else None if request.retire_missing else reached
     run_end = _run_end(known_end, touched.newest_day)
     end = min(request.end or run_end, run_end)
@@ -275,6 +282,7 @@ def _decide(
         previous=previous,
         seen=arrivals.seen,
         warnings=warnings,
+        is_rewritten=rewritten,
     )
 
 
@@ -323,6 +331,7 @@ def _with_facts(connection: Connection, settings: Settings, plan: Plan, *, dry_r
         reach=reach_days(settings.max_fill_days),
         rules_changed=plan.request.mode == "incremental" and plan.since is None,
         counted_rows=None if dry_run else COUNTED_ROWS,
+        retire_missing=plan.request.retire_missing,
     )
     plan = replace(plan, **facts)
     if dry_run:

@@ -1,5 +1,4 @@
-"""The SQL a plan is made of: which pools have changed since the last good run, and the table of
-pools to recompute.
+"""The SQL a plan is made of: why pools must be recomputed, and the table of them.
 
 Each function runs in the caller's transaction. Days are UTC dates, intervals half-open. No decision
 is taken here, and no row of a metric is read or written.
@@ -8,33 +7,23 @@ is taken here, and no row of a metric is read or written.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 
 from sqlalchemy import Connection, select, text
 
 from data_processing.last_run import GOOD, LastRun
 from data_processing.market_series import MarketChange
-from data_processing.observed_days import OBSERVED, snapshot_identity
-from data_processing.plan_request import Request
-from data_processing.quality.row_checks import EARLIEST_DAY, IN_FUTURE, NOT_IN_POOLS, RowCheck
-from data_processing.quarantine.table import QUARANTINE, RAW_ROW
-from data_processing.raw_history import (
-    TABLE,
-    lacks_its_pool,
-    midnight,
-    moment,
-    pools_accepted_before,
-    stored_before,
-)
+from data_processing.observed_days import OBSERVED
+from data_processing.quality.row_checks import EARLIEST_DAY, RowCheck
+from data_processing.raw_history import TABLE, pools_accepted_before, stored_before
+from data_processing.touched_pools import CALENDARS, TOUCHED
 from database.merge_sql import qualified
-from database.tables import pool_calendars, pools, run_ledger
+from database.tables import pools, run_ledger
 from product_errors import ConfigurationError
 
-CALENDARS = qualified(pool_calendars)
 POOLS = qualified(pools)
 
-TOUCHED, REASONS, RANGES = "touched_pools", "reasons", "planned_ranges"
+REASONS, RANGES = "reasons", "planned_ranges"
 """Temporary tables of a plan's transaction."""
 
 CALENDAR_COLUMNS = "pool_id, known_from, open_end, write_from, write_end"
@@ -131,108 +120,14 @@ def require_known_pools(connection: Connection, pools: Sequence[str]) -> None:
         )
 
 
-_QUARANTINED = (
-    f"{QUARANTINE} AS q JOIN {TABLE} AS h ON h.pool_id = q.pool_id AND h.timestamp = q.timestamp"
-    f" AND {snapshot_identity('h')}::text = q.source_id WHERE {RAW_ROW}"
-)
-"""FROM clause: quarantined rows as `q` beside the raw rows there are of them now as `h`."""
-
-
-def find_touched_pools(
-    connection: Connection, last: LastRun | None, request: Request, *, before: date, now: datetime
-) -> None:
-    """Make the temporary table `touched_pools`: pool_id, first_day and newest_day of the snapshots
-    of days before `before` that a run must look at, and unused_since, when the first raw row of a
-    later day was inserted.
-
-    After a good run only rows inserted since its `new_from` count, those that it knew and could not
-    use yet, those that it set aside because they were not to be yet or because `pools` lacked their
-    pool, and those that were dropped since; else all of them, and stored days, but for those that
-    the request retires where raw rows are missing.
-    """
-    columns = "SELECT h.pool_id, h.timestamp, h.insertion_timestamp"
-    possible = f"h.timestamp >= {midnight(EARLIEST_DAY)} AND h.timestamp <= {moment(now)}"
-    raw = f"{columns} FROM {TABLE} AS h WHERE {possible}"
-    stored = "SELECT s.pool_id, s.timestamp, NULL::timestamptz FROM"
-    if last is None:
-        raw = f"{raw} UNION ALL {stored} {OBSERVED} AS s WHERE {_kept(request)}"
-    else:
-        # both halves are ranges of an index; a row that does not say when it came may always be new
-        parts = [
-            f"{raw} AND (h.insertion_timestamp >= {moment(last.new_from)} OR h.insertion_timestamp"
-            " IS NULL)"
-        ]
-        later = (
-            f"h.timestamp >= {midnight(last.end)} AND h.insertion_timestamp <"
-            f" {moment(last.new_from)}"
-        )
-        if last.unused_since is not None:
-            parts.append(
-                f"{raw} AND {later} AND h.insertion_timestamp >= {moment(last.unused_since)}"
-            )
-        parts.append(
-            f"{columns} FROM {_QUARANTINED} AND q.reason = '{IN_FUTURE}' AND {possible} AND {later}"
-        )
-        parts.append(
-            f"{columns} FROM {_QUARANTINED} AND q.reason = '{NOT_IN_POOLS}' AND q.resolution IS"
-            f" NULL AND {possible} AND NOT {lacks_its_pool('h.pool_id')}"
-        )
-        # such a row may be in use: a partial run took it in, or the last run while it was dropped
-        dropped = f"q.resolution = 'dropped' AND q.resolved_at >= {moment(last.new_from)}"
-        parts.append(f"{columns} FROM {_QUARANTINED} AND {dropped} AND {possible}")
-        parts.append(
-            f"{stored} {QUARANTINE} AS q JOIN {OBSERVED} AS s ON s.pool_id = q.pool_id AND"
-            f" s.snapshot::text = q.source_id WHERE {RAW_ROW} AND {dropped}"
-        )
-        raw = " UNION ALL ".join(parts)
-    complete = f"FILTER (WHERE timestamp < {midnight(before)})"
-    connection.exec_driver_sql(
-        f"CREATE TEMPORARY TABLE {TOUCHED} ON COMMIT DROP AS SELECT pool_id, (min(timestamp)"
-        f" {complete} AT TIME ZONE 'UTC')::date AS first_day, (max(timestamp) {complete} AT TIME"
-        " ZONE 'UTC')::date AS newest_day, min(insertion_timestamp) FILTER (WHERE timestamp >="
-        f" {midnight(before)}) AS unused_since FROM ({raw}) AS raw GROUP BY pool_id"
-    )
-
-
-def _kept(request: Request) -> str:
-    """Condition for stored days that count, whether raw rows are there or not. What was adopted
-    from rows of another job and is before the pool's calendar is looked back at, and never begins
-    it.
-    """
-    counts = (
-        f"(s.snapshot IS NOT NULL OR EXISTS (SELECT FROM {CALENDARS} AS c WHERE c.pool_id ="
-        " s.pool_id AND c.first_day <= s.date))"
-    )
-    if not request.retire_missing:
-        return counts
-    if request.start is None:
-        return "false"
-    return f"{counts} AND NOT (s.date >= '{request.start}' AND s.date < '{request.end}')"
-
-
-@dataclass(frozen=True)
-class TouchedBounds:
-    """The newest complete day with a touched row, and when the first row of a later day was
-    inserted.
-    """
-
-    newest_day: date | None
-    unused_since: datetime | None
-
-
-def touched_bounds(connection: Connection) -> TouchedBounds:
-    return TouchedBounds(
-        *connection.exec_driver_sql(
-            f"SELECT max(newest_day), min(unused_since) FROM {TOUCHED}"
-        ).one()
-    )
-
-
 CORRECTION = "late correction"
 
 EVERYTHING = f"""
     SELECT coalesce(t.pool_id, c.pool_id) AS pool_id, 'full refresh' AS reason,
-        least(t.first_day, c.first_day) AS write_from,
+        CASE
+            WHEN CAST(:retire AS boolean) THEN least(t.first_day, c.first_day)
+            ELSE t.first_day
+        END AS write_from,
         greatest(CAST(:end AS date), c.last_day + 1) AS write_to
     FROM {TOUCHED} AS t
     FULL JOIN calendars AS c ON c.pool_id = t.pool_id

@@ -191,8 +191,7 @@ _COMMITS = (
         "batch",
         "fail",
         "of the known days of its pools, more than MAX_REMOVED_DAYS_SHARE"
-        " ({max_removed_days_share:.0%}) have no raw row behind them any more, and their metrics"
-        " would go",
+        " ({max_removed_days_share:.0%}) would lose their metrics",
     ),
     Check(
         "null_share",
