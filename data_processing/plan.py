@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine
 
 from config_spark import Settings
 from data_processing import plan_sql, touched_pools
+from data_processing.adopted_days import adopt_days
 from data_processing.last_run import (
     Arrivals,
     LastRun,
@@ -224,6 +225,8 @@ def _decide(
 ) -> Plan:
     """Choose mode and interval, and make the plan's table."""
     rules = metric_rules(settings)
+    if adopted := adopt_days(connection, JOB):
+        log.info("%d days without a raw row: what their metrics say is kept, rounded", adopted)
     previous = last_good_run(connection, JOB)
     reached = plan_sql.days_reached(connection, previous)
     now = _not_behind(now, reached)

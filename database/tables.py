@@ -238,6 +238,7 @@ observed_days = Table(
     ),
     Column("apy", Double, comment="percent; null: the snapshot had none"),
     Column("tvl", Double, comment="USD; null: the snapshot had none"),
+    Index("observed_days_rounded_idx", "pool_id", postgresql_where=text("snapshot IS NULL")),
     comment=(
         "each day's last accepted snapshot, unrounded: it stands in for raw rows that are gone"
     ),

@@ -16,6 +16,7 @@ from datetime import date, timedelta
 from typing import Any, cast
 
 from config_spark import Settings
+from data_processing.adopted_days import keep_rounded
 from data_processing.calendars import GONE, STAGED, calendar_changes
 from data_processing.market_series import SERIES
 from data_processing.observed_days import RETIRED_INSIDE, retired_days
@@ -96,7 +97,10 @@ def commit_checks(settings: Settings, plan: Plan, staging: str) -> CommitChecks:
     new_days = (
         [(_new_days(plan.table, staging), {"first": first, "end": plan.end})] if first else []
     )
-    statements = calendar_changes(plan.table, staging)
+    statements = [
+        keep_rounded(staging, settings.max_fill_days),
+        *calendar_changes(plan.table, staging),
+    ]
     if retires:
         statements.append(retired_days(plan.table, staging))
     if severity_of("spike", settings) != "off":

@@ -36,6 +36,13 @@ def upgrade() -> None:
             "each day's last accepted snapshot, unrounded: it stands in for raw rows that are gone"
         ),
     )
+    op.create_index(
+        "observed_days_rounded_idx",
+        "observed_days",
+        ["pool_id"],
+        schema=SCHEMA,
+        postgresql_where=sa.text("snapshot IS NULL"),
+    )
     op.alter_column(
         "quarantine",
         "source_id",
