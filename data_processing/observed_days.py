@@ -76,6 +76,21 @@ def stored_days(plan_table: str, *, retire_missing: bool) -> str:
     )
 
 
+_REPLACEMENTS = (
+    f"SELECT d.replayed_as FROM {QUARANTINE} AS d JOIN {HISTORY} AS h ON h.pool_id = d.pool_id AND"
+    f" h.timestamp = d.timestamp AND {snapshot_identity('h')}::text = d.source_id WHERE"
+    f" d.source_table = '{HISTORY}' AND d.resolution = 'replayed'"
+)
+
+PLACE = (
+    f"CASE WHEN s.snapshot::text IN ({_REPLACEMENTS}) THEN s.timestamp ELSE s.date::timestamp AT"
+    " TIME ZONE 'UTC' END"
+)
+"""A stored day's place among raw rows: before all of its day, so that each of them beats it. But a
+row that a replay has made keeps its moment as long as the row it replaces is there.
+"""
+
+
 def keep_observed(staging: str) -> str:
     """Statement that stores what the run has observed, for the days where it differs. A value that
     is carried is not that day's own.

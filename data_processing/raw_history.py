@@ -15,7 +15,7 @@ from datetime import date, datetime
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from data_processing.observed_days import OBSERVED, decided, snapshot_identity, stored_days
+from data_processing.observed_days import OBSERVED, PLACE, decided, snapshot_identity, stored_days
 from data_processing.quality.row_checks import (
     EARLIEST_DAY,
     RowCheck,
@@ -102,15 +102,14 @@ def rows_to_read(plan_table: str, impossible: str | None) -> str:
 
 def stored_rows(plan_table: str, *, retire_missing: bool) -> str:
     """SELECT of the stored days that a run reads because their raw rows are gone, with the columns
-    of `rows_to_read`: id and snapshot are NULL, the timestamp is the day's begin.
+    of `rows_to_read`: id and snapshot are NULL, the timestamp is their place in the day.
     """
     return f"SELECT {STORED_TEXTS} FROM {stored_days(plan_table, retire_missing=retire_missing)}"
 
 
 STORED_TEXTS = (
-    "NULL::bigint AS id, s.pool_id, s.date::timestamp AT TIME ZONE 'UTC' AS timestamp,"
-    " NULL::bigint AS snapshot, s.apy::text AS apy, s.tvl::text AS tvl,"
-    f" {lacks_its_pool('s.pool_id')} AS not_in_pools, {decided('s.snapshot')}"
+    f"NULL::bigint AS id, s.pool_id, {PLACE} AS timestamp, NULL::bigint AS snapshot, s.apy::text AS"
+    f" apy, s.tvl::text AS tvl, {lacks_its_pool('s.pool_id')} AS not_in_pools, {decided('s.snapshot')}"
 )
 """A stored day with the columns of TEXTS."""
 

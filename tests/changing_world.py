@@ -60,7 +60,7 @@ class ChangingWorld:
         self.known: Known | None = None
         self.never_pruned: list[RawRow] = []
         self.pruned: dict[tuple[str, date], list[RawRow]] = {}
-        self.follows_never_pruned = True
+        self.departed: set[str] = set()
         self.lost_rows = False
         self._open: dict[int, OpenTransaction] = {}
         self._transactions = 0
@@ -119,11 +119,17 @@ class ChangingWorld:
         self.world.reached = None
         self.pruned.clear()
         self.never_pruned = list(self.world.rows)
-        self.follows_never_pruned = True
+        self.departed.clear()
+
+    def pruned_pools(self) -> set[str]:
+        """Pools of which rows are gone, and whose metrics must be as if they were not."""
+        return {pool for pool, _ in self.pruned} - self.departed
 
     def unpruned(self) -> World:
-        """The world in which no row was ever taken away and none came a second time."""
-        return replace(self.world, rows=self.never_pruned, stored={})
+        """Their part of a world in which no row was ever taken away and none came again."""
+        pools = self.pruned_pools()
+        rows = [row for row in self.never_pruned if row.pool_id in pools]
+        return replace(self.world, rows=rows, stored={})
 
     def partly_made(self, table: Table) -> None:
         """A backfill, or a run of some pools, ended well: what it wrote follows the limits, prices
@@ -250,9 +256,10 @@ class ChangingWorld:
         self.world.rows += rows
         self.begun |= {row.id: begun for row in rows}
         self.never_pruned += rows
-        if any((row.pool_id, row.timestamp.date()) in self.pruned for row in rows):
-            # such a day takes the last row that is left
-            self.follows_never_pruned = False
+        # a pruned day takes the last row that is left
+        self.departed |= {
+            row.pool_id for row in rows if (row.pool_id, row.timestamp.date()) in self.pruned
+        }
 
     def _begin(self, slot: int) -> None:
         if slot not in self._open:
@@ -398,9 +405,10 @@ class ChangingWorld:
             self.pruned = {}
         rows = sorted((row for found in days.values() for row in found), key=lambda row: row.id)
         self._delete({row.id for row in rows})
-        if self._open:
-            # of rows of one moment that with the higher id counts, and these get higher ones
-            self.follows_never_pruned = False
+        # of rows of one moment that with the higher id counts, and rows fetched again get higher
+        # ones than those of open transactions
+        fetched = {row.pool_id for row in rows}
+        self.departed |= {row.pool_id for one in self._open.values() for row in one.rows} & fetched
         again = [replace(row, id=self._ids + number) for number, row in enumerate(rows, start=1)]
         self._ids += len(again)
         self._transactions += 1
@@ -410,9 +418,8 @@ class ChangingWorld:
         self.begun |= {row.id: self._transactions for row in again}
 
     def _limits(self, one: change.Limits) -> None:
-        if self.pruned:
-            # rows of a day that no longer stand beside the stored one may pass by now
-            self.follows_never_pruned = False
+        # rows of a day that no longer stand beside the stored one may pass by now
+        self.departed |= {pool for (pool, _), rows in self.pruned.items() if len(rows) > 1}
         self.world.max_fill_days, self.world.max_apy_percent = (
             one.max_fill_days,
             one.max_apy_percent,

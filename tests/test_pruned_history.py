@@ -174,7 +174,7 @@ def test_decisions_hold_for_rows_that_come_again_under_other_ids(
 ) -> None:
     """Ids come again too: another row may have that of a dropped one."""
     bad = [
-        RawRow(3_000_000 + day, "decided", at(day), {"apy": 2e6 + day, "tvlUsd": 5.0})
+        RawRow(3_000_000 + day, "decided", at(day, 18), {"apy": 2e6 + day, "tvlUsd": 5.0})
         for day in (10, 12, 14)
     ]
     good = [RawRow(4_000_000 + day, "decided", at(day), {"apy": 2.0}) for day in range(9, 14)]
@@ -203,7 +203,7 @@ def test_decisions_hold_for_rows_that_come_again_under_other_ids(
     assert result["mode"] == "full_refresh"
     assert {check["name"] for check in result["checks"]} >= {"row_dropped", "row_replaced"}
     assert resolutions(engine) == before | {(2e6 + 14): "accepted"}
-    now_known = RawRow(5_000_000, "decided", at(12), {"apy": 20.0, "tvlUsd": 5.0})
+    now_known = RawRow(5_000_000, "decided", at(12, 18), {"apy": 20.0, "tvlUsd": 5.0})
     looser.rows += [*good, now_known, bad[2]]
     assert_equal_to_oracle(engine, looser)
 
@@ -211,8 +211,8 @@ def test_decisions_hold_for_rows_that_come_again_under_other_ids(
 APY_OF_LEFT = "raw_json_data ->> 'apy' = '2000014.0'"
 
 
-def at(day: int) -> datetime:
-    return datetime.combine(START + timedelta(days=day), time(12), UTC)
+def at(day: int, hour: int = 12) -> datetime:
+    return datetime.combine(START + timedelta(days=day), time(hour), UTC)
 
 
 def resolutions(engine: Engine) -> dict[float, str | None]:
