@@ -109,7 +109,8 @@ def stored_rows(plan_table: str, *, retire_missing: bool) -> str:
 
 STORED_TEXTS = (
     f"NULL::bigint AS id, s.pool_id, {PLACE} AS timestamp, NULL::bigint AS snapshot, s.apy::text AS"
-    f" apy, s.tvl::text AS tvl, {lacks_its_pool('s.pool_id')} AS not_in_pools, {decided('s.snapshot')}"
+    f" apy, s.tvl::text AS tvl, {lacks_its_pool('s.pool_id')} AS not_in_pools,"
+    f" {decided('s.snapshot')}"
 )
 """A stored day with the columns of TEXTS."""
 
