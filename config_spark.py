@@ -228,8 +228,8 @@ class Settings(BaseSettings):
     max_removed_days_share: Annotated[float, Field(ge=0, le=1)] = Field(
         0.05,
         description=(
-            "share of the known days of a run's pools whose metrics it may take away, their raw"
-            " rows gone; more blocks the run"
+            "share of the known days of a run's pools whose metrics it may take away; more blocks"
+            " the run"
         ),
     )
     check_severities: str = Field(

@@ -22,6 +22,7 @@ from sqlalchemy import Engine
 
 from benchmarks.databases import last_decimal
 from benchmarks.pandas_way import FIXES, pool_days, read_market, read_rows
+from data_processing.observed_days import snapshot_identity
 from database.merge_sql import qualified
 from database.tables import METRIC_COLUMNS, pool_daily_metrics, pools, quarantine, raw_pool_history
 
@@ -64,9 +65,11 @@ class Facts:
             engine,
             parse_dates=["date"],
         )
+        history = qualified(raw_pool_history)
         bad = (
-            f"SELECT source_id::bigint AS id FROM {qualified(quarantine)} WHERE source_table ="
-            f" '{qualified(raw_pool_history)}'"
+            f"SELECT h.id FROM {qualified(quarantine)} AS q JOIN {history} AS h ON h.pool_id ="
+            f" q.pool_id AND {snapshot_identity('h')}::text = q.source_id WHERE q.source_table ="
+            f" '{history}'"
         )
         inactive = f"SELECT pool_id FROM {qualified(pools)} WHERE is_active IS FALSE"
         return cls(

@@ -46,6 +46,13 @@ def calculate_metrics(
     full_refresh: Annotated[
         bool, typer.Option("--full-refresh", help="Recompute every day of every pool.")
     ] = False,
+    retire_missing: Annotated[
+        bool,
+        typer.Option(
+            "--retire-missing",
+            help="Take away metrics whose raw rows are gone: of all days, or of those asked for.",
+        ),
+    ] = False,
     start: Start = None,
     end: End = None,
     pools: Annotated[
@@ -84,7 +91,13 @@ def calculate_metrics(
     from data_processing.quality.catalogue import accepting
     from database.run_ledger import who_is_asking
 
-    request = request_of(full_refresh=full_refresh, start=day(start), end=day(end), pools=pools)
+    request = request_of(
+        full_refresh=full_refresh,
+        start=day(start),
+        end=day(end),
+        pools=pools,
+        retire_missing=retire_missing,
+    )
     acceptance = accepting(accept_check or [], reason, who_is_asking())
 
     def work(place: Workplace) -> dict[str, Any]:

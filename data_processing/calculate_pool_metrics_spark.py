@@ -28,7 +28,9 @@ from sqlalchemy import Connection, Engine
 from config_spark import Settings
 from data_processing.calendars import keep_calendars
 from data_processing.market_series import forget_market_series, market_columns, store_market_series
+from data_processing.observed_days import FORGET_RETIRED, RETIRED_INSIDE, keep_observed
 from data_processing.plan import JOB, Plan, plan_metrics, refuse_wrong_use
+from data_processing.plan_facts import count_rows_to_read
 from data_processing.plan_request import Request, request_of, request_of_run, utc_day
 from data_processing.plan_sql import CALENDAR_COLUMNS
 from data_processing.pool_days import AGES, SCHEMA, Provenance, by_pool, pool_days
@@ -40,7 +42,7 @@ from data_processing.quality.row_counts import counting_columns, record_counts
 from data_processing.quarantine import rejected_rows
 from data_processing.quarantine.resolution import settle
 from data_processing.quarantine.rows_without_pool import quarantine_rows_without_pool
-from data_processing.raw_history import TABLE, parse_raw_rows, rows_to_read
+from data_processing.raw_history import TABLE, parse_raw_rows, rows_to_read, stored_rows
 from data_processing.unread_rows import store_day_counts
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import (
@@ -198,11 +200,12 @@ def _compute_and_commit(
     snapshot = reading.enter_context(exported_snapshot(settings))
     checks = raw_row_checks(settings, plan.now)
     counted = Observation("raw rows")
+    stored = stored_rows(plan.table, retire_missing=plan.request.retire_missing)
     with run.stage("read"):
         raw = read_table_spark(
             spark,
             settings,
-            rows_to_read(plan.table, plan.impossible_rows),
+            f"{rows_to_read(plan.table, plan.impossible_rows)} UNION ALL {stored}",
             partition_by="pool_id",
             snapshot=snapshot,
         )
@@ -220,10 +223,15 @@ def _compute_and_commit(
         )
 
     def loaded() -> None:
+        counts = counted.get
+        planned = plan.rows_to_read
+        if counts["read"] < planned:
+            # deleted since the plan was made, or lost on the way
+            planned = _rows_in_snapshot(settings, plan, snapshot)
         # not earlier: a lost executor's partitions are read again. Not later: a merge needs no
         # snapshot that may be cut, or that holds up VACUUM
         reading.close()
-        record_counts(run, settings, counted.get, checks, plan.rows_to_read)
+        record_counts(run, settings, counts, checks, planned)
 
     commit_run(
         run,
@@ -235,16 +243,27 @@ def _compute_and_commit(
     )
 
 
+def _rows_in_snapshot(settings: Settings, plan: Plan, snapshot: str) -> int:
+    """How many of the rows to read the run's own snapshot has."""
+    engine = make_engine(settings).execution_options(isolation_level="REPEATABLE READ")
+    with checked_connection(engine) as connection:
+        connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+        return count_rows_to_read(connection, plan.table, plan.impossible_rows)
+
+
 def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> None:
     """What belongs to the run's commit besides the merges."""
-    run.rows["removed"] = keep_calendars(connection, staging_name(run, 0))
-    run.rows["removed"] += keep_provisional_days(connection, run, plan, staging_name(run, 0))
-    if run.rows["removed"]:
-        log.warning(
-            "%d days are no longer in their pool's calendar: their metrics are empty again",
-            run.rows["removed"],
-        )
-    rejected_rows.add_raw_json(connection, run.run_id)
+    removed = keep_calendars(connection, staging_name(run, 0))
+    connection.exec_driver_sql(keep_observed(staging_name(run, 0)))
+    if plan.request.retire_missing:
+        inside = f"SELECT count(*) FROM ({RETIRED_INSIDE}) AS inside"
+        removed += connection.exec_driver_sql(inside).scalar_one()
+        connection.exec_driver_sql(FORGET_RETIRED)
+    removed += keep_provisional_days(connection, run, plan, staging_name(run, 0))
+    if removed:
+        log.warning("%d days have lost their metrics", removed)
+    run.rows["removed"] = removed
+    rejected_rows.add_raw_json(connection)
     settle(connection, settings, plan, run.run_id, staging=staging_name(run, 0))
     _quarantine_by_sql(connection, settings, run, plan)
     store_day_counts(connection, plan.known_snapshots, is_partial=plan.is_partial)
@@ -277,6 +296,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="these pools only: a file with one id a line, or ids with commas between them",
     )
     parser.add_argument(
+        "--retire-missing",
+        action="store_true",
+        help="take away metrics whose raw rows are gone; of all days, or of those asked for",
+    )
+    parser.add_argument(
         "--retry",
         metavar="RUN_ID",
         help="what a failed run was asked, with its days; `last` is the newest run",
@@ -296,7 +320,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     request = request_of(
-        full_refresh=options.full_refresh, start=options.start, end=options.end, pools=options.pools
+        full_refresh=options.full_refresh,
+        start=options.start,
+        end=options.end,
+        pools=options.pools,
+        retire_missing=options.retire_missing,
     )
     allowed = accepting(options.accept_check, options.reason, who_is_asking())
     return run_metrics(

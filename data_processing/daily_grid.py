@@ -21,10 +21,11 @@ Days = npt.NDArray[np.int64]
 @dataclass(frozen=True)
 class DailyGrid:
     """One pool's days from the first to the last. Ages: 0 observed, n carried n days, NaN not
-    known.
+    known. last_snapshot: the position of the day's last snapshot, -1 for a day without one.
     """
 
     days: Days
+    last_snapshot: Days
     apy: Floats
     apy_age_days: Floats
     tvl: Floats
@@ -47,6 +48,7 @@ def daily_grid(
     newest = np.searchsorted(observed, days, side="right") - 1
     return DailyGrid(
         days,
+        np.where(observed[newest] == days, last_of_day[newest], -1),
         *_carried(observed, apy[last_of_day], days, newest, max_fill_days),
         *_carried(observed, tvl[last_of_day], days, newest, max_fill_days),
     )

@@ -16,7 +16,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from config_spark import Settings
-from data_processing import plan_sql
+from data_processing import plan_sql, touched_pools
+from data_processing.adopted_days import adopt_days
 from data_processing.last_run import (
     Arrivals,
     LastRun,
@@ -72,12 +73,14 @@ class Plan:
     exclusive: the run's end, or the backfill's. `since` is the last good run's `new_from`: raw rows
     inserted before it are known. `watermark` is what the next run starts from, `seen` what it
     compares the newest arrivals with, `unused_since` when the first of the known rows was inserted
-    whose day is left to it. `warnings` are sentences on clocks that went back and on the
-    `rows_unread`; these and `known_snapshots`, what is known of each day after the run, are not
-    counted where there is nothing to do. `days` bounds the rows to write; `rows_expected_to_change`
-    estimates how many of them will differ. `days_missing` and `rows_to_quarantine` are None where
-    they were not counted. `market` is the series the run uses and stores. `previous` is the last
-    good run, whatever its rules were and whatever was asked for now.
+    whose day is left to it. `warnings` are sentences on clocks that went back, on the
+    `rows_unread`, and on a source that rewrites its history, which `is_rewritten` says.
+    `rows_unread` and `known_snapshots`, what is known of each day after the run, are not counted
+    where there is nothing to do. `days` bounds the rows to write; `rows_expected_to_change`
+    estimates how many of them will differ. `days_missing`, `days_without_raw_rows` and
+    `rows_to_quarantine` are None where they were not counted. `market` is the series the run uses
+    and stores. `previous` is the last good run, whatever its rules were and whatever was asked for
+    now.
     """
 
     request: Request
@@ -96,6 +99,7 @@ class Plan:
     pools: int = 0
     days: int = 0
     days_missing: int | None = None
+    days_without_raw_rows: int | None = None
     rows_to_read: int = 0
     rows_expected_to_change: int = 0
     rows_to_quarantine: int | None = None
@@ -108,6 +112,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
     rows_unread: int | None = None
     known_snapshots: Mapping[date, int] = field(default_factory=dict)
+    is_rewritten: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -142,7 +147,7 @@ class Plan:
     def public(self) -> dict[str, Any]:
         """What the ledger keeps and a dry run prints: plain JSON values."""
         hidden = {"now", "table", "market", "parts", "rules", "request", "previous"}
-        hidden |= {"seen", "warnings", "known_snapshots"}
+        hidden |= {"seen", "warnings", "known_snapshots", "is_rewritten"}
         values = {name: value for name, value in vars(self).items() if name not in hidden}
         return {
             **{name: _plain(value) for name, value in values.items()},
@@ -247,12 +252,18 @@ def _decide(
 ) -> Plan:
     """Choose mode and interval, and make the plan's table."""
     rules = metric_rules(settings)
+    if adopted := adopt_days(connection, JOB):
+        log.info("%d days without a raw row: what their metrics say is kept, rounded", adopted)
     previous = last_good_run(connection, JOB)
     reached = plan_sql.days_reached(connection, previous)
     now = _not_behind(now, reached)
     today = now.date()
     arrivals = read_arrivals(connection, previous, watermark=watermark, now=now)
     previous, warnings = _since_last_run(connection, previous, arrivals)
+    rewritten = previous is not None and touched_pools.is_rewritten(connection, previous)
+    if rewritten and request.mode != "backfill" and request.pools is None:
+        log.warning("%s", touched_pools.REWRITTEN)
+        warnings += (touched_pools.REWRITTEN,)
     last = (
         previous if request.mode == "incremental" and previous and previous.rules == rules else None
     )
@@ -260,9 +271,10 @@ def _decide(
     # days that a run has written since the retried one failed may have changed with these: no later
     # run would notice
     before = min(today, max(request.until, reached)) if request.until else today
-    plan_sql.find_touched_pools(connection, last, before=before, now=now)
-    touched = plan_sql.touched_bounds(connection)
-    run_end = _run_end(last, touched.newest_day)
+    touched_pools.find_touched_pools(connection, last, request, before=before, now=now)
+    touched = touched_pools.touched_bounds(connection)
+    known_end = last.end if last else None if request.retire_missing else reached
+    run_end = _run_end(known_end, touched.newest_day)
     end = min(request.end or run_end, run_end)
     includes_today = settings.include_today and not request.is_partial and not request.until
     market_end = today + ONE_DAY if includes_today else run_end
@@ -278,6 +290,7 @@ def _decide(
         market=change,
         reach=reach_days(settings.max_fill_days),
         pools=request.pools,
+        retire_missing=request.retire_missing,
     )
     provisional = add_today(connection, run_end=run_end, now=now) if includes_today else None
     plan_sql.make_plan_table(
@@ -306,12 +319,15 @@ def _decide(
         previous=previous,
         seen=arrivals.seen,
         warnings=warnings,
+        is_rewritten=rewritten,
     )
 
 
-def _run_end(last: LastRun | None, newest_day: date | None) -> date:
-    """The day after the newest one that is known or touched; no run ends before the last did."""
-    ends = [last.end if last else None, newest_day + ONE_DAY if newest_day else None]
+def _run_end(known_end: date | None, newest_day: date | None) -> date:
+    """The day after the newest one that is known or touched: no run ends before the last did,
+    unless it retires days.
+    """
+    ends = [known_end, newest_day + ONE_DAY if newest_day else None]
     return max(filter(None, ends), default=EARLIEST_DAY)
 
 
@@ -352,6 +368,7 @@ def _with_facts(connection: Connection, settings: Settings, plan: Plan, *, dry_r
         reach=reach_days(settings.max_fill_days),
         rules_changed=plan.request.mode == "incremental" and plan.since is None,
         counted_rows=None if dry_run else COUNTED_ROWS,
+        retire_missing=plan.request.retire_missing,
     )
     plan = replace(plan, **facts)
     if dry_run:

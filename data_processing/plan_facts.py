@@ -14,7 +14,9 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from data_processing.plan_sql import CALENDARS, CORRECTION, REASONS
+from data_processing.calendars import CALENDARS
+from data_processing.observed_days import OBSERVED
+from data_processing.plan_sql import CORRECTION, REASONS
 from data_processing.quality.row_checks import RowCheck
 from data_processing.raw_history import TABLE, judged_rows, planned_rows, rows_to_read
 
@@ -40,34 +42,41 @@ def plan_facts(
     reach: int,
     rules_changed: bool,
     counted_rows: int | None,
+    retire_missing: bool,
 ) -> dict[str, Any]:
     """Values of `Plan`: pools, days, start, rows_to_read, rows_expected_to_change, days_missing,
-    parts.
+    days_without_raw_rows, parts.
 
     Args: impossible is the condition for raw rows of no possible day, or None. reach is the number
     of days a correction can change. rules_changed says that every row may. counted_rows is the
-    number of rows up to which missing days are counted, None for always.
+    number of rows up to which missing days are counted, None for always. retire_missing says that
+    stored days whose raw rows are gone go; they are counted then.
     """
     facts = dict(
         connection.execute(text(_totals(table)), {"reach": reach, "all": rules_changed})
         .mappings()
         .one()
     )
-    rows = connection.exec_driver_sql(f"SELECT count(*) FROM {planned_rows(table)}").scalar_one()
-    if impossible is not None:
-        rows += connection.exec_driver_sql(
-            f"SELECT count(*) FROM {TABLE} AS h WHERE {impossible}"
-        ).scalar_one()
-    missing = (
-        _days_missing(connection, table, facts["days"])
-        if counted_rows is None or rows <= counted_rows
-        else None
-    )
+    rows = count_rows_to_read(connection, table, impossible)
+    missing = without_rows = None
+    if counted_rows is None or rows <= counted_rows or retire_missing:
+        raw, stored = _days_with_snapshots(connection, table)
+        without_rows = stored
+        missing = facts["days"] - raw - (0 if retire_missing else stored)
     return facts | {
         "rows_to_read": rows,
         "days_missing": missing,
+        "days_without_raw_rows": without_rows,
         "parts": _parts(connection, table),
     }
+
+
+def count_rows_to_read(connection: Connection, table: str, impossible: str | None) -> int:
+    """Raw rows that a run of the plan `table` reads."""
+    counts = [f"SELECT count(*) FROM {planned_rows(table)}"]
+    if impossible is not None:
+        counts.append(f"SELECT count(*) FROM {TABLE} AS h WHERE {impossible}")
+    return sum(int(connection.exec_driver_sql(count).scalar_one()) for count in counts)
 
 
 def _totals(table: str) -> str:
@@ -104,14 +113,28 @@ def _totals(table: str) -> str:
     ) AS pools"""
 
 
-def _days_missing(connection: Connection, table: str, days: int) -> int:
-    """Pool-days to write that have no raw row of their own."""
-    there = (
-        "SELECT count(*) FROM (SELECT DISTINCT h.pool_id, (h.timestamp AT TIME ZONE 'UTC')::date"
-        f" AS date FROM {planned_rows(table)} WHERE h.timestamp >= p.write_from::timestamp AT TIME"
-        " ZONE 'UTC' AND h.timestamp < p.write_end::timestamp AT TIME ZONE 'UTC') AS observed"
-    )
-    return days - int(connection.exec_driver_sql(there).scalar_one())
+def _days_with_snapshots(connection: Connection, table: str) -> tuple[int, int]:
+    """Pool-days to write that have a raw row, and those that have a stored snapshot alone."""
+    counted = f"""
+    SELECT count(*) FILTER (WHERE is_raw), count(*) FILTER (WHERE NOT is_raw)
+    FROM (
+        SELECT pool_id, date, bool_or(is_raw) AS is_raw
+        FROM (
+            SELECT h.pool_id, (h.timestamp AT TIME ZONE 'UTC')::date AS date, true AS is_raw
+            FROM {planned_rows(table)}
+            WHERE h.timestamp >= p.write_from::timestamp AT TIME ZONE 'UTC'
+                AND h.timestamp < p.write_end::timestamp AT TIME ZONE 'UTC'
+            UNION ALL
+            SELECT s.pool_id, s.date, false
+            FROM {OBSERVED} AS s
+            JOIN {table} AS p ON p.pool_id = s.pool_id
+                AND s.date >= p.write_from
+                AND s.date < p.write_end
+        ) AS snapshots
+        GROUP BY pool_id, date
+    ) AS days"""
+    raw, stored = connection.exec_driver_sql(counted).one()
+    return raw, stored
 
 
 def _parts(connection: Connection, table: str) -> tuple[Part, ...]:

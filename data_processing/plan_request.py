@@ -35,6 +35,8 @@ class Request:
 
     `pools` leaves all other pools alone. `until` is a retry's: days from it on are left to the next
     run, as the failed one would have, but for those that another run has written since.
+    `retire_missing` takes away what raw rows no longer bear out, in the days and pools asked for,
+    of which all are recomputed.
     Raises: ConfigurationError for an interval that is none.
     """
 
@@ -43,6 +45,7 @@ class Request:
     end: date | None = None
     pools: tuple[str, ...] | None = None
     until: date | None = None
+    retire_missing: bool = False
 
     def __post_init__(self) -> None:
         if (self.start is None) != (self.end is None):
@@ -63,7 +66,9 @@ class Request:
     @property
     def mode(self) -> Mode:
         """The mode asked for; a plan may widen an incremental one."""
-        return "full_refresh" if self.full_refresh else "backfill" if self.start else "incremental"
+        if self.start:
+            return "backfill"
+        return "full_refresh" if self.full_refresh or self.retire_missing else "incremental"
 
     @property
     def is_partial(self) -> bool:
@@ -80,6 +85,7 @@ class Request:
             "mode": self.mode,
             **days,
             "pools": list(self.pools) if self.pools is not None else None,
+            "retire_missing": self.retire_missing,
         }
 
 
@@ -126,6 +132,7 @@ def request_of(
     start: date | None = None,
     end: date | None = None,
     pools: str | Sequence[str] | None = None,
+    retire_missing: bool = False,
 ) -> Request:
     """A request from options as a command line has them."""
     return Request(
@@ -139,6 +146,7 @@ def request_of(
             if pools is not None
             else None
         ),
+        retire_missing=retire_missing,
     )
 
 
@@ -183,14 +191,21 @@ def request_of_run(engine: Engine, job: str, run_id: str) -> Request:
         )
     asked = (row["plan"] or {}).get("request") or {"mode": row["mode"], "pools": None}
     pools = tuple(asked["pools"]) if asked["pools"] is not None else None
+    retire_missing = asked.get("retire_missing", False)
     if asked["mode"] == "backfill":
         return Request(
             start=_day(asked.get("start")) or row["start"],
             end=_day(asked.get("end")) or row["end"],
             pools=pools,
+            retire_missing=retire_missing,
         )
     until = _day(asked.get("until")) or row["end"] or row["started_at"].astimezone(UTC).date()
-    return Request(full_refresh=asked["mode"] == "full_refresh", pools=pools, until=until)
+    return Request(
+        full_refresh=asked["mode"] == "full_refresh",
+        pools=pools,
+        until=until,
+        retire_missing=retire_missing,
+    )
 
 
 def _day(text: str | None) -> date | None:

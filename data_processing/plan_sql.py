@@ -1,5 +1,4 @@
-"""The SQL a plan is made of: which pools have changed since the last good run, and the table of
-pools to recompute.
+"""The SQL a plan is made of: why pools must be recomputed, and the table of them.
 
 Each function runs in the caller's transaction. Days are UTC dates, intervals half-open. No decision
 is taken here, and no row of a metric is read or written.
@@ -8,31 +7,25 @@ is taken here, and no row of a metric is read or written.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 
 from sqlalchemy import Connection, select, text
 
+from data_processing.calendars import CALENDARS
 from data_processing.last_run import LastRun
 from data_processing.market_series import MarketChange
-from data_processing.quality.row_checks import EARLIEST_DAY, IN_FUTURE, NOT_IN_POOLS, RowCheck
-from data_processing.quarantine.table import QUARANTINE, RAW_ROW
-from data_processing.raw_history import (
-    TABLE,
-    accepted_before,
-    lacks_its_pool,
-    midnight,
-    moment,
-)
+from data_processing.observed_days import OBSERVED
+from data_processing.quality.row_checks import EARLIEST_DAY, RowCheck
+from data_processing.raw_history import TABLE, pools_accepted_before, stored_before
+from data_processing.touched_pools import TOUCHED
 from database.merge_sql import qualified
 from database.run_ledger import GOOD
-from database.tables import pool_calendars, pools, run_ledger
+from database.tables import pools, run_ledger
 from product_errors import ConfigurationError
 
-CALENDARS = qualified(pool_calendars)
 POOLS = qualified(pools)
 
-TOUCHED, REASONS = "touched_pools", "reasons"
+REASONS, RANGES = "reasons", "planned_ranges"
 """Temporary tables of a plan's transaction."""
 
 CALENDAR_COLUMNS = "pool_id, known_from, open_end, write_from, write_end"
@@ -116,7 +109,8 @@ def require_known_pools(connection: Connection, pools: Sequence[str]) -> None:
         text(
             "SELECT pool_id FROM unnest(CAST(:pools AS text[])) AS asked (pool_id) "
             f"WHERE NOT EXISTS (SELECT FROM {TABLE} AS h WHERE h.pool_id = asked.pool_id) "
-            f"AND NOT EXISTS (SELECT FROM {CALENDARS} AS c WHERE c.pool_id = asked.pool_id)"
+            f"AND NOT EXISTS (SELECT FROM {CALENDARS} AS c WHERE c.pool_id = asked.pool_id) "
+            f"AND NOT EXISTS (SELECT FROM {OBSERVED} AS s WHERE s.pool_id = asked.pool_id)"
         ),
         {"pools": list(pools)},
     ).scalars()
@@ -128,90 +122,22 @@ def require_known_pools(connection: Connection, pools: Sequence[str]) -> None:
         )
 
 
-def find_touched_pools(
-    connection: Connection, last: LastRun | None, *, before: date, now: datetime
-) -> None:
-    """Make the temporary table `touched_pools`: pool_id, first_day and newest_day of the raw rows
-    of days before `before` that a run must look at, and unused_since, when the first of its rows of
-    later days was inserted.
-
-    After a good run only rows inserted since its `new_from` count, those that it knew and could not
-    use yet, those that it set aside because they were not to be yet or because `pools` lacked their
-    pool, and those that were dropped since; else all of them.
-    """
-    columns = "SELECT h.pool_id, h.timestamp, h.insertion_timestamp"
-    possible = f"h.timestamp >= {midnight(EARLIEST_DAY)} AND h.timestamp <= {moment(now)}"
-    possible += " AND h.pool_id IS NOT NULL"
-    raw = f"{columns} FROM {TABLE} AS h WHERE {possible}"
-    if last is not None:
-        # both halves are ranges of an index; a row that does not say when it came may always be new
-        parts = [
-            f"{raw} AND (h.insertion_timestamp >= {moment(last.new_from)} OR h.insertion_timestamp"
-            " IS NULL)"
-        ]
-        later = (
-            f"h.timestamp >= {midnight(last.end)} AND h.insertion_timestamp <"
-            f" {moment(last.new_from)}"
-        )
-        if last.unused_since is not None:
-            parts.append(
-                f"{raw} AND {later} AND h.insertion_timestamp >= {moment(last.unused_since)}"
-            )
-        parts.append(
-            f"{columns} FROM {QUARANTINE} AS q JOIN {TABLE} AS h ON h.id = q.source_id::bigint"
-            f" WHERE q.source_table = '{TABLE}' AND q.reason = '{IN_FUTURE}' AND {possible} AND"
-            f" {later}"
-        )
-        parts.append(
-            f"{columns} FROM {QUARANTINE} AS q JOIN {TABLE} AS h ON h.id = q.source_id::bigint"
-            f" WHERE {RAW_ROW} AND q.reason = '{NOT_IN_POOLS}' AND q.resolution IS NULL AND"
-            f" {possible} AND NOT {lacks_its_pool('h.pool_id')}"
-        )
-        # such a row may be in use: a partial run took it in, or the last run while it was dropped
-        parts.append(
-            f"{columns} FROM {QUARANTINE} AS q JOIN {TABLE} AS h ON h.id = q.source_id::bigint"
-            f" WHERE {RAW_ROW} AND q.resolution = 'dropped' AND q.resolved_at >="
-            f" {moment(last.new_from)} AND {possible}"
-        )
-        raw = " UNION ALL ".join(parts)
-    complete = f"FILTER (WHERE timestamp < {midnight(before)})"
-    connection.exec_driver_sql(
-        f"CREATE TEMPORARY TABLE {TOUCHED} ON COMMIT DROP AS SELECT pool_id, (min(timestamp)"
-        f" {complete} AT TIME ZONE 'UTC')::date AS first_day, (max(timestamp) {complete} AT TIME"
-        " ZONE 'UTC')::date AS newest_day, min(insertion_timestamp) FILTER (WHERE timestamp >="
-        f" {midnight(before)}) AS unused_since FROM ({raw}) AS raw GROUP BY pool_id"
-    )
-
-
-@dataclass(frozen=True)
-class TouchedBounds:
-    """The newest complete day with a touched row, and when the first row of a later day was
-    inserted.
-    """
-
-    newest_day: date | None
-    unused_since: datetime | None
-
-
-def touched_bounds(connection: Connection) -> TouchedBounds:
-    return TouchedBounds(
-        *connection.exec_driver_sql(
-            f"SELECT max(newest_day), min(unused_since) FROM {TOUCHED}"
-        ).one()
-    )
-
-
 CORRECTION = "late correction"
 
 EVERYTHING = f"""
     SELECT coalesce(t.pool_id, c.pool_id) AS pool_id, 'full refresh' AS reason,
-        least(t.first_day, c.first_day) AS write_from,
+        CASE
+            WHEN CAST(:retire AS boolean) THEN least(t.first_day, c.first_day)
+            ELSE t.first_day
+        END AS write_from,
         greatest(CAST(:end AS date), c.last_day + 1) AS write_to
     FROM {TOUCHED} AS t
     FULL JOIN calendars AS c ON c.pool_id = t.pool_id
+    WHERE t.pool_id IS NOT NULL
+        OR CAST(:retire AS boolean)
 """
-"""Raw history's days, and those of calendars that it no longer has: rows were deleted. A full run
-finds nothing there, and takes them back.
+"""The days of raw history and stored ones, and those of calendars that have neither: where missing
+days are retired, a full run finds nothing there and takes them back.
 """
 
 INTERVAL = f"""
@@ -241,7 +167,8 @@ INTERVAL = f"""
     SELECT c.pool_id, 'no raw rows any more', c.first_day, least(t.first_day, CAST(:end AS date))
     FROM calendars AS c
     LEFT JOIN {TOUCHED} AS t ON t.pool_id = c.pool_id
-    WHERE c.first_day < CAST(:end AS date)
+    WHERE CAST(:retire AS boolean)
+        AND c.first_day < CAST(:end AS date)
         AND least(c.last_day + 1, t.first_day) > greatest(c.first_day, CAST(:start AS date))
 """
 """All parts but the first keep a calendar free of holes: its last day is how the next incremental
@@ -305,6 +232,7 @@ def find_reasons(
     market: MarketChange | None,
     reach: int,
     pools: Sequence[str] | None,
+    retire_missing: bool,
 ) -> None:
     """Make the temporary table `reasons`: pool_id, reason, write_from, write_to, a row for each
     reason that a pool has. Only `pools`, if given.
@@ -333,6 +261,7 @@ def find_reasons(
             "market_reason": market.reason if market else None,
             "reach": reach,
             "pools": list(pools) if pools is not None else None,
+            "retire": retire_missing,
         },
     )
 
@@ -345,12 +274,12 @@ def make_plan_table(
 
     A pool that is not alive is read to the run's end: only its last snapshot ends its calendar.
     Days to write beyond the run's end are those of a calendar that went further; nothing is there
-    any more. known_from is set for a pool that has an accepted row before read_from: its calendar
-    begins before what is read.
+    any more. known_from is set for a pool that has an accepted snapshot before read_from, stored or
+    in raw history: its calendar begins before what is read.
     """
     connection.execute(
         text(f"""
-    CREATE UNLOGGED TABLE {table} AS
+    CREATE TEMPORARY TABLE {RANGES} ON COMMIT DROP AS
     WITH starts AS (
         SELECT pool_id,
             min(write_from) AS write_from,
@@ -365,22 +294,25 @@ def make_plan_table(
             greatest(write_from - CAST(:look_back AS integer), CAST(:earliest AS date)) AS read_day
         FROM starts
         LEFT JOIN {POOLS} AS p ON p.pool_id = starts.pool_id
-    ),
-    bounds AS (
-        SELECT ranges.*,
-            read_day::timestamp AT TIME ZONE 'UTC' AS read_from,
-            CASE WHEN alive THEN least(write_end, CAST(:run_end AS date)) END AS open_end
-        FROM ranges
     )
-    SELECT pool_id, reasons, alive, write_from, write_end, read_from,
-        coalesce(open_end, CAST(:run_end AS date))::timestamp AT TIME ZONE 'UTC' AS read_end,
-        CASE
-            WHEN {accepted_before("bounds.read_from", "bounds.pool_id", checks)} THEN read_day
-        END AS known_from,
-        open_end
-    FROM bounds"""),
+    SELECT ranges.*,
+        read_day::timestamp AT TIME ZONE 'UTC' AS read_from,
+        CASE WHEN alive THEN least(write_end, CAST(:run_end AS date)) END AS open_end,
+        EXISTS ({stored_before("ranges.read_day", "ranges.pool_id", checks)}) AS is_known
+    FROM ranges"""),
         {"run_end": run_end, "look_back": look_back, "earliest": EARLIEST_DAY},
     )
+    connection.exec_driver_sql(f"ANALYZE {RANGES}")
+    unknown = f"(SELECT pool_id, read_from FROM {RANGES} WHERE NOT is_known)"
+    connection.exec_driver_sql(f"""
+    CREATE UNLOGGED TABLE {table} AS
+    SELECT r.pool_id, reasons, alive, write_from, write_end, read_from,
+        coalesce(open_end, '{run_end}')::timestamp AT TIME ZONE 'UTC' AS read_end,
+        CASE WHEN is_known OR earlier.pool_id IS NOT NULL THEN read_day END AS known_from,
+        open_end
+    FROM {RANGES} AS r
+    LEFT JOIN ({pools_accepted_before(unknown, checks)}) AS earlier
+        ON earlier.pool_id = r.pool_id""")
     # raw rows that the planner takes for few are joined by it: no pass over the plan for each
     connection.exec_driver_sql(f"CREATE UNIQUE INDEX ON {table} (pool_id)")
     connection.exec_driver_sql(f"ANALYZE {table}")

@@ -48,15 +48,18 @@ VALUES = (
 SQLAlchemy.
 """
 AGES = ("apy_age_days", "tvl_age_days")
-REJECTED = ("source_id", "reason", "source_table", "run_id")
+SNAPSHOT_COLUMNS = ("timestamp", "snapshot")
+"""Moment and identity of the raw row that the day is known by, or that was rejected."""
+REJECTED = ("reason", "source_table", "run_id")
 SCHEMA = T.StructType(
     [
         T.StructField("pool_id", T.StringType()),
         T.StructField("date", T.DateType()),
         *(T.StructField(name, T.DoubleType()) for name in VALUES),
         *(T.StructField(name, T.IntegerType()) for name in AGES),
-        T.StructField("source_id", T.LongType()),
-        *(T.StructField(name, T.StringType()) for name in REJECTED[1:]),
+        T.StructField("timestamp", T.TimestampType()),
+        T.StructField("snapshot", T.LongType()),
+        *(T.StructField(name, T.StringType()) for name in REJECTED),
     ]
 )
 
@@ -93,11 +96,11 @@ def by_pool(parsed: DataFrame, calendar: DataFrame) -> DataFrame:
     """The snapshots of each pool together and in order, beside its part in the run. One shuffle, by
     pool_id.
 
-    Args: parsed has id, pool_id, timestamp, apy (percent), tvl (USD), reason (NULL for an accepted
-    one) and warning; calendar has the columns of CALENDAR, one row a pool, and is small enough to
-    broadcast.
-    Returns: those columns, the calendar's, day (since 1970-01-01); a row without an id opens the
-    calendar of a pool that is older than what is read.
+    Args: parsed has id, pool_id, timestamp, snapshot, apy (percent), tvl (USD), reason (NULL for an
+    accepted one) and warning; id and snapshot are NULL for a stored day, whose timestamp is its
+    begin. calendar has the columns of CALENDAR, one row a pool, and is small enough to broadcast.
+    Returns: those columns, the calendar's, day (since 1970-01-01); a row without any value opens
+    the calendar of a pool that is older than what is read.
     """
     days = ("open_end", "write_from", "write_end")
     parts = F.broadcast(
@@ -107,12 +110,17 @@ def by_pool(parsed: DataFrame, calendar: DataFrame) -> DataFrame:
     snapshots = parsed.unionByName(_openings(calendar), allowMissingColumns=True).join(
         parts, on="pool_id", how="left"
     )
-    # an opening comes before whatever its day holds: Spark puts a NULL id first
-    ordered = snapshots.repartition("pool_id").sortWithinPartitions("pool_id", "timestamp", "id")
+    # NULLs come first: an opening, without id and values, before a stored day, without an id, and
+    # that before every raw row of its day
+    ordered = snapshots.repartition("pool_id").sortWithinPartitions(
+        "pool_id", "timestamp", "id", "apy", "tvl"
+    )
     return ordered.select(
         "pool_id",
         "id",
         F.unix_date(F.to_date("timestamp")).alias("day"),
+        "timestamp",
+        "snapshot",
         "apy",
         "tvl",
         "reason",
@@ -128,9 +136,10 @@ def pool_days(
     write_end), and its rejected snapshots.
 
     Returns: a function to rows of SCHEMA. A day: APY-like values in percent, TVL and prices in USD,
-    gas in gwei, NULL where unknown; ages in days (0 observed, n carried n days, NULL not known). A
-    pool starts with its first snapshot, or with its opening. A rejected snapshot: source_id, reason
-    and provenance, everything else but pool_id NULL.
+    gas in gwei, NULL where unknown; ages in days (0 observed, n carried n days, NULL not known);
+    timestamp and snapshot of the raw row that it is known by, NULL where it is none's. A pool
+    starts with its first snapshot, or with its opening. A rejected snapshot: its timestamp,
+    snapshot, reason and provenance, everything else but pool_id NULL; equal ones are one.
     """
 
     def compute(batches: Batches) -> Batches:
@@ -178,6 +187,7 @@ def _days(
         found.append(
             {
                 "date": grid.days[planned],
+                "row": np.where(grid.last_snapshot < 0, -1, grid.last_snapshot + first)[planned],
                 **{
                     name: array[planned]
                     for name, array in (values | rolling_metrics(grid.apy)).items()
@@ -188,11 +198,15 @@ def _days(
     if sum(counts):
         pool_ids = rows["pool_id"].take(np.repeat(starts, counts))
         columns = {name: np.concatenate([pool[name] for pool in found]) for name in found[0]}
-        yield _days_batch(pool_ids, columns | market.of(columns["date"]))
+        own_rows = pa.array(columns["row"], mask=columns["row"] < 0)
+        own = [rows[name].take(own_rows) for name in SNAPSHOT_COLUMNS]
+        yield _days_batch(pool_ids, columns | market.of(columns["date"]), own)
 
 
 def _days_batch(
-    pool_ids: pa.ChunkedArray, columns: dict[str, npt.NDArray[np.generic]]
+    pool_ids: pa.ChunkedArray,
+    columns: dict[str, npt.NDArray[np.generic]],
+    snapshots: list[pa.ChunkedArray],
 ) -> pa.RecordBatch:
     """NaN becomes NULL."""
     dates = pa.array(columns["date"].astype(np.int32)).cast(pa.date32())
@@ -200,14 +214,18 @@ def _days_batch(
     ages = [
         pa.array(columns[name], pa.float64(), from_pandas=True).cast(pa.int32()) for name in AGES
     ]
-    nothing = [pa.nulls(len(dates), kind) for kind in (pa.int64(), *[pa.string()] * 3)]
-    return _batch([pool_ids.combine_chunks(), dates, *values, *ages, *nothing])
+    nothing = [pa.nulls(len(dates), pa.string())] * len(REJECTED)
+    own = [column.combine_chunks() for column in snapshots]
+    return _batch([pool_ids.combine_chunks(), dates, *values, *ages, *own, *nothing])
 
 
 def _rejected_batch(rows: pa.Table, provenance: Provenance) -> pa.RecordBatch:
+    # copies of one snapshot are one in quarantine
+    _, firsts = np.unique(rows["snapshot"].to_numpy(), return_index=True)
+    rows = rows.take(np.sort(firsts))
     kinds = [pa.date32(), *[pa.float64()] * len(VALUES), *[pa.int32()] * len(AGES)]
     nothing = [pa.nulls(rows.num_rows, kind) for kind in kinds]
-    own = [rows[name].combine_chunks() for name in ("id", "reason")]
+    own = [rows[name].combine_chunks() for name in (*SNAPSHOT_COLUMNS, "reason")]
     where = [
         pa.array([value] * rows.num_rows, pa.string())
         for value in (provenance.source_table, provenance.run_id)

@@ -3,7 +3,8 @@ texts into numbers.
 
 In: `raw_defillama_pool_history` (several JSON snapshots a pool and day, as the source sent them).
 Out: a row for each snapshot with apy (percent), tvl (USD) and, where it must not be used, the
-reason. Nothing is dropped here: accepted + quarantined = read.
+reason. Nothing is dropped here: accepted + quarantined = read. Stored values of days whose raw rows
+are gone come beside them, without an id: they were not read from raw history.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from datetime import date, datetime
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from data_processing.observed_days import OBSERVED, PLACE, decided, snapshot_identity, stored_days
 from data_processing.quality.row_checks import (
     EARLIEST_DAY,
     RowCheck,
@@ -23,7 +25,6 @@ from data_processing.quality.row_checks import (
     spark_number,
     warning,
 )
-from data_processing.quarantine.table import QUARANTINE
 from database.merge_sql import qualified
 from database.metrics_table import REGCLASS
 from database.tables import pools, raw_pool_history
@@ -37,16 +38,6 @@ def texts_of(document: str) -> str:
     """
     return f"{document} ->> 'apy' AS apy, {document} ->> 'tvlUsd' AS tvl"
 
-
-_DROPS = (
-    f"SELECT FROM {QUARANTINE} AS d WHERE d.source_table = '{TABLE}' AND d.resolution = 'dropped'"
-)
-
-DROPPED = f"(EXISTS ({_DROPS}) AND EXISTS ({_DROPS} AND d.source_id = h.id::text)) AS dropped"
-"""Whether a person has put the row away for good. Where nobody ever did that is asked once and not
-of each row; else PostgreSQL hashes the drops (half a microsecond a row), or asks the unique index
-where they are too many for that.
-"""
 
 _POOLS = qualified(pools)
 
@@ -75,8 +66,9 @@ def lacks_its_pool(pool_id: str) -> str:
 
 
 TEXTS = (
-    f"h.id::bigint AS id, h.pool_id, h.timestamp, {texts_of('h.raw_json_data')},"
-    f" {lacks_its_pool('h.pool_id')} AS not_in_pools, {DROPPED}"
+    f"h.id::bigint AS id, h.pool_id, h.timestamp, {snapshot_identity('h')} AS snapshot,"
+    f" {texts_of('h.raw_json_data')}, {lacks_its_pool('h.pool_id')} AS not_in_pools,"
+    f" {decided(snapshot_identity('h'))}"
 )
 """JSON is taken apart in PostgreSQL, so that two texts travel and not the document. The owner's ids
 may be integers of any width: staging has bigint.
@@ -92,14 +84,14 @@ def rows_to_read(plan_table: str, impossible: str | None) -> str:
     """SELECT of the rows that a run reads: for each planned pool its days from `read_from` on,
     look-back included, and the `impossible` ones.
 
-    Columns: id, pool_id, timestamp, apy and tvl as text, not_in_pools, dropped. `impossible` is a
-    condition of `impossible_rows`, or None for a run that leaves them out.
+    Columns: id, pool_id, timestamp, snapshot, apy and tvl as text, not_in_pools, dropped, replaced.
+    `impossible` is a condition of `impossible_rows`, or None for a run that leaves them out.
     """
     clamped = TEXTS.replace(
-        "h.timestamp",
+        "h.timestamp,",
         # `greatest` leaves a NULL out
         f"CASE WHEN h.timestamp IS NOT NULL THEN least(greatest(h.timestamp,"
-        f" '{LOWEST}'::timestamptz), '{HIGHEST}'::timestamptz) END AS timestamp",
+        f" '{LOWEST}'::timestamptz), '{HIGHEST}'::timestamptz) END AS timestamp,",
     )
     planned = f"SELECT {clamped} FROM {planned_rows(plan_table)}"
     return (
@@ -107,6 +99,21 @@ def rows_to_read(plan_table: str, impossible: str | None) -> str:
         if impossible is None
         else f"{planned} UNION ALL SELECT {clamped} FROM {TABLE} AS h WHERE {impossible}"
     )
+
+
+def stored_rows(plan_table: str, *, retire_missing: bool) -> str:
+    """SELECT of the stored days that a run reads because their raw rows are gone, with the columns
+    of `rows_to_read`: id and snapshot are NULL, the timestamp is their place in the day.
+    """
+    return f"SELECT {STORED_TEXTS} FROM {stored_days(plan_table, retire_missing=retire_missing)}"
+
+
+STORED_TEXTS = (
+    f"NULL::bigint AS id, s.pool_id, {PLACE} AS timestamp, NULL::bigint AS snapshot, s.apy::text AS"
+    f" apy, s.tvl::text AS tvl, {lacks_its_pool('s.pool_id')} AS not_in_pools,"
+    f" {decided('s.snapshot')}"
+)
+"""A stored day with the columns of TEXTS."""
 
 
 def planned_rows(plan_table: str) -> str:
@@ -135,26 +142,37 @@ def impossible_rows(now: datetime, since: datetime | None, watermark: datetime) 
     )
 
 
-def accepted_before(moment: str, pool_id: str, checks: Sequence[RowCheck]) -> str:
-    """PostgreSQL condition: the pool has an accepted row before `moment`. Both arguments are SQL
-    expressions.
+def pools_accepted_before(pools: str, checks: Sequence[RowCheck]) -> str:
+    """SELECT of those of `pools`, a SELECT in brackets of pool_id and read_from, that have an
+    accepted raw row before read_from, in one pass over raw history.
     """
     earlier = (
-        f"SELECT {TEXTS} FROM {TABLE} AS h WHERE h.pool_id = {pool_id} AND h.timestamp >="
-        f" {midnight(EARLIEST_DAY)} AND h.timestamp < {moment}"
+        f"SELECT {TEXTS} FROM {TABLE} AS h JOIN {pools} AS p ON p.pool_id = h.pool_id AND"
+        f" h.timestamp >= {midnight(EARLIEST_DAY)} AND h.timestamp < p.read_from"
     )
-    return f"EXISTS (SELECT FROM ({judged_rows(earlier, checks)}) AS earlier WHERE reason IS NULL)"
+    rows = judged_rows(earlier, checks, also=("pool_id",))
+    return f"SELECT DISTINCT pool_id FROM ({rows}) AS earlier WHERE reason IS NULL"
+
+
+def stored_before(day: str, pool_id: str, checks: Sequence[RowCheck]) -> str:
+    """SELECT of the pool's stored days before `day` that are good by `checks`. Both arguments are
+    SQL expressions.
+    """
+    earlier = (
+        f"SELECT {STORED_TEXTS} FROM {OBSERVED} AS s WHERE s.pool_id = {pool_id} AND s.date < {day}"
+    )
+    return f"SELECT FROM ({judged_rows(earlier, checks)}) AS earlier WHERE reason IS NULL"
 
 
 def judged_rows(select: str, checks: Sequence[RowCheck], *, also: Sequence[str] = ()) -> str:
     """PostgreSQL: raw rows with apy_value (percent), tvl_value (USD) and the reason, NULL for a
     good row; `also` names more columns to keep.
 
-    `select` has id, timestamp, apy and tvl as text, not_in_pools and dropped.
+    `select` has id, timestamp, apy and tvl as text, not_in_pools, dropped and replaced.
     """
     return judged(
         select,
-        others=("id", "timestamp", "not_in_pools", "dropped", *also),
+        others=("id", "timestamp", "not_in_pools", "dropped", "replaced", *also),
         texts=("apy", "tvl"),
         checks=checks,
     )
@@ -171,22 +189,25 @@ def moment(at: datetime) -> str:
 
 
 def parse_raw_rows(rows: DataFrame, checks: Sequence[RowCheck]) -> DataFrame:
-    """Text to numbers: (id, pool_id, timestamp, apy text, tvl text, not_in_pools, dropped) -> (id,
-    pool_id, timestamp, apy, tvl, reason, warning), row for row.
+    """Text to numbers: (id, pool_id, timestamp, snapshot, apy text, tvl text, not_in_pools,
+    dropped, replaced) -> (id, pool_id, timestamp, snapshot, apy, tvl, reason, warning), row for
+    row, but for stored days that must not be used by now: they are no raw rows.
 
     apy is percent, tvl USD, both double and NULL where missing; reason is NULL for a row that may
     be used, warning names what is only reported.
     """
-    return (
+    parsed = (
         rows.withColumns({name: F.expr(missing_is_null(name)) for name in ("apy", "tvl")})
         .withColumns({f"{name}_value": F.expr(spark_number(name)) for name in ("apy", "tvl")})
         .select(
             F.col("id").cast("bigint").alias("id"),
             "pool_id",
             "timestamp",
+            F.col("snapshot").cast("bigint").alias("snapshot"),
             F.col("apy_value").alias("apy"),
             F.col("tvl_value").alias("tvl"),
             F.expr(reason(checks)).alias("reason"),
             F.expr(warning(checks)).alias("warning"),
         )
     )
+    return parsed.where("id IS NOT NULL OR reason IS NULL")

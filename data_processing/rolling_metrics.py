@@ -17,7 +17,7 @@ WINDOW_DAYS = (7, 30)
 
 LONGEST_WINDOW_DAYS = max(WINDOW_DAYS)
 
-METRIC_RULES = 1
+METRIC_RULES = 2
 """Version of what design section 4 makes of the raw rows: a run whose predecessor had another one
 recomputes everything.
 """

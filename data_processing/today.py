@@ -12,7 +12,8 @@ from datetime import date, datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-from data_processing.plan_sql import CALENDARS, POOLS, REASONS
+from data_processing.calendars import CALENDARS
+from data_processing.plan_sql import POOLS, REASONS
 from data_processing.quality.row_checks import EARLIEST_DAY
 from data_processing.raw_history import TABLE, midnight, moment
 

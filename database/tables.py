@@ -248,13 +248,43 @@ observation_age = Table(
     ),
 )
 
+observed_days = Table(
+    "observed_days",
+    own_metadata,
+    Column("pool_id", Text, primary_key=True),
+    Column("date", Date, primary_key=True),
+    Column("timestamp", DateTime(timezone=True), nullable=False),
+    Column(
+        "snapshot",
+        BigInteger,
+        comment=(
+            "hash of pool, timestamp and content of the raw row; null: the value is"
+            " pool_daily_metrics' own, rounded, its raw row was gone before this table was made"
+        ),
+    ),
+    Column("apy", Double, comment="percent; null: the snapshot had none"),
+    Column("tvl", Double, comment="USD; null: the snapshot had none"),
+    Index("observed_days_rounded_idx", "pool_id", postgresql_where=text("snapshot IS NULL")),
+    comment=(
+        "each day's last accepted snapshot, unrounded: it stands in for raw rows that are gone"
+    ),
+)
+
 quarantine = Table(
     "quarantine",
     own_metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
     Column("run_id", Text, nullable=False),
     Column("source_table", Text, nullable=False),
-    Column("source_id", Text, nullable=False),
+    Column(
+        "source_id",
+        Text,
+        nullable=False,
+        comment=(
+            "of a raw pool row the hash of pool, timestamp and content: the same row under another"
+            " id is the same"
+        ),
+    ),
     Column("pool_id", Text),
     Column("timestamp", DateTime(timezone=True)),
     Column("reason", Text, nullable=False),
@@ -270,7 +300,7 @@ quarantine = Table(
     Column("resolved_at", DateTime(timezone=True)),
     Column("resolved_by_run", Text),
     Column("resolved_by", Text, comment="user@host of who replayed or dropped it"),
-    Column("replayed_as", Text, comment="the raw row that took its place"),
+    Column("replayed_as", Text, comment="source_id of the row that took its place"),
     Column("note", Text, comment="why it was dropped"),
     Index("quarantine_source_idx", "source_table", "source_id", "reason", unique=True),
 )

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, text
 
 from tests import metrics_changes as change
 from tests.metrics_histories import START
-from tests.metrics_oracle import DAY, RawRow, World, market, run_end
+from tests.metrics_oracle import DAY, RawRow, World, content, market, quarantine, run_end
 from tests.metrics_store import execute, insert_rows, put_price, rows_of
 
 FARTHEST_AHEAD = timedelta(days=12)
@@ -58,6 +58,10 @@ class ChangingWorld:
         self.world = World(now=datetime.combine(START + timedelta(days=70), time(12), UTC))
         self.begun: dict[int, int] = {}
         self.known: Known | None = None
+        self.never_pruned: list[RawRow] = []
+        self.pruned: dict[tuple[str, date], list[RawRow]] = {}
+        self.departed: set[str] = set()
+        self.lost_rows = False
         self._open: dict[int, OpenTransaction] = {}
         self._transactions = 0
         self._ids = 0
@@ -91,10 +95,48 @@ class ChangingWorld:
             (self._market(),),
         )
 
-    def partly_made(self) -> None:
+    def learn(self, seen: Known) -> None:
+        """A run of all pools ended well: each day's last accepted row is stored by now."""
+        self.known = seen
+        self.lost_rows = False
+        rejected = quarantine(self.world)
+        for row in sorted(self.world.rows, key=lambda row: (row.timestamp, row.id)):
+            day = row.timestamp.date()
+            if (
+                row.id not in rejected
+                and self.begun[row.id] < seen.begun
+                and seen.end
+                and day < seen.end
+            ):
+                self.world.stored[row.pool_id, day] = row
+        self.world.reached = max(filter(None, (self.world.reached, seen.end)), default=None)
+
+    def retire(self) -> None:
+        """What was stored of rows that are gone is wanted to go, and no end is kept."""
+        there = {content(row) for row in self.world.rows}
+        stored = self.world.stored.items()
+        self.world.stored = {day: row for day, row in stored if content(row) in there}
+        self.world.reached = None
+        self.pruned.clear()
+        self.never_pruned = list(self.world.rows)
+        self.departed.clear()
+
+    def pruned_pools(self) -> set[str]:
+        """Pools of which rows are gone, and whose metrics must be as if they were not."""
+        return {pool for pool, _ in self.pruned} - self.departed
+
+    def unpruned(self) -> World:
+        """Their part of a world in which no row was ever taken away and none came again."""
+        pools = self.pruned_pools()
+        rows = [row for row in self.never_pruned if row.pool_id in pools]
+        return replace(self.world, rows=rows, stored={})
+
+    def partly_made(self, table: Table) -> None:
         """A backfill, or a run of some pools, ended well: what it wrote follows the limits, prices
-        and gas of now, the rest those of before.
+        and gas of now, the rest those of before. `table` is what it left.
         """
+        newest = max((day + DAY for _, day in table), default=None)
+        self.world.reached = max(filter(None, (self.world.reached, newest)), default=None)
         if self.known:
             self.known = replace(
                 self.known,
@@ -108,7 +150,9 @@ class ChangingWorld:
             self.world
             if end is None
             else replace(
-                self.world, rows=[row for row in self.world.rows if row.timestamp.date() < end]
+                self.world,
+                rows=[row for row in self.world.rows if row.timestamp.date() < end],
+                stored={key: row for key, row in self.world.stored.items() if key[1] < end},
             )
         )
 
@@ -125,7 +169,10 @@ class ChangingWorld:
             or known.limits != {self._limits_now()}
         ):
             return None
-        fresh = [row for row in self.world.rows if self.begun[row.id] >= known.begun]
+        # where rows of the last run's overlap are gone, it cannot tell which of the others are new
+        fresh = [
+            row for row in self.world.rows if self.lost_rows or self.begun[row.id] >= known.begun
+        ]
         first = self._first_affected(table, known, {row.id for row in fresh})
         look_back = timedelta(days=30 + self.world.max_fill_days)
         possible = [
@@ -205,8 +252,14 @@ class ChangingWorld:
             self._committed(rows, self._transactions)
 
     def _committed(self, rows: Iterable[RawRow], begun: int) -> None:
+        rows = list(rows)
         self.world.rows += rows
         self.begun |= {row.id: begun for row in rows}
+        self.never_pruned += rows
+        # a pruned day takes the last row that is left
+        self.departed |= {
+            row.pool_id for row in rows if (row.pool_id, row.timestamp.date()) in self.pruned
+        }
 
     def _begin(self, slot: int) -> None:
         if slot not in self._open:
@@ -308,6 +361,10 @@ class ChangingWorld:
             if row.pool_id == pool_name(one.pool)
             and 0 <= (row.timestamp.date() - first).days < one.count
         }
+        self._delete(gone)
+
+    def _delete(self, gone: set[int]) -> None:
+        self.lost_rows |= bool(gone)
         self.world.rows = [row for row in self.world.rows if row.id not in gone]
         execute(
             self.engine,
@@ -315,7 +372,54 @@ class ChangingWorld:
             gone=list(gone),
         )
 
+    def _known_days(
+        self, one: change.Pruned | change.Fetched
+    ) -> dict[tuple[str, date], list[RawRow]]:
+        """The rows of the days that a change takes, but for days with rows that no run of all pools
+        has seen, or of which parts of the table follow other limits.
+        """
+        known = self.known
+        if known is None or known.end is None or known.limits != {self._limits_now()}:
+            return {}
+        days: dict[tuple[str, date], list[RawRow]] = {}
+        for row in self.world.rows:
+            back = (self.today - row.timestamp.date()).days
+            chosen = one.pool is None or row.pool_id == pool_name(one.pool)
+            if chosen and back >= one.back and back % one.every == 0:
+                days.setdefault((row.pool_id, row.timestamp.date()), []).append(row)
+        return {
+            key: rows
+            for key, rows in days.items()
+            if key[1] < known.end and all(self.begun[row.id] < known.begun for row in rows)
+        }
+
+    def _pruned(self, one: change.Pruned) -> None:
+        days = self._known_days(one)
+        self.pruned |= days
+        self._delete({row.id for rows in days.values() for row in rows})
+
+    def _fetched(self, one: change.Fetched) -> None:
+        days = self._known_days(one)
+        if one.with_pruned and days:
+            days |= self.pruned
+            self.pruned = {}
+        rows = sorted((row for found in days.values() for row in found), key=lambda row: row.id)
+        self._delete({row.id for row in rows})
+        # of rows of one moment that with the higher id counts, and rows fetched again get higher
+        # ones than those of open transactions
+        fetched = {row.pool_id for row in rows}
+        self.departed |= {row.pool_id for one in self._open.values() for row in one.rows} & fetched
+        again = [replace(row, id=self._ids + number) for number, row in enumerate(rows, start=1)]
+        self._ids += len(again)
+        self._transactions += 1
+        with self.engine.begin() as connection:
+            insert_rows(connection, again)
+        self.world.rows += again
+        self.begun |= {row.id: self._transactions for row in again}
+
     def _limits(self, one: change.Limits) -> None:
+        # rows of a day that no longer stand beside the stored one may pass by now
+        self.departed |= {pool for (pool, _), rows in self.pruned.items() if len(rows) > 1}
         self.world.max_fill_days, self.world.max_apy_percent = (
             one.max_fill_days,
             one.max_apy_percent,
@@ -332,6 +436,8 @@ _DOING: dict[type, Callable[[ChangingWorld, Any], None]] = {
     change.Days: ChangingWorld._days,
     change.Transaction: ChangingWorld._transaction,
     change.Deleted: ChangingWorld._deleted,
+    change.Pruned: ChangingWorld._pruned,
+    change.Fetched: ChangingWorld._fetched,
     change.Limits: ChangingWorld._limits,
 }
 

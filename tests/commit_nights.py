@@ -123,6 +123,8 @@ class Night:
             **doubles,
             "apy_age_days": "integer",
             "tvl_age_days": "integer",
+            "snapshot": "bigint",
+            "reason": "text",
         }
         staging = staging_name(run, 0)
         number = "coalesce(substring(p.pool_id FROM '^pool-([0-9]+)$')::integer, 99)"
@@ -138,7 +140,8 @@ class Night:
         execute(
             self.engine,
             f"INSERT INTO {staging} SELECT p.pool_id, d::date, {values}, CASE WHEN seen THEN 0 ELSE"
-            f" 1 END, CASE WHEN seen THEN 0 ELSE 1 END, 0, 0 FROM {plan.table} AS p CROSS JOIN"
+            " 1 END, CASE WHEN seen THEN 0 ELSE 1 END, CASE WHEN seen THEN 1 END, NULL, 0, 0 FROM"
+            f" {plan.table} AS p CROSS JOIN"
             f" LATERAL generate_series(greatest(p.write_from, ({first_day})), p.write_end - 1,"
             " interval '1 day') AS d CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM"
             " raw_defillama_pool_history AS h WHERE h.pool_id = p.pool_id AND (h.timestamp AT TIME"

@@ -140,6 +140,29 @@ class Deleted:
 
 
 @dataclass(frozen=True)
+class Pruned:
+    """Raw rows that the last run knew taken away, whole days of them: of one pool or of all
+    (`pool` None), of every `every`-th day that is at least `back` days ago.
+    """
+
+    pool: int | None
+    back: int
+    every: int
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The days that `Pruned` would take away are deleted and fetched again under new ids, with
+    those that were pruned before if the source still has them.
+    """
+
+    pool: int | None
+    back: int
+    every: int
+    with_pruned: bool
+
+
+@dataclass(frozen=True)
 class Limits:
     """Other settings: the next run is a full one."""
 
@@ -148,7 +171,18 @@ class Limits:
 
 
 Change: TypeAlias = (
-    Snapshots | Again | Impossible | Activity | Price | Gas | Days | Transaction | Deleted | Limits
+    Snapshots
+    | Again
+    | Impossible
+    | Activity
+    | Price
+    | Gas
+    | Days
+    | Transaction
+    | Deleted
+    | Pruned
+    | Fetched
+    | Limits
 )
 
 _pools, _slots = st.integers(0, POOLS - 1), st.sampled_from((None, None, None, None, *range(SLOTS)))
@@ -196,6 +230,13 @@ _others = st.one_of(
         st.sampled_from(("begin", "commit", "commit", "roll back")),
     ),
 )
+_some_or_all = st.none() | _pools
+_parts = (_some_or_all, st.sampled_from((0, 2, 20, 45)), st.sampled_from((1, 1, 2, 5)))
+_losses = st.one_of(
+    st.builds(Pruned, *_parts),
+    st.builds(Pruned, *_parts),
+    st.builds(Fetched, *_parts, st.booleans()),
+)
 _changes = st.one_of(st.none(), _rows, _again, _others)
 _limits = st.builds(Limits, st.sampled_from((7, 2, 0)), st.sampled_from((1e6, 60.0)))
 
@@ -205,7 +246,9 @@ def changes(draw: st.DrawFn) -> list[Change]:
     """What happened since the last run: about one change for each pool, among them some that touch
     all. It shrinks to nothing.
     """
+    losses = draw(st.sampled_from((0, 0, 1, 2)))
     drawn = [
+        *(draw(_losses) for _ in range(losses)),
         *(draw(_changes) for _ in range(POOLS + 4)),
         draw(_limits) if draw(st.integers(0, 9)) == 9 else None,
     ]

@@ -7,6 +7,7 @@ day looks at the whole history again.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,8 @@ class RawRow:
 @dataclass
 class World:
     """Everything a run sees. Prices: (timestamp, symbol) -> JSON value of the close in USD. Gas:
-    day -> gwei or None.
+    day -> gwei or None. stored: each day's last accepted row as the runs before found it, which
+    stands in where raw rows are gone; reached: the end of those runs.
     """
 
     rows: list[RawRow] = field(default_factory=list)
@@ -44,6 +46,8 @@ class World:
     max_apy_percent: float = 1e6
     max_tvl_usd: float = 1e12
     max_price_usd: float = 1e9
+    stored: dict[tuple[str, date], RawRow] = field(default_factory=dict)
+    reached: date | None = None
 
 
 class Unusable(Exception):
@@ -101,15 +105,36 @@ def quarantine(world: World) -> dict[int, str]:
 
 
 def run_end(world: World) -> date | None:
-    """Exclusive: the day after the newest raw day, at most today; None without raw rows of a
-    complete day.
+    """Exclusive: the day after the newest raw day, at most today, and never before what was
+    reached; None without rows of a complete day.
     """
     days = [
         row.timestamp.date()
-        for row in world.rows
+        for row in (*world.rows, *world.stored.values())
         if row.timestamp.year >= 2018 and row.timestamp.date() < world.now.date()
     ]
-    return max(days) + DAY if days else None
+    ends = [max(days) + DAY if days else None, world.reached]
+    return max(filter(None, ends), default=None)
+
+
+def stand_ins(world: World, accepted: Iterable[RawRow]) -> list[RawRow]:
+    """Stored rows of days without an accepted row, unless the row itself is there and rejected."""
+    days = {(row.pool_id, row.timestamp.date()) for row in accepted}
+    there = {content(row) for row in world.rows}
+    found = []
+    for day, row in world.stored.items():
+        if day not in days and content(row) not in there:
+            try:
+                values(row, world)
+            except Unusable:
+                continue
+            found.append(row)
+    return found
+
+
+def content(row: RawRow) -> tuple[str, datetime, str]:
+    """What makes two rows the same one, whatever their ids."""
+    return row.pool_id, row.timestamp, json.dumps(row.document)
 
 
 def metrics(world: World) -> dict[tuple[str, date], dict[str, float | int | None]]:
@@ -119,12 +144,10 @@ def metrics(world: World) -> dict[tuple[str, date], dict[str, float | int | None
         return {}
     rejected = quarantine(world)
     table: dict[tuple[str, date], dict[str, float | int | None]] = {}
-    for pool in sorted({row.pool_id for row in world.rows}):
-        snapshots = [
-            row
-            for row in world.rows
-            if row.pool_id == pool and row.id not in rejected and row.timestamp.date() < end
-        ]
+    accepted = [row for row in world.rows if row.id not in rejected]
+    accepted += stand_ins(world, accepted)
+    for pool in sorted({row.pool_id for row in accepted}):
+        snapshots = [row for row in accepted if row.pool_id == pool and row.timestamp.date() < end]
         days = _pool(
             sorted(snapshots, key=lambda row: (row.timestamp, row.id)),
             pool not in world.inactive,

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from config_spark import Settings
+from data_processing.observed_days import snapshot_identity
 from data_processing.pool_days import AGES
 from database.metrics_table import metrics_name
 from tests.metrics_oracle import RawRow, World
@@ -126,6 +127,33 @@ def job_rows(engine: Engine) -> dict[tuple[str, date], dict[str, Any]]:
             (row["pool_id"], row["date"]): dict(row)
             for row in connection.execute(text(query)).mappings()
         }
+
+
+def quarantined_raw_rows(engine: Engine) -> dict[int, dict[str, Any]]:
+    """Entries of quarantine by the id that their raw row has now; copies of one row share one."""
+    query = (
+        "SELECT h.id AS raw_id, q.* FROM yieldspark.quarantine AS q JOIN raw_defillama_pool_history"
+        f" AS h ON h.pool_id = q.pool_id AND {snapshot_identity('h')}::text = q.source_id WHERE"
+        " q.source_table = 'raw_defillama_pool_history'"
+    )
+    return {row["raw_id"]: row for row in rows_of(engine, query)}
+
+
+def put_into_quarantine(
+    engine: Engine, raw_id: int, reason: str, resolution: str | None = None, at: Any = None
+) -> None:
+    """As a run that rejected the raw row leaves it, or a person that decided `at` a moment."""
+    execute(
+        engine,
+        "INSERT INTO yieldspark.quarantine (run_id, source_table, source_id, pool_id, timestamp,"
+        " reason, raw_json_data, resolution, resolved_at) SELECT 'r', 'raw_defillama_pool_history',"
+        f" {snapshot_identity('h')}, pool_id, timestamp, :reason, raw_json_data, :resolution, :at"
+        " FROM raw_defillama_pool_history AS h WHERE id = :id",
+        id=raw_id,
+        reason=reason,
+        resolution=resolution,
+        at=at,
+    )
 
 
 def rows_of(engine: Engine, query: str, **parameters: Any) -> list[dict[str, Any]]:

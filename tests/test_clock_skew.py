@@ -18,7 +18,7 @@ from data_processing.plan import JOB, Plan
 from database.run_ledger import open_run
 from tests.commit_nights import NEWEST, Night, at
 from tests.metrics_oracle import RawRow
-from tests.metrics_store import execute, put_rows, rows_of
+from tests.metrics_store import execute, put_into_quarantine, put_rows, rows_of
 from tests.test_metrics_plan import NOW, TODAY, add_run, planned, raw, settled
 
 __all__ = ["settled"]
@@ -102,13 +102,7 @@ def test_a_row_that_was_replaced_by_another_is_new(settled: Settings, engine: En
 def test_a_decision_of_the_overlap_is_new_once(settled: Settings, engine: Engine) -> None:
     execute(engine, "UPDATE raw_defillama_pool_history SET insertion_timestamp = '2024-05-31'")
     watermark = keep(engine, settled, planned(settled)[0])
-    execute(
-        engine,
-        "INSERT INTO yieldspark.quarantine (run_id, source_table, source_id, reason, resolution,"
-        " resolved_at) VALUES ('r', 'raw_defillama_pool_history', '3', 'apy_beyond_limit',"
-        " 'dropped', :at)",
-        at=watermark - 5 * SECOND,
-    )
+    put_into_quarantine(engine, 3, "apy_beyond_limit", "dropped", watermark - 5 * SECOND)
     plan, pools = planned(settled)
     assert {pool: row["write_from"] for pool, row in pools.items()} == {"a": date(2024, 1, 2)}
     keep(engine, settled, plan)

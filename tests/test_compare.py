@@ -26,7 +26,7 @@ from database.connection import make_engine
 from database.migrate import migrate
 from database.tables import METRIC_COLUMNS
 from product_errors import ConfigurationError, DatabaseRefused, NotEnoughHistory, SchemaMismatch
-from tests.conftest import fresh_database
+from tests.databases import fresh_database
 from tests.metrics_store import execute, rows_of
 from tests.owner_schema import put_as_owner, role_with
 from tests.pandas_job_history import DAYS, history

@@ -14,12 +14,13 @@ from data_processing.market_series import market_columns
 from data_processing.pool_days import CALENDAR, SCHEMA, Provenance, by_pool, pool_days
 
 SNAPSHOTS = (
-    "id bigint, pool_id string, timestamp timestamp, apy double, tvl double, reason string, warning"
-    " string"
+    "id bigint, pool_id string, timestamp timestamp, snapshot bigint, apy double, tvl double,"
+    " reason string, warning string"
 )
 ALWAYS = (date(2018, 1, 1), date(2024, 2, 1))
 
-Snapshot = tuple[int, datetime, float | None, float | None]
+Snapshot = tuple[int | None, datetime, float | None, float | None]
+"""Without an id it is a stored day's, whose timestamp is the day's begin."""
 
 
 def at(day: int, hour: int = 12) -> datetime:
@@ -53,6 +54,16 @@ POOLS: dict[str, tuple[list[Snapshot], date | None, date | None]] = {
     "older": ([(1, at(4), 1.0, 10.0)], date(2024, 1, 2), date(2024, 1, 6)),
     "older, seen at once": ([(1, at(2, 0), 1.0, 10.0)], date(2024, 1, 2), date(2024, 1, 6)),
     "older, nothing read": ([], date(2024, 1, 2), date(2024, 1, 6)),
+    "stored": (
+        [
+            (None, at(2, 0), 1.0, None),
+            (None, at(3, 0), 1.0, 10.0),
+            (9, at(3, 0), 2.0, None),
+            (None, at(4, 0), None, 40.0),
+        ],
+        date(2024, 1, 2),
+        None,
+    ),
 }
 """Snapshots, since when the pool is known where that is before what is read, and how far it goes on
 after its last snapshot.
@@ -64,7 +75,7 @@ Days = dict[int, tuple[Any, ...]]
 def grids(spark: SparkSession, max_fill_days: int) -> dict[str, Days]:
     """For each of POOLS: day of January 2024 -> (apy, its age, tvl, its age)."""
     parsed = [
-        (number, pool, moment, apy, tvl, None, None)
+        (number, pool, moment, number, apy, tvl, None, None)
         for pool, (rows, _, _) in POOLS.items()
         for number, moment, apy, tvl in rows
     ]
@@ -86,7 +97,22 @@ def grids(spark: SparkSession, max_fill_days: int) -> dict[str, Days]:
             row.actual_tvl,
             row.tvl_age_days,
         )
+        assert row.snapshot == LAST_ROWS.get((row.pool_id, row.date.day), row.snapshot)
     return days
+
+
+LAST_ROWS = {
+    ("four snapshots", 2): 7,
+    ("four snapshots", 3): 9,
+    ("one moment", 3): 11,
+    ("three days", 2): 2,
+    ("three days", 3): None,
+    ("older", 2): None,
+    ("stored", 2): None,
+    ("stored", 3): 9,
+    ("stored", 4): None,
+}
+"""The raw row that a day is known by; None where it is none's."""
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +168,16 @@ def test_a_pool_older_than_what_was_read_starts_there_with_nothing_known(
     }
     assert carried["older, seen at once"][2] == (1.0, 0, 10.0, 0)
     assert list(carried["older, nothing read"]) == [2, 3, 4, 5]
+
+
+def test_a_stored_day_counts_where_no_raw_row_of_the_day_is_left(
+    carried: dict[str, Days],
+) -> None:
+    assert carried["stored"] == {
+        2: (1.0, 0, None, None),
+        3: (2.0, 0, None, None),
+        4: (2.0, 1, 40.0, 0),
+    }
 
 
 def test_without_any_carry_a_gap_is_unknown(not_carried: dict[str, Days]) -> None:

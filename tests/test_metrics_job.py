@@ -20,7 +20,16 @@ from database.tables import METRIC_COLUMNS
 from tests import metrics_oracle
 from tests.metrics_histories import START, world
 from tests.metrics_oracle import RawRow, World
-from tests.metrics_store import execute, job_rows, put, put_market, put_rows, rows_of, settings_of
+from tests.metrics_store import (
+    execute,
+    job_rows,
+    put,
+    put_market,
+    put_rows,
+    quarantined_raw_rows,
+    rows_of,
+    settings_of,
+)
 
 Run = Callable[..., dict[str, Any]]
 
@@ -86,17 +95,14 @@ def test_quarantine_keeps_reason_and_json(
     result = run()
     run(full_refresh=True)
 
-    kept = rows_of(
-        engine,
-        "SELECT * FROM yieldspark.quarantine WHERE source_table = 'raw_defillama_pool_history'",
-    )
+    kept = quarantined_raw_rows(engine)
     raw = {row.id: row for row in generated.rows}
-    assert {int(row["source_id"]): row["reason"] for row in kept} == metrics_oracle.quarantine(
+    assert {number: row["reason"] for number, row in kept.items()} == metrics_oracle.quarantine(
         generated
     )
-    assert len({row["reason"] for row in kept}) > 5
-    for row in kept:
-        source = raw[int(row["source_id"])]
+    assert len({row["reason"] for row in kept.values()}) > 5
+    for number, row in kept.items():
+        source = raw[number]
         assert (row["raw_json_data"], row["pool_id"], row["timestamp"], row["run_id"]) == (
             source.document,
             source.pool_id,

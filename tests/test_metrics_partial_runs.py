@@ -52,6 +52,7 @@ def act(spark: SparkSession, database: Settings, changing: ChangingWorld) -> Act
         interval: tuple[int, int] | None = None,
         pools: tuple[str, ...] | None = None,
         full: bool = False,
+        retire: bool = False,
         clock: timedelta = timedelta(0),
         retry: str | None = None,
         session: Callable[[int], SparkSession] | None = None,
@@ -62,7 +63,7 @@ def act(spark: SparkSession, database: Settings, changing: ChangingWorld) -> Act
             if interval
             else (None, None)
         )
-        asked = Request(full_refresh=full, start=start, end=end, pools=pools)
+        asked = Request(full_refresh=full, start=start, end=end, pools=pools, retire_missing=retire)
         return run_metrics(
             settings_of(database, changing.world),
             asked,
@@ -200,19 +201,19 @@ FIRST_DAYS, LAST_DAYS, ALL = Deleted(QUIET, 20, 5), Deleted(QUIET, 3, 3), Delete
 @pytest.mark.parametrize(
     ("gone", "how"),
     [
-        (FIRST_DAYS, {"full": True}),
+        (FIRST_DAYS, {}),
         (LAST_DAYS, {"full": True}),
-        (ALL, {"full": True}),
-        (ALL, {"full": True, "pools": SOME}),
+        (ALL, {}),
+        (ALL, {"pools": SOME}),
         (FIRST_DAYS, {"interval": (25, 0)}),
         (ALL, {"interval": (25, 0)}),
     ],
 )
-def test_deleted_rows_leave_no_days_behind(
+def test_deleted_rows_leave_no_days_behind_where_missing_days_are_retired(
     act: Act, changing: ChangingWorld, gone: Deleted, how: dict[str, Any]
 ) -> None:
     act()
-    act(gone, **how)
+    act(gone, **how, retire=True)
     assert_equal_to_full(changing)
     # after a partial run the next one notices that rows of its overlap are gone, and computes again
     again = act()["rows"]
@@ -222,27 +223,31 @@ def test_deleted_rows_leave_no_days_behind(
 
 def test_the_newest_day_deleted_of_all_pools(act: Act, changing: ChangingWorld) -> None:
     act()
-    act(Deleted(QUIET, 2, 2), Deleted(DAILY, 2, 2), full=True)
+    act(Deleted(QUIET, 2, 2), Deleted(DAILY, 2, 2), retire=True)
     assert_equal_to_full(changing)
     act(daily(DAILY, 1, 1))
     assert_equal_to_full(changing)
 
 
-def test_a_backfill_inside_the_days_that_raw_history_no_longer_has(
+def test_a_backfill_retires_the_missing_days_of_its_interval_alone(
     act: Act, changing: ChangingWorld
 ) -> None:
-    """The days before the interval go too: a calendar has no hole."""
+    """A calendar has no hole: they carry what was observed before."""
     act()
-    act(Deleted(QUIET, 20, 10), interval=(16, 14))
-    act(full=True, pools=(pool_name(DAILY),))
-    first = min(day for pool, day in job_rows(changing.engine) if pool == pool_name(QUIET))
-    assert first == changing.today - timedelta(days=14)
+    before = job_rows(changing.engine)
+    act(Deleted(QUIET, 20, 10), interval=(16, 14), retire=True)
+    act(full=True)
+    rows = {day: row for (pool, day), row in job_rows(changing.engine).items() if pool == SOME[0]}
+    ages = {(changing.today - day).days: row["apy_age_days"] for day, row in rows.items()}
+    assert ages == {back: {16: 1, 15: 2}.get(back, 0) for back in range(1, 21)}
+    last_kept = changing.today - timedelta(days=17)
+    assert rows[last_kept] == before[SOME[0], last_kept]
 
 
 def test_the_last_observed_day_is_found_again_after_its_rows_went(
     act: Act, changing: ChangingWorld
 ) -> None:
     act(Deleted(QUIET, 13, 6), Deleted(QUIET, 6, 6))
-    act(Deleted(QUIET, 7, 1), interval=(7, 0))
+    act(Deleted(QUIET, 7, 1), interval=(7, 0), retire=True)
     act(Activity(QUIET, False))
     assert_equal_to_full(changing)

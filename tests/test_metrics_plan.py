@@ -20,7 +20,7 @@ from database.connection import make_engine
 from database.run_ledger import open_run
 from product_errors import ConfigurationError, SchemaMismatch
 from tests.metrics_oracle import RawRow
-from tests.metrics_store import execute, put_rows, rows_of
+from tests.metrics_store import execute, put_into_quarantine, put_rows, rows_of
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 TODAY = NOW.date()
@@ -442,11 +442,7 @@ def test_rows_of_an_unfinished_day_are_found_by_when_they_came(
 
 def test_a_row_of_the_future_counts_when_its_day_is_over(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "new", TODAY + timedelta(days=3))])
-    execute(
-        engine,
-        "INSERT INTO yieldspark.quarantine (run_id, source_table, source_id, reason) "
-        "VALUES ('r', 'raw_defillama_pool_history', '1000', 'timestamp_in_future')",
-    )
+    put_into_quarantine(engine, 1000, "timestamp_in_future")
     add_run(engine, settled, datetime.now(UTC), TODAY, unused_since=None)
     assert "new" not in planned(settled, now=NOW + timedelta(days=3))[1]
     assert planned(settled, now=NOW + timedelta(days=4))[1]["new"][

@@ -19,7 +19,7 @@ from tests import metrics_oracle
 from tests.forecast_panels import END, SHORT, panel_rows, store
 from tests.metrics_histories import world
 from tests.metrics_oracle import World
-from tests.metrics_store import execute, job_rows, rows_of, settings_of
+from tests.metrics_store import execute, job_rows, quarantined_raw_rows, rows_of, settings_of
 from tests.owner_schema import put_as_owner
 
 TRANSPORTS = ["adbc", "jdbc"]
@@ -54,12 +54,8 @@ def test_the_metrics_job_takes_integer_ids_and_quarantines_by_them(
     first = metrics(spark, settings, generated)
     assert differences(admin, generated) == []
     rejected = metrics_oracle.quarantine(generated)
-    kept = rows_of(
-        admin,
-        "SELECT source_id, reason FROM yieldspark.quarantine WHERE source_table ="
-        " 'raw_defillama_pool_history'",
-    )
-    assert {int(row["source_id"]): row["reason"] for row in kept} == rejected
+    kept = quarantined_raw_rows(admin)
+    assert {number: row["reason"] for number, row in kept.items()} == rejected
     assert len(rejected) > 5
     assert metrics(spark, settings, generated)["status"] == "nothing_to_do"
     again = metrics(spark, settings, generated, full_refresh=True)

@@ -26,8 +26,8 @@ from tests.metrics_oracle import RawRow, World
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 CHECKS = raw_row_checks(load_settings(_env_file=None), NOW)
 RAW = (
-    "id bigint, pool_id string, timestamp timestamp, apy string, tvl string, not_in_pools boolean,"
-    " dropped boolean"
+    "id bigint, pool_id string, timestamp timestamp, snapshot bigint, apy string, tvl string,"
+    " not_in_pools boolean, dropped boolean, replaced boolean"
 )
 
 AWKWARD = [
@@ -102,7 +102,9 @@ Row = tuple[int, str, datetime, str | None, str | None]
 def by_spark(
     spark: SparkSession, rows: list[Row], *, dropped: bool = False
 ) -> dict[int, tuple[Any, ...]]:
-    raw = spark.createDataFrame([(*row, False, dropped) for row in rows], RAW)
+    raw = spark.createDataFrame(
+        [(*row[:3], row[0], *row[3:], False, dropped, False) for row in rows], RAW
+    )
     parsed = parse_raw_rows(raw, CHECKS)
     return {row.id: (row.apy, row.tvl, row.reason) for row in parsed.collect()}
 
@@ -112,8 +114,8 @@ def by_postgresql(
 ) -> dict[int, tuple[Any, ...]]:
     columns = "id bigint, timestamp timestamptz, apy text, tvl text"
     given_rows = (
-        f"SELECT id, timestamp, apy, tvl, false AS not_in_pools, {dropped} AS dropped FROM"
-        f" jsonb_to_recordset(CAST(:rows AS jsonb)) AS r({columns})"
+        f"SELECT id, timestamp, apy, tvl, false AS not_in_pools, {dropped} AS dropped, false AS"
+        f" replaced FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r({columns})"
     )
     query = judged_rows(given_rows, CHECKS)
     document = json.dumps(

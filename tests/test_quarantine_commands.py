@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from config_spark import Settings
+from data_processing.observed_days import snapshot_identity
 from data_processing.quarantine import replay
 from data_processing.quarantine.replay import Replay, replay_rows
 from data_processing.quarantine.review import Selection
@@ -54,15 +55,15 @@ def kept(engine: Engine) -> dict[str, int]:
     for row, (_, _, reason) in zip(raw, BAD_ROWS, strict=True):
         execute(
             engine,
-            f"{into} SELECT 'r1', '{HISTORY}', id::text, pool_id, timestamp, :reason, raw_json_data"
-            f" FROM {HISTORY} WHERE id = :id",
+            f"{into} SELECT 'r1', '{HISTORY}', {snapshot_identity('h')}, pool_id, timestamp,"
+            f" :reason, raw_json_data FROM {HISTORY} AS h WHERE id = :id",
             reason=reason,
             id=row.id,
         )
     execute(
         engine,
-        f"{into} SELECT 'r1', '{HISTORY}', id::text, pool_id, timestamp, 'timestamp_in_future',"
-        f" raw_json_data FROM {HISTORY} WHERE id = 9",
+        f"{into} SELECT 'r1', '{HISTORY}', {snapshot_identity('h')}, pool_id, timestamp,"
+        f" 'timestamp_in_future', raw_json_data FROM {HISTORY} AS h WHERE id = 9",
     )
     execute(
         engine,
@@ -220,9 +221,12 @@ def test_a_corrected_row_comes_back_as_a_new_one_once(
         "removed": 0,
     }
     (entry,) = rows_of(engine, "SELECT * FROM yieldspark.quarantine WHERE id = :id", id=row_id)
+    (replacement,) = rows_of(
+        engine, f"SELECT {snapshot_identity('h')} AS id FROM {HISTORY} AS h WHERE id = {new['id']}"
+    )
     assert (entry["resolution"], entry["replayed_as"], entry["resolved_by_run"]) == (
         "replayed",
-        str(new["id"]),
+        str(replacement["id"]),
         document["run_id"],
     )
     assert "@" in entry["resolved_by"]
@@ -364,7 +368,8 @@ def test_a_row_with_two_reasons_comes_back_once(
     ids = [
         row["id"]
         for row in rows_of(
-            engine, "SELECT id FROM yieldspark.quarantine WHERE source_id = '3' ORDER BY id"
+            engine,
+            "SELECT id FROM yieldspark.quarantine WHERE reason LIKE 'tvl_%' ORDER BY id",
         )
     ]
     (run_here.folder / "c.csv").write_text(f"id,tvlUsd\n{ids[1]},8\n{ids[0]},9\n")

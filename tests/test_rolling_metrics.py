@@ -20,6 +20,7 @@ from data_processing.pool_days import (
     MARKET,
     REJECTED,
     SCHEMA,
+    SNAPSHOT_COLUMNS,
     VALUES,
     Provenance,
     by_pool,
@@ -34,8 +35,8 @@ from tests.metrics_histories import START, as_text, world
 from tests.metrics_oracle import RawRow, World
 
 RAW = (
-    "id bigint, pool_id string, timestamp timestamp, apy string, tvl string, not_in_pools boolean,"
-    " dropped boolean"
+    "id bigint, pool_id string, timestamp timestamp, snapshot bigint, apy string, tvl string,"
+    " not_in_pools boolean, dropped boolean, replaced boolean"
 )
 COLUMNS = (
     "actual_apy",
@@ -67,8 +68,10 @@ def raw_frame(spark: SparkSession, rows: list[RawRow]) -> DataFrame:
             r.id,
             r.pool_id,
             r.timestamp,
+            r.id,
             as_text(r.document, "apy"),
             as_text(r.document, "tvlUsd"),
+            False,
             False,
             False,
         )
@@ -106,13 +109,13 @@ def computed(
     days = snapshots.mapInArrow(
         pool_days(of.max_fill_days, market_columns(()), Provenance("raw", "run")), SCHEMA
     ).cache()
-    rejected = {row.source_id: row.reason for row in days.where("reason IS NOT NULL").collect()}
+    rejected = {row.snapshot: row.reason for row in days.where("reason IS NOT NULL").collect()}
     assert rejected == {
         number: reason
         for number, reason in metrics_oracle.quarantine(of).items()
         if number in {row.id for row in read}
     }
-    return table(days.where("reason IS NULL").drop(*REJECTED, *MARKET))
+    return table(days.where("reason IS NULL").drop(*REJECTED, *SNAPSHOT_COLUMNS, *MARKET))
 
 
 def full_calendar(of: World) -> list[tuple[Any, ...]]:
@@ -214,9 +217,9 @@ def test_a_read_cut_at_the_look_back_gives_the_same_rows(spark: SparkSession) ->
 
 def test_the_grid_and_the_windows_shuffle_once(spark: SparkSession) -> None:
     rows = spark.createDataFrame(
-        [(1, "p", datetime(2024, 1, 1, tzinfo=UTC), 1.0, 2.0, None, None)],
-        "id bigint, pool_id string, timestamp timestamp, apy double, tvl double, reason string,"
-        " warning string",
+        [(1, "p", datetime(2024, 1, 1, tzinfo=UTC), 1, 1.0, 2.0, None, None)],
+        "id bigint, pool_id string, timestamp timestamp, snapshot bigint, apy double, tvl double,"
+        " reason string, warning string",
     )
     calendar = spark.createDataFrame(
         [("p", None, date(2024, 2, 1), date(2018, 1, 1), date(2024, 2, 1))], CALENDAR

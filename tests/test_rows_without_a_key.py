@@ -18,7 +18,7 @@ from data_processing.quarantine.replay import Replay, replay_rows
 from data_processing.quarantine.review import Selection, show_row
 from tests.metrics_histories import START
 from tests.metrics_oracle import RawRow, World
-from tests.metrics_store import execute, put, rows_of, settings_of
+from tests.metrics_store import execute, put, quarantined_raw_rows, rows_of, settings_of
 from tests.owner_columns import allow_nulls
 from tests.test_metrics_job import assert_equal_to_oracle
 
@@ -60,9 +60,13 @@ def add_raw(
     )
 
 
-def quarantined(engine: Engine, table: str = "raw_defillama_pool_history") -> dict[str, str]:
+def quarantined(engine: Engine, table: str) -> dict[str, str]:
     query = "SELECT source_id, reason FROM yieldspark.quarantine WHERE source_table = :table"
     return {row["source_id"]: row["reason"] for row in rows_of(engine, query, table=table)}
+
+
+def reasons(engine: Engine) -> dict[int, str]:
+    return {number: row["reason"] for number, row in quarantined_raw_rows(engine).items()}
 
 
 @pytest.mark.parametrize("transport", ["jdbc", "adbc"])
@@ -86,8 +90,7 @@ def test_history_rows_without_timestamp_or_document_are_counted_and_kept(
     add_raw(engine, 102, "a", None, None)
     add_raw(engine, 103, "timeless", None, GOOD)
     add_raw(engine, 104, "a", NOW - timedelta(days=3), None)
-    expected = {"101": "timestamp_missing", "102": "timestamp_missing", "103": "timestamp_missing"}
-    expected["104"] = "apy_and_tvl_missing"
+    expected = dict.fromkeys((101, 102, 103), "timestamp_missing") | {104: "apy_and_tvl_missing"}
     assert metrics(dry_run=True)["plan"]["rows_to_quarantine"] == 4
     first = metrics()
     assert (first["status"], first["rows"]["read"], first["rows"]["quarantined"]) == (
@@ -95,9 +98,9 @@ def test_history_rows_without_timestamp_or_document_are_counted_and_kept(
         DAYS + 4,
         4,
     )
-    assert quarantined(engine) == expected
+    assert reasons(engine) == expected
     assert_equal_to_oracle(engine, history)
-    (entry,) = rows_of(engine, "SELECT id FROM yieldspark.quarantine WHERE source_id = '103'")
+    entry = quarantined_raw_rows(engine)[103]
     shown = show_row(engine, settings, entry["id"], now=NOW)
     assert (shown["passes_now"], shown["timestamp"]) == (False, None)
     assert "with its timestamp" in shown["what_to_do"]
@@ -110,7 +113,7 @@ def test_history_rows_without_timestamp_or_document_are_counted_and_kept(
         1,
         1,
     )
-    assert quarantined(engine) == expected | {"105": "timestamp_missing"}
+    assert reasons(engine) == expected | {105: "timestamp_missing"}
     assert metrics()["status"] == "nothing_to_do"
 
 
@@ -122,9 +125,16 @@ def test_rows_without_a_pool_are_counted_and_kept_once(
     def metrics(**options: Any) -> dict[str, Any]:
         return run_metrics(settings, Request(), session=lambda _: spark, now=NOW, **options)
 
+    def without_pool() -> list[tuple[Any, str]]:
+        query = (
+            "SELECT timestamp, reason FROM yieldspark.quarantine WHERE source_id LIKE 'no pool|%'"
+            " ORDER BY timestamp"
+        )
+        return [(row["timestamp"], row["reason"]) for row in rows_of(engine, query)]
+
     for number, at in ((101, NOW - timedelta(days=3)), (102, None)):
         add_raw(engine, number, None, at, GOOD)
-    expected = {f"no pool|{number}": "pool_id_missing" for number in (101, 102)}
+    expected = [(NOW - timedelta(days=3), "pool_id_missing"), (None, "pool_id_missing")]
     assert metrics(dry_run=True)["plan"]["rows_to_quarantine"] == 2
     first = metrics()
     counts = (first["status"], first["rows"]["read"], first["rows"]["quarantined"])
@@ -132,17 +142,20 @@ def test_rows_without_a_pool_are_counted_and_kept_once(
     assert [
         check["failing"] for check in first["checks"] if check["name"] == "pool_id_missing"
     ] == [2]
-    assert quarantined(engine) == expected
+    assert without_pool() == expected
     assert_equal_to_oracle(engine, history)
 
     add_raw(engine, 103, None, NOW - timedelta(days=2), GOOD)
     again = metrics()
     assert (again["status"], again["rows"]["quarantined"]) == ("nothing_to_do", 1)
-    assert quarantined(engine) == expected | {"no pool|103": "pool_id_missing"}
+    later = (NOW - timedelta(days=2), "pool_id_missing")
+    assert without_pool() == [expected[0], later, expected[1]]
+    # the same row under another id is no other row
+    add_raw(engine, 104, None, NOW - timedelta(days=2), GOOD)
     assert metrics()["rows"]["quarantined"] == 0
-    (entry,) = rows_of(
-        engine, "SELECT id FROM yieldspark.quarantine WHERE source_id = 'no pool|101'"
-    )
+    entry = rows_of(
+        engine, "SELECT id FROM yieldspark.quarantine WHERE source_id LIKE 'no pool|%' LIMIT 1"
+    )[0]
     shown = show_row(engine, settings, entry["id"], now=NOW)
     assert shown["what_to_do"] == "`load` or `ingest` it again with its pool id"
     replayed = replay_rows(settings, engine, Replay(Selection(), "me"))
@@ -162,7 +175,7 @@ def test_a_row_of_no_day_that_does_not_say_when_it_came_is_not_missed(
     add_raw(engine, 101, "a", None, GOOD)
     add_raw(engine, 102, "a", datetime(2017, 1, 1, tzinfo=UTC), GOOD)
     run_metrics(settings, Request(), session=lambda rows: spark, now=NOW)
-    assert quarantined(engine) == {"101": "timestamp_missing", "102": "timestamp_before_2018"}
+    assert reasons(engine) == {101: "timestamp_missing", 102: "timestamp_before_2018"}
 
 
 def test_prices_and_gas_without_a_key_or_document_are_kept(

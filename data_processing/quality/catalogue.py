@@ -36,7 +36,8 @@ NOTHING_TO_USE = "there is nothing in such a row to use"
 HAS_A_LIMIT = "change its limit instead"
 NEVER_RIGHT = "no metric or forecast can be made of it"
 FOREIGN_KEY = "the foreign key of `pool_daily_metrics` lets no metric of such a pool in"
-PUT_AWAY = "`load` the row again to have it in use"
+PUT_AWAY = "`load` it with another value or moment to have it in use"
+REPLACED = "the row that `quarantine replay` made of it is what counts"
 REFUSED = "such a row can't be stored"
 
 _ROWS = (
@@ -95,6 +96,13 @@ _ROWS = (
         "fail",
         "it would pass by now, and `quarantine drop` has put it away for good",
         PUT_AWAY,
+    ),
+    Check(
+        "row_replaced",
+        "row",
+        "fail",
+        "it would pass by now, and `quarantine replay` has put a corrected row in its place",
+        REPLACED,
     ),
     Check(
         "timestamp_before_2009",
@@ -190,8 +198,7 @@ _COMMITS = (
         "batch",
         "fail",
         "of the known days of its pools, more than MAX_REMOVED_DAYS_SHARE"
-        " ({max_removed_days_share:.0%}) have no raw row behind them any more, and their metrics"
-        " would go",
+        " ({max_removed_days_share:.0%}) would lose their metrics",
     ),
     Check(
         "null_share",

@@ -16,8 +16,10 @@ from datetime import date, timedelta
 from typing import Any, cast
 
 from config_spark import Settings
+from data_processing.adopted_days import keep_rounded
 from data_processing.calendars import GONE, STAGED, calendar_changes
 from data_processing.market_series import SERIES
+from data_processing.observed_days import RETIRED_INSIDE, retired_days
 from data_processing.plan import Plan
 from data_processing.provisional_days import set_today_aside
 from data_processing.quality.catalogue import CATALOGUE, severity_of, words
@@ -39,22 +41,24 @@ GIVEN_COLUMNS = ("actual_apy", "actual_tvl", *SERIES)
 """Columns that are as the source has them; the others need a month of history."""
 
 
-MANY_DAYS_REMOVED = f"""
+_REMOVED = f"SELECT pool_id, from_day, to_day FROM {GONE}"
+
+MANY_DAYS_REMOVED = """
     SELECT removed, known, round(removed / known::numeric, 3) AS share, first_day, last_day, such_as
     FROM (
         SELECT sum(to_day - from_day + 1)::bigint AS removed,
             min(from_day) AS first_day,
             max(to_day) AS last_day,
             (array_agg(pool_id))[1:3] AS such_as
-        FROM {GONE}
+        FROM ({removed}) AS ranges (pool_id, from_day, to_day)
     ) AS gone, (
         SELECT sum(old_last - old_first + 1)::bigint AS known
-        FROM {STAGED}
+        FROM {staged}
     ) AS calendars
-    WHERE removed >= {MIN_REMOVED_DAYS}
+    WHERE removed >= {least}
         AND removed > :share * known"""
-"""Raw history that was cut away must not take the metrics with it unseen, when a full refresh comes
-by itself.
+"""Metrics must not go unseen: neither with raw history that was cut away, where they are wanted to,
+nor with another limit.
 """
 
 
@@ -73,9 +77,18 @@ def commit_checks(settings: Settings, plan: Plan, staging: str) -> CommitChecks:
     Raises: ConfigurationError for a wrong CHECK_SEVERITIES.
     """
     first = first_new_day(plan)
+    retires = plan.request.retire_missing
     queries = [
         *_queries_of_new_days(settings, plan, staging, first),
-        _Query("many_days_removed", MANY_DAYS_REMOVED, {"share": settings.max_removed_days_share}),
+        _Query(
+            "many_days_removed",
+            MANY_DAYS_REMOVED.format(
+                removed=f"{_REMOVED} UNION ALL {RETIRED_INSIDE}" if retires else _REMOVED,
+                staged=STAGED,
+                least=MIN_REMOVED_DAYS,
+            ),
+            {"share": settings.max_removed_days_share},
+        ),
         _Query("unknown_pool", _unknown_pools(plan.table), {}),
         _Query("spike", *spike_query(settings, plan)),
     ]
@@ -85,7 +98,13 @@ def commit_checks(settings: Settings, plan: Plan, staging: str) -> CommitChecks:
     new_days = (
         [(_new_days(plan.table, staging), {"first": first, "end": plan.end})] if first else []
     )
-    statements = [*set_today_aside(plan, staging), *calendar_changes(plan.table, staging)]
+    statements = [
+        *set_today_aside(plan, staging),
+        keep_rounded(staging, settings),
+        *calendar_changes(plan.table, staging),
+    ]
+    if retires:
+        statements.append(retired_days(plan.table, staging))
     if severity_of("spike", settings) != "off":
         statements += spike_preparation(settings, plan)
     return CommitChecks(checks, [*((statement, {}) for statement in statements), *new_days])

@@ -69,7 +69,7 @@ Condition = tuple[str, str]
 
 def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
     """Checks of a raw pool row (columns apy, tvl, apy_value, tvl_value, timestamp, not_in_pools,
-    dropped); the first that fails names the reason.
+    dropped, replaced); the first that fails names the reason.
 
     A row with one of APY and TVL missing is good: the missing one is NULL. `now` is the run's, UTC:
     a later timestamp is an error of the source.
@@ -91,6 +91,7 @@ def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
         # last: a row that fails on its own account keeps its reason
         (NOT_IN_POOLS, "not_in_pools"),
         ("row_dropped", "dropped"),
+        ("row_replaced", "replaced"),
     )
 
 

@@ -183,7 +183,7 @@ def _judged(settings: Settings, plan: Plan) -> str:
 
 def _fresh(plan: Plan) -> str:
     """Pool and timestamp of the rows to look at: of the days the run writes, what was inserted
-    since the last good run.
+    since the last good run. Where that is every row, those of days that no good run has written.
     """
     planned = (
         f"FROM {plan.table} AS p JOIN {TABLE} AS h ON h.pool_id = p.pool_id AND h.timestamp <"
@@ -193,9 +193,11 @@ def _fresh(plan: Plan) -> str:
     newest = f"ORDER BY h.timestamp DESC LIMIT {NEWEST_ROWS}"
     if plan.previous and plan.mode != "backfill":
         inserted = f"h.insertion_timestamp >= '{plan.previous.new_from.isoformat()}'::timestamptz"
+        since = "p.write_from::timestamp"
+        if plan.is_rewritten:
+            since = f"greatest(p.write_from, '{plan.previous.end}')::timestamp"
         return (
-            f"SELECT h.pool_id, h.timestamp {planned.format(since='p.write_from::timestamp')} WHERE"
-            f" {inserted} {newest}"
+            f"SELECT h.pool_id, h.timestamp {planned.format(since=since)} WHERE {inserted} {newest}"
         )
     since = f"greatest(p.write_from, p.write_end - {DAYS_WITHOUT_A_PREDECESSOR})::timestamp"
     return f"SELECT h.pool_id, h.timestamp {planned.format(since=since)} {newest}"

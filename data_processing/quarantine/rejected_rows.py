@@ -13,32 +13,31 @@ from sqlalchemy import Connection, text
 
 from config_spark import Settings
 from data_processing.market_series import judged_gas, judged_prices
-from data_processing.quarantine.table import ACCEPT, GAS, PRICES, QUARANTINE, REOPEN
+from data_processing.observed_days import snapshot_identity
+from data_processing.quarantine.table import ACCEPT, GAS, PRICES, QUARANTINE, RAW_ROW, REOPEN
 from data_processing.raw_history import HIGHEST, LOWEST, TABLE
 from database.merge_sql import MergeTarget
 from database.tables import quarantine
 
 MERGE = MergeTarget(
     quarantine,
-    key={"source_table": "source_table", "source_id": "source_id", "reason": "reason"},
+    key={"source_table": "source_table", "source_id": "snapshot", "reason": "reason"},
     columns={"pool_id": "pool_id"},
-    provenance={"run_id": "run_id"},
+    provenance={"run_id": "run_id", "timestamp": "timestamp"},
     rows="reason IS NOT NULL",
 )
 """What the first run that met a row said stays: a later one finds nothing changed."""
 
 
-def add_raw_json(connection: Connection, run_id: str) -> None:
-    """Copy timestamp and JSON from the raw table to what this run put into quarantine: they never
-    pass through Spark.
+def add_raw_json(connection: Connection) -> None:
+    """Copy JSON and exact timestamp from the raw table to what is in quarantine without: they never
+    pass through Spark. A row that was deleted since the run read it has none until it comes again.
     """
-    connection.execute(
-        text(
-            f"UPDATE {QUARANTINE} AS q SET timestamp = h.timestamp, raw_json_data = h.raw_json_data"
-            f" FROM {TABLE} AS h WHERE q.run_id = :run_id AND q.source_table = :source AND h.id ="
-            " q.source_id::bigint"
-        ),
-        {"run_id": run_id, "source": TABLE},
+    connection.exec_driver_sql(
+        f"UPDATE {QUARANTINE} AS q SET timestamp = h.timestamp, raw_json_data = h.raw_json_data"
+        f" FROM {TABLE} AS h WHERE {RAW_ROW} AND q.raw_json_data IS NULL AND h.pool_id = q.pool_id"
+        f" AND (h.timestamp = q.timestamp OR q.timestamp IS NULL OR q.timestamp <= '{LOWEST}' OR"
+        f" q.timestamp >= '{HIGHEST}') AND {snapshot_identity('h')}::text = q.source_id"
     )
 
 

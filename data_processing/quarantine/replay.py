@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from config_spark import Settings
+from data_processing.observed_days import UNDECIDED, snapshot_identity
 from data_processing.quality.catalogue import words
 from data_processing.quality.row_checks import raw_row_checks
 from data_processing.quarantine.review import Selection, require_ids, what_to_do
@@ -65,8 +66,8 @@ def replay_rows(
 
     Returns: the run's ledger row (a dry run: `{"job", "status": "planned", "rows"}`) with
     `outcomes` (rows by outcome) and `details`, the first SHOWN_ROWS of {id, pool_id, timestamp,
-    reason, outcome, reason_now, said, raw_id}. read = inserted + quarantined + unchanged: taken in,
-    still failing, nothing to do for a replay.
+    reason, outcome, reason_now, said, replayed_as}. read = inserted + quarantined + unchanged:
+    taken in, still failing, nothing to do for a replay.
     Raises: ConfigurationError for an id that is not there; DatabaseRefused with the GRANT
     statements where rights are missing; SchemaMismatch; RunInProgress; DatabaseError.
     """
@@ -162,7 +163,7 @@ def _replay(
     )
     replayable = (
         f"SELECT id, timestamp, {texts_of('document')}, {lacks_its_pool('candidates.pool_id')} AS"
-        " not_in_pools, false AS dropped FROM candidates WHERE replayable"
+        f" not_in_pools, {UNDECIDED} FROM candidates WHERE replayable"
     )
     verdicts = judged_rows(replayable, raw_row_checks(settings, now))
     connection.exec_driver_sql(
@@ -213,10 +214,13 @@ WITH passing AS (
 ),
 inserted AS (
     INSERT INTO {HISTORY} (pool_id, timestamp, raw_json_data)
-    SELECT pool_id, timestamp, document
-    FROM passing
-    GROUP BY pool_id, timestamp, document
-    ORDER BY max(source_id::bigint)
+    SELECT p.pool_id, p.timestamp, p.document
+    FROM passing AS p
+    LEFT JOIN {HISTORY} AS h ON h.pool_id = p.pool_id
+        AND h.timestamp = p.timestamp
+        AND {snapshot_identity("h")}::text = p.source_id
+    GROUP BY p.pool_id, p.timestamp, p.document
+    ORDER BY max(h.id) NULLS FIRST, max(p.id)
     RETURNING id, pool_id, timestamp, raw_json_data
 )
 UPDATE {QUARANTINE} AS q
@@ -224,7 +228,7 @@ SET resolution = 'replayed',
     resolved_at = now(),
     resolved_by_run = :run_id,
     resolved_by = :by,
-    replayed_as = i.id::text
+    replayed_as = {snapshot_identity("i")}::text
 FROM passing AS p
 JOIN inserted AS i ON i.pool_id = p.pool_id
     AND i.timestamp = p.timestamp
@@ -233,12 +237,14 @@ WHERE q.source_table = p.source_table
     AND q.source_id = p.source_id
     AND q.resolution IS NULL
 """
-"""In the order the source rows came: of two snapshots of one moment the later row counts."""
+"""In the order the source rows came, as far as they are there: of two snapshots of one moment the
+later row counts.
+"""
 
 _FATES = f"""
 SELECT c.id, c.pool_id, c.timestamp::text AS timestamp, c.reason, c.source_table, c.source_id,
     c.replayable, c.resolution AS resolved_before, v.reason_now, q.resolution,
-    q.replayed_as AS raw_id
+    q.replayed_as
 FROM candidates AS c
 JOIN {QUARANTINE} AS q ON q.id = c.id
 LEFT JOIN verdicts AS v ON v.id = c.id
@@ -261,13 +267,14 @@ def _detail(row: dict[str, Any], settings: Settings) -> dict[str, Any]:
     else:
         outcome, said = "still_failing", words(row["reason_now"], settings)
     shown = {
-        name: row[name] for name in ("id", "pool_id", "timestamp", "reason", "reason_now", "raw_id")
+        name: row[name]
+        for name in ("id", "pool_id", "timestamp", "reason", "reason_now", "replayed_as")
     }
     return shown | {"outcome": outcome, "said": said}
 
 
 def _counts(details: list[dict[str, Any]]) -> dict[str, int]:
-    taken_in = len({row["raw_id"] for row in details if row["outcome"] == "taken_in"})
+    taken_in = len({row["replayed_as"] for row in details if row["outcome"] == "taken_in"})
     failing = sum(row["outcome"] == "still_failing" for row in details)
     return dict.fromkeys(ROW_COUNTS, 0) | {
         "read": len(details),

@@ -3,9 +3,10 @@ who is back.
 
 In: `yieldspark.quarantine`, the raw rows behind it and today's checks, inside a run's commit. Out:
 `resolution` NULL for an open row, `accepted` for one whose source row is in use by now (a looser
-limit, a timestamp that is no longer in the future, a pool that `pools` has by now). `replayed` and
-`dropped` are people's decisions: they stay, for every reason the same source row is met with. No
-row is ever deleted.
+limit, a timestamp that is no longer in the future, a pool that `pools` has by now). A row that is
+gone from raw history, and whose value is not in use, stays as it is. `replayed` and `dropped` are
+people's decisions: they stay, for every reason the same source row is met with. No row is ever
+deleted.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from __future__ import annotations
 from sqlalchemy import Connection, text
 
 from config_spark import Settings
+from data_processing.observed_days import OBSERVED, snapshot_identity
 from data_processing.plan import Plan
 from data_processing.quality.row_checks import IN_FUTURE, NOT_IN_POOLS, raw_row_checks
 from data_processing.quarantine.table import ACCEPT, QUARANTINE, RAW_ROW, REOPEN
-from data_processing.raw_history import TABLE, TEXTS, judged_rows, midnight
+from data_processing.raw_history import STORED_TEXTS, TABLE, TEXTS, judged_rows, midnight
 
 
 def settle(
@@ -31,17 +33,21 @@ def settle(
     candidates = f"resolution IS NULL AND reason IN ('{IN_FUTURE}', '{NOT_IN_POOLS}')"
     if plan.mode == "full_refresh":
         candidates = "resolution IS NULL OR resolution = 'accepted'"
-    ids = (
-        f"SELECT DISTINCT source_id::bigint AS id FROM {QUARANTINE} WHERE {RAW_ROW} AND"
+    entries = (
+        f"SELECT DISTINCT source_id, pool_id, timestamp FROM {QUARANTINE} WHERE {RAW_ROW} AND"
         f" ({candidates})"
     )
-    raw = (
-        f"WITH ids AS MATERIALIZED ({ids}) SELECT {TEXTS} FROM ids JOIN {TABLE} AS h ON h.id ="
-        f" ids.id WHERE h.timestamp < {midnight(plan.end)}"
+    # of a row that is gone, the stored value may be in use
+    snapshots = (
+        f"WITH entries AS MATERIALIZED ({entries}) SELECT {TEXTS}, e.source_id FROM entries AS e"
+        f" JOIN {TABLE} AS h ON h.pool_id = e.pool_id AND h.timestamp = e.timestamp AND"
+        f" {snapshot_identity('h')}::text = e.source_id WHERE h.timestamp < {midnight(plan.end)}"
+        f" UNION ALL SELECT {STORED_TEXTS}, e.source_id FROM entries AS e JOIN {OBSERVED} AS s ON"
+        " s.pool_id = e.pool_id AND s.snapshot::text = e.source_id"
     )
-    rows = judged_rows(raw, raw_row_checks(settings, plan.now))
+    rows = judged_rows(snapshots, raw_row_checks(settings, plan.now), also=("source_id",))
     connection.exec_driver_sql(
-        "CREATE TEMPORARY TABLE settled ON COMMIT DROP AS SELECT id::text AS source_id, reason"
+        "CREATE TEMPORARY TABLE settled ON COMMIT DROP AS SELECT DISTINCT source_id, reason"
         f" FROM ({rows}) AS j"
     )
     accepted = (
@@ -70,7 +76,7 @@ def _taken_in(plan: Plan, staging: str) -> str:
         AND NOT EXISTS (
             SELECT FROM {staging} AS rejected
             WHERE rejected.reason = '{NOT_IN_POOLS}'
-                AND rejected.source_id::text = q.source_id
+                AND rejected.snapshot::text = q.source_id
         )
     )"""
 

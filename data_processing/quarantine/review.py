@@ -6,6 +6,7 @@ PostgreSQL's reach further than Python's). Nothing is changed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -14,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from config_spark import Settings
+from data_processing.observed_days import UNDECIDED, snapshot_identity
 from data_processing.quality.catalogue import words
 from data_processing.quality.row_checks import NO_TIMESTAMP, NOT_IN_POOLS, raw_row_checks
 from data_processing.quarantine.rows_without_pool import SOURCE_ID
@@ -95,8 +97,9 @@ def list_rows(engine: Engine, selection: Selection, *, limit: int) -> dict[str, 
 def show_row(
     engine: Engine, settings: Settings, row_id: int, *, now: datetime | None = None
 ) -> dict[str, Any]:
-    """One row with its raw_json_data, `words` for its reason, and today's verdict: `passes_now`,
-    `reason_now`; None where it can't be replayed.
+    """One row with its raw_json_data, `words` for its reason, the ids that it has in the raw table
+    now (`raw_rows`), and today's verdict: `passes_now`, `reason_now`; None where it can't be
+    replayed.
 
     Raises: ConfigurationError for an id that is not there; DatabaseError.
     """
@@ -110,8 +113,23 @@ def show_row(
         reason = (
             _reason_now(connection, settings, row_id, now or datetime.now(UTC)) if is_raw else None
         )
+        raw_rows = (
+            connection.execute(text(_RAW_ROWS), {"id": row_id}).scalars().all() if is_raw else []
+        )
+    row["raw_rows"] = list(raw_rows)
     verdict = {"passes_now": reason is None if is_raw else None, "reason_now": reason}
     return row | {"words": words(row["reason"], settings), **verdict, "what_to_do": what_to_do(row)}
+
+
+_RAW_ROWS = f"""
+SELECT h.id
+FROM {QUARANTINE} AS q
+JOIN {HISTORY} AS h ON h.pool_id = q.pool_id
+    AND h.timestamp IS NOT DISTINCT FROM q.timestamp
+    AND {snapshot_identity("h")}::text = q.source_id
+WHERE q.id = :id
+ORDER BY h.id
+"""
 
 
 def what_to_do(row: dict[str, Any]) -> str:
@@ -120,7 +138,7 @@ def what_to_do(row: dict[str, Any]) -> str:
         return "correct the source and `load` it; the next metrics run sees that it is good"
     if row["source_id"].startswith(SOURCE_ID):
         return "`load` or `ingest` it again with its pool id"
-    if not row["source_id"].isdigit():
+    if not re.fullmatch("-?[0-9]{1,19}", row["source_id"]):
         return (
             "it never came into the raw table: correct the file or the source and `load` or"
             " `ingest` it again"
@@ -157,7 +175,7 @@ def _reason_now(
 ) -> str | None:
     row = (
         f"SELECT id, timestamp, {texts_of('raw_json_data')}, {lacks_its_pool('q.pool_id')} AS"
-        f" not_in_pools, false AS dropped FROM {QUARANTINE} AS q WHERE id = {row_id:d}"
+        f" not_in_pools, {UNDECIDED} FROM {QUARANTINE} AS q WHERE id = {row_id:d}"
     )
     verdict = judged_rows(row, raw_row_checks(settings, now))
     reason: str | None = connection.exec_driver_sql(

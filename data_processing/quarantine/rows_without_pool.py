@@ -1,7 +1,8 @@
 """Raw rows without a pool id, where the owner's column allows NULL: no run can read them for a
 pool, so SQL alone puts them into quarantine.
 
-In: raw history. Out: rows of `yieldspark.quarantine`, each once, and their number in the run.
+In: raw history. Out: rows of `yieldspark.quarantine`, each once however often it comes, and their
+number in the run.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 from sqlalchemy import Connection, text
 
 from config_spark import Settings
+from data_processing.observed_days import snapshot_identity
 from data_processing.quality.catalogue import words
 from data_processing.quarantine.table import QUARANTINE
 from data_processing.raw_history import TABLE
@@ -21,7 +23,7 @@ log = logging.getLogger(__name__)
 NO_POOL = "pool_id_missing"
 
 SOURCE_ID = "no pool|"
-"""What stands before the raw row's id in `source_id`: a replay has no pool to put it to."""
+"""What stands before the snapshot's identity in `source_id`: a replay has no pool to put it to."""
 
 _MAY_BE_NULL = f"""EXISTS (
     SELECT FROM pg_attribute
@@ -31,16 +33,19 @@ _MAY_BE_NULL = f"""EXISTS (
 )"""
 
 _NEW_ROWS = f"""
-SELECT '{SOURCE_ID}' || h.id AS source_id, h.timestamp, h.raw_json_data
-FROM {TABLE} AS h
-WHERE {_MAY_BE_NULL}
-    AND h.pool_id IS NULL
-    AND NOT EXISTS (
-        SELECT FROM {QUARANTINE} AS q
-        WHERE q.source_table = '{TABLE}'
-            AND q.source_id = '{SOURCE_ID}' || h.id
-            AND q.reason = '{NO_POOL}'
-    )
+SELECT DISTINCT ON (source_id) source_id, timestamp, raw_json_data
+FROM (
+    SELECT '{SOURCE_ID}' || {snapshot_identity("h")} AS source_id, h.timestamp, h.raw_json_data
+    FROM {TABLE} AS h
+    WHERE {_MAY_BE_NULL}
+        AND h.pool_id IS NULL
+) AS without_pool
+WHERE NOT EXISTS (
+    SELECT FROM {QUARANTINE} AS q
+    WHERE q.source_table = '{TABLE}'
+        AND q.source_id = without_pool.source_id
+        AND q.reason = '{NO_POOL}'
+)
 """
 """A column that is NOT NULL is asked for once, and no row is looked at."""
 

@@ -12,9 +12,9 @@ HISTORY, PRICES, GAS = (
     qualified(table) for table in (raw_pool_history, raw_prices, gas_fees_daily)
 )
 
-RAW_ROW = f"source_table = '{HISTORY}' AND source_id ~ '^[0-9]{{1,18}}$'"
-"""Condition for a row that is in the raw table, under that id; what `load` and `ingest` refused
-never came so far.
+RAW_ROW = f"source_table = '{HISTORY}' AND source_id ~ '^-?[0-9]{{1,19}}$'"
+"""Condition for a row that came into the raw table, known by the identity of its snapshot; what
+`load` and `ingest` refused never came so far.
 """
 
 REOPEN = (
