@@ -28,7 +28,8 @@ REWRITTEN = "the source rewrites its history every run: every pool is recomputed
 
 def is_rewritten(connection: Connection, last: LastRun) -> bool:
     """Whether every raw row was inserted since the last good run planned. A row that does not say
-    when it came proves nothing, and neither does a first load. The look at the table ends with the first row that is older.
+    when it came proves nothing, and neither does a first load. The look at the table ends with the
+    first row that is older.
     """
     found = connection.exec_driver_sql(
         f"SELECT EXISTS (SELECT FROM {TABLE}) AND EXISTS (SELECT FROM {CALENDARS}) AND NOT EXISTS"
