@@ -316,6 +316,12 @@ def test_spikes_of_a_rewritten_source_are_reported_once(
         metrics(generated, settings=strict)
 
 
+def at_revision_0007(engine: Engine) -> None:
+    later = ("observed_days", "provisional_days", "raw_day_counts")
+    execute(engine, f"DROP TABLE {', '.join(f'yieldspark.{name}' for name in later)}")
+    execute(engine, "UPDATE yieldspark.alembic_version SET version_num = '0007'")
+
+
 def before_observed_days(engine: Engine) -> None:
     """As the version before left the database: revision 0007, quarantined rows under their ids."""
     execute(
@@ -324,8 +330,7 @@ def before_observed_days(engine: Engine) -> None:
         f" {HISTORY} AS h WHERE q.pool_id = h.pool_id AND {snapshot_identity('h')}::text ="
         " q.source_id",
     )
-    execute(engine, "DROP TABLE yieldspark.observed_days")
-    execute(engine, "UPDATE yieldspark.alembic_version SET version_num = '0007'")
+    at_revision_0007(engine)
     execute(
         engine,
         "UPDATE yieldspark.run_ledger SET plan = jsonb_set(plan, '{rules,metric_rules}', '1')",
@@ -375,8 +380,7 @@ def test_quarantined_rows_keep_their_decisions_when_they_get_identities(
         f" resolution = 'replayed' THEN '99' END FROM {HISTORY} AS h WHERE h.id = q.id",
     )
     execute(engine, "UPDATE yieldspark.quarantine SET reason = 'apy_beyond_limit'")
-    execute(engine, "DROP TABLE yieldspark.observed_days")
-    execute(engine, "UPDATE yieldspark.alembic_version SET version_num = '0007'")
+    at_revision_0007(engine)
     migrate(engine)
     found = rows_of(engine, "SELECT * FROM yieldspark.quarantine ORDER BY id")
     assert [(row["id"], row["resolution"]) for row in found] == [(2, "dropped"), (3, "replayed")]
