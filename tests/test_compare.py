@@ -177,6 +177,86 @@ def test_the_command_lists_what_is_unexplained_and_exits_with_1(
     )
 
 
+ODD_VALUES = {
+    "beyond a double": (
+        "ALTER TABLE copied ALTER actual_apy TYPE numeric",
+        "UPDATE copied SET actual_apy = 1e1000 WHERE (pool_id, date) = ('a-steady', '{day}')",
+        "Infinity",
+    ),
+    "infinite": (
+        "ALTER TABLE copied ALTER actual_apy TYPE double precision",
+        "UPDATE copied SET actual_apy = '-Infinity' WHERE (pool_id, date) = ('a-steady', '{day}')",
+        "-Infinity",
+    ),
+    "before Christ": (
+        "ALTER TABLE copied ALTER actual_apy TYPE numeric",
+        "INSERT INTO copied (pool_id, date, actual_apy) VALUES ('a-steady', '0044-03-15 BC', 3)",
+        "a row",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_VALUES)
+def test_odd_values_are_listed_as_json_has_them(
+    kind: str, ground: Ground, table: str, tmp_path: Path
+) -> None:
+    *statements, theirs = ODD_VALUES[kind]
+    for statement in statements:
+        execute(ground.engine, statement.format(day=START + timedelta(days=10)))
+    command = CommandLineHere(ground.settings, tmp_path)
+    found = command.json("compare", "--table", table, code=1)
+    assert theirs in {example["theirs"] for example in found["examples"]}
+    assert found["rules"].keys().isdisjoint({"raw_rows_gone"})
+
+
+def test_a_table_of_one_metric_column_is_compared(ground: Ground, table: str) -> None:
+    for column in set(METRIC_COLUMNS) - {"actual_tvl"}:
+        execute(ground.engine, f"ALTER TABLE {table} DROP COLUMN {column}")
+    assert list(compared(ground, table)["columns"]) == ["actual_tvl"]
+
+
+def test_rounding_to_hundreds_is_no_difference(ground: Ground, table: str) -> None:
+    execute(ground.engine, f"ALTER TABLE {table} ALTER actual_tvl TYPE numeric(20,-2)")
+    assert compared(ground, table)["unexplained"] == 0
+
+
+@pytest.mark.parametrize("first", ["the pandas job", "YieldSpark"])
+def test_raw_rows_that_are_gone_explain_what_one_job_could_not_compute(
+    first: str, server: Settings, owner_template: str, spark: SparkSession
+) -> None:
+    """All of one pool's, and the first days of another's, between the two jobs."""
+    with fresh_database(server, owner_template) as settings:
+        engine = make_engine(settings)
+        migrate(engine)
+        made = history(TODAY)
+        put_as_owner(engine, made)
+        execute(engine, "CREATE TABLE old_metrics (LIKE pool_daily_metrics INCLUDING ALL)")
+
+        def both(job: str) -> None:
+            if job == "YieldSpark":
+                run_metrics(settings, session=lambda rows: spark, now=made.now)
+            else:
+                rows = old_metrics(engine, today=pd.Timestamp(TODAY))
+                write_old_metrics(engine, "old_metrics", rows)
+
+        both(first)
+        gone = "pool_id = 'a-steady' OR pool_id = 'b-late' AND timestamp < :day"
+        day = START + timedelta(days=40)
+        execute(engine, f"DELETE FROM raw_defillama_pool_history WHERE {gone}", day=day)
+        both("YieldSpark" if first == "the pandas job" else "the pandas job")
+        found = compare_tables(engine, Comparison("old_metrics"))
+        side = "only_theirs" if first == "the pandas job" else "only_ours"
+        assert found["unexplained"] == 0
+        assert found["rows"][side]["raw_rows_gone"] >= DAYS
+        execute(
+            engine,
+            "UPDATE old_metrics SET actual_apy = actual_apy + 0.5 WHERE pool_id = 'b-late' AND date"
+            " = :day",
+            day=START + timedelta(days=45 if first == "YieldSpark" else 20),
+        )
+        assert compare_tables(engine, Comparison("old_metrics"))["unexplained"] > 0
+
+
 def test_columns_that_one_table_lacks_are_named(ground: Ground, table: str) -> None:
     execute(ground.engine, f"ALTER TABLE {table} DROP COLUMN stddev_apy_7d")
     execute(ground.engine, f"ALTER TABLE {table} ALTER COLUMN eth_open TYPE text")
@@ -194,7 +274,7 @@ def test_what_can_not_be_compared_says_why(ground: Ground, table: str, tmp_path:
     }.items():
         with pytest.raises(ConfigurationError, match=words):
             compared(ground, name)
-    for tolerance in ("-1", "much", "NaN"):
+    for tolerance in ("-1", "much", "NaN", "1e400", "1e-400"):
         with pytest.raises(ConfigurationError, match="--tolerance"):
             compared(ground, table, tolerance=tolerance)
     with pytest.raises(SchemaMismatch, match="date is missing"):
@@ -207,6 +287,10 @@ def test_what_can_not_be_compared_says_why(ground: Ground, table: str, tmp_path:
         f"INSERT INTO {table} (pool_id, date) SELECT pool_id, date FROM {table} LIMIT 1",
     )
     with pytest.raises(SchemaMismatch, match="has 2 rows of pool"):
+        compared(ground, table)
+    execute(ground.engine, f"ALTER TABLE {table} ALTER pool_id DROP NOT NULL")
+    execute(ground.engine, f"INSERT INTO {table} (date) VALUES ('{START}')")
+    with pytest.raises(SchemaMismatch, match="has 1 rows without pool_id or date"):
         compared(ground, table)
 
 

@@ -113,7 +113,7 @@ def test_the_guide_runs_as_written_and_other_jobs_columns_stay(
 
 def test_the_guides_table_names_every_rule() -> None:
     precision = Precision(4, "0.0001")
-    rules: list[Rule] = [*rules_of_our_rows(), *rules_of_their_rows("m")]
+    rules: list[Rule] = [*rules_of_our_rows(), *rules_of_their_rows("m", {})]
     for column in METRIC_COLUMNS:
         rules += rules_of(column, "m", precision)
     named = re.findall(r"^\| `([a-z_]+)` \|", GUIDE, re.MULTILINE)

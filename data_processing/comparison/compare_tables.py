@@ -7,6 +7,7 @@ statement counts, in PostgreSQL; a second one runs only where something is unexp
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,14 @@ NAME = re.compile(r"(?:([A-Za-z_][A-Za-z0-9_$]*)\.)?([A-Za-z_][A-Za-z0-9_$]*)")
 SHOWN_ROWS = 20
 
 KEY_TYPES = {"pool_id": ("text", "character varying", "character"), "date": ("date",)}
+
+FIXED = re.compile(r"numeric\((\d+),(-?\d+)\)")
+
+WIDEST = 100
+"""Digits of a decimal up to which the square of its values is well inside a double's range."""
+
+LEAST, MOST = Decimal("1e-30"), Decimal("1e30")
+"""Bounds of a tolerance other than 0."""
 
 NUMBERS = {"numeric", "double precision", "real", "bigint", "integer", "smallint"}
 
@@ -192,7 +201,8 @@ def _precisions(
             continue
         scale = min(_scale(types[name], ours.c[name].type) for types in stored)
         slack = Decimal(1).scaleb(-scale) if given is None else given
-        precisions[name] = Precision(scale, f"{slack:f}::numeric")
+        is_wide = _digits(stored[1][name]) > WIDEST
+        precisions[name] = Precision(scale, f"{slack:f}::numeric", is_wide)
     if not precisions:
         raise SchemaMismatch(
             f"{facts.name} has none of the metric columns as a number: {', '.join(METRIC_COLUMNS)}"
@@ -202,9 +212,16 @@ def _precisions(
 
 def _scale(stored: str, ours: Any) -> int:
     """Decimals of numeric(p,s); integers have none, other numbers as many as `ours`."""
-    if found := re.fullmatch(r"numeric\(\d+,(\d+)\)", stored):
-        return int(found[1])
+    if found := FIXED.fullmatch(stored):
+        return int(found[2])
     return 0 if stored in ("bigint", "integer", "smallint") else int(ours.scale)
+
+
+def _digits(stored: str) -> float:
+    """How many digits a type holds before and behind the point together, at most."""
+    if found := FIXED.fullmatch(stored):
+        return int(found[1]) + abs(int(found[2]))
+    return math.inf if stored in ("numeric", "double precision") else 0
 
 
 def _tolerance(value: str) -> Decimal:
@@ -212,15 +229,24 @@ def _tolerance(value: str) -> Decimal:
         number = Decimal(value)
     except InvalidOperation:
         number = Decimal(-1)
-    if not number.is_finite() or number < 0:
+    if not number.is_finite() or not (number == 0 or LEAST <= number <= MOST):
         raise ConfigurationError(
-            f"--tolerance {value!r} is no difference: give a number that is 0 or more, in the unit"
-            " of each column (percent, USD, gwei)"
+            f"--tolerance {value!r} is no difference: give 0 or a number from 1e-30 to 1e30, in the"
+            " unit of each column (percent, USD, gwei)"
         )
     return number
 
 
 def _require_one_row_a_day(connection: Connection, theirs: TableFacts) -> None:
+    """Raises: SchemaMismatch for rows without pool or day, and for two rows of one day."""
+    without_key = connection.exec_driver_sql(
+        f"SELECT count(*) FROM {theirs.name} WHERE pool_id IS NULL OR date IS NULL"
+    ).scalar_one()
+    if without_key:
+        raise SchemaMismatch(
+            f"{theirs.name} has {without_key} rows without pool_id or date, and rows are compared"
+            " by both: delete them, or compare a view that leaves them out"
+        )
     if is_unique(connection, theirs, list(KEY_TYPES)):
         return
     row = connection.exec_driver_sql(
@@ -237,7 +263,7 @@ def _require_one_row_a_day(connection: Connection, theirs: TableFacts) -> None:
 def _document(counts: Mapping[str, int], sides: Sides) -> dict[str, Any]:
     """Rows, columns and rules from the counts by signature."""
     rules = {name: rules_of(name, "", precision) for name, precision in sides.precisions.items()}
-    ours, theirs = rules_of_our_rows(), rules_of_their_rows("")
+    ours, theirs = rules_of_our_rows(), rules_of_their_rows("", {})
     both, only_ours, only_theirs = 0, Counter[str](), Counter[str]()
     kinds: dict[str, Counter[str]] = {name: Counter() for name in sides.columns}
     why: dict[str, Counter[str]] = {name: Counter() for name in sides.columns}
@@ -285,7 +311,7 @@ def _codes(signature: str, sides: Sides) -> dict[str, _Code]:
 
 def _examples(row: dict[str, Any], sides: Sides) -> list[dict[str, Any]]:
     """The values of a row that no rule explains; of a row that one table alone has, the row."""
-    where = {"pool_id": row["pool_id"], "date": row["date"].isoformat()}
+    where = {"pool_id": row["pool_id"], "date": row["date"]}
     signature = row["signature"]
     if signature[0] in (OURS_ALONE, THEIRS_ALONE):
         ours = signature[0] == OURS_ALONE
@@ -302,5 +328,8 @@ def _there(is_there: bool) -> str:
     return "a row" if is_there else "no row"
 
 
-def _number(value: Decimal | None) -> float | None:
-    return None if value is None else float(value)
+def _number(value: Decimal | None) -> float | str | None:
+    """JSON has no infinite number."""
+    if value is None:
+        return None
+    return float(value) if value.is_finite() else str(value)

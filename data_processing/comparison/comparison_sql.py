@@ -20,8 +20,9 @@ from data_processing.comparison.rules import (
     rules_of_their_rows,
 )
 from data_processing.market_series import SERIES, SYMBOLS
+from data_processing.quality.row_checks import EARLIEST_DAY
 from data_processing.quarantine.table import QUARANTINE, RAW_ROW
-from data_processing.raw_history import TABLE
+from data_processing.raw_history import TABLE, midnight
 from data_processing.rolling_metrics import WINDOW_DAYS
 from database.merge_sql import qualified, quoted
 from database.tables import market_series, observation_age, pool_calendars, pools, raw_prices
@@ -71,9 +72,10 @@ def unexplained_rows(sides: Sides) -> str:
     """
     values = ", ".join(f"m_{name}, t_{name}" for name in sides.columns)
     return (
-        f"{_joined(sides)} SELECT * FROM (SELECT pool_id, date, {_signature(sides)} AS signature,"
-        f" {values} FROM joined AS d WHERE {_IN_INTERVAL}) AS rows WHERE strpos(signature,"
-        f" '{NO_RULE}') > 0 ORDER BY date, pool_id LIMIT :limit"
+        f"{_joined(sides)} SELECT pool_id, to_jsonb(date) #>> '{{}}' AS date, signature, {values}"
+        f" FROM (SELECT pool_id, date, {_signature(sides)} AS signature, {values} FROM joined AS d"
+        f" WHERE {_IN_INTERVAL}) AS rows WHERE strpos(signature, '{NO_RULE}') > 0 ORDER BY"
+        " rows.date, pool_id LIMIT :limit"
     )
 
 
@@ -89,7 +91,7 @@ def _signature(sides: Sides) -> str:
     CASE
         WHEN in_ours AND in_theirs THEN {both}
         WHEN in_ours THEN '{OURS_ALONE}' || {_first(rules_of_our_rows())}
-        ELSE '{THEIRS_ALONE}' || {_first(rules_of_their_rows(sides.ours))}
+        ELSE '{THEIRS_ALONE}' || {_first(rules_of_their_rows(sides.ours, sides.precisions))}
     END"""
 
 
@@ -113,6 +115,8 @@ def _first(rules: Sequence[Rule]) -> str:
 
 def _joined(sides: Sides) -> str:
     values = ", ".join(f"m.m_{name}, t.t_{name}" for name in sides.columns)
+    if "actual_apy" not in sides.columns:
+        values += ", t.t_actual_apy"
     made = ", ".join(f"t.made_{name}" for name in _windows(sides.columns))
     market = ", ".join(
         f"s.{name} AS {name}_known" + (f", {name}_has_row, {name}_of_last_row" * (name in _OPENS))
@@ -122,12 +126,18 @@ def _joined(sides: Sides) -> str:
     WITH {_ours(sides)},
     {_theirs(sides)},
     {_market()},
-    several AS (
-        SELECT DISTINCT pool_id
+    raw_days AS MATERIALIZED (
+        SELECT pool_id::text AS pool_id, (timestamp AT TIME ZONE 'UTC')::date AS date,
+            count(*) > 1 AS several
         FROM {TABLE}
         WHERE isfinite(timestamp)
-        GROUP BY pool_id, (timestamp AT TIME ZONE 'UTC')::date
-        HAVING count(*) > 1
+            AND timestamp >= {midnight(EARLIEST_DAY)}
+        GROUP BY 1, 2
+    ),
+    raw_pools AS MATERIALIZED (
+        SELECT pool_id, min(date) AS first_raw_day, bool_or(several) AS several
+        FROM raw_days
+        GROUP BY 1
     ),
     bad_days AS (
         SELECT pool_id, (timestamp AT TIME ZONE 'UTC')::date AS date
@@ -145,8 +155,8 @@ def _joined(sides: Sides) -> str:
             m.apy_age, m.tvl_age, m.apy_day, m.tvl_day, m.m_peak, t.t_peak,
             t.t_actual_apy_before, t.t_actual_tvl_before,
             c.first_day, c.last_day, p.is_active, p.pool_id IS NOT NULL AS in_pools,
-            coalesce(m.pool_id, t.pool_id) IN (SELECT pool_id FROM several)
-                AS has_days_of_several_rows,
+            r.first_raw_day, r.several IS TRUE AS has_days_of_several_rows,
+            w.pool_id IS NOT NULL AS has_raw_row,
             (coalesce(m.pool_id, t.pool_id), coalesce(m.date, t.date))
                 IN (SELECT pool_id, date FROM bad_days) AS day_is_quarantined,
             {", ".join(filter(None, (market, values, made)))}
@@ -154,6 +164,8 @@ def _joined(sides: Sides) -> str:
         FULL JOIN theirs AS t ON t.pool_id = m.pool_id AND t.date = m.date
         LEFT JOIN {qualified(pool_calendars)} AS c ON c.pool_id = coalesce(m.pool_id, t.pool_id)
         LEFT JOIN {qualified(pools)} AS p ON p.pool_id = coalesce(m.pool_id, t.pool_id)
+        LEFT JOIN raw_pools AS r ON r.pool_id = coalesce(m.pool_id, t.pool_id)
+        LEFT JOIN raw_days AS w ON w.pool_id = m.pool_id AND w.date = m.date
         LEFT JOIN market AS s ON s.date = coalesce(m.date, t.date)
     )"""
 
@@ -193,7 +205,8 @@ def _theirs(sides: Sides) -> str:
     exact, so that PostgreSQL moves a window by a row in place of summing it again.
     """
     given = ", ".join(
-        f"nullif(o.{quoted(name)}::numeric, 'NaN') AS t_{name}" for name in sides.columns
+        f"{_number(f'o.{quoted(name)}::numeric', of)} AS t_{name}"
+        for name, of in sides.precisions.items()
     )
     missing = "".join(
         f", NULL::numeric AS t_{name}"
@@ -229,7 +242,7 @@ def _theirs(sides: Sides) -> str:
     ),
     moments AS (
         SELECT given.*, {before}, {moments},
-            max(abs(apy)) OVER days AS t_peak,
+            nullif(max(abs(apy)) OVER days, 'Infinity') AS t_peak,
             apy - {yesterday} AS apy_change
         FROM (
             SELECT *, t_actual_apy AS apy, t_actual_apy * t_actual_apy AS square
@@ -246,6 +259,19 @@ def _theirs(sides: Sides) -> str:
         FROM windows
         WINDOW days AS (PARTITION BY pool_id ORDER BY date)
     )"""
+
+
+def _number(value: str, of: Precision) -> str:
+    """NaN is NULL, as at our input edge. Windows are made of squares in double precision, so of a
+    wide type what is beyond 1e100 is infinite and what is below 1e-100 is 0.
+    """
+    known = f"nullif({value}, 'NaN')"
+    if not of.is_wide:
+        return known
+    return (
+        f"CASE WHEN {known} > 1e100 THEN 'Infinity' WHEN {known} < -1e100 THEN '-Infinity'"
+        f" WHEN abs({known}) < 1e-100 THEN 0 ELSE {known} END"
+    )
 
 
 def _windows(columns: Sequence[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ No row is read here. APY percent, TVL and prices USD, gas gwei, days UTC.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from data_processing.market_series import SERIES, SYMBOLS
@@ -18,12 +19,14 @@ UNEXPLAINED = "unexplained"
 
 @dataclass(frozen=True)
 class Precision:
-    """Of a column: `scale` decimals that both tables store, and the difference up to which two
-    values are equal, as an SQL literal.
+    """Of a column: `scale` decimals that both tables store (below 0: zeros before the point), the
+    difference up to which two values are equal, as an SQL literal, and whether the other table's
+    type holds values beyond those of a double's square.
     """
 
     scale: int
     slack: str
+    is_wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,13 @@ class Rule:
 
 
 QUARANTINED_DAY = "day_is_quarantined IS TRUE"
+
+RAW_ROWS_GONE = "raw_rows_gone"
+
+_GONE_WORDS = (
+    "raw rows are gone: each table keeps what it computed while they were there, and the other job"
+    " has nothing of its own for days without them"
+)
 
 
 def value_rules(column: str, metrics: str, slack: str) -> tuple[Rule, ...]:
@@ -76,6 +86,13 @@ def value_rules(column: str, metrics: str, slack: str) -> tuple[Rule, ...]:
             "carried_from_a_different_value",
             "not observed that day: both carry, and the value of the day before differs",
             f"coalesce({age}, 1) > 0 AND abs({t} - {t}_before) <= {slack}",
+        ),
+        Rule(
+            "g",
+            RAW_ROWS_GONE,
+            _GONE_WORDS,
+            f"{age} = 0 AND has_raw_row IS FALSE AND ({t} IS NULL OR abs({t} - {t}_before) <="
+            f" {slack})",
         ),
     )
 
@@ -144,8 +161,15 @@ def rules_of(column: str, metrics: str, precision: Precision) -> tuple[Rule, ...
     return window_rules(column, precision.slack)
 
 
-def rules_of_their_rows(metrics: str) -> tuple[Rule, ...]:
-    """Of a row that the other table alone has."""
+def rules_of_their_rows(metrics: str, precisions: Mapping[str, Precision]) -> tuple[Rule, ...]:
+    """Of a row that the other table alone has. `precisions` has the columns to compare: where raw
+    rows are gone nothing but its own windows can confirm an APY.
+    """
+    confirmed = [
+        f"({window_rules(name, precision.slack)[0].condition})"
+        for name, precision in precisions.items()
+        if not name.startswith("actual_") and name not in SERIES
+    ]
     first = f"(SELECT k.actual_apy FROM {metrics} AS k WHERE k.pool_id = d.pool_id AND k.date ="
     return (
         Rule(
@@ -176,6 +200,18 @@ def rules_of_their_rows(metrics: str) -> tuple[Rule, ...]:
             "the other job uses raw rows that are in quarantine",
             QUARANTINED_DAY,
         ),
+        Rule(
+            "g",
+            RAW_ROWS_GONE,
+            _GONE_WORDS,
+            " AND ".join(
+                (
+                    "(first_day IS NULL OR d.date < first_day)",
+                    "(first_raw_day IS NULL OR d.date < first_raw_day)",
+                    *confirmed,
+                )
+            ),
+        ),
     )
 
 
@@ -200,5 +236,11 @@ def rules_of_our_rows() -> tuple[Rule, ...]:
             "pool_not_in_pools",
             "`pools` lacks the pool: a table with a foreign key takes no row of it",
             "NOT in_pools",
+        ),
+        Rule(
+            "g",
+            RAW_ROWS_GONE,
+            _GONE_WORDS,
+            "first_raw_day IS NULL OR d.date < (SELECT min(first_raw_day) FROM raw_pools)",
         ),
     )
