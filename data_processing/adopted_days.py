@@ -90,8 +90,8 @@ def _adoptable(metrics: str) -> tuple[str, str]:
         GROUP BY pool_id
     ) AS raw ON raw.pool_id = m.pool_id
     WHERE (raw.first_day IS NULL OR m.date < raw.first_day)
-        AND m.actual_apy IS DISTINCT FROM 'NaN'
-        AND m.actual_tvl IS DISTINCT FROM 'NaN'
+        AND m.actual_apy::double precision IS DISTINCT FROM 'NaN'
+        AND m.actual_tvl::double precision IS DISTINCT FROM 'NaN'
         AND NOT EXISTS (
             SELECT FROM {CALENDARS} AS c
             WHERE c.pool_id = m.pool_id
