@@ -212,19 +212,39 @@ def merge(target: MergeTarget, staging: str, stored: Mapping[str, str] | None = 
     """
 
 
-def missing_rows(target: MergeTarget, staging: str, stored: Mapping[str, str] | None = None) -> str:
-    """The keys of staged rows that the target lacks or has with other values: after a merge, the
-    rows that a trigger dropped or changed.
+HAS_TRIGGERS = """
+    SELECT EXISTS (
+        SELECT FROM pg_trigger AS t
+        WHERE NOT t.tgisinternal
+            AND t.tgenabled <> 'D'
+            AND (
+                t.tgrelid = '{table}'::regclass
+                OR t.tgrelid IN (SELECT relid FROM pg_partition_tree('{table}'::regclass))
+            )
+    )"""
+"""SELECT of whether the table, or a partition of it, has a trigger that may change rows."""
+
+
+def missing_rows(
+    target: MergeTarget,
+    staging: str,
+    stored: Mapping[str, str] | None = None,
+    *,
+    key_alone: bool = False,
+) -> str:
+    """The keys of staged rows that the target lacks or, unless `key_alone`, has with other values:
+    after a merge, the rows that a trigger dropped or changed.
     """
     old, new = (
         ", ".join(f"{alias}.{quoted(name)}" for name in target.columns) for alias in ("t", "n")
     )
+    changed = "" if key_alone else f" OR ({old}) IS DISTINCT FROM ({new})"
     source = {**target.key, **target.columns}
     return f"""
         SELECT {", ".join(f"n.{quoted(name)}" for name in target.key)}
         FROM ({_cast(target, source, _taken(staging, target), stored)}) AS n
         LEFT JOIN {qualified(target.table)} AS t ON {_same_key(target, "t", "n")}
-        WHERE t.{quoted(next(iter(target.key)))} IS NULL OR ({old}) IS DISTINCT FROM ({new})
+        WHERE t.{quoted(next(iter(target.key)))} IS NULL{changed}
     """
 
 

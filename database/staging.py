@@ -197,6 +197,32 @@ def _entry(name: str, failing: int, found: str) -> dict[str, Any]:
     }
 
 
+def _lost_rows(
+    run: Run,
+    target: MergeTarget,
+    lost: int,
+    sample: list[dict[str, Any]],
+    staged: int,
+    words: str,
+) -> CheckFailed:
+    """The error for staged rows that the table does not have after the merge, noted among the
+    run's checks.
+    """
+    entry = _entry(f"{target.table.name}.merged_rows", lost, f"{staged} staged, {words}")
+    run.checks.append(entry | {"sample": sample})
+    first = "".join(
+        f", the first with {' and '.join(f'{name} {key}' for name, key in row.items())}"
+        for row in sample[:1]
+    )
+    table = merge_sql.qualified(target.table)
+    return CheckFailed(
+        f"{table} did not take {lost} of {staged} staged rows{first}: {words}. Every staged row"
+        " must be one of them, under its own key; nothing was written. A trigger of the table drops"
+        f" rows or changes their key: `\\d {table}` shows it; let it pass YieldSpark's rows, then"
+        " run again"
+    )
+
+
 def merge_staged(run: Run, target: MergeTarget, staging: str) -> MergeCounts:
     """Merge the rows of the table `staging` into a target, inside the run's transaction.
 
@@ -208,21 +234,19 @@ def merge_staged(run: Run, target: MergeTarget, staging: str) -> MergeCounts:
     merge = merge_sql.merge(target, staging, stored)
     found = run.connection.exec_driver_sql(merge).mappings().one()
     staged, written, equal = found["staged"], found["written"], found["equal"]
-    lost = staged - written - equal
+    lost, sample = staged - written - equal, []
     if lost:
-        words = f"{written} inserted or updated, {equal} unchanged"
         _, sample = failing_rows(run.connection, merge_sql.missing_rows(target, staging, stored))
-        entry = _entry(f"{target.table.name}.merged_rows", lost, f"{staged} staged, {words}")
-        run.checks.append(entry | {"sample": sample})
-        first = "".join(
-            f", the first with {' and '.join(f'{name} {key}' for name, key in row.items())}"
-            for row in sample[:1]
+    elif run.connection.exec_driver_sql(
+        merge_sql.HAS_TRIGGERS.format(table=merge_sql.qualified(target.table))
+    ).scalar_one():
+        # a trigger that gives a row another key has written it, and not where it belongs
+        lost, sample = failing_rows(
+            run.connection, merge_sql.missing_rows(target, staging, stored, key_alone=True)
         )
-        raise CheckFailed(
-            f"{merge_sql.qualified(target.table)} did not take {lost} of {staged} staged rows"
-            f"{first}: {words}. Every staged row must be one of them; nothing was written. A"
-            f" trigger of the table drops rows: `\\d {merge_sql.qualified(target.table)}` shows it;"
-            " let it pass YieldSpark's rows, then run again"
+    if lost:
+        raise _lost_rows(
+            run, target, lost, sample, staged, f"{written} inserted or updated, {equal} unchanged"
         )
     counts = MergeCounts(written - found["changed"], found["changed"], equal)
     log.info(

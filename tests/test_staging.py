@@ -199,6 +199,24 @@ def test_rows_that_a_trigger_drops_fail_the_commit(
     assert (counts.inserted + counts.updated, counts.unchanged) == (1, 1)
 
 
+def test_a_trigger_that_changes_keys_fails_the_commit(
+    spark: SparkSession, database: Settings, target_kind: str
+) -> None:
+    execute_sql(
+        database,
+        """
+        CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN new.pool_id := upper(new.pool_id); RETURN new; END $$;
+        CREATE TRIGGER shout BEFORE INSERT ON pool_daily_metrics
+            FOR EACH ROW EXECUTE FUNCTION shout();
+        """,
+    )
+    rows = _frame(spark, ("a", DAY, 1.0, None), ("B", DAY, 1.0, None))
+    with pytest.raises(CheckFailed, match=r"did not take 1 of 2 .* with pool_id a and date"):
+        upsert_via_staging(rows, database, pool_daily_metrics)
+    assert _table(database) == []
+
+
 def test_a_trigger_that_changes_values_is_no_loss(
     spark: SparkSession, database: Settings, target_kind: str
 ) -> None:
