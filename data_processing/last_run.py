@@ -172,7 +172,7 @@ def _arrivals(earliest: datetime, now: datetime) -> str:
     """SELECT of at, hash and in_future. An infinite insertion timestamp is new to every run."""
     return f"""
         SELECT h.insertion_timestamp AS at,
-            {_hash("h.id::bigint", "h.insertion_timestamp")} AS hash,
+            {_hash("coalesce(h.id::bigint, 0)", "h.insertion_timestamp")} AS hash,
             h.timestamp > {moment(now)} AS in_future
         FROM {TABLE} AS h
         WHERE h.insertion_timestamp >= {moment(earliest)}

@@ -66,12 +66,13 @@ def lacks_its_pool(pool_id: str) -> str:
 
 
 TEXTS = (
-    f"h.id::bigint AS id, h.pool_id, h.timestamp, {snapshot_identity('h')} AS snapshot,"
+    f"coalesce(h.id::bigint, 0) AS id, h.pool_id, h.timestamp, {snapshot_identity('h')} AS"
+    " snapshot,"
     f" {texts_of('h.raw_json_data')}, {lacks_its_pool('h.pool_id')} AS not_in_pools,"
     f" {decided(snapshot_identity('h'))}"
 )
 """JSON is taken apart in PostgreSQL, so that two texts travel and not the document. The owner's ids
-may be integers of any width: staging has bigint.
+may be integers of any width: staging has bigint. A row without one is a raw row too.
 """
 
 LOWEST, HIGHEST = "0001-01-01", "9999-01-01"

@@ -74,9 +74,11 @@ TYPES = {
         " stddev_apy_7d TYPE real, ALTER COLUMN stddev_apy_30d TYPE double precision",
         "ALTER TABLE raw_defillama_pool_history ALTER COLUMN id TYPE numeric(20)",
     ],
-    "fixed texts": [
+    "fixed texts, and raw rows without ids": [
         "DROP VIEW pool_metrics_extended",
-        "ALTER TABLE raw_defillama_pool_history ALTER COLUMN pool_id TYPE char(40)",
+        "ALTER TABLE raw_defillama_pool_history ALTER COLUMN pool_id TYPE char(40), DROP CONSTRAINT"
+        " raw_defillama_pool_history_pkey, ALTER COLUMN id DROP DEFAULT, ALTER COLUMN id DROP NOT"
+        " NULL",
         "ALTER TABLE pools ALTER COLUMN pool_id TYPE char(60)",
         "ALTER TABLE pool_daily_metrics ALTER COLUMN pool_id TYPE char(60)",
     ],

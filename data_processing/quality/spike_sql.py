@@ -140,7 +140,7 @@ def _rows_around(within: str, start: date | None) -> str:
     large and would scan the table. Else equal bins make a hash join of one scan.
     """
     earliest = (start or EARLIEST_DAY) - timedelta(days=1)
-    columns = "h.id, h.pool_id, h.timestamp, h.raw_json_data, false AS is_fresh"
+    columns = "coalesce(h.id, 0) AS id, h.pool_id, h.timestamp, h.raw_json_data, false AS is_fresh"
     in_bin = f"h.pool_id = n.pool_id AND h.timestamp >= n.begins AND h.timestamp < n.begins + {BIN}"
     frame = "PARTITION BY pool_id ORDER BY timestamp RANGE BETWEEN"
     return f"""
