@@ -271,7 +271,10 @@ def _decide(
     # days that a run has written since the retried one failed may have changed with these: no later
     # run would notice
     before = min(today, max(request.until, reached)) if request.until else today
-    touched_pools.find_touched_pools(connection, last, request, before=before, now=now)
+    checks = raw_row_checks(settings, now)
+    touched_pools.find_touched_pools(
+        connection, last, request, before=before, now=now, checks=checks
+    )
     touched = touched_pools.touched_bounds(connection)
     known_end = last.end if last else None if request.retire_missing else reached
     run_end = _run_end(known_end, touched.newest_day)
@@ -298,7 +301,7 @@ def _decide(
         table,
         run_end=run_end,
         look_back=look_back_days(settings.max_fill_days),
-        checks=raw_row_checks(settings, now),
+        checks=checks,
     )
     if provisional:
         read_until_now(connection, table, now)

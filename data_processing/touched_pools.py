@@ -7,6 +7,7 @@ table with a row for each pool, and whether the source has rewritten everything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -16,9 +17,18 @@ from data_processing.calendars import CALENDARS
 from data_processing.last_run import LastRun
 from data_processing.observed_days import OBSERVED, snapshot_identity
 from data_processing.plan_request import Request
-from data_processing.quality.row_checks import EARLIEST_DAY, IN_FUTURE, NOT_IN_POOLS
+from data_processing.quality.row_checks import EARLIEST_DAY, IN_FUTURE, NOT_IN_POOLS, RowCheck
 from data_processing.quarantine.table import QUARANTINE, RAW_ROW
-from data_processing.raw_history import TABLE, lacks_its_pool, midnight, moment
+from data_processing.raw_history import (
+    STORED_TEXTS,
+    TABLE,
+    judged_rows,
+    lacks_its_pool,
+    midnight,
+    moment,
+)
+from database.merge_sql import qualified
+from database.tables import pools
 
 TOUCHED = "touched_pools"
 """Temporary table of a plan's transaction."""
@@ -47,7 +57,13 @@ _QUARANTINED = (
 
 
 def find_touched_pools(
-    connection: Connection, last: LastRun | None, request: Request, *, before: date, now: datetime
+    connection: Connection,
+    last: LastRun | None,
+    request: Request,
+    *,
+    before: date,
+    now: datetime,
+    checks: Sequence[RowCheck],
 ) -> None:
     """Make the temporary table `touched_pools`: pool_id, first_day and newest_day of the snapshots
     of days before `before` that a run must look at, and unused_since, when the first raw row of a
@@ -55,7 +71,8 @@ def find_touched_pools(
 
     After a good run only rows inserted since its `new_from` count, those that it knew and could not
     use yet, those that it set aside because they were not to be yet or because `pools` lacked their
-    pool, and those that were dropped since; else all of them, and stored days, but for those that
+    pool, those that were dropped since, and good stored days of pools that came into `pools` after
+    their raw rows went; else all of them, and stored days, but for those that
     the request retires where raw rows are missing.
     """
     columns = "SELECT h.pool_id, h.timestamp, h.insertion_timestamp"
@@ -93,6 +110,7 @@ def find_touched_pools(
             f"{stored} {QUARANTINE} AS q JOIN {OBSERVED} AS s ON s.pool_id = q.pool_id AND"
             f" s.snapshot::text = q.source_id WHERE {RAW_ROW} AND {dropped}"
         )
+        parts.append(_stored_without_calendar(checks))
         raw = " UNION ALL ".join(parts)
     complete = f"FILTER (WHERE timestamp < {midnight(before)})"
     connection.exec_driver_sql(
@@ -101,6 +119,19 @@ def find_touched_pools(
         " ZONE 'UTC')::date AS newest_day, min(insertion_timestamp) FILTER (WHERE timestamp >="
         f" {midnight(before)}) AS unused_since FROM ({raw}) AS raw GROUP BY pool_id"
     )
+
+
+def _stored_without_calendar(checks: Sequence[RowCheck]) -> str:
+    """SELECT of stored days of pools that have no calendar: `pools` lacked them when a run wrote a
+    table with a foreign key, and their raw rows may be gone.
+    """
+    days = (
+        f"SELECT {STORED_TEXTS} FROM {qualified(pools)} AS k JOIN {OBSERVED} AS s ON s.pool_id ="
+        f" k.pool_id WHERE s.snapshot IS NOT NULL AND NOT EXISTS (SELECT FROM {CALENDARS} AS c"
+        " WHERE c.pool_id = k.pool_id)"
+    )
+    good = judged_rows(days, checks, also=("pool_id",))
+    return f"SELECT pool_id, timestamp, NULL::timestamptz FROM ({good}) AS s WHERE reason IS NULL"
 
 
 def _kept(request: Request) -> str:

@@ -173,3 +173,20 @@ def test_a_replay_needs_the_pool_too(
         database, engine, Replay(Selection((entry["id"],)), "ann@desk"), now=history.now
     )
     assert replayed["outcomes"] == {"still_failing": 1}
+
+
+def test_a_pool_that_comes_into_pools_after_its_raw_rows_went_has_its_days_again(
+    engine: Engine, history: World, metrics: Metrics
+) -> None:
+    """As after a parallel run into a table without the foreign key."""
+    metrics(history)
+    execute(engine, "DELETE FROM pool_daily_metrics WHERE pool_id = :pool", pool=STRANGER)
+    refer_to_pools(engine)
+    execute(engine, "DELETE FROM raw_defillama_pool_history WHERE pool_id = :pool", pool=STRANGER)
+    assert metrics(history, full_refresh=True)["rows"]["removed"] == DAYS
+    assert metrics(history)["status"] == "nothing_to_do"
+    add_stranger(engine)
+    again = metrics(history)
+    assert (again["mode"], again["rows"]["inserted"]) == ("incremental", DAYS)
+    assert_equal_to_oracle(engine, history)
+    assert metrics(history)["status"] == "nothing_to_do"
