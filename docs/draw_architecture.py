@@ -199,7 +199,7 @@ def _boxes() -> list[Box]:
                 f"{_setting('container_image')}, by digest",
             ],
         ),
-        Box(1150, 110, 230, 306, f"Cloud SQL, {_setting('db_host')}", _tables()),
+        Box(1150, 80, 230, 336, f"Cloud SQL, {_setting('db_host')}", _tables()),
         Box(1150, 420, 230, 50, "Secret Manager", [_setting("db_password_secret")]),
         Box(1150, 490, 230, 50, f"gs://{_setting('staging_bucket')}", ["what the drivers wrote"]),
     ]
