@@ -1,7 +1,8 @@
 """Incremental equals full: random histories of many pools, each run judged by the oracle's full
 recompute.
 
-A hypothesis state machine drives the real job (real Spark, real PostgreSQL). One example is one
+Raw rows are pruned and fetched again under new ids on the way: pools whose rows are gone must be as
+if they were not. A hypothesis state machine drives the real job (real Spark, real PostgreSQL). One example is one
 emptied database with up to 14 pools, each with a history of its own, and a few nights; a failing
 example is printed as the calls that make it again. Every test prints its seed: `HISTORIES_SEED=n
 pytest tests/test_incremental_histories.py` runs the same examples again (`--hypothesis-seed` is
