@@ -233,6 +233,8 @@ def plan_metrics(
         engine.execution_options(isolation_level="REPEATABLE READ")
     ) as connection:
         verify_tables(connection, METRICS_USE)
+        if adopted := adopt_days(connection, JOB):
+            log.info("%d days without a raw row: what their metrics say is kept, rounded", adopted)
         plan = _decide(connection, settings, request, table, watermark, now or datetime.now(UTC))
         plan = _with_facts(connection, settings, plan, dry_run=dry_run)
         if dry_run or not plan.is_empty:
@@ -252,8 +254,6 @@ def _decide(
 ) -> Plan:
     """Choose mode and interval, and make the plan's table."""
     rules = metric_rules(settings)
-    if adopted := adopt_days(connection, JOB):
-        log.info("%d days without a raw row: what their metrics say is kept, rounded", adopted)
     previous = last_good_run(connection, JOB)
     reached = plan_sql.days_reached(connection, previous)
     now = _not_behind(now, reached)
@@ -261,9 +261,8 @@ def _decide(
     arrivals = read_arrivals(connection, previous, watermark=watermark, now=now)
     previous, warnings = _since_last_run(connection, previous, arrivals)
     rewritten = previous is not None and touched_pools.is_rewritten(connection, previous)
-    if rewritten and request.mode != "backfill" and request.pools is None:
-        log.warning("%s", touched_pools.REWRITTEN)
-        warnings += (touched_pools.REWRITTEN,)
+    if rewritten:
+        warnings += _warn_of_rewriting(request)
     last = (
         previous if request.mode == "incremental" and previous and previous.rules == rules else None
     )
@@ -285,16 +284,8 @@ def _decide(
     change = (
         first_change(stored_market_series(connection), market, before=run_end) if last else None
     )
-    plan_sql.find_reasons(
-        connection,
-        mode,
-        start=request.start,
-        end=end,
-        market=change,
-        reach=reach_days(settings.max_fill_days),
-        pools=request.pools,
-        retire_missing=request.retire_missing,
-    )
+    reach = reach_days(settings.max_fill_days)
+    plan_sql.find_reasons(connection, request, mode, end=end, market=change, reach=reach)
     provisional = add_today(connection, run_end=run_end, now=now) if includes_today else None
     plan_sql.make_plan_table(
         connection,
@@ -345,6 +336,14 @@ def _since_last_run(
         return replace(previous, new_from=new_from), ()
     log.warning("%s", warning)
     return replace(previous, new_from=new_from), (warning,)
+
+
+def _warn_of_rewriting(request: Request) -> tuple[str, ...]:
+    """A run of some days or pools recomputes these alone."""
+    if request.start or request.pools is not None:
+        return ()
+    log.warning("%s", touched_pools.REWRITTEN)
+    return (touched_pools.REWRITTEN,)
 
 
 def _not_behind(now: datetime, reached: date) -> datetime:

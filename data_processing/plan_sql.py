@@ -15,6 +15,7 @@ from data_processing.calendars import CALENDARS
 from data_processing.last_run import LastRun
 from data_processing.market_series import MarketChange
 from data_processing.observed_days import OBSERVED
+from data_processing.plan_request import Request
 from data_processing.quality.row_checks import EARLIEST_DAY, RowCheck
 from data_processing.raw_history import TABLE, pools_accepted_before, stored_before
 from data_processing.touched_pools import TOUCHED
@@ -225,17 +226,15 @@ _SELECTS: dict[str, str] = {
 
 def find_reasons(
     connection: Connection,
+    request: Request,
     mode: str,
     *,
-    start: date | None,
     end: date,
     market: MarketChange | None,
     reach: int,
-    pools: Sequence[str] | None,
-    retire_missing: bool,
 ) -> None:
     """Make the temporary table `reasons`: pool_id, reason, write_from, write_to, a row for each
-    reason that a pool has. Only `pools`, if given.
+    reason that a pool has. Only the pools of the request, if it names some.
     """
     connection.execute(
         text(
@@ -255,13 +254,13 @@ def find_reasons(
         )"""
         ),
         {
-            "start": start,
+            "start": request.start,
             "end": end,
             "market_from": market.date if market else None,
             "market_reason": market.reason if market else None,
             "reach": reach,
-            "pools": list(pools) if pools is not None else None,
-            "retire": retire_missing,
+            "pools": list(request.pools) if request.pools is not None else None,
+            "retire": request.retire_missing,
         },
     )
 

@@ -47,6 +47,7 @@ TABLES = (
     "yieldspark.pool_calendars",
     "yieldspark.market_series",
     "yieldspark.quarantine",
+    "yieldspark.observed_days",
     "raw_defillama_pool_history",
 )
 

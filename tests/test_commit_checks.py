@@ -12,7 +12,18 @@ from data_processing.plan_request import Request
 from data_processing.quality.catalogue import CATALOGUE
 from database.run_ledger import Acceptance
 from product_errors import CheckFailed
-from tests.commit_nights import DAY, FIRST, NEWEST, POOLS, TODAY, Night, failing, history, numbered
+from tests.commit_nights import (
+    DAY,
+    FIRST,
+    NEWEST,
+    POOLS,
+    TODAY,
+    Night,
+    at,
+    failing,
+    history,
+    numbered,
+)
 from tests.metrics_oracle import RawRow
 from tests.metrics_store import execute, put_rows, rows_of
 
@@ -117,6 +128,28 @@ def test_raw_history_that_was_cut_away_does_not_take_the_metrics_with_it(
             night.checks(Request(retire_missing=True))
     else:
         assert "many_days_removed" not in failing(night.checks(Request(retire_missing=True)))
+
+
+def test_days_inside_a_calendar_that_lose_their_values_count_as_removed(night: Night) -> None:
+    """They keep a row, with what is carried."""
+    night.before()
+    execute(
+        night.engine,
+        "UPDATE yieldspark.pool_calendars SET first_day = :first",
+        first=FIRST - 120 * DAY,
+    )
+    kept = (FIRST - 120 * DAY, FIRST - 119 * DAY), (FIRST - 90 * DAY, FIRST), (NEWEST, TODAY)
+    night.delivers([row for first, end in kept for row in history(POOLS, first, end)])
+    execute(
+        night.engine,
+        "INSERT INTO yieldspark.observed_days SELECT pool_id, d::date, d, 1, 5, 1e6 FROM pools"
+        " CROSS JOIN generate_series(CAST(:first AS timestamptz), :last, interval '1 day') AS d",
+        first=at(FIRST - 119 * DAY),
+        last=at(FIRST - 91 * DAY),
+    )
+    assert "many_days_removed" not in failing(night.checks(Request(full_refresh=True)))
+    with pytest.raises(CheckFailed, match=r"many_days_removed.*removed 1160, known 5000"):
+        night.checks(Request(retire_missing=True))
 
 
 def test_a_pool_that_went_inactive_is_not_missing(night: Night) -> None:

@@ -2,11 +2,12 @@
 recompute.
 
 A hypothesis state machine drives the real job (real Spark, real PostgreSQL). One example is one
-emptied database with up to 14 pools, each with a history of its own, and a few nights; a failing
-example is printed as the calls that make it again. Every test prints its seed: `HISTORIES_SEED=n
-pytest tests/test_incremental_histories.py` runs the same examples again (`--hypothesis-seed` is
-overruled by it). The long form is `python run_spark_local.py test -m long -k histories -s`;
-HISTORIES=n asks for other than 1,000 of them.
+emptied database with up to 14 pools, each with a history of its own, and a few nights. Raw rows are
+pruned and fetched again under new ids on the way: pools whose rows are gone must be as if they were
+not. A failing example is printed as the calls that make it again. Every test prints its seed:
+`HISTORIES_SEED=n pytest tests/test_incremental_histories.py` runs the same examples again
+(`--hypothesis-seed` is overruled by it). The long form is `python run_spark_local.py test -m long
+-k histories -s`; HISTORIES=n asks for other than 1,000 of them.
 """
 
 from __future__ import annotations

@@ -357,6 +357,30 @@ def test_days_pruned_before_there_were_stored_values_keep_their_metrics(
     assert unchanged(metrics(generated, full_refresh=True))
 
 
+def test_rows_of_another_job_serve_the_windows_after_them_and_stay_as_they_are(
+    engine: Engine, metrics: Metrics
+) -> None:
+    """The pandas job's rows of days before the pool's first raw row."""
+    values = {day: 4.0 + day / 8 for day in range(DAYS)}
+    rows = [RawRow(day, "p", at(day), {"apy": values[day], "tvlUsd": 1e6}) for day in range(DAYS)]
+    made = World(rows=rows[40:], now=NOW)
+    put(engine, made)
+    execute(
+        engine,
+        "INSERT INTO pool_daily_metrics (pool_id, date, actual_apy, actual_tvl) SELECT 'p', DATE"
+        f" '{START}' + day, 4 + day / 8.0, 1000000 FROM generate_series(0, 39) AS day",
+    )
+    theirs = job_rows(engine)
+    expected = metrics_oracle.metrics(replace(made, rows=rows))
+    for asked in ({}, {"full_refresh": True}):
+        metrics(made, **asked)
+        found = job_rows(engine)
+        assert {key: found[key] for key in theirs} == theirs
+        ours = {key: row for key, row in found.items() if key not in theirs}
+        wanted = {key: row for key, row in expected.items() if key not in theirs}
+        assert differences_of_tables(ours, wanted) == []
+
+
 def test_quarantined_rows_keep_their_decisions_when_they_get_identities(
     database: Settings, engine: Engine
 ) -> None:

@@ -139,5 +139,5 @@ class Order:
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     is_controller = bool(config.option.tx) and not hasattr(config, "workerinput")
-    if config.cache is not None and not is_controller:
+    if getattr(config, "cache", None) and not is_controller:
         config.pluginmanager.register(Order(config, _folder(config)))
