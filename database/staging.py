@@ -234,7 +234,7 @@ def merge_staged(run: Run, target: MergeTarget, staging: str) -> MergeCounts:
     merge = merge_sql.merge(target, staging, stored)
     found = run.connection.exec_driver_sql(merge).mappings().one()
     staged, written, equal = found["staged"], found["written"], found["equal"]
-    lost, sample = staged - written - equal, []
+    lost, sample = staged - written - equal, list[dict[str, Any]]()
     if lost:
         _, sample = failing_rows(run.connection, merge_sql.missing_rows(target, staging, stored))
     elif run.connection.exec_driver_sql(
