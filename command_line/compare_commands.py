@@ -62,6 +62,7 @@ def _print(found: dict[str, Any]) -> None:
             "rows in both": rows["both"],
             "rows in ours alone": rows["only_ours"],
             "rows in theirs alone": rows["only_theirs"],
+            "unexplained": f"{found['unexplained']:,}",
         }
     )
     out.print()

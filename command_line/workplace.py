@@ -84,16 +84,24 @@ class Workplace:
             else self.settings.model_copy(update={"engine": "lightgbm"})
         )
 
+    def prepare_jvm(self) -> None:
+        """Fetch the jars and set the environment of the JVM that this process will start."""
+        from machine import class_archive, spark_runtime
+
+        spark_runtime.prepare_process()
+        # the archive's key names the jars: one that is looked up before they are fetched belongs
+        # to this run alone, and the next run records another
+        _ = self.jars
+        class_archive.use_class_archive(self.bare)
+
     def session(self, rows_to_read: int | None = None) -> SparkSession:
         """The one session of this process; it has every jar there is, so that both jobs can use it.
         The first to ask says how many rows it reads.
         """
         if self._session is None:
             from database.spark_session import get_spark_session
-            from machine import class_archive, spark_runtime
 
-            spark_runtime.prepare_process()
-            class_archive.use_class_archive(self.bare)
+            self.prepare_jvm()
             self._session = get_spark_session(
                 self.settings,
                 "yieldspark",

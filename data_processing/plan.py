@@ -48,7 +48,7 @@ from data_processing.unread_rows import (
 )
 from database.connection import checked_connection
 from database.estimates import estimate_run
-from database.metrics_table import require_same_metrics_table
+from database.metrics_table import require_same_metrics_table, written_metrics_table
 from database.schema_check import verify_tables
 from database.table_use import METRICS_USE
 from product_errors import ConfigurationError
@@ -362,13 +362,22 @@ def _not_behind(now: datetime, reached: date) -> datetime:
     return max(now, earliest)
 
 
+def _may_change_every_row(connection: Connection, plan: Plan) -> bool:
+    """Whether the stored rows are of other rules, or the table's rows are of another job."""
+    return (
+        plan.previous is None
+        or plan.previous.rules != plan.rules
+        or written_metrics_table(connection) != plan.metrics_table
+    )
+
+
 def _with_facts(connection: Connection, settings: Settings, plan: Plan, *, dry_run: bool) -> Plan:
     facts = plan_facts(
         connection,
         plan.table,
         plan.impossible_rows,
         reach=reach_days(settings.max_fill_days),
-        rules_changed=plan.request.mode == "incremental" and plan.since is None,
+        rules_changed=plan.mode == "full_refresh" and _may_change_every_row(connection, plan),
         counted_rows=None if dry_run else COUNTED_ROWS,
         retire_missing=plan.request.retire_missing,
     )

@@ -40,12 +40,9 @@ def metrics_name(bind: Engine | Connection) -> str:
     return qualified(metrics_table_of(bind))
 
 
-def require_same_metrics_table(connection: Connection) -> None:
-    """Calendars and ages are about the table that the last good metrics run wrote.
-
-    Raises: ConfigurationError where METRICS_TABLE names another one.
-    """
-    ledger, table = run_ledger.c, metrics_table_of(connection).name
+def written_metrics_table(connection: Connection) -> str | None:
+    """The table that the last good metrics run wrote; None before the first one."""
+    ledger = run_ledger.c
     # runs of versions without the setting wrote the default
     used = func.coalesce(ledger.plan["metrics_table"].astext, pool_daily_metrics.name)
     newest = (
@@ -54,7 +51,15 @@ def require_same_metrics_table(connection: Connection) -> None:
         .order_by(ledger.started_at.desc())
         .limit(1)
     )
-    before = connection.execute(newest).scalar()
+    return connection.execute(newest).scalar()
+
+
+def require_same_metrics_table(connection: Connection) -> None:
+    """Calendars and ages are about the table that the last good metrics run wrote.
+
+    Raises: ConfigurationError where METRICS_TABLE names another one.
+    """
+    before, table = written_metrics_table(connection), metrics_table_of(connection).name
     if before not in (None, table):
         raise ConfigurationError(
             f"METRICS_TABLE changed from {before} to {table}: run --full-refresh. What YieldSpark"

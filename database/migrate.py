@@ -92,7 +92,8 @@ def _require_right_to_create(connection: Connection) -> None:
     if not asked.allowed:
         raise DatabaseRefused(
             f"role {asked.role} may not make the schema {OWN_SCHEMA} in database {asked.database}."
-            f" As its owner run: CREATE SCHEMA {OWN_SCHEMA} AUTHORIZATION {asked.role};"
+            f" As its owner run: GRANT {asked.role} TO CURRENT_USER;"
+            f" CREATE SCHEMA {OWN_SCHEMA} AUTHORIZATION {asked.role};"
         )
 
 

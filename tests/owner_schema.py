@@ -87,13 +87,19 @@ def documented_grants() -> str:
 
 
 @contextmanager
-def role_with(database: Settings, statements: str) -> Iterator[Settings]:
-    """Settings of a role for which the statements, which call it `yieldspark`, were run."""
+def role_with(
+    database: Settings, statements: str, *, owner: str | None = None
+) -> Iterator[Settings]:
+    """Settings of a role for which the statements, which call it `yieldspark`, were run: by `owner`
+    where it is given, else by the superuser.
+    """
     role, password = f"jobs_{secrets.token_hex(6)}", secrets.token_hex(8)
     admin = make_engine(database)
     with admin.begin() as connection:
         # README's own statement makes the role with a password that is none
-        named = re.sub(r"\b(TO|AUTHORIZATION|ROLE) yieldspark\b", rf"\1 {role}", statements)
+        named = re.sub(r"\b(GRANT|TO|AUTHORIZATION|ROLE) yieldspark\b", rf"\1 {role}", statements)
+        if owner:
+            connection.exec_driver_sql(f"SET LOCAL ROLE {owner}")
         if f"CREATE ROLE {role}" not in named:
             connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN")
         connection.exec_driver_sql(named)
@@ -104,6 +110,26 @@ def role_with(database: Settings, statements: str) -> Iterator[Settings]:
         with admin.begin() as connection:
             connection.exec_driver_sql(f"DROP OWNED BY {role}")
             connection.exec_driver_sql(f"DROP ROLE {role}")
+
+
+@contextmanager
+def ordinary_owner(database: Settings) -> Iterator[str]:
+    """The name of a role that owns the tables, may make roles and schemas and is no superuser: what
+    a managed PostgreSQL gives its administrator.
+    """
+    name, admin = f"owner_{secrets.token_hex(6)}", make_engine(database)
+    with admin.begin() as connection:
+        connection.exec_driver_sql(f"CREATE ROLE {name} CREATEROLE")
+        connection.exec_driver_sql(f"GRANT CREATE ON DATABASE {database.db_name} TO {name}")
+        connection.exec_driver_sql(f"GRANT CREATE ON SCHEMA public TO {name}")
+        for table in (*INSERTS, "pool_daily_metrics"):
+            connection.exec_driver_sql(f"ALTER TABLE {table} OWNER TO {name}")
+    try:
+        yield name
+    finally:
+        with admin.begin() as connection:
+            connection.exec_driver_sql(f"DROP OWNED BY {name} CASCADE")
+            connection.exec_driver_sql(f"DROP ROLE {name}")
 
 
 def put_as_owner(engine: Engine, world: World) -> None:

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from sqlalchemy import Engine
@@ -37,6 +38,16 @@ from machine.class_archive import use_class_archive
 logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
 use_class_archive(load_settings())
 print(os.environ.get("SPARK_SUBMIT_OPTS", ""), end="")
+"""
+KEY_OF_A_FIRST_COMMAND = """
+from command_line.workplace import Workplace
+from config_spark import load_settings
+from machine import class_archive
+
+settings = load_settings()
+Workplace(settings).prepare_jvm()
+print(class_archive._recording.archive == class_archive.find_archive(settings), end="")
+class_archive.drop_class_archive()
 """
 HANGING = SMALL_RUN + "sys.stdin.read()"
 WHEEL = (
@@ -333,6 +344,42 @@ def test_another_jar_or_java_is_another_archive(
     (tmp_path / "java").symlink_to(first.java_home)
     other_java = find_archive(settings)
     assert len({archive and archive.folder for archive in (first, touched, grown, other_java)}) == 4
+
+
+def test_a_first_command_records_for_the_jars_that_it_fetches(tmp_path: Path) -> None:
+    """The next command would find no archive otherwise, and record another one."""
+    runs = Runs(tmp_path, java_runtime.find_java())
+    settings = tmp_path / "ivysettings.xml"
+    resolver = f'<ibiblio name="ours" m2compatible="true" root="{_served_jars(tmp_path)}"/>'
+    settings.write_text(
+        '<ivysettings><settings defaultResolver="ours"/>'
+        f"<resolvers>{resolver}</resolvers></ivysettings>"
+    )
+    jars = tmp_path / "jars"
+    jars.mkdir()
+    runs.environment |= {"JARS_DIR": str(jars), "YIELDSPARK_IVY_SETTINGS": str(settings)}
+    del runs.environment["SPARK_SUBMIT_OPTS"]
+    process = runs.start(KEY_OF_A_FIRST_COMMAND)
+    said, complaints = process.communicate()
+    assert (said, process.returncode) == ("True", 0), complaints
+    assert list(jars.glob("postgresql-*.jar")), complaints
+
+
+def _served_jars(folder: Path) -> str:
+    """The address of a Maven repository in a folder, with the tests' own jars."""
+    sources = ElementTree.parse(PROJECT / "machine" / "spark_jars" / "ivy.xml")
+    for module in sources.iter("dependency"):
+        group, name, version = (module.attrib[key] for key in ("org", "name", "rev"))
+        jar = JARS / f"{name}-{version}.jar"
+        place = folder.joinpath("served", *group.split("."), name, version)
+        place.mkdir(parents=True)
+        (place / f"{name}-{version}.pom").write_text(
+            f"<project><modelVersion>4.0.0</modelVersion><groupId>{group}</groupId>"
+            f"<artifactId>{name}</artifactId><version>{version}</version></project>"
+        )
+        if jar.exists():
+            (place / jar.name).symlink_to(jar)
+    return (folder / "served").as_uri() + "/"
 
 
 @pytest.mark.parametrize("name", ["SPARK_SUBMIT_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"])

@@ -5,6 +5,7 @@ value is found wherever it stands.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -143,6 +144,7 @@ def test_the_command_lists_what_is_unexplained_and_exits_with_1(
     command = CommandLineHere(ground.settings, tmp_path)
     before = rows_of(ground.engine, f"SELECT xmin::text, t.* FROM {table} AS t ORDER BY id")
     assert command.json("compare", "--table", table)["unexplained"] == 0
+    assert re.search(r"^unexplained +0", command("compare", "--table", table).stdout, re.MULTILINE)
     assert "before_the_first_snapshot" in command("compare", "--table", f"public.{table}").stdout
     assert rows_of(ground.engine, f"SELECT xmin::text, t.* FROM {table} AS t ORDER BY id") == before
     day = START + timedelta(days=30)

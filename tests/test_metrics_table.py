@@ -117,7 +117,13 @@ def test_a_parallel_run_leaves_the_other_table_alone_and_the_cut_over_is_a_full_
         evaluate(owner_database, days=5)
     with pytest.raises(ConfigurationError, match=words):
         run_forecast(owner_database, dry_run=True, session=lambda: spark)
+    refresh = Request(full_refresh=True)
+    configured = settings_of(owner_database, generated)
+    plan = run_metrics(configured, refresh, dry_run=True, now=generated.now)["plan"]
+    assert plan["rows_expected_to_change"] == plan["days"], "the other job's rows are there"
     switched = metrics(spark, owner_database, generated, full_refresh=True)
+    plan = run_metrics(configured, refresh, dry_run=True, now=generated.now)["plan"]
+    assert plan["rows_expected_to_change"] < plan["days"]
     assert switched["rows"]["inserted"] == first["rows"]["inserted"] - 1
     found = job_rows(engine)
     kept = found.pop((pool, before[0]["date"]))

@@ -25,10 +25,13 @@ from data_processing.comparison.rules import (
     rules_of_their_rows,
 )
 from database.connection import make_engine
+from database.migrate import migrate
 from database.tables import METRIC_COLUMNS
+from product_errors import DatabaseRefused
+from tests.databases import fresh_database
 from tests.metrics_store import rows_of
-from tests.owner_schema import put_as_owner, role_with
-from tests.pandas_job_history import history
+from tests.owner_schema import documented_grants, ordinary_owner, put_as_owner, role_with
+from tests.pandas_job_history import DAYS, history
 from tests.processes import PROJECT, CommandLineHere
 
 GUIDE = (PROJECT / "docs" / "guides" / "migrate-from-pandas.md").read_text(encoding="utf-8")
@@ -40,6 +43,13 @@ OTHERS = (
     "SELECT pool_id, date, forecasted_apy, is_filtered_out, filter_reason, pool_group FROM"
     " pool_daily_metrics WHERE filter_reason IS NOT NULL ORDER BY pool_id, date"
 )
+
+
+LAST_COMPLETE_DAY = (
+    "SELECT (now() AT TIME ZONE 'UTC')::date - max(date) AS days_ago FROM pool_daily_metrics"
+    " WHERE pool_id = 'g-inactive' AND date < (now() AT TIME ZONE 'UTC')::date"
+)
+"""Of a pool that has snapshots of the first 40 days alone."""
 
 
 @pytest.fixture
@@ -91,6 +101,8 @@ def test_the_guide_runs_as_written_and_other_jobs_columns_stay(
                 if "pool_daily_metrics_before" in block and "CREATE TABLE" in block:
                     assert rows_of(engine, untouched) == theirs, "written before the cut-over"
                 execute_as_owner(engine, block, settings.db_user)
+                if "DELETE FROM public.pool_daily_metrics" in block:
+                    assert rows_of(engine, LAST_COMPLETE_DAY) == [{"days_ago": DAYS - 39}]
                 continue
             for line in block.splitlines():
                 if line.startswith("export "):
@@ -109,6 +121,39 @@ def test_the_guide_runs_as_written_and_other_jobs_columns_stay(
     kept = {(row["pool_id"], row["date"]): row["rolling_apy_7d"] for row in back}
     for row in theirs:
         assert kept[row["pool_id"], row["date"]] == row["rolling_apy_7d"], "not rolled back"
+
+
+def test_an_owner_who_is_no_superuser_can_run_the_statements(owner_tables: Settings) -> None:
+    """Statements of the owner: those that give rights, and the one that reads YieldSpark's own
+    tables.
+    """
+    (clean_up,) = [block for _, block in BLOCKS if "yieldspark.pool_calendars" in block]
+    for rights in (BLOCKS[0][1], documented_grants()):
+        with (
+            fresh_database(owner_tables, owner_tables.db_name) as copy,
+            ordinary_owner(copy) as owner,
+            role_with(copy, rights, owner=owner) as settings,
+        ):
+            migrate(make_engine(settings))
+            with make_engine(copy).begin() as connection:
+                connection.exec_driver_sql(f"SET LOCAL ROLE {owner}")
+                connection.exec_driver_sql(clean_up)
+
+
+def test_who_lacks_the_schema_is_told_statements_that_such_an_owner_can_run(
+    owner_tables: Settings,
+) -> None:
+    with (
+        ordinary_owner(owner_tables) as owner,
+        role_with(owner_tables, "CREATE ROLE yieldspark LOGIN", owner=owner) as settings,
+    ):
+        with pytest.raises(DatabaseRefused) as caught:
+            migrate(make_engine(settings))
+        statements = str(caught.value).split("As its owner run: ")[1]
+        with make_engine(owner_tables).begin() as connection:
+            connection.exec_driver_sql(f"SET LOCAL ROLE {owner}")
+            connection.exec_driver_sql(statements)
+        assert migrate(make_engine(settings))
 
 
 def test_the_guides_table_names_every_rule() -> None:
