@@ -79,8 +79,9 @@ def _adoptable(metrics: str) -> tuple[str, str]:
             AND (h.timestamp AT TIME ZONE 'UTC')::date = m.date
     )""",
         f"""
-    SELECT m.pool_id, m.date, m.actual_apy::double precision AS apy,
-        m.actual_tvl::double precision AS tvl
+    SELECT m.pool_id, m.date,
+        nullif(m.actual_apy::double precision, 'NaN') AS apy,
+        nullif(m.actual_tvl::double precision, 'NaN') AS tvl
     FROM {metrics} AS m
     LEFT JOIN (
         SELECT pool_id, (min(timestamp) AT TIME ZONE 'UTC')::date AS first_day
@@ -90,8 +91,6 @@ def _adoptable(metrics: str) -> tuple[str, str]:
         GROUP BY pool_id
     ) AS raw ON raw.pool_id = m.pool_id
     WHERE (raw.first_day IS NULL OR m.date < raw.first_day)
-        AND m.actual_apy::double precision IS DISTINCT FROM 'NaN'
-        AND m.actual_tvl::double precision IS DISTINCT FROM 'NaN'
         AND NOT EXISTS (
             SELECT FROM {CALENDARS} AS c
             WHERE c.pool_id = m.pool_id
@@ -101,7 +100,8 @@ def _adoptable(metrics: str) -> tuple[str, str]:
 
 def keep_rounded(staging: str, settings: Settings) -> str:
     """Statement that gives staged days within reach of adopted ones the values that they have
-    already, where none differs by more than rounding does.
+    already, where none differs by more than rounding does. Mostly there are none: that is asked
+    once, before anything is joined.
     """
     columns = ", ".join(
         f"{quoted(name)} = m.{quoted(name)}::double precision" for name in DERIVED_COLUMNS
@@ -116,7 +116,8 @@ def keep_rounded(staging: str, settings: Settings) -> str:
     UPDATE {staging} AS s
     SET {columns}
     FROM {qualified(metrics_table(settings.metrics_table))} AS m
-    WHERE s.reason IS NULL
+    WHERE EXISTS (SELECT FROM {OBSERVED} WHERE snapshot IS NULL)
+        AND s.reason IS NULL
         AND m.pool_id = s.pool_id
         AND m.date = s.date
         AND s.pool_id IN (SELECT pool_id FROM {OBSERVED} WHERE snapshot IS NULL)

@@ -482,6 +482,35 @@ def test_a_retry_keeps_the_days_of_the_run_that_failed(
     assert request_of_run(engine, JOB, "filled") == backfill
 
 
+@pytest.mark.parametrize(
+    ("asked", "mode"),
+    [
+        (Request(retire_missing=True), "full_refresh"),
+        (Request(retire_missing=True, pools=("a",)), "full_refresh"),
+        (
+            Request(start=date(2024, 3, 1), end=date(2024, 3, 5), retire_missing=True),
+            "backfill",
+        ),
+    ],
+)
+def test_a_run_that_retires_days_recomputes_what_was_asked_for_and_so_does_its_retry(
+    settled: Settings, engine: Engine, asked: Request, mode: str
+) -> None:
+    assert asked.mode == mode
+    add_run(
+        engine,
+        settled,
+        datetime.now(UTC),
+        TODAY,
+        status="failed",
+        mode=mode,
+        run_id="lost",
+        request=asked.public(),
+    )
+    again = request_of_run(engine, JOB, "lost")
+    assert (again.mode, again.retire_missing, again.pools) == (mode, True, asked.pools)
+
+
 def test_only_a_failed_run_can_be_retried(settled: Settings, engine: Engine) -> None:
     with pytest.raises(
         ConfigurationError, match="is succeeded; only a run that is failed, blocked, cancelled"
