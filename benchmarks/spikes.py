@@ -23,9 +23,10 @@ from benchmarks.metrics_data import drop_secondary_indexes
 from benchmarks.metrics_table import machine_facts
 from config_spark import Settings
 from data_processing.last_run import ANY_TIME, LastRun
-from data_processing.plan import Plan, plan_metrics
+from data_processing.plan import plan_metrics
 from data_processing.plan_request import Request
 from data_processing.quality.spike_sql import spike_preparation, spike_query
+from data_processing.run_plan import Plan
 from database.batch_checks import failing_rows
 from database.connection import make_engine
 from database.staging import MERGE_WORK_MEM

@@ -29,7 +29,7 @@ from config_spark import Settings
 from data_processing.calendars import keep_calendars
 from data_processing.market_series import forget_market_series, market_columns, store_market_series
 from data_processing.observed_days import FORGET_RETIRED, RETIRED_INSIDE, keep_observed
-from data_processing.plan import JOB, Plan, plan_metrics, refuse_wrong_use
+from data_processing.plan import JOB, plan_metrics, refuse_wrong_use
 from data_processing.plan_facts import count_rows_to_read
 from data_processing.plan_request import Request, request_of, request_of_run, utc_day
 from data_processing.plan_sql import CALENDAR_COLUMNS
@@ -43,6 +43,7 @@ from data_processing.quarantine import rejected_rows
 from data_processing.quarantine.resolution import settle
 from data_processing.quarantine.rows_without_pool import quarantine_rows_without_pool
 from data_processing.raw_history import TABLE, parse_raw_rows, rows_to_read, stored_rows
+from data_processing.run_plan import Plan
 from data_processing.unread_rows import store_day_counts
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import (

@@ -1,15 +1,14 @@
 """What a metrics run will do, decided by SQL before any Spark session exists.
 
 In: the ledger, the raw tables, the market tables and the calendars an earlier run wrote. Out: a
-frozen `Plan`, and beside it in the database a table with a row for each pool to recompute. Days are
+`Plan`, and beside it in the database a table with a row for each pool to recompute. Days are
 UTC, intervals half-open. Nothing is computed or written here but that table.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -21,23 +20,21 @@ from data_processing.adopted_days import adopt_days
 from data_processing.last_run import (
     Arrivals,
     LastRun,
-    SeenRows,
     find_new_rows,
     last_good_run,
     read_arrivals,
 )
 from data_processing.market_series import (
-    MarketDay,
     first_change,
     read_market_series,
     stored_market_series,
 )
-from data_processing.plan_facts import Part, plan_facts, rows_to_quarantine
-from data_processing.plan_request import Mode, Request
+from data_processing.plan_facts import plan_facts, rows_to_quarantine
+from data_processing.plan_request import Request
 from data_processing.quality.row_checks import EARLIEST_DAY, changed_row_severities, raw_row_checks
 from data_processing.quarantine.rows_without_pool import count_rows_without_pool
-from data_processing.raw_history import impossible_rows
 from data_processing.rolling_metrics import METRIC_RULES, look_back_days, reach_days
+from data_processing.run_plan import Plan
 from data_processing.today import add_today, read_until_now
 from data_processing.unread_rows import (
     Reading,
@@ -63,107 +60,6 @@ COUNTED_ROWS = 200_000
 """Up to so many rows a plan counts what takes a pass over them (missing days) in every run, beyond
 it in a dry run only.
 """
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One run: which days of which pools, why, and what it reads.
-
-    `schema` is that of the owner's tables, `metrics_table` the one that is written. `end` is
-    exclusive: the run's end, or the backfill's. `since` is the last good run's `new_from`: raw rows
-    inserted before it are known. `watermark` is what the next run starts from, `seen` what it
-    compares the newest arrivals with, `unused_since` when the first of the known rows was inserted
-    whose day is left to it. `warnings` are sentences on clocks that went back, on the
-    `rows_unread`, and on a source that rewrites its history, which `is_rewritten` says.
-    `rows_unread` and `known_snapshots`, what is known of each day after the run, are not counted
-    where there is nothing to do. `days` bounds the rows to write; `rows_expected_to_change`
-    estimates how many of them will differ. `days_missing`, `days_without_raw_rows` and
-    `rows_to_quarantine` are None where they were not counted. `market` is the series the run uses
-    and stores. `previous` is the last good run, whatever its rules were and whatever was asked for
-    now.
-    """
-
-    request: Request
-    mode: Mode
-    now: datetime
-    watermark: datetime
-    rules: Mapping[str, Any]
-    schema: str
-    metrics_table: str
-    table: str
-    start: date | None = None
-    end: date | None = None
-    provisional_from: date | None = None
-    since: datetime | None = None
-    unused_since: datetime | None = None
-    pools: int = 0
-    days: int = 0
-    days_missing: int | None = None
-    days_without_raw_rows: int | None = None
-    rows_to_read: int = 0
-    rows_expected_to_change: int = 0
-    rows_to_quarantine: int | None = None
-    estimated_seconds: float = 0.0
-    estimated_cost_usd: float | None = None
-    parts: tuple[Part, ...] = ()
-    market: tuple[MarketDay, ...] = ()
-    previous: LastRun | None = None
-    seen: SeenRows | None = None
-    warnings: tuple[str, ...] = ()
-    rows_unread: int | None = None
-    known_snapshots: Mapping[date, int] = field(default_factory=dict)
-    is_rewritten: bool = False
-
-    @property
-    def is_empty(self) -> bool:
-        return self.pools == 0 and self.rows_to_read == 0
-
-    @property
-    def is_partial(self) -> bool:
-        """A backfill, or a run of some pools: it leaves other days or pools behind, and no later
-        run may build on it.
-        """
-        return self.request.is_partial
-
-    @property
-    def complete_market(self) -> tuple[MarketDay, ...]:
-        """The days of the series that the next run may rely on."""
-        return tuple(day for day in self.market if self.end and day.date < self.end)
-
-    @property
-    def impossible_rows(self) -> str | None:
-        """The condition for raw rows of no possible day, which a partial run leaves alone."""
-        if self.is_partial:
-            return None
-        # those of the last run's watermark or later were left to this one, seen or not
-        since = min(self.since, self.previous.watermark) if self.since and self.previous else None
-        return impossible_rows(self.now, since, self.watermark)
-
-    @property
-    def reasons(self) -> dict[str, int]:
-        """Pools by reason. A pool may have several."""
-        return {part.reason: part.pools for part in self.parts}
-
-    def public(self) -> dict[str, Any]:
-        """What the ledger keeps and a dry run prints: plain JSON values."""
-        hidden = {"now", "table", "market", "parts", "rules", "request", "previous"}
-        hidden |= {"seen", "warnings", "known_snapshots", "is_rewritten"}
-        values = {name: value for name, value in vars(self).items() if name not in hidden}
-        return {
-            **{name: _plain(value) for name, value in values.items()},
-            "reasons": self.reasons,
-            "parts": [
-                {name: _plain(value) for name, value in asdict(part).items()} for part in self.parts
-            ],
-            "rules": dict(self.rules),
-            "seen": self.seen.public() if self.seen else None,
-            "warnings": list(self.warnings),
-            "request": self.request.public(),
-        }
-
-
-def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, date) else value
 
 
 def metric_rules(settings: Settings) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import logging
 from sqlalchemy import Connection, text
 
 from data_processing.calendars import retire_days
-from data_processing.plan import Plan
 from data_processing.pool_days import AGES, VALUES
+from data_processing.run_plan import Plan
 from database.merge_sql import MergeTarget, qualified
 from database.metrics_table import metrics_table_of
 from database.run_ledger import Run

@@ -10,9 +10,10 @@ from typing import Any
 from sqlalchemy import Engine
 
 from config_spark import Settings
-from data_processing.plan import JOB, Plan, plan_metrics
+from data_processing.plan import JOB, plan_metrics
 from data_processing.plan_request import Request
 from data_processing.quality.commit_checks import commit_checks
+from data_processing.run_plan import Plan
 from database.batch_checks import run_checks
 from database.merge_sql import create_staging
 from database.run_ledger import Acceptance, Run, open_run

@@ -14,7 +14,8 @@ from sqlalchemy import Engine
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.last_run import OVERLAP
-from data_processing.plan import JOB, Plan
+from data_processing.plan import JOB
+from data_processing.run_plan import Plan
 from database.run_ledger import open_run
 from tests.commit_nights import NEWEST, Night, at
 from tests.metrics_oracle import RawRow

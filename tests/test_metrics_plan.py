@@ -12,10 +12,11 @@ from sqlalchemy import Engine
 
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
-from data_processing.plan import JOB, Plan, metric_rules, plan_metrics
+from data_processing.plan import JOB, metric_rules, plan_metrics
 from data_processing.plan_facts import Part
 from data_processing.plan_request import Request, pools_option, request_of_run
 from data_processing.raw_history import rows_to_read
+from data_processing.run_plan import Plan
 from database.connection import make_engine
 from database.run_ledger import open_run
 from product_errors import ConfigurationError, SchemaMismatch

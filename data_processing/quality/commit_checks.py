@@ -20,11 +20,11 @@ from data_processing.adopted_days import keep_rounded
 from data_processing.calendars import GONE, STAGED, calendar_changes
 from data_processing.market_series import SERIES
 from data_processing.observed_days import RETIRED_INSIDE, retired_days
-from data_processing.plan import Plan
 from data_processing.provisional_days import set_today_aside
 from data_processing.quality.catalogue import CATALOGUE, severity_of, words
 from data_processing.quality.spike_sql import spike_preparation, spike_query
 from data_processing.rolling_metrics import LONGEST_WINDOW_DAYS
+from data_processing.run_plan import Plan
 from database.batch_checks import BatchCheck, CommitChecks, Severity
 from database.merge_sql import qualified, quoted
 from database.tables import METRIC_COLUMNS, market_series, observation_age, pool_calendars, pools

@@ -14,9 +14,9 @@ from datetime import date, timedelta
 from typing import Any
 
 from config_spark import Settings
-from data_processing.plan import Plan
 from data_processing.quality.row_checks import EARLIEST_DAY, raw_row_checks
 from data_processing.raw_history import TABLE, TEXTS, judged_rows, midnight
+from data_processing.run_plan import Plan
 
 NEWEST_ROWS = 200_000
 """What is looked at takes about 20 microseconds a row."""

@@ -15,10 +15,10 @@ from sqlalchemy import Connection, text
 
 from config_spark import Settings
 from data_processing.observed_days import OBSERVED, snapshot_identity
-from data_processing.plan import Plan
 from data_processing.quality.row_checks import IN_FUTURE, NOT_IN_POOLS, raw_row_checks
 from data_processing.quarantine.table import ACCEPT, QUARANTINE, RAW_ROW, REOPEN
 from data_processing.raw_history import STORED_TEXTS, TABLE, TEXTS, judged_rows, midnight
+from data_processing.run_plan import Plan
 
 
 def settle(
