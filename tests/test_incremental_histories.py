@@ -422,6 +422,7 @@ ONLY_KNOWN_THEN = {
     "watermark",
     "seen",
     "rows_to_quarantine",
+    "rows_unread",
     "estimated_seconds",
     "estimated_cost_usd",
 }
