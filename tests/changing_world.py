@@ -418,8 +418,11 @@ class ChangingWorld:
         self.begun |= {row.id: self._transactions for row in again}
 
     def _limits(self, one: change.Limits) -> None:
-        # rows of a day that no longer stand beside the stored one may pass by now
+        # pruned rows that are not the stored one of their day may pass by now
+        gone = [row for rows in self.pruned.values() for row in rows]
+        rejected = quarantine(replace(self.world, rows=gone))
         self.departed |= {pool for (pool, _), rows in self.pruned.items() if len(rows) > 1}
+        self.departed |= {row.pool_id for row in gone if row.id in rejected}
         self.world.max_fill_days, self.world.max_apy_percent = (
             one.max_fill_days,
             one.max_apy_percent,
