@@ -18,6 +18,7 @@ from command_line.options import (
     DryRun,
     End,
     FileKind,
+    Pools,
     Since,
     Start,
     day,
@@ -55,13 +56,7 @@ def calculate_metrics(
     ] = False,
     start: Start = None,
     end: End = None,
-    pools: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|ID,ID",
-            help="These pools only: a file with one id a line, or ids with commas.",
-        ),
-    ] = None,
+    pools: Pools = None,
     retry: Annotated[
         str | None,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from command_line.app import app
-from command_line.options import AsJson, DayAfter, FirstDay, day, in_workplace
+from command_line.options import AsJson, DayAfter, FirstDay, Pools, day, in_workplace
 from command_line.terminal import out, print_json, print_pairs, print_table
 
 
@@ -24,13 +24,7 @@ def compare(
             " of the last decimal that both tables store.",
         ),
     ] = None,
-    pools: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|ID,ID",
-            help="These pools only: a file with one id a line, or ids with commas.",
-        ),
-    ] = None,
+    pools: Pools = None,
     start: FirstDay = None,
     end: DayAfter = None,
     limit: Annotated[

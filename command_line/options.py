@@ -39,6 +39,13 @@ DryRun = Annotated[
 Engine = Annotated[
     EngineName | None, typer.Option(help="LightGBM on Spark (SynapseML), or native in one process.")
 ]
+Pools = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|ID,ID",
+        help="These pools only: a file with one id a line, or ids with commas.",
+    ),
+]
 
 
 def _day(words: str) -> Any:

@@ -122,6 +122,12 @@ def last_good_run(connection: Connection, job: str) -> LastRun | None:
     )
 
 
+def read_clock(connection: Connection) -> datetime:
+    """The server's clock."""
+    clock: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return clock
+
+
 @dataclass(frozen=True)
 class Arrivals:
     """What a plan finds of the newest arrivals.

@@ -23,6 +23,7 @@ from data_processing.last_run import (
     find_new_rows,
     last_good_run,
     read_arrivals,
+    read_clock,
 )
 from data_processing.market_series import (
     first_change,
@@ -227,7 +228,7 @@ def _since_last_run(
     """The last run with the moment from which on rows are new, and what to warn of."""
     if previous is None:
         return None, ()
-    new_from, warning = find_new_rows(previous, arrivals, plan_sql.read_clock(connection))
+    new_from, warning = find_new_rows(previous, arrivals, read_clock(connection))
     if warning is None:
         return replace(previous, new_from=new_from), ()
     log.warning("%s", warning)

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from sqlalchemy import Connection, select, text
 
 from data_processing.calendars import CALENDARS
-from data_processing.last_run import LastRun
+from data_processing.last_run import LastRun, read_clock
 from data_processing.market_series import MarketChange
 from data_processing.observed_days import OBSERVED
 from data_processing.plan_request import Request
@@ -57,12 +57,6 @@ OPEN_SINCE = text("""
         SELECT NULL, false
     ) AS transactions
 """)
-
-
-def read_clock(connection: Connection) -> datetime:
-    """The server's clock."""
-    clock: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-    return clock
 
 
 def read_watermark(connection: Connection) -> tuple[datetime, bool]:

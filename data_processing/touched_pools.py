@@ -72,8 +72,8 @@ def find_touched_pools(
     After a good run only rows inserted since its `new_from` count, those that it knew and could not
     use yet, those that it set aside because they were not to be yet or because `pools` lacked their
     pool, those that were dropped since, and good stored days of pools that came into `pools` after
-    their raw rows went; else all of them, and stored days, but for those that
-    the request retires where raw rows are missing.
+    their raw rows went; else all of them, and stored days, but for those that the request retires
+    where raw rows are missing.
     """
     columns = "SELECT h.pool_id, h.timestamp, h.insertion_timestamp"
     possible = f"h.timestamp >= {midnight(EARLIEST_DAY)} AND h.timestamp <= {moment(now)}"

@@ -17,7 +17,13 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from config_spark import Settings
-from data_processing.last_run import LastRun, find_new_rows, last_good_run, read_arrivals
+from data_processing.last_run import (
+    LastRun,
+    find_new_rows,
+    last_good_run,
+    read_arrivals,
+    read_clock,
+)
 from data_processing.quality.row_checks import EARLIEST_DAY
 from data_processing.raw_history import TABLE, midnight, moment
 from database.merge_sql import qualified
@@ -189,8 +195,7 @@ def find_unread_rows(
         return 0, None
     now = datetime.now(UTC)
     arrivals = read_arrivals(connection, last, watermark=last.watermark, now=now)
-    clock: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-    last = replace(last, new_from=find_new_rows(last, arrivals, clock)[0])
+    last = replace(last, new_from=find_new_rows(last, arrivals, read_clock(connection))[0])
     counts = count_days(connection, last, end=last.end)
     nothing = Reading(None, last.end, last.end, reach)
     days = unread_days(counts, last, nothing)
