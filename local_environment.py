@@ -19,6 +19,28 @@ MARK = "yieldspark-made-this"
 STAMP = "yieldspark-complete"
 LOG = "yieldspark-install.log"
 ENTERED = "YIELDSPARK_ENTERED_BY_PROCESS"
+MISLEADING = ("PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH")
+"""Variables that put other modules before those of the environment, or hide those of the clone."""
+PIP_NETWORK = {
+    "index-url",
+    "extra-index-url",
+    "find-links",
+    "no-index",
+    "trusted-host",
+    "proxy",
+} | {
+    "cert",
+    "client-cert",
+    "keyring-provider",
+    "timeout",
+    "retries",
+    "cache-dir",
+    "no-cache-dir",
+    "use-deprecated",
+}
+"""Options of a user's pip that say how packages are reached. Every other one says which are taken
+or where they go, which the requirements file and `.venv` decide.
+"""
 ADVICE = (
     "Blocked by the network? Set HTTPS_PROXY for a proxy, PIP_INDEX_URL for a mirror, PIP_CERT and"
     " SSL_CERT_FILE for a private certificate authority (pip's own configuration counts too). Run"
@@ -42,7 +64,7 @@ def enter(script: Path, arguments: list[str]) -> None:
         if has_every_pin(requirements):
             return
         make(folder, requirements)
-    elif is_inside(folder):
+    elif is_inside(folder) and not any(name in os.environ for name in MISLEADING):
         return
     hand_over(str(folder / "bin" / "python"), [str(script), *arguments])
 
@@ -59,9 +81,8 @@ def hand_over(program: str, arguments: list[str]) -> None:
             " Delete .venv, then run again."
         )
     os.environ[ENTERED] = str(os.getpid())
-    os.environ.pop(
-        "PYTHONHOME", None
-    )  # it would lead the environment's Python back to the system's packages
+    for name in MISLEADING:
+        os.environ.pop(name, None)
     os.execv(program, [program, *arguments])
 
 
@@ -216,7 +237,70 @@ def _install(folder: Path, requirements: Path) -> None:
     count = len(pins(requirements))
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
     install = ["install", "--require-hashes", "--progress-bar", "off", "-r", str(requirements)]
-    _run(f"installing {count} packages into .venv", folder, [*pip, *install])
+    step = f"installing {count} packages into .venv"
+    _run(step, folder, [*pip, *install], pip_variables(pip))
+    absent = _absent_pins(folder, requirements)
+    if absent:
+        raise NotReady(
+            f"environment: {step} failed: pip ended well, and {', '.join(absent[:3])}"
+            f"{f' and {len(absent) - 3} more' if len(absent) > 3 else ''} is not there. `pip config"
+            " debug` shows the settings of pip; delete .venv, then run again."
+        )
+
+
+def pip_variables(pip: list[str]) -> dict[str, str]:
+    """The environment for an installation: of the user's variables and configuration files of pip
+    only what PIP_NETWORK names.
+
+    Args: pip is its command line. Raises: NotReady where pip can't read its configuration.
+    """
+    import ast
+    import subprocess
+
+    done = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = " ".join(" ".join(done.stderr.splitlines()[-4:]).split())
+        raise NotReady(f"environment: `pip config list` failed: {said}. Repair that file of pip.")
+    options = {}
+    for place in ("global", "install", ":env:"):
+        for line in done.stdout.splitlines():
+            key, _, value = line.partition("=")
+            section, _, option = key.rpartition(".")
+            if section == place and option in PIP_NETWORK and ast.literal_eval(value):
+                options["PIP_" + option.upper().replace("-", "_")] = str(ast.literal_eval(value))
+    others = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    return {**others, **options, "PIP_CONFIG_FILE": os.devnull}
+
+
+def _absent_pins(folder: Path, requirements: Path) -> list[str]:
+    """The pins, as name==version, that the environment does not have inside."""
+    import json
+    import subprocess
+
+    question = (
+        "import importlib.metadata as m, json, sys;"
+        "print(json.dumps([[d.metadata['Name'], d.version]"
+        " for d in m.distributions(path=[p for p in sys.path if p.startswith(sys.prefix)])]))"
+    )
+    answer = subprocess.run(
+        [str(folder / "bin" / "python"), "-I", "-c", question],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    inside = {(_normalized(name), version) for name, version in json.loads(answer.stdout)}
+    return [
+        f"{name}=={version}"
+        for name, version in pins(requirements)
+        if (_normalized(name), version) not in inside
+    ]
+
+
+def _normalized(name: str) -> str:
+    """PyPA's rule for names that are the same package (PEP 503)."""
+    import re
+
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _write_stamp(folder: Path, requirements: Path) -> None:
@@ -232,11 +316,12 @@ def _write_stamp(folder: Path, requirements: Path) -> None:
     partial.replace(folder / STAMP)
 
 
-def _run(step: str, folder: Path, command: list[str]) -> None:
-    """Run one step with its output in the log, and its name and seconds on stderr. PIP_USER of a
-    user's configuration makes no sense inside.
+def _run(
+    step: str, folder: Path, command: list[str], environment: dict[str, str] | None = None
+) -> None:
+    """Run one step with its output in the log, and its name and seconds on stderr.
 
-    Raises: NotReady with the end of the log.
+    Args: environment takes the place of this process's. Raises: NotReady with the end of the log.
     """
     import subprocess
     import tempfile
@@ -245,10 +330,9 @@ def _run(step: str, folder: Path, command: list[str]) -> None:
     started = time.monotonic()
     line = f"environment: {step} ..."
     print(line, end="", file=sys.stderr, flush=True)
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"} | {
-        "PIP_USER": "0",
-        "PYTHONNOUSERSITE": "1",
-    }
+    given = os.environ if environment is None else environment
+    variables = {name: value for name, value in given.items() if name not in MISLEADING}
+    variables["PYTHONNOUSERSITE"] = "1"
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=variables

@@ -16,6 +16,10 @@ if sys.version_info < (3, 8):  # noqa: UP036
 
 from pathlib import Path
 
+if str(Path(__file__).parent) not in sys.path:
+    # PYTHONSAFEPATH keeps a script's folder off the path
+    sys.path.insert(0, str(Path(__file__).parent))
+
 import local_environment
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,11 +17,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from py4j.protocol import Py4JError
-from pyspark import SparkContext
+from pyspark import SparkConf, SparkContext
 from pyspark.accumulators import AccumulatorServer
+from pyspark.errors import PySparkRuntimeError
+from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from config_spark import Settings
+from product_errors import ConfigurationError, EnvironmentNotReady
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +38,12 @@ SHORT_RUN_ROWS = 1_000_000
 """Up to this many rows to read, the JVM's quick compiler alone is faster than both: the thorough
 one takes longer than its code saves.
 """
+
+STACK_FRAME = ("at ", "... ")
+FAULT = re.compile("error|exception|invalid|unrecognized", re.IGNORECASE)
+
+SPLIT_OR_GLOB = ",:*?[]{}\\"
+"""Spark splits its list of jars at commas and takes each for a glob pattern of Hadoop."""
 
 LOG_LAYOUT = """\
 rootLogger.level = warn
@@ -101,6 +111,8 @@ def get_spark_session(
     # the thread behind it prints a traceback when the JVM goes away; who waits for the JVM says it
     # in a sentence
     AccumulatorServer.handle_error = _log_lost_jvm  # type: ignore[method-assign, assignment]
+    if settings.environment == "local" and not jvm_runs():
+        _start_jvm(conf, settings.yieldspark_home / "logs" / "java.log")
     builder = SparkSession.builder.appName(app_name)
     for key, value in conf.items():
         builder = builder.config(key, value)
@@ -177,18 +189,68 @@ def end_jvm(timeout_seconds: float) -> int | None:
         return None
 
 
+def _start_jvm(conf: Mapping[str, str], log_file: Path) -> None:
+    """Start this process's JVM, and append what it prints to the file.
+
+    Raises: EnvironmentNotReady with the JVM's last line where it ends at once.
+    """
+    with log_file.open("ab") as stream:
+        begin = stream.tell()
+        try:
+            SparkContext._ensure_initialized(
+                gateway=launch_gateway(  # type: ignore[no-untyped-call]
+                    SparkConf(loadDefaults=False).setAll(list(conf.items())),
+                    {"stdout": stream, "stderr": stream},
+                )
+            )
+        except PySparkRuntimeError as error:
+            printed = log_file.read_bytes()[begin:].decode(errors="replace").split("\n")
+            lines = [line.strip() for line in printed if line.strip()]
+            causes = [line for line in lines if not line.startswith(STACK_FRAME)]
+            first = next((i for i, line in enumerate(causes) if FAULT.search(line)), -1)
+            raise EnvironmentNotReady(
+                f"Java ended before Spark began, and {log_file} says:"
+                f" {' '.join(causes[first:][:2]) or 'nothing'}. Look at JAVA_HOME,"
+                " SPARK_DRIVER_MEMORY, and Java's own variables JAVA_TOOL_OPTIONS, _JAVA_OPTIONS"
+                " and JDK_JAVA_OPTIONS"
+            ) from error
+
+
 def _log_lost_jvm(_server: AccumulatorServer, _request: object, _address: object) -> None:
     log.debug("the JVM left the connection of its accumulators", exc_info=True)
+
+
+def _property(path: Path) -> str:
+    """The path as a value of a Java properties file (java.util.Properties.load)."""
+    escaped = str(path).replace("\\", "\\\\")
+    units = escaped.encode("utf-16-be")
+    codes = [int.from_bytes(units[place : place + 2], "big") for place in range(0, len(units), 2)]
+    return "".join(chr(code) if code < 127 else f"\\u{code:04x}" for code in codes)
+
+
+def _jar_list(settings: Settings, *, synapseml: bool) -> str:
+    """Raises: ConfigurationError for a folder whose name Spark would take apart."""
+    folder = jars_folder(settings).resolve()
+    taken_apart = sorted(set(SPLIT_OR_GLOB) & set(str(folder)))
+    if taken_apart:
+        raise ConfigurationError(
+            f"the jars are in {folder}, and Spark can't read jars from a path with"
+            f" {' '.join(taken_apart)}; set JARS_DIR or YIELDSPARK_HOME to a folder without them"
+        )
+    files = jar_files(settings, synapseml=synapseml)
+    return ",".join(path.resolve().as_uri() for path in files)
 
 
 def _laptop_conf(settings: Settings, *, synapseml: bool, short: bool) -> dict[str, str]:
     logs = settings.yieldspark_home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     layout = logs / "log4j2.properties"
-    layout.write_text(LOG_LAYOUT.format(path=logs / "spark.log"))
+    layout.write_text(LOG_LAYOUT.format(path=_property(logs / "spark.log")), encoding="ascii")
     # Spark 3.5 maps JDBC dates through the JVM's own zone, whatever the session's is.
     java_options = (
-        f'-Duser.timezone=UTC "-Dlog4j2.configurationFile=file:{layout}" -XX:+UseParallelGC'
+        # in Turkish, Java's upper case of `i` is no `I`, and Spark's own names are not found
+        "-Duser.timezone=UTC -Duser.language=en -Duser.country=US"
+        f" -Dlog4j2.configurationFile={layout.resolve().as_uri()} -XX:+UseParallelGC"
     )
     if short:
         java_options += " -XX:TieredStopAtLevel=1"
@@ -204,7 +266,7 @@ def _laptop_conf(settings: Settings, *, synapseml: bool, short: bool) -> dict[st
             [str(CODE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         ),
         "spark.executorEnv.OMP_WAIT_POLICY": "PASSIVE",
-        "spark.jars": ",".join(str(path) for path in jar_files(settings, synapseml=synapseml)),
+        "spark.jars": _jar_list(settings, synapseml=synapseml),
         "spark.sql.warehouse.dir": str(settings.yieldspark_home / "spark-warehouse"),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",

@@ -11,7 +11,9 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import hashlib
+import importlib.metadata
 import importlib.util
+import locale
 import os
 import platform
 import subprocess
@@ -22,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from config_spark import Settings
 from machine.java_runtime import JAVA_MAJOR, find_java, network_options
 from product_errors import EnvironmentNotReady
 
@@ -43,6 +46,14 @@ JDBC_PREFIX = "postgresql-"
 FETCH_SECONDS = 300
 NATIVE_MACHINES = ("x86_64", "AMD64")
 
+OTHER_SPARK = ("SPARK_", "PYSPARK_", "HADOOP_", "YARN_")
+"""Prefixes of the variables that configure a user's other Spark or Hadoop, with which this one
+would start on other options, other jars or another file system.
+"""
+
+FOR_ANY_SPARK = {"SPARK_LOCAL_DIRS", "SPARK_LOCAL_HOSTNAME", "SPARK_LOCAL_IP", "SPARK_SUBMIT_OPTS"}
+"""The ones that say something of this machine, or of the JVM, and count here too."""
+
 Announce = Callable[[str], None]
 
 
@@ -58,24 +69,27 @@ class JarSet:
 
 
 def prepare_process() -> None:
-    """Set the variables Spark and LightGBM read from this process; called once, before either is
-    imported.
+    """Set the variables Spark and LightGBM read from this process, and unset those of another
+    Spark; called once, before either is imported.
 
-    Raises: EnvironmentNotReady without a Java 17.
+    Raises: EnvironmentNotReady without a Java 17, and where another pyspark would be imported.
     """
+    ours = {name.upper() for name in Settings.model_fields} | FOR_ANY_SPARK
+    for name in [name for name in os.environ if name.startswith(OTHER_SPARK) and name not in ours]:
+        del os.environ[name]
     os.environ["JAVA_HOME"] = str(find_java())
-    os.environ["SPARK_HOME"] = str(
-        pyspark_folder()
-    )  # a SPARK_HOME of another version would win over the pinned one
+    os.environ["SPARK_HOME"] = str(pyspark_folder())
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    os.environ[
-        "SPARK_LAUNCHER_OPTS"
-    ] = (  # a JVM of 0.2 s that composes the other one's command line
-        "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-    )
-    os.environ["OMP_WAIT_POLICY"] = (
-        "PASSIVE"  # on busy cores LightGBM's threads spin for minutes otherwise
-    )
+    # a JVM of 0.2 s that composes the other one's command line
+    os.environ["SPARK_LAUNCHER_OPTS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    # on busy cores LightGBM's threads spin for minutes otherwise
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    if "SPARK_LOCAL_HOSTNAME" not in os.environ:
+        # Spark asks for the address of this machine's name, which may have none
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    if locale.getencoding().lower().replace("-", "") != "utf8":
+        # Java reads and writes names of files in the locale's encoding, Python in UTF-8
+        os.environ["LC_ALL"] = "C.UTF-8"
 
 
 def ensure_jars(jars_dir: Path, announce: Announce) -> JarSet:
@@ -288,7 +302,17 @@ def pyspark_folder() -> Path:
             "pyspark is not installed here; start with `python run_spark_local.py`, which"
             " installs it"
         )
-    return Path(spec.origin).parent
+    folder = Path(spec.origin).parent
+    try:
+        installed = importlib.metadata.distribution("pyspark").locate_file("pyspark")
+    except importlib.metadata.PackageNotFoundError:
+        installed = None
+    if installed is None or not folder.samefile(str(installed)):
+        raise EnvironmentNotReady(
+            f"pyspark would be imported from {folder}, and the pinned one is"
+            f" {installed or 'not installed'}; take that folder out of PYTHONPATH, and run again"
+        )
+    return folder
 
 
 @contextmanager

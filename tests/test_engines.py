@@ -5,6 +5,7 @@ different native versions of LightGBM.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightgbm
@@ -87,6 +88,28 @@ def held(engine: Engine, frame: DataFrame) -> FeatureRows:
     return engine.hold(frame, FEATURES, LABELS)
 
 
+@pytest.fixture(scope="module")
+def planted_rows(
+    spark: SparkSession, server: Settings
+) -> Iterator[Callable[[Engine], FeatureRows]]:
+    """The planted rows of an engine, made once a module, for tests that only read them."""
+    made: dict[str, FeatureRows] = {}
+
+    def rows_of(engine: Engine) -> FeatureRows:
+        if engine.name not in made:
+            made[engine.name] = held(engine, planted(spark))
+        return made[engine.name]
+
+    yield rows_of
+    for rows in made.values():
+        rows.release()
+
+
+@pytest.fixture
+def rows(chosen: Engine, planted_rows: Callable[[Engine], FeatureRows]) -> FeatureRows:
+    return planted_rows(chosen)
+
+
 def fitted(
     rows: FeatureRows, objective: Objective = MEDIAN, days: DaySpan = TRAINING
 ) -> FittedModel:
@@ -94,22 +117,17 @@ def fitted(
     return model
 
 
-def test_learns_a_planted_signal_through_missing_features(
-    chosen: Engine, spark: SparkSession
-) -> None:
-    rows = held(chosen, planted(spark))
+def test_learns_a_planted_signal_through_missing_features(rows: FeatureRows) -> None:
     found = rows.forecast(TEST, [fitted(rows)], ["label"])
     assert len(found) == 900
     assert np.isfinite(found["0"]).all()
     assert (found["label"] - found["0"]).abs().mean() < 0.3 * found["label"].abs().mean()
-    rows.release()
 
 
-def test_models_come_in_the_order_of_their_objectives(chosen: Engine, spark: SparkSession) -> None:
+def test_models_come_in_the_order_of_their_objectives(rows: FeatureRows) -> None:
     """Two labels, both outer quantiles and two draws in one call; forecasts stand under the models'
     places.
     """
-    rows = held(chosen, planted(spark))
     objectives = [
         Objective("other"),
         MEDIAN,
@@ -126,19 +144,14 @@ def test_models_come_in_the_order_of_their_objectives(chosen: Engine, spark: Spa
     assert low + 0.1 < median < high - 0.1
     assert (found["label"] < found["2"]).mean() == pytest.approx(0.1, abs=0.05)
     assert (found["label"] > found["4"]).mean() == pytest.approx(0.1, abs=0.05)
-    rows.release()
 
 
-def test_a_model_is_the_same_whatever_is_fitted_beside_it(
-    chosen: Engine, spark: SparkSession
-) -> None:
-    rows = held(chosen, planted(spark))
+def test_a_model_is_the_same_whatever_is_fitted_beside_it(rows: FeatureRows) -> None:
     together = rows.fit(
         [Objective("other"), MEDIAN, Objective("label", alpha=0.9, draw=2)], TRAINING
     )
     assert together[1].text == fitted(rows).text
     assert together[2].text == fitted(rows, Objective("label", alpha=0.9, draw=2)).text
-    rows.release()
 
 
 def test_a_second_run_gives_the_same_bits(chosen: Engine, spark: SparkSession) -> None:
@@ -306,15 +319,12 @@ def test_forecasts_are_sorted_and_hold_the_columns_asked_for(
     rows.release()
 
 
-def test_days_without_rows_are_forecast_by_no_row(chosen: Engine, spark: SparkSession) -> None:
-    rows = held(chosen, planted(spark))
+def test_days_without_rows_are_forecast_by_no_row(rows: FeatureRows) -> None:
     found = rows.forecast(DaySpan(day(90), day(95)), [fitted(rows)], ["label"])
     assert (len(found), list(found.columns)) == (0, [*KEY, "label", "0"])
-    rows.release()
 
 
-def test_forecasts_become_a_feature_on_their_days_only(chosen: Engine, spark: SparkSession) -> None:
-    rows = held(chosen, planted(spark))
+def test_forecasts_become_a_feature_on_their_days_only(rows: FeatureRows) -> None:
     first, second = DaySpan(day(60), day(70)), DaySpan(day(70), day(80))
     early, late = (
         fitted(rows, days=DaySpan(day(0), day(40))),
@@ -339,29 +349,22 @@ def test_forecasts_become_a_feature_on_their_days_only(chosen: Engine, spark: Sp
     )
     assert found["0"].notna().all()
     assert len(found) == 40 * 30
-    rows.release()
     stacked.release()
 
 
-def test_a_new_feature_leaves_the_old_rows_as_they_were(
-    chosen: Engine, spark: SparkSession
-) -> None:
-    rows = held(chosen, planted(spark))
+def test_a_new_feature_leaves_the_old_rows_as_they_were(rows: FeatureRows) -> None:
     model = fitted(rows)
     before = rows.forecast(TEST, [model], LABELS)
     stacked = rows.with_forecasts("earlier", [(model, TEST)])
     pd.testing.assert_frame_equal(rows.forecast(TEST, [model], LABELS), before, check_exact=True)
     assert fitted(rows).text == model.text
-    rows.release()
     stacked.release()
 
 
-def test_without_a_model_nothing_is_forecast(chosen: Engine, spark: SparkSession) -> None:
-    rows = held(chosen, planted(spark))
+def test_without_a_model_nothing_is_forecast(rows: FeatureRows) -> None:
     stacked = rows.with_forecasts("earlier", [])
     assert stacked.forecast(TEST, [], ["earlier"])["earlier"].isna().all()
     assert np.isfinite(stacked.forecast(TEST, [fitted(stacked)], [])["0"]).all()
-    rows.release()
     stacked.release()
 
 

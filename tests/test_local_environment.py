@@ -276,10 +276,63 @@ def test_a_venv_of_the_users_with_another_python_is_left_alone(clone: Clone) -> 
     assert "Move it away" in errors
 
 
-def test_a_python_home_of_the_users_does_not_lead_out_of_the_environment(changed: Clone) -> None:
+def test_python_variables_of_the_users_do_not_lead_out_of_the_environment(
+    changed: Clone, tmp_path: Path
+) -> None:
     expected = f"probe 2.0 {changed.venv} demo\n"
-    assert changed.run(PYTHONHOME=sys.base_prefix)[:2] == (0, expected)
-    assert changed.run(PYTHONHOME=sys.base_prefix) == (0, expected, "")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "probe.py").write_text("VALUE = 'another probe'\n")
+    leading = {
+        "PYTHONHOME": sys.base_prefix,
+        "PYTHONPATH": str(other),
+        "PYTHONSAFEPATH": "1",
+    }
+    assert changed.run(**leading)[:2] == (0, expected)
+    assert changed.run(**leading) == (0, expected, "")
+    inside = str(changed.venv / "bin" / "python")
+    assert changed.run(python=inside, PYTHONPATH=str(other)) == (0, expected, "")
+
+
+def test_settings_of_pip_say_how_packages_are_reached_and_not_where_they_go(
+    clone: Clone, tmp_path: Path
+) -> None:
+    """The index and the links come from the file here, as a company's mirror does."""
+    elsewhere, configuration = tmp_path / "elsewhere", tmp_path / "pip.conf"
+    configuration.write_text(
+        f"[global]\nno-index = true\nfind-links = {clone.wheels}\ndry-run = true\n"
+        f"[install]\ntarget = {elsewhere}\nno-binary = :all:\n"
+    )
+    code, output, errors = clone.run(
+        PIP_CONFIG_FILE=str(configuration),
+        PIP_NO_INDEX="",
+        PIP_FIND_LINKS="",
+        PIP_PREFIX=str(elsewhere),
+        PIP_ROOT=str(elsewhere),
+        PIP_REQUIRE_VIRTUALENV="1",
+    )
+    assert (code, output) == (0, f"probe 1.0 {clone.venv} demo\n"), errors
+    assert not elsewhere.exists()
+
+
+def test_a_pip_that_installs_nothing_leaves_no_stamp(clone: Clone) -> None:
+    venv.EnvBuilder(with_pip=False).create(clone.venv)
+    (packages,) = clone.venv.glob("lib/*/site-packages")
+    (packages / "pip").mkdir()
+    (packages / "pip" / "__init__.py").touch()
+    (packages / "pip" / "__main__.py").touch()
+    code, output, errors = clone.run()
+    assert (code, output) == (2, "")
+    assert "pip ended well, and probe==1.0 is not there" in errors
+    assert not (clone.venv / local_environment.STAMP).exists()
+
+
+def test_a_configuration_that_pip_cannot_read_is_named(changed: Clone, tmp_path: Path) -> None:
+    (tmp_path / "pip.conf").write_text("no section\n")
+    code, output, errors = changed.run(PIP_CONFIG_FILE=str(tmp_path / "pip.conf"))
+    assert (code, output) == (2, "")
+    assert "`pip config list` failed" in errors
+    assert str(tmp_path / "pip.conf") in errors
 
 
 def test_an_environment_that_cannot_be_entered_ends_with_a_sentence(ready: Clone) -> None:

@@ -44,7 +44,6 @@ from tests.test_metrics_job import assert_equal_to_oracle
 HISTORY = "raw_defillama_pool_history"
 DAYS = 90
 NOW = datetime.combine(START + timedelta(days=DAYS), time(6), UTC)
-TRANSPORTS: tuple[Transport, ...] = ("jdbc", "adbc")
 
 Metrics = Callable[..., dict[str, Any]]
 
@@ -112,7 +111,14 @@ def generated(engine: Engine) -> World:
     return made
 
 
-@pytest.mark.parametrize("gone", ["older than a day", "every second pool", "everything"])
+@pytest.mark.parametrize(
+    "gone",
+    [
+        "older than a day",
+        pytest.param("every second pool", marks=pytest.mark.long),
+        pytest.param("everything", marks=pytest.mark.long),
+    ],
+)
 def test_pruned_days_keep_their_metrics_and_serve_those_after_them(
     engine: Engine, generated: World, metrics: Metrics, gone: str
 ) -> None:
@@ -140,7 +146,7 @@ def test_pruned_days_keep_their_metrics_and_serve_those_after_them(
     assert_equal_to_oracle(engine, generated)
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", ["adbc", pytest.param("jdbc", marks=pytest.mark.long)])
 def test_the_owners_fetcher_and_a_changed_gas_value_empty_no_day(
     transport: Transport, restricted: Settings, owner_tables: Settings, spark: SparkSession
 ) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import make_url
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 Change = Literal["current", "made", "upgraded"]
 
 FILE = "mlflow.db"
+SQLITE = "sqlite:///"
 LATER = "forecasts go on without it and are registered later"
 LOCK = text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('mlflow'))")
 
@@ -51,7 +53,8 @@ QUIET = {
 
 def registry_uri(settings: Settings) -> str:
     """Where MLflow keeps versions: MLFLOW_TRACKING_URI, or the file in YIELDSPARK_HOME."""
-    return settings.mlflow_tracking_uri or f"sqlite:///{registry_folder(settings) / FILE}"
+    file = registry_folder(settings) / FILE
+    return settings.mlflow_tracking_uri or SQLITE + quote(str(file))
 
 
 def registry_folder(settings: Settings) -> Path:
@@ -140,17 +143,22 @@ def upgrade_tables(settings: Settings) -> Change | None:
 
 
 def _is_database(uri: str) -> bool:
-    return is_in_postgresql(uri) or uri.startswith("sqlite:///")
+    return is_in_postgresql(uri) or uri.startswith(SQLITE)
 
 
 def _is_missing_file(uri: str) -> bool:
-    return uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
+    return uri.startswith(SQLITE) and not _file(uri).exists()
+
+
+def _file(uri: str) -> Path:
+    """Its path, as SQLAlchemy decodes it."""
+    return Path(make_url(uri).database or "")
 
 
 @contextmanager
 def _connected(uri: str) -> Iterator[Connection]:
     if _is_missing_file(uri):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        _file(uri).parent.mkdir(parents=True, exist_ok=True)
     with _engine(uri).begin() as connection:
         yield connection
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import text
 
@@ -202,7 +203,7 @@ def _variables(database: Settings, url: str, folder: Path) -> dict[str, str]:
         "DB_USER": database.db_user,
         "DB_SSLMODE": database.db_sslmode,
         "DB_PASSWORD_SECRET": SECRET,
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'models' / 'mlflow.db'}",
+        "MLFLOW_TRACKING_URI": "sqlite:///" + quote(str(folder / "models" / "mlflow.db")),
         "MLFLOW_ARTIFACTS_URI": (folder / "models" / "artifacts").as_uri(),
     }
 
