@@ -21,7 +21,8 @@ from database.connection import make_engine, with_database
 from database.migrate import migrate, require_current
 from database.run_document import failure_document
 from database.spark_session import runs_here
-from job_log import FAILURES, add_log_file, only_sentences
+from job_log import FAILURES, LineFormatter, add_log_file, only_sentences
+from plain_text import without_controls
 from product_errors import exit_code, one_sentence
 
 Document = dict[str, Any]
@@ -50,11 +51,9 @@ def run_job(
         "--json", action="store_true", help="print one JSON document on standard output"
     )
     options = parser.parse_args(argv)
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    to_stderr = logging.StreamHandler(sys.stderr)
+    to_stderr.setFormatter(LineFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[to_stderr])
     logging.getLogger("py4j").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -73,9 +72,8 @@ def run_job(
         sys.stderr.write(f"{sentence}\n")
         _end_recording(keep=False)
         return code
-    sys.stdout.write(
-        (json.dumps(document, allow_nan=False) if options.json else words(document)) + "\n"
-    )
+    shown = json.dumps(document, allow_nan=False) if options.json else words(document)
+    sys.stdout.write(without_controls(shown) + "\n")
     _end_recording(keep=True)
     return 0
 

@@ -6,14 +6,29 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from config_spark import Settings
+from plain_text import on_one_line, without_controls
 from product_errors import EnvironmentNotReady
 
 FAILURES = logging.getLogger("yieldspark.failures")
 """Tracebacks: they belong into the log file, and onto stderr only where there is no file."""
 
 LOG_FILE_BYTES = 5_000_000
+
+
+class LineFormatter(logging.Formatter):
+    """One line a record, whatever is in its values; a traceback follows on lines of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return on_one_line(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return without_controls(super().formatException(ei))
 
 
 def add_log_file(settings: Settings) -> Path:
@@ -35,7 +50,7 @@ def add_log_file(settings: Settings) -> Path:
             f"{path} can't be written: {error.strerror}; make the folder writable, or set"
             " YIELDSPARK_HOME"
         ) from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(LineFormatter())
     logging.getLogger().addHandler(handler)
     return path
 

@@ -38,6 +38,8 @@ from __future__ import annotations
 
 import re
 
+from plain_text import without_controls
+
 
 class YieldSparkError(Exception):
     """Base of the tree above."""
@@ -135,9 +137,9 @@ def one_sentence(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted: what was not committed is undone, and the next run goes on"
     if isinstance(error, YieldSparkError):
-        return " ".join(str(error).split())
+        return without_controls(" ".join(str(error).split()))
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     caused = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
     raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b: ", line)]
     line = (caused or raised[-1:] or lines[:1] or [""])[-1]
-    return f"{type(error).__name__}: {line}"[:2000]
+    return without_controls(f"{type(error).__name__}: {line}")[:2000]

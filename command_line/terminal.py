@@ -11,20 +11,37 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-out = Console(
-    highlight=False, width=None if sys.stdout.isatty() else 160
-)  # a pipe has no width: Rich would cut tables at 80
-err = Console(stderr=True, highlight=False)
+from plain_text import on_one_line, without_controls
+
+
+class PlainConsole(Console):
+    """A console that prints control characters of its texts as replacement characters; Rich's own
+    styles and cursor movements stay.
+    """
+
+    def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+        return super()._render_buffer(
+            segment
+            if segment.control
+            else Segment(without_controls(segment.text), segment.style, segment.control)
+            for segment in buffer
+        )
+
+
+# a pipe has no width: Rich would cut tables at 80
+out = PlainConsole(highlight=False, width=None if sys.stdout.isatty() else 160)
+err = PlainConsole(stderr=True, highlight=False)
 
 OUR_LOGGERS = (
     "data_processing",
@@ -42,7 +59,9 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else "dim"
-        err.print(f"  {record.getMessage()}", style=style, markup=False, soft_wrap=True)
+        err.print(
+            f"  {on_one_line(record.getMessage())}", style=style, markup=False, soft_wrap=True
+        )
 
 
 def show_logs() -> None:

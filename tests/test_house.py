@@ -50,6 +50,7 @@ ROOMS = (
     "config_spark",
     "registry_address",
     "product_errors",
+    "plain_text",
 )
 """From left to right, as in CONTRIBUTING.md."""
 

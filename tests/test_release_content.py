@@ -327,7 +327,7 @@ try:
 finally:
     ours = (
         "data_processing", "forecasting", "database", "config_spark", "job_entry", "job_log",
-        "product_errors"
+        "plain_text", "product_errors"
     )
     files = [
         module.__file__ or "" for name, module in sys.modules.items()

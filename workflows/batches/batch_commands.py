@@ -15,6 +15,7 @@ import typer
 from command_line.options import AsJson, AsOf, End, Engine, Start, day, edge_settings
 from command_line.terminal import err, out, print_json, print_pairs, print_table, say
 from config_spark import Settings
+from plain_text import without_controls
 from workflows.app import app
 from workflows.batches.batch_watch import duration, facts, see_through
 from workflows.batches.dataproc import TERMINAL, Batches
@@ -169,7 +170,7 @@ def logs(
         uri = found.get("runtimeInfo", {}).get("outputUri")
         output = output or (DriverOutput(settings, uri) if uri else None)
         if output:
-            sys.stdout.write(output.read_on())
+            sys.stdout.write(without_controls(output.read_on()))
             sys.stdout.flush()
         if not follow or found["state"] in TERMINAL:
             break

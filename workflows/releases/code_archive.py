@@ -19,6 +19,7 @@ MODULES = (
     "google_clients.py",
     "job_entry.py",
     "job_log.py",
+    "plain_text.py",
     "product_errors.py",
     "registry_address.py",
 )

@@ -1,0 +1,26 @@
+"""Text that comes from outside (names of pools, answers of services, output of batches), made safe
+for a terminal and for a log with one record a line.
+
+Control characters start the escape sequences of terminals (ECMA-48, section 5.3: ESC and the C1
+codes), and bidirectional controls show text in another order than it has (Unicode TR 9, UTS 39).
+"""
+
+from __future__ import annotations
+
+SHOWN_INSTEAD = "\N{REPLACEMENT CHARACTER}"
+LINE_ENDS = {ord("\r"): "\\r", ord("\n"): "\\n"}
+
+_CONTROLS = {*range(0x20), *range(0x7F, 0xA0)} - {ord("\t"), ord("\n")}
+_BIDIRECTIONAL = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+_LINE_SEPARATORS = {0x2028, 0x2029}
+_REPLACED = dict.fromkeys(_CONTROLS | _BIDIRECTIONAL | _LINE_SEPARATORS, SHOWN_INSTEAD)
+
+
+def without_controls(text: str) -> str:
+    """The text with one replacement character for each control character but tab and line feed."""
+    return text.translate(_REPLACED)
+
+
+def on_one_line(text: str) -> str:
+    r"""The same, and line ends as `\n` and `\r`."""
+    return text.translate(_REPLACED | LINE_ENDS)
