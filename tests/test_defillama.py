@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import signal
 import threading
 from collections.abc import Iterator
@@ -275,6 +276,72 @@ def test_a_bad_pool_does_not_stop_the_others(
     ]
     run = last_runs(engine)["ingest"]
     assert (run["status"], run["checks"][0]["passed"]) == ("succeeded", False)
+
+
+def test_hostile_pools_fail_alone_today_and_tomorrow(
+    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
+) -> None:
+    """Each is reported by name; the prices and the good pool come with both pulls."""
+    deep: Any = 1.0
+    for _ in range(700):
+        deep = [deep]
+    charts = {
+        "a": [point(days_ago(2)) | {"timestamp": "0001-01-01T00:00:00Z"}, point(days_ago(1))],
+        "nul\0": [point(days_ago(1))],
+        "half \ud800": [point(days_ago(1))],
+        "long" * 1500: [point(days_ago(1))],
+        "deep": [point(days_ago(1), extra=deep)],
+        "z": [point(days_ago(1)) | {"timestamp": "9999-12-31T23:59:59Z"}, point(days_ago(1))],
+    }
+    llama.pools = [listed(name) for name in charts]
+    llama.charts = {name: chart for name, chart in charts.items() if "\ud800" not in name}
+    llama.always["/chart/deeper"] = Failure(body=b"[" * 100_000)
+    close = datetime.combine(days_ago(1), datetime.min.time(), UTC).timestamp()
+    llama.prices = {
+        "coingecko:ethereum": {int(close): 1e400},
+        "coingecko:bitcoin": {int(close): 30_000.0},
+    }
+    # the row of another version of this program, or of another one
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO raw_defillama_pool_history (pool_id, timestamp, raw_json_data)"
+            " VALUES ('a', '0044-03-15 BC', '{}'), ('a', 'infinity', '{}')"
+        )
+    for _ in range(2):
+        summary = ingest(settings, pool_ids=[*charts, "deeper"], patience=pauses.patience())
+        errors = {failure["pool_id"]: failure["error"] for failure in summary["failed"]}
+        assert set(errors) == {*charts, "deeper"} - {"a", "z"}
+        assert all(len(error) < 500 for error in errors.values())
+        assert (summary["pools_fetched"], summary["rows_refused"]) == (2, 2)
+    assert summary["prices_written"] == 0
+    assert rows(engine, "SELECT symbol, raw_json_data FROM raw_coinmarketcap_ohlcv") == [
+        ("BTC", {"USD": {"close": 30000.0}})
+    ]
+
+
+def test_an_answer_without_end_and_one_from_elsewhere_are_refused(
+    llama: DefiLlamaServer, pauses: Pauses
+) -> None:
+    bomb = gzip.compress(b"[" + b"0," * (100 * 2**20))
+    assert len(bomb) < 2**20
+    packed = {"Content-Encoding": "gzip"}
+    llama.always |= {
+        "/chart/bomb": Failure(headers=packed, body=bomb),
+        "/chart/refused": Failure(status=404, headers=packed, body=bomb),
+        "/chart/moved": Failure(status=302, headers={"Location": "http://elsewhere.invalid/x"}),
+        "/chart/renamed": Failure(status=302, headers={"Location": "/chart/new"}),
+    }
+    llama.charts["new"] = [point(days_ago(1))]
+    client = DefiLlama(at(llama), patience=pauses.patience())
+    with pytest.raises(InputError, match="more than 128 MiB"):
+        client.chart("bomb")
+    with pytest.raises(InputError, match="answered HTTP 404") as refusal:
+        client.chart("refused")
+    assert len(str(refusal.value)) < 500
+    with pytest.raises(InputError, match=r"redirects to http://elsewhere\.invalid, which is"):
+        client.chart("moved")
+    assert len(client.chart("renamed")) == 1
+    assert pauses == []
 
 
 def test_a_pull_in_which_every_pool_failed_is_no_success(

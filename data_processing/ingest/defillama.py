@@ -29,24 +29,20 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy import Connection, Engine, text
 
 from config_spark import Settings
 from data_processing.ingest import defillama_sql
-from data_processing.ingest.defillama_client import (
-    MAX_PRICE_POINTS,
-    DefiLlama,
-    Patience,
-    fetch_charts,
+from data_processing.ingest.defillama_client import DefiLlama, Patience, fetch_charts
+from data_processing.ingest.defillama_pool import (
+    describe_pool,
+    require_id_that_fits,
+    require_storable_id,
 )
-from data_processing.ingest.defillama_pool import describe_pool, require_id_that_fits
+from data_processing.ingest.defillama_prices import COINS, pull_closes
 from data_processing.ingest.defillama_rows import (
-    CLOSE_ASKED_AT,
-    CLOSE_SEARCH_WIDTH,
-    ONE_DAY,
     Snapshots,
     choose,
-    closes,
     snapshots,
 )
 from data_processing.ingest.pool_descriptions import IN_WORDS
@@ -55,8 +51,13 @@ from database.connection import checked_connection, make_engine
 from database.run_ledger import Run, open_run
 from database.schema_check import verify_tables
 from database.table_use import INGEST_USE
-from database.tables import raw_pool_history
-from product_errors import CheckFailed, ConfigurationError, InputError, SourceUnavailable
+from product_errors import (
+    CheckFailed,
+    ConfigurationError,
+    DatabaseError,
+    InputError,
+    SourceUnavailable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +67,10 @@ JOB = "ingest"
 
 OUTAGE_AFTER = 5
 
-COINS = {"coingecko:ethereum": "ETH", "coingecko:bitcoin": "BTC"}
-
-DAYS_A_REQUEST = MAX_PRICE_POINTS // len(COINS)
-
-FIRST_PRICE_DAY = date(2018, 1, 1)
-"""Years before DefiLlama's first yield: what a history with a wrong date may ask for at most."""
+OF_THE_ROWS = ("22", "23", "54")
+"""Classes of SQLSTATE: data exception, integrity constraint, program limit (PostgreSQL manual,
+appendix A).
+"""
 
 ANALYZE_FROM_ROWS = 10_000
 """After so many new rows the planner's statistics are stale, and autovacuum comes a minute later.
@@ -99,7 +98,7 @@ class Pull:
 
     def fail(self, pool_id: str | None, error: Exception) -> None:
         """Report a pool, or the prices (pool id None)."""
-        log.warning("%s: %s", pool_id or "prices", error)
+        log.warning("%s: %s", (pool_id or "prices")[:100], error)
         self.failed.append({"pool_id": pool_id, "error": str(error)})
 
 
@@ -166,12 +165,13 @@ def ingest(
     ):
         with run.stage("pools"):
             listed = {pool["pool"]: pool for pool in client.pools()}
-            chosen = _chosen(listed, pool_ids, min_tvl_usd, stablecoins)
+            named = _chosen(listed, pool_ids, min_tvl_usd, stablecoins)
+            chosen = [pool_id for pool_id in named if _is_storable(pull, pool_id)]
         done = stored_before(engine, run) & set(chosen)
         run.mode = "resume" if done else "pull"
-        pull.pools_chosen, pull.pools_skipped = len(chosen), len(done)
+        pull.pools_chosen, pull.pools_skipped = len(named), len(done)
         progress(
-            f"{len(chosen):,} of {len(listed):,} pools chosen"
+            f"{len(named):,} of {len(listed):,} pools chosen"
             + (f", {len(done):,} are there from the interrupted pull" if done else "")
         )
         try:
@@ -207,6 +207,15 @@ def _chosen(
     return list(dict.fromkeys(pool_ids))
 
 
+def _is_storable(pull: Pull, pool_id: str) -> bool:
+    try:
+        require_storable_id(pool_id)
+    except InputError as error:
+        pull.fail(pool_id, error)
+        return False
+    return True
+
+
 def _pull_charts(
     engine: Engine,
     client: DefiLlama,
@@ -226,6 +235,10 @@ def _pull_charts(
                 unanswered = unanswered + 1 if isinstance(chart, SourceUnavailable) else 0
                 _store(engine, run, pull, pool_id, listed.get(pool_id), chart, since)
             except (CheckFailed, InputError, SourceUnavailable) as error:
+                pull.fail(pool_id, error)
+            except DatabaseError as error:
+                if not _is_of_the_rows(error):
+                    raise
                 pull.fail(pool_id, error)
             if unanswered >= OUTAGE_AFTER:
                 raise SourceUnavailable(
@@ -263,7 +276,12 @@ def _store(
             f"DefiLlama lists no pool {pool_id!r} and has no history of it. Check the id: it is the"
             " last part of the pool's address on its site"
         )
-    rows = snapshots(chart, since)
+    try:
+        rows = snapshots(chart, since)
+    except RecursionError as error:
+        raise InputError(
+            f"the chart of pool {pool_id} has a point that is nested too deeply to be stored"
+        ) from error
     with checked_connection(engine) as connection:
         require_id_that_fits(connection, pool_id)
         inserted = _insert_snapshots(connection, pool_id, rows)
@@ -275,6 +293,12 @@ def _store(
     pull.rows_inserted += inserted
     pull.rows_already_there += len(rows.timestamps) - inserted
     pull.rows_refused += len(rows.refused)
+
+
+def _is_of_the_rows(error: DatabaseError) -> bool:
+    """Whether the server refused what these rows hold, and would take those of another pool."""
+    code = getattr(getattr(error.__cause__, "orig", None), "pgcode", None) or ""
+    return code.startswith(OF_THE_ROWS)
 
 
 def _insert_snapshots(connection: Connection, pool_id: str, rows: Snapshots) -> int:
@@ -315,52 +339,16 @@ def _pull_prices(
     since: date | None,
     progress: Progress,
 ) -> None:
-    today = datetime.now(UTC).date()
-    day = _first_price_day(engine, pool_ids, since)
     try:
-        while day is not None and day < today:
-            days = min(DAYS_A_REQUEST, (today - day).days)
-            start = datetime.combine(day, datetime.min.time(), UTC) + CLOSE_ASKED_AT
-            found = client.prices(
-                list(COINS),
-                start=int(start.timestamp()),
-                days=days,
-                search_width=CLOSE_SEARCH_WIDTH,
-            )
-            with checked_connection(engine) as connection:
-                for coin, points in found.items():
-                    pull.prices_written += _merge_closes(
-                        connection, COINS[coin], closes(points, today)
-                    )
-            day += ONE_DAY * days
+        for written in pull_closes(engine, client, pool_ids, since, datetime.now(UTC).date()):
+            pull.prices_written += written
     except (InputError, SourceUnavailable) as error:
         pull.fail(None, error)
+    except DatabaseError as error:
+        if not _is_of_the_rows(error):
+            raise
+        pull.fail(None, error)
     progress(f"{pull.prices_written:,} daily closes of {' and '.join(COINS.values())} written")
-
-
-def _first_price_day(engine: Engine, pool_ids: Sequence[str], since: date | None) -> date | None:
-    """The day before the first one a pool of the pull has: a day's price is the close before it.
-    None where there is no day.
-    """
-    first = (
-        select(raw_pool_history.c.timestamp)
-        .where(raw_pool_history.c.pool_id.in_(pool_ids))
-        .order_by(raw_pool_history.c.timestamp)
-        .limit(1)
-    )
-    with checked_connection(engine) as connection:
-        moment: datetime | None = connection.execute(first).scalars().first()
-    if moment is None:
-        return None
-    day = max(since, moment.date()) if since else moment.date()
-    return max(FIRST_PRICE_DAY, day - ONE_DAY)
-
-
-def _merge_closes(connection: Connection, symbol: str, found: dict[date, Any]) -> int:
-    if not found:
-        return 0
-    rows = {"symbol": symbol, "days": list(found), "closes": list(found.values())}
-    return connection.execute(text(defillama_sql.MERGE_CLOSES), rows).rowcount
 
 
 def _account(run: Run, pull: Pull) -> None:

@@ -32,6 +32,13 @@ MAX_PRICE_POINTS = 500
 (defillama-server, coins/src: MAX_RECORDS).
 """
 
+MAX_ANSWER_BYTES = 128 * 2**20
+"""Unpacked. The list of all pools, the largest answer, has some 20 MiB."""
+
+MAX_REFUSAL_BYTES = 64 * 2**10
+MAX_DIGITS = 1000
+"""Of an integer; Python itself refuses 4,300."""
+
 ASK_AGAIN = {408, 425, 429}
 NOT_FOR_US = {401, 403, 407, 451}
 """Refusals that hold for every address: a proxy's or a blocked country's, no single pool's."""
@@ -83,6 +90,7 @@ class DefiLlama:
             ),
             limits=httpx.Limits(max_connections=concurrency + 1),
             follow_redirects=True,
+            event_hooks={"response": [_require_same_place]},
         )
 
     def stop(self) -> None:
@@ -165,8 +173,7 @@ class DefiLlama:
         try:
             with self._http.stream("GET", url, params=params) as response:
                 if response.is_success:
-                    return _json(self._body(response))
-                response.read()
+                    return _json(self._body(response), url)
                 raise _refusal(response)
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise _Passing(f"no whole answer ({type(error).__name__}: {error})") from error
@@ -180,12 +187,19 @@ class DefiLlama:
         whole has a limit too.
         """
         deadline = time.monotonic() + self._patience.whole_answer
-        chunks = []
+        chunks, size = [], 0
         for chunk in response.iter_bytes():
             if self._stopping.is_set():
                 raise Stopped
             if time.monotonic() > deadline:
                 raise _Passing(f"the answer was not whole after {self._patience.whole_answer:g} s")
+            size += len(chunk)
+            if size > MAX_ANSWER_BYTES:
+                raise InputError(
+                    f"{response.url} answers with more than {MAX_ANSWER_BYTES // 2**20} MiB, which"
+                    " no answer of DefiLlama has. Check DEFILLAMA_YIELDS_URL and"
+                    " DEFILLAMA_COINS_URL"
+                )
             chunks.append(chunk)
         return b"".join(chunks)
 
@@ -219,7 +233,25 @@ def _refusal(response: httpx.Response) -> Exception:
             f"{response.url} refused: {words}. Check HTTPS_PROXY, and whether this network may"
             " reach it"
         )
-    return InputError(f"{response.url} answered {words}: {_shown(response.text)}")
+    said = next(response.iter_bytes(MAX_REFUSAL_BYTES), b"").decode(errors="replace")
+    return InputError(f"{response.url} answered {words}: {_shown(said)}")
+
+
+def _require_same_place(response: httpx.Response) -> None:
+    """Raises: InputError for a redirect to another host, or from https to http: it would send the
+    requests to a server that the settings do not name.
+    """
+    if not response.has_redirect_location:
+        return
+    target = response.url.join(response.headers["Location"])
+    if target.host != response.url.host or (response.url.scheme, target.scheme) == (
+        "https",
+        "http",
+    ):
+        raise InputError(
+            f"{response.url} redirects to {target.scheme}://{target.host}, which is not followed."
+            " If that is the right place, set DEFILLAMA_YIELDS_URL or DEFILLAMA_COINS_URL to it"
+        )
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> float | None:
@@ -237,17 +269,22 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
 
 
-def _json(body: bytes) -> Any:
+def _json(body: bytes, url: str) -> Any:
     """NaN, Infinity and numbers beyond a double stay as text: jsonb has none of them, and the
     metrics job knows what to do with text.
+
+    Raises: InputError for a document that is nested too deeply to be read.
     """
     try:
         return json.loads(
             body,
             parse_constant=str,
             parse_float=lambda text: value if math.isfinite(value := float(text)) else text,
+            parse_int=lambda text: int(text) if len(text) <= MAX_DIGITS else text,
         )
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise InputError(f"{url} answers with JSON that is nested too deeply to be read") from error
+    except ValueError as error:
         raise _Passing(f"the answer of {len(body)} bytes is no JSON ({error})") from error
 
 

@@ -11,11 +11,28 @@ from sqlalchemy import Connection, exists, select
 
 from data_processing.ingest import defillama_sql
 from data_processing.ingest.column_limits import column_types, cut, described_within
-from data_processing.ingest.defillama_rows import description
+from data_processing.ingest.defillama_rows import NOT_IN_JSONB, description
 from data_processing.ingest.pool_descriptions import required_descriptions
 from database.merge_sql import qualified
 from database.tables import pools, raw_pool_history
 from product_errors import InputError
+
+MAX_ID_BYTES = 2000
+"""An index entry of PostgreSQL takes some 2,700 bytes (manual, section 64.1.4)."""
+
+
+def require_storable_id(pool_id: str) -> None:
+    """Raises: InputError for an id that PostgreSQL's text does not take, or its indexes don't."""
+    if NOT_IN_JSONB.search(pool_id):
+        raise InputError(
+            f"pool id {pool_id[:100]!r} has a NUL character or half a surrogate pair, which"
+            " PostgreSQL does not store: leave it out"
+        )
+    if len(pool_id.encode()) > MAX_ID_BYTES:
+        raise InputError(
+            f"pool id {pool_id[:60]!r}.. has {len(pool_id):,} characters and at most"
+            f" {MAX_ID_BYTES:,} bytes are stored: leave it out"
+        )
 
 
 def require_id_that_fits(connection: Connection, pool_id: str) -> None:

@@ -34,6 +34,10 @@ MAX_DESCRIPTIVE = 1e15
 numeric(20,4) would refuse the row.
 """
 
+FIRST_INSTANT = datetime(1970, 1, 1, tzinfo=UTC)
+END_OF_INSTANTS = datetime(9999, 1, 1, tzinfo=UTC)
+"""Instants outside are typing errors, and the days around them would leave the calendar."""
+
 NOT_IN_JSONB = re.compile("[\x00\ud800-\udfff]")
 """NUL and lone surrogates: JSON can write them, PostgreSQL's jsonb refuses the document."""
 
@@ -142,17 +146,19 @@ def snapshots(chart: Sequence[Any], since: date | None) -> Snapshots:
 
 
 def instant(value: object) -> datetime | None:
-    """ISO 8601 text (without a zone: UTC) or unix seconds as a UTC instant; None for
-    anything else.
+    """ISO 8601 text (without a zone: UTC) or unix seconds as a UTC instant from FIRST_INSTANT on;
+    None for anything else.
     """
     try:
         if isinstance(value, str):
             found = datetime.fromisoformat(value.strip())
-            return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-        seconds = number(value)
-        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+            found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+        else:
+            seconds = number(value)
+            found = datetime.fromtimestamp(math.nan if seconds is None else seconds, UTC)
     except (ValueError, OverflowError, OSError):
         return None
+    return found if FIRST_INSTANT <= found < END_OF_INSTANTS else None
 
 
 def as_jsonb(value: object) -> str:
