@@ -256,8 +256,8 @@ def test_the_process_becomes_the_operators_command(
     assert sorted(path.name for path in folder.iterdir()) == [
         "batches.json",
         "jars",
-        "operator_code",
         "operator.zip",
+        "operator_code",
     ]
 
 

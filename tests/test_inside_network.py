@@ -14,11 +14,14 @@ from database.db_utils_spark import execute_sql
 from tests.dataproc_cases import batch_request
 from tests.inside_network import VERSION, Network, network
 from workflows.batches.dataproc import Batches
+from workflows.batches.platforms import JOBS
 from workflows.costs.cost import actual_cost
+from workflows.executions import ExecutionNotSucceeded
 from workflows.inside_network import container_runs
 from workflows.inside_network.container_log import Line
 from workflows.inside_network.container_runs import run_container
 from workflows.releases.release_names import COSTS_JOB
+from workflows.run_commands import run_pipeline
 
 EMPTY = """
     DROP SCHEMA yieldspark CASCADE;
@@ -32,6 +35,8 @@ RAN = """
     VALUES ('run-1', 'calculate_pool_metrics', 'succeeded', '1', '{}', '{}', '[]', 'metrics-1')
 """
 
+ON_CLOUD_RUN = dict.fromkeys(JOBS, "cloud_run")
+PLAN = {"dry_run": True, "platform": ON_CLOUD_RUN}
 MIGRATE = ("operator", "--", "db", "migrate")
 
 
@@ -46,14 +51,10 @@ def test_from_an_empty_database_to_costs_in_the_ledger(database: Settings, tmp_p
     """
     execute_sql(database, EMPTY)
     with network(database, tmp_path) as inside:
-        planned = inside.run.json(
-            "run",
-            "--dry-run",
-            *("--cloud-run", "calculate_pool_metrics", "--cloud-run", "forecast_pools"),
-            code=1,
-        )
+        with pytest.raises(ExecutionNotSucceeded) as planned:
+            run_pipeline(inside.settings, PLAN, seconds_between=0.1)
         assert "in the cloud `python -m workflows operator -- db migrate`" in (
-            planned["driver_output"][-1]
+            planned.value.document["driver_output"][-1]
         )
         migrated = inside.run(*MIGRATE)
         assert (migrated.returncode, migrated.stdout) == (0, "the tables are there\n")
@@ -69,8 +70,8 @@ def test_from_an_empty_database_to_costs_in_the_ledger(database: Settings, tmp_p
         assert done["arguments"] == ["operator", "--", "workflows", "cost", "--day", "yesterday"]
         cost = actual_cost(batches.get("metrics-1"))
         assert cost is not None
-        kept = execute_sql(database, "SELECT round(cost_usd, 6) AS usd FROM yieldspark.run_ledger")
-        assert [float(row["usd"]) for row in kept] == [round(cost.usd, 6)]
+        kept = execute_sql(database, "SELECT cost_usd FROM yieldspark.run_ledger")
+        assert [row["cost_usd"] for row in kept] == [pytest.approx(cost.usd)]
         assert batch["createTime"][:10] in "".join(line.text for line in lines if line.is_output)
         _no_password_is_kept(database, inside)
 

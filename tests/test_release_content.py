@@ -199,7 +199,19 @@ def test_batches_are_of_the_release_and_hold_no_password(settings: Settings) -> 
         "engine": "lightgbm",
         "deadline_seconds": 7800,
     }
-    assert document == {**expected, "cloud_run_jobs": jobs, "batches": document["batches"]}
+    variables = document["operator_variables"]
+    assert document == {
+        **expected,
+        "cloud_run_jobs": jobs,
+        "batches": document["batches"],
+        "operator_variables": variables,
+    }
+    assert (variables["ENGINE"], variables["ENVIRONMENT"], variables["PROJECT_ID"]) == (
+        "lightgbm",
+        "production",
+        "acme",
+    )
+    assert variables.keys().isdisjoint({"DB_PASSWORD", "JARS_DIR", "CODE_BUCKET"})
     assert "correct-horse" not in str(document)
 
 

@@ -253,10 +253,13 @@ class CloudRunDouble(Service):
                 "lastTransitionTime": timestamp(since),
             }
         reason = "CANCELLED" if execution.cancelled else "NON_ZERO_EXIT_CODE"
+        task = f"{execution.name.rpartition('/')[2]}-task0"
+        if execution.life.running and not execution.cancelled:
+            message = f"Task {task} failed with message: The container exited with an error."
         return {
             "type": "Completed",
             "state": "CONDITION_FAILED",
-            "message": message or f"Task {execution.name.rpartition('/')[2]}-task0 failed.",
+            "message": message or f"Task {task} failed.",
             "lastTransitionTime": timestamp(since),
             "executionReason": reason,
         }
