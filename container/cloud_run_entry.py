@@ -6,9 +6,9 @@ manifest, and becomes the release's job, or a command of its operator.
 
 In: the release's files in CODE_BUCKET; without `--version` the one that latest.json names. Out:
 this process is the job or the command, on the release's zip alone, so that signals and the exit
-code are its own. Before that it ends with 1 where the release can't be had, 2 for wrong use, 130 on SIGTERM. An
-image is older than the releases that it runs: this file is all of the product that is in it, and
-needs google-cloud-storage and nothing else.
+code are its own. Before that it ends with 1 where the release can't be had, 2 for wrong use, 130 on
+SIGTERM. An image is older than the releases that it runs: this file is all of the product that is
+in it, and needs google-cloud-storage and nothing else.
 """
 
 from __future__ import annotations

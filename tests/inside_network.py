@@ -1,5 +1,5 @@
-"""A private network for tests: the doubles that a container of the operator meets, one release of this
-checkout, and the commands that a person starts from outside.
+"""A private network for tests: the doubles that a container of the operator meets, one release of
+this checkout, and the commands that a person starts from outside.
 """
 
 from __future__ import annotations

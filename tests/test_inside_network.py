@@ -53,8 +53,9 @@ def test_from_an_empty_database_to_costs_in_the_ledger(database: Settings, tmp_p
     with network(database, tmp_path) as inside:
         with pytest.raises(ExecutionNotSucceeded) as planned:
             run_pipeline(inside.settings, PLAN, seconds_between=0.1)
-        assert "in the cloud `python -m workflows operator -- db migrate`" in (
-            planned.value.document["driver_output"][-1]
+        assert (
+            "in the cloud `python -m workflows operator -- db migrate`"
+            in (planned.value.document["driver_output"][-1])
         )
         migrated = inside.run(*MIGRATE)
         assert (migrated.returncode, migrated.stdout) == (0, "the tables are there\n")

@@ -1,5 +1,5 @@
-"""`python -m workflows operator` from outside: what it starts and what it refuses, the log it follows,
-its exit code, Ctrl-C. The containers are small programs.
+"""`python -m workflows operator` from outside: what it starts and what it refuses, the log it
+follows, its exit code, Ctrl-C. The containers are small programs.
 """
 
 from __future__ import annotations
@@ -65,9 +65,7 @@ class Outside:
     @property
     def started(self) -> list[Any]:
         """The bodies of the requests that start a container."""
-        return [
-            request.json() for request in self.cloud_run.asked if request.path.endswith(":run")
-        ]
+        return [request.json() for request in self.cloud_run.asked if request.path.endswith(":run")]
 
 
 @pytest.fixture

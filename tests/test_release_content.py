@@ -126,7 +126,9 @@ def test_the_operators_zip_holds_what_its_commands_import_and_no_double(checkout
             archive.namelist()
         )
         assert archive.infolist()[0].compress_type == zipfile.ZIP_STORED
-    there = {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in sources}
+    there = {
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in sources
+    }
     missing = {
         (name, module)
         for name, tree in sources.items()

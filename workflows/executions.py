@@ -45,7 +45,9 @@ class Executions:
 
     def get(self, name: str) -> dict[str, Any]:
         """Args: name is the full one, projects/../executions/ID, or the ID alone."""
-        return self._service.ask("GET", name if "/" in name else f"{self._workflow}/executions/{name}")
+        return self._service.ask(
+            "GET", name if "/" in name else f"{self._workflow}/executions/{name}"
+        )
 
     def active(self) -> list[dict[str, Any]]:
         """Those that run, with their arguments."""

@@ -1,5 +1,5 @@
-"""REST methods of Google's services that have no client among our packages: google-auth's session, JSON
-in and out.
+"""REST methods of Google's services that have no client among our packages: google-auth's session,
+JSON in and out.
 
 In: settings and a service's address. Out: documents, or errors of `product_errors`.
 """

@@ -32,7 +32,7 @@ def _day_of(text: str) -> datetime:
         today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
         return today - timedelta(days=1)
     try:
-        return datetime.strptime(text, "%Y-%m-%d")  # noqa: DTZ007 - the day itself is UTC
+        return datetime.strptime(text, "%Y-%m-%d")
     except ValueError:
         raise typer.BadParameter(
             f"{text!r} is no day; allowed is YYYY-MM-DD, or {YESTERDAY}"

@@ -1,8 +1,8 @@
-"""The commands that run inside the network: which there are, whether words are one of them, and their
-start in the container.
+"""The commands that run inside the network: which there are, whether words are one of them, and
+their start in the container.
 
-In: words as `run_spark_local.py` takes them, behind `workflows` those of `python -m workflows`. Out:
-nothing for words that can be run, an error for others. The laptop asks before it starts a
+In: words as `run_spark_local.py` takes them, behind `workflows` those of `python -m workflows`.
+Out: nothing for words that can be run, an error for others. The laptop asks before it starts a
 container, the container before it begins.
 """
 
@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 
 import typer
 
-import command_line
-from command_line import entry
+from command_line import entry  # importing it puts its commands on the application
+from command_line.app import app as command_line_app
 from command_line.run_application import run_application
 from product_errors import ConfigurationError
 from workflows.app import app as workflows_app
@@ -36,7 +36,7 @@ def check_words(words: Sequence[str]) -> None:
     Raises: ConfigurationError naming what is allowed; Typer's own error for wrong options.
     """
     _require_allowed(words)
-    app: typer.Typer = workflows_app if words[0] == WORKFLOWS else entry.app
+    app: typer.Typer = workflows_app if words[0] == WORKFLOWS else command_line_app
     command: Any = typer.main.get_command(app)
     rest = list(words[1:] if words[0] == WORKFLOWS else words)
     path: list[str] = []
@@ -63,7 +63,7 @@ def main() -> NoReturn:
     if words[0] == WORKFLOWS:
         del sys.argv[1]
         run_application(workflows_app, failed_command, prog_name="python -m workflows")
-    command_line.main()
+    entry.main()
 
 
 def _require_allowed(words: Sequence[str]) -> None:

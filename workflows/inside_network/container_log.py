@@ -54,11 +54,7 @@ class ContainerLog:
             'resource.type="cloud_run_job"',
             f'resource.labels.job_name="{job}"',
             f'resource.labels.location="{settings.region}"',
-            *(
-                [f'labels."run.googleapis.com/execution_name"="{execution}"']
-                if execution
-                else []
-            ),
+            *([f'labels."run.googleapis.com/execution_name"="{execution}"'] if execution else []),
         ]
         self._since = self._newest = datetime.fromisoformat(since)
         self._seen: set[str] = set()

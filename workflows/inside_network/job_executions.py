@@ -46,7 +46,9 @@ class JobExecutions:
         return self._service.ask("POST", f"{name}:cancel", {})
 
     def exit_code(self, name: str) -> int | None:
-        """Of the container of an execution that has ended; None where the service does not show it."""
+        """Of the container of an execution that has ended; None where the service does not show
+        it.
+        """
         try:
             tasks = self._service.ask("GET", f"{name}/tasks").get("tasks", [])
         except CloudRefused:  # looking at an execution is another right than looking at its tasks
@@ -80,5 +82,5 @@ def state_of(execution: Document) -> str:
 
 def why(execution: Document) -> str:
     """What the service says of its end, "" for nothing."""
-    found = (one for one in execution.get("conditions", []) if one.get("type") == "Completed")
-    return str(next(found, {}).get("message", ""))
+    found = [one for one in execution.get("conditions", []) if one.get("type") == "Completed"]
+    return str(found[0].get("message", "")) if found else ""

@@ -1,5 +1,5 @@
-"""What a release consists of, built on this machine: the jobs' zip and an entry for each of them, the
-operator's zip, the jars, the batches, and the manifest over them.
+"""What a release consists of, built on this machine: the jobs' zip and an entry for each of them,
+the operator's zip, the jars, the batches, and the manifest over them.
 
 In: settings and a git checkout. Out: every file's name and bytes. No cloud is asked. The same
 commit and settings give the same bytes everywhere. The version is the commit. A checkout that
