@@ -54,12 +54,15 @@ class Network:
 
 
 @contextmanager
-def network(database: Settings, folder: Path) -> Iterator[Network]:
-    """Containers really run, in folders of their own; a batch goes by a script, as of yesterday."""
+def network(database: Settings, folder: Path, **more: Any) -> Iterator[Network]:
+    """Containers really run, in folders of their own; a batch goes by a script, as of yesterday.
+
+    Args: more are settings of the release.
+    """
     storage = StorageDouble(folder / "storage", [BUCKET, "acme-staging"])
     services: list[Service] = [storage]
     with serving(services) as url:
-        settings = _settings(database, url)
+        settings = _settings(database, url, **more)
         platform = LocalPlatform(folder / "network", url, None)
         cloud_run = CloudRunDouble(Script(pending_seconds=0), run=partial(_container, platform))
         password = database.db_password.get_secret_value() if database.db_password else ""
@@ -91,12 +94,13 @@ def variables_of(settings: Settings) -> dict[str, str]:
     }
 
 
-def _settings(database: Settings, url: str) -> Settings:
+def _settings(database: Settings, url: str, **more: Any) -> Settings:
     names = ("db_host", "db_port", "db_name", "db_user", "db_sslmode")
     return cloud_settings(
         url,
         **{name: getattr(database, name) for name in names},
         mlflow_tracking_uri="https://mlflow.acme.example",
+        **more,
     )
 
 
@@ -115,8 +119,11 @@ def _release(settings: Settings) -> ReleaseContent:
     return ReleaseContent(release, VERSION, files)
 
 
-def _container(platform: LocalPlatform, name: str, arguments: list[str]) -> BatchProcess:
-    return platform.run_container(CONTAINER_ENTRY, arguments, {"CODE_BUCKET": BUCKET}, name)
+def _container(
+    platform: LocalPlatform, name: str, arguments: list[str], variables: dict[str, str]
+) -> BatchProcess:
+    given = {"CODE_BUCKET": BUCKET, **variables}
+    return platform.run_container(CONTAINER_ENTRY, arguments, given, name)
 
 
 def _pipeline(url: str, executions: ExecutionsDouble, name: str, argument: Any) -> Any:

@@ -12,6 +12,7 @@ import pytest
 from config_spark import Settings
 from database.db_utils_spark import execute_sql
 from tests.dataproc_cases import batch_request
+from tests.defillama_server import DefiLlamaServer, running
 from tests.inside_network import VERSION, Network, network
 from workflows.batches.dataproc import Batches
 from workflows.batches.platforms import JOBS
@@ -20,7 +21,7 @@ from workflows.executions import ExecutionNotSucceeded
 from workflows.inside_network import container_runs
 from workflows.inside_network.container_log import Line
 from workflows.inside_network.container_runs import run_container
-from workflows.releases.release_names import COSTS_JOB
+from workflows.releases.release_names import CONTAINER_ARGUMENTS, COSTS_JOB, INGEST_JOB
 from workflows.run_commands import run_pipeline
 
 EMPTY = """
@@ -35,6 +36,16 @@ RAN = """
     VALUES ('run-1', 'calculate_pool_metrics', 'succeeded', '1', '{}', '{}', '[]', 'metrics-1')
 """
 
+POOL = {
+    "pool": "pool-1",
+    "chain": "Ethereum",
+    "project": "aave-v3",
+    "symbol": "USDC",
+    "tvlUsd": 5e6,
+    "apy": 4.2,
+    "stablecoin": True,
+}
+
 ON_CLOUD_RUN = dict.fromkeys(JOBS, "cloud_run")
 PLAN = {"dry_run": True, "platform": ON_CLOUD_RUN}
 MIGRATE = ("operator", "--", "db", "migrate")
@@ -46,11 +57,11 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_from_an_empty_database_to_costs_in_the_ledger(database: Settings, tmp_path: Path) -> None:
-    """Four containers: each fetches the release, compares it with the manifest, and becomes the
+    """Five containers: each fetches the release, compares it with the manifest, and becomes the
     command.
     """
     execute_sql(database, EMPTY)
-    with network(database, tmp_path) as inside:
+    with running() as llama, network(database, tmp_path, **_urls(llama)) as inside:
         with pytest.raises(ExecutionNotSucceeded) as planned:
             run_pipeline(inside.settings, PLAN, seconds_between=0.1)
         assert (
@@ -60,8 +71,12 @@ def test_from_an_empty_database_to_costs_in_the_ledger(database: Settings, tmp_p
         migrated = inside.run(*MIGRATE)
         assert (migrated.returncode, migrated.stdout) == (0, "the tables are there\n")
         assert f"operator of version {VERSION}\n" in migrated.stderr
+        words = [*CONTAINER_ARGUMENTS[INGEST_JOB], "--stablecoins"]
+        run_container(inside.settings, INGEST_JOB, words, str, seconds_between=0.1)
         looked = inside.run("operator", "--", "status", "--json")
-        assert json.loads(looked.stdout)["data"]["pools"] == 0
+        assert json.loads(looked.stdout)["jobs"]["ingest"]["status"] == "succeeded"
+        raw = execute_sql(database, "SELECT pool_id FROM raw_defillama_pool_history")
+        assert raw == [{"pool_id": "pool-1"}]
 
         batches = Batches(inside.settings)
         batch = batches.submit(batch_request(), "metrics-1", "m-1")
@@ -71,10 +86,17 @@ def test_from_an_empty_database_to_costs_in_the_ledger(database: Settings, tmp_p
         assert done["arguments"] == ["operator", "--", "workflows", "cost", "--day", "yesterday"]
         cost = actual_cost(batches.get("metrics-1"))
         assert cost is not None
-        kept = execute_sql(database, "SELECT cost_usd FROM yieldspark.run_ledger")
+        kept = execute_sql(database, "SELECT cost_usd FROM yieldspark.run_ledger WHERE batch <> ''")
         assert [row["cost_usd"] for row in kept] == [pytest.approx(cost.usd)]
         assert batch["createTime"][:10] in "".join(line.text for line in lines if line.is_output)
         _no_password_is_kept(database, inside)
+
+
+def _urls(llama: DefiLlamaServer) -> dict[str, str]:
+    """The address of a DefiLlama that has one pool of stablecoins, observed once."""
+    llama.pools.append(POOL)
+    llama.charts["pool-1"] = [{"timestamp": "2025-08-01T23:00:00.000Z", "tvlUsd": 5e6, "apy": 4.2}]
+    return {"defillama_yields_url": llama.url, "defillama_coins_url": llama.url}
 
 
 def _no_password_is_kept(database: Settings, inside: Network) -> None:

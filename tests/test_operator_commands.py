@@ -31,17 +31,20 @@ from workflows.local.cloud_run_double import CloudRunDouble
 from workflows.local.http_service import Service, serving
 from workflows.local.logging_double import LoggingDouble
 from workflows.local.written_lines import WrittenLine
+from workflows.releases.code_archive import build_operator_archive
 from workflows.releases.release_names import OPERATOR_JOB
 
 SAYS = """
-import sys
+import getpass, sys
+command = sys.argv[sys.argv.index("--") + 1]
+if command != "ingest":
+    print("operator of version abc1234", file=sys.stderr)
 print('{"a": 1}')
 print("first, ü", flush=True)
 print()
-print("warned", file=sys.stderr)
+print("asked by", getpass.getuser(), file=sys.stderr)
 sys.stdout.write("no end")
-command = sys.argv[sys.argv.index("--") + 1]
-sys.exit({"status": 0, "evaluate": 2}.get(command, 1))
+sys.exit({"status": 0, "ingest": 0, "evaluate": 2}.get(command, 1))
 """
 
 NAME = f"projects/acme/locations/europe-west1/jobs/{OPERATOR_JOB}/executions/{OPERATOR_JOB}-abcde"
@@ -78,7 +81,9 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside
         platform = LocalPlatform(tmp_path / "network", url, None)
         cloud_run = CloudRunDouble(
             Script(pending_seconds=0),
-            run=lambda name, words: platform.run_container(entry, words, {}, name),
+            run=lambda name, words, variables: platform.run_container(
+                entry, words, variables, name
+            ),
         )
         services += [cloud_run, LoggingDouble(cloud_run.lines)]
         yield Outside(url, WorkflowsHere(tmp_path, cloud_variables(url)), cloud_run, services)
@@ -86,12 +91,25 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside
 
 def test_what_a_container_writes_goes_where_it_wrote_it(outside: Outside) -> None:
     """Cloud Logging takes a line of JSON apart and has no blank ones."""
-    done = outside.run("operator", "--version", "abc1234", "--", "status", "--json")
+    words = ["operator", "--version", "abc1234", "--", "status", "--json"]
+    done = outside.run(*words, LOGNAME="ana")
     assert done.returncode == 0, done.stderr
     assert done.stdout == '{"a": 1}\nfirst, ü\nno end\n'
-    assert done.stderr.splitlines()[-1] == "warned"
-    arguments = ["operator", "--version", "abc1234", "--", "status", "--json"]
-    assert outside.started == [{"overrides": {"containerOverrides": [{"args": arguments}]}}]
+    assert done.stderr.splitlines()[1:] == ["operator of version abc1234", "asked by ana"]
+    assert outside.started == [_request(words)]
+
+
+def _request(words: list[str]) -> dict[str, Any]:
+    """The body of a start by ana."""
+    container = {"args": words, "env": [{"name": "LOGNAME", "value": "ana"}]}
+    return {"overrides": {"containerOverrides": [container]}}
+
+
+def test_a_container_without_a_release_is_said(outside: Outside) -> None:
+    """Before a first deployment the job has another image."""
+    done = outside.run("operator", "--", "ingest", "--stablecoins")
+    assert done.returncode == 0
+    assert "did not say which release it ran: before a first deployment" in done.stderr
 
 
 @pytest.mark.parametrize(("command", "code"), [("evaluate", 2), ("db", 1)])
@@ -104,11 +122,15 @@ def test_the_exit_code_is_the_containers(outside: Outside, command: str, code: i
     assert document["console"] in document["error"]
 
 
+FACTS = ("job", "arguments", "version", "state", "exit_code")
+
+
 def test_a_document_of_what_ran(outside: Outside) -> None:
     document = outside.document("--", "status")
-    assert {name: document[name] for name in ("job", "arguments", "state", "exit_code")} == {
+    assert {name: document[name] for name in FACTS} == {
         "job": OPERATOR_JOB,
         "arguments": ["operator", "--", "status"],
+        "version": "abc1234",
         "state": "SUCCEEDED",
         "exit_code": 0,
     }
@@ -134,12 +156,28 @@ def test_wrong_words_start_no_container(outside: Outside, words: list[str], sent
     assert outside.cloud_run.asked == []
 
 
+def test_the_container_refuses_wrong_words_too(tmp_path: Path) -> None:
+    """A job's arguments may come from elsewhere than this command."""
+    archive = tmp_path / "operator.zip"
+    archive.write_bytes(build_operator_archive())
+    done = subprocess.run(
+        [sys.executable, str(archive), "db", "reset", "--yes"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(
+        "error: 'db reset --yes' does not run inside the network; allowed"
+    )
+
+
 def test_a_dry_run_and_help_start_no_container(outside: Outside) -> None:
-    planned = outside.document("--dry-run", "--", "db", "migrate", GOOGLE_API_URL="")
-    arguments = ["operator", "--", "db", "migrate"]
+    planned = outside.document("--dry-run", "--", "db", "migrate", GOOGLE_API_URL="", LOGNAME="ana")
     assert planned == {
         "job": f"projects/acme/locations/europe-west1/jobs/{OPERATOR_JOB}",
-        "request": {"overrides": {"containerOverrides": [{"args": arguments}]}},
+        "request": _request(["operator", "--", "db", "migrate"]),
     }
     helped = outside.run("operator", "--", "db", "migrate", "--help")
     assert (helped.returncode, "db migrate" in helped.stdout) == (0, True)
@@ -157,7 +195,10 @@ def test_a_log_out_of_reach_is_said_once_and_the_command_goes_on(outside: Outsid
 def test_a_job_that_is_not_there_is_said(outside: Outside) -> None:
     outside.cloud_run._jobs = {}
     document = outside.document("--", "status", code=1)
-    assert "'yieldspark-operator' of kind 'JOB'" in document["error"]
+    assert (
+        f"there is no Cloud Run job projects/acme/locations/europe-west1/jobs/{OPERATOR_JOB}: "
+        in (document["error"])
+    )
 
 
 @pytest.mark.parametrize(("answer", "cancelled"), [(None, False), (False, False), (True, True)])

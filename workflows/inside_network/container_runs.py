@@ -7,6 +7,7 @@ became of it. Seconds.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,6 +28,14 @@ SILENT_LOOKS = 2
 """
 
 SAY_SECONDS = 60.0
+
+RELEASE = re.compile(r"\w+ of version (\S+)")
+"""What container/cloud_run_entry.py says first."""
+
+NO_RELEASE = (
+    "before a first deployment the job has another image, which does nothing and succeeds; or the"
+    " log is late"
+)
 
 Show = Callable[[Line], object]
 
@@ -56,8 +65,8 @@ def run_container(
     seconds_between: float | None = None,
     ends_with_us: bool = False,
 ) -> Document:
-    """Start an execution and see it through: `{"execution", "job", "arguments", "state",
-    "exit_code", "seconds", "console"}`.
+    """Start an execution and see it through: `{"execution", "job", "arguments", "version", "state",
+    "exit_code", "seconds", "console"}`. The version is the one that the log names, else None.
 
     Args: arguments None are the job's own. show gets each line of its log. seconds_between two
     looks are LOOK_SECONDS, where they are not given. ends_with_us is for a
@@ -69,10 +78,9 @@ def run_container(
     name = str(started["name"])
     short = name.rpartition("/")[2]
     say(f"execution {short}")
-    log = ContainerLog(settings, job, started["createTime"], short)
+    shown = _Shown(ContainerLog(settings, job, started["createTime"], short), show)
 
     def wait() -> Document:
-        shown = _Shown(log, show)
         return _until_ended(executions, shown, name, seconds_between or LOOK_SECONDS)
 
     began = time.monotonic()
@@ -87,6 +95,7 @@ def run_container(
         "execution": short,
         "job": job,
         "arguments": ended["template"]["containers"][0].get("args", []),
+        "version": shown.version,
         "state": state,
         "exit_code": 0 if state == "SUCCEEDED" else executions.exit_code(name),
         "seconds": round(time.monotonic() - began, 1),
@@ -94,6 +103,8 @@ def run_container(
     }
     if state != "SUCCEEDED":
         raise ContainerFailed(document, why(ended))
+    if shown.version is None:
+        say(f"{short} did not say which release it ran: {NO_RELEASE}")
     return document
 
 
@@ -125,6 +136,7 @@ class _Shown:
         self._log = log
         self._show = show
         self._complaint = ""
+        self.version: str | None = None
 
     def new_lines(self) -> bool:
         """Show what came; returns whether anything did."""
@@ -136,5 +148,7 @@ class _Shown:
                 say(f"the log can't be read: {error}")
             return False
         for line in lines:
+            said = RELEASE.fullmatch(line.text)
+            self.version = self.version or (said[1] if said else None)
             self._show(line)
         return bool(lines)

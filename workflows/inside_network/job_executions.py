@@ -11,10 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from google.api_core import exceptions
+
 from config_spark import Settings
+from database.run_ledger import who_is_asking
 from google_clients import required
 from product_errors import CloudRefused
 from workflows.google_rest import Document, GoogleRest
+
+USER_VARIABLE = "LOGNAME"
+"""Where Python's getpass looks first."""
 
 HOST = "https://run.googleapis.com"
 SIGNAL = 128
@@ -33,7 +39,15 @@ class JobExecutions:
         """Begin an execution; returns it. Args: arguments replace those of the job's container;
         None leaves them.
         """
-        operation = self._service.ask("POST", f"{self._job}:run", run_request(arguments))
+        try:
+            operation = self._service.ask("POST", f"{self._job}:run", run_request(arguments))
+        except CloudRefused as error:
+            if isinstance(error.__cause__, exceptions.NotFound):
+                raise CloudRefused(
+                    f"there is no Cloud Run job {self._job}: terraform/ makes it; look at"
+                    " PROJECT_ID and REGION, or apply it"
+                ) from error
+            raise
         execution: Document = operation["metadata"]
         return execution
 
@@ -65,10 +79,14 @@ def job_name(settings: Settings, job: str) -> str:
 
 
 def run_request(arguments: Sequence[str] | None) -> Document:
-    """The body of `jobs.run`."""
+    """The body of `jobs.run`. The container gets the caller's name as its user's, for what the
+    ledger says of a person's decision.
+    """
     if arguments is None:
         return {}
-    return {"overrides": {"containerOverrides": [{"args": list(arguments)}]}}
+    name = who_is_asking().partition("@")[0]
+    container = {"args": list(arguments), "env": [{"name": USER_VARIABLE, "value": name}]}
+    return {"overrides": {"containerOverrides": [container]}}
 
 
 def state_of(execution: Document) -> str:

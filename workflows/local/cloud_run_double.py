@@ -37,9 +37,9 @@ EXECUTION_TYPE = "type.googleapis.com/google.cloud.run.v2.Execution"
 OVERRIDES = {"containerOverrides", "taskCount", "timeout"}
 CONTAINER_OVERRIDES = {"name", "args", "env", "clearArgs"}
 
-Runner = Callable[[str, list[str]], RunningBatch]
-"""Starts an execution: takes its short name, which begins with its job's, and the container's
-arguments. Returns at once.
+Runner = Callable[[str, list[str], dict[str, str]], RunningBatch]
+"""Starts an execution: takes its short name, which begins with its job's, the container's arguments
+and what the start adds to its variables. Returns at once.
 """
 
 
@@ -124,13 +124,17 @@ class CloudRunDouble(Service):
             overrides = _known(request.json(), {"overrides", "validateOnly", "etag"}, "").get(
                 "overrides", {}
             )
-            arguments = self._arguments(
-                job, _known(overrides, OVERRIDES, "overrides").get("containerOverrides", [])
-            )
+            containers = _known(overrides, OVERRIDES, "overrides").get("containerOverrides", [])
+            arguments = self._arguments(job, containers)
+            variables = {
+                str(variable["name"]): str(variable["value"])
+                for container in containers
+                for variable in container.get("env", [])
+            }
             short = f"{job}-{secrets.token_hex(3)[:5]}"
             name = f"projects/{project}/locations/{region}/jobs/{job}/executions/{short}"
             run = self._run
-            start = None if run is None else lambda: run(short, arguments)
+            start = None if run is None else lambda: run(short, arguments, variables)
             limits = (
                 {"environmentConfig": {"executionConfig": {"ttl": overrides["timeout"]}}}
                 if "timeout" in overrides

@@ -138,8 +138,11 @@ def _services(database: Settings, folder: Path, port: int) -> Iterator[LocalClou
             yield LocalCloud(url, variables, database)
 
 
-def _run_container(platform: LocalPlatform, name: str, arguments: list[str]) -> BatchProcess:
-    return platform.run_container(CONTAINER_ENTRY, arguments, {"CODE_BUCKET": CODE_BUCKET}, name)
+def _run_container(
+    platform: LocalPlatform, name: str, arguments: list[str], variables: dict[str, str]
+) -> BatchProcess:
+    given = {"CODE_BUCKET": CODE_BUCKET, **variables}
+    return platform.run_container(CONTAINER_ENTRY, arguments, given, name)
 
 
 def _run_pipeline(url: str, executions: ExecutionsDouble, execution_id: str, argument: Any) -> Any:
