@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-Json = Any
-SHOWN_LINES = 12
-"""Lines of a failed program's output that the error repeats."""
+SHOWN_LETTERS = 300
+"""Of a failed program's last line; all that it said stands in the log before the error."""
 
 
 class DeploymentFailed(Exception):
@@ -51,12 +50,12 @@ class Context:
             )
         return folder
 
-    def hand_on(self, name: str, document: Json) -> None:
+    def hand_on(self, name: str, document: Any) -> None:
         """Leave a document for later steps."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / name).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
-    def handed(self, name: str, step: str) -> Json:
+    def handed(self, name: str, step: str) -> Any:
         """A document that an earlier step left. Raises: DeploymentFailed where it is missing."""
         try:
             return json.loads((self.folder / name).read_text(encoding="utf-8"))
@@ -66,9 +65,7 @@ class Context:
                 " on; run the build again from the start"
             ) from None
 
-    def run(
-        self, command: Sequence[str], variables: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Run a program in the checkout, with both outputs kept. Raises: DeploymentFailed where the
         program is not installed.
         """
@@ -76,7 +73,7 @@ class Context:
             return subprocess.run(
                 list(command),
                 cwd=self.root,
-                env={**self.variables, **(variables or {})},
+                env=dict(self.variables),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -88,17 +85,18 @@ class Context:
                 " image that has it"
             ) from None
 
-    def output_of(self, *command: str, variables: Mapping[str, str] | None = None) -> str:
-        """A program's stdout. Raises: DeploymentFailed with the end of what it said where it
+    def output_of(self, *command: str) -> str:
+        """A program's stdout. Raises: DeploymentFailed with the last line of what it said where it
         fails.
         """
-        done = self.run(command, variables)
+        done = self.run(command)
         if done.returncode:
             raise DeploymentFailed(f"`{' '.join(command)}` failed: {last_words(done)}")
         return done.stdout
 
 
 def last_words(done: subprocess.CompletedProcess[str]) -> str:
-    """The end of a program's output, as one line."""
-    lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-    return " / ".join(lines[-SHOWN_LINES:]) or f"no output, exit code {done.returncode}"
+    """The last line of a program's output, after all of it went to the log."""
+    output = (done.stderr.strip() or done.stdout.strip()) or f"exit code {done.returncode}"
+    say(output)
+    return output.splitlines()[-1].strip()[:SHOWN_LETTERS]

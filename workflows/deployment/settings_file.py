@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from workflows.deployment.context import Context, DeploymentFailed, say
+from workflows.deployment.context import Context, DeploymentFailed, last_words, say
 
 SETTINGS = "settings.env"
 HANDED_ON = "settings.json"
@@ -29,7 +29,7 @@ def fetch_settings(context: Context) -> None:
     where = f"gs://{bucket}/{SETTINGS}"
     done = context.run(["gcloud", "storage", "cat", where])
     if done.returncode:
-        raise DeploymentFailed(f"{where} can't be read: {done.stderr.strip()}; {APPLY}")
+        raise DeploymentFailed(f"{where} can't be read: {last_words(done)}; {APPLY}")
     settings = parse_settings(done.stdout, where)
     missing = [name for name in NEEDED if not settings.get(name)]
     if missing:
