@@ -1,8 +1,9 @@
 """Stands in for docker and for the registry that it pushes to: records its arguments, and answers as
 both do where tags can't be moved.
 
-In: the variable DOCKER_STAND_IN, a folder; a file `refuse` in it ends the command that it names with
-that file's other words. Out: `calls` there, a line of JSON for each start, and `registry.json`, the
+In: the variable DOCKER_STAND_IN, a folder. A file `refuse` in it ends the command that it names with
+that file's other words; with a file `other-build` another build pushes the same tag during ours.
+Out: `calls` there, a line of JSON for each start, and `registry.json`, the
 digest of each pushed tag. Each build has another digest, as real ones do. Standard library only: it
 is started as a program of its own.
 """
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 NOT_THERE = "no such manifest: {}"
+OTHER_DIGEST = f"sha256:{'5' * 64}"
+"""Of what another build pushes."""
 
 
 def main(arguments: list[str]) -> int:
@@ -70,6 +73,8 @@ def _build(folder: Path, arguments: list[str]) -> int:
     if not re.search(rf"^FROM .* AS {re.escape(target)}$", source, re.MULTILINE):
         return _failed(f"failed to reach build target {target} in Dockerfile")
     _save(folder, "local.json", options["--tag"], f"sha256:{secrets.token_hex(32)}")
+    if (folder / "other-build").exists():
+        _save(folder, "registry.json", options["--tag"], OTHER_DIGEST)
     return 0
 
 
