@@ -161,7 +161,10 @@ class RunJobsDouble(Service):
 
 def _job(name: str, image: str, region: str) -> dict[str, Any]:
     container = {"image": image, "resources": {"limits": {"cpu": "4", "memory": "16Gi"}}}
-    task = {"spec": {"containers": [container], "maxRetries": 0, "timeoutSeconds": "7200"}}
+    task = {
+        "metadata": {},
+        "spec": {"containers": [container], "maxRetries": 0, "timeoutSeconds": "7200"},
+    }
     return {
         "apiVersion": "run.googleapis.com/v1",
         "kind": "Job",
@@ -171,7 +174,7 @@ def _job(name: str, image: str, region: str) -> dict[str, Any]:
             "resourceVersion": "r1",
             "labels": {"cloud.googleapis.com/location": region},
         },
-        "spec": {"template": {"spec": {"taskCount": 1, "template": task}}},
+        "spec": {"template": {"metadata": {}, "spec": {"taskCount": 1, "template": task}}},
         "status": {
             "observedGeneration": 1,
             "conditions": [{"type": "Ready", "status": "True"}],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class BuildFile:
     text: str
     root: Path
 
-    @property
+    @cached_property
     def document(self) -> dict[str, Any]:
         found: dict[str, Any] = yaml.safe_load(self.text)
         return found

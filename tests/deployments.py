@@ -144,8 +144,8 @@ class DeploymentCloud:
 
 @contextmanager
 def deployment_cloud(folder: Path) -> Iterator[DeploymentCloud]:
-    """A project as `terraform apply` leaves it: settings.env, a workflow with an older source, a job
-    with a placeholder image.
+    """A project as `terraform apply` leaves it: settings.env, a workflow with an older source, a
+    job with a placeholder image.
     """
     for name in ("bin", "docker"):
         (folder / name).mkdir(parents=True)

@@ -1,9 +1,9 @@
-"""Stands in for docker and for the registry that it pushes to: records its arguments, and answers as
-both do where tags can't be moved.
+"""Stands in for docker and for the registry that it pushes to: records its arguments, and answers
+as both do where tags can't be moved.
 
-In: the variable DOCKER_STAND_IN, a folder. A file `refuse` in it ends the command that it names with
-that file's other words; with a file `other-build` another build pushes the same tag during ours.
-Out: `calls` there, a line of JSON for each start, and `registry.json`, the
+In: the variable DOCKER_STAND_IN, a folder. A file `refuse` in it ends the command that it names
+with that file's other words; with a file `other-build` another build pushes the same tag during
+ours. Out: `calls` there, a line of JSON for each start, and `registry.json`, the
 digest of each pushed tag. Each build has another digest, as real ones do. Standard library only: it
 is started as a program of its own.
 """

@@ -4,9 +4,16 @@ take it.
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
+from google.cloud.devtools.cloudbuild_v1 import Build, Volume
+from google.protobuf.json_format import ParseError
 
 from tests.cloudbuild_rules import RULES, BuildFile, faults
 from tests.processes import PROJECT
@@ -38,7 +45,11 @@ BROKEN = {
         "workflows.deployment, deploy",
     ),
     "part of the suite": ("a_step_is_a_script_of_the_repository", r"\[.ci/run\]", "[-c, 'true']"),
-    "latest": ("builders_are_pinned", r"google/cloud-sdk:587.0.0-slim@", "google/cloud-sdk:latest@"),
+    "latest": (
+        "builders_are_pinned",
+        r"google/cloud-sdk:587.0.0-slim@",
+        "google/cloud-sdk:latest@",
+    ),
     "no digest": ("builders_are_pinned", r"-slim@sha256:\w+", "-slim"),
     "gcr.io as builder": (
         "builders_are_pinned",
@@ -113,8 +124,16 @@ BROKEN = {
         "\nserviceAccount: projects/p/serviceAccounts/a\noptions:",
     ),
     "a step without end": ("time_and_machine_fit_the_suite", "    timeout: 300s\n", ""),
-    "ten minutes for all": ("time_and_machine_fit_the_suite", r"\ntimeout: \d+s", "\ntimeout: 600s"),
-    "ten minutes for the suite": ("time_and_machine_fit_the_suite", "timeout: 3600s", "timeout: 600s"),
+    "ten minutes for all": (
+        "time_and_machine_fit_the_suite",
+        r"\ntimeout: \d+s",
+        "\ntimeout: 600s",
+    ),
+    "ten minutes for the suite": (
+        "time_and_machine_fit_the_suite",
+        "timeout: 3600s",
+        "timeout: 600s",
+    ),
     "too little memory": ("time_and_machine_fit_the_suite", "E2_HIGHCPU_8", "E2_MEDIUM"),
     "more than the quota": ("time_and_machine_fit_the_suite", "E2_HIGHCPU_8", "E2_HIGHCPU_32"),
 }
@@ -136,3 +155,47 @@ def test_a_rule_sees(rule: str, old: str, new: str) -> None:
 
 def test_every_rule_is_seen_to_fail() -> None:
     assert {rule for rule, _, _ in BROKEN.values()} == {rule.__name__ for rule in RULES}
+
+
+def test_googles_own_types_read_it() -> None:
+    """As the service does, which refuses a field that it does not know."""
+    document = BuildFile(TEXT, PROJECT).document
+    build = Build.from_json(json.dumps(document))
+    assert [step.id for step in build.steps] == [step["id"] for step in document["steps"]]
+    assert build.timeout == timedelta(seconds=6600)
+    assert build.options.machine_type.name == "E2_HIGHCPU_8"
+    assert build.options.logging.name == "CLOUD_LOGGING_ONLY"
+    assert list(build.options.volumes) == [Volume(name="deployment", path="/deployment")]
+    with pytest.raises(ParseError, match="waitsFor"):
+        Build.from_json(json.dumps(document | {"steps": [{"id": "check", "waitsFor": ["-"]}]}))
+    with pytest.raises(ParseError, match="machineType"):
+        Build.from_json(json.dumps(document | {"options": {"machineType": "E2_HIGHCPU_9"}}))
+
+
+def test_the_public_schema_takes_it(tmp_path: Path) -> None:
+    """That of check-jsonschema, as it comes with the package: nothing is fetched."""
+    broken = tmp_path / "cloudbuild.yaml"
+    broken.write_text(TEXT.replace("waitFor: [images]", "waitFor: images"))
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.cloudbuild"]
+    done = subprocess.run(
+        [*command, str(PROJECT / "cloudbuild.yaml"), str(broken)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    faults_found = [line for line in done.stdout.splitlines() if "::$" in line]
+    assert len(faults_found) == 1, done.stdout + done.stderr
+    assert str(broken) in faults_found[0]
+    assert "steps[4].waitFor" in faults_found[0]
+
+
+def test_the_trigger_sets_the_substitutions_of_the_file() -> None:
+    """A substitution that the trigger lacks is empty, and `check` ends the build."""
+    folder = PROJECT / "terraform"
+    if not folder.is_dir():
+        pytest.skip("no terraform/ in this checkout")
+    trigger = (folder / "build.tf").read_text(encoding="utf-8")
+    assert set(re.findall(r"^ +(_[A-Z_]+) +=", trigger, re.MULTILINE)) == set(
+        BuildFile(TEXT, PROJECT).document["substitutions"]
+    )

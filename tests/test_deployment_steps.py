@@ -34,7 +34,7 @@ from workflows.deployment.checkout import check
 from workflows.deployment.context import Context, DeploymentFailed
 from workflows.deployment.images import _digest_in, image_tag, provide_images
 from workflows.deployment.release_step import release
-from workflows.deployment.settings_file import fetch_settings, parse_settings
+from workflows.deployment.settings_file import fetch_settings, parse_settings, require_settings
 from workflows.deployment.verify_step import verify
 
 DOCKERFILE = "FROM scratch AS batch\nFROM batch AS cloud-run\n"
@@ -123,7 +123,7 @@ def test_check_refuses_a_checkout_that_differs(checkout: Path) -> None:
         check(context)
     git(checkout, "checkout", "--quiet", "README.md")
     (checkout / "images.json").unlink()
-    with pytest.raises(DeploymentFailed, match="is in the checkout .* set it to a folder outside"):
+    with pytest.raises(DeploymentFailed, match=r"is in the checkout .* set it to a folder outside"):
         check(context_of(checkout, {"DEPLOYMENT_FOLDER": str(checkout / "volume")}))
 
 
@@ -239,9 +239,7 @@ def test_an_image_that_another_build_pushed_meanwhile_is_taken(
     context = context_of(checkout, cloud.environment())
     provide_images(context)
     handed = json.loads((context.folder / images.HANDED_ON).read_text())
-    assert handed == {
-        target: f"{REPOSITORY}/{target}@{OTHER_DIGEST}" for target in images.TARGETS
-    }
+    assert handed == {target: f"{REPOSITORY}/{target}@{OTHER_DIGEST}" for target in images.TARGETS}
 
 
 def test_a_digest_is_read_for_our_platform_or_not_at_all() -> None:
@@ -286,6 +284,16 @@ def test_settings_that_are_none_are_refused_without_their_value(text: str, words
     assert "hunter2" not in str(raised.value)
 
 
+def test_settings_of_another_project_are_refused() -> None:
+    require_settings(SETTINGS, BUCKET, "there")
+    with pytest.raises(DeploymentFailed, match="there is of another bucket, CODE_BUCKET=acme-code"):
+        require_settings(SETTINGS, "other-code", "there")
+    with pytest.raises(DeploymentFailed, match="there lacks REGION, WORKFLOW_NAME; `terraform"):
+        require_settings(
+            {"PROJECT_ID": "acme", "CODE_BUCKET": BUCKET, "REGION": ""}, BUCKET, "there"
+        )
+
+
 needs_gcloud = pytest.mark.skipif(not shutil.which("gcloud"), reason="gcloud is not installed here")
 
 
@@ -293,16 +301,12 @@ needs_gcloud = pytest.mark.skipif(not shutil.which("gcloud"), reason="gcloud is 
 def test_a_project_without_its_settings_is_told_to_apply(
     cloud: DeploymentCloud, checkout: Path
 ) -> None:
-    cloud.put("settings.env", b"PROJECT_ID=acme\n")
-    context = context_of(checkout, cloud.environment())
+    context = context_of(checkout, {**cloud.environment(), "CODE_BUCKET": "nowhere"})
     with pytest.raises(
         DeploymentFailed,
-        match=rf"gs://{BUCKET}/settings\.env lacks REGION, CODE_BUCKET, WORKFLOW_NAME; `terraform",
+        match=r"gs://nowhere/settings\.env can't be read: ERROR: .*; `terraform apply` writes it",
     ):
         fetch_settings(context)
-    elsewhere = context_of(checkout, {**cloud.environment(), "CODE_BUCKET": "nowhere"})
-    with pytest.raises(DeploymentFailed, match=r"gs://nowhere/settings\.env can't be read: ERROR"):
-        fetch_settings(elsewhere)
     assert not (context.folder / settings_file.HANDED_ON).exists()
 
 

@@ -97,7 +97,5 @@ def git(context: Context, *arguments: str) -> str:
     """What git says of the checkout. Raises: DeploymentFailed."""
     done = context.run(["git", *arguments])
     if done.returncode:
-        raise DeploymentFailed(
-            f"git can't read {context.root}: {last_words(done)}; {FROM_TRIGGER}"
-        )
+        raise DeploymentFailed(f"git can't read {context.root}: {last_words(done)}; {FROM_TRIGGER}")
     return done.stdout

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 SHOWN_LETTERS = 300
-"""Of a failed program's last line; all that it said stands in the log before the error."""
+"""Of a failed program's line; all that it said stands in the log before the error."""
 
 
 class DeploymentFailed(Exception):
@@ -86,9 +86,7 @@ class Context:
             ) from None
 
     def output_of(self, *command: str) -> str:
-        """A program's stdout. Raises: DeploymentFailed with the last line of what it said where it
-        fails.
-        """
+        """A program's stdout. Raises: DeploymentFailed where it fails, with what it ended with."""
         done = self.run(command)
         if done.returncode:
             raise DeploymentFailed(f"`{' '.join(command)}` failed: {last_words(done)}")
@@ -96,7 +94,11 @@ class Context:
 
 
 def last_words(done: subprocess.CompletedProcess[str]) -> str:
-    """The last line of a program's output, after all of it went to the log."""
+    """What a program ended with, after all that it said went to the log: its line with ERROR, as
+    gcloud writes it, else its last line.
+    """
     output = (done.stderr.strip() or done.stdout.strip()) or f"exit code {done.returncode}"
     say(output)
-    return output.splitlines()[-1].strip()[:SHOWN_LETTERS]
+    lines = [line.strip() for line in output.splitlines()]
+    line = next((line for line in lines if line.startswith("ERROR")), lines[-1])
+    return line[:SHOWN_LETTERS]

@@ -1,5 +1,5 @@
-"""The step `deploy`: the Cloud Workflow gets this commit's pipeline.yaml, and the Cloud Run jobs the
-image. What is as it should be is not touched: a second run changes nothing.
+"""The step `deploy`: the Cloud Workflow gets this commit's pipeline.yaml, and the Cloud Run jobs
+the image. What is as it should be is not touched: a second run changes nothing.
 """
 
 from __future__ import annotations

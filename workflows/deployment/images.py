@@ -13,7 +13,7 @@ import re
 import subprocess
 
 from workflows.deployment.checkout import git, image_repository
-from workflows.deployment.context import Context, DeploymentFailed, last_words, say
+from workflows.deployment.context import SHOWN_LETTERS, Context, DeploymentFailed, last_words, say
 
 HANDED_ON = "images.json"
 BATCH, CLOUD_RUN = TARGETS = ("batch", "cloud-run")
@@ -66,7 +66,7 @@ def _provided(context: Context, reference: str, target: str) -> str:
     digest = _digest_in(found.stdout)
     if digest:
         return digest
-    say(f"{reference} is not in the registry ({last_words(found)}); building it")
+    say(f"{reference}: {found.stderr.strip()[:SHOWN_LETTERS]}; building it")
     where = ["--platform", PLATFORM, "--file", "container/Dockerfile", "--target", target]
     _shown(context, "docker", "build", *where, "--tag", reference, ".")
     pushed = context.run(["docker", "push", reference])

@@ -1,13 +1,14 @@
 """The step `settings`: settings.env of the code bucket, which Terraform writes, becomes the
 variables of the release.
 
-In: lines NAME=VALUE. Out: settings.json in DEPLOYMENT_FOLDER. The file holds no secret, and one that
-does is refused without a word of its value.
+In: lines NAME=VALUE. Out: settings.json in DEPLOYMENT_FOLDER. The file holds no secret, and one
+that does is refused without a word of its value.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from workflows.deployment.context import Context, DeploymentFailed, last_words, say
 
@@ -31,6 +32,13 @@ def fetch_settings(context: Context) -> None:
     if done.returncode:
         raise DeploymentFailed(f"{where} can't be read: {last_words(done)}; {APPLY}")
     settings = parse_settings(done.stdout, where)
+    require_settings(settings, bucket, where)
+    context.hand_on(HANDED_ON, settings)
+    say(f"{len(settings)} settings from {where}")
+
+
+def require_settings(settings: Mapping[str, str], bucket: str, where: str) -> None:
+    """Raises: DeploymentFailed where one of `NEEDED` is missing, or the bucket is another one."""
     missing = [name for name in NEEDED if not settings.get(name)]
     if missing:
         raise DeploymentFailed(f"{where} lacks {', '.join(missing)}; {APPLY}")
@@ -39,8 +47,6 @@ def fetch_settings(context: Context) -> None:
             f"{where} is of another bucket, CODE_BUCKET={settings['CODE_BUCKET']}; correct"
             " _CODE_BUCKET in the trigger"
         )
-    context.hand_on(HANDED_ON, settings)
-    say(f"{len(settings)} settings from {where}")
 
 
 def released_settings(context: Context) -> dict[str, str]:
