@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from google.cloud.devtools.cloudbuild_v1 import Build, Volume
-from google.protobuf.json_format import ParseError
+from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 
 from tests.cloudbuild_rules import RULES, BuildFile, faults
 from tests.processes import PROJECT
