@@ -4,6 +4,7 @@ what to do; nothing is released then.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -35,7 +36,7 @@ from workflows.deployment.context import Context, DeploymentFailed
 from workflows.deployment.images import _digest_in, image_tag, provide_images
 from workflows.deployment.release_step import release
 from workflows.deployment.settings_file import fetch_settings, parse_settings, require_settings
-from workflows.deployment.verify_step import verify
+from workflows.deployment.verify_step import manifest_faults, verify
 
 DOCKERFILE = "FROM scratch AS batch\nFROM batch AS cloud-run\n"
 PINNED = {
@@ -329,6 +330,16 @@ def test_verify_names_everything_that_is_otherwise(cloud: DeploymentCloud, check
         f"and not {PINNED['cloud-run']}",
     ):
         assert words in str(raised.value)
+
+
+def test_a_manifest_is_compared_with_latest_and_with_the_commit() -> None:
+    manifest = json.dumps({"commit": FIRST})
+    latest = {"version": FIRST, "manifest_sha256": hashlib.sha256(manifest.encode()).hexdigest()}
+    assert list(manifest_faults(latest, manifest, FIRST)) == []
+    assert list(manifest_faults(latest, manifest + "\n", SECOND)) == [
+        f"the manifest.json of {FIRST} is not the one that latest.json names",
+        f"{FIRST} is of commit {FIRST}, and COMMIT_SHA is {SECOND}",
+    ]
 
 
 @needs_gcloud

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from workflows.deployment.checkout import cloud_run_jobs, required_commit
 from workflows.deployment.context import Context, DeploymentFailed, say
@@ -36,11 +36,19 @@ def _release_faults(context: Context) -> Iterator[str]:
         yield f"{LATEST} names {latest['version']}, and released was {version}"
         return
     manifest = _object(context, bucket, object_name(version, MANIFEST))
+    yield from manifest_faults(latest, manifest, required_commit(context))
+
+
+def manifest_faults(latest: Mapping[str, str], manifest: str, commit: str) -> Iterator[str]:
+    """What is wrong with a release's manifest, beside latest.json's document and the build's
+    commit.
+    """
+    version = latest["version"]
     if hashlib.sha256(manifest.encode()).hexdigest() != latest["manifest_sha256"]:
         yield f"the {MANIFEST} of {version} is not the one that {LATEST} names"
-    commit, wanted = json.loads(manifest)["commit"], required_commit(context)
-    if commit != wanted:
-        yield f"{version} is of commit {commit}, and COMMIT_SHA is {wanted}"
+    found = json.loads(manifest)["commit"]
+    if found != commit:
+        yield f"{version} is of commit {found}, and COMMIT_SHA is {commit}"
 
 
 def _object(context: Context, bucket: str, name: str) -> str:
