@@ -1,0 +1,46 @@
+"""`python3 -m workflows.deployment STEP`: one step of cloudbuild.yaml. Exit codes: 0 good, 1 the
+step failed, 2 wrong use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from workflows.deployment.checkout import check
+from workflows.deployment.context import Context, DeploymentFailed, say
+from workflows.deployment.deploy_step import deploy
+from workflows.deployment.images import provide_images
+from workflows.deployment.release_step import release
+from workflows.deployment.settings_file import fetch_settings
+from workflows.deployment.verify_step import verify
+
+STEPS: dict[str, Callable[[Context], None]] = {
+    "check": check,
+    "settings": fetch_settings,
+    "images": provide_images,
+    "release": release,
+    "deploy": deploy,
+    "verify": verify,
+}
+"""In the order of cloudbuild.yaml, where the suite runs before `images`."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the step; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python3 -m workflows.deployment", allow_abbrev=False)
+    parser.add_argument("step", choices=STEPS)
+    step = parser.parse_args(arguments).step
+    try:
+        STEPS[step](Context(Path.cwd(), dict(os.environ)))
+    except DeploymentFailed as error:
+        say(f"{step}: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The step `check`: the checkout is the commit of the build, and the trigger's variables have a
+value. It runs first, so that nothing is built, released or deployed where this is not so.
+"""
+
+from __future__ import annotations
+
+import re
+
+from workflows.deployment.context import Context, DeploymentFailed, last_words, say
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+REPOSITORY = re.compile(r"[a-z0-9-]+-docker\.pkg\.dev/[a-z0-9.:-]+/[a-z0-9-]+")
+JOB = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+FROM_TRIGGER = (
+    "the build has to be started by its trigger: push a commit, or `gcloud builds triggers run`"
+)
+SHOWN_CHANGES = 5
+
+
+def check(context: Context) -> None:
+    """Raises: DeploymentFailed."""
+    commit = required_commit(context)
+    require_commit_in_checkout(context, commit)
+    bucket = context.required("CODE_BUCKET", "the trigger sets _CODE_BUCKET")
+    if not BUCKET.fullmatch(bucket):
+        raise DeploymentFailed(
+            f"CODE_BUCKET={bucket!r} is no bucket: a bare name is allowed, without gs://; correct"
+            " _CODE_BUCKET in the trigger"
+        )
+    image_repository(context)
+    jobs = cloud_run_jobs(context)
+    context.folder.mkdir(parents=True, exist_ok=True)
+    say(f"{commit} is checked out, and the tree is clean; {len(jobs)} Cloud Run jobs")
+
+
+def required_commit(context: Context) -> str:
+    """COMMIT_SHA. Raises: DeploymentFailed."""
+    meaning = f"Cloud Build sets it for a build of a commit, and {FROM_TRIGGER}"
+    commit = context.required("COMMIT_SHA", meaning)
+    if not COMMIT.fullmatch(commit):
+        raise DeploymentFailed(
+            f"COMMIT_SHA={commit!r} is no commit: 40 hexadecimal digits are allowed; {FROM_TRIGGER}"
+        )
+    return commit
+
+
+def require_commit_in_checkout(context: Context, commit: str) -> None:
+    """Raises: DeploymentFailed where the working folder is no clone, stands on another commit, or
+    differs from it.
+    """
+    if not (context.root / ".git").exists():
+        raise DeploymentFailed(
+            f"{context.root} has no .git: `gcloud builds submit` sends none, and a release is named"
+            f" after the commit that is checked out; {FROM_TRIGGER}"
+        )
+    head = git(context, "rev-parse", "--verify", "HEAD").strip()
+    if head != commit:
+        raise DeploymentFailed(
+            f"COMMIT_SHA={commit} is not what is checked out, which is {head}; {FROM_TRIGGER}"
+        )
+    changes = git(context, "status", "--porcelain=v1", "--untracked-files=all").splitlines()
+    if changes:
+        shown = ", ".join(line.strip() for line in changes[:SHOWN_CHANGES])
+        more = f" and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
+        raise DeploymentFailed(
+            f"the checkout differs from {commit}: {shown}{more}; a step may write into the volume"
+            " DEPLOYMENT_FOLDER only, or into what .gitignore lists"
+        )
+
+
+def image_repository(context: Context) -> str:
+    """IMAGE_REPOSITORY. Raises: DeploymentFailed."""
+    repository = context.required("IMAGE_REPOSITORY", "the trigger sets _IMAGE_REPOSITORY")
+    if not REPOSITORY.fullmatch(repository):
+        raise DeploymentFailed(
+            f"IMAGE_REPOSITORY={repository!r} is no repository of Artifact Registry:"
+            " REGION-docker.pkg.dev/PROJECT/NAME is allowed; correct _IMAGE_REPOSITORY in the"
+            " trigger"
+        )
+    return repository
+
+
+def cloud_run_jobs(context: Context) -> list[str]:
+    """The names in CLOUD_RUN_JOBS. Raises: DeploymentFailed."""
+    jobs = context.required("CLOUD_RUN_JOBS", "the trigger sets _CLOUD_RUN_JOBS").split()
+    wrong = [name for name in jobs if not JOB.fullmatch(name)]
+    if wrong:
+        raise DeploymentFailed(
+            f"CLOUD_RUN_JOBS has {wrong[0]!r}: names of Cloud Run jobs are allowed, with spaces"
+            " between; correct _CLOUD_RUN_JOBS in the trigger"
+        )
+    return jobs
+
+
+def git(context: Context, *arguments: str) -> str:
+    """What git says of the checkout. Raises: DeploymentFailed."""
+    done = context.run(["git", *arguments])
+    if done.returncode:
+        raise DeploymentFailed(f"git can't read {context.root}: {last_words(done)}; {FROM_TRIGGER}")
+    return done.stdout

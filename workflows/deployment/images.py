@@ -1,0 +1,120 @@
+"""The step `images`: both images of container/Dockerfile are in the registry under a tag that
+follows from what they are made of, and their digests are handed on.
+
+An image is built only where its tag is missing. A second build of the same files has another digest
+(Debian's packages, times), and a release with another digest is another release.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+
+from workflows.deployment.checkout import git, image_repository
+from workflows.deployment.context import SHOWN_LETTERS, Context, DeploymentFailed, last_words, say
+
+HANDED_ON = "images.json"
+BATCH, CLOUD_RUN = TARGETS = ("batch", "cloud-run")
+"""Targets of the Dockerfile, and names of the images."""
+
+INPUTS = ("container", "requirements-spark.txt")
+PLATFORM = "linux/amd64"
+TAG_LETTERS = 16
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+PINNED = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
+
+
+def provide_images(context: Context) -> None:
+    """Raises: DeploymentFailed."""
+    repository, tag = image_repository(context), image_tag(context)
+    images = {}
+    for target in TARGETS:
+        digest = _provided(context, f"{repository}/{target}:{tag}", target)
+        images[target] = f"{repository}/{target}@{digest}"
+        say(f"{target}: {images[target]}")
+    context.hand_on(HANDED_ON, images)
+
+
+def image_tag(context: Context) -> str:
+    """Names, modes and contents of `INPUTS` in the commit, as git has them. Raises:
+    DeploymentFailed.
+    """
+    listed = git(context, "ls-tree", "-r", "--full-tree", "HEAD", "--", *INPUTS)
+    if not listed:
+        raise DeploymentFailed(f"{', '.join(INPUTS)} are not in the commit: nothing to build")
+    return hashlib.sha256(listed.encode()).hexdigest()[:TAG_LETTERS]
+
+
+def provided_image(context: Context, target: str) -> str:
+    """HOST/PATH@sha256:.. of one of `TARGETS`, as `provide_images` handed it on. Raises:
+    DeploymentFailed where it has no digest.
+    """
+    image = context.handed(HANDED_ON, "images").get(target)
+    if not isinstance(image, str) or not PINNED.fullmatch(image):
+        raise DeploymentFailed(
+            f"{HANDED_ON} has {image!r} for the image {target}: HOST/PATH@sha256:<64 digits> is"
+            " allowed; run the build again from the start"
+        )
+    return image
+
+
+def _provided(context: Context, reference: str, target: str) -> str:
+    """The image's digest, after a build where it has none."""
+    found = _looked_up(context, reference)
+    digest = _digest_in(found.stdout)
+    if digest:
+        return digest
+    say(f"{reference}: {found.stderr.strip()[:SHOWN_LETTERS]}; building it")
+    where = ["--platform", PLATFORM, "--file", "container/Dockerfile", "--target", target]
+    _shown(context, "docker", "build", *where, "--tag", reference, ".")
+    pushed = context.run(["docker", "push", reference])
+    # another build of the same files may have been faster, and the tag never moves
+    digest = _digest_in(_looked_up(context, reference).stdout)
+    if pushed.returncode and not digest:
+        raise DeploymentFailed(
+            f"docker push {reference} failed: {last_words(pushed)}; may the build's account write"
+            " to the repository?"
+        )
+    if not digest:
+        raise DeploymentFailed(
+            f"{reference} was pushed, and the registry shows no digest of it for {PLATFORM}; look"
+            f" with `docker manifest inspect --verbose {reference}`"
+        )
+    return digest
+
+
+def _looked_up(context: Context, reference: str) -> subprocess.CompletedProcess[str]:
+    return context.run(["docker", "manifest", "inspect", "--verbose", reference])
+
+
+def _digest_in(described: str) -> str | None:
+    """Of `docker manifest inspect --verbose`: one object for an image, a list for an image of
+    several platforms.
+    """
+    try:
+        document = json.loads(described)
+    except ValueError:
+        return None
+    several = document if isinstance(document, list) else [document]
+    descriptors = [one.get("Descriptor", {}) for one in several]
+    if isinstance(document, list):
+        descriptors = [one for one in descriptors if _platform_of(one) == PLATFORM]
+    digests = [one.get("digest", "") for one in descriptors]
+    return digests[0] if len(digests) == 1 and DIGEST.fullmatch(digests[0]) else None
+
+
+def _platform_of(descriptor: dict[str, dict[str, str]]) -> str:
+    platform = descriptor.get("platform", {})
+    return f"{platform.get('os')}/{platform.get('architecture')}"
+
+
+def _shown(context: Context, *command: str) -> None:
+    """Run a program whose output is for the log. Raises: DeploymentFailed."""
+    done = subprocess.run(command, cwd=context.root, env=dict(context.variables), check=False)
+    if done.returncode:
+        raise DeploymentFailed(
+            f"`{' '.join(command)}` failed with exit code {done.returncode}; its own words are"
+            " above"
+        )

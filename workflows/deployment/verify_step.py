@@ -1,0 +1,72 @@
+"""The step `verify`: the project is asked whether it has what this build made: the latest release,
+the workflow's source, the jobs' image. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+
+from workflows.deployment.checkout import cloud_run_jobs, required_commit
+from workflows.deployment.context import Context, DeploymentFailed, say
+from workflows.deployment.deploy_step import project_of, source_of
+from workflows.deployment.images import CLOUD_RUN, provided_image
+from workflows.deployment.release_step import HANDED_ON as RELEASE
+from workflows.deployment.settings_file import released_settings
+from workflows.releases.release_names import LATEST, MANIFEST, object_name
+
+
+def verify(context: Context) -> None:
+    """Raises: DeploymentFailed naming everything that is otherwise."""
+    faults = [*_release_faults(context), *_project_faults(context)]
+    if faults:
+        raise DeploymentFailed(
+            f"deployed is something else: {'; '.join(faults)}. Another build may have been faster:"
+            " run the newest commit's build again"
+        )
+    say("release, workflow and Cloud Run jobs are those of this build")
+
+
+def _release_faults(context: Context) -> Iterator[str]:
+    bucket = released_settings(context)["CODE_BUCKET"]
+    version = context.handed(RELEASE, "release")["version"]
+    latest = json.loads(_object(context, bucket, LATEST))
+    if latest["version"] != version:
+        yield f"{LATEST} names {latest['version']}, and released was {version}"
+        return
+    manifest = _object(context, bucket, object_name(version, MANIFEST))
+    yield from manifest_faults(latest, manifest, required_commit(context))
+
+
+def manifest_faults(latest: Mapping[str, str], manifest: str, commit: str) -> Iterator[str]:
+    """What is wrong with a release's manifest, beside latest.json's document and the build's
+    commit.
+    """
+    version = latest["version"]
+    if hashlib.sha256(manifest.encode()).hexdigest() != latest["manifest_sha256"]:
+        yield f"the {MANIFEST} of {version} is not the one that {LATEST} names"
+    found = json.loads(manifest)["commit"]
+    if found != commit:
+        yield f"{version} is of commit {found}, and COMMIT_SHA is {commit}"
+
+
+def _object(context: Context, bucket: str, name: str) -> str:
+    return context.output_of("gcloud", "storage", "cat", f"gs://{bucket}/{name}")
+
+
+def _project_faults(context: Context) -> Iterator[str]:
+    project, bucket = project_of(context), released_settings(context)["CODE_BUCKET"]
+    workflow = project.workflow()
+    if workflow["sourceContents"] != source_of(context):
+        yield f"the source of {project.workflow_name} is not this commit's"
+    if workflow.get("state") != "ACTIVE":
+        yield f"{project.workflow_name} is {workflow.get('state')}, and not ACTIVE"
+    variables = workflow.get("userEnvVars", {})
+    if variables.get("CODE_BUCKET") != bucket:
+        yield f"{project.workflow_name} reads CODE_BUCKET={variables.get('CODE_BUCKET')}"
+    image = provided_image(context, CLOUD_RUN)
+    for job in cloud_run_jobs(context):
+        found = project.image_of(job)
+        if found != image:
+            yield f"{job} has the image {found}, and not {image}"
