@@ -62,6 +62,11 @@ def test_a_dry_run_lists_what_a_release_then_uploads(
         for name, one in found.items()
     ]
     assert latest_version(double) == plan["version"]
+    for document in (plan, done):
+        assert (document["platform"], document["platform_reason"]) == (
+            "dataproc",
+            "PLATFORM=dataproc",
+        )
     words = run("release", "--allow-dirty", "--dry-run")
     assert plan["version"] in words.stdout
     assert plan["files"][0]["sha256"] in words.stdout

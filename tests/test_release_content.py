@@ -25,6 +25,7 @@ from workflows.local.http_service import serving
 from workflows.local.storage_double import StorageDouble
 from workflows.releases.code_archive import build_archive
 from workflows.releases.release import publish, read_batches, released
+from workflows.batches.platform_choice import CLOUD_RUN_ROWS
 from workflows.releases.release_batches import batches_document, support_warnings
 from workflows.releases.release_content import ReleaseContent, build_content
 from workflows.releases.release_names import CODE, LATEST, Release
@@ -153,10 +154,46 @@ def test_batches_are_of_the_release_and_hold_no_password(settings: Settings) -> 
         "project": "acme",
         "region": "europe-west1",
         "engine": "lightgbm",
+        "platform": "dataproc",
+        "platform_reason": "PLATFORM=dataproc",
         "deadline_seconds": 7800,
     }
     assert document == {**expected, "cloud_run_jobs": jobs, "batches": document["batches"]}
     assert "correct-horse" not in str(document)
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows", "chosen", "reason"),
+    [
+        ("dataproc", 1, "dataproc", "PLATFORM=dataproc"),
+        ("cloud_run", 10 * CLOUD_RUN_ROWS, "cloud_run", "PLATFORM=cloud_run"),
+        (
+            "auto",
+            CLOUD_RUN_ROWS,
+            "cloud_run",
+            f"PLATFORM=auto, and NIGHTLY_ROWS={CLOUD_RUN_ROWS} is at most {CLOUD_RUN_ROWS}, the",
+        ),
+        (
+            "auto",
+            CLOUD_RUN_ROWS + 1,
+            "dataproc",
+            f"PLATFORM=auto, and NIGHTLY_ROWS={CLOUD_RUN_ROWS + 1} is above {CLOUD_RUN_ROWS}, the",
+        ),
+    ],
+)
+def test_a_release_names_the_platform_and_why_and_has_both(
+    asked: str, rows: int, chosen: str, reason: str, settings: Settings
+) -> None:
+    changed = settings.model_copy(update={"platform": asked, "nightly_rows": rows})
+    release = Release(BUCKET, "a" * 40, tuple(locked_checksums()))
+    document = batches_document(changed, release)
+    assert document["platform"] == chosen
+    assert document["platform_reason"].startswith(reason)
+    assert len(document["cloud_run_jobs"]) == 2
+    assert set(document["batches"]) == set(batches_document(settings, release)["batches"])
+    # the runtime of a batch is no matter where there is none
+    old = changed.model_copy(update={"engine": "synapseml"})
+    assert bool(support_warnings(old, today=date(2026, 10, 1))) == (chosen == "dataproc")
 
 
 def test_an_engine_whose_runtime_is_old_is_warned_of_and_one_whose_is_gone_left_out(

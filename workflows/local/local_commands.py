@@ -20,8 +20,8 @@ from workflows.app import app
 from workflows.local.local_cloud import ROOT, LocalCloud, local_cloud
 from workflows.releases.release import publish
 from workflows.run_commands import (
-    CloudRun,
     FullRefresh,
+    OnPlatform,
     pipeline_argument,
     print_pipeline,
     run_pipeline,
@@ -65,7 +65,7 @@ def run(
     end: End = None,
     full_refresh: FullRefresh = False,
     engine: Engine = None,
-    cloud_run: CloudRun = None,
+    platform: OnPlatform = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -80,7 +80,7 @@ def run(
         end,
         full_refresh=full_refresh,
         engine=engine,
-        cloud_run=cloud_run,
+        platform=platform,
         dry_run=dry_run,
     )
     document = run_in_local_cloud(edge_settings(), argument)
