@@ -1,5 +1,5 @@
-"""Both jobs of a night in a container's limits: the largest night that a Cloud Run job of 4 vCPU and
-16 GiB holds, which is what PLATFORM=auto goes by (`workflows/batches/platform_choice.py`).
+"""Both jobs of a night in a container's limits: whether a night fits into a Cloud Run job of 4 vCPU
+and 16 GiB, which is what PLATFORM=auto goes by (`workflows/batches/platform_choice.py`).
 
 In: a number of pools and days. Out: seconds, processor seconds, peak memory and files of each job,
 and what a row takes in the database, on standard output. Raw history is generated in an embedded
@@ -11,14 +11,20 @@ fits its first model. A container keeps its files in memory: files count as memo
 from __future__ import annotations
 
 import argparse
+import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.databases import copied_database, environment, server_process, settle
-from benchmarks.databases import temporary_server
+from benchmarks.databases import (
+    copied_database,
+    environment,
+    server_process,
+    settle,
+    temporary_server,
+)
 from benchmarks.forecast_data import COMMAND
 from benchmarks.metrics_data import History, Say, load
 from benchmarks.metrics_table import machine_facts
@@ -106,11 +112,10 @@ def _largest(folder: Path) -> Iterator[list[int]]:
 
 def _bytes_in(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:  # it was deleted between two looks
-            continue
+    for root, _, names in os.walk(folder):  # which passes over folders that go meanwhile
+        for name in names:
+            with suppress(OSError):
+                total += (Path(root) / name).stat().st_size
     return total
 
 

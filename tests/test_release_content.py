@@ -21,11 +21,11 @@ from product_errors import ConfigurationError, EnvironmentNotReady
 from tests.conftest import JARS
 from tests.processes import PROJECT
 from tests.releases import BUCKET, cloud_settings, latest_version, objects
+from workflows.batches.platform_choice import CLOUD_RUN_ROWS
 from workflows.local.http_service import serving
 from workflows.local.storage_double import StorageDouble
 from workflows.releases.code_archive import build_archive
 from workflows.releases.release import publish, read_batches, released
-from workflows.batches.platform_choice import CLOUD_RUN_ROWS
 from workflows.releases.release_batches import batches_document, support_warnings
 from workflows.releases.release_content import ReleaseContent, build_content
 from workflows.releases.release_names import CODE, LATEST, Release

@@ -29,7 +29,10 @@ def test_a_platform_is_for_both_jobs_or_for_one(asked: list[str], expected: dict
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (["auto"], "--platform auto is wrong; allowed is dataproc or cloud_run, or one of them for"),
+        (
+            ["auto"],
+            "--platform auto is wrong; allowed is dataproc or cloud_run, or one of them for",
+        ),
         (["forecast=cloud_run"], "--platform forecast=cloud_run is wrong"),
         ([f"{METRICS}="], "is wrong"),
         (["=dataproc"], "--platform =dataproc is wrong"),

@@ -453,8 +453,8 @@ def platform_of_the_release(folder: Path, executor: Executor, source: str) -> No
         wanted = {METRICS: "dataproc", FORECAST: "dataproc"}
         assert_succeeded(made.run({"platform": wanted}), *wanted.values())
         asked = len(made.cloud_run.asked)
-        for platform in ("auto", 5, ["cloud_run"]):
-            made.put(f"versions/{NEW}/batches.json", released(NEW) | {"platform": platform})
+        for unknown in ("auto", 5, ["cloud_run"]):
+            made.put(f"versions/{NEW}/batches.json", released(NEW) | {"platform": unknown})
             assert_failed(made.run(), code=500, version=NEW, message="allowed is dataproc or")
         assert (len(made.created), len(made.cloud_run.asked)) == (7, asked)
 

@@ -1,5 +1,5 @@
-"""Where the jobs of a release run unless a run says otherwise: as batches of Dataproc Serverless, or
-as Cloud Run jobs.
+"""Where the jobs of a release run unless a run says otherwise: as batches of Dataproc Serverless,
+or as Cloud Run jobs.
 
 In: PLATFORM and NIGHTLY_ROWS. Out: the platform and a sentence that says why it was chosen. Pure.
 The release keeps both in `batches.json`; the run argument `platform` wins over them.
@@ -37,7 +37,7 @@ class PlatformChoice:
 
 
 def choose_platform(settings: Settings) -> PlatformChoice:
-    """PLATFORM itself; with `auto`, Cloud Run jobs up to CLOUD_RUN_ROWS rows a run, else batches."""
+    """PLATFORM itself; with `auto`, Cloud Run jobs up to CLOUD_RUN_ROWS rows, else batches."""
     if settings.platform != "auto":
         return PlatformChoice(settings.platform, f"PLATFORM={settings.platform}")
     return choice_for(settings.nightly_rows)

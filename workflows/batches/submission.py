@@ -90,4 +90,3 @@ def submission(
         "warning": platform_for(job, engine, today=datetime.now(UTC).date()).warning,
         "batch": batch,
     }
-

@@ -103,9 +103,7 @@ def cloud_run_usd(vcpu: float, gib: float, seconds: float, *, region: str) -> fl
     rates = prices()["cloud_run"]
     billed = max(seconds, rates["least_seconds"])
     factor = 1.0 if region in rates["tier_1"] else rates["tier_2_factor"]
-    return float(
-        factor * billed * (vcpu * rates["vcpu_second"] + gib * rates["gib_second"])
-    )
+    return float(factor * billed * (vcpu * rates["vcpu_second"] + gib * rates["gib_second"]))
 
 
 def _priced(dcu_seconds: float, shuffle_gb_seconds: float, region: str) -> Cost:

@@ -46,7 +46,9 @@ def with_measured(
     known = replace(inputs, cold_seconds=cold)
     figures = {
         "days_read": [(run, _days_read(run, known)) for run in metrics],
-        "metrics_rows_per_core_second": [(run, _rows_per_core_second(run, known)) for run in metrics],
+        "metrics_rows_per_core_second": [
+            (run, _rows_per_core_second(run, known)) for run in metrics
+        ],
         "forecast_seconds_per_pool": [
             (run, _seconds_per_pool(run, cold)) for run in forecasts if not run.refits
         ],

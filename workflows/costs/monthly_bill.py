@@ -16,8 +16,8 @@ from workflows.batches.platform_choice import (
     CLOUD_RUN_ROWS,
     CONTAINER_GIB,
     PLATFORMS,
-    PlatformName,
     PlatformChoice,
+    PlatformName,
     choice_for,
 )
 from workflows.batches.platforms import JOBS
@@ -26,6 +26,7 @@ from workflows.costs.cost import prices
 from workflows.costs.database_cost import DatabaseCost, database_cost
 from workflows.costs.measured_inputs import KnownInputs
 from workflows.costs.night_model import JobOfANight, night_of
+
 
 @dataclass(frozen=True)
 class PlatformBill:
