@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from sqlalchemy import Engine, text
 from config_spark import Settings, load_settings
 from docs import cost_table
 from product_errors import ConfigurationError
-from tests.processes import PROJECT
+from tests.dataproc_cases import WorkflowsHere
+from tests.processes import PROJECT, environment_of
 from workflows.batches.platform_choice import CLOUD_RUN, CLOUD_RUN_ROWS, DATAPROC
 from workflows.costs.bill_inputs import SOURCES, BillInputs, inputs_of
 from workflows.costs.cost_ledger import PAST_RUNS, PastRun, past_runs, usual_seconds
@@ -259,6 +261,26 @@ def test_past_runs_are_good_nights_in_the_cloud_newest_first_and_by_platform(
     assert (last.platform, last.batch, last.seconds) == (CLOUD_RUN, "cloud-run-forecast-x", 60.0)
     assert usual_seconds(database, FORECAST) == [float(day) for day in range(PAST_RUNS + 4, 4, -1)]
     assert usual_seconds(database, METRICS) == []
+
+
+def test_the_command_takes_past_runs_where_the_ledger_is_in_reach(
+    database: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    run = NIGHT | {"id": "night", "at": datetime(2026, 1, 1, tzinfo=UTC), "mode": "daily"}
+    with engine.begin() as connection:
+        connection.execute(INSERT, run)
+    given = environment_of(database)
+    command = WorkflowsHere(
+        tmp_path,
+        {name: value for name, value in given.items() if name.startswith("DB_")}
+        | {"ENGINE": "lightgbm"},
+    )
+    bill = command.json("cost", "--pools", "5")
+    assert bill["ledger"] == "1 good nightly runs in the cloud"
+    assert bill["measured_from"]["refit_seconds_per_pool"] == ["forecast-x"]
+    assert bill["inputs"]["refit_seconds_per_pool"] == pytest.approx((60 - 45) / 5)
+    shown = command("cost", "--pools", "5").stdout
+    assert "measured: median of 1 runs, 2026-01-01 to 2026-01-01, dataproc, 5 to 5" in shown
 
 
 def test_a_ledger_out_of_reach_leaves_the_model_and_says_why(database: Settings) -> None:
