@@ -100,9 +100,11 @@ def test_a_night_fits_into_a_container_by_its_time_and_by_its_memory_with_its_fi
         assert "raw row: 300 bytes in the database" in words
         return words.splitlines()[-1]
 
-    assert "GiB: fits, 1800 of 1800 s, 16,384 of 16,384 MB" in judged(1_000.0, 16_000.0, 384.0)
-    assert "does not fit, 1801 of 1800 s" in judged(1_001.0, 16_000.0, 384.0)
-    assert "does not fit, 1800 of 1800 s, 16,385 of" in judged(1_000.0, 16_000.0, 385.0)
+    assert "GiB: fits, 1800 of 1800 s of processor, 16,384 of" in judged(1_000.0, 16_000.0, 384.0)
+    assert "does not fit, 1801 of 1800 s of" in judged(1_001.0, 16_000.0, 384.0)
+    assert "does not fit, 1800 of 1800 s of processor, 16,385 of" in judged(
+        1_000.0, 16_000.0, 385.0
+    )
 
 
 def test_what_rows_take_in_the_database_counts_tables_with_their_indexes(
