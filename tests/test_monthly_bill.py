@@ -65,8 +65,11 @@ def test_the_largest_night_of_a_container_is_cheaper_there_than_as_batches() -> 
     assert (bill.choice.platform, bill.on(CLOUD_RUN).caution) == (CLOUD_RUN, None)
     larger = modelled_bill(BillInputs(pools=pools + 10))
     assert larger.choice.platform == DATAPROC
-    assert f"{larger.rows:,} rows are more than" in str(larger.on(CLOUD_RUN).caution)
+    assert f"{larger.rows:,} rows by lightgbm are beyond" in str(larger.on(CLOUD_RUN).caution)
     assert larger.on(DATAPROC).caution is None
+    other_engine = modelled_bill(BillInputs(engine="synapseml"))
+    assert other_engine.choice.platform == DATAPROC
+    assert "rows by synapseml are beyond" in str(other_engine.on(CLOUD_RUN).caution)
 
 
 def test_the_database_is_billed_by_tier_disk_and_backups() -> None:

@@ -191,9 +191,19 @@ def test_a_release_names_the_platform_and_why_and_has_both(
     assert document["platform_reason"].startswith(reason)
     assert len(document["cloud_run_jobs"]) == 2
     assert set(document["batches"]) == set(batches_document(settings, release)["batches"])
-    # the runtime of a batch is no matter where there is none
-    old = changed.model_copy(update={"engine": "synapseml"})
-    assert bool(support_warnings(old, today=date(2026, 10, 1))) == (chosen == "dataproc")
+
+
+def test_auto_leaves_an_engine_that_was_not_measured_to_batches(settings: Settings) -> None:
+    """And the runtime of a batch is no matter where there is none."""
+    day = date(2026, 10, 1)
+    synapseml = settings.model_copy(update={"engine": "synapseml", "platform": "auto"})
+    release = Release(BUCKET, "a" * 40, tuple(locked_checksums()))
+    document = batches_document(synapseml, release, today=day)
+    assert document["platform"] == "dataproc"
+    assert "ENGINE=synapseml was not measured" in document["platform_reason"]
+    assert len(support_warnings(synapseml, today=day)) == 1
+    container = synapseml.model_copy(update={"platform": "cloud_run"})
+    assert support_warnings(container, today=day) == []
 
 
 def test_an_engine_whose_runtime_is_old_is_warned_of_and_one_whose_is_gone_left_out(

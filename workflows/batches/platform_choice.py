@@ -24,6 +24,8 @@ CLOUD_RUN_PREFIX = "cloud-run-"
 CONTAINER_VCPU = 4
 CONTAINER_GIB = 16
 
+MEASURED_ENGINE = "lightgbm"
+
 CLOUD_RUN_ROWS = 2_000_000
 """PLACEHOLDER"""
 
@@ -37,15 +39,21 @@ class PlatformChoice:
 
 
 def choose_platform(settings: Settings) -> PlatformChoice:
-    """PLATFORM itself; with `auto`, Cloud Run jobs up to CLOUD_RUN_ROWS rows, else batches."""
+    """PLATFORM itself; with `auto`, what `choice_for` takes for NIGHTLY_ROWS and ENGINE."""
     if settings.platform != "auto":
         return PlatformChoice(settings.platform, f"PLATFORM={settings.platform}")
-    return choice_for(settings.nightly_rows)
+    return choice_for(settings.nightly_rows, settings.engine)
 
 
-def choice_for(rows: int) -> PlatformChoice:
-    """What PLATFORM=auto takes for NIGHTLY_ROWS=rows."""
+def choice_for(rows: int, engine: str) -> PlatformChoice:
+    """What PLATFORM=auto takes: Cloud Run jobs for what was measured in a container, else
+    batches.
+    """
     container = f"a container of {CONTAINER_VCPU} vCPU and {CONTAINER_GIB} GiB"
+    if engine != MEASURED_ENGINE:
+        return PlatformChoice(
+            DATAPROC, f"PLATFORM=auto, and ENGINE={engine} was not measured in {container}"
+        )
     asked = f"PLATFORM=auto, and NIGHTLY_ROWS={rows} is"
     limit = f"{CLOUD_RUN_ROWS}, the most that was measured in {container}"
     if rows <= CLOUD_RUN_ROWS:

@@ -15,6 +15,7 @@ from workflows.batches.platform_choice import (
     CLOUD_RUN,
     CLOUD_RUN_ROWS,
     CONTAINER_GIB,
+    MEASURED_ENGINE,
     PLATFORMS,
     PlatformChoice,
     PlatformName,
@@ -100,16 +101,17 @@ def monthly_bill(known: KnownInputs) -> MonthlyBill:
     """
     database = database_cost(known.inputs)
     bills = tuple(_bill(platform, known.inputs, database) for platform in PLATFORMS)
-    return MonthlyBill(known, bills, database, choice_for(_largest(bills[0].jobs)))
+    rows = _largest(bills[0].jobs)
+    return MonthlyBill(known, bills, database, choice_for(rows, known.inputs.engine))
 
 
 def _bill(platform: PlatformName, inputs: BillInputs, database: DatabaseCost) -> PlatformBill:
     jobs = tuple(night_of(job, platform, inputs) for job in JOBS)
     caution = None
-    if platform == CLOUD_RUN and _largest(jobs) > CLOUD_RUN_ROWS:
+    if platform == CLOUD_RUN and choice_for(_largest(jobs), inputs.engine).platform != CLOUD_RUN:
         caution = (
-            f"{_largest(jobs):,} rows are more than the {CLOUD_RUN_ROWS:,} that were measured in"
-            f" {CONTAINER_GIB} GiB"
+            f"{_largest(jobs):,} rows by {inputs.engine} are beyond what was measured:"
+            f" {CLOUD_RUN_ROWS:,} by {MEASURED_ENGINE} in {CONTAINER_GIB} GiB"
         )
     usd = inputs.nights * sum(job.usd for job in jobs)
     return PlatformBill(platform, jobs, usd, database.usd, caution)
