@@ -142,6 +142,13 @@ class Settings(BaseSettings):
     nightly_rows: Annotated[int, Field(ge=0)] = Field(
         1_000_000, description="rows a night reads: what the batches of a release are sized for"
     )
+    platform: Literal["dataproc", "cloud_run", "auto"] = Field(
+        "dataproc",
+        description=(
+            "where the jobs of a release run: as batches (dataproc), as Cloud Run jobs (cloud_run),"
+            " or by NIGHTLY_ROWS (auto)"
+        ),
+    )
     batch_id: str | None = Field(
         None,
         description=(

@@ -366,14 +366,20 @@ def test_costs_are_summed_and_go_into_the_ledger(
         assert cloud.run("cost", name, "--day", "2020-01-31").returncode == 2
 
 
-def test_a_month_of_nights_by_the_model_names_its_inputs(cloud: Cloud) -> None:
-    month = cloud.run.json("cost", "--pools", "2000", ENGINE="lightgbm")
-    assert (month["inputs"]["pools"], month["inputs"]["region"], month["goal_usd"]) == (
-        2000,
-        "europe-west1",
-        3.0,
-    )
-    assert "Cloud Run" in cloud.run("cost", "--pools", "2000").stdout
+def test_a_months_bill_by_the_model_names_its_inputs(cloud: Cloud) -> None:
+    bill = cloud.run.json("cost", "--pools", "2000", ENGINE="lightgbm")
+    assert (bill["inputs"]["pools"], bill["inputs"]["region"]) == (2000, "europe-west1")
+    assert [one["platform"] for one in bill["platforms"]] == ["dataproc", "cloud_run"]
+    assert bill["sources"]["region"] == "REGION"
+    shown = cloud.run("cost", "--pools", "2000", ENGINE="lightgbm").stdout
+    for words in (
+        "cloud_run",
+        f"{bill['database']['instance_usd']:.2f}",
+        "database_tier",
+        "terraform's default",
+        "2026-11-29",
+    ):
+        assert words in shown
 
 
 def test_a_ledger_out_of_reach_fails_no_batch(tmp_path: Path) -> None:

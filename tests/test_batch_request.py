@@ -202,6 +202,7 @@ def test_neither_a_password_nor_this_machine_goes_on() -> None:
             "code_version": "mine",
         },
         **{"batch_id": "a-batch", "nightly_rows": 5, "workflow_name": "mine"},
+        "platform": "cloud_run",
     }
     assert set(here) <= NOT_THE_JOBS
     batch = build_batch(

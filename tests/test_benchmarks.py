@@ -13,7 +13,7 @@ import pytest
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
-from benchmarks import spikes
+from benchmarks import container, spikes
 from benchmarks.databases import differing_rows, empty_products_tables, make_peer_tables
 from benchmarks.metrics import chosen_cases, run_size, size_of
 from benchmarks.metrics_data import History
@@ -83,6 +83,48 @@ def test_the_spike_benchmark_times_the_check(server: Settings) -> None:
     assert min(seconds.values()) > 0
     assert spikes.report({400: 1.0, 800: 2.3}).endswith("ratio 2.30, goal at most 2.2: missed")
     assert spikes.report({400: 1.0, 800: 2.2}).endswith("goal at most 2.2: hit")
+
+
+def _held(job: str, seconds: float, peak_mb: float, files_mb: float) -> container.Held:
+    timing = Timing(job, seconds, seconds, peak_mb, 0.0, "succeeded", seconds, {}, {"read": 7})
+    return container.Held(timing, files_mb)
+
+
+def test_a_night_fits_into_a_container_by_its_time_and_by_its_memory_with_its_files() -> None:
+    def judged(seconds: float, peak_mb: float, files_mb: float) -> str:
+        held = {
+            "calculate_metrics": _held("calculate_metrics", 800.0, 2_000.0, 100.0),
+            "forecast_pools": _held("forecast_pools", seconds, peak_mb, files_mb),
+        }
+        words = container.report(held, {"raw row": 300.0}, 1_000_000)
+        assert "raw row: 300 bytes in the database" in words
+        return words.splitlines()[-1]
+
+    assert "GiB: fits, 1800 of 1800 s of processor, 16,384 of" in judged(1_000.0, 16_000.0, 384.0)
+    assert "does not fit, 1801 of 1800 s of" in judged(1_001.0, 16_000.0, 384.0)
+    assert "does not fit, 1800 of 1800 s of processor, 16,385 of" in judged(
+        1_000.0, 16_000.0, 385.0
+    )
+
+
+def test_what_rows_take_in_the_database_counts_tables_with_their_indexes(
+    database: Settings, engine: Engine
+) -> None:
+    execute(
+        engine,
+        """
+        INSERT INTO pools (pool_id, name, chain, protocol, symbol)
+        VALUES ('pool-1', 'pool-1', 'Base', 'aave-v3', 'USDC');
+        INSERT INTO raw_defillama_pool_history (pool_id, timestamp, raw_json_data)
+        SELECT 'pool-1', now() - n * interval '1 hour', '{}' FROM generate_series(1, 4) AS n;
+        INSERT INTO pool_daily_metrics (pool_id, date)
+        VALUES ('pool-1', '2026-01-01'), ('pool-1', '2026-01-02')
+        """,
+    )
+    sizes = container.bytes_of_rows(database)
+    # a page of the table, and pages of each of its three indexes
+    assert sizes["raw row"] >= 4 * 8192 / 4
+    assert sizes["pool-day"] > 8192
 
 
 @pytest.mark.parametrize(

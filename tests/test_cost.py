@@ -1,4 +1,4 @@
-"""What a batch costs by list price, before and after, for a month of nights, and in the ledger."""
+"""What a batch costs by list price, before and after, and in the ledger."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from database.run_ledger import ledger_row, open_run
 from product_errors import ConfigurationError
 from tests.batches import a_batch
 from workflows.costs.cost import PRICES, actual_cost, cloud_run_usd, estimate, region_of
-from workflows.costs.cost_ledger import past_seconds, record_cost
-from workflows.costs.monthly_cost import NightInputs, monthly_estimate
+from workflows.costs.cost_ledger import record_cost
 
 BATCH_ID = "metrics-0b5f7a52-9d0e-4c7e-8a63-0f6f1e2d3c4b"
 NAME = f"projects/p/locations/us-central1/batches/{BATCH_ID}"
@@ -98,57 +97,18 @@ def test_the_price_table_has_its_day_its_sources_and_a_price_for_each_region() -
     for source in (
         "https://cloud.google.com/dataproc-serverless/pricing",
         "https://cloud.google.com/run/pricing",
+        "https://cloud.google.com/sql/pricing",
         "PerfKitBenchmarker",
     ):
         assert source in words
 
 
-def test_two_thousand_pools_cost_less_than_the_goal_a_month() -> None:
-    for region in ("us-central1", "europe-west1", "europe-west3"):
-        for engine in ("lightgbm", "synapseml"):
-            month = monthly_estimate(NightInputs(region=region, engine=engine))
-            assert month.meets_goal, month.pairs()
-            assert month.usd == pytest.approx(30 * sum(job.cost.usd for job in month.jobs))
-            slower = {"calculate_pool_metrics": [month.jobs[0].seconds - 90 + month.room_seconds]}
-            slower["forecast_pools"] = [month.jobs[1].seconds - 90 + month.room_seconds]
-            assert monthly_estimate(month.inputs, past_seconds=slower).usd == pytest.approx(
-                month.goal_usd
-            )
-
-
-def test_a_missed_goal_says_by_how_much_and_what_cloud_run_would_cost() -> None:
-    month = monthly_estimate(
-        NightInputs(), past_seconds={"calculate_pool_metrics": [700.0, 400.0, 9_000.0]}
-    )
-    assert not month.meets_goal
-    assert month.room_seconds < 0
-    words = month.pairs()
-    assert "790 s (median of 3 runs in the ledger)" in words["calculate_pool_metrics"]
-    assert words["goal"] == f"3.00 USD, missed: {month.usd - 3:.2f} USD too much"
-    assert month.cloud_run_usd < 3.0
-    assert words["the same as Cloud Run jobs"] == f"{month.cloud_run_usd:.2f} USD"
-
-
-def test_every_input_and_price_of_the_month_is_printed() -> None:
-    month = monthly_estimate()
-    words = month.pairs()
-    assert {name.replace("_", " ") for name in NightInputs.__dataclass_fields__} <= words.keys()
-    assert {
-        "price: dcu hour",
-        "price: shuffle gb month",
-        "price: start seconds",
-        "price: read on",
-    } <= words.keys()
-    assert month.document()["prices"]["dcu_hour"] == 0.06
-    assert month.document()["jobs"][0]["cost"]["region"] == "us-central1"
-
-
-def test_a_cloud_run_job_is_billed_for_a_minute_at_least() -> None:
-    assert (
-        cloud_run_usd(4, 16, 5)
-        == cloud_run_usd(4, 16, 60)
-        == pytest.approx(60 * (4 * 0.000018 + 16 * 0.000002))
-    )
+def test_a_cloud_run_job_is_billed_for_a_minute_at_least_and_by_the_tier_of_its_region() -> None:
+    minute = cloud_run_usd(4, 16, 60, region="us-central1")
+    assert minute == pytest.approx(60 * (4 * 0.000018 + 16 * 0.000002))
+    assert cloud_run_usd(4, 16, 5, region="us-central1") == minute
+    # the price list has 0.0000252 for a vCPU-second in London
+    assert cloud_run_usd(1, 0, 3600, region="europe-west2") == pytest.approx(3600 * 0.0000252)
 
 
 def test_the_cost_of_a_batch_finds_the_row_of_its_run(database: Settings, engine: Engine) -> None:
@@ -168,37 +128,3 @@ def test_the_cost_of_a_batch_finds_the_row_of_its_run(database: Settings, engine
     assert [tuple(row)[1:] for row in rows] == [(BATCH_ID, 0.0234), (None, None)]
     assert rows[0].run_id == run.run_id
     assert tuple(ledger_row(engine, run.run_id)) == LEDGER_KEYS
-
-
-def test_past_seconds_are_those_of_good_nights_on_batches_newest_first(
-    database: Settings, engine: Engine
-) -> None:
-    insert = text(
-        "INSERT INTO yieldspark.run_ledger (run_id, job, status, mode, code_version, started_at,"
-        " batch, seconds, rows, stages, checks) VALUES (:id, :job, :status, :mode, 'x', timestamptz"
-        " '2026-01-01' + :day * interval '1 day', :batch, :seconds, '{}', '{}', '[]')"
-    )
-    night: dict[str, object] = {
-        "job": "forecast_pools",
-        "status": "succeeded",
-        "mode": "daily",
-        "batch": "forecast-x",
-    }
-    others: tuple[dict[str, object], ...] = (
-        {"job": "calculate_pool_metrics"},
-        {"status": "failed"},
-        {"status": "nothing_to_do"},
-        {"mode": "as_of"},
-        {"batch": None},
-        {"seconds": None},
-    )
-    with engine.begin() as connection:
-        for day in range(40):
-            connection.execute(
-                insert, night | {"id": f"night {day}", "day": day, "seconds": float(day)}
-            )
-        for number, other in enumerate(others):
-            connection.execute(
-                insert, night | {"id": f"other {number}", "day": 100, "seconds": 1e6} | other
-            )
-    assert past_seconds(database, "forecast_pools") == [float(day) for day in range(39, 9, -1)]

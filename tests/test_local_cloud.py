@@ -69,8 +69,8 @@ def test_a_container_and_a_batch_run_the_release_and_no_password_is_shown_or_kep
     is loaded into a database of the user's own.
     """
     options = [
-        "--cloud-run",
-        "calculate_pool_metrics",
+        "--platform",
+        "calculate_pool_metrics=cloud_run",
         "--dry-run",
         "--engine",
         "lightgbm",

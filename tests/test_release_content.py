@@ -22,6 +22,7 @@ from product_errors import ConfigurationError, EnvironmentNotReady
 from tests.conftest import JARS
 from tests.processes import PROJECT
 from tests.releases import BUCKET, cloud_settings, latest_version, objects
+from workflows.batches.platform_choice import CLOUD_RUN_ROWS
 from workflows.local.http_service import serving
 from workflows.local.storage_double import StorageDouble
 from workflows.releases.code_archive import build_archive, build_operator_archive
@@ -199,6 +200,8 @@ def test_batches_are_of_the_release_and_hold_no_password(settings: Settings) -> 
         "project": "acme",
         "region": "europe-west1",
         "engine": "lightgbm",
+        "platform": "dataproc",
+        "platform_reason": "PLATFORM=dataproc",
         "deadline_seconds": 7800,
     }
     variables = document["operator_variables"]
@@ -215,6 +218,50 @@ def test_batches_are_of_the_release_and_hold_no_password(settings: Settings) -> 
     )
     assert variables.keys().isdisjoint({"DB_PASSWORD", "JARS_DIR", "CODE_BUCKET"})
     assert "correct-horse" not in str(document)
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows", "chosen", "reason"),
+    [
+        ("dataproc", 1, "dataproc", "PLATFORM=dataproc"),
+        ("cloud_run", 10 * CLOUD_RUN_ROWS, "cloud_run", "PLATFORM=cloud_run"),
+        (
+            "auto",
+            CLOUD_RUN_ROWS,
+            "cloud_run",
+            f"PLATFORM=auto, and NIGHTLY_ROWS={CLOUD_RUN_ROWS} is at most {CLOUD_RUN_ROWS}, the",
+        ),
+        (
+            "auto",
+            CLOUD_RUN_ROWS + 1,
+            "dataproc",
+            f"PLATFORM=auto, and NIGHTLY_ROWS={CLOUD_RUN_ROWS + 1} is above {CLOUD_RUN_ROWS}, the",
+        ),
+    ],
+)
+def test_a_release_names_the_platform_and_why_and_has_both(
+    asked: str, rows: int, chosen: str, reason: str, settings: Settings
+) -> None:
+    changed = settings.model_copy(update={"platform": asked, "nightly_rows": rows})
+    release = Release(BUCKET, "a" * 40, tuple(locked_checksums()))
+    document = batches_document(changed, release)
+    assert document["platform"] == chosen
+    assert document["platform_reason"].startswith(reason)
+    assert len(document["cloud_run_jobs"]) == 2
+    assert set(document["batches"]) == set(batches_document(settings, release)["batches"])
+
+
+def test_auto_leaves_an_engine_that_was_not_measured_to_batches(settings: Settings) -> None:
+    """And the runtime of a batch is no matter where there is none."""
+    day = date(2026, 10, 1)
+    synapseml = settings.model_copy(update={"engine": "synapseml", "platform": "auto"})
+    release = Release(BUCKET, "a" * 40, tuple(locked_checksums()))
+    document = batches_document(synapseml, release, today=day)
+    assert document["platform"] == "dataproc"
+    assert "ENGINE=synapseml was not measured" in document["platform_reason"]
+    assert len(support_warnings(synapseml, today=day)) == 1
+    container = synapseml.model_copy(update={"platform": "cloud_run"})
+    assert support_warnings(container, today=day) == []
 
 
 def test_an_engine_whose_runtime_is_old_is_warned_of_and_one_whose_is_gone_left_out(

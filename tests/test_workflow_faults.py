@@ -229,6 +229,18 @@ SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
         ),
         scenarios.on_cloud_run,
     ),
+    "the platform of the release not heard": (
+        ('default(map.get(release, "platform"), "dataproc"))}', '"dataproc")}'),
+        scenarios.platform_of_the_release,
+    ),
+    "a platform of the release that nobody knows": (
+        ("${not (platform in platforms)}", '${platform == ""}'),
+        scenarios.platform_of_the_release,
+    ),
+    "a Cloud Run job with a batch's id": (
+        ('${"cloud-run-" + where.batch}', "${where.batch}"),
+        scenarios.on_cloud_run,
+    ),
     "cancelled on Cloud Run taken for a success": (
         (
             (

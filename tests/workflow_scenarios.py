@@ -39,11 +39,15 @@ def console(batch: str) -> str:
 def assert_succeeded(outcome: Outcome, *platforms: str) -> None:
     assert outcome.state == "SUCCEEDED", outcome.error
     steps = outcome.result["steps"]
-    batches = [f"metrics-{outcome.execution}", f"forecast-{outcome.execution}"]
+    where = platforms or ("dataproc", "dataproc")
+    batches = [
+        f"{'cloud-run-' if platform == 'cloud_run' else ''}{job}-{outcome.execution}"
+        for job, platform in zip(("metrics", "forecast"), where, strict=True)
+    ]
     expected = list(
         zip(
             (METRICS, FORECAST),
-            platforms or ("dataproc", "dataproc"),
+            where,
             batches,
             ("SUCCEEDED", "SUCCEEDED"),
             strict=True,
@@ -405,7 +409,7 @@ def on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
             "lightgbm",
             "--dry-run",
             "--batch",
-            f"forecast-{outcome.execution}",
+            f"cloud-run-forecast-{outcome.execution}",
         ]
         assert asked.json() == {
             "overrides": {"containerOverrides": [{"args": words}], "timeout": "7800s"}
@@ -424,11 +428,35 @@ def on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
             "--end",
             "2025-01-02",
             "--batch",
-            f"metrics-{outcome.execution}",
+            f"cloud-run-metrics-{outcome.execution}",
         ]
         asked = [request for request in made.cloud_run.asked if request.method == "POST"][1]
         assert asked.json()["overrides"]["containerOverrides"] == [{"args": words}]
         assert len(made.created) == 1
+
+
+def platform_of_the_release(folder: Path, executor: Executor, source: str) -> None:
+    """Each platform that a release may name, and none, which was before; the argument wins, for the
+    jobs that it names.
+    """
+    both: dict[str | None, tuple[str, str]] = {
+        None: ("dataproc", "dataproc"),
+        "dataproc": ("dataproc", "dataproc"),
+        "cloud_run": ("cloud_run", "cloud_run"),
+    }
+    with world(folder, executor, source) as made:
+        for platform, expected in both.items():
+            made.put(f"versions/{NEW}/batches.json", released(NEW) | {"platform": platform})
+            assert_succeeded(made.run(), *expected)
+        assert len(made.created) == 4
+        assert_succeeded(made.run({"platform": {FORECAST: "dataproc"}}), "cloud_run", "dataproc")
+        wanted = {METRICS: "dataproc", FORECAST: "dataproc"}
+        assert_succeeded(made.run({"platform": wanted}), *wanted.values())
+        asked = len(made.cloud_run.asked)
+        for unknown in ("auto", 5, ["cloud_run"]):
+            made.put(f"versions/{NEW}/batches.json", released(NEW) | {"platform": unknown})
+            assert_failed(made.run(), code=500, version=NEW, message="allowed is dataproc or")
+        assert (len(made.created), len(made.cloud_run.asked)) == (7, asked)
 
 
 def failed_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
@@ -443,7 +471,7 @@ def failed_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
             outcome,
             code=500,
             job=METRICS,
-            batch=f"metrics-{outcome.execution}",
+            batch=f"cloud-run-metrics-{outcome.execution}",
             state="FAILED",
             message="the container exited with 1",
         )
@@ -600,6 +628,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     ended_well_while_cancelled,
     rollback,
     on_cloud_run,
+    platform_of_the_release,
     failed_on_cloud_run,
     deadline_on_cloud_run,
     job_is_missing_on_cloud_run,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from product_errors import CloudRefused, CloudUnavailable, ConfigurationError
 from workflows.app import app
 from workflows.batches.batch_watch import actual_or_none, keep_cost, last_lines
 from workflows.batches.dataproc import Batches
+from workflows.batches.platform_choice import PLATFORMS
 from workflows.batches.platforms import JOBS
 from workflows.executions import ExecutionNotSucceeded, Executions, wait_for_execution
 from workflows.inside_network.container_log import last_log_lines
@@ -25,10 +27,15 @@ NOT_CREATED = "NOT_CREATED"
 """The state that pipeline.yaml gives what was never made."""
 
 Version = Annotated[str | None, typer.Option(help="A released version; default: the newest.")]
-CloudRun = Annotated[
+OnPlatform = Annotated[
     list[str] | None,
     typer.Option(
-        "--cloud-run", metavar="JOB", help="Run this job as a Cloud Run job; may stand twice."
+        "--platform",
+        metavar="[JOB=]PLATFORM",
+        help=(
+            "dataproc or cloud_run, for both jobs or for one; may stand twice. Default: as released"
+            " (PLATFORM)."
+        ),
     ),
 ]
 FullRefresh = Annotated[bool, typer.Option("--full-refresh", help="Recompute every metric.")]
@@ -41,7 +48,7 @@ def run(
     end: End = None,
     full_refresh: FullRefresh = False,
     engine: Engine = None,
-    cloud_run: CloudRun = None,
+    platform: OnPlatform = None,
     dry_run: DryRun = False,
     wait: Annotated[bool, typer.Option(help="Wait for the end, and fail with the run.")] = True,
     as_json: AsJson = False,
@@ -57,7 +64,7 @@ def run(
         end,
         full_refresh=full_refresh,
         engine=engine,
-        cloud_run=cloud_run,
+        platform=platform,
         dry_run=dry_run,
     )
     document = run_pipeline(settings, argument, wait=wait)
@@ -71,27 +78,47 @@ def pipeline_argument(
     *,
     full_refresh: bool,
     engine: EngineName | None,
-    cloud_run: list[str] | None,
+    platform: list[str] | None,
     dry_run: bool,
 ) -> dict[str, Any]:
     """The argument map of pipeline.yaml's `main`: what was given and nothing else. Raises:
     ConfigurationError.
     """
-    unknown = sorted(set(cloud_run or []) - set(JOBS))
-    if unknown:
-        raise ConfigurationError(
-            f"--cloud-run {', '.join(unknown)} is no job; jobs are {', '.join(JOBS)}"
-        )
     given = {
         "version": version,
         "start": start.date().isoformat() if start else None,
         "end": end.date().isoformat() if end else None,
         "full_refresh": full_refresh or None,
         "engine": engine.value if engine else None,
-        "platform": dict.fromkeys(cloud_run, "cloud_run") if cloud_run else None,
+        "platform": platforms_by_job(platform) if platform else None,
         "dry_run": dry_run or None,
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def platforms_by_job(asked: Sequence[str]) -> dict[str, str]:
+    """The argument's map of job to platform. A platform without a job is for both; one for a job
+    wins over it, wherever it stands.
+
+    Raises: ConfigurationError for a word that is neither, and for two platforms of one job.
+    """
+    both: dict[str, str] = {}
+    single: dict[str, str] = {}
+    for word in asked:
+        job, _, platform = word.rpartition("=")
+        if platform not in PLATFORMS or ("=" in word and job not in JOBS):
+            raise ConfigurationError(
+                f"--platform {word} is wrong; allowed is {' or '.join(PLATFORMS)}, or one of them"
+                f" for one job, such as {JOBS[1]}={PLATFORMS[1]}; jobs are {', '.join(JOBS)}"
+            )
+        known, jobs = (single, (job,)) if job else (both, JOBS)
+        if known.get(jobs[0], platform) != platform:
+            raise ConfigurationError(
+                f"--platform names {known[jobs[0]]} and {platform} for {' and '.join(jobs)}; give"
+                " one of them"
+            )
+        known.update(dict.fromkeys(jobs, platform))
+    return both | single
 
 
 def run_pipeline(
@@ -173,7 +200,7 @@ def _words_of_the_container(settings: Settings, job: str, since: str) -> list[st
 def print_pipeline(document: dict[str, Any]) -> None:
     """What ran, for a person."""
     steps = (document["result"] or {}).get("steps", [])
-    columns = ["job", "batch", "state", "seconds", "cost_usd"]
+    columns = ["job", "platform", "batch", "state", "seconds", "cost_usd"]
     print_table(
         columns,
         [[step[column] for column in columns] for step in steps],

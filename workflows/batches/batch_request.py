@@ -47,7 +47,7 @@ NOT_THE_JOBS = {
         "batch_subnetwork",
         "container_image",
     ),  # what the batch itself is made of
-    *("batch_ttl_minutes", "max_executors", "nightly_rows", "workflow_name"),
+    *("batch_ttl_minutes", "max_executors", "nightly_rows", "platform", "workflow_name"),
     "google_api_url",  # where Google is, the platform itself says
 }
 """Settings that stay here though the user set them."""

@@ -14,14 +14,13 @@ from typing import Any
 
 from config_spark import Settings
 from data_processing.plan_request import Request
-from database.connection import with_database
 from google_clients import required
-from product_errors import CloudRefused, CloudUnavailable, ConfigurationError, DatabaseError
+from product_errors import ConfigurationError
 from workflows.batches.batch_request import REQUIRED, batch_id, build_batch, request_id
 from workflows.batches.batch_rows import rows_of
-from workflows.batches.platforms import FORECAST_JOB, JOBS, METRICS_JOB, platform_for
+from workflows.batches.platforms import FORECAST_JOB, METRICS_JOB, platform_for
 from workflows.costs.cost import estimate
-from workflows.costs.cost_ledger import past_seconds
+from workflows.costs.cost_ledger import usual_seconds
 from workflows.releases.release import released
 
 
@@ -76,7 +75,7 @@ def submission(
         rows=size.number,
         arguments=[*arguments, "--batch", name],
     )
-    past = past_nights(settings, [job]).get(job)
+    past = usual_seconds(settings, job)
     seconds = median(past) if past else None
     return {
         "batchId": name,
@@ -91,16 +90,3 @@ def submission(
         "warning": platform_for(job, engine, today=datetime.now(UTC).date()).warning,
         "batch": batch,
     }
-
-
-def past_nights(settings: Settings, jobs: Sequence[str] = JOBS) -> dict[str, list[float]]:
-    """Seconds of each job's last good nights on batches; none where no DB_HOST is set, or its
-    ledger is out of reach from here.
-    """
-    if not settings.db_host:
-        return {}
-    try:
-        reached = with_database(settings)
-        return {job: past_seconds(reached, job) for job in jobs}
-    except (DatabaseError, CloudRefused, CloudUnavailable):
-        return {}

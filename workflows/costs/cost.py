@@ -1,11 +1,10 @@
-"""What a batch costs by Google's list: before (from the request), after (from what the service says
-it used), and both jobs for a month.
+"""What a run costs by Google's list: a batch before it runs (from the request) and after it (from
+what the service says it used), and a Cloud Run job.
 
-In: a `Batch` as the REST API's JSON, seconds, numbers of pools. Out: USD, DCU-hours (Google's unit:
-0.6 for a vCPU, 0.1 for a GB of memory) and GB-months of shuffle storage. Prices with their day,
-source and how sure they are: `prices.toml`. No bill is read: discounts, free tiers and what else a
-project runs (Cloud SQL, storage, logs) are not in it. Only the standard tier is priced, which is
-the one the builder uses.
+In: a `Batch` as the REST API's JSON, or a container and seconds. Out: USD, DCU-hours (Google's
+unit: 0.6 for a vCPU, 0.1 for a GB of memory) and GB-months of shuffle storage. Prices with their
+day, source and how sure they are: `prices.toml`. No bill is read: discounts and free tiers are not
+in it. Only the standard tier is priced, which is the one the builder uses.
 """
 
 from __future__ import annotations
@@ -99,11 +98,12 @@ def region_of(batch: Mapping[str, Any]) -> str:
     return found[1] if found else REGION_OF_THE_PAGE
 
 
-def cloud_run_usd(vcpu: float, gib: float, seconds: float) -> float:
-    """One run of a Cloud Run job in a region of tier 1."""
+def cloud_run_usd(vcpu: float, gib: float, seconds: float, *, region: str) -> float:
+    """One run of a Cloud Run job."""
     rates = prices()["cloud_run"]
     billed = max(seconds, rates["least_seconds"])
-    return float(billed * (vcpu * rates["vcpu_second"] + gib * rates["gib_second"]))
+    factor = 1.0 if region in rates["tier_1"] else rates["tier_2_factor"]
+    return float(factor * billed * (vcpu * rates["vcpu_second"] + gib * rates["gib_second"]))
 
 
 def _priced(dcu_seconds: float, shuffle_gb_seconds: float, region: str) -> Cost:

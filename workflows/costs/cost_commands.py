@@ -1,5 +1,5 @@
 """`cost` of `python -m workflows`: what batches cost by Google's list prices, one, a day's or a
-month's; and a month of nights by the model.
+month's; and a month's bill by the model.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ from typing import Annotated, Any
 import typer
 
 from command_line.options import AsJson, edge_settings
-from command_line.terminal import print_json, print_pairs, print_table
+from command_line.terminal import print_json, print_pairs, print_table, shown
 from config_spark import Settings
 from product_errors import ConfigurationError, DatabaseUnreachable
 from workflows.app import app
 from workflows.batches.batch_commands import opened, show_batch
 from workflows.batches.batch_watch import facts, keep_cost
 from workflows.batches.dataproc import TERMINAL, Batches, batch_id_of
-from workflows.batches.submission import past_nights
-from workflows.costs.cost import REGION_OF_THE_PAGE, actual_cost
-from workflows.costs.monthly_cost import NightInputs, monthly_estimate
+from workflows.batches.platforms import JOBS
+from workflows.costs.bill_inputs import inputs_of
+from workflows.costs.cost import actual_cost, prices
+from workflows.costs.cost_ledger import past_runs
+from workflows.costs.measured_inputs import with_measured
+from workflows.costs.monthly_bill import MonthlyBill, monthly_bill
 
 YESTERDAY = "yesterday"
 
@@ -66,8 +69,8 @@ def cost(
         typer.Option(
             min=1,
             help=(
-                "Instead: what a month of nights would cost with so many pools, and by which"
-                " inputs."
+                "Instead: a month's bill for so many pools by platform, with Cloud SQL in it, and"
+                " its inputs."
             ),
         ),
     ] = None,
@@ -82,7 +85,7 @@ def cost(
     if sum(value is not None for value in (batch, of_day, of_month, pools)) > 1:
         raise ConfigurationError("give one of BATCH, --day, --month and --pools")
     if pools is not None:
-        _show_model(edge_settings(), pools, as_json)
+        _show_bill(edge_settings(), pools, as_json)
     elif batch is not None:
         show_batch(_cost_of(batch), as_json)
     else:
@@ -138,26 +141,52 @@ def _show_sum(document: Mapping[str, Any], as_json: bool) -> None:
     print_pairs({name: value for name, value in document.items() if name != "batches"})
 
 
-def _show_model(settings: Settings, pools: int, as_json: bool) -> None:
-    inputs = NightInputs(
-        pools=pools, engine=settings.engine, region=settings.region or REGION_OF_THE_PAGE
-    )
-    month = monthly_estimate(inputs, past_seconds=past_nights(settings))
+def _show_bill(settings: Settings, pools: int, as_json: bool) -> None:
+    past = past_runs(settings)
+    bill = monthly_bill(with_measured(*inputs_of(settings, pools), past.runs))
     if as_json:
-        print_json(month.document())
+        print_json(bill.document() | {"ledger": past.source})
         return
-    columns = ["job", "rows", "seconds", "seconds_from", "cloud_run_usd"]
+    _print_platforms(bill)
+    known, inputs = bill.known, asdict(bill.known.inputs)
     print_table(
-        [*columns, "usd"],
-        [[*(asdict(job)[column] for column in columns), job.cost.usd] for job in month.jobs],
-        title="a night",
+        ["input", "value", "source"],
+        [[name, shown(value), known.sources[name]] for name, value in inputs.items()],
     )
-    print_pairs(asdict(month.inputs))
+    print_pairs({"prices of": prices()["read_on"], "ledger": past.source})
+
+
+def _print_platforms(bill: MonthlyBill) -> None:
+    database = bill.database
+    print_table(
+        ["a month", *JOBS, "Cloud SQL", "USD", "caution"],
+        [
+            [
+                one.platform,
+                *(bill.known.inputs.nights * job.usd for job in one.jobs),
+                one.database_usd,
+                one.usd,
+                one.caution,
+            ]
+            for one in bill.platforms
+        ],
+    )
+    print_table(
+        ["a night", "job", "rows", "seconds", "USD"],
+        [
+            [one.platform, job.job, job.rows, job.seconds, job.usd]
+            for one in bill.platforms
+            for job in one.jobs
+        ],
+    )
     print_pairs(
         {
-            "usd a month": month.usd,
-            "goal": month.goal_usd,
-            "meets it": month.meets_goal,
-            "as Cloud Run jobs": month.cloud_run_usd,
+            "Cloud SQL": (
+                f"instance {database.instance_usd:.2f}, disk of {database.disk_gb:.0f} GB"
+                f" {database.disk_usd:.2f}, backups of {database.backup_gb:.0f} GB"
+                f" {database.backup_usd:.2f}; prices of {database.price_region},"
+                f" {prices()['cloud_sql']['read_on']}"
+            ),
+            "PLATFORM=auto takes": f"{bill.choice.platform}: {bill.choice.reason}",
         }
     )

@@ -23,8 +23,8 @@ from workflows.local.local_cloud import ROOT, LocalCloud, local_cloud
 from workflows.releases.release import publish
 from workflows.releases.release_names import OPERATOR_JOB
 from workflows.run_commands import (
-    CloudRun,
     FullRefresh,
+    OnPlatform,
     pipeline_argument,
     print_pipeline,
     run_pipeline,
@@ -68,7 +68,7 @@ def run(
     end: End = None,
     full_refresh: FullRefresh = False,
     engine: Engine = None,
-    cloud_run: CloudRun = None,
+    platform: OnPlatform = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -83,7 +83,7 @@ def run(
         end,
         full_refresh=full_refresh,
         engine=engine,
-        cloud_run=cloud_run,
+        platform=platform,
         dry_run=dry_run,
     )
     document = run_in_local_cloud(edge_settings(), argument)

@@ -45,8 +45,8 @@ def publish(settings: Settings, *, allow_dirty: bool = False, say: Say = silent)
     latest.json name it.
 
     Args: allow_dirty releases a checkout that differs from its commit. say gets lines of progress.
-    Returns: version, commit, bucket, files, bytes, uploaded (names), previous (what latest.json
-    named before, or None).
+    Returns: version, commit, bucket, files, bytes, platform, platform_reason, uploaded (names),
+    previous (what latest.json named before, or None).
     Raises: ConfigurationError, EnvironmentNotReady, ReleaseConflict, CloudRefused,
     CloudUnavailable.
     """
@@ -70,6 +70,7 @@ def publish_content(bucket: CodeBucket, content: ReleaseContent, say: Say = sile
         "bucket": bucket.name,
         "files": len(files),
         "bytes": total,
+        **content.platform(),
         "uploaded": uploaded,
         "previous": _previous(bucket, before),
     }

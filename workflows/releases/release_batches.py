@@ -2,8 +2,8 @@
 two of them differ in.
 
 In: settings, a release, the platform table. Out: the document of the contract with `pipeline.yaml`:
-every batch by its key, the Cloud Run jobs by the job, the operator's variables, and how long a run
-waits. It holds no secret: the builder refuses one.
+every batch by its key, the Cloud Run jobs by the job, which of the two a run takes and why, the
+operator's variables, and how long a run waits. It holds no secret: the builder refuses one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from config_spark import Settings
 from google_clients import required
 from workflows.batches.batch_request import batch_key, build_batch, operator_environment
+from workflows.batches.platform_choice import DATAPROC, choose_platform
 from workflows.batches.platforms import FORECAST_JOB, JOBS, METRICS_JOB, TABLE, platform_for
 from workflows.releases.release_names import Release, cloud_run_job
 
@@ -25,19 +26,23 @@ GRACE_SECONDS = 600
 def batches_document(
     settings: Settings, release: Release, *, today: date | None = None
 ) -> dict[str, Any]:
-    """The document, for NIGHTLY_ROWS. A platform that is no longer available is left out, unless it
-    is that of the settings' engine.
+    """The document, for NIGHTLY_ROWS. A runtime that is no longer available is left out, unless it
+    is that of the settings' engine. Batches and Cloud Run jobs are there whatever the platform is:
+    a run may ask for the other one.
 
     Raises: ConfigurationError naming what is missing or wrong.
     """
     required(settings, "project_id", "region")
     day = today or datetime.now(UTC).date()
     rows = [row for row in TABLE if day <= row.available_to or row.engine == settings.engine]
+    chosen = choose_platform(settings)
     return {
         "version": release.version,
         "project": settings.project_id,
         "region": settings.region,
         "engine": settings.engine,
+        "platform": chosen.platform,
+        "platform_reason": chosen.reason,
         "batches": {
             batch_key(row.job, row.engine): build_batch(
                 settings, release, row.job, engine=row.engine, today=day
@@ -52,8 +57,10 @@ def batches_document(
 
 def support_warnings(settings: Settings, *, today: date | None = None) -> list[str]:
     """What Google no longer supports of that which the nightly run takes: the metrics, and the
-    forecast by the settings' engine.
+    forecast by the settings' engine. Cloud Run jobs run in the product's own image: none.
     """
+    if choose_platform(settings).platform != DATAPROC:
+        return []
     day = today or datetime.now(UTC).date()
     engines = {METRICS_JOB: None, FORECAST_JOB: settings.engine}
     return [

@@ -129,8 +129,8 @@ def prune(
 
 
 def planned(content: ReleaseContent) -> dict[str, Any]:
-    """What a release would upload: `{"version", "commit", "bucket", "bytes", "files": [{"name",
-    "bytes", "sha256"}]}`.
+    """What a release would upload: `{"version", "commit", "bucket", "bytes", "platform",
+    "platform_reason", "files": [{"name", "bytes", "sha256"}]}`.
     """
     files = {**content.files, MANIFEST: content.manifest_bytes()}
     return {
@@ -138,6 +138,7 @@ def planned(content: ReleaseContent) -> dict[str, Any]:
         "commit": content.commit,
         "bucket": content.release.bucket,
         "bytes": sum(map(len, files.values())),
+        **content.platform(),
         "files": [
             {"name": name, "bytes": len(found), "sha256": hashlib.sha256(found).hexdigest()}
             for name, found in files.items()

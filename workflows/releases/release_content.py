@@ -84,6 +84,11 @@ class ReleaseContent:
     def manifest_bytes(self) -> bytes:
         return as_json(self.manifest())
 
+    def platform(self) -> dict[str, Any]:
+        """Where a run's jobs are by default, and why, as `batches.json` has it."""
+        batches = json.loads(self.files[BATCHES])
+        return {name: batches.get(name) for name in ("platform", "platform_reason")}
+
 
 def as_json(document: Any) -> bytes:
     """The same bytes for the same document."""

@@ -1,0 +1,79 @@
+"""What a month's bill is made of: every input of the model, and where each is from.
+
+In: settings and a number of pools. Out: `BillInputs`, and for each of its fields a source in words.
+Units stand in the names; days are UTC days. It reads no database: `measured_inputs` replaces what
+the ledger knows better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any
+
+from config_spark import Settings
+from workflows.costs.cost import REGION_OF_THE_PAGE
+
+
+def _from(source: str, default: Any) -> Any:
+    return field(default=default, metadata={"source": source})
+
+
+TERRAFORM = "terraform's default"
+TWO_CORES = "measured on 2 cores"
+GUESS = "guess"
+
+
+@dataclass(frozen=True)
+class BillInputs:
+    """A night, a month of nights, and the database that stays. The share of a job that is billed
+    counts the machines that the request may have for the whole run as 1.
+    """
+
+    pools: int = _from("asked", 2_000)
+    nights: int = _from("a month", 30)
+    region: str = _from("the pricing page's", REGION_OF_THE_PAGE)
+    engine: str = _from("default in the cloud", "lightgbm")
+    train_days: int = _from("default of TRAIN_DAYS", 365)
+    refit_days: int = _from("default of REFIT_DAYS", 7)
+    max_executors: int = _from("default of MAX_EXECUTORS", 20)
+    snapshots_of_a_day: float = _from(f"{GUESS}: raw rows of a pool and day", 4)
+    days_read: float = _from("30 of the longest window, 7 carried, 7 of late rows, today", 45)
+    metrics_rows_per_core_second: float = _from(
+        f"{TWO_CORES}: 28.6 million rows in 434 s", 33_000.0
+    )
+    forecast_seconds_per_pool: float = _from(f"{TWO_CORES}: 487 pools in 14 s", 14 / 487)
+    refit_seconds_per_pool: float = _from(f"{TWO_CORES}: 487 pools in 29 s", 29 / 487)
+    cold_seconds: float = _from(f"{GUESS}: Python, the JVM, first tasks of cold executors", 45.0)
+    metrics_billed_share: float = _from("the most: all executors, all the time", 1.0)
+    forecast_billed_share: float = _from("the most: all executors, all the time", 1.0)
+    history_days: int = _from(f"{GUESS}: days that the database keeps", 365)
+    raw_row_bytes: float = _from("PLACEHOLDER", 300.0)
+    pool_day_bytes: float = _from("PLACEHOLDER", 400.0)
+    database_tier: str = _from(TERRAFORM, "db-custom-1-3840")
+    database_replicas: int = _from(f"{TERRAFORM}: one zone", 1)
+    database_disk_gb: float = _from(f"{TERRAFORM}; it grows with the data", 20.0)
+    free_disk_share: float = _from(f"{GUESS}: of the disk, for merges and transaction logs", 0.5)
+    backup_share: float = _from(f"{GUESS}: a whole copy, and each kept day's changes", 1.5)
+
+
+SOURCES: Mapping[str, str] = MappingProxyType(
+    {one.name: one.metadata["source"] for one in fields(BillInputs)}
+)
+"""Where each default is from."""
+
+
+def inputs_of(settings: Settings, pools: int) -> tuple[BillInputs, dict[str, str]]:
+    """The inputs with what the settings say, and each one's source."""
+    chosen = {
+        "pools": ("asked", pools),
+        "engine": ("ENGINE", settings.engine),
+        "train_days": ("TRAIN_DAYS", settings.train_days),
+        "refit_days": ("REFIT_DAYS", settings.refit_days),
+        "max_executors": ("MAX_EXECUTORS", settings.max_executors),
+        **({"region": ("REGION", settings.region)} if settings.region else {}),
+    }
+    values = {name: value for name, (_, value) in chosen.items()}
+    inputs = BillInputs(**values)  # type: ignore[arg-type]
+    return inputs, dict(SOURCES) | {name: source for name, (source, _) in chosen.items()}

@@ -1,0 +1,121 @@
+"""What a month costs by list price, with Cloud SQL in it, on each platform: both jobs every night,
+and the database that stays.
+
+In: the inputs of a bill, each with its source. Out: a `MonthlyBill` in USD. Pure: neither a service
+nor a database is asked. The network, logs, storage of releases and images are not in it: cents for
+a product of this size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from workflows.batches.platform_choice import (
+    CLOUD_RUN,
+    CLOUD_RUN_ROWS,
+    CONTAINER_GIB,
+    MEASURED_ENGINE,
+    PLATFORMS,
+    PlatformChoice,
+    PlatformName,
+    choice_for,
+)
+from workflows.batches.platforms import JOBS
+from workflows.costs.bill_inputs import SOURCES, BillInputs
+from workflows.costs.cost import prices
+from workflows.costs.database_cost import DatabaseCost, database_cost
+from workflows.costs.measured_inputs import KnownInputs
+from workflows.costs.night_model import JobOfANight, night_of
+
+
+@dataclass(frozen=True)
+class PlatformBill:
+    """USD of a month on one platform. caution is None, or why the figure is not one to rely on."""
+
+    platform: PlatformName
+    jobs: tuple[JobOfANight, ...]
+    jobs_usd: float
+    database_usd: float
+    caution: str | None
+
+    @property
+    def usd(self) -> float:
+        return self.jobs_usd + self.database_usd
+
+
+@dataclass(frozen=True)
+class MonthlyBill:
+    """A bill for each platform; choice is what PLATFORM=auto takes for a night of this size."""
+
+    known: KnownInputs
+    platforms: tuple[PlatformBill, ...]
+    database: DatabaseCost
+    choice: PlatformChoice
+
+    def on(self, platform: PlatformName) -> PlatformBill:
+        """The bill of one platform."""
+        return next(bill for bill in self.platforms if bill.platform == platform)
+
+    @property
+    def rows(self) -> int:
+        """Of the larger job: what NIGHTLY_ROWS is for this many pools."""
+        return _largest(self.platforms[0].jobs)
+
+    def document(self) -> dict[str, Any]:
+        """For `--json`: every result, every input with its source, every price."""
+        inputs = self.known.inputs
+        rates = prices()
+        serverless = {
+            name: value for name, value in rates["serverless"].items() if name != "regions"
+        }
+        return {
+            "platforms": [asdict(bill) | {"usd": bill.usd} for bill in self.platforms],
+            "database": asdict(self.database) | {"usd": self.database.usd},
+            "rows": self.rows,
+            "platform": self.choice.platform,
+            "platform_reason": self.choice.reason,
+            "inputs": asdict(inputs),
+            "sources": dict(self.known.sources),
+            "measured_from": {
+                name: list(batches) for name, batches in self.known.measured_from.items()
+            },
+            "prices": {
+                "read_on": rates["read_on"],
+                "serverless": serverless | rates["serverless"]["regions"][inputs.region],
+                "cloud_run": rates["cloud_run"],
+                "cloud_sql": rates["cloud_sql"]["regions"][self.database.price_region]
+                | {"read_on": rates["cloud_sql"]["read_on"]},
+            },
+        }
+
+
+def modelled_bill(inputs: BillInputs) -> MonthlyBill:
+    """By the model alone, without past runs."""
+    return monthly_bill(KnownInputs(inputs, SOURCES, {}))
+
+
+def monthly_bill(known: KnownInputs) -> MonthlyBill:
+    """Raises: ConfigurationError for a region or a tier without a price, and where no machine holds
+    the rows of a forecast.
+    """
+    database = database_cost(known.inputs)
+    bills = tuple(_bill(platform, known.inputs, database) for platform in PLATFORMS)
+    rows = _largest(bills[0].jobs)
+    return MonthlyBill(known, bills, database, choice_for(rows, known.inputs.engine))
+
+
+def _bill(platform: PlatformName, inputs: BillInputs, database: DatabaseCost) -> PlatformBill:
+    jobs = tuple(night_of(job, platform, inputs) for job in JOBS)
+    caution = None
+    if platform == CLOUD_RUN and choice_for(_largest(jobs), inputs.engine).platform != CLOUD_RUN:
+        caution = (
+            f"{_largest(jobs):,} rows by {inputs.engine} are beyond what was measured:"
+            f" {CLOUD_RUN_ROWS:,} by {MEASURED_ENGINE} in {CONTAINER_GIB} GiB"
+        )
+    usd = inputs.nights * sum(job.usd for job in jobs)
+    return PlatformBill(platform, jobs, usd, database.usd, caution)
+
+
+def _largest(jobs: tuple[JobOfANight, ...]) -> int:
+    return max(job.rows for job in jobs)
