@@ -118,11 +118,22 @@ def _locked(file: Path) -> Iterator[None]:
 
 
 def _terraform_version() -> dict[str, object]:
-    done = subprocess.run(
-        ["terraform", "version", "-json"], capture_output=True, text=True, check=True
-    )
-    document: dict[str, object] = json.loads(done.stdout)
+    document: dict[str, object] = json.loads(_terraform("version", "-json"))
     return document
+
+
+def _terraform(*words: str, folder: Path | None = None) -> str:
+    """Terraform without the user's own configuration, whose warnings would be in the output."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    done = subprocess.run(
+        ["terraform", *words],
+        cwd=folder,
+        env={**kept, "CHECKPOINT_DISABLE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
 
 
 def _full_source() -> str:
@@ -133,10 +144,8 @@ def _full_source() -> str:
             "  }\n}\n",
             encoding="utf-8",
         )
-        done = subprocess.run(
-            ["terraform", "providers"], cwd=folder, capture_output=True, text=True, check=True
-        )
-    found = re.search(r"provider\[([^\]]+/hashicorp/google)\]", done.stdout)
+        said = _terraform("providers", folder=Path(folder))
+    found = re.search(r"provider\[([^\]]+/hashicorp/google)\]", said)
     if found is None:
-        raise EnvironmentNotReady(f"`terraform providers` says no full name: {done.stdout!r}")
+        raise EnvironmentNotReady(f"`terraform providers` says no full name: {said!r}")
     return found[1]

@@ -18,7 +18,9 @@ resource "google_cloudbuild_trigger" "merge" {
   }
 
   substitutions = {
-    _CODE_BUCKET = google_storage_bucket.code.name
+    _CODE_BUCKET      = google_storage_bucket.code.name
+    _IMAGE_REPOSITORY = local.registry
+    _CLOUD_RUN_JOBS   = join(" ", [for job in google_cloud_run_v2_job.jobs : job.name])
   }
 
   depends_on = [google_project_service.apis]

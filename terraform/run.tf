@@ -9,7 +9,7 @@ locals {
       operator               = ["operator", "--", "status"]
       costs                  = ["operator", "--", "workflows", "cost", "--day", "yesterday"]
     },
-    var.ingest_schedule == null ? {} : { ingest = ["operator", "--", "ingest"] },
+    var.ingest_schedule == null ? {} : { ingest = concat(["operator", "--", "ingest"], var.ingest_arguments) },
   )
 }
 

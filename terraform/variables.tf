@@ -169,6 +169,13 @@ variable "engine" {
   }
 }
 
+variable "ingest_arguments" {
+  description = "Which pools the scheduled ingest fetches, as options of `run_spark_local.py ingest`."
+  type        = list(string)
+  default     = ["--min-tvl", "10000000"]
+  nullable    = false
+}
+
 variable "ingest_schedule" {
   description = "When the pools' history is fetched, before the nightly run; cron, UTC. null: something else fills the raw tables."
   type        = string
