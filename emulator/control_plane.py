@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -69,7 +70,9 @@ class ControlPlane(Service):
         known = {type_.host for type_ in RESOURCE_TYPES}
         if host in known and host not in self.enabled:
             return self._disabled(host).answer
-        return super().answer(request)
+        # a project is named by its id or by its number
+        path = request.path.replace(f"/projects/{PROJECT_NUMBER}/", f"/projects/{self.project}/")
+        return super().answer(replace(request, path=path))
 
     def require_api(self, host: str) -> None:
         """Raises: ApiError 403 where the project has not enabled the API."""
@@ -103,12 +106,15 @@ class ControlPlane(Service):
         for method in ("GET", "POST"):
             self.route(method, f"{one}:getIamPolicy", partial(self._get_policy, type_))
         self.route("POST", f"{one}:setIamPolicy", partial(self._set_policy, type_))
+        if type_.answer == "compute":
+            self.route("POST", f"{one}/setLabels", partial(self._set_labels, type_))
 
     def _create(self, type_: ResourceType, request: Request, **names: str) -> Answer:
         asked = request.json()
         resource = asked.get(type_.wrapped, {}) if type_.wrapped else asked
         identified = {"project": self.project, **names, "id": _new_id(type_, request, asked)}
-        resource = {key: value for key, value in resource.items() if key != "name"}
+        if type_.named_by_path:
+            resource = {key: value for key, value in resource.items() if key != "name"}
         rule = RULES.get(type_.name)
         if rule:
             rule(self.store, identified, resource)
@@ -131,7 +137,8 @@ class ControlPlane(Service):
         asked = request.json()
         mask = request.query.get("updateMask") or asked.get("updateMask")
         resource = asked.get(type_.wrapped, asked) if type_.wrapped else asked
-        resource = {key: value for key, value in resource.items() if key != "name"}
+        if type_.named_by_path:
+            resource = {key: value for key, value in resource.items() if key != "name"}
         rule = RULES.get(type_.name)
         if rule:
             rule(self.store, identified, {**self.store.get(type_, identified), **resource})
@@ -139,6 +146,11 @@ class ControlPlane(Service):
         changed = self.store.update(type_, identified, resource, paths)
         self.on_change(type_.name, "update", changed)
         return self.operations.answer(type_, identified, changed, "update")
+
+    def _set_labels(self, type_: ResourceType, request: Request, **names: str) -> Answer:
+        identified = {"project": self.project, **names}
+        changed = self.store.update(type_, identified, request.json(), ["labels"])
+        return self.operations.answer(type_, identified, changed, "setLabels")
 
     def _delete(self, type_: ResourceType, request: Request, **names: str) -> Answer:
         identified = {"project": self.project, **names}

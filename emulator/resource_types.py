@@ -54,7 +54,7 @@ class ResourceType:
     output: Mapping[str, Any] = field(default_factory=dict)
     references: tuple[Reference, ...] = ()
     protected_by: str = ""
-    path_in_name: bool = True
+    named_by_path: bool = True
 
     @property
     def service(self) -> str:
@@ -263,10 +263,6 @@ RUN_TYPES = (
         id_from="query:workflowId",
         answer="operation",
         id_rule=r"[a-zA-Z](?:[-_a-zA-Z0-9]{0,62}[a-zA-Z0-9])?",
-        filled={
-            "callLogLevel": "CALL_LOG_LEVEL_UNSPECIFIED",
-            "executionHistoryLevel": "EXECUTION_HISTORY_LEVEL_UNSPECIFIED",
-        },
         output={"state": "ACTIVE"},
     ),
     ResourceType(
@@ -287,7 +283,7 @@ RUN_TYPES = (
         id_from="random",
         id_rule=r"[-a-z0-9]{1,64}",
         listed_as="triggers",
-        path_in_name=False,
+        named_by_path=False,
     ),
 )
 

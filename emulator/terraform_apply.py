@@ -2,19 +2,20 @@
 the protections refuse.
 
 In: a copy of the configuration (`terraform_runs.py`), the address of the control plane, variables.
-Out: what is in the state, and the outputs. The configuration is not changed: the endpoints stand in
-an override file beside it.
+Out: what is in the state, and the outputs. The configuration is not changed: what is other here is
+in the environment, and in an override file beside it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from emulator.google_provider import Say
-from emulator.terraform_runs import Terraform, copied_configuration
+from emulator.terraform_runs import ROOT, Terraform, copied_configuration
 from product_errors import YieldSparkError
 
 ENDPOINTS = {
@@ -34,38 +35,55 @@ ENDPOINTS = {
     "storage": "storage/v1/",
     "workflows": "workflows.googleapis.com/v1/",
 }
-"""The provider's argument without `_custom_endpoint`, and the path at the control plane."""
+"""The provider's argument without `_custom_endpoint`, and the path at the control plane. They are
+set by the argument's variable, which every provider block reads.
+"""
+
+SHORT_WAITS = {
+    "batching": [{"send_after": "1s", "enable_batching": True}],
+    "poll_interval": "0.2s",
+}
+"""The provider waits 3 s for requests that it can send together, and 10 s between two looks at an operation.
+"""
+
+PARALLELISM = "-parallelism=40"
+"""After a grant the provider looks three times, a second apart, whether it lasts."""
 
 
 class TerraformFailed(YieldSparkError):
     """A command of Terraform's ended with an error; the message has its words."""
 
 
-def laid_out(folder: Path, url: str, variables: Mapping[str, Any], say: Say) -> Terraform:
-    """A copy of the configuration whose provider asks the control plane at `url`.
+def laid_out(
+    folder: Path, url: str, variables: Mapping[str, Any], say: Say, *, source: Path = ROOT
+) -> Terraform:
+    """A copy of the configuration whose provider asks the control plane at `url`. Args: source is
+    the checkout.
 
     Raises: EnvironmentNotReady where the provider can't be built.
     """
-    terraform = copied_configuration(folder, say)
-    endpoints = {f"{name}_custom_endpoint": f"{url}/{path}" for name, path in ENDPOINTS.items()}
-    override = {"provider": {"google": endpoints}}
-    (terraform.folder / "endpoints_override.tf.json").write_text(
-        json.dumps(override), encoding="utf-8"
+    terraform = copied_configuration(folder, say, source=source)
+    (terraform.folder / "waits_override.tf.json").write_text(
+        json.dumps({"provider": {"google": SHORT_WAITS}}), encoding="utf-8"
     )
     (terraform.folder / "terraform.tfvars.json").write_text(
         json.dumps(dict(variables)), encoding="utf-8"
     )
-    return terraform
+    endpoints = {
+        f"GOOGLE_{name.upper()}_CUSTOM_ENDPOINT": f"{url}/{path}"
+        for name, path in ENDPOINTS.items()
+    }
+    return replace(terraform, environment={**terraform.environment, **endpoints})
 
 
 def apply(terraform: Terraform, *options: str) -> None:
     """Raises: TerraformFailed."""
-    _said(terraform, "apply", "-input=false", "-no-color", "-auto-approve", *options)
+    _said(terraform, "apply", "-input=false", "-no-color", "-auto-approve", PARALLELISM, *options)
 
 
 def changes(terraform: Terraform, *options: str) -> list[str]:
     """What a plan would change: `actions address` for each. Raises: TerraformFailed."""
-    _said(terraform, "plan", "-input=false", "-no-color", "-out=plan.tfplan", *options)
+    _said(terraform, "plan", "-input=false", "-no-color", "-out=plan.tfplan", PARALLELISM, *options)
     plan = json.loads(_said(terraform, "show", "-json", "plan.tfplan"))
     planned = [
         ("/".join(change["change"]["actions"]), change["address"])
