@@ -1,8 +1,23 @@
-# Each variable refuses what can't work, at plan. The messages are tested in tests/test_terraform_plan.py.
+# What the variables allow and refuse, at plan: `terraform test`. A run takes seconds, so each has many values. The messages are tested in
+# tests/test_terraform.py.
 
-mock_provider "google" {}
+mock_provider "google" {
+  # ids and addresses that an apply makes, in the form that the provider's own validators read
+  mock_resource "google_compute_network" {
+    override_during = plan
+    defaults        = { id = "projects/acme-yields/global/networks/yieldspark" }
+  }
+  mock_resource "google_service_account" {
+    override_during = plan
+    defaults        = { email = "yieldspark-part@acme-yields.iam.gserviceaccount.com" }
+  }
+  mock_resource "google_sql_database_instance" {
+    override_during = plan
+    defaults        = { private_ip_address = "10.20.16.3" }
+  }
+}
 
-# what it reads is known after an apply, and no run here applies: nothing is asked
+# it reads what is known after an apply, and no run here applies: nothing is asked
 provider "google" {
   alias        = "secrets"
   access_token = "fake"
@@ -13,167 +28,133 @@ variables {
   region     = "europe-west1"
 }
 
-run "the_example_is_allowed" {
+run "what_is_unusual_and_allowed" {
   command = plan
 
   variables {
+    batch_cidr                 = "10.64.0.0/16"
     batch_role_without_storage = true
-    costs_schedule             = "*/15 0-6,22 * JAN-mar MON-fri"
-    database_tier              = "db-custom-2-7680"
+    batch_ttl_minutes          = 20160
+    costs_schedule             = "*/15 0-6,22 1 JAN-mar MON-fri"
+    database_tier              = "db-custom-96-368640"
     engine                     = "synapseml"
     ingest_schedule            = "30 1 * * *"
-    max_executors              = 95
+    max_executors              = 245
     operators                  = ["group:data-engineers@example.com", "user:ann@example.com"]
     repository                 = "projects/acme-yields/locations/europe-west1/connections/github/repositories/yieldspark"
     run_cidr                   = "192.168.4.0/26"
+    schedule_zone              = "UTC"
     services_cidr              = "172.16.0.0/16"
   }
-}
 
-run "a_range_that_does_not_begin_with_its_first_address" {
-  command = plan
-  variables { batch_cidr = "10.20.0.7/24" }
-  expect_failures = [var.batch_cidr]
-}
-
-run "a_public_range" {
-  command = plan
-  variables { services_cidr = "34.1.0.0/20" }
-  expect_failures = [var.services_cidr]
-}
-
-run "a_subnet_without_room_for_two_batches" {
-  command = plan
-  variables {
-    batch_cidr    = "10.20.0.0/26"
-    max_executors = 40
-    database_tier = "db-custom-2-7680"
+  assert {
+    condition     = google_project_iam_member.grants["batch_works/project"].role == "projects/acme-yields/roles/yieldsparkBatchWorker"
+    error_message = "batch_role_without_storage leaves roles/dataproc.worker to the batches."
   }
-  expect_failures = [var.batch_cidr]
+  assert {
+    condition     = length([for permission in google_project_iam_custom_role.roles["yieldsparkBatchWorker"].permissions : permission if startswith(permission, "storage.")]) == 0
+    error_message = "The worker role without storage has rights to storage."
+  }
+  assert {
+    condition     = length([for key in keys(google_cloud_run_v2_job_iam_member.grants) : key if startswith(key, "operators_run_operator/")]) == 2
+    error_message = "Not each of two operators may run yieldspark-operator."
+  }
+  assert {
+    condition     = google_dns_record_set.database.rrdatas[0] == google_sql_database_instance.main.private_ip_address
+    error_message = "The name of the database is not its address."
+  }
+  assert {
+    condition     = google_cloud_run_v2_job.jobs["ingest"].template[0].template[0].timeout == "604800s"
+    error_message = "The timeout of a Cloud Run job is beyond the service's limit of 7 days."
+  }
 }
 
-run "a_run_subnet_below_26" {
+run "what_is_small_and_allowed" {
   command = plan
-  variables { run_cidr = "10.20.1.0/27" }
-  expect_failures = [var.run_cidr]
+
+  variables {
+    database_tier = "db-g1-small"
+    max_executors = 7
+  }
+
+  assert {
+    condition     = !contains(keys(google_cloud_run_v2_job.jobs), "ingest") && length(google_cloudbuild_trigger.merge) == 0
+    error_message = "Without ingest_schedule and repository there is a job for the one or a trigger for the other."
+  }
 }
 
-run "ranges_that_overlap" {
+run "values_of_another_kind" {
   command = plan
-  variables { run_cidr = "10.20.0.64/26" }
-  expect_failures = [google_compute_network.main]
+
+  variables {
+    batch_cidr               = "batches"
+    bucket_prefix            = "gs://acme"
+    costs_schedule           = "daily"
+    database_backups         = 0
+    database_instance        = "Yield Spark"
+    database_password_secret = "projects/acme-yields/secrets/password"
+    database_tier            = "db-perf-optimized-N-2"
+    database_version         = "16"
+    engine                   = "xgboost"
+    ingest_schedule          = "every night"
+    nightly_schedule         = "0 15 2 * * *"
+    operators                = ["ann@example.com"]
+    project_id               = "123456789012"
+    repository               = "https://github.com/acme/yieldspark"
+    repository_branch        = ".*"
+    run_cidr                 = "2001:db8::/26"
+    schedule_zone            = "CET"
+    services_cidr            = "10.20.16.0"
+    workflow_name            = "Nightly"
+  }
+
+  expect_failures = [
+    var.batch_cidr, var.bucket_prefix, var.costs_schedule, var.database_backups, var.database_instance, var.database_password_secret,
+    var.database_tier, var.database_version, var.engine, var.ingest_schedule, var.nightly_schedule, var.operators,
+    var.project_id, var.repository, var.repository_branch, var.run_cidr, var.schedule_zone, var.services_cidr, var.workflow_name,
+  ]
 }
 
-run "a_region_that_is_none" {
+run "values_beyond_a_limit" {
   command = plan
-  variables { region = "europe-west99" }
-  expect_failures = [var.region]
+
+  variables {
+    batch_cidr                = "10.20.0.0/26"
+    batch_ttl_minutes         = 5
+    costs_schedule            = "60 2 * * *"
+    database_disk_gb          = 9
+    database_password_version = 0
+    database_tier             = "db-custom-3-7680"
+    database_version          = "POSTGRES_13"
+    ingest_schedule           = "0 24 * * *"
+    max_executors             = 40
+    nightly_rows              = -1
+    nightly_schedule          = "0 2 0 * *"
+    region                    = "europe-west99"
+    run_cidr                  = "10.20.1.0/27"
+    services_cidr             = "34.1.0.0/20"
+  }
+
+  expect_failures = [
+    var.batch_cidr, var.batch_ttl_minutes, var.costs_schedule, var.database_disk_gb, var.database_password_version, var.database_tier,
+    var.database_version, var.ingest_schedule, var.nightly_rows, var.nightly_schedule, var.region, var.run_cidr, var.services_cidr,
+  ]
 }
 
-run "a_cron_minute_above_59" {
+run "values_that_are_nearly_right" {
   command = plan
-  variables { nightly_schedule = "60 2 * * *" }
-  expect_failures = [var.nightly_schedule]
-}
 
-run "a_cron_of_six_fields" {
-  command = plan
-  variables { costs_schedule = "0 15 2 * * *" }
-  expect_failures = [var.costs_schedule]
-}
+  variables {
+    costs_schedule   = "0 2 * foo *"
+    database_tier    = "db-custom-2-7700"
+    max_executors    = 2.5
+    nightly_schedule = "0 2 * * 8"
+    repository       = "projects/acme-yields/locations/us-central1/connections/github/repositories/yieldspark"
+    run_cidr         = "10.20.1.3/26"
+    services_cidr    = "10.20.16.0/25"
+  }
 
-run "a_cron_in_words" {
-  command = plan
-  variables { ingest_schedule = "every night" }
-  expect_failures = [var.ingest_schedule]
-}
-
-run "a_zone_with_summer_time" {
-  command = plan
-  variables { schedule_zone = "Europe/Berlin" }
-  expect_failures = [var.schedule_zone]
-}
-
-run "an_engine_that_is_none" {
-  command = plan
-  variables { engine = "xgboost" }
-  expect_failures = [var.engine]
-}
-
-run "a_tier_of_another_edition" {
-  command = plan
-  variables { database_tier = "db-perf-optimized-N-2" }
-  expect_failures = [var.database_tier]
-}
-
-run "a_tier_with_three_processors" {
-  command = plan
-  variables { database_tier = "db-custom-3-7680" }
-  expect_failures = [var.database_tier]
-}
-
-run "a_tier_with_odd_memory" {
-  command = plan
-  variables { database_tier = "db-custom-2-7700" }
-  expect_failures = [var.database_tier]
-}
-
-run "a_tier_too_small_for_the_executors" {
-  command = plan
-  variables { max_executors = 21 }
-  expect_failures = [google_sql_database_instance.main]
-}
-
-run "a_shared_core_too_small_for_the_executors" {
-  command = plan
-  variables { database_tier = "db-f1-micro" }
-  expect_failures = [google_sql_database_instance.main]
-}
-
-run "a_database_version_that_is_none" {
-  command = plan
-  variables { database_version = "POSTGRES_13" }
-  expect_failures = [var.database_version]
-}
-
-run "a_repository_by_its_address" {
-  command = plan
-  variables { repository = "https://github.com/acme/yieldspark" }
-  expect_failures = [var.repository]
-}
-
-run "a_repository_of_another_region" {
-  command = plan
-  variables { repository = "projects/acme-yields/locations/us-central1/connections/github/repositories/yieldspark" }
-  expect_failures = [var.repository]
-}
-
-run "a_project_by_its_number" {
-  command = plan
-  variables { project_id = "123456789012" }
-  expect_failures = [var.project_id]
-}
-
-run "an_operator_without_a_kind" {
-  command = plan
-  variables { operators = ["ann@example.com"] }
-  expect_failures = [var.operators]
-}
-
-run "a_batch_of_five_minutes" {
-  command = plan
-  variables { batch_ttl_minutes = 5 }
-  expect_failures = [var.batch_ttl_minutes]
-}
-
-run "a_single_executor" {
-  command = plan
-  variables { max_executors = 1 }
-  expect_failures = [var.max_executors]
-}
-
-run "a_branch_that_is_a_pattern" {
-  command = plan
-  variables { repository_branch = ".*" }
-  expect_failures = [var.repository_branch]
+  expect_failures = [
+    var.costs_schedule, var.database_tier, var.max_executors, var.nightly_schedule, var.repository, var.run_cidr, var.services_cidr,
+  ]
 }
