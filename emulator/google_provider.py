@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from product_errors import EnvironmentNotReady
@@ -41,6 +42,7 @@ def cached_provider() -> Path:
     return caches / "yieldspark" / NAME / VERSION / NAME
 
 
+@cache
 def obstacle() -> str | None:
     """Why Terraform can't run here with the provider, or None."""
     if shutil.which("terraform") is None:

@@ -32,14 +32,4 @@ locals {
   cron_items = [for values in local.cron_fields : "(?:\\*|${values}(?:-${values})?)(?:/[1-9]\\d?)?"]
   cron       = "(?i)^${join(" ", [for item in local.cron_items : "${item}(?:,${item})*"])}$"
   cron_words = "cron with five fields (minute, hour, day of the month, month, day of the week), such as 15 2 * * *"
-
-  # of database_tier = db-custom-VCPUS-MIB: https://cloud.google.com/sql/docs/postgres/instance-settings
-  custom_tier = try(regex("^db-custom-(\\d+)-(\\d+)$", var.database_tier), [0, 0])
-  custom_tier_rules = [
-    tonumber(local.custom_tier[0]) <= 96,
-    tonumber(local.custom_tier[1]) >= 3840,
-    tonumber(local.custom_tier[1]) % 256 == 0,
-    tonumber(local.custom_tier[1]) >= 922 * tonumber(local.custom_tier[0]),
-    tonumber(local.custom_tier[1]) <= 6656 * tonumber(local.custom_tier[0]),
-  ]
 }

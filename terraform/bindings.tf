@@ -9,6 +9,12 @@ locals {
     { operators = { for operator in var.operators : operator => operator } },
   )
 
+  # by the name that a grant has: a role of Google's, or one of ours
+  roles = {
+    for name in distinct([for grant in local.grants : grant.role]) : name => startswith(lookup(local.replaced_roles, name, name), "roles/") ? name
+    : "projects/${var.project_id}/roles/${google_project_iam_custom_role.roles[lookup(local.replaced_roles, name, name)].role_id}"
+  }
+
   # a job that no schedule runs does not exist
   there = { job = keys(google_cloud_run_v2_job.jobs) }
 
@@ -20,7 +26,7 @@ locals {
           on     = grant.on
           name   = pair[0]
           member = local.members[grant.to][pair[1]]
-          role   = startswith(grant.role, "roles/") ? grant.role : "projects/${var.project_id}/roles/${google_project_iam_custom_role.roles[grant.role].role_id}"
+          role   = local.roles[grant.role]
           only   = try(grant.only, null)
         } if contains(lookup(local.there, grant.on, [pair[0]]), pair[0])
       ]

@@ -102,7 +102,9 @@ resource "google_sql_database" "mlflow" {
 }
 
 # The plan of an empty project does not read the password: the version is asked for once the API is known to be on.
-ephemeral "google_secret_manager_secret_version" "database_password" { # terraform/bootstrap.sh makes it: run it where the version is missing
+ephemeral "google_secret_manager_secret_version" "database_password" { # made by terraform/bootstrap.sh: run it where the version is missing
+  provider = google.secrets
+
   project = split("/", google_project_service.apis["secretmanager.googleapis.com"].id)[0]
   secret  = var.database_password_secret
   version = "latest"

@@ -81,7 +81,7 @@ locals {
       "monitoring.timeSeries.create",
     ]
   }
-  batch_worker_role = var.batch_role_without_storage ? "yieldsparkBatchWorker" : "roles/dataproc.worker"
+  replaced_roles = var.batch_role_without_storage ? { "roles/dataproc.worker" = "yieldsparkBatchWorker" } : {}
 
   # `to` is an account, or operators; `on` a kind of resource and `names` which of them.
   grants = {
@@ -122,7 +122,7 @@ locals {
     }
     batch_works = {
       to     = "batch"
-      role   = local.batch_worker_role
+      role   = "roles/dataproc.worker"
       on     = "project"
       names  = ["project"]
       reason = "Google demands this role of a batch's account. It may write every bucket of the project; batch_role_without_storage gives it without storage"

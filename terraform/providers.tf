@@ -25,3 +25,10 @@ provider "google" {
     app = "yieldspark"
   }
 }
+
+# Reads the database's password. It is apart from the other one, which `terraform test` mocks: no mocked provider has ephemeral resources.
+provider "google" {
+  alias   = "secrets"
+  project = var.project_id
+  region  = var.region
+}

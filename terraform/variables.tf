@@ -133,8 +133,17 @@ variable "database_tier" {
   nullable    = false
 
   validation {
-    condition     = can(local.shared_core_mib[var.database_tier]) || can(regex("^db-custom-(1|[1-9]?[02468])-\\d+$", var.database_tier)) && try(alltrue(local.custom_tier_rules), false)
-    error_message = "database_tier = ${jsonencode(var.database_tier)}. Allowed are db-f1-micro, db-g1-small, and db-custom-VCPUS-MIB with 1 or an even number up to 96 of vCPUs and, for each, 922 to 6656 MiB of memory, which is a multiple of 256 and at least 3840."
+    condition     = can(regex("^db-(f1-micro|g1-small|custom-(1|[2-8]?[02468]|9[0246])-\\d+)$", var.database_tier))
+    error_message = "database_tier = ${jsonencode(var.database_tier)}. Allowed are db-f1-micro, db-g1-small, and db-custom-VCPUS-MIB with 1 or an even number up to 96 of vCPUs."
+  }
+  validation {
+    condition = !startswith(var.database_tier, "db-custom-") || try(alltrue([
+      tonumber(split("-", var.database_tier)[3]) >= 3840,
+      tonumber(split("-", var.database_tier)[3]) % 256 == 0,
+      tonumber(split("-", var.database_tier)[3]) >= 922 * tonumber(split("-", var.database_tier)[2]),
+      tonumber(split("-", var.database_tier)[3]) <= 6656 * tonumber(split("-", var.database_tier)[2]),
+    ]), true)
+    error_message = "database_tier = ${jsonencode(var.database_tier)}. Allowed are at least 3840 MiB, in steps of 256, and 922 to 6656 for each vCPU."
   }
 }
 
