@@ -1,5 +1,5 @@
-"""`terraform/` as Terraform's own checks see it, what it says to a variable that can't work, and the
-script that comes before it.
+"""`terraform/` as Terraform's own checks see it, what it says to a variable that can't work, and
+the script that comes before it.
 """
 
 from __future__ import annotations
@@ -197,9 +197,7 @@ def test_bootstrap_makes_nothing_where_it_may_not_look(gcloud: dict[str, str]) -
         (["acme-yields", "europe"], "REGION is 'europe'; allowed is"),
     ],
 )
-def test_bootstrap_refuses_wrong_words(
-    words: list[str], said: str, gcloud: dict[str, str]
-) -> None:
+def test_bootstrap_refuses_wrong_words(words: list[str], said: str, gcloud: dict[str, str]) -> None:
     done = _bootstrap(gcloud, *words)
     assert done.returncode == 2
     assert said in done.stderr
