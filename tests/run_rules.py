@@ -148,8 +148,9 @@ def _settings(plan: Plan) -> Iterator[str]:
             yield f"settings.env: {name} is no setting of the product"
         elif "SecretStr" in str(field.annotation):
             yield f"settings.env: {name} is a secret"
+    values: dict[str, Any] = {name.lower(): value for name, value in lines.items()}
     try:
-        Settings(_env_file=None, **{name.lower(): value for name, value in lines.items()})
+        Settings(_env_file=None, **values)
     except ValidationError as error:
         yield f"settings.env: {error}"
 
