@@ -1,5 +1,5 @@
-"""The pages about a Google project are true: their commands, variables, files and grants are those of
-`terraform/` and of the code.
+"""The pages about a Google project are true: their commands, variables, files and grants are those
+of `terraform/` and of the code.
 """
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ import typer
 from config_spark import Settings
 from docs.grants_table import IDENTITIES, PAGE, page_with_table, read_grants, table
 from tests.processes import PROJECT
-from workflows.app import app
+from workflows.batches.platforms import JOBS
+from workflows.entry import app
+from workflows.releases.release_names import CONTAINER_ARGUMENTS, cloud_run_job
 
-PAGES = {name: (PAGE.parent / name).read_text(encoding="utf-8") for name in (PAGE.name, "cloud-smoke.md")}
+PAGES = {
+    name: (PAGE.parent / name).read_text(encoding="utf-8") for name in (PAGE.name, "cloud-smoke.md")
+}
 TEXT = "\n".join(PAGES.values())
-SOURCES = {path.name: path.read_text(encoding="utf-8") for path in (PROJECT / "terraform").glob("*.tf")}
+SOURCES = {
+    path.name: path.read_text(encoding="utf-8") for path in (PROJECT / "terraform").glob("*.tf")
+}
 CONFIGURATION = "\n".join(SOURCES.values())
 DECLARED = set(re.findall(r'^variable "(\w+)"', CONFIGURATION, re.MULTILINE))
 
@@ -53,7 +59,7 @@ def test_variables_resources_and_files_of_the_pages_exist() -> None:
     given = set(re.findall(r"-var (\w+)=", TEXT)) | set(re.findall(r"`(\w+) = \w+`", TEXT))
     assert given
     assert given - DECLARED == set()
-    named = {word for word in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", TEXT)}
+    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", TEXT))
     events = (PROJECT / "workflows" / "pipeline.yaml").read_text(encoding="utf-8")
     assert [word for word in sorted(named) if word not in CONFIGURATION + events] == []
     for kind, name in re.findall(r"\b(google_\w+)\.(\w+)", TEXT):
@@ -71,7 +77,9 @@ def test_links_of_the_pages_lead_somewhere() -> None:
 
 
 def test_every_variable_is_described_typed_and_in_order() -> None:
-    blocks = re.findall(r'^variable "(\w+)" \{\n(.*?)^\}', SOURCES["variables.tf"], re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        r'^variable "(\w+)" \{\n(.*?)^\}', SOURCES["variables.tf"], re.MULTILINE | re.DOTALL
+    )
     assert [name for name, _ in blocks] == sorted(name for name, _ in blocks)
     for name, body in blocks:
         assert re.search(r'^  description = ".+\."$', body, re.MULTILINE), name
@@ -87,6 +95,14 @@ def test_the_example_sets_declared_variables() -> None:
 
 def test_the_jobs_have_the_arguments_that_the_code_gives_them() -> None:
     """Where a start overrides nothing."""
-    names = pytest.importorskip("workflows.releases.release_names")
-    given = dict(re.findall(r"^ +(\w+) += (?:concat\()?\[(\"operator\".*?)\]", SOURCES["run.tf"], re.MULTILINE))
-    assert given
+    listed = re.findall(
+        r"^ +([a-z-]+) += \[(\".*?)\]|\{ (ingest) = concat\(\[(.*?)\]",
+        SOURCES["run.tf"],
+        re.MULTILINE,
+    )
+    given = {
+        f"yieldspark-{name or ingest}": tuple(re.findall(r'"([^"]*)"', words or more))
+        for name, words, ingest, more in listed
+    }
+    nightly = {cloud_run_job(job): (job,) for job in JOBS}
+    assert given == nightly | CONTAINER_ARGUMENTS
