@@ -1,4 +1,4 @@
-"""The real Google provider of Terraform, built here from its source, for a Terraform that reaches no
+"""The real Google provider of Terraform, built here from its source, for a Terraform without a
 registry.
 
 In: Go and Terraform. Out: one executable, kept by version in the user's cache folder, and a

@@ -12,6 +12,8 @@ def test_a_cron_that_is_right(cron: str) -> None:
     assert cron_faults(cron) == []
 
 
-@pytest.mark.parametrize("cron", ["60 2 * * *", "0 24 * * *", "0 2 0 * *", "0 2 * foo *", "0 2 * *"])
+@pytest.mark.parametrize(
+    "cron", ["60 2 * * *", "0 24 * * *", "0 2 0 * *", "0 2 * foo *", "0 2 * *"]
+)
 def test_a_cron_that_is_wrong(cron: str) -> None:
     assert cron_faults(cron) != []

@@ -1,5 +1,5 @@
-"""`terraform/` as Terraform's own checks see it, what it says to a variable that can't work, and the
-script that comes before it.
+"""`terraform/` as Terraform's own checks see it, what it says to a variable that can't work, and
+the script that comes before it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ import os
 import re
 import stat
 import subprocess
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -106,6 +108,53 @@ def test_values_that_do_not_go_together_and_a_region_are_named(
     assert words in _refused(terraform, *given)
 
 
+NO_VERSION = (
+    b'{"error": {"code": 404, "message": "Secret Version [..] not found.", "status": "NOT_FOUND"}}'
+)
+
+
+class SecretsWithoutVersions(BaseHTTPRequestHandler):
+    """Answers as Secret Manager does where a secret or its version is missing."""
+
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(NO_VERSION)))
+        self.end_headers()
+        self.wfile.write(NO_VERSION)
+
+    def log_message(self, *_: object) -> None:
+        """The requests are no output of the test."""
+
+
+@needs_terraform
+def test_without_a_version_of_the_password_bootstrap_is_named(
+    terraform: Terraform, tmp_path: Path
+) -> None:
+    """The block of database.tf alone, against a service that has no version."""
+    source = (PROJECT / "terraform" / "database.tf").read_text(encoding="utf-8")
+    block = re.search(r"^ephemeral .*?^\}$", source, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    known = re.sub(r"(project|secret) +=.*", r'\1 = "acme-yields"', block[0])
+    with ThreadingHTTPServer(("127.0.0.1", 0), SecretsWithoutVersions) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/v1/"
+        (tmp_path / "main.tf").write_text(
+            "terraform {\n  required_providers {\n    google = {\n"
+            '      source = "hashicorp/google"\n    }\n  }\n}\n\n'
+            'provider "google" {\n  alias = "secrets"\n'
+            f'  secret_manager_custom_endpoint = "{address}"\n}}\n\n{known}\n',
+            encoding="utf-8",
+        )
+        alone = Terraform(tmp_path, terraform.environment)
+        alone.checked("init", "-input=false", "-no-color")
+        done = alone.run("plan", "-input=false", "-no-color")
+        server.shutdown()
+    assert done.exit_code == 1
+    assert "Error 404" in done.text
+    assert "made by terraform/bootstrap.sh: run it where the version is missing" in done.text
+
+
 GCLOUD = """#!/usr/bin/env bash
 # Stands in for gcloud: writes down what it is asked and given. What PRESENT names is there.
 printf '%s\\n' "$*" >> "$RECORD/calls"
@@ -197,9 +246,7 @@ def test_bootstrap_makes_nothing_where_it_may_not_look(gcloud: dict[str, str]) -
         (["acme-yields", "europe"], "REGION is 'europe'; allowed is"),
     ],
 )
-def test_bootstrap_refuses_wrong_words(
-    words: list[str], said: str, gcloud: dict[str, str]
-) -> None:
+def test_bootstrap_refuses_wrong_words(words: list[str], said: str, gcloud: dict[str, str]) -> None:
     done = _bootstrap(gcloud, *words)
     assert done.returncode == 2
     assert said in done.stderr

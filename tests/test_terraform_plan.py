@@ -11,12 +11,16 @@ import pytest
 from docs.grants_table import IDENTITIES, read_grants
 from emulator.google_provider import obstacle
 from emulator.terraform_runs import Terraform, copied_configuration
+from tests.faults_of_resources import RESOURCE_FAULTS
+from tests.faults_of_runs import RUN_FAULTS
 from tests.plan_document import Plan
 from tests.plan_rules import findings
-from tests.terraform_faults import FAULTS, put_back
+from tests.terraform_faults import put_back
 from tests.terraform_inventory import INVENTORY, WHOLE_PROJECT, inventory
 
 pytestmark = pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))
+
+FAULTS = RESOURCE_FAULTS | RUN_FAULTS
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,7 @@ def faulty_findings(terraform: Terraform, plan: Plan) -> list[str]:
     """What the rules say of one configuration with every fault of `FAULTS` in it; the good plan is
     made before.
     """
-    put_back(terraform.folder.parent)
+    put_back(FAULTS, terraform.folder.parent)
     return findings(Plan(terraform.plan(*WHOLE_PROJECT)))
 
 

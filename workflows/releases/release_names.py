@@ -7,6 +7,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CODE = "yieldspark.zip"
+OPERATOR = "operator"
+OPERATOR_CODE = "operator.zip"
+"""The operator's code beside the jobs': those may not have `machine/`, and these commands need
+it.
+"""
 BATCHES = "batches.json"
 MANIFEST = "manifest.json"
 LATEST = "latest.json"
@@ -24,6 +29,21 @@ def jar_name(jar: str) -> str:
 def cloud_run_job(job: str) -> str:
     """The name of its Cloud Run job."""
     return f"yieldspark-{job.replace('_', '-')}"
+
+
+OPERATOR_JOB = cloud_run_job(OPERATOR)
+COSTS_JOB = cloud_run_job("costs")
+INGEST_JOB = cloud_run_job("ingest")
+
+CONTAINER_ARGUMENTS = {
+    OPERATOR_JOB: (OPERATOR, "--", "status"),
+    COSTS_JOB: (OPERATOR, "--", "workflows", "cost", "--day", "yesterday"),
+    INGEST_JOB: (OPERATOR, "--", "ingest"),
+}
+"""The Cloud Run jobs of the operator's entry, and what each one's container is given where a start
+overrides nothing. The ingest job's words are followed by those that choose its pools, such as
+--min-tvl 10000000.
+"""
 
 
 def object_name(version: str, name: str) -> str:
