@@ -38,6 +38,8 @@ class AppliedProject:
     outputs: dict[str, Any]
     addresses: list[str]
     second_plan: list[str]
+    grants: list[dict[str, str]]
+    custom_roles: dict[str, frozenset[str]]
 
 
 @contextmanager
@@ -52,4 +54,9 @@ def applied_project(folder: Path, server: EmbeddedServer) -> Iterator[AppliedPro
             terraform_apply.outputs(terraform),
             terraform_apply.addresses(terraform),
             terraform_apply.changes(terraform),
+            cloud.plane.policies.grants(),
+            {
+                role["name"]: frozenset(role["includedPermissions"])
+                for role in cloud.plane.store.of_type("iam.roles")
+            },
         )
