@@ -94,16 +94,15 @@ def _from_apply_to_rows(settings: Settings, cloud: EmulatedCloud, folder: Path) 
         outputs = terraform_apply.outputs(terraform)
     if changes:
         raise YieldSparkError(f"the second plan is not empty: {'; '.join(changes)}")
-    who = nightly_run.Identities.of(outputs, OPERATOR)
     with step("4/6 release of the working tree"):
         release = nightly_run.released(
-            cloud, outputs, who.build, settings.yieldspark_home, settings.jars_dir, say
+            cloud, outputs, settings.yieldspark_home, settings.jars_dir, say
         )
     with step("5/6 tables and sample data"):
-        database = nightly_run.migrated(cloud, outputs, who.container)
+        database = nightly_run.migrated(cloud, outputs, OPERATOR, say)
         _load_sample(database)
     with step("6/6 nightly run"):
-        run = nightly_run.scheduled_run(cloud, outputs, who.operator, say)
+        run = nightly_run.scheduled_run(cloud, outputs, OPERATOR, say)
     made = Counter(address.split(".")[0] for address in terraform_apply.addresses(terraform))
     return {
         "provider": VERSION,

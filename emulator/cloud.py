@@ -45,6 +45,7 @@ from workflows.local.local_cloud import (
     looking_at,
     open_folder,
 )
+from workflows.local.logging_double import LoggingDouble
 from workflows.local.object_store import Conditions, NoSuchBucket
 from workflows.local.storage_double import StorageDouble
 
@@ -102,7 +103,7 @@ class EmulatedCloud:
         self.plane = ControlPlane(project, BOOTSTRAP_APIS, self._changed)
         add_other_methods(self.plane)
         self._keep_secret(secret)
-        self._cloud_run_jobs: set[str] = set()
+        self._cloud_run_jobs: dict[str, list[str]] = {}
         self.dataproc = DataprocDouble(
             Script(pending_seconds=1, usage_delay_seconds=2),
             run=self._run_batch,
@@ -112,6 +113,7 @@ class EmulatedCloud:
             Script(pending_seconds=0), jobs=self._cloud_run_jobs, run=self._run_container
         )
         self.executions = ExecutionsDouble(run=self._run_workflow)
+        self.logging = LoggingDouble(self.cloud_run.lines)
         self.url = stack.enter_context(serving([self.plane, self.storage]))
         stack.enter_context(looking_at(self.dataproc, self.cloud_run))
 
@@ -163,6 +165,7 @@ class EmulatedCloud:
                 self.dataproc,
                 self.cloud_run,
                 self.executions,
+                self.logging,
                 self.plane,
                 self.storage,
             ]
@@ -187,8 +190,9 @@ class EmulatedCloud:
         """Let the data plane have what the control plane was told."""
         if type_ == "storage.b" and verb == "create":
             self.storage.store.create_bucket(resource["name"])
-        if type_ == "run.jobs" and verb == "create":
-            self._cloud_run_jobs.add(resource["name"].rpartition("/")[2])
+        if type_ == "run.jobs" and verb != "delete":
+            container = resource["template"]["template"]["containers"][0]
+            self._cloud_run_jobs[resource["name"].rpartition("/")[2]] = container.get("args", [])
         if self.server and type_ == "sqladmin.databases" and verb == "create":
             self.server.create_database(resource["name"])
         if self.server and type_ == "sqladmin.users":
@@ -226,7 +230,9 @@ class EmulatedCloud:
         changed = {**batch, "runtimeConfig": {**batch["runtimeConfig"], "properties": seen}}
         return LocalPlatform(self.folder, address, self._account).run_batch(changed, batch_id)
 
-    def _run_container(self, name: str, arguments: list[str]) -> RunningBatch:
+    def _run_container(
+        self, name: str, arguments: list[str], given: dict[str, str]
+    ) -> RunningBatch:
         job = self._one("run.jobs", name.rpartition("-")[0])
         task = job["template"]["template"]
         container = task["containers"][0]
@@ -242,8 +248,8 @@ class EmulatedCloud:
         except Unreachable as error:
             return NotStarted(f"execution {name} was not started: {error}")
         platform = LocalPlatform(self.folder, self.address_of(member), self._account)
-        words = arguments or container.get("args", [])
-        return platform.run_container(CONTAINER_ENTRY, words, variables | private, name)
+        environment = {**variables, **private, **given}
+        return platform.run_container(CONTAINER_ENTRY, arguments, environment, name)
 
     def _in_network(self, variables: Mapping[str, str], subnetwork: str) -> dict[str, str]:
         """Raises: Unreachable."""

@@ -51,6 +51,7 @@ ON_JOB = "projects/{project}/locations/{location}/jobs/{job}"
 STORAGE = "storage.googleapis.com"
 DATAPROC = "dataproc.googleapis.com"
 RUN = "run.googleapis.com"
+LOGGING = "logging.googleapis.com"
 EXECUTIONS = "workflowexecutions.googleapis.com"
 
 METHODS = (
@@ -96,6 +97,7 @@ METHODS = (
     Method("POST", f"{JOB}:run", ("run.jobs.run",), ON_JOB, RUN),
     Method("GET", f"{JOB}/executions/[^/:]+", ("run.executions.get",), ON_JOB, RUN),
     Method("POST", f"{JOB}/executions/[^/:]+:cancel", ("run.executions.cancel",), ON_JOB, RUN),
+    Method("GET", f"{JOB}/executions/[^/:]+/tasks", ("run.tasks.list",), ON_JOB, RUN),
     Method("GET", JOB, ("run.jobs.get",), ON_JOB, RUN),
     Method(
         "POST", f"{WORKFLOW}/executions", ("workflows.executions.create",), ON_PROJECT, EXECUTIONS
@@ -117,6 +119,9 @@ METHODS = (
     ),
 )
 
+LOG_ENTRIES = "/v2/entries:list"
+"""The projects stand in its body."""
+
 
 def needed(request: Request, object_exists: Callable[[str, str], bool]) -> tuple[str, list[Needed]]:
     """The API of a call, and what its caller has to be granted.
@@ -124,6 +129,9 @@ def needed(request: Request, object_exists: Callable[[str, str], bool]) -> tuple
     Args: object_exists says whether a bucket has an object: to replace one takes the right to
     delete it. Raises: ApiError 404 for a call that is no row of the table.
     """
+    if (request.method, request.path) == ("POST", LOG_ENTRIES):
+        projects = request.json().get("resourceNames", [])
+        return LOGGING, [Needed("logging.logEntries.list", project) for project in projects]
     for row in METHODS:
         found = re.fullmatch(row.path, request.path)
         if row.method == request.method and found:

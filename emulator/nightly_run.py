@@ -9,7 +9,6 @@ Google, with that identity's grants.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,14 @@ from sqlalchemy import text
 
 from config_spark import Settings, load_settings
 from database.connection import make_engine
-from database.migrate import migrate
 from database.secret_password import with_password
 from emulator.cloud import EmulatedCloud
 from product_errors import ConfigurationError
 from workflows.executions import Executions, wait_for_execution
+from workflows.inside_network.container_runs import run_container
+from workflows.inside_network.operator_commands import container_arguments
 from workflows.releases.release import publish
+from workflows.releases.release_names import OPERATOR_JOB
 
 Say = Callable[[str], None]
 
@@ -38,25 +39,6 @@ ROWS = text("""
 """)
 
 
-@dataclass(frozen=True)
-class Identities:
-    """Who calls, as a policy names them."""
-
-    build: str
-    container: str
-    operator: str
-
-    @classmethod
-    def of(cls, outputs: Mapping[str, Any], operator: str) -> Identities:
-        """Args: outputs are those of the configuration."""
-        accounts = outputs["accounts"]
-        return cls(
-            f"serviceAccount:{accounts['build']}",
-            f"serviceAccount:{accounts['container']}",
-            operator,
-        )
-
-
 def settings_of(
     cloud: EmulatedCloud, outputs: Mapping[str, Any], member: str, **others: Any
 ) -> Settings:
@@ -70,24 +52,8 @@ def settings_of(
     )
 
 
-def database_settings(
-    cloud: EmulatedCloud, outputs: Mapping[str, Any], member: str, **others: Any
-) -> Settings:
-    """The same, with the server's own address in place of the private name, and the password from
-    the secret.
-
-    Raises: CloudRefused where the identity may not read the secret.
-    """
-    if cloud.server is None:
-        raise ConfigurationError("this emulated project has no database server")
-    found = with_password(settings_of(cloud, outputs, member, **others))
-    return found.model_copy(
-        update={"db_host": cloud.server.host, "db_port": cloud.server.port, "db_sslmode": "prefer"}
-    )
-
-
 def released(
-    cloud: EmulatedCloud, outputs: Mapping[str, Any], build: str, home: Path, jars: Path, say: Say
+    cloud: EmulatedCloud, outputs: Mapping[str, Any], home: Path, jars: Path | None, say: Say
 ) -> dict[str, Any]:
     """Release the working tree as the build's account, with an image of the project's repository.
 
@@ -96,7 +62,7 @@ def released(
     settings = settings_of(
         cloud,
         outputs,
-        build,
+        f"serviceAccount:{outputs['accounts']['build']}",
         yieldspark_home=home,
         jars_dir=jars,
         container_image=f"{outputs['registry']}/batch@sha256:{'0' * 64}",
@@ -104,11 +70,28 @@ def released(
     return publish(settings, allow_dirty=True, say=say)
 
 
-def migrated(cloud: EmulatedCloud, outputs: Mapping[str, Any], container: str) -> Settings:
-    """The tables, made as the database's user. Returns: settings that reach the database."""
-    settings = database_settings(cloud, outputs, container)
-    migrate(make_engine(settings))
-    return settings
+def migrated(cloud: EmulatedCloud, outputs: Mapping[str, Any], operator: str, say: Say) -> Settings:
+    """The tables, made by `operator -- db migrate` in a container of the release.
+
+    Returns: settings that reach the database as its user. Raises: ContainerFailed.
+    """
+    settings = settings_of(cloud, outputs, operator)
+    words = container_arguments(("db", "migrate"))
+    run_container(settings, OPERATOR_JOB, words, lambda line: say(line.text))
+    return _database_settings(cloud, outputs)
+
+
+def _database_settings(cloud: EmulatedCloud, outputs: Mapping[str, Any]) -> Settings:
+    """Settings with the server's own address in place of the private name, and the password that
+    the jobs read from the secret.
+    """
+    if cloud.server is None:
+        raise ConfigurationError("this emulated project has no database server")
+    member = f"serviceAccount:{outputs['accounts']['container']}"
+    found = with_password(settings_of(cloud, outputs, member))
+    return found.model_copy(
+        update={"db_host": cloud.server.host, "db_port": cloud.server.port, "db_sslmode": "prefer"}
+    )
 
 
 def scheduled_run(

@@ -88,11 +88,10 @@ def test_forecast_rows_from_what_terraform_made(
 ) -> None:
     """Over 20 s: a release, and both jobs as processes with a Spark of their own."""
     cloud, outputs = applied.cloud, applied.outputs
-    who = nightly_run.Identities.of(outputs, OPERATOR)
-    nightly_run.released(cloud, outputs, who.build, tmp_path, JARS, print)
-    database = nightly_run.migrated(cloud, outputs, who.container)
+    nightly_run.released(cloud, outputs, tmp_path, JARS, print)
+    database = nightly_run.migrated(cloud, outputs, OPERATOR, print)
     execute(make_engine(database), OWNERS_ROWS, pools=["pool-1", "pool-2", "pool-3"])
-    run = nightly_run.scheduled_run(cloud, outputs, who.operator, print)
+    run = nightly_run.scheduled_run(cloud, outputs, OPERATOR, print)
     steps = [(step["job"], step["state"]) for step in run["result"]["steps"]]
     assert steps == [("calculate_pool_metrics", "SUCCEEDED"), ("forecast_pools", "SUCCEEDED")]
     assert nightly_run.rows(database) == {"days": 120, "forecasts": 3, "pools": 3}

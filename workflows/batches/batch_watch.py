@@ -142,12 +142,16 @@ def cost_so_far(batch: Document, seconds: float) -> Cost | None:
 def keep_cost(settings: Settings, batch_id: str, cost: Cost | None) -> None:
     """Into the ledger where DB_HOST names one. A ledger out of reach from here is said, and no
     failure of the batch: `cost` can be asked again.
+
+    Raises: in production, beside the database, what keeps it out of reach.
     """
     if cost is None or not settings.db_host:
         return
     try:
         record_cost(with_database(settings), batch_id, cost.usd)
     except (DatabaseError, CloudRefused, CloudUnavailable) as error:
+        if settings.environment == "production":
+            raise
         say(f"the ledger does not have the cost of {batch_id}: {error}")
 
 

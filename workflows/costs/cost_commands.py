@@ -23,10 +23,26 @@ from workflows.batches.submission import past_nights
 from workflows.costs.cost import REGION_OF_THE_PAGE, actual_cost
 from workflows.costs.monthly_cost import NightInputs, monthly_estimate
 
+YESTERDAY = "yesterday"
+
+
+def _day_of(text: str) -> datetime:
+    """The day's begin, without a zone; a schedule says `yesterday`."""
+    if text == YESTERDAY:
+        today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+        return today - timedelta(days=1)
+    try:
+        return datetime.strptime(text, "%Y-%m-%d")
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no day; allowed is YYYY-MM-DD, or {YESTERDAY}"
+        ) from None
+
+
 DayOption = Annotated[
     datetime | None,
     typer.Option(
-        "--day", formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Batches of this day, UTC."
+        "--day", parser=_day_of, metavar="YYYY-MM-DD|yesterday", help="Batches of this day, UTC."
     ),
 ]
 MonthOption = Annotated[
@@ -58,7 +74,8 @@ def cost(
     as_json: AsJson = False,
 ) -> None:
     """What batches cost by Google's list prices, from what the service says they used; into the
-    ledger too, where DB_HOST names one.
+    ledger too, where DB_HOST names one. With ENVIRONMENT=production, as in the cloud, a ledger out
+    of reach is a failure.
 
     Example: python -m workflows cost --month 2026-01 --json
     """
