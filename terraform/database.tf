@@ -72,6 +72,16 @@ resource "google_sql_database_instance" "main" {
       name  = "max_connections"
       value = tostring(local.connections)
     }
+
+    # who connected, and what waited for a lock: some lines a night
+    dynamic "database_flags" {
+      for_each = toset(["log_checkpoints", "log_connections", "log_disconnections", "log_lock_waits"])
+
+      content {
+        name  = database_flags.value
+        value = "on"
+      }
+    }
   }
 
   lifecycle {

@@ -52,6 +52,21 @@ resource "google_storage_bucket" "models" {
   public_access_prevention    = "enforced"
   force_destroy               = false
 
+  # the batches' account may delete objects of every bucket of the project
+  versioning {
+    enabled = true
+  }
+
+  lifecycle_rule {
+    condition {
+      days_since_noncurrent_time = 90
+      with_state                 = "ARCHIVED"
+    }
+    action {
+      type = "Delete"
+    }
+  }
+
   depends_on = [google_project_service.apis]
 }
 
