@@ -74,6 +74,19 @@ def test_a_room_imports_only_what_is_to_the_right_of_it() -> None:
     assert wrong == []
 
 
+def test_the_product_never_imports_the_emulator() -> None:
+    rooms = [room for rooms in ROOMS for room in rooms.split()]
+    sources = [
+        path
+        for room in [*rooms, "container"]
+        for path in sorted((PROJECT / room).rglob("*.py")) or [PROJECT / f"{room}.py"]
+    ]
+    importing = re.compile(r"^\s*(?:from|import) emulator\b", re.MULTILINE)
+    found = [path for path in sources if importing.search(path.read_text(encoding="utf-8"))]
+    assert len(sources) > 100
+    assert found == []
+
+
 def test_the_cloud_room_imports_no_spark() -> None:
     """`python -m workflows` runs on machines that have none, and starts in a second."""
     modules = sorted(

@@ -120,7 +120,7 @@ def _services(database: Settings, folder: Path, port: int) -> Iterator[LocalClou
     services: list[Service] = [storage]
     with serving(services, port) as url:
         account = batch_account()
-        platform = LocalPlatform(_open_folder(folder, account), url, account)
+        platform = LocalPlatform(open_folder(folder, account), url, account)
         variables = _variables(database, url, platform.folder)
         password = database.db_password.get_secret_value() if database.db_password else ""
         dataproc = DataprocDouble(
@@ -135,7 +135,7 @@ def _services(database: Settings, folder: Path, port: int) -> Iterator[LocalClou
         # the address has to be known first: the others hand it on
         services += [dataproc, cloud_run, executions, SecretDouble({SECRET: password.encode()})]
         services.append(LoggingDouble(cloud_run.lines))
-        with _looking_at(dataproc, cloud_run):
+        with looking_at(dataproc, cloud_run):
             yield LocalCloud(url, variables, database)
 
 
@@ -161,7 +161,7 @@ def _run_pipeline(url: str, executions: ExecutionsDouble, execution_id: str, arg
         environment=environment,
         transport=hosts_at(url),
         clock=UntilCancelled(executions, execution_id, FASTER),
-        log=_log_line,
+        log=log_line,
     )
 
 
@@ -211,7 +211,7 @@ def _variables(database: Settings, url: str, folder: Path) -> dict[str, str]:
     }
 
 
-def _open_folder(home: Path, account: Account | None) -> Path:
+def open_folder(home: Path, account: Account | None) -> Path:
     """Where batches and models are: in the home, and where batches run under another account, to
     which root's home is closed, beside the system's other state.
     """
@@ -233,7 +233,7 @@ def _open_folder(home: Path, account: Account | None) -> Path:
 
 
 @contextmanager
-def _looking_at(*doubles: DataprocDouble | CloudRunDouble) -> Iterator[None]:
+def looking_at(*doubles: DataprocDouble | CloudRunDouble) -> Iterator[None]:
     """Jobs go on between two requests: someone has to notice that they ended, or went over their
     ttl. None outlives the block.
     """
@@ -255,7 +255,7 @@ def _looking_at(*doubles: DataprocDouble | CloudRunDouble) -> Iterator[None]:
             double.cancel_all()
 
 
-def _log_line(entry: dict[str, Any]) -> None:
+def log_line(entry: dict[str, Any]) -> None:
     """One event of the workflow, as one reads it: the batch's name says which job and which
     execution.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -88,6 +90,24 @@ def run(
     )
     document = run_in_local_cloud(edge_settings(), argument)
     print_json(document) if as_json else _print(document)
+
+
+@local.command()
+def apply(as_json: AsJson = False) -> None:
+    """Apply terraform/ with the real Google provider to fakes of Google's APIs, plan again, and run
+    the pipeline once on what was made. It needs Terraform, and Go to build the provider once.
+
+    Example: python -m workflows local apply
+    """
+    command = [sys.executable, "-m", "emulator.apply", *(["--json"] if as_json else [])]
+    # the emulator is no part of the product: it is another program, and says by itself what failed
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            code = process.wait()
+    raise typer.Exit(code)
 
 
 def run_in_local_cloud(settings: Settings, argument: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,32 @@
+# The product's settings in this project, as an object that people and Cloud Build load. It has no secret: the password is named, not given.
+
+locals {
+  settings = {
+    PROJECT_ID            = var.project_id
+    REGION                = var.region
+    CODE_BUCKET           = google_storage_bucket.code.name
+    STAGING_BUCKET        = google_storage_bucket.staging.name
+    BATCH_SERVICE_ACCOUNT = local.emails["batch"]
+    BATCH_SUBNETWORK      = "projects/${var.project_id}/regions/${var.region}/subnetworks/${google_compute_subnetwork.batches.name}"
+    DB_HOST               = local.database_host
+    DB_NAME               = google_sql_database.yieldspark.name
+    DB_USER               = google_sql_user.yieldspark.name
+    DB_SSLMODE            = "require"
+    DB_PASSWORD_SECRET    = "projects/${var.project_id}/secrets/${var.database_password_secret}/versions/latest"
+    MLFLOW_TRACKING_URI   = "postgresql+psycopg2://${local.database_host}/${google_sql_database.mlflow.name}"
+    MLFLOW_ARTIFACTS_URI  = "gs://${google_storage_bucket.models.name}/models"
+    ENGINE                = var.engine
+    NIGHTLY_ROWS          = var.nightly_rows
+    MAX_EXECUTORS         = var.max_executors
+    BATCH_TTL_MINUTES     = var.batch_ttl_minutes
+    WORKFLOW_NAME         = google_workflows_workflow.pipeline.name
+  }
+}
+
+resource "google_storage_bucket_object" "settings" {
+  bucket        = google_storage_bucket.code.name
+  name          = "settings.env"
+  content       = join("", [for name, value in local.settings : "${name}=${value}\n"])
+  content_type  = "text/plain"
+  cache_control = "no-store"
+}

@@ -1,0 +1,345 @@
+# What an environment sets, in alphabetical order: a second environment is a second tfvars file, for a project of its own. Rules between two
+# variables stand at the resource that needs both.
+
+variable "batch_cidr" {
+  description = "IPv4 range of the batches' subnet: each driver and each executor takes an address."
+  type        = string
+  default     = "10.20.0.0/24"
+  nullable    = false
+
+  validation {
+    condition     = can(regex(local.private_range, var.batch_cidr)) && try(cidrhost(var.batch_cidr, 0) == split("/", var.batch_cidr)[0], false)
+    error_message = "batch_cidr = ${jsonencode(var.batch_cidr)}. Allowed is ${local.private_range_words}."
+  }
+  validation {
+    condition     = try(pow(2, 32 - tonumber(split("/", var.batch_cidr)[1])) - 4 >= 2 * (var.max_executors + 1), true)
+    error_message = "batch_cidr = ${jsonencode(var.batch_cidr)} is too small for two batches of max_executors = ${var.max_executors} and a driver each. Allowed is a range of at least ${2 * (var.max_executors + 1) + 4} addresses."
+  }
+}
+
+variable "batch_role_without_storage" {
+  description = "Gives the batches' account the worker role without its rights to every bucket of the project. Google's documents demand roles/dataproc.worker: try it in a project for tests first."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+variable "batch_ttl_minutes" {
+  description = "After which a batch is cancelled; minutes."
+  type        = number
+  default     = 120
+  nullable    = false
+
+  validation {
+    condition     = var.batch_ttl_minutes >= 10 && var.batch_ttl_minutes <= 20160 && floor(var.batch_ttl_minutes) == var.batch_ttl_minutes
+    error_message = "batch_ttl_minutes = ${var.batch_ttl_minutes}. Allowed are 10 to 20160, whole minutes."
+  }
+}
+
+variable "bucket_prefix" {
+  description = "Begins the names of the three buckets, which are unique in all of Google Cloud; null means PROJECT_ID-yieldspark."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.bucket_prefix == null || can(regex("^[a-z0-9][a-z0-9-]{1,54}$", var.bucket_prefix))
+    error_message = "bucket_prefix = ${jsonencode(var.bucket_prefix)}. Allowed are 2 to 55 of a-z, 0-9 and -, without a - at the beginning."
+  }
+}
+
+variable "costs_schedule" {
+  description = "When yesterday's costs are written into the ledger; cron, UTC."
+  type        = string
+  default     = "45 6 * * *"
+  nullable    = false
+
+  validation {
+    condition     = can(regex(local.cron, var.costs_schedule))
+    error_message = "costs_schedule = ${jsonencode(var.costs_schedule)}. Allowed is ${local.cron_words}."
+  }
+}
+
+variable "database_backups" {
+  description = "Daily backups that are kept."
+  type        = number
+  default     = 7
+  nullable    = false
+
+  validation {
+    condition     = var.database_backups >= 7 && var.database_backups <= 365 && floor(var.database_backups) == var.database_backups
+    error_message = "database_backups = ${var.database_backups}. Allowed are 7 to 365: point-in-time recovery goes back 7 days, and starts from a backup."
+  }
+}
+
+variable "database_disk_gb" {
+  description = "Size that the database's disk begins with; it grows by itself; GB."
+  type        = number
+  default     = 20
+  nullable    = false
+
+  validation {
+    condition     = var.database_disk_gb >= 10 && var.database_disk_gb <= 65536 && floor(var.database_disk_gb) == var.database_disk_gb
+    error_message = "database_disk_gb = ${var.database_disk_gb}. Allowed are 10 to 65536, whole GB."
+  }
+}
+
+variable "database_high_availability" {
+  description = "A standby of the database in another zone, for twice the price."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+variable "database_instance" {
+  description = "Name of the Cloud SQL instance. A restored one has another name; Google keeps a deleted name for a week."
+  type        = string
+  default     = "yieldspark"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{0,79}$", var.database_instance))
+    error_message = "database_instance = ${jsonencode(var.database_instance)}. Allowed are up to 80 of a-z, 0-9 and -, beginning with a letter."
+  }
+}
+
+variable "database_password_secret" {
+  description = "Name of the secret with the database's password, which bootstrap.sh makes."
+  type        = string
+  default     = "yieldspark-database-password"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9_-]{1,255}$", var.database_password_secret))
+    error_message = "database_password_secret = ${jsonencode(var.database_password_secret)}. Allowed is the name of a secret of this project: up to 255 letters, digits, _ and -."
+  }
+}
+
+variable "database_password_version" {
+  description = "Raise it by one after `bootstrap.sh PROJECT REGION --rotate`: the database then gets the secret's latest version."
+  type        = number
+  default     = 1
+  nullable    = false
+
+  validation {
+    condition     = var.database_password_version >= 1 && floor(var.database_password_version) == var.database_password_version
+    error_message = "database_password_version = ${var.database_password_version}. Allowed is a whole number from 1."
+  }
+}
+
+variable "database_tier" {
+  description = "Machine of the database, edition ENTERPRISE: db-custom-VCPUS-MIB, db-g1-small or db-f1-micro."
+  type        = string
+  default     = "db-custom-1-3840"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^db-(f1-micro|g1-small|custom-(1|[2-8]?[02468]|9[0246])-\\d+)$", var.database_tier))
+    error_message = "database_tier = ${jsonencode(var.database_tier)}. Allowed are db-f1-micro, db-g1-small, and db-custom-VCPUS-MIB with 1 or an even number up to 96 of vCPUs."
+  }
+  validation {
+    condition = !startswith(var.database_tier, "db-custom-") || try(alltrue([
+      tonumber(split("-", var.database_tier)[3]) >= 3840,
+      tonumber(split("-", var.database_tier)[3]) % 256 == 0,
+      tonumber(split("-", var.database_tier)[3]) >= 922 * tonumber(split("-", var.database_tier)[2]),
+      tonumber(split("-", var.database_tier)[3]) <= 6656 * tonumber(split("-", var.database_tier)[2]),
+    ]), true)
+    error_message = "database_tier = ${jsonencode(var.database_tier)}. Allowed are at least 3840 MiB, in steps of 256, and 922 to 6656 for each vCPU."
+  }
+}
+
+variable "database_version" {
+  description = "PostgreSQL of the database; the product's own tests run on 16."
+  type        = string
+  default     = "POSTGRES_16"
+  nullable    = false
+
+  validation {
+    condition     = contains(["POSTGRES_14", "POSTGRES_15", "POSTGRES_16", "POSTGRES_17", "POSTGRES_18"], var.database_version)
+    error_message = "database_version = ${jsonencode(var.database_version)}. Allowed are POSTGRES_14 to POSTGRES_18."
+  }
+}
+
+variable "deletion_protection" {
+  description = "Refuses to destroy the database, the workflow and the Cloud Run jobs. To destroy them: false, apply, destroy."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "engine" {
+  description = "Which LightGBM makes the forecasts: lightgbm, or synapseml on a runtime that Google no longer supports."
+  type        = string
+  default     = "lightgbm"
+  nullable    = false
+
+  validation {
+    condition     = contains(["lightgbm", "synapseml"], var.engine)
+    error_message = "engine = ${jsonencode(var.engine)}. Allowed are lightgbm and synapseml."
+  }
+}
+
+variable "ingest_arguments" {
+  description = "Which pools the scheduled ingest fetches, as options of `run_spark_local.py ingest`."
+  type        = list(string)
+  default     = ["--min-tvl", "10000000"]
+  nullable    = false
+}
+
+variable "ingest_schedule" {
+  description = "When the pools' history is fetched, before the nightly run; cron, UTC. null: something else fills the raw tables."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.ingest_schedule == null || can(regex(local.cron, var.ingest_schedule))
+    error_message = "ingest_schedule = ${jsonencode(var.ingest_schedule)}. Allowed is ${local.cron_words}, or null."
+  }
+}
+
+variable "max_executors" {
+  description = "Most executors of one batch. The database takes 4 connections for each, and 20 more."
+  type        = number
+  default     = 20
+  nullable    = false
+
+  validation {
+    condition     = var.max_executors >= 2 && var.max_executors <= 2000 && floor(var.max_executors) == var.max_executors
+    error_message = "max_executors = ${var.max_executors}. Allowed are 2 to 2000."
+  }
+}
+
+variable "nightly_rows" {
+  description = "Rows that a night reads: what the batches of a release are sized for."
+  type        = number
+  default     = 1000000
+  nullable    = false
+
+  validation {
+    condition     = var.nightly_rows >= 0 && floor(var.nightly_rows) == var.nightly_rows
+    error_message = "nightly_rows = ${var.nightly_rows}. Allowed is a whole number from 0."
+  }
+}
+
+variable "nightly_schedule" {
+  description = "When the pipeline runs; cron, UTC."
+  type        = string
+  default     = "15 2 * * *"
+  nullable    = false
+
+  validation {
+    condition     = can(regex(local.cron, var.nightly_schedule))
+    error_message = "nightly_schedule = ${jsonencode(var.nightly_schedule)}. Allowed is ${local.cron_words}."
+  }
+}
+
+variable "operators" {
+  description = "People who run the pipeline and the operator's commands, such as user:ann@example.com or group:data@example.com."
+  type        = set(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for operator in var.operators : can(regex("^(user|group|serviceAccount):[^@ ]+@[^@ ]+\\.[^@ ]+$", operator))])
+    error_message = "operators = ${jsonencode(var.operators)}. Allowed are user:ADDRESS, group:ADDRESS and serviceAccount:ADDRESS."
+  }
+}
+
+variable "project_id" {
+  description = "The Google Cloud project, which bootstrap.sh has prepared."
+  type        = string
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project_id))
+    error_message = "project_id = ${jsonencode(var.project_id)}. Allowed is the project's id, 6 to 30 of a-z, 0-9 and -, not its name or number."
+  }
+}
+
+variable "region" {
+  description = "Google Cloud region of everything."
+  type        = string
+  nullable    = false
+
+  validation {
+    condition     = contains(local.regions, var.region)
+    error_message = "region = ${jsonencode(var.region)}. Allowed are ${join(", ", local.regions)}."
+  }
+}
+
+variable "repository" {
+  description = "The repository whose merges are released, as Cloud Build's connection has it; null: no trigger."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.repository == null || can(regex("^projects/[^/]+/locations/${var.region}/connections/[^/]+/repositories/[^/]+$", var.repository))
+    error_message = "repository = ${jsonencode(var.repository)}. Allowed is projects/PROJECT/locations/${var.region}/connections/CONNECTION/repositories/REPOSITORY, or null."
+  }
+}
+
+variable "repository_branch" {
+  description = "The branch whose merges are released."
+  type        = string
+  default     = "main"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9][A-Za-z0-9/_-]*$", var.repository_branch))
+    error_message = "repository_branch = ${jsonencode(var.repository_branch)}. Allowed is one branch's name: letters, digits, /, _ and -."
+  }
+}
+
+variable "run_cidr" {
+  description = "IPv4 range of the Cloud Run jobs' subnet: Cloud Run takes addresses in blocks of 16."
+  type        = string
+  default     = "10.20.1.0/26"
+  nullable    = false
+
+  validation {
+    condition     = can(regex(local.private_range, var.run_cidr)) && try(cidrhost(var.run_cidr, 0) == split("/", var.run_cidr)[0], false) && try(tonumber(split("/", var.run_cidr)[1]) <= 26, false)
+    error_message = "run_cidr = ${jsonencode(var.run_cidr)}. Allowed is ${local.private_range_words}, /26 or larger."
+  }
+}
+
+variable "schedule_paused" {
+  description = "Keeps the schedules from starting anything. Set it to false after the first release."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "schedule_zone" {
+  description = "Time zone of the schedules. A day of the data is a UTC day: a zone with summer time would move the runs against it."
+  type        = string
+  default     = "Etc/UTC"
+  nullable    = false
+
+  validation {
+    condition     = contains(["Etc/UTC", "UTC"], var.schedule_zone)
+    error_message = "schedule_zone = ${jsonencode(var.schedule_zone)}. Allowed are Etc/UTC and UTC."
+  }
+}
+
+variable "services_cidr" {
+  description = "IPv4 range that Google takes the database's address from."
+  type        = string
+  default     = "10.20.16.0/20"
+  nullable    = false
+
+  validation {
+    condition     = can(regex(local.private_range, var.services_cidr)) && try(cidrhost(var.services_cidr, 0) == split("/", var.services_cidr)[0], false) && try(tonumber(split("/", var.services_cidr)[1]) <= 24, false)
+    error_message = "services_cidr = ${jsonencode(var.services_cidr)}. Allowed is ${local.private_range_words}, /24 or larger."
+  }
+}
+
+variable "workflow_name" {
+  description = "Name of the Cloud Workflow."
+  type        = string
+  default     = "yieldspark-pipeline"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[a-z]([a-z0-9_-]{0,62}[a-z0-9])?$", var.workflow_name))
+    error_message = "workflow_name = ${jsonencode(var.workflow_name)}. Allowed are up to 64 of a-z, 0-9, - and _, beginning with a letter and without - or _ at the end."
+  }
+}

@@ -1,0 +1,67 @@
+"""One plan of `terraform/` by the real provider, without a way to Google: what it makes, the rules
+it keeps, and each known fault put back into the configuration.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from docs.grants_table import IDENTITIES, read_grants
+from emulator.google_provider import obstacle
+from emulator.terraform_runs import Terraform, copied_configuration
+from tests.faults_of_resources import RESOURCE_FAULTS
+from tests.faults_of_runs import RUN_FAULTS
+from tests.plan_document import Plan
+from tests.plan_rules import findings
+from tests.terraform_faults import put_back
+from tests.terraform_inventory import INVENTORY, WHOLE_PROJECT, inventory
+
+pytestmark = pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))
+
+FAULTS = RESOURCE_FAULTS | RUN_FAULTS
+
+
+@pytest.fixture(scope="module")
+def terraform(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
+    return copied_configuration(tmp_path_factory.mktemp("terraform"), print)
+
+
+@pytest.fixture(scope="module")
+def plan(terraform: Terraform) -> Plan:
+    return Plan(terraform.plan(*WHOLE_PROJECT))
+
+
+@pytest.fixture(scope="module")
+def faulty_findings(terraform: Terraform, plan: Plan) -> list[str]:
+    """What the rules say of one configuration with every fault of `FAULTS` in it; the good plan is
+    made before.
+    """
+    put_back(FAULTS, terraform.folder.parent)
+    return findings(Plan(terraform.plan(*WHOLE_PROJECT)))
+
+
+def test_the_rules_find_nothing(plan: Plan) -> None:
+    assert findings(plan) == []
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_that_is_put_back_is_found(name: str, faulty_findings: list[str]) -> None:
+    assert [found for found in faulty_findings if FAULTS[name].finding in found]
+
+
+def test_the_plan_makes_what_the_inventory_lists(plan: Plan) -> None:
+    assert inventory(plan) == json.loads(INVENTORY.read_text(encoding="utf-8"))
+
+
+def test_no_secret_is_in_the_plan(plan: Plan) -> None:
+    user = plan.one("google_sql_user", "yieldspark")
+    assert user.values.get("password_wo") is None
+    assert "secret_data" not in json.dumps(plan.document["planned_values"])
+
+
+def test_the_grants_of_the_page_are_those_of_terraform(plan: Plan) -> None:
+    """The script that makes the page's table reads the file without Terraform."""
+    text = IDENTITIES.read_text(encoding="utf-8")
+    assert read_grants(text) == plan.outputs["grants"]
