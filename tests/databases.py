@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from config_spark import Settings
 from database.connection import make_engine
+from product_errors import DatabaseError
 
 TEMPLATE = "yieldspark"
 FIRST_OWN_OID = 16_384
@@ -121,7 +122,7 @@ class Databases:
             yield self.server.model_copy(update={"db_name": name})
         finally:
             is_empty = False
-            with suppress(DBAPIError):
+            with suppress(DBAPIError, DatabaseError):
                 is_empty = self._emptied(name)
             if is_empty:
                 self._spare.append(name)

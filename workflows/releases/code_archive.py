@@ -20,6 +20,7 @@ MODULES = (
     "job_entry.py",
     "job_log.py",
     "product_errors.py",
+    "libpq_variables.py",
     "registry_address.py",
 )
 EPOCH = (1980, 1, 1, 0, 0, 0)
