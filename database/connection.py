@@ -74,7 +74,7 @@ def connect(parameters: ConnectionParameters) -> psycopg2.extensions.connection:
 
 
 def session_at(settings: Settings) -> Session:
-    """Where the settings' database is, for the connections of other drivers. Raises: as `connect`."""
+    """Where the settings' database is, for connections of other drivers. Raises: as `connect`."""
     parameters = connection_parameters(settings)
     connection, place = _connected(parameters)
     connection.close()

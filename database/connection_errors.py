@@ -1,4 +1,4 @@
-"""The product's errors for what a driver raises, by SQLSTATE (PostgreSQL manual, appendix A) and the
+"""The product's errors for what a driver raises, by SQLSTATE (PostgreSQL manual, appendix A) and
 fields of the protocol's error message; never by words, which are in the server's language.
 
 In: a driver's error and where it was. Out: an error of `product_errors` that says what to do.
@@ -101,8 +101,8 @@ def _error(code: str, cause: str, where: str, role: str, routine: str | None) ->
         )
     if code == "42501":
         return DatabaseRefused(
-            f"role {role} has no right to do this at {where}: {cause}. Grant it, or set DB_USER to a"
-            " role that has it"
+            f"role {role} has no right to do this at {where}: {cause}. Grant it, or set DB_USER"
+            " to a role that has it"
         )
     if code == "25006":
         return DatabaseRefused(

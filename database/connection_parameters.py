@@ -57,7 +57,9 @@ FIXED_SESSION = {
 
 @dataclass(frozen=True)
 class ConnectionParameters:
-    """Where and who: host name, address or folder of a Unix socket, and session parameters by name."""
+    """Where, who and how: `host` is a name, an address or the folder of a Unix socket, `session`
+    maps names of session parameters to their values.
+    """
 
     host: str
     port: int
@@ -129,7 +131,7 @@ class ConnectionParameters:
         return f"jdbc:postgresql://{host}:{self.port}/{quote(self.database, safe='')}?{query}"
 
     def jdbc_properties(self) -> dict[str, str]:
-        """Driver and login. Holds the password in clear: Spark redacts it, never log it yourself."""
+        """Driver and login, with the password in clear: Spark redacts it, never log it."""
         password = self._clear_password()
         return {
             "driver": "org.postgresql.Driver",

@@ -77,7 +77,7 @@ def _polled(libpq: ctypes.CDLL, connection: int) -> bool:
 
 @cache
 def _libpq() -> ctypes.CDLL | None:
-    """The libpq that psycopg2 has loaded: a symbol of a library's dependency is found through it."""
+    """The libpq that psycopg2 has loaded: a library gives its dependencies' symbols too."""
     from psycopg2 import _psycopg
 
     try:

@@ -254,7 +254,7 @@ def _hidden_rows(use: TableUse, facts: TableFacts, role: str) -> list[str]:
     if not facts.restricted:
         return []
     return [
-        f"row-level security of {qualified(use.table)} applies to role {role}: it may hide rows, and"
+        f"row-level security of {qualified(use.table)} applies to role {role} and may hide rows:"
         f" metrics of some rows would be wrong. As a superuser run: ALTER ROLE {role} BYPASSRLS;"
         f" or, unless the table forces it on its owner: GRANT {facts.owner} TO {role};"
     ]

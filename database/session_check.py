@@ -132,15 +132,9 @@ def _require_parameters(
     ]
     if not different:
         return
-    role, database = quoted(parameters.user), quoted(str(facts["database"]))
-    statements = " ".join(
-        f"ALTER ROLE {role} IN DATABASE {database} SET {name} = '{wanted[name]}';"
-        for name in different
-    )
+    differences = ", ".join(f"{name}={there[name]} (not {wanted[name]})" for name in different)
     raise DatabaseRefused(
-        f"the session of {driver} at {parameters.where} has"
-        f" {', '.join(f'{name}={there[name] or None}' for name in different)} in place of"
-        f" {', '.join(wanted[name] for name in different)}: a pooler drops the startup parameter"
-        " `options`. Set DB_HOST and DB_PORT to the server itself, or keep a pooler in session mode"
-        f" and run: {statements}"
+        f"the session of {driver} at {parameters.where} has {differences}: a pooler drops the"
+        " startup parameter `options`. Set DB_HOST and DB_PORT to the server itself; or, with a"
+        f" pooler in session mode, ALTER ROLE {quoted(parameters.user)} SET each of them"
     )
