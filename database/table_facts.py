@@ -29,7 +29,7 @@ class ColumnFacts:
 
 @dataclass(frozen=True)
 class TableFacts:
-    """`name` is qualified and quoted, `owner` quoted, `kind` pg_class.relkind. `restricted` says
+    """`name` is qualified and quoted, `kind` pg_class.relkind. `restricted` says
     that policies of row-level security apply to this role, `rewritten` that a rule replaces writes.
     """
 
@@ -38,7 +38,6 @@ class TableFacts:
     kind: str
     may_delete: bool
     columns: Mapping[str, ColumnFacts]
-    owner: str
     restricted: bool
     rewritten: bool
 
@@ -47,7 +46,6 @@ _TABLE = text("""
 SELECT c.oid,
     c.relkind::text AS kind,
     has_table_privilege(c.oid, 'DELETE') AS may_delete,
-    quote_ident(pg_get_userbyid(c.relowner)) AS owner,
     row_security_active(c.oid) AS restricted,
     EXISTS (
         SELECT FROM pg_rewrite AS r WHERE r.ev_class = c.oid AND r.ev_type <> '1'
@@ -145,7 +143,6 @@ def table_facts(connection: Connection, table: Table, schema: str) -> TableFacts
         found.kind,
         found.may_delete,
         {row.name: _column(row) for row in connection.execute(_COLUMNS, of_table)},
-        found.owner,
         found.restricted,
         found.rewritten,
     )
