@@ -81,7 +81,7 @@ class Session:
     @classmethod
     def at(cls, parameters: ConnectionParameters, place: Place) -> Session:
         newer = {name: NEWER_PARAMETERS[name] for name in place.newer}
-        return cls(replace(parameters, session=parameters.session | newer), place)
+        return cls(replace(parameters, session={**parameters.session, **newer}), place)
 
 
 def checked(

@@ -100,6 +100,23 @@ def fresh_database(server: Settings, template: str = TEMPLATE) -> Iterator[Setti
             connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
+@contextmanager
+def empty_database(
+    server: Settings, name: str | None = None, options: str = ""
+) -> Iterator[Settings]:
+    """A database without any table, by default under a name of its own; it goes when the block
+    ends. Args: options of CREATE DATABASE.
+    """
+    called = name or _new_name()
+    quoted = '"' + called.replace('"', '""') + '"'
+    with _connected(server, "postgres") as connection:
+        connection.execute(text(f"CREATE DATABASE {quoted} TEMPLATE template0 {options}"))
+        try:
+            yield server.model_copy(update={"db_name": called})
+        finally:
+            connection.execute(text(f"DROP DATABASE {quoted} WITH (FORCE)"))
+
+
 @dataclass
 class Databases:
     """Lends databases of one server."""

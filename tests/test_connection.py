@@ -9,7 +9,6 @@ import ssl
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -46,28 +45,12 @@ from product_errors import (
     DatabaseUnreachable,
     one_sentence,
 )
+from tests.databases import empty_database
 from tests.owner_schema import role_with
 from tests.processes import CommandLineHere
 from tests.startup_proxy import Answer, Parameters, error_message, startup_proxy
 
 NAMES = ("defi+prod", "defi?x=1", "a b", "ü", "%41", "it's", "a\\b", "a/b&c=d#e", 'say "a"')
-
-
-@contextmanager
-def database_called(server: Settings, name: str, options: str = "") -> Iterator[Settings]:
-    """An empty database of the session's server."""
-    quoted = '"' + name.replace('"', '""') + '"'
-    admin = make_engine(server.model_copy(update={"db_name": "postgres"})).execution_options(
-        isolation_level="AUTOCOMMIT"
-    )
-    with admin.connect() as connection:
-        connection.exec_driver_sql(
-            f"CREATE DATABASE {quoted} TEMPLATE template0 {options}".replace("%", "%%")
-        )
-        try:
-            yield server.model_copy(update={"db_name": name})
-        finally:
-            connection.exec_driver_sql(f"DROP DATABASE {quoted} WITH (FORCE)".replace("%", "%%"))
 
 
 def asked_by_adbc(session: Session, query: str) -> object:
@@ -95,7 +78,7 @@ def by_every_driver(spark: SparkSession, settings: Settings, expression: str) ->
 
 def test_a_database_may_have_any_name(spark: SparkSession, server: Settings) -> None:
     for name in NAMES:
-        with database_called(server, name) as settings:
+        with empty_database(server, name) as settings:
             assert by_every_driver(spark, settings, "current_database()::text") == [name] * 3
 
 
@@ -172,10 +155,13 @@ def test_each_driver_says_where_it_is(
     driver: str, spark: SparkSession, database: Settings, second_database: Settings
 ) -> None:
     """The first connection, of psycopg2, is the one that was described; the next is not."""
-    ask = {
-        "ADBC": lambda settings: asked_by_adbc(session_at(settings), "SELECT 1"),
-        "JDBC": lambda settings: asked_by_jdbc(spark, settings, "SELECT 1"),
-    }[driver]
+
+    def ask(settings: Settings) -> None:
+        if driver == "ADBC":
+            asked_by_adbc(session_at(settings), "SELECT 1")
+        else:
+            checked_jdbc(spark, settings)
+
     target = (str(database.db_host), database.db_port)
     with startup_proxy(target, dropping_options(after=1)) as port:
         with pytest.raises(DatabaseRefused, match=f"the session of {driver} at .* has search_path"):
@@ -255,7 +241,7 @@ def test_text_stays_text_whatever_encoding_a_database_and_its_role_have(
 ) -> None:
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
     latin1 = "ENCODING 'LATIN1' LOCALE 'C'"
-    with database_called(server, f"latin1_{transport}", latin1) as admin:
+    with empty_database(server, f"latin1_{transport}", latin1) as admin:
         migrate(make_engine(admin))
         execute_sql(admin, f"ALTER DATABASE {admin.db_name} SET client_encoding = 'LATIN1'")
         with role_with(admin, ALL_RIGHTS) as role:
@@ -432,18 +418,15 @@ def test_a_refusal_is_known_by_its_code_in_any_language(code: str, database: Set
     assert (type(caught.value), caught.value.sqlstate) == (kind, code)
 
 
-def test_a_server_without_a_connection_left_says_so_by_every_driver(
-    spark: SparkSession, database: Settings
-) -> None:
+def test_a_server_without_a_connection_left_says_so(database: Settings) -> None:
     with role_with(database, "SELECT 1") as settings:
         session = session_at(settings)
         execute_sql(database, f"ALTER ROLE {settings.db_user} CONNECTION LIMIT 0")
-        for ask in (
-            lambda: execute_sql(settings, "SELECT 1"),
-            lambda: asked_by_adbc(session, "SELECT 1"),
-        ):
-            with pytest.raises(DatabaseError, match=r"has no connection left.*max_connections"):
-                ask()
+        no_connection = pytest.raises(DatabaseError, match=r"no connection left.*max_connections")
+        with no_connection:
+            execute_sql(settings, "SELECT 1")
+        with no_connection:
+            asked_by_adbc(session, "SELECT 1")
 
 
 def test_a_login_without_a_password_is_refused_and_not_unreachable(database: Settings) -> None:

@@ -226,6 +226,7 @@ def _explained(settings: Settings) -> Iterator[None]:
     try:
         yield
     except (DBAPIError, DatabaseError) as error:
+        driver: BaseException | None
         if isinstance(error, DatabaseError):
             driver, code = error.__cause__ or error, error.sqlstate
         else:
