@@ -13,6 +13,8 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import adbc_driver_postgresql
+import psycopg2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -22,6 +24,7 @@ from pydantic import SecretStr
 from pyspark.sql import SparkSession
 from sqlalchemy import create_engine
 
+import libpq_variables
 from config_spark import Settings, load_settings
 from database import server_process
 from database.connection import connect, make_engine, session_at, with_database
@@ -34,7 +37,7 @@ from database.db_utils_spark import (
 )
 from database.embedded_server import EmbeddedServer
 from database.migrate import migrate
-from database.session_check import Session
+from database.session_check import CHECKED_PARAMETERS, NEWER_PARAMETERS, Session
 from database.tables import pool_daily_metrics
 from database.transport_adbc import adbc_connection
 from database.transport_jdbc import checked_jdbc
@@ -49,6 +52,8 @@ from tests.databases import empty_database
 from tests.owner_schema import role_with
 from tests.processes import CommandLineHere
 from tests.startup_proxy import Answer, Parameters, error_message, startup_proxy
+
+PAGE = (Path(__file__).parents[1] / "docs" / "connection.md").read_text(encoding="utf-8")
 
 NAMES = ("defi+prod", "defi?x=1", "a b", "ü", "%41", "it's", "a\\b", "a/b&c=d#e", 'say "a"')
 
@@ -476,3 +481,29 @@ def test_row_level_security_under_a_view_is_an_error_and_not_fewer_rows(
             chosen = settings.model_copy(update={"read_transport": transport})
             with pytest.raises(Exception, match="row-level security"):
                 read_table_spark(spark, chosen, "SELECT pool_id FROM seen").collect()
+
+
+def test_the_page_names_every_parameter_of_the_session(database: Settings) -> None:
+    parameters = connection_parameters(database)
+    for name in [*parameters.session, *NEWER_PARAMETERS, "client_encoding"]:
+        assert f"`{name}`" in PAGE, name
+    checked = PAGE.partition("each driver is asked where it is")[2].partition("\n\n")[0]
+    named = set(re.findall("`(.*?)`", checked))
+    assert named == {*CHECKED_PARAMETERS, "client_encoding"}
+
+
+def test_the_page_names_the_variables_that_have_a_setting_or_no_effect() -> None:
+    for names in (libpq_variables.SETTINGS, libpq_variables.WITHOUT_EFFECT):
+        assert f"- {', '.join(f'`{name}`' for name in names)}: " in PAGE
+
+
+def test_the_rule_knows_every_variable_of_the_installed_libpq() -> None:
+    """psycopg2 and ADBC bring one each, whose text names the variables."""
+    libraries = [
+        *Path(psycopg2.__file__).parents[1].glob("psycopg2_binary.libs/libpq*"),
+        *Path(adbc_driver_postgresql.__file__).parent.glob("*.so"),
+    ]
+    for library in libraries:
+        names = set(re.findall(rb"\0(PG[A-Z]{2,})(?=\0)", library.read_bytes()))
+        assert b"PGHOSTADDR" in names
+        assert {name.decode() for name in names} <= set(libpq_variables.ALL), library.name
