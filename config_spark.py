@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+import libpq_variables
 import registry_address
 from product_errors import ConfigurationError
 
@@ -66,8 +67,12 @@ class Settings(BaseSettings):
     )
     report_dir: Path = Field(Path("reports"), description="folder the HTML report is written to")
 
-    db_host: str | None = Field(
-        None, description="PostgreSQL host; with it the embedded server is never started"
+    db_host: Annotated[str | None, Field(pattern=r"^(/.*|[^\s/?#&@=\[\]]+)$")] = Field(
+        None,
+        description=(
+            "PostgreSQL host, or the folder of its Unix socket; with it the embedded server is"
+            " never started"
+        ),
     )
     db_port: Annotated[int, Field(ge=1, le=65535)] = Field(5432, description="its port")
     db_name: str = Field("yieldspark", description="database")
@@ -99,6 +104,13 @@ class Settings(BaseSettings):
     )
     db_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = (
         Field("prefer", description="libpq's sslmode")
+    )
+    db_sslrootcert: Path | None = Field(
+        None,
+        description=(
+            "certificates of the authorities that DB_SSLMODE verify-ca and verify-full trust; unset"
+            " means ~/.postgresql/root.crt"
+        ),
     )
 
     code_version: str = Field(
@@ -328,7 +340,9 @@ class Settings(BaseSettings):
         default_factory=lambda: os.cpu_count() or 1, description="LightGBM threads"
     )
 
-    @field_validator("yieldspark_home", "jars_dir", "report_dir", "model_parameters_file")
+    @field_validator(
+        "yieldspark_home", "jars_dir", "report_dir", "model_parameters_file", "db_sslrootcert"
+    )
     @classmethod
     def _whole_path(cls, path: Path | None) -> Path | None:
         return path.expanduser().absolute() if path else None
@@ -350,6 +364,23 @@ class Settings(BaseSettings):
                 db_name=self.db_name,
                 artifacts_uri=self.mlflow_artifacts_uri,
             )
+        return self
+
+    @model_validator(mode="after")
+    def _libpq_variables_say_nothing_else(self) -> Settings:
+        if self.db_host:
+            password = self.db_password.get_secret_value() if self.db_password else None
+            settings = {
+                "DB_HOST": self.db_host,
+                "DB_PORT": str(self.db_port),
+                "DB_NAME": self.db_name,
+                "DB_USER": self.db_user,
+                "DB_PASSWORD": password,
+                "DB_SSLMODE": self.db_sslmode,
+                "DB_SSLROOTCERT": str(self.db_sslrootcert) if self.db_sslrootcert else None,
+            }
+            if refusal := libpq_variables.refusal(os.environ, settings):
+                raise ValueError(refusal)
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,8 @@ sentence and exits with `exit_code`.
      claims to be
      |-- DatabaseError                   exit 1
      |    |-- DatabaseUnreachable        nothing answers, or the connection was lost (transient)
-     |    |-- DatabaseRefused            wrong password, missing rights (terminal)
+     |    |-- DatabaseRefused            wrong password, missing rights, another session than the
+     |    |                               one described (terminal)
      |    `-- SchemaMismatch             a table is missing or has another type (terminal)
      |-- SparkLost                       Spark's JVM ended in the middle of the work: killed, or out
      of memory
@@ -60,7 +61,8 @@ class InputError(YieldSparkError):
 
 
 class DatabaseError(YieldSparkError):
-    pass
+    sqlstate: str | None = None
+    """The server's code (PostgreSQL manual, appendix A), where it gave one."""
 
 
 class DatabaseUnreachable(DatabaseError):
@@ -123,6 +125,9 @@ class NotEnoughHistory(YieldSparkError):
     pass
 
 
+_OURS = re.compile(r"product_errors\.\w+: (.+)")
+
+
 def exit_code(error: BaseException) -> int:
     """What a process ends with after this error."""
     if isinstance(error, KeyboardInterrupt):
@@ -140,6 +145,9 @@ def one_sentence(error: BaseException) -> str:
         return without_controls(" ".join(str(error).split()))
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     caused = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    # raised in a Python worker, whose traceback Spark passes on
+    if ours := [found[1] for line in lines if (found := _OURS.match(line))]:
+        return ours[-1][:2000]
     raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b: ", line)]
     line = (caused or raised[-1:] or lines[:1] or [""])[-1]
     return without_controls(f"{type(error).__name__}: {line}")[:2000]

@@ -15,7 +15,8 @@ from sqlalchemy import MetaData
 from benchmarks.peer_rules import MARKET, MAX_APY, MAX_FILL, MAX_TVL, NUMBER, PEERS_SCHEMA, RAW
 from config_spark import Settings, load_settings
 from database import merge_sql
-from database.connection import libpq_uri, make_engine
+from database.connection import make_engine
+from database.connection_parameters import connection_parameters
 from database.merge_sql import MergeTarget
 from database.tables import METRIC_COLUMNS, pool_daily_metrics
 
@@ -31,7 +32,10 @@ def by_polars(settings: Settings) -> None:
 
 
 def _read(settings: Settings, query: str) -> pa.Table:
-    with adbc.connect(libpq_uri(settings)) as connection, connection.cursor() as cursor:
+    with (
+        adbc.connect(connection_parameters(settings).conninfo()) as connection,
+        connection.cursor() as cursor,
+    ):
         cursor.execute(query)
         return cursor.fetch_arrow_table()
 
@@ -109,7 +113,10 @@ def _merge(settings: Settings, days: pa.Table) -> None:
     columns = ", ".join(
         ["pool_id text", "date date", *(f"{name} double precision" for name in METRIC_COLUMNS)]
     )
-    with adbc.connect(libpq_uri(settings)) as connection, connection.cursor() as cursor:
+    with (
+        adbc.connect(connection_parameters(settings).conninfo()) as connection,
+        connection.cursor() as cursor,
+    ):
         cursor.execute(f"CREATE UNLOGGED TABLE {staging} ({columns})")
         cursor.adbc_ingest(STAGING, days, mode="append", db_schema_name=PEERS_SCHEMA)
         connection.commit()

@@ -93,10 +93,11 @@ def url(as_json: AsJson = False) -> None:
 
     Example: psql "$(python run_spark_local.py db url | sed s/+psycopg2//)"
     """
-    from database.connection import sqlalchemy_url, with_database
+    from database.connection import with_database
+    from database.connection_parameters import connection_parameters
 
-    settings = with_database(edge_settings())
-    shown = sqlalchemy_url(settings).render_as_string(hide_password=False)
+    url = connection_parameters(with_database(edge_settings())).sqlalchemy_url()
+    shown = url.render_as_string(hide_password=False)
     print_json({"url": shown}) if as_json else out.print(shown, soft_wrap=True, markup=False)
 
 
@@ -107,6 +108,7 @@ def psql(context: typer.Context) -> None:
     Example: python run_spark_local.py db psql -c "select count(*) from pools"
     """
     from database.connection import with_database
+    from database.connection_parameters import connection_parameters
     from database.embedded_server import EmbeddedServer
 
     settings = with_database(edge_settings())
@@ -116,19 +118,10 @@ def psql(context: typer.Context) -> None:
             "there is no psql in the installed wheel, nor on PATH; apt install postgresql-client,"
             " or use `db url` with a client of your own"
         )
-    password = (
-        {"PGPASSWORD": settings.db_password.get_secret_value()} if settings.db_password else {}
-    )
-    where = {
-        "PGHOST": str(settings.db_host),
-        "PGPORT": str(settings.db_port),
-        "PGUSER": settings.db_user,
-        "PGDATABASE": settings.db_name,
-        "PGSSLMODE": settings.db_sslmode,
-    }
+    login = connection_parameters(settings).libpq_variables() | {"PGDATABASE": settings.db_name}
     raise typer.Exit(
         subprocess.run(
-            [str(program), *context.args], env={**os.environ, **where, **password}, check=False
+            [str(program), *context.args], env={**os.environ, **login}, check=False
         ).returncode
     )
 

@@ -20,12 +20,18 @@ import config_spark
 from config_spark import Settings
 from database import staging
 from database.connection import checked_connection, make_engine, translated_errors
+from database.connection_parameters import connection_parameters
 from database.merge_sql import MergeTarget
 from database.run_ledger import Run, open_run
 from database.spark_session import get_spark_session, has_jdbc_jar, runs_here
 from database.staging import MergeCounts, StagedFrame
 from database.transport import LastStep, Transport, hash_predicates, portable_query
-from database.transport_jdbc import JdbcTransport, get_jdbc_properties, get_jdbc_url
+from database.transport_jdbc import (
+    JdbcTransport,
+    checked_jdbc,
+    get_jdbc_properties,
+    get_jdbc_url,
+)
 from product_errors import EnvironmentNotReady
 
 __all__ = [
@@ -53,11 +59,14 @@ PostgreSQL allows 100 connections by default, and more scans than the server has
 
 
 def transport_for(settings: Settings, wanted: config_spark.Transport) -> Transport:
-    """The wanted transport, or the other one with a warning where its driver is missing.
+    """The wanted transport, or the other one with a warning where its driver is missing. A Unix
+    socket is for ADBC alone.
 
     Raises: EnvironmentNotReady where neither driver is there.
     """
     has_adbc = importlib.util.find_spec("adbc_driver_postgresql") is not None
+    if has_adbc and connection_parameters(settings).is_socket:
+        wanted = "adbc"
     # where the platform gives the master, the release has put the JDBC jar on the class path, not
     # into a folder of ours
     has_jdbc = has_jdbc_jar(settings) or not runs_here(settings)
@@ -149,9 +158,8 @@ def write_table_spark(frame: DataFrame, settings: Settings, table: str) -> int:
     """
     written = Observation()
     counted = frame.observe(written, F.count(F.lit(1)).alias("rows"))
-    counted.write.jdbc(
-        get_jdbc_url(settings), table, mode="append", properties=get_jdbc_properties(settings)
-    )
+    url, properties = checked_jdbc(frame.sparkSession, settings)
+    counted.write.jdbc(url, table, mode="append", properties=properties)
     return int(written.get["rows"])
 
 

@@ -3,13 +3,15 @@ the programs a wheel brings.
 
 Goes in: a home folder. Comes out: a `ServerAddress` on 127.0.0.1 with a random password. Every
 caller with the same home gets the same server, whichever process started it; it goes on when that
-process ends. Committed rows survive kill -9. It reads no environment and makes no tables.
+process ends. Committed rows survive kill -9. It takes libpq's variables out of
+the environment, reads none and makes no tables.
 """
 
 from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import secrets
 import shutil
 import socket
@@ -23,6 +25,7 @@ from typing import Any
 import psycopg2
 from pydantic import SecretStr
 
+import libpq_variables
 from database import server_process
 from database.server_folders import ServerFolders, locate, wheel_binaries, write_private
 from product_errors import DatabaseRefused, DatabaseUnreachable, EnvironmentNotReady
@@ -250,7 +253,10 @@ def _address(port: int, password: Path) -> ServerAddress:
 
 
 def _connect(address: ServerAddress, database: str) -> psycopg2.extensions.connection:
-    """Every parameter is named, so that no PG* variable of the user's decides."""
+    """libpq's variables are about servers of the user's own: they leave this process, so that none
+    leads a later connection of it, or of Spark's tasks, elsewhere.
+    """
+    libpq_variables.remove(os.environ)
     connection = psycopg2.connect(
         host=address.host,
         port=address.port,

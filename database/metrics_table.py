@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Engine, MetaData, Table, func, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
-from database.connection import METRICS_OPTION, METRICS_PARAMETER
+from database.connection import METRICS_OPTION
+from database.connection_parameters import METRICS_PARAMETER
 from database.merge_sql import qualified, quoted
 from database.run_ledger import GOOD
 from database.tables import OWN_SCHEMA, pool_daily_metrics, run_ledger

@@ -27,7 +27,7 @@ from config_spark import PRODUCT_VERSION
 from database.connection import translated_errors
 from database.run_document import LEDGER_KEYS, ROW_COUNTS
 from database.tables import OWN_SCHEMA, run_ledger
-from product_errors import CheckFailed, RunInProgress, one_sentence
+from product_errors import CheckFailed, DatabaseError, RunInProgress, one_sentence
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +213,7 @@ def _close(engine: Engine, run: Run) -> None:
         run.connection.execute(text(f"SELECT pg_advisory_unlock{LOCK}"), {"job": run.job})
     except DBAPIError:
         # the run's connection is gone: what it did is rolled back, and its row still has to say so
-        with suppress(DBAPIError), engine.connect() as another:
+        with suppress(DBAPIError, DatabaseError), engine.connect() as another:
             _finish(another, run)
 
 

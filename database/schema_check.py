@@ -250,15 +250,13 @@ def _write_problems(use: TableUse, facts: TableFacts) -> list[str]:
 
 
 def _hidden_rows(use: TableUse, facts: TableFacts, role: str) -> list[str]:
-    hidden = [command for command in use.commands if command in facts.restricted]
-    if not hidden:
+    """Sessions have `row_security=off`, under which PostgreSQL refuses such a table."""
+    if not facts.restricted:
         return []
     return [
-        f"row-level security of {qualified(use.table)} hides rows from role {role}"
-        f" ({', '.join(hidden)}), and metrics of some rows would be wrong. As the table's owner"
-        f" run: CREATE POLICY yieldspark ON {facts.name} TO {role} USING (true) WITH CHECK (true);"
-        " and where a restrictive policy stays, as a superuser: ALTER ROLE"
-        f" {role} BYPASSRLS;"
+        f"row-level security of {qualified(use.table)} applies to role {role} and may hide rows:"
+        f" metrics of some rows would be wrong. As a superuser run: ALTER ROLE {role} BYPASSRLS;"
+        f" or as the table's owner: ALTER TABLE {facts.name} DISABLE ROW LEVEL SECURITY;"
     ]
 
 

@@ -29,9 +29,8 @@ class ColumnFacts:
 
 @dataclass(frozen=True)
 class TableFacts:
-    """`name` is qualified and quoted, `kind` pg_class.relkind. `restricted` are the commands for
-    which row-level security leaves out rows of this role, `rewritten` says that a rule replaces
-    writes.
+    """`name` is qualified and quoted, `kind` pg_class.relkind. `restricted` says
+    that policies of row-level security apply to this role, `rewritten` that a rule replaces writes.
     """
 
     oid: int
@@ -39,7 +38,7 @@ class TableFacts:
     kind: str
     may_delete: bool
     columns: Mapping[str, ColumnFacts]
-    restricted: tuple[str, ...]
+    restricted: bool
     rewritten: bool
 
 
@@ -47,6 +46,7 @@ _TABLE = text("""
 SELECT c.oid,
     c.relkind::text AS kind,
     has_table_privilege(c.oid, 'DELETE') AS may_delete,
+    row_security_active(c.oid) AS restricted,
     EXISTS (
         SELECT FROM pg_rewrite AS r WHERE r.ev_class = c.oid AND r.ev_type <> '1'
     ) AS rewritten
@@ -72,36 +72,6 @@ JOIN pg_type AS t ON t.oid = a.atttypid
 WHERE a.attrelid = :table
     AND a.attnum > 0
     AND NOT a.attisdropped
-""")
-
-_RESTRICTED = text("""
-WITH policies AS (
-    SELECT polpermissive,
-        polcmd,
-        coalesce(pg_get_expr(polqual, polrelid), 'true') = 'true'
-            AND coalesce(pg_get_expr(polwithcheck, polrelid), 'true') = 'true' AS takes_all
-    FROM pg_policy
-    WHERE polrelid = :table
-        AND EXISTS (
-            SELECT FROM unnest(polroles) AS role
-            WHERE CASE WHEN role = 0 THEN true ELSE pg_has_role(role, 'USAGE') END
-        )
-)
-SELECT command
-FROM (
-    VALUES ('SELECT', 'r'), ('INSERT', 'a'), ('UPDATE', 'w'), ('DELETE', 'd')
-) AS commands (command, letter)
-WHERE row_security_active(CAST(:table AS oid))
-    AND (
-        NOT EXISTS (
-            SELECT FROM policies
-            WHERE polcmd IN ('*', letter::"char") AND polpermissive AND takes_all
-        )
-        OR EXISTS (
-            SELECT FROM policies
-            WHERE polcmd IN ('*', letter::"char") AND NOT polpermissive AND NOT takes_all
-        )
-    )
 """)
 
 _IS_UNIQUE = text("""
@@ -173,7 +143,7 @@ def table_facts(connection: Connection, table: Table, schema: str) -> TableFacts
         found.kind,
         found.may_delete,
         {row.name: _column(row) for row in connection.execute(_COLUMNS, of_table)},
-        tuple(connection.execute(_RESTRICTED, of_table).scalars()),
+        found.restricted,
         found.rewritten,
     )
 

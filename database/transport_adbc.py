@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 
+import adbc_driver_manager
 import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from config_spark import Settings
-from database.connection import libpq_uri
+from database.connection import session_at
+from database.connection_errors import login_error
+from database.session_check import ADBC, FACTS, Session, checked
 from database.staging_tags import PARTITION_TAG, Step, task_identity
 from database.transport import LastStep, PortableQuery, tagged
 
@@ -37,20 +41,39 @@ class AdbcTransport:
             [(predicate,) for predicate in predicates], len(predicates)
         )
         parts = spark.createDataFrame(tasks, "predicate string")
-        return parts.mapInArrow(_reader(libpq_uri(settings), query, snapshot), query.schema)
+        return parts.mapInArrow(_reader(session_at(settings), query, snapshot), query.schema)
 
     def write(
         self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None
     ) -> int:
         schema_name, table = staging.split(".")
-        writer = _writer(libpq_uri(settings), schema_name, table, tagged(last_step))
+        writer = _writer(session_at(settings), schema_name, table, tagged(last_step))
         return sum(task.rows for task in frame.mapInArrow(writer, "rows bigint").collect())
 
 
 Batches = Iterator[pa.RecordBatch]
 
 
-def _reader(uri: str, query: PortableQuery, snapshot: str | None) -> Step:
+@contextmanager
+def adbc_connection(session: Session) -> Iterator[adbc.Connection]:
+    """A connection in a new transaction, on the server and database of `session`.
+
+    Raises: DatabaseRefused where it is another place or another session; as `login_error`.
+    """
+    try:
+        connection = adbc.connect(session.parameters.conninfo())
+    except adbc_driver_manager.Error as error:
+        raise login_error(error, session.parameters) from error
+    with connection:
+        with connection.cursor() as cursor:
+            cursor.execute(FACTS)
+            checked(cursor.fetchone(), session.parameters, ADBC, session.place)
+        # a snapshot can be taken over before the first query of a transaction alone
+        connection.commit()
+        yield connection
+
+
+def _reader(session: Session, query: PortableQuery, snapshot: str | None) -> Step:
     # Spark checks the Arrow types of a batch by position: the cast makes a driver's change of type
     # an error here and not a wrong value there.
     sql, schema = query.sql, to_arrow_schema(query.schema)
@@ -58,7 +81,7 @@ def _reader(uri: str, query: PortableQuery, snapshot: str | None) -> Step:
     def read(parts: Iterable[pa.RecordBatch]) -> Batches:
         for part in parts:
             for predicate in part.column(0).to_pylist():
-                with adbc.connect(uri) as connection, connection.cursor() as cursor:
+                with adbc_connection(session) as connection, connection.cursor() as cursor:
                     if snapshot:
                         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                         cursor.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
@@ -69,7 +92,7 @@ def _reader(uri: str, query: PortableQuery, snapshot: str | None) -> Step:
     return read
 
 
-def _writer(uri: str, schema_name: str, table: str, rows_to_stage: Step) -> Step:
+def _writer(session: Session, schema_name: str, table: str, rows_to_stage: Step) -> Step:
     def write(batches: Iterable[pa.RecordBatch]) -> Batches:
         partition, _ = task_identity()
         sent = 0
@@ -83,7 +106,7 @@ def _writer(uri: str, schema_name: str, table: str, rows_to_stage: Step) -> Step
         own_rows = counted(rows_to_stage(batches))
         first = next(own_rows, None)
         if first is not None:
-            with adbc.connect(uri) as connection, connection.cursor() as cursor:
+            with adbc_connection(session) as connection, connection.cursor() as cursor:
                 cursor.execute(
                     f"SELECT pg_advisory_xact_lock({zlib.crc32(table.encode()) & 0x7FFFFFFF},"
                     f" {partition})"

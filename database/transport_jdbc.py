@@ -8,14 +8,15 @@ partition.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import quote
 
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from config_spark import Settings
-from database.connection import host_in_url, metrics_option
+from database.connection import session_at
+from database.connection_parameters import ConnectionParameters, connection_parameters
+from database.session_check import FACTS, JDBC, checked
 from database.staging_tags import ATTEMPT_TAG, PARTITION_TAG
 from database.transport import FETCH_SIZE, LastStep, PortableQuery, tagged
 
@@ -23,33 +24,33 @@ BATCH_ROWS = 10_000
 
 
 def get_jdbc_url(settings: Settings) -> str:
-    """`jdbc:postgresql://..` without user and password. `stringtype=unspecified` lets text go into
-    jsonb columns.
-    """
-    options = (
-        f"sslmode={settings.db_sslmode}&currentSchema={settings.db_schema}"
-        "&stringtype=unspecified&reWriteBatchedInserts=true"
-        f"&options={quote(metrics_option(settings), safe='')}"
-    )
-    return (
-        f"jdbc:postgresql://{host_in_url(settings)}:{settings.db_port}/{settings.db_name}?{options}"
-    )
+    """As `ConnectionParameters.jdbc_url`."""
+    return connection_parameters(settings).jdbc_url()
 
 
 def get_jdbc_properties(settings: Settings) -> dict[str, str]:
     """Driver, login and fetch size. Holds the password in clear: Spark redacts it, never log it
     yourself.
     """
-    properties = {
-        "driver": "org.postgresql.Driver",
-        "user": settings.db_user,
-        "fetchsize": str(FETCH_SIZE),
-        "ApplicationName": "yieldspark",
-    }
-    properties["tcpKeepAlive"] = "true"
-    if settings.db_password:
-        properties["password"] = settings.db_password.get_secret_value()
-    return properties
+    return _properties(connection_parameters(settings))
+
+
+def _properties(parameters: ConnectionParameters) -> dict[str, str]:
+    return parameters.jdbc_properties() | {"fetchsize": str(FETCH_SIZE)}
+
+
+def checked_jdbc(spark: SparkSession, settings: Settings) -> tuple[str, dict[str, str]]:
+    """URL and properties, after a task of Spark's has asked by JDBC where they lead.
+
+    Raises: DatabaseRefused where it is another place or another session than the driver-side one;
+    ConfigurationError for a Unix socket.
+    """
+    session = session_at(settings)
+    url, properties = session.parameters.jdbc_url(), _properties(session.parameters)
+    row = spark.read.jdbc(url, f"({FACTS}) AS facts", properties=properties).first()
+    assert row is not None, "a SELECT without FROM has one row"
+    checked(row, session.parameters, JDBC, session.place)
+    return url, properties
 
 
 class JdbcTransport:
@@ -63,14 +64,14 @@ class JdbcTransport:
         predicates: Sequence[str],
         snapshot: str | None,
     ) -> DataFrame:
-        properties = get_jdbc_properties(settings)
+        url, properties = checked_jdbc(spark, settings)
         if snapshot:
             properties["sessionInitStatement"] = (
                 "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT"
                 f" '{snapshot}'"
             )
         return spark.read.jdbc(
-            get_jdbc_url(settings),
+            url,
             f"({query.sql}) AS portable",
             predicates=list(predicates),
             properties=properties,
@@ -89,6 +90,8 @@ class JdbcTransport:
         tagged_rows = frame.mapInArrow(tagged(last_step), schema)
         sent = Observation()
         counted = tagged_rows.observe(sent, F.count(F.lit(1)).alias("rows"))
-        properties = get_jdbc_properties(settings) | {"batchsize": str(BATCH_ROWS)}
-        counted.write.jdbc(get_jdbc_url(settings), staging, mode="append", properties=properties)
+        url, properties = checked_jdbc(frame.sparkSession, settings)
+        counted.write.jdbc(
+            url, staging, mode="append", properties=properties | {"batchsize": str(BATCH_ROWS)}
+        )
         return int(sent.get["rows"])

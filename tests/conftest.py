@@ -13,6 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine, text
 
+import libpq_variables
 from command_line.suite_commands import FAST
 from config_spark import Settings, default_home, load_settings
 from database.connection import make_engine, with_database
@@ -47,6 +48,7 @@ def _bare_environment() -> Iterator[None]:
     fields = {name.upper() for name in Settings.model_fields} | {
         "SPARK_ENVIRONMENT",
         "FORECAST_ENGINE",
+        *libpq_variables.ALL,
     }
     saved = {name: os.environ.pop(name) for name in fields & set(os.environ)}
     yield

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from config_spark import Settings
 from database.connection import make_engine
+from product_errors import DatabaseError
 
 TEMPLATE = "yieldspark"
 FIRST_OWN_OID = 16_384
@@ -99,6 +100,23 @@ def fresh_database(server: Settings, template: str = TEMPLATE) -> Iterator[Setti
             connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
+@contextmanager
+def empty_database(
+    server: Settings, name: str | None = None, options: str = ""
+) -> Iterator[Settings]:
+    """A database without any table, by default under a name of its own; it goes when the block
+    ends. Args: options of CREATE DATABASE.
+    """
+    called = name or _new_name()
+    quoted = '"' + called.replace('"', '""') + '"'
+    with _connected(server, "postgres") as connection:
+        connection.execute(text(f"CREATE DATABASE {quoted} TEMPLATE template0 {options}"))
+        try:
+            yield server.model_copy(update={"db_name": called})
+        finally:
+            connection.execute(text(f"DROP DATABASE {quoted} WITH (FORCE)"))
+
+
 @dataclass
 class Databases:
     """Lends databases of one server."""
@@ -121,7 +139,7 @@ class Databases:
             yield self.server.model_copy(update={"db_name": name})
         finally:
             is_empty = False
-            with suppress(DBAPIError):
+            with suppress(DBAPIError, DatabaseError):
                 is_empty = self._emptied(name)
             if is_empty:
                 self._spare.append(name)

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from config_spark import Settings
 from data_processing.ingest.load_files import load_files
-from database.connection import sqlalchemy_url
+from database.connection_parameters import connection_parameters
 from database.db_utils_spark import execute_sql
 from database.embedded_server import EmbeddedServer
 from sample_data import SAMPLE_FILES
@@ -66,7 +66,8 @@ def test_db_url_is_a_working_url_and_nothing_else(
     run_here: CommandLine, database: Settings
 ) -> None:
     finished = run_here("db", "url")
-    assert finished.stdout.strip() == sqlalchemy_url(database).render_as_string(hide_password=False)
+    url = connection_parameters(database).sqlalchemy_url()
+    assert finished.stdout.strip() == url.render_as_string(hide_password=False)
     with create_engine(finished.stdout.strip()).connect() as connection:
         assert connection.execute(text("SELECT 1")).scalar_one() == 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 
-import psycopg2
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -12,7 +11,8 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, MetaData, text
 
 from config_spark import Settings
-from database.connection import checked_connection, libpq_uri, make_engine
+from database.connection import checked_connection, connect, make_engine
+from database.connection_parameters import connection_parameters
 from database.db_utils_spark import execute_sql
 from database.migrate import migrate
 from database.own_schema import VERSION_TABLE
@@ -138,7 +138,7 @@ def test_a_connection_that_waits_is_kept_alive(database: Settings, engine: Engin
     """Over TCP, as tests connect: the server finds a driver that is gone, the network sees that the
     flow is in use.
     """
-    other = psycopg2.connect(libpq_uri(database))
+    other = connect(connection_parameters(database))
     with engine.connect() as connection:
         for raw in (connection.connection.driver_connection, other):
             assert raw is not None
@@ -154,7 +154,6 @@ def test_a_connection_that_waits_is_kept_alive(database: Settings, engine: Engin
 
 def test_an_ipv6_host_stands_in_brackets(database: Settings) -> None:
     named = database.model_copy(update={"db_host": "::1"})
-    assert f"@[::1]:{database.db_port}/" in libpq_uri(named)
     assert f"//[::1]:{database.db_port}/" in get_jdbc_url(named)
 
 
@@ -196,12 +195,14 @@ def test_a_role_without_rights(database: Settings) -> None:
 def test_secrets_stay_out_of_reprs(database: Settings) -> None:
     assert database.db_password is not None
     secret = database.db_password.get_secret_value()
-    assert secret in libpq_uri(database)
+    parameters = connection_parameters(database)
+    assert secret in parameters.conninfo()
     assert all(
         secret not in shown
         for shown in (
             repr(database),
             str(database),
+            repr(parameters),
             repr(make_engine(database)),
             str(make_engine(database).url),
         )

@@ -4,11 +4,11 @@ no test.
 
 from __future__ import annotations
 
-import psycopg2
 import pytest
 
 from config_spark import Settings
-from database.connection import libpq_uri, make_engine
+from database.connection import connect, make_engine
+from database.connection_parameters import connection_parameters
 from database.db_utils_spark import execute_sql
 from tests.databases import Databases
 from tests.forecast_panels import panel_rows, store
@@ -58,7 +58,7 @@ def test_a_used_database_comes_back_as_a_new_one(lender: Databases) -> None:
             execute_sql(settings, statement)
         assert state(settings).keys() == new.keys()
         assert state(settings) != new
-        left_open = psycopg2.connect(libpq_uri(settings))
+        left_open = connect(connection_parameters(settings))
         left_open.cursor().execute("LOCK TABLE pools")
     with lender.lent() as settings:
         assert settings.db_name != first_name

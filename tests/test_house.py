@@ -49,6 +49,7 @@ ROOMS = (
     "google_clients",
     "config_spark",
     "registry_address",
+    "libpq_variables",
     "product_errors",
     "plain_text",
 )

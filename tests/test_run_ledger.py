@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from config_spark import Settings
-from database.connection import libpq_uri
+from database.connection_parameters import connection_parameters
 from database.run_document import LEDGER_KEYS
 from database.run_ledger import is_free, last_runs, ledger_row, open_run
 from product_errors import CheckFailed, DatabaseUnreachable, RunInProgress
@@ -23,7 +23,7 @@ HOLDS_A_RUN = """
 import sys, time
 from sqlalchemy import create_engine
 from database.run_ledger import open_run
-url = sys.stdin.readline().strip().replace("postgresql://", "postgresql+psycopg2://")
+url = sys.stdin.readline().strip()
 with open_run(create_engine(url), job="calculate_metrics", mode="incremental") as run:
     run.connection.exec_driver_sql(f"CREATE TABLE yieldspark.staging_{run.run_id}_0 (n int)")
     run.connection.commit()
@@ -46,7 +46,8 @@ def other_run(database: Settings) -> Iterator[subprocess.Popen[str]]:
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(libpq_uri(database) + "\n")
+    url = connection_parameters(database).sqlalchemy_url()
+    process.stdin.write(url.render_as_string(hide_password=False) + "\n")
     process.stdin.flush()
     process.stdout.readline()
     yield process

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
@@ -23,9 +24,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from config_spark import Settings
-from database.connection import CONNECT_TIMEOUT_SECONDS
+from database.connection import engine_of
+from database.connection_parameters import FIXED_SESSION, connection_parameters
 from database.own_schema import MIGRATE
-from product_errors import RegistryUnreachable
+from product_errors import DatabaseError, RegistryUnreachable
 from registry_address import is_in_postgresql
 
 if TYPE_CHECKING:
@@ -87,15 +89,8 @@ def login(settings: Settings) -> Iterator[None]:
 
 
 def _variables(settings: Settings) -> dict[str, str]:
-    password = settings.db_password.get_secret_value() if settings.db_password else None
     return {
-        "PGHOST": str(settings.db_host),
-        "PGPORT": str(settings.db_port),
-        "PGUSER": settings.db_user,
-        "PGSSLMODE": settings.db_sslmode,
-        "PGCONNECT_TIMEOUT": str(CONNECT_TIMEOUT_SECONDS),
-        "PGAPPNAME": "yieldspark",
-        **({"PGPASSWORD": password} if password is not None else {}),
+        **connection_parameters(settings).libpq_variables(),
         # a pooled connection would stay open for as long as Spark works
         "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",
     }
@@ -114,7 +109,7 @@ def has_tables(settings: Settings, *, make: bool) -> bool:
         return True
     if _is_missing_file(uri) and not make:
         return False
-    with login(settings), _explained(settings), _connected(uri) as connection:
+    with login(settings), _explained(settings), _connected(settings) as connection:
         found = _revision(connection)
         if found is None and make:
             _upgrade(uri, connection)
@@ -133,7 +128,7 @@ def upgrade_tables(settings: Settings) -> Change | None:
     quieten_mlflow()
     if not _is_database(uri) or _is_missing_file(uri):
         return None
-    with login(settings), _explained(settings), _connected(uri) as connection:
+    with login(settings), _explained(settings), _connected(settings) as connection:
         found = _revision(connection)
         if found == _head():
             return "current"
@@ -157,15 +152,29 @@ def _file(uri: str) -> Path:
 
 
 @contextmanager
-def _connected(uri: str) -> Iterator[Connection]:
+def _connected(settings: Settings) -> Iterator[Connection]:
+    uri = registry_uri(settings)
     if _is_missing_file(uri):
         _file(uri).parent.mkdir(parents=True, exist_ok=True)
-    with _engine(uri).begin() as connection:
+    with _engine(settings).begin() as connection:
         yield connection
 
 
-def _engine(uri: str) -> Engine:
-    return create_engine(uri, poolclass=NullPool)
+def _engine(settings: Settings) -> Engine:
+    uri = registry_uri(settings)
+    if not is_in_postgresql(uri):
+        return create_engine(uri, poolclass=NullPool)
+    address, login = make_url(uri), connection_parameters(settings)
+    # MLflow's tables are found by the search path of the database, not by DB_SCHEMA
+    session = {name: value for name, value in login.session.items() if name in FIXED_SESSION}
+    return engine_of(
+        replace(
+            login,
+            port=address.port or login.port,
+            database=str(address.database),
+            session=session,
+        )
+    )
 
 
 def _revision(connection: Connection) -> str | None:
@@ -224,20 +233,23 @@ def _explained(settings: Settings) -> Iterator[None]:
     uri = registry_uri(settings)
     try:
         yield
-    except DBAPIError as error:
-        cause = " ".join(str(error.orig).split())
-        code = getattr(error.orig, "pgcode", None)
+    except (DBAPIError, DatabaseError) as error:
+        driver: BaseException | None
+        if isinstance(error, DatabaseError):
+            driver, code = error.__cause__ or error, error.sqlstate
+        else:
+            driver, code = error.orig, getattr(error.orig, "pgcode", None)
+        cause = " ".join(str(driver).split())
         raise RegistryUnreachable(
-            f"the model registry at {uri} failed: {cause}. {_next_step(settings, cause, code)};"
-            f" {LATER}"
+            f"the model registry at {uri} failed: {cause}. {_next_step(settings, code)}; {LATER}"
         ) from error
 
 
-def _next_step(settings: Settings, cause: str, code: str | None) -> str:
+def _next_step(settings: Settings, code: str | None) -> str:
     if not is_in_postgresql(settings.mlflow_tracking_uri):
         return "Check MLFLOW_TRACKING_URI and that its file is one of MLflow"
     database = make_url(str(settings.mlflow_tracking_uri)).database
-    if "database" in cause and "does not exist" in cause:
+    if code == "3D000":
         return f"As a role that may, run: CREATE DATABASE {database} OWNER {settings.db_user}"
     if code == "42501":
         return f"As its owner, run: ALTER DATABASE {database} OWNER TO {settings.db_user}"

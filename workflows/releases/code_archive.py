@@ -24,6 +24,7 @@ MODULES = (
     "job_log.py",
     "plain_text.py",
     "product_errors.py",
+    "libpq_variables.py",
     "registry_address.py",
 )
 OPERATOR_PACKAGES = ("command_line", "machine", "reporting", "workflows")

@@ -1,0 +1,140 @@
+"""Where a driver's session is: which server, which database, with which session parameters.
+
+Each driver runs `FACTS` on its own connection, and `checked` compares the answer with the
+description and with the driver-side session. A pooler may drop the startup parameter `options`, and
+a name may lead two drivers to two servers: either would put rows in the wrong place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from database.connection_parameters import ENCODING, ConnectionParameters
+from database.merge_sql import quoted
+from product_errors import DatabaseRefused
+
+PSYCOPG2, ADBC, JDBC = "psycopg2", "ADBC", "JDBC"
+
+NEWER_PARAMETERS = {"idle_session_timeout": "0", "transaction_timeout": "0"}
+"""Limits that only PostgreSQL 14 and 17 know: an older server refuses a connection that names one
+in `options`.
+"""
+
+CHECKED_PARAMETERS = (
+    "search_path",
+    "TimeZone",
+    "yieldspark.metrics_table",
+    "row_security",
+    "standard_conforming_strings",
+    "default_transaction_isolation",
+)
+"""What decides where rows are and which they are. The others are no error where they differ."""
+
+UTC_NAMES = {"UTC", "Etc/UTC", "GMT", "Etc/GMT", "UCT", "Universal", "Zulu", "Greenwich"}
+"""Java tells the server its own time zone, whatever `options` say."""
+
+_COLUMNS = {
+    # of one start of one server; its address differs by the way one comes
+    "server": (
+        "to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
+    ),
+    "database": "current_database()::text",
+    "client_encoding": "current_setting('client_encoding')",
+    **{
+        f"checked_{number}": f"current_setting('{name}', true)"
+        for number, name in enumerate(CHECKED_PARAMETERS)
+    },
+    **{
+        name: (
+            f"CASE WHEN current_setting('{name}', true) <> ''"
+            f" THEN set_config('{name}', '{value}', false) END"
+        )
+        for name, value in NEWER_PARAMETERS.items()
+    },
+}
+
+FACTS = "SELECT " + ", ".join(f"{sql} AS {name}" for name, sql in _COLUMNS.items())
+"""One row of text. It also sets the newer parameters that this server knows."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The server (when it was started, UTC) and the database of a session, and which of
+    NEWER_PARAMETERS the server knows.
+    """
+
+    server: str
+    database: str
+    newer: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A description whose server has answered: where it leads, for connections of other drivers and
+    of Spark's tasks. The parameters have those of the server's own NEWER_PARAMETERS.
+    """
+
+    parameters: ConnectionParameters
+    place: Place
+
+    @classmethod
+    def at(cls, parameters: ConnectionParameters, place: Place) -> Session:
+        newer = {name: NEWER_PARAMETERS[name] for name in place.newer}
+        return cls(replace(parameters, session={**parameters.session, **newer}), place)
+
+
+def checked(
+    row: Sequence[str | None],
+    parameters: ConnectionParameters,
+    driver: str,
+    reference: Place | None = None,
+) -> Place:
+    """Where the session that answered FACTS with `row` is.
+
+    Args: reference is where the driver-side session is.
+    Raises: DatabaseRefused where the session has other parameters than those described, or is on
+    another server or database than the reference.
+    """
+    facts = dict(zip(_COLUMNS, row, strict=True))
+    _require_parameters(facts, parameters, driver)
+    place = Place(
+        str(facts["server"]),
+        str(facts["database"]),
+        tuple(name for name in NEWER_PARAMETERS if facts[name] is not None),
+    )
+    if reference and (place.server, place.database) != (reference.server, reference.database):
+        raise DatabaseRefused(
+            f"{driver} reached {_shown(place)} at {parameters.where}, and {PSYCOPG2} reached"
+            f" {_shown(reference)}. Set DB_HOST and DB_PORT to one server that all of this run's"
+            " machines reach by this name"
+        )
+    return place
+
+
+def _shown(place: Place) -> str:
+    return f"database {place.database} of the server started at {place.server} UTC"
+
+
+def _require_parameters(
+    facts: Mapping[str, str | None], parameters: ConnectionParameters, driver: str
+) -> None:
+    there = {"client_encoding": facts["client_encoding"]} | {
+        name: facts[f"checked_{number}"]
+        for number, name in enumerate(CHECKED_PARAMETERS)
+        if name in parameters.session
+    }
+    wanted = {"client_encoding": ENCODING, **parameters.session}
+    different = [
+        name
+        for name, value in there.items()
+        if value != wanted[name] and not (name == "TimeZone" and value in UTC_NAMES)
+    ]
+    if not different:
+        return
+    differences = ", ".join(f"{name}={there[name]} (not {wanted[name]})" for name in different)
+    raise DatabaseRefused(
+        f"the session of {driver} at {parameters.where} has {differences}: a pooler drops the"
+        " startup parameter `options`. Set DB_HOST and DB_PORT to the server itself; or, with a"
+        f" pooler in session mode, ALTER ROLE {quoted(parameters.user)} SET each of them"
+    )

@@ -1,0 +1,118 @@
+"""A TCP proxy before PostgreSQL that reads each connection's startup message and may change it, as
+a pooler does, or answer it with an error in any language.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+PROTOCOL_3 = 196608
+SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
+ENCRYPTION_REQUESTS = {SSL_REQUEST, GSS_REQUEST}
+CHUNK_BYTES = 65536
+
+Parameters = dict[str, str]
+Answer = Parameters | bytes
+"""What goes on to the server, or what is answered in its place."""
+
+
+def error_message(fields: Mapping[str, str]) -> bytes:
+    """An ErrorResponse; fields by their letters (PostgreSQL manual, "Error and Notice Message
+    Fields").
+    """
+    body = "".join(f"{letter}{value}\0" for letter, value in fields.items()).encode() + b"\0"
+    return b"E" + struct.pack("!I", len(body) + 4) + body
+
+
+def unchanged(parameters: Parameters) -> Answer:
+    return parameters
+
+
+@contextmanager
+def startup_proxy(
+    target: tuple[str, int],
+    answer: Callable[[Parameters], Answer] = unchanged,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[int]:
+    """The port of a proxy that asks `answer` about the parameters of every connection; with `tls`
+    it speaks TLS with clients that ask for it.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=_accept, args=(listener, target, answer, tls), daemon=True).start()
+    try:
+        yield int(listener.getsockname()[1])
+    finally:
+        # a close alone does not wake the thread that waits in accept
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+def _accept(listener: socket.socket, *arguments: Any) -> None:
+    with suppress(OSError):
+        while True:
+            client, _ = listener.accept()
+            threading.Thread(target=_serve, args=(client, *arguments), daemon=True).start()
+
+
+def _serve(
+    client: socket.socket,
+    target: tuple[str, int],
+    answer: Callable[[Parameters], Answer],
+    tls: ssl.SSLContext | None,
+) -> None:
+    with suppress(OSError):
+        body = _read_message(client)
+        while (code := struct.unpack("!I", body[:4])[0]) in ENCRYPTION_REQUESTS:
+            encrypted = tls if code == SSL_REQUEST else None
+            client.sendall(b"S" if encrypted else b"N")
+            if encrypted:
+                client = encrypted.wrap_socket(client, server_side=True)
+            body = _read_message(client)
+        if code == PROTOCOL_3:  # and no request to cancel
+            words = body[4:].decode().rstrip("\0").split("\0")
+            decided = answer(dict(zip(words[::2], words[1::2], strict=True)))
+            if isinstance(decided, bytes):
+                client.sendall(decided)
+                return
+            pairs = "".join(f"{name}\0{value}\0" for name, value in decided.items())
+            body = body[:4] + pairs.encode() + b"\0"
+        with socket.create_connection(target) as server:
+            server.sendall(struct.pack("!I", len(body) + 4) + body)
+            _pass_on(client, server)
+    client.close()
+
+
+def _read_message(source: socket.socket) -> bytes:
+    size = struct.unpack("!I", _read(source, 4))[0]
+    return _read(source, size - 4)
+
+
+def _read(source: socket.socket, size: int) -> bytes:
+    read = b""
+    while len(read) < size:
+        chunk = source.recv(size - len(read))
+        if not chunk:
+            raise ConnectionError("the client has gone")
+        read += chunk
+    return read
+
+
+def _pass_on(client: socket.socket, server: socket.socket) -> None:
+    """Until one side is gone. In one thread: two may not use a socket of TLS at once."""
+    other = {client: server, server: client}
+    while True:
+        for source in select.select([client, server], [], [])[0]:
+            chunk = source.recv(CHUNK_BYTES)
+            while isinstance(source, ssl.SSLSocket) and source.pending():
+                chunk += source.recv(CHUNK_BYTES)
+            if not chunk:
+                return
+            other[source].sendall(chunk)
