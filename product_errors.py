@@ -38,11 +38,18 @@ from __future__ import annotations
 
 import re
 
+MAX_MESSAGE_LETTERS = 500
+_SHOWN_END = 180
+"""A message ends with the next step: what is left out of a long one is its middle."""
+
 
 class YieldSparkError(Exception):
-    """Base of the tree above."""
+    """Base of the tree above. Its text has at most MAX_MESSAGE_LETTERS; `args` have all of it."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return shortened(super().__str__())
 
 
 class ConfigurationError(YieldSparkError):
@@ -121,6 +128,14 @@ class NotEnoughHistory(YieldSparkError):
     pass
 
 
+def shortened(text: str) -> str:
+    """A message as it is shown, logged and stored: the one place that limits its length."""
+    if len(text) <= MAX_MESSAGE_LETTERS:
+        return text
+    begin = MAX_MESSAGE_LETTERS - _SHOWN_END - len(" ... ")
+    return f"{text[:begin].rstrip()} ... {text[-_SHOWN_END:].lstrip()}"
+
+
 def exit_code(error: BaseException) -> int:
     """What a process ends with after this error."""
     if isinstance(error, KeyboardInterrupt):
@@ -140,4 +155,4 @@ def one_sentence(error: BaseException) -> str:
     caused = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
     raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b: ", line)]
     line = (caused or raised[-1:] or lines[:1] or [""])[-1]
-    return f"{type(error).__name__}: {line}"[:2000]
+    return shortened(f"{type(error).__name__}: {line}")
