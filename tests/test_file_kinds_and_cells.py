@@ -12,7 +12,8 @@ import pytest
 
 from data_processing.files.cells import array_literal, instants, texts
 from data_processing.ingest.file_kinds import columns_of, fitting_kinds
-from data_processing.ingest.symbols import symbol_of
+from data_processing.ingest.symbols import COINS, base_symbol, given_symbol, symbol_of
+from data_processing.market_series import SYMBOLS
 from product_errors import InputError
 
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -26,16 +27,60 @@ NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
         ("ETH_daily.parquet", "ETH"),
         ("bitcoin.csv", "BTC"),
         ("WBTCUSDC.csv", "WBTC"),
+        ("SOL-USD.csv", "SOL"),
+        ("Binance_ETHUSDT_d.csv", "ETH"),
+        ("XBTUSD.csv", "BTC"),
     ],
 )
 def test_symbol_of_a_file_name(name: str, symbol: str) -> None:
     assert symbol_of(Path(name)) == symbol
 
 
-@pytest.mark.parametrize("name", ["prices.csv", "ETHBTC.csv", "eth_btc.csv", "method.csv"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("prices.csv", "ETHBTC.csv", "eth_btc.csv", "method.csv", "ETH-EUR.csv", "ETHEUR.csv"),
+        *("ethereum_classic.csv", "bitcoin-cash.csv", "wrapped-eth.csv", "usd.csv"),
+    ],
+)
 def test_symbol_that_can_not_be_told(name: str) -> None:
     with pytest.raises(InputError, match="--symbol"):
         symbol_of(Path(name))
+
+
+@pytest.mark.parametrize(
+    ("written", "symbol"),
+    [
+        *dict.fromkeys(
+            (
+                *("ETH", " eth ", "ethereum", "ETH/USDT", "ETH-USD", "ETH_USDC", "ETH / USDT"),
+                *("ETHUSDT", "ETHBUSD", "ETH:USD", "COINBASE:ETHUSD", "ETH/DAI"),
+            ),
+            "ETH",
+        ).items(),
+        *dict.fromkeys(("XBT", "XBTUSD", "KRAKEN:XBT/USD", "Bitcoin"), "BTC").items(),
+        *(("SOL/USDT", "SOL"), ("DOTUSD", "DOT"), ("USDC", "USDC"), ("FDUSD", "FDUSD")),
+        ("WETH", "WETH"),
+    ],
+)
+def test_a_pair_with_the_dollar_is_its_coin(written: str, symbol: str) -> None:
+    assert base_symbol(written) == given_symbol(written) == symbol
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("ETH/EUR", "ETHEUR", "ETH-BTC", "ETHBTC", "USDT/ETH", "ETH-PERP", "ETH/USDT:USDT"),
+        *("Ethereum Classic", "ETH.P", ""),
+    ],
+)
+def test_a_price_that_is_not_in_dollars_is_no_coin(written: str) -> None:
+    with pytest.raises(InputError, match="is no coin with a price in USD"):
+        given_symbol(written)
+
+
+def test_the_coins_are_those_that_the_jobs_read() -> None:
+    assert set(COINS.values()) == set(SYMBOLS)
 
 
 @pytest.mark.parametrize(

@@ -496,6 +496,83 @@ def test_pools_never_lose_what_is_known(database: Settings, engine: Engine, tmp_
     ]
 
 
+def test_an_earlier_row_of_a_pool_that_says_something_else_is_refused(
+    database: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    lines = "pool,chain,tvl\na,Base,n/a\nb,Base,1\nb,Base,2\nc,Base,3\nc,Base,3\nd,Base,NaN\n"
+    file = written(tmp_path, "pools.csv", lines)
+    assert counts(load_files(database, [file])) == (6, 3, 0, 1, 2)
+    assert [(row[1], row[3]) for row in quarantined(engine)] == [
+        ("pools.csv:2", "tvl_not_a_number"),
+        ("pools.csv:3", "another_row_of_that_pool"),
+    ]
+    stored = "SELECT pool_id, tvl FROM pools ORDER BY 1"
+    assert rows(engine, stored) == [("b", Decimal(2)), ("c", Decimal(3)), ("d", None)]
+
+
+@pytest.mark.parametrize(
+    ("table", "lines"),
+    [
+        ("raw_coinmarketcap_ohlcv", "date,symbol,close\n2025-03-01,ETH,1\n2025-03-02,ETH,2\n"),
+        ("gas_fees_daily", "date,value_gwei\n2025-03-01,1\n2025-03-02,2\n"),
+        ("pools", "pool,chain\na,Base\nb,Base\n"),
+    ],
+)
+def test_rows_that_a_trigger_drops_are_never_there_already(
+    database: Settings, engine: Engine, tmp_path: Path, table: str, lines: str
+) -> None:
+    file = written(tmp_path, "file.csv", lines)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                f"""
+                CREATE FUNCTION drop_row() RETURNS trigger LANGUAGE plpgsql
+                    AS 'BEGIN RETURN NULL; END';
+                CREATE TRIGGER drop_row BEFORE INSERT ON {table}
+                    FOR EACH ROW EXECUTE FUNCTION drop_row();
+                """
+            )
+        )
+    with pytest.raises(CheckFailed, match=rf"{table}\S* did not take 2 rows of .*file.csv"):
+        load_files(database, [file])
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP TRIGGER drop_row ON {table}"))
+    assert counts(load_files(database, [file])) == (2, 2, 0, 0, 0)
+    assert counts(load_files(database, [file])) == (2, 0, 0, 2, 0)
+
+
+# what a load says beside its counts
+
+
+def test_what_no_job_will_read_is_said(database: Settings, engine: Engine, tmp_path: Path) -> None:
+    said: list[str] = []
+    prices = (
+        "date,symbol,close\n2025-03-01,SOL/USDT,1\n2025-03-01,ETH/USDT,2\n2025-03-01,ETH/EUR,2\n"
+    )
+    history_lines = f"{HISTORY_CSV}2025-03-02,a,NaN,1,,\n2025-03-03,a,1,5.2x,,\n"
+    files = [
+        written(tmp_path, "p.csv", f"date,symbol,close\n{days}"),
+        written(tmp_path, "h.csv", history_lines),
+    ]
+    summary = load_files(database, files, progress=said.append)
+    assert summary["files"][0]["symbols_unread"] == ("SOL",)
+    assert said[0].endswith("1 refused; no job reads the prices of SOL")
+    assert summary["files"][1]["rows_not_numbers"] == 1
+    assert "1 rows have an APY or a TVL that is no number" in said[1]
+    assert [row[3] for row in quarantined(engine)] == ["symbol_unusable"]
+    symbols = "SELECT symbol FROM raw_coinmarketcap_ohlcv ORDER BY 1"
+    assert rows(engine, symbols) == [("ETH",), ("SOL",)]
+
+
+def test_a_history_without_one_number_is_refused(
+    database: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    lines = "timestamp,pool,tvl,apy\n2025-03-01,a,1,5.2x\n2025-03-02,a,1,\n"
+    with pytest.raises(InputError, match=r"no apy in .* is a number, the first is '5.2x'"):
+        load_files(database, [written(tmp_path, "h.csv", lines)])
+    assert history(engine) == []
+
+
 # what must not happen
 
 
@@ -538,6 +615,11 @@ def test_pools_never_lose_what_is_known(database: Settings, engine: Engine, tmp_
             "'3/1/2025' is no ISO 8601 timestamp",
         ),
         ("ragged.csv", b"timestamp,pool_id,tvl_usd,apy\n2025-03-01,a\n", "wrong_number_of_values"),
+        (
+            "euro.csv",
+            b"date,symbol,close\n2025-03-01,ETH/EUR,4\n",
+            "'ETH/EUR' is no coin with a price in USD",
+        ),
     ],
 )
 def test_bad_file_says_what_is_wrong_and_loads_nothing(

@@ -153,7 +153,7 @@ def _plain(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _decoded(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     error = InputError(
-        f"{place} has the type {column.type}, and its bytes are not UTF-8 text: write it as text"
+        f"{place} has the type {column.type}, and its bytes are no text in UTF-8: write it as text"
     )
     try:
         found = column.cast(pa.binary()).cast(pa.string())

@@ -26,9 +26,9 @@ and judged by the metrics job.
 DELIMITERS = ",;\t|"
 
 MAX_HEADER_LETTERS = 1_000_000
-MAX_PREAMBLE_LINES = 20
+MAX_LINES_ABOVE = 20
 
-ABOVE_A_HEADER = re.compile(r'"?(https?://|www\.)[^\s,;]+"?|#.*|"?sep=(.)"?', re.IGNORECASE)
+ABOVE_A_HEADER = re.compile(r'"?(https?://|www\.)[^\s,;]+"?|#.*|"?sep=.?"?', re.IGNORECASE)
 """What a line above the header looks like: CryptoDataDownload writes its address there, R and
 pandas write comments, and Excel the delimiter.
 """
@@ -45,21 +45,19 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """Raises: InputError where the text is not UTF-8, or has no header line."""
-    above, chosen = 0, None
+    above = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             line = file.readline(MAX_HEADER_LETTERS)
-            while above < MAX_PREAMBLE_LINES and (
-                found := ABOVE_A_HEADER.fullmatch(line.strip(" \r\n"))
-            ):
-                above, chosen = above + 1, found[2] or chosen
+            while above < MAX_LINES_ABOVE and ABOVE_A_HEADER.fullmatch(line.strip(" \r\n\t,;")):
+                above += 1
                 line = file.readline(MAX_HEADER_LETTERS)
     except UnicodeDecodeError as error:
         raise _not_text(path, error) from None
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}; check its rights") from None
     try:
-        delimiter = chosen or max(DELIMITERS, key=lambda sign: len(_split(line, sign)))
+        delimiter = max(DELIMITERS, key=lambda sign: len(_split(line, sign)))
         columns = tuple(name.strip() for name in _split(line, delimiter))
     except csv.Error as error:
         raise _not_csv(path, above + 1, error) from None

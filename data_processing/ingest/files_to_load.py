@@ -52,11 +52,13 @@ TARGETS: dict[Kind, Table] = {
 
 TOKENS = "underlying_token_addresses"
 
+BLANKS = "[\\s\u00a0\u202f]*"
+
 UNITS = {
-    **dict.fromkeys(PERCENT, r"\s*%$"),
-    **dict.fromkeys(DOLLARS, r"\s*(\$|USD)$"),
+    **dict.fromkeys(PERCENT, rf"{BLANKS}%$"),
+    **dict.fromkeys(DOLLARS, rf"{BLANKS}(\$|USD)$"),
 }
-UNITS_BEFORE = dict.fromkeys(DOLLARS, r"^([+-]?)(US)?\$\s*")
+UNITS_BEFORE = dict.fromkeys(DOLLARS, rf"^([+-]?)(US)?\${BLANKS}")
 """The unit that a column has anyway, where a cell writes it too."""
 
 

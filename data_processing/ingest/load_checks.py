@@ -54,6 +54,8 @@ def require_some_rows(connection: Connection, file: FileToLoad, read: int, refus
     ).one_or_none()
     reason, cell, symbol = found or ("wrong_number_of_values", None, None)
     hint = HINTS.get(reason, "").format(cell=cell, symbol=symbol)
+    if reason == "timestamp_unusable" and cell is None:
+        hint = ": the cell is empty"
     raise InputError(
         f"no row of the {read:,} in {path} can be stored, the first because of {reason}{hint};"
         " nothing was loaded. Correct the file"

@@ -31,25 +31,26 @@ OTHER_COINS = {"CLASSIC", "CASH", "GOLD", "SV", "WRAPPED", "STAKED", "DOMINANCE"
 SYMBOL = "^[A-Z0-9]+$"
 
 _PAIR = re.compile(rf"([A-Z0-9]+)[-_/:]({DOLLARS})")
-_JOINED_PAIR = re.compile(rf"([A-Z0-9]{{2,}}?)({DOLLARS})")
+_JOINED_PAIR = re.compile(rf"({'|'.join(COINS)})({DOLLARS})|([A-Z0-9]{{2,}}?)(USDT|USDC|USD)")
+"""Of another coin only these three: DOTUSD is no DO in TUSD, and BNBUSD no BN in BUSD."""
 _OTHER_JOINED_PAIR = re.compile(rf"({'|'.join(COINS)})({OTHER_QUOTES})")
-_EXCHANGE = re.compile(r"[A-Z0-9]+:(?=.)")
-_IN_A_FILE_NAME = re.compile(rf"([A-Z0-9]{{2,10}}?)[-_]?(?:{DOLLARS})(?![A-Z0-9])")
+_EXCHANGE = re.compile(r"^[A-Z0-9]+:(?=.)")
 
 
 def base_symbol(written: str) -> str:
     """The coin of `written`; what is neither a coin nor a pair with the dollar comes back in a form
     that SYMBOL does not match.
     """
-    text = written.strip().upper()
+    text = re.sub(r"\s*([-_/:])\s*", r"\1", written.strip().upper())
     if pair := _PAIR.fullmatch(text):
         return COINS.get(pair[1], pair[1])
-    text = _EXCHANGE.sub("", text, count=1)
+    text = _EXCHANGE.sub("", text)
     if other := _OTHER_JOINED_PAIR.fullmatch(text):
         return f"{other[1]}/{other[2]}"
-    if not re.fullmatch(DOLLARS, text):
-        pair = _PAIR.fullmatch(text) or _JOINED_PAIR.fullmatch(text)
-        text = pair[1] if pair else text
+    if pair := _PAIR.fullmatch(text):
+        text = pair[1]
+    elif not re.fullmatch(DOLLARS, text) and (pair := _JOINED_PAIR.fullmatch(text)):
+        text = pair[1] or pair[3]
     return COINS.get(text, text)
 
 
@@ -68,13 +69,18 @@ def symbol_of(path: Path) -> str:
 
     Raises: InputError where the name names none, two, or a price that is not in USD.
     """
-    if pair := _IN_A_FILE_NAME.match(path.stem.upper()):
-        return COINS.get(pair[1], pair[1])
-    words = re.split(r"[^A-Z]+", path.stem.upper())
-    named = {COINS[word] for word in words if word in COINS}
-    others = OTHER_COINS & set(words) or [w for w in words if re.fullmatch(OTHER_QUOTES, w)]
-    if len(named) == 1 and not set(others) - set(COINS):
+    name = path.stem.upper()
+    words = {*re.split("[^A-Z0-9]+", name), *re.split("[^A-Z]+", name)}
+    named = {base_symbol(word) for word in words} & set(COINS.values())
+    is_other = bool(words & OTHER_COINS) or any(
+        re.fullmatch(OTHER_QUOTES, word) and word not in COINS for word in words
+    )
+    if len(named) == 1 and not is_other:
         return named.pop()
+    first = re.match(r"[A-Z0-9]+([-_](USDT|USDC|USD)(?![A-Z0-9]))?", name)
+    symbol = base_symbol(first[0]) if first else name
+    if not named and first and symbol != first[0] and re.match(SYMBOL, symbol):
+        return symbol
     raise InputError(
         f"{path} has no column symbol, and its name does not tell one symbol; say whose prices they"
         " are, e.g. --symbol ETH"
