@@ -41,11 +41,18 @@ import re
 
 from plain_text import without_controls
 
+MAX_MESSAGE_LETTERS = 500
+_SHOWN_END = 180
+"""A message ends with the next step: what is left out of a long one is its middle."""
+
 
 class YieldSparkError(Exception):
-    """Base of the tree above."""
+    """Base of the tree above. Its text has at most MAX_MESSAGE_LETTERS; `args` have all of it."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return shortened(super().__str__())
 
 
 class ConfigurationError(YieldSparkError):
@@ -125,6 +132,14 @@ class NotEnoughHistory(YieldSparkError):
     pass
 
 
+def shortened(text: str) -> str:
+    """A message as it is shown, logged and stored: the one place that limits its length."""
+    if len(text) <= MAX_MESSAGE_LETTERS:
+        return text
+    begin = MAX_MESSAGE_LETTERS - _SHOWN_END - len(" ... ")
+    return f"{text[:begin].rstrip()} ... {text[-_SHOWN_END:].lstrip()}"
+
+
 _OURS = re.compile(r"product_errors\.\w+: (.+)")
 
 
@@ -139,15 +154,19 @@ def one_sentence(error: BaseException) -> str:
     """The cause in one line. Spark wraps it in pages: the innermost `Caused by` is what happened,
     or the last line of a worker's traceback.
     """
+    return shortened(without_controls(_cause(error)))
+
+
+def _cause(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted: what was not committed is undone, and the next run goes on"
     if isinstance(error, YieldSparkError):
-        return without_controls(" ".join(str(error).split()))
+        return " ".join(str(error).split())
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     caused = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
     # raised in a Python worker, whose traceback Spark passes on
     if ours := [found[1] for line in lines if (found := _OURS.match(line))]:
-        return ours[-1][:2000]
+        return ours[-1]
     raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b: ", line)]
     line = (caused or raised[-1:] or lines[:1] or [""])[-1]
-    return without_controls(f"{type(error).__name__}: {line}")[:2000]
+    return f"{type(error).__name__}: {line}"

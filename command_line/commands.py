@@ -15,6 +15,7 @@ import typer
 from command_line.app import app
 from command_line.options import (
     AsJson,
+    Decimal,
     DryRun,
     End,
     FileKind,
@@ -120,10 +121,11 @@ def load(
     symbol: Annotated[
         str | None, typer.Option(help="Symbol of a price file that has no such column, e.g. ETH.")
     ] = None,
+    decimal: Decimal = None,
     as_json: AsJson = False,
 ) -> None:
-    """Load pool history, daily prices or daily gas from files into the raw tables; rows that are
-    there already are left out.
+    """Load pool history, daily prices, daily gas or pools from files into the raw tables; rows that
+    are there already are left out. What a file may be: docs/loading.md.
 
     Example: python run_spark_local.py load history.parquet ETHUSDT_1d.csv --json
     """
@@ -131,13 +133,18 @@ def load(
 
     summary = in_workplace(
         lambda place: load_files(
-            place.settings, paths, kind=kind.value if kind else None, symbol=symbol, progress=say
+            place.settings,
+            paths,
+            kind=kind.value if kind else None,
+            symbol=symbol,
+            decimal=decimal,
+            progress=say,
         )
     )
     if as_json:
         print_json(summary)
         return
-    names = list(summary["files"][0])
+    names = [name for name in summary["files"][0] if name != "symbols_unread"]
     rows = [
         [Path(entry["path"]).name, *(entry[name] for name in names[1:])]
         for entry in summary["files"]

@@ -39,6 +39,13 @@ DryRun = Annotated[
 Engine = Annotated[
     EngineName | None, typer.Option(help="LightGBM on Spark (SynapseML), or native in one process.")
 ]
+Decimal = Annotated[
+    str | None,
+    typer.Option(
+        metavar=". or ,",
+        help="Decimal sign of a file's numbers, where the file itself leaves it open.",
+    ),
+]
 Pools = Annotated[
     str | None,
     typer.Option(

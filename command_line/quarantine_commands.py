@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from command_line.app import app
-from command_line.options import AsJson, QuarantinedSince, day, in_workplace
+from command_line.options import AsJson, Decimal, QuarantinedSince, day, in_workplace
 from command_line.terminal import out, print_json, print_pairs, print_run, print_table
 from product_errors import ConfigurationError
 
@@ -134,6 +134,7 @@ def replay(
             metavar="JSON", help="Corrected values of the one row, e.g. '{\"apy\": 4.2}'."
         ),
     ] = None,
+    decimal: Decimal = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would pass; change nothing.")
     ] = False,
@@ -155,7 +156,7 @@ def replay(
     if value is not None and len(row_ids or ()) != 1:
         raise ConfigurationError("--value corrects one row: give its id, or use --file for several")
     corrections = (
-        read_corrections(file)
+        read_corrections(file, decimal)
         if file
         else {row_ids[0]: correction_of_value(value)}
         if value is not None and row_ids

@@ -184,6 +184,14 @@ def skip_where_synapseml_cannot_run(error: EnvironmentNotReady) -> None:
 
 
 @pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    folder = PROJECT.parent / "shared" / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"the reported files are not beside the checkout ({folder.name}/)")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     folder = PROJECT.parent / "shared" / "data"
     if not folder.is_dir():

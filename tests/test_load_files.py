@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from config_spark import Settings
-from data_processing.ingest import raw_sql
+from data_processing.ingest import judge_sql
 from data_processing.ingest.load_files import load_files
 from product_errors import CheckFailed, DatabaseError, InputError
 
@@ -60,7 +60,7 @@ def quarantined(engine: Engine) -> list[tuple[Any, ...]]:
 def counts(summary: dict[str, Any]) -> tuple[int, ...]:
     (entry,) = summary["files"]
     names = ("rows_read", "rows_inserted", "rows_updated", "rows_already_there", "rows_refused")
-    assert entry["rows_read"] == sum(entry[name] for name in names[1:])
+    assert entry["rows_read"] == sum(entry[name] for name in (*names[1:], "rows_outdated"))
     return tuple(entry[name] for name in names)
 
 
@@ -483,7 +483,9 @@ def test_pools_never_lose_what_is_known(database: Settings, engine: Engine, tmp_
         ],
     )
     old = {"pool_id": ["a"], "chain": ["Gone"], "timestamp": [NOON - timedelta(days=1)]}
-    assert counts(load_files(database, [parquet(tmp_path, old, "old.parquet")])) == (1, 0, 0, 1, 0)
+    outdated = load_files(database, [parquet(tmp_path, old, "old.parquet")])
+    assert counts(outdated) == (1, 0, 0, 0, 0)
+    assert outdated["files"][0]["rows_outdated"] == 1
     statement = (
         "SELECT pool_id, protocol, chain, symbol, tvl, apy, underlying_token_addresses,"
         " last_updated, is_active FROM pools ORDER BY 1"
@@ -492,6 +494,83 @@ def test_pools_never_lose_what_is_known(database: Settings, engine: Engine, tmp_
         ("a", "curve", "Base", "Z", Decimal(1000), Decimal("2.5"), ['0x"1', "0x\\2"], NOON, True),
         ("b", None, "Polygon", None, None, None, None, NOON, True),
     ]
+
+
+def test_an_earlier_row_of_a_pool_that_says_something_else_is_refused(
+    database: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    lines = "pool,chain,tvl\na,Base,n/a\nb,Base,1\nb,Base,2\nc,Base,3\nc,Base,3\nd,Base,NaN\n"
+    file = written(tmp_path, "pools.csv", lines)
+    assert counts(load_files(database, [file])) == (6, 3, 0, 1, 2)
+    assert [(row[1], row[3]) for row in quarantined(engine)] == [
+        ("pools.csv:2", "tvl_not_a_number"),
+        ("pools.csv:3", "another_row_of_that_pool"),
+    ]
+    stored = "SELECT pool_id, tvl FROM pools ORDER BY 1"
+    assert rows(engine, stored) == [("b", Decimal(2)), ("c", Decimal(3)), ("d", None)]
+
+
+@pytest.mark.parametrize(
+    ("table", "lines"),
+    [
+        ("raw_coinmarketcap_ohlcv", "date,symbol,close\n2025-03-01,ETH,1\n2025-03-02,ETH,2\n"),
+        ("gas_fees_daily", "date,value_gwei\n2025-03-01,1\n2025-03-02,2\n"),
+        ("pools", "pool,chain\na,Base\nb,Base\n"),
+    ],
+)
+def test_rows_that_a_trigger_drops_are_never_there_already(
+    database: Settings, engine: Engine, tmp_path: Path, table: str, lines: str
+) -> None:
+    file = written(tmp_path, "file.csv", lines)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                f"""
+                CREATE FUNCTION drop_row() RETURNS trigger LANGUAGE plpgsql
+                    AS 'BEGIN RETURN NULL; END';
+                CREATE TRIGGER drop_row BEFORE INSERT ON {table}
+                    FOR EACH ROW EXECUTE FUNCTION drop_row();
+                """
+            )
+        )
+    with pytest.raises(CheckFailed, match=rf"{table}\S* did not take 2 rows of .*file.csv"):
+        load_files(database, [file])
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP TRIGGER drop_row ON {table}"))
+    assert counts(load_files(database, [file])) == (2, 2, 0, 0, 0)
+    assert counts(load_files(database, [file])) == (2, 0, 0, 2, 0)
+
+
+# what a load says beside its counts
+
+
+def test_what_no_job_will_read_is_said(database: Settings, engine: Engine, tmp_path: Path) -> None:
+    said: list[str] = []
+    prices = (
+        "date,symbol,close\n2025-03-01,SOL/USDT,1\n2025-03-01,ETH/USDT,2\n2025-03-01,ETH/EUR,2\n"
+    )
+    history_lines = f"{HISTORY_CSV}2025-03-02,a,NaN,1,,\n2025-03-03,a,1,5.2x,,\n"
+    files = [
+        written(tmp_path, "p.csv", f"date,symbol,close\n{days}"),
+        written(tmp_path, "h.csv", history_lines),
+    ]
+    summary = load_files(database, files, progress=said.append)
+    assert summary["files"][0]["symbols_unread"] == ("SOL",)
+    assert said[0].endswith("1 refused; no job reads the prices of SOL")
+    assert summary["files"][1]["rows_not_numbers"] == 1
+    assert "1 rows have an APY or a TVL that is no number" in said[1]
+    assert [row[3] for row in quarantined(engine)] == ["symbol_unusable"]
+    symbols = "SELECT symbol FROM raw_coinmarketcap_ohlcv ORDER BY 1"
+    assert rows(engine, symbols) == [("ETH",), ("SOL",)]
+
+
+def test_a_history_without_one_number_is_refused(
+    database: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    lines = "timestamp,pool,tvl,apy\n2025-03-01,a,1,5.2x\n2025-03-02,a,1,\n"
+    with pytest.raises(InputError, match=r"no apy in .* is a number, the first is '5.2x'"):
+        load_files(database, [written(tmp_path, "h.csv", lines)])
+    assert history(engine) == []
 
 
 # what must not happen
@@ -506,7 +585,7 @@ def test_pools_never_lose_what_is_known(database: Settings, engine: Engine, tmp_
         ("header.csv", HISTORY_CSV.splitlines()[0].encode(), "no row"),
         ("cut.parquet", b"PAR1 and then nothing", "not a whole Parquet file"),
         ("text.parquet", HISTORY_CSV.encode(), "not a whole Parquet file"),
-        ("excel.csv", HISTORY_CSV.encode("utf-16"), "neither Parquet nor UTF-8 text"),
+        ("excel.csv", HISTORY_CSV.encode("utf-16"), "is text in UTF-16"),
         (
             "latin.csv",
             HISTORY_CSV.replace(",a,", ",\u00e9,").encode("latin-1"),
@@ -536,6 +615,11 @@ def test_pools_never_lose_what_is_known(database: Settings, engine: Engine, tmp_
             "'3/1/2025' is no ISO 8601 timestamp",
         ),
         ("ragged.csv", b"timestamp,pool_id,tvl_usd,apy\n2025-03-01,a\n", "wrong_number_of_values"),
+        (
+            "euro.csv",
+            b"date,symbol,close\n2025-03-01,ETH/EUR,4\n",
+            "'ETH/EUR' is no coin with a price in USD",
+        ),
     ],
 )
 def test_bad_file_says_what_is_wrong_and_loads_nothing(
@@ -673,8 +757,8 @@ def test_json_value_of_every_text(engine: Engine) -> None:
     ]
     with engine.connect() as connection:
         statement = text(
-            f"SELECT ({raw_sql.json_value('value')})::text FROM unnest(CAST(:given AS text[])) WITH"
-            " ORDINALITY AS t(value, n) ORDER BY n"
+            f"SELECT ({judge_sql.json_value('value')})::text FROM unnest(CAST(:given AS text[]))"
+            " WITH ORDINALITY AS t(value, n) ORDER BY n"
         )
         found = [
             json.loads(row) for row in connection.execute(statement, {"given": given}).scalars()

@@ -18,6 +18,7 @@ from data_processing.observed_days import snapshot_identity
 from data_processing.quarantine import replay
 from data_processing.quarantine.replay import Replay, replay_rows
 from data_processing.quarantine.review import Selection
+from product_errors import InputError
 from tests.metrics_oracle import RawRow
 from tests.metrics_store import execute, put_rows, rows_of
 from tests.processes import CommandLine
@@ -545,3 +546,20 @@ def test_corrections_lie_beside_the_reader(tmp_path: Path) -> None:
         2: {"apy": "NaN", "tvlUsd": "1e400"},
         3: {"apy": -7, "tvlUsd": "abc"},
     }
+
+
+def test_corrections_as_a_spreadsheet_writes_them(tmp_path: Path) -> None:
+    from data_processing.quarantine.corrections import read_corrections
+
+    path = tmp_path / "c.csv"
+    path.write_text("\ufeffid;apy;tvlUsd\n1;5,25;1.234\n2;1,5E-3;\n\n;;\n")
+    found = {row_id: json.loads(values) for row_id, values in read_corrections(path).items()}
+    assert found == {1: {"apy": 5.25, "tvlUsd": 1234}, 2: {"apy": 0.0015}}
+    path.write_text("id;apy\n1;1.234\n")
+    with pytest.raises(InputError, match=r"column apy of .*: give --decimal . or --decimal ,"):
+        read_corrections(path)
+    assert read_corrections(path, ",") == {1: '{"apy": 1234}'}
+    assert read_corrections(path, ".") == {1: '{"apy": 1.234}'}
+    path.write_text("<html><body>")
+    with pytest.raises(InputError, match=r"is a web page"):
+        read_corrections(path)

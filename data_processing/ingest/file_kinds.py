@@ -1,8 +1,8 @@
-"""What a file holds, told from its column names; which of its columns is which.
+"""What a file may hold, told from its column names; which of its columns is which.
 
-In: the names a file has. Out: its kind and a map from the name used here to the file's own. Names
-are compared without case, blanks and signs, so that `tvl_usd`, `tvlUsd` and `TVL USD` are one. A
-unit is never guessed: gas needs a column that says wei or gwei. No row is read here.
+In: the names a file has. Out: the kinds that fit, and a map from the name used here to the file's
+own. Names are compared without case, blanks and signs, so that `tvl_usd`, `tvlUsd` and `TVL USD`
+are one. A unit is never guessed: gas needs a column that says wei or gwei. No row is read here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from data_processing.files.file_tables import listed
 from product_errors import InputError
 
 Kind = Literal["history", "prices", "gas", "pools"]
@@ -72,8 +73,16 @@ NEEDED: Mapping[Kind, tuple[str, ...]] = {
     "pools": ("pool_id",),
 }
 
-QUOTE_CURRENCIES = "USDT|USDC|BUSD|USD"
-KNOWN_SYMBOLS = {"btc": "BTC", "bitcoin": "BTC", "eth": "ETH", "ethereum": "ETH"}
+NUMBERS: Mapping[Kind, tuple[str, ...]] = {
+    "history": ("tvl_usd", "apy", "apy_base", "apy_reward"),
+    "prices": ("open", "high", "low", "close", "volume"),
+    "gas": ("gwei", "wei"),
+    "pools": ("tvl", "apy"),
+}
+"""The columns that hold numbers; the others hold texts and points in time."""
+
+PERCENT = frozenset({"apy", "apy_base", "apy_reward"})
+DOLLARS = frozenset({"tvl_usd", "tvl", "open", "high", "low", "close"})
 
 
 @dataclass(frozen=True)
@@ -84,82 +93,100 @@ class FileColumns:
     found: Mapping[str, str]
 
 
-def columns_of(path: Path, names: Sequence[str], kind: str | None) -> FileColumns:
-    """Which column is which in a file with these `names`; `kind` None: told from them.
+def columns_of(path: Path, names: Sequence[str], kind: Kind) -> FileColumns:
+    """Which column is which in a file of that kind.
 
-    Raises: InputError where the kind is unknown or can't be told, or a needed column is missing; it
-    names what was found and what is needed.
+    Raises: InputError where a needed column is missing, or two could be it; it names what was found
+    and what is needed.
     """
-    chosen = _known(kind) if kind else _guessed(path, names)
-    plain = {_plain(name): name for name in reversed(names)}
     found = {
-        ours: next(plain[name] for name in possible if name in plain)
-        for ours, possible in NAMES[chosen].items()
-        if set(possible) & set(plain)
+        ours: _only_one(path, ours, possible, names)
+        for ours, possible in NAMES[kind].items()
+        if _of_them(possible, names)
     }
-    missing = [name for name in NEEDED[chosen] if name not in found]
+    missing = [name for name in NEEDED[kind] if name not in found]
     if missing:
         raise InputError(
-            f"{path} has no column {' and no column '.join(missing)}: a {chosen} file needs"
-            f" {', '.join(NEEDED[chosen])}; it has {', '.join(names)}. Rename its columns, or give"
+            f"{path} has no column {' and no column '.join(missing)}: a {kind} file needs"
+            f" {', '.join(NEEDED[kind])}; it has {listed(names)}. Rename its columns, or give"
             " another --kind"
         )
-    if chosen == "gas" and not {"gwei", "wei"} & set(found):
+    if kind == "gas" and not {"gwei", "wei"} & set(found):
         raise InputError(
-            f"{path} does not say whether its gas is gwei or wei: it has {', '.join(names)}. Name"
+            f"{path} does not say whether its gas is gwei or wei: it has {listed(names)}. Name"
             " the column value_gwei or value_wei"
         )
-    return FileColumns(chosen, found)
+    return FileColumns(kind, found)
 
 
-def symbol_of(path: Path) -> str:
-    """The symbol a price file's name speaks of: BTCUSDT_1d.csv is BTC, eth-daily.csv is ETH.
-
-    Raises: InputError where the name names none, or two.
-    """
-    pair = re.match(
-        rf"([A-Z0-9]{{2,10}}?)[-_]?(?:{QUOTE_CURRENCIES})(?![A-Z0-9])", path.stem.upper()
-    )
-    if pair:
-        return pair[1]
-    named = {
-        KNOWN_SYMBOLS[word]
-        for word in re.split(r"[^a-z]+", path.stem.lower())
-        if word in KNOWN_SYMBOLS
-    }
-    if len(named) == 1:
-        return named.pop()
-    raise InputError(
-        f"{path} has no column symbol, and its name does not tell one symbol; say whose prices they"
-        " are, e.g. --symbol ETH"
-    )
-
-
-def _known(kind: str) -> Kind:
+def known_kind(kind: str) -> Kind:
+    """Raises: InputError for a kind that is none."""
     for known in get_args(Kind):
         if kind == known:
             return known  # type: ignore[no-any-return]
     raise InputError(f"kind {kind!r} is unknown; allowed are {', '.join(get_args(Kind))}")
 
 
-def _guessed(path: Path, names: Sequence[str]) -> Kind:
+def fitting_kinds(names: Sequence[str]) -> list[Kind]:
+    """What a file with these columns may hold. A file with history and names of its pools also fits
+    pools: its rows tell which it is.
+    """
     plain = {_plain(name) for name in names}
 
     def has(kind: Kind, *ours: str) -> bool:
         return all(plain & set(NAMES[kind][name]) for name in ours)
 
-    if has("pools", "pool_id") and (has("pools", "protocol") or has("pools", "chain")):
-        return "pools"
-    if has("history", "pool_id") and (has("history", "apy") or has("history", "tvl_usd")):
-        return "history"
-    if has("prices", "timestamp", "close"):
-        return "prices"
-    if has("gas", "timestamp") and any("wei" in name or "gas" in name for name in plain):
-        return "gas"
-    raise InputError(
-        f"can't tell what {path} holds from its columns {', '.join(names)}; give --kind"
+    fits: dict[Kind, bool] = {
+        "history": has("history", "timestamp", "pool_id")
+        and (has("history", "apy") or has("history", "tvl_usd")),
+        "pools": has("pools", "pool_id")
+        and (has("pools", "protocol") or has("pools", "chain") or describes_only(names)),
+        "prices": has("prices", "timestamp", "close"),
+        "gas": has("gas", "timestamp") and (has("gas", "gwei") or has("gas", "wei")),
+    }
+    fitting = [kind for kind, does_fit in fits.items() if does_fit]
+    speaks_of_gas = has("gas", "timestamp") and any("gas" in name for name in plain)
+    return fitting or (["gas"] if speaks_of_gas else [])
+
+
+def describes_only(names: Sequence[str]) -> bool:
+    """Whether the columns say of a pool what no history has: its tokens, its pool's meta."""
+    plain = {_plain(name) for name in names}
+    of_pools = NAMES["pools"]
+    return bool(plain & {*of_pools["poolmeta"], *of_pools["underlying_token_addresses"]})
+
+
+def unknown_kind(path: Path, names: Sequence[str]) -> InputError:
+    """The error for a file that fits no kind."""
+    if sum(bool(VALUE.fullmatch(name)) for name in names) * 2 > len(names):
+        return InputError(
+            f"{path} begins with values ({listed(names)}); a header line with the column names is"
+            " needed above them"
+        )
+    return InputError(
+        f"can't tell what {path} holds from its columns {listed(names)}; give --kind"
         f" {', --kind '.join(get_args(Kind))}"
     )
+
+
+VALUE = re.compile(r"[+-]?[0-9][0-9.,:+/ TZe-]*")
+
+
+def _of_them(possible: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The file's names for one column: those of the first listed way to write it."""
+    for wanted in possible:
+        if found := [name for name in names if _plain(name) == wanted]:
+            return found
+    return []
+
+
+def _only_one(path: Path, ours: str, possible: Sequence[str], names: Sequence[str]) -> str:
+    found = _of_them(possible, names)
+    if len(found) > 1:
+        raise InputError(
+            f"{path} has {len(found)} columns that may be {ours}: {listed(found)}. Keep one of them"
+        )
+    return found[0]
 
 
 def _plain(name: str) -> str:

@@ -1,9 +1,6 @@
-"""The SQL that judges and merges incoming rows: strings from pure functions, no connection.
+"""The SQL that merges judged rows into the raw tables: strings from pure functions, no connection.
 
-Rows arrive in the temporary table `incoming` (row_number, timestamp, timestamp_text, and each
-column of the file as text), and are judged into `judged`: one row for each incoming row, with its
-key, its document or values, and the reason where it can't be stored. Every `merge_*` returns one
-row (inserted, updated).
+In: rows of `judge_sql.JUDGED`. Every `merge_*` returns one row (inserted, updated).
 Units: gas gwei; everything else as the source has it.
 """
 
@@ -13,174 +10,34 @@ from collections.abc import Collection
 
 from sqlalchemy import Table
 
-from data_processing.ingest.column_limits import ColumnTypes, number_fits, text_fits
+from data_processing.ingest.column_limits import ColumnTypes
+from data_processing.ingest.judge_sql import INCOMING, JUDGED
 from data_processing.ingest.pool_descriptions import stand_in
-from data_processing.quality.row_checks import is_number
 from data_processing.quarantine.table import REOPEN
 from database.merge_sql import qualified
 from database.tables import gas_fees_daily, pools, quarantine, raw_pool_history, raw_prices
-
-INCOMING = "pg_temp.incoming"
-JUDGED = "pg_temp.judged"
-
-DOCUMENT_KEYS = {
-    "apy": "apy",
-    "tvl_usd": "tvlUsd",
-    "apy_base": "apyBase",
-    "apy_reward": "apyReward",
-}
-"""A history column and the key it has in raw_json_data, as DefiLlama writes it."""
-
-PRICE_KEYS = ("open", "high", "low", "close", "volume")
-
-WEI_PER_GWEI = 1_000_000_000
-
-BEYOND_COLUMN = "value_beyond_column"
-"""The reason of a row with a number or a text that the table's column does not take."""
-
-DAY = "(timestamp AT TIME ZONE 'UTC')::date"
-
-
-def create_incoming(columns: Collection[str]) -> str:
-    texts = "".join(f", {name} text" for name in columns)
-    return (
-        "CREATE TEMPORARY TABLE incoming (row_number bigint, timestamp timestamptz, timestamp_text"
-        f" text{texts}) ON COMMIT DROP"
-    )
-
-
-def create_judged(select: str) -> str:
-    return f"CREATE TEMPORARY TABLE judged ON COMMIT DROP AS {select}"
-
-
-def json_value(column: str) -> str:
-    """A text as JSON: a number where it is one, `"NaN"`, `"Infinity"` or the text itself where not,
-    NULL where missing.
-    """
-    return (
-        f"CASE WHEN {is_number(column, '~')} THEN to_jsonb({column}::numeric) WHEN lower({column})"
-        f" = 'nan' THEN '\"NaN\"'::jsonb WHEN lower({column}) IN ('inf', '+inf', 'infinity',"
-        f" '+infinity') THEN '\"Infinity\"'::jsonb WHEN lower({column}) IN ('-inf', '-infinity')"
-        f" THEN '\"-Infinity\"'::jsonb ELSE to_jsonb({column}) END"
-    )
-
-
-def number(column: str) -> str:
-    """A text as numeric, NULL where it is none."""
-    return f"CASE WHEN {is_number(column, '~')} THEN {column}::numeric END"
-
-
-def judge_history(columns: Collection[str], types: ColumnTypes) -> str:
-    """`types` are of raw history, and `pools.pool_id`: a new pool gets a row there."""
-    fits = " AND ".join(text_fits("pool_id", types[name]) for name in ("pool_id", "pools.pool_id"))
-    document = ", ".join(
-        f"'{key}', {json_value(name)}" for name, key in DOCUMENT_KEYS.items() if name in columns
-    )
-    return (
-        f"SELECT row_number, pool_id, timestamp, jsonb_build_object({document}) AS document, CASE"
-        " WHEN timestamp IS NULL THEN 'timestamp_unusable' WHEN pool_id IS NULL THEN"
-        f" 'pool_id_missing' WHEN NOT ({fits}) THEN '{BEYOND_COLUMN}' END AS reason FROM {INCOMING}"
-    )
-
-
-def judge_prices(columns: Collection[str], types: ColumnTypes) -> str:
-    """The last row of a symbol's day counts; an earlier one that says something else is refused."""
-    document = ", ".join(f"'{name}', {json_value(name)}" for name in PRICE_KEYS if name in columns)
-    rows = (
-        f"SELECT row_number, {DAY}::timestamp AT TIME ZONE 'UTC' AS timestamp, upper(symbol) AS"
-        f" symbol, jsonb_build_object('USD', jsonb_build_object({document})) AS document, CASE WHEN"
-        " timestamp IS NULL THEN 'timestamp_unusable' WHEN symbol IS NULL THEN 'symbol_missing'"
-        f" WHEN close IS NULL OR lower(close) = 'nan' THEN 'price_missing' WHEN {number('close')}"
-        f" IS NULL THEN 'price_not_a_number' WHEN NOT {text_fits('symbol', types['symbol'])} THEN"
-        f" '{BEYOND_COLUMN}' END AS reason FROM {INCOMING}"
-    )
-    return _last_of_day(rows, key="timestamp, symbol", value="document")
-
-
-def judge_gas(columns: Collection[str], types: ColumnTypes) -> str:
-    given = number("gwei") if "gwei" in columns else f"({number('wei')}) / {WEI_PER_GWEI}"
-    text = "gwei" if "gwei" in columns else "wei"
-    fits = number_fits("gwei", types["actual_avg_gas_gwei"])
-    rows = f"""
-    SELECT row_number, timestamp, date,
-        CASE WHEN {fits} THEN round(gwei, 8) END AS gwei,
-        CASE
-            WHEN timestamp IS NULL THEN 'timestamp_unusable'
-            WHEN given IS NULL OR lower(given) = 'nan' THEN 'gas_missing'
-            WHEN gwei IS NULL THEN 'gas_not_a_number'
-            WHEN NOT {fits} THEN '{BEYOND_COLUMN}'
-        END AS reason
-    FROM (
-        SELECT row_number, timestamp, {DAY} AS date, {text} AS given, {given} AS gwei
-        FROM {INCOMING}
-    ) AS parsed"""
-    return _last_of_day(rows, key="date", value="gwei")
-
-
-def judge_pools(columns: Collection[str], types: ColumnTypes) -> str:
-    """One row for each pool: the last of the file that can be stored."""
-    given = [name for name in columns if name not in {"pool_id", "timestamp"}]
-    values = {"pool_id": "pool_id"} | {name: _pool_value(name) for name in given}
-    fitting = [
-        number_fits(value, types[name]) if name in NUMBERS else text_fits(value, types[name])
-        for name, value in values.items()
-    ]
-    described = "".join(f", {values[name]} AS {name}" for name in given)
-    rows = (
-        f"SELECT row_number, pool_id, timestamp{described}, CASE WHEN pool_id IS NULL THEN"
-        f" 'pool_id_missing' WHEN NOT ({' AND '.join(fitting)}) THEN '{BEYOND_COLUMN}' END AS"
-        f" reason FROM {INCOMING}"
-    )
-    return (
-        "SELECT *, row_number() OVER (PARTITION BY pool_id, reason IS NULL ORDER BY row_number"
-        f" DESC) = 1 AS is_last FROM ({rows}) AS rows"
-    )
-
-
-NUMBERS = ("tvl", "apy")
-
-
-def _pool_value(name: str) -> str:
-    if name in NUMBERS:
-        return number(name)
-    return f"{name}::text[]" if name == "underlying_token_addresses" else name
-
-
-def _last_of_day(rows: str, *, key: str, value: str) -> str:
-    kept = key if "timestamp" in key else f"{key}, timestamp"
-    window = f"OVER (PARTITION BY {key}, reason IS NULL ORDER BY row_number DESC)"
-    return (
-        f"SELECT rows.*, row_number() {window} = 1 AS is_last FROM (SELECT row_number, {kept},"
-        f" {value}, CASE WHEN reason IS NULL AND {value} IS DISTINCT FROM first_value({value})"
-        f" {window} THEN 'another_row_of_that_day' ELSE reason END AS reason FROM ({rows}) AS rows)"
-        " AS rows"
-    )
 
 
 def merge_history(rows: str) -> str:
     """Insert what is new of `rows` (row_number, pool_id, timestamp, document): an identical
     snapshot is kept once, a changed one comes beside it.
     """
-    return (
-        f"WITH merged AS (INSERT INTO {qualified(raw_pool_history)} (pool_id, timestamp,"
-        f" raw_json_data) SELECT pool_id, timestamp, document FROM ({rows}) AS n WHERE"
-        f" {_NOT_STORED} GROUP BY pool_id, timestamp, document ORDER BY min(row_number) RETURNING"
-        " pool_id) SELECT count(*) AS inserted, 0 AS updated FROM merged"
+    return f"""
+    WITH merged AS (
+        INSERT INTO {qualified(raw_pool_history)} (pool_id, timestamp, raw_json_data)
+        SELECT pool_id, timestamp, document
+        FROM ({rows}) AS n
+        WHERE NOT {STORED_HISTORY}
+        GROUP BY pool_id, timestamp, document
+        ORDER BY min(row_number)
+        RETURNING pool_id
     )
+    SELECT count(*) AS inserted, 0 AS updated
+    FROM merged"""
 
 
-def missing_history(rows: str) -> str:
-    """How many of `rows` the table lacks, and a pool of them; after the merge, what a trigger
-    dropped.
-    """
-    return (
-        f"SELECT count(*) AS missing, min(pool_id) AS pool_id FROM ({rows}) AS n WHERE"
-        f" {_NOT_STORED}"
-    )
-
-
-_NOT_STORED = (
-    f"NOT EXISTS (SELECT FROM {qualified(raw_pool_history)} AS h WHERE h.pool_id = n.pool_id AND"
+STORED_HISTORY = (
+    f"EXISTS (SELECT FROM {qualified(raw_pool_history)} AS h WHERE h.pool_id = n.pool_id AND"
     " h.timestamp = n.timestamp AND h.raw_json_data = n.document)"
 )
 
@@ -236,6 +93,54 @@ def merge_gas(rows: str) -> str:
         " excluded.actual_avg_gas_gwei",
         gas_fees_daily,
     )
+
+
+def missing_rows(rows: str, stored: str) -> str:
+    """How many of `rows` the table lacks after the merge, which a trigger has dropped, and what one
+    of them is of. Args: stored is one of the conditions below.
+    """
+    return f"""
+    SELECT count(*) AS missing, min(to_jsonb(n) ->> 'pool_id') AS pool_id
+    FROM ({rows}) AS n
+    WHERE NOT {stored}"""
+
+
+def stored_prices() -> str:
+    return f"""EXISTS (
+        SELECT FROM {qualified(raw_prices)} AS p
+        WHERE upper(p.symbol) = n.symbol
+            AND p.data_timestamp >= n.timestamp
+            AND p.data_timestamp < n.timestamp + interval '1 day'
+            AND p.raw_json_data #> '{{USD,close}}' = n.document #> '{{USD,close}}'
+    )"""
+
+
+def stored_gas(types: ColumnTypes) -> str:
+    return f"""EXISTS (
+        SELECT FROM {qualified(gas_fees_daily)} AS g
+        WHERE g.date = n.date
+            AND g.actual_avg_gas_gwei = CAST(n.gwei AS {types["actual_avg_gas_gwei"]})
+    )"""
+
+
+def stored_pools() -> str:
+    return f"EXISTS (SELECT FROM {qualified(pools)} AS p WHERE p.pool_id = n.pool_id)"
+
+
+def count_outdated(rows: str, columns: Collection[str], types: ColumnTypes) -> str:
+    """How many pools of `rows` say something else than `pools`, and are older; asked before
+    `merge_pools`, which leaves them out.
+    """
+    differs = " OR ".join(
+        f"CAST(n.{name} AS {types[name]}) <> p.{name}"
+        for name in columns
+        if name not in {"pool_id", "timestamp"}
+    )
+    return f"""
+    SELECT count(*)
+    FROM ({rows}) AS n
+    JOIN {qualified(pools)} AS p ON p.pool_id = n.pool_id
+    WHERE p.last_updated > n.timestamp AND ({differs or "false"})"""
 
 
 def count_stand_ins(rows: str, columns: Collection[str], required: Collection[str]) -> str:

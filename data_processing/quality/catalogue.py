@@ -148,6 +148,20 @@ _INCOMING = (
     ),
     Check("gas_missing", "row", "fail", "`load` found no gas price in it", REFUSED),
     Check(
+        "symbol_unusable",
+        "row",
+        "fail",
+        "its symbol is no coin, or a coin's price in something else than USD",
+        REFUSED,
+    ),
+    Check(
+        "another_row_of_that_pool",
+        "row",
+        "fail",
+        "a later line of the same file says something else of that pool",
+        REFUSED,
+    ),
+    Check(
         "another_row_of_that_day",
         "row",
         "fail",

@@ -1,13 +1,13 @@
 """Corrected values for quarantined rows, from a file or the command line.
 
-In: JSON lines (`{"id": 7, "apy": 4.2}`) or CSV (`id,apy,tvlUsd`). Out: for each quarantine id the
-keys to replace in its raw JSON, as JSON text. APY in percent, TVL in USD, as the source writes
-them. Whether a value is good is the checks' business, not this module's.
+In: JSON lines (`{"id": 7, "apy": 4.2}`) or CSV (`id,apy,tvlUsd`), which is read as `load` reads it.
+Out: for each quarantine id the keys to replace in its raw JSON, as JSON text. APY in percent, TVL
+in USD, as the source writes them. Whether a value is good is the checks' business, not this
+module's.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -15,6 +15,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from data_processing.files.cells import texts
+from data_processing.files.file_tables import FileTable, open_file
+from data_processing.files.number_format import (
+    DecimalSign,
+    SignsSeen,
+    decimal_sign,
+    given_sign,
+    signs_seen,
+    with_point,
+)
 from data_processing.quality.row_checks import NUMBER
 from product_errors import InputError
 
@@ -22,24 +32,21 @@ KEYS = ("apy", "tvlUsd", "apyBase", "apyReward", "il7d", "apyBase7d")
 """What DefiLlama writes for a snapshot, and what may be corrected of it."""
 
 
-def read_corrections(path: Path) -> dict[int, str]:
+def read_corrections(path: Path, decimal: str | None = None) -> dict[int, str]:
     """Corrections by quarantine id, of a .jsonl or .csv file.
 
+    Args: decimal is `.` or `,` where the numbers of CSV can be read with either.
     Raises: InputError naming file, line and what is wrong there.
     """
-    readers = {".jsonl": _json_lines, ".csv": _csv_rows}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
+    given = given_sign(decimal)
+    kind = path.suffix.lower()
+    if kind not in {".jsonl", ".csv"}:
         raise InputError(
             f"{path}: corrections come as .jsonl (one object a line, with an id) or .csv (a header"
             " with id)"
         )
     corrections: dict[int, str] = {}
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} can't be read as UTF-8 text: {error}") from error
-    for place, values in reader(path, content):
+    for place, values in _json_lines(path) if kind == ".jsonl" else _csv_rows(path, given):
         row_id = _id(place, values.pop("id", None))
         if row_id in corrections:
             raise InputError(f"{place}: row {row_id} is corrected twice")
@@ -70,7 +77,11 @@ def correction(place: str, values: Mapping[str, Any]) -> str:
         raise InputError(f"{place}: a number is too large for JSON: {error}") from error
 
 
-def _json_lines(path: Path, content: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} can't be read as UTF-8 text: {error}") from error
     for number, line in enumerate(content.splitlines(), start=1):
         if line.strip():
             yield f"{path}:{number}", _object(f"{path}:{number}", line)
@@ -91,15 +102,47 @@ def _object(place: str, line: str) -> dict[str, Any]:
     return values
 
 
-def _csv_rows(path: Path, content: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _csv_rows(path: Path, given: DecimalSign | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """An empty cell replaces nothing; a cell that is no number stays text."""
-    table = csv.DictReader(content.splitlines())
-    for row in table:
-        place = f"{path}:{table.line_num}"
-        if None in row or None in row.values():
-            raise InputError(f"{place}: the row has not as many values as the header")
-        cells = {name.strip(): cell.strip() for name, cell in row.items() if cell and cell.strip()}
-        yield place, {name: cell if name == "id" else _value(cell) for name, cell in cells.items()}
+    table = open_file(path)
+    signs = _decimal_signs(table, given)
+    for batch in table.batches():
+        if batch.ragged:
+            raise InputError(
+                f"{path}:{batch.ragged[0].row_number}: the row has not as many values as the header"
+            )
+        columns = [
+            with_point(texts(path.name, batch.table.column(name)), signs[name]).to_pylist()
+            for name in table.columns
+        ]
+        for number, row in zip(batch.row_numbers, zip(*columns, strict=True), strict=True):
+            cells = dict(zip(table.columns, row, strict=True))
+            yield (
+                f"{path}:{number}",
+                {
+                    name: cell if name == "id" else _value(cell)
+                    for name, cell in cells.items()
+                    if cell is not None
+                },
+            )
+
+
+def _decimal_signs(table: FileTable, given: DecimalSign | None) -> dict[str, DecimalSign]:
+    seen = dict.fromkeys((name for name in table.columns if name != "id"), SignsSeen())
+    for batch in table.batches():
+        for name in seen:
+            seen[name] |= signs_seen(texts(table.path.name, batch.table.column(name)))
+    found = {
+        name: decimal_sign(
+            f"column {name} of {table.path}",
+            signs,
+            list(seen.values()),
+            delimiter=table.delimiter,
+            given=given,
+        )
+        for name, signs in seen.items()
+    }
+    return {"id": ".", **found}
 
 
 def _value(cell: str) -> int | float | str:

@@ -1,0 +1,124 @@
+"""Delimited text (CSV): its header and its lines, all values as text.
+
+In: a path. Out: column names and delimiter, and batches of rows. UTF-8 with or without a byte-order
+mark; commas, semicolons, tabs or bars; quotes are double. Lines above the header that are no table
+(a comment, a web address, Excel's `sep=;`) are skipped, and so are lines without any value.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from data_processing.files.row_batches import BATCH_ROWS, Batch, RaggedLine
+from product_errors import InputError
+
+MISSING_TEXTS = frozenset({"", "null", "NULL", "\\N"})
+"""How databases and spreadsheets write a missing value in CSV. `NaN` is no such text: it is kept
+and judged by the metrics job.
+"""
+
+DELIMITERS = ",;\t|"
+
+MAX_HEADER_LETTERS = 1_000_000
+MAX_LINES_ABOVE = 20
+
+ABOVE_A_HEADER = re.compile(r'"?(https?://|www\.)[^\s,;]+"?|#.*|"?sep=.?"?', re.IGNORECASE)
+"""What a line above the header looks like: CryptoDataDownload writes its address there, R and
+pandas write comments, and Excel the delimiter.
+"""
+
+
+@dataclass(frozen=True)
+class Header:
+    """`lines_above` are the lines before the header."""
+
+    columns: tuple[str, ...]
+    delimiter: str
+    lines_above: int
+
+
+def read_header(path: Path) -> Header:
+    """Raises: InputError where the text is not UTF-8, or has no header line."""
+    above = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            line = file.readline(MAX_HEADER_LETTERS)
+            while above < MAX_LINES_ABOVE and ABOVE_A_HEADER.fullmatch(line.strip(" \r\n\t,;")):
+                above += 1
+                line = file.readline(MAX_HEADER_LETTERS)
+    except UnicodeDecodeError as error:
+        raise _not_text(path, error) from None
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}; check its rights") from None
+    try:
+        delimiter = max(DELIMITERS, key=lambda sign: len(_split(line, sign)))
+        columns = tuple(name.strip() for name in _split(line, delimiter))
+    except csv.Error as error:
+        raise _not_csv(path, above + 1, error) from None
+    if not any(columns):
+        raise InputError(
+            f"{path} has an empty first line; a header line with the column names is needed"
+        )
+    return Header(columns, delimiter, above)
+
+
+def text_batches(path: Path, header: Header) -> Iterator[Batch]:
+    """Raises: InputError where the text is not UTF-8, or a quote is left open."""
+    width = len(header.columns)
+    numbers: list[int] = []
+    rows: list[list[str]] = []
+    ragged: list[RaggedLine] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for _ in range(header.lines_above):
+                file.readline()
+            reader = csv.reader(file, delimiter=header.delimiter, strict=True)
+            next(reader)
+            for values in reader:
+                line = header.lines_above + reader.line_num
+                if len(values) == width and any(values):
+                    numbers.append(line)
+                    rows.append(values)
+                elif any(values):
+                    ragged.append(RaggedLine(line, values))
+                if len(rows) + len(ragged) == BATCH_ROWS:
+                    yield Batch(numbers, _text_table(header.columns, rows), ragged)
+                    numbers, rows, ragged = [], [], []
+    except UnicodeDecodeError as error:
+        raise _not_text(path, error) from None
+    except csv.Error as error:
+        raise _not_csv(path, header.lines_above + reader.line_num, error) from None
+    yield Batch(numbers, _text_table(header.columns, rows), ragged)
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    return next(csv.reader([line], delimiter=delimiter), [])
+
+
+def _text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> pa.Table:
+    by_column = zip(*rows, strict=True) if rows else ([] for _ in columns)
+    arrays = [
+        pa.array([None if value in MISSING_TEXTS else value for value in values], pa.string())
+        for values in by_column
+    ]
+    return pa.Table.from_arrays(arrays, names=list(columns))
+
+
+def _not_csv(path: Path, line: int, error: csv.Error) -> InputError:
+    return InputError(
+        f"{path}, line {line}, is not CSV: {error}. Is a quote left open? Correct that line"
+    )
+
+
+def _not_text(path: Path, error: UnicodeDecodeError) -> InputError:
+    byte = error.object[error.start : error.start + 1]
+    return InputError(
+        f"{path} is neither Parquet nor UTF-8 text: byte {error.start} is {byte!r}; save it as CSV"
+        " in UTF-8"
+    )

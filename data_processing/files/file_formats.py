@@ -1,0 +1,88 @@
+"""What a file is, told from its first bytes, where it is no table that can be read.
+
+In: a path and the first bytes of the file. Out: nothing, or an InputError that names the format and
+the next step. Nothing is decoded or unpacked here.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from product_errors import InputError
+
+HEAD_BYTES = 4_096
+
+UNPACK = "unpack it first"
+AS_CSV = "save its table as CSV in UTF-8"
+AS_PARQUET = "export its table as Parquet or CSV"
+FETCH_AGAIN = "fetch the file itself again"
+AS_UTF_8 = "save it as CSV in UTF-8"
+
+SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
+    (b"PARE", "an encrypted Parquet file", "write it without encryption"),
+    (b"\x1f\x8b", "compressed (gzip)", UNPACK),
+    (b"BZh", "compressed (bzip2)", UNPACK),
+    (b"\xfd7zXZ\x00", "compressed (xz)", UNPACK),
+    (b"\x28\xb5\x2f\xfd", "compressed (zstd)", UNPACK),
+    (b"\x04\x22\x4d\x18", "compressed (lz4)", UNPACK),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
+    (b"Rar!", "a RAR archive", UNPACK),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook", AS_CSV),
+    (b"%PDF", "a PDF document", AS_CSV),
+    (b"SQLite format 3", "an SQLite database", AS_PARQUET),
+    (b"PGDMP", "a PostgreSQL dump", "restore it with pg_restore and export the table as CSV"),
+    (b"ORC", "an ORC file", AS_PARQUET),
+    (b"Obj\x01", "an Avro file", AS_PARQUET),
+    (b"ARROW1", "an Arrow (Feather) file", AS_PARQUET),
+    (b"FEA1", "an Arrow (Feather) file", AS_PARQUET),
+    (b"\x89HDF", "an HDF5 file", AS_PARQUET),
+    (b"\x93NUMPY", "a NumPy file", AS_PARQUET),
+    (b"\x80\x04", "a Python pickle", AS_PARQUET),
+    (b"\x80\x05", "a Python pickle", AS_PARQUET),
+    (b"\x89PNG", "a picture", FETCH_AGAIN),
+    (b"\xff\xfe\x00\x00", "text in UTF-32", AS_UTF_8),
+    (b"\xff\xfe", "text in UTF-16", AS_UTF_8),
+    (b"\xfe\xff", "text in UTF-16", AS_UTF_8),
+    (b"version https://git-lfs", "a Git LFS pointer and not the file", "run `git lfs pull`"),
+)
+"""First bytes, what the file is, what to do; the longer of two that begin alike stands first."""
+
+JSON = "convert its rows to Parquet or CSV, or have `ingest` fetch pools from DefiLlama"
+
+SQL = re.compile(rb"--|/\*|(CREATE|INSERT|COPY|SET|BEGIN|DROP|SELECT)\s", re.IGNORECASE)
+
+
+def refuse_other_formats(path: Path, head: bytes) -> None:
+    """Raises: InputError where the first HEAD_BYTES are of a format that is neither Parquet nor
+    delimited text.
+    """
+    found = _binary_format(head) or _text_format(head)
+    if found:
+        what, next_step = found
+        raise InputError(f"{path} is {what}, and a Parquet or CSV file is needed: {next_step}")
+
+
+def _binary_format(head: bytes) -> tuple[str, str] | None:
+    for signature, what, next_step in SIGNATURES:
+        if head.startswith(signature):
+            return what, next_step
+    if head.startswith(b"PK\x03\x04"):
+        is_workbook = b"[Content_Types].xml" in head or b"xl/" in head or b"opendocument" in head
+        return ("an Excel or Calc workbook", AS_CSV) if is_workbook else ("a ZIP archive", UNPACK)
+    if b"\0" in head and not head.startswith(b"PAR1"):
+        return "binary, or text in UTF-16", AS_UTF_8
+    return None
+
+
+def _text_format(head: bytes) -> tuple[str, str] | None:
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"<"):
+        is_page = b"<html" in text.lower() or b"<!doctype html" in text.lower()
+        what = "a web page (HTML)" if is_page else "XML"
+        return what, f"look at it in a browser, and {FETCH_AGAIN}" if is_page else AS_CSV
+    if text.startswith((b"{", b"[")):
+        return "JSON", JSON
+    if SQL.match(text):
+        return "SQL", "run it in a database and export the table as CSV"
+    return None

@@ -1,0 +1,98 @@
+"""A Parquet or CSV file as a stream of Arrow tables, with a number for every row.
+
+In: a path. Out: the names and types of the file's columns, and batches of rows; a Parquet row has
+its number from 1, a CSV row the number of its line. The values of CSV stay text. No column's
+meaning is known here, nothing is converted or dropped: a CSV line with too many or too few values
+comes out as a `RaggedLine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from data_processing.files.delimited_text import Header, read_header, text_batches
+from data_processing.files.file_formats import HEAD_BYTES, refuse_other_formats
+from data_processing.files.parquet_files import parquet_batches, read_schema
+from data_processing.files.row_batches import Batch
+from product_errors import InputError
+
+LISTED_COLUMNS, LISTED_LETTERS = 12, 30
+"""How much of a file's own words an error repeats."""
+
+
+@dataclass(frozen=True)
+class FileTable:
+    """A file that can be read. `header` is that of delimited text, None for Parquet."""
+
+    path: Path
+    columns: tuple[str, ...]
+    types: tuple[pa.DataType, ...]
+    header: Header | None = None
+    uuids: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def delimiter(self) -> str | None:
+        return self.header.delimiter if self.header else None
+
+    def batches(self) -> Iterator[Batch]:
+        """The rows in the order of the file. Raises: InputError where it turns out to be damaged
+        half-way.
+        """
+        if self.header:
+            return text_batches(self.path, self.header)
+        return parquet_batches(self.path, self.uuids)
+
+
+def open_file(path: Path) -> FileTable:
+    """Look at a file's head.
+
+    Raises: InputError for a missing file, a folder, a pipe, an empty file, a damaged Parquet file,
+    a text file that is not UTF-8, and any other format.
+    """
+    head = _head(path)
+    refuse_other_formats(path, head)
+    if head.startswith(b"PAR1") or path.suffix.lower() in {".parquet", ".pq"}:
+        schema, uuids = read_schema(path)
+        return FileTable(path, tuple(schema.names), tuple(schema.types), uuids=uuids)
+    header = read_header(path)
+    return FileTable(path, header.columns, (pa.string(),) * len(header.columns), header)
+
+
+def _head(path: Path) -> bytes:
+    if path.is_dir():
+        raise InputError(
+            f"{path} is a folder, and a Parquet or CSV file is needed; name its files, e.g."
+            f" {path}/*.parquet"
+        )
+    if path.exists() and not path.is_file():
+        raise InputError(
+            f"{path} is a pipe or a device, and a Parquet or CSV file is needed: save it as a file"
+            " first"
+        )
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; check the path") from None
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}; check its rights") from None
+    if not head:
+        raise InputError(
+            f"{path} is empty (0 bytes); a Parquet file, or a CSV file with a header line, is"
+            " needed"
+        )
+    return head
+
+
+def listed(names: Sequence[str]) -> str:
+    """Column names as an error repeats them: the first ones, and of each its begin."""
+    shown = [
+        name if len(name) <= LISTED_LETTERS else f"{name[:LISTED_LETTERS]}..."
+        for name in names[:LISTED_COLUMNS]
+    ]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more else "")

@@ -1,0 +1,83 @@
+"""Parquet: schema and batches.
+
+In: a path. Out: Arrow columns as Parquet has them, but for UUIDs, which become text: Arrow gives a
+UUID column that Arrow itself did not write as bare bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_processing.files.row_batches import BATCH_ROWS, Batch
+from product_errors import InputError
+
+SHOWN_LETTERS = 150
+"""How much of Arrow's own words an error repeats."""
+
+
+def read_schema(path: Path) -> tuple[pa.Schema, frozenset[str]]:
+    """The schema, with text for a UUID, and the names of the UUID columns.
+
+    Raises: InputError where the file is damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            arrow, parquet = file.schema_arrow, file.schema
+            logical = [parquet.column(number) for number in range(len(parquet))]
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from None
+    annotated = {column.path for column in logical if column.logical_type.type == "UUID"}
+    uuids = frozenset(
+        field.name for field in arrow if field.name in annotated or is_uuid(field.type)
+    )
+    fields = [pa.field(one.name, pa.string()) if one.name in uuids else one for one in arrow]
+    return pa.schema(fields), uuids
+
+
+def parquet_batches(path: Path, uuids: frozenset[str]) -> Iterator[Batch]:
+    """Args: uuids are the columns to write as text. Raises: InputError where the file is
+    damaged.
+    """
+    first = 1
+    try:
+        # the default wraps an INT96 outside the years 1677 to 2262 around silently
+        with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
+            for batch in file.iter_batches(batch_size=BATCH_ROWS):
+                table = _with_uuids_as_text(pa.Table.from_batches([batch]), uuids)
+                yield Batch(range(first, first + batch.num_rows), table)
+                first += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from None
+
+
+def is_uuid(kind: pa.DataType) -> bool:
+    return bool(getattr(kind, "extension_name", None) == "arrow.uuid")
+
+
+def _with_uuids_as_text(table: pa.Table, uuids: frozenset[str]) -> pa.Table:
+    columns = [
+        _uuid_texts(column) if name in uuids else column
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, names=table.column_names)
+
+
+def _uuid_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    texts = []
+    for cell in column.to_pylist():
+        is_bare = isinstance(cell, bytes)
+        texts.append(str(UUID(bytes=cell) if is_bare else cell) if cell is not None else None)
+    return pa.chunked_array([pa.array(texts, pa.string())])
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    words = " ".join(str(error).split())[:SHOWN_LETTERS]
+    return InputError(
+        f"{path} is not a whole Parquet file: {words}. Was the download or copy cut short? Fetch it"
+        " again"
+    )

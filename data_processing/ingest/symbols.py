@@ -1,0 +1,87 @@
+"""Whose prices they are: the symbol of a coin, told from how sources write it.
+
+In: the text of a cell, of `--symbol` or of a file's name. Out: a symbol such as ETH. Prices are in
+USD, so a pair loses its dollar (ETH/USDT, ETH-USD, ETHUSDC, COINBASE:ETHUSD), and a pair with
+anything else, such as ETH/EUR, is no symbol.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from product_errors import InputError
+
+DOLLARS = "USDT|USDC|BUSD|FDUSD|TUSD|USDP|PYUSD|DAI|USD"
+OTHER_QUOTES = "EUR|GBP|JPY|KRW|TRY|BRL|AUD|CAD|CHF|CNY|INR|RUB|BTC|XBT|ETH|BNB|SOL"
+
+COINS = {
+    "BTC": "BTC",
+    "XBT": "BTC",
+    "BITCOIN": "BTC",
+    "ETH": "ETH",
+    "ETHER": "ETH",
+    "ETHEREUM": "ETH",
+}
+"""The coins whose prices the jobs use, by the names that sources give them."""
+
+OTHER_COINS = {"CLASSIC", "CASH", "GOLD", "SV", "WRAPPED", "STAKED", "DOMINANCE", "GAS"}
+"""Words that make another series of such a name: Ethereum Classic, Bitcoin Cash."""
+
+SYMBOL = "^[A-Z0-9]+$"
+
+_PAIR = re.compile(rf"([A-Z0-9]+)[-_/:]({DOLLARS})")
+_JOINED_PAIR = re.compile(rf"({'|'.join(COINS)})({DOLLARS})|([A-Z0-9]{{2,}}?)(USDT|USDC|USD)")
+"""Of another coin only these three: DOTUSD is no DO in TUSD, and BNBUSD no BN in BUSD."""
+_OTHER_JOINED_PAIR = re.compile(rf"({'|'.join(COINS)})({OTHER_QUOTES})")
+_EXCHANGE = re.compile(r"^[A-Z0-9]+:(?=.)")
+
+
+def base_symbol(written: str) -> str:
+    """The coin of `written`; what is neither a coin nor a pair with the dollar comes back in a form
+    that SYMBOL does not match.
+    """
+    text = re.sub(r"\s*([-_/:])\s*", r"\1", written.strip().upper())
+    if pair := _PAIR.fullmatch(text):
+        return COINS.get(pair[1], pair[1])
+    text = _EXCHANGE.sub("", text)
+    if other := _OTHER_JOINED_PAIR.fullmatch(text):
+        return f"{other[1]}/{other[2]}"
+    if pair := _PAIR.fullmatch(text):
+        text = pair[1]
+    elif not re.fullmatch(DOLLARS, text) and (pair := _JOINED_PAIR.fullmatch(text)):
+        text = pair[1] or pair[3]
+    return COINS.get(text, text)
+
+
+def given_symbol(written: str) -> str:
+    """The coin that `--symbol` names. Raises: InputError where it is none."""
+    symbol = base_symbol(written)
+    if not re.match(SYMBOL, symbol):
+        raise InputError(
+            f"--symbol {written!r} is no coin with a price in USD; give its symbol, e.g. ETH"
+        )
+    return symbol
+
+
+def symbol_of(path: Path) -> str:
+    """The symbol a price file's name speaks of: BTCUSDT_1d.csv is BTC, eth-daily.csv is ETH.
+
+    Raises: InputError where the name names none, two, or a price that is not in USD.
+    """
+    name = path.stem.upper()
+    words = {*re.split("[^A-Z0-9]+", name), *re.split("[^A-Z]+", name)}
+    named = {base_symbol(word) for word in words} & set(COINS.values())
+    is_other = bool(words & OTHER_COINS) or any(
+        re.fullmatch(OTHER_QUOTES, word) and word not in COINS for word in words
+    )
+    if len(named) == 1 and not is_other:
+        return named.pop()
+    first = re.match(r"[A-Z0-9]+([-_](USDT|USDC|USD)(?![A-Z0-9]))?", name)
+    symbol = base_symbol(first[0]) if first else name
+    if not named and first and symbol != first[0] and re.match(SYMBOL, symbol):
+        return symbol
+    raise InputError(
+        f"{path} has no column symbol, and its name does not tell one symbol; say whose prices they"
+        " are, e.g. --symbol ETH"
+    )

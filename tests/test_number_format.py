@@ -1,0 +1,136 @@
+"""Whether a column of texts has decimal points or decimal commas, and what becomes of its cells."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pyarrow as pa
+import pytest
+
+from data_processing.files.number_format import (
+    DecimalSign,
+    SignsSeen,
+    decimal_sign,
+    given_sign,
+    signs_seen,
+    with_point,
+)
+from product_errors import InputError
+
+
+def seen(*cells: str | None) -> SignsSeen:
+    return signs_seen(pa.chunked_array([list(cells)]))
+
+
+def sign(
+    *cells: str | None,
+    others: tuple[SignsSeen, ...] = (),
+    delimiter: str | None = ";",
+    given: DecimalSign | None = None,
+) -> DecimalSign:
+    return decimal_sign(
+        "column apy of a.csv", seen(*cells), others, delimiter=delimiter, given=given
+    )
+
+
+@pytest.mark.parametrize(
+    ("cell", "by_point", "by_comma"),
+    [
+        ("5.25", "5.25", None),
+        ("0.125", "0.125", None),
+        ("1234.567", "1234.567", None),
+        (".5", ".5", None),
+        ("1.23E-05", "1.23E-05", None),
+        ("1.234E+05", "1.234E+05", None),
+        ("1,234,567", "1234567", None),
+        ("12,34,567", "1234567", None),
+        ("1,234.5", "1234.5", None),
+        ("1 234.567", "1234.567", None),
+        ("1'234.5", "1234.5", None),
+        ("5,25", None, "5.25"),
+        ("-5,25", None, "-5.25"),
+        ("\u22125,25", None, "-5.25"),
+        ("0,125", None, "0.125"),
+        ("1234,567", None, "1234.567"),
+        (",5", None, ".5"),
+        ("1,23E-05", None, "1.23E-05"),
+        ("1,25e6", None, "1.25e6"),
+        ("1.234.567", None, "1234567"),
+        ("1.234.567,89", None, "1234567.89"),
+        ("1.234,5", None, "1234.5"),
+        ("1\u00a0234,567", None, "1234.567"),
+        ("1\u202f234\u202f567,8", None, "1234567.8"),
+        ("1’234,5", None, "1234.5"),
+        ("1.234", "1.234", "1234"),
+        ("1,234", "1234", "1.234"),
+        ("-123.456", "-123.456", "-123456"),
+        ("7", "7", "7"),
+        ("1 234", "1234", "1234"),
+    ],
+)
+def test_each_way_to_write_a_number(cell: str, by_point: str | None, by_comma: str | None) -> None:
+    found = seen(cell)
+    is_clear = (by_point is None) != (by_comma is None)
+    assert bool(found.point) == (is_clear and by_point is not None)
+    assert bool(found.comma) == (is_clear and by_comma is not None)
+    for decimal, expected in ((".", by_point), (",", by_comma)):
+        if expected is not None:
+            written = with_point(pa.chunked_array([[cell]]), decimal)[0].as_py()  # type: ignore[arg-type]
+            assert Decimal(written) == Decimal(expected)
+
+
+@pytest.mark.parametrize(
+    "cell", ["n/a", "NaN", "1.2.3", "1,2,3", "1.23.456", "1.234.56,7", "5.25x", "v1.2", "", "."]
+)
+def test_what_is_no_number_decides_nothing_and_stays(cell: str) -> None:
+    assert seen(cell, None) == SignsSeen()
+    for decimal in (".", ","):
+        assert with_point(pa.chunked_array([[cell, None]]), decimal).to_pylist() == [cell, None]  # type: ignore[arg-type]
+
+
+def test_one_clear_cell_decides_for_its_column() -> None:
+    assert sign("1.234", "1.234.567,89") == ","
+    assert sign("1.234", "1.5") == "."
+    assert sign("1,234", "1,234,567.8") == "."
+    assert sign("1,234", "0,5") == ","
+    assert sign("7", None) == "."
+
+
+def test_a_column_that_leaves_it_open_goes_by_the_others() -> None:
+    comma, point = seen("5,25"), seen("5.25")
+    assert sign("1.234", others=(comma, SignsSeen())) == ","
+    assert sign("1.234", others=(point,)) == "."
+    with pytest.raises(InputError):
+        sign("1.234", others=(comma, point))
+
+
+def test_what_nothing_tells_is_refused_with_both_readings() -> None:
+    words = (
+        "column apy of a.csv has '1.234', which is 1.234 with a decimal point and 1234 with a"
+        " decimal comma, and nothing in the file tells which: give --decimal . or --decimal ,"
+    )
+    with pytest.raises(InputError) as caught:
+        sign("7", "1.234")
+    assert str(caught.value) == words
+    for delimiter in (",", ";", "\t", "|", None):
+        with pytest.raises(InputError, match=r"'1,234', which is 1234 with a decimal point"):
+            sign("1,234", delimiter=delimiter)
+    assert sign("1.234", given=",") == ","
+    assert sign("1.234", given=".") == "."
+
+
+def test_commas_between_values_leave_the_point_for_decimals() -> None:
+    assert sign("1.234", delimiter=",") == "."
+    with pytest.raises(InputError):
+        sign("1.234", "1,234", delimiter=",")
+    assert sign("1.234", delimiter=",", others=(seen("5,25"),)) == ","
+
+
+def test_a_column_with_both_signs_and_an_option_that_does_not_fit_are_refused() -> None:
+    with pytest.raises(InputError, match=r"has '5.25', with a decimal point, and '5,5', with a"):
+        sign("5.25", "5,5")
+    with pytest.raises(InputError, match=r"has '5.25', which --decimal , does not fit"):
+        sign("5.25", given=",")
+    assert given_sign(None) is None
+    with pytest.raises(InputError, match=r"allowed are `.` and `,`"):
+        given_sign(";")
