@@ -29,6 +29,7 @@ sentence and exits with `exit_code`.
      |-- CloudUnavailable                Google Cloud does not answer, or keeps failing (transient)
      |-- BatchFailed                     a batch, a Cloud Run job or the workflow ended otherwise
      than well
+     |-- DeploymentFailed                a step of a merge's build can't go on (terminal)
      |-- ReleaseConflict                 a released version holds other bytes, or another release
      was faster
      |-- Interrupted                     exit 130: Ctrl-C or SIGTERM
@@ -117,6 +118,10 @@ class CloudUnavailable(YieldSparkError):
 
 
 class BatchFailed(YieldSparkError):
+    pass
+
+
+class DeploymentFailed(YieldSparkError):
     pass
 
 

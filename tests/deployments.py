@@ -115,6 +115,7 @@ class DeploymentCloud:
         return kept | {
             "PATH": os.pathsep.join([str(self.folder / "bin"), str(python), os.environ["PATH"]]),
             "DOCKER_STAND_IN": str(self.docker),
+            "YIELDSPARK_HOME": str(self.folder / "home"),
             "GOOGLE_API_URL": self.url,
             "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
             "CLOUDSDK_CONFIG": str(self.folder / "gcloud"),

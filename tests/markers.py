@@ -19,7 +19,7 @@ import pytest
 FIXTURES = {
     "spark": {"spark", "jvm", "newcomer", "recorded", "case", "repository"},
     "postgres": {"server", "own_server", "server_programs", "server_address", "newcomer"},
-    "process": {"run", "clone", "newcomer", "recorded", "case", "emulator", "jvm"},
+    "process": {"run", "clone", "newcomer", "recorded", "case", "emulator", "jvm", "twice"},
 }
 """Fixtures by the marker that they bring."""
 

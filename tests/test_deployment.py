@@ -59,6 +59,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def twice(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoBuilds]:
+    """Takes long, because gcloud is started 14 times and takes a second for each."""
     if not shutil.which("gcloud"):
         pytest.skip("gcloud is not installed here")
     missing = ensure_jars(JARS, lambda line: None).missing

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from product_errors import DeploymentFailed
 from tests.deployments import (
     JOB,
     PARENT,
@@ -32,7 +33,7 @@ from tests.processes import PROJECT
 from tests.releases import BUCKET, FIRST, SECOND, latest_version, publish_at, small_release
 from workflows.deployment import images, release_step, settings_file
 from workflows.deployment.checkout import check
-from workflows.deployment.context import Context, DeploymentFailed
+from workflows.deployment.context import Context
 from workflows.deployment.images import _digest_in, image_tag, provide_images
 from workflows.deployment.release_step import release
 from workflows.deployment.settings_file import fetch_settings, parse_settings, require_settings

@@ -1,5 +1,5 @@
 """`python3 -m workflows.deployment STEP`: one step of cloudbuild.yaml. Exit codes: 0 good, 1 the
-step failed, 2 wrong use.
+step failed, 2 wrong use or a checkout that git can't read.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from product_errors import YieldSparkError
 from workflows.deployment.checkout import check
-from workflows.deployment.context import Context, DeploymentFailed, say
+from workflows.deployment.context import Context, say
 from workflows.deployment.deploy_step import deploy
 from workflows.deployment.images import provide_images
 from workflows.deployment.release_step import release
@@ -36,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     step = parser.parse_args(arguments).step
     try:
         STEPS[step](Context(Path.cwd(), dict(os.environ)))
-    except DeploymentFailed as error:
+    except YieldSparkError as error:
         say(f"{step}: {error}")
-        return 1
+        return error.exit_code
     return 0
 
 

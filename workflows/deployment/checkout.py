@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import re
 
-from workflows.deployment.context import Context, DeploymentFailed, last_words, say
+from product_errors import DeploymentFailed
+from workflows.deployment.context import Context, say
+from workflows.releases.working_tree import look_at
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
@@ -47,22 +49,26 @@ def required_commit(context: Context) -> str:
 
 def require_commit_in_checkout(context: Context, commit: str) -> None:
     """Raises: DeploymentFailed where the working folder is no clone, stands on another commit, or
-    differs from it.
+    differs from it; ConfigurationError where git can't read it.
     """
     if not (context.root / ".git").exists():
         raise DeploymentFailed(
             f"{context.root} has no .git: `gcloud builds submit` sends none, and a release is named"
             f" after the commit that is checked out; {FROM_TRIGGER}"
         )
-    head = git(context, "rev-parse", "--verify", "HEAD").strip()
-    if head != commit:
+    tree = look_at(context.root)
+    if tree.commit != commit:
         raise DeploymentFailed(
-            f"COMMIT_SHA={commit} is not what is checked out, which is {head}; {FROM_TRIGGER}"
+            f"COMMIT_SHA={commit} is not what is checked out, which is {tree.commit};"
+            f" {FROM_TRIGGER}"
         )
-    changes = git(context, "status", "--porcelain=v1", "--untracked-files=all").splitlines()
-    if changes:
-        shown = ", ".join(line.strip() for line in changes[:SHOWN_CHANGES])
-        more = f" and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
+    if tree.changes:
+        shown = ", ".join(line.strip() for line in tree.changes[:SHOWN_CHANGES])
+        more = (
+            f" and {len(tree.changes) - SHOWN_CHANGES} more"
+            if len(tree.changes) > SHOWN_CHANGES
+            else ""
+        )
         raise DeploymentFailed(
             f"the checkout differs from {commit}: {shown}{more}; a step may write into the volume"
             " DEPLOYMENT_FOLDER only, or into what .gitignore lists"
@@ -91,11 +97,3 @@ def cloud_run_jobs(context: Context) -> list[str]:
             " between; correct _CLOUD_RUN_JOBS in the trigger"
         )
     return jobs
-
-
-def git(context: Context, *arguments: str) -> str:
-    """What git says of the checkout. Raises: DeploymentFailed."""
-    done = context.run(["git", *arguments])
-    if done.returncode:
-        raise DeploymentFailed(f"git can't read {context.root}: {last_words(done)}; {FROM_TRIGGER}")
-    return done.stdout

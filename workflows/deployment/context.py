@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from product_errors import DeploymentFailed
+
 SHOWN_LETTERS = 300
 """Of a failed program's line; all that it said stands in the log before the error."""
-
-
-class DeploymentFailed(Exception):
-    """A step can't go on; the message says what is wrong, what is allowed and the next step."""
 
 
 def say(line: str) -> None:

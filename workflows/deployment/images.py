@@ -12,8 +12,9 @@ import json
 import re
 import subprocess
 
-from workflows.deployment.checkout import git, image_repository
-from workflows.deployment.context import SHOWN_LETTERS, Context, DeploymentFailed, last_words, say
+from product_errors import DeploymentFailed
+from workflows.deployment.checkout import image_repository
+from workflows.deployment.context import SHOWN_LETTERS, Context, last_words, say
 
 HANDED_ON = "images.json"
 BATCH, CLOUD_RUN = TARGETS = ("batch", "cloud-run")
@@ -41,7 +42,7 @@ def image_tag(context: Context) -> str:
     """Names, modes and contents of `INPUTS` in the commit, as git has them. Raises:
     DeploymentFailed.
     """
-    listed = git(context, "ls-tree", "-r", "--full-tree", "HEAD", "--", *INPUTS)
+    listed = context.output_of("git", "ls-tree", "-r", "--full-tree", "HEAD", "--", *INPUTS)
     if not listed:
         raise DeploymentFailed(f"{', '.join(INPUTS)} are not in the commit: nothing to build")
     return hashlib.sha256(listed.encode()).hexdigest()[:TAG_LETTERS]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from workflows.deployment.context import Context, DeploymentFailed, last_words, say
+from product_errors import DeploymentFailed
+from workflows.deployment.context import Context, last_words, say
 
 SETTINGS = "settings.env"
 HANDED_ON = "settings.json"

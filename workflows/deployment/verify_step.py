@@ -8,8 +8,9 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 
+from product_errors import DeploymentFailed
 from workflows.deployment.checkout import cloud_run_jobs, required_commit
-from workflows.deployment.context import Context, DeploymentFailed, say
+from workflows.deployment.context import Context, say
 from workflows.deployment.deploy_step import project_of, source_of
 from workflows.deployment.images import CLOUD_RUN, provided_image
 from workflows.deployment.release_step import HANDED_ON as RELEASE
