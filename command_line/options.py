@@ -76,12 +76,15 @@ def day(value: datetime | None) -> date | None:
 
 
 def edge_settings(**overrides: Any) -> Settings:
-    """The settings with the options that were given, and logging set up beside them."""
+    """The settings with the options that were given, and logging set up beside them. In production
+    no file is written: what is on standard error is kept by the platform.
+    """
     settings = load_settings(
         **{name: value for name, value in overrides.items() if value is not None}
     )
     show_logs()
-    add_log_file(settings)
+    if settings.environment == "local":
+        add_log_file(settings)
     return settings
 
 

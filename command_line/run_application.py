@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
@@ -21,7 +22,13 @@ from typer.rich_utils import rich_format_error
 from command_line.terminal import err, print_json
 from command_line.workplace import end_recording
 from job_log import FAILURES
-from product_errors import ConfigurationError, Interrupted, exit_code, one_sentence
+from product_errors import (
+    ConfigurationError,
+    Interrupted,
+    YieldSparkError,
+    exit_code,
+    one_sentence,
+)
 
 Failure = Callable[[BaseException, list[str]], Any]
 """Makes the `--json` document of an error; takes the words of the command line that are no options
@@ -57,8 +64,10 @@ def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def _report(error: BaseException, failure: Failure, *, said: bool = False) -> int:
-    """Say what went wrong and where the traceback is; returns the exit code. Args: said where
-    stderr has the sentence already.
+    """Say what went wrong and where the traceback is; returns the exit code. Without a log file the
+    traceback of an error that is none of the product's is said too.
+
+    Args: said where stderr has the sentence already.
     """
     code, sentence = exit_code(error), one_sentence(error)
     files = [
@@ -66,6 +75,8 @@ def _report(error: BaseException, failure: Failure, *, said: bool = False) -> in
         for handler in logging.getLogger().handlers
         if isinstance(handler, logging.FileHandler)
     ]
+    if not files and not isinstance(error, YieldSparkError | KeyboardInterrupt):
+        traceback.print_exception(error)
     if not said:
         err.print("[red]error:[/red]", Text(sentence), soft_wrap=True)
     if files:

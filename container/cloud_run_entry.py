@@ -1,13 +1,14 @@
 """What the container of a Cloud Run job starts: it fetches a release, checks every file against the
-manifest, and becomes the release's job.
+manifest, and becomes the release's job, or a command of its operator.
 
     cloud_run_entry.py JOB [--version VERSION] [what the job takes ...]
+    cloud_run_entry.py operator [--version VERSION] -- db migrate
 
 In: the release's files in CODE_BUCKET; without `--version` the one that latest.json names. Out:
-this process is the job, on the release's zip alone, so that signals and the exit code are the job's
-own. Before that it ends with 1 where the release can't be had, 2 for wrong use, 130 on SIGTERM. An
-image is older than the releases that it runs: this file is all of the product that is in it, and
-needs google-cloud-storage and nothing else.
+this process is the job or the command, on the release's zip alone, so that signals and the exit
+code are its own. Before that it ends with 1 where the release can't be had, 2 for wrong use, 130 on
+SIGTERM. An image is older than the releases that it runs: this file is all of the product that is
+in it, and needs google-cloud-storage and nothing else.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import re
 import signal
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -35,6 +37,10 @@ from requests import RequestException
 LATEST = "latest.json"
 MANIFEST = "manifest.json"
 CODE = "yieldspark.zip"
+OPERATOR = "operator"
+OPERATOR_CODE = "operator.zip"
+OPERATOR_FOLDER = "operator_code"
+VARIABLES = "operator_variables"
 BATCHES = "batches.json"
 JARS = "jars/"
 VERSION = re.compile(r"[a-z0-9-]{7,60}")
@@ -118,21 +124,29 @@ def fetch(read: Read, job: str, version: str | None, folder: Path) -> tuple[Path
     if expected:
         _compare(f"versions/{version}/{MANIFEST}", content, expected, LATEST)
     files = _document(f"versions/{version}/{MANIFEST}", content, "files")["files"]
-    entry = f"{job}.py"
-    if entry not in files:
-        there = ", ".join(
-            sorted(name.removesuffix(".py") for name in files if name.endswith(".py"))
+    if not files.keys() >= set(_code_of(job)):
+        raise NotStarted(
+            f"version {version} has no job {job!r}: it has {', '.join(_jobs_in(files))}", WRONG_USE
         )
-        raise NotStarted(f"version {version} has no job {job!r}: it has {there}", WRONG_USE)
     jars = [name for name in files if name.startswith(JARS)]
     strange = [name for name in jars if not JAR.fullmatch(name)]
     if strange:
         raise NotStarted(
             f"version {version} is refused: {strange[0]!r} in its {MANIFEST} is no jar's name"
         )
-    for name in [CODE, BATCHES, entry, *jars]:
+    for name in [*_code_of(job), BATCHES, *jars]:
         _save(read, f"versions/{version}/{name}", files[name]["sha256"], folder / name)
     return folder, version
+
+
+def _code_of(job: str) -> list[str]:
+    """The files of a release that a job's code is in."""
+    return [OPERATOR_CODE] if job == OPERATOR else [CODE, f"{job}.py"]
+
+
+def _jobs_in(files: Mapping[str, Any]) -> list[str]:
+    jobs = sorted(name.removesuffix(".py") for name in files if name.endswith(".py"))
+    return [*jobs, *([OPERATOR] if OPERATOR_CODE in files else [])]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -145,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         "job",
         metavar="JOB",
         type=_job_name,
-        help="calculate_pool_metrics, forecast_pools: an entry of the release",
+        help="calculate_pool_metrics, forecast_pools, operator: an entry of the release",
     )
     parser.add_argument("--version", help="the release to run; default: the latest")
     return parser
@@ -253,8 +267,11 @@ def reader(variables: Mapping[str, str]) -> Read:
 
 def released_settings(content: bytes, job: str) -> dict[str, str]:
     """The variables that the job's batches have in the release: a night is the same in a batch and
-    in a container. Raises: NotStarted.
+    in a container. The operator has variables of its own there. Raises: NotStarted.
     """
+    if job == OPERATOR:
+        variables: dict[str, str] = _document(BATCHES, content, VARIABLES)[VARIABLES]
+        return variables
     batches = _document(BATCHES, content, "batches")["batches"]
     batch: dict[str, Any] = next(
         (batch for key, batch in sorted(batches.items()) if key.partition("/")[0] == job), {}
@@ -273,20 +290,31 @@ def _become(folder: Path, version: str, job: str, arguments: Sequence[str]) -> N
     module of another place is in its way.
     """
     settings = released_settings((folder / BATCHES).read_bytes(), job)
-    entry = f"{job}.py"
+    entry, path = _unpacked(folder) if job == OPERATOR else (folder / f"{job}.py", folder / CODE)
     given = {
         "CODE_VERSION": version,
         "JARS_DIR": str(folder / JARS),
-        "PYTHONPATH": str(folder / CODE),
+        "PYTHONPATH": str(path),
     }
-    sys.stderr.write(f"{entry} of version {version}\n")
+    words = [word for number, word in enumerate(arguments) if number or word != "--"]
+    sys.stderr.write(f"{job} of version {version}\n")
     sys.stderr.flush()
     os.chdir(folder)
     os.execve(
         sys.executable,
-        [sys.executable, str(folder / entry), *arguments],
+        [sys.executable, str(entry), *words],
         DEFAULTS | settings | os.environ | given,
     )
+
+
+def _unpacked(folder: Path) -> tuple[Path, Path]:
+    """The operator's entry and code: a folder, because its commands read files beside their
+    modules.
+    """
+    target = folder / OPERATOR_FOLDER
+    with zipfile.ZipFile(folder / OPERATOR_CODE) as archive:
+        archive.extractall(target)
+    return target, target
 
 
 if __name__ == "__main__":

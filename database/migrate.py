@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, Table, text
 
 from database.connection import checked_connection
 from database.metrics_table import create_statements, metrics_table_of
-from database.own_schema import SCHEMA, VERSION_TABLE, require_own_rights
+from database.own_schema import MIGRATE, SCHEMA, VERSION_TABLE, require_own_rights
 from database.table_facts import table_facts
 from database.tables import OWN_SCHEMA
 from product_errors import DatabaseRefused, SchemaMismatch
@@ -106,8 +106,8 @@ def require_current(engine: Engine) -> None:
     with checked_connection(engine) as connection, _scripts() as folder:
         if not _is_current(connection, folder):
             raise SchemaMismatch(
-                f"{engine.url.database} has not the tables of this version: `db migrate` makes"
-                " them, and never alters yours"
+                f"{engine.url.database} has not the tables of this version: {MIGRATE} makes them,"
+                " and never alters yours"
             )
 
 

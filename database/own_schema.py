@@ -13,6 +13,14 @@ from product_errors import DatabaseRefused
 
 VERSION_TABLE = "alembic_version"
 
+MIGRATE = (
+    "`python run_spark_local.py db migrate`, or in the cloud `python -m workflows operator -- db"
+    " migrate`,"
+)
+"""The command that makes and upgrades tables, for messages: a laptop does not reach a database in
+the cloud.
+"""
+
 COMMANDS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 SCHEMA = text("""

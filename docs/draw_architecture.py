@@ -32,12 +32,13 @@ PIPELINE = ROOT / "workflows" / "pipeline.yaml"
 COMMANDS = {
     "releases": ("release", "versions", "rollback", "prune"),
     "pipeline": ("run",),
+    "inside": ("operator",),
     "batches": ("submit", "wait", "status", "list", "cancel", "cost", "logs"),
     "here": ("check", "local"),
 }
 """Every command by what it works on."""
 
-WIDTH, HEIGHT = 1400, 680
+WIDTH, HEIGHT = 1400, 770
 LINE = 18
 LETTER = 6.7
 BOLD_LETTER = 8.4
@@ -137,6 +138,7 @@ def _boxes() -> list[Box]:
         f"  {name}"
         for name in (
             release_names.CODE,
+            release_names.OPERATOR_CODE,
             release_names.jar_name("*.jar"),
             release_names.BATCHES,
             release_names.MANIFEST,
@@ -161,7 +163,7 @@ def _boxes() -> list[Box]:
             370,
             110,
             260,
-            185,
+            205,
             f"gs://{_setting('code_bucket')}",
             [version, *entries, *files, release_names.LATEST],
         ),
@@ -190,7 +192,16 @@ def _boxes() -> list[Box]:
         ),
         Box(
             730,
-            590,
+            555,
+            260,
+            84,
+            "Cloud Run, inside the network",
+            [f"  {job}" for job in release_names.CONTAINER_ARGUMENTS],
+            "work",
+        ),
+        Box(
+            730,
+            685,
             330,
             70,
             "container images",
@@ -206,8 +217,8 @@ def _boxes() -> list[Box]:
 
 
 def _arrows() -> list[Arrow]:
-    releases, pipeline, batches = (
-        _commands(where) for where in ("releases", "pipeline", "batches")
+    releases, pipeline, inside, batches = (
+        _commands(where) for where in ("releases", "pipeline", "inside", "batches")
     )
     return [
         Arrow([(250, 145), (370, 145)], releases, (310, 137 - 15 * (len(releases) - 1))),
@@ -218,7 +229,11 @@ def _arrows() -> list[Arrow]:
             (600, 52),
         ),
         Arrow([(250, 480), (370, 480)], ["starts"], (310, 472)),
-        Arrow([(500, 360), (500, 295)], ["reads one version"], (563, 333)),
+        Arrow(
+            [(20, 155), (8, 155), (8, 725), (700, 725), (700, 615), (730, 615)], inside, (310, 718)
+        ),
+        Arrow([(135, 510), (135, 700), (680, 700), (680, 580), (730, 580)], ["starts"], (310, 693)),
+        Arrow([(500, 360), (500, 315)], ["reads one version"], (563, 342)),
         Arrow(
             [(630, 420), (650, 420), (650, 265), (750, 265)],
             ["create,", "look at,", "cancel"],
@@ -226,10 +241,12 @@ def _arrows() -> list[Arrow]:
         ),
         Arrow([(630, 455), (750, 455)], ["or: run"], (680, 447)),
         Arrow([(630, 150), (730, 150)], ["code, jars"], (680, 142)),
-        Arrow([(895, 590), (895, 530)], ["packages"], (928, 565)),
+        Arrow([(860, 685), (860, 639)], ["packages"], (895, 668)),
+        Arrow([(1025, 685), (1025, 530)], ["packages"], (1060, 610)),
         Arrow([(1060, 150), (1150, 150)], ["rows"], (1125, 142)),
         Arrow([(1150, 445), (1060, 445)], ["password"], (1108, 437)),
         Arrow([(1060, 515), (1150, 515)], ["output"], (1105, 507)),
+        Arrow([(990, 570), (1072, 570), (1072, 400), (1150, 400)], ["rows"], (1110, 392)),
     ]
 
 

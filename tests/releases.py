@@ -15,7 +15,15 @@ from workflows.local.storage_double import StorageDouble
 from workflows.releases.code_bucket import CodeBucket
 from workflows.releases.release import publish_content
 from workflows.releases.release_content import ReleaseContent, as_json
-from workflows.releases.release_names import BATCHES, CODE, LATEST, MANIFEST, Release, object_name
+from workflows.releases.release_names import (
+    BATCHES,
+    CODE,
+    LATEST,
+    MANIFEST,
+    OPERATOR_CODE,
+    Release,
+    object_name,
+)
 
 BUCKET = "acme-code"
 FIRST, SECOND, THIRD = (letter * 40 for letter in "abc")
@@ -51,6 +59,7 @@ def small_release(version: str, **batches: Any) -> ReleaseContent:
     """
     files = {
         CODE: f"the code of {version}".encode(),
+        OPERATOR_CODE: f"the operator's code of {version}".encode(),
         "calculate_pool_metrics.py": b"print('metrics')",
         "forecast_pools.py": b"print('forecast')",
         f"jars/{JAR}": JAR_BYTES,

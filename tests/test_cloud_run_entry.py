@@ -168,7 +168,7 @@ def test_the_process_becomes_the_job_of_the_latest_release(
     output, errors = job.communicate()
     said = json.loads(output)
     folder = Path(said["folder"])
-    assert (job.returncode, errors) == (7, f"{JOB}.py of version {VERSION}\n")
+    assert (job.returncode, errors) == (7, f"{JOB} of version {VERSION}\n")
     assert said | {"folder": "", "variables": {}} == {
         "said": "new",
         "arguments": ["--start", "2025-08-01", "--batch", "metrics-1"],
@@ -214,6 +214,51 @@ def test_a_version_is_the_rollback_and_the_containers_variables_win(
         "local[2]",
     )
     assert (said["variables"]["CODE_VERSION"], said["variables"]["MAX_FILL_DAYS"]) == (OLDER, "5")
+
+
+def operators_code(says: str) -> bytes:
+    """A release's zip of the operator, with one program."""
+    stream = BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("__main__.py", says)
+        archive.writestr("greeting.py", "GREETING = 'from the zip'\n")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("words", [("--", "db", "migrate", "--json"), ("db", "migrate", "--json")])
+def test_the_process_becomes_the_operators_command(
+    releases: Bucketful, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """With its own variables of the release. Files beside its modules are files: it runs from a
+    folder, whose name is no module's of Python.
+    """
+    variables = {"ENGINE": "lightgbm", "MAX_FILL_DAYS": "4", "ENVIRONMENT": "production"}
+    document = {"batches": {}, cloud_run_entry.VARIABLES: variables}
+    releases.release(
+        files={
+            release_names.OPERATOR_CODE: operators_code(SAYS),
+            release_names.BATCHES: json.dumps(document).encode(),
+        }
+    )
+    job = start(tmp_path, releases.variables, "operator", f"--version={VERSION}", *words)
+    output, errors = job.communicate()
+    assert (job.returncode, errors) == (7, f"operator of version {VERSION}\n")
+    said = json.loads(output)
+    folder = Path(said["folder"])
+    assert (said["said"], said["arguments"]) == ("from the zip", ["db", "migrate", "--json"])
+    assert said["variables"] == {
+        "CODE_VERSION": VERSION,
+        "SPARK_MASTER": "local[*]",
+        "PYTHONPATH": str(folder / "operator_code"),
+        "CODE_BUCKET": "code",
+        **variables,
+    }
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "batches.json",
+        "jars",
+        "operator.zip",
+        "operator_code",
+    ]
 
 
 def test_sigterm_reaches_the_job(releases: Bucketful, tmp_path: Path) -> None:
@@ -269,6 +314,13 @@ WRONG = {
         VERSION,
         {},
         f"version {VERSION} has no job 'run_all': it has {JOB}",
+    ),
+    "a release without an operator": (
+        WRONG_USE,
+        "operator",
+        VERSION,
+        {},
+        f"version {VERSION} has no job 'operator': it has {JOB}",
     ),
     "no bucket's name": (WRONG_USE, JOB, VERSION, {"CODE_BUCKET": ""}, "CODE_BUCKET is not set"),
     "no such bucket": (
@@ -387,6 +439,6 @@ def test_a_request_that_is_refused_once_is_made_again(releases: Bucketful, tmp_p
 
 def test_the_bucket_is_laid_out_as_releases_are() -> None:
     """The image has no other file of the product: the names stand in the entry once more."""
-    ours = (cloud_run_entry.CODE, cloud_run_entry.MANIFEST, cloud_run_entry.LATEST)
-    assert ours == (release_names.CODE, release_names.MANIFEST, release_names.LATEST)
+    for name in ("CODE", "OPERATOR", "OPERATOR_CODE", "BATCHES", "MANIFEST", "LATEST"):
+        assert getattr(cloud_run_entry, name) == getattr(release_names, name)
     assert release_names.jar_name("one.jar") == f"{cloud_run_entry.JARS}one.jar"

@@ -4,6 +4,7 @@ that start from the zip alone, and its commands.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import subprocess
@@ -23,11 +24,11 @@ from tests.processes import PROJECT
 from tests.releases import BUCKET, cloud_settings, latest_version, objects
 from workflows.local.http_service import serving
 from workflows.local.storage_double import StorageDouble
-from workflows.releases.code_archive import build_archive
+from workflows.releases.code_archive import build_archive, build_operator_archive
 from workflows.releases.release import publish, read_batches, released
 from workflows.releases.release_batches import batches_document, support_warnings
 from workflows.releases.release_content import ReleaseContent, build_content
-from workflows.releases.release_names import CODE, LATEST, Release
+from workflows.releases.release_names import CODE, LATEST, OPERATOR_CODE, Release
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,50 @@ def test_the_zip_holds_the_product_and_no_mark_of_the_machine(checkout: Path) ->
     assert marks == {((1980, 1, 1, 0, 0, 0), zipfile.ZIP_STORED, 3, 0o644)}
 
 
+def test_the_operators_zip_holds_what_its_commands_import_and_no_double(checkout: Path) -> None:
+    """The jobs' zip has no `machine/`: job_entry.py takes its presence for a laptop."""
+    rooms = {path.name.removesuffix(".py") for path in checkout.iterdir()}
+    with zipfile.ZipFile(BytesIO(build_operator_archive(checkout))) as archive:
+        sources = {
+            name: ast.parse(archive.read(name))
+            for name in archive.namelist()
+            if name.endswith(".py")
+        }
+        assert {"machine/spark_jars/jars.sha256", "workflows/costs/prices.toml"} <= set(
+            archive.namelist()
+        )
+        assert archive.infolist()[0].compress_type == zipfile.ZIP_STORED
+    there = {
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in sources
+    }
+    missing = {
+        (name, module)
+        for name, tree in sources.items()
+        for module in _imported(tree)
+        if module.partition(".")[0] in rooms and module not in there
+    }
+    assert {module for _, module in missing if module.startswith("workflows.local")}
+    assert {name for name, _ in missing} == WITHOUT_A_PLACE_IN_A_CONTAINER
+
+
+WITHOUT_A_PLACE_IN_A_CONTAINER = {
+    "command_line/demo.py",
+    "workflows/__main__.py",
+    "workflows/entry.py",
+    "workflows/pipeline_rules.py",
+    "workflows/pipeline_walk.py",
+}
+"""Modules of the operator's zip that import what is not in it: none of its commands needs them."""
+
+
+def _imported(tree: ast.Module) -> set[str]:
+    nodes = list(ast.walk(tree))
+    named = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return named | {
+        alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
+    }
+
+
 def test_the_manifest_is_over_every_file(checkout: Path, settings: Settings) -> None:
     content = build_content(settings, root=checkout)
     jars = {f"jars/{name}": checksum for name, checksum in locked_checksums().items()}
@@ -122,6 +167,7 @@ def test_the_manifest_is_over_every_file(checkout: Path, settings: Settings) -> 
     assert set(manifest["files"]) == {
         *jars,
         CODE,
+        OPERATOR_CODE,
         "calculate_pool_metrics.py",
         "forecast_pools.py",
         "batches.json",
@@ -155,7 +201,19 @@ def test_batches_are_of_the_release_and_hold_no_password(settings: Settings) -> 
         "engine": "lightgbm",
         "deadline_seconds": 7800,
     }
-    assert document == {**expected, "cloud_run_jobs": jobs, "batches": document["batches"]}
+    variables = document["operator_variables"]
+    assert document == {
+        **expected,
+        "cloud_run_jobs": jobs,
+        "batches": document["batches"],
+        "operator_variables": variables,
+    }
+    assert (variables["ENGINE"], variables["ENVIRONMENT"], variables["PROJECT_ID"]) == (
+        "lightgbm",
+        "production",
+        "acme",
+    )
+    assert variables.keys().isdisjoint({"DB_PASSWORD", "JARS_DIR", "CODE_BUCKET"})
     assert "correct-horse" not in str(document)
 
 

@@ -152,7 +152,7 @@ class Process:
 def test_a_job_really_runs_and_none_outlives_the_service() -> None:
     started: list[tuple[str, Process]] = []
 
-    def run(name: str, arguments: list[str]) -> Process:
+    def run(name: str, arguments: list[str], variables: dict[str, str]) -> Process:
         started.append((name, Process(arguments)))
         return started[-1][1]
 

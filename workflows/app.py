@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
+
+from product_errors import one_sentence
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,3 +21,12 @@ app = typer.Typer(
         " failed, 2 wrong use, 130 interrupted."
     ),
 )
+
+
+def failed_command(error: BaseException, words: list[str]) -> dict[str, Any]:
+    """The `--json` document of a command that failed, with what its error knows of it."""
+    return {
+        "command": words[0] if words else None,
+        "status": "failed",
+        "error": one_sentence(error),
+    } | getattr(error, "document", {})

@@ -1,8 +1,8 @@
 """The Cloud Workflow's executions: start one, look at it, list those that run, cancel it, over the
 Executions API (REST v1).
 
-In: settings and the argument map of `main`. Out: the execution as the service shows it. Google has
-no client for it among our packages: this is google-auth's session and four requests
+In: settings and the argument map of `main`. Out: the execution as the service shows it. These are
+four requests
 (https://cloud.google.com/workflows/docs/reference/executions/rest/v1/projects.locations.workflows.executions).
 """
 
@@ -14,17 +14,12 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
-from google.api_core import exceptions
-from google.auth.transport.requests import AuthorizedSession
-from requests.adapters import HTTPAdapter
-from urllib3.util.retry import Retry
-
 from config_spark import Settings
-from google_clients import credentials, required, translated
+from google_clients import required
 from product_errors import BatchFailed
+from workflows.google_rest import GoogleRest
 
-URL = "https://workflowexecutions.googleapis.com"
-REQUEST_SECONDS = 60
+HOST = "https://workflowexecutions.googleapis.com"
 SAY_SECONDS = 60.0
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "UNAVAILABLE"})
 
@@ -36,40 +31,30 @@ class Executions:
 
     def __init__(self, settings: Settings) -> None:
         required(settings, "project_id", "region")
-        self._base = f"{settings.google_api_url or URL}/v1"
         self._workflow = (
             f"projects/{settings.project_id}/locations/{settings.region}"
             f"/workflows/{settings.workflow_name}"
         )
-        self._session = AuthorizedSession(credentials(settings))  # type: ignore[no-untyped-call]
-        # POST is left out: an answer that was lost may have started an execution
-        patient = HTTPAdapter(
-            max_retries=Retry(
-                total=5,
-                backoff_factor=1,
-                status_forcelist=(429, 500, 502, 503, 504),
-                allowed_methods=("GET",),
-            )
-        )
-        self._session.mount("https://", patient)
-        self._session.mount("http://", patient)
+        self._service = GoogleRest(settings, HOST, "v1")
 
     def start(self, argument: dict[str, Any]) -> dict[str, Any]:
         """Begin an execution of `main` with this argument."""
-        return self._asked(
+        return self._service.ask(
             "POST", f"{self._workflow}/executions", {"argument": json.dumps(argument)}
         )
 
     def get(self, name: str) -> dict[str, Any]:
         """Args: name is the full one, projects/../executions/ID, or the ID alone."""
-        return self._asked("GET", name if "/" in name else f"{self._workflow}/executions/{name}")
+        return self._service.ask(
+            "GET", name if "/" in name else f"{self._workflow}/executions/{name}"
+        )
 
     def active(self) -> list[dict[str, Any]]:
         """Those that run, with their arguments."""
         found: list[dict[str, Any]] = []
         query = {"filter": 'state="ACTIVE"', "view": "FULL"}
         while True:
-            page = self._asked("GET", f"{self._workflow}/executions?{urlencode(query)}")
+            page = self._service.ask("GET", f"{self._workflow}/executions?{urlencode(query)}")
             found += page.get("executions", [])
             if not page.get("nextPageToken"):
                 return found
@@ -79,17 +64,7 @@ class Executions:
         """The workflow's steps end where they are: a batch that it started goes on until its ttl,
         unless that is cancelled too.
         """
-        return self._asked("POST", f"{name}:cancel", {})
-
-    def _asked(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        with translated(path):
-            answer = self._session.request(
-                method, f"{self._base}/{path}", json=body, timeout=REQUEST_SECONDS
-            )  # type: ignore[no-untyped-call]
-            if not answer.ok:
-                raise exceptions.from_http_response(answer)  # type: ignore[no-untyped-call]
-            document: dict[str, Any] = answer.json()
-            return document
+        return self._service.ask("POST", f"{name}:cancel", {})
 
 
 class ExecutionNotSucceeded(BatchFailed):

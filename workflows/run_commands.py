@@ -17,7 +17,12 @@ from workflows.batches.batch_watch import actual_or_none, keep_cost, last_lines
 from workflows.batches.dataproc import Batches
 from workflows.batches.platforms import JOBS
 from workflows.executions import ExecutionNotSucceeded, Executions, wait_for_execution
+from workflows.inside_network.container_log import last_log_lines
+from workflows.releases.release_names import cloud_run_job
 from workflows.waiting import wait_or_ask
+
+NOT_CREATED = "NOT_CREATED"
+"""The state that pipeline.yaml gives what was never made."""
 
 Version = Annotated[str | None, typer.Option(help="A released version; default: the newest.")]
 CloudRun = Annotated[
@@ -125,7 +130,9 @@ def run_pipeline(
             else wait_or_ask(see_through, cancel, f"execution {name}", how)
         )
     except ExecutionNotSucceeded as error:
-        error.document["driver_output"] = _words_of_the_driver(settings, error.document["raised"])
+        error.document["driver_output"] = _words_of_the_job(
+            settings, error.document["raised"], started["createTime"]
+        )
         raise
     for step in document["result"]["steps"]:
         place = (
@@ -139,17 +146,28 @@ def run_pipeline(
     return document
 
 
-def _words_of_the_driver(settings: Settings, raised: Any) -> list[str]:
-    """The last lines of the batch that the workflow's error names, said too."""
-    batch = raised.get("batch") if isinstance(raised, dict) else None
-    try:
-        lines = last_lines(settings, Batches(settings).get(batch)) if batch else []
-    except (CloudRefused, CloudUnavailable):
-        # it never was created, or it was an execution of a Cloud Run job, which has its own log
+def _words_of_the_job(settings: Settings, raised: Any, since: str) -> list[str]:
+    """The last lines of the batch or the container that the workflow's error names, said too. Args:
+    since is when the execution began, RFC 3339.
+    """
+    if not isinstance(raised, dict) or not raised.get("batch") or raised["state"] == NOT_CREATED:
         return []
+    try:
+        lines = last_lines(settings, Batches(settings).get(raised["batch"]))
+    except (CloudRefused, CloudUnavailable):
+        # no batch of that name: it was an execution of a Cloud Run job
+        lines = _words_of_the_container(settings, raised["job"], since)
     for line in lines:
         say(line)
     return lines
+
+
+def _words_of_the_container(settings: Settings, job: str, since: str) -> list[str]:
+    try:
+        return last_log_lines(settings, cloud_run_job(job), since)
+    except (CloudRefused, CloudUnavailable) as error:
+        say(f"the log of {cloud_run_job(job)} can't be read: {error}")
+        return []
 
 
 def print_pipeline(document: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from config_spark import Settings
 from database.connection import CONNECT_TIMEOUT_SECONDS
+from database.own_schema import MIGRATE
 from product_errors import RegistryUnreachable
 from registry_address import is_in_postgresql
 
@@ -184,8 +185,7 @@ def _require_current(uri: str, found: str) -> None:
     _require_known(uri, found)
     raise RegistryUnreachable(
         f"the model registry at {uri} has tables of an older MLflow, revision {found}; this version"
-        f" needs {head}. `python run_spark_local.py db migrate` upgrades them, make a backup first;"
-        f" {LATER}"
+        f" needs {head}. Make a backup, then {MIGRATE} upgrades them; {LATER}"
     )
 
 

@@ -237,14 +237,9 @@ def job_environment(
     """The driver's variables: what the user set, and what the batch itself decides. No secret's
     value, no path of this machine.
     """
-    chosen = {name: getattr(settings, name) for name in settings.model_fields_set - NOT_THE_JOBS}
     fits_on = size.executor if platform.engine == "synapseml" else size.driver
     return {
-        **{
-            name.upper(): _text(value)
-            for name, value in chosen.items()
-            if value is not None and not isinstance(value, SecretStr | Path)
-        },
+        **_chosen(settings),
         **({"ENGINE": platform.engine} if platform.engine else {}),
         "CODE_VERSION": version,
         "ENVIRONMENT": "production",
@@ -252,6 +247,28 @@ def job_environment(
         "OMP_WAIT_POLICY": "PASSIVE",
         # a container may see all cores of its host
         "MODEL_THREADS": str(fits_on.cores),
+    }
+
+
+def operator_environment(settings: Settings) -> dict[str, str]:
+    """The variables of the operator's container: those of the jobs, and the engine of the nightly
+    run. What the container itself decides (version, threads) is no part of them.
+    """
+    return {
+        **_chosen(settings),
+        "ENGINE": settings.engine,
+        "ENVIRONMENT": "production",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+
+
+def _chosen(settings: Settings) -> dict[str, str]:
+    """The settings that the user gave and that are the same on every machine, without secrets."""
+    given = {name: getattr(settings, name) for name in settings.model_fields_set - NOT_THE_JOBS}
+    return {
+        name.upper(): _text(value)
+        for name, value in given.items()
+        if value is not None and not isinstance(value, SecretStr | Path)
     }
 
 

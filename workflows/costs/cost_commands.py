@@ -14,7 +14,7 @@ import typer
 from command_line.options import AsJson, edge_settings
 from command_line.terminal import print_json, print_pairs, print_table
 from config_spark import Settings
-from product_errors import ConfigurationError
+from product_errors import ConfigurationError, DatabaseUnreachable
 from workflows.app import app
 from workflows.batches.batch_commands import opened, show_batch
 from workflows.batches.batch_watch import facts, keep_cost
@@ -23,10 +23,26 @@ from workflows.batches.submission import past_nights
 from workflows.costs.cost import REGION_OF_THE_PAGE, actual_cost
 from workflows.costs.monthly_cost import NightInputs, monthly_estimate
 
+YESTERDAY = "yesterday"
+
+
+def _day_of(text: str) -> datetime:
+    """The day's begin, without a zone; a schedule says `yesterday`."""
+    if text == YESTERDAY:
+        today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+        return today - timedelta(days=1)
+    try:
+        return datetime.strptime(text, "%Y-%m-%d")
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no day; allowed is YYYY-MM-DD, or {YESTERDAY}"
+        ) from None
+
+
 DayOption = Annotated[
     datetime | None,
     typer.Option(
-        "--day", formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Batches of this day, UTC."
+        "--day", parser=_day_of, metavar="YYYY-MM-DD|yesterday", help="Batches of this day, UTC."
     ),
 ]
 MonthOption = Annotated[
@@ -58,7 +74,8 @@ def cost(
     as_json: AsJson = False,
 ) -> None:
     """What batches cost by Google's list prices, from what the service says they used; into the
-    ledger too, where DB_HOST names one.
+    ledger too, where DB_HOST names one. With ENVIRONMENT=production, as in the cloud, a ledger out
+    of reach is a failure.
 
     Example: python -m workflows cost --month 2026-01 --json
     """
@@ -92,11 +109,17 @@ def _interval(of_day: datetime | None, of_month: datetime | None) -> tuple[datet
 
 
 def _cost_between(settings: Settings, since: datetime, before: datetime) -> dict[str, Any]:
-    """The batches that were created in the interval, and their sum."""
+    """The batches that were created in the interval, and their sum. Raises: DatabaseUnreachable
+    where the database is beside us, and costs did not reach it.
+    """
     batches = Batches(settings)
     priced = [(batch, actual_cost(batch)) for batch in batches.list(since=since, before=before)]
-    for batch, found in priced:
-        keep_cost(settings, batch_id_of(batch), found)
+    kept = [keep_cost(settings, batch_id_of(batch), found) for batch, found in priced]
+    if settings.environment == "production" and not all(kept):
+        raise DatabaseUnreachable(
+            f"the costs of {kept.count(False)} batches of {since:%Y-%m-%d} and later are not in the"
+            " ledger, for the reasons above; ask for them again when it answers"
+        )
     return {
         "from": since.date(),
         "to": before.date(),

@@ -19,6 +19,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ END_SECONDS = 20
 
 
 class BatchProcess:
-    """One running job; `output` has what it said."""
+    """One running job; `output` has what it said, `errors` what it said on standard error, where
+    that is apart.
+    """
 
     def __init__(
         self,
@@ -44,16 +47,20 @@ class BatchProcess:
         folder: Path,
         environment: Mapping[str, str],
         account: Account | None,
+        *,
+        errors_apart: bool = False,
     ) -> None:
         self._folder = folder
         self.output = folder / "driveroutput"
-        with self.output.open("wb") as stream:
+        self.errors = folder / "errors" if errors_apart else None
+        with ExitStack() as files:
+            stream = files.enter_context(self.output.open("wb"))
             self._process = subprocess.Popen(
                 command,
                 cwd=folder,
                 env=dict(environment),
                 stdout=stream,
-                stderr=subprocess.STDOUT,
+                stderr=files.enter_context(self.errors.open("wb")) if self.errors else stream,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 **_rights(account),
@@ -62,13 +69,13 @@ class BatchProcess:
 
     def poll(self) -> int | None:
         """The exit code, None while it runs. One that was asked to end and has not is killed here;
-        of one that ended only the output is left.
+        of one that ended only what it said is left.
         """
         code = self._process.poll()
         if code is None and self._ends_by is not None and time.monotonic() > self._ends_by:
             self._signal(signal.SIGKILL)
         if code is not None and self._folder.exists():
-            for path in set(self._folder.iterdir()) - {self.output}:
+            for path in set(self._folder.iterdir()) - {self.output, self.errors}:
                 (
                     shutil.rmtree(path, ignore_errors=True)
                     if path.is_dir()
@@ -145,10 +152,17 @@ class LocalPlatform:
         """Run a container's entry, copied out of the checkout, with a container's variables."""
         folder = self._new_folder(name)
         copied = str(shutil.copy(entry, folder))
-        return self._start([sys.executable, copied, *arguments], folder, variables)
+        return self._start(
+            [sys.executable, copied, *arguments], folder, variables, errors_apart=True
+        )
 
     def _start(
-        self, command: list[str], folder: Path, variables: Mapping[str, str]
+        self,
+        command: list[str],
+        folder: Path,
+        variables: Mapping[str, str],
+        *,
+        errors_apart: bool = False,
     ) -> BatchProcess:
         environment = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}",
@@ -168,7 +182,13 @@ class LocalPlatform:
         if self._account:
             for path in [folder, *folder.rglob("*")]:
                 os.chown(path, self._account.uid, self._account.gid)
-        return BatchProcess(command, folder, environment | dict(variables), self._account)
+        return BatchProcess(
+            command,
+            folder,
+            environment | dict(variables),
+            self._account,
+            errors_apart=errors_apart,
+        )
 
     def _new_folder(self, name: str) -> Path:
         folder = self.folder / "batches" / name

@@ -2,10 +2,11 @@
 v2; it goes by a script, or really runs.
 
 In: `jobs:run` with overrides. Out: the Operation whose metadata is the execution, then the
-execution with its conditions, counts and times. Times are those of `now`, seconds since the epoch.
-It knows one task an execution, no retries, and no operations to be looked at. Sources:
-https://cloud.google.com/run/docs/reference/rest/v2/projects.locations.jobs/run and
-../projects.locations.jobs.executions.
+execution with its conditions, counts and times, its task with the exit code, and what its container
+wrote. Times are those of `now`, seconds since the epoch. It knows one task an execution, no
+retries, and no operations to be looked at. Sources:
+https://cloud.google.com/run/docs/reference/rest/v2/projects.locations.jobs/run,
+../projects.locations.jobs.executions and ../projects.locations.jobs.executions.tasks.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,18 +23,23 @@ from workflows.batches.platforms import JOBS
 from workflows.local.batch_documents import timestamp
 from workflows.local.batch_life import BatchLife, RunningBatch, Script
 from workflows.local.http_service import Answer, ApiError, Request, Service
-from workflows.releases.release_names import cloud_run_job
+from workflows.local.written_lines import WrittenLine, WrittenLines
+from workflows.releases.release_names import CONTAINER_ARGUMENTS, cloud_run_job
 
-CLOUD_RUN_JOBS = tuple(map(cloud_run_job, JOBS))
+CLOUD_RUN_JOBS: Mapping[str, Sequence[str]] = {
+    **{cloud_run_job(job): () for job in JOBS},
+    **CONTAINER_ARGUMENTS,
+}
+"""The arguments of each job's container."""
 
 JOB = r"/v2/projects/(?P<project>[^/:]+)/locations/(?P<region>[^/:]+)/jobs/(?P<job>[^/:]+)"
 EXECUTION_TYPE = "type.googleapis.com/google.cloud.run.v2.Execution"
 OVERRIDES = {"containerOverrides", "taskCount", "timeout"}
 CONTAINER_OVERRIDES = {"name", "args", "env", "clearArgs"}
 
-Runner = Callable[[str, list[str]], RunningBatch]
-"""Starts an execution: takes its short name, which begins with its job's, and the container's
-arguments. Returns at once.
+Runner = Callable[[str, list[str], dict[str, str]], RunningBatch]
+"""Starts an execution: takes its short name, which begins with its job's, the container's arguments
+and what the start adds to its variables. Returns at once.
 """
 
 
@@ -44,6 +50,7 @@ class _Execution:
     uid: str
     life: BatchLife
     arguments: list[str]
+    written: WrittenLines
     cancelled: bool = False
 
 
@@ -54,7 +61,7 @@ class CloudRunDouble(Service):
         self,
         script: Script = Script(pending_seconds=0),  # noqa: B008 - frozen
         *,
-        jobs: Collection[str] = CLOUD_RUN_JOBS,
+        jobs: Mapping[str, Sequence[str]] = CLOUD_RUN_JOBS,
         now: Callable[[], float] = time.time,
         run: Runner | None = None,
     ) -> None:
@@ -70,6 +77,7 @@ class CloudRunDouble(Service):
         self._executions: dict[str, _Execution] = {}
         self.route("POST", f"{JOB}:run", self._start)
         self.route("GET", f"{JOB}/executions/(?P<execution>[^/:]+)", self._get)
+        self.route("GET", f"{JOB}/executions/(?P<execution>[^/:]+)/tasks", self._tasks)
         self.route("POST", f"{JOB}/executions/(?P<execution>[^/:]+):cancel", self._cancel)
 
     def advance(self) -> None:
@@ -77,6 +85,17 @@ class CloudRunDouble(Service):
         with self._lock:
             for execution in self._executions.values():
                 execution.life.advance(self._now())
+                execution.written.look(execution.life, self._now())
+
+    def lines(self) -> list[tuple[str, WrittenLine]]:
+        """What the containers wrote so far, each line with the full name of its execution."""
+        self.advance()
+        with self._lock:
+            return [
+                (execution.name, line)
+                for execution in self._executions.values()
+                for line in execution.written.lines
+            ]
 
     def cancel_all(self) -> None:
         """Ask every execution to end, and wait for those that really run: none outlives the
@@ -106,15 +125,16 @@ class CloudRunDouble(Service):
                 "overrides", {}
             )
             containers = _known(overrides, OVERRIDES, "overrides").get("containerOverrides", [])
-            arguments = [
-                str(word)
+            arguments = self._arguments(job, containers)
+            variables = {
+                str(variable["name"]): str(variable["value"])
                 for container in containers
-                for word in _known(container, CONTAINER_OVERRIDES, "container").get("args", [])
-            ]
+                for variable in container.get("env", [])
+            }
             short = f"{job}-{secrets.token_hex(3)[:5]}"
             name = f"projects/{project}/locations/{region}/jobs/{job}/executions/{short}"
             run = self._run
-            start = None if run is None else lambda: run(short, arguments)
+            start = None if run is None else lambda: run(short, arguments, variables)
             limits = (
                 {"environmentConfig": {"executionConfig": {"ttl": overrides["timeout"]}}}
                 if "timeout" in overrides
@@ -127,14 +147,39 @@ class CloudRunDouble(Service):
                 str(uuid.uuid4()),
                 life,
                 arguments,
+                WrittenLines(),
             )
             self._executions[name] = execution
             self.advance()
             return Answer(self._operation(execution))
 
+    def _arguments(self, job: str, overrides: Sequence[Any]) -> list[str]:
+        """Those of the job, where the start has none of its own."""
+        for container in overrides:
+            if "args" in _known(container, CONTAINER_OVERRIDES, "container"):
+                return [str(word) for word in container["args"]]
+        cleared = any(container.get("clearArgs") for container in overrides)
+        return [] if cleared else list(self._jobs[job])
+
     def _get(self, request: Request, project: str, region: str, job: str, execution: str) -> Answer:
         with self._lock:
             return Answer(self._document(self._found(project, region, job, execution)))
+
+    def _tasks(
+        self, request: Request, project: str, region: str, job: str, execution: str
+    ) -> Answer:
+        """The one task, with the result of its attempt when that is over; zeros are left out."""
+        with self._lock:
+            found = self._found(project, region, job, execution)
+            code = _exit_code(found.life)
+            result = {"termSignal": -code} if code < 0 else {"exitCode": code} if code else {}
+            task = {
+                "name": f"{found.name}/tasks/{execution}-task0",
+                "job": found.job,
+                "execution": found.name,
+                **({"lastAttemptResult": {"status": {}, **result}} if found.life.done else {}),
+            }
+            return Answer({"tasks": [task]})
 
     def _cancel(
         self, request: Request, project: str, region: str, job: str, execution: str
@@ -212,13 +257,23 @@ class CloudRunDouble(Service):
                 "lastTransitionTime": timestamp(since),
             }
         reason = "CANCELLED" if execution.cancelled else "NON_ZERO_EXIT_CODE"
+        task = f"{execution.name.rpartition('/')[2]}-task0"
+        if execution.life.running and not execution.cancelled:
+            message = f"Task {task} failed with message: The container exited with an error."
         return {
             "type": "Completed",
             "state": "CONDITION_FAILED",
-            "message": message or f"Task {execution.name.rpartition('/')[2]}-task0 failed.",
+            "message": message or f"Task {task} failed.",
             "lastTransitionTime": timestamp(since),
             "executionReason": reason,
         }
+
+
+def _exit_code(life: BatchLife) -> int:
+    """Of its container; less than 0 is a signal. A script that does not succeed ends with 1."""
+    if life.running is None:
+        return 0 if life.state == "SUCCEEDED" else 1
+    return life.running.poll() or 0
 
 
 def _known(value: Any, names: Collection[str], place: str) -> Mapping[str, Any]:

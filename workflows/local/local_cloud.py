@@ -25,7 +25,6 @@ from sqlalchemy import text
 
 from config_spark import Settings
 from database.connection import make_engine, with_database
-from database.migrate import migrate
 from database.server_folders import SYSTEM_FOLDERS, Account
 from product_errors import EnvironmentNotReady
 from workflows.local.batch_life import Script
@@ -35,6 +34,7 @@ from workflows.local.dataproc_double import DataprocDouble
 from workflows.local.executions_double import ExecutionsDouble, UntilCancelled
 from workflows.local.http_service import Service, serving
 from workflows.local.interpreter import execute, hosts_at
+from workflows.local.logging_double import LoggingDouble
 from workflows.local.object_store import Conditions
 from workflows.local.secret_double import SecretDouble
 from workflows.local.storage_double import StorageDouble
@@ -133,12 +133,16 @@ def _services(database: Settings, folder: Path, port: int) -> Iterator[LocalClou
         )
         # the address has to be known first: the others hand it on
         services += [dataproc, cloud_run, executions, SecretDouble({SECRET: password.encode()})]
+        services.append(LoggingDouble(cloud_run.lines))
         with _looking_at(dataproc, cloud_run):
             yield LocalCloud(url, variables, database)
 
 
-def _run_container(platform: LocalPlatform, name: str, arguments: list[str]) -> BatchProcess:
-    return platform.run_container(CONTAINER_ENTRY, arguments, {"CODE_BUCKET": CODE_BUCKET}, name)
+def _run_container(
+    platform: LocalPlatform, name: str, arguments: list[str], variables: dict[str, str]
+) -> BatchProcess:
+    given = {"CODE_BUCKET": CODE_BUCKET, **variables}
+    return platform.run_container(CONTAINER_ENTRY, arguments, given, name)
 
 
 def _run_pipeline(url: str, executions: ExecutionsDouble, execution_id: str, argument: Any) -> Any:
@@ -167,7 +171,7 @@ def _put(storage: StorageDouble, uri: str, content: bytes) -> None:
 
 def cloud_database(settings: Settings) -> Settings:
     """The user's own database where DB_HOST names it, else one of the local cloud's own in the
-    embedded server; migrated.
+    embedded server. Its tables are made as in the cloud, by a job or by `db migrate`.
     """
     ready = with_database(settings)
     if not settings.db_host:
@@ -180,7 +184,6 @@ def cloud_database(settings: Settings) -> Settings:
             ).first():
                 connection.execute(text(f"CREATE DATABASE {DATABASE}"))
         ready = ready.model_copy(update={"db_name": DATABASE})
-    migrate(make_engine(ready))
     return ready
 
 

@@ -17,8 +17,11 @@ from database.connection import make_engine
 from product_errors import YieldSparkError
 from sample_data import SAMPLE_FILES
 from workflows.app import app
+from workflows.inside_network.container_runs import run_container
+from workflows.inside_network.operator_commands import container_arguments
 from workflows.local.local_cloud import ROOT, LocalCloud, local_cloud
 from workflows.releases.release import publish
+from workflows.releases.release_names import OPERATOR_JOB
 from workflows.run_commands import (
     CloudRun,
     FullRefresh,
@@ -92,15 +95,17 @@ def run_in_local_cloud(settings: Settings, argument: dict[str, Any]) -> dict[str
     name}`.
     """
     with local_cloud(settings) as cloud:
-        with step("1/3 database"):
-            if not settings.db_host:
-                _load_sample(cloud)
         own = settings.model_dump(include=settings.model_fields_set - {"db_password"})
         there = load_settings(
             **own | {name.lower(): value for name, value in cloud.variables.items()}
         )
-        with step("2/3 release of the working tree"):
+        with step("1/3 release of the working tree"):
             released = publish(there, allow_dirty=True, say=say)
+        with step("2/3 database"):
+            if not argument.get("dry_run"):
+                _migrate(there, released["version"])
+            if not settings.db_host:
+                _load_sample(cloud)
         with step("3/3 pipeline"):
             document = run_pipeline(
                 there,
@@ -111,10 +116,23 @@ def run_in_local_cloud(settings: Settings, argument: dict[str, Any]) -> dict[str
         return document | {"release": released, "database": cloud.database.db_name}
 
 
+def _migrate(settings: Settings, version: str) -> None:
+    """As an operator does, by the Cloud Run job."""
+    run_container(
+        settings,
+        OPERATOR_JOB,
+        container_arguments(["db", "migrate"], version),
+        lambda line: say(line.text),
+        seconds_between=SECONDS_BETWEEN,
+        ends_with_us=True,
+    )
+
+
 def _load_sample(cloud: LocalCloud) -> None:
     """Into the local cloud's own database where it is empty, by the product's own command."""
     with make_engine(cloud.database).connect() as connection:
-        if connection.execute(text("SELECT 1 FROM pools LIMIT 1")).first():
+        there = connection.execute(text("SELECT to_regclass('pools')")).scalar_one()
+        if there and connection.execute(text("SELECT 1 FROM pools LIMIT 1")).first():
             return
     command = [sys.executable, str(ROOT / "run_spark_local.py"), "load", *map(str, SAMPLE_FILES)]
     done = subprocess.run(command, env=cloud.environment(), stdout=subprocess.DEVNULL, check=False)

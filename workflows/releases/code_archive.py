@@ -1,13 +1,16 @@
-"""The zip that the jobs run from: all product code, the same bytes for the same files.
+"""The zips that a release runs from, the jobs' and the operator's: the same bytes for the same
+files.
 
-Goes in: the checkout. Comes out: one zip with the folders a job imports, at its root. Tests,
-benchmarks, samples and the command line stay out.
+Goes in: the checkout. Comes out: a zip with the folders that are imported, at its root. Tests,
+benchmarks, samples and the local cloud stay out of both; command line, reports, this machine's care
+and the cloud's commands are in the operator's alone.
 """
 
 from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from workflows.releases.working_tree import files_of
@@ -22,30 +25,54 @@ MODULES = (
     "product_errors.py",
     "registry_address.py",
 )
+OPERATOR_PACKAGES = ("command_line", "machine", "reporting", "workflows")
+NOT_THE_OPERATORS = ":(exclude)workflows/local"
+"""In git's words: doubles of Google's services are for machines that try the cloud."""
+
+OPERATOR_MAIN = "__main__.py"
+"""What Python runs of a folder or a zip."""
+OPERATOR_ENTRY = '''"""Runs one command of the operator, out of the folder that this file is in."""
+
+from workflows.inside_network.allowed_commands import main
+
+if __name__ == "__main__":
+    main()
+'''
+
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The oldest time a zip can hold: real ones would make two builds of one commit differ."""
 UNIX = 3
 """The system that a zip is marked with, whichever it is made on."""
 
 
-def product_files(root: Path = ROOT) -> list[Path]:
-    """Every file of the archive, sorted, relative to `root`. Raises: ConfigurationError where root
+def build_archive(root: Path = ROOT) -> bytes:
+    """The jobs' archive. Raises: OSError where a file can't be read; ConfigurationError where root
     is no git checkout.
     """
-    return [Path(name) for name in files_of(root, [*PACKAGES, *MODULES])]
+    return _zipped(_contents(root, [*PACKAGES, *MODULES]))
 
 
-def build_archive(root: Path = ROOT) -> bytes:
-    """The archive. Nothing in it comes from the machine: not a file's time, mode or owner, and no
-    zlib, whose versions compress differently.
+def build_operator_archive(root: Path = ROOT) -> bytes:
+    """The operator's archive: the jobs' code, the commands around it, and what starts one. Raises:
+    as `build_archive`.
+    """
+    paths = [*PACKAGES, *OPERATOR_PACKAGES, *MODULES, NOT_THE_OPERATORS]
+    return _zipped({**_contents(root, paths), OPERATOR_MAIN: OPERATOR_ENTRY.encode()})
 
-    Raises: OSError where a file can't be read; ConfigurationError where root is no git checkout.
+
+def _contents(root: Path, paths: list[str]) -> dict[str, bytes]:
+    return {name: (root / name).read_bytes() for name in files_of(root, paths)}
+
+
+def _zipped(files: Mapping[str, bytes]) -> bytes:
+    """Nothing in it comes from the machine: not a file's time, mode or owner, and no zlib, whose
+    versions compress differently.
     """
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        for name in product_files(root):
-            entry = zipfile.ZipInfo(name.as_posix(), date_time=EPOCH)
+        for name in sorted(files):
+            entry = zipfile.ZipInfo(name, date_time=EPOCH)
             entry.create_system = UNIX
             entry.external_attr = 0o644 << 16
-            archive.writestr(entry, (root / name).read_bytes())
+            archive.writestr(entry, files[name])
     return stream.getvalue()

@@ -2,8 +2,8 @@
 two of them differ in.
 
 In: settings, a release, the platform table. Out: the document of the contract with `pipeline.yaml`:
-every batch by its key, the Cloud Run jobs by the job, and how long a run waits. It holds no secret:
-the builder refuses one.
+every batch by its key, the Cloud Run jobs by the job, the operator's variables, and how long a run
+waits. It holds no secret: the builder refuses one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from config_spark import Settings
 from google_clients import required
-from workflows.batches.batch_request import batch_key, build_batch
+from workflows.batches.batch_request import batch_key, build_batch, operator_environment
 from workflows.batches.platforms import FORECAST_JOB, JOBS, METRICS_JOB, TABLE, platform_for
 from workflows.releases.release_names import Release, cloud_run_job
 
@@ -45,6 +45,7 @@ def batches_document(
             for row in rows
         },
         "cloud_run_jobs": {job: cloud_run_job(job) for job in JOBS},
+        "operator_variables": operator_environment(settings),
         "deadline_seconds": settings.batch_ttl_minutes * 60 + GRACE_SECONDS,
     }
 

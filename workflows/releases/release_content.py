@@ -1,5 +1,5 @@
-"""What a release consists of, built on this machine: the zip, an entry for each job, the jars, the
-batches, and the manifest over them.
+"""What a release consists of, built on this machine: the jobs' zip and an entry for each of them,
+the operator's zip, the jars, the batches, and the manifest over them.
 
 In: settings and a git checkout. Out: every file's name and bytes. No cloud is asked. The same
 commit and settings give the same bytes everywhere. The version is the commit. A checkout that
@@ -22,10 +22,17 @@ from google_clients import required
 from machine.spark_runtime import locked_checksums, verify
 from product_errors import ConfigurationError, EnvironmentNotReady
 from workflows.batches.platforms import MODULES
-from workflows.releases.code_archive import ROOT, build_archive
+from workflows.releases.code_archive import ROOT, build_archive, build_operator_archive
 from workflows.releases.code_bucket import md5_hash
 from workflows.releases.release_batches import batches_document
-from workflows.releases.release_names import BATCHES, CODE, Release, entry_name, jar_name
+from workflows.releases.release_names import (
+    BATCHES,
+    CODE,
+    OPERATOR_CODE,
+    Release,
+    entry_name,
+    jar_name,
+)
 from workflows.releases.working_tree import look_at
 
 ENTRY = '''"""Starts {job}, out of {zip} on Python's path."""
@@ -96,7 +103,12 @@ def build_content(
     (a jar is missing or damaged, no git).
     """
     required(settings, "code_bucket", "project_id", "region")
-    files = {CODE: build_archive(root), **_entries(), **_jars(settings)}
+    files = {
+        CODE: build_archive(root),
+        OPERATOR_CODE: build_operator_archive(root),
+        **_entries(),
+        **_jars(settings),
+    }
     release = Release(str(settings.code_bucket), NO_VERSION, tuple(locked_checksums()))
     # looked at after the files were read: what was changed in between makes the tree differ
     tree = look_at(root)

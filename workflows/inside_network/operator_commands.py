@@ -1,0 +1,80 @@
+"""`python -m workflows operator -- db migrate`: a command of a release in a container inside the
+network, followed from here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from command_line.options import AsJson, edge_settings
+from command_line.terminal import print_json
+from workflows.app import app
+from workflows.inside_network.allowed_commands import check_words
+from workflows.inside_network.container_log import Line
+from workflows.inside_network.container_runs import ContainerFailed, run_container
+from workflows.inside_network.job_executions import job_name, run_request
+from workflows.releases.release_names import OPERATOR, OPERATOR_JOB
+from workflows.run_commands import Version
+
+
+@app.command()
+def operator(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="-- COMMAND",
+            help=(
+                "db migrate, status, models .., quarantine .., evaluate or ingest, as"
+                " run_spark_local.py has them, or workflows cost; its options follow the --."
+            ),
+            show_default=False,
+        ),
+    ],
+    version: Version = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the request as JSON, and start nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run one command beside the database, in a container of Cloud Run with a release's code and
+    settings; show what it writes, and exit with its code.
+
+    Example: python -m workflows operator -- db migrate
+    """
+    check_words(words)
+    settings = edge_settings()
+    arguments = container_arguments(words, version)
+    if dry_run:
+        job = job_name(settings, OPERATOR_JOB)
+        print_json({"job": job, "request": run_request(arguments)})
+        return
+    output: list[str] = []
+
+    def show(line: Line) -> None:
+        output.append(line.text) if as_json and line.is_output else pass_on(line)
+
+    try:
+        document = run_container(settings, OPERATOR_JOB, arguments, show)
+    except ContainerFailed as error:
+        error.document["output"] = output
+        raise
+    if as_json:
+        print_json(document | {"output": output})
+
+
+def container_arguments(words: Sequence[str], version: str | None = None) -> list[str]:
+    """What the container gets; with version None it takes the latest release."""
+    return [OPERATOR, *(["--version", version] if version else []), "--", *words]
+
+
+def pass_on(line: Line) -> None:
+    """To standard output what was written there, so that it can be piped; the rest to standard
+    error.
+    """
+    stream = sys.stdout if line.is_output else sys.stderr
+    stream.write(f"{line.text}\n")
+    stream.flush()
