@@ -14,8 +14,9 @@ import typer
 from config_spark import Settings
 from docs.grants_table import IDENTITIES, PAGE, page_with_table, read_grants, table
 from tests.processes import PROJECT
+from workflows import entry  # noqa: F401 - puts the commands on the application
+from workflows.app import app
 from workflows.batches.platforms import JOBS
-from workflows.entry import app
 from workflows.releases.release_names import CONTAINER_ARGUMENTS, cloud_run_job
 
 PAGES = {
