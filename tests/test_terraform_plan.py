@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 
 from docs.grants_table import IDENTITIES, read_grants
 from emulator.google_provider import obstacle
@@ -15,6 +16,7 @@ from tests.faults_of_resources import RESOURCE_FAULTS
 from tests.faults_of_runs import RUN_FAULTS
 from tests.plan_document import Plan
 from tests.plan_rules import findings
+from tests.processes import PROJECT
 from tests.terraform_faults import put_back
 from tests.terraform_inventory import INVENTORY, WHOLE_PROJECT, inventory
 
@@ -53,6 +55,22 @@ def test_a_fault_that_is_put_back_is_found(name: str, faulty_findings: list[str]
 
 def test_the_plan_makes_what_the_inventory_lists(plan: Plan) -> None:
     assert inventory(plan) == json.loads(INVENTORY.read_text(encoding="utf-8"))
+
+
+def test_the_workflow_is_the_repositorys_own_to_the_byte(plan: Plan) -> None:
+    """Terraform's templates and the workflow's expressions are both written ${..}."""
+    workflow = plan.one("google_workflows_workflow", "pipeline")
+    source = (PROJECT / "workflows" / "pipeline.yaml").read_text(encoding="utf-8")
+    assert workflow.values["source_contents"] == source
+
+
+def test_the_trigger_sets_what_the_build_takes(plan: Plan) -> None:
+    trigger = plan.of_type("google_cloudbuild_trigger")[0]
+    build = yaml.safe_load((PROJECT / trigger.values["filename"]).read_text(encoding="utf-8"))
+    given = trigger.values["substitutions"]
+    assert given.keys() == build["substitutions"].keys()
+    assert given["_IMAGE_REPOSITORY"] == "europe-west1-docker.pkg.dev/acme-yields/yieldspark"
+    assert given["_CLOUD_RUN_JOBS"].split() == sorted(plan.outputs["jobs"].values())
 
 
 def test_no_secret_is_in_the_plan(plan: Plan) -> None:
