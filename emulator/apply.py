@@ -29,6 +29,7 @@ from emulator.database_server import DatabaseServer
 from emulator.google_provider import VERSION, built_provider, obstacle
 from product_errors import EnvironmentNotReady, YieldSparkError, one_sentence
 from sample_data import SAMPLE_FILES
+from workflows.releases.release_content import read_jars
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,6 +58,8 @@ def apply(as_json: AsJson = False) -> None:
             f" first build of the Google provider {VERSION}; install them, or try the cloud without"
             " Terraform: python -m workflows local run"
         )
+    # a release needs them, and that comes a minute later
+    read_jars(settings)
     document = applied(settings, settings.yieldspark_home / "emulator")
     print_json(document) if as_json else _print(document)
 

@@ -97,5 +97,3 @@ def _lets_in(rule: Document, network: str, own: ipaddress.IPv4Network) -> bool:
 def _same(one: str, other: str) -> bool:
     """Links with and without their beginning."""
     return bool(one) and one.partition("projects/")[2] == other.partition("projects/")[2]
-
-

@@ -132,8 +132,9 @@ def repository(store: ResourceStore, names: Names, resource: Document) -> None:
     """https://cloud.google.com/artifact-registry/docs/reference/rest"""
     if resource.get("format") not in ("DOCKER", "PYTHON", "MAVEN", "NPM", "APT", "YUM", "GENERIC"):
         raise ApiError(400, f"Invalid format: {resource.get('format')}")
-    resource.setdefault("registryUri", f"{names['location']}-docker.pkg.dev/{names['project']}/"
-                        f"{names['id']}")
+    resource.setdefault(
+        "registryUri", f"{names['location']}-docker.pkg.dev/{names['project']}/{names['id']}"
+    )
 
 
 def run_job(store: ResourceStore, names: Names, resource: Document) -> None:

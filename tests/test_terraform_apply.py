@@ -27,7 +27,9 @@ from tests.test_local_cloud import OWNERS_ROWS
 
 
 @pytest.fixture(scope="module")
-def module_server(server_programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+def module_server(
+    server_programs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedServer]:
     server = EmbeddedServer(tmp_path_factory.mktemp("cloud-sql"))
     yield server
     server.reset()
