@@ -182,7 +182,7 @@ class EmulatedCloud:
     def _keep_secret(self, name: str) -> None:
         """A secret with a random version: what `terraform/bootstrap.sh` leaves."""
         names = {"project": self.project, "id": name}
-        replication = {"replication": {"automatic": {}}}
+        replication: Document = {"replication": {"automatic": {}}}
         self.plane.store.create(TYPES["secretmanager.secrets"], names, replication)
         self.plane.secret_versions[name] = [secrets.token_urlsafe(24).encode()]
 

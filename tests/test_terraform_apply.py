@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from config_spark import Settings
 from database.connection import make_engine
 from database.embedded_server import EmbeddedServer
 from emulator import nightly_run, terraform_apply
