@@ -33,6 +33,16 @@ locals {
           "run.jobs.runWithOverrides",
         ]
       }
+      yieldsparkOperator = {
+        title = "YieldSpark operator"
+        permissions = [
+          "run.executions.cancel",
+          "run.executions.get",
+          "run.jobs.run",
+          "run.jobs.runWithOverrides",
+          "run.tasks.list",
+        ]
+      }
       yieldsparkBatchReader = {
         title = "YieldSpark batch reader"
         permissions = [
@@ -192,10 +202,10 @@ locals {
     }
     operators_run_operator = {
       to     = "operators"
-      role   = "yieldsparkJobRunner"
+      role   = "yieldsparkOperator"
       on     = "job"
       names  = ["operator"]
-      reason = "Runs commands inside the network: migrations, status, models, quarantine"
+      reason = "Runs commands inside the network (migrations, status, models, ..), and sees the exit code, which a task has"
     }
     operators_run_workflow = {
       to     = "operators"

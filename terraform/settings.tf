@@ -1,7 +1,8 @@
 # The product's settings in this project, as an object that people and Cloud Build load. It has no secret: the password is named, not given.
 
 locals {
-  settings = {
+  # what Terraform makes or needs itself wins
+  settings = merge(var.more_settings, {
     PROJECT_ID            = var.project_id
     REGION                = var.region
     CODE_BUCKET           = google_storage_bucket.code.name
@@ -20,7 +21,7 @@ locals {
     MAX_EXECUTORS         = var.max_executors
     BATCH_TTL_MINUTES     = var.batch_ttl_minutes
     WORKFLOW_NAME         = google_workflows_workflow.pipeline.name
-  }
+  })
 }
 
 resource "google_storage_bucket_object" "settings" {

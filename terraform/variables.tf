@@ -208,6 +208,22 @@ variable "max_executors" {
   }
 }
 
+variable "more_settings" {
+  description = "Further settings of the product for every release, such as { TRAIN_DAYS = \"180\" }: the README lists them."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for name in keys(var.more_settings) : can(regex("^[A-Z][A-Z0-9_]*$", name)) && !can(regex("(PASSWORD|TOKEN|CREDENTIALS?|KEY)$", name))])
+    error_message = "more_settings has ${join(", ", keys(var.more_settings))}. Allowed are names of settings in upper case, and none that holds a secret."
+  }
+  validation {
+    condition     = alltrue([for value in values(var.more_settings) : can(regex("^[^\\s\"'#]*$", value))])
+    error_message = "more_settings has a value with a space, a quote or a #. Allowed are values of one word."
+  }
+}
+
 variable "nightly_rows" {
   description = "Rows that a night reads: what the batches of a release are sized for."
   type        = number

@@ -40,6 +40,7 @@ ON_THE_PROJECT = frozenset(
 SERVICES_OF_CUSTOM_ROLES = {
     "yieldsparkWorkflow": {"dataproc", "workflows"},
     "yieldsparkJobRunner": {"run"},
+    "yieldsparkOperator": {"run"},
     "yieldsparkBatchReader": {"dataproc"},
     "yieldsparkWorkflowUpdater": {"workflows"},
     "yieldsparkBatchWorker": {

@@ -18,14 +18,11 @@ from tests.right_rules import grants
 INVENTORY = Path(__file__).with_suffix(".json")
 
 WHOLE_PROJECT = (
-    *("-var", "project_id=acme-yields"),
-    *("-var", "region=europe-west1"),
-    *("-var", 'operators=["group:data-engineers@example.com"]'),
-    *("-var", "ingest_schedule=30 1 * * *"),
+    "-var-file=example.tfvars",
     "-var",
     "repository=projects/acme-yields/locations/europe-west1/connections/github/repositories/yields",
 )
-"""A project with everything that a variable can turn on."""
+"""The example, and with it everything that a variable can turn on."""
 
 PLACES = ("service_account_id", "bucket", "secret_id", "repository", "name")
 """Attributes that say what a right is on; without any of them it is the project."""

@@ -382,6 +382,9 @@ def test_a_ledger_out_of_reach_fails_no_batch(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert "the ledger does not have the cost of metrics-" in done.stderr
         assert PASSWORD not in done.stdout + done.stderr
+        assert cloud.run("cost").returncode == 0
+        inside = cloud.run.json("cost", code=1, ENVIRONMENT="production")
+        assert "the costs of 1 batches of " in inside["error"]
 
 
 @contextmanager

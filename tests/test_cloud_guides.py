@@ -26,6 +26,7 @@ SOURCES = {
     path.name: path.read_text(encoding="utf-8") for path in (PROJECT / "terraform").glob("*.tf")
 }
 CONFIGURATION = "\n".join(SOURCES.values())
+COMMANDS = sorted(set(re.findall(r"\bpython -m workflows ([^`\n]+)", TEXT)))
 DECLARED = set(re.findall(r'^variable "(\w+)"', CONFIGURATION, re.MULTILINE))
 
 
@@ -46,7 +47,7 @@ def test_a_grant_without_a_reason_and_a_page_without_marks_are_errors() -> None:
         page_with_table("a page", "| a |")
 
 
-@pytest.mark.parametrize("command", sorted(set(re.findall(r"`python -m workflows ([^`]+)`", TEXT))))
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_a_page_is_understood(command: str) -> None:
     words = shlex.split(command.replace(" BATCH", " metrics-0b2c7d1e"))
     found: Any = typer.main.get_command(app)

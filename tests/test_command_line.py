@@ -274,6 +274,34 @@ def test_a_home_that_cannot_be_written_is_named(run_here: CommandLine) -> None:
     assert "YIELDSPARK_HOME" in document["error"]
 
 
+BROKEN_STATUS = """
+import sys
+from reporting import figures
+figures.status = None
+sys.argv = ["run_spark_local.py", "status"]
+from command_line.entry import main
+main()
+"""
+
+
+def test_in_production_a_fault_of_ours_is_said_whole_and_no_file_is_written(
+    run: CommandLine,
+) -> None:
+    """A container's files end with it; what it says is kept."""
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN_STATUS],
+        cwd=run.folder,
+        env=run.environment | {"ENVIRONMENT": "production", "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.endswith("error: TypeError: 'NoneType' object is not callable\n")
+    assert not (run.folder / "home" / "logs").exists()
+
+
 def test_markup_in_the_data_is_shown_as_it_is(run_here: CommandLine, database: Settings) -> None:
     execute_sql(
         database,

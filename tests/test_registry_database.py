@@ -249,8 +249,8 @@ def test_tables_of_an_older_mlflow_are_refused_and_migrate_upgrades_them(
         with pytest.raises(
             RegistryUnreachable,
             match=(
-                r"tables of an older MLflow, revision \w+; this version needs \w+\. `python"
-                r" run_spark_local\.py db migrate` upgrades them, make a backup first"
+                r"tables of an older MLflow, revision \w+; this version needs \w+\. Make a backup,"
+                r" then `python run_spark_local\.py db migrate`, or in the cloud .* upgrades them"
             ),
         ):
             ask()

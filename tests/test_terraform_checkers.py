@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -54,13 +55,18 @@ def test_tflint_finds_nothing(terraform: Terraform) -> None:
     folder = CACHE / "tflint" / TFLINT
     source = f"github.com/terraform-linters/tflint@v{TFLINT}"
     program = _installed(folder / "tflint", ["go", "install", source], {"GOBIN": str(folder)})
-    done = subprocess.run(
-        [str(program), "--format=compact", f"--chdir={terraform.folder}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = [str(program), "--format=compact", f"--chdir={terraform.folder}"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+    unused = terraform.folder / "unused.tf"
+    unused.write_text('variable "unused" {}\n', encoding="utf-8")
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    unused.unlink()
+    found = re.findall(r"\((terraform_\w+)\)", done.stdout)
+    assert found == [
+        *("terraform_documented_variables", "terraform_typed_variables"),
+        "terraform_unused_declarations",
+    ]
 
 
 def test_checkov_finds_nothing_beyond_the_reviewed_list(terraform: Terraform) -> None:

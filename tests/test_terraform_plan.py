@@ -15,6 +15,7 @@ from tests.faults_of_resources import RESOURCE_FAULTS
 from tests.faults_of_runs import RUN_FAULTS
 from tests.plan_document import Plan
 from tests.plan_rules import findings
+from tests.processes import PROJECT
 from tests.terraform_faults import put_back
 from tests.terraform_inventory import INVENTORY, WHOLE_PROJECT, inventory
 
@@ -53,6 +54,13 @@ def test_a_fault_that_is_put_back_is_found(name: str, faulty_findings: list[str]
 
 def test_the_plan_makes_what_the_inventory_lists(plan: Plan) -> None:
     assert inventory(plan) == json.loads(INVENTORY.read_text(encoding="utf-8"))
+
+
+def test_the_workflow_is_the_repositorys_own_to_the_byte(plan: Plan) -> None:
+    """Terraform's templates and the workflow's expressions are both written ${..}."""
+    workflow = plan.one("google_workflows_workflow", "pipeline")
+    source = (PROJECT / "workflows" / "pipeline.yaml").read_text(encoding="utf-8")
+    assert workflow.values["source_contents"] == source
 
 
 def test_no_secret_is_in_the_plan(plan: Plan) -> None:

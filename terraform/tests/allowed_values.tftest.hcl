@@ -40,6 +40,7 @@ run "what_is_unusual_and_allowed" {
     engine                     = "synapseml"
     ingest_schedule            = "30 1 * * *"
     max_executors              = 245
+    more_settings              = { TRAIN_DAYS = "180", ENGINE = "other" }
     operators                  = ["group:data-engineers@example.com", "user:ann@example.com"]
     repository                 = "projects/acme-yields/locations/europe-west1/connections/github/repositories/yieldspark"
     run_cidr                   = "192.168.4.0/26"
@@ -58,6 +59,10 @@ run "what_is_unusual_and_allowed" {
   assert {
     condition     = length([for key in keys(google_cloud_run_v2_job_iam_member.grants) : key if startswith(key, "operators_run_operator/")]) == 2
     error_message = "Not each of two operators may run yieldspark-operator."
+  }
+  assert {
+    condition     = output.settings["TRAIN_DAYS"] == "180" && output.settings["ENGINE"] == "synapseml"
+    error_message = "more_settings are not in settings.env, or win over a variable."
   }
   assert {
     condition     = google_dns_record_set.database.rrdatas[0] == google_sql_database_instance.main.private_ip_address
@@ -97,6 +102,7 @@ run "values_of_another_kind" {
     database_version         = "16"
     engine                   = "xgboost"
     ingest_schedule          = "every night"
+    more_settings            = { DB_PASSWORD = "secret" }
     nightly_schedule         = "0 15 2 * * *"
     operators                = ["ann@example.com"]
     project_id               = "123456789012"
@@ -110,7 +116,7 @@ run "values_of_another_kind" {
 
   expect_failures = [
     var.batch_cidr, var.bucket_prefix, var.costs_schedule, var.database_backups, var.database_instance, var.database_password_secret,
-    var.database_tier, var.database_version, var.engine, var.ingest_schedule, var.nightly_schedule, var.operators,
+    var.database_tier, var.database_version, var.engine, var.ingest_schedule, var.more_settings, var.nightly_schedule, var.operators,
     var.project_id, var.repository, var.repository_branch, var.run_cidr, var.schedule_zone, var.services_cidr, var.workflow_name,
   ]
 }
@@ -148,6 +154,7 @@ run "values_that_are_nearly_right" {
     costs_schedule   = "0 2 * foo *"
     database_tier    = "db-custom-2-7700"
     max_executors    = 2.5
+    more_settings    = { TRAIN_DAYS = "180\nENGINE=synapseml" }
     nightly_schedule = "0 2 * * 8"
     repository       = "projects/acme-yields/locations/us-central1/connections/github/repositories/yieldspark"
     run_cidr         = "10.20.1.3/26"
@@ -155,6 +162,6 @@ run "values_that_are_nearly_right" {
   }
 
   expect_failures = [
-    var.costs_schedule, var.database_tier, var.max_executors, var.nightly_schedule, var.repository, var.run_cidr, var.services_cidr,
+    var.costs_schedule, var.database_tier, var.max_executors, var.more_settings, var.nightly_schedule, var.repository, var.run_cidr, var.services_cidr,
   ]
 }

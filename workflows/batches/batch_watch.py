@@ -139,20 +139,18 @@ def cost_so_far(batch: Document, seconds: float) -> Cost | None:
     return actual_or_none({**batch, "runtimeInfo": {"approximateUsage": usage}})
 
 
-def keep_cost(settings: Settings, batch_id: str, cost: Cost | None) -> None:
+def keep_cost(settings: Settings, batch_id: str, cost: Cost | None) -> bool:
     """Into the ledger where DB_HOST names one. A ledger out of reach from here is said, and no
-    failure of the batch: `cost` can be asked again.
-
-    Raises: in production, beside the database, what keeps it out of reach.
+    failure of the batch: `cost` can be asked again. Returns: False for such a ledger.
     """
     if cost is None or not settings.db_host:
-        return
+        return True
     try:
         record_cost(with_database(settings), batch_id, cost.usd)
     except (DatabaseError, CloudRefused, CloudUnavailable) as error:
-        if settings.environment == "production":
-            raise
         say(f"the ledger does not have the cost of {batch_id}: {error}")
+        return False
+    return True
 
 
 def duration(seconds: float) -> str:

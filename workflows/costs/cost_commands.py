@@ -14,7 +14,7 @@ import typer
 from command_line.options import AsJson, edge_settings
 from command_line.terminal import print_json, print_pairs, print_table
 from config_spark import Settings
-from product_errors import ConfigurationError
+from product_errors import ConfigurationError, DatabaseUnreachable
 from workflows.app import app
 from workflows.batches.batch_commands import opened, show_batch
 from workflows.batches.batch_watch import facts, keep_cost
@@ -109,11 +109,17 @@ def _interval(of_day: datetime | None, of_month: datetime | None) -> tuple[datet
 
 
 def _cost_between(settings: Settings, since: datetime, before: datetime) -> dict[str, Any]:
-    """The batches that were created in the interval, and their sum."""
+    """The batches that were created in the interval, and their sum. Raises: DatabaseUnreachable
+    where the database is beside us, and costs did not reach it.
+    """
     batches = Batches(settings)
     priced = [(batch, actual_cost(batch)) for batch in batches.list(since=since, before=before)]
-    for batch, found in priced:
-        keep_cost(settings, batch_id_of(batch), found)
+    kept = [keep_cost(settings, batch_id_of(batch), found) for batch, found in priced]
+    if settings.environment == "production" and not all(kept):
+        raise DatabaseUnreachable(
+            f"the costs of {kept.count(False)} batches of {since:%Y-%m-%d} and later are not in the"
+            " ledger, for the reasons above; ask for them again when it answers"
+        )
     return {
         "from": since.date(),
         "to": before.date(),
