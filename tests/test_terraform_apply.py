@@ -99,4 +99,6 @@ def test_forecast_rows_from_what_terraform_made(
     assert {one["permission"] for one in cloud.refusals()} == {"storage.buckets.get"}
     refused = terraform_apply.refused_destroy(applied.terraform)
     assert "failed to delete instance because deletion_protection is set to true" in refused
+    assert "cannot destroy workflow without setting deletion_protection=false" in refused
+    assert f"{outputs['buckets']['staging']} containing objects without `force_destroy`" in refused
     assert nightly_run.rows(database)["forecasts"] == 3
