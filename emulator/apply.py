@@ -12,7 +12,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,12 +32,17 @@ from emulator.database_server import DatabaseServer
 from emulator.google_provider import VERSION, built_provider, obstacle
 from product_errors import EnvironmentNotReady, YieldSparkError, one_sentence
 from sample_data import SAMPLE_FILES
+from workflows.local.local_cloud import alone_in
+from workflows.releases.release_content import read_jars
 
 ROOT = Path(__file__).resolve().parents[1]
 
 PROJECT, REGION = "local-project", "europe-west1"
 SECRET = "yieldspark-database-password"
 OPERATOR = "user:operator@example.com"
+
+SECONDS_BETWEEN = 5.0
+"""Between two lines of progress."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -57,6 +65,11 @@ def apply(as_json: AsJson = False) -> None:
             f" first build of the Google provider {VERSION}; install them, or try the cloud without"
             " Terraform: python -m workflows local run"
         )
+    # a release needs them, and that comes a minute later
+    read_jars(settings)
+    # the emulated project has settings of its own: none of the user's may reach it
+    for name in Settings.model_fields:
+        os.environ.pop(name.upper(), None)
     document = applied(settings, settings.yieldspark_home / "emulator")
     print_json(document) if as_json else _print(document)
 
@@ -67,17 +80,18 @@ def applied(settings: Settings, folder: Path) -> dict[str, Any]:
     """
     with step(f"1/6 Google provider {VERSION}"):
         built_provider(say)
-    server = EmbeddedServer(folder)
-    server.reset()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        with emulated_cloud(folder, PROJECT, SECRET) as cloud:
-            with step("2/6 database server"):
-                cloud.server = DatabaseServer(server)
-            return _from_apply_to_rows(settings, cloud, folder)
-    finally:
-        server.stop()
+    with alone_in(folder):
+        server = EmbeddedServer(folder)
+        server.reset()
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        try:
+            with emulated_cloud(folder, PROJECT, SECRET) as cloud:
+                with step("2/6 database server"):
+                    cloud.server = DatabaseServer(server)
+                return _from_apply_to_rows(settings, cloud, folder)
+        finally:
+            server.stop()
 
 
 def _from_apply_to_rows(settings: Settings, cloud: EmulatedCloud, folder: Path) -> dict[str, Any]:
@@ -89,7 +103,9 @@ def _from_apply_to_rows(settings: Settings, cloud: EmulatedCloud, folder: Path) 
     }
     with step("3/6 terraform apply, and a second plan"):
         terraform = terraform_apply.laid_out(folder / "configuration", cloud.url, variables, say)
-        terraform_apply.apply(terraform)
+        with _counted(cloud):
+            terraform_apply.apply(terraform)
+        say("second plan")
         changes = terraform_apply.changes(terraform)
         outputs = terraform_apply.outputs(terraform)
     if changes:
@@ -100,7 +116,7 @@ def _from_apply_to_rows(settings: Settings, cloud: EmulatedCloud, folder: Path) 
         )
     with step("5/6 tables and sample data"):
         database = nightly_run.migrated(cloud, outputs, OPERATOR, say)
-        _load_sample(database)
+        _load_sample(database, folder)
     with step("6/6 nightly run"):
         run = nightly_run.scheduled_run(cloud, outputs, OPERATOR, say)
     made = Counter(address.split(".")[0] for address in terraform_apply.addresses(terraform))
@@ -116,14 +132,34 @@ def _from_apply_to_rows(settings: Settings, cloud: EmulatedCloud, folder: Path) 
     }
 
 
-def _load_sample(database: Settings) -> None:
-    """By the product's own command, as the database's user."""
+@contextmanager
+def _counted(cloud: EmulatedCloud) -> Iterator[None]:
+    """Say every few seconds how much is there: an apply takes most of a minute."""
+    over = threading.Event()
+
+    def count() -> None:
+        while not over.wait(SECONDS_BETWEEN):
+            resources = sum(cloud.plane.store.counts().values())
+            say(f"{resources} resources, {len(cloud.plane.policies.grants())} grants")
+
+    thread = threading.Thread(target=count, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _load_sample(database: Settings, folder: Path) -> None:
+    """By the product's own command, as the database's user, in a folder without an `.env`."""
     names = ("db_host", "db_port", "db_name", "db_user", "db_sslmode")
     password = database.db_password.get_secret_value() if database.db_password else ""
     variables = {name.upper(): str(getattr(database, name)) for name in names}
     command = [sys.executable, str(ROOT / "run_spark_local.py"), "load", *map(str, SAMPLE_FILES)]
     done = subprocess.run(
         command,
+        cwd=folder,
         env={**os.environ, **variables, "DB_PASSWORD": password},
         stdout=subprocess.DEVNULL,
         check=False,

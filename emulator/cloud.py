@@ -130,11 +130,13 @@ class EmulatedCloud:
         ]
 
     def dispatch(self, job: str) -> Document:
-        """Send the request of a schedule, as `jobs:run` does; returns the target's answer.
+        """Send the request of a schedule, as at its hour; returns the target's answer.
 
-        Raises: YieldSparkError where the target refuses.
+        Raises: YieldSparkError where the schedule is paused or the target refuses.
         """
         found = self._one("cloudscheduler.jobs", job)
+        if found["state"] != "ENABLED":
+            raise YieldSparkError(f"schedule {job} is {found['state']}, and starts nothing")
         target = found["httpTarget"]
         member = f"serviceAccount:{target['oauthToken']['serviceAccountEmail']}"
         place = urlsplit(target["uri"])
@@ -182,7 +184,7 @@ class EmulatedCloud:
     def _keep_secret(self, name: str) -> None:
         """A secret with a random version: what `terraform/bootstrap.sh` leaves."""
         names = {"project": self.project, "id": name}
-        replication = {"replication": {"automatic": {}}}
+        replication: Document = {"replication": {"automatic": {}}}
         self.plane.store.create(TYPES["secretmanager.secrets"], names, replication)
         self.plane.secret_versions[name] = [secrets.token_urlsafe(24).encode()]
 
@@ -255,7 +257,8 @@ class EmulatedCloud:
         """Raises: Unreachable."""
         if self.server is None:
             raise Unreachable("this emulated project has no database server")
-        return reached(self.plane, self.server, variables, subnetwork)
+        server = (self.server.host, self.server.port)
+        return reached(self.plane, server, variables, subnetwork)
 
     def _image_permission(self, image: str) -> Needed:
         """Raises: Unreachable where no repository has the image's path."""

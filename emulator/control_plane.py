@@ -125,7 +125,7 @@ class ControlPlane(Service):
         return self.operations.answer(type_, identified, made, "create")
 
     def _list(self, type_: ResourceType, request: Request, **names: str) -> Answer:
-        found = self.store.list(type_, {"project": self.project, **names})
+        found = self.store.listed(type_, {"project": self.project, **names})
         key = type_.listed_as if type_.listed_as != "items" else type_.name.partition(".")[2]
         return Answer({key if type_.answer in ("operation",) else type_.listed_as: found})
 

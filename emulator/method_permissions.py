@@ -67,9 +67,7 @@ METHODS = (
     Method(
         "DELETE", rf"{BUCKET}/o/(?P<name>[^/]+)", ("storage.objects.delete",), ON_OBJECT, STORAGE
     ),
-    Method(
-        "POST", rf"(?:/resumable)?/upload{BUCKET}/o", ("storage.objects.create",), "", STORAGE
-    ),
+    Method("POST", rf"(?:/resumable)?/upload{BUCKET}/o", ("storage.objects.create",), "", STORAGE),
     Method("PUT", rf"(?:/resumable)?/upload{BUCKET}/o", (), "", STORAGE),
     Method(
         "GET",

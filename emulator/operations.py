@@ -24,9 +24,7 @@ class Operations:
     def __init__(self) -> None:
         self._done: dict[str, Document] = {}
 
-    def answer(
-        self, type_: ResourceType, names: Names, resource: Document, verb: str
-    ) -> Answer:
+    def answer(self, type_: ResourceType, names: Names, resource: Document, verb: str) -> Answer:
         """The answer to a change. Args: verb is what was done: create, update, delete."""
         if type_.answer == "resource":
             return Answer({} if verb == "delete" else resource)

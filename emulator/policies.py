@@ -102,10 +102,8 @@ class Policies:
 
     def permissions_of(self, role: str) -> frozenset[str]:
         """Raises: ApiError 400 for a role that does not exist here."""
-        if role.startswith("roles/"):
-            found = self._predefined.get(role)
-        else:
-            found = self._custom_role(role)
+        own = not role.startswith("roles/")
+        found = self._custom_role(role) if own else self._predefined.get(role)
         if found is None:
             raise ApiError(
                 400, f"Role {role} is not supported for this resource; emulator/roles.toml has none"

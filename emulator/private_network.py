@@ -12,7 +12,6 @@ import ipaddress
 from collections.abc import Mapping
 
 from emulator.control_plane import ControlPlane
-from emulator.database_server import DatabaseServer
 from emulator.resource_store import Document
 
 
@@ -21,9 +20,9 @@ class Unreachable(Exception):
 
 
 def reached(
-    plane: ControlPlane, server: DatabaseServer, variables: Mapping[str, str], subnetwork: str
+    plane: ControlPlane, server: tuple[str, int], variables: Mapping[str, str], subnetwork: str
 ) -> dict[str, str]:
-    """The variables of a job on this subnetwork, with the address of the server.
+    """The variables of a job on this subnetwork, with the server's own host and port.
 
     Raises: Unreachable where the name has no record in a zone of the network, no instance has that
     address, or the instance is on another network.
@@ -42,8 +41,8 @@ def reached(
     found = dict(variables)
     for name, value in variables.items():
         if name.startswith("MLFLOW_"):
-            found[name] = value.replace(host, f"{server.host}:{server.port}")
-    return found | {"DB_HOST": server.host, "DB_PORT": str(server.port), "DB_SSLMODE": "prefer"}
+            found[name] = value.replace(host, ":".join(map(str, server)))
+    return found | {"DB_HOST": server[0], "DB_PORT": str(server[1]), "DB_SSLMODE": "prefer"}
 
 
 def require_batch_network(plane: ControlPlane, subnetwork: str) -> None:
@@ -97,5 +96,3 @@ def _lets_in(rule: Document, network: str, own: ipaddress.IPv4Network) -> bool:
 def _same(one: str, other: str) -> bool:
     """Links with and without their beginning."""
     return bool(one) and one.partition("projects/")[2] == other.partition("projects/")[2]
-
-

@@ -1,5 +1,5 @@
-"""Resources as the services keep them: JSON documents by path, created, read, changed and deleted by
-the rules of the table.
+"""Resources as the services keep them: JSON documents by path, created, read, changed and deleted
+by the rules of the table.
 
 In: a type, the path's names, a document. Out: the stored document. Every refusal is an `ApiError`
 with the status that the service answers. All state is in memory, behind one lock.
@@ -57,7 +57,7 @@ class ResourceStore:
         """Raises: ApiError 404."""
         return copy.deepcopy(self._found(type_, names))
 
-    def list(self, type_: ResourceType, names: Names) -> list[Document]:
+    def listed(self, type_: ResourceType, names: Names) -> list[Document]:
         """Resources of one collection, in the order of their creation."""
         collection = f"{type_.host}/{type_.collection.format(**names)}/"
         with self.lock:

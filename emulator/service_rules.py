@@ -32,11 +32,11 @@ def subnetwork(store: ResourceStore, names: Names, resource: Document) -> None:
     """Ranges of a network do not overlap (https://cloud.google.com/vpc/docs/subnets)."""
     wanted = _range(resource["ipCidrRange"])
     for other in store.of_type("compute.subnetworks"):
-        if other["name"] != names["id"] and other["network"] == resource["network"]:
-            if wanted.overlaps(_range(other["ipCidrRange"])):
-                raise ApiError(
-                    400, f"Invalid IPCidrRange: {wanted} conflicts with subnetwork {other['name']}"
-                )
+        beside = other["name"] != names["id"] and other["network"] == resource["network"]
+        if beside and wanted.overlaps(_range(other["ipCidrRange"])):
+            raise ApiError(
+                400, f"Invalid IPCidrRange: {wanted} conflicts with subnetwork {other['name']}"
+            )
     resource.setdefault("gatewayAddress", str(wanted[1]))
 
 
@@ -132,8 +132,9 @@ def repository(store: ResourceStore, names: Names, resource: Document) -> None:
     """https://cloud.google.com/artifact-registry/docs/reference/rest"""
     if resource.get("format") not in ("DOCKER", "PYTHON", "MAVEN", "NPM", "APT", "YUM", "GENERIC"):
         raise ApiError(400, f"Invalid format: {resource.get('format')}")
-    resource.setdefault("registryUri", f"{names['location']}-docker.pkg.dev/{names['project']}/"
-                        f"{names['id']}")
+    resource.setdefault(
+        "registryUri", f"{names['location']}-docker.pkg.dev/{names['project']}/{names['id']}"
+    )
 
 
 def run_job(store: ResourceStore, names: Names, resource: Document) -> None:

@@ -1,5 +1,5 @@
-"""Terraform's commands against the fakes: apply, what a second plan would change, and a destroy that
-the protections refuse.
+"""Terraform's commands against the fakes: apply, what a second plan would change, and a destroy
+that the protections refuse.
 
 In: a copy of the configuration (`terraform_runs.py`), the address of the control plane, variables.
 Out: what is in the state, and the outputs. The configuration is not changed: what is other here is
@@ -43,7 +43,8 @@ SHORT_WAITS = {
     "batching": [{"send_after": "1s", "enable_batching": True}],
     "poll_interval": "0.2s",
 }
-"""The provider waits 3 s for requests that it can send together, and 10 s between two looks at an operation.
+"""By itself the provider waits 3 s for requests that it can send together, and 10 s between two
+looks at an operation.
 """
 
 PARALLELISM = "-parallelism=40"

@@ -1,5 +1,5 @@
-"""Executions of pipeline.yaml on the doubles of `workflow_world.py`, where the workflow's account has
-the rights that were applied, and each call needs one.
+"""Executions of pipeline.yaml on the doubles of `workflow_world.py`, where the workflow's account
+has the rights that were applied, and each call needs one.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 from emulator.method_permissions import Needed, needed
 from emulator.policies import Policies
-from tests.emulated_project import AppliedProject
 from tests.emulated_project import PROJECT as APPLIED
+from tests.emulated_project import AppliedProject
 from tests.workflow_world import BUCKET, PIPELINE, PROJECT, Log, Outcome, world
 from workflows.local.batch_life import Script
 from workflows.local.http_service import Request
@@ -20,9 +20,7 @@ from workflows.local.interpreter import Transport, VirtualClock, execute, hosts_
 
 MEMBER = f"serviceAccount:yieldspark-workflow@{PROJECT}.iam.gserviceaccount.com"
 
-ON_CLOUD_RUN = {
-    "platform": {"calculate_pool_metrics": "cloud_run", "forecast_pools": "cloud_run"}
-}
+ON_CLOUD_RUN = {"platform": {"calculate_pool_metrics": "cloud_run", "forecast_pools": "cloud_run"}}
 SCENARIOS: tuple[tuple[str, Any, Mapping[str, Any]], ...] = (
     ("SUCCEEDED", None, {}),
     ("SUCCEEDED", ON_CLOUD_RUN, {}),
@@ -128,7 +126,8 @@ def _checked(transport: Transport, rights: Rights) -> Transport:
     ) -> tuple[int, Mapping[str, str], bytes]:
         path = "/" + url.partition(".googleapis.com/")[2]
         wanted = needed(Request(method, path, query, headers, body or b""), lambda *_: False)[1]
-        if not all([rights.allows(one) for one in wanted]):
+        granted = [rights.allows(one) for one in wanted]
+        if not all(granted):
             return 403, {"content-type": "application/json"}, b'{"error": {"code": 403}}'
         return transport(method, url, headers, query, body, timeout)
 

@@ -124,8 +124,8 @@ def test_a_protected_instance_is_not_deleted(calls: Calls) -> None:
     calls.made(path, instance)
     status, document = calls("DELETE", f"{path}/main")
     assert (status, document["error"]["status"]) == (400, "FAILED_PRECONDITION")
-    settings = {"settings": instance["settings"] | {"deletionProtectionEnabled": False}}
-    calls("PATCH", f"{path}/main", settings)
+    settings = {"tier": "db-custom-1-3840", "deletionProtectionEnabled": False}
+    calls("PATCH", f"{path}/main", {"settings": settings})
     assert calls("DELETE", f"{path}/main")[0] == 200
 
 

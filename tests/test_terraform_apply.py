@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from config_spark import Settings
 from database.connection import make_engine
 from database.embedded_server import EmbeddedServer
 from emulator import nightly_run, terraform_apply
@@ -27,7 +26,9 @@ from tests.test_local_cloud import OWNERS_ROWS
 
 
 @pytest.fixture(scope="module")
-def module_server(server_programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+def module_server(
+    server_programs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedServer]:
     server = EmbeddedServer(tmp_path_factory.mktemp("cloud-sql"))
     yield server
     server.reset()
@@ -98,4 +99,6 @@ def test_forecast_rows_from_what_terraform_made(
     assert {one["permission"] for one in cloud.refusals()} == {"storage.buckets.get"}
     refused = terraform_apply.refused_destroy(applied.terraform)
     assert "failed to delete instance because deletion_protection is set to true" in refused
+    assert "cannot destroy workflow without setting deletion_protection=false" in refused
+    assert f"{outputs['buckets']['staging']} containing objects without `force_destroy`" in refused
     assert nightly_run.rows(database)["forecasts"] == 3

@@ -90,14 +90,14 @@ def local_cloud(settings: Settings, port: int = 0) -> Iterator[LocalCloud]:
     port is taken.
     """
     folder = settings.yieldspark_home / "cloud"
-    with _alone_in(folder):
+    with alone_in(folder):
         database = cloud_database(settings)
         with _services(database, folder, port) as cloud:
             yield cloud
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """Two would keep their buckets in one folder, and each would know only its own objects."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)

@@ -101,7 +101,9 @@ def apply(as_json: AsJson = False) -> None:
     """
     command = [sys.executable, "-m", "emulator.apply", *(["--json"] if as_json else [])]
     # the emulator is no part of the product: it is another program, and says by itself what failed
-    with subprocess.Popen(command, cwd=ROOT, env=os.environ) as process:
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # a session of its own, or Ctrl-C would reach it twice and cut its cleaning up short
+    with subprocess.Popen(command, env=variables, start_new_session=True) as process:
         try:
             code = process.wait()
         except KeyboardInterrupt:

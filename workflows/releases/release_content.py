@@ -112,7 +112,7 @@ def build_content(
         CODE: build_archive(root),
         OPERATOR_CODE: build_operator_archive(root),
         **_entries(),
-        **_jars(settings),
+        **read_jars(settings),
     }
     release = Release(str(settings.code_bucket), NO_VERSION, tuple(locked_checksums()))
     # looked at after the files were read: what was changed in between makes the tree differ
@@ -140,7 +140,10 @@ def _entries() -> dict[str, bytes]:
     }
 
 
-def _jars(settings: Settings) -> dict[str, bytes]:
+def read_jars(settings: Settings) -> dict[str, bytes]:
+    """The locked jars by their names in a release. Raises: EnvironmentNotReady for one that is
+    missing or damaged.
+    """
     folder = settings.jars_dir or settings.yieldspark_home / "jars"
     checksums = locked_checksums()
     missing = [name for name in checksums if not (folder / name).is_file()]
