@@ -143,4 +143,6 @@ def _error(code: str, cause: str, where: str, role: str, routine: str | None) ->
 
 
 def _one_line(error: BaseException | None) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return " ".join(error.object.decode("latin-1").split())
     return " ".join(str(error).split())

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from py4j.java_gateway import is_instance_of
+from py4j.protocol import Py4JJavaError
+from pyspark import SparkContext
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from config_spark import Settings
 from database.connection import session_at
+from database.connection_errors import by_code
 from database.connection_parameters import ConnectionParameters, connection_parameters
 from database.session_check import FACTS, JDBC, checked
 from database.staging_tags import ATTEMPT_TAG, PARTITION_TAG
@@ -43,14 +47,30 @@ def checked_jdbc(spark: SparkSession, settings: Settings) -> tuple[str, dict[str
     """URL and properties, after a task of Spark's has asked by JDBC where they lead.
 
     Raises: DatabaseRefused where it is another place or another session than the driver-side one;
-    ConfigurationError for a Unix socket.
+    DatabaseError as of a driver-side connection; ConfigurationError for a Unix socket.
     """
     session = session_at(settings)
     url, properties = session.parameters.jdbc_url(), _properties(session.parameters)
-    row = spark.read.jdbc(url, f"({FACTS}) AS facts", properties=properties).first()
+    try:
+        row = spark.read.jdbc(url, f"({FACTS}) AS facts", properties=properties).first()
+    except Py4JJavaError as error:
+        raise _jdbc_error(error, session.parameters) from error
     assert row is not None, "a SELECT without FROM has one row"
     checked(row, session.parameters, JDBC, session.place)
     return url, properties
+
+
+def _jdbc_error(error: Py4JJavaError, parameters: ConnectionParameters) -> Exception:
+    """The product's error for the driver's exception that Spark wraps; the error itself where there
+    is none.
+    """
+    gateway, cause = SparkContext._gateway, error.java_exception
+    while cause is not None and not is_instance_of(gateway, cause, "java.sql.SQLException"):
+        cause = cause.getCause()
+    if cause is None:
+        return error
+    words = " ".join(str(cause.getMessage()).split())
+    return by_code(cause.getSQLState(), words, parameters.where, parameters.user)
 
 
 class JdbcTransport:
