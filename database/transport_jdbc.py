@@ -23,6 +23,7 @@ from database.connection_parameters import ConnectionParameters, connection_para
 from database.session_check import FACTS, JDBC, checked
 from database.staging_tags import ATTEMPT_TAG, PARTITION_TAG
 from database.transport import FETCH_SIZE, LastStep, PortableQuery, tagged
+from product_errors import DatabaseError
 
 BATCH_ROWS = 10_000
 
@@ -54,21 +55,19 @@ def checked_jdbc(spark: SparkSession, settings: Settings) -> tuple[str, dict[str
     try:
         row = spark.read.jdbc(url, f"({FACTS}) AS facts", properties=properties).first()
     except Py4JJavaError as error:
-        raise _jdbc_error(error, session.parameters) from error
+        raise _driver_error(error, session.parameters) or error from error
     assert row is not None, "a SELECT without FROM has one row"
     checked(row, session.parameters, JDBC, session.place)
     return url, properties
 
 
-def _jdbc_error(error: Py4JJavaError, parameters: ConnectionParameters) -> Exception:
-    """The product's error for the driver's exception that Spark wraps; the error itself where there
-    is none.
-    """
+def _driver_error(error: Py4JJavaError, parameters: ConnectionParameters) -> DatabaseError | None:
+    """The product's error for the driver's exception that Spark wraps; None where there is none."""
     gateway, cause = SparkContext._gateway, error.java_exception
     while cause is not None and not is_instance_of(gateway, cause, "java.sql.SQLException"):
         cause = cause.getCause()
     if cause is None:
-        return error
+        return None
     words = " ".join(str(cause.getMessage()).split())
     return by_code(cause.getSQLState(), words, parameters.where, parameters.user)
 

@@ -188,6 +188,20 @@ def test_each_driver_says_where_it_is(
             ask(database.model_copy(update={"db_port": port}))
 
 
+def test_a_jvm_in_another_time_zone_is_refused(spark: SparkSession, database: Settings) -> None:
+    assert spark._jvm is not None
+    zones = spark._jvm.java.util.TimeZone
+    before = zones.getDefault()
+    zones.setDefault(zones.getTimeZone("Europe/Berlin"))
+    try:
+        with pytest.raises(
+            DatabaseRefused, match=r"time zone is Europe/Berlin.*user\.timezone=UTC"
+        ):
+            checked_jdbc(spark, database)
+    finally:
+        zones.setDefault(before)
+
+
 def test_a_task_that_is_elsewhere_is_told_in_our_sentence(
     spark: SparkSession, database: Settings
 ) -> None:
