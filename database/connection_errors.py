@@ -13,6 +13,8 @@ from database.connection_parameters import ConnectionParameters
 from database.login_probe import ask_again
 from product_errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 
+_JAVA_EXCEPTION = "org.postgresql.util.PSQLException"
+
 _ROW_SECURITY = "check_enable_rls"
 """The server's function that refuses a query under `row_security=off`: a field of the message."""
 
@@ -100,13 +102,11 @@ _MEANINGS: dict[str, Meaning] = {
 
 def translate(error: DBAPIError, url: URL) -> DatabaseError:
     """The product's error for one of a statement; without a code the connection was lost."""
-    host, port = (url.host or url.query.get("host")), (url.port or url.query.get("port"))
-    where = f"{host}:{port}/{url.database} as {url.username}"
     diagnostics = getattr(error.orig, "diag", None)
     return by_code(
         getattr(error.orig, "pgcode", None),
         _one_line(error.orig),
-        where,
+        _where(url),
         str(url.username),
         routine=getattr(diagnostics, "source_function", None),
     )
@@ -150,6 +150,32 @@ def by_code(
         meaning = next((_MEANINGS[one] for one in prefixes if one in _MEANINGS), unknown)
     kind, message = meaning
     return _with_code(kind(message.format(where=where, cause=cause, role=role)), code)
+
+
+def jdbc_error(error: BaseException, url: URL) -> DatabaseError | None:
+    """The product's error for the JDBC driver's exception that Spark wraps; None where there is
+    none.
+    """
+    cause = getattr(error, "java_exception", None)
+    if cause is None:
+        return None
+    # such an error comes out of Py4J, and only then is it loaded
+    from py4j.protocol import Py4JError
+
+    try:
+        while cause is not None and cause.getClass().getName() != _JAVA_EXCEPTION:
+            cause = cause.getCause()
+        if cause is None:
+            return None
+        words = " ".join(str(cause.getMessage()).split())
+        return by_code(cause.getSQLState(), words, _where(url), str(url.username))
+    except (Py4JError, OSError):  # the JVM is gone, and that is the error
+        return None
+
+
+def _where(url: URL) -> str:
+    host, port = (url.host or url.query.get("host")), (url.port or url.query.get("port"))
+    return f"{host}:{port}/{url.database} as {url.username}"
 
 
 def _with_code(error: DatabaseError, code: str | None) -> DatabaseError:

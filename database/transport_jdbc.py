@@ -9,21 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from py4j.java_gateway import is_instance_of
 from py4j.protocol import Py4JJavaError
-from pyspark import SparkContext
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from config_spark import Settings
 from database.connection import session_at
-from database.connection_errors import by_code
+from database.connection_errors import jdbc_error
 from database.connection_parameters import ConnectionParameters, connection_parameters
 from database.session_check import FACTS, JDBC, checked
 from database.staging_tags import ATTEMPT_TAG, PARTITION_TAG
 from database.transport import FETCH_SIZE, LastStep, PortableQuery, tagged
-from product_errors import DatabaseError
 
 BATCH_ROWS = 10_000
 
@@ -55,21 +52,10 @@ def checked_jdbc(spark: SparkSession, settings: Settings) -> tuple[str, dict[str
     try:
         row = spark.read.jdbc(url, f"({FACTS}) AS facts", properties=properties).first()
     except Py4JJavaError as error:
-        raise _driver_error(error, session.parameters) or error from error
+        raise jdbc_error(error, session.parameters.sqlalchemy_url()) or error from error
     assert row is not None, "a SELECT without FROM has one row"
     checked(row, session.parameters, JDBC, session.place)
     return url, properties
-
-
-def _driver_error(error: Py4JJavaError, parameters: ConnectionParameters) -> DatabaseError | None:
-    """The product's error for the driver's exception that Spark wraps; None where there is none."""
-    gateway, cause = SparkContext._gateway, error.java_exception
-    while cause is not None and not is_instance_of(gateway, cause, "java.sql.SQLException"):
-        cause = cause.getCause()
-    if cause is None:
-        return None
-    words = " ".join(str(cause.getMessage()).split())
-    return by_code(cause.getSQLState(), words, parameters.where, parameters.user)
 
 
 class JdbcTransport:

@@ -41,6 +41,7 @@ from database.db_utils_spark import (
 )
 from database.embedded_server import EmbeddedServer
 from database.migrate import migrate
+from database.run_ledger import ledger_row, open_run
 from database.session_check import CHECKED_PARAMETERS, NEWER_PARAMETERS, Session
 from database.tables import pool_daily_metrics
 from database.transport_adbc import adbc_connection
@@ -460,18 +461,31 @@ def test_a_server_without_a_connection_left_says_so(database: Settings) -> None:
             asked_by_adbc(session, "SELECT 1")
 
 
-def test_a_server_that_refuses_jdbc_alone_is_known_by_its_code_too(
-    spark: SparkSession, database: Settings
+@pytest.mark.parametrize("accepted", [0, 3])
+def test_a_connection_that_jdbc_can_not_have_is_known_by_its_code_too(
+    accepted: int, spark: SparkSession, database: Settings
 ) -> None:
-    answers: Iterator[Answer] = iter([{}])
+    """At once, or in a task: the driver makes two to ask where it is, and one for the schema."""
+    full = error_message({"S": "FATAL", "V": "FATAL", "C": "53300", "M": "zu viele"})
+    left = accepted
 
     def answer(parameters: Parameters) -> Answer:
-        full = error_message({"S": "FATAL", "V": "FATAL", "C": "53300", "M": "zu viele"})
-        return parameters if next(answers, None) is not None else full
+        nonlocal left
+        if "TimeZone" not in parameters:  # JDBC's own
+            return parameters
+        left -= 1
+        return parameters if left >= 0 else full
 
     with startup_proxy((str(database.db_host), database.db_port), answer) as port:
-        with pytest.raises(DatabaseError, match=r"no connection left: .*zu viele"):
-            checked_jdbc(spark, database.model_copy(update={"db_port": port}))
+        settings = database.model_copy(update={"db_port": port, "read_transport": "jdbc"})
+        engine = make_engine(settings)
+        with (
+            pytest.raises(DatabaseError, match=r"no connection left: .*zu viele") as refused,
+            open_run(engine, job="read", mode="test") as run,
+        ):
+            read_table_spark(spark, settings, "SELECT pool_id FROM pools").collect()
+        row = ledger_row(engine, run.run_id)
+        assert (row["status"], row["error"]) == ("failed", str(refused.value))
 
 
 def listens(port: int) -> bool:
