@@ -69,10 +69,7 @@ class Settings(BaseSettings):
 
     db_host: Annotated[str | None, Field(pattern=r"^(/.*|[^\s/?#&@=\[\]]+)$")] = Field(
         None,
-        description=(
-            "PostgreSQL host, or the folder of its Unix socket; with it the embedded server is"
-            " never started"
-        ),
+        description="PostgreSQL host, or a Unix socket's folder; no embedded server is started",
     )
     db_port: Annotated[int, Field(ge=1, le=65535)] = Field(5432, description="its port")
     db_name: str = Field("yieldspark", description="database")
@@ -106,11 +103,7 @@ class Settings(BaseSettings):
         Field("prefer", description="libpq's sslmode")
     )
     db_sslrootcert: Path | None = Field(
-        None,
-        description=(
-            "certificates of the authorities that DB_SSLMODE verify-ca and verify-full trust; unset"
-            " means ~/.postgresql/root.crt"
-        ),
+        None, description="file of the certificates that verify-ca and verify-full trust"
     )
 
     code_version: str = Field(
@@ -369,17 +362,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _libpq_variables_say_nothing_else(self) -> Settings:
         if self.db_host:
-            password = self.db_password.get_secret_value() if self.db_password else None
-            settings = {
-                "DB_HOST": self.db_host,
-                "DB_PORT": str(self.db_port),
-                "DB_NAME": self.db_name,
-                "DB_USER": self.db_user,
-                "DB_PASSWORD": password,
-                "DB_SSLMODE": self.db_sslmode,
-                "DB_SSLROOTCERT": str(self.db_sslrootcert) if self.db_sslrootcert else None,
-            }
-            if refusal := libpq_variables.refusal(os.environ, settings):
+            used = {name: getattr(self, name.lower()) for name in libpq_variables.SETTINGS.values()}
+            if refusal := libpq_variables.refusal(os.environ, used):
                 raise ValueError(refusal)
         return self
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 
+from pydantic import SecretStr
+
 SETTINGS = {
     "PGHOST": "DB_HOST",
     "PGPORT": "DB_PORT",
@@ -33,12 +35,13 @@ REFUSED = (
     *("PGSSLMINPROTOCOLVERSION", "PGSSLMAXPROTOCOLVERSION", "PGREQUIREPEER", "PGGSSENCMODE"),
     *("PGGSSLIB", "PGGSSDELEGATION", "PGKRBSRVNAME", "PGMINPROTOCOLVERSION"),
     *("PGMAXPROTOCOLVERSION", "PGTZ", "PGDATESTYLE", "PGGEQO", "PGLOCALEDIR"),
+    "PGOAUTHDEBUG",
 )
 
 ALL = (*SETTINGS, *WITHOUT_EFFECT, *REFUSED)
 
 
-def refusal(environment: Mapping[str, str], settings: Mapping[str, str | None]) -> str | None:
+def refusal(environment: Mapping[str, str], settings: Mapping[str, object]) -> str | None:
     """One sentence that names each variable with another value than its setting; no value is shown.
 
     Args: settings maps DB_* to what the connection will use, None where it is not set.
@@ -46,7 +49,7 @@ def refusal(environment: Mapping[str, str], settings: Mapping[str, str | None]) 
     wrong = [
         f"{name} (set {setting} in its place)"
         for name, setting in SETTINGS.items()
-        if environment.get(name) and environment[name] != settings.get(setting)
+        if environment.get(name) and environment[name] != _text(settings[setting])
     ]
     wrong += [name for name in REFUSED if environment.get(name)]
     if not wrong:
@@ -55,6 +58,12 @@ def refusal(environment: Mapping[str, str], settings: Mapping[str, str | None]) 
         f"the environment has {', '.join(wrong)}: with DB_HOST the connection is what DB_* say, for"
         " every driver, and libpq's variables would change it for some of them. Unset them"
     )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return "" if value is None else str(value)
 
 
 def remove(environment: MutableMapping[str, str]) -> None:

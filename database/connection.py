@@ -84,7 +84,8 @@ def session_at(settings: Settings) -> Session:
 def _connected(parameters: ConnectionParameters) -> tuple[psycopg2.extensions.connection, Place]:
     try:
         connection = psycopg2.connect(**parameters.libpq_keywords())
-    except psycopg2.OperationalError as error:
+    except (psycopg2.OperationalError, UnicodeDecodeError) as error:
+        # before a login the server writes in its own encoding, which psycopg2 takes for UTF-8
         raise login_error(error, parameters) from error
     try:
         connection.autocommit = True

@@ -13,30 +13,100 @@ from database.connection_parameters import ConnectionParameters
 from database.login_probe import ask_again
 from product_errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 
-_ROUTINE_OF_ROW_SECURITY = "check_enable_rls"
-"""The server's function that refuses a query under `row_security=off`; a field of the message."""
+_JAVA_EXCEPTION = "org.postgresql.util.PSQLException"
 
-_LIMITS = {
-    "57014": "statement_timeout, or a cancel",
-    "55P03": "lock_timeout",
-    "25P03": "idle_in_transaction_session_timeout",
-    "25P04": "transaction_timeout",
-    "57P05": "idle_session_timeout",
+_ROW_SECURITY = "check_enable_rls"
+"""The server's function that refuses a query under `row_security=off`: a field of the message."""
+
+Meaning = tuple[type[DatabaseError], str]
+"""An error and its message, with places for `where`, `cause` and `role`."""
+
+_LIMIT: Meaning = (
+    DatabaseError,
+    "PostgreSQL at {where} ended the work by a limit (LIMIT): {cause}. The session asks for none: a"
+    " pooler, a function or an administrator has set it",
+)
+_CHARACTER: Meaning = (
+    DatabaseError,
+    "the database at {where} can't hold a character: {cause}. Move it to a database whose encoding"
+    " is UTF8",
+)
+_OTHER_TABLES: Meaning = (
+    SchemaMismatch,
+    "the tables at {where} are not what this version expects: {cause}. Compare them with"
+    " database/tables.py",
+)
+_UNREACHABLE: Meaning = (
+    DatabaseUnreachable,
+    "no connection to PostgreSQL at {where}: {cause}. Check DB_HOST, DB_PORT, DB_SSLMODE,"
+    " DB_SSLROOTCERT and that the server runs",
+)
+
+
+def _limit(name: str) -> Meaning:
+    return _LIMIT[0], _LIMIT[1].replace("LIMIT", name)
+
+
+_MEANINGS: dict[str, Meaning] = {
+    # a code, or the first two or three characters of a class of codes
+    "08": _UNREACHABLE,
+    "22021": _CHARACTER,
+    "22P05": _CHARACTER,
+    "25006": (
+        DatabaseRefused,
+        "the database at {where} is read-only: {cause}. Set DB_HOST to the primary server, or have"
+        " default_transaction_read_only set to off for the role and the database",
+    ),
+    "25P03": _limit("idle_in_transaction_session_timeout"),
+    "25P04": _limit("transaction_timeout"),
+    "28": (
+        DatabaseRefused,
+        "PostgreSQL refused the login at {where}: {cause}. Set DB_USER and DB_PASSWORD to a role"
+        " that may log in",
+    ),
+    "3D000": (
+        DatabaseRefused,
+        "PostgreSQL refused the connection to {where}: {cause}. Create it, or set DB_NAME and"
+        " DB_USER",
+    ),
+    "42501": (
+        DatabaseRefused,
+        "role {role} has no right to do this at {where}: {cause}. Grant it, or set DB_USER to a"
+        " role that has it",
+    ),
+    "42P01": _OTHER_TABLES,
+    "42703": _OTHER_TABLES,
+    "42804": _OTHER_TABLES,
+    "42883": _OTHER_TABLES,
+    "53": (
+        DatabaseError,
+        "PostgreSQL at {where} is out of a resource: {cause}. Free disk space or memory, then run"
+        " again; nothing was changed",
+    ),
+    "53300": (
+        DatabaseError,
+        "PostgreSQL at {where} has no connection left: {cause}. End other sessions, or raise"
+        " max_connections or the CONNECTION LIMIT of role or database, then run again",
+    ),
+    "55P03": _limit("lock_timeout"),
+    "57014": _limit("statement_timeout, or a cancel"),
+    "57P": _UNREACHABLE,
+    "57P05": _limit("idle_session_timeout"),
+    _ROW_SECURITY: (
+        DatabaseRefused,
+        "row-level security would hide rows at {where}: {cause}. Give role {role} BYPASSRLS, or let"
+        " the table's owner disable it",
+    ),
 }
-
-_CHANGED_TABLES = {"42P01", "42703", "42804", "42883"}
-_ENCODING = {"22021", "22P05"}
 
 
 def translate(error: DBAPIError, url: URL) -> DatabaseError:
     """The product's error for one of a statement; without a code the connection was lost."""
-    host, port = (url.host or url.query.get("host")), (url.port or url.query.get("port"))
-    where = f"{host}:{port}/{url.database} as {url.username}"
     diagnostics = getattr(error.orig, "diag", None)
     return by_code(
         getattr(error.orig, "pgcode", None),
         _one_line(error.orig),
-        where,
+        _where(url),
         str(url.username),
         routine=getattr(diagnostics, "source_function", None),
     )
@@ -48,7 +118,7 @@ def login_error(error: Exception, parameters: ConnectionParameters) -> DatabaseE
     """
     cause, answer = _one_line(error), ask_again(parameters)
     if answer.needs_password:
-        return _with_code(_login_refused(cause, parameters.where), "28P01")
+        return by_code("28P01", cause, parameters.where, parameters.user)
     if answer.connected:
         return DatabaseUnreachable(
             f"PostgreSQL at {parameters.where} refused a connection ({cause}) and took the next"
@@ -66,12 +136,46 @@ def login_error(error: Exception, parameters: ConnectionParameters) -> DatabaseE
 def by_code(
     code: str | None, cause: str, where: str, role: str, *, routine: str | None = None
 ) -> DatabaseError:
-    """The error for a SQLSTATE; it keeps the code as `sqlstate`.
+    """The error for a SQLSTATE, which it keeps as `sqlstate`. Without a code no server answered.
 
     Args: cause is the driver's own text, which is shown; routine is the server's function that
     raised it.
     """
-    return _with_code(_error(code or "", cause, where, role, routine), code)
+    if code is None:
+        meaning = _UNREACHABLE
+    else:
+        key = _ROW_SECURITY if (code, routine) == ("42501", _ROW_SECURITY) else code
+        unknown = DatabaseError, f"PostgreSQL at {{where}} said {code}: {{cause}}"
+        prefixes = (key, key[:3], key[:2])
+        meaning = next((_MEANINGS[one] for one in prefixes if one in _MEANINGS), unknown)
+    kind, message = meaning
+    return _with_code(kind(message.format(where=where, cause=cause, role=role)), code)
+
+
+def jdbc_error(error: BaseException, url: URL) -> DatabaseError | None:
+    """The product's error for the JDBC driver's exception that Spark wraps; None where there is
+    none.
+    """
+    cause = getattr(error, "java_exception", None)
+    if cause is None:
+        return None
+    # such an error comes out of Py4J, and only then is it loaded
+    from py4j.protocol import Py4JError
+
+    try:
+        while cause is not None and cause.getClass().getName() != _JAVA_EXCEPTION:
+            cause = cause.getCause()
+        if cause is None:
+            return None
+        words = " ".join(str(cause.getMessage()).split())
+        return by_code(cause.getSQLState(), words, _where(url), str(url.username))
+    except (Py4JError, OSError):  # the JVM is gone, and that is the error
+        return None
+
+
+def _where(url: URL) -> str:
+    host, port = (url.host or url.query.get("host")), (url.port or url.query.get("port"))
+    return f"{host}:{port}/{url.database} as {url.username}"
 
 
 def _with_code(error: DatabaseError, code: str | None) -> DatabaseError:
@@ -79,68 +183,7 @@ def _with_code(error: DatabaseError, code: str | None) -> DatabaseError:
     return error
 
 
-def _login_refused(cause: str, where: str) -> DatabaseError:
-    return DatabaseRefused(
-        f"PostgreSQL refused the login at {where}: {cause}. Set DB_USER and DB_PASSWORD to a role"
-        " that may log in"
-    )
-
-
-def _error(code: str, cause: str, where: str, role: str, routine: str | None) -> DatabaseError:
-    if code.startswith("28"):
-        return _login_refused(cause, where)
-    if code == "3D000":
-        return DatabaseRefused(
-            f"PostgreSQL refused the connection to {where}: {cause}. Create it, or set DB_NAME and"
-            " DB_USER"
-        )
-    if code == "42501" and routine == _ROUTINE_OF_ROW_SECURITY:
-        return DatabaseRefused(
-            f"row-level security would hide rows at {where}: {cause}. Let role {role}"
-            " pass over its policies: give it BYPASSRLS, or membership in the table's owner"
-        )
-    if code == "42501":
-        return DatabaseRefused(
-            f"role {role} has no right to do this at {where}: {cause}. Grant it, or set DB_USER"
-            " to a role that has it"
-        )
-    if code == "25006":
-        return DatabaseRefused(
-            f"the database at {where} is read-only: {cause}. Set DB_HOST to the primary server, or"
-            " have default_transaction_read_only set to off for the role and the database"
-        )
-    if code == "53300":
-        return DatabaseError(
-            f"PostgreSQL at {where} has no connection left: {cause}. End other sessions, or raise"
-            " max_connections or the CONNECTION LIMIT of role or database, then run again"
-        )
-    if code.startswith("53"):
-        return DatabaseError(
-            f"PostgreSQL at {where} is out of a resource: {cause}. Free disk space or memory, then"
-            " run again; nothing was changed"
-        )
-    if code in _LIMITS:
-        return DatabaseError(
-            f"PostgreSQL at {where} ended the work by a limit ({_LIMITS[code]}): {cause}. The"
-            " session asks for none: a pooler, a function or an administrator has set it"
-        )
-    if code in _ENCODING:
-        return DatabaseError(
-            f"the database at {where} can't hold a character: {cause}. Move it to a database whose"
-            " encoding is UTF8"
-        )
-    if code in _CHANGED_TABLES:
-        return SchemaMismatch(
-            f"the tables at {where} are not what this version expects: {cause}. Compare them with"
-            " database/tables.py"
-        )
-    if not code or code.startswith(("08", "57P")):
-        return DatabaseUnreachable(
-            f"no connection to PostgreSQL at {where}: {cause}. Check DB_HOST, DB_PORT, DB_SSLMODE,"
-            " DB_SSLROOTCERT and that the server runs"
-        )
-    return DatabaseError(f"PostgreSQL at {where} said {code}: {cause}")
-
-
 def _one_line(error: BaseException | None) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return " ".join(error.object.decode("latin-1").split())
     return " ".join(str(error).split())

@@ -119,7 +119,9 @@ class ConnectionParameters:
                 f"DB_HOST={self.host} is a Unix socket, which JDBC can't use: set READ_TRANSPORT"
                 " and WRITE_TRANSPORT to adbc, or DB_HOST to a host name"
             )
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        # libpq takes several hosts, with commas between, all at one port
+        hosts = (f"[{host}]" if ":" in host else host for host in self.host.split(","))
+        servers = ",".join(f"{host}:{self.port}" for host in hosts)
         parameters = {
             "sslmode": self.sslmode,
             "stringtype": "unspecified",
@@ -128,7 +130,7 @@ class ConnectionParameters:
             **({"sslrootcert": str(self.sslrootcert)} if self.sslrootcert else {}),
         }
         query = urlencode(parameters, quote_via=quote, safe="")
-        return f"jdbc:postgresql://{host}:{self.port}/{quote(self.database, safe='')}?{query}"
+        return f"jdbc:postgresql://{servers}/{quote(self.database, safe='')}?{query}"
 
     def jdbc_properties(self) -> dict[str, str]:
         """Driver and login, with the password in clear: Spark redacts it, never log it."""

@@ -277,7 +277,7 @@ def _answers(address: ServerAddress) -> bool:
     """Whether this home's server is the one that answers: nobody else's knows the password."""
     try:
         _connect(address, "postgres").close()
-    except psycopg2.OperationalError:
+    except (psycopg2.OperationalError, UnicodeDecodeError):  # a refusal of a stranger's, in LATIN1
         return False
     return True
 

@@ -25,6 +25,7 @@ from sqlalchemy.exc import DBAPIError
 
 from config_spark import PRODUCT_VERSION
 from database.connection import translated_errors
+from database.connection_errors import jdbc_error
 from database.run_document import LEDGER_KEYS, ROW_COUNTS
 from database.tables import OWN_SCHEMA, run_ledger
 from product_errors import CheckFailed, DatabaseError, RunInProgress, one_sentence
@@ -141,8 +142,8 @@ def open_run(
 
     Args: batch is the id of the cloud's batch that this run is, by which its cost finds the row.
     Raises: RunInProgress where another run of the job holds the lock; DatabaseError. What the body
-    raises passes on, after it is in the ledger; a run whose rows were committed by then stays
-    `succeeded`.
+    raises passes on, after it is in the ledger, and what JDBC raises as a DatabaseError; a run
+    whose rows were committed by then stays `succeeded`.
     """
     with translated_errors(engine.url), engine.connect() as connection:
         _lock(connection, job)
@@ -178,10 +179,13 @@ def open_run(
         connection.commit()
         try:
             yield run
-        except BaseException as error:
+        except BaseException as raised:
+            error = jdbc_error(raised, engine.url) or raised
             run.status, run.error = _outcome(error)
             error.failed_run = engine, run.run_id  # type: ignore[attr-defined]  # for `failure_document`
-            raise
+            if error is raised:
+                raise
+            raise error from raised
         finally:
             _close(engine, run)
 

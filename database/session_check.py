@@ -132,6 +132,12 @@ def _require_parameters(
     ]
     if not different:
         return
+    if driver == JDBC and different == ["TimeZone"]:
+        raise DatabaseRefused(
+            f"the JVM's time zone is {there['TimeZone']}, which {driver} also gives its sessions at"
+            f" {parameters.where}: days would be shifted. Put -Duser.timezone=UTC into"
+            " spark.driver.extraJavaOptions and spark.executor.extraJavaOptions"
+        )
     differences = ", ".join(f"{name}={there[name]} (not {wanted[name]})" for name in different)
     raise DatabaseRefused(
         f"the session of {driver} at {parameters.where} has {differences}: a pooler drops the"

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from config_spark import Settings
 from database.connection import session_at
+from database.connection_errors import jdbc_error
 from database.connection_parameters import ConnectionParameters, connection_parameters
 from database.session_check import FACTS, JDBC, checked
 from database.staging_tags import ATTEMPT_TAG, PARTITION_TAG
@@ -43,11 +45,14 @@ def checked_jdbc(spark: SparkSession, settings: Settings) -> tuple[str, dict[str
     """URL and properties, after a task of Spark's has asked by JDBC where they lead.
 
     Raises: DatabaseRefused where it is another place or another session than the driver-side one;
-    ConfigurationError for a Unix socket.
+    DatabaseError as of a driver-side connection; ConfigurationError for a Unix socket.
     """
     session = session_at(settings)
     url, properties = session.parameters.jdbc_url(), _properties(session.parameters)
-    row = spark.read.jdbc(url, f"({FACTS}) AS facts", properties=properties).first()
+    try:
+        row = spark.read.jdbc(url, f"({FACTS}) AS facts", properties=properties).first()
+    except Py4JJavaError as error:
+        raise jdbc_error(error, session.parameters.sqlalchemy_url()) or error from error
     assert row is not None, "a SELECT without FROM has one row"
     checked(row, session.parameters, JDBC, session.place)
     return url, properties

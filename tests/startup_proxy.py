@@ -23,11 +23,12 @@ Answer = Parameters | bytes
 """What goes on to the server, or what is answered in its place."""
 
 
-def error_message(fields: Mapping[str, str]) -> bytes:
+def error_message(fields: Mapping[str, str], encoding: str = "utf-8") -> bytes:
     """An ErrorResponse; fields by their letters (PostgreSQL manual, "Error and Notice Message
     Fields").
     """
-    body = "".join(f"{letter}{value}\0" for letter, value in fields.items()).encode() + b"\0"
+    words = "".join(f"{letter}{value}\0" for letter, value in fields.items())
+    body = words.encode(encoding) + b"\0"
     return b"E" + struct.pack("!I", len(body) + 4) + body
 
 

@@ -5,7 +5,10 @@ for, or one sentence says what is different.
 from __future__ import annotations
 
 import re
+import socket
 import ssl
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +33,7 @@ from database import server_process
 from database.connection import connect, make_engine, session_at, with_database
 from database.connection_parameters import connection_parameters
 from database.db_utils_spark import (
+    MergeCounts,
     execute_sql,
     read_table_spark,
     upsert_via_staging,
@@ -37,6 +41,7 @@ from database.db_utils_spark import (
 )
 from database.embedded_server import EmbeddedServer
 from database.migrate import migrate
+from database.run_ledger import ledger_row, open_run
 from database.session_check import CHECKED_PARAMETERS, NEWER_PARAMETERS, Session
 from database.tables import pool_daily_metrics
 from database.transport_adbc import adbc_connection
@@ -49,6 +54,7 @@ from product_errors import (
     one_sentence,
 )
 from tests.databases import empty_database
+from tests.fault_runs import until
 from tests.owner_schema import role_with
 from tests.processes import CommandLineHere
 from tests.startup_proxy import Answer, Parameters, error_message, startup_proxy
@@ -183,6 +189,20 @@ def test_each_driver_says_where_it_is(
             ask(database.model_copy(update={"db_port": port}))
 
 
+def test_a_jvm_in_another_time_zone_is_refused(spark: SparkSession, database: Settings) -> None:
+    assert spark._jvm is not None
+    zones = spark._jvm.java.util.TimeZone
+    before = zones.getDefault()
+    zones.setDefault(zones.getTimeZone("Europe/Berlin"))
+    try:
+        with pytest.raises(
+            DatabaseRefused, match=r"time zone is Europe/Berlin.*user\.timezone=UTC"
+        ):
+            checked_jdbc(spark, database)
+    finally:
+        zones.setDefault(before)
+
+
 def test_a_task_that_is_elsewhere_is_told_in_our_sentence(
     spark: SparkSession, database: Settings
 ) -> None:
@@ -240,31 +260,33 @@ GRANT ALL ON ALL TABLES IN SCHEMA public, yieldspark TO yieldspark;
 """
 
 
-@pytest.mark.parametrize("transport", ["adbc", "jdbc"])
 def test_text_stays_text_whatever_encoding_a_database_and_its_role_have(
-    transport: str, spark: SparkSession, server: Settings, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, server: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
-    latin1 = "ENCODING 'LATIN1' LOCALE 'C'"
-    with empty_database(server, f"latin1_{transport}", latin1) as admin:
+    frame = spark.createDataFrame(
+        [("pool-é", date(2025, 8, 3), 1.5)], "pool_id string, date date, actual_apy double"
+    )
+    query = (
+        "SELECT pool_id, octet_length(convert_to(pool_id, 'LATIN1')) AS bytes"
+        " FROM pool_daily_metrics"
+    )
+    with empty_database(server, options="ENCODING 'LATIN1' LOCALE 'C'") as admin:
         migrate(make_engine(admin))
         execute_sql(admin, f"ALTER DATABASE {admin.db_name} SET client_encoding = 'LATIN1'")
         with role_with(admin, ALL_RIGHTS) as role:
             execute_sql(admin, f"ALTER ROLE {role.db_user} SET client_encoding = 'LATIN1'")
-            settings = role.model_copy(
-                update={"read_transport": transport, "write_transport": transport}
-            )
-            assert by_every_driver(spark, settings, "'pool-é'::text") == ["pool-é"] * 3
-            frame = spark.createDataFrame(
-                [("pool-é", date(2025, 8, 3), 1.5)], "pool_id string, date date, actual_apy double"
-            )
-            upsert_via_staging(frame, settings, pool_daily_metrics)
-            length = "octet_length(convert_to(pool_id, 'LATIN1'))"
-            query = f"SELECT pool_id, {length} AS bytes FROM pool_daily_metrics"
-            assert execute_sql(settings, query) == [{"pool_id": "pool-é", "bytes": 6}]
-            assert read_table_spark(spark, settings, query).first() == ("pool-é", 6)
+            assert by_every_driver(spark, role, "'pool-é'::text") == ["pool-é"] * 3
+            counts = []
+            for transport in ("adbc", "jdbc"):
+                by_one = {"read_transport": transport, "write_transport": transport}
+                settings = role.model_copy(update=by_one)
+                counts.append(upsert_via_staging(frame, settings, pool_daily_metrics))
+                assert read_table_spark(spark, settings, query).first() == ("pool-é", 6)
+            assert counts == [MergeCounts(1, 0, 0), MergeCounts(0, 0, 1)]
+            assert execute_sql(role, query) == [{"pool_id": "pool-é", "bytes": 6}]
             with pytest.raises(DatabaseError, match=r"can't hold a character.*UTF8"):
-                execute_sql(settings, "INSERT INTO pool_daily_metrics VALUES ('€', '2025-08-03')")
+                execute_sql(role, "INSERT INTO pool_daily_metrics VALUES ('€', '2025-08-03')")
 
 
 def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
@@ -410,15 +432,20 @@ GERMAN = {
 }
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 @pytest.mark.parametrize("code", GERMAN)
-def test_a_refusal_is_known_by_its_code_in_any_language(code: str, database: Settings) -> None:
+def test_a_refusal_is_known_by_its_code_in_any_language(
+    code: str, encoding: str, database: Settings
+) -> None:
     refusal = error_message(
-        {"S": "SCHWERWIEGEND", "V": "FATAL", "C": code, "M": "Das geht so nicht, »yieldspark«"}
+        {"S": "SCHWERWIEGEND", "V": "FATAL", "C": code, "M": "Das geht so nicht, »yieldspark«"},
+        encoding,
     )
     kind, words = GERMAN[code]
     with startup_proxy(("127.0.0.1", 1), lambda _: refusal) as port:
         settings = database.model_copy(update={"db_port": port})
-        with pytest.raises(kind, match=f"{words}.*Das geht|Das geht.*{words}") as caught:
+        both = f"{words}.*»yieldspark«|»yieldspark«.*{words}"
+        with pytest.raises(kind, match=both) as caught:
             execute_sql(settings, "SELECT 1")
     assert (type(caught.value), caught.value.sqlstate) == (kind, code)
 
@@ -432,6 +459,61 @@ def test_a_server_without_a_connection_left_says_so(database: Settings) -> None:
             execute_sql(settings, "SELECT 1")
         with no_connection:
             asked_by_adbc(session, "SELECT 1")
+
+
+@pytest.mark.parametrize("accepted", [0, 3])
+def test_a_connection_that_jdbc_can_not_have_is_known_by_its_code_too(
+    accepted: int, spark: SparkSession, database: Settings
+) -> None:
+    """At once, or in a task: the driver makes two to ask where it is, and one for the schema."""
+    full = error_message({"S": "FATAL", "V": "FATAL", "C": "53300", "M": "zu viele"})
+    left = accepted
+
+    def answer(parameters: Parameters) -> Answer:
+        nonlocal left
+        if "TimeZone" not in parameters:  # JDBC's own
+            return parameters
+        left -= 1
+        return parameters if left >= 0 else full
+
+    with startup_proxy((str(database.db_host), database.db_port), answer) as port:
+        settings = database.model_copy(update={"db_port": port, "read_transport": "jdbc"})
+        engine = make_engine(settings)
+        with (
+            pytest.raises(DatabaseError, match=r"no connection left: .*zu viele") as refused,
+            open_run(engine, job="read", mode="test") as run,
+        ):
+            read_table_spark(spark, settings, "SELECT pool_id FROM pools").collect()
+        row = ledger_row(engine, run.run_id)
+        assert (row["status"], row["error"]) == ("failed", str(refused.value))
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_the_localised_server_of_the_cases_is_refused(database: Settings) -> None:
+    script = Path(__file__).resolve().parents[2] / "shared" / "cases" / "login_refused_in_german.py"
+    if not script.is_file():
+        pytest.skip(f"the cases are not beside the checkout ({script.name})")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    process = subprocess.Popen([sys.executable, str(script), str(port)])
+    try:
+        until(lambda: listens(port), "the case listens")
+        with pytest.raises(DatabaseRefused, match=r"fehlgeschlagen\. Set DB_USER"):
+            execute_sql(database.model_copy(update={"db_port": port}), "SELECT 1")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_several_hosts_have_one_port_by_every_driver(
+    spark: SparkSession, database: Settings
+) -> None:
+    settings = database.model_copy(update={"db_host": "127.0.0.1,nowhere.invalid"})
+    assert by_every_driver(spark, settings, "1::text") == ["1"] * 3
 
 
 def test_a_login_without_a_password_is_refused_and_not_unreachable(database: Settings) -> None:

@@ -205,6 +205,7 @@ def _variables(database: Settings, url: str, folder: Path) -> dict[str, str]:
         "DB_NAME": database.db_name,
         "DB_USER": database.db_user,
         "DB_SSLMODE": database.db_sslmode,
+        **({"DB_SSLROOTCERT": str(database.db_sslrootcert)} if database.db_sslrootcert else {}),
         "DB_PASSWORD_SECRET": SECRET,
         "MLFLOW_TRACKING_URI": "sqlite:///" + quote(str(folder / "models" / "mlflow.db")),
         "MLFLOW_ARTIFACTS_URI": (folder / "models" / "artifacts").as_uri(),
