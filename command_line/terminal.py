@@ -21,6 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from product_errors import shortened
+
 out = Console(
     highlight=False, width=None if sys.stdout.isatty() else 160
 )  # a pipe has no width: Rich would cut tables at 80
@@ -42,7 +44,7 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else "dim"
-        err.print(f"  {record.getMessage()}", style=style, markup=False, soft_wrap=True)
+        err.print(f"  {shortened(record.getMessage())}", style=style, markup=False, soft_wrap=True)
 
 
 def show_logs() -> None:
@@ -108,7 +110,7 @@ def shown(value: object) -> str:
 
 def say(line: str) -> None:
     """A line of progress on stderr."""
-    err.print(f"  {line}", style="dim", markup=False, soft_wrap=True)
+    err.print(f"  {shortened(line)}", style="dim", markup=False, soft_wrap=True)
 
 
 @contextmanager
