@@ -43,7 +43,7 @@ import re
 from plain_text import without_controls
 
 MAX_MESSAGE_LETTERS = 500
-_SHOWN_END = 180
+SHOWN_END = 240
 """A message ends with the next step: what is left out of a long one is its middle."""
 
 
@@ -138,11 +138,17 @@ class NotEnoughHistory(YieldSparkError):
 
 
 def shortened(text: str) -> str:
-    """A message as it is shown, logged and stored: the one place that limits its length."""
+    """A message as it is shown and stored: the one place that limits its length."""
     if len(text) <= MAX_MESSAGE_LETTERS:
         return text
-    begin = MAX_MESSAGE_LETTERS - _SHOWN_END - len(" ... ")
-    return f"{text[:begin].rstrip()} ... {text[-_SHOWN_END:].lstrip()}"
+    begin = MAX_MESSAGE_LETTERS - SHOWN_END - len(" ... ")
+    return f"{text[:begin].rstrip()} ... {text[-SHOWN_END:].lstrip()}"
+
+
+def whole_message(error: BaseException) -> str:
+    """What `one_sentence` has of an error, with nothing left out: for the log file."""
+    words = error.args[0] if isinstance(error, YieldSparkError) and error.args else str(error)
+    return " ".join(str(words).split())
 
 
 _OURS = re.compile(r"product_errors\.\w+: (.+)")

@@ -23,11 +23,14 @@ from command_line.terminal import err, print_json
 from command_line.workplace import end_recording
 from job_log import FAILURES
 from product_errors import (
+    MAX_MESSAGE_LETTERS,
     ConfigurationError,
     Interrupted,
     YieldSparkError,
     exit_code,
     one_sentence,
+    shortened,
+    whole_message,
 )
 
 Failure = Callable[[BaseException, list[str]], Any]
@@ -51,6 +54,7 @@ def run_application(
                 KeyboardInterrupt(), failure
             )  # Typer ends an interrupted command with this code and without a word
     except TyperException as error:
+        error.message = shortened(error.message)
         rich_format_error(error)  # type: ignore[arg-type]
         code = _report(ConfigurationError(str(error)), failure, said=True)
     except Exception as error:
@@ -69,7 +73,7 @@ def _report(error: BaseException, failure: Failure, *, said: bool = False) -> in
 
     Args: said where stderr has the sentence already.
     """
-    code, sentence = exit_code(error), one_sentence(error)
+    code, sentence, whole = exit_code(error), one_sentence(error), whole_message(error)
     files = [
         handler.baseFilename
         for handler in logging.getLogger().handlers
@@ -80,7 +84,9 @@ def _report(error: BaseException, failure: Failure, *, said: bool = False) -> in
     if not said:
         err.print("[red]error:[/red]", Text(sentence), soft_wrap=True)
     if files:
-        FAILURES.error("%s", sentence, exc_info=error)
+        FAILURES.error("%s", max(sentence, whole, key=len), exc_info=error)
+    if files and len(whole) > MAX_MESSAGE_LETTERS:
+        err.print(Text(f"the whole message is in {files[0]}", style="dim"), soft_wrap=True)
     if files and code == 1:
         err.print(Text(f"the traceback is in {files[0]}", style="dim"), soft_wrap=True)
     if "--json" in sys.argv:

@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from plain_text import on_one_line, without_controls
+from product_errors import shortened
 
 
 class PlainConsole(Console):
@@ -59,9 +60,8 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else "dim"
-        err.print(
-            f"  {on_one_line(record.getMessage())}", style=style, markup=False, soft_wrap=True
-        )
+        line = on_one_line(shortened(record.getMessage()))
+        err.print(f"  {line}", style=style, markup=False, soft_wrap=True)
 
 
 def show_logs() -> None:
@@ -127,7 +127,7 @@ def shown(value: object) -> str:
 
 def say(line: str) -> None:
     """A line of progress on stderr."""
-    err.print(f"  {line}", style="dim", markup=False, soft_wrap=True)
+    err.print(f"  {shortened(line)}", style="dim", markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -546,9 +546,7 @@ def test_rows_that_a_trigger_drops_are_never_there_already(
 
 def test_what_no_job_will_read_is_said(database: Settings, engine: Engine, tmp_path: Path) -> None:
     said: list[str] = []
-    prices = (
-        "date,symbol,close\n2025-03-01,SOL/USDT,1\n2025-03-01,ETH/USDT,2\n2025-03-01,ETH/EUR,2\n"
-    )
+    days = "2025-03-01,SOL/USDT,1\n2025-03-01,ETH/USDT,2\n2025-03-01,ETH/EUR,2\n"
     history_lines = f"{HISTORY_CSV}2025-03-02,a,NaN,1,,\n2025-03-03,a,1,5.2x,,\n"
     files = [
         written(tmp_path, "p.csv", f"date,symbol,close\n{days}"),
