@@ -7,7 +7,7 @@ No connection is made.
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 REGISTRY_DATABASE = "postgresql+psycopg2"
 """Scheme of a registry in PostgreSQL. SQLAlchemy takes `postgresql` alone for psycopg 3, which is
@@ -47,7 +47,7 @@ def check_place(uri: str, *, db_host: str | None, db_name: str, artifacts_uri: s
 
 def _problem(uri: str, db_host: str | None, db_name: str, artifacts_uri: str | None) -> str | None:
     address = urlsplit(uri)
-    host, database = address.hostname or "", address.path.removeprefix("/")
+    host, database = address.hostname or "", unquote(address.path.removeprefix("/"))
     if not db_host:
         return "takes the login of the database at DB_HOST, which is not set; set it"
     # a socket's folder can't be the host of a URI: libpq gets it from DB_HOST

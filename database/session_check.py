@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from database.connection_parameters import ENCODING, ConnectionParameters
+from database.connection_parameters import ENCODING, METRICS_PARAMETER, ConnectionParameters
 from database.merge_sql import quoted
 from product_errors import DatabaseRefused
 
@@ -24,7 +24,7 @@ in `options`.
 CHECKED_PARAMETERS = (
     "search_path",
     "TimeZone",
-    "yieldspark.metrics_table",
+    METRICS_PARAMETER,
     "row_security",
     "standard_conforming_strings",
     "default_transaction_isolation",

@@ -140,6 +140,10 @@ def test_a_registry_in_the_servers_own_postgresql_is_taken(
             "and nothing more",
         ),
         ({"DB_NAME": "mlflow"}, "names 'mlflow', which is DB_NAME"),
+        (
+            {"DB_NAME": "a+b", "MLFLOW_TRACKING_URI": f"postgresql+psycopg2://{HOST}/a%2Bb"},
+            r"names 'a\+b', which is DB_NAME",
+        ),
         ({"MLFLOW_ARTIFACTS_URI": ""}, "MLFLOW_ARTIFACTS_URI, which is not set"),
     ],
 )

@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 from pyspark.sql import SparkSession
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.pool import NullPool
 
 import libpq_variables
 from config_spark import Settings, load_settings
@@ -91,6 +92,10 @@ def test_a_database_may_have_any_name(spark: SparkSession, server: Settings) -> 
     for name in NAMES:
         with empty_database(server, name) as settings:
             assert by_every_driver(spark, settings, "current_database()::text") == [name] * 3
+            url = connection_parameters(settings).sqlalchemy_url()
+            shown = make_url(url.render_as_string(hide_password=False))
+            with create_engine(shown, poolclass=NullPool).connect() as connection:
+                assert connection.exec_driver_sql("SELECT current_database()").scalar() == name
 
 
 def test_a_role_and_its_password_may_have_any_name(spark: SparkSession, database: Settings) -> None:
