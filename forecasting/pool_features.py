@@ -33,6 +33,8 @@ SLOPE_LIMIT = 8.0
 SPIKE_SCALES = 5.0
 STILL = 1e-9
 APY_FLOOR, APY_RELATIVE_FLOOR, TVL_FLOOR = 0.001, 0.002, 0.001
+MAX_GAP_DAYS = 30
+"""A move over more days says little of one day."""
 SCALE_HALF_LIFE_DAYS, SCALE_WINDOW_DAYS, SCALE_CUT, MIN_MOVES = 10.0, 60, 4.0, 3
 SLOPE_DAYS, SLOPE_SHRINKAGE = 60, 10.0
 """A slope is shrunk towards zero as if ten more moves of one scale had followed nothing."""
@@ -99,10 +101,8 @@ def pool_features(history: PoolHistory, level: float) -> dict[str, Days]:
     """
     apy, log_tvl = history.apy, np.log1p(history.tvl)
     moves, tvl_moves = _moves(apy, history.apy_observed), _moves(log_tvl, history.tvl_observed)
-    scale, tvl_scale = (
-        _scale(moves, APY_FLOOR + APY_RELATIVE_FLOOR * np.abs(apy)),
-        _scale(tvl_moves, np.full_like(apy, TVL_FLOOR)),
-    )
+    scale = _scale(moves, apy, history.apy_observed, APY_FLOOR + APY_RELATIVE_FLOOR * np.abs(apy))
+    tvl_scale = _scale(tvl_moves, log_tvl, history.tvl_observed, np.full_like(apy, TVL_FLOOR))
     found = {"apy_scale": scale, "tvl_scale": tvl_scale}
     found |= _apy_features(apy, moves, scale)
     found |= _tvl_features(log_tvl, tvl_moves, tvl_scale) | {
@@ -128,14 +128,37 @@ def _moves(level: Days, observed: Observed) -> Days:
     return moves
 
 
-def _scale(moves: Days, floor: Days) -> Days:
-    size = np.abs(moves)
+def _scale(moves: Days, level: Days, observed: Observed, floor: Days) -> Days:
+    """From one-day moves, or from moves over gaps while there are too few of those."""
+    scale = _mean_size(np.abs(moves), floor)
+    has_none = (np.isnan(scale) & observed).any(axis=1)
+    if has_none.any():
+        sizes = _sizes_over_gaps(level[has_none], observed[has_none])
+        over_gaps = _mean_size(sizes, floor[has_none])
+        scale[has_none] = np.where(np.isnan(scale[has_none]), over_gaps, scale[has_none])
+    return scale
+
+
+def _mean_size(size: Days, floor: Days) -> Days:
     (upper_quartile,) = rolling.quantiles(size, SCALE_WINDOW_DAYS, [0.75])
     mean = rolling.exponential_mean(
         np.minimum(size, SCALE_CUT * upper_quartile + floor), SCALE_HALF_LIFE_DAYS
     )
-    enough = np.cumsum(~np.isnan(moves), axis=1) >= MIN_MOVES
+    enough = np.cumsum(~np.isnan(size), axis=1) >= MIN_MOVES
     return np.where(enough, np.maximum(mean, floor), np.nan)
+
+
+def _sizes_over_gaps(level: Days, observed: Observed) -> Days:
+    """How far each observation is from the one before, as that of one day: a random walk is after n
+    days as far as the root of n.
+    """
+    known = observed & ~np.isnan(level)
+    day = np.broadcast_to(np.arange(level.shape[1]), level.shape)
+    before = np.full(level.shape, -1)
+    before[:, 1:] = np.maximum.accumulate(np.where(known, day, -1), axis=1)[:, :-1]
+    gap = (day - before).astype(float)
+    size = np.abs(level - np.take_along_axis(level, np.maximum(before, 0), axis=1)) / np.sqrt(gap)
+    return np.where(known & (before >= 0) & (gap <= MAX_GAP_DAYS), size, np.nan)
 
 
 def _in(scale: Days, distance: Days) -> Days:
