@@ -8,8 +8,9 @@ windows hold at most 90 days, and no feature tells one pool from another by name
 pools is in `cross_section`.
 
 Scale: exponentially weighted mean of the absolute one-day moves, half-life 10 days, each cut at
-four times the upper quartile of its 60 days plus a floor, never under the floor, and unknown with
-fewer than three moves.
+four times the upper quartile of its 60 days plus a floor, never under the floor. While a pool has
+fewer than three one-day moves, because it is never observed on two days in a row, moves over gaps
+stand in, each divided by the root of its days; with fewer than three of those it is unknown.
 """
 
 from __future__ import annotations
@@ -33,8 +34,6 @@ SLOPE_LIMIT = 8.0
 SPIKE_SCALES = 5.0
 STILL = 1e-9
 APY_FLOOR, APY_RELATIVE_FLOOR, TVL_FLOOR = 0.001, 0.002, 0.001
-MAX_GAP_DAYS = 30
-"""A move over more days says little of one day."""
 SCALE_HALF_LIFE_DAYS, SCALE_WINDOW_DAYS, SCALE_CUT, MIN_MOVES = 10.0, 60, 4.0, 3
 SLOPE_DAYS, SLOPE_SHRINKAGE = 60, 10.0
 """A slope is shrunk towards zero as if ten more moves of one scale had followed nothing."""
@@ -131,11 +130,11 @@ def _moves(level: Days, observed: Observed) -> Days:
 def _scale(moves: Days, level: Days, observed: Observed, floor: Days) -> Days:
     """From one-day moves, or from moves over gaps while there are too few of those."""
     scale = _mean_size(np.abs(moves), floor)
-    has_none = (np.isnan(scale) & observed).any(axis=1)
-    if has_none.any():
-        sizes = _sizes_over_gaps(level[has_none], observed[has_none])
-        over_gaps = _mean_size(sizes, floor[has_none])
-        scale[has_none] = np.where(np.isnan(scale[has_none]), over_gaps, scale[has_none])
+    # any pool has none on its first three observed days
+    lacks = np.count_nonzero(np.isnan(scale) & observed, axis=1) > MIN_MOVES
+    if lacks.any():
+        over_gaps = _mean_size(_sizes_over_gaps(level[lacks], observed[lacks]), floor[lacks])
+        scale[lacks] = np.where(np.isnan(scale[lacks]), over_gaps, scale[lacks])
     return scale
 
 
@@ -158,7 +157,7 @@ def _sizes_over_gaps(level: Days, observed: Observed) -> Days:
     before[:, 1:] = np.maximum.accumulate(np.where(known, day, -1), axis=1)[:, :-1]
     gap = (day - before).astype(float)
     size = np.abs(level - np.take_along_axis(level, np.maximum(before, 0), axis=1)) / np.sqrt(gap)
-    return np.where(known & (before >= 0) & (gap <= MAX_GAP_DAYS), size, np.nan)
+    return np.where(known & (before >= 0), size, np.nan)
 
 
 def _in(scale: Days, distance: Days) -> Days:
