@@ -175,7 +175,7 @@ def _forecast(
         )
         run.checks += [
             _score_check(database, plan, made, level),
-            *watch(night, known, forecasts["rule"].tolist(), settings),
+            *watch(night, known, forecasts["rule"][forecasts["apy"].notna()].tolist(), settings),
         ]
     with run.stage("explain"):
         apy, _ = tonight.values()

@@ -65,7 +65,7 @@ def watch(
     night: Tonight, known: pd.DataFrame, rules: Sequence[str | None], settings: Settings
 ) -> list[dict[str, Any]]:
     """Drift, new pools and the share of rules, as checks that warn; none without a model. Args:
-    known has `rules.KNOWN_COLUMNS`; rules are APY's.
+    known has `rules.KNOWN_COLUMNS`; rules are those of the pools that have an APY.
     """
     if not night.model:
         return []

@@ -8,8 +8,9 @@ windows hold at most 90 days, and no feature tells one pool from another by name
 pools is in `cross_section`.
 
 Scale: exponentially weighted mean of the absolute one-day moves, half-life 10 days, each cut at
-four times the upper quartile of its 60 days plus a floor, never under the floor, and unknown with
-fewer than three moves.
+four times the upper quartile of its 60 days plus a floor, never under the floor. While a pool has
+fewer than three one-day moves, because it is never observed on two days in a row, moves over gaps
+stand in, each divided by the root of its days; with fewer than three of those it is unknown.
 """
 
 from __future__ import annotations
@@ -99,10 +100,8 @@ def pool_features(history: PoolHistory, level: float) -> dict[str, Days]:
     """
     apy, log_tvl = history.apy, np.log1p(history.tvl)
     moves, tvl_moves = _moves(apy, history.apy_observed), _moves(log_tvl, history.tvl_observed)
-    scale, tvl_scale = (
-        _scale(moves, APY_FLOOR + APY_RELATIVE_FLOOR * np.abs(apy)),
-        _scale(tvl_moves, np.full_like(apy, TVL_FLOOR)),
-    )
+    scale = _scale(moves, apy, history.apy_observed, APY_FLOOR + APY_RELATIVE_FLOOR * np.abs(apy))
+    tvl_scale = _scale(tvl_moves, log_tvl, history.tvl_observed, np.full_like(apy, TVL_FLOOR))
     found = {"apy_scale": scale, "tvl_scale": tvl_scale}
     found |= _apy_features(apy, moves, scale)
     found |= _tvl_features(log_tvl, tvl_moves, tvl_scale) | {
@@ -128,14 +127,37 @@ def _moves(level: Days, observed: Observed) -> Days:
     return moves
 
 
-def _scale(moves: Days, floor: Days) -> Days:
-    size = np.abs(moves)
+def _scale(moves: Days, level: Days, observed: Observed, floor: Days) -> Days:
+    """From one-day moves, or from moves over gaps while there are too few of those."""
+    scale = _mean_size(np.abs(moves), floor)
+    # any pool has none on its first three observed days
+    lacks = np.count_nonzero(np.isnan(scale) & observed, axis=1) > MIN_MOVES
+    if lacks.any():
+        over_gaps = _mean_size(_sizes_over_gaps(level[lacks], observed[lacks]), floor[lacks])
+        scale[lacks] = np.where(np.isnan(scale[lacks]), over_gaps, scale[lacks])
+    return scale
+
+
+def _mean_size(size: Days, floor: Days) -> Days:
     (upper_quartile,) = rolling.quantiles(size, SCALE_WINDOW_DAYS, [0.75])
     mean = rolling.exponential_mean(
         np.minimum(size, SCALE_CUT * upper_quartile + floor), SCALE_HALF_LIFE_DAYS
     )
-    enough = np.cumsum(~np.isnan(moves), axis=1) >= MIN_MOVES
+    enough = np.cumsum(~np.isnan(size), axis=1) >= MIN_MOVES
     return np.where(enough, np.maximum(mean, floor), np.nan)
+
+
+def _sizes_over_gaps(level: Days, observed: Observed) -> Days:
+    """How far each observation is from the one before, as that of one day: a random walk is after n
+    days as far as the root of n.
+    """
+    known = observed & ~np.isnan(level)
+    day = np.broadcast_to(np.arange(level.shape[1]), level.shape)
+    before = np.full(level.shape, -1)
+    before[:, 1:] = np.maximum.accumulate(np.where(known, day, -1), axis=1)[:, :-1]
+    gap = (day - before).astype(float)
+    size = np.abs(level - np.take_along_axis(level, np.maximum(before, 0), axis=1)) / np.sqrt(gap)
+    return np.where(known & (before >= 0), size, np.nan)
 
 
 def _in(scale: Days, distance: Days) -> Days:

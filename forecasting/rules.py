@@ -10,7 +10,8 @@ observed days, and know nothing of others;
 that are read), no_model (too few rows to fit one),
   no_ledger or few_pools (nothing to learn the gate from), gate (it chose persistence, or the step
   was too small) -> the newest value.
-A target that a pool has never had stays null. Intervals of stale pools come from the panel's
+- no_value: the pool has never had this target -> null, and no interval.
+Intervals of stale pools come from the panel's
 relative day-to-day changes.
 """
 
@@ -47,7 +48,7 @@ ORDER BY m.pool_id
 """
 KNOWN_COLUMNS = ("pool_id", "apy", "tvl", "first_day", "apy_day", "tvl_day")
 
-STALE = "stale"
+STALE, NO_VALUE = "stale", "no_value"
 
 
 def known_query(metrics: str) -> str:
@@ -65,7 +66,7 @@ def apply_rules(
     as_of: dt.date,
 ) -> pd.DataFrame:
     """One target of every known pool: pool_id, value, low, high, rule (None where the model
-    forecast, or where nothing was ever known).
+    forecast).
 
     Args: known has KNOWN_COLUMNS; tonight is the as-of day's published rows; relative are
     `intervals.relative_quantiles`.
@@ -84,7 +85,7 @@ def apply_rules(
             "value": np.where(observed, rows["forecast"].to_numpy(float), value),
             "low": np.where(observed, rows["low"].to_numpy(float), low),
             "high": np.where(observed, rows["high"].to_numpy(float), high),
-            "rule": said.mask(~observed, STALE).mask(np.isnan(value), None),
+            "rule": said.mask(~observed, STALE).mask(np.isnan(value), NO_VALUE),
         }
     )
 

@@ -167,24 +167,28 @@ class Series:
         self.level, self.floor = level, floor
         self.moves = one_day_moves(level, seen)
         self.sizes = [None if move is None else abs(move) for move in self.moves]
-        self.cut = [
-            (
-                None
-                if size is None or under is None
-                else min(size, 4 * quantile(last(self.sizes, day, 60), 0.75) + under)
-            )
-            for day, (size, under) in enumerate(zip(self.sizes, floor, strict=True))
-        ]
+        self.over_gaps = sizes_over_gaps(level, seen)
         self.scales = [self._scale(day) for day in range(len(level))]
 
     def scale(self, day: int) -> Value:
         return self.scales[day]
 
     def _scale(self, day: int) -> Value:
-        usual, under = fading_mean(self.cut, day, 10), self.floor[day]
-        if under is None or usual is None or len(last(self.moves, day, day + 1)) < 3:
-            return None
-        return max(usual, under)
+        under = self.floor[day]
+        for sizes in (self.sizes, self.over_gaps):
+            if under is not None and len(last(sizes, day, day + 1)) >= 3:
+                return max(fading_mean(self._cut(sizes, day), day, 10) or 0.0, under)
+        return None
+
+    def _cut(self, sizes: list[Value], until: int) -> list[Value]:
+        """Each size, or four times the upper quartile of its 60 days plus the floor."""
+        cut: list[Value] = []
+        for day, (size, under) in enumerate(zip(sizes[: until + 1], self.floor, strict=False)):
+            if size is None or under is None:
+                cut.append(None)
+            else:
+                cut.append(min(size, 4 * quantile(last(sizes, day, 60), 0.75) + under))
+        return cut
 
     def in_scales(self, distance: Value, day: int) -> Value:
         return within(50.0, ratio(distance, self.scale(day)))
@@ -223,6 +227,19 @@ def one_day_moves(level: Sequence[Value], seen: Sequence[bool]) -> list[Value]:
             for day in range(1, len(level))
         ),
     ]
+
+
+def sizes_over_gaps(level: Sequence[Value], seen: Sequence[bool]) -> list[Value]:
+    """How far each observation is from the one before, divided by the root of the days between."""
+    sizes: list[Value] = [None] * len(level)
+    before: tuple[int, float] | None = None
+    for day, value in enumerate(level):
+        if value is None or not seen[day]:
+            continue
+        if before is not None:
+            sizes[day] = abs(value - before[1]) / math.sqrt(day - before[0])
+        before = (day, value)
+    return sizes
 
 
 def ridge_slope(effects: Sequence[Value], causes: Sequence[Value], day: int) -> float:

@@ -97,6 +97,12 @@ POOLS: dict[str, Callable[[], pd.DataFrame]] = {
     "zero": lambda: pool_rows("a", [0.0] * 40, [0.0] * 40),
     "without TVL": lambda: pool_rows("a", [1.0, 2.0, 4.0, 3.0] * 10, [None] * 40),
     "without APY": lambda: pool_rows("a", [None] * 30, [1e6, 2e6, 3e6] * 10),
+    "every second day": lambda: pool_rows(
+        "a", [1.0, None, 2.0, None, 4.0, None, 3.0, None] * 10, [1e6, None] * 40
+    ),
+    "every fifth day, then each": lambda: pool_rows(
+        "a", [1.0, None, None, None, None, 9.0, *[None] * 4] * 4 + [3.0, 4.0, 6.0] * 8, [1e6] * 64
+    ),
     "APY long ago": lambda: pool_rows("a", [3.0, 4.0] * 5 + [None] * 110, [1e6, 2e6, 3e6] * 40),
 }
 

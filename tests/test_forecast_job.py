@@ -222,7 +222,9 @@ def test_pools_that_a_model_can_not_speak_for_get_a_rule(
     assert abs(float(made.loc["zero", "apy"])) < 0.01
     assert float(made.loc["zero", "tvl_low"]) >= 0.0
     assert 0.0 <= float(made.loc["wild", "apy"]) <= short.max_apy_percent
-    assert made.loc["apy_only", ["tvl", "tvl_low", "tvl_high", "tvl_rule"]].isna().all()
+    assert made.loc["apy_only", ["tvl", "tvl_low", "tvl_high"]].isna().all()
+    assert made.loc["apy_only", "tvl_rule"] == made.loc["tvl_only", "rule"] == "no_value"
+    assert made.loc["apy_only", "rule"] != "no_value"
     assert float(made.loc["emptied", "tvl_low"]) == 0.0 <= float(made.loc["emptied", "tvl"]) < 100.0
     assert (
         made.loc[["apy_only", "emptied", "back", "back_after_weeks"], "apy"]

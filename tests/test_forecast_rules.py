@@ -66,7 +66,7 @@ def test_a_pool_that_was_not_observed_that_day_keeps_its_last_value_with_the_pan
 def test_what_a_pool_never_had_stays_unknown() -> None:
     found = ruled([known("a", None)], published({})).loc["a"]
     assert found[["value", "low", "high"]].isna().all()
-    assert found["rule"] is None
+    assert found["rule"] == "no_value"
 
 
 def test_rules_keep_apy_of_a_pool_at_zero_and_tvl_not_negative() -> None:

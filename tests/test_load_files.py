@@ -5,6 +5,8 @@ what bad input says.
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -17,8 +19,10 @@ from sqlalchemy import Engine, text
 
 from config_spark import Settings
 from data_processing.ingest import judge_sql
+from data_processing.ingest.file_kinds import NEEDED
 from data_processing.ingest.load_files import load_files
 from product_errors import CheckFailed, DatabaseError, InputError
+from tests.processes import PROJECT, CommandLine
 
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
 HISTORY_CSV = (
@@ -776,3 +780,15 @@ def test_json_value_of_every_text(engine: Engine) -> None:
         "1\n",
         "١",
     ]
+
+
+def test_the_page_about_loading_is_true(run_here: CommandLine) -> None:
+    page = (PROJECT / "docs" / "loading.md").read_text(encoding="utf-8")
+    (run_here.folder / "sample_data").symlink_to(PROJECT / "sample_data")
+    (block,) = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    for line in block.splitlines():
+        done = run_here(*shlex.split(line.removeprefix("python run_spark_local.py ")))
+        assert done.returncode == 0, done.stderr
+    for kind, columns in NEEDED.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{kind}` |"))
+        assert [name for name in columns if f"`{name}`" not in row] == []
