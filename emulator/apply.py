@@ -27,6 +27,7 @@ from emulator import nightly_run, terraform_apply
 from emulator.cloud import EmulatedCloud, emulated_cloud
 from emulator.database_server import DatabaseServer
 from emulator.google_provider import VERSION, built_provider, obstacle
+from private_files import private_folder
 from product_errors import EnvironmentNotReady, YieldSparkError, one_sentence
 from sample_data import SAMPLE_FILES
 
@@ -70,7 +71,7 @@ def applied(settings: Settings, folder: Path) -> dict[str, Any]:
     server = EmbeddedServer(folder)
     server.reset()
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    private_folder(folder)
     try:
         with emulated_cloud(folder, PROJECT, SECRET) as cloud:
             with step("2/6 database server"):
@@ -88,7 +89,9 @@ def _from_apply_to_rows(settings: Settings, cloud: EmulatedCloud, folder: Path) 
         "schedule_paused": False,
     }
     with step("3/6 terraform apply, and a second plan"):
-        terraform = terraform_apply.laid_out(folder / "configuration", cloud.url, variables, say)
+        terraform = terraform_apply.laid_out(
+            folder / "configuration", cloud.url, variables, say, token=cloud.token
+        )
         terraform_apply.apply(terraform)
         changes = terraform_apply.changes(terraform)
         outputs = terraform_apply.outputs(terraform)
