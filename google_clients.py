@@ -23,7 +23,7 @@ from product_errors import CloudRefused, CloudUnavailable, ConfigurationError, E
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
-class TokenOfFile(Credentials):  # type: ignore[misc]
+class TokenOfFile(Credentials):
     """The access token that a file has when a request is made: a local cloud that is started again
     has a new one. It stands in the Authorization header and nowhere else.
     """

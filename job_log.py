@@ -5,8 +5,9 @@ gets sentences.
 from __future__ import annotations
 
 import logging
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from config_spark import Settings
 from plain_text import on_one_line, without_controls
@@ -33,8 +34,9 @@ class LineFormatter(logging.Formatter):
 
 
 class _PrivateFile(logging.FileHandler):
-    def _open(self) -> TextIO:
-        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=private_opener)
+    def _open(self) -> TextIOWrapper:
+        raw = open(self.baseFilename, f"{self.mode}b", opener=private_opener)
+        return TextIOWrapper(raw, encoding=self.encoding, errors=self.errors)
 
 
 def add_log_file(settings: Settings) -> Path:

@@ -574,7 +574,7 @@ def broken_release(folder: Path, executor: Executor, source: str) -> None:
             version="c" * 40,
             message=f"release {'c' * 40} can not be read",
         )
-        made.put_release('c' * 40, released(OLD))
+        made.put_release("c" * 40, released(OLD))
         assert_failed(made.run({"version": "c" * 40}), code=500, message="is none")
         made.put_release(NEW, {**released(NEW), "batches": {}})
         assert_failed(
