@@ -120,6 +120,12 @@ class Settings(BaseSettings):
             " cloud's; unset means Google's own"
         ),
     )
+    google_api_token_file: Path | None = Field(
+        None,
+        description=(
+            "file with the bearer token that GOOGLE_API_URL asks for; `local up` prints it"
+        ),
+    )
     code_bucket: str | None = Field(None, description="bucket of the releases, a bare name")
     staging_bucket: str | None = Field(
         None, description="bucket where the service puts a batch's output, a bare name"

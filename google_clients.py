@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import google.auth
 from google.api_core import exceptions
 from google.api_core.client_options import ClientOptions
 from google.auth.credentials import AnonymousCredentials, Credentials
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, RefreshError
 
 from config_spark import Settings
 from product_errors import CloudRefused, CloudUnavailable, ConfigurationError, EnvironmentNotReady
@@ -22,16 +23,48 @@ from product_errors import CloudRefused, CloudUnavailable, ConfigurationError, E
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
+class TokenOfFile(Credentials):
+    """The access token that a file has when a request is made: a local cloud that is started again
+    has a new one. It stands in the Authorization header and nowhere else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._path = path
+
+    def refresh(self, request: object) -> None:
+        """Read the file. Raises: RefreshError."""
+        try:
+            self.token = self._path.read_text(encoding="ascii").strip()
+        except (OSError, ValueError) as error:
+            raise RefreshError(f"GOOGLE_API_TOKEN_FILE={self._path}: {error}") from None  # type: ignore[no-untyped-call]
+
+
 def credentials(settings: Settings) -> Credentials:
-    """Application default credentials; none for the local cloud. Raises: EnvironmentNotReady."""
+    """Application default credentials; for the local cloud the token of GOOGLE_API_TOKEN_FILE, and
+    none without it. Raises: EnvironmentNotReady.
+    """
     if settings.google_api_url:
-        return AnonymousCredentials()  # type: ignore[no-untyped-call]
+        return _credentials_of_file(settings.google_api_token_file)
     try:
         found, _ = google.auth.default(scopes=[SCOPE])
     except DefaultCredentialsError as error:
         raise EnvironmentNotReady(
             f"no Google Cloud credentials: {error}; run `gcloud auth application-default login`"
         ) from error
+    return found
+
+
+def _credentials_of_file(path: Path | None) -> Credentials:
+    if path is None:
+        return AnonymousCredentials()  # type: ignore[no-untyped-call]
+    found = TokenOfFile(path)
+    try:
+        found.refresh(None)
+    except RefreshError as error:
+        raise EnvironmentNotReady(
+            f"{error}; take the variables that `python -m workflows local up` prints"
+        ) from None
     return found
 
 

@@ -5,11 +5,13 @@ gets sentences.
 from __future__ import annotations
 
 import logging
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 from config_spark import Settings
 from plain_text import on_one_line, without_controls
+from private_files import private_folder, private_opener
 from product_errors import EnvironmentNotReady
 
 FAILURES = logging.getLogger("yieldspark.failures")
@@ -31,6 +33,12 @@ class LineFormatter(logging.Formatter):
         return without_controls(super().formatException(ei))
 
 
+class _PrivateFile(logging.FileHandler):
+    def _open(self) -> TextIOWrapper:
+        raw = open(self.baseFilename, f"{self.mode}b", opener=private_opener)
+        return TextIOWrapper(raw, encoding=self.encoding, errors=self.errors)
+
+
 def add_log_file(settings: Settings) -> Path:
     """Send every record to the log file too, which is begun anew when it has grown large; returns
     its path.
@@ -39,8 +47,8 @@ def add_log_file(settings: Settings) -> Path:
     """
     path = settings.yieldspark_home / "logs" / "yieldspark.log"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(
+        private_folder(path.parent)
+        handler = _PrivateFile(
             path,
             mode="w" if path.exists() and path.stat().st_size > LOG_FILE_BYTES else "a",
             encoding="utf-8",

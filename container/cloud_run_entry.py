@@ -28,10 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from google.api_core import exceptions
-from google.auth.credentials import AnonymousCredentials
+from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.storage import Bucket, Client  # type: ignore[import-untyped]
 from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
+from google.oauth2.credentials import Credentials as AccessToken
 from requests import RequestException
 
 LATEST = "latest.json"
@@ -225,8 +226,10 @@ def reader(variables: Mapping[str, str]) -> Read:
         )
     given: dict[str, Any] = {}
     if url:
-        anonymous = AnonymousCredentials()  # type: ignore[no-untyped-call]
-        given = {"credentials": anonymous, "client_options": {"api_endpoint": url}}
+        given = {
+            "credentials": _credentials(variables.get("GOOGLE_API_TOKEN_FILE")),
+            "client_options": {"api_endpoint": url},
+        }
     retry = DEFAULT_RETRY.with_timeout(RETRY_SECONDS)
 
     @cache
@@ -263,6 +266,21 @@ def reader(variables: Mapping[str, str]) -> Read:
             ) from None
 
     return read
+
+
+def _credentials(token_file: str | None) -> Credentials:
+    """Those for what stands in for Google. Raises: NotStarted."""
+    if not token_file:
+        return AnonymousCredentials()  # type: ignore[no-untyped-call]
+    try:
+        token = Path(token_file).read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise NotStarted(
+            f"GOOGLE_API_TOKEN_FILE={token_file} can't be read: {error}; give it a file with the"
+            " token of GOOGLE_API_URL",
+            WRONG_USE,
+        ) from None
+    return AccessToken(token)  # type: ignore[no-untyped-call]
 
 
 def released_settings(content: bytes, job: str) -> dict[str, str]:

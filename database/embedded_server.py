@@ -27,7 +27,8 @@ from pydantic import SecretStr
 
 import libpq_variables
 from database import server_process
-from database.server_folders import ServerFolders, locate, wheel_binaries, write_private
+from database.server_folders import ServerFolders, locate, wheel_binaries
+from private_files import write_private
 from product_errors import DatabaseRefused, DatabaseUnreachable, EnvironmentNotReady
 
 log = logging.getLogger(__name__)

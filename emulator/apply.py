@@ -30,6 +30,7 @@ from emulator import nightly_run, terraform_apply
 from emulator.cloud import EmulatedCloud, emulated_cloud
 from emulator.database_server import DatabaseServer
 from emulator.google_provider import VERSION, built_provider, obstacle
+from private_files import private_folder
 from product_errors import EnvironmentNotReady, YieldSparkError, one_sentence
 from sample_data import SAMPLE_FILES
 from workflows.local.local_cloud import alone_in
@@ -102,7 +103,9 @@ def _from_apply_to_rows(settings: Settings, cloud: EmulatedCloud, folder: Path) 
         "schedule_paused": False,
     }
     with step("3/6 terraform apply, and a second plan"):
-        terraform = terraform_apply.laid_out(folder / "configuration", cloud.url, variables, say)
+        terraform = terraform_apply.laid_out(
+            folder / "configuration", cloud.url, variables, say, token=cloud.token
+        )
         with _counted(cloud):
             terraform_apply.apply(terraform)
         say("second plan")

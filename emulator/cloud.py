@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from emulator.method_permissions import Needed
 from emulator.other_methods import add_other_methods
 from emulator.private_network import Unreachable, reached, require_batch_network
 from emulator.resource_store import TYPES, Document
+from private_files import private_folder, write_private
 from product_errors import YieldSparkError
 from workflows.batches.batch_request import DRIVER_VARIABLE
 from workflows.local.batch_life import RunningBatch, Script
@@ -88,6 +90,16 @@ class NotStarted:
         """It has ended."""
 
 
+@dataclass(frozen=True)
+class _Entrance:
+    """One identity's way in."""
+
+    gateway: Gateway
+    address: str
+    token: str
+    token_file: Path
+
+
 class EmulatedCloud:
     """One project. `emulated_cloud` makes it, and ends what it runs."""
 
@@ -95,7 +107,7 @@ class EmulatedCloud:
         self.project = project
         self.server: DatabaseServer | None = None
         self._stack = stack
-        self._gateways: dict[str, tuple[Gateway, str]] = {}
+        self._gateways: dict[str, _Entrance] = {}
         self._writers: dict[str, str] = {}
         self._account = batch_account()
         self.folder = open_folder(folder, self._account)
@@ -114,19 +126,25 @@ class EmulatedCloud:
         )
         self.executions = ExecutionsDouble(run=self._run_workflow)
         self.logging = LoggingDouble(self.cloud_run.lines)
-        self.url = stack.enter_context(serving([self.plane, self.storage]))
+        self.token = secrets.token_urlsafe(32)
+        self._tokens = private_folder(folder / "tokens")
+        self.url = stack.enter_context(serving([self.plane, self.storage], token=self.token))
         stack.enter_context(looking_at(self.dataproc, self.cloud_run))
 
     def address_of(self, member: str) -> str:
         """Where an identity reaches the services. Args: member is as in a policy."""
-        return self._gateway(member)[1]
+        return self._entrance(member).address
+
+    def token_file_of(self, member: str) -> Path:
+        """The file, of mode 600, with the token that this identity's address asks for."""
+        return self._entrance(member).token_file
 
     def refusals(self) -> list[dict[str, str]]:
         """Every permission that was asked for and not granted."""
         return [
-            {"member": gateway.member, "permission": one.permission, "resource": one.resource}
-            for gateway, _ in self._gateways.values()
-            for one in gateway.refused
+            {"member": member, "permission": one.permission, "resource": one.resource}
+            for member, entrance in self._gateways.items()
+            for one in entrance.gateway.refused
         ]
 
     def dispatch(self, job: str) -> Document:
@@ -143,7 +161,10 @@ class EmulatedCloud:
         request = urllib.request.Request(
             self.address_of(member) + place.path,
             data=base64.b64decode(target.get("body", "")),
-            headers=target.get("headers", {}),
+            headers={
+                **target.get("headers", {}),
+                "Authorization": f"Bearer {self._entrance(member).token}",
+            },
             method=target.get("httpMethod", "POST"),
         )
         try:
@@ -161,7 +182,7 @@ class EmulatedCloud:
         pairs = (line.partition("=") for line in content.splitlines() if line)
         return {key: value for key, _, value in pairs}
 
-    def _gateway(self, member: str) -> tuple[Gateway, str]:
+    def _entrance(self, member: str) -> _Entrance:
         if member not in self._gateways:
             services: list[Service] = [
                 self.dataproc,
@@ -172,7 +193,11 @@ class EmulatedCloud:
                 self.storage,
             ]
             gateway = Gateway(member, self.plane, services, self._object_exists)
-            self._gateways[member] = (gateway, self._stack.enter_context(serving([gateway])))
+            token = secrets.token_urlsafe(32)
+            token_file = self._tokens / str(len(self._gateways))
+            write_private(token_file, token)
+            address = self._stack.enter_context(serving([gateway], token=token))
+            self._gateways[member] = _Entrance(gateway, address, token, token_file)
         return self._gateways[member]
 
     def _object_exists(self, bucket: str, name: str) -> bool:
@@ -210,7 +235,8 @@ class EmulatedCloud:
     def _run_batch(self, batch: Document, batch_id: str) -> RunningBatch:
         execution = batch["environmentConfig"]["executionConfig"]
         member = f"serviceAccount:{execution['serviceAccount']}"
-        gateway, address = self._gateway(member)
+        entrance = self._entrance(member)
+        gateway = entrance.gateway
         self._writers[batch["runtimeInfo"]["outputUri"]] = member
         try:
             for permission in BATCH_PERMISSIONS:
@@ -230,7 +256,7 @@ class EmulatedCloud:
             return NotStarted(f"batch {batch_id} was not started: {error}")
         seen = properties | {f"{DRIVER_VARIABLE}{name}": value for name, value in given.items()}
         changed = {**batch, "runtimeConfig": {**batch["runtimeConfig"], "properties": seen}}
-        return LocalPlatform(self.folder, address, self._account).run_batch(changed, batch_id)
+        return self._platform(entrance).run_batch(changed, batch_id)
 
     def _run_container(
         self, name: str, arguments: list[str], given: dict[str, str]
@@ -249,9 +275,13 @@ class EmulatedCloud:
             )
         except Unreachable as error:
             return NotStarted(f"execution {name} was not started: {error}")
-        platform = LocalPlatform(self.folder, self.address_of(member), self._account)
         environment = {**variables, **private, **given}
-        return platform.run_container(CONTAINER_ENTRY, arguments, environment, name)
+        return self._platform(self._entrance(member)).run_container(
+            CONTAINER_ENTRY, arguments, environment, name
+        )
+
+    def _platform(self, entrance: _Entrance) -> LocalPlatform:
+        return LocalPlatform(self.folder, entrance.address, self._account, entrance.token)
 
     def _in_network(self, variables: Mapping[str, str], subnetwork: str) -> dict[str, str]:
         """Raises: Unreachable."""
@@ -275,7 +305,7 @@ class EmulatedCloud:
         bucket, _, name = uri.removeprefix("gs://").partition("/")
         member = self._writers[uri.rpartition(".")[0]]
         resource = f"projects/_/buckets/{bucket}/objects/{name}"
-        self._gateway(member)[0].require(Needed("storage.objects.create", resource))
+        self._entrance(member).gateway.require(Needed("storage.objects.create", resource))
         kind = {"contentType": "text/plain"}
         self.storage.store.write(bucket, name, content, kind, Conditions(), {})
 
@@ -284,7 +314,7 @@ class EmulatedCloud:
         (workflow,) = self.plane.store.of_type("workflows.workflows")
         _, project, _, region, _, name = workflow["name"].split("/")
         account = workflow["serviceAccount"].rpartition("/")[2]
-        gateway, address = self._gateway(f"serviceAccount:{account}")
+        entrance = self._entrance(f"serviceAccount:{account}")
         environment = {
             "GOOGLE_CLOUD_PROJECT_ID": project,
             "GOOGLE_CLOUD_LOCATION": region,
@@ -296,9 +326,9 @@ class EmulatedCloud:
             workflow["sourceContents"],
             argument,
             environment=environment,
-            transport=hosts_at(address),
+            transport=hosts_at(entrance.address, entrance.token),
             clock=UntilCancelled(self.executions, execution, FASTER),
-            log=partial(self._log, gateway),
+            log=partial(self._log, entrance.gateway),
         )
 
     def _log(self, gateway: Gateway, entry: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """One caller's way to the services: every call is refused that the caller is not granted.
 
 In: requests of one identity. Out: the answer of the services behind it, or 403 naming permission
-and resource. Each identity has an address of its own, in place of an access token.
+and resource. Each identity has an address of its own, and a token that opens this one alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ class Gateway(Service):
 
     def answer(self, request: Request) -> Answer | None:
         """As `Service.answer`, after the caller's rights."""
-        self.asked.append(request)
         try:
             api, wanted = needed(request, self._object_exists)
             self._plane.require_api(api)

@@ -48,6 +48,7 @@ def settings_of(
         _env_file=None,
         **{name.lower(): value for name, value in variables.items()},
         google_api_url=cloud.address_of(member),
+        google_api_token_file=cloud.token_file_of(member),
         **others,
     )
 

@@ -56,10 +56,16 @@ class TerraformFailed(YieldSparkError):
 
 
 def laid_out(
-    folder: Path, url: str, variables: Mapping[str, Any], say: Say, *, source: Path = ROOT
+    folder: Path,
+    url: str,
+    variables: Mapping[str, Any],
+    say: Say,
+    *,
+    token: str,
+    source: Path = ROOT,
 ) -> Terraform:
-    """A copy of the configuration whose provider asks the control plane at `url`. Args: source is
-    the checkout.
+    """A copy of the configuration whose provider asks the control plane at `url`. Args: token is
+    the provider's `access_token`, in its environment. source is the checkout.
 
     Raises: EnvironmentNotReady where the provider can't be built.
     """
@@ -74,7 +80,8 @@ def laid_out(
         f"GOOGLE_{name.upper()}_CUSTOM_ENDPOINT": f"{url}/{path}"
         for name, path in ENDPOINTS.items()
     }
-    return replace(terraform, environment={**terraform.environment, **endpoints})
+    access = {"GOOGLE_OAUTH_ACCESS_TOKEN": token}
+    return replace(terraform, environment={**terraform.environment, **endpoints, **access})
 
 
 def apply(terraform: Terraform, *options: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -28,11 +29,15 @@ from database.server_folders import wheel_binaries
 from database.table_use import JOBS_USE
 from machine import spark_runtime
 from machine.class_archive import find_archive
+from private_files import open_to_others
 from product_errors import DatabaseRefused, DatabaseUnreachable, YieldSparkError
 
 Result = Literal["ok", "warn", "fail"]
 
 GIB = 1024**3
+STATE_FOLDERS = ("logs", "mlflow", "cloud", "emulator")
+"""In YIELDSPARK_HOME: what a run said, models and releases, which only their owner reads."""
+SHOWN_PATHS = 3
 ENOUGH_DISK_GIB = 2.0
 LEAST_DISK_GIB = 0.5
 ENOUGH_MEMORY_GIB = 4.0
@@ -256,7 +261,23 @@ def folders(settings: Settings) -> tuple[Result, str, str]:
             f"can't be written: {', '.join(closed)}",
             "set these variables to folders you may write, or change the folders' rights",
         )
+    if public := _public_state(settings.yieldspark_home):
+        shown = ", ".join(str(path) for path in public[:SHOWN_PATHS])
+        more = f" and {len(public) - SHOWN_PATHS} more" if len(public) > SHOWN_PATHS else ""
+        return (
+            "warn",
+            f"other accounts of this machine may read or change {shown}{more}",
+            f"chmod -R go= {' '.join(sorted({str(path) for path in public[:SHOWN_PATHS]}))}",
+        )
     return "ok", ", ".join(str(folder) for folder in wanted.values()), ""
+
+
+def _public_state(home: Path) -> list[Path]:
+    """Parts of the state that others may read, and the home itself where others may write."""
+    secrets = [path for path in (home / "server").glob("password") if open_to_others(path)]
+    states = [path for name in STATE_FOLDERS for path in open_to_others(home / name)]
+    writable = home.exists() and home.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return [*([home] if writable else []), *secrets, *states]
 
 
 def existing_part(folder: Path) -> Path:

@@ -27,6 +27,7 @@ from product_errors import EnvironmentNotReady
 from tests.databases import Databases
 from tests.mapped_classes import mapping_options
 from tests.processes import CommandLine, CommandLineHere
+from workflows.local.http_service import Service
 
 pytest_plugins = ("tests.markers", "tests.workers", "tests.owner_schema")
 
@@ -40,6 +41,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # an example that takes long says that the machine is busy
 hypothesis_settings.register_profile("no deadline", deadline=None)
 hypothesis_settings.load_profile("no deadline")
+# the tests look at what a double was asked
+Service.keeps_requests = True
 
 
 @pytest.fixture(scope="session", autouse=True)

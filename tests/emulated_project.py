@@ -46,7 +46,9 @@ class AppliedProject:
 def applied_project(folder: Path, server: EmbeddedServer) -> Iterator[AppliedProject]:
     """Apply the configuration in a folder, and plan again."""
     with emulated_cloud(folder, PROJECT, SECRET, DatabaseServer(server)) as cloud:
-        terraform = terraform_apply.laid_out(folder / "configuration", cloud.url, VARIABLES, print)
+        terraform = terraform_apply.laid_out(
+            folder / "configuration", cloud.url, VARIABLES, print, token=cloud.token
+        )
         terraform_apply.apply(terraform)
         yield AppliedProject(
             cloud,

@@ -52,6 +52,7 @@ ROOMS = (
     "libpq_variables",
     "product_errors",
     "plain_text",
+    "private_files",
 )
 """From left to right, as in CONTRIBUTING.md."""
 

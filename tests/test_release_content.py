@@ -432,7 +432,7 @@ try:
 finally:
     ours = (
         "data_processing", "forecasting", "database", "config_spark", "job_entry", "job_log",
-        "plain_text", "product_errors"
+        "plain_text", "private_files", "product_errors"
     )
     files = [
         module.__file__ or "" for name, module in sys.modules.items()

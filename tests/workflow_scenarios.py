@@ -177,7 +177,7 @@ def arguments_reach_the_jobs(folder: Path, executor: Executor, source: str) -> N
             ["--full-refresh"],
             [],
         ]
-        made.put(f"versions/{NEW}/batches.json", {**released(NEW), "engine": "lightgbm"})
+        made.put_release(NEW, {**released(NEW), "engine": "lightgbm"})
         assert_succeeded(made.run({"engine": None}))
         runtimes = [request.json()["runtimeConfig"]["version"] for request in made.created[3::2]]
         assert runtimes == [
@@ -446,7 +446,7 @@ def platform_of_the_release(folder: Path, executor: Executor, source: str) -> No
     }
     with world(folder, executor, source) as made:
         for platform, expected in both.items():
-            made.put(f"versions/{NEW}/batches.json", released(NEW) | {"platform": platform})
+            made.put_release(NEW, released(NEW) | {"platform": platform})
             assert_succeeded(made.run(), *expected)
         assert len(made.created) == 4
         assert_succeeded(made.run({"platform": {FORECAST: "dataproc"}}), "cloud_run", "dataproc")
@@ -454,7 +454,7 @@ def platform_of_the_release(folder: Path, executor: Executor, source: str) -> No
         assert_succeeded(made.run({"platform": wanted}), *wanted.values())
         asked = len(made.cloud_run.asked)
         for unknown in ("auto", 5, ["cloud_run"]):
-            made.put(f"versions/{NEW}/batches.json", released(NEW) | {"platform": unknown})
+            made.put_release(NEW, released(NEW) | {"platform": unknown})
             assert_failed(made.run(), code=500, version=NEW, message="allowed is dataproc or")
         assert (len(made.created), len(made.cloud_run.asked)) == (7, asked)
 
@@ -494,7 +494,7 @@ def job_is_missing_on_cloud_run(folder: Path, executor: Executor, source: str) -
     with world(folder, executor, source) as made:
         changed = released(NEW)
         changed["cloud_run_jobs"][METRICS] = "another-name"
-        made.put(f"versions/{NEW}/batches.json", changed)
+        made.put_release(NEW, changed)
         outcome = made.run({"platform": {METRICS: "cloud_run"}})
         assert_failed(
             outcome,
@@ -504,7 +504,7 @@ def job_is_missing_on_cloud_run(folder: Path, executor: Executor, source: str) -
             message="'another-name' of kind 'JOB'",
         )
         assert len(made.cloud_run.asked) == 1
-        made.put(f"versions/{NEW}/batches.json", changed | {"cloud_run_jobs": {}})
+        made.put_release(NEW, changed | {"cloud_run_jobs": {}})
         assert_failed(
             made.run({"platform": {METRICS: "cloud_run"}}),
             code=400,
@@ -574,9 +574,9 @@ def broken_release(folder: Path, executor: Executor, source: str) -> None:
             version="c" * 40,
             message=f"release {'c' * 40} can not be read",
         )
-        made.put(f"versions/{'c' * 40}/batches.json", released(OLD))
+        made.put_release("c" * 40, released(OLD))
         assert_failed(made.run({"version": "c" * 40}), code=500, message="is none")
-        made.put(f"versions/{NEW}/batches.json", {**released(NEW), "batches": {}})
+        made.put_release(NEW, {**released(NEW), "batches": {}})
         assert_failed(
             made.run({"version": NEW}), code=400, message="has no batch calculate_pool_metrics"
         )

@@ -28,6 +28,7 @@ from workflows.local.executions_double import ExecutionsDouble
 from workflows.local.http_service import Answer, Request, Service, serving
 from workflows.local.interpreter import VirtualClock, execute, hosts_at
 from workflows.local.storage_double import StorageDouble
+from workflows.releases.code_bucket import md5_hash
 from workflows.releases.release_names import Release
 
 PIPELINE = (Path(__file__).resolve().parents[1] / "workflows" / "pipeline.yaml").read_text(
@@ -49,6 +50,14 @@ JARS = (
     "lightgbmlib-3.3.510.jar",
     "spray-json_2.12-1.3.5.jar",
 )
+
+FILES = (
+    "yieldspark.zip",
+    "calculate_pool_metrics.py",
+    "forecast_pools.py",
+    *(f"jars/{jar}" for jar in JARS),
+)
+"""Of a release, without its two documents."""
 
 USUAL = Script()
 
@@ -154,6 +163,15 @@ class World:
         log = self.logs.setdefault(execution_id, [])
         return self.executor(self.source, argument, environment, self.url, self.clock, log.append)
 
+    def put_release(self, version: str, batches: Any) -> None:
+        """A release of these batches, with its files and the manifest over them."""
+        files = {name: f"{name} of {version}".encode() for name in FILES}
+        files["batches.json"] = json.dumps(batches).encode()
+        entries = {name: {"md5": md5_hash(content)} for name, content in files.items()}
+        for name, content in files.items():
+            self.put(f"versions/{version}/{name}", content)
+        self.put(f"versions/{version}/manifest.json", {"version": version, "files": entries})
+
     def put(self, name: str, document: Any) -> None:
         """An object of the code bucket; bytes as they are."""
         content = document if isinstance(document, bytes) else json.dumps(document).encode()
@@ -215,10 +233,7 @@ def world(
         made = World(url, clock, batches, containers, executor, source)
         services.append(ExecutionsDouble(made.execute, now=clock.now))
         for version in (OLD, NEW):
-            made.put(
-                f"versions/{version}/batches.json",
-                released(version) | {"deadline_seconds": deadline},
-            )
+            made.put_release(version, released(version) | {"deadline_seconds": deadline})
         made.put("latest.json", {"version": NEW, "manifest_sha256": "0" * 64})
         try:
             yield made

@@ -27,6 +27,7 @@ from config_spark import Settings
 from database.connection import engine_of
 from database.connection_parameters import FIXED_SESSION, connection_parameters
 from database.own_schema import MIGRATE
+from private_files import private_folder, private_opener
 from product_errors import DatabaseError, RegistryUnreachable
 from registry_address import is_in_postgresql
 
@@ -154,10 +155,19 @@ def _file(uri: str) -> Path:
 @contextmanager
 def _connected(settings: Settings) -> Iterator[Connection]:
     uri = registry_uri(settings)
-    if _is_missing_file(uri):
-        _file(uri).parent.mkdir(parents=True, exist_ok=True)
+    if uri.startswith(SQLITE):
+        _make_private(_file(uri), registry_folder(settings))
     with _engine(settings).begin() as connection:
         yield connection
+
+
+def _make_private(file: Path, own_folder: Path) -> None:
+    """Make the file where it is missing; a folder that the user chose keeps its rights."""
+    if file.parent == own_folder or not file.parent.exists():
+        private_folder(file.parent)
+    if not file.exists():
+        with open(file, "ab", opener=private_opener):
+            pass
 
 
 def _engine(settings: Settings) -> Engine:

@@ -48,7 +48,8 @@ NOT_THE_JOBS = {
         "container_image",
     ),  # what the batch itself is made of
     *("batch_ttl_minutes", "max_executors", "nightly_rows", "platform", "workflow_name"),
-    "google_api_url",  # where Google is, the platform itself says
+    # where Google is and with what token it is asked, the platform itself says
+    *("google_api_url", "google_api_token_file"),
 }
 """Settings that stay here though the user set them."""
 

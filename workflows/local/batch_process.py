@@ -17,16 +17,17 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Mapping
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 from database.server_folders import Account, server_account
 from machine.java_runtime import find_java
+from private_files import give_to, new_file, private_folder, write_private
 from product_errors import EnvironmentNotReady
 from workflows.batches.batch_request import DRIVER_VARIABLE
 
@@ -38,7 +39,8 @@ END_SECONDS = 20
 
 class BatchProcess:
     """One running job; `output` has what it said, `errors` what it said on standard error, where
-    that is apart.
+    that is apart. Both are files beside its folder: what the job's account may change it could
+    replace by a link to a file of ours.
     """
 
     def __init__(
@@ -51,16 +53,19 @@ class BatchProcess:
         errors_apart: bool = False,
     ) -> None:
         self._folder = folder
-        self.output = folder / "driveroutput"
-        self.errors = folder / "errors" if errors_apart else None
+        self.output = folder.with_name(f"{folder.name}.driveroutput")
+        self.errors = folder.with_name(f"{folder.name}.errors") if errors_apart else None
         with ExitStack() as files:
-            stream = files.enter_context(self.output.open("wb"))
+            stream, errors = (
+                files.enter_context(open(_emptied(path), "wb")) if path else None
+                for path in (self.output, self.errors)
+            )
             self._process = subprocess.Popen(
                 command,
                 cwd=folder,
                 env=dict(environment),
                 stdout=stream,
-                stderr=files.enter_context(self.errors.open("wb")) if self.errors else stream,
+                stderr=errors or stream,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 **_rights(account),
@@ -74,13 +79,8 @@ class BatchProcess:
         code = self._process.poll()
         if code is None and self._ends_by is not None and time.monotonic() > self._ends_by:
             self._signal(signal.SIGKILL)
-        if code is not None and self._folder.exists():
-            for path in set(self._folder.iterdir()) - {self.output, self.errors}:
-                (
-                    shutil.rmtree(path, ignore_errors=True)
-                    if path.is_dir()
-                    else path.unlink(missing_ok=True)
-                )
+        if code is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
         return code
 
     def cancel(self) -> None:
@@ -99,13 +99,17 @@ class LocalPlatform:
     """Starts batches and container jobs on this machine.
 
     Args: folder takes a folder for each, api_url is where the doubles answer, account is whom they
-    run as, None: as this process.
+    run as, None: as this process. token is what the doubles ask for: each job has it in a file of
+    its own, because the caller's is closed to the account.
     """
 
-    def __init__(self, folder: Path, api_url: str, account: Account | None) -> None:
+    def __init__(
+        self, folder: Path, api_url: str, account: Account | None, token: str | None = None
+    ) -> None:
         self.folder = folder
         self._api_url = api_url
         self._account = account
+        self._token = token
 
     def run_batch(self, batch: dict[str, Any], batch_id: str) -> BatchProcess:
         """Download what the request names and hand it to spark-submit. Raises: OSError where a file
@@ -181,9 +185,11 @@ class LocalPlatform:
             # the address of a machine on a network of its own may be unknown to its resolver
             "SPARK_LOCAL_IP": "127.0.0.1",
         }
+        if self._token:
+            write_private(folder / "access_token", self._token)
+            environment["GOOGLE_API_TOKEN_FILE"] = str(folder / "access_token")
         if self._account:
-            for path in [folder, *folder.rglob("*")]:
-                os.chown(path, self._account.uid, self._account.gid)
+            give_to(folder, self._account.uid, self._account.gid)
         return BatchProcess(
             command,
             folder,
@@ -193,16 +199,23 @@ class LocalPlatform:
         )
 
     def _new_folder(self, name: str) -> Path:
-        folder = self.folder / "batches" / name
+        batches = self.folder / "batches"
+        batches.mkdir(parents=True, exist_ok=True)
+        # the account passes through, and lists and changes nothing in it
+        batches.chmod(0o711 if self._account else 0o700)
+        folder = batches / name
+        shutil.rmtree(folder, ignore_errors=True)  # of a cloud that was killed
+        folder.mkdir(mode=0o700)
         for inner in ("home", "tmp"):
-            (folder / inner).mkdir(parents=True)
+            private_folder(folder / inner)
         return folder
 
     def _fetch(self, uri: str, folder: Path) -> str:
         bucket, _, name = uri.removeprefix("gs://").partition("/")
         target = folder / name.rpartition("/")[2]
         url = f"{self._api_url}/storage/v1/b/{bucket}/o/{quote(name, safe='')}?alt=media"
-        with urllib.request.urlopen(url) as answer, target.open("wb") as stream:
+        sent = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        with urlopen(Request(url, headers=sent)) as answer, target.open("wb") as stream:
             shutil.copyfileobj(answer, stream)
         return str(target)
 
@@ -237,6 +250,12 @@ def batch_account() -> Account | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return account
+
+
+def _emptied(path: Path) -> int:
+    """A descriptor to write to a new file in the place of an earlier batch's of this name."""
+    path.unlink(missing_ok=True)
+    return new_file(path)
 
 
 def _rights(account: Account | None) -> dict[str, Any]:

@@ -4,20 +4,43 @@ Google's errors, what was asked.
 In: services, each with routes (method, pattern of the raw path, handler). Out: one address at which
 they all answer, as Google's do at several. A pattern is matched on the path as it was sent: an
 object's name keeps its %2F. Handlers run in threads, one for each connection.
+
+Any web page and any account of this machine can reach loopback, so a request is refused before its
+body is read unless it names this server as its host, is sent by no browser, and has the server's
+token (`_refusal`).
 """
 
 from __future__ import annotations
 
+import hmac
 import json
+import logging
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
+
+log = logging.getLogger(__name__)
+
+LARGEST_BODY = 256 * 1024 * 1024
+"""Bytes of one request's body; clients send a larger upload in parts."""
+LONGEST_LINE = 1024
+"""Bytes of a chunk's size line, and of a trailer's."""
+MOST_TRAILERS = 100
+DRAINED_BYTES = 1024 * 1024
+"""What is read of a refused request, so that its answer reaches a client that sends its body first.
+"""
+BROWSERS_OWN = re.compile(r"(?i)(origin$|sec-fetch-)")
+"""Headers that a page's script can neither set nor leave out
+(https://developer.mozilla.org/docs/Glossary/Forbidden_request_header).
+"""
+IDLE_SECONDS = 300.0
+DRAIN_SECONDS = 2.0
 
 STATUS_NAMES = {
     400: "INVALID_ARGUMENT",
@@ -26,6 +49,7 @@ STATUS_NAMES = {
     404: "NOT_FOUND",
     409: "ALREADY_EXISTS",
     412: "FAILED_PRECONDITION",
+    413: "INVALID_ARGUMENT",
     429: "RESOURCE_EXHAUSTED",
     500: "INTERNAL",
     503: "UNAVAILABLE",
@@ -49,7 +73,7 @@ class Request:
         """The body's document. Raises: ApiError 400."""
         try:
             return json.loads(self.body or b"{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ApiError(400, f"Invalid JSON payload received: {error}") from None
 
 
@@ -99,7 +123,11 @@ Handler = Callable[..., Answer]
 
 
 class Service:
-    """One service's routes, and what it was asked, in order."""
+    """One service's routes. Requests are kept in `asked`, in order, where `keeps_requests` is set,
+    as the tests set it: a server that stays would keep every upload.
+    """
+
+    keeps_requests: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.asked: list[Request] = []
@@ -109,12 +137,17 @@ class Service:
         """Add a route; pattern is a regular expression for the whole path."""
         self._routes.append((method, re.compile(pattern), handler))
 
+    def keep(self, request: Request) -> None:
+        """Add it to `asked`, where requests are kept."""
+        if self.keeps_requests:
+            self.asked.append(request)
+
     def answer(self, request: Request) -> Answer | None:
         """The answer of the first route that fits, None where none does."""
         for method, pattern, handler in self._routes:
             found = pattern.fullmatch(request.path)
             if method == request.method and found:
-                self.asked.append(request)
+                self.keep(request)
                 try:
                     return handler(request, **found.groupdict())
                 except ApiError as error:
@@ -123,11 +156,20 @@ class Service:
 
 
 @contextmanager
-def serving(services: Sequence[Service], port: int = 0) -> Iterator[str]:
+def serving(
+    services: Sequence[Service],
+    port: int = 0,
+    *,
+    token: str | None = None,
+    hosts: Collection[str] = (),
+) -> Iterator[str]:
     """Serve them on 127.0.0.1 while the block runs; yields the address, http://127.0.0.1:PORT.
-    Args: port 0 takes a free one.
+
+    Args: port 0 takes a free one. token is what every request has to send as its bearer token;
+    None, for tests of a double that starts nothing, asks for none. hosts are names besides its own
+    that the server answers to, as a proxy does.
     """
-    server = _Server(services, port)
+    server = _Server(services, port, token, hosts)
     thread = threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
     )
@@ -147,9 +189,13 @@ class _Server(ThreadingHTTPServer):
     # after 1, 2, 4.. s
     request_queue_size = 128
 
-    def __init__(self, services: Sequence[Service], port: int) -> None:
+    def __init__(
+        self, services: Sequence[Service], port: int, token: str | None, hosts: Collection[str]
+    ) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.services = services
+        self.token = token
+        self.hosts = {f"127.0.0.1:{self.server_address[1]}", *hosts}
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away in the middle, killed or interrupted, is no error of ours; the
@@ -162,34 +208,92 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    timeout = IDLE_SECONDS
     server: _Server
 
     def _serve(self) -> None:
+        try:
+            if refused := self._refusal():
+                raise refused
+            answer = self._answer(self._body())
+        except ConnectionCut:
+            self.close_connection = True
+            return
+        except ApiError as error:
+            self._refuse(error)
+            return
+        self._send(answer)
+
+    def _refusal(self) -> ApiError | None:
+        """Why this request is not looked at; None for one that is.
+
+        A page that a browser shows can send a request here, and by DNS rebinding read its answer:
+        a browser then names another host, or says where the page is from.
+        """
+        try:
+            place = urlsplit(self.path).netloc
+        except ValueError:
+            return ApiError(400, "the request's target is no address")
+        hosts = self.headers.get_all("Host", [])
+        if len(hosts) != 1 or not {*hosts, *filter(None, [place])} <= self.server.hosts:
+            return ApiError(403, "the Host of this request is not this server")
+        if any(BROWSERS_OWN.match(name) for name in self.headers):
+            return ApiError(403, "requests of a browser are refused")
+        if self.server.token is None:
+            return None
+        kind, _, given = self.headers.get("Authorization", "").partition(" ")
+        if kind.lower() == "bearer" and hmac.compare_digest(
+            given.strip().encode(), self.server.token.encode()
+        ):
+            return None
+        return ApiError(
+            401,
+            "no valid bearer token; GOOGLE_API_TOKEN_FILE names the file that has it, as"
+            " `local up` prints it",
+        )
+
+    def _answer(self, body: bytes) -> Answer:
+        """What the first service with a route for the request says. Raises: ConnectionCut."""
         parts = urlsplit(self.path)
-        body = self._body()
-        headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(
             self.command,
             parts.path,
             dict(parse_qsl(parts.query, keep_blank_values=True)),
-            headers,
+            {name.lower(): value for name, value in self.headers.items()},
             body,
         )
         answers = (service.answer(request) for service in self.server.services)
         try:
             answer = next((found for found in answers if found is not None), None)
         except ConnectionCut:
-            self.close_connection = True
-            return
-        answer = (
-            answer
-            or ApiError(404, f"{self.command} {parts.path} is no method of a service here").answer
-        )
+            raise
+        except Exception:
+            # what a service did not expect is a fault of the request as often as of the service
+            log.exception("%s %s", self.command, parts.path)
+            return ApiError(500, f"{self.command} {parts.path} failed here; see the log").answer
+        unknown = f"{self.command} {parts.path} is no method of a service here"
+        return answer or ApiError(404, unknown).answer
+
+    def _refuse(self, error: ApiError) -> None:
+        """Answer and close: what follows on the connection may be the rest of a body."""
+        self.close_connection = True
+        self.connection.settimeout(DRAIN_SECONDS)
+        self._send(error.answer)
+        try:
+            left = DRAINED_BYTES
+            while left > 0 and (read := self.rfile.read1(min(left, 1 << 16))):
+                left -= len(read)
+        except OSError:
+            log.debug("a refused client sent no more")
+
+    def _send(self, answer: Answer) -> None:
         content, content_type = answer.encoded()
         self.send_response(answer.status)
+        closing = {"connection": "close"} if self.close_connection else {}
         for name, value in {
             "content-type": content_type,
             **answer.headers,
+            **closing,
             "content-length": str(len(content)),
         }.items():
             self.send_header(name, value)
@@ -198,18 +302,46 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def _body(self) -> bytes:
-        """The request's body; Go's clients send an upload in chunks (RFC 9112, section 7.1)."""
-        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        body = b""
-        while size := int(self.rfile.readline().partition(b";")[0], 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        while self.rfile.readline().strip():
-            pass
-        return body
+        """The request's body, of LARGEST_BODY bytes at most. Raises: ApiError 400 or 413."""
+        lengths = self.headers.get_all("Content-Length", [])
+        codings = self.headers.get_all("Transfer-Encoding", [])
+        if codings:
+            if lengths or [coding.strip().lower() for coding in codings] != ["chunked"]:
+                raise ApiError(400, "the only Transfer-Encoding here is chunked, without a length")
+            return self._chunks()
+        if not lengths:
+            return b""
+        if len(lengths) > 1 or not re.fullmatch(r"[0-9]{1,20}", lengths[0]):
+            raise ApiError(400, "Content-Length is no number of bytes")
+        return self._read(int(lengths[0]), LARGEST_BODY)
+
+    def _chunks(self) -> bytes:
+        """Go's clients send an upload in chunks (RFC 9112, section 7.1)."""
+        body = bytearray()
+        while size := self._chunk_size():
+            body += self._read(size, LARGEST_BODY - len(body))
+            if self.rfile.readline(LONGEST_LINE).strip():
+                raise ApiError(400, "a chunk is longer than its size says")
+        for _ in range(MOST_TRAILERS):
+            if not self.rfile.readline(LONGEST_LINE).strip():
+                return bytes(body)
+        raise ApiError(400, f"more than {MOST_TRAILERS} trailers")
+
+    def _chunk_size(self) -> int:
+        line = self.rfile.readline(LONGEST_LINE).partition(b";")[0].strip()
+        if not re.fullmatch(rb"[0-9A-Fa-f]{1,16}", line):
+            raise ApiError(400, "a chunk's size is no hexadecimal number")
+        return int(line, 16)
+
+    def _read(self, size: int, most: int) -> bytes:
+        if size > most:
+            raise ApiError(413, f"a request has {LARGEST_BODY} bytes at most")
+        content = self.rfile.read(size)
+        if len(content) < size:
+            raise ConnectionCut
+        return content
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _serve
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Quiet: what was asked stands in `Service.asked`."""
+        """Quiet: paths and errors are the client's to show."""

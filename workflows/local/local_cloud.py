@@ -12,7 +12,8 @@ import fcntl
 import hashlib
 import logging
 import os
-import tempfile
+import secrets
+import stat
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,8 @@ from sqlalchemy import text
 
 from config_spark import Settings
 from database.connection import make_engine, with_database
-from database.server_folders import SYSTEM_FOLDERS, Account
+from database.server_folders import Account, system_folder
+from private_files import give_to, private_folder, write_private
 from product_errors import EnvironmentNotReady
 from workflows.local.batch_life import Script
 from workflows.local.batch_process import BatchProcess, LocalPlatform, batch_account
@@ -34,7 +36,7 @@ from workflows.local.cloud_run_double import CloudRunDouble
 from workflows.local.dataproc_double import DataprocDouble
 from workflows.local.executions_double import ExecutionsDouble, UntilCancelled
 from workflows.local.http_service import Service, serving
-from workflows.local.interpreter import execute, hosts_at
+from workflows.local.interpreter import Transport, execute, hosts_at
 from workflows.local.logging_double import LoggingDouble
 from workflows.local.object_store import Conditions
 from workflows.local.secret_double import SecretDouble
@@ -66,7 +68,7 @@ LOOK_SECONDS = 0.5
 @dataclass(frozen=True)
 class LocalCloud:
     """Where it is: the address, and the variables that lead a command there. No secret is among
-    these.
+    these: the token is in a file that only this account may read.
     """
 
     url: str
@@ -99,8 +101,7 @@ def local_cloud(settings: Settings, port: int = 0) -> Iterator[LocalCloud]:
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Two would keep their buckets in one folder, and each would know only its own objects."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(private_folder(folder), os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -118,10 +119,10 @@ def alone_in(folder: Path) -> Iterator[None]:
 def _services(database: Settings, folder: Path, port: int) -> Iterator[LocalCloud]:
     storage = StorageDouble(folder / "storage", [CODE_BUCKET, STAGING_BUCKET])
     services: list[Service] = [storage]
-    with serving(services, port) as url:
+    with _new_token(folder) as (token, token_file), serving(services, port, token=token) as url:
         account = batch_account()
-        platform = LocalPlatform(open_folder(folder, account), url, account)
-        variables = _variables(database, url, platform.folder)
+        platform = LocalPlatform(open_folder(folder, account), url, account, token)
+        variables = _variables(database, url, platform.folder) | token_variables(url, token_file)
         password = database.db_password.get_secret_value() if database.db_password else ""
         dataproc = DataprocDouble(
             Script(pending_seconds=1, usage_delay_seconds=2),
@@ -130,13 +131,39 @@ def _services(database: Settings, folder: Path, port: int) -> Iterator[LocalClou
         )
         cloud_run = CloudRunDouble(Script(pending_seconds=0), run=partial(_run_container, platform))
         executions: ExecutionsDouble = ExecutionsDouble(
-            run=lambda execution, argument: _run_pipeline(url, executions, execution, argument)
+            run=lambda execution, argument: _run_pipeline(
+                hosts_at(url, token), executions, execution, argument
+            )
         )
         # the address has to be known first: the others hand it on
         services += [dataproc, cloud_run, executions, SecretDouble({SECRET: password.encode()})]
         services.append(LoggingDouble(cloud_run.lines))
         with looking_at(dataproc, cloud_run):
             yield LocalCloud(url, variables, database)
+
+
+@contextmanager
+def _new_token(folder: Path) -> Iterator[tuple[str, Path]]:
+    """A token for this cloud's life, and the file that has it."""
+    token, path = secrets.token_urlsafe(32), folder / "access_token"
+    write_private(path, token)
+    try:
+        yield token, path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def token_variables(url: str, token_file: Path) -> dict[str, str]:
+    """What makes the product's own clients and gcloud send the token, and lets gcloud find the
+    services here that it can be led to.
+    """
+    return {
+        "GOOGLE_API_TOKEN_FILE": str(token_file),
+        "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": str(token_file),
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_DATAPROC": f"{url}/",
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_LOGGING": f"{url}/",
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"{url}/storage/v1/",
+    }
 
 
 def _run_container(
@@ -146,7 +173,9 @@ def _run_container(
     return platform.run_container(CONTAINER_ENTRY, arguments, given, name)
 
 
-def _run_pipeline(url: str, executions: ExecutionsDouble, execution_id: str, argument: Any) -> Any:
+def _run_pipeline(
+    transport: Transport, executions: ExecutionsDouble, execution_id: str, argument: Any
+) -> Any:
     environment = {
         "GOOGLE_CLOUD_PROJECT_ID": PROJECT,
         "GOOGLE_CLOUD_LOCATION": REGION,
@@ -159,7 +188,7 @@ def _run_pipeline(url: str, executions: ExecutionsDouble, execution_id: str, arg
         source,
         argument,
         environment=environment,
-        transport=hosts_at(url),
+        transport=transport,
         clock=UntilCancelled(executions, execution_id, FASTER),
         log=log_line,
     )
@@ -214,22 +243,22 @@ def _variables(database: Settings, url: str, folder: Path) -> dict[str, str]:
 
 def open_folder(home: Path, account: Account | None) -> Path:
     """Where batches and models are: in the home, and where batches run under another account, to
-    which root's home is closed, beside the system's other state.
+    which root's home is closed, in root's own folder beside the system's other state.
     """
     if account is None:
-        folder = home
-    else:
-        name = "cloud-" + hashlib.sha256(str(home).encode()).hexdigest()[:12]
-        base = next(
-            (path for path in SYSTEM_FOLDERS if os.access(path.parent, os.W_OK)),
-            Path(tempfile.gettempdir()),
+        private_folder(home / "models")
+        return home
+    folder = system_folder() / f"cloud-{hashlib.sha256(str(home).encode()).hexdigest()[:12]}"
+    folder.mkdir(exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise EnvironmentNotReady(
+            f"{folder} is not a folder of root's, and batches would run in it; delete it"
         )
-        folder = base / name
+    folder.chmod(0o711)
     models = folder / "models"
-    models.mkdir(parents=True, exist_ok=True)
-    if account:
-        for path in [models, *models.rglob("*")]:
-            os.chown(path, account.uid, account.gid)
+    models.mkdir(mode=0o700, exist_ok=True)
+    give_to(models, account.uid, account.gid)
     return folder
 
 

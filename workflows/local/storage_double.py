@@ -150,7 +150,7 @@ class StorageDouble(Service):
         if fault.kind == "cut after":
             super().answer(request)
         else:
-            self.asked.append(request)
+            self.keep(request)
         if fault.kind == "status":
             return StorageError(
                 fault.status, "A fault that a test asked for.", "backendError"

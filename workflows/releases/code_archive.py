@@ -23,6 +23,7 @@ MODULES = (
     "job_entry.py",
     "job_log.py",
     "plain_text.py",
+    "private_files.py",
     "product_errors.py",
     "libpq_variables.py",
     "registry_address.py",

@@ -77,10 +77,11 @@ def publish_content(bucket: CodeBucket, content: ReleaseContent, say: Say = sile
 
 
 def released(settings: Settings, version: str | None = None) -> Release:
-    """A version that is released; None: the one that latest.json names.
+    """A version that is released and whole, as its manifest says; None: the one that latest.json
+    names.
 
-    Raises: ConfigurationError (nothing is released, or not this version), ReleaseConflict (it is
-    damaged), CloudRefused, CloudUnavailable.
+    Raises: ConfigurationError (nothing is released, or not this version), ReleaseConflict (a file
+    is missing, changed or too many), CloudRefused, CloudUnavailable.
     """
     bucket = CodeBucket(settings)
     latest = None if version else bucket.read(LATEST)
@@ -96,6 +97,7 @@ def released(settings: Settings, version: str | None = None) -> Release:
             " release again"
         )
     files = _files(bucket, wanted, manifest)
+    _require_whole(bucket, wanted, files)
     return Release(
         bucket.name,
         wanted,

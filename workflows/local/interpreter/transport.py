@@ -39,9 +39,9 @@ class Transport(Protocol):
         """
 
 
-def hosts_at(base_url: str) -> Transport:
+def hosts_at(base_url: str, token: str | None = None) -> Transport:
     """All of https://*.googleapis.com at one address, http://HOST:PORT; any other host is
-    refused.
+    refused. Args: token is sent with every request, as Google sends one for `auth`.
     """
     place = urlsplit(base_url).netloc
 
@@ -68,7 +68,8 @@ def hosts_at(base_url: str) -> Transport:
         )
         connection = http.client.HTTPConnection(place, timeout=timeout)
         try:
-            connection.request(method, target, body, dict(headers))
+            sent = {**headers, "Authorization": f"Bearer {token}"} if token else dict(headers)
+            connection.request(method, target, body, sent)
             answer = connection.getresponse()
             return answer.status, dict(answer.headers.items()), answer.read()
         except ConnectionError:
@@ -92,9 +93,7 @@ def request(
     auth: Mapping[str, Any] | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> dict[str, Any]:
-    """One request. Raises: Raised. Args: auth is checked, and no token is sent: what stands in for
-    Google here wants none.
-    """
+    """One request. Raises: Raised. Args: auth is checked; the token is the transport's."""
     if auth is not None and auth.get("type") != "OAuth2":
         raise ConfigurationError(
             f"auth {dict(auth)} is none for Google's APIs; they take type OAuth2"
