@@ -30,7 +30,6 @@ from emulator import nightly_run, terraform_apply
 from emulator.cloud import EmulatedCloud, emulated_cloud
 from emulator.database_server import DatabaseServer
 from emulator.google_provider import VERSION, built_provider, obstacle
-from private_files import private_folder
 from product_errors import EnvironmentNotReady, YieldSparkError, one_sentence
 from sample_data import SAMPLE_FILES
 from workflows.local.local_cloud import alone_in
