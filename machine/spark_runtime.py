@@ -16,6 +16,7 @@ import importlib.util
 import locale
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,9 @@ would start on other options, other jars or another file system.
 FOR_ANY_SPARK = {"SPARK_LOCAL_DIRS", "SPARK_LOCAL_HOSTNAME", "SPARK_LOCAL_IP", "SPARK_SUBMIT_OPTS"}
 """The ones that say something of this machine, or of the JVM, and count here too."""
 
+OPEN_FILES, FEWEST_OPEN_FILES = 4096, 512
+"""Java opens each of Spark's 250 jars; a shell of macOS allows 256 files until it is asked."""
+
 Announce = Callable[[str], None]
 
 
@@ -72,8 +76,10 @@ def prepare_process() -> None:
     """Set the variables Spark and LightGBM read from this process, and unset those of another
     Spark; called once, before either is imported.
 
-    Raises: EnvironmentNotReady without a Java 17, and where another pyspark would be imported.
+    Raises: EnvironmentNotReady without a Java 17, where another pyspark would be imported, and
+    where a process may open too few files.
     """
+    _allow_open_files()
     ours = {name.upper() for name in Settings.model_fields} | FOR_ANY_SPARK
     for name in [name for name in os.environ if name.startswith(OTHER_SPARK) and name not in ours]:
         del os.environ[name]
@@ -90,6 +96,18 @@ def prepare_process() -> None:
     if locale.getencoding().lower().replace("-", "") != "utf8":
         # Java reads and writes names of files in the locale's encoding, Python in UTF-8
         os.environ["LC_ALL"] = "C.UTF-8"
+
+
+def _allow_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if most < FEWEST_OPEN_FILES:
+        raise EnvironmentNotReady(
+            f"a process may open {most} files here, and Spark needs {FEWEST_OPEN_FILES}; raise it"
+            f" with `ulimit -Hn {OPEN_FILES}` or in /etc/security/limits.conf, then run again"
+        )
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def ensure_jars(jars_dir: Path, announce: Announce) -> JarSet:

@@ -73,9 +73,11 @@ def test_a_session_starts_beside_another_spark_on_a_host_without_an_address(
     can_rename = subprocess.run(
         [*renamed, "true"], capture_output=True, check=False
     ).returncode == 0  # fmt: skip
+    few_files = ["sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh"]
     done = run_session(
         home,
         *(renamed if can_rename else ()),
+        *few_files,
         LC_ALL="C",
         JDK_JAVA_OPTIONS="-Duser.language=tr -Duser.country=TR",
         SPARK_HOME=str(other),
@@ -96,6 +98,12 @@ def test_a_java_that_ends_at_once_says_its_last_line(home: Path) -> None:
     assert "EnvironmentNotReady: Java ended before Spark began" in message
     assert "Unrecognized VM option 'NoSuchOption'" in message
     assert "JAVA_TOOL_OPTIONS" in message
+
+
+def test_too_few_open_files_are_named(home: Path) -> None:
+    limited = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
+    done = run_session(home, *limited)
+    assert "a process may open 256 files here, and Spark needs 512" in done.stderr.splitlines()[-1]
 
 
 def test_another_pyspark_on_the_path_is_named(home: Path, tmp_path: Path) -> None:
