@@ -52,7 +52,7 @@ class BillInputs:
     history_days: int = _from(f"{GUESS}: days that the database keeps", 365)
     raw_row_bytes: float = _from(f"{CONTAINER}, with indexes", 311.0)
     pool_day_bytes: float = _from(
-        f"{CONTAINER}: 492 of metrics and observations; {GUESS}: as much of forecasts", 984.0
+        f"{CONTAINER}: 492 of metrics and observations, 825 of forecasts", 1_317.0
     )
     database_tier: str = _from(TERRAFORM, "db-custom-1-3840")
     database_replicas: int = _from(f"{TERRAFORM}: one zone", 1)
