@@ -125,7 +125,7 @@ def bytes_of_rows(settings: Settings) -> dict[str, float]:
     """What a raw row, and all that the product keeps of a pool and day, take with their indexes."""
     with make_engine(settings).connect() as connection:
         raw_rows, raw_bytes, days, own_bytes = connection.exec_driver_sql(SIZES).one()
-    return {"raw row": raw_bytes / raw_rows, "pool-day": own_bytes / days}
+    return {"raw row": raw_bytes / raw_rows, "pool-day": float(own_bytes / days)}
 
 
 SIZES = """

@@ -23,6 +23,7 @@ def _from(source: str, default: Any) -> Any:
 TERRAFORM = "terraform's default"
 TWO_CORES = "measured on 2 cores"
 GUESS = "guess"
+CONTAINER = "measured by benchmarks.container"
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,10 @@ class BillInputs:
     metrics_billed_share: float = _from("the most: all executors, all the time", 1.0)
     forecast_billed_share: float = _from("the most: all executors, all the time", 1.0)
     history_days: int = _from(f"{GUESS}: days that the database keeps", 365)
-    raw_row_bytes: float = _from("PLACEHOLDER", 300.0)
-    pool_day_bytes: float = _from("PLACEHOLDER", 400.0)
+    raw_row_bytes: float = _from(f"{CONTAINER}, with indexes", 311.0)
+    pool_day_bytes: float = _from(
+        f"{CONTAINER}: 492 of metrics and observations, 825 of forecasts", 1_317.0
+    )
     database_tier: str = _from(TERRAFORM, "db-custom-1-3840")
     database_replicas: int = _from(f"{TERRAFORM}: one zone", 1)
     database_disk_gb: float = _from(f"{TERRAFORM}; it grows with the data", 20.0)
