@@ -4,10 +4,11 @@ terraform {
   # 1.11 is the first with write-only arguments: the database's password reaches no plan and no state
   required_version = ">= 1.11"
 
+  # 7.11 is the first that finds an ephemeral secret by its project and short name
   required_providers {
     google = {
       source  = "hashicorp/google"
-      version = ">= 7.0, < 9.0"
+      version = ">= 7.11, < 9.0"
     }
   }
 

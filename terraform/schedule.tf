@@ -44,7 +44,7 @@ resource "google_cloud_scheduler_job" "jobs" {
   paused           = var.schedule_paused
   attempt_deadline = "60s"
 
-  # a start that got no answer is tried again: the workflow ends a second execution beside the first
+  # a start that got no answer is tried again: the workflow ends a second execution beside the first, and a second run of a job changes nothing
   retry_config {
     retry_count          = 3
     min_backoff_duration = "60s"

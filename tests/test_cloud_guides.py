@@ -14,8 +14,10 @@ import typer
 from config_spark import Settings
 from docs.grants_table import IDENTITIES, PAGE, page_with_table, read_grants, table
 from tests.processes import PROJECT
-from workflows.batches.platforms import JOBS
-from workflows.entry import app
+from workflows import entry  # noqa: F401 - puts the commands on the application
+from workflows.app import app
+from workflows.batches.batch_size import DISK_GB, ROWS_OF_AN_EXECUTOR, size_for
+from workflows.batches.platforms import JOBS, METRICS_JOB
 from workflows.releases.release_names import CONTAINER_ARGUMENTS, cloud_run_job
 
 PAGES = {
@@ -69,6 +71,15 @@ def test_variables_resources_and_files_of_the_pages_exist() -> None:
     assert [path for path in sorted(set(paths)) if not (PROJECT / path).exists()] == []
     settings = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)(?:=\w+)?`", TEXT)) - {"ALL_TRAFFIC"}
     assert {name.lower() for name in settings} <= set(Settings.model_fields)
+
+
+def test_the_quotas_are_those_of_the_smallest_batch() -> None:
+    size = size_for(METRICS_JOB, None, 0, max_executors=20)
+    machines = 1 + size.executors_min
+    cores = size.driver.cores + size.executors_min * size.executor.cores
+    assert f"{cores} vCPU and {machines * DISK_GB} GB of disk" in PAGES[PAGE.name]
+    most = size.executors_min * ROWS_OF_AN_EXECUTOR // 1_000_000
+    assert f"more than\n  {most} million" in PAGES[PAGE.name]
 
 
 def test_links_of_the_pages_lead_somewhere() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 
 from docs.grants_table import IDENTITIES, read_grants
 from emulator.google_provider import obstacle
@@ -61,6 +62,15 @@ def test_the_workflow_is_the_repositorys_own_to_the_byte(plan: Plan) -> None:
     workflow = plan.one("google_workflows_workflow", "pipeline")
     source = (PROJECT / "workflows" / "pipeline.yaml").read_text(encoding="utf-8")
     assert workflow.values["source_contents"] == source
+
+
+def test_the_trigger_sets_what_the_build_takes(plan: Plan) -> None:
+    trigger = plan.of_type("google_cloudbuild_trigger")[0]
+    build = yaml.safe_load((PROJECT / trigger.values["filename"]).read_text(encoding="utf-8"))
+    given = trigger.values["substitutions"]
+    assert given.keys() == build["substitutions"].keys()
+    assert given["_IMAGE_REPOSITORY"] == "europe-west1-docker.pkg.dev/acme-yields/yieldspark"
+    assert given["_CLOUD_RUN_JOBS"].split() == sorted(plan.outputs["jobs"].values())
 
 
 def test_no_secret_is_in_the_plan(plan: Plan) -> None:
