@@ -80,9 +80,10 @@ def test_a_release_is_its_files_and_one_document_that_names_it(
     versions for a moment, or for ever.
     """
     done = publish(settings, small_release(FIRST))
-    assert (done["version"], done["files"], done["previous"]) == (FIRST, 6, None)
+    assert (done["version"], done["files"], done["previous"]) == (FIRST, 7, None)
     names = [
         "yieldspark.zip",
+        "operator.zip",
         "calculate_pool_metrics.py",
         "forecast_pools.py",
         f"jars/{JAR}",
@@ -318,9 +319,9 @@ def test_a_release_killed_at_any_request_leaves_a_whole_one_and_the_next_finishe
             publish(cloud_settings(url), small_release(SECOND))
             assert [one["faults"] for one in versions(cloud_settings(url))] == [[], []]
         assert latest_version(double) == SECOND
-    # latest.json and a listing are read; 4 small files and the manifest are written, a jar begun
+    # latest.json and a listing are read; 5 small files and the manifest are written, a jar begun
     # and sent; a listing; latest.json
-    assert named == [FIRST] * 10 + [SECOND]
+    assert named == [FIRST] * 11 + [SECOND]
 
 
 def test_of_two_releases_at_once_the_slower_one_hears_of_the_other(
@@ -486,7 +487,7 @@ def test_progress_of_a_long_upload_is_said(
     said: list[str] = []
     publish_content(CodeBucket(settings), small_release(FIRST), said.append)
     assert f"{JAR}: 0.0 of 0.3 MB" in said
-    assert said[-1] == f"6/6 {MANIFEST}"
+    assert said[-1] == f"7/7 {MANIFEST}"
 
 
 @pytest.mark.long

@@ -23,8 +23,9 @@ from workflows.waiting import wait_or_ask
 LOOK_SECONDS = 5.0
 """Between two looks: Cloud Logging answers a project 60 listings a minute."""
 
-SILENT_LOOKS = 2
-"""So many looks without a new line after the end are the end of the log, whose entries come late.
+SILENT_LOOKS, FIRST_LOOKS = 3, 8
+"""So many looks without a new line after the end are the end of the log, whose entries come late;
+more of them where not even its first line has come.
 """
 
 SAY_SECONDS = 60.0
@@ -69,8 +70,8 @@ def run_container(
     "exit_code", "seconds", "console"}`. The version is the one that the log names, else None.
 
     Args: arguments None are the job's own. show gets each line of its log. seconds_between two
-    looks are LOOK_SECONDS, where they are not given. ends_with_us is for a
-    cloud that this process is: on Ctrl-C there is nothing to ask.
+    looks are LOOK_SECONDS where they are not given. ends_with_us is for a cloud that this process
+    is: on Ctrl-C there is nothing to ask.
     Raises: ContainerFailed, CloudRefused, CloudUnavailable, Interrupted.
     """
     executions = JobExecutions(settings, job)
@@ -123,8 +124,7 @@ def _until_ended(
             say(f"{name.rpartition('/')[2]} goes on for {said - began:.0f} s")
         time.sleep(seconds_between)
     silent = 0
-    while silent < SILENT_LOOKS:
-        silent = 0 if shown.new_lines() else silent + 1
+    while (silent := 0 if shown.new_lines() else silent + 1) < shown.looks_to_its_end:
         time.sleep(seconds_between)
     return execution
 
@@ -137,6 +137,10 @@ class _Shown:
         self._show = show
         self._complaint = ""
         self.version: str | None = None
+
+    @property
+    def looks_to_its_end(self) -> int:
+        return SILENT_LOOKS if self.version or self._complaint else FIRST_LOOKS
 
     def new_lines(self) -> bool:
         """Show what came; returns whether anything did."""
