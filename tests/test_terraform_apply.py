@@ -84,6 +84,22 @@ def test_a_run_fails_without_any_one_right_of_the_workflow(
         assert changed or permission.endswith("cancel"), permission
 
 
+WITHOUT_A_CALL = {
+    ("build", "artifactregistry.writer"),
+    ("build", "iam.serviceAccountUser"),
+    ("build", "logging.logWriter"),
+    ("build", "run.developer"),
+    ("build", "yieldsparkWorkflowUpdater"),
+    ("container", "storage.objectUser"),
+    ("scheduler", "run.invoker"),
+    ("user:operator", "storage.objectViewer"),
+    ("workflow", "yieldsparkJobRunner"),
+}
+"""Accounts and roles of grants that a release, a migration, a nightly run on batches and the costs
+do not need: those of a deployment, of a forecast in a container, and of the ingest.
+"""
+
+
 def test_forecast_rows_from_what_terraform_made(
     applied: AppliedProject, jvm: Path, tmp_path: Path
 ) -> None:
@@ -99,7 +115,14 @@ def test_forecast_rows_from_what_terraform_made(
     assert steps == [("calculate_pool_metrics", "SUCCEEDED"), ("forecast_pools", "SUCCEEDED")]
     assert nightly_run.rows(database) == {"days": 800, "forecasts": 20, "pools": 20}
     assert cloud.storage.store.objects_of(outputs["buckets"]["models"]), "no model was kept"
+    costs = cloud.ended(cloud.dispatch("yieldspark-costs")["metadata"]["name"])
+    assert costs.get("succeededCount") == 1, costs
     assert {one["permission"] for one in cloud.refusals()} == {"storage.buckets.get"}
+    unused = {
+        (grant["member"].partition("@")[0].rpartition("-")[2], grant["role"].rpartition("/")[2])
+        for grant in cloud.unused_grants()
+    }
+    assert unused == WITHOUT_A_CALL
     refused = terraform_apply.refused_destroy(applied.terraform)
     assert "failed to delete instance because deletion_protection is set to true" in refused
     assert "cannot destroy workflow without setting deletion_protection=false" in refused
