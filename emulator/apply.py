@@ -128,6 +128,7 @@ def _from_apply_to_rows(settings: Settings, cloud: EmulatedCloud, folder: Path) 
         "second_plan": changes,
         "grants": cloud.plane.policies.grants(),
         "refused": cloud.refusals(),
+        "unused_grants": cloud.unused_grants(),
         "release": release["version"],
         "run": run,
         "rows": nightly_run.rows(database),
@@ -190,6 +191,7 @@ def _print(document: dict[str, Any]) -> None:
             "resources": sum(resources.values()),
             "second plan": "empty",
             "permissions refused": len(document["refused"]),
+            "grants without a call": len(document["unused_grants"]),
             "release": document["release"],
             **document["rows"],
         }

@@ -13,6 +13,7 @@ import base64
 import json
 import logging
 import secrets
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,7 @@ from emulator.database_server import DatabaseServer
 from emulator.gateway import Gateway
 from emulator.method_permissions import Needed
 from emulator.other_methods import add_other_methods
+from emulator.policies import is_in
 from emulator.private_network import Unreachable, reached, require_batch_network
 from emulator.resource_store import TYPES, Document
 from private_files import private_folder, write_private
@@ -38,7 +40,7 @@ from workflows.local.batch_process import LocalPlatform, batch_account
 from workflows.local.cloud_run_double import CloudRunDouble
 from workflows.local.dataproc_double import DataprocDouble
 from workflows.local.executions_double import ExecutionsDouble, UntilCancelled
-from workflows.local.http_service import ApiError, Service, serving
+from workflows.local.http_service import ApiError, Request, Service, serving
 from workflows.local.interpreter import execute, hosts_at
 from workflows.local.local_cloud import (
     CONTAINER_ENTRY,
@@ -75,6 +77,8 @@ BATCH_PERMISSIONS = (
 """What the service's agent does in a batch's machines, as the batch's account
 (https://cloud.google.com/dataproc-serverless/docs/concepts/service-account).
 """
+
+SECONDS_BETWEEN = 0.2
 
 
 class NotStarted:
@@ -146,6 +150,31 @@ class EmulatedCloud:
             for member, entrance in self._gateways.items()
             for one in entrance.gateway.refused
         ]
+
+    def unused_grants(self) -> list[dict[str, str]]:
+        """Grants that no call has needed so far."""
+        used = [
+            (gateway.member, one) for gateway, _ in self._gateways.values() for one in gateway.used
+        ]
+        policies = self.plane.policies
+        return [
+            grant
+            for grant in policies.grants()
+            if not any(
+                member == grant["member"]
+                and one.permission in policies.permissions_of(grant["role"])
+                and is_in(grant["resource"], one.resource)
+                for member, one in used
+            )
+        ]
+
+    def ended(self, execution: str) -> Document:
+        """An execution of a Cloud Run job, looked at until it has ended. Args: its full name."""
+        while True:
+            answer = self.cloud_run.answer(Request("GET", f"/v2/{execution}", {}, {}, b""))
+            if answer is None or answer.status != 200 or answer.body.get("completionTime"):
+                return answer.body if answer else {}
+            time.sleep(SECONDS_BETWEEN)
 
     def dispatch(self, job: str) -> Document:
         """Send the request of a schedule, as at its hour; returns the target's answer.

@@ -113,9 +113,7 @@ class Policies:
     def allows(self, member: str, permission: str, resource: str) -> bool:
         """Whether the member has the permission on the resource, or on one that it is in."""
         with self._lock:
-            policies = [
-                policy for name, policy in self._policies.items() if _contains(name, resource)
-            ]
+            policies = [policy for name, policy in self._policies.items() if is_in(name, resource)]
         for policy in policies:
             for binding in policy.get("bindings", []):
                 if (
@@ -162,7 +160,7 @@ class Policies:
         return {"version": 1, **policy, "etag": etag}
 
 
-def _contains(outer: str, resource: str) -> bool:
+def is_in(outer: str, resource: str) -> bool:
     """Whether a policy of `outer` counts for the resource: it is that one, or in it, or `outer` is
     the project. Buckets are named without their project.
     """

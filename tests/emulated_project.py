@@ -26,6 +26,8 @@ VARIABLES = {
     ),
     "ingest_schedule": "30 1 * * *",
     "schedule_paused": False,
+    # few judged days leave enough of a short history to fit a model
+    "more_settings": {"BACKTEST_DAYS": "5", "PROMOTION_DAYS": "20"},
 }
 
 

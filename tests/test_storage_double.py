@@ -102,6 +102,20 @@ def test_a_large_object_goes_up_in_parts(bucket: Bucket, tmp_path: Path) -> None
         assert bucket.blob("large").download_as_bytes() == path.read_bytes()
 
 
+def test_an_object_goes_up_without_its_length(bucket: Bucket, address: str) -> None:
+    """In chunks, as Go's client sends it, and with it Terraform."""
+    answer = httpx.post(
+        f"{address}/upload/storage/v1/b/code/o",
+        params={"uploadType": "media", "name": "chunked"},
+        content=iter([b"a" * 10_000, b"b"]),
+        headers={"content-type": "text/plain"},
+    )
+    assert answer.request.headers["transfer-encoding"] == "chunked"
+    assert bucket.blob("chunked").download_as_bytes() == b"a" * 10_000 + b"b"
+    # the connection is in order for the next request
+    assert httpx.get(f"{address}/storage/v1/b/code/o/chunked").json()["size"] == "10001"
+
+
 def test_a_generation_is_written_once(bucket: Bucket) -> None:
     """0 is an object that must not exist; any other number is the generation that it must have."""
     first = write(bucket, "latest.json", b"1", if_generation_match=0)

@@ -84,24 +84,47 @@ def test_a_run_fails_without_any_one_right_of_the_workflow(
         assert changed or permission.endswith("cancel"), permission
 
 
+WITHOUT_A_CALL = {
+    ("build", "artifactregistry.writer"),
+    ("build", "iam.serviceAccountUser"),
+    ("build", "logging.logWriter"),
+    ("build", "run.developer"),
+    ("build", "yieldsparkWorkflowUpdater"),
+    ("container", "storage.objectUser"),
+    ("scheduler", "run.invoker"),
+    ("user:operator", "storage.objectViewer"),
+    ("workflow", "yieldsparkJobRunner"),
+}
+"""Accounts and roles of grants that a release, a migration, a nightly run on batches and the costs
+do not need: those of a deployment, of a forecast in a container, and of the ingest.
+"""
+
+
 def test_forecast_rows_from_what_terraform_made(
     applied: AppliedProject, jvm: Path, tmp_path: Path
 ) -> None:
-    """Over 20 s: a release, and three jobs as processes of their own, two with a Spark. 40 pools of
+    """Over 20 s: a release, and three jobs as processes of their own, two with a Spark. 20 pools of
     40 days are just enough for a model.
     """
     cloud, outputs = applied.cloud, applied.outputs
     nightly_run.released(cloud, outputs, tmp_path, JARS, print)
     database = nightly_run.migrated(cloud, outputs, OPERATOR, print)
-    execute(make_engine(database), OWNERS_ROWS, pools=[f"pool-{number}" for number in range(40)])
+    execute(make_engine(database), OWNERS_ROWS, pools=[f"pool-{number}" for number in range(20)])
     run = nightly_run.scheduled_run(cloud, outputs, OPERATOR, print)
     steps = [(step["job"], step["state"]) for step in run["result"]["steps"]]
     assert steps == [("calculate_pool_metrics", "SUCCEEDED"), ("forecast_pools", "SUCCEEDED")]
-    assert nightly_run.rows(database) == {"days": 1600, "forecasts": 40, "pools": 40}
+    assert nightly_run.rows(database) == {"days": 800, "forecasts": 20, "pools": 20}
     assert cloud.storage.store.objects_of(outputs["buckets"]["models"]), "no model was kept"
+    costs = cloud.ended(cloud.dispatch("yieldspark-costs")["metadata"]["name"])
+    assert costs.get("succeededCount") == 1, costs
     assert {one["permission"] for one in cloud.refusals()} == {"storage.buckets.get"}
+    unused = {
+        (grant["member"].partition("@")[0].rpartition("-")[2], grant["role"].rpartition("/")[2])
+        for grant in cloud.unused_grants()
+    }
+    assert unused == WITHOUT_A_CALL
     refused = terraform_apply.refused_destroy(applied.terraform)
     assert "failed to delete instance because deletion_protection is set to true" in refused
     assert "cannot destroy workflow without setting deletion_protection=false" in refused
-    assert f"{outputs['buckets']['staging']} containing objects without `force_destroy`" in refused
-    assert nightly_run.rows(database)["forecasts"] == 40
+    assert f"Error trying to delete bucket {outputs['buckets']['staging']}" in refused
+    assert nightly_run.rows(database)["forecasts"] == 20
