@@ -28,7 +28,7 @@ from database.connection import translated_errors
 from database.connection_errors import jdbc_error
 from database.run_document import LEDGER_KEYS, ROW_COUNTS
 from database.tables import OWN_SCHEMA, run_ledger
-from product_errors import CheckFailed, DatabaseError, RunInProgress, one_sentence
+from product_errors import CheckFailed, DatabaseError, DatabaseRefused, RunInProgress, one_sentence
 
 log = logging.getLogger(__name__)
 
@@ -141,11 +141,13 @@ def open_run(
     cancelled or failed.
 
     Args: batch is the id of the cloud's batch that this run is, by which its cost finds the row.
-    Raises: RunInProgress where another run of the job holds the lock; DatabaseError. What the body
+    Raises: RunInProgress where another run of the job holds the lock; DatabaseError, also behind a
+    pooler in transaction mode. What the body
     raises passes on, after it is in the ledger, and what JDBC raises as a DatabaseError; a run
     whose rows were committed by then stays `succeeded`.
     """
     with translated_errors(engine.url), engine.connect() as connection:
+        _require_session_mode(engine, connection)
         _lock(connection, job)
         _repair(connection, job)
         run = Run(
@@ -233,6 +235,25 @@ def _finish(connection: Connection, run: Run) -> None:
     _drop_staging(connection, run.run_id)
     run.write(connection, finished=True)
     connection.commit()
+
+
+def _require_session_mode(engine: Engine, connection: Connection) -> None:
+    """A pooler in transaction mode gives an idle session's server process to the next one, with the
+    lock that the session holds.
+
+    Raises: DatabaseRefused behind such a pooler.
+    """
+    process = text("SELECT pg_backend_pid()")
+    own = connection.execute(process).scalar_one()
+    connection.rollback()
+    with engine.connect() as another:
+        if another.execute(process).scalar_one() != own:
+            return
+    raise DatabaseRefused(
+        f"two sessions at {engine.url.host}:{engine.url.port} share one process of the server: a"
+        " pooler in transaction mode, where a job's lock keeps nobody out. Set DB_HOST and DB_PORT"
+        " to the server itself, or to a pooler in session mode"
+    )
 
 
 LOCK = "(hashtext('yieldspark'), hashtext(:job))"

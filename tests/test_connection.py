@@ -58,7 +58,7 @@ from tests.databases import empty_database
 from tests.fault_runs import until
 from tests.owner_schema import role_with
 from tests.processes import CommandLineHere
-from tests.startup_proxy import Answer, Parameters, error_message, startup_proxy
+from tests.startup_proxy import Answer, Parameters, error_message, listens, startup_proxy
 
 PAGE = (Path(__file__).parents[1] / "docs" / "connection.md").read_text(encoding="utf-8")
 
@@ -491,11 +491,6 @@ def test_a_connection_that_jdbc_can_not_have_is_known_by_its_code_too(
             read_table_spark(spark, settings, "SELECT pool_id FROM pools").collect()
         row = ledger_row(engine, run.run_id)
         assert (row["status"], row["error"]) == ("failed", str(refused.value))
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_the_localised_server_of_the_cases_is_refused(database: Settings) -> None:
