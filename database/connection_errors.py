@@ -6,6 +6,9 @@ In: a driver's error and where it was. Out: an error of `product_errors` that sa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
@@ -152,10 +155,19 @@ def by_code(
     return _with_code(kind(message.format(where=where, cause=cause, role=role)), code)
 
 
-def jdbc_error(error: BaseException, url: URL) -> DatabaseError | None:
-    """The product's error for the JDBC driver's exception that Spark wraps; None where there is
-    none.
-    """
+@contextmanager
+def translated_jdbc(url: URL) -> Iterator[None]:
+    """Turn what Spark raises inside for an error of the JDBC driver into the product's error."""
+    try:
+        yield
+    except Exception as error:
+        if ours := _jdbc_error(error, url):
+            raise ours from error
+        raise
+
+
+def _jdbc_error(error: Exception, url: URL) -> DatabaseError | None:
+    """None where the cause is no exception of the JDBC driver."""
     cause = getattr(error, "java_exception", None)
     if cause is None:
         return None
