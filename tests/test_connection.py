@@ -62,7 +62,18 @@ from tests.startup_proxy import Answer, Parameters, error_message, listens, star
 
 PAGE = (Path(__file__).parents[1] / "docs" / "connection.md").read_text(encoding="utf-8")
 
-NAMES = ("defi+prod", "defi?x=1", "a b", "ü", "%41", "it's", "a\\b", "a/b&c=d#e", 'say "a"')
+NAMES = (
+    "defi+prod",
+    "dbname=postgres",
+    "defi?x=1",
+    "a b",
+    "ü",
+    "%41",
+    "it's",
+    "a\\b",
+    "a/b&c=d#e",
+    'say "a"',
+)
 
 
 def asked_by_adbc(session: Session, query: str) -> object:
