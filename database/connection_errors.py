@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from database.connection_parameters import ConnectionParameters
 from database.login_probe import ask_again
+from database.session_check import Described
 from product_errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 
 _JAVA_EXCEPTION = "org.postgresql.util.PSQLException"
@@ -115,11 +115,11 @@ def translate(error: DBAPIError, url: URL) -> DatabaseError:
     )
 
 
-def login_error(error: Exception, parameters: ConnectionParameters) -> DatabaseError:
+def login_error(error: Exception, parameters: Described) -> DatabaseError:
     """The product's error for a connection that psycopg2 or ADBC could not make. Neither tells the
     code, so the server is asked again.
     """
-    cause, answer = _one_line(error), ask_again(parameters)
+    cause, answer = _one_line(error), ask_again(parameters.conninfo)
     if answer.needs_password:
         return by_code("28P01", cause, parameters.where, parameters.user)
     if answer.connected:

@@ -31,7 +31,8 @@ from sqlalchemy.pool import NullPool
 import libpq_variables
 from config_spark import Settings, load_settings
 from database import server_process
-from database.connection import connect, make_engine, session_at, with_database
+from database.adbc_session import adbc_connection
+from database.connection import Session, connect, make_engine, session_at, with_database
 from database.connection_parameters import connection_parameters
 from database.db_utils_spark import (
     MergeCounts,
@@ -43,9 +44,8 @@ from database.db_utils_spark import (
 from database.embedded_server import EmbeddedServer
 from database.migrate import migrate
 from database.run_ledger import ledger_row, open_run
-from database.session_check import CHECKED_PARAMETERS, NEWER_PARAMETERS, Session
+from database.session_check import CHECKED_PARAMETERS, NEWER_PARAMETERS
 from database.tables import pool_daily_metrics
-from database.transport_adbc import adbc_connection
 from database.transport_jdbc import checked_jdbc
 from product_errors import (
     ConfigurationError,
@@ -77,7 +77,7 @@ NAMES = (
 
 
 def asked_by_adbc(session: Session, query: str) -> object:
-    with adbc_connection(session) as connection, connection.cursor() as cursor:
+    with adbc_connection(session.for_tasks) as connection, connection.cursor() as cursor:
         cursor.execute(query)
         return cursor.fetchone()[0]
 
