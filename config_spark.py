@@ -69,7 +69,7 @@ class Settings(BaseSettings):
 
     db_host: Annotated[str | None, Field(pattern=r"^(/.*|[^\s/?#&@=\[\]]+)$")] = Field(
         None,
-        description="PostgreSQL host, or a Unix socket's folder; no embedded server is started",
+        description="PostgreSQL host or Unix socket folder; with it no embedded server is started",
     )
     db_port: Annotated[int, Field(ge=1, le=65535)] = Field(5432, description="its port")
     db_name: str = Field("yieldspark", description="database")

@@ -33,7 +33,7 @@ def by_polars(settings: Settings) -> None:
 
 def _read(settings: Settings, query: str) -> pa.Table:
     with (
-        adbc.connect(connection_parameters(settings).conninfo()) as connection,
+        adbc.connect(connection_parameters(settings).conninfo) as connection,
         connection.cursor() as cursor,
     ):
         cursor.execute(query)
@@ -114,7 +114,7 @@ def _merge(settings: Settings, days: pa.Table) -> None:
         ["pool_id text", "date date", *(f"{name} double precision" for name in METRIC_COLUMNS)]
     )
     with (
-        adbc.connect(connection_parameters(settings).conninfo()) as connection,
+        adbc.connect(connection_parameters(settings).conninfo) as connection,
         connection.cursor() as cursor,
     ):
         cursor.execute(f"CREATE UNLOGGED TABLE {staging} ({columns})")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 
 import psycopg2
@@ -21,10 +22,35 @@ from database.connection_errors import login_error, translate
 from database.connection_parameters import ConnectionParameters, connection_parameters
 from database.embedded_server import EmbeddedServer
 from database.secret_password import with_password
-from database.session_check import FACTS, PSYCOPG2, Place, Session, checked
+from database.session_check import (
+    FACTS,
+    NEWER_PARAMETERS,
+    PSYCOPG2,
+    Place,
+    TaskSession,
+    checked,
+)
 
 METRICS_OPTION = "metrics_table"
 """The execution option of an engine that has METRICS_TABLE."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A description whose server has answered, and where it leads. The parameters have those of
+    NEWER_PARAMETERS that the server knows.
+    """
+
+    parameters: ConnectionParameters
+    place: Place
+
+    @property
+    def for_tasks(self) -> TaskSession:
+        """What a task of Spark's connects with."""
+        described = self.parameters
+        return TaskSession(
+            described.conninfo, described.where, described.user, described.session, self.place
+        )
 
 
 def with_database(settings: Settings) -> Settings:
@@ -78,7 +104,8 @@ def session_at(settings: Settings) -> Session:
     parameters = connection_parameters(settings)
     connection, place = _connected(parameters)
     connection.close()
-    return Session.at(parameters, place)
+    newer = {name: NEWER_PARAMETERS[name] for name in place.newer}
+    return Session(replace(parameters, session={**parameters.session, **newer}), place)
 
 
 def _connected(parameters: ConnectionParameters) -> tuple[psycopg2.extensions.connection, Place]:

@@ -6,11 +6,14 @@ In: a driver's error and where it was. Out: an error of `product_errors` that sa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from database.connection_parameters import ConnectionParameters
 from database.login_probe import ask_again
+from database.session_check import Described
 from product_errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 
 _JAVA_EXCEPTION = "org.postgresql.util.PSQLException"
@@ -112,11 +115,11 @@ def translate(error: DBAPIError, url: URL) -> DatabaseError:
     )
 
 
-def login_error(error: Exception, parameters: ConnectionParameters) -> DatabaseError:
+def login_error(error: Exception, parameters: Described) -> DatabaseError:
     """The product's error for a connection that psycopg2 or ADBC could not make. Neither tells the
     code, so the server is asked again.
     """
-    cause, answer = _one_line(error), ask_again(parameters)
+    cause, answer = _one_line(error), ask_again(parameters.conninfo)
     if answer.needs_password:
         return by_code("28P01", cause, parameters.where, parameters.user)
     if answer.connected:
@@ -152,10 +155,19 @@ def by_code(
     return _with_code(kind(message.format(where=where, cause=cause, role=role)), code)
 
 
-def jdbc_error(error: BaseException, url: URL) -> DatabaseError | None:
-    """The product's error for the JDBC driver's exception that Spark wraps; None where there is
-    none.
-    """
+@contextmanager
+def translated_jdbc(url: URL) -> Iterator[None]:
+    """Turn what Spark raises inside for an error of the JDBC driver into the product's error."""
+    try:
+        yield
+    except Exception as error:
+        if ours := _jdbc_error(error, url):
+            raise ours from error
+        raise
+
+
+def _jdbc_error(error: Exception, url: URL) -> DatabaseError | None:
+    """None where the cause is no exception of the JDBC driver."""
     cause = getattr(error, "java_exception", None)
     if cause is None:
         return None

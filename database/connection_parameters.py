@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from sqlalchemy import URL
 
 from config_spark import Settings
+from database.session_check import ENCODING, METRICS_PARAMETER
 from product_errors import ConfigurationError
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -28,12 +29,7 @@ clouds drop a flow that is silent for ten minutes; on the server's side they end
 machine that went away, and its lock, after a minute and a half instead of two hours.
 """
 
-METRICS_PARAMETER = "yieldspark.metrics_table"
-"""The session parameter that has METRICS_TABLE, for SQL that looks the table up in the catalogue.
-"""
-
 APPLICATION = "yieldspark"
-ENCODING = "UTF8"
 
 FIXED_SESSION = {
     "TimeZone": "UTC",
@@ -102,6 +98,7 @@ class ConnectionParameters:
         }
         return {name: value for name, value in keywords.items() if value is not None}
 
+    @property
     def conninfo(self) -> str:
         """libpq's connection string, for ADBC. It holds the password: never log it."""
         return " ".join(

@@ -2,7 +2,7 @@
 
 psycopg2 and ADBC tell of a failed login in the words of libpq or of the server, which are in the
 server's language. libpq has the code and gives it away in the error verbosity SQLSTATE. Goes in:
-the description of the connection. Comes out: a `LoginAnswer`. The login is tried once more.
+libpq's connection string. Comes out: a `LoginAnswer`. The login is tried once more.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import select
 import time
 from dataclasses import dataclass
 from functools import cache
-
-from database.connection_parameters import ConnectionParameters
 
 PROBE_SECONDS = 5.0
 
@@ -36,14 +34,14 @@ class LoginAnswer:
     connected: bool = False
 
 
-def ask_again(parameters: ConnectionParameters) -> LoginAnswer:
+def ask_again(conninfo: str) -> LoginAnswer:
     """Try the login, for PROBE_SECONDS at most. An answer without facts where this psycopg2's libpq
     can't be called.
     """
     libpq = _libpq()
     if libpq is None:
         return LoginAnswer()
-    connection = libpq.PQconnectStart(parameters.conninfo().encode())
+    connection = libpq.PQconnectStart(conninfo.encode())
     if not connection:
         return LoginAnswer()
     try:

@@ -13,9 +13,9 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
 from database.connection import METRICS_OPTION
-from database.connection_parameters import METRICS_PARAMETER
 from database.merge_sql import qualified, quoted
 from database.run_ledger import GOOD
+from database.session_check import METRICS_PARAMETER
 from database.tables import OWN_SCHEMA, pool_daily_metrics, run_ledger
 from product_errors import ConfigurationError
 

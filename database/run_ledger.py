@@ -25,10 +25,10 @@ from sqlalchemy.exc import DBAPIError
 
 from config_spark import PRODUCT_VERSION
 from database.connection import translated_errors
-from database.connection_errors import jdbc_error
+from database.connection_errors import translated_jdbc
 from database.run_document import LEDGER_KEYS, ROW_COUNTS
 from database.tables import OWN_SCHEMA, run_ledger
-from product_errors import CheckFailed, DatabaseError, RunInProgress, one_sentence
+from product_errors import CheckFailed, DatabaseError, DatabaseRefused, RunInProgress, one_sentence
 
 log = logging.getLogger(__name__)
 
@@ -142,10 +142,11 @@ def open_run(
 
     Args: batch is the id of the cloud's batch that this run is, by which its cost finds the row.
     Raises: RunInProgress where another run of the job holds the lock; DatabaseError. What the body
-    raises passes on, after it is in the ledger, and what JDBC raises as a DatabaseError; a run
-    whose rows were committed by then stays `succeeded`.
+    raises passes on, after it is in the ledger; a run whose rows were committed by then stays
+    `succeeded`.
     """
     with translated_errors(engine.url), engine.connect() as connection:
+        _require_session_mode(engine, connection)
         _lock(connection, job)
         _repair(connection, job)
         run = Run(
@@ -171,21 +172,16 @@ def open_run(
             "plan": plan,
         }
         of_code = {"engine": engine_name, "code_version": code_version, "batch": batch}
-        connection.execute(
-            insert(run_ledger).values(
-                row | of_code | {"rows": run.rows, "stages": {}, "checks": []}
-            )
-        )
+        values = row | of_code | {"rows": run.rows, "stages": {}, "checks": []}
+        connection.execute(insert(run_ledger).values(values))
         connection.commit()
         try:
-            yield run
-        except BaseException as raised:
-            error = jdbc_error(raised, engine.url) or raised
+            with translated_jdbc(engine.url):
+                yield run
+        except BaseException as error:
             run.status, run.error = _outcome(error)
             error.failed_run = engine, run.run_id  # type: ignore[attr-defined]  # for `failure_document`
-            if error is raised:
-                raise
-            raise error from raised
+            raise
         finally:
             _close(engine, run)
 
@@ -233,6 +229,25 @@ def _finish(connection: Connection, run: Run) -> None:
     _drop_staging(connection, run.run_id)
     run.write(connection, finished=True)
     connection.commit()
+
+
+def _require_session_mode(engine: Engine, connection: Connection) -> None:
+    """A pooler in transaction mode gives an idle session's server process to the next one, with the
+    lock that the session holds.
+
+    Raises: DatabaseRefused behind such a pooler.
+    """
+    process = text("SELECT pg_backend_pid()")
+    own = connection.execute(process).scalar_one()
+    connection.rollback()
+    with engine.connect() as another:
+        if another.execute(process).scalar_one() != own:
+            return
+    raise DatabaseRefused(
+        f"two sessions at {engine.url.host}:{engine.url.port} share one process of the server: a"
+        " pooler in transaction mode, where a job's lock keeps nobody out. Set DB_HOST and DB_PORT"
+        " to the server itself, or to a pooler in session mode"
+    )
 
 
 LOCK = "(hashtext('yieldspark'), hashtext(:job))"

@@ -3,18 +3,25 @@
 Each driver runs `FACTS` on its own connection, and `checked` compares the answer with the
 description and with the driver-side session. A pooler may drop the startup parameter `options`, and
 a name may lead two drivers to two servers: either would put rows in the wrong place.
+
+A task of Spark's loads this module: it imports neither SQLAlchemy nor the settings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from database.connection_parameters import ENCODING, METRICS_PARAMETER, ConnectionParameters
-from database.merge_sql import quoted
 from product_errors import DatabaseRefused
 
 PSYCOPG2, ADBC, JDBC = "psycopg2", "ADBC", "JDBC"
+
+ENCODING = "UTF8"
+
+METRICS_PARAMETER = "yieldspark.metrics_table"
+"""The session parameter that has METRICS_TABLE, for SQL that looks the table up in the catalogue.
+"""
 
 NEWER_PARAMETERS = {"idle_session_timeout": "0", "transaction_timeout": "0"}
 """Limits that only PostgreSQL 14 and 17 know: an older server refuses a connection that names one
@@ -69,24 +76,33 @@ class Place:
     newer: tuple[str, ...]
 
 
+class Described(Protocol):
+    """What `connection_parameters` says of a connection. `conninfo` holds the password."""
+
+    @property
+    def conninfo(self) -> str: ...
+    @property
+    def where(self) -> str: ...
+    @property
+    def user(self) -> str: ...
+    @property
+    def session(self) -> Mapping[str, str]: ...
+
+
 @dataclass(frozen=True)
-class Session:
-    """A description whose server has answered: where it leads, for connections of other drivers and
-    of Spark's tasks. The parameters have those of the server's own NEWER_PARAMETERS.
-    """
+class TaskSession:
+    """A description whose server has answered, for connections of Spark's tasks."""
 
-    parameters: ConnectionParameters
+    conninfo: str = field(repr=False)
+    where: str
+    user: str
+    session: Mapping[str, str]
     place: Place
-
-    @classmethod
-    def at(cls, parameters: ConnectionParameters, place: Place) -> Session:
-        newer = {name: NEWER_PARAMETERS[name] for name in place.newer}
-        return cls(replace(parameters, session={**parameters.session, **newer}), place)
 
 
 def checked(
     row: Sequence[str | None],
-    parameters: ConnectionParameters,
+    parameters: Described,
     driver: str,
     reference: Place | None = None,
 ) -> Place:
@@ -117,7 +133,7 @@ def _shown(place: Place) -> str:
 
 
 def _require_parameters(
-    facts: Mapping[str, str | None], parameters: ConnectionParameters, driver: str
+    facts: Mapping[str, str | None], parameters: Described, driver: str
 ) -> None:
     there = {"client_encoding": facts["client_encoding"]} | {
         name: facts[f"checked_{number}"]
@@ -142,5 +158,5 @@ def _require_parameters(
     raise DatabaseRefused(
         f"the session of {driver} at {parameters.where} has {differences}: a pooler drops the"
         " startup parameter `options`. Set DB_HOST and DB_PORT to the server itself; or, with a"
-        f" pooler in session mode, ALTER ROLE {quoted(parameters.user)} SET each of them"
+        f' pooler in session mode, ALTER ROLE "{parameters.user}" SET each of them'
     )

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain
 
-import adbc_driver_manager
-import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from config_spark import Settings
+from database.adbc_session import adbc_connection
 from database.connection import session_at
-from database.connection_errors import login_error
-from database.session_check import ADBC, FACTS, Session, checked
+from database.session_check import TaskSession
 from database.staging_tags import PARTITION_TAG, Step, task_identity
 from database.transport import LastStep, PortableQuery, tagged
 
@@ -41,39 +38,22 @@ class AdbcTransport:
             [(predicate,) for predicate in predicates], len(predicates)
         )
         parts = spark.createDataFrame(tasks, "predicate string")
-        return parts.mapInArrow(_reader(session_at(settings), query, snapshot), query.schema)
+        return parts.mapInArrow(
+            _reader(session_at(settings).for_tasks, query, snapshot), query.schema
+        )
 
     def write(
         self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None
     ) -> int:
         schema_name, table = staging.split(".")
-        writer = _writer(session_at(settings), schema_name, table, tagged(last_step))
+        writer = _writer(session_at(settings).for_tasks, schema_name, table, tagged(last_step))
         return sum(task.rows for task in frame.mapInArrow(writer, "rows bigint").collect())
 
 
 Batches = Iterator[pa.RecordBatch]
 
 
-@contextmanager
-def adbc_connection(session: Session) -> Iterator[adbc.Connection]:
-    """A connection in a new transaction, on the server and database of `session`.
-
-    Raises: DatabaseRefused where it is another place or another session; as `login_error`.
-    """
-    try:
-        connection = adbc.connect(session.parameters.conninfo())
-    except adbc_driver_manager.Error as error:
-        raise login_error(error, session.parameters) from error
-    with connection:
-        with connection.cursor() as cursor:
-            cursor.execute(FACTS)
-            checked(cursor.fetchone(), session.parameters, ADBC, session.place)
-        # a snapshot can be taken over before the first query of a transaction alone
-        connection.commit()
-        yield connection
-
-
-def _reader(session: Session, query: PortableQuery, snapshot: str | None) -> Step:
+def _reader(session: TaskSession, query: PortableQuery, snapshot: str | None) -> Step:
     # Spark checks the Arrow types of a batch by position: the cast makes a driver's change of type
     # an error here and not a wrong value there.
     sql, schema = query.sql, to_arrow_schema(query.schema)
@@ -92,7 +72,7 @@ def _reader(session: Session, query: PortableQuery, snapshot: str | None) -> Ste
     return read
 
 
-def _writer(session: Session, schema_name: str, table: str, rows_to_stage: Step) -> Step:
+def _writer(session: TaskSession, schema_name: str, table: str, rows_to_stage: Step) -> Step:
     def write(batches: Iterable[pa.RecordBatch]) -> Batches:
         partition, _ = task_identity()
         sent = 0

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from config_spark import Settings
 from database.connection import session_at
-from database.connection_errors import jdbc_error
+from database.connection_errors import translated_jdbc
 from database.connection_parameters import ConnectionParameters, connection_parameters
 from database.session_check import FACTS, JDBC, checked
 from database.staging_tags import ATTEMPT_TAG, PARTITION_TAG
@@ -49,10 +48,8 @@ def checked_jdbc(spark: SparkSession, settings: Settings) -> tuple[str, dict[str
     """
     session = session_at(settings)
     url, properties = session.parameters.jdbc_url(), _properties(session.parameters)
-    try:
+    with translated_jdbc(session.parameters.sqlalchemy_url()):
         row = spark.read.jdbc(url, f"({FACTS}) AS facts", properties=properties).first()
-    except Py4JJavaError as error:
-        raise jdbc_error(error, session.parameters.sqlalchemy_url()) or error from error
     assert row is not None, "a SELECT without FROM has one row"
     checked(row, session.parameters, JDBC, session.place)
     return url, properties

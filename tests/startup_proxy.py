@@ -32,6 +32,12 @@ def error_message(fields: Mapping[str, str], encoding: str = "utf-8") -> bytes:
     return b"E" + struct.pack("!I", len(body) + 4) + body
 
 
+def listens(port: int) -> bool:
+    """Whether something answers on that port of 127.0.0.1."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def unchanged(parameters: Parameters) -> Answer:
     return parameters
 

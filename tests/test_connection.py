@@ -31,7 +31,8 @@ from sqlalchemy.pool import NullPool
 import libpq_variables
 from config_spark import Settings, load_settings
 from database import server_process
-from database.connection import connect, make_engine, session_at, with_database
+from database.adbc_session import adbc_connection
+from database.connection import Session, connect, make_engine, session_at, with_database
 from database.connection_parameters import connection_parameters
 from database.db_utils_spark import (
     MergeCounts,
@@ -43,9 +44,8 @@ from database.db_utils_spark import (
 from database.embedded_server import EmbeddedServer
 from database.migrate import migrate
 from database.run_ledger import ledger_row, open_run
-from database.session_check import CHECKED_PARAMETERS, NEWER_PARAMETERS, Session
+from database.session_check import CHECKED_PARAMETERS, NEWER_PARAMETERS
 from database.tables import pool_daily_metrics
-from database.transport_adbc import adbc_connection
 from database.transport_jdbc import checked_jdbc
 from product_errors import (
     ConfigurationError,
@@ -58,15 +58,26 @@ from tests.databases import empty_database
 from tests.fault_runs import until
 from tests.owner_schema import role_with
 from tests.processes import CommandLineHere
-from tests.startup_proxy import Answer, Parameters, error_message, startup_proxy
+from tests.startup_proxy import Answer, Parameters, error_message, listens, startup_proxy
 
 PAGE = (Path(__file__).parents[1] / "docs" / "connection.md").read_text(encoding="utf-8")
 
-NAMES = ("defi+prod", "defi?x=1", "a b", "ü", "%41", "it's", "a\\b", "a/b&c=d#e", 'say "a"')
+NAMES = (
+    "defi+prod",
+    "dbname=postgres",
+    "defi?x=1",
+    "a b",
+    "ü",
+    "%41",
+    "it's",
+    "a\\b",
+    "a/b&c=d#e",
+    'say "a"',
+)
 
 
 def asked_by_adbc(session: Session, query: str) -> object:
-    with adbc_connection(session) as connection, connection.cursor() as cursor:
+    with adbc_connection(session.for_tasks) as connection, connection.cursor() as cursor:
         cursor.execute(query)
         return cursor.fetchone()[0]
 
@@ -491,11 +502,6 @@ def test_a_connection_that_jdbc_can_not_have_is_known_by_its_code_too(
             read_table_spark(spark, settings, "SELECT pool_id FROM pools").collect()
         row = ledger_row(engine, run.run_id)
         assert (row["status"], row["error"]) == ("failed", str(refused.value))
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_the_localised_server_of_the_cases_is_refused(database: Settings) -> None:

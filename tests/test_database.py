@@ -196,7 +196,7 @@ def test_secrets_stay_out_of_reprs(database: Settings) -> None:
     assert database.db_password is not None
     secret = database.db_password.get_secret_value()
     parameters = connection_parameters(database)
-    assert secret in parameters.conninfo()
+    assert secret in parameters.conninfo
     assert all(
         secret not in shown
         for shown in (

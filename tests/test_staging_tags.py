@@ -14,6 +14,7 @@ from pyspark.sql import types as T
 
 from data_processing.market_series import market_columns
 from data_processing.pool_days import SCHEMA, Provenance, pool_days
+from database.session_check import Place, TaskSession
 from database.staging_tags import tagging
 from database.transport import LastStep, PortableQuery, tagged
 from database.transport_adbc import _reader, _writer
@@ -24,6 +25,7 @@ UNPICKLE = (
     "import json, pickle, sys; pickle.load(sys.stdin.buffer);"
     " print(json.dumps(sorted(sys.modules)))"
 )
+SESSION = TaskSession("host=nowhere", "nowhere", "somebody", {}, Place("", "", ()))
 DAYS = pool_days(7, market_columns(()), Provenance("raw", "run"))
 QUERY = PortableQuery("SELECT 1 AS one", T.StructType([T.StructField("one", T.IntegerType())]))
 
@@ -31,8 +33,8 @@ QUERY = PortableQuery("SELECT 1 AS one", T.StructType([T.StructField("one", T.In
 @pytest.mark.parametrize(
     "task",
     [
-        _writer("postgresql://", "yieldspark", "staging", tagged(LastStep(DAYS, SCHEMA))),
-        _reader("postgresql://", QUERY, None),
+        _writer(SESSION, "yieldspark", "staging", tagged(LastStep(DAYS, SCHEMA))),
+        _reader(SESSION, QUERY, None),
         tagging(None),
         DAYS,
     ],
