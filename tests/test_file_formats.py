@@ -302,6 +302,12 @@ def test_int96_far_from_today_is_not_wrapped_around(tmp_path: Path) -> None:
     assert [moment.year for moment in columns(path)["timestamp"]] == [2400]
 
 
+def test_text_in_parquet_that_is_not_utf_8_is_damage(tmp_path: Path) -> None:
+    broken = pa.array([b"\xff\xfe"]).view(pa.string())
+    with pytest.raises(InputError, match=r"is not a whole Parquet file: .*UTF8"):
+        columns(parquet(tmp_path, pool=broken))
+
+
 @pytest.mark.parametrize(
     "tokens",
     [

@@ -88,6 +88,7 @@ def test_the_coins_are_those_that_the_jobs_read() -> None:
     [
         (["timestamp", "tvl_usd", "apy", "apy_base", "apy_reward", "pool_id"], ["history"]),
         (["timestamp", "pool", "symbol", "tvl_usd", "apy"], ["history"]),
+        (["pool", "apy"], ["history"]),
         (["pool", "project", "chain", "timestamp", "tvl_usd", "apy"], ["history", "pools"]),
         (["pool", "project", "chain", "tvl_usd", "apy"], ["pools"]),
         (["pool", "underlyingTokens"], ["pools"]),

@@ -258,7 +258,8 @@ def test_a_panel_without_tvl_that_jumps_after_a_gap_is_forecast(
         12,
         set(),
     )
-    assert made[["tvl", "tvl_low", "tvl_high", "tvl_rule"]].isna().all(axis=None)
+    assert made[["tvl", "tvl_low", "tvl_high"]].isna().all(axis=None)
+    assert set(made["tvl_rule"]) == {"no_value"}
     apy = made[["apy_low", "apy", "apy_high"]].astype(float)
     assert np.isfinite(apy.to_numpy()).all()
     assert (apy["apy_low"] <= apy["apy"]).all()

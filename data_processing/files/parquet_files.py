@@ -16,6 +16,9 @@ import pyarrow.parquet as pq
 from data_processing.files.row_batches import BATCH_ROWS, Batch
 from product_errors import InputError
 
+DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What Arrow raises for a file that is not whole."""
+
 SHOWN_LETTERS = 150
 """How much of Arrow's own words an error repeats."""
 
@@ -29,7 +32,7 @@ def read_schema(path: Path) -> tuple[pa.Schema, frozenset[str]]:
         with pq.ParquetFile(path) as file:
             arrow, parquet = file.schema_arrow, file.schema
             logical = [parquet.column(number) for number in range(len(parquet))]
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGED as error:
         raise _damaged(path, error) from None
     annotated = {column.path for column in logical if column.logical_type.type == "UUID"}
     uuids = frozenset(
@@ -48,10 +51,11 @@ def parquet_batches(path: Path, uuids: frozenset[str]) -> Iterator[Batch]:
         # the default wraps an INT96 outside the years 1677 to 2262 around silently
         with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
             for batch in file.iter_batches(batch_size=BATCH_ROWS):
+                batch.validate(full=True)  # Arrow reads text that is not UTF-8 as it is
                 table = _with_uuids_as_text(pa.Table.from_batches([batch]), uuids)
                 yield Batch(range(first, first + batch.num_rows), table)
                 first += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGED as error:
         raise _damaged(path, error) from None
 
 

@@ -136,11 +136,14 @@ def fitting_kinds(names: Sequence[str]) -> list[Kind]:
     def has(kind: Kind, *ours: str) -> bool:
         return all(plain & set(NAMES[kind][name]) for name in ours)
 
+    has_pools = has("pools", "pool_id") and (
+        has("pools", "protocol") or has("pools", "chain") or describes_only(names)
+    )
     fits: dict[Kind, bool] = {
-        "history": has("history", "timestamp", "pool_id")
-        and (has("history", "apy") or has("history", "tvl_usd")),
-        "pools": has("pools", "pool_id")
-        and (has("pools", "protocol") or has("pools", "chain") or describes_only(names)),
+        "history": has("history", "pool_id")
+        and (has("history", "apy") or has("history", "tvl_usd"))
+        and (has("history", "timestamp") or not has_pools),
+        "pools": has_pools,
         "prices": has("prices", "timestamp", "close"),
         "gas": has("gas", "timestamp") and (has("gas", "gwei") or has("gas", "wei")),
     }
