@@ -158,7 +158,7 @@ def test_the_program_ends_with_1_and_releases_nothing(
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", program],
         cwd=checkout,
-        env={**context.variables, "GOOGLE_API_URL": cloud.url},
+        env={**context.variables, **cloud.access()},
         capture_output=True,
         text=True,
         check=False,
@@ -181,7 +181,7 @@ def test_a_release_without_a_digest_does_not_begin(
     cloud: DeploymentCloud, checkout: Path, handed: dict[str, str], words: str
 ) -> None:
     publish_at(cloud.url, small_release(SECOND))
-    context = context_of(checkout, {"GOOGLE_API_URL": cloud.url})
+    context = context_of(checkout, cloud.access())
     hand_on(context, settings=SETTINGS, **({"images": handed} if handed else {}))
     with pytest.raises(DeploymentFailed, match=words):
         release(context)
@@ -191,7 +191,7 @@ def test_a_release_without_a_digest_does_not_begin(
 def test_a_release_that_is_refused_ends_the_build(cloud: DeploymentCloud, checkout: Path) -> None:
     """The commit has no product: `python -m workflows` is not in it."""
     publish_at(cloud.url, small_release(SECOND))
-    context = context_of(checkout, {"GOOGLE_API_URL": cloud.url})
+    context = context_of(checkout, cloud.access())
     hand_on(context, settings=SETTINGS, images=PINNED)
     with pytest.raises(DeploymentFailed, match=r"ended with exit code 1; .* latest\.json is as it"):
         release(context)
