@@ -27,10 +27,11 @@ from tests import docker_stand_in
 from tests.cloudbuild_rules import SUBSTITUTION, BuildFile, variables_of
 from tests.conftest import JARS
 from tests.processes import PROJECT
-from tests.releases import BUCKET
+from tests.releases import BUCKET, publish_at
 from workflows.local.http_service import serving
 from workflows.local.object_store import Conditions
 from workflows.local.storage_double import StorageDouble
+from workflows.releases.release_content import ReleaseContent
 from workflows.releases.working_tree import files_of
 
 REGION, WORKFLOW = "europe-west1", "yieldspark-pipeline"
@@ -139,6 +140,10 @@ class DeploymentCloud:
             "CLOUDSDK_PROXY_PORT": str(address.port),
             **overrides,
         }
+
+    def publish(self, content: ReleaseContent) -> None:
+        """Release it, as an earlier build did."""
+        publish_at(self.url, content, self.access()["GOOGLE_API_TOKEN_FILE"])
 
     def put(self, name: str, content: bytes) -> None:
         """Write an object into the code bucket."""
