@@ -340,7 +340,12 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        "yieldspark_home", "jars_dir", "report_dir", "model_parameters_file", "db_sslrootcert"
+        "yieldspark_home",
+        "jars_dir",
+        "report_dir",
+        "model_parameters_file",
+        "db_sslrootcert",
+        "google_api_token_file",
     )
     @classmethod
     def _whole_path(cls, path: Path | None) -> Path | None:

@@ -15,12 +15,17 @@ import google.auth
 from google.api_core import exceptions
 from google.api_core.client_options import ClientOptions
 from google.auth.credentials import AnonymousCredentials, Credentials
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, RefreshError
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 
 from config_spark import Settings
 from product_errors import CloudRefused, CloudUnavailable, ConfigurationError, EnvironmentNotReady
 
+VARIABLES = "take the variables that `python -m workflows local up` prints"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+
+
+class TokenRefused(GoogleAuthError):  # type: ignore[misc]
+    """What stands in for Google asks for a token that is not there, or is another one."""
 
 
 class TokenOfFile(Credentials):
@@ -33,11 +38,23 @@ class TokenOfFile(Credentials):
         self._path = path
 
     def refresh(self, request: object) -> None:
-        """Read the file. Raises: RefreshError."""
+        """Read the file. Raises: TokenRefused."""
         try:
             self.token = self._path.read_text(encoding="ascii").strip()
         except (OSError, ValueError) as error:
-            raise RefreshError(f"GOOGLE_API_TOKEN_FILE={self._path}: {error}") from None  # type: ignore[no-untyped-call]
+            raise TokenRefused(
+                f"GOOGLE_API_TOKEN_FILE={self._path}: {error}; {VARIABLES}"
+            ) from None
+
+
+class NoToken(AnonymousCredentials):
+    """For a service at GOOGLE_API_URL that asks for none."""
+
+    def refresh(self, request: object) -> None:
+        """Called where the service asks for one after all. Raises: TokenRefused."""
+        raise TokenRefused(
+            f"GOOGLE_API_TOKEN_FILE is not set, and GOOGLE_API_URL asks for a token; {VARIABLES}"
+        )
 
 
 def credentials(settings: Settings) -> Credentials:
@@ -57,14 +74,12 @@ def credentials(settings: Settings) -> Credentials:
 
 def _credentials_of_file(path: Path | None) -> Credentials:
     if path is None:
-        return AnonymousCredentials()  # type: ignore[no-untyped-call]
+        return NoToken()  # type: ignore[no-untyped-call]
     found = TokenOfFile(path)
     try:
         found.refresh(None)
-    except RefreshError as error:
-        raise EnvironmentNotReady(
-            f"{error}; take the variables that `python -m workflows local up` prints"
-        ) from None
+    except TokenRefused as error:
+        raise EnvironmentNotReady(str(error)) from None
     return found
 
 
@@ -106,6 +121,8 @@ def translated(what: str) -> Iterator[None]:
         ) from error
     except exceptions.GoogleAPICallError as error:
         raise CloudRefused(f"{what}: Google Cloud refused: {error.message}") from error
+    except TokenRefused as error:
+        raise CloudRefused(f"{what}: {error}") from error
     except GoogleAuthError as error:
         raise CloudRefused(
             f"{what}: no valid credentials: {error}; run `gcloud auth application-default login`"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -21,14 +22,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from emulator.deployment_services import RunJobsDouble, WorkflowsDouble
+from private_files import write_private
 from tests import docker_stand_in
 from tests.cloudbuild_rules import SUBSTITUTION, BuildFile, variables_of
 from tests.conftest import JARS
 from tests.processes import PROJECT
-from tests.releases import BUCKET
+from tests.releases import BUCKET, publish_at
 from workflows.local.http_service import serving
 from workflows.local.object_store import Conditions
 from workflows.local.storage_double import StorageDouble
+from workflows.releases.release_content import ReleaseContent
 from workflows.releases.working_tree import files_of
 
 REGION, WORKFLOW = "europe-west1", "yieldspark-pipeline"
@@ -57,6 +60,9 @@ SETTINGS = {
     "WORKFLOW_NAME": WORKFLOW,
 }
 """As Terraform writes them into settings.env."""
+
+SERVICES = ("storage", "workflows", "run")
+TOKEN_FILE = "access_token"
 
 WHOAMI = ["-c", "user.name=tests", "-c", "user.email=tests@example.invalid"]
 
@@ -101,14 +107,24 @@ class DeploymentCloud:
     def docker(self) -> Path:
         return self.folder / "docker"
 
+    def access(self) -> dict[str, str]:
+        """Where the product's clients find the doubles, and the file with the token that they and
+        gcloud send.
+        """
+        token_file = str(self.folder / TOKEN_FILE)
+        return {
+            "GOOGLE_API_URL": self.url,
+            "GOOGLE_API_TOKEN_FILE": token_file,
+            "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": token_file,
+        }
+
     def environment(self) -> dict[str, str]:
         """Of every step, beside what cloudbuild.yaml sets."""
         address = urlsplit(self.url)
         python = Path(sys.executable).parent
-        services = ("STORAGE", "WORKFLOWS", "RUN")
         overrides = {
-            f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{name}": f"http://{name.lower()}.example.test/"
-            for name in services
+            f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{name.upper()}": f"http://{name}.example.test/"
+            for name in SERVICES
         }
         overrides["CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE"] += "storage/v1/"
         kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
@@ -116,8 +132,7 @@ class DeploymentCloud:
             "PATH": os.pathsep.join([str(self.folder / "bin"), str(python), os.environ["PATH"]]),
             "DOCKER_STAND_IN": str(self.docker),
             "YIELDSPARK_HOME": str(self.folder / "home"),
-            "GOOGLE_API_URL": self.url,
-            "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
+            **self.access(),
             "CLOUDSDK_CONFIG": str(self.folder / "gcloud"),
             "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "true",
             "CLOUDSDK_PROXY_TYPE": "http",
@@ -125,6 +140,10 @@ class DeploymentCloud:
             "CLOUDSDK_PROXY_PORT": str(address.port),
             **overrides,
         }
+
+    def publish(self, content: ReleaseContent) -> None:
+        """Release it, as an earlier build did."""
+        publish_at(self.url, content, self.access()["GOOGLE_API_TOKEN_FILE"])
 
     def put(self, name: str, content: bytes) -> None:
         """Write an object into the code bucket."""
@@ -166,7 +185,11 @@ def deployment_cloud(folder: Path) -> Iterator[DeploymentCloud]:
         )
 
     jobs = RunJobsDouble([JOB], PLACEHOLDER, region=REGION, has_image=has_image)
-    with serving([storage, workflows, jobs]) as url:
+    token = secrets.token_urlsafe(32)
+    write_private(folder / TOKEN_FILE, token)
+    # gcloud asks by the names of the services, through its proxy
+    names = [f"{name}.example.test" for name in (*SERVICES, f"{REGION}-run")]
+    with serving([storage, workflows, jobs], token=token, hosts=names) as url:
         cloud = DeploymentCloud(url, folder, storage, workflows, jobs)
         lines = "".join(f"{name}={value}\n" for name, value in SETTINGS.items())
         cloud.put("settings.env", lines.encode())

@@ -68,9 +68,9 @@ def small_release(version: str, **batches: Any) -> ReleaseContent:
     return ReleaseContent(Release(BUCKET, version, (JAR,)), version, files)
 
 
-def publish_at(url: str, content: ReleaseContent) -> None:
+def publish_at(url: str, content: ReleaseContent, token_file: str | None = None) -> None:
     """For a process of its own."""
-    publish_content(CodeBucket(cloud_settings(url)), content)
+    publish_content(CodeBucket(cloud_settings(url, google_api_token_file=token_file)), content)
 
 
 def objects(double: StorageDouble) -> dict[str, bytes]:

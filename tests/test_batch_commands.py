@@ -33,7 +33,7 @@ from workflows.batches import dataproc
 from workflows.local.batch_life import Script
 from workflows.local.dataproc_double import DataprocDouble
 from workflows.local.http_service import serving
-from workflows.local.object_store import Conditions
+from workflows.local.object_store import Conditions, md5_hash
 from workflows.local.storage_double import StorageDouble
 
 VERSION = "2158279" + "0" * 33
@@ -86,7 +86,9 @@ def served(folder: Path, script: Script) -> Iterator[Cloud]:
         "forecast_pools.py",
         *(f"jars/{jar}" for jar in JARS),
     )
-    files = {name: {"sha256": "0" * 64, "bytes": 0} for name in names}
+    files = {name: {"sha256": "0" * 64, "bytes": 1, "md5": md5_hash(b"x")} for name in names}
+    for name in names:
+        put(f"gs://acme-code/versions/{VERSION}/{name}", b"x")
     manifest = json.dumps({"version": VERSION, "commit": VERSION, "files": files}).encode()
     put(f"gs://acme-code/versions/{VERSION}/manifest.json", manifest)
     put(

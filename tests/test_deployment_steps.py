@@ -30,7 +30,7 @@ from tests.deployments import (
 )
 from tests.docker_stand_in import OTHER_DIGEST
 from tests.processes import PROJECT
-from tests.releases import BUCKET, FIRST, SECOND, latest_version, publish_at, small_release
+from tests.releases import BUCKET, FIRST, SECOND, latest_version, small_release
 from workflows.deployment import images, release_step, settings_file
 from workflows.deployment.checkout import check
 from workflows.deployment.context import Context
@@ -146,7 +146,7 @@ def test_the_program_ends_with_1_and_releases_nothing(
     cloud: DeploymentCloud, checkout: Path, name: str, variables: dict[str, str], dirty: bool
 ) -> None:
     """As cloudbuild.yaml starts it, with only the standard library to import."""
-    publish_at(cloud.url, small_release(SECOND))
+    cloud.publish(small_release(SECOND))
     before, context = cloud.changed(), context_of(checkout, variables)
     if dirty:
         (checkout / "README.md").write_text("Another product\n")
@@ -158,7 +158,7 @@ def test_the_program_ends_with_1_and_releases_nothing(
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", program],
         cwd=checkout,
-        env={**context.variables, "GOOGLE_API_URL": cloud.url},
+        env={**context.variables, **cloud.access()},
         capture_output=True,
         text=True,
         check=False,
@@ -180,8 +180,8 @@ def test_the_program_ends_with_1_and_releases_nothing(
 def test_a_release_without_a_digest_does_not_begin(
     cloud: DeploymentCloud, checkout: Path, handed: dict[str, str], words: str
 ) -> None:
-    publish_at(cloud.url, small_release(SECOND))
-    context = context_of(checkout, {"GOOGLE_API_URL": cloud.url})
+    cloud.publish(small_release(SECOND))
+    context = context_of(checkout, cloud.access())
     hand_on(context, settings=SETTINGS, **({"images": handed} if handed else {}))
     with pytest.raises(DeploymentFailed, match=words):
         release(context)
@@ -190,8 +190,8 @@ def test_a_release_without_a_digest_does_not_begin(
 
 def test_a_release_that_is_refused_ends_the_build(cloud: DeploymentCloud, checkout: Path) -> None:
     """The commit has no product: `python -m workflows` is not in it."""
-    publish_at(cloud.url, small_release(SECOND))
-    context = context_of(checkout, {"GOOGLE_API_URL": cloud.url})
+    cloud.publish(small_release(SECOND))
+    context = context_of(checkout, cloud.access())
     hand_on(context, settings=SETTINGS, images=PINNED)
     with pytest.raises(DeploymentFailed, match=r"ended with exit code 1; .* latest\.json is as it"):
         release(context)
@@ -314,7 +314,7 @@ def test_a_project_without_its_settings_is_told_to_apply(
 
 @needs_gcloud
 def test_verify_names_everything_that_is_otherwise(cloud: DeploymentCloud, checkout: Path) -> None:
-    publish_at(cloud.url, small_release(SECOND))
+    cloud.publish(small_release(SECOND))
     workflow = cloud.workflows.workflows[f"{PARENT}/workflows/{WORKFLOW}"]
     workflow.update({"state": "UNAVAILABLE", "userEnvVars": {}})
     (checkout / "workflows").mkdir()
@@ -352,7 +352,7 @@ def test_no_clobber_succeeds_silently_and_a_generation_does_not(
     """
     (tmp_path / "other").write_bytes(b"other code")
     where = f"gs://{BUCKET}/versions/{FIRST}/yieldspark.zip"
-    publish_at(cloud.url, small_release(FIRST))
+    cloud.publish(small_release(FIRST))
     codes = {}
     for option in ("--no-clobber", "--if-generation-match=0"):
         command = ["gcloud", "storage", "cp", option, str(tmp_path / "other"), where]

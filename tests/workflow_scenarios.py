@@ -583,6 +583,34 @@ def broken_release(folder: Path, executor: Executor, source: str) -> None:
         nothing_started(made)
 
 
+CHANGED_FILES = (
+    "yieldspark.zip",
+    f"{METRICS}.py",
+    f"{FORECAST}.py",
+    "jars/postgresql-42.7.5.jar",
+    "batches.json",
+)
+
+
+def changed_release(folder: Path, executor: Executor, source: str) -> None:
+    """Someone who may write to the bucket puts a file of theirs in the place of a release's."""
+    with world(folder, executor, source) as made:
+        for name in CHANGED_FILES:
+            made.put_release(NEW, released(NEW))
+            changed = released(NEW) | {"project": "another"} if name == "batches.json" else b"evil"
+            made.put(f"versions/{NEW}/{name}", changed)
+            message = f"{name} of release {NEW} was changed: its md5 is "
+            assert_failed(made.run({"version": NEW}), code=500, version=NEW, message=message)
+        assert_succeeded(made.run({"version": OLD}))
+        asked = len(made.dataproc.asked)
+        outside = released(NEW)
+        main = outside["batches"][METRICS]["pysparkBatch"]
+        main["mainPythonFileUri"] = f"gs://evil/versions/{NEW}/{METRICS}.py"
+        made.put_release(NEW, outside)
+        assert_failed(made.run(), code=500, message="which is no file of it; release again")
+        assert len(made.dataproc.asked) == asked
+
+
 WRONG_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"versoin": NEW}, "the argument has no key versoin"),
     ({"version": "../x"}, 'version="../x" is wrong; allowed is a released version'),
@@ -636,5 +664,6 @@ SCENARIOS: tuple[Scenario, ...] = (
     batch_is_gone,
     long_silence,
     broken_release,
+    changed_release,
     wrong_argument,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -56,7 +57,9 @@ def up(
             print_json({"url": cloud.url, "variables": dict(cloud.variables)})
         else:
             out.print(
-                "\n".join(f"export {name}={value}" for name, value in cloud.variables.items()),
+                "\n".join(
+                    f"export {name}={shlex.quote(value)}" for name, value in cloud.variables.items()
+                ),
                 markup=False,
                 soft_wrap=True,
             )
