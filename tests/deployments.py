@@ -102,7 +102,7 @@ class DeploymentCloud:
         return self.folder / "docker"
 
     def environment(self) -> dict[str, str]:
-        """Of every step, beside what cloudbuild.yaml sets."""
+        """Variables of every step, beside those that cloudbuild.yaml sets."""
         address = urlsplit(self.url)
         python = Path(sys.executable).parent
         services = ("STORAGE", "WORKFLOWS", "RUN")

@@ -106,8 +106,8 @@ def _looked_up(context: Context, reference: str) -> subprocess.CompletedProcess[
 
 
 def _digest_in(described: str) -> str | None:
-    """Of `docker manifest inspect --verbose`: one object for an image, a list for an image of
-    several platforms.
+    """The digest for PLATFORM in what `docker manifest inspect --verbose` prints: an object for an
+    image, a list for an image of several platforms. None where it has not exactly one.
     """
     try:
         document = json.loads(described)
