@@ -111,7 +111,7 @@ class EmulatedCloud:
         self.project = project
         self.server: DatabaseServer | None = None
         self._stack = stack
-        self._gateways: dict[str, _Entrance] = {}
+        self._entrances: dict[str, _Entrance] = {}
         self._writers: dict[str, str] = {}
         self._account = batch_account()
         self.folder = open_folder(folder, self._account)
@@ -147,7 +147,7 @@ class EmulatedCloud:
         """Every permission that was asked for and not granted."""
         return [
             {"member": member, "permission": one.permission, "resource": one.resource}
-            for member, entrance in self._gateways.items()
+            for member, entrance in self._entrances.items()
             for one in entrance.gateway.refused
         ]
 
@@ -212,7 +212,7 @@ class EmulatedCloud:
         return {key: value for key, _, value in pairs}
 
     def _entrance(self, member: str) -> _Entrance:
-        if member not in self._gateways:
+        if member not in self._entrances:
             services: list[Service] = [
                 self.dataproc,
                 self.cloud_run,
@@ -223,11 +223,11 @@ class EmulatedCloud:
             ]
             gateway = Gateway(member, self.plane, services, self._object_exists)
             token = secrets.token_urlsafe(32)
-            token_file = self._tokens / str(len(self._gateways))
+            token_file = self._tokens / str(len(self._entrances))
             write_private(token_file, token)
             address = self._stack.enter_context(serving([gateway], token=token))
-            self._gateways[member] = _Entrance(gateway, address, token, token_file)
-        return self._gateways[member]
+            self._entrances[member] = _Entrance(gateway, address, token, token_file)
+        return self._entrances[member]
 
     def _object_exists(self, bucket: str, name: str) -> bool:
         try:

@@ -16,7 +16,7 @@ locals {
   }
 
   # a job that no schedule runs does not exist
-  there = { job = keys(google_cloud_run_v2_job.jobs) }
+  existing = { job = keys(google_cloud_run_v2_job.jobs) }
 
   bindings = {
     for binding in flatten([
@@ -28,7 +28,7 @@ locals {
           member = local.members[grant.to][pair[1]]
           role   = local.roles[grant.role]
           only   = try(grant.only, null)
-        } if contains(lookup(local.there, grant.on, [pair[0]]), pair[0])
+        } if contains(lookup(local.existing, grant.on, [pair[0]]), pair[0])
       ]
     ]) : binding.key => binding
   }

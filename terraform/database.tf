@@ -4,12 +4,11 @@ locals {
   # each executor has 4 cores, and each core reads and writes through one connection; 20 are for drivers, Cloud Run jobs and people
   connections = var.max_executors * 4 + 20
 
-  # MiB of the tier, and Cloud SQL's own limit of connections for that much memory:
+  # MiB of the tier, and the connections that Cloud SQL itself sets for that much memory: it takes more, which leave less memory for queries.
   # https://cloud.google.com/sql/docs/postgres/flags (max_connections)
-  shared_core_mib = { "db-f1-micro" = 614, "db-g1-small" = 1740 }
+  shared_core_mib = { "db-g1-small" = 1740 }
   tier_mib        = try(tonumber(regex("^db-custom-\\d+-(\\d+)$", var.database_tier)[0]), local.shared_core_mib[var.database_tier], 0)
   connections_by_mib = {
-    "614"    = 25
     "1740"   = 50
     "3840"   = 100
     "6144"   = 200

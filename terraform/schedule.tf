@@ -1,4 +1,4 @@
-# When what runs by itself: the pipeline every night, the costs of yesterday, and the ingest before the pipeline where it is wanted.
+# The schedules: the pipeline every night, yesterday's costs, and the ingest before the pipeline where `ingest_schedule` is set.
 
 locals {
   executions = "https://workflowexecutions.googleapis.com/v1/projects/${var.project_id}/locations/${var.region}/workflows/${google_workflows_workflow.pipeline.name}/executions"

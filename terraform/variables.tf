@@ -127,14 +127,14 @@ variable "database_password_version" {
 }
 
 variable "database_tier" {
-  description = "Machine of the database, edition ENTERPRISE: db-custom-VCPUS-MIB, db-g1-small or db-f1-micro."
+  description = "Machine of the database, edition ENTERPRISE: db-custom-VCPUS-MIB or db-g1-small. db-f1-micro has too few connections for one batch."
   type        = string
   default     = "db-custom-1-3840"
   nullable    = false
 
   validation {
-    condition     = can(regex("^db-(f1-micro|g1-small|custom-(1|[2-8]?[02468]|9[0246])-\\d+)$", var.database_tier))
-    error_message = "database_tier = ${jsonencode(var.database_tier)}. Allowed are db-f1-micro, db-g1-small, and db-custom-VCPUS-MIB with 1 or an even number up to 96 of vCPUs."
+    condition     = can(regex("^db-(g1-small|custom-(1|[2468]|[1-8][02468]|9[0246])-\\d+)$", var.database_tier))
+    error_message = "database_tier = ${jsonencode(var.database_tier)}. Allowed are db-g1-small, and db-custom-VCPUS-MIB with 1 or an even number up to 96 of vCPUs."
   }
   validation {
     condition = !startswith(var.database_tier, "db-custom-") || try(alltrue([

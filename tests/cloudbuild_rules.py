@@ -19,7 +19,7 @@ import yaml
 from workflows.deployment.__main__ import STEPS
 
 SUITE_MINUTES = 18
-"""Of the whole suite with two workers on 2 cores."""
+"""Duration of the whole suite with two workers on 2 cores."""
 SUITE_GB = 7
 """Its peak of memory there."""
 

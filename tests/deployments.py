@@ -119,7 +119,7 @@ class DeploymentCloud:
         }
 
     def environment(self) -> dict[str, str]:
-        """Of every step, beside what cloudbuild.yaml sets."""
+        """Variables of every step, beside those that cloudbuild.yaml sets."""
         address = urlsplit(self.url)
         python = Path(sys.executable).parent
         overrides = {

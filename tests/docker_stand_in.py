@@ -20,7 +20,7 @@ from typing import Any
 
 NOT_THERE = "no such manifest: {}"
 OTHER_DIGEST = f"sha256:{'5' * 64}"
-"""Of what another build pushes."""
+"""Digest of the image that another build pushes."""
 
 
 def main(arguments: list[str]) -> int:

@@ -234,6 +234,25 @@ def test_an_image_that_does_not_arrive_is_said(
     assert not (context.folder / images.HANDED_ON).exists()
 
 
+def test_a_container_without_docker_gets_debians_client(
+    cloud: DeploymentCloud, checkout: Path, tmp_path: Path
+) -> None:
+    """apt-get is a stand-in as docker is: installing needs the machine of a build."""
+    programs, calls = tmp_path / "programs", tmp_path / "calls"
+    programs.mkdir()
+    (programs / "git").symlink_to(str(shutil.which("git")))
+    installed = f"/bin/ln -s {cloud.folder / 'bin' / 'docker'} {programs / 'docker'}"
+    apt = programs / "apt-get"
+    apt.write_text(f'#!/bin/sh\necho "$*" >> {calls}\n[ "$1" = update ] || {installed}\n')
+    apt.chmod(0o755)
+    context = context_of(checkout, cloud.environment() | {"PATH": str(programs)})
+    provide_images(context)
+    asked = ["update", " ".join(images.INSTALL_CLIENT[1:])]
+    assert calls.read_text().splitlines() == asked
+    provide_images(context)
+    assert calls.read_text().splitlines() == asked
+
+
 def test_an_image_that_another_build_pushed_meanwhile_is_taken(
     cloud: DeploymentCloud, checkout: Path
 ) -> None:

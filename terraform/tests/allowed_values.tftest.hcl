@@ -88,6 +88,16 @@ run "what_is_small_and_allowed" {
   }
 }
 
+run "a_tier_with_more_than_eight_vcpus" {
+  command = plan
+
+  variables {
+    database_tier = "db-custom-16-61440"
+    max_executors = 195
+    batch_cidr    = "10.64.0.0/16"
+  }
+}
+
 run "values_of_another_kind" {
   command = plan
 
@@ -98,7 +108,7 @@ run "values_of_another_kind" {
     database_backups         = 0
     database_instance        = "Yield Spark"
     database_password_secret = "projects/acme-yields/secrets/password"
-    database_tier            = "db-perf-optimized-N-2"
+    database_tier            = "db-f1-micro"
     database_version         = "16"
     engine                   = "xgboost"
     ingest_schedule          = "every night"

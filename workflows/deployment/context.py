@@ -15,7 +15,7 @@ from typing import Any
 from product_errors import DeploymentFailed
 
 SHOWN_LETTERS = 300
-"""Of a failed program's line; all that it said stands in the log before the error."""
+"""Longest part of a program's line in an error; its whole output stands in the log before."""
 
 
 def say(line: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 
 from product_errors import DeploymentFailed
@@ -26,10 +27,17 @@ TAG_LETTERS = 16
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 PINNED = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 
+INSTALL_CLIENT = ("apt-get", "install", "--yes", "--no-install-recommends", "docker.io")
+"""Debian 12 has 20.10, as Cloud Build's daemon is. A client from 29 on refuses that daemon
+(https://github.com/docker/buildx/issues/3654), and Google's images of gcloud have had no client
+since 531.0.0 (https://github.com/GoogleCloudPlatform/cloud-sdk-docker/pull/597).
+"""
+
 
 def provide_images(context: Context) -> None:
     """Raises: DeploymentFailed."""
     repository, tag = image_repository(context), image_tag(context)
+    _require_client(context)
     images = {}
     for target in TARGETS:
         digest = _provided(context, f"{repository}/{target}:{tag}", target)
@@ -59,6 +67,13 @@ def provided_image(context: Context, target: str) -> str:
             " allowed; run the build again from the start"
         )
     return image
+
+
+def _require_client(context: Context) -> None:
+    """Install docker's client where the step's container has none. Raises: DeploymentFailed."""
+    if not shutil.which("docker", path=context.variables.get("PATH")):
+        context.output_of("apt-get", "update")
+        context.output_of(*INSTALL_CLIENT)
 
 
 def _provided(context: Context, reference: str, target: str) -> str:
@@ -91,8 +106,8 @@ def _looked_up(context: Context, reference: str) -> subprocess.CompletedProcess[
 
 
 def _digest_in(described: str) -> str | None:
-    """Of `docker manifest inspect --verbose`: one object for an image, a list for an image of
-    several platforms.
+    """The digest for PLATFORM in what `docker manifest inspect --verbose` prints: an object for an
+    image, a list for an image of several platforms. None where it has not exactly one.
     """
     try:
         document = json.loads(described)

@@ -60,7 +60,7 @@ class JobExecutions:
         return self._service.ask("POST", f"{name}:cancel", {})
 
     def exit_code(self, name: str) -> int | None:
-        """Of the container of an execution that has ended; None where the service does not show
+        """The container's, of an execution that has ended; None where the service does not show
         it.
         """
         try:
