@@ -299,6 +299,7 @@ def test_the_pages_table_is_what_the_model_says() -> None:
     assert cost_table.page_with_table(page) == page, (
         "run `python -m docs.cost_table` and read the section Cost again"
     )
+    assert f"NIGHTLY_ROWS\nis at most {CLOUD_RUN_ROWS:,}," in page
     with pytest.raises(ValueError, match=r"cloud\.md must have <!-- docs\.cost_table -->"):
         cost_table.page_with_table("no mark")
 

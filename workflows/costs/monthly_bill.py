@@ -2,8 +2,8 @@
 and the database that stays.
 
 In: the inputs of a bill, each with its source. Out: a `MonthlyBill` in USD. Pure: neither a service
-nor a database is asked. The network, logs, storage of releases and images are not in it: cents for
-a product of this size.
+nor a database is asked. The network, logs, storage of releases and images and an operator's Cloud
+Run jobs are not in it: cents for a product of this size.
 """
 
 from __future__ import annotations
