@@ -144,7 +144,7 @@ class Settings(BaseSettings):
             " repository with immutable tags"
         ),
     )
-    batch_ttl_minutes: Annotated[int, Field(ge=10, le=20_160)] = Field(
+    batch_ttl_minutes: Annotated[int, Field(ge=10, le=10_070)] = Field(
         120, description="after which the service cancels a batch; minutes"
     )
     max_executors: Annotated[int, Field(ge=2, le=2_000)] = Field(

@@ -19,8 +19,10 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -50,6 +52,11 @@ JAR = re.compile(r"jars/[A-Za-z0-9._-]+\.jar")
 
 RETRY_SECONDS = 60.0
 """How long an object is asked for while the service does not answer."""
+
+NETWORK_SECONDS = 90.0
+"""How long the database's address is tried. Direct VPC egress may need a minute and more before a new
+instance's packets arrive (https://cloud.google.com/run/docs/configuring/vpc-direct-vpc).
+"""
 
 NO_BUCKET = "The specified bucket does not exist"
 """Cloud Storage's words; a missing object is a 404 too."""
@@ -315,14 +322,38 @@ def _become(folder: Path, version: str, job: str, arguments: Sequence[str]) -> N
         "PYTHONPATH": str(path),
     }
     words = [word for number, word in enumerate(arguments) if number or word != "--"]
+    variables = DEFAULTS | settings | os.environ | given
+    wait_for_network(variables.get("DB_HOST", ""), int(variables.get("DB_PORT", "5432")))
     sys.stderr.write(f"{job} of version {version}\n")
     sys.stderr.flush()
     os.chdir(folder)
     os.execve(
         sys.executable,
         [sys.executable, str(entry), *words],
-        DEFAULTS | settings | os.environ | given,
+        variables,
     )
+
+
+def wait_for_network(host: str, port: int, seconds: float = NETWORK_SECONDS) -> None:
+    """Return when the database's address answers, if only with a refusal, or after `seconds`: what
+    is wrong with it then is the job's to say. A path of a socket is not tried.
+    """
+    end, is_first = time.monotonic() + seconds, True
+    while host and not host.startswith("/"):
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+        except ConnectionRefusedError:
+            return
+        except OSError as error:
+            is_final = isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN
+            if is_final or time.monotonic() >= end:
+                return
+            if is_first:
+                sys.stderr.write(f"waiting for the network to {host}: {error}\n")
+                is_first = False
+            time.sleep(1)
+        else:
+            return
 
 
 def _unpacked(folder: Path) -> tuple[Path, Path]:

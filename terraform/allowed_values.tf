@@ -1,7 +1,8 @@
 # What the variables' rules compare with.
 
 locals {
-  # regions with Cloud SQL in edition ENTERPRISE: https://cloud.google.com/sql/docs/postgres/locations, read 2026-11-29 in a stored copy
+  # regions with Cloud SQL in edition ENTERPRISE (https://cloud.google.com/sql/docs/postgres/locations)
+  # and with Cloud Scheduler (https://cloud.google.com/scheduler/docs/locations); copies read 2026-11-29
   regions = [
     "africa-south1",
     "asia-east1", "asia-east2", "asia-northeast1", "asia-northeast2", "asia-northeast3",
@@ -11,8 +12,8 @@ locals {
     "europe-west1", "europe-west2", "europe-west3", "europe-west4", "europe-west6",
     "europe-west8", "europe-west9", "europe-west10", "europe-west12",
     "me-central1", "me-central2", "me-west1",
-    "northamerica-northeast1", "northamerica-northeast2", "northamerica-south1",
-    "southamerica-east1", "southamerica-west1",
+    "northamerica-northeast1", "northamerica-northeast2",
+    "southamerica-east1",
     "us-central1", "us-east1", "us-east4", "us-east5", "us-south1",
     "us-west1", "us-west2", "us-west3", "us-west4",
   ]

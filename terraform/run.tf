@@ -26,7 +26,7 @@ resource "google_cloud_run_v2_job" "jobs" {
 
       # a timeout is per attempt, and a second attempt of a job that failed would do the same work again
       max_retries = 0
-      timeout     = "${min(var.batch_ttl_minutes * 60, 604800)}s"
+      timeout     = "${var.batch_ttl_minutes * 60}s"
 
       vpc_access {
         # what is not private leaves by Google's own way out, which the network does not have

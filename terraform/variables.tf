@@ -31,8 +31,8 @@ variable "batch_ttl_minutes" {
   nullable    = false
 
   validation {
-    condition     = var.batch_ttl_minutes >= 10 && var.batch_ttl_minutes <= 20160 && floor(var.batch_ttl_minutes) == var.batch_ttl_minutes
-    error_message = "batch_ttl_minutes = ${var.batch_ttl_minutes}. Allowed are 10 to 20160, whole minutes."
+    condition     = var.batch_ttl_minutes >= 10 && var.batch_ttl_minutes <= 10070 && floor(var.batch_ttl_minutes) == var.batch_ttl_minutes
+    error_message = "batch_ttl_minutes = ${var.batch_ttl_minutes}. Allowed are 10 to 10070, whole minutes: a Cloud Run job ends after 7 days, and a run waits 10 minutes longer than its batches may take."
   }
 }
 

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -223,6 +224,19 @@ def operators_code(says: str) -> bytes:
         archive.writestr("__main__.py", says)
         archive.writestr("greeting.py", "GREETING = 'from the zip'\n")
     return stream.getvalue()
+
+
+def test_the_network_to_the_database_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """What answers, a refusal too, ends the wait; an address without a way to it is tried again."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        cloud_run_entry.wait_for_network("127.0.0.1", port)
+    cloud_run_entry.wait_for_network("127.0.0.1", port)
+    cloud_run_entry.wait_for_network("/run/postgresql", 5432)
+    cloud_run_entry.wait_for_network("no host has this name", 5432)
+    assert capsys.readouterr().err == ""
+    cloud_run_entry.wait_for_network("0100::1", port, seconds=0.1)  # RFC 6666: packets are dropped
+    assert "waiting for the network to 0100::1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [("--", "db", "migrate", "--json"), ("db", "migrate", "--json")])

@@ -34,7 +34,7 @@ run "what_is_unusual_and_allowed" {
   variables {
     batch_cidr                 = "10.64.0.0/16"
     batch_role_without_storage = true
-    batch_ttl_minutes          = 20160
+    batch_ttl_minutes          = 10070
     costs_schedule             = "*/15 0-6,22 1 JAN-mar MON-fri"
     database_tier              = "db-custom-96-368640"
     engine                     = "synapseml"
