@@ -123,7 +123,7 @@ def test_a_condition_that_is_not_known_is_refused() -> None:
         _policies("roles/storage.objectUser", BUCKET, "request.time < timestamp('2030-01-01')")
 
 
-def test_a_gateway_names_what_is_not_granted(tmp_path: Path) -> None:
+def test_a_gateway_names_what_is_not_granted() -> None:
     calls = Calls(*EVERY_API)
     service = Service()
     service.route("GET", "/storage/v1/b/releases/o", lambda request: Answer({"kind": "list"}))
@@ -139,6 +139,14 @@ def test_a_gateway_names_what_is_not_granted(tmp_path: Path) -> None:
     given = gateway.answer(_request("GET", "/storage/v1/b/releases/o"))
     assert given is not None
     assert given.body == {"kind": "list"}
+
+
+def test_a_project_without_the_api_of_a_call_refuses_it() -> None:
+    gateway = Gateway(MEMBER, Calls().plane, [], lambda *_: False)
+    refused = gateway.answer(_request("POST", f"{PLACE}/batches", {}))
+    assert refused is not None
+    assert refused.body["error"]["details"][0]["reason"] == "SERVICE_DISABLED"
+    assert "dataproc.googleapis.com has not been used" in refused.body["error"]["message"]
 
 
 def test_a_paused_schedule_starts_nothing(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ FEW_FILES = 3
 
 LONGEST_FIRST = (
     "test_readme.py",
+    "test_terraform_apply.py",
     "test_code_archive.py",
     "test_class_archive.py",
     "test_faults.py",
