@@ -199,10 +199,13 @@ def test_a_document_that_a_service_does_not_expect_is_an_answer_and_no_traceback
 ) -> None:
     with serving([StorageDouble(tmp_path, ["code"])], token=TOKEN) as url:
         there = Attacked(url, _AnyMethod())
-        target = "/upload/storage/v1/b/code/o?uploadType=resumable&name=x"
+        target = "/upload/storage/v1/b/code/o?uploadType="
         for body in (b"[" * 200_000, b"[1]", b"\xff", b'"text"'):
-            length = f"Content-Length: {len(body)}"
-            assert there.status(*there.good, length, target=target, body=body) in (200, 400, 500)
+            size = f"Content-Length: {len(body)}"
+            assert there.status(*there.good, size, target=f"{target}resumable", body=body) == 400
+        body = b"--b\r\n\r\nno JSON\r\n--b\r\n\r\nx\r\n--b--"
+        headers = ("Content-Type: multipart/related; boundary=b", f"Content-Length: {len(body)}")
+        assert there.status(*there.good, *headers, target=f"{target}multipart", body=body) == 500
     assert "Traceback" not in capfd.readouterr().err
 
 
