@@ -24,8 +24,11 @@ VARIABLES = "take the variables that `python -m workflows local up` prints"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
-class TokenRefused(GoogleAuthError):  # type: ignore[misc]
-    """What stands in for Google asks for a token that is not there, or is another one."""
+class TokenRefused(GoogleAuthError):
+    """What stands in for Google asks for a token that is not there."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)  # type: ignore[no-untyped-call]
 
 
 class TokenOfFile(Credentials):

@@ -58,6 +58,19 @@ def write_private(path: Path, text: str) -> None:
     Path(temporary).replace(path)
 
 
+def read_no_link(path: Path, start: int = 0) -> str:
+    """The text of a regular file from this byte on, of 1 MiB at most, in a folder that another
+    account may change. Raises: OSError, for a link too.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as stream:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            raise OSError(f"{path} is no file of its own, but a device or another file's name")
+        stream.seek(start)
+        return stream.read(1 << 20).decode(errors="replace")
+
+
 def give_to(folder: Path, uid: int, gid: int) -> None:
     """Give what root owns in the folder, and at last the folder itself, to an account that may
     change it meanwhile. Links are removed: none is ours, and what they lead to is not the

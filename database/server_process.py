@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from database.server_folders import ServerFolders, run_as
+from private_files import read_no_link
 from product_errors import DatabaseUnreachable, EnvironmentNotReady
 
 SERVER_SETTINGS = {
@@ -87,7 +88,7 @@ def check_major_version(folders: ServerFolders) -> None:
     """Raises: EnvironmentNotReady when the data were made by another major version, which
     PostgreSQL cannot open.
     """
-    made_by = (folders.data / "PG_VERSION").read_text(encoding="utf-8").strip()
+    made_by = read_no_link(folders.data / "PG_VERSION").strip()
     installed = (
         run_as(None, [folders.binaries / "postgres", "--version"]).stdout.split()[-1].split(".")[0]
     )
@@ -110,7 +111,7 @@ def launch(folders: ServerFolders, host: str, port: int) -> str:
             *(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items()),
         ]
     )
-    said_before = folders.log.stat().st_size if folders.log.exists() else 0
+    said_before = folders.log.lstat().st_size if folders.log.exists() else 0
     where: list[str | Path] = ["-D", folders.data, "-l", folders.log]
     command = [
         folders.binaries / "pg_ctl",
@@ -125,11 +126,8 @@ def launch(folders: ServerFolders, host: str, port: int) -> str:
     done = run_as(folders.account, command, seconds=START_SECONDS + 30)
     if done.returncode == 0:
         return ""
-    with folders.log.open("rb") if folders.log.exists() else tempfile.TemporaryFile() as stream:
-        stream.seek(said_before)
-        return _last_words(stream.read().decode(errors="replace")) or _last_words(
-            done.stderr or done.stdout
-        )
+    said = read_no_link(folders.log, said_before) if folders.log.exists() else ""
+    return _last_words(said) or _last_words(done.stderr or done.stdout)
 
 
 def stop(folders: ServerFolders) -> bool:
@@ -156,8 +154,8 @@ def recorded_port(data: Path) -> int | None:
     no server has written one.
     """
     try:
-        return int((data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[3])
-    except (FileNotFoundError, IndexError, ValueError):
+        return int(read_no_link(data / "postmaster.pid").splitlines()[3])
+    except (OSError, IndexError, ValueError):
         return None
 
 
@@ -170,7 +168,7 @@ def drop_foreign_pid_file(data: Path) -> None:
     """
     pid_file = data / "postmaster.pid"
     try:
-        pid = int(pid_file.read_text(encoding="utf-8").splitlines()[0])
+        pid = int(read_no_link(pid_file).splitlines()[0])
         name, _, rest = (
             Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").partition("(")[2].rpartition(")")
         )

@@ -35,6 +35,7 @@ import pytest
 from config_spark import Settings, load_settings
 from database.secret_password import with_password
 from database.server_folders import server_account
+from database.server_process import recorded_port
 from database.spark_session import temporary_folder
 from job_log import add_log_file
 from machine.doctor_checks import folders
@@ -171,8 +172,8 @@ def test_a_length_that_is_none_or_too_large_is_refused(
         assert attacked.status(*attacked.good, header, body=body) == status, (header, body[:20])
     assert attacked.status(f"Host: {attacked.place}", "Content-Length: 10000000000") == 401
     assert attacked.service.asked == []
-    body = ("Transfer-Encoding: chunked", b"3;x=y\r\n{} \r\n0\r\nlast: 1\r\n\r\n")
-    assert attacked.status(*attacked.good, body[0], body=body[1]) == 200
+    chunks = b"3;x=y\r\n{} \r\n0\r\nlast: 1\r\n\r\n"
+    assert attacked.status(*attacked.good, "Transfer-Encoding: chunked", body=chunks) == 200
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -199,10 +200,13 @@ def test_a_document_that_a_service_does_not_expect_is_an_answer_and_no_traceback
 ) -> None:
     with serving([StorageDouble(tmp_path, ["code"])], token=TOKEN) as url:
         there = Attacked(url, _AnyMethod())
-        target = "/upload/storage/v1/b/code/o?uploadType=resumable&name=x"
+        target = "/upload/storage/v1/b/code/o?uploadType="
         for body in (b"[" * 200_000, b"[1]", b"\xff", b'"text"'):
-            length = f"Content-Length: {len(body)}"
-            assert there.status(*there.good, length, target=target, body=body) in (200, 400, 500)
+            size = f"Content-Length: {len(body)}"
+            assert there.status(*there.good, size, target=f"{target}resumable", body=body) == 400
+        body = b"--b\r\n\r\nno JSON\r\n--b\r\n\r\nx\r\n--b--"
+        headers = ("Content-Type: multipart/related; boundary=b", f"Content-Length: {len(body)}")
+        assert there.status(*there.good, *headers, target=f"{target}multipart", body=body) == 500
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -426,6 +430,21 @@ def test_a_folder_is_given_to_an_account_without_what_its_links_lead_to(tmp_path
     assert owners == {"of_root": 0, "folder_of_root": 0, "inner": 0}
     assert {path.name for path in models.rglob("*")} == {"second_name", "deep", "own"}
     assert (models / "deep" / "own").stat().st_uid == models.stat().st_uid == account.uid
+
+
+def test_a_file_of_another_account_is_read_where_it_is_no_other_files_name(tmp_path: Path) -> None:
+    """The embedded server's folder is the batches' account's too."""
+    secret, data = tmp_path / "of_root", private_folder(tmp_path / "data")
+    write_private(secret, "1\n2\n3\n5432\n")
+    write_private(data / "postmaster.pid", secret.read_text())
+    assert recorded_port(data) == 5432
+    for replace in (Path.symlink_to, Path.hardlink_to):
+        (data / "postmaster.pid").unlink()
+        replace(data / "postmaster.pid", secret)
+        assert recorded_port(data) is None
+    (data / "postmaster.pid").unlink()
+    os.mkfifo(data / "postmaster.pid")
+    assert recorded_port(data) is None
 
 
 def test_state_is_its_owners_alone_and_doctor_says_where_it_is_not(

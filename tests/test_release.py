@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -463,7 +463,7 @@ def test_a_damaged_document_is_said(
     ):
         read_batches(settings, released(settings))
     found = Release(BUCKET, FIRST, (JAR,))
-    read = {
+    read: dict[str, Callable[[], object]] = {
         MANIFEST: lambda: released(settings, FIRST),
         BATCHES: lambda: read_batches(settings, found),
     }

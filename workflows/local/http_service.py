@@ -70,11 +70,14 @@ class Request:
     body: bytes
 
     def json(self) -> Any:
-        """The body's document. Raises: ApiError 400."""
+        """The body's document, an object. Raises: ApiError 400."""
         try:
-            return json.loads(self.body or b"{}")
+            document = json.loads(self.body or b"{}")
         except (ValueError, RecursionError) as error:
             raise ApiError(400, f"Invalid JSON payload received: {error}") from None
+        if not isinstance(document, dict):
+            raise ApiError(400, "Invalid JSON payload received: its root is no object")
+        return document
 
 
 @dataclass(frozen=True)
