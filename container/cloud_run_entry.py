@@ -54,8 +54,8 @@ RETRY_SECONDS = 60.0
 """How long an object is asked for while the service does not answer."""
 
 NETWORK_SECONDS = 90.0
-"""How long the database's address is tried. Direct VPC egress may need a minute and more before a new
-instance's packets arrive (https://cloud.google.com/run/docs/configuring/vpc-direct-vpc).
+"""How long the database's address is tried. Direct VPC egress may need a minute and more before a
+new instance's packets arrive (https://cloud.google.com/run/docs/configuring/vpc-direct-vpc).
 """
 
 NO_BUCKET = "The specified bucket does not exist"
@@ -341,16 +341,17 @@ def wait_for_network(host: str, port: int, seconds: float = NETWORK_SECONDS) -> 
     end, is_first = time.monotonic() + seconds, True
     while host and not host.startswith("/"):
         try:
-            socket.create_connection((host, port), timeout=5).close()
+            socket.create_connection((host, port), timeout=min(5.0, seconds)).close()
         except ConnectionRefusedError:
             return
         except OSError as error:
-            is_final = isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN
-            if is_final or time.monotonic() >= end:
+            if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
                 return
             if is_first:
                 sys.stderr.write(f"waiting for the network to {host}: {error}\n")
                 is_first = False
+            if time.monotonic() >= end:
+                return
             time.sleep(1)
         else:
             return
