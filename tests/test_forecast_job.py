@@ -192,6 +192,7 @@ def test_pools_that_a_model_can_not_speak_for_get_a_rule(
         pool_rows("tvl_only", [None] * 60, [1e6] * 60),
         pool_rows("zero", [0.0] * 60, [0.0] * 60),
         pool_rows("wild", [5.0] * 58 + [355_083.0, 355_083.0], [1e6] * 60),
+        pool_rows("every_second_day", [None, 5.0, None, 6.0] * 15, [None, 1e6, None, 2e6] * 15),
         pool_rows("closed", [5.0] * 60, [1e6] * 60),
         pool_rows("apy_only", [5.0, 6.0] * 30, [None] * 60),
         pool_rows("emptied", [5.0, 6.0] * 30, [1e6] * 59 + [0.0]),
@@ -209,7 +210,7 @@ def test_pools_that_a_model_can_not_speak_for_get_a_rule(
     forecast(short, spark)
     made = table(short, "yieldspark.forecasts").set_index("pool_id")
     assert "closed" not in made.index
-    assert len(made) == 12 + 10
+    assert len(made) == 12 + 11
     assert made.loc[["stale", "ancient", "new"], "rule"].tolist() == [
         "stale",
         "stale",
@@ -232,9 +233,8 @@ def test_pools_that_a_model_can_not_speak_for_get_a_rule(
         .between(4.0, 8.0)
         .all()
     )
-    assert not {"stale", "cold_start", "no_model"} & set(
-        made.loc[["apy_only", "emptied", "back", "back_after_weeks"], "rule"]
-    )
+    modelled = ["apy_only", "emptied", "back", "back_after_weeks", "every_second_day"]
+    assert not {"stale", "cold_start", "no_model"} & set(made.loc[modelled, "rule"])
     spread = made.loc[made["apy"].notna(), ["apy_low", "apy", "apy_high"]].astype(float)
     assert (spread["apy_low"] <= spread["apy"]).all()
     assert (spread["apy"] <= spread["apy_high"]).all()

@@ -792,3 +792,16 @@ def test_the_page_about_loading_is_true(run_here: CommandLine) -> None:
     for kind, columns in NEEDED.items():
         row = next(line for line in page.splitlines() if line.startswith(f"| `{kind}` |"))
         assert [name for name in columns if f"`{name}`" not in row] == []
+
+
+def test_the_option_tells_which_sign_is_the_decimal_one(
+    run_here: CommandLine, engine: Engine
+) -> None:
+    lines = "date;symbol;close\n2025-03-01;ETH;2.518\n2025-03-02;ETH;2.217\n"
+    path = str(written(run_here.folder, "prices.csv", lines))
+    error = run_here.json("load", path, code=2)["error"]
+    assert "column close of" in error
+    assert "give --decimal . or --decimal ," in error
+    assert run_here.json("load", path, "--decimal", ",")["rows_inserted"] == 2
+    closes = "SELECT raw_json_data #>> '{USD,close}' FROM raw_coinmarketcap_ohlcv ORDER BY 1"
+    assert rows(engine, closes) == [("2217",), ("2518",)]
