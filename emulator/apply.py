@@ -100,6 +100,8 @@ def _from_apply_to_rows(settings: Settings, cloud: EmulatedCloud, folder: Path) 
         "region": REGION,
         "operators": [OPERATOR],
         "schedule_paused": False,
+        # of the sample: batches are sized for it
+        "nightly_rows": 10_000,
     }
     with step("3/6 terraform apply, and a second plan"):
         terraform = terraform_apply.laid_out(

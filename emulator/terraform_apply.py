@@ -102,7 +102,7 @@ def changes(terraform: Terraform, *options: str) -> list[str]:
 
 def refused_destroy(terraform: Terraform) -> str:
     """Try to destroy everything; returns Terraform's words, empty where nothing refused it."""
-    finished = terraform.run("destroy", "-input=false", "-no-color", "-auto-approve")
+    finished = terraform.run("destroy", "-input=false", "-no-color", "-auto-approve", PARALLELISM)
     return finished.text if finished.exit_code else ""
 
 
