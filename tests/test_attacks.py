@@ -343,6 +343,8 @@ def test_the_local_cloud_keeps_its_token_in_a_private_file_and_asks_for_it(
         assert cloud.variables["CLOUDSDK_AUTH_ACCESS_TOKEN_FILE"] == str(token_file)
         assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
         assert stat.S_IMODE(token_file.parent.stat().st_mode) == 0o700
+        kept = [token_file.parent, *token_file.parent.rglob("*")]
+        assert [path for path in kept if path.stat().st_mode & 0o077] == []
         token = token_file.read_text()
         assert len(token) >= 32
         assert token not in json.dumps(dict(cloud.variables))
