@@ -191,7 +191,7 @@ def system_folder() -> Path:
 def _own(cluster: Path, account: Account | None) -> None:
     cluster.mkdir(mode=0o700, exist_ok=True)
     if account and cluster.stat().st_uid != account.uid:
-        os.chown(cluster, account.uid, account.gid)
+        os.chown(cluster, account.uid, account.gid, follow_symlinks=False)
 
 
 def _can_use(account: Account | None, folder: Path) -> bool:
@@ -200,7 +200,7 @@ def _can_use(account: Account | None, folder: Path) -> bool:
         return True
     probe = Path(tempfile.mkdtemp(dir=folder))
     try:
-        os.chown(probe, account.uid, account.gid)
+        os.chown(probe, account.uid, account.gid, follow_symlinks=False)
         return run_as(account, ["/usr/bin/env", "touch", probe / "file"]).returncode == 0
     finally:
         shutil.rmtree(probe)

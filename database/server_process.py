@@ -53,14 +53,15 @@ def initialise(folders: ServerFolders, role: str, password: str) -> None:
     # abandoned one.
     partial = Path(tempfile.mkdtemp(dir=folders.cluster, prefix=PARTIAL))
     if folders.account:
-        os.chown(partial, folders.account.uid, folders.account.gid)
+        # the account owns the folder around it, and may put a link in its place
+        os.chown(partial, folders.account.uid, folders.account.gid, follow_symlinks=False)
     with tempfile.NamedTemporaryFile(
         "w", dir=folders.cluster, prefix=".pwfile.", encoding="utf-8"
     ) as pwfile:
         pwfile.write(password)
         pwfile.flush()
         if folders.account:
-            os.chown(pwfile.name, folders.account.uid, folders.account.gid)
+            os.fchown(pwfile.fileno(), folders.account.uid, folders.account.gid)
         options = [
             "-U",
             role,

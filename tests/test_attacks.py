@@ -233,6 +233,19 @@ def test_every_server_of_the_product_asks_for_a_token() -> None:
     assert [name for name, keywords in calls if "token" not in keywords] == []
 
 
+def test_no_owner_is_changed_through_a_link() -> None:
+    """In a folder of an account's a name may lead anywhere a moment later."""
+    calls = [
+        (path.name, {keyword.arg for keyword in node.keywords})
+        for folder in ("database", "emulator", "machine", "workflows", "private_files.py")
+        for path in sorted((PROJECT / folder).rglob("*.py")) or [PROJECT / folder]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "chown"
+    ]
+    assert len(calls) >= 4
+    assert [name for name, keywords in calls if "follow_symlinks" not in keywords] == []
+
+
 PAGE = """<!doctype html><title>a page</title><script>
 const there = "http://PLACE", other = "http://evil.test:PORT", path = "PATH";
 const body = "{}", quiet = {mode: "no-cors"};
@@ -343,6 +356,8 @@ def test_the_local_cloud_keeps_its_token_in_a_private_file_and_asks_for_it(
         assert cloud.variables["CLOUDSDK_AUTH_ACCESS_TOKEN_FILE"] == str(token_file)
         assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
         assert stat.S_IMODE(token_file.parent.stat().st_mode) == 0o700
+        kept = [token_file.parent, *token_file.parent.rglob("*")]
+        assert [path for path in kept if path.stat().st_mode & 0o077] == []
         token = token_file.read_text()
         assert len(token) >= 32
         assert token not in json.dumps(dict(cloud.variables))

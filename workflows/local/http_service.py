@@ -16,6 +16,7 @@ import hmac
 import json
 import logging
 import re
+import socket
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -283,6 +284,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.settimeout(DRAIN_SECONDS)
         self._send(error.answer)
         try:
+            self.connection.shutdown(socket.SHUT_WR)
             left = DRAINED_BYTES
             while left > 0 and (read := self.rfile.read1(min(left, 1 << 16))):
                 left -= len(read)

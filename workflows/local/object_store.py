@@ -22,6 +22,8 @@ from pathlib import Path
 
 import google_crc32c
 
+from private_files import private_folder, private_opener
+
 
 class NoSuchBucket(Exception):
     pass
@@ -136,8 +138,8 @@ class ObjectStore:
         with self._lock:
             if bucket in self._buckets:
                 raise BucketExists
-            for part in ("objects", "content"):
-                (self._folder / bucket / part).mkdir(parents=True, exist_ok=True)
+            for part in ("", bucket, f"{bucket}/objects", f"{bucket}/content"):
+                private_folder(self._folder / part)
             self._buckets[bucket] = {}
 
     def objects_of(self, bucket: str) -> dict[str, StoredObject]:
@@ -187,10 +189,14 @@ class ObjectStore:
                 created,
                 settings,
             )
-            self._content(stored).write_bytes(content)
             document = self._document(bucket, name)
             draft = document.with_suffix(".draft")
-            draft.write_text(json.dumps(asdict(stored)), encoding="utf-8")
+            for path, written in (
+                (self._content(stored), content),
+                (draft, json.dumps(asdict(stored)).encode()),
+            ):
+                with open(path, "wb", opener=private_opener) as stream:
+                    stream.write(written)
             draft.replace(document)
             self._buckets[bucket][name] = stored
             if live:
