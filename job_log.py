@@ -35,7 +35,8 @@ class LineFormatter(logging.Formatter):
 
 class _PrivateFile(logging.FileHandler):
     def _open(self) -> TextIOWrapper:
-        raw = open(self.baseFilename, f"{self.mode}b", opener=private_opener)
+        # the handler closes it
+        raw = open(self.baseFilename, f"{self.mode}b", opener=private_opener)  # noqa: SIM115
         return TextIOWrapper(raw, encoding=self.encoding, errors=self.errors)
 
 

@@ -154,7 +154,7 @@ class EmulatedCloud:
     def unused_grants(self) -> list[dict[str, str]]:
         """Grants that no call has needed so far."""
         used = [
-            (gateway.member, one) for gateway, _ in self._gateways.values() for one in gateway.used
+            (gateway.member, one) for gateway, _ in self._entrances.values() for one in gateway.used
         ]
         policies = self.plane.policies
         return [
