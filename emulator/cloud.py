@@ -154,7 +154,9 @@ class EmulatedCloud:
     def unused_grants(self) -> list[dict[str, str]]:
         """Grants that no call has needed so far."""
         used = [
-            (gateway.member, one) for gateway, _ in self._entrances.values() for one in gateway.used
+            (member, one)
+            for member, entrance in self._entrances.items()
+            for one in entrance.gateway.used
         ]
         policies = self.plane.policies
         return [
