@@ -13,6 +13,7 @@ import base64
 import json
 import logging
 import secrets
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -99,6 +100,7 @@ class EmulatedCloud:
         self.project = project
         self.server: DatabaseServer | None = None
         self._stack = stack
+        self._lock = threading.Lock()
         self._gateways: dict[str, tuple[Gateway, str]] = {}
         self._writers: dict[str, str] = {}
         self._account = batch_account()
@@ -191,18 +193,20 @@ class EmulatedCloud:
         return {key: value for key, _, value in pairs}
 
     def _gateway(self, member: str) -> tuple[Gateway, str]:
-        if member not in self._gateways:
-            services: list[Service] = [
-                self.dataproc,
-                self.cloud_run,
-                self.executions,
-                self.logging,
-                self.plane,
-                self.storage,
-            ]
-            gateway = Gateway(member, self.plane, services, self._object_exists)
-            self._gateways[member] = (gateway, self._stack.enter_context(serving([gateway])))
-        return self._gateways[member]
+        services: list[Service] = [
+            self.dataproc,
+            self.cloud_run,
+            self.executions,
+            self.logging,
+            self.plane,
+            self.storage,
+        ]
+        with self._lock:  # batches and the workflow begin in threads of their own
+            if member not in self._gateways:
+                gateway = Gateway(member, self.plane, services, self._object_exists)
+                url = self._stack.enter_context(serving([gateway]))
+                self._gateways[member] = (gateway, url)
+            return self._gateways[member]
 
     def _object_exists(self, bucket: str, name: str) -> bool:
         try:
