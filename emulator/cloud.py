@@ -13,6 +13,7 @@ import base64
 import json
 import logging
 import secrets
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -111,6 +112,7 @@ class EmulatedCloud:
         self.project = project
         self.server: DatabaseServer | None = None
         self._stack = stack
+        self._lock = threading.Lock()
         self._entrances: dict[str, _Entrance] = {}
         self._writers: dict[str, str] = {}
         self._account = batch_account()
@@ -214,22 +216,23 @@ class EmulatedCloud:
         return {key: value for key, _, value in pairs}
 
     def _entrance(self, member: str) -> _Entrance:
-        if member not in self._entrances:
-            services: list[Service] = [
-                self.dataproc,
-                self.cloud_run,
-                self.executions,
-                self.logging,
-                self.plane,
-                self.storage,
-            ]
-            gateway = Gateway(member, self.plane, services, self._object_exists)
-            token = secrets.token_urlsafe(32)
-            token_file = self._tokens / str(len(self._entrances))
-            write_private(token_file, token)
-            address = self._stack.enter_context(serving([gateway], token=token))
-            self._entrances[member] = _Entrance(gateway, address, token, token_file)
-        return self._entrances[member]
+        services: list[Service] = [
+            self.dataproc,
+            self.cloud_run,
+            self.executions,
+            self.logging,
+            self.plane,
+            self.storage,
+        ]
+        with self._lock:  # batches and the workflow begin in threads of their own
+            if member not in self._entrances:
+                gateway = Gateway(member, self.plane, services, self._object_exists)
+                token = secrets.token_urlsafe(32)
+                token_file = self._tokens / str(len(self._entrances))
+                write_private(token_file, token)
+                address = self._stack.enter_context(serving([gateway], token=token))
+                self._entrances[member] = _Entrance(gateway, address, token, token_file)
+            return self._entrances[member]
 
     def _object_exists(self, bucket: str, name: str) -> bool:
         try:

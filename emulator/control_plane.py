@@ -19,7 +19,6 @@ from emulator.operations import PATTERNS, Operations
 from emulator.policies import Policies
 from emulator.resource_store import (
     PROJECT_NUMBER,
-    TYPES,
     Document,
     Names,
     ResourceStore,
@@ -95,7 +94,7 @@ class ControlPlane(Service):
         )
 
     def _add_collection(self, type_: ResourceType) -> None:
-        base = f"(?:/{re.escape(type_.host)})?/{type_.pattern.pattern}"
+        base = f"(?:/{re.escape(type_.host)})?/{type_.pattern}"
         one = f"{base}/(?P<id>[^/:]+)"
         self.route("POST", base, partial(self._create, type_))
         self.route("GET", base, partial(self._list, type_))
@@ -126,8 +125,7 @@ class ControlPlane(Service):
 
     def _list(self, type_: ResourceType, request: Request, **names: str) -> Answer:
         found = self.store.listed(type_, {"project": self.project, **names})
-        key = type_.listed_as if type_.listed_as != "items" else type_.name.partition(".")[2]
-        return Answer({key if type_.answer in ("operation",) else type_.listed_as: found})
+        return Answer({type_.listed_as: found})
 
     def _get(self, type_: ResourceType, request: Request, **names: str) -> Answer:
         return Answer(self.store.get(type_, {"project": self.project, **names}))
@@ -172,7 +170,7 @@ class ControlPlane(Service):
 
     def _custom_role(self, role: str) -> frozenset[str] | None:
         for resource in self.store.of_type("iam.roles"):
-            if resource["name"] == role and not resource.get("deleted"):
+            if resource["name"] == role:
                 return frozenset(resource.get("includedPermissions", []))
         return None
 
@@ -201,6 +199,3 @@ def _new_id(type_: ResourceType, request: Request, asked: Any) -> str:
     if not found:
         raise ApiError(400, f"{type_.name}: {where} is missing in the {kind}")
     return str(found).rpartition("/")[2]
-
-
-__all__ = ["TYPES", "ControlPlane", "policy_name_of_bucket"]

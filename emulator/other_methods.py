@@ -270,7 +270,7 @@ def _add_database_users(plane: ControlPlane) -> None:
 def _add_schedule_verbs(plane: ControlPlane) -> None:
     """https://cloud.google.com/scheduler/docs/reference/rest/v1/projects.locations.jobs/pause"""
     type_ = TYPES["cloudscheduler.jobs"]
-    base = rf"(?:/{re.escape(type_.host)})?/{type_.pattern.pattern}/(?P<id>[^/:]+)"
+    base = rf"(?:/{re.escape(type_.host)})?/{type_.pattern}/(?P<id>[^/:]+)"
     states = {"pause": "PAUSED", "resume": "ENABLED"}
 
     def change(request: Request, verb: str, **names: str) -> Answer:

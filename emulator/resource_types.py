@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal
 
 REFERENCE = "https://cloud.google.com"
@@ -37,7 +36,7 @@ class ResourceType:
     request that has the resource. answer is what create, update and delete return. immutable are
     fields that an update may not change. filled are the fields that the service sets, where the
     request leaves them out; output are those that it always sets. protected_by is a field that
-    refuses deletion while it is true.
+    refuses deletion while it is true. named_by_path is False where `name` is a field like others.
     """
 
     name: str
@@ -60,10 +59,10 @@ class ResourceType:
     def service(self) -> str:
         return self.name.partition(".")[0]
 
-    @cached_property
-    def pattern(self) -> re.Pattern[str]:
-        """The collection's path, with its placeholders as groups."""
-        return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/:]+)", self.collection))
+    @property
+    def pattern(self) -> str:
+        """Regular expression of the collection's path, with its placeholders as groups."""
+        return re.sub(r"\{(\w+)\}", r"(?P<\1>[^/:]+)", self.collection)
 
     def relative(self, path: str) -> str:
         """A path without what stands before `projects/`: the resource's name."""
@@ -225,6 +224,7 @@ DATA_TYPES = (
         "artifactregistry.googleapis.com",
         f"{LOCATION}/repositories",
         f"{REFERENCE}/artifact-registry/docs/reference/rest/v1/projects.locations.repositories",
+        listed_as="repositories",
         id_from="query:repository_id,repositoryId",
         answer="operation",
         immutable=("format", "mode"),
@@ -260,6 +260,7 @@ RUN_TYPES = (
         "workflows.googleapis.com",
         f"{LOCATION}/workflows",
         f"{REFERENCE}/workflows/docs/reference/rest/v1/projects.locations.workflows",
+        listed_as="workflows",
         id_from="query:workflowId",
         answer="operation",
         id_rule=r"[a-zA-Z](?:[-_a-zA-Z0-9]{0,62}[a-zA-Z0-9])?",

@@ -332,7 +332,9 @@ def test_a_project_without_its_settings_is_told_to_apply(
 
 
 @needs_gcloud
-def test_verify_names_everything_that_is_otherwise(cloud: DeploymentCloud, checkout: Path) -> None:
+def test_verify_names_everything_that_is_otherwise(
+    cloud: DeploymentCloud, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cloud.publish(small_release(SECOND))
     workflow = cloud.workflows.workflows[f"{PARENT}/workflows/{WORKFLOW}"]
     workflow.update({"state": "UNAVAILABLE", "userEnvVars": {}})
@@ -340,8 +342,10 @@ def test_verify_names_everything_that_is_otherwise(cloud: DeploymentCloud, check
     (checkout / "workflows" / "pipeline.yaml").write_text("main:\n")
     context = context_of(checkout, {**cloud.environment(), "CLOUD_RUN_JOBS": JOB})
     hand_on(context, settings=SETTINGS, images=PINNED, release={"version": FIRST})
-    with pytest.raises(DeploymentFailed) as raised:
+    capsys.readouterr()
+    with pytest.raises(DeploymentFailed, match=r"something else: latest\.json .* and more"):
         verify(context)
+    said = capsys.readouterr()
     for words in (
         f"latest.json names {SECOND}, and released was {FIRST}",
         f"the source of {WORKFLOW} is not this commit's",
@@ -349,7 +353,7 @@ def test_verify_names_everything_that_is_otherwise(cloud: DeploymentCloud, check
         f"{WORKFLOW} reads CODE_BUCKET=None",
         f"and not {PINNED['cloud-run']}",
     ):
-        assert words in str(raised.value)
+        assert words in said.out + said.err
 
 
 def test_a_manifest_is_compared_with_latest_and_with_the_commit() -> None:

@@ -69,8 +69,8 @@ run "what_is_unusual_and_allowed" {
     error_message = "The name of the database is not its address."
   }
   assert {
-    condition     = google_cloud_run_v2_job.jobs["ingest"].template[0].template[0].timeout == "604800s"
-    error_message = "The timeout of a Cloud Run job is beyond the service's limit of 7 days."
+    condition     = google_cloud_run_v2_job.jobs["ingest"].template[0].template[0].timeout == "604200s"
+    error_message = "The timeout of a Cloud Run job is not the time that a batch may take."
   }
 }
 

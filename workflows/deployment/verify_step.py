@@ -19,12 +19,14 @@ from workflows.releases.release_names import LATEST, MANIFEST, object_name
 
 
 def verify(context: Context) -> None:
-    """Raises: DeploymentFailed naming everything that is otherwise."""
+    """Say everything that is otherwise, a line each. Raises: DeploymentFailed if anything is."""
     faults = [*_release_faults(context), *_project_faults(context)]
+    for fault in faults:
+        say(f"verify: {fault}")
     if faults:
         raise DeploymentFailed(
-            f"deployed is something else: {'; '.join(faults)}. Another build may have been faster:"
-            " run the newest commit's build again"
+            f"deployed is something else: {faults[0]}{' and more' if faults[1:] else ''}. Another"
+            " build may have been faster: run the newest commit's build again"
         )
     say("release, workflow and Cloud Run jobs are those of this build")
 
