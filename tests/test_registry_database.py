@@ -26,6 +26,7 @@ from database.connection import make_engine
 from forecasting.registry import mlflow_tables, outbox
 from forecasting.registry.mlflow_registry import CHAMPION, Registry
 from forecasting.registry.mlflow_tables import LOCK, has_tables, login, upgrade_tables
+from private_files import write_private
 from product_errors import RegistryUnreachable
 from tests.forecast_panels import SHORT, panel_rows, store
 from tests.model_archives import archive
@@ -297,15 +298,18 @@ def test_a_uri_of_postgresql_alone_is_refused_with_the_right_form(run_here: Comm
         )
 
 
-def test_files_of_models_go_to_a_bucket(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By Google's own client, whose variable points it at the double."""
-    double = StorageDouble(tmp_path / "storage", [BUCKET])
-    with serving([double]) as url:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-        monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "acme")
-        in_bucket = settings.model_copy(update={"mlflow_artifacts_uri": f"gs://{BUCKET}/models"})
+def test_files_of_models_go_to_a_bucket(settings: Settings, tmp_path: Path) -> None:
+    """By the product's client, which sends the token of the double."""
+    double, token_file = StorageDouble(tmp_path / "storage", [BUCKET]), tmp_path / "token"
+    write_private(token_file, "a-token")
+    with serving([double], token="a-token") as url:
+        in_bucket = settings.model_copy(
+            update={
+                "mlflow_artifacts_uri": f"gs://{BUCKET}/models",
+                "google_api_url": url,
+                "google_api_token_file": token_file,
+            }
+        )
         Registry(in_bucket, **MODEL).register(B, CHAMPION)
         assert Registry(in_bucket, **MODEL).load(B.card.version) == B
     kept = [name.rpartition("/")[2] for name in double.store.objects_of(BUCKET)]

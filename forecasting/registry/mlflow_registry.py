@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from forecasting.registry.mlflow_tables import (
     registry_uri,
 )
 from forecasting.registry.model_archive import ModelArchive, ModelCard, from_files
+from google_clients import client_options, credentials
 from product_errors import ModelRefused, RegistryUnreachable
 
 if TYPE_CHECKING:
@@ -36,8 +37,25 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 EXPERIMENT = "yieldspark"
+STORAGE = "https://storage.googleapis.com"
 FOLDER = "model"
 TAGS = ("version", "origin", "known", "features_hash", "interval_level", "passed", "code_version")
+
+
+def _reach_stand_in(settings: Settings) -> None:
+    """Let MLflow ask for files in a bucket by the product's client, with the address and the token
+    of what stands in for Google: its own client knows the machine's credentials alone.
+    """
+    from google.cloud.storage import Client
+    from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
+    from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
+
+    client = Client(
+        project=None,
+        credentials=credentials(settings),
+        client_options=client_options(settings, STORAGE),
+    )
+    _artifact_repository_registry.register("gs", partial(GCSArtifactRepository, client=client))
 
 
 @dataclass(frozen=True)
@@ -145,6 +163,8 @@ class Registry:
         has_tables(self._settings, make=True)
         from mlflow import MlflowClient
 
+        if self._settings.google_api_url:
+            _reach_stand_in(self._settings)
         return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
 
     def _register(self, archive: ModelArchive) -> int:

@@ -177,8 +177,6 @@ class LocalPlatform:
             "PYSPARK_PYTHON": sys.executable,
             # in place of the names and the network by which a machine of Google's finds Google
             "GOOGLE_API_URL": self._api_url,
-            # the same for MLflow, whose files in a bucket go by Google's client alone
-            "STORAGE_EMULATOR_HOST": self._api_url,
             # Java takes the home from the list of users, where an account without rights may have
             # none
             "SPARK_SUBMIT_OPTS": f"-Duser.home={folder / 'home'}",
