@@ -46,16 +46,18 @@ def _reach_stand_in(settings: Settings) -> None:
     """Let MLflow ask for files in a bucket by the product's client, with the address and the token
     of what stands in for Google: its own client knows the machine's credentials alone.
     """
-    from google.cloud.storage import Client
+    from google.cloud import storage
     from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
     from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
 
-    client = Client(
+    client = storage.Client(
         project=None,
         credentials=credentials(settings),
         client_options=client_options(settings, STORAGE),
     )
-    _artifact_repository_registry.register("gs", partial(GCSArtifactRepository, client=client))
+    _artifact_repository_registry.register(  # type: ignore[no-untyped-call]
+        "gs", partial(GCSArtifactRepository, client=client)
+    )
 
 
 @dataclass(frozen=True)
