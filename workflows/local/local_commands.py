@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import threading
@@ -110,9 +109,10 @@ def apply(as_json: AsJson = False) -> None:
         try:
             code = process.wait()
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             code = process.wait()
-    raise typer.Exit(code)
+    # as it is: the other program has said what happened, and printed the document
+    sys.exit(code)
 
 
 def run_in_local_cloud(settings: Settings, argument: dict[str, Any]) -> dict[str, Any]:
