@@ -68,7 +68,7 @@ def parquet(folder: Path, **changed: pa.Array) -> Path:
         ("error.csv", "<!DOCTYPE html>\n<html><body>403 Forbidden", "is a web page (HTML)"),
         ("error.parquet", "\n <HTML><head>", "is a web page (HTML)"),
         ("error.xml", "<?xml version='1.0'?><Error/>", "is XML"),
-        ("history.csv.gz", gzip.compress(HEADER.encode()), "is compressed (gzip)"),
+        ("history.csv.gz", gzip.compress(HEADER.encode(), mtime=0), "is compressed (gzip)"),
         ("history.xlsx", b"PK\x03\x04\x14\x00[Content_Types].xml", "is an Excel or Calc workbook"),
         ("history.zip", b"PK\x03\x04\x14\x00history.csv", "is a ZIP archive"),
         ("history.xls", b"\xd0\xcf\x11\xe0\xa1\xb1", "is an old Excel workbook"),
