@@ -77,11 +77,18 @@ def jar_files(settings: Settings, *, synapseml: bool) -> list[Path]:
     are not there.
     """
     folder = jars_folder(settings)
-    return sorted(
-        path
-        for pattern in (JDBC_JAR, *(SYNAPSEML_JARS if synapseml else ()))
-        for path in folder.glob(pattern)
-    )
+    patterns = (JDBC_JAR, *(SYNAPSEML_JARS if synapseml else ()))
+    newest = {}
+    for path in sorted(
+        (path for pattern in patterns for path in folder.glob(pattern)), key=_version_of
+    ):
+        newest[path.name.rpartition("-")[0]] = path
+    return sorted(newest.values())
+
+
+def _version_of(jar: Path) -> list[int]:
+    """The numbers after the last dash. An earlier release leaves its jar beside a newer one."""
+    return [int(number) for number in re.findall(r"\d+", jar.stem.rpartition("-")[2])]
 
 
 def has_jdbc_jar(settings: Settings) -> bool:

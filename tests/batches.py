@@ -26,7 +26,7 @@ RELEASE = Release(
     "2158279" + "0" * 33,
     (
         "lightgbmlib-3.3.510.jar",
-        "postgresql-42.7.4.jar",
+        "postgresql-42.7.14.jar",
         "spray-json_2.12-1.3.5.jar",
         "synapseml-core_2.12-1.1.3.jar",
         "synapseml-lightgbm_2.12-1.1.3.jar",

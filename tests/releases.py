@@ -27,7 +27,7 @@ from workflows.releases.release_names import (
 
 BUCKET = "acme-code"
 FIRST, SECOND, THIRD = (letter * 40 for letter in "abc")
-JAR = "postgresql-42.7.4.jar"
+JAR = "postgresql-42.7.14.jar"
 JAR_BYTES = bytes(range(256)) * 1_200
 """Large enough for an upload in parts."""
 

@@ -37,7 +37,7 @@ from workflows.local.object_store import Conditions, md5_hash
 from workflows.local.storage_double import StorageDouble
 
 VERSION = "2158279" + "0" * 33
-JARS = ("postgresql-42.7.4.jar",)
+JARS = ("postgresql-42.7.14.jar",)
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
 AT_ONCE = Script(

@@ -68,7 +68,7 @@ def test_the_metrics_batch_is_this() -> None:
             "mainPythonFileUri": f"{CODE}/calculate_pool_metrics.py",
             "args": ["--full-refresh"],
             "pythonFileUris": [f"{CODE}/yieldspark.zip"],
-            "jarFileUris": [f"{CODE}/jars/postgresql-42.7.4.jar"],
+            "jarFileUris": [f"{CODE}/jars/postgresql-42.7.14.jar"],
         },
         "runtimeConfig": {"version": "2.3", "containerImage": IMAGE},
         "environmentConfig": {
@@ -129,7 +129,7 @@ def test_a_forecast_goes_where_its_engine_exists_with_its_jars() -> None:
     assert {uri.rpartition("/jars/")[2] for uri in synapseml["pysparkBatch"]["jarFileUris"]} == set(
         RELEASE.jars
     )
-    assert native["pysparkBatch"]["jarFileUris"] == [f"{CODE}/jars/postgresql-42.7.4.jar"]
+    assert native["pysparkBatch"]["jarFileUris"] == [f"{CODE}/jars/postgresql-42.7.14.jar"]
 
 
 def test_the_setting_names_the_engine_where_the_caller_does_not() -> None:

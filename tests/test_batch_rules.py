@@ -194,7 +194,7 @@ REFUSED_BY_THE_PRODUCT: list[tuple[str, Change, str]] = [
     ),
     (
         "packages from the internet",
-        with_property("spark.jars.packages", "org.postgresql:postgresql:42.7.4"),
+        with_property("spark.jars.packages", "org.postgresql:postgresql:42.7.14"),
         "spark.jars.packages: a private network",
     ),
     (

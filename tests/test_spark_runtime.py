@@ -30,11 +30,11 @@ from machine import java_runtime, spark_runtime
 from product_errors import ConfigurationError, EnvironmentNotReady
 
 ROOT = Path(__file__).resolve().parents[1]
-JDBC, LIGHTGBM = "postgresql-42.7.4.jar", "synapseml-lightgbm_2.12-1.1.3.jar"
+JDBC, LIGHTGBM = "postgresql-42.7.14.jar", "synapseml-lightgbm_2.12-1.1.3.jar"
 IVY = """<ivy-module version="2.0"><info organisation="test" module="jars"/>
 <configurations><conf name="jdbc"/><conf name="synapseml"/></configurations>
 <dependencies>
-<dependency org="org.postgresql" name="postgresql" rev="42.7.4"
+<dependency org="org.postgresql" name="postgresql" rev="42.7.14"
     conf="jdbc->master" transitive="false"/>
 <dependency org="com.microsoft.azure" name="synapseml-lightgbm_2.12" rev="1.1.3"
     conf="synapseml->master" transitive="false"/>
@@ -103,7 +103,7 @@ class Repository:
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     """Two small jars, locked and served: the product's own five need the network."""
     made = Repository(tmp_path)
-    made.put("org.postgresql", "postgresql", "42.7.4", b"the driver")
+    made.put("org.postgresql", "postgresql", "42.7.14", b"the driver")
     made.put("com.microsoft.azure", "synapseml-lightgbm_2.12", "1.1.3", b"the engine")
     sources = tmp_path / "sources"
     sources.mkdir()
@@ -281,7 +281,7 @@ def test_a_fetched_jar_with_another_checksum_is_refused_and_not_kept(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    repository.put("org.postgresql", "postgresql", "42.7.4", b"something else")
+    repository.put("org.postgresql", "postgresql", "42.7.14", b"something else")
     monkeypatch.setenv(
         "YIELDSPARK_IVY_SETTINGS",
         str(repository.name_it(f"http://127.0.0.1:{served.server_port}/maven/")),

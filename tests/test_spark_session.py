@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from config_spark import load_settings
-from database.spark_session import SHORT_RUN_ROWS, session_conf
+from database.spark_session import SHORT_RUN_ROWS, jar_files, session_conf
 
 QUICK_COMPILER_ALONE = "-XX:TieredStopAtLevel=1"
 
@@ -22,6 +22,20 @@ def test_the_quick_compiler_works_alone_in_short_runs_only(
     settings = load_settings(_env_file=None, yieldspark_home=tmp_path)
     options = session_conf(settings, rows_to_read=rows_to_read)["spark.driver.extraJavaOptions"]
     assert (QUICK_COMPILER_ALONE in options) is is_short
+
+
+def test_of_two_versions_of_a_jar_the_newer_one_is_used(tmp_path: Path) -> None:
+    settings = load_settings(_env_file=None, yieldspark_home=tmp_path)
+    names = ["postgresql-42.7.14.jar", "postgresql-42.7.4.jar", "synapseml-core_2.12-1.1.3.jar"]
+    (tmp_path / "jars").mkdir()
+    for name in [*names, "synapseml-lightgbm_2.12-1.1.3.jar"]:
+        (tmp_path / "jars" / name).touch()
+    assert [path.name for path in jar_files(settings, synapseml=False)] == [names[0]]
+    assert [path.name for path in jar_files(settings, synapseml=True)] == [
+        names[0],
+        names[2],
+        "synapseml-lightgbm_2.12-1.1.3.jar",
+    ]
 
 
 def test_a_platform_that_gives_the_master_keeps_its_own_memory_and_options(tmp_path: Path) -> None:
