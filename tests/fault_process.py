@@ -1,9 +1,9 @@
 """A job as a process with one fault in it: what the environment's FAULT names is put in, then the
 job's own `main` runs.
 
-FAULT is a JSON object. `job` is the job's module. `do` is `kill` (SIGKILL of this process: nothing
-is cleaned up) or `pause` (the file REACHED appears, and the process waits for the file GO beside
-it). Where: `stage` and `edge` (before, after) of a stage of the ledger, or `statement` (a regular
+FAULT is a JSON object. `job` is the job's module, `spark_conf` Spark's configuration. `do` is
+`kill` (SIGKILL of this process: nothing is cleaned up) or `pause` (the file REACHED appears, and
+the process waits for the file GO beside it). Where: `stage` and `edge` (before, after) of a stage of the ledger, or `statement` (a regular
 expression) and `edge` of the `nth` statement that matches while `stage` runs; the statement COMMIT
 is the commit. `{"hide": NAME}` hides a module, as if it were not installed.
 """
@@ -17,7 +17,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from sqlalchemy import Connection, Engine, event
 
 from database.run_ledger import Run
+from machine import spark_runtime
 
 REACHED, GO = "reached", "go"
 PAUSE_SECONDS = 300
@@ -99,8 +100,24 @@ def _listen(fault: dict[str, Any], inside: Sequence[str]) -> None:
     event.listen(Engine, "commit", on_commit)
 
 
+def configure_spark(conf: Mapping[str, str]) -> None:
+    """Give Spark what no setting of the product has. The job drops such variables of its
+    environment, so this one is set when it has done that.
+    """
+    drops_variables = spark_runtime.prepare_process
+
+    def prepare_process() -> None:
+        drops_variables()
+        os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join(
+            [*(f"--conf {name}={value}" for name, value in conf.items()), "pyspark-shell"]
+        )
+
+    spark_runtime.prepare_process = prepare_process
+
+
 if __name__ == "__main__":
     the_fault = json.loads(os.environ["FAULT"])
+    configure_spark(the_fault["spark_conf"])
     if "hide" in the_fault:
         sys.modules[the_fault["hide"]] = None  # type: ignore[assignment]
     elif "do" in the_fault:

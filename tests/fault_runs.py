@@ -92,11 +92,9 @@ class JobProcess:
         values = {name.upper(): str(getattr(database, name)) for name in (*SETTINGS, *more)}
         values |= {"DB_PASSWORD": database.db_password.get_secret_value(), TOKEN: self.token}
         values["FAULT"] = json.dumps(
-            {"job": job} | dict(fault or {}) | ({"folder": str(self.folder)} if fault else {})
-        )
-        conf = SMALL_SPARK | dict(spark_conf or {})
-        values["PYSPARK_SUBMIT_ARGS"] = " ".join(
-            [*(f"--conf {name}={value}" for name, value in conf.items()), "pyspark-shell"]
+            {"job": job, "spark_conf": SMALL_SPARK | dict(spark_conf or {})}
+            | dict(fault or {})
+            | ({"folder": str(self.folder)} if fault else {})
         )
         with (
             (self.folder / "stdout").open("w") as out,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from product_errors import ConfigurationError
+from product_errors import ConfigurationError, whole_message
 from tests.batches import BATCHES, PASSWORD, SECRET, a_batch, changed, properties_of
 from workflows.batches.batch_rules import (
     check_batch,
@@ -387,7 +387,7 @@ def test_all_faults_are_in_one_message() -> None:
 
     with pytest.raises(ConfigurationError) as caught:
         check_batch(changed(a_batch(), change))
-    message = str(caught.value)
+    message = whole_message(caught.value)
     assert message.startswith("this batch can't be submitted, 9 faults: ")
     for words in (
         "batchId",

@@ -189,7 +189,6 @@ REFUSED = {
     ),
     "a label in capitals": (_changed("labels", "Job", value="x"), "label 'Job'"),
     "no main file": (_changed("pysparkBatch", value={"args": []}), "main"),
-    "no object": ([1], "Invalid JSON payload"),
 }
 
 
@@ -201,6 +200,12 @@ def test_it_refuses_what_the_service_refuses(cloud: Cloud, case: str) -> None:
     assert sentence.lower() in refused["error"]["message"].lower()
     assert refused["error"]["details"][0]["@type"] == "type.googleapis.com/google.rpc.BadRequest"
     assert cloud.double.states() == {}
+
+
+def test_a_body_that_is_no_object_is_refused(cloud: Cloud) -> None:
+    status, refused = cloud.create(body=[1])
+    assert (status, refused["error"]["status"]) == (400, "INVALID_ARGUMENT")
+    assert "Invalid JSON payload" in refused["error"]["message"]
 
 
 @pytest.mark.parametrize(
