@@ -3,9 +3,10 @@ job's own `main` runs.
 
 FAULT is a JSON object. `job` is the job's module, `spark_conf` Spark's configuration. `do` is
 `kill` (SIGKILL of this process: nothing is cleaned up) or `pause` (the file REACHED appears, and
-the process waits for the file GO beside it). Where: `stage` and `edge` (before, after) of a stage of the ledger, or `statement` (a regular
-expression) and `edge` of the `nth` statement that matches while `stage` runs; the statement COMMIT
-is the commit. `{"hide": NAME}` hides a module, as if it were not installed.
+the process waits for the file GO beside it). Where: `stage` and `edge` (before, after) of a stage
+of the ledger, or `statement` (a regular expression) and `edge` of the `nth` statement that matches
+while `stage` runs; the statement COMMIT is the commit. `{"hide": NAME}` hides a module, as if it
+were not installed.
 """
 
 from __future__ import annotations
