@@ -13,11 +13,16 @@ LINE_ENDS = {ord("\r"): "\\r", ord("\n"): "\\n"}
 _CONTROLS = {*range(0x20), *range(0x7F, 0xA0)} - {ord("\t"), ord("\n")}
 _BIDIRECTIONAL = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 _LINE_SEPARATORS = {0x2028, 0x2029}
-_REPLACED = dict.fromkeys(_CONTROLS | _BIDIRECTIONAL | _LINE_SEPARATORS, SHOWN_INSTEAD)
+_SURROGATES = {*range(0xD800, 0xE000)}
+_REPLACED = dict.fromkeys(
+    _CONTROLS | _BIDIRECTIONAL | _LINE_SEPARATORS | _SURROGATES, SHOWN_INSTEAD
+)
 
 
 def without_controls(text: str) -> str:
-    """The text with one replacement character for each control character but tab and line feed."""
+    """The text with one replacement character for each control character but tab and line feed, and
+    for each lone surrogate, which no stream can write.
+    """
     return text.translate(_REPLACED)
 
 

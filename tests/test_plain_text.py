@@ -26,6 +26,7 @@ HOSTILE = [
     "\u202egnp.exe",
     "\u2066hidden\u2069",
     "one\u2028two",
+    "half \ud800",
 ]
 
 

@@ -51,6 +51,7 @@ from database.connection import checked_connection, make_engine
 from database.run_ledger import Run, open_run
 from database.schema_check import verify_tables
 from database.table_use import INGEST_USE
+from plain_text import on_one_line
 from product_errors import (
     CheckFailed,
     ConfigurationError,
