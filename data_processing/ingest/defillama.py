@@ -99,7 +99,7 @@ class Pull:
 
     def fail(self, pool_id: str | None, error: Exception) -> None:
         """Report a pool, or the prices (pool id None)."""
-        log.warning("%s: %s", (pool_id or "prices")[:100], error)
+        log.warning("%s: %s", on_one_line((pool_id or "prices")[:100]), error)
         self.failed.append({"pool_id": pool_id, "error": str(error)})
 
 
