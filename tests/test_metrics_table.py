@@ -18,7 +18,7 @@ from database.schema_check import examine_tables
 from database.table_use import JOBS_USE
 from forecasting.evaluate import evaluate
 from forecasting.forecast_pools_spark import run_forecast
-from product_errors import ConfigurationError, SchemaMismatch
+from product_errors import ConfigurationError, SchemaMismatch, whole_message
 from reporting.figures import forecast_table
 from tests import metrics_oracle
 from tests.forecast_panels import SHORT, panel_rows, store
@@ -71,7 +71,7 @@ def test_a_missing_table_is_made_where_the_role_may_and_else_said(
     assert found.creates[0].startswith('CREATE TABLE public."order" ( pool_id TEXT NOT NULL,')
     with pytest.raises(SchemaMismatch) as caught:
         run_metrics(named)
-    assert all(statement in str(caught.value) for statement in found.creates)
+    assert all(statement in whole_message(caught.value) for statement in found.creates)
     command = CommandLineHere(named, tmp_path)
     shown = command.json("db", "migrate", code=1, METRICS_TABLE=RESERVED)
     assert (shown["missing"], shown["creates"]) == (found.missing, found.creates)

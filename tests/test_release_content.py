@@ -358,7 +358,7 @@ def test_jars_that_are_missing_or_damaged_are_refused(tmp_path: Path, checkout: 
     settings = cloud_settings(None, jars_dir=tmp_path / "jars")
     with pytest.raises(
         EnvironmentNotReady,
-        match=r"postgresql-42\.7\.4\.jar.* not in .*/jars.*python run_spark_local\.py",
+        match=r"postgresql-42\.7\.14\.jar.* not in .*/jars.*python run_spark_local\.py",
     ):
         build_content(settings, root=checkout)
     (tmp_path / "jars").mkdir()
