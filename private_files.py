@@ -38,6 +38,12 @@ def private_opener(path: str, flags: int) -> int:
     return descriptor
 
 
+def make_private(path: Path) -> None:
+    """Make the file where it is missing, and close one of ours to other accounts."""
+    with open(path, "ab", opener=private_opener):
+        pass
+
+
 def new_file(path: Path) -> int:
     """A descriptor to write to a file that did not exist. Raises: FileExistsError, for a link
     too.

@@ -7,12 +7,21 @@ No connection is made.
 
 from __future__ import annotations
 
-from urllib.parse import unquote, urlsplit
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
 
 REGISTRY_DATABASE = "postgresql+psycopg2"
 """Scheme of a registry in PostgreSQL. SQLAlchemy takes `postgresql` alone for psycopg 3, which is
 not installed.
 """
+
+
+SQLITE = "sqlite:///"
+
+
+def sqlite_uri(file: Path) -> str:
+    """The registry in this file, quoted as SQLAlchemy reads it."""
+    return SQLITE + quote(str(file))
 
 
 def is_in_postgresql(uri: str | None) -> bool:

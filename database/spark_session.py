@@ -28,7 +28,7 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from config_spark import Settings
-from private_files import private_folder, private_opener
+from private_files import make_private, private_folder, private_opener
 from product_errors import ConfigurationError, EnvironmentNotReady
 
 log = logging.getLogger(__name__)
@@ -271,8 +271,7 @@ def _jar_list(settings: Settings, *, synapseml: bool) -> str:
 def _laptop_conf(settings: Settings, *, synapseml: bool, short: bool) -> dict[str, str]:
     logs = private_folder(settings.yieldspark_home / "logs")
     # Java makes files that everybody may read
-    with open(logs / "spark.log", "ab", opener=private_opener):
-        pass
+    make_private(logs / "spark.log")
     layout = logs / "log4j2.properties"
     layout.write_text(LOG_LAYOUT.format(path=_property(logs / "spark.log")), encoding="ascii")
     # Spark 3.5 maps JDBC dates through the JVM's own zone, whatever the session's is.

@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ from emulator.database_server import DatabaseServer
 from emulator.google_provider import VERSION, built_provider, obstacle
 from product_errors import EnvironmentNotReady, YieldSparkError, one_sentence
 from sample_data import SAMPLE_FILES
-from workflows.local.local_cloud import alone_in
+from workflows.local.local_cloud import alone_in, repeated
 from workflows.releases.release_content import read_jars
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -140,20 +139,13 @@ def _from_apply_to_rows(settings: Settings, cloud: EmulatedCloud, folder: Path) 
 @contextmanager
 def _counted(cloud: EmulatedCloud) -> Iterator[None]:
     """Say every few seconds how much is there: an apply takes most of a minute."""
-    over = threading.Event()
 
     def count() -> None:
-        while not over.wait(SECONDS_BETWEEN):
-            resources = sum(cloud.plane.store.counts().values())
-            say(f"{resources} resources, {len(cloud.plane.policies.grants())} grants")
+        resources = sum(cloud.plane.store.counts().values())
+        say(f"{resources} resources, {len(cloud.plane.policies.grants())} grants")
 
-    thread = threading.Thread(target=count, daemon=True)
-    thread.start()
-    try:
+    with repeated(count, SECONDS_BETWEEN):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _load_sample(database: Settings, folder: Path) -> None:

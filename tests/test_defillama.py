@@ -319,6 +319,19 @@ def test_hostile_pools_fail_alone_today_and_tomorrow(
     ]
 
 
+def test_a_pool_whose_rows_the_table_refuses_fails_alone(
+    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
+) -> None:
+    fill(llama, "a", "b", "z")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "ALTER TABLE raw_defillama_pool_history ADD CHECK (pool_id <> 'b')"
+        )
+    summary = ingest(settings, pool_ids=["a", "b", "z"], patience=pauses.patience())
+    assert [failure["pool_id"] for failure in summary["failed"]] == ["b"]
+    assert [pool_id for pool_id, _ in stored(engine)] == ["a", "z"]
+
+
 def test_an_answer_without_end_and_one_from_elsewhere_are_refused(
     llama: DefiLlamaServer, pauses: Pauses
 ) -> None:

@@ -298,8 +298,7 @@ def _store(
 
 def _is_of_the_rows(error: DatabaseError) -> bool:
     """Whether the server refused what these rows hold, and would take those of another pool."""
-    code = getattr(getattr(error.__cause__, "orig", None), "pgcode", None) or ""
-    return code.startswith(OF_THE_ROWS)
+    return (error.sqlstate or "").startswith(OF_THE_ROWS)
 
 
 def _insert_snapshots(connection: Connection, pool_id: str, rows: Snapshots) -> int:

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import make_url
@@ -27,9 +26,9 @@ from config_spark import Settings
 from database.connection import engine_of
 from database.connection_parameters import FIXED_SESSION, connection_parameters
 from database.own_schema import MIGRATE
-from private_files import private_folder, private_opener
+from private_files import make_private, private_folder
 from product_errors import DatabaseError, RegistryUnreachable
-from registry_address import is_in_postgresql
+from registry_address import SQLITE, is_in_postgresql, sqlite_uri
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 Change = Literal["current", "made", "upgraded"]
 
 FILE = "mlflow.db"
-SQLITE = "sqlite:///"
 LATER = "forecasts go on without it and are registered later"
 LOCK = text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('mlflow'))")
 
@@ -58,7 +56,7 @@ QUIET = {
 def registry_uri(settings: Settings) -> str:
     """Where MLflow keeps versions: MLFLOW_TRACKING_URI, or the file in YIELDSPARK_HOME."""
     file = registry_folder(settings) / FILE
-    return settings.mlflow_tracking_uri or SQLITE + quote(str(file))
+    return settings.mlflow_tracking_uri or sqlite_uri(file)
 
 
 def registry_folder(settings: Settings) -> Path:
@@ -166,8 +164,7 @@ def _make_private(file: Path, own_folder: Path) -> None:
     if file.parent == own_folder or not file.parent.exists():
         private_folder(file.parent)
     if not file.exists():
-        with open(file, "ab", opener=private_opener):
-            pass
+        make_private(file)
 
 
 def _engine(settings: Settings) -> Engine:

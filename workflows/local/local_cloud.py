@@ -15,13 +15,12 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from sqlalchemy import text
 
@@ -30,6 +29,7 @@ from database.connection import make_engine, with_database
 from database.server_folders import Account, system_folder
 from private_files import give_to, private_folder, write_private
 from product_errors import EnvironmentNotReady
+from registry_address import sqlite_uri
 from workflows.local.batch_life import Script
 from workflows.local.batch_process import BatchProcess, LocalPlatform, batch_account
 from workflows.local.cloud_run_double import CloudRunDouble
@@ -236,7 +236,7 @@ def _variables(database: Settings, url: str, folder: Path) -> dict[str, str]:
         "DB_SSLMODE": database.db_sslmode,
         **({"DB_SSLROOTCERT": str(database.db_sslrootcert)} if database.db_sslrootcert else {}),
         "DB_PASSWORD_SECRET": SECRET,
-        "MLFLOW_TRACKING_URI": "sqlite:///" + quote(str(folder / "models" / "mlflow.db")),
+        "MLFLOW_TRACKING_URI": sqlite_uri(folder / "models" / "mlflow.db"),
         "MLFLOW_ARTIFACTS_URI": (folder / "models" / "artifacts").as_uri(),
     }
 
@@ -267,22 +267,35 @@ def looking_at(*doubles: DataprocDouble | CloudRunDouble) -> Iterator[None]:
     """Jobs go on between two requests: someone has to notice that they ended, or went over their
     ttl. None outlives the block.
     """
-    over = threading.Event()
 
     def look() -> None:
-        while not over.wait(LOOK_SECONDS):
-            for double in doubles:
-                double.advance()
+        for double in doubles:
+            double.advance()
 
-    thread = threading.Thread(target=look, daemon=True)
+    try:
+        with repeated(look, LOOK_SECONDS):
+            yield
+    finally:
+        for double in doubles:
+            double.cancel_all()
+
+
+@contextmanager
+def repeated(action: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call the action every so many seconds, in a thread of its own, until the block ends."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(seconds):
+            action()
+
+    thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
-        for double in doubles:
-            double.cancel_all()
 
 
 def log_line(entry: dict[str, Any]) -> None:
