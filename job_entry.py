@@ -16,14 +16,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from common.errors import exit_code, one_sentence
+from common.logging_setup import FAILURES, LineFormatter, add_log_file, only_sentences
+from common.plain_text import without_controls
 from config_spark import Settings, load_settings
 from database.connection import make_engine, with_database
 from database.migrate import migrate, require_current
 from database.run_document import failure_document
 from database.spark_session import runs_here
-from job_log import FAILURES, LineFormatter, add_log_file, only_sentences
-from plain_text import without_controls
-from product_errors import exit_code, one_sentence
 
 Document = dict[str, Any]
 

@@ -27,6 +27,7 @@ import pandas as pd
 from pyspark.sql import SparkSession
 
 from benchmarks.forecast_speed import NATIVE
+from common.errors import one_sentence
 from config_spark import Settings, load_settings
 from database.connection import make_engine
 from database.db_utils_spark import exported_snapshot, get_spark_session
@@ -38,7 +39,6 @@ from forecasting.folds import DaySpan, night_folds
 from forecasting.out_of_sample import held_rows
 from forecasting.stacked_model import fit_stacked
 from machine import spark_runtime
-from product_errors import one_sentence
 
 JOB = "benchmark_scale"
 ENGINE = "lightgbm"

@@ -27,8 +27,8 @@ from command_line.options import (
 )
 from command_line.terminal import out, print_json, print_pairs, print_run, print_table, say
 from command_line.workplace import Workplace
+from common.errors import ConfigurationError
 from config_spark import load_settings
-from product_errors import ConfigurationError
 
 
 @app.command()

@@ -16,8 +16,8 @@ from command_line.app import app
 from command_line.options import AsJson, edge_settings, in_workplace
 from command_line.terminal import out, print_json, print_pairs
 from command_line.workplace import Workplace
+from common.errors import ConfigurationError, EnvironmentNotReady
 from config_spark import Settings
-from product_errors import ConfigurationError, EnvironmentNotReady
 
 db_app = typer.Typer(
     no_args_is_help=True, help="The database: the embedded server, or your own with DB_HOST."

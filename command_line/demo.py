@@ -9,10 +9,10 @@ from typing import Any
 
 from command_line.terminal import out, print_table, say, step
 from command_line.workplace import Workplace
+from common.errors import ConfigurationError
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.ingest.load_files import load_files
 from forecasting.forecast_pools_spark import run_forecast
-from product_errors import ConfigurationError
 from reporting.figures import forecast_table
 from reporting.report import write_report
 from sample_data import SAMPLE_FILES

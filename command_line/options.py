@@ -11,9 +11,9 @@ import typer
 
 from command_line.terminal import show_logs
 from command_line.workplace import Workplace
+from common.errors import Interrupted, one_sentence
+from common.logging_setup import add_log_file
 from config_spark import Settings, load_settings
-from job_log import add_log_file
-from product_errors import Interrupted, one_sentence
 
 Result = TypeVar("Result")
 

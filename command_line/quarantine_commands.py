@@ -15,7 +15,7 @@ import typer
 from command_line.app import app
 from command_line.options import AsJson, Decimal, QuarantinedSince, day, in_workplace
 from command_line.terminal import out, print_json, print_pairs, print_run, print_table
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 
 quarantine_app = typer.Typer(
     no_args_is_help=True,

@@ -21,8 +21,7 @@ from typer.rich_utils import rich_format_error
 
 from command_line.terminal import err, print_json
 from command_line.workplace import end_recording
-from job_log import FAILURES
-from product_errors import (
+from common.errors import (
     MAX_MESSAGE_LETTERS,
     ConfigurationError,
     Interrupted,
@@ -32,6 +31,7 @@ from product_errors import (
     shortened,
     whole_message,
 )
+from common.logging_setup import FAILURES
 
 Failure = Callable[[BaseException, list[str]], Any]
 """Makes the `--json` document of an error; takes the words of the command line that are no options

@@ -22,8 +22,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from plain_text import on_one_line, without_controls
-from product_errors import shortened
+from common.errors import shortened
+from common.plain_text import on_one_line, without_controls
 
 
 class PlainConsole(Console):

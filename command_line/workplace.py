@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from command_line.terminal import err, say
+from common.errors import EnvironmentNotReady
 from config_spark import Settings
-from product_errors import EnvironmentNotReady
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

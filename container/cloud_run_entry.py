@@ -223,8 +223,8 @@ def _document(name: str, content: bytes, *fields: str) -> dict[str, Any]:
 
 
 def reader(variables: Mapping[str, str]) -> Read:
-    """Reads from CODE_BUCKET, at GOOGLE_API_URL where it stands in for Google."""
-    name, url = variables.get("CODE_BUCKET"), variables.get("GOOGLE_API_URL")
+    """Reads from CODE_BUCKET, at GOOGLE_API_ENDPOINT where it stands in for Google."""
+    name, url = variables.get("CODE_BUCKET"), variables.get("GOOGLE_API_ENDPOINT")
     if not name:
         raise NotStarted(
             "CODE_BUCKET is not set: give the Cloud Run job the bucket of the releases, a bare"
@@ -284,7 +284,7 @@ def _credentials(token_file: str | None) -> Credentials:
     except (OSError, ValueError) as error:
         raise NotStarted(
             f"GOOGLE_API_TOKEN_FILE={token_file} can't be read: {error}; give it a file with the"
-            " token of GOOGLE_API_URL",
+            " token of GOOGLE_API_ENDPOINT",
             WRONG_USE,
         ) from None
     return AccessToken(token)  # type: ignore[no-untyped-call]

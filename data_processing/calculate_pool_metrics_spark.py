@@ -25,6 +25,7 @@ if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spa
 from pyspark.sql import Observation, SparkSession
 from sqlalchemy import Connection, Engine
 
+from common.errors import ConfigurationError
 from config_spark import Settings
 from data_processing.calendars import keep_calendars
 from data_processing.market_series import forget_market_series, market_columns, store_market_series
@@ -62,7 +63,6 @@ from database.spark_session import stop_session
 from database.staging import staging_name
 from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age
 from job_entry import run_job
-from product_errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 

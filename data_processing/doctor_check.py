@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
+from common.errors import DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 from config_spark import Settings
 from data_processing.plan import JOB
 from data_processing.rolling_metrics import reach_days
@@ -15,7 +16,6 @@ from database.connection import checked_connection, make_engine, with_database
 from database.merge_sql import qualified
 from database.tables import raw_day_counts
 from machine.doctor_checks import Check, Result, is_asleep
-from product_errors import DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 
 
 def unread_rows(settings: Settings) -> tuple[Result, str, str]:

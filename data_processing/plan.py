@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
+from common.errors import ConfigurationError
 from config_spark import Settings
 from data_processing import plan_sql, touched_pools
 from data_processing.adopted_days import adopt_days
@@ -49,7 +50,6 @@ from database.estimates import estimate_run
 from database.metrics_table import require_same_metrics_table, written_metrics_table
 from database.schema_check import verify_tables
 from database.table_use import METRICS_USE
-from product_errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from sqlalchemy import Engine, select
 
+from common.errors import ConfigurationError
 from database.connection import checked_connection
 from database.run_ledger import is_free
 from database.tables import run_ledger
-from product_errors import ConfigurationError
 
 Mode = Literal["incremental", "backfill", "full_refresh"]
 

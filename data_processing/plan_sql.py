@@ -11,6 +11,7 @@ from datetime import date, datetime
 
 from sqlalchemy import Connection, select, text
 
+from common.errors import ConfigurationError
 from data_processing.calendars import CALENDARS
 from data_processing.last_run import LastRun, read_clock
 from data_processing.market_series import MarketChange
@@ -22,7 +23,6 @@ from data_processing.touched_pools import TOUCHED
 from database.merge_sql import qualified
 from database.run_ledger import GOOD
 from database.tables import pools, run_ledger
-from product_errors import ConfigurationError
 
 POOLS = qualified(pools)
 

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
+from common.errors import CheckFailed
 from database.run_ledger import Acceptance, Run
-from product_errors import CheckFailed
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 checked against the description of the connection.
 
 Goes in: `Settings`. Comes out: an engine, the `Session` that other drivers compare theirs with, or
-an error of `product_errors` that says what to do. No SQL of a job stands here.
+an error of `common.errors` that says what to do. No SQL of a job stands here.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _connected(parameters: ConnectionParameters) -> tuple[psycopg2.extensions.co
 
 @contextmanager
 def checked_connection(engine: Engine) -> Iterator[Connection]:
-    """One transaction; a driver's error leaves it as an error of `product_errors`.
+    """One transaction; a driver's error leaves it as an error of `common.errors`.
 
     Raises: as `connect`, and SchemaMismatch (terminal).
     """

@@ -1,7 +1,7 @@
 """The product's errors for what a driver raises, by SQLSTATE (PostgreSQL manual, appendix A) and
 fields of the protocol's error message; never by words, which are in the server's language.
 
-In: a driver's error and where it was. Out: an error of `product_errors` that says what to do.
+In: a driver's error and where it was. Out: an error of `common.errors` that says what to do.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
+from common.errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 from database.login_probe import ask_again
 from database.session_check import Described
-from product_errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 
 _JAVA_EXCEPTION = "org.postgresql.util.PSQLException"
 

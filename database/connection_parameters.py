@@ -17,9 +17,9 @@ from urllib.parse import quote, urlencode
 from pydantic import SecretStr
 from sqlalchemy import URL
 
+from common.errors import ConfigurationError
 from config_spark import Settings
 from database.session_check import ENCODING, METRICS_PARAMETER
-from product_errors import ConfigurationError
 
 CONNECT_TIMEOUT_SECONDS = 10
 

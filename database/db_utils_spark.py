@@ -16,7 +16,8 @@ from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from sqlalchemy import Table, text
 
-import config_spark
+from common.errors import EnvironmentNotReady
+from common.settings import spark as spark_settings
 from config_spark import Settings
 from database import staging
 from database.connection import checked_connection, make_engine, translated_errors
@@ -32,7 +33,6 @@ from database.transport_jdbc import (
     get_jdbc_properties,
     get_jdbc_url,
 )
-from product_errors import EnvironmentNotReady
 
 __all__ = [
     "LastStep",
@@ -58,7 +58,7 @@ PostgreSQL allows 100 connections by default, and more scans than the server has
 """
 
 
-def transport_for(settings: Settings, wanted: config_spark.Transport) -> Transport:
+def transport_for(settings: Settings, wanted: spark_settings.Transport) -> Transport:
     """The wanted transport, or the other one with a warning where its driver is missing. A Unix
     socket is for ADBC alone.
 

@@ -25,11 +25,11 @@ from typing import Any
 import psycopg2
 from pydantic import SecretStr
 
-import libpq_variables
+from common import libpq_variables
+from common.errors import DatabaseRefused, DatabaseUnreachable, EnvironmentNotReady
+from common.private_files import write_private
 from database import server_process
 from database.server_folders import ServerFolders, locate, wheel_binaries
-from private_files import write_private
-from product_errors import DatabaseRefused, DatabaseUnreachable, EnvironmentNotReady
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from sqlalchemy import Connection, Engine, MetaData, Table, func, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
+from common.errors import ConfigurationError
 from database.connection import METRICS_OPTION
 from database.merge_sql import qualified, quoted
 from database.run_ledger import GOOD
 from database.session_check import METRICS_PARAMETER
 from database.tables import OWN_SCHEMA, pool_daily_metrics, run_ledger
-from product_errors import ConfigurationError
 
 REGCLASS = f"to_regclass(current_setting('{METRICS_PARAMETER}'))"
 """SQL: the table in the catalogue, NULL where it is missing."""

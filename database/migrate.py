@@ -16,12 +16,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, Table, text
 
+from common.errors import DatabaseRefused, SchemaMismatch
 from database.connection import checked_connection
 from database.metrics_table import create_statements, metrics_table_of
 from database.own_schema import MIGRATE, SCHEMA, VERSION_TABLE, require_own_rights
 from database.table_facts import table_facts
 from database.tables import OWN_SCHEMA
-from product_errors import DatabaseRefused, SchemaMismatch
 
 CODE_ROOT = Path(__file__).resolve().parents[1]
 MIGRATIONS = "database/migrations"

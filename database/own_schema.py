@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
+from common.errors import DatabaseRefused
 from database.tables import OWN_SCHEMA, own_metadata
-from product_errors import DatabaseRefused
 
 VERSION_TABLE = "alembic_version"
 

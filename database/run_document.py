@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from product_errors import DatabaseError, Interrupted, one_sentence
+from common.errors import DatabaseError, Interrupted, one_sentence
 
 ROW_COUNTS = ("read", "quarantined", "inserted", "updated", "unchanged", "removed")
 LEDGER_KEYS = (

@@ -23,12 +23,12 @@ from sqlalchemy import ColumnElement, Connection, Engine, func, insert, select, 
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import DBAPIError
 
-from config_spark import PRODUCT_VERSION
+from common.errors import CheckFailed, DatabaseError, DatabaseRefused, RunInProgress, one_sentence
+from common.settings.cloud import PRODUCT_VERSION
 from database.connection import translated_errors
 from database.connection_errors import translated_jdbc
 from database.run_document import LEDGER_KEYS, ROW_COUNTS
 from database.tables import OWN_SCHEMA, run_ledger
-from product_errors import CheckFailed, DatabaseError, DatabaseRefused, RunInProgress, one_sentence
 
 log = logging.getLogger(__name__)
 

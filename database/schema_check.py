@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection, Table, text
 
+from common.errors import DatabaseRefused, SchemaMismatch
 from database.merge_sql import qualified, quoted
 from database.metrics_table import create_statements, metrics_table_of
 from database.own_schema import COMMANDS, SCHEMA, missing_own_rights
@@ -26,7 +27,6 @@ from database.table_facts import (
 )
 from database.table_use import TableUse
 from database.tables import pool_daily_metrics, raw_pool_history
-from product_errors import DatabaseRefused, SchemaMismatch
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
+from common.errors import CloudRefused
 from config_spark import Settings
-from product_errors import CloudRefused
 
 HOST = "secretmanager.googleapis.com"
 ACCESS_SECONDS = 60.0
@@ -35,7 +35,7 @@ def _fetched(settings: Settings, name: str) -> SecretStr:
     # a second of imports that only a job with a secret has to wait for
     from google.cloud.secretmanager import SecretManagerServiceClient
 
-    from google_clients import client_options, credentials, translated
+    from common.google_clients import client_options, credentials, translated
 
     with translated(f"DB_PASSWORD_SECRET={name}"):
         client = SecretManagerServiceClient(

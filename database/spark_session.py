@@ -27,9 +27,9 @@ from pyspark.errors import PySparkRuntimeError
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
+from common.errors import ConfigurationError, EnvironmentNotReady
+from common.private_files import make_private, private_folder, private_opener
 from config_spark import Settings
-from private_files import make_private, private_folder, private_opener
-from product_errors import ConfigurationError, EnvironmentNotReady
 
 log = logging.getLogger(__name__)
 

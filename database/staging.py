@@ -16,6 +16,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 from sqlalchemy import Connection
 
+from common.errors import CheckFailed
 from config_spark import Settings
 from database import merge_sql
 from database.batch_checks import CommitChecks, failing_rows, run_checks
@@ -24,7 +25,6 @@ from database.run_ledger import Run
 from database.spark_interrupt import stop_if_interrupted
 from database.tables import OWN_SCHEMA
 from database.transport import LastStep, Transport, staging_types
-from product_errors import CheckFailed
 
 log = logging.getLogger(__name__)
 

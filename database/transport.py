@@ -17,10 +17,10 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
 from sqlalchemy import Connection
 
+from common.errors import ConfigurationError, SchemaMismatch
 from config_spark import Settings
 from database.merge_sql import quoted
 from database.staging_tags import Step, tagging
-from product_errors import ConfigurationError, SchemaMismatch
 
 FETCH_SIZE = 10_000
 """Rows a read fetches at a time: without it pgjdbc holds the whole result in memory."""

@@ -23,13 +23,13 @@ import typer
 from command_line.options import AsJson, edge_settings
 from command_line.run_application import run_application
 from command_line.terminal import print_json, print_pairs, print_table, say, step
+from common.errors import EnvironmentNotReady, YieldSparkError, one_sentence
 from config_spark import Settings
 from database.embedded_server import EmbeddedServer
 from emulator import nightly_run, terraform_apply
 from emulator.cloud import EmulatedCloud, emulated_cloud
 from emulator.database_server import DatabaseServer
 from emulator.google_provider import VERSION, built_provider, obstacle
-from product_errors import EnvironmentNotReady, YieldSparkError, one_sentence
 from sample_data import SAMPLE_FILES
 from workflows.local.local_cloud import alone_in, repeated
 from workflows.releases.release_content import read_jars
@@ -100,7 +100,7 @@ def _from_apply_to_rows(settings: Settings, cloud: EmulatedCloud, folder: Path) 
         "operators": [OPERATOR],
         "schedule_paused": False,
         # of the sample: batches are sized for it
-        "nightly_rows": 10_000,
+        "expected_rows": 10_000,
     }
     with step("3/6 terraform apply, and a second plan"):
         terraform = terraform_apply.laid_out(

@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from common.errors import YieldSparkError
+from common.private_files import private_folder, write_private
 from emulator.control_plane import ControlPlane
 from emulator.database_server import DatabaseServer
 from emulator.gateway import Gateway
@@ -33,8 +35,6 @@ from emulator.other_methods import add_other_methods
 from emulator.policies import is_in
 from emulator.private_network import Unreachable, reached, require_batch_network
 from emulator.resource_store import TYPES, Document
-from private_files import private_folder, write_private
-from product_errors import YieldSparkError
 from workflows.batches.batch_request import DRIVER_VARIABLE
 from workflows.local.batch_life import RunningBatch, Script
 from workflows.local.batch_process import LocalPlatform, batch_account

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from product_errors import EnvironmentNotReady
+from common.errors import EnvironmentNotReady
 
 VERSION = "8.0.0"
 SOURCE = "github.com/hashicorp/terraform-provider-google"

@@ -14,11 +14,11 @@ from typing import Any
 
 from sqlalchemy import text
 
+from common.errors import ConfigurationError
 from config_spark import Settings, load_settings
 from database.connection import make_engine
 from database.secret_password import with_password
 from emulator.cloud import EmulatedCloud
-from product_errors import ConfigurationError
 from workflows.executions import Executions, wait_for_execution
 from workflows.inside_network.container_runs import run_container
 from workflows.inside_network.operator_commands import container_arguments
@@ -47,7 +47,7 @@ def settings_of(
     return load_settings(
         _env_file=None,
         **{name.lower(): value for name, value in variables.items()},
-        google_api_url=cloud.address_of(member),
+        google_api_endpoint=cloud.address_of(member),
         google_api_token_file=cloud.token_file_of(member),
         **others,
     )

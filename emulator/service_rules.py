@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from common.errors import ConfigurationError
 from emulator.policies import other_permissions, predefined_roles
 from emulator.resource_store import TYPES, Document, Names, ResourceStore, field_of
-from product_errors import ConfigurationError
 from workflows.local.http_service import ApiError
 from workflows.local.interpreter.program import load_program
 

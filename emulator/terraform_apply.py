@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from common.errors import YieldSparkError
 from emulator.google_provider import Say
 from emulator.terraform_runs import ROOT, Terraform, copied_configuration
-from product_errors import YieldSparkError
 
 ENDPOINTS = {
     "artifact_registry": "artifactregistry.googleapis.com/v1/",

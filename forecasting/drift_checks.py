@@ -23,7 +23,7 @@ def drift_checks(
     rules: Sequence[str | None],
     max_feature_psi: float,
     max_new_pools_share: float,
-    max_rule_share: float,
+    max_fallback_share: float,
 ) -> list[dict[str, Any]]:
     """The ledger's entries `feature_drift`, `new_pools_share` and `rule_share`.
 
@@ -45,7 +45,7 @@ def drift_checks(
             max_new_pools_share,
         ),
         _share_check(
-            "rule_share", by_rule, len(rules), "APY forecasts are a rule's", max_rule_share
+            "rule_share", by_rule, len(rules), "APY forecasts are a rule's", max_fallback_share
         ),
     ]
 

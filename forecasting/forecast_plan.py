@@ -11,6 +11,7 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any
 
+from common.errors import ConfigurationError, NotEnoughHistory
 from config_spark import Settings
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import execute_sql
@@ -24,7 +25,6 @@ from forecasting.past_forecasts import PAST_DAYS
 from forecasting.persistence_gate import MIN_DAYS
 from forecasting.pool_features import LOOK_BACK_DAYS
 from forecasting.registry.serving import Serving, serving
-from product_errors import ConfigurationError, NotEnoughHistory
 
 WARM_UP_DAYS = PAST_DAYS
 """Days before a backtest whose forecasts are made and not scored."""
@@ -114,7 +114,10 @@ def plan_forecast(
     known = known_days(database, engine, horizon=horizon, as_of=newest)
     found = serving(settings, database, engine=engine, as_of=newest)
     fitting = night_folds(
-        newest, horizon=horizon, train_days=settings.train_days, judged_days=settings.promotion_days
+        newest,
+        horizon=horizon,
+        train_days=settings.train_days,
+        judged_days=settings.validation_days,
     )
     folds = (
         fitting

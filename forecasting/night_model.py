@@ -136,7 +136,7 @@ def judged(fitted: OutOfSample, of_champion: OutOfSample | None, settings: Setti
     if of_champion:
         other = of_champion.rows.set_index(list(KEY))["apy_move"]
         moves[CHAMPION] = other.reindex(pd.MultiIndex.from_frame(rows[list(KEY)])).to_numpy(float)
-    return judge(targets_of(settings)[0], rows, moves, settings.max_group_loss)
+    return judge(targets_of(settings)[0], rows, moves, settings.max_segment_regression)
 
 
 def reference(held: FeatureRows, days: DaySpan) -> Reference:
@@ -198,7 +198,7 @@ def _settings(settings: Settings) -> dict[str, Any]:
     """What a version depends on beside its data."""
     chosen = {
         name: getattr(settings, name)
-        for name in ("train_days", "promotion_days", "min_history_days", "market_features")
+        for name in ("train_days", "validation_days", "min_history_days", "market_features")
     }
     return asdict(model_parameters(settings)) | chosen
 

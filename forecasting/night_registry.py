@@ -13,13 +13,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
+from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
 from forecasting.forecast_plan import ForecastPlan
 from forecasting.night_model import Tonight
 from forecasting.registry import decisions, outbox
 from forecasting.registry.judgement import KEPT, PROMOTED, REFUSED
 from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
-from product_errors import ModelRefused, RegistryUnreachable
 
 log = logging.getLogger(__name__)
 

@@ -82,7 +82,7 @@ def watch(
         rules=rules,
         max_feature_psi=settings.max_feature_psi,
         max_new_pools_share=settings.max_new_pools_share,
-        max_rule_share=settings.max_rule_share,
+        max_fallback_share=settings.max_fallback_share,
     )
     for entry in entries:
         if not entry["passed"]:

@@ -25,6 +25,7 @@ import optuna
 import pandas as pd
 from pyspark.sql import SparkSession
 
+from common.errors import ConfigurationError, NotEnoughHistory
 from config_spark import Settings
 from database.connection import make_engine
 from database.db_utils_spark import exported_snapshot
@@ -41,7 +42,6 @@ from forecasting.out_of_sample import held_rows
 from forecasting.persistence_gate import LOSS_LIMIT
 from forecasting.scores import numbered
 from forecasting.targets import Values
-from product_errors import ConfigurationError, NotEnoughHistory
 
 log = logging.getLogger(__name__)
 

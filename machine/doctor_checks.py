@@ -21,6 +21,8 @@ from typing import Literal
 
 from sqlalchemy import text
 
+from common.errors import DatabaseRefused, DatabaseUnreachable, YieldSparkError
+from common.private_files import open_to_others
 from config_spark import Settings
 from database.connection import checked_connection, make_engine, with_database
 from database.embedded_server import EmbeddedServer
@@ -29,8 +31,6 @@ from database.server_folders import wheel_binaries
 from database.table_use import JOBS_USE
 from machine import spark_runtime
 from machine.class_archive import find_archive
-from private_files import open_to_others
-from product_errors import DatabaseRefused, DatabaseUnreachable, YieldSparkError
 
 Result = Literal["ok", "warn", "fail"]
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from product_errors import ConfigurationError, EnvironmentNotReady
+from common.errors import ConfigurationError, EnvironmentNotReady
 
 log = logging.getLogger(__name__)
 

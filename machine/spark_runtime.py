@@ -25,9 +25,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.errors import EnvironmentNotReady
 from config_spark import Settings
 from machine.java_runtime import JAVA_MAJOR, find_java, network_options
-from product_errors import EnvironmentNotReady
 
 __all__ = [
     "JAVA_MAJOR",

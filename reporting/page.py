@@ -18,8 +18,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from config_spark import PRODUCT_VERSION
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
+from common.settings.cloud import PRODUCT_VERSION
 from reporting import number_words
 from reporting.feature_words import feature_words
 

@@ -224,15 +224,15 @@ variable "more_settings" {
   }
 }
 
-variable "nightly_rows" {
+variable "expected_rows" {
   description = "Rows that a night reads: what the batches of a release are sized for."
   type        = number
   default     = 1000000
   nullable    = false
 
   validation {
-    condition     = var.nightly_rows >= 0 && floor(var.nightly_rows) == var.nightly_rows
-    error_message = "nightly_rows = ${var.nightly_rows}. Allowed is a whole number from 0."
+    condition     = var.expected_rows >= 0 && floor(var.expected_rows) == var.expected_rows
+    error_message = "expected_rows = ${var.expected_rows}. Allowed is a whole number from 0."
   }
 }
 

@@ -13,9 +13,11 @@ from hypothesis import settings as hypothesis_settings
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine, text
 
-import libpq_variables
 from command_line.suite_commands import FAST
-from config_spark import Settings, default_home, load_settings
+from common import libpq_variables
+from common.errors import EnvironmentNotReady
+from common.settings.paths import default_home
+from config_spark import Settings, load_settings
 from database.connection import make_engine, with_database
 from database.embedded_server import EmbeddedServer
 from database.migrate import migrate
@@ -23,7 +25,6 @@ from database.server_folders import wheel_binaries
 from database.spark_session import get_spark_session
 from machine.java_runtime import find_java
 from machine.spark_runtime import native_obstacle
-from product_errors import EnvironmentNotReady
 from tests.databases import Databases
 from tests.mapped_classes import mapping_options
 from tests.processes import CommandLine, CommandLineHere

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from common.errors import DatabaseError
 from config_spark import Settings
 from database.connection import make_engine
-from product_errors import DatabaseError
 
 TEMPLATE = "yieldspark"
 FIRST_OWN_OID = 16_384

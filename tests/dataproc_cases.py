@@ -109,7 +109,7 @@ def served(script: Script | Callable[[str], Script] = Script(), **double: Any) -
     service = DataprocDouble(script, now=clock.now, **double)
     with serving([service]) as url:
         settings = load_settings(
-            _env_file=None, project_id="acme", region="europe-west1", google_api_url=url
+            _env_file=None, project_id="acme", region="europe-west1", google_api_endpoint=url
         )
         yield Cloud(
             url,
@@ -136,7 +136,7 @@ class WorkflowsHere(CommandLineHere):
 def cloud_variables(url: str) -> dict[str, str]:
     """What a user sets to submit to the doubles at this address; the database does not answer."""
     return {
-        "GOOGLE_API_URL": url,
+        "GOOGLE_API_ENDPOINT": url,
         "PROJECT_ID": "acme",
         "REGION": "europe-west1",
         "CODE_BUCKET": "acme-code",

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from common.private_files import write_private
 from emulator.deployment_services import RunJobsDouble, WorkflowsDouble
-from private_files import write_private
 from tests import docker_stand_in
 from tests.cloudbuild_rules import SUBSTITUTION, BuildFile, variables_of
 from tests.conftest import JARS
@@ -54,7 +54,7 @@ SETTINGS = {
     "MLFLOW_TRACKING_URI": "postgresql+psycopg2://db.yieldspark.internal/mlflow",
     "MLFLOW_ARTIFACTS_URI": "gs://acme-models/models",
     "ENGINE": "lightgbm",
-    "NIGHTLY_ROWS": "1000000",
+    "EXPECTED_ROWS": "1000000",
     "MAX_EXECUTORS": "20",
     "BATCH_TTL_MINUTES": "120",
     "WORKFLOW_NAME": WORKFLOW,
@@ -113,7 +113,7 @@ class DeploymentCloud:
         """
         token_file = str(self.folder / TOKEN_FILE)
         return {
-            "GOOGLE_API_URL": self.url,
+            "GOOGLE_API_ENDPOINT": self.url,
             "GOOGLE_API_TOKEN_FILE": token_file,
             "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": token_file,
         }

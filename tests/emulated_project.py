@@ -27,10 +27,10 @@ VARIABLES = {
     "ingest_schedule": "30 1 * * *",
     "schedule_paused": False,
     # batches are sized for it
-    "nightly_rows": 1000,
+    "expected_rows": 1000,
     "max_executors": 2,
     # few judged days leave enough of a short history to fit a model
-    "more_settings": {"BACKTEST_DAYS": "5", "PROMOTION_DAYS": "20"},
+    "more_settings": {"BACKTEST_DAYS": "5", "VALIDATION_DAYS": "20"},
 }
 
 

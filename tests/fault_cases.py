@@ -21,11 +21,11 @@ from typing import Any
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
+from common.errors import RunInProgress
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from database.connection import make_engine
 from database.tables import METRIC_COLUMNS
-from product_errors import RunInProgress
 from tests.databases import fresh_database
 from tests.fault_database import (
     WAIT_AT_THE_GATE,

@@ -11,7 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from config_spark import Settings, default_home
+from common.settings.paths import default_home
+from config_spark import Settings
 from machine.class_archive import QUIET, find_archive
 from tests.processes import PROJECT, SMALL_RUN
 

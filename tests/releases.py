@@ -35,7 +35,7 @@ JAR_BYTES = bytes(range(256)) * 1_200
 def cloud_settings(url: str | None, **more: Any) -> Settings:
     """All that a release needs. Args: url is where the doubles answer; None: Google's own."""
     given = {
-        "google_api_url": url,
+        "google_api_endpoint": url,
         "project_id": "acme",
         "region": "europe-west1",
         "code_bucket": BUCKET,

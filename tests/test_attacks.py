@@ -32,15 +32,15 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from common.errors import CloudRefused, EnvironmentNotReady, ReleaseConflict
+from common.logging_setup import add_log_file
+from common.private_files import give_to, private_folder, write_private
 from config_spark import Settings, load_settings
 from database.secret_password import with_password
 from database.server_folders import server_account
 from database.server_process import recorded_port
 from database.spark_session import temporary_folder
-from job_log import add_log_file
 from machine.doctor_checks import folders
-from private_files import give_to, private_folder, write_private
-from product_errors import CloudRefused, EnvironmentNotReady, ReleaseConflict
 from tests.processes import PROJECT
 from tests.releases import BUCKET, FIRST, cloud_settings, small_release
 from workflows.local import http_service, local_cloud
@@ -237,7 +237,7 @@ def test_no_owner_is_changed_through_a_link() -> None:
     """In a folder of an account's a name may lead anywhere a moment later."""
     calls = [
         (path.name, {keyword.arg for keyword in node.keywords})
-        for folder in ("database", "emulator", "machine", "workflows", "private_files.py")
+        for folder in ("database", "emulator", "machine", "workflows", "common/private_files.py")
         for path in sorted((PROJECT / folder).rglob("*.py")) or [PROJECT / folder]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "chown"

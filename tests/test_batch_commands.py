@@ -252,7 +252,7 @@ def test_the_size_is_the_plans_where_there_is_a_database(
     out_of_reach = json.loads(done.stdout)
     assert out_of_reach["rows"] == 1_000_000
     assert out_of_reach["rows_from"].startswith(
-        "NIGHTLY_ROWS, as there is no plan from here: no connection to PostgreSQL"
+        "EXPECTED_ROWS, as there is no plan from here: no connection to PostgreSQL"
     )
 
 

@@ -13,8 +13,8 @@ import pytest
 from google.cloud import dataproc_v1
 from google.protobuf.json_format import MessageToDict, ParseDict  # type: ignore[import-untyped]
 
+from common.errors import ConfigurationError
 from config_spark import Settings
-from product_errors import ConfigurationError
 from tests.batches import (
     BATCHES,
     IMAGE,
@@ -201,7 +201,7 @@ def test_neither_a_password_nor_this_machine_goes_on() -> None:
             "engine": "synapseml",
             "code_version": "mine",
         },
-        **{"batch_id": "a-batch", "nightly_rows": 5, "workflow_name": "mine"},
+        **{"batch_id": "a-batch", "expected_rows": 5, "workflow_name": "mine"},
         "platform": "cloud_run",
     }
     assert set(here) <= NOT_THE_JOBS
@@ -216,10 +216,10 @@ def test_neither_a_password_nor_this_machine_goes_on() -> None:
 
 def test_the_variables_are_settings_that_the_job_can_read() -> None:
     variables = variables_of(
-        a_batch("forecast_pools", "lightgbm", market_features=True, max_group_loss=0.1)
+        a_batch("forecast_pools", "lightgbm", market_features=True, max_segment_regression=0.1)
     )
     job = Settings(_env_file=None, **{name.lower(): value for name, value in variables.items()})  # type: ignore[arg-type]
-    assert (job.environment, job.engine, job.market_features, job.max_group_loss) == (
+    assert (job.environment, job.engine, job.market_features, job.max_segment_regression) == (
         "production",
         "lightgbm",
         True,
@@ -271,7 +271,7 @@ def test_a_forecast_whose_models_would_end_with_the_batch_is_refused(
     ):
         a_batch("forecast_pools", "lightgbm", **registry)
     a_batch("calculate_pool_metrics", **registry)
-    a_batch("forecast_pools", "lightgbm", google_api_url="http://127.0.0.1:1", **registry)
+    a_batch("forecast_pools", "lightgbm", google_api_endpoint="http://127.0.0.1:1", **registry)
 
 
 def test_a_forecast_with_a_server_of_mlflow_needs_no_bucket_for_models() -> None:
@@ -291,7 +291,7 @@ def test_a_short_subnetwork_and_a_ttl_are_passed_as_they_are() -> None:
 
 
 def test_rows_of_the_plan_win_over_those_of_a_night() -> None:
-    settings = cloud_settings(nightly_rows=50_000_000)
+    settings = cloud_settings(expected_rows=50_000_000)
     executors = [
         properties_of(
             build_batch(settings, RELEASE, "calculate_pool_metrics", rows=rows, today=TODAY)

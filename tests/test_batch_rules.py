@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from product_errors import ConfigurationError, whole_message
+from common.errors import ConfigurationError, whole_message
 from tests.batches import BATCHES, PASSWORD, SECRET, a_batch, changed, properties_of
 from workflows.batches.batch_rules import (
     check_batch,

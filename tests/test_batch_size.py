@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 from tests.batches import BATCHES
 from workflows.batches.batch_machines import machine_faults
 from workflows.batches.batch_size import Machine, size_for

@@ -13,6 +13,7 @@ import pytest
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
+from common.errors import CheckFailed, ConfigurationError
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.ingest.load_files import load_files
@@ -21,7 +22,6 @@ from data_processing.quality.catalogue import CATALOGUE, accepting, changed_seve
 from data_processing.quality.row_checks import raw_row_checks
 from data_processing.quality.row_counts import record_counts
 from database.run_ledger import Acceptance, open_run
-from product_errors import CheckFailed, ConfigurationError
 from sample_data import SAMPLE_FILES
 from tests import metrics_oracle
 from tests.metrics_oracle import RawRow, World
@@ -35,10 +35,10 @@ POOLS = [f"pool-{number:02d}" for number in range(24)]
 SHARES = (
     "max_removed_days_share",
     "max_spike_factor",
-    "spike_hours",
+    "spike_window_hours",
     "max_missing_pools_share",
     "warn_missing_pools_share",
-    "min_rows_share_of_yesterday",
+    "min_pools_ratio",
     "max_null_share",
 )
 TABLES = (

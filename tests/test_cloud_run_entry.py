@@ -129,7 +129,7 @@ def releases(tmp_path: Path) -> Iterator[Bucketful]:
             client_options={"api_endpoint": url},
         )
         yield Bucketful(
-            client.bucket("code"), double, {"CODE_BUCKET": "code", "GOOGLE_API_URL": url}
+            client.bucket("code"), double, {"CODE_BUCKET": "code", "GOOGLE_API_ENDPOINT": url}
         )
 
 

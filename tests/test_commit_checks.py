@@ -7,11 +7,11 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine
 
+from common.errors import CheckFailed
 from config_spark import Settings
 from data_processing.plan_request import Request
 from data_processing.quality.catalogue import CATALOGUE
 from database.run_ledger import Acceptance
-from product_errors import CheckFailed
 from tests.commit_nights import (
     DAY,
     FIRST,
@@ -200,7 +200,7 @@ def test_fewer_rows_by_setting(night: Night, share: float, pools: int, blocked: 
     limits = {
         "max_missing_pools_share": 1.0,
         "warn_missing_pools_share": 1.0,
-        "min_rows_share_of_yesterday": share,
+        "min_pools_ratio": share,
     }
     night.settings = night.settings.model_copy(update=limits)
     night.before()

@@ -19,6 +19,7 @@ from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
 from benchmarks.old_pandas_job import old_metrics, write_old_metrics
+from common.errors import ConfigurationError, DatabaseRefused, NotEnoughHistory, SchemaMismatch
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.comparison.compare_tables import Comparison, compare_tables
@@ -26,7 +27,6 @@ from data_processing.ingest.load_files import load_files
 from database.connection import make_engine
 from database.migrate import migrate
 from database.tables import METRIC_COLUMNS
-from product_errors import ConfigurationError, DatabaseRefused, NotEnoughHistory, SchemaMismatch
 from tests.databases import fresh_database
 from tests.metrics_store import execute, rows_of
 from tests.owner_schema import put_as_owner, role_with

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from common.errors import ConfigurationError
+from common.registry_address import is_in_postgresql
 from config_spark import load_settings
-from product_errors import ConfigurationError
-from registry_address import is_in_postgresql
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,14 @@ from pyspark.sql import SparkSession
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.pool import NullPool
 
-import libpq_variables
+from common import libpq_variables
+from common.errors import (
+    ConfigurationError,
+    DatabaseError,
+    DatabaseRefused,
+    DatabaseUnreachable,
+    one_sentence,
+)
 from config_spark import Settings, load_settings
 from database import server_process
 from database.adbc_session import adbc_connection
@@ -47,13 +54,6 @@ from database.run_ledger import ledger_row, open_run
 from database.session_check import CHECKED_PARAMETERS, NEWER_PARAMETERS
 from database.tables import pool_daily_metrics
 from database.transport_jdbc import checked_jdbc
-from product_errors import (
-    ConfigurationError,
-    DatabaseError,
-    DatabaseRefused,
-    DatabaseUnreachable,
-    one_sentence,
-)
 from tests.databases import empty_database
 from tests.fault_runs import until
 from tests.owner_schema import role_with

@@ -8,10 +8,10 @@ from datetime import date
 import pytest
 from sqlalchemy import Engine, text
 
+from common.errors import ConfigurationError
 from config_spark import Settings
 from database.run_document import LEDGER_KEYS
 from database.run_ledger import ledger_row, open_run
-from product_errors import ConfigurationError
 from tests.batches import a_batch
 from workflows.costs.cost import PRICES, actual_cost, cloud_run_usd, estimate, region_of
 from workflows.costs.cost_ledger import record_cost
@@ -68,7 +68,7 @@ def test_memory_above_eight_gb_a_core_costs_twice() -> None:
 
 
 def test_executors_that_may_come_are_counted_and_a_minute_is_the_least() -> None:
-    small, ceiling = a_batch(), a_batch(nightly_rows=30_000_000)
+    small, ceiling = a_batch(), a_batch(expected_rows=30_000_000)
     assert estimate(ceiling, 600).dcu_hours == pytest.approx(estimate(small, 600).dcu_hours * 4 / 3)
     assert estimate(small, 1) == estimate(small, 60)
     assert estimate(small, 120).usd == pytest.approx(2 * estimate(small, 60).usd)

@@ -10,6 +10,7 @@ from alembic.migration import MigrationContext
 from pydantic import SecretStr
 from sqlalchemy import Engine, MetaData, text
 
+from common.errors import DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 from config_spark import Settings
 from database.connection import checked_connection, connect, make_engine
 from database.connection_parameters import connection_parameters
@@ -20,7 +21,6 @@ from database.schema_check import verify_tables
 from database.table_use import METRICS_USE
 from database.tables import OWN_SCHEMA, own_metadata, owner_metadata
 from database.transport_jdbc import get_jdbc_properties, get_jdbc_url
-from product_errors import DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 
 
 def _without(engine: Engine, *statements: str) -> None:

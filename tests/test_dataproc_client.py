@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from common.errors import BatchFailed, CloudRefused, CloudUnavailable, ConfigurationError
 from config_spark import load_settings
-from product_errors import BatchFailed, CloudRefused, CloudUnavailable, ConfigurationError
 from tests.dataproc_cases import START, Cloud, batch_request, served
 from workflows.batches import dataproc
 from workflows.batches.dataproc import Batches, seconds_left

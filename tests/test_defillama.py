@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from common.errors import ConfigurationError, InputError, SourceUnavailable
 from config_spark import Settings, load_settings
 from data_processing.ingest.defillama import ingest, read_pool_ids
 from data_processing.ingest.defillama_client import DefiLlama, Patience, retry_after_seconds
 from data_processing.ingest.defillama_rows import closes, instant, snapshots
 from database.run_ledger import last_runs
-from product_errors import ConfigurationError, InputError, SourceUnavailable
 from tests.defillama_server import CUT, HELD, TRUNCATED, DefiLlamaServer, Failure, running
 
 NOW = datetime.now(UTC)

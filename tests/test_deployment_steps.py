@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from product_errors import DeploymentFailed
+from common.errors import DeploymentFailed
 from tests.deployments import (
     JOB,
     PARENT,

@@ -319,14 +319,14 @@ def test_pip_makes_the_images_and_the_jobs_run_in_them(database: Settings, tmp_p
     )
     with serving([StorageDouble(tmp_path / "storage", ["code"])]) as url:
         version = publish(
-            database.model_copy(update=CLOUD | {"google_api_url": url}), allow_dirty=True
+            database.model_copy(update=CLOUD | {"google_api_endpoint": url}), allow_dirty=True
         )["version"]
         variables = {
             name: value
             for name, value in environment_of(database).items()
             if name.startswith("DB_")
         }
-        variables |= {"CODE_BUCKET": "code", "GOOGLE_API_URL": url}
+        variables |= {"CODE_BUCKET": "code", "GOOGLE_API_ENDPOINT": url}
         for job in ("calculate_pool_metrics", "forecast_pools --engine lightgbm"):
             here.run(
                 f"python {tmp_path}/opt/yieldspark/cloud_run_entry.py {job} --batch b-1",

@@ -36,7 +36,7 @@ DAYS, POOLS = 200, 100
 LIMITS: dict[str, float] = {
     "max_feature_psi": 0.25,
     "max_new_pools_share": 0.2,
-    "max_rule_share": 0.8,
+    "max_fallback_share": 0.8,
 }
 
 Change = Callable[[Features], Features]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import CloudRefused
 from config_spark import load_settings
-from product_errors import CloudRefused
 from workflows.batches import driver_output
 from workflows.batches.driver_output import DriverOutput
 from workflows.local.http_service import serving
@@ -37,7 +37,7 @@ def written(tmp_path: Path) -> Iterator[tuple[DriverOutput, Writer]]:
 
     write(0, b"another batch\n", URI.replace("batch-y", "batch-z"))
     with serving([storage]) as url:
-        settings = load_settings(_env_file=None, project_id="acme", google_api_url=url)
+        settings = load_settings(_env_file=None, project_id="acme", google_api_endpoint=url)
         yield DriverOutput(settings, URI), write
 
 
@@ -70,7 +70,7 @@ def test_a_bucket_that_is_not_there_is_refused(written: tuple[DriverOutput, Writ
     settings = load_settings(
         _env_file=None,
         project_id="acme",
-        google_api_url=written[0]._client._connection.API_BASE_URL,
+        google_api_endpoint=written[0]._client._connection.API_BASE_URL,
     )
     with pytest.raises(CloudRefused, match="gs://nowhere/x"):
         DriverOutput(settings, "gs://nowhere/x").last_lines()

@@ -20,10 +20,10 @@ from pathlib import Path
 import psycopg2
 import pytest
 
+from common.errors import DatabaseRefused, EnvironmentNotReady
 from database import embedded_server, server_folders
 from database.embedded_server import EmbeddedServer, ServerAddress
 from database.server_folders import locate, server_account
-from product_errors import DatabaseRefused, EnvironmentNotReady
 
 ROOT = Path(__file__).resolve().parents[1]
 START = (

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from common.errors import YieldSparkError
 from emulator.cloud import emulated_cloud
 from emulator.gateway import Gateway
 from emulator.method_permissions import Needed, needed
 from emulator.policies import Policies
 from emulator.private_network import Unreachable, reached, require_batch_network
 from emulator.resource_types import RESOURCE_TYPES
-from product_errors import YieldSparkError
 from tests.test_control_plane import ACCOUNT, EVERY_API, PLACE, PROJECT, SCHEDULE, Calls
 from workflows.local.http_service import Answer, ApiError, Request, Service
 

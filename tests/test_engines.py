@@ -15,12 +15,12 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from common.errors import ConfigurationError, EnvironmentNotReady
 from config_spark import Settings
 from forecasting.engines import synapseml_engine
 from forecasting.engines.choose import choose_engine
 from forecasting.engines.engine import KEY, Engine, FeatureRows, FittedModel, Objective
 from forecasting.folds import DaySpan
-from product_errors import ConfigurationError, EnvironmentNotReady
 from tests.conftest import skip_where_synapseml_cannot_run
 from tests.forecast_panels import SHORT
 

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
+from common.errors import DatabaseError
 from config_spark import Settings
 from database.connection import make_engine
-from product_errors import DatabaseError
 from tests.fault_cases import ALREADY_RUNNING, Case, Worked, at, case_of, worked_database
 from tests.fault_cluster import EAGER_SPECULATION, cluster_of_two_hosts
 from tests.fault_database import (

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from sqlalchemy import Connection, Engine, insert, text
 
+from common.errors import DatabaseUnreachable
 from config_spark import Settings
 from database.connection import make_engine
 from database.tables import quarantine, raw_pool_history, run_ledger
 from forecasting.scores import score_table
-from product_errors import DatabaseUnreachable
 from reporting.accuracy import ERRORS, accuracy, newest_evaluated
 from reporting.data_health import data_health
 from reporting.figures import forecast_table, pool_series, recent_runs, status

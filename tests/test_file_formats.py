@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from common.errors import InputError
 from data_processing.files import cells
 from data_processing.ingest.files_to_load import FileToLoad, look_at
-from product_errors import InputError
 
 NOON = dt.datetime(2025, 3, 1, 12, tzinfo=dt.UTC)
 POOL = "747c1d2a-c668-4682-b9f9-296708a3dd90"

@@ -10,11 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from common.errors import InputError
 from data_processing.files.cells import array_literal, instants, texts
 from data_processing.ingest.file_kinds import columns_of, fitting_kinds
 from data_processing.ingest.symbols import COINS, base_symbol, given_symbol, symbol_of
 from data_processing.market_series import SYMBOLS
-from product_errors import InputError
 
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
 

@@ -17,6 +17,7 @@ import pytest
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine, insert, update
 
+from common.errors import ConfigurationError, EnvironmentNotReady, NotEnoughHistory, SchemaMismatch
 from config_spark import Settings
 from database.connection import make_engine
 from database.db_utils_spark import execute_sql
@@ -28,7 +29,6 @@ from forecasting.forecast_plan import plan_forecast
 from forecasting.forecast_pools_spark import _lines, main, run_forecast
 from forecasting.out_of_sample import held_rows
 from forecasting.scores import score_table
-from product_errors import ConfigurationError, EnvironmentNotReady, NotEnoughHistory, SchemaMismatch
 from tests.conftest import skip_where_synapseml_cannot_run
 from tests.forecast_panels import END, SHORT, panel_rows, pool_rows, store
 from tests.processes import PROJECT, environment_of

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import EnvironmentNotReady
 from emulator.google_provider import (
     NAME,
     REVISION,
@@ -19,7 +20,6 @@ from emulator.google_provider import (
     obstacle,
     write_mirror,
 )
-from product_errors import EnvironmentNotReady
 
 without_cache = obstacle.__wrapped__
 

@@ -45,14 +45,8 @@ ROOMS = (
     "job_entry",
     "machine",
     "database",
-    "job_log",
-    "google_clients",
     "config_spark",
-    "registry_address",
-    "libpq_variables",
-    "product_errors",
-    "plain_text",
-    "private_files",
+    "common",
 )
 """From left to right, as in CONTRIBUTING.md."""
 

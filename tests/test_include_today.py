@@ -14,6 +14,7 @@ import pytest
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
+from common.errors import NotEnoughHistory
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.plan_request import Request
@@ -21,7 +22,6 @@ from database.connection import make_engine
 from database.migrate import migrate
 from forecasting.forecast_ledger import score_what_came_true
 from forecasting.forecast_plan import plan_forecast
-from product_errors import NotEnoughHistory
 from tests import metrics_oracle
 from tests.metrics_histories import START, world
 from tests.metrics_oracle import DAY, RawRow, World

@@ -29,13 +29,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
+from common.errors import CheckFailed, DatabaseError
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.plan_request import Request
 from data_processing.quality.catalogue import CATALOGUE
 from database.connection import make_engine
 from database.tables import METRIC_COLUMNS
-from product_errors import CheckFailed, DatabaseError
 from tests import metrics_oracle
 from tests.changing_world import ChangingWorld, Table, fingerprints, pool_name
 from tests.metrics_changes import (

@@ -21,12 +21,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from common.errors import RunInProgress
 from config_spark import Settings
 from data_processing.ingest import defillama
 from database.connection import make_engine
 from database.migrate import migrate, require_current
 from forecasting.registry import versions
-from product_errors import RunInProgress
 from tests.defillama_server import DAY, running
 from tests.fault_database import backends, closed_gate, ledger, waits_at_the_gate
 from tests.fault_runs import until

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import Engine, text
 
+from common.errors import CheckFailed, DatabaseError, InputError
 from config_spark import Settings
 from data_processing.ingest import judge_sql
 from data_processing.ingest.file_kinds import NEEDED
 from data_processing.ingest.load_files import load_files
-from product_errors import CheckFailed, DatabaseError, InputError
 from tests.processes import PROJECT, CommandLine
 
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)

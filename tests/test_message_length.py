@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from product_errors import (
+from common.errors import (
     MAX_MESSAGE_LETTERS,
     InputError,
     SchemaMismatch,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from common.errors import ConfigurationError, SchemaMismatch
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.plan import JOB, metric_rules, plan_metrics
@@ -19,7 +20,6 @@ from data_processing.raw_history import rows_to_read
 from data_processing.run_plan import Plan
 from database.connection import make_engine
 from database.run_ledger import open_run
-from product_errors import ConfigurationError, SchemaMismatch
 from tests.metrics_oracle import RawRow
 from tests.metrics_store import execute, put_into_quarantine, put_rows, rows_of
 

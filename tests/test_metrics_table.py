@@ -9,6 +9,7 @@ import pytest
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
+from common.errors import ConfigurationError, SchemaMismatch, whole_message
 from config_spark import Settings, load_settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.plan_request import Request
@@ -18,7 +19,6 @@ from database.schema_check import examine_tables
 from database.table_use import JOBS_USE
 from forecasting.evaluate import evaluate
 from forecasting.forecast_pools_spark import run_forecast
-from product_errors import ConfigurationError, SchemaMismatch, whole_message
 from reporting.figures import forecast_table
 from tests import metrics_oracle
 from tests.forecast_panels import SHORT, panel_rows, store

@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
 from benchmarks.old_pandas_job import old_metrics, write_old_metrics
+from common.errors import DatabaseRefused
 from config_spark import Settings
 from data_processing.comparison.rules import (
     Precision,
@@ -27,7 +28,6 @@ from data_processing.comparison.rules import (
 from database.connection import make_engine
 from database.migrate import migrate
 from database.tables import METRIC_COLUMNS
-from product_errors import DatabaseRefused
 from tests.databases import fresh_database
 from tests.metrics_store import rows_of
 from tests.owner_schema import documented_grants, ordinary_owner, put_as_owner, role_with

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.errors import ModelRefused
 from forecasting.registry.model_archive import (
     CARD,
     ModelArchive,
@@ -21,7 +22,6 @@ from forecasting.registry.model_archive import (
     require_features,
     unpacked,
 )
-from product_errors import ModelRefused
 from tests.model_archives import archive
 
 VERSION = archive()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
 from database.db_utils_spark import execute_sql
 from forecasting.registry import outbox
@@ -17,7 +18,6 @@ from forecasting.registry.judgement import PROMOTED
 from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
 from forecasting.registry.serving import serving
 from forecasting.registry.versions import promote, roll_back
-from product_errors import ModelRefused, RegistryUnreachable
 from tests.model_archives import archive, day
 from tests.processes import CommandLine
 

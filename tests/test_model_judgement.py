@@ -70,10 +70,10 @@ def judgement(
     champion: Values | None = None,
     *,
     rows: pd.DataFrame | None = None,
-    max_group_loss: float = 0.05,
+    max_segment_regression: float = 0.05,
 ) -> Judgement:
     known = {CHALLENGER: challenger} | ({CHAMPION: champion} if champion is not None else {})
-    return judge(APY, judged_rows() if rows is None else rows, known, max_group_loss)
+    return judge(APY, judged_rows() if rows is None else rows, known, max_segment_regression)
 
 
 ROWS = judged_rows()
@@ -246,7 +246,7 @@ def test_worse_in_one_big_group_alone_is_not_promoted(small_pools: int, decision
         assert (small["rows"], small["ratio"] > 1.3) == (2 * DAYS, True)
         assert f"worse in tvl_class <100k ({small['ratio']:.3f})" in found.reason
         assert (
-            judgement(challenger, moves(rows, 0.2), rows=rows, max_group_loss=0.6).decision
+            judgement(challenger, moves(rows, 0.2), rows=rows, max_segment_regression=0.6).decision
             == PROMOTED
         )
 

@@ -15,6 +15,7 @@ import pytest
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
+from common.errors import RunInProgress
 from config_spark import Settings
 from forecasting.folds import served_folds
 from forecasting.forecast_plan import ForecastPlan
@@ -29,7 +30,6 @@ from forecasting.registry.model_archive import ModelArchive
 from forecasting.registry.serving import Serving, serving
 from forecasting.registry.versions import list_versions
 from forecasting.stacked_model import OutOfSample
-from product_errors import RunInProgress
 from tests.forecast_panels import END, SHORT, panel_rows, pool_rows, store
 from tests.model_archives import archive
 from tests.test_forecast_job import forecast, table

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from config_spark import Settings, default_home
+from common.errors import ModelRefused, RegistryUnreachable
+from common.settings.paths import default_home
+from config_spark import Settings
 from forecasting.registry.mlflow_registry import (
     CHALLENGER,
     CHAMPION,
@@ -21,7 +23,6 @@ from forecasting.registry.mlflow_registry import (
     waiting_version,
 )
 from forecasting.registry.mlflow_tables import FILE
-from product_errors import ModelRefused, RegistryUnreachable
 from tests.model_archives import archive
 
 A, B, C = (archive(name, known=known) for name, known in (("a", 50), ("b", 57), ("c", 64)))

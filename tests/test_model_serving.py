@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, text, update
 
+from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
 from database.tables import model_outbox
 from forecasting.registry import decisions, outbox
@@ -21,7 +22,6 @@ from forecasting.registry.judgement import KEPT, PROMOTED, REFUSED
 from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
 from forecasting.registry.model_archive import ModelArchive
 from forecasting.registry.serving import Serving, serving
-from product_errors import ModelRefused, RegistryUnreachable
 from tests.model_archives import archive, day
 
 OLD, OLDER = archive("old", known=20), archive("older", known=10)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from common.errors import ConfigurationError
 from config_spark import Settings, load_settings
 from docs import cost_table
-from product_errors import ConfigurationError
 from tests.dataproc_cases import WorkflowsHere
 from tests.processes import PROJECT, environment_of
 from workflows.batches.platform_choice import CLOUD_RUN, CLOUD_RUN_ROWS, DATAPROC
@@ -299,7 +299,7 @@ def test_the_pages_table_is_what_the_model_says() -> None:
     assert cost_table.page_with_table(page) == page, (
         "run `python -m docs.cost_table` and read the section Cost again"
     )
-    assert f"NIGHTLY_ROWS\nis at most {CLOUD_RUN_ROWS:,}," in page
+    assert f"EXPECTED_ROWS\nis at most {CLOUD_RUN_ROWS:,}," in page
     with pytest.raises(ValueError, match=r"cloud\.md must have <!-- docs\.cost_table -->"):
         cost_table.page_with_table("no mark")
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 
+from common.errors import InputError
 from data_processing.files.number_format import (
     DecimalSign,
     SignsSeen,
@@ -15,7 +16,6 @@ from data_processing.files.number_format import (
     signs_seen,
     with_point,
 )
-from product_errors import InputError
 
 
 def seen(*cells: str | None) -> SignsSeen:

@@ -19,7 +19,7 @@ from urllib.request import urlopen
 import pytest
 import typer
 
-from product_errors import Interrupted
+from common.errors import Interrupted
 from tests.dataproc_cases import WorkflowsHere, cloud_variables
 from tests.releases import cloud_settings
 from workflows.inside_network import container_log, container_runs
@@ -174,7 +174,9 @@ def test_the_container_refuses_wrong_words_too(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_and_help_start_no_container(outside: Outside) -> None:
-    planned = outside.document("--dry-run", "--", "db", "migrate", GOOGLE_API_URL="", LOGNAME="ana")
+    planned = outside.document(
+        "--dry-run", "--", "db", "migrate", GOOGLE_API_ENDPOINT="", LOGNAME="ana"
+    )
     assert planned == {
         "job": f"projects/acme/locations/europe-west1/jobs/{OPERATOR_JOB}",
         "request": _request(["operator", "--", "db", "migrate"]),

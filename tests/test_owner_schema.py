@@ -10,7 +10,8 @@ import pytest
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
-from config_spark import Settings, Transport
+from common.settings.spark import Transport
+from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.plan_request import Request
 from database.connection import make_engine

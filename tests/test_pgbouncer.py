@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import DatabaseRefused
 from config_spark import Settings
 from database.connection import make_engine
 from database.db_utils_spark import execute_sql
 from database.run_ledger import open_run
-from product_errors import DatabaseRefused
 from tests.fault_runs import until
 from tests.owner_schema import role_with
 from tests.startup_proxy import listens

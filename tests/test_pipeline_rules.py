@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 from tests.workflow_world import PIPELINE
 from workflows import check_commands
 from workflows.pipeline_rules import check_source

@@ -12,9 +12,9 @@ import pytest
 from rich.text import Text
 
 from command_line.terminal import PlainConsole
-from job_log import LineFormatter
-from plain_text import SHOWN_INSTEAD, on_one_line, without_controls
-from product_errors import InputError, one_sentence
+from common.errors import InputError, one_sentence
+from common.logging_setup import LineFormatter
+from common.plain_text import SHOWN_INSTEAD, on_one_line, without_controls
 
 HOSTILE = [
     "\x1b]0;title\x07",

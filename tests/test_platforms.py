@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 from tests.batches import BATCHES, TODAY
 from workflows.batches.platforms import SCALA_OF_RUNTIME, TABLE, platform_for
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from common.errors import CloudRefused, ConfigurationError, ReleaseConflict, RunInProgress
 from config_spark import Settings
-from product_errors import CloudRefused, ConfigurationError, ReleaseConflict, RunInProgress
 from tests.dataproc_cases import WorkflowsHere, batch_request, cloud_variables
 from tests.releases import (
     BUCKET,
@@ -177,7 +177,7 @@ def test_executions_are_read_page_by_page(cloud: Cloud) -> None:
 
 def test_what_is_in_use_is_never_guessed(cloud: Cloud, tmp_path: Path) -> None:
     with serving([cloud.storage]) as url, pytest.raises(CloudRefused):
-        prune(cloud.settings.model_copy(update={"google_api_url": url}), 1)
+        prune(cloud.settings.model_copy(update={"google_api_endpoint": url}), 1)
     assert cloud.versions == set(ALL)
 
 
@@ -267,7 +267,7 @@ def test_an_interrupted_prune_leaves_no_whole_version_and_the_next_one_goes_on(
 
 
 def test_the_command(cloud: Cloud, tmp_path: Path) -> None:
-    run = WorkflowsHere(tmp_path, cloud_variables(str(cloud.settings.google_api_url)))
+    run = WorkflowsHere(tmp_path, cloud_variables(str(cloud.settings.google_api_endpoint)))
     for wrong in ([], ["--keep", "0"], ["--keep", "two"]):
         refused = run("prune", *wrong)
         assert (refused.returncode, "--keep" in refused.stderr) == (2, True), refused.stderr

@@ -15,7 +15,9 @@ import pytest
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
-from config_spark import Settings, Transport
+from common.errors import CheckFailed
+from common.settings.spark import Transport
+from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.observed_days import snapshot_identity
 from data_processing.plan_request import Request
@@ -24,7 +26,6 @@ from data_processing.quarantine.review import Selection, show_row
 from data_processing.touched_pools import REWRITTEN
 from database.connection import make_engine
 from database.migrate import migrate
-from product_errors import CheckFailed
 from tests import metrics_oracle
 from tests.metrics_histories import START, world
 from tests.metrics_oracle import RawRow, World, differences_of_tables

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from common.errors import InputError
 from config_spark import Settings
 from data_processing.observed_days import snapshot_identity
 from data_processing.quarantine import replay
 from data_processing.quarantine.replay import Replay, replay_rows
 from data_processing.quarantine.review import Selection
-from product_errors import InputError
 from tests.metrics_oracle import RawRow
 from tests.metrics_store import execute, put_rows, rows_of
 from tests.processes import CommandLine

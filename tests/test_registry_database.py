@@ -21,13 +21,13 @@ from pydantic import SecretStr
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine, inspect, text
 
+from common.errors import RegistryUnreachable
+from common.private_files import write_private
 from config_spark import Settings
 from database.connection import make_engine
 from forecasting.registry import mlflow_tables, outbox
 from forecasting.registry.mlflow_registry import CHAMPION, Registry
 from forecasting.registry.mlflow_tables import LOCK, has_tables, login, upgrade_tables
-from private_files import write_private
-from product_errors import RegistryUnreachable
 from tests.forecast_panels import SHORT, panel_rows, store
 from tests.model_archives import archive
 from tests.processes import CommandLine
@@ -306,7 +306,7 @@ def test_files_of_models_go_to_a_bucket(settings: Settings, tmp_path: Path) -> N
         in_bucket = settings.model_copy(
             update={
                 "mlflow_artifacts_uri": f"gs://{BUCKET}/models",
-                "google_api_url": url,
+                "google_api_endpoint": url,
                 "google_api_token_file": token_file,
             }
         )

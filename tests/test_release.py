@@ -18,8 +18,8 @@ import httpx
 import pytest
 from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
 
+from common.errors import CloudRefused, CloudUnavailable, ConfigurationError, ReleaseConflict
 from config_spark import Settings
-from product_errors import CloudRefused, CloudUnavailable, ConfigurationError, ReleaseConflict
 from tests.fake_gcs_server import fake_gcs_server
 from tests.releases import (
     BUCKET,

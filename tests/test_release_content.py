@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import ConfigurationError, EnvironmentNotReady
 from config_spark import Settings, load_settings
 from machine.spark_runtime import ensure_jars, locked_checksums
-from product_errors import ConfigurationError, EnvironmentNotReady
 from tests.conftest import JARS
 from tests.processes import PROJECT
 from tests.releases import BUCKET, cloud_settings, latest_version, objects
@@ -229,20 +229,20 @@ def test_batches_are_of_the_release_and_hold_no_password(settings: Settings) -> 
             "auto",
             CLOUD_RUN_ROWS,
             "cloud_run",
-            f"PLATFORM=auto, and NIGHTLY_ROWS={CLOUD_RUN_ROWS} is at most {CLOUD_RUN_ROWS}, the",
+            f"PLATFORM=auto, and EXPECTED_ROWS={CLOUD_RUN_ROWS} is at most {CLOUD_RUN_ROWS}, the",
         ),
         (
             "auto",
             CLOUD_RUN_ROWS + 1,
             "dataproc",
-            f"PLATFORM=auto, and NIGHTLY_ROWS={CLOUD_RUN_ROWS + 1} is above {CLOUD_RUN_ROWS}, the",
+            f"PLATFORM=auto, and EXPECTED_ROWS={CLOUD_RUN_ROWS + 1} is above {CLOUD_RUN_ROWS}, the",
         ),
     ],
 )
 def test_a_release_names_the_platform_and_why_and_has_both(
     asked: str, rows: int, chosen: str, reason: str, settings: Settings
 ) -> None:
-    changed = settings.model_copy(update={"platform": asked, "nightly_rows": rows})
+    changed = settings.model_copy(update={"platform": asked, "expected_rows": rows})
     release = Release(BUCKET, "a" * 40, tuple(locked_checksums()))
     document = batches_document(changed, release)
     assert document["platform"] == chosen
@@ -333,7 +333,7 @@ def test_what_goes_to_a_stand_in_is_named_after_its_content(
 
     def version(port: int, limit: int) -> str:
         there = settings.model_copy(
-            update={"google_api_url": f"http://127.0.0.1:{port}", "batch_ttl_minutes": limit}
+            update={"google_api_endpoint": f"http://127.0.0.1:{port}", "batch_ttl_minutes": limit}
         )
         return build_content(there, root=checkout).release.version
 
@@ -388,14 +388,14 @@ def test_a_release_whose_models_would_end_with_each_batch_is_refused(
         forgets = settings.model_copy(update={"mlflow_tracking_uri": registry})
         with pytest.raises(ConfigurationError, match="would fit a model and forget it"):
             build_content(forgets, root=checkout)
-        at_home = forgets.model_copy(update={"google_api_url": "http://127.0.0.1:8085"})
+        at_home = forgets.model_copy(update={"google_api_endpoint": "http://127.0.0.1:8085"})
         assert build_content(at_home, root=checkout).release.version.startswith("local-")
 
 
 def test_this_checkout_goes_up_whole(settings: Settings, tmp_path: Path) -> None:
     double = StorageDouble(tmp_path, [BUCKET])
     with serving([double]) as url:
-        there = settings.model_copy(update={"google_api_url": url})
+        there = settings.model_copy(update={"google_api_endpoint": url})
         done = publish(there, allow_dirty=True)
         assert released(there).jars == tuple(sorted(locked_checksums()))
         assert set(read_batches(there, released(there))["batches"]) >= {

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, insert, text
 
+from common.errors import ConfigurationError
 from database.tables import promotion, run_ledger
 from forecasting.forecast_ledger import scored_rows
-from product_errors import ConfigurationError
 from reporting import number_words
 from reporting.backtest_page import write_backtest
 from reporting.figures import forecast_table, pool_series

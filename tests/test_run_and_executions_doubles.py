@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from common.errors import BatchFailed, CloudRefused
 from config_spark import Settings
-from product_errors import BatchFailed, CloudRefused
 from workflows.executions import Executions, wait_for_execution
 from workflows.local.batch_life import Script
 from workflows.local.cloud_run_double import CloudRunDouble
@@ -181,7 +181,7 @@ def executed(execution_id: str, argument: Any) -> Any:
 
 def settings_at(url: str) -> Settings:
     return Settings(
-        _env_file=None, project_id="p", region="r", workflow_name="w", google_api_url=url
+        _env_file=None, project_id="p", region="r", workflow_name="w", google_api_endpoint=url
     )
 
 

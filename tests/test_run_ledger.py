@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from common.errors import CheckFailed, DatabaseUnreachable, RunInProgress
 from config_spark import Settings
 from database.connection_parameters import connection_parameters
 from database.run_document import LEDGER_KEYS
 from database.run_ledger import is_free, last_runs, ledger_row, open_run
-from product_errors import CheckFailed, DatabaseUnreachable, RunInProgress
 
 PROJECT = Path(__file__).resolve().parents[1]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from common.errors import DatabaseRefused, SchemaMismatch
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.quarantine.replay import Replay, replay_rows
@@ -19,7 +20,6 @@ from database.migrate import migrate, require_current
 from database.schema_check import Findings, examine_tables, verify_tables
 from database.table_use import FORECAST_USE, JOBS_USE, LOAD_USE, METRICS_USE, TableUse
 from machine.doctor_checks import Finding, examine
-from product_errors import DatabaseRefused, SchemaMismatch
 from tests.metrics_store import execute, rows_of
 from tests.owner_schema import documented_grants, role_with
 from tests.processes import CommandLineHere

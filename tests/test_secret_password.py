@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from common.errors import CloudRefused, CloudUnavailable, ConfigurationError
 from config_spark import Settings, load_settings
 from database.connection import make_engine, with_database
 from database.secret_password import with_password
-from product_errors import CloudRefused, CloudUnavailable, ConfigurationError
 from workflows.local.http_service import serving
 from workflows.local.secret_double import SecretDouble
 
@@ -27,7 +27,10 @@ def secrets() -> dict[str, bytes]:
 def settings(secrets: dict[str, bytes]) -> Iterator[Settings]:
     with serving([SecretDouble(secrets)]) as url:
         yield load_settings(
-            _env_file=None, db_host="db.example.com", db_password_secret=NAME, google_api_url=url
+            _env_file=None,
+            db_host="db.example.com",
+            db_password_secret=NAME,
+            google_api_endpoint=url,
         )
 
 
@@ -39,7 +42,7 @@ def test_the_password_is_fetched_by_name_and_shown_nowhere(settings: Settings) -
 
 
 def test_a_password_of_the_environment_wins_and_nothing_is_asked(settings: Settings) -> None:
-    given = settings.model_copy(update={"google_api_url": "http://127.0.0.1:1"})
+    given = settings.model_copy(update={"google_api_endpoint": "http://127.0.0.1:1"})
     assert (
         with_password(load_settings(**given.model_dump() | {"db_password": "mine"})).db_password
         is not None
@@ -69,7 +72,7 @@ def test_nobody_there_is_a_sentence(settings: Settings, monkeypatch: pytest.Monk
     with pytest.raises(
         CloudUnavailable, match=f"DB_PASSWORD_SECRET={NAME}: Google Cloud does not answer"
     ):
-        with_password(settings.model_copy(update={"google_api_url": "http://127.0.0.1:1"}))
+        with_password(settings.model_copy(update={"google_api_endpoint": "http://127.0.0.1:1"}))
 
 
 def test_a_name_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +86,7 @@ def test_a_job_logs_in_with_it(database: Settings, secrets: dict[str, bytes]) ->
     with serving([SecretDouble(secrets)]) as url:
         ready = with_database(
             database.model_copy(
-                update={"db_password": None, "db_password_secret": NAME, "google_api_url": url}
+                update={"db_password": None, "db_password_secret": NAME, "google_api_endpoint": url}
             )
         )
     with make_engine(ready).connect() as connection:

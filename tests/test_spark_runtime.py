@@ -26,8 +26,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from common.errors import ConfigurationError, EnvironmentNotReady
 from machine import java_runtime, spark_runtime
-from product_errors import ConfigurationError, EnvironmentNotReady
 
 ROOT = Path(__file__).resolve().parents[1]
 JDBC, LIGHTGBM = "postgresql-42.7.14.jar", "synapseml-lightgbm_2.12-1.1.3.jar"

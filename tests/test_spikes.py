@@ -73,8 +73,8 @@ def test_what_a_spike_is(night: Night, monkeypatch: pytest.MonkeyPatch, measure:
 @pytest.mark.parametrize(
     ("setting", "value", "kind", "is_one"),
     [
-        ("spike_hours", 7.0, "six hours", True),
-        ("spike_hours", 3.0, "there and back", False),
+        ("spike_window_hours", 7.0, "six hours", True),
+        ("spike_window_hours", 3.0, "there and back", False),
         ("max_spike_factor", 5.0, "no more than the factor", True),
         ("max_spike_factor", 20.0, "there and back", False),
     ],

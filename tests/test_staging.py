@@ -14,6 +14,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from sqlalchemy import Engine, text
 
+from common.errors import CheckFailed, SchemaMismatch
 from config_spark import Settings
 from database import staging
 from database.db_utils_spark import (
@@ -36,7 +37,6 @@ from database.spark_session import has_jdbc_jar
 from database.tables import OWN_SCHEMA, pool_daily_metrics, quarantine
 from database.transport import staging_types
 from database.transport_adbc import AdbcTransport
-from product_errors import CheckFailed, SchemaMismatch
 from tests.test_spark_interrupt import interrupt_inside_the_jvm
 
 TRANSPORTS = ["adbc", "jdbc"]

@@ -15,6 +15,7 @@ import pytest
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
+from common.errors import ConfigurationError, NotEnoughHistory
 from config_spark import Settings
 from forecasting import tuning
 from forecasting.engines.choose import choose_engine
@@ -22,7 +23,6 @@ from forecasting.engines.lightgbm_engine import LightgbmRows
 from forecasting.engines.model_parameters import TUNED, ModelParameters, model_parameters
 from forecasting.folds import Fold
 from forecasting.tuning import FOLD_DAYS, FOLDS, losses, search, tune, tuning_folds
-from product_errors import ConfigurationError, NotEnoughHistory
 from tests.forecast_panels import END, panel_rows, store
 
 PRESENT = ModelParameters(seed=1, threads=2, rounds=50, min_data_in_leaf=20)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import ConfigurationError
 from config_spark import Settings, load_settings
 from database.spark_session import jars_folder, session_conf
-from product_errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[1]
 SESSION = """

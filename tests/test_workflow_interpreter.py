@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 from tests.small_workflows import run
 from workflows.local.interpreter import RealClock, VirtualClock, WorkflowFailed
 

@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 from tests.small_workflows import run
 from workflows.local.http_service import Answer, ApiError, Request, Service, serving
 from workflows.local.interpreter import VirtualClock, WorkflowFailed

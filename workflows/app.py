@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from product_errors import one_sentence
+from common.errors import one_sentence
 
 app = typer.Typer(
     no_args_is_help=True,

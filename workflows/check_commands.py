@@ -9,7 +9,7 @@ import typer
 
 from command_line.options import AsJson
 from command_line.terminal import print_json, say
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 from workflows.app import app
 from workflows.pipeline_rules import check_source
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
+from common.errors import BatchFailed
+from common.google_clients import required
 from config_spark import Settings
-from google_clients import required
-from product_errors import BatchFailed
 from workflows.google_rest import GoogleRest
 
 HOST = "https://workflowexecutions.googleapis.com"

@@ -1,7 +1,7 @@
 """REST methods of Google's services that have no client among our packages: google-auth's session,
 JSON in and out.
 
-In: settings and a service's address. Out: documents, or errors of `product_errors`.
+In: settings and a service's address. Out: documents, or errors of `common.errors`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from google.auth.transport.requests import AuthorizedSession
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
+from common.google_clients import credentials, translated
 from config_spark import Settings
-from google_clients import credentials, translated
 
 Document = dict[str, Any]
 
@@ -32,11 +32,11 @@ class GoogleRest:
     def __init__(
         self, settings: Settings, host: str, version: str, *, repeatable: Collection[str] = ("GET",)
     ) -> None:
-        """Args: host is Google's own address; the setting GOOGLE_API_URL wins over it. repeatable
-        are the HTTP methods that are sent again after a failure. A POST that starts something is
-        none of them: an answer that was lost may have started it.
+        """Args: host is Google's own address; the setting GOOGLE_API_ENDPOINT wins over it.
+        repeatable are the HTTP methods that are sent again after a failure. A POST that starts
+        something is none of them: an answer that was lost may have started it.
         """
-        self._base = f"{settings.google_api_url or host}/{version}"
+        self._base = f"{settings.google_api_endpoint or host}/{version}"
         self._session = AuthorizedSession(credentials(settings))  # type: ignore[no-untyped-call]
         patient = HTTPAdapter(
             max_retries=Retry(

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 from workflows.local.interpreter import VirtualClock, hosts_at
 from workflows.local.interpreter.expressions import Call, Name, Node, parse_expression, parts
 from workflows.local.interpreter.program import load_program

@@ -11,8 +11,8 @@ import typer
 
 from command_line.options import AsJson, DryRun, End, Engine, EngineName, Start, edge_settings
 from command_line.terminal import print_json, print_table, say
+from common.errors import CloudRefused, CloudUnavailable, ConfigurationError
 from config_spark import Settings
-from product_errors import CloudRefused, CloudUnavailable, ConfigurationError
 from workflows.app import app
 from workflows.batches.batch_watch import actual_or_none, keep_cost, last_lines
 from workflows.batches.dataproc import Batches

@@ -9,7 +9,7 @@ from typing import TypeVar
 import typer
 
 from command_line.terminal import say
-from product_errors import Interrupted
+from common.errors import Interrupted
 
 Result = TypeVar("Result")
 

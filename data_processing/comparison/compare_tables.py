@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, MetaData, Table, text
 
+from common.errors import ConfigurationError, DatabaseRefused, NotEnoughHistory, SchemaMismatch
 from data_processing.comparison.comparison_sql import (
     NO_RULE,
     OURS_ALONE,
@@ -43,7 +44,6 @@ from database.metrics_table import REGCLASS, metrics_table_of, require_same_metr
 from database.own_schema import SCHEMA
 from database.table_facts import TableFacts, is_unique, table_facts
 from database.tables import METRIC_COLUMNS
-from product_errors import ConfigurationError, DatabaseRefused, NotEnoughHistory, SchemaMismatch
 
 NAME = re.compile(r"(?:([A-Za-z_][A-Za-z0-9_$]*)\.)?([A-Za-z_][A-Za-z0-9_$]*)")
 

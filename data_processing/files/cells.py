@@ -16,12 +16,12 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from common.errors import InputError
 from data_processing.files.instants import (
     UTC_MICROSECONDS,
     instants_of_text,
     instants_of_unix,
 )
-from product_errors import InputError
 
 EARLIEST = pa.scalar(datetime(1, 1, 2, tzinfo=UTC), UTC_MICROSECONDS)
 LATEST = pa.scalar(datetime(9999, 12, 31, tzinfo=UTC), UTC_MICROSECONDS)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from common.errors import InputError
 from data_processing.files.row_batches import BATCH_ROWS, Batch, RaggedLine
-from product_errors import InputError
 
 MISSING_TEXTS = frozenset({"", "null", "NULL", "\\N"})
 """How databases and spreadsheets write a missing value in CSV. `NaN` is no such text: it is kept

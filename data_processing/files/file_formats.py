@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from product_errors import InputError
+from common.errors import InputError
 
 HEAD_BYTES = 4_096
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from common.errors import InputError
 from data_processing.files.delimited_text import Header, read_header, text_batches
 from data_processing.files.file_formats import HEAD_BYTES, refuse_other_formats
 from data_processing.files.parquet_files import parquet_batches, read_schema
 from data_processing.files.row_batches import Batch
-from product_errors import InputError
 
 LISTED_COLUMNS, LISTED_LETTERS = 12, 30
 """How much of a file's own words an error repeats."""

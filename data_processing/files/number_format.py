@@ -18,7 +18,7 @@ from typing import Literal, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from product_errors import InputError
+from common.errors import InputError
 
 DecimalSign = Literal[".", ","]
 

@@ -13,8 +13,8 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from common.errors import InputError
 from data_processing.files.row_batches import BATCH_ROWS, Batch
-from product_errors import InputError
 
 DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What Arrow raises for a file that is not whole."""

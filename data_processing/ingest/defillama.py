@@ -31,6 +31,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
+from common.errors import (
+    CheckFailed,
+    ConfigurationError,
+    DatabaseError,
+    InputError,
+    SourceUnavailable,
+)
+from common.plain_text import on_one_line
 from config_spark import Settings
 from data_processing.ingest import defillama_sql
 from data_processing.ingest.defillama_client import DefiLlama, Patience, fetch_charts
@@ -51,14 +59,6 @@ from database.connection import checked_connection, make_engine
 from database.run_ledger import Run, open_run
 from database.schema_check import verify_tables
 from database.table_use import INGEST_USE
-from plain_text import on_one_line
-from product_errors import (
-    CheckFailed,
-    ConfigurationError,
-    DatabaseError,
-    InputError,
-    SourceUnavailable,
-)
 
 log = logging.getLogger(__name__)
 

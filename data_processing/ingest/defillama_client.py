@@ -1,7 +1,7 @@
 """DefiLlama's web API: one polite client for pools, charts and prices.
 
 In: a pool id, or coins and a start. Out: the answers' JSON as Python values, checked to be of the
-promised form and otherwise untouched; an error of `product_errors` where there is no such answer.
+promised form and otherwise untouched; an error of `common.errors` where there is no such answer.
 Units as DefiLlama has them: APY percent, TVL and prices USD, unix seconds. Nothing is stored or
 converted here. A refusal that may pass (429, 408, 5xx, a lost connection, a cut answer) is asked
 again, later and later, never before the server's Retry-After.
@@ -24,8 +24,9 @@ from urllib.parse import quote
 
 import httpx
 
-from config_spark import PRODUCT_VERSION, Settings
-from product_errors import InputError, SourceUnavailable
+from common.errors import InputError, SourceUnavailable
+from common.settings.cloud import PRODUCT_VERSION
+from config_spark import Settings
 
 MAX_PRICE_POINTS = 500
 """The chart endpoint of prices refuses more than this many coins x days in a request

@@ -9,13 +9,13 @@ from typing import Any
 
 from sqlalchemy import Connection, exists, select
 
+from common.errors import InputError
 from data_processing.ingest import defillama_sql
 from data_processing.ingest.column_limits import column_types, cut, described_within
 from data_processing.ingest.defillama_rows import NOT_IN_JSONB, description
 from data_processing.ingest.pool_descriptions import required_descriptions
 from database.merge_sql import qualified
 from database.tables import pools, raw_pool_history
-from product_errors import InputError
 
 MAX_ID_BYTES = 2000
 """An index entry of PostgreSQL takes some 2,700 bytes (manual, section 64.1.4)."""

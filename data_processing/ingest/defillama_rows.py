@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from product_errors import InputError
+from common.errors import InputError
 
 ONE_DAY = timedelta(days=1)
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from common.errors import InputError
 from data_processing.files.file_tables import listed
-from product_errors import InputError
 
 Kind = Literal["history", "prices", "gas", "pools"]
 

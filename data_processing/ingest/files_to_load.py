@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import Table
 
+from common.errors import InputError
 from data_processing.files import cells
 from data_processing.files.file_tables import FileTable, open_file
 from data_processing.files.number_format import (
@@ -41,7 +42,6 @@ from data_processing.ingest.file_kinds import (
 from data_processing.ingest.symbols import base_symbol, given_symbol, symbol_of
 from database.merge_sql import qualified
 from database.tables import gas_fees_daily, pools, raw_pool_history, raw_prices
-from product_errors import InputError
 
 TARGETS: dict[Kind, Table] = {
     "history": raw_pool_history,

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
+from common.errors import CheckFailed, InputError
 from data_processing.ingest import judge_sql, raw_sql
 from data_processing.ingest.column_limits import ColumnTypes
 from data_processing.ingest.files_to_load import FileToLoad
-from product_errors import CheckFailed, InputError
 
 MAX_ROWS_A_DAY = 1.5
 """More rows a day than this are no daily file with a few repeated days, but hours or minutes, whose

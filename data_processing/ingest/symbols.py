@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from product_errors import InputError
+from common.errors import InputError
 
 DOLLARS = "USDT|USDC|BUSD|FDUSD|TUSD|USDP|PYUSD|DAI|USD"
 OTHER_QUOTES = "EUR|GBP|JPY|KRW|TRY|BRL|AUD|CAD|CHF|CNY|INR|RUB|BTC|XBT|ETH|BNB|SOL"

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from common.errors import ConfigurationError
 from config_spark import Settings
 from database.batch_checks import Level, Severity
 from database.run_ledger import Acceptance
-from product_errors import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ _COMMITS = (
         "pool_day",
         "warn",
         "APY or TVL jumped by more than MAX_SPIKE_FACTOR ({max_spike_factor:g} times) and was back"
-        " at the next snapshot, all within SPIKE_HOURS ({spike_hours:g} h)",
+        " at the next snapshot, all within SPIKE_WINDOW_HOURS ({spike_window_hours:g} h)",
     ),
     Check("unknown_pool", "batch", "warn", "it has raw rows and no row in `pools`"),
     Check(
@@ -204,8 +204,7 @@ _COMMITS = (
         "rows_far_below_yesterday",
         "batch",
         "fail",
-        "fewer pools were observed than MIN_ROWS_SHARE_OF_YESTERDAY"
-        " ({min_rows_share_of_yesterday:.0%}) of the day before",
+        "fewer pools were observed than MIN_POOLS_RATIO ({min_pools_ratio:.0%}) of the day before",
     ),
     Check(
         "many_days_removed",

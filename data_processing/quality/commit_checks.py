@@ -162,7 +162,7 @@ def _queries_of_new_days(
         f"SELECT day, pools_before, pools FROM {NEW_DAYS} WHERE pools_before >= {MIN_POOLS} AND"
         " pools < :share * pools_before ORDER BY day"
     )
-    yield _Query("rows_far_below_yesterday", fewer, {"share": settings.min_rows_share_of_yesterday})
+    yield _Query("rows_far_below_yesterday", fewer, {"share": settings.min_pools_ratio})
     yield _Query(
         "null_share",
         _null_shares(plan.table, staging),

@@ -14,11 +14,11 @@ from typing import Any
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from common.errors import CheckFailed
 from config_spark import Settings
 from data_processing.quality.catalogue import words
 from data_processing.quality.row_checks import RowCheck
 from database.run_ledger import Run
-from product_errors import CheckFailed
 
 log = logging.getLogger(__name__)
 

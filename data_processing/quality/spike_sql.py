@@ -31,11 +31,11 @@ FLOORS = {"apy": 1.0, "tvl": 1000.0}
 
 FRESH, NEAR = "spike_fresh_rows", "spike_near_bins"
 """Temporary tables of the commit: pool_id and timestamp of the rows to look at; pool_id and begin
-of the BINs that have a row within SPIKE_HOURS of one of them.
+of the BINs that have a row within SPIKE_WINDOW_HOURS of one of them.
 """
 
 BIN = "interval '48 hours'"
-"""Twice the largest SPIKE_HOURS: what is around a row lies in two bins at most."""
+"""Twice the largest SPIKE_WINDOW_HOURS: what is around a row lies in two bins at most."""
 
 
 SCANNED_FOR_A_LOOKUP = 40
@@ -125,7 +125,7 @@ _IS_LOOKUP_FASTER = f"""
 
 
 def _within(settings: Settings) -> str:
-    return f"interval '{settings.spike_hours * 3600:.0f} seconds'"
+    return f"interval '{settings.spike_window_hours * 3600:.0f} seconds'"
 
 
 def _bin(moment: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from common.errors import InputError
 from data_processing.files.cells import texts
 from data_processing.files.file_tables import FileTable, open_file
 from data_processing.files.number_format import (
@@ -26,7 +27,6 @@ from data_processing.files.number_format import (
     with_point,
 )
 from data_processing.quality.row_checks import NUMBER
-from product_errors import InputError
 
 KEYS = ("apy", "tvlUsd", "apyBase", "apyReward", "il7d", "apyBase7d")
 """What DefiLlama writes for a snapshot, and what may be corrected of it."""

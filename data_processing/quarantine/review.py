@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
+from common.errors import ConfigurationError
 from config_spark import Settings
 from data_processing.observed_days import UNDECIDED, snapshot_identity
 from data_processing.quality.catalogue import words
@@ -22,7 +23,6 @@ from data_processing.quarantine.rows_without_pool import SOURCE_ID
 from data_processing.quarantine.table import HISTORY, QUARANTINE, RAW_ROW
 from data_processing.raw_history import judged_rows, lacks_its_pool, texts_of
 from database.connection import checked_connection
-from product_errors import ConfigurationError
 
 COLUMNS = (
     "id, source_table, source_id, pool_id, timestamp::text AS timestamp, reason, run_id,"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pyspark.sql import SparkSession
 
+from common.errors import ConfigurationError, EnvironmentNotReady
 from config_spark import Settings
 from forecasting.engines.engine import Engine
 from forecasting.engines.model_parameters import model_parameters
-from product_errors import ConfigurationError, EnvironmentNotReady
 
 ENGINES = ("synapseml", "lightgbm")
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from common.errors import ConfigurationError
 from config_spark import Settings
-from product_errors import ConfigurationError
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from pyspark.ml.functions import vector_to_array
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from common.errors import EnvironmentNotReady, one_sentence
 from forecasting.engines.engine import (
     KEY,
     Features,
@@ -35,7 +36,6 @@ from forecasting.engines.engine import (
 )
 from forecasting.engines.model_parameters import ModelParameters
 from forecasting.folds import DaySpan
-from product_errors import EnvironmentNotReady, one_sentence
 
 ESTIMATOR_CLASS = "com.microsoft.azure.synapse.ml.lightgbm.LightGBMRegressor"
 VECTOR = "features_vector"

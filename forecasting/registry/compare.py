@@ -13,6 +13,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from common.errors import NotEnoughHistory
 from config_spark import Settings
 from database.connection import make_engine
 from database.db_utils_spark import exported_snapshot
@@ -27,7 +28,6 @@ from forecasting.out_of_sample import held_rows
 from forecasting.registry.model_archive import require_features
 from forecasting.registry.versions import load_version
 from forecasting.stacked_model import forecast_by
-from product_errors import NotEnoughHistory
 
 JOB = "compare_models"
 
@@ -47,7 +47,7 @@ def compare_versions(
         require_features(archive.card, feature_names(market=settings.market_features))
     as_of = newest_day(settings, as_of=None, complete=dt.datetime.now(dt.UTC).date() - ONE_DAY)
     start = max(
-        as_of - dt.timedelta(days=settings.promotion_days),
+        as_of - dt.timedelta(days=settings.validation_days),
         *(archive.card.origin for archive in archives),
     )
     if start >= as_of:

@@ -52,11 +52,11 @@ class Judgement:
 
 
 def judge(
-    target: Target, rows: pd.DataFrame, moves: Mapping[str, Values], max_group_loss: float
+    target: Target, rows: pd.DataFrame, moves: Mapping[str, Values], max_segment_regression: float
 ) -> Judgement:
     """Args: rows are `OutOfSample.rows` of the judged days; moves has CHALLENGER, and CHAMPION
-    where there is one, in scales and in the rows' order; max_group_loss is by what share the
-    challenger may be worse than the champion in any big group.
+    where there is one, in scales and in the rows' order; max_segment_regression is the share by
+    which the challenger may be worse than the champion in any big group.
     """
     losses, days, known = _losses(target, rows, moves)
     ratios = {
@@ -67,7 +67,9 @@ def judge(
     groups = _group_ratios(target, rows[known], losses[CHALLENGER], losses[rival])
     # beside persistence the gate sees to it: a group whose moves lose is published as today
     worse = (
-        [one for one in groups if one["ratio"] > 1.0 + max_group_loss] if rival == CHAMPION else []
+        [one for one in groups if one["ratio"] > 1.0 + max_segment_regression]
+        if rival == CHAMPION
+        else []
     )
     beaten = {
         name: _under_one(high)

@@ -20,6 +20,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.errors import ModelRefused, RegistryUnreachable
+from common.google_clients import client_options, credentials
 from config_spark import Settings
 from forecasting.registry.mlflow_tables import (
     LATER,
@@ -29,8 +31,6 @@ from forecasting.registry.mlflow_tables import (
     registry_uri,
 )
 from forecasting.registry.model_archive import ModelArchive, ModelCard, from_files
-from google_clients import client_options, credentials
-from product_errors import ModelRefused, RegistryUnreachable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -165,7 +165,7 @@ class Registry:
         has_tables(self._settings, make=True)
         from mlflow import MlflowClient
 
-        if self._settings.google_api_url:
+        if self._settings.google_api_endpoint:
             _reach_stand_in(self._settings)
         return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
 

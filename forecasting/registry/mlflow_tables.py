@@ -22,13 +22,13 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from common.errors import DatabaseError, RegistryUnreachable
+from common.private_files import make_private, private_folder
+from common.registry_address import SQLITE, is_in_postgresql, sqlite_uri
 from config_spark import Settings
 from database.connection import engine_of
 from database.connection_parameters import FIXED_SESSION, connection_parameters
 from database.own_schema import MIGRATE
-from private_files import make_private, private_folder
-from product_errors import DatabaseError, RegistryUnreachable
-from registry_address import SQLITE, is_in_postgresql, sqlite_uri
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from product_errors import ModelRefused
+from common.errors import ModelRefused
 
 CARD = "card.json"
 TARGETS = ("apy", "tvl")

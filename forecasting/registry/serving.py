@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
+from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
 from forecasting.features import feature_names
 from forecasting.registry import outbox
@@ -24,7 +25,6 @@ from forecasting.registry.mlflow_registry import (
     waiting_version,
 )
 from forecasting.registry.model_archive import ModelArchive, features_hash, require_features
-from product_errors import ModelRefused, RegistryUnreachable
 
 log = logging.getLogger(__name__)
 

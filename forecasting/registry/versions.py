@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
 from database.connection import checked_connection
 from forecasting.features import feature_names
@@ -25,7 +26,6 @@ from forecasting.registry.mlflow_registry import (
     waiting_version,
 )
 from forecasting.registry.model_archive import ModelArchive, require_features
-from product_errors import ModelRefused, RegistryUnreachable
 
 log = logging.getLogger(__name__)
 

@@ -144,7 +144,7 @@ run "values_beyond_a_limit" {
     database_version          = "POSTGRES_13"
     ingest_schedule           = "0 24 * * *"
     max_executors             = 40
-    nightly_rows              = -1
+    expected_rows              = -1
     nightly_schedule          = "0 2 0 * *"
     region                    = "europe-west99"
     run_cidr                  = "10.20.1.0/27"
@@ -153,7 +153,7 @@ run "values_beyond_a_limit" {
 
   expect_failures = [
     var.batch_cidr, var.batch_ttl_minutes, var.costs_schedule, var.database_disk_gb, var.database_password_version, var.database_tier,
-    var.database_version, var.ingest_schedule, var.nightly_rows, var.nightly_schedule, var.region, var.run_cidr, var.services_cidr,
+    var.database_version, var.ingest_schedule, var.expected_rows, var.nightly_schedule, var.region, var.run_cidr, var.services_cidr,
   ]
 }
 

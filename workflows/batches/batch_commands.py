@@ -14,8 +14,8 @@ import typer
 
 from command_line.options import AsJson, AsOf, End, Engine, Start, day, edge_settings
 from command_line.terminal import err, out, print_json, print_pairs, print_table, say
+from common.plain_text import without_controls
 from config_spark import Settings
-from plain_text import without_controls
 from workflows.app import app
 from workflows.batches.batch_watch import duration, facts, see_through
 from workflows.batches.dataproc import TERMINAL, Batches
@@ -60,7 +60,7 @@ def submit(
     rows: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Rows to size the batch for; default: the plan's, or NIGHTLY_ROWS."
+            min=0, help="Rows to size the batch for; default: the plan's, or EXPECTED_ROWS."
         ),
     ] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the end, and fail with the batch.")] = True,

@@ -17,9 +17,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from common.errors import ConfigurationError
+from common.registry_address import REGISTRY_DATABASE
 from config_spark import Settings
-from product_errors import ConfigurationError
-from registry_address import REGISTRY_DATABASE
 from workflows.batches.batch_rules import check_batch, check_batch_id, check_request_id
 from workflows.batches.batch_size import BatchSize, size_for
 from workflows.batches.platforms import FORECAST_JOB, METRICS_JOB, Platform, platform_for
@@ -47,9 +47,9 @@ NOT_THE_JOBS = {
         "batch_subnetwork",
         "container_image",
     ),  # what the batch itself is made of
-    *("batch_ttl_minutes", "max_executors", "nightly_rows", "platform", "workflow_name"),
+    *("batch_ttl_minutes", "max_executors", "expected_rows", "platform", "workflow_name"),
     # where Google is and with what token it is asked, the platform itself says
-    *("google_api_url", "google_api_token_file"),
+    *("google_api_endpoint", "google_api_token_file"),
 }
 """Settings that stay here though the user set them."""
 
@@ -112,7 +112,7 @@ def build_batch(
     """The body of `batches.create`.
 
     Args: engine is for a forecast (default: the setting). rows is what the plan will read (default:
-    NIGHTLY_ROWS). arguments are the job's own. today (UTC) stands in for the clock, which only the
+    EXPECTED_ROWS). arguments are the job's own. today (UTC) stands in for the clock, which only the
     dates of the platform need.
     Raises: ConfigurationError naming each setting that is missing, a pair without a platform, jars
     that the release has not, or a batch's faults.
@@ -125,7 +125,7 @@ def build_batch(
     size = size_for(
         job,
         name,
-        settings.nightly_rows if rows is None else rows,
+        settings.expected_rows if rows is None else rows,
         max_executors=settings.max_executors,
     )
     batch: dict[str, Any] = {
@@ -166,7 +166,7 @@ def _require_registry(settings: Settings) -> None:
     """Raises: ConfigurationError for a registry on the batch's own disk. The local cloud's batches
     share this machine's.
     """
-    if settings.google_api_url:
+    if settings.google_api_endpoint:
         return
     given = {
         "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,

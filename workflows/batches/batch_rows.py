@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from config_spark import Settings
-from database.connection import checked_connection, make_engine, with_database
-from product_errors import (
+from common.errors import (
     BatchFailed,
     CloudRefused,
     CloudUnavailable,
     ConfigurationError,
     DatabaseError,
 )
+from config_spark import Settings
+from database.connection import checked_connection, make_engine, with_database
 from workflows.batches.platforms import FORECAST_JOB, METRICS_JOB, MODULES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ def rows_of(
     settings: Settings, job: str, arguments: Sequence[str], asked: int | None = None
 ) -> Rows:
     """Those that were asked for; else those of the job's plan, on the database that DB_HOST names;
-    else NIGHTLY_ROWS, as for a release's own batches: a database in a private network is out of
+    else EXPECTED_ROWS, as for a release's own batches: a database in a private network is out of
     reach from here.
 
     Raises: BatchFailed where the plan fails, as the batch would; ConfigurationError for what the
@@ -58,7 +58,9 @@ def rows_of(
         with checked_connection(make_engine(with_database(settings))):
             pass
     except (DatabaseError, CloudRefused, CloudUnavailable) as error:
-        return Rows(settings.nightly_rows, f"NIGHTLY_ROWS, as there is no plan from here: {error}")
+        return Rows(
+            settings.expected_rows, f"EXPECTED_ROWS, as there is no plan from here: {error}"
+        )
     return Rows(int(_plan(job, arguments)[ROWS_IN_PLAN[job]]), "the plan")
 
 

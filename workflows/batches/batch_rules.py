@@ -19,7 +19,7 @@ from typing import Any
 from google.cloud.dataproc_v1.types import Batch
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError  # type: ignore[import-untyped]
 
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 from workflows.batches.batch_machines import machine_faults
 from workflows.batches.platforms import SCALA_OF_RUNTIME
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 from workflows.batches.platforms import METRICS_JOB
 
 CORES = (4, 8, 16)

@@ -10,9 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from command_line.terminal import say
-from config_spark import Settings
-from database.connection import with_database
-from product_errors import (
+from common.errors import (
     BatchFailed,
     CloudRefused,
     CloudUnavailable,
@@ -20,6 +18,8 @@ from product_errors import (
     DatabaseError,
     Interrupted,
 )
+from config_spark import Settings
+from database.connection import with_database
 from workflows.batches.dataproc import TERMINAL, Batches, Document, batch_id_of, seconds_until
 from workflows.batches.driver_output import DriverOutput
 from workflows.costs.cost import Cost, actual_cost

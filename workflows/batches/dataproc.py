@@ -25,9 +25,9 @@ from google.api_core.retry import Retry, if_transient_error
 from google.cloud.dataproc_v1 import Batch, BatchControllerClient
 from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 
+from common.errors import BatchFailed, CloudRefused, CloudUnavailable, ConfigurationError
+from common.google_clients import client_options, credentials, required, translated
 from config_spark import Settings
-from google_clients import client_options, credentials, required, translated
-from product_errors import BatchFailed, CloudRefused, CloudUnavailable, ConfigurationError
 
 Document = dict[str, Any]
 Progress = Callable[[Document, float], None]

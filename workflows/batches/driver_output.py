@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from google.cloud.storage import Blob, Client  # type: ignore[import-untyped]
 
+from common.google_clients import client_options, credentials, translated
 from config_spark import Settings
-from google_clients import client_options, credentials, translated
 
 TAIL_BYTES = 65_536
 

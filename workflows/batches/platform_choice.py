@@ -1,7 +1,7 @@
 """Where the jobs of a release run unless a run says otherwise: as batches of Dataproc Serverless,
 or as Cloud Run jobs.
 
-In: PLATFORM and NIGHTLY_ROWS. Out: the platform and a sentence that says why it was chosen. Pure.
+In: PLATFORM and EXPECTED_ROWS. Out: the platform and a sentence that says why it was chosen. Pure.
 The release keeps both in `batches.json`; the run argument `platform` wins over them.
 """
 
@@ -44,10 +44,10 @@ class PlatformChoice:
 
 
 def choose_platform(settings: Settings) -> PlatformChoice:
-    """PLATFORM itself; with `auto`, what `choice_for` takes for NIGHTLY_ROWS and ENGINE."""
+    """PLATFORM itself; with `auto`, what `choice_for` takes for EXPECTED_ROWS and ENGINE."""
     if settings.platform != "auto":
         return PlatformChoice(settings.platform, f"PLATFORM={settings.platform}")
-    return choice_for(settings.nightly_rows, settings.engine)
+    return choice_for(settings.expected_rows, settings.engine)
 
 
 def choice_for(rows: int, engine: str) -> PlatformChoice:
@@ -59,7 +59,7 @@ def choice_for(rows: int, engine: str) -> PlatformChoice:
         return PlatformChoice(
             DATAPROC, f"PLATFORM=auto, and ENGINE={engine} was not measured in {container}"
         )
-    asked = f"PLATFORM=auto, and NIGHTLY_ROWS={rows} is"
+    asked = f"PLATFORM=auto, and EXPECTED_ROWS={rows} is"
     limit = f"{CLOUD_RUN_ROWS}, the most that was measured in {container}"
     if rows <= CLOUD_RUN_ROWS:
         return PlatformChoice(CLOUD_RUN, f"{asked} at most {limit}")

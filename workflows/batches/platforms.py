@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import date
 
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 
 METRICS_JOB = "calculate_pool_metrics"
 FORECAST_JOB = "forecast_pools"

@@ -12,10 +12,10 @@ from datetime import UTC, date, datetime
 from statistics import median
 from typing import Any
 
+from common.errors import ConfigurationError
+from common.google_clients import required
 from config_spark import Settings
 from data_processing.plan_request import Request
-from google_clients import required
-from product_errors import ConfigurationError
 from workflows.batches.batch_request import REQUIRED, batch_id, build_batch, request_id
 from workflows.batches.batch_rows import rows_of
 from workflows.batches.platforms import FORECAST_JOB, METRICS_JOB, platform_for

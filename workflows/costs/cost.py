@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 from workflows.batches.batch_machines import memory_mib
 from workflows.batches.batch_size import CORES, MIN_EXECUTORS
 

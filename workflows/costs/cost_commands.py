@@ -13,8 +13,8 @@ import typer
 
 from command_line.options import AsJson, edge_settings
 from command_line.terminal import print_json, print_pairs, print_table, shown
+from common.errors import ConfigurationError, DatabaseUnreachable
 from config_spark import Settings
-from product_errors import ConfigurationError, DatabaseUnreachable
 from workflows.app import app
 from workflows.batches.batch_commands import opened, show_batch
 from workflows.batches.batch_watch import facts, keep_cost

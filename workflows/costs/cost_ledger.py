@@ -14,10 +14,10 @@ from typing import Any
 
 from sqlalchemy import Select, select, update
 
+from common.errors import CloudRefused, CloudUnavailable, DatabaseError
 from config_spark import Settings
 from database.connection import checked_connection, make_engine, with_database
 from database.tables import run_ledger
-from product_errors import CloudRefused, CloudUnavailable, DatabaseError
 from workflows.batches.platform_choice import (
     CLOUD_RUN,
     CLOUD_RUN_PREFIX,

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 from workflows.costs.bill_inputs import BillInputs
 from workflows.costs.cost import PRICES, REGION_OF_THE_PAGE, prices
 

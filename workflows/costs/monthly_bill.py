@@ -59,7 +59,7 @@ class MonthlyBill:
 
     @property
     def rows(self) -> int:
-        """Rows that the larger job reads: what NIGHTLY_ROWS is for this many pools."""
+        """Rows that the larger job reads: what EXPECTED_ROWS is for this many pools."""
         return _largest(self.platforms[0].jobs)
 
     def document(self) -> dict[str, Any]:

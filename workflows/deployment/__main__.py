@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from product_errors import YieldSparkError
+from common.errors import YieldSparkError
 from workflows.deployment.checkout import check
 from workflows.deployment.context import Context, say
 from workflows.deployment.deploy_step import deploy

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 
-from product_errors import DeploymentFailed
+from common.errors import DeploymentFailed
 from workflows.deployment.context import Context, say
 from workflows.releases.working_tree import look_at
 

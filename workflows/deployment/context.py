@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from product_errors import DeploymentFailed
+from common.errors import DeploymentFailed
 
 SHOWN_LETTERS = 300
 """Longest part of a program's line in an error; its whole output stands in the log before."""

@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 
-from product_errors import DeploymentFailed
+from common.errors import DeploymentFailed
 from workflows.deployment.checkout import image_repository
 from workflows.deployment.context import SHOWN_LETTERS, Context, last_words, say
 

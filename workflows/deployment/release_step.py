@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 
-from product_errors import DeploymentFailed
+from common.errors import DeploymentFailed
 from workflows.deployment.checkout import require_commit_in_checkout, required_commit
 from workflows.deployment.context import Context, say
 from workflows.deployment.images import BATCH, provided_image

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from product_errors import DeploymentFailed
+from common.errors import DeploymentFailed
 from workflows.deployment.context import Context, last_words, say
 
 SETTINGS = "settings.env"

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 
-from product_errors import DeploymentFailed
+from common.errors import DeploymentFailed
 from workflows.deployment.checkout import cloud_run_jobs, required_commit
 from workflows.deployment.context import Context, say
 from workflows.deployment.deploy_step import project_of, source_of

@@ -17,7 +17,7 @@ import typer
 from command_line import entry  # importing it puts its commands on the application
 from command_line.app import app as command_line_app
 from command_line.run_application import run_application
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 from workflows.app import app as workflows_app
 from workflows.app import failed_command
 from workflows.costs import cost_commands  # noqa: F401 - importing puts `cost` on the application

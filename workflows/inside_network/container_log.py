@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from common.google_clients import required
 from config_spark import Settings
-from google_clients import required
 from workflows.google_rest import Document, GoogleRest
 
 HOST = "https://logging.googleapis.com"

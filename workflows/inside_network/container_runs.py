@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from command_line.terminal import say
+from common.errors import BatchFailed, CloudRefused, CloudUnavailable
 from config_spark import Settings
-from product_errors import BatchFailed, CloudRefused, CloudUnavailable
 from workflows.google_rest import Document
 from workflows.inside_network.container_log import ContainerLog, Line
 from workflows.inside_network.job_executions import JobExecutions, state_of, why

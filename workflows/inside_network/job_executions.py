@@ -13,10 +13,10 @@ from typing import Any
 
 from google.api_core import exceptions
 
+from common.errors import CloudRefused
+from common.google_clients import required
 from config_spark import Settings
 from database.run_ledger import who_is_asking
-from google_clients import required
-from product_errors import CloudRefused
 from workflows.google_rest import Document, GoogleRest
 
 USER_VARIABLE = "LOGNAME"

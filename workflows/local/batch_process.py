@@ -25,10 +25,10 @@ from typing import Any
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
+from common.errors import EnvironmentNotReady
+from common.private_files import give_to, new_file, private_folder, write_private
 from database.server_folders import Account, server_account
 from machine.java_runtime import find_java
-from private_files import give_to, new_file, private_folder, write_private
-from product_errors import EnvironmentNotReady
 from workflows.batches.batch_request import DRIVER_VARIABLE
 
 log = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ class LocalPlatform:
             "JAVA_HOME": str(find_java()),
             "PYSPARK_PYTHON": sys.executable,
             # in place of the names and the network by which a machine of Google's finds Google
-            "GOOGLE_API_URL": self._api_url,
+            "GOOGLE_API_ENDPOINT": self._api_url,
             # Java takes the home from the list of users, where an account without rights may have
             # none
             "SPARK_SUBMIT_OPTS": f"-Duser.home={folder / 'home'}",

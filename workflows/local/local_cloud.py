@@ -24,12 +24,12 @@ from typing import Any
 
 from sqlalchemy import text
 
+from common.errors import EnvironmentNotReady
+from common.private_files import give_to, private_folder, write_private
+from common.registry_address import sqlite_uri
 from config_spark import Settings
 from database.connection import make_engine, with_database
 from database.server_folders import Account, system_folder
-from private_files import give_to, private_folder, write_private
-from product_errors import EnvironmentNotReady
-from registry_address import sqlite_uri
 from workflows.local.batch_life import Script
 from workflows.local.batch_process import BatchProcess, LocalPlatform, batch_account
 from workflows.local.cloud_run_double import CloudRunDouble
@@ -220,7 +220,7 @@ def cloud_database(settings: Settings) -> Settings:
 def _variables(database: Settings, url: str, folder: Path) -> dict[str, str]:
     """What the operator's machine, the batches and the container jobs have in their environment."""
     return {
-        "GOOGLE_API_URL": url,
+        "GOOGLE_API_ENDPOINT": url,
         "PROJECT_ID": PROJECT,
         "REGION": REGION,
         "WORKFLOW_NAME": WORKFLOW,

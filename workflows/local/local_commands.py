@@ -14,9 +14,9 @@ from sqlalchemy import text
 
 from command_line.options import AsJson, DryRun, End, Engine, Start, edge_settings
 from command_line.terminal import out, print_json, print_pairs, say, step
+from common.errors import YieldSparkError
 from config_spark import Settings, load_settings
 from database.connection import make_engine
-from product_errors import YieldSparkError
 from sample_data import SAMPLE_FILES
 from workflows.app import app
 from workflows.inside_network.container_runs import run_container

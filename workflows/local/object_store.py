@@ -22,7 +22,7 @@ from pathlib import Path
 
 import google_crc32c
 
-from private_files import private_folder, private_opener
+from common.private_files import private_folder, private_opener
 
 
 class NoSuchBucket(Exception):

@@ -1,7 +1,7 @@
 """The bucket of the releases, by Google's own client: read, list, create what must not exist,
 replace what must not have changed, delete.
 
-In: settings (CODE_BUCKET, GOOGLE_API_URL). Out: bytes with their generation, and listings with
+In: settings (CODE_BUCKET, GOOGLE_API_ENDPOINT). Out: bytes with their generation, and listings with
 sizes and hashes. Every write has a generation to match: two who write at once never overwrite each
 other (https://cloud.google.com/storage/docs/request-preconditions). The client tries again after
 429, 5xx and a line that breaks. A try whose answer was lost has written, and the next one is
@@ -23,9 +23,9 @@ from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption  # type: ignore[import-untyped]
 from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
 
+from common.errors import CloudUnavailable
+from common.google_clients import client_options, credentials, required, translated
 from config_spark import Settings
-from google_clients import client_options, credentials, required, translated
-from product_errors import CloudUnavailable
 
 Say = Callable[[str], None]
 

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from common.errors import RunInProgress
 from config_spark import Settings
-from product_errors import RunInProgress
 from workflows.batches.batch_request import batch_id
 from workflows.batches.dataproc import TERMINAL, Batches, batch_id_of
 from workflows.batches.platforms import JOBS

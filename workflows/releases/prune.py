@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from common.errors import ConfigurationError, ReleaseConflict
 from config_spark import Settings
-from product_errors import ConfigurationError, ReleaseConflict
 from workflows.releases.code_bucket import CodeBucket, Listed, Say
 from workflows.releases.in_use import versions_in_use
 from workflows.releases.release import (

@@ -14,8 +14,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from common.errors import ConfigurationError, ReleaseConflict
 from config_spark import Settings
-from product_errors import ConfigurationError, ReleaseConflict
 from workflows.releases.code_bucket import AlreadyThere, CodeBucket, Content, Listed, Say, md5_hash
 from workflows.releases.release_batches import differences, support_warnings
 from workflows.releases.release_content import ReleaseContent, as_json, build_content, content_type

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
+from common.google_clients import required
 from config_spark import Settings
-from google_clients import required
 from workflows.batches.batch_request import batch_key, build_batch, operator_environment
 from workflows.batches.platform_choice import DATAPROC, choose_platform
 from workflows.batches.platforms import FORECAST_JOB, JOBS, METRICS_JOB, TABLE, platform_for
@@ -26,7 +26,7 @@ GRACE_SECONDS = 600
 def batches_document(
     settings: Settings, release: Release, *, today: date | None = None
 ) -> dict[str, Any]:
-    """The document, for NIGHTLY_ROWS. A runtime that is no longer available is left out, unless it
+    """The document, for EXPECTED_ROWS. A runtime that is no longer available is left out, unless it
     is that of the settings' engine. Batches and Cloud Run jobs are there whatever the platform is:
     a run may ask for the other one.
 

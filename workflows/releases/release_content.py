@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from common.errors import ConfigurationError, EnvironmentNotReady
+from common.google_clients import required
 from config_spark import Settings
-from google_clients import required
 from machine.spark_runtime import locked_checksums, verify
-from product_errors import ConfigurationError, EnvironmentNotReady
 from workflows.batches.platforms import MODULES
 from workflows.releases.code_archive import ROOT, build_archive, build_operator_archive
 from workflows.releases.code_bucket import md5_hash
@@ -125,7 +125,7 @@ def build_content(
             " it away, or release it as it is with --allow-dirty"
         )
     version = tree.commit
-    if tree.changes or settings.google_api_url:
+    if tree.changes or settings.google_api_endpoint:
         everything = {**files, BATCHES: as_json(batches_document(settings, release))}
         version = f"{'dirty' if tree.changes else 'local'}-{_hash_of(everything)[:12]}"
     release = replace(release, version=version)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from product_errors import ConfigurationError, EnvironmentNotReady
+from common.errors import ConfigurationError, EnvironmentNotReady
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 from workflows.local.interpreter import program as p
 from workflows.local.interpreter.clock import Clock
 from workflows.local.interpreter.errors import Raised, WorkflowFailed, raised

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 
 
 class Raised(Exception):

@@ -13,7 +13,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 from workflows.local.interpreter.errors import raised
 from workflows.local.interpreter.expressions import (
     Binary,

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The same reader in C where PyYAML was built with it: a tenth of the time."""

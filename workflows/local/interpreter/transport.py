@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
-from product_errors import ConfigurationError
+from common.errors import ConfigurationError
 from workflows.local.interpreter.errors import raised
 from workflows.local.interpreter.evaluation import type_name
 

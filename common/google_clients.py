@@ -2,7 +2,7 @@
 the address that stands in for Google.
 
 In: settings. Out: arguments for a client's constructor. Errors of the services leave as errors of
-`product_errors`.
+`common.errors`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from google.api_core.client_options import ClientOptions
 from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 
-from config_spark import Settings
-from product_errors import CloudRefused, CloudUnavailable, ConfigurationError, EnvironmentNotReady
+from common.errors import CloudRefused, CloudUnavailable, ConfigurationError, EnvironmentNotReady
+from common.settings.cloud import CloudSettings
 
 VARIABLES = "take the variables that `python -m workflows local up` prints"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -51,20 +51,21 @@ class TokenOfFile(Credentials):
 
 
 class NoToken(AnonymousCredentials):
-    """For a service at GOOGLE_API_URL that asks for none."""
+    """For a service at GOOGLE_API_ENDPOINT that asks for none."""
 
     def refresh(self, request: object) -> None:
         """Called where the service asks for one after all. Raises: TokenRefused."""
         raise TokenRefused(
-            f"GOOGLE_API_TOKEN_FILE is not set, and GOOGLE_API_URL asks for a token; {VARIABLES}"
+            "GOOGLE_API_TOKEN_FILE is not set, and GOOGLE_API_ENDPOINT asks for a token;"
+            f" {VARIABLES}"
         )
 
 
-def credentials(settings: Settings) -> Credentials:
+def credentials(settings: CloudSettings) -> Credentials:
     """Application default credentials; for the local cloud the token of GOOGLE_API_TOKEN_FILE, and
     none without it. Raises: EnvironmentNotReady.
     """
-    if settings.google_api_url:
+    if settings.google_api_endpoint:
         return _credentials_of_file(settings.google_api_token_file)
     try:
         found, _ = google.auth.default(scopes=[SCOPE])
@@ -86,14 +87,14 @@ def _credentials_of_file(path: Path | None) -> Credentials:
     return found
 
 
-def client_options(settings: Settings, regional_host: str) -> ClientOptions:
+def client_options(settings: CloudSettings, regional_host: str) -> ClientOptions:
     """Args: regional_host is the service's own address, such as
-    europe-west1-dataproc.googleapis.com; the setting GOOGLE_API_URL wins over it.
+    europe-west1-dataproc.googleapis.com; the setting GOOGLE_API_ENDPOINT wins over it.
     """
-    return ClientOptions(api_endpoint=settings.google_api_url or regional_host)
+    return ClientOptions(api_endpoint=settings.google_api_endpoint or regional_host)
 
 
-def required(settings: Settings, *names: str) -> None:
+def required(settings: CloudSettings, *names: str) -> None:
     """Raises: ConfigurationError naming each of these settings that is not set."""
     missing = [name.upper() for name in names if not getattr(settings, name)]
     if missing:

@@ -9,10 +9,10 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from config_spark import Settings
-from plain_text import on_one_line, without_controls
-from private_files import private_folder, private_opener
-from product_errors import EnvironmentNotReady
+from common.errors import EnvironmentNotReady
+from common.plain_text import on_one_line, without_controls
+from common.private_files import private_folder, private_opener
+from common.settings.local import LocalSettings
 
 FAILURES = logging.getLogger("yieldspark.failures")
 """Tracebacks: they belong into the log file, and onto stderr only where there is no file."""
@@ -40,7 +40,7 @@ class _PrivateFile(logging.FileHandler):
         return TextIOWrapper(raw, encoding=self.encoding, errors=self.errors)
 
 
-def add_log_file(settings: Settings) -> Path:
+def add_log_file(settings: LocalSettings) -> Path:
     """Send every record to the log file too, which is begun anew when it has grown large; returns
     its path.
 

@@ -40,7 +40,7 @@ from __future__ import annotations
 
 import re
 
-from plain_text import without_controls
+from common.plain_text import without_controls
 
 MAX_MESSAGE_LETTERS = 500
 SHOWN_END = 240
@@ -151,7 +151,7 @@ def whole_message(error: BaseException) -> str:
     return " ".join(str(words).split())
 
 
-_OURS = re.compile(r"product_errors\.\w+: (.+)")
+_OURS = re.compile(r"common\.errors\.\w+: (.+)")
 
 
 def exit_code(error: BaseException) -> int:

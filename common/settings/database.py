@@ -1,0 +1,51 @@
+"""Settings of the database."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings
+
+from common.settings.paths import AbsolutePath
+
+
+class DatabaseSettings(BaseSettings):
+    """PostgreSQL: server, login, schema and table."""
+
+    db_host: Annotated[str | None, Field(pattern=r"^(/.*|[^\s/?#&@=\[\]]+)$")] = Field(
+        None,
+        description="host name, address, or folder of a Unix socket; unset: the embedded server",
+    )
+    db_port: Annotated[int, Field(ge=1, le=65535)] = Field(5432, description="TCP port")
+    db_name: str = Field("yieldspark", description="database name")
+    db_user: str = Field(
+        "yieldspark",
+        description="role; it reads the raw tables, writes metrics and owns schema `yieldspark`",
+    )
+    db_password: SecretStr | None = Field(None, description="password of the role; never logged")
+    db_password_secret: Annotated[
+        str | None, Field(pattern=r"^projects/[^/]+/secrets/[^/]+/versions/[^/]+$")
+    ] = Field(
+        None,
+        description=(
+            "Secret Manager version that holds the password, projects/P/secrets/S/versions/V;"
+            " DB_PASSWORD takes precedence"
+        ),
+    )
+    db_schema: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")] = Field(
+        "public", description="schema of your own tables; YieldSpark's are in `yieldspark`"
+    )
+    metrics_table: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")] = Field(
+        "pool_daily_metrics",
+        description=(
+            "table in DB_SCHEMA that both jobs read and write; after a change, run"
+            " `calculate_metrics --full-refresh`"
+        ),
+    )
+    db_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = (
+        Field("prefer", description="TLS mode, as libpq's `sslmode`")
+    )
+    db_sslrootcert: AbsolutePath | None = Field(
+        None, description="certificate file that `verify-ca` and `verify-full` trust"
+    )

@@ -1,0 +1,28 @@
+"""Settings of Spark."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+Transport = Literal["jdbc", "adbc"]
+
+
+class SparkSettings(BaseSettings):
+    """The Spark session, and how rows move between Spark and PostgreSQL."""
+
+    read_transport: Transport = Field(
+        "jdbc", description="how Spark reads tables: JDBC, or Arrow through COPY (`adbc`)"
+    )
+    write_transport: Transport = Field("adbc", description="how Spark loads staging tables")
+    spark_master: str | None = Field(
+        None, description="Spark master; unset: `local[*]`, and the platform's own in production"
+    )
+    spark_driver_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")] = Field(
+        "2g", description="memory of the local Spark driver"
+    )
+    shuffle_partitions: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        8, description="value of `spark.sql.shuffle.partitions`"
+    )
