@@ -10,7 +10,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Rolling metrics and next-day forecasts for DeFi yield pools, in Spark.",
     epilog=(
-        "Settings come from the environment and .env; README.md lists them. Exit codes: 0 good, 1"
+        "Settings come from the environment and .env: docs/reference/settings.md. Exit codes:"
+        " 0 good, 1"
         " the job failed, 2 wrong use, 130 interrupted."
     ),
 )

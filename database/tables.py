@@ -39,13 +39,13 @@ NOW = text("now()")
 pools = Table(
     "pools",
     owner_metadata,
-    Column("pool_id", Text, primary_key=True),
+    Column("pool_id", Text, primary_key=True, doc="id of the pool, as in the raw history"),
     Column("name", Text),
     Column("chain", Text),
     Column("protocol", Text),
     Column("symbol", Text),
-    Column("tvl", TVL),
-    Column("apy", APY),
+    Column("tvl", TVL, doc="USD"),
+    Column("apy", APY, doc="percent"),
     Column("last_updated", DateTime(timezone=True)),
     Column("is_active", Boolean, server_default=text("true")),
     Column("currently_filtered_out", Boolean, server_default=text("false")),
@@ -53,6 +53,7 @@ pools = Table(
     Column("underlying_tokens", ARRAY(Text)),
     Column("underlying_token_addresses", ARRAY(Text)),
     Column("poolmeta", Text),
+    info={"description": "pools, their protocol and chain"},
 )
 
 raw_pool_history = Table(
@@ -60,53 +61,73 @@ raw_pool_history = Table(
     owner_metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
     Column("pool_id", Text, nullable=False),
-    Column("timestamp", DateTime(timezone=True), nullable=False),
-    Column("raw_json_data", JSONB, nullable=False),
-    Column("insertion_timestamp", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("timestamp", DateTime(timezone=True), nullable=False, doc="time of the snapshot"),
+    Column("raw_json_data", JSONB, nullable=False, doc="the snapshot as DefiLlama returns it"),
+    Column(
+        "insertion_timestamp",
+        DateTime(timezone=True),
+        nullable=False,
+        server_default=NOW,
+        doc="time at which the row was inserted; it selects what a run reads",
+    ),
     Index("raw_defillama_pool_history_pool_id_timestamp_idx", "pool_id", "timestamp"),
     Index("raw_defillama_pool_history_insertion_timestamp_idx", "insertion_timestamp"),
+    info={"description": "raw snapshots of pools, several a day"},
 )
 
 raw_prices = Table(
     "raw_coinmarketcap_ohlcv",
     owner_metadata,
-    Column("data_timestamp", DateTime(timezone=True), primary_key=True),
-    Column("symbol", Text, primary_key=True),
-    Column("raw_json_data", JSONB, nullable=False),
+    Column("data_timestamp", DateTime(timezone=True), primary_key=True, doc="start of the day"),
+    Column("symbol", Text, primary_key=True, doc="ETH or BTC"),
+    Column("raw_json_data", JSONB, nullable=False, doc="daily open, high, low, close in USD"),
     Column("insertion_timestamp", DateTime(timezone=True), nullable=False, server_default=NOW),
+    info={"description": "raw daily prices of ETH and BTC"},
 )
 
 gas_fees_daily = Table(
     "gas_fees_daily",
     owner_metadata,
     Column("date", Date, primary_key=True),
-    Column("actual_avg_gas_gwei", PRICE),
-    Column("forecasted_avg_gas_gwei", PRICE),
+    Column("actual_avg_gas_gwei", PRICE, doc="average gas price of the day, gwei"),
+    Column("forecasted_avg_gas_gwei", PRICE, doc="not used"),
+    info={"description": "daily gas prices of Ethereum"},
 )
 
 pool_daily_metrics = Table(
     "pool_daily_metrics",
     owner_metadata,
     Column("pool_id", Text, primary_key=True),
-    Column("date", Date, primary_key=True),
-    Column("actual_apy", APY),
-    Column("forecasted_apy", APY),
-    Column("actual_tvl", TVL),
-    Column("forecasted_tvl", TVL),
-    Column("eth_open", PRICE),
-    Column("btc_open", PRICE),
-    Column("gas_price_gwei", PRICE),
+    Column("date", Date, primary_key=True, doc="UTC day"),
+    Column("actual_apy", APY, doc="percent, last snapshot of the day"),
+    Column("forecasted_apy", APY, doc="percent, forecast made for this day"),
+    Column("actual_tvl", TVL, doc="USD, last snapshot of the day"),
+    Column("forecasted_tvl", TVL, doc="USD, forecast made for this day"),
+    Column("eth_open", PRICE, doc="USD"),
+    Column("btc_open", PRICE, doc="USD"),
+    Column("gas_price_gwei", PRICE, doc="average of the day, gwei"),
     Column("is_filtered_out", Boolean, server_default=text("false")),
     Column("filter_reason", Text),
-    Column("rolling_apy_7d", APY),
-    Column("rolling_apy_30d", APY),
-    Column("apy_delta_today_yesterday", APY),
-    Column("stddev_apy_7d", APY),
-    Column("stddev_apy_30d", APY),
-    Column("stddev_apy_7d_delta", APY),
-    Column("stddev_apy_30d_delta", APY),
+    Column("rolling_apy_7d", APY, doc="mean APY of 7 days, percent"),
+    Column("rolling_apy_30d", APY, doc="mean APY of 30 days, percent"),
+    Column(
+        "apy_delta_today_yesterday",
+        APY,
+        doc="change of APY against the previous day, percentage points",
+    ),
+    Column(
+        "stddev_apy_7d", APY, doc="sample standard deviation of APY over 7 days, percentage points"
+    ),
+    Column(
+        "stddev_apy_30d",
+        APY,
+        doc="sample standard deviation of APY over 30 days, percentage points",
+    ),
+    Column("stddev_apy_7d_delta", APY, doc="change of stddev_apy_7d against the previous day"),
+    Column("stddev_apy_30d_delta", APY, doc="change of stddev_apy_30d against the previous day"),
     Column("pool_group", Text),
     Index("pool_daily_metrics_date_idx", "date"),
+    info={"description": "one row for each pool and day: metrics and forecasts"},
 )
 
 OWNER_TABLES = (pools, raw_pool_history, raw_prices, gas_fees_daily, pool_daily_metrics)

@@ -1,5 +1,5 @@
 # Who may do what. Each part has an account of its own, and `grants` has every right that is given to anyone, with its reason;
-# `python -m docs.grants_table` makes the table of docs/guides/cloud-bootstrap.md from it.
+# `python -m docs.generate` makes the table of docs/guides/cloud-bootstrap.md from it.
 
 locals {
   accounts = {

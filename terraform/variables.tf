@@ -209,7 +209,7 @@ variable "max_executors" {
 }
 
 variable "more_settings" {
-  description = "Further settings of the product for every release, such as { TRAIN_DAYS = \"180\" }: the README lists them."
+  description = "Further settings of the product for every release, such as { TRAIN_DAYS = \"180\" }: docs/reference/settings.md lists them."
   type        = map(string)
   default     = {}
   nullable    = false

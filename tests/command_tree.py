@@ -5,7 +5,6 @@ Nothing is executed.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -14,18 +13,6 @@ import command_line.entry  # noqa: F401 - puts the commands on the application
 from command_line.app import app
 
 PROGRAM = "python run_spark_local.py"
-
-
-def leaf_commands(
-    command: Any = None, path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(words, command) of every command that does something."""
-    command = command or typer.main.get_command(app)
-    if not hasattr(command, "commands"):
-        yield path, command
-        return
-    for name, inner in command.commands.items():
-        yield from leaf_commands(inner, (*path, name))
 
 
 def parsed(line: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from tests.databases import fresh_database
 from tests.metrics_oracle import World
 
 SCHEMA = Path(__file__).with_name("owner_schema.sql")
-README = Path(__file__).resolve().parents[1] / "README.md"
+GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guides" / "your-own-database.md"
 
 INSERTS = {
     "pools": "(pool_id, name, chain, protocol, symbol, is_active) VALUES (:pool, :pool, 'Ethereum',"
@@ -69,7 +69,7 @@ def owner_database(owner_tables: Settings) -> Settings:
 
 @pytest.fixture
 def restricted(owner_tables: Settings) -> Iterator[Settings]:
-    """The owner's tables as a role sees them that has what README grants to the jobs, and that has
+    """The owner's tables as a role sees them that has what the guide grants to the jobs, and has
     made YieldSpark's tables itself.
     """
     with role_with(owner_tables, documented_grants()) as settings:
@@ -78,11 +78,11 @@ def restricted(owner_tables: Settings) -> Iterator[Settings]:
 
 
 def documented_grants() -> str:
-    """README's block for the two jobs; what needs a superuser and is no condition is left out."""
-    section = README.read_text(encoding="utf-8").split("## Your own database")[1]
-    found = re.search(r"```sql\n(.*?)```", section, re.DOTALL)
-    assert found, "README has no SQL block under `Your own database`"
-    jobs = found[1].split("-- load, ingest")[0]
+    """The guide's block for the two jobs, without the optional line that needs a superuser."""
+    section = GUIDE.read_text(encoding="utf-8").split("## Rights")[1]
+    block = re.search(r"```sql\n(.*?)```", section, re.DOTALL)
+    assert block, "the guide has no SQL block under `Rights`"
+    jobs = block[1].split("-- load, ingest")[0]
     return "\n".join(line for line in jobs.splitlines() if "pg_read_all_stats" not in line)
 
 
@@ -96,7 +96,7 @@ def role_with(
     role, password = f"jobs_{secrets.token_hex(6)}", secrets.token_hex(8)
     admin = make_engine(database)
     with admin.begin() as connection:
-        # README's own statement makes the role with a password that is none
+        # the guide's own statement makes the role with a password that is none
         named = re.sub(r"\b(GRANT|TO|AUTHORIZATION|ROLE) yieldspark\b", rf"\1 {role}", statements)
         if owner:
             connection.exec_driver_sql(f"SET LOCAL ROLE {owner}")

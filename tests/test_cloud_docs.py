@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import pytest
 import typer
 
 from config_spark import Settings
-from docs import draw_architecture
-from docs.draw_architecture import COMMANDS, PICTURE, PIPELINE, Box, draw
+from docs.generate.cli_page import leaf_commands
 from tests.processes import PROJECT
+from workflows import entry  # noqa: F401 - puts the commands on the application
 from workflows.app import app
 from workflows.local.local_cloud import token_variables
 
@@ -28,7 +27,6 @@ LINES = [
     for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
     for line in block.splitlines()
 ]
-SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith(PROGRAM)])
@@ -42,7 +40,7 @@ def test_a_command_of_the_page_is_understood(line: str) -> None:
 
 def test_every_command_is_on_the_page() -> None:
     named = {shlex.split(line)[3] for line in LINES if line.startswith(PROGRAM)}
-    assert named == {name for names in COMMANDS.values() for name in names}
+    assert named == {path[0] for path, _ in leaf_commands(app)}
 
 
 def test_settings_and_files_of_the_page_exist() -> None:
@@ -58,7 +56,7 @@ def test_settings_and_files_of_the_page_exist() -> None:
 
 
 def test_the_workflows_own_words_are_on_the_page() -> None:
-    source = PIPELINE.read_text(encoding="utf-8")
+    source = (PROJECT / "workflows" / "pipeline.yaml").read_text(encoding="utf-8")
     events = re.findall(
         r"`([a-z]+_[a-z]+)`", TEXT.partition("one line for each event")[2].partition(")")[0]
     )
@@ -74,46 +72,3 @@ def test_the_workflows_own_words_are_on_the_page() -> None:
     ):
         assert words in source
         assert words.strip('" ').removesuffix(" since") in TEXT
-
-
-def test_the_picture_is_what_the_code_draws() -> None:
-    assert PICTURE.read_text(encoding="utf-8") == draw(), (
-        "run `python -m docs.draw_architecture` and look at the picture"
-    )
-
-
-def test_the_picture_shows_what_there_is() -> None:
-    words = [element.text for element in ElementTree.fromstring(draw()).iter(f"{SVG}text")]
-    for name in (
-        "calculate_pool_metrics.py",
-        "latest.json",
-        "forecast_pools/synapseml",
-        "run_cloud_run_job",
-        "pool_daily_metrics",
-        "CONTAINER_IMAGE, pinned",
-    ):
-        assert name in words
-
-
-def test_a_changed_name_changes_the_picture(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    before = draw()
-    changed = tmp_path / "pipeline.yaml"
-    changed.write_text(
-        PIPELINE.read_text(encoding="utf-8").replace("resolve_release", "find_release")
-    )
-    monkeypatch.setattr(draw_architecture, "PIPELINE", changed)
-    assert draw() == before.replace("resolve_release", "find_release")
-
-
-def test_a_command_without_a_place_and_a_name_that_does_not_fit_are_errors(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(draw_architecture, "COMMANDS", COMMANDS | {"pipeline": ()})
-    with pytest.raises(ValueError, match=r"of the commands \['run'\] are new or gone"):
-        draw()
-    with pytest.raises(ValueError, match=r"the box 'a title' is too small: .*long"):
-        Box(0, 0, 100, 100, "a title", ["a very long line of text"])
-    with pytest.raises(ValueError, match=r"the box 'a title' is too small: 5 lines"):
-        Box(0, 0, 100, 100, "a title", ["line"] * 5)

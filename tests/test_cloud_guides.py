@@ -12,7 +12,8 @@ import pytest
 import typer
 
 from config_spark import Settings
-from docs.grants_table import IDENTITIES, PAGE, page_with_table, read_grants, table
+from docs.generate.__main__ import DOCS
+from docs.generate.grants import IDENTITIES, read_grants
 from tests.processes import PROJECT
 from workflows import entry  # noqa: F401 - puts the commands on the application
 from workflows.app import app
@@ -20,6 +21,7 @@ from workflows.batches.batch_size import DISK_GB, ROWS_OF_AN_EXECUTOR, size_for
 from workflows.batches.platforms import JOBS, METRICS_JOB
 from workflows.releases.release_names import CONTAINER_ARGUMENTS, cloud_run_job
 
+PAGE = DOCS / "guides" / "cloud-bootstrap.md"
 PAGES = {
     name: (PAGE.parent / name).read_text(encoding="utf-8") for name in (PAGE.name, "cloud-smoke.md")
 }
@@ -32,21 +34,12 @@ COMMANDS = sorted(set(re.findall(r"\bpython -m workflows ([^`\n]+)", TEXT)))
 DECLARED = set(re.findall(r'^variable "(\w+)"', CONFIGURATION, re.MULTILINE))
 
 
-def test_the_table_of_grants_is_made_from_terraform() -> None:
-    rows = table(read_grants(IDENTITIES.read_text(encoding="utf-8")))
-    assert page_with_table(PAGES[PAGE.name], rows) == PAGES[PAGE.name], (
-        "run `python -m docs.grants_table`"
-    )
-
-
-def test_a_grant_without_a_reason_and_a_page_without_marks_are_errors() -> None:
+def test_a_grant_without_a_reason_is_an_error() -> None:
     text = IDENTITIES.read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="the grant workflow_log has no reason"):
         read_grants(re.sub(r' +reason = "Writes one line.*\n', "", text))
     with pytest.raises(ValueError, match="no map `grants`"):
         read_grants("locals {}")
-    with pytest.raises(ValueError, match="the page has no"):
-        page_with_table("a page", "| a |")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from common.errors import ConfigurationError
 from config_spark import Settings, load_settings
-from docs import cost_table
+from docs.generate.__main__ import DOCS
 from tests.dataproc_cases import WorkflowsHere
 from tests.processes import PROJECT, environment_of
 from workflows.batches.platform_choice import CLOUD_RUN, CLOUD_RUN_ROWS, DATAPROC
@@ -294,14 +294,9 @@ def test_a_ledger_out_of_reach_leaves_the_model_and_says_why(database: Settings)
     assert closed.source.startswith("not read: ")
 
 
-def test_the_pages_table_is_what_the_model_says() -> None:
-    page = cost_table.PAGE.read_text(encoding="utf-8")
-    assert cost_table.page_with_table(page) == page, (
-        "run `python -m docs.cost_table` and read the section Cost again"
-    )
+def test_the_page_says_the_limit_of_cloud_run() -> None:
+    page = (DOCS / "cloud.md").read_text(encoding="utf-8")
     assert f"EXPECTED_ROWS\nis at most {CLOUD_RUN_ROWS:,}," in page
-    with pytest.raises(ValueError, match=r"cloud\.md must have <!-- docs\.cost_table -->"):
-        cost_table.page_with_table("no mark")
 
 
 def test_the_tier_and_the_disk_are_those_that_terraform_makes() -> None:

@@ -1,6 +1,4 @@
-"""The README is true: its commands run as written in a new home, its tables name every setting and
-command, its map every folder.
-"""
+"""The README is true: its commands run as written in a new home, its layout names every folder."""
 
 from __future__ import annotations
 
@@ -19,7 +17,6 @@ from config_spark import Settings, load_settings
 from database.connection import with_database
 from database.db_utils_spark import execute_sql
 from database.embedded_server import EmbeddedServer
-from tests.command_tree import leaf_commands
 from tests.conftest import JARS
 from tests.forecast_panels import SHORT
 from tests.mapped_classes import QUICK_COMPILER
@@ -172,22 +169,7 @@ def test_your_own_database_needs_no_embedded_server(database: Settings, tmp_path
     assert not (tmp_path / ".local" / "share" / "yieldspark" / "server").exists()
 
 
-def test_every_setting_is_in_the_readme() -> None:
-    named = set(re.findall(r"^\| `([A-Z_]+)` \|", README, re.MULTILINE))
-    assert named == {name.upper() for name in Settings.model_fields}
-
-
-def test_every_command_is_in_the_readme() -> None:
-    """In a row of its table, a group's name once: `db url`, `psql`."""
-    named = set()
-    for row in re.findall(r"^\| (`[a-z][^|]*) \|", README, re.MULTILINE):
-        words = [text.split() for text in re.findall("`([a-z_ ]+)", row)]
-        group = words[0][:-1]
-        named |= {" ".join([*group, names[-1]]) for names in words}
-    assert {" ".join(path) for path, _ in leaf_commands()} <= named
-
-
-def test_the_map_names_every_folder() -> None:
+def test_the_layout_names_every_folder() -> None:
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True
     ).stdout.splitlines()

@@ -102,6 +102,7 @@ def test_the_zip_holds_the_product_and_no_mark_of_the_machine(checkout: Path) ->
     names = [entry.filename for entry in entries]
     assert names == sorted(names)
     assert {name.split("/")[0] for name in names if "/" in name} == {
+        "common",
         "data_processing",
         "forecasting",
         "database",
@@ -431,8 +432,7 @@ try:
     runpy.run_path({str(unpacked / f"{job}.py")!r}, run_name="__main__")
 finally:
     ours = (
-        "data_processing", "forecasting", "database", "config_spark", "job_entry", "job_log",
-        "plain_text", "private_files", "product_errors"
+        "common", "config_spark", "data_processing", "database", "forecasting", "job_entry"
     )
     files = [
         module.__file__ or "" for name, module in sys.modules.items()

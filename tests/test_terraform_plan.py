@@ -9,7 +9,7 @@ import json
 import pytest
 import yaml
 
-from docs.grants_table import IDENTITIES, read_grants
+from docs.generate.grants import IDENTITIES, read_grants
 from emulator.google_provider import obstacle
 from emulator.terraform_runs import Terraform, copied_configuration
 from tests.faults_of_resources import RESOURCE_FAULTS

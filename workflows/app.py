@@ -17,7 +17,8 @@ app = typer.Typer(
         " machine."
     ),
     epilog=(
-        "Settings come from the environment and .env; README.md lists them. Exit codes: 0 good, 1"
+        "Settings come from the environment and .env: docs/reference/settings.md. Exit codes:"
+        " 0 good, 1"
         " failed, 2 wrong use, 130 interrupted."
     ),
 )

@@ -33,8 +33,8 @@ class CloudSettings(BaseSettings):
     google_api_token_file: AbsolutePath | None = Field(
         None,
         description=(
-            "file with the bearer token for GOOGLE_API_ENDPOINT; `python -m workflows local up` prints"
-            " its path"
+            "file with the bearer token for GOOGLE_API_ENDPOINT; the command"
+            " `python -m workflows local up` prints its path"
         ),
     )
     code_bucket: str | None = Field(None, description="bucket of the releases, the name alone")

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings
 
 
 class SourceSettings(BaseSettings):
-    """Public APIs that `ingest` reads."""
+    """Data sources: the public APIs that `ingest` reads."""
 
     defillama_yields_url: Annotated[str, Field(pattern=r"^https?://[^/]")] = Field(
         "https://yields.llama.fi", description="DefiLlama's API of pools and their history"

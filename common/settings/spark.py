@@ -11,7 +11,7 @@ Transport = Literal["jdbc", "adbc"]
 
 
 class SparkSettings(BaseSettings):
-    """The Spark session, and how rows move between Spark and PostgreSQL."""
+    """Spark: the session, and how rows move between Spark and PostgreSQL."""
 
     read_transport: Transport = Field(
         "jdbc", description="how Spark reads tables: JDBC, or Arrow through COPY (`adbc`)"

@@ -1,0 +1,1 @@
+"""Makes the generated pages and tables of the documentation: `python -m docs.generate`."""
