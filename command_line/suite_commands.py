@@ -30,15 +30,15 @@ TOOLS = (
     ("mypy", "."),
 )
 
-FAST = "not spark and not postgres and not long"
-"""The fast lane: what needs neither a JVM nor a database server (markers of tests/markers.py)."""
+FAST = "unit and not long"
+"""The fast lane: tests that start no other program or process (markers of tests/markers.py)."""
 
 
 @app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run_suite(
     context: typer.Context,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Only what needs neither a JVM nor a database server.")
+        bool, typer.Option("--fast", help="Only tests that start no other program or process.")
     ] = False,
 ) -> None:
     """Run the test suite, ruff and mypy; what follows goes to pytest.

@@ -32,7 +32,7 @@ DEMO, SUITE, COMMANDS, OWN_DATABASE, CLOUD = (
 
 
 @pytest.fixture(scope="module")
-def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def newcomer(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of someone who has just cloned: an empty home, no settings; only the jars are
     there, so that each run need not fetch them.
 
@@ -187,6 +187,7 @@ def test_every_command_is_in_the_readme() -> None:
     assert {" ".join(path) for path, _ in leaf_commands()} <= named
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_map_names_every_folder() -> None:
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True
