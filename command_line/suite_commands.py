@@ -30,8 +30,8 @@ TOOLS = (
     ("mypy", "."),
 )
 
-FAST = "not spark and not postgres and not long"
-"""The fast lane: what needs neither a JVM nor a database server (markers of tests/markers.py)."""
+FAST = "unit and not long"
+"""The fast lane: tests that start no other program or process (markers of tests/markers.py)."""
 
 
 @app.command(
@@ -42,10 +42,7 @@ FAST = "not spark and not postgres and not long"
 def run_suite(
     context: typer.Context,
     fast: Annotated[
-        bool,
-        typer.Option(
-            "--fast", help="Run only tests that need neither a JVM nor a database server."
-        ),
+        bool, typer.Option("--fast", help="Run only tests that start no other program.")
     ] = False,
 ) -> None:
     """Run the test suite, ruff and mypy; further arguments go to pytest.
