@@ -11,7 +11,6 @@ import argparse
 import importlib.util
 import json
 import logging
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from database.connection import make_engine, with_database
 from database.migrate import migrate, require_current
 from database.run_document import failure_document
 from database.spark_session import runs_here
+from interrupts import end_if_interrupted, watched
 from job_log import FAILURES, LineFormatter, add_log_file, only_sentences
 from plain_text import without_controls
 from product_errors import exit_code, one_sentence
@@ -55,27 +55,36 @@ def run_job(
     to_stderr.setFormatter(LineFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[to_stderr])
     logging.getLogger("py4j").setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        document = work(
-            _prepared(
-                load_settings(**({"batch_id": options.batch} if options.batch else {})),
-                dry_run=options.dry_run,
-            ),
-            options,
-        )
-    except (Exception, KeyboardInterrupt) as error:
-        code, sentence = exit_code(error), one_sentence(error)
-        FAILURES.error("%s", sentence, exc_info=error)
-        if options.json:
-            sys.stdout.write(json.dumps(failure_document(error, parser.prog)) + "\n")
-        sys.stderr.write(f"{sentence}\n")
-        _end_recording(keep=False)
+    with watched(lambda: _show_failure(KeyboardInterrupt(), parser.prog, as_json=options.json)):
+        try:
+            document = work(
+                _prepared(
+                    load_settings(**({"batch_id": options.batch} if options.batch else {})),
+                    dry_run=options.dry_run,
+                ),
+                options,
+            )
+        except (Exception, KeyboardInterrupt) as error:
+            _show_failure(error, parser.prog, as_json=options.json)
+            _end_recording(keep=False)
+            code = exit_code(error)
+        else:
+            code = 0
+    if code:
+        end_if_interrupted(code)
         return code
     shown = json.dumps(document, allow_nan=False) if options.json else words(document)
     sys.stdout.write(without_controls(shown) + "\n")
     _end_recording(keep=True)
     return 0
+
+
+def _show_failure(error: BaseException, job: str, *, as_json: bool) -> None:
+    sentence = one_sentence(error)
+    FAILURES.error("%s", sentence, exc_info=error)
+    if as_json:
+        sys.stdout.write(json.dumps(failure_document(error, job)) + "\n")
+    sys.stderr.write(f"{sentence}\n")
 
 
 def _prepared(settings: Settings, *, dry_run: bool) -> Settings:

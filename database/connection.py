@@ -17,6 +17,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+import database.open_connections  # noqa: F401 - importing it has Ctrl-C cancel statements
 from config_spark import Settings
 from database.connection_errors import login_error, translate
 from database.connection_parameters import ConnectionParameters, connection_parameters
@@ -30,6 +31,7 @@ from database.session_check import (
     TaskSession,
     checked,
 )
+from interrupts import waited_for
 
 METRICS_OPTION = "metrics_table"
 """The execution option of an engine that has METRICS_TABLE."""
@@ -96,16 +98,20 @@ def connect(parameters: ConnectionParameters) -> psycopg2.extensions.connection:
     Raises: DatabaseUnreachable (transient), DatabaseRefused (login, rights, or a session that a
     pooler has changed; terminal), DatabaseError (the rest).
     """
-    return _connected(parameters)[0]
+    return waited_for(lambda: _connected(parameters), _close)[0]
 
 
 def session_at(settings: Settings) -> Session:
     """Where the settings' database is, for connections of other drivers. Raises: as `connect`."""
     parameters = connection_parameters(settings)
-    connection, place = _connected(parameters)
+    connection, place = waited_for(lambda: _connected(parameters), _close)
     connection.close()
     newer = {name: NEWER_PARAMETERS[name] for name in place.newer}
     return Session(replace(parameters, session={**parameters.session, **newer}), place)
+
+
+def _close(connected: tuple[psycopg2.extensions.connection, Place]) -> None:
+    connected[0].close()
 
 
 def _connected(parameters: ConnectionParameters) -> tuple[psycopg2.extensions.connection, Place]:

@@ -12,9 +12,11 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -27,6 +29,7 @@ from pyspark.errors import PySparkRuntimeError
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
+import interrupts
 from config_spark import Settings
 from private_files import make_private, private_folder, private_opener
 from product_errors import ConfigurationError, EnvironmentNotReady
@@ -128,7 +131,12 @@ def get_spark_session(
     builder = SparkSession.builder.appName(app_name)
     for key, value in conf.items():
         builder = builder.config(key, value)
-    return builder.getOrCreate()
+    handler = signal.getsignal(signal.SIGINT)
+    session = builder.getOrCreate()
+    if threading.current_thread() is threading.main_thread():
+        # PySpark's own calls the JVM from inside the call that it interrupts
+        signal.signal(signal.SIGINT, handler)
+    return session
 
 
 def session_conf(
@@ -176,6 +184,15 @@ def stop_session(spark: SparkSession) -> None:
     """
     with suppress(Py4JError, OSError):
         spark.stop()
+
+
+def kill_jvm() -> bool:
+    """End this process's JVM at once, if it has one of its own; returns whether it has."""
+    process = getattr(SparkContext._gateway, "proc", None)
+    if process is None:
+        return False
+    process.kill()
+    return True
 
 
 def end_jvm(timeout_seconds: float) -> int | None:
@@ -253,6 +270,15 @@ def temporary_folder() -> str:
     )
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def _clear_at_once() -> None:
+    kill_jvm()
+    if temporary_folder.cache_info().currsize:
+        shutil.rmtree(temporary_folder(), ignore_errors=True)
+
+
+interrupts.at_the_end(_clear_at_once)
 
 
 def _jar_list(settings: Settings, *, synapseml: bool) -> str:

@@ -102,9 +102,9 @@ def test_more_rows_than_the_servers_memory_holds_take_no_longer_for_each_row(
     execute(
         engine,
         "INSERT INTO raw_defillama_pool_history (id, pool_id, timestamp, raw_json_data) SELECT"
-        " 100000 + n, :pool, :midnight + n * interval '4 seconds', jsonb_build_object('tvlUsd', CASE"
-        " n WHEN 9999 THEN 1e8 ELSE 1e6 END, 'poolMeta', repeat('x', 1000)) FROM"
-        " generate_series(1, 20000) AS n",
+        " 100000 + n, :pool, :midnight + n * interval '4 seconds', jsonb_build_object('tvlUsd',"
+        " CASE n WHEN 9999 THEN 1e8 ELSE 1e6 END, 'poolMeta', repeat('x', 1000))"
+        " FROM generate_series(1, 20000) AS n",
         pool=POOLS[0],
         midnight=at(NEWEST, 0),
     )

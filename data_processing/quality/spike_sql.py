@@ -3,9 +3,9 @@ all within hours.
 
 In: the plan's table and raw rows, in PostgreSQL. Out: a query with a row for each spike: pool_id,
 timestamp, measure, before, spike, after (APY percent, TVL USD), and whether the spike is what its
-day is known by. A jump that stays is none. At most NEWEST_ROWS new rows are looked at, with the rows
-around them, at a cost that grows with their number whatever indexes raw history has. Most pools
-have one snapshot a day: numbers are parsed only where three snapshots lie close together.
+day is known by. A jump that stays is none. At most NEWEST_ROWS new rows are looked at, with those
+near them, at a cost that grows with their number whatever indexes raw history has. Most pools have
+one snapshot a day: numbers are parsed only where three snapshots lie close together.
 """
 
 from __future__ import annotations

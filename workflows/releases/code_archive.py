@@ -20,6 +20,7 @@ PACKAGES = ("data_processing", "forecasting", "database")
 MODULES = (
     "config_spark.py",
     "google_clients.py",
+    "interrupts.py",
     "job_entry.py",
     "job_log.py",
     "plain_text.py",
