@@ -132,7 +132,7 @@ SYNAPSEML = ("forecast_pools", "--engine", "synapseml")
 WITHOUT_A_JVM = {
     "connect": Stage(("status",), _silent_database),
     "migrate": Stage(("db", "migrate"), lambda made: made.hold("yieldspark.alembic_version")),
-    "load files": Stage(("load", str(SAMPLE_FILES[0])), lambda made: made.hold(RAW)),
+    "load files": Stage(("load", str(SAMPLE_FILES[0])), lambda made: made.hold("pools")),
     "ingest": Stage(("ingest", "--min-tvl", "1e9"), _silent_source, job="ingest"),
     "report": Stage(("report",), _metrics(lambda made: made.hold("pool_daily_metrics"))),
     "evaluate": Stage(("evaluate",), _panel(lambda made: made.hold("pool_daily_metrics"))),
