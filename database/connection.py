@@ -40,7 +40,7 @@ METRICS_OPTION = "metrics_table"
 @dataclass(frozen=True)
 class Session:
     """A description whose server has answered, and where it leads. The parameters have those of
-    NEWER_PARAMETERS that the server knows.
+    NEWER_PARAMETERS that the server can have.
     """
 
     parameters: ConnectionParameters

@@ -22,12 +22,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from database.connection import checked_connection
-from database.run_ledger import is_free
+from config_spark import Settings
+from database.connection import checked_connection, make_engine
+from database.run_ledger import is_free, open_run
 from sample_data import SAMPLE_FILES
 from tests.fault_database import merged_row_meets, second_loader_meets, staging_tables
 from tests.fault_runs import TOKEN, processes_with, until
 from tests.forecast_panels import panel_rows, store
+from tests.killed_process import forks
 from tests.metrics_histories import world
 from tests.metrics_store import put, rows_of
 from tests.processes import PROJECT, CommandLine
@@ -36,6 +38,8 @@ FOREVER = "PERFORM pg_sleep(600);"
 
 END_SECONDS = 30
 """A command that hangs fails the test; on an idle machine each ends within five seconds."""
+
+LOCK_SECONDS = 20
 
 WAITING = """
     SELECT 1 FROM pg_stat_activity
@@ -246,6 +250,25 @@ def test_a_signal_ends_what_waits_for_a_server(
 def test_a_signal_ends_a_merge_that_waits(run: CommandLine, engine: Engine) -> None:
     """Over 20 s where two cores are busy: the JVM of a whole run."""
     _ends(run, engine, WITH_A_JVM["metrics merge"], signal.SIGINT)
+
+
+def _works_for_long(settings: Settings) -> None:
+    with open_run(make_engine(settings), job=METRICS, mode="incremental") as run:
+        run.connection.exec_driver_sql("SELECT pg_sleep(600)")
+
+
+def test_a_killed_drivers_lock_is_free_while_the_server_still_works(
+    database: Settings, engine: Engine
+) -> None:
+    """Over 10 s: the server looks for its client so often (`client_connection_check_interval`)."""
+    driver = forks().Process(target=_works_for_long, args=(database,))
+    driver.start()
+    until(lambda: rows_of(engine, WAITING), "the server works")
+    assert driver.pid is not None
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.join()
+    with checked_connection(engine) as connection:
+        until(lambda: is_free(connection, METRICS), "the lock is free", LOCK_SECONDS)
 
 
 @pytest.mark.long
