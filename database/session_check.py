@@ -29,7 +29,7 @@ NEWER_PARAMETERS = {
     # a server that works on a statement looks for its client no sooner: a killed driver's lock
     # would be taken until the statement ends
     "client_connection_check_interval": "10s",
-    # milliseconds, as long as keepalives take: these are not sent while the server waits for an acknowledgement
+    # milliseconds, as long as keepalives take: none are sent while an acknowledgement is awaited
     "tcp_user_timeout": "90000",
 }
 """Parameters that PostgreSQL has since 12 (tcp_user_timeout), 14 or 17 (transaction_timeout): an
