@@ -95,7 +95,9 @@ def watched(last_words: Action, *, end_seconds: float | None = END_SECONDS) -> I
     _interrupted.clear()
     _noticed.clear()
     for number in SIGNALS:
-        signal.signal(number, _raise)
+        # a shell has its background jobs ignore Ctrl-C
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _raise)
     previous = signal.set_wakeup_fd(telling.fileno(), warn_on_full_buffer=False)
     watcher = threading.Thread(target=state.wait, name="interrupts", daemon=True)
     watcher.start()

@@ -31,6 +31,7 @@ from pyspark.sql import SparkSession
 
 import interrupts
 from config_spark import Settings
+from interrupts import waited_for
 from private_files import make_private, private_folder, private_opener
 from product_errors import ConfigurationError, EnvironmentNotReady
 
@@ -227,9 +228,14 @@ def _start_jvm(conf: Mapping[str, str], log_file: Path) -> None:
         begin = stream.tell()
         try:
             SparkContext._ensure_initialized(
-                gateway=launch_gateway(  # type: ignore[no-untyped-call]
-                    SparkConf(loadDefaults=False).setAll(list(conf.items())),
-                    {"stdout": stream, "stderr": stream},
+                # in a thread: a JVM whose start is interrupted still finds the file that it has to
+                # write, and ends by itself; without it, it would stay for ever
+                gateway=waited_for(
+                    lambda: launch_gateway(  # type: ignore[no-untyped-call]
+                        SparkConf(loadDefaults=False).setAll(list(conf.items())),
+                        {"stdout": stream, "stderr": stream},
+                    ),
+                    lambda gateway: gateway.proc.kill(),
                 )
             )
         except PySparkRuntimeError as error:

@@ -148,7 +148,7 @@ WITHOUT_A_JVM = {
     ),
 }
 WITH_A_JVM = {
-    "jars": Stage(("demo",), _silent_proxy),
+    "jars": Stage(SYNAPSEML, _panel(_silent_proxy), job=FORECAST),
     "metrics session": Stage(
         ("calculate_metrics",), _raw_rows, "session ...", after_seconds=2, job=METRICS
     ),
