@@ -21,9 +21,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any, ClassVar
 
 from py4j.protocol import Py4JError
-from pyspark import SparkConf, SparkContext
+from pyspark import SparkConf, SparkContext, java_gateway
 from pyspark.accumulators import AccumulatorServer
 from pyspark.errors import PySparkRuntimeError
 from pyspark.java_gateway import launch_gateway
@@ -31,7 +32,6 @@ from pyspark.sql import SparkSession
 
 import interrupts
 from config_spark import Settings
-from interrupts import waited_for
 from private_files import make_private, private_folder, private_opener
 from product_errors import ConfigurationError, EnvironmentNotReady
 
@@ -187,12 +187,21 @@ def stop_session(spark: SparkSession) -> None:
         spark.stop()
 
 
+class _JvmProcess(subprocess.Popen[bytes]):
+    """The process of a JVM that is starting or runs; PySpark starts no other that way."""
+
+    newest: ClassVar[_JvmProcess | None] = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        _JvmProcess.newest = self
+
+
 def kill_jvm() -> bool:
-    """End this process's JVM at once, if it has one of its own; returns whether it has."""
-    process = getattr(SparkContext._gateway, "proc", None)
-    if process is None:
+    """End the JVM that this process has started at once; returns whether there is one."""
+    if _JvmProcess.newest is None:
         return False
-    process.kill()
+    _JvmProcess.newest.kill()
     return True
 
 
@@ -224,20 +233,20 @@ def _start_jvm(conf: Mapping[str, str], log_file: Path) -> None:
 
     Raises: EnvironmentNotReady with the JVM's last line where it ends at once.
     """
+    # PySpark forgets a process whose start is interrupted, and such a JVM would stay for ever
+    java_gateway.Popen = _JvmProcess  # type: ignore[attr-defined]
     with open(log_file, "ab", opener=private_opener) as stream:
         begin = stream.tell()
         try:
             SparkContext._ensure_initialized(
-                # in a thread: a JVM whose start is interrupted still finds the file that it has to
-                # write, and ends by itself; without it, it would stay for ever
-                gateway=waited_for(
-                    lambda: launch_gateway(  # type: ignore[no-untyped-call]
-                        SparkConf(loadDefaults=False).setAll(list(conf.items())),
-                        {"stdout": stream, "stderr": stream},
-                    ),
-                    lambda gateway: gateway.proc.kill(),
+                gateway=launch_gateway(  # type: ignore[no-untyped-call]
+                    SparkConf(loadDefaults=False).setAll(list(conf.items())),
+                    {"stdout": stream, "stderr": stream},
                 )
             )
+        except KeyboardInterrupt:
+            kill_jvm()
+            raise
         except PySparkRuntimeError as error:
             printed = log_file.read_bytes()[begin:].decode(errors="replace").split("\n")
             lines = [line.strip() for line in printed if line.strip()]
