@@ -11,12 +11,12 @@ import argparse
 import importlib.util
 import json
 import logging
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from common.errors import exit_code, one_sentence
+from common.interrupts import end_if_interrupted, watched
 from common.logging_setup import FAILURES, LineFormatter, add_log_file, only_sentences
 from common.plain_text import without_controls
 from config_spark import Settings, load_settings
@@ -55,27 +55,36 @@ def run_job(
     to_stderr.setFormatter(LineFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[to_stderr])
     logging.getLogger("py4j").setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        document = work(
-            _prepared(
-                load_settings(**({"batch_id": options.batch} if options.batch else {})),
-                dry_run=options.dry_run,
-            ),
-            options,
-        )
-    except (Exception, KeyboardInterrupt) as error:
-        code, sentence = exit_code(error), one_sentence(error)
-        FAILURES.error("%s", sentence, exc_info=error)
-        if options.json:
-            sys.stdout.write(json.dumps(failure_document(error, parser.prog)) + "\n")
-        sys.stderr.write(f"{sentence}\n")
-        _end_recording(keep=False)
+    with watched(lambda: _show_failure(KeyboardInterrupt(), parser.prog, as_json=options.json)):
+        try:
+            document = work(
+                _prepared(
+                    load_settings(**({"batch_id": options.batch} if options.batch else {})),
+                    dry_run=options.dry_run,
+                ),
+                options,
+            )
+        except (Exception, KeyboardInterrupt) as error:
+            _show_failure(error, parser.prog, as_json=options.json)
+            _end_recording(keep=False)
+            code = exit_code(error)
+        else:
+            code = 0
+    if code:
+        end_if_interrupted(code)
         return code
     shown = json.dumps(document, allow_nan=False) if options.json else words(document)
     sys.stdout.write(without_controls(shown) + "\n")
     _end_recording(keep=True)
     return 0
+
+
+def _show_failure(error: BaseException, job: str, *, as_json: bool) -> None:
+    sentence = one_sentence(error)
+    FAILURES.error("%s", sentence, exc_info=error)
+    if as_json:
+        sys.stdout.write(json.dumps(failure_document(error, job)) + "\n")
+    sys.stderr.write(f"{sentence}\n")
 
 
 def _prepared(settings: Settings, *, dry_run: bool) -> Settings:

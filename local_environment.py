@@ -337,15 +337,20 @@ def _run(
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=variables
         ) as process:
-            while process.poll() is None:
-                time.sleep(0.1)
-                if sys.stderr.isatty():
-                    print(
-                        f"\r{line} {time.monotonic() - started:.0f} s",
-                        end="",
-                        file=sys.stderr,
-                        flush=True,
-                    )
+            try:
+                while process.poll() is None:
+                    time.sleep(0.1)
+                    if sys.stderr.isatty():
+                        print(
+                            f"\r{line} {time.monotonic() - started:.0f} s",
+                            end="",
+                            file=sys.stderr,
+                            flush=True,
+                        )
+            except KeyboardInterrupt:
+                # SIGTERM comes to this process alone
+                process.kill()
+                raise
         print(
             f"{chr(13) + line if sys.stderr.isatty() else ''} {time.monotonic() - started:.0f} s",
             file=sys.stderr,

@@ -20,9 +20,12 @@ if str(Path(__file__).parent) not in sys.path:
     # PYTHONSAFEPATH keeps a script's folder off the path
     sys.path.insert(0, str(Path(__file__).parent))
 
+import signal
+
 import local_environment
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         local_environment.enter(Path(__file__), sys.argv[1:])
     except local_environment.NotReady as problem:
@@ -32,8 +35,13 @@ if __name__ == "__main__":
         sys.stderr.write("\nenvironment: interrupted; the next run goes on\n")
         sys.exit(130)
 
-    import command_line
+    try:
+        import command_line
 
-    if len(sys.argv) == 1:
-        sys.argv.append("demo")
-    command_line.main()
+        if len(sys.argv) == 1:
+            sys.argv.append("demo")
+        command_line.main()
+    except KeyboardInterrupt:
+        # before the commands are loaded; from then on they answer a signal themselves
+        sys.stderr.write("interrupted: nothing was begun\n")
+        sys.exit(130)

@@ -7,11 +7,9 @@ Exit codes: 0 good, 1 the job failed, 2 wrong use or configuration, 130 interrup
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import traceback
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, NoReturn
 
 import typer
@@ -31,6 +29,7 @@ from common.errors import (
     shortened,
     whole_message,
 )
+from common.interrupts import END_SECONDS, end_if_interrupted, watched
 from common.logging_setup import FAILURES
 
 Failure = Callable[[BaseException, list[str]], Any]
@@ -40,31 +39,32 @@ too.
 
 
 def run_application(
-    app: typer.Typer, failure: Failure, *, prog_name: str | None = None
+    app: typer.Typer,
+    failure: Failure,
+    *,
+    prog_name: str | None = None,
+    end_seconds: float | None = END_SECONDS,
 ) -> NoReturn:
     """Run the command of `sys.argv` and exit with its code.
 
-    Args: prog_name stands in usage lines.
+    Args: prog_name stands in usage lines; end_seconds is as `interrupts.watched` takes it.
     """
-    signal.signal(signal.SIGTERM, _terminated)
-    try:
-        code = app(standalone_mode=False, prog_name=prog_name)
-        if code == Interrupted.exit_code:
-            code = _report(
-                KeyboardInterrupt(), failure
-            )  # Typer ends an interrupted command with this code and without a word
-    except TyperException as error:
-        error.message = shortened(error.message)
-        rich_format_error(error)  # type: ignore[arg-type]
-        code = _report(ConfigurationError(str(error)), failure, said=True)
-    except Exception as error:
-        code = _report(error, failure)
+    with watched(lambda: _report(KeyboardInterrupt(), failure), end_seconds=end_seconds):
+        try:
+            code = app(standalone_mode=False, prog_name=prog_name)
+            if code == Interrupted.exit_code:
+                code = _report(
+                    KeyboardInterrupt(), failure
+                )  # Typer ends an interrupted command with this code and without a word
+        except TyperException as error:
+            error.message = shortened(error.message)
+            rich_format_error(error)  # type: ignore[arg-type]
+            code = _report(ConfigurationError(str(error)), failure, said=True)
+        except (Exception, KeyboardInterrupt) as error:
+            code = _report(error, failure)
     end_recording(keep=not code)
+    end_if_interrupted(code if isinstance(code, int) else 0)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _report(error: BaseException, failure: Failure, *, said: bool = False) -> int:

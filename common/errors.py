@@ -13,6 +13,7 @@ sentence and exits with `exit_code`.
      |    |-- DatabaseUnreachable        nothing answers, or the connection was lost (transient)
      |    |-- DatabaseRefused            wrong password, missing rights, another session than the
      |    |                               one described (terminal)
+     |    |-- CheckUnfinished          a check that only warns took too long; it is a warning itself
      |    `-- SchemaMismatch             a table is missing or has another type (terminal)
      |-- SparkLost                       Spark's JVM ended in the middle of the work: killed, or out
      of memory
@@ -78,6 +79,10 @@ class DatabaseUnreachable(DatabaseError):
 
 
 class DatabaseRefused(DatabaseError):
+    pass
+
+
+class CheckUnfinished(DatabaseError):
     pass
 
 

@@ -12,10 +12,10 @@ from config_spark import Settings
 from data_processing.plan import JOB
 from data_processing.rolling_metrics import reach_days
 from data_processing.unread_rows import find_unread_rows
-from database.connection import checked_connection, make_engine, with_database
+from database.connection import with_database
 from database.merge_sql import qualified
 from database.tables import raw_day_counts
-from machine.doctor_checks import Check, Result, is_asleep
+from machine.doctor_checks import Check, Result, asked, is_asleep
 
 
 def unread_rows(settings: Settings) -> tuple[Result, str, str]:
@@ -23,7 +23,7 @@ def unread_rows(settings: Settings) -> tuple[Result, str, str]:
     if is_asleep(settings):
         return "ok", "not looked at: the embedded server is not running", ""
     try:
-        with checked_connection(make_engine(with_database(settings))) as connection:
+        with asked(with_database(settings)) as connection:
             table = {"name": qualified(raw_day_counts)}
             there = text("SELECT to_regclass(:name) IS NOT NULL")
             if not connection.execute(there, table).scalar_one():

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from common.errors import ConfigurationError
+from common.errors import CheckUnfinished, ConfigurationError
 from config_spark import Settings
 from data_processing import plan_sql, touched_pools
 from data_processing.adopted_days import adopt_days
@@ -50,6 +50,7 @@ from database.estimates import estimate_run
 from database.metrics_table import require_same_metrics_table, written_metrics_table
 from database.schema_check import verify_tables
 from database.table_use import METRICS_USE
+from database.time_limit import WARN_SECONDS, limited
 
 log = logging.getLogger(__name__)
 
@@ -308,7 +309,13 @@ def _with_day_counts(connection: Connection, settings: Settings, plan: Plan) -> 
         max(end, last.end) if last and plan.mode == "backfill" else end,
         reach_days(settings.max_fill_days),
     )
-    counts = count_days(connection, last, end=end)
+    try:
+        with limited(connection, WARN_SECONDS):
+            counts = count_days(connection, last, end=end)
+    except CheckUnfinished as error:
+        warning = f"rows that no run reads were not looked for: {error}"
+        log.warning("%s", warning)
+        return replace(plan, known_snapshots=None, warnings=(*plan.warnings, warning))
     known = known_after(counts, last, reading, is_partial=plan.is_partial)
     unread = unread_days(counts, last, reading)
     if not unread:

@@ -23,17 +23,17 @@ class Plan:
     """One run: which days of which pools, why, and what it reads.
 
     `schema` is that of the owner's tables, `metrics_table` the one that is written. `end` is
-    exclusive: the run's end, or the backfill's. `since` is the last good run's `new_from`: raw rows
-    inserted before it are known. `watermark` is what the next run starts from, `seen` what it
-    compares the newest arrivals with, `unused_since` when the first of the known rows was inserted
-    whose day is left to it. `warnings` are sentences on clocks that went back, on the
+    exclusive: the run's end, or the backfill's. `since` is the last good run's `new_from`: raw
+    rows inserted before it are known. `watermark` is what the next run starts from, `seen` what
+    it compares the newest arrivals with, `unused_since` when the first of the known rows was
+    inserted whose day is left to it. `warnings` are sentences on clocks that went back, on the
     `rows_unread`, and on a source that rewrites its history, which `is_rewritten` says.
-    `rows_unread` and `known_snapshots`, what is known of each day after the run, are not counted
-    where there is nothing to do. `days` bounds the rows to write; `rows_expected_to_change`
-    estimates how many of them will differ. `days_missing`, `days_without_raw_rows` and
-    `rows_to_quarantine` are None where they were not counted. `market` is the series the run uses
-    and stores. `previous` is the last good run, whatever its rules were and whatever was asked for
-    now.
+    `rows_unread` and `known_snapshots`, what is known of each day after the run, are not
+    counted where there is nothing to do, and None where counting took too long. `days` bounds
+    the rows to write; `rows_expected_to_change` estimates how many of them will differ.
+    `days_missing`, `days_without_raw_rows` and `rows_to_quarantine` are None where they were
+    not counted. `market` is the series the run uses and stores. `previous` is the last good
+    run, whatever its rules were and whatever was asked for now.
     """
 
     request: Request
@@ -64,7 +64,7 @@ class Plan:
     seen: SeenRows | None = None
     warnings: tuple[str, ...] = ()
     rows_unread: int | None = None
-    known_snapshots: Mapping[date, int] = field(default_factory=dict)
+    known_snapshots: Mapping[date, int] | None = field(default_factory=dict)
     is_rewritten: bool = False
 
     @property

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, delete, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from config_spark import Settings
@@ -148,11 +148,15 @@ def known_after(
 
 
 def store_day_counts(
-    connection: Connection, known: Mapping[date, int], *, is_partial: bool
+    connection: Connection, known: Mapping[date, int] | None, *, is_partial: bool
 ) -> None:
     """Inside the run's commit. A partial run leaves other days as they are; else a day that is not
-    in `known` has no snapshot any more.
+    in `known` has no snapshot any more. None forgets all of them: the next run that can count
+    begins anew, instead of taking this run's rows for unread.
     """
+    if known is None:
+        connection.execute(delete(raw_day_counts))
+        return
     columns = raw_day_counts.c
     rows = connection.execute(select(columns.date, columns.snapshots))
     stored = {row.date: row.snapshots for row in rows}

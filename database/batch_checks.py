@@ -2,21 +2,23 @@
 the failures (as dbt and SQLMesh have it).
 
 They run inside the run's transaction, on staging and before the merge. No row: passed. Rows of a
-`fail` check stop the commit, rows of a `warn` check are reported. What a check means is not known
-here.
+`fail` check stop the commit, rows of a `warn` check are reported, and so is one that takes longer
+than WARN_SECONDS. What a check means is not known here.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
-from common.errors import CheckFailed
+from common.errors import CheckFailed, CheckUnfinished
 from database.run_ledger import Acceptance, Run
+from database.time_limit import WARN_SECONDS, limited
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ SAMPLE_ROWS = 5
 @dataclass(frozen=True)
 class BatchCheck:
     """`query` returns what is wrong, `parameters` are its own; `words` say to a reader what that
-    is.
+    is. `preparation`: statements run before the query, for this check alone.
     """
 
     name: str
@@ -38,6 +40,7 @@ class BatchCheck:
     words: str
     query: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    preparation: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,19 @@ def failing_rows(
 def _entry(
     connection: Connection, check: BatchCheck, acceptance: Acceptance | None
 ) -> dict[str, Any]:
-    failing, sample = failing_rows(connection, check.query, check.parameters)
-    entry = {
+    entry: dict[str, Any] = {
         "name": check.name,
         "level": check.level,
         "severity": check.severity,
+    }
+    try:
+        with limited(connection, WARN_SECONDS) if check.severity == "warn" else nullcontext():
+            for statement in check.preparation:
+                connection.exec_driver_sql(statement)
+            failing, sample = failing_rows(connection, check.query, check.parameters)
+    except CheckUnfinished as error:
+        return entry | {"passed": False, "found": str(error), "failing": 0, "sample": []}
+    entry |= {
         "passed": failing == 0,
         "found": _found(check.words, failing, sample),
         "failing": failing,

@@ -17,6 +17,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+import database.open_connections  # noqa: F401 - importing it has Ctrl-C cancel statements
+from common.interrupts import waited_for
 from config_spark import Settings
 from database.connection_errors import login_error, translate
 from database.connection_parameters import ConnectionParameters, connection_parameters
@@ -38,7 +40,7 @@ METRICS_OPTION = "metrics_table"
 @dataclass(frozen=True)
 class Session:
     """A description whose server has answered, and where it leads. The parameters have those of
-    NEWER_PARAMETERS that the server knows.
+    NEWER_PARAMETERS that the server can have.
     """
 
     parameters: ConnectionParameters
@@ -96,16 +98,20 @@ def connect(parameters: ConnectionParameters) -> psycopg2.extensions.connection:
     Raises: DatabaseUnreachable (transient), DatabaseRefused (login, rights, or a session that a
     pooler has changed; terminal), DatabaseError (the rest).
     """
-    return _connected(parameters)[0]
+    return waited_for(lambda: _connected(parameters), _close)[0]
 
 
 def session_at(settings: Settings) -> Session:
     """Where the settings' database is, for connections of other drivers. Raises: as `connect`."""
     parameters = connection_parameters(settings)
-    connection, place = _connected(parameters)
+    connection, place = waited_for(lambda: _connected(parameters), _close)
     connection.close()
     newer = {name: NEWER_PARAMETERS[name] for name in place.newer}
     return Session(replace(parameters, session={**parameters.session, **newer}), place)
+
+
+def _close(connected: tuple[psycopg2.extensions.connection, Place]) -> None:
+    connected[0].close()
 
 
 def _connected(parameters: ConnectionParameters) -> tuple[psycopg2.extensions.connection, Place]:

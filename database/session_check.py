@@ -23,10 +23,21 @@ METRICS_PARAMETER = "yieldspark.metrics_table"
 """The session parameter that has METRICS_TABLE, for SQL that looks the table up in the catalogue.
 """
 
-NEWER_PARAMETERS = {"idle_session_timeout": "0", "transaction_timeout": "0"}
-"""Limits that only PostgreSQL 14 and 17 know: an older server refuses a connection that names one
-in `options`.
+NEWER_PARAMETERS = {
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
+    # a server that works on a statement looks for its client no sooner: a killed driver's lock
+    # would be taken until the statement ends
+    "client_connection_check_interval": "10s",
+    # milliseconds, as long as keepalives take: none are sent while an acknowledgement is awaited
+    "tcp_user_timeout": "90000",
+}
+"""Parameters that PostgreSQL has since 12 (tcp_user_timeout), 14 or 17 (transaction_timeout): an
+older server refuses a connection that names one in `options`.
 """
+
+ON_LINUX = ("client_connection_check_interval", "tcp_user_timeout")
+"""A server on another system may refuse to set these: there they stay as they are."""
 
 CHECKED_PARAMETERS = (
     "search_path",
@@ -40,6 +51,8 @@ CHECKED_PARAMETERS = (
 
 UTC_NAMES = {"UTC", "Etc/UTC", "GMT", "Etc/GMT", "UCT", "Universal", "Zulu", "Greenwich"}
 """Java tells the server its own time zone, whatever `options` say."""
+
+_ON_LINUX = " AND version() ~ '-linux'"
 
 _COLUMNS = {
     # of one start of one server; its address differs by the way one comes
@@ -55,6 +68,7 @@ _COLUMNS = {
     **{
         name: (
             f"CASE WHEN current_setting('{name}', true) <> ''"
+            f"{_ON_LINUX if name in ON_LINUX else ''}"
             f" THEN set_config('{name}', '{value}', false) END"
         )
         for name, value in NEWER_PARAMETERS.items()
@@ -62,13 +76,13 @@ _COLUMNS = {
 }
 
 FACTS = "SELECT " + ", ".join(f"{sql} AS {name}" for name, sql in _COLUMNS.items())
-"""One row of text. It also sets the newer parameters that this server knows."""
+"""One row of text. It also sets the newer parameters that this server can have."""
 
 
 @dataclass(frozen=True)
 class Place:
     """The server (when it was started, UTC) and the database of a session, and which of
-    NEWER_PARAMETERS the server knows.
+    NEWER_PARAMETERS the server can have.
     """
 
     server: str

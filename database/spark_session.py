@@ -12,21 +12,25 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any, ClassVar
 
 from py4j.protocol import Py4JError
-from pyspark import SparkConf, SparkContext
+from pyspark import SparkConf, SparkContext, java_gateway
 from pyspark.accumulators import AccumulatorServer
 from pyspark.errors import PySparkRuntimeError
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
+from common import interrupts
 from common.errors import ConfigurationError, EnvironmentNotReady
 from common.private_files import make_private, private_folder, private_opener
 from config_spark import Settings
@@ -128,7 +132,12 @@ def get_spark_session(
     builder = SparkSession.builder.appName(app_name)
     for key, value in conf.items():
         builder = builder.config(key, value)
-    return builder.getOrCreate()
+    handler = signal.getsignal(signal.SIGINT)
+    session = builder.getOrCreate()
+    if threading.current_thread() is threading.main_thread():
+        # PySpark's own calls the JVM from inside the call that it interrupts
+        signal.signal(signal.SIGINT, handler)
+    return session
 
 
 def session_conf(
@@ -178,6 +187,24 @@ def stop_session(spark: SparkSession) -> None:
         spark.stop()
 
 
+class _JvmProcess(subprocess.Popen[bytes]):
+    """The process of a JVM that is starting or runs; PySpark starts no other that way."""
+
+    newest: ClassVar[_JvmProcess | None] = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        _JvmProcess.newest = self
+
+
+def kill_jvm() -> bool:
+    """End the JVM that this process has started at once; returns whether there is one."""
+    if _JvmProcess.newest is None:
+        return False
+    _JvmProcess.newest.kill()
+    return True
+
+
 def end_jvm(timeout_seconds: float) -> int | None:
     """End this process's JVM, whose session is stopped, and wait for what it does at its end.
 
@@ -206,6 +233,8 @@ def _start_jvm(conf: Mapping[str, str], log_file: Path) -> None:
 
     Raises: EnvironmentNotReady with the JVM's last line where it ends at once.
     """
+    # PySpark forgets a process whose start is interrupted, and such a JVM would stay for ever
+    java_gateway.Popen = _JvmProcess  # type: ignore[assignment]
     with open(log_file, "ab", opener=private_opener) as stream:
         begin = stream.tell()
         try:
@@ -215,6 +244,9 @@ def _start_jvm(conf: Mapping[str, str], log_file: Path) -> None:
                     {"stdout": stream, "stderr": stream},
                 )
             )
+        except KeyboardInterrupt:
+            kill_jvm()
+            raise
         except PySparkRuntimeError as error:
             printed = log_file.read_bytes()[begin:].decode(errors="replace").split("\n")
             lines = [line.strip() for line in printed if line.strip()]
@@ -253,6 +285,15 @@ def temporary_folder() -> str:
     )
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def _clear_at_once() -> None:
+    kill_jvm()
+    if temporary_folder.cache_info().currsize:
+        shutil.rmtree(temporary_folder(), ignore_errors=True)
+
+
+interrupts.at_the_end(_clear_at_once)
 
 
 def _jar_list(settings: Settings, *, synapseml: bool) -> str:

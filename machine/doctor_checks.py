@@ -2,7 +2,8 @@
 
 Goes in: `Settings`. Comes out: one `Finding` per check: ok, warn (goes on with less) or fail (a job
 would stop), what was found, and what to do. Nothing is printed, installed, started or changed; a
-check that itself breaks is a failed finding, never an exception. Sizes are GiB, clocks seconds.
+check that itself breaks is a failed finding, never an exception, and one that takes longer than
+DATABASE_SECONDS in the database is a warning. Sizes are GiB, clocks seconds.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
-from common.errors import DatabaseRefused, DatabaseUnreachable, YieldSparkError
+from common.errors import CheckUnfinished, DatabaseRefused, DatabaseUnreachable, YieldSparkError
 from common.private_files import open_to_others
 from config_spark import Settings
 from database.connection import checked_connection, make_engine, with_database
@@ -29,6 +31,7 @@ from database.embedded_server import EmbeddedServer
 from database.schema_check import examine_tables
 from database.server_folders import wheel_binaries
 from database.table_use import JOBS_USE
+from database.time_limit import limited
 from machine import spark_runtime
 from machine.class_archive import find_archive
 
@@ -42,6 +45,8 @@ ENOUGH_DISK_GIB = 2.0
 LEAST_DISK_GIB = 0.5
 ENOUGH_MEMORY_GIB = 4.0
 CLOCK_TOLERANCE_SECONDS = 60.0
+DATABASE_SECONDS = 30.0
+"""For each statement."""
 SANE_YEARS = range(2025, 2100)
 """A machine that lost its clock wakes in 1970 or at its firmware's date, before this product
 existed.
@@ -75,6 +80,8 @@ def examine(settings: Settings, more: Sequence[Check] = ()) -> list[Finding]:
 def _finding(check: Check, settings: Settings) -> Finding:
     try:
         result, found, fix = check.look(settings)
+    except CheckUnfinished as error:
+        return Finding(check.name, "warn", str(error), "run `doctor` again later")
     except (YieldSparkError, OSError) as error:
         return Finding(check.name, "fail", str(error), check.fix)
     return Finding(check.name, result, found, fix)
@@ -175,7 +182,7 @@ def database(settings: Settings) -> tuple[Result, str, str]:
             "",
         )
     connected = with_database(settings)
-    with checked_connection(make_engine(connected)) as connection:
+    with asked(connected) as connection:
         version = connection.execute(text("SHOW server_version")).scalar_one()
     kind = "embedded" if settings.db_host is None else "DB_HOST"
     return (
@@ -186,6 +193,16 @@ def database(settings: Settings) -> tuple[Result, str, str]:
         ),
         "",
     )
+
+
+@contextmanager
+def asked(settings: Settings) -> Iterator[Connection]:
+    """A connection to the settings' database, which runs. Raises: CheckUnfinished after
+    DATABASE_SECONDS of one statement; as `checked_connection`.
+    """
+    with checked_connection(make_engine(settings)) as connection:
+        with limited(connection, DATABASE_SECONDS):
+            yield connection
 
 
 def is_asleep(settings: Settings) -> bool:
@@ -200,7 +217,7 @@ def tables(settings: Settings) -> tuple[Result, str, str]:
     if is_asleep(settings):
         return "ok", "not looked at: the embedded server is not running", ""
     try:
-        with checked_connection(make_engine(with_database(settings))) as connection:
+        with asked(with_database(settings)) as connection:
             found = examine_tables(connection, JOBS_USE)
     except (DatabaseUnreachable, DatabaseRefused):
         return "warn", "the database could not be asked", "see the check `database`"
@@ -226,8 +243,10 @@ def clock(settings: Settings) -> tuple[Result, str, str]:
     if settings.db_host is None:
         return "ok", f"{now:%Y-%m-%d %H:%M:%S} UTC", ""
     try:
-        with checked_connection(make_engine(settings)) as connection:
+        with asked(settings) as connection:
             theirs = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    except CheckUnfinished:
+        raise
     except YieldSparkError:
         return (
             "ok",

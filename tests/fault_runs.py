@@ -149,14 +149,7 @@ class JobProcess:
         """Process ids of this run, those whose command line has `program` in it: driver, JVM,
         Spark's executors and Python workers.
         """
-        token = f"{TOKEN}={self.token}".encode()
-        return [
-            pid
-            for pid in _processes()
-            if token in _read(pid, "environ").split(b"\0")
-            and not _is_zombie(pid)
-            and program.encode() in _read(pid, "cmdline")
-        ]
+        return processes_with(self.token, program)
 
     def all_have_ended(self) -> None:
         """Nothing of the run outlives its driver for long: a JVM that went on would load staging
@@ -181,6 +174,20 @@ class JobProcess:
         for pid in self.alive():
             _kill(pid)
         self.process.wait()
+
+
+def processes_with(token: str, program: str = "") -> list[int]:
+    """Ids of the processes that have TOKEN with this value in their environment, and `program` in
+    their command line.
+    """
+    variable = f"{TOKEN}={token}".encode()
+    return [
+        pid
+        for pid in _processes()
+        if variable in _read(pid, "environ").split(b"\0")
+        and not _is_zombie(pid)
+        and program.encode() in _read(pid, "cmdline")
+    ]
 
 
 def _kill(pid: int) -> None:

@@ -51,7 +51,7 @@ from database.db_utils_spark import (
 from database.embedded_server import EmbeddedServer
 from database.migrate import migrate
 from database.run_ledger import ledger_row, open_run
-from database.session_check import CHECKED_PARAMETERS, NEWER_PARAMETERS
+from database.session_check import CHECKED_PARAMETERS, NEWER_PARAMETERS, ON_LINUX
 from database.tables import pool_daily_metrics
 from database.transport_jdbc import checked_jdbc
 from tests.databases import empty_database
@@ -263,6 +263,12 @@ def test_limits_of_the_role_end_no_session_of_ours(spark: SparkSession, database
             connection.exec_driver_sql("SELECT 1")
             time.sleep(0.2)
             connection.exec_driver_sql("SELECT 1")
+
+
+def test_every_session_notices_a_lost_client(spark: SparkSession, database: Settings) -> None:
+    shown = " || ' ' || ".join(f"current_setting('{name}')" for name in ON_LINUX)
+    there = " ".join(NEWER_PARAMETERS[name] for name in ON_LINUX)
+    assert by_every_driver(spark, database, shown) == [there] * 3
 
 
 def test_a_limit_that_is_set_later_is_named(database: Settings) -> None:

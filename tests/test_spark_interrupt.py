@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from database.spark_interrupt import interruptible, stop_if_interrupted
 
 SIGNAL_AFTER_SECONDS = 0.5
-WAIT_IN_THE_JVM_MILLISECONDS = 2000
+WAIT_IN_THE_JVM_MILLISECONDS = 1500
 
 
 def send_soon() -> None:

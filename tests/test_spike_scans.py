@@ -91,6 +91,33 @@ def test_few_new_rows_are_looked_up_where_there_is_an_index(
     assert ("Seq Scan" not in used) == indexed
 
 
+def test_more_rows_than_the_servers_memory_holds_take_no_longer_for_each_row(
+    database: Settings, engine: Engine
+) -> None:
+    """One pool with a snapshot every four seconds. Windows that were read again from disk for each
+    row took minutes here.
+    """
+    night = Night(database, engine)
+    night.before(POOLS[:1])
+    execute(
+        engine,
+        "INSERT INTO raw_defillama_pool_history (id, pool_id, timestamp, raw_json_data) SELECT"
+        " 100000 + n, :pool, :midnight + n * interval '4 seconds', jsonb_build_object('tvlUsd',"
+        " CASE n WHEN 9999 THEN 1e8 ELSE 1e6 END, 'poolMeta', repeat('x', 1000))"
+        " FROM generate_series(1, 20000) AS n",
+        pool=POOLS[0],
+        midnight=at(NEWEST, 0),
+    )
+    plan = plan_metrics(database, engine, Request(), table=TABLE, now=NOW)
+    with engine.connect() as connection:
+        connection.execute(text("SET LOCAL work_mem = '64kB'"))
+        connection.execute(text("SET LOCAL statement_timeout = '60s'"))
+        for statement in spike_preparation(database, plan):
+            connection.execute(text(statement))
+        query, parameters = spike_query(database, plan)
+        assert len(connection.execute(text(query), parameters).all()) == 1
+
+
 def _scans(connection: Connection, statement: str, parameters: dict[str, Any]) -> int:
     """How often the statement passes over raw history, by what PostgreSQL says it did."""
     return sum(

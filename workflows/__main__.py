@@ -16,9 +16,12 @@ if sys.path[0] != str(ROOT):
     # the root
     sys.path[0] = str(ROOT)
 
+import signal  # noqa: E402
+
 import local_environment  # noqa: E402
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         local_environment.enter(Path(__file__), sys.argv[1:])
     except local_environment.NotReady as problem:
@@ -28,6 +31,11 @@ if __name__ == "__main__":
         sys.stderr.write("\nenvironment: interrupted; the next run goes on\n")
         sys.exit(130)
 
-    from workflows.entry import main
+    try:
+        from workflows.entry import main
 
-    main()
+        main()
+    except KeyboardInterrupt:
+        # before the commands are loaded; from then on they answer a signal themselves
+        sys.stderr.write("interrupted: nothing was begun\n")
+        sys.exit(130)

@@ -19,4 +19,5 @@ from workflows.releases import release_commands  # noqa: F401
 
 def main() -> NoReturn:
     """Run the command of `sys.argv` and exit with its code."""
-    run_application(app, failed_command, prog_name="python -m workflows")
+    # what Ctrl-C has to cancel in the cloud may take longer than what runs here
+    run_application(app, failed_command, prog_name="python -m workflows", end_seconds=None)

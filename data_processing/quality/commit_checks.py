@@ -10,7 +10,7 @@ observed on a day that has an accepted snapshot of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, cast
@@ -67,6 +67,7 @@ class _Query:
     name: str
     sql: str
     parameters: Mapping[str, Any]
+    preparation: Sequence[str] = ()
 
 
 def commit_checks(settings: Settings, plan: Plan, staging: str) -> CommitChecks:
@@ -90,7 +91,7 @@ def commit_checks(settings: Settings, plan: Plan, staging: str) -> CommitChecks:
             {"share": settings.max_removed_days_share},
         ),
         _Query("unknown_pool", _unknown_pools(plan.table), {}),
-        _Query("spike", *spike_query(settings, plan)),
+        _Query("spike", *spike_query(settings, plan), spike_preparation(settings, plan)),
     ]
     checks = [
         _check(settings, query) for query in queries if severity_of(query.name, settings) != "off"
@@ -105,8 +106,6 @@ def commit_checks(settings: Settings, plan: Plan, staging: str) -> CommitChecks:
     ]
     if retires:
         statements.append(retired_days(plan.table, staging))
-    if severity_of("spike", settings) != "off":
-        statements += spike_preparation(settings, plan)
     return CommitChecks(checks, [*((statement, {}) for statement in statements), *new_days])
 
 
@@ -137,6 +136,7 @@ def _check(settings: Settings, query: _Query) -> BatchCheck:
         words(query.name, settings),
         query.sql,
         query.parameters,
+        query.preparation,
     )
 
 

@@ -3,9 +3,9 @@ all within hours.
 
 In: the plan's table and raw rows, in PostgreSQL. Out: a query with a row for each spike: pool_id,
 timestamp, measure, before, spike, after (APY percent, TVL USD), and whether the spike is what its
-day is known by. A jump that stays is none. At most NEWEST_ROWS new rows are looked at, in one
-window pass over the rows around them, whose cost grows with their number whatever indexes raw
-history has. Most pools have one snapshot a day: JSON is looked at only where there are more.
+day is known by. A jump that stays is none. At most NEWEST_ROWS new rows are looked at, with those
+near them, at a cost that grows with their number whatever indexes raw history has. Most pools have
+one snapshot a day: numbers are parsed only where three snapshots lie close together.
 """
 
 from __future__ import annotations
@@ -133,19 +133,26 @@ def _bin(moment: str) -> str:
 
 
 def _rows_around(within: str, start: date | None) -> str:
-    """CTEs that end in `around_fresh`: raw rows within `within` of a fresh row that is `crowded`,
-    more than two rows being around it.
+    """CTEs that end in `around_fresh`: raw rows within `within` of a fresh row that are one of
+    three within that time, and whether each is fresh itself.
 
     Few bins are looked up in an index on pool and timestamp; PostgreSQL takes their ranges for
     large and would scan the table. Else equal bins make a hash join of one scan.
+
+    No window has a frame that moves at both ends: once the rows are more than work_mem, PostgreSQL
+    reads such a frame from disk again for each row. The windows hold two texts and not the JSON.
     """
     earliest = (start or EARLIEST_DAY) - timedelta(days=1)
-    columns = "coalesce(h.id, 0) AS id, h.pool_id, h.timestamp, h.raw_json_data, false AS is_fresh"
+    columns = f"{TEXTS}, false AS is_fresh"
     in_bin = f"h.pool_id = n.pool_id AND h.timestamp >= n.begins AND h.timestamp < n.begins + {BIN}"
-    frame = "PARTITION BY pool_id ORDER BY timestamp RANGE BETWEEN"
     return f"""
     lookup AS MATERIALIZED ({_IS_LOOKUP_FASTER}),
     near_rows AS (
+        SELECT NULL::bigint AS id, pool_id, timestamp, NULL::bigint AS snapshot,
+            NULL::text AS apy, NULL::text AS tvl, NULL::boolean AS not_in_pools,
+            NULL::boolean AS dropped, NULL::boolean AS replaced, true AS is_fresh
+        FROM {FRESH}
+        UNION ALL
         SELECT found.*
         FROM {NEAR} AS n
         CROSS JOIN LATERAL (SELECT {columns} FROM {TABLE} AS h WHERE {in_bin} OFFSET 0) AS found
@@ -156,28 +163,35 @@ def _rows_around(within: str, start: date | None) -> str:
         JOIN {TABLE} AS h ON {in_bin} AND {_bin("h.timestamp")} = n.begins
         WHERE h.timestamp >= {midnight(earliest)}
             AND NOT (SELECT is_faster FROM lookup)
-        UNION ALL
-        SELECT NULL, pool_id, timestamp, NULL, true
-        FROM {FRESH}
+    ),
+    marked AS (
+        SELECT *,
+            bool_or(is_fresh) OVER (PARTITION BY pool_id, timestamp) AS is_new,
+            max(timestamp) FILTER (WHERE is_fresh)
+                OVER (PARTITION BY pool_id ORDER BY timestamp) AS fresh_before,
+            min(timestamp) FILTER (WHERE is_fresh)
+                OVER (PARTITION BY pool_id ORDER BY timestamp DESC) AS fresh_after
+        FROM near_rows
     ),
     counted AS (
-        SELECT *, bool_or(is_fresh) OVER moment AND count(id) OVER around > 2 AS crowded
-        FROM near_rows
-        WINDOW moment AS ({frame} CURRENT ROW AND CURRENT ROW),
-            around AS ({frame} {within} PRECEDING AND {within} FOLLOWING)
+        SELECT *,
+            lead(timestamp, 2) OVER pool - timestamp <= {within}
+                OR lead(timestamp) OVER pool - lag(timestamp) OVER pool <= {within}
+                OR timestamp - lag(timestamp, 2) OVER pool <= {within} AS is_of_three
+        FROM marked
+        WHERE id IS NOT NULL
+            AND (timestamp - fresh_before <= {within} OR fresh_after - timestamp <= {within})
+        WINDOW pool AS (PARTITION BY pool_id ORDER BY timestamp)
     ),
     around_fresh AS (
-        SELECT *, bool_or(crowded) OVER around AS is_near
+        SELECT *
         FROM counted
-        WINDOW around AS ({frame} {within} PRECEDING AND {within} FOLLOWING)
+        WHERE is_of_three
     )"""
 
 
 def _judged(settings: Settings, plan: Plan) -> str:
-    raw = (
-        f"SELECT {TEXTS}, h.crowded AS is_new FROM around_fresh AS h WHERE h.is_near AND h.id IS"
-        " NOT NULL"
-    )
+    raw = "SELECT * FROM around_fresh OFFSET 0"
     return judged_rows(raw, raw_row_checks(settings, plan.now), also=("pool_id", "is_new"))
 
 

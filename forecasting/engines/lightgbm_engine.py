@@ -95,8 +95,12 @@ class LightgbmRows:
             free.put(data)
             return FittedModel(without_threads(booster.model_to_string()), self.features, booster)
 
-        with ThreadPoolExecutor(at_once) as pool:
+        pool = ThreadPoolExecutor(at_once)
+        try:
             return list(pool.map(fit_one, objectives))
+        finally:
+            # after Ctrl-C the run closes its ledger row while the last fits still compute
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _binned(
         self, matrix: Features, copies: int, parameters: Mapping[str, object]
