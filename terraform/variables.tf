@@ -178,6 +178,18 @@ variable "engine" {
   }
 }
 
+variable "expected_rows" {
+  description = "Rows that a run reads; the batches of a release are sized for them."
+  type        = number
+  default     = 1000000
+  nullable    = false
+
+  validation {
+    condition     = var.expected_rows >= 0 && floor(var.expected_rows) == var.expected_rows
+    error_message = "expected_rows = ${var.expected_rows}. Allowed is a whole number from 0."
+  }
+}
+
 variable "ingest_arguments" {
   description = "Which pools the scheduled ingest fetches, as options of `run_spark_local.py ingest`."
   type        = list(string)
@@ -221,18 +233,6 @@ variable "more_settings" {
   validation {
     condition     = alltrue([for value in values(var.more_settings) : can(regex("^[^\\s\"'#]*$", value))])
     error_message = "more_settings has a value with a space, a quote or a #. Allowed are values of one word."
-  }
-}
-
-variable "expected_rows" {
-  description = "Rows that a night reads: what the batches of a release are sized for."
-  type        = number
-  default     = 1000000
-  nullable    = false
-
-  validation {
-    condition     = var.expected_rows >= 0 && floor(var.expected_rows) == var.expected_rows
-    error_message = "expected_rows = ${var.expected_rows}. Allowed is a whole number from 0."
   }
 }
 
