@@ -148,7 +148,7 @@ variable "database_tier" {
 }
 
 variable "database_version" {
-  description = "PostgreSQL of the database; the product's own tests run on 16."
+  description = "PostgreSQL version of the database. The test suite runs on 18."
   type        = string
   default     = "POSTGRES_16"
   nullable    = false
