@@ -127,7 +127,7 @@ def second_database(databases: Databases) -> Iterator[Settings]:
 
 
 @pytest.fixture
-def run(database: Settings, tmp_path: Path) -> CommandLine:
+def run(processes: None, database: Settings, tmp_path: Path) -> CommandLine:
     """The command line on a fresh database, as processes."""
     return CommandLine(database, tmp_path)
 
@@ -159,7 +159,12 @@ def spark(server: Settings) -> Iterator[SparkSession]:
 
 
 @pytest.fixture(scope="session")
-def jvm() -> Path:
+def processes() -> None:
+    """For tests that start another program or process; it brings the marker `process`."""
+
+
+@pytest.fixture(scope="session")
+def jvm(processes: None) -> Path:
     """The home of Java, for tests whose processes start a JVM."""
     return find_java()
 

@@ -1,8 +1,8 @@
 """pytest plugin: what a test needs, as markers that follow from its fixtures, and are true.
 
-`spark` needs a JVM, `postgres` a database server, `process` starts the product as a process of its
-own; `unit` needs none of them. `python run_spark_local.py test --fast` runs what needs neither JVM
-nor server. A test that starts a program which its markers do not name fails.
+`spark` needs a JVM, `postgres` a database server, `process` starts another program or process;
+`unit` needs none of them. `python run_spark_local.py test --fast` runs the `unit` tests. A test
+that starts a program or a process which its markers do not name fails.
 """
 
 from __future__ import annotations
@@ -12,22 +12,27 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 FIXTURES = {
     "spark": {"spark", "jvm", "newcomer", "recorded", "case", "repository"},
     "postgres": {"server", "own_server", "server_programs", "server_address", "newcomer"},
-    "process": {"run", "clone", "newcomer", "recorded", "case", "emulator", "jvm", "twice"},
+    "process": {"processes"},
 }
-"""Fixtures by the marker that they bring."""
+"""Fixtures by the marker that they bring. A fixture that asks for one of them brings it too."""
 
 PROGRAMS = {
     "spark": {"java", "spark-submit", "spark-class"},
     "postgres": {"initdb", "pg_ctl", "postgres"},
 }
 """Programs that only a test with the marker starts."""
+
+STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"}
+"""Python's audit events of the start of a process; none is raised by multiprocessing's `spawn` and
+`forkserver`.
+"""
 
 _markers: set[str] | None = None
 """Of the test that runs; None between tests."""
@@ -65,18 +70,26 @@ def _watched(item: pytest.Item) -> Iterator[None]:
         _markers = None
 
 
-def _watch_programs(event: str, arguments: tuple[Any, ...]) -> None:
-    if event != "subprocess.Popen" or _markers is None:
+def _watch_starts(event: str, arguments: tuple[Any, ...]) -> None:
+    if event not in STARTS or _markers is None:
         return
-    executable, command = arguments[:2]
-    program = Path(os.fsdecode(executable or command[0])).name
+    program = event
+    if event == "subprocess.Popen":
+        executable, command = arguments[:2]
+        program = Path(os.fsdecode(executable or command[0])).name
     for marker, programs in PROGRAMS.items():
         if program in programs and marker not in _markers:
-            fixtures = ", ".join(sorted(FIXTURES[marker]))
-            raise AssertionError(
-                f"{program} is started by a test that is not marked `{marker}`:"
-                f" take one of its fixtures ({fixtures})"
-            )
+            _refuse(program, marker)
+    if not _markers & FIXTURES.keys():
+        _refuse(program, "process")
 
 
-sys.addaudithook(_watch_programs)
+def _refuse(program: str, marker: str) -> NoReturn:
+    fixtures = ", ".join(sorted(FIXTURES[marker]))
+    raise AssertionError(
+        f"{program} is started by a test that is not marked `{marker}`: take one of the fixtures"
+        f" that bring the marker ({fixtures})"
+    )
+
+
+sys.addaudithook(_watch_starts)

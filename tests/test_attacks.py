@@ -210,6 +210,7 @@ def test_a_document_that_a_service_does_not_expect_is_an_answer_and_no_traceback
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("processes")
 def test_no_request_is_kept(attacked: Attacked, monkeypatch: pytest.MonkeyPatch) -> None:
     source = "from emulator.http_service import Service; print(Service.keeps_requests)"
     done = subprocess.run(
@@ -307,6 +308,7 @@ class _Page(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_page_in_a_browser_reaches_no_service(attacked: Attacked, tmp_path: Path) -> None:
     """The page sends what a page can: fetches, a script, a picture and a form, to the address and
     by a name that its owner lets lead to loopback (DNS rebinding).
@@ -393,6 +395,7 @@ ln -s $(dirname $1) folder
 """
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_output_of_a_job_is_what_it_wrote_and_no_file_that_it_links_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

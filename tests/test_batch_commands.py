@@ -420,6 +420,7 @@ def _waiting(cloud: Cloud, name: str, stdin: int) -> Iterator[subprocess.Popen[s
         process.wait()
 
 
+@pytest.mark.usefixtures("processes")
 def test_ctrl_c_without_a_terminal_leaves_the_batch_and_says_how_to_cancel_it(
     tmp_path: Path,
 ) -> None:
@@ -434,6 +435,7 @@ def test_ctrl_c_without_a_terminal_leaves_the_batch_and_says_how_to_cancel_it(
 
 
 @pytest.mark.parametrize(("answer", "state"), [("n", "RUNNING"), ("y", "CANCELLED")])
+@pytest.mark.usefixtures("processes")
 def test_ctrl_c_at_a_terminal_asks(tmp_path: Path, answer: str, state: str) -> None:
     with served(tmp_path, STAYS) as cloud:
         name = cloud.run.json(*SUBMIT, "--no-wait")["batch"]
@@ -451,7 +453,7 @@ def test_ctrl_c_at_a_terminal_asks(tmp_path: Path, answer: str, state: str) -> N
 
 
 @pytest.fixture
-def gcloud(tmp_path: Path) -> dict[str, str]:
+def gcloud(processes: None, tmp_path: Path) -> dict[str, str]:
     """The variables that lead gcloud to a double. Skips where it is not installed."""
     if not shutil.which("gcloud"):
         pytest.skip("gcloud is not installed here")

@@ -14,6 +14,8 @@ import pytest
 from tests.bootstrap_services import BootstrapServices, served
 from tests.processes import PROJECT
 
+pytestmark = pytest.mark.usefixtures("processes")
+
 GCLOUD = """#!/usr/bin/env bash
 # Stands in for gcloud: writes down what it is asked and given. What PRESENT names is there.
 printf '%s\\n' "$*" >> "$RECORD/calls"

@@ -156,7 +156,7 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def recorded(server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def recorded(processes: None, server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """A home, of a name with spaces, whose first run was good: the job as a script. Its Java is the
     wheel's, where there is one.
     """
@@ -296,6 +296,7 @@ def test_production_maps_what_its_image_has_and_records_nothing(
     assert runs.source("org.apache.spark.SparkConf") == f"{SHARED} (top)"
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     runs = Runs(tmp_path, java_runtime.find_java())
     runs.home.mkdir()
@@ -346,6 +347,7 @@ def test_another_jar_or_java_is_another_archive(
     assert len({archive and archive.folder for archive in (first, touched, grown, other_java)}) == 4
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_first_command_records_for_the_jars_that_it_fetches(tmp_path: Path) -> None:
     """The next command would find no archive otherwise, and record another one."""
     runs = Runs(tmp_path, java_runtime.find_java())
@@ -383,6 +385,7 @@ def _served_jars(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("name", ["SPARK_SUBMIT_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"])
+@pytest.mark.usefixtures("processes")
 def test_options_of_the_users_own_are_left_alone(tmp_path: Path, name: str) -> None:
     runs = Runs(tmp_path, java_runtime.find_java())
     del runs.environment["SPARK_SUBMIT_OPTS"]

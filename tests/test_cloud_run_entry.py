@@ -152,6 +152,7 @@ def start(folder: Path, variables: dict[str, str], *arguments: str) -> subproces
     )
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_process_becomes_the_job_of_the_latest_release(
     releases: Bucketful, tmp_path: Path
 ) -> None:
@@ -194,6 +195,7 @@ def test_the_process_becomes_the_job_of_the_latest_release(
     ]
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_version_is_the_rollback_and_the_containers_variables_win(
     releases: Bucketful, tmp_path: Path
 ) -> None:
@@ -240,6 +242,7 @@ def test_the_network_to_the_database_is_waited_for(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("words", [("--", "db", "migrate", "--json"), ("db", "migrate", "--json")])
+@pytest.mark.usefixtures("processes")
 def test_the_process_becomes_the_operators_command(
     releases: Bucketful, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
@@ -275,6 +278,7 @@ def test_the_process_becomes_the_operators_command(
     ]
 
 
+@pytest.mark.usefixtures("processes")
 def test_sigterm_reaches_the_job(releases: Bucketful, tmp_path: Path) -> None:
     releases.release(files={f"{JOB}.py": WAITS.encode()})
     job = start(tmp_path, releases.variables, JOB)
@@ -287,6 +291,7 @@ def test_sigterm_reaches_the_job(releases: Bucketful, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("processes")
 def test_sigterm_before_the_job_ends_the_entry(releases: Bucketful, tmp_path: Path) -> None:
     asked, over = threading.Event(), threading.Event()
 
@@ -308,6 +313,7 @@ def test_sigterm_before_the_job_ends_the_entry(releases: Bucketful, tmp_path: Pa
     )
 
 
+@pytest.mark.usefixtures("processes")
 def test_an_error_is_a_sentence_and_an_exit_code(releases: Bucketful, tmp_path: Path) -> None:
     job = start(tmp_path, releases.variables, JOB)
     output, errors = job.communicate()

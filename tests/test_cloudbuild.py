@@ -172,6 +172,7 @@ def test_googles_own_types_read_it() -> None:
         Build.from_json(json.dumps(document | {"options": {"machineType": "E2_HIGHCPU_9"}}))
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_public_schema_takes_it(tmp_path: Path) -> None:
     """That of check-jsonschema, as it comes with the package: nothing is fetched."""
     broken = tmp_path / "cloudbuild.yaml"

@@ -53,7 +53,7 @@ class TwoBuilds:
 
 
 @pytest.fixture(scope="module")
-def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def origin(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return committed_copy(tmp_path_factory.mktemp("origin") / "yieldspark")
 
 

@@ -47,7 +47,7 @@ PINNED = {
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def checkout(processes: None, tmp_path: Path) -> Path:
     """A small clone, in which an image can be built."""
     folder = tmp_path / "workspace"
     (folder / "container").mkdir(parents=True)
@@ -367,6 +367,7 @@ def test_a_manifest_is_compared_with_latest_and_with_the_commit() -> None:
 
 
 @needs_gcloud
+@pytest.mark.usefixtures("processes")
 def test_no_clobber_succeeds_silently_and_a_generation_does_not(
     cloud: DeploymentCloud, tmp_path: Path
 ) -> None:

@@ -205,6 +205,7 @@ def test_a_package_that_is_gone_or_has_no_pin_is_told() -> None:
         locked_for("batch", LOCKED + "numpy>=1\n")
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_choice_is_a_command_of_the_build() -> None:
     command = [sys.executable, str(PROJECT / "container" / "locked_packages.py")]
     done = subprocess.run(

@@ -361,6 +361,7 @@ for number in range(10_000_000):
 """
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_killed_process_leaves_whole_objects(double: FakeStorage, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     for _ in range(5):
@@ -396,6 +397,7 @@ def gcloud(address: str, folder: Path, *arguments: str) -> bytes:
 
 
 @pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed here")
+@pytest.mark.usefixtures("processes")
 def test_gcloud_copies_lists_and_prints(double: FakeStorage, tmp_path: Path) -> None:
     content = os.urandom(2_999) + b"\r"
     (tmp_path / "up").write_bytes(content)

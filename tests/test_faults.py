@@ -63,7 +63,11 @@ def worked(server: Settings, spark: SparkSession) -> Iterator[Worked]:
 
 @pytest.fixture
 def case(
-    request: pytest.FixtureRequest, server: Settings, worked: Worked, tmp_path: Path
+    request: pytest.FixtureRequest,
+    processes: None,
+    server: Settings,
+    worked: Worked,
+    tmp_path: Path,
 ) -> Iterator[Case]:
     with case_of(server, worked, tmp_path, request.param) as made:
         yield made

@@ -35,7 +35,7 @@ echo '{"terraform_version": "1.9.8", "platform": "linux_amd64"}'
 
 
 @pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def programs(processes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that comes first on the path; home and caches are empty."""
     folder = tmp_path / "programs"
     folder.mkdir()
@@ -96,6 +96,7 @@ def test_without_the_tools_the_reason_is_said(
 
 
 @pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))
+@pytest.mark.usefixtures("processes")
 def test_the_mirror_is_all_that_terraform_is_told(tmp_path: Path) -> None:
     provider = tmp_path / NAME
     provider.write_text("the provider", encoding="utf-8")

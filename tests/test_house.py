@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROJECT = Path(__file__).resolve().parents[1]
 
 REGISTRIES = (
@@ -25,6 +27,7 @@ REGISTRIES = (
 REGISTRY_HOST = re.compile(rf"({'|'.join(REGISTRIES)})\.(org|io|com)", re.IGNORECASE)
 
 
+@pytest.mark.usefixtures("processes")
 def test_no_registry_host_stands_in_the_repository() -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "-z"], cwd=PROJECT, capture_output=True, text=True, check=True
@@ -84,6 +87,7 @@ def test_the_product_never_imports_the_emulator() -> None:
     assert importers == [PROJECT / "workflows" / "entry.py"]
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_cloud_room_imports_no_spark() -> None:
     """`python -m workflows` runs on machines that have none, and starts in a second."""
     modules = sorted(

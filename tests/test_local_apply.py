@@ -20,6 +20,8 @@ from emulator.terraform.google_provider import obstacle
 from tests.conftest import JARS
 from tests.processes import PROJECT
 
+pytestmark = pytest.mark.usefixtures("processes")
+
 
 def _started(folder: Path, **variables: str) -> subprocess.Popen[str]:
     """The command in a home of its own."""

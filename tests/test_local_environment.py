@@ -103,12 +103,14 @@ class Clone:
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Clone:
+def clone(processes: None, tmp_path: Path) -> Clone:
     return Clone(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, tuple[int, str, str]]:
+def first_run(
+    processes: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Clone, tuple[int, str, str]]:
     """A clone, and how its first run ended."""
     made = Clone(tmp_path_factory.mktemp("first_run"))
     return made, made.run()

@@ -72,7 +72,7 @@ class Outside:
 
 
 @pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
+def outside(processes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
     monkeypatch.setattr(container_runs, "LOOK_SECONDS", 0.05)
     entry = tmp_path / "says.py"
     entry.write_text(SAYS, encoding="utf-8")
@@ -156,6 +156,7 @@ def test_wrong_words_start_no_container(outside: Outside, words: list[str], sent
     assert outside.cloud_run.asked == []
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_container_refuses_wrong_words_too(tmp_path: Path) -> None:
     """A job's arguments may come from elsewhere than this command."""
     archive = tmp_path / "operator.zip"
@@ -269,6 +270,7 @@ def test_what_the_log_refuses(change: dict[str, Any], message: str) -> None:
     assert json.loads(refused.value.read())["error"]["message"].count(message) == 1
 
 
+@pytest.mark.usefixtures("processes")
 def test_gcloud_reads_the_same_log(tmp_path: Path) -> None:
     """Google's own program understands the entries, and the double its filters."""
     if not shutil.which("gcloud"):

@@ -29,7 +29,7 @@ DEMO, SUITE, COMMANDS, OWN_DATABASE, CLOUD = (
 
 
 @pytest.fixture(scope="module")
-def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def newcomer(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of someone who has just cloned: an empty home, no settings; only the jars are
     there, so that each run need not fetch them.
 
@@ -169,6 +169,7 @@ def test_your_own_database_needs_no_embedded_server(database: Settings, tmp_path
     assert not (tmp_path / ".local" / "share" / "yieldspark" / "server").exists()
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_layout_names_every_folder() -> None:
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True

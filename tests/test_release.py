@@ -266,7 +266,7 @@ def test_a_bucket_that_does_not_exist_is_said(settings: Settings) -> None:
 
 
 @pytest.fixture(scope="module")
-def forks() -> ForkServerContext:
+def forks(processes: None) -> ForkServerContext:
     """Processes that begin with the product imported: each a real one, and there at once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.releases"])

@@ -66,7 +66,7 @@ def clone(target: Path, *options: str, umask: int = -1) -> Path:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def checkout(processes: None, tmp_path: Path) -> Path:
     return clone(tmp_path / "checkout")
 
 
@@ -341,6 +341,7 @@ def test_what_goes_to_a_stand_in_is_named_after_its_content(
     assert found[0] == found[1] != found[2]
 
 
+@pytest.mark.usefixtures("processes")
 def test_no_release_of_what_is_no_checkout(tmp_path: Path, settings: Settings) -> None:
     git(tmp_path, "init", "-q")
     with pytest.raises(
@@ -391,6 +392,7 @@ def test_a_release_whose_models_would_end_with_each_batch_is_refused(
         assert build_content(at_home, root=checkout).release.version.startswith("local-")
 
 
+@pytest.mark.usefixtures("processes")
 def test_this_checkout_goes_up_whole(settings: Settings, tmp_path: Path) -> None:
     double = FakeStorage(tmp_path, [BUCKET])
     with serving([double]) as url:
@@ -408,7 +410,7 @@ def test_this_checkout_goes_up_whole(settings: Settings, tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def unpacked(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unpacked(processes: None, settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the release's zip and entries, and nothing else of the product."""
     folder = tmp_path_factory.mktemp("release")
     content = build_content(settings, allow_dirty=True)

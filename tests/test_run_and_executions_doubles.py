@@ -149,6 +149,7 @@ class Process:
         self.cancel = self.process.terminate
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_job_really_runs_and_none_outlives_the_service() -> None:
     started: list[tuple[str, Process]] = []
 

@@ -428,6 +428,7 @@ def test_a_bundle_that_is_none_is_named(tmp_path: Path) -> None:
         java_runtime.network_options(tmp_path, {"SSL_CERT_FILE": str(tmp_path / "empty.pem")})
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_process_is_prepared_for_the_pinned_spark(tmp_path: Path) -> None:
     code = (
         "import os; from machine import spark_runtime; spark_runtime.prepare_process(); import"

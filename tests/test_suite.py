@@ -44,6 +44,11 @@ def server() -> str:
 
 
 @pytest.fixture
+def processes() -> None:
+    pass
+
+
+@pytest.fixture
 def engine(server: str) -> str:
     return server
 """,
@@ -63,12 +68,16 @@ def test_with_spark(spark: str) -> None:
 
 def test_with_a_database(engine: str) -> None:
     ORDER.append(engine)
+
+
+def test_with_a_process(processes: None) -> None:
+    ORDER.append("process")
 """,
 }
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(processes: None, tmp_path: Path) -> Path:
     """Its plugins are ours under another name, for `tests` is its own package."""
     for name, text in SMALL_PROJECT.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -89,28 +98,63 @@ def run_pytest(project: Path, *arguments: str) -> subprocess.CompletedProcess[st
     )
 
 
-@pytest.mark.parametrize(
-    ("markers", "names"),
-    [
-        ("unit", ["alone"]),
-        ("spark", ["with_spark"]),
-        ("postgres", ["with_a_database"]),
-        ("not spark", ["alone", "with_a_database"]),
-    ],
-)
-def test_markers_follow_from_fixtures(project: Path, markers: str, names: list[str]) -> None:
-    done = run_pytest(project, "--collect-only", "-q", "-n", "0", "-m", markers)
-    assert sorted(re.findall(r"::test_(\w+)", done.stdout)) == names
+SHOW_MARKERS = """
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    for item in session.items:
+        print(item.name, *sorted(marker.name for marker in item.iter_markers()))
+"""
 
 
-def test_a_program_without_its_marker_fails_the_test(project: Path) -> None:
-    """Also where it does not exist."""
-    (project / "tests" / "test_small.py").write_text(
-        "import subprocess\n\ndef test_small() -> None:\n    subprocess.run(['java', '-version'])\n"
-    )
+def test_markers_follow_from_fixtures(project: Path) -> None:
+    with (project / "tests" / "conftest.py").open("a") as file:
+        file.write(SHOW_MARKERS)
+    done = run_pytest(project, "--collect-only", "-q", "-n", "0")
+    assert set(re.findall(r"^test_(\w+ .*)$", done.stdout, re.MULTILINE)) == {
+        "alone unit",
+        "with_spark spark",
+        "with_a_database postgres",
+        "with_a_process process",
+    }
+
+
+STARTING_TESTS = """
+import os
+import subprocess
+
+
+def test_java(processes: None) -> None:
+    subprocess.run(["java", "-version"])
+
+
+def test_git() -> None:
+    subprocess.run(["git", "--version"])
+
+
+def test_fork() -> None:
+    os.fork()
+
+
+def test_with_its_marker(processes: None) -> None:
+    subprocess.run(["true"], check=True)
+
+
+def test_with_another_marker(spark: str) -> None:
+    subprocess.run(["true"], check=True)
+"""
+
+
+def test_a_start_without_its_marker_fails_the_test(project: Path) -> None:
+    """Also where the program does not exist."""
+    (project / "tests" / "test_small.py").write_text(STARTING_TESTS)
     done = run_pytest(project, "-n", "0")
-    assert "java is started by a test that is not marked `spark`" in done.stdout
-    assert done.returncode == 1
+    refused = re.findall(r"^E +AssertionError: (.*): take one of", done.stdout, re.MULTILINE)
+    assert sorted(refused) == [
+        "git is started by a test that is not marked `process`",
+        "java is started by a test that is not marked `spark`",
+        "os.fork is started by a test that is not marked `process`",
+    ]
+    assert "3 failed, 2 passed" in done.stdout
 
 
 def test_a_failure_names_seed_and_worker_and_runs_again_in_the_same_order(project: Path) -> None:
@@ -185,15 +229,26 @@ def run_suite(project: Path, *arguments: str) -> subprocess.CompletedProcess[str
     )
 
 
-def test_the_fast_lane_runs_the_tools_beside_what_needs_no_jvm_and_no_server(
-    project: Path,
-) -> None:
+MARKED_BY_NAME = """
+from typing import Any
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    for item in items:
+        item.add_marker(item.name.removeprefix("test_"))
+"""
+
+
+def test_the_fast_lane_runs_the_tools_beside_what_starts_no_other_program(project: Path) -> None:
     (project / "tests_plugins").unlink()
-    (project / "tests" / "conftest.py").write_text("")
-    (project / "tests" / "test_small.py").write_text("def test_small() -> None:\n    pass\n")
+    (project / "tests" / "conftest.py").write_text(MARKED_BY_NAME.lstrip())
+    functions = [f"def test_{name}() -> None:\n    pass\n" for name in ("unit", "process", "spark")]
+    (project / "tests" / "test_small.py").write_text("\n\n".join(functions))
     (project / "unused.py").write_text("import os\n")
     failed = run_suite(project, "--fast", "-n", "0")
-    assert (failed.returncode, "1 passed" in failed.stdout) == (1, True), failed.stderr
+    assert (failed.returncode, "1 passed, 2 deselected" in failed.stdout) == (1, True), (
+        failed.stderr
+    )
     said = failed.stderr.splitlines()
     assert {"  ruff check .: failed", "  ruff format --check .: no findings"} <= set(said)
     assert "  mypy .: no findings" in said

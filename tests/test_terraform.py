@@ -33,7 +33,7 @@ BAD_VALUES = {
 
 
 @pytest.fixture(scope="module")
-def terraform(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
+def terraform(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Terraform:
     return copied_configuration(tmp_path_factory.mktemp("terraform"), print)
 
 

@@ -26,7 +26,7 @@ FAULTS = RESOURCE_FAULTS | RUN_FAULTS
 
 
 @pytest.fixture(scope="module")
-def terraform(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
+def terraform(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Terraform:
     return copied_configuration(tmp_path_factory.mktemp("terraform"), print)
 
 

@@ -15,7 +15,7 @@ from tests.workflow_world import PIPELINE, by_interpreter
 
 
 @pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+def emulator(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     running = Emulator(emulator_python(tmp_path_factory.mktemp("emulator") / "environment"))
     yield running
     running.close()
