@@ -100,7 +100,7 @@ locals {
       role   = "yieldsparkWorkflow"
       on     = "project"
       names  = ["project"]
-      reason = "Creates, watches and cancels batches, and looks whether another run goes on: neither batches nor workflows have policies of their own"
+      reason = "Creates, watches and cancels batches, and checks for another active execution. Neither batches nor workflows have policies of their own"
     }
     workflow_log = {
       to     = "workflow"
@@ -114,7 +114,7 @@ locals {
       role   = "roles/iam.serviceAccountUser"
       on     = "account"
       names  = ["batch"]
-      reason = "Who creates a batch must be allowed to act as the account that it runs as"
+      reason = "The creator of a batch must have the right to act as the account of the batch"
     }
     workflow_reads_releases = {
       to     = "workflow"
@@ -128,14 +128,14 @@ locals {
       role   = "yieldsparkJobRunner"
       on     = "job"
       names  = ["calculate-pool-metrics", "forecast-pools"]
-      reason = "Runs a job of the release in a container in place of a batch, and watches it"
+      reason = "Runs a job of the release in a container instead of a batch, and watches it"
     }
     batch_works = {
       to     = "batch"
       role   = "roles/dataproc.worker"
       on     = "project"
       names  = ["project"]
-      reason = "Google demands this role of a batch's account. It may write every bucket of the project; batch_role_without_storage gives it without storage"
+      reason = "Google requires this role for a batch's account. It may write to every bucket of the project; batch_role_without_storage grants it without storage"
     }
     batch_reads_password = {
       to     = "batch"
@@ -156,7 +156,7 @@ locals {
       role   = "roles/storage.objectUser"
       on     = "bucket"
       names  = ["staging"]
-      reason = "The service keeps the driver's output there"
+      reason = "Dataproc stores the driver output there"
     }
     batch_writes_models = {
       to     = "batch"
@@ -198,28 +198,28 @@ locals {
       role   = "yieldsparkBatchReader"
       on     = "project"
       names  = ["project"]
-      reason = "yieldspark-costs asks what each batch used"
+      reason = "yieldspark-costs reads the usage of each batch"
     }
     operators_run_operator = {
       to     = "operators"
       role   = "yieldsparkOperator"
       on     = "job"
       names  = ["operator"]
-      reason = "Runs commands inside the network (migrations, status, models, ..), and sees the exit code, which a task has"
+      reason = "Runs commands inside the network (migrations, status, models, ..), and reads the exit code, which a task has"
     }
     operators_run_workflow = {
       to     = "operators"
       role   = "roles/workflows.invoker"
       on     = "project"
       names  = ["project"]
-      reason = "Runs the pipeline now: workflows have no policies of their own"
+      reason = "Runs the pipeline immediately. Workflows have no policies of their own"
     }
     operators_read_logs = {
       to     = "operators"
       role   = "roles/logging.viewer"
       on     = "project"
       names  = ["project"]
-      reason = "Follows what a run or a command says"
+      reason = "Follows the log of a run or a command"
     }
     operators_read_releases = {
       to     = "operators"
@@ -233,7 +233,7 @@ locals {
       role   = "roles/workflows.invoker"
       on     = "project"
       names  = ["project"]
-      reason = "Starts the nightly run: workflows have no policies of their own"
+      reason = "Starts the daily run. Workflows have no policies of their own"
     }
     scheduler_runs_jobs = {
       to     = "scheduler"
@@ -247,28 +247,28 @@ locals {
       role   = "roles/logging.logWriter"
       on     = "project"
       names  = ["project"]
-      reason = "A build with an account of its own writes its log itself"
+      reason = "A build with an account of its own writes its own log"
     }
     build_pushes_images = {
       to     = "build"
       role   = "roles/artifactregistry.writer"
       on     = "repository"
       names  = ["images"]
-      reason = "Looks whether an image is there, and pushes it where it is not"
+      reason = "Checks whether an image exists, and pushes a missing one"
     }
     build_reads_releases = {
       to     = "build"
       role   = "roles/storage.objectViewer"
       on     = "bucket"
       names  = ["code"]
-      reason = "Reads settings.env, and compares a release that is there already"
+      reason = "Reads settings.env, and compares a release that already exists"
     }
     build_adds_releases = {
       to     = "build"
       role   = "roles/storage.objectCreator"
       on     = "bucket"
       names  = ["code"]
-      reason = "Uploads a release: it may add objects, and neither replace nor delete one"
+      reason = "Uploads a release. It can add objects, but neither replace nor delete them"
     }
     build_replaces_latest = {
       to     = "build"
@@ -276,14 +276,14 @@ locals {
       on     = "bucket"
       names  = ["code"]
       only   = "latest.json"
-      reason = "Points latest.json at the new release: to replace an object takes the right to delete it"
+      reason = "Points latest.json at the new release. Replacing an object requires the right to delete it"
     }
     build_updates_workflow = {
       to     = "build"
       role   = "yieldsparkWorkflowUpdater"
       on     = "project"
       names  = ["project"]
-      reason = "Deploys pipeline.yaml: workflows have no policies of their own"
+      reason = "Deploys pipeline.yaml. Workflows have no policies of their own"
     }
     build_updates_jobs = {
       to     = "build"
@@ -297,7 +297,7 @@ locals {
       role   = "roles/iam.serviceAccountUser"
       on     = "account"
       names  = ["container", "workflow"]
-      reason = "Who deploys a job or a workflow must be allowed to act as the account that it runs as"
+      reason = "The deployer of a job or a workflow must have the right to act as its account"
     }
   }
 }

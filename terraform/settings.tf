@@ -17,7 +17,7 @@ locals {
     MLFLOW_TRACKING_URI   = "postgresql+psycopg2://${local.database_host}/${google_sql_database.mlflow.name}"
     MLFLOW_ARTIFACTS_URI  = "gs://${google_storage_bucket.models.name}/models"
     ENGINE                = var.engine
-    EXPECTED_ROWS          = var.expected_rows
+    EXPECTED_ROWS         = var.expected_rows
     MAX_EXECUTORS         = var.max_executors
     BATCH_TTL_MINUTES     = var.batch_ttl_minutes
     WORKFLOW_NAME         = google_workflows_workflow.pipeline.name

@@ -148,7 +148,7 @@ variable "database_tier" {
 }
 
 variable "database_version" {
-  description = "PostgreSQL of the database; the product's own tests run on 16."
+  description = "PostgreSQL version of the database. The test suite runs on 18."
   type        = string
   default     = "POSTGRES_16"
   nullable    = false
@@ -175,6 +175,18 @@ variable "engine" {
   validation {
     condition     = contains(["lightgbm", "synapseml"], var.engine)
     error_message = "engine = ${jsonencode(var.engine)}. Allowed are lightgbm and synapseml."
+  }
+}
+
+variable "expected_rows" {
+  description = "Rows that a run reads; the batches of a release are sized for them."
+  type        = number
+  default     = 1000000
+  nullable    = false
+
+  validation {
+    condition     = var.expected_rows >= 0 && floor(var.expected_rows) == var.expected_rows
+    error_message = "expected_rows = ${var.expected_rows}. Allowed is a whole number from 0."
   }
 }
 
@@ -221,18 +233,6 @@ variable "more_settings" {
   validation {
     condition     = alltrue([for value in values(var.more_settings) : can(regex("^[^\\s\"'#]*$", value))])
     error_message = "more_settings has a value with a space, a quote or a #. Allowed are values of one word."
-  }
-}
-
-variable "expected_rows" {
-  description = "Rows that a night reads: what the batches of a release are sized for."
-  type        = number
-  default     = 1000000
-  nullable    = false
-
-  validation {
-    condition     = var.expected_rows >= 0 && floor(var.expected_rows) == var.expected_rows
-    error_message = "expected_rows = ${var.expected_rows}. Allowed is a whole number from 0."
   }
 }
 

@@ -1,5 +1,5 @@
-"""docs/cloud.md is true: its commands exist with their options, its settings, files and words are
-the code's; the picture is what the code draws.
+"""docs/cloud.md and docs/guides/cloud-operations.md agree with the code: commands, options,
+settings, files and messages exist.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ from workflows import entry  # noqa: F401 - puts the commands on the application
 from workflows.app import app
 
 PROGRAM = "python -m workflows"
-TEXT = (PROJECT / "docs" / "cloud.md").read_text(encoding="utf-8")
+PAGES = {
+    path: path.read_text(encoding="utf-8")
+    for path in (
+        PROJECT / "docs" / "cloud.md",
+        PROJECT / "docs" / "guides" / "cloud-operations.md",
+    )
+}
+TEXT = "\n".join(PAGES.values())
 BUILD = (PROJECT / "cloudbuild.yaml").read_text(encoding="utf-8")
 LINES = [
     line
@@ -30,7 +37,7 @@ LINES = [
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith(PROGRAM)])
-def test_a_command_of_the_page_is_understood(line: str) -> None:
+def test_a_command_of_the_pages_is_understood(line: str) -> None:
     words = shlex.split(line.removeprefix(PROGRAM))
     command: Any = typer.main.get_command(app)
     while hasattr(command, "commands"):
@@ -38,24 +45,26 @@ def test_a_command_of_the_page_is_understood(line: str) -> None:
     assert command.make_context(command.name, words).args == []
 
 
-def test_every_command_is_on_the_page() -> None:
+def test_every_command_is_on_a_page() -> None:
     named = {shlex.split(line)[3] for line in LINES if line.startswith(PROGRAM)}
     assert named == {path[0] for path, _ in leaf_commands(app)}
 
 
-def test_settings_and_files_of_the_page_exist() -> None:
+def test_settings_and_files_of_the_pages_exist() -> None:
     settings = {
         word for word in re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", TEXT) if not word.endswith("_")
     } - {"NOT_CREATED", *re.findall(r"[A-Z_]+(?==)", BUILD), *token_variables("", Path())}
     assert {name.lower() for name in settings} <= set(Settings.model_fields)
-    paths = {
-        *re.findall(r"`((?:workflows|container|docs)/[\w./]*)`", TEXT),
-        *(f"docs/{link}" for link in re.findall(r"\]\((\w+\.\w+)\)", TEXT)),
+    named = re.findall(r"`((?:workflows|container|docs)/[\w./]*)`", TEXT)
+    paths = {PROJECT / name for name in named} | {
+        page.parent / link
+        for page, text in PAGES.items()
+        for link in re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", text)
     }
-    assert [path for path in sorted(paths) if not (PROJECT / path).exists()] == []
+    assert [path for path in sorted(paths) if not path.exists()] == []
 
 
-def test_the_workflows_own_words_are_on_the_page() -> None:
+def test_the_messages_of_the_workflow_are_on_a_page() -> None:
     source = (PROJECT / "workflows" / "pipeline.yaml").read_text(encoding="utf-8")
     events = re.findall(
         r"`([a-z]+_[a-z]+)`", TEXT.partition("one line for each event")[2].partition(")")[0]

@@ -20,8 +20,10 @@ def generated_pages() -> Mapping[Path, str]:
     """The whole text of each page that is generated, or has a generated table in it."""
     reference = {"cli": cli_page(), "settings": settings_page(), "tables": tables_page()}
     pages = {DOCS / "reference" / f"{name}.md": NOTICE + text for name, text in reference.items()}
-    cloud, bootstrap = DOCS / "cloud.md", DOCS / "guides" / "cloud-bootstrap.md"
-    pages[cloud] = page_with_costs(cloud.read_text(encoding="utf-8"))
+    operations, bootstrap = (
+        DOCS / "guides" / f"cloud-{name}.md" for name in ("operations", "bootstrap")
+    )
+    pages[operations] = page_with_costs(operations.read_text(encoding="utf-8"))
     pages[bootstrap] = page_with_grants(bootstrap.read_text(encoding="utf-8"))
     return pages
 

@@ -1,4 +1,6 @@
-"""The table of a month's bill in docs/cloud.md, from the cost model without past runs."""
+"""The table of a month's bill in docs/guides/cloud-operations.md, from the cost model without
+past runs.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,14 @@ POOLS = (200, 2_000, 20_000)
 
 HEADS = (
     "pools",
-    "rows a night, at most",
+    "rows of a run, at most",
     "both jobs: batches",
     "both jobs: Cloud Run",
     "Cloud SQL: instance",
     "disk",
     "backups",
-    "the month: batches",
-    "the month: Cloud Run",
+    "month: batches",
+    "month: Cloud Run",
 )
 
 
@@ -44,7 +46,7 @@ def _cells(pools: int, bill: MonthlyBill) -> Iterator[str]:
 
 
 def _usd(bill: PlatformBill, usd: float) -> str:
-    """A night that is larger than what was measured has no figure."""
+    """A run that is larger than what was measured has no figure."""
     return "too large" if bill.caution else f"{usd:.2f}"
 
 
