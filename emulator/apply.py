@@ -26,12 +26,13 @@ from command_line.terminal import print_json, print_pairs, print_table, say, ste
 from common.errors import EnvironmentNotReady, YieldSparkError, one_sentence
 from config_spark import Settings
 from database.embedded_server import EmbeddedServer
-from emulator import nightly_run, terraform_apply
+from emulator import nightly_run
 from emulator.cloud import EmulatedCloud, emulated_cloud
 from emulator.database_server import DatabaseServer
-from emulator.google_provider import VERSION, built_provider, obstacle
+from emulator.local_cloud import alone_in, repeated
+from emulator.terraform import terraform_apply
+from emulator.terraform.google_provider import VERSION, built_provider, obstacle
 from sample_data import SAMPLE_FILES
-from workflows.local.local_cloud import alone_in, repeated
 from workflows.releases.release_content import read_jars
 
 ROOT = Path(__file__).resolve().parents[1]

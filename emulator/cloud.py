@@ -27,32 +27,32 @@ from urllib.parse import urlsplit
 
 from common.errors import YieldSparkError
 from common.private_files import private_folder, write_private
-from emulator.control_plane import ControlPlane
+from emulator.control_plane.control_plane import ControlPlane
+from emulator.control_plane.gateway import Gateway
+from emulator.control_plane.method_permissions import Needed
+from emulator.control_plane.other_methods import add_other_methods
+from emulator.control_plane.policies import is_in
+from emulator.control_plane.private_network import Unreachable, reached, require_batch_network
+from emulator.control_plane.resource_store import TYPES, Document
 from emulator.database_server import DatabaseServer
-from emulator.gateway import Gateway
-from emulator.method_permissions import Needed
-from emulator.other_methods import add_other_methods
-from emulator.policies import is_in
-from emulator.private_network import Unreachable, reached, require_batch_network
-from emulator.resource_store import TYPES, Document
-from workflows.batches.batch_request import DRIVER_VARIABLE
-from workflows.local.batch_life import RunningBatch, Script
-from workflows.local.batch_process import LocalPlatform, batch_account
-from workflows.local.cloud_run_double import CloudRunDouble
-from workflows.local.dataproc_double import DataprocDouble
-from workflows.local.executions_double import ExecutionsDouble, UntilCancelled
-from workflows.local.http_service import ApiError, Request, Service, serving
-from workflows.local.interpreter import execute, hosts_at
-from workflows.local.local_cloud import (
+from emulator.http_service import ApiError, Request, Service, serving
+from emulator.local_cloud import (
     CONTAINER_ENTRY,
     FASTER,
     log_line,
     looking_at,
     open_folder,
 )
-from workflows.local.logging_double import LoggingDouble
-from workflows.local.object_store import Conditions, NoSuchBucket
-from workflows.local.storage_double import StorageDouble
+from emulator.services.batch_lifecycle import BatchScript, RunningBatch
+from emulator.services.batch_process import LocalPlatform, batch_account
+from emulator.services.fake_cloud_run import FakeCloudRun
+from emulator.services.fake_dataproc import FakeDataproc
+from emulator.services.fake_executions import FakeExecutions, UntilCancelled
+from emulator.services.fake_logging import FakeLogging
+from emulator.services.fake_storage import FakeStorage
+from emulator.services.object_store import Conditions, NoSuchBucket
+from emulator.workflow_engine import execute, hosts_at
+from workflows.batches.batch_request import DRIVER_VARIABLE
 
 log = logging.getLogger(__name__)
 
@@ -117,21 +117,21 @@ class EmulatedCloud:
         self._writers: dict[str, str] = {}
         self._account = batch_account()
         self.folder = open_folder(folder, self._account)
-        self.storage = StorageDouble(folder / "storage")
+        self.storage = FakeStorage(folder / "storage")
         self.plane = ControlPlane(project, BOOTSTRAP_APIS, self._changed)
         add_other_methods(self.plane)
         self._keep_secret(secret)
         self._cloud_run_jobs: dict[str, list[str]] = {}
-        self.dataproc = DataprocDouble(
-            Script(pending_seconds=1, usage_delay_seconds=2),
+        self.dataproc = FakeDataproc(
+            BatchScript(pending_seconds=1, usage_delay_seconds=2),
             run=self._run_batch,
             write_output=self._write_output,
         )
-        self.cloud_run = CloudRunDouble(
-            Script(pending_seconds=0), jobs=self._cloud_run_jobs, run=self._run_container
+        self.cloud_run = FakeCloudRun(
+            BatchScript(pending_seconds=0), jobs=self._cloud_run_jobs, run=self._run_container
         )
-        self.executions = ExecutionsDouble(run=self._run_workflow)
-        self.logging = LoggingDouble(self.cloud_run.lines)
+        self.executions = FakeExecutions(run=self._run_workflow)
+        self.logging = FakeLogging(self.cloud_run.lines)
         self.token = secrets.token_urlsafe(32)
         self._tokens = private_folder(folder / "tokens")
         self.url = stack.enter_context(serving([self.plane, self.storage], token=self.token))

@@ -23,12 +23,12 @@ from database.embedded_server import EmbeddedServer
 from database.migrate import migrate
 from database.server_folders import wheel_binaries
 from database.spark_session import get_spark_session
+from emulator.http_service import Service
 from machine.java_runtime import find_java
 from machine.spark_runtime import native_obstacle
 from tests.databases import Databases
 from tests.mapped_classes import mapping_options
 from tests.processes import CommandLine, CommandLineHere
-from workflows.local.http_service import Service
 
 pytest_plugins = ("tests.markers", "tests.workers", "tests.owner_schema")
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from config_spark import Settings, load_settings
+from emulator.http_service import Request, serving
+from emulator.services.batch_lifecycle import BatchScript
+from emulator.services.fake_dataproc import FakeDataproc
+from emulator.workflow_engine import VirtualClock
 from tests.processes import CommandLineHere
 from workflows import entry
 from workflows.batches.dataproc import Batches
-from workflows.local.batch_life import Script
-from workflows.local.dataproc_double import DataprocDouble
-from workflows.local.http_service import Request, serving
-from workflows.local.interpreter import VirtualClock
 
 PARENT = "projects/acme/locations/europe-west1"
 PASSWORD = "correct-horse"
@@ -68,7 +68,7 @@ class Cloud:
     """A served double, the product's client at it, and the clock of both."""
 
     url: str
-    double: DataprocDouble
+    double: FakeDataproc
     clock: VirtualClock
     settings: Settings
     batches: Batches
@@ -104,9 +104,12 @@ class Cloud:
 
 
 @contextmanager
-def served(script: Script | Callable[[str], Script] = Script(), **double: Any) -> Iterator[Cloud]:  # noqa: B008 - frozen
+def served(
+    script: BatchScript | Callable[[str], BatchScript] = BatchScript(),  # noqa: B008 - frozen
+    **double: Any,
+) -> Iterator[Cloud]:
     clock = VirtualClock(START)
-    service = DataprocDouble(script, now=clock.now, **double)
+    service = FakeDataproc(script, now=clock.now, **double)
     with serving([service]) as url:
         settings = load_settings(
             _env_file=None, project_id="acme", region="europe-west1", google_api_endpoint=url

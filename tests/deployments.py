@@ -22,15 +22,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from common.private_files import write_private
-from emulator.deployment_services import RunJobsDouble, WorkflowsDouble
+from emulator.control_plane.deployment_services import RunJobsDouble, WorkflowsDouble
+from emulator.http_service import serving
+from emulator.services.fake_storage import FakeStorage
+from emulator.services.object_store import Conditions
 from tests import docker_stand_in
 from tests.cloudbuild_rules import SUBSTITUTION, BuildFile, variables_of
 from tests.conftest import JARS
 from tests.processes import PROJECT
 from tests.releases import BUCKET, publish_at
-from workflows.local.http_service import serving
-from workflows.local.object_store import Conditions
-from workflows.local.storage_double import StorageDouble
 from workflows.releases.release_content import ReleaseContent
 from workflows.releases.working_tree import files_of
 
@@ -99,7 +99,7 @@ class DeploymentCloud:
 
     url: str
     folder: Path
-    storage: StorageDouble
+    storage: FakeStorage
     workflows: WorkflowsDouble
     jobs: RunJobsDouble
 
@@ -172,7 +172,7 @@ def deployment_cloud(folder: Path) -> Iterator[DeploymentCloud]:
     docker = folder / "bin" / "docker"
     docker.write_text(f'#!/bin/sh\nexec {sys.executable} {docker_stand_in.__file__} "$@"\n')
     docker.chmod(0o755)
-    storage = StorageDouble(folder / "storage", [BUCKET])
+    storage = FakeStorage(folder / "storage", [BUCKET])
     older = {"sourceContents": "main: {}\n", "userEnvVars": {"CODE_BUCKET": BUCKET}}
     workflows = WorkflowsDouble({f"{PARENT}/workflows/{WORKFLOW}": older})
 

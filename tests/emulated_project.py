@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from database.embedded_server import EmbeddedServer
-from emulator import terraform_apply
 from emulator.cloud import EmulatedCloud, emulated_cloud
 from emulator.database_server import DatabaseServer
-from emulator.terraform_runs import Terraform
+from emulator.terraform import terraform_apply
+from emulator.terraform.terraform_runs import Terraform
 
 PROJECT, REGION = "yieldspark-tests", "europe-west1"
 SECRET = "yieldspark-database-password"

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from emulator.workflow_engine import VirtualClock, WorkflowFailed
 from tests.workflow_world import Log
-from workflows.local.interpreter import VirtualClock, WorkflowFailed
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "workflows_emulator_requirements.txt"

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from emulator.method_permissions import Needed, needed
-from emulator.policies import Policies
+from emulator.control_plane.method_permissions import Needed, needed
+from emulator.control_plane.policies import Policies
+from emulator.http_service import Request
+from emulator.services.batch_lifecycle import BatchScript
+from emulator.workflow_engine import Transport, VirtualClock, execute, hosts_at
 from tests.emulated_project import PROJECT as APPLIED
 from tests.emulated_project import AppliedProject
 from tests.workflow_world import BUCKET, PIPELINE, PROJECT, Log, Outcome, world
-from workflows.local.batch_life import Script
-from workflows.local.http_service import Request
-from workflows.local.interpreter import Transport, VirtualClock, execute, hosts_at
 
 MEMBER = f"serviceAccount:yieldspark-workflow@{PROJECT}.iam.gserviceaccount.com"
 
@@ -24,8 +24,12 @@ ON_CLOUD_RUN = {"platform": {"calculate_pool_metrics": "cloud_run", "forecast_po
 SCENARIOS: tuple[tuple[str, Any, Mapping[str, Any]], ...] = (
     ("SUCCEEDED", None, {}),
     ("SUCCEEDED", ON_CLOUD_RUN, {}),
-    ("FAILED", None, {"dataproc": Script(end=None, keeps_ttl=False), "deadline": 1800}),
-    ("FAILED", ON_CLOUD_RUN, {"cloud_run": Script(end=None, keeps_ttl=False), "deadline": 1800}),
+    ("FAILED", None, {"dataproc": BatchScript(end=None, keeps_ttl=False), "deadline": 1800}),
+    (
+        "FAILED",
+        ON_CLOUD_RUN,
+        {"cloud_run": BatchScript(end=None, keeps_ttl=False), "deadline": 1800},
+    ),
 )
 """How an execution ends, its argument, and what its batches or jobs do: each call of the workflow
 is in one of them.

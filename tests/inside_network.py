@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from config_spark import Settings
+from emulator.http_service import Service, serving
+from emulator.local_cloud import CONTAINER_ENTRY, PIPELINE
+from emulator.services.batch_lifecycle import BatchScript
+from emulator.services.batch_process import BatchProcess, LocalPlatform
+from emulator.services.fake_cloud_run import FakeCloudRun
+from emulator.services.fake_dataproc import FakeDataproc
+from emulator.services.fake_executions import FakeExecutions, UntilCancelled
+from emulator.services.fake_logging import FakeLogging
+from emulator.services.fake_secret_manager import FakeSecretManager
+from emulator.services.fake_storage import FakeStorage
+from emulator.workflow_engine import execute, hosts_at
 from tests.dataproc_cases import WorkflowsHere
 from tests.releases import BUCKET, cloud_settings
 from tests.workflow_world import JARS
 from workflows.batches.platforms import MODULES
-from workflows.local.batch_life import Script
-from workflows.local.batch_process import BatchProcess, LocalPlatform
-from workflows.local.cloud_run_double import CloudRunDouble
-from workflows.local.dataproc_double import DataprocDouble
-from workflows.local.executions_double import ExecutionsDouble, UntilCancelled
-from workflows.local.http_service import Service, serving
-from workflows.local.interpreter import execute, hosts_at
-from workflows.local.local_cloud import CONTAINER_ENTRY, PIPELINE
-from workflows.local.logging_double import LoggingDouble
-from workflows.local.secret_double import SecretDouble
-from workflows.local.storage_double import StorageDouble
 from workflows.releases.code_archive import build_archive, build_operator_archive
 from workflows.releases.code_bucket import CodeBucket
 from workflows.releases.release import publish_content
@@ -38,7 +38,7 @@ from workflows.releases.release_names import BATCHES, CODE, OPERATOR_CODE, Relea
 VERSION = "d" * 40
 SECONDS_OF_A_DAY = 86_400
 
-AT_ONCE = Script(pending_seconds=0, running_seconds=0, usage_delay_seconds=0)
+AT_ONCE = BatchScript(pending_seconds=0, running_seconds=0, usage_delay_seconds=0)
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Network:
 
     settings: Settings
     run: WorkflowsHere
-    cloud_run: CloudRunDouble
+    cloud_run: FakeCloudRun
     folder: Path
 
 
@@ -59,21 +59,21 @@ def network(database: Settings, folder: Path, **more: Any) -> Iterator[Network]:
 
     Args: more are settings of the release.
     """
-    storage = StorageDouble(folder / "storage", [BUCKET, "acme-staging"])
+    storage = FakeStorage(folder / "storage", [BUCKET, "acme-staging"])
     services: list[Service] = [storage]
     with serving(services) as url:
         settings = _settings(database, url, **more)
         platform = LocalPlatform(folder / "network", url, None)
-        cloud_run = CloudRunDouble(Script(pending_seconds=0), run=partial(_container, platform))
+        cloud_run = FakeCloudRun(BatchScript(pending_seconds=0), run=partial(_container, platform))
         password = database.db_password.get_secret_value() if database.db_password else ""
-        executions: ExecutionsDouble = ExecutionsDouble(
+        executions: FakeExecutions = FakeExecutions(
             lambda name, argument: _pipeline(url, executions, name, argument)
         )
         services += [
-            DataprocDouble(AT_ONCE, now=lambda: time.time() - SECONDS_OF_A_DAY),
+            FakeDataproc(AT_ONCE, now=lambda: time.time() - SECONDS_OF_A_DAY),
             cloud_run,
-            LoggingDouble(cloud_run.lines),
-            SecretDouble({str(settings.db_password_secret): password.encode()}),
+            FakeLogging(cloud_run.lines),
+            FakeSecretManager({str(settings.db_password_secret): password.encode()}),
             executions,
         ]
         publish_content(CodeBucket(settings), _release(settings))
@@ -126,7 +126,7 @@ def _container(
     return platform.run_container(CONTAINER_ENTRY, arguments, given, name)
 
 
-def _pipeline(url: str, executions: ExecutionsDouble, name: str, argument: Any) -> Any:
+def _pipeline(url: str, executions: FakeExecutions, name: str, argument: Any) -> Any:
     return execute(
         PIPELINE.read_text(encoding="utf-8"),
         argument,

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from config_spark import Settings, load_settings
-from workflows.local.object_store import Conditions
-from workflows.local.storage_double import StorageDouble
+from emulator.services.fake_storage import FakeStorage
+from emulator.services.object_store import Conditions
 from workflows.releases.code_bucket import CodeBucket
 from workflows.releases.release import publish_content
 from workflows.releases.release_content import ReleaseContent, as_json
@@ -73,13 +73,13 @@ def publish_at(url: str, content: ReleaseContent, token_file: str | None = None)
     publish_content(CodeBucket(cloud_settings(url, google_api_token_file=token_file)), content)
 
 
-def objects(double: StorageDouble) -> dict[str, bytes]:
+def objects(double: FakeStorage) -> dict[str, bytes]:
     """All there is in the code bucket."""
     names = list(double.store.objects_of(BUCKET))
     return {name: double.store.read(BUCKET, name, Conditions())[1] for name in names}
 
 
-def latest_version(double: StorageDouble) -> str | None:
+def latest_version(double: FakeStorage) -> str | None:
     """What latest.json names, after a proof that all of that version is there: its manifest, and
     every file by its sha256.
     """

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from config_spark import Settings
 from tests.plan_document import Plan, Resource
-from workflows.pipeline_rules import check_source
+from workflows.pipeline_lint.rules import check_source
 
 CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 CRON_NAMES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import dedent
 from typing import Any
 
-from workflows.local.interpreter import VirtualClock, execute, hosts_at
+from emulator.workflow_engine import VirtualClock, execute, hosts_at
 
 NOWHERE = "http://127.0.0.1:9"
 

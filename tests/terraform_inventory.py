@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from emulator.terraform_runs import copied_configuration
+from emulator.terraform.terraform_runs import copied_configuration
 from tests.plan_document import Plan
 from tests.right_rules import grants
 

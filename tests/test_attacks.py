@@ -40,15 +40,15 @@ from database.secret_password import with_password
 from database.server_folders import server_account
 from database.server_process import recorded_port
 from database.spark_session import temporary_folder
+from emulator import http_service, local_cloud
+from emulator.http_service import Service, serving
+from emulator.services.batch_process import LocalPlatform
+from emulator.services.fake_secret_manager import FakeSecretManager
+from emulator.services.fake_storage import FakeStorage
+from emulator.services.object_store import Conditions
 from machine.doctor_checks import folders
 from tests.processes import PROJECT
 from tests.releases import BUCKET, FIRST, cloud_settings, small_release
-from workflows.local import http_service, local_cloud
-from workflows.local.batch_process import LocalPlatform
-from workflows.local.http_service import Service, serving
-from workflows.local.object_store import Conditions
-from workflows.local.secret_double import SecretDouble
-from workflows.local.storage_double import StorageDouble
 from workflows.releases.code_bucket import CodeBucket
 from workflows.releases.release import publish_content, released
 
@@ -63,7 +63,7 @@ class Attacked:
     """A server as the local cloud's, and the service whose answer is the database's password."""
 
     url: str
-    service: SecretDouble
+    service: FakeSecretManager
 
     @property
     def place(self) -> str:
@@ -91,7 +91,7 @@ class Attacked:
         return (f"Host: {self.place}", f"Authorization: Bearer {TOKEN}")
 
 
-class _AnyMethod(SecretDouble):
+class _AnyMethod(FakeSecretManager):
     """Answers a POST too, which a page can send with a body."""
 
     def __init__(self) -> None:
@@ -198,7 +198,7 @@ def test_chunks_without_an_end_are_bounded(
 def test_a_document_that_a_service_does_not_expect_is_an_answer_and_no_traceback(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with serving([StorageDouble(tmp_path, ["code"])], token=TOKEN) as url:
+    with serving([FakeStorage(tmp_path, ["code"])], token=TOKEN) as url:
         there = Attacked(url, _AnyMethod())
         target = "/upload/storage/v1/b/code/o?uploadType="
         for body in (b"[" * 200_000, b"[1]", b"\xff", b'"text"'):
@@ -211,7 +211,7 @@ def test_a_document_that_a_service_does_not_expect_is_an_answer_and_no_traceback
 
 
 def test_no_request_is_kept(attacked: Attacked, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = "from workflows.local.http_service import Service; print(Service.keeps_requests)"
+    source = "from emulator.http_service import Service; print(Service.keeps_requests)"
     done = subprocess.run(
         [sys.executable, "-c", source], cwd=PROJECT, capture_output=True, text=True, check=True
     )
@@ -488,7 +488,7 @@ def test_state_is_its_owners_alone_and_doctor_says_where_it_is_not(
 
 
 def test_a_changed_release_is_not_submitted(tmp_path: Path) -> None:
-    double = StorageDouble(tmp_path, [BUCKET])
+    double = FakeStorage(tmp_path, [BUCKET])
     with serving([double]) as url:
         settings = cloud_settings(url)
         publish_content(CodeBucket(settings), small_release(FIRST))

@@ -25,28 +25,28 @@ from sqlalchemy import Engine, insert, select
 
 from config_spark import Settings
 from database.tables import run_ledger
+from emulator.http_service import serving
+from emulator.services.batch_lifecycle import BatchScript
+from emulator.services.fake_dataproc import FakeDataproc
+from emulator.services.fake_storage import FakeStorage
+from emulator.services.object_store import Conditions, md5_hash
 from tests.dataproc_cases import PARENT, PASSWORD, WorkflowsHere, batch_request, cloud_variables
 from tests.metrics_oracle import RawRow
 from tests.metrics_store import put_rows
 from tests.processes import PROJECT, environment_of
 from workflows.batches import dataproc
-from workflows.local.batch_life import Script
-from workflows.local.dataproc_double import DataprocDouble
-from workflows.local.http_service import serving
-from workflows.local.object_store import Conditions, md5_hash
-from workflows.local.storage_double import StorageDouble
 
 VERSION = "2158279" + "0" * 33
 JARS = ("postgresql-42.7.14.jar",)
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
-AT_ONCE = Script(
+AT_ONCE = BatchScript(
     pending_seconds=0,
     running_seconds=0,
     usage_delay_seconds=0,
     output="first line\nlast line, ü\n".encode(),
 )
-FAILS = Script(
+FAILS = BatchScript(
     pending_seconds=0,
     running_seconds=0,
     usage_delay_seconds=0,
@@ -54,13 +54,13 @@ FAILS = Script(
     message="exit code 3",
     output=b"the login was refused\n",
 )
-STAYS = Script(pending_seconds=0, end=None, cancelling_seconds=0, usage_delay_seconds=0)
+STAYS = BatchScript(pending_seconds=0, end=None, cancelling_seconds=0, usage_delay_seconds=0)
 
 
 @dataclass
 class Cloud:
     url: str
-    dataproc: DataprocDouble
+    dataproc: FakeDataproc
     run: WorkflowsHere
 
     def created(self) -> list[Any]:
@@ -72,9 +72,9 @@ class Cloud:
 
 
 @contextmanager
-def served(folder: Path, script: Script) -> Iterator[Cloud]:
+def served(folder: Path, script: BatchScript) -> Iterator[Cloud]:
     """Both doubles with one small release in the code bucket."""
-    storage = StorageDouble(folder / "storage", ["acme-code", "acme-staging"])
+    storage = FakeStorage(folder / "storage", ["acme-code", "acme-staging"])
 
     def put(uri: str, content: bytes) -> None:
         bucket, _, name = uri.removeprefix("gs://").partition("/")
@@ -95,7 +95,7 @@ def served(folder: Path, script: Script) -> Iterator[Cloud]:
         "gs://acme-code/latest.json",
         json.dumps({"version": VERSION, "manifest_sha256": sha256(manifest).hexdigest()}).encode(),
     )
-    service = DataprocDouble(script, write_output=put)
+    service = FakeDataproc(script, write_output=put)
     with serving([storage, service]) as url:
         yield Cloud(url, service, WorkflowsHere(folder, cloud_variables(url)))
 

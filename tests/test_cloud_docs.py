@@ -14,10 +14,10 @@ import typer
 
 from config_spark import Settings
 from docs.generate.cli_page import leaf_commands
+from emulator.local_cloud import token_variables
 from tests.processes import PROJECT
 from workflows import entry  # noqa: F401 - puts the commands on the application
 from workflows.app import app
-from workflows.local.local_cloud import token_variables
 
 PROGRAM = "python -m workflows"
 TEXT = (PROJECT / "docs" / "cloud.md").read_text(encoding="utf-8")

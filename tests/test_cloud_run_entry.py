@@ -25,9 +25,9 @@ from google.cloud.storage import Bucket, Client  # type: ignore[import-untyped]
 
 from container import cloud_run_entry
 from container.cloud_run_entry import FAILED, INTERRUPTED, WRONG_USE, NotStarted, fetch, reader
+from emulator.http_service import Request, serving
+from emulator.services.fake_storage import UNAVAILABLE, FakeStorage, Fault
 from tests.processes import PROJECT
-from workflows.local.http_service import Request, serving
-from workflows.local.storage_double import UNAVAILABLE, Fault, StorageDouble
 from workflows.releases import release_names
 
 JOB = "calculate_pool_metrics"
@@ -83,7 +83,7 @@ class Bucketful:
     """A bucket of releases, and the container's variables that lead to it."""
 
     bucket: Bucket
-    double: StorageDouble
+    double: FakeStorage
     variables: dict[str, str]
     files: dict[str, bytes] = field(
         default_factory=lambda: {
@@ -121,7 +121,7 @@ class Bucketful:
 
 @pytest.fixture
 def releases(tmp_path: Path) -> Iterator[Bucketful]:
-    double = StorageDouble(tmp_path / "storage", ["code"])
+    double = FakeStorage(tmp_path / "storage", ["code"])
     with serving([double]) as url:
         client = Client(
             project=None,

@@ -13,10 +13,10 @@ import pytest
 
 from common.errors import BatchFailed, CloudRefused, CloudUnavailable, ConfigurationError
 from config_spark import load_settings
+from emulator.services.batch_lifecycle import BatchScript
 from tests.dataproc_cases import START, Cloud, batch_request, served
 from workflows.batches import dataproc
 from workflows.batches.dataproc import Batches, seconds_left
-from workflows.local.batch_life import Script
 
 
 @pytest.fixture
@@ -68,14 +68,14 @@ def test_polls_grow_and_tell_how_far_it_is(cloud: Cloud) -> None:
 
 @pytest.mark.parametrize("end", ["FAILED", "CANCELLED"])
 def test_an_ended_batch_is_not_polled_for_ever(end: str) -> None:
-    with served(Script(end=end)) as cloud:  # type: ignore[arg-type]
+    with served(BatchScript(end=end)) as cloud:  # type: ignore[arg-type]
         _submitted(cloud)
         assert cloud.batches.wait("metrics-1")["state"] == end
         assert cloud.clock.time < START + 400
 
 
 def test_beyond_its_time_a_batch_is_cancelled_once_and_the_wait_fails() -> None:
-    with served(Script(end=None, cancelling_seconds=45, keeps_ttl=False)) as cloud:
+    with served(BatchScript(end=None, cancelling_seconds=45, keeps_ttl=False)) as cloud:
         assert seconds_left(_submitted(cloud)) == 7800
         with pytest.raises(
             BatchFailed,
@@ -119,7 +119,7 @@ def test_a_cancel_goes_to_the_operation_and_waits_for_the_end(cloud: Cloud) -> N
 
 
 def test_a_cancel_that_changes_nothing_says_so() -> None:
-    with served(Script(end=None, cancelling_seconds=10_000)) as cloud:
+    with served(BatchScript(end=None, cancelling_seconds=10_000)) as cloud:
         _submitted(cloud)
         with pytest.raises(CloudUnavailable, match="still CANCELLING 10 minutes after its cancel"):
             cloud.batches.cancel("metrics-1")
@@ -191,7 +191,7 @@ def test_usage_is_waited_for_three_minutes_at_most(cloud: Cloud) -> None:
         ]
         == "360000"
     )
-    with served(Script(usage_delay_seconds=10_000)) as late:
+    with served(BatchScript(usage_delay_seconds=10_000)) as late:
         _submitted(late)
         ended = late.batches.wait("metrics-1")
         began = late.clock.time

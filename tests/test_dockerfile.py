@@ -22,12 +22,12 @@ from config_spark import Settings
 from container.locked_packages import IMAGES, LAPTOP, SPARK, locked_for
 from data_processing.ingest.load_files import load_files
 from database.db_utils_spark import execute_sql
+from emulator.http_service import serving
+from emulator.services.fake_storage import FakeStorage
 from machine.java_runtime import find_java
 from sample_data import SAMPLE_FILES
 from tests.dockerfiles import RULES, faults, parsed
 from tests.processes import PROJECT, environment_of
-from workflows.local.http_service import serving
-from workflows.local.storage_double import StorageDouble
 from workflows.releases.release import publish
 
 DOCKERFILE = PROJECT / "container" / "Dockerfile"
@@ -317,7 +317,7 @@ def test_pip_makes_the_images_and_the_jobs_run_in_them(database: Settings, tmp_p
         "DELETE FROM raw_defillama_pool_history WHERE pool_id NOT IN (SELECT pool_id FROM pools"
         " ORDER BY pool_id LIMIT 12)",
     )
-    with serving([StorageDouble(tmp_path / "storage", ["code"])]) as url:
+    with serving([FakeStorage(tmp_path / "storage", ["code"])]) as url:
         version = publish(
             database.model_copy(update=CLOUD | {"google_api_endpoint": url}), allow_dirty=True
         )["version"]

@@ -11,11 +11,11 @@ import pytest
 
 from common.errors import CloudRefused
 from config_spark import load_settings
+from emulator.http_service import serving
+from emulator.services.fake_storage import FakeStorage
+from emulator.services.object_store import Conditions
 from workflows.batches import driver_output
 from workflows.batches.driver_output import DriverOutput
-from workflows.local.http_service import serving
-from workflows.local.object_store import Conditions
-from workflows.local.storage_double import StorageDouble
 
 URI = "gs://staging/google-cloud-dataproc-metainfo/x/jobs/srvls-batch-y/driveroutput"
 
@@ -27,7 +27,7 @@ def written(tmp_path: Path) -> Iterator[tuple[DriverOutput, Writer]]:
     """The reader, and what writes the content of object number N. Another batch's output lies
     beside it.
     """
-    storage = StorageDouble(tmp_path, ["staging"])
+    storage = FakeStorage(tmp_path, ["staging"])
 
     def write(number: int, content: bytes, uri: str = URI) -> None:
         name = f"{uri.removeprefix('gs://staging/')}.{number:09d}"

@@ -12,13 +12,13 @@ import pytest
 
 from common.errors import YieldSparkError
 from emulator.cloud import emulated_cloud
-from emulator.gateway import Gateway
-from emulator.method_permissions import Needed, needed
-from emulator.policies import Policies
-from emulator.private_network import Unreachable, reached, require_batch_network
-from emulator.resource_types import RESOURCE_TYPES
+from emulator.control_plane.gateway import Gateway
+from emulator.control_plane.method_permissions import Needed, needed
+from emulator.control_plane.policies import Policies
+from emulator.control_plane.private_network import Unreachable, reached, require_batch_network
+from emulator.control_plane.resource_types import RESOURCE_TYPES
+from emulator.http_service import Answer, ApiError, Request, Service
 from tests.test_control_plane import ACCOUNT, EVERY_API, PLACE, PROJECT, SCHEDULE, Calls
-from workflows.local.http_service import Answer, ApiError, Request, Service
 
 MEMBER = f"serviceAccount:{ACCOUNT}"
 BUCKET = "projects/_/buckets/releases"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import EnvironmentNotReady
-from emulator.google_provider import (
+from emulator.terraform.google_provider import (
     NAME,
     REVISION,
     VERSION,

@@ -26,6 +26,8 @@ from config_spark import Settings
 from data_processing.ingest import defillama
 from database.connection import make_engine
 from database.migrate import migrate, require_current
+from emulator.http_service import Request, serving
+from emulator.services.fake_storage import CUT_AFTER, FakeStorage, Fault
 from forecasting.registry import versions
 from tests.defillama_server import DAY, running
 from tests.fault_database import backends, closed_gate, ledger, waits_at_the_gate
@@ -60,8 +62,6 @@ from tests.test_model_commands import (
     last_decision,
     registered,
 )
-from workflows.local.http_service import Request, serving
-from workflows.local.storage_double import CUT_AFTER, Fault, StorageDouble
 from workflows.releases.release import rollback
 
 __all__ = ["registered"]
@@ -213,7 +213,7 @@ def pulled(settings: Settings, pools: list[str]) -> dict[str, Any]:
 
 
 def test_a_rollback_of_a_release_that_is_killed_names_a_whole_one(tmp_path: Path) -> None:
-    double = StorageDouble(tmp_path / "storage", [BUCKET])
+    double = FakeStorage(tmp_path / "storage", [BUCKET])
     with serving([double]) as url:
         for version in (FIRST, SECOND):
             publish_at(url, small_release(version))
@@ -228,7 +228,7 @@ def test_a_rollback_of_a_release_that_is_killed_names_a_whole_one(tmp_path: Path
     assert named == [SECOND] * 3 + [FIRST]
 
 
-def release_rollback_is_killed(double: StorageDouble, *, after: int) -> bool:
+def release_rollback_is_killed(double: FakeStorage, *, after: int) -> bool:
     """Whether the process was there to be killed when request number `after` was done."""
     process: list[ForkServerProcess] = []
     requests = itertools.count(1)

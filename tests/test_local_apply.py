@@ -16,7 +16,7 @@ import pytest
 
 from config_spark import Settings
 from database.embedded_server import EmbeddedServer
-from emulator.google_provider import obstacle
+from emulator.terraform.google_provider import obstacle
 from tests.conftest import JARS
 from tests.processes import PROJECT
 

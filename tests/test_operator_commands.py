@@ -20,17 +20,17 @@ import pytest
 import typer
 
 from common.errors import Interrupted
+from emulator.http_service import Service, serving
+from emulator.services.batch_lifecycle import BatchScript
+from emulator.services.batch_process import LocalPlatform
+from emulator.services.fake_cloud_run import FakeCloudRun
+from emulator.services.fake_logging import FakeLogging
+from emulator.services.written_lines import WrittenLine
 from tests.dataproc_cases import WorkflowsHere, cloud_variables
 from tests.releases import cloud_settings
 from workflows.inside_network import container_log, container_runs
 from workflows.inside_network.container_log import ContainerLog, last_log_lines
 from workflows.inside_network.container_runs import run_container
-from workflows.local.batch_life import Script
-from workflows.local.batch_process import LocalPlatform
-from workflows.local.cloud_run_double import CloudRunDouble
-from workflows.local.http_service import Service, serving
-from workflows.local.logging_double import LoggingDouble
-from workflows.local.written_lines import WrittenLine
 from workflows.releases.code_archive import build_operator_archive
 from workflows.releases.release_names import OPERATOR_JOB
 
@@ -56,7 +56,7 @@ class Outside:
 
     url: str
     run: WorkflowsHere
-    cloud_run: CloudRunDouble
+    cloud_run: FakeCloudRun
     services: list[Service]
 
     def document(self, *words: str, code: int = 0, **variables: str) -> Any:
@@ -79,13 +79,13 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside
     services: list[Service] = []
     with serving(services) as url:
         platform = LocalPlatform(tmp_path / "network", url, None)
-        cloud_run = CloudRunDouble(
-            Script(pending_seconds=0),
+        cloud_run = FakeCloudRun(
+            BatchScript(pending_seconds=0),
             run=lambda name, words, variables: platform.run_container(
                 entry, words, variables, name
             ),
         )
-        services += [cloud_run, LoggingDouble(cloud_run.lines)]
+        services += [cloud_run, FakeLogging(cloud_run.lines)]
         yield Outside(url, WorkflowsHere(tmp_path, cloud_variables(url)), cloud_run, services)
 
 
@@ -215,14 +215,14 @@ def test_ctrl_c_asks_at_a_terminal_and_leaves_it_otherwise(
     """
     monkeypatch.setattr(sys.stdin, "isatty", lambda: answer is not None, raising=False)
     monkeypatch.setattr(typer, "confirm", lambda *_, **__: answer)
-    cloud_run = CloudRunDouble(
-        Script(pending_seconds=0, end=None, cancelling_seconds=0, output=b"begun\n")
+    cloud_run = FakeCloudRun(
+        BatchScript(pending_seconds=0, end=None, cancelling_seconds=0, output=b"begun\n")
     )
 
     def interrupt(line: object) -> None:
         raise KeyboardInterrupt
 
-    with serving([cloud_run, LoggingDouble(cloud_run.lines)]) as url, pytest.raises(Interrupted):
+    with serving([cloud_run, FakeLogging(cloud_run.lines)]) as url, pytest.raises(Interrupted):
         run_container(cloud_settings(url), OPERATOR_JOB, ["operator"], interrupt)
     asked = [request.path for request in cloud_run.asked]
     assert any(path.endswith(":cancel") for path in asked) is cancelled
@@ -240,7 +240,7 @@ def _log(*lines: tuple[float, str]) -> list[tuple[str, WrittenLine]]:
 def test_each_line_is_shown_once_however_late_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(container_log, "PAGE", 2)
     written = _log((1_000.0, "a"), (1_030.0, "c"), (1_030.0, "d"))
-    double = LoggingDouble(lambda: written)
+    double = FakeLogging(lambda: written)
     with serving([double]) as url:
         settings = cloud_settings(url)
         log = ContainerLog(settings, OPERATOR_JOB, "1970-01-01T00:16:39Z", NAME.rpartition("/")[2])
@@ -264,7 +264,7 @@ def test_each_line_is_shown_once_however_late_it_comes(monkeypatch: pytest.Monke
 )
 def test_what_the_log_refuses(change: dict[str, Any], message: str) -> None:
     request = {"resourceNames": ["projects/acme"], "filter": ""} | change
-    with serving([LoggingDouble(list)]) as url, pytest.raises(HTTPError) as refused:
+    with serving([FakeLogging(list)]) as url, pytest.raises(HTTPError) as refused:
         urlopen(f"{url}/v2/entries:list", json.dumps(request).encode())
     assert json.loads(refused.value.read())["error"]["message"].count(message) == 1
 
@@ -274,7 +274,7 @@ def test_gcloud_reads_the_same_log(tmp_path: Path) -> None:
     if not shutil.which("gcloud"):
         pytest.skip("gcloud is not installed here")
     written = _log((1_000.0, "a"), (1_030.0, '{"b": 1}'))
-    with serving([LoggingDouble(lambda: written)]) as url:
+    with serving([FakeLogging(lambda: written)]) as url:
         variables = os.environ | {
             "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
             "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),

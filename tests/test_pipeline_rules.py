@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigurationError
+from emulator.workflow_engine import VirtualClock, hosts_at
+from emulator.workflow_engine.standard_library import call_functions, expression_functions
 from tests.workflow_world import PIPELINE
 from workflows import check_commands
-from workflows.pipeline_rules import check_source
+from workflows.pipeline_lint.functions import CALLS, FUNCTIONS
+from workflows.pipeline_lint.rules import check_source
 
 GOOD = """
 main:
@@ -235,3 +238,8 @@ def test_the_command_ends_with_2_where_there_are_faults(
     ) as caught:
         check_commands.check(wrong)
     assert caught.value.exit_code == 2
+
+
+def test_the_rules_and_the_engine_have_the_same_functions() -> None:
+    assert frozenset(expression_functions({}, VirtualClock())) == FUNCTIONS
+    assert frozenset(call_functions(hosts_at(""), VirtualClock(), print)) == CALLS

@@ -16,6 +16,12 @@ import pytest
 
 from common.errors import CloudRefused, ConfigurationError, ReleaseConflict, RunInProgress
 from config_spark import Settings
+from emulator.http_service import Request, serving
+from emulator.services.batch_lifecycle import BatchScript
+from emulator.services.fake_dataproc import FakeDataproc
+from emulator.services.fake_executions import FakeExecutions
+from emulator.services.fake_storage import FakeStorage, Fault
+from emulator.services.object_store import Conditions
 from tests.dataproc_cases import WorkflowsHere, batch_request, cloud_variables
 from tests.releases import (
     BUCKET,
@@ -29,12 +35,6 @@ from tests.releases import (
 )
 from workflows.batches.dataproc import Batches
 from workflows.executions import Executions
-from workflows.local.batch_life import Script
-from workflows.local.dataproc_double import DataprocDouble
-from workflows.local.executions_double import ExecutionsDouble
-from workflows.local.http_service import Request, serving
-from workflows.local.object_store import Conditions
-from workflows.local.storage_double import Fault, StorageDouble
 from workflows.releases.code_bucket import CodeBucket
 from workflows.releases.prune import prune
 from workflows.releases.release import publish_content, rollback
@@ -48,8 +48,8 @@ ALL = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
 class Cloud:
     """The doubles, and settings that find them. An execution runs until `over` is set."""
 
-    storage: StorageDouble
-    dataproc: DataprocDouble
+    storage: FakeStorage
+    dataproc: FakeDataproc
     settings: Settings
     over: threading.Event = field(default_factory=threading.Event)
 
@@ -72,10 +72,10 @@ class Cloud:
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[Cloud]:
     """Five releases, of which the last is the latest."""
-    storage = StorageDouble(tmp_path / "storage", [BUCKET])
-    dataproc = DataprocDouble(Script(pending_seconds=0, end=None, cancelling_seconds=0))
+    storage = FakeStorage(tmp_path / "storage", [BUCKET])
+    dataproc = FakeDataproc(BatchScript(pending_seconds=0, end=None, cancelling_seconds=0))
     over = threading.Event()
-    executions = ExecutionsDouble(lambda name, argument: over.wait())
+    executions = FakeExecutions(lambda name, argument: over.wait())
     with serving([storage, dataproc, executions]) as url:
         made = Cloud(storage, dataproc, cloud_settings(url), over)
         for version in ALL:
@@ -225,9 +225,9 @@ def test_without_a_latest_nothing_is_deleted(
 
 def test_an_empty_bucket_has_nothing_to_prune(tmp_path: Path) -> None:
     services = [
-        StorageDouble(tmp_path, [BUCKET]),
-        DataprocDouble(),
-        ExecutionsDouble(lambda name, argument: None),
+        FakeStorage(tmp_path, [BUCKET]),
+        FakeDataproc(),
+        FakeExecutions(lambda name, argument: None),
     ]
     with serving(services) as url:
         assert prune(cloud_settings(url), 1)["releases"] == []

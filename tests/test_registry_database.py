@@ -25,6 +25,8 @@ from common.errors import RegistryUnreachable
 from common.private_files import write_private
 from config_spark import Settings
 from database.connection import make_engine
+from emulator.http_service import serving
+from emulator.services.fake_storage import FakeStorage
 from forecasting.registry import mlflow_tables, outbox
 from forecasting.registry.mlflow_registry import CHAMPION, Registry
 from forecasting.registry.mlflow_tables import LOCK, has_tables, login, upgrade_tables
@@ -33,8 +35,6 @@ from tests.model_archives import archive
 from tests.processes import CommandLine
 from tests.test_forecast_job import forecast
 from tests.test_model_nights import FITS, MODEL, checks_of, made_by, night, versions_of
-from workflows.local.http_service import serving
-from workflows.local.storage_double import StorageDouble
 
 A, B = archive("a", known=50), archive("b", known=57)
 BUCKET = "acme-models"
@@ -300,7 +300,7 @@ def test_a_uri_of_postgresql_alone_is_refused_with_the_right_form(run_here: Comm
 
 def test_files_of_models_go_to_a_bucket(settings: Settings, tmp_path: Path) -> None:
     """By the product's client, which sends the token of the double."""
-    double, token_file = StorageDouble(tmp_path / "storage", [BUCKET]), tmp_path / "token"
+    double, token_file = FakeStorage(tmp_path / "storage", [BUCKET]), tmp_path / "token"
     write_private(token_file, "a-token")
     with serving([double], token="a-token") as url:
         in_bucket = settings.model_copy(

@@ -20,6 +20,9 @@ from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-unty
 
 from common.errors import CloudRefused, CloudUnavailable, ConfigurationError, ReleaseConflict
 from config_spark import Settings
+from emulator.http_service import Request, serving
+from emulator.services.fake_storage import CUT_AFTER, UNAVAILABLE, FakeStorage, Fault
+from emulator.services.object_store import Conditions
 from tests.fake_gcs_server import fake_gcs_server
 from tests.releases import (
     BUCKET,
@@ -33,9 +36,6 @@ from tests.releases import (
     publish_at,
     small_release,
 )
-from workflows.local.http_service import Request, serving
-from workflows.local.object_store import Conditions
-from workflows.local.storage_double import CUT_AFTER, UNAVAILABLE, Fault, StorageDouble
 from workflows.releases import code_bucket
 from workflows.releases.code_bucket import CodeBucket
 from workflows.releases.release import publish_content, read_batches, released, rollback, versions
@@ -44,12 +44,12 @@ from workflows.releases.release_names import BATCHES, LATEST, MANIFEST, Release,
 
 
 @pytest.fixture
-def double(tmp_path: Path) -> StorageDouble:
-    return StorageDouble(tmp_path / "storage", [BUCKET])
+def double(tmp_path: Path) -> FakeStorage:
+    return FakeStorage(tmp_path / "storage", [BUCKET])
 
 
 @pytest.fixture
-def settings(double: StorageDouble) -> Iterator[Settings]:
+def settings(double: FakeStorage) -> Iterator[Settings]:
     with serving([double]) as url:
         yield cloud_settings(url)
 
@@ -66,7 +66,7 @@ def publish(settings: Settings, content: ReleaseContent) -> dict[str, object]:
     return publish_content(CodeBucket(settings), content)
 
 
-def overwrite(double: StorageDouble, version: str, name: str, content: bytes) -> None:
+def overwrite(double: FakeStorage, version: str, name: str, content: bytes) -> None:
     """By other hands than ours."""
     double.store.write(
         BUCKET, object_name(version, name), content, {"contentType": "text/plain"}, Conditions(), {}
@@ -74,7 +74,7 @@ def overwrite(double: StorageDouble, version: str, name: str, content: bytes) ->
 
 
 def test_a_release_is_its_files_and_one_document_that_names_it(
-    double: StorageDouble, settings: Settings
+    double: FakeStorage, settings: Settings
 ) -> None:
     """No second copy of anything: what is copied file by file to a place of the newest is of two
     versions for a moment, or for ever.
@@ -98,7 +98,7 @@ def test_a_release_is_its_files_and_one_document_that_names_it(
 
 
 def test_the_manifest_is_the_last_of_the_version_and_latest_comes_after_a_listing(
-    double: StorageDouble, settings: Settings
+    double: FakeStorage, settings: Settings
 ) -> None:
     publish(settings, small_release(FIRST))
     asked = [request for request in double.asked if "/o" in request.path]
@@ -111,7 +111,7 @@ def test_the_manifest_is_the_last_of_the_version_and_latest_comes_after_a_listin
     assert len([request for request in asked if _written(request) == LATEST]) == 1
 
 
-def test_every_write_has_a_generation_to_match(double: StorageDouble, settings: Settings) -> None:
+def test_every_write_has_a_generation_to_match(double: FakeStorage, settings: Settings) -> None:
     """Without one a write replaces what it should have found, and nobody learns of it."""
     publish(settings, small_release(FIRST))
     publish(settings, small_release(SECOND))
@@ -139,7 +139,7 @@ def _written(request: Request) -> str | None:
     return str(json.loads(document)["name"])
 
 
-def test_the_same_release_again_changes_nothing(double: StorageDouble, settings: Settings) -> None:
+def test_the_same_release_again_changes_nothing(double: FakeStorage, settings: Settings) -> None:
     publish(settings, small_release(FIRST))
     before = dict(double.store.objects_of(BUCKET))
     done = publish(settings, small_release(FIRST))
@@ -148,7 +148,7 @@ def test_the_same_release_again_changes_nothing(double: StorageDouble, settings:
 
 
 def test_other_bytes_under_a_released_name_are_a_conflict(
-    double: StorageDouble, settings: Settings
+    double: FakeStorage, settings: Settings
 ) -> None:
     """As --no-clobber would not say: it leaves the old file there, and the release looks good."""
     publish(settings, small_release(FIRST))
@@ -168,9 +168,7 @@ def test_other_bytes_under_a_released_name_are_a_conflict(
     assert objects(double) == before
 
 
-def test_a_conflict_of_batches_names_what_differs(
-    double: StorageDouble, settings: Settings
-) -> None:
+def test_a_conflict_of_batches_names_what_differs(double: FakeStorage, settings: Settings) -> None:
     publish(
         settings, small_release(FIRST, metrics={"ttl": "7200s", "labels": {"app": "yieldspark"}})
     )
@@ -189,7 +187,7 @@ def test_a_conflict_of_batches_names_what_differs(
 
 
 def test_a_file_that_came_in_between_is_compared_and_not_trusted(
-    double: StorageDouble, settings: Settings
+    double: FakeStorage, settings: Settings
 ) -> None:
     """The listing did not have it, the write is refused: whose bytes are there decides."""
 
@@ -204,7 +202,7 @@ def test_a_file_that_came_in_between_is_compared_and_not_trusted(
 
 
 def test_a_file_that_no_one_released_stops_the_release(
-    double: StorageDouble, settings: Settings
+    double: FakeStorage, settings: Settings
 ) -> None:
     overwrite(double, FIRST, "jars/other.jar", b"1")
     with pytest.raises(ReleaseConflict, match=r"not whole: jars/other\.jar is not in the manifest"):
@@ -213,7 +211,7 @@ def test_a_file_that_no_one_released_stops_the_release(
 
 
 @pytest.mark.usefixtures("_impatient")
-def test_answers_that_are_lost_change_nothing(double: StorageDouble, settings: Settings) -> None:
+def test_answers_that_are_lost_change_nothing(double: FakeStorage, settings: Settings) -> None:
     """Of every request the first try is done and its answer lost: the next one finds what the first
     has written.
     """
@@ -242,7 +240,7 @@ def test_answers_that_are_lost_change_nothing(double: StorageDouble, settings: S
 
 @pytest.mark.usefixtures("_impatient")
 def test_a_service_that_stays_away_is_said(
-    double: StorageDouble, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    double: FakeStorage, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(code_bucket, "RETRY_SECONDS", 0.05)
     double.fault = lambda number, request: UNAVAILABLE
@@ -276,7 +274,7 @@ def forks() -> ForkServerContext:
 
 
 def _kill_after(
-    double: StorageDouble, last: int, forks: ForkServerContext, content: ReleaseContent
+    double: FakeStorage, last: int, forks: ForkServerContext, content: ReleaseContent
 ) -> bool:
     """Release in a process of its own that is killed when request number `last` is done; returns
     whether it got so far.
@@ -305,13 +303,13 @@ def test_a_release_killed_at_any_request_leaves_a_whole_one_and_the_next_finishe
     tmp_path: Path, forks: ForkServerContext
 ) -> None:
     """Killed after each request in turn, from the first to the last one of the sequence."""
-    template = StorageDouble(tmp_path / "template", [BUCKET])
+    template = FakeStorage(tmp_path / "template", [BUCKET])
     with serving([template]) as url:
         publish(cloud_settings(url), small_release(FIRST))
     named = []
     for last in range(1, 100):
         folder = shutil.copytree(tmp_path / "template", tmp_path / str(last))
-        double = StorageDouble(folder)
+        double = FakeStorage(folder)
         if not _kill_after(double, last, forks, small_release(SECOND)):
             break
         named.append(latest_version(double))
@@ -325,7 +323,7 @@ def test_a_release_killed_at_any_request_leaves_a_whole_one_and_the_next_finishe
 
 
 def test_of_two_releases_at_once_the_slower_one_hears_of_the_other(
-    double: StorageDouble, settings: Settings
+    double: FakeStorage, settings: Settings
 ) -> None:
     publish(settings, small_release(FIRST))
     faster: list[str] = []
@@ -350,7 +348,7 @@ def test_of_two_releases_at_once_the_slower_one_hears_of_the_other(
 
 
 def test_two_who_release_the_same_commit_at_once_both_succeed(
-    double: StorageDouble, settings: Settings
+    double: FakeStorage, settings: Settings
 ) -> None:
     other: list[dict[str, object]] = []
 
@@ -365,7 +363,7 @@ def test_two_who_release_the_same_commit_at_once_both_succeed(
 
 
 def test_versions_are_listed_newest_first_with_what_is_wrong(
-    double: StorageDouble, settings: Settings
+    double: FakeStorage, settings: Settings
 ) -> None:
     assert versions(settings) == []
     for version in (FIRST, SECOND, THIRD):
@@ -394,7 +392,7 @@ def test_versions_are_listed_newest_first_with_what_is_wrong(
 
 
 def test_a_rollback_names_an_earlier_version_if_it_is_whole(
-    double: StorageDouble, settings: Settings
+    double: FakeStorage, settings: Settings
 ) -> None:
     for version in (FIRST, SECOND, THIRD):
         publish(settings, small_release(version))
@@ -449,7 +447,7 @@ def test_a_released_version_is_found_with_its_batches(settings: Settings) -> Non
     [(MANIFEST, b"{}"), (MANIFEST, b'{"files": {}}'), (BATCHES, b"{}"), (BATCHES, b"\xff")],
 )
 def test_a_damaged_document_is_said(
-    double: StorageDouble, settings: Settings, name: str, content: bytes
+    double: FakeStorage, settings: Settings, name: str, content: bytes
 ) -> None:
     publish(settings, small_release(FIRST))
     overwrite(double, FIRST, name, content)
@@ -473,7 +471,7 @@ def test_a_damaged_document_is_said(
 
 
 def test_a_damaged_latest_is_said_and_the_next_release_mends_it(
-    double: StorageDouble, settings: Settings
+    double: FakeStorage, settings: Settings
 ) -> None:
     publish(settings, small_release(FIRST))
     double.store.write(BUCKET, LATEST, b"{", {"contentType": "application/json"}, Conditions(), {})

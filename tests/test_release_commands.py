@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 
+from emulator.http_service import serving
+from emulator.services.fake_storage import FakeStorage
 from machine.spark_runtime import ensure_jars
 from tests.conftest import JARS
 from tests.dataproc_cases import WorkflowsHere, cloud_variables
 from tests.releases import BUCKET, FIRST, SECOND, latest_version, objects, publish_at, small_release
-from workflows.local.http_service import serving
-from workflows.local.storage_double import StorageDouble
 
 
 @pytest.fixture
-def double(tmp_path: Path) -> StorageDouble:
-    return StorageDouble(tmp_path / "storage", [BUCKET])
+def double(tmp_path: Path) -> FakeStorage:
+    return FakeStorage(tmp_path / "storage", [BUCKET])
 
 
 @pytest.fixture
-def url(double: StorageDouble) -> Iterator[str]:
+def url(double: FakeStorage) -> Iterator[str]:
     with serving([double]) as address:
         yield address
 
@@ -38,7 +38,7 @@ def run(url: str, tmp_path: Path) -> WorkflowsHere:
     )
 
 
-def _bytes_of(double: StorageDouble, document: dict[str, Any]) -> dict[str, bytes]:
+def _bytes_of(double: FakeStorage, document: dict[str, Any]) -> dict[str, bytes]:
     return {
         name: objects(double)[f"versions/{document['version']}/{name}"]
         for name in (file["name"] for file in document["files"])
@@ -46,7 +46,7 @@ def _bytes_of(double: StorageDouble, document: dict[str, Any]) -> dict[str, byte
 
 
 def test_a_dry_run_lists_what_a_release_then_uploads(
-    run: WorkflowsHere, double: StorageDouble
+    run: WorkflowsHere, double: FakeStorage
 ) -> None:
     plan = run.json("release", "--allow-dirty", "--dry-run")
     assert double.asked == []
@@ -76,7 +76,7 @@ def test_a_dry_run_lists_what_a_release_then_uploads(
 
 
 def test_versions_and_a_rollback_between_them(
-    run: WorkflowsHere, url: str, double: StorageDouble
+    run: WorkflowsHere, url: str, double: FakeStorage
 ) -> None:
     assert run.json("versions") == []
     for version in (FIRST, SECOND):

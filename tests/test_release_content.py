@@ -18,13 +18,13 @@ import pytest
 
 from common.errors import ConfigurationError, EnvironmentNotReady
 from config_spark import Settings, load_settings
+from emulator.http_service import serving
+from emulator.services.fake_storage import FakeStorage
 from machine.spark_runtime import ensure_jars, locked_checksums
 from tests.conftest import JARS
 from tests.processes import PROJECT
 from tests.releases import BUCKET, cloud_settings, latest_version, objects
 from workflows.batches.platform_choice import CLOUD_RUN_ROWS
-from workflows.local.http_service import serving
-from workflows.local.storage_double import StorageDouble
 from workflows.releases.code_archive import build_archive, build_operator_archive
 from workflows.releases.release import publish, read_batches, released
 from workflows.releases.release_batches import batches_document, support_warnings
@@ -137,7 +137,7 @@ def test_the_operators_zip_holds_what_its_commands_import_and_no_double(checkout
         for module in _imported(tree)
         if module.partition(".")[0] in rooms and module not in there
     }
-    assert {module for _, module in missing if module.startswith("workflows.local")}
+    assert {module for _, module in missing if module.startswith("emulator")}
     assert {name for name, _ in missing} == WITHOUT_A_PLACE_IN_A_CONTAINER
 
 
@@ -145,8 +145,6 @@ WITHOUT_A_PLACE_IN_A_CONTAINER = {
     "command_line/demo.py",
     "workflows/__main__.py",
     "workflows/entry.py",
-    "workflows/pipeline_rules.py",
-    "workflows/pipeline_walk.py",
 }
 """Modules of the operator's zip that import what is not in it: none of its commands needs them."""
 
@@ -394,7 +392,7 @@ def test_a_release_whose_models_would_end_with_each_batch_is_refused(
 
 
 def test_this_checkout_goes_up_whole(settings: Settings, tmp_path: Path) -> None:
-    double = StorageDouble(tmp_path, [BUCKET])
+    double = FakeStorage(tmp_path, [BUCKET])
     with serving([double]) as url:
         there = settings.model_copy(update={"google_api_endpoint": url})
         done = publish(there, allow_dirty=True)

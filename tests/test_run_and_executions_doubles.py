@@ -18,12 +18,12 @@ import pytest
 
 from common.errors import BatchFailed, CloudRefused
 from config_spark import Settings
+from emulator.http_service import Service, serving
+from emulator.services.batch_lifecycle import BatchScript
+from emulator.services.fake_cloud_run import FakeCloudRun
+from emulator.services.fake_executions import FakeExecutions, UntilCancelled
+from emulator.workflow_engine import VirtualClock, WorkflowFailed, execute, hosts_at
 from workflows.executions import Executions, wait_for_execution
-from workflows.local.batch_life import Script
-from workflows.local.cloud_run_double import CloudRunDouble
-from workflows.local.executions_double import ExecutionsDouble, UntilCancelled
-from workflows.local.http_service import Service, serving
-from workflows.local.interpreter import VirtualClock, WorkflowFailed, execute, hosts_at
 
 JOB = "/v2/projects/p/locations/r/jobs/yieldspark-forecast-pools"
 WORKFLOW = "/v1/projects/p/locations/r/workflows/w/executions"
@@ -56,7 +56,7 @@ def run_request(*words: str, **more: Any) -> dict[str, Any]:
 def test_a_job_goes_from_its_operation_to_its_execution() -> None:
     clock = VirtualClock()
     with asking(
-        CloudRunDouble(Script(pending_seconds=10, running_seconds=60), now=clock.now)
+        FakeCloudRun(BatchScript(pending_seconds=10, running_seconds=60), now=clock.now)
     ) as ask:
         status, operation = ask(
             "POST", f"{JOB}:run", run_request("forecast_pools", "--dry-run", timeout="600s")
@@ -94,7 +94,7 @@ def test_a_job_goes_from_its_operation_to_its_execution() -> None:
 def test_a_job_that_is_cancelled_or_over_its_time() -> None:
     clock = VirtualClock()
     with asking(
-        CloudRunDouble(Script(pending_seconds=0, end=None, cancelling_seconds=5), now=clock.now)
+        FakeCloudRun(BatchScript(pending_seconds=0, end=None, cancelling_seconds=5), now=clock.now)
     ) as ask:
         first, second = (
             ask("POST", f"{JOB}:run", run_request(timeout="600s"))[1]["metadata"]["name"]
@@ -132,7 +132,7 @@ def test_a_job_that_is_cancelled_or_over_its_time() -> None:
     ],
 )
 def test_what_cloud_run_refuses(path: str, body: Any, status: int, message: str) -> None:
-    with asking(CloudRunDouble()) as ask:
+    with asking(FakeCloudRun()) as ask:
         found, answer = ask("POST", path, body)
         assert found == status
         assert message in answer["error"]["message"]
@@ -156,7 +156,7 @@ def test_a_job_really_runs_and_none_outlives_the_service() -> None:
         started.append((name, Process(arguments)))
         return started[-1][1]
 
-    double = CloudRunDouble(run=run)
+    double = FakeCloudRun(run=run)
     with asking(double) as ask:
         for words, count in (
             (["import sys; sys.exit(3)"], "failedCount"),
@@ -186,7 +186,7 @@ def settings_at(url: str) -> Settings:
 
 
 def test_the_products_own_client_starts_and_sees_executions() -> None:
-    with serving([ExecutionsDouble(executed)]) as url:
+    with serving([FakeExecutions(executed)]) as url:
         client = Executions(settings_at(url))
         started = client.start({"dry_run": True})
         assert started["state"] in ("ACTIVE", "SUCCEEDED")
@@ -205,7 +205,7 @@ def test_the_products_own_client_starts_and_sees_executions() -> None:
 def test_executions_are_listed_by_state_and_age_and_cancelled() -> None:
     held = threading.Event()
     clock = VirtualClock()
-    double = ExecutionsDouble(lambda execution_id, argument: held.wait(), now=clock.now)
+    double = FakeExecutions(lambda execution_id, argument: held.wait(), now=clock.now)
     with asking(double) as ask:
         names = []
         for _ in range(3):
@@ -248,12 +248,12 @@ def test_executions_are_listed_by_state_and_age_and_cancelled() -> None:
     ],
 )
 def test_what_the_executions_refuse(method: str, path: str, body: Any, status: int) -> None:
-    with asking(ExecutionsDouble(executed)) as ask:
+    with asking(FakeExecutions(executed)) as ask:
         assert ask(method, path, body)[0] == status
 
 
 def test_an_execution_that_ended_is_not_cancelled() -> None:
-    with asking(ExecutionsDouble(executed)) as ask:
+    with asking(FakeExecutions(executed)) as ask:
         name = ask("POST", WORKFLOW, {})[1]["name"]
         while (found := ask("GET", f"/v1/{name}")[1])["state"] == "ACTIVE":
             pass
@@ -290,7 +290,7 @@ def test_the_workflow_of_a_cancelled_execution_ends_where_it_waits() -> None:
         finally:
             ended.set()
 
-    executions = ExecutionsDouble(run)
+    executions = FakeExecutions(run)
     with asking(executions) as ask:
         name = ask("POST", WORKFLOW, {})[1]["name"]
         assert not ended.wait(0.1)

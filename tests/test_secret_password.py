@@ -12,8 +12,8 @@ from common.errors import CloudRefused, CloudUnavailable, ConfigurationError
 from config_spark import Settings, load_settings
 from database.connection import make_engine, with_database
 from database.secret_password import with_password
-from workflows.local.http_service import serving
-from workflows.local.secret_double import SecretDouble
+from emulator.http_service import serving
+from emulator.services.fake_secret_manager import FakeSecretManager
 
 NAME = "projects/p/secrets/database-password/versions/3"
 
@@ -25,7 +25,7 @@ def secrets() -> dict[str, bytes]:
 
 @pytest.fixture
 def settings(secrets: dict[str, bytes]) -> Iterator[Settings]:
-    with serving([SecretDouble(secrets)]) as url:
+    with serving([FakeSecretManager(secrets)]) as url:
         yield load_settings(
             _env_file=None,
             db_host="db.example.com",
@@ -83,7 +83,7 @@ def test_a_name_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_job_logs_in_with_it(database: Settings, secrets: dict[str, bytes]) -> None:
     assert database.db_password is not None
     secrets[NAME] = database.db_password.get_secret_value().encode()
-    with serving([SecretDouble(secrets)]) as url:
+    with serving([FakeSecretManager(secrets)]) as url:
         ready = with_database(
             database.model_copy(
                 update={"db_password": None, "db_password_secret": NAME, "google_api_endpoint": url}

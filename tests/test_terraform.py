@@ -9,8 +9,8 @@ from threading import Thread
 
 import pytest
 
-from emulator.google_provider import obstacle
-from emulator.terraform_runs import Terraform, copied_configuration
+from emulator.terraform.google_provider import obstacle
+from emulator.terraform.terraform_runs import Terraform, copied_configuration
 from tests.processes import PROJECT
 
 needs_terraform = pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))

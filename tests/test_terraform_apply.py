@@ -16,8 +16,9 @@ import pytest
 
 from database.connection import make_engine
 from database.embedded_server import EmbeddedServer
-from emulator import nightly_run, terraform_apply
-from emulator.google_provider import obstacle
+from emulator import nightly_run
+from emulator.terraform import terraform_apply
+from emulator.terraform.google_provider import obstacle
 from tests.conftest import JARS
 from tests.emulated_project import OPERATOR, AppliedProject, applied_project
 from tests.granted_workflow import MEMBER, Rights, executions

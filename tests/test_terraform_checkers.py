@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from emulator.google_provider import cached_provider, obstacle
-from emulator.terraform_runs import Terraform, copied_configuration
+from emulator.terraform.google_provider import cached_provider, obstacle
+from emulator.terraform.terraform_runs import Terraform, copied_configuration
 from tests.processes import PROJECT
 from tests.terraform_inventory import WHOLE_PROJECT
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from docs.generate.grants import IDENTITIES, read_grants
-from emulator.google_provider import obstacle
-from emulator.terraform_runs import Terraform, copied_configuration
+from emulator.terraform.google_provider import obstacle
+from emulator.terraform.terraform_runs import Terraform, copied_configuration
 from tests.faults_of_resources import RESOURCE_FAULTS
 from tests.faults_of_runs import RUN_FAULTS
 from tests.plan_document import Plan

@@ -11,7 +11,7 @@ import pytest
 from tests import workflow_scenarios as scenarios
 from tests.workflow_scenarios import Scenario
 from tests.workflow_world import PIPELINE, by_interpreter
-from workflows.pipeline_rules import check_source
+from workflows.pipeline_lint.rules import check_source
 
 Change = tuple[str, str]
 

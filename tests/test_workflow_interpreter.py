@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from common.errors import ConfigurationError
+from emulator.workflow_engine import RealClock, VirtualClock, WorkflowFailed
 from tests.small_workflows import run
-from workflows.local.interpreter import RealClock, VirtualClock, WorkflowFailed
 
 
 def value_of(expression: str) -> Any:

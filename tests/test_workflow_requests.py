@@ -11,9 +11,9 @@ from contextlib import closing
 import pytest
 
 from common.errors import ConfigurationError
+from emulator.http_service import Answer, ApiError, Request, Service, serving
+from emulator.workflow_engine import VirtualClock, WorkflowFailed
 from tests.small_workflows import run
-from workflows.local.http_service import Answer, ApiError, Request, Service, serving
-from workflows.local.interpreter import VirtualClock, WorkflowFailed
 
 
 class Echo(Service):

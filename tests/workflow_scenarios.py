@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from emulator.services.batch_lifecycle import BatchScript
 from tests.workflow_world import (
     NEW,
     OLD,
@@ -23,7 +24,6 @@ from tests.workflow_world import (
     released,
     world,
 )
-from workflows.local.batch_life import Script
 
 Scenario = Callable[[Path, Executor, str], None]
 
@@ -86,7 +86,7 @@ def success(folder: Path, executor: Executor, source: str) -> None:
         folder,
         executor,
         source,
-        dataproc=Script(pending_seconds=40, running_seconds=600, usage_delay_seconds=0),
+        dataproc=BatchScript(pending_seconds=40, running_seconds=600, usage_delay_seconds=0),
     ) as made:
         outcome = made.run()
         assert_succeeded(outcome)
@@ -134,7 +134,7 @@ def usage_comes_later(folder: Path, executor: Executor, source: str) -> None:
     """The service counts when a batch is over. The metrics' figures are there when the forecast has
     ended, the forecast's are waited for.
     """
-    with world(folder, executor, source, dataproc=Script(usage_delay_seconds=100)) as made:
+    with world(folder, executor, source, dataproc=BatchScript(usage_delay_seconds=100)) as made:
         outcome = made.run()
         assert_succeeded(outcome)
         assert all(
@@ -148,7 +148,7 @@ def usage_comes_later(folder: Path, executor: Executor, source: str) -> None:
 
 
 def usage_never_comes(folder: Path, executor: Executor, source: str) -> None:
-    with world(folder, executor, source, dataproc=Script(usage_delay_seconds=100_000)) as made:
+    with world(folder, executor, source, dataproc=BatchScript(usage_delay_seconds=100_000)) as made:
         outcome = made.run()
         assert_succeeded(outcome)
         assert [step["usage"] for step in outcome.result["steps"]] == [None, None]
@@ -189,7 +189,7 @@ def arguments_reach_the_jobs(folder: Path, executor: Executor, source: str) -> N
 def failed(folder: Path, executor: Executor, source: str) -> None:
     """And the second step is not started after a failed first."""
     with world(
-        folder, executor, source, dataproc=Script(end="FAILED", message="out of memory")
+        folder, executor, source, dataproc=BatchScript(end="FAILED", message="out of memory")
     ) as made:
         outcome = made.run()
         batch = f"metrics-{outcome.execution}"
@@ -208,8 +208,8 @@ def failed(folder: Path, executor: Executor, source: str) -> None:
 
 
 def second_failed(folder: Path, executor: Executor, source: str) -> None:
-    def script(batch: str) -> Script:
-        return Script(end="FAILED" if batch.startswith("forecast-") else "SUCCEEDED")
+    def script(batch: str) -> BatchScript:
+        return BatchScript(end="FAILED" if batch.startswith("forecast-") else "SUCCEEDED")
 
     with world(folder, executor, source, dataproc=script) as made:
         outcome = made.run()
@@ -228,7 +228,7 @@ def cancelled(folder: Path, executor: Executor, source: str) -> None:
     asked to.
     """
     with world(
-        folder, executor, source, dataproc=Script(end="CANCELLED", message="by hand")
+        folder, executor, source, dataproc=BatchScript(end="CANCELLED", message="by hand")
     ) as made:
         outcome = made.run()
         assert_failed(
@@ -319,7 +319,11 @@ def not_created(folder: Path, executor: Executor, source: str) -> None:
 
 def deadline(folder: Path, executor: Executor, source: str) -> None:
     with world(
-        folder, executor, source, dataproc=Script(end=None, cancelling_seconds=45), deadline=1800
+        folder,
+        executor,
+        source,
+        dataproc=BatchScript(end=None, cancelling_seconds=45),
+        deadline=1800,
     ) as made:
         outcome = made.run()
         batch = f"metrics-{outcome.execution}"
@@ -346,7 +350,11 @@ def deadline_without_an_end(folder: Path, executor: Executor, source: str) -> No
     again, one that is refused is told.
     """
     with world(
-        folder, executor, source, dataproc=Script(end=None, cancelling_seconds=1e6), deadline=1800
+        folder,
+        executor,
+        source,
+        dataproc=BatchScript(end=None, cancelling_seconds=1e6),
+        deadline=1800,
     ) as made:
         made.dataproc.fail_next("cancel", 503)
         outcome = made.run()
@@ -356,7 +364,7 @@ def deadline_without_an_end(folder: Path, executor: Executor, source: str) -> No
         assert len(made.cancels) == 2
         assert 2400 <= sum(made.clock.slept) <= 2600
     with world(
-        folder / "refused", executor, source, dataproc=Script(end=None), deadline=1800
+        folder / "refused", executor, source, dataproc=BatchScript(end=None), deadline=1800
     ) as made:
         made.dataproc.fail_next("cancel", 403)
         outcome = made.run()
@@ -368,8 +376,8 @@ def deadline_without_an_end(folder: Path, executor: Executor, source: str) -> No
 def ended_well_while_cancelled(folder: Path, executor: Executor, source: str) -> None:
     """What succeeds in the last moment has succeeded."""
 
-    def script(batch: str) -> Script:
-        return Script(
+    def script(batch: str) -> BatchScript:
+        return BatchScript(
             pending_seconds=0, running_seconds=1835 if batch.startswith("metrics-") else 60
         )
 
@@ -464,7 +472,7 @@ def failed_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
         folder,
         executor,
         source,
-        cloud_run=Script(end="FAILED", message="the container exited with 1"),
+        cloud_run=BatchScript(end="FAILED", message="the container exited with 1"),
     ) as made:
         outcome = made.run({"platform": ON_CLOUD_RUN})
         assert_failed(
@@ -480,7 +488,7 @@ def failed_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
 
 def deadline_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
     with world(
-        folder, executor, source, cloud_run=Script(end=None, keeps_ttl=False), deadline=1800
+        folder, executor, source, cloud_run=BatchScript(end=None, keeps_ttl=False), deadline=1800
     ) as made:
         outcome = made.run({"platform": ON_CLOUD_RUN})
         assert_failed(

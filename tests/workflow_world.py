@@ -20,14 +20,14 @@ from typing import Any
 from urllib.parse import quote
 
 from config_spark import Settings
+from emulator.http_service import Answer, Request, Service, serving
+from emulator.services.batch_lifecycle import BatchScript
+from emulator.services.fake_cloud_run import FakeCloudRun
+from emulator.services.fake_dataproc import FakeDataproc
+from emulator.services.fake_executions import FakeExecutions
+from emulator.services.fake_storage import FakeStorage
+from emulator.workflow_engine import VirtualClock, execute, hosts_at
 from workflows.batches.batch_request import batch_key, build_batch
-from workflows.local.batch_life import Script
-from workflows.local.cloud_run_double import CloudRunDouble
-from workflows.local.dataproc_double import DataprocDouble
-from workflows.local.executions_double import ExecutionsDouble
-from workflows.local.http_service import Answer, Request, Service, serving
-from workflows.local.interpreter import VirtualClock, execute, hosts_at
-from workflows.local.storage_double import StorageDouble
 from workflows.releases.code_bucket import md5_hash
 from workflows.releases.release_names import Release
 
@@ -59,7 +59,7 @@ FILES = (
 )
 """Of a release, without its two documents."""
 
-USUAL = Script()
+USUAL = BatchScript()
 
 Log = Callable[[dict[str, Any]], None]
 Executor = Callable[[str, Any, Mapping[str, str], str, VirtualClock, Log], Any]
@@ -120,8 +120,8 @@ class World:
 
     url: str
     clock: VirtualClock
-    dataproc: DataprocDouble
-    cloud_run: CloudRunDouble
+    dataproc: FakeDataproc
+    cloud_run: FakeCloudRun
     executor: Executor
     source: str = PIPELINE
     before: Callable[[str], object] = str
@@ -215,8 +215,8 @@ def world(
     executor: Executor,
     source: str = PIPELINE,
     *,
-    dataproc: Script | Callable[[str], Script] = USUAL,
-    cloud_run: Script = USUAL,
+    dataproc: BatchScript | Callable[[str], BatchScript] = USUAL,
+    cloud_run: BatchScript = USUAL,
     deadline: int = DEADLINE,
 ) -> Iterator[World]:
     """Args: dataproc says what a batch does, or by its id; cloud_run what an execution of a job
@@ -224,14 +224,14 @@ def world(
     """
     clock = VirtualClock()
     storage, batches, containers = (
-        StorageDouble(folder, [BUCKET]),
-        DataprocDouble(dataproc, now=clock.now),
-        CloudRunDouble(cloud_run, now=clock.now),
+        FakeStorage(folder, [BUCKET]),
+        FakeDataproc(dataproc, now=clock.now),
+        FakeCloudRun(cloud_run, now=clock.now),
     )
     services: list[Service] = [storage, batches, containers, SharedClock(clock)]
     with serving(services) as url:
         made = World(url, clock, batches, containers, executor, source)
-        services.append(ExecutionsDouble(made.execute, now=clock.now))
+        services.append(FakeExecutions(made.execute, now=clock.now))
         for version in (OLD, NEW):
             made.put_release(version, released(version) | {"deadline_seconds": deadline})
         made.put("latest.json", {"version": NEW, "manifest_sha256": "0" * 64})

@@ -11,7 +11,7 @@ from command_line.options import AsJson
 from command_line.terminal import print_json, say
 from common.errors import ConfigurationError
 from workflows.app import app
-from workflows.pipeline_rules import check_source
+from workflows.pipeline_lint.rules import check_source
 
 PIPELINE = Path(__file__).resolve().parent / "pipeline.yaml"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from command_line.run_application import run_application
+from emulator import local_commands  # noqa: F401
 from workflows import (  # noqa: F401 - importing puts the commands on the application
     check_commands,
     run_commands,
@@ -13,7 +14,6 @@ from workflows.app import app, failed_command
 from workflows.batches import batch_commands  # noqa: F401
 from workflows.costs import cost_commands  # noqa: F401
 from workflows.inside_network import operator_commands  # noqa: F401
-from workflows.local import local_commands  # noqa: F401
 from workflows.releases import release_commands  # noqa: F401
 
 

@@ -19,8 +19,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("common", "data_processing", "forecasting", "database")
 MODULES = ("config_spark.py", "job_entry.py")
 OPERATOR_PACKAGES = ("command_line", "machine", "reporting", "workflows")
-NOT_THE_OPERATORS = ":(exclude)workflows/local"
-"""In git's words: doubles of Google's services are for machines that try the cloud."""
 
 OPERATOR_MAIN = "__main__.py"
 """What Python runs of a folder or a zip."""
@@ -49,7 +47,7 @@ def build_operator_archive(root: Path = ROOT) -> bytes:
     """The operator's archive: the jobs' code, the commands around it, and what starts one. Raises:
     as `build_archive`.
     """
-    paths = [*PACKAGES, *OPERATOR_PACKAGES, *MODULES, NOT_THE_OPERATORS]
+    paths = [*PACKAGES, *OPERATOR_PACKAGES, *MODULES]
     return _zipped({**_contents(root, paths), OPERATOR_MAIN: OPERATOR_ENTRY.encode()})
 
 

@@ -1,0 +1,201 @@
+"""The REST fake of Google's control plane: what Terraform creates, reads, changes and deletes.
+
+In: requests of the provider, under the host that each service has as the first part of the path
+(`/compute.googleapis.com/compute/v1/..`). Out: answers as the services give them; a change is done
+at once. Most types are rows of `resource_types.py`; what is no plain collection is in
+`other_methods.py`. Callers' permissions are not asked for here: `gateway.py` does that.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from emulator.control_plane.operations import PATTERNS, Operations
+from emulator.control_plane.policies import Policies
+from emulator.control_plane.resource_store import (
+    PROJECT_NUMBER,
+    Document,
+    Names,
+    ResourceStore,
+    camel_case,
+    path_of,
+)
+from emulator.control_plane.resource_types import RESOURCE_TYPES, ResourceType
+from emulator.control_plane.service_rules import RULES
+from emulator.http_service import Answer, ApiError, Request, Service
+
+ALWAYS_ENABLED = frozenset({"serviceusage.googleapis.com", "storage.googleapis.com"})
+"""A project without any API can still be asked for its services; Cloud Storage's API is enabled in
+every new project.
+"""
+
+Change = Callable[[str, str, Document], None]
+"""Called after a change with the type's name, what was done (create, update, delete), and the
+resource.
+"""
+
+
+class ControlPlane(Service):
+    """One project. Args: apis are enabled from the start, as a bootstrap script does it; on_change
+    is told of every change.
+    """
+
+    def __init__(
+        self, project: str, apis: tuple[str, ...] = (), on_change: Change | None = None
+    ) -> None:
+        super().__init__()
+        self.project = project
+        self.store = ResourceStore()
+        self.operations = Operations()
+        self.policies = Policies(self._custom_role, self._has_account)
+        self.enabled = {*ALWAYS_ENABLED, *apis}
+        self.on_change = on_change or (lambda type_, verb, resource: None)
+        self.secret_versions: dict[str, list[bytes]] = {}
+        self.records: dict[tuple[str, str, str], Document] = {}
+        for type_ in RESOURCE_TYPES:
+            self._add_collection(type_)
+        for pattern in PATTERNS:
+            for method in ("GET", "POST"):
+                self.route(method, f"(?:/[^/]+)?{pattern}", self.operations.get)
+
+    def answer(self, request: Request) -> Answer | None:
+        """As `Service.answer`. Raises: nothing; a service whose API is not enabled answers 403."""
+        host = request.path.split("/")[1]
+        known = {type_.host for type_ in RESOURCE_TYPES}
+        if host in known and host not in self.enabled:
+            return self._disabled(host).answer
+        # a project is named by its id or by its number
+        path = request.path.replace(f"/projects/{PROJECT_NUMBER}/", f"/projects/{self.project}/")
+        return super().answer(replace(request, path=path))
+
+    def require_api(self, host: str) -> None:
+        """Raises: ApiError 403 where the project has not enabled the API."""
+        if host not in self.enabled:
+            raise self._disabled(host)
+
+    def _disabled(self, host: str) -> ApiError:
+        return ApiError(
+            403,
+            f"{host} has not been used in project {PROJECT_NUMBER} before or it is disabled."
+            " Enable it and retry.",
+            details=[
+                {
+                    "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                    "reason": "SERVICE_DISABLED",
+                    "domain": "googleapis.com",
+                    "metadata": {"service": host, "consumer": f"projects/{self.project}"},
+                }
+            ],
+        )
+
+    def _add_collection(self, type_: ResourceType) -> None:
+        base = f"(?:/{re.escape(type_.host)})?/{type_.pattern}"
+        one = f"{base}/(?P<id>[^/:]+)"
+        self.route("POST", base, partial(self._create, type_))
+        self.route("GET", base, partial(self._list, type_))
+        self.route("GET", one, partial(self._get, type_))
+        for method in ("PATCH", "PUT"):
+            self.route(method, one, partial(self._update, type_))
+        self.route("DELETE", one, partial(self._delete, type_))
+        for method in ("GET", "POST"):
+            self.route(method, f"{one}:getIamPolicy", partial(self._get_policy, type_))
+        self.route("POST", f"{one}:setIamPolicy", partial(self._set_policy, type_))
+        if type_.answer == "compute":
+            self.route("POST", f"{one}/setLabels", partial(self._set_labels, type_))
+
+    def _create(self, type_: ResourceType, request: Request, **names: str) -> Answer:
+        asked = request.json()
+        resource = asked.get(type_.wrapped, {}) if type_.wrapped else asked
+        identified = {"project": self.project, **names, "id": _new_id(type_, request, asked)}
+        if type_.named_by_path:
+            resource = {key: value for key, value in resource.items() if key != "name"}
+        rule = RULES.get(type_.name)
+        if rule:
+            rule(self.store, identified, resource)
+        if type_.name == "iam.serviceAccounts":
+            identified["id"] += f"@{self.project}.iam.gserviceaccount.com"
+        made = self.store.create(type_, identified, resource)
+        self.on_change(type_.name, "create", made)
+        return self.operations.answer(type_, identified, made, "create")
+
+    def _list(self, type_: ResourceType, request: Request, **names: str) -> Answer:
+        found = self.store.listed(type_, {"project": self.project, **names})
+        return Answer({type_.listed_as: found})
+
+    def _get(self, type_: ResourceType, request: Request, **names: str) -> Answer:
+        return Answer(self.store.get(type_, {"project": self.project, **names}))
+
+    def _update(self, type_: ResourceType, request: Request, **names: str) -> Answer:
+        identified = {"project": self.project, **names}
+        asked = request.json()
+        mask = request.query.get("updateMask") or asked.get("updateMask")
+        resource = asked.get(type_.wrapped, asked) if type_.wrapped else asked
+        if type_.named_by_path:
+            resource = {key: value for key, value in resource.items() if key != "name"}
+        rule = RULES.get(type_.name)
+        if rule:
+            rule(self.store, identified, {**self.store.get(type_, identified), **resource})
+        paths = [camel_case(path) for path in mask.split(",") if path] if mask else None
+        changed = self.store.update(type_, identified, resource, paths)
+        self.on_change(type_.name, "update", changed)
+        return self.operations.answer(type_, identified, changed, "update")
+
+    def _set_labels(self, type_: ResourceType, request: Request, **names: str) -> Answer:
+        identified = {"project": self.project, **names}
+        changed = self.store.update(type_, identified, request.json(), ["labels"])
+        return self.operations.answer(type_, identified, changed, "setLabels")
+
+    def _delete(self, type_: ResourceType, request: Request, **names: str) -> Answer:
+        identified = {"project": self.project, **names}
+        gone = self.store.delete(type_, identified)
+        self.policies.remove(_policy_name(type_, identified))
+        self.on_change(type_.name, "delete", gone)
+        return self.operations.answer(type_, identified, gone, "delete")
+
+    def _get_policy(self, type_: ResourceType, request: Request, **names: str) -> Answer:
+        identified = {"project": self.project, **names}
+        self.store.get(type_, identified)
+        return Answer(self.policies.get(_policy_name(type_, identified)))
+
+    def _set_policy(self, type_: ResourceType, request: Request, **names: str) -> Answer:
+        identified = {"project": self.project, **names}
+        self.store.get(type_, identified)
+        policy = request.json().get("policy", {})
+        return Answer(self.policies.set(_policy_name(type_, identified), policy))
+
+    def _custom_role(self, role: str) -> frozenset[str] | None:
+        for resource in self.store.of_type("iam.roles"):
+            if resource["name"] == role:
+                return frozenset(resource.get("includedPermissions", []))
+        return None
+
+    def _has_account(self, email: str) -> bool:
+        return any(
+            account["email"] == email for account in self.store.of_type("iam.serviceAccounts")
+        )
+
+
+def policy_name_of_bucket(bucket: str) -> str:
+    """As IAM names a bucket, without its project."""
+    return f"projects/_/buckets/{bucket}"
+
+
+def _policy_name(type_: ResourceType, names: Names) -> str:
+    return type_.relative(path_of(type_, names))
+
+
+def _new_id(type_: ResourceType, request: Request, asked: Any) -> str:
+    """The new resource's id. Raises: ApiError 400 where the request names none."""
+    kind, _, where = type_.id_from.partition(":")
+    if kind == "random":
+        return str(uuid.uuid4())
+    source = request.query if kind == "query" else asked
+    found = next((source[name] for name in where.split(",") if source.get(name)), None)
+    if not found:
+        raise ApiError(400, f"{type_.name}: {where} is missing in the {kind}")
+    return str(found).rpartition("/")[2]

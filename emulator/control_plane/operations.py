@@ -1,0 +1,67 @@
+"""How the services answer a change: the resource itself, or an operation that is done at once, in
+the form of each service.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from emulator.control_plane.resource_store import Document, Names, path_of
+from emulator.control_plane.resource_types import ResourceType
+from emulator.http_service import Answer, ApiError, Request
+
+LONG_RUNNING = r"/v[12]/(?P<name>(?:projects/.+/)?operations/[^/:]+)"
+COMPUTE = r"/compute/v1/(?P<name>projects/.+/operations/[^/:]+)(?:/wait)?"
+SQL = r"/sql/v1beta4/(?P<name>projects/.+/operations/[^/:]+)"
+PATTERNS = (LONG_RUNNING, COMPUTE, SQL)
+"""Where operations are looked at (https://cloud.google.com/apis/design/design_patterns#long_running_operations)."""
+
+
+class Operations:
+    """Operations that were answered, by name: clients ask for them again."""
+
+    def __init__(self) -> None:
+        self._done: dict[str, Document] = {}
+
+    def answer(self, type_: ResourceType, names: Names, resource: Document, verb: str) -> Answer:
+        """The answer to a change. Args: verb is what was done: create, update, delete."""
+        if type_.answer == "resource":
+            return Answer({} if verb == "delete" else resource)
+        key = uuid.uuid4().hex
+        relative = type_.relative(path_of(type_, names))
+        # operations are a collection beside the type's own
+        parent = relative.rpartition("/")[0].rpartition("/")[0]
+        if type_.answer == "sql":
+            parent = f"projects/{names['project']}"
+        name = f"{parent}/operations/{key}"
+        if type_.answer == "operation":
+            return Answer(self.finished(name, resource if verb != "delete" else {}))
+        document = {
+            "kind": f"{type_.service}#operation",
+            "name": key,
+            "status": "DONE",
+            "operationType": verb,
+            "targetLink": resource.get("selfLink"),
+            "targetId": names["id"],
+            "targetProject": names["project"],
+            "selfLink": f"https://{type_.host}/{name}",
+        }
+        if "region" in names:
+            document["region"] = resource["region"]
+        if type_.answer == "sql":
+            document["kind"] = "sql#operation"
+        self._done[name] = document
+        return Answer(document)
+
+    def finished(self, name: str, response: Document) -> Document:
+        """A long-running operation that is done, with its response."""
+        typed: dict[str, Any] = {"@type": "type.googleapis.com/google.protobuf.Struct", **response}
+        self._done[name] = {"name": name, "done": True, "response": typed, "metadata": {}}
+        return self._done[name]
+
+    def get(self, request: Request, name: str) -> Answer:
+        """Raises: ApiError 404."""
+        if name not in self._done:
+            raise ApiError(404, f"Operation {name} was not found")
+        return Answer(self._done[name])

@@ -1,0 +1,288 @@
+"""A double of Cloud Run jobs: an execution is started, looked at and cancelled over the Admin API
+v2; it goes by a script, or really runs.
+
+In: `jobs:run` with overrides. Out: the Operation whose metadata is the execution, then the
+execution with its conditions, counts and times, its task with the exit code, and what its container
+wrote. Times are those of `now`, seconds since the epoch. It knows one task an execution, no
+retries, and no operations to be looked at. Sources:
+https://cloud.google.com/run/docs/reference/rest/v2/projects.locations.jobs/run,
+../projects.locations.jobs.executions and ../projects.locations.jobs.executions.tasks.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from emulator.http_service import Answer, ApiError, Request, Service
+from emulator.services.batch_documents import timestamp
+from emulator.services.batch_lifecycle import BatchLifecycle, BatchScript, RunningBatch
+from emulator.services.written_lines import WrittenLine, WrittenLines
+from workflows.batches.platforms import JOBS
+from workflows.releases.release_names import CONTAINER_ARGUMENTS, cloud_run_job
+
+CLOUD_RUN_JOBS: Mapping[str, Sequence[str]] = {
+    **{cloud_run_job(job): () for job in JOBS},
+    **CONTAINER_ARGUMENTS,
+}
+"""The arguments of each job's container."""
+
+JOB = r"/v2/projects/(?P<project>[^/:]+)/locations/(?P<region>[^/:]+)/jobs/(?P<job>[^/:]+)"
+EXECUTION_TYPE = "type.googleapis.com/google.cloud.run.v2.Execution"
+OVERRIDES = {"containerOverrides", "taskCount", "timeout"}
+CONTAINER_OVERRIDES = {"name", "args", "env", "clearArgs"}
+
+Runner = Callable[[str, list[str], dict[str, str]], RunningBatch]
+"""Starts an execution: takes its short name, which begins with its job's, the container's arguments
+and what the start adds to its variables. Returns at once.
+"""
+
+
+@dataclass
+class _Execution:
+    name: str
+    job: str
+    uid: str
+    life: BatchLifecycle
+    arguments: list[str]
+    written: WrittenLines
+    cancelled: bool = False
+
+
+class FakeCloudRun(Service):
+    """The service. All of its state is in memory, behind one lock."""
+
+    def __init__(
+        self,
+        script: BatchScript = BatchScript(pending_seconds=0),  # noqa: B008 - frozen
+        *,
+        jobs: Mapping[str, Sequence[str]] = CLOUD_RUN_JOBS,
+        now: Callable[[], float] = time.time,
+        run: Runner | None = None,
+    ) -> None:
+        """Args: script says what an execution does; with run it really runs, and of the script only
+        pending_seconds counts.
+        """
+        super().__init__()
+        self._script = script
+        self._jobs = jobs
+        self._now = now
+        self._run = run
+        self._lock = threading.RLock()
+        self._executions: dict[str, _Execution] = {}
+        self.route("POST", f"{JOB}:run", self._start)
+        self.route("GET", f"{JOB}/executions/(?P<execution>[^/:]+)", self._get)
+        self.route("GET", f"{JOB}/executions/(?P<execution>[^/:]+)/tasks", self._tasks)
+        self.route("POST", f"{JOB}/executions/(?P<execution>[^/:]+):cancel", self._cancel)
+
+    def advance(self) -> None:
+        """Let all executions catch up with the time. Each request does so too."""
+        with self._lock:
+            for execution in self._executions.values():
+                execution.life.advance(self._now())
+                execution.written.look(execution.life, self._now())
+
+    def lines(self) -> list[tuple[str, WrittenLine]]:
+        """What the containers wrote so far, each line with the full name of its execution."""
+        self.advance()
+        with self._lock:
+            return [
+                (execution.name, line)
+                for execution in self._executions.values()
+                for line in execution.written.lines
+            ]
+
+    def cancel_all(self) -> None:
+        """Ask every execution to end, and wait for those that really run: none outlives the
+        service.
+        """
+        with self._lock:
+            for execution in self._executions.values():
+                execution.life.cancel(self._now())
+            running = [
+                execution.life.running
+                for execution in self._executions.values()
+                if execution.life.running
+            ]
+        while any(process.poll() is None for process in running):
+            time.sleep(0.05)
+        self.advance()
+
+    def _start(self, request: Request, project: str, region: str, job: str) -> Answer:
+        with self._lock:
+            if job not in self._jobs:
+                raise ApiError(
+                    404,
+                    f"Resource '{job}' of kind 'JOB' in region '{region}' in project '{project}'"
+                    " does not exist.",
+                )
+            overrides = _known(request.json(), {"overrides", "validateOnly", "etag"}, "").get(
+                "overrides", {}
+            )
+            containers = _known(overrides, OVERRIDES, "overrides").get("containerOverrides", [])
+            arguments = self._arguments(job, containers)
+            variables = {
+                str(variable["name"]): str(variable["value"])
+                for container in containers
+                for variable in container.get("env", [])
+            }
+            short = f"{job}-{secrets.token_hex(3)[:5]}"
+            name = f"projects/{project}/locations/{region}/jobs/{job}/executions/{short}"
+            run = self._run
+            start = None if run is None else lambda: run(short, arguments, variables)
+            limits = (
+                {"environmentConfig": {"executionConfig": {"ttl": overrides["timeout"]}}}
+                if "timeout" in overrides
+                else {}
+            )
+            life = BatchLifecycle(limits, self._script, self._now(), start)
+            execution = _Execution(
+                name,
+                f"projects/{project}/locations/{region}/jobs/{job}",
+                str(uuid.uuid4()),
+                life,
+                arguments,
+                WrittenLines(),
+            )
+            self._executions[name] = execution
+            self.advance()
+            return Answer(self._operation(execution))
+
+    def _arguments(self, job: str, overrides: Sequence[Any]) -> list[str]:
+        """Those of the job, where the start has none of its own."""
+        for container in overrides:
+            if "args" in _known(container, CONTAINER_OVERRIDES, "container"):
+                return [str(word) for word in container["args"]]
+        cleared = any(container.get("clearArgs") for container in overrides)
+        return [] if cleared else list(self._jobs[job])
+
+    def _get(self, request: Request, project: str, region: str, job: str, execution: str) -> Answer:
+        with self._lock:
+            return Answer(self._document(self._found(project, region, job, execution)))
+
+    def _tasks(
+        self, request: Request, project: str, region: str, job: str, execution: str
+    ) -> Answer:
+        """The one task, with the result of its attempt when that is over; zeros are left out."""
+        with self._lock:
+            found = self._found(project, region, job, execution)
+            code = _exit_code(found.life)
+            result = {"termSignal": -code} if code < 0 else {"exitCode": code} if code else {}
+            task = {
+                "name": f"{found.name}/tasks/{execution}-task0",
+                "job": found.job,
+                "execution": found.name,
+                **({"lastAttemptResult": {"status": {}, **result}} if found.life.done else {}),
+            }
+            return Answer({"tasks": [task]})
+
+    def _cancel(
+        self, request: Request, project: str, region: str, job: str, execution: str
+    ) -> Answer:
+        with self._lock:
+            found = self._found(project, region, job, execution)
+            if found.life.done:
+                raise ApiError(
+                    400, "The execution has already completed.", reason="FAILED_PRECONDITION"
+                )
+            found.cancelled = True
+            found.life.cancel(self._now())
+            return Answer(self._operation(found))
+
+    def _found(self, project: str, region: str, job: str, execution: str) -> _Execution:
+        self.advance()
+        name = f"projects/{project}/locations/{region}/jobs/{job}/executions/{execution}"
+        if name not in self._executions:
+            raise ApiError(
+                404,
+                f"Resource '{execution}' of kind 'EXECUTION' in region '{region}' in project"
+                f" '{project}' does not exist.",
+            )
+        return self._executions[name]
+
+    def _operation(self, execution: _Execution) -> dict[str, Any]:
+        parent = execution.name.partition("/jobs/")[0]
+        return {
+            "name": f"{parent}/operations/{uuid.uuid4()}",
+            "metadata": {"@type": EXECUTION_TYPE, **self._document(execution)},
+        }
+
+    def _document(self, execution: _Execution) -> dict[str, Any]:
+        """The execution; counts of zero are left out, as protobuf's JSON has it."""
+        life = execution.life
+        began = next((start for state, _, start in life.history if state == "RUNNING"), None)
+        count = {
+            "SUCCEEDED": "succeededCount",
+            "FAILED": "failedCount",
+            "CANCELLED": "cancelledCount" if execution.cancelled else "failedCount",
+        }
+        return {
+            "name": execution.name,
+            "uid": execution.uid,
+            "generation": "1",
+            "createTime": timestamp(life.history[0][2]),
+            **({"startTime": timestamp(began)} if began is not None else {}),
+            **({"completionTime": timestamp(life.since)} if life.done else {}),
+            "job": execution.job,
+            "parallelism": 1,
+            "taskCount": 1,
+            "template": {"containers": [{"args": execution.arguments}]},
+            "reconciling": not life.done,
+            "conditions": [self._completed(execution)],
+            count[life.state] if life.done else "runningCount": 1,
+            "logUri": (
+                f"https://console.cloud.google.com/logs/viewer?advancedFilter=execution_name%3D{execution.name.rpartition('/')[2]}"
+            ),
+        }
+
+    @staticmethod
+    def _completed(execution: _Execution) -> dict[str, Any]:
+        """The condition that tells whether and how it ended."""
+        state, message, since = execution.life.history[-1]
+        if not execution.life.done:
+            return {
+                "type": "Completed",
+                "state": "CONDITION_RECONCILING",
+                "lastTransitionTime": timestamp(since),
+            }
+        if state == "SUCCEEDED":
+            return {
+                "type": "Completed",
+                "state": "CONDITION_SUCCEEDED",
+                "lastTransitionTime": timestamp(since),
+            }
+        reason = "CANCELLED" if execution.cancelled else "NON_ZERO_EXIT_CODE"
+        task = f"{execution.name.rpartition('/')[2]}-task0"
+        if execution.life.running and not execution.cancelled:
+            message = f"Task {task} failed with message: The container exited with an error."
+        return {
+            "type": "Completed",
+            "state": "CONDITION_FAILED",
+            "message": message or f"Task {task} failed.",
+            "lastTransitionTime": timestamp(since),
+            "executionReason": reason,
+        }
+
+
+def _exit_code(life: BatchLifecycle) -> int:
+    """Of its container; less than 0 is a signal. A script that does not succeed ends with 1."""
+    if life.running is None:
+        return 0 if life.state == "SUCCEEDED" else 1
+    return life.running.poll() or 0
+
+
+def _known(value: Any, names: Collection[str], place: str) -> Mapping[str, Any]:
+    """Raises: ApiError 400 for a field that the service does not have."""
+    if not isinstance(value, Mapping) or set(value) - set(names):
+        unknown = sorted(set(value) - set(names)) if isinstance(value, Mapping) else [str(value)]
+        raise ApiError(
+            400,
+            f"Invalid JSON payload received. Unknown name \"{unknown[0]}\" at '{place}': Cannot"
+            " find field.",
+        )
+    return value

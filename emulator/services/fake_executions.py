@@ -1,0 +1,213 @@
+"""A double of the Workflow Executions API v1: an execution is created, runs in a thread, and is
+looked at, listed and cancelled.
+
+In: `executions.create` with the argument as a JSON string. Out: the execution; its result, or its
+error's payload, as JSON strings. What runs is given. A cancelled execution is CANCELLED at once,
+and what its thread still does comes to nothing: `cancelled` tells it so.
+Source:
+https://cloud.google.com/workflows/docs/reference/executions/rest/v1/projects.locations.workflows.executions.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from emulator.http_service import Answer, ApiError, Request, Service
+from emulator.services.batch_documents import timestamp
+from emulator.workflow_engine import RealClock, WorkflowFailed
+
+EXECUTIONS = r"/v1/(?P<workflow>projects/[^/:]+/locations/[^/:]+/workflows/[^/:]+)/executions"
+LARGEST_ARGUMENT = 32 * 1024
+BASIC = ("name", "startTime", "endTime", "duration", "state", "workflowRevisionId")
+STATE_FILTER = re.compile(r'\s*state\s*=\s*"?([A-Z]+)"?\s*')
+ORDERS = {
+    "": True,
+    "createTime": False,
+    "createTime desc": True,
+    "startTime": False,
+    "startTime desc": True,
+}
+"""Whether the newest comes first."""
+
+Runner = Callable[[str, Any], Any]
+"""Takes the execution's id and its argument, returns what `main` returned. Raises: WorkflowFailed,
+or anything else that then is the error.
+"""
+
+
+@dataclass
+class _Execution:
+    name: str
+    argument: str
+    began: float
+    state: str = "ACTIVE"
+    ended: float | None = None
+    result: str | None = None
+    error: dict[str, str] | None = None
+
+
+class FakeExecutions(Service):
+    """The service, for any workflow. All of its state is in memory, behind one lock."""
+
+    def __init__(self, run: Runner, *, now: Callable[[], float] = time.time) -> None:
+        super().__init__()
+        self._run = run
+        self._now = now
+        self._lock = threading.Lock()
+        self._executions: dict[str, _Execution] = {}
+        self.route("POST", EXECUTIONS, self._create)
+        self.route("GET", EXECUTIONS, self._list)
+        self.route("GET", f"{EXECUTIONS}/(?P<execution>[^/:]+)", self._get)
+        self.route("POST", f"{EXECUTIONS}/(?P<execution>[^/:]+):cancel", self._cancel)
+
+    def cancelled(self, execution_id: str) -> bool:
+        """Whether someone cancelled it."""
+        with self._lock:
+            return any(
+                name.endswith(f"/{execution_id}") and found.state == "CANCELLED"
+                for name, found in self._executions.items()
+            )
+
+    def _create(self, request: Request, workflow: str) -> Answer:
+        body = request.json()
+        argument = body.get("argument", "null")
+        try:
+            value = json.loads(argument)
+        except (ValueError, TypeError):
+            raise ApiError(400, "workflow argument is not a valid JSON string") from None
+        if len(argument) > LARGEST_ARGUMENT:
+            raise ApiError(400, f"argument size exceeds {LARGEST_ARGUMENT} bytes")
+        execution = _Execution(f"{workflow}/executions/{uuid.uuid4()}", argument, self._now())
+        with self._lock:
+            self._executions[execution.name] = execution
+        threading.Thread(target=self._go, args=(execution, value), daemon=True).start()
+        return Answer(_document(execution))
+
+    def _go(self, execution: _Execution, argument: Any) -> None:
+        try:
+            result = json.dumps(self._run(execution.name.rpartition("/")[2], argument))
+            self._end(execution, "SUCCEEDED", result=result)
+        except WorkflowFailed as failed:
+            self._end(
+                execution,
+                "FAILED",
+                error={"payload": json.dumps(failed.payload), "context": str(failed)},
+            )
+        except Exception as error:
+            payload = {"message": f"{type(error).__name__}: {error}", "tags": ["SystemError"]}
+            self._end(
+                execution, "FAILED", error={"payload": json.dumps(payload), "context": str(error)}
+            )
+
+    def _end(
+        self,
+        execution: _Execution,
+        state: str,
+        *,
+        result: str | None = None,
+        error: dict[str, str] | None = None,
+    ) -> None:
+        with self._lock:
+            if execution.state == "ACTIVE":
+                execution.state, execution.ended, execution.result, execution.error = (
+                    state,
+                    self._now(),
+                    result,
+                    error,
+                )
+
+    def _list(self, request: Request, workflow: str) -> Answer:
+        wanted = request.query.get("filter", "")
+        state = STATE_FILTER.fullmatch(wanted)
+        order = request.query.get("orderBy", "")
+        if (wanted and not state) or order not in ORDERS:
+            raise ApiError(400, f"filter {wanted!r} or orderBy {order!r} is not known here")
+        with self._lock:
+            found = [
+                execution
+                for name, execution in self._executions.items()
+                if name.startswith(f"{workflow}/")
+            ]
+        if ORDERS[order]:
+            found.reverse()
+        chosen = [execution for execution in found if not state or execution.state == state[1]]
+        size = int(request.query.get("pageSize", 0)) or 100
+        start = int(request.query.get("pageToken", 0))
+        shown = [
+            _document(execution, view=request.query.get("view", "BASIC"))
+            for execution in chosen[start : start + size]
+        ]
+        following = {"nextPageToken": str(start + size)} if start + size < len(chosen) else {}
+        return Answer({**({"executions": shown} if shown else {}), **following})
+
+    def _get(self, request: Request, workflow: str, execution: str) -> Answer:
+        return Answer(
+            _document(self._found(workflow, execution), view=request.query.get("view", "FULL"))
+        )
+
+    def _cancel(self, request: Request, workflow: str, execution: str) -> Answer:
+        found = self._found(workflow, execution)
+        if found.state != "ACTIVE":
+            raise ApiError(
+                400,
+                f"execution {execution} is {found.state} and can't be cancelled",
+                reason="FAILED_PRECONDITION",
+            )
+        self._end(found, "CANCELLED", error={"context": "Execution cancelled by user."})
+        return Answer(_document(found))
+
+    def _found(self, workflow: str, execution: str) -> _Execution:
+        with self._lock:
+            found = self._executions.get(f"{workflow}/executions/{execution}")
+        if found is None:
+            raise ApiError(404, f"Execution {workflow}/executions/{execution} not found")
+        return found
+
+
+class UntilCancelled(RealClock):
+    """The clock of one execution. Where its workflow waits, it ends when someone has cancelled it,
+    as at the service: nothing more is started.
+    """
+
+    def __init__(self, executions: FakeExecutions, execution_id: str, factor: float = 1.0) -> None:
+        super().__init__(factor)
+        self._executions = executions
+        self._execution_id = execution_id
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        if self._executions.cancelled(self._execution_id):
+            raise WorkflowFailed("cancelled", [])
+
+
+def _document(execution: _Execution, view: str = "FULL") -> dict[str, Any]:
+    document = {
+        "name": execution.name,
+        "createTime": timestamp(execution.began),
+        "startTime": timestamp(execution.began),
+        **(
+            {
+                "endTime": timestamp(execution.ended),
+                "duration": f"{execution.ended - execution.began:.6f}s",
+            }
+            if execution.ended is not None
+            else {}
+        ),
+        "state": execution.state,
+        "argument": execution.argument,
+        **({"result": execution.result} if execution.result is not None else {}),
+        **({"error": execution.error} if execution.error is not None else {}),
+        "workflowRevisionId": "000001-local",
+    }
+    return (
+        document
+        if view == "FULL"
+        else {name: value for name, value in document.items() if name in BASIC}
+    )

@@ -1,0 +1,1 @@
+"""Terraform with the real provider of Google, applied to the fakes."""

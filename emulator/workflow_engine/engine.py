@@ -1,0 +1,260 @@
+"""Running a program: steps, variables, jumps, errors and retries.
+
+In: a `Program`, the functions it may call, a clock. Out: what `main` returns. A variable made in a
+`for` or an `except` is gone after it
+(https://cloud.google.com/workflows/docs/reference/syntax/variables#variable-scope); a value is
+copied when it is assigned.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from common.errors import ConfigurationError
+from emulator.workflow_engine.clock import Clock
+from emulator.workflow_engine.errors import Raised, WorkflowFailed, raised
+from emulator.workflow_engine.evaluation import Functions, evaluate, member, type_name
+from workflows.pipeline_lint import program as p
+from workflows.pipeline_lint.expressions import Member, Name, Node
+
+MAX_DEPTH = 20
+MAX_STEPS = 100_000
+"""Google's limits: https://cloud.google.com/workflows/quotas#resource_limits."""
+
+
+@dataclass(frozen=True)
+class Jump:
+    """To a step, or one of `p.JUMPS`."""
+
+    target: str
+
+
+@dataclass(frozen=True)
+class Returned:
+    value: Any
+
+
+Outcome = Jump | Returned | None
+Calls = Mapping[str, Callable[..., Any]]
+"""Functions of a `call` step, with their arguments as keywords."""
+
+
+class Scope:
+    """Variables of a subworkflow, or of a loop or an `except` inside one."""
+
+    def __init__(self, variables: dict[str, Any], outer: Scope | None = None) -> None:
+        self.variables = variables
+        self.outer = outer
+
+    def holder(self, name: str) -> Scope | None:
+        if name in self.variables:
+            return self
+        return self.outer.holder(name) if self.outer else None
+
+    def read(self, name: str) -> Any:
+        holder = self.holder(name)
+        if holder is None:
+            raise ConfigurationError(f"the variable {name!r} is read before it has a value")
+        return holder.variables[name]
+
+    def write(self, name: str, value: Any) -> None:
+        (self.holder(name) or self).variables[name] = copy.deepcopy(value)
+
+
+class Engine:
+    """One execution."""
+
+    def __init__(
+        self, program: p.Program, functions: Functions, calls: Calls, clock: Clock
+    ) -> None:
+        self.program = program
+        self.functions = functions
+        self.calls = calls
+        self.clock = clock
+        self.steps_left = MAX_STEPS
+        self.depth = 0
+
+    def run(self, argument: Any) -> Any:
+        """What `main` returns. Raises: WorkflowFailed; ConfigurationError where the source asks for
+        what does not exist.
+        """
+        main = self.program["main"]
+        try:
+            return self._subworkflow(main, dict.fromkeys(main.parameters, argument))
+        except Raised as error:
+            raise WorkflowFailed(error.payload, error.trail) from None
+
+    def _subworkflow(self, called: p.Subworkflow, given: Mapping[str, Any]) -> Any:
+        required = {name for name, default in called.parameters.items() if default is p.REQUIRED}
+        wrong = (set(given) - set(called.parameters)) | (required - set(given))
+        if wrong:
+            raise ConfigurationError(
+                f"{called.name}() is called with other parameters than it has:"
+                f" {', '.join(sorted(wrong))}"
+            )
+        if self.depth == MAX_DEPTH:
+            raise raised("RecursionError", f"more than {MAX_DEPTH} subworkflows inside each other")
+        self.depth += 1
+        try:
+            outcome = self._steps(
+                called.steps, Scope(copy.deepcopy({**called.parameters, **given}))
+            )
+        finally:
+            self.depth -= 1
+        return outcome.value if isinstance(outcome, Returned) else None
+
+    def _steps(self, steps: p.Steps, scope: Scope) -> Outcome:
+        places = {step.name: number for number, step in enumerate(steps)}
+        at = 0
+        while at < len(steps):
+            outcome = self._step(steps[at], scope)
+            if isinstance(outcome, Jump) and outcome.target in places:
+                at = places[outcome.target]
+            elif outcome is not None:
+                return outcome
+            else:
+                at += 1
+        return None
+
+    def _step(self, step: p.Step, scope: Scope) -> Outcome:
+        self.steps_left -= 1
+        if self.steps_left < 0:
+            raise raised("ResourceLimitError", f"more than {MAX_STEPS} steps")
+        try:
+            outcome = self._action(step.action, scope)
+        except Raised as error:
+            error.trail.append(f"{step.name}, line {step.line}")
+            raise
+        return Jump(step.next) if outcome is None and step.next else outcome
+
+    def _action(self, action: Any, scope: Scope) -> Outcome:
+        match action:
+            case p.Assign(pairs):
+                for target, given in pairs:
+                    self._assign(target, self._value(given, scope), scope)
+                return None
+            case p.CallStep():
+                self._call(action, scope)
+                return None
+            case p.Switch(branches):
+                return self._switch(branches, scope)
+            case p.For():
+                return self._for(action, scope)
+            case p.Try():
+                return self._try(action, scope)
+            case p.Block(steps):
+                return self._steps(steps, scope)
+            case p.Return(value):
+                return Returned(self._value(value, scope))
+            case p.Raise(value):
+                raise Raised(self._raisable(self._value(value, scope)))
+        return None
+
+    def _value(self, template: p.Template, scope: Scope) -> Any:
+        if isinstance(template, p.Expression):
+            return evaluate(template.node, scope.read, self.functions)
+        if isinstance(template, dict):
+            return {key: self._value(inner, scope) for key, inner in template.items()}
+        if isinstance(template, list):
+            return [self._value(item, scope) for item in template]
+        return template
+
+    @staticmethod
+    def _raisable(value: Any) -> Any:
+        if not isinstance(value, str | dict):
+            raise raised("TypeError", f"`raise` takes a map or a string, not {type_name(value)}")
+        return copy.deepcopy(value)
+
+    def _assign(self, target: Node, value: Any, scope: Scope) -> None:
+        if isinstance(target, Name):
+            scope.write(target.name, value)
+            return
+        assert isinstance(target, Member)
+        holder = evaluate(target.of, scope.read, self.functions)
+        key = evaluate(target.key, scope.read, self.functions)
+        if not (isinstance(holder, dict) and isinstance(key, str)):
+            member(holder, key)  # a list's element must be there already
+        holder[key] = copy.deepcopy(value)
+
+    def _call(self, step: p.CallStep, scope: Scope) -> None:
+        given = copy.deepcopy(self._value(step.arguments, scope))
+        if step.function in self.program:
+            result = self._subworkflow(self.program[step.function], given)
+        elif step.function in self.calls:
+            self._check_arguments(step.function, given)
+            result = self.calls[step.function](**given)
+        else:
+            raise ConfigurationError(
+                f"{step.function} can't be called here; known:"
+                f" {', '.join(sorted([*self.calls, *self.program]))}"
+            )
+        if step.result:
+            scope.write(step.result, result)
+
+    def _check_arguments(self, function: str, given: Mapping[str, Any]) -> None:
+        try:
+            inspect.signature(self.calls[function]).bind(**given)
+        except TypeError as error:
+            raise ConfigurationError(f"{function}: {error}") from None
+
+    def _switch(self, branches: tuple[p.Branch, ...], scope: Scope) -> Outcome:
+        for branch in branches:
+            holds = self._value(branch.condition, scope)
+            if not isinstance(holds, bool):
+                raise raised("TypeError", f"a condition is boolean, not {type_name(holds)}")
+            if holds:
+                return self._step(branch.step, scope)
+        return None
+
+    def _for(self, loop: p.For, scope: Scope) -> Outcome:
+        items = self._value(loop.items, scope)
+        if not isinstance(items, list):
+            raise raised("TypeError", f"`for` takes a list, not {type_name(items)}")
+        for index, value in enumerate(range(items[0], items[1] + 1) if loop.is_range else items):
+            variables = {loop.value: copy.deepcopy(value)} | (
+                {loop.index: index} if loop.index else {}
+            )
+            outcome = self._steps(loop.steps, Scope(variables, scope))
+            if outcome == Jump("break"):
+                break
+            if outcome is not None and outcome != Jump("continue"):
+                return outcome
+        return None
+
+    def _try(self, step: p.Try, scope: Scope) -> Outcome:
+        try:
+            return self._retried(step, scope)
+        except Raised as error:
+            if step.error is None:
+                raise
+            return self._steps(step.otherwise, Scope({step.error: error.payload}, scope))
+
+    def _retried(self, step: p.Try, scope: Scope) -> Outcome:
+        if step.retry is None:
+            return self._steps(step.steps, scope)
+        backoff = self._value(step.retry.backoff, scope)
+        delay = backoff["initial_delay"]
+        for _ in range(self._value(step.retry.max_retries, scope)):
+            try:
+                return self._steps(step.steps, scope)
+            except Raised as error:
+                if not self._worth_a_retry(step.retry.predicate, error):
+                    raise
+            self.clock.sleep(min(delay, backoff["max_delay"]))
+            delay *= backoff["multiplier"]
+        return self._steps(step.steps, scope)
+
+    def _worth_a_retry(self, predicate: str, error: Raised) -> bool:
+        if predicate not in self.program:
+            raise ConfigurationError(f"the predicate {predicate} is no subworkflow")
+        called = self.program[predicate]
+        holds = self._subworkflow(called, dict.fromkeys(called.parameters, error.payload))
+        if not isinstance(holds, bool):
+            raise raised(
+                "TypeError", f"the predicate {predicate} returned {type_name(holds)}, not a boolean"
+            )
+        return holds

@@ -1,0 +1,1 @@
+"""Parses and checks the source of a Cloud Workflow, by the rules of Google and of this product."""
