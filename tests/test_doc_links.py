@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -51,7 +52,7 @@ def anchors(page: str) -> set[str]:
     tokens = MARKDOWN.parse(page)
     names: set[str] = set()
     seen: Counter[str] = Counter()
-    for opening, inline in zip(tokens, tokens[1:], strict=False):
+    for opening, inline in pairwise(tokens):
         if opening.type != "heading_open":
             continue
         parts = [part for part in flat([inline]) if part.type in {"text", "code_inline"}]
@@ -70,9 +71,8 @@ def broken_links(path: Path) -> list[str]:
             continue
         name, _, fragment = unquote(link).partition("#")
         target = (path.parent / name).resolve() if name else path
-        if not (target.exists() and target.is_relative_to(PROJECT)):
-            broken.append(link)
-        elif fragment and fragment not in anchors(target.read_text(encoding="utf-8")):
+        exists = target.exists() and target.is_relative_to(PROJECT)
+        if not exists or (fragment and fragment not in anchors(target.read_text("utf-8"))):
             broken.append(link)
     return broken
 
