@@ -1,5 +1,5 @@
 """An emulated project: the control plane that Terraform applies to, and the services of
-`workflows/local/` that then run what it made, each caller with its own rights.
+`emulator/services/` that then run what it made, each caller with its own rights.
 
 In: a folder, a project, optionally a PostgreSQL server for its Cloud SQL instance. Out: the control
 plane's address, an address for every identity, and jobs that really run as processes. Batches,

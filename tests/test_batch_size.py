@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigurationError
+from emulator.services.dataproc_machines import machine_faults
 from tests.batches import BATCHES
-from workflows.batches.batch_machines import machine_faults
 from workflows.batches.batch_size import Machine, size_for
 
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from workflows.batches.batch_size import MIN_EXECUTORS
-from workflows.costs.cost import SECONDS_OF_AN_HOUR, estimate, prices
+from emulator.services.dataproc_usage import MIN_BILLED_SECONDS, dcu_and_shuffle_gb
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 
@@ -126,7 +125,7 @@ class BatchLifecycle:
         if not self.done or not ran or now < self.since + self._script.usage_delay_seconds:
             return None
         dcu, shuffle_gb = self._load
-        billed = max(sum(held), prices()["serverless"]["least_seconds"])
+        billed = max(sum(held), MIN_BILLED_SECONDS)
         return {
             "milliDcuSeconds": round(dcu * 1000 * billed),
             "shuffleStorageGbSeconds": round(shuffle_gb * billed),
@@ -191,24 +190,6 @@ class BatchLifecycle:
     def _ends(self) -> list[float]:
         starts = [start for _, _, start in self.history]
         return [*starts[1:], starts[-1]]
-
-
-def dcu_and_shuffle_gb(properties: Mapping[str, str]) -> tuple[float, float]:
-    """What a batch of these properties holds while it runs, by the rules of `workflows.costs.cost`,
-    with as many executors as it starts with.
-    """
-    executors = properties.get("spark.executor.instances", str(MIN_EXECUTORS))
-    an_hour = estimate(
-        {
-            "runtimeConfig": {
-                "properties": {**properties, "spark.dynamicAllocation.maxExecutors": executors}
-            }
-        },
-        SECONDS_OF_AN_HOUR,
-    )
-    return an_hour.dcu_hours, an_hour.shuffle_gb_months * float(
-        prices()["serverless"]["hours_of_a_month"]
-    )
 
 
 def _seconds(duration: str | None) -> float:

@@ -41,7 +41,7 @@ from emulator.services.batch_documents import (
     timestamp,
 )
 from emulator.services.batch_lifecycle import BatchLifecycle, BatchScript, Runner
-from workflows.batches.batch_rules import BATCH_ID, REQUEST_ID, service_faults
+from emulator.services.dataproc_rules import BATCH_ID, REQUEST_ID, request_faults
 
 log = logging.getLogger(__name__)
 
@@ -405,7 +405,7 @@ def check_request(batch_id: str, asked: Mapping[str, Any]) -> None:
         raise invalid(
             f"Batch id '{batch_id}' must be 4-63 characters of a-z, 0-9 and '-'.", "batch_id"
         )
-    if faults := service_faults(asked):
+    if faults := request_faults(asked):
         raise invalid("; ".join(faults), "batch")
 
 

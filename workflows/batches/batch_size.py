@@ -18,9 +18,8 @@ from common.errors import ConfigurationError
 from workflows.batches.platforms import METRICS_JOB
 
 CORES = (4, 8, 16)
-MEMORY_PER_CORE_MIB = {"standard": (1024, 7424), "premium": (1024, 24_576)}
+MEMORY_PER_CORE_MIB = (1024, 7424)
 MIN_EXECUTORS = 2
-MAX_EXECUTORS_OF_THE_SERVICE = 2_000
 
 DISK_GB = 250
 """What each machine gets for shuffles, and what it costs with or without any: the service's own
@@ -130,7 +129,7 @@ def _held(job: str, engine: str | None, rows: int) -> tuple[int, int]:
 def _machine(feature_rows: int) -> Machine:
     heap = SMALLEST_HALF_MIB + ceil(feature_rows * JVM_BYTES_OF_A_FEATURE_ROW / 2**20)
     overhead = SMALLEST_HALF_MIB + ceil(feature_rows * NATIVE_BYTES_OF_A_FEATURE_ROW / 2**20)
-    _, most = MEMORY_PER_CORE_MIB["standard"]
+    _, most = MEMORY_PER_CORE_MIB
     cores = next((cores for cores in CORES if heap + overhead <= cores * most), None)
     if cores is None:
         raise ConfigurationError(
@@ -138,5 +137,5 @@ def _machine(feature_rows: int) -> Machine:
             f" standard tier has {CORES[-1] * most:,}; forecast from fewer days (TRAIN_DAYS) or"
             " fewer pools"
         )
-    least = MEMORY_PER_CORE_MIB["standard"][0]
+    least = MEMORY_PER_CORE_MIB[0]
     return Machine(cores, max(heap, cores * least - overhead), overhead)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigurationError
-from workflows.batches.batch_machines import memory_mib
 from workflows.batches.batch_size import CORES, MIN_EXECUTORS
 
 PRICES = Path(__file__).with_name("prices.toml")
@@ -28,6 +27,10 @@ SECONDS_OF_AN_HOUR = 3600
 DEFAULT_MEMORY_MIB = {"memory": 12_200.0, "memoryOverhead": 1_220.0}
 DEFAULT_DISK_GB = 400.0
 """The service's own machine of 4 cores, where a batch says nothing."""
+
+
+MEMORY = re.compile(r"(\d+)([kmgt])b?", re.IGNORECASE)
+MIB_OF_A_UNIT = {"k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}
 
 
 @dataclass(frozen=True)
@@ -146,5 +149,6 @@ def _disk_gb(properties: Mapping[str, str], role: str) -> float:
 
 
 def _mib(properties: Mapping[str, str], name: str, default: float) -> float:
-    mib = memory_mib(properties.get(name, ""))
-    return default if mib is None else mib
+    """A JVM memory string such as 2048m or 4g in MiB, or the default where it is no such string."""
+    memory = MEMORY.fullmatch(properties.get(name, "").strip())
+    return int(memory[1]) * MIB_OF_A_UNIT[memory[2].lower()] if memory else default

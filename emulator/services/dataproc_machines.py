@@ -11,12 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from workflows.batches.batch_size import (
-    CORES,
-    MAX_EXECUTORS_OF_THE_SERVICE,
-    MEMORY_PER_CORE_MIB,
-    MIN_EXECUTORS,
-)
+CORES = (4, 8, 16)
+MEMORY_PER_CORE_MIB = {"standard": (1024, 7424), "premium": (1024, 24_576)}
+MIN_EXECUTORS = 2
+MAX_EXECUTORS = 2_000
 
 OVERHEAD_SHARE = 0.4
 """Of the heap, where a PySpark batch says nothing of its overhead."""
@@ -109,10 +107,10 @@ def _executor_faults(properties: Mapping[str, str]) -> Iterator[str]:
         if name not in properties:
             continue
         text = properties[name]
-        if text.isdecimal() and MIN_EXECUTORS <= int(text) <= MAX_EXECUTORS_OF_THE_SERVICE:
+        if text.isdecimal() and MIN_EXECUTORS <= int(text) <= MAX_EXECUTORS:
             counted[name] = int(text)
         else:
-            yield f"{name}={text}: allowed are {MIN_EXECUTORS} to {MAX_EXECUTORS_OF_THE_SERVICE}"
+            yield f"{name}={text}: allowed are {MIN_EXECUTORS} to {MAX_EXECUTORS}"
     for name, number in counted.items():
         if number > counted.get(most_name, number):
             yield f"{name}={number} is above {most_name}={counted[most_name]}"
