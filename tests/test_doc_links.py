@@ -21,7 +21,7 @@ DOCS = PROJECT / "docs"
 PAGES = [
     PROJECT / "README.md",
     PROJECT / "CONTRIBUTING.md",
-    *sorted(PROJECT.glob("SECURITY.md")),
+    PROJECT / "SECURITY.md",
     PROJECT / "benchmarks" / "README.md",
     *sorted(DOCS.rglob("*.md")),
 ]
