@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
+
+from common.settings.cloud import PRODUCT_VERSION
+
+RUN, DATA, MODELS, DATABASE, MACHINE = "Run", "Data", "Models", "Database", "Machine"
+"""Groups of commands in `--help`."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -11,7 +18,24 @@ app = typer.Typer(
     help="Rolling metrics and next-day forecasts for DeFi yield pools, in Spark.",
     epilog=(
         "Settings come from the environment and .env: docs/reference/settings.md. Exit codes:"
-        " 0 good, 1"
-        " the job failed, 2 wrong use, 130 interrupted."
+        " 0 good, 1 the job failed, 2 wrong use, 130 interrupted."
     ),
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"YieldSpark {PRODUCT_VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself."""

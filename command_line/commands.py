@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from command_line.app import app
+from command_line.app import DATA, MACHINE, RUN, app
 from command_line.options import (
     AsJson,
     Decimal,
@@ -31,9 +31,9 @@ from common.errors import ConfigurationError
 from config_spark import load_settings
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def demo(as_json: AsJson = False) -> None:
-    """Load the sample, run both jobs, write the report. Run it again: it goes on where it stopped.
+    """Load the sample, run both jobs and write the report; a second run continues from the first.
 
     Example: python run_spark_local.py demo
     """
@@ -43,7 +43,7 @@ def demo(as_json: AsJson = False) -> None:
     print_json(summary) if as_json else print_demo(summary)
 
 
-@app.command("calculate_metrics")
+@app.command("calculate_metrics", rich_help_panel=RUN)
 def calculate_metrics(
     full_refresh: Annotated[
         bool, typer.Option("--full-refresh", help="Recompute every day of every pool.")
@@ -52,7 +52,7 @@ def calculate_metrics(
         bool,
         typer.Option(
             "--retire-missing",
-            help="Take away metrics whose raw rows are gone: of all days, or of those asked for.",
+            help="Remove metrics whose raw rows no longer exist.",
         ),
     ] = False,
     start: Start = None,
@@ -62,24 +62,26 @@ def calculate_metrics(
         str | None,
         typer.Option(
             metavar="RUN_ID",
-            help="What a failed run was asked, with its days; `last`: the newest run.",
+            help="Repeat the request of a failed run; `last` is the newest run.",
         ),
     ] = None,
     accept_check: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Let this run through that check; repeatable, needs --reason."
+            metavar="NAME",
+            help="Accept a failing check for this run; repeatable, requires --reason.",
         ),
     ] = None,
     reason: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Why; the ledger keeps it with the name of who said so."),
+        typer.Option(
+            metavar="TEXT", help="Reason, recorded in the run ledger with your user name."
+        ),
     ] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rolling metrics of every pool that changed since the last good run, or of the days [--start,
-    --end).
+    """Compute rolling metrics of the pools that changed since the last successful run.
 
     Example: python run_spark_local.py calculate_metrics --start 2025-08-01 --end 2025-09-01
     """
@@ -112,20 +114,21 @@ def calculate_metrics(
     print_json(row) if as_json else print_run(row)
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def load(
     paths: Annotated[list[Path], typer.Argument(help="Parquet or CSV files.", show_default=False)],
     kind: Annotated[
-        FileKind | None, typer.Option(help="What the files hold; guessed from their columns.")
+        FileKind | None,
+        typer.Option(help="Content of the files; default: detected from their columns."),
     ] = None,
     symbol: Annotated[
-        str | None, typer.Option(help="Symbol of a price file that has no such column, e.g. ETH.")
+        str | None,
+        typer.Option(help="Symbol for a price file without a symbol column, such as ETH."),
     ] = None,
     decimal: Decimal = None,
     as_json: AsJson = False,
 ) -> None:
-    """Load pool history, daily prices, daily gas or pools from files into the raw tables; rows that
-    are there already are left out. What a file may be: docs/loading.md.
+    """Load pool history, prices, gas or pools from Parquet and CSV files; duplicates are skipped.
 
     Example: python run_spark_local.py load history.parquet ETHUSDT_1d.csv --json
     """
@@ -152,20 +155,19 @@ def load(
     print_table([name.removeprefix("rows_").replace("_", " ") for name in names], rows)
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def ingest(
-    pools: Annotated[Path | None, typer.Option(help="File with one pool id a line.")] = None,
+    pools: Annotated[Path | None, typer.Option(help="File with one pool id per line.")] = None,
     min_tvl: Annotated[
-        float | None, typer.Option(help="Pools with at least this TVL in USD.")
+        float | None, typer.Option(help="Only pools with at least this TVL; USD.")
     ] = None,
     stablecoins: Annotated[
-        bool, typer.Option("--stablecoins", help="Stablecoin pools only.")
+        bool, typer.Option("--stablecoins", help="Only stablecoin pools.")
     ] = False,
     since: Since = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch pools, their history and ETH and BTC prices from DefiLlama's live API; an interrupted
-    pull goes on where it stopped.
+    """Fetch pools, their history and prices from DefiLlama; an interrupted run resumes.
 
     Example: python run_spark_local.py ingest --min-tvl 10000000 --stablecoins --since 2025-01-01
     """
@@ -199,9 +201,9 @@ def ingest(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def status(as_json: AsJson = False) -> None:
-    """The last run of each job, and what data there is.
+    """Show the last run of each job and the data in the database.
 
     Example: python run_spark_local.py status --json
     """
@@ -222,9 +224,9 @@ def status(as_json: AsJson = False) -> None:
     print_pairs(document["data"])
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def report(as_json: AsJson = False) -> None:
-    """Write the report: one self-contained HTML file.
+    """Write the report as one self-contained HTML file.
 
     Example: python run_spark_local.py report
     """
@@ -236,9 +238,9 @@ def report(as_json: AsJson = False) -> None:
     print_json({"report": path}) if as_json else out.print(str(path), soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel=MACHINE)
 def doctor(as_json: AsJson = False) -> None:
-    """Check Python, Java, jars, disk, memory, database, raw history and clock, and say the fix.
+    """Check Python, Java, jars, disk, memory, database and data, and suggest fixes.
 
     Example: python run_spark_local.py doctor
     """

@@ -6,34 +6,37 @@ from typing import Annotated, Any
 
 import typer
 
-from command_line.app import app
+from command_line.app import DATA, app
 from command_line.options import AsJson, DayAfter, FirstDay, Pools, day, in_workplace
 from command_line.terminal import out, print_json, print_pairs, print_table
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def compare(
     table: Annotated[
-        str, typer.Option(help="The other metrics table, NAME or SCHEMA.NAME.", show_default=False)
+        str, typer.Option(help="Table to compare with, NAME or SCHEMA.NAME.", show_default=False)
     ],
     tolerance: Annotated[
         str | None,
         typer.Option(
             metavar="NUMBER",
-            help="Difference up to which values are equal, in each column's unit; default: one unit"
-            " of the last decimal that both tables store.",
+            help=(
+                "Largest difference of equal values, in the unit of the column; "
+                "default: one unit of the last common decimal."
+            ),
         ),
     ] = None,
     pools: Pools = None,
     start: FirstDay = None,
     end: DayAfter = None,
     limit: Annotated[
-        int, typer.Option(min=0, max=100_000, help="Unexplained values to list.")
+        int, typer.Option(min=0, max=100_000, help="Maximum number of unexplained values to list.")
     ] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Rows of another metrics table beside ours: what is equal, what differs by which known rule,
-    and what no rule explains. Nothing is written; exit code 1 where something is unexplained.
+    """Compare another metrics table with YieldSpark's, and explain each difference.
+
+    Exit code 1: a difference has no known reason.
 
     Example: python run_spark_local.py compare --table pool_daily_metrics --json
     """

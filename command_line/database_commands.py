@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from command_line.app import app
+from command_line.app import DATABASE, app
 from command_line.options import AsJson, edge_settings, in_workplace
 from command_line.terminal import out, print_json, print_pairs
 from command_line.workplace import Workplace
@@ -22,12 +22,12 @@ from config_spark import Settings
 db_app = typer.Typer(
     no_args_is_help=True, help="The database: the embedded server, or your own with DB_HOST."
 )
-app.add_typer(db_app, name="db")
+app.add_typer(db_app, name="db", rich_help_panel=DATABASE)
 
 
 @db_app.command()
 def start(as_json: AsJson = False) -> None:
-    """Start the embedded server, or find it running, and bring its tables to this version.
+    """Start the embedded server if it is not running, and migrate its tables.
 
     Example: python run_spark_local.py db start
     """
@@ -37,9 +37,10 @@ def start(as_json: AsJson = False) -> None:
 
 @db_app.command("migrate")
 def migrate_tables(as_json: AsJson = False) -> None:
-    """Make the tables that are missing, existing ones of yours are never altered, and say which
-    rights and indexes the jobs lack. Jobs do it themselves, dry runs and `status` do not. Tables
-    that an older MLflow made for the model registry are upgraded here alone.
+    """Create missing tables, and report missing rights and indexes; your own tables are never
+    altered.
+
+    Tables of an older MLflow registry are upgraded.
 
     Example: python run_spark_local.py db migrate
     """
@@ -71,7 +72,7 @@ def migrate_tables(as_json: AsJson = False) -> None:
 
 @db_app.command()
 def stop(as_json: AsJson = False) -> None:
-    """Stop the embedded server; its data stay.
+    """Stop the embedded server; its data is kept.
 
     Example: python run_spark_local.py db stop
     """
@@ -89,7 +90,7 @@ def stop(as_json: AsJson = False) -> None:
 
 @db_app.command()
 def url(as_json: AsJson = False) -> None:
-    """Print the SQLAlchemy URL of the database, password and all, and nothing else.
+    """Print the SQLAlchemy URL of the database, including the password.
 
     Example: psql "$(python run_spark_local.py db url | sed s/+psycopg2//)"
     """
@@ -103,7 +104,7 @@ def url(as_json: AsJson = False) -> None:
 
 @db_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def psql(context: typer.Context) -> None:
-    """Open psql on the database; what follows goes to psql.
+    """Open psql on the database; further arguments go to psql.
 
     Example: python run_spark_local.py db psql -c "select count(*) from pools"
     """
@@ -128,7 +129,7 @@ def psql(context: typer.Context) -> None:
 
 @db_app.command()
 def reset(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Skip the confirmation.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete the embedded server and all its data.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from command_line.app import app
+from command_line.app import MODELS, RUN, app
 from command_line.options import AsJson, AsOf, DryRun, Engine, LastDay, day, in_workplace
 from command_line.terminal import out, print_json, print_pairs, print_run, print_table
 from command_line.workplace import Workplace
@@ -16,15 +16,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MODEL_PARAMETERS = Path("model_parameters.json")
-Days = Annotated[int, typer.Option(min=1, max=730, help="Target days to score.")]
+Days = Annotated[int, typer.Option(min=1, max=730, help="Number of target days to score.")]
 
 
-@app.command("forecast_pools")
+@app.command("forecast_pools", rich_help_panel=RUN)
 def forecast_pools(
     as_of: AsOf = None, engine: Engine = None, dry_run: DryRun = False, as_json: AsJson = False
 ) -> None:
-    """Forecast the next day's APY and TVL of every active pool, with an interval; score what came
-    true of earlier forecasts first.
+    """Forecast the next day's APY and TVL of every active pool, with intervals.
 
     Example: python run_spark_local.py forecast_pools --as-of 2025-09-30 --engine lightgbm
     """
@@ -42,12 +41,11 @@ def forecast_pools(
     print_json(row) if as_json else print_run(row)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def evaluate(
     days: Days = 30, end: LastDay = None, engine: Engine = None, as_json: AsJson = False
 ) -> None:
-    """Compare forecasts with what came true, and score the last days beside persistence. Without
-    --engine: of the engine that has forecasts in those days.
+    """Score past forecasts against actual values and persistence.
 
     Example: python run_spark_local.py evaluate --days 60 --json
     """
@@ -62,31 +60,32 @@ def evaluate(
     _show(in_workplace(work), as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def backtest(
     days: Annotated[
         int | None,
-        typer.Option(min=5, max=365, help="Target days to score; default: BACKTEST_DAYS."),
+        typer.Option(
+            min=5, max=365, help="Number of target days to score; default: BACKTEST_DAYS."
+        ),
     ] = None,
     refit: Annotated[
-        int | None, typer.Option(min=1, max=90, help="Days between refits; default: REFIT_DAYS.")
+        int | None,
+        typer.Option(min=1, max=90, help="Days between model fits; default: REFIT_DAYS."),
     ] = None,
     horizon: Annotated[
-        int | None, typer.Option(min=1, max=7, help="Days ahead; default: HORIZON_DAYS.")
+        int | None,
+        typer.Option(min=1, max=7, help="Forecast horizon in days; default: HORIZON_DAYS."),
     ] = None,
     end: LastDay = None,
     engine: Engine = None,
     html: Annotated[
         bool,
-        typer.Option(
-            "--html", help="Write its page, one self-contained HTML file, into REPORT_DIR."
-        ),
+        typer.Option("--html", help="Also write an HTML page to REPORT_DIR."),
     ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """What would have been published on each of the last days, beside what came true: rolling
-    origin, gate and interval learning day by day.
+    """Forecast each of the last days from earlier data only, and score the forecasts.
 
     Example: python run_spark_local.py backtest --days 60 --refit 7 --engine lightgbm --json
     """
@@ -116,17 +115,18 @@ def backtest(
     _show(in_workplace(work, changes=not dry_run, **options), as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def tune(
-    minutes: Annotated[float, typer.Option(min=0.1, max=1_440, help="Minutes to search.")] = 10.0,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, max=1_440, help="Duration of the search; minutes.")
+    ] = 10.0,
     output: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where the best parameters go.")
+        Path, typer.Option(metavar="FILE", help="File for the best parameters.")
     ] = MODEL_PARAMETERS,
     engine: Engine = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search LightGBM's settings on folds in time, and write the best to a file. Nothing uses it
-    before MODEL_PARAMETERS_FILE names it.
+    """Search LightGBM parameters and write the best to a file; set MODEL_PARAMETERS_FILE to use it.
 
     Example: python run_spark_local.py tune --minutes 10 --output parameters.json --engine lightgbm
     """

@@ -9,29 +9,30 @@ from typing import Annotated, Any
 
 import typer
 
-from command_line.app import app
+from command_line.app import MODELS, app
 from command_line.options import AsJson, Engine, EngineName, in_workplace
 from command_line.terminal import out, print_json, print_pairs, print_table
 from command_line.workplace import Workplace
 
 models_app = typer.Typer(
-    no_args_is_help=True, help="Model versions: which serves, what it is worth, and how to go back."
+    no_args_is_help=True, help="Model versions: list, compare, promote and roll back."
 )
-app.add_typer(models_app, name="models")
+app.add_typer(models_app, name="models", rich_help_panel=MODELS)
 
 Version = Annotated[
     str,
     typer.Argument(
         metavar="VERSION",
-        help="Its name, its number, or champion or challenger.",
+        help="Name or number of a version, `champion` or `challenger`.",
         show_default=False,
     ),
 ]
-Reason = Annotated[
-    str, typer.Option(metavar="TEXT", help="Why; the record keeps it with the name of who said so.")
-]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Reason, recorded with your user name.")]
 Horizon = Annotated[
-    int | None, typer.Option(min=1, max=7, help="Days ahead of the model; default: HORIZON_DAYS.")
+    int | None,
+    typer.Option(
+        min=1, max=7, help="Forecast horizon of the model in days; default: HORIZON_DAYS."
+    ),
 ]
 
 GROUPS_SHOWN, FEATURES_SHOWN = 12, 10
@@ -39,7 +40,7 @@ GROUPS_SHOWN, FEATURES_SHOWN = 12, 10
 
 @models_app.command("list")
 def list_versions(engine: Engine = None, horizon: Horizon = None, as_json: AsJson = False) -> None:
-    """All versions, the newest first: the champion makes the forecasts.
+    """List model versions, newest first; the champion makes the forecasts.
 
     Example: python run_spark_local.py models list --engine lightgbm
     """
@@ -82,8 +83,7 @@ def list_versions(engine: Engine = None, horizon: Horizon = None, as_json: AsJso
 def show(
     version: Version, engine: Engine = None, horizon: Horizon = None, as_json: AsJson = False
 ) -> None:
-    """One version: what it was made of, how it was judged, what it looks at, and the decisions that
-    named it.
+    """Show a model version: training data, validation, feature importance and decisions.
 
     Example: python run_spark_local.py models show champion --engine lightgbm
     """
@@ -120,7 +120,7 @@ def promote(
     horizon: Horizon = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let this version make the forecasts from the next run on, whatever the judgement said.
+    """Make a version the champion from the next run on, whatever its validation says.
 
     Example: python run_spark_local.py models promote 20250821-1a2b3c4d --reason "fewer misses"
     """
@@ -141,7 +141,9 @@ def rollback(
     version: Annotated[
         str | None,
         typer.Argument(
-            metavar="[VERSION]", help="Default: the one that served before.", show_default=False
+            metavar="[VERSION]",
+            help="Version to restore; default: the previous champion.",
+            show_default=False,
         ),
     ] = None,
     reason: Reason = "rolled back by hand",
@@ -149,7 +151,7 @@ def rollback(
     horizon: Horizon = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go back to the version that made the forecasts before; the next run uses it.
+    """Make the previous champion, or a given version, the champion again.
 
     Example: python run_spark_local.py models rollback --engine lightgbm
     """
@@ -173,7 +175,7 @@ def compare(
     horizon: Horizon = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge two versions on the same rows, days that neither was fitted on; nothing is moved.
+    """Compare two versions on days that neither was trained on.
 
     Example: python run_spark_local.py models compare challenger champion --engine lightgbm
     """

@@ -31,26 +31,29 @@ class FileKind(StrEnum):
 
 
 AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")
+    bool,
+    typer.Option("--json", help="Print one JSON document on standard output, and nothing else."),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print the plan; change nothing, start no JVM.")
+    bool,
+    typer.Option("--dry-run", help="Print the plan without changing anything or starting a JVM."),
 ]
 Engine = Annotated[
-    EngineName | None, typer.Option(help="LightGBM on Spark (SynapseML), or native in one process.")
+    EngineName | None,
+    typer.Option(help="SynapseML (LightGBM on Spark), or native LightGBM in one process."),
 ]
 Decimal = Annotated[
     str | None,
     typer.Option(
         metavar=". or ,",
-        help="Decimal sign of a file's numbers, where the file itself leaves it open.",
+        help="Decimal sign, for a file whose numbers can be read in two ways.",
     ),
 ]
 Pools = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|ID,ID",
-        help="These pools only: a file with one id a line, or ids with commas.",
+        help="Only these pools: a file with one id per line, or ids separated by commas.",
     ),
 ]
 
@@ -59,23 +62,17 @@ def _day(words: str) -> Any:
     return typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help=words)
 
 
-Start = Annotated[datetime | None, _day("First day to recompute, UTC; needs --end.")]
-End = Annotated[datetime | None, _day("The day after the last one, UTC.")]
-FirstDay = Annotated[datetime | None, _day("First day to look at, UTC; default: the first.")]
-DayAfter = Annotated[datetime | None, _day("The day after the last one to look at, UTC.")]
+Start = Annotated[datetime | None, _day("First day to recompute, UTC; requires --end.")]
+End = Annotated[datetime | None, _day("Day after the last day to recompute, UTC.")]
+FirstDay = Annotated[datetime | None, _day("First day to compare, UTC; default: the first one.")]
+DayAfter = Annotated[datetime | None, _day("Day after the last day to compare, UTC.")]
 AsOf = Annotated[
     datetime | None,
-    _day("Last day whose values may be used, UTC; default: the newest day with data that is over."),
+    _day("Last day of data to use, UTC; default: the newest complete day."),
 ]
-LastDay = Annotated[
-    datetime | None, _day("The last day that is scored, UTC; default: the newest there is.")
-]
-Since = Annotated[
-    datetime | None, _day("History and prices from this day on, UTC; default: all there is.")
-]
-QuarantinedSince = Annotated[
-    datetime | None, _day("Rows put into quarantine on this day or later, UTC.")
-]
+LastDay = Annotated[datetime | None, _day("Last day to score, UTC; default: the newest one.")]
+Since = Annotated[datetime | None, _day("First day of history and prices, UTC; default: all.")]
+QuarantinedSince = Annotated[datetime | None, _day("Rows quarantined on or after this day, UTC.")]
 
 
 def day(value: datetime | None) -> date | None:

@@ -12,16 +12,16 @@ from typing import Annotated, Any
 
 import typer
 
-from command_line.app import app
+from command_line.app import DATA, app
 from command_line.options import AsJson, Decimal, QuarantinedSince, day, in_workplace
 from command_line.terminal import out, print_json, print_pairs, print_run, print_table
 from common.errors import ConfigurationError
 
 quarantine_app = typer.Typer(
     no_args_is_help=True,
-    help="Raw rows that were not used: look at them, take them back in, or put them away.",
+    help="Rejected raw rows: list, show, replay or drop them.",
 )
-app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(quarantine_app, name="quarantine", rich_help_panel=DATA)
 
 MAX_ID = 10**18
 
@@ -37,7 +37,9 @@ RowIds = Annotated[
         metavar="[ID]...", min=1, max=MAX_ID, help="Ids of quarantined rows.", show_default=False
     ),
 ]
-Reason = Annotated[str | None, typer.Option(help="Rows with this reason, e.g. apy_beyond_limit.")]
+Reason = Annotated[
+    str | None, typer.Option(help="Rows with this reason, such as apy_beyond_limit.")
+]
 Pool = Annotated[str | None, typer.Option(help="Rows of this pool.")]
 Everything = Annotated[bool, typer.Option("--all", help="All open rows.")]
 
@@ -48,14 +50,17 @@ def list_rows(
     pool: Pool = None,
     since: QuarantinedSince = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Also rows that were replayed, dropped or accepted.")
+        bool, typer.Option("--all", help="Include rows that were replayed, dropped or accepted.")
     ] = False,
     limit: Annotated[
-        int, typer.Option(min=0, max=1_000_000, help="Rows to show; the counts are of all.")
+        int,
+        typer.Option(
+            min=0, max=1_000_000, help="Maximum number of rows to show; counts include all rows."
+        ),
     ] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Open rows, the newest first, under their number by reason.
+    """List open rows, newest first, and count them by reason.
 
     Example: python run_spark_local.py quarantine list --reason apy_beyond_limit --since 2025-08-01
     """
@@ -97,7 +102,7 @@ def list_rows(
 
 @quarantine_app.command()
 def show(row_id: RowId, as_json: AsJson = False) -> None:
-    """One row: its raw JSON, its reason in words, and whether it would pass today's limits.
+    """Show a row: its JSON, why it was rejected, and whether it passes today's limits.
 
     Example: python run_spark_local.py quarantine show 7
     """
@@ -131,19 +136,19 @@ def replay(
     value: Annotated[
         str | None,
         typer.Option(
-            metavar="JSON", help="Corrected values of the one row, e.g. '{\"apy\": 4.2}'."
+            metavar="JSON", help="Corrected values of a single row, such as '{\"apy\": 4.2}'."
         ),
     ] = None,
     decimal: Decimal = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would pass; change nothing.")
+        bool,
+        typer.Option("--dry-run", help="Show which rows would pass, without changing anything."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Judge rows again, under today's limits or with corrected values; those that pass become new
-    raw rows for the next calculate_metrics.
+    """Validate rows again, with today's limits or corrected values; valid rows become new raw rows.
 
-    Exit code 1 where a row that was named, by id or in the file, still can't be used.
+    Exit code 1: a row that was named explicitly is still invalid.
 
     Example: python run_spark_local.py quarantine replay 7 --value '{"apy": 4.2}'
     """
@@ -180,13 +185,13 @@ def drop(
     pool: Pool = None,
     everything: Everything = False,
     note: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Why; kept with the rows and in the ledger.")
+        str | None,
+        typer.Option(metavar="TEXT", help="Reason, recorded with the rows and in the run ledger."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Skip the confirmation.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put rows away for good: they are no longer listed, stay for the record, and no later run
-    opens them again.
+    """Close rows without using them; they stay on record and no later run opens them again.
 
     Example: python run_spark_local.py quarantine drop --reason tvl_negative --note scraper --yes
     """

@@ -18,7 +18,7 @@ from typing import IO, Annotated
 
 import typer
 
-from command_line.app import app
+from command_line.app import MACHINE, app
 from command_line.options import edge_settings
 from command_line.terminal import say
 
@@ -34,14 +34,21 @@ FAST = "not spark and not postgres and not long"
 """The fast lane: what needs neither a JVM nor a database server (markers of tests/markers.py)."""
 
 
-@app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(
+    "test",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    rich_help_panel=MACHINE,
+)
 def run_suite(
     context: typer.Context,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Only what needs neither a JVM nor a database server.")
+        bool,
+        typer.Option(
+            "--fast", help="Run only tests that need neither a JVM nor a database server."
+        ),
     ] = False,
 ) -> None:
-    """Run the test suite, ruff and mypy; what follows goes to pytest.
+    """Run the test suite, ruff and mypy; further arguments go to pytest.
 
     Example: python run_spark_local.py test tests/test_run_ledger.py -x
     """

@@ -34,7 +34,7 @@ from workflows.run_commands import (
 
 local = typer.Typer(
     no_args_is_help=True,
-    help="The cloud on this machine, with the real protocols and really running jobs.",
+    help="The emulator of Google Cloud on this machine.",
 )
 app.add_typer(local, name="local")
 
@@ -43,11 +43,12 @@ SECONDS_BETWEEN = 0.5
 
 @local.command()
 def up(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8085,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="TCP port; 0 selects a free one.")
+    ] = 8085,
     as_json: AsJson = False,
 ) -> None:
-    """Start it and stay, until Ctrl-C. What it prints are the variables for another terminal, where
-    every command works on it.
+    """Run the emulator until Ctrl-C; it prints the variables that direct other commands to it.
 
     Example: python -m workflows local up
     """
@@ -76,8 +77,7 @@ def run(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Release the working tree into a cloud on this machine, and run the whole pipeline there: each
-    batch is a process with only what it is given.
+    """Release the working tree to the emulator, and run the whole pipeline there.
 
     Example: python -m workflows local run
     """
@@ -96,8 +96,9 @@ def run(
 
 @local.command()
 def apply(as_json: AsJson = False) -> None:
-    """Apply terraform/ with the real Google provider to fakes of Google's APIs, plan again, and run
-    the pipeline once on what was made. It needs Terraform, and Go to build the provider once.
+    """Apply terraform/ to emulated Google APIs and run the pipeline on the result.
+
+    Requires Terraform, and Go to build the provider once.
 
     Example: python -m workflows local apply
     """

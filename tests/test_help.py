@@ -8,9 +8,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import typer
 from typer.exceptions import TyperException
 
 from command_line.app import app
+from common.settings.cloud import PRODUCT_VERSION
 from data_processing import calculate_pool_metrics_spark
 from docs.generate.cli_page import leaf_commands
 from forecasting import forecast_pools_spark
@@ -86,3 +88,21 @@ def test_the_jobs_own_help_has_an_example_too(
         main(["--help"])
     assert ended.value.code == 0
     assert re.search(r"Example: python \w+/\w+_spark\.py --", capsys.readouterr().out)
+
+
+def test_the_first_line_of_help_is_one_sentence_that_fits_a_terminal() -> None:
+    summaries = {name: command.help.partition("\n\n")[0] for name, command in LEAVES.items()}
+    assert {
+        name: text for name, text in summaries.items() if len(" ".join(text.split())) > 100
+    } == {}
+    assert {name: text for name, text in summaries.items() if ". " in text} == {}
+
+
+def test_every_command_has_a_group_in_help() -> None:
+    group: Any = typer.main.get_command(app)
+    assert [name for name, command in group.commands.items() if not command.rich_help_panel] == []
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app(["--version"], standalone_mode=False) == 0
+    assert capsys.readouterr().out == f"YieldSpark {PRODUCT_VERSION}\n"

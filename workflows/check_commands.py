@@ -19,7 +19,7 @@ Source = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
-        help="A workflow's source; default: the one that is deployed.",
+        help="Source file of a workflow; default: workflows/pipeline.yaml.",
         exists=True,
         dir_okay=False,
     ),
@@ -28,8 +28,7 @@ Source = Annotated[
 
 @app.command()
 def check(source: Source = PIPELINE, as_json: AsJson = False) -> None:
-    """Check the workflow's source by the rules that Google applies when it deploys, and some of our
-    own.
+    """Check the source of the workflow by Google's deployment rules and our own.
 
     Example: python -m workflows check
     """

@@ -26,19 +26,21 @@ from workflows.waiting import wait_or_ask
 NOT_CREATED = "NOT_CREATED"
 """The state that pipeline.yaml gives what was never made."""
 
-Version = Annotated[str | None, typer.Option(help="A released version; default: the newest.")]
+Version = Annotated[str | None, typer.Option(help="Published version; default: the latest.")]
 OnPlatform = Annotated[
     list[str] | None,
     typer.Option(
         "--platform",
         metavar="[JOB=]PLATFORM",
         help=(
-            "dataproc or cloud_run, for both jobs or for one; may stand twice. Default: as released"
-            " (PLATFORM)."
+            "dataproc or cloud_run, for both jobs or one; repeatable. Default: "
+            "PLATFORM of the release."
         ),
     ),
 ]
-FullRefresh = Annotated[bool, typer.Option("--full-refresh", help="Recompute every metric.")]
+FullRefresh = Annotated[
+    bool, typer.Option("--full-refresh", help="Recompute every day of every pool.")
+]
 
 
 @app.command()
@@ -50,10 +52,10 @@ def run(
     engine: Engine = None,
     platform: OnPlatform = None,
     dry_run: DryRun = False,
-    wait: Annotated[bool, typer.Option(help="Wait for the end, and fail with the run.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait for the end, and fail if the run fails.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Run the whole pipeline now: metrics, then forecasts, by the Cloud Workflow.
+    """Run the pipeline now: metrics, then forecasts.
 
     Example: python -m workflows run --engine lightgbm
     """

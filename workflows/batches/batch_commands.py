@@ -44,7 +44,7 @@ class State(StrEnum):
 
 BatchId = Annotated[
     str,
-    typer.Argument(metavar="BATCH", help="The batch's id, or its full name as the console has it."),
+    typer.Argument(metavar="BATCH", help="Id or full resource name of the batch."),
 ]
 
 
@@ -60,17 +60,21 @@ def submit(
     rows: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Rows to size the batch for; default: the plan's, or EXPECTED_ROWS."
+            min=0,
+            help=(
+                "Number of rows to size the batch for; default: from the plan, or EXPECTED_ROWS."
+            ),
         ),
     ] = None,
-    wait: Annotated[bool, typer.Option(help="Wait for the end, and fail with the batch.")] = True,
+    wait: Annotated[
+        bool, typer.Option(help="Wait for the end, and fail if the batch fails.")
+    ] = True,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the request as JSON, and send nothing.")
+        bool, typer.Option("--dry-run", help="Print the request as JSON without sending it.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run one job as a batch. With --start and --end, or --full-refresh, it is a backfill of the
-    metrics.
+    """Run one job as a batch; --start and --end, or --full-refresh, backfill metrics.
 
     Example: python -m workflows submit calculate_pool_metrics --start 2025-08-01 --end 2025-09-01
     """
@@ -97,7 +101,7 @@ def submit(
 
 @app.command()
 def wait(batch: BatchId, as_json: AsJson = False) -> None:
-    """Wait for a batch's end and what it cost; fail with the batch.
+    """Wait for the end and the cost of a batch; fail if the batch fails.
 
     Example: python -m workflows wait metrics-0b2c7d1e-6f0a-4c2b-9a55-3f3f0f8f2b11
     """
@@ -107,7 +111,7 @@ def wait(batch: BatchId, as_json: AsJson = False) -> None:
 
 @app.command()
 def status(batch: BatchId, as_json: AsJson = False) -> None:
-    """One batch as it is now.
+    """Show the state of a batch.
 
     Example: python -m workflows status metrics-0b2c7d1e-6f0a-4c2b-9a55-3f3f0f8f2b11 --json
     """
@@ -117,12 +121,12 @@ def status(batch: BatchId, as_json: AsJson = False) -> None:
 
 @app.command("list")
 def list_batches(
-    job: Annotated[Job | None, typer.Option(help="Of this job only.")] = None,
-    state: Annotated[State | None, typer.Option(help="In this state only.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="So many at most.")] = 20,
+    job: Annotated[Job | None, typer.Option(help="Only batches of this job.")] = None,
+    state: Annotated[State | None, typer.Option(help="Only batches in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of batches.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """The newest batches of this product.
+    """List the newest batches.
 
     Example: python -m workflows list --state RUNNING
     """
@@ -137,7 +141,7 @@ def list_batches(
 
 @app.command()
 def cancel(batch: BatchId, as_json: AsJson = False) -> None:
-    """Cancel a batch, and wait until it has ended.
+    """Cancel a batch and wait until it has ended.
 
     Example: python -m workflows cancel metrics-0b2c7d1e-6f0a-4c2b-9a55-3f3f0f8f2b11
     """
@@ -155,10 +159,10 @@ def cancel(batch: BatchId, as_json: AsJson = False) -> None:
 def logs(
     batch: BatchId,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go on until the batch has ended.")
+        bool, typer.Option("--follow", help="Keep printing until the batch has ended.")
     ] = False,
 ) -> None:
-    """What a batch's driver wrote, from the staging bucket.
+    """Print the output of a batch's driver.
 
     Example: python -m workflows logs metrics-0b2c7d1e-6f0a-4c2b-9a55-3f3f0f8f2b11 --follow
     """

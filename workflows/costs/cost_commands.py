@@ -45,13 +45,16 @@ def _day_of(text: str) -> datetime:
 DayOption = Annotated[
     datetime | None,
     typer.Option(
-        "--day", parser=_day_of, metavar="YYYY-MM-DD|yesterday", help="Batches of this day, UTC."
+        "--day", parser=_day_of, metavar="YYYY-MM-DD|yesterday", help="Batches of a day, UTC."
     ),
 ]
 MonthOption = Annotated[
     datetime | None,
     typer.Option(
-        "--month", formats=["%Y-%m"], metavar="YYYY-MM", help="Of this month; default: this one."
+        "--month",
+        formats=["%Y-%m"],
+        metavar="YYYY-MM",
+        help="Batches of a month; default: the current month.",
     ),
 ]
 
@@ -60,7 +63,9 @@ MonthOption = Annotated[
 def cost(
     batch: Annotated[
         str | None,
-        typer.Argument(metavar="BATCH", help="One batch; default: all of a day or a month."),
+        typer.Argument(
+            metavar="BATCH", help="Id of a batch; default: all batches of a day or month."
+        ),
     ] = None,
     of_day: DayOption = None,
     of_month: MonthOption = None,
@@ -68,17 +73,14 @@ def cost(
         int | None,
         typer.Option(
             min=1,
-            help=(
-                "Instead: a month's bill for so many pools by platform, with Cloud SQL in it, and"
-                " its inputs."
-            ),
+            help=("Estimate the monthly bill for this number of pools instead."),
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What batches cost by Google's list prices, from what the service says they used; into the
-    ledger too, where DB_HOST names one. With ENVIRONMENT=production, as in the cloud, a ledger out
-    of reach is a failure.
+    """Show and record the cost of batches, by reported usage and list prices.
+
+    With ENVIRONMENT=production, an unreachable database is a failure.
 
     Example: python -m workflows cost --month 2026-01 --json
     """

@@ -28,20 +28,21 @@ def operator(
         typer.Argument(
             metavar="-- COMMAND",
             help=(
-                "db migrate, status, models .., quarantine .., evaluate or ingest, as"
-                " run_spark_local.py has them, or workflows cost; its options follow the --."
+                "db migrate, status, models, quarantine, evaluate or ingest, with their "
+                "options, or workflows cost."
             ),
             show_default=False,
         ),
     ],
     version: Version = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the request as JSON, and start nothing.")
+        bool, typer.Option("--dry-run", help="Print the request as JSON without sending it.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run one command beside the database, in a container of Cloud Run with a release's code and
-    settings; show what it writes, and exit with its code.
+    """Run a command inside the private network, as a Cloud Run job, and show its output.
+
+    The exit code is that of the command.
 
     Example: python -m workflows operator -- db migrate
     """

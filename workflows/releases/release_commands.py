@@ -20,7 +20,7 @@ AllowDirty = Annotated[
     bool,
     typer.Option(
         "--allow-dirty",
-        help="Release a checkout that differs from its commit, under a name of its own.",
+        help="Release a checkout with uncommitted changes, under a name of its own.",
     ),
 ]
 
@@ -30,12 +30,13 @@ def release(
     allow_dirty: AllowDirty = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Build it and list what would be uploaded; ask no bucket."),
+        typer.Option(
+            "--dry-run", help="Build the release and list its files without contacting the bucket."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Upload this commit's code, jars and batches as a version, and let the nightly run take it
-    from now on.
+    """Publish the current commit as a version, and make the daily run use it.
 
     Example: python -m workflows release --dry-run
     """
@@ -56,11 +57,10 @@ def release(
 
 @app.command()
 def versions(
-    newest: Annotated[int, typer.Option(min=1, help="How many to show.")] = 20,
+    newest: Annotated[int, typer.Option(min=1, help="Maximum number of versions to show.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """The released versions, newest first, which of them the nightly run takes, and whether all of
-    their files are there.
+    """List published versions, newest first, the one in use, and whether each is complete.
 
     Example: python -m workflows versions
     """
@@ -84,14 +84,16 @@ def versions(
 
 @app.command()
 def rollback(
-    version: Annotated[str, typer.Argument(help="A version that `versions` lists.")],
+    version: Annotated[str, typer.Argument(help="Version, as listed by `versions`.")],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Look whether all of it is there; change nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Check that the version is complete, without changing anything."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let the nightly run take another version from now on, if all of its files are there. Nothing
-    is uploaded.
+    """Make the daily run use another published version, if it is complete.
 
     Example: python -m workflows rollback 1f0e7c9b2a6d4e8f3c5a7b9d1e2f4a6c8b0d2e4f
     """
@@ -101,13 +103,13 @@ def rollback(
 
 @app.command()
 def prune(
-    keep: Annotated[int, typer.Option(min=1, help="How many of the newest releases stay.")],
+    keep: Annotated[int, typer.Option(min=1, help="Number of newest releases to keep.")],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List what would be deleted; delete nothing.")
+        bool, typer.Option("--dry-run", help="List the files without deleting them.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete old releases. The latest, the one before it and those in use always stay.
+    """Delete old releases; the latest two and those in use are kept.
 
     Example: python -m workflows prune --keep 10 --dry-run
     """
