@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import libpq_variables
 import registry_address
+from env_file import ENV_FILE, check_env_file
 from product_errors import ConfigurationError
 
 PRODUCT_VERSION = "0.1.0"
@@ -45,7 +46,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_file=".env",
+        env_file=ENV_FILE,
         env_file_encoding="utf-8-sig",
         extra="ignore",
         frozen=True,
@@ -396,12 +397,9 @@ def load_settings(**overrides: Any) -> Settings:
     Raises: ConfigurationError naming each wrong variable, its value (never a password's) and what
     is allowed.
     """
+    check_env_file({name.upper() for name in Settings.model_fields})
     try:
         return Settings(**overrides)
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(
-            f".env can't be read: byte {error.start} is no UTF-8; save the file as UTF-8"
-        ) from None
     except ValidationError as error:
         raise ConfigurationError(
             "; ".join(_sentence(problem) for problem in error.errors())

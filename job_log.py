@@ -12,7 +12,7 @@ from typing import Any
 from config_spark import Settings
 from plain_text import on_one_line, without_controls
 from private_files import private_folder, private_opener
-from product_errors import EnvironmentNotReady
+from product_errors import EnvironmentNotReady, file_problem
 
 FAILURES = logging.getLogger("yieldspark.failures")
 """Tracebacks: they belong into the log file, and onto stderr only where there is no file."""
@@ -56,7 +56,7 @@ def add_log_file(settings: Settings) -> Path:
         )
     except OSError as error:
         raise EnvironmentNotReady(
-            f"{path} can't be written: {error.strerror}; make the folder writable, or set"
+            f"{error.filename or path} can't be written: {file_problem(error)}, or set"
             " YIELDSPARK_HOME"
         ) from error
     handler.setFormatter(LineFormatter())

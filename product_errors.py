@@ -38,6 +38,7 @@ sentence and exits with `exit_code`.
 
 from __future__ import annotations
 
+import errno
 import re
 
 from plain_text import without_controls
@@ -149,6 +150,21 @@ def whole_message(error: BaseException) -> str:
     """What `one_sentence` has of an error, with nothing left out: for the log file."""
     words = error.args[0] if isinstance(error, YieldSparkError) and error.args else str(error)
     return " ".join(str(words).split())
+
+
+_USABLE_AGAIN = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free disk space there"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable"),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP), "move what is there away"
+    ),
+}
+
+
+def file_problem(error: OSError) -> str:
+    """What the system says of a file or folder, and what makes it usable again."""
+    next_step = _USABLE_AGAIN.get(error.errno or 0, "make it writable and free disk space")
+    return f"{error.strerror or error}; {next_step}"
 
 
 _OURS = re.compile(r"product_errors\.\w+: (.+)")

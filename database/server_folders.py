@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from database.server_state import kept_cluster
 from private_files import write_private
 from product_errors import EnvironmentNotReady
 
@@ -135,19 +136,21 @@ def locate(home: Path) -> ServerFolders:
     """Find the folders of this home's server, deciding once where its data lie and keeping that in
     `server/cluster_folder`.
 
-    Raises: EnvironmentNotReady (no wheel, no account), OSError (a folder that cannot be made).
+    Raises: EnvironmentNotReady (no wheel, no account, a damaged `cluster_folder`), OSError (a
+    folder that cannot be made).
     """
     home = home.expanduser().absolute()
     state = home / "server"
     state.mkdir(parents=True, exist_ok=True)
     account = server_account()
     pointer = state / "cluster_folder"
+    name = hashlib.sha256(str(home).encode()).hexdigest()[:16]
     if pointer.exists():
-        cluster = Path(pointer.read_text(encoding="utf-8").strip())
+        cluster = kept_cluster(pointer, SYSTEM_FOLDERS[0] / name, SYSTEM_FOLDERS)
     else:
         cluster = state / "cluster"
         if not cluster.is_dir() and not _can_use(account, state):
-            cluster = system_folder() / hashlib.sha256(str(home).encode()).hexdigest()[:16]
+            cluster = system_folder() / name
             write_private(pointer, str(cluster))
     _own(cluster, account)
     return ServerFolders(state, cluster, reachable_binaries(account), account)

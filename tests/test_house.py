@@ -50,6 +50,7 @@ ROOMS = (
     "config_spark",
     "registry_address",
     "libpq_variables",
+    "env_file",
     "product_errors",
     "plain_text",
     "private_files",

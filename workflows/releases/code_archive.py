@@ -25,6 +25,7 @@ MODULES = (
     "plain_text.py",
     "private_files.py",
     "product_errors.py",
+    "env_file.py",
     "libpq_variables.py",
     "registry_address.py",
 )
