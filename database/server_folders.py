@@ -144,13 +144,12 @@ def locate(home: Path) -> ServerFolders:
     state.mkdir(parents=True, exist_ok=True)
     account = server_account()
     pointer = state / "cluster_folder"
-    name = hashlib.sha256(str(home).encode()).hexdigest()[:16]
     if pointer.exists():
-        cluster = kept_cluster(pointer, SYSTEM_FOLDERS[0] / name, SYSTEM_FOLDERS)
+        cluster = kept_cluster(pointer, SYSTEM_FOLDERS)
     else:
         cluster = state / "cluster"
         if not cluster.is_dir() and not _can_use(account, state):
-            cluster = system_folder() / name
+            cluster = system_folder() / hashlib.sha256(str(home).encode()).hexdigest()[:16]
             write_private(pointer, str(cluster))
     _own(cluster, account)
     return ServerFolders(state, cluster, reachable_binaries(account), account)

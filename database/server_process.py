@@ -49,7 +49,8 @@ PASSING_WORDS = (
 )
 """English, as SERVER_ENVIRONMENT asks for."""
 
-ROUTINE = ("LOG:  database system is shut down",)
+ROUTINE = ("LOG:  starting PostgreSQL", "LOG:  listening on", "LOG:  database system")
+"""How lines begin that say nothing of what went wrong."""
 
 _LINE_BEGIN = re.compile(r"^\d{4}-\d\d-\d\d [\d:.]+ \w+ \[\d+\] ")
 """Time and process of a line of the server's log, which differ by run."""
@@ -234,4 +235,5 @@ def may_pass(complaint: str) -> bool:
 
 def _last_words(text: str, lines: int = 6) -> str:
     said = [_LINE_BEGIN.sub("", line).strip() for line in text.splitlines()]
-    return " | ".join([line for line in said if line and line not in ROUTINE][-lines:])
+    telling = [line for line in said if line and not line.startswith(ROUTINE)]
+    return " | ".join(telling[-lines:])

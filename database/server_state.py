@@ -60,11 +60,9 @@ def lost_password(file: Path, data: Path, problem: str) -> DatabaseRefused:
     )
 
 
-def kept_cluster(file: Path, usual: Path, system_folders: tuple[Path, ...]) -> Path:
+def kept_cluster(file: Path, system_folders: tuple[Path, ...]) -> Path:
     """The folder that the file names. `db reset` deletes that folder, so that only a folder which
-    this product makes is accepted.
-
-    Args: usual is the folder of a home that was never moved. Raises: EnvironmentNotReady.
+    this product makes is accepted. Raises: EnvironmentNotReady.
     """
     content = _text(file)
     cluster = Path(content)
@@ -72,7 +70,8 @@ def kept_cluster(file: Path, usual: Path, system_folders: tuple[Path, ...]) -> P
         return cluster
     raise EnvironmentNotReady(
         f"{file} is damaged: it holds {content[:SHOWN_LETTERS]!r} and not the folder of the"
-        f" server's data; write {usual} into it, or the one below {system_folders[0]} that has data"
+        " server's data; delete it, or where YIELDSPARK_HOME was moved, write the folder below"
+        f" {system_folders[0]} that has the data into it"
     )
 
 
