@@ -397,7 +397,8 @@ def load_settings(**overrides: Any) -> Settings:
     Raises: ConfigurationError naming each wrong variable, its value (never a password's) and what
     is allowed.
     """
-    check_env_file({name.upper() for name in Settings.model_fields})
+    if "_env_file" not in overrides:
+        check_env_file({name.upper() for name in Settings.model_fields})
     try:
         return Settings(**overrides)
     except ValidationError as error:

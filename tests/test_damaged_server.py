@@ -1,4 +1,4 @@
-"""The embedded server with damaged files: each is healed with a word, or named with the next step."""
+"""The embedded server with damaged files: each is healed and said, or named with the next step."""
 
 from __future__ import annotations
 
