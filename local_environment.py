@@ -155,8 +155,8 @@ def make(folder: Path, requirements: Path) -> None:
     Raises: NotReady for a Python outside the range, no venv module, a folder that can't be written,
     and what pip refuses.
     """
-    check_python()
     _check_rights(folder)
+    check_python()
     with locked(folder.parent):
         if is_complete(folder, requirements):
             return

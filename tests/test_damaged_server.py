@@ -120,7 +120,7 @@ def test_a_server_without_a_connection_left_is_not_started_again(server: Embedde
         "dbname": address.database,
         "password": address.password.get_secret_value(),
     }
-    opened = []
+    opened: list[psycopg2.extensions.connection] = []
     try:
         with suppress(psycopg2.OperationalError):
             while len(opened) < 200:
