@@ -14,6 +14,7 @@ from pydantic import ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from common import libpq_variables, registry_address
+from common.env_file import ENV_FILE, check_env_file
 from common.errors import ConfigurationError
 from common.settings.cloud import CloudSettings
 from common.settings.database import DatabaseSettings
@@ -52,7 +53,7 @@ class Settings(
     """
 
     model_config = SettingsConfigDict(
-        env_file=".env",
+        env_file=ENV_FILE,
         env_file_encoding="utf-8-sig",
         extra="ignore",
         frozen=True,
@@ -98,12 +99,10 @@ def load_settings(**overrides: Any) -> Settings:
     Raises: ConfigurationError naming each wrong variable, its value (never a password's) and what
     is allowed.
     """
+    if "_env_file" not in overrides:
+        check_env_file({name.upper() for name in Settings.model_fields})
     try:
         return Settings(**overrides)
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(
-            f".env can't be read: byte {error.start} is no UTF-8; save the file as UTF-8"
-        ) from None
     except ValidationError as error:
         raise ConfigurationError(
             "; ".join(_sentence(problem) for problem in error.errors())

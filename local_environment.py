@@ -155,6 +155,7 @@ def make(folder: Path, requirements: Path) -> None:
     Raises: NotReady for a Python outside the range, no venv module, a folder that can't be written,
     and what pip refuses.
     """
+    _check_rights(folder)
     check_python()
     with locked(folder.parent):
         if is_complete(folder, requirements):
@@ -183,6 +184,17 @@ def check_python() -> None:
         raise NotReady(
             "environment: this Python has no venv module. On Debian and Ubuntu: `apt install"
             " python3-venv`, then run again."
+        )
+
+
+def _check_rights(folder: Path) -> None:
+    """Raises: NotReady for a clone of another user, with the ways to use it."""
+    place = folder if folder.exists() else folder.parent
+    if not os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise NotReady(
+            f"environment: you may not write {place}, where the packages go. Clone the repository"
+            " into a folder of your own, or have the owner of this one run `python"
+            " run_spark_local.py --help` once: everybody who may read .venv can use it then."
         )
 
 

@@ -74,17 +74,14 @@ def _report(error: BaseException, failure: Failure, *, said: bool = False) -> in
     Args: said where stderr has the sentence already.
     """
     code, sentence, whole = exit_code(error), one_sentence(error), whole_message(error)
-    files = [
-        handler.baseFilename
-        for handler in logging.getLogger().handlers
-        if isinstance(handler, logging.FileHandler)
-    ]
+    files = _log_files()
     if not files and not isinstance(error, YieldSparkError | KeyboardInterrupt):
         traceback.print_exception(error)
     if not said:
         err.print("[red]error:[/red]", Text(sentence), soft_wrap=True)
     if files:
         FAILURES.error("%s", max(sentence, whole, key=len), exc_info=error)
+        files = _log_files()  # none any more where the disk is full
     if files and len(whole) > MAX_MESSAGE_LETTERS:
         err.print(Text(f"the whole message is in {files[0]}", style="dim"), soft_wrap=True)
     if files and code == 1:
@@ -94,3 +91,11 @@ def _report(error: BaseException, failure: Failure, *, said: bool = False) -> in
             failure(error, [argument for argument in sys.argv[1:] if not argument.startswith("-")])
         )
     return code
+
+
+def _log_files() -> list[str]:
+    return [
+        handler.baseFilename
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.FileHandler)
+    ]

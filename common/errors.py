@@ -39,6 +39,8 @@ sentence and exits with `exit_code`.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 
 from common.plain_text import without_controls
@@ -156,6 +158,21 @@ def whole_message(error: BaseException) -> str:
     return " ".join(str(words).split())
 
 
+_USABLE_AGAIN = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free disk space there"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable"),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP), "move what is there away"
+    ),
+}
+
+
+def file_problem(error: OSError) -> str:
+    """What the system says of a file or folder, and what makes it usable again."""
+    next_step = _USABLE_AGAIN.get(error.errno or 0, "make it writable and free disk space")
+    return f"{error.strerror or error}; {next_step}"
+
+
 _OURS = re.compile(r"common\.errors\.\w+: (.+)")
 
 
@@ -178,11 +195,16 @@ def _cause(error: BaseException) -> str:
         return "interrupted: what was not committed is undone, and the next run goes on"
     if isinstance(error, YieldSparkError):
         return " ".join(str(error).split())
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, OSError) and error.errno in _USABLE_AGAIN:
+        return f"{error.filename or 'a file'} can't be used: {file_problem(error)}, then run again"
+    # Py4J has a colon before Java's exception
+    lines = [line.lstrip(": ").rstrip() for line in str(error).splitlines() if line.strip()]
     caused = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
     # raised in a Python worker, whose traceback Spark passes on
     if ours := [found[1] for line in lines if (found := _OURS.match(line))]:
         return ours[-1]
     raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b: ", line)]
     line = (caused or raised[-1:] or lines[:1] or [""])[-1]
+    if os.strerror(errno.ENOSPC) in line:
+        line += "; free disk space, also in TMPDIR and SPARK_LOCAL_DIRS, then run again"
     return f"{type(error).__name__}: {line}"

@@ -5,14 +5,18 @@ gets sentences.
 from __future__ import annotations
 
 import logging
+import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from common.errors import EnvironmentNotReady
+from common.errors import EnvironmentNotReady, file_problem
 from common.plain_text import on_one_line, without_controls
 from common.private_files import private_folder, private_opener
 from common.settings.local import LocalSettings
+
+log = logging.getLogger(__name__)
 
 FAILURES = logging.getLogger("yieldspark.failures")
 """Tracebacks: they belong into the log file, and onto stderr only where there is no file."""
@@ -34,10 +38,30 @@ class LineFormatter(logging.Formatter):
 
 
 class _PrivateFile(logging.FileHandler):
+    """A full disk ends the file and not the run: the rest of the run's story is on stderr alone."""
+
     def _open(self) -> TextIOWrapper:
         # the handler closes it
         raw = open(self.baseFilename, f"{self.mode}b", opener=private_opener)  # noqa: SIM115
         return TextIOWrapper(raw, encoding=self.encoding, errors=self.errors)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        logging.getLogger().removeHandler(self)
+        self.close()
+        log.warning(
+            "%s can't be written any more: %s. The run goes on without it",
+            self.baseFilename,
+            file_problem(error),
+        )
+
+    def close(self) -> None:
+        # what is still in its buffer has no place
+        with suppress(OSError):
+            super().close()
 
 
 def add_log_file(settings: LocalSettings) -> Path:
@@ -56,7 +80,7 @@ def add_log_file(settings: LocalSettings) -> Path:
         )
     except OSError as error:
         raise EnvironmentNotReady(
-            f"{path} can't be written: {error.strerror}; make the folder writable, or set"
+            f"{error.filename or path} can't be written: {file_problem(error)}, or set"
             " YIELDSPARK_HOME"
         ) from error
     handler.setFormatter(LineFormatter())

@@ -152,7 +152,8 @@ def by_code(
         prefixes = (key, key[:3], key[:2])
         meaning = next((_MEANINGS[one] for one in prefixes if one in _MEANINGS), unknown)
     kind, message = meaning
-    return _with_code(kind(message.format(where=where, cause=cause, role=role)), code)
+    text = message.format(where=where, cause=cause.rstrip("."), role=role)
+    return _with_code(kind(text), code)
 
 
 @contextmanager

@@ -23,13 +23,22 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
+from psycopg2.extensions import make_dsn
 from pydantic import SecretStr
 
 from common import libpq_variables
-from common.errors import DatabaseRefused, DatabaseUnreachable, EnvironmentNotReady
+from common.errors import (
+    DatabaseError,
+    DatabaseUnreachable,
+    EnvironmentNotReady,
+    file_problem,
+)
 from common.private_files import write_private
 from database import server_process
+from database.connection_errors import by_code
+from database.login_probe import ask_again
 from database.server_folders import ServerFolders, locate, wheel_binaries
+from database.server_state import kept_password, kept_port, lost_password
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +46,12 @@ HOST = "127.0.0.1"
 ROLE = "yieldspark"
 DATABASE = "yieldspark"
 LOCK_SECONDS = 120.0
+WRONG_PASSWORD, STARTING = "28P01", "57P03"
+"""SQLSTATEs (PostgreSQL manual, appendix A)."""
+
+_NO_LOGIN = (psycopg2.OperationalError, UnicodeDecodeError)
+"""A refusal may be another program's, in LATIN1."""
+
 START_ATTEMPTS = 20
 RETRY_SECONDS = 0.5
 NEEDED_BYTES = 200 * 1024 * 1024
@@ -70,16 +85,16 @@ class EmbeddedServer:
         """Find the running server, or make it and start it; either way its database exists when
         this returns.
 
-        Raises: EnvironmentNotReady (no wheel, disk full, a folder without rights, data of another
-        major version), DatabaseRefused (the password file is gone), DatabaseUnreachable (it would
-        not start; the message ends with its log).
+        Raises: EnvironmentNotReady (no wheel, disk full, a folder without rights, damaged data or
+        those of another major version), DatabaseRefused (the password file is gone or holds another
+        password), DatabaseUnreachable (it would not start; the message has the end of its log).
         """
         with self._exclusive() as folders:
             address = self._running(folders)
             if address is None:
                 self._initialise(folders)
                 address = self._launch(folders)
-            _ensure_database(address)
+            _ensure_database(address, folders)
             return address
 
     def stop(self) -> bool:
@@ -144,27 +159,29 @@ class EmbeddedServer:
         except OSError as error:
             raise EnvironmentNotReady(
                 f"the embedded server cannot use {error.filename or self.home}:"
-                f" {error.strerror or error}; make it writable and free disk space, or set"
-                " YIELDSPARK_HOME"
+                f" {file_problem(error)}, or set YIELDSPARK_HOME"
             ) from error
 
     def _running(self, folders: ServerFolders) -> ServerAddress | None:
+        """Raises: as `_refusal`, where this home's server runs and lets nobody in."""
         port = server_process.recorded_port(folders.data)
-        password = folders.state / "password"
-        if port is None or not password.exists():
+        if port is None or not (folders.state / "password").exists():
             return None
-        address = _address(port, password)
-        return address if _answers(address) else None
+        address = _address(port, folders)
+        try:
+            # this home's server or another program: only ours accepts this password
+            _connect(address, "postgres").close()
+        except _NO_LOGIN as error:
+            if server_process.runs(folders):
+                raise _refusal(error, address, folders) from error
+            return None
+        return address
 
     def _initialise(self, folders: ServerFolders) -> None:
         password = folders.state / "password"
-        if folders.data.is_dir():
+        if folders.data.exists():
             server_process.check_major_version(folders)
-            if not password.exists():
-                raise DatabaseRefused(
-                    f"the password file {password} is gone while data are in {folders.data}; put it"
-                    " back, or delete the data: `db reset`"
-                )
+            kept_password(password, folders.data)
             return
         free = shutil.disk_usage(folders.cluster).free
         if free < NEEDED_BYTES:
@@ -174,7 +191,8 @@ class EmbeddedServer:
             )
         if not password.exists():
             write_private(password, secrets.token_urlsafe(24))
-        server_process.initialise(folders, ROLE, password.read_text(encoding="utf-8"))
+        secret = kept_password(password, folders.data).get_secret_value()
+        server_process.initialise(folders, ROLE, secret)
 
     def _launch(self, folders: ServerFolders) -> ServerAddress:
         """Start with bounded retries: after kill -9 the old server's children live on a moment and
@@ -186,13 +204,15 @@ class EmbeddedServer:
             complaint = server_process.launch(folders, HOST, port)
             if not complaint:
                 write_private(folders.state / "port", str(port))
-                return _address(port, folders.state / "password")
+                return _address(port, folders)
             server_process.raise_when_disk_full(complaint, folders)
+            if not server_process.may_pass(complaint):
+                break
             server_process.drop_foreign_pid_file(folders.data)
             time.sleep(RETRY_SECONDS)
         raise DatabaseUnreachable(
-            f"the embedded server did not start from {folders.data} in {START_ATTEMPTS} tries;"
-            f" {folders.log} ends with: {complaint}"
+            f"the embedded server does not start from {folders.data}: {complaint}. Repair that or"
+            f" end that program ({folders.log} has more), or delete the data: `db reset`"
         )
 
 
@@ -215,7 +235,7 @@ def _usable_port(kept: Path) -> int:
     """The kept port, or another where it is taken: a port is not worth failing for, everyone asks
     for the address anyway.
     """
-    port = int(kept.read_text()) if kept.exists() else None
+    port = kept_port(kept)
     if port is not None and _is_free(port):
         return port
     for _ in range(200):
@@ -247,10 +267,9 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _address(port: int, password: Path) -> ServerAddress:
-    return ServerAddress(
-        HOST, port, ROLE, DATABASE, SecretStr(password.read_text(encoding="utf-8"))
-    )
+def _address(port: int, folders: ServerFolders) -> ServerAddress:
+    password = kept_password(folders.state / "password", folders.data)
+    return ServerAddress(HOST, port, ROLE, DATABASE, password)
 
 
 def _connect(address: ServerAddress, database: str) -> psycopg2.extensions.connection:
@@ -258,7 +277,13 @@ def _connect(address: ServerAddress, database: str) -> psycopg2.extensions.conne
     leads a later connection of it, or of Spark's tasks, elsewhere.
     """
     libpq_variables.remove(os.environ)
-    connection = psycopg2.connect(
+    connection = psycopg2.connect(_conninfo(address, database))
+    connection.autocommit = True
+    return connection
+
+
+def _conninfo(address: ServerAddress, database: str) -> str:
+    conninfo: str = make_dsn(
         host=address.host,
         port=address.port,
         user=address.user,
@@ -270,27 +295,31 @@ def _connect(address: ServerAddress, database: str) -> psycopg2.extensions.conne
         options="-c statement_timeout=60s",
         client_encoding="UTF8",
     )
-    connection.autocommit = True
-    return connection
+    return conninfo
 
 
-def _answers(address: ServerAddress) -> bool:
-    """Whether this home's server is the one that answers: nobody else's knows the password."""
-    try:
-        _connect(address, "postgres").close()
-    except (psycopg2.OperationalError, UnicodeDecodeError):  # a refusal of a stranger's, in LATIN1
-        return False
-    return True
+def _refusal(error: Exception, address: ServerAddress, folders: ServerFolders) -> DatabaseError:
+    """The product's error for a server of this home that runs and lets nobody in: the password file
+    is another one's (DatabaseRefused), connections are short (DatabaseError), or it does not answer
+    (DatabaseUnreachable).
+    """
+    code, cause = ask_again(_conninfo(address, "postgres")).sqlstate, " ".join(str(error).split())
+    if code == WRONG_PASSWORD:
+        password = folders.state / "password"
+        return lost_password(password, folders.data, "holds another password")
+    if code in (None, STARTING):
+        return DatabaseUnreachable(
+            f"the embedded server on port {address.port} does not answer: {cause}; run again, or"
+            f" look into {folders.log}"
+        )
+    return by_code(code, cause, f"{address.host}:{address.port}", address.user)
 
 
-def _ensure_database(address: ServerAddress) -> None:
+def _ensure_database(address: ServerAddress, folders: ServerFolders) -> None:
     try:
         connection = _connect(address, "postgres")
-    except psycopg2.OperationalError as error:
-        raise DatabaseUnreachable(
-            f"the embedded server on port {address.port} started and then did not answer: {error};"
-            " see `db status`"
-        ) from error
+    except _NO_LOGIN as error:
+        raise _refusal(error, address, folders) from error
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (address.database,))

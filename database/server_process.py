@@ -7,6 +7,7 @@ retries, no ports and no passwords are decided here.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import tempfile
@@ -39,6 +40,20 @@ DISK_FULL_WORDS = (
     "File too large",
     "File size limit exceeded",
 )
+
+PASSING_WORDS = (
+    'lock file "postmaster.pid"',
+    "PID file",
+    "is still in use",
+    "Address already in use",
+)
+"""English, as SERVER_ENVIRONMENT asks for."""
+
+ROUTINE = ("LOG:  starting PostgreSQL", "LOG:  listening on", "LOG:  database system")
+"""How lines begin that say nothing of what went wrong."""
+
+_LINE_BEGIN = re.compile(r"^\d{4}-\d\d-\d\d [\d:.]+ \w+ \[\d+\] ")
+"""Time and process of a line of the server's log, which differ by run."""
 
 
 def initialise(folders: ServerFolders, role: str, password: str) -> None:
@@ -87,9 +102,18 @@ def initialise(folders: ServerFolders, role: str, password: str) -> None:
 
 def check_major_version(folders: ServerFolders) -> None:
     """Raises: EnvironmentNotReady when the data were made by another major version, which
-    PostgreSQL cannot open.
+    PostgreSQL cannot open, and when they do not say by which.
     """
-    made_by = read_no_link(folders.data / "PG_VERSION").strip()
+    try:
+        made_by = read_no_link(folders.data / "PG_VERSION").strip()
+        problem = "" if made_by.isdecimal() else f"holds {made_by[:20]!r} and no version"
+    except OSError as error:
+        made_by, problem = "", f"can't be read ({error.strerror or error})"
+    if problem:
+        raise EnvironmentNotReady(
+            f"the data in {folders.data} are damaged: PG_VERSION {problem}; put back a copy of the"
+            " folder, or delete it: `db reset`"
+        )
     installed = (
         run_as(None, [folders.binaries / "postgres", "--version"]).stdout.split()[-1].split(".")[0]
     )
@@ -136,11 +160,9 @@ def stop(folders: ServerFolders) -> bool:
 
     Raises: DatabaseUnreachable when it does not end in time.
     """
-    if recorded_port(folders.data) is None:
+    if not runs(folders):
         return False
     pg_ctl: list[str | Path] = [folders.binaries / "pg_ctl", "-D", folders.data]
-    if run_as(folders.account, [*pg_ctl, "status"]).returncode != 0:
-        return False
     done = run_as(folders.account, [*pg_ctl, "-m", "fast", "-w", "-t", str(STOP_SECONDS), "stop"])
     if done.returncode != 0 and (folders.data / "postmaster.pid").exists():
         raise DatabaseUnreachable(
@@ -148,6 +170,14 @@ def stop(folders: ServerFolders) -> bool:
             f" {_last_words(done.stderr or done.stdout)}; see {folders.log}"
         )
     return True
+
+
+def runs(folders: ServerFolders) -> bool:
+    """Whether the process in postmaster.pid is there, and a server."""
+    if recorded_port(folders.data) is None or _is_foreign(folders.data):
+        return False
+    command: list[str | Path] = [folders.binaries / "pg_ctl", "-D", folders.data, "status"]
+    return run_as(folders.account, command).returncode == 0
 
 
 def recorded_port(data: Path) -> int | None:
@@ -161,22 +191,30 @@ def recorded_port(data: Path) -> int | None:
 
 
 def drop_foreign_pid_file(data: Path) -> None:
-    """Remove postmaster.pid when its process is no server.
+    """Remove postmaster.pid when its process is no server, or when it names none.
 
     After a crash of the machine its number may belong to another program, or to a zombie that
-    nobody reaps in a container, and PostgreSQL would refuse to start for ever. Linux only;
-    elsewhere PostgreSQL's own check stands.
+    nobody reaps in a container, and PostgreSQL would refuse to start for ever. A server that still
+    runs holds the data by its shared memory too, which PostgreSQL looks at. Linux only; elsewhere
+    PostgreSQL's own check stands.
     """
-    pid_file = data / "postmaster.pid"
+    if _is_foreign(data):
+        (data / "postmaster.pid").unlink(missing_ok=True)
+
+
+def _is_foreign(data: Path) -> bool:
     try:
-        pid = int(read_no_link(pid_file).splitlines()[0])
-        name, _, rest = (
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").partition("(")[2].rpartition(")")
-        )
-    except (OSError, IndexError, ValueError):
-        return
-    if name != "postgres" or rest.split()[0] == "Z":
-        pid_file.unlink(missing_ok=True)
+        pid = int(read_no_link(data / "postmaster.pid").splitlines()[0])
+    except OSError:
+        return False
+    except (IndexError, ValueError):
+        return True
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    name, _, rest = stat.partition("(")[2].rpartition(")")
+    return name != "postgres" or rest.split()[0] == "Z"
 
 
 def raise_when_disk_full(complaint: str, folders: ServerFolders) -> None:
@@ -188,5 +226,14 @@ def raise_when_disk_full(complaint: str, folders: ServerFolders) -> None:
         )
 
 
+def may_pass(complaint: str) -> bool:
+    """Whether PostgreSQL's words are of something that a moment may end: a server that is killed
+    and whose children still live, a port, a postmaster.pid that can be removed.
+    """
+    return any(words in complaint for words in PASSING_WORDS)
+
+
 def _last_words(text: str, lines: int = 6) -> str:
-    return " | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip())
+    said = [_LINE_BEGIN.sub("", line).strip() for line in text.splitlines()]
+    telling = [line for line in said if line and not line.startswith(ROUTINE)]
+    return " | ".join(telling[-lines:])

@@ -16,6 +16,7 @@ import importlib.util
 import locale
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import EnvironmentNotReady
+from common.errors import EnvironmentNotReady, file_problem
 from config_spark import Settings
 from machine.java_runtime import JAVA_MAJOR, find_java, network_options
 
@@ -44,6 +45,8 @@ __all__ = [
 
 SOURCES = Path(__file__).with_name("spark_jars")
 JDBC_PREFIX = "postgresql-"
+LOCKED_JARS = 5
+CHECKSUM_LINE = re.compile(r"^([0-9a-f]{64}) [ *](\S+\.jar)$", re.MULTILINE)
 FETCH_SECONDS = 300
 NATIVE_MACHINES = ("x86_64", "AMD64")
 
@@ -127,9 +130,9 @@ def ensure_jars(jars_dir: Path, announce: Announce) -> JarSet:
         with locked(jars_dir):
             reasons = _fetch_sets(jars_dir, _wanted_sets(check_jars(jars_dir)), announce)
     except OSError as error:
+        place = error.filename2 or error.filename or jars_dir
         raise EnvironmentNotReady(
-            f"the jars can't be written to {error.filename or jars_dir}: {error.strerror}; make it"
-            " writable and free disk space, or set JARS_DIR"
+            f"the jars can't be written to {place}: {file_problem(error)}, or set JARS_DIR"
         ) from error
     return check_jars(jars_dir, reasons)
 
@@ -177,9 +180,17 @@ def verify(path: Path, expected: str, advice: str = "delete the file and run aga
 
 
 def locked_checksums() -> dict[str, str]:
-    """File name -> sha256, from the lock in the repository (the format of `sha256sum`)."""
-    lines = (SOURCES / "jars.sha256").read_text(encoding="utf-8").splitlines()
-    return {name: checksum for checksum, name in (line.split() for line in lines)}
+    """File name -> sha256, from the lock in the repository (the format of `sha256sum`). Raises:
+    EnvironmentNotReady where it is damaged.
+    """
+    lock = SOURCES / "jars.sha256"
+    found = CHECKSUM_LINE.findall(lock.read_text(encoding="utf-8", errors="replace"))
+    if len(found) != LOCKED_JARS:
+        raise EnvironmentNotReady(
+            f"{lock} is damaged: {len(found)} of its {LOCKED_JARS} lines are a checksum and a jar;"
+            " restore it with `git restore` or a fresh clone"
+        )
+    return {name: checksum for checksum, name in found}
 
 
 def native_obstacle() -> str:

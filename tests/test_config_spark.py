@@ -67,6 +67,38 @@ def test_a_dotenv_file_that_is_no_utf8_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("DB_USER=a\nMAX_FILL_DAYS 5\n", 2),
+        ("= x\n", 1),
+        ("MAX_FILL_DAYS='5\nDB_USER=a\n", 1),
+        ("DB_HOST\n", 1),
+        ("REPORT_DIR=a\0b\n", 1),
+    ],
+)
+def test_a_line_of_dotenv_that_would_be_left_out_is_named(
+    content: str, line: int, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text(content)
+    with pytest.raises(ConfigurationError, match=rf"\.env is wrong in line {line}: write NAME="):
+        load_settings()
+
+
+def test_other_lines_and_a_virtual_environment_pass(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("# remark\nexport DB_USER='a b' # who\nOTHER\n\nDB_NAME=\n")
+    assert load_settings().db_user == "a b"
+    (tmp_path / ".env").unlink()
+    (tmp_path / ".env").mkdir()
+    assert load_settings().db_user == "yieldspark"
+
+
+def test_a_dotenv_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").symlink_to(tmp_path / "gone")
+    with pytest.raises(ConfigurationError, match=r"\.env can't be read: No such file"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
     "uri",
     [
         "https://user:very-secret@mlflow.example",

@@ -242,6 +242,24 @@ def test_a_python_without_venv_is_told_the_package(clone: Clone, tmp_path: Path)
     assert not clone.venv.exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+@pytest.mark.parametrize("has_venv", [False, True])
+def test_a_clone_of_another_user_is_told_what_to_do(has_venv: bool, tmp_path: Path) -> None:
+    folder = tmp_path / ".venv"
+    if has_venv:
+        folder.mkdir()
+    # what pytest made is closed to other users
+    for place in (tmp_path, *tmp_path.parents[:3]):
+        place.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(local_environment.NotReady, match=r"you may not write .*a folder of"):
+            local_environment.make(folder, tmp_path / "requirements-spark.txt")
+    finally:
+        os.seteuid(0)
+    assert folder.exists() is has_venv
+
+
 def test_a_python_outside_the_range_is_told_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_environment, "OLDEST", (3, 98))
     monkeypatch.setattr(local_environment, "NEWEST", (3, 99))

@@ -79,6 +79,7 @@ def _card(**changes: object) -> Callable[[Files], Files]:
         (_changed(CARD, lambda content: content[:-20]), "can't be read: its card.json"),
         (_changed(CARD, lambda _: b""), "can't be read: its card.json"),
         (_changed(CARD, lambda _: b"[]"), "can't be read: its card.json"),
+        (_changed(CARD, lambda _: b"[" * 100_000), "can't be read: its card.json"),
         (
             _changed(CARD, lambda content: content.replace(b'"sha256"', b'"md5"')),
             "can't be read: its card.json",

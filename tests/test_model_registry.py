@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ from forecasting.registry.mlflow_registry import (
     Registry,
     waiting_version,
 )
-from forecasting.registry.mlflow_tables import FILE
+from forecasting.registry.mlflow_tables import FILE, upgrade_tables
 from tests.model_archives import archive
 
 A, B, C = (archive(name, known=known) for name, known in (("a", 50), ("b", 57), ("c", 64)))
@@ -302,6 +304,24 @@ def test_a_server_that_hangs_up_is_asked_twice_at_most(
         registry.versions()
     assert SECRET not in str(caught.value)
     assert 1 <= asked[0] <= 2
+
+
+def test_damaged_tags_and_a_lost_revision_are_named(tmp_path: Path, settings: Settings) -> None:
+    """In a store of its own: taking these out of the session's would spoil other tests."""
+    own = settings.model_copy(update={"yieldspark_home": tmp_path})
+    registry = Registry(own, engine="lightgbm", horizon=1)
+    registry.register(A, CHAMPION)
+    with closing(sqlite3.connect(tmp_path / "mlflow" / FILE)) as store:
+        store.execute("UPDATE model_version_tags SET value = 'x' WHERE key = 'origin'")
+        store.commit()
+        damaged = r"version 1 of .* has damaged tags \(ValueError: .*'x'\).*delete that version"
+        with pytest.raises(RegistryUnreachable, match=damaged):
+            registry.versions()
+        store.execute("DELETE FROM alembic_version")
+        store.commit()
+        for ask in (registry.versions, lambda: upgrade_tables(own)):
+            with pytest.raises(RegistryUnreachable, match=r"alembic_version is empty or gone"):
+                ask()
 
 
 def test_a_file_that_is_no_registry_is_named(settings: Settings, tmp_path: Path) -> None:

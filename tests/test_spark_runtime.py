@@ -347,6 +347,15 @@ def test_the_lock_names_what_ivy_fetches() -> None:
         assert len(checksum) == 64
 
 
+def test_a_damaged_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = (ROOT / "machine" / "spark_jars" / "jars.sha256").read_bytes()
+    monkeypatch.setattr(spark_runtime, "SOURCES", tmp_path)
+    for damaged in (b"", content[:100], content.replace(b"  ", b" ? ", 1), b"\xff" * 9):
+        (tmp_path / "jars.sha256").write_bytes(damaged)
+        with pytest.raises(EnvironmentNotReady, match=r"jars\.sha256 is damaged: .*git restore"):
+            spark_runtime.locked_checksums()
+
+
 def fake_java(home: Path, version: str) -> Path:
     program = home / "bin" / "java"
     program.parent.mkdir(parents=True)

@@ -126,7 +126,7 @@ def _items(cell: str | list[object] | None) -> list[object] | None:
         return None if cell is None else list(cell)
     try:
         found = json.loads(cell)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if isinstance(found, list):
         return found

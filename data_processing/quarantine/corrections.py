@@ -91,7 +91,8 @@ def _object(place: str, line: str) -> dict[str, Any]:
     try:
         # NaN and Infinity are no JSON: as texts they are judged like any other
         values = json.loads(line, parse_constant=str)
-    except ValueError as error:  # no JSON, or an integer of more digits than Python reads
+    # no JSON, an integer of more digits than Python reads, or nested too deeply
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"{place}: {line.strip()[:80]!r} can't be read as JSON: {error}"
         ) from error

@@ -57,7 +57,14 @@ def model_parameters(settings: Settings) -> ModelParameters:
 def _read(path: Path) -> Mapping[str, Any]:
     try:
         given = json.loads(path.read_text(encoding="utf-8"))["parameters"].items()
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        RecursionError,
+    ) as error:
         raise ConfigurationError(
             f"MODEL_PARAMETERS_FILE={path} can't be read ({type(error).__name__}): it holds"
             ' {"parameters": {..}}, as `tune` writes it'

@@ -112,7 +112,7 @@ class Registry:
             found = self._client.search_model_versions(
                 f"name='{self.name}'", order_by=["version_number DESC"]
             )
-            return [_version(one.tags, int(one.version), aliases) for one in found]
+            return [self._version(one.tags, int(one.version), aliases) for one in found]
 
     def load(self, version: str) -> ModelArchive:
         """Raises: ModelRefused for a version that is unknown or damaged."""
@@ -236,6 +236,29 @@ class Registry:
                 return None
             raise
 
+    def _version(
+        self, tags: dict[str, str], number: int, aliases: dict[str, int]
+    ) -> RegisteredVersion:
+        """Raises: RegistryUnreachable, for a version whose tags are damaged may be the champion."""
+        try:
+            return RegisteredVersion(
+                version=tags["version"],
+                number=number,
+                aliases=tuple(sorted(alias for alias, of in aliases.items() if of == number)),
+                origin=dt.date.fromisoformat(tags["origin"]),
+                known=dt.date.fromisoformat(tags["known"]),
+                features_hash=tags["features_hash"],
+                interval_level=float(tags["interval_level"]),
+                passed=tags["passed"] == "True",
+                code_version=tags["code_version"],
+            )
+        except (KeyError, ValueError) as error:
+            raise RegistryUnreachable(
+                f"version {number} of {self.name} in the model registry at {self._uri} has damaged"
+                f" tags ({type(error).__name__}: {error}). Put a copy of the registry back, or"
+                f" delete that version with MLflow; {LATER}"
+            ) from error
+
     @contextmanager
     def _reached(self) -> Iterator[None]:
         try:
@@ -251,20 +274,6 @@ class Registry:
                 f" {str(error).splitlines()[0][:200]}. Check MLFLOW_TRACKING_URI and that it runs;"
                 f" {LATER}"
             ) from error
-
-
-def _version(tags: dict[str, str], number: int, aliases: dict[str, int]) -> RegisteredVersion:
-    return RegisteredVersion(
-        version=tags["version"],
-        number=number,
-        aliases=tuple(sorted(alias for alias, of in aliases.items() if of == number)),
-        origin=dt.date.fromisoformat(tags["origin"]),
-        known=dt.date.fromisoformat(tags["known"]),
-        features_hash=tags["features_hash"],
-        interval_level=float(tags["interval_level"]),
-        passed=tags["passed"] == "True",
-        code_version=tags["code_version"],
-    )
 
 
 def _parameters(card: ModelCard) -> dict[str, str]:

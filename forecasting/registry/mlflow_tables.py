@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 Change = Literal["current", "made", "upgraded"]
 
 FILE = "mlflow.db"
+VERSIONS = "model_versions"
 LATER = "forecasts go on without it and are registered later"
 LOCK = text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('mlflow'))")
 
@@ -46,7 +47,8 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     # standard output is the command's, standard error our own log's
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # nor are its tracebacks: each error that it logs it raises too
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # no use of this product is anyone's business
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -185,10 +187,22 @@ def _engine(settings: Settings) -> Engine:
 
 
 def _revision(connection: Connection) -> str | None:
-    """None where there are no tables, also where making them was interrupted."""
+    """None where there are no tables, also where making them was interrupted.
+
+    Raises: RegistryUnreachable for versions in tables without a revision: as an empty registry they
+    would be replaced.
+    """
     from alembic.migration import MigrationContext
 
-    return MigrationContext.configure(connection).get_current_revision()
+    found = MigrationContext.configure(connection).get_current_revision()
+    is_lost = found is None and inspect(connection).has_table(VERSIONS)
+    if is_lost and connection.execute(text(f"SELECT count(*) FROM {VERSIONS}")).scalar_one():
+        raise RegistryUnreachable(
+            f"the model registry at {connection.engine.url} is damaged: it has model versions and"
+            " its table alembic_version is empty or gone. Put a copy of the database back, or name"
+            f" another in MLFLOW_TRACKING_URI; {LATER}"
+        )
+    return found
 
 
 def _head() -> str:
@@ -254,7 +268,10 @@ def _explained(settings: Settings) -> Iterator[None]:
 
 def _next_step(settings: Settings, code: str | None) -> str:
     if not is_in_postgresql(settings.mlflow_tracking_uri):
-        return "Check MLFLOW_TRACKING_URI and that its file is one of MLflow"
+        return (
+            "Check MLFLOW_TRACKING_URI and that its file is one of MLflow; put a copy of a damaged"
+            " file back, or move it away: the next forecast run makes another"
+        )
     database = make_url(str(settings.mlflow_tracking_uri)).database
     if code == "3D000":
         return f"As a role that may, run: CREATE DATABASE {database} OWNER {settings.db_user}"

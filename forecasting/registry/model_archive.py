@@ -104,7 +104,7 @@ def from_files(files: Mapping[str, bytes], name: str) -> ModelArchive:
             for key in ("origin", "known", "data_first_day")
         }
         card = ModelCard(**document | days | {"features": tuple(document["features"])})
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelRefused(
             f"model version {name} can't be read: its {CARD} is missing or damaged"
             f" ({type(error).__name__}: {error}). {NEXT}"

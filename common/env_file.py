@@ -1,0 +1,46 @@
+"""What `.env` may hold. python-dotenv leaves out a line that it can't parse, with a warning; a run
+would then have other settings than the file says.
+
+In: the file in the working folder and the names of the settings. Out: nothing, or a
+ConfigurationError that names the line. Values are never part of a message: one may be a password.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Set
+from io import StringIO
+from pathlib import Path
+
+from dotenv.parser import parse_stream
+
+from common.errors import ConfigurationError
+
+ENV_FILE = ".env"
+
+
+def check_env_file(names: Set[str]) -> None:
+    """Check the file where there is one. A folder of this name is a virtual environment.
+
+    Args: names are those of the settings, in upper case; a line with another name is another
+    program's. Raises: ConfigurationError.
+    """
+    if not os.path.lexists(ENV_FILE) or Path(ENV_FILE).is_dir():
+        return
+    try:
+        content = Path(ENV_FILE).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"{ENV_FILE} can't be read: byte {error.start} is no UTF-8; save the file as UTF-8"
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"{ENV_FILE} can't be read: {error.strerror}; make it readable, or move it away"
+        ) from None
+    for line in parse_stream(StringIO(content)):
+        lacks_value = line.value is None and (line.key or "").upper() in names
+        if line.error or lacks_value or "\0" in line.original.string:
+            raise ConfigurationError(
+                f"{ENV_FILE} is wrong in line {line.original.line}: write NAME=value, a closing"
+                " quotation mark where the value has an opening one, and # before a remark"
+            )

