@@ -234,7 +234,7 @@ def _start_jvm(conf: Mapping[str, str], log_file: Path) -> None:
     Raises: EnvironmentNotReady with the JVM's last line where it ends at once.
     """
     # PySpark forgets a process whose start is interrupted, and such a JVM would stay for ever
-    java_gateway.Popen = _JvmProcess  # type: ignore[attr-defined]
+    java_gateway.Popen = _JvmProcess  # type: ignore[assignment, attr-defined]
     with open(log_file, "ab", opener=private_opener) as stream:
         begin = stream.tell()
         try:
