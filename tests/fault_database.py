@@ -107,6 +107,16 @@ def second_loader_meets(engine: Engine, action: str) -> None:
     )
 
 
+def first_loader_meets(engine: Engine, action: str) -> None:
+    """As `second_loader_meets`, for a load that may be one session's alone."""
+    _script(
+        engine,
+        LOADERS.replace("= '2'", "= '1'").format(
+            action=action, pattern=PLAN_IS_NO_LOAD, prepare=MEET_EACH_LOADER
+        ),
+    )
+
+
 def staging_lies_in(engine: Engine, tablespace: str) -> None:
     """The staging table moves to `tablespace` when a run makes it."""
     _script(

@@ -26,7 +26,7 @@ from config_spark import Settings
 from database.connection import checked_connection, make_engine
 from database.run_ledger import is_free, open_run
 from sample_data import SAMPLE_FILES
-from tests.fault_database import merged_row_meets, second_loader_meets, staging_tables
+from tests.fault_database import first_loader_meets, merged_row_meets, staging_tables
 from tests.fault_runs import TOKEN, processes_with, until
 from tests.forecast_panels import panel_rows, store
 from tests.killed_process import forks
@@ -126,7 +126,7 @@ def _silent_proxy(made: World) -> None:
 
 def _jdbc(made: World) -> None:
     made.environment |= {"READ_TRANSPORT": "jdbc", "WRITE_TRANSPORT": "jdbc"}
-    second_loader_meets(made.engine, FOREVER)
+    first_loader_meets(made.engine, FOREVER)
 
 
 METRICS, FORECAST = "calculate_pool_metrics", "forecast_pools"
@@ -158,7 +158,7 @@ WITH_A_JVM = {
     ),
     "metrics load": Stage(
         ("calculate_metrics",),
-        _metrics(lambda made: second_loader_meets(made.engine, FOREVER)),
+        _metrics(lambda made: first_loader_meets(made.engine, FOREVER)),
         job=METRICS,
     ),
     "metrics load by jdbc": Stage(("calculate_metrics",), _metrics(_jdbc), job=METRICS),
@@ -171,7 +171,7 @@ WITH_A_JVM = {
     "forecast fit": Stage(LIGHTGBM, _panel(), "fit_tvl ...", 1, job=FORECAST),
     "synapseml fit": Stage(SYNAPSEML, _panel(), "fit_tvl ...", 3, job=FORECAST),
     "forecast write": Stage(
-        LIGHTGBM, _panel(lambda made: second_loader_meets(made.engine, FOREVER)), job=FORECAST
+        LIGHTGBM, _panel(lambda made: first_loader_meets(made.engine, FOREVER)), job=FORECAST
     ),
     "forecast merge": Stage(
         LIGHTGBM, _panel(lambda made: made.hold("yieldspark.forecasts")), job=FORECAST
