@@ -268,6 +268,14 @@ def _jar_list(settings: Settings, *, synapseml: bool) -> str:
     return ",".join(path.resolve().as_uri() for path in files)
 
 
+def closed_ports(master: str) -> dict[str, str]:
+    """Any account of this machine reaches the driver's ports on loopback, which give files and
+    blocks and take Java's objects. With a local master Spark makes the secret itself; a cluster
+    has to be given one.
+    """
+    return {"spark.authenticate": "true"} if master.startswith("local") else {}
+
+
 def _laptop_conf(settings: Settings, *, synapseml: bool, short: bool) -> dict[str, str]:
     logs = private_folder(settings.yieldspark_home / "logs")
     # Java makes files that everybody may read
@@ -298,5 +306,6 @@ def _laptop_conf(settings: Settings, *, synapseml: bool, short: bool) -> dict[st
         "spark.jars": _jar_list(settings, synapseml=synapseml),
         "spark.sql.warehouse.dir": str(settings.yieldspark_home / "spark-warehouse"),
         "spark.ui.enabled": "false",
+        **closed_ports(settings.spark_master or "local[*]"),
         "spark.ui.showConsoleProgress": "false",
     }

@@ -17,6 +17,7 @@ import os
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
+from pyspark.sql import SparkSession
 
 from config_spark import Settings, load_settings
 from database.secret_password import with_password
@@ -208,6 +210,44 @@ def test_a_document_that_a_service_does_not_expect_is_an_answer_and_no_traceback
         headers = ("Content-Type: multipart/related; boundary=b", f"Content-Length: {len(body)}")
         assert there.status(*there.good, *headers, target=f"{target}multipart", body=body) == 500
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["text/html\r\nset-cookie: a=b", "日本", "a\x00b\x1b[2J"])
+def test_the_type_of_an_upload_makes_no_header_of_its_download(
+    kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    double = StorageDouble(tmp_path, ["code"])
+    double.store.write("code", "x", b"content", {"contentType": kind}, Conditions(), {})
+    with serving([double], token=TOKEN) as url:
+        there = Attacked(url, _AnyMethod())
+        lines = ("GET /storage/v1/b/code/o/x?alt=media HTTP/1.1", *there.good, "Connection: close")
+        answer = there.send(("\r\n".join(lines) + "\r\n\r\n").encode())
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert b"\r\nset-cookie" not in head
+    assert b"\x1b" not in head
+    assert body == b"content"
+    assert "Traceback" not in capfd.readouterr().err
+
+
+STREAM_REQUEST, STREAM_RESPONSE = 6, 7
+"""Types of messages of Spark's network protocol (Message.java of network-common)."""
+
+
+def test_sparks_ports_give_another_account_nothing(spark: SparkSession) -> None:
+    """The driver's port answered such a request with the file."""
+    assert spark.sparkContext._jsc is not None
+    jar = urlsplit(spark.sparkContext._jsc.sc().listJars().head())
+    name = jar.path.encode()
+    message = bytes([STREAM_REQUEST]) + struct.pack("!I", len(name)) + name
+    with socket.create_connection(("127.0.0.1", jar.port or 0), timeout=30) as line:
+        line.sendall(struct.pack("!Q", 8 + len(message)) + message)
+        answer = b""
+        with suppress(ConnectionError):
+            answer = line.recv(65536)
+    assert name.endswith(b".jar")
+    assert answer[8:9] != bytes([STREAM_RESPONSE])
+    assert b"PK" not in answer
 
 
 def test_no_request_is_kept(attacked: Attacked, monkeypatch: pytest.MonkeyPatch) -> None:
