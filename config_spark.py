@@ -351,6 +351,13 @@ class Settings(BaseSettings):
     def _whole_path(cls, path: Path | None) -> Path | None:
         return path.expanduser().absolute() if path else None
 
+    @field_validator("google_api_url", "defillama_yields_url", "defillama_coins_url")
+    @classmethod
+    def _no_login_in_it(cls, url: str | None) -> str | None:
+        if url and "@" in url:
+            raise ValueError("it holds credentials, and a URL is shown in messages: leave them out")
+        return url
+
     @field_validator("mlflow_tracking_uri")
     @classmethod
     def _registry_address(cls, uri: str | None) -> str | None:
@@ -412,5 +419,7 @@ def _sentence(problem: Any) -> str:
     if not problem["loc"]:
         return str(problem["msg"]).removeprefix("Value error, ")
     name = str(problem["loc"][0]).upper()
-    value = "(hidden)" if "PASSWORD" in name or "URI" in name else repr(problem["input"])
+    # a login stands before the host of an address
+    is_secret = "PASSWORD" in name or "URI" in name or "@" in str(problem["input"])
+    value = "(hidden)" if is_secret else repr(problem["input"])
     return f"{name}={value} is wrong: {problem['msg']}"
