@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -163,7 +164,10 @@ def test_settings_of_the_role_change_no_result(
         for name, value in ROLE_SETTINGS.items():
             execute_sql(database, f"ALTER ROLE {role.db_user} SET {name} = '{value}'")
         assert role.db_password is not None
-        login = {"DB_USER": role.db_user, "DB_PASSWORD": role.db_password.get_secret_value()}
+        login: dict[str, Any] = {
+            "DB_USER": role.db_user,
+            "DB_PASSWORD": role.db_password.get_secret_value(),
+        }
         assert run_here.json("load", str(history_file), **login)["rows_inserted"] == 1
         assert run_here.json("load", str(history_file), **login)["rows_inserted"] == 0
         assert execute_sql(role, "SELECT ARRAY['a', NULL] = '{a,NULL}' AS same") == [{"same": True}]
