@@ -269,9 +269,9 @@ def _jar_list(settings: Settings, *, synapseml: bool) -> str:
 
 
 def closed_ports(master: str) -> dict[str, str]:
-    """Any account of this machine reaches the driver's ports on loopback, which give files and
-    blocks and take Java's objects. With a local master Spark makes the secret itself; a cluster
-    has to be given one.
+    """Any account of this machine reaches the driver's port on loopback, which reads Java's objects
+    and gives blocks of data: a secret is asked for first. With a local master Spark makes it
+    itself; a cluster has to be given one. The jars stay open to everyone.
     """
     return {"spark.authenticate": "true"} if master.startswith("local") else {}
 

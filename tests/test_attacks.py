@@ -230,24 +230,20 @@ def test_the_type_of_an_upload_makes_no_header_of_its_download(
     assert "Traceback" not in capfd.readouterr().err
 
 
-STREAM_REQUEST, STREAM_RESPONSE = 6, 7
-"""Types of messages of Spark's network protocol (Message.java of network-common)."""
+RPC_REQUEST = 3
+"""Type of a message of Spark's network protocol (Message.java of network-common): a number of eight
+bytes, the body's size, and the body.
+"""
 
 
-def test_sparks_ports_give_another_account_nothing(spark: SparkSession) -> None:
-    """The driver's port answered such a request with the file."""
-    assert spark.sparkContext._jsc is not None
-    jar = urlsplit(spark.sparkContext._jsc.sc().listJars().head())
-    name = jar.path.encode()
-    message = bytes([STREAM_REQUEST]) + struct.pack("!I", len(name)) + name
-    with socket.create_connection(("127.0.0.1", jar.port or 0), timeout=30) as line:
+def test_sparks_driver_reads_no_object_of_another_account(spark: SparkSession) -> None:
+    """The driver's port read Java's objects from whoever sent them, which may run code."""
+    body = b"\xac\xed\x00\x05"  # the begin of every serialised object
+    message = bytes([RPC_REQUEST]) + struct.pack("!QI", 1, len(body)) + body
+    port = int(str(spark.conf.get("spark.driver.port")))
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
         line.sendall(struct.pack("!Q", 8 + len(message)) + message)
-        answer = b""
-        with suppress(ConnectionError):
-            answer = line.recv(65536)
-    assert name.endswith(b".jar")
-    assert answer[8:9] != bytes([STREAM_RESPONSE])
-    assert b"PK" not in answer
+        assert b"Expected SaslMessage" in line.recv(65536)
 
 
 def test_no_request_is_kept(attacked: Attacked, monkeypatch: pytest.MonkeyPatch) -> None:

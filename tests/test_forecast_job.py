@@ -8,7 +8,6 @@ import datetime as dt
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -239,64 +238,6 @@ def test_pools_that_a_model_can_not_speak_for_get_a_rule(
     spread = made.loc[made["apy"].notna(), ["apy_low", "apy", "apy_high"]].astype(float)
     assert (spread["apy_low"] <= spread["apy"]).all()
     assert (spread["apy"] <= spread["apy_high"]).all()
-
-
-def observed_on(kept: Callable[[dt.date], bool]) -> tuple[list[float | None], list[float | None]]:
-    """APY and TVL of the 140 days to END, of which the others are missing."""
-    days = [END - dt.timedelta(days=ago) for ago in range(139, -1, -1)]
-    values = [(5.0 + day.day % 3, 1e6 + day.day) if kept(day) else (None, None) for day in days]
-    return [apy for apy, _ in values], [tvl for _, tvl in values]
-
-
-def ago(day: dt.date) -> int:
-    return (END - day).days
-
-
-PATTERNS: dict[str, Callable[[dt.date], bool]] = {
-    "every_third_day": lambda day: ago(day) % 3 == 0,
-    "every_seventh_day": lambda day: ago(day) % 7 == 0,
-    "every_tenth_day": lambda day: ago(day) % 10 == 0,
-    "weekends": lambda day: day.weekday() >= 5,
-    "bursts": lambda day: ago(day) % 30 < 3,
-    "one_gap": lambda day: not 5 < ago(day) < 100,
-    "weekdays": lambda day: day.weekday() < 5,
-    "third_day_before": lambda day: ago(day) % 3 == 1,
-}
-RULES = {"gate", "stale", "cold_start", "no_model", "no_ledger", "few_pools", "no_champion"}
-
-
-def test_a_pool_that_is_seldom_observed_has_a_forecast_or_a_reason_of_the_page(
-    short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
-) -> None:
-    """END is a Sunday, on which a pool of weekdays is stale."""
-    odd = [pool_rows(name, *observed_on(kept)) for name, kept in PATTERNS.items()]
-    odd += [
-        pool_rows("constant", [5.0] * 60, [1e6] * 60),
-        pool_rows("negative", [-5.0, -6.0] * 30, [1e6, 1.1e6] * 30),
-        pool_rows("in_turns", [5.0, None] * 30, [None, 1e6] * 30),
-        pool_rows("without_tvl", [5.0, 6.0] * 30, [0.0] * 60),
-    ]
-    store(engine, pd.concat(odd, ignore_index=True))
-    forecast(short, spark)
-    made = table(short, "yieldspark.forecasts").set_index("pool_id")
-    names = [*PATTERNS, "constant", "negative", "in_turns", "without_tvl"]
-    found = made.loc[names]
-    shown = found[["apy_low", "apy", "apy_high", "rule", "tvl", "tvl_rule"]].to_string()
-    numbers = found[["apy_low", "apy", "apy_high", "tvl_low", "tvl", "tvl_high"]].astype(float)
-    assert np.isfinite(numbers.to_numpy()).all(), shown
-    for target in ("apy", "tvl"):
-        low, value, high = (numbers[name] for name in (f"{target}_low", target, f"{target}_high"))
-        assert ((low <= value) & (value <= high)).all(), shown
-    assert (numbers["tvl_low"] >= 0).all(), shown
-    rules = found[["rule", "tvl_rule"]].stack()
-    assert set(rules.dropna()) <= RULES, shown
-    is_stale = (found["rule"] == "stale") & (found["tvl_rule"] == "stale")
-    assert set(found.index[is_stale]) == {"weekdays", "third_day_before"}, shown
-    assert (found.loc["in_turns", "rule"], found.loc["in_turns", "tvl_rule"] != "stale") == (
-        "stale",
-        True,
-    ), shown
-    assert "cold_start" not in set(rules), shown
 
 
 def test_a_panel_without_tvl_that_jumps_after_a_gap_is_forecast(
