@@ -113,5 +113,7 @@ def _sentence(problem: Any) -> str:
     if not problem["loc"]:
         return str(problem["msg"]).removeprefix("Value error, ")
     name = str(problem["loc"][0]).upper()
-    value = "(hidden)" if "PASSWORD" in name or "URI" in name else repr(problem["input"])
+    # a login stands before the host of an address
+    is_secret = "PASSWORD" in name or "URI" in name or "@" in str(problem["input"])
+    value = "(hidden)" if is_secret else repr(problem["input"])
     return f"{name}={value} is wrong: {problem['msg']}"

@@ -7,6 +7,9 @@ an error of `common.errors` that says what to do. No SQL of a job stands here.
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +23,7 @@ from sqlalchemy.pool import NullPool
 import database.open_connections  # noqa: F401 - importing it has Ctrl-C cancel statements
 from common.interrupts import waited_for
 from config_spark import Settings
-from database.connection_errors import login_error, translate
+from database.connection_errors import login_error, statement_error, translate
 from database.connection_parameters import ConnectionParameters, connection_parameters
 from database.embedded_server import EmbeddedServer
 from database.secret_password import with_password
@@ -32,6 +35,9 @@ from database.session_check import (
     TaskSession,
     checked,
 )
+
+ANSWER_SECONDS = 60.0
+"""For the first query of a connection, which asks where it is."""
 
 METRICS_OPTION = "metrics_table"
 """The execution option of an engine that has METRICS_TABLE."""
@@ -122,14 +128,44 @@ def _connected(parameters: ConnectionParameters) -> tuple[psycopg2.extensions.co
         raise login_error(error, parameters) from error
     try:
         connection.autocommit = True
-        with closing(connection.cursor()) as cursor:
+        with _answering(connection), closing(connection.cursor()) as cursor:
             cursor.execute(FACTS)
             place = checked(cursor.fetchone(), parameters, PSYCOPG2)
         connection.autocommit = False
+    except psycopg2.Error as error:
+        connection.close()
+        raise statement_error(error, parameters.where, parameters.user) from error
     except BaseException:
         connection.close()
         raise
     return connection, place
+
+
+@contextmanager
+def _answering(connection: psycopg2.extensions.connection) -> Iterator[None]:
+    """End what waits for the server inside the block after ANSWER_SECONDS: libpq itself waits
+    without a limit, where a pooler takes a login and has no connection left to a server.
+    """
+    has_waited = threading.Event()
+
+    def shut_down() -> None:
+        has_waited.set()
+        with socket.socket(fileno=os.dup(connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(ANSWER_SECONDS, shut_down)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except psycopg2.OperationalError as error:
+        if has_waited.is_set():
+            raise psycopg2.OperationalError(
+                f"it took the login and answered no query for {ANSWER_SECONDS:.0f} s"
+            ) from error
+        raise
+    finally:
+        timer.cancel()
 
 
 @contextmanager

@@ -55,6 +55,11 @@ _MEANINGS: dict[str, Meaning] = {
     "08": _UNREACHABLE,
     "22021": _CHARACTER,
     "22P05": _CHARACTER,
+    "23": (
+        DatabaseError,
+        "a constraint of the tables at {where} refuses a row: {cause}. Have the table's owner let"
+        " it pass, or correct the row, then run again",
+    ),
     "25006": (
         DatabaseRefused,
         "the database at {where} is read-only: {cause}. Set DB_HOST to the primary server, or have"
@@ -92,6 +97,11 @@ _MEANINGS: dict[str, Meaning] = {
         " max_connections or the CONNECTION LIMIT of role or database, then run again",
     ),
     "55P03": _limit("lock_timeout"),
+    "P0": (
+        DatabaseError,
+        "a trigger or a function of the database at {where} refuses the work: {cause}. Have its"
+        " owner let YieldSpark's rows pass, then run again",
+    ),
     "57014": _limit("statement_timeout, or a cancel"),
     "57P": _UNREACHABLE,
     "57P05": _limit("idle_session_timeout"),
@@ -105,12 +115,17 @@ _MEANINGS: dict[str, Meaning] = {
 
 def translate(error: DBAPIError, url: URL) -> DatabaseError:
     """The product's error for one of a statement; without a code the connection was lost."""
-    diagnostics = getattr(error.orig, "diag", None)
+    return statement_error(error.orig, _where(url), str(url.username))
+
+
+def statement_error(error: BaseException | None, where: str, role: str) -> DatabaseError:
+    """The same for psycopg2's own error. Args: as of `by_code`."""
+    diagnostics = getattr(error, "diag", None)
     return by_code(
-        getattr(error.orig, "pgcode", None),
-        _one_line(error.orig),
-        _where(url),
-        str(url.username),
+        getattr(error, "pgcode", None),
+        _one_line(error),
+        where,
+        role,
         routine=getattr(diagnostics, "source_function", None),
     )
 
@@ -148,7 +163,11 @@ def by_code(
         meaning = _UNREACHABLE
     else:
         key = _ROW_SECURITY if (code, routine) == ("42501", _ROW_SECURITY) else code
-        unknown = DatabaseError, f"PostgreSQL at {{where}} said {code}: {{cause}}"
+        unknown = (
+            DatabaseError,
+            f"PostgreSQL at {{where}} said {code}: {{cause}}. Nothing was changed; its manual's"
+            " appendix A explains the code",
+        )
         prefixes = (key, key[:3], key[:2])
         meaning = next((_MEANINGS[one] for one in prefixes if one in _MEANINGS), unknown)
     kind, message = meaning
@@ -197,6 +216,6 @@ def _with_code(error: DatabaseError, code: str | None) -> DatabaseError:
 
 
 def _one_line(error: BaseException | None) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return " ".join(error.object.decode("latin-1").split())
-    return " ".join(str(error).split())
+    text = error.object.decode("latin-1") if isinstance(error, UnicodeDecodeError) else str(error)
+    # the messages go on after it
+    return " ".join(text.split()).removesuffix(".")

@@ -44,6 +44,11 @@ FIXED_SESSION = {
     "default_transaction_isolation": "read committed",
     "standard_conforming_strings": "on",
     "extra_float_digits": "1",
+    # with it the catalogue writes "text" in quotes, and no column has the type that is expected
+    "quote_all_identifiers": "off",
+    "array_nulls": "on",
+    # ADBC's libpq writes notices of the server straight to the terminal
+    "client_min_messages": "error",
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",
     **{f"tcp_{name}": str(value) for name, value in KEEPALIVES.items()},

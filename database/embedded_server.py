@@ -291,6 +291,8 @@ def _conninfo(address: ServerAddress, database: str) -> str:
         dbname=database,
         sslmode="disable",
         gssencmode="disable",
+        # a stranger that listens on the port of a stopped server would ask for the password itself
+        require_auth="scram-sha-256",
         connect_timeout=5,
         options="-c statement_timeout=60s",
         client_encoding="UTF8",

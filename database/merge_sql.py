@@ -212,19 +212,6 @@ def merge(target: MergeTarget, staging: str, stored: Mapping[str, str] | None = 
     """
 
 
-HAS_TRIGGERS = """
-    SELECT EXISTS (
-        SELECT FROM pg_trigger AS t
-        WHERE NOT t.tgisinternal
-            AND t.tgenabled <> 'D'
-            AND (
-                t.tgrelid = '{table}'::regclass
-                OR t.tgrelid IN (SELECT relid FROM pg_partition_tree('{table}'::regclass))
-            )
-    )"""
-"""SELECT of whether the table, or a partition of it, has a trigger that may change rows."""
-
-
 def missing_rows(
     target: MergeTarget,
     staging: str,

@@ -34,7 +34,7 @@ _FAMILIES = {
     "text": {"text", "character varying", "character"},
     "number": {"numeric", "double precision", "real", "bigint", "integer", "smallint"},
     "date": {"date"},
-    "timestamp": {"timestamp with time zone"},
+    "timestamp with time zone": {"timestamp with time zone"},
     "jsonb": {"jsonb"},
     "boolean": {"boolean"},
     "array": {"text[]", "character varying[]", "character[]"},
@@ -45,7 +45,7 @@ _FAMILY_OF_PYTHON = {
     "float": "number",
     "Decimal": "number",
     "date": "date",
-    "datetime": "timestamp",
+    "datetime": "timestamp with time zone",
     "bool": "boolean",
     "list": "array",
 }
@@ -265,9 +265,15 @@ def _key_problems(connection: Connection, use: TableUse, facts: TableFacts) -> l
     key = [column.name for column in use.table.primary_key if column.identity is None]
     if not key or not set(key) <= set(facts.columns) or facts.kind not in (ORDINARY, PARTITIONED):
         return []
-    if is_unique(connection, facts, key):
-        return []
-    return [f"table {qualified(use.table)} has no unique index on ({', '.join(key)})"]
+    table, columns = qualified(use.table), ", ".join(key)
+    if not is_unique(connection, facts, key):
+        return [f"table {table} has no unique index on ({columns})"]
+    if use.is_written and facts.has_children:
+        return [
+            f"other tables inherit from {table}, and its unique index on ({columns}) does not hold"
+            " over them: partition it by PARTITION BY, or detach them by NO INHERIT"
+        ]
+    return []
 
 
 def _missing_rights(use: TableUse, facts: TableFacts) -> list[str]:

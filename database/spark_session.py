@@ -309,6 +309,14 @@ def _jar_list(settings: Settings, *, synapseml: bool) -> str:
     return ",".join(path.resolve().as_uri() for path in files)
 
 
+def closed_ports(master: str) -> dict[str, str]:
+    """Any account of this machine reaches the driver's port on loopback, which reads Java's objects
+    and gives blocks of data: a secret is asked for first. With a local master Spark makes it
+    itself; a cluster has to be given one. The jars stay open to everyone.
+    """
+    return {"spark.authenticate": "true"} if master.startswith("local") else {}
+
+
 def _laptop_conf(settings: Settings, *, synapseml: bool, short: bool) -> dict[str, str]:
     logs = private_folder(settings.yieldspark_home / "logs")
     # Java makes files that everybody may read
@@ -339,5 +347,6 @@ def _laptop_conf(settings: Settings, *, synapseml: bool, short: bool) -> dict[st
         "spark.jars": _jar_list(settings, synapseml=synapseml),
         "spark.sql.warehouse.dir": str(settings.yieldspark_home / "spark-warehouse"),
         "spark.ui.enabled": "false",
+        **closed_ports(settings.spark_master or "local[*]"),
         "spark.ui.showConsoleProgress": "false",
     }

@@ -23,6 +23,7 @@ from database.batch_checks import CommitChecks, failing_rows, run_checks
 from database.merge_sql import MergeTarget
 from database.run_ledger import Run
 from database.spark_interrupt import stop_if_interrupted
+from database.table_facts import has_triggers
 from database.tables import OWN_SCHEMA
 from database.transport import LastStep, Transport, staging_types
 
@@ -237,9 +238,7 @@ def merge_staged(run: Run, target: MergeTarget, staging: str) -> MergeCounts:
     lost, sample = staged - written - equal, list[dict[str, Any]]()
     if lost:
         _, sample = failing_rows(run.connection, merge_sql.missing_rows(target, staging, stored))
-    elif run.connection.exec_driver_sql(
-        merge_sql.HAS_TRIGGERS.format(table=merge_sql.qualified(target.table))
-    ).scalar_one():
+    elif has_triggers(run.connection, target.table):
         # a trigger that gives a row another key has written it, and not where it belongs
         lost, sample = failing_rows(
             run.connection, merge_sql.missing_rows(target, staging, stored, key_alone=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, text
 
-from database.merge_sql import quoted
+from database.merge_sql import qualified, quoted
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class ColumnFacts:
 @dataclass(frozen=True)
 class TableFacts:
     """`name` is qualified and quoted, `kind` pg_class.relkind. `restricted` says
-    that policies of row-level security apply to this role, `rewritten` that a rule replaces writes.
+    that policies of row-level security apply to this role, `rewritten` that a rule replaces writes,
+    `has_children` that other tables inherit from it, whose rows count as its own.
     """
 
     oid: int
@@ -40,6 +41,7 @@ class TableFacts:
     columns: Mapping[str, ColumnFacts]
     restricted: bool
     rewritten: bool
+    has_children: bool
 
 
 _TABLE = text("""
@@ -49,7 +51,10 @@ SELECT c.oid,
     row_security_active(c.oid) AS restricted,
     EXISTS (
         SELECT FROM pg_rewrite AS r WHERE r.ev_class = c.oid AND r.ev_type <> '1'
-    ) AS rewritten
+    ) AS rewritten,
+    c.relkind = 'r' AND EXISTS (
+        SELECT FROM pg_inherits AS i WHERE i.inhparent = c.oid
+    ) AS has_children
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = :schema
@@ -58,17 +63,34 @@ WHERE n.nspname = :schema
 """)
 
 _COLUMNS = text("""
+WITH RECURSIVE bases AS (
+    -- a domain may be one over another
+    SELECT oid AS type, typbasetype AS base, typnotnull AS is_required
+    FROM pg_type
+    WHERE typtype = 'd'
+    UNION ALL
+    SELECT b.type, t.typbasetype, b.is_required OR t.typnotnull
+    FROM bases AS b
+    JOIN pg_type AS t ON t.oid = b.base AND t.typtype = 'd'
+),
+domains AS (
+    SELECT b.type, b.base, b.is_required
+    FROM bases AS b
+    JOIN pg_type AS t ON t.oid = b.base AND t.typtype <> 'd'
+)
 SELECT a.attname AS name,
-    format_type(coalesce(nullif(t.typbasetype, 0), t.oid), NULL) AS type,
+    format_type(coalesce(d.base, a.atttypid), NULL) AS type,
     a.attgenerated <> '' OR a.attidentity = 'a' AS is_computed,
-    a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS is_required,
+    (a.attnotnull OR coalesce(d.is_required, false))
+        AND NOT a.atthasdef
+        AND a.attidentity = '' AS is_required,
     ARRAY(
         SELECT command
         FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS command
         WHERE has_column_privilege(a.attrelid, a.attnum, command)
     ) AS rights
 FROM pg_attribute AS a
-JOIN pg_type AS t ON t.oid = a.atttypid
+LEFT JOIN domains AS d ON d.type = a.atttypid
 WHERE a.attrelid = :table
     AND a.attnum > 0
     AND NOT a.attisdropped
@@ -88,6 +110,18 @@ SELECT EXISTS (
             FROM pg_attribute AS a
             WHERE a.attrelid = i.indrelid
                 AND a.attnum = ANY(i.indkey[0:i.indnkeyatts - 1])
+        )
+)
+""")
+
+_HAS_TRIGGERS = text("""
+SELECT EXISTS (
+    SELECT FROM pg_trigger AS t
+    WHERE NOT t.tgisinternal
+        AND t.tgenabled <> 'D'
+        AND (
+            t.tgrelid = CAST(:table AS regclass)
+            OR t.tgrelid IN (SELECT relid FROM pg_partition_tree(CAST(:table AS regclass)))
         )
 )
 """)
@@ -145,6 +179,7 @@ def table_facts(connection: Connection, table: Table, schema: str) -> TableFacts
         {row.name: _column(row) for row in connection.execute(_COLUMNS, of_table)},
         found.restricted,
         found.rewritten,
+        found.has_children,
     )
 
 
@@ -157,6 +192,11 @@ def is_unique(connection: Connection, table: TableFacts, key: Sequence[str]) -> 
     return bool(
         connection.execute(_IS_UNIQUE, {"table": table.oid, "key": sorted(key)}).scalar_one()
     )
+
+
+def has_triggers(connection: Connection, table: Table) -> bool:
+    """Whether the table, or a partition of it, has a trigger, which may drop or change rows."""
+    return bool(connection.execute(_HAS_TRIGGERS, {"table": qualified(table)}).scalar_one())
 
 
 def is_indexed(connection: Connection, table: TableFacts, columns: Sequence[str]) -> bool:

@@ -26,6 +26,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
+from common.plain_text import on_one_line
+
 log = logging.getLogger(__name__)
 
 LARGEST_BODY = 256 * 1024 * 1024
@@ -301,7 +303,10 @@ class _Handler(BaseHTTPRequestHandler):
             **closing,
             "content-length": str(len(content)),
         }.items():
-            self.send_header(name, value)
+            # a value may be of an upload, and one with a line end would be a header of its own
+            self.send_header(
+                name, on_one_line(value).encode("latin-1", "replace").decode("latin-1")
+            )
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)

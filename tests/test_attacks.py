@@ -17,6 +17,7 @@ import os
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
+from pyspark.sql import SparkSession
 
 from common.errors import CloudRefused, EnvironmentNotReady, ReleaseConflict
 from common.logging_setup import add_log_file
@@ -208,6 +210,40 @@ def test_a_document_that_a_service_does_not_expect_is_an_answer_and_no_traceback
         headers = ("Content-Type: multipart/related; boundary=b", f"Content-Length: {len(body)}")
         assert there.status(*there.good, *headers, target=f"{target}multipart", body=body) == 500
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["text/html\r\nset-cookie: a=b", "日本", "a\x00b\x1b[2J"])
+def test_the_type_of_an_upload_makes_no_header_of_its_download(
+    kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    double = FakeStorage(tmp_path, ["code"])
+    double.store.write("code", "x", b"content", {"contentType": kind}, Conditions(), {})
+    with serving([double], token=TOKEN) as url:
+        there = Attacked(url, _AnyMethod())
+        lines = ("GET /storage/v1/b/code/o/x?alt=media HTTP/1.1", *there.good, "Connection: close")
+        answer = there.send(("\r\n".join(lines) + "\r\n\r\n").encode())
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert b"\r\nset-cookie" not in head
+    assert b"\x1b" not in head
+    assert body == b"content"
+    assert "Traceback" not in capfd.readouterr().err
+
+
+RPC_REQUEST = 3
+"""Type of a message of Spark's network protocol (Message.java of network-common): a number of eight
+bytes, the body's size, and the body.
+"""
+
+
+def test_sparks_driver_reads_no_object_of_another_account(spark: SparkSession) -> None:
+    """The driver's port read Java's objects from whoever sent them, which may run code."""
+    body = b"\xac\xed\x00\x05"  # the begin of every serialised object
+    message = bytes([RPC_REQUEST]) + struct.pack("!QI", 1, len(body)) + body
+    port = int(str(spark.conf.get("spark.driver.port")))
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
+        line.sendall(struct.pack("!Q", 8 + len(message)) + message)
+        assert b"Expected SaslMessage" in line.recv(65536)
 
 
 @pytest.mark.usefixtures("processes")

@@ -67,6 +67,17 @@ def test_a_dotenv_file_that_is_no_utf8_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "name", ["defillama_yields_url", "defillama_coins_url", "google_api_endpoint"]
+)
+@pytest.mark.parametrize("url", ["https://me:very-secret@example.com", "ftp://me:very-secret@a"])
+def test_an_address_with_a_login_is_refused_and_not_echoed(name: str, url: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings(_env_file=None, **{name: url})
+    assert f"{name.upper()}=(hidden) is wrong" in str(refused.value)
+    assert "very-secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("content", "line"),
     [
         ("DB_USER=a\nMAX_FILL_DAYS 5\n", 2),

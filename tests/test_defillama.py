@@ -18,6 +18,7 @@ from common.errors import ConfigurationError, InputError, SourceUnavailable
 from config_spark import Settings, load_settings
 from data_processing.ingest.defillama import ingest, read_pool_ids
 from data_processing.ingest.defillama_client import DefiLlama, Patience, retry_after_seconds
+from data_processing.ingest.defillama_prices import COINS
 from data_processing.ingest.defillama_rows import closes, instant, snapshots
 from database.run_ledger import last_runs
 from tests.defillama_server import CUT, HELD, TRUNCATED, DefiLlamaServer, Failure, running
@@ -600,6 +601,43 @@ def test_snapshots_that_a_trigger_drops_are_not_there_already(
     assert failure["pool_id"] == "a"
     assert "3 different ones, 2 inserted, 0 there already" in failure["error"]
     assert (summary["rows_inserted"], stored(engine)) == (3, [("b", 3)])
+
+
+@pytest.mark.parametrize(
+    ("table", "body", "stored_rows"),
+    [
+        ("raw_defillama_pool_history", "new.pool_id := 'x'; RETURN new;", (0, 0, 0)),
+        ("pools", "RETURN NULL;", (0, 0, 0)),
+        ("raw_coinmarketcap_ohlcv", "RETURN NULL;", (3, 1, 0)),
+        ("raw_coinmarketcap_ohlcv", "new.symbol := 'X'; RETURN new;", (3, 1, 0)),
+    ],
+)
+def test_what_a_trigger_drops_or_moves_is_reported_and_not_stored(
+    table: str,
+    body: str,
+    stored_rows: tuple[int, ...],
+    settings: Settings,
+    engine: Engine,
+    llama: DefiLlamaServer,
+    pauses: Pauses,
+) -> None:
+    """Counted are rows of history, pools and days with a price."""
+    fill(llama, "a")
+    llama.prices = {coin: {midnight(days_ago(ago)): 1.5 for ago in range(5)} for coin in COINS}
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"CREATE FUNCTION change_row() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN {body} END $$; CREATE TRIGGER change_row BEFORE INSERT ON {table}"
+            " FOR EACH ROW EXECUTE FUNCTION change_row()"
+        )
+    summary = ingest(settings, pool_ids=["a"], patience=pauses.patience())
+    failures = [failure["error"] for failure in summary["failed"]]
+    assert any(f"{table} did not take" in failure for failure in failures), failures
+    counts = (
+        "SELECT (SELECT count(*) FROM raw_defillama_pool_history), (SELECT count(*) FROM pools),"
+        " (SELECT count(DISTINCT data_timestamp) FROM raw_coinmarketcap_ohlcv)"
+    )
+    assert rows(engine, counts) == [stored_rows]
 
 
 def test_another_first_day_or_an_old_pull_is_not_gone_on_with(

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ModelRefused
+from forecasting.registry import model_archive
 from forecasting.registry.model_archive import (
     CARD,
     ModelArchive,
@@ -117,6 +118,19 @@ def test_a_zip_with_any_byte_changed_is_whole_or_refused(place: int, change: int
             )
             == VERSION
         )
+
+
+def test_a_zip_that_unpacks_to_more_than_a_model_is_not_unpacked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = VERSION.files()
+    monkeypatch.setattr(model_archive, "MAX_UNPACKED_BYTES", sum(map(len, files.values())))
+    assert unpacked(PACKED, "v") == VERSION
+    buffer = io.BytesIO(PACKED)
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("apy-99.txt", b"0" * 100_000)
+    with pytest.raises(ModelRefused, match=r"can't be read .*bytes, at most"):
+        unpacked(buffer.getvalue(), "v")
 
 
 def test_a_zip_with_a_text_of_another_version_is_refused() -> None:

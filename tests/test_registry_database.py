@@ -19,7 +19,8 @@ from mlflow.store.db.utils import _get_alembic_config
 from mlflow.store.tracking.dbmodels.initial_models import Base as FirstTables
 from pydantic import SecretStr
 from pyspark.sql import SparkSession
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy.pool import NullPool
 
 from common.errors import RegistryUnreachable
 from common.private_files import write_private
@@ -165,6 +166,21 @@ def test_the_login_is_in_no_uri_message_or_variable_that_stays(
     assert password not in f"{settings!r} {vars(registry)!r} {settings.mlflow_tracking_uri}"
     with login(settings):
         assert (os.environ["PGUSER"], os.environ["PGPASSWORD"]) == (settings.db_user, password)
+
+
+def test_limits_of_the_database_are_not_mlflows(untouched: Settings) -> None:
+    name = database_of(untouched)
+    shown = {
+        "statement_timeout": "0",
+        "default_transaction_isolation": "read committed",
+        "client_encoding": "UTF8",
+    }
+    for parameter, value in zip(shown, ("150ms", "serializable", "LATIN1"), strict=True):
+        execute(untouched, f"ALTER DATABASE {name} SET {parameter} = '{value}'")
+    engine = create_engine(str(untouched.mlflow_tracking_uri), poolclass=NullPool)
+    with login(untouched), engine.connect() as connection:
+        for parameter, value in shown.items():
+            assert connection.exec_driver_sql(f"SHOW {parameter}").scalar_one() == value
 
 
 @pytest.mark.parametrize(

@@ -51,3 +51,9 @@ def test_a_platform_that_gives_the_master_keeps_its_own_memory_and_options(tmp_p
         "spark.ui.retainedJobs",
         "spark.ui.retainedStages",
     }
+
+
+@pytest.mark.parametrize(("master", "closed"), [("local[2]", True), ("spark://other:7077", False)])
+def test_a_local_driver_asks_for_a_secret(master: str, closed: bool, tmp_path: Path) -> None:
+    settings = load_settings(_env_file=None, yieldspark_home=tmp_path, spark_master=master)
+    assert ("spark.authenticate" in session_conf(settings)) == closed

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
+from common.settings.addresses import Origin
 from common.settings.paths import AbsolutePath
 
 PRODUCT_VERSION = "0.1.0"
@@ -23,7 +24,7 @@ class CloudSettings(BaseSettings):
     region: str | None = Field(
         None, description="Google Cloud region of the batches, the workflow and the Cloud Run jobs"
     )
-    google_api_endpoint: Annotated[str | None, Field(pattern=r"^https?://[^/]+$")] = Field(
+    google_api_endpoint: Origin | None = Field(
         None,
         description=(
             "address that replaces all Google Cloud services, such as that of the local emulator;"

@@ -44,6 +44,7 @@ from data_processing.ingest import defillama_sql
 from data_processing.ingest.defillama_client import DefiLlama, Patience, fetch_charts
 from data_processing.ingest.defillama_pool import (
     describe_pool,
+    insert_snapshots,
     require_id_that_fits,
     require_storable_id,
 )
@@ -285,7 +286,7 @@ def _store(
         ) from error
     with checked_connection(engine) as connection:
         require_id_that_fits(connection, pool_id)
-        inserted = _insert_snapshots(connection, pool_id, rows)
+        inserted = insert_snapshots(connection, pool_id, rows)
         _quarantine(connection, run.run_id, pool_id, rows)
         is_undescribed = describe_pool(connection, pool_id, pool)
         record_stored(connection, run, pool_id, len(rows.timestamps))
@@ -299,21 +300,6 @@ def _store(
 def _is_of_the_rows(error: DatabaseError) -> bool:
     """Whether the server refused what these rows hold, and would take those of another pool."""
     return (error.sqlstate or "").startswith(OF_THE_ROWS)
-
-
-def _insert_snapshots(connection: Connection, pool_id: str, rows: Snapshots) -> int:
-    # another load would not see these rows before they are committed, and insert them a second time
-    connection.execute(text(defillama_sql.LOCK_RAW_TABLES))
-    new = {"pool_id": pool_id, "timestamps": rows.timestamps, "documents": rows.documents}
-    found = connection.execute(text(defillama_sql.INSERT_SNAPSHOTS), new).one()
-    if found.different != found.inserted + found.known:
-        raise CheckFailed(
-            f"{defillama_sql.HISTORY} did not take all snapshots of pool {pool_id}:"
-            f" {found.different} different ones, {found.inserted} inserted, {found.known} there"
-            " already. A trigger of the table drops rows: let it pass YieldSpark's, then run"
-            " `ingest` again"
-        )
-    return int(found.inserted)
 
 
 def _quarantine(connection: Connection, run_id: str, pool_id: str, rows: Snapshots) -> None:
@@ -342,7 +328,7 @@ def _pull_prices(
     try:
         for written in pull_closes(engine, client, pool_ids, since, datetime.now(UTC).date()):
             pull.prices_written += written
-    except (InputError, SourceUnavailable) as error:
+    except (CheckFailed, InputError, SourceUnavailable) as error:
         pull.fail(None, error)
     except DatabaseError as error:
         if not _is_of_the_rows(error):

@@ -14,14 +14,17 @@ from sqlalchemy import Connection, Engine, func, select, text
 
 from data_processing.ingest import defillama_sql
 from data_processing.ingest.defillama_client import MAX_PRICE_POINTS, DefiLlama
+from data_processing.ingest.defillama_pool import INGEST_AGAIN
 from data_processing.ingest.defillama_rows import (
     CLOSE_ASKED_AT,
     CLOSE_SEARCH_WIDTH,
     ONE_DAY,
     closes,
 )
+from data_processing.ingest.taken_rows import rows_not_taken
 from database.connection import checked_connection
-from database.tables import raw_pool_history
+from database.table_facts import has_triggers
+from database.tables import raw_pool_history, raw_prices
 
 COINS = {"coingecko:ethereum": "ETH", "coingecko:bitcoin": "BTC"}
 
@@ -36,8 +39,8 @@ def pull_closes(
 ) -> Iterator[int]:
     """Store the closes of the days before `today`, a request and a transaction at a time.
 
-    Yields: the closes written. Raises: InputError and SourceUnavailable, as the client does, and
-    DatabaseError.
+    Yields: the closes written. Raises: InputError and SourceUnavailable, as the client does,
+    CheckFailed where the table did not take a close, and DatabaseError.
     """
     day = _first_day(engine, pool_ids, since)
     while day is not None and day < today:
@@ -85,4 +88,9 @@ def _merge(connection: Connection, symbol: str, found: dict[date, Decimal]) -> i
     if not found:
         return 0
     rows = {"symbol": symbol, "days": list(found), "closes": list(found.values())}
-    return connection.execute(text(defillama_sql.MERGE_CLOSES), rows).rowcount
+    written = connection.execute(text(defillama_sql.MERGE_CLOSES), rows).rowcount
+    if has_triggers(connection, raw_prices):
+        missing = connection.execute(text(defillama_sql.COUNT_MISSING_CLOSES), rows).scalar_one()
+        if missing:
+            raise rows_not_taken(raw_prices, missing, f"the closes of {symbol}", INGEST_AGAIN)
+    return written

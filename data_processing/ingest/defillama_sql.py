@@ -24,22 +24,26 @@ PRICES = qualified(raw_prices)
 LOCK_RAW_TABLES = "SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('raw tables'))"
 """The lock that `load` takes too."""
 
-INSERT_SNAPSHOTS = f"""
-WITH n AS MATERIALIZED (
+_DIFFERENT_SNAPSHOTS = """
     SELECT timestamp, CAST(document AS jsonb) AS document, min(position) AS position
     FROM unnest(CAST(:timestamps AS timestamptz[]), CAST(:documents AS text[]))
         WITH ORDINALITY AS u (timestamp, document, position)
-    GROUP BY 1, 2
-),
-known AS MATERIALIZED (
-    SELECT n.position
-    FROM n
-    WHERE EXISTS (
+    GROUP BY 1, 2"""
+
+_STORED = f"""EXISTS (
         SELECT FROM {HISTORY} AS h
         WHERE h.pool_id = :pool_id
             AND h.timestamp = n.timestamp
             AND h.raw_json_data = n.document
-    )
+    )"""
+
+INSERT_SNAPSHOTS = f"""
+WITH n AS MATERIALIZED ({_DIFFERENT_SNAPSHOTS}
+),
+known AS MATERIALIZED (
+    SELECT n.position
+    FROM n
+    WHERE {_STORED}
 ),
 inserted AS (
     INSERT INTO {HISTORY} (pool_id, timestamp, raw_json_data)
@@ -58,19 +62,27 @@ SELECT
 comes beside the old. `different` = `known` + `inserted`, unless a trigger of the table drops rows.
 """
 
-MERGE_CLOSES = f"""
-INSERT INTO {PRICES} AS p (data_timestamp, symbol, raw_json_data)
-SELECT n.day::timestamp AT TIME ZONE 'UTC', :symbol,
-    jsonb_build_object('USD', jsonb_build_object('close', n.close))
-FROM unnest(CAST(:days AS date[]), CAST(:closes AS numeric[])) AS n (day, close)
-WHERE NOT EXISTS (
+COUNT_STORED = f"SELECT count(*) FROM ({_DIFFERENT_SNAPSHOTS}) AS n WHERE {_STORED}"
+"""How many of the different snapshots are in the table; parameters as of INSERT_SNAPSHOTS."""
+
+_CLOSES = "unnest(CAST(:days AS date[]), CAST(:closes AS numeric[])) AS n (day, close)"
+
+_DOCUMENT = "jsonb_build_object('USD', jsonb_build_object('close', n.close))"
+
+_OF_ANOTHER_SOURCE = f"""EXISTS (
     SELECT FROM {PRICES} AS o
     WHERE o.symbol = :symbol
         AND (o.data_timestamp AT TIME ZONE 'UTC')::date = n.day
         AND o.raw_json_data IS DISTINCT FROM jsonb_build_object(
             'USD', jsonb_build_object('close', o.raw_json_data -> 'USD' -> 'close')
         )
-)
+)"""
+
+MERGE_CLOSES = f"""
+INSERT INTO {PRICES} AS p (data_timestamp, symbol, raw_json_data)
+SELECT n.day::timestamp AT TIME ZONE 'UTC', :symbol, {_DOCUMENT}
+FROM {_CLOSES}
+WHERE NOT {_OF_ANOTHER_SOURCE}
 ON CONFLICT (data_timestamp, symbol) DO UPDATE
 SET raw_json_data = excluded.raw_json_data,
     insertion_timestamp = now()
@@ -79,6 +91,19 @@ WHERE p.raw_json_data IS DISTINCT FROM excluded.raw_json_data
 """Parameters symbol, days, closes. A changed close counts as newly inserted, so that the metrics
 job sees it; a day with open, high, .. is another source's and stays.
 """
+
+COUNT_MISSING_CLOSES = f"""
+SELECT count(*)
+FROM {_CLOSES}
+WHERE NOT {_OF_ANOTHER_SOURCE}
+    AND NOT EXISTS (
+        SELECT FROM {PRICES} AS p
+        WHERE p.symbol = :symbol
+            AND p.data_timestamp = n.day::timestamp AT TIME ZONE 'UTC'
+            AND p.raw_json_data = {_DOCUMENT}
+    )
+"""
+"""How many closes are not in the table after MERGE_CLOSES; the same parameters."""
 
 QUARANTINE = f"""
 INSERT INTO {qualified(quarantine)} AS q

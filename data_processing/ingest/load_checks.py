@@ -10,10 +10,13 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from common.errors import CheckFailed, InputError
+from common.errors import InputError
 from data_processing.ingest import judge_sql, raw_sql
 from data_processing.ingest.column_limits import ColumnTypes
-from data_processing.ingest.files_to_load import FileToLoad
+from data_processing.ingest.files_to_load import TARGETS, FileToLoad
+from data_processing.ingest.taken_rows import rows_not_taken
+from database.table_facts import has_triggers
+from database.tables import pools
 
 MAX_ROWS_A_DAY = 1.5
 """More rows a day than this are no daily file with a few repeated days, but hours or minutes, whose
@@ -22,6 +25,8 @@ open and high are not the day's.
 
 SHOWN_LETTERS = 60
 """How much of a cell an error repeats."""
+
+LOAD_AGAIN = "load the file again"
 
 HINTS = {
     "timestamp_unusable": (
@@ -98,19 +103,27 @@ def require_numbers(connection: Connection, path: Path) -> int:
     return int(found.rows)
 
 
-def require_stored(connection: Connection, file: FileToLoad, rows: str, types: ColumnTypes) -> None:
-    """Raises: CheckFailed where a usable row of the file is not in the table after the merge."""
+def require_stored(
+    connection: Connection, file: FileToLoad, rows: str, types: ColumnTypes, *, already_there: bool
+) -> None:
+    """Args: already_there says that some of `rows` were not written because they are stored.
+
+    Raises: CheckFailed where a usable row of the file is not in its table after the merge, or a
+    pool of its history not in `pools`: triggers dropped it, or gave it another key or value.
+    """
+    target = TARGETS[file.kind]
     stored = {
-        "history": raw_sql.STORED_HISTORY,
-        "prices": raw_sql.stored_prices(),
-        "gas": raw_sql.stored_gas(types) if file.kind == "gas" else "",
-        "pools": raw_sql.stored_pools(),
-    }[file.kind]
-    missing, pool_id = connection.exec_driver_sql(raw_sql.missing_rows(rows, stored)).one()
-    if missing:
-        among = f", among them of pool {pool_id[:SHOWN_LETTERS]}" if pool_id else ""
-        raise CheckFailed(
-            f"{file.target} did not take {missing:,} rows of {file.table.path}{among};"
-            " nothing of the file was loaded. A trigger of the table drops rows: let it pass"
-            " YieldSpark's, then load the file again"
-        )
+        "history": lambda: raw_sql.STORED_HISTORY,
+        "prices": raw_sql.stored_prices,
+        "gas": lambda: raw_sql.stored_gas(types),
+        "pools": raw_sql.stored_pools,
+    }
+    conditions = {target: stored[file.kind](), pools: raw_sql.stored_pools()}
+    for table in (target, pools) if file.kind == "history" else (target,):
+        # rows that were written, and that no trigger saw, need no second look
+        if has_triggers(connection, table) or (already_there and table is target):
+            missing = raw_sql.missing_rows(rows, conditions[table])
+            count, pool_id = connection.exec_driver_sql(missing).one()
+            if count:
+                among = f", among them of pool {pool_id[:SHOWN_LETTERS]}" if pool_id else ""
+                raise rows_not_taken(table, count, f"{file.table.path}{among}", LOAD_AGAIN)

@@ -36,12 +36,14 @@ from data_processing.ingest.file_kinds import Kind
 from data_processing.ingest.files_to_load import TARGETS, FileToLoad, look_at
 from data_processing.ingest.judge_sql import USABLE
 from data_processing.ingest.load_checks import (
+    LOAD_AGAIN,
     require_daily_rows,
     require_numbers,
     require_some_rows,
     require_stored,
 )
 from data_processing.ingest.pool_descriptions import IN_WORDS, required_descriptions
+from data_processing.ingest.taken_rows import rows_not_taken
 from database.connection import checked_connection, make_engine
 from database.merge_sql import qualified
 from database.schema_check import verify_tables
@@ -174,14 +176,16 @@ def _load(connection: Connection, file: FileToLoad, run_id: str) -> Counts:
     if file.kind in {"prices", "gas"}:
         require_daily_rows(connection, file)
     not_numbers = require_numbers(connection, file.table.path) if file.kind == "history" else 0
-    outdated = 0
+    outdated = to_write = 0
     if file.kind == "pools":
-        statement = raw_sql.count_outdated(_last_rows(file), file.text_columns, types)
-        outdated = int(connection.exec_driver_sql(statement).scalar_one())
+        statement = raw_sql.count_pools_to_write(_last_rows(file), file.text_columns, types)
+        outdated, to_write = connection.exec_driver_sql(statement).one()
     inserted, updated, undescribed = _merge(connection, file)
+    if inserted + updated < to_write:
+        lost = to_write - inserted - updated
+        raise rows_not_taken(pools, lost, str(file.table.path), LOAD_AGAIN)
     already_there = read - refused - inserted - updated - outdated
-    if already_there:
-        require_stored(connection, file, _last_rows(file), types)
+    require_stored(connection, file, _last_rows(file), types, already_there=already_there > 0)
     return Counts(
         rows_read=read,
         rows_inserted=inserted,

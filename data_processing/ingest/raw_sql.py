@@ -96,8 +96,8 @@ def merge_gas(rows: str) -> str:
 
 
 def missing_rows(rows: str, stored: str) -> str:
-    """How many of `rows` the table lacks after the merge, which a trigger has dropped, and what one
-    of them is of. Args: stored is one of the conditions below.
+    """How many of `rows` the table lacks after the merge, which a trigger has dropped or changed,
+    and what one of them is of. Args: stored is one of the conditions below.
     """
     return f"""
     SELECT count(*) AS missing, min(to_jsonb(n) ->> 'pool_id') AS pool_id
@@ -127,20 +127,28 @@ def stored_pools() -> str:
     return f"EXISTS (SELECT FROM {qualified(pools)} AS p WHERE p.pool_id = n.pool_id)"
 
 
-def count_outdated(rows: str, columns: Collection[str], types: ColumnTypes) -> str:
-    """How many pools of `rows` say something else than `pools`, and are older; asked before
-    `merge_pools`, which leaves them out.
+def count_pools_to_write(rows: str, columns: Collection[str], types: ColumnTypes) -> str:
+    """Asked before `merge_pools`. `outdated`: pools of `rows` that say something else than `pools`,
+    and are older, which it leaves out. `to_write`: those that it inserts or updates.
     """
-    differs = " OR ".join(
-        f"CAST(n.{name} AS {types[name]}) <> p.{name}"
+    described = {
+        name: f"CAST(n.{name} AS {types[name]})"
         for name in columns
         if name not in {"pool_id", "timestamp"}
+    }
+    differs = " OR ".join(f"{value} <> p.{name}" for name, value in described.items())
+    changed = " OR ".join(
+        f"coalesce({value}, p.{name}) IS DISTINCT FROM p.{name}"
+        for name, value in {"last_updated": "n.timestamp", **described}.items()
     )
     return f"""
-    SELECT count(*)
+    SELECT
+        count(*) FILTER (WHERE p.last_updated > n.timestamp AND ({differs or "false"})) AS outdated,
+        count(*) FILTER (
+            WHERE p.pool_id IS NULL OR (p.last_updated > n.timestamp) IS NOT TRUE AND ({changed})
+        ) AS to_write
     FROM ({rows}) AS n
-    JOIN {qualified(pools)} AS p ON p.pool_id = n.pool_id
-    WHERE p.last_updated > n.timestamp AND ({differs or "false"})"""
+    LEFT JOIN {qualified(pools)} AS p ON p.pool_id = n.pool_id"""
 
 
 def count_stand_ins(rows: str, columns: Collection[str], required: Collection[str]) -> str:

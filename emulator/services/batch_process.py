@@ -33,6 +33,9 @@ from workflows.batches.batch_request import DRIVER_VARIABLE
 
 log = logging.getLogger(__name__)
 
+CLOSED_SPARK = ("spark.authenticate=true", "spark.ui.enabled=false")
+"""Every account of this machine, and every web page, reaches Spark's ports on loopback."""
+
 END_SECONDS = 20
 """What a job gets between being asked to end and being killed."""
 
@@ -135,6 +138,7 @@ class LocalPlatform:
             "--conf",
             f"spark.local.dir={folder / 'tmp'}",
         ]
+        command += [word for setting in CLOSED_SPARK for word in ("--conf", setting)]
         command += [
             word
             for option, files in (("--py-files", archives), ("--jars", jars))

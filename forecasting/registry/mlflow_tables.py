@@ -27,8 +27,13 @@ from common.private_files import make_private, private_folder
 from common.registry_address import SQLITE, is_in_postgresql, sqlite_uri
 from config_spark import Settings
 from database.connection import engine_of
-from database.connection_parameters import FIXED_SESSION, connection_parameters
+from database.connection_parameters import (
+    FIXED_SESSION,
+    ConnectionParameters,
+    connection_parameters,
+)
 from database.own_schema import MIGRATE
+from database.session_check import ENCODING
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
@@ -90,11 +95,22 @@ def login(settings: Settings) -> Iterator[None]:
 
 
 def _variables(settings: Settings) -> dict[str, str]:
+    login = _login(settings)
     return {
-        **connection_parameters(settings).libpq_variables(),
+        **login.libpq_variables(),
+        # the role's own limits and isolation are for people, as in every session of ours
+        "PGOPTIONS": login.options,
+        "PGCLIENTENCODING": ENCODING,
         # a pooled connection would stay open for as long as Spark works
         "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",
     }
+
+
+def _login(settings: Settings) -> ConnectionParameters:
+    """MLflow's tables are found by the search path of the database, not by DB_SCHEMA."""
+    login = connection_parameters(settings)
+    session = {name: value for name, value in login.session.items() if name in FIXED_SESSION}
+    return replace(login, session=session)
 
 
 def has_tables(settings: Settings, *, make: bool) -> bool:
@@ -173,16 +189,9 @@ def _engine(settings: Settings) -> Engine:
     uri = registry_uri(settings)
     if not is_in_postgresql(uri):
         return create_engine(uri, poolclass=NullPool)
-    address, login = make_url(uri), connection_parameters(settings)
-    # MLflow's tables are found by the search path of the database, not by DB_SCHEMA
-    session = {name: value for name, value in login.session.items() if name in FIXED_SESSION}
+    address, login = make_url(uri), _login(settings)
     return engine_of(
-        replace(
-            login,
-            port=address.port or login.port,
-            database=str(address.database),
-            session=session,
-        )
+        replace(login, port=address.port or login.port, database=str(address.database))
     )
 
 

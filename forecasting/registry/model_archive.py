@@ -21,6 +21,8 @@ from common.errors import ModelRefused
 
 CARD = "card.json"
 TARGETS = ("apy", "tvl")
+MAX_UNPACKED_BYTES = 256 * 1024 * 1024
+"""A version of the product has 5 MB; a zip may unpack to a thousand times its own size."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,10 @@ def unpacked(content: bytes, name: str) -> ModelArchive:
     """Raises: as `from_files`."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+            if size > MAX_UNPACKED_BYTES:
+                raise ValueError(f"its files have {size:,} bytes, at most {MAX_UNPACKED_BYTES:,}")
+            # zipfile reads no more of an entry than the size that it declares
             files = {one: archive.read(one) for one in archive.namelist()}
     # a damaged byte may be anything to zipfile: zlib's error, EOFError, an encrypted file, a
     # negative place

@@ -1,0 +1,18 @@
+"""Addresses that a setting names."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+
+def _without_login(url: str) -> str:
+    if "@" in url:
+        raise ValueError("it holds credentials, and a URL is shown in messages: leave them out")
+    return url
+
+
+Url = Annotated[str, Field(pattern=r"^https?://[^/]"), AfterValidator(_without_login)]
+Origin = Annotated[str, Field(pattern=r"^https?://[^/]+$"), AfterValidator(_without_login)]
+"""A URL without a path."""
