@@ -292,9 +292,8 @@ def test_production_maps_what_its_image_has_and_records_nothing(
     assert runs.options() == runs.environment["SPARK_SUBMIT_OPTS"]
     assert not (runs.home / class_archive.FOLDER).exists()
     shutil.copytree(recorded.home, runs.home, dirs_exist_ok=True)
-    options = runs.options()
-    assert str(runs.classes) in options
-    assert "ArchiveClassesAtExit" not in options
+    assert "archive" not in runs()
+    assert runs.source("org.apache.spark.SparkConf") == f"{SHARED} (top)"
 
 
 @pytest.mark.usefixtures("processes")

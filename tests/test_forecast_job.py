@@ -133,16 +133,9 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
     pd.testing.assert_frame_equal(table(short, "yieldspark.forecasts"), made)
 
 
-def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
-    short: Settings,
-    second_database: Settings,
-    spark: SparkSession,
-    engine: Engine,
-    panel: pd.DataFrame,
+def test_only_forecast_columns_are_touched(
+    short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
 ) -> None:
-    """The other database has no later day, and a registry of its own. Only forecast columns are
-    touched, also of rows that another job has filtered out.
-    """
     with engine.begin() as connection:
         connection.execute(
             update(pool_daily_metrics).values(is_filtered_out=True, filter_reason="by another job")
@@ -159,6 +152,13 @@ def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
     )
     assert set(after.loc[after["forecasted_apy"].notna(), "date"]) == {past + dt.timedelta(days=1)}
 
+
+def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
+    short: Settings, second_database: Settings, spark: SparkSession, panel: pd.DataFrame
+) -> None:
+    """The other database has no later day, and a registry of its own."""
+    past = END - dt.timedelta(days=5)
+    forecast(short, spark, as_of=past)
     columns = [
         "pool_id",
         "target_date",
@@ -272,8 +272,8 @@ def test_a_panel_without_tvl_that_jumps_after_a_gap_is_forecast(
     )
 
 
-def test_last_nights_forecast_is_scored_learned_from_and_left_by_a_backtest(
-    short: Settings, spark: SparkSession, panel: pd.DataFrame
+def test_last_nights_forecast_is_scored_and_learned_from(
+    short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
 ) -> None:
     forecast(short, spark, as_of=END - dt.timedelta(days=1))
     night = (
@@ -301,12 +301,14 @@ def test_last_nights_forecast_is_scored_learned_from_and_left_by_a_backtest(
         END.isoformat(),
         0,
     )
-    assert_a_backtest_scores_its_days_and_leaves_what_a_night_published(short, spark)
 
 
-def assert_a_backtest_scores_its_days_and_leaves_what_a_night_published(
-    short: Settings, spark: SparkSession
+def test_a_backtest_scores_its_days_and_leaves_what_a_night_published(
+    short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
 ) -> None:
+    past = END - dt.timedelta(days=3)
+    forecast(short, spark, as_of=past)
+    forecast(short, spark)
     nights = (
         "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'night' ORDER BY target,"
         " pool_id, target_date"
