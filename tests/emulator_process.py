@@ -1,19 +1,23 @@
 """The PyPI package workflows-emulator as a second reader of the workflow, in an environment and in
-processes of its own.
+processes of its own. The environment is made once and kept in the user's cache folder.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from emulator.terraform.google_provider import cache_folder
 from emulator.workflow_engine import VirtualClock, WorkflowFailed
 from tests.workflow_world import Log
 
@@ -22,8 +26,23 @@ REQUIREMENTS = HERE / "workflows_emulator_requirements.txt"
 DRIVER = HERE / "emulator_driver.py"
 
 
-def emulator_python(folder: Path) -> Path:
-    """Make the environment and return its Python; skips where its packages can't be had."""
+def emulator_python() -> Path:
+    """The Python of the kept environment, which is made where there is none for these requirements
+    and this Python; skips where its packages can't be had.
+    """
+    made_of = f"{sys.base_prefix} {sys.version}".encode() + REQUIREMENTS.read_bytes()
+    folder = cache_folder() / "workflows-emulator" / hashlib.sha256(made_of).hexdigest()[:16]
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
+            _install(Path(partial) / "environment")
+            # another process may have been faster, and its environment is as good
+            with suppress(OSError):
+                (Path(partial) / "environment").rename(folder)
+    return folder / "bin" / "python"
+
+
+def _install(folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"
     install = [
@@ -46,7 +65,6 @@ def emulator_python(folder: Path) -> Path:
             "the workflows emulator can't be installed here:"
             f" {done.stderr.strip().splitlines()[-1]}"
         )
-    return python
 
 
 class Emulator:

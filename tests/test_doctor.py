@@ -180,6 +180,7 @@ def test_a_folder_that_cannot_be_written_is_named(settings: Settings, tmp_path: 
     assert f"REPORT_DIR={file / 'reports'}" in folders.found
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_read_only_disk_is_noticed_even_as_root(settings: Settings, tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir()

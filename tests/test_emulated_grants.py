@@ -149,6 +149,7 @@ def test_a_project_without_the_api_of_a_call_refuses_it() -> None:
     assert "dataproc.googleapis.com has not been used" in refused.body["error"]["message"]
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_paused_schedule_starts_nothing(tmp_path: Path) -> None:
     with emulated_cloud(tmp_path, PROJECT, "password") as cloud:
         cloud.plane.enabled.update({type_.host for type_ in RESOURCE_TYPES})

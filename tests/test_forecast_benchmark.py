@@ -143,6 +143,7 @@ def test_its_forecasts_do_not_know_what_comes_and_first_differences_follow_a_tre
     assert again[list(VARIANTS)].equals(old[list(VARIANTS)].reset_index(drop=True))
 
 
+@pytest.mark.usefixtures("processes")
 def test_an_interpreter_without_it_is_named_with_the_reason(tmp_path: Path) -> None:
     assert "does not run: No such file" in str(Peer.of(str(tmp_path / "python")).missing)
     bare = tmp_path / "bare"

@@ -68,8 +68,10 @@ def test_pools_of_the_pages_are_whole_ids_of_the_sample() -> None:
     named = {
         pool
         for line in LINES
+        if "--pool" in line
+        for given in [parsed(line)]
         for option in ("pool", "pools")
-        for pool in (parsed(line).get(option) or "").split(",")
+        for pool in (given.get(option) or "").split(",")
         if pool
     }
     assert named

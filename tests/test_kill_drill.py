@@ -212,6 +212,7 @@ def pulled(settings: Settings, pools: list[str]) -> dict[str, Any]:
             time.sleep(0.05)
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_rollback_of_a_release_that_is_killed_names_a_whole_one(tmp_path: Path) -> None:
     double = FakeStorage(tmp_path / "storage", [BUCKET])
     with serving([double]) as url:

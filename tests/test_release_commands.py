@@ -45,6 +45,7 @@ def _bytes_of(double: FakeStorage, document: dict[str, Any]) -> dict[str, bytes]
     }
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_dry_run_lists_what_a_release_then_uploads(
     run: WorkflowsHere, double: FakeStorage
 ) -> None:
@@ -103,6 +104,7 @@ def test_versions_and_a_rollback_between_them(
     assert f"the newest are: {SECOND}, {FIRST}." in unknown["error"]
 
 
+@pytest.mark.usefixtures("processes")
 def test_what_is_not_set_is_named(run: WorkflowsHere) -> None:
     assert (
         "CODE_BUCKET, REGION not set"

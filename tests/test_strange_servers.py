@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from common.errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, one_sentence

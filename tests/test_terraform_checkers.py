@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from emulator.terraform.google_provider import cached_provider, obstacle
+from emulator.terraform.google_provider import cache_folder, obstacle
 from emulator.terraform.terraform_runs import Terraform, copied_configuration
 from tests.processes import PROJECT
 from tests.terraform_inventory import WHOLE_PROJECT
@@ -29,7 +29,7 @@ pytestmark = [
 
 TFLINT = "0.64.0"
 CHECKOV = "3.3.30"
-CACHE = cached_provider().parents[2]
+CACHE = cache_folder()
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from tests.workflow_world import PIPELINE, by_interpreter
 
 
 @pytest.fixture(scope="module")
-def emulator(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    running = Emulator(emulator_python(tmp_path_factory.mktemp("emulator") / "environment"))
+def emulator(processes: None) -> Iterator[Emulator]:
+    running = Emulator(emulator_python())
     yield running
     running.close()
 

@@ -36,10 +36,15 @@ LEAST_TERRAFORM = (1, 11)
 Say = Callable[[str], object]
 
 
-def cached_provider() -> Path:
-    """Where the executable is, once it is built (XDG base directory specification)."""
+def cache_folder() -> Path:
+    """Where programs that are made once for a user are (XDG base directory specification)."""
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return caches / "yieldspark" / NAME / VERSION / NAME
+    return caches / "yieldspark"
+
+
+def cached_provider() -> Path:
+    """Where the executable is, once it is built."""
+    return cache_folder() / NAME / VERSION / NAME
 
 
 @cache

@@ -74,6 +74,7 @@ class Engine:
         self.program = program
         self.functions = functions
         self.calls = calls
+        self.signatures = {name: inspect.signature(call) for name, call in calls.items()}
         self.clock = clock
         self.steps_left = MAX_STEPS
         self.depth = 0
@@ -197,7 +198,7 @@ class Engine:
 
     def _check_arguments(self, function: str, given: Mapping[str, Any]) -> None:
         try:
-            inspect.signature(self.calls[function]).bind(**given)
+            self.signatures[function].bind(**given)
         except TypeError as error:
             raise ConfigurationError(f"{function}: {error}") from None
 

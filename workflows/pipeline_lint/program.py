@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from common.errors import ConfigurationError
@@ -136,8 +137,12 @@ REQUIRED = object()
 Program = Mapping[str, Subworkflow]
 
 
+@lru_cache(maxsize=8)
 def load_program(source: str) -> Program:
-    """Raises: ConfigurationError with the line of the first thing that is refused."""
+    """The same object for executions of the same source: nothing changes a program.
+
+    Raises: ConfigurationError with the line of the first thing that is refused.
+    """
     document = load_source(source)
     program = {name: _subworkflow(name, body, document.line) for name, body in document.items()}
     if "main" not in program:
