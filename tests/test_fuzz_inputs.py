@@ -1,0 +1,169 @@
+"""Fuzz of what comes from outside: files, answers of DefiLlama, environment variables.
+
+The three long runs take 30 minutes together (FUZZ_MINUTES) and print their seed; FUZZ_SEED and
+FUZZ_CASE run a case again (`tests/fuzz_cases.py`). The regular suite runs the first cases of a
+fixed seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from config_spark import Settings
+from tests.defillama_server import running
+from tests.fuzz_answers import change_answers, good_world, pull_and_compare
+from tests.fuzz_cases import FuzzRun, fuzz_run, short_run
+from tests.fuzz_files import empty, fuzzed_file, load_and_compare
+from tests.fuzz_variables import prepare, run_and_judge, wrong_environment
+from tests.processes import PROJECT, CommandLine, CommandLineHere
+
+
+def finish(run: FuzzRun, capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled():
+        print(f"\n{run.report()}")
+    require_none(run)
+
+
+def require_none(run: FuzzRun) -> None:
+    if run.failures:
+        pytest.fail("\n".join(run.failures), pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def seeds() -> Sequence[Path]:
+    """The sample data, and the reported files where they are beside the checkout."""
+    samples = sorted((PROJECT / "sample_data").glob("*.parquet"))
+    reported = sorted((PROJECT.parent / "shared" / "cases").glob("*.[cptj][sqax]*"))
+    return [path for path in (*samples, *reported) if path.suffix in {".csv", ".txt", ".parquet"}]
+
+
+def run_files(
+    run: FuzzRun, database: Settings, engine: Engine, folder: Path, seeds: Sequence[Path]
+) -> None:
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        for case in run.cases():
+            rng = case.random
+            with run.watched(case):
+                empty(connection)
+                file = fuzzed_file(rng, folder, seeds)
+                try:
+                    outcome = load_and_compare(database, connection, file, rng)
+                except AssertionError as error:
+                    raise AssertionError(f"{file.what}: {error}") from error
+                run.outcomes[f"{file.what}: {outcome}"] += 1
+
+
+@pytest.mark.long
+def test_files(
+    database: Settings,
+    engine: Engine,
+    tmp_path: Path,
+    seeds: Sequence[Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Changed files for half of FUZZ_MINUTES: each gives its rows, or one sentence."""
+    run = fuzz_run("files", share=0.5)
+    run_files(run, database, engine, tmp_path, seeds)
+    finish(run, capsys)
+
+
+def test_some_files(
+    database: Settings, engine: Engine, tmp_path: Path, seeds: Sequence[Path]
+) -> None:
+    run = short_run("files", 60)
+    run_files(run, database, engine, tmp_path, seeds)
+    require_none(run)
+    assert {name.split(": ")[-1] for name in run.outcomes} == {"loaded", "refused"}
+
+
+def run_answers(run: FuzzRun, database: Settings, engine: Engine) -> None:
+    with (
+        engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection,
+        running() as server,
+    ):
+        settings = database.model_copy(
+            update={"defillama_yields_url": server.url, "defillama_coins_url": server.url}
+        )
+        for case in run.cases():
+            rng = case.random
+            with run.watched(case):
+                empty(connection)
+                good_world(rng, server)
+                answered = change_answers(rng, server)
+                what = f"{answered.what} for {answered.target}"
+                try:
+                    outcome = pull_and_compare(settings, connection, answered, server)
+                except AssertionError as error:
+                    raise AssertionError(f"{what}: {error}") from error
+                run.outcomes[f"{what}: {outcome}"] += 1
+
+
+@pytest.mark.long
+def test_answers(
+    database: Settings, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wrong answers for a third of FUZZ_MINUTES: the good pool is stored, the rest is said."""
+    run = fuzz_run("answers", share=0.3)
+    run_answers(run, database, engine)
+    finish(run, capsys)
+
+
+def test_some_answers(database: Settings, engine: Engine) -> None:
+    run = short_run("answers", 40)
+    run_answers(run, database, engine)
+    require_none(run)
+
+
+EVERY_TENTH = 10
+"""Of the variable cases runs as a process of its own, which takes some seconds."""
+
+
+def run_variables(
+    run: FuzzRun, here: CommandLineHere, database: Settings, engine: Engine
+) -> None:
+    processes = CommandLine(database, here.folder)
+    for line in (here, processes):
+        line.environment |= {"HOME": str(here.folder), "JARS_DIR": str(database.jars_dir)}
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        for case in run.cases():
+            rng, process = case.random, case.number % EVERY_TENTH == EVERY_TENTH - 1
+            with run.watched(case):
+                empty(connection)
+                environment = wrong_environment(rng, process=process)
+                prepare(environment, here.folder)
+                line = processes if process else here
+                try:
+                    outcome = run_and_judge(line, environment, connection, process=process)
+                except AssertionError as error:
+                    what = {name: value[:60] for name, value in environment.variables.items()}
+                    raise AssertionError(
+                        f"{environment.command} {what!a} {(environment.dotenv or b'')[:200]!r}: {error}"
+                    ) from error
+                place = "in a process" if process else "here"
+                run.outcomes[f"{environment.command[0]} {place}: {outcome}"] += 1
+
+
+@pytest.mark.long
+def test_variables(
+    run_here: CommandLineHere,
+    jvm: Path,
+    database: Settings,
+    engine: Engine,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Wrong variables for a fifth of FUZZ_MINUTES: the command works or says one sentence."""
+    run = fuzz_run("variables", share=0.2)
+    run_variables(run, run_here, database, engine)
+    finish(run, capsys)
+
+
+def test_some_variables(
+    run_here: CommandLineHere, jvm: Path, database: Settings, engine: Engine
+) -> None:
+    run = short_run("variables", 24)
+    run_variables(run, run_here, database, engine)
+    require_none(run)
