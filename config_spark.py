@@ -412,5 +412,8 @@ def _sentence(problem: Any) -> str:
     if not problem["loc"]:
         return str(problem["msg"]).removeprefix("Value error, ")
     name = str(problem["loc"][0]).upper()
-    value = "(hidden)" if "PASSWORD" in name or "URI" in name else repr(problem["input"])
+    value = repr(problem["input"])
+    # an address in the wrong variable has a password that may be written in any way
+    if "PASSWORD" in name or "URI" in name or ("://" in value and "@" in value):
+        value = "(hidden)"
     return f"{name}={value} is wrong: {problem['msg']}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from config_spark import Settings
-from plain_text import on_one_line, without_controls
+from plain_text import on_one_line, without_controls, without_credentials
 from private_files import private_folder, private_opener
 from product_errors import EnvironmentNotReady
 
@@ -21,16 +21,18 @@ LOG_FILE_BYTES = 5_000_000
 
 
 class LineFormatter(logging.Formatter):
-    """One line a record, whatever is in its values; a traceback follows on lines of its own."""
+    """One line a record, whatever is in its values; a traceback follows on lines of its own. The
+    passwords of addresses are hidden.
+    """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return on_one_line(super().formatMessage(record))
+        return on_one_line(without_credentials(super().formatMessage(record)))
 
     def formatException(self, ei: Any) -> str:
-        return without_controls(super().formatException(ei))
+        return without_controls(without_credentials(super().formatException(ei)))
 
 
 class _PrivateFile(logging.FileHandler):

@@ -40,7 +40,7 @@ from __future__ import annotations
 
 import re
 
-from plain_text import without_controls
+from plain_text import without_controls, without_credentials
 
 MAX_MESSAGE_LETTERS = 500
 SHOWN_END = 240
@@ -138,7 +138,10 @@ class NotEnoughHistory(YieldSparkError):
 
 
 def shortened(text: str) -> str:
-    """A message as it is shown and stored: the one place that limits its length."""
+    """A message as it is shown and stored: the one place that limits its length and hides the
+    passwords of addresses in it.
+    """
+    text = without_credentials(text)
     if len(text) <= MAX_MESSAGE_LETTERS:
         return text
     begin = MAX_MESSAGE_LETTERS - SHOWN_END - len(" ... ")
@@ -148,7 +151,7 @@ def shortened(text: str) -> str:
 def whole_message(error: BaseException) -> str:
     """What `one_sentence` has of an error, with nothing left out: for the log file."""
     words = error.args[0] if isinstance(error, YieldSparkError) and error.args else str(error)
-    return " ".join(str(words).split())
+    return without_credentials(" ".join(str(words).split()))
 
 
 _OURS = re.compile(r"product_errors\.\w+: (.+)")

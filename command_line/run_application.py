@@ -22,6 +22,7 @@ from typer.rich_utils import rich_format_error
 from command_line.terminal import err, print_json
 from command_line.workplace import end_recording
 from job_log import FAILURES
+from plain_text import without_credentials
 from product_errors import (
     MAX_MESSAGE_LETTERS,
     ConfigurationError,
@@ -80,7 +81,7 @@ def _report(error: BaseException, failure: Failure, *, said: bool = False) -> in
         if isinstance(handler, logging.FileHandler)
     ]
     if not files and not isinstance(error, YieldSparkError | KeyboardInterrupt):
-        traceback.print_exception(error)
+        sys.stderr.write(without_credentials("".join(traceback.format_exception(error))))
     if not said:
         err.print("[red]error:[/red]", Text(sentence), soft_wrap=True)
     if files:

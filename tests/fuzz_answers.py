@@ -148,9 +148,7 @@ def _other_json(
         document = _changed_at_one_place(rng, document)
     is_readable = _is_json(document)
     server.always[PATHS[target]] = Failure(body=_written(document))
-    return Answered(
-        "other JSON", target, target != "pools", document if is_readable else None
-    )
+    return Answered("other JSON", target, target != "pools", document if is_readable else None)
 
 
 def _changed_at_one_place(rng: random.Random, document: Any) -> Any:
@@ -189,7 +187,9 @@ def _other_http(
     kinds: tuple[Callable[[], Failure], ...] = (
         lambda: Failure(rng.choice(STATUSES), {"Retry-After": rng.choice(RETRY_AFTER)}),
         lambda: Failure(rng.choice((301, 302, 307)), {"Location": rng.choice(LOCATIONS)}),
-        lambda: Failure(headers={"Content-Encoding": rng.choice(("gzip", "deflate", "br", "?"))}, body=body),
+        lambda: Failure(
+            headers={"Content-Encoding": rng.choice(("gzip", "deflate", "br", "?"))}, body=body
+        ),
         lambda: Failure(headers={"Content-Encoding": "gzip"}, body=_packed(rng, body)),
         lambda: Failure(headers={"Content-Type": "text/html; charset=utf-16"}, body=b"<html>busy"),
         lambda: Failure(body=rng.choice((b"", b"null", b"\xff", body.decode().encode("utf-16")))),
@@ -207,7 +207,9 @@ def _other_http(
 def _packed(rng: random.Random, body: bytes) -> bytes:
     whole = gzip.compress(body, mtime=0)
     bomb = gzip.compress(b" " * 20_000_000, mtime=0)
-    return rng.choice((whole, whole[:-9], whole[:20], changed_bytes(rng, whole), zlib.compress(body), bomb))
+    return rng.choice(
+        (whole, whole[:-9], whole[:20], changed_bytes(rng, whole), zlib.compress(body), bomb)
+    )
 
 
 def _raw(rng: random.Random, body: bytes) -> bytes:
@@ -224,7 +226,11 @@ def _raw(rng: random.Random, body: bytes) -> bytes:
             b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n" + body,
             b"HTTP/1.1 \xff\xfe \xff\r\n\r\n" + body,
             b"HTTP/1.1 302 \x1b[31m\r\nLocation: /pools\r\n\r\n",
-            *(chunked + b"%x\r\n" % (len(body) + 10) + body, chunked + b"zz\r\n", chunked + b"-1\r\n"),
+            *(
+                chunked + b"%x\r\n" % (len(body) + 10) + body,
+                chunked + b"zz\r\n",
+                chunked + b"-1\r\n",
+            ),
             chunked + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n",
         )
     )
@@ -243,7 +249,9 @@ def _is_json(document: Any) -> bool:
 # what a pull does
 
 
-def pull_and_compare(settings: Settings, connection: Connection, answered: Answered, server: DefiLlamaServer) -> str:
+def pull_and_compare(
+    settings: Settings, connection: Connection, answered: Answered, server: DefiLlamaServer
+) -> str:
     """Pull both pools; returns what became of it. Raises: AssertionError where the good pool lacks
     a point, a point is neither stored nor counted, or an error is none of the product's.
     """

@@ -27,17 +27,63 @@ from tests.fuzz_tables import Model, Style
 Cells = list[list[str]]
 
 HOSTILE = (
-    *("", " ", "\t", "\0", "\ud800", "\ufeff", "\u202e", "\x1b[31mred", "\u2028", "a\nb", "\r", "½"),
+    *(
+        "",
+        " ",
+        "\t",
+        "\0",
+        "\ud800",
+        "\ufeff",
+        "\u202e",
+        "\x1b[31mred",
+        "\u2028",
+        "a\nb",
+        "\r",
+        "½",
+    ),
     *("x" * 5_000, "x" * 200_000, "9" * 1_500, "9" * 140_000, "1" + "0" * 400, "٢٠٢٥", "١٢٣", "12"),
     *("nan", "NaN", "-nan", "inf", "-Infinity", "1e400", "-1e400", "1e999", "1e9999999", "1e-400"),
-    *("0001-01-01", "9999-12-31T23:59:59Z", "10000-01-01", "-0001-01-01", "2025-02-30", "1900-01-01"),
-    *("2025-03-01T24:00:00Z", "2025-03-01T25:00:00Z", "2025-03-01T23:59:60Z", "2025-03-01T00:00-99"),
-    *("2025-03-01T00:00:00+24:00", "2025-03-01T00:00:00.1234567890123Z", "2025", "202503", "2025W10"),
+    *(
+        "0001-01-01",
+        "9999-12-31T23:59:59Z",
+        "10000-01-01",
+        "-0001-01-01",
+        "2025-02-30",
+        "1900-01-01",
+    ),
+    *(
+        "2025-03-01T24:00:00Z",
+        "2025-03-01T25:00:00Z",
+        "2025-03-01T23:59:60Z",
+        "2025-03-01T00:00-99",
+    ),
+    *(
+        "2025-03-01T00:00:00+24:00",
+        "2025-03-01T00:00:00.1234567890123Z",
+        "2025",
+        "202503",
+        "2025W10",
+    ),
     *("0000-01-01", "99999999999999999999", "-1", "0", "-0", "1740787200", "1740787200000000000"),
     *("999999999999999999999999999.9", "1.234,56", "1,234.56", "1.234", "1,234", "1,2", "1.2"),
     *("5 %", "%", "$", "$%", "€ 5", "1.2M", "(5)", "1_000", "0x1F", "5.", ".5", "+5", "--5", "e5"),
     *("=cmd|' /C calc'!A0", "'; DROP TABLE pools;--", '{"a": 1}', "[1]", "{", '"', '""', "\\N"),
-    *("\\.", "\\", "NULL", "None", "NA", "#N/A", "true", "-", ".", ",", "∞", "１２", "null", "COPY"),
+    *(
+        "\\.",
+        "\\",
+        "NULL",
+        "None",
+        "NA",
+        "#N/A",
+        "true",
+        "-",
+        ".",
+        ",",
+        "∞",
+        "１２",
+        "null",
+        "COPY",
+    ),
 )
 
 DECIDES_A_SIGN = re.compile(r"[0-9][.,]|[.,][0-9]")
@@ -148,8 +194,20 @@ def wrapped(rng: random.Random, content: bytes, text: str) -> bytes:
         (
             *(gzip.compress(content, mtime=0), bz2.compress(content), zipped.getvalue()),
             *(text.encode("utf-16"), text.encode("utf-16-be"), text.encode("utf-32")),
-            *(text.encode("cp1252", "replace"), text.encode("utf-7"), text.encode("shift-jis", "replace")),
-            *(b"\xef\xbb\xbf" + content, b"\n\n" + content, b"\x1a", b"PAR1", b"<html>", b"{}", b" "),
+            *(
+                text.encode("cp1252", "replace"),
+                text.encode("utf-7"),
+                text.encode("shift-jis", "replace"),
+            ),
+            *(
+                b"\xef\xbb\xbf" + content,
+                b"\n\n" + content,
+                b"\x1a",
+                b"PAR1",
+                b"<html>",
+                b"{}",
+                b" ",
+            ),
             *(content + content, content.replace(b"\n", b"\n\n"), content.rstrip(), b"\0" * 5_000),
         )
     )
@@ -169,7 +227,12 @@ def arrow_column(rng: random.Random, table: Model, name: str) -> pa.Array:
     if role == "tokens":
         return pa.array(values, rng.choice((pa.list_(pa.string()), pa.large_list(pa.string()))))
     texts = pa.array(values, pa.string())
-    kinds = [texts, texts.cast(pa.large_string()), texts.cast(pa.binary()), texts.dictionary_encode()]
+    kinds = [
+        texts,
+        texts.cast(pa.large_string()),
+        texts.cast(pa.binary()),
+        texts.dictionary_encode(),
+    ]
     if name == "pool_id":
         bare = pa.array([UUID(value).bytes for value in values], pa.binary(16))
         kinds.append(pa.ExtensionArray.from_storage(pa.uuid(), bare))
@@ -270,7 +333,11 @@ def parquet_bytes(rng: random.Random, table: pa.Table) -> bytes:
         version=rng.choice(("1.0", "2.4", "2.6")),
         write_page_checksum=rng.random() < 0.3,
         # without it pyarrow 20 writes a UUID as bare bytes, which nothing tells from a hash
-        store_schema=any(pa.types.is_fixed_size_binary(kind) or isinstance(kind, pa.UuidType) for kind in table.schema.types) or rng.random() < 0.6,
+        store_schema=any(
+            pa.types.is_fixed_size_binary(kind) or isinstance(kind, pa.UuidType)
+            for kind in table.schema.types
+        )
+        or rng.random() < 0.6,
         use_deprecated_int96_timestamps=bool(moments) and rng.random() < 0.3,
     )
     return out.getvalue()

@@ -103,9 +103,7 @@ def run_answers(run: FuzzRun, database: Settings, engine: Engine) -> None:
 
 
 @pytest.mark.long
-def test_answers(
-    database: Settings, engine: Engine, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_answers(database: Settings, engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     """Wrong answers for a third of FUZZ_MINUTES: the good pool is stored, the rest is said."""
     run = fuzz_run("answers", share=0.3)
     run_answers(run, database, engine)
@@ -122,13 +120,19 @@ EVERY_TENTH = 10
 """Of the variable cases runs as a process of its own, which takes some seconds."""
 
 
-def run_variables(
-    run: FuzzRun, here: CommandLineHere, database: Settings, engine: Engine
-) -> None:
+def run_variables(run: FuzzRun, here: CommandLineHere, database: Settings, engine: Engine) -> None:
     processes = CommandLine(database, here.folder)
-    for line in (here, processes):
-        line.environment |= {"HOME": str(here.folder), "JARS_DIR": str(database.jars_dir)}
-    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+    with (
+        engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection,
+        running() as server,
+    ):
+        for line in (here, processes):
+            line.environment |= {
+                "HOME": str(here.folder),
+                "JARS_DIR": str(database.jars_dir),
+                "DEFILLAMA_YIELDS_URL": server.url,
+                "DEFILLAMA_COINS_URL": server.url,
+            }
         for case in run.cases():
             rng, process = case.random, case.number % EVERY_TENTH == EVERY_TENTH - 1
             with run.watched(case):
