@@ -260,9 +260,9 @@ def pull_and_compare(
             settings, pool_ids=["good", "changed"], patience=IMPATIENT, progress=lambda _: None
         )
     except Exception as error:
-        require_sentence(error)
-        assert not answered.is_beside, error
-        assert isinstance(error, InputError | SourceUnavailable), type(error)
+        sentence = require_sentence(error)
+        if answered.is_beside or not isinstance(error, InputError | SourceUnavailable):
+            raise AssertionError(f"the pull is given up: {sentence}") from error
         return "given up"
     for failure in summary["failed"]:
         assert 0 < len(failure["error"]) <= MAX_MESSAGE_LETTERS, failure

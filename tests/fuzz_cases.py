@@ -1,5 +1,5 @@
-"""What the fuzz runs share: numbered cases that follow from a seed, how long they go on, and what no
-case may do.
+"""What the fuzz runs share: numbered cases that follow from a seed, how long they go on, and what
+no case may do.
 
 A case is known by its part, the seed and its number, and depends on no case before it.
 FUZZ_SEED sets the seed (default: a new one, which is printed), FUZZ_CASE runs that one number
@@ -8,10 +8,12 @@ alone, FUZZ_MINUTES is how long all parts together take (default 30).
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import secrets
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,8 +24,10 @@ from typing import NoReturn
 
 from product_errors import MAX_MESSAGE_LETTERS, YieldSparkError, one_sentence
 
-CASE_SECONDS = 60
-"""A case takes a tenth of a second to a few seconds: one that takes so long hangs."""
+CASE_SECONDS = 240
+"""A case takes a tenth of a second to a few seconds: one that takes so long hangs, on a busy
+machine too.
+"""
 
 MAX_FAILURES = 12
 """After so many the run ends: they are of few kinds."""
@@ -120,6 +124,23 @@ def require_sentence(error: BaseException) -> str:
     assert len(sentence) <= MAX_MESSAGE_LETTERS, sentence
     assert SECRET not in sentence
     return sentence
+
+
+def require_contract(finished: subprocess.CompletedProcess[str], *, as_json: bool) -> None:
+    """What a command says, whatever it was given: a known exit code, no traceback, short sentences
+    on stderr, and with `--json` one document on stdout.
+    """
+    said = f"{finished.stdout}\n{finished.stderr}"
+    assert "Traceback" not in said, said[-700:]
+    assert finished.returncode in {0, 1, 2}, (finished.returncode, said[-700:])
+    longest = max(map(len, finished.stderr.splitlines()), default=0)
+    assert longest <= MAX_MESSAGE_LETTERS + len("  error: "), finished.stderr[:700]
+    if finished.returncode:
+        assert finished.stderr.strip(), "it fails without a word"
+    if as_json:
+        document = json.loads(finished.stdout)
+        error = document.get("error") if isinstance(document, dict) else None
+        assert error is None or len(error) <= MAX_MESSAGE_LETTERS, error
 
 
 def _hang(signum: int, frame: FrameType | None) -> NoReturn:

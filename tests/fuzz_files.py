@@ -195,7 +195,7 @@ def load_and_compare(
 
 def counts(connection: Connection) -> Counter[str]:
     """How many rows each table has that has any."""
-    return +Counter({kind: rows for kind, rows in connection.exec_driver_sql(COUNT)})
+    return +Counter({row[0]: row[1] for row in connection.exec_driver_sql(COUNT)})
 
 
 def empty(connection: Connection) -> None:

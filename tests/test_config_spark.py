@@ -156,3 +156,13 @@ def test_another_registry_in_postgresql_is_refused_with_the_right_form(
         ConfigurationError, match=rf"MLFLOW_TRACKING_URI.*{words}.*write postgresql\+psycopg2://"
     ):
         load_settings()
+
+
+@pytest.mark.parametrize("name", ["DB_HOST", "DB_PORT", "DEFILLAMA_YIELDS_URL", "MAX_FILL_DAYS"])
+def test_an_address_in_the_wrong_variable_shows_no_password(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "postgresql://me:very/secret@h:5432/db")
+    with pytest.raises(ConfigurationError, match=rf"{name}=\(hidden\) is wrong") as caught:
+        load_settings()
+    assert "secret" not in str(caught.value)

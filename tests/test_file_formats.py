@@ -9,10 +9,8 @@ import datetime as dt
 import gzip
 import json
 import os
-from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
@@ -20,30 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_processing.files import cells
-from data_processing.ingest.files_to_load import FileToLoad, look_at
 from product_errors import InputError
+from tests.read_files import columns, looked_at, written
 
 NOON = dt.datetime(2025, 3, 1, 12, tzinfo=dt.UTC)
 POOL = "747c1d2a-c668-4682-b9f9-296708a3dd90"
 HEADER = "timestamp,pool,tvlUsd,apy\n"
 NAMED = "timestamp,pool,project,chain,symbol,tvlUsd,apy\n"
-
-
-def written(folder: Path, name: str, content: str | bytes) -> Path:
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def looked_at(path: Path, **words: Any) -> FileToLoad:
-    return look_at(path, words.get("kind"), words.get("symbol"), words.get("given"))
-
-
-def columns(path: Path, **words: Any) -> Mapping[str, list[Any]]:
-    """The columns that a load copies into the temporary table."""
-    file = looked_at(path, **words)
-    batches = [file.incoming(batch) for batch in file.table.batches()]
-    return dict(pa.concat_tables(batches).to_pydict())
 
 
 def parquet(folder: Path, **changed: pa.Array) -> Path:

@@ -101,9 +101,9 @@ class DefiLlama:
         except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
             # httpx reads the variables when the client is made, and has no error of its own
             raise ConfigurationError(
-                f"the network's variables can't be used ({str(error)[:SHOWN_LETTERS]}): {NETWORK_VARIABLES} name"
-                " http:// or https:// proxies, hosts without a proxy, and files of certificates."
-                " Correct or unset them"
+                f"the network's variables can't be used ({str(error)[:SHOWN_LETTERS]}):"
+                f" {NETWORK_VARIABLES} name http:// or https:// proxies, hosts without a proxy, and"
+                " files of certificates. Correct or unset them"
             ) from error
 
     def stop(self) -> None:
