@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import libpq_variables
 import registry_address
+from private_files import whole_path
 from product_errors import ConfigurationError
 
 PRODUCT_VERSION = "0.1.0"
@@ -36,7 +37,13 @@ def default_home() -> Path:
     """The user's own data folder (XDG base directory specification): server data, jars, archives of
     Spark's classes, logs.
     """
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "yieldspark"
+    folder = os.environ.get("XDG_DATA_HOME")
+    try:
+        return Path(folder or Path.home() / ".local" / "share") / "yieldspark"
+    except RuntimeError:
+        raise ConfigurationError(
+            "this account has no home folder: set YIELDSPARK_HOME to a folder it may write into"
+        ) from None
 
 
 class Settings(BaseSettings):
@@ -349,7 +356,7 @@ class Settings(BaseSettings):
     )
     @classmethod
     def _whole_path(cls, path: Path | None) -> Path | None:
-        return path.expanduser().absolute() if path else None
+        return whole_path(path) if path else None
 
     @field_validator("mlflow_tracking_uri")
     @classmethod
@@ -409,11 +416,12 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def _sentence(problem: Any) -> str:
+    message = str(problem["msg"]).removeprefix("Value error, ")
     if not problem["loc"]:
-        return str(problem["msg"]).removeprefix("Value error, ")
+        return message
     name = str(problem["loc"][0]).upper()
     value = repr(problem["input"])
     # an address in the wrong variable has a password that may be written in any way
     if "PASSWORD" in name or "URI" in name or ("://" in value and "@" in value):
         value = "(hidden)"
-    return f"{name}={value} is wrong: {problem['msg']}"
+    return f"{name}={value} is wrong: {message}"

@@ -305,3 +305,25 @@ def test_tokens_of_a_pool(tmp_path: Path, tokens: pa.Array) -> None:
     path = tmp_path / "pools.parquet"
     pq.write_table(pa.table({"pool": ["a"], "chain": ["Base"], "underlyingTokens": tokens}), path)
     assert columns(path)["underlying_token_addresses"] == ['{"0x1","0x2"}']
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pa.array([1_741_132_800_000_000_000, 0]).cast(pa.timestamp("s")),
+        pa.array([2**62, 0]).cast(pa.timestamp("ms", tz="UTC")),
+        pa.array([2**63 - 1, 0]).cast(pa.timestamp("s")),
+        pa.array([2**31 - 1, 0], pa.int32()).cast(pa.date32()),
+        pa.array([2**62, 0]).view(pa.date64()),
+    ],
+    ids=["nanoseconds as s", "ms", "largest", "date32", "date64"],
+)
+def test_a_moment_beyond_microseconds_is_none_and_stays_in_its_cell(numbers: pa.Array) -> None:
+    """Arrow wraps the first three around to another year, and refuses the dates' whole column."""
+    unix_zero = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    assert cells.instants("it", pa.chunked_array([numbers])).to_pylist() == [None, unix_zero]
+
+
+def test_a_path_that_is_too_long_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"can't be read: File name too long"):
+        looked_at(tmp_path / ("x" * 5000))

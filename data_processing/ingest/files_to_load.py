@@ -41,6 +41,7 @@ from data_processing.ingest.file_kinds import (
 from data_processing.ingest.symbols import base_symbol, given_symbol, symbol_of
 from database.merge_sql import qualified
 from database.tables import gas_fees_daily, pools, raw_pool_history, raw_prices
+from plain_text import without_controls
 from product_errors import InputError
 
 TARGETS: dict[Kind, Table] = {
@@ -81,6 +82,13 @@ class FileToLoad:
     @property
     def kind(self) -> Kind:
         return self.columns.kind
+
+    @property
+    def name(self) -> str:
+        """The file's name as PostgreSQL takes it: Python has half a surrogate pair for a byte that
+        is no UTF-8.
+        """
+        return without_controls(self.table.path.name)
 
     @property
     def target(self) -> str:
