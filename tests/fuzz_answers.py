@@ -39,8 +39,8 @@ IMPATIENT = Patience(
     first_pause=0.01,
     longest_pause=0.02,
     longest_retry_after=0.05,
-    silence=0.3,
-    whole_answer=1.0,
+    silence=1.5,
+    whole_answer=3.0,
 )
 
 RAW = "raw JSON follows: "
@@ -267,19 +267,22 @@ def pull_and_compare(
     for failure in summary["failed"]:
         assert 0 < len(failure["error"]) <= MAX_MESSAGE_LETTERS, failure
     failed = {failure["pool_id"] for failure in summary["failed"]}
-    _require_good_pool(connection, server)
+    _require_good_pool(connection, server, summary)
     assert summary["pools_fetched"] + len(failed - {None}) == summary["pools_chosen"] == 2, summary
     assert "good" not in failed, summary
     _require_points(connection, summary, answered, server, is_failed="changed" in failed)
     return f"{len(failed)} failed"
 
 
-def _require_good_pool(connection: Connection, server: DefiLlamaServer) -> None:
+def _require_good_pool(
+    connection: Connection, server: DefiLlamaServer, summary: dict[str, Any]
+) -> None:
     stored = connection.exec_driver_sql(
         "SELECT raw_json_data FROM raw_defillama_pool_history WHERE pool_id = 'good' ORDER BY"
         " timestamp"
     ).scalars()
-    assert list(stored) == server.charts["good"]
+    found = list(stored)
+    assert found == server.charts["good"], (len(found), summary)
 
 
 def _require_points(

@@ -195,10 +195,11 @@ def test_an_account_without_a_home_folder_says_what_to_set(tmp_path: Path) -> No
     program = f"""
 import os, sys
 sys.path.insert(0, {str(Path(config_spark.__file__).parent)!r})
-os.environ.pop("HOME"), os.environ.pop("XDG_DATA_HOME", None)
-os.setuid(54_321)
 from config_spark import load_settings
-print(load_settings(_env_file=None))
+load_settings(_env_file=None)
+os.environ.pop("HOME"), os.environ.pop("XDG_DATA_HOME", None)
+os.setuid(54_321)  # after the imports: Python itself may lie in root's folder
+load_settings(_env_file=None)
 """
     if os.geteuid():
         pytest.skip("only root can take an account that does not exist")
