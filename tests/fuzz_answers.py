@@ -153,7 +153,8 @@ def _other_json(
 
 def _changed_at_one_place(rng: random.Random, document: Any) -> Any:
     """The document with one value replaced, taken out or repeated; the root itself seldom."""
-    holder, key = None, None
+    holder: Any = None
+    key: Any = None
     value = document
     while isinstance(value, dict | list) and value and (holder is None or rng.random() < 0.8):
         holder = value

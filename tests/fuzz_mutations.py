@@ -277,9 +277,9 @@ HOSTILE_BY_TYPE: tuple[tuple[Callable[[pa.DataType], bool], tuple[Any, ...]], ..
     (pa.types.is_decimal, (None, Decimal("-99999999999999"), Decimal(0))),
     (
         pa.types.is_timestamp,
-        (None, *(dt.datetime(year, 1, 1, tzinfo=dt.UTC) for year in (1678, 1970, 2261))),
+        (None, 2**53, *(dt.datetime(year, 1, 1, tzinfo=dt.UTC) for year in (1678, 1970, 2261))),
     ),
-    (pa.types.is_date, (None, dt.date(1, 1, 1), dt.date(9999, 12, 31))),
+    (pa.types.is_date, (None, dt.date(1, 1, 1), dt.date(9999, 12, 31), 2**31 - 1)),
     (pa.types.is_string, (None, *(value for value in HOSTILE if "\ud800" not in value))),
     (pa.types.is_large_string, (None, *(value for value in HOSTILE if "\ud800" not in value))),
     (pa.types.is_binary, (None, b"", b"\0", b"\xff\xfe", b"NaN", b"5,25")),
@@ -293,7 +293,9 @@ def hostile_arrow_cell(rng: random.Random, array: pa.Array, at: int) -> tuple[pa
     for is_kind, values in HOSTILE_BY_TYPE:
         if is_kind(array.type):
             value = rng.choice(values)
-            one = pa.array([value], pa.string() if isinstance(value, str) else None)
+            whole = pa.int32() if pa.types.is_date32(array.type) else pa.int64()
+            kinds = {str: pa.string(), int: whole}
+            one = pa.array([value], kinds.get(type(value)))
             new = pa.array([value], array.type) if value is None else one.cast(array.type)
             changed = pa.concat_arrays([array[:at], new, array[at + 1 :]])
             if isinstance(value, bytes):

@@ -204,9 +204,11 @@ def cells(table: Model, written: Style) -> list[list[str]]:
 
 def delimited(rows: Sequence[Sequence[str]], written: Style) -> bytes:
     out = io.StringIO()
-    quoting = csv.QUOTE_ALL if written.quotes == "all" else csv.QUOTE_MINIMAL
     writer = csv.writer(
-        out, delimiter=written.delimiter, lineterminator=written.line_end, quoting=quoting
+        out,
+        delimiter=written.delimiter,
+        lineterminator=written.line_end,
+        quoting=csv.QUOTE_ALL if written.quotes == "all" else csv.QUOTE_MINIMAL,
     )
     writer.writerows(rows)
     above = "".join(line + written.line_end for line in written.above)
