@@ -74,14 +74,6 @@ def test_gas_of_a_site(tmp_path: Path, content: str) -> None:
     assert (found["timestamp"], found["gwei"]) == ([FIRST], ["1.25"])
 
 
-@pytest.mark.parametrize("missing", ["NA", "N/A", "#N/A", "<NA>", "None", "na", ""])
-def test_a_missing_number_of_r_python_and_spreadsheets(tmp_path: Path, missing: str) -> None:
-    lines = f"2025-03-01,{POOL},1000.5,{missing}\n2025-03-02,NA,1e+05,5.25\n"
-    found = columns(written(tmp_path, "h.csv", HISTORY + lines))
-    assert (found["apy"], found["tvl_usd"]) == ([None, "5.25"], ["1000.5", "1e+05"])
-    assert found["pool_id"] == [POOL, "NA"]
-
-
 @pytest.mark.parametrize(
     "cell", ["USD 1,234.50", "US$1,234.50", "$ 1,234.50", "1,234.50 USD", "1'234.50", "1 234.50"]
 )

@@ -62,9 +62,6 @@ UNITS = {
 UNITS_BEFORE = dict.fromkeys(DOLLARS, rf"^([+-]?)(USD|(US)?\$){BLANKS}")
 """The unit that a column has anyway, where a cell writes it too."""
 
-MISSING_NUMBERS = r"(?i)^(na|n/a|#n/a|<na>|none)$"
-"""How R, spreadsheets, pandas and Python write a missing number as text."""
-
 TIME_OF_DAY = r"^[0-9]{1,2}:[0-9]{2}"
 
 
@@ -132,8 +129,6 @@ class FileToLoad:
             return _base_symbols(found)
         if name not in self.signs:
             return found
-        is_missing = pc.match_substring_regex(found, MISSING_NUMBERS)
-        found = pc.if_else(is_missing, pa.scalar(None, pa.string()), found)
         return with_point(_without_unit(name, found), self.signs[name])
 
 
