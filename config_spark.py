@@ -110,10 +110,12 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def _sentence(problem: Any) -> str:
+    message = str(problem["msg"]).removeprefix("Value error, ")
     if not problem["loc"]:
-        return str(problem["msg"]).removeprefix("Value error, ")
+        return message
     name = str(problem["loc"][0]).upper()
-    # a login stands before the host of an address
-    is_secret = "PASSWORD" in name or "URI" in name or "@" in str(problem["input"])
-    value = "(hidden)" if is_secret else repr(problem["input"])
-    return f"{name}={value} is wrong: {problem['msg']}"
+    value = repr(problem["input"])
+    # an address in the wrong variable has a password that may be written in any way
+    if "PASSWORD" in name or "URI" in name or ("://" in value and "@" in value):
+        value = "(hidden)"
+    return f"{name}={value} is wrong: {message}"

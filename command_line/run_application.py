@@ -31,6 +31,7 @@ from common.errors import (
 )
 from common.interrupts import END_SECONDS, end_if_interrupted, watched
 from common.logging_setup import FAILURES
+from common.plain_text import without_credentials
 
 Failure = Callable[[BaseException, list[str]], Any]
 """Makes the `--json` document of an error; takes the words of the command line that are no options
@@ -76,7 +77,7 @@ def _report(error: BaseException, failure: Failure, *, said: bool = False) -> in
     code, sentence, whole = exit_code(error), one_sentence(error), whole_message(error)
     files = _log_files()
     if not files and not isinstance(error, YieldSparkError | KeyboardInterrupt):
-        traceback.print_exception(error)
+        sys.stderr.write(without_credentials("".join(traceback.format_exception(error))))
     if not said:
         err.print("[red]error:[/red]", Text(sentence), soft_wrap=True)
     if files:

@@ -43,7 +43,7 @@ import errno
 import os
 import re
 
-from common.plain_text import without_controls
+from common.plain_text import without_controls, without_credentials
 
 MAX_MESSAGE_LETTERS = 500
 SHOWN_END = 240
@@ -145,7 +145,10 @@ class NotEnoughHistory(YieldSparkError):
 
 
 def shortened(text: str) -> str:
-    """A message as it is shown and stored: the one place that limits its length."""
+    """A message as it is shown and stored: the one place that limits its length and hides the
+    passwords of addresses in it.
+    """
+    text = without_credentials(text)
     if len(text) <= MAX_MESSAGE_LETTERS:
         return text
     begin = MAX_MESSAGE_LETTERS - SHOWN_END - len(" ... ")
@@ -155,7 +158,7 @@ def shortened(text: str) -> str:
 def whole_message(error: BaseException) -> str:
     """What `one_sentence` has of an error, with nothing left out: for the log file."""
     words = error.args[0] if isinstance(error, YieldSparkError) and error.args else str(error)
-    return " ".join(str(words).split())
+    return without_credentials(" ".join(str(words).split()))
 
 
 _USABLE_AGAIN = {

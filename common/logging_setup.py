@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import EnvironmentNotReady, file_problem
-from common.plain_text import on_one_line, without_controls
+from common.plain_text import on_one_line, without_controls, without_credentials
 from common.private_files import private_folder, private_opener
 from common.settings.local import LocalSettings
 
@@ -25,16 +25,18 @@ LOG_FILE_BYTES = 5_000_000
 
 
 class LineFormatter(logging.Formatter):
-    """One line a record, whatever is in its values; a traceback follows on lines of its own."""
+    """One line a record, whatever is in its values; a traceback follows on lines of its own. The
+    passwords of addresses are hidden.
+    """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return on_one_line(super().formatMessage(record))
+        return on_one_line(without_credentials(super().formatMessage(record)))
 
     def formatException(self, ei: Any) -> str:
-        return without_controls(super().formatException(ei))
+        return without_controls(without_credentials(super().formatException(ei)))
 
 
 class _PrivateFile(logging.FileHandler):

@@ -7,6 +7,8 @@ codes), and bidirectional controls show text in another order than it has (Unico
 
 from __future__ import annotations
 
+import re
+
 SHOWN_INSTEAD = "\N{REPLACEMENT CHARACTER}"
 LINE_ENDS = {ord("\r"): "\\r", ord("\n"): "\\n"}
 
@@ -17,6 +19,14 @@ _SURROGATES = {*range(0xD800, 0xE000)}
 _REPLACED = dict.fromkeys(
     _CONTROLS | _BIDIRECTIONAL | _LINE_SEPARATORS | _SURROGATES, SHOWN_INSTEAD
 )
+
+
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/@'\"]*:[^\s/'\"]*@")
+
+
+def without_credentials(text: str) -> str:
+    """The text with `(hidden)` in place of the user and password of each address in it."""
+    return _CREDENTIALS.sub("(hidden)@", text)
 
 
 def without_controls(text: str) -> str:

@@ -16,6 +16,28 @@ FOLDER, FILE = 0o700, 0o600
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
+NAME_BYTES, PATH_BYTES = 255, 4095
+"""What file systems take (Linux: NAME_MAX, and PATH_MAX without its NUL)."""
+
+
+def whole_path(path: Path) -> Path:
+    """The path from the root, with the home folder in place of `~`.
+
+    Raises: ValueError where there is no such home, or a name is longer than a file's may be.
+    """
+    try:
+        whole = path.expanduser().absolute()
+    except RuntimeError:
+        raise ValueError("the account after ~ has no home folder; write the whole path") from None
+    longest = max(len(os.fsencode(part)) for part in whole.parts)
+    if longest > NAME_BYTES or len(os.fsencode(whole)) > PATH_BYTES:
+        raise ValueError(
+            f"a name in a path has at most {NAME_BYTES} bytes and a path {PATH_BYTES}; this one has"
+            f" {longest} and {len(os.fsencode(whole))}"
+        )
+    return whole
+
+
 def private_folder(folder: Path) -> Path:
     """Make the folder where it is missing, and close one of ours to other accounts. Folders above
     it keep their rights. Raises: OSError.

@@ -81,6 +81,14 @@ def network_options(folder: Path, environment: Mapping[str, str] | None = None) 
     return options
 
 
+def is_file(path: Path) -> bool:
+    """`Path.is_file`, which raises for a name that is too long for the file system."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def _candidates(variables: Mapping[str, str]) -> list[tuple[str, Path]]:
     found = []
     if variables.get("JAVA_HOME"):
@@ -108,7 +116,7 @@ def _major_version(home: Path) -> int | None:
     it out. None for no Java.
     """
     program = home / "bin" / "java"
-    if not program.is_file():
+    if not is_file(program):
         return None
     release = home / "release"
     text = (
@@ -160,7 +168,7 @@ def _trust_store(folder: Path, variables: Mapping[str, str]) -> Path | None:
     """
     named = variables.get("SSL_CERT_FILE")
     bundle = Path(named or ssl.get_default_verify_paths().cafile or "")
-    if not bundle.is_file():
+    if not is_file(bundle):
         if named:
             raise ConfigurationError(
                 f"SSL_CERT_FILE={named} does not exist; set it to a PEM bundle of certificate"

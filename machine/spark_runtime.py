@@ -28,7 +28,7 @@ from pathlib import Path
 
 from common.errors import EnvironmentNotReady, file_problem
 from config_spark import Settings
-from machine.java_runtime import JAVA_MAJOR, find_java, network_options
+from machine.java_runtime import JAVA_MAJOR, find_java, is_file, network_options
 
 __all__ = [
     "JAVA_MAJOR",
@@ -287,12 +287,15 @@ def _run_ivy(folder: Path, configuration: str) -> str:
 def _user_ivy_settings() -> str | None:
     """YIELDSPARK_IVY_SETTINGS, else ~/.ivy2/ivysettings.xml where it exists: a user's mirrors."""
     named = os.environ.get("YIELDSPARK_IVY_SETTINGS")
-    if named and not Path(named).is_file():
+    if named and not is_file(Path(named)):
         raise EnvironmentNotReady(
             f"YIELDSPARK_IVY_SETTINGS={named} does not exist; set it to an ivysettings.xml, or"
             " unset it"
         )
-    usual = Path.home() / ".ivy2" / "ivysettings.xml"
+    try:
+        usual = Path.home() / ".ivy2" / "ivysettings.xml"
+    except RuntimeError:  # an account without a home folder
+        return named
     return named or (str(usual) if usual.is_file() else None)
 
 

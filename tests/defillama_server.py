@@ -27,7 +27,8 @@ SEARCH_WIDTHS = {"m": 60, "h": 3600, "d": DAY}
 @dataclass(frozen=True)
 class Failure:
     """One wrong answer: another status or body (`whole`), half a body announced as whole (`cut`) or
-    as half (`truncated`), 5 bytes (`held`).
+    as half (`truncated`), 5 bytes (`held`), a body byte by byte (`trickled`), a body that is the
+    whole answer with its status line (`raw`).
     """
 
     status: int = 200
@@ -176,9 +177,22 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif failure.kind == "truncated":
             self._send(200, {}, body[: len(body) // 2], len(body) // 2)
+        elif failure.kind == "trickled":
+            self._trickle(failure.body or body)
+        elif failure.kind == "raw":
+            self.wfile.write(failure.body or b"")
+            self.close_connection = True
         else:
             shown = failure.body if failure.body is not None else b'{"message": "no"}'
             self._send(failure.status, failure.headers, shown, len(shown))
+
+    def _trickle(self, body: bytes) -> None:
+        self._send(200, {}, b"", len(body))
+        for position in range(len(body)):
+            self.wfile.write(body[position : position + 1])
+            if self.state.release.wait(timeout=0.05):
+                break
+        self.close_connection = True
 
     def _send(self, status: int, headers: Mapping[str, str], body: bytes, length: int) -> None:
         self.send_response(status)

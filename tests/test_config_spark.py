@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+import config_spark
 from common.errors import ConfigurationError
 from common.registry_address import is_in_postgresql
 from config_spark import load_settings
@@ -199,3 +203,50 @@ def test_another_registry_in_postgresql_is_refused_with_the_right_form(
         ConfigurationError, match=rf"MLFLOW_TRACKING_URI.*{words}.*write postgresql\+psycopg2://"
     ):
         load_settings()
+
+
+@pytest.mark.parametrize("name", ["DB_HOST", "DB_PORT", "DEFILLAMA_YIELDS_URL", "MAX_FILL_DAYS"])
+def test_an_address_in_the_wrong_variable_shows_no_password(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "postgresql://me:very/secret@h:5432/db")
+    with pytest.raises(ConfigurationError, match=rf"{name}=\(hidden\) is wrong") as caught:
+        load_settings()
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("/" + "x" * 5_000, "a name in a path has at most 255 bytes"),
+        ("~nobody-here/x", "the account after ~ has no home folder"),
+    ],
+    ids=["long", "no account"],
+)
+@pytest.mark.parametrize("name", ["YIELDSPARK_HOME", "JARS_DIR"])
+def test_a_path_that_no_file_can_have_is_wrong_configuration(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+    assert says in str(caught.value)
+    assert name in str(caught.value)
+
+
+def test_an_account_without_a_home_folder_says_what_to_set(tmp_path: Path) -> None:
+    program = f"""
+import os, sys
+sys.path.insert(0, {str(Path(config_spark.__file__).parent)!r})
+from config_spark import load_settings
+load_settings(_env_file=None)
+os.environ.pop("HOME"), os.environ.pop("XDG_DATA_HOME", None)
+os.setuid(54_321)  # after the imports: Python itself may lie in root's folder
+load_settings(_env_file=None)
+"""
+    if os.geteuid():
+        pytest.skip("only root can take an account that does not exist")
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert "ConfigurationError: this account has no home folder: set YIELDSPARK_HOME" in done.stderr

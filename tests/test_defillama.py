@@ -833,3 +833,23 @@ def test_pool_ids_of_a_file(tmp_path: Path) -> None:
 def test_a_wrong_url_names_its_variable() -> None:
     with pytest.raises(ConfigurationError, match="DEFILLAMA_YIELDS_URL='yields'"):
         load_settings(_env_file=None, defillama_yields_url="yields")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9"),
+        ("HTTPS_PROXY", "ftp://u:very-secret@h"),
+        ("HTTPS_PROXY", "http://u:very-secret@[::1"),
+        ("NO_PROXY", "[::1"),
+        ("SSL_CERT_FILE", "/dev/null"),
+        ("SSL_CERT_FILE", "/dev/null/missing.pem"),
+    ],
+)
+def test_a_wrong_variable_of_the_network_is_wrong_configuration(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=r"network's variables .*HTTPS_PROXY") as caught:
+        DefiLlama(load_settings(_env_file=None))
+    assert "very-secret" not in str(caught.value)

@@ -9,10 +9,8 @@ import datetime as dt
 import gzip
 import json
 import os
-from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
@@ -21,29 +19,12 @@ import pytest
 
 from common.errors import InputError
 from data_processing.files import cells
-from data_processing.ingest.files_to_load import FileToLoad, look_at
+from tests.read_files import columns, looked_at, written
 
 NOON = dt.datetime(2025, 3, 1, 12, tzinfo=dt.UTC)
 POOL = "747c1d2a-c668-4682-b9f9-296708a3dd90"
 HEADER = "timestamp,pool,tvlUsd,apy\n"
 NAMED = "timestamp,pool,project,chain,symbol,tvlUsd,apy\n"
-
-
-def written(folder: Path, name: str, content: str | bytes) -> Path:
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def looked_at(path: Path, **words: Any) -> FileToLoad:
-    return look_at(path, words.get("kind"), words.get("symbol"), words.get("given"))
-
-
-def columns(path: Path, **words: Any) -> Mapping[str, list[Any]]:
-    """The columns that a load copies into the temporary table."""
-    file = looked_at(path, **words)
-    batches = [file.incoming(batch) for batch in file.table.batches()]
-    return dict(pa.concat_tables(batches).to_pydict())
 
 
 def parquet(folder: Path, **changed: pa.Array) -> Path:
@@ -324,3 +305,25 @@ def test_tokens_of_a_pool(tmp_path: Path, tokens: pa.Array) -> None:
     path = tmp_path / "pools.parquet"
     pq.write_table(pa.table({"pool": ["a"], "chain": ["Base"], "underlyingTokens": tokens}), path)
     assert columns(path)["underlying_token_addresses"] == ['{"0x1","0x2"}']
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pa.array([1_741_132_800_000_000_000, 0]).cast(pa.timestamp("s")),
+        pa.array([2**62, 0]).cast(pa.timestamp("ms", tz="UTC")),
+        pa.array([2**63 - 1, 0]).cast(pa.timestamp("s")),
+        pa.array([2**31 - 1, 0], pa.int32()).cast(pa.date32()),
+        pa.array([2**62, 0]).view(pa.date64()),
+    ],
+    ids=["nanoseconds as s", "ms", "largest", "date32", "date64"],
+)
+def test_a_moment_beyond_microseconds_is_none_and_stays_in_its_cell(numbers: pa.Array) -> None:
+    """Arrow wraps the first three around to another year, and refuses the dates' whole column."""
+    unix_zero = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    assert cells.instants("it", pa.chunked_array([numbers])).to_pylist() == [None, unix_zero]
+
+
+def test_a_path_that_is_too_long_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"can't be read: File name too long"):
+        looked_at(tmp_path / ("x" * 5000))

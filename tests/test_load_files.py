@@ -5,6 +5,7 @@ what bad input says.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from datetime import UTC, date, datetime, timedelta
@@ -805,3 +806,16 @@ def test_the_option_tells_which_sign_is_the_decimal_one(
     assert run_here.json("load", path, "--decimal", ",")["rows_inserted"] == 2
     closes = "SELECT raw_json_data #>> '{USD,close}' FROM raw_coinmarketcap_ohlcv ORDER BY 1"
     assert rows(engine, closes) == [("2217",), ("2518",)]
+
+
+def test_a_file_name_that_is_no_text_is_kept_as_such(
+    database: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    path = tmp_path / os.fsdecode(b"h\xff\n.csv")
+    path.write_text("timestamp,pool_id,tvl_usd,apy\n2025-03-01,a,1,2\nno,b,1,2\n2025-03-02,a\n")
+    summary = load_files(database, [path])
+    assert counts(summary) == (3, 1, 0, 0, 2)
+    assert {source_id for _, source_id, _, _ in quarantined(engine)} == {
+        "h\ufffd\n.csv:3",
+        "h\ufffd\n.csv:4",
+    }

@@ -12,9 +12,9 @@ import pytest
 from rich.text import Text
 
 from command_line.terminal import PlainConsole
-from common.errors import InputError, one_sentence
+from common.errors import InputError, one_sentence, whole_message
 from common.logging_setup import LineFormatter
-from common.plain_text import SHOWN_INSTEAD, on_one_line, without_controls
+from common.plain_text import SHOWN_INSTEAD, on_one_line, without_controls, without_credentials
 
 HOSTILE = [
     "\x1b]0;title\x07",
@@ -73,3 +73,20 @@ def test_a_record_is_one_line_and_its_traceback_has_no_escapes() -> None:
 @pytest.mark.parametrize("error", [InputError("pool \x1b[2J\nb"), RuntimeError("pool \x9b\nb")])
 def test_the_sentence_of_an_error_has_no_escapes(error: Exception) -> None:
     assert one_sentence(error).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at https://u:p%40w@h:8080/x?", "at https://(hidden)@h:8080/x?"),
+        ("'postgresql://u:p@w@h/db'", "'postgresql://(hidden)@h/db'"),
+        ("http://:pw@h and http://u:pw@h", "http://(hidden)@h and http://(hidden)@h"),
+        ("http://h:80/a@b, me@h:1", "http://h:80/a@b, me@h:1"),
+    ],
+)
+def test_passwords_of_addresses_are_hidden(text: str, shown: str) -> None:
+    assert without_credentials(text) == shown
+    error = InputError(text)
+    record = logging.LogRecord("x", logging.ERROR, "", 0, "%s", (text,), None)
+    for said in (one_sentence(error), whole_message(error), LineFormatter().format(record)):
+        assert shown in said

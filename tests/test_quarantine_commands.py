@@ -563,3 +563,12 @@ def test_corrections_as_a_spreadsheet_writes_them(tmp_path: Path) -> None:
     path.write_text("<html><body>")
     with pytest.raises(InputError, match=r"is a web page"):
         read_corrections(path)
+
+
+def test_a_column_of_corrections_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    from data_processing.quarantine.corrections import read_corrections
+
+    path = tmp_path / "twice.csv"
+    path.write_text("id,apy,apy\n1,5.25,6.5\n")
+    with pytest.raises(InputError, match=r"has 2 columns 'apy'; keep one"):
+        read_corrections(path)

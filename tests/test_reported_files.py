@@ -101,3 +101,8 @@ def test_what_is_no_such_table_gets_one_sentence(
     assert says in error
     assert len(error) <= 500
     assert rows(engine, HISTORY) == []
+
+
+def test_every_reported_file_has_a_test(shared_cases: Path) -> None:
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("*.py"))
+    assert [path.name for path in shared_cases.iterdir() if path.name not in tests] == []

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ConfigurationError
+from common.errors import ConfigurationError, EnvironmentNotReady
 from config_spark import Settings, load_settings
 from database.spark_session import jars_folder, session_conf
+from machine import spark_runtime
+from machine.java_runtime import find_java, network_options
 
 ROOT = Path(__file__).resolve().parents[1]
 SESSION = """
@@ -121,3 +123,15 @@ def test_a_folder_that_spark_takes_apart_is_refused(tmp_path: Path, name: str) -
     settings = load_settings(_env_file=None, yieldspark_home=tmp_path / name)
     with pytest.raises(ConfigurationError, match=r"can't read jars from a path with \S( \S)?; set"):
         session_conf(settings)
+
+
+def test_a_path_that_is_too_long_is_no_java_and_no_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = "/" + "x" * 5_000
+    assert find_java({"JAVA_HOME": long, "PATH": os.environ["PATH"]}).is_dir()
+    with pytest.raises(ConfigurationError, match=r"SSL_CERT_FILE=.* PEM bundle"):
+        network_options(tmp_path, {"SSL_CERT_FILE": long})
+    monkeypatch.setenv("YIELDSPARK_IVY_SETTINGS", long)
+    with pytest.raises(EnvironmentNotReady, match=r"YIELDSPARK_IVY_SETTINGS=.* ivysettings"):
+        spark_runtime._user_ivy_settings()

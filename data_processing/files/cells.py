@@ -26,6 +26,14 @@ from data_processing.files.instants import (
 EARLIEST = pa.scalar(datetime(1, 1, 2, tzinfo=UTC), UTC_MICROSECONDS)
 LATEST = pa.scalar(datetime(9999, 12, 31, tzinfo=UTC), UTC_MICROSECONDS)
 
+MICROSECONDS_OF = {
+    "s": 1_000_000,
+    "ms": 1_000,
+    "date32[day]": 86_400_000_000,
+    "date64[ms]": 1_000,
+}
+"""One of the unit, for the units that are longer."""
+
 Role = Literal["instant", "number", "text", "list"]
 
 READABLE_AS: dict[Role, str] = {
@@ -75,9 +83,10 @@ def instants(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     column = _plain(place, column)
     kind = column.type
     if pa.types.is_timestamp(kind):
+        column = _within_microseconds(column)
         found = column.cast(pa.timestamp("us", tz=kind.tz), safe=False).cast(UTC_MICROSECONDS)
     elif pa.types.is_date(kind):
-        found = column.cast(pa.timestamp("us")).cast(UTC_MICROSECONDS)
+        found = _within_microseconds(column).cast(pa.timestamp("us")).cast(UTC_MICROSECONDS)
     elif pa.types.is_null(kind):
         found = column.cast(UTC_MICROSECONDS)
     elif _is_text(kind):
@@ -133,6 +142,20 @@ def _items(cell: str | list[object] | None) -> list[object] | None:
     inside = re.sub(r"^[\[{(]|[\]})]$", "", cell)
     items = (item.strip(" '\"") for item in inside.split(","))
     return [item for item in items if item and item != "None"]
+
+
+def _within_microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Dates and timestamps without those that 64 bits of microseconds can't hold: a cast refuses
+    the whole column for a date, and wraps a timestamp around to a wrong year.
+    """
+    kind = column.type
+    unit = kind.unit if pa.types.is_timestamp(kind) else str(kind)
+    if unit not in MICROSECONDS_OF:
+        return column
+    limit = (2**63 - 1) // MICROSECONDS_OF[unit]
+    numbers = column.cast(pa.int32() if pa.types.is_date32(kind) else pa.int64()).cast(pa.int64())
+    fits = pc.and_(pc.greater(numbers, -limit), pc.less(numbers, limit))
+    return pc.if_else(fits, column, pa.scalar(None, kind))
 
 
 def _plain(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:

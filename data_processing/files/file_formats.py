@@ -50,6 +50,9 @@ SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
 
 JSON = "convert its rows to Parquet or CSV, or have `ingest` fetch pools from DefiLlama"
 
+NAMES_IN_BRACKETS = re.compile(rb"<[^<>\r\n]+>([,;\t|]<[^<>\r\n]+>)+[,;\t|]?[\r\n]")
+"""A header line as Stooq and MetaTrader write it: `<DATE>,<TIME>,<CLOSE>`."""
+
 SQL = re.compile(rb"--|/\*|(CREATE|INSERT|COPY|SET|BEGIN|DROP|SELECT)\s", re.IGNORECASE)
 
 
@@ -77,7 +80,7 @@ def _binary_format(head: bytes) -> tuple[str, str] | None:
 
 def _text_format(head: bytes) -> tuple[str, str] | None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text.startswith(b"<"):
+    if text.startswith(b"<") and not NAMES_IN_BRACKETS.match(text):
         is_page = b"<html" in text.lower() or b"<!doctype html" in text.lower()
         what = "a web page (HTML)" if is_page else "XML"
         return what, f"look at it in a browser, and {FETCH_AGAIN}" if is_page else AS_CSV

@@ -63,17 +63,17 @@ def open_file(path: Path) -> FileTable:
 
 
 def _head(path: Path) -> bytes:
-    if path.is_dir():
-        raise InputError(
-            f"{path} is a folder, and a Parquet or CSV file is needed; name its files, e.g."
-            f" {path}/*.parquet"
-        )
-    if path.exists() and not path.is_file():
-        raise InputError(
-            f"{path} is a pipe or a device, and a Parquet or CSV file is needed: save it as a file"
-            " first"
-        )
     try:
+        if path.is_dir():
+            raise InputError(
+                f"{path} is a folder, and a Parquet or CSV file is needed; name its files, e.g."
+                f" {path}/*.parquet"
+            )
+        if path.exists() and not path.is_file():
+            raise InputError(
+                f"{path} is a pipe or a device, and a Parquet or CSV file is needed: save it as a"
+                " file first"
+            )
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except FileNotFoundError:

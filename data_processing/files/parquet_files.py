@@ -81,6 +81,11 @@ def _uuid_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _damaged(path: Path, error: Exception) -> InputError:
     words = " ".join(str(error).split())[:SHOWN_LETTERS]
+    if isinstance(error, pa.ArrowNotImplementedError):
+        return InputError(
+            f"{path} has what this version of Arrow does not read: {words}. Write its columns as"
+            " 64-bit numbers, decimals, text or timestamps"
+        )
     return InputError(
         f"{path} is not a whole Parquet file: {words}. Was the download or copy cut short? Fetch it"
         " again"

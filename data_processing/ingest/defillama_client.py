@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 import httpx
 
-from common.errors import InputError, SourceUnavailable
+from common.errors import ConfigurationError, InputError, SourceUnavailable
 from common.settings.cloud import PRODUCT_VERSION
 from config_spark import Settings
 
@@ -35,6 +35,9 @@ MAX_PRICE_POINTS = 500
 
 MAX_ANSWER_BYTES = 128 * 2**20
 """Unpacked. The list of all pools, the largest answer, has some 20 MiB."""
+
+NETWORK_VARIABLES = "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
+SHOWN_LETTERS = 120
 
 MAX_REFUSAL_BYTES = 64 * 2**10
 MAX_DIGITS = 1000
@@ -84,15 +87,25 @@ class DefiLlama:
         self._coins = settings.defillama_coins_url.rstrip("/")
         self._patience = patience or Patience()
         self._stopping = threading.Event()
-        self._http = httpx.Client(
-            headers={"User-Agent": f"yieldspark/{PRODUCT_VERSION}", "Accept": "application/json"},
-            timeout=httpx.Timeout(
-                self._patience.silence, connect=min(10.0, self._patience.silence)
-            ),
-            limits=httpx.Limits(max_connections=concurrency + 1),
-            follow_redirects=True,
-            event_hooks={"response": [_require_same_place]},
-        )
+        silence = self._patience.silence
+        try:
+            self._http = httpx.Client(
+                headers={
+                    "User-Agent": f"yieldspark/{PRODUCT_VERSION}",
+                    "Accept": "application/json",
+                },
+                timeout=httpx.Timeout(silence, connect=min(10.0, silence)),
+                limits=httpx.Limits(max_connections=concurrency + 1),
+                follow_redirects=True,
+                event_hooks={"response": [_require_same_place]},
+            )
+        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+            # httpx reads the variables when the client is made, and has no error of its own
+            raise ConfigurationError(
+                f"the network's variables can't be used ({str(error)[:SHOWN_LETTERS]}):"
+                f" {NETWORK_VARIABLES} name http:// or https:// proxies, hosts without a proxy, and"
+                " files of certificates. Correct or unset them"
+            ) from error
 
     def stop(self) -> None:
         self._stopping.set()

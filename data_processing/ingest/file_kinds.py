@@ -18,9 +18,14 @@ from data_processing.files.file_tables import listed
 
 Kind = Literal["history", "prices", "gas", "pools"]
 
+GAS_PRICES = (
+    *("gas", "avggas", "avggasprice", "gasprice", "averagegas", "averagegasprice", "mediangas"),
+    *("mediangasprice", "actualavggas"),
+)
+
 NAMES: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
     "history": {
-        "timestamp": ("timestamp", "date", "time", "datetime"),
+        "timestamp": ("timestamp", "datetime", "date", "time"),
         "pool_id": ("poolid", "pool"),
         "tvl_usd": ("tvlusd", "tvl"),
         "apy": ("apy",),
@@ -28,7 +33,7 @@ NAMES: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
         "apy_reward": ("apyreward",),
     },
     "prices": {
-        "timestamp": ("timestamp", "date", "time", "datetime", "opentime", "datatimestamp"),
+        "timestamp": ("timestamp", "datetime", "date", "time", "opentime", "datatimestamp"),
         "symbol": ("symbol",),
         "open": ("open",),
         "high": ("high",),
@@ -37,17 +42,12 @@ NAMES: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
         "volume": ("volume",),
     },
     "gas": {
-        "timestamp": ("unixtimestamp", "timestamp", "date", "dateutc", "day"),
-        "gwei": (
-            "gwei",
-            "valuegwei",
-            "gasgwei",
-            "avggasgwei",
-            "avggaspricegwei",
-            "gaspricegwei",
-            "actualavggasgwei",
+        "timestamp": (
+            *("unixtimestamp", "timestamp", "datetime", "date", "dateutc", "time", "day"),
+            "blockdate",
         ),
-        "wei": ("wei", "valuewei", "gaswei", "avggaswei", "avggaspricewei", "gaspricewei"),
+        "gwei": ("gwei", "valuegwei", *(f"{name}gwei" for name in GAS_PRICES)),
+        "wei": ("wei", "valuewei", *(f"{name}wei" for name in GAS_PRICES)),
     },
     "pools": {
         "pool_id": ("poolid", "pool"),

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from sqlalchemy import Table
 
 from common.errors import InputError
+from common.plain_text import without_controls
 from data_processing.files import cells
 from data_processing.files.file_tables import FileTable, open_file
 from data_processing.files.number_format import (
@@ -58,8 +59,10 @@ UNITS = {
     **dict.fromkeys(PERCENT, rf"{BLANKS}%$"),
     **dict.fromkeys(DOLLARS, rf"{BLANKS}(\$|USD)$"),
 }
-UNITS_BEFORE = dict.fromkeys(DOLLARS, rf"^([+-]?)(US)?\${BLANKS}")
+UNITS_BEFORE = dict.fromkeys(DOLLARS, rf"^([+-]?)(USD|(US)?\$){BLANKS}")
 """The unit that a column has anyway, where a cell writes it too."""
+
+TIME_OF_DAY = r"^[0-9]{1,2}:[0-9]{2}"
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,13 @@ class FileToLoad:
     @property
     def kind(self) -> Kind:
         return self.columns.kind
+
+    @property
+    def name(self) -> str:
+        """The file's name as PostgreSQL takes it: Python has half a surrogate pair for a byte that
+        is no UTF-8.
+        """
+        return without_controls(self.table.path.name)
 
     @property
     def target(self) -> str:
@@ -117,11 +127,9 @@ class FileToLoad:
         found = cells.texts(place, column)
         if self.kind == "prices" and name == "symbol":
             return _base_symbols(found)
-        return (
-            with_point(_without_unit(name, found), self.signs[name])
-            if name in self.signs
-            else found
-        )
+        if name not in self.signs:
+            return found
+        return with_point(_without_unit(name, found), self.signs[name])
 
 
 def look_at(
@@ -137,9 +145,40 @@ def look_at(
         cells.require_type(
             _place(table, column), _type_of(table, column), _role(columns.kind, name)
         )
+    _require_whole_instants(table, columns)
     needs_symbol = columns.kind == "prices" and "symbol" not in columns.found
     whose = (given_symbol(symbol) if symbol else symbol_of(path)) if needs_symbol else None
     return FileToLoad(table, columns, whose, _decimal_signs(table, columns, given))
+
+
+def _require_whole_instants(table: FileTable, columns: FileColumns) -> None:
+    """Raises: InputError where the time of day of a snapshot stands in a column beside its date:
+    every snapshot would be of midnight.
+    """
+    if columns.kind != "history":
+        return
+    for name in table.columns:
+        if name.strip().lower() != "time" or name == columns.found["timestamp"]:
+            continue
+        kind = _type_of(table, name)
+        is_time = pa.types.is_time(kind) or (
+            cells.holds_text(kind) and _first_cell_matches(table, name, TIME_OF_DAY)
+        )
+        if is_time:
+            raise InputError(
+                f"{table.path} has the day in column {columns.found['timestamp']} and the time of"
+                f" day in column {name}: write both into one column timestamp, such as"
+                " 2025-03-01T23:01:00Z"
+            )
+
+
+def _first_cell_matches(table: FileTable, name: str, shape: str) -> bool:
+    batch = next(iter(table.batches()), None)
+    if batch is None:
+        return False
+    column = batch.table.column(table.columns.index(name))
+    written = cells.texts(_place(table, name), column).drop_null()[:1]
+    return bool(pc.any(pc.match_substring_regex(written, shape)).as_py())
 
 
 def _kind_of(table: FileTable) -> Kind:

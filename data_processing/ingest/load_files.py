@@ -165,7 +165,7 @@ def _load(connection: Connection, file: FileToLoad, run_id: str) -> Counts:
     read = ragged = 0
     for batch in file.table.batches():
         _copy(connection, file.incoming(batch))
-        lines = [source | _ragged_row(file.table.path, line) for line in batch.ragged]
+        lines = [source | _ragged_row(file.name, line) for line in batch.ragged]
         if lines:
             connection.execute(text(raw_sql.quarantine_ragged()), lines)
         ragged += len(lines)
@@ -209,9 +209,9 @@ def _unread_symbols(connection: Connection) -> tuple[str, ...]:
     return tuple(symbols or ())
 
 
-def _ragged_row(path: Path, line: RaggedLine) -> dict[str, str]:
+def _ragged_row(name: str, line: RaggedLine) -> dict[str, str]:
     return {
-        "source_id": f"{path.name}:{line.row_number}",
+        "source_id": f"{name}:{line.row_number}",
         "cells": json.dumps([value.replace("\0", "\ufffd") for value in line.values]),
     }
 
@@ -239,9 +239,7 @@ def _judge(
     """
     connection.exec_driver_sql(judge_sql.create_judged(JUDGE[file.kind](file.text_columns, types)))
     pool_id = "i.pool_id" if "pool_id" in file.text_columns else "NULL"
-    connection.execute(
-        text(raw_sql.quarantine_refused(pool_id)), source | {"file": file.table.path.name}
-    )
+    connection.execute(text(raw_sql.quarantine_refused(pool_id)), source | {"file": file.name})
     return int(
         connection.exec_driver_sql(
             f"SELECT count(*) FROM {judge_sql.JUDGED} WHERE reason IS NOT NULL"

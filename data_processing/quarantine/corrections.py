@@ -106,6 +106,10 @@ def _object(place: str, line: str) -> dict[str, Any]:
 def _csv_rows(path: Path, given: DecimalSign | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """An empty cell replaces nothing; a cell that is no number stays text."""
     table = open_file(path)
+    if twice := [name for name in table.columns if table.columns.count(name) > 1]:
+        raise InputError(
+            f"{path} has {table.columns.count(twice[0])} columns {twice[0][:30]!r}; keep one"
+        )
     signs = _decimal_signs(table, given)
     for batch in table.batches():
         if batch.ragged:
