@@ -314,7 +314,8 @@ def closed_ports(master: str) -> dict[str, str]:
     and gives blocks of data: a secret is asked for first. With a local master Spark makes it
     itself; a cluster has to be given one. The jars stay open to everyone.
     """
-    return {"spark.authenticate": "true"} if master.startswith("local") else {}
+    is_one_process = master == "local" or master.startswith("local[")
+    return {"spark.authenticate": "true"} if is_one_process else {}
 
 
 def _laptop_conf(settings: Settings, *, synapseml: bool, short: bool) -> dict[str, str]:

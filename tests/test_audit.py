@@ -71,6 +71,7 @@ def run_audit(folder: Path, answer: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_pins_of_this_commit_have_their_reasons(tmp_path: Path) -> None:
     done = run_audit(tmp_path, json.dumps({"dependencies": [AUDITED]}))
     assert (done.returncode, done.stderr) == (0, "")
@@ -82,6 +83,7 @@ def test_the_pins_of_this_commit_have_their_reasons(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize(
     ("answer", "code", "words"),
     [

@@ -234,6 +234,7 @@ def test_a_path_that_no_file_can_have_is_wrong_configuration(
     assert name in str(caught.value)
 
 
+@pytest.mark.usefixtures("processes")
 def test_an_account_without_a_home_folder_says_what_to_set(tmp_path: Path) -> None:
     program = f"""
 import os, sys

@@ -20,6 +20,7 @@ SCHEMAS = {
 }
 
 
+@pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_a_file_is_valid_by_the_schema_that_comes_with_the_checker(schema: str) -> None:
     path = SCHEMAS[schema]

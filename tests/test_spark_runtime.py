@@ -115,6 +115,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
         )
     )
     monkeypatch.setattr(spark_runtime, "SOURCES", sources)
+    monkeypatch.setattr(spark_runtime, "LOCKED_JARS", len(locked))
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     return made

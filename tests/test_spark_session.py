@@ -53,7 +53,15 @@ def test_a_platform_that_gives_the_master_keeps_its_own_memory_and_options(tmp_p
     }
 
 
-@pytest.mark.parametrize(("master", "closed"), [("local[2]", True), ("spark://other:7077", False)])
+@pytest.mark.parametrize(
+    ("master", "closed"),
+    [
+        ("local", True),
+        ("local[2]", True),
+        ("local-cluster[2,1,1024]", False),
+        ("spark://other:7077", False),
+    ],
+)
 def test_a_local_driver_asks_for_a_secret(master: str, closed: bool, tmp_path: Path) -> None:
     settings = load_settings(_env_file=None, yieldspark_home=tmp_path, spark_master=master)
     assert ("spark.authenticate" in session_conf(settings)) == closed

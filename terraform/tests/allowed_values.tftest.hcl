@@ -144,7 +144,7 @@ run "values_beyond_a_limit" {
     database_version          = "POSTGRES_13"
     ingest_schedule           = "0 24 * * *"
     max_executors             = 40
-    expected_rows              = -1
+    expected_rows             = -1
     nightly_schedule          = "0 2 0 * *"
     region                    = "europe-west99"
     run_cidr                  = "10.20.1.0/27"
