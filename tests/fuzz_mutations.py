@@ -193,10 +193,10 @@ def wrapped(rng: random.Random, content: bytes, text: str) -> bytes:
     return rng.choice(
         (
             *(gzip.compress(content, mtime=0), bz2.compress(content), zipped.getvalue()),
-            *(text.encode("utf-16"), text.encode("utf-16-be"), text.encode("utf-32")),
+            *(text.encode(name, "replace") for name in ("utf-16", "utf-16-be", "utf-32")),
             *(
                 text.encode("cp1252", "replace"),
-                text.encode("utf-7"),
+                text.encode("utf-7", "replace"),
                 text.encode("shift-jis", "replace"),
             ),
             *(

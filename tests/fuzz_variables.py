@@ -254,7 +254,7 @@ def require_ours(log: str) -> None:
     """The last error of a log file is one of the product's tree."""
     if "Traceback (most recent call last)" in log:
         last = [line for line in log.splitlines() if line and not line.startswith(" ")][-1]
-        assert last.startswith(("product_errors.", "typer.", "click.")), log[-700:]
+        assert last.startswith(("common.errors.", "typer.", "click.")), log[-700:]
 
 
 def _require_rows(connection: Connection, environment: Environment) -> None:
