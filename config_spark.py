@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 from pydantic import ValidationError, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from common import libpq_variables, registry_address
 from common.env_file import ENV_FILE, check_env_file
@@ -24,18 +24,6 @@ from common.settings.models import ModelSettings
 from common.settings.quality import QualitySettings
 from common.settings.sources import SourceSettings
 from common.settings.spark import SparkSettings
-
-SECTIONS = (
-    LocalSettings,
-    DatabaseSettings,
-    SourceSettings,
-    SparkSettings,
-    QualitySettings,
-    ForecastSettings,
-    ModelSettings,
-    CloudSettings,
-)
-"""In the order of docs/reference/settings.md."""
 
 
 class Settings(
@@ -89,6 +77,10 @@ class Settings(
                 " set DB_HOST, DB_USER, DB_PASSWORD and DB_NAME"
             )
         return self
+
+
+SECTIONS = tuple(base for base in Settings.__bases__ if issubclass(base, BaseSettings))
+"""In the order of docs/reference/settings.md."""
 
 
 def load_settings(**overrides: Any) -> Settings:

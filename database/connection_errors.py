@@ -123,7 +123,7 @@ def statement_error(error: BaseException | None, where: str, role: str) -> Datab
     diagnostics = getattr(error, "diag", None)
     return by_code(
         getattr(error, "pgcode", None),
-        _one_line(error),
+        driver_message(error),
         where,
         role,
         routine=getattr(diagnostics, "source_function", None),
@@ -134,7 +134,7 @@ def login_error(error: Exception, parameters: Described) -> DatabaseError:
     """The product's error for a connection that psycopg2 or ADBC could not make. Neither tells the
     code, so the server is asked again.
     """
-    cause, answer = _one_line(error), ask_again(parameters.conninfo)
+    cause, answer = driver_message(error), ask_again(parameters.conninfo)
     if answer.needs_password:
         return by_code("28P01", cause, parameters.where, parameters.user)
     if answer.connected:
@@ -151,12 +151,19 @@ def login_error(error: Exception, parameters: Described) -> DatabaseError:
     return by_code(answer.sqlstate, cause, parameters.where, parameters.user)
 
 
+def driver_message(error: object) -> str:
+    """A driver's text on one line, without the full stop at its end: the messages continue."""
+    # psycopg2 could not decode the text of a server that is not in UTF-8
+    text = error.object.decode("latin-1") if isinstance(error, UnicodeDecodeError) else str(error)
+    return " ".join(text.split()).rstrip(".")
+
+
 def by_code(
     code: str | None, cause: str, where: str, role: str, *, routine: str | None = None
 ) -> DatabaseError:
     """The error for a SQLSTATE, which it keeps as `sqlstate`. Without a code no server answered.
 
-    Args: cause is the driver's own text, which is shown; routine is the server's function that
+    Args: cause is the `driver_message`, which is shown; routine is the server's function that
     raised it.
     """
     if code is None:
@@ -171,7 +178,7 @@ def by_code(
         prefixes = (key, key[:3], key[:2])
         meaning = next((_MEANINGS[one] for one in prefixes if one in _MEANINGS), unknown)
     kind, message = meaning
-    text = message.format(where=where, cause=cause.rstrip("."), role=role)
+    text = message.format(where=where, cause=cause, role=role)
     return _with_code(kind(text), code)
 
 
@@ -199,8 +206,8 @@ def _jdbc_error(error: Exception, url: URL) -> DatabaseError | None:
             cause = cause.getCause()
         if cause is None:
             return None
-        words = " ".join(str(cause.getMessage()).split())
-        return by_code(cause.getSQLState(), words, _where(url), str(url.username))
+        message = driver_message(cause.getMessage())
+        return by_code(cause.getSQLState(), message, _where(url), str(url.username))
     except (Py4JError, OSError):  # the JVM is gone, and that is the error
         return None
 
@@ -213,9 +220,3 @@ def _where(url: URL) -> str:
 def _with_code(error: DatabaseError, code: str | None) -> DatabaseError:
     error.sqlstate = code
     return error
-
-
-def _one_line(error: BaseException | None) -> str:
-    text = error.object.decode("latin-1") if isinstance(error, UnicodeDecodeError) else str(error)
-    # the messages go on after it
-    return " ".join(text.split()).removesuffix(".")

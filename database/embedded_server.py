@@ -35,7 +35,7 @@ from common.errors import (
 )
 from common.private_files import write_private
 from database import server_process
-from database.connection_errors import by_code
+from database.connection_errors import by_code, driver_message
 from database.login_probe import ask_again
 from database.server_folders import ServerFolders, locate, wheel_binaries
 from database.server_state import kept_password, kept_port, lost_password
@@ -305,7 +305,7 @@ def _refusal(error: Exception, address: ServerAddress, folders: ServerFolders) -
     is another one's (DatabaseRefused), connections are short (DatabaseError), or it does not answer
     (DatabaseUnreachable).
     """
-    code, cause = ask_again(_conninfo(address, "postgres")).sqlstate, " ".join(str(error).split())
+    code, cause = ask_again(_conninfo(address, "postgres")).sqlstate, driver_message(error)
     if code == WRONG_PASSWORD:
         password = folders.state / "password"
         return lost_password(password, folders.data, "holds another password")

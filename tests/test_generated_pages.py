@@ -15,7 +15,7 @@ from workflows.app import app as cloud_app
 
 
 def test_the_pages_are_current() -> None:
-    assert outdated_pages() == [], "run `python -m docs.generate`"
+    assert list(outdated_pages()) == [], "run `python -m docs.generate`"
 
 
 def test_check_writes_nothing_and_names_the_outdated_page(

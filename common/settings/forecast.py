@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings
 
+from common.settings.numbers import Share
+
 Engine = Literal["synapseml", "lightgbm"]
 
 
@@ -47,10 +49,10 @@ class ForecastSettings(BaseSettings):
             " day; more is a warning"
         ),
     )
-    max_new_pools_share: Annotated[float, Field(ge=0, le=1)] = Field(
+    max_new_pools_share: Share = Field(
         0.2, description="share of pools that are absent from the training data; more is a warning"
     )
-    max_fallback_share: Annotated[float, Field(ge=0, le=1)] = Field(
+    max_fallback_share: Share = Field(
         0.8, description="share of APY forecasts made by a fallback; more is a warning"
     )
     model_seed: int = Field(20240501, description="random seed of the models")

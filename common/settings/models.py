@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
 
 from common import registry_address
+from common.settings.numbers import Share
 from common.settings.paths import AbsolutePath
 
 
@@ -21,7 +22,7 @@ class ModelSettings(BaseSettings):
             " they also start the forecast history of the first run; days"
         ),
     )
-    max_segment_regression: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+    max_segment_regression: Share = Field(
         0.05,
         description=(
             "share by which the error of a new version may exceed the champion's in a large"

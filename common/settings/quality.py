@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-Share = Annotated[float, Field(ge=0, le=1)]
+from common.settings.numbers import Share
 
 
 class QualitySettings(BaseSettings):

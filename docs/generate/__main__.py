@@ -28,25 +28,24 @@ def generated_pages() -> Mapping[Path, str]:
     return pages
 
 
-def outdated_pages() -> list[Path]:
-    """The pages whose file differs from what the code makes."""
-    return [
-        path
+def outdated_pages() -> dict[Path, str]:
+    """The pages whose file differs from what the code makes, with their new text."""
+    return {
+        path: text
         for path, text in generated_pages().items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
-    ]
+    }
 
 
 def main(arguments: list[str]) -> int:
     """Write the pages, or with `--check` name those that are outdated. Returns the exit code."""
+    is_check = arguments == ["--check"]
     outdated = outdated_pages()
-    for path in outdated:
+    for path, text in outdated.items():
         print(path.relative_to(DOCS.parent))
-    if arguments == ["--check"]:
-        return 1 if outdated else 0
-    for path, text in generated_pages().items():
-        path.write_text(text, encoding="utf-8")
-    return 0
+        if not is_check:
+            path.write_text(text, encoding="utf-8")
+    return 1 if is_check and outdated else 0
 
 
 if __name__ == "__main__":
