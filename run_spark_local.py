@@ -2,7 +2,7 @@
 --help` names the other commands.
 
 The first run makes `.venv` with the pinned packages; every later one enters it at once. The
-commands themselves stand in command_line/.
+commands themselves are in cli/.
 """
 
 # No `from __future__ import annotations` here: a Python that is too old must get as far as the
@@ -36,11 +36,11 @@ if __name__ == "__main__":
         sys.exit(130)
 
     try:
-        import command_line
+        from cli.main import main
 
         if len(sys.argv) == 1:
             sys.argv.append("demo")
-        command_line.main()
+        main()
     except KeyboardInterrupt:
         # before the commands are loaded; from then on they answer a signal themselves
         sys.stderr.write("interrupted: nothing was begun\n")

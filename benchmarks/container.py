@@ -1,5 +1,5 @@
 """Both jobs of a night in a container's limits: whether a night fits into a Cloud Run job of 4 vCPU
-and 16 GiB, which is what PLATFORM=auto goes by (`workflows/batches/platform_choice.py`).
+and 16 GiB, which is what PLATFORM=auto goes by (`workflows/spec/platform_choice.py`).
 
 In: a number of pools and days. Out: seconds, processor seconds, peak memory and files of each job,
 and what a row takes in the database, on standard output. Raw history is generated in an embedded
@@ -30,8 +30,8 @@ from benchmarks.metrics_data import History, Say, load
 from benchmarks.metrics_table import machine_facts
 from benchmarks.processes import MEGABYTE, PASSIVE_THREADS, Timing, measure
 from config_spark import Settings
-from database.connection import make_engine
-from workflows.batches.platform_choice import CLOUD_RUN_ROWS, CONTAINER_GIB, CONTAINER_VCPU
+from database.connections.engine import make_engine
+from workflows.spec.platform_choice import CLOUD_RUN_ROWS, CONTAINER_GIB, CONTAINER_VCPU
 
 POOLS, DAYS = 5_000, 365
 

@@ -19,11 +19,11 @@ from sqlalchemy import Engine, Numeric
 from benchmarks.peer_rules import PEERS, PEERS_SCHEMA
 from benchmarks.processes import PROJECT
 from config_spark import Settings, load_settings
-from database.connection import make_engine, with_database
-from database.embedded_server import EmbeddedServer
-from database.migrate import migrate
-from database.own_schema import VERSION_TABLE
-from database.server_folders import locate
+from database.connections.engine import make_engine, with_database
+from database.embedded.folders import locate
+from database.embedded.server import EmbeddedServer
+from database.schema.migrate import migrate
+from database.schema.own_schema import VERSION_TABLE
 from database.tables import METRIC_COLUMNS, OWN_SCHEMA, pool_daily_metrics
 
 

@@ -2,8 +2,8 @@
 very same rows.
 
 In: a database with metrics. Out: `Period`, scores by target, class of rows and method, and the
-processes' timings. Every method is scored by the product's own `forecasting.scores` on the rows of
-`yieldspark.forecast_evaluation`: same pools, same days, same actual values.
+processes' timings. Every method is scored by the product's own `forecasting.evaluation.scores` on
+the rows of `yieldspark.forecast_evaluation`: same pools, same days, same actual values.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from benchmarks.forecast_data import Say, run_command
 from benchmarks.peer_mlforecast import KEY, VARIANTS
 from benchmarks.processes import PASSIVE_THREADS, PROJECT, Timing, measure
 from config_spark import Settings
-from database.connection import make_engine
-from forecasting.forecast_ledger import scored_rows
-from forecasting.scores import FORECASTS, restricted, score
+from database.connections.engine import make_engine
+from forecasting.evaluation.scores import FORECASTS, restricted, score
+from forecasting.publishing.forecast_history import scored_rows
 
 PEER = "mlforecast"
 HORIZON = 1

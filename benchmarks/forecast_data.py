@@ -26,7 +26,7 @@ from sqlalchemy import Engine
 from benchmarks.databases import environment, server_process, settle
 from benchmarks.processes import PROJECT, Timing, measure
 from config_spark import Settings
-from database.connection import make_engine
+from database.connections.engine import make_engine
 
 Say = Callable[[str], None]
 Floats = npt.NDArray[np.float64]

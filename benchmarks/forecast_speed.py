@@ -17,7 +17,7 @@ from benchmarks.databases import copied_database, environment, server_process, s
 from benchmarks.forecast_data import Panel, Say, copy_panel, run_command
 from benchmarks.processes import PASSIVE_THREADS, Timing, measure
 from config_spark import Settings
-from database.connection import make_engine
+from database.connections.engine import make_engine
 
 NATIVE = "native"
 """Stage of the comparison that is no part of the product's time: native LightGBM's fits."""

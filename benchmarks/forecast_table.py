@@ -18,7 +18,7 @@ from benchmarks.forecast_goals import Judged, accuracy_goals, night_goals, scale
 from benchmarks.forecast_speed import NATIVE, Nights, Scale
 from benchmarks.metrics_table import OUTSIDE, facts_line
 from benchmarks.processes import Timing
-from forecasting.day_bootstrap import LEVEL
+from forecasting.evaluation.day_bootstrap import LEVEL
 
 CLASS_WORDS = {
     "restricted": "restricted rows (TVL over 1 M USD, APY under 100 %)",

@@ -44,7 +44,7 @@ from benchmarks.metrics_table import (
 from benchmarks.peer_rules import PEERS
 from benchmarks.processes import PROJECT, Timing, measure
 from config_spark import Settings
-from database.connection import make_engine
+from database.connections.engine import make_engine
 
 JOB = [
     sys.executable,

@@ -21,8 +21,8 @@ from benchmarks.metrics_data import History
 from benchmarks.parity import CAUSES, UNEXPLAINED, Facts, Parity, compare
 from benchmarks.processes import PROJECT, measure
 from config_spark import Settings
-from data_processing.ingest.load_files import load_files
-from database.connection import make_engine
+from data_processing.ingest.loading.load_files import load_files
+from database.connections.engine import make_engine
 from database.tables import METRIC_COLUMNS
 
 SHARED_HISTORY = PROJECT.parent / "shared" / "data" / "defillama_pool_history.parquet"

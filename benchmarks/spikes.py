@@ -22,13 +22,13 @@ from benchmarks.databases import copied_database, settle, temporary_server
 from benchmarks.metrics_data import drop_secondary_indexes
 from benchmarks.metrics_table import machine_facts
 from config_spark import Settings
-from data_processing.last_run import ANY_TIME, LastRun
-from data_processing.plan import plan_metrics
-from data_processing.plan_request import Request
-from data_processing.quality.spike_sql import spike_preparation, spike_query
-from data_processing.run_plan import Plan
-from database.batch_checks import failing_rows
-from database.connection import make_engine
+from data_processing.commit.spikes import spike_preparation, spike_query
+from data_processing.planning.last_run import ANY_TIME, LastRun
+from data_processing.planning.plan import plan_metrics
+from data_processing.planning.run_plan import Plan
+from data_processing.planning.run_request import Request
+from database.commit_checks import failing_rows
+from database.connections.engine import make_engine
 from database.staging import MERGE_WORK_MEM
 from database.tables import OWN_SCHEMA
 

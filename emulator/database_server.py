@@ -15,7 +15,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
-from database.embedded_server import EmbeddedServer
+from database.embedded.server import EmbeddedServer
 
 ADMIN = "cloudsqladmin"
 OWNER = "cloudsqlsuperuser"

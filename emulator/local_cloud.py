@@ -28,8 +28,8 @@ from common.errors import EnvironmentNotReady
 from common.private_files import give_to, private_folder, write_private
 from common.registry_address import sqlite_uri
 from config_spark import Settings
-from database.connection import make_engine, with_database
-from database.server_folders import Account, system_folder
+from database.connections.engine import make_engine, with_database
+from database.embedded.folders import Account, system_folder
 from emulator.http_service import Service, serving
 from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.batch_process import BatchProcess, LocalPlatform, batch_account

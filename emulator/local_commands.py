@@ -12,18 +12,17 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import text
 
-from command_line.options import AsJson, DryRun, End, Engine, Start, edge_settings
-from command_line.terminal import out, print_json, print_pairs, say, step
+from cli.options import AsJson, DryRun, End, Engine, Start, edge_settings
+from cli.terminal import out, print_json, print_pairs, say, step
 from common.errors import YieldSparkError
 from config_spark import Settings, load_settings
-from database.connection import make_engine
+from database.connections.engine import make_engine
 from emulator.local_cloud import ROOT, LocalCloud, local_cloud
 from sample_data import SAMPLE_FILES
 from workflows.app import app
 from workflows.inside_network.container_runs import run_container
 from workflows.inside_network.operator_commands import container_arguments
 from workflows.releases.release import publish
-from workflows.releases.release_names import OPERATOR_JOB
 from workflows.run_commands import (
     FullRefresh,
     OnPlatform,
@@ -31,6 +30,7 @@ from workflows.run_commands import (
     print_pipeline,
     run_pipeline,
 )
+from workflows.spec.release_paths import OPERATOR_JOB
 
 local = typer.Typer(
     no_args_is_help=True,

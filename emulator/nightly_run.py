@@ -16,14 +16,14 @@ from sqlalchemy import text
 
 from common.errors import ConfigurationError
 from config_spark import Settings, load_settings
-from database.connection import make_engine
-from database.secret_password import with_password
+from database.connections.engine import make_engine
+from database.connections.secret_manager import with_password
 from emulator.cloud import EmulatedCloud
 from workflows.executions import Executions, wait_for_execution
 from workflows.inside_network.container_runs import run_container
 from workflows.inside_network.operator_commands import container_arguments
 from workflows.releases.release import publish
-from workflows.releases.release_names import OPERATOR_JOB
+from workflows.spec.release_paths import OPERATOR_JOB
 
 Say = Callable[[str], None]
 

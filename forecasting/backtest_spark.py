@@ -17,21 +17,21 @@ import pandas as pd
 from pyspark.sql import SparkSession
 
 from config_spark import Settings
-from database.connection import make_engine
+from database.connections.engine import make_engine
 from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot
-from database.run_ledger import Run, ledger_row, open_run
-from database.spark_interrupt import interruptible
-from forecasting.backtest import evaluation_rows, publish_days
-from forecasting.engines.choose import choose_engine
-from forecasting.evaluate import scores_of
-from forecasting.folds import FoldPlan
-from forecasting.forecast_ledger import BACKTEST
-from forecasting.forecast_plan import plan_backtest
-from forecasting.forecast_rows import evaluation_staging
-from forecasting.out_of_sample import held_rows
-from forecasting.past_forecasts import no_past
-from forecasting.stacked_model import OutOfSample, fit_stacked
-from forecasting.targets import targets_of
+from database.ledger.runs import Run, ledger_row, open_run
+from forecasting.evaluation.backtest import evaluation_rows, publish_days
+from forecasting.evaluation.evaluate import scores_of
+from forecasting.features.targets import targets_of
+from forecasting.models.engines.choose import choose_engine
+from forecasting.models.folds import FoldPlan
+from forecasting.models.stacked_model import OutOfSample, fit_stacked
+from forecasting.publishing.forecast_history import BACKTEST
+from forecasting.publishing.past_forecasts import no_past
+from forecasting.run.dataset import held_rows
+from forecasting.run.forecast_rows import evaluation_staging
+from forecasting.run.plan import plan_backtest
+from spark.interrupt import interruptible
 
 JOB = "backtest"
 

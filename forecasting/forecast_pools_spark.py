@@ -29,16 +29,19 @@ import pandas as pd
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
+from cli.job_runner import run_job
 from config_spark import Settings
-from database.connection import make_engine
+from database.connections.engine import make_engine
 from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot, get_spark_session
-from database.metrics_table import metrics_table
-from database.run_ledger import Run, ledger_row, open_run
-from database.spark_interrupt import interruptible
-from forecasting.backtest import evaluation_rows, publish_days
+from database.ledger.runs import Run, ledger_row, open_run
+from database.schema.metrics_table import metrics_table
 from forecasting.backtest_spark import past_evaluation
-from forecasting.engines.choose import ENGINES, choose_engine
-from forecasting.forecast_ledger import (
+from forecasting.evaluation.backtest import evaluation_rows, publish_days
+from forecasting.evaluation.scores import score_table, sentence
+from forecasting.features.targets import Target, targets_of
+from forecasting.models.engines.choose import ENGINES, choose_engine
+from forecasting.publishing.fallbacks import apply_rules, join_targets
+from forecasting.publishing.forecast_history import (
     BACKTEST,
     NIGHT,
     as_past,
@@ -46,18 +49,15 @@ from forecasting.forecast_ledger import (
     score_what_came_true,
     scored_rows,
 )
-from forecasting.forecast_plan import ForecastPlan, plan_forecast
-from forecasting.forecast_rows import evaluation_staging, forecast_staging
-from forecasting.intervals import relative_quantiles
-from forecasting.night_model import model_of_tonight
-from forecasting.night_registry import record_refit, register, registry_checks
-from forecasting.night_watch import explained, watch
-from forecasting.out_of_sample import held_rows, known_pools
-from forecasting.past_forecasts import past_forecasts
-from forecasting.rules import apply_rules, join_targets
-from forecasting.scores import score_table, sentence
-from forecasting.targets import Target, targets_of
-from job_entry import run_job
+from forecasting.publishing.intervals import relative_quantiles
+from forecasting.publishing.past_forecasts import past_forecasts
+from forecasting.run.dataset import held_rows, known_pools
+from forecasting.run.forecast_rows import evaluation_staging, forecast_staging
+from forecasting.run.health_checks import explained, watch
+from forecasting.run.plan import ForecastPlan, plan_forecast
+from forecasting.run.registration import record_refit, register, registry_checks
+from forecasting.run.serving_model import model_of_tonight
+from spark.interrupt import interruptible
 
 log = logging.getLogger(__name__)
 

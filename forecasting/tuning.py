@@ -27,21 +27,21 @@ from pyspark.sql import SparkSession
 
 from common.errors import ConfigurationError, NotEnoughHistory
 from config_spark import Settings
-from database.connection import make_engine
+from database.connections.engine import make_engine
 from database.db_utils_spark import exported_snapshot
-from database.run_ledger import ledger_row, open_run
-from database.spark_interrupt import interruptible
-from forecasting.day_bootstrap import mean_ratio_interval
-from forecasting.engines.choose import choose_engine
-from forecasting.engines.engine import FeatureRows, Objective
-from forecasting.engines.model_parameters import TUNED, ModelParameters, model_parameters
-from forecasting.error_measures import Numbers
-from forecasting.folds import EXPANDING_DAYS, ONE_DAY, DaySpan, Fold, FoldPlan
-from forecasting.forecast_plan import newest_day
-from forecasting.out_of_sample import held_rows
-from forecasting.persistence_gate import LOSS_LIMIT
-from forecasting.scores import numbered
-from forecasting.targets import Values
+from database.ledger.runs import ledger_row, open_run
+from forecasting.evaluation.day_bootstrap import mean_ratio_interval
+from forecasting.evaluation.error_measures import Numbers
+from forecasting.evaluation.scores import numbered
+from forecasting.features.targets import Values
+from forecasting.models.engines.choose import choose_engine
+from forecasting.models.engines.engine import FeatureRows, Objective
+from forecasting.models.engines.model_parameters import TUNED, ModelParameters, model_parameters
+from forecasting.models.folds import EXPANDING_DAYS, ONE_DAY, DaySpan, Fold, FoldPlan
+from forecasting.publishing.persistence_gate import LOSS_LIMIT
+from forecasting.run.dataset import held_rows
+from forecasting.run.plan import newest_day
+from spark.interrupt import interruptible
 
 log = logging.getLogger(__name__)
 

@@ -13,31 +13,31 @@ from hypothesis import settings as hypothesis_settings
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine, text
 
-from command_line.suite_commands import FAST
+from cli.suite_commands import FAST
 from common import libpq_variables
 from common.errors import EnvironmentNotReady
 from common.settings.paths import default_home
 from config_spark import Settings, load_settings
-from database.connection import make_engine, with_database
-from database.embedded_server import EmbeddedServer
-from database.migrate import migrate
-from database.server_folders import wheel_binaries
-from database.spark_session import get_spark_session
+from database.connections.engine import make_engine, with_database
+from database.embedded.folders import wheel_binaries
+from database.embedded.server import EmbeddedServer
+from database.schema.migrate import migrate
 from emulator.http_service import Service
-from machine.java_runtime import find_java
-from machine.spark_runtime import native_obstacle
-from tests.databases import Databases
-from tests.mapped_classes import mapping_options
-from tests.processes import CommandLine, CommandLineHere
+from local_runtime.jars import native_obstacle
+from local_runtime.java import find_java
+from spark.session import get_spark_session
+from tests.support.databases import Databases
+from tests.support.mapped_classes import mapping_options
+from tests.support.processes import CommandLine, CommandLineHere
 
-pytest_plugins = ("tests.markers", "tests.workers", "tests.owner_schema")
+pytest_plugins = ("tests.support.markers", "tests.support.workers", "tests.support.owner_schema")
 
 PROJECT = Path(__file__).resolve().parents[1]
 JARS = Path(
     os.environ.get("JARS_DIR") or Path(os.environ.get("YIELDSPARK_HOME") or default_home()) / "jars"
 )
-# as in `forecasting.engines.native`, and before any test's import loads LightGBM: spinning threads
-# on busy cores cost minutes
+# as in `forecasting.models.engines.native`, and before any test's import loads LightGBM: spinning
+# threads on busy cores cost minutes
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # an example that takes long says that the machine is busy
 hypothesis_settings.register_profile("no deadline", deadline=None)

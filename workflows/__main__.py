@@ -32,7 +32,7 @@ if __name__ == "__main__":
         sys.exit(130)
 
     try:
-        from workflows.entry import main
+        from workflows.main import main
 
         main()
     except KeyboardInterrupt:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from command_line.options import AsJson
-from command_line.terminal import print_json, say
+from cli.options import AsJson
+from cli.terminal import print_json, say
 from common.errors import ConfigurationError
 from workflows.app import app
 from workflows.pipeline_lint.rules import check_source

@@ -9,18 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from command_line.options import AsJson, DryRun, End, Engine, EngineName, Start, edge_settings
-from command_line.terminal import print_json, print_table, say
+from cli.options import AsJson, DryRun, End, Engine, EngineName, Start, edge_settings
+from cli.terminal import print_json, print_table, say
 from common.errors import CloudRefused, CloudUnavailable, ConfigurationError
 from config_spark import Settings
 from workflows.app import app
-from workflows.batches.batch_watch import actual_or_none, keep_cost, last_lines
+from workflows.batches.batch_monitor import actual_or_none, keep_cost, last_lines
 from workflows.batches.dataproc import Batches
-from workflows.batches.platform_choice import PLATFORMS
-from workflows.batches.platforms import JOBS
 from workflows.executions import ExecutionNotSucceeded, Executions, wait_for_execution
 from workflows.inside_network.container_log import last_log_lines
-from workflows.releases.release_names import cloud_run_job
+from workflows.spec.platform_choice import PLATFORMS
+from workflows.spec.platforms import JOBS
+from workflows.spec.release_paths import cloud_run_job
 from workflows.waiting import wait_or_ask
 
 NOT_CREATED = "NOT_CREATED"

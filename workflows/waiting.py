@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import typer
 
-from command_line.terminal import say
+from cli.terminal import say
 from common.errors import Interrupted
 
 Result = TypeVar("Result")

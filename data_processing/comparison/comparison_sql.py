@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from data_processing.checks.row_checks import EARLIEST_DAY
 from data_processing.comparison.rules import (
     Precision,
     Rule,
@@ -19,11 +20,10 @@ from data_processing.comparison.rules import (
     rules_of_our_rows,
     rules_of_their_rows,
 )
-from data_processing.market_series import SERIES, SYMBOLS
-from data_processing.quality.row_checks import EARLIEST_DAY
-from data_processing.quarantine.table import QUARANTINE, RAW_ROW
-from data_processing.raw_history import TABLE, midnight
-from data_processing.rolling_metrics import WINDOW_DAYS
+from data_processing.metrics.rolling_metrics import WINDOW_DAYS
+from data_processing.raw.history import TABLE, midnight
+from data_processing.raw.market_series import SERIES, SYMBOLS
+from data_processing.raw.quarantine_table import QUARANTINE, RAW_ROW
 from database.merge_sql import qualified, quoted
 from database.tables import market_series, observation_age, pool_calendars, pools, raw_prices
 

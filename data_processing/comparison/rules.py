@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from data_processing.market_series import SERIES, SYMBOLS
+from data_processing.raw.market_series import SERIES, SYMBOLS
 
 UNEXPLAINED = "unexplained"
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from data_processing.checks.row_checks import NUMBER
 from data_processing.files.cells import texts
 from data_processing.files.file_tables import FileTable, open_file
 from data_processing.files.number_format import (
@@ -26,7 +27,6 @@ from data_processing.files.number_format import (
     signs_seen,
     with_point,
 )
-from data_processing.quality.row_checks import NUMBER
 
 KEYS = ("apy", "tvlUsd", "apyBase", "apyReward", "il7d", "apyBase7d")
 """What DefiLlama writes for a snapshot, and what may be corrected of it."""

@@ -18,17 +18,17 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from config_spark import Settings
-from data_processing.observed_days import UNDECIDED, snapshot_identity
-from data_processing.quality.catalogue import words
-from data_processing.quality.row_checks import raw_row_checks
-from data_processing.quarantine.review import Selection, require_ids, what_to_do
-from data_processing.quarantine.table import HISTORY, QUARANTINE, RAW_ROW
-from data_processing.raw_history import judged_rows, lacks_its_pool, texts_of
-from database.connection import checked_connection
-from database.run_document import ROW_COUNTS
-from database.run_ledger import Run, ledger_row, open_run
-from database.schema_check import verify_tables
-from database.table_use import REPLAY_USE
+from data_processing.checks.catalogue import words
+from data_processing.checks.row_checks import raw_row_checks
+from data_processing.quarantine.queries import Selection, require_ids, what_to_do
+from data_processing.raw.history import judged_rows, lacks_its_pool, texts_of
+from data_processing.raw.observed_days import UNDECIDED, snapshot_identity
+from data_processing.raw.quarantine_table import HISTORY, QUARANTINE, RAW_ROW
+from database.connections.engine import checked_connection
+from database.ledger.run_json import ROW_COUNTS
+from database.ledger.runs import Run, ledger_row, open_run
+from database.schema.check import verify_tables
+from database.schema.table_use import REPLAY_USE
 
 REPLAY_JOB, DROP_JOB = "replay_quarantine", "drop_quarantine"
 

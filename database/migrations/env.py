@@ -1,10 +1,10 @@
-"""Alembic's entry: runs inside the transaction that `database.migrate` opened."""
+"""Alembic's entry: runs inside the transaction that `database.schema.migrate` opened."""
 
 from __future__ import annotations
 
 from alembic import context
 
-from database.own_schema import VERSION_TABLE
+from database.schema.own_schema import VERSION_TABLE
 from database.tables import OWN_SCHEMA, own_metadata
 
 context.configure(

@@ -11,10 +11,10 @@ from typing import Any
 
 import typer
 
-from command_line import entry as local_entry
-from command_line.app import app as local_app
+from cli import main as local_entry
+from cli.app import app as local_app
 from docs.generate.marked_table import markdown_table
-from workflows import entry as cloud_entry
+from workflows import main as cloud_entry
 from workflows.app import app as cloud_app
 
 PROGRAMS = {

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from docs.generate.marked_table import markdown_table, replace_between
-from workflows.batches.platform_choice import CLOUD_RUN, DATAPROC
 from workflows.costs.bill_inputs import BillInputs
 from workflows.costs.monthly_bill import MonthlyBill, PlatformBill, modelled_bill
+from workflows.spec.platform_choice import CLOUD_RUN, DATAPROC
 
 POOLS = (200, 2_000, 20_000)
 

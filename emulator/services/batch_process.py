@@ -27,9 +27,9 @@ from urllib.request import Request, urlopen
 
 from common.errors import EnvironmentNotReady
 from common.private_files import give_to, new_file, private_folder, write_private
-from database.server_folders import Account, server_account
-from machine.java_runtime import find_java
-from workflows.batches.batch_request import DRIVER_VARIABLE
+from database.embedded.folders import Account, server_account
+from local_runtime.java import find_java
+from workflows.spec.batch_request import DRIVER_VARIABLE
 
 log = logging.getLogger(__name__)
 

@@ -23,8 +23,8 @@ from emulator.http_service import Answer, ApiError, Request, Service
 from emulator.services.batch_documents import timestamp
 from emulator.services.batch_lifecycle import BatchLifecycle, BatchScript, RunningBatch
 from emulator.services.written_lines import WrittenLine, WrittenLines
-from workflows.batches.platforms import JOBS
-from workflows.releases.release_names import CONTAINER_ARGUMENTS, cloud_run_job
+from workflows.spec.platforms import JOBS
+from workflows.spec.release_paths import CONTAINER_ARGUMENTS, cloud_run_job
 
 CLOUD_RUN_JOBS: Mapping[str, Sequence[str]] = {
     **{cloud_run_job(job): () for job in JOBS},

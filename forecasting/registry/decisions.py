@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select
 
-from database.connection import checked_connection
-from database.run_ledger import who_is_asking
+from database.connections.engine import checked_connection
+from database.ledger.runs import who_is_asking
 from database.tables import promotion
 
 BY_HAND, ROLLED_BACK = "by_hand", "rolled_back"

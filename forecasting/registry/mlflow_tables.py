@@ -26,14 +26,14 @@ from common.errors import DatabaseError, RegistryUnreachable
 from common.private_files import make_private, private_folder
 from common.registry_address import SQLITE, is_in_postgresql, sqlite_uri
 from config_spark import Settings
-from database.connection import engine_of
-from database.connection_parameters import (
+from database.connections.engine import engine_of
+from database.connections.parameters import (
     FIXED_SESSION,
     ConnectionParameters,
     connection_parameters,
 )
-from database.own_schema import MIGRATE
-from database.session_check import ENCODING
+from database.connections.session_check import ENCODING
+from database.schema.own_schema import MIGRATE
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory

@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, delete, insert, select
 
-from database.connection import checked_connection
+from database.connections.engine import checked_connection
 from database.tables import model_outbox
 from forecasting.registry.mlflow_registry import CHAMPION, RegisteredVersion, Registry
 from forecasting.registry.model_archive import ModelArchive, unpacked

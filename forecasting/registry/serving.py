@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
-from forecasting.features import feature_names
+from forecasting.features.feature_frame import feature_names
 from forecasting.registry import outbox
 from forecasting.registry.mlflow_registry import (
     CHAMPION,

@@ -16,8 +16,8 @@ from sqlalchemy import Engine
 
 from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
-from database.connection import checked_connection
-from forecasting.features import feature_names
+from database.connections.engine import checked_connection
+from forecasting.features.feature_frame import feature_names
 from forecasting.registry import decisions, outbox
 from forecasting.registry.mlflow_registry import (
     CHAMPION,

@@ -1,5 +1,5 @@
 # What the variables allow and refuse, at plan: `terraform test`. A run takes seconds, so each has many values. The messages are tested in
-# tests/test_terraform.py.
+# tests/terraform/test_terraform.py.
 
 mock_provider "google" {
   # ids and addresses that an apply makes, in the form that the provider's own validators read

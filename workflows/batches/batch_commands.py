@@ -12,17 +12,17 @@ from typing import Annotated, Any
 
 import typer
 
-from command_line.options import AsJson, AsOf, End, Engine, Start, day, edge_settings
-from command_line.terminal import err, out, print_json, print_pairs, print_table, say
+from cli.options import AsJson, AsOf, End, Engine, Start, day, edge_settings
+from cli.terminal import err, out, print_json, print_pairs, print_table, say
 from common.plain_text import without_controls
 from config_spark import Settings
 from workflows.app import app
-from workflows.batches.batch_watch import duration, facts, see_through
+from workflows.batches.batch_monitor import duration, facts, see_through
 from workflows.batches.dataproc import TERMINAL, Batches
 from workflows.batches.driver_output import DriverOutput
-from workflows.batches.platforms import FORECAST_JOB, METRICS_JOB
-from workflows.batches.submission import job_arguments, submission
+from workflows.batches.submit_request import job_arguments, submission
 from workflows.run_commands import FullRefresh, Version
+from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB
 from workflows.waiting import wait_or_ask
 
 FOLLOW_SECONDS = 5.0

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigurationError
-from workflows.batches.batch_size import CORES, MIN_EXECUTORS
+from workflows.spec.batch_size import CORES, MIN_EXECUTORS
 
 PRICES = Path(__file__).with_name("prices.toml")
 REGION_OF_THE_PAGE = "us-central1"

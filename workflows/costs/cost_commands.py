@@ -11,20 +11,20 @@ from typing import Annotated, Any
 
 import typer
 
-from command_line.options import AsJson, edge_settings
-from command_line.terminal import print_json, print_pairs, print_table, shown
+from cli.options import AsJson, edge_settings
+from cli.terminal import print_json, print_pairs, print_table, shown
 from common.errors import ConfigurationError, DatabaseUnreachable
 from config_spark import Settings
 from workflows.app import app
 from workflows.batches.batch_commands import opened, show_batch
-from workflows.batches.batch_watch import facts, keep_cost
+from workflows.batches.batch_monitor import facts, keep_cost
 from workflows.batches.dataproc import TERMINAL, Batches, batch_id_of
-from workflows.batches.platforms import JOBS
 from workflows.costs.bill_inputs import inputs_of
 from workflows.costs.cost import actual_cost, prices
 from workflows.costs.cost_ledger import past_runs
 from workflows.costs.measured_inputs import with_measured
 from workflows.costs.monthly_bill import MonthlyBill, monthly_bill
+from workflows.spec.platforms import JOBS
 
 YESTERDAY = "yesterday"
 

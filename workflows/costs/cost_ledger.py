@@ -2,7 +2,7 @@
 past runs in the cloud come out for an estimate.
 
 In: settings whose database has this version's tables. The database is reached through
-`database.connection`; its errors are the product's.
+`database.connections.engine`; its errors are the product's.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from sqlalchemy import Select, select, update
 
 from common.errors import CloudRefused, CloudUnavailable, DatabaseError
 from config_spark import Settings
-from database.connection import checked_connection, make_engine, with_database
+from database.connections.engine import checked_connection, make_engine, with_database
 from database.tables import run_ledger
-from workflows.batches.platform_choice import (
+from workflows.spec.platform_choice import (
     CLOUD_RUN,
     CLOUD_RUN_PREFIX,
     DATAPROC,
     PLATFORMS,
     PlatformName,
 )
-from workflows.batches.platforms import JOBS
+from workflows.spec.platforms import JOBS
 
 PAST_RUNS = 30
 """A month of nights."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-from workflows.batches.platform_choice import DATAPROC
-from workflows.batches.platforms import FORECAST_JOB, METRICS_JOB
 from workflows.costs.bill_inputs import BillInputs
 from workflows.costs.cost_ledger import PastRun
 from workflows.costs.night_model import batch_usd, cores_of
+from workflows.spec.platform_choice import DATAPROC
+from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB
 
 Figures = list[tuple[PastRun, float]]
 

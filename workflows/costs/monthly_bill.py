@@ -11,7 +11,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from workflows.batches.platform_choice import (
+from workflows.costs.bill_inputs import SOURCES, BillInputs
+from workflows.costs.cost import prices
+from workflows.costs.database_cost import DatabaseCost, database_cost
+from workflows.costs.measured_inputs import KnownInputs
+from workflows.costs.night_model import JobOfANight, night_of
+from workflows.spec.platform_choice import (
     CLOUD_RUN,
     CLOUD_RUN_ROWS,
     CONTAINER_GIB,
@@ -21,12 +26,7 @@ from workflows.batches.platform_choice import (
     PlatformName,
     choice_for,
 )
-from workflows.batches.platforms import JOBS
-from workflows.costs.bill_inputs import SOURCES, BillInputs
-from workflows.costs.cost import prices
-from workflows.costs.database_cost import DatabaseCost, database_cost
-from workflows.costs.measured_inputs import KnownInputs
-from workflows.costs.night_model import JobOfANight, night_of
+from workflows.spec.platforms import JOBS
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from workflows.batches.batch_request import batch_key
-from workflows.batches.batch_size import BatchSize, size_for
-from workflows.batches.platform_choice import (
+from workflows.costs.bill_inputs import BillInputs
+from workflows.costs.cost import cloud_run_usd, estimate, prices
+from workflows.spec.batch_request import batch_key
+from workflows.spec.batch_size import BatchSize, size_for
+from workflows.spec.platform_choice import (
     CLOUD_RUN,
     CONTAINER_GIB,
     CONTAINER_VCPU,
     PlatformName,
 )
-from workflows.batches.platforms import FORECAST_JOB, METRICS_JOB
-from workflows.costs.bill_inputs import BillInputs
-from workflows.costs.cost import cloud_run_usd, estimate, prices
+from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from workflows.deployment.deploy_step import project_of, source_of
 from workflows.deployment.images import CLOUD_RUN, provided_image
 from workflows.deployment.release_step import HANDED_ON as RELEASE
 from workflows.deployment.settings_file import released_settings
-from workflows.releases.release_names import LATEST, MANIFEST, object_name
+from workflows.spec.release_paths import LATEST, MANIFEST, object_name
 
 
 def verify(context: Context) -> None:

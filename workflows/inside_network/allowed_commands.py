@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 
 import typer
 
-from command_line import entry  # importing it puts its commands on the application
-from command_line.app import app as command_line_app
-from command_line.run_application import run_application
+from cli import main as entry
+from cli.app import app as command_line_app
+from cli.run_application import run_application
 from common.errors import ConfigurationError
 from workflows.app import app as workflows_app
 from workflows.app import failed_command

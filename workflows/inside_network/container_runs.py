@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from command_line.terminal import say
+from cli.terminal import say
 from common.errors import BatchFailed, CloudRefused, CloudUnavailable
 from config_spark import Settings
 from workflows.google_rest import Document

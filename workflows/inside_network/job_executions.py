@@ -16,7 +16,7 @@ from google.api_core import exceptions
 from common.errors import CloudRefused
 from common.google_clients import required
 from config_spark import Settings
-from database.run_ledger import who_is_asking
+from database.ledger.runs import who_is_asking
 from workflows.google_rest import Document, GoogleRest
 
 USER_VARIABLE = "LOGNAME"

@@ -10,15 +10,15 @@ from typing import Annotated
 
 import typer
 
-from command_line.options import AsJson, edge_settings
-from command_line.terminal import print_json
+from cli.options import AsJson, edge_settings
+from cli.terminal import print_json
 from workflows.app import app
 from workflows.inside_network.allowed_commands import check_words
 from workflows.inside_network.container_log import Line
 from workflows.inside_network.container_runs import ContainerFailed, run_container
 from workflows.inside_network.job_executions import job_name, run_request
-from workflows.releases.release_names import OPERATOR, OPERATOR_JOB
 from workflows.run_commands import Version
+from workflows.spec.release_paths import OPERATOR, OPERATOR_JOB
 
 
 @app.command()

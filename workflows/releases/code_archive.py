@@ -16,9 +16,9 @@ from pathlib import Path
 from workflows.releases.working_tree import files_of
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("common", "data_processing", "forecasting", "database")
-MODULES = ("config_spark.py", "job_entry.py")
-OPERATOR_PACKAGES = ("command_line", "machine", "reporting", "workflows")
+PACKAGES = ("common", "data_processing", "forecasting", "database", "spark")
+MODULES = ("config_spark.py", "cli/__init__.py", "cli/job_runner.py")
+OPERATOR_PACKAGES = ("cli", "local_runtime", "reporting", "workflows")
 
 OPERATOR_MAIN = "__main__.py"
 """What Python runs of a folder or a zip."""

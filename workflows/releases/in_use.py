@@ -16,10 +16,10 @@ from typing import Any
 
 from common.errors import RunInProgress
 from config_spark import Settings
-from workflows.batches.batch_request import batch_id
 from workflows.batches.dataproc import TERMINAL, Batches, batch_id_of
-from workflows.batches.platforms import JOBS
 from workflows.executions import Executions
+from workflows.spec.batch_request import batch_id
+from workflows.spec.platforms import JOBS
 
 NOT_ENDED = ("PENDING", "RUNNING", "CANCELLING")
 

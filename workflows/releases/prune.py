@@ -25,7 +25,7 @@ from workflows.releases.release import (
     released_at,
     silent,
 )
-from workflows.releases.release_names import LATEST, MANIFEST, object_name
+from workflows.spec.release_paths import LATEST, MANIFEST, object_name
 
 UNFINISHED_HOURS = 24
 """How long a version without a manifest may be a release that is still going on."""

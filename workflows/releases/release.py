@@ -19,7 +19,7 @@ from config_spark import Settings
 from workflows.releases.code_bucket import AlreadyThere, CodeBucket, Content, Listed, Say, md5_hash
 from workflows.releases.release_batches import differences, support_warnings
 from workflows.releases.release_content import ReleaseContent, as_json, build_content, content_type
-from workflows.releases.release_names import (
+from workflows.spec.release_paths import (
     BATCHES,
     LATEST,
     MANIFEST,

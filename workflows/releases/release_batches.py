@@ -14,10 +14,10 @@ from typing import Any
 
 from common.google_clients import required
 from config_spark import Settings
-from workflows.batches.batch_request import batch_key, build_batch, operator_environment
-from workflows.batches.platform_choice import DATAPROC, choose_platform
-from workflows.batches.platforms import FORECAST_JOB, JOBS, METRICS_JOB, TABLE, platform_for
-from workflows.releases.release_names import Release, cloud_run_job
+from workflows.spec.batch_request import batch_key, build_batch, operator_environment
+from workflows.spec.platform_choice import DATAPROC, choose_platform
+from workflows.spec.platforms import FORECAST_JOB, JOBS, METRICS_JOB, TABLE, platform_for
+from workflows.spec.release_paths import Release, cloud_run_job
 
 GRACE_SECONDS = 600
 """What a run waits beyond a batch's ttl, after which the service has ended it."""

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from command_line.options import AsJson, edge_settings
-from command_line.terminal import print_json, print_pairs, print_table, say
+from cli.options import AsJson, edge_settings
+from cli.terminal import print_json, print_pairs, print_table, say
 from workflows.app import app
 from workflows.releases import prune as pruning
 from workflows.releases import release as releases
 from workflows.releases.release_batches import support_warnings
 from workflows.releases.release_content import ReleaseContent, build_content
-from workflows.releases.release_names import MANIFEST
+from workflows.spec.release_paths import MANIFEST
 
 AllowDirty = Annotated[
     bool,

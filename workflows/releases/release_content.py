@@ -20,12 +20,13 @@ from typing import Any
 from common.errors import ConfigurationError, EnvironmentNotReady
 from common.google_clients import required
 from config_spark import Settings
-from machine.spark_runtime import locked_checksums, verify
-from workflows.batches.platforms import MODULES
+from local_runtime.jars import locked_checksums, verify
 from workflows.releases.code_archive import ROOT, build_archive, build_operator_archive
 from workflows.releases.code_bucket import md5_hash
 from workflows.releases.release_batches import batches_document
-from workflows.releases.release_names import (
+from workflows.releases.working_tree import look_at
+from workflows.spec.platforms import MODULES
+from workflows.spec.release_paths import (
     BATCHES,
     CODE,
     OPERATOR_CODE,
@@ -33,7 +34,6 @@ from workflows.releases.release_names import (
     entry_name,
     jar_name,
 )
-from workflows.releases.working_tree import look_at
 
 ENTRY = '''"""Starts {job}, out of {zip} on Python's path."""
 

@@ -1,7 +1,7 @@
 """The owner's tables where they are missing, and the schema `yieldspark`: a frozen copy of
 `database/tables.py` at version 0.1.0.
 
-`database.migrate` makes the metrics table, whose name is a setting.
+`database.schema.migrate` makes the metrics table, whose name is a setting.
 """
 
 from __future__ import annotations

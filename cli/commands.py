@@ -1,0 +1,259 @@
+"""The commands. Each parses, calls one function of a room below and shows what came back; `--json`
+prints that as one document.
+
+Rooms are imported inside their command: `--help` and `status` must not wait for Spark and LightGBM
+to load.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.app import DATA, MACHINE, RUN, app
+from cli.context import Workplace
+from cli.options import (
+    AsJson,
+    Decimal,
+    DryRun,
+    End,
+    FileKind,
+    Pools,
+    Since,
+    Start,
+    day,
+    in_workplace,
+)
+from cli.terminal import out, print_json, print_pairs, print_run, print_table, say
+from common.errors import ConfigurationError
+from config_spark import load_settings
+
+
+@app.command(rich_help_panel=RUN)
+def demo(as_json: AsJson = False) -> None:
+    """Load the sample, run both jobs and write the report; a second run continues from the first.
+
+    Example: python run_spark_local.py demo
+    """
+    from cli.demo import print_demo, run_demo
+
+    summary = in_workplace(run_demo)
+    print_json(summary) if as_json else print_demo(summary)
+
+
+@app.command("calculate_metrics", rich_help_panel=RUN)
+def calculate_metrics(
+    full_refresh: Annotated[
+        bool, typer.Option("--full-refresh", help="Recompute every day of every pool.")
+    ] = False,
+    retire_missing: Annotated[
+        bool,
+        typer.Option(
+            "--retire-missing",
+            help="Remove metrics whose raw rows no longer exist.",
+        ),
+    ] = False,
+    start: Start = None,
+    end: End = None,
+    pools: Pools = None,
+    retry: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN_ID",
+            help="Repeat the request of a failed run; `last` is the newest run.",
+        ),
+    ] = None,
+    accept_check: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Accept a failing check for this run; repeatable, requires --reason.",
+        ),
+    ] = None,
+    reason: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="Reason, recorded in the run ledger with your user name."
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compute rolling metrics of the pools that changed since the last successful run.
+
+    Example: python run_spark_local.py calculate_metrics --start 2025-08-01 --end 2025-09-01
+    """
+    from data_processing.checks.catalogue import accepting
+    from data_processing.planning.run_request import request_of
+    from database.ledger.runs import who_is_asking
+
+    request = request_of(
+        full_refresh=full_refresh,
+        start=day(start),
+        end=day(end),
+        pools=pools,
+        retire_missing=retire_missing,
+    )
+    acceptance = accepting(accept_check or [], reason, who_is_asking())
+
+    def work(place: Workplace) -> dict[str, Any]:
+        from data_processing.calculate_pool_metrics_spark import run_metrics
+
+        return run_metrics(
+            place.settings,
+            request,
+            retry=retry,
+            dry_run=dry_run,
+            acceptance=acceptance,
+            session=place.session,
+        )
+
+    row = in_workplace(work, changes=not dry_run)
+    print_json(row) if as_json else print_run(row)
+
+
+@app.command(rich_help_panel=DATA)
+def load(
+    paths: Annotated[list[Path], typer.Argument(help="Parquet or CSV files.", show_default=False)],
+    kind: Annotated[
+        FileKind | None,
+        typer.Option(help="Content of the files; default: detected from their columns."),
+    ] = None,
+    symbol: Annotated[
+        str | None,
+        typer.Option(help="Symbol for a price file without a symbol column, such as ETH."),
+    ] = None,
+    decimal: Decimal = None,
+    as_json: AsJson = False,
+) -> None:
+    """Load pool history, prices, gas or pools from Parquet and CSV files; duplicates are skipped.
+
+    Example: python run_spark_local.py load history.parquet ETHUSDT_1d.csv --json
+    """
+    from data_processing.ingest.loading.load_files import load_files
+
+    summary = in_workplace(
+        lambda place: load_files(
+            place.settings,
+            paths,
+            kind=kind.value if kind else None,
+            symbol=symbol,
+            decimal=decimal,
+            progress=say,
+        )
+    )
+    if as_json:
+        print_json(summary)
+        return
+    names = [name for name in summary["files"][0] if name != "symbols_unread"]
+    rows = [
+        [Path(entry["path"]).name, *(entry[name] for name in names[1:])]
+        for entry in summary["files"]
+    ]
+    print_table([name.removeprefix("rows_").replace("_", " ") for name in names], rows)
+
+
+@app.command(rich_help_panel=DATA)
+def ingest(
+    pools: Annotated[Path | None, typer.Option(help="File with one pool id per line.")] = None,
+    min_tvl: Annotated[
+        float | None, typer.Option(help="Only pools with at least this TVL; USD.")
+    ] = None,
+    stablecoins: Annotated[
+        bool, typer.Option("--stablecoins", help="Only stablecoin pools.")
+    ] = False,
+    since: Since = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch pools, their history and prices from DefiLlama; an interrupted run resumes.
+
+    Example: python run_spark_local.py ingest --min-tvl 10000000 --stablecoins --since 2025-01-01
+    """
+    if pools and (min_tvl is not None or stablecoins):
+        raise ConfigurationError(
+            "--pools names the pools; --min-tvl and --stablecoins choose them: give one or the"
+            " other"
+        )
+    if not pools and min_tvl is None and not stablecoins:
+        raise ConfigurationError(
+            "which pools? Give --pools FILE, or --min-tvl USD and/or --stablecoins"
+        )
+
+    from data_processing.ingest.defillama import pull as defillama
+
+    pool_ids = defillama.read_pool_ids(pools) if pools else None
+
+    def work(place: Workplace) -> dict[str, Any]:
+        return defillama.ingest(
+            place.settings,
+            pool_ids=pool_ids,
+            min_tvl_usd=min_tvl,
+            stablecoins=stablecoins,
+            since=day(since),
+            progress=say,
+        )
+
+    summary = in_workplace(work)
+    print_json(summary) if as_json else print_pairs(summary)
+    if summary["failed"]:
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=RUN)
+def status(as_json: AsJson = False) -> None:
+    """Show the last run of each job and the data in the database.
+
+    Example: python run_spark_local.py status --json
+    """
+    from reporting.figures.forecasts import status as read_status
+
+    document = in_workplace(lambda place: read_status(place.engine), changes=False)
+    if as_json:
+        print_json(document)
+        return
+    columns = ["job", "status", "mode", "as_of", "rows", "seconds", "error"]
+    print_table(
+        columns,
+        [
+            [name, *(row[column] for column in columns[1:])]
+            for name, row in document["jobs"].items()
+        ],
+    )
+    print_pairs(document["data"])
+
+
+@app.command(rich_help_panel=RUN)
+def report(as_json: AsJson = False) -> None:
+    """Write the report as one self-contained HTML file.
+
+    Example: python run_spark_local.py report
+    """
+    from reporting.report.report import write_report
+
+    path = in_workplace(
+        lambda place: write_report(place.engine, place.settings.report_dir), changes=False
+    )
+    print_json({"report": path}) if as_json else out.print(str(path), soft_wrap=True)
+
+
+@app.command(rich_help_panel=MACHINE)
+def doctor(as_json: AsJson = False) -> None:
+    """Check Python, Java, jars, disk, memory, database and data, and suggest fixes.
+
+    Example: python run_spark_local.py doctor
+    """
+    from cli.doctor_checks import examine
+    from cli.metrics_doctor_check import UNREAD_ROWS
+
+    findings = examine(load_settings(), [UNREAD_ROWS])
+    if as_json:
+        print_json({"checks": [vars(finding) for finding in findings]})
+    else:
+        print_table(
+            ["check", "result", "found", "fix"],
+            [[finding.name, finding.result, finding.found, finding.fix] for finding in findings],
+        )
+    if any(finding.result == "fail" for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,165 @@
+"""`db start | stop | url | psql | migrate | reset`: the embedded server, or with DB_HOST your own.
+Each imports what it needs of the database.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from cli.app import DATABASE, app
+from cli.context import Workplace
+from cli.options import AsJson, edge_settings, in_workplace
+from cli.terminal import out, print_json, print_pairs
+from common.errors import ConfigurationError, EnvironmentNotReady
+from config_spark import Settings
+
+db_app = typer.Typer(
+    no_args_is_help=True, help="The database: the embedded server, or your own with DB_HOST."
+)
+app.add_typer(db_app, name="db", rich_help_panel=DATABASE)
+
+
+@db_app.command()
+def start(as_json: AsJson = False) -> None:
+    """Start the embedded server if it is not running, and migrate its tables.
+
+    Example: python run_spark_local.py db start
+    """
+    status = in_workplace(_start)
+    print_json(status) if as_json else print_pairs(status)
+
+
+@db_app.command("migrate")
+def migrate_tables(as_json: AsJson = False) -> None:
+    """Create missing tables, and report missing rights and indexes; your own tables are never
+    altered.
+
+    Tables of an older MLflow registry are upgraded.
+
+    Example: python run_spark_local.py db migrate
+    """
+    from database.connections.engine import checked_connection, make_engine, with_database
+    from database.schema.check import examine_tables, findings_document
+    from database.schema.migrate import migrate
+    from database.schema.table_use import JOBS_USE
+    from forecasting.registry.mlflow_tables import upgrade_tables
+
+    settings = with_database(edge_settings())
+    engine = make_engine(settings)
+    changed = migrate(engine)
+    registry = upgrade_tables(settings)
+    with checked_connection(engine) as connection:
+        findings = examine_tables(connection, JOBS_USE)
+    document = findings_document(findings)
+    if as_json:
+        print_json({"changed": changed, **({"registry": registry} if registry else {}), **document})
+    else:
+        out.print("the tables are there" if changed else "nothing to do")
+        if registry in ("made", "upgraded"):
+            out.print(f"the model registry's tables are {registry}")
+        for sentence in [findings.absent, *findings.problems, findings.refused, findings.slow]:
+            if sentence:
+                out.print(sentence, soft_wrap=True, markup=False)
+    if findings.missing or findings.problems or findings.grants:
+        raise typer.Exit(1)
+
+
+@db_app.command()
+def stop(as_json: AsJson = False) -> None:
+    """Stop the embedded server; its data is kept.
+
+    Example: python run_spark_local.py db stop
+    """
+    settings = edge_settings()
+    _require_embedded(settings)
+    from database.embedded.server import EmbeddedServer
+
+    stopped = EmbeddedServer(settings.yieldspark_home).stop()
+    (
+        print_json({"stopped": stopped})
+        if as_json
+        else out.print("stopped" if stopped else "it was not running")
+    )
+
+
+@db_app.command()
+def url(as_json: AsJson = False) -> None:
+    """Print the SQLAlchemy URL of the database, including the password.
+
+    Example: psql "$(python run_spark_local.py db url | sed s/+psycopg2//)"
+    """
+    from database.connections.engine import with_database
+    from database.connections.parameters import connection_parameters
+
+    url = connection_parameters(with_database(edge_settings())).sqlalchemy_url()
+    shown = url.render_as_string(hide_password=False)
+    print_json({"url": shown}) if as_json else out.print(shown, soft_wrap=True, markup=False)
+
+
+@db_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def psql(context: typer.Context) -> None:
+    """Open psql on the database; further arguments go to psql.
+
+    Example: python run_spark_local.py db psql -c "select count(*) from pools"
+    """
+    from database.connections.engine import with_database
+    from database.connections.parameters import connection_parameters
+    from database.embedded.server import EmbeddedServer
+
+    settings = with_database(edge_settings())
+    program = shutil.which("psql") or EmbeddedServer(settings.yieldspark_home).psql
+    if program is None:
+        raise EnvironmentNotReady(
+            "there is no psql in the installed wheel, nor on PATH; apt install postgresql-client,"
+            " or use `db url` with a client of your own"
+        )
+    login = connection_parameters(settings).libpq_variables() | {"PGDATABASE": settings.db_name}
+    raise typer.Exit(
+        subprocess.run(
+            [str(program), *context.args], env={**os.environ, **login}, check=False
+        ).returncode
+    )
+
+
+@db_app.command()
+def reset(
+    yes: Annotated[bool, typer.Option("--yes", help="Skip the confirmation.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete the embedded server and all its data.
+
+    Example: python run_spark_local.py db reset --yes
+    """
+    settings = edge_settings()
+    _require_embedded(settings)
+    question = f"Delete all data of the embedded server in {settings.yieldspark_home}?"
+    if not yes and not (sys.stdin.isatty() and typer.confirm(question, err=True)):
+        raise ConfigurationError(
+            "nothing was deleted: `db reset` wants a yes at its question, or --yes"
+        )
+    from database.embedded.server import EmbeddedServer
+
+    EmbeddedServer(settings.yieldspark_home).reset()
+    print_json({"reset": True}) if as_json else out.print("deleted")
+
+
+def _require_embedded(settings: Settings) -> None:
+    if settings.db_host:
+        raise ConfigurationError(
+            f"DB_HOST is set ({settings.db_host}): this command is for the embedded server alone;"
+            " unset DB_HOST"
+        )
+
+
+def _start(place: Workplace) -> dict[str, Any]:
+    from database.embedded.server import EmbeddedServer
+
+    _require_embedded(place.bare)
+    status = EmbeddedServer(place.settings.yieldspark_home).status()
+    return {**status, "port": str(status["port"])}

@@ -1,0 +1,79 @@
+"""The demo: from a fresh clone to a forecast report of real pools. Every step can be repeated, so
+an interrupted demo goes on with the next run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cli.context import Workplace
+from cli.terminal import out, print_table, say, step
+from common.errors import ConfigurationError
+from data_processing.calculate_pool_metrics_spark import run_metrics
+from data_processing.ingest.loading.load_files import load_files
+from forecasting.forecast_pools_spark import run_forecast
+from reporting.figures.forecasts import forecast_table
+from reporting.report.report import write_report
+from sample_data import SAMPLE_FILES
+
+SHOWN_POOLS = 8
+
+TRY_NEXT = """
+Try next:
+  python run_spark_local.py status
+  python run_spark_local.py calculate_metrics --full-refresh --dry-run
+  python run_spark_local.py db psql -c "select * from yieldspark.forecasts limit 5"
+"""
+
+
+def run_demo(place: Workplace) -> dict[str, Any]:
+    """Returns {loaded, metrics: ledger row, forecast: ledger row, forecasts: largest pools, report:
+    path}; progress goes to stderr.
+    """
+    if place.bare.db_host:
+        raise ConfigurationError(
+            "the demo loads its sample into a database of its own, and DB_HOST is set"
+            f" ({place.bare.db_host}): unset it for the demo, or run calculate_metrics and"
+            " forecast_pools on your data"
+        )
+    with step("1/5 database"):
+        settings = place.settings
+    with step("2/5 jars and sample"):
+        forecast_settings = place.with_an_engine_that_runs()
+        loaded = load_files(settings, SAMPLE_FILES, kind=None, symbol=None, progress=say)
+    with step("3/5 calculate_metrics"):
+        metrics = run_metrics(settings, session=place.session)
+    with step("4/5 forecast_pools"):
+        forecast = run_forecast(forecast_settings, session=place.session)
+    with step("5/5 report"):
+        report = write_report(place.engine, settings.report_dir)
+    return {
+        "loaded": loaded,
+        "metrics": metrics,
+        "forecast": forecast,
+        "forecasts": forecast_table(place.engine)[:SHOWN_POOLS],
+        "report": report,
+    }
+
+
+def print_demo(summary: Mapping[str, Any]) -> None:
+    """The short table, where the report is, and three commands to try next."""
+    columns = {
+        "pool": "symbol",
+        "protocol": "protocol",
+        "APY %": "apy_today",
+        "tomorrow %": "apy",
+        "low": "apy_low",
+        "high": "apy_high",
+        "TVL $": "tvl",
+        "rule": "rule",
+    }
+    rows = [[row[name] for name in columns.values()] for row in summary["forecasts"]]
+    print_table(
+        list(columns),
+        rows,
+        title=f"As of {summary['forecast']['as_of']}: the {len(rows)} largest pools, tomorrow",
+    )
+    out.print(f"\nThe report: {summary['report']}", soft_wrap=True)
+    out.print(TRY_NEXT, markup=False, soft_wrap=True)

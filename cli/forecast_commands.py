@@ -1,0 +1,237 @@
+"""The commands around forecasts: make them, see how they did, see how they would have done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.app import MODELS, RUN, app
+from cli.context import Workplace
+from cli.options import AsJson, AsOf, DryRun, Engine, LastDay, day, in_workplace
+from cli.terminal import out, print_json, print_pairs, print_run, print_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MODEL_PARAMETERS = Path("model_parameters.json")
+Days = Annotated[int, typer.Option(min=1, max=730, help="Number of target days to score.")]
+
+
+@app.command("forecast_pools", rich_help_panel=RUN)
+def forecast_pools(
+    as_of: AsOf = None, engine: Engine = None, dry_run: DryRun = False, as_json: AsJson = False
+) -> None:
+    """Forecast the next day's APY and TVL of every active pool, with intervals.
+
+    Example: python run_spark_local.py forecast_pools --as-of 2025-09-30 --engine lightgbm
+    """
+
+    def work(place: Workplace) -> dict[str, Any]:
+        from forecasting.forecast_pools_spark import run_forecast
+
+        if not dry_run:
+            place.require_engine()
+        return run_forecast(
+            place.settings, as_of=day(as_of), dry_run=dry_run, session=place.session
+        )
+
+    row = in_workplace(work, changes=not dry_run, engine=engine.value if engine else None)
+    print_json(row) if as_json else print_run(row)
+
+
+@app.command(rich_help_panel=RUN)
+def evaluate(
+    days: Days = 30, end: LastDay = None, engine: Engine = None, as_json: AsJson = False
+) -> None:
+    """Score past forecasts against actual values and persistence.
+
+    Example: python run_spark_local.py evaluate --days 60 --json
+    """
+
+    def work(place: Workplace) -> dict[str, Any]:
+        from forecasting.evaluation.evaluate import evaluate as score
+
+        return score(
+            place.settings, days=days, end=day(end), engine=engine.value if engine else None
+        )
+
+    _show(in_workplace(work), as_json)
+
+
+@app.command(rich_help_panel=MODELS)
+def backtest(
+    days: Annotated[
+        int | None,
+        typer.Option(
+            min=5, max=365, help="Number of target days to score; default: BACKTEST_DAYS."
+        ),
+    ] = None,
+    refit: Annotated[
+        int | None,
+        typer.Option(min=1, max=90, help="Days between model fits; default: REFIT_DAYS."),
+    ] = None,
+    horizon: Annotated[
+        int | None,
+        typer.Option(min=1, max=7, help="Forecast horizon in days; default: HORIZON_DAYS."),
+    ] = None,
+    end: LastDay = None,
+    engine: Engine = None,
+    html: Annotated[
+        bool,
+        typer.Option("--html", help="Also write an HTML page to REPORT_DIR."),
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Forecast each of the last days from earlier data only, and score the forecasts.
+
+    Example: python run_spark_local.py backtest --days 60 --refit 7 --engine lightgbm --json
+    """
+
+    def work(place: Workplace) -> dict[str, Any]:
+        from forecasting.backtest_spark import run_backtest
+
+        if not dry_run:
+            place.require_engine()
+        length = days or place.settings.backtest_days
+        scored: list[pd.DataFrame] = []
+        document = run_backtest(
+            place.settings,
+            days=length,
+            end=day(end),
+            dry_run=dry_run,
+            session=place.session,
+            keep=scored.append,
+        )
+        return document | {"report": _write_page(place, scored[0])} if html and scored else document
+
+    options = {
+        "engine": engine.value if engine else None,
+        "refit_days": refit,
+        "horizon_days": horizon,
+    }
+    _show(in_workplace(work, changes=not dry_run, **options), as_json)
+
+
+@app.command(rich_help_panel=MODELS)
+def tune(
+    minutes: Annotated[
+        float, typer.Option(min=0.1, max=1_440, help="Duration of the search; minutes.")
+    ] = 10.0,
+    output: Annotated[
+        Path, typer.Option(metavar="FILE", help="File for the best parameters.")
+    ] = MODEL_PARAMETERS,
+    engine: Engine = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search LightGBM parameters and write the best to a file; set MODEL_PARAMETERS_FILE to use it.
+
+    Example: python run_spark_local.py tune --minutes 10 --output parameters.json --engine lightgbm
+    """
+
+    def work(place: Workplace) -> dict[str, Any]:
+        from forecasting.tuning import tune as search
+
+        place.require_engine()
+        return search(
+            place.settings, minutes=minutes, output=output.absolute(), session=place.session
+        )
+
+    document = in_workplace(work, engine=engine.value if engine else None)
+    if as_json:
+        print_json(document)
+        return
+    tuned = document.pop("tuned")
+    print_run(document)
+    columns = ["parameters", "searched folds, to persistence", "last fold, to persistence"]
+    print_table(
+        columns,
+        [[name, found["searched"], found["last"]] for name, found in tuned["ratio"].items()],
+    )
+    print_pairs(tuned["parameters"] | {"better outside the noise": tuned["is_better"]})
+
+
+def _write_page(place: Workplace, scored: pd.DataFrame) -> Path:
+    from reporting.report.backtest_page import write_backtest
+
+    return write_backtest(place.engine, scored, place.settings.report_dir)
+
+
+def _show(document: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(document)
+        return
+    print_run(
+        {
+            name: value
+            for name, value in document.items()
+            if name not in ("targets", "groups", "report")
+        }
+    )
+    columns = [
+        "target",
+        "rows",
+        "forecasts",
+        "pools",
+        "MAE ratio",
+        "from",
+        "to",
+        "median ratio",
+        "coverage",
+        "pinball ratio",
+    ]
+    table = [
+        _score_line(target, name, found)
+        for target, classes in document.get("targets", {}).items()
+        for name, found in classes.items()
+    ]
+    if table:
+        print_table(
+            columns,
+            table,
+            title=(
+                "beside persistence (1 = as good), the MAE ratio with its interval over blocks of"
+                " days"
+            ),
+        )
+    groups = [
+        [
+            *(
+                row[name]
+                for name in (
+                    "target",
+                    "by",
+                    "group",
+                    "rows",
+                    "mae_ratio",
+                    "median_ae_ratio",
+                    "coverage",
+                )
+            )
+        ]
+        for row in document.get("groups", [])
+    ]
+    if groups:
+        print_table(
+            ["target", "by", "group", "rows", "MAE ratio", "median ratio", "coverage"], groups
+        )
+    if "report" in document:
+        out.print(str(document["report"]), soft_wrap=True)
+
+
+def _score_line(target: str, name: str, found: dict[str, Any]) -> list[object]:
+    if not found["rows"]:
+        return [target, name, 0, 0, *[None] * 6]
+    ratio, interval = found["ratio"], found["interval"]
+    errors = [ratio[key] for key in ("mae", "mae_low", "mae_high", "median_ae")]
+    return [
+        target,
+        name,
+        found["rows"],
+        found["pools"],
+        *errors,
+        interval["coverage"],
+        interval["pinball_ratio"],
+    ]

@@ -1,0 +1,216 @@
+"""`models list | show | promote | rollback | compare`: which version makes the forecasts, why, and
+how to go back.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any
+
+import typer
+
+from cli.app import MODELS, app
+from cli.context import Workplace
+from cli.options import AsJson, Engine, EngineName, in_workplace
+from cli.terminal import out, print_json, print_pairs, print_table
+
+models_app = typer.Typer(
+    no_args_is_help=True, help="Model versions: list, compare, promote and roll back."
+)
+app.add_typer(models_app, name="models", rich_help_panel=MODELS)
+
+Version = Annotated[
+    str,
+    typer.Argument(
+        metavar="VERSION",
+        help="Name or number of a version, `champion` or `challenger`.",
+        show_default=False,
+    ),
+]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Reason, recorded with your user name.")]
+Horizon = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=7, help="Forecast horizon of the model in days; default: HORIZON_DAYS."
+    ),
+]
+
+GROUPS_SHOWN, FEATURES_SHOWN = 12, 10
+
+
+@models_app.command("list")
+def list_versions(engine: Engine = None, horizon: Horizon = None, as_json: AsJson = False) -> None:
+    """List model versions, newest first; the champion makes the forecasts.
+
+    Example: python run_spark_local.py models list --engine lightgbm
+    """
+    from forecasting.registry import versions
+
+    today = dt.datetime.now(dt.UTC).date()
+    found = _in_workplace(
+        lambda place: versions.list_versions(place.settings, place.engine),
+        engine,
+        horizon,
+        changes=False,
+    )
+    rows = [versions.shown(one, today) for one in found]
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        out.print("no versions yet: `forecast_pools` fits the first")
+        return
+    columns = [
+        "number",
+        "version",
+        "aliases",
+        "origin",
+        "known",
+        "passed",
+        "features_hash",
+        "code_version",
+    ]
+    print_table(
+        columns,
+        [
+            [", ".join(row[name]) if name == "aliases" else row[name] for name in columns]
+            for row in rows
+        ],
+    )
+
+
+@models_app.command()
+def show(
+    version: Version, engine: Engine = None, horizon: Horizon = None, as_json: AsJson = False
+) -> None:
+    """Show a model version: training data, validation, feature importance and decisions.
+
+    Example: python run_spark_local.py models show champion --engine lightgbm
+    """
+    from forecasting.registry.versions import show_version
+
+    document = _in_workplace(
+        lambda place: show_version(place.settings, place.engine, version),
+        engine,
+        horizon,
+        changes=False,
+    )
+    if as_json:
+        print_json(document)
+        return
+    listed = ("features", "gain", "scores", "decisions")
+    print_pairs(
+        {name: value for name, value in document.items() if name not in listed}
+        | {"features": len(document["features"])}
+    )
+    _print_numbers(document["scores"])
+    for target, gain in document["gain"].items():
+        print_table([f"{target}: group", "gain"], list(gain["groups"].items())[:GROUPS_SHOWN])
+        print_table([f"{target}: feature", "gain"], list(gain["features"].items())[:FEATURES_SHOWN])
+    columns = ["decided_at", "decision", "challenger", "champion", "serves", "decided_by", "reason"]
+    if document["decisions"]:
+        print_table(columns, [[row[name] for name in columns] for row in document["decisions"]])
+
+
+@models_app.command()
+def promote(
+    version: Version,
+    reason: Reason,
+    engine: Engine = None,
+    horizon: Horizon = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a version the champion from the next run on, whatever its validation says.
+
+    Example: python run_spark_local.py models promote 20250821-1a2b3c4d --reason "fewer misses"
+    """
+    from forecasting.registry import versions
+
+    _show_move(
+        _in_workplace(
+            lambda place: versions.promote(place.settings, place.engine, version, reason),
+            engine,
+            horizon,
+        ),
+        as_json,
+    )
+
+
+@models_app.command()
+def rollback(
+    version: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[VERSION]",
+            help="Version to restore; default: the previous champion.",
+            show_default=False,
+        ),
+    ] = None,
+    reason: Reason = "rolled back by hand",
+    engine: Engine = None,
+    horizon: Horizon = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the previous champion, or a given version, the champion again.
+
+    Example: python run_spark_local.py models rollback --engine lightgbm
+    """
+    from forecasting.registry import versions
+
+    _show_move(
+        _in_workplace(
+            lambda place: versions.roll_back(place.settings, place.engine, version, reason),
+            engine,
+            horizon,
+        ),
+        as_json,
+    )
+
+
+@models_app.command()
+def compare(
+    first: Version,
+    second: Version,
+    engine: Engine = None,
+    horizon: Horizon = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two versions on days that neither was trained on.
+
+    Example: python run_spark_local.py models compare challenger champion --engine lightgbm
+    """
+
+    def work(place: Workplace) -> dict[str, Any]:
+        from forecasting.compare_versions import compare_versions
+
+        place.require_engine()
+        return compare_versions(place.settings, first, second, session=place.session)
+
+    document = _in_workplace(work, engine, horizon)
+    if as_json:
+        print_json(document)
+        return
+    print_pairs({name: value for name, value in document.items() if name != "numbers"})
+    _print_numbers(document["numbers"])
+
+
+def _in_workplace(
+    work: Any, engine: EngineName | None, horizon: int | None, *, changes: bool = True
+) -> Any:
+    return in_workplace(
+        work, changes=changes, engine=engine.value if engine else None, horizon_days=horizon
+    )
+
+
+def _show_move(row: dict[str, Any], as_json: bool) -> None:
+    print_json(row) if as_json else print_pairs(row | {"next": "the next `forecast_pools` uses it"})
+
+
+def _print_numbers(numbers: dict[str, Any]) -> None:
+    ratios = [[name, *found] for name, found in numbers.get("ratio", {}).items()]
+    if ratios:
+        title = f"{numbers['rows']} rows of {numbers['days']} days: errors in the pools' own scales"
+        print_table(["lost, as a ratio", "ratio", "from", "to"], ratios, title=title)
+    if numbers.get("groups"):
+        columns = ["by", "group", "rows", "ratio"]
+        print_table(columns, [[row[name] for name in columns] for row in numbers["groups"]])

@@ -1,0 +1,253 @@
+"""`quarantine list | show | replay | drop`: rows that were not used, why, and how they are put
+right.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.app import DATA, app
+from cli.options import AsJson, Decimal, QuarantinedSince, day, in_workplace
+from cli.terminal import out, print_json, print_pairs, print_run, print_table
+from common.errors import ConfigurationError
+
+quarantine_app = typer.Typer(
+    no_args_is_help=True,
+    help="Rejected raw rows: list, show, replay or drop them.",
+)
+app.add_typer(quarantine_app, name="quarantine", rich_help_panel=DATA)
+
+MAX_ID = 10**18
+
+RowId = Annotated[
+    int,
+    typer.Argument(
+        metavar="ID", min=1, max=MAX_ID, help="Id of a quarantined row.", show_default=False
+    ),
+]
+RowIds = Annotated[
+    list[int] | None,
+    typer.Argument(
+        metavar="[ID]...", min=1, max=MAX_ID, help="Ids of quarantined rows.", show_default=False
+    ),
+]
+Reason = Annotated[
+    str | None, typer.Option(help="Rows with this reason, such as apy_beyond_limit.")
+]
+Pool = Annotated[str | None, typer.Option(help="Rows of this pool.")]
+Everything = Annotated[bool, typer.Option("--all", help="All open rows.")]
+
+
+@quarantine_app.command("list")
+def list_rows(
+    reason: Reason = None,
+    pool: Pool = None,
+    since: QuarantinedSince = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Include rows that were replayed, dropped or accepted.")
+    ] = False,
+    limit: Annotated[
+        int,
+        typer.Option(
+            min=0, max=1_000_000, help="Maximum number of rows to show; counts include all rows."
+        ),
+    ] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List open rows, newest first, and count them by reason.
+
+    Example: python run_spark_local.py quarantine list --reason apy_beyond_limit --since 2025-08-01
+    """
+    from data_processing.quarantine import queries as review
+
+    chosen = review.Selection(reason=reason, pool_id=pool, since=day(since), resolved=everything)
+    found = in_workplace(
+        lambda place: review.list_rows(place.engine, chosen, limit=limit), changes=False
+    )
+    if as_json:
+        print_json(found)
+        return
+    if not found["total"]:
+        out.print(
+            "no such rows"
+            if reason or pool or since
+            else "no rows"
+            if everything
+            else "no open rows"
+        )
+        return
+    print_table(
+        ["source", "reason", "resolution", "rows"],
+        [list(count.values()) for count in found["counts"]],
+    )
+    columns = ["id", "reason", "pool_id", "timestamp", "source_id", "quarantined_at", "resolution"]
+    if found["rows"]:
+        out.print()
+        print_table(
+            columns,
+            [
+                [str(row[name]) if name == "id" else row[name] for name in columns]
+                for row in found["rows"]
+            ],
+        )
+    if found["total"] > len(found["rows"]):
+        out.print(f"{len(found['rows'])} of {found['total']} rows; --limit shows more", style="dim")
+
+
+@quarantine_app.command()
+def show(row_id: RowId, as_json: AsJson = False) -> None:
+    """Show a row: its JSON, why it was rejected, and whether it passes today's limits.
+
+    Example: python run_spark_local.py quarantine show 7
+    """
+    from data_processing.quarantine.queries import show_row
+
+    row = in_workplace(lambda place: show_row(place.engine, place.settings, row_id), changes=False)
+    if as_json:
+        print_json(row)
+    else:
+        print_pairs(
+            {
+                name: value
+                for name, value in (
+                    row | {"raw_json_data": json.dumps(row["raw_json_data"])}
+                ).items()
+                if value is not None
+            }
+        )
+
+
+@quarantine_app.command()
+def replay(
+    row_ids: RowIds = None,
+    reason: Reason = None,
+    pool: Pool = None,
+    everything: Everything = False,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="Corrected rows: .jsonl or .csv with id and apy, tvlUsd, ..."),
+    ] = None,
+    value: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON", help="Corrected values of a single row, such as '{\"apy\": 4.2}'."
+        ),
+    ] = None,
+    decimal: Decimal = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show which rows would pass, without changing anything."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Validate rows again, with today's limits or corrected values; valid rows become new raw rows.
+
+    Exit code 1: a row that was named explicitly is still invalid.
+
+    Example: python run_spark_local.py quarantine replay 7 --value '{"apy": 4.2}'
+    """
+    from data_processing.quarantine.corrections import correction_of_value, read_corrections
+    from data_processing.quarantine.queries import Selection
+    from data_processing.quarantine.replay import Replay, replay_rows
+    from database.ledger.runs import who_is_asking
+
+    _require_choice({**_ways(row_ids, reason, pool, everything), "--file": file is not None})
+    if value is not None and len(row_ids or ()) != 1:
+        raise ConfigurationError("--value corrects one row: give its id, or use --file for several")
+    corrections = (
+        read_corrections(file, decimal)
+        if file
+        else {row_ids[0]: correction_of_value(value)}
+        if value is not None and row_ids
+        else {}
+    )
+    chosen = Selection(tuple(row_ids or corrections), reason, pool)
+    asked = Replay(chosen, who_is_asking(), corrections)
+    result = in_workplace(
+        lambda place: replay_rows(place.settings, place.engine, asked, dry_run=dry_run),
+        changes=not dry_run,
+    )
+    print_json(result) if as_json else _print_replay(result)
+    if chosen.ids and set(result["outcomes"]) & {"still_failing", "not_replayable"}:
+        raise typer.Exit(1)
+
+
+@quarantine_app.command()
+def drop(
+    row_ids: RowIds = None,
+    reason: Reason = None,
+    pool: Pool = None,
+    everything: Everything = False,
+    note: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Reason, recorded with the rows and in the run ledger."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Skip the confirmation.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Close rows without using them; they stay on record and no later run opens them again.
+
+    Example: python run_spark_local.py quarantine drop --reason tvl_negative --note scraper --yes
+    """
+    from data_processing.quarantine.queries import Selection
+    from data_processing.quarantine.replay import drop_rows
+    from database.ledger.runs import who_is_asking
+
+    _require_choice(_ways(row_ids, reason, pool, everything))
+    if not (note or "").strip():
+        raise ConfigurationError(
+            "`quarantine drop` needs --note TEXT: the record keeps who dropped the rows, and why"
+        )
+    if not yes and not (
+        sys.stdin.isatty() and typer.confirm("Drop these rows for good?", err=True)
+    ):
+        raise ConfigurationError(
+            "nothing was dropped: `quarantine drop` wants a yes at its question, or --yes"
+        )
+    chosen = Selection(tuple(row_ids or ()), reason, pool)
+    row = in_workplace(
+        lambda place: drop_rows(
+            place.settings, place.engine, chosen, by=who_is_asking(), note=str(note).strip()
+        )
+    )
+    print_json(row) if as_json else print_run(row)
+
+
+def _require_choice(given: Mapping[str, bool]) -> None:
+    """Raises: ConfigurationError where no rows are chosen, or in two ways that exclude each
+    other.
+    """
+    ways = [way for way, is_given in given.items() if is_given]
+    if len(ways) != 1:
+        raise ConfigurationError(
+            f"{'one of them' if ways else 'which rows'}? Give {', or '.join(given)}"
+        )
+
+
+def _ways(
+    row_ids: Sequence[int] | None, reason: str | None, pool: str | None, everything: bool
+) -> dict[str, bool]:
+    return {
+        "ids": bool(row_ids),
+        "--reason and/or --pool": bool(reason or pool),
+        "--all": everything,
+    }
+
+
+def _print_replay(result: dict[str, Any]) -> None:
+    print_run({name: value for name, value in result.items() if name != "details"})
+    columns = ["id", "pool_id", "timestamp", "outcome", "said"]
+    if result["details"]:
+        print_table(
+            columns,
+            [
+                [str(row[name]) if name == "id" else row[name] for name in columns]
+                for row in result["details"]
+            ],
+        )

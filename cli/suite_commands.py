@@ -1,0 +1,121 @@
+"""The test suite: pytest, and beside it the linter, the formatter and the type checker.
+
+The tools run beside a whole suite or the fast lane. Where the arguments name files or tests, pytest
+runs alone. Output: pytest's own, as it comes; then a line for each tool, and what it found.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Annotated
+
+import typer
+
+from cli.app import MACHINE, app
+from cli.options import edge_settings
+from cli.terminal import say
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TOOLS = (
+    ("ruff", "check", "."),
+    ("ruff", "format", "--check", "."),
+    ("mypy", "."),
+)
+
+FAST = "unit and not long"
+"""The fast lane: tests that start no other process (markers of tests/support/markers.py)."""
+
+
+@app.command(
+    "test",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    rich_help_panel=MACHINE,
+)
+def run_suite(
+    context: typer.Context,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Run only tests that start no other program.")
+    ] = False,
+) -> None:
+    """Run the test suite, ruff and mypy; further arguments go to pytest.
+
+    Example: python run_spark_local.py test tests/database/test_run_ledger.py -x
+    """
+    environment = dict(os.environ) if fast else _environment_with_jars()
+    selection = ["-m", FAST] if fast else []
+    with _tools_running(() if _names_tests(context.args) else TOOLS) as tools:
+        finished = subprocess.run(
+            [sys.executable, "-m", "pytest", *selection, *context.args],
+            cwd=ROOT,
+            env=environment,
+            check=False,
+        )
+        findings = [tool for tool in tools if not tool.is_clean()]
+    raise typer.Exit(finished.returncode or bool(findings))
+
+
+def _environment_with_jars() -> dict[str, str]:
+    """This process's variables with JARS_DIR, where all jars are.
+
+    Raises: EnvironmentNotReady where they can't be fetched.
+    """
+    from local_runtime import jars as spark_runtime
+    from spark.session import jars_folder
+
+    settings = edge_settings()
+    spark_runtime.prepare_process()
+    spark_runtime.ensure_jars(jars_folder(settings), say)
+    return {**os.environ, "JARS_DIR": str(jars_folder(settings))}
+
+
+def _names_tests(arguments: Sequence[str]) -> bool:
+    return any((ROOT / argument.partition("::")[0]).exists() for argument in arguments)
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A running tool; its output is a file, so that it never waits for a reader."""
+
+    command: tuple[str, ...]
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+
+    def is_clean(self) -> bool:
+        """Wait for its end, and say on stderr whether it found something, and what."""
+        code = self.process.wait()
+        say(f"{' '.join(self.command)}: {'failed' if code else 'no findings'}")
+        if code:
+            self.output.seek(0)
+            sys.stderr.write(self.output.read().decode(errors="replace"))
+        return code == 0
+
+
+@contextmanager
+def _tools_running(commands: Sequence[tuple[str, ...]]) -> Iterator[list[Tool]]:
+    """Start the tools; what still runs at the end of the block is ended."""
+    tools = []
+    for command in commands:
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        tools.append(Tool(command, process, output))
+    try:
+        yield tools
+    finally:
+        for tool in tools:
+            tool.process.terminate()
+            tool.process.wait()
+            tool.output.close()

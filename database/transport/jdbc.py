@@ -1,0 +1,99 @@
+"""Spark's own JDBC both ways: the owner's way, and the fallback where ADBC has no driver.
+
+Spark writes one transaction a task, so a task that is retried after its commit leaves two attempts
+in staging: rows carry partition and attempt, and the merge keeps the last attempt of each
+partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from config_spark import Settings
+from database.connections.engine import session_at
+from database.connections.errors import translated_jdbc
+from database.connections.parameters import ConnectionParameters, connection_parameters
+from database.connections.session_check import FACTS, JDBC, checked
+from database.transport.query import FETCH_SIZE, LastStep, PortableQuery, tagged
+from database.transport.tags import ATTEMPT_TAG, PARTITION_TAG
+
+BATCH_ROWS = 10_000
+
+
+def get_jdbc_url(settings: Settings) -> str:
+    """As `ConnectionParameters.jdbc_url`."""
+    return connection_parameters(settings).jdbc_url()
+
+
+def get_jdbc_properties(settings: Settings) -> dict[str, str]:
+    """Driver, login and fetch size. Holds the password in clear: Spark redacts it, never log it
+    yourself.
+    """
+    return _properties(connection_parameters(settings))
+
+
+def _properties(parameters: ConnectionParameters) -> dict[str, str]:
+    return parameters.jdbc_properties() | {"fetchsize": str(FETCH_SIZE)}
+
+
+def checked_jdbc(spark: SparkSession, settings: Settings) -> tuple[str, dict[str, str]]:
+    """URL and properties, after a task of Spark's has asked by JDBC where they lead.
+
+    Raises: DatabaseRefused where it is another place or another session than the driver-side one;
+    DatabaseError as of a driver-side connection; ConfigurationError for a Unix socket.
+    """
+    session = session_at(settings)
+    url, properties = session.parameters.jdbc_url(), _properties(session.parameters)
+    with translated_jdbc(session.parameters.sqlalchemy_url()):
+        row = spark.read.jdbc(url, f"({FACTS}) AS facts", properties=properties).first()
+    assert row is not None, "a SELECT without FROM has one row"
+    checked(row, session.parameters, JDBC, session.place)
+    return url, properties
+
+
+class JdbcTransport:
+    """The `jdbc` side of `transport.Transport`."""
+
+    def read(
+        self,
+        spark: SparkSession,
+        settings: Settings,
+        query: PortableQuery,
+        predicates: Sequence[str],
+        snapshot: str | None,
+    ) -> DataFrame:
+        url, properties = checked_jdbc(spark, settings)
+        if snapshot:
+            properties["sessionInitStatement"] = (
+                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT"
+                f" '{snapshot}'"
+            )
+        return spark.read.jdbc(
+            url,
+            f"({query.sql}) AS portable",
+            predicates=list(predicates),
+            properties=properties,
+        )
+
+    def write(
+        self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None
+    ) -> int:
+        schema = T.StructType(
+            [
+                *(last_step or frame).schema,
+                T.StructField(PARTITION_TAG, T.IntegerType()),
+                T.StructField(ATTEMPT_TAG, T.LongType()),
+            ]
+        )
+        tagged_rows = frame.mapInArrow(tagged(last_step), schema)
+        sent = Observation()
+        counted = tagged_rows.observe(sent, F.count(F.lit(1)).alias("rows"))
+        url, properties = checked_jdbc(frame.sparkSession, settings)
+        counted.write.jdbc(
+            url, staging, mode="append", properties=properties | {"batchsize": str(BATCH_ROWS)}
+        )
+        return int(sent.get["rows"])

@@ -1,0 +1,161 @@
+"""What both transports share: the portable form of a query, the type map of staging, and the choice
+between `jdbc` and `adbc`.
+
+Both give the same rows with the same Spark types: numeric comes as double, json as text, whatever
+the driver would make of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import types as T
+from pyspark.sql.pandas.types import to_arrow_schema
+from sqlalchemy import Connection
+
+from common.errors import ConfigurationError, SchemaMismatch
+from config_spark import Settings
+from database.merge_sql import quoted
+from database.transport.tags import Step, tagging
+
+FETCH_SIZE = 10_000
+"""Rows a read fetches at a time: without it pgjdbc holds the whole result in memory."""
+
+_SPARK_TYPES: dict[int, tuple[str, T.DataType]] = {
+    # type oid (pg_type.dat): the cast that makes it portable, and the Spark type of the result
+    16: ("boolean", T.BooleanType()),
+    20: ("bigint", T.LongType()),
+    21: ("integer", T.IntegerType()),
+    23: ("integer", T.IntegerType()),
+    25: ("text", T.StringType()),
+    114: ("text", T.StringType()),
+    700: ("double precision", T.DoubleType()),
+    701: ("double precision", T.DoubleType()),
+    1042: ("text", T.StringType()),
+    1043: ("text", T.StringType()),
+    1082: ("date", T.DateType()),
+    1184: ("timestamptz", T.TimestampType()),
+    1700: ("double precision", T.DoubleType()),
+    2950: ("text", T.StringType()),
+    3802: ("text", T.StringType()),
+}
+
+_STAGING_TYPES: dict[type[T.DataType], str] = {
+    T.BooleanType: "boolean",
+    T.LongType: "bigint",
+    T.IntegerType: "integer",
+    T.DoubleType: "double precision",
+    T.StringType: "text",
+    T.DateType: "date",
+    T.TimestampType: "timestamptz",
+}
+
+
+@dataclass(frozen=True)
+class PortableQuery:
+    """A SELECT whose every column is cast to a type both drivers read alike, and the Spark schema
+    of its rows.
+    """
+
+    sql: str
+    schema: T.StructType
+
+
+@dataclass(frozen=True)
+class LastStep:
+    """From a frame's Arrow batches to the rows to stage, done by the task that writes them: what
+    Python makes goes to PostgreSQL at once, and not by way of the JVM. `function` is what
+    `mapInArrow` takes, `schema` that of its rows, to which they are cast.
+    """
+
+    function: Step
+    schema: T.StructType
+
+
+def tagged(last_step: LastStep | None) -> Step:
+    """For `mapInArrow`: the rows to stage, of the types of staging and with its tag columns."""
+    if last_step is None:
+        return tagging(None)
+    return tagging(last_step.function, to_arrow_schema(last_step.schema))
+
+
+class Transport(Protocol):
+    """How rows pass between PostgreSQL and Spark."""
+
+    def read(
+        self,
+        spark: SparkSession,
+        settings: Settings,
+        query: PortableQuery,
+        predicates: Sequence[str],
+        snapshot: str | None,
+    ) -> DataFrame:
+        """One partition for each predicate; with `snapshot` all partitions see that one exported
+        snapshot.
+        """
+
+    def write(
+        self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None
+    ) -> int:
+        """Append to the existing table `staging` with the tag columns of each row's partition and
+        attempt; returns the rows that were sent.
+        """
+
+
+def portable_query(connection: Connection, source: str) -> PortableQuery:
+    """Args: source is a SELECT or the name of a table. Raises: SchemaMismatch for a type with no
+    portable form.
+    """
+    select = (
+        source
+        if re.match(r"\s*(select|with)\b", source, re.IGNORECASE)
+        else f"SELECT * FROM {source}"
+    )
+    result = connection.exec_driver_sql(
+        f"SELECT * FROM ({select}) AS source LIMIT 0".replace("%", "%%")
+    )
+    casts, fields = [], []
+    for name, oid, *_ in result.cursor.description:
+        if oid not in _SPARK_TYPES:
+            raise SchemaMismatch(
+                f"column {name} has type oid {oid}, which Spark can't read from both drivers; cast"
+                " it in the query, to text for instance"
+            )
+        cast, spark_type = _SPARK_TYPES[oid]
+        casts.append(f"CAST(source.{quoted(name)} AS {cast}) AS {quoted(name)}")
+        fields.append(T.StructField(name, spark_type))
+    return PortableQuery(
+        f"SELECT {', '.join(casts)} FROM ({select}) AS source", T.StructType(fields)
+    )
+
+
+def hash_predicates(column: str | None, partitions: int) -> list[str]:
+    """Predicates that split rows evenly by a hash of `column`, so that a pool is whole in one
+    partition.
+    """
+    if column is None or partitions == 1:
+        return ["true"]
+    return [
+        f"(hashtext(coalesce({quoted(column)}::text, '')) & 2147483647) % {partitions} = {part}"
+        for part in range(partitions)
+    ]
+
+
+def staging_types(schema: T.StructType) -> dict[str, str]:
+    """PostgreSQL type of each staged column. Raises: ConfigurationError for a Spark type that
+    staging does not hold.
+    """
+    types = {}
+    for field in schema:
+        if type(field.dataType) not in _STAGING_TYPES:
+            kind = field.dataType.simpleString()
+            raise ConfigurationError(
+                f"column {field.name} is {kind}; cast it to boolean, int, bigint, double, string,"
+                " date or timestamp"
+            )
+        types[field.name] = _STAGING_TYPES[type(field.dataType)]
+    return types

@@ -1,0 +1,170 @@
+"""What the report and `status` say about forecasts and data, read by SQL once and given as plain
+numbers.
+
+In: an SQLAlchemy engine of a migrated database. Out: dicts of floats, dates and text; APY in
+percent, TVL in USD, days are UTC, None where nothing is known. No HTML and no wording here, and
+nothing is written. Scores are in `accuracy`, the state of the data in `data_health`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from database.connections.engine import checked_connection
+from database.ledger.runs import last_runs, public_row
+from database.schema.metrics_table import metrics_name
+
+LARGEST_POOLS = 6
+SERIES_DAYS = 90
+RECENT_RUNS = 10
+
+NEWEST_FORECASTS = """
+newest AS (
+    SELECT as_of, target_date, horizon_days, engine
+    FROM yieldspark.forecasts
+    ORDER BY as_of DESC, horizon_days, run_id DESC
+    LIMIT 1
+)"""
+"""The newest as-of day's forecasts at their shortest horizon: one row, or none."""
+
+FORECAST_ROWS = f"""
+WITH {NEWEST_FORECASTS}
+SELECT f.pool_id, p.name, p.symbol, p.protocol, p.chain, f.as_of, f.target_date, f.horizon_days,
+    m.actual_apy::float8 AS apy_today,
+    f.apy::float8 AS apy,
+    f.apy_low::float8 AS apy_low,
+    f.apy_high::float8 AS apy_high,
+    m.actual_tvl::float8 AS tvl_today,
+    f.tvl::float8 AS tvl,
+    f.tvl_low::float8 AS tvl_low,
+    f.tvl_high::float8 AS tvl_high,
+    f.interval_level, f.engine, f.model_version, f.rule, f.explanation
+FROM yieldspark.forecasts f
+JOIN newest n ON n.target_date = f.target_date AND n.horizon_days = f.horizon_days
+LEFT JOIN pools p ON p.pool_id = f.pool_id
+LEFT JOIN {{metrics}} m ON m.pool_id = f.pool_id AND m.date = f.as_of
+ORDER BY m.actual_tvl DESC NULLS LAST, f.tvl DESC NULLS LAST, f.pool_id
+"""
+
+SERIES_ROWS = f"""
+WITH {NEWEST_FORECASTS},
+observed AS (
+    SELECT m.pool_id, m.date, m.actual_apy::float8 AS actual
+    FROM newest n
+    JOIN {{metrics}} m ON m.date > n.as_of - :days
+        AND m.date <= n.as_of
+        AND m.pool_id = ANY(:pools)
+    LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
+    WHERE m.actual_apy IS NOT NULL
+        AND coalesce(a.apy_age_days, 0) = 0
+),
+evaluated AS (
+    SELECT e.pool_id, e.target_date AS date, e.forecast, e.low, e.high
+    FROM newest n
+    JOIN yieldspark.forecast_evaluation e ON e.target_date > n.as_of - :days
+        AND e.target_date <= n.as_of
+        AND e.engine = n.engine
+        AND e.horizon_days = n.horizon_days
+        AND e.target = 'apy'
+        AND e.pool_id = ANY(:pools)
+)
+SELECT pool_id, date, actual, forecast, low, high
+FROM observed
+FULL JOIN evaluated USING (pool_id, date)
+ORDER BY pool_id, date
+"""
+
+DATA_FACTS = f"""
+WITH {NEWEST_FORECASTS}
+SELECT count(*) AS pools,
+    coalesce(sum(last_day - first_day + 1), 0)::bigint AS pool_days,
+    min(first_day) AS first_day,
+    max(last_day) AS last_day,
+    (
+        SELECT count(*)
+        FROM yieldspark.forecasts f
+        JOIN newest n ON n.target_date = f.target_date AND n.horizon_days = f.horizon_days
+    ) AS forecasts_next_day,
+    (
+        SELECT extract(
+            epoch FROM now() - max(timestamp) FILTER (WHERE timestamp <= now())
+        )::float8
+        FROM raw_defillama_pool_history
+    ) AS raw_age_seconds,
+    (
+        SELECT count(*)
+        FROM yieldspark.quarantine
+        WHERE resolution IS NULL
+    ) AS quarantine_open
+FROM yieldspark.pool_calendars
+"""
+
+RECENT_RUN_ROWS = "SELECT * FROM yieldspark.run_ledger ORDER BY started_at DESC, run_id LIMIT :runs"
+
+
+def forecast_table(engine: Engine) -> list[dict[str, Any]]:
+    """The newest forecasts, one row for each pool, the largest TVL of the as-of day first and
+    unknown TVL last.
+
+    Keys: pool_id, name, symbol, protocol, chain, as_of, target_date, horizon_days, apy_today, apy,
+    apy_low, apy_high, tvl_today, tvl, tvl_low, tvl_high, interval_level, engine, model_version,
+    rule, explanation. `*_today` are the as-of day's values; rule is None where the model forecast,
+    and explanation, [{feature, points}] with points of APY, is None where a rule did. Raises:
+    DatabaseError.
+    """
+    rows = text(FORECAST_ROWS.format(metrics=metrics_name(engine)))
+    with checked_connection(engine) as connection:
+        return [dict(row) for row in connection.execute(rows).mappings()]
+
+
+def pool_series(
+    engine: Engine,
+    forecasts: list[dict[str, Any]],
+    *,
+    pools: int = LARGEST_POOLS,
+    days: int = SERIES_DAYS,
+) -> list[dict[str, Any]]:
+    """APY of the first `pools` rows of `forecasts` (rows of `forecast_table`): what came true and
+    what had been forecast for it.
+
+    Each is the pool's forecast row and `days`: [{date, actual, forecast, low, high}] of the last
+    `days` days up to the as-of day, by date. Carried values are left out: `actual` is observed.
+    `forecast` is None on days that were not scored. Raises: DatabaseError.
+    """
+    largest = [row for row in forecasts if row["apy"] is not None][:pools]
+    chosen: dict[str, list[dict[str, Any]]] = {row["pool_id"]: [] for row in largest}
+    series = text(SERIES_ROWS.format(metrics=metrics_name(engine)))
+    with checked_connection(engine) as connection:
+        asked = {"days": days, "pools": list(chosen)}
+        for row in connection.execute(series, asked).mappings():
+            chosen[row["pool_id"]].append(
+                {key: value for key, value in row.items() if key != "pool_id"}
+            )
+    return [row | {"days": chosen[row["pool_id"]]} for row in largest]
+
+
+def status(engine: Engine) -> dict[str, Any]:
+    """`status --json`: {"jobs": {job: last ledger row}, "data": {pools, pool_days, first_day,
+    last_day, forecasts_next_day, raw_age_seconds, quarantine_open}}.
+
+    A pool day is a day of a calendar: a row of the metrics job. quarantine_open: rows that nobody
+    has replayed or dropped and no run has let in. Days are ISO text; an empty database has zeros
+    and None.
+    Raises: DatabaseError.
+    """
+    with checked_connection(engine) as connection:
+        data = dict(connection.execute(text(DATA_FACTS)).mappings().one())
+    for name in ("first_day", "last_day"):
+        data[name] = data[name].isoformat() if data[name] else None
+    return {"jobs": last_runs(engine), "data": data}
+
+
+def recent_runs(engine: Engine, *, runs: int = RECENT_RUNS) -> list[dict[str, Any]]:
+    """The newest ledger rows of all jobs: keys of `LEDGER_KEYS`, and started_at as a datetime.
+    Raises: DatabaseError.
+    """
+    with checked_connection(engine) as connection:
+        rows = connection.execute(text(RECENT_RUN_ROWS), {"runs": runs}).mappings().all()
+    return [public_row(dict(row)) | {"started_at": row["started_at"]} for row in rows]

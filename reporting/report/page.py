@@ -1,0 +1,86 @@
+"""From contents to one self-contained HTML file, whole or not at all.
+
+In: a template's name and its contents. Out: a file in a folder that is made where it is missing.
+The page asks nothing of any network.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import hashlib
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from common.errors import ConfigurationError
+from common.settings.cloud import PRODUCT_VERSION
+from reporting.report import formatting as number_words
+from reporting.report.feature_labels import feature_words
+
+log = logging.getLogger(__name__)
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+FORMATS = ("percent", "points", "signed_points", "usd", "share", "ratio", "count", "age")
+
+
+def write_page(
+    folder: Path, name: str, template: str, contents: dict[str, Any], now: dt.datetime
+) -> Path:
+    """Write `template` as the file `name` and return its path. A reader never meets half a file.
+
+    Raises: ConfigurationError where the folder can't be written.
+    """
+    page = render(template, contents | {"written": now, "version": PRODUCT_VERSION})
+    path = folder.resolve() / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_whole(path, page)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the report can't be written to {path}: {error.strerror}. Set REPORT_DIR to a folder"
+            " you may write to"
+        ) from error
+    log.info("report written to %s", path)
+    return path
+
+
+def render(template: str, contents: dict[str, Any]) -> str:
+    """The page as text; every value of `contents` is escaped but the pictures."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters.update(
+        {name: getattr(number_words, name) for name in FORMATS} | {"feature": feature_words}
+    )
+    style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("report.css", "report.js"))
+    return environment.get_template(template).render(
+        contents,
+        style=Markup(style),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _write_whole(path: Path, page: str) -> None:
+    """Through a file beside it and one rename: an interrupted run leaves the report as it was."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    unfinished = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(page)
+        unfinished.chmod(0o644)
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise

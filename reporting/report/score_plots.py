@@ -1,0 +1,192 @@
+"""Pictures of scores: by day with four weeks' noise, and by group of pools.
+
+In: `forecasting.evaluation.daily_scores` and `forecasting.evaluation.segments` of one target. Out:
+`<svg>` elements as `svg_pictures` makes them, and how many values lie off the scale. Group names
+are those of `score_groups`, put into words here, and never names of the data.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import blended_transform_factory
+
+from reporting.report.svg import (
+    ACCENT,
+    BAND,
+    GRID,
+    INK,
+    MUTED,
+    Values,
+    draw_svg,
+    dress,
+    dress_days,
+    mark_clipped,
+)
+
+TWICE_AS_WRONG = 2.0
+"""Ratios beyond it are marked at the edge: a day or a group of a few calm pools may have any."""
+LEAST_SPAN = 0.05
+"""Of a ratio's axis: TVL's forecasts are so near to persistence that a narrower one would show
+nothing but noise.
+"""
+TICK_STEPS = [1, 2, 5, 10]
+GROUP_INCHES, ROW_INCHES = 5.1, 0.21
+
+CLASS_WORDS = {"instability": "How restless", "tvl_class": "TVL", "age_class": "Age in days"}
+"""Of the classes of groups that are drawn, in this order."""
+GROUP_WORDS = {
+    "<100k": "under $100K",
+    "100k-1M": "$100K to $1M",
+    "1M-10M": "$1M to $10M",
+    "10M+": "over $10M",
+} | {
+    "<30": "under 30",
+    "30-90": "30 to 90",
+    "90-365": "90 to 365",
+    "365+": "over 365",
+}
+
+
+def coverage_plot(days: pd.DataFrame, level: float, name: str) -> tuple[str, int]:
+    """Share of outcomes inside the interval."""
+    lowest = np.nanmin([*days["coverage"], *days["coverage_low"], level])
+    return draw_svg(
+        name,
+        lambda axes: _draw_days(
+            axes, days, "coverage", level, (max(lowest - 0.05, 0.0), 1.0), "{:.0%}"
+        ),
+    )
+
+
+def ratio_plot(days: pd.DataFrame, name: str) -> tuple[str, int]:
+    """The model's capped errors to persistence's."""
+    known = np.concatenate(
+        [
+            days[column].to_numpy(float)
+            for column in ("capped_ratio", "capped_ratio_low", "capped_ratio_high")
+        ]
+    )
+    return draw_svg(
+        name,
+        lambda axes: _draw_days(axes, days, "capped_ratio", 1.0, _ratio_limits(known), "{:.2f}"),
+    )
+
+
+def group_plot(groups: list[dict[str, Any]], name: str) -> tuple[str, int]:
+    """MAE ratio of each group of CLASS_WORDS with its interval, and the number of rows."""
+    shown = [
+        (title, [one for one in groups if one["by"] == by]) for by, title in CLASS_WORDS.items()
+    ]
+    lines = sum(len(members) + 1 for _, members in shown if members)
+    return draw_svg(
+        name, lambda axes: _draw_groups(axes, shown), (GROUP_INCHES, ROW_INCHES * (lines + 2))
+    )
+
+
+def _ratio_limits(values: Values) -> tuple[float, float]:
+    """An axis with 1 on it."""
+    known = np.clip(values[np.isfinite(values)], 0.0, TWICE_AS_WRONG)
+    low, high = min(known.min(initial=1.0), 1.0), max(known.max(initial=1.0), 1.0)
+    pad = max(0.06 * (high - low), (LEAST_SPAN - (high - low)) / 2)
+    return float(low - pad), float(high + pad)
+
+
+def _draw_days(
+    axes: Axes,
+    days: pd.DataFrame,
+    measure: str,
+    even: float,
+    limits: tuple[float, float],
+    words: str,
+) -> int:
+    dates = days["target_date"].to_numpy("datetime64[D]")
+    today, recent, low, high = (
+        days[f"{measure}{part}"].to_numpy(float) for part in ("", "_recent", "_low", "_high")
+    )
+    axes.fill_between(dates, np.clip(low, *limits), np.clip(high, *limits), color=BAND, linewidth=0)
+    axes.axhline(even, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
+    axes.plot(
+        dates,
+        np.where((today >= limits[0]) & (today <= limits[1]), today, np.nan),
+        linestyle="",
+        marker="o",
+        markersize=2.6,
+        color=MUTED,
+    )
+    axes.plot(dates, recent, color=ACCENT, linewidth=1.8)
+    clipped = mark_clipped(axes, dates, today, *limits, MUTED)
+    axes.set_ylim(*limits)
+    dress(axes, grid="y")
+    dress_days(axes, dates[-1])
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
+    axes.yaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: words.format(value).replace("%", " %"))
+    )
+    return clipped
+
+
+def _draw_groups(axes: Axes, shown: list[tuple[str, list[dict[str, Any]]]]) -> int:
+    beside = blended_transform_factory(axes.transAxes, axes.transData)
+    labels: list[str] = []
+    ratios: list[tuple[float, ...]] = []
+    for title, members in shown:
+        if not members:
+            continue
+        axes.text(
+            -0.02,
+            len(labels),
+            title,
+            ha="right",
+            va="center",
+            transform=beside,
+            color=INK,
+            fontweight="bold",
+        )
+        labels.append("")
+        for one in members:
+            ratios.append(
+                (
+                    len(labels),
+                    *(
+                        np.nan if one[key] is None else one[key]
+                        for key in ("mae_ratio", "mae_ratio_low", "mae_ratio_high")
+                    ),
+                )
+            )
+            axes.text(
+                1.02,
+                len(labels),
+                f"{one['rows']:,}",
+                ha="left",
+                va="center",
+                transform=beside,
+                color=MUTED,
+            )
+            labels.append(GROUP_WORDS.get(one["group"], one["group"]))
+    places, values, low, high = np.array(ratios, dtype=float).T
+    left, right = _ratio_limits(np.concatenate([values, low, high]))
+    axes.axvline(1.0, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
+    axes.hlines(
+        places,
+        np.clip(low, left, right),
+        np.clip(high, left, right),
+        color=ACCENT,
+        linewidth=3.5,
+        alpha=0.35,
+    )
+    axes.plot(
+        np.clip(values, left, right), places, linestyle="", marker="o", markersize=5, color=ACCENT
+    )
+    axes.text(1.02, -1, "rows", ha="left", va="center", transform=beside, color=MUTED)
+    axes.set_xlim(left, right)
+    axes.set_ylim(len(labels) - 0.4, -1.4)
+    axes.set_yticks(range(len(labels)), labels)
+    dress(axes, grid="x")
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
+    axes.spines["bottom"].set_color(GRID)
+    return int((values > right).sum())

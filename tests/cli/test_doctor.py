@@ -1,0 +1,205 @@
+"""The doctor's checks against this machine, a real server and folders made to be wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from cli import doctor_checks
+from cli.doctor_checks import Finding, examine
+from config_spark import Settings
+from database.embedded.server import EmbeddedServer, ServerAddress
+from local_runtime import jars as spark_runtime
+
+
+@pytest.fixture(scope="module")
+def server_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerAddress]:
+    server = EmbeddedServer(tmp_path_factory.mktemp("doctor") / "home")
+    yield server.start()
+    server.reset()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        yieldspark_home=tmp_path / "home",
+        report_dir=tmp_path / "reports",
+        jars_dir=None,
+        db_host=None,
+        environment="local",
+    )
+
+
+def findings(settings: Settings) -> dict[str, Finding]:
+    return {finding.name: finding for finding in examine(settings)}
+
+
+def with_server(settings: Settings, server_address: ServerAddress, **changes: object) -> Settings:
+    login = {
+        "db_host": server_address.host,
+        "db_port": server_address.port,
+        "db_user": server_address.user,
+        "db_name": server_address.database,
+        "db_password": server_address.password,
+    }
+    return settings.model_copy(update=login | changes)
+
+
+def test_every_check_reports_once_and_a_failure_names_its_fix(settings: Settings) -> None:
+    found = examine(settings)
+    assert [finding.name for finding in found] == [
+        "python",
+        "java",
+        "jars",
+        "class archive",
+        "libgomp",
+        "disk",
+        "memory",
+        "database",
+        "tables",
+        "clock",
+        "folders",
+    ]
+    for finding in found:
+        assert finding.found
+        assert bool(finding.fix) is (finding.result != "ok"), finding
+
+
+def test_looking_makes_and_starts_nothing(settings: Settings) -> None:
+    assert "not running" in findings(settings)["database"].found
+    assert not settings.yieldspark_home.exists()
+
+
+def test_missing_jars_are_a_warning_and_a_changed_jar_a_failure(settings: Settings) -> None:
+    missing = findings(settings)["jars"]
+    assert missing.result == "warn"
+    assert "READ_TRANSPORT=adbc" in missing.found
+    assert "--engine lightgbm" in missing.found
+    name = next(iter(spark_runtime.locked_checksums()))
+    folder = settings.yieldspark_home / "jars"
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(b"not this")
+    changed = findings(settings)["jars"]
+    assert changed.result == "fail"
+    assert name in changed.found
+
+
+def test_a_reachable_database_is_named_and_its_clock_compared(
+    settings: Settings, server_address: ServerAddress
+) -> None:
+    found = findings(with_server(settings, server_address))
+    assert found["database"].result == "ok"
+    assert (
+        f"PostgreSQL 18.4 at 127.0.0.1:{server_address.port}/yieldspark (DB_HOST)"
+        in found["database"].found
+    )
+    assert found["clock"].result == "ok"
+    assert "the database's within 60 s" in found["clock"].found
+
+
+def test_a_clock_apart_from_the_databases_is_a_warning(
+    settings: Settings, server_address: ServerAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_checks, "CLOCK_TOLERANCE_SECONDS", -1.0)
+    clock = findings(with_server(settings, server_address))["clock"]
+    assert clock.result == "warn"
+    assert "NTP" in clock.fix
+
+
+def test_a_clock_before_the_product_is_a_failure(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_checks, "SANE_YEARS", range(1970, 1971))
+    assert findings(settings)["clock"].result == "fail"
+
+
+def test_a_wrong_password_fails_without_showing_it(
+    settings: Settings, server_address: ServerAddress
+) -> None:
+    database = findings(with_server(settings, server_address, db_password=SecretStr("hunter2")))[
+        "database"
+    ]
+    assert database.result == "fail"
+    assert "DB_PASSWORD" in database.fix
+    assert "hunter2" not in repr(database)
+
+
+def test_an_unreachable_database_fails_and_the_clock_stays_judged(settings: Settings) -> None:
+    found = findings(settings.model_copy(update={"db_host": "127.0.0.1", "db_port": 9}))
+    assert found["database"].result == "fail"
+    assert "Connection refused" in found["database"].found
+    assert found["clock"].result == "ok"
+
+
+def test_the_running_embedded_server_is_found(
+    settings: Settings, own_server: EmbeddedServer
+) -> None:
+    assert settings.yieldspark_home == own_server.home
+    port = own_server.start().port
+    assert f"127.0.0.1:{port}/yieldspark (embedded)" in findings(settings)["database"].found
+
+
+def test_no_java_fails_with_what_to_install(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("local_runtime.java.WHEEL", "no_wheel_for_this_platform")
+    java = findings(settings)["java"]
+    assert (java.result, java.fix) == ("fail", "install Java 17 and set JAVA_HOME")
+
+
+@pytest.mark.parametrize(
+    ("enough", "least", "state"), [(1e9, 0.0, "warn"), (1e9, 1e8, "fail"), (0.0, 0.0, "ok")]
+)
+def test_disk_is_judged_by_what_is_free_where_the_data_go(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, enough: float, least: float, state: str
+) -> None:
+    monkeypatch.setattr(doctor_checks, "ENOUGH_DISK_GIB", enough)
+    monkeypatch.setattr(doctor_checks, "LEAST_DISK_GIB", least)
+    disk = findings(settings)["disk"]
+    assert disk.result == state
+    assert str(settings.yieldspark_home.parent) in disk.found
+
+
+def test_little_memory_is_a_warning(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0.1 < doctor_checks.memory_gib() < 100_000
+    monkeypatch.setattr(doctor_checks, "ENOUGH_MEMORY_GIB", 100_000.0)
+    assert findings(settings)["memory"].result == "warn"
+
+
+def test_a_folder_that_cannot_be_written_is_named(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "a file"
+    file.write_text("")
+    folders = findings(settings.model_copy(update={"report_dir": file / "reports"}))["folders"]
+    assert folders.result == "fail"
+    assert f"REPORT_DIR={file / 'reports'}" in folders.found
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_read_only_disk_is_noticed_even_as_root(settings: Settings, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    mounted = (
+        os.geteuid() == 0
+        and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", closed], capture_output=True
+        ).returncode
+        == 0
+    )
+    if not mounted:
+        closed.chmod(0o555)
+    try:
+        if not mounted and os.geteuid() == 0:
+            pytest.skip("root without the right to mount can write everywhere")
+        assert (
+            findings(settings.model_copy(update={"report_dir": closed}))["folders"].result == "fail"
+        )
+    finally:
+        if mounted:
+            subprocess.run(["umount", closed], check=True)

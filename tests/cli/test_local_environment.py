@@ -1,0 +1,367 @@
+"""The bootstrap, for real and offline: a small clone with a package made here, environments made by
+venv and pip in subprocesses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import local_environment
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = str(getattr(sys, "_base_executable", sys.executable))
+MAIN = (
+    "import sys\n\n\ndef main():\n    import probe\n    print(probe.VALUE, sys.prefix,"
+    " *sys.argv[1:])\n"
+)
+
+
+class Clone:
+    """A folder like a fresh clone, whose requirements are the wheels `pin` makes; pip sees these
+    wheels and no index.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "clone"
+        self.wheels = root / "wheels"
+        self.root.mkdir()
+        self.wheels.mkdir()
+        for name in ("run_spark_local.py", "local_environment.py"):
+            shutil.copy(ROOT / name, self.root)
+        (self.root / "cli").mkdir()
+        (self.root / "cli" / "__init__.py").touch()
+        (self.root / "cli" / "main.py").write_text(MAIN)
+        self.pin("requirements-spark.txt", probe="1.0")
+        self.pin("requirements-test.txt", probe="1.0", extra="1.0")
+
+    @property
+    def venv(self) -> Path:
+        return self.root / ".venv"
+
+    def pin(self, requirements: str, **versions: str) -> None:
+        lines = [
+            f"{name}=={version} \\\n    --hash=sha256:{self.wheel(name, version)}\n"
+            for name, version in versions.items()
+        ]
+        (self.root / requirements).write_text("# made by the test\n" + "".join(lines))
+
+    def wheel(self, name: str, version: str) -> str:
+        path = self.wheels / f"{name}-{version}-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(zipfile.ZipInfo(f"{name}.py"), f"VALUE = '{name} {version}'\n")
+            info = f"{name}-{version}.dist-info"
+            archive.writestr(
+                zipfile.ZipInfo(f"{info}/METADATA"),
+                f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+            )
+            archive.writestr(
+                zipfile.ZipInfo(f"{info}/WHEEL"),
+                "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            )
+            archive.writestr(
+                zipfile.ZipInfo(f"{info}/RECORD"),
+                f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n",
+            )
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def start(
+        self, *arguments: str, python: str = PYTHON, **variables: str
+    ) -> subprocess.Popen[str]:
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("PIP_")
+        }
+        environment |= {
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": str(self.wheels),
+            "PIP_CONFIG_FILE": os.devnull,
+        } | variables
+        command = [python, str(self.root / "run_spark_local.py"), *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command,
+            cwd=self.wheels,
+            env=environment,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, python: str = PYTHON, **variables: str) -> tuple[int, str, str]:
+        process = self.start(*arguments, python=python, **variables)
+        output, errors = process.communicate(timeout=180)
+        return process.returncode, output, errors
+
+
+@pytest.fixture
+def clone(processes: None, tmp_path: Path) -> Clone:
+    return Clone(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def first_run(
+    processes: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Clone, tuple[int, str, str]]:
+    """A clone, and how its first run ended."""
+    made = Clone(tmp_path_factory.mktemp("first_run"))
+    return made, made.run()
+
+
+@pytest.fixture
+def ready(clone: Clone, first_run: tuple[Clone, tuple[int, str, str]]) -> Clone:
+    """A clone after its first run: an environment runs wherever it is copied to, and a copy takes a
+    tenth of the seconds.
+    """
+    shutil.copytree(first_run[0].venv, clone.venv, symlinks=True)
+    return clone
+
+
+@pytest.fixture
+def changed(ready: Clone) -> Clone:
+    """A clone whose requirements are others than those its environment has."""
+    ready.pin("requirements-spark.txt", probe="2.0")
+    return ready
+
+
+def test_the_first_run_makes_the_environment_and_the_second_enters_it(
+    first_run: tuple[Clone, tuple[int, str, str]],
+) -> None:
+    clone, (code, output, errors) = first_run
+    assert (code, output) == (0, f"probe 1.0 {clone.venv} demo\n"), errors
+    steps = errors.splitlines()
+    assert [step.rpartition(" ... ")[0] for step in steps] == [
+        "environment: making .venv",
+        "environment: adding pip",
+        "environment: installing 1 packages into .venv",
+    ]
+    assert all(step.endswith(" s") for step in steps)
+    assert clone.run("status", "--json") == (0, f"probe 1.0 {clone.venv} status --json\n", "")
+    inside = str(clone.venv / "bin" / "python")
+    assert clone.run("--help", python=inside) == (0, f"probe 1.0 {clone.venv} --help\n", "")
+
+
+def test_the_command_test_adds_its_packages_once(ready: Clone) -> None:
+    code, output, errors = ready.run("test", "-k", "name")
+    assert (code, output) == (0, f"probe 1.0 {ready.venv} test -k name\n")
+    assert errors.startswith("environment: installing 2 packages into .venv ...")
+    assert ready.run("test")[2] == ""
+    assert ready.run("demo")[2] == "", "the test requirements hold all of the others"
+
+
+def test_changed_requirements_are_installed(changed: Clone) -> None:
+    code, output, errors = changed.run()
+    assert (code, output) == (0, f"probe 2.0 {changed.venv} demo\n")
+    assert "making .venv" not in errors
+
+
+def test_an_interrupted_bootstrap_goes_on(clone: Clone) -> None:
+    """Killed, then interrupted, each time when the folder is made and pip is not yet there."""
+    mark, before = clone.venv / local_environment.MARK, None
+    for sent, expected in (signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130):
+        process = clone.start()
+        deadline = time.monotonic() + 60
+        while _modified(mark) in (None, before) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        before = _modified(mark)
+        os.killpg(process.pid, sent)
+        output, errors = process.communicate(timeout=60)
+        assert (process.returncode, output) == (expected, ""), errors
+        assert not (clone.venv / local_environment.STAMP).exists()
+    assert clone.run()[:2] == (0, f"probe 1.0 {clone.venv} demo\n")
+
+
+def _modified(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def test_two_first_runs_at_once_make_one_environment(changed: Clone) -> None:
+    both = [changed.start("one"), changed.start("two")]
+    answers = [process.communicate(timeout=180) for process in both]
+    assert [output for output, _ in answers] == [
+        f"probe 2.0 {changed.venv} {name}\n" for name in ("one", "two")
+    ], answers
+    assert sum(errors.count("installing") for _, errors in answers) == 1
+
+
+def test_a_blocked_download_says_what_to_set_and_what_is_half_made_is_not_trusted(
+    changed: Clone,
+) -> None:
+    blocked = {
+        "PIP_NO_INDEX": "0",
+        "PIP_FIND_LINKS": "",
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_RETRIES": "1",
+    }
+    code, output, errors = changed.run(**blocked)
+    assert (code, output) == (2, "")
+    for word in (
+        "installing 1 packages into .venv failed",
+        "Connection refused",
+        "HTTPS_PROXY",
+        "PIP_INDEX_URL",
+        "PIP_CERT",
+        "SSL_CERT_FILE",
+    ):
+        assert word in errors
+    assert "Connection refused" in (changed.venv / local_environment.LOG).read_text()
+    changed.pin("requirements-spark.txt", probe="1.0")
+    (unpacked,) = changed.venv.glob("lib/python*/site-packages/probe.py")
+    unpacked.write_text("")  # half unpacked: pip takes it for installed
+    code, output, errors = changed.run()
+    assert (code, output) == (0, f"probe 1.0 {changed.venv} demo\n")
+    assert "making .venv" in errors
+
+
+def test_a_package_with_another_hash_is_refused(changed: Clone) -> None:
+    path = changed.root / "requirements-spark.txt"
+    path.write_text(path.read_text().replace("sha256:", "sha256:" + "0" * 64 + "\n#"))
+    code, output, errors = changed.run()
+    assert (code, output) == (2, "")
+    assert "DO NOT MATCH THE HASHES" in errors
+
+
+def test_a_python_without_venv_is_told_the_package(clone: Clone, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nsys.modules['ensurepip'] = None\n"
+    )  # as Debian ships it
+    code, output, errors = clone.run(PYTHONPATH=str(tmp_path))
+    assert (code, output) == (2, "")
+    assert "apt install python3-venv" in errors
+    assert not clone.venv.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+@pytest.mark.parametrize("has_venv", [False, True])
+def test_a_clone_of_another_user_is_told_what_to_do(has_venv: bool, tmp_path: Path) -> None:
+    folder = tmp_path / ".venv"
+    if has_venv:
+        folder.mkdir()
+    # what pytest made is closed to other users
+    for place in (tmp_path, *tmp_path.parents[:3]):
+        place.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(local_environment.NotReady, match=r"you may not write .*a folder of"):
+            local_environment.make(folder, tmp_path / "requirements-spark.txt")
+    finally:
+        os.seteuid(0)
+    assert folder.exists() is has_venv
+
+
+def test_a_python_outside_the_range_is_told_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_environment, "OLDEST", (3, 98))
+    monkeypatch.setattr(local_environment, "NEWEST", (3, 99))
+    with pytest.raises(
+        local_environment.NotReady,
+        match=r"Python 3\.11 or 3\.12 is needed.*`python3\.11 run_spark_local\.py`",
+    ):
+        local_environment.check_python()
+
+
+def test_an_environment_of_the_users_that_has_everything_is_used_as_it_is(clone: Clone) -> None:
+    from importlib.metadata import version
+
+    pinned = f"pyspark=={version('pyspark')} \\\n    --hash=sha256:{'0' * 64}\n"
+    (clone.root / "requirements-spark.txt").write_text(pinned)
+    (clone.root / "probe.py").write_text("VALUE = 'no package'\n")
+    assert clone.run(python=sys.executable) == (0, f"no package {sys.prefix} demo\n", "")
+    assert not clone.venv.exists()
+
+
+def test_a_venv_of_the_users_is_installed_into_and_never_cleared(changed: Clone) -> None:
+    for name in (local_environment.MARK, local_environment.STAMP, local_environment.LOG):
+        (changed.venv / name).unlink()
+    (changed.venv / "notes.txt").write_text("mine")
+    assert changed.run()[:2] == (0, f"probe 2.0 {changed.venv} demo\n")
+    assert (changed.venv / "notes.txt").read_text() == "mine"
+
+
+def test_a_venv_of_the_users_with_another_python_is_left_alone(clone: Clone) -> None:
+    venv.EnvBuilder(with_pip=False).create(clone.venv)
+    code, output, errors = clone.run()
+    assert (code, output) == (2, "")
+    assert "was made by something else" in errors
+    assert "Move it away" in errors
+
+
+def test_python_variables_of_the_users_do_not_lead_out_of_the_environment(
+    changed: Clone, tmp_path: Path
+) -> None:
+    expected = f"probe 2.0 {changed.venv} demo\n"
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "probe.py").write_text("VALUE = 'another probe'\n")
+    leading = {
+        "PYTHONHOME": sys.base_prefix,
+        "PYTHONPATH": str(other),
+        "PYTHONSAFEPATH": "1",
+    }
+    assert changed.run(**leading)[:2] == (0, expected)
+    assert changed.run(**leading) == (0, expected, "")
+    inside = str(changed.venv / "bin" / "python")
+    assert changed.run(python=inside, PYTHONPATH=str(other)) == (0, expected, "")
+
+
+def test_settings_of_pip_say_how_packages_are_reached_and_not_where_they_go(
+    clone: Clone, tmp_path: Path
+) -> None:
+    """The index and the links come from the file here, as a company's mirror does."""
+    elsewhere, configuration = tmp_path / "elsewhere", tmp_path / "pip.conf"
+    configuration.write_text(
+        f"[global]\nno-index = true\nfind-links = {clone.wheels}\ndry-run = true\n"
+        f"[install]\ntarget = {elsewhere}\nno-binary = :all:\n"
+    )
+    code, output, errors = clone.run(
+        PIP_CONFIG_FILE=str(configuration),
+        PIP_NO_INDEX="",
+        PIP_FIND_LINKS="",
+        PIP_PREFIX=str(elsewhere),
+        PIP_ROOT=str(elsewhere),
+        PIP_REQUIRE_VIRTUALENV="1",
+    )
+    assert (code, output) == (0, f"probe 1.0 {clone.venv} demo\n"), errors
+    assert not elsewhere.exists()
+
+
+def test_a_pip_that_installs_nothing_leaves_no_stamp(clone: Clone) -> None:
+    venv.EnvBuilder(with_pip=False).create(clone.venv)
+    (packages,) = clone.venv.glob("lib/*/site-packages")
+    (packages / "pip").mkdir()
+    (packages / "pip" / "__init__.py").touch()
+    (packages / "pip" / "__main__.py").touch()
+    code, output, errors = clone.run()
+    assert (code, output) == (2, "")
+    assert "pip ended well, and probe==1.0 is not there" in errors
+    assert not (clone.venv / local_environment.STAMP).exists()
+
+
+def test_a_configuration_that_pip_cannot_read_is_named(changed: Clone, tmp_path: Path) -> None:
+    (tmp_path / "pip.conf").write_text("no section\n")
+    code, output, errors = changed.run(PIP_CONFIG_FILE=str(tmp_path / "pip.conf"))
+    assert (code, output) == (2, "")
+    assert "`pip config list` failed" in errors
+    assert str(tmp_path / "pip.conf") in errors
+
+
+def test_an_environment_that_cannot_be_entered_ends_with_a_sentence(ready: Clone) -> None:
+    python = ready.venv / "bin" / "python"
+    python.unlink()
+    python.write_text(f'#!/bin/sh\nexec "{PYTHON}" "$@"\n')
+    python.chmod(0o755)
+    code, output, errors = ready.run()
+    assert (code, output) == (2, "")
+    assert "Delete .venv, then run again" in errors

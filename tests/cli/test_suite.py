@@ -1,0 +1,257 @@
+"""The suite itself: markers, workers, what a failure says, and the tools beside pytest.
+
+Each test runs it on a small project with tests of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.support.processes import PROJECT
+from tests.support.workers import pytest_xdist_auto_num_workers
+
+SMALL_PROJECT = {
+    "pyproject.toml": """
+[tool.mypy]
+strict = true
+[tool.pytest.ini_options]
+testpaths = ["tests"]
+addopts = "--strict-markers -n auto"
+markers = ["unit: .", "spark: .", "postgres: .", "process: .", "long: ."]
+""",
+    "tests/conftest.py": """
+import pytest
+
+pytest_plugins = ("tests_plugins.markers", "tests_plugins.workers")
+
+
+@pytest.fixture
+def spark() -> str:
+    return "a session"
+
+
+@pytest.fixture
+def server() -> str:
+    return "settings"
+
+
+@pytest.fixture
+def processes() -> None:
+    pass
+
+
+@pytest.fixture
+def engine(server: str) -> str:
+    return server
+""",
+    "tests/test_small.py": """
+import subprocess
+
+ORDER: list[str] = []
+
+
+def test_alone() -> None:
+    ORDER.append("alone")
+
+
+def test_with_spark(spark: str) -> None:
+    ORDER.append(spark)
+
+
+def test_with_a_database(engine: str) -> None:
+    ORDER.append(engine)
+
+
+def test_with_a_process(processes: None) -> None:
+    ORDER.append("process")
+""",
+}
+
+
+@pytest.fixture
+def project(processes: None, tmp_path: Path) -> Path:
+    """Its plugins are ours under another name, for `tests` is its own package."""
+    for name, text in SMALL_PROJECT.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text.lstrip())
+    (tmp_path / "tests" / "__init__.py").touch()
+    (tmp_path / "tests_plugins").symlink_to(PROJECT / "tests" / "support")
+    return tmp_path
+
+
+def run_pytest(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *arguments],
+        cwd=project,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(PROJECT), "HOME": str(project)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+SHOW_MARKERS = """
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    for item in session.items:
+        print(item.name, *sorted(marker.name for marker in item.iter_markers()))
+"""
+
+
+def test_markers_follow_from_fixtures(project: Path) -> None:
+    with (project / "tests" / "conftest.py").open("a") as file:
+        file.write(SHOW_MARKERS)
+    done = run_pytest(project, "--collect-only", "-q", "-n", "0")
+    assert set(re.findall(r"^test_(\w+ .*)$", done.stdout, re.MULTILINE)) == {
+        "alone unit",
+        "with_spark spark",
+        "with_a_database postgres",
+        "with_a_process process",
+    }
+
+
+STARTING_TESTS = """
+import os
+import subprocess
+
+
+def test_java(processes: None) -> None:
+    subprocess.run(["java", "-version"])
+
+
+def test_git() -> None:
+    subprocess.run(["git", "--version"])
+
+
+def test_fork() -> None:
+    os.fork()
+
+
+def test_with_its_marker(processes: None) -> None:
+    subprocess.run(["true"], check=True)
+
+
+def test_with_another_marker(spark: str) -> None:
+    subprocess.run(["true"], check=True)
+"""
+
+
+def test_a_start_without_its_marker_fails_the_test(project: Path) -> None:
+    """Also where the program does not exist."""
+    (project / "tests" / "test_small.py").write_text(STARTING_TESTS)
+    done = run_pytest(project, "-n", "0")
+    refused = re.findall(r"^E +AssertionError: (.*): take one of", done.stdout, re.MULTILINE)
+    assert sorted(refused) == [
+        "git is started by a test that is not marked `process`",
+        "java is started by a test that is not marked `spark`",
+        "os.fork is started by a test that is not marked `process`",
+    ]
+    assert "3 failed, 2 passed" in done.stdout
+
+
+def test_a_failure_names_seed_and_worker_and_runs_again_in_the_same_order(project: Path) -> None:
+    with (project / "tests" / "test_small.py").open("a") as file:
+        file.write("\n\ndef test_fails() -> None:\n    assert ORDER == 0\n")
+    done = run_pytest(project, "-n", "2", "-p", "randomly", "--randomly-seed", "7")
+    again = re.findall(
+        r"^after the tests that worker gw\d ran before it: python run_spark_local.py test (.*)$",
+        done.stdout,
+        re.MULTILINE,
+    )
+    assert (done.returncode, len(again)) == (1, 1), done.stdout
+    assert "--randomly-seed=7" in again[0]
+    order = re.findall(r"assert (\[.*\]) == 0", done.stdout)
+    repeated = run_pytest(project, *shlex.split(again[0]))
+    assert re.findall(r"assert (\[.*\]) == 0", repeated.stdout) == order
+
+
+def test_tests_of_the_shared_session_stay_on_one_of_two_workers(project: Path) -> None:
+    lines = [
+        f"def test_{fixture or 'alone'}_{number}({fixture}) -> None:\n    pass\n\n"
+        for number in range(12)
+        for fixture in ("spark", "")
+    ]
+    (project / "tests" / "test_small.py").write_text("".join(lines))
+    done = run_pytest(project, "-n", "2", "-v")
+    ran = re.findall(r"\[(gw\d)\].*PASSED .*::test_(spark|alone)_\d+", done.stdout)
+    assert len(ran) == 24, done.stdout
+    first_half = ran[:12]
+    assert {kind for worker, kind in first_half if worker == "gw0"} == {"spark"}
+    assert {kind for worker, kind in first_half if worker == "gw1"} == {"alone"}
+
+
+def few(*arguments: str) -> int:
+    config: Any = SimpleNamespace(args=list(arguments))
+    return pytest_xdist_auto_num_workers(config)
+
+
+def test_workers_follow_from_cores_memory_and_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr("tests.support.workers.memory_gib", lambda: 62.5)
+    assert few("tests") == 8
+    assert few("tests/cli/test_suite.py", "tests/cli/test_suite.py::test_x") == 0
+    assert few(*["tests/cli/test_suite.py"] * 4) == 8
+    monkeypatch.setattr("tests.support.workers.memory_gib", lambda: 15.6)
+    assert few("tests") == 3
+    monkeypatch.setattr("tests.support.workers.memory_gib", lambda: 7.6)
+    assert few("tests") == 0
+
+
+SUITE = """
+import sys
+from pathlib import Path
+
+from cli import suite_commands
+from cli.main import main
+
+suite_commands.ROOT = Path.cwd()
+sys.argv = ["run_spark_local.py", "test", *sys.argv[1:]]
+main()
+"""
+
+
+def run_suite(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", SUITE, *arguments],
+        cwd=project,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(PROJECT), "HOME": str(project)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+MARKED_BY_NAME = """
+from typing import Any
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    for item in items:
+        item.add_marker(item.name.removeprefix("test_"))
+"""
+
+
+def test_the_fast_lane_runs_the_tools_beside_what_starts_no_other_program(project: Path) -> None:
+    (project / "tests_plugins").unlink()
+    (project / "tests" / "conftest.py").write_text(MARKED_BY_NAME.lstrip())
+    functions = [f"def test_{name}() -> None:\n    pass\n" for name in ("unit", "process", "spark")]
+    (project / "tests" / "test_small.py").write_text("\n\n".join(functions))
+    (project / "unused.py").write_text("import os\n")
+    failed = run_suite(project, "--fast", "-n", "0")
+    assert (failed.returncode, "1 passed, 2 deselected" in failed.stdout) == (1, True), (
+        failed.stderr
+    )
+    said = failed.stderr.splitlines()
+    assert {"  ruff check .: failed", "  ruff format --check .: no findings"} <= set(said)
+    assert "  mypy .: no findings" in said
+    assert "`os` imported but unused" in failed.stderr
+    named = run_suite(project, "--fast", "-n", "0", "tests/test_small.py")
+    assert (named.returncode, "ruff" in named.stderr) == (0, False)

@@ -1,0 +1,282 @@
+"""Ctrl-C and SIGTERM end each stage of each command within seconds: exit code 130, one sentence, no
+process left, the lock free, no staging.
+
+Every stage is one that would not end by itself: another session holds a lock, a trigger sleeps, a
+server takes connections and never answers.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from config_spark import Settings
+from database.connections.engine import checked_connection, make_engine
+from database.ledger.runs import is_free, open_run
+from sample_data import SAMPLE_FILES
+from tests.support.fault_database import first_loader_meets, merged_row_meets, staging_tables
+from tests.support.fault_runs import TOKEN, processes_with, until
+from tests.support.forecast_panels import panel_rows, store
+from tests.support.killed_process import forks
+from tests.support.metrics_histories import world
+from tests.support.metrics_store import put, rows_of
+from tests.support.processes import PROJECT, CommandLine
+
+FOREVER = "PERFORM pg_sleep(600);"
+
+END_SECONDS = 30
+"""A command that hangs fails the test; on an idle machine each ends within five seconds."""
+
+LOCK_SECONDS = 20
+
+WAITING = """
+    SELECT 1 FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'yieldspark' AND state = 'active'
+        AND (wait_event_type = 'Lock' OR wait_event = 'PgSleep')"""
+
+RAW = "raw_defillama_pool_history"
+
+
+@dataclass
+class World:
+    """What a stage is made of; `environment` is the command's."""
+
+    engine: Engine
+    environment: dict[str, str] = field(default_factory=dict)
+    accepted: list[socket.socket] = field(default_factory=list)
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    def hold(self, table: str) -> None:
+        """Another session has the table for itself."""
+        connection = self.stack.enter_context(self.engine.begin())
+        connection.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+
+    def silent_server(self) -> int:
+        """The port of a server that takes connections and never answers."""
+        listener = self.stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listener.setblocking(False)
+        self.accepted.append(listener)
+        return int(listener.getsockname()[1])
+
+    def is_asked(self) -> bool:
+        try:
+            self.accepted.append(self.accepted[0].accept()[0])
+        except BlockingIOError:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`reached` is what the command prints then; without it PostgreSQL or the silent server has the
+    command waiting.
+    """
+
+    command: tuple[str, ...]
+    prepare: Callable[[World], Any] = lambda _: None
+    reached: str | None = None
+    after_seconds: float = 0.5
+    job: str | None = None
+
+
+def _raw_rows(world_: World) -> None:
+    put(world_.engine, world(33, pools=8, days=60))
+
+
+def _metrics(then: Callable[[World], Any] = lambda _: None) -> Callable[[World], None]:
+    def prepare(made: World) -> None:
+        _raw_rows(made)
+        then(made)
+
+    return prepare
+
+
+def _panel(then: Callable[[World], Any] = lambda _: None) -> Callable[[World], None]:
+    def prepare(made: World) -> None:
+        store(made.engine, panel_rows(12, 110))
+        then(made)
+
+    return prepare
+
+
+def _silent_database(made: World) -> None:
+    made.environment |= {"DB_HOST": "127.0.0.1", "DB_PORT": str(made.silent_server())}
+
+
+def _silent_source(made: World) -> None:
+    made.environment["DEFILLAMA_YIELDS_URL"] = f"http://127.0.0.1:{made.silent_server()}"
+
+
+def _silent_proxy(made: World) -> None:
+    proxy = f"http://127.0.0.1:{made.silent_server()}"
+    made.environment |= {"HTTPS_PROXY": proxy, "HTTP_PROXY": proxy, "JARS_DIR": "no_jars"}
+
+
+def _jdbc(made: World) -> None:
+    made.environment |= {"READ_TRANSPORT": "jdbc", "WRITE_TRANSPORT": "jdbc"}
+    first_loader_meets(made.engine, FOREVER)
+
+
+METRICS, FORECAST = "calculate_pool_metrics", "forecast_pools"
+LIGHTGBM = ("forecast_pools", "--engine", "lightgbm")
+SYNAPSEML = ("forecast_pools", "--engine", "synapseml")
+
+WITHOUT_A_JVM = {
+    "connect": Stage(("status",), _silent_database),
+    "migrate": Stage(("db", "migrate"), lambda made: made.hold("yieldspark.alembic_version")),
+    "load files": Stage(("load", str(SAMPLE_FILES[0])), lambda made: made.hold("pools")),
+    "ingest": Stage(("ingest", "--min-tvl", "1e9"), _silent_source, job="ingest"),
+    "report": Stage(("report",), _metrics(lambda made: made.hold("pool_daily_metrics"))),
+    "evaluate": Stage(("evaluate",), _panel(lambda made: made.hold("pool_daily_metrics"))),
+    "metrics ledger": Stage(
+        ("calculate_metrics",), _metrics(lambda made: made.hold("yieldspark.run_ledger"))
+    ),
+    "metrics plan": Stage(
+        ("calculate_metrics",), _metrics(lambda made: made.hold(RAW)), job=METRICS
+    ),
+}
+WITH_A_JVM = {
+    "jars": Stage(SYNAPSEML, _panel(_silent_proxy), job=FORECAST),
+    "metrics session": Stage(
+        ("calculate_metrics",), _raw_rows, "session ...", after_seconds=2, job=METRICS
+    ),
+    "metrics read": Stage(("calculate_metrics",), _raw_rows, "read ...", job=METRICS),
+    "metrics transform": Stage(
+        ("calculate_metrics",), _raw_rows, "load ...", after_seconds=1, job=METRICS
+    ),
+    "metrics load": Stage(
+        ("calculate_metrics",),
+        _metrics(lambda made: first_loader_meets(made.engine, FOREVER)),
+        job=METRICS,
+    ),
+    "metrics load by jdbc": Stage(("calculate_metrics",), _metrics(_jdbc), job=METRICS),
+    "metrics merge": Stage(
+        ("calculate_metrics",),
+        _metrics(lambda made: merged_row_meets(made.engine, FOREVER, row=5)),
+        job=METRICS,
+    ),
+    "forecast features": Stage(LIGHTGBM, _panel(), "features ...", job=FORECAST),
+    "forecast fit": Stage(LIGHTGBM, _panel(), "fit_tvl ...", 1, job=FORECAST),
+    "synapseml fit": Stage(SYNAPSEML, _panel(), "fit_tvl ...", 3, job=FORECAST),
+    "forecast write": Stage(
+        LIGHTGBM, _panel(lambda made: first_loader_meets(made.engine, FOREVER)), job=FORECAST
+    ),
+    "forecast merge": Stage(
+        LIGHTGBM, _panel(lambda made: made.hold("yieldspark.forecasts")), job=FORECAST
+    ),
+}
+
+
+@contextmanager
+def _started(run: CommandLine, stage: Stage, made: World) -> Iterator[subprocess.Popen[str]]:
+    token = secrets.token_hex(8)
+    with (run.folder / "stderr").open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, str(PROJECT / "run_spark_local.py"), *stage.command, "--json"],
+            cwd=run.folder,
+            env=run.environment | {"BACKTEST_DAYS": "5", TOKEN: token} | made.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        yield process
+        until(lambda: not processes_with(token), "every process has ended", END_SECONDS)
+    finally:
+        for pid in processes_with(token):
+            os.kill(pid, signal.SIGKILL)
+        process.communicate()
+
+
+def _is_reached(run: CommandLine, stage: Stage, made: World, process: Any) -> bool:
+    said = (run.folder / "stderr").read_text()
+    assert process.poll() is None, said
+    if stage.reached:
+        return stage.reached in said
+    if made.accepted:
+        return made.is_asked()
+    return bool(rows_of(made.engine, WAITING))
+
+
+def _ends(run: CommandLine, engine: Engine, stage: Stage, sent: signal.Signals) -> None:
+    with ExitStack() as stack:
+        made = World(engine, stack=stack)
+        stage.prepare(made)
+        with _started(run, stage, made) as process:
+            until(lambda: _is_reached(run, stage, made, process), "the stage", 240)
+            time.sleep(stage.after_seconds)
+            began = time.monotonic()
+            if sent == signal.SIGINT:
+                os.killpg(process.pid, sent)
+            else:
+                process.send_signal(sent)
+            output, _ = process.communicate(timeout=END_SECONDS)
+            print(f"seconds {time.monotonic() - began:.1f}", end=" ")
+        said = (run.folder / "stderr").read_text()
+        assert process.returncode == 130, said
+        assert "interrupted" in said.splitlines()[-1], said
+        assert "Traceback" not in said, said
+        if stage.job:
+            assert '"cancelled"' in output, output
+    with checked_connection(engine) as connection:
+        until(lambda: is_free(connection, stage.job or METRICS), "the lock is free", END_SECONDS)
+    if stage.job:
+        statuses = rows_of(engine, "SELECT status FROM yieldspark.run_ledger")
+        print([row["status"] for row in statuses], staging_tables(engine), end=" ")
+
+
+@pytest.mark.parametrize("stage", ["connect", "load files", "metrics plan"])
+def test_a_signal_ends_what_waits_for_a_server(
+    run: CommandLine, engine: Engine, stage: str
+) -> None:
+    _ends(run, engine, WITHOUT_A_JVM[stage], signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("jvm")
+def test_a_signal_ends_a_merge_that_waits(run: CommandLine, engine: Engine) -> None:
+    """Over 20 s where two cores are busy: the JVM of a whole run."""
+    _ends(run, engine, WITH_A_JVM["metrics merge"], signal.SIGINT)
+
+
+def _works_for_long(settings: Settings) -> None:
+    with open_run(make_engine(settings), job=METRICS, mode="incremental") as run:
+        run.connection.exec_driver_sql("SELECT pg_sleep(600)")
+
+
+def test_a_killed_drivers_lock_is_free_while_the_server_still_works(
+    database: Settings, engine: Engine
+) -> None:
+    """Over 10 s: the server looks for its client so often (`client_connection_check_interval`)."""
+    driver = forks().Process(target=_works_for_long, args=(database,))
+    driver.start()
+    until(lambda: rows_of(engine, WAITING), "the server works")
+    assert driver.pid is not None
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.join()
+    with checked_connection(engine) as connection:
+        until(lambda: is_free(connection, METRICS), "the lock is free", LOCK_SECONDS)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("jvm")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("stage", [*WITHOUT_A_JVM, *WITH_A_JVM])
+def test_a_signal_ends_every_stage(
+    run: CommandLine, engine: Engine, stage: str, sent: signal.Signals
+) -> None:
+    """Minutes: thirteen of the twenty stages start a JVM, for each of the two signals."""
+    _ends(run, engine, (WITHOUT_A_JVM | WITH_A_JVM)[stage], sent)

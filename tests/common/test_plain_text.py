@@ -1,0 +1,92 @@
+"""Escape sequences, line ends and bidirectional controls in text from outside reach neither the
+terminal nor the log.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+
+import pytest
+from rich.text import Text
+
+from cli.terminal import PlainConsole
+from common.errors import InputError, one_sentence, whole_message
+from common.logging_setup import LineFormatter
+from common.plain_text import SHOWN_INSTEAD, on_one_line, without_controls, without_credentials
+
+HOSTILE = [
+    "\x1b]0;title\x07",
+    "\x1b[2J",
+    "\x9b31m",
+    "\x9d8;;http://x\x9c",
+    "a\rb",
+    "\x00\x08\x7f",
+    "\u202egnp.exe",
+    "\u2066hidden\u2069",
+    "one\u2028two",
+    "half \ud800",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_control_characters_are_replaced_one_by_one(text: str) -> None:
+    shown = without_controls(text)
+    assert len(shown) == len(text)
+    assert SHOWN_INSTEAD in shown
+    assert all(character.isprintable() for character in shown)
+
+
+def test_other_text_stays_as_it_is() -> None:
+    text = "pool-é 日本 🦄 a\u0301 עברית\tx\ny"
+    assert without_controls(text) == text
+    assert on_one_line("a\r\nb\nc") == "a\\r\\nb\\nc"
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_console_prints_no_escape_but_its_own(text: str) -> None:
+    hostile, plain = io.StringIO(), io.StringIO()
+    for stream, shown in ((hostile, text), (plain, SHOWN_INSTEAD * len(text))):
+        console = PlainConsole(file=stream, force_terminal=True, highlight=False, width=60)
+        console.print(Text(f"[bold]{shown}", style="red"))
+        console.print(f"  {shown}", style="dim", markup=False, soft_wrap=True)
+    own = {"\x1b", "\n"}
+    assert "\x1b[31m" in hostile.getvalue(), "the console's own style"
+    assert hostile.getvalue().count("\x1b") == plain.getvalue().count("\x1b")
+    assert all(sign.isprintable() or sign in own for sign in hostile.getvalue())
+
+
+def test_a_record_is_one_line_and_its_traceback_has_no_escapes() -> None:
+    try:
+        raise ValueError("\x1b[2J")
+    except ValueError:
+        record = logging.LogRecord(
+            "x", logging.INFO, "", 0, "pool %s", ("a\n2026-01-01 INFO forged\x1b",), sys.exc_info()
+        )
+    first, *others = LineFormatter().format(record).split("\n")
+    assert first.endswith(f"INFO x: pool a\\n2026-01-01 INFO forged{SHOWN_INSTEAD}")
+    assert others[0].startswith("Traceback")
+    assert "\x1b" not in "".join(others)
+
+
+@pytest.mark.parametrize("error", [InputError("pool \x1b[2J\nb"), RuntimeError("pool \x9b\nb")])
+def test_the_sentence_of_an_error_has_no_escapes(error: Exception) -> None:
+    assert one_sentence(error).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at https://u:p%40w@h:8080/x?", "at https://(hidden)@h:8080/x?"),
+        ("'postgresql://u:p@w@h/db'", "'postgresql://(hidden)@h/db'"),
+        ("http://:pw@h and http://u:pw@h", "http://(hidden)@h and http://(hidden)@h"),
+        ("http://h:80/a@b, me@h:1", "http://h:80/a@b, me@h:1"),
+    ],
+)
+def test_passwords_of_addresses_are_hidden(text: str, shown: str) -> None:
+    assert without_credentials(text) == shown
+    error = InputError(text)
+    record = logging.LogRecord("x", logging.ERROR, "", 0, "%s", (text,), None)
+    for said in (one_sentence(error), whole_message(error), LineFormatter().format(record)):
+        assert shown in said

@@ -1,0 +1,474 @@
+"""Writing without loss: real runs of the metrics job that meet a fault, and what the tables hold
+afterwards.
+
+The tables are as they were before, or as an undisturbed run leaves them, never between; the next
+run repairs by itself. `-m long` runs the matrix, each case with both transports; what is not marked
+is a part of it, one of each kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from common.errors import DatabaseError
+from config_spark import Settings
+from database.connections.engine import make_engine
+from tests.support.fault_cases import ALREADY_RUNNING, Case, Worked, at, case_of, worked_database
+from tests.support.fault_cluster import EAGER_SPECULATION, cluster_of_two_hosts
+from tests.support.fault_database import (
+    DISK_IS_FULL,
+    SLEEP,
+    WAIT_AT_THE_GATE,
+    backends,
+    closed_gate,
+    holder_of_the_lock,
+    ledger,
+    loaders,
+    merged_row_meets,
+    readers_pass_the_gate,
+    second_loader_meets,
+    staging_lies_in,
+    tablespace_without_room,
+    terminate,
+    waits_at_the_gate,
+)
+from tests.support.fault_proxy import Direction
+from tests.support.fault_runs import until
+from tests.support.metrics_store import execute
+
+long = pytest.mark.long
+both = pytest.mark.parametrize("case", ["adbc", "jdbc"], indirect=True)
+always_with_adbc = pytest.mark.parametrize(
+    "case", ["adbc", pytest.param("jdbc", marks=long)], indirect=True
+)
+always_with_jdbc = pytest.mark.parametrize(
+    "case", [pytest.param("adbc", marks=long), "jdbc"], indirect=True
+)
+
+
+@pytest.fixture(scope="module")
+def worked(server: Settings, spark: SparkSession) -> Iterator[Worked]:
+    if not Path("/proc/self/environ").exists():
+        pytest.skip("needs Linux's /proc to see which processes outlive a driver")
+    with worked_database(server, spark) as made:
+        yield made
+
+
+@pytest.fixture
+def case(
+    request: pytest.FixtureRequest,
+    processes: None,
+    server: Settings,
+    worked: Worked,
+    tmp_path: Path,
+) -> Iterator[Case]:
+    with case_of(server, worked, tmp_path, request.param) as made:
+        yield made
+
+
+# The driver is killed.
+
+BEFORE_THE_COMMIT = {
+    "plan begins": at("plan", "before"),
+    "plan made": at("plan", "after", r"CREATE .*TABLE yieldspark\.staging"),
+    "plan committed": at("session", "before"),
+    "session started": at("read", "before"),
+    "rows read": at("transform", "before"),
+    "transformed": at("load", "before"),
+    "staging made": at("load", "after", r"CREATE .*TABLE yieldspark\.staging"),
+    "staging loaded": at("merge", "before"),
+    "rows merged": at("merge", "after", "INSERT INTO .*pool_daily_metrics"),
+    "ledger written": at("merge", "after", r"UPDATE yieldspark\.run_ledger"),
+    "commit begins": at("merge", "before", "^COMMIT$"),
+}
+
+
+@long
+@both
+@pytest.mark.parametrize("point", BEFORE_THE_COMMIT)
+def test_a_driver_killed_before_the_commit_has_changed_nothing(case: Case, point: str) -> None:
+    case.was_killed(case.start(BEFORE_THE_COMMIT[point]))
+    case.is_as_before()
+    assert ledger(case.engine)[-1] == ("running", None)
+    case.repairs_itself()
+
+
+@long
+@both
+def test_a_driver_killed_after_the_commit_has_done_its_work(case: Case) -> None:
+    case.was_killed(case.start(at("merge", "after")))
+    assert ledger(case.engine)[-1] == ("succeeded", None)
+    assert case.next_run()["status"] == "nothing_to_do"
+    case.is_as_after()
+
+
+@long
+@both
+def test_a_driver_killed_after_any_statement_of_the_merge_has_changed_nothing(case: Case) -> None:
+    """Each run repairs what the one before it left, and is killed one statement later, until there
+    is none left.
+    """
+    for nth in count(1):
+        run = case.start(at("merge", "after", ".") | {"nth": nth})
+        if run.wait() == 0:
+            break
+        case.was_killed(run)
+        case.is_as_before()
+    assert nth > 8, "the merge had next to no statement to be killed at"
+    case.did_all_the_work(run.result())
+    case.is_as_after()
+    assert [status for status, _ in ledger(case.engine)] == [
+        "succeeded",
+        *["failed"] * (nth - 1),
+        "succeeded",
+    ]
+
+
+@long
+@both
+def test_a_driver_killed_with_half_of_its_rows_loaded(case: Case) -> None:
+    case.is_killed_half_loaded()
+    case.is_as_before()
+    case.repairs_itself()
+
+
+@long
+@both
+def test_a_driver_killed_in_the_middle_of_the_merge_keeps_the_next_run_out_until_the_server_notices(
+    case: Case,
+) -> None:
+    merged_row_meets(case.engine, WAIT_AT_THE_GATE)
+    with closed_gate(case.engine):
+        run = case.start()
+        waits_at_the_gate(case.engine)
+        run.process.kill()
+        case.was_killed(run)
+        too_early = case.start()
+        assert too_early.wait() == 1
+        assert ALREADY_RUNNING in too_early.errors
+        case.is_as_before()
+    case.repairs_itself()
+
+
+# What a run depends on dies under it.
+
+
+@long
+@pytest.mark.parametrize(
+    ("case", "program"),
+    [
+        ("adbc", "org.apache.spark.deploy.SparkSubmit"),
+        ("jdbc", "org.apache.spark.deploy.SparkSubmit"),
+        ("adbc", "pyspark.daemon"),
+    ],
+    indirect=["case"],
+    ids=["adbc-JVM", "jdbc-JVM", "adbc-Python workers"],
+)
+def test_a_process_of_spark_that_is_killed_fails_the_run_and_nothing_more(
+    case: Case, program: str
+) -> None:
+    """By jdbc the few rows of this history have left the Python workers when the second loader
+    begins.
+    """
+    second_loader_meets(case.engine, WAIT_AT_THE_GATE)
+    with closed_gate(case.engine):
+        run = case.start()
+        waits_at_the_gate(case.engine)
+        run.kill(program)
+    case.has_failed(
+        run,
+        "Spark's JVM ended in the middle of the work" if program.endswith("SparkSubmit") else "",
+    )
+    case.repairs_itself(error=None)
+
+
+# The connection is cut.
+
+
+@long
+@both
+@pytest.mark.parametrize("whose", ["reader", "snapshot"])
+def test_a_connection_that_is_terminated_while_rows_are_read(case: Case, whose: str) -> None:
+    readers_pass_the_gate(case.engine)
+    run = case.start(at("read", "before", do="pause"))
+    run.is_at_the_point()
+    with closed_gate(case.engine):
+        if whose == "snapshot":
+            terminate(
+                case.engine,
+                backends(
+                    case.engine, "state = 'idle in transaction' AND query ~ 'pg_export_snapshot'"
+                ),
+            )
+        run.go_on()
+        if whose == "reader":
+            terminate(case.engine, [waits_at_the_gate(case.engine)])
+        else:
+            until(lambda: run.process.poll() is not None, "the run has ended")
+    case.has_failed(run)
+    case.repairs_itself(error=None)
+
+
+@long
+@both
+@pytest.mark.parametrize("whose", ["loader", "run"])
+def test_a_connection_that_is_terminated_while_rows_are_loaded(case: Case, whose: str) -> None:
+    second_loader_meets(case.engine, WAIT_AT_THE_GATE)
+    with closed_gate(case.engine):
+        run = case.start()
+        loader = waits_at_the_gate(case.engine)
+        terminate(case.engine, [loader] if whose == "loader" else holder_of_the_lock(case.engine))
+    case.has_failed(run)
+    case.repairs_itself(error=None)
+
+
+@always_with_adbc
+def test_a_connection_that_is_terminated_in_the_middle_of_the_merge(
+    case: Case, spark: SparkSession
+) -> None:
+    merged_row_meets(case.engine, WAIT_AT_THE_GATE)
+
+    def terminate_at_the_gate() -> None:
+        terminate(case.engine, [waits_at_the_gate(case.engine)])
+
+    with closed_gate(case.engine), ThreadPoolExecutor(1) as other:
+        terminated = other.submit(terminate_at_the_gate)
+        with pytest.raises(DatabaseError):
+            case.run_here(spark)
+        terminated.result()
+    case.failure_changed_nothing()
+    case.repairs_itself(error=None, spark=spark)
+
+
+CUTS: dict[str, tuple[dict[str, Any], int, Direction]] = {
+    # point, bytes that pass after it, in which direction
+    "read": (at("read", "before", do="pause"), 20_000, "to_client"),
+    "load": (at("load", "before", do="pause"), 20_000, "to_server"),
+    "merge": (at("merge", "before", do="pause"), 4_000, "to_server"),
+    "commit": (at("merge", "before", "^COMMIT$", do="pause"), 1, "to_server"),
+}
+
+
+@long
+@both
+@pytest.mark.parametrize("stays_down", [False, True], ids=["", "for good"])
+@pytest.mark.parametrize("stage", CUTS)
+def test_a_network_that_is_cut_in_mid_stream(case: Case, stage: str, stays_down: bool) -> None:
+    point, bytes_passed, direction = CUTS[stage]
+    run = case.start_and_cut(point, bytes_passed, direction, stays_down=stays_down)
+    assert run.wait() == 1, run.errors
+    run.all_have_ended()
+    case.is_as_before()
+    assert ledger(case.engine)[-1][0] == ("running" if stays_down else "failed")
+    case.repairs_itself(error=None)
+
+
+@long
+@both
+def test_a_commit_whose_answer_is_lost_is_a_commit(case: Case) -> None:
+    point, _, _ = CUTS["commit"]
+    run = case.start_and_cut(point, 1, "to_client")
+    run.wait()
+    assert ledger(case.engine)[-1] == ("succeeded", None), run.errors
+    assert case.next_run()["status"] == "nothing_to_do"
+    case.is_as_after()
+
+
+# The disk is full.
+
+
+@long
+@both
+def test_a_full_disk_that_stops_one_loader(case: Case) -> None:
+    second_loader_meets(case.engine, DISK_IS_FULL)
+    case.has_failed(case.start(), "No space left on device")
+    case.repairs_itself(error=None)
+
+
+@always_with_adbc
+def test_a_full_disk_in_the_middle_of_the_merge(case: Case, spark: SparkSession) -> None:
+    merged_row_meets(case.engine, DISK_IS_FULL)
+    with pytest.raises(DatabaseError, match="Free disk space"):
+        case.run_here(spark)
+    case.failure_changed_nothing()
+    case.repairs_itself(error=None, spark=spark)
+
+
+@pytest.fixture
+def tiny_tablespace(server: Settings, tmp_path: Path) -> Iterator[str]:
+    with tablespace_without_room(make_engine(server), tmp_path) as name:
+        yield name
+
+
+@long
+@both
+def test_a_disk_that_is_really_full(tiny_tablespace: str, case: Case) -> None:
+    staging_lies_in(case.engine, tiny_tablespace)
+    case.has_failed(case.start(), "No space left on device")
+    case.repairs_itself(error=None)
+
+
+# Spark does a task twice.
+
+
+@always_with_jdbc
+def test_a_task_that_fails_once_is_done_again(case: Case) -> None:
+    second_loader_meets(case.engine, WAIT_AT_THE_GATE)
+    with closed_gate(case.engine):
+        run = case.start(spark_master="local[2,3]")
+        terminate(case.engine, [waits_at_the_gate(case.engine)])
+    case.did_all_the_work(run.succeeded())
+    assert loaders(case.engine) == 3, "two loaders, and the one that did the work of the second"
+    case.is_as_after()
+
+
+@long
+@both
+def test_executors_that_are_lost_read_the_same_rows_again(case: Case) -> None:
+    """Raw rows that come meanwhile are not in the run's snapshot, whatever is read again."""
+    second_loader_meets(case.engine, WAIT_AT_THE_GATE)
+    with closed_gate(case.engine):
+        run = case.start(spark_master="local-cluster[2,1,1024]")
+        waits_at_the_gate(case.engine)
+        execute(case.engine, CORRECT_EVERY_ROW)
+        run.kill("CoarseGrainedExecutorBackend")
+    case.did_all_the_work(run.succeeded())
+    execute(case.engine, "DELETE FROM raw_defillama_pool_history WHERE id > 1000000")
+    case.is_as_after()
+
+
+CORRECT_EVERY_ROW = """
+INSERT INTO raw_defillama_pool_history (id, pool_id, timestamp, raw_json_data)
+    OVERRIDING SYSTEM VALUE
+SELECT id + 1000000, pool_id, timestamp + interval '1 second',
+    '{"apy": 77.7, "tvlUsd": 777}'
+FROM raw_defillama_pool_history
+"""
+
+
+@long
+@both
+def test_a_speculative_copy_of_a_task_doubles_nothing(case: Case, tmp_path: Path) -> None:
+    second_loader_meets(case.engine, SLEEP)
+    with cluster_of_two_hosts(tmp_path) as master:
+        run = case.start(spark_master=master, spark_conf=EAGER_SPECULATION)
+        case.did_all_the_work(run.succeeded())
+    assert loaders(case.engine) > 2, "Spark did not speculate"
+    case.is_as_after()
+
+
+# Two runs at once.
+
+
+def run_two_together(case: Case) -> None:
+    """One does the work, and the other says that it does."""
+    worker, other = sorted((case.start(), case.start()), key=lambda run: run.wait())
+    case.did_all_the_work(worker.succeeded())
+    assert other.wait() == 1, other.errors
+    assert ALREADY_RUNNING in other.errors
+    assert other.result()["status"] == "failed"
+    case.is_as_after()
+    assert [status for status, _ in ledger(case.engine)] == ["succeeded", "succeeded"]
+
+
+@long
+def test_twenty_pairs_of_runs_started_together(
+    server: Settings, worked: Worked, tmp_path: Path
+) -> None:
+    for pair in range(20):
+        with case_of(server, worked, tmp_path, ["adbc", "jdbc"][pair % 2]) as case:
+            run_two_together(case)
+
+
+def test_two_runs_started_together(server: Settings, worked: Worked, tmp_path: Path) -> None:
+    with case_of(server, worked, tmp_path, "adbc") as case:
+        run_two_together(case)
+
+
+@long
+@both
+def test_a_run_that_lost_its_lock_leaves_the_next_one_alone(case: Case) -> None:
+    """It has staged its rows when its connection goes; another run takes over, and the first one
+    ends while that one's rows are in staging.
+    """
+    first = case.start(at("merge", "before", do="pause"))
+    first.is_at_the_point()
+    terminate(case.engine, holder_of_the_lock(case.engine))
+    second = case.start(at("merge", "before", do="pause"))
+    second.is_at_the_point()
+    first.go_on()
+    assert first.wait() == 1, first.errors
+    case.is_as_before()
+    second.go_on()
+    case.did_all_the_work(second.succeeded())
+    case.is_as_after()
+    assert [status for status, _ in ledger(case.engine)] == ["succeeded", "failed", "succeeded"]
+
+
+# What a run says.
+
+
+@pytest.mark.parametrize("case", ["adbc"], indirect=True)
+def test_without_the_adbc_driver_jdbc_goes_on(case: Case) -> None:
+    run = case.start({"hide": "adbc_driver_postgresql"})
+    case.did_all_the_work(run.succeeded())
+    assert "transport adbc has no driver here: going on with jdbc" in run.errors
+    case.is_as_after()
+
+
+def test_counts_of_a_run_add_up(worked: Worked) -> None:
+    """Against the database's own word; `did_all_the_work` asks the same counts of every
+    other run.
+    """
+    full, later, facts = worked.first_row["rows"], worked.row["rows"], worked.facts
+    nothing = {"updated": 0, "unchanged": 0, "removed": 0}
+    assert (
+        full
+        == {
+            "read": facts["raw"],
+            "quarantined": facts["first_quarantined"],
+            "inserted": facts["metrics"],
+        }
+        | nothing
+    )
+    assert (later["inserted"], later["updated"], later["removed"]) == (
+        facts["new"],
+        facts["changed"],
+        facts["gone"],
+    )
+    assert (
+        later["inserted"] + later["updated"] + later["unchanged"] + later["quarantined"]
+        == facts["loaded"]
+    ), "days and rejected rows are staged"
+    assert facts["gone"] > 0, "no day is retired in this history"
+    for row in (worked.first_row, worked.row):
+        stopping = [
+            check
+            for check in row["checks"]
+            if check["severity"] == "fail" and check["level"] != "row"
+        ]
+        assert stopping
+        assert all(check["passed"] for check in stopping), stopping
+
+
+# A small part of it all, for every change.
+
+
+@pytest.mark.parametrize("case", ["jdbc"], indirect=True)
+def test_a_driver_killed_while_loading_and_the_next_one_while_merging(
+    case: Case, spark: SparkSession
+) -> None:
+    case.is_killed_half_loaded()
+    case.is_as_before()
+    case.was_killed(
+        case.start(at("merge", "after", "INSERT INTO .*pool_daily_metrics"), write_transport="adbc")
+    )
+    case.is_as_before()
+    case.repairs_itself(failed=2, spark=spark)

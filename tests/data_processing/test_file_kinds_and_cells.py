@@ -1,0 +1,151 @@
+"""Told from a file's names and cells, without a database: kind, symbol, columns, instants,
+texts.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from common.errors import InputError
+from data_processing.files.cells import array_literal, instants, texts
+from data_processing.ingest.loading.file_kinds import columns_of, fitting_kinds
+from data_processing.ingest.loading.symbols import COINS, base_symbol, given_symbol, symbol_of
+from data_processing.raw.market_series import SYMBOLS
+
+NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol"),
+    [
+        ("BTCUSDT_1d.csv", "BTC"),
+        ("eth-usd.csv", "ETH"),
+        ("ETH_daily.parquet", "ETH"),
+        ("bitcoin.csv", "BTC"),
+        ("WBTCUSDC.csv", "WBTC"),
+        ("SOL-USD.csv", "SOL"),
+        ("Binance_ETHUSDT_d.csv", "ETH"),
+        ("XBTUSD.csv", "BTC"),
+    ],
+)
+def test_symbol_of_a_file_name(name: str, symbol: str) -> None:
+    assert symbol_of(Path(name)) == symbol
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("prices.csv", "ETHBTC.csv", "eth_btc.csv", "method.csv", "ETH-EUR.csv", "ETHEUR.csv"),
+        *("ethereum_classic.csv", "bitcoin-cash.csv", "wrapped-eth.csv", "usd.csv"),
+    ],
+)
+def test_symbol_that_can_not_be_told(name: str) -> None:
+    with pytest.raises(InputError, match="--symbol"):
+        symbol_of(Path(name))
+
+
+@pytest.mark.parametrize(
+    ("written", "symbol"),
+    [
+        *dict.fromkeys(
+            (
+                *("ETH", " eth ", "ethereum", "ETH/USDT", "ETH-USD", "ETH_USDC", "ETH / USDT"),
+                *("ETHUSDT", "ETHBUSD", "ETH:USD", "COINBASE:ETHUSD", "ETH/DAI"),
+            ),
+            "ETH",
+        ).items(),
+        *dict.fromkeys(("XBT", "XBTUSD", "KRAKEN:XBT/USD", "Bitcoin"), "BTC").items(),
+        *(("SOL/USDT", "SOL"), ("DOTUSD", "DOT"), ("USDC", "USDC"), ("FDUSD", "FDUSD")),
+        ("WETH", "WETH"),
+    ],
+)
+def test_a_pair_with_the_dollar_is_its_coin(written: str, symbol: str) -> None:
+    assert base_symbol(written) == given_symbol(written) == symbol
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("ETH/EUR", "ETHEUR", "ETH-BTC", "ETHBTC", "USDT/ETH", "ETH-PERP", "ETH/USDT:USDT"),
+        *("Ethereum Classic", "ETH.P", ""),
+    ],
+)
+def test_a_price_that_is_not_in_dollars_is_no_coin(written: str) -> None:
+    with pytest.raises(InputError, match="is no coin with a price in USD"):
+        given_symbol(written)
+
+
+def test_the_coins_are_those_that_the_jobs_read() -> None:
+    assert set(COINS.values()) == set(SYMBOLS)
+
+
+@pytest.mark.parametrize(
+    ("names", "kinds"),
+    [
+        (["timestamp", "tvl_usd", "apy", "apy_base", "apy_reward", "pool_id"], ["history"]),
+        (["timestamp", "pool", "symbol", "tvl_usd", "apy"], ["history"]),
+        (["pool", "apy"], ["history"]),
+        (["pool", "project", "chain", "timestamp", "tvl_usd", "apy"], ["history", "pools"]),
+        (["pool", "project", "chain", "tvl_usd", "apy"], ["pools"]),
+        (["pool", "underlyingTokens"], ["pools"]),
+        (["timestamp", "open", "high", "low", "close", "volume"], ["prices"]),
+        (["date", "close", "gas_gwei"], ["prices", "gas"]),
+        (["date", "close", "gas_used"], ["prices"]),
+        (["Date(UTC)", "UnixTimeStamp", "Value (Wei)"], ["gas"]),
+        (["date", "actual_avg_gas_gwei"], ["gas"]),
+        (["date", "gas"], ["gas"]),
+        (["date", "weight"], []),
+    ],
+)
+def test_kinds_that_fit_the_columns(names: list[str], kinds: list[str]) -> None:
+    assert fitting_kinds(names) == kinds
+
+
+def test_etherscan_unix_time_counts_before_its_american_date() -> None:
+    assert columns_of(Path("file"), ["Date(UTC)", "UnixTimeStamp", "Value (Wei)"], "gas").found == {
+        "timestamp": "UnixTimeStamp",
+        "wei": "Value (Wei)",
+    }
+
+
+def test_instants_of_text() -> None:
+    given = [
+        "2025-03-01",
+        "2025-03-01T12:00:00.123456789+02:00",
+        "20250301",
+        "1740830400.5",
+        "1740830400123",
+        "1740830400123456",
+        "1740830400123456789",
+    ]
+    expected = [
+        datetime(2025, 3, 1, tzinfo=UTC),
+        datetime(2025, 3, 1, 12, 0, 0, 123456, tzinfo=timezone(timedelta(hours=2))),
+        datetime(2025, 3, 1, tzinfo=UTC),
+        NOON + timedelta(milliseconds=500),
+        NOON + timedelta(milliseconds=123),
+        NOON + timedelta(microseconds=123456),
+        NOON + timedelta(microseconds=123456),
+    ]
+    found = instants("it", pa.chunked_array([given])).to_pylist()
+    assert all(
+        abs(ours - theirs) <= timedelta(microseconds=1)
+        for ours, theirs in zip(found, expected, strict=True)
+    )
+    assert (
+        instants("it", pa.chunked_array([["", "3/1/2025", "12345", "now", None]])).to_pylist()
+        == [None] * 5
+    )
+
+
+def test_numbers_as_text_read_back_as_the_same_number() -> None:
+    given = [0.1, 1e-300, 1.7976931348623157e308, 355083.4285, -0.0, 5636336220.0]
+    assert [float(value) for value in texts("it", pa.chunked_array([given])).to_pylist()] == given
+
+
+def test_array_literal_escapes() -> None:
+    assert array_literal(["a", 'b"c', "d\\e", "{f}", None]) == '{"a","b\\"c","d\\\\e","{f}"}'

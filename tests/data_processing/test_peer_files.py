@@ -1,0 +1,164 @@
+"""Files as other programs and sites write them: what each gives, and what a refusal says. None of
+these needs a database.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from pathlib import Path
+
+import pandas as pd
+import polars as pl
+import pytest
+
+from common.errors import InputError
+from tests.support.read_files import columns, looked_at, written
+
+POOL = "747c1d2a-c668-4682-b9f9-296708a3dd90"
+HISTORY = "timestamp,pool,tvlUsd,apy\n"
+FIRST = dt.datetime(2025, 3, 1, tzinfo=dt.UTC)
+SECOND = FIRST + dt.timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "closes"),
+    [
+        (
+            "ETH-USD.csv",
+            "Date,Open,High,Low,Close,Adj Close,Volume\n"
+            "2025-03-01,2217.3,2550,2172,2518.1,2518.1,9\n",
+            {FIRST: "2518.1"},
+        ),
+        (
+            "Ethereum_1.3.2025-2.3.2025_historical_data_coinmarketcap.csv",
+            "timeOpen;name;open;high;low;close;volume;marketCap;timestamp\n"
+            '"2025-03-01T00:00:00.000Z";"2781";2217.3;2550.1;2172.5;2518.112;12.1;3.1E11;'
+            '"2025-03-01T00:00:00.000Z"\n',
+            {FIRST: "2518.112"},
+        ),
+        (
+            "Gemini_ETHUSD_d.csv",
+            "https://www.CryptoDataDownload.com\nunix,date,symbol,close,Volume ETH\n"
+            "1740873600000,2025-03-02 00:00:00,ETH/USD,2518.1,1\n"
+            "1740787200,2025-03-01 00:00:00,ETH/USD,2418.1,1\n",
+            {SECOND: "2518.1", FIRST: "2418.1"},
+        ),
+        (
+            "ethusd_d.txt",
+            "<TICKER>,<PER>,<DATE>,<TIME>,<OPEN>,<CLOSE>\nETHUSD,D,20250301,000000,2217.3,2518.1\n",
+            {FIRST: "2518.1"},
+        ),
+    ],
+    ids=["Yahoo", "CoinMarketCap", "CryptoDataDownload", "Stooq"],
+)
+def test_prices_of_a_site(
+    tmp_path: Path, name: str, content: str, closes: dict[dt.datetime, str]
+) -> None:
+    found = columns(written(tmp_path, name, content))
+    assert dict(zip(found["timestamp"], found["close"], strict=True)) == closes
+    assert set(found["symbol"]) == {"ETH"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Date,Average Gas Price (Gwei)\n2025-03-01,1.25\n",
+        "block_date,median_gas_price_gwei\n2025-03-01 00:00:00.000 UTC,1.25\n",
+        "datetime;Gas Price (gwei)\n2025-03-01T00:00:00Z;1,25\n",
+    ],
+    ids=["YCharts", "Dune", "German"],
+)
+def test_gas_of_a_site(tmp_path: Path, content: str) -> None:
+    found = columns(written(tmp_path, "gas.csv", content))
+    assert (found["timestamp"], found["gwei"]) == ([FIRST], ["1.25"])
+
+
+@pytest.mark.parametrize(
+    "cell", ["USD 1,234.50", "US$1,234.50", "$ 1,234.50", "1,234.50 USD", "1'234.50", "1 234.50"]
+)
+def test_dollars_on_either_side(tmp_path: Path, cell: str) -> None:
+    line = f'2025-03-01,{POOL},"{cell}",5.25 %\n'
+    found = columns(written(tmp_path, "h.csv", HISTORY + line))
+    assert (found["tvl_usd"], found["apy"]) == (["1234.50"], ["5.25"])
+
+
+def test_a_table_as_psql_prints_it(tmp_path: Path) -> None:
+    printed = (
+        f"       timestamp        |  pool | tvlusd |  apy\n{'-' * 24}+-------+--------+------\n"
+        f" 2025-03-01 00:00:00+00 | {POOL} | 1000.5 | 5.25\n(1 row)\n"
+    )
+    path = written(tmp_path, "psql.txt", printed)
+    (batch,) = looked_at(path).table.batches()
+    assert [line.row_number for line in batch.ragged] == [2, 4]
+    found = columns(path)
+    assert (found["timestamp"], found["tvl_usd"], found["apy"]) == ([FIRST], ["1000.5"], ["5.25"])
+
+
+def test_the_time_of_day_is_never_dropped(tmp_path: Path) -> None:
+    """A snapshot of 23:01 is none of midnight: the last of a day would not be known."""
+    apart = f"date,time,pool,tvl,apy\n2025-03-01,23:01:00,{POOL},1000,5.25\n"
+    with pytest.raises(InputError, match=r"day in column date and the time of day in column time"):
+        looked_at(written(tmp_path, "apart.csv", apart))
+    beside = f"date,datetime,pool,tvl,apy\n2025-03-01,2025-03-01T23:01:00Z,{POOL},1000,5.25\n"
+    moment = FIRST + dt.timedelta(hours=23, minutes=1)
+    assert columns(written(tmp_path, "beside.csv", beside))["timestamp"] == [moment]
+    unix = f"date,time,pool,tvl,apy\n2025-03-01,1740787200,{POOL},1000,5.25\n"
+    assert columns(written(tmp_path, "unix.csv", unix))["timestamp"] == [FIRST]
+
+
+def test_parquet_of_pandas_and_polars(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {"timestamp": [FIRST], "pool": [POOL], "tvlUsd": [1000.5], "apy": [Decimal("5.25")]}
+    ).with_columns(pl.col("pool").cast(pl.Categorical), pl.col("timestamp").dt.cast_time_unit("ns"))
+    frame.write_parquet(tmp_path / "polars.parquet")
+    indexed = pd.DataFrame(
+        {"timestamp": [FIRST], "pool": [POOL], "tvlUsd": [1000.5], "apy": ["5.25"]}
+    ).set_index(["pool", "timestamp"])
+    indexed.to_parquet(tmp_path / "pandas.parquet")
+    for name in ("polars", "pandas"):
+        found = columns(tmp_path / f"{name}.parquet")
+        assert (found["timestamp"], found["pool_id"]) == ([FIRST], [POOL])
+        assert (found["tvl_usd"], Decimal(found["apy"][0])) == (["1000.5"], Decimal("5.25"))
+
+
+def test_a_type_that_arrow_does_not_read_is_no_damage(tmp_path: Path) -> None:
+    pl.DataFrame({"a": [1]}, schema={"a": pl.Int128}).write_parquet(tmp_path / "wide.parquet")
+    with pytest.raises(InputError, match=r"does not read: Integers with more than 64 bits"):
+        looked_at(tmp_path / "wide.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        (
+            "ETH_USD Historical Data.csv",
+            '"Date","Price","Vol."\n"03/02/2025","2,5","1M"\n',
+            "can't tell",
+        ),
+        (
+            "ETHUSDT-1d-2025-03.csv",
+            "1740787200000000,2217.30,2550.0,2518.1\n",
+            "a header line with",
+        ),
+        (
+            "yfinance.csv",
+            "Price,Close,Open\nTicker,ETH-USD,ETH-USD\nDate,,\n2025-03-01,1,2\n",
+            "can't tell",
+        ),
+        ("report.xml", "<row><close>1</close></row>\n", "is XML"),
+        (
+            "title.csv",
+            f"DeFi yields export,,,\n{HISTORY}2025-03-01,{POOL},1,2\n",
+            "DeFi yields export",
+        ),
+    ],
+    ids=["Investing.com", "Binance", "two header lines", "XML", "a title"],
+)
+def test_what_is_not_read_gets_one_sentence(
+    tmp_path: Path, name: str, content: str, says: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        looked_at(written(tmp_path, name, content))
+    assert says in str(caught.value)
+    assert len(str(caught.value)) <= 500

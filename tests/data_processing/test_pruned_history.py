@@ -1,0 +1,441 @@
+"""Raw history that is pruned, rewritten or fetched again: no metric is lost, and nothing that was
+decided about a row is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
+from time import sleep
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+from sqlalchemy import Engine
+
+from common.errors import CheckFailed
+from common.settings.spark import Transport
+from config_spark import Settings
+from data_processing.calculate_pool_metrics_spark import run_metrics
+from data_processing.planning.changed_pools import REWRITTEN
+from data_processing.planning.run_request import Request
+from data_processing.quarantine.queries import Selection, show_row
+from data_processing.quarantine.replay import Replay, drop_rows, replay_rows
+from data_processing.raw.observed_days import snapshot_identity
+from database.connections.engine import make_engine
+from database.schema.migrate import migrate
+from tests.data_processing.test_metrics_job import assert_equal_to_oracle
+from tests.support import metrics_oracle
+from tests.support.metrics_histories import START, world
+from tests.support.metrics_oracle import RawRow, World, differences_of_tables
+from tests.support.metrics_store import (
+    execute,
+    job_rows,
+    put,
+    put_into_quarantine,
+    put_rows,
+    quarantined_raw_rows,
+    rows_of,
+    settings_of,
+)
+from tests.support.owner_schema import put_as_owner
+
+HISTORY = "raw_defillama_pool_history"
+DAYS = 90
+NOW = datetime.combine(START + timedelta(days=DAYS), time(6), UTC)
+
+Metrics = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def metrics(spark: SparkSession, database: Settings) -> Metrics:
+    def run(
+        of: World, meanwhile: Callable[[], object] = lambda: None, **asked: Any
+    ) -> dict[str, Any]:
+        def session(_: int) -> SparkSession:
+            meanwhile()
+            return spark
+
+        settings = settings_of(database, of).model_copy(update=asked.pop("settings", {}))
+        dry_run = asked.pop("dry_run", False)
+        return run_metrics(settings, Request(**asked), session=session, now=of.now, dry_run=dry_run)
+
+    return run
+
+
+def refetch(engine: Engine, condition: str = "true") -> None:
+    """What the owner's fetcher does each night: everything deleted, and what passes its filter
+    fetched again, under ids that other rows had.
+    """
+    execute(engine, f"CREATE TABLE fetched AS SELECT * FROM {HISTORY} WHERE {condition}")
+    execute(engine, f"TRUNCATE {HISTORY} RESTART IDENTITY")
+    execute(
+        engine,
+        f"INSERT INTO {HISTORY} (pool_id, timestamp, raw_json_data) SELECT pool_id, timestamp,"
+        " raw_json_data FROM fetched ORDER BY pool_id DESC, id",
+    )
+    execute(engine, "DROP TABLE fetched")
+
+
+def change_gas(engine: Engine, day: date) -> None:
+    execute(
+        engine,
+        "INSERT INTO gas_fees_daily (date, actual_avg_gas_gwei) VALUES (:day, 77) ON CONFLICT"
+        " (date) DO UPDATE SET actual_avg_gas_gwei = 77",
+        day=day,
+    )
+
+
+def unchanged(result: dict[str, Any]) -> bool:
+    rows = result["rows"]
+    return (result["status"], rows["inserted"], rows["updated"], rows["removed"]) == (
+        "succeeded",
+        0,
+        0,
+        0,
+    )
+
+
+def last_plan(engine: Engine) -> dict[str, Any]:
+    newest = "SELECT plan FROM yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1"
+    plan: dict[str, Any] = rows_of(engine, newest)[0]["plan"]
+    return plan
+
+
+@pytest.fixture
+def generated(engine: Engine) -> World:
+    made = world(5, pools=20, days=DAYS)
+    put(engine, made)
+    execute(engine, f"SELECT setval(pg_get_serial_sequence('{HISTORY}', 'id'), 1000000)")
+    return made
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        "older than a day",
+        pytest.param("every second pool", marks=pytest.mark.long),
+        pytest.param("everything", marks=pytest.mark.long),
+    ],
+)
+def test_pruned_days_keep_their_metrics_and_serve_those_after_them(
+    engine: Engine, generated: World, metrics: Metrics, gone: str
+) -> None:
+    metrics(generated)
+    execute(
+        engine,
+        f"DELETE FROM {HISTORY} WHERE "
+        + {
+            "older than a day": f"timestamp < '{START + timedelta(days=60)}'",
+            "every second pool": "right(pool_id, 1) IN ('0', '2', '4', '6', '8')",
+            "everything": "true",
+        }[gone],
+    )
+    assert unchanged(metrics(generated, full_refresh=True))
+    new = [
+        RawRow(2_000_000 + number, pool, NOW + timedelta(hours=1), {"apy": 3.0 + number})
+        for number, pool in enumerate(sorted({row.pool_id for row in generated.rows}))
+    ]
+    put_rows(engine, new)
+    generated.rows += new
+    generated.gas[START + timedelta(days=20)] = 77.0
+    change_gas(engine, START + timedelta(days=20))
+    generated.now += timedelta(days=1)
+    assert metrics(generated)["mode"] == "incremental"
+    assert_equal_to_oracle(engine, generated)
+
+
+@pytest.mark.parametrize("transport", ["adbc", pytest.param("jdbc", marks=pytest.mark.long)])
+def test_the_owners_fetcher_and_a_changed_gas_value_empty_no_day(
+    transport: Transport, restricted: Settings, owner_tables: Settings, spark: SparkSession
+) -> None:
+    admin, made = make_engine(owner_tables), world(31, pools=20, days=50)
+    put_as_owner(admin, made)
+    settings = settings_of(restricted, made).model_copy(
+        update={"read_transport": transport, "write_transport": transport}
+    )
+
+    def night() -> dict[str, Any]:
+        return run_metrics(settings, Request(), session=lambda _: spark, now=made.now)
+
+    night()
+    assert REWRITTEN not in last_plan(admin)["warnings"]
+    refetch(admin, "right(pool_id, 1) IN ('1', '4', '7')")
+    made.gas[START + timedelta(days=10)] = 77.0
+    change_gas(admin, START + timedelta(days=10))
+    changed = night()
+    assert (changed["mode"], changed["rows"]["removed"]) == ("incremental", 0)
+    assert changed["rows"]["updated"] > 0
+    assert differences_of_tables(job_rows(admin), metrics_oracle.metrics(made)) == []
+    refetch(admin)
+    again = night()
+    assert (unchanged(again), last_plan(admin)["warnings"]) == (True, [REWRITTEN])
+    raw = rows_of(admin, f"SELECT count(*) AS rows FROM {HISTORY}")
+    assert again["rows"]["read"] <= raw[0]["rows"]
+
+
+def test_decisions_hold_for_rows_that_come_again_under_other_ids(
+    database: Settings, engine: Engine, generated: World, metrics: Metrics
+) -> None:
+    """Ids come again too: another row may have that of a dropped one."""
+    bad = [
+        RawRow(3_000_000 + day, "decided", at(day, 18), {"apy": 2e6 + day, "tvlUsd": 5.0})
+        for day in (10, 12, 14)
+    ]
+    good = [RawRow(4_000_000 + day, "decided", at(day), {"apy": 2.0}) for day in range(9, 14)]
+    put_rows(engine, [*good, *bad])
+    metrics(generated)
+    entries = {
+        row["timestamp"]: row["id"]
+        for row in rows_of(engine, "SELECT * FROM yieldspark.quarantine WHERE pool_id = 'decided'")
+    }
+    dropped, replaced, left = (entries[row.timestamp] for row in bad)
+    drop_rows(database, engine, Selection((dropped,)), by="ann@desk", note="seen")
+    corrected = Replay(Selection((replaced,)), "ann@desk", {replaced: '{"apy": 20.0}'})
+    replay_rows(database, engine, corrected, now=NOW)
+    metrics(generated)
+    # the source knows nothing of the row that the replay has made
+    refetch(engine, "raw_json_data ->> 'apy' IS DISTINCT FROM '20.0'")
+    before = resolutions(engine)
+    assert before == {(2e6 + 10): "dropped", (2e6 + 12): "replayed", (2e6 + 14): None}
+    assert unchanged(metrics(generated))
+    assert resolutions(engine) == before
+    assert show_row(engine, database, left, now=NOW)["raw_rows"] == [
+        row["id"] for row in rows_of(engine, f"SELECT id FROM {HISTORY} WHERE {APY_OF_LEFT}")
+    ]
+    looser = replace(generated, max_apy_percent=3e6)
+    result = metrics(looser)
+    assert result["mode"] == "full_refresh"
+    assert {check["name"] for check in result["checks"]} >= {"row_dropped", "row_replaced"}
+    assert resolutions(engine) == before | {(2e6 + 14): "accepted"}
+    now_known = RawRow(5_000_000, "decided", at(12, 18), {"apy": 20.0, "tvlUsd": 5.0})
+    looser.rows += [*good, now_known, bad[2]]
+    assert_equal_to_oracle(engine, looser)
+
+
+APY_OF_LEFT = "raw_json_data ->> 'apy' = '2000014.0'"
+
+
+def at(day: int, hour: int = 12) -> datetime:
+    return datetime.combine(START + timedelta(days=day), time(hour), UTC)
+
+
+def resolutions(engine: Engine) -> dict[float, str | None]:
+    """By APY; of another reason that a decided row has by now, the same is true."""
+    rows = rows_of(engine, "SELECT * FROM yieldspark.quarantine WHERE pool_id = 'decided'")
+    return {row["raw_json_data"]["apy"]: row["resolution"] for row in rows}
+
+
+def test_an_open_row_that_is_gone_stays_open(
+    engine: Engine, generated: World, metrics: Metrics
+) -> None:
+    put_rows(engine, [RawRow(3_000_000, "decided", at(10), {"apy": 2e6})])
+    metrics(generated)
+    execute(engine, f"DELETE FROM {HISTORY} WHERE pool_id = 'decided'")
+    assert metrics(replace(generated, max_apy_percent=3e6))["mode"] == "full_refresh"
+    assert resolutions(engine) == {2e6: None}
+
+
+def test_a_day_whose_row_was_rewritten_into_a_bad_one_keeps_its_value(
+    engine: Engine, generated: World, metrics: Metrics
+) -> None:
+    """Of another content it is another row, and the one that counted is gone."""
+    rows = [RawRow(3_000_000 + day, "decided", at(day), {"apy": day}) for day in range(9, 14)]
+    put_rows(engine, rows)
+    generated.rows += rows
+    metrics(generated)
+    bad = """SET raw_json_data = '{"apy": 2e6}' WHERE pool_id = 'decided'"""
+    execute(engine, f"UPDATE {HISTORY} {bad}")
+    assert unchanged(metrics(generated, full_refresh=True))
+    assert_equal_to_oracle(engine, generated)
+    assert set(resolutions(engine).values()) == {None}
+
+
+def test_rows_that_are_deleted_between_plan_and_read_lose_no_metric(
+    engine: Engine, generated: World, metrics: Metrics
+) -> None:
+    metrics(generated)
+    result = metrics(
+        generated,
+        meanwhile=lambda: execute(engine, f"DELETE FROM {HISTORY} WHERE pool_id < '5-pool-010'"),
+        full_refresh=True,
+    )
+    assert unchanged(result)
+    assert 0 < result["rows"]["read"] < last_plan(engine)["rows_to_read"]
+    assert_equal_to_oracle(engine, generated)
+
+
+def test_rows_that_are_deleted_between_read_and_commit_lose_no_metric(
+    engine: Engine, generated: World, metrics: Metrics
+) -> None:
+    """A session holds up the commit until it has deleted everything."""
+    waiting = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(1) as pool, engine.connect() as fetcher:
+        fetcher.exec_driver_sql("LOCK TABLE pool_daily_metrics IN EXCLUSIVE MODE")
+        running = pool.submit(metrics, generated)
+        here = f"{waiting} AND datname = current_database()"
+        while not running.done() and not rows_of(engine, here)[0]["n"]:
+            sleep(0.1)
+        fetcher.exec_driver_sql(f"CREATE TABLE fetched AS SELECT * FROM {HISTORY}")
+        fetcher.exec_driver_sql(f"DELETE FROM {HISTORY}")
+        fetcher.commit()
+        assert running.result()["status"] == "succeeded"
+    assert_equal_to_oracle(engine, generated)
+    assert unchanged(metrics(generated, full_refresh=True))
+    without = "SELECT count(*) AS n FROM yieldspark.quarantine WHERE raw_json_data IS NULL"
+    assert rows_of(engine, without)[0]["n"] > 0
+    execute(
+        engine,
+        f"INSERT INTO {HISTORY} (pool_id, timestamp, raw_json_data) SELECT pool_id, timestamp,"
+        " raw_json_data FROM fetched",
+    )
+    assert unchanged(metrics(generated))
+    assert rows_of(engine, without)[0]["n"] == 0
+
+
+def test_missing_days_go_where_they_are_wanted_to(
+    engine: Engine, generated: World, metrics: Metrics
+) -> None:
+    steady = generated.rows[0].pool_id
+    metrics(generated)
+    condition = f"pool_id = '{steady}' AND timestamp >= '{START + timedelta(days=30)}'"
+    execute(engine, f"DELETE FROM {HISTORY} WHERE {condition}")
+    foreseen = metrics(generated, retire_missing=True, dry_run=True)["plan"]
+    stored = f"SELECT count(*) AS n FROM yieldspark.observed_days WHERE {condition}"
+    missing = rows_of(engine, stored)[0]["n"]
+    assert foreseen["days_without_raw_rows"] == missing > 0
+    assert metrics(generated, retire_missing=True)["rows"]["removed"] == missing
+    generated.rows = [
+        row
+        for row in generated.rows
+        if row.pool_id != steady or row.timestamp.date() < START + timedelta(days=30)
+    ]
+    assert_equal_to_oracle(engine, generated)
+    assert rows_of(engine, stored)[0]["n"] == 0
+    assert unchanged(metrics(generated, full_refresh=True))
+
+
+def test_spikes_of_a_rewritten_source_are_reported_once(
+    engine: Engine, generated: World, metrics: Metrics
+) -> None:
+    def spike(day: int, number: int) -> list[RawRow]:
+        return [
+            RawRow(number + hour, "spiked", at(day) + timedelta(hours=hour), {"tvlUsd": tvl})
+            for hour, tvl in enumerate((1e6, 1e8, 1e6))
+        ]
+
+    strict = {"check_severities": "spike=fail"}
+    put_rows(engine, spike(60, 3_000_000))
+    metrics(generated)
+    refetch(engine)
+    assert metrics(generated, settings=strict)["status"] == "succeeded"
+    put_rows(engine, spike(DAYS, 4_000_000))
+    refetch(engine)
+    generated.now += timedelta(days=1)
+    with pytest.raises(CheckFailed, match="spike"):
+        metrics(generated, settings=strict)
+
+
+def at_revision_0007(engine: Engine) -> None:
+    later = ("observed_days", "provisional_days", "raw_day_counts")
+    execute(engine, f"DROP TABLE {', '.join(f'yieldspark.{name}' for name in later)}")
+    execute(engine, "UPDATE yieldspark.alembic_version SET version_num = '0007'")
+
+
+def before_observed_days(engine: Engine) -> None:
+    """As the version before left the database: revision 0007, quarantined rows under their ids."""
+    execute(
+        engine,
+        "UPDATE yieldspark.quarantine AS q SET source_id = h.id FROM"
+        f" {HISTORY} AS h WHERE q.pool_id = h.pool_id AND {snapshot_identity('h')}::text ="
+        " q.source_id",
+    )
+    at_revision_0007(engine)
+    execute(
+        engine,
+        "UPDATE yieldspark.run_ledger SET plan = jsonb_set(plan, '{rules,metric_rules}', '1')",
+    )
+
+
+def test_days_pruned_before_there_were_stored_values_keep_their_metrics(
+    database: Settings, engine: Engine, generated: World, metrics: Metrics
+) -> None:
+    metrics(generated)
+    before_observed_days(engine)
+    kept = job_rows(engine)
+    execute(engine, f"DELETE FROM {HISTORY} WHERE timestamp < '{START + timedelta(days=60)}'")
+    migrate(engine)
+    assert unchanged(metrics(generated))
+    assert job_rows(engine) == kept
+    change_gas(engine, START + timedelta(days=20))
+    metrics(generated)
+    others = {"gas_price_gwei"}
+    changed = job_rows(engine)
+    assert changed != kept
+    for key, row in kept.items():
+        assert {**row, **{name: changed[key][name] for name in others}} == changed[key]
+    assert unchanged(metrics(generated, full_refresh=True))
+
+
+def test_rows_of_another_job_serve_the_windows_after_them_and_stay_as_they_are(
+    engine: Engine, metrics: Metrics
+) -> None:
+    """The pandas job's rows of days before the pool's first raw row."""
+    values = {day: 4.0 + day / 8 for day in range(DAYS)}
+    rows = [RawRow(day, "p", at(day), {"apy": values[day], "tvlUsd": 1e6}) for day in range(DAYS)]
+    made = World(rows=rows[40:], now=NOW)
+    put(engine, made)
+    execute(
+        engine,
+        "INSERT INTO pool_daily_metrics (pool_id, date, actual_apy, actual_tvl) SELECT 'p', DATE"
+        f" '{START}' + day, 4 + day / 8.0, CASE WHEN day = 3 THEN 'NaN'::numeric ELSE"
+        " 1000000 END FROM"
+        " generate_series(0, 39) AS day",
+    )
+    theirs = job_rows(engine)
+    expected = metrics_oracle.metrics(replace(made, rows=rows))
+    for asked in ({}, {"full_refresh": True}):
+        metrics(made, **asked)
+        found = job_rows(engine)
+        # as text: NaN is not equal to itself
+        assert {key: str(found[key]) for key in theirs} == {k: str(r) for k, r in theirs.items()}
+        ours = {key: row for key, row in found.items() if key not in theirs}
+        wanted = {key: row for key, row in expected.items() if key not in theirs}
+        assert differences_of_tables(ours, wanted) == []
+
+
+def test_quarantined_rows_keep_their_decisions_when_they_get_identities(
+    database: Settings, engine: Engine
+) -> None:
+    """Two raw rows of one content are one from now on, and the decided one of them stays."""
+    rows = [RawRow(number, "a", at(3), {"apy": 2e6}) for number in (1, 2)]
+    rows += [RawRow(3, "a", at(4), {"apy": 3e6, "tvlUsd": 1})]
+    put_rows(engine, rows)
+    execute(
+        engine,
+        "INSERT INTO yieldspark.run_ledger (run_id, job, status, code_version, plan, rows, stages,"
+        " checks) VALUES ('r2', 'replay_quarantine', 'succeeded', 'x', CAST(:plan AS jsonb),"
+        " '{}', '{}', '[]')",
+        plan='{"corrections": {"3": {"apy": 4}}}',
+    )
+    for number, resolution in ((1, None), (2, "dropped"), (3, "replayed")):
+        put_into_quarantine(engine, 1, f"reason {number}", resolution)
+    execute(
+        engine,
+        "UPDATE yieldspark.quarantine AS q SET source_id = h.id::text, timestamp = h.timestamp,"
+        " raw_json_data = h.raw_json_data, resolved_by_run = 'r2', replayed_as = CASE WHEN"
+        f" resolution = 'replayed' THEN '99' END FROM {HISTORY} AS h WHERE h.id = q.id",
+    )
+    execute(engine, "UPDATE yieldspark.quarantine SET reason = 'apy_beyond_limit'")
+    at_revision_0007(engine)
+    migrate(engine)
+    found = rows_of(engine, "SELECT * FROM yieldspark.quarantine ORDER BY id")
+    assert [(row["id"], row["resolution"]) for row in found] == [(2, "dropped"), (3, "replayed")]
+    assert set(quarantined_raw_rows(engine)) == {1, 2, 3}
+    put_rows(engine, [RawRow(4, "a", at(4), {"apy": 4, "tvlUsd": 1})])
+    (identity,) = rows_of(
+        engine, f"SELECT {snapshot_identity('h')} AS id FROM {HISTORY} AS h WHERE id = 4"
+    )
+    assert found[1]["replayed_as"] == str(identity["id"])

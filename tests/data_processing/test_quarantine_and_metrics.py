@@ -1,0 +1,323 @@
+"""Quarantine beside the metrics job: what is replayed, dropped or let in by other limits, and what
+the next runs make of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+from sqlalchemy import Engine
+
+from config_spark import Settings
+from data_processing.calculate_pool_metrics_spark import run_metrics
+from data_processing.planning.run_request import Request
+from data_processing.quarantine.queries import Selection
+from data_processing.quarantine.replay import Replay, drop_rows, replay_rows
+from reporting.figures.data_quality import data_health
+from tests.data_processing.test_metrics_job import assert_equal_to_oracle
+from tests.support.metrics_histories import START
+from tests.support.metrics_oracle import RawRow, World
+from tests.support.metrics_store import execute, put, put_market, put_rows, rows_of, settings_of
+
+DAYS = 20
+NOW = datetime.combine(START + timedelta(days=DAYS), time(6), UTC)
+PRICES = "raw_coinmarketcap_ohlcv"
+
+
+def noon(day: int) -> datetime:
+    return datetime.combine(START + timedelta(days=day), time(12), UTC)
+
+
+@pytest.fixture
+def history(engine: Engine) -> World:
+    """Two pools over twenty days; on day 10 the one has an APY beyond the limit, on day 12 the
+    other one that is no number.
+    """
+    rows = [
+        RawRow(0, pool, noon(day), {"apy": 5.0 + day / 7, "tvlUsd": 1e6 + day})
+        for day in range(DAYS)
+        for pool in ("a", "b")
+    ]
+    rows += [
+        RawRow(0, "a", noon(10) + timedelta(hours=6), {"apy": 2e6, "tvlUsd": 5.0}),
+        RawRow(0, "b", noon(12) + timedelta(hours=6), {"apy": "?", "tvlUsd": 7.0}),
+    ]
+    made = World(
+        rows=[replace(row, id=number) for number, row in enumerate(rows, start=1)], now=NOW
+    )
+    put(engine, made)
+    execute(
+        engine, "SELECT setval(pg_get_serial_sequence('raw_defillama_pool_history', 'id'), 1000)"
+    )
+    return made
+
+
+Metrics = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def metrics(spark: SparkSession, database: Settings) -> Metrics:
+    def run(of: World, **asked: Any) -> dict[str, Any]:
+        return run_metrics(
+            settings_of(database, of), Request(**asked), session=lambda rows: spark, now=of.now
+        )
+
+    return run
+
+
+def quarantined(engine: Engine) -> dict[str, Any]:
+    return {row["reason"]: row for row in rows_of(engine, "SELECT * FROM yieldspark.quarantine")}
+
+
+def known_rows(engine: Engine, of: World) -> None:
+    """The world learns the raw rows that others have inserted."""
+    found = rows_of(
+        engine,
+        "SELECT id, pool_id, timestamp, raw_json_data FROM raw_defillama_pool_history WHERE id >"
+        " 1000 ORDER BY id",
+    )
+    of.rows += [
+        RawRow(row["id"], row["pool_id"], row["timestamp"], row["raw_json_data"]) for row in found
+    ]
+
+
+def test_a_corrected_row_is_what_the_next_run_takes_in(
+    database: Settings, engine: Engine, history: World, metrics: Metrics
+) -> None:
+    assert metrics(history)["rows"]["quarantined"] == 2
+    entry = quarantined(engine)["apy_beyond_limit"]
+    replay_rows(
+        database,
+        engine,
+        Replay(Selection((entry["id"],)), "ann@desk", {entry["id"]: '{"apy": 20.0}'}),
+        now=NOW,
+    )
+    known_rows(engine, history)
+    assert history.rows[-1].document == {"apy": 20.0, "tvlUsd": 5.0}
+
+    incremental = metrics(history)
+    assert (incremental["mode"], incremental["rows"]["updated"] > 0) == ("incremental", True)
+    assert_equal_to_oracle(engine, history)
+    assert metrics(history)["status"] == "nothing_to_do"
+    full = metrics(history, full_refresh=True)
+    assert (full["rows"]["inserted"], full["rows"]["updated"]) == (0, 0)
+    assert {reason: row["resolution"] for reason, row in quarantined(engine).items()} == {
+        "apy_beyond_limit": "replayed",
+        "apy_not_a_number": None,
+    }
+    assert data_health(engine)["quarantine"] == [
+        {"source_table": "raw_defillama_pool_history", "reason": "apy_not_a_number", "rows": 1}
+    ]
+
+
+def test_a_replay_under_other_limits_and_the_full_run_that_follows(
+    database: Settings, engine: Engine, history: World, metrics: Metrics
+) -> None:
+    metrics(history)
+    looser = replace(history, max_apy_percent=3e6)
+    result = replay_rows(
+        settings_of(database, looser),
+        engine,
+        Replay(Selection(reason="apy_beyond_limit"), "ann@desk"),
+        now=NOW,
+    )
+    assert result["rows"]["inserted"] == 1
+    known_rows(engine, looser)
+    assert metrics(looser)["mode"] == "full_refresh"
+    assert_equal_to_oracle(engine, looser)
+    assert quarantined(engine)["apy_beyond_limit"]["resolution"] == "replayed"
+
+
+def test_other_limits_accept_and_take_back(
+    engine: Engine, history: World, metrics: Metrics
+) -> None:
+    """Without a replay: the full run that new limits bring uses the row itself, and the old limits
+    put it where it was.
+    """
+    metrics(history)
+    loose = metrics(replace(history, max_apy_percent=3e6))
+    entry = quarantined(engine)["apy_beyond_limit"]
+    assert (entry["resolution"], entry["resolved_by_run"]) == ("accepted", loose["run_id"])
+    assert_equal_to_oracle(engine, replace(history, max_apy_percent=3e6))
+    metrics(history)
+    entry = quarantined(engine)["apy_beyond_limit"]
+    assert (entry["resolution"], entry["resolved_by_run"], entry["resolved_at"]) == (
+        None,
+        None,
+        None,
+    )
+    assert_equal_to_oracle(engine, history)
+
+
+def test_an_accepted_row_that_fails_for_another_reason_is_open_again(
+    database: Settings, engine: Engine, history: World, metrics: Metrics
+) -> None:
+    put_rows(engine, [both := RawRow(900, "a", noon(5), {"apy": 2e6, "tvlUsd": 9e6})])
+    history.rows.append(both)
+    metrics(history)
+    loose = replace(history, max_apy_percent=3e6)
+    metrics(loose)
+    metrics(replace(loose, max_tvl_usd=5e6))
+    entries = rows_of(
+        engine,
+        "SELECT reason, resolution FROM yieldspark.quarantine WHERE raw_json_data ->> 'tvlUsd' ="
+        " '9000000.0' ORDER BY id",
+    )
+    assert [(row["reason"], row["resolution"]) for row in entries] == [
+        ("apy_beyond_limit", None),
+        ("tvl_beyond_limit", None),
+    ]
+
+
+def test_a_row_whose_time_has_come_is_no_longer_quarantined(
+    engine: Engine, history: World, metrics: Metrics
+) -> None:
+    put_rows(engine, [ahead := RawRow(900, "a", noon(DAYS), {"apy": 1.0, "tvlUsd": 2.0})])
+    history.rows.append(ahead)
+    metrics(history)
+    assert quarantined(engine)["timestamp_in_future"]["resolution"] is None
+    history.now = NOW + timedelta(hours=12)
+    put_rows(
+        engine,
+        [correction := RawRow(901, "b", noon(3) + timedelta(hours=1), {"apy": 9.0, "tvlUsd": 2.0})],
+    )
+    history.rows.append(correction)
+    assert metrics(history)["status"] == "succeeded"
+    assert quarantined(engine)["timestamp_in_future"]["resolution"] is None, (
+        "its day is not over, so no run has used it"
+    )
+    history.now = NOW + timedelta(days=1)
+    assert metrics(history)["mode"] == "incremental"
+    assert quarantined(engine)["timestamp_in_future"]["resolution"] == "accepted"
+    assert_equal_to_oracle(engine, history)
+
+
+def test_a_dropped_row_stays_dropped(
+    database: Settings, engine: Engine, history: World, metrics: Metrics
+) -> None:
+    metrics(history)
+    drop_rows(database, engine, Selection(reason="apy_beyond_limit"), by="ann@desk", note="seen")
+    metrics(history, full_refresh=True)
+    assert quarantined(engine)["apy_beyond_limit"]["resolution"] == "dropped"
+    # of other content it is another row
+    execute(
+        engine,
+        'UPDATE raw_defillama_pool_history SET raw_json_data = raw_json_data || \'{"apy": "?"}\' '
+        "WHERE pool_id = 'a' AND raw_json_data ->> 'tvlUsd' = '5.0'",
+    )
+    metrics(history, full_refresh=True)
+    entries = rows_of(
+        engine,
+        "SELECT reason, resolution, note FROM yieldspark.quarantine WHERE pool_id = 'a' ORDER"
+        " BY id",
+    )
+    assert entries == [
+        {"reason": "apy_beyond_limit", "resolution": "dropped", "note": "seen"},
+        {"reason": "apy_not_a_number", "resolution": None, "note": None},
+    ]
+
+
+def drop(database: Settings, engine: Engine, of: World, reason: str, row: RawRow) -> None:
+    drop_rows(database, engine, Selection(reason=reason), by="ann@desk", note="wrong clock")
+    of.rows.remove(row)
+
+
+def assert_put_away(engine: Engine, of: World, metrics: Metrics) -> None:
+    assert_equal_to_oracle(engine, of)
+    again = metrics(of, full_refresh=True)
+    assert (again["rows"]["inserted"], again["rows"]["updated"], again["rows"]["removed"]) == (
+        0,
+        0,
+        0,
+    )
+    assert again["rows"]["read"] == len(of.rows) + 1, "it is read, and rejected like any other"
+    kept = rows_of(
+        engine,
+        "SELECT resolution, note FROM yieldspark.quarantine WHERE reason IN ('timestamp_in_future',"
+        " 'row_dropped')",
+    )
+    assert kept == [{"resolution": "dropped", "note": "wrong clock"}] * 2
+
+
+def test_a_dropped_row_of_the_future_is_not_used_when_its_time_has_come(
+    database: Settings, engine: Engine, history: World, metrics: Metrics
+) -> None:
+    put_rows(engine, [ahead := RawRow(900, "a", noon(DAYS), {"apy": 900.0, "tvlUsd": 2.0})])
+    history.rows.append(ahead)
+    metrics(history)
+    drop(database, engine, history, "timestamp_in_future", ahead)
+    history.now = NOW + timedelta(days=1)
+    put_rows(
+        engine,
+        [today := RawRow(901, "a", noon(DAYS) - timedelta(hours=1), {"apy": 9.0, "tvlUsd": 2.0})],
+    )
+    history.rows.append(today)
+    assert metrics(history)["mode"] == "incremental"
+    assert_put_away(engine, history, metrics)
+
+
+def test_a_dropped_row_is_not_used_under_looser_limits(
+    database: Settings, engine: Engine, history: World, metrics: Metrics
+) -> None:
+    metrics(history)
+    dropped = next(row for row in history.rows if row.document["apy"] == 2e6)
+    drop(database, engine, history, "apy_beyond_limit", dropped)
+    looser = replace(history, max_apy_percent=3e6)
+    assert metrics(looser)["mode"] == "full_refresh"
+    assert_equal_to_oracle(engine, looser)
+
+
+def test_a_row_that_was_dropped_while_a_run_took_it_in_is_taken_out(
+    database: Settings, engine: Engine, history: World, metrics: Metrics
+) -> None:
+    put_rows(engine, [ahead := RawRow(900, "a", noon(DAYS), {"apy": 900.0, "tvlUsd": 2.0})])
+    history.rows.append(ahead)
+    metrics(history)
+    history.now = NOW + timedelta(days=1)
+    put_rows(engine, [today := RawRow(901, "b", noon(DAYS), {"apy": 9.0, "tvlUsd": 2.0})])
+    history.rows.append(today)
+    assert metrics(history)["rows"]["inserted"] == 2
+    assert_equal_to_oracle(engine, history)
+    # as a drop leaves it whose transaction the run, reading already, did not see
+    execute(
+        engine,
+        "UPDATE yieldspark.quarantine SET resolution = NULL WHERE reason = 'timestamp_in_future'",
+    )
+    drop(database, engine, history, "timestamp_in_future", ahead)
+    assert metrics(history)["mode"] == "incremental"
+    assert_put_away(engine, history, metrics)
+    assert metrics(history)["status"] == "nothing_to_do"
+
+
+def test_a_partial_run_settles_nothing(engine: Engine, history: World, metrics: Metrics) -> None:
+    metrics(history)
+    looser = replace(history, max_apy_percent=3e6)
+    for asked in (
+        {"start": START, "end": START + timedelta(days=5)},
+        {"full_refresh": True, "pools": ("b",)},
+    ):
+        assert metrics(looser, **asked)["status"] == "succeeded"
+    assert quarantined(engine)["apy_beyond_limit"]["resolution"] is None
+
+
+def test_a_corrected_price_is_accepted_and_a_bad_one_is_back(
+    engine: Engine, history: World, metrics: Metrics
+) -> None:
+    history.prices[noon(3), "ETH"] = -1.0
+    put_market(engine, history)
+    metrics(history)
+
+    def resolution() -> Any:
+        return quarantined(engine)["price_not_positive"]["resolution"]
+
+    for price, expected in ((3000.0, "accepted"), (-1.0, None)):
+        history.prices[noon(3), "ETH"] = price
+        put_market(engine, history)
+        metrics(history)
+        assert resolution() == expected
+    assert_equal_to_oracle(engine, history)

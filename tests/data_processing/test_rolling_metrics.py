@@ -1,0 +1,270 @@
+"""The transforms from raw rows to metrics against the oracle: hundreds of generated pools in one
+Spark job.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from pyspark.sql import DataFrame, SparkSession
+
+from config_spark import Settings, load_settings
+from data_processing.checks.row_checks import raw_row_checks
+from data_processing.metrics.pool_metrics import (
+    CALENDAR,
+    MARKET,
+    REJECTED,
+    SCHEMA,
+    SNAPSHOT_COLUMNS,
+    VALUES,
+    Provenance,
+    by_pool,
+    pool_days,
+)
+from data_processing.metrics.rolling_metrics import look_back_days, rolling_metrics
+from data_processing.raw.history import parse_raw_rows
+from data_processing.raw.market_series import market_columns
+from database.tables import METRIC_COLUMNS
+from tests.support import metrics_oracle
+from tests.support.metrics_histories import START, as_text, world
+from tests.support.metrics_oracle import RawRow, World
+
+RAW = (
+    "id bigint, pool_id string, timestamp timestamp, snapshot bigint, apy string, tvl string,"
+    " not_in_pools boolean, dropped boolean, replaced boolean"
+)
+COLUMNS = (
+    "actual_apy",
+    "actual_tvl",
+    "apy_age_days",
+    "tvl_age_days",
+    "rolling_apy_7d",
+    "rolling_apy_30d",
+    "stddev_apy_7d",
+    "stddev_apy_30d",
+    "apy_delta_today_yesterday",
+    "stddev_apy_7d_delta",
+    "stddev_apy_30d_delta",
+)
+
+
+def limits(of: World) -> Settings:
+    return load_settings(
+        _env_file=None,
+        max_fill_days=of.max_fill_days,
+        max_apy_percent=of.max_apy_percent,
+        max_tvl_usd=of.max_tvl_usd,
+    )
+
+
+def raw_frame(spark: SparkSession, rows: list[RawRow]) -> DataFrame:
+    read = [
+        (
+            r.id,
+            r.pool_id,
+            r.timestamp,
+            r.id,
+            as_text(r.document, "apy"),
+            as_text(r.document, "tvlUsd"),
+            False,
+            False,
+            False,
+        )
+        for r in rows
+    ]
+    return spark.createDataFrame(read, RAW)
+
+
+def table(frame: DataFrame) -> dict[tuple[str, date], dict[str, Any]]:
+    rows = [row.asDict() for row in frame.collect()]
+    keyed = {(row["pool_id"], row["date"]): row for row in rows}
+    assert len(keyed) == len(rows), "a pool and day more than once"
+    return keyed
+
+
+def computed(
+    spark: SparkSession,
+    of: World,
+    calendar: list[tuple[Any, ...]],
+    rows: list[RawRow] | None = None,
+) -> dict[tuple[str, date], dict[str, Any]]:
+    """The product's rows for `calendar`; `rows` (default: all up to the run's end) is what a run
+    would have read.
+    """
+    end = metrics_oracle.run_end(of)
+    read = (
+        rows
+        if rows is not None
+        else [
+            row for row in of.rows if end and (row.timestamp.date() < end or row.timestamp > of.now)
+        ]
+    )
+    parsed = parse_raw_rows(raw_frame(spark, read), raw_row_checks(limits(of), of.now))
+    snapshots = by_pool(parsed, spark.createDataFrame(calendar, CALENDAR))
+    days = snapshots.mapInArrow(
+        pool_days(of.max_fill_days, market_columns(()), Provenance("raw", "run")), SCHEMA
+    ).cache()
+    rejected = {row.snapshot: row.reason for row in days.where("reason IS NOT NULL").collect()}
+    assert rejected == {
+        number: reason
+        for number, reason in metrics_oracle.quarantine(of).items()
+        if number in {row.id for row in read}
+    }
+    return table(days.where("reason IS NULL").drop(*REJECTED, *SNAPSHOT_COLUMNS, *MARKET))
+
+
+def full_calendar(of: World) -> list[tuple[Any, ...]]:
+    end = metrics_oracle.run_end(of)
+    return [
+        (pool, None, None if pool in of.inactive else end, date(2018, 1, 1), end)
+        for pool in {row.pool_id for row in of.rows}
+    ]
+
+
+@pytest.mark.parametrize(("seed", "max_fill_days"), [(1, 7), (2, 0), (3, 31)])
+def test_generated_pools_equal_the_oracle(
+    spark: SparkSession, seed: int, max_fill_days: int
+) -> None:
+    generated = world(seed, pools=60, days=95, max_fill_days=max_fill_days)
+    assert (
+        metrics_oracle.differences(
+            computed(spark, generated, full_calendar(generated)),
+            metrics_oracle.metrics(generated),
+            COLUMNS,
+        )
+        == []
+    )
+
+
+VALUE = st.one_of(
+    st.floats(-2e6, 2e6, allow_nan=False).map(lambda value: round(value, 6)),
+    st.sampled_from(
+        [None, "NaN", "nan", "Infinity", "-inf", "abc", "", "1e5", "1.5d", True, 0, -0.0]
+    ),
+)
+SNAPSHOT = st.tuples(
+    st.integers(0, 60),
+    st.integers(0, 86_399),
+    st.fixed_dictionaries({"apy": VALUE, "tvlUsd": VALUE}),
+)
+
+
+# shrinking would be hundreds of Spark jobs
+@settings(
+    max_examples=4,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+@given(
+    pools=st.lists(st.lists(SNAPSHOT, min_size=1, max_size=12), min_size=25, max_size=40),
+    inactive=st.sets(st.integers(0, 39)),
+    fill=st.integers(0, 10),
+)
+def test_arbitrary_pools_equal_the_oracle(
+    spark: SparkSession, pools: list[list[tuple[int, int, Any]]], inactive: set[int], fill: int
+) -> None:
+    flat = [(f"p{number}", snapshot) for number, pool in enumerate(pools) for snapshot in pool]
+    midnight = datetime.combine(START, datetime.min.time(), UTC)
+    rows = [
+        RawRow(n, pool, midnight + timedelta(days=day, seconds=second), document)
+        for n, (pool, (day, second, document)) in enumerate(flat)
+    ]
+    drawn = World(
+        rows=rows,
+        inactive={f"p{number}" for number in inactive},
+        now=midnight + timedelta(days=55, hours=3),
+        max_fill_days=fill,
+    )
+    expected = metrics_oracle.metrics(drawn)
+    calendar = full_calendar(drawn) if metrics_oracle.run_end(drawn) else []
+    assert (
+        not calendar
+        or metrics_oracle.differences(computed(spark, drawn, calendar), expected, COLUMNS) == []
+    )
+
+
+def test_a_read_cut_at_the_look_back_gives_the_same_rows(spark: SparkSession) -> None:
+    generated = world(4, pools=60, days=120)
+    end = metrics_oracle.run_end(generated)
+    assert end is not None
+    write_from = START + timedelta(days=95)
+    read_from = write_from - timedelta(days=look_back_days(generated.max_fill_days))
+    rejected = metrics_oracle.quarantine(generated)
+    older = {
+        row.pool_id
+        for row in generated.rows
+        if row.id not in rejected and row.timestamp.date() < read_from
+    }
+    calendar = [
+        (pool, read_from if pool in older else None, stop, write_from, end)
+        for pool, _, stop, _, _ in full_calendar(generated)
+    ]
+    read = [row for row in generated.rows if read_from <= row.timestamp.date() < end]
+    expected = metrics_oracle.metrics(generated)
+    assert (
+        metrics_oracle.differences(
+            computed(spark, generated, calendar, read), expected, COLUMNS, since=write_from
+        )
+        == []
+    )
+
+
+def test_the_grid_and_the_windows_shuffle_once(spark: SparkSession) -> None:
+    rows = spark.createDataFrame(
+        [(1, "p", datetime(2024, 1, 1, tzinfo=UTC), 1, 1.0, 2.0, None, None)],
+        "id bigint, pool_id string, timestamp timestamp, snapshot bigint, apy double, tvl double,"
+        " reason string, warning string",
+    )
+    calendar = spark.createDataFrame(
+        [("p", None, date(2024, 2, 1), date(2018, 1, 1), date(2024, 2, 1))], CALENDAR
+    )
+    plan = by_pool(rows, calendar)._jdf.queryExecution().executedPlan().toString()
+    assert plan.count("Exchange hashpartitioning") == 1
+
+
+def test_what_a_task_makes_is_what_the_table_has() -> None:
+    """The names stand twice: a Python worker must not load the tables."""
+    assert sorted(VALUES) == sorted(METRIC_COLUMNS)
+
+
+def test_one_value_has_no_deviation_and_a_gap_no_change() -> None:
+    apy = np.full(14, np.nan)
+    apy[[0, 1, 12]] = 4.0, 6.0, 1.0
+    days = rolling_metrics(apy)
+    assert np.isnan([days["stddev_apy_7d"][0], days["apy_delta_today_yesterday"][0]]).all()
+    assert days["rolling_apy_7d"][0] == 4.0
+    assert days["stddev_apy_7d"][1] == pytest.approx(2**0.5)
+    assert days["apy_delta_today_yesterday"][1] == 2.0
+    assert np.isnan(
+        [
+            days["apy_delta_today_yesterday"][2],
+            days["stddev_apy_7d_delta"][1],
+            days["rolling_apy_7d"][10],
+        ]
+    ).all()
+    assert days["rolling_apy_30d"][12] == pytest.approx(11 / 3)
+
+
+def test_a_spike_leaves_nothing_behind() -> None:
+    calm, spiked = np.full(80, 0.1), np.full(80, 0.1)
+    spiked[5] = 1e15
+    assert all(
+        (rolling_metrics(calm)[name][36:] == values[36:]).all()
+        for name, values in rolling_metrics(spiked).items()
+    )
+
+
+def test_pools_that_go_on_over_many_batches_stay_whole(spark: SparkSession) -> None:
+    generated = world(5, pools=12, days=90)
+    whole = computed(spark, generated, full_calendar(generated))
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "7")
+    try:
+        assert computed(spark, generated, full_calendar(generated)) == whole
+    finally:
+        spark.conf.unset("spark.sql.execution.arrow.maxRecordsPerBatch")

@@ -1,0 +1,168 @@
+"""What a spike is, and which are reported: on a real PostgreSQL, by the check of a commit."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from config_spark import Settings
+from data_processing.commit import spikes as spike_sql
+from data_processing.planning.run_request import Request
+from database import commit_checks as batch_checks
+from tests.data_processing.test_metrics_plan import add_run
+from tests.support.commit_nights import DAY, NEWEST, POOLS, TODAY, Night, at, numbered
+from tests.support.metrics_oracle import RawRow
+from tests.support.metrics_store import put_rows
+
+
+@pytest.fixture
+def night(database: Settings, engine: Engine) -> Night:
+    return Night(database, engine)
+
+
+Snapshots = list[tuple[float, Any]]
+
+SPIKES: dict[str, Snapshots] = {
+    "there and back": [(0, 100_000), (2, 1_100_000), (4, 101_000)],
+    "down and back": [(0, 100_000), (2, 9_000), (4, 101_000)],
+    "to zero and back": [(0, 100_000), (2, 0), (4, 101_000)],
+    "over midnight": [(-3, 100_000), (-1, 2_000_000), (0.5, 100_000)],
+    "an unusable row between": [(0, 100_000), (1, "bad"), (2, 1_100_000), (4, 101_000)],
+    "a missing value between": [(0, 100_000), (1, None), (2, 1_100_000), (4, 101_000)],
+}
+
+NO_SPIKES: dict[str, Snapshots] = {
+    "no more than the factor": [(0, 100_000), (2, 1_000_000), (4, 101_000)],
+    "it stays": [(0, 100_000), (2, 1_100_000), (4, 1_100_000)],
+    "six hours": [(0, 100_000), (2, 1_100_000), (6, 101_000)],
+    "two snapshots": [(0, 100_000), (2, 1_100_000)],
+    "from nothing to little": [(0, 1), (2, 999), (4, 1)],
+    "corrected at the same moment": [(0, 100_000), (2, 1_100_000), (2, 101_000), (4, 100_000)],
+    "already in quarantine": [(0, 100_000), (2, 2e12), (4, 101_000)],
+}
+
+
+@pytest.mark.parametrize("measure", ["apy", "tvlUsd"])
+def test_what_a_spike_is(night: Night, monkeypatch: pytest.MonkeyPatch, measure: str) -> None:
+    """1 % is to an APY what 1,000 USD are to a TVL, and the limits are as far away."""
+    monkeypatch.setattr(batch_checks, "SAMPLE_ROWS", 100)
+    kinds = SPIKES | NO_SPIKES
+    unit = 0.001 if measure == "apy" else 1.0
+    night.settings = night.settings.model_copy(update={"max_apy_percent": 1e6})
+    night.before(list(kinds))
+    for pool, snapshots in kinds.items():
+        values = [
+            (hour, value * unit if isinstance(value, int | float) else value)
+            for hour, value in snapshots
+        ]
+        night.delivers(
+            [
+                RawRow(0, pool, at(NEWEST, hour), {measure: value, "apyBase": 1})
+                for hour, value in values
+            ]
+        )
+    entry = night.checks()["spike"]
+    assert {row["pool_id"] for row in entry["sample"]} == set(SPIKES)
+    assert {row["measure"] for row in entry["sample"]} == {measure.removesuffix("Usd")}
+    assert entry["failing"] == len(SPIKES)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "kind", "is_one"),
+    [
+        ("spike_window_hours", 7.0, "six hours", True),
+        ("spike_window_hours", 3.0, "there and back", False),
+        ("max_spike_factor", 5.0, "no more than the factor", True),
+        ("max_spike_factor", 20.0, "there and back", False),
+    ],
+)
+def test_a_spike_by_setting(
+    night: Night, setting: str, value: float, kind: str, is_one: bool
+) -> None:
+    night.settings = night.settings.model_copy(update={setting: value})
+    night.before([kind])
+    night.delivers(
+        [
+            RawRow(0, kind, at(NEWEST, hour), {"tvlUsd": tvl})
+            for hour, tvl in (SPIKES | NO_SPIKES)[kind]
+        ]
+    )
+    assert night.checks()["spike"]["passed"] is not is_one
+
+
+def test_a_known_spike_is_not_reported_again(night: Night) -> None:
+    night.before(POOLS[:1])
+    night.delivers(
+        [
+            RawRow(0, POOLS[0], at(NEWEST, hour), {"tvlUsd": value})
+            for hour, value in ((1, 1e6), (2, 1e8), (3, 1e6))
+        ]
+    )
+    assert not night.checks()["spike"]["passed"]
+    add_run(night.engine, night.settings, datetime.now(UTC), TODAY - DAY)
+    night.delivers([RawRow(0, POOLS[0], at(NEWEST, 4), {"tvlUsd": 1.1e6})])
+    assert night.checks()["spike"]["passed"]
+
+
+def test_a_spike_says_whether_the_day_is_known_by_it(night: Night) -> None:
+    night.before(POOLS[:1])
+    night.delivers(
+        [
+            RawRow(0, POOLS[0], at(NEWEST, hour), {"tvlUsd": value})
+            for hour, value in ((21, 1e6), (23.9, 1e8), (25, 1e6))
+        ]
+    )
+    (spike,) = night.checks()["spike"]["sample"]
+    assert (spike["before"], spike["spike"], spike["after"], spike["is_value_of_its_day"]) == (
+        1e6,
+        1e8,
+        1e6,
+        True,
+    )
+
+
+def test_without_a_predecessor_the_newest_days_are_looked_at(night: Night) -> None:
+    old, new = (
+        [
+            RawRow(0, "p", at(day, hour), {"tvlUsd": value})
+            for hour, value in ((1, 1e6), (2, 1e8), (3, 1e6))
+        ]
+        for day in (NEWEST - 8 * DAY, NEWEST)
+    )
+    put_rows(night.engine, numbered(old + new))
+    entry = night.checks()["spike"]
+    assert (entry["failing"], entry["sample"][0]["timestamp"][:10]) == (1, NEWEST.isoformat())
+
+
+def test_a_backfill_looks_at_the_newest_of_its_days_whenever_they_came(night: Night) -> None:
+    night.before(POOLS[:1])
+    night.delivers(
+        [
+            RawRow(0, POOLS[0], at(NEWEST - 2 * DAY, hour), {"tvlUsd": value})
+            for hour, value in ((1, 1e6), (2, 1e8), (3, 1e6))
+        ]
+    )
+    add_run(night.engine, night.settings, datetime.now(UTC), TODAY - DAY)
+    assert night.checks(Request(start=NEWEST - DAY, end=NEWEST))["spike"]["passed"]
+    assert night.checks(Request(start=NEWEST - 3 * DAY, end=NEWEST))["spike"]["failing"] == 1
+
+
+def test_no_more_than_the_newest_rows_are_looked_at(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each pool's last row is the day's normal one."""
+    night.before(POOLS[:2])
+    for pool, hour in zip(POOLS, (1, 6), strict=False):
+        night.delivers(
+            [
+                RawRow(0, pool, at(NEWEST, hour + number), {"tvlUsd": value})
+                for number, value in enumerate((1e6, 1e8, 1e6))
+            ]
+        )
+    assert night.checks()["spike"]["failing"] == 2
+    monkeypatch.setattr(spike_sql, "NEWEST_ROWS", 2)
+    (spike,) = night.checks()["spike"]["sample"]
+    assert spike["pool_id"] == POOLS[1]

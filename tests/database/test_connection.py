@@ -1,0 +1,608 @@
+"""Every driver reaches the database that the settings name, in the session that the product asks
+for, or one sentence says what is different.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import adbc_driver_postgresql
+import psycopg2
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from pydantic import SecretStr
+from pyspark.sql import SparkSession
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.pool import NullPool
+
+from common import libpq_variables
+from common.errors import (
+    ConfigurationError,
+    DatabaseError,
+    DatabaseRefused,
+    DatabaseUnreachable,
+    one_sentence,
+)
+from config_spark import Settings, load_settings
+from database.connections.adbc_session import adbc_connection
+from database.connections.engine import Session, connect, make_engine, session_at, with_database
+from database.connections.parameters import connection_parameters
+from database.connections.session_check import CHECKED_PARAMETERS, NEWER_PARAMETERS, ON_LINUX
+from database.db_utils_spark import (
+    MergeCounts,
+    execute_sql,
+    read_table_spark,
+    upsert_via_staging,
+    write_table_spark,
+)
+from database.embedded import process as server_process
+from database.embedded.server import EmbeddedServer
+from database.ledger.runs import ledger_row, open_run
+from database.schema.migrate import migrate
+from database.tables import pool_daily_metrics
+from database.transport.jdbc import checked_jdbc
+from tests.support.databases import empty_database
+from tests.support.fault_runs import until
+from tests.support.owner_schema import role_with
+from tests.support.processes import CommandLineHere
+from tests.support.startup_proxy import Answer, Parameters, error_message, listens, startup_proxy
+
+PAGE = (Path(__file__).parents[2] / "docs" / "connection.md").read_text(encoding="utf-8")
+
+NAMES = (
+    "defi+prod",
+    "dbname=postgres",
+    "defi?x=1",
+    "a b",
+    "ü",
+    "%41",
+    "it's",
+    "a\\b",
+    "a/b&c=d#e",
+    'say "a"',
+)
+
+
+def asked_by_adbc(session: Session, query: str) -> object:
+    with adbc_connection(session.for_tasks) as connection, connection.cursor() as cursor:
+        cursor.execute(query)
+        return cursor.fetchone()[0]
+
+
+def asked_by_jdbc(spark: SparkSession, settings: Settings, query: str) -> object:
+    url, properties = checked_jdbc(spark, settings)
+    row = spark.read.jdbc(url, f"({query}) AS asked", properties=properties).first()
+    assert row is not None
+    return row[0]
+
+
+def by_every_driver(spark: SparkSession, settings: Settings, expression: str) -> list[object]:
+    """The answers of psycopg2, ADBC and JDBC."""
+    query = f"SELECT {expression} AS answer"
+    return [
+        execute_sql(settings, query)[0]["answer"],
+        asked_by_adbc(session_at(settings), query),
+        asked_by_jdbc(spark, settings, query),
+    ]
+
+
+def test_a_database_may_have_any_name(spark: SparkSession, server: Settings) -> None:
+    for name in NAMES:
+        with empty_database(server, name) as settings:
+            assert by_every_driver(spark, settings, "current_database()::text") == [name] * 3
+            url = connection_parameters(settings).sqlalchemy_url()
+            shown = make_url(url.render_as_string(hide_password=False))
+            with create_engine(shown, poolclass=NullPool).connect() as connection:
+                assert connection.exec_driver_sql("SELECT current_database()").scalar() == name
+
+
+def test_a_role_and_its_password_may_have_any_name(spark: SparkSession, database: Settings) -> None:
+    execute_sql(database, """CREATE ROLE "a+b c%41ü'?&=" LOGIN PASSWORD 'p+ %41''\\?&=ü'""")
+    try:
+        settings = database.model_copy(
+            update={"db_user": "a+b c%41ü'?&=", "db_password": SecretStr("p+ %41'\\?&=ü")}
+        )
+        assert by_every_driver(spark, settings, "current_user::text") == ["a+b c%41ü'?&="] * 3
+    finally:
+        execute_sql(database, """DROP ROLE "a+b c%41ü'?&=" """)
+
+
+@pytest.mark.parametrize("host", ["db/other", "db?user=x", "db:5432/x", "a b", "u@db", "[::1]"])
+def test_a_host_that_would_change_the_url_is_refused(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="DB_HOST="):
+        load_settings(_env_file=None, db_host=host)
+
+
+def dropping_options(after: int = 0) -> Callable[[Parameters], Answer]:
+    """As a pooler that ignores `options`; the first `after` connections keep theirs."""
+    seen = 0
+
+    def answer(parameters: Parameters) -> Answer:
+        nonlocal seen
+        seen += 1
+        if seen <= after:
+            return parameters
+        return {name: value for name, value in parameters.items() if name != "options"}
+
+    return answer
+
+
+HISTORY = "timestamp,pool,tvlUsd,apy\n2025-08-01T23:01:00Z,pool-0,1000947.08,5.125\n"
+
+
+def test_a_pooler_that_drops_the_session_puts_no_rows_into_another_schema(
+    run_here: CommandLineHere, database: Settings
+) -> None:
+    for statement in (
+        "CREATE SCHEMA defi",
+        "CREATE TABLE defi.pools (LIKE public.pools INCLUDING ALL)",
+        "CREATE TABLE defi.raw_defillama_pool_history"
+        " (LIKE public.raw_defillama_pool_history INCLUDING ALL)",
+    ):
+        execute_sql(database, statement)
+    file = run_here.folder / "history.csv"
+    file.write_text(HISTORY)
+    with startup_proxy((str(database.db_host), database.db_port), dropping_options()) as port:
+        document = run_here.json("load", str(file), code=1, DB_SCHEMA="defi", DB_PORT=str(port))
+    assert re.search(r"has search_path=.*\(not defi\).*`options`", document["error"])
+    assert len(document["error"]) <= 500
+    count = "SELECT count(*) AS n FROM {}.raw_defillama_pool_history"
+    assert execute_sql(database, count.format("public"))[0]["n"] == 0
+
+
+def test_a_session_that_the_role_itself_sets_passes_a_pooler(
+    spark: SparkSession, database: Settings
+) -> None:
+    with role_with(database, "SELECT 1") as settings:
+        with startup_proxy((str(database.db_host), database.db_port), dropping_options()) as port:
+            pooled = settings.model_copy(update={"db_port": port})
+            with pytest.raises(DatabaseRefused) as refused:
+                execute_sql(pooled, "SELECT 1")
+            for name, value in re.findall(r"([\w.]+)=[^=]*? \(not (.*?)\)", str(refused.value)):
+                execute_sql(database, f"ALTER ROLE {settings.db_user} SET {name} = '{value}'")
+            path = "current_setting('search_path')"
+            assert by_every_driver(spark, pooled, path) == ["public"] * 3
+
+
+@pytest.mark.parametrize("driver", ["ADBC", "JDBC"])
+def test_each_driver_says_where_it_is(
+    driver: str, spark: SparkSession, database: Settings, second_database: Settings
+) -> None:
+    """The first connection, of psycopg2, is the one that was described; the next is not."""
+
+    def ask(settings: Settings) -> None:
+        if driver == "ADBC":
+            asked_by_adbc(session_at(settings), "SELECT 1")
+        else:
+            checked_jdbc(spark, settings)
+
+    target = (str(database.db_host), database.db_port)
+    with startup_proxy(target, dropping_options(after=1)) as port:
+        with pytest.raises(DatabaseRefused, match=f"the session of {driver} at .* has search_path"):
+            ask(database.model_copy(update={"db_port": port}))
+    names = iter([database.db_name])
+
+    def elsewhere(parameters: Parameters) -> Answer:
+        return parameters | {"database": next(names, second_database.db_name)}
+
+    with startup_proxy(target, elsewhere) as port:
+        with pytest.raises(
+            DatabaseRefused, match=f"{driver} reached database {second_database.db_name} .*DB_HOST"
+        ):
+            ask(database.model_copy(update={"db_port": port}))
+
+
+def test_a_jvm_in_another_time_zone_is_refused(spark: SparkSession, database: Settings) -> None:
+    assert spark._jvm is not None
+    zones = spark._jvm.java.util.TimeZone
+    before = zones.getDefault()
+    zones.setDefault(zones.getTimeZone("Europe/Berlin"))
+    try:
+        with pytest.raises(
+            DatabaseRefused, match=r"time zone is Europe/Berlin.*user\.timezone=UTC"
+        ):
+            checked_jdbc(spark, database)
+    finally:
+        zones.setDefault(before)
+
+
+def test_a_task_that_is_elsewhere_is_told_in_our_sentence(
+    spark: SparkSession, database: Settings
+) -> None:
+    settings = database.model_copy(update={"read_transport": "adbc"})
+    target = (str(database.db_host), database.db_port)
+    with startup_proxy(target, dropping_options(after=2)) as port:
+        frame = read_table_spark(spark, settings.model_copy(update={"db_port": port}), "SELECT 1")
+        with pytest.raises(Exception, match="ADBC") as failed:
+            frame.collect()
+    assert one_sentence(failed.value).startswith("the session of ADBC at ")
+
+
+def test_rows_are_appended_by_jdbc_to_the_described_schema_alone(
+    spark: SparkSession, database: Settings
+) -> None:
+    frame = spark.createDataFrame([("p",)], "pool_id string")
+    target = (str(database.db_host), database.db_port)
+    with startup_proxy(target, dropping_options(after=1)) as port:
+        with pytest.raises(DatabaseRefused, match="JDBC"):
+            write_table_spark(frame, database.model_copy(update={"db_port": port}), "pools")
+    assert execute_sql(database, "SELECT pool_id FROM pools") == []
+
+
+LIMITS = (
+    "statement_timeout",
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "transaction_timeout",
+)
+
+
+def test_limits_of_the_role_end_no_session_of_ours(spark: SparkSession, database: Settings) -> None:
+    with role_with(database, "SELECT 1") as settings:
+        for limit in LIMITS:
+            execute_sql(database, f"ALTER ROLE {settings.db_user} SET {limit} = '150ms'")
+        shown = " || ".join(f"current_setting('{limit}')" for limit in LIMITS)
+        assert by_every_driver(spark, settings, shown) == ["0" * len(LIMITS)] * 3
+        for sleep in by_every_driver(spark, settings, "pg_sleep(0.2)::text"):
+            assert sleep == ""
+        with make_engine(settings).connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+            time.sleep(0.2)
+            connection.exec_driver_sql("SELECT 1")
+
+
+def test_every_session_notices_a_lost_client(spark: SparkSession, database: Settings) -> None:
+    shown = " || ' ' || ".join(f"current_setting('{name}')" for name in ON_LINUX)
+    there = " ".join(NEWER_PARAMETERS[name] for name in ON_LINUX)
+    assert by_every_driver(spark, database, shown) == [there] * 3
+
+
+def test_a_limit_that_is_set_later_is_named(database: Settings) -> None:
+    with pytest.raises(DatabaseError, match=r"ended the work by a limit \(statement_timeout"):
+        execute_sql(database, "SET statement_timeout = 20; SELECT pg_sleep(1)")
+
+
+ALL_RIGHTS = """
+GRANT ALL ON SCHEMA public, yieldspark TO yieldspark;
+GRANT ALL ON ALL TABLES IN SCHEMA public, yieldspark TO yieldspark;
+"""
+
+
+def test_text_stays_text_whatever_encoding_a_database_and_its_role_have(
+    spark: SparkSession, server: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    frame = spark.createDataFrame(
+        [("pool-é", date(2025, 8, 3), 1.5)], "pool_id string, date date, actual_apy double"
+    )
+    query = (
+        "SELECT pool_id, octet_length(convert_to(pool_id, 'LATIN1')) AS bytes"
+        " FROM pool_daily_metrics"
+    )
+    with empty_database(server, options="ENCODING 'LATIN1' LOCALE 'C'") as admin:
+        migrate(make_engine(admin))
+        execute_sql(admin, f"ALTER DATABASE {admin.db_name} SET client_encoding = 'LATIN1'")
+        with role_with(admin, ALL_RIGHTS) as role:
+            execute_sql(admin, f"ALTER ROLE {role.db_user} SET client_encoding = 'LATIN1'")
+            assert by_every_driver(spark, role, "'pool-é'::text") == ["pool-é"] * 3
+            counts = []
+            for transport in ("adbc", "jdbc"):
+                by_one = {"read_transport": transport, "write_transport": transport}
+                settings = role.model_copy(update=by_one)
+                counts.append(upsert_via_staging(frame, settings, pool_daily_metrics))
+                assert read_table_spark(spark, settings, query).first() == ("pool-é", 6)
+            assert counts == [MergeCounts(1, 0, 0), MergeCounts(0, 0, 1)]
+            assert execute_sql(role, query) == [{"pool_id": "pool-é", "bytes": 6}]
+            with pytest.raises(DatabaseError, match=r"can't hold a character.*UTF8"):
+                execute_sql(role, "INSERT INTO pool_daily_metrics VALUES ('€', '2025-08-03')")
+
+
+def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
+    """A certificate for localhost that signs itself, as a file, and a server's context with it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    public, private = folder / "root.crt", folder / "server.key"
+    public.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(public, private)
+    return public, context
+
+
+def test_every_driver_verifies_the_server_by_the_named_certificates(
+    spark: SparkSession, database: Settings, tmp_path: Path
+) -> None:
+    root, context = authority(tmp_path)
+    (tmp_path / "other").mkdir()
+    another, _ = authority(tmp_path / "other")
+    with startup_proxy((str(database.db_host), database.db_port), tls=context) as port:
+        secure = {"db_host": "localhost", "db_port": port, "db_sslmode": "verify-full"}
+        settings = database.model_copy(update=secure | {"db_sslrootcert": root})
+        assert by_every_driver(spark, settings, "1::text") == ["1"] * 3
+        session = session_at(settings)
+        wrong = settings.model_copy(update={"db_sslrootcert": another})
+        parameters = connection_parameters(wrong)
+        for ask in (
+            lambda: connect(parameters),
+            lambda: asked_by_adbc(replace(session, parameters=parameters), "SELECT 1"),
+        ):
+            with pytest.raises(DatabaseUnreachable, match=r"certificate.*DB_SSLROOTCERT"):
+                ask()
+
+
+@pytest.fixture
+def socket_folder() -> Iterator[Path]:
+    """Short, as the system limits a socket's path, and open to the server's account."""
+    with tempfile.TemporaryDirectory(prefix="ys", dir="/tmp") as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+def test_a_unix_socket_is_for_the_drivers_that_know_it(
+    spark: SparkSession,
+    own_server: EmbeddedServer,
+    socket_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(
+        server_process.SERVER_SETTINGS, "unix_socket_directories", str(socket_folder)
+    )
+    address = own_server.start()
+    settings = load_settings(
+        _env_file=None,
+        db_host=str(socket_folder),
+        db_port=address.port,
+        db_password=address.password,
+        read_transport="jdbc",
+    )
+    assert execute_sql(settings, "SELECT inet_server_addr() AS a") == [{"a": None}]
+    frame = read_table_spark(spark, settings, "SELECT current_database()::text AS name")
+    assert frame.first() == (settings.db_name,)
+    url = connection_parameters(settings).sqlalchemy_url()
+    with create_engine(url.render_as_string(hide_password=False)).connect() as connection:
+        assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
+    with pytest.raises(ConfigurationError, match=f"DB_HOST={socket_folder} is a Unix socket.*adbc"):
+        write_table_spark(spark.createDataFrame([("p",)], "pool_id string"), settings, "pools")
+
+
+VARIABLES = {
+    "PGHOSTADDR": "192.0.2.1",
+    "PGSERVICE": "nowhere",
+    "PGSSLMODE": "verify-full",
+    "PGSSLROOTCERT": "/nowhere.crt",
+    "PGTARGETSESSIONATTRS": "standby",
+    "PGREQUIREAUTH": "none",
+    "PGCHANNELBINDING": "require",
+    "PGOPTIONS": "-c nothing=1",
+    "PGTZ": "Europe/Berlin",
+    "PGDATABASE": "elsewhere",
+    "PGPASSWORD": "very-secret",
+    "PGPORT": "1",
+}
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_a_variable_of_libpq_that_says_something_else_is_refused(
+    variable: str, run_here: CommandLineHere
+) -> None:
+    refused = run_here("status", **{variable: VARIABLES[variable]})
+    assert refused.returncode == 2
+    assert f"the environment has {variable}" in refused.stderr
+    assert VARIABLES[variable] not in refused.stderr or variable == "PGPORT"
+
+
+def test_variables_that_say_the_same_or_have_no_effect_pass(
+    run_here: CommandLineHere, database: Settings
+) -> None:
+    parameters = connection_parameters(database)
+    same = parameters.libpq_variables() | {"PGDATABASE": database.db_name}
+    others = {"PGAPPNAME": "other", "PGCLIENTENCODING": "LATIN1", "PGHOSTADDR": ""}
+    assert run_here("status", **same | others).returncode == 0
+
+
+def test_the_embedded_server_sees_no_variable_of_libpq(
+    server: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    found = with_database(server.model_copy(update={"db_host": None}))
+    assert execute_sql(found, "SHOW TimeZone") == [{"TimeZone": "UTC"}]
+    assert asked_by_adbc(session_at(found), "SELECT current_database()::text") == found.db_name
+
+
+GERMAN = {
+    "28P01": (DatabaseRefused, "refused the login"),
+    "28000": (DatabaseRefused, "refused the login"),
+    "3D000": (DatabaseRefused, "DB_NAME"),
+    "42501": (DatabaseRefused, "has no right"),
+    "53300": (DatabaseError, "has no connection left"),
+    "57P03": (DatabaseUnreachable, "no connection to PostgreSQL"),
+    "08P01": (DatabaseRefused, "takes no session parameters"),
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("code", GERMAN)
+def test_a_refusal_is_known_by_its_code_in_any_language(
+    code: str, encoding: str, database: Settings
+) -> None:
+    refusal = error_message(
+        {"S": "SCHWERWIEGEND", "V": "FATAL", "C": code, "M": "Das geht so nicht, »yieldspark«"},
+        encoding,
+    )
+    kind, words = GERMAN[code]
+    with startup_proxy(("127.0.0.1", 1), lambda _: refusal) as port:
+        settings = database.model_copy(update={"db_port": port})
+        both = f"{words}.*»yieldspark«|»yieldspark«.*{words}"
+        with pytest.raises(kind, match=both) as caught:
+            execute_sql(settings, "SELECT 1")
+    assert (type(caught.value), caught.value.sqlstate) == (kind, code)
+
+
+def test_a_server_without_a_connection_left_says_so(database: Settings) -> None:
+    with role_with(database, "SELECT 1") as settings:
+        session = session_at(settings)
+        execute_sql(database, f"ALTER ROLE {settings.db_user} CONNECTION LIMIT 0")
+        no_connection = pytest.raises(DatabaseError, match=r"no connection left.*max_connections")
+        with no_connection:
+            execute_sql(settings, "SELECT 1")
+        with no_connection:
+            asked_by_adbc(session, "SELECT 1")
+
+
+@pytest.mark.parametrize("accepted", [0, 3])
+def test_a_connection_that_jdbc_can_not_have_is_known_by_its_code_too(
+    accepted: int, spark: SparkSession, database: Settings
+) -> None:
+    """At once, or in a task: the driver makes two to ask where it is, and one for the schema."""
+    full = error_message({"S": "FATAL", "V": "FATAL", "C": "53300", "M": "zu viele"})
+    left = accepted
+
+    def answer(parameters: Parameters) -> Answer:
+        nonlocal left
+        if "TimeZone" not in parameters:  # JDBC's own
+            return parameters
+        left -= 1
+        return parameters if left >= 0 else full
+
+    with startup_proxy((str(database.db_host), database.db_port), answer) as port:
+        settings = database.model_copy(update={"db_port": port, "read_transport": "jdbc"})
+        engine = make_engine(settings)
+        with (
+            pytest.raises(DatabaseError, match=r"no connection left: .*zu viele") as refused,
+            open_run(engine, job="read", mode="test") as run,
+        ):
+            read_table_spark(spark, settings, "SELECT pool_id FROM pools").collect()
+        row = ledger_row(engine, run.run_id)
+        assert (row["status"], row["error"]) == ("failed", str(refused.value))
+
+
+def test_the_localised_server_of_the_cases_is_refused(database: Settings) -> None:
+    script = Path(__file__).resolve().parents[3] / "shared" / "cases" / "login_refused_in_german.py"
+    if not script.is_file():
+        pytest.skip(f"the cases are not beside the checkout ({script.name})")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    process = subprocess.Popen([sys.executable, str(script), str(port)])
+    try:
+        until(lambda: listens(port), "the case listens")
+        with pytest.raises(DatabaseRefused, match=r"fehlgeschlagen\. Set DB_USER"):
+            execute_sql(database.model_copy(update={"db_port": port}), "SELECT 1")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_several_hosts_have_one_port_by_every_driver(
+    spark: SparkSession, database: Settings
+) -> None:
+    settings = database.model_copy(update={"db_host": "127.0.0.1,nowhere.invalid"})
+    assert by_every_driver(spark, settings, "1::text") == ["1"] * 3
+
+
+def test_a_login_without_a_password_is_refused_and_not_unreachable(database: Settings) -> None:
+    with pytest.raises(DatabaseRefused, match="DB_PASSWORD"):
+        execute_sql(database.model_copy(update={"db_password": None}), "SELECT 1")
+
+
+def test_a_refusal_of_one_moment_says_to_run_again(database: Settings) -> None:
+    full = error_message({"S": "FATAL", "V": "FATAL", "C": "53300", "M": "zu viele"})
+    answers = iter([full])
+    target = (str(database.db_host), database.db_port)
+    with startup_proxy(target, lambda parameters: next(answers, parameters)) as port:
+        with pytest.raises(DatabaseUnreachable, match=r"refused a connection \(.*zu viele"):
+            execute_sql(database.model_copy(update={"db_port": port}), "SELECT 1")
+
+
+def test_a_read_only_database_says_what_to_do(
+    run_here: CommandLineHere, database: Settings
+) -> None:
+    execute_sql(
+        database, f"ALTER DATABASE {database.db_name} SET default_transaction_read_only = on"
+    )
+    file = run_here.folder / "history.csv"
+    file.write_text(HISTORY)
+    document = run_here.json("load", str(file), code=1)
+    assert "is read-only" in document["error"]
+    assert "primary" in document["error"]
+    assert run_here("status").returncode == 0
+
+
+def test_row_level_security_under_a_view_is_an_error_and_not_fewer_rows(
+    database: Settings, spark: SparkSession
+) -> None:
+    """A view with its caller's rights: its own catalogue entry says nothing of policies."""
+    for statement in (
+        "INSERT INTO pools (pool_id) VALUES ('mine'), ('theirs')",
+        "ALTER TABLE pools ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY own ON pools USING (pool_id = 'mine')",
+        "CREATE VIEW seen WITH (security_invoker) AS SELECT * FROM pools",
+    ):
+        execute_sql(database, statement)
+    with role_with(database, "SELECT 1") as settings:
+        execute_sql(database, f"GRANT SELECT ON seen, pools TO {settings.db_user}")
+        with pytest.raises(DatabaseRefused, match="row-level security would hide rows"):
+            execute_sql(settings, "SELECT * FROM seen")
+        for transport in ("adbc", "jdbc"):
+            chosen = settings.model_copy(update={"read_transport": transport})
+            with pytest.raises(Exception, match="row-level security"):
+                read_table_spark(spark, chosen, "SELECT pool_id FROM seen").collect()
+
+
+def test_the_page_names_every_parameter_of_the_session(database: Settings) -> None:
+    parameters = connection_parameters(database)
+    for name in [*parameters.session, *NEWER_PARAMETERS, "client_encoding"]:
+        assert f"`{name}`" in PAGE, name
+    checked = PAGE.partition("each driver is asked where it is")[2].partition("\n\n")[0]
+    named = set(re.findall("`(.*?)`", checked))
+    assert named == {*CHECKED_PARAMETERS, "client_encoding"}
+
+
+def test_the_page_names_the_variables_that_have_a_setting_or_no_effect() -> None:
+    for names in (libpq_variables.SETTINGS, libpq_variables.WITHOUT_EFFECT):
+        assert f"- {', '.join(f'`{name}`' for name in names)}: " in PAGE
+
+
+def test_the_rule_knows_every_variable_of_the_installed_libpq() -> None:
+    """psycopg2 and ADBC bring one each, whose text names the variables."""
+    libraries = [
+        *Path(psycopg2.__file__).parents[1].glob("psycopg2_binary.libs/libpq*"),
+        *Path(adbc_driver_postgresql.__file__).parent.glob("*.so"),
+    ]
+    for library in libraries:
+        names = set(re.findall(rb"\0(PG[A-Z]{2,})(?=\0)", library.read_bytes()))
+        assert b"PGHOSTADDR" in names
+        assert {name.decode() for name in names} <= set(libpq_variables.ALL), library.name

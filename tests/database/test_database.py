@@ -1,0 +1,237 @@
+"""Migrations, schema check, connection errors: against the real server."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from pydantic import SecretStr
+from sqlalchemy import Engine, MetaData, text
+
+from common.errors import DatabaseRefused, DatabaseUnreachable, SchemaMismatch
+from config_spark import Settings
+from database.connections.engine import checked_connection, connect, make_engine
+from database.connections.parameters import connection_parameters
+from database.db_utils_spark import execute_sql
+from database.schema.check import verify_tables
+from database.schema.migrate import migrate
+from database.schema.own_schema import VERSION_TABLE
+from database.schema.table_use import METRICS_USE
+from database.tables import OWN_SCHEMA, own_metadata, owner_metadata
+from database.transport.jdbc import get_jdbc_properties, get_jdbc_url
+
+
+def _without(engine: Engine, *statements: str) -> None:
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+@pytest.mark.parametrize("metadata", [owner_metadata, own_metadata])
+def test_the_migrations_make_exactly_the_tables(engine: Engine, metadata: MetaData) -> None:
+    def ours(name: str | None, kind: str, parents: object) -> bool:
+        return kind != "table" or (name in {table.name for table in metadata.tables.values()})
+
+    with engine.connect() as connection:
+        options = {
+            "include_schemas": True,
+            "include_name": ours,
+            "compare_type": True,
+            "version_table": VERSION_TABLE,
+            "version_table_schema": OWN_SCHEMA,
+        }
+        assert (
+            compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+        )
+
+
+def test_a_second_migration_has_nothing_to_do(engine: Engine) -> None:
+    assert migrate(engine) is False
+
+
+def test_migrating_leaves_the_owners_tables_alone(engine: Engine) -> None:
+    _without(
+        engine,
+        f"DROP SCHEMA {OWN_SCHEMA} CASCADE",
+        "DROP TABLE gas_fees_daily",
+        "ALTER TABLE pools ADD COLUMN own_note text",
+        "INSERT INTO pools (pool_id, own_note) VALUES ('p', 'kept')",
+    )
+    assert migrate(engine) is True
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT own_note FROM pools")).scalar_one() == "kept"
+        assert connection.execute(text("SELECT count(*) FROM gas_fees_daily")).scalar_one() == 0
+
+
+def test_a_missing_table_a_missing_column_and_another_type_are_named(engine: Engine) -> None:
+    _without(
+        engine,
+        "DROP TABLE gas_fees_daily",
+        "ALTER TABLE pool_daily_metrics DROP COLUMN actual_apy",
+        "ALTER TABLE pool_daily_metrics ALTER COLUMN actual_tvl TYPE text",
+    )
+    with engine.connect() as connection, pytest.raises(SchemaMismatch) as caught:
+        verify_tables(connection, METRICS_USE)
+    message = str(caught.value)
+    assert "table gas_fees_daily is missing" in message
+    assert "pool_daily_metrics.actual_apy is missing" in message
+    assert "pool_daily_metrics.actual_tvl is text, expected number" in message
+
+
+def test_wider_types_of_the_owner_pass(engine: Engine) -> None:
+    _without(engine, "ALTER TABLE pool_daily_metrics ALTER COLUMN actual_tvl TYPE double precision")
+    with engine.connect() as connection:
+        verify_tables(connection, METRICS_USE)
+
+
+@pytest.mark.parametrize(
+    ("statements", "words"),
+    [
+        (
+            ["ALTER TABLE pool_daily_metrics ALTER COLUMN pool_id TYPE uuid USING pool_id::uuid"],
+            "pool_daily_metrics.pool_id is uuid, expected text",
+        ),
+        (
+            ["ALTER TABLE raw_defillama_pool_history ALTER COLUMN raw_json_data TYPE json"],
+            "raw_defillama_pool_history.raw_json_data is json, expected jsonb",
+        ),
+        (
+            [
+                "ALTER TABLE pool_daily_metrics DROP CONSTRAINT pool_daily_metrics_pkey, ADD COLUMN"
+                " id serial PRIMARY KEY"
+            ],
+            "pool_daily_metrics has no unique index on (pool_id, date)",
+        ),
+        (
+            [
+                "ALTER TABLE gas_fees_daily DROP CONSTRAINT gas_fees_daily_pkey",
+                "CREATE UNIQUE INDEX ON gas_fees_daily (date) WHERE actual_avg_gas_gwei > 0",
+            ],
+            "gas_fees_daily has no unique index on (date)",
+        ),
+    ],
+)
+def test_what_the_job_would_fail_on_in_the_middle_is_named_before(
+    engine: Engine, statements: list[str], words: str
+) -> None:
+    _without(engine, *statements)
+    with engine.connect() as connection, pytest.raises(SchemaMismatch) as caught:
+        verify_tables(connection, METRICS_USE)
+    assert words in str(caught.value)
+
+
+def test_any_unique_index_and_any_view_will_do(engine: Engine) -> None:
+    _without(
+        engine,
+        "ALTER TABLE pool_daily_metrics DROP CONSTRAINT pool_daily_metrics_pkey",
+        "CREATE UNIQUE INDEX ON pool_daily_metrics (date, pool_id) INCLUDE (actual_apy)",
+        "ALTER TABLE pools RENAME TO all_pools",
+        "CREATE VIEW pools AS SELECT * FROM all_pools",
+    )
+    with engine.connect() as connection:
+        verify_tables(connection, METRICS_USE)
+
+
+def test_a_connection_that_waits_is_kept_alive(database: Settings, engine: Engine) -> None:
+    """Over TCP, as tests connect: the server finds a driver that is gone, the network sees that the
+    flow is in use.
+    """
+    other = connect(connection_parameters(database))
+    with engine.connect() as connection:
+        for raw in (connection.connection.driver_connection, other):
+            assert raw is not None
+            cursor = raw.cursor()
+            cursor.execute("SHOW tcp_keepalives_idle")
+            assert (cursor.fetchone(), raw.info.dsn_parameters["keepalives_idle"]) == (
+                ("60",),
+                "60",
+            )
+    other.close()
+    assert get_jdbc_properties(database)["tcpKeepAlive"] == "true"
+
+
+def test_an_ipv6_host_stands_in_brackets(database: Settings) -> None:
+    named = database.model_copy(update={"db_host": "::1"})
+    assert f"//[::1]:{database.db_port}/" in get_jdbc_url(named)
+
+
+def test_nothing_listens(database: Settings) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        with pytest.raises(DatabaseUnreachable, match=f"127.0.0.1:{port}.*DB_HOST"):
+            execute_sql(database.model_copy(update={"db_port": port}), "SELECT 1")
+
+
+def test_a_wrong_password_is_refused_and_not_shown(database: Settings) -> None:
+    with pytest.raises(DatabaseRefused, match="DB_PASSWORD") as caught:
+        execute_sql(
+            database.model_copy(update={"db_password": SecretStr("wrong-secret")}), "SELECT 1"
+        )
+    assert "wrong-secret" not in str(caught.value)
+
+
+def test_an_unknown_database_is_named(database: Settings) -> None:
+    with pytest.raises(DatabaseRefused, match="DB_NAME"):
+        execute_sql(database.model_copy(update={"db_name": "nowhere"}), "SELECT 1")
+
+
+def test_a_role_without_rights(database: Settings) -> None:
+    execute_sql(database, "DROP ROLE IF EXISTS guest")
+    execute_sql(database, "CREATE ROLE guest LOGIN PASSWORD 'guest'")
+    guest = database.model_copy(update={"db_user": "guest", "db_password": SecretStr("guest")})
+    with pytest.raises(DatabaseRefused, match="role guest has no right"):
+        execute_sql(guest, "SELECT * FROM pools")
+    with (
+        pytest.raises(DatabaseRefused, match="role guest has no right"),
+        checked_connection(make_engine(guest)) as connection,
+    ):
+        connection.execute(text("CREATE SCHEMA other"))
+    execute_sql(database, "DROP ROLE guest")
+
+
+def test_secrets_stay_out_of_reprs(database: Settings) -> None:
+    assert database.db_password is not None
+    secret = database.db_password.get_secret_value()
+    parameters = connection_parameters(database)
+    assert secret in parameters.conninfo
+    assert all(
+        secret not in shown
+        for shown in (
+            repr(database),
+            str(database),
+            repr(parameters),
+            repr(make_engine(database)),
+            str(make_engine(database).url),
+        )
+    )
+
+
+def test_a_role_that_owns_the_schema_needs_no_right_to_create_another(database: Settings) -> None:
+    for statement in (
+        "DROP ROLE IF EXISTS schema_owner",
+        "CREATE ROLE schema_owner LOGIN PASSWORD 'owner'",
+        f"DROP SCHEMA {OWN_SCHEMA} CASCADE",
+    ):
+        execute_sql(database, statement)
+    execute_sql(database, f"CREATE SCHEMA {OWN_SCHEMA} AUTHORIZATION schema_owner")
+    assert (
+        migrate(
+            make_engine(
+                database.model_copy(
+                    update={"db_user": "schema_owner", "db_password": SecretStr("owner")}
+                )
+            )
+        )
+        is True
+    )
+    execute_sql(database, "DROP OWNED BY schema_owner CASCADE")
+    execute_sql(database, "DROP ROLE schema_owner")
+
+
+def test_a_newer_database_is_left_alone(engine: Engine) -> None:
+    _without(engine, f"UPDATE {OWN_SCHEMA}.{VERSION_TABLE} SET version_num = '9999'")
+    with pytest.raises(SchemaMismatch, match="revision 9999"):
+        migrate(engine)

@@ -1,0 +1,175 @@
+"""`load` and `ingest` on the owner's own tables: partitioned ones, and values that are longer or
+larger than a column takes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from config_spark import Settings
+from data_processing.ingest.defillama.pull import ingest
+from data_processing.ingest.loading.load_files import load_files
+from database.connections.engine import make_engine
+from tests.data_processing.test_defillama import days_ago, listed, point
+from tests.data_processing.test_load_files import counts, quarantined, written
+from tests.support.defillama_server import running
+from tests.support.metrics_store import execute, rows_of
+
+LONG = "x" * 300
+"""The owner's texts have at most 255 characters."""
+
+
+@pytest.fixture
+def engine(owner_database: Settings) -> Engine:
+    return make_engine(owner_database)
+
+
+PARTITIONED = {
+    "raw_coinmarketcap_ohlcv": "RANGE (data_timestamp)",
+    "gas_fees_daily": "RANGE (date)",
+    "pools": "HASH (pool_id)",
+}
+
+
+def partition(engine: Engine) -> None:
+    """The same tables in two parts each; a foreign key refers to `pools`, and a view reads it."""
+    execute(engine, "DROP VIEW pool_metrics_extended")
+    keys = {
+        "raw_coinmarketcap_ohlcv": "UNIQUE (data_timestamp, symbol)",
+        "gas_fees_daily": "UNIQUE (date)",
+        "pools": "PRIMARY KEY (pool_id)",
+    }
+    for table, by in PARTITIONED.items():
+        execute(engine, f"ALTER TABLE {table} RENAME TO old_{table}")
+        like = f"LIKE old_{table} INCLUDING DEFAULTS, {keys[table]}"
+        execute(engine, f"CREATE TABLE {table} ({like}) PARTITION BY {by}")
+        parts = (
+            ["WITH (MODULUS 2, REMAINDER 0)", "WITH (MODULUS 2, REMAINDER 1)"]
+            if by.startswith("HASH")
+            else ["FROM (MINVALUE) TO ('2025-03-02')", "FROM ('2025-03-02') TO (MAXVALUE)"]
+        )
+        for number, bounds in enumerate(parts):
+            execute(
+                engine, f"CREATE TABLE {table}_{number} PARTITION OF {table} FOR VALUES {bounds}"
+            )
+
+
+FILES = {
+    "prices": ("date,symbol,close\n2025-03-01,ETH,{}\n2025-03-02,ETH,3000\n", "2000", "2100"),
+    "gas": ("date,value_gwei\n2025-03-01,{}\n2025-03-02,3\n", "2", "4"),
+    "pools": ("pool_id,chain,tvl\na,Base,{}\nb,Base,5\n", "1", "2"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_partitioned_tables_are_loaded_and_corrected_with_true_counts(
+    kind: str, owner_database: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    partition(engine)
+    lines, first, corrected = FILES[kind]
+
+    def load(value: str) -> tuple[int, ...]:
+        path = written(tmp_path, f"{kind}.csv", lines.format(value))
+        return counts(load_files(owner_database, [path], kind=kind))
+
+    assert load(first) == (2, 2, 0, 0, 0)
+    assert load(corrected) == (2, 0, 1, 1, 0)
+    assert load(corrected) == (2, 0, 0, 2, 0)
+
+
+BEYOND: dict[str, tuple[str, list[str]]] = {
+    # content, source ids of the rows that a column does not take
+    "gas": (
+        "date,value_gwei\n2025-03-01,99999999.99\n2025-03-02,99999999.995\n2025-03-03,-1e8\n"
+        "2025-03-04,1e300\n2025-03-05,3\n",
+        ["3", "4", "5"],
+    ),
+    "history": (
+        f"timestamp,pool_id,tvl_usd,apy\n2025-03-01,a,1,1e400\n2025-03-01,{LONG},1,1\n",
+        ["3"],
+    ),
+    "prices": (f"date,symbol,close\n2025-03-01,ETH,1e400\n2025-03-01,{LONG},1\n", ["3"]),
+    "pools": (
+        "pool_id,name,chain,protocol,symbol,tvl,apy,poolmeta\n"
+        f"a,n,c,p,s,1e18,1,m\na,n,c,p,s,1,1,{LONG}\na,n,c,p,s,1,1e16,m\na,{LONG},c,p,s,1,1,m\n"
+        f"b,n,{LONG},p,s,1,1,m\nc,n,c,{LONG},s,1,1,m\nd,n,c,p,{LONG},1,1,m\n{LONG},n,c,p,s,1,1,m\n",
+        ["2", "4", "5", "6", "7", "8", "9"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BEYOND)
+def test_a_row_beyond_a_columns_width_is_refused_and_the_others_are_loaded(
+    kind: str, owner_database: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    content, refused = BEYOND[kind]
+    read = content.count("\n") - 1
+    path = written(tmp_path, f"{kind}.csv", content)
+    inserted = read - len(refused)
+    assert counts(load_files(owner_database, [path], kind=kind)) == (
+        *(read, inserted, 0, 0),
+        len(refused),
+    )
+    assert [(row[1], row[3]) for row in quarantined(engine)] == [
+        (f"{kind}.csv:{number}", "value_beyond_column") for number in refused
+    ]
+    if kind == "pools":
+        kept = rows_of(engine, "SELECT pool_id, tvl, poolmeta FROM pools")
+        assert kept == [{"pool_id": "a", "tvl": 1, "poolmeta": LONG}], "the last that can be stored"
+
+
+def test_other_types_of_the_owner_have_their_own_limits(
+    owner_database: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    lines = "date,value_gwei\n2025-03-01,{}\n2025-03-02,1\n"
+    for type_, taken, refused in (
+        ("smallint", "32767.4", "32767.5"),
+        ("integer", "2147483647", "2147483648"),
+        ("real", "1e38", "1e39"),
+        ("double precision", "1e308", "1e309"),
+        ("numeric", "1e300", None),
+    ):
+        execute(engine, f"ALTER TABLE gas_fees_daily ALTER actual_avg_gas_gwei TYPE {type_}")
+        path = written(tmp_path, "gas.csv", lines.format(taken))
+        assert counts(load_files(owner_database, [path]))[-1] == 0, type_
+        if refused:
+            path = written(tmp_path, "gas.csv", lines.format(refused))
+            assert counts(load_files(owner_database, [path]))[-1] == 1, type_
+        execute(engine, "TRUNCATE gas_fees_daily")
+
+
+def test_new_pools_get_stand_ins_that_fit_and_ingest_says_how_many(
+    owner_database: Settings, engine: Engine
+) -> None:
+    execute(engine, "DROP VIEW pool_metrics_extended")
+    execute(engine, "ALTER TABLE pools ALTER symbol TYPE varchar(3), ALTER tvl TYPE numeric(8,2)")
+    said: list[str] = []
+    with running() as llama:
+        llama.pools = [
+            listed("known", symbol="USDC", tvlUsd=1e9),
+            listed("undescribed", symbol=None, chain=None, tvlUsd=5),
+        ]
+        names = ["known", "undescribed", "unlisted", LONG]
+        llama.charts = {name: [point(days_ago(1))] for name in names}
+        settings = owner_database.model_copy(
+            update={"defillama_yields_url": llama.url, "defillama_coins_url": llama.url}
+        )
+        summary = ingest(settings, pool_ids=names, progress=said.append)
+        again = ingest(settings, pool_ids=names[:3], progress=said.append)
+    assert (summary["pools_fetched"], summary["pools_undescribed"]) == (3, 2)
+    assert again["pools_undescribed"] == 0
+    assert "2 new pools are not described by DefiLlama: name and symbol are the pool id" in str(
+        said
+    )
+    (failure,) = summary["failed"]
+    assert "has 300 characters" in failure["error"]
+    kept: list[dict[str, Any]] = rows_of(engine, "SELECT pool_id, symbol, chain, tvl FROM pools")
+    assert {row["pool_id"]: (row["symbol"], row["chain"], row["tvl"]) for row in kept} == {
+        "known": ("USD", "Ethereum", None),
+        "undescribed": ("und", "unknown", 5),
+        "unlisted": ("unl", "unknown", None),
+    }

@@ -1,0 +1,68 @@
+"""Raw history and metrics that are partitioned before the first migration: PostgreSQL has no system
+columns for the rows of such tables.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from config_spark import Settings
+from database.db_utils_spark import execute_sql
+from tests.support.databases import empty_database
+from tests.support.processes import CommandLineHere
+
+CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
+
+HISTORY = """
+CREATE TABLE raw_defillama_pool_history (
+    id bigserial,
+    pool_id varchar(255) NOT NULL,
+    timestamp timestamptz NOT NULL,
+    raw_json_data jsonb,
+    insertion_timestamp timestamptz DEFAULT now(),
+    PRIMARY KEY (id, timestamp)
+) PARTITION BY RANGE (timestamp);
+CREATE TABLE history_july PARTITION OF raw_defillama_pool_history
+    FOR VALUES FROM ('2025-07-01') TO ('2025-08-01');
+CREATE TABLE history_rest PARTITION OF raw_defillama_pool_history DEFAULT;
+"""
+FILE = "timestamp,pool,tvlUsd,apy\n" + "".join(
+    f"2025-{month:02}-{day:02}T23:01:00Z,{pool},1000000,{day / 4}\n"
+    for pool in ("pool-0", "pool-1")
+    for month, days in ((7, range(20, 32)), (8, range(1, 10)))
+    for day in days
+)
+METRICS = """
+ALTER TABLE pool_daily_metrics RENAME TO plain_metrics;
+CREATE TABLE pool_daily_metrics (LIKE plain_metrics INCLUDING ALL) PARTITION BY HASH (pool_id);
+CREATE TABLE metrics_0 PARTITION OF pool_daily_metrics FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE metrics_1 PARTITION OF pool_daily_metrics FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+DROP TABLE plain_metrics;
+"""
+
+
+@pytest.mark.parametrize("source", ["own", "shared"])
+def test_partitioned_tables_are_loaded_and_computed(
+    source: str, server: Settings, spark: SparkSession, tmp_path: Path
+) -> None:
+    statements, file = HISTORY, tmp_path / "history.csv"
+    file.write_text(FILE)
+    if source == "shared":
+        if not CASES.is_dir():
+            pytest.skip(f"the cases are not beside the checkout ({CASES.name}/)")
+        statements = (CASES / "partitioned_raw_history.sql").read_text(encoding="utf-8")
+        file = CASES / "small_history.csv"
+    rows = len(file.read_text(encoding="utf-8").splitlines()) - 1
+    with empty_database(server) as settings:
+        execute_sql(settings, statements)
+        run = CommandLineHere(settings, tmp_path, spark)
+        loaded = run.json("load", str(file))
+        assert (loaded["rows_inserted"], run.json("load", str(file))["rows_inserted"]) == (rows, 0)
+        execute_sql(settings, METRICS)
+        first = run.json("calculate_metrics")
+        assert first["rows"]["inserted"] >= rows
+        again = run.json("calculate_metrics", "--full-refresh")
+        assert (again["rows"]["inserted"], again["rows"]["updated"]) == (0, 0)

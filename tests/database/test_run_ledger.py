@@ -1,0 +1,206 @@
+"""The ledger tells what became of a run, and one job never runs twice at once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from common.errors import CheckFailed, DatabaseUnreachable, RunInProgress
+from config_spark import Settings
+from database.connections.parameters import connection_parameters
+from database.ledger.run_json import LEDGER_KEYS
+from database.ledger.runs import is_free, last_runs, ledger_row, open_run
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+HOLDS_A_RUN = """
+import sys, time
+from sqlalchemy import create_engine
+from database.ledger.runs import open_run
+url = sys.stdin.readline().strip()
+with open_run(create_engine(url), job="calculate_metrics", mode="incremental") as run:
+    run.connection.exec_driver_sql(f"CREATE TABLE yieldspark.staging_{run.run_id}_0 (n int)")
+    run.connection.commit()
+    print(run.run_id, flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.fixture
+def other_run(database: Settings) -> Iterator[subprocess.Popen[str]]:
+    """A second process that holds an open run of calculate_metrics; the password goes in by its
+    standard input.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDS_A_RUN],
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    url = connection_parameters(database).sqlalchemy_url()
+    process.stdin.write(url.render_as_string(hide_password=False) + "\n")
+    process.stdin.flush()
+    process.stdout.readline()
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_good_run_has_the_contract_keys(engine: Engine) -> None:
+    with open_run(engine, job="calculate_metrics", mode="incremental") as run, run.stage("read"):
+        run.rows["read"] = 3
+    row = ledger_row(engine, run.run_id)
+    assert tuple(row) == LEDGER_KEYS
+    assert (row["status"], row["error"], row["rows"]["read"], list(row["stages"])) == (
+        "succeeded",
+        None,
+        3,
+        ["read"],
+    )
+    assert last_runs(engine)["calculate_metrics"] == row
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"),
+    [
+        (RuntimeError("the cause\nmore"), "failed"),
+        (CheckFailed("too few rows"), "blocked"),
+        (KeyboardInterrupt(), "cancelled"),
+    ],
+)
+def test_what_is_raised_is_in_the_ledger_and_passes_on(
+    engine: Engine, raised: BaseException, status: str
+) -> None:
+    with pytest.raises(type(raised)), open_run(engine, job="forecast_pools", mode="daily") as run:
+        raise raised
+    row = ledger_row(engine, run.run_id)
+    assert row["status"] == status
+    assert "more" not in row["error"]
+
+
+def test_an_empty_plan(engine: Engine) -> None:
+    with open_run(engine, job="calculate_metrics", mode="incremental") as run:
+        run.nothing_to_do()
+    assert ledger_row(engine, run.run_id)["status"] == "nothing_to_do"
+
+
+def test_a_second_run_of_the_job_is_refused_and_another_job_is_not(
+    engine: Engine, other_run: subprocess.Popen[str]
+) -> None:
+    with (
+        pytest.raises(
+            RunInProgress, match="calculate_metrics is already running: run calculate_metrics_"
+        ),
+        open_run(engine, job="calculate_metrics", mode="m"),
+    ):
+        pass
+    with open_run(engine, job="forecast_pools", mode="daily"):
+        pass
+
+
+def test_the_lock_is_free_before_the_connection_has_ended(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server notices the end of a connection in its own time, and the next run may ask before
+    that.
+    """
+    still_open: list[Connection] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, "close", lambda connection: still_open.append(connection))
+        with open_run(engine, job="a_job", mode="test"):
+            pass
+    try:
+        with engine.connect() as connection:
+            assert is_free(connection, "a_job")
+    finally:
+        for connection in still_open:
+            connection.close()
+
+
+def test_the_next_run_cleans_up_after_a_killed_driver(
+    engine: Engine, other_run: subprocess.Popen[str]
+) -> None:
+    other_run.send_signal(signal.SIGKILL)
+    other_run.wait()
+    with open_run(engine, job="calculate_metrics", mode="incremental"):
+        pass
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text("SELECT status, error FROM yieldspark.run_ledger ORDER BY started_at")
+        ).all()
+        assert [tuple(row) for row in rows] == [
+            ("failed", "the driver ended without closing the run"),
+            ("succeeded", None),
+        ]
+        assert (
+            connection.execute(
+                text("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'staging%'")
+            ).scalar_one()
+            == 0
+        )
+
+
+def test_a_lost_connection_still_closes_the_ledger_row(engine: Engine) -> None:
+    runs = []
+
+    def loses_its_connection() -> None:
+        with open_run(engine, job="calculate_metrics", mode="incremental") as run:
+            runs.append(run.run_id)
+            pid = run.connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            with engine.begin() as other:
+                other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+            run.connection.execute(text("SELECT 1"))
+
+    with pytest.raises(DatabaseUnreachable, match="connection"):
+        loses_its_connection()
+    assert ledger_row(engine, runs[0])["status"] == "failed"
+
+
+def test_a_job_keeps_its_staging_when_one_with_a_shorter_name_runs(engine: Engine) -> None:
+    with open_run(engine, job="upsert_prices", mode="upsert") as longer:
+        longer.connection.execute(
+            text(f"CREATE TABLE yieldspark.staging_{longer.run_id}_0 (n int)")
+        )
+        longer.connection.commit()
+        with open_run(engine, job="upsert", mode="upsert"):
+            pass
+        assert (
+            longer.connection.execute(
+                text(f"SELECT count(*) FROM yieldspark.staging_{longer.run_id}_0")
+            ).scalar_one()
+            == 0
+        )
+
+
+@pytest.mark.parametrize(
+    ("committed", "status", "error"),
+    [(True, "succeeded", None), (False, "failed", "RuntimeError: the session is gone")],
+)
+def test_a_run_has_succeeded_when_its_word_was_committed(
+    engine: Engine, committed: bool, status: str, error: str | None
+) -> None:
+    """Not when the word was only written: a commit that fails takes it back."""
+    runs = []
+
+    def fails_at_the_end() -> None:
+        with open_run(engine, job="calculate_metrics", mode="incremental") as run:
+            runs.append(run.run_id)
+            run.status = "succeeded"
+            run.write(run.connection, finished=True)
+            if committed:
+                run.connection.commit()
+            raise RuntimeError("the session is gone")
+
+    with pytest.raises(RuntimeError):
+        fails_at_the_end()
+    row = ledger_row(engine, runs[0])
+    assert (row["status"], row["error"]) == (status, error)

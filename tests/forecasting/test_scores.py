@@ -1,0 +1,312 @@
+"""Scores by hand, on frames small enough to check with a pencil; groups add up to the whole."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from forecasting.evaluation.scores import score, score_table, sentence
+from forecasting.evaluation.segments import LARGEST, score_groups
+
+DAY = dt.date(2024, 6, 1)
+COLUMNS = {
+    "pool_id": "a",
+    "target": "apy",
+    "as_of": DAY,
+    "target_date": DAY + dt.timedelta(days=1),
+    "actual": 10.0,
+    "forecast": 11.0,
+    "low": np.nan,
+    "high": np.nan,
+    "persistence": 12.0,
+    "median_7d": 10.0,
+    "mean_reversion": 13.0,
+    "naive_low": np.nan,
+    "naive_high": np.nan,
+    "scale": 0.5,
+    "mean_abs_change": 2.0,
+    "tvl_usd": 2e6,
+    "apy_percent": 12.0,
+    "age_days": 400,
+}
+
+
+def evaluation(**columns: Any) -> pd.DataFrame:
+    """Evaluation rows; columns that are not named have the values above. Scored rows are a
+    selection, so the index has gaps.
+    """
+    rows = pd.DataFrame(
+        COLUMNS | columns,
+        index=None if any(isinstance(value, list) for value in columns.values()) else [0],
+    )
+    return rows.set_index(rows.index * 3 + 1)
+
+
+def month(days: int = 30, pools: int = 4, seed: int = 1) -> pd.DataFrame:
+    """A month of random rows of both targets, persistence worse than the model."""
+    random = np.random.default_rng(seed)
+    count = days * pools
+    frames = []
+    for target, size in (("apy", 10.0), ("tvl", 1e6)):
+        actual = size * random.uniform(1, 2, count)
+        frames.append(
+            evaluation(
+                pool_id=[f"p{number}" for number in range(pools)] * days,
+                as_of=[DAY + dt.timedelta(days=number // pools) for number in range(count)],
+                target=target,
+                actual=actual,
+                forecast=actual + size * random.normal(0, 0.1, count),
+                persistence=actual + size * random.normal(0, 0.2, count),
+                low=actual - size * random.uniform(-0.1, 0.4, count),
+                high=actual + size * 0.3,
+                naive_low=actual - size * 0.5,
+                naive_high=actual + size * 0.5,
+                tvl_usd=np.where(np.arange(count) % pools == 0, 5e5, 5e6),
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_scores_by_hand() -> None:
+    rows = evaluation(
+        pool_id=["a", "a", "b", "c"],
+        actual=[10.0, 12.0, 5.0, 200.0],
+        forecast=[11.0, 12.0, 7.0, 100.0],
+        low=[9.0, 12.5, 6.0, np.nan],
+        high=[12.0, 13.0, 8.0, np.nan],
+        persistence=[8.0, 10.0, 5.0, 150.0],
+        median_7d=[10.0, 10.0, 5.0, 200.0],
+        mean_reversion=[9.0, 9.0, 9.0, 200.0],
+        mean_abs_change=[0.5, 1.5, 4.0, 1.0],
+        apy_percent=[8.0, 10.0, 5.0, 150.0],
+    )
+    table = score_table(rows, 0.8)
+    found = table["apy"]["restricted"]
+    assert (found["rows"], found["pools"], found["days"], found["mase_pools"]) == (3, 2, 1, 2)
+    # MASE: pool a errs by 0.5 where a step is 1, pool b by 2 where it is 4
+    expected = {
+        "mae": 1.0,
+        "median_ae": 1.0,
+        "rmse": np.sqrt(5 / 3),
+        "mape": (1 / 10 + 0 + 2 / 5) / 3,
+        "mase": (0.5 / 1 + 2 / 4) / 2,
+    }
+    assert found["model"] == pytest.approx(expected)
+    assert found["persistence"] == pytest.approx(
+        {
+            "mae": 4 / 3,
+            "median_ae": 2.0,
+            "rmse": np.sqrt(8 / 3),
+            "mape": (1 / 5 + 1 / 6) / 3,
+            "mase": 1.0,
+        }
+    )
+    assert found["median7"]["mae"] == pytest.approx(2 / 3)
+    assert found["mean_reversion"]["mae"] == pytest.approx(8 / 3)
+    bounds = dict.fromkeys(("mae_low", "mae_high", "median_ae_low", "median_ae_high"))
+    assert found["ratio"] == pytest.approx(
+        {"mae": 0.75, "median_ae": 0.5, "rmse": np.sqrt(5 / 8), "mape": 15 / 11, "mase": 0.5}
+        | bounds
+    )
+    interval = found["interval"]
+    assert (interval["level"], interval["rows"]) == (0.8, 3)
+    assert interval["coverage"] == pytest.approx(1 / 3)
+    assert interval["mean_width"] == pytest.approx(5.5 / 3)
+    assert table["apy"]["all"]["rows"] == 4
+    assert table["apy"]["all"]["interval"]["rows"] == 3
+
+
+def test_pinball_losses_are_compared_where_both_intervals_are() -> None:
+    rows = evaluation(
+        actual=[10.0, 10.0, 10.0],
+        forecast=[11.0, 10.0, 10.0],
+        low=[9.0, 12.0, np.nan],
+        high=[13.0, 14.0, np.nan],
+        persistence=[12.0, 10.0, 10.0],
+        naive_low=[8.0, np.nan, 8.0],
+        naive_high=[9.0, np.nan, 12.0],
+    )
+    found = score(rows, 0.8)["interval"]
+    first = (0.1 * 1.0 + 0.5 * 1.0 + 0.1 * 3.0) / 3
+    second = (0.9 * 2.0 + 0.0 + 0.1 * 4.0) / 3
+    naive_first = (0.1 * 2.0 + 0.5 * 2.0 + 0.9 * 1.0) / 3
+    assert found["pinball"] == pytest.approx((first + second) / 2)
+    assert found["pinball_ratio"] == pytest.approx(first / naive_first)
+    assert (found["naive_coverage"], found["naive_width"]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("actual", "coverage"), [(8.9, 0.0), (9.0, 1.0), (11.0, 1.0), (11.1, 0.0)])
+def test_an_interval_holds_its_own_ends(actual: float, coverage: float) -> None:
+    assert (
+        score(evaluation(actual=actual, low=9.0, high=11.0), 0.8)["interval"]["coverage"]
+        == coverage
+    )
+
+
+def test_outer_quantiles_of_the_pinball_loss_are_those_of_the_level() -> None:
+    rows = evaluation(actual=10.0, forecast=10.0, low=8.0, high=14.0)
+    assert score(rows, 0.5)["interval"]["pinball"] == pytest.approx((0.25 * 2.0 + 0.25 * 4.0) / 3)
+
+
+@pytest.mark.parametrize(
+    "missing", [{"low": np.nan}, {"high": np.nan}, {"low": np.nan, "high": np.nan}]
+)
+def test_half_an_interval_is_none(missing: dict[str, float]) -> None:
+    rows = evaluation(**{"low": 9.0, "high": 11.0, "naive_low": 9.0, "naive_high": 11.0} | missing)
+    found = score(rows, 0.8)["interval"]
+    nothing = dict.fromkeys(
+        ("coverage", "mean_width", "pinball", "pinball_ratio", "naive_coverage", "naive_width")
+    )
+    assert found == {"level": 0.8, "rows": 0} | nothing
+
+
+@pytest.mark.parametrize(("target", "floor"), [("apy", 1.0), ("tvl", 1_000.0)])
+def test_the_denominator_of_mape_has_a_floor(target: str, floor: float) -> None:
+    rows = evaluation(target=target, actual=[0.0, -4 * floor], forecast=[0.5 * floor, -3 * floor])
+    assert score(rows, 0.8)["model"]["mape"] == pytest.approx((0.5 + 0.25) / 2)
+
+
+def test_pools_that_never_moved_or_are_unknown_are_left_out_of_mase() -> None:
+    rows = evaluation(
+        pool_id=["still", "unknown", "half", "half"], mean_abs_change=[0.0, np.nan, np.nan, 0.5]
+    )
+    found = score(rows, 0.8)
+    assert (found["pools"], found["mase_pools"]) == (3, 1)
+    assert found["model"]["mase"] == pytest.approx(1.0 / 0.5)
+    assert score(rows.iloc[:2], 0.8)["ratio"]["mase"] is None
+
+
+def test_a_ratio_to_a_perfect_persistence_is_not_defined() -> None:
+    rows = month(days=20).query("target == 'apy'")
+    found = score(rows.assign(persistence=rows["actual"]), 0.8)
+    assert set(found["ratio"].values()) == {None}
+    assert found["persistence"]["mae"] == 0.0
+
+
+def test_no_rows_have_no_scores() -> None:
+    none = evaluation().iloc[:0]
+    assert score(none, 0.8) == {"rows": 0, "pools": 0, "days": 0}
+    assert (score_table(none, 0.8), score_groups(none, 0.8)) == ({}, [])
+    assert sentence({}) == "no day could be scored"
+
+
+def test_a_forecast_unknown_on_one_row_has_no_errors_and_the_others_keep_theirs() -> None:
+    rows = month().assign(mean_reversion=lambda rows: rows["mean_reversion"].mask(rows.index == 3))
+    found = score_table(rows, 0.8)["apy"]["all"]
+    assert set(found["mean_reversion"].values()) == {None}
+    assert None not in found["model"].values()
+    json.dumps(score_table(rows, 0.8), allow_nan=False)
+
+
+def test_ratios_lie_in_their_intervals_and_the_order_of_rows_is_nothing() -> None:
+    rows = month()
+    ratio = score_table(rows, 0.8)["apy"]["all"]["ratio"]
+    assert ratio["mae_low"] < ratio["mae"] < ratio["mae_high"] < 0.8
+    assert ratio["median_ae_low"] < ratio["median_ae"] < ratio["median_ae_high"]
+    assert ratio["median_ae_low"] != ratio["mae_low"]
+    assert score_table(rows.sample(frac=1, random_state=1), 0.8)["apy"]["all"][
+        "ratio"
+    ] == pytest.approx(ratio, rel=1e-12)
+
+
+def test_rows_as_stored_before_the_newer_columns_are_scored_without_them() -> None:
+    newer = ["mean_reversion", "naive_low", "naive_high", "scale", "mean_abs_change", "age_days"]
+    rows = month()
+    before, now = (
+        score_table(rows.drop(columns=newer), 0.8)["apy"]["all"],
+        score_table(rows, 0.8)["apy"]["all"],
+    )
+    assert {name: value for name, value in before["model"].items() if name != "mase"} | {
+        "mase": now["model"]["mase"]
+    } == now["model"]
+    assert (
+        before["model"]["mase"],
+        before["mean_reversion"]["mae"],
+        before["interval"]["pinball_ratio"],
+    ) == (None, None, None)
+    assert {one["by"] for one in score_groups(rows.drop(columns=newer), 0.8)} == {"tvl_class"}
+
+
+def test_the_sentence_has_the_noise_of_the_ratio_where_it_is_known() -> None:
+    table = score_table(month(days=30), 0.8)
+    found = table["apy"]["restricted"]
+    ratio = found["ratio"]
+    assert sentence(table).startswith(
+        f"apy: MAE {ratio['mae']:.3f} (90% interval {ratio['mae_low']:.3f} to"
+        f" {ratio['mae_high']:.3f}), median error {ratio['median_ae']:.3f} of persistence, coverage"
+        f" {found['interval']['coverage']:.3f} on 90 rows; tvl: MAE "
+    )
+    assert (
+        sentence(score_table(evaluation(), 0.8))
+        == "apy: MAE 0.500, median error 0.500 of persistence, coverage not defined on 1 rows"
+    )
+
+
+def groups(rows: pd.DataFrame, by: str) -> dict[str, int]:
+    return {one["group"]: one["rows"] for one in score_groups(rows, 0.8) if one["by"] == by}
+
+
+def test_a_group_has_the_scores_of_its_rows() -> None:
+    rows = month()
+    found = next(
+        one
+        for one in score_groups(rows, 0.8)
+        if (one["target"], one["by"], one["group"]) == ("tvl", "tvl_class", "1M-10M")
+    )
+    expected = score_table(rows, 0.8)["tvl"]["restricted"]
+    assert found == {
+        "target": "tvl",
+        "by": "tvl_class",
+        "group": "1M-10M",
+        "rows": 90,
+        "pools": 3,
+        "mae": expected["model"]["mae"],
+        "persistence_mae": expected["persistence"]["mae"],
+        "mae_ratio": expected["ratio"]["mae"],
+        "mae_ratio_low": expected["ratio"]["mae_low"],
+        "mae_ratio_high": expected["ratio"]["mae_high"],
+        "median_ae_ratio": expected["ratio"]["median_ae"],
+        "coverage": expected["interval"]["coverage"],
+        "pinball_ratio": expected["interval"]["pinball_ratio"],
+    }
+
+
+def test_instability_is_the_step_relative_to_the_size_of_an_apy_and_the_scale_itself_of_a_tvl() -> (
+    None
+):
+    apy = evaluation(
+        scale=[0.1, 0.11, 0.51, 0.51, 0.0005, np.nan], apy_percent=[9.9, -9.9, 9.9, 99.9, 0.0, 9.9]
+    )
+    assert groups(apy, "instability") == {"calm": 2, "medium": 2, "wild": 1, "unknown": 1}
+    tvl = evaluation(target="tvl", scale=[0.004, 0.005, 0.019, 0.02])
+    assert groups(tvl, "instability") == {"calm": 1, "medium": 2, "wild": 1}
+
+
+def test_every_row_is_of_one_class_of_size_and_age() -> None:
+    rows = evaluation(
+        tvl_usd=[0.0, 99_999.0, 1e5, 1e6, 1e7, np.nan],
+        age_days=[0.0, 29.0, 30.0, 90.0, 365.0, np.nan],
+    )
+    assert groups(rows, "tvl_class") == {
+        "<100k": 2,
+        "100k-1M": 1,
+        "1M-10M": 1,
+        "10M+": 1,
+        "unknown": 1,
+    }
+    assert groups(rows, "age_class") == {"<30": 2, "30-90": 1, "90-365": 1, "365+": 1, "unknown": 1}
+
+
+def test_small_chains_are_other_and_a_chain_without_a_name_is_unknown() -> None:
+    names = [f"chain{number:02d}" for number in range(LARGEST + 2)]
+    rows = evaluation(chain=[*names, *names[3:], None, None, None])
+    found = groups(rows, "chain")
+    assert list(found) == ["unknown", *names[3:], "other"]
+    assert (found["unknown"], found["chain03"], found["other"]) == (3, 2, 3)
+    assert "project" not in {one["by"] for one in score_groups(rows, 0.8)}
+    assert groups(rows.rename(columns={"chain": "project"}), "project") == found

@@ -1,0 +1,130 @@
+"""The search of LightGBM's settings: folds in the order of time, a last one that it never sees, and
+a file that only a checked one replaces.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pyspark.sql import SparkSession
+from sqlalchemy import Engine
+
+from common.errors import ConfigurationError, NotEnoughHistory
+from config_spark import Settings
+from forecasting import tuning
+from forecasting.models.engines.choose import choose_engine
+from forecasting.models.engines.lightgbm_engine import LightgbmRows
+from forecasting.models.engines.model_parameters import TUNED, ModelParameters, model_parameters
+from forecasting.models.folds import Fold
+from forecasting.tuning import FOLD_DAYS, FOLDS, losses, search, tune, tuning_folds
+from tests.support.forecast_panels import END, panel_rows, store
+
+PRESENT = ModelParameters(seed=1, threads=2, rounds=50, min_data_in_leaf=20)
+
+
+def planted(days: int = 300, pools: int = 12) -> LightgbmRows:
+    """A label that follows one of two features."""
+    random = np.random.default_rng(3)
+    dates = pd.date_range(end=END, periods=days)
+    frame = pd.DataFrame(
+        [(f"p{pool:02d}", day) for pool in range(pools) for day in dates],
+        columns=["pool_id", "date"],
+    )
+    matrix = random.standard_normal((len(frame), 2)).astype(np.float32)
+    frame["apy_label"] = matrix[:, 0] + 0.3 * random.standard_normal(len(frame))
+    counts = {"apy_label": {day.date(): pools for day in dates}}
+    return LightgbmRows(frame, matrix, ("signal", "noise"), counts, PRESENT)
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_folds_train_on_what_was_known_and_end_with_the_as_of_day(horizon: int) -> None:
+    plan = tuning_folds(END, horizon, 60)
+    assert len(plan.apy) == FOLDS
+    for fold in plan.apy:
+        assert fold.train.end - dt.timedelta(days=1) + dt.timedelta(days=horizon) == fold.origin
+        assert (len(fold.train.days), len(fold.forecast.days)) == (60, FOLD_DAYS)
+    assert [fold.forecast.start for fold in plan.apy[1:]] == [
+        fold.forecast.end for fold in plan.apy[:-1]
+    ]
+    assert plan.apy[-1].forecast.days[-1] + dt.timedelta(days=horizon) == END
+
+
+def test_losses_are_those_of_the_scored_days_alone() -> None:
+    held, fold = planted(), tuning_folds(END, 1, 60).apy[0]
+    found = losses(held, [fold], PRESENT)
+    assert found.model.size == 12 * FOLD_DAYS == found.persistence.size
+    assert found.ratio < 0.6
+    label = held.frame.loc[held.frame["date"].dt.date.isin(fold.forecast.days), "apy_label"].abs()
+    assert found.persistence.sum() == pytest.approx(label.clip(upper=8.0).sum())
+    with pytest.raises(NotEnoughHistory, match="`tune` needs more than 120 days"):
+        losses(planted(days=100), [fold], PRESENT)
+
+
+def test_the_last_fold_is_kept_out_of_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[list[dt.date], ModelParameters]] = []
+
+    def remembered(held: Any, folds: Any, parameters: ModelParameters) -> Any:
+        asked.append(([fold.origin for fold in folds], parameters))
+        return losses(held, folds, parameters)
+
+    monkeypatch.setattr(tuning, "losses", remembered)
+    folds: tuple[Fold, ...] = tuning_folds(END, 1, 60).apy
+    found = search(planted(), folds, PRESENT, minutes=0.02)
+    origins = [fold.origin for fold in folds]
+    trials = [parameters for days, parameters in asked if days == origins[:-1]][: found["trials"]]
+    assert trials[0] == PRESENT, "what is in use is tried first"
+    assert [days for days, _ in asked[: found["trials"]]] == [origins[:-1]] * found["trials"]
+    assert set(found["parameters"]) == set(TUNED)
+    assert found["ratio"]["best"]["searched"] <= found["ratio"]["present"]["searched"]
+    assert isinstance(found["is_better"], bool)
+
+
+def test_tune_writes_a_file_that_the_settings_take(
+    database: Settings, spark: SparkSession, engine: Engine, tmp_path: Path
+) -> None:
+    store(engine, panel_rows(12, 240))
+    output = tmp_path / "folder" / "tuned.json"
+    row = tune(database, minutes=0.01, output=output, engine="lightgbm", session=lambda: spark)
+    assert (row["job"], row["status"]) == ("tune", "succeeded")
+    written = json.loads(output.read_text())
+    assert written["parameters"] == row["tuned"]["parameters"]
+    assert {"engine", "as_of", "data_hash", "ratio", "best_to_present", "is_better"} <= set(written)
+    named = database.model_copy(update={"model_parameters_file": output})
+    taken = model_parameters(named)
+    assert {name: getattr(taken, name) for name in TUNED} == written["parameters"]
+    assert taken.seed == database.model_seed
+    assert choose_engine("lightgbm", named, spark).parameters == taken  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "can't be read"),
+        ("[]", "can't be read"),
+        ('{"parameters": {"depth": 3}}', "depth=3 is wrong; allowed are rounds 1 to 5000"),
+        ('{"parameters": {"leaves": 1}}', "leaves=1 is wrong"),
+        ('{"parameters": {"leaves": 7.5}}', "leaves=7.5 is wrong"),
+        ('{"parameters": {"rounds": true}}', "rounds=True is wrong"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "parameters.json"
+    path.write_text(content)
+    with pytest.raises(ConfigurationError, match=words):
+        model_parameters(Settings(model_parameters_file=path, environment="local"))
+
+
+def test_a_file_that_can_not_be_written_is_said_before_the_search(
+    database: Settings, tmp_path: Path
+) -> None:
+    def no_session() -> SparkSession:
+        raise AssertionError("a session was started")
+
+    with pytest.raises(ConfigurationError, match="--output"):
+        tune(database, minutes=1.0, output=tmp_path, session=no_session)

@@ -1,0 +1,269 @@
+"""The numbers of report and `status` are those of the tables; an empty database has numbers too."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pandas as pd
+import pytest
+from sqlalchemy import Connection, Engine, insert, text
+
+from common.errors import DatabaseUnreachable
+from config_spark import Settings
+from database.connections.engine import make_engine
+from database.tables import quarantine, raw_pool_history, run_ledger
+from forecasting.evaluation.scores import score_table
+from reporting.figures.accuracy import ERRORS, accuracy, newest_evaluated
+from reporting.figures.data_quality import data_health
+from reporting.figures.forecasts import forecast_table, pool_series, recent_runs, status
+from reporting.figures.model_health import watch
+from tests.support.report_store import (
+    AS_OF,
+    DAYS,
+    EMPTY_STATUS,
+    EXPLANATION,
+    SCORED_DAYS,
+    TOMORROW,
+    fill,
+    ledger_row,
+)
+
+
+def _copy_forecasts(connection: Connection, *, target_date: str, as_of: str, horizon: int) -> None:
+    """The same pools' forecasts of another day or horizon, all values nine."""
+    copy = (
+        "INSERT INTO yieldspark.forecasts SELECT pool_id, CAST(:target AS date), :horizon,"
+        " CAST(:as_of AS date), 9, 9, 9, 9, 9, 9, interval_level, engine, model_version, NULL,"
+        " run_id FROM yieldspark.forecasts"
+    )
+    connection.execute(text(copy), {"target": target_date, "as_of": as_of, "horizon": horizon})
+
+
+def _copy_evaluation(connection: Connection, *, engine: str, days_earlier: int) -> None:
+    """The same scored rows of another engine or of earlier days, hopelessly wrong."""
+    copy = (
+        "INSERT INTO yieldspark.forecast_evaluation SELECT pool_id, target_date - :days,"
+        " horizon_days, target, :engine, as_of, 1e6, 0, low, high, persistence, median_7d, tvl_usd,"
+        " apy_percent, interval_level, model_version, run_id FROM yieldspark.forecast_evaluation"
+        " WHERE engine = 'lightgbm'"
+    )
+    connection.execute(text(copy), {"days": days_earlier, "engine": engine})
+
+
+def _scores(engine: Engine) -> list[dict[str, Any]]:
+    return accuracy(newest_evaluated(engine, days=SCORED_DAYS))
+
+
+def test_status_of_an_empty_database_has_every_key(engine: Engine) -> None:
+    assert status(engine) == EMPTY_STATUS
+
+
+def test_everything_works_on_an_empty_database(engine: Engine) -> None:
+    assert forecast_table(engine) == []
+    assert pool_series(engine, []) == []
+    assert _scores(engine) == []
+    assert recent_runs(engine) == []
+    assert data_health(engine)["shares"] == {}
+
+
+def test_status_counts_what_is_there(engine: Engine) -> None:
+    fill(engine, pool_count=3)
+    with engine.begin() as connection:
+        newest = dt.datetime.now(dt.UTC) - dt.timedelta(hours=5)
+        raw = {"pool_id": "p0", "raw_json_data": {"apy": 1}}
+        connection.execute(
+            insert(raw_pool_history),
+            [raw | {"timestamp": newest}, raw | {"timestamp": newest - dt.timedelta(days=9)}],
+        )
+        later = {"started_at": dt.datetime.now(dt.UTC) + dt.timedelta(seconds=9)}
+        bad = {
+            "run_id": "r",
+            "source_table": "raw_defillama_pool_history",
+            "reason": "apy_infinite",
+            "resolution": None,
+        }
+        connection.execute(
+            insert(quarantine),
+            [bad | {"source_id": "7"}, bad | {"source_id": "8", "resolution": "dropped"}],
+        )
+        connection.execute(
+            insert(run_ledger),
+            ledger_row("forecast_pools_2", "forecast_pools", "failed", error="no room", **later),
+        )
+    found = status(engine)
+    assert found["jobs"]["forecast_pools"]["run_id"] == "forecast_pools_2"
+    assert found["data"].pop("raw_age_seconds") == pytest.approx(5 * 3600, abs=600)
+    first_day = (AS_OF - dt.timedelta(days=DAYS - 1)).isoformat()
+    assert found["data"] == {
+        "pools": 3,
+        "pool_days": 3 * DAYS,
+        "first_day": first_day,
+        "last_day": AS_OF.isoformat(),
+        "forecasts_next_day": 3,
+        "quarantine_open": 1,
+    }
+
+
+def test_forecast_table_is_the_newest_day_largest_first_and_unknown_last(engine: Engine) -> None:
+    fill(engine, pool_count=3)
+    with engine.begin() as connection:
+        _copy_forecasts(connection, target_date="2025-10-05", as_of="2025-10-04", horizon=1)
+        connection.execute(
+            text("UPDATE pool_daily_metrics SET actual_tvl = NULL WHERE pool_id = 'p2'")
+        )
+        connection.execute(
+            text(
+                "UPDATE yieldspark.forecasts SET tvl = NULL, tvl_low = NULL, tvl_high = NULL WHERE"
+                " pool_id = 'p2'"
+            )
+        )
+    rows = forecast_table(engine)
+    assert [row["pool_id"] for row in rows] == ["p1", "p0", "p2"]
+    assert {row["target_date"] for row in rows} == {TOMORROW}
+    assert rows[0]["tvl_today"] == 400_000.0
+    assert rows[0]["apy"] == pytest.approx(rows[0]["apy_today"] * 1.01, abs=1e-4)
+    assert [row["rule"] for row in rows] == [None, "stale", None]
+    assert [row["explanation"] for row in rows] == [EXPLANATION, None, EXPLANATION]
+    assert isinstance(rows[0]["apy"], float)
+
+
+def test_a_longer_horizon_does_not_hide_tomorrow(engine: Engine) -> None:
+    fill(engine, pool_count=2)
+    with engine.begin() as connection:
+        _copy_forecasts(connection, target_date="2025-10-12", as_of="2025-10-05", horizon=7)
+    assert {(row["target_date"], row["horizon_days"]) for row in forecast_table(engine)} == {
+        (TOMORROW, 1)
+    }
+    assert status(engine)["data"]["forecasts_next_day"] == 2
+
+
+def test_series_are_of_the_largest_pools_and_leave_out_carried_values(engine: Engine) -> None:
+    fill(engine, pool_count=8)
+    series = pool_series(engine, forecast_table(engine), days=40)
+    assert [one["pool_id"] for one in series] == ["p7", "p6", "p5", "p4", "p3", "p2"]
+    days = series[0]["days"]
+    assert [day["date"] for day in days] == [
+        AS_OF - dt.timedelta(days=back) for back in range(39, -1, -1)
+    ]
+    assert sum(day["forecast"] is not None for day in days) == SCORED_DAYS
+    assert all(
+        day["low"] < day["forecast"] < day["high"] for day in days if day["forecast"] is not None
+    )
+    smallest = pool_series(engine, forecast_table(engine), pools=8)[-1]
+    assert smallest["pool_id"] == "p0"
+    assert smallest["days"][-1]["actual"] is None, "the last day of p0 is carried, not observed"
+
+
+def test_scores_are_those_of_the_forecast_job(engine: Engine) -> None:
+    fill(engine)
+    with engine.connect() as connection:
+        stored = pd.DataFrame(
+            connection.execute(text("SELECT * FROM yieldspark.forecast_evaluation"))
+            .mappings()
+            .all()
+        )
+    oracle = score_table(stored, 0.8)
+    scores = _scores(engine)
+    assert [(score["target"], score["class"]) for score in scores] == [
+        ("apy", "restricted"),
+        ("apy", "all"),
+        ("tvl", "restricted"),
+        ("tvl", "all"),
+    ]
+    for score in scores:
+        expected = oracle[score["target"]][score["class"]]
+        assert (score["rows"], score["pools"]) == (expected["rows"], expected["pools"])
+        assert score["coverage"] == pytest.approx(expected["interval"]["coverage"])
+        assert score["mean_width"] == pytest.approx(expected["interval"]["mean_width"])
+        for one, name in zip(
+            score["forecasters"], ("model", "persistence", "median7"), strict=True
+        ):
+            assert {error: one[error] for error in ERRORS} == pytest.approx(
+                {error: expected[name][error] for error in ERRORS}
+            )
+        assert score["forecasters"][0]["ratio"] == pytest.approx(expected["ratio"]["mae"])
+        assert score["ratio"] == pytest.approx(expected["ratio"])
+
+
+def test_scores_are_of_the_last_days_of_the_newest_engine(engine: Engine) -> None:
+    fill(engine, pool_count=4)
+    with engine.begin() as connection:
+        _copy_evaluation(connection, engine="synapseml", days_earlier=0)
+        _copy_evaluation(connection, engine="lightgbm", days_earlier=60)
+    score = _scores(engine)[1]
+    assert (score["engine"], score["rows"], score["last_day"]) == (
+        "lightgbm",
+        4 * SCORED_DAYS,
+        AS_OF,
+    )
+    assert score["forecasters"][0]["mae"] < 10
+
+
+def test_a_ratio_to_a_perfect_persistence_is_not_defined(engine: Engine) -> None:
+    fill(engine, pool_count=2)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE yieldspark.forecast_evaluation SET persistence = actual"))
+    assert {one["ratio"] for score in _scores(engine) for one in score["forecasters"]} == {None}
+
+
+def test_data_health_tells_observed_from_carried_and_counts_quarantine(engine: Engine) -> None:
+    fill(engine, pool_count=4)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO yieldspark.observation_age SELECT pool_id, date, 0, NULL FROM"
+                " pool_daily_metrics WHERE pool_id = 'p1'"
+            )
+        )
+        connection.execute(text("UPDATE pools SET is_active = false WHERE pool_id = 'p3'"))
+        bad = {
+            "run_id": "r",
+            "source_table": "raw_defillama_pool_history",
+            "reason": "negative_tvl",
+        }
+        connection.execute(
+            insert(quarantine), [bad | {"source_id": str(number)} for number in range(3)]
+        )
+        connection.execute(insert(quarantine), bad | {"source_id": "9", "reason": "absurd_apy"})
+    health = data_health(engine)
+    assert (health["pools"], health["pool_days"], health["last_day"]) == (4, 4 * DAYS, AS_OF)
+    assert health["shares"]["apy"] == pytest.approx(
+        {"observed": 1 - 1 / (4 * DAYS), "carried": 1 / (4 * DAYS), "unknown": 0}
+    )
+    assert health["shares"]["tvl"]["unknown"] == pytest.approx(0.25)
+    assert (health["active_pools"], health["active_pools_not_observed"]) == (3, 1)
+    assert [(one["reason"], one["rows"]) for one in health["quarantine"]] == [
+        ("negative_tvl", 3),
+        ("absurd_apy", 1),
+    ]
+    assert health["newest_raw"] is None
+    assert health["raw_age_seconds"] is None
+
+
+def test_recent_runs_are_newest_first_and_limited(engine: Engine) -> None:
+    start = dt.datetime(2025, 10, 6, tzinfo=dt.UTC)
+    with engine.begin() as connection:
+        for hour in range(12):
+            connection.execute(
+                insert(run_ledger),
+                ledger_row(
+                    f"r{hour}",
+                    "calculate_metrics",
+                    "succeeded",
+                    started_at=start + dt.timedelta(hours=hour),
+                ),
+            )
+    runs = recent_runs(engine)
+    assert [run["run_id"] for run in runs] == [f"r{hour}" for hour in range(11, 1, -1)]
+    assert runs[0]["started_at"] == start + dt.timedelta(hours=11)
+    assert runs[0]["as_of"] == AS_OF.isoformat()
+
+
+@pytest.mark.parametrize("read", [forecast_table, _scores, data_health, recent_runs, status, watch])
+def test_a_database_that_is_gone_is_an_error_with_a_next_step(
+    database: Settings, read: object
+) -> None:
+    assert callable(read)
+    with pytest.raises(DatabaseUnreachable, match="DB_PORT"):
+        read(make_engine(database.model_copy(update={"db_port": 1})))

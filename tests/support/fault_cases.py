@@ -1,0 +1,317 @@
+"""One fault test's database, and the sentences all of them end with: as before, as after, the next
+run repairs.
+
+In: a generated dirty history, most of it worked through by a first run, the rest come since (late
+rows, new days and pools, corrected prices, pools gone inactive). `after` is what an undisturbed run
+makes of that in another database of the same server.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from pyspark.sql import SparkSession
+from sqlalchemy import Engine
+
+from common.errors import RunInProgress
+from config_spark import Settings
+from data_processing.calculate_pool_metrics_spark import run_metrics
+from database.connections.engine import make_engine
+from database.tables import METRIC_COLUMNS
+from tests.support.databases import fresh_database
+from tests.support.fault_database import (
+    WAIT_AT_THE_GATE,
+    closed_gate,
+    computed_contents,
+    count_loaded_rows,
+    exact_contents,
+    ledger,
+    loaded_rows,
+    remove_faults,
+    second_loader_meets,
+    staged_rows,
+    staging_tables,
+    waits_at_the_gate,
+)
+from tests.support.fault_proxy import Direction, cut_proxy
+from tests.support.fault_runs import JobProcess, until
+from tests.support.metrics_histories import START, world
+from tests.support.metrics_oracle import World
+from tests.support.metrics_store import job_rows, put, put_market, put_rows, rows_of, settings_of
+
+Rows = Mapping[tuple[str, date], Mapping[str, Any]]
+
+POOLS, DAYS = 30, 60
+WORKED_DAYS = 54
+ALREADY_RUNNING = "is already running"
+SHORT_WAIT_SECONDS = 30
+UNCLOSED = "the driver ended without closing the run"
+
+
+def at(stage: str, edge: str, statement: str | None = None, *, do: str = "kill") -> dict[str, Any]:
+    """A point of a run and what happens there, as `fault_process` takes it."""
+    return {"stage": stage, "edge": edge, "do": do} | (
+        {"statement": statement} if statement else {}
+    )
+
+
+def generated() -> World:
+    return world(61, pools=POOLS, days=DAYS)
+
+
+def put_first_part(engine: Engine) -> None:
+    """The first days, with a tenth of the rows not there yet, other prices, and every pool
+    active.
+    """
+    whole, random = generated(), Random(1)
+    days = START + timedelta(days=WORKED_DAYS)
+    rows = [row for row in whole.rows if row.timestamp.date() < days and random.random() < 0.9]
+    prices = {
+        key: 1234.5 if random.random() < 0.05 else value
+        for key, value in whole.prices.items()
+        if key[0].date() < days
+    }
+    put(engine, replace(whole, rows=rows, prices=prices, inactive=set()))
+
+
+def put_second_part(engine: Engine) -> None:
+    """What has come since, as one transaction that begins now."""
+    whole, random = generated(), Random(1)
+    days = START + timedelta(days=WORKED_DAYS)
+    put_rows(
+        engine,
+        [row for row in whole.rows if not (row.timestamp.date() < days and random.random() < 0.9)],
+    )
+    put_market(engine, whole)
+
+
+@dataclass(frozen=True)
+class Worked:
+    """The database that every case is a copy of, what it holds, and what an undisturbed run makes
+    of it.
+    """
+
+    database: Settings
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+    first_row: Mapping[str, Any]
+    row: Mapping[str, Any]
+    facts: Mapping[str, int]
+    """What the database itself says of the two runs whose ledger rows these are."""
+
+
+@contextmanager
+def worked_database(server: Settings, spark: SparkSession) -> Iterator[Worked]:
+    with fresh_database(server) as empty:
+        database = settings_of(empty, generated())
+        engine = make_engine(database)
+        put_first_part(engine)
+        first_row = run_metrics(database, session=lambda _: spark)
+        facts = {
+            name: int(rows_of(engine, f"SELECT count(*) AS n FROM {source}")[0]["n"])
+            for name, source in FIRST_FACTS.items()
+        }
+        old = job_rows(engine)
+        put_second_part(engine)
+        with fresh_database(server, database.db_name) as copy:
+            copied = make_engine(copy)
+            count_loaded_rows(copied)
+            row = run_metrics(
+                database.model_copy(update={"db_name": copy.db_name}), session=lambda _: spark
+            )
+            facts |= {"loaded": loaded_rows(copied)} | differences(old, job_rows(copied))
+            after = computed_contents(copied)
+        yield Worked(database, exact_contents(engine), after, first_row, row, facts)
+
+
+FIRST_FACTS = {
+    "raw": "raw_defillama_pool_history",
+    "first_quarantined": "yieldspark.quarantine WHERE source_table = 'raw_defillama_pool_history'",
+    "metrics": "pool_daily_metrics",
+}
+
+
+def differences(old: Rows, new: Rows) -> dict[str, int]:
+    """How many keys of `pool_daily_metrics` are new, and how many of the others have another
+    metric.
+    """
+    stayed = old.keys() & new.keys()
+    changed = [
+        key for key in stayed if any(old[key][name] != new[key][name] for name in METRIC_COLUMNS)
+    ]
+    return {
+        "new": len(new.keys() - old.keys()),
+        "changed": len(changed),
+        "gone": len(old.keys() - new.keys()),
+    }
+
+
+@dataclass
+class Case:
+    """A database of one test, and the runs started on it."""
+
+    database: Settings
+    engine: Engine
+    folder: Path
+    worked: Worked
+    runs: list[JobProcess] = field(default_factory=list)
+
+    def start(
+        self,
+        fault: Mapping[str, Any] | None = None,
+        *,
+        spark_conf: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> JobProcess:
+        """Start the job. Args: settings are fields of `Settings` that this run alone has."""
+        run = JobProcess(
+            self.database.model_copy(update=settings),
+            self.folder,
+            fault=fault,
+            spark_conf=spark_conf,
+        )
+        self.runs.append(run)
+        return run
+
+    def run_here(self, spark: SparkSession) -> dict[str, Any]:
+        """Run the job in this process, begun again as `next_run` does; returns its ledger row."""
+        deadline = time.monotonic() + SHORT_WAIT_SECONDS
+        while True:
+            try:
+                return run_metrics(self.database, session=lambda _: spark)
+            except RunInProgress:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def is_as_before(self) -> None:
+        assert exact_contents(self.engine) == self.worked.before
+
+    def is_as_after(self) -> None:
+        """The tables of an undisturbed run, and nothing left in staging."""
+        assert computed_contents(self.engine) == self.worked.after
+        assert staging_tables(self.engine) == []
+
+    def did_all_the_work(self, row: Mapping[str, Any]) -> None:
+        """The ledger row has the undisturbed run's counts."""
+        assert (row["status"], row["rows"]) == ("succeeded", self.worked.row["rows"]), row
+
+    def was_killed(self, run: JobProcess) -> None:
+        """The driver was killed, and nothing it started lives on."""
+        assert run.wait() == -signal.SIGKILL, run.errors
+        run.all_have_ended()
+
+    def has_failed(self, run: JobProcess, words: str = "") -> None:
+        """The run said so in a sentence, its ledger row says so, and nothing else has changed."""
+        assert run.wait() == 1, run.errors
+        assert words in run.errors
+        assert "Traceback" not in run.errors, run.errors
+        run.all_have_ended()
+        self.failure_changed_nothing()
+
+    def failure_changed_nothing(self) -> None:
+        """But for the ledger row of the run that failed."""
+        remove_faults(self.engine)
+        self.is_as_before()
+        assert ledger(self.engine)[-1][0] == "failed"
+        assert staging_tables(self.engine) == []
+
+    def is_killed_half_loaded(self) -> None:
+        """One partition's rows are committed, the other's loader has begun, and the driver is
+        killed.
+        """
+        second_loader_meets(self.engine, WAIT_AT_THE_GATE)
+        with closed_gate(self.engine):
+            run = self.start()
+            waits_at_the_gate(self.engine)
+            until(lambda: staged_rows(self.engine) > 0, "the first partition is in staging")
+            run.process.kill()
+            self.was_killed(run)
+
+    def start_and_cut(
+        self,
+        point: Mapping[str, Any],
+        bytes_passed: int,
+        direction: Direction,
+        *,
+        stays_down: bool = False,
+    ) -> JobProcess:
+        """Start the job and cut its every connection so many bytes after `point`, where it pauses;
+        returns when it has ended.
+        """
+        assert self.database.db_host is not None
+        with cut_proxy(self.database.db_host, self.database.db_port) as proxy:
+            run = self.start(point, db_host="127.0.0.1", db_port=proxy.port)
+            run.is_at_the_point()
+            proxy.cut_after(bytes_passed, direction, stays_down=stays_down)
+            run.go_on()
+            run.wait()
+            assert proxy.was_cut.is_set()
+        return run
+
+    def next_run(self) -> dict[str, Any]:
+        """An ordinary run, begun again while a dead driver's backend still holds the lock, but not
+        for long; returns its ledger row.
+        """
+        deadline = time.monotonic() + SHORT_WAIT_SECONDS
+        while True:
+            run = self.start()
+            if run.wait() == 0:
+                return run.result()
+            assert ALREADY_RUNNING in run.errors, run.errors
+            assert time.monotonic() < deadline, (
+                f"{SHORT_WAIT_SECONDS} s after the fault: {run.errors}"
+            )
+
+    def repairs_itself(
+        self,
+        *,
+        failed: int = 1,
+        error: str | None = UNCLOSED,
+        spark: SparkSession | None = None,
+    ) -> None:
+        """The next run of a sound database gives the undisturbed run's tables, and the ledger says
+        which runs failed, with `error` where given.
+
+        Args: with spark, the next run is one in this process.
+        """
+        remove_faults(self.engine)
+        self.did_all_the_work(self.run_here(spark) if spark else self.next_run())
+        self.is_as_after()
+        rows = ledger(self.engine)
+        assert [status for status, _ in rows] == [
+            "succeeded",
+            *["failed"] * failed,
+            "succeeded",
+        ], rows
+        if error:
+            assert {said for status, said in rows if status == "failed"} == {error}
+
+
+@contextmanager
+def case_of(server: Settings, worked: Worked, folder: Path, transport: str) -> Iterator[Case]:
+    """A copy of the worked database whose runs read and write by `transport`; its processes end
+    with the block.
+    """
+    with fresh_database(server, worked.database.db_name) as copy:
+        database = worked.database.model_copy(
+            update={
+                "db_name": copy.db_name,
+                "read_transport": transport,
+                "write_transport": transport,
+            }
+        )
+        case = Case(database, make_engine(database), folder, worked)
+        try:
+            yield case
+        finally:
+            for run in case.runs:
+                run.end()

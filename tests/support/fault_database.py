@@ -1,0 +1,321 @@
+"""What a fault test needs of its database: the faults that PostgreSQL itself can have, and the
+tables as one can compare them.
+
+`LOADERS` puts a trigger on the first staging table that a run makes: it numbers the sessions that
+load, and the second of them meets the fault, once. A gate is an advisory lock: while the test holds
+it, whoever comes to it waits, and is seen waiting. Needs a superuser's role.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from tests.support.fault_runs import until
+from tests.support.metrics_store import execute, rows_of
+
+GATE = 535_353
+WAIT_AT_THE_GATE = f"PERFORM pg_advisory_xact_lock_shared({GATE});"
+DISK_IS_FULL = (
+    "RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';"
+)
+SLEEP_SECONDS = 8
+SLEEP = f"PERFORM pg_sleep({SLEEP_SECONDS});"
+
+PLAN_IS_NO_LOAD = r"yieldspark\.staging_.*(?<!_plan)$"
+
+LOADERS = """
+CREATE SCHEMA fault;
+CREATE SEQUENCE fault.staging;
+CREATE SEQUENCE fault.loader;
+CREATE TABLE fault.loaded (rows bigint);
+CREATE FUNCTION fault.meet() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF coalesce(current_setting('fault.number', true), '') = '' THEN
+        PERFORM set_config('fault.number', nextval('fault.loader')::text, false);
+        IF current_setting('fault.number') = '2' THEN {action} END IF;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE FUNCTION fault.count() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO fault.loaded SELECT count(*) FROM loaded;
+    RETURN NULL;
+END $$;
+CREATE FUNCTION fault.on_create() RETURNS event_trigger LANGUAGE plpgsql AS $$
+DECLARE made record;
+BEGIN
+    FOR made IN
+        SELECT object_identity AS name
+        FROM pg_event_trigger_ddl_commands()
+        WHERE object_type = 'table'
+    LOOP
+        IF made.name ~ '{pattern}' AND nextval('fault.staging') = 1 THEN
+            EXECUTE format('{prepare}', made.name);
+        END IF;
+    END LOOP;
+END $$;
+CREATE EVENT TRIGGER fault ON ddl_command_end
+    WHEN TAG IN ('CREATE TABLE')
+    EXECUTE FUNCTION fault.on_create();
+"""
+MEET_EACH_LOADER = (
+    "CREATE TRIGGER fault BEFORE INSERT ON %s FOR EACH STATEMENT EXECUTE FUNCTION fault.meet()"
+)
+COUNT_ROWS = (
+    "CREATE TRIGGER fault AFTER INSERT ON %s REFERENCING NEW TABLE AS loaded FOR EACH STATEMENT"
+    " EXECUTE FUNCTION fault.count()"
+)
+
+MERGED_ROW = """
+CREATE SCHEMA fault;
+CREATE SEQUENCE fault.merged;
+CREATE FUNCTION fault.meet() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF nextval('fault.merged') = {row} THEN {action} END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER fault AFTER INSERT OR UPDATE ON pool_daily_metrics
+    FOR EACH ROW EXECUTE FUNCTION fault.meet();
+"""
+
+RAW_BEHIND_THE_GATE = f"""
+CREATE SCHEMA fault;
+CREATE FUNCTION fault.pass() RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    {WAIT_AT_THE_GATE}
+    RETURN true;
+END $$;
+ALTER TABLE raw_defillama_pool_history RENAME TO raw_behind_the_gate;
+CREATE VIEW raw_defillama_pool_history AS
+    SELECT * FROM raw_behind_the_gate WHERE fault.pass();
+"""
+
+
+def second_loader_meets(engine: Engine, action: str) -> None:
+    """The second session that loads staging meets `action` (PL/pgSQL) at its first statement; later
+    ones do not.
+    """
+    _script(
+        engine, LOADERS.format(action=action, pattern=PLAN_IS_NO_LOAD, prepare=MEET_EACH_LOADER)
+    )
+
+
+def first_loader_meets(engine: Engine, action: str) -> None:
+    """As `second_loader_meets`, for a load that may be one session's alone."""
+    _script(
+        engine,
+        LOADERS.replace("= '2'", "= '1'").format(
+            action=action, pattern=PLAN_IS_NO_LOAD, prepare=MEET_EACH_LOADER
+        ),
+    )
+
+
+def staging_lies_in(engine: Engine, tablespace: str) -> None:
+    """The staging table moves to `tablespace` when a run makes it."""
+    _script(
+        engine,
+        LOADERS.format(
+            action="NULL;",
+            pattern=PLAN_IS_NO_LOAD,
+            prepare=f"ALTER TABLE %s SET TABLESPACE {tablespace}",
+        ),
+    )
+
+
+def count_loaded_rows(engine: Engine) -> None:
+    """From now on `loaded_rows` knows what was committed to the first staging table."""
+    _script(engine, LOADERS.format(action="NULL;", pattern=PLAN_IS_NO_LOAD, prepare=COUNT_ROWS))
+
+
+def loaded_rows(engine: Engine) -> int:
+    return int(rows_of(engine, "SELECT sum(rows) AS n FROM fault.loaded")[0]["n"])
+
+
+def readers_pass_the_gate(engine: Engine) -> None:
+    """Each raw row that is read passes the gate; what only asks for the columns does not."""
+    _script(engine, RAW_BEHIND_THE_GATE)
+
+
+def merged_row_meets(engine: Engine, action: str, row: int = 100) -> None:
+    """The `row`th row that is written to `pool_daily_metrics` meets `action`, once."""
+    _script(engine, MERGED_ROW.format(action=action, row=row))
+
+
+def remove_faults(engine: Engine) -> None:
+    """The next run finds a sound database."""
+    execute(engine, "DROP EVENT TRIGGER IF EXISTS fault")
+    if rows_of(engine, "SELECT 1 FROM pg_tables WHERE tablename = 'raw_behind_the_gate'"):
+        execute(engine, "DROP VIEW raw_defillama_pool_history")
+        execute(engine, "ALTER TABLE raw_behind_the_gate RENAME TO raw_defillama_pool_history")
+    execute(engine, "DROP SCHEMA IF EXISTS fault CASCADE")
+
+
+def loaders(engine: Engine) -> int:
+    """How many sessions have loaded staging since the fault was put in."""
+    return int(
+        rows_of(
+            engine, "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS n FROM fault.loader"
+        )[0]["n"]
+    )
+
+
+def _script(engine: Engine, script: str) -> None:
+    with engine.begin() as connection:
+        connection.connection.cursor().execute(script)
+
+
+@contextmanager
+def closed_gate(engine: Engine) -> Iterator[Connection]:
+    """Whoever comes to the gate waits until the block ends, or until the connection of the block is
+    closed.
+    """
+    with engine.connect() as connection:
+        connection.execute(text(f"SELECT pg_advisory_lock({GATE})"))
+        connection.commit()
+        yield connection
+
+
+def waits_at_the_gate(engine: Engine) -> int:
+    """The process id of the backend that waits there, once one does."""
+    query = (
+        "SELECT pid FROM pg_locks JOIN pg_database ON oid = database AND datname ="
+        f" current_database() WHERE locktype = 'advisory' AND objid = {GATE} AND NOT granted"
+    )
+    return int(until(lambda: rows_of(engine, query), "a backend waits at the gate")[0]["pid"])
+
+
+@contextmanager
+def tablespace_without_room(engine: Engine, folder: Path) -> Iterator[str]:
+    """The name of a tablespace on a disk of its own, which fills as soon as a staging table is
+    loaded there. Skips where one may not mount.
+    """
+    disk, name = folder / "disk", "tiny"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no disk of one's own: {mounted.stderr.strip()}")
+    admin = engine.execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        servers = Path(rows_of(admin, "SHOW data_directory")[0]["data_directory"]).stat()
+        os.chown(disk, servers.st_uid, servers.st_gid)
+        for above in disk.parents[:3]:
+            # pytest's folders are closed to everybody else, and the server may run as another
+            # account
+            above.chmod(0o711)
+        execute(admin, f"CREATE TABLESPACE {name} LOCATION '{disk}'")
+        yield name
+        execute(admin, f"DROP TABLESPACE {name}")
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def backends(engine: Engine, doing: str) -> list[int]:
+    """Process ids of this database's other backends for which `doing`, a condition on
+    pg_stat_activity, holds.
+    """
+    query = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <>"
+        f" pg_backend_pid() AND {doing}"
+    )
+    return [row["pid"] for row in rows_of(engine, query)]
+
+
+def holder_of_the_lock(engine: Engine) -> list[int]:
+    """The backend of the run's own connection: it holds the job's advisory lock."""
+    return backends(
+        engine,
+        "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid ="
+        " (hashtext('yieldspark')::bigint & 4294967295)::oid)",
+    )
+
+
+def terminate(engine: Engine, pids: list[int]) -> None:
+    """Cut these backends' connections from the server's side."""
+    assert pids, "no such backend"
+    for pid in pids:
+        execute(engine, "SELECT pg_terminate_backend(:pid, 10000)", pid=pid)
+
+
+def staging_tables(engine: Engine) -> list[str]:
+    return [
+        row["tablename"]
+        for row in rows_of(
+            engine, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%' ORDER BY 1"
+        )
+    ]
+
+
+def staged_rows(engine: Engine) -> int:
+    """Committed rows of all staging tables but the plan's."""
+    names = [name for name in staging_tables(engine) if not name.endswith("_plan")]
+    return sum(
+        rows_of(engine, f"SELECT count(*) AS n FROM yieldspark.{name}")[0]["n"] for name in names
+    )
+
+
+def ledger(engine: Engine) -> list[tuple[str, str | None]]:
+    """Status and error of every run, in order."""
+    return [
+        (row["status"], row["error"])
+        for row in rows_of(
+            engine, "SELECT status, error FROM yieldspark.run_ledger ORDER BY started_at"
+        )
+    ]
+
+
+VOLATILE = """
+SELECT table_schema || '.' || table_name AS name,
+    array_agg(column_name::text) FILTER (
+        WHERE column_name = 'run_id'
+            OR is_identity = 'YES'
+            OR column_default ~ 'now|timestamp'
+    ) AS volatile
+FROM information_schema.columns
+JOIN information_schema.tables USING (table_schema, table_name)
+WHERE table_type = 'BASE TABLE'
+    AND table_schema IN ('public', 'yieldspark')
+    AND table_name NOT IN ('run_ledger', 'alembic_version')
+    AND table_name NOT LIKE 'staging%'
+GROUP BY 1
+ORDER BY 1
+"""
+
+
+def exact_contents(engine: Engine) -> Mapping[str, str]:
+    """Each table of the owner and of the product but the ledger -> md5 of all its rows, byte for
+    byte.
+    """
+    return {row["name"]: _md5(engine, row["name"], "t::text") for row in rows_of(engine, VOLATILE)}
+
+
+def computed_contents(engine: Engine) -> Mapping[str, str]:
+    """The same without what two equal runs do not share: run ids, identities, the moment of an
+    insert.
+    """
+    contents = {}
+    for row in rows_of(engine, VOLATILE):
+        names = ", ".join(f"'{name}'" for name in row["volatile"] or [])
+        contents[row["name"]] = _md5(
+            engine, row["name"], f"(to_jsonb(t) - ARRAY[{names}]::text[])::text"
+        )
+    return contents
+
+
+def _md5(engine: Engine, table: str, row: str) -> str:
+    query = (
+        f"SELECT count(*) || ' rows, ' || coalesce(md5(string_agg({row}, ' ' ORDER BY {row})), '')"
+        f" AS contents FROM {table} AS t"
+    )
+    return str(rows_of(engine, query)[0]["contents"])

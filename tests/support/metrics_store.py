@@ -1,0 +1,166 @@
+"""A generated world in a real database, and the job's tables back as Python has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, text
+
+from config_spark import Settings
+from data_processing.metrics.pool_metrics import AGES
+from data_processing.raw.observed_days import snapshot_identity
+from database.schema.metrics_table import metrics_name
+from tests.support.metrics_oracle import RawRow, World
+
+
+def settings_of(database: Settings, world: World) -> Settings:
+    limits = ("max_fill_days", "max_apy_percent", "max_tvl_usd", "max_price_usd")
+    return database.model_copy(update={name: getattr(world, name) for name in limits})
+
+
+def put_rows(engine: Engine, rows: Iterable[RawRow]) -> None:
+    """Insert raw rows under their own ids, as one transaction that begins now."""
+    with engine.begin() as connection:
+        insert_rows(connection, rows)
+
+
+def insert_rows(connection: Connection, rows: Iterable[RawRow]) -> None:
+    """As `put_rows`, inside the connection's transaction."""
+    into = (
+        "INSERT INTO raw_defillama_pool_history (id, pool_id, timestamp, raw_json_data) OVERRIDING"
+        " SYSTEM VALUE"
+    )
+    values = [
+        {
+            "id": row.id,
+            "pool": row.pool_id,
+            "timestamp": row.timestamp,
+            "document": json.dumps(row.document),
+        }
+        for row in rows
+    ]
+    if values:
+        connection.execute(text(f"{into} VALUES (:id, :pool, :timestamp, :document)"), values)
+
+
+def put_market(engine: Engine, world: World) -> None:
+    """Upsert prices and gas, and say in `pools` which pools are active."""
+    prices = [
+        {"at": at, "symbol": symbol, "document": json.dumps({"USD": {"close": close}})}
+        for (at, symbol), close in world.prices.items()
+    ]
+    gas = [{"date": day, "gas": value} for day, value in world.gas.items()]
+    names = [
+        {"pool": pool, "active": pool not in world.inactive}
+        for pool in {row.pool_id for row in world.rows}
+    ]
+    statements = (
+        (
+            prices,
+            (
+                "raw_coinmarketcap_ohlcv (data_timestamp, symbol, raw_json_data) VALUES (:at,"
+                " :symbol, :document)"
+            ),
+            "data_timestamp, symbol",
+            "raw_json_data",
+        ),
+        (
+            gas,
+            "gas_fees_daily (date, actual_avg_gas_gwei) VALUES (:date, :gas)",
+            "date",
+            "actual_avg_gas_gwei",
+        ),
+        (names, "pools (pool_id, is_active) VALUES (:pool, :active)", "pool_id", "is_active"),
+    )
+    with engine.begin() as connection:
+        for values, into, key, column in statements:
+            if values:
+                connection.execute(
+                    text(
+                        f"INSERT INTO {into} ON CONFLICT ({key}) DO UPDATE SET {column} ="
+                        f" excluded.{column}"
+                    ),
+                    values,
+                )
+
+
+def put_price(engine: Engine, at: datetime, symbol: str, close: Any) -> None:
+    """Upsert one close."""
+    upsert = (
+        "VALUES (:at, :symbol, :document) ON CONFLICT (data_timestamp, symbol) DO UPDATE SET"
+        " raw_json_data = excluded.raw_json_data"
+    )
+    document = json.dumps({"USD": {"close": close}})
+    execute(
+        engine,
+        f"INSERT INTO raw_coinmarketcap_ohlcv (data_timestamp, symbol, raw_json_data) {upsert}",
+        at=at,
+        symbol=symbol,
+        document=document,
+    )
+
+
+def put(engine: Engine, world: World) -> None:
+    put_rows(engine, world.rows)
+    put_market(engine, world)
+
+
+def job_rows(engine: Engine) -> dict[tuple[str, date], dict[str, Any]]:
+    """The metrics table with the ages of each day of a calendar, every column, numbers exact as
+    stored.
+    """
+    ages = ", ".join(
+        f"CASE WHEN o.pool_id IS NULL AND c.pool_id IS NOT NULL THEN 0 ELSE o.{name} END AS {name}"
+        for name in AGES
+    )
+    query = (
+        f"SELECT m.*, {ages} FROM {metrics_name(engine)} AS m"
+        " LEFT JOIN yieldspark.observation_age AS o ON o.pool_id = m.pool_id AND o.date = m.date"
+        " LEFT JOIN yieldspark.pool_calendars AS c ON"
+        " c.pool_id = m.pool_id AND m.date BETWEEN c.first_day AND c.last_day"
+    )
+    with engine.connect() as connection:
+        return {
+            (row["pool_id"], row["date"]): dict(row)
+            for row in connection.execute(text(query)).mappings()
+        }
+
+
+def quarantined_raw_rows(engine: Engine) -> dict[int, dict[str, Any]]:
+    """Entries of quarantine by the id that their raw row has now; copies of one row share one."""
+    query = (
+        "SELECT h.id AS raw_id, q.* FROM yieldspark.quarantine AS q JOIN raw_defillama_pool_history"
+        f" AS h ON h.pool_id = q.pool_id AND {snapshot_identity('h')}::text = q.source_id WHERE"
+        " q.source_table = 'raw_defillama_pool_history'"
+    )
+    return {row["raw_id"]: row for row in rows_of(engine, query)}
+
+
+def put_into_quarantine(
+    engine: Engine, raw_id: int, reason: str, resolution: str | None = None, at: Any = None
+) -> None:
+    """As a run that rejected the raw row leaves it, or a person that decided `at` a moment."""
+    execute(
+        engine,
+        "INSERT INTO yieldspark.quarantine (run_id, source_table, source_id, pool_id, timestamp,"
+        " reason, raw_json_data, resolution, resolved_at) SELECT 'r', 'raw_defillama_pool_history',"
+        f" {snapshot_identity('h')}, pool_id, timestamp, :reason, raw_json_data, :resolution, :at"
+        " FROM raw_defillama_pool_history AS h WHERE id = :id",
+        id=raw_id,
+        reason=reason,
+        resolution=resolution,
+        at=at,
+    )
+
+
+def rows_of(engine: Engine, query: str, **parameters: Any) -> list[dict[str, Any]]:
+    with engine.connect() as connection:
+        return [dict(row) for row in connection.execute(text(query), parameters).mappings()]
+
+
+def execute(engine: Engine, statement: str, **parameters: Any) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(statement), parameters)

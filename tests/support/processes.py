@@ -1,0 +1,169 @@
+"""The product as a user starts it: the command line in a process of its own, or in this one through
+the same entry.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from pyspark.sql import SparkSession
+
+from cli.main import main
+from cli.terminal import OUR_LOGGERS
+from config_spark import Settings
+from spark import session as spark_session
+
+PROJECT = Path(__file__).resolve().parents[2]
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def environment_of(settings: Settings, *more: str) -> dict[str, str]:
+    """This process's variables and those with which a user reaches the settings' database, jars and
+    home. Args: more names other fields to set.
+    """
+    names = (
+        "db_host",
+        "db_port",
+        "db_name",
+        "db_user",
+        "db_sslmode",
+        "jars_dir",
+        "yieldspark_home",
+        *more,
+    )
+    values = {
+        name.upper(): str(getattr(settings, name))
+        for name in names
+        if getattr(settings, name) is not None
+    }
+    return (
+        os.environ
+        | values
+        | ({"DB_PASSWORD": settings.db_password.get_secret_value()} if settings.db_password else {})
+    )
+
+
+SMALL_RUN = """
+import logging, sys
+from pyspark import SparkContext
+from config_spark import load_settings
+from local_runtime import class_data_sharing as class_archive
+from local_runtime import jars as spark_runtime
+
+logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+logging.getLogger("py4j").setLevel(logging.WARNING)
+settings = load_settings()
+spark_runtime.prepare_process()
+class_archive.use_class_archive(settings)
+SparkContext._ensure_initialized()
+java = SparkContext._jvm
+java.org.apache.spark.SparkConf()
+print(java.java.util.stream.IntStream.range(0, 100).sum(), flush=True)
+"""
+"""Spark's JVM with a few of its classes and no session: an archive of them takes a second."""
+
+GOOD_RUN = SMALL_RUN + "class_archive.keep_class_archive()"
+
+
+class CommandLine:
+    """Runs commands against one database, given by DB_*; each is a process of its own."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.folder = folder
+        self.environment = environment_of(settings) | {"YIELDSPARK_HOME": str(folder / "home")}
+
+    def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(PROJECT / "run_spark_local.py"), *arguments]
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def json(self, *arguments: str, code: int = 0, **environment: str) -> Any:
+        """The document on stdout; fails with what stderr says when the exit code is another."""
+        finished = self(*arguments, "--json", **environment)
+        assert finished.returncode == code, finished.stderr
+        return json.loads(finished.stdout)
+
+
+class CommandLineHere(CommandLine):
+    """The same commands through the same entry in this process, a second sooner: for those that are
+    not ended by a signal.
+
+    Args: spark is the session that a command gets where it asks for one, and which it leaves
+    running. Without it, a command may start no JVM.
+    """
+
+    program = "run_spark_local.py"
+    entry = staticmethod(main)
+
+    def __init__(self, settings: Settings, folder: Path, spark: SparkSession | None = None) -> None:
+        super().__init__(settings, folder)
+        self._spark = spark
+
+    def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        out, errors = io.StringIO(), io.StringIO()
+        with ExitStack() as stack:
+            stack.enter_context(patch.dict(os.environ, self.environment | environment, clear=True))
+            stack.enter_context(patch.object(sys, "argv", [self.program, *arguments]))
+            stack.enter_context(patch.object(spark_session, "get_spark_session", self._session))
+            stack.enter_context(patch.object(spark_session, "stop_session", lambda _: None))
+            for context in (
+                chdir(self.folder),
+                redirect_stdout(out),
+                redirect_stderr(errors),
+                _signals_restored(),
+                _logging_restored(),
+            ):
+                stack.enter_context(context)
+            try:
+                self.entry()
+            except SystemExit as end:
+                code = end.code
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), errors.getvalue())
+
+    def _session(self, *_: object, **__: object) -> SparkSession:
+        assert self._spark is not None, "this command wants a JVM: take `run_on_spark`"
+        return self._spark
+
+
+@contextmanager
+def _signals_restored() -> Iterator[None]:
+    before = [(number, signal.getsignal(number)) for number in SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _logging_restored() -> Iterator[None]:
+    """What a command adds to the loggers goes with it, as with its process."""
+    loggers = [logging.getLogger(name) for name in (None, *OUR_LOGGERS)]
+    before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
+    try:
+        yield
+    finally:
+        logging.captureWarnings(capture=False)
+        for logger, level, handlers in before:
+            logger.setLevel(level)
+            for added in set(logger.handlers) - set(handlers):
+                logger.removeHandler(added)
+                added.close()

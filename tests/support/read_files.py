@@ -1,0 +1,28 @@
+"""Files as a load reads them, without a database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data_processing.ingest.loading.files_to_load import FileToLoad, look_at
+
+
+def written(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def looked_at(path: Path, **words: Any) -> FileToLoad:
+    return look_at(path, words.get("kind"), words.get("symbol"), words.get("given"))
+
+
+def columns(path: Path, **words: Any) -> Mapping[str, list[Any]]:
+    """The columns that a load copies into the temporary table."""
+    file = looked_at(path, **words)
+    batches = [file.incoming(batch) for batch in file.table.batches()]
+    return dict(pa.concat_tables(batches).to_pydict())

@@ -1,0 +1,144 @@
+"""pytest plugin: parallel workers, what one of them runs, and how a failure is run again.
+
+A worker has a database server, a JVM, ports and homes of its own: all of them come from session
+fixtures, and a worker is a session. The order is random (pytest-randomly), but for the tests that
+take longest: they begin first, so that no worker waits for one at the end. A failure says on which
+worker it happened, after which tests and with which seed.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Generator
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+from cli.doctor_checks import memory_gib
+
+WORKER_GIB = 5
+"""Memory of a worker: its own JVM, and those of the processes that one of its tests starts."""
+
+FEW_FILES = 3
+"""Up to this many files, a second server and JVM take longer to start than they save."""
+
+LONGEST_FIRST = (
+    "test_readme.py",
+    "test_terraform_apply.py",
+    "test_code_archive.py",
+    "test_class_archive.py",
+    "test_faults.py",
+)
+"""Files of a test, or of tests that stay together, of more than half a minute."""
+
+SPARK_LIST = "spark-tests"
+"""File of the node ids that need the shared Spark session, from the workers to the controller."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """What `-n auto` means; 0 runs the tests in this process."""
+    paths = [Path(argument.partition("::")[0]) for argument in config.args]
+    if len(paths) <= FEW_FILES and all(path.is_file() for path in paths):
+        return 0
+    workers = min(len(os.sched_getaffinity(0)), int(memory_gib() / WORKER_GIB))
+    return workers if workers > 1 else 0
+
+
+class Units(LoadScopeScheduling):  # type: ignore[misc]
+    """A test is a unit of its own, unless its file has fixtures that its tests share.
+
+    Every second worker prefers the tests of the shared Spark session, the others what is left: a
+    JVM that has run for a while is several times as fast as a new one.
+    """
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        super().__init__(config, log)
+        self._spark_list = _folder(config) / SPARK_LIST
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if shares_fixtures(self.config.rootpath / file) else nodeid
+
+    def _assign_work_unit(self, node: Any) -> None:
+        prefers_spark = int(node.gateway.id.removeprefix("gw")) % 2 == 0
+        spark_units = {self._split_scope(nodeid) for nodeid in self._spark_tests}
+        preferred = (unit for unit in self.workqueue if (unit in spark_units) == prefers_spark)
+        self.workqueue.move_to_end(next(preferred, next(iter(self.workqueue))), last=False)
+        super()._assign_work_unit(node)
+
+    @cached_property
+    def _spark_tests(self) -> list[str]:
+        return self._spark_list.read_text(encoding="utf-8").splitlines()
+
+
+@cache
+def shares_fixtures(file: Path) -> bool:
+    return 'scope="module"' in file.read_text(encoding="utf-8")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    config.option.loadscopereorder = False
+    return Units(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST_FIRST)
+    if hasattr(config, "workerinput"):
+        spark_tests = [
+            item.nodeid for item in items if "spark" in getattr(item, "fixturenames", ())
+        ]
+        # the controller, which collects nothing, reads it before it hands out the first test
+        path = _folder(config) / SPARK_LIST
+        partial = path.with_name(f"{SPARK_LIST}-of-{os.environ['PYTEST_XDIST_WORKER']}")
+        partial.write_text("\n".join(spark_tests), encoding="utf-8")
+        partial.replace(path)
+
+
+def _folder(config: pytest.Config) -> Path:
+    """What this run leaves for the next one, and for who runs a failure again."""
+    assert config.cache is not None, (
+        "parallel workers need pytest's cache: drop -p no:cacheprovider"
+    )
+    return config.cache.mkdir("workers")
+
+
+class Order:
+    """Writes which tests a process has begun, into a file that pytest takes as an argument."""
+
+    def __init__(self, config: pytest.Config, folder: Path) -> None:
+        self._seed = config.getoption("randomly_seed", None)
+        self._worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+        self._file = folder / f"tests-of-{self._worker}"
+        self._file.unlink(missing_ok=True)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        with self._file.open("a", encoding="utf-8") as stream:
+            stream.write(f"{nodeid}\n")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if report.failed:
+            again = f"python run_spark_local.py test -n 0 --randomly-seed={self._seed}"
+            report.sections.append(
+                (
+                    "How to run it again",
+                    f"alone: {again} {shlex.quote(report.nodeid)}\n"
+                    f"after the tests that worker {self._worker} ran before it:"
+                    f" {again} --randomly-dont-reorganize @{self._file}",
+                )
+            )
+        return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    is_controller = bool(config.option.tx) and not hasattr(config, "workerinput")
+    if getattr(config, "cache", None) and not is_controller:
+        config.pluginmanager.register(Order(config, _folder(config)))

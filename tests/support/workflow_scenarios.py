@@ -1,0 +1,677 @@
+"""What the workflow must do, scenario by scenario: each runs a source in a world and asserts.
+Shared by the tests of the workflow and of its faults.
+
+A scenario takes a folder, what executes, and the source, which is pipeline.yaml or a copy with a
+fault put in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from emulator.services.batch_lifecycle import BatchScript
+from tests.support.workflow_world import (
+    NEW,
+    OLD,
+    PROJECT,
+    REGION,
+    WORKFLOW_PATH,
+    Executor,
+    Outcome,
+    World,
+    released,
+    world,
+)
+
+Scenario = Callable[[Path, Executor, str], None]
+
+METRICS, FORECAST = "calculate_pool_metrics", "forecast_pools"
+ON_CLOUD_RUN = {METRICS: "cloud_run", FORECAST: "cloud_run"}
+BATCHES = f"/v1/projects/{PROJECT}/locations/{REGION}/batches"
+
+
+def console(batch: str) -> str:
+    return f"https://console.cloud.google.com/dataproc/batches/{REGION}/{batch}/summary?project={PROJECT}"
+
+
+def assert_succeeded(outcome: Outcome, *platforms: str) -> None:
+    assert outcome.state == "SUCCEEDED", outcome.error
+    steps = outcome.result["steps"]
+    where = platforms or ("dataproc", "dataproc")
+    batches = [
+        f"{'cloud-run-' if platform == 'cloud_run' else ''}{job}-{outcome.execution}"
+        for job, platform in zip(("metrics", "forecast"), where, strict=True)
+    ]
+    expected = list(
+        zip(
+            (METRICS, FORECAST),
+            where,
+            batches,
+            ("SUCCEEDED", "SUCCEEDED"),
+            strict=True,
+        )
+    )
+    assert [
+        (step["job"], step["platform"], step["batch"], step["state"]) for step in steps
+    ] == expected
+    assert outcome.events[0] == "run_began"
+    assert outcome.events[-1] == "run_succeeded"
+
+
+def assert_failed(outcome: Outcome, **expected: Any) -> None:
+    """The error's map has these entries, of `message` a part; the last event tells the same."""
+    assert outcome.state == "FAILED", outcome.result
+    assert outcome.error is not None
+    message = expected.pop("message")
+    assert message in outcome.error["message"], outcome.error
+    assert {name: outcome.error.get(name) for name in expected} == expected
+    last = outcome.log[-1]
+    assert last["severity"] == "ERROR"
+    assert last["jsonPayload"]["event"] == "run_failed"
+    told = {name: expected[name] for name in ("job", "batch", "state") if name in expected}
+    assert {**last["jsonPayload"], **told, "message": outcome.error["message"]} == last[
+        "jsonPayload"
+    ]
+
+
+def nothing_started(made: World) -> None:
+    assert made.dataproc.asked == []
+    assert made.cloud_run.asked == []
+
+
+def success(folder: Path, executor: Executor, source: str) -> None:
+    with world(
+        folder,
+        executor,
+        source,
+        dataproc=BatchScript(pending_seconds=40, running_seconds=600, usage_delay_seconds=0),
+    ) as made:
+        outcome = made.run()
+        assert_succeeded(outcome)
+        execution = outcome.execution
+        wanted = [
+            {"batchId": f"{job}-{execution}", "requestId": f"{job[0]}-{execution}"}
+            for job in ("metrics", "forecast")
+        ]
+        assert [dict(request.query) for request in made.created] == wanted
+        batches = released(NEW)["batches"]
+        for request, key in zip(made.created, (METRICS, f"{FORECAST}/synapseml"), strict=True):
+            body = request.json()
+            assert body["pysparkBatch"].pop("args") == [
+                *batches[key]["pysparkBatch"].pop("args"),
+                "--batch",
+                request.query["batchId"],
+            ]
+            assert body == batches[key]
+        steps = outcome.result["steps"]
+        assert outcome.result["version"] == NEW
+        assert all(int(step["usage"]["milliDcuSeconds"]) > 0 for step in steps)
+        assert [step["console"] for step in steps] == [console(step["batch"]) for step in steps]
+        assert all(640 <= step["seconds"] <= 700 for step in steps)
+        assert made.clock.slept[:7] == [10, 20, 30, 40, 50, 60, 60]
+        assert made.cancels == []
+        assert outcome.events == [
+            "run_began",
+            *["batch_state", "batch_state", "batch_ended"] * 2,
+            "run_succeeded",
+        ]
+        told = [(entry["severity"], entry["jsonPayload"]) for entry in outcome.log]
+        assert told[2][1] == {
+            "event": "batch_state",
+            "job": METRICS,
+            "batch": f"metrics-{execution}",
+            "state": "RUNNING",
+            "version": NEW,
+            "seconds": 60,
+            "message": "",
+        }
+        assert {severity for severity, _ in told} == {"INFO"}
+
+
+def usage_comes_later(folder: Path, executor: Executor, source: str) -> None:
+    """The service counts when a batch is over. The metrics' figures are there when the forecast has
+    ended, the forecast's are waited for.
+    """
+    with world(folder, executor, source, dataproc=BatchScript(usage_delay_seconds=100)) as made:
+        outcome = made.run()
+        assert_succeeded(outcome)
+        assert all(
+            step["usage"] and int(step["usage"]["milliDcuSeconds"]) > 0
+            for step in outcome.result["steps"]
+        )
+        assert outcome.events[-3:] == ["batch_used", "batch_used", "run_succeeded"]
+        assert outcome.log[-2]["jsonPayload"]["batch"] == f"forecast-{outcome.execution}"
+        assert "milliDcuSeconds" in outcome.log[-2]["jsonPayload"]["message"]
+        assert 90 <= sum(made.clock.slept[-4:]) <= 120
+
+
+def usage_never_comes(folder: Path, executor: Executor, source: str) -> None:
+    with world(folder, executor, source, dataproc=BatchScript(usage_delay_seconds=100_000)) as made:
+        outcome = made.run()
+        assert_succeeded(outcome)
+        assert [step["usage"] for step in outcome.result["steps"]] == [None, None]
+        assert made.clock.slept[-12:] == [30] * 12
+
+
+def arguments_reach_the_jobs(folder: Path, executor: Executor, source: str) -> None:
+    with world(folder, executor, source) as made:
+        assert_succeeded(
+            made.run(
+                {"start": "2025-01-01", "end": "2025-02-01", "engine": "lightgbm", "dry_run": True}
+            )
+        )
+        bodies = [request.json() for request in made.created]
+        given = [body["pysparkBatch"]["args"][:-2] for body in bodies]
+        assert given == [
+            ["--start", "2025-01-01", "--end", "2025-02-01", "--dry-run"],
+            ["--dry-run"],
+        ]
+        assert (
+            bodies[1]["runtimeConfig"]
+            == released(NEW)["batches"][f"{FORECAST}/lightgbm"]["runtimeConfig"]
+        )
+        assert_succeeded(made.run({"full_refresh": True, "version": None, "platform": {}}))
+        assert [request.json()["pysparkBatch"]["args"][:-2] for request in made.created[2:]] == [
+            ["--full-refresh"],
+            [],
+        ]
+        made.put_release(NEW, {**released(NEW), "engine": "lightgbm"})
+        assert_succeeded(made.run({"engine": None}))
+        runtimes = [request.json()["runtimeConfig"]["version"] for request in made.created[3::2]]
+        assert runtimes == [
+            released(NEW)["batches"][f"{FORECAST}/{engine}"]["runtimeConfig"]["version"]
+            for engine in ("synapseml", "lightgbm")
+        ]
+
+
+def failed(folder: Path, executor: Executor, source: str) -> None:
+    """And the second step is not started after a failed first."""
+    with world(
+        folder, executor, source, dataproc=BatchScript(end="FAILED", message="out of memory")
+    ) as made:
+        outcome = made.run()
+        batch = f"metrics-{outcome.execution}"
+        assert_failed(
+            outcome,
+            code=500,
+            job=METRICS,
+            batch=batch,
+            state="FAILED",
+            version=NEW,
+            console=console(batch),
+            message="out of memory",
+        )
+        assert len(made.created) == 1
+        assert made.cancels == []
+
+
+def second_failed(folder: Path, executor: Executor, source: str) -> None:
+    def script(batch: str) -> BatchScript:
+        return BatchScript(end="FAILED" if batch.startswith("forecast-") else "SUCCEEDED")
+
+    with world(folder, executor, source, dataproc=script) as made:
+        outcome = made.run()
+        assert_failed(
+            outcome,
+            job=FORECAST,
+            batch=f"forecast-{outcome.execution}",
+            state="FAILED",
+            message="job failure",
+        )
+        assert outcome.events.count("batch_ended") == 2
+
+
+def cancelled(folder: Path, executor: Executor, source: str) -> None:
+    """By someone else, or by the service when its ttl is over: it has ended, and is not
+    asked to.
+    """
+    with world(
+        folder, executor, source, dataproc=BatchScript(end="CANCELLED", message="by hand")
+    ) as made:
+        outcome = made.run()
+        assert_failed(
+            outcome,
+            code=500,
+            job=METRICS,
+            batch=f"metrics-{outcome.execution}",
+            state="CANCELLED",
+            message="ended CANCELLED: by hand",
+        )
+        assert len(made.created) == 1
+        assert made.cancels == []
+
+
+def unavailable_twice(folder: Path, executor: Executor, source: str) -> None:
+    with world(folder, executor, source) as made:
+        made.dataproc.fail_next("create", 503, 2)
+        made.dataproc.fail_next("get", 429, 1)
+        made.dataproc.fail_next("get", 500, 1)
+        assert_succeeded(made.run())
+        assert len(made.created) == 4
+        assert len({request.query["batchId"] for request in made.created}) == 2
+        assert len(made.dataproc.states()) == 2
+
+
+def lost_answer(folder: Path, executor: Executor, source: str) -> None:
+    """The batch was made and the line broke: the next try finds it."""
+    with world(folder, executor, source) as made:
+        made.dataproc.fail_next("create", "lost answer")
+        made.dataproc.fail_next("get", "cut")
+        assert_succeeded(made.run())
+        assert len(made.dataproc.states()) == 2
+
+
+def batch_is_there_already(folder: Path, executor: Executor, source: str) -> None:
+    """409: our id, so it is ours, and is seen through."""
+    with world(folder, executor, source) as made:
+
+        def create(execution: str) -> None:
+            made.ask(
+                "POST",
+                f"{BATCHES}?batchId=metrics-{execution}&requestId=other",
+                released(NEW)["batches"][METRICS],
+            )
+
+        made.before = create
+        assert_succeeded(made.run())
+        assert len(made.created) == 3
+        assert len(made.dataproc.states()) == 2
+
+
+def create_is_aborted(folder: Path, executor: Executor, source: str) -> None:
+    """409 as well, but no batch of our id exists: the same request is sent again, a few times."""
+    with world(folder, executor, source) as made:
+        made.dataproc.fail_next("create", 409, 2)
+        assert_succeeded(made.run())
+        assert len(made.created) == 4
+        assert len({request.query["requestId"] for request in made.created}) == 2
+        assert len(made.dataproc.states()) == 2
+        made.dataproc.fail_next("create", 409, 100)
+        outcome = made.run()
+        assert_failed(
+            outcome,
+            code=409,
+            job=METRICS,
+            batch=f"metrics-{outcome.execution}",
+            state="NOT_CREATED",
+            message="was not created: ",
+        )
+        assert "aborted" in outcome.error["message"]
+        assert len(made.created) == 4 + 7
+
+
+def not_created(folder: Path, executor: Executor, source: str) -> None:
+    with world(folder, executor, source) as made:
+        made.dataproc.fail_next("create", 403)
+        outcome = made.run()
+        assert_failed(
+            outcome,
+            code=403,
+            job=METRICS,
+            batch=f"metrics-{outcome.execution}",
+            state="NOT_CREATED",
+            message="Failure asked for.",
+        )
+        assert len(made.created) == 1
+
+
+def deadline(folder: Path, executor: Executor, source: str) -> None:
+    with world(
+        folder,
+        executor,
+        source,
+        dataproc=BatchScript(end=None, cancelling_seconds=45),
+        deadline=1800,
+    ) as made:
+        outcome = made.run()
+        batch = f"metrics-{outcome.execution}"
+        assert_failed(
+            outcome,
+            code=504,
+            job=METRICS,
+            batch=batch,
+            state="CANCELLED",
+            console=console(batch),
+            message="longer than 1800 s",
+        )
+        assert len(made.cancels) == 1
+        operation = made.ask("GET", f"{BATCHES}/{batch}")["operation"]
+        assert made.cancels == [f"/v1/{operation}:cancel"]
+        assert made.dataproc.states() == {batch: "CANCELLED"}
+        assert 1800 <= sum(made.clock.slept) <= 1800 + 60 + 45 + 60
+        assert len(made.created) == 1
+        assert "cancel_requested" in outcome.events
+
+
+def deadline_without_an_end(folder: Path, executor: Executor, source: str) -> None:
+    """Waiting for the end of what was cancelled has an end too; a cancel that is busy is asked
+    again, one that is refused is told.
+    """
+    with world(
+        folder,
+        executor,
+        source,
+        dataproc=BatchScript(end=None, cancelling_seconds=1e6),
+        deadline=1800,
+    ) as made:
+        made.dataproc.fail_next("cancel", 503)
+        outcome = made.run()
+        assert_failed(
+            outcome, code=504, state="CANCELLING", message="did not end; it ran longer than 1800 s"
+        )
+        assert len(made.cancels) == 2
+        assert 2400 <= sum(made.clock.slept) <= 2600
+    with world(
+        folder / "refused", executor, source, dataproc=BatchScript(end=None), deadline=1800
+    ) as made:
+        made.dataproc.fail_next("cancel", 403)
+        outcome = made.run()
+        assert_failed(outcome, code=504, state="RUNNING", message="did not end")
+        assert len(made.cancels) == 1
+        assert "cancel_refused" in outcome.events
+
+
+def ended_well_while_cancelled(folder: Path, executor: Executor, source: str) -> None:
+    """What succeeds in the last moment has succeeded."""
+
+    def script(batch: str) -> BatchScript:
+        return BatchScript(
+            pending_seconds=0, running_seconds=1835 if batch.startswith("metrics-") else 60
+        )
+
+    with world(folder, executor, source, dataproc=script, deadline=1800) as made:
+        made.dataproc.fail_next("cancel", 400)
+        assert_succeeded(made.run())
+        assert len(made.cancels) == 1
+
+
+def rollback(folder: Path, executor: Executor, source: str) -> None:
+    with world(folder, executor, source) as made:
+        outcome = made.run({"version": OLD})
+        assert_succeeded(outcome)
+        assert outcome.result["version"] == OLD
+        uris = [request.json()["pysparkBatch"]["mainPythonFileUri"] for request in made.created]
+        assert [uri.split("/")[4] for uri in uris] == [OLD, OLD]
+
+
+def on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
+    """One step there, the other on Dataproc; then both."""
+    with world(folder, executor, source) as made:
+        outcome = made.run(
+            {"platform": {FORECAST: "cloud_run"}, "engine": "lightgbm", "dry_run": True}
+        )
+        assert_succeeded(outcome, "dataproc", "cloud_run")
+        assert len(made.created) == 1
+        (asked,) = [request for request in made.cloud_run.asked if request.method == "POST"]
+        assert (
+            asked.path
+            == f"/v2/projects/{PROJECT}/locations/{REGION}/jobs/yieldspark-forecast-pools:run"
+        )
+        words = [
+            FORECAST,
+            "--version",
+            NEW,
+            "--engine",
+            "lightgbm",
+            "--dry-run",
+            "--batch",
+            f"cloud-run-forecast-{outcome.execution}",
+        ]
+        assert asked.json() == {
+            "overrides": {"containerOverrides": [{"args": words}], "timeout": "7800s"}
+        }
+        assert "execution_name" in outcome.result["steps"][1]["console"]
+        outcome = made.run(
+            {"platform": ON_CLOUD_RUN, "version": OLD, "start": "2025-01-01", "end": "2025-01-02"}
+        )
+        assert_succeeded(outcome, "cloud_run", "cloud_run")
+        words = [
+            METRICS,
+            "--version",
+            OLD,
+            "--start",
+            "2025-01-01",
+            "--end",
+            "2025-01-02",
+            "--batch",
+            f"cloud-run-metrics-{outcome.execution}",
+        ]
+        asked = [request for request in made.cloud_run.asked if request.method == "POST"][1]
+        assert asked.json()["overrides"]["containerOverrides"] == [{"args": words}]
+        assert len(made.created) == 1
+
+
+def platform_of_the_release(folder: Path, executor: Executor, source: str) -> None:
+    """Each platform that a release may name, and none, which was before; the argument wins, for the
+    jobs that it names.
+    """
+    both: dict[str | None, tuple[str, str]] = {
+        None: ("dataproc", "dataproc"),
+        "dataproc": ("dataproc", "dataproc"),
+        "cloud_run": ("cloud_run", "cloud_run"),
+    }
+    with world(folder, executor, source) as made:
+        for platform, expected in both.items():
+            made.put_release(NEW, released(NEW) | {"platform": platform})
+            assert_succeeded(made.run(), *expected)
+        assert len(made.created) == 4
+        assert_succeeded(made.run({"platform": {FORECAST: "dataproc"}}), "cloud_run", "dataproc")
+        wanted = {METRICS: "dataproc", FORECAST: "dataproc"}
+        assert_succeeded(made.run({"platform": wanted}), *wanted.values())
+        asked = len(made.cloud_run.asked)
+        for unknown in ("auto", 5, ["cloud_run"]):
+            made.put_release(NEW, released(NEW) | {"platform": unknown})
+            assert_failed(made.run(), code=500, version=NEW, message="allowed is dataproc or")
+        assert (len(made.created), len(made.cloud_run.asked)) == (7, asked)
+
+
+def failed_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
+    with world(
+        folder,
+        executor,
+        source,
+        cloud_run=BatchScript(end="FAILED", message="the container exited with 1"),
+    ) as made:
+        outcome = made.run({"platform": ON_CLOUD_RUN})
+        assert_failed(
+            outcome,
+            code=500,
+            job=METRICS,
+            batch=f"cloud-run-metrics-{outcome.execution}",
+            state="FAILED",
+            message="the container exited with 1",
+        )
+        assert len([request for request in made.cloud_run.asked if request.method == "POST"]) == 1
+
+
+def deadline_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
+    with world(
+        folder, executor, source, cloud_run=BatchScript(end=None, keeps_ttl=False), deadline=1800
+    ) as made:
+        outcome = made.run({"platform": ON_CLOUD_RUN})
+        assert_failed(
+            outcome, code=504, job=METRICS, state="CANCELLED", message="longer than 1800 s"
+        )
+        assert len(made.cancels) == 1
+        assert "/jobs/yieldspark-calculate-pool-metrics/executions/" in made.cancels[0]
+
+
+def job_is_missing_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
+    with world(folder, executor, source) as made:
+        changed = released(NEW)
+        changed["cloud_run_jobs"][METRICS] = "another-name"
+        made.put_release(NEW, changed)
+        outcome = made.run({"platform": {METRICS: "cloud_run"}})
+        assert_failed(
+            outcome,
+            code=404,
+            job=METRICS,
+            state="NOT_CREATED",
+            message="'another-name' of kind 'JOB'",
+        )
+        assert len(made.cloud_run.asked) == 1
+        made.put_release(NEW, changed | {"cloud_run_jobs": {}})
+        assert_failed(
+            made.run({"platform": {METRICS: "cloud_run"}}),
+            code=400,
+            message="knows no Cloud Run job for calculate_pool_metrics",
+        )
+        assert made.dataproc.asked == []
+
+
+def second_execution(folder: Path, executor: Executor, source: str) -> None:
+    with world(folder, executor, source) as made:
+        first = made.start("hold")["name"].rpartition("/")[2]
+        made.clock.sleep(5)
+        outcome = made.run()
+        assert_failed(outcome, code=409, message=f"execution {first} is running since ")
+        nothing_started(made)
+        made.hold.set()
+        while made.ask("GET", f"/v1/{WORKFLOW_PATH}/executions/{first}")["state"] == "ACTIVE":
+            pass
+        assert_succeeded(made.run())
+
+
+def batch_is_gone(folder: Path, executor: Executor, source: str) -> None:
+    with world(folder, executor, source) as made:
+        made.dataproc.fail_next("get", 404)
+        outcome = made.run()
+        assert_failed(
+            outcome,
+            code=404,
+            job=METRICS,
+            batch=f"metrics-{outcome.execution}",
+            state="UNKNOWN",
+            message="can not be read",
+        )
+        assert len(made.created) == 1
+
+
+def long_silence(folder: Path, executor: Executor, source: str) -> None:
+    """The service is away for longer than all retries of one look take: the batch is not given up
+    before its deadline.
+    """
+    with world(folder, executor, source) as made:
+        made.dataproc.fail_next("get", 503, 10)
+        outcome = made.run()
+        assert_succeeded(outcome)
+        assert outcome.events.count("batch_not_seen") == 1
+
+
+BROKEN_LATEST: list[tuple[Any, str]] = [
+    (b"{", "can not be read"),
+    (b"", "can not be read"),
+    ({"version": 5}, "names no version"),
+    ({"version": "../other"}, "names no version"),
+    ({}, "names no version"),
+    ([], "names no version"),
+    ({"version": "c" * 40}, f"release {'c' * 40} can not be read"),
+]
+
+
+def broken_release(folder: Path, executor: Executor, source: str) -> None:
+    with world(folder, executor, source) as made:
+        for content, message in BROKEN_LATEST:
+            made.put("latest.json", content)
+            assert_failed(made.run(), message=message)
+        assert_failed(
+            made.run({"version": "c" * 40}),
+            code=404,
+            version="c" * 40,
+            message=f"release {'c' * 40} can not be read",
+        )
+        made.put_release("c" * 40, released(OLD))
+        assert_failed(made.run({"version": "c" * 40}), code=500, message="is none")
+        made.put_release(NEW, {**released(NEW), "batches": {}})
+        assert_failed(
+            made.run({"version": NEW}), code=400, message="has no batch calculate_pool_metrics"
+        )
+        nothing_started(made)
+
+
+CHANGED_FILES = (
+    "yieldspark.zip",
+    f"{METRICS}.py",
+    f"{FORECAST}.py",
+    "jars/postgresql-42.7.5.jar",
+    "batches.json",
+)
+
+
+def changed_release(folder: Path, executor: Executor, source: str) -> None:
+    """Someone who may write to the bucket puts a file of theirs in the place of a release's."""
+    with world(folder, executor, source) as made:
+        for name in CHANGED_FILES:
+            made.put_release(NEW, released(NEW))
+            changed = released(NEW) | {"project": "another"} if name == "batches.json" else b"evil"
+            made.put(f"versions/{NEW}/{name}", changed)
+            message = f"{name} of release {NEW} was changed: its md5 is "
+            assert_failed(made.run({"version": NEW}), code=500, version=NEW, message=message)
+        assert_succeeded(made.run({"version": OLD}))
+        asked = len(made.dataproc.asked)
+        outside = released(NEW)
+        main = outside["batches"][METRICS]["pysparkBatch"]
+        main["mainPythonFileUri"] = f"gs://evil/versions/{NEW}/{METRICS}.py"
+        made.put_release(NEW, outside)
+        assert_failed(made.run(), code=500, message="which is no file of it; release again")
+        assert len(made.dataproc.asked) == asked
+
+
+WRONG_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
+    ({"versoin": NEW}, "the argument has no key versoin"),
+    ({"version": "../x"}, 'version="../x" is wrong; allowed is a released version'),
+    ({"version": 5}, "version=5 is wrong"),
+    ({"start": "01.01.2025", "end": "2025-01-02"}, 'start="01.01.2025" is wrong; allowed is a day'),
+    ({"start": "2025-01-01"}, "start and end go together"),
+    ({"end": "2025-01-01"}, "start and end go together"),
+    ({"start": "2025-01-01", "end": "2025-01-02", "full_refresh": True}, "give one of them"),
+    ({"full_refresh": "yes"}, 'full_refresh="yes" is wrong; allowed is true or false'),
+    ({"engine": "spark"}, 'engine="spark" is wrong; allowed is lightgbm or synapseml'),
+    ({"platform": "cloud_run"}, 'platform="cloud_run" is wrong; allowed is a map'),
+    ({"platform": {"forecast": "cloud_run"}}, "platform names the job forecast; jobs are"),
+    (
+        {"platform": {FORECAST: "laptop"}},
+        'platform of forecast_pools is "laptop"; allowed is dataproc or cloud_run',
+    ),
+    ({"dry_run": 1}, "dry_run=1 is wrong"),
+]
+
+
+def wrong_argument(folder: Path, executor: Executor, source: str) -> None:
+    with world(folder, executor, source) as made:
+        for argument, message in WRONG_ARGUMENTS:
+            assert_failed(made.run(argument), code=400, message=message)
+        nothing_started(made)
+
+
+SCENARIOS: tuple[Scenario, ...] = (
+    success,
+    usage_comes_later,
+    usage_never_comes,
+    arguments_reach_the_jobs,
+    failed,
+    second_failed,
+    cancelled,
+    unavailable_twice,
+    lost_answer,
+    batch_is_there_already,
+    create_is_aborted,
+    not_created,
+    deadline,
+    deadline_without_an_end,
+    ended_well_while_cancelled,
+    rollback,
+    on_cloud_run,
+    platform_of_the_release,
+    failed_on_cloud_run,
+    deadline_on_cloud_run,
+    job_is_missing_on_cloud_run,
+    second_execution,
+    batch_is_gone,
+    long_silence,
+    broken_release,
+    changed_release,
+    wrong_argument,
+)

@@ -1,0 +1,131 @@
+"""`terraform/` applied by the real provider to fakes of Google's APIs, and the nightly run on what
+was made, with the rights that were granted.
+
+One apply is shared by all tests of the file. It takes some 45 s, nearly all of them waits of the
+provider: 10 s after each new account, 3 s after each grant, one after the other for grants on one
+resource.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from database.connections.engine import make_engine
+from database.embedded.server import EmbeddedServer
+from emulator import nightly_run
+from emulator.terraform import terraform_apply
+from emulator.terraform.google_provider import obstacle
+from tests.conftest import JARS
+from tests.emulator.test_local_cloud import OWNERS_ROWS
+from tests.support.emulated_project import OPERATOR, AppliedProject, applied_project
+from tests.support.granted_workflow import MEMBER, Rights, executions
+from tests.support.metrics_store import execute
+
+
+@pytest.fixture(scope="module")
+def module_server(
+    server_programs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedServer]:
+    server = EmbeddedServer(tmp_path_factory.mktemp("cloud-sql"))
+    yield server
+    server.reset()
+
+
+@pytest.fixture(scope="module")
+def applied(
+    module_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AppliedProject]:
+    if reason := obstacle():
+        pytest.skip(reason)
+    with applied_project(tmp_path_factory.mktemp("project"), module_server) as project:
+        yield project
+
+
+def test_the_second_plan_is_empty(applied: AppliedProject) -> None:
+    assert applied.second_plan == []
+    made = Counter(address.split(".")[0] for address in applied.addresses)
+    assert made["google_sql_database_instance"] == 1, made
+
+
+NOT_USED = {
+    "dataproc.operations.get",
+    "iam.serviceAccounts.get",
+    "iam.serviceAccounts.list",
+    "storage.objects.list",
+}
+"""The workflow has these and calls nothing that needs them: three are in Google's roles beside what
+it needs, and an operation is looked at by whom cancels one by hand.
+"""
+
+
+def test_the_workflow_has_the_rights_that_it_uses_and_no_more(
+    applied: AppliedProject, tmp_path: Path
+) -> None:
+    rights = Rights(applied)
+    for state, outcome in executions(tmp_path, rights):
+        assert outcome.state == state, outcome.error
+    assert rights.refused == []
+    assert rights.granted(MEMBER) - rights.used == NOT_USED
+
+
+def test_a_run_fails_without_any_one_right_of_the_workflow(
+    applied: AppliedProject, tmp_path: Path
+) -> None:
+    whole = Rights(applied)
+    good = [outcome.state for _, outcome in executions(tmp_path / "whole", whole)]
+    for permission in sorted(whole.used):
+        rights = Rights(applied, without=permission)
+        ended = [outcome for _, outcome in executions(tmp_path / permission, rights)]
+        assert permission in {one.permission for one in rights.refused}
+        changed = [outcome.state for outcome in ended] != good
+        assert changed or permission.endswith("cancel"), permission
+
+
+WITHOUT_A_CALL = {
+    ("build", "artifactregistry.writer"),
+    ("build", "iam.serviceAccountUser"),
+    ("build", "logging.logWriter"),
+    ("build", "run.developer"),
+    ("build", "yieldsparkWorkflowUpdater"),
+    ("container", "storage.objectUser"),
+    ("scheduler", "run.invoker"),
+    ("user:operator", "storage.objectViewer"),
+    ("workflow", "yieldsparkJobRunner"),
+}
+"""Accounts and roles of grants that a release, a migration, a nightly run on batches and the costs
+do not need: those of a deployment, of a forecast in a container, and of the ingest.
+"""
+
+
+def test_forecast_rows_from_what_terraform_made(
+    applied: AppliedProject, jvm: Path, tmp_path: Path
+) -> None:
+    """Over 20 s: a release, and three jobs as processes of their own, two with a Spark. 20 pools of
+    40 days are just enough for a model.
+    """
+    cloud, outputs = applied.cloud, applied.outputs
+    nightly_run.released(cloud, outputs, tmp_path, JARS, print)
+    database = nightly_run.migrated(cloud, outputs, OPERATOR, print)
+    execute(make_engine(database), OWNERS_ROWS, pools=[f"pool-{number}" for number in range(20)])
+    run = nightly_run.scheduled_run(cloud, outputs, OPERATOR, print)
+    steps = [(step["job"], step["state"]) for step in run["result"]["steps"]]
+    assert steps == [("calculate_pool_metrics", "SUCCEEDED"), ("forecast_pools", "SUCCEEDED")]
+    assert nightly_run.rows(database) == {"days": 800, "forecasts": 20, "pools": 20}
+    assert cloud.storage.store.objects_of(outputs["buckets"]["models"]), "no model was kept"
+    costs = cloud.ended(cloud.dispatch("yieldspark-costs")["metadata"]["name"])
+    assert costs.get("succeededCount") == 1, costs
+    assert {one["permission"] for one in cloud.refusals()} == {"storage.buckets.get"}
+    unused = {
+        (grant["member"].partition("@")[0].rpartition("-")[2], grant["role"].rpartition("/")[2])
+        for grant in cloud.unused_grants()
+    }
+    assert unused == WITHOUT_A_CALL
+    refused = terraform_apply.refused_destroy(applied.terraform)
+    assert "failed to delete instance because deletion_protection is set to true" in refused
+    assert "cannot destroy workflow without setting deletion_protection=false" in refused
+    assert f"Error trying to delete bucket {outputs['buckets']['staging']}" in refused
+    assert nightly_run.rows(database)["forecasts"] == 20

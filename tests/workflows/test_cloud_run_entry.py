@@ -1,0 +1,464 @@
+"""The entry of the Cloud Run jobs against the storage double: it fetches what the manifest says,
+refuses everything else, and becomes the job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.cloud.storage import Bucket, Client  # type: ignore[import-untyped]
+
+from container import cloud_run_entry
+from container.cloud_run_entry import FAILED, INTERRUPTED, WRONG_USE, NotStarted, fetch, reader
+from emulator.http_service import Request, serving
+from emulator.services.fake_storage import UNAVAILABLE, FakeStorage, Fault
+from tests.support.processes import PROJECT
+from workflows.spec import release_paths as release_names
+
+JOB = "calculate_pool_metrics"
+VERSION, OLDER = "f" * 40, "a" * 40
+SAYS = """
+import json, os, sys
+from greeting import GREETING
+names = (
+    "CODE_VERSION", "ENVIRONMENT", "SPARK_MASTER", "PYTHONPATH", "CODE_BUCKET", "MAX_FILL_DAYS",
+    "MODEL_THREADS", "ENGINE"
+)
+print(json.dumps({
+    "said": GREETING, "arguments": sys.argv[1:], "folder": os.getcwd(),
+    "jars": sorted(os.listdir(os.environ["JARS_DIR"])),
+    "variables": {name: os.environ[name] for name in names if name in os.environ}
+}))
+sys.exit(7)
+"""
+PROPERTIES = {
+    "MAX_FILL_DAYS": "3",
+    "MODEL_THREADS": "4",
+    "ENGINE": "lightgbm",
+    "CODE_VERSION": "another",
+    "ENVIRONMENT": "production",
+}
+BATCH = {
+    "runtimeConfig": {
+        "properties": (
+            {f"spark.dataproc.driverEnv.{name}": value for name, value in PROPERTIES.items()}
+            | {"spark.a.b": "c"}
+        )
+    }
+}
+BATCHES = json.dumps({"batches": {f"{JOB}s": {}, JOB: BATCH}}).encode()
+WAITS = """
+import signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("the job was asked to end"))
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+def code(greeting: str) -> bytes:
+    """A release's zip with one module."""
+    stream = BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("greeting.py", f"GREETING = {greeting!r}\n")
+    return stream.getvalue()
+
+
+@dataclass
+class Bucketful:
+    """A bucket of releases, and the container's variables that lead to it."""
+
+    bucket: Bucket
+    double: FakeStorage
+    variables: dict[str, str]
+    files: dict[str, bytes] = field(
+        default_factory=lambda: {
+            release_names.CODE: code("new"),
+            f"{JOB}.py": SAYS.encode(),
+            "jars/one.jar": b"1",
+        }
+    )
+
+    def write(self, name: str, content: bytes | object) -> bytes:
+        written = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.bucket.blob(name).upload_from_string(written)
+        return written
+
+    def release(self, version: str = VERSION, files: Mapping[str, bytes] | None = None) -> None:
+        """As `python -m workflows release` leaves it. Args: files are other than the usual ones, or
+        more.
+        """
+        every = self.files | {"batches.json": BATCHES} | dict(files or {})
+        listed = {
+            name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+            for name, content in every.items()
+        }
+        for name, content in every.items():
+            self.write(release_names.object_name(version, name), content)
+        manifest = self.write(
+            release_names.object_name(version, release_names.MANIFEST),
+            {"version": version, "commit": version, "files": listed},
+        )
+        self.write(
+            release_names.LATEST,
+            {"version": version, "manifest_sha256": hashlib.sha256(manifest).hexdigest()},
+        )
+
+
+@pytest.fixture
+def releases(tmp_path: Path) -> Iterator[Bucketful]:
+    double = FakeStorage(tmp_path / "storage", ["code"])
+    with serving([double]) as url:
+        client = Client(
+            project=None,
+            credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+            client_options={"api_endpoint": url},
+        )
+        yield Bucketful(
+            client.bucket("code"), double, {"CODE_BUCKET": "code", "GOOGLE_API_ENDPOINT": url}
+        )
+
+
+def start(folder: Path, variables: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    """The entry as the image has it: one file, alone in a folder, with a container's few
+    variables.
+    """
+    (folder / "image").mkdir()
+    (folder / "tmp").mkdir()
+    entry = shutil.copy(PROJECT / "container" / "cloud_run_entry.py", folder / "image")
+    environment = {"PATH": os.defpath, "TMPDIR": str(folder / "tmp")} | variables
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, entry, *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+    )
+
+
+@pytest.mark.usefixtures("processes")
+def test_the_process_becomes_the_job_of_the_latest_release(
+    releases: Bucketful, tmp_path: Path
+) -> None:
+    releases.release(OLDER, {release_names.CODE: code("old")})
+    releases.release()
+    job = start(
+        tmp_path,
+        releases.variables | {"PYTHONPATH": str(PROJECT)},
+        JOB,
+        "--start",
+        "2025-08-01",
+        "--batch",
+        "metrics-1",
+    )
+    output, errors = job.communicate()
+    said = json.loads(output)
+    folder = Path(said["folder"])
+    assert (job.returncode, errors) == (7, f"{JOB} of version {VERSION}\n")
+    assert said | {"folder": "", "variables": {}} == {
+        "said": "new",
+        "arguments": ["--start", "2025-08-01", "--batch", "metrics-1"],
+        "folder": "",
+        "jars": ["one.jar"],
+        "variables": {},
+    }
+    assert said["variables"] == {
+        "CODE_VERSION": VERSION,
+        "ENVIRONMENT": "production",
+        "SPARK_MASTER": "local[*]",
+        "PYTHONPATH": str(folder / "yieldspark.zip"),
+        "CODE_BUCKET": "code",
+        "MAX_FILL_DAYS": "3",
+    }
+    assert folder.parent == tmp_path / "tmp"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "batches.json",
+        f"{JOB}.py",
+        "jars",
+        "yieldspark.zip",
+    ]
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_version_is_the_rollback_and_the_containers_variables_win(
+    releases: Bucketful, tmp_path: Path
+) -> None:
+    releases.release(OLDER, {release_names.CODE: code("old")})
+    releases.release()
+    job = start(
+        tmp_path,
+        releases.variables | {"SPARK_MASTER": "local[2]", "MAX_FILL_DAYS": "5"},
+        JOB,
+        f"--version={OLDER}",
+        "--full-refresh",
+        "--vers",
+        "1",
+    )
+    said = json.loads(job.communicate()[0])
+    assert (said["said"], said["arguments"], said["variables"]["SPARK_MASTER"]) == (
+        "old",
+        ["--full-refresh", "--vers", "1"],
+        "local[2]",
+    )
+    assert (said["variables"]["CODE_VERSION"], said["variables"]["MAX_FILL_DAYS"]) == (OLDER, "5")
+
+
+def operators_code(says: str) -> bytes:
+    """A release's zip of the operator, with one program."""
+    stream = BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("__main__.py", says)
+        archive.writestr("greeting.py", "GREETING = 'from the zip'\n")
+    return stream.getvalue()
+
+
+def test_the_network_to_the_database_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """What answers, a refusal too, ends the wait; an address without a way to it is tried again."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        cloud_run_entry.wait_for_network("127.0.0.1", port)
+    cloud_run_entry.wait_for_network("127.0.0.1", port)
+    cloud_run_entry.wait_for_network("/run/postgresql", 5432)
+    cloud_run_entry.wait_for_network("no host has this name", 5432)
+    assert capsys.readouterr().err == ""
+    cloud_run_entry.wait_for_network("0100::1", port, seconds=0.1)  # RFC 6666: packets are dropped
+    assert "waiting for the network to 0100::1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("--", "db", "migrate", "--json"), ("db", "migrate", "--json")])
+@pytest.mark.usefixtures("processes")
+def test_the_process_becomes_the_operators_command(
+    releases: Bucketful, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """With its own variables of the release. Files beside its modules are files: it runs from a
+    folder, whose name is no module's of Python.
+    """
+    variables = {"ENGINE": "lightgbm", "MAX_FILL_DAYS": "4", "ENVIRONMENT": "production"}
+    document = {"batches": {}, cloud_run_entry.VARIABLES: variables}
+    releases.release(
+        files={
+            release_names.OPERATOR_CODE: operators_code(SAYS),
+            release_names.BATCHES: json.dumps(document).encode(),
+        }
+    )
+    job = start(tmp_path, releases.variables, "operator", f"--version={VERSION}", *words)
+    output, errors = job.communicate()
+    assert (job.returncode, errors) == (7, f"operator of version {VERSION}\n")
+    said = json.loads(output)
+    folder = Path(said["folder"])
+    assert (said["said"], said["arguments"]) == ("from the zip", ["db", "migrate", "--json"])
+    assert said["variables"] == {
+        "CODE_VERSION": VERSION,
+        "SPARK_MASTER": "local[*]",
+        "PYTHONPATH": str(folder / "operator_code"),
+        "CODE_BUCKET": "code",
+        **variables,
+    }
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "batches.json",
+        "jars",
+        "operator.zip",
+        "operator_code",
+    ]
+
+
+@pytest.mark.usefixtures("processes")
+def test_sigterm_reaches_the_job(releases: Bucketful, tmp_path: Path) -> None:
+    releases.release(files={f"{JOB}.py": WAITS.encode()})
+    job = start(tmp_path, releases.variables, JOB)
+    assert job.stdout is not None
+    assert job.stdout.readline() == "ready\n"
+    job.send_signal(signal.SIGTERM)
+    assert (job.communicate()[1].splitlines()[-1], job.returncode) == (
+        "the job was asked to end",
+        1,
+    )
+
+
+@pytest.mark.usefixtures("processes")
+def test_sigterm_before_the_job_ends_the_entry(releases: Bucketful, tmp_path: Path) -> None:
+    asked, over = threading.Event(), threading.Event()
+
+    def hold(_number: int, _request: Request) -> Fault | None:
+        asked.set()
+        over.wait(60)
+        return UNAVAILABLE
+
+    releases.double.fault = hold
+    job = start(tmp_path, releases.variables, JOB)
+    assert asked.wait(60)
+    job.send_signal(signal.SIGTERM)
+    output, errors = job.communicate()
+    over.set()
+    assert (job.returncode, output, errors) == (
+        INTERRUPTED,
+        "",
+        "interrupted before the job began: nothing was changed\n",
+    )
+
+
+@pytest.mark.usefixtures("processes")
+def test_an_error_is_a_sentence_and_an_exit_code(releases: Bucketful, tmp_path: Path) -> None:
+    job = start(tmp_path, releases.variables, JOB)
+    output, errors = job.communicate()
+    assert (job.returncode, output) == (FAILED, "")
+    assert (
+        errors
+        == "the bucket has no latest.json: release a version with `python -m workflows release`, or"
+        " give one with --version\n"
+    )
+
+
+WRONG = {
+    "unknown version": (WRONG_USE, JOB, "b" * 40, {}, f"version {'b' * 40} is not in the bucket"),
+    "no version at all": (WRONG_USE, JOB, "../latest", {}, "'../latest' is no version"),
+    "unknown job": (
+        WRONG_USE,
+        "run_all",
+        VERSION,
+        {},
+        f"version {VERSION} has no job 'run_all': it has {JOB}",
+    ),
+    "a release without an operator": (
+        WRONG_USE,
+        "operator",
+        VERSION,
+        {},
+        f"version {VERSION} has no job 'operator': it has {JOB}",
+    ),
+    "no bucket's name": (WRONG_USE, JOB, VERSION, {"CODE_BUCKET": ""}, "CODE_BUCKET is not set"),
+    "no such bucket": (
+        WRONG_USE,
+        JOB,
+        VERSION,
+        {"CODE_BUCKET": "cod"},
+        "CODE_BUCKET=cod does not exist",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "job", "version", "variables", "sentence"), WRONG.values(), ids=WRONG
+)
+def test_wrong_use(
+    releases: Bucketful,
+    tmp_path: Path,
+    exit_code: int,
+    job: str,
+    version: str,
+    variables: dict[str, str],
+    sentence: str,
+) -> None:
+    releases.release()
+    with pytest.raises(NotStarted, match=f"^{sentence}") as refused:
+        fetch(reader(releases.variables | variables), job, version, tmp_path)
+    assert refused.value.exit_code == exit_code
+
+
+MANIFEST = release_names.object_name(VERSION, release_names.MANIFEST)
+CODE = release_names.object_name(VERSION, release_names.CODE)
+DAMAGED: dict[str, tuple[str, bytes | None, str]] = {
+    "other bytes": (CODE, code("evil"), f"{CODE} is refused: its sha256 is .* manifest.json says"),
+    "another jar": (
+        release_names.object_name(VERSION, "jars/one.jar"),
+        b"2",
+        "jars/one.jar is refused: its sha256 is",
+    ),
+    "another entry": (
+        release_names.object_name(VERSION, f"{JOB}.py"),
+        b"pass",
+        f"{JOB}.py is refused: its sha256 is",
+    ),
+    "another manifest": (
+        MANIFEST,
+        b"{}",
+        f"{MANIFEST} is refused: its sha256 is .* latest.json says",
+    ),
+    "a file is gone": (CODE, None, f"{CODE} is in the manifest and not in the bucket"),
+    "latest is no document": (
+        "latest.json",
+        b"{",
+        "latest.json is no document with version, manifest_sha256",
+    ),
+    "latest is no object": (
+        "latest.json",
+        b"[]",
+        "latest.json is no document with version, manifest_sha256",
+    ),
+}
+"""An object, what stands there instead (None: nothing), and what is said of it."""
+
+
+@pytest.mark.parametrize(("name", "content", "sentence"), DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_release_is_not_started(
+    releases: Bucketful, tmp_path: Path, name: str, content: bytes | None, sentence: str
+) -> None:
+    releases.release()
+    if content is None:
+        releases.bucket.blob(name).delete()
+    else:
+        releases.write(name, content)
+    with pytest.raises(NotStarted, match=sentence) as refused:
+        fetch(reader(releases.variables), JOB, None, tmp_path)
+    assert refused.value.exit_code == FAILED
+
+
+def test_a_manifest_writes_nowhere_but_to_the_folder(releases: Bucketful, tmp_path: Path) -> None:
+    releases.release(files={"jars/../../evil.jar": b"1"})
+    with pytest.raises(
+        NotStarted, match=r"'jars/../../evil.jar' in its manifest.json is no jar's name"
+    ):
+        fetch(reader(releases.variables), JOB, VERSION, tmp_path / "a" / "b")
+    assert not (tmp_path / "evil.jar").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [(403, "Google Cloud refused: .*may the job's service account"), (503, "does not answer")],
+)
+def test_a_service_that_does_not_give_the_release(
+    releases: Bucketful, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, sentence: str
+) -> None:
+    monkeypatch.setattr(cloud_run_entry, "RETRY_SECONDS", 0.1)
+    releases.release()
+    releases.double.fault = lambda number, request: Fault(status=status)
+    with pytest.raises(NotStarted, match=rf"^gs://code/{MANIFEST}: .*{sentence}") as refused:
+        fetch(reader(releases.variables), JOB, VERSION, tmp_path)
+    assert refused.value.exit_code == FAILED
+
+
+def test_a_request_that_is_refused_once_is_made_again(releases: Bucketful, tmp_path: Path) -> None:
+    releases.release()
+    asked: list[Request] = []
+
+    def once(_number: int, request: Request) -> Fault | None:
+        if request.path.endswith(release_names.CODE):
+            asked.append(request)
+        return UNAVAILABLE if [request] == asked else None
+
+    releases.double.fault = once
+    assert fetch(reader(releases.variables), JOB, VERSION, tmp_path) == (tmp_path, VERSION)
+    assert len(asked) == 2
+
+
+def test_the_bucket_is_laid_out_as_releases_are() -> None:
+    """The image has no other file of the product: the names stand in the entry once more."""
+    for name in ("CODE", "OPERATOR", "OPERATOR_CODE", "BATCHES", "MANIFEST", "LATEST"):
+        assert getattr(cloud_run_entry, name) == getattr(release_names, name)
+    assert release_names.jar_name("one.jar") == f"{cloud_run_entry.JARS}one.jar"

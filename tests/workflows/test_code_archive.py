@@ -1,0 +1,113 @@
+"""The jobs run from the built zip alone, and on a cluster of processes: with the rows that the
+checkout gives.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from config_spark import Settings
+from data_processing.calculate_pool_metrics_spark import run_metrics
+from data_processing.ingest.loading.load_files import load_files
+from database.db_utils_spark import execute_sql
+from forecasting.forecast_pools_spark import run_forecast
+from sample_data import SAMPLE_FILES
+from tests.support.forecast_panels import SHORT
+from tests.support.mapped_classes import QUICK_COMPILER
+from tests.support.processes import PROJECT, environment_of
+from workflows.releases.code_archive import build_archive
+
+METRICS_JOB = "data_processing/calculate_pool_metrics_spark.py"
+FORECAST_JOB = "forecasting/forecast_pools_spark.py"
+
+RESULTS = {
+    "metrics": "SELECT * FROM pool_daily_metrics ORDER BY pool_id, date",
+    "forecasts": (
+        "SELECT pool_id, target_date, apy, apy_low, apy_high, tvl, tvl_low, tvl_high, rule FROM"
+        " yieldspark.forecasts ORDER BY pool_id"
+    ),
+}
+
+
+def _run_from_zip(
+    archive: Path, entry: str, arguments: list[str], settings: Settings, **environment: str
+) -> None:
+    """Run a copy of a job's entry file as a process that finds code in the zip alone. Raises:
+    AssertionError with what it said.
+    """
+    folder = archive.parent
+    copied = shutil.copy(PROJECT / entry, folder)
+    variables = environment_of(settings, "spark_master", "shuffle_partitions", *SHORT)
+    variables |= {
+        "JAVA_TOOL_OPTIONS": QUICK_COMPILER,
+        "PYTHONPATH": str(archive),
+        "YIELDSPARK_HOME": str(folder / "home"),
+    }
+    variables |= environment
+    done = subprocess.run(
+        [sys.executable, copied, *arguments],
+        cwd=folder,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _results(settings: Settings) -> dict[str, list[dict[str, Any]]]:
+    return {name: execute_sql(settings, query) for name, query in RESULTS.items()}
+
+
+def _few_pools(settings: Settings) -> None:
+    """The sample cut to a dozen pools: enough for a model, quick on a cluster of processes."""
+    load_files(settings, SAMPLE_FILES)
+    execute_sql(
+        settings,
+        "DELETE FROM raw_defillama_pool_history WHERE pool_id NOT IN (SELECT pool_id FROM pools"
+        " ORDER BY pool_id LIMIT 12)",
+    )
+
+
+CLUSTER = {"SPARK_MASTER": "local-cluster[2,1,2048]"}
+
+
+def test_the_metrics_job_on_executors_has_its_code_from_the_zip_alone(
+    database: Settings, second_database: Settings, spark: SparkSession, tmp_path: Path
+) -> None:
+    """The checkout in this process beside the zip on a cluster of two executors. The zip in one
+    process is what `local run` does in test_readme.py.
+    """
+    archive = tmp_path / "yieldspark.zip"
+    archive.write_bytes(build_archive())
+    for settings in (database, second_database):
+        _few_pools(settings)
+    run_metrics(database, session=lambda rows: spark)
+    _run_from_zip(archive, METRICS_JOB, [], second_database, **CLUSTER)
+    assert _results(second_database) == _results(database)
+    assert _results(database)["metrics"]
+
+
+@pytest.mark.long
+def test_synapseml_on_executors_forecasts_from_the_zip_what_the_checkout_does(
+    database: Settings, second_database: Settings, spark: SparkSession, tmp_path: Path
+) -> None:
+    archive = tmp_path / "yieldspark.zip"
+    archive.write_bytes(build_archive())
+    checkout, zipped = (
+        settings.model_copy(update=SHORT) for settings in (database, second_database)
+    )
+    for settings in (checkout, zipped):
+        _few_pools(settings)
+        run_metrics(settings, session=lambda rows: spark)
+    run_forecast(checkout, engine="synapseml", session=lambda: spark)
+    _run_from_zip(archive, FORECAST_JOB, ["--engine", "synapseml"], zipped, **CLUSTER)
+    assert _results(zipped) == _results(checkout)
+    assert _results(checkout)["forecasts"]

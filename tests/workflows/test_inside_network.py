@@ -1,0 +1,107 @@
+"""What an operator does beside the database: from an empty one to costs in the ledger by containers
+that really run, and what is refused before one starts.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from config_spark import Settings
+from database.db_utils_spark import execute_sql
+from tests.support.dataproc_cases import batch_request
+from tests.support.defillama_server import DefiLlamaServer, running
+from tests.support.inside_network import VERSION, Network, network
+from workflows.batches.dataproc import Batches
+from workflows.costs.cost import actual_cost
+from workflows.executions import ExecutionNotSucceeded
+from workflows.inside_network import container_runs
+from workflows.inside_network.container_log import Line
+from workflows.inside_network.container_runs import run_container
+from workflows.run_commands import run_pipeline
+from workflows.spec.platforms import JOBS
+from workflows.spec.release_paths import CONTAINER_ARGUMENTS, COSTS_JOB, INGEST_JOB
+
+EMPTY = """
+    DROP SCHEMA yieldspark CASCADE;
+    DROP SCHEMA public CASCADE;
+    CREATE SCHEMA public
+"""
+
+RAN = """
+    INSERT INTO yieldspark.run_ledger
+        (run_id, job, status, code_version, rows, stages, checks, batch)
+    VALUES ('run-1', 'calculate_pool_metrics', 'succeeded', '1', '{}', '{}', '[]', 'metrics-1')
+"""
+
+POOL = {
+    "pool": "pool-1",
+    "chain": "Ethereum",
+    "project": "aave-v3",
+    "symbol": "USDC",
+    "tvlUsd": 5e6,
+    "apy": 4.2,
+    "stablecoin": True,
+}
+
+ON_CLOUD_RUN = dict.fromkeys(JOBS, "cloud_run")
+PLAN = {"dry_run": True, "platform": ON_CLOUD_RUN}
+MIGRATE = ("operator", "--", "db", "migrate")
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container_runs, "LOOK_SECONDS", 0.1)
+
+
+def test_from_an_empty_database_to_costs_in_the_ledger(database: Settings, tmp_path: Path) -> None:
+    """Five containers: each fetches the release, compares it with the manifest, and becomes the
+    command.
+    """
+    execute_sql(database, EMPTY)
+    with running() as llama, network(database, tmp_path, **_urls(llama)) as inside:
+        with pytest.raises(ExecutionNotSucceeded) as planned:
+            run_pipeline(inside.settings, PLAN, seconds_between=0.1)
+        assert (
+            "in the cloud `python -m workflows operator -- db migrate`"
+            in (planned.value.document["driver_output"][-1])
+        )
+        migrated = inside.run(*MIGRATE)
+        assert (migrated.returncode, migrated.stdout) == (0, "the tables are there\n")
+        assert f"operator of version {VERSION}\n" in migrated.stderr
+        words = [*CONTAINER_ARGUMENTS[INGEST_JOB], "--stablecoins"]
+        run_container(inside.settings, INGEST_JOB, words, str, seconds_between=0.1)
+        looked = inside.run("operator", "--", "status", "--json")
+        assert json.loads(looked.stdout)["jobs"]["ingest"]["status"] == "succeeded"
+        raw = execute_sql(database, "SELECT pool_id FROM raw_defillama_pool_history")
+        assert raw == [{"pool_id": "pool-1"}]
+
+        batches = Batches(inside.settings)
+        batch = batches.submit(batch_request(), "metrics-1", "m-1")
+        execute_sql(database, RAN)
+        lines: list[Line] = []
+        done = run_container(inside.settings, COSTS_JOB, None, lines.append, seconds_between=0.1)
+        assert done["arguments"] == ["operator", "--", "workflows", "cost", "--day", "yesterday"]
+        cost = actual_cost(batches.get("metrics-1"))
+        assert cost is not None
+        kept = execute_sql(database, "SELECT cost_usd FROM yieldspark.run_ledger WHERE batch <> ''")
+        assert [row["cost_usd"] for row in kept] == [pytest.approx(cost.usd)]
+        assert batch["createTime"][:10] in "".join(line.text for line in lines if line.is_output)
+        _no_password_is_kept(database, inside)
+
+
+def _urls(llama: DefiLlamaServer) -> dict[str, str]:
+    """The address of a DefiLlama that has one pool of stablecoins, observed once."""
+    llama.pools.append(POOL)
+    llama.charts["pool-1"] = [{"timestamp": "2025-08-01T23:00:00.000Z", "tvlUsd": 5e6, "apy": 4.2}]
+    return {"defillama_yields_url": llama.url, "defillama_coins_url": llama.url}
+
+
+def _no_password_is_kept(database: Settings, inside: Network) -> None:
+    assert database.db_password is not None
+    password = database.db_password.get_secret_value().encode()
+    files = [path for path in inside.folder.rglob("*") if path.is_file()]
+    assert files
+    assert [path for path in files if password in path.read_bytes()] == []

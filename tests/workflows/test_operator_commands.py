@@ -1,0 +1,299 @@
+"""`python -m workflows operator` from outside: what it starts and what it refuses, the log it
+follows, its exit code, Ctrl-C. The containers are small programs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+import typer
+
+from common.errors import Interrupted
+from emulator.http_service import Service, serving
+from emulator.services.batch_lifecycle import BatchScript
+from emulator.services.batch_process import LocalPlatform
+from emulator.services.fake_cloud_run import FakeCloudRun
+from emulator.services.fake_logging import FakeLogging
+from emulator.services.written_lines import WrittenLine
+from tests.support.dataproc_cases import WorkflowsHere, cloud_variables
+from tests.support.releases import cloud_settings
+from workflows.inside_network import container_log, container_runs
+from workflows.inside_network.container_log import ContainerLog, last_log_lines
+from workflows.inside_network.container_runs import run_container
+from workflows.releases.code_archive import build_operator_archive
+from workflows.spec.release_paths import OPERATOR_JOB
+
+SAYS = """
+import getpass, sys
+command = sys.argv[sys.argv.index("--") + 1]
+if command != "ingest":
+    print("operator of version abc1234", file=sys.stderr)
+print('{"a": 1}')
+print("first, ü", flush=True)
+print()
+print("asked by", getpass.getuser(), file=sys.stderr)
+sys.stdout.write("no end")
+sys.exit({"status": 0, "ingest": 0, "evaluate": 2}.get(command, 1))
+"""
+
+NAME = f"projects/acme/locations/europe-west1/jobs/{OPERATOR_JOB}/executions/{OPERATOR_JOB}-abcde"
+
+
+@dataclass
+class Outside:
+    """The command line outside the network, and what it asked inside."""
+
+    url: str
+    run: WorkflowsHere
+    cloud_run: FakeCloudRun
+    services: list[Service]
+
+    def document(self, *words: str, code: int = 0, **variables: str) -> Any:
+        """That of `operator --json WORDS`."""
+        done = self.run("operator", "--json", *words, **variables)
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout)
+
+    @property
+    def started(self) -> list[Any]:
+        """The bodies of the requests that start a container."""
+        return [request.json() for request in self.cloud_run.asked if request.path.endswith(":run")]
+
+
+@pytest.fixture
+def outside(processes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
+    monkeypatch.setattr(container_runs, "LOOK_SECONDS", 0.05)
+    entry = tmp_path / "says.py"
+    entry.write_text(SAYS, encoding="utf-8")
+    services: list[Service] = []
+    with serving(services) as url:
+        platform = LocalPlatform(tmp_path / "network", url, None)
+        cloud_run = FakeCloudRun(
+            BatchScript(pending_seconds=0),
+            run=lambda name, words, variables: platform.run_container(
+                entry, words, variables, name
+            ),
+        )
+        services += [cloud_run, FakeLogging(cloud_run.lines)]
+        yield Outside(url, WorkflowsHere(tmp_path, cloud_variables(url)), cloud_run, services)
+
+
+def test_what_a_container_writes_goes_where_it_wrote_it(outside: Outside) -> None:
+    """Cloud Logging takes a line of JSON apart and has no blank ones."""
+    words = ["operator", "--version", "abc1234", "--", "status", "--json"]
+    done = outside.run(*words, LOGNAME="ana")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == '{"a": 1}\nfirst, ü\nno end\n'
+    assert done.stderr.splitlines()[1:] == ["operator of version abc1234", "asked by ana"]
+    assert outside.started == [_request(words)]
+
+
+def _request(words: list[str]) -> dict[str, Any]:
+    """The body of a start by ana."""
+    container = {"args": words, "env": [{"name": "LOGNAME", "value": "ana"}]}
+    return {"overrides": {"containerOverrides": [container]}}
+
+
+def test_a_container_without_a_release_is_said(outside: Outside) -> None:
+    """Before a first deployment the job has another image."""
+    done = outside.run("operator", "--", "ingest", "--stablecoins")
+    assert done.returncode == 0
+    assert "did not say which release it ran: before a first deployment" in done.stderr
+
+
+@pytest.mark.parametrize(("command", "code"), [("evaluate", 2), ("db", 1)])
+def test_the_exit_code_is_the_containers(outside: Outside, command: str, code: int) -> None:
+    words = ["db", "migrate"] if command == "db" else [command]
+    document = outside.document("--", *words, code=code)
+    assert (document["state"], document["exit_code"]) == ("FAILED", code)
+    assert document["output"] == ['{"a": 1}', "first, ü", "no end"]
+    assert f"ended FAILED with exit code {code}: " in document["error"]
+    assert document["console"] in document["error"]
+
+
+FACTS = ("job", "arguments", "version", "state", "exit_code")
+
+
+def test_a_document_of_what_ran(outside: Outside) -> None:
+    document = outside.document("--", "status")
+    assert {name: document[name] for name in FACTS} == {
+        "job": OPERATOR_JOB,
+        "arguments": ["operator", "--", "status"],
+        "version": "abc1234",
+        "state": "SUCCEEDED",
+        "exit_code": 0,
+    }
+
+
+REFUSED = {
+    "no command": ([], "Missing parameter: words"),
+    "another command": (["db", "reset", "--yes"], "allowed: db migrate, status, models"),
+    "a job": (["calculate_metrics"], "allowed: db migrate"),
+    "part of a name": (["stat"], "allowed: db migrate"),
+    "a group alone": (["models"], "`models` is no command; there are models list, models show"),
+    "no command of its group": (["quarantine", "mend"], "`quarantine mend` is no command"),
+    "another command of the cloud": (["workflows", "release"], "allowed: db migrate"),
+    "an unknown option": (["status", "--all"], "No such option: --all"),
+    "a wrong value": (["workflows", "cost", "--day", "tomorrow"], "allowed is YYYY-MM-DD, or"),
+}
+
+
+@pytest.mark.parametrize(("words", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_wrong_words_start_no_container(outside: Outside, words: list[str], sentence: str) -> None:
+    document = outside.document("--", *words, code=2)
+    assert sentence in document["error"]
+    assert outside.cloud_run.asked == []
+
+
+@pytest.mark.usefixtures("processes")
+def test_the_container_refuses_wrong_words_too(tmp_path: Path) -> None:
+    """A job's arguments may come from elsewhere than this command."""
+    archive = tmp_path / "operator.zip"
+    archive.write_bytes(build_operator_archive())
+    done = subprocess.run(
+        [sys.executable, str(archive), "db", "reset", "--yes"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(
+        "error: 'db reset --yes' does not run inside the network; allowed"
+    )
+
+
+def test_a_dry_run_and_help_start_no_container(outside: Outside) -> None:
+    planned = outside.document(
+        "--dry-run", "--", "db", "migrate", GOOGLE_API_ENDPOINT="", LOGNAME="ana"
+    )
+    assert planned == {
+        "job": f"projects/acme/locations/europe-west1/jobs/{OPERATOR_JOB}",
+        "request": _request(["operator", "--", "db", "migrate"]),
+    }
+    helped = outside.run("operator", "--", "db", "migrate", "--help")
+    assert (helped.returncode, "db migrate" in helped.stdout) == (0, True)
+    assert outside.cloud_run.asked == []
+
+
+def test_a_log_out_of_reach_is_said_once_and_the_command_goes_on(outside: Outside) -> None:
+    """Without the right to read logs the service refuses; here there is none that has them."""
+    del outside.services[1]
+    done = outside.run("operator", "--", "evaluate")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("the log can't be read: entries:list: Google Cloud refused") == 1
+
+
+def test_a_job_that_is_not_there_is_said(outside: Outside) -> None:
+    outside.cloud_run._jobs = {}
+    document = outside.document("--", "status", code=1)
+    assert (
+        f"there is no Cloud Run job projects/acme/locations/europe-west1/jobs/{OPERATOR_JOB}: "
+        in (document["error"])
+    )
+
+
+@pytest.mark.parametrize(("answer", "cancelled"), [(None, False), (False, False), (True, True)])
+def test_ctrl_c_asks_at_a_terminal_and_leaves_it_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: bool | None,
+    cancelled: bool,
+) -> None:
+    """The answer None stands for no terminal. That a signal does so, test_batch_commands.py sees
+    to.
+    """
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: answer is not None, raising=False)
+    monkeypatch.setattr(typer, "confirm", lambda *_, **__: answer)
+    cloud_run = FakeCloudRun(
+        BatchScript(pending_seconds=0, end=None, cancelling_seconds=0, output=b"begun\n")
+    )
+
+    def interrupt(line: object) -> None:
+        raise KeyboardInterrupt
+
+    with serving([cloud_run, FakeLogging(cloud_run.lines)]) as url, pytest.raises(Interrupted):
+        run_container(cloud_settings(url), OPERATOR_JOB, ["operator"], interrupt)
+    asked = [request.path for request in cloud_run.asked]
+    assert any(path.endswith(":cancel") for path in asked) is cancelled
+    how = f"gcloud run jobs executions cancel {OPERATOR_JOB}-"
+    assert (how in capsys.readouterr().err) is not cancelled
+
+
+def _log(*lines: tuple[float, str]) -> list[tuple[str, WrittenLine]]:
+    return [
+        (NAME, WrittenLine("stdout", number, text, seen))
+        for number, (seen, text) in enumerate(lines)
+    ]
+
+
+def test_each_line_is_shown_once_however_late_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container_log, "PAGE", 2)
+    written = _log((1_000.0, "a"), (1_030.0, "c"), (1_030.0, "d"))
+    double = FakeLogging(lambda: written)
+    with serving([double]) as url:
+        settings = cloud_settings(url)
+        log = ContainerLog(settings, OPERATOR_JOB, "1970-01-01T00:16:39Z", NAME.rpartition("/")[2])
+        assert [line.text for line in log.read_on()] == ["a", "c", "d"]
+        written = _log((1_000.0, "a"), (1_030.0, "c"), (1_030.0, "d"), (1_010.0, "b"), (990, "x"))
+        assert [line.text for line in log.read_on()] == ["b"]
+        assert log.read_on() == []
+        assert last_log_lines(settings, OPERATOR_JOB, "1970-01-01T00:00:00Z", 2) == ["c", "d"]
+        assert last_log_lines(settings, "another", "1970-01-01T00:00:00Z") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"resourceNames": []}, "resource_names must be set"),
+        ({"filters": ""}, 'Unknown name "filters"'),
+        ({"filter": "textPayload:x"}, "Unparseable filter: 'textPayload:x'"),
+        ({"orderBy": "severity"}, "orderBy 'severity'"),
+        ({"pageSize": 1001}, "pageSize 1001"),
+    ],
+)
+def test_what_the_log_refuses(change: dict[str, Any], message: str) -> None:
+    request = {"resourceNames": ["projects/acme"], "filter": ""} | change
+    with serving([FakeLogging(list)]) as url, pytest.raises(HTTPError) as refused:
+        urlopen(f"{url}/v2/entries:list", json.dumps(request).encode())
+    assert json.loads(refused.value.read())["error"]["message"].count(message) == 1
+
+
+@pytest.mark.usefixtures("processes")
+def test_gcloud_reads_the_same_log(tmp_path: Path) -> None:
+    """Google's own program understands the entries, and the double its filters."""
+    if not shutil.which("gcloud"):
+        pytest.skip("gcloud is not installed here")
+    written = _log((1_000.0, "a"), (1_030.0, '{"b": 1}'))
+    with serving([FakeLogging(lambda: written)]) as url:
+        variables = os.environ | {
+            "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
+            "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),
+            "CLOUDSDK_CORE_PROJECT": "acme",
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_LOGGING": f"{url}/",
+        }
+        wanted = f'resource.type="cloud_run_job" AND resource.labels.job_name="{OPERATOR_JOB}"'
+        done = subprocess.run(
+            ["gcloud", "logging", "read", wanted, "--order=asc", "--format=json"],
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    entries = json.loads(done.stdout)
+    assert [entry.get("textPayload", entry.get("jsonPayload")) for entry in entries] == [
+        "a",
+        {"b": 1},
+    ]

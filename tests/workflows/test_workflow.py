@@ -1,0 +1,32 @@
+"""pipeline.yaml, executed by two readers that know nothing of each other, our interpreter and the
+PyPI emulator, on the doubles over real HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.emulator_process import Emulator, emulator_python
+from tests.support.workflow_scenarios import SCENARIOS, Scenario
+from tests.support.workflow_world import PIPELINE, by_interpreter
+
+
+@pytest.fixture(scope="module")
+def emulator(processes: None) -> Iterator[Emulator]:
+    running = Emulator(emulator_python())
+    yield running
+    running.close()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_in_the_interpreter(scenario: Scenario, tmp_path: Path) -> None:
+    scenario(tmp_path, by_interpreter, PIPELINE)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_in_the_emulator(scenario: Scenario, tmp_path: Path, emulator: Emulator) -> None:
+    """Which also holds the source against Google's JSON schema."""
+    scenario(tmp_path, emulator, PIPELINE)

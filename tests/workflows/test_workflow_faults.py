@@ -1,0 +1,286 @@
+"""Faults put back into the workflow, one at a time: a rule or a scenario must see each. The first
+of each list are those of earlier plans.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import workflow_scenarios as scenarios
+from tests.support.workflow_scenarios import Scenario
+from tests.support.workflow_world import PIPELINE, by_interpreter
+from workflows.pipeline_lint.rules import check_source
+
+Change = tuple[str, str]
+
+POST_BATCH = """          call: http.post
+          args:
+            url: ${batches}
+            auth: {type: OAuth2}
+            query: {batchId: "${where.batch}", requestId: "${where.request}"}
+            body: ${body}
+"""
+
+FOLLOW_BATCH = """    - follow_it:
+        call: follow
+        args:
+          job: ${job}
+          where: ${where}
+          url: ${batches + "/" + where.batch}
+"""
+CREATED = """    - created:
+        next: follow_it
+"""
+ASK_THE_OPERATION = """    - is_over:
+        switch:
+          - condition: ${operation.body.state == "FAILED"}
+            raise: it failed
+"""
+
+SEEN_BY_RULES: dict[str, tuple[Change, str]] = {
+    "a connector that does not exist": (
+        (
+            POST_BATCH,
+            (
+                "          call: googleapis.dataproc.v1.projects.locations.batches.create\n        "
+                "  args: {body: '${body}'}\n"
+            ),
+        ),
+        (
+            "googleapis.dataproc.v1.projects.locations.batches.create is a connector; there is none"
+            " for Dataproc"
+        ),
+    ),
+    "an expression inside a longer string": (
+        (
+            'url: ${objects + "latest.json"}',
+            "url: https://storage.googleapis.com/storage/v1/b/${name}/o/latest.json",
+        ),
+        "an expression is the whole value",
+    ),
+    "ids in a literal body": (
+        (
+            "            body: ${body}\n",
+            "            body: {batchId: '${where.batch}', pysparkBatch: '${body.pysparkBatch}'}\n",
+        ),
+        "batchId and requestId belong into the query",
+    ),
+    "a request without its token": (
+        (
+            "            url: ${batches}\n            auth: {type: OAuth2}\n",
+            "            url: ${batches}\n",
+        ),
+        "is answered 401",
+    ),
+    "a part of a function's result": (
+        (
+            "          - other: ${parts_of_name[7]}\n",
+            '          - other: ${text.split(oldest.name, "/")[7]}\n',
+        ),
+        "the result of text.split() is assigned to a variable",
+    ),
+    "waiting inside an expression": (
+        (
+            '    - wait:\n        call: sys.sleep\n        args: {seconds: "${pause}"}\n',
+            "    - wait:\n        assign: [{slept: '${sys.sleep(pause)}'}]\n",
+        ),
+        "sys.sleep waits",
+    ),
+    "a jump to nowhere": (("next: end_it\n", "next: stop_it\n"), "next is 'stop_it'"),
+    "a word that is a boolean": (
+        ("  params: [job, where, url]\n", "  params: [job, where, url, {on: 1}]\n"),
+        "'on' as bool",
+    ),
+}
+
+SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
+    "polling the Operation": (
+        (
+            FOLLOW_BATCH,
+            FOLLOW_BATCH.replace(
+                'batches + "/" + where.batch',
+                '"https://dataproc.googleapis.com/v1/" + operation.body.name',
+            ),
+        ),
+        scenarios.success,
+    ),
+    "the state of an answer that has none": (
+        (CREATED, ASK_THE_OPERATION + CREATED),
+        scenarios.success,
+    ),
+    "CANCELLED polled for ever": (
+        ("          - ended: [FAILED, CANCELLED]\n", "          - ended: [FAILED]\n"),
+        scenarios.cancelled,
+    ),
+    "a time-out returned as text": (
+        (
+            "          - condition: ${sys.now() >= deadline}\n            next: end_it\n",
+            (
+                "          - condition: ${sys.now() >= deadline}\n            return: it took too"
+                " long\n"
+            ),
+        ),
+        scenarios.deadline,
+    ),
+    "the batch id from the clock": (
+        ('batch: ${"metrics-" + execution}', 'batch: ${"metrics-" + string(int(sys.now()))}'),
+        scenarios.success,
+    ),
+    "ids in the body": (
+        (
+            "          - body.pysparkBatch.args: ${arguments}\n",
+            (
+                "          - body.pysparkBatch.args: ${arguments}\n          - body.batchId:"
+                " ${where.batch}\n"
+            ),
+        ),
+        scenarios.success,
+    ),
+    "FAILED taken for a success": (
+        (
+            '          - condition: ${found.state == "SUCCEEDED"}\n',
+            '          - condition: ${found.state in ["SUCCEEDED", "FAILED"]}\n',
+        ),
+        scenarios.failed,
+    ),
+    "the argument version not heard": (
+        (
+            "    - is_given:\n        switch:\n          - condition: ${version != null}\n",
+            '    - is_given:\n        switch:\n          - condition: ${version == ""}\n',
+        ),
+        scenarios.rollback,
+    ),
+    "a cancel at every look": (
+        (
+            (
+                "          - condition: ${over_time and sys.now() >= deadline}\n            next:"
+                " give_up\n"
+            ),
+            "          - condition: ${over_time}\n            next: end_it\n",
+        ),
+        scenarios.deadline,
+    ),
+    "no cancel": (
+        (
+            "    - cancel:\n        try:\n          call: http.post\n",
+            "    - cancel:\n        try:\n          call: http.get\n",
+        ),
+        scenarios.deadline,
+    ),
+    "usage is not waited for": (("looks > 6", "looks > 0"), scenarios.usage_comes_later),
+    "no retry of a busy service": (
+        ("passes: [429, 500, 502, 503, 504]", "passes: [502, 504]"),
+        scenarios.unavailable_twice,
+    ),
+    "refusals tried again": (
+        ("passes: [429, 500, 502, 503, 504]", "passes: [403, 404, 429, 500, 502, 503, 504]"),
+        scenarios.not_created,
+    ),
+    "409 taken for a failure": (
+        (
+            '                  - condition: ${default(map.get(e, "code"), 0) == 409}\n',
+            '                  - condition: ${default(map.get(e, "code"), 0) == 410}\n',
+        ),
+        scenarios.batch_is_there_already,
+    ),
+    "ABORTED taken for a batch that exists": (
+        (
+            '                  - condition: ${default(map.get(e, "code"), 0) == 404}\n',
+            '                  - condition: ${default(map.get(e, "code"), 0) == 410}\n',
+        ),
+        scenarios.create_is_aborted,
+    ),
+    "an aborted create sent again for ever": (
+        ("conflicts > 6", "conflicts > 60"),
+        scenarios.create_is_aborted,
+    ),
+    "a second execution beside the first": (
+        ('${other != sys.get_env("GOOGLE_CLOUD_WORKFLOW_EXECUTION_ID")}', '${other == ""}'),
+        scenarios.second_execution,
+    ),
+    "an argument that no one reads": (
+        (
+            "                  - condition: ${not (key in patterns)}\n",
+            '                  - condition: ${key == ""}\n',
+        ),
+        scenarios.wrong_argument,
+    ),
+    "the engine of the release not heard": (
+        ('default(map.get(release, "engine"), "synapseml")', '"synapseml"'),
+        scenarios.arguments_reach_the_jobs,
+    ),
+    "a dry run that writes": (
+        (
+            "          - condition: ${wanted.dry_run}\n",
+            "          - condition: ${wanted.dry_run and metrics}\n",
+        ),
+        scenarios.arguments_reach_the_jobs,
+    ),
+    "a Cloud Run job without a limit": (
+        ('                timeout: ${string(release.deadline_seconds) + "s"}\n', ""),
+        scenarios.on_cloud_run,
+    ),
+    "the wrong platform": (
+        (
+            'where.platform == "cloud_run"}\n            next: on_cloud_run',
+            'where.platform == "cloudrun"}\n            next: on_cloud_run',
+        ),
+        scenarios.on_cloud_run,
+    ),
+    "the platform of the release not heard": (
+        ('default(map.get(release, "platform"), "dataproc"))}', '"dataproc")}'),
+        scenarios.platform_of_the_release,
+    ),
+    "a platform of the release that nobody knows": (
+        ("${not (platform in platforms)}", '${platform == ""}'),
+        scenarios.platform_of_the_release,
+    ),
+    "a Cloud Run job with a batch's id": (
+        ('${"cloud-run-" + where.batch}', "${where.batch}"),
+        scenarios.on_cloud_run,
+    ),
+    "cancelled on Cloud Run taken for a success": (
+        (
+            (
+                '          - condition: ${default(map.get(found, "cancelledCount"), 0) > 0}\n      '
+                "      next: ended_early\n"
+            ),
+            (
+                '          - condition: ${default(map.get(found, "cancelledCount"), 0) > 0}\n      '
+                "      next: well\n"
+            ),
+        ),
+        scenarios.deadline_on_cloud_run,
+    ),
+    "a short silence taken for the end": (
+        (
+            "                  - condition: ${passing}\n",
+            '                  - condition: ${passing and found.state == ""}\n',
+        ),
+        scenarios.long_silence,
+    ),
+}
+
+
+def with_fault(change: Change) -> str:
+    old, new = change
+    assert PIPELINE.count(old) == 1, f"the workflow no longer has, or has more than once: {old!r}"
+    return PIPELINE.replace(old, new)
+
+
+@pytest.mark.parametrize("fault", SEEN_BY_RULES)
+def test_a_rule_sees(fault: str) -> None:
+    change, message = SEEN_BY_RULES[fault]
+    faults = check_source(with_fault(change))
+    assert any(message in found for found in faults), faults
+
+
+@pytest.mark.parametrize("fault", SEEN_BY_SCENARIOS)
+def test_a_scenario_sees(fault: str, tmp_path: Path) -> None:
+    change, scenario = SEEN_BY_SCENARIOS[fault]
+    source = with_fault(change)
+    assert check_source(source) == [], "this fault is one for the rules"
+    with pytest.raises(AssertionError):
+        scenario(tmp_path, by_interpreter, source)
