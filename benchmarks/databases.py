@@ -19,12 +19,13 @@ from sqlalchemy import Engine, Numeric
 from benchmarks.peer_rules import PEERS, PEERS_SCHEMA
 from benchmarks.processes import PROJECT
 from config_spark import Settings, load_settings
-from database.connections.engine import make_engine, with_database
+from database.connections.engine import make_engine
 from database.embedded.folders import locate
+from database.embedded.resolve import with_database
 from database.embedded.server import EmbeddedServer
 from database.schema.migrate import migrate
 from database.schema.own_schema import VERSION_TABLE
-from database.tables import METRIC_COLUMNS, OWN_SCHEMA, pool_daily_metrics
+from database.schema.tables import METRIC_COLUMNS, OWN_SCHEMA, pool_daily_metrics
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from benchmarks.forecast_table import Result, result_document, result_text
 from benchmarks.metrics_table import machine_facts
 from benchmarks.processes import PROJECT
 from config_spark import Settings
-from forecasting.models.engines.choose import ENGINES
+from forecasting.engines.choose import ENGINES
 
 ENDS = (dt.date(2025, 10, 5), dt.date(2025, 8, 6))
 """The shared data's last complete day, and the last day of the sixty before those."""

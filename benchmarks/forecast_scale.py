@@ -32,10 +32,10 @@ from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
 from database.db_utils_spark import exported_snapshot, get_spark_session
 from database.ledger.runs import open_run
-from forecasting.models.engines.choose import choose_engine
-from forecasting.models.engines.engine import FittedModel, Objective, without_threads
-from forecasting.models.engines.lightgbm_engine import LightgbmRows, native_parameters
-from forecasting.models.folds import DaySpan, night_folds
+from forecasting.engines.choose import choose_engine
+from forecasting.engines.engine import FittedModel, Objective, without_threads
+from forecasting.engines.folds import DaySpan, night_folds
+from forecasting.engines.lightgbm_engine import LightgbmRows, native_parameters
 from forecasting.models.stacked_model import fit_stacked
 from forecasting.run.dataset import held_rows
 from local_runtime import jars as spark_runtime

@@ -23,8 +23,14 @@ from sqlalchemy import Engine
 from benchmarks.databases import last_decimal
 from benchmarks.pandas_way import FIXES, pool_days, read_market, read_rows
 from data_processing.raw.observed_days import snapshot_identity
-from database.merge_sql import qualified
-from database.tables import METRIC_COLUMNS, pool_daily_metrics, pools, quarantine, raw_pool_history
+from database.schema.merge_sql import qualified
+from database.schema.tables import (
+    METRIC_COLUMNS,
+    pool_daily_metrics,
+    pools,
+    quarantine,
+    raw_pool_history,
+)
 
 QUARANTINED, NOT_OVER, CALENDAR = "quarantined rows", "days not over", "calendar's end"
 

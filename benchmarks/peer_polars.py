@@ -14,11 +14,11 @@ from sqlalchemy import MetaData
 
 from benchmarks.peer_rules import MARKET, MAX_APY, MAX_FILL, MAX_TVL, NUMBER, PEERS_SCHEMA, RAW
 from config_spark import Settings, load_settings
-from database import merge_sql
 from database.connections.engine import make_engine
 from database.connections.parameters import connection_parameters
-from database.merge_sql import MergeTarget
-from database.tables import METRIC_COLUMNS, pool_daily_metrics
+from database.schema import merge_sql
+from database.schema.merge_sql import MergeTarget
+from database.schema.tables import METRIC_COLUMNS, pool_daily_metrics
 
 NAME = "polars"
 STAGING = "staging_polars"

@@ -29,8 +29,8 @@ from data_processing.planning.run_plan import Plan
 from data_processing.planning.run_request import Request
 from database.commit_checks import failing_rows
 from database.connections.engine import make_engine
+from database.schema.tables import OWN_SCHEMA
 from database.staging import MERGE_WORK_MEM
-from database.tables import OWN_SCHEMA
 
 ROWS = 28_414
 

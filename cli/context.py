@@ -38,7 +38,8 @@ class Workplace:
     @cached_property
     def settings(self) -> Settings:
         """The settings with a database that runs and has this version's tables."""
-        from database.connections.engine import make_engine, with_database
+        from database.connections.engine import make_engine
+        from database.embedded.resolve import with_database
         from database.schema.migrate import migrate, require_current
 
         settings = with_database(self.bare)

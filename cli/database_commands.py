@@ -44,7 +44,8 @@ def migrate_tables(as_json: AsJson = False) -> None:
 
     Example: python run_spark_local.py db migrate
     """
-    from database.connections.engine import checked_connection, make_engine, with_database
+    from database.connections.engine import checked_connection, make_engine
+    from database.embedded.resolve import with_database
     from database.schema.check import examine_tables, findings_document
     from database.schema.migrate import migrate
     from database.schema.table_use import JOBS_USE
@@ -94,8 +95,8 @@ def url(as_json: AsJson = False) -> None:
 
     Example: psql "$(python run_spark_local.py db url | sed s/+psycopg2//)"
     """
-    from database.connections.engine import with_database
     from database.connections.parameters import connection_parameters
+    from database.embedded.resolve import with_database
 
     url = connection_parameters(with_database(edge_settings())).sqlalchemy_url()
     shown = url.render_as_string(hide_password=False)
@@ -108,8 +109,8 @@ def psql(context: typer.Context) -> None:
 
     Example: python run_spark_local.py db psql -c "select count(*) from pools"
     """
-    from database.connections.engine import with_database
     from database.connections.parameters import connection_parameters
+    from database.embedded.resolve import with_database
     from database.embedded.server import EmbeddedServer
 
     settings = with_database(edge_settings())

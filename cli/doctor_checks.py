@@ -26,9 +26,10 @@ from sqlalchemy import Connection, text
 from common.errors import CheckUnfinished, DatabaseRefused, DatabaseUnreachable, YieldSparkError
 from common.private_files import open_to_others
 from config_spark import Settings
-from database.connections.engine import checked_connection, make_engine, with_database
+from database.connections.engine import checked_connection, make_engine
 from database.connections.time_limit import limited
 from database.embedded.folders import wheel_binaries
+from database.embedded.resolve import with_database
 from database.embedded.server import EmbeddedServer
 from database.schema.check import examine_tables
 from database.schema.table_use import JOBS_USE

@@ -20,7 +20,8 @@ from common.interrupts import end_if_interrupted, watched
 from common.logging_setup import FAILURES, LineFormatter, add_log_file, only_sentences
 from common.plain_text import without_controls
 from config_spark import Settings, load_settings
-from database.connections.engine import make_engine, with_database
+from database.connections.engine import make_engine
+from database.embedded.resolve import with_database
 from database.ledger.run_json import failure_document
 from database.schema.migrate import migrate, require_current
 from spark.session import runs_here
@@ -92,7 +93,7 @@ def _prepared(settings: Settings, *, dry_run: bool) -> Settings:
     and, where a JVM will start, the machine's Java.
     """
     if settings.environment == "local":
-        add_log_file(settings)
+        add_log_file(settings.yieldspark_home)
         logging.getLogger().handlers[0].addFilter(only_sentences)
     if not dry_run and runs_here(settings) and _has_machine():
         from local_runtime.class_data_sharing import use_class_archive

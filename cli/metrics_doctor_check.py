@@ -13,9 +13,9 @@ from config_spark import Settings
 from data_processing.metrics.rolling_metrics import reach_days
 from data_processing.planning.plan import JOB
 from data_processing.planning.unread_rows import find_unread_rows
-from database.connections.engine import with_database
-from database.merge_sql import qualified
-from database.tables import raw_day_counts
+from database.embedded.resolve import with_database
+from database.schema.merge_sql import qualified
+from database.schema.tables import raw_day_counts
 
 
 def unread_rows(settings: Settings) -> tuple[Result, str, str]:

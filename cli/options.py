@@ -88,7 +88,7 @@ def edge_settings(**overrides: Any) -> Settings:
     )
     show_logs()
     if settings.environment == "local":
-        add_log_file(settings)
+        add_log_file(settings.yieldspark_home)
     return settings
 
 

@@ -1,4 +1,4 @@
-"""The test suite: pytest, and beside it the linter, the formatter and the type checker.
+"""The test suite: pytest, and in parallel the linter, formatter, type checker and import rules.
 
 The tools run beside a whole suite or the fast lane. Where the arguments name files or tests, pytest
 runs alone. Output: pytest's own, as it comes; then a line for each tool, and what it found.
@@ -28,6 +28,7 @@ TOOLS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
     ("mypy", "."),
+    ("lint-imports", "--no-cache"),
 )
 
 FAST = "unit and not long"
@@ -45,7 +46,7 @@ def run_suite(
         bool, typer.Option("--fast", help="Run only tests that start no other program.")
     ] = False,
 ) -> None:
-    """Run the test suite, ruff and mypy; further arguments go to pytest.
+    """Run the test suite, ruff, mypy and import-linter; further arguments go to pytest.
 
     Example: python run_spark_local.py test tests/database/test_run_ledger.py -x
     """
@@ -105,7 +106,7 @@ def _tools_running(commands: Sequence[tuple[str, ...]]) -> Iterator[list[Tool]]:
     for command in commands:
         output = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
         process = subprocess.Popen(
-            [sys.executable, "-m", *command],
+            [str(Path(sys.executable).with_name(command[0])), *command[1:]],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=output,

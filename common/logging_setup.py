@@ -14,7 +14,6 @@ from typing import Any
 from common.errors import EnvironmentNotReady, file_problem
 from common.plain_text import on_one_line, without_controls, without_credentials
 from common.private_files import private_folder, private_opener
-from common.settings.local import LocalSettings
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +65,12 @@ class _PrivateFile(logging.FileHandler):
             super().close()
 
 
-def add_log_file(settings: LocalSettings) -> Path:
-    """Send every record to the log file too, which is begun anew when it has grown large; returns
-    its path.
+def add_log_file(home: Path) -> Path:
+    """Log every record to `logs/yieldspark.log` in `home` too; a large file is begun anew.
 
-    Raises: EnvironmentNotReady where it can't be written.
+    Returns: the path of the log file. Raises: EnvironmentNotReady if it cannot be written.
     """
-    path = settings.yieldspark_home / "logs" / "yieldspark.log"
+    path = home / "logs" / "yieldspark.log"
     try:
         private_folder(path.parent)
         handler = _PrivateFile(

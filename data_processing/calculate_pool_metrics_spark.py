@@ -35,19 +35,17 @@ from data_processing.commit.metrics_checks import commit_checks
 from data_processing.commit.provisional_days import keep_provisional_days, retire_provisional_days
 from data_processing.commit.resolution import settle
 from data_processing.commit.row_accounting import counting_columns, record_counts
+from data_processing.metrics.market_columns import market_columns
 from data_processing.metrics.pool_metrics import AGES, SCHEMA, Provenance, by_pool, pool_days
+from data_processing.metrics.raw_rows import parse_raw_rows
 from data_processing.planning.plan import JOB, plan_metrics, refuse_wrong_use
 from data_processing.planning.plan_sql import CALENDAR_COLUMNS
 from data_processing.planning.plan_statistics import count_rows_to_read
 from data_processing.planning.run_plan import Plan
 from data_processing.planning.run_request import Request, request_of, request_of_run, utc_day
 from data_processing.planning.unread_rows import store_day_counts
-from data_processing.raw.history import TABLE, parse_raw_rows, rows_to_read, stored_rows
-from data_processing.raw.market_series import (
-    forget_market_series,
-    market_columns,
-    store_market_series,
-)
+from data_processing.raw.history import TABLE, rows_to_read, stored_rows
+from data_processing.raw.market_series import forget_market_series, store_market_series
 from data_processing.raw.observed_days import FORGET_RETIRED, RETIRED_INSIDE, keep_observed
 from data_processing.raw.pool_coverage import keep_calendars
 from data_processing.raw.rows_without_pool import quarantine_rows_without_pool
@@ -63,8 +61,8 @@ from database.db_utils_spark import (
 )
 from database.ledger.runs import Acceptance, Run, ledger_row, open_run, who_is_asking
 from database.schema.metrics_table import metrics_table
+from database.schema.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age
 from database.staging import staging_name
-from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age
 from spark.interrupt import interruptible
 from spark.session import stop_session
 

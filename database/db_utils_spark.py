@@ -23,7 +23,7 @@ from database import staging
 from database.connections.engine import checked_connection, make_engine, translated_errors
 from database.connections.parameters import connection_parameters
 from database.ledger.runs import Run, open_run
-from database.merge_sql import MergeTarget
+from database.schema.merge_sql import MergeTarget
 from database.staging import MergeCounts, StagedFrame
 from database.transport.jdbc import (
     JdbcTransport,

@@ -18,12 +18,12 @@ from sqlalchemy import Connection
 
 from common.errors import CheckFailed
 from config_spark import Settings
-from database import merge_sql
 from database.commit_checks import CommitChecks, failing_rows, run_checks
 from database.ledger.runs import Run
-from database.merge_sql import MergeTarget
+from database.schema import merge_sql
+from database.schema.merge_sql import MergeTarget
 from database.schema.table_facts import has_triggers
-from database.tables import OWN_SCHEMA
+from database.schema.tables import OWN_SCHEMA
 from database.transport.query import LastStep, Transport, staging_types
 from spark.interrupt import stop_if_interrupted
 

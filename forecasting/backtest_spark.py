@@ -20,11 +20,11 @@ from config_spark import Settings
 from database.connections.engine import make_engine
 from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot
 from database.ledger.runs import Run, ledger_row, open_run
+from forecasting.engines.choose import choose_engine
+from forecasting.engines.folds import FoldPlan
 from forecasting.evaluation.backtest import evaluation_rows, publish_days
 from forecasting.evaluation.evaluate import scores_of
 from forecasting.features.targets import targets_of
-from forecasting.models.engines.choose import choose_engine
-from forecasting.models.folds import FoldPlan
 from forecasting.models.stacked_model import OutOfSample, fit_stacked
 from forecasting.publishing.forecast_history import BACKTEST
 from forecasting.publishing.past_forecasts import no_past

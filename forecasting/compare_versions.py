@@ -18,9 +18,9 @@ from config_spark import Settings
 from database.connections.engine import make_engine
 from database.db_utils_spark import exported_snapshot
 from database.ledger.runs import open_run
+from forecasting.engines.choose import choose_engine
+from forecasting.engines.folds import ONE_DAY, DaySpan, FoldPlan
 from forecasting.features.feature_frame import feature_names
-from forecasting.models.engines.choose import choose_engine
-from forecasting.models.folds import ONE_DAY, DaySpan, FoldPlan
 from forecasting.models.stacked_model import forecast_by
 from forecasting.registry.model_archive import require_features
 from forecasting.registry.versions import load_version

@@ -36,10 +36,10 @@ from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot, 
 from database.ledger.runs import Run, ledger_row, open_run
 from database.schema.metrics_table import metrics_table
 from forecasting.backtest_spark import past_evaluation
+from forecasting.engines.choose import ENGINES, choose_engine
 from forecasting.evaluation.backtest import evaluation_rows, publish_days
 from forecasting.evaluation.scores import score_table, sentence
 from forecasting.features.targets import Target, targets_of
-from forecasting.models.engines.choose import ENGINES, choose_engine
 from forecasting.publishing.fallbacks import apply_rules, join_targets
 from forecasting.publishing.forecast_history import (
     BACKTEST,

@@ -30,14 +30,14 @@ from config_spark import Settings
 from database.connections.engine import make_engine
 from database.db_utils_spark import exported_snapshot
 from database.ledger.runs import ledger_row, open_run
+from forecasting.engines.choose import choose_engine
+from forecasting.engines.engine import FeatureRows, Objective
+from forecasting.engines.folds import EXPANDING_DAYS, ONE_DAY, DaySpan, Fold, FoldPlan
+from forecasting.engines.model_parameters import TUNED, ModelParameters, model_parameters
 from forecasting.evaluation.day_bootstrap import mean_ratio_interval
 from forecasting.evaluation.error_measures import Numbers
 from forecasting.evaluation.scores import numbered
 from forecasting.features.targets import Values
-from forecasting.models.engines.choose import choose_engine
-from forecasting.models.engines.engine import FeatureRows, Objective
-from forecasting.models.engines.model_parameters import TUNED, ModelParameters, model_parameters
-from forecasting.models.folds import EXPANDING_DAYS, ONE_DAY, DaySpan, Fold, FoldPlan
 from forecasting.publishing.persistence_gate import LOSS_LIMIT
 from forecasting.run.dataset import held_rows
 from forecasting.run.plan import newest_day

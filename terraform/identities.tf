@@ -21,7 +21,7 @@ locals {
           "dataproc.batches.get",
           "dataproc.operations.cancel",
           "dataproc.operations.get",
-          "workflows.executions.list",
+          "workflows.clients.executions.list",
         ]
       }
       yieldsparkJobRunner = {

@@ -18,11 +18,12 @@ from common import libpq_variables
 from common.errors import EnvironmentNotReady
 from common.settings.paths import default_home
 from config_spark import Settings, load_settings
-from database.connections.engine import make_engine, with_database
+from database.connections.engine import make_engine
 from database.embedded.folders import wheel_binaries
+from database.embedded.resolve import with_database
 from database.embedded.server import EmbeddedServer
 from database.schema.migrate import migrate
-from emulator.http_service import Service
+from emulator.services.http_service import Service
 from local_runtime.jars import native_obstacle
 from local_runtime.java import find_java
 from spark.session import get_spark_session
@@ -36,7 +37,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 JARS = Path(
     os.environ.get("JARS_DIR") or Path(os.environ.get("YIELDSPARK_HOME") or default_home()) / "jars"
 )
-# as in `forecasting.models.engines.native`, and before any test's import loads LightGBM: spinning
+# as in `forecasting.engines.native`, and before any test's import loads LightGBM: spinning
 # threads on busy cores cost minutes
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # an example that takes long says that the machine is busy

@@ -32,7 +32,7 @@ if __name__ == "__main__":
         sys.exit(130)
 
     try:
-        from workflows.main import main
+        from workflows.commands.main import main
 
         main()
     except KeyboardInterrupt:

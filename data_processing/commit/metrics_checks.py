@@ -26,8 +26,14 @@ from data_processing.raw.market_series import SERIES
 from data_processing.raw.observed_days import RETIRED_INSIDE, retired_days
 from data_processing.raw.pool_coverage import GONE, STAGED, calendar_changes
 from database.commit_checks import BatchCheck, CommitChecks, Severity
-from database.merge_sql import qualified, quoted
-from database.tables import METRIC_COLUMNS, market_series, observation_age, pool_calendars, pools
+from database.schema.merge_sql import qualified, quoted
+from database.schema.tables import (
+    METRIC_COLUMNS,
+    market_series,
+    observation_age,
+    pool_calendars,
+    pools,
+)
 
 MIN_POOLS = 20
 

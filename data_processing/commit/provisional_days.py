@@ -17,10 +17,10 @@ from data_processing.metrics.pool_metrics import AGES, VALUES
 from data_processing.planning.run_plan import Plan
 from data_processing.raw.pool_coverage import retire_days
 from database.ledger.runs import Run
-from database.merge_sql import MergeTarget, qualified
+from database.schema.merge_sql import MergeTarget, qualified
 from database.schema.metrics_table import metrics_table_of
+from database.schema.tables import provisional_days
 from database.staging import merge_staged
-from database.tables import provisional_days
 
 log = logging.getLogger(__name__)
 

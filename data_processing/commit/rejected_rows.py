@@ -16,8 +16,8 @@ from data_processing.raw.history import HIGHEST, LOWEST, TABLE
 from data_processing.raw.market_series import judged_gas, judged_prices
 from data_processing.raw.observed_days import snapshot_identity
 from data_processing.raw.quarantine_table import ACCEPT, GAS, PRICES, QUARANTINE, RAW_ROW, REOPEN
-from database.merge_sql import MergeTarget
-from database.tables import quarantine
+from database.schema.merge_sql import MergeTarget
+from database.schema.tables import quarantine
 
 MERGE = MergeTarget(
     quarantine,

@@ -39,11 +39,11 @@ from data_processing.comparison.rules import (
 from data_processing.planning.last_run import last_good_run
 from data_processing.planning.plan import JOB
 from database.connections.engine import checked_connection
-from database.merge_sql import qualified, quoted, stored_types
+from database.schema.merge_sql import qualified, quoted, stored_types
 from database.schema.metrics_table import REGCLASS, metrics_table_of, require_same_metrics_table
 from database.schema.own_schema import SCHEMA
 from database.schema.table_facts import TableFacts, is_unique, table_facts
-from database.tables import METRIC_COLUMNS
+from database.schema.tables import METRIC_COLUMNS
 
 NAME = re.compile(r"(?:([A-Za-z_][A-Za-z0-9_$]*)\.)?([A-Za-z_][A-Za-z0-9_$]*)")
 

@@ -24,8 +24,8 @@ from data_processing.metrics.rolling_metrics import WINDOW_DAYS
 from data_processing.raw.history import TABLE, midnight
 from data_processing.raw.market_series import SERIES, SYMBOLS
 from data_processing.raw.quarantine_table import QUARANTINE, RAW_ROW
-from database.merge_sql import qualified, quoted
-from database.tables import market_series, observation_age, pool_calendars, pools, raw_prices
+from database.schema.merge_sql import qualified, quoted
+from database.schema.tables import market_series, observation_age, pool_calendars, pools, raw_prices
 
 NO_RULE = "?"
 

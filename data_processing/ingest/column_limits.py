@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, text
 
-from database.merge_sql import qualified
+from database.schema.merge_sql import qualified
 
 ColumnTypes = Mapping[str, str]
 """Types by column, with their precision or length: numeric(10,2), character varying(255)."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from sqlalchemy import Connection, text
 
 from data_processing.ingest.column_limits import ColumnTypes, column_types
-from database.merge_sql import qualified
-from database.tables import pools
+from database.schema.merge_sql import qualified
+from database.schema.tables import pools
 
 POOL_ID, UNKNOWN = "pool id", "unknown"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Table
 
 from common.errors import CheckFailed
-from database.merge_sql import qualified
+from database.schema.merge_sql import qualified
 
 
 def rows_not_taken(table: Table, count: int, source: str, again: str) -> CheckFailed:

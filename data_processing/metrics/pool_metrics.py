@@ -10,7 +10,7 @@ small part of that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from data_processing.metrics.daily_grid import Days, Floats, daily_grid
+from data_processing.metrics.daily_grid import daily_grid
+from data_processing.metrics.market_columns import MARKET, MarketColumns
 from data_processing.metrics.rolling_metrics import rolling_metrics
 from spark.arrow_groups import Batches, group_starts, whole_groups
 
@@ -31,7 +32,6 @@ NULL. open_end (exclusive): how far a pool that is alive goes on after its last 
 one that ends with it. write_from, write_end: the half-open interval of the rows to write.
 """
 
-MARKET = ("eth_open", "btc_open", "gas_price_gwei")
 VALUES = (
     "actual_apy",
     "actual_tvl",
@@ -62,26 +62,6 @@ SCHEMA = T.StructType(
         *(T.StructField(name, T.StringType()) for name in REJECTED),
     ]
 )
-
-
-@dataclass(frozen=True)
-class MarketColumns:
-    """What each day knew of the market: arrays of the columns MARKET from `first_day` (since
-    1970-01-01) on, day by day, NaN for not known.
-    """
-
-    first_day: int
-    columns: Mapping[str, Floats]
-
-    def of(self, days: Days) -> dict[str, Floats]:
-        """Each column at `days`, NaN outside the series."""
-        return {name: _at(days - self.first_day, known) for name, known in self.columns.items()}
-
-
-def _at(positions: Days, values: Floats) -> Floats:
-    inside = (positions >= 0) & (positions < values.size)
-    found: Floats = np.append(values, np.nan)[np.where(inside, positions, values.size)]
-    return found
 
 
 @dataclass(frozen=True)

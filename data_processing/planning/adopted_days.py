@@ -17,9 +17,9 @@ from data_processing.raw.market_series import SERIES
 from data_processing.raw.observed_days import OBSERVED
 from data_processing.raw.pool_coverage import AGES, CALENDARS
 from data_processing.raw.quarantine_table import HISTORY
-from database.merge_sql import qualified, quoted
+from database.schema.merge_sql import qualified, quoted
 from database.schema.metrics_table import metrics_name, metrics_table
-from database.tables import METRIC_COLUMNS, run_ledger
+from database.schema.tables import METRIC_COLUMNS, run_ledger
 
 FIRST_RULES = 2
 """The METRIC_RULES of the first version that stores unrounded values."""

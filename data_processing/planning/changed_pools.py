@@ -27,8 +27,8 @@ from data_processing.raw.history import (
 from data_processing.raw.observed_days import OBSERVED, snapshot_identity
 from data_processing.raw.pool_coverage import CALENDARS
 from data_processing.raw.quarantine_table import QUARANTINE, RAW_ROW
-from database.merge_sql import qualified
-from database.tables import pools
+from database.schema.merge_sql import qualified
+from database.schema.tables import pools
 
 TOUCHED = "touched_pools"
 """Temporary table of a plan's transaction."""

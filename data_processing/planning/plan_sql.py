@@ -20,9 +20,8 @@ from data_processing.raw.history import TABLE, pools_accepted_before, stored_bef
 from data_processing.raw.market_series import MarketChange
 from data_processing.raw.observed_days import OBSERVED
 from data_processing.raw.pool_coverage import CALENDARS
-from database.ledger.runs import GOOD
-from database.merge_sql import qualified
-from database.tables import pools, run_ledger
+from database.schema.merge_sql import qualified
+from database.schema.tables import GOOD, pools, run_ledger
 
 POOLS = qualified(pools)
 

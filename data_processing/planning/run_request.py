@@ -19,7 +19,7 @@ from sqlalchemy import Engine, select
 from common.errors import ConfigurationError
 from database.connections.engine import checked_connection
 from database.ledger.runs import is_free
-from database.tables import run_ledger
+from database.schema.tables import run_ledger
 
 Mode = Literal["incremental", "backfill", "full_refresh"]
 

@@ -26,8 +26,8 @@ from data_processing.planning.last_run import (
     read_clock,
 )
 from data_processing.raw.history import TABLE, midnight, moment
-from database.merge_sql import qualified
-from database.tables import raw_day_counts
+from database.schema.merge_sql import qualified
+from database.schema.tables import raw_day_counts
 
 SHOWN_DAYS = 5
 

@@ -12,17 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, datetime
 
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
-
 from data_processing.checks.row_checks import (
     EARLIEST_DAY,
     RowCheck,
     judged,
-    missing_is_null,
-    reason,
-    spark_number,
-    warning,
 )
 from data_processing.raw.observed_days import (
     OBSERVED,
@@ -31,9 +24,9 @@ from data_processing.raw.observed_days import (
     snapshot_identity,
     stored_days,
 )
-from database.merge_sql import qualified
+from database.schema.merge_sql import qualified
 from database.schema.metrics_table import REGCLASS
-from database.tables import pools, raw_pool_history
+from database.schema.tables import pools, raw_pool_history
 
 TABLE = qualified(raw_pool_history)
 
@@ -194,28 +187,3 @@ def midnight(day: date) -> str:
 def moment(at: datetime) -> str:
     """A moment as a PostgreSQL literal."""
     return f"'{at.isoformat()}'::timestamptz"
-
-
-def parse_raw_rows(rows: DataFrame, checks: Sequence[RowCheck]) -> DataFrame:
-    """Text to numbers: (id, pool_id, timestamp, snapshot, apy text, tvl text, not_in_pools,
-    dropped, replaced) -> (id, pool_id, timestamp, snapshot, apy, tvl, reason, warning), row for
-    row, but for stored days that must not be used by now: they are no raw rows.
-
-    apy is percent, tvl USD, both double and NULL where missing; reason is NULL for a row that may
-    be used, warning names what is only reported.
-    """
-    parsed = (
-        rows.withColumns({name: F.expr(missing_is_null(name)) for name in ("apy", "tvl")})
-        .withColumns({f"{name}_value": F.expr(spark_number(name)) for name in ("apy", "tvl")})
-        .select(
-            F.col("id").cast("bigint").alias("id"),
-            "pool_id",
-            "timestamp",
-            F.col("snapshot").cast("bigint").alias("snapshot"),
-            F.col("apy_value").alias("apy"),
-            F.col("tvl_value").alias("tvl"),
-            F.expr(reason(checks)).alias("reason"),
-            F.expr(warning(checks)).alias("warning"),
-        )
-    )
-    return parsed.where("id IS NOT NULL OR reason IS NULL")

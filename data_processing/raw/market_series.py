@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
-import numpy as np
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from config_spark import Settings
 from data_processing.checks.row_checks import gas_checks, judged, price_checks
-from data_processing.metrics.pool_metrics import MarketColumns
-from database.merge_sql import qualified
-from database.tables import gas_fees_daily, market_series, raw_prices
+from database.schema.merge_sql import qualified
+from database.schema.tables import gas_fees_daily, market_series, raw_prices
 
 SYMBOLS = {"ETH": "eth_open", "BTC": "btc_open"}
 
@@ -30,8 +28,6 @@ DECIMALS = Decimal("1e-8")
 """The scale of every price column: rounded here, so that a stored value equals the computed one."""
 
 ONE_DAY = timedelta(days=1)
-
-EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -188,17 +184,3 @@ def forget_market_series(connection: Connection, series: Sequence[MarketDay], st
     mixed = [day.date for day in series if day.date >= start and stored.get(day.date, day) != day]
     if mixed:
         connection.execute(delete(market_series).where(market_series.c.date.in_(mixed)))
-
-
-def market_columns(series: Sequence[MarketDay]) -> MarketColumns:
-    """The series as arrays, for the tasks that make rows of it."""
-    values = {
-        name: np.array(
-            [
-                np.nan if value is None else float(value)
-                for value in (getattr(day, name) for day in series)
-            ]
-        )
-        for name in SERIES
-    }
-    return MarketColumns((series[0].date - EPOCH).days if series else 0, values)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from data_processing.raw.pool_coverage import GONE
 from data_processing.raw.quarantine_table import HISTORY, QUARANTINE
-from database.merge_sql import qualified
-from database.tables import observed_days
+from database.schema.merge_sql import qualified
+from database.schema.tables import observed_days
 
 OBSERVED = qualified(observed_days)
 

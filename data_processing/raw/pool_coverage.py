@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from database.merge_sql import qualified, quoted
+from database.schema.merge_sql import qualified, quoted
 from database.schema.metrics_table import REGCLASS, metrics_name
-from database.tables import METRIC_COLUMNS, observation_age, pool_calendars
+from database.schema.tables import METRIC_COLUMNS, observation_age, pool_calendars
 
 AGES = qualified(observation_age)
 CALENDARS = qualified(pool_calendars)

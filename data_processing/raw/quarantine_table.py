@@ -4,8 +4,8 @@ Strings only.
 
 from __future__ import annotations
 
-from database.merge_sql import qualified
-from database.tables import gas_fees_daily, quarantine, raw_pool_history, raw_prices
+from database.schema.merge_sql import qualified
+from database.schema.tables import gas_fees_daily, quarantine, raw_pool_history, raw_prices
 
 QUARANTINE = qualified(quarantine)
 HISTORY, PRICES, GAS = (

@@ -25,7 +25,6 @@ from common.interrupts import waited_for
 from config_spark import Settings
 from database.connections.errors import login_error, statement_error, translate
 from database.connections.parameters import ConnectionParameters, connection_parameters
-from database.connections.secret_manager import with_password
 from database.connections.session_check import (
     FACTS,
     NEWER_PARAMETERS,
@@ -34,7 +33,6 @@ from database.connections.session_check import (
     TaskSession,
     checked,
 )
-from database.embedded.server import EmbeddedServer
 
 ANSWER_SECONDS = 60.0
 """For the first query of a connection, which asks where it is."""
@@ -59,28 +57,6 @@ class Session:
         return TaskSession(
             described.conninfo, described.where, described.user, described.session, self.place
         )
-
-
-def with_database(settings: Settings) -> Settings:
-    """Settings whose DB_* name a running server: the user's own, or the embedded one, started if
-    need be.
-
-    The password of the user's own may stand in Secret Manager, from where it is fetched here.
-    """
-    if settings.db_host:
-        return with_password(settings)
-    server = EmbeddedServer(settings.yieldspark_home).start()
-    return settings.model_copy(
-        update={
-            "db_host": server.host,
-            "db_port": server.port,
-            "db_user": server.user,
-            "db_name": server.database,
-            "db_password": server.password,
-            "db_sslmode": "disable",
-            "db_sslrootcert": None,
-        }
-    )
 
 
 def make_engine(settings: Settings) -> Engine:

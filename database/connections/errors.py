@@ -37,7 +37,7 @@ _CHARACTER: Meaning = (
 _OTHER_TABLES: Meaning = (
     SchemaMismatch,
     "the tables at {where} are not what this version expects: {cause}. Compare them with"
-    " database/tables.py",
+    " database/schema/tables.py",
 )
 _UNREACHABLE: Meaning = (
     DatabaseUnreachable,

@@ -35,7 +35,7 @@ def _fetched(settings: Settings, name: str) -> SecretStr:
     # a second of imports that only a job with a secret has to wait for
     from google.cloud.secretmanager import SecretManagerServiceClient
 
-    from common.google_clients import client_options, credentials, translated
+    from common.google.clients import client_options, credentials, translated
 
     with translated(f"DB_PASSWORD_SECRET={name}"):
         client = SecretManagerServiceClient(

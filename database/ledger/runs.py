@@ -28,13 +28,9 @@ from common.settings.cloud import PRODUCT_VERSION
 from database.connections.engine import translated_errors
 from database.connections.errors import translated_jdbc
 from database.ledger.run_json import LEDGER_KEYS, ROW_COUNTS
-from database.tables import OWN_SCHEMA, run_ledger
+from database.schema.tables import OWN_SCHEMA, run_ledger
 
 log = logging.getLogger(__name__)
-
-
-GOOD = ("succeeded", "nothing_to_do")
-"""States of a run that left the tables complete."""
 
 
 @dataclass(frozen=True)

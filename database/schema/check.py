@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy import Connection, Table, text
 
 from common.errors import DatabaseRefused, SchemaMismatch
-from database.merge_sql import qualified, quoted
+from database.schema.merge_sql import qualified, quoted
 from database.schema.metrics_table import create_statements, metrics_table_of
 from database.schema.own_schema import COMMANDS, SCHEMA, missing_own_rights
 from database.schema.table_facts import (
@@ -26,7 +26,7 @@ from database.schema.table_facts import (
     table_facts,
 )
 from database.schema.table_use import TableUse
-from database.tables import pool_daily_metrics, raw_pool_history
+from database.schema.tables import pool_daily_metrics, raw_pool_history
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def verify_tables(connection: Connection, uses: Iterable[TableUse]) -> None:
     if wrong:
         more = [sentence for sentence in (findings.absent, findings.refused) if sentence]
         raise SchemaMismatch(
-            f"{'; '.join(wrong)}. Create or change them as database/tables.py has them;"
+            f"{'; '.join(wrong)}. Create or change them as database/schema/tables.py has them;"
             f" YieldSpark never alters your tables{''.join(f'. And {one}' for one in more)}"
         )
     if findings.refused:

@@ -15,9 +15,8 @@ from sqlalchemy.schema import CreateTable
 from common.errors import ConfigurationError
 from database.connections.engine import METRICS_OPTION
 from database.connections.session_check import METRICS_PARAMETER
-from database.ledger.runs import GOOD
-from database.merge_sql import qualified, quoted
-from database.tables import OWN_SCHEMA, pool_daily_metrics, run_ledger
+from database.schema.merge_sql import qualified, quoted
+from database.schema.tables import GOOD, OWN_SCHEMA, pool_daily_metrics, run_ledger
 
 REGCLASS = f"to_regclass(current_setting('{METRICS_PARAMETER}'))"
 """SQL: the table in the catalogue, NULL where it is missing."""

@@ -21,7 +21,7 @@ from database.connections.engine import checked_connection
 from database.schema.metrics_table import create_statements, metrics_table_of
 from database.schema.own_schema import MIGRATE, SCHEMA, VERSION_TABLE, require_own_rights
 from database.schema.table_facts import table_facts
-from database.tables import OWN_SCHEMA
+from database.schema.tables import OWN_SCHEMA
 
 CODE_ROOT = Path(__file__).resolve().parents[2]
 MIGRATIONS = "database/migrations"

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, text
 
-from database.merge_sql import qualified, quoted
+from database.schema.merge_sql import qualified, quoted
 
 
 @dataclass(frozen=True)

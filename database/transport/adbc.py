@@ -19,8 +19,9 @@ from config_spark import Settings
 from database.connections.adbc_session import adbc_connection
 from database.connections.engine import session_at
 from database.connections.session_check import TaskSession
+from database.schema.tag_columns import PARTITION_TAG
 from database.transport.query import LastStep, PortableQuery, tagged
-from database.transport.tags import PARTITION_TAG, Step, task_identity
+from database.transport.tags import Step, task_identity
 
 
 class AdbcTransport:

@@ -18,8 +18,8 @@ from database.connections.engine import session_at
 from database.connections.errors import translated_jdbc
 from database.connections.parameters import ConnectionParameters, connection_parameters
 from database.connections.session_check import FACTS, JDBC, checked
+from database.schema.tag_columns import ATTEMPT_TAG, PARTITION_TAG
 from database.transport.query import FETCH_SIZE, LastStep, PortableQuery, tagged
-from database.transport.tags import ATTEMPT_TAG, PARTITION_TAG
 
 BATCH_ROWS = 10_000
 

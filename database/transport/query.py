@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from common.errors import ConfigurationError, SchemaMismatch
 from config_spark import Settings
-from database.merge_sql import quoted
+from database.schema.merge_sql import quoted
 from database.transport.tags import Step, tagging
 
 FETCH_SIZE = 10_000

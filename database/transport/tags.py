@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import pyarrow as pa
+from pyspark import TaskContext
 
-PARTITION_TAG = "_partition"
-ATTEMPT_TAG = "_attempt"
+from database.schema.tag_columns import ATTEMPT_TAG, PARTITION_TAG
 
 Step = Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
 
@@ -21,9 +21,6 @@ def task_identity() -> tuple[int, int]:
     """Partition and attempt of the running Spark task: the attempt id is unique in the application,
     over retries and speculation.
     """
-    # the names of the tags are SQL, which commands without Spark know too
-    from pyspark import TaskContext
-
     context = TaskContext.get()
     if context is None:
         raise RuntimeError("task_identity() is for code that runs inside a Spark task")

@@ -14,8 +14,8 @@ import typer
 from cli import main as local_entry
 from cli.app import app as local_app
 from docs.generate.marked_table import markdown_table
-from workflows import main as cloud_entry
-from workflows.app import app as cloud_app
+from workflows.commands import main as cloud_entry
+from workflows.commands.app import app as cloud_app
 
 PROGRAMS = {
     "python run_spark_local.py": local_app,

@@ -1,4 +1,4 @@
-"""docs/reference/tables.md, from the tables of `database/tables.py`."""
+"""docs/reference/tables.md, from the tables of `database/schema/tables.py`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from sqlalchemy import Column, Table
 from sqlalchemy.dialects import postgresql
 
-from database import tables
+from database.schema import tables
 from docs.generate.marked_table import markdown_table
 
 INTRODUCTION = """# Tables

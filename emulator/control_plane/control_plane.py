@@ -27,7 +27,7 @@ from emulator.control_plane.resource_store import (
 )
 from emulator.control_plane.resource_types import RESOURCE_TYPES, ResourceType
 from emulator.control_plane.service_rules import RULES
-from emulator.http_service import Answer, ApiError, Request, Service
+from emulator.services.http_service import Answer, ApiError, Request, Service
 
 ALWAYS_ENABLED = frozenset({"serviceusage.googleapis.com", "storage.googleapis.com"})
 """A project without any API can still be asked for its services; Cloud Storage's API is enabled in

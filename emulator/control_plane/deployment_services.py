@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from emulator.http_service import Answer, ApiError, Request, Service
+from emulator.services.http_service import Answer, ApiError, Request, Service
 
 LARGEST_SOURCE = 128 * 1024
 UPDATABLE = {

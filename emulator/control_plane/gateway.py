@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from emulator.control_plane.control_plane import ControlPlane
 from emulator.control_plane.method_permissions import Needed, needed
-from emulator.http_service import Answer, ApiError, Request, Service
+from emulator.services.http_service import Answer, ApiError, Request, Service
 
 
 class Gateway(Service):

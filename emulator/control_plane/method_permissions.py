@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from emulator.http_service import ApiError, Request
+from emulator.services.http_service import ApiError, Request
 
 
 @dataclass(frozen=True)
@@ -98,20 +98,30 @@ METHODS = (
     Method("GET", f"{JOB}/executions/[^/:]+/tasks", ("run.tasks.list",), ON_JOB, RUN),
     Method("GET", JOB, ("run.jobs.get",), ON_JOB, RUN),
     Method(
-        "POST", f"{WORKFLOW}/executions", ("workflows.executions.create",), ON_PROJECT, EXECUTIONS
+        "POST",
+        f"{WORKFLOW}/executions",
+        ("workflows.clients.executions.create",),
+        ON_PROJECT,
+        EXECUTIONS,
     ),
-    Method("GET", f"{WORKFLOW}/executions", ("workflows.executions.list",), ON_PROJECT, EXECUTIONS),
+    Method(
+        "GET",
+        f"{WORKFLOW}/executions",
+        ("workflows.clients.executions.list",),
+        ON_PROJECT,
+        EXECUTIONS,
+    ),
     Method(
         "GET",
         f"{WORKFLOW}/executions/[^/:]+",
-        ("workflows.executions.get",),
+        ("workflows.clients.executions.get",),
         ON_PROJECT,
         EXECUTIONS,
     ),
     Method(
         "POST",
         f"{WORKFLOW}/executions/[^/:]+:cancel",
-        ("workflows.executions.cancel",),
+        ("workflows.clients.executions.cancel",),
         ON_PROJECT,
         EXECUTIONS,
     ),

@@ -9,7 +9,7 @@ from typing import Any
 
 from emulator.control_plane.resource_store import Document, Names, path_of
 from emulator.control_plane.resource_types import ResourceType
-from emulator.http_service import Answer, ApiError, Request
+from emulator.services.http_service import Answer, ApiError, Request
 
 LONG_RUNNING = r"/v[12]/(?P<name>(?:projects/.+/)?operations/[^/:]+)"
 COMPUTE = r"/compute/v1/(?P<name>projects/.+/operations/[^/:]+)(?:/wait)?"

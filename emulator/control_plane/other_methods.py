@@ -14,7 +14,7 @@ import google_crc32c
 
 from emulator.control_plane.control_plane import ControlPlane, policy_name_of_bucket
 from emulator.control_plane.resource_store import PROJECT_NUMBER, TYPES, Document, ResourceStore
-from emulator.http_service import Answer, ApiError, Request
+from emulator.services.http_service import Answer, ApiError, Request
 
 PROJECT = r"projects/(?P<project>[^/:]+)"
 

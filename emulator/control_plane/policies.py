@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from emulator.http_service import ApiError
+from emulator.services.http_service import ApiError
 
 Document = dict[str, Any]
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from emulator.control_plane.resource_types import RESOURCE_TYPES, ResourceType
-from emulator.http_service import ApiError
+from emulator.services.http_service import ApiError
 
 Document = dict[str, Any]
 Names = Mapping[str, str]

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from common.errors import ConfigurationError
 from emulator.control_plane.policies import other_permissions, predefined_roles
 from emulator.control_plane.resource_store import TYPES, Document, Names, ResourceStore, field_of
-from emulator.http_service import ApiError
+from emulator.services.http_service import ApiError
 from workflows.pipeline_lint.program import load_program
 
 Rule = Callable[[ResourceStore, Names, Document], None]

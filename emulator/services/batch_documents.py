@@ -19,7 +19,7 @@ from typing import Any
 from google.cloud import dataproc_v1
 from google.protobuf import json_format  # type: ignore[import-untyped]
 
-from emulator.http_service import ApiError
+from emulator.services.http_service import ApiError
 
 OUTPUT_ONLY = (
     "name",

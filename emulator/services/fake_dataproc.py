@@ -27,7 +27,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from emulator.http_service import Answer, ApiError, ConnectionCut, Handler, Request, Service
 from emulator.services.batch_documents import (
     BATCH_TYPE,
     METADATA_TYPE,
@@ -42,6 +41,14 @@ from emulator.services.batch_documents import (
 )
 from emulator.services.batch_lifecycle import BatchLifecycle, BatchScript, Runner
 from emulator.services.dataproc_rules import BATCH_ID, REQUEST_ID, request_faults
+from emulator.services.http_service import (
+    Answer,
+    ApiError,
+    ConnectionCut,
+    Handler,
+    Request,
+    Service,
+)
 
 log = logging.getLogger(__name__)
 

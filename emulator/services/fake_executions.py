@@ -19,8 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from emulator.http_service import Answer, ApiError, Request, Service
 from emulator.services.batch_documents import timestamp
+from emulator.services.http_service import Answer, ApiError, Request, Service
 from emulator.workflow_engine import RealClock, WorkflowFailed
 
 EXECUTIONS = r"/v1/(?P<workflow>projects/[^/:]+/locations/[^/:]+/workflows/[^/:]+)/executions"

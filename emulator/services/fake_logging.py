@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
-from emulator.http_service import Answer, ApiError, Request, Service
 from emulator.services.batch_documents import timestamp
+from emulator.services.http_service import Answer, ApiError, Request, Service
 from emulator.services.written_lines import WrittenLine
 
 FIELDS = {"resourceNames", "filter", "orderBy", "pageSize", "pageToken"}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import google_crc32c
 
-from emulator.http_service import Answer, ApiError, Request, Service
+from emulator.services.http_service import Answer, ApiError, Request, Service
 
 
 class FakeSecretManager(Service):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote
 
-from emulator.http_service import Answer, ApiError, ConnectionCut, Request, Service
+from emulator.services.http_service import Answer, ApiError, ConnectionCut, Request, Service
 from emulator.services.object_store import (
     BucketExists,
     ChecksumMismatch,

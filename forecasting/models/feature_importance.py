@@ -21,7 +21,7 @@ def gain_by_feature(texts: Sequence[str], features: Sequence[str]) -> dict[str, 
     A split's gain is what LightGBM says the loss fell by. Models with much to learn weigh more, as
     they do in the sum.
     """
-    from forecasting.models.engines.native import lightgbm
+    from forecasting.engines.native import lightgbm
 
     gains = np.sum(
         [lightgbm.Booster(model_str=text).feature_importance("gain") for text in texts], axis=0

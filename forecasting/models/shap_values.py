@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from forecasting.engines.engine import Features
 from forecasting.features.targets import ASINH_UNIT, Values, asinh_level
-from forecasting.models.engines.engine import Features
 from forecasting.models.stacked_model import ASINH_DRAWS, SCALED_DRAWS
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def explanations(
     Args: matrix (rows, features); texts as `stacked_model.apy_objectives` orders them; steps are
     forecast minus today in APY points, 0 or NaN where there is none.
     """
-    from forecasting.models.engines.native import lightgbm
+    from forecasting.engines.native import lightgbm
 
     found: list[Explanation | None] = [None] * len(matrix)
     stepped = np.flatnonzero(np.nan_to_num(steps))

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from forecasting.engines.engine import KEY, FeatureRows, FittedModel, Objective
+from forecasting.engines.folds import DaySpan, Fold, FoldPlan
 from forecasting.features.pool_features import BASELINES, LEVELS, SCALES
 from forecasting.features.targets import Values, mean_of_spaces
-from forecasting.models.engines.engine import KEY, FeatureRows, FittedModel, Objective
-from forecasting.models.folds import DaySpan, Fold, FoldPlan
 
 TVL_FORECAST = "tvl_forecast_move"
 MIN_TRAINING_ROWS = 300

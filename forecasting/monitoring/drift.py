@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from forecasting.engines.engine import Features
 from forecasting.features.targets import Values
-from forecasting.models.engines.engine import Features
 from forecasting.models.feature_groups import SHARED_BY_A_DAY
 
 Reference = list[dict[str, Any]]

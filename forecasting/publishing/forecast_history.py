@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Double, Engine, text
 
 from database.connections.engine import checked_connection
 from database.schema.metrics_table import metrics_name, require_same_metrics_table
-from database.tables import forecast_evaluation
+from database.schema.tables import forecast_evaluation
 from forecasting.publishing.past_forecasts import PAST_COLUMNS, PAST_DAYS
 
 NUMBERS = {column.name for column in forecast_evaluation.columns if isinstance(column.type, Double)}

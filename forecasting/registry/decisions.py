@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, insert, select
 
 from database.connections.engine import checked_connection
 from database.ledger.runs import who_is_asking
-from database.tables import promotion
+from database.schema.tables import promotion
 
 BY_HAND, ROLLED_BACK = "by_hand", "rolled_back"
 

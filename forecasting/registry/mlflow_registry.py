@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import ModelRefused, RegistryUnreachable
-from common.google_clients import client_options, credentials
+from common.google.clients import client_options, credentials
 from config_spark import Settings
 from forecasting.registry.mlflow_tables import (
     LATER,

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, delete, insert, select
 
 from database.connections.engine import checked_connection
-from database.tables import model_outbox
+from database.schema.tables import model_outbox
 from forecasting.registry.mlflow_registry import CHAMPION, RegisteredVersion, Registry
 from forecasting.registry.model_archive import ModelArchive, unpacked
 

@@ -21,8 +21,10 @@ from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine
 from database.db_utils_spark import read_table_spark
 from database.ledger.runs import Run
-from database.merge_sql import qualified
+from database.schema.merge_sql import qualified
 from database.schema.metrics_table import metrics_table
+from forecasting.engines.engine import Engine, FeatureRows
+from forecasting.engines.folds import FoldPlan
 from forecasting.features.feature_frame import (
     LABELS,
     FeatureSpec,
@@ -31,8 +33,6 @@ from forecasting.features.feature_frame import (
     metrics_query,
 )
 from forecasting.features.market_features import market_query
-from forecasting.models.engines.engine import Engine, FeatureRows
-from forecasting.models.folds import FoldPlan
 from forecasting.publishing.fallbacks import KNOWN_COLUMNS, known_query
 from forecasting.run.plan import first_read_day
 

@@ -16,8 +16,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 from sqlalchemy import Table
 
-from database.merge_sql import MergeTarget, qualified
-from database.tables import FORECAST_COLUMNS, forecast_evaluation, forecasts
+from database.schema.merge_sql import MergeTarget, qualified
+from database.schema.tables import FORECAST_COLUMNS, forecast_evaluation, forecasts
 from forecasting.evaluation.backtest import DESCRIBED
 from forecasting.publishing.forecast_history import NIGHT
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from config_spark import Settings
-from forecasting.models.engines.engine import KEY
+from forecasting.engines.engine import KEY
 from forecasting.models.shap_values import explanations
 from forecasting.models.stacked_model import TVL_FORECAST
 from forecasting.monitoring.drift import drift

@@ -15,12 +15,12 @@ from common.errors import ConfigurationError, NotEnoughHistory
 from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine
 from database.db_utils_spark import execute_sql
-from database.merge_sql import qualified
 from database.schema.check import verify_tables
+from database.schema.merge_sql import qualified
 from database.schema.metrics_table import metrics_table, require_same_metrics_table
 from database.schema.table_use import FORECAST_USE
+from forecasting.engines.folds import FoldPlan, night_folds, past_folds, served_folds
 from forecasting.features.pool_features import LOOK_BACK_DAYS
-from forecasting.models.folds import FoldPlan, night_folds, past_folds, served_folds
 from forecasting.publishing.forecast_history import DAY_IS_OVER, known_days
 from forecasting.publishing.past_forecasts import PAST_DAYS
 from forecasting.publishing.persistence_gate import MIN_DAYS

@@ -17,6 +17,9 @@ import pandas as pd
 
 from config_spark import Settings
 from database.ledger.runs import Run
+from forecasting.engines.engine import KEY, Engine, FeatureRows, Features
+from forecasting.engines.folds import ONE_DAY, DaySpan
+from forecasting.engines.model_parameters import model_parameters
 from forecasting.evaluation.promotion_policy import (
     CHALLENGER,
     CHAMPION,
@@ -27,10 +30,7 @@ from forecasting.evaluation.promotion_policy import (
 )
 from forecasting.features.feature_frame import feature_names
 from forecasting.features.targets import targets_of
-from forecasting.models.engines.engine import KEY, Engine, FeatureRows, Features
-from forecasting.models.engines.model_parameters import model_parameters
 from forecasting.models.feature_importance import gain_by_feature, gain_by_group
-from forecasting.models.folds import ONE_DAY, DaySpan
 from forecasting.models.stacked_model import (
     TVL_FORECAST,
     OutOfSample,

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from reporting.report.backtest_page import BACKTEST_NAME
-from tests.forecasting.test_forecast_ledger import actuals, observe, put, row
+from tests.forecasting.test_forecast_history import actuals, observe, put, row
 from tests.support.forecast_panels import END, panel_rows, store
 from tests.support.processes import CommandLine
 

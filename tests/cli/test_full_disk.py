@@ -12,7 +12,6 @@ import pytest
 
 from common.errors import EnvironmentNotReady, file_problem, one_sentence
 from common.logging_setup import add_log_file
-from config_spark import load_settings
 
 FULL = Path("/dev/full")
 
@@ -35,7 +34,7 @@ def test_a_log_file_without_room_is_given_up_and_said_once(
     file.parent.mkdir()
     file.symlink_to(FULL)
     handlers = len(logging.getLogger().handlers)
-    assert add_log_file(load_settings(_env_file=None, yieldspark_home=tmp_path)) == file
+    assert add_log_file(tmp_path) == file
     for number in range(3):
         logging.getLogger("a.job").warning("line %d", number)
     said = [record.getMessage() for record in caplog.records]
@@ -54,7 +53,7 @@ def test_a_folder_of_logs_that_is_a_file_is_named(tmp_path: Path) -> None:
         EnvironmentNotReady,
         match=rf"{tmp_path}/logs can't be written: File exists; move what is there away, or set",
     ):
-        add_log_file(load_settings(_env_file=None, yieldspark_home=tmp_path))
+        add_log_file(tmp_path)
 
 
 @pytest.mark.parametrize(

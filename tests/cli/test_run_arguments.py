@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.errors import ConfigurationError
-from workflows.run_commands import pipeline_argument, platforms_by_job
+from workflows.commands.run_commands import pipeline_argument, platforms_by_job
 
 METRICS, FORECAST = "calculate_pool_metrics", "forecast_pools"
 

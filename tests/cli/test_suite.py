@@ -22,6 +22,12 @@ SMALL_PROJECT = {
     "pyproject.toml": """
 [tool.mypy]
 strict = true
+[tool.importlinter]
+root_package = "tests"
+[[tool.importlinter.contracts]]
+name = "layers"
+type = "layers"
+layers = ["tests.test_small", "tests.conftest"]
 [tool.pytest.ini_options]
 testpaths = ["tests"]
 addopts = "--strict-markers -n auto"
@@ -252,6 +258,7 @@ def test_the_fast_lane_runs_the_tools_beside_what_starts_no_other_program(projec
     said = failed.stderr.splitlines()
     assert {"  ruff check .: failed", "  ruff format --check .: no findings"} <= set(said)
     assert "  mypy .: no findings" in said
+    assert "  lint-imports --no-cache: no findings" in said
     assert "`os` imported but unused" in failed.stderr
     named = run_suite(project, "--fast", "-n", "0", "tests/test_small.py")
     assert (named.returncode, "ruff" in named.stderr) == (0, False)

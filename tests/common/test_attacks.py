@@ -42,11 +42,12 @@ from config_spark import Settings, load_settings
 from database.connections.secret_manager import with_password
 from database.embedded.folders import server_account
 from database.embedded.process import recorded_port
-from emulator import http_service, local_cloud
-from emulator.http_service import Service, serving
+from emulator.local import local_cloud
+from emulator.services import http_service
 from emulator.services.batch_process import LocalPlatform
 from emulator.services.fake_secret_manager import FakeSecretManager
 from emulator.services.fake_storage import FakeStorage
+from emulator.services.http_service import Service, serving
 from emulator.services.object_store import Conditions
 from spark.session import temporary_folder
 from tests.support.processes import PROJECT
@@ -248,7 +249,7 @@ def test_sparks_driver_reads_no_object_of_another_account(spark: SparkSession) -
 
 @pytest.mark.usefixtures("processes")
 def test_no_request_is_kept(attacked: Attacked, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = "from emulator.http_service import Service; print(Service.keeps_requests)"
+    source = "from emulator.services.http_service import Service; print(Service.keeps_requests)"
     done = subprocess.run(
         [sys.executable, "-c", source], cwd=PROJECT, capture_output=True, text=True, check=True
     )
@@ -520,7 +521,7 @@ def test_state_is_its_owners_alone_and_doctor_says_where_it_is_not(
     assert (result, str(home / "logs") in found) == ("warn", True)
     assert fix.startswith("chmod -R go= ")
     handlers = list(logging.getLogger().handlers)
-    path = add_log_file(settings)
+    path = add_log_file(settings.yieldspark_home)
     for handler in set(logging.getLogger().handlers) - set(handlers):
         logging.getLogger().removeHandler(handler)
         handler.close()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
+from data_processing.metrics.market_columns import market_columns
 from data_processing.metrics.pool_metrics import CALENDAR, SCHEMA, Provenance, by_pool, pool_days
-from data_processing.raw.market_series import market_columns
 
 SNAPSHOTS = (
     "id bigint, pool_id string, timestamp timestamp, snapshot bigint, apy double, tvl double,"

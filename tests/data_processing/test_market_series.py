@@ -16,12 +16,12 @@ from sqlalchemy import Engine
 from config_spark import Settings
 from data_processing.commit.rejected_rows import quarantine_market_rows
 from data_processing.ingest.loading.load_files import load_files
+from data_processing.metrics.market_columns import market_columns
 from data_processing.raw.market_series import (
     MarketChange,
     MarketDay,
     first_change,
     known_by_day,
-    market_columns,
     read_market_series,
     store_market_series,
     stored_market_series,

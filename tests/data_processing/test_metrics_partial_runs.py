@@ -19,7 +19,7 @@ from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.planning.run_request import Request
 from tests.support import metrics_oracle
-from tests.support.changing_world import ChangingWorld, pool_name
+from tests.support.changing_sources import ChangingWorld, pool_name
 from tests.support.metrics_changes import Activity, Change, Days, Deleted, Limits, Price, Snapshots
 from tests.support.metrics_oracle import differences_of_tables
 from tests.support.metrics_store import job_rows, settings_of

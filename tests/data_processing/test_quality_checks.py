@@ -18,7 +18,8 @@ from sqlalchemy import Engine, text
 from config_spark import load_settings
 from data_processing.checks.catalogue import CATALOGUE, REFUSED
 from data_processing.checks.row_checks import gas_checks, judged, price_checks, raw_row_checks
-from data_processing.raw.history import judged_rows, parse_raw_rows
+from data_processing.metrics.raw_rows import parse_raw_rows
+from data_processing.raw.history import judged_rows
 from tests.support import metrics_oracle
 from tests.support.metrics_histories import as_text
 from tests.support.metrics_oracle import RawRow, World

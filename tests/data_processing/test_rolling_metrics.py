@@ -15,9 +15,9 @@ from pyspark.sql import DataFrame, SparkSession
 
 from config_spark import Settings, load_settings
 from data_processing.checks.row_checks import raw_row_checks
+from data_processing.metrics.market_columns import MARKET, market_columns
 from data_processing.metrics.pool_metrics import (
     CALENDAR,
-    MARKET,
     REJECTED,
     SCHEMA,
     SNAPSHOT_COLUMNS,
@@ -26,10 +26,9 @@ from data_processing.metrics.pool_metrics import (
     by_pool,
     pool_days,
 )
+from data_processing.metrics.raw_rows import parse_raw_rows
 from data_processing.metrics.rolling_metrics import look_back_days, rolling_metrics
-from data_processing.raw.history import parse_raw_rows
-from data_processing.raw.market_series import market_columns
-from database.tables import METRIC_COLUMNS
+from database.schema.tables import METRIC_COLUMNS
 from tests.support import metrics_oracle
 from tests.support.metrics_histories import START, as_text, world
 from tests.support.metrics_oracle import RawRow, World

@@ -17,7 +17,7 @@ from data_processing.commit.spikes import FLOORS, spike_preparation, spike_query
 from data_processing.planning.plan import plan_metrics
 from data_processing.planning.run_request import Request
 from tests.data_processing.test_metrics_plan import add_run
-from tests.support.commit_nights import DAY, NEWEST, NOW, TODAY, Night, at
+from tests.support.commit_runs import DAY, NEWEST, NOW, TODAY, Night, at
 from tests.support.metrics_oracle import RawRow
 
 CASES = 120

@@ -15,7 +15,7 @@ from config_spark import Settings
 from data_processing.commit.spikes import spike_preparation, spike_query
 from data_processing.planning.plan import plan_metrics
 from data_processing.planning.run_request import Request
-from tests.support.commit_nights import DAY, NEWEST, NOW, POOLS, Night, at
+from tests.support.commit_runs import DAY, NEWEST, NOW, POOLS, Night, at
 from tests.support.metrics_oracle import RawRow
 from tests.support.metrics_store import execute
 

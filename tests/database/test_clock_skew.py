@@ -18,7 +18,7 @@ from data_processing.planning.plan import JOB
 from data_processing.planning.run_plan import Plan
 from database.ledger.runs import open_run
 from tests.data_processing.test_metrics_plan import NOW, TODAY, add_run, planned, raw, settled
-from tests.support.commit_nights import NEWEST, Night, at
+from tests.support.commit_runs import NEWEST, Night, at
 from tests.support.metrics_oracle import RawRow
 from tests.support.metrics_store import execute, put_into_quarantine, put_rows, rows_of
 

@@ -38,7 +38,7 @@ from common.errors import (
 )
 from config_spark import Settings, load_settings
 from database.connections.adbc_session import adbc_connection
-from database.connections.engine import Session, connect, make_engine, session_at, with_database
+from database.connections.engine import Session, connect, make_engine, session_at
 from database.connections.parameters import connection_parameters
 from database.connections.session_check import CHECKED_PARAMETERS, NEWER_PARAMETERS, ON_LINUX
 from database.db_utils_spark import (
@@ -49,10 +49,11 @@ from database.db_utils_spark import (
     write_table_spark,
 )
 from database.embedded import process as server_process
+from database.embedded.resolve import with_database
 from database.embedded.server import EmbeddedServer
 from database.ledger.runs import ledger_row, open_run
 from database.schema.migrate import migrate
-from database.tables import pool_daily_metrics
+from database.schema.tables import pool_daily_metrics
 from database.transport.jdbc import checked_jdbc
 from tests.support.databases import empty_database
 from tests.support.fault_runs import until

@@ -19,7 +19,7 @@ from database.schema.check import verify_tables
 from database.schema.migrate import migrate
 from database.schema.own_schema import VERSION_TABLE
 from database.schema.table_use import METRICS_USE
-from database.tables import OWN_SCHEMA, own_metadata, owner_metadata
+from database.schema.tables import OWN_SCHEMA, own_metadata, owner_metadata
 from database.transport.jdbc import get_jdbc_properties, get_jdbc_url
 
 

@@ -17,8 +17,9 @@ from sqlalchemy import Engine
 
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
-from database.connections.engine import make_engine, with_database
+from database.connections.engine import make_engine
 from database.embedded import folders as server_folders
+from database.embedded.resolve import with_database
 from database.embedded.server import EmbeddedServer
 from database.schema.migrate import migrate
 from tests.data_processing.test_metrics_plan import NOW, raw

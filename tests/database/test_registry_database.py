@@ -26,13 +26,13 @@ from common.errors import RegistryUnreachable
 from common.private_files import write_private
 from config_spark import Settings
 from database.connections.engine import make_engine
-from emulator.http_service import serving
 from emulator.services.fake_storage import FakeStorage
+from emulator.services.http_service import serving
 from forecasting.registry import mlflow_tables, outbox
 from forecasting.registry.mlflow_registry import CHAMPION, Registry
 from forecasting.registry.mlflow_tables import LOCK, has_tables, login, upgrade_tables
 from tests.forecasting.test_forecast_job import forecast
-from tests.forecasting.test_model_nights import FITS, MODEL, checks_of, made_by, night, versions_of
+from tests.forecasting.test_model_runs import FITS, MODEL, checks_of, made_by, night, versions_of
 from tests.support.forecast_panels import SHORT, panel_rows, store
 from tests.support.model_archives import archive
 from tests.support.processes import CommandLine

@@ -31,8 +31,8 @@ from database.db_utils_spark import (
     write_table_spark,
 )
 from database.ledger.runs import open_run
-from database.merge_sql import create_staging, keep_last_attempts, staging_facts
-from database.tables import OWN_SCHEMA, pool_daily_metrics, quarantine
+from database.schema.merge_sql import create_staging, keep_last_attempts, staging_facts
+from database.schema.tables import OWN_SCHEMA, pool_daily_metrics, quarantine
 from database.transport.adbc import AdbcTransport
 from database.transport.query import staging_types
 from spark.interrupt import interruptible

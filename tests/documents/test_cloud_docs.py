@@ -14,10 +14,10 @@ import typer
 
 from config_spark import Settings
 from docs.generate.cli_page import leaf_commands
-from emulator.local_cloud import token_variables
+from emulator.local.local_cloud import token_variables
 from tests.support.processes import PROJECT
-from workflows import main as entry  # noqa: F401
-from workflows.app import app
+from workflows.commands import main as entry  # noqa: F401
+from workflows.commands.app import app
 
 PROGRAM = "python -m workflows"
 PAGES = {

@@ -15,8 +15,8 @@ from config_spark import Settings
 from docs.generate.__main__ import DOCS
 from docs.generate.grants import IDENTITIES, read_grants
 from tests.support.processes import PROJECT
-from workflows import main as entry  # noqa: F401
-from workflows.app import app
+from workflows.commands import main as entry  # noqa: F401
+from workflows.commands.app import app
 from workflows.spec.batch_size import DISK_GB, ROWS_OF_AN_EXECUTOR, size_for
 from workflows.spec.platforms import JOBS, METRICS_JOB
 from workflows.spec.release_paths import CONTAINER_ARGUMENTS, cloud_run_job

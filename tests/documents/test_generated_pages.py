@@ -11,7 +11,7 @@ from docs.generate.cli_page import cli_page, leaf_commands
 from docs.generate.marked_table import markdown_table, replace_between
 from docs.generate.settings_page import settings_page
 from docs.generate.tables_page import tables_page
-from workflows.app import app as cloud_app
+from workflows.commands.app import app as cloud_app
 
 
 def test_the_pages_are_current() -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from config_spark import Settings, load_settings
-from database.connections.engine import with_database
 from database.db_utils_spark import execute_sql
+from database.embedded.resolve import with_database
 from database.embedded.server import EmbeddedServer
 from tests.conftest import JARS
 from tests.support.forecast_panels import SHORT

@@ -14,7 +14,7 @@ import pytest
 from emulator.control_plane.control_plane import ControlPlane
 from emulator.control_plane.other_methods import add_other_methods
 from emulator.control_plane.resource_types import RESOURCE_TYPES
-from emulator.http_service import Request
+from emulator.services.http_service import Request
 
 PROJECT = "acme-yields"
 PLACE = f"/v1/projects/{PROJECT}/locations/europe-west1"

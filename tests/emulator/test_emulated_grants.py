@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from common.errors import YieldSparkError
-from emulator.cloud import emulated_cloud
 from emulator.control_plane.gateway import Gateway
 from emulator.control_plane.method_permissions import Needed, needed
 from emulator.control_plane.policies import Policies
 from emulator.control_plane.private_network import Unreachable, reached, require_batch_network
 from emulator.control_plane.resource_types import RESOURCE_TYPES
-from emulator.http_service import Answer, ApiError, Request, Service
+from emulator.project.cloud import emulated_cloud
+from emulator.services.http_service import Answer, ApiError, Request, Service
 from tests.emulator.test_control_plane import ACCOUNT, EVERY_API, PLACE, PROJECT, SCHEDULE, Calls
 
 MEMBER = f"serviceAccount:{ACCOUNT}"

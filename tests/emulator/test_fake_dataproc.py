@@ -15,8 +15,8 @@ from google.api_core.client_options import ClientOptions
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.dataproc_v1 import Batch, BatchControllerClient
 
-from emulator.http_service import ApiError
 from emulator.services.batch_lifecycle import BatchLifecycle, BatchScript
+from emulator.services.http_service import ApiError
 from tests.support.dataproc_cases import PARENT, START, Cloud, batch_request, served
 
 

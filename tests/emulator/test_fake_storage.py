@@ -25,7 +25,6 @@ from google.api_core.client_options import ClientOptions
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Blob, Bucket, Client  # type: ignore[import-untyped]
 
-from emulator.http_service import serving
 from emulator.services.fake_storage import (
     CUT_AFTER,
     CUT_BEFORE,
@@ -34,6 +33,7 @@ from emulator.services.fake_storage import (
     FakeStorage,
     Fault,
 )
+from emulator.services.http_service import serving
 from tests.support.fake_gcs_server import fake_gcs_server
 from tests.support.processes import PROJECT
 

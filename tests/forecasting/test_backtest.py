@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from forecasting.engines.engine import FittedModel
+from forecasting.engines.folds import DaySpan
 from forecasting.evaluation.backtest import NO_CHAMPION, PUBLISHED, evaluation_rows, publish_days
 from forecasting.evaluation.scores import score, score_table
 from forecasting.features.targets import Target, targets
-from forecasting.models.engines.engine import FittedModel
-from forecasting.models.folds import DaySpan
 from forecasting.models.stacked_model import OutOfSample, StackedModel
 from forecasting.publishing.past_forecasts import PAST_COLUMNS, no_past
 from forecasting.publishing.persistence_gate import MIN_DAYS

@@ -15,9 +15,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from forecasting.engines.engine import Features
 from forecasting.features.feature_frame import rows_of_pools
 from forecasting.features.pool_features import POOL_FEATURES
-from forecasting.models.engines.engine import Features
 from forecasting.monitoring.drift import (
     MIN_ROWS,
     FeatureDrift,

@@ -17,10 +17,10 @@ from pyspark.sql import functions as F
 
 from common.errors import ConfigurationError, EnvironmentNotReady
 from config_spark import Settings
-from forecasting.models.engines import synapseml_engine
-from forecasting.models.engines.choose import choose_engine
-from forecasting.models.engines.engine import KEY, Engine, FeatureRows, FittedModel, Objective
-from forecasting.models.folds import DaySpan
+from forecasting.engines import synapseml_engine
+from forecasting.engines.choose import choose_engine
+from forecasting.engines.engine import KEY, Engine, FeatureRows, FittedModel, Objective
+from forecasting.engines.folds import DaySpan
 from tests.conftest import skip_where_synapseml_cannot_run
 from tests.support.forecast_panels import SHORT
 

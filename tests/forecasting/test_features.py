@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from sqlalchemy import Engine, insert, text
 
-from database.tables import pool_daily_metrics
+from database.schema.tables import pool_daily_metrics
 from forecasting.features.cross_section import CROSS_SECTION, STATISTICS
 from forecasting.features.feature_frame import (
     FEATURES,

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from forecasting.models.folds import (
+from forecasting.engines.folds import (
     COARSE_DAYS,
     DaySpan,
     FoldPlan,

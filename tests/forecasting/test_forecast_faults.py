@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from config_spark import Settings
 from tests.forecasting.test_forecast_job import forecast
-from tests.forecasting.test_model_nights import versions_of
+from tests.forecasting.test_model_runs import versions_of
 from tests.support.fault_cases import at
 from tests.support.fault_database import ledger, staging_tables
 from tests.support.fault_runs import FORECAST, JobProcess

@@ -21,12 +21,12 @@ from common.errors import ConfigurationError, EnvironmentNotReady, NotEnoughHist
 from config_spark import Settings
 from database.connections.engine import make_engine
 from database.db_utils_spark import execute_sql
-from database.tables import FORECAST_COLUMNS, pool_daily_metrics, pools
+from database.schema.tables import FORECAST_COLUMNS, pool_daily_metrics, pools
 from forecasting.backtest_spark import run_backtest
+from forecasting.engines.synapseml_engine import check_runtime
 from forecasting.evaluation.evaluate import evaluate
 from forecasting.evaluation.scores import score_table
 from forecasting.forecast_pools_spark import _lines, main, run_forecast
-from forecasting.models.engines.synapseml_engine import check_runtime
 from forecasting.run.dataset import held_rows
 from forecasting.run.plan import plan_forecast
 from tests.conftest import skip_where_synapseml_cannot_run
@@ -443,7 +443,7 @@ def test_an_engine_that_is_not_available_fails_the_run_and_writes_nothing(
     short: Settings, spark: SparkSession, panel: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "forecasting.models.engines.synapseml_engine.ESTIMATOR_CLASS", "com.example.NotThere"
+        "forecasting.engines.synapseml_engine.ESTIMATOR_CLASS", "com.example.NotThere"
     )
     with pytest.raises(EnvironmentNotReady, match="--engine lightgbm"):
         forecast(short, spark, engine="synapseml")

@@ -18,13 +18,13 @@ import pytest
 from pyspark.sql import SparkSession
 
 import sample_data
+from forecasting.engines.folds import past_folds
+from forecasting.engines.lightgbm_engine import LightgbmEngine
+from forecasting.engines.model_parameters import ModelParameters
 from forecasting.evaluation.backtest import evaluation_rows, publish_days
 from forecasting.evaluation.scores import score_table
 from forecasting.features.feature_frame import FEATURES, LABELS, FeatureSpec, feature_rows
 from forecasting.features.targets import targets
-from forecasting.models.engines.lightgbm_engine import LightgbmEngine
-from forecasting.models.engines.model_parameters import ModelParameters
-from forecasting.models.folds import past_folds
 from forecasting.models.stacked_model import fit_stacked
 from forecasting.publishing.past_forecasts import no_past
 from tests.support.forecast_panels import history_rows, spark_rows

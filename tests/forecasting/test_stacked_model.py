@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forecasting.features.targets import Values, mean_of_spaces
-from forecasting.models.engines.engine import (
+from forecasting.engines.engine import (
     KEY,
     FeatureRows,
     Features,
@@ -24,9 +23,10 @@ from forecasting.models.engines.engine import (
     Objective,
     Part,
 )
-from forecasting.models.engines.lightgbm_engine import LightgbmEngine, LightgbmRows
-from forecasting.models.engines.model_parameters import ModelParameters
-from forecasting.models.folds import DaySpan, FoldPlan, past_folds
+from forecasting.engines.folds import DaySpan, FoldPlan, past_folds
+from forecasting.engines.lightgbm_engine import LightgbmEngine, LightgbmRows
+from forecasting.engines.model_parameters import ModelParameters
+from forecasting.features.targets import Values, mean_of_spaces
 from forecasting.models.stacked_model import (
     MIN_TRAINING_ROWS,
     NO_VERSION,

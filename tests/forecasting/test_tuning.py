@@ -18,10 +18,10 @@ from sqlalchemy import Engine
 from common.errors import ConfigurationError, NotEnoughHistory
 from config_spark import Settings
 from forecasting import tuning
-from forecasting.models.engines.choose import choose_engine
-from forecasting.models.engines.lightgbm_engine import LightgbmRows
-from forecasting.models.engines.model_parameters import TUNED, ModelParameters, model_parameters
-from forecasting.models.folds import Fold
+from forecasting.engines.choose import choose_engine
+from forecasting.engines.folds import Fold
+from forecasting.engines.lightgbm_engine import LightgbmRows
+from forecasting.engines.model_parameters import TUNED, ModelParameters, model_parameters
 from forecasting.tuning import FOLD_DAYS, FOLDS, losses, search, tune, tuning_folds
 from tests.support.forecast_panels import END, panel_rows, store
 

@@ -1,7 +1,7 @@
 """Fuzz of what comes from outside: files, corrections, answers of DefiLlama, environment variables.
 
 The four long runs take 30 minutes together (FUZZ_MINUTES) and print their seed; FUZZ_SEED and
-FUZZ_CASE run a case again (`tests/fuzz/fuzz_cases.py`). The regular suite runs the first cases of a
+FUZZ_CASE run a case again (`tests/fuzz/cases.py`). The regular suite runs the first cases of a
 fixed seed.
 """
 
@@ -16,11 +16,11 @@ from sqlalchemy import Connection
 
 from config_spark import Settings
 from database.connections.engine import make_engine
-from tests.fuzz.fuzz_answers import change_answers, good_world, pull_and_compare
-from tests.fuzz.fuzz_cases import FuzzRun, fuzz_run, require_contract, short_run
-from tests.fuzz.fuzz_corrections import read_and_compare
-from tests.fuzz.fuzz_files import empty, fuzzed_file, load_and_compare
-from tests.fuzz.fuzz_variables import prepare, run_and_judge, wrong_environment
+from tests.fuzz.api_answers import change_answers, good_world, pull_and_compare
+from tests.fuzz.cases import FuzzRun, fuzz_run, require_contract, short_run
+from tests.fuzz.corrections import read_and_compare
+from tests.fuzz.files import empty, fuzzed_file, load_and_compare
+from tests.fuzz.variables import prepare, run_and_judge, wrong_environment
 from tests.support.defillama_server import running
 from tests.support.processes import PROJECT, CommandLine, CommandLineHere
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, insert, text
 from common.errors import DatabaseUnreachable
 from config_spark import Settings
 from database.connections.engine import make_engine
-from database.tables import quarantine, raw_pool_history, run_ledger
+from database.schema.tables import quarantine, raw_pool_history, run_ledger
 from forecasting.evaluation.scores import score_table
 from reporting.figures.accuracy import ERRORS, accuracy, newest_evaluated
 from reporting.figures.data_quality import data_health

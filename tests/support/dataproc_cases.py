@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from config_spark import Settings, load_settings
-from emulator.http_service import Request, serving
 from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.fake_dataproc import FakeDataproc
+from emulator.services.http_service import Request, serving
 from emulator.workflow_engine import VirtualClock
 from tests.support.processes import CommandLineHere
-from workflows import main as entry
-from workflows.batches.dataproc import Batches
+from workflows.clients.dataproc import Batches
+from workflows.commands import main as entry
 
 PARENT = "projects/acme/locations/europe-west1"
 PASSWORD = "correct-horse"

@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 
 from common.private_files import write_private
 from emulator.control_plane.deployment_services import RunJobsDouble, WorkflowsDouble
-from emulator.http_service import serving
 from emulator.services.fake_storage import FakeStorage
+from emulator.services.http_service import serving
 from emulator.services.object_store import Conditions
 from tests.conftest import JARS
 from tests.support import docker_stand_in

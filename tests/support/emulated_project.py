@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from database.embedded.server import EmbeddedServer
-from emulator.cloud import EmulatedCloud, emulated_cloud
-from emulator.database_server import DatabaseServer
+from emulator.project.cloud import EmulatedCloud, emulated_cloud
+from emulator.project.database_server import DatabaseServer
 from emulator.terraform import terraform_apply
 from emulator.terraform.terraform_runs import Terraform
 

@@ -19,7 +19,7 @@ import pytest
 
 from emulator.terraform.google_provider import cache_folder
 from emulator.workflow_engine import VirtualClock, WorkflowFailed
-from tests.support.workflow_world import Log
+from tests.support.workflow_services import Log
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "workflows_emulator_requirements.txt"

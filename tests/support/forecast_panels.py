@@ -22,7 +22,7 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from sqlalchemy import Engine, insert
 
 from database.schema.metrics_table import metrics_table_of
-from database.tables import observation_age
+from database.schema.tables import observation_age
 
 END = dt.date(2024, 6, 30)
 

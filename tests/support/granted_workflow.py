@@ -11,12 +11,12 @@ from typing import Any
 
 from emulator.control_plane.method_permissions import Needed, needed
 from emulator.control_plane.policies import Policies
-from emulator.http_service import Request
 from emulator.services.batch_lifecycle import BatchScript
+from emulator.services.http_service import Request
 from emulator.workflow_engine import Transport, VirtualClock, execute, hosts_at
 from tests.support.emulated_project import PROJECT as APPLIED
 from tests.support.emulated_project import AppliedProject
-from tests.support.workflow_world import BUCKET, PIPELINE, PROJECT, Log, Outcome, world
+from tests.support.workflow_services import BUCKET, PIPELINE, PROJECT, Log, Outcome, world
 
 MEMBER = f"serviceAccount:yieldspark-workflow@{PROJECT}.iam.gserviceaccount.com"
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from config_spark import Settings
-from emulator.http_service import Service, serving
-from emulator.local_cloud import CONTAINER_ENTRY, PIPELINE
+from emulator.local.local_cloud import CONTAINER_ENTRY, PIPELINE
 from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.batch_process import BatchProcess, LocalPlatform
 from emulator.services.fake_cloud_run import FakeCloudRun
@@ -23,10 +22,11 @@ from emulator.services.fake_executions import FakeExecutions, UntilCancelled
 from emulator.services.fake_logging import FakeLogging
 from emulator.services.fake_secret_manager import FakeSecretManager
 from emulator.services.fake_storage import FakeStorage
+from emulator.services.http_service import Service, serving
 from emulator.workflow_engine import execute, hosts_at
 from tests.support.dataproc_cases import WorkflowsHere
 from tests.support.releases import BUCKET, cloud_settings
-from tests.support.workflow_world import JARS
+from tests.support.workflow_services import JARS
 from workflows.releases.code_archive import build_archive, build_operator_archive
 from workflows.releases.code_bucket import CodeBucket
 from workflows.releases.release import publish_content

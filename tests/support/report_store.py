@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine, insert
 
-from database.tables import (
+from database.schema.tables import (
     forecast_evaluation,
     forecasts,
     observation_age,

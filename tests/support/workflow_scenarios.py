@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from emulator.services.batch_lifecycle import BatchScript
-from tests.support.workflow_world import (
+from tests.support.workflow_services import (
     NEW,
     OLD,
     PROJECT,

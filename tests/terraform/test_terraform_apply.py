@@ -16,7 +16,7 @@ import pytest
 
 from database.connections.engine import make_engine
 from database.embedded.server import EmbeddedServer
-from emulator import nightly_run
+from emulator.project import daily_run as nightly_run
 from emulator.terraform import terraform_apply
 from emulator.terraform.google_provider import obstacle
 from tests.conftest import JARS

@@ -24,11 +24,11 @@ import pytest
 from sqlalchemy import Engine, insert, select
 
 from config_spark import Settings
-from database.tables import run_ledger
-from emulator.http_service import serving
+from database.schema.tables import run_ledger
 from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.fake_dataproc import FakeDataproc
 from emulator.services.fake_storage import FakeStorage
+from emulator.services.http_service import serving
 from emulator.services.object_store import Conditions, md5_hash
 from tests.support.dataproc_cases import (
     PARENT,
@@ -40,7 +40,7 @@ from tests.support.dataproc_cases import (
 from tests.support.metrics_oracle import RawRow
 from tests.support.metrics_store import put_rows
 from tests.support.processes import PROJECT, environment_of
-from workflows.batches import dataproc
+from workflows.clients import dataproc
 
 VERSION = "2158279" + "0" * 33
 JARS = ("postgresql-42.7.14.jar",)
@@ -406,7 +406,7 @@ def _waiting(cloud: Cloud, name: str, stdin: int) -> Iterator[subprocess.Popen[s
     """`wait` in a process of its own, as far as its first line of progress."""
     variables = cloud.run.environment | {"PYTHONPATH": str(PROJECT)}
     process = subprocess.Popen(
-        [sys.executable, "-c", "from workflows.main import main; main()", "wait", name],
+        [sys.executable, "-c", "from workflows.commands.main import main; main()", "wait", name],
         cwd=cloud.run.folder,
         env=variables,
         stdin=stdin,

@@ -15,8 +15,8 @@ from common.errors import BatchFailed, CloudRefused, CloudUnavailable, Configura
 from config_spark import load_settings
 from emulator.services.batch_lifecycle import BatchScript
 from tests.support.dataproc_cases import START, Cloud, batch_request, served
-from workflows.batches import dataproc
-from workflows.batches.dataproc import Batches, seconds_left
+from workflows.clients import dataproc
+from workflows.clients.dataproc import Batches, seconds_left
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from config_spark import Settings
 from container.locked_packages import IMAGES, LAPTOP, SPARK, locked_for
 from data_processing.ingest.loading.load_files import load_files
 from database.db_utils_spark import execute_sql
-from emulator.http_service import serving
 from emulator.services.fake_storage import FakeStorage
+from emulator.services.http_service import serving
 from local_runtime.java import find_java
 from sample_data import SAMPLE_FILES
 from tests.support.dockerfiles import RULES, faults, parsed

@@ -14,13 +14,13 @@ from database.db_utils_spark import execute_sql
 from tests.support.dataproc_cases import batch_request
 from tests.support.defillama_server import DefiLlamaServer, running
 from tests.support.inside_network import VERSION, Network, network
-from workflows.batches.dataproc import Batches
+from workflows.clients.dataproc import Batches
+from workflows.clients.executions import ExecutionNotSucceeded
+from workflows.commands.run_commands import run_pipeline
 from workflows.costs.cost import actual_cost
-from workflows.executions import ExecutionNotSucceeded
 from workflows.inside_network import container_runs
 from workflows.inside_network.container_log import Line
 from workflows.inside_network.container_runs import run_container
-from workflows.run_commands import run_pipeline
 from workflows.spec.platforms import JOBS
 from workflows.spec.release_paths import CONTAINER_ARGUMENTS, COSTS_JOB, INGEST_JOB
 

@@ -12,8 +12,8 @@ import pytest
 from common.errors import ConfigurationError
 from emulator.workflow_engine import VirtualClock, hosts_at
 from emulator.workflow_engine.standard_library import call_functions, expression_functions
-from tests.support.workflow_world import PIPELINE
-from workflows import check_commands
+from tests.support.workflow_services import PIPELINE
+from workflows.commands import check_commands
 from workflows.pipeline_lint.functions import CALLS, FUNCTIONS
 from workflows.pipeline_lint.rules import check_source
 

@@ -16,11 +16,11 @@ import pytest
 
 from common.errors import CloudRefused, ConfigurationError, ReleaseConflict, RunInProgress
 from config_spark import Settings
-from emulator.http_service import Request, serving
 from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.fake_dataproc import FakeDataproc
 from emulator.services.fake_executions import FakeExecutions
 from emulator.services.fake_storage import FakeStorage, Fault
+from emulator.services.http_service import Request, serving
 from emulator.services.object_store import Conditions
 from tests.support.dataproc_cases import WorkflowsHere, batch_request, cloud_variables
 from tests.support.releases import (
@@ -33,8 +33,8 @@ from tests.support.releases import (
     objects,
     small_release,
 )
-from workflows.batches.dataproc import Batches
-from workflows.executions import Executions
+from workflows.clients.dataproc import Batches
+from workflows.clients.executions import Executions
 from workflows.releases.code_bucket import CodeBucket
 from workflows.releases.prune import prune
 from workflows.releases.release import publish_content, rollback

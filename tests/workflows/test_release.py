@@ -20,8 +20,8 @@ from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-unty
 
 from common.errors import CloudRefused, CloudUnavailable, ConfigurationError, ReleaseConflict
 from config_spark import Settings
-from emulator.http_service import Request, serving
 from emulator.services.fake_storage import CUT_AFTER, UNAVAILABLE, FakeStorage, Fault
+from emulator.services.http_service import Request, serving
 from emulator.services.object_store import Conditions
 from tests.support.fake_gcs_server import fake_gcs_server
 from tests.support.releases import (

@@ -18,8 +18,8 @@ import pytest
 
 from common.errors import ConfigurationError, EnvironmentNotReady
 from config_spark import Settings, load_settings
-from emulator.http_service import serving
 from emulator.services.fake_storage import FakeStorage
+from emulator.services.http_service import serving
 from local_runtime.jars import ensure_jars, locked_checksums
 from tests.conftest import JARS
 from tests.support.processes import PROJECT
@@ -144,7 +144,7 @@ def test_the_operators_zip_holds_what_its_commands_import_and_no_double(checkout
 WITHOUT_A_PLACE_IN_A_CONTAINER = {
     "cli/demo.py",
     "workflows/__main__.py",
-    "workflows/main.py",
+    "workflows/commands/main.py",
 }
 """Modules of the operator's zip that import what is not in it: none of its commands needs them."""
 

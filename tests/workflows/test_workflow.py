@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.emulator_process import Emulator, emulator_python
 from tests.support.workflow_scenarios import SCENARIOS, Scenario
-from tests.support.workflow_world import PIPELINE, by_interpreter
+from tests.support.workflow_services import PIPELINE, by_interpreter
 
 
 @pytest.fixture(scope="module")

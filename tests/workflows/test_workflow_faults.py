@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import workflow_scenarios as scenarios
 from tests.support.workflow_scenarios import Scenario
-from tests.support.workflow_world import PIPELINE, by_interpreter
+from tests.support.workflow_services import PIPELINE, by_interpreter
 from workflows.pipeline_lint.rules import check_source
 
 Change = tuple[str, str]

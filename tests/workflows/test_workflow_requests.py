@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 
 from common.errors import ConfigurationError
-from emulator.http_service import Answer, ApiError, Request, Service, serving
+from emulator.services.http_service import Answer, ApiError, Request, Service, serving
 from emulator.workflow_engine import VirtualClock, WorkflowFailed
 from tests.support.small_workflows import run
 

@@ -19,9 +19,9 @@ from common.errors import (
     Interrupted,
 )
 from config_spark import Settings
-from database.connections.engine import with_database
-from workflows.batches.dataproc import TERMINAL, Batches, Document, batch_id_of, seconds_until
+from database.embedded.resolve import with_database
 from workflows.batches.driver_output import DriverOutput
+from workflows.clients.dataproc import TERMINAL, Batches, Document, batch_id_of, seconds_until
 from workflows.costs.cost import Cost, actual_cost
 from workflows.costs.cost_ledger import record_cost
 

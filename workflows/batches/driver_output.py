@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from google.cloud.storage import Blob, Client  # type: ignore[import-untyped]
 
-from common.google_clients import client_options, credentials, translated
+from common.google.clients import client_options, credentials, translated
 from config_spark import Settings
 
 TAIL_BYTES = 65_536

@@ -24,7 +24,8 @@ from common.errors import (
     DatabaseError,
 )
 from config_spark import Settings
-from database.connections.engine import checked_connection, make_engine, with_database
+from database.connections.engine import checked_connection, make_engine
+from database.embedded.resolve import with_database
 from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB, MODULES
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from common.errors import ConfigurationError
-from common.google_clients import required
+from common.google.clients import required
 from config_spark import Settings
 from data_processing.planning.run_request import Request
 from workflows.batches.row_estimate import rows_of

@@ -16,8 +16,9 @@ from sqlalchemy import Select, select, update
 
 from common.errors import CloudRefused, CloudUnavailable, DatabaseError
 from config_spark import Settings
-from database.connections.engine import checked_connection, make_engine, with_database
-from database.tables import run_ledger
+from database.connections.engine import checked_connection, make_engine
+from database.embedded.resolve import with_database
+from database.schema.tables import run_ledger
 from workflows.spec.platform_choice import (
     CLOUD_RUN,
     CLOUD_RUN_PREFIX,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from common.google_clients import required
+from common.google.clients import required
 from config_spark import Settings
-from workflows.google_rest import Document, GoogleRest
+from workflows.clients.google_rest import Document, GoogleRest
 
 HOST = "https://logging.googleapis.com"
 PAGE = 1000

@@ -15,10 +15,11 @@ from functools import partial
 from cli.terminal import say
 from common.errors import BatchFailed, CloudRefused, CloudUnavailable
 from config_spark import Settings
-from workflows.google_rest import Document
+from workflows.clients.google_rest import Document
+from workflows.clients.waiting import wait_or_ask
 from workflows.inside_network.container_log import ContainerLog, Line
 from workflows.inside_network.job_executions import JobExecutions, state_of, why
-from workflows.waiting import wait_or_ask
+from workflows.spec.release_paths import OPERATOR
 
 LOOK_SECONDS = 5.0
 """Between two looks: Cloud Logging answers a project 60 listings a minute."""
@@ -55,6 +56,11 @@ class ContainerFailed(BatchFailed):
             f"{f' with exit code {code}' if code else ''}{f': {reason}' if reason else ''}. Its"
             f" log: {document['console']}"
         )
+
+
+def container_arguments(words: Sequence[str], version: str | None = None) -> list[str]:
+    """Returns the arguments of an operator container; version None selects the latest release."""
+    return [OPERATOR, *(["--version", version] if version else []), "--", *words]
 
 
 def run_container(

@@ -14,10 +14,10 @@ from typing import Any
 from google.api_core import exceptions
 
 from common.errors import CloudRefused
-from common.google_clients import required
+from common.google.clients import required
 from config_spark import Settings
 from database.ledger.runs import who_is_asking
-from workflows.google_rest import Document, GoogleRest
+from workflows.clients.google_rest import Document, GoogleRest
 
 USER_VARIABLE = "LOGNAME"
 """Where Python's getpass looks first."""

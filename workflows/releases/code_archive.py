@@ -24,7 +24,7 @@ OPERATOR_MAIN = "__main__.py"
 """What Python runs of a folder or a zip."""
 OPERATOR_ENTRY = '''"""Runs one command of the operator, out of the folder that this file is in."""
 
-from workflows.inside_network.allowed_commands import main
+from workflows.commands.allowed_commands import main
 
 if __name__ == "__main__":
     main()

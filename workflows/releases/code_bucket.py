@@ -24,7 +24,7 @@ from google.cloud.storage.exceptions import DataCorruption  # type: ignore[impor
 from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
 
 from common.errors import CloudUnavailable
-from common.google_clients import client_options, credentials, required, translated
+from common.google.clients import client_options, credentials, required, translated
 from config_spark import Settings
 
 Say = Callable[[str], None]

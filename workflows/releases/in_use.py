@@ -16,8 +16,8 @@ from typing import Any
 
 from common.errors import RunInProgress
 from config_spark import Settings
-from workflows.batches.dataproc import TERMINAL, Batches, batch_id_of
-from workflows.executions import Executions
+from workflows.clients.dataproc import TERMINAL, Batches, batch_id_of
+from workflows.clients.executions import Executions
 from workflows.spec.batch_request import batch_id
 from workflows.spec.platforms import JOBS
 

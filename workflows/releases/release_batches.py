@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
-from common.google_clients import required
+from common.google.clients import required
 from config_spark import Settings
 from workflows.spec.batch_request import batch_key, build_batch, operator_environment
 from workflows.spec.platform_choice import DATAPROC, choose_platform

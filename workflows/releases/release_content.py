@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigurationError, EnvironmentNotReady
-from common.google_clients import required
+from common.google.clients import required
 from config_spark import Settings
 from local_runtime.jars import locked_checksums, verify
 from workflows.releases.code_archive import ROOT, build_archive, build_operator_archive

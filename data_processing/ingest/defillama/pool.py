@@ -16,9 +16,9 @@ from data_processing.ingest.defillama import sql as defillama_sql
 from data_processing.ingest.defillama.rows import NOT_IN_JSONB, Snapshots, description
 from data_processing.ingest.pool_descriptions import required_descriptions
 from data_processing.ingest.stored_rows import rows_not_taken
-from database.merge_sql import qualified
+from database.schema.merge_sql import qualified
 from database.schema.table_facts import has_triggers
-from database.tables import pools, raw_pool_history
+from database.schema.tables import pools, raw_pool_history
 
 INGEST_AGAIN = "run `ingest` again"
 

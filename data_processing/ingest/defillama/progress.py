@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, delete, exists, func, insert, or_, se
 
 from database.connections.engine import checked_connection
 from database.ledger.runs import Run
-from database.tables import ingest_progress, raw_pool_history, run_ledger
+from database.schema.tables import ingest_progress, raw_pool_history, run_ledger
 
 RESUME_WITHIN = timedelta(hours=12)
 """An older pull is not gone on with: its first pools would lack the newest day."""

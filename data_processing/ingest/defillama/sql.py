@@ -15,8 +15,8 @@ from sqlalchemy.dialects.postgresql import insert
 from data_processing.ingest.column_limits import ColumnTypes, cut
 from data_processing.ingest.pool_descriptions import POOL_ID, STAND_INS
 from data_processing.raw.quarantine_table import REOPEN
-from database.merge_sql import qualified
-from database.tables import pools, quarantine, raw_pool_history, raw_prices
+from database.schema.merge_sql import qualified
+from database.schema.tables import pools, quarantine, raw_pool_history, raw_prices
 
 HISTORY = qualified(raw_pool_history)
 PRICES = qualified(raw_prices)

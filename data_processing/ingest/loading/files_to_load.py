@@ -41,8 +41,8 @@ from data_processing.ingest.loading.file_kinds import (
     unknown_kind,
 )
 from data_processing.ingest.loading.symbols import base_symbol, given_symbol, symbol_of
-from database.merge_sql import qualified
-from database.tables import gas_fees_daily, pools, raw_pool_history, raw_prices
+from database.schema.merge_sql import qualified
+from database.schema.tables import gas_fees_daily, pools, raw_pool_history, raw_prices
 
 TARGETS: dict[Kind, Table] = {
     "history": raw_pool_history,

@@ -17,7 +17,7 @@ from data_processing.ingest.loading import validation_sql as judge_sql
 from data_processing.ingest.loading.files_to_load import TARGETS, FileToLoad
 from data_processing.ingest.stored_rows import rows_not_taken
 from database.schema.table_facts import has_triggers
-from database.tables import pools
+from database.schema.tables import pools
 
 MAX_ROWS_A_DAY = 1.5
 """More rows a day than this are no daily file with a few repeated days, but hours or minutes, whose

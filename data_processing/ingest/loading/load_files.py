@@ -46,10 +46,10 @@ from data_processing.ingest.loading.validation_sql import USABLE
 from data_processing.ingest.pool_descriptions import IN_WORDS, required_descriptions
 from data_processing.ingest.stored_rows import rows_not_taken
 from database.connections.engine import checked_connection, make_engine
-from database.merge_sql import qualified
 from database.schema.check import verify_tables
+from database.schema.merge_sql import qualified
 from database.schema.table_use import LOAD_USE
-from database.tables import pools, raw_pool_history
+from database.schema.tables import pools, raw_pool_history
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from data_processing.ingest.column_limits import ColumnTypes
 from data_processing.ingest.loading.validation_sql import INCOMING, JUDGED
 from data_processing.ingest.pool_descriptions import stand_in
 from data_processing.raw.quarantine_table import REOPEN
-from database.merge_sql import qualified
-from database.tables import gas_fees_daily, pools, quarantine, raw_pool_history, raw_prices
+from database.schema.merge_sql import qualified
+from database.schema.tables import gas_fees_daily, pools, quarantine, raw_pool_history, raw_prices
 
 
 def merge_history(rows: str) -> str:

@@ -1,5 +1,5 @@
 """The owner's tables where they are missing, and the schema `yieldspark`: a frozen copy of
-`database/tables.py` at version 0.1.0.
+`database/schema/tables.py` at version 0.1.0.
 
 `database.schema.migrate` makes the metrics table, whose name is a setting.
 """

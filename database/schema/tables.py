@@ -1,0 +1,478 @@
+"""Every table YieldSpark reads or writes, once, as SQLAlchemy Core.
+
+Units: APY in percent (5.0 = 5 %), TVL and prices in USD, gas in gwei, dates are UTC days.
+`OWNER_TABLES` are the owner's existing schema: created where they are missing, never altered.
+Everything else lives in the schema `yieldspark`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Double,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
+
+OWN_SCHEMA = "yieldspark"
+
+owner_metadata = MetaData()
+own_metadata = MetaData(schema=OWN_SCHEMA)
+
+APY = Numeric(20, 4)
+TVL = Numeric(20, 2)
+PRICE = Numeric(20, 8)
+NOW = text("now()")
+
+pools = Table(
+    "pools",
+    owner_metadata,
+    Column("pool_id", Text, primary_key=True, doc="id of the pool, as in the raw history"),
+    Column("name", Text),
+    Column("chain", Text),
+    Column("protocol", Text),
+    Column("symbol", Text),
+    Column("tvl", TVL, doc="USD"),
+    Column("apy", APY, doc="percent"),
+    Column("last_updated", DateTime(timezone=True)),
+    Column("is_active", Boolean, server_default=text("true")),
+    Column("currently_filtered_out", Boolean, server_default=text("false")),
+    Column("pool_address", Text),
+    Column("underlying_tokens", ARRAY(Text)),
+    Column("underlying_token_addresses", ARRAY(Text)),
+    Column("poolmeta", Text),
+    info={"description": "pools, their protocol and chain"},
+)
+
+raw_pool_history = Table(
+    "raw_defillama_pool_history",
+    owner_metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("pool_id", Text, nullable=False),
+    Column("timestamp", DateTime(timezone=True), nullable=False, doc="time of the snapshot"),
+    Column("raw_json_data", JSONB, nullable=False, doc="the snapshot as DefiLlama returns it"),
+    Column(
+        "insertion_timestamp",
+        DateTime(timezone=True),
+        nullable=False,
+        server_default=NOW,
+        doc="time at which the row was inserted; it selects what a run reads",
+    ),
+    Index("raw_defillama_pool_history_pool_id_timestamp_idx", "pool_id", "timestamp"),
+    Index("raw_defillama_pool_history_insertion_timestamp_idx", "insertion_timestamp"),
+    info={"description": "raw snapshots of pools, several a day"},
+)
+
+raw_prices = Table(
+    "raw_coinmarketcap_ohlcv",
+    owner_metadata,
+    Column("data_timestamp", DateTime(timezone=True), primary_key=True, doc="start of the day"),
+    Column("symbol", Text, primary_key=True, doc="ETH or BTC"),
+    Column("raw_json_data", JSONB, nullable=False, doc="daily open, high, low, close in USD"),
+    Column("insertion_timestamp", DateTime(timezone=True), nullable=False, server_default=NOW),
+    info={"description": "raw daily prices of ETH and BTC"},
+)
+
+gas_fees_daily = Table(
+    "gas_fees_daily",
+    owner_metadata,
+    Column("date", Date, primary_key=True),
+    Column("actual_avg_gas_gwei", PRICE, doc="average gas price of the day, gwei"),
+    Column("forecasted_avg_gas_gwei", PRICE, doc="not used"),
+    info={"description": "daily gas prices of Ethereum"},
+)
+
+pool_daily_metrics = Table(
+    "pool_daily_metrics",
+    owner_metadata,
+    Column("pool_id", Text, primary_key=True),
+    Column("date", Date, primary_key=True, doc="UTC day"),
+    Column("actual_apy", APY, doc="percent, last snapshot of the day"),
+    Column("forecasted_apy", APY, doc="percent, forecast made for this day"),
+    Column("actual_tvl", TVL, doc="USD, last snapshot of the day"),
+    Column("forecasted_tvl", TVL, doc="USD, forecast made for this day"),
+    Column("eth_open", PRICE, doc="USD"),
+    Column("btc_open", PRICE, doc="USD"),
+    Column("gas_price_gwei", PRICE, doc="average of the day, gwei"),
+    Column("is_filtered_out", Boolean, server_default=text("false")),
+    Column("filter_reason", Text),
+    Column("rolling_apy_7d", APY, doc="mean APY of 7 days, percent"),
+    Column("rolling_apy_30d", APY, doc="mean APY of 30 days, percent"),
+    Column(
+        "apy_delta_today_yesterday",
+        APY,
+        doc="change of APY against the previous day, percentage points",
+    ),
+    Column(
+        "stddev_apy_7d", APY, doc="sample standard deviation of APY over 7 days, percentage points"
+    ),
+    Column(
+        "stddev_apy_30d",
+        APY,
+        doc="sample standard deviation of APY over 30 days, percentage points",
+    ),
+    Column("stddev_apy_7d_delta", APY, doc="change of stddev_apy_7d against the previous day"),
+    Column("stddev_apy_30d_delta", APY, doc="change of stddev_apy_30d against the previous day"),
+    Column("pool_group", Text),
+    Index("pool_daily_metrics_date_idx", "date"),
+    info={"description": "one row for each pool and day: metrics and forecasts"},
+)
+
+OWNER_TABLES = (pools, raw_pool_history, raw_prices, gas_fees_daily, pool_daily_metrics)
+
+METRIC_COLUMNS = (
+    "actual_apy",
+    "actual_tvl",
+    "eth_open",
+    "btc_open",
+    "gas_price_gwei",
+    "rolling_apy_7d",
+    "rolling_apy_30d",
+    "apy_delta_today_yesterday",
+    "stddev_apy_7d",
+    "stddev_apy_30d",
+    "stddev_apy_7d_delta",
+    "stddev_apy_30d_delta",
+)
+"""What the metrics job writes into `pool_daily_metrics`, and nothing else there."""
+
+FORECAST_COLUMNS = ("forecasted_apy", "forecasted_tvl")
+"""What the forecast job writes into `pool_daily_metrics`, and nothing else there."""
+
+GOOD = ("succeeded", "nothing_to_do")
+"""Statuses of a run that left the tables complete."""
+
+run_ledger = Table(
+    "run_ledger",
+    own_metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("job", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("mode", Text),
+    Column("start", Date),
+    Column("end", Date),
+    Column("as_of", Date),
+    Column("engine", Text),
+    Column("code_version", Text, nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("finished_at", DateTime(timezone=True)),
+    Column(
+        "watermark",
+        DateTime(timezone=True),
+        comment="raw rows inserted before this were seen by this run",
+    ),
+    Column(
+        "plan",
+        JSONB,
+        comment="what the run set out to do, and the rules and limits its rows follow",
+    ),
+    Column("rows", JSON, nullable=False),
+    Column("stages", JSON, nullable=False, comment="seconds by stage, in the order they ran"),
+    Column("seconds", Double),
+    Column("jvm_started", Boolean, nullable=False, server_default=text("false")),
+    Column("checks", JSONB, nullable=False),
+    Column("cost_usd", Double),
+    Column("error", Text),
+    Column("batch", Text, comment="id of the cloud's batch that this run was; null elsewhere"),
+    Index("run_ledger_job_started_at_idx", "job", "started_at"),
+    Index("run_ledger_batch_idx", "batch"),
+)
+
+ingest_progress = Table(
+    "ingest_progress",
+    own_metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("pool_id", Text, primary_key=True),
+    Column("snapshots", Integer, nullable=False, comment="how many its chart had"),
+    Column("stored_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    comment=(
+        "pools that a pull has stored: an interrupted `ingest` goes on with the others; rows of"
+        " pulls that are too old for that are deleted"
+    ),
+)
+
+market_series = Table(
+    "market_series",
+    own_metadata,
+    Column("date", Date, primary_key=True),
+    Column("eth_open", PRICE),
+    Column("btc_open", PRICE),
+    Column("gas_price_gwei", PRICE),
+    comment=(
+        "prices and gas as the last metrics run used them: what differs from today's source tells"
+        " which days must be recomputed"
+    ),
+)
+
+provisional_days = Table(
+    "provisional_days",
+    own_metadata,
+    Column("pool_id", Text, primary_key=True),
+    Column("date", Date, primary_key=True),
+    Column("apy_age_days", Integer, comment="as in observation_age"),
+    Column("tvl_age_days", Integer, comment="as in observation_age"),
+    Column("metrics_table", Text, nullable=False, comment="the table that has the row"),
+    Column("run_id", Text, nullable=False),
+    comment=(
+        "rows of the metrics table whose day was not over when a run with INCLUDE_TODAY computed"
+        " them: the next run makes them again or takes them away"
+    ),
+)
+
+pool_calendars = Table(
+    "pool_calendars",
+    own_metadata,
+    Column("pool_id", Text, primary_key=True),
+    Column("first_day", Date, nullable=False),
+    Column("last_day", Date, nullable=False),
+    Column("last_observed_day", Date, comment="the newest day with a snapshot of its own"),
+    comment=(
+        "the days of pool_daily_metrics that the metrics job wrote for a pool: every day from"
+        " first_day to last_day"
+    ),
+)
+
+raw_day_counts = Table(
+    "raw_day_counts",
+    own_metadata,
+    Column("date", Date, primary_key=True),
+    Column("snapshots", Integer, nullable=False),
+    comment=(
+        "raw snapshots of each day that the metrics runs have read or known: more of them in raw"
+        " history than here, and not new either, came with an old insertion_timestamp"
+    ),
+)
+
+observation_age = Table(
+    "observation_age",
+    own_metadata,
+    Column("pool_id", Text, primary_key=True),
+    Column("date", Date, primary_key=True),
+    Column(
+        "apy_age_days",
+        Integer,
+        comment="0: observed that day; n: carried forward n days; null: not known that day",
+    ),
+    Column("tvl_age_days", Integer, comment="as apy_age_days"),
+    comment=(
+        "the days on which APY or TVL was not observed; a day of the metrics job that has no row"
+        " here has both of its own"
+    ),
+)
+
+observed_days = Table(
+    "observed_days",
+    own_metadata,
+    Column("pool_id", Text, primary_key=True),
+    Column("date", Date, primary_key=True),
+    Column("timestamp", DateTime(timezone=True), nullable=False),
+    Column(
+        "snapshot",
+        BigInteger,
+        comment=(
+            "hash of pool, timestamp and content of the raw row; null: the value is"
+            " pool_daily_metrics' own, rounded, its raw row was gone before this table was made"
+        ),
+    ),
+    Column("apy", Double, comment="percent; null: the snapshot had none"),
+    Column("tvl", Double, comment="USD; null: the snapshot had none"),
+    Index("observed_days_rounded_idx", "pool_id", postgresql_where=text("snapshot IS NULL")),
+    comment=(
+        "each day's last accepted snapshot, unrounded: it stands in for raw rows that are gone"
+    ),
+)
+
+quarantine = Table(
+    "quarantine",
+    own_metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("run_id", Text, nullable=False),
+    Column("source_table", Text, nullable=False),
+    Column(
+        "source_id",
+        Text,
+        nullable=False,
+        comment=(
+            "of a raw pool row the hash of pool, timestamp and content: the same row under another"
+            " id is the same"
+        ),
+    ),
+    Column("pool_id", Text),
+    Column("timestamp", DateTime(timezone=True)),
+    Column("reason", Text, nullable=False),
+    Column("raw_json_data", JSONB),
+    Column("quarantined_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column(
+        "resolution",
+        Text,
+        comment=(
+            "null while open; replayed, dropped, or accepted: the source row itself is in use since"
+        ),
+    ),
+    Column("resolved_at", DateTime(timezone=True)),
+    Column("resolved_by_run", Text),
+    Column("resolved_by", Text, comment="user@host of who replayed or dropped it"),
+    Column("replayed_as", Text, comment="source_id of the row that took its place"),
+    Column("note", Text, comment="why it was dropped"),
+    Index("quarantine_source_idx", "source_table", "source_id", "reason", unique=True),
+)
+
+forecasts = Table(
+    "forecasts",
+    own_metadata,
+    Column("pool_id", Text, primary_key=True),
+    Column("target_date", Date, primary_key=True),
+    Column("horizon_days", Integer, primary_key=True),
+    Column("as_of", Date, nullable=False),
+    Column("apy", APY),
+    Column("apy_low", APY),
+    Column("apy_high", APY),
+    Column("tvl", TVL),
+    Column("tvl_low", TVL),
+    Column("tvl_high", TVL),
+    Column("interval_level", Double, nullable=False),
+    Column("engine", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column(
+        "rule",
+        Text,
+        comment=(
+            "why today's APY is published: stale, cold_start, no_model, no_ledger, few_pools,"
+            " no_champion, gate; else null"
+        ),
+    ),
+    Column("tvl_rule", Text, comment="as rule, of TVL"),
+    Column(
+        "explanation",
+        JSONB,
+        comment=(
+            "the strongest contributions to the APY forecast: [{feature, points}], points of APY;"
+            " null by a rule"
+        ),
+    ),
+    Column("run_id", Text, nullable=False),
+)
+
+forecast_evaluation = Table(
+    "forecast_evaluation",
+    own_metadata,
+    Column("pool_id", Text, primary_key=True),
+    Column("target_date", Date, primary_key=True),
+    Column("horizon_days", Integer, primary_key=True),
+    Column("target", Text, primary_key=True, comment="apy (percent) or tvl (USD)"),
+    Column("engine", Text, primary_key=True),
+    Column(
+        "source",
+        Text,
+        nullable=False,
+        server_default="backtest",
+        comment="night: published before it came true; backtest: made afterwards",
+    ),
+    Column("as_of", Date, nullable=False),
+    Column("actual", Double, comment="null until the target day has been observed"),
+    Column("forecast", Double, nullable=False),
+    Column("low", Double),
+    Column("high", Double),
+    Column("persistence", Double, nullable=False, comment="the value of the as-of day"),
+    Column("median_7d", Double, comment="median of the seven days that end with the as-of day"),
+    Column("mean_reversion", Double, comment="the pool's own pull to its 30-day mean, shrunk"),
+    Column(
+        "naive_low",
+        Double,
+        comment="persistence and the outer quantiles of the pool's last 60 changes",
+    ),
+    Column("naive_high", Double),
+    Column(
+        "mean_abs_change",
+        Double,
+        comment="mean size of the pool's one-day changes over 90 days, value units",
+    ),
+    Column("scale", Double, comment="the pool's scale on the as-of day: APY points, or log1p(USD)"),
+    Column(
+        "move",
+        Double,
+        comment="what the model said before the gate, in scales; null without a model",
+    ),
+    Column("move_low", Double, comment="the model's own lower quantile, in scales"),
+    Column("move_high", Double),
+    Column("weight", Double, comment="the gate's: 0 publishes persistence, 1 the model's own move"),
+    Column("tvl_usd", Double, comment="TVL of the as-of day: the class a score is reported by"),
+    Column("apy_percent", Double, comment="APY of the as-of day: the class a score is reported by"),
+    Column("interval_level", Double),
+    Column("model_version", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Index("forecast_evaluation_target_date_idx", "target_date"),
+    comment="forecasts beside what came true: the ledger that gate and intervals learn from",
+)
+
+promotion = Table(
+    "promotion",
+    own_metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("decided_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("decided_by", Text, nullable=False, comment="user@host"),
+    Column("run_id", Text, comment="the forecast run that judged; null for a decision by hand"),
+    Column("engine", Text, nullable=False),
+    Column("horizon_days", Integer, nullable=False),
+    Column("as_of", Date, comment="last day of what was judged"),
+    Column(
+        "decision",
+        Text,
+        nullable=False,
+        comment=(
+            "promoted, kept, refused (nothing passes: persistence is served), by_hand, rolled_back"
+        ),
+    ),
+    Column("challenger", Text, comment="the version that asked"),
+    Column("champion", Text, comment="the version that served before; null: none did"),
+    Column("serves", Text, comment="the version that serves from now on; null: persistence"),
+    Column("reason", Text, nullable=False),
+    Column(
+        "numbers",
+        JSONB,
+        nullable=False,
+        comment="days, rows, losses and ratios with their bootstrap intervals, also by group",
+    ),
+    Index("promotion_model_idx", "engine", "horizon_days", "id"),
+    comment="every decision on which model version is served, whether it says yes or no",
+)
+
+model_outbox = Table(
+    "model_outbox",
+    own_metadata,
+    Column("version", Text, primary_key=True),
+    Column("engine", Text, nullable=False),
+    Column("horizon_days", Integer, nullable=False),
+    Column(
+        "alias",
+        Text,
+        comment=(
+            "champion or challenger: what it becomes when it is registered; null: neither, it is of"
+            " a past day; withdrawn: from now on no version is champion"
+        ),
+    ),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("run_id", Text, nullable=False),
+    Column(
+        "model",
+        LargeBinary,
+        nullable=False,
+        comment="the model and its card, as `forecasting.registry.model_archive` packs it",
+    ),
+    comment=(
+        "moves that the registry has not made yet, of versions and aliases: written with the"
+        " forecasts or the decision they belong to, deleted when made"
+    ),
+)

@@ -1,0 +1,113 @@
+"""From what Terraform made to forecast rows: a release by the build's account, a migrated database,
+and the nightly run, begun by its schedule.
+
+In: an emulated project to which the configuration was applied, with a database server. Out: the
+execution's result and what is in the tables. Every call is made as the identity that makes it on
+Google, with that identity's grants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from common.errors import ConfigurationError
+from config_spark import Settings, load_settings
+from database.connections.engine import make_engine
+from database.connections.secret_manager import with_password
+from emulator.project.cloud import EmulatedCloud
+from workflows.clients.executions import Executions, wait_for_execution
+from workflows.inside_network.container_runs import container_arguments, run_container
+from workflows.releases.release import publish
+from workflows.spec.release_paths import OPERATOR_JOB
+
+Say = Callable[[str], None]
+
+SETTINGS_OBJECT = "settings.env"
+NIGHTLY = "yieldspark-nightly"
+SECONDS_BETWEEN = 0.5
+
+ROWS = text("""
+    SELECT count(actual_apy) AS days,
+        count(forecasted_apy) AS forecasts,
+        count(DISTINCT pool_id) AS pools
+    FROM pool_daily_metrics
+""")
+
+
+def settings_of(
+    cloud: EmulatedCloud, outputs: Mapping[str, Any], member: str, **others: Any
+) -> Settings:
+    """The product's settings in the project, for one identity: those of settings.env."""
+    variables = cloud.settings_env(outputs["buckets"]["code"], SETTINGS_OBJECT)
+    return load_settings(
+        _env_file=None,
+        **{name.lower(): value for name, value in variables.items()},
+        google_api_endpoint=cloud.address_of(member),
+        google_api_token_file=cloud.token_file_of(member),
+        **others,
+    )
+
+
+def released(
+    cloud: EmulatedCloud, outputs: Mapping[str, Any], home: Path, jars: Path | None, say: Say
+) -> dict[str, Any]:
+    """Release the working tree as the build's account, with an image of the project's repository.
+
+    Returns: what `release` returns.
+    """
+    settings = settings_of(
+        cloud,
+        outputs,
+        f"serviceAccount:{outputs['accounts']['build']}",
+        yieldspark_home=home,
+        jars_dir=jars,
+        container_image=f"{outputs['registry']}/batch@sha256:{'0' * 64}",
+    )
+    return publish(settings, allow_dirty=True, say=say)
+
+
+def migrated(cloud: EmulatedCloud, outputs: Mapping[str, Any], operator: str, say: Say) -> Settings:
+    """The tables, made by `operator -- db migrate` in a container of the release.
+
+    Returns: settings that reach the database as its user. Raises: ContainerFailed.
+    """
+    settings = settings_of(cloud, outputs, operator)
+    words = container_arguments(("db", "migrate"))
+    run_container(settings, OPERATOR_JOB, words, lambda line: say(line.text), ends_with_us=True)
+    return _database_settings(cloud, outputs)
+
+
+def _database_settings(cloud: EmulatedCloud, outputs: Mapping[str, Any]) -> Settings:
+    """Settings with the server's own address in place of the private name, and the password that
+    the jobs read from the secret.
+    """
+    if cloud.server is None:
+        raise ConfigurationError("this emulated project has no database server")
+    member = f"serviceAccount:{outputs['accounts']['container']}"
+    found = with_password(settings_of(cloud, outputs, member))
+    return found.model_copy(
+        update={"db_host": cloud.server.host, "db_port": cloud.server.port, "db_sslmode": "prefer"}
+    )
+
+
+def scheduled_run(
+    cloud: EmulatedCloud, outputs: Mapping[str, Any], operator: str, say: Say
+) -> dict[str, Any]:
+    """Send the schedule's request, and see its execution through as an operator.
+
+    Returns: `{"execution", "state", "seconds", "result"}`. Raises: BatchFailed.
+    """
+    started = cloud.dispatch(NIGHTLY)
+    settings = settings_of(cloud, outputs, operator)
+    say(f"execution {started['name'].rpartition('/')[2]} of {settings.workflow_name}")
+    return wait_for_execution(Executions(settings), started["name"], say, SECONDS_BETWEEN)
+
+
+def rows(database: Settings) -> dict[str, int]:
+    """What the run has written: days with metrics, forecasts, pools."""
+    with make_engine(database).connect() as connection:
+        return dict(connection.execute(ROWS).mappings().one())

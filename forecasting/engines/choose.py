@@ -1,0 +1,34 @@
+"""Which engine a run uses, checked before any row is read."""
+
+from __future__ import annotations
+
+from pyspark.sql import SparkSession
+
+from common.errors import ConfigurationError, EnvironmentNotReady
+from config_spark import Settings
+from forecasting.engines.engine import Engine
+from forecasting.engines.model_parameters import model_parameters
+
+ENGINES = ("synapseml", "lightgbm")
+
+
+def choose_engine(name: str, settings: Settings, spark: SparkSession) -> Engine:
+    """The named engine with the settings' parameters. Raises: ConfigurationError for another name,
+    EnvironmentNotReady without its runtime.
+    """
+    parameters = model_parameters(settings)
+    if name == "synapseml":
+        from forecasting.engines.synapseml_engine import SynapsemlEngine, check_runtime
+
+        check_runtime(spark)
+        return SynapsemlEngine(parameters)
+    if name == "lightgbm":
+        try:
+            from forecasting.engines.lightgbm_engine import LightgbmEngine
+        except (ImportError, OSError) as error:
+            raise EnvironmentNotReady(
+                f"native LightGBM does not load ({error}): it needs the package lightgbm and the"
+                " library libgomp1; `doctor` checks both"
+            ) from error
+        return LightgbmEngine(parameters)
+    raise ConfigurationError(f"engine {name!r} is unknown: allowed are {' and '.join(ENGINES)}")

@@ -1,0 +1,200 @@
+"""The ledger of forecasts: what came true is taken in once it was observed, and corrected as long
+as it is looked at.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pandas as pd
+import pytest
+from sqlalchemy import Engine, insert, text
+
+from database.schema.tables import (
+    forecast_evaluation,
+    observation_age,
+    pool_calendars,
+    pool_daily_metrics,
+    pools,
+)
+from forecasting.publishing.forecast_history import (
+    as_past,
+    describe_pools,
+    known_days,
+    past_rows,
+    score_what_came_true,
+    scored_rows,
+)
+from forecasting.publishing.past_forecasts import PAST_COLUMNS, PAST_DAYS
+
+DAY = dt.timedelta(days=1)
+NEWEST = dt.date(2024, 6, 30)
+
+
+def row(pool_id: str = "a", target_date: dt.date = NEWEST, **other: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "pool_id": pool_id,
+        "target_date": target_date,
+        "horizon_days": 1,
+        "target": "apy",
+        "engine": "lightgbm",
+        "source": "night",
+    }
+    values |= {
+        "as_of": target_date - DAY,
+        "forecast": 5.0,
+        "persistence": 4.0,
+        "scale": 0.5,
+        "move": 2.0,
+        "model_version": "m",
+        "run_id": "r",
+    }
+    return values | other
+
+
+def put(engine: Engine, *rows: dict[str, Any]) -> None:
+    with engine.begin() as connection:
+        for one in rows:
+            connection.execute(insert(forecast_evaluation), one)
+
+
+def observe(
+    engine: Engine,
+    pool_id: str,
+    day: dt.date,
+    apy: float | None,
+    tvl: float | None = None,
+    *,
+    age: int = 0,
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            insert(pool_daily_metrics),
+            {"pool_id": pool_id, "date": day, "actual_apy": apy, "actual_tvl": tvl},
+        )
+        if age:
+            connection.execute(
+                insert(observation_age),
+                {"pool_id": pool_id, "date": day, "apy_age_days": age, "tvl_age_days": age},
+            )
+
+
+def take_in(engine: Engine) -> int:
+    with engine.begin() as connection:
+        return score_what_came_true(connection)
+
+
+def actuals(engine: Engine) -> dict[tuple[str, str], float | None]:
+    with engine.connect() as connection:
+        return {
+            (one.pool_id, one.target): one.actual
+            for one in connection.execute(text("SELECT * FROM yieldspark.forecast_evaluation"))
+        }
+
+
+def test_an_observed_day_comes_true_and_a_carried_or_unknown_one_does_not(engine: Engine) -> None:
+    put(
+        engine,
+        row("seen"),
+        row("seen", target="tvl"),
+        row("carried"),
+        row("unknown"),
+        row("missing"),
+    )
+    observe(engine, "seen", NEWEST, 6.5, 2e6)
+    observe(engine, "carried", NEWEST, 6.5, age=1)
+    observe(engine, "unknown", NEWEST, None, 1.0)
+    assert take_in(engine) == 2
+    assert actuals(engine) == {
+        ("seen", "apy"): 6.5,
+        ("seen", "tvl"): 2e6,
+        ("carried", "apy"): None,
+        ("unknown", "apy"): None,
+        ("missing", "apy"): None,
+    }
+    assert take_in(engine) == 0
+
+
+def test_a_correction_is_taken_over_while_the_day_is_looked_at(engine: Engine) -> None:
+    old = NEWEST - PAST_DAYS * DAY
+    put(engine, row("new", actual=1.0), row("old", old, actual=1.0), row("late", old))
+    for pool_id, day in (("new", NEWEST), ("old", old), ("late", old)):
+        observe(engine, pool_id, day, 2.0)
+    assert take_in(engine) == 2
+    assert actuals(engine) == {("new", "apy"): 2.0, ("old", "apy"): 1.0, ("late", "apy"): 2.0}
+
+
+def test_gate_and_interval_learn_from_what_was_known_on_the_day_alone(engine: Engine) -> None:
+    put(
+        engine,
+        row("b", actual=4.5),
+        row("a", NEWEST - DAY, actual=4.5, move_low=-1.0, move_high=3.0),
+        row("a", actual=4.5, target="tvl"),
+        row("open"),
+        row("a", NEWEST + DAY, actual=9.0),
+        row("too old", NEWEST - PAST_DAYS * DAY, actual=9.0),
+        row("other engine", actual=9.0, engine="synapseml"),
+        row("other horizon", actual=9.0, horizon_days=2),
+    )
+    past = past_rows(engine, "lightgbm", horizon=1, as_of=NEWEST)
+    assert past["apy"]["pool_id"].tolist() == ["a", "b"]
+    assert past["tvl"]["pool_id"].tolist() == ["a"]
+    first = past["apy"].iloc[0]
+    assert list(past["apy"].columns) == ["target", *PAST_COLUMNS]
+    assert first[["now", "next", "scale", "move", "move_low", "move_high"]].tolist() == [
+        4.0,
+        4.5,
+        0.5,
+        2.0,
+        -1.0,
+        3.0,
+    ]
+    assert first["target_day"] == pd.Timestamp(NEWEST - DAY)
+
+
+def test_rows_of_a_backtest_read_like_those_of_the_ledger(engine: Engine) -> None:
+    made = pd.DataFrame([row("a", actual=4.5, move_low=-1.0, move_high=3.0)])
+    put(engine, row("a", actual=4.5, move_low=-1.0, move_high=3.0))
+    read = past_rows(engine, "lightgbm", horizon=1, as_of=NEWEST)["apy"]
+    pd.testing.assert_frame_equal(as_past(made), read, check_dtype=False)
+
+
+def test_known_days_are_those_of_the_target_that_has_fewer(engine: Engine) -> None:
+    assert known_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 0
+    put(engine, *(row(pool, NEWEST - back * DAY, actual=1.0) for pool in "ab" for back in range(5)))
+    assert known_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 0
+    put(engine, *(row("a", NEWEST - back * DAY, actual=1.0, target="tvl") for back in range(3)))
+    put(engine, row("a", NEWEST - 9 * DAY, actual=1.0, target="tvl", move=None))
+    assert known_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 3
+    assert known_days(engine, "lightgbm", horizon=1, as_of=NEWEST - DAY) == 2
+
+
+def test_scored_rows_have_come_true_in_the_days_asked_for(engine: Engine) -> None:
+    put(
+        engine,
+        row("a", actual=1.0),
+        row("a", NEWEST - 2 * DAY, actual=1.0),
+        row("open"),
+        row("rule", actual=1.0, move=None, scale=None),
+    )
+    found = scored_rows(engine, "lightgbm", horizon=1, last=NEWEST, days=2)
+    assert found["pool_id"].tolist() == ["a", "rule"]
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_pools_are_described_by_what_is_known_of_them(engine: Engine, is_listed: bool) -> None:
+    with engine.begin() as connection:
+        if is_listed:
+            connection.execute(
+                insert(pools), {"pool_id": "a", "chain": "Base", "protocol": "aerodrome"}
+            )
+        connection.execute(
+            insert(pool_calendars),
+            {"pool_id": "a", "first_day": NEWEST - 10 * DAY, "last_day": NEWEST},
+        )
+    found = describe_pools(engine, pd.DataFrame([row("a"), row("b")])).set_index("pool_id")
+    assert found.loc["a", "age_days"] == 10
+    assert found.loc["a", "project"] == ("aerodrome" if is_listed else None)
+    assert pd.isna(found.loc["b", "age_days"])
+    assert pd.isna(found.loc["b", "chain"])

@@ -1,0 +1,425 @@
+"""Nights with a registry: which version forecasts, what is decided, and that no trouble of the
+registry costs a forecast.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import socket
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pyspark.sql import SparkSession
+from sqlalchemy import Engine
+
+from common.errors import RunInProgress
+from config_spark import Settings
+from forecasting.compare_versions import compare_versions
+from forecasting.engines.folds import served_folds
+from forecasting.evaluation.promotion_policy import KEPT, PROMOTED, REFUSED, Judgement
+from forecasting.forecast_pools_spark import run_forecast
+from forecasting.models.stacked_model import OutOfSample
+from forecasting.registry import outbox
+from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
+from forecasting.registry.model_archive import ModelArchive
+from forecasting.registry.serving import Serving, serving
+from forecasting.registry.versions import list_versions
+from forecasting.run.plan import ForecastPlan
+from forecasting.run.registration import record_refit, register, registry_checks
+from forecasting.run.serving_model import Refit, Tonight
+from tests.forecasting.test_forecast_job import forecast, table
+from tests.support.forecast_panels import END, SHORT, panel_rows, pool_rows, store
+from tests.support.model_archives import archive
+
+MODEL: dict[str, Any] = {"engine": "lightgbm", "horizon": 1}
+FIRST_NIGHT = END - dt.timedelta(days=10)
+FITS = {"fit_tvl", "fit_apy", "judge"}
+
+
+@pytest.fixture
+def weekly(database: Settings) -> Settings:
+    return database.model_copy(update=SHORT | {"refit_days": 7})
+
+
+def night(number: int) -> dt.date:
+    return FIRST_NIGHT + dt.timedelta(days=number)
+
+
+def checks_of(row: dict[str, Any]) -> dict[str, tuple[bool, str]]:
+    return {
+        check["name"]: (check["passed"], check["found"])
+        for check in row["checks"]
+        if check["name"].startswith("model_")
+    }
+
+
+def versions_of(settings: Settings) -> dict[str, tuple[str, ...]]:
+    return {one.version: one.aliases for one in Registry(settings, **MODEL).versions()}
+
+
+def made_by(settings: Settings, as_of: dt.date) -> set[str]:
+    made = table(settings, "yieldspark.forecasts")
+    return set(made.loc[made["as_of"] == as_of, "model_version"])
+
+
+def closed_port() -> str:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{closed.getsockname()[1]}"
+
+
+def test_a_model_is_fitted_served_judged_again_and_replaced_when_it_is_damaged(
+    weekly: Settings, spark: SparkSession, engine: Engine
+) -> None:
+    """Six nights and a comparison in a row, each from what the one before has left: 20 seconds."""
+    store(engine, panel_rows(12, 130))
+
+    def session_while_another_asks() -> SparkSession:
+        with pytest.raises(
+            RunInProgress, match="forecast_pools is already running: run forecast_pools_"
+        ):
+            forecast(weekly, spark, as_of=night(0))
+        return spark
+
+    # the first night fits one version on what was known 45 days ago, and judges it on what came
+    # since
+    row = run_forecast(
+        weekly, as_of=night(0), engine="lightgbm", session=session_while_another_asks
+    )
+    ((version, aliases),) = versions_of(weekly).items()
+    assert (row["status"], aliases, version[:8]) == (
+        "succeeded",
+        (CHAMPION,),
+        f"{night(-45):%Y%m%d}",
+    )
+    card = Registry(weekly, **MODEL).load(version).card
+    assert (card.origin, card.known, card.data_rows, card.passed) == (
+        night(-45),
+        night(0),
+        row["rows"]["read"],
+        True,
+    )
+    assert (card.scores["days"], set(card.scores["ratio"])) == (45, {"challenger/persistence"})
+    decided = table(weekly, "yieldspark.promotion")
+    assert decided[
+        ["decision", "challenger", "champion", "serves", "run_id"]
+    ].to_numpy().tolist() == [[PROMOTED, version, None, version, row["run_id"]]]
+    assert decided["numbers"].iloc[0] == card.scores
+    assert checks_of(row)["model_registry"] == (True, "reached, its versions whole")
+    assert checks_of(row)["model_judgement"][1].startswith(
+        "promoted: the challenger loses less than persistence"
+    )
+    assert checks_of(row)["model_serves"] == (True, f"{version} serves")
+    assert outbox.waiting(engine, **MODEL) == []
+
+    # the next night loads it
+    row = forecast(weekly, spark, as_of=night(1))
+    assert not FITS & set(row["stages"])
+    assert (made_by(weekly, night(0)), made_by(weekly, night(1)), set(checks_of(row))) == (
+        {version},
+        {version},
+        {"model_registry", "model_serves"},
+    )
+
+    # a week later another is fitted, and the champion judged beside it
+    row = forecast(weekly, spark, as_of=night(7))
+    assert set(row["stages"]) >= FITS
+    challenger, (_, decision) = (
+        max(versions_of(weekly)),
+        table(weekly, "yieldspark.promotion").iterrows(),
+    )
+    decision = decision[1]
+    assert (challenger[:8], decision["challenger"], decision["champion"]) == (
+        f"{night(-38):%Y%m%d}",
+        challenger,
+        version,
+    )
+    assert decision["decision"] in (KEPT, PROMOTED)
+    champion = challenger if decision["decision"] == PROMOTED else version
+    assert (decision["serves"], made_by(weekly, night(7)), versions_of(weekly)[champion]) == (
+        champion,
+        {champion},
+        (CHAMPION,),
+    )
+    assert set(decision["numbers"]["ratio"]) == {
+        "challenger/persistence",
+        "challenger/champion",
+        "champion/persistence",
+    }
+    assert decision["numbers"]["days"] == 45
+
+    # by hand: both on the newest 45 days, which neither was fitted on
+    compared = compare_versions(
+        weekly.model_copy(update={"engine": "lightgbm"}), version, challenger, session=lambda: spark
+    )
+    assert (
+        compared["first"],
+        compared["first_day"],
+        compared["last_day"],
+        compared["numbers"]["days"],
+    ) == (version, night(-35), END, 45)
+    assert set(compared["numbers"]["ratio"]) == {
+        "challenger/persistence",
+        "challenger/champion",
+        "champion/persistence",
+    }
+
+    # a day before all of them has a version of its own, and moves nothing
+    before = versions_of(weekly)
+    row = forecast(weekly, spark, as_of=night(-1))
+    after = versions_of(weekly)
+    ((past, aliases),) = set(after.items()) - set(before.items())
+    assert (row["status"], past[:8], aliases, made_by(weekly, night(-1))) == (
+        "succeeded",
+        f"{night(-46):%Y%m%d}",
+        (),
+        {past},
+    )
+    assert (
+        set(before.items()) <= set(after.items()),
+        len(table(weekly, "yieldspark.promotion")),
+    ) == (True, 2)
+
+    # the champion is damaged on disk: the night says so, and another that passed forecasts
+    content = Registry(weekly, **MODEL).load(champion).files()["apy-00.txt"]
+    (path,) = [
+        path
+        for path in (weekly.yieldspark_home / "mlflow").rglob("apy-00.txt")
+        if path.read_bytes() == content
+    ]
+    path.write_bytes(content[:-1])
+    row = forecast(weekly, spark, as_of=night(8))
+    assert row["status"] == "succeeded"
+    assert checks_of(row)["model_registry"][0] is False
+    assert f"model version {champion} is damaged: apy-00.txt" in checks_of(row)["model_registry"][1]
+    (other,) = made_by(weekly, night(8))
+    assert (other != champion, checks_of(row)["model_serves"]) == (True, (True, f"{other} serves"))
+
+
+def test_a_registry_that_is_down_costs_no_forecast_and_gets_the_version_later(
+    weekly: Settings, spark: SparkSession, engine: Engine
+) -> None:
+    store(engine, panel_rows(12, 130))
+    uri = closed_port()
+    row = forecast(weekly.model_copy(update={"mlflow_tracking_uri": uri}), spark, as_of=night(9))
+    assert (row["status"], row["rows"]["inserted"]) == ("succeeded", 12)
+    passed, found = checks_of(row)["model_registry"]
+    assert (passed, f"the model registry at {uri} failed" in found) == (False, True)
+    (waiting,) = outbox.waiting(engine, **MODEL)
+    version = waiting.archive.card.version
+    assert (waiting.alias, made_by(weekly, night(9)), versions_of(weekly)) == (
+        CHALLENGER,
+        {version},
+        {},
+    )
+    assert table(weekly, "yieldspark.promotion")[["decision", "serves"]].to_numpy().tolist() == [
+        [PROMOTED, version]
+    ]
+
+    row = forecast(weekly, spark, as_of=night(10))
+    assert (checks_of(row)["model_registry"][0], FITS & set(row["stages"])) == (True, set())
+    assert (made_by(weekly, night(10)), checks_of(row)["model_serves"]) == (
+        {version},
+        (True, f"{version} serves"),
+    )
+    assert (versions_of(weekly), outbox.waiting(engine, **MODEL)) == ({version: (CHAMPION,)}, [])
+
+
+def test_where_nothing_can_be_forecast_persistence_is_published_with_the_reason(
+    weekly: Settings, spark: SparkSession, engine: Engine
+) -> None:
+    """Random walks: what has been says nothing of what comes."""
+    random = np.random.default_rng(12)
+    walks = np.exp(0.05 * np.cumsum(random.standard_normal((2, 12, 130)), axis=2))
+    pools = [
+        pool_rows(f"p{number:02d}", list(10.0 * apy), list(1e6 * tvl))
+        for number, (apy, tvl) in enumerate(zip(*walks, strict=True))
+    ]
+    store(engine, pd.concat(pools, ignore_index=True))
+    row = forecast(weekly, spark, as_of=night(9))
+    (version,) = versions_of(weekly)
+    assert (row["status"], versions_of(weekly)) == ("succeeded", {version: (CHALLENGER,)})
+    assert table(weekly, "yieldspark.promotion")[
+        ["decision", "challenger", "serves"]
+    ].to_numpy().tolist() == [[REFUSED, version, None]]
+    passed, found = checks_of(row)["model_judgement"]
+    assert (
+        passed,
+        found.startswith("refused: no version beats persistence outside the noise"),
+    ) == (False, True)
+    assert checks_of(row)["model_serves"] == (
+        False,
+        f"persistence is served, {version} only watched",
+    )
+    assert_persistence(weekly, night(9), version)
+
+    row = forecast(weekly, spark, as_of=night(10))
+    assert FITS & set(row["stages"]) == set()
+    assert_persistence(weekly, night(10), version)
+    assert not checks_of(row)["model_serves"][0]
+
+
+def assert_persistence(settings: Settings, as_of: dt.date, version: str) -> None:
+    """Of all pools, with an interval around it; and the ledger has the version's moves."""
+    made, known = table(settings, "yieldspark.forecasts"), table(settings, "pool_daily_metrics")
+    made, known = (
+        rows[rows[day] == as_of].set_index("pool_id").sort_index()
+        for rows, day in ((made, "as_of"), (known, "date"))
+    )
+    assert len(made) == 12
+    assert set(made["rule"]) == set(made["tvl_rule"]) == {"no_champion"}
+    assert (made["apy"] == known["actual_apy"]).all()
+    assert (made["tvl"] == known["actual_tvl"]).all()
+    assert (made["apy_low"] < made["apy"]).all()
+    assert (made["apy"] < made["apy_high"]).all()
+    ledger = table(settings, "yieldspark.forecast_evaluation")
+    tonight = ledger[(ledger["as_of"] == as_of) & (ledger["source"] == "night")]
+    assert (len(tonight), set(tonight["model_version"]), set(tonight["weight"])) == (
+        24,
+        {version},
+        {0.0},
+    )
+    assert tonight["move"].abs().gt(0.0).all()
+
+
+OLD, NEW = archive("old", known=50), archive("new", known=57)
+
+
+def planned(champion: ModelArchive | None, **serving: Any) -> ForecastPlan:
+    known = {"is_reached": True, "is_past": False} | serving
+    folds = served_folds(NEW.card.known, horizon=1)
+    return ForecastPlan(
+        NEW.card.known,
+        0,
+        "lightgbm",
+        folds,
+        NEW.card.origin,
+        0,
+        0,
+        45,
+        Serving(champion, champion, **known),
+    )
+
+
+def judged(decision: str) -> Tonight:
+    judgement = Judgement(decision, "for a test", decision == PROMOTED, {"days": 45})
+    sample = OutOfSample(pd.DataFrame(), ())
+    return Tonight(
+        sample,
+        NEW,
+        decision == PROMOTED,
+        pd.DataFrame(),
+        np.zeros((0, 0), np.float32),
+        Refit(sample, NEW, judgement),
+    )
+
+
+@pytest.mark.parametrize(
+    ("decision", "serving", "alias", "decided", "served"),
+    [
+        (PROMOTED, {}, CHAMPION, [[PROMOTED, "old", "new"]], {"new": (CHAMPION,), "old": ()}),
+        (KEPT, {}, CHALLENGER, [[KEPT, "old", "old"]], {"new": (CHALLENGER,), "old": (CHAMPION,)}),
+        (REFUSED, {}, CHALLENGER, [[REFUSED, "old", None]], {"new": (CHALLENGER,), "old": ()}),
+        (
+            PROMOTED,
+            {"is_reached": False},
+            CHALLENGER,
+            [[PROMOTED, "old", "new"]],
+            {"new": (CHALLENGER,), "old": (CHAMPION,)},
+        ),
+        (PROMOTED, {"is_past": True}, None, [], {"new": (), "old": (CHAMPION,)}),
+        (REFUSED, {"is_past": True}, None, [], {"new": (), "old": (CHAMPION,)}),
+    ],
+    ids=[
+        "promoted",
+        "kept",
+        "refused",
+        "promoted unseen by the registry",
+        "promoted on a past day",
+        "refused on a past day",
+    ],
+)
+def test_what_a_decision_does_to_outbox_record_and_aliases(
+    engine: Engine,
+    database: Settings,
+    decision: str,
+    serving: dict[str, bool],
+    alias: str | None,
+    decided: list[list[str | None]],
+    served: dict[str, tuple[str, ...]],
+) -> None:
+    registry = Registry(database, **MODEL)
+    registry.register(OLD, CHAMPION)
+    plan, tonight = planned(OLD, **serving), judged(decision)
+    with engine.begin() as connection:
+        record_refit(connection, plan=plan, night=tonight, run_id="run")
+    assert [(one.archive, one.alias) for one in outbox.waiting(engine, **MODEL)] == [(NEW, alias)]
+    names = {OLD.card.version: "old", NEW.card.version: "new", None: None}
+    found = table(database, "yieldspark.promotion").reindex(
+        columns=["decision", "champion", "serves"]
+    )
+    assert [
+        [row[0], names[row[1]], names[row[2]]] for row in found.astype(object).to_numpy().tolist()
+    ] == decided
+    register(database, engine, plan)
+    assert {names[one.version]: one.aliases for one in registry.versions()} == served
+    assert outbox.waiting(engine, **MODEL) == []
+
+
+@pytest.mark.parametrize(("decision", "serves"), [(PROMOTED, "new"), (REFUSED, None)])
+def test_a_night_that_ends_between_commit_and_registry_is_finished_by_the_next(
+    engine: Engine, database: Settings, decision: str, serves: str | None
+) -> None:
+    registry = Registry(database, **MODEL)
+    registry.register(OLD, CHAMPION)
+    tonight = judged(decision)
+    assert tonight.refit
+    assert tonight.refit.archive
+    card = replace(NEW.card, passed=decision == PROMOTED)
+    refit = replace(tonight.refit, archive=replace(tonight.refit.archive, card=card))
+    with engine.begin() as connection:
+        record_refit(
+            connection, plan=planned(OLD), night=replace(tonight, refit=refit), run_id="run"
+        )
+
+    def champions() -> list[str]:
+        listed = list_versions(database.model_copy(update={"engine": "lightgbm"}), engine)
+        return [one.version for one in listed if CHAMPION in one.aliases]
+
+    expected = NEW.card.version if serves else None
+    assert registry.versions()[0].aliases == (CHAMPION,)
+    assert champions() == [name for name in [expected] if name]
+    found = serving(database, engine, engine="lightgbm", as_of=NEW.card.known)
+    assert (found.champion.card.version if found.champion else None) == expected
+    register(database, engine, planned(None))
+    assert [one.version for one in registry.versions() if CHAMPION in one.aliases] == champions()
+    assert champions() == [name for name in [expected] if name]
+    assert table(database, "yieldspark.model_outbox").empty
+
+
+def test_a_registry_that_goes_away_after_the_commit_costs_a_warning(
+    engine: Engine, database: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan, tonight = planned(None), judged(PROMOTED)
+    with engine.begin() as connection:
+        record_refit(connection, plan=plan, night=tonight, run_id="run")
+    register(database.model_copy(update={"mlflow_tracking_uri": closed_port()}), engine, plan)
+    assert "the model registry at http://127.0.0.1" in caplog.text
+    assert [one.alias for one in outbox.waiting(engine, **MODEL)] == [CHAMPION]
+
+
+def test_problems_of_the_registry_are_checks_that_warn() -> None:
+    entries = registry_checks(
+        planned(OLD, problems=("one is damaged", "one is silent")), judged(REFUSED)
+    )
+    assert [(entry["name"], entry["passed"], entry["severity"]) for entry in entries] == [
+        ("model_registry", False, "warn"),
+        ("model_registry", False, "warn"),
+        ("model_judgement", False, "warn"),
+        ("model_serves", False, "warn"),
+    ]
+    assert [entry["found"] for entry in entries[:2]] == ["one is damaged", "one is silent"]
+    assert entries[2]["numbers"] == {"days": 45}

@@ -1,0 +1,154 @@
+"""A database whose pools are complete up to a day, raw rows beyond it, and a run's staging as it
+would leave it: what checks of a commit look at.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Engine
+
+from config_spark import Settings
+from data_processing.commit.metrics_checks import commit_checks
+from data_processing.planning.plan import JOB, plan_metrics
+from data_processing.planning.run_plan import Plan
+from data_processing.planning.run_request import Request
+from database.commit_checks import run_checks
+from database.ledger.runs import Acceptance, Run, open_run
+from database.schema.merge_sql import create_staging
+from database.schema.tables import METRIC_COLUMNS
+from database.staging import staging_name
+from tests.data_processing.test_metrics_plan import add_calendar, add_run
+from tests.support.metrics_oracle import RawRow
+from tests.support.metrics_store import execute, put_rows, rows_of
+
+NOW = datetime(2024, 6, 3, 6, tzinfo=UTC)
+TODAY = NOW.date()
+DAY = timedelta(days=1)
+NEWEST = TODAY - DAY
+FIRST = NEWEST - 5 * DAY
+POOLS = [f"pool-{number:02d}" for number in range(40)]
+
+
+def at(day: date, hour: float = 12) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(hours=hour)
+
+
+def history(pools: list[str], first: date, end: date, **document: Any) -> list[RawRow]:
+    days = (end - first).days
+    return [
+        RawRow(0, pool, at(first + number * DAY), document or {"apy": 5.0, "tvlUsd": 1e6})
+        for number in range(days)
+        for pool in pools
+    ]
+
+
+def numbered(rows: list[RawRow]) -> list[RawRow]:
+    return [
+        RawRow(number, row.pool_id, row.timestamp, row.document)
+        for number, row in enumerate(rows, start=1)
+    ]
+
+
+class Night:
+    """A database whose pools are complete up to `written`, raw rows beyond it, and the run that
+    takes them in.
+    """
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self.settings, self.engine = settings, engine
+
+    def before(self, pools: list[str] = POOLS, *, written: date = NEWEST) -> None:
+        put_rows(self.engine, numbered(history(pools, FIRST, written)))
+        execute(
+            self.engine,
+            "INSERT INTO pools (pool_id) SELECT unnest(CAST(:pools AS text[]))",
+            pools=pools,
+        )
+        execute(
+            self.engine,
+            "INSERT INTO yieldspark.market_series (date) SELECT d::date FROM generate_series(DATE"
+            " '2018-01-01', :last, interval '1 day') AS d",
+            last=TODAY,
+        )
+        for pool in pools:
+            add_calendar(self.engine, pool, FIRST, written - DAY)
+        add_run(self.engine, self.settings, datetime.now(UTC), written)
+
+    def delivers(self, rows: list[RawRow]) -> None:
+        start = rows_of(
+            self.engine, "SELECT coalesce(max(id), 0) AS id FROM raw_defillama_pool_history"
+        )[0]["id"]
+        put_rows(
+            self.engine,
+            [
+                RawRow(start + number, row.pool_id, row.timestamp, row.document)
+                for number, row in enumerate(rows, start=1)
+            ],
+        )
+
+    def checks(
+        self,
+        request: Request | None = None,
+        *,
+        acceptance: Acceptance | None = None,
+        nulls: dict[str, float] | None = None,
+    ) -> dict[str, Any]:
+        """Plan, stage what the plan asks for, run the checks; the entries by name. Raises what they
+        raise.
+        """
+        with open_run(self.engine, job=JOB, mode="incremental") as run:
+            run.acceptance = acceptance
+            plan = plan_metrics(
+                self.settings,
+                self.engine,
+                request or Request(),
+                table=staging_name(run, "plan"),
+                now=NOW,
+            )
+            self._stage(run, plan, nulls or {})
+            with run.connection.begin():
+                run_checks(run, commit_checks(self.settings, plan, staging_name(run, 0)))
+            run.nothing_to_do()
+        return {entry["name"]: entry for entry in run.checks}
+
+    def _stage(self, run: Run, plan: Plan, nulls: dict[str, float]) -> None:
+        """A row for each planned day, observed where there is a raw row; `nulls`: the share of
+        pools in which a column is null.
+        """
+        doubles = dict.fromkeys(METRIC_COLUMNS, "double precision")
+        types = {
+            "pool_id": "text",
+            "date": "date",
+            **doubles,
+            "apy_age_days": "integer",
+            "tvl_age_days": "integer",
+            "snapshot": "bigint",
+            "reason": "text",
+        }
+        staging = staging_name(run, 0)
+        number = "coalesce(substring(p.pool_id FROM '^pool-([0-9]+)$')::integer, 99)"
+        values = ", ".join(
+            f"CASE WHEN {number} >= {nulls.get(name, 0.0) * len(POOLS)} THEN 1.0 END"
+            for name in METRIC_COLUMNS
+        )
+        first_day = (
+            "SELECT min(timestamp AT TIME ZONE 'UTC')::date FROM raw_defillama_pool_history AS h"
+            " WHERE h.pool_id = p.pool_id"
+        )
+        execute(self.engine, create_staging(staging, types))
+        execute(
+            self.engine,
+            f"INSERT INTO {staging} SELECT p.pool_id, d::date, {values}, CASE WHEN seen THEN 0 ELSE"
+            " 1 END, CASE WHEN seen THEN 0 ELSE 1 END, CASE WHEN seen THEN 1 END, NULL, 0, 0 FROM"
+            f" {plan.table} AS p CROSS JOIN"
+            f" LATERAL generate_series(greatest(p.write_from, ({first_day})), p.write_end - 1,"
+            " interval '1 day') AS d CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM"
+            " raw_defillama_pool_history AS h WHERE h.pool_id = p.pool_id AND (h.timestamp AT TIME"
+            " ZONE 'UTC')::date = d) AS seen) AS s",
+        )
+
+
+def failing(entries: dict[str, Any]) -> set[str]:
+    return {name for name, entry in entries.items() if not entry["passed"]}

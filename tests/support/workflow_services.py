@@ -1,0 +1,281 @@
+"""A cloud for tests of the workflow: all doubles at one address and on one clock that only sleeps
+move, a release, and executions of pipeline.yaml.
+
+The batches of the release are the builder's own. What executes the workflow is given: the
+interpreter, or the emulator (`tests/support/emulator_process.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from config_spark import Settings
+from emulator.services.batch_lifecycle import BatchScript
+from emulator.services.fake_cloud_run import FakeCloudRun
+from emulator.services.fake_dataproc import FakeDataproc
+from emulator.services.fake_executions import FakeExecutions
+from emulator.services.fake_storage import FakeStorage
+from emulator.services.http_service import Answer, Request, Service, serving
+from emulator.workflow_engine import VirtualClock, execute, hosts_at
+from workflows.releases.code_bucket import md5_hash
+from workflows.spec.batch_request import batch_key, build_batch
+from workflows.spec.release_paths import Release
+
+PIPELINE = (Path(__file__).resolve().parents[2] / "workflows" / "pipeline.yaml").read_text(
+    encoding="utf-8"
+)
+PROJECT, REGION, WORKFLOW, BUCKET = (
+    "test-project",
+    "europe-west1",
+    "yieldspark-pipeline",
+    "code-bucket",
+)
+WORKFLOW_PATH = f"projects/{PROJECT}/locations/{REGION}/workflows/{WORKFLOW}"
+NEW, OLD = "b" * 40, "a" * 40
+DEADLINE = 7800
+JARS = (
+    "postgresql-42.7.5.jar",
+    "synapseml-core_2.12-1.1.3.jar",
+    "synapseml-lightgbm_2.12-1.1.3.jar",
+    "lightgbmlib-3.3.510.jar",
+    "spray-json_2.12-1.3.5.jar",
+)
+
+FILES = (
+    "yieldspark.zip",
+    "calculate_pool_metrics.py",
+    "forecast_pools.py",
+    *(f"jars/{jar}" for jar in JARS),
+)
+"""Of a release, without its two documents."""
+
+USUAL = BatchScript()
+
+Log = Callable[[dict[str, Any]], None]
+Executor = Callable[[str, Any, Mapping[str, str], str, VirtualClock, Log], Any]
+"""Takes source, argument, environment, the address that stands for Google's, the clock and where
+log entries go. Raises: WorkflowFailed.
+"""
+
+
+def by_interpreter(
+    source: str,
+    argument: Any,
+    environment: Mapping[str, str],
+    url: str,
+    clock: VirtualClock,
+    log: Log,
+) -> Any:
+    return execute(
+        source, argument, environment=environment, transport=hosts_at(url), clock=clock, log=log
+    )
+
+
+class SharedClock(Service):
+    """The virtual clock for other processes: POST /clock/sleep?seconds=S moves it, and both answer
+    the time.
+    """
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.route("GET", "/clock/now", lambda request: Answer({"now": clock.now()}))
+        self.route("POST", "/clock/sleep", self._sleep)
+
+    def _sleep(self, request: Request) -> Answer:
+        self.clock.sleep(float(request.query["seconds"]))
+        return Answer({"now": self.clock.now()})
+
+
+@dataclass
+class Outcome:
+    """How an execution ended; error is the payload that was raised, log the entries' own maps."""
+
+    execution: str
+    state: str
+    result: Any
+    error: Any
+    log: list[dict[str, Any]]
+
+    @property
+    def events(self) -> list[str]:
+        return [entry["jsonPayload"]["event"] for entry in self.log]
+
+
+@dataclass
+class World:
+    """The doubles, and executions on them. `before` is called with an execution's id before its
+    first step.
+    """
+
+    url: str
+    clock: VirtualClock
+    dataproc: FakeDataproc
+    cloud_run: FakeCloudRun
+    executor: Executor
+    source: str = PIPELINE
+    before: Callable[[str], object] = str
+    logs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    hold: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, argument: Any = None) -> Outcome:
+        """Start an execution over the API, and see it through."""
+        name = self.start(argument)["name"]
+        while (found := self.ask("GET", f"/v1/{name}"))["state"] == "ACTIVE":
+            time.sleep(0.005)
+        short = name.rpartition("/")[2]
+        payload = found.get("error", {}).get("payload")
+        result = json.loads(found.get("result", "null"))
+        return Outcome(
+            short, found["state"], result, payload and json.loads(payload), self.logs[short]
+        )
+
+    def start(self, argument: Any) -> Any:
+        return self.ask(
+            "POST", f"/v1/{WORKFLOW_PATH}/executions", {"argument": json.dumps(argument)}
+        )
+
+    def execute(self, execution_id: str, argument: Any) -> Any:
+        """What the double of the executions calls. The argument "hold" is an execution that waits
+        for the test.
+        """
+        if argument == "hold":
+            self.hold.wait()
+            return None
+        environment = {
+            "GOOGLE_CLOUD_PROJECT_ID": PROJECT,
+            "GOOGLE_CLOUD_LOCATION": REGION,
+            "GOOGLE_CLOUD_WORKFLOW_ID": WORKFLOW,
+            "GOOGLE_CLOUD_WORKFLOW_EXECUTION_ID": execution_id,
+            "CODE_BUCKET": BUCKET,
+        }
+        self.before(execution_id)
+        log = self.logs.setdefault(execution_id, [])
+        return self.executor(self.source, argument, environment, self.url, self.clock, log.append)
+
+    def put_release(self, version: str, batches: Any) -> None:
+        """A release of these batches, with its files and the manifest over them."""
+        files = {name: f"{name} of {version}".encode() for name in FILES}
+        files["batches.json"] = json.dumps(batches).encode()
+        entries = {name: {"md5": md5_hash(content)} for name, content in files.items()}
+        for name, content in files.items():
+            self.put(f"versions/{version}/{name}", content)
+        self.put(f"versions/{version}/manifest.json", {"version": version, "files": entries})
+
+    def put(self, name: str, document: Any) -> None:
+        """An object of the code bucket; bytes as they are."""
+        content = document if isinstance(document, bytes) else json.dumps(document).encode()
+        self.ask(
+            "POST",
+            f"/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={quote(name, safe='')}",
+            content,
+        )
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        asked = urllib.request.Request(
+            self.url + path, content, {"content-type": "application/json"}, method=method
+        )
+        with urllib.request.urlopen(asked) as answer:
+            return json.loads(answer.read())
+
+    @property
+    def created(self) -> list[Request]:
+        """Requests to create a batch."""
+        return [
+            request
+            for request in self.dataproc.asked
+            if request.method == "POST" and request.path.endswith("/batches")
+        ]
+
+    @property
+    def cancels(self) -> list[str]:
+        """Paths of requests to cancel something that runs."""
+        return [
+            request.path
+            for service in (self.dataproc, self.cloud_run)
+            for request in service.asked
+            if request.path.endswith(":cancel")
+        ]
+
+
+@contextmanager
+def world(
+    folder: Path,
+    executor: Executor,
+    source: str = PIPELINE,
+    *,
+    dataproc: BatchScript | Callable[[str], BatchScript] = USUAL,
+    cloud_run: BatchScript = USUAL,
+    deadline: int = DEADLINE,
+) -> Iterator[World]:
+    """Args: dataproc says what a batch does, or by its id; cloud_run what an execution of a job
+    does; deadline of the releases, in seconds.
+    """
+    clock = VirtualClock()
+    storage, batches, containers = (
+        FakeStorage(folder, [BUCKET]),
+        FakeDataproc(dataproc, now=clock.now),
+        FakeCloudRun(cloud_run, now=clock.now),
+    )
+    services: list[Service] = [storage, batches, containers, SharedClock(clock)]
+    with serving(services) as url:
+        made = World(url, clock, batches, containers, executor, source)
+        services.append(FakeExecutions(made.execute, now=clock.now))
+        for version in (OLD, NEW):
+            made.put_release(version, released(version) | {"deadline_seconds": deadline})
+        made.put("latest.json", {"version": NEW, "manifest_sha256": "0" * 64})
+        try:
+            yield made
+        finally:
+            made.hold.set()
+
+
+def released(version: str) -> dict[str, Any]:
+    """batches.json of a release."""
+    settings = Settings(
+        _env_file=None,
+        project_id=PROJECT,
+        region=REGION,
+        db_host="10.0.0.5",
+        db_password_secret=f"projects/{PROJECT}/secrets/db/versions/1",
+        code_bucket=BUCKET,
+        staging_bucket="staging-bucket",
+        batch_service_account=f"batch@{PROJECT}.iam.gserviceaccount.com",
+        batch_subnetwork="yieldspark",
+        container_image=f"{REGION}-docker.pkg.dev/{PROJECT}/yieldspark/batch@sha256:{'0' * 64}",
+        mlflow_tracking_uri="postgresql+psycopg2://10.0.0.5/mlflow",
+        mlflow_artifacts_uri="gs://models-bucket/models",
+    )
+    release = Release(BUCKET, version, JARS)
+    kinds = (
+        ("calculate_pool_metrics", None),
+        ("forecast_pools", "lightgbm"),
+        ("forecast_pools", "synapseml"),
+    )
+    return {
+        "version": version,
+        "project": PROJECT,
+        "region": REGION,
+        "batches": {
+            batch_key(job, engine): build_batch(
+                settings, release, job, engine=engine, today=date(2026, 1, 1)
+            )
+            for job, engine in kinds
+        },
+        "cloud_run_jobs": {
+            "calculate_pool_metrics": "yieldspark-calculate-pool-metrics",
+            "forecast_pools": "yieldspark-forecast-pools",
+        },
+        "deadline_seconds": DEADLINE,
+    }

@@ -1,0 +1,224 @@
+"""`submit`, `wait`, `status`, `list`, `cancel` and `logs` of `python -m workflows`: one batch on
+Dataproc Serverless at a time.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from cli.options import AsJson, AsOf, End, Engine, Start, day, edge_settings
+from cli.terminal import err, out, print_json, print_pairs, print_table, say
+from common.plain_text import without_controls
+from config_spark import Settings
+from workflows.batches.batch_monitor import duration, facts, see_through
+from workflows.batches.driver_output import DriverOutput
+from workflows.batches.submit_request import job_arguments, submission
+from workflows.clients.dataproc import TERMINAL, Batches
+from workflows.clients.waiting import wait_or_ask
+from workflows.commands.app import app
+from workflows.commands.run_commands import FullRefresh, Version
+from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB
+
+FOLLOW_SECONDS = 5.0
+
+
+class Job(StrEnum):
+    calculate_pool_metrics = METRICS_JOB
+    forecast_pools = FORECAST_JOB
+
+
+class State(StrEnum):
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    CANCELLING = "CANCELLING"
+    CANCELLED = "CANCELLED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+
+BatchId = Annotated[
+    str,
+    typer.Argument(metavar="BATCH", help="Id or full resource name of the batch."),
+]
+
+
+@app.command()
+def submit(
+    job: Job,
+    engine: Engine = None,
+    version: Version = None,
+    start: Start = None,
+    end: End = None,
+    full_refresh: FullRefresh = False,
+    as_of: AsOf = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help=(
+                "Number of rows to size the batch for; default: from the plan, or EXPECTED_ROWS."
+            ),
+        ),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option(help="Wait for the end, and fail if the batch fails.")
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the request as JSON without sending it.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run one job as a batch; --start and --end, or --full-refresh, backfill metrics.
+
+    Example: python -m workflows submit calculate_pool_metrics --start 2025-08-01 --end 2025-09-01
+    """
+    settings = edge_settings(engine=engine.value if engine else None)
+    arguments = job_arguments(
+        job, day(start), day(end), full_refresh=full_refresh, as_of=day(as_of)
+    )
+    request = submission(settings, job, arguments, version=version, rows=rows)
+    if request["warning"]:
+        err.print(f"  {request['warning']}", style="yellow", markup=False, soft_wrap=True)
+    if dry_run:
+        print_json(request)
+        return
+    batches, name = Batches(settings), request["batchId"]
+    say(f"{name}: sized for {request['rows']:,} rows, by {request['rows_from']}{_dearest(request)}")
+
+    def send() -> dict[str, Any]:
+        batch = batches.submit(request["batch"], name, request["requestId"])
+        say(f"{name}: submitted, {batches.console_url(name)}")
+        return see_through(settings, batches, name) if wait else facts(batches, batch)
+
+    show_batch(_until_ended(batches, name, send), as_json)
+
+
+@app.command()
+def wait(batch: BatchId, as_json: AsJson = False) -> None:
+    """Wait for the end and the cost of a batch; fail if the batch fails.
+
+    Example: python -m workflows wait metrics-0b2c7d1e-6f0a-4c2b-9a55-3f3f0f8f2b11
+    """
+    settings, batches, name = opened(batch)
+    show_batch(_until_ended(batches, name, lambda: see_through(settings, batches, name)), as_json)
+
+
+@app.command()
+def status(batch: BatchId, as_json: AsJson = False) -> None:
+    """Show the state of a batch.
+
+    Example: python -m workflows status metrics-0b2c7d1e-6f0a-4c2b-9a55-3f3f0f8f2b11 --json
+    """
+    _, batches, name = opened(batch)
+    show_batch(facts(batches, batches.get(name)), as_json)
+
+
+@app.command("list")
+def list_batches(
+    job: Annotated[Job | None, typer.Option(help="Only batches of this job.")] = None,
+    state: Annotated[State | None, typer.Option(help="Only batches in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of batches.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest batches.
+
+    Example: python -m workflows list --state RUNNING
+    """
+    batches = Batches(edge_settings())
+    found = [facts(batches, batch) for batch in batches.list(job=job, state=state, limit=limit)]
+    if as_json:
+        print_json({"batches": found})
+        return
+    columns = ["batch", "job", "state", "created", "seconds", "cost_usd"]
+    print_table(columns, [[one[column] for column in columns] for one in found])
+
+
+@app.command()
+def cancel(batch: BatchId, as_json: AsJson = False) -> None:
+    """Cancel a batch and wait until it has ended.
+
+    Example: python -m workflows cancel metrics-0b2c7d1e-6f0a-4c2b-9a55-3f3f0f8f2b11
+    """
+    _, batches, name = opened(batch)
+    before = batches.get(name)["state"]
+    if before in TERMINAL:
+        say(f"{name} is {before} already: there is nothing to cancel")
+    ended = batches.cancel(name)
+    if before not in TERMINAL and ended["state"] != "CANCELLED":
+        say(f"{name} was faster: it is {ended['state']}")
+    show_batch(facts(batches, ended), as_json)
+
+
+@app.command()
+def logs(
+    batch: BatchId,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Keep printing until the batch has ended.")
+    ] = False,
+) -> None:
+    """Print the output of a batch's driver.
+
+    Example: python -m workflows logs metrics-0b2c7d1e-6f0a-4c2b-9a55-3f3f0f8f2b11 --follow
+    """
+    settings, batches, name = opened(batch)
+    output = None
+    while True:
+        # the state first: what a batch wrote before it ended is there when it has
+        found = batches.get(name)
+        uri = found.get("runtimeInfo", {}).get("outputUri")
+        output = output or (DriverOutput(settings, uri) if uri else None)
+        if output:
+            sys.stdout.write(without_controls(output.read_on()))
+            sys.stdout.flush()
+        if not follow or found["state"] in TERMINAL:
+            break
+        time.sleep(FOLLOW_SECONDS)
+    if output is None:
+        say(f"{name} is {found['state']} and has written nothing yet")
+
+
+def opened(batch: str) -> tuple[Settings, Batches, str]:
+    """Settings, the client, and the batch's id. Args: batch is an id or a full name."""
+    settings = edge_settings()
+    return settings, Batches(settings), batch.rpartition("/")[2]
+
+
+def show_batch(found: dict[str, Any], as_json: bool) -> None:
+    """What there is to know of a batch: one JSON document, or a listing of what has a value, with
+    its addresses whole.
+    """
+    if as_json:
+        print_json(found)
+        return
+    addresses = ("output", "console")
+    print_pairs(
+        {
+            name: value
+            for name, value in found.items()
+            if value is not None and name not in addresses
+        }
+    )
+    for name in addresses:
+        if found[name]:
+            out.print(found[name], markup=False, soft_wrap=True)
+
+
+def _until_ended(batches: Batches, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    return wait_or_ask(
+        work, lambda: batches.cancel(name), f"batch {name}", f"python -m workflows cancel {name}"
+    )
+
+
+def _dearest(request: dict[str, Any]) -> str:
+    if request["usd_at_most"] is None:
+        return ""
+    return (
+        f"; a usual run takes {duration(request['usual_seconds'])} and costs"
+        f" {request['usd_at_most']:.4f} USD at most"
+    )

@@ -1,0 +1,173 @@
+"""`python -m workflows local up` and `local run`: the cloud on this machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import threading
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy import text
+
+from cli.options import AsJson, DryRun, End, Engine, Start, edge_settings
+from cli.terminal import out, print_json, print_pairs, say, step
+from common.errors import YieldSparkError
+from config_spark import Settings, load_settings
+from database.connections.engine import make_engine
+from emulator.local.local_cloud import ROOT, LocalCloud, local_cloud
+from sample_data import SAMPLE_FILES
+from workflows.commands.app import app
+from workflows.commands.run_commands import (
+    FullRefresh,
+    OnPlatform,
+    pipeline_argument,
+    print_pipeline,
+    run_pipeline,
+)
+from workflows.inside_network.container_runs import container_arguments, run_container
+from workflows.releases.release import publish
+from workflows.spec.release_paths import OPERATOR_JOB
+
+local = typer.Typer(
+    no_args_is_help=True,
+    help="The emulator of Google Cloud on this machine.",
+)
+app.add_typer(local, name="local")
+
+SECONDS_BETWEEN = 0.5
+
+
+@local.command()
+def up(
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="TCP port; 0 selects a free one.")
+    ] = 8085,
+    as_json: AsJson = False,
+) -> None:
+    """Run the emulator until Ctrl-C; it prints the variables that direct other commands to it.
+
+    Example: python -m workflows local up
+    """
+    with local_cloud(edge_settings(), port) as cloud:
+        if as_json:
+            print_json({"url": cloud.url, "variables": dict(cloud.variables)})
+        else:
+            out.print(
+                "\n".join(
+                    f"export {name}={shlex.quote(value)}" for name, value in cloud.variables.items()
+                ),
+                markup=False,
+                soft_wrap=True,
+            )
+        say(f"the local cloud answers at {cloud.url}; Ctrl-C ends it, and the batches that run")
+        threading.Event().wait()
+
+
+@local.command()
+def run(
+    start: Start = None,
+    end: End = None,
+    full_refresh: FullRefresh = False,
+    engine: Engine = None,
+    platform: OnPlatform = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Release the working tree to the emulator, and run the whole pipeline there.
+
+    Example: python -m workflows local run
+    """
+    argument = pipeline_argument(
+        None,
+        start,
+        end,
+        full_refresh=full_refresh,
+        engine=engine,
+        platform=platform,
+        dry_run=dry_run,
+    )
+    document = run_in_local_cloud(edge_settings(), argument)
+    print_json(document) if as_json else _print(document)
+
+
+@local.command()
+def apply(as_json: AsJson = False) -> None:
+    """Apply terraform/ to emulated Google APIs and run the pipeline on the result.
+
+    Requires Terraform, and Go to build the provider once.
+
+    Example: python -m workflows local apply
+    """
+    command = [sys.executable, "-m", "emulator.project.apply", *(["--json"] if as_json else [])]
+    # the emulator is no part of the product: it is another program, and says by itself what failed
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # a session of its own, or Ctrl-C would reach it twice and cut its cleaning up short
+    with subprocess.Popen(command, env=variables, start_new_session=True) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            code = process.wait()
+    # as it is: the other program has said what happened, and printed the document
+    sys.exit(code)
+
+
+def run_in_local_cloud(settings: Settings, argument: dict[str, Any]) -> dict[str, Any]:
+    """Returns the pipeline's document and what was released: `{.., "release": {..}, "database":
+    name}`.
+    """
+    with local_cloud(settings) as cloud:
+        own = settings.model_dump(include=settings.model_fields_set - {"db_password"})
+        there = load_settings(
+            **own | {name.lower(): value for name, value in cloud.variables.items()}
+        )
+        with step("1/3 release of the working tree"):
+            released = publish(there, allow_dirty=True, say=say)
+        with step("2/3 database"):
+            if not argument.get("dry_run"):
+                _migrate(there, released["version"])
+            if not settings.db_host:
+                _load_sample(cloud)
+        with step("3/3 pipeline"):
+            document = run_pipeline(
+                there,
+                argument | {"version": released["version"]},
+                seconds_between=SECONDS_BETWEEN,
+                ends_with_us=True,
+            )
+        return document | {"release": released, "database": cloud.database.db_name}
+
+
+def _migrate(settings: Settings, version: str) -> None:
+    """As an operator does, by the Cloud Run job."""
+    run_container(
+        settings,
+        OPERATOR_JOB,
+        container_arguments(["db", "migrate"], version),
+        lambda line: say(line.text),
+        seconds_between=SECONDS_BETWEEN,
+        ends_with_us=True,
+    )
+
+
+def _load_sample(cloud: LocalCloud) -> None:
+    """Into the local cloud's own database where it is empty, by the product's own command."""
+    with make_engine(cloud.database).connect() as connection:
+        there = connection.execute(text("SELECT to_regclass('pools')")).scalar_one()
+        if there and connection.execute(text("SELECT 1 FROM pools LIMIT 1")).first():
+            return
+    command = [sys.executable, str(ROOT / "run_spark_local.py"), "load", *map(str, SAMPLE_FILES)]
+    done = subprocess.run(command, env=cloud.environment(), stdout=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        raise YieldSparkError(
+            "the sample could not be loaded: `run_spark_local.py load` ended with"
+            f" {done.returncode}; its words are above"
+        )
+
+
+def _print(document: dict[str, Any]) -> None:
+    print_pipeline(document)
+    print_pairs({"version": document["release"]["version"], "database": document["database"]})

@@ -1,0 +1,156 @@
+"""`release`, `versions`, `rollback` and `prune`: what runs at night, since when, and what goes."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+
+import typer
+
+from cli.options import AsJson, edge_settings
+from cli.terminal import print_json, print_pairs, print_table, say
+from workflows.commands.app import app
+from workflows.releases import prune as pruning
+from workflows.releases import release as releases
+from workflows.releases.release_batches import support_warnings
+from workflows.releases.release_content import ReleaseContent, build_content
+from workflows.spec.release_paths import MANIFEST
+
+AllowDirty = Annotated[
+    bool,
+    typer.Option(
+        "--allow-dirty",
+        help="Release a checkout with uncommitted changes, under a name of its own.",
+    ),
+]
+
+
+@app.command()
+def release(
+    allow_dirty: AllowDirty = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Build the release and list its files without contacting the bucket."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Publish the current commit as a version, and make the daily run use it.
+
+    Example: python -m workflows release --dry-run
+    """
+    settings = edge_settings()
+    if dry_run:
+        document = planned(build_content(settings, allow_dirty=allow_dirty))
+        for warning in support_warnings(settings):
+            say(warning)
+        print_json(document) if as_json else _print_plan(document)
+        return
+    document = releases.publish(settings, allow_dirty=allow_dirty, say=say)
+    (
+        print_json(document)
+        if as_json
+        else print_pairs(document | {"uploaded": len(document["uploaded"])})
+    )
+
+
+@app.command()
+def versions(
+    newest: Annotated[int, typer.Option(min=1, help="Maximum number of versions to show.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List published versions, newest first, the one in use, and whether each is complete.
+
+    Example: python -m workflows versions
+    """
+    found = releases.versions(edge_settings(), newest)
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        [
+            one["version"],
+            one["released"],
+            one["files"],
+            one["bytes"] / 1e6,
+            one["latest"],
+            "; ".join(one["faults"]) or "yes",
+        ]
+        for one in found
+    ]
+    print_table(["version", "released", "files", "MB", "latest", "whole"], rows)
+
+
+@app.command()
+def rollback(
+    version: Annotated[str, typer.Argument(help="Version, as listed by `versions`.")],
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Check that the version is complete, without changing anything."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the daily run use another published version, if it is complete.
+
+    Example: python -m workflows rollback 1f0e7c9b2a6d4e8f3c5a7b9d1e2f4a6c8b0d2e4f
+    """
+    document = releases.rollback(edge_settings(), version, dry_run=dry_run)
+    print_json(document) if as_json else print_pairs(document)
+
+
+@app.command()
+def prune(
+    keep: Annotated[int, typer.Option(min=1, help="Number of newest releases to keep.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the files without deleting them.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete old releases; the latest two and those in use are kept.
+
+    Example: python -m workflows prune --keep 10 --dry-run
+    """
+    document = pruning.prune(edge_settings(), keep, dry_run=dry_run, say=say)
+    if as_json:
+        print_json(document | {"dry_run": dry_run})
+        return
+    rows = [
+        [
+            one["version"],
+            one["released"],
+            one["files"],
+            one["bytes"] / 1e6,
+            one["kept"] or ("deleted" if one["deleted"] else "would be deleted"),
+        ]
+        for one in document["releases"]
+    ]
+    print_table(["version", "released", "files", "MB", "it is"], rows)
+
+
+def planned(content: ReleaseContent) -> dict[str, Any]:
+    """What a release would upload: `{"version", "commit", "bucket", "bytes", "platform",
+    "platform_reason", "files": [{"name", "bytes", "sha256"}]}`.
+    """
+    files = {**content.files, MANIFEST: content.manifest_bytes()}
+    return {
+        "version": content.release.version,
+        "commit": content.commit,
+        "bucket": content.release.bucket,
+        "bytes": sum(map(len, files.values())),
+        **content.platform(),
+        "files": [
+            {"name": name, "bytes": len(found), "sha256": hashlib.sha256(found).hexdigest()}
+            for name, found in files.items()
+        ],
+    }
+
+
+def _print_plan(document: dict[str, Any]) -> None:
+    print_table(
+        ["file", "bytes", "sha256"],
+        [[file["name"], file["bytes"], file["sha256"]] for file in document["files"]],
+    )
+    print_pairs({name: value for name, value in document.items() if name != "files"})
