@@ -1,5 +1,5 @@
 """The metrics job: raw history in PostgreSQL in, the metrics table (metric columns) and
-`yieldspark.observation_age` out, one commit a run.
+`yieldspark.value_staleness` out, one commit a run.
 
 `plan` decides in SQL, `run` executes; where nothing changed no Spark session starts. Run it as a
 script, by spark-submit from the zip, or through the command line. Exit codes: 0 good, 1 the job
@@ -61,7 +61,7 @@ from database.run_ledger import Acceptance, Run, ledger_row, open_run, who_is_as
 from database.spark_interrupt import interruptible
 from database.spark_session import stop_session
 from database.staging import staging_name
-from database.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age
+from database.tables import METRIC_COLUMNS, OWN_SCHEMA, value_staleness
 from job_entry import run_job
 
 log = logging.getLogger(__name__)
@@ -82,10 +82,10 @@ def merge_targets(settings: Settings) -> tuple[MergeTarget, ...]:
     return (
         MergeTarget(metrics, KEY, {name: name for name in METRIC_COLUMNS}, rows=IS_DAY),
         MergeTarget(
-            observation_age,
+            value_staleness,
             KEY,
             {name: name for name in AGES},
-            rows=f"{IS_DAY} AND (apy_age_days, tvl_age_days) IS DISTINCT FROM (0, 0)",
+            rows=f"{IS_DAY} AND (apy_staleness_days, tvl_staleness_days) IS DISTINCT FROM (0, 0)",
         ),
         rejected_rows.MERGE,
     )
@@ -134,7 +134,7 @@ def run_metrics(
         end=asked.end,
         plan=opened,
         code_version=settings.code_version,
-        batch=settings.batch_id,
+        batch_id=settings.batch_id,
     ) as run:
         run.acceptance = acceptance
         with run.stage("plan"):

@@ -54,7 +54,7 @@ from database.time_limit import WARN_SECONDS, limited
 
 log = logging.getLogger(__name__)
 
-JOB = "calculate_pool_metrics"
+JOB = "calculate_metrics"
 
 ONE_DAY = timedelta(days=1)
 

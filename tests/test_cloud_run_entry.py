@@ -30,7 +30,7 @@ from emulator.services.fake_storage import UNAVAILABLE, FakeStorage, Fault
 from tests.processes import PROJECT
 from workflows.releases import release_names
 
-JOB = "calculate_pool_metrics"
+JOB = "calculate_metrics"
 VERSION, OLDER = "f" * 40, "a" * 40
 SAYS = """
 import json, os, sys

@@ -338,8 +338,38 @@ def test_spikes_of_a_rewritten_source_are_reported_once(
         metrics(generated, settings=strict)
 
 
+RENAMED_COLUMNS = (
+    ("run_ledger", "batch", "batch_id"),
+    ("forecasts", "rule", "apy_fallback_reason"),
+    ("forecasts", "tvl_rule", "tvl_fallback_reason"),
+    ("forecast_evaluation", "move", "model_change"),
+    ("forecast_evaluation", "move_low", "model_change_low"),
+    ("forecast_evaluation", "move_high", "model_change_high"),
+    ("forecast_evaluation", "weight", "gate_weight"),
+    ("forecast_evaluation", "scale", "volatility_scale"),
+    ("promotion", "serves", "serving_version"),
+    ("observation_age", "apy_age_days", "apy_staleness_days"),
+    ("observation_age", "tvl_age_days", "tvl_staleness_days"),
+    ("quarantine", "replayed_as", "replayed_row_id"),
+)
+
+
 def at_revision_0007(engine: Engine) -> None:
     later = ("observed_days", "provisional_days", "raw_day_counts")
+    for old, new in {
+        "value_staleness": "observation_age",
+        "pool_coverage": "pool_calendars",
+    }.items():
+        execute(engine, f"ALTER TABLE yieldspark.{old} RENAME TO {new}")
+        execute(engine, f"ALTER INDEX yieldspark.{old}_pkey RENAME TO {new}_pkey")
+    execute(engine, "ALTER INDEX yieldspark.run_ledger_batch_id_idx RENAME TO run_ledger_batch_idx")
+    execute(
+        engine,
+        "UPDATE yieldspark.run_ledger SET job = 'calculate_pool_metrics' WHERE job ="
+        " 'calculate_metrics'",
+    )
+    for table, new, old in RENAMED_COLUMNS:
+        execute(engine, f"ALTER TABLE yieldspark.{table} RENAME COLUMN {old} TO {new}")
     execute(engine, f"DROP TABLE {', '.join(f'yieldspark.{name}' for name in later)}")
     execute(engine, "UPDATE yieldspark.alembic_version SET version_num = '0007'")
 
@@ -363,8 +393,8 @@ def test_days_pruned_before_there_were_stored_values_keep_their_metrics(
     database: Settings, engine: Engine, generated: World, metrics: Metrics
 ) -> None:
     metrics(generated)
-    before_observed_days(engine)
     kept = job_rows(engine)
+    before_observed_days(engine)
     execute(engine, f"DELETE FROM {HISTORY} WHERE timestamp < '{START + timedelta(days=60)}'")
     migrate(engine)
     assert unchanged(metrics(generated))
@@ -425,7 +455,7 @@ def test_quarantined_rows_keep_their_decisions_when_they_get_identities(
     execute(
         engine,
         "UPDATE yieldspark.quarantine AS q SET source_id = h.id::text, timestamp = h.timestamp,"
-        " raw_json_data = h.raw_json_data, resolved_by_run = 'r2', replayed_as = CASE WHEN"
+        " raw_json_data = h.raw_json_data, resolved_by_run = 'r2', replayed_row_id = CASE WHEN"
         f" resolution = 'replayed' THEN '99' END FROM {HISTORY} AS h WHERE h.id = q.id",
     )
     execute(engine, "UPDATE yieldspark.quarantine SET reason = 'apy_beyond_limit'")
@@ -438,4 +468,4 @@ def test_quarantined_rows_keep_their_decisions_when_they_get_identities(
     (identity,) = rows_of(
         engine, f"SELECT {snapshot_identity('h')} AS id FROM {HISTORY} AS h WHERE id = 4"
     )
-    assert found[1]["replayed_as"] == str(identity["id"])
+    assert found[1]["replayed_row_id"] == str(identity["id"])
