@@ -373,7 +373,7 @@ def test_what_a_decision_does_to_outbox_record_and_aliases(
     assert outbox.waiting(engine, **MODEL) == []
 
 
-@pytest.mark.parametrize(("decision", "serving_version"), [(PROMOTED, "new"), (REFUSED, None)])
+@pytest.mark.parametrize(("decision", "serves"), [(PROMOTED, "new"), (REFUSED, None)])
 def test_a_night_that_ends_between_commit_and_registry_is_finished_by_the_next(
     engine: Engine, database: Settings, decision: str, serves: str | None
 ) -> None:
