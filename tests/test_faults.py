@@ -391,6 +391,7 @@ def test_twenty_pairs_of_runs_started_together(
 
 
 def test_two_runs_started_together(server: Settings, worked: Worked, tmp_path: Path) -> None:
+    """Over 20 s where two cores are busy: two whole runs at once."""
     with case_of(server, worked, tmp_path, "adbc") as case:
         run_two_together(case)
 

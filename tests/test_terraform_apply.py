@@ -76,7 +76,10 @@ def test_the_workflow_has_the_rights_that_it_uses_and_no_more(
 def test_a_run_fails_without_any_one_right_of_the_workflow(
     applied: AppliedProject, tmp_path: Path
 ) -> None:
-    """Only in the scenarios that use the right: it makes no difference to the others."""
+    """Only in the scenarios that use the right: it makes no difference to the others.
+
+    Over 20 s where two cores are busy: some forty executions of the workflow.
+    """
     users: dict[str, list[int]] = {}
     good: list[str] = []
     for scenario in range(len(SCENARIOS)):

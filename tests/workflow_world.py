@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,13 @@ def world(
 
 
 def released(version: str) -> dict[str, Any]:
-    """batches.json of a release."""
+    """batches.json of a release: a document of its own for each caller, who may change it."""
+    document: dict[str, Any] = json.loads(_released(version))
+    return document
+
+
+@cache
+def _released(version: str) -> str:
     settings = Settings(
         _env_file=None,
         project_id=PROJECT,
@@ -264,7 +271,7 @@ def released(version: str) -> dict[str, Any]:
         ("forecast_pools", "lightgbm"),
         ("forecast_pools", "synapseml"),
     )
-    return {
+    document = {
         "version": version,
         "project": PROJECT,
         "region": REGION,
@@ -280,3 +287,4 @@ def released(version: str) -> dict[str, Any]:
         },
         "deadline_seconds": DEADLINE,
     }
+    return json.dumps(document)
