@@ -48,6 +48,7 @@ FIRST = TODAY - timedelta(days=DAYS)
     ],
 )
 def test_the_harness_runs_the_job_and_its_peers(server: Settings, peers: tuple[str, ...]) -> None:
+    """Over 20 s where two cores are busy: each case is a process of its own."""
     result = _tiny(server, ("full", *peers, "nothing-new"))
     compared = [peer for peer in peers if peer != "pandas"]
     assert {peer: result.differing[peer] for peer in compared} == dict.fromkeys(compared, 0)

@@ -12,12 +12,10 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from config_spark import Settings
-from data_processing.ingest.loading.load_files import load_files
 from database.connections.parameters import connection_parameters
 from database.db_utils_spark import execute_sql
 from database.embedded.server import EmbeddedServer
-from sample_data import SAMPLE_FILES
-from tests.support.forecast_panels import panel_rows, store
+from tests.support.forecast_panels import SHORT, panel_rows, store
 from tests.support.processes import PROJECT, CommandLine
 from tests.support.report_store import EMPTY_STATUS
 
@@ -117,31 +115,22 @@ def test_help_and_wrong_use_come_without_spark_and_sqlalchemy(run: CommandLine) 
         assert (done.returncode, done.stdout.splitlines()[-1]) == (code, "set()"), done.stderr
 
 
-@pytest.mark.parametrize(
-    ("command", "stage", "table"),
-    [
-        (["calculate_metrics"], "read ...", "pool_daily_metrics"),
-        (["forecast_pools", "--engine", "lightgbm"], "load ...", "yieldspark.forecasts"),
-    ],
-)
 @pytest.mark.usefixtures("jvm")
 def test_an_interrupted_job_exits_with_130_and_leaves_nothing_behind(
-    run: CommandLine,
-    database: Settings,
-    engine: Engine,
-    command: list[str],
-    stage: str,
-    table: str,
+    run: CommandLine, database: Settings, engine: Engine
 ) -> None:
-    if command[0] == "forecast_pools":
-        store(engine, panel_rows(12, 110))
-    else:
-        load_files(database, SAMPLE_FILES)
-        del run.environment["SPARK_SUBMIT_OPTS"]
+    """The forecast; the metrics are interrupted in test_interrupts.py and test_metrics_script.py.
+
+    Over 20 s where two cores are busy: the JVM of a whole run, and a fit.
+    """
+    store(engine, panel_rows(12, 110))
+    del run.environment["SPARK_SUBMIT_OPTS"]
+    command = ["forecast_pools", "--engine", "lightgbm", "--json"]
     job = subprocess.Popen(
-        [sys.executable, str(PROJECT / "run_spark_local.py"), *command, "--json"],
+        [sys.executable, str(PROJECT / "run_spark_local.py"), *command],
         cwd=run.folder,
-        env=run.environment | {"BACKTEST_DAYS": "5"},
+        env=run.environment
+        | {"BACKTEST_DAYS": "5", "MODEL_PARAMETERS_FILE": str(SHORT["model_parameters_file"])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -149,7 +138,7 @@ def test_an_interrupted_job_exits_with_130_and_leaves_nothing_behind(
     )
     assert job.stderr is not None
     for line in job.stderr:
-        if stage in line:
+        if "load ..." in line:
             break
     os.killpg(job.pid, signal.SIGINT)
     stdout, stderr = job.communicate(timeout=120)
@@ -165,13 +154,10 @@ def test_an_interrupted_job_exits_with_130_and_leaves_nothing_behind(
         execute_sql(database, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%'")
         == []
     )
-    # one that would have recorded Spark's classes drops them
-    assert [
-        path.name
-        for path in run.folder.glob("home/class_archive/*/*")
-        if not path.name.startswith("base-")
-    ] == []
-    assert execute_sql(database, f"SELECT count(*) AS n FROM {table}") == [{"n": 0}]
+    # it would have recorded Spark's classes: it drops them
+    (archive,) = run.folder.glob("home/class_archive/*")
+    assert [path.name for path in archive.iterdir() if not path.name.startswith("base-")] == []
+    assert execute_sql(database, "SELECT count(*) AS n FROM yieldspark.forecasts") == [{"n": 0}]
 
 
 @pytest.mark.usefixtures("jvm")
@@ -240,9 +226,7 @@ def test_the_demo_stays_out_of_your_database(run_here: CommandLine, database: Se
 def test_where_no_jar_can_be_had_the_demo_goes_on(
     run_on_spark: CommandLine, own_server: EmbeddedServer
 ) -> None:
-    """Reads and writes by ADBC, forecasts by native LightGBM, and it says so: 20 seconds, for the
-    model learns the whole sample.
-    """
+    """Reads and writes by ADBC, forecasts by native LightGBM, and it says so."""
     blocked = "http://127.0.0.1:9"
     variables = {
         "DB_HOST": "",
@@ -250,6 +234,9 @@ def test_where_no_jar_can_be_had_the_demo_goes_on(
         "HTTP_PROXY": blocked,
         "JARS_DIR": str(own_server.home / "no_jars"),
         "YIELDSPARK_HOME": str(own_server.home),
+        # a small model of few days: the accuracy on the sample is not tested here
+        "TRAIN_DAYS": "30",
+        "MODEL_PARAMETERS_FILE": str(SHORT["model_parameters_file"]),
     }
     done = run_on_spark("demo", "--json", **variables)
     assert done.returncode == 0, done.stderr

@@ -92,10 +92,10 @@ def test_a_dry_backtest_prints_its_plan(run_here: CommandLine, engine: Engine) -
 
 
 def test_a_backtest_writes_its_page_where_it_is_asked_to(
-    run: CommandLine, engine: Engine, tmp_path: Path
+    run_on_spark: CommandLine, engine: Engine, tmp_path: Path
 ) -> None:
     store(engine, panel_rows(3, 40))
-    done = run(
+    done = run_on_spark(
         "backtest",
         "--days",
         "5",

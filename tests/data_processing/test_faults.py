@@ -8,6 +8,8 @@ is a part of it, one of each kind.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -42,6 +44,7 @@ from tests.support.fault_database import (
 from tests.support.fault_proxy import Direction
 from tests.support.fault_runs import until
 from tests.support.metrics_store import execute
+from tests.support.processes import PROJECT
 
 long = pytest.mark.long
 both = pytest.mark.parametrize("case", ["adbc", "jdbc"], indirect=True)
@@ -388,6 +391,7 @@ def test_twenty_pairs_of_runs_started_together(
 
 
 def test_two_runs_started_together(server: Settings, worked: Worked, tmp_path: Path) -> None:
+    """Over 20 s where two cores are busy: two whole runs at once."""
     with case_of(server, worked, tmp_path, "adbc") as case:
         run_two_together(case)
 
@@ -415,11 +419,27 @@ def test_a_run_that_lost_its_lock_leaves_the_next_one_alone(case: Case) -> None:
 # What a run says.
 
 
+HIDDEN = """
+import sys
+sys.modules["adbc_driver_postgresql"] = None
+import data_processing.calculate_pool_metrics_spark, forecasting.forecast_pools_spark
+"""
+
+
 @pytest.mark.parametrize("case", ["adbc"], indirect=True)
-def test_without_the_adbc_driver_jdbc_goes_on(case: Case) -> None:
-    run = case.start({"hide": "adbc_driver_postgresql"})
-    case.did_all_the_work(run.succeeded())
-    assert "transport adbc has no driver here: going on with jdbc" in run.errors
+def test_without_the_adbc_driver_jdbc_goes_on(
+    case: Case,
+    spark: SparkSession,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The job runs in this process, which has imported ADBC before; a new one imports the jobs."""
+    subprocess.run([sys.executable, "-c", HIDDEN], cwd=PROJECT, check=True)
+    monkeypatch.setitem(sys.modules, "adbc_driver_postgresql", None)
+    monkeypatch.delitem(sys.modules, "database.connections.adbc_session", raising=False)
+    monkeypatch.delitem(sys.modules, "database.transport.adbc", raising=False)
+    case.did_all_the_work(case.run_here(spark))
+    assert "transport adbc has no driver here: going on with jdbc" in caplog.text
     case.is_as_after()
 
 

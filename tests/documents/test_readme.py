@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pyspark.sql import SparkSession
 
 from config_spark import Settings, load_settings
 from database.db_utils_spark import execute_sql
@@ -20,7 +22,7 @@ from database.embedded.server import EmbeddedServer
 from tests.conftest import JARS
 from tests.support.forecast_panels import SHORT
 from tests.support.mapped_classes import QUICK_COMPILER
-from tests.support.processes import PROJECT, environment_of
+from tests.support.processes import PROJECT, CommandLineHere, environment_of
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 DEMO, SUITE, COMMANDS, OWN_DATABASE, CLOUD = (
@@ -75,6 +77,23 @@ def _runs_well(command: str, environment: dict[str, str]) -> None:
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
+class Here(CommandLineHere):
+    """The same in this process. A command that needs Spark works in the shared session."""
+
+    def __init__(self, environment: dict[str, str], spark: SparkSession) -> None:
+        self.folder = Path(environment["HOME"])
+        self.environment = environment
+        self._spark = spark
+
+    def runs_well(self, command: str) -> str:
+        """What the command prints."""
+        python, program, *arguments = shlex.split(command)
+        assert (python, program) == ("python", self.program)
+        done = self(*arguments)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
 CLOUD_DATABASE = "yieldspark_cloud"
 ROWS = {
     "metrics": "SELECT * FROM pool_daily_metrics ORDER BY pool_id, date",
@@ -115,12 +134,18 @@ def _compare_databases(home: Path) -> None:
     assert execute_sql(demo, BATCHES) == []
 
 
-def test_every_command_of_the_readme_runs(newcomer: dict[str, str]) -> None:
+PSQL = "python run_spark_local.py db psql"
+"""psql takes the place of the process."""
+
+
+def test_every_command_of_the_readme_runs(newcomer: dict[str, str], spark: SparkSession) -> None:
     """In the README's order, which begins with the demo.
 
-    It takes minutes: it is the one run of everything as whole processes, five JVMs and three fits,
-    that the rest of the suite relies on.
+    Over 20 s: the demo and the local cloud are whole processes, three JVMs and two fits, that the
+    rest of the suite relies on. Interrupted jobs of other tests are whole processes of the single
+    commands, so these run here, and fit a third time.
     """
+    here = Here(newcomer, spark)
     assert SUITE == ["python run_spark_local.py test"], "that would run this test again"
     # the demo's forecasts are made again below, by the model of the usual size that the cloud's is
     # compared with
@@ -137,13 +162,16 @@ def test_every_command_of_the_readme_runs(newcomer: dict[str, str]) -> None:
         == 1
     )
     for command in COMMANDS:
-        _runs_well(command, newcomer)
+        if command.startswith(PSQL):
+            _runs_well(command, newcomer)
+        else:
+            here.runs_well(command)
     # the engine of the last forecast above; the demo has run the other one
     for command in CLOUD:
         _runs_well(command, newcomer | {"ENGINE": "lightgbm"})
     _compare_databases(Path(newcomer["HOME"]))
     assert (Path(newcomer["REPORT_DIR"]) / "yieldspark-report.html").stat().st_size > 100_000
-    status = json.loads(_run("python run_spark_local.py status --json", newcomer).stdout)
+    status = json.loads(here.runs_well("python run_spark_local.py status --json"))
     assert status["data"]["pools"] == status["data"]["forecasts_next_day"] == 72
     assert {row["status"] for row in status["jobs"].values()} <= {"succeeded", "nothing_to_do"}
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from config_spark import Settings
 from database.connections.engine import make_engine
-from database.db_utils_spark import execute_sql
 from tests.support.metrics_store import execute, rows_of
 from tests.support.processes import PROJECT, environment_of
 
@@ -62,43 +61,6 @@ def _local_cloud(settings: Settings, folder: Path) -> Iterator[dict[str, str]]:
         process.communicate(timeout=60)
 
 
-def test_a_container_and_a_batch_run_the_release_and_no_password_is_shown_or_kept(
-    database: Settings, tmp_path: Path
-) -> None:
-    """With --dry-run the metrics are planned, and then there is nothing to forecast from. Nothing
-    is loaded into a database of the user's own.
-    """
-    options = [
-        "--platform",
-        "calculate_metrics=cloud_run",
-        "--dry-run",
-        "--engine",
-        "lightgbm",
-        "--json",
-    ]
-    process = _cloud(database, tmp_path, "local", "run", *options)
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 1, output + errors
-    failed = json.loads(output)
-    assert (failed["state"], failed["raised"]["job"], failed["raised"]["state"]) == (
-        "FAILED",
-        "forecast_pools",
-        "FAILED",
-    ), errors
-    assert any("has no observed APY or TVL" in line for line in failed["driver_output"]), failed
-    assert "has no observed APY or TVL" in errors
-    assert execute_sql(database, "SELECT count(*) AS rows FROM pools") == [{"rows": 0}]
-    assert database.db_password is not None
-    password = database.db_password.get_secret_value()
-    kept = [
-        path
-        for path in (tmp_path / "home").rglob("*")
-        if path.is_file() and password.encode() in path.read_bytes()
-    ]
-    assert kept == []
-    assert password not in output + errors
-
-
 OWNERS_ROWS = """
     INSERT INTO pools (pool_id, name, chain, protocol, symbol)
     SELECT pool, pool, 'Base', 'aave-v3', 'USDC' FROM unnest(CAST(:pools AS text[])) AS pool;
@@ -118,24 +80,40 @@ OWNERS_ROWS = """
 """
 
 
-def test_both_jobs_run_as_batches_on_the_owners_tables_with_the_documented_rights(
+def test_a_container_and_a_batch_write_the_owners_tables_and_no_password_is_shown_or_kept(
     restricted: Settings, owner_tables: Settings, tmp_path: Path
 ) -> None:
-    """Over 20 s: a release, and both jobs as processes with a Spark of their own. Three pools are
-    too few for a model: their forecasts follow a rule.
+    """With the documented rights.
+
+    Over 20 s: a release, and both jobs as processes with a Spark of their own. Three pools are too
+    few for a model: their forecasts follow a rule.
     """
     pools = ["pool-1", "pool-2", "pool-3"]
     execute(make_engine(owner_tables), OWNERS_ROWS, pools=pools)
-    process = _cloud(restricted, tmp_path, "local", "run", "--engine", "lightgbm", "--json")
-    run = _document(process)
-    steps = [(step["job"], step["state"]) for step in run["result"]["steps"]]
-    assert steps == [("calculate_metrics", "SUCCEEDED"), ("forecast_pools", "SUCCEEDED")]
+    options = ["--platform", "calculate_metrics=cloud_run", "--engine", "lightgbm", "--json"]
+    process = _cloud(restricted, tmp_path, "local", "run", *options)
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, output + errors
+    steps = json.loads(output)["result"]["steps"]
+    assert [(step["job"], step["platform"], step["state"]) for step in steps] == [
+        ("calculate_metrics", "cloud_run", "SUCCEEDED"),
+        ("forecast_pools", "dataproc", "SUCCEEDED"),
+    ]
     written = rows_of(
         make_engine(owner_tables),
         "SELECT count(actual_apy) AS days, count(forecasted_apy) AS forecasts, count(DISTINCT"
         " pool_id) AS pools FROM pool_daily_metrics",
     )
     assert written == [{"days": 120, "forecasts": 3, "pools": 3}]
+    assert restricted.db_password is not None
+    password = restricted.db_password.get_secret_value()
+    kept = [
+        path
+        for path in (tmp_path / "home").rglob("*")
+        if path.is_file() and password.encode() in path.read_bytes()
+    ]
+    assert kept == []
+    assert password not in output + errors
 
 
 def test_the_commands_work_on_a_cloud_that_stays(database: Settings, tmp_path: Path) -> None:

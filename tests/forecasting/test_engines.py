@@ -117,8 +117,24 @@ def fitted(
     return model
 
 
-def test_learns_a_planted_signal_through_missing_features(rows: FeatureRows) -> None:
-    found = rows.forecast(TEST, [fitted(rows)], ["label"])
+@pytest.fixture(scope="module")
+def medians() -> dict[str, FittedModel]:
+    """Models of the planted rows by engine, filled by `median`."""
+    return {}
+
+
+@pytest.fixture
+def median(name: str, rows: FeatureRows, medians: dict[str, FittedModel]) -> FittedModel:
+    """The model of the planted rows' median, fitted once a module for each engine."""
+    if name not in medians:
+        medians[name] = fitted(rows)
+    return medians[name]
+
+
+def test_learns_a_planted_signal_through_missing_features(
+    rows: FeatureRows, median: FittedModel
+) -> None:
+    found = rows.forecast(TEST, [median], ["label"])
     assert len(found) == 900
     assert np.isfinite(found["0"]).all()
     assert (found["label"] - found["0"]).abs().mean() < 0.3 * found["label"].abs().mean()
@@ -146,73 +162,65 @@ def test_models_come_in_the_order_of_their_objectives(rows: FeatureRows) -> None
     assert (found["label"] > found["4"]).mean() == pytest.approx(0.1, abs=0.05)
 
 
-def test_a_model_is_the_same_whatever_is_fitted_beside_it(rows: FeatureRows) -> None:
+def test_a_model_is_the_same_whatever_is_fitted_beside_it(
+    rows: FeatureRows, median: FittedModel
+) -> None:
     together = rows.fit(
         [Objective("other"), MEDIAN, Objective("label", alpha=0.9, draw=2)], TRAINING
     )
-    assert together[1].text == fitted(rows).text
+    assert together[1].text == median.text
     assert together[2].text == fitted(rows, Objective("label", alpha=0.9, draw=2)).text
 
 
-def test_a_second_run_gives_the_same_bits(chosen: Engine, spark: SparkSession) -> None:
-    runs = []
-    for _ in range(2):
-        rows = held(chosen, planted(spark))
-        model = fitted(rows)
-        runs.append(
-            (
-                model.text,
-                model.fingerprint,
-                rows.forecast(TEST, [model], [])["0"].to_numpy().tobytes(),
-            )
-        )
-        rows.release()
-    assert runs[0] == runs[1]
+def test_a_second_run_gives_the_same_bits(
+    chosen: Engine, spark: SparkSession, rows: FeatureRows, median: FittedModel
+) -> None:
+    again = held(chosen, planted(spark))
+    model = fitted(again)
+    assert (model.text, model.fingerprint) == (median.text, median.fingerprint)
+    first, second = (of.forecast(TEST, [median], [])["0"].to_numpy() for of in (rows, again))
+    assert first.tobytes() == second.tobytes()
+    again.release()
 
 
 def test_a_cluster_of_another_size_makes_the_same_model(
-    chosen: Engine, spark: SparkSession
+    chosen: Engine, spark: SparkSession, median: FittedModel
 ) -> None:
     """A laptop has 8 shuffle partitions, a batch as many as its rows need, and they deliver rows in
-    another order.
+    another order. The shared session has 2.
     """
-    before, texts = spark.conf.get("spark.sql.shuffle.partitions"), []
-    for partitions in ("2", "5"):
-        spark.conf.set("spark.sql.shuffle.partitions", partitions)
-        rows = held(chosen, planted(spark).repartition(int(partitions), "date"))
-        texts.append(fitted(rows).text)
-        rows.release()
-    spark.conf.set("spark.sql.shuffle.partitions", str(before))
-    assert texts[0] == texts[1]
+    before = str(spark.conf.get("spark.sql.shuffle.partitions"))
+    spark.conf.set("spark.sql.shuffle.partitions", "5")
+    rows = held(chosen, planted(spark).repartition(5, "date"))
+    text = fitted(rows).text
+    rows.release()
+    spark.conf.set("spark.sql.shuffle.partitions", before)
+    assert (before, text == median.text) == ("2", True)
 
 
 def test_another_seed_is_another_model(
-    name: str, chosen: Engine, spark: SparkSession, server: Settings
+    name: str, rows: FeatureRows, median: FittedModel, spark: SparkSession, server: Settings
 ) -> None:
     other = engine_or_skip(
         name, spark, server.model_copy(update={"model_seed": server.model_seed + 1})
     )
-    one, same, drawn = (
-        held(chosen, planted(spark)),
-        held(other, planted(spark)),
-        Objective("label", draw=1),
-    )
-    assert fitted(same).fingerprint != fitted(one).fingerprint
+    same, drawn = held(other, planted(spark)), Objective("label", draw=1)
+    seeded = fitted(same)
+    assert seeded.fingerprint != median.fingerprint
     # a draw is nothing but the next seed
     forecasts = [
-        rows.forecast(TEST, [fitted(rows, objective)], [])["0"]
-        for rows, objective in ((one, drawn), (same, MEDIAN))
+        of.forecast(TEST, [model], [])["0"]
+        for of, model in ((rows, fitted(rows, drawn)), (same, seeded))
     ]
     assert forecasts[0].equals(forecasts[1])
-    one.release()
     same.release()
 
 
-def test_any_lightgbm_reads_a_model(chosen: Engine, spark: SparkSession) -> None:
+def test_any_lightgbm_reads_a_model(
+    spark: SparkSession, rows: FeatureRows, median: FittedModel
+) -> None:
     frame = planted(spark)
-    rows = held(chosen, frame)
-    model = fitted(rows)
-    booster = lightgbm.Booster(model_str=model.text)
+    booster = lightgbm.Booster(model_str=median.text)
     data = (
         frame.where(frame["date"] >= TEST.start)
         .orderBy(*KEY)
@@ -220,25 +228,24 @@ def test_any_lightgbm_reads_a_model(chosen: Engine, spark: SparkSession) -> None
         .toPandas()
         .astype(float)
     )
-    assert booster.feature_name() == list(model.features) == list(FEATURES)
-    forecasts = rows.forecast(TEST, [model], [])["0"].to_numpy()
+    assert booster.feature_name() == list(median.features) == list(FEATURES)
+    forecasts = rows.forecast(TEST, [median], [])["0"].to_numpy()
     assert booster.predict(data.to_numpy()) == pytest.approx(forecasts, abs=1e-5)
     assert np.sum(booster.predict(data.to_numpy(), pred_contrib=True), axis=1) == pytest.approx(
         forecasts, abs=1e-5
     )
-    rows.release()
 
 
 def test_a_model_loaded_from_its_text_forecasts_the_same_bits(
-    chosen: Engine, spark: SparkSession
+    chosen: Engine, rows: FeatureRows, median: FittedModel
 ) -> None:
     """Of an engine that has fitted nothing, as on the night after; the median, an outer quantile,
     and one whose last feature is a forecast.
     """
-    rows = held(chosen, planted(spark))
-    stacked = rows.with_forecasts("earlier", [(fitted(rows), TEST)])
+    stacked = rows.with_forecasts("earlier", [(median, TEST)])
     models = [
-        *rows.fit([MEDIAN, Objective("label", alpha=0.1)], TRAINING),
+        median,
+        fitted(rows, Objective("label", alpha=0.1)),
         fitted(stacked, Objective("other")),
     ]
     loaded = [chosen.load(model.text, model.features) for model in models]
@@ -256,8 +263,8 @@ def test_a_model_loaded_from_its_text_forecasts_the_same_bits(
         stacked.forecast(TEST, [], ["earlier"]),
         check_exact=True,
     )
-    for one in (rows, stacked, by_loaded):
-        one.release()
+    for made in (stacked, by_loaded):
+        made.release()
 
 
 def test_a_text_that_is_no_model_is_refused(chosen: Engine) -> None:
@@ -319,8 +326,8 @@ def test_forecasts_are_sorted_and_hold_the_columns_asked_for(
     rows.release()
 
 
-def test_days_without_rows_are_forecast_by_no_row(rows: FeatureRows) -> None:
-    found = rows.forecast(DaySpan(day(90), day(95)), [fitted(rows)], ["label"])
+def test_days_without_rows_are_forecast_by_no_row(rows: FeatureRows, median: FittedModel) -> None:
+    found = rows.forecast(DaySpan(day(90), day(95)), [median], ["label"])
     assert (len(found), list(found.columns)) == (0, [*KEY, "label", "0"])
 
 
@@ -352,12 +359,13 @@ def test_forecasts_become_a_feature_on_their_days_only(rows: FeatureRows) -> Non
     stacked.release()
 
 
-def test_a_new_feature_leaves_the_old_rows_as_they_were(rows: FeatureRows) -> None:
-    model = fitted(rows)
-    before = rows.forecast(TEST, [model], LABELS)
-    stacked = rows.with_forecasts("earlier", [(model, TEST)])
-    pd.testing.assert_frame_equal(rows.forecast(TEST, [model], LABELS), before, check_exact=True)
-    assert fitted(rows).text == model.text
+def test_a_new_feature_leaves_the_old_rows_as_they_were(
+    rows: FeatureRows, median: FittedModel
+) -> None:
+    before = rows.forecast(TEST, [median], LABELS)
+    stacked = rows.with_forecasts("earlier", [(median, TEST)])
+    pd.testing.assert_frame_equal(rows.forecast(TEST, [median], LABELS), before, check_exact=True)
+    assert fitted(rows).text == median.text
     stacked.release()
 
 
@@ -455,24 +463,27 @@ def kept_in_spark(spark: SparkSession) -> int:
     return int(spark.sparkContext._jsc.getPersistentRDDs().size())
 
 
-def test_both_engines_score_alike_on_the_same_rows(spark: SparkSession, server: Settings) -> None:
+def test_both_engines_score_alike_on_the_same_rows(
+    spark: SparkSession,
+    server: Settings,
+    planted_rows: Callable[[Engine], FeatureRows],
+    medians: dict[str, FittedModel],
+) -> None:
     errors = {}
     for name in ("synapseml", "lightgbm"):
-        rows = held(engine_or_skip(name, spark, server), planted(spark))
-        found = rows.forecast(TEST, [fitted(rows)], ["label"])
+        rows = planted_rows(engine_or_skip(name, spark, server))
+        found = rows.forecast(TEST, [medians.get(name) or fitted(rows)], ["label"])
         errors[name] = (found["label"] - found["0"]).abs().mean()
-        rows.release()
     assert errors["synapseml"] == pytest.approx(errors["lightgbm"], rel=0.05)
 
 
 def test_both_engines_make_the_same_matrix_of_the_same_rows(
-    spark: SparkSession, server: Settings
+    spark: SparkSession, server: Settings, planted_rows: Callable[[Engine], FeatureRows]
 ) -> None:
     matrices = []
     for name in ("synapseml", "lightgbm"):
-        rows = held(engine_or_skip(name, spark, server), planted(spark))
+        rows = planted_rows(engine_or_skip(name, spark, server))
         matrices.append(rows.feature_matrix(TEST, ()))
-        rows.release()
     pd.testing.assert_frame_equal(matrices[0][0], matrices[1][0])
     np.testing.assert_array_equal(matrices[0][1], matrices[1][1])
 

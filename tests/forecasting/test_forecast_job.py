@@ -133,17 +133,23 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
     pd.testing.assert_frame_equal(table(short, "yieldspark.forecasts"), made)
 
 
-def test_only_forecast_columns_are_touched(
-    short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
+def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
+    short: Settings,
+    second_database: Settings,
+    spark: SparkSession,
+    engine: Engine,
+    panel: pd.DataFrame,
 ) -> None:
+    """The other database has no later day, and a registry of its own. Of the metrics table only
+    the forecast columns are touched.
+    """
     with engine.begin() as connection:
         connection.execute(
             update(pool_daily_metrics).values(is_filtered_out=True, filter_reason="by another job")
         )
     past = END - dt.timedelta(days=5)
     before = table(short, "pool_daily_metrics").drop(columns=list(FORECAST_COLUMNS))
-    row = forecast(short, spark, as_of=past)
-    assert row["as_of"] == past.isoformat()
+    assert forecast(short, spark, as_of=past)["as_of"] == past.isoformat()
     after = table(short, "pool_daily_metrics")
     key = ["pool_id", "date"]
     pd.testing.assert_frame_equal(
@@ -152,13 +158,9 @@ def test_only_forecast_columns_are_touched(
     )
     assert set(after.loc[after["forecasted_apy"].notna(), "date"]) == {past + dt.timedelta(days=1)}
 
-
-def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
-    short: Settings, second_database: Settings, spark: SparkSession, panel: pd.DataFrame
-) -> None:
-    """The other database has no later day, and a registry of its own."""
-    past = END - dt.timedelta(days=5)
-    forecast(short, spark, as_of=past)
+    store(make_engine(second_database), panel[panel["date"] <= past])
+    row = forecast(second_database.model_copy(update=SHORT | {"refit_days": 30}), spark)
+    assert (row["as_of"], row["rows"]["inserted"]) == (past.isoformat(), 12)
     columns = [
         "pool_id",
         "target_date",
@@ -170,14 +172,11 @@ def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
         "tvl_high",
         "model_version",
     ]
-    store(make_engine(second_database), panel[panel["date"] <= past])
-    row = forecast(second_database.model_copy(update=SHORT | {"refit_days": 30}), spark)
-    assert (row["as_of"], row["rows"]["inserted"]) == (past.isoformat(), 12)
-    found, expected = (
+    made, expected = (
         table(settings, "yieldspark.forecasts")[columns] for settings in (short, second_database)
     )
     pd.testing.assert_frame_equal(
-        found.sort_values("pool_id", ignore_index=True),
+        made.sort_values("pool_id", ignore_index=True),
         expected.sort_values("pool_id", ignore_index=True),
     )
 
@@ -276,19 +275,20 @@ def test_a_panel_without_tvl_that_jumps_after_a_gap_is_forecast(
     )
 
 
-def test_last_nights_forecast_is_scored_and_learned_from(
+def test_last_nights_forecast_is_scored_and_a_backtest_leaves_it(
     short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
 ) -> None:
+    """The backtest comes after two daily runs, of which the second scores the first."""
     forecast(short, spark, as_of=END - dt.timedelta(days=1))
     night = (
         "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'production' AND target ="
-        " 'apy' ORDER BY pool_id"
+        " 'apy' ORDER BY pool_id, target_date"
     )
     published = pd.DataFrame(execute_sql(short, night))
     row = forecast(short, spark)
     assert row["rows"]["inserted"] == 12
-    came_true = pd.DataFrame(execute_sql(short, f"{night}, target_date"))
-    first = came_true[came_true["target_date"] == END].reset_index(drop=True)
+    scored = pd.DataFrame(execute_sql(short, night))
+    first = scored[scored["target_date"] == END].reset_index(drop=True)
     true = (
         panel[(panel["date"] == END) & (panel["apy_staleness_days"] == 0)]
         .set_index("pool_id")["actual_apy"]
@@ -305,41 +305,42 @@ def test_last_nights_forecast_is_scored_and_learned_from(
         END.isoformat(),
         0,
     )
+    is_left_by_a_backtest(short, spark)
 
 
-def test_a_backtest_scores_its_days_and_leaves_what_a_night_published(
-    short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
-) -> None:
-    past = END - dt.timedelta(days=3)
-    forecast(short, spark, as_of=past)
-    forecast(short, spark)
+def is_left_by_a_backtest(short: Settings, spark: SparkSession) -> None:
+    """A backtest scores its days, and changes neither what was published nor its history."""
     nights = (
         "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'production' ORDER BY target,"
         " pool_id, target_date"
     )
     before = execute_sql(short, nights)
     made = table(short, "yieldspark.forecasts")
+    # the first run has scored these days too
+    execute_sql(short, "DELETE FROM yieldspark.forecast_evaluation WHERE source = 'backtest'")
     kept: list[pd.DataFrame] = []
-    found = run_backtest(
+    result = run_backtest(
         short, days=10, end=END, engine="lightgbm", session=lambda: spark, keep=kept.append
     )
-    scored = found["targets"]["apy"]["all"]
+    scored = result["targets"]["apy"]["all"]
     assert (scored["rows"], scored["pools"], scored["days"]) == (120, 12, 10)
     assert scored["ratio"]["mae"] < 0.9
     assert {"mae", "median_ae", "mae_low", "mae_high"} <= set(scored["ratio"])
     assert {"level", "coverage", "mean_width", "pinball", "pinball_ratio"} <= set(
         scored["interval"]
     )
-    assert score_table(kept[0], short.interval_level) == found["targets"]
-    assert found["seconds"] > 0
-    assert "fit_apy" in found["stages"]
+    assert score_table(kept[0], short.interval_level) == result["targets"]
+    assert result["seconds"] > 0
+    assert "fit_apy" in result["stages"]
     assert execute_sql(short, nights) == before
     pd.testing.assert_frame_equal(table(short, "yieldspark.forecasts"), made)
-    newest = (
-        "SELECT count(*) AS rows FROM yieldspark.forecast_evaluation WHERE target_date = :day AND"
-        " source = 'backtest' AND target = 'apy'"
-    )
-    assert execute_sql(short, newest, {"day": END})[0]["rows"] == 12
+    days = """
+        SELECT count(*) AS rows, count(DISTINCT target_date) AS days, max(target_date) AS newest
+        FROM yieldspark.forecast_evaluation
+        WHERE source = 'backtest' AND target = 'apy'
+    """
+    yesterday = END - dt.timedelta(days=1)
+    assert execute_sql(short, days) == [{"rows": 9 * 12, "days": 9, "newest": yesterday}]
 
 
 def test_a_dry_backtest_says_what_it_would_forecast(short: Settings, panel: pd.DataFrame) -> None:

@@ -293,8 +293,9 @@ def test_production_maps_what_its_image_has_and_records_nothing(
     assert runs.options() == runs.environment["SPARK_SUBMIT_OPTS"]
     assert not (runs.home / class_archive.FOLDER).exists()
     shutil.copytree(recorded.home, runs.home, dirs_exist_ok=True)
-    assert "archive" not in runs()
-    assert runs.source("org.apache.spark.SparkConf") == f"{SHARED} (top)"
+    options = runs.options()
+    assert all(option in options for option in runs.archive.mapping(runs.classes))
+    assert "ArchiveClassesAtExit" not in options
 
 
 @pytest.mark.usefixtures("processes")

@@ -5,8 +5,7 @@ FAULT is a JSON object. `job` is the job's module, `spark_conf` Spark's configur
 `kill` (SIGKILL of this process: nothing is cleaned up) or `pause` (the file REACHED appears, and
 the process waits for the file GO beside it). Where: `stage` and `edge` (before, after) of a stage
 of the ledger, or `statement` (a regular expression) and `edge` of the `nth` statement that matches
-while `stage` runs; the statement COMMIT is the commit. `{"hide": NAME}` hides a module, as if it
-were not installed.
+while `stage` runs; the statement COMMIT is the commit.
 """
 
 from __future__ import annotations
@@ -119,8 +118,6 @@ def configure_spark(conf: Mapping[str, str]) -> None:
 if __name__ == "__main__":
     the_fault = json.loads(os.environ["FAULT"])
     configure_spark(the_fault["spark_conf"])
-    if "hide" in the_fault:
-        sys.modules[the_fault["hide"]] = None  # type: ignore[assignment]
-    elif "do" in the_fault:
+    if "do" in the_fault:
         put_in(the_fault)
     sys.exit(importlib.import_module(the_fault["job"]).main())

@@ -23,13 +23,15 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, insert, select
 
-from config_spark import Settings
+from config_spark import Settings, load_settings
 from database.schema.tables import run_ledger
 from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.fake_dataproc import FakeDataproc
+from emulator.services.fake_executions import FakeExecutions
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import serving
+from emulator.services.http_service import Service, serving
 from emulator.services.object_store import Conditions, md5_hash
+from emulator.workflow_engine import WorkflowFailed
 from tests.support.dataproc_cases import (
     PARENT,
     PASSWORD,
@@ -41,6 +43,9 @@ from tests.support.metrics_oracle import RawRow
 from tests.support.metrics_store import put_rows
 from tests.support.processes import PROJECT, environment_of
 from workflows.clients import dataproc
+from workflows.clients.dataproc import Batches
+from workflows.clients.executions import ExecutionNotSucceeded
+from workflows.commands.run_commands import run_pipeline
 
 VERSION = "2158279" + "0" * 33
 JARS = ("postgresql-42.7.14.jar",)
@@ -78,8 +83,8 @@ class Cloud:
 
 
 @contextmanager
-def served(folder: Path, script: BatchScript) -> Iterator[Cloud]:
-    """Both doubles with one small release in the code bucket."""
+def served(folder: Path, script: BatchScript, *more: Service) -> Iterator[Cloud]:
+    """Both doubles with one small release in the code bucket. Args: more are other doubles."""
     storage = FakeStorage(folder / "storage", ["acme-code", "acme-staging"])
 
     def put(uri: str, content: bytes) -> None:
@@ -102,7 +107,7 @@ def served(folder: Path, script: BatchScript) -> Iterator[Cloud]:
         json.dumps({"version": VERSION, "manifest_sha256": sha256(manifest).hexdigest()}).encode(),
     )
     service = FakeDataproc(script, write_output=put)
-    with serving([storage, service]) as url:
+    with serving([storage, service, *more]) as url:
         yield Cloud(url, service, WorkflowsHere(folder, cloud_variables(url)))
 
 
@@ -295,6 +300,30 @@ def test_a_failed_batch_fails_the_command_with_all_there_is_to_know(tmp_path: Pa
         )
         assert found["cost_usd"] is not None
         assert "the login was refused" in done.stderr
+
+
+def test_a_failed_batch_fails_the_run_with_its_last_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The workflow is in pipeline.yaml's place: it raises what that raises of a failed batch."""
+    settings: list[Settings] = []
+
+    def batch_fails(_execution: str, _argument: Any) -> None:
+        Batches(settings[0]).submit(batch_request(), "metrics-1", "m-1")
+        failed = {"job": "calculate_pool_metrics", "batch": "metrics-1", "state": "FAILED"}
+        raise WorkflowFailed(failed | {"message": "exit code 3"}, [])
+
+    with served(tmp_path, FAILS, FakeExecutions(batch_fails)) as cloud:
+        variables = cloud_variables(cloud.url).items()
+        settings.append(
+            load_settings(_env_file=None, **{name.lower(): value for name, value in variables})
+        )
+        with pytest.raises(ExecutionNotSucceeded, match="ended FAILED: exit code 3") as error:
+            run_pipeline(settings[0], {}, seconds_between=0.02)
+    document = error.value.document
+    assert (document["state"], document["raised"]["batch"]) == ("FAILED", "metrics-1")
+    assert document["driver_output"] == ["the login was refused"]
+    assert "the login was refused" in capsys.readouterr().err
 
 
 def test_a_batch_is_looked_at_listed_read_and_left_alone_when_it_has_ended(cloud: Cloud) -> None:

@@ -84,6 +84,8 @@ def test_the_metrics_job_on_executors_has_its_code_from_the_zip_alone(
 ) -> None:
     """The checkout in this process beside the zip on a cluster of two executors. The zip in one
     process is what `local run` does in test_readme.py.
+
+    Over 20 s: the JVMs of a driver, a worker and two executors start cold.
     """
     archive = tmp_path / "yieldspark.zip"
     archive.write_bytes(build_archive())

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from common.errors import ConfigurationError
@@ -85,8 +86,12 @@ class Token:
     text: str
 
 
+@lru_cache(maxsize=1024)
 def parse_expression(text: str) -> Node:
-    """Args: text is what stands between `${` and `}`. Raises: ConfigurationError."""
+    """The same tree for the same text: nodes are frozen, and several rules read each expression.
+
+    Args: text is what stands between `${` and `}`. Raises: ConfigurationError.
+    """
     return _Parser(text).whole()
 
 
