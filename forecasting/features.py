@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from database.arrow_groups import Batches, whole_groups
+from database.metrics_table import finite
 from forecasting.cross_section import CROSS_SECTION, add_cross_section
 from forecasting.market_features import MARKET, add_market
 from forecasting.pool_features import BASELINES, LEVELS, POOL_FEATURES, SCALES, pool_features
@@ -28,12 +29,12 @@ from forecasting.pool_history import Observed, PoolHistory, pool_history
 from forecasting.rolling_windows import Days, lag
 from forecasting.targets import LABEL_LIMIT, asinh_level
 
-_METRICS = """
-SELECT m.pool_id, m.date, m.actual_apy::float8 AS apy, m.actual_tvl::float8 AS tvl,
+_METRICS = f"""
+SELECT m.pool_id, m.date, {finite("m.actual_apy")} AS apy, {finite("m.actual_tvl")} AS tvl,
     m.pool_group::text AS pool_group, a.apy_age_days, a.tvl_age_days
-FROM {metrics} m
+FROM {{metrics}} m
 LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
-WHERE m.date BETWEEN DATE '{first_day}' AND DATE '{as_of}'
+WHERE m.date BETWEEN DATE '{{first_day}}' AND DATE '{{as_of}}'
     AND (m.actual_apy IS NOT NULL OR m.actual_tvl IS NOT NULL)
 """
 

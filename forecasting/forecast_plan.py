@@ -16,7 +16,7 @@ from config_spark import Settings
 from database.connection import checked_connection, make_engine
 from database.db_utils_spark import execute_sql
 from database.merge_sql import qualified
-from database.metrics_table import metrics_table, require_same_metrics_table
+from database.metrics_table import finite, metrics_table, require_same_metrics_table
 from database.schema_check import verify_tables
 from database.table_use import FORECAST_USE
 from forecasting.folds import FoldPlan, night_folds, past_folds, served_folds
@@ -34,8 +34,8 @@ FROM {{metrics}} m
 LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
 WHERE {DAY_IS_OVER}
 AND (
-    (m.actual_apy IS NOT NULL AND coalesce(a.apy_age_days, 0) = 0)
-    OR (m.actual_tvl IS NOT NULL AND coalesce(a.tvl_age_days, 0) = 0)
+    ({finite("m.actual_apy")} IS NOT NULL AND coalesce(a.apy_age_days, 0) = 0)
+    OR ({finite("m.actual_tvl")} IS NOT NULL AND coalesce(a.tvl_age_days, 0) = 0)
 )
 """
 _NEWEST_DAY = f"SELECT max(m.date) AS day {_OBSERVED} AND m.date <= :last"
