@@ -88,6 +88,15 @@ def hand_over(program: str, arguments: list[str]) -> None:
     os.execv(program, [program, *arguments])
 
 
+def end_interrupted(sentence: str) -> None:
+    """Say it on stderr and end this process with 130, at once: `python -m` ends itself by SIGINT,
+    whatever its exit code, after an interrupt inside the `exec` of a dataclass or a named tuple.
+    """
+    sys.stderr.write(sentence)
+    sys.stderr.flush()
+    os._exit(130)
+
+
 def requirements_for(root: Path, arguments: list[str]) -> Path:
     """The test requirements hold all of the others and more; only the command `test` needs them."""
     command = next((argument for argument in arguments if not argument.startswith("-")), "")

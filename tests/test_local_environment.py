@@ -192,22 +192,36 @@ STEPS: dict[str, Callable[[Path], bool]] = {
 """Moments of the bootstrap, by what is in `.venv` then."""
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_signal_leaves_no_process_and_no_environment_that_stops_the_next_run(
-    clone: Clone, step: str, sent: signal.Signals
+    clone: Clone, step: str, sent: str
 ) -> None:
     """It comes to the command alone. pip, which ensurepip starts, is a process of a process."""
     token = secrets.token_hex(8)
     process = clone.start(**{TOKEN: token})
     until(lambda: STEPS[step](clone.venv), step)
-    process.send_signal(sent)
+    process.send_signal(signal.Signals[sent])
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (130, ""), errors
     assert errors.splitlines()[-1] == "environment: interrupted; the next run goes on"
     assert "Traceback" not in errors
     until(lambda: not processes_with(token), "every process has ended", 10)
     assert clone.run()[:2] == (0, f"probe 1.0 {clone.venv} demo\n")
+
+
+def test_a_signal_inside_generated_code_ends_with_130_too(ready: Clone) -> None:
+    """While the commands are loaded, which the `exec` of dataclasses is part of, by `python -m`."""
+    inside = "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nfor _ in range(1000): pass\n"
+    (ready.root / "command_line.py").write_text(f"exec({inside!r})\n")
+    done = subprocess.run(
+        [ready.venv / "bin" / "python", "-m", "run_spark_local"],
+        cwd=ready.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted: nothing was begun\n")
 
 
 def test_a_hang_up_that_a_shell_ignores_stays_ignored(clone: Clone) -> None:
