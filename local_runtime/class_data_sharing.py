@@ -55,6 +55,13 @@ is told to map begins otherwise.
 JAVA_SECONDS = 120
 """What takes a second on an idle machine."""
 
+NEEDED_MIB = 150
+
+TOO_SLOW = (
+    f"Java was still at work on it after {JAVA_SECONDS} s and was ended, as on a busy machine; the"
+    " next run tries again"
+)
+
 CLEARING_SECONDS = 2
 """In which Spark, asked to end, removes its temporary folders; after that the JVM writes, for
 longer than this.
@@ -150,7 +157,7 @@ def use_class_archive(settings: Settings) -> None:
         archive = find_archive(settings)
         options = _options(archive, record=settings.environment == "local") if archive else []
     except (OSError, subprocess.SubprocessError) as error:
-        log.info(WITHOUT, error)
+        log.info(WITHOUT, _reason(error))
         return
     if options:
         # the user's own come last: Java obeys the last word
@@ -175,11 +182,12 @@ def keep_class_archive() -> None:
         if jvm_runs():
             log.info("keeping Spark's classes for faster starts, once ...")
             _keep(recording)
-        recording.remove()
     except KeyboardInterrupt:
         log.info(WITHOUT, "interrupted")
     except (OSError, subprocess.SubprocessError) as error:
-        log.info(WITHOUT, error)
+        log.info(WITHOUT, _reason(error))
+    finally:
+        recording.remove()
 
 
 def drop_class_archive() -> None:
@@ -238,10 +246,15 @@ def _options(archive: ClassArchive, *, record: bool) -> list[str]:
 def _keep(recording: _Recording) -> None:
     archive, file = recording.archive, recording.file
     code = end_jvm(JAVA_SECONDS)
-    if not file.exists():
+    if code is None:
+        # the file may be there in part
+        log.info(WITHOUT, TOO_SLOW)
+    elif not file.exists():
+        free = shutil.disk_usage(archive.folder).free // 2**20
         log.info(
             WITHOUT,
-            f"the JVM ended with {code} and wrote none; is the disk of {archive.folder} full?",
+            f"the JVM ended with {code} and wrote none; {free} MiB are free in {archive.folder},"
+            f" and {NEEDED_MIB} are needed",
         )
     elif not archive.is_usable(file):
         log.info(WITHOUT, "Java does not map what it wrote")
@@ -250,6 +263,11 @@ def _keep(recording: _Recording) -> None:
             if archive.classes is None:
                 _put(file, archive.folder)
             _clear(archive)
+
+
+def _reason(error: Exception) -> object:
+    """The error of a program that takes too long names its whole command line."""
+    return TOO_SLOW if isinstance(error, subprocess.TimeoutExpired) else error
 
 
 def _make_base(archive: ClassArchive) -> Path:

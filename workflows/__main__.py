@@ -28,8 +28,7 @@ if __name__ == "__main__":
         sys.stderr.write(str(problem) + "\n")
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.stderr.write("\nenvironment: interrupted; the next run goes on\n")
-        sys.exit(130)
+        local_environment.end_interrupted("\nenvironment: interrupted; the next run goes on\n")
 
     try:
         from workflows.commands.main import main
@@ -37,5 +36,4 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         # before the commands are loaded; from then on they answer a signal themselves
-        sys.stderr.write("interrupted: nothing was begun\n")
-        sys.exit(130)
+        local_environment.end_interrupted("interrupted: nothing was begun\n")

@@ -22,6 +22,11 @@ REGCLASS = f"to_regclass(current_setting('{METRICS_PARAMETER}'))"
 """SQL: the table in the catalogue, NULL where it is missing."""
 
 
+def finite(column: str) -> str:
+    """SQL: the column as a double; NULL for NaN and the infinities, which no job of ours writes."""
+    return f"CASE WHEN abs({column}::float8) < 'Infinity' THEN {column}::float8 END"
+
+
 @cache
 def metrics_table(name: str) -> Table:
     """Columns and key of `pool_daily_metrics` as the table `name`."""

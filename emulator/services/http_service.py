@@ -13,12 +13,14 @@ token (`_refusal`).
 from __future__ import annotations
 
 import hmac
+import io
 import json
 import logging
 import re
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +45,12 @@ BROWSERS_OWN = re.compile(r"(?i)(origin$|sec-fetch-)")
 (https://developer.mozilla.org/docs/Glossary/Forbidden_request_header).
 """
 IDLE_SECONDS = 300.0
+"""Between two requests on one connection."""
+HEADER_SECONDS = 30.0
+BODY_SECONDS = 300.0
+"""Limits of a whole header and a whole body. A limit of each read alone would let a client that
+sends one byte a second keep its thread for ever.
+"""
 DRAIN_SECONDS = 2.0
 
 STATUS_NAMES = {
@@ -211,13 +219,56 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
+class _TimedReader(io.RawIOBase):
+    """The bytes of a connection until a moment; a read after it raises TimeoutError."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__()
+        self._connection = connection
+        self.limit(IDLE_SECONDS)
+
+    def limit(self, seconds: float) -> None:
+        """All that is read from now on has to come within so many seconds."""
+        self._end = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._end - time.monotonic()
+        if left <= 0.0:
+            raise TimeoutError("the client sends too slowly")
+        self._connection.settimeout(left)
+        try:
+            return self._connection.recv_into(buffer)
+        finally:
+            self._connection.settimeout(IDLE_SECONDS)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    timeout = IDLE_SECONDS
     server: _Server
 
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self._reader = _TimedReader(self.connection)
+        self.rfile = self._buffer = io.BufferedReader(self._reader)
+
+    def handle_one_request(self) -> None:
+        """As the base class, which closes the connection at a TimeoutError of a later read."""
+        self._reader.limit(IDLE_SECONDS)
+        try:
+            self._buffer.peek(1)
+        except TimeoutError:
+            self.close_connection = True
+            return
+        self._reader.limit(HEADER_SECONDS)
+        super().handle_one_request()
+
     def _serve(self) -> None:
+        self._reader.limit(BODY_SECONDS)
         try:
             if refused := self._refusal():
                 raise refused
@@ -283,7 +334,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, error: ApiError) -> None:
         """Answer and close: what follows on the connection may be the rest of a body."""
         self.close_connection = True
-        self.connection.settimeout(DRAIN_SECONDS)
+        self._reader.limit(DRAIN_SECONDS)
         self._send(error.answer)
         try:
             self.connection.shutdown(socket.SHUT_WR)

@@ -20,6 +20,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from database.schema.metrics_table import finite
 from forecasting.features.cross_section import CROSS_SECTION, add_cross_section
 from forecasting.features.market_features import MARKET, add_market
 from forecasting.features.pool_features import (
@@ -34,12 +35,12 @@ from forecasting.features.rolling_windows import Days, lag
 from forecasting.features.targets import LABEL_LIMIT, asinh_level
 from spark.arrow_groups import Batches, whole_groups
 
-_METRICS = """
-SELECT m.pool_id, m.date, m.actual_apy::float8 AS apy, m.actual_tvl::float8 AS tvl,
+_METRICS = f"""
+SELECT m.pool_id, m.date, {finite("m.actual_apy")} AS apy, {finite("m.actual_tvl")} AS tvl,
     m.pool_group::text AS pool_group, a.apy_staleness_days, a.tvl_staleness_days
-FROM {metrics} m
+FROM {{metrics}} m
 LEFT JOIN yieldspark.value_staleness a ON a.pool_id = m.pool_id AND a.date = m.date
-WHERE m.date BETWEEN DATE '{first_day}' AND DATE '{as_of}'
+WHERE m.date BETWEEN DATE '{{first_day}}' AND DATE '{{as_of}}'
     AND (m.actual_apy IS NOT NULL OR m.actual_tvl IS NOT NULL)
 """
 

@@ -22,27 +22,29 @@ import datetime as dt
 import numpy as np
 import pandas as pd
 
+from database.schema.metrics_table import finite
 from forecasting.features.targets import Target
 
-_KNOWN = """
+_KNOWN = f"""
 SELECT m.pool_id,
-    (array_agg(m.actual_apy ORDER BY m.date DESC)
-        FILTER (WHERE m.actual_apy IS NOT NULL))[1]::float8 AS apy,
-    (array_agg(m.actual_tvl ORDER BY m.date DESC)
-        FILTER (WHERE m.actual_tvl IS NOT NULL))[1]::float8 AS tvl,
+    (array_agg(m.apy ORDER BY m.date DESC) FILTER (WHERE m.apy IS NOT NULL))[1] AS apy,
+    (array_agg(m.tvl ORDER BY m.date DESC) FILTER (WHERE m.tvl IS NOT NULL))[1] AS tvl,
     min(m.date) AS first_day,
     max(m.date) FILTER (
-        WHERE m.actual_apy IS NOT NULL AND coalesce(a.apy_staleness_days, 0) = 0
+        WHERE m.apy IS NOT NULL AND coalesce(a.apy_staleness_days, 0) = 0
     ) AS apy_day,
     max(m.date) FILTER (
-        WHERE m.actual_tvl IS NOT NULL AND coalesce(a.tvl_staleness_days, 0) = 0
+        WHERE m.tvl IS NOT NULL AND coalesce(a.tvl_staleness_days, 0) = 0
     ) AS tvl_day
-FROM {metrics} m
+FROM (
+    SELECT pool_id, date, {finite("actual_apy")} AS apy, {finite("actual_tvl")} AS tvl
+    FROM {{metrics}}
+    WHERE date <= :as_of
+) m
 LEFT JOIN yieldspark.value_staleness a ON a.pool_id = m.pool_id AND a.date = m.date
 LEFT JOIN pools p ON p.pool_id = m.pool_id
-WHERE m.date <= :as_of
-    AND p.is_active IS NOT FALSE
-    AND (m.actual_apy IS NOT NULL OR m.actual_tvl IS NOT NULL)
+WHERE p.is_active IS NOT FALSE
+    AND (m.apy IS NOT NULL OR m.tvl IS NOT NULL)
 GROUP BY m.pool_id
 ORDER BY m.pool_id
 """

@@ -15,7 +15,7 @@ import pandas as pd
 from sqlalchemy import Connection, Double, Engine, text
 
 from database.connections.engine import checked_connection
-from database.schema.metrics_table import metrics_name, require_same_metrics_table
+from database.schema.metrics_table import finite, metrics_name, require_same_metrics_table
 from database.schema.tables import forecast_evaluation
 from forecasting.publishing.past_forecasts import PAST_COLUMNS, PAST_DAYS
 
@@ -42,7 +42,7 @@ other pool.
 
 CAME_TRUE = f"""
 UPDATE yieldspark.forecast_evaluation AS e
-SET actual = m.actual_{{target}}::float8
+SET actual = {finite("m.actual_{target}")}
 FROM (SELECT max(target_date) AS day FROM yieldspark.forecast_evaluation) AS newest,
     {{metrics}} AS m
     LEFT JOIN yieldspark.value_staleness AS a ON a.pool_id = m.pool_id AND a.date = m.date
@@ -51,9 +51,9 @@ WHERE e.target = '{{target}}'
     AND m.pool_id = e.pool_id
     AND m.date = e.target_date
     AND (e.actual IS NULL OR e.target_date > newest.day - :days)
-    AND m.actual_{{target}} IS NOT NULL
+    AND {finite("m.actual_{target}")} IS NOT NULL
     AND coalesce(a.{{target}}_staleness_days, 0) = 0
-    AND e.actual IS DISTINCT FROM m.actual_{{target}}::float8
+    AND e.actual IS DISTINCT FROM {finite("m.actual_{target}")}
 """
 
 # in this order, whatever the database's own is: sums of doubles depend on it

@@ -17,7 +17,7 @@ from database.connections.engine import checked_connection, make_engine
 from database.db_utils_spark import execute_sql
 from database.schema.check import verify_tables
 from database.schema.merge_sql import qualified
-from database.schema.metrics_table import metrics_table, require_same_metrics_table
+from database.schema.metrics_table import finite, metrics_table, require_same_metrics_table
 from database.schema.table_use import FORECAST_USE
 from forecasting.engines.folds import FoldPlan, night_folds, past_folds, served_folds
 from forecasting.features.pool_features import LOOK_BACK_DAYS
@@ -34,8 +34,8 @@ FROM {{metrics}} m
 LEFT JOIN yieldspark.value_staleness a ON a.pool_id = m.pool_id AND a.date = m.date
 WHERE {DAY_IS_OVER}
 AND (
-    (m.actual_apy IS NOT NULL AND coalesce(a.apy_staleness_days, 0) = 0)
-    OR (m.actual_tvl IS NOT NULL AND coalesce(a.tvl_staleness_days, 0) = 0)
+    ({finite("m.actual_apy")} IS NOT NULL AND coalesce(a.apy_staleness_days, 0) = 0)
+    OR ({finite("m.actual_tvl")} IS NOT NULL AND coalesce(a.tvl_staleness_days, 0) = 0)
 )
 """
 _NEWEST_DAY = f"SELECT max(m.date) AS day {_OBSERVED} AND m.date <= :last"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -13,11 +14,13 @@ import sys
 import time
 import venv
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import local_environment
+from tests.support.fault_runs import TOKEN, processes_with, until
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = str(getattr(sys, "_base_executable", sys.executable))
@@ -76,7 +79,10 @@ class Clone:
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
     def start(
-        self, *arguments: str, python: str = PYTHON, **variables: str
+        self,
+        *arguments: str,
+        python: str = PYTHON,
+        **variables: str,
     ) -> subprocess.Popen[str]:
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("PIP_")
@@ -179,6 +185,74 @@ def test_an_interrupted_bootstrap_goes_on(clone: Clone) -> None:
         assert (process.returncode, output) == (expected, ""), errors
         assert not (clone.venv / local_environment.STAMP).exists()
     assert clone.run()[:2] == (0, f"probe 1.0 {clone.venv} demo\n")
+
+
+STEPS: dict[str, Callable[[Path], bool]] = {
+    "the folder is there": lambda venv: venv.exists(),
+    "pip is unpacked": lambda venv: any(venv.glob("lib/python*/site-packages/pip")),
+}
+"""Moments of the bootstrap, by what is in `.venv` then."""
+
+
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_signal_leaves_no_process_and_no_environment_that_stops_the_next_run(
+    clone: Clone, step: str, sent: str
+) -> None:
+    """It comes to the command alone. pip, which ensurepip starts, is a process of a process."""
+    token = secrets.token_hex(8)
+    process = clone.start(**{TOKEN: token})
+    until(lambda: STEPS[step](clone.venv), step)
+    process.send_signal(signal.Signals[sent])
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (130, ""), errors
+    assert errors.splitlines()[-1] == "environment: interrupted; the next run goes on"
+    assert "Traceback" not in errors
+    until(lambda: not processes_with(token), "every process has ended", 10)
+    assert clone.run()[:2] == (0, f"probe 1.0 {clone.venv} demo\n")
+
+
+def test_a_signal_inside_generated_code_ends_with_130_too(ready: Clone) -> None:
+    """While the commands are loaded, which the `exec` of dataclasses is part of, by `python -m`."""
+    inside = "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nfor _ in range(1000): pass\n"
+    (ready.root / "command_line.py").write_text(f"exec({inside!r})\n")
+    done = subprocess.run(
+        [ready.venv / "bin" / "python", "-m", "run_spark_local"],
+        cwd=ready.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted: nothing was begun\n")
+
+
+def test_a_hang_up_that_a_shell_ignores_stays_ignored(clone: Clone) -> None:
+    """As with nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = clone.start()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    until(clone.venv.exists, "the folder is there")
+    process.send_signal(signal.SIGHUP)
+    output, errors = process.communicate(timeout=180)
+    assert (process.returncode, output) == (0, f"probe 1.0 {clone.venv} demo\n"), errors
+
+
+def test_a_package_that_pip_left_half_unpacked_in_a_venv_of_the_users_is_unpacked_again(
+    ready: Clone,
+) -> None:
+    """As a kill during the installation leaves it: some of the modules, metadata, no list of
+    files.
+    """
+    for name in (local_environment.MARK, local_environment.STAMP, local_environment.LOG):
+        (ready.venv / name).unlink()
+    (ready.venv / local_environment.UNFINISHED).touch()
+    (packages,) = ready.venv.glob("lib/python*/site-packages")
+    (packages / "probe.py").write_text("")
+    (packages / "probe-1.0.dist-info" / "RECORD").unlink()
+    assert ready.run()[:2] == (0, f"probe 1.0 {ready.venv} demo\n")
+    assert not (ready.venv / local_environment.UNFINISHED).exists()
 
 
 def _modified(path: Path) -> int | None:

@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import HTTPError
@@ -196,6 +196,70 @@ def test_chunks_without_an_end_are_bounded(
     assert sent < 32 << 20
     assert attacked.status(*attacked.good) == 200
     assert "Traceback" not in capfd.readouterr().err
+
+
+SLOW_CLIENTS = 40
+PATIENCE_SECONDS = 60
+
+
+def drip(line: socket.socket) -> bytes:
+    """Send a byte every tenth of a second until the server closes the connection.
+
+    Returns: what was answered. Raises: AssertionError after PATIENCE_SECONDS.
+    """
+    end, answer = time.monotonic() + PATIENCE_SECONDS, b""
+    with suppress(ConnectionError):
+        while time.monotonic() < end:
+            line.sendall(b"x")
+            time.sleep(0.1)
+            with suppress(BlockingIOError):
+                answer += line.recv(65536, socket.MSG_DONTWAIT)
+        raise AssertionError(f"the server took one byte after the other, for {PATIENCE_SECONDS} s")
+    return answer
+
+
+@pytest.mark.parametrize("part", ["request line", "header", "body", "chunks", "refused body"])
+def test_a_client_that_sends_a_byte_at_a_time_blocks_no_other_and_is_cut_off(
+    part: str,
+    attacked: Attacked,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """On a server as `local up` has it."""
+    head = "".join(f"{line}\r\n" for line in ("POST /v1/x HTTP/1.1", *attacked.good)).encode()
+    wrong = head.replace(TOKEN.encode(), b"wrong")
+    beginning = {
+        "request line": b"GET /",
+        "header": head + b"X-Slow: ",
+        "body": head + b"Content-Length: 100000\r\n\r\n",
+        "chunks": head + b"Transfer-Encoding: chunked\r\n\r\nffff\r\n",
+        "refused body": wrong + b"Content-Length: 100000\r\n\r\n",
+    }[part]
+    address = ("127.0.0.1", urlsplit(attacked.url).port or 0)
+    with ExitStack() as stack:
+        for _ in range(SLOW_CLIENTS):
+            stack.enter_context(socket.create_connection(address)).sendall(beginning)
+        assert attacked.status(*attacked.good) == 200
+    for name in ("HEADER_SECONDS", "BODY_SECONDS", "DRAIN_SECONDS"):
+        monkeypatch.setattr(http_service, name, 1.0)
+    with socket.create_connection(address) as line:
+        line.sendall(beginning)
+        answer = drip(line)
+    assert answer[:12] == (b"HTTP/1.1 401" if part == "refused body" else b"")
+    assert attacked.status(*attacked.good) == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_connection_that_waits_between_two_requests_is_served_again(
+    attacked: Attacked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_service, "HEADER_SECONDS", 0.5)
+    with closing(http.client.HTTPConnection(attacked.place, timeout=30)) as client:
+        for _ in range(2):
+            client.request("GET", PATH, headers={"Authorization": f"Bearer {TOKEN}"})
+            answer = client.getresponse()
+            assert (answer.status, bool(answer.read())) == (200, True)
+            time.sleep(0.7)
 
 
 def test_a_document_that_a_service_does_not_expect_is_an_answer_and_no_traceback(

@@ -8,6 +8,7 @@ server takes connections and never answers.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import socket
@@ -40,6 +41,9 @@ END_SECONDS = 30
 """A command that hangs fails the test; on an idle machine each ends within five seconds."""
 
 LOCK_SECONDS = 20
+
+JAVA_STACK = re.compile(r"(?m)^\s+at [\w.$]+\(|Py4J|^(java|org|py4j)\.[\w.]+(Exception|Error)")
+"""Frames and errors of a JVM, which belong into its log file."""
 
 WAITING = """
     SELECT 1 FROM pg_stat_activity
@@ -230,6 +234,7 @@ def _ends(run: CommandLine, engine: Engine, stage: Stage, sent: signal.Signals) 
         assert process.returncode == 130, said
         assert "interrupted" in said.splitlines()[-1], said
         assert "Traceback" not in said, said
+        assert not JAVA_STACK.search(said), said
         if stage.job:
             assert '"cancelled"' in output, output
     with checked_connection(engine) as connection:

@@ -57,6 +57,19 @@ def test_a_console_prints_no_escape_but_its_own(text: str) -> None:
     assert all(sign.isprintable() or sign in own for sign in hostile.getvalue())
 
 
+def test_the_traceback_of_another_handlers_formatter_is_not_taken_over() -> None:
+    """The formatters of Python keep their text in the record, for those that come after them."""
+    try:
+        raise ValueError("http://me:hunter2@a.example \x1b[31m")
+    except ValueError as error:
+        record = logging.makeLogRecord({"exc_info": (ValueError, error, error.__traceback__)})
+    by_others = logging.Formatter().format(record)
+    ours = LineFormatter().format(record)
+    assert "http://(hidden)@a.example" in ours
+    assert "\x1b" not in ours
+    assert logging.Formatter().format(record) == by_others
+
+
 def test_a_record_is_one_line_and_its_traceback_has_no_escapes() -> None:
     try:
         raise ValueError("\x1b[2J")

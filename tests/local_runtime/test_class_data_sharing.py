@@ -20,6 +20,7 @@ import pytest
 from sqlalchemy import Engine
 
 from cli.doctor_checks import class_archive as examined
+from common.errors import CheckUnfinished
 from config_spark import Settings
 from database.connections.engine import make_engine
 from local_runtime import class_data_sharing as class_archive
@@ -275,6 +276,18 @@ def test_an_archive_with_other_bytes_is_ignored_and_the_doctor_says_so(
     )
 
 
+def test_the_doctor_does_not_blame_an_archive_that_a_busy_java_maps_too_slowly(
+    recorded: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(recorded.java_home))
+    monkeypatch.setattr(class_archive, "JAVA_SECONDS", 0.001)
+    settings = Settings(
+        yieldspark_home=recorded.home, jars_dir=JARS, db_host=None, environment="local"
+    )
+    with pytest.raises(CheckUnfinished, match="as on a busy machine"):
+        examined(settings)
+
+
 def test_the_doctor_knows_before_whether_one_can_be_made(tmp_path: Path) -> None:
     settings = Settings(
         yieldspark_home=tmp_path / "new", jars_dir=JARS, db_host=None, environment="local"
@@ -314,7 +327,28 @@ def test_a_full_disk_leaves_no_archive(tmp_path: Path, jvm: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
     runs = Runs(tmp_path, jvm)
-    assert "no archive of Spark's classes" in runs(preexec_fn=small_files_only)
+    errors = runs(preexec_fn=small_files_only)
+    assert "no archive of Spark's classes" in errors
+    assert "MiB are free" in errors
+    assert runs.archive.classes is None
+    assert runs.left_behind() == []
+
+
+@pytest.mark.parametrize("step", ["end_jvm(JAVA_SECONDS)", "is_usable"])
+def test_a_java_that_takes_too_long_is_not_taken_for_a_full_disk(
+    step: str, tmp_path: Path, jvm: Path
+) -> None:
+    """JAVA_SECONDS is reached while the JVM writes, and while another one maps what it wrote."""
+    impatient = "class_archive.JAVA_SECONDS = 0.01\n"
+    if step == "is_usable":
+        impatient = (
+            "end = class_archive.end_jvm\nclass_archive.end_jvm = lambda _: end(170)\n" + impatient
+        )
+    runs = Runs(tmp_path, jvm)
+    errors = runs(SMALL_RUN + impatient + "class_archive.keep_class_archive()")
+    assert "Java was still at work" in errors
+    assert "free" not in errors
+    assert max(map(len, errors.splitlines())) < 300
     assert runs.archive.classes is None
     assert runs.left_behind() == []
 
