@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from common.errors import CheckFailed, ConfigurationError
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
-from data_processing.checks.catalogue import CATALOGUE, accepting, changed_severities
+from data_processing.checks.catalogue import CATALOGUE, changed_severities, parse_acceptance
 from data_processing.checks.row_checks import raw_row_checks
 from data_processing.commit.row_accounting import record_counts
 from data_processing.ingest.loading.load_files import load_files
@@ -244,8 +244,10 @@ def test_old_history_with_pools_that_died_passes_too(
 
 
 def test_an_acceptance_is_who_and_why() -> None:
-    assert accepting([], None, "ann@desk") is None
-    assert accepting(["spike"], " seen ", "ann@desk") == Acceptance(("spike",), "ann@desk", "seen")
+    assert parse_acceptance([], None, "ann@desk") is None
+    assert parse_acceptance(["spike"], " seen ", "ann@desk") == Acceptance(
+        ("spike",), "ann@desk", "seen"
+    )
 
 
 @pytest.mark.parametrize(
@@ -254,9 +256,9 @@ def test_an_acceptance_is_who_and_why() -> None:
         ("spike", "write NAME=fail, NAME=warn or NAME=off"),
         ("spike=loud", "write NAME=fail, NAME=warn or NAME=off"),
         ("spikes=fail", "there is no such check. Allowed: apy_infinite"),
-        ("tvl_negative=warn", "no metric or forecast can be made of it"),
+        ("tvl_negative=warn", "no metric or forecast can be computed from it"),
         ("apy_beyond_limit=off", "change its limit"),
-        ("timestamp_in_future=off", "no calendar has a place"),
+        ("timestamp_in_future=off", "belongs to no day"),
         ("pool_id_missing=off", "can't be stored"),
         ("staged_rows=off", "there is no such check"),
     ],
@@ -269,7 +271,7 @@ def test_a_severity_that_cannot_be(database: Settings, severities: str, words: s
 
 
 def test_every_check_that_is_not_fixed_takes_every_severity(database: Settings) -> None:
-    free = [check.name for check in CATALOGUE.values() if check.fixed is None]
+    free = [check.name for check in CATALOGUE.values() if check.fixed_reason is None]
     for severity in ("fail", "warn", "off"):
         wanted = ",".join(f"{name}={severity}" for name in free)
         assert changed_severities(
@@ -338,7 +340,7 @@ def test_every_check_is_in_the_page_for_users_with_its_level_and_severity() -> N
     known = {
         check.name: (
             check.level.replace("_", "-"),
-            check.severity + ("" if check.fixed else ", free"),
+            check.severity + ("" if check.fixed_reason else ", free"),
         )
         for check in CATALOGUE.values()
     }

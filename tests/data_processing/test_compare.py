@@ -129,7 +129,7 @@ def test_a_wrong_value_is_found_also_where_a_rule_explains_the_day(
             pool=pool,
             day=day,
         )
-    found = compared(ground, table, shown=1000)
+    found = compared(ground, table, listed=1000)
     listed = {(row["pool_id"], row["date"], row["column"]) for row in found["examples"]}
     for pool, day in spoilt.items():
         assert listed >= {(pool, day.isoformat(), column) for column in columns}

@@ -11,7 +11,13 @@ import pytest
 from pyspark.sql import SparkSession
 
 from data_processing.metrics.market_columns import market_columns
-from data_processing.metrics.pool_metrics import CALENDAR, SCHEMA, Provenance, by_pool, pool_days
+from data_processing.metrics.pool_metrics import (
+    INTERVALS,
+    SCHEMA,
+    Provenance,
+    compute_pool_metrics,
+    group_by_pool,
+)
 
 SNAPSHOTS = (
     "id bigint, pool_id string, timestamp timestamp, snapshot bigint, apy double, tvl double,"
@@ -82,11 +88,11 @@ def grids(spark: SparkSession, max_fill_days: int) -> dict[str, Days]:
     calendars = [
         (pool, known_from, open_end, *ALWAYS) for pool, (_, known_from, open_end) in POOLS.items()
     ]
-    snapshots = by_pool(
-        spark.createDataFrame(parsed, SNAPSHOTS), spark.createDataFrame(calendars, CALENDAR)
+    snapshots = group_by_pool(
+        spark.createDataFrame(parsed, SNAPSHOTS), spark.createDataFrame(calendars, INTERVALS)
     )
     rows = snapshots.mapInArrow(
-        pool_days(max_fill_days, market_columns(()), Provenance("raw", "run")), SCHEMA
+        compute_pool_metrics(max_fill_days, market_columns(()), Provenance("raw", "run")), SCHEMA
     ).collect()
     assert len({(row.pool_id, row.date) for row in rows}) == len(rows)
     days: dict[str, Days] = {pool: {} for pool in POOLS}

@@ -79,10 +79,9 @@ BEFORE_THE_COMMIT = {
     "plan begins": at("plan", "before"),
     "plan made": at("plan", "after", r"CREATE .*TABLE yieldspark\.staging"),
     "plan committed": at("session", "before"),
-    "session started": at("read", "before"),
-    "rows read": at("transform", "before"),
-    "transformed": at("load", "before"),
-    "staging made": at("load", "after", r"CREATE .*TABLE yieldspark\.staging"),
+    "session started": at("session", "after"),
+    "frames built": at("compute_and_load", "before"),
+    "staging made": at("compute_and_load", "after", r"CREATE .*TABLE yieldspark\.staging"),
     "staging loaded": at("merge", "before"),
     "rows merged": at("merge", "after", "INSERT INTO .*pool_daily_metrics"),
     "ledger written": at("merge", "after", r"UPDATE yieldspark\.run_ledger"),
@@ -197,7 +196,7 @@ def test_a_process_of_spark_that_is_killed_fails_the_run_and_nothing_more(
 @pytest.mark.parametrize("whose", ["reader", "snapshot"])
 def test_a_connection_that_is_terminated_while_rows_are_read(case: Case, whose: str) -> None:
     readers_pass_the_gate(case.engine)
-    run = case.start(at("read", "before", do="pause"))
+    run = case.start(at("compute_and_load", "before", do="pause"))
     run.is_at_the_point()
     with closed_gate(case.engine):
         if whose == "snapshot":
@@ -249,8 +248,8 @@ def test_a_connection_that_is_terminated_in_the_middle_of_the_merge(
 
 CUTS: dict[str, tuple[dict[str, Any], int, Direction]] = {
     # point, bytes that pass after it, in which direction
-    "read": (at("read", "before", do="pause"), 20_000, "to_client"),
-    "load": (at("load", "before", do="pause"), 20_000, "to_server"),
+    "read": (at("compute_and_load", "before", do="pause"), 20_000, "to_client"),
+    "load": (at("compute_and_load", "before", do="pause"), 20_000, "to_server"),
     "merge": (at("merge", "before", do="pause"), 4_000, "to_server"),
     "commit": (at("merge", "before", "^COMMIT$", do="pause"), 1, "to_server"),
 }

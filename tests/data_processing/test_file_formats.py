@@ -121,7 +121,7 @@ def test_text_as_programs_write_it(tmp_path: Path, content: str) -> None:
     ],
 )
 def test_a_moment_of_a_whole_day(text: str) -> None:
-    assert cells.instants("it", pa.chunked_array([[text]])).to_pylist() == [NOON]
+    assert cells.to_timestamps("it", pa.chunked_array([[text]])).to_pylist() == [NOON]
 
 
 @pytest.mark.parametrize(
@@ -134,12 +134,12 @@ def test_a_moment_of_a_whole_day(text: str) -> None:
     ],
 )
 def test_what_is_no_whole_day_is_no_moment(text: str) -> None:
-    assert cells.instants("it", pa.chunked_array([[text]])).to_pylist() == [None]
+    assert cells.to_timestamps("it", pa.chunked_array([[text]])).to_pylist() == [None]
 
 
 @pytest.mark.parametrize("number", [2025, 202503, 20250301, 2025030112, 20250301120000, 0])
 def test_digits_of_a_date_are_no_unix_time(number: int) -> None:
-    assert cells.instants("it", pa.chunked_array([[number]])).to_pylist() == [None]
+    assert cells.to_timestamps("it", pa.chunked_array([[number]])).to_pylist() == [None]
 
 
 # kinds
@@ -257,7 +257,7 @@ def test_views_are_text() -> None:
     for kind in (pa.string_view(), pa.binary_view()):
         cells.require_type("it", kind, "text")
         array = pa.array(["5.25"]).cast(kind)
-        assert cells.texts("it", pa.chunked_array([array])).to_pylist() == ["5.25"]
+        assert cells.to_texts("it", pa.chunked_array([array])).to_pylist() == ["5.25"]
 
 
 UUID_BY_DUCKDB = base64.b64decode(
@@ -321,7 +321,7 @@ def test_tokens_of_a_pool(tmp_path: Path, tokens: pa.Array) -> None:
 def test_a_moment_beyond_microseconds_is_none_and_stays_in_its_cell(numbers: pa.Array) -> None:
     """Arrow wraps the first three around to another year, and refuses the dates' whole column."""
     unix_zero = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    assert cells.instants("it", pa.chunked_array([numbers])).to_pylist() == [None, unix_zero]
+    assert cells.to_timestamps("it", pa.chunked_array([numbers])).to_pylist() == [None, unix_zero]
 
 
 def test_a_path_that_is_too_long_is_no_file(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import Engine, text
 
 from common.errors import CheckFailed, DatabaseError, InputError
 from config_spark import Settings
-from data_processing.ingest.loading import validation_sql as judge_sql
+from data_processing.ingest.loading import validation_sql
 from data_processing.ingest.loading.file_kinds import NEEDED
 from data_processing.ingest.loading.load_files import load_files
 from tests.support.processes import PROJECT, CommandLine
@@ -760,8 +760,8 @@ def test_json_value_of_every_text(engine: Engine) -> None:
     ]
     with engine.connect() as connection:
         statement = text(
-            f"SELECT ({judge_sql.json_value('value')})::text FROM unnest(CAST(:given AS text[]))"
-            " WITH ORDINALITY AS t(value, n) ORDER BY n"
+            f"SELECT ({validation_sql.json_value('value')})::text"
+            " FROM unnest(CAST(:given AS text[])) WITH ORDINALITY AS t(value, n) ORDER BY n"
         )
         found = [
             json.loads(row) for row in connection.execute(statement, {"given": given}).scalars()

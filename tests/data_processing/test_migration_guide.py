@@ -21,9 +21,9 @@ from config_spark import Settings
 from data_processing.comparison.rules import (
     Precision,
     Rule,
-    rules_of,
-    rules_of_our_rows,
-    rules_of_their_rows,
+    column_rules,
+    our_row_rules,
+    their_row_rules,
 )
 from database.connections.engine import make_engine
 from database.schema.migrate import migrate
@@ -158,8 +158,8 @@ def test_who_lacks_the_schema_is_told_statements_that_such_an_owner_can_run(
 
 def test_the_guides_table_names_every_rule() -> None:
     precision = Precision(4, "0.0001")
-    rules: list[Rule] = [*rules_of_our_rows(), *rules_of_their_rows("m", {})]
+    rules: list[Rule] = [*our_row_rules(), *their_row_rules("m", {})]
     for column in METRIC_COLUMNS:
-        rules += rules_of(column, "m", precision)
+        rules += column_rules(column, "m", precision)
     named = re.findall(r"^\| `([a-z_]+)` \|", GUIDE, re.MULTILINE)
     assert sorted(named) == sorted({rule.name for rule in rules})

@@ -10,26 +10,26 @@ import pytest
 from common.errors import InputError
 from data_processing.files.number_format import (
     DecimalSign,
-    SignsSeen,
+    SignEvidence,
     decimal_sign,
-    given_sign,
-    signs_seen,
-    with_point,
+    parse_decimal_sign,
+    sign_evidence,
+    with_decimal_point,
 )
 
 
-def seen(*cells: str | None) -> SignsSeen:
-    return signs_seen(pa.chunked_array([list(cells)]))
+def seen(*cells: str | None) -> SignEvidence:
+    return sign_evidence(pa.chunked_array([list(cells)]))
 
 
 def sign(
     *cells: str | None,
-    others: tuple[SignsSeen, ...] = (),
+    others: tuple[SignEvidence, ...] = (),
     delimiter: str | None = ";",
     given: DecimalSign | None = None,
 ) -> DecimalSign:
     return decimal_sign(
-        "column apy of a.csv", seen(*cells), others, delimiter=delimiter, given=given
+        "column apy of a.csv", seen(*cells), others, delimiter=delimiter, option=given
     )
 
 
@@ -75,7 +75,9 @@ def test_each_way_to_write_a_number(cell: str, by_point: str | None, by_comma: s
     assert bool(found.comma) == (is_clear and by_comma is not None)
     for decimal, expected in ((".", by_point), (",", by_comma)):
         if expected is not None:
-            written = with_point(pa.chunked_array([[cell]]), given_sign(decimal) or ".")[0].as_py()
+            written = with_decimal_point(
+                pa.chunked_array([[cell]]), parse_decimal_sign(decimal) or "."
+            )[0].as_py()
             assert Decimal(written) == Decimal(expected)
 
 
@@ -83,10 +85,13 @@ def test_each_way_to_write_a_number(cell: str, by_point: str | None, by_comma: s
     "cell", ["n/a", "NaN", "1.2.3", "1,2,3", "1.23.456", "1.234.56,7", "5.25x", "v1.2", "", "."]
 )
 def test_what_is_no_number_decides_nothing_and_stays(cell: str) -> None:
-    assert seen(cell, None) == SignsSeen()
+    assert seen(cell, None) == SignEvidence()
     both = pa.chunked_array([[cell, None]])
     for decimal in (".", ","):
-        assert with_point(both, given_sign(decimal) or ".").to_pylist() == [cell, None]
+        assert with_decimal_point(both, parse_decimal_sign(decimal) or ".").to_pylist() == [
+            cell,
+            None,
+        ]
 
 
 def test_one_clear_cell_decides_for_its_column() -> None:
@@ -99,7 +104,7 @@ def test_one_clear_cell_decides_for_its_column() -> None:
 
 def test_a_column_that_leaves_it_open_goes_by_the_others() -> None:
     comma, point = seen("5,25"), seen("5.25")
-    assert sign("1.234", others=(comma, SignsSeen())) == ","
+    assert sign("1.234", others=(comma, SignEvidence())) == ","
     assert sign("1.234", others=(point,)) == "."
     with pytest.raises(InputError):
         sign("1.234", others=(comma, point))
@@ -132,6 +137,6 @@ def test_a_column_with_both_signs_and_an_option_that_does_not_fit_are_refused() 
         sign("5.25", "5,5")
     with pytest.raises(InputError, match=r"has '5.25', which --decimal , does not fit"):
         sign("5.25", given=",")
-    assert given_sign(None) is None
+    assert parse_decimal_sign(None) is None
     with pytest.raises(InputError, match=r"allowed are `.` and `,`"):
-        given_sign(";")
+        parse_decimal_sign(";")

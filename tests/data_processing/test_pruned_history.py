@@ -19,7 +19,7 @@ from common.errors import CheckFailed
 from common.settings.spark import Transport
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
-from data_processing.planning.changed_pools import REWRITTEN
+from data_processing.planning.changed_pools import REWRITTEN_SOURCE
 from data_processing.planning.run_request import Request
 from data_processing.quarantine.queries import Selection, show_row
 from data_processing.quarantine.replay import Replay, drop_rows, replay_rows
@@ -161,7 +161,7 @@ def test_the_owners_fetcher_and_a_changed_gas_value_empty_no_day(
         return run_metrics(settings, Request(), session=lambda _: spark, now=made.now)
 
     night()
-    assert REWRITTEN not in last_plan(admin)["warnings"]
+    assert REWRITTEN_SOURCE not in last_plan(admin)["warnings"]
     refetch(admin, "right(pool_id, 1) IN ('1', '4', '7')")
     made.gas[START + timedelta(days=10)] = 77.0
     change_gas(admin, START + timedelta(days=10))
@@ -171,7 +171,7 @@ def test_the_owners_fetcher_and_a_changed_gas_value_empty_no_day(
     assert differences_of_tables(job_rows(admin), metrics_oracle.metrics(made)) == []
     refetch(admin)
     again = night()
-    assert (unchanged(again), last_plan(admin)["warnings"]) == (True, [REWRITTEN])
+    assert (unchanged(again), last_plan(admin)["warnings"]) == (True, [REWRITTEN_SOURCE])
     raw = rows_of(admin, f"SELECT count(*) AS rows FROM {HISTORY}")
     assert again["rows"]["read"] <= raw[0]["rows"]
 

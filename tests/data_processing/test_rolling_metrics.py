@@ -17,14 +17,14 @@ from config_spark import Settings, load_settings
 from data_processing.checks.row_checks import raw_row_checks
 from data_processing.metrics.market_columns import MARKET, market_columns
 from data_processing.metrics.pool_metrics import (
-    CALENDAR,
+    INTERVALS,
     REJECTED,
     SCHEMA,
     SNAPSHOT_COLUMNS,
     VALUES,
     Provenance,
-    by_pool,
-    pool_days,
+    compute_pool_metrics,
+    group_by_pool,
 )
 from data_processing.metrics.raw_rows import parse_raw_rows
 from data_processing.metrics.rolling_metrics import look_back_days, rolling_metrics
@@ -104,9 +104,9 @@ def computed(
         ]
     )
     parsed = parse_raw_rows(raw_frame(spark, read), raw_row_checks(limits(of), of.now))
-    snapshots = by_pool(parsed, spark.createDataFrame(calendar, CALENDAR))
+    snapshots = group_by_pool(parsed, spark.createDataFrame(calendar, INTERVALS))
     days = snapshots.mapInArrow(
-        pool_days(of.max_fill_days, market_columns(()), Provenance("raw", "run")), SCHEMA
+        compute_pool_metrics(of.max_fill_days, market_columns(()), Provenance("raw", "run")), SCHEMA
     ).cache()
     rejected = {row.snapshot: row.reason for row in days.where("reason IS NOT NULL").collect()}
     assert rejected == {
@@ -221,9 +221,9 @@ def test_the_grid_and_the_windows_shuffle_once(spark: SparkSession) -> None:
         " reason string, warning string",
     )
     calendar = spark.createDataFrame(
-        [("p", None, date(2024, 2, 1), date(2018, 1, 1), date(2024, 2, 1))], CALENDAR
+        [("p", None, date(2024, 2, 1), date(2018, 1, 1), date(2024, 2, 1))], INTERVALS
     )
-    plan = by_pool(rows, calendar)._jdf.queryExecution().executedPlan().toString()
+    plan = group_by_pool(rows, calendar)._jdf.queryExecution().executedPlan().toString()
     assert plan.count("Exchange hashpartitioning") == 1
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from config_spark import Settings
 from data_processing.commit.metrics_checks import commit_checks
+from data_processing.commit.staged_changes import stage_changes
 from data_processing.planning.plan import JOB, plan_metrics
 from data_processing.planning.run_plan import Plan
 from data_processing.planning.run_request import Request
@@ -109,7 +110,9 @@ class Night:
             )
             self._stage(run, plan, nulls or {})
             with run.connection.begin():
-                run_checks(run, commit_checks(self.settings, plan, staging_name(run, 0)))
+                staging = staging_name(run, 0)
+                stage_changes(run.connection, settings=self.settings, plan=plan, staging=staging)
+                run_checks(run, commit_checks(self.settings, plan, staging))
             run.nothing_to_do()
         return {entry["name"]: entry for entry in run.checks}
 
@@ -142,7 +145,7 @@ class Night:
             self.engine,
             f"INSERT INTO {staging} SELECT p.pool_id, d::date, {values}, CASE WHEN seen THEN 0 ELSE"
             " 1 END, CASE WHEN seen THEN 0 ELSE 1 END, CASE WHEN seen THEN 1 END, NULL, 0, 0 FROM"
-            f" {plan.table} AS p CROSS JOIN"
+            f" {plan.decision.table} AS p CROSS JOIN"
             f" LATERAL generate_series(greatest(p.write_from, ({first_day})), p.write_end - 1,"
             " interval '1 day') AS d CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM"
             " raw_defillama_pool_history AS h WHERE h.pool_id = p.pool_id AND (h.timestamp AT TIME"
