@@ -23,7 +23,7 @@ if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spa
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pyspark.sql import DataFrame, Observation, SparkSession
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from cli.job_runner import run_job
 from common.errors import ConfigurationError
@@ -32,8 +32,8 @@ from data_processing.checks.catalogue import changed_severities, parse_acceptanc
 from data_processing.checks.row_checks import raw_row_checks
 from data_processing.commit import rejected_rows
 from data_processing.commit.metrics_checks import commit_checks
-from data_processing.commit.provisional_days import remove_provisional_days, update_provisional_days
-from data_processing.commit.resolution import update_resolutions
+from data_processing.commit.own_tables import quarantine_unread_rows, update_own_tables
+from data_processing.commit.provisional_days import remove_provisional_days
 from data_processing.commit.row_accounting import record_counts, row_count_columns
 from data_processing.commit.staged_changes import stage_changes
 from data_processing.metrics.market_columns import market_columns
@@ -50,16 +50,7 @@ from data_processing.planning.plan_sql import INTERVAL_COLUMNS
 from data_processing.planning.plan_statistics import count_rows_to_read
 from data_processing.planning.run_plan import Plan
 from data_processing.planning.run_request import Request, parse_request, request_from_run, utc_day
-from data_processing.planning.unread_rows import store_day_counts
 from data_processing.raw.history import TABLE, rows_to_read, stored_rows
-from data_processing.raw.market_series import invalidate_market_series, store_market_series
-from data_processing.raw.observed_days import (
-    DELETE_RETIRED_DAYS,
-    RETIRED_DAYS_IN_COVERAGE,
-    store_observed_days,
-)
-from data_processing.raw.pool_coverage import update_coverage
-from data_processing.raw.rows_without_pool import quarantine_rows_without_pool
 from database.connections.engine import checked_connection, make_engine
 from database.db_utils_spark import (
     ArrowTransform,
@@ -140,14 +131,7 @@ def run_metrics(
     # wrong use is rejected before it becomes a run of the ledger
     changed_severities(settings)
     engine = make_engine(settings)
-    if retry is not None and request not in (None, Request()):
-        raise ConfigurationError(
-            "--retry takes mode, days and pools from the run that failed: leave the other"
-            " options out"
-        )
-    if retry is not None:
-        request = request_from_run(engine, JOB, retry)
-    request = request or Request()
+    request = _request(engine, request, retry)
     validate_request(settings, engine, request, now)
     if dry_run:
         table = f"{OWN_SCHEMA}.plan_of_a_dry_run"
@@ -176,6 +160,17 @@ def run_metrics(
     return ledger_row(engine, run.run_id)
 
 
+def _request(engine: Engine, request: Request | None, retry: str | None) -> Request:
+    if retry is None:
+        return request or Request()
+    if request not in (None, Request()):
+        raise ConfigurationError(
+            "--retry takes mode, days and pools from the run that failed: leave the other"
+            " options out"
+        )
+    return request_from_run(engine, JOB, retry)
+
+
 def _record_plan(run: Run, plan: Plan) -> None:
     run.mode = plan.decision.mode
     run.start, run.end = plan.statistics.start, plan.decision.end
@@ -190,7 +185,7 @@ def _default_session(settings: Settings, rows: int) -> SparkSession:
 def _commit_without_spark(engine: Engine, settings: Settings, run: Run, plan: Plan) -> None:
     """Commit a run without changed pools: quarantine bad rows, remove provisional days."""
     with checked_connection(engine) as connection:
-        _quarantine_by_sql(connection, settings, run, plan)
+        quarantine_unread_rows(connection, settings, run, plan)
         if not plan.is_partial:
             run.rows["removed"] = remove_provisional_days(connection)
     if not run.rows["removed"]:
@@ -255,7 +250,7 @@ def _compute_and_commit(
         before_checks=partial(stage_changes, settings=settings, plan=plan, staging=staging),
         checks=commit_checks(settings, plan, staging),
         in_transaction=partial(
-            _update_own_tables, settings=settings, run=run, plan=plan, staging=staging
+            update_own_tables, settings=settings, run=run, plan=plan, staging=staging
         ),
     )
 
@@ -285,48 +280,6 @@ def _rows_in_snapshot(settings: Settings, plan: Plan, snapshot: str) -> int:
     with checked_connection(engine) as connection:
         connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
         return count_rows_to_read(connection, plan.decision.table, plan.out_of_range_rows)
-
-
-def _update_own_tables(
-    connection: Connection, *, settings: Settings, run: Run, plan: Plan, staging: str
-) -> None:
-    """Update YieldSpark's own tables after the merge, inside the run's transaction."""
-    run.rows["removed"] = _update_days(connection, run, plan, staging)
-    rejected_rows.add_raw_json(connection)
-    update_resolutions(connection, settings, plan, run.run_id, staging=staging)
-    _quarantine_by_sql(connection, settings, run, plan)
-    store_day_counts(connection, plan.day_counts, is_partial=plan.is_partial)
-    _store_market(connection, plan)
-
-
-def _update_days(connection: Connection, run: Run, plan: Plan, staging: str) -> int:
-    """Update coverage, observed and provisional days; return how many days lost their metrics."""
-    removed = update_coverage(connection, staging)
-    connection.exec_driver_sql(store_observed_days(staging))
-    if plan.request.retire_missing:
-        retired = f"SELECT count(*) FROM ({RETIRED_DAYS_IN_COVERAGE}) AS retired"
-        removed += connection.exec_driver_sql(retired).scalar_one()
-        connection.exec_driver_sql(DELETE_RETIRED_DAYS)
-    removed += update_provisional_days(connection, run, plan, staging)
-    if removed:
-        log.warning("%d days have lost their metrics", removed)
-    return removed
-
-
-def _quarantine_by_sql(connection: Connection, settings: Settings, run: Run, plan: Plan) -> None:
-    """Quarantine the rows that Spark does not read: market rows and rows without a pool."""
-    rejected_rows.quarantine_market_rows(connection, settings, run.run_id, plan.decision.now)
-    if not plan.is_partial:
-        quarantine_rows_without_pool(connection, settings, run)
-
-
-def _store_market(connection: Connection, plan: Plan) -> None:
-    if not plan.is_partial:
-        store_market_series(connection, plan.complete_market)
-    elif plan.statistics.start:
-        # a partial run used the series for its own days and pools only: the other pools must
-        # still see what changed, and these pools must see it if the series changes back
-        invalidate_market_series(connection, plan.decision.market, plan.statistics.start)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -111,20 +111,14 @@ def commit_run(
     with run.stage("merge"), run.connection.begin():
         run.connection.exec_driver_sql(f"SET LOCAL work_mem = '{MERGE_WORK_MEM}'")
         for staging in stagings:
-            # waits for loads that are still in flight (a speculative task) and keeps later ones out
-            run.connection.exec_driver_sql(f"LOCK TABLE {staging.name} IN ACCESS EXCLUSIVE MODE")
-            rows = _keep_last_attempts(run.connection, staging.name)
-            run.connection.exec_driver_sql(f"ANALYZE {staging.name}")
-            _check(run, staging, rows)
+            _prepare(run, staging)
         if before_checks:
             before_checks(run.connection)
         if checks:
             run_checks(run, checks)
-        counts = [
-            merge_staged(run, target, staging.name)
-            for staging in stagings
-            for target in staging.targets
-        ]
+        counts = []
+        for staging in stagings:
+            counts += [merge_staged(run, target, staging.name) for target in staging.targets]
         if in_transaction:
             in_transaction(run.connection)
         for staging in stagings:
@@ -159,6 +153,14 @@ def _load(
     sent = transport.write(staged.frame, settings, name, staged.transform)
     doubles = [field.name for field in schema if isinstance(field.dataType, T.DoubleType)]
     return _Staging(name, staged.targets, doubles, sent)
+
+
+def _prepare(run: Run, staging: _Staging) -> None:
+    # waits for loads that are still in flight (a speculative task) and keeps later ones out
+    run.connection.exec_driver_sql(f"LOCK TABLE {staging.name} IN ACCESS EXCLUSIVE MODE")
+    rows = _keep_last_attempts(run.connection, staging.name)
+    run.connection.exec_driver_sql(f"ANALYZE {staging.name}")
+    _check(run, staging, rows)
 
 
 def _keep_last_attempts(connection: Connection, staging: str) -> int:
@@ -230,10 +232,10 @@ def _lost_rows(
     """Record that staged rows are missing from the table after the merge; return the error."""
     entry = _entry(f"{target.table.name}.merged_rows", lost, f"{staged} staged, {outcome}")
     run.checks.append(entry | {"sample": sample})
-    first = "".join(
-        f", the first with {' and '.join(f'{name} {key}' for name, key in row.items())}"
-        for row in sample[:1]
-    )
+    first = ""
+    if sample:
+        keys = " and ".join(f"{name} {key}" for name, key in sample[0].items())
+        first = f", the first with {keys}"
     table = merge_sql.qualified(target.table)
     return CheckFailed(
         f"{table} did not take {lost} of {staged} staged rows{first}: {outcome}. Every staged row"

@@ -237,7 +237,7 @@ def _null_shares(plan_table: str, staging: str) -> str:
     old_enough = "(p.known_from IS NOT NULL OR long_ago.date IS NOT NULL)"
     counted = {name: "true" if name in SOURCE_COLUMNS else old_enough for name in METRIC_COLUMNS}
     # so is a price or gas that no run has known
-    known = {
+    has_value = {
         name: f"EXISTS (SELECT FROM {qualified(market_series)} WHERE {name} IS NOT NULL)"
         for name in SERIES
     }
@@ -248,7 +248,7 @@ def _null_shares(plan_table: str, staging: str) -> str:
     )
     by_column = ", ".join(
         f"('{name}', {quoted('nulls_' + name)}, {quoted('rows_' + name)},"
-        f" {known.get(name, 'true')})"
+        f" {has_value.get(name, 'true')})"
         for name in counted
     )
     # the bounds of `long_ago` follow from those of `s`; they reduce its rows before the join
@@ -265,8 +265,8 @@ def _null_shares(plan_table: str, staging: str) -> str:
         WHERE s.date >= CAST(:first AS date)
             AND (s.apy_age_days = 0 OR s.tvl_age_days = 0)
     ) AS counts
-    CROSS JOIN LATERAL (VALUES {by_column}) AS columns (column_name, nulls, rows, is_known)
-    WHERE is_known
+    CROSS JOIN LATERAL (VALUES {by_column}) AS columns (column_name, nulls, rows, has_value)
+    WHERE has_value
         AND rows >= {MIN_POOLS}
         AND nulls > :share * rows"""
 

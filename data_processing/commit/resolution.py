@@ -8,6 +8,8 @@ row. Rows are never deleted.
 
 from __future__ import annotations
 
+from datetime import date
+
 from sqlalchemy import Connection, text
 
 from config_spark import Settings
@@ -39,30 +41,8 @@ def update_resolutions(
     connection.execute(text(_REPEAT_DECISIONS), {"run_id": run_id})
     if plan.is_partial or plan.decision.end is None:
         return
-    candidates = f"resolution IS NULL AND reason IN ('{IN_FUTURE}', '{NOT_IN_POOLS}')"
-    if plan.decision.mode == "full_refresh":
-        candidates = "resolution IS NULL OR resolution = 'accepted'"
-    # the stored value of a row that is gone may be in use
-    snapshots = f"""
-        WITH entries AS MATERIALIZED (
-            SELECT DISTINCT source_id, pool_id, timestamp
-            FROM {QUARANTINE}
-            WHERE {RAW_ROW}
-                AND ({candidates})
-        )
-        SELECT {TEXTS}, e.source_id
-        FROM entries AS e
-        JOIN {TABLE} AS h ON h.pool_id = e.pool_id
-            AND h.timestamp = e.timestamp
-            AND {snapshot_identity("h")}::text = e.source_id
-        WHERE h.timestamp < {midnight(plan.decision.end)}
-        UNION ALL
-        SELECT {STORED_TEXTS}, e.source_id
-        FROM entries AS e
-        JOIN {OBSERVED} AS s ON s.pool_id = e.pool_id
-            AND s.snapshot::text = e.source_id"""
     checks = raw_row_checks(settings, plan.decision.now)
-    rows = validated_rows(snapshots, checks, also=("source_id",))
+    rows = validated_rows(_snapshots(plan, plan.decision.end), checks, also=("source_id",))
     connection.exec_driver_sql(f"""
     CREATE TEMPORARY TABLE {VERDICTS} ON COMMIT DROP AS
     SELECT DISTINCT source_id, reason
@@ -85,6 +65,32 @@ def update_resolutions(
         AND q.source_id = v.source_id
         AND v.reason IS NOT NULL
         AND q.resolution = 'accepted'""")
+
+
+def _snapshots(plan: Plan, end: date) -> str:
+    """Return a SELECT of the snapshots behind the entries that may change, with source_id."""
+    candidates = f"resolution IS NULL AND reason IN ('{IN_FUTURE}', '{NOT_IN_POOLS}')"
+    if plan.decision.mode == "full_refresh":
+        candidates = "resolution IS NULL OR resolution = 'accepted'"
+    # the stored value of a row that is gone may be in use
+    return f"""
+        WITH entries AS MATERIALIZED (
+            SELECT DISTINCT source_id, pool_id, timestamp
+            FROM {QUARANTINE}
+            WHERE {RAW_ROW}
+                AND ({candidates})
+        )
+        SELECT {TEXTS}, e.source_id
+        FROM entries AS e
+        JOIN {TABLE} AS h ON h.pool_id = e.pool_id
+            AND h.timestamp = e.timestamp
+            AND {snapshot_identity("h")}::text = e.source_id
+        WHERE h.timestamp < {midnight(end)}
+        UNION ALL
+        SELECT {STORED_TEXTS}, e.source_id
+        FROM entries AS e
+        JOIN {OBSERVED} AS s ON s.pool_id = e.pool_id
+            AND s.snapshot::text = e.source_id"""
 
 
 def _is_in_use(plan: Plan, staging: str) -> str:

@@ -166,8 +166,8 @@ def _readable_facts(connection: Connection, theirs: Table) -> TableFacts:
             f"--table {theirs.name}: schema {schema.name} has no such table or view. Names are"
             " compared letter by letter, and one without a schema is looked for in DB_SCHEMA"
         )
-    own = connection.execute(text(f"SELECT {REGCLASS}::oid")).scalar_one()
-    if facts.oid == own:
+    our_oid = connection.execute(text(f"SELECT {REGCLASS}::oid")).scalar_one()
+    if facts.oid == our_oid:
         raise ConfigurationError(
             f"--table {theirs.name} is our own metrics table (METRICS_TABLE): name the other job's"
         )

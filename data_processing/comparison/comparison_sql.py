@@ -136,7 +136,7 @@ def _joined(sides: Sides) -> str:
     values = ", ".join(f"m.m_{name}, t.t_{name}" for name in sides.columns)
     if "actual_apy" not in sides.columns:
         values += ", t.t_actual_apy"
-    made = ", ".join(f"t.made_{name}" for name in _windows(sides.columns))
+    derived = ", ".join(f"t.derived_{name}" for name in _windows(sides.columns))
     market = ", ".join(
         f"s.{name} AS {name}_known" + (f", {name}_has_row, {name}_of_last_row" * (name in _OPENS))
         for name in SERIES
@@ -178,7 +178,7 @@ def _joined(sides: Sides) -> str:
             w.pool_id IS NOT NULL AS has_raw_row,
             (coalesce(m.pool_id, t.pool_id), coalesce(m.date, t.date))
                 IN (SELECT pool_id, date FROM bad_days) AS day_is_quarantined,
-            {", ".join(filter(None, (market, values, made)))}
+            {", ".join(filter(None, (market, values, derived)))}
         FROM ours AS m
         FULL JOIN theirs AS t ON t.pool_id = m.pool_id AND t.date = m.date
         LEFT JOIN {qualified(pool_calendars)} AS c ON c.pool_id = coalesce(m.pool_id, t.pool_id)
@@ -217,7 +217,7 @@ def _ours(sides: Sides) -> str:
 
 def _theirs(sides: Sides) -> str:
     """Return CTEs of the other table's rows, and of the windows that follow from its own APY."""
-    given = ", ".join(
+    source = ", ".join(
         f"{_number(f'o.{quoted(name)}::numeric', of)} AS t_{name}"
         for name, of in sides.precisions.items()
     )
@@ -242,25 +242,25 @@ def _theirs(sides: Sides) -> str:
         for days in WINDOW_DAYS
     )
     yesterday = "CASE WHEN lag(date) OVER days = date - 1 THEN lag(apy) OVER days END"
-    made = "".join(
-        f", {expression} AS made_{name}" for name, expression in _windows(sides.columns).items()
+    derived = "".join(
+        f", {expression} AS derived_{name}" for name, expression in _windows(sides.columns).items()
     )
     before = ", ".join(
         f"lag(t_{name}) OVER days AS t_{name}_before" for name in ("actual_apy", "actual_tvl")
     )
-    return f"""given AS (
-        SELECT o.pool_id::text AS pool_id, o.date, {given}{missing}
+    return f"""source AS (
+        SELECT o.pool_id::text AS pool_id, o.date, {source}{missing}
         FROM {sides.theirs} AS o
         WHERE {_SELECTED.format(alias="o")}
     ),
     moments AS (
-        SELECT given.*, {before}, {moments},
+        SELECT source.*, {before}, {moments},
             nullif(max(abs(apy)) OVER days, 'Infinity') AS t_peak,
             apy - {yesterday} AS apy_change
         FROM (
             SELECT *, t_actual_apy AS apy, t_actual_apy * t_actual_apy AS square
-            FROM given
-        ) AS given
+            FROM source
+        ) AS source
         WINDOW days AS (PARTITION BY pool_id ORDER BY date), {frames}
     ),
     windows AS (
@@ -268,34 +268,37 @@ def _theirs(sides: Sides) -> str:
         FROM moments
     ),
     theirs AS (
-        SELECT *{made}
+        SELECT *{derived}
         FROM windows
         WINDOW days AS (PARTITION BY pool_id ORDER BY date)
     )"""
 
 
-def _number(value: str, of: Precision) -> str:
+def _number(value: str, precision: Precision) -> str:
     """Return SQL: the other table's value, NULL for a NaN, as at our input."""
-    known = f"nullif({value}, 'NaN')"
-    if not of.is_wide:
-        return known
-    return (
-        f"CASE WHEN {known} > 1e100 THEN 'Infinity' WHEN {known} < -1e100 THEN '-Infinity'"
-        f" WHEN abs({known}) < 1e-100 THEN 0 ELSE {known} END"
-    )
+    number = f"nullif({value}, 'NaN')"
+    if not precision.is_wide:
+        return number
+    # windows are computed from squares in double precision
+    return f"""CASE
+            WHEN {number} > 1e100 THEN 'Infinity'
+            WHEN {number} < -1e100 THEN '-Infinity'
+            WHEN abs({number}) < 1e-100 THEN 0
+            ELSE {number}
+        END"""
 
 
 def _windows(columns: Sequence[str]) -> dict[str, str]:
     """Return for each window column to compare how it follows from the CTE `windows`."""
     change = "stddev_{days} - CASE WHEN lag(date) OVER days = date - 1 THEN lag(stddev_{days}) OVER"
-    made = {"apy_delta_today_yesterday": "apy_change"}
+    derived = {"apy_delta_today_yesterday": "apy_change"}
     for days in WINDOW_DAYS:
-        made |= {
+        derived |= {
             f"rolling_apy_{days}d": f"rolling_{days}",
             f"stddev_apy_{days}d": f"stddev_{days}",
             f"stddev_apy_{days}d_delta": f"({change.format(days=days)} days END)",
         }
-    return {name: made[name] for name in columns if name in made}
+    return {name: derived[name] for name in columns if name in derived}
 
 
 _OPENS = tuple(SYMBOLS.values())

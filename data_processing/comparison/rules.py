@@ -115,7 +115,7 @@ def market_rules(column: str, precision: Precision) -> tuple[Rule, ...]:
     """Return the rules of prices and gas."""
     symbol = next((name for name, of in SYMBOLS.items() if of == column), None)
     rounded = f"round({{value}}, {precision.scale})"
-    known = (
+    is_series_value = (
         f"{rounded.format(value=f't_{column}')} IN (SELECT {rounded.format(value=column)} FROM"
         " market)"
     )
@@ -124,7 +124,7 @@ def market_rules(column: str, precision: Precision) -> tuple[Rule, ...]:
         "filled_before_the_first",
         "nothing is known before that day: ours is null, the other job fills from the future or"
         " from another pool's rows",
-        f"m_{column} IS NULL AND {column}_known IS NULL AND {known}",
+        f"m_{column} IS NULL AND {column}_known IS NULL AND {is_series_value}",
     )
     if symbol is None:
         return (filled,)
@@ -141,14 +141,14 @@ def market_rules(column: str, precision: Precision) -> tuple[Rule, ...]:
 
 def window_rules(column: str, slack: str) -> tuple[Rule, ...]:
     """Return the rules of a column that is computed from a window of APY."""
-    made = f"made_{column}"
+    derived = f"derived_{column}"
     rules = [
         Rule(
             "w",
             "window_of_other_values",
             "the other table's value follows from its own APY of the window, which differs from"
             " ours on some day",
-            f"CASE WHEN {made} IS NULL THEN t_{column} IS NULL ELSE abs({made} -"
+            f"CASE WHEN {derived} IS NULL THEN t_{column} IS NULL ELSE abs({derived} -"
             f" t_{column}::double precision) <= (3 * {slack} + 1e-7 * t_peak)::double precision"
             " END",
         )

@@ -170,9 +170,11 @@ def read_arrivals(
         f" {_digest(f'at >= {moment(at)}')} AS {name}_later"
         for name, at in windows.items()
     )
-    own = f"FILTER (WHERE at >= {moment(watermark)})"
+    since_watermark = f"FILTER (WHERE at >= {moment(watermark)})"
     row = connection.exec_driver_sql(f"""
-    SELECT {digests}, max(at) {own} AS newest, bool_or(in_future) {own} AS in_future
+    SELECT {digests},
+        max(at) {since_watermark} AS newest,
+        bool_or(in_future) {since_watermark} AS in_future
     FROM ({_arrivals(min(windows.values()) - OVERLAP, now)}) AS arrivals""").one()
     own_digests = ArrivalDigests(
         datetime.now(UTC),

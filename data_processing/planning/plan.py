@@ -8,7 +8,7 @@ no metric and writes nothing but that table.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -174,6 +174,32 @@ def plan_metrics(
     return plan
 
 
+@dataclass(frozen=True)
+class _Past:
+    """State of the tables before the run: clock, last good run and newest arrivals."""
+
+    now: datetime
+    covered_end: date
+    previous: LastRun | None
+    arrivals: Arrivals
+    is_rewritten: bool
+    warnings: tuple[str, ...]
+
+
+def _read_past(
+    connection: Connection, request: Request, watermark: datetime, now: datetime
+) -> _Past:
+    previous = last_good_run(connection, JOB)
+    covered_end = plan_sql.coverage_end(connection, previous)
+    now = _clamp_clock(now, covered_end)
+    arrivals = read_arrivals(connection, previous, watermark=watermark, now=now)
+    previous, warnings = _since_last_run(connection, previous, arrivals)
+    is_rewritten = previous is not None and changed_pools.is_rewritten(connection, previous)
+    if is_rewritten:
+        warnings += _rewriting_warnings(request)
+    return _Past(now, covered_end, previous, arrivals, is_rewritten, warnings)
+
+
 def _decide(
     connection: Connection,
     settings: Settings,
@@ -183,29 +209,22 @@ def _decide(
     now: datetime,
 ) -> tuple[Decision, tuple[str, ...]]:
     """Choose mode and interval, create the plan's table; return the decision and warnings."""
+    past = _read_past(connection, request, watermark, now)
+    now, previous, today = past.now, past.previous, past.now.date()
     rules = metric_rules(settings)
-    previous = last_good_run(connection, JOB)
-    covered_end = plan_sql.coverage_end(connection, previous)
-    now = _clamp_clock(now, covered_end)
-    today = now.date()
-    arrivals = read_arrivals(connection, previous, watermark=watermark, now=now)
-    previous, warnings = _since_last_run(connection, previous, arrivals)
-    is_rewritten = previous is not None and changed_pools.is_rewritten(connection, previous)
-    if is_rewritten:
-        warnings += _rewriting_warnings(request)
     last = None
     if request.mode == "incremental" and previous and previous.rules == rules:
         last = previous
     mode = "full_refresh" if request.mode == "incremental" and last is None else request.mode
     # days that another run has written since the retried run failed may have changed with the
     # retried days, and no later run would notice
-    before = min(today, max(request.until, covered_end)) if request.until else today
+    before = min(today, max(request.until, past.covered_end)) if request.until else today
     checks = raw_row_checks(settings, now)
     changed_pools.create_changed_pools(
         connection, last, request, before=before, now=now, checks=checks
     )
     changed = changed_pools.changed_range(connection)
-    run_end = _run_end(_known_end(last, request, covered_end), changed.newest_day)
+    run_end = _run_end(_known_end(last, request, past.covered_end), changed.newest_day)
     end = min(request.end or run_end, run_end)
     includes_today = settings.include_today and not request.is_partial and not request.until
     market_end = today + ONE_DAY if includes_today else run_end
@@ -213,21 +232,12 @@ def _decide(
     market_change = None
     if last:
         market_change = first_change(stored_market_series(connection), market, before=run_end)
-    plan_sql.create_reasons(
-        connection,
-        request,
-        mode,
-        end=end,
-        market=market_change,
-        reach=affected_days_after(settings.max_fill_days),
-    )
+    reach = affected_days_after(settings.max_fill_days)
+    plan_sql.create_reasons(connection, request, mode, end=end, market=market_change, reach=reach)
     provisional = add_today(connection, run_end=run_end, now=now) if includes_today else None
+    look_back = look_back_days(settings.max_fill_days)
     plan_sql.create_plan_table(
-        connection,
-        table,
-        run_end=run_end,
-        look_back=look_back_days(settings.max_fill_days),
-        checks=checks,
+        connection, table, run_end=run_end, look_back=look_back, checks=checks
     )
     if provisional:
         extend_reads_to_now(connection, table, now)
@@ -245,10 +255,10 @@ def _decide(
         unused_since=changed.unused_since,
         market=market,
         previous=previous,
-        arrivals=arrivals.digests,
-        is_rewritten=is_rewritten,
+        arrivals=past.arrivals.digests,
+        is_rewritten=past.is_rewritten,
     )
-    return decision, warnings
+    return decision, past.warnings
 
 
 def _known_end(last: LastRun | None, request: Request, covered_end: date) -> date | None:

@@ -133,7 +133,7 @@ def count_rows_to_read(connection: Connection, table: str, out_of_range: str | N
 def _totals(table: str) -> str:
     # A late correction changes the days within its reach, a changed price every later day, and a
     # run over known days nothing.
-    known = """
+    known_days = """
             CASE
                 WHEN c.pool_id IS NULL THEN 0
                 ELSE greatest(
@@ -158,7 +158,7 @@ def _totals(table: str) -> str:
     FROM (
         SELECT p.write_from,
             p.write_end - p.write_from AS days,
-            {known} AS known,
+            {known_days} AS known,
             '{CORRECTION}' = ANY(p.reasons) AS corrected,
             EXISTS (
                 SELECT FROM unnest(p.reasons) AS reason

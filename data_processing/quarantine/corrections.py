@@ -154,12 +154,12 @@ def _decimal_signs(table: FileTable, option: DecimalSign | None) -> dict[str, De
     signs = {
         name: decimal_sign(
             f"column {name} of {table.path}",
-            own,
+            column_evidence,
             list(evidence.values()),
             delimiter=table.delimiter,
             option=option,
         )
-        for name, own in evidence.items()
+        for name, column_evidence in evidence.items()
     }
     return {"id": ".", **signs}
 

@@ -64,8 +64,8 @@ def lacks_its_pool(pool_id: str) -> str:
         pool_id: an SQL expression.
     """
     # the key is looked up once for each query; without it no row of `pools` is read
-    known = f"SELECT FROM {_POOLS} AS k WHERE k.pool_id = {pool_id}"
-    return f"({_HAS_FOREIGN_KEY} AND NOT EXISTS ({known}))"
+    pool_row = f"SELECT FROM {_POOLS} AS k WHERE k.pool_id = {pool_id}"
+    return f"({_HAS_FOREIGN_KEY} AND NOT EXISTS ({pool_row}))"
 
 
 TEXTS = f"""coalesce(h.id::bigint, 0) AS id,

@@ -75,9 +75,9 @@ def stored_days(plan_table: str, *, retire_missing: bool) -> str:
         plan_table: the plan's table.
         retire_missing: leave out the days that the run writes.
     """
-    kept = ""
+    not_retired = ""
     if retire_missing:
-        kept = """
+        not_retired = """
         AND NOT (s.date >= p.write_from AND s.date < p.write_end)"""
     return f"""{OBSERVED} AS s
     JOIN {plan_table} AS p ON p.pool_id = s.pool_id
@@ -88,7 +88,7 @@ def stored_days(plan_table: str, *, retire_missing: bool) -> str:
             WHERE h.pool_id = s.pool_id
                 AND h.timestamp = s.timestamp
                 AND {snapshot_identity("h")} = s.snapshot
-        ){kept}"""
+        ){not_retired}"""
 
 
 _REPLACEMENTS = f"""

@@ -113,7 +113,7 @@ def test_kinds_that_fit_the_columns(names: list[str], kinds: list[str]) -> None:
 def test_etherscan_unix_time_counts_before_its_american_date() -> None:
     assert map_columns(
         Path("file"), ["Date(UTC)", "UnixTimeStamp", "Value (Wei)"], "gas"
-    ).found == {
+    ).names == {
         "timestamp": "UnixTimeStamp",
         "wei": "Value (Wei)",
     }

@@ -30,7 +30,8 @@ from common.plain_text import on_one_line
 from config_spark import Settings
 from data_processing.files.pool_ids import read_pool_ids
 from data_processing.ingest.defillama import sql as defillama_sql
-from data_processing.ingest.defillama.client import Chart, DefiLlama, RetryPolicy, fetch_charts
+from data_processing.ingest.defillama.chart_threads import Chart, fetch_charts
+from data_processing.ingest.defillama.client import DefiLlama, RetryPolicy
 from data_processing.ingest.defillama.pool import (
     describe_pool,
     insert_snapshots,
@@ -177,9 +178,8 @@ def ingest(
             listed = {pool["pool"]: pool for pool in client.pools()}
             selected = _select(listed, pool_ids, min_tvl_usd, stablecoins)
             storable = [pool_id for pool_id in selected if _is_storable(result, pool_id)]
-        stored = pools_already_stored(engine, run) & set(storable)
-        run.mode = "resume" if stored else "pull"
-        result.pools_chosen, result.pools_skipped = len(selected), len(stored)
+        stored = _resume(engine, run, result, storable)
+        result.pools_chosen = len(selected)
         resumed = f", {len(stored):,} are there from the interrupted pull" if stored else ""
         progress(f"{len(selected):,} of {len(listed):,} pools chosen{resumed}")
         try:
@@ -192,6 +192,14 @@ def ingest(
         finally:
             _record_result(run, result)
     return result.summary()
+
+
+def _resume(engine: Engine, run: Run, result: IngestResult, pool_ids: Sequence[str]) -> set[str]:
+    """Return the pools that an interrupted run has stored already."""
+    stored = pools_already_stored(engine, run) & set(pool_ids)
+    run.mode = "resume" if stored else "pull"
+    result.pools_skipped = len(stored)
+    return stored
 
 
 def _select(

@@ -89,11 +89,11 @@ class FileColumns:
 
     Attributes:
         kind: kind of the file.
-        found: the file's own column for each name of `NAMES[kind]` that it has.
+        names: the file's own column for each name of `NAMES[kind]` that it has.
     """
 
     kind: Kind
-    found: Mapping[str, str]
+    names: Mapping[str, str]
 
 
 def map_columns(path: Path, names: Sequence[str], kind: Kind) -> FileColumns:
@@ -109,14 +109,14 @@ def map_columns(path: Path, names: Sequence[str], kind: Kind) -> FileColumns:
     """
     columns = {}
     for ours, possible in NAMES[kind].items():
-        own = _own_names(possible, names)
-        if len(own) > 1:
+        candidates = _own_names(possible, names)
+        if len(candidates) > 1:
             raise InputError(
-                f"{path} has {len(own)} columns that may be {ours}: {format_names(own)}. Keep one"
-                " of them"
+                f"{path} has {len(candidates)} columns that may be {ours}:"
+                f" {format_names(candidates)}. Keep one of them"
             )
-        if own:
-            columns[ours] = own[0]
+        if candidates:
+            columns[ours] = candidates[0]
     missing = [name for name in NEEDED[kind] if name not in columns]
     if missing:
         raise InputError(
@@ -210,8 +210,8 @@ VALUE = re.compile(r"[+-]?[0-9][0-9.,:+/ TZe-]*")
 def _own_names(possible: Sequence[str], names: Sequence[str]) -> list[str]:
     """Return the file's names for one column: those of the first listed spelling."""
     for spelling in possible:
-        if own := [name for name in names if _plain(name) == spelling]:
-            return own
+        if spelled := [name for name in names if _plain(name) == spelling]:
+            return spelled
     return []
 
 

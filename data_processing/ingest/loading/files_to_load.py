@@ -99,7 +99,7 @@ class FileToLoad:
     @property
     def text_columns(self) -> list[str]:
         """Columns of `incoming` besides row number and timestamp."""
-        names = [name for name in self.columns.found if name != "timestamp"]
+        names = [name for name in self.columns.names if name != "timestamp"]
         return [*names, "symbol"] if self.symbol else names
 
     def incoming(self, batch: Batch) -> pa.Table:
@@ -136,12 +136,12 @@ class FileToLoad:
     def _cells(self, name: str, place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         if name == TOKENS:
             return cells.array_literals(place, column)
-        found = cells.to_texts(place, column)
+        texts = cells.to_texts(place, column)
         if self.kind == "prices" and name == "symbol":
-            return _base_symbols(found)
+            return _base_symbols(texts)
         if name not in self.signs:
-            return found
-        return with_decimal_point(_without_unit(name, found), self.signs[name])
+            return texts
+        return with_decimal_point(_without_unit(name, texts), self.signs[name])
 
 
 def inspect_file(
@@ -160,13 +160,13 @@ def inspect_file(
     """
     table = open_file(path)
     columns = map_columns(path, table.columns, parse_kind(kind) if kind else _kind_of(table))
-    for name, column in columns.found.items():
+    for name, column in columns.names.items():
         cells.require_type(
             _place(table, column), _type_of(table, column), _role(columns.kind, name)
         )
     _require_whole_timestamps(table, columns)
     file_symbol = None
-    if columns.kind == "prices" and "symbol" not in columns.found:
+    if columns.kind == "prices" and "symbol" not in columns.names:
         file_symbol = parse_symbol(symbol) if symbol else symbol_from_name(path)
     return FileToLoad(table, columns, file_symbol, _decimal_signs(table, columns, decimal))
 
@@ -177,7 +177,7 @@ def _require_whole_timestamps(table: FileTable, columns: FileColumns) -> None:
     if columns.kind != "history":
         return
     for name in table.columns:
-        if name.strip().lower() != "time" or name == columns.found["timestamp"]:
+        if name.strip().lower() != "time" or name == columns.names["timestamp"]:
             continue
         kind = _type_of(table, name)
         is_time = pa.types.is_time(kind) or (
@@ -185,7 +185,7 @@ def _require_whole_timestamps(table: FileTable, columns: FileColumns) -> None:
         )
         if is_time:
             raise InputError(
-                f"{table.path} has the day in column {columns.found['timestamp']} and the time of"
+                f"{table.path} has the day in column {columns.names['timestamp']} and the time of"
                 f" day in column {name}: write both into one column timestamp, such as"
                 " 2025-03-01T23:01:00Z"
             )
@@ -239,7 +239,7 @@ def _decimal_signs(
     numbers = [
         name
         for name in NUMBERS[columns.kind]
-        if name in columns.found and cells.holds_text(_type_of(table, columns.found[name]))
+        if name in columns.names and cells.holds_text(_type_of(table, columns.names[name]))
     ]
     # without such a column the file is not read here
     if not numbers:
@@ -252,7 +252,7 @@ def _decimal_signs(
             evidence[name] |= sign_evidence(column)
     return {
         name: decimal_sign(
-            _place(table, columns.found[name]),
+            _place(table, columns.names[name]),
             evidence[name],
             list(evidence.values()),
             delimiter=table.delimiter,
@@ -268,7 +268,7 @@ def _columns_in_use(
     """Return for each of our names the place of the column, for errors, and its cells."""
     return {
         name: (_place(table, column), batch.table.column(table.columns.index(column)))
-        for name, column in columns.found.items()
+        for name, column in columns.names.items()
     }
 
 

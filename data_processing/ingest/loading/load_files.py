@@ -218,8 +218,8 @@ def _load(connection: Connection, file: FileToLoad, run_id: str) -> LoadCounts:
 
 
 def _types(connection: Connection, kind: Kind) -> ColumnTypes:
-    own = column_types(connection, TARGETS[kind])
-    return {**own, "pools.pool_id": column_types(connection, pools)["pool_id"]}
+    types = column_types(connection, TARGETS[kind])
+    return {**types, "pools.pool_id": column_types(connection, pools)["pool_id"]}
 
 
 def _unused_symbols(connection: Connection) -> tuple[str, ...]:

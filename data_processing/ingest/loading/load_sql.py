@@ -258,11 +258,11 @@ def merge_pools(rows: str, columns: Collection[str], required: ColumnTypes) -> s
 
 def _description(name: str, described: Collection[str], required: ColumnTypes) -> str:
     """Return SQL: the file's value; for a required column also the stored one or a placeholder."""
-    own = [f"n.{name}"] if name in described else []
+    file_value = [f"n.{name}"] if name in described else []
     if name not in required:
-        return own[0]
+        return file_value[0]
     # PostgreSQL rejects a NULL before it looks for a conflict
-    values = [*own, f"known.{name}", placeholder(name, "n.pool_id", required)]
+    values = [*file_value, f"known.{name}", placeholder(name, "n.pool_id", required)]
     return f"coalesce({', '.join(values)})"
 
 

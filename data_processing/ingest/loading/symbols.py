@@ -87,16 +87,16 @@ def symbol_from_name(path: Path) -> str:
         InputError: the name has no symbol, two symbols, or a price that is not in USD.
     """
     name = path.stem.upper()
-    words = {*re.split("[^A-Z0-9]+", name), *re.split("[^A-Z]+", name)}
-    named = {base_symbol(word) for word in words} & set(COINS.values())
-    is_other = bool(words & OTHER_COINS) or any(
-        re.fullmatch(OTHER_QUOTES, word) and word not in COINS for word in words
+    parts = {*re.split("[^A-Z0-9]+", name), *re.split("[^A-Z]+", name)}
+    coins = {base_symbol(part) for part in parts} & set(COINS.values())
+    is_other = bool(parts & OTHER_COINS) or any(
+        re.fullmatch(OTHER_QUOTES, part) and part not in COINS for part in parts
     )
-    if len(named) == 1 and not is_other:
-        return named.pop()
+    if len(coins) == 1 and not is_other:
+        return coins.pop()
     first = re.match(r"[A-Z0-9]+([-_](USDT|USDC|USD)(?![A-Z0-9]))?", name)
     symbol = base_symbol(first[0]) if first else name
-    if not named and first and symbol != first[0] and re.match(SYMBOL, symbol):
+    if not coins and first and symbol != first[0] and re.match(SYMBOL, symbol):
         return symbol
     raise InputError(
         f"{path} has no column symbol, and its name does not tell one symbol; say whose prices they"
