@@ -1,4 +1,4 @@
-"""Ingest from DefiLlama: a real HTTP server with real failures, a real PostgreSQL."""
+"""Tests ingest from DefiLlama against a real HTTP server with real failures and a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def midnight(day: date) -> int:
     return int(datetime.combine(day, datetime.min.time(), UTC).timestamp())
 
 
-def test_a_pull_stores_points_as_they_came_and_describes_the_pool(
+def test_ingest_stores_points_unchanged_and_describes_pool(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     fill(llama, "a")
@@ -162,7 +162,7 @@ def test_a_pull_stores_points_as_they_came_and_describes_the_pool(
     )
 
 
-def test_a_second_pull_inserts_what_is_new_and_never_a_null_over_a_value(
+def test_second_ingest_inserts_new_rows_and_keeps_values(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     fill(llama, "a")
@@ -196,7 +196,7 @@ def test_since_leaves_older_days_out(
     assert int(llama.price_requests()[0]["start"]) == midnight(days_ago(3)) + 23 * 3600 + 1800
 
 
-def test_a_point_that_cannot_be_stored_is_quarantined_once_and_odd_values_survive(
+def test_point_that_cannot_be_stored_is_quarantined_once(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     good = point(days_ago(1), apy="NaN", extra={"nul": "a\0b", "half": "\ud800"})
@@ -254,7 +254,7 @@ def test_pools_are_chosen_by_tvl_and_kind(
         ingest(settings, pool_ids=["large"], concurrency=0)
 
 
-def test_a_bad_pool_does_not_stop_the_others(
+def test_bad_pool_does_not_stop_others(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     fill(llama, "a", "missing", "garbled", "wrong form", "z")
@@ -283,7 +283,7 @@ def test_a_bad_pool_does_not_stop_the_others(
     assert (run["status"], run["checks"][0]["passed"]) == ("succeeded", False)
 
 
-def test_hostile_pools_fail_alone_today_and_tomorrow(
+def test_hostile_pools_fail_alone_in_every_run(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     """Each is reported by name; the prices and the good pool come with both pulls."""
@@ -324,7 +324,7 @@ def test_hostile_pools_fail_alone_today_and_tomorrow(
     ]
 
 
-def test_a_pool_whose_rows_the_table_refuses_fails_alone(
+def test_pool_whose_rows_the_table_rejects_fails_alone(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     fill(llama, "a", "b", "z")
@@ -337,7 +337,7 @@ def test_a_pool_whose_rows_the_table_refuses_fails_alone(
     assert [pool_id for pool_id, _ in stored(engine)] == ["a", "z"]
 
 
-def test_an_answer_without_end_and_one_from_elsewhere_are_refused(
+def test_rejects_endless_answer_and_redirect_to_other_host(
     llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     bomb = gzip.compress(b"[" + b"0," * (100 * 2**20))
@@ -362,7 +362,7 @@ def test_an_answer_without_end_and_one_from_elsewhere_are_refused(
     assert pauses == []
 
 
-def test_a_pull_in_which_every_pool_failed_is_no_success(
+def test_ingest_fails_if_every_pool_failed(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     summary = ingest(settings, pool_ids=["nowhere"], retry_policy=pauses.retry_policy())
@@ -387,7 +387,7 @@ def test_a_pull_in_which_every_pool_failed_is_no_success(
     ],
     ids=["cut", "truncated", "silent", "500", "502", "503", "429", "408", "not gzip"],
 )
-def test_a_failure_that_passes_is_asked_again_later_and_later(
+def test_transient_failure_is_retried_with_growing_pauses(
     llama: DefiLlamaServer, pauses: Pauses, failure: Failure
 ) -> None:
     fill(llama, "a")
@@ -411,7 +411,7 @@ def test_attempts_are_bounded(llama: DefiLlamaServer, pauses: Pauses) -> None:
     assert len(pauses) == 7
 
 
-def test_a_server_that_trickles_is_given_up(llama: DefiLlamaServer, pauses: Pauses) -> None:
+def test_trickling_server_is_abandoned(llama: DefiLlamaServer, pauses: Pauses) -> None:
     fill(llama, "a")
     client = DefiLlama(at(llama), retry_policy=pauses.retry_policy(attempts=2, whole_answer=-1.0))
     with pytest.raises(SourceUnavailable, match="not whole after"):
@@ -460,7 +460,7 @@ def test_retry_after_takes_seconds_and_http_dates() -> None:
         (Failure(302, {"Location": "/pools"}), InputError),
     ],
 )
-def test_a_refusal_that_stays_is_not_asked_again(
+def test_permanent_refusal_is_not_retried(
     llama: DefiLlamaServer, pauses: Pauses, failure: Failure, error: type[Exception]
 ) -> None:
     llama.always["/pools"] = failure
@@ -479,7 +479,7 @@ def test_nothing_listens(database: Settings, engine: Engine, pauses: Pauses) -> 
     assert last_runs(engine)["ingest"]["status"] == "failed"
 
 
-def test_no_more_requests_at_once_than_allowed(
+def test_concurrent_requests_are_limited(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     fill(llama, *(f"p{number:02}" for number in range(12)))
@@ -489,7 +489,7 @@ def test_no_more_requests_at_once_than_allowed(
     assert llama.most_at_once == 3
 
 
-def test_a_pull_that_met_an_outage_goes_on_where_it_stopped(
+def test_ingest_resumes_after_outage(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     names = [f"p{number:02}" for number in range(20)]
@@ -516,7 +516,7 @@ def test_a_pull_that_met_an_outage_goes_on_where_it_stopped(
     assert ingest(settings, retry_policy=pauses.retry_policy())["pools_fetched"] == 20
 
 
-def test_a_pull_that_stored_nothing_is_followed_by_a_whole_one(
+def test_ingest_that_stored_nothing_is_not_resumed(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     """The owner's job touches every row of `pools` while the pull is under way."""
@@ -538,7 +538,7 @@ def test_a_pull_that_stored_nothing_is_followed_by_a_whole_one(
     assert stored(engine) == [(name, 3) for name in names]
 
 
-def test_a_pull_goes_on_by_its_own_record_and_says_what_it_has_not_fetched(
+def test_ingest_resumes_by_its_own_record_and_reports_unfetched_pools(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     """Two interrupts, and between them another job that rewrites a pool's raw rows."""
@@ -571,7 +571,7 @@ def test_a_pull_goes_on_by_its_own_record_and_says_what_it_has_not_fetched(
     assert stored(engine) == [(name, 3) for name in names if name != "p1"]
 
 
-def test_progress_that_no_run_can_go_on_with_is_forgotten(
+def test_progress_that_cannot_be_resumed_is_deleted(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     fill(llama, "a", "b")
@@ -616,7 +616,7 @@ def test_snapshots_that_a_trigger_drops_are_not_there_already(
         ("raw_coinmarketcap_ohlcv", "new.symbol := 'X'; RETURN new;", (3, 1, 0)),
     ],
 )
-def test_what_a_trigger_drops_or_moves_is_reported_and_not_stored(
+def test_rows_dropped_or_moved_by_trigger_are_reported(
     table: str,
     body: str,
     stored_rows: tuple[int, ...],
@@ -644,7 +644,7 @@ def test_what_a_trigger_drops_or_moves_is_reported_and_not_stored(
     assert rows(engine, counts) == [stored_rows]
 
 
-def test_another_first_day_or_an_old_pull_is_not_gone_on_with(
+def test_ingest_with_other_first_day_or_old_one_is_not_resumed(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     fill(llama, *(f"p{number}" for number in range(7)))
@@ -670,7 +670,7 @@ def test_another_first_day_or_an_old_pull_is_not_gone_on_with(
 @pytest.mark.parametrize(
     "others", [HELD, Failure(429, {"Retry-After": "200"})], ids=["silent server", "long pause"]
 )
-def test_an_interrupt_stops_the_requests_and_keeps_what_is_stored(
+def test_interrupt_stops_requests_and_keeps_stored_pools(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, others: Failure
 ) -> None:
     of_other_tests = set(threading.enumerate())
@@ -749,7 +749,7 @@ def test_closes_are_stored_at_the_start_of_their_day(
     ]
 
 
-def test_a_close_is_written_again_only_when_it_changed_and_never_over_another_source(
+def test_close_is_rewritten_only_if_changed_and_never_over_another_source(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     fill(llama, "a", days=2)
@@ -848,7 +848,7 @@ def test_pool_ids_of_a_file(tmp_path: Path) -> None:
             read_pool_file(missing)
 
 
-def test_a_wrong_url_names_its_variable() -> None:
+def test_wrong_url_names_its_variable() -> None:
     with pytest.raises(ConfigurationError, match="DEFILLAMA_YIELDS_URL='yields'"):
         load_settings(_env_file=None, defillama_yields_url="yields")
 
@@ -864,7 +864,7 @@ def test_a_wrong_url_names_its_variable() -> None:
         ("SSL_CERT_FILE", "/dev/null/missing.pem"),
     ],
 )
-def test_a_wrong_variable_of_the_network_is_wrong_configuration(
+def test_wrong_network_variable_is_configuration_error(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)

@@ -1,6 +1,4 @@
-"""Told from a file's names and cells, without a database: kind, symbol, columns, instants,
-texts.
-"""
+"""Tests the detection of kind, symbol and columns, and the conversion of cells. Needs no database."""
 
 from __future__ import annotations
 
@@ -48,7 +46,7 @@ def test_symbol_of_a_file_name(name: str, symbol: str) -> None:
         *("ethereum_classic.csv", "bitcoin-cash.csv", "wrapped-eth.csv", "usd.csv"),
     ],
 )
-def test_symbol_that_can_not_be_told(name: str) -> None:
+def test_rejects_file_name_without_symbol(name: str) -> None:
     with pytest.raises(InputError, match="--symbol"):
         symbol_from_name(Path(name))
 
@@ -68,7 +66,7 @@ def test_symbol_that_can_not_be_told(name: str) -> None:
         ("WETH", "WETH"),
     ],
 )
-def test_a_pair_with_the_dollar_is_its_coin(written: str, symbol: str) -> None:
+def test_pair_with_dollar_is_its_coin(written: str, symbol: str) -> None:
     assert base_symbol(written) == parse_symbol(written) == symbol
 
 
@@ -79,7 +77,7 @@ def test_a_pair_with_the_dollar_is_its_coin(written: str, symbol: str) -> None:
         *("Ethereum Classic", "ETH.P", ""),
     ],
 )
-def test_a_price_that_is_not_in_dollars_is_no_coin(written: str) -> None:
+def test_price_in_other_currency_is_no_coin(written: str) -> None:
     with pytest.raises(InputError, match="is no coin with a price in USD"):
         parse_symbol(written)
 

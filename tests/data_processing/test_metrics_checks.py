@@ -1,5 +1,5 @@
-"""The checks of a commit, on a real PostgreSQL: staging as a run would leave it, and what each
-check finds in it. No Spark is needed for that.
+"""Tests the checks of a commit on a real PostgreSQL, with staging filled as a run leaves it. Needs
+no Spark.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def night(database: Settings, engine: Engine) -> Night:
     return Night(database, engine)
 
 
-def test_a_full_night_passes(night: Night) -> None:
+def test_complete_day_passes(night: Night) -> None:
     night.before()
     night.delivers(history(POOLS, NEWEST, TODAY))
     entries = night.checks()
@@ -45,7 +45,7 @@ def test_a_full_night_passes(night: Night) -> None:
     assert {entry["found"] for entry in entries.values()} == {"nothing"}
 
 
-def test_a_night_with_a_tenth_of_the_pools_is_blocked(night: Night) -> None:
+def test_day_with_tenth_of_pools_is_blocked(night: Night) -> None:
     night.before()
     night.delivers(history(POOLS[:4], NEWEST, TODAY))
     with pytest.raises(
@@ -76,7 +76,7 @@ def test_a_night_with_a_tenth_of_the_pools_is_blocked(night: Night) -> None:
     assert set(sample[0]["such_as"]) <= set(POOLS[4:])
 
 
-def test_the_night_after_a_blocked_one_is_no_better_for_it(night: Night) -> None:
+def test_run_after_blocked_run_is_blocked_too(night: Night) -> None:
     """The newest day is as bad as the day before: the day before is new too, and judged beside the
     last good one.
     """
@@ -86,7 +86,7 @@ def test_the_night_after_a_blocked_one_is_no_better_for_it(night: Night) -> None
         night.checks()
 
 
-def test_some_missing_pools_are_reported_and_stop_nothing(night: Night) -> None:
+def test_some_missing_pools_are_only_reported(night: Night) -> None:
     night.before()
     night.delivers(history(POOLS[:35], NEWEST, TODAY))
     entries = night.checks()
@@ -94,7 +94,7 @@ def test_some_missing_pools_are_reported_and_stop_nothing(night: Night) -> None:
     assert "pools_before 40, pools 35, missing 5" in entries["some_pools_missing"]["found"]
 
 
-def test_what_no_one_else_names_is_named_by_the_smaller_check(night: Night) -> None:
+def test_warning_names_days_that_failing_check_does_not(night: Night) -> None:
     night.settings = night.settings.model_copy(
         update={"check_severities": "many_pools_missing=off,rows_far_below_yesterday=off"}
     )
@@ -104,7 +104,7 @@ def test_what_no_one_else_names_is_named_by_the_smaller_check(night: Night) -> N
 
 
 @pytest.mark.parametrize(("share", "blocked"), [(0.05, True), (0.5, False)])
-def test_raw_history_that_was_cut_away_does_not_take_the_metrics_with_it(
+def test_pruned_raw_history_does_not_remove_metrics(
     night: Night, share: float, blocked: bool
 ) -> None:
     """Missing days are wanted to go: 40 pools lose 30 of their 125 days."""
@@ -130,7 +130,7 @@ def test_raw_history_that_was_cut_away_does_not_take_the_metrics_with_it(
         assert "many_days_removed" not in failing(night.checks(Request(retire_missing=True)))
 
 
-def test_days_inside_a_calendar_that_lose_their_values_count_as_removed(night: Night) -> None:
+def test_covered_days_that_lose_values_count_as_removed(night: Night) -> None:
     """They keep a row, with what is carried."""
     night.before()
     execute(
@@ -152,14 +152,14 @@ def test_days_inside_a_calendar_that_lose_their_values_count_as_removed(night: N
         night.checks(Request(retire_missing=True))
 
 
-def test_a_pool_that_went_inactive_is_not_missing(night: Night) -> None:
+def test_pool_that_became_inactive_is_not_missing(night: Night) -> None:
     night.before()
     night.delivers(history(POOLS[:20], NEWEST, TODAY))
     execute(night.engine, "UPDATE pools SET is_active = false WHERE pool_id >= 'pool-20'")
     assert failing(night.checks()) == set()
 
 
-def test_a_pool_that_ended_inactive_is_not_missing_in_a_full_refresh(night: Night) -> None:
+def test_inactive_pool_is_not_missing_in_full_refresh(night: Night) -> None:
     put_rows(
         night.engine, numbered(history(POOLS, FIRST, NEWEST) + history(POOLS[:20], NEWEST, TODAY))
     )
@@ -172,7 +172,7 @@ def test_a_pool_that_ended_inactive_is_not_missing_in_a_full_refresh(night: Nigh
     assert failing(night.checks(Request(full_refresh=True))) == set()
 
 
-def test_new_ids_for_all_pools_are_missing_pools(night: Night) -> None:
+def test_new_ids_for_all_pools_count_as_missing_pools(night: Night) -> None:
     night.before()
     night.delivers(
         [
@@ -185,7 +185,7 @@ def test_new_ids_for_all_pools_are_missing_pools(night: Night) -> None:
     assert "rows_far_below_yesterday" not in str(stopped.value)
 
 
-def test_fewer_rows_are_judged_by_their_own_limit(night: Night) -> None:
+def test_fewer_rows_have_their_own_limit(night: Night) -> None:
     night.settings = night.settings.model_copy(
         update={"max_missing_pools_share": 1.0, "warn_missing_pools_share": 1.0}
     )
@@ -212,13 +212,13 @@ def test_fewer_rows_by_setting(night: Night, share: float, pools: int, blocked: 
         night.checks()
 
 
-def test_of_a_handful_of_pools_any_may_be_missing(night: Night) -> None:
+def test_few_pools_may_be_missing(night: Night) -> None:
     night.before(POOLS[:19])
     night.delivers(history(POOLS[:1], NEWEST, TODAY))
     assert failing(night.checks()) == set()
 
 
-def test_pools_that_died_long_ago_are_not_missing(night: Night) -> None:
+def test_pools_that_ended_long_ago_are_not_missing(night: Night) -> None:
     """History as `load` brings it: pools that ended and that nobody called inactive. A full refresh
     has no day before but those of its own.
     """
@@ -229,7 +229,7 @@ def test_pools_that_died_long_ago_are_not_missing(night: Night) -> None:
     assert failing(night.checks(Request(full_refresh=True))) == set()
 
 
-def test_a_pool_that_was_carried_the_day_before_is_not_missing(night: Night) -> None:
+def test_pool_carried_on_day_before_is_not_missing(night: Night) -> None:
     """Their calendars go on, for nobody called them inactive; on the day before they were not
     observed.
     """
@@ -246,13 +246,13 @@ def test_a_pool_that_was_carried_the_day_before_is_not_missing(night: Night) -> 
     assert failing(night.checks()) == set()
 
 
-def test_some_pools_are_no_night(night: Night) -> None:
+def test_run_of_some_pools_is_not_checked_for_missing_pools(night: Night) -> None:
     night.before()
     night.delivers(history(POOLS[:4], NEWEST, TODAY))
     assert set(night.checks(Request(pools=tuple(POOLS[10:])))) == OF_ALL_DAYS
 
 
-def test_a_full_refresh_judges_the_newest_day(night: Night) -> None:
+def test_full_refresh_checks_newest_day(night: Night) -> None:
     put_rows(
         night.engine, numbered(history(POOLS, FIRST, NEWEST) + history(POOLS[:4], NEWEST, TODAY))
     )
@@ -260,7 +260,7 @@ def test_a_full_refresh_judges_the_newest_day(night: Night) -> None:
         night.checks(Request(full_refresh=True))
 
 
-def test_a_backfill_judges_the_newest_day_only_where_it_has_it(night: Night) -> None:
+def test_backfill_checks_newest_day_only_inside_its_interval(night: Night) -> None:
     night.before()
     night.delivers(history(POOLS[:4], NEWEST, TODAY))
     entries = night.checks(Request(start=FIRST, end=NEWEST - DAY))
@@ -269,7 +269,7 @@ def test_a_backfill_judges_the_newest_day_only_where_it_has_it(night: Night) -> 
         night.checks(Request(start=FIRST, end=TODAY))
 
 
-def test_a_late_correction_has_no_new_day(night: Night) -> None:
+def test_late_correction_has_no_new_day(night: Night) -> None:
     night.before(written=TODAY)
     night.delivers(history(POOLS[:1], FIRST, FIRST + DAY))
     assert set(night.checks()) == OF_ALL_DAYS
@@ -312,7 +312,7 @@ def test_null_shares_by_setting(night: Night, limit: float, share: float, blocke
 
 
 @pytest.mark.parametrize(("pools", "blocked"), [(19, False), (20, True)])
-def test_of_a_handful_of_rows_all_may_be_null(night: Night, pools: int, blocked: bool) -> None:
+def test_few_rows_may_be_null(night: Night, pools: int, blocked: bool) -> None:
     night.before(POOLS[:pools])
     night.delivers(history(POOLS[:pools], NEWEST, TODAY))
     if not blocked:
@@ -322,7 +322,7 @@ def test_of_a_handful_of_rows_all_may_be_null(night: Night, pools: int, blocked:
         night.checks(nulls={"actual_apy": 1.0})
 
 
-def test_in_an_ordinary_night_pools_older_than_what_is_read_must_have_their_metrics(
+def test_daily_run_requires_metrics_of_pools_older_than_read_rows(
     night: Night,
 ) -> None:
     long_ago = history(POOLS, FIRST - 60 * DAY, FIRST - 59 * DAY)
@@ -341,7 +341,7 @@ def test_in_an_ordinary_night_pools_older_than_what_is_read_must_have_their_metr
         night.checks(nulls={"rolling_apy_7d": 0.51})
 
 
-def test_a_metric_of_old_pools_must_not_be_null(night: Night) -> None:
+def test_metric_of_old_pool_must_not_be_null(night: Night) -> None:
     a_month_ago = NEWEST - 31 * DAY
     put_rows(
         night.engine,
@@ -353,7 +353,7 @@ def test_a_metric_of_old_pools_must_not_be_null(night: Night) -> None:
         night.checks(Request(full_refresh=True), nulls={"stddev_apy_30d": 1.0})
 
 
-def test_a_pool_without_a_row_in_pools_is_reported(night: Night) -> None:
+def test_pool_without_row_in_pools_is_reported(night: Night) -> None:
     night.before()
     night.delivers(history([*POOLS, "stranger"], NEWEST, TODAY))
     entry = night.checks()["unknown_pool"]
@@ -364,7 +364,7 @@ def test_a_pool_without_a_row_in_pools_is_reported(night: Night) -> None:
     )
 
 
-def test_where_pools_is_empty_nobody_is_unknown(night: Night) -> None:
+def test_empty_pools_table_has_no_unknown_pool(night: Night) -> None:
     put_rows(night.engine, numbered(history(POOLS, FIRST, TODAY)))
     assert failing(night.checks()) == set()
 
@@ -390,7 +390,7 @@ def test_severities_by_setting(night: Night) -> None:
     assert "rows_far_below_yesterday" not in found
 
 
-def test_an_accepted_check_lets_the_run_through_and_says_who_did(night: Night) -> None:
+def test_accepted_check_passes_run_and_records_user(night: Night) -> None:
     night.before()
     night.delivers(history(POOLS[:4], NEWEST, TODAY))
     acceptance = Acceptance(

@@ -1,4 +1,4 @@
-"""The plan as data: what SQL alone decides, before any Spark session exists."""
+"""Tests the plan as data: SQL decides it before any Spark session exists."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_nothing_new_is_an_empty_plan(settled: Settings) -> None:
     )
 
 
-def test_a_late_row_touches_its_pool_from_its_day_on(settled: Settings, engine: Engine) -> None:
+def test_late_row_affects_its_pool_from_its_day_on(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "a", date(2024, 5, 10))])
     plan, pools = planned(settled)
     assert list(pools) == ["a"]
@@ -189,7 +189,7 @@ def test_only_accepted_rows_make_a_pool_known(settled: Settings, engine: Engine)
     assert pools["new"]["known_from"] is None
 
 
-def test_a_new_day_touches_every_pool_that_is_alive(settled: Settings, engine: Engine) -> None:
+def test_new_day_affects_every_active_pool(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "a", TODAY)])
     plan, pools = planned(settled, now=NOW + timedelta(days=1))
     assert plan.decision.end == TODAY + timedelta(days=1)
@@ -197,9 +197,7 @@ def test_a_new_day_touches_every_pool_that_is_alive(settled: Settings, engine: E
     assert plan.pools_by_reason == {"new raw rows": 1, "new days": 2, "look-back": 2}
 
 
-def test_a_row_of_the_partial_day_counts_when_the_day_is_complete(
-    settled: Settings, engine: Engine
-) -> None:
+def test_row_of_partial_day_is_used_when_day_is_complete(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "new", TODAY)])
     assert planned(settled)[0].is_empty
     add_run(engine, settled, datetime.now(UTC), TODAY, status="nothing_to_do")
@@ -207,15 +205,13 @@ def test_a_row_of_the_partial_day_counts_when_the_day_is_complete(
     assert pools["new"]["write_from"] == TODAY
 
 
-def test_an_inactive_pool_is_filled_from_its_last_day_to_its_new_one(
-    settled: Settings, engine: Engine
-) -> None:
+def test_reactivated_pool_is_filled_up_to_new_day(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "old", date(2024, 5, 1))])
     _, pools = planned(settled)
     assert (pools["old"]["write_from"], pools["old"]["open_end"]) == (date(2024, 4, 10), None)
 
 
-def test_pools_that_went_and_came_back(settled: Settings, engine: Engine) -> None:
+def test_pools_that_were_deactivated_and_reactivated(settled: Settings, engine: Engine) -> None:
     execute(engine, "UPDATE pools SET is_active = true WHERE pool_id = 'old'")
     execute(engine, "INSERT INTO pools (pool_id, is_active) VALUES ('a', false)")
     execute(
@@ -230,7 +226,7 @@ def test_pools_that_went_and_came_back(settled: Settings, engine: Engine) -> Non
     assert plan.pools_by_reason == {"new days": 1, "no longer active": 1, "look-back": 2}
 
 
-def test_a_changed_price_touches_every_pool_from_its_day_on(
+def test_changed_price_affects_every_pool_from_its_day_on(
     settled: Settings, engine: Engine
 ) -> None:
     execute(
@@ -260,9 +256,7 @@ def test_other_rules_make_a_full_run(settled: Settings) -> None:
     )
 
 
-def test_failed_runs_and_backfills_are_no_ground_to_stand_on(
-    settled: Settings, engine: Engine
-) -> None:
+def test_failed_runs_and_backfills_are_not_last_good_run(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "a", date(2024, 5, 10))])
     for status, mode in (
         ("failed", "incremental"),
@@ -274,7 +268,7 @@ def test_failed_runs_and_backfills_are_no_ground_to_stand_on(
     assert list(planned(settled)[1]) == ["a"]
 
 
-def test_a_row_of_no_possible_day_is_read_and_touches_no_pool(
+def test_row_of_impossible_day_is_read_and_affects_no_pool(
     settled: Settings, engine: Engine
 ) -> None:
     put_rows(engine, [raw(1000, "a", date(1970, 1, 1)), raw(1001, "a", date(2099, 1, 1))])
@@ -282,7 +276,7 @@ def test_a_row_of_no_possible_day_is_read_and_touches_no_pool(
     assert (pools, plan.statistics.rows_to_read, plan.is_empty) == ({}, 2, False)
 
 
-def test_a_backfill_takes_its_interval_of_every_pool_with_data(settled: Settings) -> None:
+def test_backfill_covers_every_pool_with_data(settled: Settings) -> None:
     plan, pools = planned(settled, Request(start=date(2024, 4, 1), end=date(2024, 4, 11)))
     assert (
         plan.decision.mode,
@@ -316,14 +310,12 @@ def test_a_backfill_takes_its_interval_of_every_pool_with_data(settled: Settings
         ),
     ],
 )
-def test_an_interval_that_is_none_is_refused(parse_request: dict[str, Any], words: str) -> None:
+def test_rejects_invalid_interval(parse_request: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         Request(**parse_request)
 
 
-def test_a_correction_is_recomputed_no_further_than_it_reaches(
-    settled: Settings, engine: Engine
-) -> None:
+def test_correction_is_recomputed_only_within_its_reach(settled: Settings, engine: Engine) -> None:
     put_rows(
         engine,
         [
@@ -363,7 +355,7 @@ def test_missing_days_and_new_rows_are_counted(settled: Settings, engine: Engine
     ) == (12, 10, 12)
 
 
-def test_only_the_pools_that_were_asked_for(settled: Settings, engine: Engine) -> None:
+def test_recomputes_only_requested_pools(settled: Settings, engine: Engine) -> None:
     put_rows(
         engine,
         [
@@ -379,7 +371,7 @@ def test_only_the_pools_that_were_asked_for(settled: Settings, engine: Engine) -
     assert set(planned(settled)[1]) == {"a", "b"}
 
 
-def test_an_unknown_pool_is_named(settled: Settings) -> None:
+def test_error_names_unknown_pool(settled: Settings) -> None:
     with pytest.raises(ConfigurationError, match="no raw rows of nobody"):
         run_metrics(settled, Request(pools=("a", "nobody")), now=NOW)
 
@@ -399,9 +391,7 @@ def test_pools_come_from_a_file_or_from_the_option_itself(tmp_path: Path) -> Non
         parse_pools(str(tmp_path / "latin1"))
 
 
-def test_a_row_that_does_not_say_when_it_came_may_always_be_new(
-    settled: Settings, engine: Engine
-) -> None:
+def test_row_without_insertion_timestamp_is_always_new(settled: Settings, engine: Engine) -> None:
     """The owner's column may be without NOT NULL, and without a default."""
     execute(
         engine, "ALTER TABLE raw_defillama_pool_history ALTER insertion_timestamp DROP NOT NULL"
@@ -427,9 +417,7 @@ def test_a_row_that_does_not_say_when_it_came_may_always_be_new(
     assert full.statistics.rows_to_read == 152 * 2 + 100 + 2
 
 
-def test_rows_that_come_after_the_plan_are_left_to_the_next_run(
-    settled: Settings, engine: Engine
-) -> None:
+def test_rows_inserted_after_plan_are_left_to_next_run(settled: Settings, engine: Engine) -> None:
     """Stamped with a moment that is later than the plan's, they are of no impossible day."""
     put_rows(engine, [raw(1000, "a", date(2099, 1, 1))])
     for request in (Request(), Request(full_refresh=True)):
@@ -450,9 +438,7 @@ def test_rows_that_come_after_the_plan_are_left_to_the_next_run(
         execute(engine, "DELETE FROM raw_defillama_pool_history WHERE id = 1001")
 
 
-def test_rows_of_an_unfinished_day_are_found_by_when_they_came(
-    settled: Settings, engine: Engine
-) -> None:
+def test_rows_of_unfinished_day_are_found_by_insertion(settled: Settings, engine: Engine) -> None:
     """They were inserted before the last run's watermark, and no pass over all raw rows is needed
     to find them.
     """
@@ -474,7 +460,7 @@ def test_rows_of_an_unfinished_day_are_found_by_when_they_came(
     assert "new" not in planned(settled, now=later)[1]
 
 
-def test_a_row_of_the_future_counts_when_its_day_is_over(settled: Settings, engine: Engine) -> None:
+def test_future_row_is_used_when_its_day_is_over(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "new", TODAY + timedelta(days=3))])
     put_into_quarantine(engine, 1000, "timestamp_in_future")
     add_run(engine, settled, datetime.now(UTC), TODAY, unused_since=None)
@@ -485,9 +471,7 @@ def test_a_row_of_the_future_counts_when_its_day_is_over(settled: Settings, engi
 
 
 @pytest.mark.parametrize("status", ["failed", "blocked", "cancelled"])
-def test_a_retry_keeps_the_days_of_the_run_that_failed(
-    settled: Settings, engine: Engine, status: str
-) -> None:
+def test_retry_keeps_days_of_failed_run(settled: Settings, engine: Engine, status: str) -> None:
     put_rows(engine, [raw(1000, "a", TODAY - timedelta(days=3)), raw(1001, "a", TODAY)])
     add_run(
         engine,
@@ -531,7 +515,7 @@ def test_a_retry_keeps_the_days_of_the_run_that_failed(
         ),
     ],
 )
-def test_a_run_that_retires_days_recomputes_what_was_asked_for_and_so_does_its_retry(
+def test_run_that_retires_days_and_its_retry_recompute_requested_days(
     settled: Settings, engine: Engine, asked: Request, mode: str
 ) -> None:
     assert asked.mode == mode
@@ -558,7 +542,7 @@ def test_only_a_failed_run_can_be_retried(settled: Settings, engine: Engine) -> 
         request_from_run(engine, JOB, "nobody")
 
 
-def test_wrong_use_leaves_no_run_behind(settled: Settings, engine: Engine) -> None:
+def test_wrong_use_records_no_run(settled: Settings, engine: Engine) -> None:
     """`--retry last` would take it for the night that failed."""
     before = rows_of(engine, "SELECT run_id FROM yieldspark.run_ledger")
     for wrong in (
@@ -570,9 +554,7 @@ def test_wrong_use_leaves_no_run_behind(settled: Settings, engine: Engine) -> No
     assert rows_of(engine, "SELECT run_id FROM yieldspark.run_ledger") == before
 
 
-def test_a_run_whose_driver_is_gone_can_be_retried_at_once(
-    settled: Settings, engine: Engine
-) -> None:
+def test_run_of_killed_driver_can_be_retried_at_once(settled: Settings, engine: Engine) -> None:
     filled = Request(start=date(2024, 3, 1), end=date(2024, 3, 5))
     add_run(
         engine,
@@ -610,7 +592,7 @@ def test_tables_of_another_schema_are_refused(settled: Settings, engine: Engine)
         run_metrics(elsewhere, now=NOW)
 
 
-def test_past_runs_tell_how_long_one_takes(settled: Settings, engine: Engine) -> None:
+def test_duration_is_estimated_from_past_runs(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "a", date(2024, 5, 10))])
     guess, _ = planned(settled)
     rows = json.dumps({"read": 1000, "inserted": 0, "updated": 0, "unchanged": 0})
@@ -629,12 +611,12 @@ def test_past_runs_tell_how_long_one_takes(settled: Settings, engine: Engine) ->
     assert guess.statistics.estimated_seconds < 20
 
 
-def test_an_end_in_the_future_is_refused(settled: Settings) -> None:
+def test_rejects_end_in_future(settled: Settings) -> None:
     with pytest.raises(ConfigurationError, match="2024-06-02 is in the future"):
         run_metrics(settled, Request(start=date(2024, 5, 1), end=date(2024, 6, 2)), now=NOW)
 
 
-def test_a_dry_run_leaves_nothing_behind(settled: Settings, engine: Engine) -> None:
+def test_dry_run_writes_nothing(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "a", date(2024, 5, 10), apy="?"), raw(1001, "a", date(1970, 1, 1))])
     before = rows_of(engine, "SELECT count(*) AS n FROM pg_class")
     plan = plan_metrics(settled, engine, Request(), table=TABLE, now=NOW, dry_run=True)
@@ -643,7 +625,7 @@ def test_a_dry_run_leaves_nothing_behind(settled: Settings, engine: Engine) -> N
     assert rows_of(engine, "SELECT count(*) AS n FROM pg_class") == before
 
 
-def test_a_missing_table_is_named(database: Settings, engine: Engine) -> None:
+def test_error_names_missing_table(database: Settings, engine: Engine) -> None:
     execute(engine, "DROP TABLE gas_fees_daily")
     with pytest.raises(SchemaMismatch, match="gas_fees_daily is missing"):
         planned(database)

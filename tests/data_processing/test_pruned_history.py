@@ -1,5 +1,5 @@
-"""Raw history that is pruned, rewritten or fetched again: no metric is lost, and nothing that was
-decided about a row is forgotten.
+"""Tests raw history that is pruned, rewritten or fetched again: no metric is lost, and no decision
+on a row is forgotten.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def generated(engine: Engine) -> World:
         pytest.param("everything", marks=pytest.mark.long),
     ],
 )
-def test_pruned_days_keep_their_metrics_and_serve_those_after_them(
+def test_pruned_days_keep_metrics_and_are_read_by_later_windows(
     engine: Engine, generated: World, metrics: Metrics, gone: str
 ) -> None:
     metrics(generated)
@@ -148,7 +148,7 @@ def test_pruned_days_keep_their_metrics_and_serve_those_after_them(
 
 
 @pytest.mark.parametrize("transport", ["adbc", pytest.param("jdbc", marks=pytest.mark.long)])
-def test_the_owners_fetcher_and_a_changed_gas_value_empty_no_day(
+def test_refetch_and_changed_gas_value_empty_no_day(
     transport: Transport, restricted: Settings, owner_tables: Settings, spark: SparkSession
 ) -> None:
     admin, made = make_engine(owner_tables), world(31, pools=20, days=50)
@@ -176,7 +176,7 @@ def test_the_owners_fetcher_and_a_changed_gas_value_empty_no_day(
     assert again["rows"]["read"] <= raw[0]["rows"]
 
 
-def test_decisions_hold_for_rows_that_come_again_under_other_ids(
+def test_decisions_apply_to_rows_inserted_again_under_other_ids(
     database: Settings, engine: Engine, generated: World, metrics: Metrics
 ) -> None:
     """Ids come again too: another row may have that of a dropped one."""
@@ -228,7 +228,7 @@ def resolutions(engine: Engine) -> dict[float, str | None]:
     return {row["raw_json_data"]["apy"]: row["resolution"] for row in rows}
 
 
-def test_an_open_row_that_is_gone_stays_open(
+def test_open_row_that_is_gone_stays_open(
     engine: Engine, generated: World, metrics: Metrics
 ) -> None:
     put_rows(engine, [RawRow(3_000_000, "decided", at(10), {"apy": 2e6})])
@@ -238,7 +238,7 @@ def test_an_open_row_that_is_gone_stays_open(
     assert resolutions(engine) == {2e6: None}
 
 
-def test_a_day_whose_row_was_rewritten_into_a_bad_one_keeps_its_value(
+def test_day_whose_row_was_rewritten_to_bad_one_keeps_its_value(
     engine: Engine, generated: World, metrics: Metrics
 ) -> None:
     """Of another content it is another row, and the one that counted is gone."""
@@ -295,7 +295,7 @@ def test_rows_that_are_deleted_between_read_and_commit_lose_no_metric(
     assert rows_of(engine, without)[0]["n"] == 0
 
 
-def test_missing_days_go_where_they_are_wanted_to(
+def test_missing_days_are_removed_on_request(
     engine: Engine, generated: World, metrics: Metrics
 ) -> None:
     steady = generated.rows[0].pool_id
@@ -359,7 +359,7 @@ def before_observed_days(engine: Engine) -> None:
     )
 
 
-def test_days_pruned_before_there_were_stored_values_keep_their_metrics(
+def test_days_pruned_before_stored_values_existed_keep_metrics(
     database: Settings, engine: Engine, generated: World, metrics: Metrics
 ) -> None:
     metrics(generated)
@@ -379,7 +379,7 @@ def test_days_pruned_before_there_were_stored_values_keep_their_metrics(
     assert unchanged(metrics(generated, full_refresh=True))
 
 
-def test_rows_of_another_job_serve_the_windows_after_them_and_stay_as_they_are(
+def test_rows_of_another_job_are_read_by_later_windows_and_unchanged(
     engine: Engine, metrics: Metrics
 ) -> None:
     """The pandas job's rows of days before the pool's first raw row."""
@@ -406,7 +406,7 @@ def test_rows_of_another_job_serve_the_windows_after_them_and_stay_as_they_are(
         assert differences_of_tables(ours, wanted) == []
 
 
-def test_quarantined_rows_keep_their_decisions_when_they_get_identities(
+def test_quarantined_rows_keep_decisions_when_they_get_identities(
     database: Settings, engine: Engine
 ) -> None:
     """Two raw rows of one content are one from now on, and the decided one of them stays."""

@@ -1,4 +1,4 @@
-"""Spark and PostgreSQL judge a raw row by the same words, and the words are right."""
+"""Tests that Spark and PostgreSQL give a raw row the same reason, and that the reason is right."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_impossible_timestamps(spark: SparkSession, engine: Engine) -> None:
     assert by_spark(spark, rows) == by_postgresql(engine, rows)
 
 
-def test_a_dropped_row_keeps_the_reason_it_has(spark: SparkSession, engine: Engine) -> None:
+def test_dropped_row_keeps_its_reason(spark: SparkSession, engine: Engine) -> None:
     rows: list[Row] = [
         (number, "p", datetime(2024, 1, 1, tzinfo=UTC), apy, "1")
         for number, apy in enumerate(("1", "?"))
@@ -243,9 +243,7 @@ def test_a_dropped_row_keeps_the_reason_it_has(spark: SparkSession, engine: Engi
         (gas_checks, "gas_negative"),
     ],
 )
-def test_a_severity_stands_in_the_catalogue(
-    monkeypatch: pytest.MonkeyPatch, checks: Any, name: str
-) -> None:
+def test_severity_is_in_catalogue(monkeypatch: pytest.MonkeyPatch, checks: Any, name: str) -> None:
     found = {check.name: check.severity for check in checks(load_settings(_env_file=None), NOW)}
     monkeypatch.setitem(CATALOGUE, name, replace(CATALOGUE[name], severity="warn"))
     assert {

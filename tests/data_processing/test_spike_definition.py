@@ -1,5 +1,5 @@
-"""The spike check's query finds what the plain definition finds: small random histories, one for
-each pool, with unusable rows, missing values, several rows of one moment, and old rows beside new.
+"""Tests that the spike check's query equals the plain definition, on small random histories with
+unusable rows, missing values, simultaneous rows, and old rows next to new ones.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def defined_spikes(
                 )
 
 
-def test_the_query_finds_what_the_definition_finds(database: Settings, engine: Engine) -> None:
+def test_query_equals_definition(database: Settings, engine: Engine) -> None:
     random = Random(17)
     night = Night(database, engine)
     pools = [f"case-{number:03d}" for number in range(CASES)]

@@ -1,5 +1,5 @@
-"""The spike check passes over raw history a fixed number of times, whatever indexes and statistics
-there are. Its speed is measured by `python -m benchmarks.spikes`.
+"""Tests that the spike check scans raw history a fixed number of times, with any indexes and
+statistics. `python -m benchmarks.spikes` measures its speed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def test_without_an_index_raw_history_is_scanned_a_few_times(
 
 
 @pytest.mark.parametrize("indexed", [True, False])
-def test_few_new_rows_are_looked_up_where_there_is_an_index(
+def test_few_new_rows_are_looked_up_by_index(
     database: Settings, engine: Engine, indexed: bool
 ) -> None:
     """Both ways find the same."""
@@ -91,9 +91,7 @@ def test_few_new_rows_are_looked_up_where_there_is_an_index(
     assert ("Seq Scan" not in used) == indexed
 
 
-def test_more_rows_than_the_servers_memory_holds_take_no_longer_for_each_row(
-    database: Settings, engine: Engine
-) -> None:
+def test_rows_beyond_work_mem_take_no_longer_each(database: Settings, engine: Engine) -> None:
     """One pool with a snapshot every four seconds. Windows that were read again from disk for each
     row took minutes here.
     """

@@ -1,4 +1,4 @@
-"""What a spike is, and which are reported: on a real PostgreSQL, by the check of a commit."""
+"""Tests which snapshots the check of a commit reports as spikes, on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ NO_SPIKES: dict[str, Snapshots] = {
 
 
 @pytest.mark.parametrize("measure", ["apy", "tvlUsd"])
-def test_what_a_spike_is(night: Night, monkeypatch: pytest.MonkeyPatch, measure: str) -> None:
+def test_spike_definition(night: Night, monkeypatch: pytest.MonkeyPatch, measure: str) -> None:
     """1 % is to an APY what 1,000 USD are to a TVL, and the limits are as far away."""
     monkeypatch.setattr(batch_checks, "SAMPLE_ROWS", 100)
     kinds = SPIKES | NO_SPIKES
@@ -79,7 +79,7 @@ def test_what_a_spike_is(night: Night, monkeypatch: pytest.MonkeyPatch, measure:
         ("max_spike_factor", 20.0, "there and back", False),
     ],
 )
-def test_a_spike_by_setting(
+def test_spike_by_setting(
     night: Night, setting: str, value: float, kind: str, is_one: bool
 ) -> None:
     night.settings = night.settings.model_copy(update={setting: value})
@@ -93,7 +93,7 @@ def test_a_spike_by_setting(
     assert night.checks()["spike"]["passed"] is not is_one
 
 
-def test_a_known_spike_is_not_reported_again(night: Night) -> None:
+def test_known_spike_is_not_reported_again(night: Night) -> None:
     night.before(POOLS[:1])
     night.delivers(
         [
@@ -107,7 +107,7 @@ def test_a_known_spike_is_not_reported_again(night: Night) -> None:
     assert night.checks()["spike"]["passed"]
 
 
-def test_a_spike_says_whether_the_day_is_known_by_it(night: Night) -> None:
+def test_spike_reports_whether_it_is_value_of_its_day(night: Night) -> None:
     night.before(POOLS[:1])
     night.delivers(
         [
@@ -124,7 +124,7 @@ def test_a_spike_says_whether_the_day_is_known_by_it(night: Night) -> None:
     )
 
 
-def test_without_a_predecessor_the_newest_days_are_looked_at(night: Night) -> None:
+def test_first_run_looks_for_spikes_in_newest_days(night: Night) -> None:
     old, new = (
         [
             RawRow(0, "p", at(day, hour), {"tvlUsd": value})
@@ -137,7 +137,7 @@ def test_without_a_predecessor_the_newest_days_are_looked_at(night: Night) -> No
     assert (entry["failing"], entry["sample"][0]["timestamp"][:10]) == (1, NEWEST.isoformat())
 
 
-def test_a_backfill_looks_at_the_newest_of_its_days_whenever_they_came(night: Night) -> None:
+def test_backfill_looks_for_spikes_in_its_newest_days(night: Night) -> None:
     night.before(POOLS[:1])
     night.delivers(
         [
@@ -150,9 +150,7 @@ def test_a_backfill_looks_at_the_newest_of_its_days_whenever_they_came(night: Ni
     assert night.checks(Request(start=NEWEST - 3 * DAY, end=NEWEST))["spike"]["failing"] == 1
 
 
-def test_no_more_than_the_newest_rows_are_looked_at(
-    night: Night, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_newest_rows_are_looked_at(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each pool's last row is the day's normal one."""
     night.before(POOLS[:2])
     for pool, hour in zip(POOLS, (1, 6), strict=False):
