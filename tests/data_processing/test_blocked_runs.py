@@ -173,7 +173,7 @@ def test_daily_run_from_command_line(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (
             ["--accept-check", "many_pools", "--reason", "x"],
@@ -186,13 +186,15 @@ def test_daily_run_from_command_line(
         (["--reason", "because"], "--accept-check NAME"),
     ],
 )
-def test_rejects_wrong_acceptance(run_here: CommandLine, arguments: list[str], words: str) -> None:
+def test_rejects_wrong_acceptance(
+    run_here: CommandLine, arguments: list[str], message: str
+) -> None:
     document = run_here.json("calculate_metrics", *arguments, code=2)
-    assert words in document["error"]
+    assert message in document["error"]
 
 
 @pytest.mark.parametrize(
-    ("counts", "words"),
+    ("counts", "message"),
     [
         ({"read": 9, "accepted": 9}, None),
         ({"read": 9, "accepted": 8, "tvl_negative": 1}, None),
@@ -204,17 +206,17 @@ def test_rejects_wrong_acceptance(run_here: CommandLine, arguments: list[str], w
     ],
 )
 def test_accepted_plus_quarantined_equals_read(
-    database: Settings, engine: Engine, counts: dict[str, int], words: str | None
+    database: Settings, engine: Engine, counts: dict[str, int], message: str | None
 ) -> None:
     checks = raw_row_checks(database, TODAY)
     none = dict.fromkeys((check.name for check in checks), 0)
     with open_run(engine, job="counts", mode="test") as run:
         run.nothing_to_do()
-    if words is None:
+    if message is None:
         record_counts(run, database, none | counts, checks, 9)
         assert (run.rows["read"], run.rows["quarantined"]) == (9, counts.get("tvl_negative", 0))
         return
-    with pytest.raises(CheckFailed, match=words):
+    with pytest.raises(CheckFailed, match=message):
         record_counts(run, database, none | counts, checks, 9)
 
 
@@ -249,7 +251,7 @@ def test_acceptance_has_user_and_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("severities", "words"),
+    ("severities", "message"),
     [
         ("spike", "write NAME=fail, NAME=warn or NAME=off"),
         ("spike=loud", "write NAME=fail, NAME=warn or NAME=off"),
@@ -261,11 +263,11 @@ def test_acceptance_has_user_and_reason() -> None:
         ("staged_rows=off", "there is no such check"),
     ],
 )
-def test_rejects_wrong_severity(database: Settings, severities: str, words: str) -> None:
+def test_rejects_wrong_severity(database: Settings, severities: str, message: str) -> None:
     wrong = database.model_copy(update={"check_severities": severities})
     with pytest.raises(ConfigurationError, match="CHECK_SEVERITIES") as refused:
         run_metrics(wrong)
-    assert words in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_every_adjustable_check_accepts_every_severity(database: Settings) -> None:

@@ -58,8 +58,8 @@ def test_row_moved_by_trigger_is_not_loaded(
     file = tmp_path / "file.csv"
     file.write_text(FILES[loaded])
     add_trigger(database, table, event, body)
-    words = rf"{table}\S* did not take 2 rows of .*file.csv.*drops or changes rows.*load the file"
-    with pytest.raises(CheckFailed, match=words):
+    message = rf"{table}\S* did not take 2 rows of .*file.csv.*drops or changes rows.*load the file"
+    with pytest.raises(CheckFailed, match=message):
         load_files(database, [file])
     assert counted(database, loaded) == counted(database, table) == 0
 

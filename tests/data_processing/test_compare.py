@@ -267,14 +267,14 @@ def test_columns_that_one_table_lacks_are_named(ground: Ground, table: str) -> N
 
 
 def test_rejects_tables_that_cannot_be_compared(ground: Ground, table: str, tmp_path: Path) -> None:
-    for name, words in {
+    for name, message in {
         "nowhere": "schema public has no such table",
         "elsewhere.metrics": "schema elsewhere has no such table",
         "a b; drop": "is no table's name",
         "pool_daily_metrics": "our own metrics table",
         "public.pool_daily_metrics": "our own metrics table",
     }.items():
-        with pytest.raises(ConfigurationError, match=words):
+        with pytest.raises(ConfigurationError, match=message):
             compared(ground, name)
     for tolerance in ("-1", "much", "NaN", "1e400", "1e-400"):
         with pytest.raises(ConfigurationError, match="--tolerance"):

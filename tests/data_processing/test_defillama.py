@@ -1,4 +1,4 @@
-"""Tests ingest from DefiLlama against a real HTTP server with real failures and a real PostgreSQL."""
+"""Tests ingest from DefiLlama with a real HTTP server, real failures and a real PostgreSQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests the detection of kind, symbol and columns, and the conversion of cells. Needs no database."""
+"""Tests how kind, symbol and columns are detected and cells converted. Needs no database."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ LENIENT = {
     if check.level != "row" and check.severity == "fail"
 }
 STRICT = LENIENT | {"unknown_pool": "fail"}
-"""Severities: a dozen pools at random are what the checks of a whole night would block; the strict
+"""Severities: a dozen pools at random are what the checks of a daily run would block; the strict
 ones block while a pool has no row in `pools`.
 """
 
@@ -98,7 +98,7 @@ class Ground:
 
 
 class Histories(RuleBasedStateMachine):
-    """Each rule is one night: what happened since the last, then a run."""
+    """Each rule is one daily run: changes since the last one, then a run."""
 
     ground: ClassVar[Ground]
 
@@ -113,7 +113,7 @@ class Histories(RuleBasedStateMachine):
             self.changing.apply(rows)
 
     @rule(changed=changes())
-    def night(self, changed: list[Change]) -> None:
+    def daily_run(self, changed: list[Change]) -> None:
         """An incremental run, and one after it that finds nothing."""
         with self._step():
             self.changing.apply(changed)

@@ -87,8 +87,8 @@ def test_history_rows_that_a_trigger_drops_are_not_there_already(
             )
         )
     both = written(tmp_path, "both.csv", f"{HISTORY_CSV}2025-03-01T12:00:00Z,b,1,2,3,4\n")
-    words = r"did not take 1 rows of .*both.csv, among them of pool b"
-    with pytest.raises(CheckFailed, match=words):
+    message = r"did not take 1 rows of .*both.csv, among them of pool b"
+    with pytest.raises(CheckFailed, match=message):
         load_files(database, [both])
     assert history(engine) == []
     alone = written(tmp_path, "history.csv", HISTORY_CSV)

@@ -299,7 +299,7 @@ def test_backfill_covers_every_pool_with_data(settled: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parse_request", "words"),
+    ("arguments", "message"),
     [
         ({"start": date(2024, 1, 1)}, "--end"),
         ({"end": date(2024, 1, 1)}, "--start"),
@@ -310,9 +310,9 @@ def test_backfill_covers_every_pool_with_data(settled: Settings) -> None:
         ),
     ],
 )
-def test_rejects_invalid_interval(parse_request: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigurationError, match=words):
-        Request(**parse_request)
+def test_rejects_invalid_interval(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        Request(**arguments)
 
 
 def test_correction_is_recomputed_only_within_its_reach(settled: Settings, engine: Engine) -> None:
@@ -543,7 +543,7 @@ def test_only_a_failed_run_can_be_retried(settled: Settings, engine: Engine) -> 
 
 
 def test_wrong_use_records_no_run(settled: Settings, engine: Engine) -> None:
-    """`--retry last` would take it for the night that failed."""
+    """`--retry last` would take it for the failed run."""
     before = rows_of(engine, "SELECT run_id FROM yieldspark.run_ledger")
     for wrong in (
         Request(start=date(2024, 5, 1), end=date(2024, 6, 2)),

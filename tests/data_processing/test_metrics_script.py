@@ -28,7 +28,7 @@ def test_wrong_use_exits_with_2_and_says_why(database: Settings, tmp_path: Path)
     """Every wrong interval is in test_metrics_plan.py; what argparse refuses, and what the plan
     does.
     """
-    for arguments, words in (
+    for arguments, message in (
         (["--start", "yesterday", "--end", "2024-01-01"], "yesterday"),
         (["--start", "2024-01-02", "--end", "2999-01-01"], "in the future"),
         (
@@ -46,7 +46,7 @@ def test_wrong_use_exits_with_2_and_says_why(database: Settings, tmp_path: Path)
             check=False,
         )
         assert (done.returncode, done.stdout) == (2, "")
-        assert words in done.stderr
+        assert message in done.stderr
         assert "Traceback" not in done.stderr
 
 

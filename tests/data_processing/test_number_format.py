@@ -113,13 +113,13 @@ def test_ambiguous_column_follows_other_columns() -> None:
 
 
 def test_rejects_ambiguous_number_with_both_readings() -> None:
-    words = (
+    message = (
         "column apy of a.csv has '1.234', which is 1.234 with a decimal point and 1234 with a"
         " decimal comma, and nothing in the file tells which: give --decimal . or --decimal ,"
     )
     with pytest.raises(InputError) as caught:
         sign("7", "1.234")
-    assert str(caught.value) == words
+    assert str(caught.value) == message
     for delimiter in (",", ";", "\t", "|", None):
         with pytest.raises(InputError, match=r"'1,234', which is 1234 with a decimal point"):
             sign("1,234", delimiter=delimiter)

@@ -66,7 +66,7 @@ def metrics(spark: SparkSession, database: Settings) -> Metrics:
 
 
 def refetch(engine: Engine, condition: str = "true") -> None:
-    """What the owner's fetcher does each night: everything deleted, and what passes its filter
+    """What the owner's fetcher does each day: everything deleted, and what passes its filter
     fetched again, under ids that other rows had.
     """
     execute(engine, f"CREATE TABLE fetched AS SELECT * FROM {HISTORY} WHERE {condition}")
@@ -157,20 +157,20 @@ def test_refetch_and_changed_gas_value_empty_no_day(
         update={"read_transport": transport, "write_transport": transport}
     )
 
-    def night() -> dict[str, Any]:
+    def daily_run() -> dict[str, Any]:
         return run_metrics(settings, Request(), session=lambda _: spark, now=made.now)
 
-    night()
+    daily_run()
     assert REWRITTEN_SOURCE not in last_plan(admin)["warnings"]
     refetch(admin, "right(pool_id, 1) IN ('1', '4', '7')")
     made.gas[START + timedelta(days=10)] = 77.0
     change_gas(admin, START + timedelta(days=10))
-    changed = night()
+    changed = daily_run()
     assert (changed["mode"], changed["rows"]["removed"]) == ("incremental", 0)
     assert changed["rows"]["updated"] > 0
     assert differences_of_tables(job_rows(admin), metrics_oracle.metrics(made)) == []
     refetch(admin)
-    again = night()
+    again = daily_run()
     assert (unchanged(again), last_plan(admin)["warnings"]) == (True, [REWRITTEN_SOURCE])
     raw = rows_of(admin, f"SELECT count(*) AS rows FROM {HISTORY}")
     assert again["rows"]["read"] <= raw[0]["rows"]

@@ -18,7 +18,7 @@ from data_processing.planning.plan import JOB
 from data_processing.planning.run_plan import Plan
 from database.ledger.runs import open_run
 from tests.data_processing.test_metrics_plan import NOW, TODAY, add_run, planned, raw, settled
-from tests.support.commit_runs import NEWEST, Night, at
+from tests.support.commit_runs import NEWEST, DailyRun, at
 from tests.support.metrics_oracle import RawRow
 from tests.support.metrics_store import execute, put_into_quarantine, put_rows, rows_of
 
@@ -160,14 +160,16 @@ def test_a_row_that_waits_for_its_moment_is_not_taken_for_known(
 def test_a_spike_under_a_clock_that_went_back_is_reported(
     database: Settings, engine: Engine
 ) -> None:
-    night = Night(database, engine)
-    night.before(["p"])
+    daily_run = DailyRun(database, engine)
+    daily_run.store_history(["p"])
     add_run(engine, database, datetime.now(UTC) + 2 * HOUR, NEWEST)
     snapshots: list[tuple[int, dict[str, Any]]] = [
         (hour, {"tvlUsd": tvl}) for hour, tvl in ((1, 1e6), (2, 1e8), (3, 1e6))
     ]
-    night.delivers([RawRow(0, "p", at(NEWEST, hour), document) for hour, document in snapshots])
-    assert night.checks()["spike"]["failing"] == 1
+    daily_run.insert_rows(
+        [RawRow(0, "p", at(NEWEST, hour), document) for hour, document in snapshots]
+    )
+    assert daily_run.run_checks()["spike"]["failing"] == 1
 
 
 def test_the_order_of_runs_survives_a_clock_that_went_back(

@@ -52,15 +52,15 @@ def numbered(rows: list[RawRow]) -> list[RawRow]:
     ]
 
 
-class Night:
-    """A database whose pools are complete up to `written`, raw rows beyond it, and the run that
-    takes them in.
+class DailyRun:
+    """A database whose pools are complete up to `written`, with newer raw rows, and a run that
+    plans, stages and checks them.
     """
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self.settings, self.engine = settings, engine
 
-    def before(self, pools: list[str] = POOLS, *, written: date = NEWEST) -> None:
+    def store_history(self, pools: list[str] = POOLS, *, written: date = NEWEST) -> None:
         put_rows(self.engine, numbered(history(pools, FIRST, written)))
         execute(
             self.engine,
@@ -77,7 +77,7 @@ class Night:
             add_calendar(self.engine, pool, FIRST, written - DAY)
         add_run(self.engine, self.settings, datetime.now(UTC), written)
 
-    def delivers(self, rows: list[RawRow]) -> None:
+    def insert_rows(self, rows: list[RawRow]) -> None:
         start = rows_of(
             self.engine, "SELECT coalesce(max(id), 0) AS id FROM raw_defillama_pool_history"
         )[0]["id"]
@@ -89,15 +89,15 @@ class Night:
             ],
         )
 
-    def checks(
+    def run_checks(
         self,
         request: Request | None = None,
         *,
         acceptance: Acceptance | None = None,
         nulls: dict[str, float] | None = None,
     ) -> dict[str, Any]:
-        """Plan, stage what the plan asks for, run the checks; the entries by name. Raises what they
-        raise.
+        """Plan, stage the planned days, run the checks; return the entries by name and raise their
+        errors.
         """
         with open_run(self.engine, job=JOB, mode="incremental") as run:
             run.acceptance = acceptance
