@@ -1,9 +1,8 @@
 """Lists every check by name, with its level, severity and message. Data only; the SQL is elsewhere.
 
-A `row` check validates a raw row. `fail`: the row is quarantined and the other rows of its pool are
-used; `warn`: the row is used and counted. A `pool_day` or `batch` check validates what a run is
-about to commit. `fail`: nothing is committed and the run is `blocked`; `warn`: the ledger records
-it.
+A `row` check validates a raw row: a row that fails a `fail` check is quarantined, one that fails a
+`warn` check is used and counted. A `pool_day` or `batch` check validates what a run is about to
+commit: `fail` blocks the run and commits nothing, `warn` is recorded in the ledger.
 """
 
 from __future__ import annotations
@@ -283,7 +282,15 @@ def changed_severities(settings: Settings) -> dict[str, str]:
 
 
 def severity_of(name: str, settings: Settings) -> str:
-    """Return the severity of a check: `fail`, `warn` or `off`."""
+    """Return the severity of a check: `fail`, `warn` or `off`.
+
+    Args:
+        name: name of the check.
+        settings: CHECK_SEVERITIES.
+
+    Raises:
+        ConfigurationError: CHECK_SEVERITIES is wrong.
+    """
     return changed_severities(settings).get(name, CATALOGUE[name].severity)
 
 

@@ -215,11 +215,9 @@ def _validated(settings: Settings, plan: Plan) -> str:
 
 
 def _fresh(plan: Plan) -> str:
-    """Return a SELECT of pool and timestamp of the rows to look at.
-
-    They are the rows inserted since the last good run, in the days that the run writes. If the
-    source rewrites every row, they are those of days that no good run has written.
-    """
+    """Return a SELECT of pool and timestamp of the rows to look at."""
+    # The rows inserted since the last good run, in the days that the run writes. If the source
+    # rewrites every row, those of days that no good run has written.
     previous = plan.decision.previous
     since = f"greatest(p.write_from, p.write_end - {DAYS_WITHOUT_PREVIOUS_RUN})::timestamp"
     is_new = "true"

@@ -202,10 +202,7 @@ def _precisions(
     """Return the precision of each column that both tables have as numbers."""
     ours = metrics_table_of(connection)
     limit = None if tolerance is None else _tolerance(tolerance)
-    stored = [
-        {row.name: row.type for row in connection.exec_driver_sql(stored_types(table))}
-        for table in (ours, theirs)
-    ]
+    stored = [_stored_types(connection, table) for table in (ours, theirs)]
     precisions = {}
     for name in METRIC_COLUMNS:
         if name not in facts.columns or facts.columns[name].type not in NUMBERS:
@@ -219,6 +216,10 @@ def _precisions(
             f"{facts.name} has none of the metric columns as a number: {', '.join(METRIC_COLUMNS)}"
         )
     return precisions
+
+
+def _stored_types(connection: Connection, table: Table) -> dict[str, str]:
+    return {row.name: row.type for row in connection.exec_driver_sql(stored_types(table))}
 
 
 def _scale(stored: str, ours: Any) -> int:

@@ -112,7 +112,12 @@ def value_rules(column: str, metrics: str, slack: str) -> tuple[Rule, ...]:
 
 
 def market_rules(column: str, precision: Precision) -> tuple[Rule, ...]:
-    """Return the rules of prices and gas."""
+    """Return the rules of prices and gas.
+
+    Args:
+        column: a column of the market series.
+        precision: precision of the column.
+    """
     symbol = next((name for name, of in SYMBOLS.items() if of == column), None)
     rounded = f"round({{value}}, {precision.scale})"
     is_series_value = (
@@ -140,7 +145,12 @@ def market_rules(column: str, precision: Precision) -> tuple[Rule, ...]:
 
 
 def window_rules(column: str, slack: str) -> tuple[Rule, ...]:
-    """Return the rules of a column that is computed from a window of APY."""
+    """Return the rules of a column that is computed from a window of APY.
+
+    Args:
+        column: name of the column.
+        slack: SQL of the difference up to which two values are equal.
+    """
     derived = f"derived_{column}"
     rules = [
         Rule(

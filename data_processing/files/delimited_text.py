@@ -127,11 +127,12 @@ def _split(line: str, delimiter: str) -> list[str]:
 
 def _text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> pa.Table:
     by_column = zip(*rows, strict=True) if rows else ([] for _ in columns)
-    arrays = [
-        pa.array([None if value in MISSING_TEXTS else value for value in values], pa.string())
-        for values in by_column
-    ]
+    arrays = [_text_array(values) for values in by_column]
     return pa.Table.from_arrays(arrays, names=list(columns))
+
+
+def _text_array(values: Sequence[str]) -> pa.Array:
+    return pa.array([None if value in MISSING_TEXTS else value for value in values], pa.string())
 
 
 def _not_csv(path: Path, line: int, error: csv.Error) -> InputError:

@@ -88,7 +88,12 @@ def text_fits(value: str, type_: str) -> str:
 
 
 def cut(value: str, type_: str) -> str:
-    """Return the text, cut to the length that a column of the type accepts."""
+    """Return the text, cut to the length that a column accepts.
+
+    Args:
+        value: the text.
+        type_: type of the column.
+    """
     limited = _TEXT.fullmatch(type_)
     return value[: int(limited[1])] if limited else value
 

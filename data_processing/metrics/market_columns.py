@@ -45,11 +45,12 @@ class MarketColumns:
 
 def market_columns(series: Sequence[MarketDay]) -> MarketColumns:
     """Convert the consecutive days of `series` to arrays."""
-    columns = {name: _floats([getattr(day, name) for day in series]) for name in MARKET}
+    columns = {name: _floats(series, name) for name in MARKET}
     return MarketColumns((series[0].date - EPOCH).days if series else 0, columns)
 
 
-def _floats(values: Sequence[Decimal | None]) -> Floats:
+def _floats(series: Sequence[MarketDay], name: str) -> Floats:
+    values: list[Decimal | None] = [getattr(day, name) for day in series]
     return np.array([np.nan if value is None else float(value) for value in values])
 
 

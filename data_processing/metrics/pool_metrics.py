@@ -171,10 +171,14 @@ def _days(
     counts = [pool["date"].size for pool in pools]
     if sum(counts):
         pool_ids = rows["pool_id"].take(np.repeat(starts, counts))
-        columns = {name: np.concatenate([pool[name] for pool in pools]) for name in pools[0]}
+        columns = {name: _concatenated(pools, name) for name in pools[0]}
         row_numbers = pa.array(columns["row"], mask=columns["row"] < 0)
         last_snapshots = [rows[name].take(row_numbers) for name in SNAPSHOT_COLUMNS]
         yield _days_batch(pool_ids, columns | market.at(columns["date"]), last_snapshots)
+
+
+def _concatenated(pools: list[dict[str, npt.NDArray[Any]]], name: str) -> npt.NDArray[Any]:
+    return np.concatenate([pool[name] for pool in pools])
 
 
 def _pool_columns(

@@ -39,6 +39,10 @@ def is_rewritten(connection: Connection, last: LastRun) -> bool:
     """Return whether every raw row was inserted since the last good run planned.
 
     A first load does not count, and a row without an insertion timestamp is no evidence.
+
+    Args:
+        connection: the plan's transaction.
+        last: the last good run.
     """
     # the scan stops at the first row that is older
     query = f"""
@@ -165,11 +169,9 @@ def _changes_since(last: LastRun, now: datetime, checks: Sequence[RowCheck]) -> 
 
 
 def _stored_without_coverage(checks: Sequence[RowCheck]) -> str:
-    """Return a SELECT of accepted stored days of pools without coverage.
-
-    `pools` lacked these pools when a run wrote a table with a foreign key, and their raw rows may
-    be gone.
-    """
+    """Return a SELECT of accepted stored days of pools without coverage."""
+    # `pools` lacked these pools when a run wrote a table with a foreign key, and their raw rows may
+    # be gone
     days = f"""
         SELECT {STORED_TEXTS}
         FROM {qualified(pools)} AS k

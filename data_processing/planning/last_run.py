@@ -94,6 +94,10 @@ def last_good_run(connection: Connection, job: str) -> LastRun | None:
     """Return the newest complete run of all pools that succeeded or had nothing to do.
 
     Backfills do not count: they leave other days behind.
+
+    Args:
+        connection: reads the run ledger.
+        job: name of the metrics job.
     """
     ledger = run_ledger.c
     newest = (

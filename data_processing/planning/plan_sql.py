@@ -36,6 +36,10 @@ def coverage_end(connection: Connection, previous: LastRun | None) -> date:
     """Return the day after the last one that a run has written.
 
     It is the last good run's end, or the end of a pool's coverage if another run went further.
+
+    Args:
+        connection: the plan's transaction.
+        previous: the last good run.
     """
     newest = connection.exec_driver_sql(f"SELECT max(last_day) + 1 FROM {COVERAGE}").scalar_one()
     return max(filter(None, (newest, previous.end if previous else None)), default=EARLIEST_DAY)

@@ -147,10 +147,11 @@ def align_by_day(
         For each day d the latest close of a day before d, and the latest gas of a day up to d.
     """
     days = [start + number * ONE_DAY for number in range((end - start).days)]
-    prices = [
-        _latest({day + ONE_DAY: close for day, close in closes[symbol].items()}, days)
-        for symbol in SYMBOLS
-    ]
+    prices = []
+    for symbol in SYMBOLS:
+        # a close is known from the next day on
+        known_from = {day + ONE_DAY: close for day, close in closes[symbol].items()}
+        prices.append(_latest(known_from, days))
     return tuple(MarketDay(*row) for row in zip(days, *prices, _latest(gas, days), strict=True))
 
 

@@ -92,7 +92,12 @@ class IngestResult:
         return counts | {"seconds": round(time.monotonic() - self.began, 3)}
 
     def fail(self, pool_id: str | None, error: Exception) -> None:
-        """Report a failed pool, or the prices (pool id None)."""
+        """Report a failure.
+
+        Args:
+            pool_id: the pool; None for the prices.
+            error: its error.
+        """
         log.warning("%s: %s", on_one_line((pool_id or "prices")[:100]), error)
         self.failed.append({"pool_id": pool_id, "error": str(error)})
 

@@ -144,10 +144,8 @@ def load_files(
         )
     return {
         "files": summaries,
-        **{
-            name: sum(summary[name] for summary in summaries)
-            for name in ("rows_inserted", "rows_refused")
-        },
+        "rows_inserted": sum(summary["rows_inserted"] for summary in summaries),
+        "rows_refused": sum(summary["rows_refused"] for summary in summaries),
     }
 
 
