@@ -83,8 +83,8 @@ def _plan(settings: Settings, engine: Engine) -> Plan:
         settings, engine, Request(full_refresh=True), table=f"{OWN_SCHEMA}.plan_of_a_benchmark"
     )
     now = datetime.now(UTC)
-    nothing = LastRun(ANY_TIME, now.date(), None, None, new_from=ANY_TIME, seen=None)
-    return replace(plan, previous=nothing)
+    nothing = LastRun(ANY_TIME, now.date(), None, None, new_from=ANY_TIME, arrivals=None)
+    return replace(plan, decision=replace(plan.decision, previous=nothing))
 
 
 def _seconds(engine: Engine, settings: Settings, plan: Plan) -> float:

@@ -85,18 +85,18 @@ def calculate_metrics(
 
     Example: python run_spark_local.py calculate_metrics --start 2025-08-01 --end 2025-09-01
     """
-    from data_processing.checks.catalogue import accepting
-    from data_processing.planning.run_request import request_of
+    from data_processing.checks.catalogue import parse_acceptance
+    from data_processing.planning.run_request import parse_request
     from database.ledger.runs import who_is_asking
 
-    request = request_of(
+    request = parse_request(
         full_refresh=full_refresh,
         start=day(start),
         end=day(end),
         pools=pools,
         retire_missing=retire_missing,
     )
-    acceptance = accepting(accept_check or [], reason, who_is_asking())
+    acceptance = parse_acceptance(accept_check or [], reason, who_is_asking())
 
     def work(place: Workplace) -> dict[str, Any]:
         from data_processing.calculate_pool_metrics_spark import run_metrics
@@ -183,7 +183,7 @@ def ingest(
 
     from data_processing.ingest.defillama import pull as defillama
 
-    pool_ids = defillama.read_pool_ids(pools) if pools else None
+    pool_ids = defillama.read_pool_file(pools) if pools else None
 
     def work(place: Workplace) -> dict[str, Any]:
         return defillama.ingest(

@@ -41,9 +41,9 @@ def compare(
     Example: python run_spark_local.py compare --table pool_daily_metrics --json
     """
     from data_processing.comparison.compare_tables import Comparison, compare_tables
-    from data_processing.planning.run_request import pools_option
+    from data_processing.planning.run_request import parse_pools
 
-    asked = Comparison(table, tolerance, pools_option(pools), day(start), day(end), limit)
+    asked = Comparison(table, tolerance, parse_pools(pools), day(start), day(end), limit)
     found = in_workplace(lambda place: compare_tables(place.engine, asked), changes=False)
     print_json(found) if as_json else _print(found)
     if found["unexplained"]:

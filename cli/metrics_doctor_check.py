@@ -10,7 +10,7 @@ from sqlalchemy import text
 from cli.doctor_checks import Check, Result, asked, is_asleep
 from common.errors import DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 from config_spark import Settings
-from data_processing.metrics.rolling_metrics import reach_days
+from data_processing.metrics.rolling_metrics import affected_days_after
 from data_processing.planning.plan import JOB
 from data_processing.planning.unread_rows import find_unread_rows
 from database.embedded.resolve import with_database
@@ -29,7 +29,7 @@ def unread_rows(settings: Settings) -> tuple[Result, str, str]:
             if not connection.execute(there, table).scalar_one():
                 return "ok", "not looked at: no metrics run has counted raw history yet", ""
             days, sentence = find_unread_rows(
-                connection, settings, JOB, reach_days(settings.max_fill_days)
+                connection, JOB, affected_days_after(settings.max_fill_days)
             )
     except (DatabaseUnreachable, DatabaseRefused, SchemaMismatch):
         return "warn", "raw history could not be counted", "see the checks `database` and `tables`"

@@ -1,9 +1,9 @@
-"""The metrics job: raw history in PostgreSQL in, the metrics table (metric columns) and
-`yieldspark.value_staleness` out, one commit a run.
+"""Calculates the rolling metrics of every pool and day from raw history in PostgreSQL.
 
-`plan` decides in SQL, `run` executes; where nothing changed no Spark session starts. Run it as a
-script, by spark-submit from the zip, or through the command line. Exit codes: 0 good, 1 the job
-failed, 2 wrong use or configuration, 130 interrupted.
+`plan_metrics` decides in SQL what to recompute; a run without changes starts no Spark session. The
+run writes the metrics table and YieldSpark's own tables in one commit. The job runs as a script, by
+spark-submit from the zip, or through the command line. Exit codes: 0 success, 1 the job failed, 2
+wrong use or configuration, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,44 +14,46 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spark.py").is_file():
-    # started by path in the checkout, Python puts this folder on the path and not the root that
-    # absolute imports begin at
+    # a script started by its path has its own folder on the path, not the root of the checkout
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pyspark.sql import Observation, SparkSession
-from sqlalchemy import Connection, Engine
+from pyspark.sql import DataFrame, Observation, SparkSession
+from sqlalchemy import Engine
 
 from cli.job_runner import run_job
 from common.errors import ConfigurationError
 from config_spark import Settings
-from data_processing.checks.catalogue import accepting, changed_severities
+from data_processing.checks.catalogue import changed_severities, parse_acceptance
 from data_processing.checks.row_checks import raw_row_checks
 from data_processing.commit import rejected_rows
 from data_processing.commit.metrics_checks import commit_checks
-from data_processing.commit.provisional_days import keep_provisional_days, retire_provisional_days
-from data_processing.commit.resolution import settle
-from data_processing.commit.row_accounting import counting_columns, record_counts
+from data_processing.commit.own_tables import quarantine_unread_rows, update_own_tables
+from data_processing.commit.provisional_days import remove_provisional_days
+from data_processing.commit.row_accounting import record_counts, row_count_columns
+from data_processing.commit.staged_changes import stage_changes
 from data_processing.metrics.market_columns import market_columns
-from data_processing.metrics.pool_metrics import AGES, SCHEMA, Provenance, by_pool, pool_days
+from data_processing.metrics.pool_metrics import (
+    AGES,
+    SCHEMA,
+    Provenance,
+    compute_pool_metrics,
+    group_by_pool,
+)
 from data_processing.metrics.raw_rows import parse_raw_rows
-from data_processing.planning.plan import JOB, plan_metrics, refuse_wrong_use
-from data_processing.planning.plan_sql import CALENDAR_COLUMNS
+from data_processing.planning.plan import JOB, plan_metrics, validate_request
+from data_processing.planning.plan_sql import INTERVAL_COLUMNS
 from data_processing.planning.plan_statistics import count_rows_to_read
 from data_processing.planning.run_plan import Plan
-from data_processing.planning.run_request import Request, request_of, request_of_run, utc_day
-from data_processing.planning.unread_rows import store_day_counts
+from data_processing.planning.run_request import Request, parse_request, request_from_run, utc_day
 from data_processing.raw.history import TABLE, rows_to_read, stored_rows
-from data_processing.raw.market_series import forget_market_series, store_market_series
-from data_processing.raw.observed_days import FORGET_RETIRED, RETIRED_INSIDE, keep_observed
-from data_processing.raw.pool_coverage import keep_calendars
-from data_processing.raw.rows_without_pool import quarantine_rows_without_pool
 from database.connections.engine import checked_connection, make_engine
 from database.db_utils_spark import (
-    LastStep,
+    ArrowTransform,
     MergeTarget,
     StagedFrame,
     commit_run,
@@ -76,10 +78,11 @@ EXAMPLE = (
 KEY = {"pool_id": "pool_id", "date": "date"}
 
 IS_DAY = "reason IS NULL"
+"""Condition for staged rows that are days; the others are rejected snapshots."""
 
 
 def merge_targets(settings: Settings) -> tuple[MergeTarget, ...]:
-    """Where a run's rows go, the metrics first."""
+    """Return the tables that the staged rows are merged into, the metrics table first."""
     metrics = metrics_table(settings.metrics_table)
     return (
         MergeTarget(metrics, KEY, {name: name for name in METRIC_COLUMNS}, rows=IS_DAY),
@@ -87,6 +90,7 @@ def merge_targets(settings: Settings) -> tuple[MergeTarget, ...]:
             value_staleness,
             KEY,
             {name: name for name in AGES},
+            # a day without a row has age 0 for both values
             rows=f"{IS_DAY} AND (apy_staleness_days, tvl_staleness_days) IS DISTINCT FROM (0, 0)",
         ),
         rejected_rows.MERGE,
@@ -105,181 +109,188 @@ def run_metrics(
 ) -> dict[str, Any]:
     """Bring the metrics up to date, or recompute what the request names.
 
-    Args: settings name a migrated database. retry is the id of a failed run, or `last`: its request
-    is taken again, with its days. acceptance lets this run through checks that would block it.
-    session makes the Spark session for a number of rows to read, when one is needed (default: the
-    product's own, stopped at the end). now (UTC) stands in for this machine's clock.
-    Returns: the run's ledger row; for a dry run `{"job", "status": "planned", "plan": ..}`.
-    Raises: ConfigurationError, RunInProgress, CheckFailed, DatabaseError.
+    Args:
+        settings: names a migrated database.
+        request: mode, days and pools; default is an incremental run.
+        retry: id of a failed run, or `last`. Its request is repeated, with its days.
+        dry_run: return the plan and write nothing.
+        acceptance: checks that may fail in this run, by whom and why.
+        session: creates the Spark session for a number of raw rows, if one is needed. The default
+            session is stopped at the end.
+        now: clock of the run, UTC; default is this machine's.
+
+    Returns:
+        The run's ledger row; for a dry run `{"job", "status": "planned", "plan": ..}`.
+
+    Raises:
+        ConfigurationError: the request or a setting is wrong.
+        RunInProgress: another run of the job holds the lock.
+        CheckFailed: a check failed, nothing was written.
+        DatabaseError: the database refused a statement or the connection was lost.
     """
-    # wrong use is no run
+    # wrong use is rejected before it becomes a run of the ledger
     changed_severities(settings)
     engine = make_engine(settings)
-    if retry is not None and request not in (None, Request()):
-        raise ConfigurationError(
-            "--retry takes mode, days and pools from the run that failed: leave the other"
-            " options out"
-        )
-    asked = request_of_run(engine, JOB, retry) if retry is not None else request or Request()
-    refuse_wrong_use(settings, engine, asked, now)
+    request = _request(engine, request, retry)
+    validate_request(settings, engine, request, now)
     if dry_run:
-        plan = plan_metrics(
-            settings, engine, asked, table=f"{OWN_SCHEMA}.plan_of_a_dry_run", now=now, dry_run=True
-        )
-        return {"job": JOB, "status": "planned", "plan": plan.public()}
-    opened = {"request": asked.public()}
+        table = f"{OWN_SCHEMA}.plan_of_a_dry_run"
+        plan = plan_metrics(settings, engine, request, table=table, now=now, dry_run=True)
+        return {"job": JOB, "status": "planned", "plan": plan.to_json()}
     with open_run(
         engine,
         job=JOB,
-        mode=asked.mode,
-        start=asked.start,
-        end=asked.end,
-        plan=opened,
+        mode=request.mode,
+        start=request.start,
+        end=request.end,
+        plan={"request": request.to_json()},
         code_version=settings.code_version,
         batch_id=settings.batch_id,
     ) as run:
         run.acceptance = acceptance
         with run.stage("plan"):
-            plan = plan_metrics(settings, engine, asked, table=staging_name(run, "plan"), now=now)
-        run.mode, run.start, run.end, run.watermark, run.plan = (
-            plan.mode,
-            plan.start,
-            plan.end,
-            plan.watermark,
-            plan.public(),
-        )
+            table = staging_name(run, "plan")
+            plan = plan_metrics(settings, engine, request, table=table, now=now)
+        _record_plan(run, plan)
         if plan.is_empty:
-            _nothing_to_compute(engine, settings, run, plan)
+            _commit_without_spark(engine, settings, run, plan)
         else:
-            _execute(
-                settings,
-                run,
-                plan,
-                session or (lambda rows: get_spark_session(settings, JOB, rows_to_read=rows)),
-                stop=session is None,
-            )
+            create = session or partial(_default_session, settings)
+            _execute(settings, run, plan, create, stop=session is None)
     return ledger_row(engine, run.run_id)
 
 
-def _nothing_to_compute(engine: Engine, settings: Settings, run: Run, plan: Plan) -> None:
-    """A bad price or a row without a pool changes no metric; it still belongs into quarantine. Rows
-    of a day that is not over go, where this run does not include it.
-    """
+def _request(engine: Engine, request: Request | None, retry: str | None) -> Request:
+    if retry is None:
+        return request or Request()
+    if request not in (None, Request()):
+        raise ConfigurationError(
+            "--retry takes mode, days and pools from the run that failed: leave the other"
+            " options out"
+        )
+    return request_from_run(engine, JOB, retry)
+
+
+def _record_plan(run: Run, plan: Plan) -> None:
+    run.mode = plan.decision.mode
+    run.start, run.end = plan.statistics.start, plan.decision.end
+    run.watermark = plan.decision.watermark
+    run.plan = plan.to_json()
+
+
+def _default_session(settings: Settings, rows: int) -> SparkSession:
+    return get_spark_session(settings, JOB, rows_to_read=rows)
+
+
+def _commit_without_spark(engine: Engine, settings: Settings, run: Run, plan: Plan) -> None:
+    """Commit a run without changed pools: quarantine bad rows, remove provisional days."""
     with checked_connection(engine) as connection:
-        _quarantine_by_sql(connection, settings, run, plan)
+        quarantine_unread_rows(connection, settings, run, plan)
         if not plan.is_partial:
-            run.rows["removed"] = retire_provisional_days(connection)
+            run.rows["removed"] = remove_provisional_days(connection)
     if not run.rows["removed"]:
         run.nothing_to_do()
-
-
-def _quarantine_by_sql(connection: Connection, settings: Settings, run: Run, plan: Plan) -> None:
-    """What no pool's calendar is made of."""
-    rejected_rows.quarantine_market_rows(connection, settings, run.run_id, plan.now)
-    if not plan.is_partial:
-        quarantine_rows_without_pool(connection, settings, run)
 
 
 def _execute(
     settings: Settings, run: Run, plan: Plan, session: Callable[[int], SparkSession], *, stop: bool
 ) -> None:
     with run.stage("session"):
-        spark = session(plan.rows_to_read)
+        spark = session(plan.statistics.rows_to_read)
         run.jvm_started = True
     try:
-        with interruptible(spark), ExitStack() as reading:
-            _compute_and_commit(spark, settings, run, plan, reading)
+        with interruptible(spark), ExitStack() as reads:
+            _compute_and_commit(spark, settings, run, plan, reads)
     finally:
         if stop:
             stop_session(spark)
 
 
 def _compute_and_commit(
-    spark: SparkSession, settings: Settings, run: Run, plan: Plan, reading: ExitStack
+    spark: SparkSession, settings: Settings, run: Run, plan: Plan, reads: ExitStack
 ) -> None:
-    """Read, transform and load are one pass over the rows: the first two only say what the third
-    will do.
-    """
-    snapshot = reading.enter_context(exported_snapshot(settings))
-    checks = raw_row_checks(settings, plan.now)
-    counted = Observation("raw rows")
-    stored = stored_rows(plan.table, retire_missing=plan.request.retire_missing)
-    with run.stage("read"):
-        raw = read_table_spark(
-            spark,
-            settings,
-            f"{rows_to_read(plan.table, plan.impossible_rows)} UNION ALL {stored}",
-            partition_by="pool_id",
-            snapshot=snapshot,
-        )
-        calendar = read_table_spark(
-            spark, settings, f"SELECT {CALENDAR_COLUMNS} FROM {plan.table}", snapshot=snapshot
-        )
-    with run.stage("transform"):
-        # counted behind the shuffle: there a task that is done again, its executor lost, counts
-        # once
-        snapshots = by_pool(parse_raw_rows(raw, checks), calendar).observe(
-            counted, *counting_columns(checks)
-        )
-        days = pool_days(
-            settings.max_fill_days, market_columns(plan.market), Provenance(TABLE, run.run_id)
-        )
+    """Read, parse, group, compute, load, check and merge; `reads` closes the read snapshot."""
+    snapshot = reads.enter_context(exported_snapshot(settings))
+    checks = raw_row_checks(settings, plan.decision.now)
+    raw, intervals = _read(spark, settings, plan, snapshot)
+    parsed = parse_raw_rows(raw, checks)
+    grouped = group_by_pool(parsed, intervals)
+    # counted after the shuffle, where the rows of a repeated task count once
+    row_counts = Observation("raw rows")
+    grouped = grouped.observe(row_counts, *row_count_columns(checks)).drop("warning")
+    # Spark is lazy and this transform runs inside the writing task (`database.transport.adbc`), so
+    # all work of the rows above is part of the load
+    transform = ArrowTransform(
+        compute_pool_metrics(
+            settings.max_fill_days,
+            market_columns(plan.decision.market),
+            Provenance(TABLE, run.run_id),
+        ),
+        SCHEMA,
+    )
 
-    def loaded() -> None:
-        counts = counted.get
-        planned = plan.rows_to_read
+    def on_loaded() -> None:
+        counts = row_counts.get
+        planned = plan.statistics.rows_to_read
         if counts["read"] < planned:
-            # deleted since the plan was made, or lost on the way
+            # rows were deleted since the plan was made, or lost on the way
             planned = _rows_in_snapshot(settings, plan, snapshot)
-        # not earlier: a lost executor's partitions are read again. Not later: a merge needs no
-        # snapshot that may be cut, or that holds up VACUUM
-        reading.close()
+        # Not earlier: partitions of a lost executor are read again. Not later: the merge needs no
+        # snapshot that may be lost, or that holds up VACUUM.
+        reads.close()
         record_counts(run, settings, counts, checks, planned)
 
+    staging = staging_name(run, 0)
     commit_run(
         run,
         settings,
-        [StagedFrame(snapshots.drop("warning"), merge_targets(settings), LastStep(days, SCHEMA))],
-        loaded=loaded,
-        checks=commit_checks(settings, plan, staging_name(run, 0)),
-        also=lambda connection: _also(connection, settings, run, plan),
+        [StagedFrame(grouped, merge_targets(settings), transform)],
+        load_stage="compute_and_load",
+        on_loaded=on_loaded,
+        before_checks=partial(stage_changes, settings=settings, plan=plan, staging=staging),
+        checks=commit_checks(settings, plan, staging),
+        in_transaction=partial(
+            update_own_tables, settings=settings, run=run, plan=plan, staging=staging
+        ),
     )
 
 
+def _read(
+    spark: SparkSession, settings: Settings, plan: Plan, snapshot: str
+) -> tuple[DataFrame, DataFrame]:
+    """Return the raw and stored rows to read, and each pool's intervals."""
+    table = plan.decision.table
+    stored = stored_rows(table, retire_missing=plan.request.retire_missing)
+    raw = read_table_spark(
+        spark,
+        settings,
+        f"{rows_to_read(table, plan.out_of_range_rows)} UNION ALL {stored}",
+        partition_by="pool_id",
+        snapshot=snapshot,
+    )
+    intervals = read_table_spark(
+        spark, settings, f"SELECT {INTERVAL_COLUMNS} FROM {table}", snapshot=snapshot
+    )
+    return raw, intervals
+
+
 def _rows_in_snapshot(settings: Settings, plan: Plan, snapshot: str) -> int:
-    """How many of the rows to read the run's own snapshot has."""
+    """Return how many of the rows to read are visible in the run's own snapshot."""
     engine = make_engine(settings).execution_options(isolation_level="REPEATABLE READ")
     with checked_connection(engine) as connection:
         connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-        return count_rows_to_read(connection, plan.table, plan.impossible_rows)
-
-
-def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> None:
-    """What belongs to the run's commit besides the merges."""
-    removed = keep_calendars(connection, staging_name(run, 0))
-    connection.exec_driver_sql(keep_observed(staging_name(run, 0)))
-    if plan.request.retire_missing:
-        inside = f"SELECT count(*) FROM ({RETIRED_INSIDE}) AS inside"
-        removed += connection.exec_driver_sql(inside).scalar_one()
-        connection.exec_driver_sql(FORGET_RETIRED)
-    removed += keep_provisional_days(connection, run, plan, staging_name(run, 0))
-    if removed:
-        log.warning("%d days have lost their metrics", removed)
-    run.rows["removed"] = removed
-    rejected_rows.add_raw_json(connection)
-    settle(connection, settings, plan, run.run_id, staging=staging_name(run, 0))
-    _quarantine_by_sql(connection, settings, run, plan)
-    store_day_counts(connection, plan.known_snapshots, is_partial=plan.is_partial)
-    if not plan.is_partial:
-        store_market_series(connection, plan.complete_market)
-    elif plan.start:
-        # it used the series for its own days and pools only: the others still have to notice what
-        # changed, and these, should it change back
-        forget_market_series(connection, plan.market, plan.start)
+        return count_rows_to_read(connection, plan.decision.table, plan.out_of_range_rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The job's own command line; returns the exit code."""
+    """Run the job's own command line.
+
+    Args:
+        argv: arguments; default is `sys.argv`.
+
+    Returns:
+        The exit code.
+    """
     parser = argparse.ArgumentParser(
         prog=JOB,
         description="Rolling metrics of every pool and day, from raw history.",
@@ -301,12 +312,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--retire-missing",
         action="store_true",
-        help="take away metrics whose raw rows are gone; of all days, or of those asked for",
+        help="remove metrics whose raw rows are gone: of all days, or of the requested ones",
     )
     parser.add_argument(
         "--retry",
         metavar="RUN_ID",
-        help="what a failed run was asked, with its days; `last` is the newest run",
+        help="repeat the request of a failed run, with its days; `last` is the newest run",
     )
     parser.add_argument(
         "--accept-check",
@@ -316,26 +327,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="let this run through that check; needs --reason",
     )
     parser.add_argument(
-        "--reason", metavar="TEXT", help="why; the ledger keeps it with the name of who said so"
+        "--reason", metavar="TEXT", help="reason, stored in the ledger with your user name"
     )
-    return run_job(parser, _work, _sentence, argv)
+    return run_job(parser, _run_from_options, _summary, argv)
 
 
-def _work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
-    request = request_of(
+def _run_from_options(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    request = parse_request(
         full_refresh=options.full_refresh,
         start=options.start,
         end=options.end,
         pools=options.pools,
         retire_missing=options.retire_missing,
     )
-    allowed = accepting(options.accept_check, options.reason, who_is_asking())
+    acceptance = parse_acceptance(options.accept_check, options.reason, who_is_asking())
     return run_metrics(
-        settings, request, retry=options.retry, dry_run=options.dry_run, acceptance=allowed
+        settings, request, retry=options.retry, dry_run=options.dry_run, acceptance=acceptance
     )
 
 
-def _sentence(result: dict[str, Any]) -> str:
+def _summary(result: dict[str, Any]) -> str:
     if result["status"] == "planned":
         plan = result["plan"]
         return (

@@ -37,7 +37,7 @@ class BatchCheck:
     name: str
     level: Level
     severity: Severity
-    words: str
+    message: str
     query: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     preparation: Sequence[str] = ()
@@ -109,7 +109,7 @@ def _entry(
         return entry | {"passed": False, "found": str(error), "failing": 0, "sample": []}
     entry |= {
         "passed": failing == 0,
-        "found": _found(check.words, failing, sample),
+        "found": _found(check.message, failing, sample),
         "failing": failing,
         "sample": sample,
     }
@@ -118,13 +118,13 @@ def _entry(
     return entry
 
 
-def _found(words: str, failing: int, sample: list[dict[str, Any]]) -> str:
+def _found(message: str, failing: int, sample: list[dict[str, Any]]) -> str:
     if not failing:
         return "nothing"
     first = ", ".join(
         f"{name} {_shown(value)}" for name, value in sample[0].items() if value is not None
     )
-    return f"{words}: {first}" + (f" (the first of {failing:,})" if failing > 1 else "")
+    return f"{message}: {first}" + (f" (the first of {failing:,})" if failing > 1 else "")
 
 
 def _shown(value: Any) -> str:

@@ -31,11 +31,11 @@ from database.transport.jdbc import (
     get_jdbc_properties,
     get_jdbc_url,
 )
-from database.transport.query import LastStep, Transport, hash_predicates, portable_query
+from database.transport.query import ArrowTransform, Transport, hash_predicates, portable_query
 from spark.session import get_spark_session, has_jdbc_jar, runs_here
 
 __all__ = [
-    "LastStep",
+    "ArrowTransform",
     "MergeCounts",
     "MergeTarget",
     "StagedFrame",

@@ -1,8 +1,8 @@
-"""Loading and committing a run's rows: staging in parallel, checks on staging, then one transaction
-for merge, ledger and clean-up.
+"""Loads a run's rows into staging tables in parallel, checks them, then merges them in one
+transaction with the ledger row and the clean-up.
 
-A failing check, a killed driver or a lost connection leaves the targets as they were; the next run
-of the job drops what is left in staging.
+A failing check, a killed driver or a lost connection leaves the targets unchanged. The next run of
+the job drops leftover staging tables.
 """
 
 from __future__ import annotations
@@ -24,32 +24,37 @@ from database.schema import merge_sql
 from database.schema.merge_sql import MergeTarget
 from database.schema.table_facts import has_triggers
 from database.schema.tables import OWN_SCHEMA
-from database.transport.query import LastStep, Transport, staging_types
+from database.transport.query import ArrowTransform, Transport, staging_types
 from spark.interrupt import stop_if_interrupted
 
 log = logging.getLogger(__name__)
 
 
 MERGE_WORK_MEM = "256MB"
-"""For the commit's transaction alone: its joins and counts hold keys of all staged rows, and
-PostgreSQL's default of 4 MB sends them to disk.
+"""`work_mem` of the commit's transaction. Its joins and counts hold the keys of all staged rows,
+which PostgreSQL's default of 4 MB writes to disk.
 """
 
 
 @dataclass(frozen=True)
 class StagedFrame:
-    """A frame to load once and merge into each target, in order. Columns that are loaded: boolean,
-    int, bigint, double, string, date, timestamp.
+    """A frame that is loaded once and merged into each target, in order.
+
+    Attributes:
+        frame: its columns are boolean, int, bigint, double, string, date or timestamp.
+        targets: tables and columns to merge into.
+        transform: turns the frame's Arrow batches into the rows to stage, inside the writing task;
+            None loads the frame as it is.
     """
 
     frame: DataFrame
     targets: Sequence[MergeTarget]
-    last_step: LastStep | None = None
+    transform: ArrowTransform | None = None
 
 
 @dataclass(frozen=True)
 class MergeCounts:
-    """What a merge did to a target, in rows; together they are all rows that were staged."""
+    """Rows of one merge; their sum is the number of staged rows of the target."""
 
     inserted: int
     updated: int
@@ -70,40 +75,52 @@ def commit_run(
     staged: Sequence[StagedFrame],
     transport: Transport,
     *,
-    loaded: Callable[[], None] | None = None,
+    load_stage: str = "load",
+    on_loaded: Callable[[], None] | None = None,
+    before_checks: Callable[[Connection], None] | None = None,
     checks: CommitChecks | None = None,
-    also: Callable[[Connection], None] | None = None,
+    in_transaction: Callable[[Connection], None] | None = None,
 ) -> MergeCounts:
-    """Load, check, merge: all or nothing. Returns and records the counts of the first target.
+    """Load, check and merge the rows of a run: all or nothing.
 
-    Args: loaded is called when all rows are in staging; checks run on it before the merges, also
-    runs after them, inside the same transaction.
-    Raises: CheckFailed with the failing check and its counts; DatabaseError.
+    Args:
+        run: the open run; it receives counts, checks and status.
+        settings: database and transport.
+        staged: frames to load, the first with the run's main target first.
+        transport: carries the rows to PostgreSQL.
+        load_stage: name of the ledger stage of the load.
+        on_loaded: called when all rows are in staging, before the transaction.
+        before_checks: called in the transaction before the checks, with staging locked.
+        checks: checks of the staged rows, run before the merges.
+        in_transaction: called in the transaction after the merges.
+
+    Returns:
+        Counts of the first target, which are also recorded in the run.
+
+    Raises:
+        CheckFailed: a check failed; the message has its counts.
+        DatabaseError: the database refused a statement or the connection was lost.
     """
-    with run.stage("load"):
+    with run.stage(load_stage):
         stagings = [
-            _load(run, settings, one, number, transport) for number, one in enumerate(staged)
+            _load(run, settings, frame, number, transport) for number, frame in enumerate(staged)
         ]
-        if loaded:
-            loaded()
+        if on_loaded:
+            on_loaded()
     stop_if_interrupted()
     with run.stage("merge"), run.connection.begin():
         run.connection.exec_driver_sql(f"SET LOCAL work_mem = '{MERGE_WORK_MEM}'")
         for staging in stagings:
-            # waits for loads that are still in flight (a speculative task) and keeps later ones out
-            run.connection.exec_driver_sql(f"LOCK TABLE {staging.name} IN ACCESS EXCLUSIVE MODE")
-            rows = _keep_last_attempts(run.connection, staging.name)
-            run.connection.exec_driver_sql(f"ANALYZE {staging.name}")
-            _check(run, staging, rows)
+            _prepare(run, staging)
+        if before_checks:
+            before_checks(run.connection)
         if checks:
             run_checks(run, checks)
-        counts = [
-            merge_staged(run, target, staging.name)
-            for staging in stagings
-            for target in staging.targets
-        ]
-        if also:
-            also(run.connection)
+        counts = []
+        for staging in stagings:
+            counts += [merge_staged(run, target, staging.name) for target in staging.targets]
+        if in_transaction:
+            in_transaction(run.connection)
         for staging in stagings:
             run.connection.exec_driver_sql(f"DROP TABLE {staging.name}")
         run.rows |= {
@@ -117,8 +134,11 @@ def commit_run(
 
 
 def staging_name(run: Run, number: int | str) -> str:
-    """The qualified name of a run's staging table: `number` counts the staged frames. Whatever has
-    such a name goes when the run ends.
+    """Return the qualified name of a run's staging table; it is dropped when the run ends.
+
+    Args:
+        run: the run that owns the table.
+        number: position of the staged frame, or a name of another table of the run.
     """
     return f"{OWN_SCHEMA}.staging_{run.run_id}_{number}"
 
@@ -127,16 +147,24 @@ def _load(
     run: Run, settings: Settings, staged: StagedFrame, number: int, transport: Transport
 ) -> _Staging:
     name = staging_name(run, number)
-    schema = (staged.last_step or staged.frame).schema
+    schema = (staged.transform or staged.frame).schema
     with run.connection.begin():
         run.connection.exec_driver_sql(merge_sql.create_staging(name, staging_types(schema)))
-    sent = transport.write(staged.frame, settings, name, staged.last_step)
+    sent = transport.write(staged.frame, settings, name, staged.transform)
     doubles = [field.name for field in schema if isinstance(field.dataType, T.DoubleType)]
     return _Staging(name, staged.targets, doubles, sent)
 
 
+def _prepare(run: Run, staging: _Staging) -> None:
+    # waits for loads that are still in flight (a speculative task) and keeps later ones out
+    run.connection.exec_driver_sql(f"LOCK TABLE {staging.name} IN ACCESS EXCLUSIVE MODE")
+    rows = _keep_last_attempts(run.connection, staging.name)
+    run.connection.exec_driver_sql(f"ANALYZE {staging.name}")
+    _check(run, staging, rows)
+
+
 def _keep_last_attempts(connection: Connection, staging: str) -> int:
-    """Delete the rows of tasks that were done again; returns how many are left."""
+    """Delete the rows of earlier attempts of repeated tasks; return how many rows are left."""
     attempts = connection.exec_driver_sql(merge_sql.staged_attempts(staging)).all()
     last = {partition: (attempt, rows) for partition, attempt, rows in sorted(attempts)}
     if len(last) < len(attempts):
@@ -152,15 +180,12 @@ FACTS = {
 
 
 def _check(run: Run, staging: _Staging, rows: int) -> None:
-    """What no run may commit: rows lost or doubled on the way, keys that are none, values that are
-    none. Targets that share a key are judged by the first of them. Raises: CheckFailed.
-    """
+    """Raise CheckFailed if rows were lost or duplicated, or if a key or value is invalid."""
+    # targets with the same key need one check
     first_of_key = {tuple(target.key): target for target in reversed(staging.targets)}
-    first = f"{staging.targets[0].table.name}.staged_rows"
+    name = f"{staging.targets[0].table.name}.staged_rows"
     entries = [
-        _entry(
-            first, rows - staging.sent_rows, f"{rows} in staging, {staging.sent_rows} left Spark"
-        )
+        _entry(name, rows - staging.sent_rows, f"{rows} in staging, {staging.sent_rows} left Spark")
     ]
     for target in first_of_key.values():
         facts = (
@@ -171,13 +196,11 @@ def _check(run: Run, staging: _Staging, rows: int) -> None:
             .one()
         )
         failures = merge_sql.staging_failures(staging.name, target, staging.double_columns)
-        for fact, words in FACTS.items():
-            entry = _entry(f"{target.table.name}.{fact}", facts[fact], f"{facts[fact]} {words}")
-            entries.append(
-                entry
-                if entry["passed"]
-                else entry | {"sample": failing_rows(run.connection, failures[fact])[1]}
-            )
+        for fact, meaning in FACTS.items():
+            entry = _entry(f"{target.table.name}.{fact}", facts[fact], f"{facts[fact]} {meaning}")
+            if not entry["passed"]:
+                entry["sample"] = failing_rows(run.connection, failures[fact])[1]
+            entries.append(entry)
     run.checks += entries
     failed = [f"{entry['name']}: {entry['found']}" for entry in entries if not entry["passed"]]
     if failed:
@@ -204,20 +227,18 @@ def _lost_rows(
     lost: int,
     sample: list[dict[str, Any]],
     staged: int,
-    words: str,
+    outcome: str,
 ) -> CheckFailed:
-    """The error for staged rows that the table does not have after the merge, noted among the
-    run's checks.
-    """
-    entry = _entry(f"{target.table.name}.merged_rows", lost, f"{staged} staged, {words}")
+    """Record that staged rows are missing from the table after the merge; return the error."""
+    entry = _entry(f"{target.table.name}.merged_rows", lost, f"{staged} staged, {outcome}")
     run.checks.append(entry | {"sample": sample})
-    first = "".join(
-        f", the first with {' and '.join(f'{name} {key}' for name, key in row.items())}"
-        for row in sample[:1]
-    )
+    first = ""
+    if sample:
+        keys = " and ".join(f"{name} {key}" for name, key in sample[0].items())
+        first = f", the first with {keys}"
     table = merge_sql.qualified(target.table)
     return CheckFailed(
-        f"{table} did not take {lost} of {staged} staged rows{first}: {words}. Every staged row"
+        f"{table} did not take {lost} of {staged} staged rows{first}: {outcome}. Every staged row"
         " must be one of them, under its own key; nothing was written. A trigger of the table drops"
         f" rows or changes their key: `\\d {table}` shows it; let it pass YieldSpark's rows, then"
         " run again"
@@ -227,19 +248,19 @@ def _lost_rows(
 def merge_staged(run: Run, target: MergeTarget, staging: str) -> MergeCounts:
     """Merge the rows of the table `staging` into a target, inside the run's transaction.
 
-    Raises: CheckFailed where rows are neither inserted nor updated nor equal to those of the
-    table.
+    Raises:
+        CheckFailed: a row is neither inserted nor updated nor equal to the stored one.
     """
     columns = run.connection.exec_driver_sql(merge_sql.stored_types(target.table)).all()
     stored = {column.name: column.type for column in columns}
     merge = merge_sql.merge(target, staging, stored)
-    found = run.connection.exec_driver_sql(merge).mappings().one()
-    staged, written, equal = found["staged"], found["written"], found["equal"]
+    merged = run.connection.exec_driver_sql(merge).mappings().one()
+    staged, written, equal = merged["staged"], merged["written"], merged["equal"]
     lost, sample = staged - written - equal, list[dict[str, Any]]()
     if lost:
         _, sample = failing_rows(run.connection, merge_sql.missing_rows(target, staging, stored))
     elif has_triggers(run.connection, target.table):
-        # a trigger that gives a row another key has written it, and not where it belongs
+        # a trigger that changes the key of a row has written it, but in the wrong place
         lost, sample = failing_rows(
             run.connection, merge_sql.missing_rows(target, staging, stored, key_alone=True)
         )
@@ -247,7 +268,7 @@ def merge_staged(run: Run, target: MergeTarget, staging: str) -> MergeCounts:
         raise _lost_rows(
             run, target, lost, sample, staged, f"{written} inserted or updated, {equal} unchanged"
         )
-    counts = MergeCounts(written - found["changed"], found["changed"], equal)
+    counts = MergeCounts(written - merged["changed"], merged["changed"], equal)
     log.info(
         "%s: %d inserted, %d updated, %d unchanged",
         target.table.name,

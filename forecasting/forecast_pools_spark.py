@@ -200,7 +200,10 @@ def _forecast(
         *(StagedFrame(*evaluation_staging(spark, rows, BACKTEST)) for rows in made),
     ]
     commit_run(
-        run, settings, staged, also=partial(record_refit, plan=plan, night=night, run_id=run.run_id)
+        run,
+        settings,
+        staged,
+        in_transaction=partial(record_refit, plan=plan, night=night, run_id=run.run_id),
     )
 
 

@@ -1,3 +1,1 @@
-"""Checks as data: what each looks at (`catalogue`), conditions of rows (`row_checks`), queries on a
-commit (`commit_checks`, `spike_sql`).
-"""
+"""Checks as data: messages and severities (`catalogue`) and conditions of rows (`row_checks`)."""

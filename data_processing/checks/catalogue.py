@@ -1,10 +1,8 @@
-"""Every check by name: what it looks at, what it finds, what happens then, and what a reader should
-do. Data only; the SQL is elsewhere.
+"""Lists every check by name, with its level, severity and message. Data only; the SQL is elsewhere.
 
-Levels: a `row` check judges a raw row (`fail`: the row goes to quarantine and its pool goes on;
-`warn`: the row is used and counted); a `pool_day` or `batch` check judges what a run is about to
-commit (`fail`: nothing is committed and the run is `blocked`; `warn`: the ledger says so).
-Conditions of rows are in `row_checks`, queries of the other levels in `commit_checks`.
+A `row` check validates a raw row: a row that fails a `fail` check is quarantined, one that fails a
+`warn` check is used and counted. A `pool_day` or `batch` check validates what a run is about to
+commit: `fail` blocks the run and commits nothing, `warn` is recorded in the ledger.
 """
 
 from __future__ import annotations
@@ -20,43 +18,50 @@ from database.ledger.runs import Acceptance
 
 @dataclass(frozen=True)
 class Check:
-    """`words` say what is wrong with what it finds; `{setting}` in them is a limit. `fixed` says
-    why its severity can't be changed, or is None.
+    """A check of the catalogue.
+
+    Attributes:
+        name: stored as the reason in quarantine and as the name in the ledger.
+        level: row, pool_day or batch.
+        severity: default; CHECK_SEVERITIES may change it.
+        message: completes a sentence on the row or the run; `{setting}` is a limit.
+        fixed_reason: why the severity can't be changed; None if it can.
     """
 
     name: str
     level: Level
     severity: Severity
-    words: str
-    fixed: str | None = None
+    message: str
+    fixed_reason: str | None = None
 
 
-NO_CALENDAR = "no calendar has a place for such a row"
-NOTHING_TO_USE = "there is nothing in such a row to use"
-HAS_A_LIMIT = "change its limit instead"
-NEVER_RIGHT = "no metric or forecast can be made of it"
-FOREIGN_KEY = "the foreign key of `pool_daily_metrics` lets no metric of such a pool in"
-PUT_AWAY = "`load` it with another value or moment to have it in use"
-REPLACED = "the row that `quarantine replay` made of it is what counts"
-REFUSED = "such a row can't be stored"
+# reasons for a fixed severity
+BELONGS_TO_NO_DAY = "such a row belongs to no day of a pool"
+HAS_NO_VALUE = "such a row has no value to use"
+HAS_LIMIT_SETTING = "change its limit instead"
+IS_NEVER_VALID = "no metric or forecast can be computed from it"
+VIOLATES_FOREIGN_KEY = "the foreign key of `pool_daily_metrics` accepts no metric of such a pool"
+WAS_DROPPED = "`load` it with another value or timestamp to use it"
+WAS_REPLACED = "the row that `quarantine replay` inserted in its place is used"
+CANNOT_BE_STORED = "such a row can't be stored"
 
 _ROWS = (
-    Check("timestamp_missing", "row", "fail", "it has no timestamp", NO_CALENDAR),
+    Check("timestamp_missing", "row", "fail", "it has no timestamp", BELONGS_TO_NO_DAY),
     Check(
         "timestamp_before_2018",
         "row",
         "fail",
         "its timestamp is before 2018, when no pool existed: a unit or a parsing error",
-        NO_CALENDAR,
+        BELONGS_TO_NO_DAY,
     ),
     Check(
         "timestamp_in_future",
         "row",
         "fail",
         "its timestamp was in the future when the run read it",
-        NO_CALENDAR,
+        BELONGS_TO_NO_DAY,
     ),
-    Check("apy_and_tvl_missing", "row", "fail", "it has neither an APY nor a TVL", NOTHING_TO_USE),
+    Check("apy_and_tvl_missing", "row", "fail", "it has neither an APY nor a TVL", HAS_NO_VALUE),
     Check("apy_infinite", "row", "fail", "its APY is infinite"),
     Check("apy_not_a_number", "row", "fail", "its APY is no number"),
     Check("tvl_infinite", "row", "fail", "its TVL is infinite"),
@@ -66,67 +71,69 @@ _ROWS = (
         "row",
         "fail",
         "its APY is beyond MAX_APY_PERCENT ({max_apy_percent:,.0f} %)",
-        HAS_A_LIMIT,
+        HAS_LIMIT_SETTING,
     ),
-    Check("tvl_negative", "row", "fail", "its TVL is negative", NEVER_RIGHT),
+    Check("tvl_negative", "row", "fail", "its TVL is negative", IS_NEVER_VALID),
     Check(
         "tvl_beyond_limit",
         "row",
         "fail",
         "its TVL is beyond MAX_TVL_USD ({max_tvl_usd:,.0f} USD)",
-        HAS_A_LIMIT,
+        HAS_LIMIT_SETTING,
     ),
     Check(
         "apy_and_tvl_unusable",
         "row",
         "fail",
         "neither its APY nor its TVL can be used",
-        NOTHING_TO_USE,
+        HAS_NO_VALUE,
     ),
     Check(
         "pool_not_in_pools",
         "row",
         "fail",
         "its pool has no row in `pools`, to which `pool_daily_metrics` has a foreign key",
-        FOREIGN_KEY,
+        VIOLATES_FOREIGN_KEY,
     ),
     Check(
         "row_dropped",
         "row",
         "fail",
-        "it would pass by now, and `quarantine drop` has put it away for good",
-        PUT_AWAY,
+        "it passes the checks, but `quarantine drop` has closed it without use",
+        WAS_DROPPED,
     ),
     Check(
         "row_replaced",
         "row",
         "fail",
-        "it would pass by now, and `quarantine replay` has put a corrected row in its place",
-        REPLACED,
+        "it passes the checks, but `quarantine replay` has inserted a corrected row in its place",
+        WAS_REPLACED,
     ),
     Check(
         "timestamp_before_2009",
         "row",
         "fail",
         "its day is before 2009, when no coin existed: a unit or a parsing error",
-        NEVER_RIGHT,
+        IS_NEVER_VALID,
     ),
-    Check("symbol_missing", "row", "fail", "it has no symbol", NEVER_RIGHT),
-    Check("price_missing", "row", "fail", "it has no closing price", NOTHING_TO_USE),
-    Check("price_infinite", "row", "fail", "its price is infinite", NEVER_RIGHT),
-    Check("price_not_a_number", "row", "fail", "its price is no number", NEVER_RIGHT),
-    Check("price_not_positive", "row", "fail", "its price is zero or negative", NEVER_RIGHT),
+    Check("symbol_missing", "row", "fail", "it has no symbol", IS_NEVER_VALID),
+    Check("price_missing", "row", "fail", "it has no closing price", HAS_NO_VALUE),
+    Check("price_infinite", "row", "fail", "its price is infinite", IS_NEVER_VALID),
+    Check("price_not_a_number", "row", "fail", "its price is no number", IS_NEVER_VALID),
+    Check("price_not_positive", "row", "fail", "its price is zero or negative", IS_NEVER_VALID),
     Check(
         "price_beyond_limit",
         "row",
         "fail",
         "its price is beyond MAX_PRICE_USD ({max_price_usd:,.0f} USD)",
-        HAS_A_LIMIT,
+        HAS_LIMIT_SETTING,
     ),
-    Check("gas_infinite", "row", "fail", "its gas price is infinite", NEVER_RIGHT),
-    Check("gas_not_a_number", "row", "fail", "its gas price is no number", NEVER_RIGHT),
-    Check("gas_negative", "row", "fail", "its gas price is negative", NEVER_RIGHT),
-    Check("gas_beyond_limit", "row", "fail", "its gas price is beyond a million gwei", NEVER_RIGHT),
+    Check("gas_infinite", "row", "fail", "its gas price is infinite", IS_NEVER_VALID),
+    Check("gas_not_a_number", "row", "fail", "its gas price is no number", IS_NEVER_VALID),
+    Check("gas_negative", "row", "fail", "its gas price is negative", IS_NEVER_VALID),
+    Check(
+        "gas_beyond_limit", "row", "fail", "its gas price is beyond a million gwei", IS_NEVER_VALID
+    ),
 )
 
 _INCOMING = (
@@ -135,45 +142,51 @@ _INCOMING = (
         "row",
         "fail",
         "`load` or `ingest` could not read its timestamp",
-        REFUSED,
+        CANNOT_BE_STORED,
     ),
-    Check("not_an_object", "row", "fail", "`ingest` got something that is no JSON object", REFUSED),
-    Check("pool_id_missing", "row", "fail", "it has no pool id", REFUSED),
+    Check(
+        "not_an_object",
+        "row",
+        "fail",
+        "`ingest` got something that is no JSON object",
+        CANNOT_BE_STORED,
+    ),
+    Check("pool_id_missing", "row", "fail", "it has no pool id", CANNOT_BE_STORED),
     Check(
         "value_beyond_column",
         "row",
         "fail",
         "`load` found a number or a text in it that the table's column does not take",
-        REFUSED,
+        CANNOT_BE_STORED,
     ),
-    Check("gas_missing", "row", "fail", "`load` found no gas price in it", REFUSED),
+    Check("gas_missing", "row", "fail", "`load` found no gas price in it", CANNOT_BE_STORED),
     Check(
         "symbol_unusable",
         "row",
         "fail",
         "its symbol is no coin, or a coin's price in something else than USD",
-        REFUSED,
+        CANNOT_BE_STORED,
     ),
     Check(
         "another_row_of_that_pool",
         "row",
         "fail",
-        "a later line of the same file says something else of that pool",
-        REFUSED,
+        "a later line of the same file has other values for that pool",
+        CANNOT_BE_STORED,
     ),
     Check(
         "another_row_of_that_day",
         "row",
         "fail",
-        "a later line of the same file says something else for that day",
-        REFUSED,
+        "a later line of the same file has other values for that day",
+        CANNOT_BE_STORED,
     ),
     Check(
         "wrong_number_of_values",
         "row",
         "fail",
         "it has more or fewer values than the file has columns",
-        REFUSED,
+        CANNOT_BE_STORED,
     ),
 )
 
@@ -227,20 +240,29 @@ CATALOGUE = {check.name: check for check in (*_ROWS, *_INCOMING, *_COMMITS)}
 SEVERITIES = ("fail", "warn", "off")
 
 
-def words(name: str, settings: Settings) -> str:
-    """What the check finds, with today's limit; a reason of another version is said as it is."""
-    return (
-        CATALOGUE[name].words.format(**dict(settings))
-        if name in CATALOGUE
-        else f"`{name}`, a check that this version does not have"
-    )
+def check_message(name: str, settings: Settings) -> str:
+    """Return the message of a check with the current limits.
+
+    Args:
+        name: name of a check; a reason of another version gets a message of its own.
+        settings: limits.
+    """
+    if name not in CATALOGUE:
+        return f"`{name}`, a check that this version does not have"
+    return CATALOGUE[name].message.format(**dict(settings))
 
 
 def changed_severities(settings: Settings) -> dict[str, str]:
-    """CHECK_SEVERITIES by name: `fail`, `warn` or `off`.
+    """Parse CHECK_SEVERITIES.
 
-    Raises: ConfigurationError naming what is not understood, not known or not to be changed, and
-    what is allowed.
+    Args:
+        settings: the setting, as NAME=fail, NAME=warn or NAME=off separated by commas.
+
+    Returns:
+        `fail`, `warn` or `off` by check name.
+
+    Raises:
+        ConfigurationError: an entry is malformed, unknown or not allowed.
     """
     changed: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in settings.check_severities.split(","))):
@@ -252,7 +274,7 @@ def changed_severities(settings: Settings) -> dict[str, str]:
             )
         _require(
             name,
-            (check.name for check in CATALOGUE.values() if check.fixed is None),
+            (check.name for check in CATALOGUE.values() if check.fixed_reason is None),
             "CHECK_SEVERITIES can't change",
         )
         changed[name] = severity
@@ -260,14 +282,31 @@ def changed_severities(settings: Settings) -> dict[str, str]:
 
 
 def severity_of(name: str, settings: Settings) -> str:
+    """Return the severity of a check: `fail`, `warn` or `off`.
+
+    Args:
+        name: name of the check.
+        settings: CHECK_SEVERITIES.
+
+    Raises:
+        ConfigurationError: CHECK_SEVERITIES is wrong.
+    """
     return changed_severities(settings).get(name, CATALOGUE[name].severity)
 
 
-def accepting(names: Sequence[str], reason: str | None, by: str) -> Acceptance | None:
-    """What `--accept-check NAME --reason TEXT` asks for; None where neither is given.
+def parse_acceptance(names: Sequence[str], reason: str | None, by: str) -> Acceptance | None:
+    """Parse the options `--accept-check NAME --reason TEXT`.
 
-    Raises: ConfigurationError for a name that is not known or can't be accepted, and for one
-    without the other.
+    Args:
+        names: checks that the run may fail.
+        reason: text of `--reason`.
+        by: current user.
+
+    Returns:
+        The acceptance; None if neither option is used.
+
+    Raises:
+        ConfigurationError: a name is unknown or can't be accepted, or one option is missing.
     """
     acceptable = [check.name for check in _COMMITS]
     for name in names:
@@ -288,13 +327,11 @@ def _require(name: str, allowed: Iterable[str], refusal: str) -> None:
     allowed = list(allowed)
     if name in allowed:
         return
-    known = CATALOGUE.get(name)
-    if known is None:
+    check = CATALOGUE.get(name)
+    if check is None:
         why = "there is no such check"
+    elif check.fixed_reason is None:
+        why = "it validates rows and blocks no run, see `quarantine list`"
     else:
-        why = (
-            "it judges rows and blocks no run, see `quarantine list`"
-            if known.fixed is None
-            else known.fixed
-        )
+        why = check.fixed_reason
     raise ConfigurationError(f"{refusal} {name!r}: {why}. Allowed: {', '.join(allowed)}")

@@ -1,13 +1,9 @@
-"""What makes a row unusable, as data: a name, which is the reason kept in quarantine, and a
-condition in SQL that is true for a bad row.
+"""Defines the row checks as data: a name, which is the reason in quarantine, and an SQL condition
+that is true for a bad row.
 
-`catalogue` says in words what each finds, and its severity: a row that fails a `fail` check is not
-used, one that fails a `warn` check is.
-
-Conditions are written in the SQL that Spark and PostgreSQL share, over a text column and its number
-`<column>_value`: Spark judges the rows a run reads, PostgreSQL the ones a plan counts, by the same
-words. Units: APY percent, TVL and prices USD, gas gwei; timestamps UTC. Nothing is read or written
-here.
+Conditions are in the SQL that Spark and PostgreSQL share, over a text column and its number
+`<column>_value`: Spark validates the rows that a run reads, PostgreSQL those that a plan counts.
+APY percent, TVL and prices USD, gas gwei; timestamps UTC. Does not read or write.
 """
 
 from __future__ import annotations
@@ -30,33 +26,39 @@ EARLIEST_MARKET_DAY = date(2009, 1, 1)
 BEFORE_MARKETS = f"timestamp_before_{EARLIEST_MARKET_DAY:%Y}"
 
 IN_FUTURE = "timestamp_in_future"
-"""The reason of a row that may become good as time goes on."""
+"""Reason of a row that becomes valid as time passes."""
 
 MAX_GAS_GWEI = 1e6
-"""A thousand times the highest daily average there ever was."""
+"""A thousand times the highest daily average on record."""
 
-NO_TIMESTAMP = "timestamp_missing"
+TIMESTAMP_MISSING = "timestamp_missing"
 
 NOT_IN_POOLS = "pool_not_in_pools"
-"""The reason of a row that becomes good when its pool is in `pools`."""
+"""Reason of a row that becomes valid when its pool is in `pools`."""
 
-NEVER = "WHEN false THEN ''"
-"""A branch for a CASE that would have none."""
+NO_BRANCH = "WHEN false THEN ''"
+"""A CASE needs at least one branch."""
 
 NUMBER = "^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,3})?(?![^~]|~)"
-"""A decimal number and nothing behind it. No backslash and no `$`: Spark would unescape the one,
-and Java's `$` lets a line feed pass.
+"""A decimal number and nothing after it. No backslash, which Spark unescapes, and no `$`, which
+lets a line feed pass in Java.
 """
 
 MAX_NUMBER_LENGTH = 1000
-"""Characters of a text that is still looked at as a number: beyond 131,072 digits PostgreSQL
-refuses the whole query.
+"""Longest text, in characters, that is read as a number: PostgreSQL rejects the whole query beyond
+131,072 digits.
 """
 
 
 @dataclass(frozen=True)
 class RowCheck:
-    """`condition` is true for a bad row; `name` is the reason it gets."""
+    """A check with its condition and severity.
+
+    Attributes:
+        name: reason of a rejected row.
+        condition: SQL that is true for a bad row.
+        severity: fail or warn.
+    """
 
     name: str
     condition: str
@@ -64,20 +66,25 @@ class RowCheck:
 
 
 Condition = tuple[str, str]
-"""The name of a check and its condition; how severe it is stands in the catalogue."""
+"""Name of a check and its condition; the catalogue has its severity."""
 
 
 def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
-    """Checks of a raw pool row (columns apy, tvl, apy_value, tvl_value, timestamp, not_in_pools,
-    dropped, replaced); the first that fails names the reason.
+    """Return the checks of a raw pool row, in order; the first that fails names the reason.
 
-    A row with one of APY and TVL missing is good: the missing one is NULL. `now` is the run's, UTC:
-    a later timestamp is an error of the source.
-    Raises: ConfigurationError for a wrong CHECK_SEVERITIES.
+    Columns: apy, tvl, apy_value, tvl_value, timestamp, not_in_pools, dropped, replaced. A row with
+    one of APY and TVL is good; the missing one is NULL.
+
+    Args:
+        settings: limits and severities.
+        now: clock of the run, UTC; a later timestamp is an error of the source.
+
+    Raises:
+        ConfigurationError: CHECK_SEVERITIES is wrong.
     """
     return _with_severities(
         settings,
-        (NO_TIMESTAMP, "timestamp IS NULL"),
+        (TIMESTAMP_MISSING, "timestamp IS NULL"),
         ("timestamp_before_2018", f"timestamp < TIMESTAMP '{EARLIEST_DAY} 00:00:00'"),
         (IN_FUTURE, f"timestamp > TIMESTAMP '{now:%Y-%m-%d %H:%M:%S.%f}'"),
         ("apy_and_tvl_missing", "apy IS NULL AND tvl IS NULL"),
@@ -86,9 +93,9 @@ def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
         ("apy_beyond_limit", f"abs(apy_value) > {settings.max_apy_percent!r}"),
         ("tvl_negative", "tvl_value < 0"),
         ("tvl_beyond_limit", f"tvl_value > {settings.max_tvl_usd!r}"),
-        # nothing comes this far unless CHECK_SEVERITIES lets values pass that are no numbers
+        # only reached if CHECK_SEVERITIES lets texts pass that are no numbers
         ("apy_and_tvl_unusable", "apy_value IS NULL AND tvl_value IS NULL"),
-        # last: a row that fails on its own account keeps its reason
+        # last: a row with a bad value keeps that reason
         (NOT_IN_POOLS, "not_in_pools"),
         ("row_dropped", "dropped"),
         ("row_replaced", "replaced"),
@@ -96,7 +103,7 @@ def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
 
 
 def changed_row_severities(settings: Settings) -> dict[str, Any]:
-    """Those of CHECK_SEVERITIES that decide which raw rows are used, by name."""
+    """Return the entries of CHECK_SEVERITIES that decide which raw rows are used, by name."""
     return {
         name: severity
         for name, severity in changed_severities(settings).items()
@@ -105,17 +112,19 @@ def changed_row_severities(settings: Settings) -> dict[str, Any]:
 
 
 def price_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
-    """Checks of a daily close (columns close, close_value, data_timestamp, symbol) at the moment
-    `now`, UTC.
+    """Return the checks of a daily close: close, close_value, data_timestamp, symbol.
 
-    A price row without a price is of no use, so a missing one is bad too.
+    Args:
+        settings: limits and severities.
+        now: clock of the run, UTC.
     """
     return _with_severities(
         settings,
-        (NO_TIMESTAMP, "data_timestamp IS NULL"),
+        (TIMESTAMP_MISSING, "data_timestamp IS NULL"),
         ("symbol_missing", "symbol IS NULL"),
         (BEFORE_MARKETS, f"data_timestamp < TIMESTAMP '{EARLIEST_MARKET_DAY} 00:00:00'"),
         (IN_FUTURE, f"data_timestamp > TIMESTAMP '{now:%Y-%m-%d %H:%M:%S.%f}'"),
+        # a price row has no other value, so a missing close is bad
         ("price_missing", "close IS NULL"),
         *_number_checks("close", name="price"),
         ("price_not_positive", "close_value <= 0"),
@@ -124,12 +133,16 @@ def price_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
 
 
 def gas_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
-    """Checks of a day's gas (columns gas, gas_value, date) at the moment `now`, UTC; a missing one
-    is no error, for days to come have a forecast.
+    """Return the checks of a day's gas: gas, gas_value, date.
+
+    Args:
+        settings: limits and severities.
+        now: clock of the run, UTC.
     """
+    # a row without gas is good: days to come have a forecast only
     return _with_severities(
         settings,
-        (NO_TIMESTAMP, "gas IS NOT NULL AND date IS NULL"),
+        (TIMESTAMP_MISSING, "gas IS NOT NULL AND date IS NULL"),
         (BEFORE_MARKETS, f"gas IS NOT NULL AND date < DATE '{EARLIEST_MARKET_DAY}'"),
         (IN_FUTURE, f"gas IS NOT NULL AND date > DATE '{now:%Y-%m-%d}'"),
         *_number_checks("gas"),
@@ -147,7 +160,7 @@ def _number_checks(column: str, name: str | None = None) -> tuple[Condition, ...
 
 
 def _with_severities(settings: Settings, *conditions: Condition) -> tuple[RowCheck, ...]:
-    """The checks in their order, but for those that are off."""
+    """Return the checks in their order, without those that are switched off."""
     severities = [severity_of(name, settings) for name, _ in conditions]
     return tuple(
         RowCheck(name, condition, cast(Severity, severity))
@@ -156,65 +169,76 @@ def _with_severities(settings: Settings, *conditions: Condition) -> tuple[RowChe
     )
 
 
-def reason(checks: Sequence[RowCheck]) -> str:
-    """SQL expression: the name of the first check that a row must not be used for, NULL for a good
-    row.
-    """
+def reason_sql(checks: Sequence[RowCheck]) -> str:
+    """Return an SQL expression: the first failing `fail` check, NULL for a good row."""
     return _first_failing([check for check in checks if check.severity == "fail"])
 
 
-def warning(checks: Sequence[RowCheck]) -> str:
-    """SQL expression: the name of the first check that is only reported, NULL for a row without
-    one.
-    """
+def warning_sql(checks: Sequence[RowCheck]) -> str:
+    """Return an SQL expression: the first failing `warn` check, NULL without one."""
     return _first_failing([check for check in checks if check.severity == "warn"])
 
 
 def _first_failing(checks: Sequence[RowCheck]) -> str:
-    found = " ".join(f"WHEN {check.condition} THEN {check.name!r}" for check in checks)
-    return f"CASE {found or NEVER} END"
+    branches = " ".join(f"WHEN {check.condition} THEN {check.name!r}" for check in checks)
+    return f"CASE {branches or NO_BRANCH} END"
 
 
 def is_number(column: str, matches: str) -> str:
-    """SQL condition: the text column is a NUMBER; `matches` is the dialect's operator for regular
-    expressions.
+    """Return an SQL condition: the text column is a NUMBER.
+
+    Args:
+        column: name of the text column.
+        matches: the dialect's operator for regular expressions, RLIKE or ~.
     """
     return f"length({column}) <= {MAX_NUMBER_LENGTH} AND {column} {matches} '{NUMBER}'"
 
 
 def spark_number(column: str) -> str:
-    """Spark SQL: the text column as a double, NULL where it is no number; too large becomes
-    infinity, too small zero.
+    """Return Spark SQL: the text column as a double, NULL if it is no number.
+
+    Too large becomes infinity, too small zero.
     """
     return f"CASE WHEN {is_number(column, 'RLIKE')} THEN CAST({column} AS DOUBLE) END"
 
 
 def postgresql_number(column: str) -> str:
-    """As `spark_number`; by way of numeric, because PostgreSQL refuses a text beyond a double's
-    range.
-    """
+    """Return PostgreSQL SQL with the values of `spark_number`."""
+    # through numeric, because PostgreSQL rejects a text beyond the range of a double
     number = f"{column}::numeric"
-    return (
-        f"CASE WHEN {is_number(column, '~')} THEN CASE WHEN abs({number}) > 1e300 THEN"
-        f" sign({number}) * 'Infinity'::double precision WHEN abs({number}) < 1e-300 THEN 0 ELSE"
-        f" {column}::double precision END END"
-    )
+    return f"""CASE WHEN {is_number(column, "~")} THEN
+            CASE
+                WHEN abs({number}) > 1e300 THEN sign({number}) * 'Infinity'::double precision
+                WHEN abs({number}) < 1e-300 THEN 0
+                ELSE {column}::double precision
+            END
+        END"""
 
 
-def missing_is_null(column: str) -> str:
-    """SQL of both dialects: the text itself, NULL for a NaN."""
+def nan_to_null(column: str) -> str:
+    """Return SQL of both dialects: the text itself, NULL for a NaN."""
     return f"CASE WHEN lower({column}) <> 'nan' THEN {column} END"
 
 
-def judged(
+def validated(
     select: str, *, others: Sequence[str], texts: Sequence[str], checks: Sequence[RowCheck]
 ) -> str:
-    """PostgreSQL: a SELECT of the columns `others` and `texts` of `select`, of `<text>_value` for
-    each text, and of `reason`, NULL for a good row.
+    """Return a PostgreSQL SELECT that adds numbers and the reason to rows.
+
+    Args:
+        select: SELECT of the rows.
+        others: columns of `select` that are returned as they are.
+        texts: text columns; `<text>_value` is added for each.
+        checks: row checks; `reason` is the first that fails, NULL for a good row.
     """
-    cleaned = ", ".join([*others, *(f"{missing_is_null(name)} AS {name}" for name in texts)])
+    cleaned = ", ".join([*others, *(f"{nan_to_null(name)} AS {name}" for name in texts)])
     values = ", ".join(f"{postgresql_number(name)} AS {name}_value" for name in texts)
-    parsed = (
-        f"SELECT cleaned.*, {values} FROM (SELECT {cleaned} FROM ({select}) AS given) AS cleaned"
-    )
-    return f"SELECT parsed.*, {reason(checks)} AS reason FROM ({parsed}) AS parsed"
+    return f"""
+    SELECT parsed.*, {reason_sql(checks)} AS reason
+    FROM (
+        SELECT cleaned.*, {values}
+        FROM (
+            SELECT {cleaned}
+            FROM ({select}) AS source
+        ) AS cleaned
+    ) AS parsed"""

@@ -1,11 +1,9 @@
-"""Checks of the days that a metrics run is about to commit: SQL over its staging, its plan and the
-raw rows, run inside the commit.
+"""Defines the checks of the days that a metrics run is about to commit: SQL over staging, the
+plan's table and raw rows.
 
-In: the plan, the names of its table and of the run's staging, the settings' limits. Out: queries
-whose rows are the failures; nothing is read here. Days are UTC. A day is new when no good run has
-written it yet; a full refresh judges the newest one at least. Shares are of at least MIN_POOLS
-pools or rows, and of MIN_REMOVED_DAYS days: of a handful, half may well be missing. A pool is
-observed on a day that has an accepted snapshot of its own.
+Returns queries whose rows are the failures; runs nothing. A day is new if no good run has written
+it; a full refresh checks at least the newest day. A pool is observed on a day that has an accepted
+snapshot of its own. Days are UTC.
 """
 
 from __future__ import annotations
@@ -16,15 +14,13 @@ from datetime import date, timedelta
 from typing import Any, cast
 
 from config_spark import Settings
-from data_processing.checks.catalogue import CATALOGUE, severity_of, words
-from data_processing.commit.provisional_days import set_today_aside
+from data_processing.checks.catalogue import CATALOGUE, check_message, severity_of
 from data_processing.commit.spikes import spike_preparation, spike_query
 from data_processing.metrics.rolling_metrics import LONGEST_WINDOW_DAYS
-from data_processing.planning.adopted_days import keep_rounded
 from data_processing.planning.run_plan import Plan
 from data_processing.raw.market_series import SERIES
-from data_processing.raw.observed_days import RETIRED_INSIDE, retired_days
-from data_processing.raw.pool_coverage import GONE, STAGED, calendar_changes
+from data_processing.raw.observed_days import RETIRED_DAYS_IN_COVERAGE
+from data_processing.raw.pool_coverage import REMOVED_DAYS, STAGED_COVERAGE
 from database.commit_checks import BatchCheck, CommitChecks, Severity
 from database.schema.merge_sql import qualified, quoted
 from database.schema.tables import (
@@ -35,19 +31,21 @@ from database.schema.tables import (
     value_staleness,
 )
 
+# a share of a handful is noise, so smaller numbers pass
 MIN_POOLS = 20
+"""Pools or rows from which on a share is checked."""
 
 MIN_REMOVED_DAYS = 1000
+"""Removed days from which on their share is checked."""
 
 ONE_DAY = timedelta(days=1)
 
 NEW_DAYS = "new_days"
 
-GIVEN_COLUMNS = ("actual_apy", "actual_tvl", *SERIES)
-"""Columns that are as the source has them; the others need a month of history."""
+SOURCE_COLUMNS = ("actual_apy", "actual_tvl", *SERIES)
+"""Columns with values of the source; the others need a month of history."""
 
-
-_REMOVED = f"SELECT pool_id, from_day, to_day FROM {GONE}"
+_REMOVED = f"SELECT pool_id, from_day, to_day FROM {REMOVED_DAYS}"
 
 MANY_DAYS_REMOVED = """
     SELECT removed, known, round(removed / known::numeric, 3) AS share, first_day, last_day, such_as
@@ -63,13 +61,13 @@ MANY_DAYS_REMOVED = """
     ) AS calendars
     WHERE removed >= {least}
         AND removed > :share * known"""
-"""Metrics must not go unseen: neither with raw history that was cut away, where they are wanted to,
-nor with another limit.
-"""
+"""Pruned raw history or a tighter limit must not remove metrics without a notice."""
 
 
 @dataclass(frozen=True)
 class _Query:
+    """Query of one check; `name` is that of the catalogue."""
+
     name: str
     sql: str
     parameters: Mapping[str, Any]
@@ -77,60 +75,67 @@ class _Query:
 
 
 def commit_checks(settings: Settings, plan: Plan, staging: str) -> CommitChecks:
-    """The checks of a run's commit, but for those that are off.
+    """Return the checks of a run's commit, except those that are switched off.
 
-    Args: staging is the run's table of pool days (pool_id, date, METRIC_COLUMNS,
-    apy_staleness_days, tvl_staleness_days).
-    Raises: ConfigurationError for a wrong CHECK_SEVERITIES.
+    `stage_changes` must run before them.
+
+    Args:
+        settings: limits and severities.
+        plan: the run's plan.
+        staging: the run's table of pool days: pool_id, date, METRIC_COLUMNS, apy_staleness_days,
+            tvl_staleness_days.
+
+    Raises:
+        ConfigurationError: CHECK_SEVERITIES is wrong.
     """
+    table = plan.decision.table
     first = first_new_day(plan)
-    retires = plan.request.retire_missing
+    removed = _REMOVED
+    if plan.request.retire_missing:
+        removed = f"{_REMOVED} UNION ALL {RETIRED_DAYS_IN_COVERAGE}"
     queries = [
-        *_queries_of_new_days(settings, plan, staging, first),
+        *_new_day_queries(settings, plan, staging, first),
         _Query(
             "many_days_removed",
             MANY_DAYS_REMOVED.format(
-                removed=f"{_REMOVED} UNION ALL {RETIRED_INSIDE}" if retires else _REMOVED,
-                staged=STAGED,
-                least=MIN_REMOVED_DAYS,
+                removed=removed, staged=STAGED_COVERAGE, least=MIN_REMOVED_DAYS
             ),
             {"share": settings.max_removed_days_share},
         ),
-        _Query("unknown_pool", _unknown_pools(plan.table), {}),
+        _Query("unknown_pool", _unknown_pools(table), {}),
         _Query("spike", *spike_query(settings, plan), spike_preparation(settings, plan)),
     ]
     checks = [
         _check(settings, query) for query in queries if severity_of(query.name, settings) != "off"
     ]
-    new_days = (
-        [(_new_days(plan.table, staging), {"first": first, "end": plan.end})] if first else []
-    )
-    statements = [
-        *set_today_aside(plan, staging),
-        keep_rounded(staging, settings),
-        *calendar_changes(plan.table, staging),
-    ]
-    if retires:
-        statements.append(retired_days(plan.table, staging))
-    return CommitChecks(checks, [*((statement, {}) for statement in statements), *new_days])
+    preparation = []
+    if first:
+        interval = {"first": first, "end": plan.decision.end}
+        preparation.append((_create_new_days(table, staging), interval))
+    return CommitChecks(checks, preparation)
 
 
 def first_new_day(plan: Plan) -> date | None:
-    """The first day of the plan's that no good run has written; None where there is none, or where
-    the newest day is not in the interval.
+    """Return the first day of the plan that no good run has written.
 
-    A run of some pools has no night to judge.
+    Args:
+        plan: the run's plan.
+
+    Returns:
+        The day; None if there is none, if the interval leaves out the newest day, or if the run is
+        of some pools only.
     """
-    if plan.end is None or plan.request.pools is not None:
+    end, previous, mode = plan.decision.end, plan.decision.previous, plan.decision.mode
+    if end is None or plan.request.pools is not None:
         return None
-    known = plan.previous.end if plan.previous else None
-    if plan.mode == "full_refresh":
-        return min(known or plan.end, plan.end - ONE_DAY)
-    if known is None or known > plan.end:
+    known_end = previous.end if previous else None
+    if mode == "full_refresh":
+        return min(known_end or end, end - ONE_DAY)
+    if known_end is None or known_end > end:
         return None
-    if known < plan.end:
-        return known
-    return plan.end - ONE_DAY if plan.mode == "backfill" else None
+    if known_end < end:
+        return known_end
+    return end - ONE_DAY if mode == "backfill" else None
 
 
 def _check(settings: Settings, query: _Query) -> BatchCheck:
@@ -139,24 +144,25 @@ def _check(settings: Settings, query: _Query) -> BatchCheck:
         query.name,
         CATALOGUE[query.name].level,
         severity,
-        words(query.name, settings),
+        check_message(query.name, settings),
         query.sql,
         query.parameters,
         query.preparation,
     )
 
 
-def _queries_of_new_days(
+def _new_day_queries(
     settings: Settings, plan: Plan, staging: str, first: date | None
 ) -> Iterator[_Query]:
     if first is None:
         return
-    missing = (
-        f"SELECT day, pools_before, pools, missing, such_as FROM {NEW_DAYS} WHERE pools_before >="
-        f" {MIN_POOLS} AND missing > :share * pools_before"
-    )
+    missing = f"""
+    SELECT day, pools_before, pools, missing, such_as
+    FROM {NEW_DAYS}
+    WHERE pools_before >= {MIN_POOLS}
+        AND missing > :share * pools_before"""
     many, some = settings.max_missing_pools_share, settings.warn_missing_pools_share
-    # a day that the one check names need not be named by the other too
+    # the warning leaves out days that the failing check names already
     most = many if severity_of("many_pools_missing", settings) != "off" else 1.0
     yield _Query("many_pools_missing", f"{missing} ORDER BY day", {"share": many})
     yield _Query(
@@ -164,21 +170,26 @@ def _queries_of_new_days(
         f"{missing} AND missing <= :most * pools_before ORDER BY day",
         {"share": some, "most": most},
     )
-    fewer = (
-        f"SELECT day, pools_before, pools FROM {NEW_DAYS} WHERE pools_before >= {MIN_POOLS} AND"
-        " pools < :share * pools_before ORDER BY day"
+    yield _Query(
+        "rows_far_below_yesterday",
+        f"""
+    SELECT day, pools_before, pools
+    FROM {NEW_DAYS}
+    WHERE pools_before >= {MIN_POOLS}
+        AND pools < :share * pools_before
+    ORDER BY day""",
+        {"share": settings.min_pools_ratio},
     )
-    yield _Query("rows_far_below_yesterday", fewer, {"share": settings.min_pools_ratio})
     yield _Query(
         "null_share",
-        _null_shares(plan.table, staging),
-        {"share": settings.max_null_share, "first": first, "end": plan.end},
+        _null_shares(plan.decision.table, staging),
+        {"share": settings.max_null_share, "first": first, "end": plan.decision.end},
     )
 
 
-def _new_days(plan_table: str, staging: str) -> str:
-    """Statement that makes NEW_DAYS: for each day from :first on, how many living pools were
-    observed on it and on the day before.
+def _create_new_days(plan_table: str, staging: str) -> str:
+    """Return a statement that creates NEW_DAYS: for each day from :first on, how many active pools
+    were observed on it and on the day before.
     """
     observed = "(s.apy_staleness_days = 0 OR s.tvl_staleness_days = 0)"
     return f"""
@@ -221,15 +232,12 @@ def _new_days(plan_table: str, staging: str) -> str:
 
 
 def _null_shares(plan_table: str, staging: str) -> str:
-    """Columns with too many nulls on the new days' observed rows.
-
-    A metric of a pool that is younger than its window is no loss; nor is a price or gas that no run
-    has ever known. The bounds of `long_ago` follow from the others: with them its rows are few
-    before they are joined.
-    """
+    """Return a query of columns with too many nulls on the observed rows of the new days."""
+    # a metric of a pool that is younger than its window is null by definition
     old_enough = "(p.known_from IS NOT NULL OR long_ago.date IS NOT NULL)"
-    counted = {name: "true" if name in GIVEN_COLUMNS else old_enough for name in METRIC_COLUMNS}
-    known = {
+    counted = {name: "true" if name in SOURCE_COLUMNS else old_enough for name in METRIC_COLUMNS}
+    # so is a price or gas that no run has known
+    has_value = {
         name: f"EXISTS (SELECT FROM {qualified(market_series)} WHERE {name} IS NOT NULL)"
         for name in SERIES
     }
@@ -240,9 +248,10 @@ def _null_shares(plan_table: str, staging: str) -> str:
     )
     by_column = ", ".join(
         f"('{name}', {quoted('nulls_' + name)}, {quoted('rows_' + name)},"
-        f" {known.get(name, 'true')})"
+        f" {has_value.get(name, 'true')})"
         for name in counted
     )
+    # the bounds of `long_ago` follow from those of `s`; they reduce its rows before the join
     return f"""
     SELECT column_name, nulls, rows, round(nulls / rows::numeric, 3) AS share
     FROM (
@@ -256,16 +265,18 @@ def _null_shares(plan_table: str, staging: str) -> str:
         WHERE s.date >= CAST(:first AS date)
             AND (s.apy_staleness_days = 0 OR s.tvl_staleness_days = 0)
     ) AS counts
-    CROSS JOIN LATERAL (VALUES {by_column}) AS columns (column_name, nulls, rows, is_known)
-    WHERE is_known
+    CROSS JOIN LATERAL (VALUES {by_column}) AS columns (column_name, nulls, rows, has_value)
+    WHERE has_value
         AND rows >= {MIN_POOLS}
         AND nulls > :share * rows"""
 
 
 def _unknown_pools(plan_table: str) -> str:
-    """Planned pools without a row in `pools`; where that table is empty, it is not in use."""
-    known = qualified(pools)
-    return (
-        f"SELECT p.pool_id FROM {plan_table} AS p WHERE NOT EXISTS (SELECT FROM {known} AS k WHERE"
-        f" k.pool_id = p.pool_id) AND EXISTS (SELECT FROM {known}) ORDER BY p.pool_id"
-    )
+    """Return a query of planned pools without a row in `pools`."""
+    # an empty `pools` is not in use
+    return f"""
+    SELECT p.pool_id
+    FROM {plan_table} AS p
+    WHERE NOT EXISTS (SELECT FROM {qualified(pools)} AS k WHERE k.pool_id = p.pool_id)
+        AND EXISTS (SELECT FROM {qualified(pools)})
+    ORDER BY p.pool_id"""

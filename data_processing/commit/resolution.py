@@ -1,74 +1,104 @@
-"""What became of quarantined rows, kept true by every metrics run: who was let in after all, and
-who is back.
+"""Updates the resolutions of quarantined rows in every metrics run, inside its commit.
 
-In: `yieldspark.quarantine`, the raw rows behind it and today's checks, inside a run's commit. Out:
-`resolution` NULL for an open row, `accepted` for one whose source row is in use by now (a looser
-limit, a timestamp that is no longer in the future, a pool that `pools` has by now). A row that is
-gone from raw history, and whose value is not in use, stays as it is. `replayed` and `dropped` are
-people's decisions: they stay, for every reason the same source row is met with. No row is ever
-deleted.
+Reads `yieldspark.quarantine`, the raw rows behind it and the current checks. Sets `resolution` to
+`accepted` for an open row whose source row is in use, and to NULL for an accepted row that fails
+again. `replayed` and `dropped` are decisions of people: they stay, for every reason of the source
+row. Rows are never deleted.
 """
 
 from __future__ import annotations
+
+from datetime import date
 
 from sqlalchemy import Connection, text
 
 from config_spark import Settings
 from data_processing.checks.row_checks import IN_FUTURE, NOT_IN_POOLS, raw_row_checks
 from data_processing.planning.run_plan import Plan
-from data_processing.raw.history import STORED_TEXTS, TABLE, TEXTS, judged_rows, midnight
+from data_processing.raw.history import STORED_TEXTS, TABLE, TEXTS, midnight, validated_rows
 from data_processing.raw.observed_days import OBSERVED, snapshot_identity
 from data_processing.raw.quarantine_table import ACCEPT, QUARANTINE, RAW_ROW, REOPEN
 
+VERDICTS = "resolution_verdicts"
+"""Temporary table of the run's transaction: source_id and the current reason, NULL if accepted."""
 
-def settle(
+
+def update_resolutions(
     connection: Connection, settings: Settings, plan: Plan, run_id: str, *, staging: str
 ) -> None:
-    """Bring resolutions up to date with what a run that is about to commit takes in; not for a
-    partial one, which leaves rows to the next. `staging` has the rows that the run rejected.
+    """Update the resolutions by the rows that the run is about to commit.
+
+    A partial run only repeats earlier decisions and leaves the rest to the next run. A row that is
+    gone from raw history, and whose value is not in use, stays as it is.
+
+    Args:
+        connection: the run's transaction.
+        settings: limits and severities of the checks.
+        plan: the run's plan.
+        run_id: stored as the run that resolved a row.
+        staging: the run's staging table, with the rows that it rejected.
     """
-    connection.execute(text(_AS_DECIDED_BEFORE), {"run_id": run_id})
-    if plan.is_partial or plan.end is None:
+    connection.execute(text(_REPEAT_DECISIONS), {"run_id": run_id})
+    if plan.is_partial or plan.decision.end is None:
         return
-    candidates = f"resolution IS NULL AND reason IN ('{IN_FUTURE}', '{NOT_IN_POOLS}')"
-    if plan.mode == "full_refresh":
-        candidates = "resolution IS NULL OR resolution = 'accepted'"
-    entries = (
-        f"SELECT DISTINCT source_id, pool_id, timestamp FROM {QUARANTINE} WHERE {RAW_ROW} AND"
-        f" ({candidates})"
-    )
-    # of a row that is gone, the stored value may be in use
-    snapshots = (
-        f"WITH entries AS MATERIALIZED ({entries}) SELECT {TEXTS}, e.source_id FROM entries AS e"
-        f" JOIN {TABLE} AS h ON h.pool_id = e.pool_id AND h.timestamp = e.timestamp AND"
-        f" {snapshot_identity('h')}::text = e.source_id WHERE h.timestamp < {midnight(plan.end)}"
-        f" UNION ALL SELECT {STORED_TEXTS}, e.source_id FROM entries AS e JOIN {OBSERVED} AS s ON"
-        " s.pool_id = e.pool_id AND s.snapshot::text = e.source_id"
-    )
-    rows = judged_rows(snapshots, raw_row_checks(settings, plan.now), also=("source_id",))
-    connection.exec_driver_sql(
-        "CREATE TEMPORARY TABLE settled ON COMMIT DROP AS SELECT DISTINCT source_id, reason"
-        f" FROM ({rows}) AS j"
-    )
-    accepted = (
-        f"UPDATE {QUARANTINE} AS q SET {ACCEPT} FROM settled AS s WHERE q.source_table = '{TABLE}'"
-        " AND q.source_id = s.source_id AND s.reason IS NULL AND q.resolution IS NULL AND"
-        f" (q.reason <> '{NOT_IN_POOLS}' OR {_taken_in(plan, staging)})"
-    )
+    checks = raw_row_checks(settings, plan.decision.now)
+    rows = validated_rows(_snapshots(plan, plan.decision.end), checks, also=("source_id",))
+    connection.exec_driver_sql(f"""
+    CREATE TEMPORARY TABLE {VERDICTS} ON COMMIT DROP AS
+    SELECT DISTINCT source_id, reason
+    FROM ({rows}) AS rows""")
+    accepted = f"""
+    UPDATE {QUARANTINE} AS q
+    SET {ACCEPT}
+    FROM {VERDICTS} AS v
+    WHERE q.source_table = '{TABLE}'
+        AND q.source_id = v.source_id
+        AND v.reason IS NULL
+        AND q.resolution IS NULL
+        AND (q.reason <> '{NOT_IN_POOLS}' OR {_is_in_use(plan, staging)})"""
     connection.execute(text(accepted), {"run_id": run_id})
-    connection.exec_driver_sql(
-        f"UPDATE {QUARANTINE} AS q SET {REOPEN} FROM settled AS s WHERE q.source_table = '{TABLE}'"
-        " AND q.source_id = s.source_id AND s.reason IS NOT NULL AND q.resolution = 'accepted'"
-    )
+    connection.exec_driver_sql(f"""
+    UPDATE {QUARANTINE} AS q
+    SET {REOPEN}
+    FROM {VERDICTS} AS v
+    WHERE q.source_table = '{TABLE}'
+        AND q.source_id = v.source_id
+        AND v.reason IS NOT NULL
+        AND q.resolution = 'accepted'""")
 
 
-def _taken_in(plan: Plan, staging: str) -> str:
-    """Condition on `q`: the run wrote the row's day and did not reject the row. A pool may come
-    into `pools` after the run was planned, or after it read: its rows are left to the next run.
-    """
+def _snapshots(plan: Plan, end: date) -> str:
+    """Return a SELECT of the snapshots behind the entries that may change, with source_id."""
+    candidates = f"resolution IS NULL AND reason IN ('{IN_FUTURE}', '{NOT_IN_POOLS}')"
+    if plan.decision.mode == "full_refresh":
+        candidates = "resolution IS NULL OR resolution = 'accepted'"
+    # the stored value of a row that is gone may be in use
+    return f"""
+        WITH entries AS MATERIALIZED (
+            SELECT DISTINCT source_id, pool_id, timestamp
+            FROM {QUARANTINE}
+            WHERE {RAW_ROW}
+                AND ({candidates})
+        )
+        SELECT {TEXTS}, e.source_id
+        FROM entries AS e
+        JOIN {TABLE} AS h ON h.pool_id = e.pool_id
+            AND h.timestamp = e.timestamp
+            AND {snapshot_identity("h")}::text = e.source_id
+        WHERE h.timestamp < {midnight(end)}
+        UNION ALL
+        SELECT {STORED_TEXTS}, e.source_id
+        FROM entries AS e
+        JOIN {OBSERVED} AS s ON s.pool_id = e.pool_id
+            AND s.snapshot::text = e.source_id"""
+
+
+def _is_in_use(plan: Plan, staging: str) -> str:
+    """Return a condition on `q`: the run wrote the row's day and did not reject the row."""
+    # a pool may appear in `pools` after the plan or the read; its rows are left to the next run
     return f"""(
         EXISTS (
-            SELECT FROM {plan.table} AS p
+            SELECT FROM {plan.decision.table} AS p
             WHERE p.pool_id = q.pool_id
                 AND q.timestamp >= p.write_from::timestamp AT TIME ZONE 'UTC'
                 AND q.timestamp < p.write_end::timestamp AT TIME ZONE 'UTC'
@@ -81,7 +111,7 @@ def _taken_in(plan: Plan, staging: str) -> str:
     )"""
 
 
-_AS_DECIDED_BEFORE = f"""
+_REPEAT_DECISIONS = f"""
 UPDATE {QUARANTINE} AS q
 SET resolution = d.resolution,
     resolved_at = now(),
@@ -96,4 +126,4 @@ WHERE q.run_id = :run_id
     AND d.source_id = q.source_id
     AND d.resolution IN ('replayed', 'dropped')
 """
-"""A source row that was replayed or dropped, met by this run with another reason."""
+"""For a source row that was replayed or dropped, and that this run rejects for another reason."""

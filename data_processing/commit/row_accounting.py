@@ -1,8 +1,7 @@
-"""The count of a run's raw rows by what the row checks said: accepted + quarantined = read, in
-every run.
+"""Counts a run's raw rows by the outcome of the row checks: accepted + quarantined = read.
 
-In: parsed raw rows (columns reason and warning), in Spark. Out: the run's counts and its ledger's
-entries of level `row`. No row is changed.
+Reads parsed raw rows in Spark (columns id, reason, warning); writes the run's counts and its ledger
+entries of level `row`. Changes no row.
 """
 
 from __future__ import annotations
@@ -16,20 +15,23 @@ from pyspark.sql import functions as F
 
 from common.errors import CheckFailed
 from config_spark import Settings
-from data_processing.checks.catalogue import words
+from data_processing.checks.catalogue import check_message
 from data_processing.checks.row_checks import RowCheck
 from database.ledger.runs import Run
 
 log = logging.getLogger(__name__)
 
 
-def counting_columns(checks: Sequence[RowCheck]) -> list[Column]:
-    """Aggregates over parsed rows: `read`, `accepted`, and for each check the rows it took (`fail`)
-    or that pass with its warning (`warn`).
+def row_count_columns(checks: Sequence[RowCheck]) -> list[Column]:
+    """Return aggregates over parsed rows: `read`, `accepted`, and one for each check.
 
-    Rows without an id were not read: they open a calendar.
+    A `fail` check counts the rows that it rejects, a `warn` check the rows that pass with its
+    warning. Rows without an id were not read from raw history and do not count.
+
+    Args:
+        checks: row checks with severities.
     """
-    found = {
+    conditions = {
         check.name: (
             F.col("reason") == check.name
             if check.severity == "fail"
@@ -40,7 +42,7 @@ def counting_columns(checks: Sequence[RowCheck]) -> list[Column]:
     return [
         F.count("id").alias("read"),
         F.count_if(F.col("id").isNotNull() & F.col("reason").isNull()).alias("accepted"),
-        *(F.count_if(condition).alias(name) for name, condition in found.items()),
+        *(F.count_if(condition).alias(name) for name, condition in conditions.items()),
     ]
 
 
@@ -51,22 +53,28 @@ def record_counts(
     checks: Sequence[RowCheck],
     planned: int,
 ) -> None:
-    """Write the counts into the run, and an entry for each check that found rows.
+    """Write the counts into the run, with an entry for each check that rejected or reported rows.
 
-    Args: planned is how many rows the plan counted.
-    Raises: CheckFailed where rows got lost between PostgreSQL and Spark, or have no reason that is
-    known.
+    Args:
+        run: the open run.
+        settings: limits, for the messages.
+        counts: values of `row_count_columns`.
+        checks: row checks with severities.
+        planned: number of rows that the plan counted.
+
+    Raises:
+        CheckFailed: rows were lost between PostgreSQL and Spark, or have an unknown reason.
     """
-    read, good = counts["read"], counts["accepted"]
-    bad = sum(counts[check.name] for check in checks if check.severity == "fail")
-    run.rows |= {"read": read, "quarantined": bad}
+    read, accepted = counts["read"], counts["accepted"]
+    rejected = sum(counts[check.name] for check in checks if check.severity == "fail")
+    run.rows |= {"read": read, "quarantined": rejected}
     run.checks += [
         _entry(check, counts[check.name], settings) for check in checks if counts[check.name]
     ]
-    found = {
+    results = {
         "accepted_and_quarantined_are_all": (
-            good + bad == read,
-            f"{good} accepted and {bad} quarantined of {read} read",
+            accepted + rejected == read,
+            f"{accepted} accepted and {rejected} quarantined of {read} read",
         ),
         "planned_rows_were_read": (read >= planned, f"{read} read, {planned} planned"),
     }
@@ -76,11 +84,11 @@ def record_counts(
             "level": "batch",
             "severity": "fail",
             "passed": passed,
-            "found": said,
+            "found": message,
         }
-        for name, (passed, said) in found.items()
+        for name, (passed, message) in results.items()
     ]
-    failed = [f"{name}: {said}" for name, (passed, said) in found.items() if not passed]
+    failed = [f"{name}: {message}" for name, (passed, message) in results.items() if not passed]
     if failed:
         raise CheckFailed(
             f"the raw rows failed {'; '.join(failed)}. Nothing was written; run again, and if it"
@@ -89,13 +97,13 @@ def record_counts(
 
 
 def _entry(check: RowCheck, rows: int, settings: Settings) -> dict[str, Any]:
-    done = "rows, not used" if check.severity == "fail" else "rows, used all the same"
-    log.warning("check %s: %d %s", check.name, rows, done)
+    outcome = "rows, not used" if check.severity == "fail" else "rows, used all the same"
+    log.warning("check %s: %d %s", check.name, rows, outcome)
     return {
         "name": check.name,
         "level": "row",
         "severity": check.severity,
         "passed": False,
-        "found": f"{words(check.name, settings)}: {rows:,} {done}",
+        "found": f"{check_message(check.name, settings)}: {rows:,} {outcome}",
         "failing": rows,
     }

@@ -1,11 +1,8 @@
-"""Spikes in raw history: a snapshot far from the one before, and the next one back where that was,
-all within hours.
+"""Detects spikes in raw history: a snapshot far from the one before, while the next one is back at
+the earlier value, all within SPIKE_WINDOW_HOURS.
 
-In: the plan's table and raw rows, in PostgreSQL. Out: a query with a row for each spike: pool_id,
-timestamp, measure, before, spike, after (APY percent, TVL USD), and whether the spike is what its
-day is known by. A jump that stays is none. At most NEWEST_ROWS new rows are looked at, with those
-near them, at a cost that grows with their number whatever indexes raw history has. Most pools have
-one snapshot a day: numbers are parsed only where three snapshots lie close together.
+Builds SQL over the plan's table and raw rows; a jump that stays is no spike. APY in percent, TVL in
+USD. At most NEWEST_ROWS new rows are looked at, together with the rows near them.
 """
 
 from __future__ import annotations
@@ -16,37 +13,44 @@ from typing import Any
 from config_spark import Settings
 from data_processing.checks.row_checks import EARLIEST_DAY, raw_row_checks
 from data_processing.planning.run_plan import Plan
-from data_processing.raw.history import TABLE, TEXTS, judged_rows, midnight
+from data_processing.raw.history import TABLE, TEXTS, midnight, validated_rows
 
 NEWEST_ROWS = 200_000
-"""What is looked at takes about 20 microseconds a row."""
+"""Each row takes about 20 microseconds, with or without indexes on raw history."""
 
-DAYS_WITHOUT_A_PREDECESSOR = 7
-"""Where no run has been before, or a backfill looks at known rows again, the newest days stand for
-all: every row would take longer than the run.
+DAYS_WITHOUT_PREVIOUS_RUN = 7
+"""For a first run or a backfill of known rows, the newest days are a sample: to look at every row
+takes longer than the run.
 """
 
 FLOORS = {"apy": 1.0, "tvl": 1000.0}
-"""Below 1 % and 1,000 USD a value counts as that: from nothing to little is no spike."""
+"""APY percent and TVL USD. Smaller values count as the floor: a change from nothing to little is no
+spike.
+"""
 
 FRESH, NEAR = "spike_fresh_rows", "spike_near_bins"
-"""Temporary tables of the commit: pool_id and timestamp of the rows to look at; pool_id and begin
-of the BINs that have a row within SPIKE_WINDOW_HOURS of one of them.
+"""Temporary tables of the transaction. FRESH: pool_id and timestamp of the rows to look at. NEAR:
+pool_id and start of each BIN with a row within SPIKE_WINDOW_HOURS of a fresh row.
 """
 
 BIN = "interval '48 hours'"
-"""Twice the largest SPIKE_WINDOW_HOURS: what is around a row lies in two bins at most."""
+"""Twice the largest SPIKE_WINDOW_HOURS, so that the neighbourhood of a row is in at most two bins.
+"""
 
 
 SCANNED_FOR_A_LOOKUP = 40
-"""Rows that are scanned in the time of one look-up in an index."""
+"""Rows that PostgreSQL scans in the time of one index look-up."""
 
 
 def spike_preparation(settings: Settings, plan: Plan) -> list[str]:
-    """Statements that make FRESH and NEAR before the query runs. Both are analyzed: where
-    PostgreSQL takes them for small it passes over raw history once for each of their rows.
+    """Return statements that create FRESH and NEAR, to run before the query.
+
+    Args:
+        settings: SPIKE_WINDOW_HOURS.
+        plan: the run's plan.
     """
     within = _within(settings)
+    # analyzed: if PostgreSQL takes a table for small, it scans raw history once for each row
     return [
         f"CREATE TEMPORARY TABLE {FRESH} ON COMMIT DROP AS {_fresh(plan)}",
         f"ANALYZE {FRESH}",
@@ -62,15 +66,23 @@ def spike_preparation(settings: Settings, plan: Plan) -> list[str]:
 
 
 def spike_query(settings: Settings, plan: Plan) -> tuple[str, dict[str, Any]]:
-    """The query and its parameters; FRESH and NEAR are there."""
+    """Return the query of spikes and its parameters; FRESH and NEAR must exist.
+
+    Columns: pool_id, timestamp, measure, before, spike, after (APY percent, TVL USD), and whether
+    the spike is the value of its day.
+
+    Args:
+        settings: MAX_SPIKE_FACTOR and SPIKE_WINDOW_HOURS.
+        plan: the run's plan.
+    """
     within = _within(settings)
     floors = " ".join(f"WHEN '{measure}' THEN {floor!r}" for measure, floor in FLOORS.items())
     size = {name: f"greatest(abs({name}), floor)" for name in ("before", "spike", "after")}
     query = f"""
-    WITH {_rows_around(within, plan.start)},
+    WITH {_rows_around(within, plan.statistics.start)},
     snapshots AS (
         SELECT DISTINCT ON (pool_id, timestamp) j.*
-        FROM ({_judged(settings, plan)}) AS j
+        FROM ({_validated(settings, plan)}) AS j
         WHERE reason IS NULL
         ORDER BY pool_id, timestamp, id DESC
     ),
@@ -133,15 +145,15 @@ def _bin(moment: str) -> str:
 
 
 def _rows_around(within: str, start: date | None) -> str:
-    """CTEs that end in `around_fresh`: raw rows within `within` of a fresh row that are one of
-    three within that time, and whether each is fresh itself.
-
-    Few bins are looked up in an index on pool and timestamp; PostgreSQL takes their ranges for
-    large and would scan the table. Else equal bins make a hash join of one scan.
-
-    No window has a frame that moves at both ends: once the rows are more than work_mem, PostgreSQL
-    reads such a frame from disk again for each row. The windows hold two texts and not the JSON.
+    """Return CTEs that end in `around_fresh`: raw rows within `within` of a fresh row that are one
+    of three rows within that time, and whether each is fresh itself.
     """
+    # Few bins are looked up in an index on pool and timestamp; PostgreSQL overestimates their
+    # ranges and would scan the table. Otherwise equal bins make a hash join of one scan.
+    #
+    # No window frame moves at both ends: once the rows exceed work_mem, PostgreSQL reads such a
+    # frame from disk again for each row. The windows hold two texts and not the JSON. Most pools
+    # have one snapshot a day, so numbers are parsed only where three snapshots are close together.
     earliest = (start or EARLIEST_DAY) - timedelta(days=1)
     columns = f"{TEXTS}, false AS is_fresh"
     in_bin = f"h.pool_id = n.pool_id AND h.timestamp >= n.begins AND h.timestamp < n.begins + {BIN}"
@@ -153,9 +165,14 @@ def _rows_around(within: str, start: date | None) -> str:
             NULL::boolean AS dropped, NULL::boolean AS replaced, true AS is_fresh
         FROM {FRESH}
         UNION ALL
-        SELECT found.*
+        SELECT rows_in_bin.*
         FROM {NEAR} AS n
-        CROSS JOIN LATERAL (SELECT {columns} FROM {TABLE} AS h WHERE {in_bin} OFFSET 0) AS found
+        CROSS JOIN LATERAL (
+            SELECT {columns}
+            FROM {TABLE} AS h
+            WHERE {in_bin}
+            OFFSET 0
+        ) AS rows_in_bin
         WHERE (SELECT is_faster FROM lookup)
         UNION ALL
         SELECT {columns}
@@ -190,28 +207,31 @@ def _rows_around(within: str, start: date | None) -> str:
     )"""
 
 
-def _judged(settings: Settings, plan: Plan) -> str:
+def _validated(settings: Settings, plan: Plan) -> str:
+    # OFFSET 0: rows are filtered before they are parsed, which costs more
     raw = "SELECT * FROM around_fresh OFFSET 0"
-    return judged_rows(raw, raw_row_checks(settings, plan.now), also=("pool_id", "is_new"))
+    checks = raw_row_checks(settings, plan.decision.now)
+    return validated_rows(raw, checks, also=("pool_id", "is_new"))
 
 
 def _fresh(plan: Plan) -> str:
-    """Pool and timestamp of the rows to look at: of the days the run writes, what was inserted
-    since the last good run. Where that is every row, those of days that no good run has written.
-    """
-    planned = (
-        f"FROM {plan.table} AS p JOIN {TABLE} AS h ON h.pool_id = p.pool_id AND h.timestamp <"
-        " p.write_end::timestamp AT TIME ZONE 'UTC' AND h.timestamp >= {since} AT TIME ZONE"
-        " 'UTC'"
-    )
-    newest = f"ORDER BY h.timestamp DESC LIMIT {NEWEST_ROWS}"
-    if plan.previous and plan.mode != "backfill":
-        inserted = f"h.insertion_timestamp >= '{plan.previous.new_from.isoformat()}'::timestamptz"
+    """Return a SELECT of pool and timestamp of the rows to look at."""
+    # The rows inserted since the last good run, in the days that the run writes. If the source
+    # rewrites every row, those of days that no good run has written.
+    previous = plan.decision.previous
+    since = f"greatest(p.write_from, p.write_end - {DAYS_WITHOUT_PREVIOUS_RUN})::timestamp"
+    is_new = "true"
+    if previous and plan.decision.mode != "backfill":
         since = "p.write_from::timestamp"
-        if plan.is_rewritten:
-            since = f"greatest(p.write_from, '{plan.previous.end}')::timestamp"
-        return (
-            f"SELECT h.pool_id, h.timestamp {planned.format(since=since)} WHERE {inserted} {newest}"
-        )
-    since = f"greatest(p.write_from, p.write_end - {DAYS_WITHOUT_A_PREDECESSOR})::timestamp"
-    return f"SELECT h.pool_id, h.timestamp {planned.format(since=since)} {newest}"
+        is_new = f"h.insertion_timestamp >= '{previous.new_from.isoformat()}'::timestamptz"
+        if plan.decision.is_rewritten:
+            since = f"greatest(p.write_from, '{previous.end}')::timestamp"
+    return f"""
+    SELECT h.pool_id, h.timestamp
+    FROM {plan.decision.table} AS p
+    JOIN {TABLE} AS h ON h.pool_id = p.pool_id
+        AND h.timestamp < p.write_end::timestamp AT TIME ZONE 'UTC'
+        AND h.timestamp >= {since} AT TIME ZONE 'UTC'
+    WHERE {is_new}
+    ORDER BY h.timestamp DESC
+    LIMIT {NEWEST_ROWS}"""

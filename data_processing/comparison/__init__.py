@@ -1,1 +1,1 @@
-"""Another metrics table beside ours: where they differ, and by which known rule."""
+"""Compares the metrics table with another one: where they differ, and by which known rule."""

@@ -1,8 +1,8 @@
 """Compares our metrics with another table's, row by row and column by column.
 
-In: the metrics table, what YieldSpark keeps about it, and the other table, which is only read. Out:
-counts by column, kind and rule, and the first rows that no rule explains, as plain values. One
-statement counts, in PostgreSQL; a second one runs only where something is unexplained. No Spark.
+Reads the metrics table, YieldSpark's own tables and the other table; writes nothing. Returns counts
+by column, kind and rule, and the first rows that no rule explains, as plain values. One statement
+counts, in PostgreSQL; a second one runs only if something is unexplained. No Spark.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from data_processing.comparison.rules import (
     UNEXPLAINED,
     Precision,
     Rule,
-    rules_of,
-    rules_of_our_rows,
-    rules_of_their_rows,
+    column_rules,
+    our_row_rules,
+    their_row_rules,
 )
 from data_processing.planning.last_run import last_good_run
 from data_processing.planning.plan import JOB
@@ -47,14 +47,14 @@ from database.schema.tables import METRIC_COLUMNS
 
 NAME = re.compile(r"(?:([A-Za-z_][A-Za-z0-9_$]*)\.)?([A-Za-z_][A-Za-z0-9_$]*)")
 
-SHOWN_ROWS = 20
+LISTED_ROWS = 20
 
 KEY_TYPES = {"pool_id": ("text", "character varying", "character"), "date": ("date",)}
 
 FIXED = re.compile(r"numeric\((\d+),(-?\d+)\)")
 
 WIDEST = 100
-"""Digits of a decimal up to which the square of its values is well inside a double's range."""
+"""Digits of a decimal up to which the square of its values is within the range of a double."""
 
 LEAST, MOST = Decimal("1e-30"), Decimal("1e30")
 """Bounds of a tolerance other than 0."""
@@ -64,9 +64,16 @@ NUMBERS = {"numeric", "double precision", "real", "bigint", "integer", "smallint
 
 @dataclass(frozen=True)
 class Comparison:
-    """What to compare: the other table as `NAME` or `SCHEMA.NAME`; days [start, end) and pools,
-    None for all; `tolerance` up to which values are equal, in each column's own unit, None for one
-    unit of the last decimal that both tables store; how many unexplained values to list.
+    """A request to compare tables.
+
+    Attributes:
+        table: the other table as `NAME` or `SCHEMA.NAME`.
+        tolerance: difference up to which values are equal, in each column's own unit; None for one
+            unit of the last decimal that both tables store.
+        pools: pool ids; None for all.
+        start: first day, UTC; None for all.
+        end: end of the days, exclusive; None for all.
+        listed: how many unexplained values to return.
     """
 
     table: str
@@ -74,19 +81,28 @@ class Comparison:
     pools: Sequence[str] | None = None
     start: date | None = None
     end: date | None = None
-    shown: int = SHOWN_ROWS
+    listed: int = LISTED_ROWS
 
 
-def compare_tables(engine: Engine, asked: Comparison) -> dict[str, Any]:
-    """Returns: `ours` and `theirs` (names), `run_end` (the day after the last one that our last run
-    computed), `rows` {both, only_ours and only_theirs by rule}, `columns` {name: {equal, both_null,
-    different, only_ours, only_theirs, rules}}, `rules` {name: words}, `not_compared` (columns that
-    the other table lacks or has as something else than numbers), `unexplained` (values and rows)
-    and `examples` of them: [{pool_id, date, column, ours, theirs}].
+def compare_tables(engine: Engine, request: Comparison) -> dict[str, Any]:
+    """Compare the metrics table with another one.
 
-    Raises: ConfigurationError for a table that is missing, no table's name, or ours;
-    DatabaseRefused with the GRANT statement where it can't be read; SchemaMismatch where it has no
-    key or nothing to compare; NotEnoughHistory before the first metrics run.
+    Args:
+        engine: the database.
+        request: the other table, days, pools and tolerance.
+
+    Returns:
+        `ours` and `theirs` (names), `run_end` (the day after the last one of our last run), `rows`
+        {both, only_ours and only_theirs by rule}, `columns` {name: {equal, both_null, different,
+        only_ours, only_theirs, rules}}, `rules` {name: meaning}, `not_compared` (columns that the
+        other table lacks or has as something else than numbers), `unexplained` (values and rows)
+        and `examples` of them: [{pool_id, date, column, ours, theirs}].
+
+    Raises:
+        ConfigurationError: the table is missing, its name is no table's, or it is ours.
+        DatabaseRefused: the table can't be read; the message has the GRANT statement.
+        SchemaMismatch: the table has no key or nothing to compare.
+        NotEnoughHistory: no metrics run has succeeded.
     """
     with checked_connection(
         engine.execution_options(isolation_level="REPEATABLE READ")
@@ -101,53 +117,48 @@ def compare_tables(engine: Engine, asked: Comparison) -> dict[str, Any]:
                 "compare: no run of `calculate_metrics` has ended well yet, so there is nothing to"
                 " compare with. Run `calculate_metrics`, then compare"
             )
-        theirs = _their_table(connection, asked.table)
+        theirs = _their_table(connection, request.table)
         ours, facts = metrics_table_of(connection), _readable_facts(connection, theirs)
-        precisions = _precisions(connection, theirs, facts, asked.tolerance)
+        precisions = _precisions(connection, theirs, facts, request.tolerance)
         sides = Sides(qualified(ours), qualified(theirs), precisions)
         _require_one_row_a_day(connection, facts)
         parameters = {
-            "pools": list(asked.pools) if asked.pools is not None else None,
-            "first": asked.start,
-            "end": asked.end,
+            "pools": list(request.pools) if request.pools is not None else None,
+            "first": request.start,
+            "end": request.end,
             "run_end": previous.end,
         }
-        counted = connection.execute(text(counts_by_signature(sides)), parameters).all()
-        document = _document({row.signature: row.rows for row in counted}, sides)
-        examples = (
-            connection.execute(text(unexplained_rows(sides)), parameters | {"limit": asked.shown})
-            .mappings()
-            .all()
-            if document["unexplained"]
-            else []
-        )
-    shown = [example for row in examples for example in _examples(dict(row), sides)]
+        counts = connection.execute(text(counts_by_signature(sides)), parameters).all()
+        summary = _summary({row.signature: row.rows for row in counts}, sides)
+        examples = []
+        if summary["unexplained"]:
+            query = text(unexplained_rows(sides))
+            rows = connection.execute(query, parameters | {"limit": request.listed}).mappings()
+            for row in rows.all():
+                examples += _examples(dict(row), sides)
     return {
         "ours": ours.name,
         "theirs": facts.name,
         "run_end": previous.end.isoformat(),
-        **document,
+        **summary,
         "not_compared": [name for name in METRIC_COLUMNS if name not in sides.columns],
-        "examples": shown[: asked.shown],
+        "examples": examples[: request.listed],
     }
 
 
 def _their_table(connection: Connection, name: str) -> Table:
-    """Raises: ConfigurationError for no table's name."""
-    found = NAME.fullmatch(name)
-    if found is None:
+    parts = NAME.fullmatch(name)
+    if parts is None:
         raise ConfigurationError(
             f"--table {name!r} is no table's name: give NAME, or SCHEMA.NAME for one in another"
             " schema than DB_SCHEMA"
         )
-    schema = connection.execute(SCHEMA, {"schema": found[1]}).one()
-    return Table(found[2], MetaData(), schema=schema.name)
+    schema = connection.execute(SCHEMA, {"schema": parts[1]}).one()
+    return Table(parts[2], MetaData(), schema=schema.name)
 
 
 def _readable_facts(connection: Connection, theirs: Table) -> TableFacts:
-    """Raises: ConfigurationError for a table that is missing or ours, DatabaseRefused for one that
-    the role may not read, SchemaMismatch for one without pool_id and date.
-    """
+    """Return the facts of a readable table with pool_id and date that is not ours."""
     schema = connection.execute(SCHEMA, {"schema": theirs.schema}).one()
     facts = table_facts(connection, theirs, schema.name) if schema.is_there else None
     if facts is None:
@@ -155,8 +166,8 @@ def _readable_facts(connection: Connection, theirs: Table) -> TableFacts:
             f"--table {theirs.name}: schema {schema.name} has no such table or view. Names are"
             " compared letter by letter, and one without a schema is looked for in DB_SCHEMA"
         )
-    own = connection.execute(text(f"SELECT {REGCLASS}::oid")).scalar_one()
-    if facts.oid == own:
+    our_oid = connection.execute(text(f"SELECT {REGCLASS}::oid")).scalar_one()
+    if facts.oid == our_oid:
         raise ConfigurationError(
             f"--table {theirs.name} is our own metrics table (METRICS_TABLE): name the other job's"
         )
@@ -176,8 +187,8 @@ def _require_readable(
 ) -> None:
     role = connection.execute(text("SELECT quote_ident(current_user)")).scalar_one()
     grants = [] if may_use else [f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {role};"]
-    wanted = [name for name in (*KEY_TYPES, *METRIC_COLUMNS) if name in facts.columns]
-    if any("SELECT" not in facts.columns[name].rights for name in wanted):
+    columns = [name for name in (*KEY_TYPES, *METRIC_COLUMNS) if name in facts.columns]
+    if any("SELECT" not in facts.columns[name].rights for name in columns):
         grants.append(f"GRANT SELECT ON {facts.name} TO {role};")
     if grants:
         raise DatabaseRefused(
@@ -188,19 +199,16 @@ def _require_readable(
 def _precisions(
     connection: Connection, theirs: Table, facts: TableFacts, tolerance: str | None
 ) -> dict[str, Precision]:
-    """Of the columns that both have, as numbers."""
+    """Return the precision of each column that both tables have as numbers."""
     ours = metrics_table_of(connection)
-    given = None if tolerance is None else _tolerance(tolerance)
-    stored = [
-        {row.name: row.type for row in connection.exec_driver_sql(stored_types(table))}
-        for table in (ours, theirs)
-    ]
+    limit = None if tolerance is None else _tolerance(tolerance)
+    stored = [_stored_types(connection, table) for table in (ours, theirs)]
     precisions = {}
     for name in METRIC_COLUMNS:
         if name not in facts.columns or facts.columns[name].type not in NUMBERS:
             continue
         scale = min(_scale(types[name], ours.c[name].type) for types in stored)
-        slack = Decimal(1).scaleb(-scale) if given is None else given
+        slack = Decimal(1).scaleb(-scale) if limit is None else limit
         is_wide = _digits(stored[1][name]) > WIDEST
         precisions[name] = Precision(scale, f"{slack:f}::numeric", is_wide)
     if not precisions:
@@ -210,17 +218,21 @@ def _precisions(
     return precisions
 
 
+def _stored_types(connection: Connection, table: Table) -> dict[str, str]:
+    return {row.name: row.type for row in connection.exec_driver_sql(stored_types(table))}
+
+
 def _scale(stored: str, ours: Any) -> int:
-    """Decimals of numeric(p,s); integers have none, other numbers as many as `ours`."""
-    if found := FIXED.fullmatch(stored):
-        return int(found[2])
+    """Return the decimals of a type; other types than numeric(p,s) and integers have `ours`."""
+    if fixed := FIXED.fullmatch(stored):
+        return int(fixed[2])
     return 0 if stored in ("bigint", "integer", "smallint") else int(ours.scale)
 
 
 def _digits(stored: str) -> float:
-    """How many digits a type holds before and behind the point together, at most."""
-    if found := FIXED.fullmatch(stored):
-        return int(found[1]) + abs(int(found[2]))
+    """Return the largest number of digits of a type, before and after the point."""
+    if fixed := FIXED.fullmatch(stored):
+        return int(fixed[1]) + abs(int(fixed[2]))
     return math.inf if stored in ("numeric", "double precision") else 0
 
 
@@ -238,7 +250,7 @@ def _tolerance(value: str) -> Decimal:
 
 
 def _require_one_row_a_day(connection: Connection, theirs: TableFacts) -> None:
-    """Raises: SchemaMismatch for rows without pool or day, and for two rows of one day."""
+    """Raise SchemaMismatch for rows without pool or day, and for two rows of one day."""
     without_key = connection.exec_driver_sql(
         f"SELECT count(*) FROM {theirs.name} WHERE pool_id IS NULL OR date IS NULL"
     ).scalar_one()
@@ -249,10 +261,12 @@ def _require_one_row_a_day(connection: Connection, theirs: TableFacts) -> None:
         )
     if is_unique(connection, theirs, list(KEY_TYPES)):
         return
-    row = connection.exec_driver_sql(
-        f"SELECT pool_id, date, count(*) AS rows FROM {theirs.name} GROUP BY pool_id, date HAVING"
-        " count(*) > 1 LIMIT 1"
-    ).first()
+    row = connection.exec_driver_sql(f"""
+    SELECT pool_id, date, count(*) AS rows
+    FROM {theirs.name}
+    GROUP BY pool_id, date
+    HAVING count(*) > 1
+    LIMIT 1""").first()
     if row is not None:
         raise SchemaMismatch(
             f"{theirs.name} has {row.rows} rows of pool {row.pool_id} and day {row.date}, and one"
@@ -260,13 +274,15 @@ def _require_one_row_a_day(connection: Connection, theirs: TableFacts) -> None:
         )
 
 
-def _document(counts: Mapping[str, int], sides: Sides) -> dict[str, Any]:
-    """Rows, columns and rules from the counts by signature."""
-    rules = {name: rules_of(name, "", precision) for name, precision in sides.precisions.items()}
-    ours, theirs = rules_of_our_rows(), rules_of_their_rows("", {})
+def _summary(counts: Mapping[str, int], sides: Sides) -> dict[str, Any]:
+    """Return rows, columns and rules from the counts by signature."""
+    rules = {
+        name: column_rules(name, "", precision) for name, precision in sides.precisions.items()
+    }
+    ours, theirs = our_row_rules(), their_row_rules("", {})
     both, only_ours, only_theirs = 0, Counter[str](), Counter[str]()
     kinds: dict[str, Counter[str]] = {name: Counter() for name in sides.columns}
-    why: dict[str, Counter[str]] = {name: Counter() for name in sides.columns}
+    rule_counts: dict[str, Counter[str]] = {name: Counter() for name in sides.columns}
     for signature, count in counts.items():
         if signature[0] == OURS_ALONE:
             only_ours[_name(ours, signature[1])] += count
@@ -278,17 +294,21 @@ def _document(counts: Mapping[str, int], sides: Sides) -> dict[str, Any]:
         for name, code in _codes(signature, sides).items():
             kinds[name][code.kind.name] += count
             if code.kind not in (Kind.equal, Kind.both_null):
-                why[name][_name(rules[name], code.letter)] += count
-    sums = (only_ours, only_theirs, *why.values())
-    known = [rule for group in (*rules.values(), ours, theirs) for rule in group]
+                rule_counts[name][_name(rules[name], code.letter)] += count
+    counters = (only_ours, only_theirs, *rule_counts.values())
+    used = set[str]().union(*counters)
+    meanings: dict[str, str] = {}
+    for group in (*rules.values(), ours, theirs):
+        meanings |= {rule.name: rule.meaning for rule in group if rule.name in used}
+    columns = {}
+    for name in sides.columns:
+        kind_counts = {kind.name: kinds[name][kind.name] for kind in Kind}
+        columns[name] = kind_counts | {"rules": dict(rule_counts[name])}
     return {
         "rows": {"both": both, "only_ours": dict(only_ours), "only_theirs": dict(only_theirs)},
-        "columns": {
-            name: {kind.name: kinds[name][kind.name] for kind in Kind} | {"rules": dict(why[name])}
-            for name in sides.columns
-        },
-        "rules": {rule.name: rule.words for rule in known if any(rule.name in one for one in sums)},
-        "unexplained": sum(counted[UNEXPLAINED] for counted in sums),
+        "columns": columns,
+        "rules": meanings,
+        "unexplained": sum(counter[UNEXPLAINED] for counter in counters),
     }
 
 
@@ -310,7 +330,7 @@ def _codes(signature: str, sides: Sides) -> dict[str, _Code]:
 
 
 def _examples(row: dict[str, Any], sides: Sides) -> list[dict[str, Any]]:
-    """The values of a row that no rule explains; of a row that one table alone has, the row."""
+    """Return the unexplained values of a row; for a row of one table alone, the row."""
     where = {"pool_id": row["pool_id"], "date": row["date"]}
     signature = row["signature"]
     if signature[0] in (OURS_ALONE, THEIRS_ALONE):
@@ -329,7 +349,7 @@ def _there(is_there: bool) -> str:
 
 
 def _number(value: Decimal | None) -> float | str | None:
-    """JSON has no infinite number."""
+    """Return a JSON value; JSON has no infinite number."""
     if value is None:
         return None
     return float(value) if value.is_finite() else str(value)

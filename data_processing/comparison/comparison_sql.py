@@ -1,9 +1,7 @@
-"""The one statement that puts two metrics tables side by side, and the one that lists what no rule
-explains.
+"""Builds the statement that joins two metrics tables, and the one that lists what no rule explains.
 
-In: the names of both tables, the columns they share, and what YieldSpark keeps. Out: SQL; nothing
-runs here. Each pair of rows gets a signature, two characters for each column (`Kind` and the letter
-of a rule); grouped by it, millions of rows come back as a few hundred counts.
+Each pair of rows gets a signature, two characters for each column (`Kind` and the letter of a
+rule). Grouped by it, millions of rows are a few hundred counts. Runs nothing.
 """
 
 from __future__ import annotations
@@ -16,9 +14,9 @@ from data_processing.checks.row_checks import EARLIEST_DAY
 from data_processing.comparison.rules import (
     Precision,
     Rule,
-    rules_of,
-    rules_of_our_rows,
-    rules_of_their_rows,
+    column_rules,
+    our_row_rules,
+    their_row_rules,
 )
 from data_processing.metrics.rolling_metrics import WINDOW_DAYS
 from data_processing.raw.history import TABLE, midnight
@@ -30,11 +28,11 @@ from database.schema.tables import market_series, pool_coverage, pools, raw_pric
 NO_RULE = "?"
 
 OURS_ALONE, THEIRS_ALONE = "<", ">"
-"""Begin the signature of a row that one table alone has; a rule's letter follows."""
+"""First character in the signature of a row that one table alone has; a rule's letter follows."""
 
 
 class Kind(StrEnum):
-    """How two values of a column stand to each other."""
+    """How two values of a column compare."""
 
     equal = "="
     both_null = "0"
@@ -45,7 +43,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Sides:
-    """`ours` and `theirs` are quoted names; `precisions` has the columns to compare, in order."""
+    """The two tables.
+
+    Attributes:
+        ours: quoted name of our table.
+        theirs: quoted name of the other table.
+        precisions: precision of each column to compare, in order.
+    """
 
     ours: str
     theirs: str
@@ -53,36 +57,51 @@ class Sides:
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Columns to compare."""
         return tuple(self.precisions)
 
 
 def counts_by_signature(sides: Sides) -> str:
-    """SELECT of signature and rows. Parameters: pools (text[] or NULL), first and end (days or
-    NULL), run_end.
+    """Return a SELECT of signature and rows.
+
+    Parameters: pools (text[] or NULL), first and end (days or NULL), run_end.
+
+    Args:
+        sides: the two tables.
     """
-    return (
-        f"{_joined(sides)} SELECT {_signature(sides)} AS signature, count(*) AS rows FROM joined AS"
-        f" d WHERE {_IN_INTERVAL} GROUP BY 1"
-    )
+    return f"""
+    {_joined(sides)}
+    SELECT {_signature(sides)} AS signature, count(*) AS rows
+    FROM joined AS d
+    WHERE {_IN_INTERVAL}
+    GROUP BY 1"""
 
 
 def unexplained_rows(sides: Sides) -> str:
-    """SELECT of pool_id, date, signature and both values of each column of the rows that no rule
-    explains, by day and pool; the parameter `limit` says how many.
+    """Return a SELECT of the rows that no rule explains, by day and pool.
+
+    Columns: pool_id, date, signature and both values of each column. Parameters: those of
+    `counts_by_signature`, and limit.
+
+    Args:
+        sides: the two tables.
     """
     values = ", ".join(f"m_{name}, t_{name}" for name in sides.columns)
-    return (
-        f"{_joined(sides)} SELECT pool_id, to_jsonb(date) #>> '{{}}' AS date, signature, {values}"
-        f" FROM (SELECT pool_id, date, {_signature(sides)} AS signature, {values} FROM joined AS d"
-        f" WHERE {_IN_INTERVAL}) AS rows WHERE strpos(signature, '{NO_RULE}') > 0 ORDER BY"
-        " rows.date, pool_id LIMIT :limit"
-    )
+    return f"""
+    {_joined(sides)}
+    SELECT pool_id, to_jsonb(date) #>> '{{}}' AS date, signature, {values}
+    FROM (
+        SELECT pool_id, date, {_signature(sides)} AS signature, {values}
+        FROM joined AS d
+        WHERE {_IN_INTERVAL}
+    ) AS rows
+    WHERE strpos(signature, '{NO_RULE}') > 0
+    ORDER BY rows.date, pool_id
+    LIMIT :limit"""
 
 
-_IN_INTERVAL = (
-    "(CAST(:first AS date) IS NULL OR date >= CAST(:first AS date)) AND (CAST(:end AS date) IS NULL"
-    " OR date < CAST(:end AS date))"
-)
+_IN_INTERVAL = """(CAST(:first AS date) IS NULL OR date >= CAST(:first AS date))
+        AND (CAST(:end AS date) IS NULL OR date < CAST(:end AS date))"""
 
 
 def _signature(sides: Sides) -> str:
@@ -90,14 +109,14 @@ def _signature(sides: Sides) -> str:
     return f"""
     CASE
         WHEN in_ours AND in_theirs THEN {both}
-        WHEN in_ours THEN '{OURS_ALONE}' || {_first(rules_of_our_rows())}
-        ELSE '{THEIRS_ALONE}' || {_first(rules_of_their_rows(sides.ours, sides.precisions))}
+        WHEN in_ours THEN '{OURS_ALONE}' || {_first(our_row_rules())}
+        ELSE '{THEIRS_ALONE}' || {_first(their_row_rules(sides.ours, sides.precisions))}
     END"""
 
 
 def _code(name: str, sides: Sides) -> str:
     ours, theirs, precision = f"m_{name}", f"t_{name}", sides.precisions[name]
-    rule, slack = _first(rules_of(name, sides.ours, precision)), precision.slack
+    rule, slack = _first(column_rules(name, sides.ours, precision)), precision.slack
     return f"""
         CASE
             WHEN abs({ours} - {theirs}) <= {slack} THEN '{Kind.equal}{Kind.equal}'
@@ -117,7 +136,7 @@ def _joined(sides: Sides) -> str:
     values = ", ".join(f"m.m_{name}, t.t_{name}" for name in sides.columns)
     if "actual_apy" not in sides.columns:
         values += ", t.t_actual_apy"
-    made = ", ".join(f"t.made_{name}" for name in _windows(sides.columns))
+    derived = ", ".join(f"t.derived_{name}" for name in _windows(sides.columns))
     market = ", ".join(
         f"s.{name} AS {name}_known" + (f", {name}_has_row, {name}_of_last_row" * (name in _OPENS))
         for name in SERIES
@@ -159,7 +178,7 @@ def _joined(sides: Sides) -> str:
             w.pool_id IS NOT NULL AS has_raw_row,
             (coalesce(m.pool_id, t.pool_id), coalesce(m.date, t.date))
                 IN (SELECT pool_id, date FROM bad_days) AS day_is_quarantined,
-            {", ".join(filter(None, (market, values, made)))}
+            {", ".join(filter(None, (market, values, derived)))}
         FROM ours AS m
         FULL JOIN theirs AS t ON t.pool_id = m.pool_id AND t.date = m.date
         LEFT JOIN {qualified(pool_coverage)} AS c ON c.pool_id = coalesce(m.pool_id, t.pool_id)
@@ -170,17 +189,13 @@ def _joined(sides: Sides) -> str:
     )"""
 
 
-_CHOSEN = (
-    "(CAST(:pools AS text[]) IS NULL OR {alias}.pool_id = ANY(CAST(:pools AS text[]))) AND"
-    " (CAST(:end AS date) IS NULL OR {alias}.date < CAST(:end AS date))"
-)
-"""Windows and carries look back from an interval, never forward."""
+_SELECTED = """(CAST(:pools AS text[]) IS NULL OR {alias}.pool_id = ANY(CAST(:pools AS text[])))
+            AND (CAST(:end AS date) IS NULL OR {alias}.date < CAST(:end AS date))"""
+"""Without the first day: windows and carries look back from an interval, never forward."""
 
 
 def _ours(sides: Sides) -> str:
-    """The metrics job's own rows: the days of its calendars. Rows that hold nothing but another
-    job's columns are in none.
-    """
+    """Return a CTE of the metrics job's own rows, which are the days of its coverage."""
     values = ", ".join(f"m.{name}::numeric AS m_{name}" for name in sides.columns)
     return f"""ours AS (
         SELECT m.pool_id::text AS pool_id, m.date,
@@ -195,16 +210,14 @@ def _ours(sides: Sides) -> str:
             ON c.pool_id = m.pool_id AND m.date BETWEEN c.first_day AND c.last_day
         LEFT JOIN {qualified(value_staleness)} AS a
             ON a.pool_id = m.pool_id AND a.date = m.date
-        WHERE {_CHOSEN.format(alias="m")}
+        WHERE {_SELECTED.format(alias="m")}
         WINDOW so_far AS (PARTITION BY m.pool_id ORDER BY m.date)
     )"""
 
 
 def _theirs(sides: Sides) -> str:
-    """The other table's rows, and what its windows would be by its own APY. Sums of decimals are
-    exact, so that PostgreSQL moves a window by a row in place of summing it again.
-    """
-    given = ", ".join(
+    """Return CTEs of the other table's rows, and of the windows that follow from its own APY."""
+    source = ", ".join(
         f"{_number(f'o.{quoted(name)}::numeric', of)} AS t_{name}"
         for name, of in sides.precisions.items()
     )
@@ -229,25 +242,25 @@ def _theirs(sides: Sides) -> str:
         for days in WINDOW_DAYS
     )
     yesterday = "CASE WHEN lag(date) OVER days = date - 1 THEN lag(apy) OVER days END"
-    made = "".join(
-        f", {expression} AS made_{name}" for name, expression in _windows(sides.columns).items()
+    derived = "".join(
+        f", {expression} AS derived_{name}" for name, expression in _windows(sides.columns).items()
     )
     before = ", ".join(
         f"lag(t_{name}) OVER days AS t_{name}_before" for name in ("actual_apy", "actual_tvl")
     )
-    return f"""given AS (
-        SELECT o.pool_id::text AS pool_id, o.date, {given}{missing}
+    return f"""source AS (
+        SELECT o.pool_id::text AS pool_id, o.date, {source}{missing}
         FROM {sides.theirs} AS o
-        WHERE {_CHOSEN.format(alias="o")}
+        WHERE {_SELECTED.format(alias="o")}
     ),
     moments AS (
-        SELECT given.*, {before}, {moments},
+        SELECT source.*, {before}, {moments},
             nullif(max(abs(apy)) OVER days, 'Infinity') AS t_peak,
             apy - {yesterday} AS apy_change
         FROM (
             SELECT *, t_actual_apy AS apy, t_actual_apy * t_actual_apy AS square
-            FROM given
-        ) AS given
+            FROM source
+        ) AS source
         WINDOW days AS (PARTITION BY pool_id ORDER BY date), {frames}
     ),
     windows AS (
@@ -255,44 +268,45 @@ def _theirs(sides: Sides) -> str:
         FROM moments
     ),
     theirs AS (
-        SELECT *{made}
+        SELECT *{derived}
         FROM windows
         WINDOW days AS (PARTITION BY pool_id ORDER BY date)
     )"""
 
 
-def _number(value: str, of: Precision) -> str:
-    """NaN is NULL, as at our input edge. Windows are made of squares in double precision, so of a
-    wide type what is beyond 1e100 is infinite and what is below 1e-100 is 0.
-    """
-    known = f"nullif({value}, 'NaN')"
-    if not of.is_wide:
-        return known
-    return (
-        f"CASE WHEN {known} > 1e100 THEN 'Infinity' WHEN {known} < -1e100 THEN '-Infinity'"
-        f" WHEN abs({known}) < 1e-100 THEN 0 ELSE {known} END"
-    )
+def _number(value: str, precision: Precision) -> str:
+    """Return SQL: the other table's value, NULL for a NaN, as at our input."""
+    number = f"nullif({value}, 'NaN')"
+    if not precision.is_wide:
+        return number
+    # windows are computed from squares in double precision
+    return f"""CASE
+            WHEN {number} > 1e100 THEN 'Infinity'
+            WHEN {number} < -1e100 THEN '-Infinity'
+            WHEN abs({number}) < 1e-100 THEN 0
+            ELSE {number}
+        END"""
 
 
 def _windows(columns: Sequence[str]) -> dict[str, str]:
-    """Of the window columns to compare: how each follows from `windows`."""
+    """Return for each window column to compare how it follows from the CTE `windows`."""
     change = "stddev_{days} - CASE WHEN lag(date) OVER days = date - 1 THEN lag(stddev_{days}) OVER"
-    made = {"apy_delta_today_yesterday": "apy_change"}
+    derived = {"apy_delta_today_yesterday": "apy_change"}
     for days in WINDOW_DAYS:
-        made |= {
+        derived |= {
             f"rolling_apy_{days}d": f"rolling_{days}",
             f"stddev_apy_{days}d": f"stddev_{days}",
             f"stddev_apy_{days}d_delta": f"({change.format(days=days)} days END)",
         }
-    return {name: made[name] for name in columns if name in made}
+    return {name: derived[name] for name in columns if name in derived}
 
 
 _OPENS = tuple(SYMBOLS.values())
 
 
 def _market() -> str:
-    """The series as our last run used it; and for each symbol whether a day has a row of its own,
-    and the value of the last day that has.
+    """Return CTEs of the series as our last run used it; for each symbol whether a day has a row,
+    and the value of the last day with a row.
     """
     has_row = ", ".join(
         f"""s.date IN (

@@ -1,10 +1,9 @@
-"""The known rules by which the metrics of the pandas job differ from ours, as data: a letter for
-the SQL, a name, what it means, and the condition.
+"""Lists the known rules by which the metrics of the pandas job differ from ours, as data.
 
 Conditions are SQL over the columns of `comparison_sql`: `m_<column>` is our value, `t_<column>` the
-other table's, NULL where it has none. Each is decided by what YieldSpark keeps (ages, calendars,
-market series, quarantine) and, where the rule says which value the other job takes, by that value.
-No row is read here. APY percent, TVL and prices USD, gas gwei, days UTC.
+other table's, NULL without one. A condition uses YieldSpark's own tables (ages, coverage, market
+series, quarantine) and, if the rule says which value the other job takes, that value. APY percent,
+TVL and prices USD, gas gwei, days UTC.
 """
 
 from __future__ import annotations
@@ -19,9 +18,13 @@ UNEXPLAINED = "unexplained"
 
 @dataclass(frozen=True)
 class Precision:
-    """Of a column: `scale` decimals that both tables store (below 0: zeros before the point), the
-    difference up to which two values are equal, as an SQL literal, and whether the other table's
-    type holds values beyond those of a double's square.
+    """Precision of a column.
+
+    Attributes:
+        scale: decimals that both tables store; below 0: zeros before the point.
+        slack: difference up to which two values are equal, as an SQL literal.
+        is_wide: whether the other table's type holds values beyond the square root of a double's
+            range.
     """
 
     scale: int
@@ -31,11 +34,18 @@ class Precision:
 
 @dataclass(frozen=True)
 class Rule:
-    """`letter` stands for it in a signature; the first rule whose `condition` is true counts."""
+    """A known difference; the first rule whose condition is true is used.
+
+    Attributes:
+        letter: represents the rule in a signature.
+        name: name in the result.
+        meaning: explanation for a reader.
+        condition: SQL condition.
+    """
 
     letter: str
     name: str
-    words: str
+    meaning: str
     condition: str
 
 
@@ -43,15 +53,19 @@ QUARANTINED_DAY = "day_is_quarantined IS TRUE"
 
 RAW_ROWS_GONE = "raw_rows_gone"
 
-_GONE_WORDS = (
+_RAW_ROWS_GONE_MEANING = (
     "raw rows are gone: each table keeps what it computed while they were there, and the other job"
     " has nothing of its own for days without them"
 )
 
 
 def value_rules(column: str, metrics: str, slack: str) -> tuple[Rule, ...]:
-    """Of actual_apy and actual_tvl. Args: metrics is our table, quoted; slack is the SQL of the
-    difference up to which two values are equal.
+    """Return the rules of actual_apy and actual_tvl.
+
+    Args:
+        column: name of the column.
+        metrics: quoted name of our table.
+        slack: SQL of the difference up to which two values are equal.
     """
     target = column.removeprefix("actual_")
     age, t, m = f"{target}_age", f"t_{column}", f"m_{column}"
@@ -90,7 +104,7 @@ def value_rules(column: str, metrics: str, slack: str) -> tuple[Rule, ...]:
         Rule(
             "g",
             RAW_ROWS_GONE,
-            _GONE_WORDS,
+            _RAW_ROWS_GONE_MEANING,
             f"{age} = 0 AND has_raw_row IS FALSE AND ({t} IS NULL OR abs({t} - {t}_before) <="
             f" {slack})",
         ),
@@ -98,10 +112,15 @@ def value_rules(column: str, metrics: str, slack: str) -> tuple[Rule, ...]:
 
 
 def market_rules(column: str, precision: Precision) -> tuple[Rule, ...]:
-    """Of prices and gas."""
+    """Return the rules of prices and gas.
+
+    Args:
+        column: a column of the market series.
+        precision: precision of the column.
+    """
     symbol = next((name for name, of in SYMBOLS.items() if of == column), None)
     rounded = f"round({{value}}, {precision.scale})"
-    known = (
+    is_series_value = (
         f"{rounded.format(value=f't_{column}')} IN (SELECT {rounded.format(value=column)} FROM"
         " market)"
     )
@@ -110,7 +129,7 @@ def market_rules(column: str, precision: Precision) -> tuple[Rule, ...]:
         "filled_before_the_first",
         "nothing is known before that day: ours is null, the other job fills from the future or"
         " from another pool's rows",
-        f"m_{column} IS NULL AND {column}_known IS NULL AND {known}",
+        f"m_{column} IS NULL AND {column}_known IS NULL AND {is_series_value}",
     )
     if symbol is None:
         return (filled,)
@@ -126,15 +145,20 @@ def market_rules(column: str, precision: Precision) -> tuple[Rule, ...]:
 
 
 def window_rules(column: str, slack: str) -> tuple[Rule, ...]:
-    """Of what is made of a window of APY."""
-    made = f"made_{column}"
+    """Return the rules of a column that is computed from a window of APY.
+
+    Args:
+        column: name of the column.
+        slack: SQL of the difference up to which two values are equal.
+    """
+    derived = f"derived_{column}"
     rules = [
         Rule(
             "w",
             "window_of_other_values",
             "the other table's value follows from its own APY of the window, which differs from"
             " ours on some day",
-            f"CASE WHEN {made} IS NULL THEN t_{column} IS NULL ELSE abs({made} -"
+            f"CASE WHEN {derived} IS NULL THEN t_{column} IS NULL ELSE abs({derived} -"
             f" t_{column}::double precision) <= (3 * {slack} + 1e-7 * t_peak)::double precision"
             " END",
         )
@@ -152,8 +176,14 @@ def window_rules(column: str, slack: str) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def rules_of(column: str, metrics: str, precision: Precision) -> tuple[Rule, ...]:
-    """The rules of a metric column, the first that holds counts."""
+def column_rules(column: str, metrics: str, precision: Precision) -> tuple[Rule, ...]:
+    """Return the rules of a metric column; the first that is true is used.
+
+    Args:
+        column: name of the column.
+        metrics: quoted name of our table.
+        precision: precision of the column.
+    """
     if column.startswith("actual_"):
         return value_rules(column, metrics, precision.slack)
     if column in SERIES:
@@ -161,9 +191,13 @@ def rules_of(column: str, metrics: str, precision: Precision) -> tuple[Rule, ...
     return window_rules(column, precision.slack)
 
 
-def rules_of_their_rows(metrics: str, precisions: Mapping[str, Precision]) -> tuple[Rule, ...]:
-    """Of a row that the other table alone has. `precisions` has the columns to compare: where raw
-    rows are gone nothing but its own windows can confirm an APY.
+def their_row_rules(metrics: str, precisions: Mapping[str, Precision]) -> tuple[Rule, ...]:
+    """Return the rules of a row that the other table alone has.
+
+    Args:
+        metrics: quoted name of our table.
+        precisions: columns to compare. If raw rows are gone, only the other table's windows can
+            confirm an APY.
     """
     confirmed = [
         f"({window_rules(name, precision.slack)[0].condition})"
@@ -203,7 +237,7 @@ def rules_of_their_rows(metrics: str, precisions: Mapping[str, Precision]) -> tu
         Rule(
             "g",
             RAW_ROWS_GONE,
-            _GONE_WORDS,
+            _RAW_ROWS_GONE_MEANING,
             " AND ".join(
                 (
                     "(first_day IS NULL OR d.date < first_day)",
@@ -215,8 +249,8 @@ def rules_of_their_rows(metrics: str, precisions: Mapping[str, Precision]) -> tu
     )
 
 
-def rules_of_our_rows() -> tuple[Rule, ...]:
-    """Of a row that our table alone has."""
+def our_row_rules() -> tuple[Rule, ...]:
+    """Return the rules of a row that our table alone has."""
     return (
         Rule(
             "i",
@@ -240,7 +274,7 @@ def rules_of_our_rows() -> tuple[Rule, ...]:
         Rule(
             "g",
             RAW_ROWS_GONE,
-            _GONE_WORDS,
+            _RAW_ROWS_GONE_MEANING,
             "first_raw_day IS NULL OR d.date < (SELECT min(first_raw_day) FROM raw_pools)",
         ),
     )

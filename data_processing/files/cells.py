@@ -1,9 +1,8 @@
-"""One column of a file, of whatever Arrow type, as what the tables need: an instant in UTC, the
-text of a value or of a number, or a list of texts.
+"""Converts one column of a file, of any Arrow type, to the types that the tables need.
 
-In: Arrow columns as a reader made them. Out: `timestamp[us, UTC]` (null where the cell is no
-instant) or text (null where it is missing). Nothing is rounded but fractions of a microsecond; a
-NaN, an infinity and a text that is no number stay what they are.
+Returns `timestamp[us, UTC]` (null if a cell is no point in time) or text (null if a cell is
+missing). Rounds nothing but fractions of a microsecond. A NaN, an infinity and a text that is no
+number stay as they are.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ import pyarrow.compute as pc
 from common.errors import InputError
 from data_processing.files.instants import (
     UTC_MICROSECONDS,
-    instants_of_text,
-    instants_of_unix,
+    timestamps_from_text,
+    timestamps_from_unix,
 )
 
 EARLIEST = pa.scalar(datetime(1, 1, 2, tzinfo=UTC), UTC_MICROSECONDS)
@@ -32,7 +31,7 @@ MICROSECONDS_OF = {
     "date32[day]": 86_400_000_000,
     "date64[ms]": 1_000,
 }
-"""One of the unit, for the units that are longer."""
+"""Microseconds of one unit, for the units that are longer."""
 
 Role = Literal["instant", "number", "text", "list"]
 
@@ -47,8 +46,15 @@ ListTypes = (pa.ListType, pa.LargeListType, pa.FixedSizeListType, pa.ListViewTyp
 
 
 def require_type(place: str, kind: pa.DataType, role: Role) -> None:
-    """Raises: InputError where no cell of the Arrow type can be read in the role; `place` names the
-    column and its file.
+    """Require that cells of an Arrow type can be read in a role.
+
+    Args:
+        place: names the column and its file, for the message.
+        kind: Arrow type of the column.
+        role: what the column is used for.
+
+    Raises:
+        InputError: no cell of the type can be read in the role.
     """
     plain = _plain_type(kind)
     is_text = _is_text(plain) or _is_bytes(plain) or pa.types.is_null(plain)
@@ -69,59 +75,86 @@ def require_type(place: str, kind: pa.DataType, role: Role) -> None:
 
 
 def holds_text(kind: pa.DataType) -> bool:
-    """Whether numbers of this type are written as text, and so with a decimal sign."""
+    """Return whether numbers of this type are written as text, and so with a decimal sign."""
     plain = _plain_type(kind)
     return _is_text(plain) or _is_bytes(plain)
 
 
-def instants(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Points in time: timestamps of any unit and zone (naive ones are UTC), dates, unix seconds to
-    nanoseconds, ISO 8601 text.
+def to_timestamps(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Convert a column to points in time.
 
-    Null where a cell is none, or lies outside the years 1 to 9999 that ISO 8601 writes.
+    Args:
+        place: names the column and its file, for messages.
+        column: timestamps of any unit and zone (naive ones are UTC), dates, unix time in seconds to
+            nanoseconds, or ISO 8601 text.
+
+    Returns:
+        `timestamp[us, UTC]`, null if a cell is no point in time or outside the years 1 to 9999
+        that ISO 8601 writes.
+
+    Raises:
+        InputError: bytes are no text.
     """
     column = _plain(place, column)
     kind = column.type
     if pa.types.is_timestamp(kind):
         column = _within_microseconds(column)
-        found = column.cast(pa.timestamp("us", tz=kind.tz), safe=False).cast(UTC_MICROSECONDS)
+        times = column.cast(pa.timestamp("us", tz=kind.tz), safe=False).cast(UTC_MICROSECONDS)
     elif pa.types.is_date(kind):
-        found = _within_microseconds(column).cast(pa.timestamp("us")).cast(UTC_MICROSECONDS)
+        times = _within_microseconds(column).cast(pa.timestamp("us")).cast(UTC_MICROSECONDS)
     elif pa.types.is_null(kind):
-        found = column.cast(UTC_MICROSECONDS)
+        times = column.cast(UTC_MICROSECONDS)
     elif _is_text(kind):
-        found = instants_of_text(column.to_pandas())
+        times = timestamps_from_text(column.to_pandas())
     else:
-        found = instants_of_unix(column.cast(pa.float64(), safe=False).to_pandas())
-    in_range = pc.and_(pc.greater_equal(found, EARLIEST), pc.less(found, LATEST))
-    return pc.if_else(in_range, found, pa.scalar(None, UTC_MICROSECONDS))
+        times = timestamps_from_unix(column.cast(pa.float64(), safe=False).to_pandas())
+    in_range = pc.and_(pc.greater_equal(times, EARLIEST), pc.less(times, LATEST))
+    return pc.if_else(in_range, times, pa.scalar(None, UTC_MICROSECONDS))
 
 
-def texts(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The cells as trimmed text, null where that is empty; a number as the shortest text that reads
-    back as it. A NUL, which PostgreSQL has not, becomes the replacement character.
+def to_texts(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Convert a column to trimmed text.
+
+    Args:
+        place: names the column and its file, for messages.
+        column: of any type that `require_type` accepts.
+
+    Returns:
+        Text, null if it is empty. A number is the shortest text that reads back as it.
+
+    Raises:
+        InputError: bytes are no text.
     """
     column = _plain(place, column)
     if pa.types.is_float16(column.type):
         column = column.cast(pa.float32())
-    # Arrow writes 0.00001 as 1e-05 and NaN as nan: numbers again on reading
-    found = pc.replace_substring(column.cast(pa.string()), "\0", "\ufffd")
-    found = pc.utf8_trim_whitespace(found)
-    return pc.if_else(pc.equal(found, ""), pa.scalar(None, pa.string()), found)
+    # PostgreSQL has no NUL. Arrow writes 0.00001 as 1e-05 and NaN as nan: numbers again on reading.
+    trimmed = pc.replace_substring(column.cast(pa.string()), "\0", "\ufffd")
+    trimmed = pc.utf8_trim_whitespace(trimmed)
+    return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
 
 
-def text_lists(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of lists as PostgreSQL array literals, `{"a","b"}`. A text is a list as JSON, Python
-    or PostgreSQL write it, or one with commas.
+def array_literals(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Convert a column of lists to PostgreSQL array literals, `{"a","b"}`.
+
+    Args:
+        place: names the column and its file, for messages.
+        column: lists, or text as JSON, Python or PostgreSQL write a list, or with commas.
+
+    Raises:
+        InputError: bytes are no text.
     """
-    column = column if isinstance(_plain_type(column.type), ListTypes) else texts(place, column)
+    if not isinstance(_plain_type(column.type), ListTypes):
+        column = to_texts(place, column)
     cells = [_items(cell) for cell in column.to_pylist()]
     literals = [None if cell is None else array_literal(cell) for cell in cells]
     return pa.chunked_array([pa.array(literals, pa.string())])
 
 
 def array_literal(values: list[object]) -> str:
-    """PostgreSQL manual, 8.15.2: elements in double quotes, backslash and quote escaped."""
+    """Return a PostgreSQL array literal (manual, 8.15.2): elements in double quotes, backslash and
+    quote escaped.
+    """
     escaped = (
         str(value).replace("\0", "\ufffd").replace("\\", "\\\\").replace('"', '\\"')
         for value in values
@@ -131,23 +164,24 @@ def array_literal(values: list[object]) -> str:
 
 
 def _items(cell: str | list[object] | None) -> list[object] | None:
+    if cell is None:
+        return None
     if not isinstance(cell, str):
-        return None if cell is None else list(cell)
+        return list(cell)
     try:
-        found = json.loads(cell)
+        items = json.loads(cell)
     except (ValueError, RecursionError):
-        found = None
-    if isinstance(found, list):
-        return found
+        items = None
+    if isinstance(items, list):
+        return items
     inside = re.sub(r"^[\[{(]|[\]})]$", "", cell)
-    items = (item.strip(" '\"") for item in inside.split(","))
-    return [item for item in items if item and item != "None"]
+    texts = (text.strip(" '\"") for text in inside.split(","))
+    return [text for text in texts if text and text != "None"]
 
 
 def _within_microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Dates and timestamps without those that 64 bits of microseconds can't hold: a cast refuses
-    the whole column for a date, and wraps a timestamp around to a wrong year.
-    """
+    """Replace dates and timestamps that 64 bits of microseconds can't hold by null."""
+    # a cast fails for the whole column of dates, and wraps a timestamp around to a wrong year
     kind = column.type
     unit = kind.unit if pa.types.is_timestamp(kind) else str(kind)
     if unit not in MICROSECONDS_OF:
@@ -159,10 +193,7 @@ def _within_microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _plain(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column without dictionary and extension; bytes as the UTF-8 text they are.
-
-    Raises: InputError where bytes are no text.
-    """
+    """Return the column without dictionary and extension types, bytes as UTF-8 text."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         return _plain(place, column.cast(kind.value_type))
@@ -179,13 +210,13 @@ def _decoded(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         f"{place} has the type {column.type}, and its bytes are no text in UTF-8: write it as text"
     )
     try:
-        found = column.cast(pa.binary()).cast(pa.string())
+        texts = column.cast(pa.binary()).cast(pa.string())
     except pa.ArrowInvalid:
         raise error from None
     # a number or a hash can be valid UTF-8 by chance, and is then full of control characters
-    if pc.any(pc.match_substring_regex(found, r"[\x00-\x08\x0e-\x1f]")).as_py():
+    if pc.any(pc.match_substring_regex(texts, r"[\x00-\x08\x0e-\x1f]")).as_py():
         raise error
-    return found
+    return texts
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:

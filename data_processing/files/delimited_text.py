@@ -1,8 +1,8 @@
-"""Delimited text (CSV): its header and its lines, all values as text.
+"""Reads delimited text (CSV): its header and its lines, with all values as text.
 
-In: a path. Out: column names and delimiter, and batches of rows. UTF-8 with or without a byte-order
-mark; commas, semicolons, tabs or bars; quotes are double. Lines above the header that are no table
-(a comment, a web address, Excel's `sep=;`) are skipped, and so are lines without any value.
+UTF-8 with or without a byte-order mark; commas, semicolons, tabs or bars; double quotes. Lines
+above the header that are no table (a comment, a web address, Excel's `sep=;`) and lines without any
+value are skipped.
 """
 
 from __future__ import annotations
@@ -19,24 +19,30 @@ from common.errors import InputError
 from data_processing.files.row_batches import BATCH_ROWS, Batch, RaggedLine
 
 MISSING_TEXTS = frozenset({"", "null", "NULL", "\\N"})
-"""How databases and spreadsheets write a missing value in CSV. `NaN` is no such text: it is kept
-and judged by the metrics job.
+"""Missing values as databases and spreadsheets write them in CSV. `NaN` is kept for the metrics job
+to validate.
 """
 
 DELIMITERS = ",;\t|"
 
-MAX_HEADER_LETTERS = 1_000_000
+MAX_HEADER_CHARACTERS = 1_000_000
 MAX_LINES_ABOVE = 20
 
 ABOVE_A_HEADER = re.compile(r'"?(https?://|www\.)[^\s,;]+"?|#.*|"?sep=.?"?', re.IGNORECASE)
-"""What a line above the header looks like: CryptoDataDownload writes its address there, R and
-pandas write comments, and Excel the delimiter.
+"""Lines above a header: CryptoDataDownload writes its address, R and pandas write comments, Excel
+writes the delimiter.
 """
 
 
 @dataclass(frozen=True)
 class Header:
-    """`lines_above` are the lines before the header."""
+    """Header of a file.
+
+    Attributes:
+        columns: column names.
+        delimiter: one of DELIMITERS.
+        lines_above: lines before the header.
+    """
 
     columns: tuple[str, ...]
     delimiter: str
@@ -44,14 +50,21 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Raises: InputError where the text is not UTF-8, or has no header line."""
+    """Read the header of a text file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: the file can't be read, is not UTF-8, or has no header line.
+    """
     above = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            line = file.readline(MAX_HEADER_LETTERS)
+            line = file.readline(MAX_HEADER_CHARACTERS)
             while above < MAX_LINES_ABOVE and ABOVE_A_HEADER.fullmatch(line.strip(" \r\n\t,;")):
                 above += 1
-                line = file.readline(MAX_HEADER_LETTERS)
+                line = file.readline(MAX_HEADER_CHARACTERS)
     except UnicodeDecodeError as error:
         raise _not_text(path, error) from None
     except OSError as error:
@@ -69,7 +82,18 @@ def read_header(path: Path) -> Header:
 
 
 def text_batches(path: Path, header: Header) -> Iterator[Batch]:
-    """Raises: InputError where the text is not UTF-8, or a quote is left open."""
+    """Read the rows of a text file in batches.
+
+    Args:
+        path: the file.
+        header: its header, of `read_header`.
+
+    Yields:
+        Batches of at most BATCH_ROWS rows; a row number is the number of the row's last line.
+
+    Raises:
+        InputError: the text is not UTF-8, or a quote is left open.
+    """
     width = len(header.columns)
     numbers: list[int] = []
     rows: list[list[str]] = []
@@ -103,11 +127,12 @@ def _split(line: str, delimiter: str) -> list[str]:
 
 def _text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> pa.Table:
     by_column = zip(*rows, strict=True) if rows else ([] for _ in columns)
-    arrays = [
-        pa.array([None if value in MISSING_TEXTS else value for value in values], pa.string())
-        for values in by_column
-    ]
+    arrays = [_text_array(values) for values in by_column]
     return pa.Table.from_arrays(arrays, names=list(columns))
+
+
+def _text_array(values: Sequence[str]) -> pa.Array:
+    return pa.array([None if value in MISSING_TEXTS else value for value in values], pa.string())
 
 
 def _not_csv(path: Path, line: int, error: csv.Error) -> InputError:

@@ -1,7 +1,6 @@
-"""What a file is, told from its first bytes, where it is no table that can be read.
+"""Recognises files that are neither Parquet nor delimited text by their first bytes.
 
-In: a path and the first bytes of the file. Out: nothing, or an InputError that names the format and
-the next step. Nothing is decoded or unpacked here.
+Raises an error that names the format and the next step. Decodes and unpacks nothing.
 """
 
 from __future__ import annotations
@@ -46,9 +45,11 @@ SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\xfe\xff", "text in UTF-16", AS_UTF_8),
     (b"version https://git-lfs", "a Git LFS pointer and not the file", "run `git lfs pull`"),
 )
-"""First bytes, what the file is, what to do; the longer of two that begin alike stands first."""
+"""First bytes, name of the format, next step. Of two entries with the same beginning the longer one
+is first.
+"""
 
-JSON = "convert its rows to Parquet or CSV, or have `ingest` fetch pools from DefiLlama"
+CONVERT_JSON = "convert its rows to Parquet or CSV, or have `ingest` fetch pools from DefiLlama"
 
 NAMES_IN_BRACKETS = re.compile(rb"<[^<>\r\n]+>([,;\t|]<[^<>\r\n]+>)+[,;\t|]?[\r\n]")
 """A header line as Stooq and MetaTrader write it: `<DATE>,<TIME>,<CLOSE>`."""
@@ -57,19 +58,25 @@ SQL = re.compile(rb"--|/\*|(CREATE|INSERT|COPY|SET|BEGIN|DROP|SELECT)\s", re.IGN
 
 
 def refuse_other_formats(path: Path, head: bytes) -> None:
-    """Raises: InputError where the first HEAD_BYTES are of a format that is neither Parquet nor
-    delimited text.
+    """Reject a file of another format.
+
+    Args:
+        path: the file, for the message.
+        head: its first HEAD_BYTES.
+
+    Raises:
+        InputError: the file is neither Parquet nor delimited text.
     """
-    found = _binary_format(head) or _text_format(head)
-    if found:
-        what, next_step = found
-        raise InputError(f"{path} is {what}, and a Parquet or CSV file is needed: {next_step}")
+    recognised = _binary_format(head) or _text_format(head)
+    if recognised:
+        name, next_step = recognised
+        raise InputError(f"{path} is {name}, and a Parquet or CSV file is needed: {next_step}")
 
 
 def _binary_format(head: bytes) -> tuple[str, str] | None:
-    for signature, what, next_step in SIGNATURES:
+    for signature, name, next_step in SIGNATURES:
         if head.startswith(signature):
-            return what, next_step
+            return name, next_step
     if head.startswith(b"PK\x03\x04"):
         is_workbook = b"[Content_Types].xml" in head or b"xl/" in head or b"opendocument" in head
         return ("an Excel or Calc workbook", AS_CSV) if is_workbook else ("a ZIP archive", UNPACK)
@@ -82,10 +89,11 @@ def _text_format(head: bytes) -> tuple[str, str] | None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"<") and not NAMES_IN_BRACKETS.match(text):
         is_page = b"<html" in text.lower() or b"<!doctype html" in text.lower()
-        what = "a web page (HTML)" if is_page else "XML"
-        return what, f"look at it in a browser, and {FETCH_AGAIN}" if is_page else AS_CSV
+        if is_page:
+            return "a web page (HTML)", f"look at it in a browser, and {FETCH_AGAIN}"
+        return "XML", AS_CSV
     if text.startswith((b"{", b"[")):
-        return "JSON", JSON
+        return "JSON", CONVERT_JSON
     if SQL.match(text):
         return "SQL", "run it in a database and export the table as CSV"
     return None

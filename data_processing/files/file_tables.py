@@ -1,9 +1,8 @@
-"""A Parquet or CSV file as a stream of Arrow tables, with a number for every row.
+"""Reads a Parquet or CSV file as a stream of Arrow tables, with a number for every row.
 
-In: a path. Out: the names and types of the file's columns, and batches of rows; a Parquet row has
-its number from 1, a CSV row the number of its line. The values of CSV stay text. No column's
-meaning is known here, nothing is converted or dropped: a CSV line with too many or too few values
-comes out as a `RaggedLine`.
+A Parquet row has its number from 1, a CSV row the number of its line; CSV values stay text. Does
+not know the meaning of a column, and converts and drops nothing: a CSV line with too many or too
+few values becomes a `RaggedLine`.
 """
 
 from __future__ import annotations
@@ -20,13 +19,21 @@ from data_processing.files.file_formats import HEAD_BYTES, refuse_other_formats
 from data_processing.files.parquet_files import parquet_batches, read_schema
 from data_processing.files.row_batches import Batch
 
-LISTED_COLUMNS, LISTED_LETTERS = 12, 30
-"""How much of a file's own words an error repeats."""
+MAX_LISTED_NAMES, MAX_NAME_CHARACTERS = 12, 30
+"""How many column names an error repeats, and how many characters of each."""
 
 
 @dataclass(frozen=True)
 class FileTable:
-    """A file that can be read. `header` is that of delimited text, None for Parquet."""
+    """A file that can be read.
+
+    Attributes:
+        path: the file.
+        columns: column names.
+        types: Arrow types of the columns.
+        header: header of delimited text; None for Parquet.
+        uuids: Parquet columns that are read as UUID text.
+    """
 
     path: Path
     columns: tuple[str, ...]
@@ -36,11 +43,14 @@ class FileTable:
 
     @property
     def delimiter(self) -> str | None:
+        """Delimiter of the values; None for Parquet."""
         return self.header.delimiter if self.header else None
 
     def batches(self) -> Iterator[Batch]:
-        """The rows in the order of the file. Raises: InputError where it turns out to be damaged
-        half-way.
+        """Yield the rows in the order of the file.
+
+        Raises:
+            InputError: the file is damaged half-way.
         """
         if self.header:
             return text_batches(self.path, self.header)
@@ -88,11 +98,11 @@ def _head(path: Path) -> bytes:
     return head
 
 
-def listed(names: Sequence[str]) -> str:
-    """Column names as an error repeats them: the first ones, and of each its begin."""
-    shown = [
-        name if len(name) <= LISTED_LETTERS else f"{name[:LISTED_LETTERS]}..."
-        for name in names[:LISTED_COLUMNS]
+def format_names(names: Sequence[str]) -> str:
+    """Format column names for an error: the first ones, each cut to MAX_NAME_CHARACTERS."""
+    listed = [
+        name if len(name) <= MAX_NAME_CHARACTERS else f"{name[:MAX_NAME_CHARACTERS]}..."
+        for name in names[:MAX_LISTED_NAMES]
     ]
-    more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more:,} more" if more else "")
+    more = len(names) - len(listed)
+    return ", ".join(listed) + (f" and {more:,} more" if more else "")

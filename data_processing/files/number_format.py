@@ -1,12 +1,10 @@
-"""How a column of texts writes its numbers: with a decimal point or a decimal comma.
+"""Detects whether a column of texts writes numbers with a decimal point or a decimal comma, and
+converts them to a point.
 
-In: columns of text as a file has them. Out: the same with a decimal point and without signs between
-thousands; a cell that is no number stays what it is. One sign holds for a whole column of a file.
-It follows from cells that can be read in one way only (5.25, 1.234.567,89), in the column itself or
-else in the file's other columns; where there are none, nothing is guessed.
-
-`1.234` and `1,234` can be read in two ways, and so decide nothing. The first stands for a point
-where commas separate the values.
+The sign of a column follows from cells that can be read in one way only (5.25, 1.234.567,89), in
+the column itself or else in the file's other columns. `1.234` and `1,234` can be read in two ways
+and decide nothing, except that `1.234` has a point if commas separate the values. Without evidence
+nothing is guessed. A cell that is no number stays as it is.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from common.errors import InputError
 DecimalSign = Literal[".", ","]
 
 SPACES = " \u00a0\u2009\u202f'’"
-"""What else stands between thousands: blanks, and the apostrophe of Switzerland."""
+"""Other signs between thousands: blanks, and the apostrophe of Switzerland."""
 
 EXPONENT = "([eE][+-]?[0-9]{1,3})?"
 
@@ -45,7 +43,9 @@ COMMA = (
     rf"|^[+-]?{_POINT_GROUPS}{{2,}}$"
     rf"|^[+-]?{_SPACE_GROUPS}+,[0-9]*$"
 )
-"""Shapes of a cell. Those of one separator also fit POINT and COMMA, and are taken out first."""
+"""Shapes of a cell. Cells of EITHER_POINT and EITHER_COMMA also match POINT and COMMA, and are
+removed first.
+"""
 
 GROUPED: Mapping[DecimalSign, str] = {
     ".": rf"^[+-]?({_COMMA_GROUPS}|{_SPACE_GROUPS}+)(\.[0-9]*)?$",
@@ -56,9 +56,14 @@ WITH_COMMA = rf"^([+-]?)([0-9]+,[0-9]*|,[0-9]+){EXPONENT}$"
 
 
 @dataclass(frozen=True)
-class SignsSeen:
-    """The first cell of a column that can only have a decimal point or only a decimal comma, and
-    the first ones of one point or comma that may stand for either.
+class SignEvidence:
+    """First cells of a column that tell its decimal sign.
+
+    Attributes:
+        point: a cell that can only have a decimal point.
+        comma: a cell that can only have a decimal comma.
+        either_point: a cell with one point that may be either.
+        either_comma: a cell with one comma that may be either.
     """
 
     point: str | None = None
@@ -66,13 +71,21 @@ class SignsSeen:
     either_point: str | None = None
     either_comma: str | None = None
 
-    def __or__(self, later: SignsSeen) -> SignsSeen:
-        names = [one.name for one in fields(self)]
-        return SignsSeen(**{name: getattr(self, name) or getattr(later, name) for name in names})
+    def __or__(self, later: SignEvidence) -> SignEvidence:
+        """Return the first cells of both; those of `self` come first in the file."""
+        names = [field.name for field in fields(self)]
+        return SignEvidence(**{name: getattr(self, name) or getattr(later, name) for name in names})
 
 
-def given_sign(decimal: str | None) -> DecimalSign | None:
-    """What `--decimal` says. Raises: InputError for anything but a point or a comma."""
+def parse_decimal_sign(decimal: str | None) -> DecimalSign | None:
+    """Parse the option `--decimal`.
+
+    Args:
+        decimal: text of the option; None if it is not used.
+
+    Raises:
+        InputError: the text is neither a point nor a comma.
+    """
     if decimal is None:
         return None
     for sign in get_args(DecimalSign):
@@ -81,15 +94,19 @@ def given_sign(decimal: str | None) -> DecimalSign | None:
     raise InputError(f"--decimal {decimal!r} is no decimal sign; allowed are `.` and `,`")
 
 
-def signs_seen(cells: pa.ChunkedArray) -> SignsSeen:
-    """Args: cells are trimmed texts."""
+def sign_evidence(cells: pa.ChunkedArray) -> SignEvidence:
+    """Find the first cells of a column that tell its decimal sign.
+
+    Args:
+        cells: trimmed texts.
+    """
     cells = _with_plain_minus(cells)
     cells = cells.filter(pc.match_substring_regex(cells, "[.,]"))
     is_point, is_comma = (
         pc.match_substring_regex(cells, shape) for shape in (EITHER_POINT, EITHER_COMMA)
     )
     clear = cells.filter(pc.invert(pc.or_(is_point, is_comma)))
-    return SignsSeen(
+    return SignEvidence(
         point=_first(clear, pc.match_substring_regex(clear, POINT)),
         comma=_first(clear, pc.match_substring_regex(clear, COMMA)),
         either_point=_first(cells, is_point),
@@ -99,47 +116,59 @@ def signs_seen(cells: pa.ChunkedArray) -> SignsSeen:
 
 def decimal_sign(
     place: str,
-    seen: SignsSeen,
-    others: Collection[SignsSeen],
+    evidence: SignEvidence,
+    others: Collection[SignEvidence],
     *,
     delimiter: str | None,
-    given: DecimalSign | None,
+    option: DecimalSign | None,
 ) -> DecimalSign:
-    """The sign of one column.
+    """Decide the decimal sign of one column.
 
-    Args: place names the column and its file; others are what the file's other columns show;
-    delimiter is what separates the file's values (None: nothing does, as in Parquet); given is the
-    user's word.
-    Raises: InputError where the column has both, where nothing tells which, or where the user's
-    word does not fit.
+    Args:
+        place: names the column and its file, for messages.
+        evidence: evidence of the column.
+        others: evidence of the file's columns.
+        delimiter: separates the file's values; None for Parquet.
+        option: value of `--decimal`.
+
+    Raises:
+        InputError: the column has both signs, nothing decides, or the option contradicts the cells.
     """
-    if seen.point and seen.comma:
+    point, comma = evidence.point, evidence.comma
+    if point and comma:
         raise InputError(
-            f"{place} has {seen.point!r}, with a decimal point, and {seen.comma!r}, with a decimal"
+            f"{place} has {point!r}, with a decimal point, and {comma!r}, with a decimal"
             " comma: write all of its numbers in one way"
         )
-    clear: DecimalSign | None = "." if seen.point else "," if seen.comma else None
-    if clear and given and clear != given:
+    clear: DecimalSign | None = None
+    if point or comma:
+        clear = "." if point else ","
+    if clear and option and clear != option:
         raise InputError(
-            f"{place} has {seen.point or seen.comma!r}, which --decimal {given} does not fit: leave"
+            f"{place} has {point or comma!r}, which --decimal {option} does not fit: leave"
             " the option out, or write all of its numbers in one way"
         )
-    if given or clear:
-        return given or clear or "."
-    either = seen.either_comma or seen.either_point
+    if option or clear:
+        return option or clear or "."
+    either = evidence.either_comma or evidence.either_point
     if either is None:
         return "."
     has_point = any(other.point for other in others)
     has_comma = any(other.comma for other in others)
     if has_point != has_comma:
         return "." if has_point else ","
-    if delimiter == "," and not seen.either_comma and not has_comma:
+    if delimiter == "," and not evidence.either_comma and not has_comma:
         return "."
     raise _ambiguous(place, either)
 
 
-def with_point(cells: pa.ChunkedArray, sign: DecimalSign) -> pa.ChunkedArray:
-    """Numbers of a column whose decimal sign is known as PostgreSQL and Spark read them."""
+def with_decimal_point(cells: pa.ChunkedArray, sign: DecimalSign) -> pa.ChunkedArray:
+    """Write the numbers of a column with a decimal point and without signs between thousands.
+
+    Args:
+        cells: trimmed texts.
+        sign: decimal sign of the column.
+    """
     cells = _with_plain_minus(cells)
     is_grouped = pc.match_substring_regex(cells, GROUPED[sign])
     together = pc.replace_substring_regex(cells, BETWEEN_THOUSANDS[sign], "")
@@ -154,14 +183,14 @@ def _with_plain_minus(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.replace_substring_regex(cells, "^\u2212([0-9.,])", r"-\1")
 
 
-def _first(cells: pa.ChunkedArray, is_wanted: pa.ChunkedArray) -> str | None:
-    wanted = cells.filter(is_wanted)
-    return str(wanted[0].as_py()) if len(wanted) else None
+def _first(cells: pa.ChunkedArray, matches: pa.ChunkedArray) -> str | None:
+    matching = cells.filter(matches)
+    return str(matching[0].as_py()) if len(matching) else None
 
 
 def _ambiguous(place: str, cell: str) -> InputError:
     by_point, by_comma = (
-        with_point(pa.chunked_array([[cell]]), sign)[0].as_py() for sign in (".", ",")
+        with_decimal_point(pa.chunked_array([[cell]]), sign)[0].as_py() for sign in (".", ",")
     )
     return InputError(
         f"{place} has {cell!r}, which is {by_point} with a decimal point and {by_comma} with a"

@@ -1,7 +1,7 @@
-"""Parquet: schema and batches.
+"""Reads Parquet files: schema and batches.
 
-In: a path. Out: Arrow columns as Parquet has them, but for UUIDs, which become text: Arrow gives a
-UUID column that Arrow itself did not write as bare bytes.
+Returns Arrow columns as Parquet has them, except UUIDs, which become text: Arrow returns a UUID
+column that Arrow did not write as bare bytes.
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ from common.errors import InputError
 from data_processing.files.row_batches import BATCH_ROWS, Batch
 
 DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
-"""What Arrow raises for a file that is not whole."""
+"""Errors that Arrow raises for a damaged file."""
 
-SHOWN_LETTERS = 150
-"""How much of Arrow's own words an error repeats."""
+MAX_QUOTED_CHARACTERS = 150
+"""How much of Arrow's message an error repeats."""
 
 
 def read_schema(path: Path) -> tuple[pa.Schema, frozenset[str]]:
-    """The schema, with text for a UUID, and the names of the UUID columns.
+    """Read the schema, with text for a UUID, and the names of the UUID columns.
 
-    Raises: InputError where the file is damaged.
+    Args:
+        path: a Parquet file.
+
+    Raises:
+        InputError: the file is damaged.
     """
     try:
         with pq.ParquetFile(path) as file:
@@ -38,13 +42,24 @@ def read_schema(path: Path) -> tuple[pa.Schema, frozenset[str]]:
     uuids = frozenset(
         field.name for field in arrow if field.name in annotated or is_uuid(field.type)
     )
-    fields = [pa.field(one.name, pa.string()) if one.name in uuids else one for one in arrow]
+    fields = [
+        pa.field(field.name, pa.string()) if field.name in uuids else field for field in arrow
+    ]
     return pa.schema(fields), uuids
 
 
 def parquet_batches(path: Path, uuids: frozenset[str]) -> Iterator[Batch]:
-    """Args: uuids are the columns to write as text. Raises: InputError where the file is
-    damaged.
+    """Read the rows of a Parquet file in batches.
+
+    Args:
+        path: the file.
+        uuids: columns to read as UUID text.
+
+    Yields:
+        Batches of at most BATCH_ROWS rows.
+
+    Raises:
+        InputError: the file is damaged.
     """
     first = 1
     try:
@@ -60,6 +75,7 @@ def parquet_batches(path: Path, uuids: frozenset[str]) -> Iterator[Batch]:
 
 
 def is_uuid(kind: pa.DataType) -> bool:
+    """Return whether an Arrow type is Arrow's UUID extension."""
     return bool(getattr(kind, "extension_name", None) == "arrow.uuid")
 
 
@@ -80,13 +96,13 @@ def _uuid_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    words = " ".join(str(error).split())[:SHOWN_LETTERS]
+    message = " ".join(str(error).split())[:MAX_QUOTED_CHARACTERS]
     if isinstance(error, pa.ArrowNotImplementedError):
         return InputError(
-            f"{path} has what this version of Arrow does not read: {words}. Write its columns as"
+            f"{path} has what this version of Arrow does not read: {message}. Write its columns as"
             " 64-bit numbers, decimals, text or timestamps"
         )
     return InputError(
-        f"{path} is not a whole Parquet file: {words}. Was the download or copy cut short? Fetch it"
-        " again"
+        f"{path} is not a whole Parquet file: {message}. Was the download or copy cut short? Fetch"
+        " it again"
     )

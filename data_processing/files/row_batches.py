@@ -1,4 +1,4 @@
-"""What a reader of files hands on: some rows as they came, each with its number."""
+"""Defines the batches that a reader of files returns: some rows, each with its number."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 BATCH_ROWS = 65_536
-"""Bounds memory: a file of any size passes through in pieces of some megabytes."""
+"""Bounds memory: a file of any size is read in pieces of some megabytes."""
 
 
 @dataclass(frozen=True)
 class RaggedLine:
-    """A CSV line whose number of values is not the header's."""
+    """A CSV line with another number of values than the header.
+
+    Attributes:
+        row_number: number of its line.
+        values: the values as text.
+    """
 
     row_number: int
     values: Sequence[str]
@@ -21,7 +26,13 @@ class RaggedLine:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows as they came: `row_numbers[i]` belongs to row i of `table`."""
+    """Rows of a file.
+
+    Attributes:
+        row_numbers: `row_numbers[i]` is the number of row i of `table`.
+        table: the rows.
+        ragged: lines with a wrong number of values.
+    """
 
     row_numbers: Sequence[int]
     table: pa.Table

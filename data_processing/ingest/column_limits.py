@@ -1,7 +1,8 @@
-"""What the columns of a table take: the owner's may be narrower than a value of a file.
+"""Describes the values that the columns of a table accept: the owner's columns may be narrower than
+a value of a file.
 
-In: PostgreSQL's catalogue. Out: types as `format_type` writes them, and SQL conditions for values
-that fit. No value is changed here.
+Reads PostgreSQL's catalogue; returns types as `format_type` writes them, and SQL conditions.
+Changes no stored value.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from sqlalchemy import Connection, Table, text
 from database.schema.merge_sql import qualified
 
 ColumnTypes = Mapping[str, str]
-"""Types by column, with their precision or length: numeric(10,2), character varying(255)."""
+"""Type by column, with precision or length: numeric(10,2), character varying(255)."""
 
 _TYPES = text("""
 SELECT a.attname AS name,
@@ -44,15 +45,25 @@ _WHOLE = {"smallint", "integer", "bigint"}
 
 
 def column_types(connection: Connection, table: Table) -> ColumnTypes:
-    """Raises: sqlalchemy's error where the table is missing."""
+    """Return the type of each column of a table.
+
+    Args:
+        connection: reads the catalogue.
+        table: an existing table.
+    """
     rows = connection.execute(_TYPES, {"table": qualified(table)})
     return {row.name: row.type for row in rows}
 
 
 def number_fits(value: str, type_: str) -> str:
-    """SQL condition: the column takes the numeric expression `value`, rounded as it rounds."""
-    if found := _NUMERIC.fullmatch(type_):
-        precision, scale = int(found[1]), int(found[2])
+    """Return an SQL condition: a column accepts a number, rounded as the column rounds it.
+
+    Args:
+        value: a numeric SQL expression.
+        type_: type of the column.
+    """
+    if numeric := _NUMERIC.fullmatch(type_):
+        precision, scale = int(numeric[1]), int(numeric[2])
         return f"abs(round({value}, {scale})) < 1e{precision - scale}::numeric"
     if type_ in _LARGEST:
         rounded = f"round({value})" if type_ in _WHOLE else value
@@ -61,39 +72,55 @@ def number_fits(value: str, type_: str) -> str:
 
 
 def text_fits(value: str, type_: str) -> str:
-    """SQL condition: the column takes the text expression `value`, or each text of the array."""
-    found = _TEXT.fullmatch(type_)
-    if found is None:
+    """Return an SQL condition: a column accepts a text, or each text of an array.
+
+    Args:
+        value: an SQL expression of type text or text[].
+        type_: type of the column.
+    """
+    limited = _TEXT.fullmatch(type_)
+    if limited is None:
         return "true"
-    if found[2]:
-        too_long = f"SELECT FROM unnest({value}) AS e (text) WHERE length(e.text) > {found[1]}"
+    if limited[2]:
+        too_long = f"SELECT FROM unnest({value}) AS e (text) WHERE length(e.text) > {limited[1]}"
         return f"NOT EXISTS ({too_long})"
-    return f"length({value}) <= {found[1]}"
+    return f"length({value}) <= {limited[1]}"
 
 
 def cut(value: str, type_: str) -> str:
-    """The text, no longer than the column takes."""
-    found = _TEXT.fullmatch(type_)
-    return value[: int(found[1])] if found else value
+    """Return the text, cut to the length that a column accepts.
+
+    Args:
+        value: the text.
+        type_: type of the column.
+    """
+    limited = _TEXT.fullmatch(type_)
+    return value[: int(limited[1])] if limited else value
 
 
-def described_within(values: Mapping[str, Any], types: ColumnTypes) -> dict[str, Any]:
-    """Values that only describe: texts cut, and numbers left out (None) that a column does not
-    take.
+def fit_to_columns(values: Mapping[str, Any], types: ColumnTypes) -> dict[str, Any]:
+    """Fit descriptive values to their columns.
+
+    Args:
+        values: texts, lists of texts and numbers by column.
+        types: types of the columns.
+
+    Returns:
+        The values, with texts cut, and None for a number that its column does not accept.
     """
     fitted = dict(values)
     for name, value in values.items():
         if isinstance(value, str):
             fitted[name] = cut(value, types[name])
         elif isinstance(value, list):
-            fitted[name] = [cut(one, types[name]) for one in value]
+            fitted[name] = [cut(text, types[name]) for text in value]
         elif value is not None and abs(Decimal(repr(value))) >= _limit(types[name]):
             fitted[name] = None
     return fitted
 
 
 def _limit(type_: str) -> Decimal:
-    """What a number's size has to be below, so that it fits rounded too."""
-    if found := _NUMERIC.fullmatch(type_):
-        return Decimal(10) ** (int(found[1]) - int(found[2])) - 1
+    """Return a bound of a number's size below which it fits after rounding, too."""
+    if numeric := _NUMERIC.fullmatch(type_):
+        return Decimal(10) ** (int(numeric[1]) - int(numeric[2])) - 1
     return Decimal(repr(_LARGEST[type_])) if type_ in _LARGEST else Decimal("inf")

@@ -1,7 +1,7 @@
-"""What a new pool gets where `pools` requires a description that the source lacks.
+"""Provides placeholders for a new pool if `pools` requires a description that the source lacks.
 
-In: the owner's `pools`, where name, chain, protocol and symbol may be NOT NULL. Out: names of the
-required columns, and what stands in for each. What `pools` has already is never replaced.
+In the owner's `pools`, name, chain, protocol and symbol may be NOT NULL. Existing descriptions are
+never replaced.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from database.schema.tables import pools
 
 POOL_ID, UNKNOWN = "pool id", "unknown"
 
-STAND_INS = {"name": POOL_ID, "chain": UNKNOWN, "protocol": UNKNOWN, "symbol": POOL_ID}
+PLACEHOLDERS = {"name": POOL_ID, "chain": UNKNOWN, "protocol": UNKNOWN, "symbol": POOL_ID}
 
-IN_WORDS = "name and symbol are the pool id, chain and protocol `unknown`"
+PLACEHOLDERS_NOTE = "name and symbol are the pool id, chain and protocol `unknown`"
 
 _REQUIRED = text("""
     SELECT attname
@@ -29,13 +29,19 @@ _REQUIRED = text("""
 
 
 def required_descriptions(connection: Connection) -> ColumnTypes:
-    """The columns of STAND_INS that are NOT NULL in this database, with their types."""
-    asked = {"table": qualified(pools), "names": list(STAND_INS)}
+    """Return the columns of PLACEHOLDERS that are NOT NULL in this database, with their types."""
+    parameters = {"table": qualified(pools), "names": list(PLACEHOLDERS)}
     types = column_types(connection, pools)
-    return {name: types[name] for name in connection.execute(_REQUIRED, asked).scalars()}
+    return {name: types[name] for name in connection.execute(_REQUIRED, parameters).scalars()}
 
 
-def stand_in(column: str, pool_id: str, required: ColumnTypes) -> str:
-    """SQL: what a new pool has in `column`, cut to its length; `pool_id` is an SQL expression."""
-    value = pool_id if STAND_INS[column] == POOL_ID else f"'{UNKNOWN}'"
+def placeholder(column: str, pool_id: str, required: ColumnTypes) -> str:
+    """Return SQL: the placeholder of a new pool, cut to the length of the column.
+
+    Args:
+        column: a column of PLACEHOLDERS.
+        pool_id: an SQL expression.
+        required: types of the required columns.
+    """
+    value = pool_id if PLACEHOLDERS[column] == POOL_ID else f"'{UNKNOWN}'"
     return f"CAST({value} AS {required[column]})"

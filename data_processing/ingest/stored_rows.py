@@ -1,4 +1,4 @@
-"""The error for rows that a table of the owner's does not have after they were written to it."""
+"""Defines the error for rows that an owner's table lacks after they were written to it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from common.errors import CheckFailed
 from database.schema.merge_sql import qualified
 
 
-def rows_not_taken(table: Table, count: int, source: str, again: str) -> CheckFailed:
-    """Args: source is what the rows are of, again is the command that brings them again."""
+def missing_rows_error(table: Table, count: int, source: str, again: str) -> CheckFailed:
+    """Return the error for missing rows.
+
+    Args:
+        table: table of the owner.
+        count: number of missing rows.
+        source: names the origin of the rows.
+        again: command that writes the rows again.
+    """
     return CheckFailed(
         f"{qualified(table)} did not take {count:,} rows of {source}; nothing of it was stored. A"
         f" trigger of the table drops or changes rows: let it pass YieldSpark's, then {again}"

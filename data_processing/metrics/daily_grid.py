@@ -1,10 +1,9 @@
-"""From snapshots to a dense calendar: a pool's day is its last accepted snapshot, a missing day is
-a row with the value carried forward.
+"""Builds a pool's dense daily grid: a day has the values of its last accepted snapshot, a missing
+day carries them forward.
 
-In: the accepted snapshots of one pool, any number a day, as numpy arrays. Out: its days without a
-gap, APY in percent and TVL in USD, with the age of each value in days. A value is carried over at
-most `max_fill_days` missing days, never backward; APY and TVL each on its own. Days are numbers
-since 1970-01-01, NaN is an unknown value.
+Computes on numpy arrays of one pool. APY in percent, TVL in USD, days as numbers since 1970-01-01,
+NaN for an unknown value. APY and TVL are carried each on its own, over at most `max_fill_days`
+missing days and never backward.
 """
 
 from __future__ import annotations
@@ -20,8 +19,15 @@ Days = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class DailyGrid:
-    """One pool's days from the first to the last. Ages: 0 observed, n carried n days, NaN not
-    known. last_snapshot: the position of the day's last snapshot, -1 for a day without one.
+    """A pool's days from the first to the last, one element a day.
+
+    Attributes:
+        days: days since 1970-01-01, without a gap.
+        last_snapshot: position of the day's last snapshot, -1 without one.
+        apy: percent, NaN if unknown.
+        apy_staleness_days: 0 observed, n carried over n days, NaN unknown.
+        tvl: USD, NaN if unknown.
+        tvl_staleness_days: as apy_staleness_days.
     """
 
     days: Days
@@ -35,11 +41,15 @@ class DailyGrid:
 def daily_grid(
     snapshot_days: Days, apy: Floats, tvl: Floats, *, open_end: int | None, max_fill_days: int
 ) -> DailyGrid:
-    """Dense days of one pool from the first snapshot's.
+    """Compute the dense days of one pool, from the day of its first snapshot.
 
-    Args: snapshots (at least one) in order of time, of those at one moment the later inserted last;
-    open_end (exclusive) is how far a pool that is alive goes on after its last snapshot, None for
-    one that ends with it.
+    Args:
+        snapshot_days: day of each snapshot, at least one, in order of time; of snapshots at the
+            same moment the later inserted one is last.
+        apy: percent, one for each snapshot.
+        tvl: USD, one for each snapshot.
+        open_end: exclusive end of the days of an active pool; None ends with the last snapshot.
+        max_fill_days: missing days over which a value is carried.
     """
     last_of_day = np.flatnonzero(np.append(snapshot_days[1:] != snapshot_days[:-1], True))
     observed = snapshot_days[last_of_day]
@@ -57,10 +67,10 @@ def daily_grid(
 def _carried(
     observed: Days, values: Floats, days: Days, newest: Days, max_fill_days: int
 ) -> tuple[Floats, Floats]:
-    """For each of `days` the last value known by then, and its age; `newest` is the position in
-    `observed` of the last snapshot by then.
-    """
-    known = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(values.size)))[newest]
-    age = days - observed[known]
-    usable = (known >= 0) & (age <= max_fill_days)
-    return np.where(usable, values[known], np.nan), np.where(usable, age, np.nan)
+    """Return for each of `days` the last known value and its age in days."""
+    # position of the last snapshot with a value, -1 before the first; `newest` is the position of
+    # the last snapshot on or before each day
+    last = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(values.size)))[newest]
+    age = days - observed[last]
+    usable = (last >= 0) & (age <= max_fill_days)
+    return np.where(usable, values[last], np.nan), np.where(usable, age, np.nan)

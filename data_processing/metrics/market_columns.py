@@ -1,6 +1,6 @@
-"""The market series as arrays, for the tasks that compute metrics.
+"""Holds the market series as arrays, for the tasks that compute metrics.
 
-Prices are in USD, gas in gwei, days are counted from 1970-01-01. Every Python worker imports this
+Prices in USD, gas in gwei, days as numbers since 1970-01-01. Every Python worker imports this
 module, so it imports neither SQLAlchemy nor PySpark.
 """
 
@@ -36,20 +36,21 @@ class MarketColumns:
     first_day: int
     columns: Mapping[str, Floats]
 
-    def of(self, days: Days) -> dict[str, Floats]:
-        """Returns each column at `days`, NaN outside the series."""
+    def at(self, days: Days) -> dict[str, Floats]:
+        """Return each column at `days`, NaN outside the series."""
         return {
             name: _values_at(days - self.first_day, values) for name, values in self.columns.items()
         }
 
 
 def market_columns(series: Sequence[MarketDay]) -> MarketColumns:
-    """Returns the consecutive days of `series` as arrays."""
-    columns = {name: _floats([getattr(day, name) for day in series]) for name in MARKET}
+    """Convert the consecutive days of `series` to arrays."""
+    columns = {name: _floats(series, name) for name in MARKET}
     return MarketColumns((series[0].date - EPOCH).days if series else 0, columns)
 
 
-def _floats(values: Sequence[Decimal | None]) -> Floats:
+def _floats(series: Sequence[MarketDay], name: str) -> Floats:
+    values: list[Decimal | None] = [getattr(day, name) for day in series]
     return np.array([np.nan if value is None else float(value) for value in values])
 
 

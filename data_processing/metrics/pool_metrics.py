@@ -1,17 +1,15 @@
-"""All pools' days with their metrics: one shuffle that brings each pool's snapshots together, then
-numpy a pool at a time inside Spark's tasks.
+"""Computes the days of all pools with their metrics: one shuffle groups each pool's snapshots, then
+numpy computes one pool at a time inside Spark's tasks.
 
-In: parsed snapshots and each pool's part in the run. Out: the days to write, and among them the
-snapshots that were rejected, so that the rows are read and shuffled once and nothing has to be kept
-for a second pass. Why not window functions: a frame of 30 rows is evaluated anew for each row, and
-the windows, the carry and the dense calendar took most of a run's time; the arrays of a pool take a
-small part of that.
+Returns the days to write and, among them, the rejected snapshots, so that rows are read and
+shuffled once. APY in percent, TVL in USD. Does not read or write tables.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +24,10 @@ from data_processing.metrics.market_columns import MARKET, MarketColumns
 from data_processing.metrics.rolling_metrics import rolling_metrics
 from spark.arrow_groups import Batches, group_starts, whole_groups
 
-CALENDAR = "pool_id string, known_from date, open_end date, write_from date, write_end date"
-"""A pool's part in a run. known_from: the first day read, where the pool is older than that, else
-NULL. open_end (exclusive): how far a pool that is alive goes on after its last snapshot, NULL for
-one that ends with it. write_from, write_end: the half-open interval of the rows to write.
+INTERVALS = "pool_id string, known_from date, open_end date, write_from date, write_end date"
+"""A pool's intervals in a run, days half-open. known_from: first day that is read, if the pool is
+older, else NULL. open_end: exclusive end of the days of an active pool, NULL for a pool that ends
+with its last snapshot. write_from and write_end: the rows to write.
 """
 
 VALUES = (
@@ -44,12 +42,12 @@ VALUES = (
     "stddev_apy_30d_delta",
     *MARKET,
 )
-"""The names of METRIC_COLUMNS once more: a Python worker imports this module, and with it no
+"""METRIC_COLUMNS, repeated because every Python worker imports this module, and must not import
 SQLAlchemy.
 """
 AGES = ("apy_staleness_days", "tvl_staleness_days")
 SNAPSHOT_COLUMNS = ("timestamp", "snapshot")
-"""Moment and identity of the raw row that the day is known by, or that was rejected."""
+"""Moment and identity of the raw row that the day's value comes from, or that was rejected."""
 REJECTED = ("reason", "source_table", "run_id")
 SCHEMA = T.StructType(
     [
@@ -66,32 +64,41 @@ SCHEMA = T.StructType(
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a rejected snapshot's row says besides: where it is from, and which run met it."""
+    """Origin of a rejected snapshot.
+
+    Attributes:
+        source_table: table of the raw row.
+        run_id: run that rejected it.
+    """
 
     source_table: str
     run_id: str
 
 
-def by_pool(parsed: DataFrame, calendar: DataFrame) -> DataFrame:
-    """The snapshots of each pool together and in order, beside its part in the run. One shuffle, by
+def group_by_pool(parsed: DataFrame, intervals: DataFrame) -> DataFrame:
+    """Group the snapshots of each pool in order of time, with the pool's intervals. One shuffle, by
     pool_id.
 
-    Args: parsed has id, pool_id, timestamp, snapshot, apy (percent), tvl (USD), reason (NULL for an
-    accepted one) and warning; id and snapshot are NULL for a stored day, whose timestamp is its
-    begin. calendar has the columns of CALENDAR, one row a pool, and is small enough to broadcast.
-    Returns: those columns, the calendar's, day (since 1970-01-01); a row without any value opens
-    the calendar of a pool that is older than what is read.
+    Args:
+        parsed: id, pool_id, timestamp, snapshot, apy (percent), tvl (USD), reason (NULL for an
+            accepted row) and warning. id and snapshot are NULL for a stored day, whose timestamp is
+            its start.
+        intervals: the columns of INTERVALS, one row a pool, small enough to broadcast.
+
+    Returns:
+        Those columns, with day (since 1970-01-01). A row without any value starts the days of a
+        pool that is older than the rows that are read.
     """
     days = ("open_end", "write_from", "write_end")
     parts = F.broadcast(
-        calendar.select("pool_id", *(F.unix_date(name).alias(name) for name in days))
+        intervals.select("pool_id", *(F.unix_date(name).alias(name) for name in days))
     )
-    # a row of no possible day belongs to no pool's calendar
-    snapshots = parsed.unionByName(_openings(calendar), allowMissingColumns=True).join(
+    # left: a row out of range may belong to a pool that is not in the plan
+    snapshots = parsed.unionByName(_carry_in_markers(intervals), allowMissingColumns=True).join(
         parts, on="pool_id", how="left"
     )
-    # NULLs come first: an opening, without id and values, before a stored day, without an id, and
-    # that before every raw row of its day
+    # NULLs sort first: a marker (no id, no values) before a stored day (no id), and that before
+    # every raw row of its day
     ordered = snapshots.repartition("pool_id").sortWithinPartitions(
         "pool_id", "timestamp", "id", "apy", "tvl"
     )
@@ -109,18 +116,24 @@ def by_pool(parsed: DataFrame, calendar: DataFrame) -> DataFrame:
     )
 
 
-def pool_days(
+def compute_pool_metrics(
     max_fill_days: int, market: MarketColumns, provenance: Provenance
 ) -> Callable[[Batches], Batches]:
-    """For `mapInArrow` over the rows of `by_pool`: days of each pool inside its [write_from,
-    write_end), and its rejected snapshots.
+    """Return a function for `mapInArrow` from the rows of `group_by_pool` to rows of SCHEMA.
 
-    Returns: a function to rows of SCHEMA. A day: APY-like values in percent, TVL and prices in USD,
-    gas in gwei, NULL where unknown; ages in days (0 observed, n carried n days, NULL not known);
-    timestamp and snapshot of the raw row that it is known by, NULL where it is none's. A pool
-    starts with its first snapshot, or with its opening. A rejected snapshot: its timestamp,
-    snapshot, reason and provenance, everything else but pool_id NULL; equal ones are one.
+    A day inside the pool's [write_from, write_end) has APY-like values in percent, TVL and prices
+    in USD, gas in gwei, NULL if unknown; ages in days (0 observed, n carried over n days, NULL
+    unknown); timestamp and snapshot of its raw row, NULL without one. A rejected snapshot has its
+    pool_id, timestamp, snapshot, reason and provenance, everything else NULL; equal ones are one
+    row.
+
+    Args:
+        max_fill_days: missing days over which a value is carried.
+        market: the market series.
+        provenance: origin of rejected snapshots.
     """
+    # Not window functions: Spark evaluates a frame of 30 rows anew for each row, and windows, carry
+    # and dense grid took most of a run. The arrays of a pool take a small part of that.
 
     def compute(batches: Batches) -> Batches:
         for pools in whole_groups(batches, "pool_id"):
@@ -129,11 +142,10 @@ def pool_days(
     return compute
 
 
-def _openings(calendar: DataFrame) -> DataFrame:
-    """An empty snapshot for each pool that is older than what is read: its calendar must not start
-    with the first row read.
-    """
-    return calendar.where(F.col("known_from").isNotNull()).select(
+def _carry_in_markers(intervals: DataFrame) -> DataFrame:
+    """Return an empty snapshot for each pool that is older than the rows that are read."""
+    # without it, the days of such a pool would start at the first row that is read
+    return intervals.where(F.col("known_from").isNotNull()).select(
         "pool_id", F.col("known_from").cast("timestamp").alias("timestamp")
     )
 
@@ -141,9 +153,7 @@ def _openings(calendar: DataFrame) -> DataFrame:
 def _days(
     rows: pa.Table, max_fill_days: int, market: MarketColumns, provenance: Provenance
 ) -> Batches:
-    """The days to write and the rejected snapshots of the pools in `rows`; no batch where there are
-    none.
-    """
+    """Yield the days to write and the rejected snapshots of the pools in `rows`."""
     is_rejected = rows["reason"].is_valid()
     if pc.any(is_rejected).as_py():
         yield _rejected_batch(rows.filter(is_rejected), provenance)
@@ -151,66 +161,78 @@ def _days(
     if not rows.num_rows:
         return
     starts = group_starts(rows["pool_id"])
+    ends = [*starts[1:], rows.num_rows]
     snapshots = {name: rows[name].to_numpy() for name in ("day", "apy", "tvl")}
-    parts = rows.select(["open_end", "write_from", "write_end"]).take(starts).to_pylist()
-    found = []
-    for first, end, part in zip(starts, [*starts[1:], rows.num_rows], parts, strict=True):
-        day, apy, tvl = (snapshots[name][first:end] for name in ("day", "apy", "tvl"))
-        grid = daily_grid(day, apy, tvl, open_end=part["open_end"], max_fill_days=max_fill_days)
-        values = {
-            "actual_apy": grid.apy,
-            "actual_tvl": grid.tvl,
-            "apy_staleness_days": grid.apy_staleness_days,
-            "tvl_staleness_days": grid.tvl_staleness_days,
-        }
-        planned = slice(*np.searchsorted(grid.days, [part["write_from"], part["write_end"]]))
-        found.append(
-            {
-                "date": grid.days[planned],
-                "row": np.where(grid.last_snapshot < 0, -1, grid.last_snapshot + first)[planned],
-                **{
-                    name: array[planned]
-                    for name, array in (values | rolling_metrics(grid.apy)).items()
-                },
-            }
-        )
-    counts = [pool["date"].size for pool in found]
+    intervals = rows.select(["open_end", "write_from", "write_end"]).take(starts).to_pylist()
+    pools = [
+        _pool_columns(snapshots, first, end, interval, max_fill_days)
+        for first, end, interval in zip(starts, ends, intervals, strict=True)
+    ]
+    counts = [pool["date"].size for pool in pools]
     if sum(counts):
         pool_ids = rows["pool_id"].take(np.repeat(starts, counts))
-        columns = {name: np.concatenate([pool[name] for pool in found]) for name in found[0]}
-        own_rows = pa.array(columns["row"], mask=columns["row"] < 0)
-        own = [rows[name].take(own_rows) for name in SNAPSHOT_COLUMNS]
-        yield _days_batch(pool_ids, columns | market.of(columns["date"]), own)
+        columns = {name: _concatenated(pools, name) for name in pools[0]}
+        row_numbers = pa.array(columns["row"], mask=columns["row"] < 0)
+        last_snapshots = [rows[name].take(row_numbers) for name in SNAPSHOT_COLUMNS]
+        yield _days_batch(pool_ids, columns | market.at(columns["date"]), last_snapshots)
+
+
+def _concatenated(pools: list[dict[str, npt.NDArray[Any]]], name: str) -> npt.NDArray[Any]:
+    return np.concatenate([pool[name] for pool in pools])
+
+
+def _pool_columns(
+    snapshots: dict[str, npt.NDArray[Any]],
+    first: int,
+    end: int,
+    interval: dict[str, Any],
+    max_fill_days: int,
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the columns of one pool's days to write; `row` is the row of the day's snapshot."""
+    day, apy, tvl = (snapshots[name][first:end] for name in ("day", "apy", "tvl"))
+    grid = daily_grid(day, apy, tvl, open_end=interval["open_end"], max_fill_days=max_fill_days)
+    columns = {
+        "date": grid.days,
+        "row": np.where(grid.last_snapshot < 0, -1, grid.last_snapshot + first),
+        "actual_apy": grid.apy,
+        "actual_tvl": grid.tvl,
+        "apy_staleness_days": grid.apy_staleness_days,
+        "tvl_staleness_days": grid.tvl_staleness_days,
+        **rolling_metrics(grid.apy),
+    }
+    # the days before it are look-back: they are read for the windows and not written
+    to_write = slice(*np.searchsorted(grid.days, [interval["write_from"], interval["write_end"]]))
+    return {name: array[to_write] for name, array in columns.items()}
 
 
 def _days_batch(
     pool_ids: pa.ChunkedArray,
-    columns: dict[str, npt.NDArray[np.generic]],
+    columns: dict[str, npt.NDArray[Any]],
     snapshots: list[pa.ChunkedArray],
 ) -> pa.RecordBatch:
-    """NaN becomes NULL."""
+    """Return rows of SCHEMA; NaN becomes NULL."""
     dates = pa.array(columns["date"].astype(np.int32)).cast(pa.date32())
     values = [pa.array(columns[name], pa.float64(), from_pandas=True) for name in VALUES]
     ages = [
         pa.array(columns[name], pa.float64(), from_pandas=True).cast(pa.int32()) for name in AGES
     ]
-    nothing = [pa.nulls(len(dates), pa.string())] * len(REJECTED)
-    own = [column.combine_chunks() for column in snapshots]
-    return _batch([pool_ids.combine_chunks(), dates, *values, *ages, *own, *nothing])
+    rejected = [pa.nulls(len(dates), pa.string())] * len(REJECTED)
+    snapshot_columns = [column.combine_chunks() for column in snapshots]
+    return _batch([pool_ids.combine_chunks(), dates, *values, *ages, *snapshot_columns, *rejected])
 
 
 def _rejected_batch(rows: pa.Table, provenance: Provenance) -> pa.RecordBatch:
-    # copies of one snapshot are one in quarantine
+    # copies of one snapshot are one quarantined row
     _, firsts = np.unique(rows["snapshot"].to_numpy(), return_index=True)
     rows = rows.take(np.sort(firsts))
-    kinds = [pa.date32(), *[pa.float64()] * len(VALUES), *[pa.int32()] * len(AGES)]
-    nothing = [pa.nulls(rows.num_rows, kind) for kind in kinds]
-    own = [rows[name].combine_chunks() for name in (*SNAPSHOT_COLUMNS, "reason")]
-    where = [
+    types = [pa.date32(), *[pa.float64()] * len(VALUES), *[pa.int32()] * len(AGES)]
+    empty = [pa.nulls(rows.num_rows, type_) for type_ in types]
+    snapshot_columns = [rows[name].combine_chunks() for name in (*SNAPSHOT_COLUMNS, "reason")]
+    origin = [
         pa.array([value] * rows.num_rows, pa.string())
         for value in (provenance.source_table, provenance.run_id)
     ]
-    return _batch([rows["pool_id"].combine_chunks(), *nothing, *own, *where])
+    return _batch([rows["pool_id"].combine_chunks(), *empty, *snapshot_columns, *origin])
 
 
 def _batch(columns: list[pa.Array]) -> pa.RecordBatch:

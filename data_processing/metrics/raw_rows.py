@@ -1,7 +1,7 @@
-"""Raw rows in Spark: texts become numbers, and each row gets its reason or warning.
+"""Parses raw rows in Spark: texts become numbers, and each row gets its reason or warning.
 
-Reads the columns that `data_processing.raw.history.rows_to_read` selects; APY is in percent, TVL in
-USD. No row is dropped but a stored day that fails the checks.
+Reads the columns that `data_processing.raw.history.rows_to_read` selects. APY in percent, TVL in
+USD. Drops no raw row; a stored day that fails the checks is dropped.
 """
 
 from __future__ import annotations
@@ -13,23 +13,27 @@ from pyspark.sql import functions as F
 
 from data_processing.checks.row_checks import (
     RowCheck,
-    missing_is_null,
-    reason,
+    nan_to_null,
+    reason_sql,
     spark_number,
-    warning,
+    warning_sql,
 )
 
 
 def parse_raw_rows(rows: DataFrame, checks: Sequence[RowCheck]) -> DataFrame:
-    """Text to numbers: (id, pool_id, timestamp, snapshot, apy text, tvl text, not_in_pools,
-    dropped, replaced) -> (id, pool_id, timestamp, snapshot, apy, tvl, reason, warning), row for
-    row, but for stored days that must not be used by now: they are no raw rows.
+    """Convert texts to numbers and validate each row.
 
-    apy is percent, tvl USD, both double and NULL where missing; reason is NULL for a row that may
-    be used, warning names what is only reported.
+    Args:
+        rows: id, pool_id, timestamp, snapshot, apy and tvl as text, not_in_pools, dropped,
+            replaced.
+        checks: row checks with severities.
+
+    Returns:
+        id, pool_id, timestamp, snapshot, apy (percent) and tvl (USD) as double, NULL if missing;
+        reason, NULL for a row that may be used; warning, NULL or the check that is only reported.
     """
     parsed = (
-        rows.withColumns({name: F.expr(missing_is_null(name)) for name in ("apy", "tvl")})
+        rows.withColumns({name: F.expr(nan_to_null(name)) for name in ("apy", "tvl")})
         .withColumns({f"{name}_value": F.expr(spark_number(name)) for name in ("apy", "tvl")})
         .select(
             F.col("id").cast("bigint").alias("id"),
@@ -38,8 +42,9 @@ def parse_raw_rows(rows: DataFrame, checks: Sequence[RowCheck]) -> DataFrame:
             F.col("snapshot").cast("bigint").alias("snapshot"),
             F.col("apy_value").alias("apy"),
             F.col("tvl_value").alias("tvl"),
-            F.expr(reason(checks)).alias("reason"),
-            F.expr(warning(checks)).alias("warning"),
+            F.expr(reason_sql(checks)).alias("reason"),
+            F.expr(warning_sql(checks)).alias("warning"),
         )
     )
+    # a row without an id is a stored day and no raw row: nothing has to be quarantined
     return parsed.where("id IS NOT NULL OR reason IS NULL")

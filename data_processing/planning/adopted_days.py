@@ -1,10 +1,8 @@
-"""Days whose raw rows were gone before unrounded values were stored: what the metrics table says
-of them is adopted, rounded as it is.
+"""Adopts days whose raw rows were gone before unrounded values were stored.
 
-In: metrics, calendars and ages that earlier runs, or another job, left behind; raw history. Out:
-rows of `yieldspark.observed_days` without a snapshot, once. They serve windows and carries; rows
-that come out of them equal but for their rounding stay as they are stored. APY in percent, TVL in
-USD, days are UTC.
+Reads the metrics, coverage and ages that earlier runs or another job left, and raw history; inserts
+rows of `yieldspark.observed_days` without a snapshot, once. Windows and carries read them. APY in
+percent, TVL in USD, rounded as the metrics table stores them; days are UTC.
 """
 
 from __future__ import annotations
@@ -15,52 +13,65 @@ from config_spark import Settings
 from data_processing.metrics.rolling_metrics import look_back_days
 from data_processing.raw.market_series import SERIES
 from data_processing.raw.observed_days import OBSERVED
-from data_processing.raw.pool_coverage import AGES, CALENDARS
+from data_processing.raw.pool_coverage import AGES, COVERAGE
 from data_processing.raw.quarantine_table import HISTORY
 from database.schema.merge_sql import qualified, quoted
 from database.schema.metrics_table import metrics_name, metrics_table
 from database.schema.tables import METRIC_COLUMNS, run_ledger
 
-FIRST_RULES = 2
-"""The METRIC_RULES of the first version that stores unrounded values."""
+FIRST_UNROUNDED_RULES = 2
+"""METRIC_RULES of the first version that stores unrounded values."""
 
 DERIVED_COLUMNS = tuple(name for name in METRIC_COLUMNS if name not in SERIES)
 
 ROUNDING = {"actual_tvl": 0.011}
-"""By how much a value may differ for the rounding of what it was made of, USD."""
+"""Largest difference that the rounding of the inputs explains, USD."""
 
 ROUNDING_PERCENT = 0.00025
-"""As ROUNDING, of APY-like columns: half the last decimal of the inputs, and of both results."""
+"""Largest difference that rounding explains in APY-like columns: half the last decimal of the
+inputs, and of both results.
+"""
 
 
 def adopt_days(connection: Connection, job: str) -> int:
-    """Store what has no raw row any more, unless a run has stored days before; returns how many.
+    """Store days that have no raw row, unless a run has stored days before.
 
-    Of pools with a calendar those are the days on which a value was observed, and of pools without
-    one, whose rows another job wrote, the days before the first raw row with a value.
+    For a pool with coverage these are the days on which a value was observed. For a pool without
+    coverage, whose rows another job wrote, they are the days with a value before its first raw row.
+
+    Args:
+        connection: the plan's transaction.
+        job: name of the metrics job.
+
+    Returns:
+        Number of days that were stored.
     """
-    stored = connection.execute(
-        text(
-            f"SELECT EXISTS (SELECT FROM {qualified(run_ledger)} WHERE job = :job AND status ="
-            " 'succeeded' AND (plan #>> '{rules,metric_rules}')::integer >= :first)"
-        ),
-        {"job": job, "first": FIRST_RULES},
+    has_stored_before = connection.execute(
+        text(f"""
+        SELECT EXISTS (
+            SELECT FROM {qualified(run_ledger)}
+            WHERE job = :job
+                AND status = 'succeeded'
+                AND (plan #>> '{{rules,metric_rules}}')::integer >= :first
+        )"""),
+        {"job": job, "first": FIRST_UNROUNDED_RULES},
     ).scalar_one()
-    if stored:
+    if has_stored_before:
         return 0
-    into = f"INSERT INTO {OBSERVED} (pool_id, date, timestamp, apy, tvl)"
-    values = "date::timestamp AT TIME ZONE 'UTC', apy, tvl"
     return sum(
-        connection.exec_driver_sql(
-            f"{into} SELECT pool_id, date, {values} FROM ({days}) AS days WHERE apy IS NOT NULL OR"
-            " tvl IS NOT NULL ON CONFLICT DO NOTHING"
-        ).rowcount
+        connection.exec_driver_sql(f"""
+        INSERT INTO {OBSERVED} (pool_id, date, timestamp, apy, tvl)
+        SELECT pool_id, date, date::timestamp AT TIME ZONE 'UTC', apy, tvl
+        FROM ({days}) AS days
+        WHERE apy IS NOT NULL
+            OR tvl IS NOT NULL
+        ON CONFLICT DO NOTHING""").rowcount
         for days in _adoptable(metrics_name(connection))
     )
 
 
 def _adoptable(metrics: str) -> tuple[str, str]:
-    """SELECTs of pool_id, date, apy and tvl: of calendars, and of another job."""
+    """Return SELECTs of pool_id, date, apy, tvl: for pools with coverage, and for other jobs."""
     return (
         f"""
     SELECT m.pool_id, m.date,
@@ -71,7 +82,7 @@ def _adoptable(metrics: str) -> tuple[str, str]:
             WHEN o.pool_id IS NULL OR o.tvl_staleness_days = 0 THEN m.actual_tvl::double precision
         END AS tvl
     FROM {metrics} AS m
-    JOIN {CALENDARS} AS c ON c.pool_id = m.pool_id
+    JOIN {COVERAGE} AS c ON c.pool_id = m.pool_id
         AND m.date BETWEEN c.first_day AND c.last_day
     LEFT JOIN {AGES} AS o ON o.pool_id = m.pool_id
         AND o.date = m.date
@@ -94,26 +105,27 @@ def _adoptable(metrics: str) -> tuple[str, str]:
     ) AS raw ON raw.pool_id = m.pool_id
     WHERE (raw.first_day IS NULL OR m.date < raw.first_day)
         AND NOT EXISTS (
-            SELECT FROM {CALENDARS} AS c
+            SELECT FROM {COVERAGE} AS c
             WHERE c.pool_id = m.pool_id
         )""",
     )
 
 
-def keep_rounded(staging: str, settings: Settings) -> str:
-    """Statement that gives staged days within reach of adopted ones the values that they have
-    already, where none differs by more than rounding does. Mostly there are none: that is asked
-    once, before anything is joined.
+def reuse_stored_values(staging: str, settings: Settings) -> str:
+    """Return a statement that replaces staged values by stored ones that are equal but rounded.
+
+    It applies to staged days within reach of adopted days, if no column differs by more than
+    rounding explains, so that adopted days do not update rows forever.
+
+    Args:
+        staging: the run's staging table.
+        settings: metrics table and carry limit.
     """
-    columns = ", ".join(
+    columns = ",\n        ".join(
         f"{quoted(name)} = m.{quoted(name)}::double precision" for name in DERIVED_COLUMNS
     )
-    equal = "\n        AND ".join(
-        f"(s.{quoted(name)} IS NULL) = (m.{quoted(name)} IS NULL) AND coalesce(abs("
-        f"s.{quoted(name)} - m.{quoted(name)}::double precision)"
-        f" <= {ROUNDING.get(name, ROUNDING_PERCENT)}, true)"
-        for name in DERIVED_COLUMNS
-    )
+    equal = "\n        AND ".join(_is_rounded(name) for name in DERIVED_COLUMNS)
+    # most databases have no adopted day: the first EXISTS is answered once, before any join
     return f"""
     UPDATE {staging} AS s
     SET {columns}
@@ -131,3 +143,10 @@ def keep_rounded(staging: str, settings: Settings) -> str:
                 AND a.date >= s.date - {look_back_days(settings.max_fill_days)}
         )
         AND {equal}"""
+
+
+def _is_rounded(column: str) -> str:
+    name = quoted(column)
+    slack = ROUNDING.get(column, ROUNDING_PERCENT)
+    return f"""(s.{name} IS NULL) = (m.{name} IS NULL)
+        AND coalesce(abs(s.{name} - m.{name}::double precision) <= {slack}, true)"""

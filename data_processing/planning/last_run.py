@@ -1,10 +1,8 @@
-"""The last good run: what it left complete, and from which insertion timestamp on rows are new to
-the next one.
+"""Reads the last good run and decides from which insertion timestamp on raw rows are new.
 
-In: the ledger, raw history and quarantine, read inside the caller's transaction; the clocks of the
-server and of this machine (UTC). Out: `LastRun`, `SeenRows`, the moment and the warnings. Nothing
-is written here. Raw rows without an insertion timestamp are not looked at: every run takes them for
-new.
+Reads the run ledger, raw history and quarantine inside the caller's transaction, and compares the
+clocks of the server and of this machine (UTC). Does not write. Raw rows without an insertion
+timestamp are new to every run.
 """
 
 from __future__ import annotations
@@ -20,22 +18,25 @@ from data_processing.raw.quarantine_table import QUARANTINE, RAW_ROW
 from database.schema.tables import GOOD, run_ledger
 
 OVERLAP = timedelta(minutes=10)
-"""How far before its watermark a run looks for new rows: the clock of a server that took over may
-be that far behind its predecessor's.
+"""How far before its watermark a run looks for new rows. After a failover the new server's clock
+may lag that much.
 """
 
 ANY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
-"""For a run of a version that did not note when its first unused row was inserted."""
+"""Used if an older version did not record the insertion of its first unused row."""
 
 
 @dataclass(frozen=True)
-class SeenRows:
-    """What a run has seen of the newest arrivals: raw rows by insertion timestamp and drops by the
-    moment of the decision.
+class ArrivalDigests:
+    """Digests of the newest arrivals: raw rows by insertion timestamp, dropped rows by decision
+    time.
 
-    `overlap` is the digest of those in [watermark - OVERLAP, watermark), `later` of those from the
-    watermark on, None where one of them has a timestamp in the future and may be used later.
-    `newest` is the last arrival. `machine_clock` is this machine's when the run planned.
+    Attributes:
+        machine_clock: this machine's clock when the run planned, UTC.
+        overlap: digest of the arrivals in [watermark - OVERLAP, watermark).
+        later: digest of the arrivals from the watermark on; None if one of them has a timestamp in
+            the future and may be used later.
+        newest: time of the last arrival; None without one.
     """
 
     machine_clock: datetime
@@ -43,8 +44,8 @@ class SeenRows:
     later: str | None
     newest: datetime | None
 
-    def public(self) -> dict[str, Any]:
-        """What the ledger keeps, as plain JSON values."""
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values for the run ledger."""
         return {
             "machine_clock": self.machine_clock.isoformat(),
             "overlap": self.overlap,
@@ -53,28 +54,32 @@ class SeenRows:
         }
 
     @classmethod
-    def of(cls, kept: dict[str, Any] | None) -> SeenRows | None:
-        """From the ledger; None for a run of a version that did not note it."""
-        if kept is None:
+    def from_json(cls, values: dict[str, Any] | None) -> ArrivalDigests | None:
+        """Read the ledger's values; return None for a run of a version that did not record them."""
+        if values is None:
             return None
         return cls(
-            datetime.fromisoformat(kept["machine_clock"]),
-            kept["overlap"],
-            kept["later"],
-            datetime.fromisoformat(kept["newest"]) if kept["newest"] else None,
+            datetime.fromisoformat(values["machine_clock"]),
+            values["overlap"],
+            values["later"],
+            datetime.fromisoformat(values["newest"]) if values["newest"] else None,
         )
 
 
 @dataclass(frozen=True)
 class LastRun:
-    """The last run that left the tables complete: every raw row inserted before `watermark` and of
-    a day before `end` is in them.
+    """The last run that left the tables complete.
 
-    `new_from` is the insertion timestamp from which on rows are new to the next run: the watermark,
-    later where all rows since then were seen, earlier where the server's clock went back.
-    `unused_since` is when the first row was inserted that it knew and could not use yet, its day
-    not being over; None where there was none. `rules` is None where a partial run since then
-    followed others: the tables mix both.
+    Every raw row that was inserted before `watermark` and belongs to a day before `end` is in them.
+
+    Attributes:
+        watermark: insertion timestamp at which the run stopped looking.
+        end: day after the last complete day.
+        unused_since: insertion of the first raw row whose day was not over; None without one.
+        rules: rules of the stored values; None if a later partial run used others.
+        new_from: rows inserted from here on are new. It is the watermark, later if all rows since
+            then were seen, earlier if the server's clock went back.
+        arrivals: digests of the newest arrivals; None for a run of an older version.
     """
 
     watermark: datetime
@@ -82,11 +87,18 @@ class LastRun:
     unused_since: datetime | None
     rules: Any
     new_from: datetime
-    seen: SeenRows | None
+    arrivals: ArrivalDigests | None
 
 
 def last_good_run(connection: Connection, job: str) -> LastRun | None:
-    """The newest run of all pools, other than a backfill, that succeeded or found nothing to do."""
+    """Return the newest complete run of all pools that succeeded or had nothing to do.
+
+    Backfills do not count: they leave other days behind.
+
+    Args:
+        connection: reads the run ledger.
+        job: name of the metrics job.
+    """
     ledger = run_ledger.c
     newest = (
         select(ledger.started_at, ledger.watermark, ledger.end, ledger.plan)
@@ -117,25 +129,27 @@ def last_good_run(connection: Connection, job: str) -> LastRun | None:
         datetime.fromisoformat(unused) if unused else None,
         None if mixed else row.plan["rules"],
         new_from=row.watermark,
-        seen=SeenRows.of(row.plan.get("seen")),
+        arrivals=ArrivalDigests.from_json(row.plan.get("seen")),
     )
 
 
 def read_clock(connection: Connection) -> datetime:
-    """The server's clock."""
+    """Return the server's clock."""
     clock: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
     return clock
 
 
 @dataclass(frozen=True)
 class Arrivals:
-    """What a plan finds of the newest arrivals.
+    """The newest arrivals as a plan reads them.
 
-    `seen` is for the next run. `overlap` and `later` are the digests that the last run's would be
-    now, None without a last run.
+    Attributes:
+        digests: for the next run.
+        overlap: the last run's `overlap` digest computed again; None without a last run.
+        later: the last run's `later` digest computed again; None without a last run.
     """
 
-    seen: SeenRows
+    digests: ArrivalDigests
     overlap: str | None
     later: str | None
 
@@ -145,8 +159,14 @@ def read_arrivals(
 ) -> Arrivals:
     """Count the rows that arrived since OVERLAP before the watermarks, in one scan.
 
-    Args: watermark is the plan's own, now the run's clock: a raw row with a later timestamp is
-    in the future.
+    Args:
+        connection: the plan's transaction.
+        last: the last good run, if there is one.
+        watermark: watermark of this plan.
+        now: clock of the run, UTC; a later raw row is in the future.
+
+    Returns:
+        Digests for the next run, and the last run's digests computed again.
     """
     windows = {"own": watermark} | ({"last": last.watermark} if last else {})
     digests = ", ".join(
@@ -154,27 +174,31 @@ def read_arrivals(
         f" {_digest(f'at >= {moment(at)}')} AS {name}_later"
         for name, at in windows.items()
     )
-    own = f"FILTER (WHERE at >= {moment(watermark)})"
-    found = connection.exec_driver_sql(f"""
-    SELECT {digests}, max(at) {own} AS newest, bool_or(in_future) {own} AS in_future
+    since_watermark = f"FILTER (WHERE at >= {moment(watermark)})"
+    row = connection.exec_driver_sql(f"""
+    SELECT {digests},
+        max(at) {since_watermark} AS newest,
+        bool_or(in_future) {since_watermark} AS in_future
     FROM ({_arrivals(min(windows.values()) - OVERLAP, now)}) AS arrivals""").one()
-    seen = SeenRows(
+    own_digests = ArrivalDigests(
         datetime.now(UTC),
-        found.own_overlap,
-        None if found.in_future else found.own_later,
-        found.newest,
+        row.own_overlap,
+        None if row.in_future else row.own_later,
+        row.newest,
     )
-    return Arrivals(seen, found.last_overlap if last else None, found.last_later if last else None)
+    if last is None:
+        return Arrivals(own_digests, None, None)
+    return Arrivals(own_digests, row.last_overlap, row.last_later)
 
 
 def _digest(condition: str) -> str:
-    """SQL: number and checksum of the arrivals in a window."""
-    these = f"FILTER (WHERE {condition})"
-    return f"count(*) {these} || ':' || coalesce(sum(hash) {these}, 0)"
+    """Return an SQL expression: number and checksum of the arrivals in a window."""
+    rows = f"FILTER (WHERE {condition})"
+    return f"count(*) {rows} || ':' || coalesce(sum(hash) {rows}, 0)"
 
 
 def _arrivals(earliest: datetime, now: datetime) -> str:
-    """SELECT of at, hash and in_future. An infinite insertion timestamp is new to every run."""
+    # an infinite insertion timestamp is new to every run
     return f"""
         SELECT h.insertion_timestamp AS at,
             {_hash("coalesce(h.id::bigint, 0)", "h.insertion_timestamp")} AS hash,
@@ -192,50 +216,63 @@ def _arrivals(earliest: datetime, now: datetime) -> str:
 
 
 def _hash(number: str, at: str) -> str:
-    """SQL: 64 bits of an id and a moment; an id may come again after a TRUNCATE."""
+    # with the moment, because ids start again after a TRUNCATE
     return f"hashint8extended({number}, extract(epoch FROM {at})::bigint)"
 
 
 def find_new_rows(
     last: LastRun, arrivals: Arrivals, server_clock: datetime
 ) -> tuple[datetime, str | None]:
-    """The insertion timestamp from which on rows are new, and a warning where a clock went back.
+    """Return the insertion timestamp from which on rows are new, and a warning about clocks.
 
-    The server's clock went back where it is behind the watermark, or where it has advanced less
-    than this machine's since the last run, by more than OVERLAP. Rows inserted since then may be as
+    The server's clock went back if it is behind the watermark, or if since the last run it has
+    advanced less than this machine's clock by more than OVERLAP. Rows inserted since then may be as
     far before the watermark as the clock went back.
+
+    Args:
+        last: the last good run.
+        arrivals: the newest arrivals.
+        server_clock: the database server's clock.
+
+    Returns:
+        The timestamp (UTC), and a message if a clock went back, else None.
     """
     lag = timedelta(0)
-    if last.seen:
-        advanced = arrivals.seen.machine_clock - last.seen.machine_clock
+    if last.arrivals:
+        advanced = arrivals.digests.machine_clock - last.arrivals.machine_clock
         lag = max(lag, advanced - (server_clock - last.watermark))
-    behind = server_clock < last.watermark
-    if behind or lag > OVERLAP:
+    is_behind = server_clock < last.watermark
+    if is_behind or lag > OVERLAP:
         new_from = last.watermark - lag - OVERLAP
-        if behind:
+        if is_behind:
             new_from = min(new_from, server_clock - OVERLAP)
-        return new_from, _clock_went_back(last, server_clock, new_from, lag)
-    if last.seen is None:
+        return new_from, _clock_warning(last, server_clock, new_from, lag)
+    if last.arrivals is None:
         return last.watermark, None
-    if arrivals.overlap != last.seen.overlap:
+    if arrivals.overlap != last.arrivals.overlap:
         return last.watermark - OVERLAP, None
-    if last.seen.newest is None or arrivals.later != last.seen.later:
+    if last.arrivals.newest is None or arrivals.later != last.arrivals.later:
         return last.watermark, None
-    return max(last.watermark, last.seen.newest + timedelta(microseconds=1)), None
+    return max(last.watermark, last.arrivals.newest + timedelta(microseconds=1)), None
 
 
-def _clock_went_back(
+def _clock_warning(
     last: LastRun, server_clock: datetime, new_from: datetime, lag: timedelta
 ) -> str:
-    found = (
-        f"the database server's clock says {_shown(server_clock)}, which is before the last run's"
-        f" watermark {_shown(last.watermark)}"
-        if server_clock < last.watermark
-        else "since the last run the database server's clock has advanced"
-        f" {lag.total_seconds():,.0f} s less than this machine's"
+    if server_clock < last.watermark:
+        problem = (
+            f"the database server's clock says {_format(server_clock)}, which is before the last"
+            f" run's watermark {_format(last.watermark)}"
+        )
+    else:
+        problem = (
+            "since the last run the database server's clock has advanced"
+            f" {lag.total_seconds():,.0f} s less than this machine's"
+        )
+    return (
+        f"{problem}: raw rows inserted since {_format(new_from)} are read again. Check the clocks"
     )
-    return f"{found}: raw rows inserted since {_shown(new_from)} are read again. Check the clocks"
 
 
-def _shown(at: datetime) -> str:
+def _format(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

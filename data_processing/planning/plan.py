@@ -1,14 +1,14 @@
-"""What a metrics run will do, decided by SQL before any Spark session exists.
+"""Plans a metrics run in SQL, before any Spark session exists.
 
-In: the ledger, the raw tables, the market tables and the calendars an earlier run wrote. Out: a
-`Plan`, and beside it in the database a table with a row for each pool to recompute. Days are
-UTC, intervals half-open. Nothing is computed or written here but that table.
+Reads the run ledger, the raw and market tables and each pool's coverage; returns a `Plan` and
+creates a table with a row for each pool to recompute. Days are UTC, intervals half-open. Computes
+no metric and writes nothing but that table.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -17,9 +17,12 @@ from sqlalchemy import Connection, Engine
 from common.errors import CheckUnfinished, ConfigurationError
 from config_spark import Settings
 from data_processing.checks.row_checks import EARLIEST_DAY, changed_row_severities, raw_row_checks
-from data_processing.metrics.rolling_metrics import METRIC_RULES, look_back_days, reach_days
-from data_processing.planning import changed_pools as touched_pools
-from data_processing.planning import plan_sql
+from data_processing.metrics.rolling_metrics import (
+    METRIC_RULES,
+    affected_days_after,
+    look_back_days,
+)
+from data_processing.planning import changed_pools, plan_sql
 from data_processing.planning.adopted_days import adopt_days
 from data_processing.planning.last_run import (
     Arrivals,
@@ -29,16 +32,20 @@ from data_processing.planning.last_run import (
     read_arrivals,
     read_clock,
 )
-from data_processing.planning.plan_statistics import plan_facts, rows_to_quarantine
-from data_processing.planning.run_plan import Plan
+from data_processing.planning.plan_statistics import (
+    PlanStatistics,
+    read_statistics,
+    rows_to_quarantine,
+)
+from data_processing.planning.run_plan import Decision, Plan
 from data_processing.planning.run_request import Request
-from data_processing.planning.today import add_today, read_until_now
+from data_processing.planning.today import add_today, extend_reads_to_now
 from data_processing.planning.unread_rows import (
-    Reading,
+    ReadWindow,
     count_days,
-    known_after,
+    day_counts_after,
     unread_days,
-    unread_sentence,
+    unread_message,
 )
 from data_processing.raw.market_series import (
     first_change,
@@ -60,14 +67,15 @@ JOB = "calculate_metrics"
 ONE_DAY = timedelta(days=1)
 
 COUNTED_ROWS = 200_000
-"""Up to so many rows a plan counts what takes a pass over them (missing days) in every run, beyond
-it in a dry run only.
+"""Up to this number of raw rows, every run counts missing days, which takes a pass over them. Above
+it, only a dry run does.
 """
 
 
 def metric_rules(settings: Settings) -> dict[str, Any]:
-    """What decides a row's values besides the data: a change of any makes the next run a
-    full one.
+    """Return the versions and limits that decide a metric's value besides the data.
+
+    A change of any of them makes the next run a full refresh.
     """
     limits = ("max_fill_days", "max_apy_percent", "max_tvl_usd", "max_price_usd")
     changed = changed_row_severities(settings)
@@ -78,14 +86,23 @@ def metric_rules(settings: Settings) -> dict[str, Any]:
     }
 
 
-def refuse_wrong_use(
+def validate_request(
     settings: Settings, engine: Engine, request: Request, now: datetime | None = None
 ) -> None:
-    """Stop what must not become a run: no ledger row of it would be in the way of `--retry last`.
+    """Reject a request before it becomes a run, so that `--retry last` never finds it.
 
-    Raises: ConfigurationError for an end in the future, an unknown pool, tables in another schema
-    than the last good run's, or another metrics table without a full refresh of all pools;
-    SchemaMismatch; DatabaseError.
+    Args:
+        settings: limits and schema.
+        engine: the database.
+        request: mode, days and pools.
+        now: clock of the run, UTC; default is this machine's.
+
+    Raises:
+        ConfigurationError: the end is in the future, a pool is unknown, the tables are in another
+            schema than those of the last good run, or another metrics table is named without a full
+            refresh of all pools.
+        SchemaMismatch: the owner's tables are not as expected.
+        DatabaseError: the database refused a statement.
     """
     today = (now or datetime.now(UTC)).date()
     if request.end and request.end > today:
@@ -113,15 +130,23 @@ def plan_metrics(
 ) -> Plan:
     """Decide what to recompute.
 
-    Args: table is the qualified name of the plan's table, which stays for the run to read; a dry
-    run rolls it back. now (UTC) is this machine's clock unless given. `refuse_wrong_use` has let
-    the request through.
-    Raises: SchemaMismatch where the owner's tables are not as expected; DatabaseRefused with the
-    GRANT statements where rights are missing; DatabaseError.
+    Args:
+        settings: limits and table names.
+        engine: the database.
+        request: a request that `validate_request` accepted.
+        table: qualified name of the plan's table, which stays for the run to read.
+        now: clock of the run, UTC; default is this machine's.
+        dry_run: roll the plan's table back, and count the rows to quarantine.
+
+    Raises:
+        SchemaMismatch: the owner's tables are not as expected.
+        DatabaseRefused: rights are missing; the message has the GRANT statements.
+        DatabaseError: the database refused a statement.
     """
+    # before the plan's snapshot: see `read_watermark`
     with checked_connection(engine) as connection:
-        watermark, hidden = plan_sql.read_watermark(connection)
-    if hidden:
+        watermark, is_hidden = plan_sql.read_watermark(connection)
+    if is_hidden:
         log.warning(
             "role %s can't see when other sessions' transactions began: rows of the last day are"
             " looked at again. Grant it pg_read_all_stats",
@@ -133,14 +158,46 @@ def plan_metrics(
     ) as connection:
         verify_tables(connection, METRICS_USE)
         if adopted := adopt_days(connection, JOB):
-            log.info("%d days without a raw row: what their metrics say is kept, rounded", adopted)
-        plan = _decide(connection, settings, request, table, watermark, now or datetime.now(UTC))
-        plan = _with_facts(connection, settings, plan, dry_run=dry_run)
+            log.info(
+                "%d days have no raw row: their stored metrics are adopted as they are, rounded",
+                adopted,
+            )
+        decision, warnings = _decide(
+            connection, settings, request, table, watermark, now or datetime.now(UTC)
+        )
+        plan = Plan(request, decision, warnings=warnings)
+        plan = replace(plan, statistics=_statistics(connection, settings, plan, dry_run=dry_run))
         if dry_run or not plan.is_empty:
             plan = _with_day_counts(connection, settings, plan)
         if dry_run:
             connection.rollback()
     return plan
+
+
+@dataclass(frozen=True)
+class _Past:
+    """State of the tables before the run: clock, last good run and newest arrivals."""
+
+    now: datetime
+    covered_end: date
+    previous: LastRun | None
+    arrivals: Arrivals
+    is_rewritten: bool
+    warnings: tuple[str, ...]
+
+
+def _read_past(
+    connection: Connection, request: Request, watermark: datetime, now: datetime
+) -> _Past:
+    previous = last_good_run(connection, JOB)
+    covered_end = plan_sql.coverage_end(connection, previous)
+    now = _clamp_clock(now, covered_end)
+    arrivals = read_arrivals(connection, previous, watermark=watermark, now=now)
+    previous, warnings = _since_last_run(connection, previous, arrivals)
+    is_rewritten = previous is not None and changed_pools.is_rewritten(connection, previous)
+    if is_rewritten:
+        warnings += _rewriting_warnings(request)
+    return _Past(now, covered_end, previous, arrivals, is_rewritten, warnings)
 
 
 def _decide(
@@ -150,53 +207,41 @@ def _decide(
     table: str,
     watermark: datetime,
     now: datetime,
-) -> Plan:
-    """Choose mode and interval, and make the plan's table."""
+) -> tuple[Decision, tuple[str, ...]]:
+    """Choose mode and interval, create the plan's table; return the decision and warnings."""
+    past = _read_past(connection, request, watermark, now)
+    now, previous, today = past.now, past.previous, past.now.date()
     rules = metric_rules(settings)
-    previous = last_good_run(connection, JOB)
-    reached = plan_sql.days_reached(connection, previous)
-    now = _not_behind(now, reached)
-    today = now.date()
-    arrivals = read_arrivals(connection, previous, watermark=watermark, now=now)
-    previous, warnings = _since_last_run(connection, previous, arrivals)
-    rewritten = previous is not None and touched_pools.is_rewritten(connection, previous)
-    if rewritten:
-        warnings += _warn_of_rewriting(request)
-    last = (
-        previous if request.mode == "incremental" and previous and previous.rules == rules else None
-    )
+    last = None
+    if request.mode == "incremental" and previous and previous.rules == rules:
+        last = previous
     mode = "full_refresh" if request.mode == "incremental" and last is None else request.mode
-    # days that a run has written since the retried one failed may have changed with these: no later
-    # run would notice
-    before = min(today, max(request.until, reached)) if request.until else today
+    # days that another run has written since the retried run failed may have changed with the
+    # retried days, and no later run would notice
+    before = min(today, max(request.until, past.covered_end)) if request.until else today
     checks = raw_row_checks(settings, now)
-    touched_pools.find_touched_pools(
+    changed_pools.create_changed_pools(
         connection, last, request, before=before, now=now, checks=checks
     )
-    touched = touched_pools.touched_bounds(connection)
-    known_end = last.end if last else None if request.retire_missing else reached
-    run_end = _run_end(known_end, touched.newest_day)
+    changed = changed_pools.changed_range(connection)
+    run_end = _run_end(_known_end(last, request, past.covered_end), changed.newest_day)
     end = min(request.end or run_end, run_end)
     includes_today = settings.include_today and not request.is_partial and not request.until
     market_end = today + ONE_DAY if includes_today else run_end
     market = read_market_series(connection, settings, EARLIEST_DAY, market_end)
-    change = (
-        first_change(stored_market_series(connection), market, before=run_end) if last else None
-    )
-    reach = reach_days(settings.max_fill_days)
-    plan_sql.find_reasons(connection, request, mode, end=end, market=change, reach=reach)
+    market_change = None
+    if last:
+        market_change = first_change(stored_market_series(connection), market, before=run_end)
+    reach = affected_days_after(settings.max_fill_days)
+    plan_sql.create_reasons(connection, request, mode, end=end, market=market_change, reach=reach)
     provisional = add_today(connection, run_end=run_end, now=now) if includes_today else None
-    plan_sql.make_plan_table(
-        connection,
-        table,
-        run_end=run_end,
-        look_back=look_back_days(settings.max_fill_days),
-        checks=checks,
+    look_back = look_back_days(settings.max_fill_days)
+    plan_sql.create_plan_table(
+        connection, table, run_end=run_end, look_back=look_back, checks=checks
     )
     if provisional:
-        read_until_now(connection, table, now)
-    return Plan(
-        request,
+        extend_reads_to_now(connection, table, now)
+    decision = Decision(
         mode,
         now,
         watermark,
@@ -207,19 +252,24 @@ def _decide(
         end=end if end > EARLIEST_DAY else None,
         since=last.new_from if last else None,
         provisional_from=provisional,
-        unused_since=touched.unused_since,
+        unused_since=changed.unused_since,
         market=market,
         previous=previous,
-        seen=arrivals.seen,
-        warnings=warnings,
-        is_rewritten=rewritten,
+        arrivals=past.arrivals.digests,
+        is_rewritten=past.is_rewritten,
     )
+    return decision, past.warnings
+
+
+def _known_end(last: LastRun | None, request: Request, covered_end: date) -> date | None:
+    if last:
+        return last.end
+    # a run that removes days may end before the last one did
+    return None if request.retire_missing else covered_end
 
 
 def _run_end(known_end: date | None, newest_day: date | None) -> date:
-    """The day after the newest one that is known or touched: no run ends before the last did,
-    unless it retires days.
-    """
+    """Return the day after the newest known or changed day."""
     ends = [known_end, newest_day + ONE_DAY if newest_day else None]
     return max(filter(None, ends), default=EARLIEST_DAY)
 
@@ -227,7 +277,7 @@ def _run_end(known_end: date | None, newest_day: date | None) -> date:
 def _since_last_run(
     connection: Connection, previous: LastRun | None, arrivals: Arrivals
 ) -> tuple[LastRun | None, tuple[str, ...]]:
-    """The last run with the moment from which on rows are new, and what to warn of."""
+    """Return the last run with the moment from which on rows are new, and warnings."""
     if previous is None:
         return None, ()
     new_from, warning = find_new_rows(previous, arrivals, read_clock(connection))
@@ -237,78 +287,82 @@ def _since_last_run(
     return replace(previous, new_from=new_from), (warning,)
 
 
-def _warn_of_rewriting(request: Request) -> tuple[str, ...]:
-    """A run of some days or pools recomputes these alone."""
+def _rewriting_warnings(request: Request) -> tuple[str, ...]:
+    # a run of some days or pools recomputes those alone
     if request.start or request.pools is not None:
         return ()
-    log.warning("%s", touched_pools.REWRITTEN)
-    return (touched_pools.REWRITTEN,)
+    log.warning("%s", changed_pools.REWRITTEN_SOURCE)
+    return (changed_pools.REWRITTEN_SOURCE,)
 
 
-def _not_behind(now: datetime, reached: date) -> datetime:
-    """This machine's clock, or the begin of the day that a run has reached already: for that one it
-    was later than this clock says.
-    """
-    earliest = datetime.combine(reached, time(), UTC)
+def _clamp_clock(now: datetime, covered_end: date) -> datetime:
+    """Return this machine's clock, or the start of the day that an earlier run has reached."""
+    earliest = datetime.combine(covered_end, time(), UTC)
     if now < earliest:
         log.warning(
             "this machine's clock says %s, but an earlier run has seen the end of %s: taken as %s."
             " Set the clock",
             now,
-            reached - ONE_DAY,
+            covered_end - ONE_DAY,
             earliest,
         )
     return max(now, earliest)
 
 
-def _may_change_every_row(connection: Connection, plan: Plan) -> bool:
-    """Whether the stored rows are of other rules, or the table's rows are of another job."""
+def _may_change_every_row(connection: Connection, decision: Decision) -> bool:
+    """Return whether the stored rows have other rules or were written by another job."""
     return (
-        plan.previous is None
-        or plan.previous.rules != plan.rules
-        or written_metrics_table(connection) != plan.metrics_table
+        decision.previous is None
+        or decision.previous.rules != decision.rules
+        or written_metrics_table(connection) != decision.metrics_table
     )
 
 
-def _with_facts(connection: Connection, settings: Settings, plan: Plan, *, dry_run: bool) -> Plan:
-    facts = plan_facts(
+def _statistics(
+    connection: Connection, settings: Settings, plan: Plan, *, dry_run: bool
+) -> PlanStatistics:
+    decision = plan.decision
+    is_full = decision.mode == "full_refresh"
+    statistics = read_statistics(
         connection,
-        plan.table,
-        plan.impossible_rows,
-        reach=reach_days(settings.max_fill_days),
-        rules_changed=plan.mode == "full_refresh" and _may_change_every_row(connection, plan),
+        decision.table,
+        plan.out_of_range_rows,
+        reach=affected_days_after(settings.max_fill_days),
+        rules_changed=is_full and _may_change_every_row(connection, decision),
         counted_rows=None if dry_run else COUNTED_ROWS,
         retire_missing=plan.request.retire_missing,
     )
-    plan = replace(plan, **facts)
     if dry_run:
         bad = rows_to_quarantine(
-            connection, plan.table, plan.impossible_rows, raw_row_checks(settings, plan.now)
+            connection,
+            decision.table,
+            plan.out_of_range_rows,
+            raw_row_checks(settings, decision.now),
         )
         if not plan.is_partial:
             bad += count_rows_without_pool(connection)
-        plan = replace(plan, rows_to_quarantine=bad)
-    if plan.is_empty:
-        return replace(plan, estimated_cost_usd=0.0)
-    seconds, cost = estimate_run(connection, JOB, rows=plan.rows_to_read + plan.days)
+        statistics = replace(statistics, rows_to_quarantine=bad)
+    if replace(plan, statistics=statistics).is_empty:
+        return replace(statistics, estimated_cost_usd=0.0)
+    rows = statistics.rows_to_read + statistics.days
+    seconds, cost = estimate_run(connection, JOB, rows=rows)
     return replace(
-        plan,
+        statistics,
         estimated_seconds=seconds,
         estimated_cost_usd=0.0 if settings.environment == "local" else cost,
     )
 
 
 def _with_day_counts(connection: Connection, settings: Settings, plan: Plan) -> Plan:
-    """The plan with what its run will know of each day, and a warning of rows that it leaves
-    unread.
-    """
-    end, last = plan.end or EARLIEST_DAY, plan.previous
-    start = {"full_refresh": EARLIEST_DAY, "backfill": plan.request.start}.get(plan.mode)
-    reading = Reading(
+    """Add the day counts after the run, and a warning if it leaves raw rows unread."""
+    decision = plan.decision
+    end, last = decision.end or EARLIEST_DAY, decision.previous
+    start = {"full_refresh": EARLIEST_DAY, "backfill": plan.request.start}.get(decision.mode)
+    window = ReadWindow(
         None if plan.request.pools else start,
         end,
-        max(end, last.end) if last and plan.mode == "backfill" else end,
-        reach_days(settings.max_fill_days),
+        max(end, last.end) if last and decision.mode == "backfill" else end,
+        affected_days_after(settings.max_fill_days),
     )
     try:
         with limited(connection, WARN_SECONDS):
@@ -316,16 +370,18 @@ def _with_day_counts(connection: Connection, settings: Settings, plan: Plan) -> 
     except CheckUnfinished as error:
         warning = f"rows that no run reads were not looked for: {error}"
         log.warning("%s", warning)
-        return replace(plan, known_snapshots=None, warnings=(*plan.warnings, warning))
-    known = known_after(counts, last, reading, is_partial=plan.is_partial)
-    unread = unread_days(counts, last, reading)
-    if not unread:
-        return replace(plan, rows_unread=0, known_snapshots=known)
-    warning = unread_sentence(unread, reading)
-    log.warning("%s", warning)
+        return replace(plan, day_counts=None, warnings=(*plan.warnings, warning))
+    day_counts = day_counts_after(counts, last, window, is_partial=plan.is_partial)
+    unread = unread_days(counts, last, window)
+    warnings = plan.warnings
+    if unread:
+        warning = unread_message(unread, window)
+        log.warning("%s", warning)
+        warnings = (*warnings, warning)
+    rows_unread = sum(day.unread for day in unread)
     return replace(
         plan,
-        rows_unread=sum(one.unread for one in unread),
-        known_snapshots=known,
-        warnings=(*plan.warnings, warning),
+        statistics=replace(plan.statistics, rows_unread=rows_unread),
+        day_counts=day_counts,
+        warnings=warnings,
     )

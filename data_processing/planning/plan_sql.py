@@ -1,7 +1,7 @@
-"""The SQL a plan is made of: why pools must be recomputed, and the table of them.
+"""Builds the SQL of a plan: why pools must be recomputed, and the table of those pools.
 
-Each function runs in the caller's transaction. Days are UTC dates, intervals half-open. No decision
-is taken here, and no row of a metric is read or written.
+Each function runs in the caller's transaction. Days are UTC dates, intervals half-open. Decides
+nothing, and does not read or write rows of metrics.
 """
 
 from __future__ import annotations
@@ -13,30 +13,35 @@ from sqlalchemy import Connection, select, text
 
 from common.errors import ConfigurationError
 from data_processing.checks.row_checks import EARLIEST_DAY, RowCheck
-from data_processing.planning.changed_pools import TOUCHED
+from data_processing.planning.changed_pools import CHANGED_POOLS
 from data_processing.planning.last_run import LastRun, read_clock
 from data_processing.planning.run_request import Request
-from data_processing.raw.history import TABLE, pools_accepted_before, stored_before
+from data_processing.raw.history import TABLE, accepted_pools_before, stored_before
 from data_processing.raw.market_series import MarketChange
 from data_processing.raw.observed_days import OBSERVED
-from data_processing.raw.pool_coverage import CALENDARS
+from data_processing.raw.pool_coverage import COVERAGE
 from database.schema.merge_sql import qualified
 from database.schema.tables import GOOD, pools, run_ledger
 
 POOLS = qualified(pools)
 
 REASONS, RANGES = "reasons", "planned_ranges"
-"""Temporary tables of a plan's transaction."""
+"""Temporary tables of the plan's transaction."""
 
-CALENDAR_COLUMNS = "pool_id, known_from, open_end, write_from, write_end"
-"""What `daily_grid` needs of a plan's table."""
+INTERVAL_COLUMNS = "pool_id, known_from, open_end, write_from, write_end"
+"""The columns of the plan's table that the daily grid needs."""
 
 
-def days_reached(connection: Connection, previous: LastRun | None) -> date:
-    """The day after the last one that a run has written: the last good run's end, or a calendar's
-    that another run has taken beyond it.
+def coverage_end(connection: Connection, previous: LastRun | None) -> date:
+    """Return the day after the last one that a run has written.
+
+    It is the last good run's end, or the end of a pool's coverage if another run went further.
+
+    Args:
+        connection: the plan's transaction.
+        previous: the last good run.
     """
-    newest = connection.exec_driver_sql(f"SELECT max(last_day) + 1 FROM {CALENDARS}").scalar_one()
+    newest = connection.exec_driver_sql(f"SELECT max(last_day) + 1 FROM {COVERAGE}").scalar_one()
     return max(filter(None, (newest, previous.end if previous else None)), default=EARLIEST_DAY)
 
 
@@ -56,26 +61,42 @@ OPEN_SINCE = text("""
         SELECT NULL, false
     ) AS transactions
 """)
+"""Only the end of its work is known of a prepared transaction: it is assumed to have begun a day
+earlier.
+"""
 
 
 def read_watermark(connection: Connection) -> tuple[datetime, bool]:
-    """The start of the oldest open transaction of this database, or now; and whether other sessions
-    hide theirs from this role.
+    """Return the start of the oldest open transaction of this database, or now.
 
-    `insertion_timestamp` is the start of the inserting transaction. Whatever a later snapshot does
-    not see began at the watermark or after it, so ask before that snapshot is taken. A transaction
-    reports its start a moment after it took it, hence the pause. Of a prepared one only the end of
-    its work is known: it is taken to have begun a day before.
+    `insertion_timestamp` is the start of the inserting transaction. A row that a later snapshot
+    does not see was inserted at the watermark or after it, so call this before that snapshot is
+    taken.
+
+    Args:
+        connection: a connection of its own, outside the plan's snapshot.
+
+    Returns:
+        The watermark, and whether other sessions hide their transactions from this role.
     """
     asked_at = read_clock(connection)
+    # a transaction reports its start a moment after it took it
     connection.execute(text("SELECT pg_sleep(0.02)"))
     row = connection.execute(OPEN_SINCE, {"asked_at": asked_at}).one()
     return row.watermark, bool(row.hidden)
 
 
 def require_same_schema(connection: Connection, job: str, schema: str) -> None:
-    """Raises: ConfigurationError where the last good run's tables are in another schema: ledger,
-    calendars and quarantine speak of those.
+    """Require that the last good run used the same schema.
+
+    Args:
+        connection: reads the run ledger.
+        job: name of the job.
+        schema: value of DB_SCHEMA.
+
+    Raises:
+        ConfigurationError: the last good run used another schema; ledger, coverage and quarantine
+            describe the tables there.
     """
     ledger = run_ledger.c
     used = ledger.plan["schema"].astext
@@ -96,16 +117,22 @@ def require_same_schema(connection: Connection, job: str, schema: str) -> None:
 
 
 def require_known_pools(connection: Connection, pools: Sequence[str]) -> None:
-    """Raises: ConfigurationError naming pools that were asked for and that have neither raw rows
-    nor metrics.
+    """Require that each pool has raw rows or metrics.
+
+    Args:
+        connection: reads raw history, coverage and stored days.
+        pools: pool ids of the request.
+
+    Raises:
+        ConfigurationError: pools are unknown; the message names the first of them.
     """
     unknown = connection.execute(
-        text(
-            "SELECT pool_id FROM unnest(CAST(:pools AS text[])) AS asked (pool_id) "
-            f"WHERE NOT EXISTS (SELECT FROM {TABLE} AS h WHERE h.pool_id = asked.pool_id) "
-            f"AND NOT EXISTS (SELECT FROM {CALENDARS} AS c WHERE c.pool_id = asked.pool_id) "
-            f"AND NOT EXISTS (SELECT FROM {OBSERVED} AS s WHERE s.pool_id = asked.pool_id)"
-        ),
+        text(f"""
+        SELECT pool_id
+        FROM unnest(CAST(:pools AS text[])) AS requested (pool_id)
+        WHERE NOT EXISTS (SELECT FROM {TABLE} AS h WHERE h.pool_id = requested.pool_id)
+            AND NOT EXISTS (SELECT FROM {COVERAGE} AS c WHERE c.pool_id = requested.pool_id)
+            AND NOT EXISTS (SELECT FROM {OBSERVED} AS s WHERE s.pool_id = requested.pool_id)"""),
         {"pools": list(pools)},
     ).scalars()
     if missing := unknown.all():
@@ -118,106 +145,109 @@ def require_known_pools(connection: Connection, pools: Sequence[str]) -> None:
 
 CORRECTION = "late correction"
 
-EVERYTHING = f"""
+FULL_REFRESH_REASONS = f"""
     SELECT coalesce(t.pool_id, c.pool_id) AS pool_id, 'full refresh' AS reason,
         CASE
             WHEN CAST(:retire AS boolean) THEN least(t.first_day, c.first_day)
             ELSE t.first_day
         END AS write_from,
         greatest(CAST(:end AS date), c.last_day + 1) AS write_to
-    FROM {TOUCHED} AS t
-    FULL JOIN calendars AS c ON c.pool_id = t.pool_id
+    FROM {CHANGED_POOLS} AS t
+    FULL JOIN coverage AS c ON c.pool_id = t.pool_id
     WHERE t.pool_id IS NOT NULL
         OR CAST(:retire AS boolean)
 """
-"""The days of raw history and stored ones, and those of calendars that have neither: where missing
-days are retired, a full run finds nothing there and takes them back.
+"""Reasons of a full refresh: the days of raw history and stored days. A run that removes missing
+days adds the days of coverage that have neither.
 """
 
-INTERVAL = f"""
+BACKFILL_REASONS = f"""
     SELECT pool_id, 'backfill' AS reason,
         greatest(first_day, CAST(:start AS date)) AS write_from,
         CAST(:end AS date) AS write_to
-    FROM {TOUCHED}
+    FROM {CHANGED_POOLS}
     UNION ALL
     SELECT pool_id, 'days missing before the interval', last_day + 1, CAST(:end AS date)
-    FROM calendars
+    FROM coverage
     WHERE last_day + 1 < CAST(:start AS date)
     UNION ALL
     SELECT c.pool_id, 'days missing after the interval',
         greatest(t.first_day, CAST(:start AS date)), c.first_day
-    FROM {TOUCHED} AS t
-    JOIN calendars AS c ON c.pool_id = t.pool_id
+    FROM {CHANGED_POOLS} AS t
+    JOIN coverage AS c ON c.pool_id = t.pool_id
     WHERE t.first_day < CAST(:end AS date)
         AND c.first_day > CAST(:end AS date)
     UNION ALL
     SELECT pool_id, 'no longer active',
         greatest(last_observed_day + 1, CAST(:start AS date)), last_day + 1
-    FROM calendars
+    FROM coverage
     WHERE NOT alive
         AND last_observed_day + 1 < CAST(:end AS date)
         AND last_day >= CAST(:end AS date)
     UNION ALL
     SELECT c.pool_id, 'no raw rows any more', c.first_day, least(t.first_day, CAST(:end AS date))
-    FROM calendars AS c
-    LEFT JOIN {TOUCHED} AS t ON t.pool_id = c.pool_id
+    FROM coverage AS c
+    LEFT JOIN {CHANGED_POOLS} AS t ON t.pool_id = c.pool_id
     WHERE CAST(:retire AS boolean)
         AND c.first_day < CAST(:end AS date)
         AND least(c.last_day + 1, t.first_day) > greatest(c.first_day, CAST(:start AS date))
 """
-"""All parts but the first keep a calendar free of holes: its last day is how the next incremental
-run knows what it lacks. An interval before a pool's first day has to reach it. Of an inactive pool
-all days after its last observation go, were only some of them in the interval, and of days before a
-pool's first raw row those before the interval too.
+"""Reasons of a backfill. All parts but the first keep the coverage of a pool free of holes, because
+the next incremental run derives from the last day what is missing.
+
+An interval before a pool's first day is extended to it. All days of an inactive pool after its last
+observation are removed if the interval has some of them; likewise the days before a pool's first
+raw row.
 """
 
-CHANGES = f"""
+INCREMENTAL_REASONS = f"""
     SELECT t.pool_id, 'new pool' AS reason,
         t.first_day AS write_from,
         CAST(:end AS date) AS write_to
-    FROM {TOUCHED} AS t
-    LEFT JOIN calendars AS c ON c.pool_id = t.pool_id
+    FROM {CHANGED_POOLS} AS t
+    LEFT JOIN coverage AS c ON c.pool_id = t.pool_id
     WHERE c.pool_id IS NULL
     UNION ALL
     SELECT t.pool_id, '{CORRECTION}', t.first_day,
         least(greatest(t.newest_day + CAST(:reach AS integer), c.first_day), CAST(:end AS date))
-    FROM {TOUCHED} AS t
-    JOIN calendars AS c ON c.pool_id = t.pool_id
+    FROM {CHANGED_POOLS} AS t
+    JOIN coverage AS c ON c.pool_id = t.pool_id
     WHERE t.first_day <= c.last_day
     UNION ALL
     SELECT t.pool_id, 'new raw rows', c.last_day + 1, CAST(:end AS date)
-    FROM {TOUCHED} AS t
-    JOIN calendars AS c ON c.pool_id = t.pool_id
+    FROM {CHANGED_POOLS} AS t
+    JOIN coverage AS c ON c.pool_id = t.pool_id
     WHERE t.newest_day > c.last_day
     UNION ALL
     SELECT pool_id, 'new days', last_day + 1, CAST(:end AS date)
-    FROM calendars
+    FROM coverage
     WHERE alive
     UNION ALL
     SELECT pool_id, CAST(:market_reason AS text), CAST(:market_from AS date),
         least(last_day + 1, CAST(:end AS date))
-    FROM calendars
+    FROM coverage
     WHERE last_day >= CAST(:market_from AS date)
     UNION ALL
     SELECT pool_id, 'no longer active', last_observed_day + 1, last_day + 1
-    FROM calendars
+    FROM coverage
     WHERE NOT alive
         AND last_day > last_observed_day
 """
-"""Why a pool must be recomputed, from which day on and up to which. A new snapshot fills the days
-since the last one too; one of a known day changes no day beyond its reach, one before a pool's
-first day also the days in between. A calendar that goes on after the last observation of a pool
-that is not active is that of a pool that was.
+"""Reasons of an incremental run, with the first day to recompute and the end.
+
+A new snapshot also fills the days since the previous one. A snapshot of a known day changes no day
+beyond its reach; one before a pool's first day also changes the days in between. Coverage that goes
+on after the last observation belongs to a pool that became inactive.
 """
 
 _SELECTS: dict[str, str] = {
-    "incremental": CHANGES,
-    "backfill": INTERVAL,
-    "full_refresh": EVERYTHING,
+    "incremental": INCREMENTAL_REASONS,
+    "backfill": BACKFILL_REASONS,
+    "full_refresh": FULL_REFRESH_REASONS,
 }
 
 
-def find_reasons(
+def create_reasons(
     connection: Connection,
     request: Request,
     mode: str,
@@ -226,20 +256,29 @@ def find_reasons(
     market: MarketChange | None,
     reach: int,
 ) -> None:
-    """Make the temporary table `reasons`: pool_id, reason, write_from, write_to, a row for each
-    reason that a pool has. Only the pools of the request, if it names some.
+    """Create the temporary table `reasons`: pool_id, reason, write_from, write_to.
+
+    It has a row for each reason of a pool.
+
+    Args:
+        connection: the plan's transaction, with the table CHANGED_POOLS.
+        request: days and pools; None of pools means all.
+        mode: mode of the run.
+        end: end of the run or the backfill, exclusive.
+        market: first change of the market series, or None.
+        reach: days that a correction can change.
     """
     connection.execute(
         text(
             f"""
     CREATE TEMPORARY TABLE {REASONS} ON COMMIT DROP AS
-    WITH calendars AS (
+    WITH coverage AS (
         SELECT c.*, p.is_active IS NOT FALSE AS alive
-        FROM {CALENDARS} AS c
+        FROM {COVERAGE} AS c
         LEFT JOIN {POOLS} AS p ON p.pool_id = c.pool_id
     )
     SELECT *
-    FROM ({_SELECTS[mode]}) AS found
+    FROM ({_SELECTS[mode]}) AS candidates
     WHERE write_from < write_to
         AND (
             CAST(:pools AS text[]) IS NULL
@@ -258,17 +297,23 @@ def find_reasons(
     )
 
 
-def make_plan_table(
+def create_plan_table(
     connection: Connection, table: str, *, run_end: date, look_back: int, checks: Sequence[RowCheck]
 ) -> None:
-    """Make `table` from `reasons`: pool_id, reasons, alive, write_from, write_end, read_from and
-    read_end (midnights UTC), known_from, open_end.
+    """Create the plan's table from `reasons`, one row for each pool.
 
-    A pool that is not alive is read to the run's end: only its last snapshot ends its calendar.
-    Days to write beyond the run's end are those of a calendar that went further; nothing is there
-    any more. known_from is set for a pool that has an accepted snapshot before read_from, stored or
-    in raw history: its calendar begins before what is read.
+    Columns: pool_id, reasons, alive, write_from, write_end, read_from and read_end (midnights,
+    UTC), known_from, open_end. known_from is set for a pool that has an accepted snapshot before
+    read_from, stored or in raw history: its daily grid starts before the rows that are read.
+
+    Args:
+        connection: the plan's transaction.
+        table: qualified name of the new table.
+        run_end: end of the run, exclusive. Days to write beyond it are removed.
+        look_back: days before the first day to write that must be read.
+        checks: row checks of this run.
     """
+    # an inactive pool is read up to the run's end: its last snapshot ends its daily grid
     connection.execute(
         text(f"""
     CREATE TEMPORARY TABLE {RANGES} ON COMMIT DROP AS
@@ -303,8 +348,8 @@ def make_plan_table(
         CASE WHEN is_known OR earlier.pool_id IS NOT NULL THEN read_day END AS known_from,
         open_end
     FROM {RANGES} AS r
-    LEFT JOIN ({pools_accepted_before(unknown, checks)}) AS earlier
+    LEFT JOIN ({accepted_pools_before(unknown, checks)}) AS earlier
         ON earlier.pool_id = r.pool_id""")
-    # raw rows that the planner takes for few are joined by it: no pass over the plan for each
+    # without the index, a plan that PostgreSQL takes for small is scanned once for each raw row
     connection.exec_driver_sql(f"CREATE UNIQUE INDEX ON {table} (pool_id)")
     connection.exec_driver_sql(f"ANALYZE {table}")

@@ -1,8 +1,8 @@
-"""What a plan will read and write, counted by PostgreSQL from the plan's table: figures for the
-reader of a dry run, and for the run's own checks.
+"""Counts in PostgreSQL how much a plan reads and writes, for the reader of a dry run and for the
+checks of the run.
 
-Nothing is decided here, no metric is read and nothing is written. Days are UTC, intervals
-half-open.
+Reads the plan's table and raw history. Decides nothing, reads no metric, writes nothing. Days are
+UTC, intervals half-open.
 """
 
 from __future__ import annotations
@@ -10,21 +10,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 from sqlalchemy import Connection, text
 
 from data_processing.checks.row_checks import RowCheck
 from data_processing.planning.plan_sql import CORRECTION, REASONS
-from data_processing.raw.history import TABLE, judged_rows, planned_rows, rows_to_read
+from data_processing.raw.history import TABLE, planned_rows, rows_to_read, validated_rows
 from data_processing.raw.observed_days import OBSERVED
-from data_processing.raw.pool_coverage import CALENDARS
+from data_processing.raw.pool_coverage import COVERAGE
 
 
 @dataclass(frozen=True)
-class Part:
-    """One reason of a plan: how many pools it touches, in which days [start, end), and the
-    pool-days in there.
+class PlanReason:
+    """One reason of a plan.
+
+    Attributes:
+        reason: for example `late correction` or `new days`.
+        pools: number of pools.
+        start: first day that the reason touches.
+        end: end of those days, exclusive.
+        days: pool-days in [start, end) that the reason touches.
     """
 
     reason: str
@@ -34,61 +39,112 @@ class Part:
     days: int
 
 
-def plan_facts(
+@dataclass(frozen=True)
+class PlanStatistics:
+    """Counts and estimates of a plan.
+
+    Attributes:
+        start: first day to write; None without a pool.
+        pools: pools to recompute.
+        days: pool-days to write, at most.
+        days_missing: pool-days to write without a snapshot; None if not counted.
+        days_without_raw_rows: pool-days with a stored snapshot alone; None if not counted.
+        rows_to_read: raw rows.
+        rows_expected_to_change: estimate of the written rows that differ.
+        rows_to_quarantine: rows to read that fail a check; None outside a dry run.
+        estimated_seconds: from earlier runs of the job.
+        estimated_cost_usd: 0 on a local machine; None if unknown.
+        parts: the reasons of the plan.
+        rows_unread: raw rows that no run reads; None if not counted.
+    """
+
+    start: date | None = None
+    pools: int = 0
+    days: int = 0
+    days_missing: int | None = None
+    days_without_raw_rows: int | None = None
+    rows_to_read: int = 0
+    rows_expected_to_change: int = 0
+    rows_to_quarantine: int | None = None
+    estimated_seconds: float = 0.0
+    estimated_cost_usd: float | None = None
+    parts: tuple[PlanReason, ...] = ()
+    rows_unread: int | None = None
+
+
+def read_statistics(
     connection: Connection,
     table: str,
-    impossible: str | None,
+    out_of_range: str | None,
     *,
     reach: int,
     rules_changed: bool,
     counted_rows: int | None,
     retire_missing: bool,
-) -> dict[str, Any]:
-    """Values of `Plan`: pools, days, start, rows_to_read, rows_expected_to_change, days_missing,
-    days_without_raw_rows, parts.
+) -> PlanStatistics:
+    """Count pools, days and rows of a plan. Estimates and `rows_to_quarantine` are left out.
 
-    Args: impossible is the condition for raw rows of no possible day, or None. reach is the number
-    of days a correction can change. rules_changed says that every row may. counted_rows is the
-    number of rows up to which missing days are counted, None for always. retire_missing says that
-    stored days whose raw rows are gone go; they are counted then.
+    Args:
+        connection: transaction with the plan's temporary tables.
+        table: the plan's table.
+        out_of_range: condition for raw rows of an impossible day, or None.
+        reach: days that a correction can change.
+        rules_changed: whether every row may change.
+        counted_rows: number of rows up to which missing days are counted; None counts always.
+        retire_missing: whether the run removes stored days without a raw row. Missing days are
+            then always counted.
+
+    Returns:
+        Statistics of the plan.
     """
-    facts = dict(
+    totals = (
         connection.execute(text(_totals(table)), {"reach": reach, "all": rules_changed})
         .mappings()
         .one()
     )
-    rows = count_rows_to_read(connection, table, impossible)
+    rows = count_rows_to_read(connection, table, out_of_range)
     missing = without_rows = None
     if counted_rows is None or rows <= counted_rows or retire_missing:
-        raw, stored = _days_with_snapshots(connection, table)
-        without_rows = stored
-        missing = facts["days"] - raw - (0 if retire_missing else stored)
-    return facts | {
-        "rows_to_read": rows,
-        "days_missing": missing,
-        "days_without_raw_rows": without_rows,
-        "parts": _parts(connection, table),
-    }
+        with_raw_row, without_rows = _days_with_snapshots(connection, table)
+        missing = totals["days"] - with_raw_row - (0 if retire_missing else without_rows)
+    return PlanStatistics(
+        **totals,
+        rows_to_read=rows,
+        days_missing=missing,
+        days_without_raw_rows=without_rows,
+        parts=_parts(connection, table),
+    )
 
 
-def count_rows_to_read(connection: Connection, table: str, impossible: str | None) -> int:
-    """Raw rows that a run of the plan `table` reads."""
+def count_rows_to_read(connection: Connection, table: str, out_of_range: str | None) -> int:
+    """Return how many raw rows a run of the plan reads.
+
+    Args:
+        connection: sees the plan's table.
+        table: the plan's table.
+        out_of_range: condition for raw rows of an impossible day, or None to leave them out.
+    """
     counts = [f"SELECT count(*) FROM {planned_rows(table)}"]
-    if impossible is not None:
-        counts.append(f"SELECT count(*) FROM {TABLE} AS h WHERE {impossible}")
+    if out_of_range is not None:
+        counts.append(f"SELECT count(*) FROM {TABLE} AS h WHERE {out_of_range}")
     return sum(int(connection.exec_driver_sql(count).scalar_one()) for count in counts)
 
 
 def _totals(table: str) -> str:
-    """A late correction changes the days within its reach, a changed price every day from its own
-    on, a run over known days nothing.
-    """
-    known = (
-        "CASE WHEN c.pool_id IS NULL THEN 0 ELSE greatest(0, least(c.last_day + 1, p.write_end) -"
-        " greatest(c.first_day, p.write_from)) END"
-    )
+    # A late correction changes the days within its reach, a changed price every later day, and a
+    # run over known days nothing.
+    known_days = """
+            CASE
+                WHEN c.pool_id IS NULL THEN 0
+                ELSE greatest(
+                    0,
+                    least(c.last_day + 1, p.write_end) - greatest(c.first_day, p.write_from)
+                )
+            END"""
     return f"""
-    SELECT count(*) AS pools, min(write_from) AS start, coalesce(sum(days), 0)::bigint AS days,
+    SELECT count(*) AS pools,
+        min(write_from) AS start,
+        coalesce(sum(days), 0)::bigint AS days,
         coalesce(
             sum(
                 days - known + CASE
@@ -102,20 +158,20 @@ def _totals(table: str) -> str:
     FROM (
         SELECT p.write_from,
             p.write_end - p.write_from AS days,
-            {known} AS known,
+            {known_days} AS known,
             '{CORRECTION}' = ANY(p.reasons) AS corrected,
             EXISTS (
                 SELECT FROM unnest(p.reasons) AS reason
                 WHERE reason LIKE '% changed'
             ) AS market
         FROM {table} AS p
-        LEFT JOIN {CALENDARS} AS c ON c.pool_id = p.pool_id
+        LEFT JOIN {COVERAGE} AS c ON c.pool_id = p.pool_id
     ) AS pools"""
 
 
 def _days_with_snapshots(connection: Connection, table: str) -> tuple[int, int]:
-    """Pool-days to write that have a raw row, and those that have a stored snapshot alone."""
-    counted = f"""
+    """Return the pool-days to write with a raw row, and those with a stored snapshot alone."""
+    with_raw_row, stored_alone = connection.exec_driver_sql(f"""
     SELECT count(*) FILTER (WHERE is_raw), count(*) FILTER (WHERE NOT is_raw)
     FROM (
         SELECT pool_id, date, bool_or(is_raw) AS is_raw
@@ -132,12 +188,11 @@ def _days_with_snapshots(connection: Connection, table: str) -> tuple[int, int]:
                 AND s.date < p.write_end
         ) AS snapshots
         GROUP BY pool_id, date
-    ) AS days"""
-    raw, stored = connection.exec_driver_sql(counted).one()
-    return raw, stored
+    ) AS days""").one()
+    return with_raw_row, stored_alone
 
 
-def _parts(connection: Connection, table: str) -> tuple[Part, ...]:
+def _parts(connection: Connection, table: str) -> tuple[PlanReason, ...]:
     look_back = "(p.read_from AT TIME ZONE 'UTC')::date"
     parts = connection.exec_driver_sql(f"""
     SELECT reason, count(*), min(write_from), max(write_to), sum(write_to - write_from)::bigint
@@ -150,16 +205,23 @@ def _parts(connection: Connection, table: str) -> tuple[Part, ...]:
     WHERE known_from IS NOT NULL
     HAVING count(*) > 0
     ORDER BY 1""")
-    return tuple(Part(*row) for row in parts)
+    return tuple(PlanReason(*row) for row in parts)
 
 
 def rows_to_quarantine(
-    connection: Connection, table: str, impossible: str | None, checks: Sequence[RowCheck]
+    connection: Connection, table: str, out_of_range: str | None, checks: Sequence[RowCheck]
 ) -> int:
-    """How many of the rows to read fail a check, counted by PostgreSQL."""
-    rows = judged_rows(rows_to_read(table, impossible), checks)
+    """Return how many of the rows to read fail a check.
+
+    Args:
+        connection: sees the plan's table.
+        table: the plan's table.
+        out_of_range: condition for raw rows of an impossible day, or None.
+        checks: row checks with severities.
+    """
+    rows = validated_rows(rows_to_read(table, out_of_range), checks)
     return int(
         connection.exec_driver_sql(
-            f"SELECT count(*) FROM ({rows}) AS judged WHERE reason IS NOT NULL"
+            f"SELECT count(*) FROM ({rows}) AS validated WHERE reason IS NOT NULL"
         ).scalar_one()
     )

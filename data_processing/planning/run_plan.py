@@ -1,7 +1,7 @@
-"""The plan of one metrics run, as data: what it reads and writes, and why.
+"""Defines the plan of one metrics run as data: request, decision, statistics and warnings.
 
-In: what `plan` has decided. Out: a frozen `Plan`, and the plain JSON that the ledger keeps of it.
-Days are UTC, intervals half-open.
+Converts a plan to the plain JSON that the run ledger stores and a dry run prints. Days are UTC,
+intervals half-open. Does not read the database.
 """
 
 from __future__ import annotations
@@ -11,32 +11,36 @@ from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from typing import Any
 
-from data_processing.planning.last_run import LastRun, SeenRows
-from data_processing.planning.plan_statistics import Part
+from data_processing.planning.last_run import ArrivalDigests, LastRun
+from data_processing.planning.plan_statistics import PlanStatistics
 from data_processing.planning.run_request import Mode, Request
-from data_processing.raw.history import impossible_rows
+from data_processing.raw.history import out_of_range_rows
 from data_processing.raw.market_series import MarketDay
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One run: which days of which pools, why, and what it reads.
+class Decision:
+    """Mode, interval and inputs of a run.
 
-    `schema` is that of the owner's tables, `metrics_table` the one that is written. `end` is
-    exclusive: the run's end, or the backfill's. `since` is the last good run's `new_from`: raw
-    rows inserted before it are known. `watermark` is what the next run starts from, `seen` what
-    it compares the newest arrivals with, `unused_since` when the first of the known rows was
-    inserted whose day is left to it. `warnings` are sentences on clocks that went back, on the
-    `rows_unread`, and on a source that rewrites its history, which `is_rewritten` says.
-    `rows_unread` and `known_snapshots`, what is known of each day after the run, are not
-    counted where there is nothing to do, and None where counting took too long. `days` bounds
-    the rows to write; `rows_expected_to_change` estimates how many of them will differ.
-    `days_missing`, `days_without_raw_rows` and `rows_to_quarantine` are None where they were
-    not counted. `market` is the series the run uses and stores. `previous` is the last good
-    run, whatever its rules were and whatever was asked for now.
+    Attributes:
+        mode: incremental, backfill or full_refresh.
+        now: clock of the run, UTC; a later raw row is in the future.
+        watermark: insertion timestamp from which the next run looks for new rows.
+        rules: versions and limits that decide a metric's value; another value forces a full
+            refresh.
+        schema: schema of the owner's tables.
+        metrics_table: name of the table that the run writes.
+        table: qualified name of the plan's table, one row for each pool to recompute.
+        end: end of the run or of the backfill, exclusive; None if raw history is empty.
+        provisional_from: first day that is not over and is computed anyway; None without one.
+        since: raw rows inserted before this moment are known; None if all rows are read.
+        unused_since: insertion of the first raw row whose day is left to the next run.
+        market: the market series that the run uses and stores.
+        previous: the last good run, whatever its rules and the current request.
+        arrivals: digests of the newest arrivals, which the next run compares.
+        is_rewritten: whether every raw row was inserted since the last good run.
     """
 
-    request: Request
     mode: Mode
     now: datetime
     watermark: datetime
@@ -44,76 +48,103 @@ class Plan:
     schema: str
     metrics_table: str
     table: str
-    start: date | None = None
     end: date | None = None
     provisional_from: date | None = None
     since: datetime | None = None
     unused_since: datetime | None = None
-    pools: int = 0
-    days: int = 0
-    days_missing: int | None = None
-    days_without_raw_rows: int | None = None
-    rows_to_read: int = 0
-    rows_expected_to_change: int = 0
-    rows_to_quarantine: int | None = None
-    estimated_seconds: float = 0.0
-    estimated_cost_usd: float | None = None
-    parts: tuple[Part, ...] = ()
     market: tuple[MarketDay, ...] = ()
     previous: LastRun | None = None
-    seen: SeenRows | None = None
-    warnings: tuple[str, ...] = ()
-    rows_unread: int | None = None
-    known_snapshots: Mapping[date, int] | None = field(default_factory=dict)
+    arrivals: ArrivalDigests | None = None
     is_rewritten: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run: what the caller requests, what the run does, how much it reads and writes.
+
+    Attributes:
+        request: the caller's request.
+        decision: mode, interval and inputs.
+        statistics: counts and estimates.
+        day_counts: snapshots that the runs know of each UTC day after this run; None if the
+            count took too long, empty if there is nothing to do.
+        warnings: messages on clocks, unread rows and a rewritten source.
+    """
+
+    request: Request
+    decision: Decision
+    statistics: PlanStatistics = field(default_factory=PlanStatistics)
+    day_counts: Mapping[date, int] | None = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
-        return self.pools == 0 and self.rows_to_read == 0
+        """Whether the run has no pool to recompute and no raw row to read."""
+        return self.statistics.pools == 0 and self.statistics.rows_to_read == 0
 
     @property
     def is_partial(self) -> bool:
-        """A backfill, or a run of some pools: it leaves other days or pools behind, and no later
-        run may build on it.
-        """
+        """Whether the run leaves out days or pools, so that no later run may build on it."""
         return self.request.is_partial
 
     @property
     def complete_market(self) -> tuple[MarketDay, ...]:
-        """The days of the series that the next run may rely on."""
-        return tuple(day for day in self.market if self.end and day.date < self.end)
+        """Days of the market series on which the next run may rely."""
+        end = self.decision.end
+        return tuple(day for day in self.decision.market if end and day.date < end)
 
     @property
-    def impossible_rows(self) -> str | None:
-        """The condition for raw rows of no possible day, which a partial run leaves alone."""
+    def out_of_range_rows(self) -> str | None:
+        """Condition for raw rows of an impossible day; None for a partial run, which skips them."""
         if self.is_partial:
             return None
-        # those of the last run's watermark or later were left to this one, seen or not
-        since = min(self.since, self.previous.watermark) if self.since and self.previous else None
-        return impossible_rows(self.now, since, self.watermark)
+        since, previous = self.decision.since, self.decision.previous
+        # the last run left rows from its watermark on to this run, whether it saw them or not
+        since = min(since, previous.watermark) if since and previous else None
+        return out_of_range_rows(self.decision.now, since, self.decision.watermark)
 
     @property
-    def reasons(self) -> dict[str, int]:
-        """Pools by reason. A pool may have several."""
-        return {part.reason: part.pools for part in self.parts}
+    def pools_by_reason(self) -> dict[str, int]:
+        """Number of pools for each reason. A pool may have several reasons."""
+        return {part.reason: part.pools for part in self.statistics.parts}
 
-    def public(self) -> dict[str, Any]:
-        """What the ledger keeps and a dry run prints: plain JSON values."""
-        hidden = {"now", "table", "market", "parts", "rules", "request", "previous"}
-        hidden |= {"seen", "warnings", "known_snapshots", "is_rewritten"}
-        values = {name: value for name, value in vars(self).items() if name not in hidden}
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain JSON values, as the ledger stores it and a dry run prints it."""
+        decision, statistics = self.decision, self.statistics
+        values = {
+            "mode": decision.mode,
+            "watermark": decision.watermark,
+            "schema": decision.schema,
+            "metrics_table": decision.metrics_table,
+            "start": statistics.start,
+            "end": decision.end,
+            "provisional_from": decision.provisional_from,
+            "since": decision.since,
+            "unused_since": decision.unused_since,
+            "pools": statistics.pools,
+            "days": statistics.days,
+            "days_missing": statistics.days_missing,
+            "days_without_raw_rows": statistics.days_without_raw_rows,
+            "rows_to_read": statistics.rows_to_read,
+            "rows_expected_to_change": statistics.rows_expected_to_change,
+            "rows_to_quarantine": statistics.rows_to_quarantine,
+            "estimated_seconds": statistics.estimated_seconds,
+            "estimated_cost_usd": statistics.estimated_cost_usd,
+            "rows_unread": statistics.rows_unread,
+        }
         return {
-            **{name: _plain(value) for name, value in values.items()},
-            "reasons": self.reasons,
-            "parts": [
-                {name: _plain(value) for name, value in asdict(part).items()} for part in self.parts
-            ],
-            "rules": dict(self.rules),
-            "seen": self.seen.public() if self.seen else None,
+            **_json_values(values),
+            "reasons": self.pools_by_reason,
+            "parts": [_json_values(asdict(part)) for part in statistics.parts],
+            "rules": dict(decision.rules),
+            "seen": decision.arrivals.to_json() if decision.arrivals else None,
             "warnings": list(self.warnings),
-            "request": self.request.public(),
+            "request": self.request.to_json(),
         }
 
 
-def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, date) else value
+def _json_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value.isoformat() if isinstance(value, date) else value
+        for name, value in values.items()
+    }

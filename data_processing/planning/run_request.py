@@ -1,8 +1,7 @@
-"""What a caller asks of a metrics run: mode, days, pools; or what an earlier run that failed was
-asked.
+"""Defines the request of a metrics run: mode, days and pools.
 
-In: options, or a row of the ledger. Out: a frozen `Request`. Whether there is anything to do is the
-plan's business.
+Reads it from command-line options, or from the ledger row of a failed run. Does not decide whether
+there is anything to do.
 """
 
 from __future__ import annotations
@@ -14,9 +13,10 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, RowMapping, select
 
 from common.errors import ConfigurationError
+from data_processing.files.pool_ids import read_pool_ids, unique_ids
 from database.connections.engine import checked_connection
 from database.ledger.runs import is_free
 from database.schema.tables import run_ledger
@@ -24,20 +24,27 @@ from database.schema.tables import run_ledger
 Mode = Literal["incremental", "backfill", "full_refresh"]
 
 LAST = "last"
-"""In place of a run id: the newest run of the job."""
+"""Replaces a run id: the newest run of the job."""
 
-RETRIED = ("failed", "blocked", "cancelled")
+RETRYABLE = ("failed", "blocked", "cancelled")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the caller asked for; `end` and `until` are exclusive.
+    """What the caller requests of a run.
 
-    `pools` leaves all other pools alone. `until` is a retry's: days from it on are left to the next
-    run, as the failed one would have, but for those that another run has written since.
-    `retire_missing` takes away what raw rows no longer bear out, in the days and pools asked for,
-    of which all are recomputed.
-    Raises: ConfigurationError for an interval that is none.
+    Attributes:
+        full_refresh: recompute every day.
+        start: first day of a backfill, UTC.
+        end: end of a backfill, exclusive.
+        pools: recompute these pools only; None for all.
+        until: set by a retry, exclusive. Days from it on are left to the next run, as the failed
+            run would have left them, except those that another run has written since.
+        retire_missing: remove metrics whose raw rows are gone, in the requested days and pools, all
+            of which are recomputed.
+
+    Raises:
+        ConfigurationError: start and end are no interval, or contradict full_refresh.
     """
 
     full_refresh: bool = False
@@ -72,11 +79,11 @@ class Request:
 
     @property
     def is_partial(self) -> bool:
-        """Some days or some pools."""
+        """Whether the run covers some days or some pools only."""
         return self.mode == "backfill" or self.pools is not None
 
-    def public(self) -> dict[str, Any]:
-        """What the ledger keeps, as plain JSON values."""
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values for the run ledger."""
         days = {
             name: day.isoformat() if day else None
             for name, day in (("start", self.start), ("end", self.end), ("until", self.until))
@@ -89,44 +96,42 @@ class Request:
         }
 
 
-def pools_option(value: str | None) -> tuple[str, ...] | None:
-    """Pool ids of `--pools`: a file with one a line (blank lines and what follows a # left out), or
-    ids with commas between them.
+def parse_pools(value: str | None) -> tuple[str, ...] | None:
+    """Parse the option `--pools`: a file with one pool id a line, or ids separated by commas.
 
-    Raises: ConfigurationError where it names no pool or the file can't be read.
+    Args:
+        value: text of the option; None if it is not used.
+
+    Returns:
+        Each id once, in order; None for all pools.
+
+    Raises:
+        ConfigurationError: the value names no pool, or the file can't be read.
     """
     if value is None:
         return None
     try:
-        texts = (
-            [
-                line.partition("#")[0]
-                for line in Path(value).read_text(encoding="utf-8-sig").splitlines()
-            ]
-            if _is_file(value)
-            else value.split(",")
-        )
+        ids = read_pool_ids(Path(value)) if _is_file(value) else unique_ids(value.split(","))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"--pools {value} can't be read as a text file of pool ids: {error}"
         ) from error
-    ids = tuple(dict.fromkeys(filter(None, (text.strip() for text in texts))))
     if not ids:
         raise ConfigurationError(
             f"--pools {value!r} names no pool: give a file with one pool id a line, or ids with"
             " commas between them"
         )
-    return ids
+    return tuple(ids)
 
 
 def _is_file(value: str) -> bool:
     try:
         return Path(value).is_file()
-    except OSError:  # a list of ids may be longer than a file's name can be
+    except OSError:  # a list of ids may be longer than a file name can be
         return False
 
 
-def request_of(
+def parse_request(
     *,
     full_refresh: bool = False,
     start: date | None = None,
@@ -134,25 +139,34 @@ def request_of(
     pools: str | Sequence[str] | None = None,
     retire_missing: bool = False,
 ) -> Request:
-    """A request from options as a command line has them."""
+    """Build a request from the options of a command line.
+
+    Args:
+        full_refresh: recompute every day.
+        start: first day to recompute, UTC.
+        end: the day after the last one.
+        pools: text of `--pools`, or pool ids; None for all.
+        retire_missing: remove metrics whose raw rows are gone.
+
+    Raises:
+        ConfigurationError: options contradict each other, or pools can't be read.
+    """
+    if isinstance(pools, str):
+        pools = parse_pools(pools)
     return Request(
         full_refresh,
         start,
         end,
-        (
-            pools_option(pools)
-            if isinstance(pools, str)
-            else tuple(pools)
-            if pools is not None
-            else None
-        ),
+        tuple(pools) if pools is not None else None,
         retire_missing=retire_missing,
     )
 
 
 def utc_day(value: str) -> date:
-    """A day of the job's own command line. Raises: ArgumentTypeError for anything but
-    YYYY-MM-DD.
+    """Parse a day of the job's own command line.
+
+    Raises:
+        ArgumentTypeError: the text is not YYYY-MM-DD.
     """
     try:
         return datetime.strptime(value, "%Y-%m-%d").date()
@@ -160,52 +174,62 @@ def utc_day(value: str) -> date:
         raise ArgumentTypeError(f"{value!r} is no day: write YYYY-MM-DD") from error
 
 
-def request_of_run(engine: Engine, job: str, run_id: str) -> Request:
-    """What the failed run `run_id` (or `last`) was asked, with the days it would have written. One
-    whose driver is gone has failed, whatever it says.
+def request_from_run(engine: Engine, job: str, run_id: str) -> Request:
+    """Return the request of a failed run, with the days that it would have written.
 
-    Raises: ConfigurationError for a run that is unknown or did not fail, naming what to do.
+    Args:
+        engine: database with the run ledger.
+        job: name of the job.
+        run_id: id of the run, or `last`.
+
+    Raises:
+        ConfigurationError: the run is unknown or did not fail; the message names the next step.
     """
+    row, was_killed = _ledger_row(engine, job, run_id)
+    if row["status"] not in RETRYABLE and not was_killed:
+        raise ConfigurationError(
+            f"--retry {run_id}: {row['run_id']} is {row['status']}; only a run that is"
+            f" {', '.join(RETRYABLE)} can be retried"
+        )
+    request = (row["plan"] or {}).get("request") or {"mode": row["mode"], "pools": None}
+    pools = tuple(request["pools"]) if request["pools"] is not None else None
+    retire_missing = request.get("retire_missing", False)
+    if request["mode"] == "backfill":
+        return Request(
+            start=_day(request.get("start")) or row["start"],
+            end=_day(request.get("end")) or row["end"],
+            pools=pools,
+            retire_missing=retire_missing,
+        )
+    until = _day(request.get("until")) or row["end"] or row["started_at"].astimezone(UTC).date()
+    return Request(
+        full_refresh=request["mode"] == "full_refresh",
+        pools=pools,
+        until=until,
+        retire_missing=retire_missing,
+    )
+
+
+def _ledger_row(engine: Engine, job: str, run_id: str) -> tuple[RowMapping, bool]:
+    """Return the run's ledger row, and whether its driver is gone although it says `running`."""
     if not run_id.strip():
         raise ConfigurationError(
             f"--retry needs the id of a run, or {LAST}: it was given an empty one"
         )
     ledger = run_ledger.c
     rows = select(run_ledger).where(ledger.job == job).order_by(ledger.started_at.desc()).limit(1)
+    if run_id != LAST:
+        rows = rows.where(ledger.run_id == run_id)
     with checked_connection(engine) as connection:
-        row = (
-            connection.execute(rows if run_id == LAST else rows.where(ledger.run_id == run_id))
-            .mappings()
-            .first()
-        )
-        killed = row is not None and row["status"] == "running" and is_free(connection, job)
+        row = connection.execute(rows).mappings().first()
+        # a running job holds its lock; without it the driver was killed
+        was_killed = row is not None and row["status"] == "running" and is_free(connection, job)
     if row is None:
         raise ConfigurationError(
             f"--retry {run_id}: {job} has no such run; `status --json` names the last one, and"
             f" --retry {LAST} takes it"
         )
-    if row["status"] not in RETRIED and not killed:
-        raise ConfigurationError(
-            f"--retry {run_id}: {row['run_id']} is {row['status']}; only a run that is"
-            f" {', '.join(RETRIED)} can be retried"
-        )
-    asked = (row["plan"] or {}).get("request") or {"mode": row["mode"], "pools": None}
-    pools = tuple(asked["pools"]) if asked["pools"] is not None else None
-    retire_missing = asked.get("retire_missing", False)
-    if asked["mode"] == "backfill":
-        return Request(
-            start=_day(asked.get("start")) or row["start"],
-            end=_day(asked.get("end")) or row["end"],
-            pools=pools,
-            retire_missing=retire_missing,
-        )
-    until = _day(asked.get("until")) or row["end"] or row["started_at"].astimezone(UTC).date()
-    return Request(
-        full_refresh=asked["mode"] == "full_refresh",
-        pools=pools,
-        until=until,
-        retire_missing=retire_missing,
-    )
+    return row, was_killed
 
 
 def _day(text: str | None) -> date | None:

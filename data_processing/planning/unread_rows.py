@@ -1,10 +1,9 @@
-"""Raw rows that no run looks at: their `insertion_timestamp` is older than what the last run had
-read, as after a restore, a copy or replication, so that they are not new.
+"""Detects raw rows that no run reads, because their `insertion_timestamp` is older than the last
+run's watermark, as after a restore, a copy or replication.
 
-In: raw history, the last good run, and `yieldspark.raw_day_counts`, the snapshots of each UTC day
-that the runs before knew. Out: days with more snapshots than that, and the counts after a run.
-Rows are compared by number: what is deleted is no news, and hides as many unread rows of its day.
-Rows that were there before the first count are taken for known.
+Compares raw history with `yieldspark.raw_day_counts`, the number of snapshots of each UTC day that
+earlier runs knew, and writes the counts after a run. Only numbers are compared: a deleted row hides
+one unread row of its day. Rows that existed before the first count are taken as read.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from datetime import UTC, date, datetime, timedelta
 from sqlalchemy import Connection, delete, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from config_spark import Settings
 from data_processing.checks.row_checks import EARLIEST_DAY
 from data_processing.planning.last_run import (
     LastRun,
@@ -29,32 +27,41 @@ from data_processing.raw.history import TABLE, midnight, moment
 from database.schema.merge_sql import qualified
 from database.schema.tables import raw_day_counts
 
-SHOWN_DAYS = 5
+LISTED_DAYS = 5
 
 
 @dataclass(frozen=True)
 class DayCount:
-    """Snapshots of a UTC day: there are `present`, the runs before knew `known` (None: no run has
-    counted the day), `arrived` are new to the next run.
+    """Snapshots of a UTC day.
+
+    Attributes:
+        date: the day.
+        present: snapshots in raw history.
+        arrived: snapshots that are new to the next run.
+        counted: snapshots that earlier runs knew; None if no run has counted the day.
     """
 
     date: date
     present: int
     arrived: int
-    known: int | None
+    counted: int | None
 
     @property
     def unread(self) -> int:
-        """At least so many snapshots were read by no run, and will not be."""
-        return max(0, self.present - self.arrived - (self.known or 0))
+        """Smallest number of snapshots that no run has read or will read."""
+        return max(0, self.present - self.arrived - (self.counted or 0))
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Which days a run reads whole, so that none of their snapshots stays unread: [start, end) of
-    all pools, less the days whose changes reach beyond `end`, where metrics go on to `last_end`.
+class ReadWindow:
+    """Days that a run reads completely, so that no snapshot of them stays unread.
 
-    `start` None: none of them.
+    Attributes:
+        start: first day; None if there is none.
+        end: end of the days, exclusive.
+        last_end: end of the stored metrics, exclusive.
+        reach: days that a snapshot can change. A day whose changes reach beyond `end`, where
+            metrics go on to `last_end`, is not read completely.
     """
 
     start: date | None
@@ -63,29 +70,33 @@ class Reading:
     reach: int
 
     def includes(self, day: date) -> bool:
+        """Return whether the run reads the day completely."""
         if self.start is None or not self.start <= day < self.end:
             return False
         return min(day + timedelta(days=self.reach), self.last_end) <= self.end
 
 
 def count_days(connection: Connection, last: LastRun | None, *, end: date) -> list[DayCount]:
-    """Every day before `end` that has snapshots, in order.
+    """Count the snapshots of every day that has some.
 
-    Two aggregates: one over the whole table, by its index on (pool_id, timestamp) alone where that
-    is vacuumed, and one over the rows that are new to the next run.
+    Args:
+        connection: the plan's transaction.
+        last: the last good run; None counts all rows as new.
+        end: end of the days, exclusive, or the last run's end if it is later.
+
+    Returns:
+        One count for each day, ordered by day.
     """
     before = max(end, last.end) if last else end
     possible = f"timestamp >= {midnight(EARLIEST_DAY)} AND timestamp < {midnight(before)}"
     day = "(timestamp AT TIME ZONE 'UTC')::date AS date"
-    is_new = (
-        f"(insertion_timestamp >= {moment(last.new_from)} OR insertion_timestamp IS NULL)"
-        if last
-        else "true"
-    )
-    return [
-        DayCount(*row)
-        for row in connection.execute(
-            text(f"""
+    is_new = "true"
+    if last:
+        new_from = moment(last.new_from)
+        is_new = f"(insertion_timestamp >= {new_from} OR insertion_timestamp IS NULL)"
+    # `present` is an index-only scan of (pool_id, timestamp) if the table is vacuumed
+    rows = connection.execute(
+        text(f"""
     WITH present AS (
         SELECT {day}, count(*) AS snapshots
         FROM {TABLE}
@@ -104,66 +115,80 @@ def count_days(connection: Connection, last: LastRun | None, *, end: date) -> li
     LEFT JOIN arrived AS a ON a.date = p.date
     LEFT JOIN {qualified(raw_day_counts)} AS k ON k.date = p.date
     ORDER BY p.date""")
-        )
-    ]
+    )
+    return [DayCount(*row) for row in rows]
 
 
 def unread_days(
-    counts: Sequence[DayCount], last: LastRun | None, reading: Reading
+    counts: Sequence[DayCount], last: LastRun | None, window: ReadWindow
 ) -> list[DayCount]:
-    """The days with snapshots that stay unread after a run. Days that the last run did not reach
-    are read as they come.
+    """Return the days with snapshots that stay unread after a run.
+
+    Args:
+        counts: counts before the run.
+        last: the last good run. Days after its end are read when their turn comes.
+        window: days that the run reads completely.
     """
     if last is None or not _were_counted(counts):
         return []
     return [
-        one
-        for one in counts
-        if one.unread and one.date < last.end and not reading.includes(one.date)
+        day
+        for day in counts
+        if day.unread and day.date < last.end and not window.includes(day.date)
     ]
 
 
 def _were_counted(counts: Sequence[DayCount]) -> bool:
-    return any(one.known is not None for one in counts)
+    return any(day.counted is not None for day in counts)
 
 
-def known_after(
-    counts: Sequence[DayCount], last: LastRun | None, reading: Reading, *, is_partial: bool
+def day_counts_after(
+    counts: Sequence[DayCount], last: LastRun | None, window: ReadWindow, *, is_partial: bool
 ) -> dict[date, int]:
-    """What the runs know of each day once this one is committed; a partial run says it of the days
-    that it reads whole.
+    """Return how many snapshots of each day the runs know once this one is committed.
 
-    A row that two runs read may count twice, but never above what is there: no row is taken for
-    unread that was read.
+    Args:
+        counts: counts before the run.
+        last: the last good run.
+        window: days that the run reads completely.
+        is_partial: whether the run leaves out days or pools. It then returns only the days that it
+            reads completely.
     """
     if is_partial:
-        return {one.date: one.present for one in counts if reading.includes(one.date)}
+        return {day.date: day.present for day in counts if window.includes(day.date)}
     is_first = last is None or not _were_counted(counts)
-    return {
-        one.date: one.present
-        if is_first or reading.includes(one.date) or (last and one.date >= last.end)
-        else min((one.known or 0) + one.arrived, one.present)
-        for one in counts
-    }
+    after: dict[date, int] = {}
+    for day in counts:
+        if is_first or window.includes(day.date) or (last and day.date >= last.end):
+            after[day.date] = day.present
+        else:
+            # a row that two runs read may count twice; the limit keeps rows that were read from
+            # being reported as unread
+            after[day.date] = min((day.counted or 0) + day.arrived, day.present)
+    return after
 
 
 def store_day_counts(
-    connection: Connection, known: Mapping[date, int] | None, *, is_partial: bool
+    connection: Connection, day_counts: Mapping[date, int] | None, *, is_partial: bool
 ) -> None:
-    """Inside the run's commit. A partial run leaves other days as they are; else a day that is not
-    in `known` has no snapshot any more. None forgets all of them: the next run that can count
-    begins anew, instead of taking this run's rows for unread.
+    """Store the day counts inside the run's commit.
+
+    Args:
+        connection: the run's transaction.
+        day_counts: snapshots by UTC day; None deletes all counts, so that the next run that can
+            count starts again and does not report this run's rows as unread.
+        is_partial: keep the days that are not in day_counts; otherwise they have no snapshot.
     """
-    if known is None:
+    if day_counts is None:
         connection.execute(delete(raw_day_counts))
         return
     columns = raw_day_counts.c
     rows = connection.execute(select(columns.date, columns.snapshots))
     stored = {row.date: row.snapshots for row in rows}
-    wanted = known if is_partial else {**dict.fromkeys(stored, 0), **known}
+    target = day_counts if is_partial else {**dict.fromkeys(stored, 0), **day_counts}
     changed = [
         {"date": day, "snapshots": snapshots}
-        for day, snapshots in wanted.items()
+        for day, snapshots in target.items()
         if stored.get(day) != snapshots
     ]
     if changed:
@@ -174,25 +199,35 @@ def store_day_counts(
         connection.execute(upsert, changed)
 
 
-def unread_sentence(days: Sequence[DayCount], reading: Reading) -> str:
-    """Days and counts, and the command that takes the rows in."""
-    shown = ", ".join(f"{one.date}: {one.unread:,}" for one in days[:SHOWN_DAYS])
-    if len(days) > SHOWN_DAYS:
-        shown += f" and {len(days) - SHOWN_DAYS:,} more days up to {days[-1].date}"
-    rows = sum(one.unread for one in days)
-    end = min(days[-1].date + timedelta(days=reading.reach), reading.last_end)
+def unread_message(days: Sequence[DayCount], window: ReadWindow) -> str:
+    """Return a warning with days, counts and the command that reads the rows.
+
+    Args:
+        days: days with unread snapshots, at least one, ordered by day.
+        window: days that the run reads completely.
+    """
+    listed = ", ".join(f"{day.date}: {day.unread:,}" for day in days[:LISTED_DAYS])
+    if len(days) > LISTED_DAYS:
+        listed += f" and {len(days) - LISTED_DAYS:,} more days up to {days[-1].date}"
+    rows = sum(day.unread for day in days)
+    end = min(days[-1].date + timedelta(days=window.reach), window.last_end)
     return (
-        f"{rows:,} raw rows of {len(days):,} days ({shown}) were read by no run: they came with"
+        f"{rows:,} raw rows of {len(days):,} days ({listed}) were read by no run: they came with"
         " an insertion_timestamp older than the last run (a restore, a copy, replication). Take"
         f" them in: `calculate_metrics --start {days[0].date} --end {end}`, or `--full-refresh`"
     )
 
 
-def find_unread_rows(
-    connection: Connection, settings: Settings, job: str, reach: int
-) -> tuple[int, str | None]:
-    """How many days raw history has, and the sentence on rows that the next run of the job will
-    not look at, None without any. Writes nothing.
+def find_unread_rows(connection: Connection, job: str, reach: int) -> tuple[int, str | None]:
+    """Look for raw rows that the next run of the job will not read. Writes nothing.
+
+    Args:
+        connection: reads raw history and the run ledger.
+        job: name of the metrics job.
+        reach: days that a snapshot can change.
+
+    Returns:
+        How many days raw history has, and the warning, None without unread rows.
     """
     last = last_good_run(connection, job)
     if last is None:
@@ -201,6 +236,6 @@ def find_unread_rows(
     arrivals = read_arrivals(connection, last, watermark=last.watermark, now=now)
     last = replace(last, new_from=find_new_rows(last, arrivals, read_clock(connection))[0])
     counts = count_days(connection, last, end=last.end)
-    nothing = Reading(None, last.end, last.end, reach)
-    days = unread_days(counts, last, nothing)
-    return len(counts), unread_sentence(days, nothing) if days else None
+    empty = ReadWindow(None, last.end, last.end, reach)
+    days = unread_days(counts, last, empty)
+    return len(counts), unread_message(days, empty) if days else None

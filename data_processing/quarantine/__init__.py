@@ -1,3 +1,3 @@
-"""Rows that must not be used: how they get there (`rejected_rows`), what became of them
-(`resolution`), and what people do with them (`review`, `replay` with `corrections`).
+"""What people do with quarantined rows: list and show them (`queries`), replay or drop them
+(`replay`), correct their values (`corrections`).
 """

@@ -1,9 +1,8 @@
-"""Corrected values for quarantined rows, from a file or the command line.
+"""Reads corrected values for quarantined rows, from a file or the command line.
 
-In: JSON lines (`{"id": 7, "apy": 4.2}`) or CSV (`id,apy,tvlUsd`), which is read as `load` reads it.
-Out: for each quarantine id the keys to replace in its raw JSON, as JSON text. APY in percent, TVL
-in USD, as the source writes them. Whether a value is good is the checks' business, not this
-module's.
+A file has JSON lines (`{"id": 7, "apy": 4.2}`) or CSV (`id,apy,tvlUsd`), which is read as `load`
+reads it. Returns for each quarantine id the keys to replace in its raw JSON, as JSON text. APY in
+percent, TVL in USD. Does not validate values; the row checks do.
 """
 
 from __future__ import annotations
@@ -17,28 +16,35 @@ from typing import Any
 
 from common.errors import InputError
 from data_processing.checks.row_checks import NUMBER
-from data_processing.files.cells import texts
+from data_processing.files.cells import to_texts
 from data_processing.files.file_tables import FileTable, open_file
 from data_processing.files.number_format import (
     DecimalSign,
-    SignsSeen,
+    SignEvidence,
     decimal_sign,
-    given_sign,
-    signs_seen,
-    with_point,
+    parse_decimal_sign,
+    sign_evidence,
+    with_decimal_point,
 )
 
 KEYS = ("apy", "tvlUsd", "apyBase", "apyReward", "il7d", "apyBase7d")
-"""What DefiLlama writes for a snapshot, and what may be corrected of it."""
+"""Keys of DefiLlama's snapshots; these may be corrected."""
 
 
 def read_corrections(path: Path, decimal: str | None = None) -> dict[int, str]:
-    """Corrections by quarantine id, of a .jsonl or .csv file.
+    """Read the corrections of a .jsonl or .csv file.
 
-    Args: decimal is `.` or `,` where the numbers of CSV can be read with either.
-    Raises: InputError naming file, line and what is wrong there.
+    Args:
+        path: the file.
+        decimal: `.` or `,` for numbers of CSV that can be read with either.
+
+    Returns:
+        JSON text of the keys to replace, by quarantine id.
+
+    Raises:
+        InputError: the file can't be read; the message names file, line and fault.
     """
-    given = given_sign(decimal)
+    sign = parse_decimal_sign(decimal)
     kind = path.suffix.lower()
     if kind not in {".jsonl", ".csv"}:
         raise InputError(
@@ -46,7 +52,7 @@ def read_corrections(path: Path, decimal: str | None = None) -> dict[int, str]:
             " with id)"
         )
     corrections: dict[int, str] = {}
-    for place, values in _json_lines(path) if kind == ".jsonl" else _csv_rows(path, given):
+    for place, values in _json_lines(path) if kind == ".jsonl" else _csv_rows(path, sign):
         row_id = _id(place, values.pop("id", None))
         if row_id in corrections:
             raise InputError(f"{place}: row {row_id} is corrected twice")
@@ -57,20 +63,32 @@ def read_corrections(path: Path, decimal: str | None = None) -> dict[int, str]:
 
 
 def correction_of_value(value: str) -> str:
-    """The correction that `--value` gives. Raises: InputError."""
+    """Return the correction of the option `--value`.
+
+    Args:
+        value: text of the option, a JSON object.
+
+    Raises:
+        InputError: the text is no JSON object, or has other keys than KEYS.
+    """
     return correction("--value", _object("--value", value))
 
 
 def correction(place: str, values: Mapping[str, Any]) -> str:
-    """JSON text of the keys to replace. Raises: InputError where there are none, or others than a
-    snapshot has.
+    """Return the JSON text of the keys to replace.
+
+    Args:
+        place: names file and line, for messages.
+        values: values by key of KEYS.
+
+    Raises:
+        InputError: there are no keys, or others than KEYS.
     """
     unknown = [name for name in values if name not in KEYS]
-    if unknown or not values:
-        wrong = (
-            f"{unknown[0]!r} is no key of a snapshot" if unknown else "there is no value to replace"
-        )
-        raise InputError(f"{place}: {wrong}; give {', '.join(KEYS)}")
+    if unknown:
+        raise InputError(f"{place}: {unknown[0]!r} is no key of a snapshot; give {', '.join(KEYS)}")
+    if not values:
+        raise InputError(f"{place}: there is no value to replace; give {', '.join(KEYS)}")
     try:
         return json.dumps(values, allow_nan=False)
     except ValueError as error:
@@ -89,7 +107,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _object(place: str, line: str) -> dict[str, Any]:
     try:
-        # NaN and Infinity are no JSON: as texts they are judged like any other
+        # NaN and Infinity are no JSON: as texts they are validated like any other
         values = json.loads(line, parse_constant=str)
     # no JSON, an integer of more digits than Python reads, or nested too deeply
     except (ValueError, RecursionError) as error:
@@ -103,55 +121,51 @@ def _object(place: str, line: str) -> dict[str, Any]:
     return values
 
 
-def _csv_rows(path: Path, given: DecimalSign | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """An empty cell replaces nothing; a cell that is no number stays text."""
+def _csv_rows(path: Path, option: DecimalSign | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the place and the values of each row; an empty cell replaces nothing."""
     table = open_file(path)
-    if twice := [name for name in table.columns if table.columns.count(name) > 1]:
+    if repeated := [name for name in table.columns if table.columns.count(name) > 1]:
         raise InputError(
-            f"{path} has {table.columns.count(twice[0])} columns {twice[0][:30]!r}; keep one"
+            f"{path} has {table.columns.count(repeated[0])} columns {repeated[0][:30]!r}; keep one"
         )
-    signs = _decimal_signs(table, given)
+    signs = _decimal_signs(table, option)
     for batch in table.batches():
         if batch.ragged:
             raise InputError(
                 f"{path}:{batch.ragged[0].row_number}: the row has not as many values as the header"
             )
-        columns = [
-            with_point(texts(path.name, batch.table.column(name)), signs[name]).to_pylist()
-            for name in table.columns
-        ]
+        columns = []
+        for name in table.columns:
+            texts = to_texts(path.name, batch.table.column(name))
+            columns.append(with_decimal_point(texts, signs[name]).to_pylist())
         for number, row in zip(batch.row_numbers, zip(*columns, strict=True), strict=True):
-            cells = dict(zip(table.columns, row, strict=True))
-            yield (
-                f"{path}:{number}",
-                {
-                    name: cell if name == "id" else _value(cell)
-                    for name, cell in cells.items()
-                    if cell is not None
-                },
-            )
+            values = {}
+            for name, cell in zip(table.columns, row, strict=True):
+                if cell is not None:
+                    values[name] = cell if name == "id" else _value(cell)
+            yield f"{path}:{number}", values
 
 
-def _decimal_signs(table: FileTable, given: DecimalSign | None) -> dict[str, DecimalSign]:
-    seen = dict.fromkeys((name for name in table.columns if name != "id"), SignsSeen())
+def _decimal_signs(table: FileTable, option: DecimalSign | None) -> dict[str, DecimalSign]:
+    evidence = dict.fromkeys((name for name in table.columns if name != "id"), SignEvidence())
     for batch in table.batches():
-        for name in seen:
-            seen[name] |= signs_seen(texts(table.path.name, batch.table.column(name)))
-    found = {
+        for name in evidence:
+            evidence[name] |= sign_evidence(to_texts(table.path.name, batch.table.column(name)))
+    signs = {
         name: decimal_sign(
             f"column {name} of {table.path}",
-            signs,
-            list(seen.values()),
+            column_evidence,
+            list(evidence.values()),
             delimiter=table.delimiter,
-            given=given,
+            option=option,
         )
-        for name, signs in seen.items()
+        for name, column_evidence in evidence.items()
     }
-    return {"id": ".", **found}
+    return {"id": ".", **signs}
 
 
 def _value(cell: str) -> int | float | str:
-    """A number where the cell is one that JSON can hold, else its text."""
+    """Return a number if the cell is one that JSON can hold, else its text."""
     if re.fullmatch(r"-?[0-9]{1,30}", cell):
         return int(cell)
     number = float(cell) if re.match(NUMBER, cell) else math.inf

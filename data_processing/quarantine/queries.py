@@ -1,7 +1,7 @@
-"""Looking at quarantined rows: which there are, why, and whether one would pass today's limits.
+"""Lists quarantined rows, and shows why one was rejected and whether it passes the current checks.
 
-In: `yieldspark.quarantine`. Out: plain dicts that are JSON as they are (timestamps as text, because
-PostgreSQL's reach further than Python's). Nothing is changed.
+Reads `yieldspark.quarantine`; returns dicts of plain JSON values. Timestamps are text, because
+PostgreSQL's range exceeds Python's. Changes nothing.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from sqlalchemy import Connection, Engine, text
 
 from common.errors import ConfigurationError
 from config_spark import Settings
-from data_processing.checks.catalogue import words
-from data_processing.checks.row_checks import NO_TIMESTAMP, NOT_IN_POOLS, raw_row_checks
-from data_processing.raw.history import judged_rows, lacks_its_pool, texts_of
+from data_processing.checks.catalogue import check_message
+from data_processing.checks.row_checks import NOT_IN_POOLS, TIMESTAMP_MISSING, raw_row_checks
+from data_processing.raw.history import json_fields, lacks_its_pool, validated_rows
 from data_processing.raw.observed_days import UNDECIDED, snapshot_identity
 from data_processing.raw.quarantine_table import HISTORY, QUARANTINE, RAW_ROW
 from data_processing.raw.rows_without_pool import SOURCE_ID
@@ -33,8 +33,14 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Selection:
-    """Which quarantined rows: by id, reason and pool, open ones unless `resolved`; `since`: put
-    there on that UTC day or later.
+    """Selects quarantined rows.
+
+    Attributes:
+        ids: quarantine ids; empty for all.
+        reason: name of a check; None for all.
+        pool_id: one pool; None for all.
+        since: quarantined on this UTC day or later.
+        resolved: include resolved rows. Rows selected by id are always included.
     """
 
     ids: tuple[int, ...] = ()
@@ -45,6 +51,7 @@ class Selection:
 
     @property
     def condition(self) -> str:
+        """SQL condition with the parameters of `parameters`."""
         parts = ["true" if self.resolved or self.ids else "resolution IS NULL"]
         parts += ["id = ANY(:ids)"] if self.ids else []
         parts += ["reason = :reason"] if self.reason else []
@@ -56,6 +63,7 @@ class Selection:
 
     @property
     def parameters(self) -> dict[str, Any]:
+        """Parameters of `condition`."""
         return {
             "ids": list(self.ids),
             "reason": self.reason,
@@ -63,62 +71,89 @@ class Selection:
             "since": self.since,
         }
 
-    def public(self) -> dict[str, Any]:
-        """What the ledger keeps: what was asked for, and nothing that was not."""
-        asked = {"ids": list(self.ids), "reason": self.reason, "pool": self.pool_id}
-        return {name: value for name, value in asked.items() if value}
+    def to_json(self) -> dict[str, Any]:
+        """Return the used criteria as plain JSON values, for the run ledger."""
+        criteria = {"ids": list(self.ids), "reason": self.reason, "pool": self.pool_id}
+        return {name: value for name, value in criteria.items() if value}
 
 
 def list_rows(engine: Engine, selection: Selection, *, limit: int) -> dict[str, Any]:
-    """{counts: [{source_table, reason, resolution, rows}] the most first, rows: the newest `limit`,
-    total}. Raises: DatabaseError.
+    """List quarantined rows.
+
+    Args:
+        engine: the database.
+        selection: selects the rows.
+        limit: largest number of rows to return.
+
+    Returns:
+        {counts: [{source_table, reason, resolution, rows}], the most first; rows: the newest
+        `limit`; total}.
+
+    Raises:
+        DatabaseError: the database refused a statement or the connection was lost.
     """
-    counted = (
-        f"SELECT source_table, reason, resolution, count(*) AS rows FROM {QUARANTINE} WHERE"
-        f" {selection.condition} GROUP BY 1, 2, 3 ORDER BY rows DESC, 1, 2, 3"
-    )
-    listed = (
-        f"SELECT {COLUMNS} FROM {QUARANTINE} WHERE {selection.condition} ORDER BY"
-        f" {QUARANTINE}.quarantined_at DESC, id DESC LIMIT :limit"
-    )
+    counts_query = f"""
+    SELECT source_table, reason, resolution, count(*) AS rows
+    FROM {QUARANTINE}
+    WHERE {selection.condition}
+    GROUP BY 1, 2, 3
+    ORDER BY rows DESC, 1, 2, 3"""
+    rows_query = f"""
+    SELECT {COLUMNS}
+    FROM {QUARANTINE}
+    WHERE {selection.condition}
+    ORDER BY {QUARANTINE}.quarantined_at DESC, id DESC
+    LIMIT :limit"""
+    parameters = selection.parameters
     with checked_connection(engine) as connection:
-        counts = [
-            dict(row) for row in connection.execute(text(counted), selection.parameters).mappings()
-        ]
-        rows = [
-            dict(row)
-            for row in connection.execute(
-                text(listed), {**selection.parameters, "limit": limit}
-            ).mappings()
-        ]
-    return {"counts": counts, "rows": rows, "total": sum(row["rows"] for row in counts)}
+        counts = connection.execute(text(counts_query), parameters).mappings().all()
+        rows = connection.execute(text(rows_query), parameters | {"limit": limit}).mappings().all()
+    return {
+        "counts": [dict(row) for row in counts],
+        "rows": [dict(row) for row in rows],
+        "total": sum(row["rows"] for row in counts),
+    }
 
 
 def show_row(
     engine: Engine, settings: Settings, row_id: int, *, now: datetime | None = None
 ) -> dict[str, Any]:
-    """One row with its raw_json_data, `words` for its reason, the ids that it has in the raw table
-    now (`raw_rows`), and today's verdict: `passes_now`, `reason_now`; None where it can't be
-    replayed.
+    """Show one quarantined row.
 
-    Raises: ConfigurationError for an id that is not there; DatabaseError.
+    Args:
+        engine: the database.
+        settings: limits and severities of the checks.
+        row_id: quarantine id.
+        now: current time, UTC; default is this machine's.
+
+    Returns:
+        The row with raw_json_data; `words`, the message of its reason; `raw_rows`, its ids in the
+        raw table; `passes_now` and `reason_now` by the current checks, None if it can't be
+        replayed; `what_to_do`.
+
+    Raises:
+        ConfigurationError: quarantine has no such id.
+        DatabaseError: the database refused a statement or the connection was lost.
     """
     require_ids(engine, [row_id])
+    query = f"""
+    SELECT {COLUMNS}, raw_json_data, {RAW_ROW} AS is_raw
+    FROM {QUARANTINE}
+    WHERE id = :id"""
+    reason, raw_rows = None, []
     with checked_connection(engine) as connection:
-        query = (
-            f"SELECT {COLUMNS}, raw_json_data, {RAW_ROW} AS is_raw FROM {QUARANTINE} WHERE id = :id"
-        )
         row = dict(connection.execute(text(query), {"id": row_id}).mappings().one())
         is_raw = row.pop("is_raw")
-        reason = (
-            _reason_now(connection, settings, row_id, now or datetime.now(UTC)) if is_raw else None
-        )
-        raw_rows = (
-            connection.execute(text(_RAW_ROWS), {"id": row_id}).scalars().all() if is_raw else []
-        )
-    row["raw_rows"] = list(raw_rows)
-    verdict = {"passes_now": reason is None if is_raw else None, "reason_now": reason}
-    return row | {"words": words(row["reason"], settings), **verdict, "what_to_do": what_to_do(row)}
+        if is_raw:
+            reason = _reason_now(connection, settings, row_id, now or datetime.now(UTC))
+            raw_rows = list(connection.execute(text(_RAW_ROWS), {"id": row_id}).scalars())
+    return row | {
+        "raw_rows": raw_rows,
+        "words": check_message(row["reason"], settings),
+        "passes_now": reason is None if is_raw else None,
+        "reason_now": reason,
+        "what_to_do": remedy(row),
+    }
 
 
 _RAW_ROWS = f"""
@@ -132,8 +167,12 @@ ORDER BY h.id
 """
 
 
-def what_to_do(row: dict[str, Any]) -> str:
-    """How such a row is put right."""
+def remedy(row: dict[str, Any]) -> str:
+    """Return the next step for a quarantined row.
+
+    Args:
+        row: source_table, source_id and reason.
+    """
     if row["source_table"] != HISTORY:
         return "correct the source and `load` it; the next metrics run sees that it is good"
     if row["source_id"].startswith(SOURCE_ID):
@@ -143,7 +182,7 @@ def what_to_do(row: dict[str, Any]) -> str:
             "it never came into the raw table: correct the file or the source and `load` or"
             " `ingest` it again"
         )
-    if row["reason"] == NO_TIMESTAMP:
+    if row["reason"] == TIMESTAMP_MISSING:
         return "`load` or `ingest` it again with its timestamp"
     if row["reason"] == NOT_IN_POOLS:
         return "add its pool to `pools`; the next metrics run takes the row in"
@@ -154,13 +193,22 @@ def what_to_do(row: dict[str, Any]) -> str:
 
 
 def require_ids(engine: Engine, ids: Sequence[int]) -> None:
-    """Before a run is opened: an id that is none is wrong use. Raises: ConfigurationError naming
-    what quarantine does not have.
+    """Require that quarantine has the ids, before a run is opened.
+
+    Args:
+        engine: the database.
+        ids: quarantine ids.
+
+    Raises:
+        ConfigurationError: ids are missing; the message names the first of them.
     """
-    query = text(
-        "SELECT asked.id FROM unnest(CAST(:ids AS bigint[])) AS asked (id) WHERE NOT EXISTS"
-        f" (SELECT FROM {QUARANTINE} AS q WHERE q.id = asked.id)"
-    )
+    query = text(f"""
+    SELECT requested.id
+    FROM unnest(CAST(:ids AS bigint[])) AS requested (id)
+    WHERE NOT EXISTS (
+        SELECT FROM {QUARANTINE} AS q
+        WHERE q.id = requested.id
+    )""")
     with checked_connection(engine) as connection:
         missing = connection.execute(query, {"ids": list(ids)}).scalars().all()
     if missing:
@@ -173,12 +221,15 @@ def require_ids(engine: Engine, ids: Sequence[int]) -> None:
 def _reason_now(
     connection: Connection, settings: Settings, row_id: int, now: datetime
 ) -> str | None:
-    row = (
-        f"SELECT id, timestamp, {texts_of('raw_json_data')}, {lacks_its_pool('q.pool_id')} AS"
-        f" not_in_pools, {UNDECIDED} FROM {QUARANTINE} AS q WHERE id = {row_id:d}"
-    )
-    verdict = judged_rows(row, raw_row_checks(settings, now))
+    row = f"""
+        SELECT id, timestamp,
+            {json_fields("raw_json_data")},
+            {lacks_its_pool("q.pool_id")} AS not_in_pools,
+            {UNDECIDED}
+        FROM {QUARANTINE} AS q
+        WHERE id = {row_id:d}"""
+    verdict = validated_rows(row, raw_row_checks(settings, now))
     reason: str | None = connection.exec_driver_sql(
-        f"SELECT reason FROM ({verdict}) AS j"
+        f"SELECT reason FROM ({verdict}) AS verdict"
     ).scalar_one()
     return reason

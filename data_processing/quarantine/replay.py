@@ -1,9 +1,8 @@
-"""Taking quarantined rows back in, or putting them away for good: each a run of its own in the
-ledger.
+"""Replays quarantined rows, or drops them: each a run of its own in the ledger.
 
-In: a selection of open rows, corrections, today's checks. Out: rows that pass are inserted into the
-raw history as ordinary new ones, under the same pool and timestamp, so that the next metrics run
-takes them in; the raw row itself stays as it came. Rows are marked, never deleted.
+A replay validates open rows by the current checks and inserts those that pass into raw history as
+new rows of the same pool and timestamp, so that the next metrics run reads them. The rejected raw
+row stays as it is; quarantined rows are marked, never deleted.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from config_spark import Settings
-from data_processing.checks.catalogue import words
+from data_processing.checks.catalogue import check_message
 from data_processing.checks.row_checks import raw_row_checks
-from data_processing.quarantine.queries import Selection, require_ids, what_to_do
-from data_processing.raw.history import judged_rows, lacks_its_pool, texts_of
+from data_processing.quarantine.queries import Selection, remedy, require_ids
+from data_processing.raw.history import json_fields, lacks_its_pool, validated_rows
 from data_processing.raw.observed_days import UNDECIDED, snapshot_identity
 from data_processing.raw.quarantine_table import HISTORY, QUARANTINE, RAW_ROW
 from database.connections.engine import checked_connection
@@ -32,26 +31,27 @@ from database.schema.table_use import REPLAY_USE
 
 REPLAY_JOB, DROP_JOB = "replay_quarantine", "drop_quarantine"
 
-SHOWN_ROWS = 100
+LISTED_ROWS = 100
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What is asked: rows, by whom, and corrected values by quarantine id (JSON text) for some of
-    them.
+    """A request to replay rows.
+
+    Attributes:
+        selection: selects the rows.
+        by: current user.
+        corrections: corrected values as JSON text, by quarantine id.
     """
 
     selection: Selection
     by: str
     corrections: Mapping[int, str] = field(default_factory=dict)
 
-    def public(self) -> dict[str, Any]:
-        return {
-            "request": self.selection.public(),
-            "corrections": {
-                str(number): json.loads(text) for number, text in self.corrections.items()
-            },
-        }
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values for the run ledger."""
+        corrections = {str(row_id): json.loads(text) for row_id, text in self.corrections.items()}
+        return {"request": self.selection.to_json(), "corrections": corrections}
 
 
 def replay_rows(
@@ -62,14 +62,27 @@ def replay_rows(
     dry_run: bool = False,
     now: datetime | None = None,
 ) -> dict[str, Any]:
-    """Judge the rows by today's checks and insert those that pass.
+    """Validate rows by the current checks and insert those that pass.
 
-    Returns: the run's ledger row (a dry run: `{"job", "status": "planned", "rows"}`) with
-    `outcomes` (rows by outcome) and `details`, the first SHOWN_ROWS of {id, pool_id, timestamp,
-    reason, outcome, reason_now, said, replayed_row_id}. read = inserted + quarantined + unchanged:
-    taken in, still failing, nothing to do for a replay.
-    Raises: ConfigurationError for an id that is not there; DatabaseRefused with the GRANT
-    statements where rights are missing; SchemaMismatch; RunInProgress; DatabaseError.
+    Args:
+        settings: limits and severities of the checks.
+        engine: the database.
+        replay: rows and corrections.
+        dry_run: report the outcome and write nothing.
+        now: current time, UTC; default is this machine's.
+
+    Returns:
+        The run's ledger row (a dry run: `{"job", "status": "planned", "rows"}`) with `outcomes`
+        (rows by outcome) and `details`, the first LISTED_ROWS of {id, pool_id, timestamp, reason,
+        outcome, reason_now, said, replayed_row_id}. read = inserted + quarantined + unchanged:
+        replayed, still failing, nothing to replay.
+
+    Raises:
+        ConfigurationError: quarantine has no such id.
+        DatabaseRefused: rights are missing; the message has the GRANT statements.
+        SchemaMismatch: a table is not as expected.
+        RunInProgress: another run of the job holds the lock.
+        DatabaseError: the database refused a statement or the connection was lost.
     """
     at = now or datetime.now(UTC)
     with checked_connection(engine) as connection:
@@ -89,7 +102,7 @@ def replay_rows(
         engine,
         job=REPLAY_JOB,
         mode="replay",
-        plan=replay.public(),
+        plan=replay.to_json(),
         code_version=settings.code_version,
     ) as run:
         with run.stage("replay"), run.connection.begin():
@@ -101,35 +114,54 @@ def replay_rows(
 def drop_rows(
     settings: Settings, engine: Engine, selection: Selection, *, by: str, note: str
 ) -> dict[str, Any]:
-    """Mark open rows as dropped, with every other reason their source row is there for; they stay
-    for the record.
+    """Mark open rows as dropped, with every other reason of their source row.
 
-    Returns: the run's ledger row; read = updated + unchanged: marked now, resolved before.
-    Raises: ConfigurationError for an id that is not there; DatabaseRefused with the GRANT
-    statements where rights are missing; RunInProgress; DatabaseError.
+    Args:
+        settings: code version.
+        engine: the database.
+        selection: selects the rows.
+        by: current user.
+        note: reason of the user.
+
+    Returns:
+        The run's ledger row; read = updated + unchanged: marked now, resolved before.
+
+    Raises:
+        ConfigurationError: quarantine has no such id.
+        DatabaseRefused: rights are missing; the message has the GRANT statements.
+        RunInProgress: another run of the job holds the lock.
+        DatabaseError: the database refused a statement or the connection was lost.
     """
     with checked_connection(engine) as connection:
         verify_tables(connection, ())
     require_ids(engine, selection.ids)
-    plan = {"request": selection.public(), "note": note}
+    plan = {"request": selection.to_json(), "note": note}
     with open_run(
         engine, job=DROP_JOB, mode="drop", plan=plan, code_version=settings.code_version
     ) as run:
         with run.stage("drop"), run.connection.begin():
-            asked = (
-                f"SELECT source_table, source_id, resolution FROM {QUARANTINE} WHERE"
-                f" {selection.condition}"
-            )
-            resolved = f"SELECT count(*) FROM ({asked}) AS asked WHERE resolution IS NOT NULL"
+            selected = f"""
+            SELECT source_table, source_id, resolution
+            FROM {QUARANTINE}
+            WHERE {selection.condition}"""
+            resolved = f"SELECT count(*) FROM ({selected}) AS s WHERE resolution IS NOT NULL"
             before = run.connection.execute(text(resolved), selection.parameters).scalar_one()
             marked = run.connection.execute(
-                text(
-                    f"UPDATE {QUARANTINE} AS q SET resolution = 'dropped', resolved_at = now(),"
-                    " resolved_by_run = :run_id, resolved_by = :by, note = :note FROM (SELECT"
-                    f" DISTINCT source_table, source_id FROM ({asked}) AS asked WHERE resolution IS"
-                    " NULL) AS a WHERE q.source_table = a.source_table AND q.source_id ="
-                    " a.source_id AND q.resolution IS NULL"
-                ),
+                text(f"""
+                UPDATE {QUARANTINE} AS q
+                SET resolution = 'dropped',
+                    resolved_at = now(),
+                    resolved_by_run = :run_id,
+                    resolved_by = :by,
+                    note = :note
+                FROM (
+                    SELECT DISTINCT source_table, source_id
+                    FROM ({selected}) AS s
+                    WHERE resolution IS NULL
+                ) AS open_rows
+                WHERE q.source_table = open_rows.source_table
+                    AND q.source_id = open_rows.source_id
+                    AND q.resolution IS NULL"""),
                 {**selection.parameters, "run_id": run.run_id, "by": by, "note": note},
             ).rowcount
             _commit(run, {"read": marked + before, "updated": marked, "unchanged": before})
@@ -145,41 +177,46 @@ def _commit(run: Run, counts: Mapping[str, int]) -> None:
 def _replay(
     connection: Connection, settings: Settings, replay: Replay, run_id: str, now: datetime
 ) -> list[dict[str, Any]]:
-    """Take in what passes; returns the fate of each row asked for, by id."""
+    """Replay the rows that pass; return the outcome of each selected row, by id."""
     corrections = json.dumps(
         [
-            {"id": number, "values": json.loads(values)}
-            for number, values in replay.corrections.items()
+            {"id": row_id, "values": json.loads(values)}
+            for row_id, values in replay.corrections.items()
         ]
     )
-    locked = (
-        f"SELECT count(*) FROM (SELECT FROM {QUARANTINE} WHERE {replay.selection.condition} FOR"
-        " UPDATE) AS locked"
-    )
+    # locks the rows; count(*) so that they are not sent
+    locked = f"""
+    SELECT count(*)
+    FROM (
+        SELECT FROM {QUARANTINE}
+        WHERE {replay.selection.condition}
+        FOR UPDATE
+    ) AS locked"""
     connection.execute(text(locked), replay.selection.parameters)
     connection.execute(
         text(_candidates(replay.selection)),
         {**replay.selection.parameters, "corrections": corrections},
     )
-    replayable = (
-        f"SELECT id, timestamp, {texts_of('document')}, {lacks_its_pool('candidates.pool_id')} AS"
-        f" not_in_pools, {UNDECIDED} FROM candidates WHERE replayable"
-    )
-    verdicts = judged_rows(replayable, raw_row_checks(settings, now))
-    connection.exec_driver_sql(
-        "CREATE TEMPORARY TABLE verdicts ON COMMIT DROP AS SELECT id, reason AS reason_now FROM"
-        f" ({verdicts}) AS j"
-    )
-    connection.execute(text(_TAKE_IN), {"run_id": run_id, "by": replay.by})
-    return [_detail(dict(row), settings) for row in connection.exec_driver_sql(_FATES).mappings()]
+    replayable = f"""
+        SELECT id, timestamp,
+            {json_fields("document")},
+            {lacks_its_pool("candidates.pool_id")} AS not_in_pools,
+            {UNDECIDED}
+        FROM candidates
+        WHERE replayable"""
+    verdicts = validated_rows(replayable, raw_row_checks(settings, now))
+    connection.exec_driver_sql(f"""
+    CREATE TEMPORARY TABLE verdicts ON COMMIT DROP AS
+    SELECT id, reason AS reason_now
+    FROM ({verdicts}) AS v""")
+    connection.execute(text(REPLAY_SQL), {"run_id": run_id, "by": replay.by})
+    outcomes = connection.exec_driver_sql(OUTCOMES_SQL).mappings()
+    return [_detail(dict(row), settings) for row in outcomes]
 
 
 def _candidates(selection: Selection) -> str:
-    """Statement that makes the temporary table `candidates`: the rows asked for, each with the JSON
-    it would come back with.
-
-    A source row that is there for several reasons comes back once: by its corrected or else its
-    newest entry that is open, the `leader`.
+    """Return the statement that creates the temporary table `candidates`: the selected rows, each
+    with the JSON that a replay inserts.
     """
     replayable = f"({RAW_ROW} AND resolution IS NULL)"
     return f"""
@@ -204,7 +241,7 @@ def _candidates(selection: Selection) -> str:
         ON c.id = q.id"""
 
 
-_TAKE_IN = f"""
+REPLAY_SQL = f"""
 WITH passing AS (
     SELECT c.*
     FROM candidates AS c
@@ -237,11 +274,11 @@ WHERE q.source_table = p.source_table
     AND q.source_id = p.source_id
     AND q.resolution IS NULL
 """
-"""In the order the source rows came, as far as they are there: of two snapshots of one moment the
-later row counts.
+"""Rows are inserted in the order of their source rows, as far as these exist: of two snapshots of
+one moment the later row is used.
 """
 
-_FATES = f"""
+OUTCOMES_SQL = f"""
 SELECT c.id, c.pool_id, c.timestamp::text AS timestamp, c.reason, c.source_table, c.source_id,
     c.replayable, c.resolution AS resolved_before, v.reason_now, q.resolution,
     q.replayed_row_id
@@ -254,38 +291,35 @@ ORDER BY c.id
 
 def _detail(row: dict[str, Any], settings: Settings) -> dict[str, Any]:
     if row["resolved_before"]:
-        outcome, said = "already_resolved", f"{row['resolved_before']} before"
+        outcome, message = "already_resolved", f"{row['resolved_before']} before"
     elif not row["replayable"]:
-        outcome, said = "not_replayable", what_to_do(row)
+        outcome, message = "not_replayable", remedy(row)
     elif row["resolution"] == "replayed":
-        outcome, said = "taken_in", "the next metrics run takes it in"
+        outcome, message = "taken_in", "the next metrics run takes it in"
     elif row["reason_now"] is None:
-        outcome, said = (
+        outcome, message = (
             "still_failing",
             "another entry of the same raw row decides, and that one fails",
         )
     else:
-        outcome, said = "still_failing", words(row["reason_now"], settings)
-    shown = {
-        name: row[name]
-        for name in ("id", "pool_id", "timestamp", "reason", "reason_now", "replayed_row_id")
-    }
-    return shown | {"outcome": outcome, "said": said}
+        outcome, message = "still_failing", check_message(row["reason_now"], settings)
+    columns = ("id", "pool_id", "timestamp", "reason", "reason_now", "replayed_row_id")
+    return {name: row[name] for name in columns} | {"outcome": outcome, "said": message}
 
 
 def _counts(details: list[dict[str, Any]]) -> dict[str, int]:
-    taken_in = len({row["replayed_row_id"] for row in details if row["outcome"] == "taken_in"})
+    replayed = len({row["replayed_row_id"] for row in details if row["outcome"] == "taken_in"})
     failing = sum(row["outcome"] == "still_failing" for row in details)
     return dict.fromkeys(ROW_COUNTS, 0) | {
         "read": len(details),
-        "inserted": taken_in,
+        "inserted": replayed,
         "quarantined": failing,
-        "unchanged": len(details) - taken_in - failing,
+        "unchanged": len(details) - replayed - failing,
     }
 
 
 def _outcomes(details: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "outcomes": dict(Counter(row["outcome"] for row in details)),
-        "details": details[:SHOWN_ROWS],
+        "details": details[:LISTED_ROWS],
     }

@@ -1,10 +1,9 @@
-"""Raw pool history at the input edge: the SELECT that fetches it and the transform that turns its
-texts into numbers.
+"""Builds the SQL that reads `raw_defillama_pool_history`, which has several JSON snapshots for each
+pool and day.
 
-In: `raw_defillama_pool_history` (several JSON snapshots a pool and day, as the source sent them).
-Out: a row for each snapshot with apy (percent), tvl (USD) and, where it must not be used, the
-reason. Nothing is dropped here: accepted + quarantined = read. Stored values of days whose raw rows
-are gone come beside them, without an id: they were not read from raw history.
+A row has apy (percent) and tvl (USD) as text, and what decides whether it may be used. Nothing is
+dropped here: accepted + quarantined = read. Stored values of days whose raw rows are gone are read
+as rows without an id, because they are not raw rows.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from datetime import date, datetime
 from data_processing.checks.row_checks import (
     EARLIEST_DAY,
     RowCheck,
-    judged,
+    validated,
 )
 from data_processing.raw.observed_days import (
     OBSERVED,
@@ -31,9 +30,11 @@ from database.schema.tables import pools, raw_pool_history
 TABLE = qualified(raw_pool_history)
 
 
-def texts_of(document: str) -> str:
-    """SQL: apy and tvl of the JSON expression `document`, as text; a value that is no object has
-    NULL for both.
+def json_fields(document: str) -> str:
+    """Return a select list: apy and tvl of a JSON expression, as text.
+
+    Args:
+        document: an SQL expression of type jsonb; a value that is no object gives NULL for both.
     """
     return f"{document} ->> 'apy' AS apy, {document} ->> 'tvlUsd' AS tvl"
 
@@ -55,123 +56,158 @@ _HAS_FOREIGN_KEY = f"""EXISTS (
 
 
 def lacks_its_pool(pool_id: str) -> str:
-    """PostgreSQL condition: the metrics table has a foreign key to `pools`, and `pools` lacks
-    the pool, so that no metric of it can be written. `pool_id` is an SQL expression.
+    """Return a condition: no metric of the pool can be written because of a foreign key.
 
-    The key is looked up once a query; where there is none no row is looked at.
+    The metrics table has a foreign key to `pools`, and `pools` lacks the pool.
+
+    Args:
+        pool_id: an SQL expression.
     """
-    known = f"SELECT FROM {_POOLS} AS k WHERE k.pool_id = {pool_id}"
-    return f"({_HAS_FOREIGN_KEY} AND NOT EXISTS ({known}))"
+    # the key is looked up once for each query; without it no row of `pools` is read
+    pool_row = f"SELECT FROM {_POOLS} AS k WHERE k.pool_id = {pool_id}"
+    return f"({_HAS_FOREIGN_KEY} AND NOT EXISTS ({pool_row}))"
 
 
-TEXTS = (
-    f"coalesce(h.id::bigint, 0) AS id, h.pool_id, h.timestamp, {snapshot_identity('h')} AS"
-    " snapshot,"
-    f" {texts_of('h.raw_json_data')}, {lacks_its_pool('h.pool_id')} AS not_in_pools,"
-    f" {decided(snapshot_identity('h'))}"
-)
-"""JSON is taken apart in PostgreSQL, so that two texts travel and not the document. The owner's ids
-may be integers of any width: staging has bigint. A row without one is a raw row too.
+TEXTS = f"""coalesce(h.id::bigint, 0) AS id,
+        h.pool_id,
+        h.timestamp,
+        {snapshot_identity("h")} AS snapshot,
+        {json_fields("h.raw_json_data")},
+        {lacks_its_pool("h.pool_id")} AS not_in_pools,
+        {decided(snapshot_identity("h"))}"""
+"""Select list of a raw row `h`. PostgreSQL takes the JSON apart, so that two texts are sent and not
+the document. The owner's ids may be integers of any width, or missing; staging has bigint.
 """
 
 LOWEST, HIGHEST = "0001-01-01", "9999-01-01"
-"""Bounds that Spark's timestamps hold: PostgreSQL's reach further, and to infinity. Whatever lies
-beyond is quarantined anyway.
-"""
+"""Range of Spark's timestamps. PostgreSQL's go further; rows beyond are quarantined in any case."""
 
 
-def rows_to_read(plan_table: str, impossible: str | None) -> str:
-    """SELECT of the rows that a run reads: for each planned pool its days from `read_from` on,
-    look-back included, and the `impossible` ones.
+def rows_to_read(plan_table: str, out_of_range: str | None) -> str:
+    """Return a SELECT of the raw rows that a run reads.
 
+    For each planned pool it has the rows from `read_from` on, which includes the look-back.
     Columns: id, pool_id, timestamp, snapshot, apy and tvl as text, not_in_pools, dropped, replaced.
-    `impossible` is a condition of `impossible_rows`, or None for a run that leaves them out.
+
+    Args:
+        plan_table: the plan's table.
+        out_of_range: condition of `out_of_range_rows`, or None to leave those rows out.
     """
-    clamped = TEXTS.replace(
-        "h.timestamp,",
-        # `greatest` leaves a NULL out
-        f"CASE WHEN h.timestamp IS NOT NULL THEN least(greatest(h.timestamp,"
-        f" '{LOWEST}'::timestamptz), '{HIGHEST}'::timestamptz) END AS timestamp,",
-    )
-    planned = f"SELECT {clamped} FROM {planned_rows(plan_table)}"
-    return (
-        planned
-        if impossible is None
-        else f"{planned} UNION ALL SELECT {clamped} FROM {TABLE} AS h WHERE {impossible}"
-    )
+    # `greatest` ignores a NULL
+    clamped = f"""CASE
+            WHEN h.timestamp IS NOT NULL
+                THEN least(greatest(h.timestamp, '{LOWEST}'::timestamptz), '{HIGHEST}'::timestamptz)
+        END AS timestamp,"""
+    columns = TEXTS.replace("h.timestamp,", clamped)
+    planned = f"SELECT {columns} FROM {planned_rows(plan_table)}"
+    if out_of_range is None:
+        return planned
+    return f"{planned} UNION ALL SELECT {columns} FROM {TABLE} AS h WHERE {out_of_range}"
 
 
 def stored_rows(plan_table: str, *, retire_missing: bool) -> str:
-    """SELECT of the stored days that a run reads because their raw rows are gone, with the columns
-    of `rows_to_read`: id and snapshot are NULL, the timestamp is their place in the day.
+    """Return a SELECT of the stored days that a run reads because their raw rows are gone.
+
+    It has the columns of `rows_to_read`. id and snapshot are NULL, the timestamp is the position in
+    the day.
+
+    Args:
+        plan_table: the plan's table.
+        retire_missing: leave out the days that the run writes.
     """
     return f"SELECT {STORED_TEXTS} FROM {stored_days(plan_table, retire_missing=retire_missing)}"
 
 
-STORED_TEXTS = (
-    f"NULL::bigint AS id, s.pool_id, {PLACE} AS timestamp, NULL::bigint AS snapshot, s.apy::text AS"
-    f" apy, s.tvl::text AS tvl, {lacks_its_pool('s.pool_id')} AS not_in_pools,"
-    f" {decided('s.snapshot')}"
-)
-"""A stored day with the columns of TEXTS."""
+STORED_TEXTS = f"""NULL::bigint AS id,
+        s.pool_id,
+        {PLACE} AS timestamp,
+        NULL::bigint AS snapshot,
+        s.apy::text AS apy,
+        s.tvl::text AS tvl,
+        {lacks_its_pool("s.pool_id")} AS not_in_pools,
+        {decided("s.snapshot")}"""
+"""Select list of a stored day `s`, with the columns of TEXTS."""
 
 
 def planned_rows(plan_table: str) -> str:
-    """FROM clause: raw history as `h` beside the plan as `p`."""
-    return (
-        f"{TABLE} AS h JOIN {plan_table} AS p ON p.pool_id = h.pool_id AND h.timestamp >="
-        " p.read_from AND h.timestamp < p.read_end"
-    )
+    """Return a FROM clause: raw history `h` joined to the plan's table `p`."""
+    return f"""{TABLE} AS h
+    JOIN {plan_table} AS p ON p.pool_id = h.pool_id
+        AND h.timestamp >= p.read_from
+        AND h.timestamp < p.read_end"""
 
 
-def impossible_rows(now: datetime, since: datetime | None, watermark: datetime) -> str:
-    """Condition on `h`: of no day or of one that can't be a snapshot's, so that no pool's calendar
-    has it, and inserted from `since` (None: ever) to before `watermark`: by the time that a later
-    row is read, its moment may have come. The next run begins there. A row that does not say when
-    it was inserted may always be new.
+def out_of_range_rows(now: datetime, since: datetime | None, watermark: datetime) -> str:
+    """Return a condition on `h` for rows without a possible day, which no pool's days include.
+
+    Args:
+        now: clock of the run, UTC; a later timestamp is in the future.
+        since: only rows inserted from here on; None for all.
+        watermark: only rows inserted before it. The moment of a later row may have come when it is
+            read, so the next run begins there.
     """
-    impossible = (
-        f"(h.timestamp < {midnight(EARLIEST_DAY)} OR h.timestamp > {moment(now)} OR h.timestamp IS"
-        " NULL) AND h.pool_id IS NOT NULL"
-    )
+    out_of_range = f"""(
+            h.timestamp < {midnight(EARLIEST_DAY)}
+            OR h.timestamp > {moment(now)}
+            OR h.timestamp IS NULL
+        )
+        AND h.pool_id IS NOT NULL"""
+    # a row without an insertion timestamp may always be new
     if since is None:
-        return f"(h.insertion_timestamp < {moment(watermark)}) IS NOT FALSE AND {impossible}"
-    return (
-        f"(h.insertion_timestamp IS NULL OR h.insertion_timestamp >= {moment(since)} AND"
-        f" h.insertion_timestamp < {moment(watermark)}) AND {impossible}"
-    )
+        return f"(h.insertion_timestamp < {moment(watermark)}) IS NOT FALSE AND {out_of_range}"
+    return f"""(
+            h.insertion_timestamp IS NULL
+            OR h.insertion_timestamp >= {moment(since)}
+            AND h.insertion_timestamp < {moment(watermark)}
+        )
+        AND {out_of_range}"""
 
 
-def pools_accepted_before(pools: str, checks: Sequence[RowCheck]) -> str:
-    """SELECT of those of `pools`, a SELECT in brackets of pool_id and read_from, that have an
-    accepted raw row before read_from, in one pass over raw history.
+def accepted_pools_before(pools: str, checks: Sequence[RowCheck]) -> str:
+    """Return a SELECT of the pools with an accepted raw row before read_from, in one pass.
+
+    Args:
+        pools: a SELECT in brackets of pool_id and read_from.
+        checks: row checks with severities.
     """
-    earlier = (
-        f"SELECT {TEXTS} FROM {TABLE} AS h JOIN {pools} AS p ON p.pool_id = h.pool_id AND"
-        f" h.timestamp >= {midnight(EARLIEST_DAY)} AND h.timestamp < p.read_from OFFSET 0"
-    )
-    # OFFSET: joined before they are judged, which costs more
-    rows = judged_rows(earlier, checks, also=("pool_id",))
+    # OFFSET 0: rows are joined before they are validated, which costs more
+    earlier = f"""
+        SELECT {TEXTS}
+        FROM {TABLE} AS h
+        JOIN {pools} AS p ON p.pool_id = h.pool_id
+            AND h.timestamp >= {midnight(EARLIEST_DAY)}
+            AND h.timestamp < p.read_from
+        OFFSET 0"""
+    rows = validated_rows(earlier, checks, also=("pool_id",))
     return f"SELECT DISTINCT pool_id FROM ({rows}) AS earlier WHERE reason IS NULL"
 
 
 def stored_before(day: str, pool_id: str, checks: Sequence[RowCheck]) -> str:
-    """SELECT of the pool's stored days before `day` that are good by `checks`. Both arguments are
-    SQL expressions.
+    """Return a SELECT of the pool's accepted stored days before `day`.
+
+    Args:
+        day: an SQL expression of type date.
+        pool_id: an SQL expression.
+        checks: row checks with severities.
     """
-    earlier = (
-        f"SELECT {STORED_TEXTS} FROM {OBSERVED} AS s WHERE s.pool_id = {pool_id} AND s.date < {day}"
-    )
-    return f"SELECT FROM ({judged_rows(earlier, checks)}) AS earlier WHERE reason IS NULL"
+    earlier = f"""
+        SELECT {STORED_TEXTS}
+        FROM {OBSERVED} AS s
+        WHERE s.pool_id = {pool_id}
+            AND s.date < {day}"""
+    return f"SELECT FROM ({validated_rows(earlier, checks)}) AS earlier WHERE reason IS NULL"
 
 
-def judged_rows(select: str, checks: Sequence[RowCheck], *, also: Sequence[str] = ()) -> str:
-    """PostgreSQL: raw rows with apy_value (percent), tvl_value (USD) and the reason, NULL for a
-    good row; `also` names more columns to keep.
+def validated_rows(select: str, checks: Sequence[RowCheck], *, also: Sequence[str] = ()) -> str:
+    """Return a SELECT of raw rows with apy_value (percent), tvl_value (USD) and reason, NULL for an
+    accepted row.
 
-    `select` has id, timestamp, apy and tvl as text, not_in_pools, dropped and replaced.
+    Args:
+        select: has id, timestamp, apy and tvl as text, not_in_pools, dropped and replaced.
+        checks: row checks with severities.
+        also: more columns of `select` to return.
     """
-    return judged(
+    return validated(
         select,
         others=("id", "timestamp", "not_in_pools", "dropped", "replaced", *also),
         texts=("apy", "tvl"),
@@ -180,10 +216,10 @@ def judged_rows(select: str, checks: Sequence[RowCheck], *, also: Sequence[str] 
 
 
 def midnight(day: date) -> str:
-    """A UTC day's begin as a PostgreSQL literal."""
+    """Return the start of a UTC day as a PostgreSQL literal."""
     return f"'{day} 00:00:00+00'::timestamptz"
 
 
 def moment(at: datetime) -> str:
-    """A moment as a PostgreSQL literal."""
+    """Return a moment as a PostgreSQL literal."""
     return f"'{at.isoformat()}'::timestamptz"

@@ -1,8 +1,8 @@
-"""ETH, BTC and gas as each day knew them.
+"""Reads and stores the market series: prices of ETH and BTC (USD) and gas (gwei) as each UTC day
+knew them.
 
-In: daily closes (USD) and daily average gas (gwei) as the database holds them. Out: for each UTC
-day the latest close before it and the latest gas up to it, as exact decimals. Nothing is ever taken
-from a later day. A few thousand rows: plain Python makes them, the run stores what it used.
+A day has the latest close before it and the latest gas up to it, as exact decimals; nothing is
+taken from a later day. The series has a few thousand rows, so plain Python aligns it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from config_spark import Settings
-from data_processing.checks.row_checks import gas_checks, judged, price_checks
+from data_processing.checks.row_checks import gas_checks, price_checks, validated
 from database.schema.merge_sql import qualified
 from database.schema.tables import gas_fees_daily, market_series, raw_prices
 
@@ -25,14 +25,23 @@ SYMBOLS = {"ETH": "eth_open", "BTC": "btc_open"}
 SERIES = (*SYMBOLS.values(), "gas_price_gwei")
 
 DECIMALS = Decimal("1e-8")
-"""The scale of every price column: rounded here, so that a stored value equals the computed one."""
+"""Scale of every price column. Values are rounded here, so that a stored value equals the computed
+one.
+"""
 
 ONE_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class MarketDay:
-    """What day `date` knew: prices in USD, gas in gwei, None where nothing is known yet."""
+    """Market values that are known on a day.
+
+    Attributes:
+        date: UTC day.
+        eth_open: latest ETH close before the day, USD; None if unknown.
+        btc_open: latest BTC close before the day, USD; None if unknown.
+        gas_price_gwei: latest gas up to the day, gwei; None if unknown.
+    """
 
     date: date
     eth_open: Decimal | None
@@ -41,26 +50,34 @@ class MarketDay:
 
 
 def price_rows() -> str:
-    """SELECT of the closes that matter, or might: data_timestamp, symbol, close as text,
-    raw_json_data.
+    """Return a SELECT of the closes of SYMBOLS: data_timestamp, symbol, close text, raw_json_data.
+
+    Rows without a symbol are included, so that they are quarantined.
     """
     symbols = ", ".join(f"'{symbol}'" for symbol in SYMBOLS)
-    return (
-        "SELECT data_timestamp, symbol, raw_json_data -> 'USD' ->> 'close' AS close, raw_json_data"
-        f" FROM {qualified(raw_prices)} WHERE upper(symbol) IN ({symbols}) OR symbol IS NULL"
-    )
+    return f"""
+        SELECT data_timestamp,
+            symbol,
+            raw_json_data -> 'USD' ->> 'close' AS close,
+            raw_json_data
+        FROM {qualified(raw_prices)}
+        WHERE upper(symbol) IN ({symbols})
+            OR symbol IS NULL"""
 
 
 def gas_rows() -> str:
-    """SELECT of the gas table: date, gas as text."""
+    """Return a SELECT of the gas table: date, gas as text."""
     return f"SELECT date, actual_avg_gas_gwei::text AS gas FROM {qualified(gas_fees_daily)}"
 
 
-def judged_prices(settings: Settings, now: datetime) -> str:
-    """SELECT of data_timestamp, symbol, raw_json_data, close, close_value, reason (NULL for a good
-    row); a row of after `now` (UTC) is none yet.
+def validated_prices(settings: Settings, now: datetime) -> str:
+    """Return a SELECT of data_timestamp, symbol, raw_json_data, close, close_value and reason.
+
+    Args:
+        settings: limits and severities.
+        now: clock of the run, UTC; a later row is in the future.
     """
-    return judged(
+    return validated(
         price_rows(),
         others=("data_timestamp", "symbol", "raw_json_data"),
         texts=("close",),
@@ -68,56 +85,78 @@ def judged_prices(settings: Settings, now: datetime) -> str:
     )
 
 
-def judged_gas(settings: Settings, now: datetime) -> str:
-    """SELECT of date, gas, gas_value, reason (NULL for a good row); gas of a day after `now` (UTC)
-    is none yet.
+def validated_gas(settings: Settings, now: datetime) -> str:
+    """Return a SELECT of date, gas, gas_value and reason.
+
+    Args:
+        settings: limits and severities.
+        now: clock of the run, UTC; gas of a later day is in the future.
     """
-    return judged(gas_rows(), others=("date",), texts=("gas",), checks=gas_checks(settings, now))
+    return validated(gas_rows(), others=("date",), texts=("gas",), checks=gas_checks(settings, now))
 
 
 def read_market_series(
     connection: Connection, settings: Settings, start: date, end: date
 ) -> tuple[MarketDay, ...]:
-    """The series of the days [start, end) from the good rows of both tables; a day's close is its
-    last good one.
+    """Read the series of the days [start, end) from the accepted rows of both tables.
 
-    Rows behind `end` can't matter to it, and PostgreSQL stores days that Python has not.
+    Args:
+        connection: reads prices and gas.
+        settings: limits and severities.
+        start: first day, UTC.
+        end: end of the days, exclusive.
+
+    Returns:
+        One element for each day. The close of a day is its last accepted one.
     """
+    # later rows do not matter, and PostgreSQL stores dates that Python does not have
     until = datetime.combine(end, time(), UTC)
     closes: dict[str, dict[date, Decimal]] = {symbol: {} for symbol in SYMBOLS}
-    prices = (
-        "SELECT upper(judged.symbol) AS symbol, (data_timestamp AT TIME ZONE 'UTC')::date AS date,"
-        f" close::numeric AS close FROM ({judged_prices(settings, until)}) AS judged WHERE reason"
-        " IS NULL ORDER BY data_timestamp, judged.symbol"
-    )
-    for row in connection.exec_driver_sql(prices):
+    prices = connection.exec_driver_sql(f"""
+    SELECT upper(p.symbol) AS symbol,
+        (data_timestamp AT TIME ZONE 'UTC')::date AS date,
+        close::numeric AS close
+    FROM ({validated_prices(settings, until)}) AS p
+    WHERE reason IS NULL
+    ORDER BY data_timestamp, p.symbol""")
+    for row in prices:
         closes[row.symbol][row.date] = row.close
-    gas = connection.exec_driver_sql(
-        f"SELECT date, gas::numeric AS gas FROM ({judged_gas(settings, until)}) AS judged WHERE"
-        " reason IS NULL AND gas IS NOT NULL"
-    )
-    return known_by_day(closes, {row.date: row.gas for row in gas}, start, end)
+    gas = connection.exec_driver_sql(f"""
+    SELECT date, gas::numeric AS gas
+    FROM ({validated_gas(settings, until)}) AS g
+    WHERE reason IS NULL
+        AND gas IS NOT NULL""")
+    return align_by_day(closes, {row.date: row.gas for row in gas}, start, end)
 
 
-def known_by_day(
+def align_by_day(
     closes: Mapping[str, Mapping[date, Decimal]],
     gas: Mapping[date, Decimal],
     start: date,
     end: date,
 ) -> tuple[MarketDay, ...]:
-    """For each day d of [start, end): the latest close of a day before d, and the latest gas of a
-    day up to d.
+    """Align prices and gas to the days [start, end).
+
+    Args:
+        closes: USD by UTC day, for each symbol.
+        gas: gwei by UTC day.
+        start: first day.
+        end: end of the days, exclusive.
+
+    Returns:
+        For each day d the latest close of a day before d, and the latest gas of a day up to d.
     """
     days = [start + number * ONE_DAY for number in range((end - start).days)]
-    prices = [
-        _latest({day + ONE_DAY: close for day, close in closes[symbol].items()}, days)
-        for symbol in SYMBOLS
-    ]
+    prices = []
+    for symbol in SYMBOLS:
+        # a close is known from the next day on
+        known_from = {day + ONE_DAY: close for day, close in closes[symbol].items()}
+        prices.append(_latest(known_from, days))
     return tuple(MarketDay(*row) for row in zip(days, *prices, _latest(gas, days), strict=True))
 
 
 def _latest(known_from: Mapping[date, Decimal], days: Sequence[date]) -> list[Decimal | None]:
-    """For each of the ascending `days` the value with the latest key up to it."""
+    """Return for each of the ascending `days` the value with the latest key up to it."""
     pending = sorted(known_from.items(), reverse=True)
     values: list[Decimal | None] = []
     value: Decimal | None = None
@@ -129,7 +168,7 @@ def _latest(known_from: Mapping[date, Decimal], days: Sequence[date]) -> list[De
 
 
 def stored_market_series(connection: Connection) -> dict[date, MarketDay]:
-    """The series as the last run used it, by day."""
+    """Return the series that the last run used, by day."""
     return {
         row.date: MarketDay(**row._mapping) for row in connection.execute(select(market_series))
     }
@@ -137,8 +176,11 @@ def stored_market_series(connection: Connection) -> dict[date, MarketDay]:
 
 @dataclass(frozen=True)
 class MarketChange:
-    """The first day of the series that is no longer as the last run used it, and which source row
-    made it so, in words.
+    """The first day whose market values differ from those that the last run used.
+
+    Attributes:
+        date: UTC day.
+        reason: names the changed source row, as a reason of the plan.
     """
 
     date: date
@@ -148,22 +190,37 @@ class MarketChange:
 def first_change(
     stored: Mapping[date, MarketDay], series: Sequence[MarketDay], before: date
 ) -> MarketChange | None:
-    """Where `series` first differs, on a day ahead of `before`, from what the last run used."""
-    day = next((day for day in series if day.date < before and stored.get(day.date) != day), None)
+    """Return the first difference from the series that the last run used.
+
+    Args:
+        stored: series of the last run, by day.
+        series: series of this run.
+        before: end of the days to compare, exclusive.
+
+    Returns:
+        The first changed day, or None.
+    """
+    changed = (day for day in series if day.date < before and stored.get(day.date) != day)
+    day = next(changed, None)
     if day is None:
         return None
-    known = stored.get(day.date)
+    before_change = stored.get(day.date)
     symbols = [
         symbol
         for symbol, name in SYMBOLS.items()
-        if getattr(known, name, None) != getattr(day, name)
+        if getattr(before_change, name, None) != getattr(day, name)
     ]
     source = f"{symbols[0]} price of {day.date - ONE_DAY}" if symbols else f"gas of {day.date}"
     return MarketChange(day.date, f"{source} changed")
 
 
 def store_market_series(connection: Connection, series: Sequence[MarketDay]) -> None:
-    """Make the table say what this run used, for the days of `series`; other days stay."""
+    """Store the series that this run used.
+
+    Args:
+        connection: the run's transaction.
+        series: days to store; other stored days stay.
+    """
     stored = stored_market_series(connection)
     changed = [vars(day) for day in series if stored.get(day.date) != day]
     if changed:
@@ -176,9 +233,17 @@ def store_market_series(connection: Connection, series: Sequence[MarketDay]) -> 
         )
 
 
-def forget_market_series(connection: Connection, series: Sequence[MarketDay], start: date) -> None:
-    """Take out the days from `start` on that a partial run made from other values than the table
-    says: some rows have the one, some the other.
+def invalidate_market_series(
+    connection: Connection, series: Sequence[MarketDay], start: date
+) -> None:
+    """Delete the stored days that a partial run computed from other values than the stored ones.
+
+    Some metrics of these days come from the stored value and some from the new one.
+
+    Args:
+        connection: the run's transaction.
+        series: series that the run used.
+        start: first day that the run wrote.
     """
     stored = stored_market_series(connection)
     mixed = [day.date for day in series if day.date >= start and stored.get(day.date, day) != day]

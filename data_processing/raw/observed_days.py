@@ -1,15 +1,13 @@
-"""What was observed on each day, kept unrounded, so that no metric depends on raw rows that may be
-pruned, rewritten or fetched again.
+"""Builds the SQL of `yieldspark.observed_days`: the values observed on each day, unrounded, so that
+no metric depends on raw rows that may be pruned, rewritten or fetched again.
 
-In: a run's staging, raw history, the plan's table, in PostgreSQL. Out: SQL alone: the identity of a
-snapshot, the stored days whose raw row is gone as rows to read, and what a commit writes. A day's
-row is that of its last accepted snapshot; what no longer passes a limit stays stored and is not
-used. APY in percent, TVL in USD, days are UTC.
+A row has the values of the day's last accepted snapshot. A value that no longer passes a limit
+stays stored and is not used. APY in percent, TVL in USD, days are UTC.
 """
 
 from __future__ import annotations
 
-from data_processing.raw.pool_coverage import GONE
+from data_processing.raw.pool_coverage import REMOVED_DAYS
 from data_processing.raw.quarantine_table import HISTORY, QUARANTINE
 from database.schema.merge_sql import qualified
 from database.schema.tables import observed_days
@@ -17,15 +15,21 @@ from database.schema.tables import observed_days
 OBSERVED = qualified(observed_days)
 
 RETIRED = "retired_days"
-"""Temporary table of a commit that takes away days whose raw rows are gone: pool_id and date."""
+"""Temporary table of the run's transaction: pool_id and date of stored days without raw rows that
+the run removes.
+"""
 
 IS_OBSERVED = "reason IS NULL AND snapshot IS NOT NULL"
-"""Staged rows of days whose last snapshot is a raw row that the run has read."""
+"""Condition for staged days whose last snapshot is a raw row that the run has read."""
 
 
 def snapshot_identity(row: str) -> str:
-    """PostgreSQL: 64 bits of a snapshot's pool, moment and content. `row` is the alias of what has
-    pool_id, timestamp and raw_json_data. A row that comes again under another id has the same.
+    """Return an SQL expression: 64 bits of a snapshot's pool, moment and content.
+
+    A row that is inserted again under another id has the same identity.
+
+    Args:
+        row: alias of a table with pool_id, timestamp and raw_json_data.
     """
     pool = f"hashtextextended(coalesce({row}.pool_id::text, '') COLLATE \"C\", 0)"
     utc = f"coalesce({row}.timestamp AT TIME ZONE 'UTC', '-infinity'::timestamp)"
@@ -36,13 +40,14 @@ def snapshot_identity(row: str) -> str:
 
 
 def decided(snapshot: str) -> str:
-    """Select list: dropped and replaced, whether a person has put the snapshot away for good, or
-    another row in its place. `snapshot` is an SQL expression of its identity.
+    """Return a select list: `dropped` and `replaced`, the decisions of people on a snapshot.
 
-    Where nobody ever did that is asked once and not of each row; else PostgreSQL hashes the
-    decisions (half a microsecond a row), or asks the unique index where they are too many for that.
+    Args:
+        snapshot: an SQL expression of the snapshot's identity.
     """
-    return ", ".join(
+    # The first EXISTS is answered once: without decisions no row is looked up. Otherwise PostgreSQL
+    # hashes the decisions (half a microsecond a row), or uses the unique index if there are many.
+    return ",\n        ".join(
         f"(EXISTS ({rows}) AND EXISTS ({rows} AND d.source_id = {snapshot}::text)) AS {name}"
         for name, rows in _DECISIONS.items()
     )
@@ -54,46 +59,63 @@ _DECISIONS = {
     name: f"SELECT FROM {QUARANTINE} AS d WHERE d.source_table = '{HISTORY}' AND {condition}"
     for name, condition in {
         "dropped": "d.resolution = 'dropped'",
-        # one that was taken in as it was is its own replacement
+        # a row that was replayed unchanged is its own replacement
         "replaced": "d.resolution = 'replayed' AND d.replayed_row_id IS DISTINCT FROM d.source_id",
     }.items()
 }
 
 
 def stored_days(plan_table: str, *, retire_missing: bool) -> str:
-    """FROM clause: stored days as `s` beside the plan as `p` that a run reads in place of raw rows:
-    those of its range whose snapshot is not in raw history any more. A run that retires such days
-    reads none of the days it writes.
+    """Return a FROM clause: the stored days `s` that a run reads in place of raw rows.
 
-    A snapshot that is still there speaks for itself: it may be rejected by now.
+    They are the days in the read range of the plan `p` whose snapshot is not in raw history. A
+    snapshot that is still there is read as a raw row, because it may be rejected now.
+
+    Args:
+        plan_table: the plan's table.
+        retire_missing: leave out the days that the run writes.
     """
-    kept = " AND NOT (s.date >= p.write_from AND s.date < p.write_end)" if retire_missing else ""
-    return (
-        f"{OBSERVED} AS s JOIN {plan_table} AS p ON p.pool_id = s.pool_id AND s.date >="
-        " (p.read_from AT TIME ZONE 'UTC')::date AND s.date < (p.read_end AT TIME ZONE 'UTC')::date"
-        f" WHERE NOT EXISTS (SELECT FROM {HISTORY} AS h WHERE h.pool_id = s.pool_id AND h.timestamp"
-        f" = s.timestamp AND {snapshot_identity('h')} = s.snapshot){kept}"
-    )
+    not_retired = ""
+    if retire_missing:
+        not_retired = """
+        AND NOT (s.date >= p.write_from AND s.date < p.write_end)"""
+    return f"""{OBSERVED} AS s
+    JOIN {plan_table} AS p ON p.pool_id = s.pool_id
+        AND s.date >= (p.read_from AT TIME ZONE 'UTC')::date
+        AND s.date < (p.read_end AT TIME ZONE 'UTC')::date
+    WHERE NOT EXISTS (
+            SELECT FROM {HISTORY} AS h
+            WHERE h.pool_id = s.pool_id
+                AND h.timestamp = s.timestamp
+                AND {snapshot_identity("h")} = s.snapshot
+        ){not_retired}"""
 
 
-_REPLACEMENTS = (
-    f"SELECT d.replayed_row_id FROM {QUARANTINE} AS d JOIN {HISTORY} AS h ON h.pool_id = d.pool_id"
-    f" AND h.timestamp = d.timestamp AND {snapshot_identity('h')}::text = d.source_id WHERE"
-    f" d.source_table = '{HISTORY}' AND d.resolution = 'replayed'"
-)
+_REPLACEMENTS = f"""
+            SELECT d.replayed_row_id
+            FROM {QUARANTINE} AS d
+            JOIN {HISTORY} AS h ON h.pool_id = d.pool_id
+                AND h.timestamp = d.timestamp
+                AND {snapshot_identity("h")}::text = d.source_id
+            WHERE d.source_table = '{HISTORY}'
+                AND d.resolution = 'replayed'"""
 
-PLACE = (
-    f"CASE WHEN s.snapshot::text IN ({_REPLACEMENTS}) THEN s.timestamp ELSE s.date::timestamp AT"
-    " TIME ZONE 'UTC' END"
-)
-"""A stored day's place among raw rows: before all of its day, so that each of them beats it. But a
-row that a replay has made keeps its moment as long as the row it replaces is there.
+PLACE = f"""CASE
+            WHEN s.snapshot::text IN ({_REPLACEMENTS}) THEN s.timestamp
+            ELSE s.date::timestamp AT TIME ZONE 'UTC'
+        END"""
+"""Position of a stored day `s` among raw rows: before all of its day, so that each of them takes
+precedence. The row of a replay keeps its moment as long as the row that it replaces is there.
 """
 
 
-def keep_observed(staging: str) -> str:
-    """Statement that stores what the run has observed, for the days where it differs. A value that
-    is carried is not that day's own.
+def store_observed_days(staging: str) -> str:
+    """Return a statement that stores the observed values of the run, for the days that differ.
+
+    A carried value is not an observation of its day.
+
+    Args:
+        staging: the run's staging table.
     """
     return f"""
     INSERT INTO {OBSERVED} AS t (pool_id, date, timestamp, snapshot, apy, tvl)
@@ -115,9 +137,14 @@ def keep_observed(staging: str) -> str:
         tvl = excluded.tvl"""
 
 
-def retired_days(plan_table: str, staging: str) -> str:
-    """Statement that makes RETIRED: the stored days of the plan's intervals for which the run found
-    no raw row: neither one it used nor, under their own identity, one it rejected.
+def create_retired_days(plan_table: str, staging: str) -> str:
+    """Return a statement that creates RETIRED: stored days for which the run found no raw row.
+
+    The run neither used a raw row of the day nor rejected one under the stored identity.
+
+    Args:
+        plan_table: the plan's table; its write intervals are decided.
+        staging: the run's staging table.
     """
     return f"""
     CREATE TEMPORARY TABLE {RETIRED} ON COMMIT DROP AS
@@ -127,31 +154,33 @@ def retired_days(plan_table: str, staging: str) -> str:
         AND s.date >= p.write_from
         AND s.date < p.write_end
     WHERE NOT EXISTS (
-        SELECT FROM {staging} AS found
-        WHERE found.pool_id = s.pool_id
-            AND found.date = s.date
-            AND found.snapshot IS NOT NULL
+        SELECT FROM {staging} AS used
+        WHERE used.pool_id = s.pool_id
+            AND used.date = s.date
+            AND used.snapshot IS NOT NULL
     )
     AND NOT EXISTS (
-        SELECT FROM {staging} AS found
-        WHERE found.pool_id = s.pool_id
-            AND found.snapshot = s.snapshot
-            AND found.reason IS NOT NULL
+        SELECT FROM {staging} AS rejected
+        WHERE rejected.pool_id = s.pool_id
+            AND rejected.snapshot = s.snapshot
+            AND rejected.reason IS NOT NULL
     )"""
 
 
-FORGET_RETIRED = f"""
+DELETE_RETIRED_DAYS = f"""
     DELETE FROM {OBSERVED} AS s
     USING {RETIRED} AS r
     WHERE r.pool_id = s.pool_id
         AND r.date = s.date"""
 
-RETIRED_INSIDE = f"""
+RETIRED_DAYS_IN_COVERAGE = f"""
     SELECT pool_id, date, date
     FROM {RETIRED} AS r
     WHERE NOT EXISTS (
-        SELECT FROM {GONE} AS g
+        SELECT FROM {REMOVED_DAYS} AS g
         WHERE g.pool_id = r.pool_id
             AND r.date BETWEEN g.from_day AND g.to_day
     )"""
-"""Retired days inside a calendar, as ranges: they keep a row and lose what was observed."""
+"""Retired days inside a pool's coverage, as ranges: they keep their row and lose the observed
+values.
+"""

@@ -1,11 +1,9 @@
-"""Which days each pool has, and on which of them something was not observed: kept beside the
-metrics, changed in their commit.
+"""Keeps the coverage of each pool (first, last and last observed day) and the age of values that
+were not observed on their day.
 
-In: the plan's table (pool_id, write_from, write_end: the days a run decides about) and the run's
-staging (the days it found), both in PostgreSQL.
-Out: `yieldspark.pool_coverage`, `yieldspark.value_staleness`, and the days that a pool's calendar
-no longer has taken out of the metrics table: it went inactive, or a tighter limit took its first
-or last snapshots. Values of other jobs (forecasts, filters, groups) are never touched.
+Reads the plan's table (the days that a run decides about) and the run's staging (its days). Writes
+`yieldspark.pool_coverage` and `yieldspark.value_staleness` in the run's commit, and removes days
+that a pool no longer has from the metrics table, without touching values of other jobs.
 """
 
 from __future__ import annotations
@@ -17,23 +15,28 @@ from database.schema.metrics_table import REGCLASS, metrics_name
 from database.schema.tables import METRIC_COLUMNS, pool_coverage, value_staleness
 
 AGES = qualified(value_staleness)
-CALENDARS = qualified(pool_coverage)
+COVERAGE = qualified(pool_coverage)
 
-STAGED, GONE = "staged_calendars", "gone_days"
+STAGED_COVERAGE, REMOVED_DAYS = "staged_coverage", "removed_days"
+"""Temporary tables of the run's transaction."""
 
 
-def calendar_changes(plan_table: str, staging: str) -> list[str]:
-    """Statements that make the temporary tables STAGED and GONE, before anything is merged: checks
-    look at them, and `keep_calendars` goes by them.
+def coverage_changes(plan_table: str, staging: str) -> list[str]:
+    """Return statements that create STAGED_COVERAGE and REMOVED_DAYS, before anything is merged.
 
-    STAGED has a row for each planned pool: what it had (old_*), what was decided about (write_*),
-    what was found there (new_*, NULL for nothing). GONE has the days, as ranges, that were in a
-    calendar and are not found again: mostly none, which PostgreSQL knows of a table alone.
+    STAGED_COVERAGE has a row for each planned pool: its coverage before the run (old_*), the days
+    that the run decides about (write_*), and the days in staging (new_*, NULL without any).
+    REMOVED_DAYS has the covered days, as ranges, that the run decides about and does not find. The
+    checks read both tables, and `update_coverage` applies them.
+
+    Args:
+        plan_table: the plan's table.
+        staging: the run's staging table.
     """
     observed = "max(date) FILTER (WHERE apy_staleness_days = 0 OR tvl_staleness_days = 0)"
     return [
         f"""
-    CREATE TEMPORARY TABLE {STAGED} ON COMMIT DROP AS
+    CREATE TEMPORARY TABLE {STAGED_COVERAGE} ON COMMIT DROP AS
     SELECT p.pool_id, p.write_from, p.write_end, s.new_first, s.new_last, s.new_observed,
         c.first_day AS old_first, c.last_day AS old_last, c.last_observed_day AS old_observed
     FROM {plan_table} AS p
@@ -42,16 +45,16 @@ def calendar_changes(plan_table: str, staging: str) -> list[str]:
         FROM {staging}
         GROUP BY pool_id
     ) AS s ON s.pool_id = p.pool_id
-    LEFT JOIN {CALENDARS} AS c ON c.pool_id = p.pool_id""",
-        f"ANALYZE {STAGED}",
+    LEFT JOIN {COVERAGE} AS c ON c.pool_id = p.pool_id""",
+        f"ANALYZE {STAGED_COVERAGE}",
         f"""
-    CREATE TEMPORARY TABLE {GONE} ON COMMIT DROP AS
+    CREATE TEMPORARY TABLE {REMOVED_DAYS} ON COMMIT DROP AS
     SELECT pool_id, from_day, to_day
     FROM (
         SELECT *,
             greatest(old_first, write_from) AS decided_from,
             least(old_last, write_end - 1) AS decided_to
-        FROM {STAGED}
+        FROM {STAGED_COVERAGE}
         WHERE old_first IS NOT NULL
     ) AS decided, LATERAL (
         SELECT decided_from AS from_day, least(decided_to, new_first - 1) AS to_day
@@ -60,27 +63,34 @@ def calendar_changes(plan_table: str, staging: str) -> list[str]:
         WHERE new_last IS NOT NULL
     ) AS ends
     WHERE from_day <= to_day""",
-        f"ANALYZE {GONE}",
+        # mostly empty, which PostgreSQL only knows of an analyzed table
+        f"ANALYZE {REMOVED_DAYS}",
     ]
 
 
-def keep_calendars(connection: Connection, staging: str) -> int:
-    """Make calendars and ages say what this run found; returns the number of days that are in no
-    calendar any more.
+def update_coverage(connection: Connection, staging: str) -> int:
+    """Update coverage and ages, and remove the days of REMOVED_DAYS.
 
-    Args: staging has pool_id, date, apy_staleness_days, tvl_staleness_days; a pool's staged days
-    have no gap. Its ages are merged by the caller, who has run `calendar_changes` before.
+    The statements of `coverage_changes` have run, and the ages of staging have been merged.
+
+    Args:
+        connection: the run's transaction.
+        staging: has pool_id, date, apy_staleness_days and tvl_staleness_days; a pool's days
+            have no gap.
+
+    Returns:
+        Number of days that are no longer covered.
     """
-    retired = int(
+    removed = int(
         connection.exec_driver_sql(
-            f"SELECT coalesce(sum(to_day - from_day + 1), 0) FROM {GONE}"
+            f"SELECT coalesce(sum(to_day - from_day + 1), 0) FROM {REMOVED_DAYS}"
         ).scalar_one()
     )
-    if retired:
-        retire_days(connection, GONE)
-    connection.exec_driver_sql(_observed_since(staging))
+    if removed:
+        retire_days(connection, REMOVED_DAYS)
+    connection.exec_driver_sql(_delete_ages(staging))
     _store(connection)
-    return retired
+    return removed
 
 
 _MADE_BY_DATABASE = f"""
@@ -94,37 +104,44 @@ _MADE_BY_DATABASE = f"""
             OR attgenerated <> ''
             OR pg_get_serial_sequence(attrelid::regclass::text, attname) IS NOT NULL
         )"""
-"""Columns that are filled in every row, the owner's serial id for one: no value of another job."""
+"""Columns that the database fills in every row, such as the owner's serial id; they are no value of
+another job.
+"""
 
 
-def retire_days(connection: Connection, gone: str) -> None:
-    """Empty the days of the table `gone` (pool_id, from_day, to_day); a row goes only when nothing
-    else is in it.
+def retire_days(connection: Connection, days: str) -> None:
+    """Set the metrics of days to NULL, and delete rows without values of another job.
+
+    Args:
+        connection: the run's transaction.
+        days: a table of pool_id, from_day and to_day (inclusive).
     """
     metrics = metrics_name(connection)
     nulls = ", ".join(f"{quoted(name)} = NULL" for name in METRIC_COLUMNS)
     ours = ", ".join(
         f"'{name}'" for name in ("pool_id", "date", "is_filtered_out", *METRIC_COLUMNS)
     )
-    nothing_else = (
-        f"t.is_filtered_out IS NOT TRUE AND jsonb_strip_nulls(to_jsonb(t) - ARRAY[{ours}] -"
-        f" ARRAY({_MADE_BY_DATABASE})) = '{{}}'"
-    )
-    same_day = "t.pool_id = gone.pool_id AND t.date BETWEEN gone.from_day AND gone.to_day"
-    connection.exec_driver_sql(f"DELETE FROM {AGES} AS t USING {gone} AS gone WHERE {same_day}")
+    same_day = "t.pool_id = d.pool_id AND t.date BETWEEN d.from_day AND d.to_day"
+    connection.exec_driver_sql(f"DELETE FROM {AGES} AS t USING {days} AS d WHERE {same_day}")
+    connection.exec_driver_sql(f"""
+    DELETE FROM {metrics} AS t
+    USING {days} AS d
+    WHERE {same_day}
+        AND t.is_filtered_out IS NOT TRUE
+        AND jsonb_strip_nulls(
+            to_jsonb(t) - ARRAY[{ours}] - ARRAY({_MADE_BY_DATABASE})
+        ) = '{{}}'""")
     connection.exec_driver_sql(
-        f"DELETE FROM {metrics} AS t USING {gone} AS gone WHERE {same_day} AND {nothing_else}"
-    )
-    connection.exec_driver_sql(
-        f"UPDATE {metrics} AS t SET {nulls} FROM {gone} AS gone WHERE {same_day}"
+        f"UPDATE {metrics} AS t SET {nulls} FROM {days} AS d WHERE {same_day}"
     )
 
 
-def _observed_since(staging: str) -> str:
-    """Ages go for days that have both values of their own now. A pool that is new had none."""
+def _delete_ages(staging: str) -> str:
+    """Return a statement that deletes the ages of days with two observed values."""
+    # a pool that is new has no ages yet
     return f"""
     DELETE FROM {AGES} AS o
-    USING {STAGED} AS p, {staging} AS s
+    USING {STAGED_COVERAGE} AS p, {staging} AS s
     WHERE p.old_first IS NOT NULL
         AND o.pool_id = p.pool_id
         AND o.date >= p.write_from
@@ -136,15 +153,13 @@ def _observed_since(staging: str) -> str:
 
 
 def _observed_before(day: str) -> str:
-    """SELECT of the newest day of the old calendar before `day` on which something was observed. A
-    walk over days, for the few pools that need it.
-    """
+    """Return a SELECT of the newest day before `day` in the old coverage with an observation."""
     return f"""
     SELECT max(d.date)::date
     FROM generate_series(old_first, {day} - 1, interval '1 day') AS d (date)
     WHERE NOT EXISTS (
         SELECT FROM {AGES} AS o
-        WHERE o.pool_id = {STAGED}.pool_id
+        WHERE o.pool_id = {STAGED_COVERAGE}.pool_id
             AND o.date = d.date::date
             AND o.apy_staleness_days IS DISTINCT FROM 0
             AND o.tvl_staleness_days IS DISTINCT FROM 0
@@ -152,13 +167,11 @@ def _observed_before(day: str) -> str:
 
 
 def _store(connection: Connection) -> None:
-    """The old days outside of what was decided about, and the new ones inside. `greatest` and
-    `least` leave NULLs out.
-
-    Where the last observed day was inside and is no longer one, an earlier one is.
-    """
+    """Store the old days outside of the decided interval and the new ones inside."""
+    # `greatest` and `least` ignore NULLs. The walk over days of `_observed_before` is only for
+    # pools whose last observed day was inside and is gone.
     connection.exec_driver_sql(f"""
-    CREATE TEMPORARY TABLE new_calendars ON COMMIT DROP AS
+    CREATE TEMPORARY TABLE new_coverage ON COMMIT DROP AS
     SELECT pool_id,
         least(old_first_before, new_first, old_first_after) AS first_day,
         greatest(old_last_before, new_last, old_last_after) AS last_day,
@@ -167,7 +180,7 @@ def _store(connection: Connection) -> None:
                 THEN greatest(old_observed, new_observed)
             ELSE coalesce(new_observed, ({_observed_before("write_from")}), write_from - 1)
         END AS last_observed_day
-    FROM {STAGED}, LATERAL (
+    FROM {STAGED_COVERAGE}, LATERAL (
         SELECT
             CASE WHEN old_first < write_from THEN old_first END AS old_first_before,
             CASE WHEN old_first < write_from THEN least(old_last, write_from - 1) END
@@ -175,20 +188,20 @@ def _store(connection: Connection) -> None:
             CASE WHEN old_last >= write_end THEN greatest(old_first, write_end) END
                 AS old_first_after,
             CASE WHEN old_last >= write_end THEN old_last END AS old_last_after
-    ) AS kept""")
-    connection.exec_driver_sql(
-        f"DELETE FROM {CALENDARS} AS c USING new_calendars AS n WHERE n.pool_id = c.pool_id AND"
-        " n.first_day IS NULL"
-    )
-    connection.exec_driver_sql(
-        f"""
-    INSERT INTO {CALENDARS} AS c
-    SELECT * FROM new_calendars
+    ) AS outside""")
+    connection.exec_driver_sql(f"""
+    DELETE FROM {COVERAGE} AS c
+    USING new_coverage AS n
+    WHERE n.pool_id = c.pool_id
+        AND n.first_day IS NULL""")
+    connection.exec_driver_sql(f"""
+    INSERT INTO {COVERAGE} AS c
+    SELECT *
+    FROM new_coverage
     WHERE first_day IS NOT NULL
     ON CONFLICT (pool_id) DO UPDATE
     SET first_day = excluded.first_day,
         last_day = excluded.last_day,
         last_observed_day = excluded.last_observed_day
     WHERE (c.first_day, c.last_day, c.last_observed_day)
-        IS DISTINCT FROM (excluded.first_day, excluded.last_day, excluded.last_observed_day)"""
-    )
+        IS DISTINCT FROM (excluded.first_day, excluded.last_day, excluded.last_observed_day)""")

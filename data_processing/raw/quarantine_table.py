@@ -1,6 +1,4 @@
-"""`yieldspark.quarantine` as SQL knows it: names and conditions that all who write to it share.
-Strings only.
-"""
+"""Names and conditions of `yieldspark.quarantine` that all its writers share. Strings only."""
 
 from __future__ import annotations
 
@@ -13,15 +11,15 @@ HISTORY, PRICES, GAS = (
 )
 
 RAW_ROW = f"source_table = '{HISTORY}' AND source_id ~ '^-?[0-9]{{1,19}}$'"
-"""Condition for a row that came into the raw table, known by the identity of its snapshot; what
-`load` and `ingest` refused never came so far.
+"""Condition for a row of the raw table, identified by its snapshot. Rows that `load` and `ingest`
+refused never reached that table.
 """
 
 REOPEN = (
     "resolution = NULL, resolved_at = NULL, resolved_by_run = NULL, resolved_by = NULL,"
     " replayed_row_id = NULL, note = NULL"
 )
-"""What an UPDATE sets for a row that is bad again, or that another one has replaced."""
+"""SET clause for a row that fails again, or that another row has replaced."""
 
 ACCEPT = "resolution = 'accepted', resolved_at = now(), resolved_by_run = :run_id"
-"""What an UPDATE sets for a row that is in use by now; parameter run_id."""
+"""SET clause for a row that is in use now; parameter run_id."""

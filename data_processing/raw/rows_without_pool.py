@@ -1,8 +1,7 @@
-"""Raw rows without a pool id, where the owner's column allows NULL: no run can read them for a
-pool, so SQL alone puts them into quarantine.
+"""Quarantines raw rows without a pool id, if the owner's column allows NULL.
 
-In: raw history. Out: rows of `yieldspark.quarantine`, each once however often it comes, and their
-number in the run.
+No run can read them for a pool, so this is done in SQL alone. Each row is quarantined once, however
+often it is inserted.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import logging
 from sqlalchemy import Connection, text
 
 from config_spark import Settings
-from data_processing.checks.catalogue import words
+from data_processing.checks.catalogue import check_message
 from data_processing.raw.history import TABLE
 from data_processing.raw.observed_days import snapshot_identity
 from data_processing.raw.quarantine_table import QUARANTINE
@@ -23,7 +22,9 @@ log = logging.getLogger(__name__)
 NO_POOL = "pool_id_missing"
 
 SOURCE_ID = "no pool|"
-"""What stands before the snapshot's identity in `source_id`: a replay has no pool to put it to."""
+"""Prefix of the snapshot's identity in `source_id`. Such a row can't be replayed, because it has no
+pool.
+"""
 
 _MAY_BE_NULL = f"""EXISTS (
     SELECT FROM pg_attribute
@@ -47,27 +48,40 @@ WHERE NOT EXISTS (
         AND q.reason = '{NO_POOL}'
 )
 """
-"""A column that is NOT NULL is asked for once, and no row is looked at."""
+"""`_MAY_BE_NULL` is answered once: no row is read if the column is NOT NULL."""
 
 
 def count_rows_without_pool(connection: Connection) -> int:
-    """How many a run would put into quarantine."""
+    """Return how many rows a run quarantines because they have no pool id."""
     counted = connection.exec_driver_sql(f"SELECT count(*) FROM ({_NEW_ROWS}) AS new_rows")
     return int(counted.scalar_one())
 
 
 def quarantine_rows_without_pool(connection: Connection, settings: Settings, run: Run) -> None:
-    """Inside the caller's transaction; the run counts them as read and quarantined."""
-    insert = (
-        f"INSERT INTO {QUARANTINE} (run_id, source_table, source_id, timestamp, reason,"
-        f" raw_json_data) SELECT :run_id, '{TABLE}', source_id, timestamp, '{NO_POOL}',"
-        f" raw_json_data FROM ({_NEW_ROWS}) AS new_rows"
-    )
+    """Quarantine the rows without a pool id, and count them as read and quarantined.
+
+    Args:
+        connection: the caller's transaction.
+        settings: limits, for the message.
+        run: the open run.
+    """
+    insert = f"""
+    INSERT INTO {QUARANTINE} (run_id, source_table, source_id, timestamp, reason, raw_json_data)
+    SELECT :run_id, '{TABLE}', source_id, timestamp, '{NO_POOL}', raw_json_data
+    FROM ({_NEW_ROWS}) AS new_rows"""
     rows = connection.execute(text(insert), {"run_id": run.run_id}).rowcount
     if not rows:
         return
     log.warning("check %s: %d rows, not used", NO_POOL, rows)
     for name in ("read", "quarantined"):
         run.rows[name] += rows
-    entry = {"name": NO_POOL, "level": "row", "severity": "fail", "passed": False, "failing": rows}
-    run.checks.append(entry | {"found": f"{words(NO_POOL, settings)}: {rows:,} rows, not used"})
+    run.checks.append(
+        {
+            "name": NO_POOL,
+            "level": "row",
+            "severity": "fail",
+            "passed": False,
+            "failing": rows,
+            "found": f"{check_message(NO_POOL, settings)}: {rows:,} rows, not used",
+        }
+    )

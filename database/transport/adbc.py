@@ -20,7 +20,7 @@ from database.connections.adbc_session import adbc_connection
 from database.connections.engine import session_at
 from database.connections.session_check import TaskSession
 from database.schema.tag_columns import PARTITION_TAG
-from database.transport.query import LastStep, PortableQuery, tagged
+from database.transport.query import ArrowTransform, PortableQuery, tagged
 from database.transport.tags import Step, task_identity
 
 
@@ -44,10 +44,14 @@ class AdbcTransport:
         )
 
     def write(
-        self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None
+        self,
+        frame: DataFrame,
+        settings: Settings,
+        staging: str,
+        transform: ArrowTransform | None = None,
     ) -> int:
         schema_name, table = staging.split(".")
-        writer = _writer(session_at(settings).for_tasks, schema_name, table, tagged(last_step))
+        writer = _writer(session_at(settings).for_tasks, schema_name, table, tagged(transform))
         return sum(task.rows for task in frame.mapInArrow(writer, "rows bigint").collect())
 
 

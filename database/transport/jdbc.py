@@ -19,7 +19,7 @@ from database.connections.errors import translated_jdbc
 from database.connections.parameters import ConnectionParameters, connection_parameters
 from database.connections.session_check import FACTS, JDBC, checked
 from database.schema.tag_columns import ATTEMPT_TAG, PARTITION_TAG
-from database.transport.query import FETCH_SIZE, LastStep, PortableQuery, tagged
+from database.transport.query import FETCH_SIZE, ArrowTransform, PortableQuery, tagged
 
 BATCH_ROWS = 10_000
 
@@ -80,16 +80,20 @@ class JdbcTransport:
         )
 
     def write(
-        self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None
+        self,
+        frame: DataFrame,
+        settings: Settings,
+        staging: str,
+        transform: ArrowTransform | None = None,
     ) -> int:
         schema = T.StructType(
             [
-                *(last_step or frame).schema,
+                *(transform or frame).schema,
                 T.StructField(PARTITION_TAG, T.IntegerType()),
                 T.StructField(ATTEMPT_TAG, T.LongType()),
             ]
         )
-        tagged_rows = frame.mapInArrow(tagged(last_step), schema)
+        tagged_rows = frame.mapInArrow(tagged(transform), schema)
         sent = Observation()
         counted = tagged_rows.observe(sent, F.count(F.lit(1)).alias("rows"))
         url, properties = checked_jdbc(frame.sparkSession, settings)

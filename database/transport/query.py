@@ -66,21 +66,26 @@ class PortableQuery:
 
 
 @dataclass(frozen=True)
-class LastStep:
-    """From a frame's Arrow batches to the rows to stage, done by the task that writes them: what
-    Python makes goes to PostgreSQL at once, and not by way of the JVM. `function` is what
-    `mapInArrow` takes, `schema` that of its rows, to which they are cast.
+class ArrowTransform:
+    """A function from a frame's Arrow batches to the rows to stage; it runs inside the writing
+    task.
+
+    The rows go from Python to PostgreSQL directly, without a way back through the JVM.
+
+    Attributes:
+        function: for `mapInArrow`.
+        schema: Spark schema of its rows; they are cast to it.
     """
 
     function: Step
     schema: T.StructType
 
 
-def tagged(last_step: LastStep | None) -> Step:
+def tagged(transform: ArrowTransform | None) -> Step:
     """For `mapInArrow`: the rows to stage, of the types of staging and with its tag columns."""
-    if last_step is None:
+    if transform is None:
         return tagging(None)
-    return tagging(last_step.function, to_arrow_schema(last_step.schema))
+    return tagging(transform.function, to_arrow_schema(transform.schema))
 
 
 class Transport(Protocol):
@@ -99,7 +104,11 @@ class Transport(Protocol):
         """
 
     def write(
-        self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None
+        self,
+        frame: DataFrame,
+        settings: Settings,
+        staging: str,
+        transform: ArrowTransform | None = None,
     ) -> int:
         """Append to the existing table `staging` with the tag columns of each row's partition and
         attempt; returns the rows that were sent.

@@ -27,8 +27,8 @@ def task_identity() -> tuple[int, int]:
     return context.partitionId(), context.taskAttemptId()
 
 
-def tagging(last_step: Step | None, schema: pa.Schema | None = None) -> Step:
-    """For `mapInArrow`: what `last_step` makes of the running task's batches, cast to `schema`,
+def tagging(transform: Step | None, schema: pa.Schema | None = None) -> Step:
+    """For `mapInArrow`: what `transform` makes of the running task's batches, cast to `schema`,
     with the two tag columns of staging behind their own. None leaves the batches, or their types,
     as they are.
 
@@ -38,7 +38,7 @@ def tagging(last_step: Step | None, schema: pa.Schema | None = None) -> Step:
 
     def rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         partition, attempt = task_identity()
-        for made in last_step(batches) if last_step else batches:
+        for made in transform(batches) if transform else batches:
             batch = made if schema is None else made.cast(schema)
             tags = [
                 pa.array([partition] * batch.num_rows, pa.int32()),

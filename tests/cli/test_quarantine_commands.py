@@ -466,7 +466,7 @@ def test_a_replay_waits_for_a_drop_that_is_under_way(
 def test_the_first_rows_of_a_replay_are_shown_and_all_are_counted(
     database: Settings, engine: Engine, kept: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "SHOWN_ROWS", 2)
+    monkeypatch.setattr(replay, "LISTED_ROWS", 2)
     document = replay_rows(database, engine, Replay(Selection(), "ann@desk"), dry_run=True)
     assert (sum(document["outcomes"].values()), [row["id"] for row in document["details"]]) == (
         len(kept),

@@ -1,5 +1,5 @@
-"""A night that a check stops, end to end: nothing is written, the ledger says why, and a person may
-let it through.
+"""Tests runs that a check blocks, end to end: nothing is written, the ledger has the reason, and a
+user may accept the check.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from common.errors import CheckFailed, ConfigurationError
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
-from data_processing.checks.catalogue import CATALOGUE, accepting, changed_severities
+from data_processing.checks.catalogue import CATALOGUE, changed_severities, parse_acceptance
 from data_processing.checks.row_checks import raw_row_checks
 from data_processing.commit.row_accounting import record_counts
 from data_processing.ingest.loading.load_files import load_files
@@ -62,7 +62,7 @@ def snapshots(pools: list[str], day: datetime, first_id: int) -> list[RawRow]:
 
 
 @pytest.fixture
-def bad_night(engine: Engine) -> World:
+def incomplete_day(engine: Engine) -> World:
     """Twenty-four pools on two days, and three of them on the third, one of these with a bad row
     too.
     """
@@ -72,7 +72,7 @@ def bad_night(engine: Engine) -> World:
     return history
 
 
-def add_the_third_day(history: World, engine: Engine) -> None:
+def add_third_day(history: World, engine: Engine) -> None:
     rows = snapshots(POOLS[:3], TODAY - DAY, 501)
     rows.append(
         RawRow(600, POOLS[0], TODAY - DAY + timedelta(hours=10), {"apy": "?", "tvlUsd": 1e6})
@@ -93,16 +93,16 @@ def every_byte(engine: Engine) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def test_a_blocked_run_writes_nothing_and_the_next_one_goes_on(
-    spark: SparkSession, database: Settings, engine: Engine, bad_night: World
+def test_blocked_run_writes_nothing_and_next_run_continues(
+    spark: SparkSession, database: Settings, engine: Engine, incomplete_day: World
 ) -> None:
-    settings = settings_of(database, bad_night)
+    settings = settings_of(database, incomplete_day)
 
     def metrics(**options: Any) -> dict[str, Any]:
-        return run_metrics(settings, session=lambda rows: spark, now=bad_night.now, **options)
+        return run_metrics(settings, session=lambda rows: spark, now=incomplete_day.now, **options)
 
     assert metrics()["status"] == "succeeded"
-    add_the_third_day(bad_night, engine)
+    add_third_day(incomplete_day, engine)
     before = every_byte(engine)
     with pytest.raises(CheckFailed, match="many_pools_missing"):
         metrics()
@@ -139,15 +139,15 @@ def test_a_blocked_run_writes_nothing_and_the_next_one_goes_on(
         entry["name"]: entry["accepted"] for entry in let_through["checks"] if "accepted" in entry
     }
     assert who["many_pools_missing"] == {"by": "ann@desk", "reason": "the source says so"}
-    assert_equal_to_oracle(engine, bad_night)
+    assert_equal_to_oracle(engine, incomplete_day)
     assert metrics()["status"] == "nothing_to_do"
 
 
-def test_the_whole_night_from_the_command_line(
-    run_on_spark: CommandLine, engine: Engine, bad_night: World
+def test_daily_run_from_command_line(
+    run_on_spark: CommandLine, engine: Engine, incomplete_day: World
 ) -> None:
     assert run_on_spark.json("calculate_metrics")["status"] == "succeeded"
-    add_the_third_day(bad_night, engine)
+    add_third_day(incomplete_day, engine)
     before = every_byte(engine)
     document = run_on_spark.json("calculate_metrics", code=1)
     assert (document["status"], document["rows"]["inserted"]) == ("blocked", 0)
@@ -173,7 +173,7 @@ def test_the_whole_night_from_the_command_line(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (
             ["--accept-check", "many_pools", "--reason", "x"],
@@ -186,15 +186,15 @@ def test_the_whole_night_from_the_command_line(
         (["--reason", "because"], "--accept-check NAME"),
     ],
 )
-def test_what_cannot_be_accepted_is_wrong_use(
-    run_here: CommandLine, arguments: list[str], words: str
+def test_rejects_wrong_acceptance(
+    run_here: CommandLine, arguments: list[str], message: str
 ) -> None:
     document = run_here.json("calculate_metrics", *arguments, code=2)
-    assert words in document["error"]
+    assert message in document["error"]
 
 
 @pytest.mark.parametrize(
-    ("counts", "words"),
+    ("counts", "message"),
     [
         ({"read": 9, "accepted": 9}, None),
         ({"read": 9, "accepted": 8, "tvl_negative": 1}, None),
@@ -205,22 +205,22 @@ def test_what_cannot_be_accepted_is_wrong_use(
         ({"read": 8, "accepted": 8}, "planned_rows_were_read: 8 read, 9 planned"),
     ],
 )
-def test_accepted_and_quarantined_are_all_there_is(
-    database: Settings, engine: Engine, counts: dict[str, int], words: str | None
+def test_accepted_plus_quarantined_equals_read(
+    database: Settings, engine: Engine, counts: dict[str, int], message: str | None
 ) -> None:
     checks = raw_row_checks(database, TODAY)
     none = dict.fromkeys((check.name for check in checks), 0)
     with open_run(engine, job="counts", mode="test") as run:
         run.nothing_to_do()
-    if words is None:
+    if message is None:
         record_counts(run, database, none | counts, checks, 9)
         assert (run.rows["read"], run.rows["quarantined"]) == (9, counts.get("tvl_negative", 0))
         return
-    with pytest.raises(CheckFailed, match=words):
+    with pytest.raises(CheckFailed, match=message):
         record_counts(run, database, none | counts, checks, 9)
 
 
-def test_real_history_passes_without_a_word(spark: SparkSession, database: Settings) -> None:
+def test_real_history_passes_without_warning(spark: SparkSession, database: Settings) -> None:
     """The sample as the demo has it; a backfill and a full refresh of it are no news either."""
     load_files(database, SAMPLE_FILES)
     backfill = Request(start=date(2025, 9, 1), end=date(2025, 10, 6))
@@ -231,7 +231,7 @@ def test_real_history_passes_without_a_word(spark: SparkSession, database: Setti
 
 
 @pytest.mark.shared_data
-def test_old_history_with_pools_that_died_passes_too(
+def test_old_history_with_ended_pools_passes(
     spark: SparkSession, database: Settings, shared_data: Path
 ) -> None:
     """487 pools, of which a few end early and none is called inactive; APYs up to 355,083 %."""
@@ -243,33 +243,35 @@ def test_old_history_with_pools_that_died_passes_too(
     )
 
 
-def test_an_acceptance_is_who_and_why() -> None:
-    assert accepting([], None, "ann@desk") is None
-    assert accepting(["spike"], " seen ", "ann@desk") == Acceptance(("spike",), "ann@desk", "seen")
+def test_acceptance_has_user_and_reason() -> None:
+    assert parse_acceptance([], None, "ann@desk") is None
+    assert parse_acceptance(["spike"], " seen ", "ann@desk") == Acceptance(
+        ("spike",), "ann@desk", "seen"
+    )
 
 
 @pytest.mark.parametrize(
-    ("severities", "words"),
+    ("severities", "message"),
     [
         ("spike", "write NAME=fail, NAME=warn or NAME=off"),
         ("spike=loud", "write NAME=fail, NAME=warn or NAME=off"),
         ("spikes=fail", "there is no such check. Allowed: apy_infinite"),
-        ("tvl_negative=warn", "no metric or forecast can be made of it"),
+        ("tvl_negative=warn", "no metric or forecast can be computed from it"),
         ("apy_beyond_limit=off", "change its limit"),
-        ("timestamp_in_future=off", "no calendar has a place"),
+        ("timestamp_in_future=off", "belongs to no day"),
         ("pool_id_missing=off", "can't be stored"),
         ("staged_rows=off", "there is no such check"),
     ],
 )
-def test_a_severity_that_cannot_be(database: Settings, severities: str, words: str) -> None:
+def test_rejects_wrong_severity(database: Settings, severities: str, message: str) -> None:
     wrong = database.model_copy(update={"check_severities": severities})
     with pytest.raises(ConfigurationError, match="CHECK_SEVERITIES") as refused:
         run_metrics(wrong)
-    assert words in str(refused.value)
+    assert message in str(refused.value)
 
 
-def test_every_check_that_is_not_fixed_takes_every_severity(database: Settings) -> None:
-    free = [check.name for check in CATALOGUE.values() if check.fixed is None]
+def test_every_adjustable_check_accepts_every_severity(database: Settings) -> None:
+    free = [check.name for check in CATALOGUE.values() if check.fixed_reason is None]
     for severity in ("fail", "warn", "off"):
         wanted = ",".join(f"{name}={severity}" for name in free)
         assert changed_severities(
@@ -277,8 +279,8 @@ def test_every_check_that_is_not_fixed_takes_every_severity(database: Settings) 
         ) == dict.fromkeys(free, severity)
 
 
-def test_a_row_check_that_only_warns_uses_the_row(
-    spark: SparkSession, database: Settings, engine: Engine, bad_night: World
+def test_row_with_warning_is_used(
+    spark: SparkSession, database: Settings, engine: Engine, incomplete_day: World
 ) -> None:
     """The unusable APY counts as missing, its TVL is used; a row with nothing usable left stays
     out. A new severity recomputes everything.
@@ -289,10 +291,10 @@ def test_a_row_check_that_only_warns_uses_the_row(
         *snapshots(POOLS, TODAY - DAY, 401),
     ]
     put_rows(engine, rows)
-    strict = settings_of(database, bad_night)
+    strict = settings_of(database, incomplete_day)
     lenient = strict.model_copy(update={"check_severities": "apy_not_a_number=warn"})
-    first = run_metrics(strict, session=lambda rows: spark, now=bad_night.now)
-    second = run_metrics(lenient, session=lambda rows: spark, now=bad_night.now)
+    first = run_metrics(strict, session=lambda rows: spark, now=incomplete_day.now)
+    second = run_metrics(lenient, session=lambda rows: spark, now=incomplete_day.now)
     assert (first["rows"]["quarantined"], second["rows"]["quarantined"], second["mode"]) == (
         2,
         1,
@@ -310,7 +312,7 @@ def test_a_row_check_that_only_warns_uses_the_row(
         " pool_id = 'pool-00' ORDER BY date DESC LIMIT 1",
     )
     assert newest == [{"tvl": 7.0, "apy": 4.0}]
-    bad_night.rows += [
+    incomplete_day.rows += [
         (
             RawRow(row.id, row.pool_id, row.timestamp, {"apy": None, "tvlUsd": 7.0})
             if row.id == 301
@@ -318,8 +320,8 @@ def test_a_row_check_that_only_warns_uses_the_row(
         )
         for row in rows
     ]
-    assert metrics_oracle.quarantine(bad_night) == {302: "apy_not_a_number"}
-    assert_equal_to_oracle(engine, bad_night)
+    assert metrics_oracle.quarantine(incomplete_day) == {302: "apy_not_a_number"}
+    assert_equal_to_oracle(engine, incomplete_day)
 
 
 def test_every_check_is_in_the_page_for_users_with_its_level_and_severity() -> None:
@@ -338,7 +340,7 @@ def test_every_check_is_in_the_page_for_users_with_its_level_and_severity() -> N
     known = {
         check.name: (
             check.level.replace("_", "-"),
-            check.severity + ("" if check.fixed else ", free"),
+            check.severity + ("" if check.fixed_reason else ", free"),
         )
         for check in CATALOGUE.values()
     }

@@ -1,5 +1,5 @@
-"""Triggers of the owner's that drop a row, move it to another key or take it away again: nothing is
-counted as loaded that is not there, and the same file never comes in twice.
+"""Tests triggers of the owner that drop a row, move it to another key or delete it later: such a
+row is not counted as loaded, and the same file inserts nothing twice.
 """
 
 from __future__ import annotations
@@ -52,19 +52,19 @@ def counted(database: Settings, table: str) -> int:
 
 
 @pytest.mark.parametrize(("loaded", "table", "event", "body"), TRIGGERS)
-def test_a_row_that_a_trigger_puts_elsewhere_is_not_loaded(
+def test_row_moved_by_trigger_is_not_loaded(
     loaded: str, table: str, event: str, body: str, database: Settings, tmp_path: Path
 ) -> None:
     file = tmp_path / "file.csv"
     file.write_text(FILES[loaded])
     add_trigger(database, table, event, body)
-    words = rf"{table}\S* did not take 2 rows of .*file.csv.*drops or changes rows.*load the file"
-    with pytest.raises(CheckFailed, match=words):
+    message = rf"{table}\S* did not take 2 rows of .*file.csv.*drops or changes rows.*load the file"
+    with pytest.raises(CheckFailed, match=message):
         load_files(database, [file])
     assert counted(database, loaded) == counted(database, table) == 0
 
 
-def test_a_description_that_a_trigger_drops_is_not_there_already(
+def test_description_dropped_by_trigger_is_not_counted_as_stored(
     database: Settings, tmp_path: Path
 ) -> None:
     file = tmp_path / "pools.csv"
@@ -78,9 +78,7 @@ def test_a_description_that_a_trigger_drops_is_not_there_already(
     assert (summary["rows_updated"], summary["rows_already_there"]) == (1, 1)
 
 
-def test_a_trigger_that_leaves_the_row_where_it_belongs_is_no_loss(
-    database: Settings, tmp_path: Path
-) -> None:
+def test_trigger_that_keeps_row_is_no_loss(database: Settings, tmp_path: Path) -> None:
     file = tmp_path / "history.csv"
     file.write_text(FILES[HISTORY])
     add_trigger(database, HISTORY, "BEFORE INSERT", "NEW.insertion_timestamp := now(); RETURN NEW;")

@@ -1,5 +1,5 @@
-"""`compare`: the pandas job's rows beside ours. No difference is left unexplained, and a wrong
-value is found wherever it stands.
+"""Tests `compare` with the pandas job's rows: no difference is left unexplained, and a wrong value
+is found wherever it is.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def test_every_difference_from_the_pandas_job_has_its_rule(ground: Ground) -> No
         assert sum(counts["rules"].values()) == different
 
 
-def test_a_job_that_leaves_inactive_pools_out(ground: Ground) -> None:
+def test_job_that_leaves_out_inactive_pools(ground: Ground) -> None:
     rows = old_metrics(ground.engine, today=pd.Timestamp(TODAY), leave_out_inactive=True)
     execute(ground.engine, "CREATE TABLE active_metrics (LIKE pool_daily_metrics)")
     execute(ground.engine, "ALTER TABLE active_metrics DROP COLUMN id")
@@ -110,7 +110,7 @@ def test_a_job_that_leaves_inactive_pools_out(ground: Ground) -> None:
 
 
 @pytest.mark.parametrize("columns", [METRIC_COLUMNS[:1], METRIC_COLUMNS[1:]])
-def test_a_wrong_value_is_found_also_where_a_rule_explains_the_day(
+def test_wrong_value_is_unexplained_even_on_day_with_rule(
     columns: tuple[str, ...], ground: Ground, table: str
 ) -> None:
     """On a day that both observed, in a window over carried values, and on one that is carried for
@@ -129,7 +129,7 @@ def test_a_wrong_value_is_found_also_where_a_rule_explains_the_day(
             pool=pool,
             day=day,
         )
-    found = compared(ground, table, shown=1000)
+    found = compared(ground, table, listed=1000)
     listed = {(row["pool_id"], row["date"], row["column"]) for row in found["examples"]}
     for pool, day in spoilt.items():
         assert listed >= {(pool, day.isoformat(), column) for column in columns}
@@ -211,7 +211,7 @@ def test_odd_values_are_listed_as_json_has_them(
     assert found["rules"].keys().isdisjoint({"raw_rows_gone"})
 
 
-def test_a_table_of_one_metric_column_is_compared(ground: Ground, table: str) -> None:
+def test_compares_table_with_one_metric_column(ground: Ground, table: str) -> None:
     for column in set(METRIC_COLUMNS) - {"actual_tvl"}:
         execute(ground.engine, f"ALTER TABLE {table} DROP COLUMN {column}")
     assert list(compared(ground, table)["columns"]) == ["actual_tvl"]
@@ -223,7 +223,7 @@ def test_rounding_to_hundreds_is_no_difference(ground: Ground, table: str) -> No
 
 
 @pytest.mark.parametrize("first", ["the pandas job", "YieldSpark"])
-def test_raw_rows_that_are_gone_explain_what_one_job_could_not_compute(
+def test_missing_raw_rows_explain_days_one_job_cannot_compute(
     first: str, server: Settings, owner_template: str, spark: SparkSession
 ) -> None:
     """All of one pool's, and the first days of another's, between the two jobs."""
@@ -266,15 +266,15 @@ def test_columns_that_one_table_lacks_are_named(ground: Ground, table: str) -> N
     assert (found["unexplained"], found["not_compared"]) == (0, ["eth_open", "stddev_apy_7d"])
 
 
-def test_what_can_not_be_compared_says_why(ground: Ground, table: str, tmp_path: Path) -> None:
-    for name, words in {
+def test_rejects_tables_that_cannot_be_compared(ground: Ground, table: str, tmp_path: Path) -> None:
+    for name, message in {
         "nowhere": "schema public has no such table",
         "elsewhere.metrics": "schema elsewhere has no such table",
         "a b; drop": "is no table's name",
         "pool_daily_metrics": "our own metrics table",
         "public.pool_daily_metrics": "our own metrics table",
     }.items():
-        with pytest.raises(ConfigurationError, match=words):
+        with pytest.raises(ConfigurationError, match=message):
             compared(ground, name)
     for tolerance in ("-1", "much", "NaN", "1e400", "1e-400"):
         with pytest.raises(ConfigurationError, match="--tolerance"):
@@ -304,9 +304,7 @@ GRANT SELECT ON pool_daily_metrics TO yieldspark;
 """
 
 
-def test_who_only_reads_may_compare_and_is_told_which_right_is_missing(
-    ground: Ground, table: str
-) -> None:
+def test_reader_may_compare_and_error_names_missing_right(ground: Ground, table: str) -> None:
     with role_with(ground.settings, READER) as reader:
         with pytest.raises(DatabaseRefused) as caught:
             compare_tables(make_engine(reader), Comparison(table))
@@ -316,7 +314,7 @@ def test_who_only_reads_may_compare_and_is_told_which_right_is_missing(
         assert compare_tables(make_engine(reader), Comparison(table))["unexplained"] == 0
 
 
-def test_before_the_first_run_there_is_nothing_to_compare(owner_database: Settings) -> None:
+def test_rejects_comparison_before_first_run(owner_database: Settings) -> None:
     with pytest.raises(NotEnoughHistory, match="calculate_metrics"):
         compare_tables(make_engine(owner_database), Comparison("pool_groups"))
 

@@ -1,5 +1,5 @@
-"""The dense calendar: the day's last snapshot, the bounded carry, and where a pool begins
-and ends.
+"""Tests the dense daily grid: the day's last snapshot, the bounded carry, and the first and last
+day of a pool.
 """
 
 from __future__ import annotations
@@ -11,7 +11,13 @@ import pytest
 from pyspark.sql import SparkSession
 
 from data_processing.metrics.market_columns import market_columns
-from data_processing.metrics.pool_metrics import CALENDAR, SCHEMA, Provenance, by_pool, pool_days
+from data_processing.metrics.pool_metrics import (
+    INTERVALS,
+    SCHEMA,
+    Provenance,
+    compute_pool_metrics,
+    group_by_pool,
+)
 
 SNAPSHOTS = (
     "id bigint, pool_id string, timestamp timestamp, snapshot bigint, apy double, tvl double,"
@@ -82,11 +88,11 @@ def grids(spark: SparkSession, max_fill_days: int) -> dict[str, Days]:
     calendars = [
         (pool, known_from, open_end, *ALWAYS) for pool, (_, known_from, open_end) in POOLS.items()
     ]
-    snapshots = by_pool(
-        spark.createDataFrame(parsed, SNAPSHOTS), spark.createDataFrame(calendars, CALENDAR)
+    snapshots = group_by_pool(
+        spark.createDataFrame(parsed, SNAPSHOTS), spark.createDataFrame(calendars, INTERVALS)
     )
     rows = snapshots.mapInArrow(
-        pool_days(max_fill_days, market_columns(()), Provenance("raw", "run")), SCHEMA
+        compute_pool_metrics(max_fill_days, market_columns(()), Provenance("raw", "run")), SCHEMA
     ).collect()
     assert len({(row.pool_id, row.date) for row in rows}) == len(rows)
     days: dict[str, Days] = {pool: {} for pool in POOLS}
@@ -126,11 +132,11 @@ def not_carried(spark: SparkSession) -> dict[str, Days]:
     return grids(spark, 0)
 
 
-def test_the_last_snapshot_is_the_day_even_where_it_lacks_a_value(carried: dict[str, Days]) -> None:
+def test_last_snapshot_is_used_even_without_value(carried: dict[str, Days]) -> None:
     assert carried["four snapshots"] == {2: (4.0, 0, 40.0, 0), 3: (4.0, 1, 20.0, 0)}
 
 
-def test_of_two_snapshots_at_one_moment_the_later_inserted_counts(carried: dict[str, Days]) -> None:
+def test_later_inserted_of_two_simultaneous_snapshots_is_used(carried: dict[str, Days]) -> None:
     assert carried["one moment"] == {3: (1.0, 0, 10.0, 0)}
 
 
@@ -138,7 +144,7 @@ def test_days_end_at_midnight_utc(carried: dict[str, Days]) -> None:
     assert carried["midnight"] == {3: (1.0, 0, 1.0, 0), 4: (2.0, 0, 2.0, 0)}
 
 
-def test_each_value_is_carried_its_own_way_over_no_more_than_the_limit(
+def test_apy_and_tvl_are_carried_separately_up_to_limit(
     carried: dict[str, Days],
 ) -> None:
     assert carried["three days"] == {
@@ -151,13 +157,13 @@ def test_each_value_is_carried_its_own_way_over_no_more_than_the_limit(
     }
 
 
-def test_a_pool_that_is_alive_goes_on_to_the_end_and_another_one_does_not(
+def test_active_pool_reaches_run_end_and_inactive_one_does_not(
     carried: dict[str, Days],
 ) -> None:
     assert (list(carried["alive"]), list(carried["ended"])) == ([1, 2, 3, 4, 5], [1])
 
 
-def test_a_pool_older_than_what_was_read_starts_there_with_nothing_known(
+def test_pool_older_than_read_rows_starts_with_unknown_values(
     carried: dict[str, Days], not_carried: dict[str, Days]
 ) -> None:
     assert not_carried["older"] == {
@@ -170,7 +176,7 @@ def test_a_pool_older_than_what_was_read_starts_there_with_nothing_known(
     assert list(carried["older, nothing read"]) == [2, 3, 4, 5]
 
 
-def test_a_stored_day_counts_where_no_raw_row_of_the_day_is_left(
+def test_stored_day_is_used_if_no_raw_row_is_left(
     carried: dict[str, Days],
 ) -> None:
     assert carried["stored"] == {
@@ -180,5 +186,5 @@ def test_a_stored_day_counts_where_no_raw_row_of_the_day_is_left(
     }
 
 
-def test_without_any_carry_a_gap_is_unknown(not_carried: dict[str, Days]) -> None:
+def test_gap_is_unknown_without_carry(not_carried: dict[str, Days]) -> None:
     assert not_carried["three days"][3] == (None,) * 4

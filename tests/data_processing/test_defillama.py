@@ -1,4 +1,4 @@
-"""Ingest from DefiLlama: a real HTTP server with real failures, a real PostgreSQL."""
+"""Tests ingest from DefiLlama with a real HTTP server, real failures and a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sqlalchemy import Engine, text
 
 from common.errors import ConfigurationError, InputError, SourceUnavailable
 from config_spark import Settings, load_settings
-from data_processing.ingest.defillama.client import DefiLlama, Patience, retry_after_seconds
+from data_processing.ingest.defillama.client import DefiLlama, RetryPolicy, retry_after_seconds
 from data_processing.ingest.defillama.prices import COINS
-from data_processing.ingest.defillama.pull import ingest, read_pool_ids
+from data_processing.ingest.defillama.pull import ingest, read_pool_file
 from data_processing.ingest.defillama.rows import closes, instant, snapshots
 from database.ledger.runs import last_runs
 from tests.support.defillama_server import CUT, HELD, TRUNCATED, DefiLlamaServer, Failure, running
@@ -49,8 +49,8 @@ def at(llama: DefiLlamaServer) -> Settings:
 class Pauses(list[float]):
     """The pauses that were asked for; none is taken."""
 
-    def patience(self, **given: Any) -> Patience:
-        return Patience(sleep=self.append, **given)
+    def retry_policy(self, **given: Any) -> RetryPolicy:
+        return RetryPolicy(sleep=self.append, **given)
 
 
 @pytest.fixture
@@ -111,13 +111,15 @@ def midnight(day: date) -> int:
     return int(datetime.combine(day, datetime.min.time(), UTC).timestamp())
 
 
-def test_a_pull_stores_points_as_they_came_and_describes_the_pool(
+def test_ingest_stores_points_unchanged_and_describes_pool(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     fill(llama, "a")
     llama.pools[0] |= {"poolMeta": "core", "tvlUsd": 1234567.891, "apy": 1e300}
     said: list[str] = []
-    summary = ingest(settings, pool_ids=["a"], progress=said.append, patience=pauses.patience())
+    summary = ingest(
+        settings, pool_ids=["a"], progress=said.append, retry_policy=pauses.retry_policy()
+    )
     assert {name: summary[name] for name in summary if name != "seconds"} == {
         "pools_chosen": 1,
         "pools_fetched": 1,
@@ -160,15 +162,15 @@ def test_a_pull_stores_points_as_they_came_and_describes_the_pool(
     )
 
 
-def test_a_second_pull_inserts_what_is_new_and_never_a_null_over_a_value(
+def test_second_ingest_inserts_new_rows_and_keeps_values(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     fill(llama, "a")
-    ingest(settings, pool_ids=["a"], patience=pauses.patience())
+    ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())
     llama.charts["a"][-1] = point(days_ago(1), apy=99)
     llama.charts["a"] += [point(TODAY), point(TODAY)]
     llama.pools = [listed("a", symbol=None, tvlUsd=None, underlyingTokens=None, chain="Base")]
-    summary = ingest(settings, pool_ids=["a"], patience=pauses.patience())
+    summary = ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())
     assert (
         summary["pools_fetched"],
         summary["pools_skipped"],
@@ -184,7 +186,9 @@ def test_since_leaves_older_days_out(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     fill(llama, "a", days=9)
-    summary = ingest(settings, pool_ids=["a"], since=days_ago(2), patience=pauses.patience())
+    summary = ingest(
+        settings, pool_ids=["a"], since=days_ago(2), retry_policy=pauses.retry_policy()
+    )
     assert (summary["rows_inserted"], summary["rows_already_there"]) == (2, 0)
     assert rows(engine, "SELECT min(timestamp)::date FROM raw_defillama_pool_history") == [
         (days_ago(2),)
@@ -192,7 +196,7 @@ def test_since_leaves_older_days_out(
     assert int(llama.price_requests()[0]["start"]) == midnight(days_ago(3)) + 23 * 3600 + 1800
 
 
-def test_a_point_that_cannot_be_stored_is_quarantined_once_and_odd_values_survive(
+def test_point_that_cannot_be_stored_is_quarantined_once(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     good = point(days_ago(1), apy="NaN", extra={"nul": "a\0b", "half": "\ud800"})
@@ -208,7 +212,7 @@ def test_a_point_that_cannot_be_stored_is_quarantined_once_and_odd_values_surviv
         {"a": [*bad, good, point(days_ago(2), apy=float("nan"), il7d=float("inf"))]},
     )
     for _ in range(2):
-        summary = ingest(settings, pool_ids=["a"], patience=pauses.patience())
+        summary = ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())
         assert summary["rows_refused"] == 5
     assert rows(
         engine,
@@ -237,20 +241,20 @@ def test_pools_are_chosen_by_tvl_and_kind(
         False,
         None,
     )
-    ingest(settings, min_tvl_usd=1000, stablecoins=True, patience=pauses.patience())
+    ingest(settings, min_tvl_usd=1000, stablecoins=True, retry_policy=pauses.retry_policy())
     assert [pool_id for pool_id, _ in stored(engine)] == ["large"]
     with pytest.raises(
         InputError,
         match=r"none of the 4 pools .* TVL of at least 9,000,000,000 USD and stablecoins only",
     ):
-        ingest(settings, min_tvl_usd=9e9, stablecoins=True, patience=pauses.patience())
+        ingest(settings, min_tvl_usd=9e9, stablecoins=True, retry_policy=pauses.retry_policy())
     with pytest.raises(InputError, match="no pool id"):
-        ingest(settings, pool_ids=[], patience=pauses.patience())
+        ingest(settings, pool_ids=[], retry_policy=pauses.retry_policy())
     with pytest.raises(ConfigurationError, match="concurrency=0"):
         ingest(settings, pool_ids=["large"], concurrency=0)
 
 
-def test_a_bad_pool_does_not_stop_the_others(
+def test_bad_pool_does_not_stop_others(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     fill(llama, "a", "missing", "garbled", "wrong form", "z")
@@ -261,7 +265,7 @@ def test_a_bad_pool_does_not_stop_the_others(
         "/chart/wrong%20form": Failure(body=b'{"status": "error"}'),
     }
     asked = ["a", "missing", "garbled", "wrong form", "unlisted", "empty", "a/../b", "z", "z"]
-    summary = ingest(settings, pool_ids=asked, patience=pauses.patience())
+    summary = ingest(settings, pool_ids=asked, retry_policy=pauses.retry_policy())
     errors = {failure["pool_id"]: failure["error"] for failure in summary["failed"]}
     assert set(errors) == {"missing", "garbled", "wrong form", "empty", "a/../b"}
     assert "404" in errors["missing"]
@@ -279,7 +283,7 @@ def test_a_bad_pool_does_not_stop_the_others(
     assert (run["status"], run["checks"][0]["passed"]) == ("succeeded", False)
 
 
-def test_hostile_pools_fail_alone_today_and_tomorrow(
+def test_hostile_pools_fail_alone_in_every_run(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     """Each is reported by name; the prices and the good pool come with both pulls."""
@@ -309,7 +313,7 @@ def test_hostile_pools_fail_alone_today_and_tomorrow(
             " VALUES ('a', '0044-03-15 BC', '{}'), ('a', 'infinity', '{}')"
         )
     for _ in range(2):
-        summary = ingest(settings, pool_ids=[*charts, "deeper"], patience=pauses.patience())
+        summary = ingest(settings, pool_ids=[*charts, "deeper"], retry_policy=pauses.retry_policy())
         errors = {failure["pool_id"]: failure["error"] for failure in summary["failed"]}
         assert set(errors) == {*charts, "deeper"} - {"a", "z"}
         assert all(len(error) < 500 for error in errors.values())
@@ -320,7 +324,7 @@ def test_hostile_pools_fail_alone_today_and_tomorrow(
     ]
 
 
-def test_a_pool_whose_rows_the_table_refuses_fails_alone(
+def test_pool_whose_rows_the_table_rejects_fails_alone(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     fill(llama, "a", "b", "z")
@@ -328,12 +332,12 @@ def test_a_pool_whose_rows_the_table_refuses_fails_alone(
         connection.exec_driver_sql(
             "ALTER TABLE raw_defillama_pool_history ADD CHECK (pool_id <> 'b')"
         )
-    summary = ingest(settings, pool_ids=["a", "b", "z"], patience=pauses.patience())
+    summary = ingest(settings, pool_ids=["a", "b", "z"], retry_policy=pauses.retry_policy())
     assert [failure["pool_id"] for failure in summary["failed"]] == ["b"]
     assert [pool_id for pool_id, _ in stored(engine)] == ["a", "z"]
 
 
-def test_an_answer_without_end_and_one_from_elsewhere_are_refused(
+def test_rejects_endless_answer_and_redirect_to_other_host(
     llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     bomb = gzip.compress(b"[" + b"0," * (100 * 2**20))
@@ -346,7 +350,7 @@ def test_an_answer_without_end_and_one_from_elsewhere_are_refused(
         "/chart/renamed": Failure(status=302, headers={"Location": "/chart/new"}),
     }
     llama.charts["new"] = [point(days_ago(1))]
-    client = DefiLlama(at(llama), patience=pauses.patience())
+    client = DefiLlama(at(llama), retry_policy=pauses.retry_policy())
     with pytest.raises(InputError, match="more than 128 MiB"):
         client.chart("bomb")
     with pytest.raises(InputError, match="answered HTTP 404") as refusal:
@@ -358,10 +362,10 @@ def test_an_answer_without_end_and_one_from_elsewhere_are_refused(
     assert pauses == []
 
 
-def test_a_pull_in_which_every_pool_failed_is_no_success(
+def test_ingest_fails_if_every_pool_failed(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
-    summary = ingest(settings, pool_ids=["nowhere"], patience=pauses.patience())
+    summary = ingest(settings, pool_ids=["nowhere"], retry_policy=pauses.retry_policy())
     assert [failure["pool_id"] for failure in summary["failed"]] == ["nowhere"]
     run = last_runs(engine)["ingest"]
     assert run["status"] == "failed"
@@ -383,12 +387,12 @@ def test_a_pull_in_which_every_pool_failed_is_no_success(
     ],
     ids=["cut", "truncated", "silent", "500", "502", "503", "429", "408", "not gzip"],
 )
-def test_a_failure_that_passes_is_asked_again_later_and_later(
+def test_transient_failure_is_retried_with_growing_pauses(
     llama: DefiLlamaServer, pauses: Pauses, failure: Failure
 ) -> None:
     fill(llama, "a")
     llama.failures["/chart/a"] = [failure] * 3
-    client = DefiLlama(at(llama), patience=pauses.patience(silence=0.3))
+    client = DefiLlama(at(llama), retry_policy=pauses.retry_policy(silence=0.3))
     assert client.chart("a") == llama.charts["a"]
     client.close()
     assert [
@@ -398,7 +402,7 @@ def test_a_failure_that_passes_is_asked_again_later_and_later(
 
 def test_attempts_are_bounded(llama: DefiLlamaServer, pauses: Pauses) -> None:
     llama.always["/pools"] = Failure(500)
-    client = DefiLlama(at(llama), patience=pauses.patience(attempts=8, longest_pause=10.0))
+    client = DefiLlama(at(llama), retry_policy=pauses.retry_policy(attempts=8, longest_pause=10.0))
     with pytest.raises(SourceUnavailable, match=r"HTTP 500 .*after 8 attempts"):
         client.pools()
     client.close()
@@ -407,9 +411,9 @@ def test_attempts_are_bounded(llama: DefiLlamaServer, pauses: Pauses) -> None:
     assert len(pauses) == 7
 
 
-def test_a_server_that_trickles_is_given_up(llama: DefiLlamaServer, pauses: Pauses) -> None:
+def test_trickling_server_is_abandoned(llama: DefiLlamaServer, pauses: Pauses) -> None:
     fill(llama, "a")
-    client = DefiLlama(at(llama), patience=pauses.patience(attempts=2, whole_answer=-1.0))
+    client = DefiLlama(at(llama), retry_policy=pauses.retry_policy(attempts=2, whole_answer=-1.0))
     with pytest.raises(SourceUnavailable, match="not whole after"):
         client.chart("a")
     client.close()
@@ -423,7 +427,7 @@ def test_retry_after_is_never_undercut(llama: DefiLlamaServer, pauses: Pauses) -
         Failure(503, {"Retry-After": date_header}),
         Failure(429, {"Retry-After": "?"}),
     ]
-    client = DefiLlama(at(llama), patience=pauses.patience())
+    client = DefiLlama(at(llama), retry_policy=pauses.retry_policy())
     assert client.chart("a")
     llama.failures["/chart/a"] = [Failure(429, {"Retry-After": "3600"})]
     with pytest.raises(SourceUnavailable, match="asks to wait 3600 s"):
@@ -456,11 +460,11 @@ def test_retry_after_takes_seconds_and_http_dates() -> None:
         (Failure(302, {"Location": "/pools"}), InputError),
     ],
 )
-def test_a_refusal_that_stays_is_not_asked_again(
+def test_permanent_refusal_is_not_retried(
     llama: DefiLlamaServer, pauses: Pauses, failure: Failure, error: type[Exception]
 ) -> None:
     llama.always["/pools"] = failure
-    client = DefiLlama(at(llama), patience=pauses.patience())
+    client = DefiLlama(at(llama), retry_policy=pauses.retry_policy())
     with pytest.raises(error):
         client.pools()
     client.close()
@@ -471,35 +475,35 @@ def test_nothing_listens(database: Settings, engine: Engine, pauses: Pauses) -> 
     with running() as gone:
         nowhere = database.model_copy(update={"defillama_yields_url": gone.url})
     with pytest.raises(SourceUnavailable, match="HTTPS_PROXY"):
-        ingest(nowhere, pool_ids=["a"], patience=pauses.patience())
+        ingest(nowhere, pool_ids=["a"], retry_policy=pauses.retry_policy())
     assert last_runs(engine)["ingest"]["status"] == "failed"
 
 
-def test_no_more_requests_at_once_than_allowed(
+def test_concurrent_requests_are_limited(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     fill(llama, *(f"p{number:02}" for number in range(12)))
     llama.meet = threading.Barrier(3)
-    summary = ingest(settings, concurrency=3, patience=pauses.patience())
+    summary = ingest(settings, concurrency=3, retry_policy=pauses.retry_policy())
     assert summary["pools_fetched"] == 12
     assert llama.most_at_once == 3
 
 
-def test_a_pull_that_met_an_outage_goes_on_where_it_stopped(
+def test_ingest_resumes_after_outage(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     names = [f"p{number:02}" for number in range(20)]
     fill(llama, *names)
     llama.down_after_charts = 8
     with pytest.raises(SourceUnavailable, match="5 pools in a row got no answer"):
-        ingest(settings, concurrency=1, patience=pauses.patience(attempts=2))
+        ingest(settings, concurrency=1, retry_policy=pauses.retry_policy(attempts=2))
     assert [pool_id for pool_id, _ in stored(engine)] == names[:8]
     assert len(set(llama.charts_asked())) <= 8 + 5 + 1
     assert last_runs(engine)["ingest"]["status"] == "failed"
 
     llama.down_after_charts = None
     llama.asked.clear()
-    summary = ingest(settings, patience=pauses.patience())
+    summary = ingest(settings, retry_policy=pauses.retry_policy())
     assert (summary["pools_chosen"], summary["pools_fetched"], summary["pools_skipped"]) == (
         20,
         12,
@@ -509,16 +513,16 @@ def test_a_pull_that_met_an_outage_goes_on_where_it_stopped(
     assert stored(engine) == [(name, 3) for name in names]
     assert last_runs(engine)["ingest"]["mode"] == "resume"
 
-    assert ingest(settings, patience=pauses.patience())["pools_fetched"] == 20
+    assert ingest(settings, retry_policy=pauses.retry_policy())["pools_fetched"] == 20
 
 
-def test_a_pull_that_stored_nothing_is_followed_by_a_whole_one(
+def test_ingest_that_stored_nothing_is_not_resumed(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     """The owner's job touches every row of `pools` while the pull is under way."""
     names = [f"p{number}" for number in range(8)]
     fill(llama, *names)
-    ingest(settings, patience=pauses.patience())
+    ingest(settings, retry_policy=pauses.retry_policy())
     with engine.begin() as connection:
         connection.execute(text("TRUNCATE raw_defillama_pool_history"))
 
@@ -526,15 +530,15 @@ def test_a_pull_that_stored_nothing_is_followed_by_a_whole_one(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ingest(settings, progress=interrupt, patience=pauses.patience())
+        ingest(settings, progress=interrupt, retry_policy=pauses.retry_policy())
     with engine.begin() as connection:
         connection.execute(text("UPDATE pools SET last_updated = clock_timestamp()"))
-    summary = ingest(settings, patience=pauses.patience())
+    summary = ingest(settings, retry_policy=pauses.retry_policy())
     assert (summary["pools_fetched"], summary["pools_skipped"]) == (8, 0)
     assert stored(engine) == [(name, 3) for name in names]
 
 
-def test_a_pull_goes_on_by_its_own_record_and_says_what_it_has_not_fetched(
+def test_ingest_resumes_by_its_own_record_and_reports_unfetched_pools(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     """Two interrupts, and between them another job that rewrites a pool's raw rows."""
@@ -548,7 +552,7 @@ def test_a_pull_goes_on_by_its_own_record_and_says_what_it_has_not_fetched(
                 signal.raise_signal(signal.SIGINT)
 
         with pytest.raises(KeyboardInterrupt):
-            ingest(settings, progress=interrupt, concurrency=1, patience=pauses.patience())
+            ingest(settings, progress=interrupt, concurrency=1, retry_policy=pauses.retry_policy())
         run: dict[str, Any] = last_runs(engine)["ingest"]
         assert run["status"] == "cancelled"
         return run
@@ -562,21 +566,21 @@ def test_a_pull_goes_on_by_its_own_record_and_says_what_it_has_not_fetched(
     check = interrupted("2 of 6 pools,")["checks"][0]
     assert check["found"].startswith("4 of 8 pools not fetched yet")
     llama.asked.clear()
-    assert ingest(settings, patience=pauses.patience())["pools_skipped"] == 4
+    assert ingest(settings, retry_policy=pauses.retry_policy())["pools_skipped"] == 4
     assert sorted(llama.charts_asked()) == names[4:]
     assert stored(engine) == [(name, 3) for name in names if name != "p1"]
 
 
-def test_progress_that_no_run_can_go_on_with_is_forgotten(
+def test_progress_that_cannot_be_resumed_is_deleted(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     fill(llama, "a", "b")
-    ingest(settings, pool_ids=["a"], patience=pauses.patience())
+    ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())
     with engine.begin() as connection:
         connection.execute(
             text("UPDATE yieldspark.ingest_progress SET stored_at = now() - interval '13 hours'")
         )
-    ingest(settings, pool_ids=["b"], patience=pauses.patience())
+    ingest(settings, pool_ids=["b"], retry_policy=pauses.retry_policy())
     assert rows(engine, "SELECT pool_id, snapshots FROM yieldspark.ingest_progress") == [("b", 3)]
 
 
@@ -596,7 +600,7 @@ def test_snapshots_that_a_trigger_drops_are_not_there_already(
                 """
             )
         )
-    summary = ingest(settings, patience=pauses.patience())
+    summary = ingest(settings, retry_policy=pauses.retry_policy())
     (failure,) = summary["failed"]
     assert failure["pool_id"] == "a"
     assert "3 different ones, 2 inserted, 0 there already" in failure["error"]
@@ -612,7 +616,7 @@ def test_snapshots_that_a_trigger_drops_are_not_there_already(
         ("raw_coinmarketcap_ohlcv", "new.symbol := 'X'; RETURN new;", (3, 1, 0)),
     ],
 )
-def test_what_a_trigger_drops_or_moves_is_reported_and_not_stored(
+def test_rows_dropped_or_moved_by_trigger_are_reported(
     table: str,
     body: str,
     stored_rows: tuple[int, ...],
@@ -630,7 +634,7 @@ def test_what_a_trigger_drops_or_moves_is_reported_and_not_stored(
             f" $$ BEGIN {body} END $$; CREATE TRIGGER change_row BEFORE INSERT ON {table}"
             " FOR EACH ROW EXECUTE FUNCTION change_row()"
         )
-    summary = ingest(settings, pool_ids=["a"], patience=pauses.patience())
+    summary = ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())
     failures = [failure["error"] for failure in summary["failed"]]
     assert any(f"{table} did not take" in failure for failure in failures), failures
     counts = (
@@ -640,7 +644,7 @@ def test_what_a_trigger_drops_or_moves_is_reported_and_not_stored(
     assert rows(engine, counts) == [stored_rows]
 
 
-def test_another_first_day_or_an_old_pull_is_not_gone_on_with(
+def test_ingest_with_other_first_day_or_old_one_is_not_resumed(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     fill(llama, *(f"p{number}" for number in range(7)))
@@ -648,22 +652,25 @@ def test_another_first_day_or_an_old_pull_is_not_gone_on_with(
 
     def interrupted() -> None:
         with pytest.raises(SourceUnavailable):
-            ingest(settings, concurrency=1, patience=pauses.patience(attempts=1))
+            ingest(settings, concurrency=1, retry_policy=pauses.retry_policy(attempts=1))
 
     interrupted()
     llama.down_after_charts = None
-    assert ingest(settings, since=days_ago(1), patience=pauses.patience())["pools_skipped"] == 0
+    assert (
+        ingest(settings, since=days_ago(1), retry_policy=pauses.retry_policy())["pools_skipped"]
+        == 0
+    )
     with engine.begin() as connection:
         connection.execute(
             text("UPDATE yieldspark.run_ledger SET started_at = started_at - interval '13 hours'")
         )
-    assert ingest(settings, patience=pauses.patience())["pools_skipped"] == 0
+    assert ingest(settings, retry_policy=pauses.retry_policy())["pools_skipped"] == 0
 
 
 @pytest.mark.parametrize(
     "others", [HELD, Failure(429, {"Retry-After": "200"})], ids=["silent server", "long pause"]
 )
-def test_an_interrupt_stops_the_requests_and_keeps_what_is_stored(
+def test_interrupt_stops_requests_and_keeps_stored_pools(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, others: Failure
 ) -> None:
     of_other_tests = set(threading.enumerate())
@@ -677,7 +684,7 @@ def test_an_interrupt_stops_the_requests_and_keeps_what_is_stored(
 
     with pytest.raises(KeyboardInterrupt):
         # a request whose socket is closed under it ends with the silence at the latest
-        ingest(settings, progress=interrupt, concurrency=3, patience=Patience(silence=5.0))
+        ingest(settings, progress=interrupt, concurrency=3, retry_policy=RetryPolicy(silence=5.0))
     assert stored(engine) == [("p00", 3)]
     assert last_runs(engine)["ingest"]["status"] == "cancelled"
 
@@ -728,7 +735,9 @@ def test_closes_are_stored_at_the_start_of_their_day(
             midnight(days_ago(ago)) + 86_400 + offset: 60000.0 + ago for ago in range(5)
         },
     }
-    assert ingest(settings, pool_ids=["a"], patience=pauses.patience())["prices_written"] == 6
+    assert (
+        ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())["prices_written"] == 6
+    )
     found = (
         "SELECT data_timestamp, symbol, raw_json_data -> 'USD' ->> 'close' FROM"
         " raw_coinmarketcap_ohlcv ORDER BY 2, 1"
@@ -740,7 +749,7 @@ def test_closes_are_stored_at_the_start_of_their_day(
     ]
 
 
-def test_a_close_is_written_again_only_when_it_changed_and_never_over_another_source(
+def test_close_is_rewritten_only_if_changed_and_never_over_another_source(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
     fill(llama, "a", days=2)
@@ -760,10 +769,16 @@ def test_a_close_is_written_again_only_when_it_changed_and_never_over_another_so
                 "document": owners,
             },
         )
-    assert ingest(settings, pool_ids=["a"], patience=pauses.patience())["prices_written"] == 2
-    assert ingest(settings, pool_ids=["a"], patience=pauses.patience())["prices_written"] == 0
+    assert (
+        ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())["prices_written"] == 2
+    )
+    assert (
+        ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())["prices_written"] == 0
+    )
     ethereum[midnight(days_ago(1)) + 85_000] = 7.0
-    assert ingest(settings, pool_ids=["a"], patience=pauses.patience())["prices_written"] == 1
+    assert (
+        ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())["prices_written"] == 1
+    )
     changed = (
         "SELECT raw_json_data -> 'USD' ->> 'close', insertion_timestamp = max(insertion_timestamp)"
         " OVER () FROM raw_coinmarketcap_ohlcv ORDER BY 1"
@@ -780,10 +795,13 @@ def test_prices_are_paged_within_the_limit_of_the_endpoint(
             midnight(days_ago(ago)) + 84_600: 100.0 + ago for ago in range(1, 602)
         }
     }
-    assert ingest(settings, pool_ids=["a"], patience=pauses.patience())["prices_written"] == 601
+    assert (
+        ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())["prices_written"]
+        == 601
+    )
     assert [request["span"] for request in llama.price_requests()] == ["250", "250", "101"]
     llama.always["/chart/coingecko:ethereum,coingecko:bitcoin"] = Failure(500)
-    summary = ingest(settings, pool_ids=["a"], patience=pauses.patience())
+    summary = ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())
     assert (summary["pools_fetched"], [failure["pool_id"] for failure in summary["failed"]]) == (
         1,
         [None],
@@ -818,19 +836,19 @@ def test_since_is_a_utc_day() -> None:
 def test_pool_ids_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "pools.txt"
     path.write_bytes("\ufeff# ours\n\n  a-1  \r\nb-2 # large\na-1\n".encode())
-    assert read_pool_ids(path) == ["a-1", "b-2"]
+    assert read_pool_file(path) == ["a-1", "b-2"]
     path.write_text("# none\n\n")
     with pytest.raises(InputError, match="names no pool"):
-        read_pool_ids(path)
+        read_pool_file(path)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="can't be read"):
-        read_pool_ids(path)
+        read_pool_file(path)
     for missing in (tmp_path / "missing.txt", tmp_path):
         with pytest.raises(InputError, match="can't be read"):
-            read_pool_ids(missing)
+            read_pool_file(missing)
 
 
-def test_a_wrong_url_names_its_variable() -> None:
+def test_wrong_url_names_its_variable() -> None:
     with pytest.raises(ConfigurationError, match="DEFILLAMA_YIELDS_URL='yields'"):
         load_settings(_env_file=None, defillama_yields_url="yields")
 
@@ -846,7 +864,7 @@ def test_a_wrong_url_names_its_variable() -> None:
         ("SSL_CERT_FILE", "/dev/null/missing.pem"),
     ],
 )
-def test_a_wrong_variable_of_the_network_is_wrong_configuration(
+def test_wrong_network_variable_is_configuration_error(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)

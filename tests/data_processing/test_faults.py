@@ -1,9 +1,8 @@
-"""Writing without loss: real runs of the metrics job that meet a fault, and what the tables hold
-afterwards.
+"""Tests real runs of the metrics job under faults, and the tables afterwards.
 
-The tables are as they were before, or as an undisturbed run leaves them, never between; the next
-run repairs by itself. `-m long` runs the matrix, each case with both transports; what is not marked
-is a part of it, one of each kind.
+The tables are unchanged or as an undisturbed run leaves them, never between, and the next run
+repairs by itself. `-m long` runs the whole matrix with both transports; the other runs have one
+case of each kind.
 """
 
 from __future__ import annotations
@@ -82,10 +81,9 @@ BEFORE_THE_COMMIT = {
     "plan begins": at("plan", "before"),
     "plan made": at("plan", "after", r"CREATE .*TABLE yieldspark\.staging"),
     "plan committed": at("session", "before"),
-    "session started": at("read", "before"),
-    "rows read": at("transform", "before"),
-    "transformed": at("load", "before"),
-    "staging made": at("load", "after", r"CREATE .*TABLE yieldspark\.staging"),
+    "session started": at("session", "after"),
+    "frames built": at("compute_and_load", "before"),
+    "staging made": at("compute_and_load", "after", r"CREATE .*TABLE yieldspark\.staging"),
     "staging loaded": at("merge", "before"),
     "rows merged": at("merge", "after", "INSERT INTO .*pool_daily_metrics"),
     "ledger written": at("merge", "after", r"UPDATE yieldspark\.run_ledger"),
@@ -96,7 +94,7 @@ BEFORE_THE_COMMIT = {
 @long
 @both
 @pytest.mark.parametrize("point", BEFORE_THE_COMMIT)
-def test_a_driver_killed_before_the_commit_has_changed_nothing(case: Case, point: str) -> None:
+def test_driver_killed_before_commit_changes_nothing(case: Case, point: str) -> None:
     case.was_killed(case.start(BEFORE_THE_COMMIT[point]))
     case.is_as_before()
     assert ledger(case.engine)[-1] == ("running", None)
@@ -105,7 +103,7 @@ def test_a_driver_killed_before_the_commit_has_changed_nothing(case: Case, point
 
 @long
 @both
-def test_a_driver_killed_after_the_commit_has_done_its_work(case: Case) -> None:
+def test_driver_killed_after_commit_has_committed(case: Case) -> None:
     case.was_killed(case.start(at("merge", "after")))
     assert ledger(case.engine)[-1] == ("succeeded", None)
     assert case.next_run()["status"] == "nothing_to_do"
@@ -114,7 +112,7 @@ def test_a_driver_killed_after_the_commit_has_done_its_work(case: Case) -> None:
 
 @long
 @both
-def test_a_driver_killed_after_any_statement_of_the_merge_has_changed_nothing(case: Case) -> None:
+def test_driver_killed_after_any_merge_statement_changes_nothing(case: Case) -> None:
     """Each run repairs what the one before it left, and is killed one statement later, until there
     is none left.
     """
@@ -136,7 +134,7 @@ def test_a_driver_killed_after_any_statement_of_the_merge_has_changed_nothing(ca
 
 @long
 @both
-def test_a_driver_killed_with_half_of_its_rows_loaded(case: Case) -> None:
+def test_driver_killed_with_half_of_rows_loaded(case: Case) -> None:
     case.is_killed_half_loaded()
     case.is_as_before()
     case.repairs_itself()
@@ -144,7 +142,7 @@ def test_a_driver_killed_with_half_of_its_rows_loaded(case: Case) -> None:
 
 @long
 @both
-def test_a_driver_killed_in_the_middle_of_the_merge_keeps_the_next_run_out_until_the_server_notices(
+def test_driver_killed_during_merge_blocks_next_run_until_server_notices(
     case: Case,
 ) -> None:
     merged_row_meets(case.engine, WAIT_AT_THE_GATE)
@@ -174,9 +172,7 @@ def test_a_driver_killed_in_the_middle_of_the_merge_keeps_the_next_run_out_until
     indirect=["case"],
     ids=["adbc-JVM", "jdbc-JVM", "adbc-Python workers"],
 )
-def test_a_process_of_spark_that_is_killed_fails_the_run_and_nothing_more(
-    case: Case, program: str
-) -> None:
+def test_killed_spark_process_fails_run_only(case: Case, program: str) -> None:
     """By jdbc the few rows of this history have left the Python workers when the second loader
     begins.
     """
@@ -198,9 +194,9 @@ def test_a_process_of_spark_that_is_killed_fails_the_run_and_nothing_more(
 @long
 @both
 @pytest.mark.parametrize("whose", ["reader", "snapshot"])
-def test_a_connection_that_is_terminated_while_rows_are_read(case: Case, whose: str) -> None:
+def test_connection_terminated_during_read(case: Case, whose: str) -> None:
     readers_pass_the_gate(case.engine)
-    run = case.start(at("read", "before", do="pause"))
+    run = case.start(at("compute_and_load", "before", do="pause"))
     run.is_at_the_point()
     with closed_gate(case.engine):
         if whose == "snapshot":
@@ -222,7 +218,7 @@ def test_a_connection_that_is_terminated_while_rows_are_read(case: Case, whose: 
 @long
 @both
 @pytest.mark.parametrize("whose", ["loader", "run"])
-def test_a_connection_that_is_terminated_while_rows_are_loaded(case: Case, whose: str) -> None:
+def test_connection_terminated_during_load(case: Case, whose: str) -> None:
     second_loader_meets(case.engine, WAIT_AT_THE_GATE)
     with closed_gate(case.engine):
         run = case.start()
@@ -233,9 +229,7 @@ def test_a_connection_that_is_terminated_while_rows_are_loaded(case: Case, whose
 
 
 @always_with_adbc
-def test_a_connection_that_is_terminated_in_the_middle_of_the_merge(
-    case: Case, spark: SparkSession
-) -> None:
+def test_connection_terminated_during_merge(case: Case, spark: SparkSession) -> None:
     merged_row_meets(case.engine, WAIT_AT_THE_GATE)
 
     def terminate_at_the_gate() -> None:
@@ -252,8 +246,8 @@ def test_a_connection_that_is_terminated_in_the_middle_of_the_merge(
 
 CUTS: dict[str, tuple[dict[str, Any], int, Direction]] = {
     # point, bytes that pass after it, in which direction
-    "read": (at("read", "before", do="pause"), 20_000, "to_client"),
-    "load": (at("load", "before", do="pause"), 20_000, "to_server"),
+    "read": (at("compute_and_load", "before", do="pause"), 20_000, "to_client"),
+    "load": (at("compute_and_load", "before", do="pause"), 20_000, "to_server"),
     "merge": (at("merge", "before", do="pause"), 4_000, "to_server"),
     "commit": (at("merge", "before", "^COMMIT$", do="pause"), 1, "to_server"),
 }
@@ -263,7 +257,7 @@ CUTS: dict[str, tuple[dict[str, Any], int, Direction]] = {
 @both
 @pytest.mark.parametrize("stays_down", [False, True], ids=["", "for good"])
 @pytest.mark.parametrize("stage", CUTS)
-def test_a_network_that_is_cut_in_mid_stream(case: Case, stage: str, stays_down: bool) -> None:
+def test_network_cut_in_mid_stream(case: Case, stage: str, stays_down: bool) -> None:
     point, bytes_passed, direction = CUTS[stage]
     run = case.start_and_cut(point, bytes_passed, direction, stays_down=stays_down)
     assert run.wait() == 1, run.errors
@@ -275,7 +269,7 @@ def test_a_network_that_is_cut_in_mid_stream(case: Case, stage: str, stays_down:
 
 @long
 @both
-def test_a_commit_whose_answer_is_lost_is_a_commit(case: Case) -> None:
+def test_commit_whose_answer_is_lost_is_a_commit(case: Case) -> None:
     point, _, _ = CUTS["commit"]
     run = case.start_and_cut(point, 1, "to_client")
     run.wait()
@@ -289,14 +283,14 @@ def test_a_commit_whose_answer_is_lost_is_a_commit(case: Case) -> None:
 
 @long
 @both
-def test_a_full_disk_that_stops_one_loader(case: Case) -> None:
+def test_full_disk_stops_one_loader(case: Case) -> None:
     second_loader_meets(case.engine, DISK_IS_FULL)
     case.has_failed(case.start(), "No space left on device")
     case.repairs_itself(error=None)
 
 
 @always_with_adbc
-def test_a_full_disk_in_the_middle_of_the_merge(case: Case, spark: SparkSession) -> None:
+def test_full_disk_during_merge(case: Case, spark: SparkSession) -> None:
     merged_row_meets(case.engine, DISK_IS_FULL)
     with pytest.raises(DatabaseError, match="Free disk space"):
         case.run_here(spark)
@@ -312,7 +306,7 @@ def tiny_tablespace(server: Settings, tmp_path: Path) -> Iterator[str]:
 
 @long
 @both
-def test_a_disk_that_is_really_full(tiny_tablespace: str, case: Case) -> None:
+def test_full_disk_for_real(tiny_tablespace: str, case: Case) -> None:
     staging_lies_in(case.engine, tiny_tablespace)
     case.has_failed(case.start(), "No space left on device")
     case.repairs_itself(error=None)
@@ -322,7 +316,7 @@ def test_a_disk_that_is_really_full(tiny_tablespace: str, case: Case) -> None:
 
 
 @always_with_jdbc
-def test_a_task_that_fails_once_is_done_again(case: Case) -> None:
+def test_failed_task_is_repeated(case: Case) -> None:
     second_loader_meets(case.engine, WAIT_AT_THE_GATE)
     with closed_gate(case.engine):
         run = case.start(spark_master="local[2,3]")
@@ -358,7 +352,7 @@ FROM raw_defillama_pool_history
 
 @long
 @both
-def test_a_speculative_copy_of_a_task_doubles_nothing(case: Case, tmp_path: Path) -> None:
+def test_speculative_task_doubles_no_row(case: Case, tmp_path: Path) -> None:
     second_loader_meets(case.engine, SLEEP)
     with cluster_of_two_hosts(tmp_path) as master:
         run = case.start(spark_master=master, spark_conf=EAGER_SPECULATION)
@@ -398,7 +392,7 @@ def test_two_runs_started_together(server: Settings, worked: Worked, tmp_path: P
 
 @long
 @both
-def test_a_run_that_lost_its_lock_leaves_the_next_one_alone(case: Case) -> None:
+def test_run_that_lost_its_lock_does_not_disturb_next_run(case: Case) -> None:
     """It has staged its rows when its connection goes; another run takes over, and the first one
     ends while that one's rows are in staging.
     """
@@ -427,7 +421,7 @@ import data_processing.calculate_pool_metrics_spark, forecasting.forecast_pools_
 
 
 @pytest.mark.parametrize("case", ["adbc"], indirect=True)
-def test_without_the_adbc_driver_jdbc_goes_on(
+def test_jdbc_is_used_without_adbc_driver(
     case: Case,
     spark: SparkSession,
     monkeypatch: pytest.MonkeyPatch,
@@ -482,7 +476,7 @@ def test_counts_of_a_run_add_up(worked: Worked) -> None:
 
 
 @pytest.mark.parametrize("case", ["jdbc"], indirect=True)
-def test_a_driver_killed_while_loading_and_the_next_one_while_merging(
+def test_driver_killed_during_load_and_next_one_during_merge(
     case: Case, spark: SparkSession
 ) -> None:
     case.is_killed_half_loaded()

@@ -1,5 +1,5 @@
-"""Files of every format, type and way to write: what each gives, and what a refusal says. None of
-these needs a database.
+"""Tests files of every format and type, and the messages for files that can't be read. Needs no
+database.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def parquet(folder: Path, **changed: pa.Array) -> Path:
         ("market.csv", "date,close,gas_gwei\n", "give --kind prices or --kind gas"),
     ],
 )
-def test_a_file_that_is_no_such_table_gets_one_short_sentence(
+def test_file_of_another_format_gets_one_short_message(
     tmp_path: Path, name: str, content: str | bytes, says: str
 ) -> None:
     with pytest.raises(InputError) as caught:
@@ -76,7 +76,7 @@ def test_a_file_that_is_no_such_table_gets_one_short_sentence(
     assert len(str(caught.value)) <= 500
 
 
-def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+def test_rejects_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match=r"is a pipe or a device"):
         looked_at(tmp_path / "pipe")
@@ -120,8 +120,8 @@ def test_text_as_programs_write_it(tmp_path: Path, content: str) -> None:
         "1740830400000",
     ],
 )
-def test_a_moment_of_a_whole_day(text: str) -> None:
-    assert cells.instants("it", pa.chunked_array([[text]])).to_pylist() == [NOON]
+def test_timestamp_of_whole_day(text: str) -> None:
+    assert cells.to_timestamps("it", pa.chunked_array([[text]])).to_pylist() == [NOON]
 
 
 @pytest.mark.parametrize(
@@ -133,13 +133,13 @@ def test_a_moment_of_a_whole_day(text: str) -> None:
         *("2025-03-01 12-PM", "2025-03-01 12:00 EST", "March 1, 2025", "now", "٢٠٢٥-٠٣-٠١"),
     ],
 )
-def test_what_is_no_whole_day_is_no_moment(text: str) -> None:
-    assert cells.instants("it", pa.chunked_array([[text]])).to_pylist() == [None]
+def test_text_without_whole_day_is_no_timestamp(text: str) -> None:
+    assert cells.to_timestamps("it", pa.chunked_array([[text]])).to_pylist() == [None]
 
 
 @pytest.mark.parametrize("number", [2025, 202503, 20250301, 2025030112, 20250301120000, 0])
 def test_digits_of_a_date_are_no_unix_time(number: int) -> None:
-    assert cells.instants("it", pa.chunked_array([[number]])).to_pylist() == [None]
+    assert cells.to_timestamps("it", pa.chunked_array([[number]])).to_pylist() == [None]
 
 
 # kinds
@@ -257,7 +257,7 @@ def test_views_are_text() -> None:
     for kind in (pa.string_view(), pa.binary_view()):
         cells.require_type("it", kind, "text")
         array = pa.array(["5.25"]).cast(kind)
-        assert cells.texts("it", pa.chunked_array([array])).to_pylist() == ["5.25"]
+        assert cells.to_texts("it", pa.chunked_array([array])).to_pylist() == ["5.25"]
 
 
 UUID_BY_DUCKDB = base64.b64decode(
@@ -269,7 +269,7 @@ UUID_BY_DUCKDB = base64.b64decode(
 """A column `pool` with one UUID, annotated in Parquet and not for Arrow."""
 
 
-def test_a_uuid_of_another_writer(tmp_path: Path) -> None:
+def test_uuid_of_another_writer(tmp_path: Path) -> None:
     path = written(tmp_path, "pools.parquet", UUID_BY_DUCKDB)
     assert columns(path, kind="pools")["pool_id"] == [POOL]
 
@@ -318,12 +318,12 @@ def test_tokens_of_a_pool(tmp_path: Path, tokens: pa.Array) -> None:
     ],
     ids=["nanoseconds as s", "ms", "largest", "date32", "date64"],
 )
-def test_a_moment_beyond_microseconds_is_none_and_stays_in_its_cell(numbers: pa.Array) -> None:
+def test_timestamp_beyond_microseconds_is_null_and_kept_as_text(numbers: pa.Array) -> None:
     """Arrow wraps the first three around to another year, and refuses the dates' whole column."""
     unix_zero = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    assert cells.instants("it", pa.chunked_array([numbers])).to_pylist() == [None, unix_zero]
+    assert cells.to_timestamps("it", pa.chunked_array([numbers])).to_pylist() == [None, unix_zero]
 
 
-def test_a_path_that_is_too_long_is_no_file(tmp_path: Path) -> None:
+def test_too_long_path_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"can't be read: File name too long"):
         looked_at(tmp_path / ("x" * 5000))

@@ -1,6 +1,4 @@
-"""Told from a file's names and cells, without a database: kind, symbol, columns, instants,
-texts.
-"""
+"""Tests how kind, symbol and columns are detected and cells converted. Needs no database."""
 
 from __future__ import annotations
 
@@ -11,9 +9,14 @@ import pyarrow as pa
 import pytest
 
 from common.errors import InputError
-from data_processing.files.cells import array_literal, instants, texts
-from data_processing.ingest.loading.file_kinds import columns_of, fitting_kinds
-from data_processing.ingest.loading.symbols import COINS, base_symbol, given_symbol, symbol_of
+from data_processing.files.cells import array_literal, to_texts, to_timestamps
+from data_processing.ingest.loading.file_kinds import fitting_kinds, map_columns
+from data_processing.ingest.loading.symbols import (
+    COINS,
+    base_symbol,
+    parse_symbol,
+    symbol_from_name,
+)
 from data_processing.raw.market_series import SYMBOLS
 
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -33,7 +36,7 @@ NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
     ],
 )
 def test_symbol_of_a_file_name(name: str, symbol: str) -> None:
-    assert symbol_of(Path(name)) == symbol
+    assert symbol_from_name(Path(name)) == symbol
 
 
 @pytest.mark.parametrize(
@@ -43,9 +46,9 @@ def test_symbol_of_a_file_name(name: str, symbol: str) -> None:
         *("ethereum_classic.csv", "bitcoin-cash.csv", "wrapped-eth.csv", "usd.csv"),
     ],
 )
-def test_symbol_that_can_not_be_told(name: str) -> None:
+def test_rejects_file_name_without_symbol(name: str) -> None:
     with pytest.raises(InputError, match="--symbol"):
-        symbol_of(Path(name))
+        symbol_from_name(Path(name))
 
 
 @pytest.mark.parametrize(
@@ -63,8 +66,8 @@ def test_symbol_that_can_not_be_told(name: str) -> None:
         ("WETH", "WETH"),
     ],
 )
-def test_a_pair_with_the_dollar_is_its_coin(written: str, symbol: str) -> None:
-    assert base_symbol(written) == given_symbol(written) == symbol
+def test_pair_with_dollar_is_its_coin(written: str, symbol: str) -> None:
+    assert base_symbol(written) == parse_symbol(written) == symbol
 
 
 @pytest.mark.parametrize(
@@ -74,9 +77,9 @@ def test_a_pair_with_the_dollar_is_its_coin(written: str, symbol: str) -> None:
         *("Ethereum Classic", "ETH.P", ""),
     ],
 )
-def test_a_price_that_is_not_in_dollars_is_no_coin(written: str) -> None:
+def test_price_in_other_currency_is_no_coin(written: str) -> None:
     with pytest.raises(InputError, match="is no coin with a price in USD"):
-        given_symbol(written)
+        parse_symbol(written)
 
 
 def test_the_coins_are_those_that_the_jobs_read() -> None:
@@ -106,7 +109,9 @@ def test_kinds_that_fit_the_columns(names: list[str], kinds: list[str]) -> None:
 
 
 def test_etherscan_unix_time_counts_before_its_american_date() -> None:
-    assert columns_of(Path("file"), ["Date(UTC)", "UnixTimeStamp", "Value (Wei)"], "gas").found == {
+    assert map_columns(
+        Path("file"), ["Date(UTC)", "UnixTimeStamp", "Value (Wei)"], "gas"
+    ).names == {
         "timestamp": "UnixTimeStamp",
         "wei": "Value (Wei)",
     }
@@ -131,20 +136,22 @@ def test_instants_of_text() -> None:
         NOON + timedelta(microseconds=123456),
         NOON + timedelta(microseconds=123456),
     ]
-    found = instants("it", pa.chunked_array([given])).to_pylist()
+    found = to_timestamps("it", pa.chunked_array([given])).to_pylist()
     assert all(
         abs(ours - theirs) <= timedelta(microseconds=1)
         for ours, theirs in zip(found, expected, strict=True)
     )
     assert (
-        instants("it", pa.chunked_array([["", "3/1/2025", "12345", "now", None]])).to_pylist()
+        to_timestamps("it", pa.chunked_array([["", "3/1/2025", "12345", "now", None]])).to_pylist()
         == [None] * 5
     )
 
 
 def test_numbers_as_text_read_back_as_the_same_number() -> None:
     given = [0.1, 1e-300, 1.7976931348623157e308, 355083.4285, -0.0, 5636336220.0]
-    assert [float(value) for value in texts("it", pa.chunked_array([given])).to_pylist()] == given
+    assert [
+        float(value) for value in to_texts("it", pa.chunked_array([given])).to_pylist()
+    ] == given
 
 
 def test_array_literal_escapes() -> None:

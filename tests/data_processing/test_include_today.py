@@ -1,5 +1,5 @@
-"""INCLUDE_TODAY: the partial day is there for who reads it, marked, and nothing that a later run, a
-check or a forecast builds on knows of it.
+"""Tests INCLUDE_TODAY: the partial day has marked rows, and no later run, check or forecast builds
+on them.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def small(engine: Engine) -> World:
     return made
 
 
-def test_the_day_after_the_day_is_final_though_no_row_came(
+def test_day_is_final_on_next_day_without_new_row(
     small: World, database: Settings, engine: Engine, spark: SparkSession
 ) -> None:
     calculate(spark, database, small, today=True)
@@ -174,7 +174,7 @@ def test_the_day_after_the_day_is_final_though_no_row_came(
     assert calculate(spark, database, tomorrow, today=True)["status"] == "nothing_to_do"
 
 
-def test_without_the_setting_the_rows_go_at_once_and_other_jobs_columns_stay(
+def test_rows_are_removed_without_setting_and_other_columns_stay(
     small: World, database: Settings, engine: Engine, spark: SparkSession
 ) -> None:
     today = small.now.date()
@@ -201,7 +201,7 @@ def test_without_the_setting_the_rows_go_at_once_and_other_jobs_columns_stay(
     assert calculate(spark, database, small, today=False)["status"] == "nothing_to_do"
 
 
-def test_a_run_of_some_pools_makes_its_own_days_final_and_leaves_the_others_marked(
+def test_run_of_some_pools_finalizes_only_its_own_days(
     small: World, database: Settings, engine: Engine, spark: SparkSession
 ) -> None:
     calculate(spark, database, small, today=True)
@@ -212,7 +212,7 @@ def test_a_run_of_some_pools_makes_its_own_days_final_and_leaves_the_others_mark
     check(engine, tomorrow, today=False)
 
 
-def test_forecasts_and_scores_leave_a_marked_day_out_also_when_it_is_over(
+def test_forecasts_and_scores_ignore_provisional_day(
     small: World, database: Settings, engine: Engine, spark: SparkSession
 ) -> None:
     calculate(spark, database, small, today=True)
@@ -256,7 +256,7 @@ def test_today_is_not_missing_pools(
     assert len(rows_of(engine, MARKED)) == 30
 
 
-def test_a_change_of_the_table_forgets_marks_and_leaves_its_rows(
+def test_change_of_metrics_table_removes_marks_and_keeps_rows(
     small: World, database: Settings, engine: Engine, spark: SparkSession
 ) -> None:
     calculate(spark, database, small, today=True)
@@ -270,7 +270,7 @@ def test_a_change_of_the_table_forgets_marks_and_leaves_its_rows(
     assert [(row["pool_id"], row["actual_apy"]) for row in kept] == [("b", 7)]
 
 
-def test_a_history_that_begins_today_and_rows_of_a_later_hour(
+def test_history_that_begins_today_with_later_rows(
     database: Settings, engine: Engine, spark: SparkSession
 ) -> None:
     """The later row is in the future until its hour has come; it is read once and stays one row of

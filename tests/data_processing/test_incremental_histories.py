@@ -1,13 +1,13 @@
-"""Incremental equals full: random histories of many pools, each run judged by the oracle's full
-recompute.
+"""Tests that incremental runs equal full ones: random histories of many pools, each run compared
+with the oracle's full recompute.
 
 A hypothesis state machine drives the real job (real Spark, real PostgreSQL). One example is one
-emptied database with up to 14 pools, each with a history of its own, and a few nights. Raw rows are
-pruned and fetched again under new ids on the way: pools whose rows are gone must be as if they were
-not. A failing example is printed as the calls that make it again. Every test prints its seed:
-`HISTORIES_SEED=n pytest tests/data_processing/test_incremental_histories.py` runs the same examples
-again (`--hypothesis-seed` is overruled by it). The long form is `python run_spark_local.py test -m
-long -k histories -s`; HISTORIES=n asks for other than 1,000 of them.
+emptied database with up to 14 pools, each with a history of its own, and a few runs. Raw rows are
+pruned and fetched again under new ids in between. A failing example is printed as the calls that
+repeat it. Every test prints its seed: `HISTORIES_SEED=n pytest
+tests/data_processing/test_incremental_histories.py` runs the same examples again (and overrules
+`--hypothesis-seed`). The long form is `python run_spark_local.py test -m long -k histories -s`;
+HISTORIES=n changes the number of examples from 1,000.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ LENIENT = {
     if check.level != "row" and check.severity == "fail"
 }
 STRICT = LENIENT | {"unknown_pool": "fail"}
-"""Severities: a dozen pools at random are what the checks of a whole night would block; the strict
+"""Severities: a dozen pools at random are what the checks of a daily run would block; the strict
 ones block while a pool has no row in `pools`.
 """
 
@@ -98,7 +98,7 @@ class Ground:
 
 
 class Histories(RuleBasedStateMachine):
-    """Each rule is one night: what happened since the last, then a run."""
+    """Each rule is one daily run: changes since the last one, then a run."""
 
     ground: ClassVar[Ground]
 
@@ -113,7 +113,7 @@ class Histories(RuleBasedStateMachine):
             self.changing.apply(rows)
 
     @rule(changed=changes())
-    def night(self, changed: list[Change]) -> None:
+    def daily_run(self, changed: list[Change]) -> None:
         """An incremental run, and one after it that finds nothing."""
         with self._step():
             self.changing.apply(changed)
@@ -122,7 +122,7 @@ class Histories(RuleBasedStateMachine):
                 self._nothing_to_do()
 
     @rule(changed=changes(), meanwhile=rows_meanwhile())
-    def busy_night(self, changed: list[Change], meanwhile: list[Snapshots]) -> None:
+    def full_day(self, changed: list[Change], meanwhile: list[Snapshots]) -> None:
         """Rows are committed between plan and read: the run may use them or not, the next
         one must.
         """
@@ -150,7 +150,7 @@ class Histories(RuleBasedStateMachine):
         how=st.sampled_from(("session", "interrupt", "check", *TRIGGERS)),
         later=st.none() | changes(),
     )
-    def broken_night(self, changed: list[Change], how: str, later: list[Change] | None) -> None:
+    def broken_day(self, changed: list[Change], how: str, later: list[Change] | None) -> None:
         """A run that fails leaves every table as it was; with `later`, its retry is what it would
         have been with what is known by then.
         """
@@ -223,7 +223,7 @@ class Histories(RuleBasedStateMachine):
                 )
 
     @rule(changed=changes(), some=some_pools, full_refresh=st.booleans())
-    def some_pools_night(self, changed: list[Change], some: set[int], full_refresh: bool) -> None:
+    def run_of_some_pools(self, changed: list[Change], some: set[int], full_refresh: bool) -> None:
         """The pools that were asked for are as a full run would make them, the others stay."""
         with self._step():
             self.changing.apply(changed)
@@ -295,7 +295,7 @@ class Histories(RuleBasedStateMachine):
     def _run_a_part(self, request: Request, asked_for: Callable[[str, date], bool]) -> None:
         before = self._table()
         if self._run(request)["status"] == "succeeded":
-            self.changing.partly_made(self._table())
+            self.changing.partly_computed(self._table())
         after, expected = self._table(), metrics_oracle.metrics(self.changing.world)
         found, wanted = (
             {key: row for key, row in table.items() if asked_for(*key)}
@@ -486,7 +486,7 @@ def test_incremental_runs_equal_a_full_one(spark: SparkSession, database: Settin
 
 
 @pytest.mark.long
-def test_a_thousand_histories(spark: SparkSession, database: Settings) -> None:
+def test_thousand_histories(spark: SparkSession, database: Settings) -> None:
     wanted = int(os.environ.get("HISTORIES") or 1000)
     ground = _prove(spark, database, examples=-(-wanted // 11))
     print(

@@ -1,8 +1,8 @@
-"""A command that is killed before any of its statements is undone, or finished by the next one:
-`models promote` and `rollback`, `db migrate`, `ingest`, a rollback of a release.
+"""Tests that a command which is killed before any of its statements is undone, or finished by the
+next one: `models promote` and `rollback`, `db migrate`, `ingest`, a rollback of a release.
 
-`-m long` kills before every statement, the daily suite before some. A release itself is
-killed in `test_release.py`, jobs in `test_faults.py`.
+`-m long` kills before every statement, the daily suite before some. A release itself is killed in
+`test_release.py`, jobs in `test_faults.py`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ SHORT_WAIT_SECONDS = 30
         pytest.param(promote, EVERY, marks=pytest.mark.long),
     ],
 )
-def test_a_move_that_is_killed_is_undone_or_finished_by_the_next_command(
+def test_killed_promotion_is_undone_or_finished_by_next_command(
     registered: Settings, engine: Engine, moved: Callable[..., None], statements: str
 ) -> None:
     """To the old version, to the new one, and so on: each command is killed one statement later
@@ -119,7 +119,7 @@ ORDER BY 1, 2, ordinal_position
 
 
 @pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.long)], ids=["some", "all"])
-def test_a_migration_that_is_killed_has_changed_nothing(
+def test_killed_migration_changes_nothing(
     owner_tables: Settings, database: Settings, step: int
 ) -> None:
     engine = make_engine(owner_tables)
@@ -137,7 +137,7 @@ def own_columns(engine: Engine) -> list[dict[str, Any]]:
     return [row for row in rows_of(engine, COLUMNS) if row["table_schema"] == "yieldspark"]
 
 
-def test_of_two_migrations_the_second_finishes_when_the_first_is_killed(
+def test_second_migration_finishes_if_first_is_killed(
     owner_tables: Settings, database: Settings
 ) -> None:
     engine = make_engine(owner_tables)
@@ -160,9 +160,7 @@ def test_of_two_migrations_the_second_finishes_when_the_first_is_killed(
 
 
 @pytest.mark.parametrize("statements", ["^COMMIT", pytest.param(EVERY, marks=pytest.mark.long)])
-def test_a_pull_that_is_killed_is_gone_on_with(
-    database: Settings, engine: Engine, statements: str
-) -> None:
+def test_killed_ingest_is_resumed(database: Settings, engine: Engine, statements: str) -> None:
     pools = ["a", "b"]
     with running() as llama:
         fill(llama, *pools)
@@ -213,7 +211,7 @@ def pulled(settings: Settings, pools: list[str]) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("processes")
-def test_a_rollback_of_a_release_that_is_killed_names_a_whole_one(tmp_path: Path) -> None:
+def test_killed_release_rollback_names_complete_release(tmp_path: Path) -> None:
     double = FakeStorage(tmp_path / "storage", [BUCKET])
     with serving([double]) as url:
         for version in (FIRST, SECOND):

@@ -1,5 +1,5 @@
-"""Loading files, against a real PostgreSQL: what each kind of row becomes, what is refused, and
-what bad input says.
+"""Tests loading files into a real PostgreSQL: the outcome of each kind of row, and the messages for
+bad input.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sqlalchemy import Engine, text
 
 from common.errors import CheckFailed, DatabaseError, InputError
 from config_spark import Settings
-from data_processing.ingest.loading import validation_sql as judge_sql
+from data_processing.ingest.loading import validation_sql
 from data_processing.ingest.loading.file_kinds import NEEDED
 from data_processing.ingest.loading.load_files import load_files
 from tests.support.processes import PROJECT, CommandLine
@@ -87,8 +87,8 @@ def test_history_rows_that_a_trigger_drops_are_not_there_already(
             )
         )
     both = written(tmp_path, "both.csv", f"{HISTORY_CSV}2025-03-01T12:00:00Z,b,1,2,3,4\n")
-    words = r"did not take 1 rows of .*both.csv, among them of pool b"
-    with pytest.raises(CheckFailed, match=words):
+    message = r"did not take 1 rows of .*both.csv, among them of pool b"
+    with pytest.raises(CheckFailed, match=message):
         load_files(database, [both])
     assert history(engine) == []
     alone = written(tmp_path, "history.csv", HISTORY_CSV)
@@ -96,7 +96,7 @@ def test_history_rows_that_a_trigger_drops_are_not_there_already(
     assert counts(load_files(database, [alone])) == (1, 0, 0, 1, 0)
 
 
-def test_csv_rows_come_as_they_are(database: Settings, engine: Engine, tmp_path: Path) -> None:
+def test_csv_rows_are_unchanged(database: Settings, engine: Engine, tmp_path: Path) -> None:
     summary = load_files(database, [written(tmp_path, "history.csv", HISTORY_CSV)])
     assert counts(summary) == (1, 1, 0, 0, 0)
     assert summary["files"][0]["kind"] == "history"
@@ -224,7 +224,7 @@ def test_history_goes_into_a_partitioned_table(
     assert counts(load_files(database, [path])) == (1, 0, 0, 1, 0)
 
 
-def test_a_second_load_inserts_nothing(database: Settings, engine: Engine, tmp_path: Path) -> None:
+def test_second_load_inserts_nothing(database: Settings, engine: Engine, tmp_path: Path) -> None:
     file = written(tmp_path, "history.csv", HISTORY_CSV)
     load_files(database, [file])
     assert counts(load_files(database, [file])) == (1, 0, 0, 1, 0)
@@ -243,7 +243,7 @@ def test_a_second_load_inserts_nothing(database: Settings, engine: Engine, tmp_p
     assert len(history(engine)) == 1
 
 
-def test_a_changed_snapshot_comes_beside_the_old_in_the_order_of_the_file(
+def test_changed_snapshot_is_stored_next_to_old_one_in_file_order(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     row = "2025-03-01T12:00:00Z,a,1,{}\n"
@@ -256,7 +256,7 @@ def test_a_changed_snapshot_comes_beside_the_old_in_the_order_of_the_file(
     assert [document["apy"] for _, _, document in history(engine)] == [7, 3, 5]
 
 
-def test_a_correction_in_a_later_file_is_inserted_and_the_earlier_file_does_not_undo_it(
+def test_correction_in_later_file_is_not_undone_by_earlier_file(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     first = written(tmp_path, "first.csv", HISTORY_CSV)
@@ -304,7 +304,7 @@ def test_rows_without_timestamp_or_pool_go_to_quarantine(
     assert [pool for pool, *_ in history(engine)] == ["d"]
 
 
-def test_what_postgresql_cannot_hold_stops_nothing(
+def test_values_postgresql_cannot_store_stop_nothing(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     columns = {
@@ -318,7 +318,7 @@ def test_what_postgresql_cannot_hold_stops_nothing(
     assert history(engine)[1][2]["apy"] == '"\\,'
 
 
-def test_an_instant_outside_the_calendar_is_refused(
+def test_rejects_timestamp_outside_calendar(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     beyond = pa.array([10**15, 0, 1_740_830_400], pa.timestamp("s"))
@@ -379,7 +379,7 @@ def test_prices_with_a_symbol_column(database: Settings, engine: Engine, tmp_pat
     assert [row[3] for row in quarantined(engine)] == ["symbol_missing"]
 
 
-def test_a_bad_price_never_replaces_a_good_one(
+def test_bad_price_never_replaces_good_one(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     load_files(
@@ -460,7 +460,7 @@ def test_gwei_stay_gwei_and_bad_gas_is_refused(
 # pools
 
 
-def test_pools_never_lose_what_is_known(database: Settings, engine: Engine, tmp_path: Path) -> None:
+def test_pools_keep_stored_descriptions(database: Settings, engine: Engine, tmp_path: Path) -> None:
     described = {
         "pool": ["a"],
         "project": ["curve"],
@@ -501,7 +501,7 @@ def test_pools_never_lose_what_is_known(database: Settings, engine: Engine, tmp_
     ]
 
 
-def test_an_earlier_row_of_a_pool_that_says_something_else_is_refused(
+def test_earlier_row_of_pool_with_other_values_is_refused(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     lines = "pool,chain,tvl\na,Base,n/a\nb,Base,1\nb,Base,2\nc,Base,3\nc,Base,3\nd,Base,NaN\n"
@@ -549,7 +549,9 @@ def test_rows_that_a_trigger_drops_are_never_there_already(
 # what a load says beside its counts
 
 
-def test_what_no_job_will_read_is_said(database: Settings, engine: Engine, tmp_path: Path) -> None:
+def test_reports_symbols_that_no_job_reads(
+    database: Settings, engine: Engine, tmp_path: Path
+) -> None:
     said: list[str] = []
     days = "2025-03-01,SOL/USDT,1\n2025-03-01,ETH/USDT,2\n2025-03-01,ETH/EUR,2\n"
     history_lines = f"{HISTORY_CSV}2025-03-02,a,NaN,1,,\n2025-03-03,a,1,5.2x,,\n"
@@ -567,7 +569,7 @@ def test_what_no_job_will_read_is_said(database: Settings, engine: Engine, tmp_p
     assert rows(engine, symbols) == [("ETH",), ("SOL",)]
 
 
-def test_a_history_without_one_number_is_refused(
+def test_rejects_history_without_numbers(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     lines = "timestamp,pool,tvl,apy\n2025-03-01,a,1,5.2x\n2025-03-02,a,1,\n"
@@ -689,7 +691,7 @@ def test_missing_file_folder_and_unknown_kind(database: Settings, tmp_path: Path
         load_files(database, [tmp_path / "history.csv"], kind="prices")
 
 
-def test_a_bad_file_is_found_before_a_good_one_is_loaded(
+def test_rejects_bad_file_before_loading_good_one(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError):
@@ -699,7 +701,7 @@ def test_a_bad_file_is_found_before_a_good_one_is_loaded(
     assert history(engine) == []
 
 
-def test_a_failure_of_the_database_leaves_it_as_it_was(
+def test_database_failure_leaves_tables_unchanged(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     with engine.begin() as connection:
@@ -760,8 +762,8 @@ def test_json_value_of_every_text(engine: Engine) -> None:
     ]
     with engine.connect() as connection:
         statement = text(
-            f"SELECT ({judge_sql.json_value('value')})::text FROM unnest(CAST(:given AS text[]))"
-            " WITH ORDINALITY AS t(value, n) ORDER BY n"
+            f"SELECT ({validation_sql.json_value('value')})::text"
+            " FROM unnest(CAST(:given AS text[])) WITH ORDINALITY AS t(value, n) ORDER BY n"
         )
         found = [
             json.loads(row) for row in connection.execute(statement, {"given": given}).scalars()
@@ -783,7 +785,7 @@ def test_json_value_of_every_text(engine: Engine) -> None:
     ]
 
 
-def test_the_page_about_loading_is_true(run_here: CommandLine) -> None:
+def test_loading_guide_matches_behaviour(run_here: CommandLine) -> None:
     page = (PROJECT / "docs" / "loading.md").read_text(encoding="utf-8")
     (run_here.folder / "sample_data").symlink_to(PROJECT / "sample_data")
     (block,) = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
@@ -795,9 +797,7 @@ def test_the_page_about_loading_is_true(run_here: CommandLine) -> None:
         assert [name for name in columns if f"`{name}`" not in row] == []
 
 
-def test_the_option_tells_which_sign_is_the_decimal_one(
-    run_here: CommandLine, engine: Engine
-) -> None:
+def test_option_decides_decimal_sign(run_here: CommandLine, engine: Engine) -> None:
     lines = "date;symbol;close\n2025-03-01;ETH;2.518\n2025-03-02;ETH;2.217\n"
     path = str(written(run_here.folder, "prices.csv", lines))
     error = run_here.json("load", path, code=2)["error"]
@@ -808,7 +808,7 @@ def test_the_option_tells_which_sign_is_the_decimal_one(
     assert rows(engine, closes) == [("2217",), ("2518",)]
 
 
-def test_a_file_name_that_is_no_text_is_kept_as_such(
+def test_file_name_that_is_not_utf_8_is_stored(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     path = tmp_path / os.fsdecode(b"h\xff\n.csv")

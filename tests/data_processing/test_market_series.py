@@ -1,5 +1,5 @@
-"""Prices and gas by day: always the past, never the future, bad rows left out, and the day from
-which they changed.
+"""Tests prices and gas by day: nothing is taken from a later day, bad rows are left out, and the
+first changed day is found.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from data_processing.metrics.market_columns import market_columns
 from data_processing.raw.market_series import (
     MarketChange,
     MarketDay,
+    align_by_day,
     first_change,
-    known_by_day,
     read_market_series,
     store_market_series,
     stored_market_series,
@@ -46,9 +46,9 @@ def price(engine: Engine, at: str, close: str, symbol: str = "ETH") -> None:
     )
 
 
-def test_a_day_knows_the_closes_before_it_and_the_gas_up_to_it() -> None:
+def test_day_has_latest_close_before_it_and_latest_gas_up_to_it() -> None:
     closes = {"ETH": {day(-300): Decimal(7), day(1): Decimal(10), day(3): Decimal(30)}, "BTC": {}}
-    series = known_by_day(closes, {day(2): Decimal("1.5")}, day(0), day(5))
+    series = align_by_day(closes, {day(2): Decimal("1.5")}, day(0), day(5))
     assert [one.eth_open for one in series] == [7, 7, 10, 10, 30]
     assert [one.btc_open for one in series] == [None] * 5
     assert [one.gas_price_gwei for one in series] == [
@@ -145,7 +145,7 @@ def test_impossible_days_are_quarantined_and_stop_nothing(
     ]
 
 
-def test_a_loaded_close_is_what_its_day_is_known_by(
+def test_loaded_close_is_used_for_its_day(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     """Another source stamps its days at their end: its row is corrected, and keeps what the file
@@ -187,7 +187,7 @@ def test_a_loaded_close_is_what_its_day_is_known_by(
     ) == [{"resolution": "accepted", "run": "r2"}]
 
 
-def test_a_price_of_tomorrow_waits_until_it_is_true(database: Settings, engine: Engine) -> None:
+def test_price_of_tomorrow_is_used_tomorrow(database: Settings, engine: Engine) -> None:
     price(engine, "2024-01-03 10:00+00", "7")
     for hour, resolution in ((9, None), (11, "accepted")):
         with engine.begin() as connection:
@@ -199,8 +199,8 @@ def test_a_price_of_tomorrow_waits_until_it_is_true(database: Settings, engine: 
         ]
 
 
-def test_stored_series_tells_the_first_changed_day(engine: Engine) -> None:
-    series = known_by_day(
+def test_stored_series_gives_first_changed_day(engine: Engine) -> None:
+    series = align_by_day(
         {"ETH": {day(0): Decimal("0.123456785")}, "BTC": {day(1): Decimal(1)}}, {}, day(0), day(4)
     )
     with engine.begin() as connection:
@@ -208,7 +208,7 @@ def test_stored_series_tells_the_first_changed_day(engine: Engine) -> None:
         store_market_series(connection, series)
         stored = stored_market_series(connection)
     assert tuple(stored.values()) == series
-    longer = known_by_day(
+    longer = align_by_day(
         {"ETH": {day(0): Decimal("0.123456785")}, "BTC": {day(1): Decimal(1), day(2): Decimal(2)}},
         {},
         day(0),
@@ -218,7 +218,7 @@ def test_stored_series_tells_the_first_changed_day(engine: Engine) -> None:
         day(3), f"BTC price of {day(2)} changed"
     )
     assert first_change(stored, longer, before=day(3)) is None
-    gas = known_by_day(
+    gas = align_by_day(
         {"ETH": {day(0): Decimal("0.123456785")}, "BTC": {day(1): Decimal(1)}},
         {day(1): Decimal(9)},
         day(0),
@@ -232,11 +232,11 @@ def test_stored_series_tells_the_first_changed_day(engine: Engine) -> None:
 
 def test_days_outside_the_series_have_no_prices() -> None:
     market = market_columns([MarketDay(day(1), Decimal("2.5"), None, Decimal(7))])
-    known = market.of(np.arange(market.first_day - 1, market.first_day + 2))
+    known = market.at(np.arange(market.first_day - 1, market.first_day + 2))
     nan = pytest.approx(np.nan, nan_ok=True)
     assert {name: list(values) for name, values in known.items()} == {
         "eth_open": [nan, 2.5, nan],
         "btc_open": [nan, nan, nan],
         "gas_price_gwei": [nan, 7.0, nan],
     }
-    assert np.isnan(market_columns(()).of(np.arange(3))["eth_open"]).all()
+    assert np.isnan(market_columns(()).at(np.arange(3))["eth_open"]).all()

@@ -1,5 +1,5 @@
-"""The metrics job end to end, on a real PostgreSQL with real Spark: a run, runs after it, and what
-it must leave alone.
+"""Tests the metrics job end to end, with real Spark and a real PostgreSQL: a run, later runs, and
+what must stay unchanged.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def assert_equal_to_oracle(engine: Engine, of: World) -> None:
     assert metrics_oracle.differences_of_tables(job_rows(engine), metrics_oracle.metrics(of)) == []
 
 
-def test_a_run_equals_the_oracle_and_a_second_one_changes_nothing(
+def test_run_equals_oracle_and_second_run_changes_nothing(
     spark: SparkSession, database: Settings, engine: Engine
 ) -> None:
     generated = world(11, pools=40, days=70)
@@ -160,7 +160,7 @@ def duplicate(of: World, engine: Engine) -> None:
     _add(of, engine, [(row.pool_id, row.timestamp, row.document)])
 
 
-def bad_row_after_a_good_one(of: World, engine: Engine) -> None:
+def bad_row_after_good_one(of: World, engine: Engine) -> None:
     row = next(row for row in of.rows if row.id not in metrics_oracle.quarantine(of))
     _add(
         of,
@@ -216,7 +216,7 @@ def active_again(of: World, engine: Engine) -> None:
 CHANGES = (
     late_correction,
     duplicate,
-    bad_row_after_a_good_one,
+    bad_row_after_good_one,
     earlier_first_day,
     new_pool,
     changed_price,
@@ -261,7 +261,7 @@ def test_all_changes_at_once(spark: SparkSession, database: Settings, engine: En
     assert_equal_to_oracle(engine, generated)
 
 
-def test_a_row_committed_after_the_next_run_is_not_missed(
+def test_row_committed_after_next_run_is_not_missed(
     spark: SparkSession, database: Settings, engine: Engine
 ) -> None:
     generated = world(15, pools=4, days=40)
@@ -286,7 +286,7 @@ def test_a_row_committed_after_the_next_run_is_not_missed(
     assert_equal_to_oracle(engine, generated)
 
 
-def test_a_backfill_recomputes_its_interval_only(
+def test_backfill_recomputes_only_its_interval(
     spark: SparkSession, database: Settings, engine: Engine
 ) -> None:
     generated = world(16, pools=20, days=60)
@@ -316,7 +316,7 @@ def test_a_backfill_recomputes_its_interval_only(
     assert {row["date"] for row in kept} == {day for _, day in expected}
 
 
-def test_days_that_a_backfill_skipped_are_not_forgotten(
+def test_days_skipped_by_backfill_are_computed_later(
     spark: SparkSession, database: Settings, engine: Engine
 ) -> None:
     generated = world(17, pools=15, days=60)
@@ -382,7 +382,7 @@ def test_tighter_limits_recompute_everything(
     assert_equal_to_oracle(engine, tighter)
 
 
-def test_without_raw_rows_there_is_nothing_to_do(database: Settings, engine: Engine) -> None:
+def test_nothing_to_do_without_raw_rows(database: Settings, engine: Engine) -> None:
     result = run_metrics(database, session=_no_session)
     assert (result["status"], result["jvm_started"], result["end"]) == (
         "nothing_to_do",
@@ -395,7 +395,7 @@ def _no_session(rows: int) -> SparkSession:
     raise AssertionError("a Spark session was asked for")
 
 
-def test_an_interrupted_run_leaves_no_trace(
+def test_interrupted_run_changes_nothing(
     spark: SparkSession, database: Settings, engine: Engine
 ) -> None:
     put(engine, world(20, pools=5, days=20))

@@ -1,8 +1,7 @@
-"""After a backfill, a run of some pools, or a retry, the next incremental run still makes the table
-that a full one would make; and a full one leaves nothing of rows that are gone.
+"""Tests that an incremental run after a backfill, a run of some pools or a retry gives the table of
+a full run, and that a full run leaves nothing of rows that are gone.
 
-Each case was once wrong. They were found by reading, while the random histories of
-`test_incremental_histories` were written: these meet them too rarely.
+Each case was once a bug. The random histories of `test_incremental_histories` meet them too rarely.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ SOME = (pool_name(QUIET),)
 @pytest.mark.parametrize(
     "how", [{"interval": (10, 0)}, {"pools": SOME}], ids=["backfill", "some pools"]
 )
-def test_a_price_that_changed_and_changed_back(
+def test_price_that_changed_and_changed_back(
     act: Act, changing: ChangingWorld, how: dict[str, Any]
 ) -> None:
     act(Price("ETH", 30, 1000))
@@ -100,7 +99,7 @@ def test_a_price_that_changed_and_changed_back(
 @pytest.mark.parametrize(
     "how", [{"interval": (10, 0)}, {"pools": SOME}], ids=["backfill", "some pools"]
 )
-def test_a_price_that_changed_after_days_that_only_a_part_of_the_runs_has_made(
+def test_price_changed_after_days_of_partial_runs(
     act: Act, changing: ChangingWorld, how: dict[str, Any]
 ) -> None:
     act(Price("ETH", 30, 1000))
@@ -122,16 +121,14 @@ def test_limits_that_changed_and_changed_back(
     assert_equal_to_full(changing)
 
 
-def test_a_pool_that_was_inactive_during_a_backfill(act: Act, changing: ChangingWorld) -> None:
+def test_pool_inactive_during_backfill(act: Act, changing: ChangingWorld) -> None:
     act(Days(10), daily(DAILY, 1, 1))
     act(Activity(QUIET, False), interval=(6, 3))
     act(Activity(QUIET, True))
     assert_equal_to_full(changing)
 
 
-def test_a_backfill_of_days_long_before_a_pools_first_one(
-    act: Act, changing: ChangingWorld
-) -> None:
+def test_backfill_long_before_first_day_of_pool(act: Act, changing: ChangingWorld) -> None:
     act()
     act(daily(QUIET, 90, 1), interval=(85, 80))
     act()
@@ -157,7 +154,7 @@ def fail(act: Act, *changes: Change, **options: Any) -> str:
     return str(error.value.failed_run[1])  # type: ignore[attr-defined]
 
 
-def test_a_retry_of_a_run_that_a_later_one_has_overtaken(act: Act, changing: ChangingWorld) -> None:
+def test_retry_after_later_run(act: Act, changing: ChangingWorld) -> None:
     act()
     failed = fail(act, Days(1), daily(DAILY, 1, 1))
     act(Days(1), daily(DAILY, 1, 1))
@@ -166,7 +163,7 @@ def test_a_retry_of_a_run_that_a_later_one_has_overtaken(act: Act, changing: Cha
     assert_equal_to_full(changing)
 
 
-def test_a_retried_full_refresh_after_some_pools_were_run_further(
+def test_retried_full_refresh_after_later_run_of_some_pools(
     act: Act, changing: ChangingWorld
 ) -> None:
     """It takes no day back that is there."""
@@ -176,7 +173,7 @@ def test_a_retried_full_refresh_after_some_pools_were_run_further(
     assert_equal_to_full(changing)
 
 
-def test_a_retried_full_refresh_that_was_overtaken(act: Act, changing: ChangingWorld) -> None:
+def test_retried_full_refresh_after_later_run(act: Act, changing: ChangingWorld) -> None:
     act()
     failed = fail(act, Days(1), daily(DAILY, 1, 1), full=True)
     act(Days(10), daily(DAILY, 10, 10))
@@ -185,7 +182,7 @@ def test_a_retried_full_refresh_that_was_overtaken(act: Act, changing: ChangingW
     assert_equal_to_full(changing)
 
 
-def test_a_clock_that_is_behind_the_last_runs(
+def test_clock_behind_that_of_last_run(
     act: Act, changing: ChangingWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
     act(Days(1), daily(DAILY, 1, 1))
@@ -209,7 +206,7 @@ FIRST_DAYS, LAST_DAYS, ALL = Deleted(QUIET, 20, 5), Deleted(QUIET, 3, 3), Delete
         (ALL, {"interval": (25, 0)}),
     ],
 )
-def test_deleted_rows_leave_no_days_behind_where_missing_days_are_retired(
+def test_retiring_missing_days_removes_days_of_deleted_rows(
     act: Act, changing: ChangingWorld, gone: Deleted, how: dict[str, Any]
 ) -> None:
     act()
@@ -229,7 +226,7 @@ def test_the_newest_day_deleted_of_all_pools(act: Act, changing: ChangingWorld) 
     assert_equal_to_full(changing)
 
 
-def test_a_backfill_retires_the_missing_days_of_its_interval_alone(
+def test_backfill_retires_missing_days_only_inside_its_interval(
     act: Act, changing: ChangingWorld
 ) -> None:
     """A calendar has no hole: they carry what was observed before."""
@@ -244,7 +241,7 @@ def test_a_backfill_retires_the_missing_days_of_its_interval_alone(
     assert rows[last_kept] == before[SOME[0], last_kept]
 
 
-def test_the_last_observed_day_is_found_again_after_its_rows_went(
+def test_last_observed_day_is_found_after_its_rows_are_gone(
     act: Act, changing: ChangingWorld
 ) -> None:
     act(Deleted(QUIET, 13, 6), Deleted(QUIET, 6, 6))

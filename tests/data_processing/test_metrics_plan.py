@@ -1,4 +1,4 @@
-"""The plan as data: what SQL alone decides, before any Spark session exists."""
+"""Tests the plan as data: SQL decides it before any Spark session exists."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from common.errors import ConfigurationError, SchemaMismatch
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.planning.plan import JOB, metric_rules, plan_metrics
-from data_processing.planning.plan_statistics import Part
+from data_processing.planning.plan_statistics import PlanReason
 from data_processing.planning.run_plan import Plan
-from data_processing.planning.run_request import Request, pools_option, request_of_run
+from data_processing.planning.run_request import Request, parse_pools, request_from_run
 from data_processing.raw.history import rows_to_read
 from database.connections.engine import make_engine
 from database.ledger.runs import open_run
@@ -132,7 +132,13 @@ def test_the_first_run_is_a_full_one_up_to_the_last_complete_day(
         ],
     )
     plan, pools = planned(database)
-    assert (plan.mode, plan.start, plan.end, plan.pools, plan.rows_to_read) == (
+    assert (
+        plan.decision.mode,
+        plan.statistics.start,
+        plan.decision.end,
+        plan.statistics.pools,
+        plan.statistics.rows_to_read,
+    ) == (
         "full_refresh",
         date(2024, 5, 1),
         date(2024, 5, 21),
@@ -145,18 +151,26 @@ def test_the_first_run_is_a_full_one_up_to_the_last_complete_day(
 
 def test_nothing_new_is_an_empty_plan(settled: Settings) -> None:
     plan, pools = planned(settled)
-    assert (plan.mode, plan.is_empty, plan.end, pools) == ("incremental", True, TODAY, {})
+    assert (plan.decision.mode, plan.is_empty, plan.decision.end, pools) == (
+        "incremental",
+        True,
+        TODAY,
+        {},
+    )
 
 
-def test_a_late_row_touches_its_pool_from_its_day_on(settled: Settings, engine: Engine) -> None:
+def test_late_row_affects_its_pool_from_its_day_on(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "a", date(2024, 5, 10))])
     plan, pools = planned(settled)
     assert list(pools) == ["a"]
     assert pools["a"]["write_from"] == date(2024, 5, 10)
     assert pools["a"]["read_from"] == midnight(date(2024, 5, 10) - LOOK_BACK)
     assert pools["a"]["known_from"] == date(2024, 5, 10) - LOOK_BACK
-    assert plan.reasons == {"late correction": 1, "look-back": 1}
-    assert plan.rows_to_read == (date(2024, 5, 31) - (date(2024, 5, 10) - LOOK_BACK)).days + 1 + 1
+    assert plan.pools_by_reason == {"late correction": 1, "look-back": 1}
+    assert (
+        plan.statistics.rows_to_read
+        == (date(2024, 5, 31) - (date(2024, 5, 10) - LOOK_BACK)).days + 1 + 1
+    )
 
 
 def test_only_accepted_rows_make_a_pool_known(settled: Settings, engine: Engine) -> None:
@@ -175,17 +189,15 @@ def test_only_accepted_rows_make_a_pool_known(settled: Settings, engine: Engine)
     assert pools["new"]["known_from"] is None
 
 
-def test_a_new_day_touches_every_pool_that_is_alive(settled: Settings, engine: Engine) -> None:
+def test_new_day_affects_every_active_pool(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "a", TODAY)])
     plan, pools = planned(settled, now=NOW + timedelta(days=1))
-    assert plan.end == TODAY + timedelta(days=1)
+    assert plan.decision.end == TODAY + timedelta(days=1)
     assert {pool: row["write_from"] for pool, row in pools.items()} == {"a": TODAY, "b": TODAY}
-    assert plan.reasons == {"new raw rows": 1, "new days": 2, "look-back": 2}
+    assert plan.pools_by_reason == {"new raw rows": 1, "new days": 2, "look-back": 2}
 
 
-def test_a_row_of_the_partial_day_counts_when_the_day_is_complete(
-    settled: Settings, engine: Engine
-) -> None:
+def test_row_of_partial_day_is_used_when_day_is_complete(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "new", TODAY)])
     assert planned(settled)[0].is_empty
     add_run(engine, settled, datetime.now(UTC), TODAY, status="nothing_to_do")
@@ -193,15 +205,13 @@ def test_a_row_of_the_partial_day_counts_when_the_day_is_complete(
     assert pools["new"]["write_from"] == TODAY
 
 
-def test_an_inactive_pool_is_filled_from_its_last_day_to_its_new_one(
-    settled: Settings, engine: Engine
-) -> None:
+def test_reactivated_pool_is_filled_up_to_new_day(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "old", date(2024, 5, 1))])
     _, pools = planned(settled)
     assert (pools["old"]["write_from"], pools["old"]["open_end"]) == (date(2024, 4, 10), None)
 
 
-def test_pools_that_went_and_came_back(settled: Settings, engine: Engine) -> None:
+def test_pools_that_were_deactivated_and_reactivated(settled: Settings, engine: Engine) -> None:
     execute(engine, "UPDATE pools SET is_active = true WHERE pool_id = 'old'")
     execute(engine, "INSERT INTO pools (pool_id, is_active) VALUES ('a', false)")
     execute(
@@ -213,10 +223,10 @@ def test_pools_that_went_and_came_back(settled: Settings, engine: Engine) -> Non
         "old": date(2024, 4, 10),
         "a": date(2024, 5, 29),
     }
-    assert plan.reasons == {"new days": 1, "no longer active": 1, "look-back": 2}
+    assert plan.pools_by_reason == {"new days": 1, "no longer active": 1, "look-back": 2}
 
 
-def test_a_changed_price_touches_every_pool_from_its_day_on(
+def test_changed_price_affects_every_pool_from_its_day_on(
     settled: Settings, engine: Engine
 ) -> None:
     execute(
@@ -234,17 +244,19 @@ def test_a_changed_price_touches_every_pool_from_its_day_on(
     assert {pool: row["write_from"] for pool, row in pools.items()} == dict.fromkeys(
         ("a", "b"), date(2024, 4, 20)
     )
-    assert plan.reasons == {"gas of 2024-04-20 changed": 2, "look-back": 2}
+    assert plan.pools_by_reason == {"gas of 2024-04-20 changed": 2, "look-back": 2}
 
 
 def test_other_rules_make_a_full_run(settled: Settings) -> None:
     plan, pools = planned(settled.model_copy(update={"max_fill_days": 3}))
-    assert (plan.mode, plan.since, set(pools)) == ("full_refresh", None, {"a", "b", "old"})
+    assert (plan.decision.mode, plan.decision.since, set(pools)) == (
+        "full_refresh",
+        None,
+        {"a", "b", "old"},
+    )
 
 
-def test_failed_runs_and_backfills_are_no_ground_to_stand_on(
-    settled: Settings, engine: Engine
-) -> None:
+def test_failed_runs_and_backfills_are_not_last_good_run(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "a", date(2024, 5, 10))])
     for status, mode in (
         ("failed", "incremental"),
@@ -256,17 +268,22 @@ def test_failed_runs_and_backfills_are_no_ground_to_stand_on(
     assert list(planned(settled)[1]) == ["a"]
 
 
-def test_a_row_of_no_possible_day_is_read_and_touches_no_pool(
+def test_row_of_impossible_day_is_read_and_affects_no_pool(
     settled: Settings, engine: Engine
 ) -> None:
     put_rows(engine, [raw(1000, "a", date(1970, 1, 1)), raw(1001, "a", date(2099, 1, 1))])
     plan, pools = planned(settled)
-    assert (pools, plan.rows_to_read, plan.is_empty) == ({}, 2, False)
+    assert (pools, plan.statistics.rows_to_read, plan.is_empty) == ({}, 2, False)
 
 
-def test_a_backfill_takes_its_interval_of_every_pool_with_data(settled: Settings) -> None:
+def test_backfill_covers_every_pool_with_data(settled: Settings) -> None:
     plan, pools = planned(settled, Request(start=date(2024, 4, 1), end=date(2024, 4, 11)))
-    assert (plan.mode, plan.start, plan.end, plan.impossible_rows) == (
+    assert (
+        plan.decision.mode,
+        plan.statistics.start,
+        plan.decision.end,
+        plan.out_of_range_rows,
+    ) == (
         "backfill",
         date(2024, 4, 1),
         date(2024, 4, 11),
@@ -282,7 +299,7 @@ def test_a_backfill_takes_its_interval_of_every_pool_with_data(settled: Settings
 
 
 @pytest.mark.parametrize(
-    ("request_of", "words"),
+    ("arguments", "message"),
     [
         ({"start": date(2024, 1, 1)}, "--end"),
         ({"end": date(2024, 1, 1)}, "--start"),
@@ -293,14 +310,12 @@ def test_a_backfill_takes_its_interval_of_every_pool_with_data(settled: Settings
         ),
     ],
 )
-def test_an_interval_that_is_none_is_refused(request_of: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigurationError, match=words):
-        Request(**request_of)
+def test_rejects_invalid_interval(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        Request(**arguments)
 
 
-def test_a_correction_is_recomputed_no_further_than_it_reaches(
-    settled: Settings, engine: Engine
-) -> None:
+def test_correction_is_recomputed_only_within_its_reach(settled: Settings, engine: Engine) -> None:
     put_rows(
         engine,
         [
@@ -319,19 +334,28 @@ def test_a_correction_is_recomputed_no_further_than_it_reaches(
         pools["a"]["write_end"],
     )
     assert pools["b"]["write_end"] == TODAY
-    correction, look_back = plan.parts
-    assert correction == Part("late correction", 2, date(2024, 2, 1), TODAY, 2 + REACH.days + 12)
+    correction, look_back = plan.statistics.parts
+    assert correction == PlanReason(
+        "late correction", 2, date(2024, 2, 1), TODAY, 2 + REACH.days + 12
+    )
     assert (look_back.reason, look_back.pools, look_back.days) == ("look-back", 1, LOOK_BACK.days)
-    assert (plan.days_missing, plan.rows_expected_to_change) == (0, REACH.days + 12)
+    assert (plan.statistics.days_missing, plan.statistics.rows_expected_to_change) == (
+        0,
+        REACH.days + 12,
+    )
 
 
 def test_missing_days_and_new_rows_are_counted(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "new", date(2024, 5, 20)), raw(1001, "new", date(2024, 5, 29))])
     plan, _ = planned(settled)
-    assert (plan.days, plan.days_missing, plan.rows_expected_to_change) == (12, 10, 12)
+    assert (
+        plan.statistics.days,
+        plan.statistics.days_missing,
+        plan.statistics.rows_expected_to_change,
+    ) == (12, 10, 12)
 
 
-def test_only_the_pools_that_were_asked_for(settled: Settings, engine: Engine) -> None:
+def test_recomputes_only_requested_pools(settled: Settings, engine: Engine) -> None:
     put_rows(
         engine,
         [
@@ -341,13 +365,13 @@ def test_only_the_pools_that_were_asked_for(settled: Settings, engine: Engine) -
         ],
     )
     plan, pools = planned(settled, Request(pools=("b", "old")))
-    assert (list(pools), plan.is_partial, plan.impossible_rows) == (["b"], True, None)
+    assert (list(pools), plan.is_partial, plan.out_of_range_rows) == (["b"], True, None)
     assert list(planned(settled, Request(full_refresh=True, pools=("old",)))[1]) == ["old"]
     add_run(engine, settled, datetime.now(UTC), TODAY, request={"pools": ["b"]})
     assert set(planned(settled)[1]) == {"a", "b"}
 
 
-def test_an_unknown_pool_is_named(settled: Settings) -> None:
+def test_error_names_unknown_pool(settled: Settings) -> None:
     with pytest.raises(ConfigurationError, match="no raw rows of nobody"):
         run_metrics(settled, Request(pools=("a", "nobody")), now=NOW)
 
@@ -355,21 +379,19 @@ def test_an_unknown_pool_is_named(settled: Settings) -> None:
 def test_pools_come_from_a_file_or_from_the_option_itself(tmp_path: Path) -> None:
     listed = tmp_path / "pools.txt"
     listed.write_text("a # the first\n\n b\na\n", encoding="utf-8")
-    assert pools_option(str(listed)) == pools_option(" a,b,,a") == ("a", "b")
-    assert pools_option(None) is None
-    assert pools_option("a" * 5000) == ("a" * 5000,)
+    assert parse_pools(str(listed)) == parse_pools(" a,b,,a") == ("a", "b")
+    assert parse_pools(None) is None
+    assert parse_pools("a" * 5000) == ("a" * 5000,)
     for nothing in ("", ",", str(tmp_path / "empty")):
         (tmp_path / "empty").write_text("# none\n", encoding="utf-8")
         with pytest.raises(ConfigurationError, match="names no pool"):
-            pools_option(nothing)
+            parse_pools(nothing)
     (tmp_path / "latin1").write_bytes("caf\xe9".encode("latin-1"))
     with pytest.raises(ConfigurationError, match="latin1 can't be read as a text file of pool ids"):
-        pools_option(str(tmp_path / "latin1"))
+        parse_pools(str(tmp_path / "latin1"))
 
 
-def test_a_row_that_does_not_say_when_it_came_may_always_be_new(
-    settled: Settings, engine: Engine
-) -> None:
+def test_row_without_insertion_timestamp_is_always_new(settled: Settings, engine: Engine) -> None:
     """The owner's column may be without NOT NULL, and without a default."""
     execute(
         engine, "ALTER TABLE raw_defillama_pool_history ALTER insertion_timestamp DROP NOT NULL"
@@ -386,62 +408,59 @@ def test_a_row_that_does_not_say_when_it_came_may_always_be_new(
         engine, "UPDATE raw_defillama_pool_history SET insertion_timestamp = NULL WHERE id >= 1000"
     )
     plan, pools = planned(settled)
-    assert (pools["a"]["write_from"], plan.unused_since) == (date(2024, 5, 10), None)
+    assert (pools["a"]["write_from"], plan.decision.unused_since) == (date(2024, 5, 10), None)
     add_run(engine, settled, datetime.now(UTC), TODAY, unused_since=None)
     assert planned(settled, now=NOW + timedelta(days=1))[1]["a"]["write_end"] == TODAY + timedelta(
         days=1
     )
     full, _ = planned(settled, Request(full_refresh=True))
-    assert full.rows_to_read == 152 * 2 + 100 + 2
+    assert full.statistics.rows_to_read == 152 * 2 + 100 + 2
 
 
-def test_rows_that_come_after_the_plan_are_left_to_the_next_run(
-    settled: Settings, engine: Engine
-) -> None:
+def test_rows_inserted_after_plan_are_left_to_next_run(settled: Settings, engine: Engine) -> None:
     """Stamped with a moment that is later than the plan's, they are of no impossible day."""
     put_rows(engine, [raw(1000, "a", date(2099, 1, 1))])
     for request in (Request(), Request(full_refresh=True)):
         plan, _ = planned(settled, request)
         before = rows_of(
-            engine, f"SELECT id FROM ({rows_to_read(TABLE, plan.impossible_rows)}) AS h ORDER BY id"
+            engine,
+            f"SELECT id FROM ({rows_to_read(TABLE, plan.out_of_range_rows)}) AS h ORDER BY id",
         )
-        assert (len(before), before[-1]["id"]) == (plan.rows_to_read, 1000)
+        assert (len(before), before[-1]["id"]) == (plan.statistics.rows_to_read, 1000)
         put_rows(engine, [RawRow(1001, "a", NOW + timedelta(seconds=30), {"apy": 1.0})])
         assert (
             rows_of(
                 engine,
-                f"SELECT id FROM ({rows_to_read(TABLE, plan.impossible_rows)}) AS h ORDER BY id",
+                f"SELECT id FROM ({rows_to_read(TABLE, plan.out_of_range_rows)}) AS h ORDER BY id",
             )
             == before
         )
         execute(engine, "DELETE FROM raw_defillama_pool_history WHERE id = 1001")
 
 
-def test_rows_of_an_unfinished_day_are_found_by_when_they_came(
-    settled: Settings, engine: Engine
-) -> None:
+def test_rows_of_unfinished_day_are_found_by_insertion(settled: Settings, engine: Engine) -> None:
     """They were inserted before the last run's watermark, and no pass over all raw rows is needed
     to find them.
     """
     put_rows(engine, [raw(1000, "new", TODAY)])
     first, _ = planned(settled)
-    assert first.unused_since is not None
+    assert first.decision.unused_since is not None
     add_run(
         engine,
         settled,
         datetime.now(UTC),
         TODAY,
         status="nothing_to_do",
-        unused_since=first.unused_since.isoformat(),
+        unused_since=first.decision.unused_since.isoformat(),
     )
     later = NOW + timedelta(days=1)
     second, pools = planned(settled, now=later)
-    assert (set(pools), second.unused_since) == ({"a", "b", "new"}, None)
+    assert (set(pools), second.decision.unused_since) == ({"a", "b", "new"}, None)
     add_run(engine, settled, datetime.now(UTC), TODAY, status="nothing_to_do", unused_since=None)
     assert "new" not in planned(settled, now=later)[1]
 
 
-def test_a_row_of_the_future_counts_when_its_day_is_over(settled: Settings, engine: Engine) -> None:
+def test_future_row_is_used_when_its_day_is_over(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "new", TODAY + timedelta(days=3))])
     put_into_quarantine(engine, 1000, "timestamp_in_future")
     add_run(engine, settled, datetime.now(UTC), TODAY, unused_since=None)
@@ -452,9 +471,7 @@ def test_a_row_of_the_future_counts_when_its_day_is_over(settled: Settings, engi
 
 
 @pytest.mark.parametrize("status", ["failed", "blocked", "cancelled"])
-def test_a_retry_keeps_the_days_of_the_run_that_failed(
-    settled: Settings, engine: Engine, status: str
-) -> None:
+def test_retry_keeps_days_of_failed_run(settled: Settings, engine: Engine, status: str) -> None:
     put_rows(engine, [raw(1000, "a", TODAY - timedelta(days=3)), raw(1001, "a", TODAY)])
     add_run(
         engine,
@@ -463,12 +480,16 @@ def test_a_retry_keeps_the_days_of_the_run_that_failed(
         TODAY,
         status=status,
         run_id="lost",
-        request=Request().public(),
+        request=Request().to_json(),
     )
-    asked = request_of_run(engine, JOB, "lost")
-    assert asked == request_of_run(engine, JOB, "last") == Request(until=TODAY)
+    asked = request_from_run(engine, JOB, "lost")
+    assert asked == request_from_run(engine, JOB, "last") == Request(until=TODAY)
     plan, pools = planned(settled, asked, now=NOW + timedelta(days=2))
-    assert (plan.end, pools["a"]["write_end"], plan.unused_since is None) == (TODAY, TODAY, False)
+    assert (plan.decision.end, pools["a"]["write_end"], plan.decision.unused_since is None) == (
+        TODAY,
+        TODAY,
+        False,
+    )
     backfill = Request(start=date(2024, 3, 1), end=date(2024, 3, 5), pools=("a",))
     add_run(
         engine,
@@ -478,9 +499,9 @@ def test_a_retry_keeps_the_days_of_the_run_that_failed(
         status=status,
         mode="backfill",
         run_id="filled",
-        request=backfill.public(),
+        request=backfill.to_json(),
     )
-    assert request_of_run(engine, JOB, "filled") == backfill
+    assert request_from_run(engine, JOB, "filled") == backfill
 
 
 @pytest.mark.parametrize(
@@ -494,7 +515,7 @@ def test_a_retry_keeps_the_days_of_the_run_that_failed(
         ),
     ],
 )
-def test_a_run_that_retires_days_recomputes_what_was_asked_for_and_so_does_its_retry(
+def test_run_that_retires_days_and_its_retry_recompute_requested_days(
     settled: Settings, engine: Engine, asked: Request, mode: str
 ) -> None:
     assert asked.mode == mode
@@ -506,9 +527,9 @@ def test_a_run_that_retires_days_recomputes_what_was_asked_for_and_so_does_its_r
         status="failed",
         mode=mode,
         run_id="lost",
-        request=asked.public(),
+        request=asked.to_json(),
     )
-    again = request_of_run(engine, JOB, "lost")
+    again = request_from_run(engine, JOB, "lost")
     assert (again.mode, again.retire_missing, again.pools) == (mode, True, asked.pools)
 
 
@@ -516,13 +537,13 @@ def test_only_a_failed_run_can_be_retried(settled: Settings, engine: Engine) -> 
     with pytest.raises(
         ConfigurationError, match="is succeeded; only a run that is failed, blocked, cancelled"
     ):
-        request_of_run(engine, JOB, "last")
+        request_from_run(engine, JOB, "last")
     with pytest.raises(ConfigurationError, match="no such run"):
-        request_of_run(engine, JOB, "nobody")
+        request_from_run(engine, JOB, "nobody")
 
 
-def test_wrong_use_leaves_no_run_behind(settled: Settings, engine: Engine) -> None:
-    """`--retry last` would take it for the night that failed."""
+def test_wrong_use_records_no_run(settled: Settings, engine: Engine) -> None:
+    """`--retry last` would take it for the failed run."""
     before = rows_of(engine, "SELECT run_id FROM yieldspark.run_ledger")
     for wrong in (
         Request(start=date(2024, 5, 1), end=date(2024, 6, 2)),
@@ -533,9 +554,7 @@ def test_wrong_use_leaves_no_run_behind(settled: Settings, engine: Engine) -> No
     assert rows_of(engine, "SELECT run_id FROM yieldspark.run_ledger") == before
 
 
-def test_a_run_whose_driver_is_gone_can_be_retried_at_once(
-    settled: Settings, engine: Engine
-) -> None:
+def test_run_of_killed_driver_can_be_retried_at_once(settled: Settings, engine: Engine) -> None:
     filled = Request(start=date(2024, 3, 1), end=date(2024, 3, 5))
     add_run(
         engine,
@@ -545,14 +564,16 @@ def test_a_run_whose_driver_is_gone_can_be_retried_at_once(
         status="running",
         mode="backfill",
         run_id="killed",
-        request=filled.public(),
+        request=filled.to_json(),
     )
-    assert request_of_run(engine, JOB, "last") == request_of_run(engine, JOB, "killed") == filled
+    assert (
+        request_from_run(engine, JOB, "last") == request_from_run(engine, JOB, "killed") == filled
+    )
     with (
         open_run(engine, job=JOB, mode="incremental") as run,
         pytest.raises(ConfigurationError, match="is running; only a run that is failed"),
     ):
-        request_of_run(engine, JOB, run.run_id)
+        request_from_run(engine, JOB, run.run_id)
 
 
 def test_tables_of_another_schema_are_refused(settled: Settings, engine: Engine) -> None:
@@ -571,7 +592,7 @@ def test_tables_of_another_schema_are_refused(settled: Settings, engine: Engine)
         run_metrics(elsewhere, now=NOW)
 
 
-def test_past_runs_tell_how_long_one_takes(settled: Settings, engine: Engine) -> None:
+def test_duration_is_estimated_from_past_runs(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "a", date(2024, 5, 10))])
     guess, _ = planned(settled)
     rows = json.dumps({"read": 1000, "inserted": 0, "updated": 0, "unchanged": 0})
@@ -583,28 +604,28 @@ def test_past_runs_tell_how_long_one_takes(settled: Settings, engine: Engine) ->
         rows=rows,
     )
     told, _ = planned(settled)
-    assert 59 < told.estimated_seconds < 61
-    assert (guess.estimated_cost_usd, told.estimated_cost_usd) == (0.0, 0.0)
+    assert 59 < told.statistics.estimated_seconds < 61
+    assert (guess.statistics.estimated_cost_usd, told.statistics.estimated_cost_usd) == (0.0, 0.0)
     paid, _ = planned(settled.model_copy(update={"environment": "production"}))
-    assert paid.estimated_cost_usd == pytest.approx(0.5, rel=0.02)
-    assert guess.estimated_seconds < 20
+    assert paid.statistics.estimated_cost_usd == pytest.approx(0.5, rel=0.02)
+    assert guess.statistics.estimated_seconds < 20
 
 
-def test_an_end_in_the_future_is_refused(settled: Settings) -> None:
+def test_rejects_end_in_future(settled: Settings) -> None:
     with pytest.raises(ConfigurationError, match="2024-06-02 is in the future"):
         run_metrics(settled, Request(start=date(2024, 5, 1), end=date(2024, 6, 2)), now=NOW)
 
 
-def test_a_dry_run_leaves_nothing_behind(settled: Settings, engine: Engine) -> None:
+def test_dry_run_writes_nothing(settled: Settings, engine: Engine) -> None:
     put_rows(engine, [raw(1000, "a", date(2024, 5, 10), apy="?"), raw(1001, "a", date(1970, 1, 1))])
     before = rows_of(engine, "SELECT count(*) AS n FROM pg_class")
     plan = plan_metrics(settled, engine, Request(), table=TABLE, now=NOW, dry_run=True)
-    assert (plan.pools, plan.rows_to_quarantine) == (1, 2)
-    assert json.loads(json.dumps(plan.public()))["rules"] == metric_rules(settled)
+    assert (plan.statistics.pools, plan.statistics.rows_to_quarantine) == (1, 2)
+    assert json.loads(json.dumps(plan.to_json()))["rules"] == metric_rules(settled)
     assert rows_of(engine, "SELECT count(*) AS n FROM pg_class") == before
 
 
-def test_a_missing_table_is_named(database: Settings, engine: Engine) -> None:
+def test_error_names_missing_table(database: Settings, engine: Engine) -> None:
     execute(engine, "DROP TABLE gas_fees_daily")
     with pytest.raises(SchemaMismatch, match="gas_fees_daily is missing"):
         planned(database)

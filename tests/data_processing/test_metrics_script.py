@@ -1,6 +1,4 @@
-"""The job as a process of its own: its exit codes, what it prints where, and what an interrupt
-leaves.
-"""
+"""Tests the job as a process of its own: exit codes, output and interrupts."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ def test_wrong_use_exits_with_2_and_says_why(database: Settings, tmp_path: Path)
     """Every wrong interval is in test_metrics_plan.py; what argparse refuses, and what the plan
     does.
     """
-    for arguments, words in (
+    for arguments, message in (
         (["--start", "yesterday", "--end", "2024-01-01"], "yesterday"),
         (["--start", "2024-01-02", "--end", "2999-01-01"], "in the future"),
         (
@@ -48,11 +46,11 @@ def test_wrong_use_exits_with_2_and_says_why(database: Settings, tmp_path: Path)
             check=False,
         )
         assert (done.returncode, done.stdout) == (2, "")
-        assert words in done.stderr
+        assert message in done.stderr
         assert "Traceback" not in done.stderr
 
 
-def test_a_dry_run_prints_the_plan(database: Settings, engine: Engine, tmp_path: Path) -> None:
+def test_dry_run_prints_plan(database: Settings, engine: Engine, tmp_path: Path) -> None:
     put(engine, world(32, pools=4, days=20))
     done = subprocess.run(
         [*SCRIPT, "--dry-run", "--json"],
@@ -93,7 +91,7 @@ def test_planning_starts_no_jvm(database: Settings, engine: Engine) -> None:
 
 
 @pytest.mark.usefixtures("jvm")
-def test_an_interrupt_while_spark_works_is_in_the_ledger(
+def test_interrupt_during_spark_job_is_recorded(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     """SIGTERM, which becomes what Ctrl-C is; `test_command_line.py` sends SIGINT. Classes that the

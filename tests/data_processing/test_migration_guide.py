@@ -1,5 +1,5 @@
-"""The guide to move over from the pandas job is true: its statements and commands run as written,
-in its order, on a database with the tables of that job.
+"""Tests the guide for moving from the pandas job: its statements and commands run as written, in
+order, on a database with the tables of that job.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from config_spark import Settings
 from data_processing.comparison.rules import (
     Precision,
     Rule,
-    rules_of,
-    rules_of_our_rows,
-    rules_of_their_rows,
+    column_rules,
+    our_row_rules,
+    their_row_rules,
 )
 from database.connections.engine import make_engine
 from database.schema.migrate import migrate
@@ -123,7 +123,7 @@ def test_the_guide_runs_as_written_and_other_jobs_columns_stay(
         assert kept[row["pool_id"], row["date"]] == row["rolling_apy_7d"], "not rolled back"
 
 
-def test_an_owner_who_is_no_superuser_can_run_the_statements(owner_tables: Settings) -> None:
+def test_owner_without_superuser_can_run_statements(owner_tables: Settings) -> None:
     """Statements of the owner: those that give rights, and the one that reads YieldSpark's own
     tables.
     """
@@ -140,7 +140,7 @@ def test_an_owner_who_is_no_superuser_can_run_the_statements(owner_tables: Setti
                 connection.exec_driver_sql(clean_up)
 
 
-def test_who_lacks_the_schema_is_told_statements_that_such_an_owner_can_run(
+def test_missing_schema_right_names_statements_for_owner(
     owner_tables: Settings,
 ) -> None:
     with (
@@ -156,10 +156,10 @@ def test_who_lacks_the_schema_is_told_statements_that_such_an_owner_can_run(
         assert migrate(make_engine(settings))
 
 
-def test_the_guides_table_names_every_rule() -> None:
+def test_guide_table_names_every_rule() -> None:
     precision = Precision(4, "0.0001")
-    rules: list[Rule] = [*rules_of_our_rows(), *rules_of_their_rows("m", {})]
+    rules: list[Rule] = [*our_row_rules(), *their_row_rules("m", {})]
     for column in METRIC_COLUMNS:
-        rules += rules_of(column, "m", precision)
+        rules += column_rules(column, "m", precision)
     named = re.findall(r"^\| `([a-z_]+)` \|", GUIDE, re.MULTILINE)
     assert sorted(named) == sorted({rule.name for rule in rules})

@@ -1,4 +1,6 @@
-"""Whether a column of texts has decimal points or decimal commas, and what becomes of its cells."""
+"""Tests the detection of decimal points and decimal commas in a column of texts, and the conversion
+of its cells.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +12,26 @@ import pytest
 from common.errors import InputError
 from data_processing.files.number_format import (
     DecimalSign,
-    SignsSeen,
+    SignEvidence,
     decimal_sign,
-    given_sign,
-    signs_seen,
-    with_point,
+    parse_decimal_sign,
+    sign_evidence,
+    with_decimal_point,
 )
 
 
-def seen(*cells: str | None) -> SignsSeen:
-    return signs_seen(pa.chunked_array([list(cells)]))
+def seen(*cells: str | None) -> SignEvidence:
+    return sign_evidence(pa.chunked_array([list(cells)]))
 
 
 def sign(
     *cells: str | None,
-    others: tuple[SignsSeen, ...] = (),
+    others: tuple[SignEvidence, ...] = (),
     delimiter: str | None = ";",
     given: DecimalSign | None = None,
 ) -> DecimalSign:
     return decimal_sign(
-        "column apy of a.csv", seen(*cells), others, delimiter=delimiter, given=given
+        "column apy of a.csv", seen(*cells), others, delimiter=delimiter, option=given
     )
 
 
@@ -68,28 +70,33 @@ def sign(
         ("1 234", "1234", "1234"),
     ],
 )
-def test_each_way_to_write_a_number(cell: str, by_point: str | None, by_comma: str | None) -> None:
+def test_number_formats(cell: str, by_point: str | None, by_comma: str | None) -> None:
     found = seen(cell)
     is_clear = (by_point is None) != (by_comma is None)
     assert bool(found.point) == (is_clear and by_point is not None)
     assert bool(found.comma) == (is_clear and by_comma is not None)
     for decimal, expected in ((".", by_point), (",", by_comma)):
         if expected is not None:
-            written = with_point(pa.chunked_array([[cell]]), given_sign(decimal) or ".")[0].as_py()
+            written = with_decimal_point(
+                pa.chunked_array([[cell]]), parse_decimal_sign(decimal) or "."
+            )[0].as_py()
             assert Decimal(written) == Decimal(expected)
 
 
 @pytest.mark.parametrize(
     "cell", ["n/a", "NaN", "1.2.3", "1,2,3", "1.23.456", "1.234.56,7", "5.25x", "v1.2", "", "."]
 )
-def test_what_is_no_number_decides_nothing_and_stays(cell: str) -> None:
-    assert seen(cell, None) == SignsSeen()
+def test_text_that_is_no_number_decides_nothing(cell: str) -> None:
+    assert seen(cell, None) == SignEvidence()
     both = pa.chunked_array([[cell, None]])
     for decimal in (".", ","):
-        assert with_point(both, given_sign(decimal) or ".").to_pylist() == [cell, None]
+        assert with_decimal_point(both, parse_decimal_sign(decimal) or ".").to_pylist() == [
+            cell,
+            None,
+        ]
 
 
-def test_one_clear_cell_decides_for_its_column() -> None:
+def test_one_unambiguous_cell_decides_column() -> None:
     assert sign("1.234", "1.234.567,89") == ","
     assert sign("1.234", "1.5") == "."
     assert sign("1,234", "1,234,567.8") == "."
@@ -97,22 +104,22 @@ def test_one_clear_cell_decides_for_its_column() -> None:
     assert sign("7", None) == "."
 
 
-def test_a_column_that_leaves_it_open_goes_by_the_others() -> None:
+def test_ambiguous_column_follows_other_columns() -> None:
     comma, point = seen("5,25"), seen("5.25")
-    assert sign("1.234", others=(comma, SignsSeen())) == ","
+    assert sign("1.234", others=(comma, SignEvidence())) == ","
     assert sign("1.234", others=(point,)) == "."
     with pytest.raises(InputError):
         sign("1.234", others=(comma, point))
 
 
-def test_what_nothing_tells_is_refused_with_both_readings() -> None:
-    words = (
+def test_rejects_ambiguous_number_with_both_readings() -> None:
+    message = (
         "column apy of a.csv has '1.234', which is 1.234 with a decimal point and 1234 with a"
         " decimal comma, and nothing in the file tells which: give --decimal . or --decimal ,"
     )
     with pytest.raises(InputError) as caught:
         sign("7", "1.234")
-    assert str(caught.value) == words
+    assert str(caught.value) == message
     for delimiter in (",", ";", "\t", "|", None):
         with pytest.raises(InputError, match=r"'1,234', which is 1234 with a decimal point"):
             sign("1,234", delimiter=delimiter)
@@ -127,11 +134,11 @@ def test_commas_between_values_leave_the_point_for_decimals() -> None:
     assert sign("1.234", delimiter=",", others=(seen("5,25"),)) == ","
 
 
-def test_a_column_with_both_signs_and_an_option_that_does_not_fit_are_refused() -> None:
+def test_rejects_column_with_both_signs_and_contradicting_option() -> None:
     with pytest.raises(InputError, match=r"has '5.25', with a decimal point, and '5,5', with a"):
         sign("5.25", "5,5")
     with pytest.raises(InputError, match=r"has '5.25', which --decimal , does not fit"):
         sign("5.25", given=",")
-    assert given_sign(None) is None
+    assert parse_decimal_sign(None) is None
     with pytest.raises(InputError, match=r"allowed are `.` and `,`"):
-        given_sign(";")
+        parse_decimal_sign(";")

@@ -1,6 +1,4 @@
-"""Files as other programs and sites write them: what each gives, and what a refusal says. None of
-these needs a database.
-"""
+"""Tests files as other programs and sites write them. Needs no database."""
 
 from __future__ import annotations
 
@@ -83,7 +81,7 @@ def test_dollars_on_either_side(tmp_path: Path, cell: str) -> None:
     assert (found["tvl_usd"], found["apy"]) == (["1234.50"], ["5.25"])
 
 
-def test_a_table_as_psql_prints_it(tmp_path: Path) -> None:
+def test_table_printed_by_psql(tmp_path: Path) -> None:
     printed = (
         f"       timestamp        |  pool | tvlusd |  apy\n{'-' * 24}+-------+--------+------\n"
         f" 2025-03-01 00:00:00+00 | {POOL} | 1000.5 | 5.25\n(1 row)\n"
@@ -122,7 +120,7 @@ def test_parquet_of_pandas_and_polars(tmp_path: Path) -> None:
         assert (found["tvl_usd"], Decimal(found["apy"][0])) == (["1000.5"], Decimal("5.25"))
 
 
-def test_a_type_that_arrow_does_not_read_is_no_damage(tmp_path: Path) -> None:
+def test_type_unsupported_by_arrow_is_not_reported_as_damage(tmp_path: Path) -> None:
     pl.DataFrame({"a": [1]}, schema={"a": pl.Int128}).write_parquet(tmp_path / "wide.parquet")
     with pytest.raises(InputError, match=r"does not read: Integers with more than 64 bits"):
         looked_at(tmp_path / "wide.parquet")
@@ -155,7 +153,7 @@ def test_a_type_that_arrow_does_not_read_is_no_damage(tmp_path: Path) -> None:
     ],
     ids=["Investing.com", "Binance", "two header lines", "XML", "a title"],
 )
-def test_what_is_not_read_gets_one_sentence(
+def test_unsupported_file_gets_one_message(
     tmp_path: Path, name: str, content: str, says: str
 ) -> None:
     with pytest.raises(InputError) as caught:

@@ -1,5 +1,5 @@
-"""Raw history that is pruned, rewritten or fetched again: no metric is lost, and nothing that was
-decided about a row is forgotten.
+"""Tests raw history that is pruned, rewritten or fetched again: no metric is lost, and no decision
+on a row is forgotten.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from common.errors import CheckFailed
 from common.settings.spark import Transport
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
-from data_processing.planning.changed_pools import REWRITTEN
+from data_processing.planning.changed_pools import REWRITTEN_SOURCE
 from data_processing.planning.run_request import Request
 from data_processing.quarantine.queries import Selection, show_row
 from data_processing.quarantine.replay import Replay, drop_rows, replay_rows
@@ -62,7 +62,7 @@ def metrics(spark: SparkSession, database: Settings) -> Metrics:
 
 
 def refetch(engine: Engine, condition: str = "true") -> None:
-    """What the owner's fetcher does each night: everything deleted, and what passes its filter
+    """What the owner's fetcher does each day: everything deleted, and what passes its filter
     fetched again, under ids that other rows had.
     """
     execute(engine, f"CREATE TABLE fetched AS SELECT * FROM {HISTORY} WHERE {condition}")
@@ -116,7 +116,7 @@ def generated(engine: Engine) -> World:
         pytest.param("everything", marks=pytest.mark.long),
     ],
 )
-def test_pruned_days_keep_their_metrics_and_serve_those_after_them(
+def test_pruned_days_keep_metrics_and_are_read_by_later_windows(
     engine: Engine, generated: World, metrics: Metrics, gone: str
 ) -> None:
     metrics(generated)
@@ -144,7 +144,7 @@ def test_pruned_days_keep_their_metrics_and_serve_those_after_them(
 
 
 @pytest.mark.parametrize("transport", ["adbc", pytest.param("jdbc", marks=pytest.mark.long)])
-def test_the_owners_fetcher_and_a_changed_gas_value_empty_no_day(
+def test_refetch_and_changed_gas_value_empty_no_day(
     transport: Transport, restricted: Settings, owner_tables: Settings, spark: SparkSession
 ) -> None:
     admin, made = make_engine(owner_tables), world(31, pools=20, days=50)
@@ -153,26 +153,26 @@ def test_the_owners_fetcher_and_a_changed_gas_value_empty_no_day(
         update={"read_transport": transport, "write_transport": transport}
     )
 
-    def night() -> dict[str, Any]:
+    def daily_run() -> dict[str, Any]:
         return run_metrics(settings, Request(), session=lambda _: spark, now=made.now)
 
-    night()
-    assert REWRITTEN not in last_plan(admin)["warnings"]
+    daily_run()
+    assert REWRITTEN_SOURCE not in last_plan(admin)["warnings"]
     refetch(admin, "right(pool_id, 1) IN ('1', '4', '7')")
     made.gas[START + timedelta(days=10)] = 77.0
     change_gas(admin, START + timedelta(days=10))
-    changed = night()
+    changed = daily_run()
     assert (changed["mode"], changed["rows"]["removed"]) == ("incremental", 0)
     assert changed["rows"]["updated"] > 0
     assert differences_of_tables(job_rows(admin), metrics_oracle.metrics(made)) == []
     refetch(admin)
-    again = night()
-    assert (unchanged(again), last_plan(admin)["warnings"]) == (True, [REWRITTEN])
+    again = daily_run()
+    assert (unchanged(again), last_plan(admin)["warnings"]) == (True, [REWRITTEN_SOURCE])
     raw = rows_of(admin, f"SELECT count(*) AS rows FROM {HISTORY}")
     assert again["rows"]["read"] <= raw[0]["rows"]
 
 
-def test_decisions_hold_for_rows_that_come_again_under_other_ids(
+def test_decisions_apply_to_rows_inserted_again_under_other_ids(
     database: Settings, engine: Engine, generated: World, metrics: Metrics
 ) -> None:
     """Ids come again too: another row may have that of a dropped one."""
@@ -224,7 +224,7 @@ def resolutions(engine: Engine) -> dict[float, str | None]:
     return {row["raw_json_data"]["apy"]: row["resolution"] for row in rows}
 
 
-def test_an_open_row_that_is_gone_stays_open(
+def test_open_row_that_is_gone_stays_open(
     engine: Engine, generated: World, metrics: Metrics
 ) -> None:
     put_rows(engine, [RawRow(3_000_000, "decided", at(10), {"apy": 2e6})])
@@ -234,7 +234,7 @@ def test_an_open_row_that_is_gone_stays_open(
     assert resolutions(engine) == {2e6: None}
 
 
-def test_a_day_whose_row_was_rewritten_into_a_bad_one_keeps_its_value(
+def test_day_whose_row_was_rewritten_to_bad_one_keeps_its_value(
     engine: Engine, generated: World, metrics: Metrics
 ) -> None:
     """Of another content it is another row, and the one that counted is gone."""
@@ -291,7 +291,7 @@ def test_rows_that_are_deleted_between_read_and_commit_lose_no_metric(
     assert rows_of(engine, without)[0]["n"] == 0
 
 
-def test_missing_days_go_where_they_are_wanted_to(
+def test_missing_days_are_removed_on_request(
     engine: Engine, generated: World, metrics: Metrics
 ) -> None:
     steady = generated.rows[0].pool_id
@@ -343,7 +343,7 @@ def without_observed_days(engine: Engine) -> None:
     )
 
 
-def test_days_pruned_before_there_were_stored_values_keep_their_metrics(
+def test_days_pruned_before_stored_values_existed_keep_metrics(
     database: Settings, engine: Engine, generated: World, metrics: Metrics
 ) -> None:
     metrics(generated)
@@ -362,7 +362,7 @@ def test_days_pruned_before_there_were_stored_values_keep_their_metrics(
     assert unchanged(metrics(generated, full_refresh=True))
 
 
-def test_rows_of_another_job_serve_the_windows_after_them_and_stay_as_they_are(
+def test_rows_of_another_job_are_read_by_later_windows_and_unchanged(
     engine: Engine, metrics: Metrics
 ) -> None:
     """The pandas job's rows of days before the pool's first raw row."""

@@ -1,4 +1,4 @@
-"""Spark and PostgreSQL judge a raw row by the same words, and the words are right."""
+"""Tests that Spark and PostgreSQL give a raw row the same reason, and that the reason is right."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pyspark.sql import SparkSession
 from sqlalchemy import Engine, text
 
 from config_spark import load_settings
-from data_processing.checks.catalogue import CATALOGUE, REFUSED
-from data_processing.checks.row_checks import gas_checks, judged, price_checks, raw_row_checks
+from data_processing.checks.catalogue import CANNOT_BE_STORED, CATALOGUE
+from data_processing.checks.row_checks import gas_checks, price_checks, raw_row_checks, validated
 from data_processing.metrics.raw_rows import parse_raw_rows
-from data_processing.raw.history import judged_rows
+from data_processing.raw.history import validated_rows
 from tests.support import metrics_oracle
 from tests.support.metrics_histories import as_text
 from tests.support.metrics_oracle import RawRow, World
@@ -118,7 +118,7 @@ def by_postgresql(
         f"SELECT id, timestamp, apy, tvl, false AS not_in_pools, {dropped} AS dropped, false AS"
         f" replaced FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r({columns})"
     )
-    query = judged_rows(given_rows, CHECKS)
+    query = validated_rows(given_rows, CHECKS)
     document = json.dumps(
         [
             {"id": n, "timestamp": moment.isoformat(), "apy": apy, "tvl": tvl}
@@ -163,8 +163,8 @@ def test_both_dialects_agree_on_arbitrary_texts(
         for number, value in enumerate(texts)
     ]
     reasons = [
-        {number: reason for number, (_, _, reason) in judged_rows.items()}
-        for judged_rows in (by_spark(spark, rows), by_postgresql(engine, rows))
+        {number: reason for number, (_, _, reason) in validated_rows.items()}
+        for validated_rows in (by_spark(spark, rows), by_postgresql(engine, rows))
     ]
     assert reasons[0] == reasons[1]
 
@@ -199,7 +199,7 @@ def test_each_reason(spark: SparkSession) -> None:
     expected = dict(enumerate(reason for _, reason in REASONS))
     by_oracle = metrics_oracle.quarantine(World(rows=rows, now=NOW))
     texts = [(as_text(row.document, "apy"), as_text(row.document, "tvlUsd")) for row in rows]
-    judged_rows = by_spark(
+    validated_rows = by_spark(
         spark,
         [
             (row.id, row.pool_id, row.timestamp, *pair)
@@ -207,7 +207,7 @@ def test_each_reason(spark: SparkSession) -> None:
         ],
     )
     assert {row.id: by_oracle.get(row.id) for row in rows} == expected
-    assert {number: reason for number, (_, _, reason) in judged_rows.items()} == expected
+    assert {number: reason for number, (_, _, reason) in validated_rows.items()} == expected
 
 
 def test_impossible_timestamps(spark: SparkSession, engine: Engine) -> None:
@@ -223,7 +223,7 @@ def test_impossible_timestamps(spark: SparkSession, engine: Engine) -> None:
     assert by_spark(spark, rows) == by_postgresql(engine, rows)
 
 
-def test_a_dropped_row_keeps_the_reason_it_has(spark: SparkSession, engine: Engine) -> None:
+def test_dropped_row_keeps_its_reason(spark: SparkSession, engine: Engine) -> None:
     rows: list[Row] = [
         (number, "p", datetime(2024, 1, 1, tzinfo=UTC), apy, "1")
         for number, apy in enumerate(("1", "?"))
@@ -243,9 +243,7 @@ def test_a_dropped_row_keeps_the_reason_it_has(spark: SparkSession, engine: Engi
         (gas_checks, "gas_negative"),
     ],
 )
-def test_a_severity_stands_in_the_catalogue(
-    monkeypatch: pytest.MonkeyPatch, checks: Any, name: str
-) -> None:
+def test_severity_is_in_catalogue(monkeypatch: pytest.MonkeyPatch, checks: Any, name: str) -> None:
     found = {check.name: check.severity for check in checks(load_settings(_env_file=None), NOW)}
     monkeypatch.setitem(CATALOGUE, name, replace(CATALOGUE[name], severity="warn"))
     assert {
@@ -263,7 +261,7 @@ def test_the_catalogue_has_every_check_of_rows_and_no_other() -> None:
     assert there == {
         check.name
         for check in CATALOGUE.values()
-        if check.level == "row" and check.fixed != REFUSED
+        if check.level == "row" and check.fixed_reason != CANNOT_BE_STORED
     }
 
 
@@ -301,7 +299,7 @@ def test_each_reason_of_a_market_row(engine: Engine, column: str) -> None:
         f"SELECT position, value AS {column}, {day} FROM unnest(CAST(:values AS text[])) WITH"
         " ORDINALITY AS given (value, position)"
     )
-    query = judged(
+    query = validated(
         given_values,
         others=("position", "data_timestamp", "date", "symbol"),
         texts=(column,),

@@ -1,5 +1,5 @@
-"""Quarantine beside the metrics job: what is replayed, dropped or let in by other limits, and what
-the next runs make of it.
+"""Tests quarantine together with the metrics job: rows that are replayed, dropped or accepted under
+other limits, and the runs after that.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def known_rows(engine: Engine, of: World) -> None:
     ]
 
 
-def test_a_corrected_row_is_what_the_next_run_takes_in(
+def test_next_run_uses_corrected_row(
     database: Settings, engine: Engine, history: World, metrics: Metrics
 ) -> None:
     assert metrics(history)["rows"]["quarantined"] == 2
@@ -115,7 +115,7 @@ def test_a_corrected_row_is_what_the_next_run_takes_in(
     ]
 
 
-def test_a_replay_under_other_limits_and_the_full_run_that_follows(
+def test_replay_under_other_limits_and_following_full_run(
     database: Settings, engine: Engine, history: World, metrics: Metrics
 ) -> None:
     metrics(history)
@@ -133,7 +133,7 @@ def test_a_replay_under_other_limits_and_the_full_run_that_follows(
     assert quarantined(engine)["apy_beyond_limit"]["resolution"] == "replayed"
 
 
-def test_other_limits_accept_and_take_back(
+def test_other_limits_accept_and_reopen_rows(
     engine: Engine, history: World, metrics: Metrics
 ) -> None:
     """Without a replay: the full run that new limits bring uses the row itself, and the old limits
@@ -154,7 +154,7 @@ def test_other_limits_accept_and_take_back(
     assert_equal_to_oracle(engine, history)
 
 
-def test_an_accepted_row_that_fails_for_another_reason_is_open_again(
+def test_accepted_row_with_new_reason_is_reopened(
     database: Settings, engine: Engine, history: World, metrics: Metrics
 ) -> None:
     put_rows(engine, [both := RawRow(900, "a", noon(5), {"apy": 2e6, "tvlUsd": 9e6})])
@@ -174,9 +174,7 @@ def test_an_accepted_row_that_fails_for_another_reason_is_open_again(
     ]
 
 
-def test_a_row_whose_time_has_come_is_no_longer_quarantined(
-    engine: Engine, history: World, metrics: Metrics
-) -> None:
+def test_future_row_is_accepted_later(engine: Engine, history: World, metrics: Metrics) -> None:
     put_rows(engine, [ahead := RawRow(900, "a", noon(DAYS), {"apy": 1.0, "tvlUsd": 2.0})])
     history.rows.append(ahead)
     metrics(history)
@@ -197,7 +195,7 @@ def test_a_row_whose_time_has_come_is_no_longer_quarantined(
     assert_equal_to_oracle(engine, history)
 
 
-def test_a_dropped_row_stays_dropped(
+def test_dropped_row_stays_dropped(
     database: Settings, engine: Engine, history: World, metrics: Metrics
 ) -> None:
     metrics(history)
@@ -227,7 +225,7 @@ def drop(database: Settings, engine: Engine, of: World, reason: str, row: RawRow
     of.rows.remove(row)
 
 
-def assert_put_away(engine: Engine, of: World, metrics: Metrics) -> None:
+def assert_quarantined(engine: Engine, of: World, metrics: Metrics) -> None:
     assert_equal_to_oracle(engine, of)
     again = metrics(of, full_refresh=True)
     assert (again["rows"]["inserted"], again["rows"]["updated"], again["rows"]["removed"]) == (
@@ -244,7 +242,7 @@ def assert_put_away(engine: Engine, of: World, metrics: Metrics) -> None:
     assert kept == [{"resolution": "dropped", "note": "wrong clock"}] * 2
 
 
-def test_a_dropped_row_of_the_future_is_not_used_when_its_time_has_come(
+def test_dropped_future_row_is_not_used_later(
     database: Settings, engine: Engine, history: World, metrics: Metrics
 ) -> None:
     put_rows(engine, [ahead := RawRow(900, "a", noon(DAYS), {"apy": 900.0, "tvlUsd": 2.0})])
@@ -258,10 +256,10 @@ def test_a_dropped_row_of_the_future_is_not_used_when_its_time_has_come(
     )
     history.rows.append(today)
     assert metrics(history)["mode"] == "incremental"
-    assert_put_away(engine, history, metrics)
+    assert_quarantined(engine, history, metrics)
 
 
-def test_a_dropped_row_is_not_used_under_looser_limits(
+def test_dropped_row_is_not_used_under_looser_limits(
     database: Settings, engine: Engine, history: World, metrics: Metrics
 ) -> None:
     metrics(history)
@@ -272,7 +270,7 @@ def test_a_dropped_row_is_not_used_under_looser_limits(
     assert_equal_to_oracle(engine, looser)
 
 
-def test_a_row_that_was_dropped_while_a_run_took_it_in_is_taken_out(
+def test_row_dropped_during_run_is_removed_by_next_run(
     database: Settings, engine: Engine, history: World, metrics: Metrics
 ) -> None:
     put_rows(engine, [ahead := RawRow(900, "a", noon(DAYS), {"apy": 900.0, "tvlUsd": 2.0})])
@@ -290,11 +288,11 @@ def test_a_row_that_was_dropped_while_a_run_took_it_in_is_taken_out(
     )
     drop(database, engine, history, "timestamp_in_future", ahead)
     assert metrics(history)["mode"] == "incremental"
-    assert_put_away(engine, history, metrics)
+    assert_quarantined(engine, history, metrics)
     assert metrics(history)["status"] == "nothing_to_do"
 
 
-def test_a_partial_run_settles_nothing(engine: Engine, history: World, metrics: Metrics) -> None:
+def test_partial_run_resolves_nothing(engine: Engine, history: World, metrics: Metrics) -> None:
     metrics(history)
     looser = replace(history, max_apy_percent=3e6)
     for asked in (
@@ -305,7 +303,7 @@ def test_a_partial_run_settles_nothing(engine: Engine, history: World, metrics: 
     assert quarantined(engine)["apy_beyond_limit"]["resolution"] is None
 
 
-def test_a_corrected_price_is_accepted_and_a_bad_one_is_back(
+def test_corrected_price_is_accepted_and_bad_one_reopened(
     engine: Engine, history: World, metrics: Metrics
 ) -> None:
     history.prices[noon(3), "ETH"] = -1.0

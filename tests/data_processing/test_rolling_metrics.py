@@ -1,5 +1,5 @@
-"""The transforms from raw rows to metrics against the oracle: hundreds of generated pools in one
-Spark job.
+"""Tests the transforms from raw rows to metrics against the oracle, with hundreds of generated
+pools in one Spark job.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from config_spark import Settings, load_settings
 from data_processing.checks.row_checks import raw_row_checks
 from data_processing.metrics.market_columns import MARKET, market_columns
 from data_processing.metrics.pool_metrics import (
-    CALENDAR,
+    INTERVALS,
     REJECTED,
     SCHEMA,
     SNAPSHOT_COLUMNS,
     VALUES,
     Provenance,
-    by_pool,
-    pool_days,
+    compute_pool_metrics,
+    group_by_pool,
 )
 from data_processing.metrics.raw_rows import parse_raw_rows
 from data_processing.metrics.rolling_metrics import look_back_days, rolling_metrics
@@ -104,9 +104,9 @@ def computed(
         ]
     )
     parsed = parse_raw_rows(raw_frame(spark, read), raw_row_checks(limits(of), of.now))
-    snapshots = by_pool(parsed, spark.createDataFrame(calendar, CALENDAR))
+    snapshots = group_by_pool(parsed, spark.createDataFrame(calendar, INTERVALS))
     days = snapshots.mapInArrow(
-        pool_days(of.max_fill_days, market_columns(()), Provenance("raw", "run")), SCHEMA
+        compute_pool_metrics(of.max_fill_days, market_columns(()), Provenance("raw", "run")), SCHEMA
     ).cache()
     rejected = {row.snapshot: row.reason for row in days.where("reason IS NOT NULL").collect()}
     assert rejected == {
@@ -188,7 +188,7 @@ def test_arbitrary_pools_equal_the_oracle(
     )
 
 
-def test_a_read_cut_at_the_look_back_gives_the_same_rows(spark: SparkSession) -> None:
+def test_read_limited_to_look_back_gives_same_rows(spark: SparkSession) -> None:
     generated = world(4, pools=60, days=120)
     end = metrics_oracle.run_end(generated)
     assert end is not None
@@ -221,13 +221,13 @@ def test_the_grid_and_the_windows_shuffle_once(spark: SparkSession) -> None:
         " reason string, warning string",
     )
     calendar = spark.createDataFrame(
-        [("p", None, date(2024, 2, 1), date(2018, 1, 1), date(2024, 2, 1))], CALENDAR
+        [("p", None, date(2024, 2, 1), date(2018, 1, 1), date(2024, 2, 1))], INTERVALS
     )
-    plan = by_pool(rows, calendar)._jdf.queryExecution().executedPlan().toString()
+    plan = group_by_pool(rows, calendar)._jdf.queryExecution().executedPlan().toString()
     assert plan.count("Exchange hashpartitioning") == 1
 
 
-def test_what_a_task_makes_is_what_the_table_has() -> None:
+def test_table_has_exactly_rows_of_tasks() -> None:
     """The names stand twice: a Python worker must not load the tables."""
     assert sorted(VALUES) == sorted(METRIC_COLUMNS)
 
@@ -250,7 +250,7 @@ def test_one_value_has_no_deviation_and_a_gap_no_change() -> None:
     assert days["rolling_apy_30d"][12] == pytest.approx(11 / 3)
 
 
-def test_a_spike_leaves_nothing_behind() -> None:
+def test_spike_does_not_change_later_windows() -> None:
     calm, spiked = np.full(80, 0.1), np.full(80, 0.1)
     spiked[5] = 1e15
     assert all(
@@ -259,7 +259,7 @@ def test_a_spike_leaves_nothing_behind() -> None:
     )
 
 
-def test_pools_that_go_on_over_many_batches_stay_whole(spark: SparkSession) -> None:
+def test_pools_across_many_batches_stay_complete(spark: SparkSession) -> None:
     generated = world(5, pools=12, days=90)
     whole = computed(spark, generated, full_calendar(generated))
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "7")

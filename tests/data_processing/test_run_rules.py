@@ -1,4 +1,4 @@
-"""The rules of `tests/support/run_rules.py` that need no plan."""
+"""Tests the rules of `tests/support/run_rules.py` that need no plan."""
 
 from __future__ import annotations
 

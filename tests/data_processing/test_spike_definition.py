@@ -1,5 +1,5 @@
-"""The spike check's query finds what the plain definition finds: small random histories, one for
-each pool, with unusable rows, missing values, several rows of one moment, and old rows beside new.
+"""Tests that the spike check's query equals the plain definition, on small random histories with
+unusable rows, missing values, simultaneous rows, and old rows next to new ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from data_processing.commit.spikes import FLOORS, spike_preparation, spike_query
 from data_processing.planning.plan import plan_metrics
 from data_processing.planning.run_request import Request
 from tests.data_processing.test_metrics_plan import add_run
-from tests.support.commit_runs import DAY, NEWEST, NOW, TODAY, Night, at
+from tests.support.commit_runs import DAY, NEWEST, NOW, TODAY, DailyRun, at
 from tests.support.metrics_oracle import RawRow
 
 CASES = 120
@@ -83,16 +83,16 @@ def defined_spikes(
                 )
 
 
-def test_the_query_finds_what_the_definition_finds(database: Settings, engine: Engine) -> None:
+def test_query_equals_definition(database: Settings, engine: Engine) -> None:
     random = Random(17)
-    night = Night(database, engine)
+    daily_run = DailyRun(database, engine)
     pools = [f"case-{number:03d}" for number in range(CASES)]
     old = {pool: random_rows(random, pool) if random.random() < 0.5 else [] for pool in pools}
     new = {pool: random_rows(random, pool) for pool in pools}
-    night.before(pools)
-    night.delivers([row for pool in pools for row in old[pool]])
+    daily_run.store_history(pools)
+    daily_run.insert_rows([row for pool in pools for row in old[pool]])
     add_run(engine, database, datetime.now(UTC), TODAY - DAY)
-    night.delivers([row for pool in pools for row in new[pool]])
+    daily_run.insert_rows([row for pool in pools for row in new[pool]])
     plan = plan_metrics(database, engine, Request(), table="yieldspark.a_plan", now=NOW)
     with engine.connect() as connection:
         for statement in spike_preparation(database, plan):

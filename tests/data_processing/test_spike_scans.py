@@ -1,5 +1,5 @@
-"""The spike check passes over raw history a fixed number of times, whatever indexes and statistics
-there are. Its speed is measured by `python -m benchmarks.spikes`.
+"""Tests that the spike check scans raw history a fixed number of times, with any indexes and
+statistics. `python -m benchmarks.spikes` measures its speed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from config_spark import Settings
 from data_processing.commit.spikes import spike_preparation, spike_query
 from data_processing.planning.plan import plan_metrics
 from data_processing.planning.run_request import Request
-from tests.support.commit_runs import DAY, NEWEST, NOW, POOLS, Night, at
+from tests.support.commit_runs import DAY, NEWEST, NOW, POOLS, DailyRun, at
 from tests.support.metrics_oracle import RawRow
 from tests.support.metrics_store import execute
 
@@ -31,11 +31,11 @@ def test_without_an_index_raw_history_is_scanned_a_few_times(
 ) -> None:
     """Statistics of before the new rows came say that there are none."""
     drop_secondary_indexes(engine)
-    night = Night(database, engine)
-    night.before()
+    daily_run = DailyRun(database, engine)
+    daily_run.store_history()
     if analyzed_before:
         execute(engine, "ANALYZE raw_defillama_pool_history")
-    night.delivers(
+    daily_run.insert_rows(
         [
             RawRow(0, pool, at(NEWEST - DAY, 4 * hour), {"tvlUsd": 1e6 + hour})
             for pool in POOLS
@@ -56,15 +56,15 @@ def test_without_an_index_raw_history_is_scanned_a_few_times(
 
 
 @pytest.mark.parametrize("indexed", [True, False])
-def test_few_new_rows_are_looked_up_where_there_is_an_index(
+def test_few_new_rows_are_looked_up_by_index(
     database: Settings, engine: Engine, indexed: bool
 ) -> None:
     """Both ways find the same."""
     if not indexed:
         drop_secondary_indexes(engine)
-    night = Night(database, engine)
-    night.before()
-    night.delivers(
+    daily_run = DailyRun(database, engine)
+    daily_run.store_history()
+    daily_run.insert_rows(
         [
             RawRow(0, POOLS[0], at(NEWEST - DAY, hour), {"tvlUsd": value})
             for hour, value in ((1, 1e6), (2, 1e8), (3, 1e6))
@@ -77,7 +77,7 @@ def test_few_new_rows_are_looked_up_where_there_is_an_index(
         " '1 hour', '{}', '2021-01-01' FROM generate_series(1, 20000) AS n",
     )
     execute(engine, "ANALYZE raw_defillama_pool_history")
-    assert night.checks()["spike"]["failing"] == 1
+    assert daily_run.run_checks()["spike"]["failing"] == 1
     plan = plan_metrics(database, engine, Request(), table=TABLE, now=NOW)
     with engine.connect() as connection:
         for statement in spike_preparation(database, plan):
@@ -91,14 +91,12 @@ def test_few_new_rows_are_looked_up_where_there_is_an_index(
     assert ("Seq Scan" not in used) == indexed
 
 
-def test_more_rows_than_the_servers_memory_holds_take_no_longer_for_each_row(
-    database: Settings, engine: Engine
-) -> None:
+def test_rows_beyond_work_mem_take_no_longer_each(database: Settings, engine: Engine) -> None:
     """One pool with a snapshot every four seconds. Windows that were read again from disk for each
     row took minutes here.
     """
-    night = Night(database, engine)
-    night.before(POOLS[:1])
+    daily_run = DailyRun(database, engine)
+    daily_run.store_history(POOLS[:1])
     execute(
         engine,
         "INSERT INTO raw_defillama_pool_history (id, pool_id, timestamp, raw_json_data) SELECT"

@@ -1,5 +1,5 @@
-"""Raw rows with an insertion timestamp older than the last run: a dry run, `doctor` and the next
-run say which days they are of, until a run has read them; and nothing is said of other rows.
+"""Tests raw rows with an insertion timestamp older than the last run: a dry run, `doctor` and the
+next run report their days until a run has read them, and report no other rows.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def history(database: Settings, engine: Engine, spark: SparkSession) -> History:
     return History(database, engine, spark)
 
 
-def test_rows_of_a_restore_are_said_until_they_are_taken_in(history: History) -> None:
+def test_restored_rows_are_reported_until_they_are_read(history: History) -> None:
     assert history.warnings() == []
     assert unread_rows(history.settings)[0] == "ok"
     history.put(("a", 3), ("a", 5), ("b", 5), ("c", 5), inserted=OLD)
@@ -91,7 +91,7 @@ def test_rows_of_a_restore_are_said_until_they_are_taken_in(history: History) ->
     assert history.warnings() == []
 
 
-def test_a_backfill_that_ends_too_early_leaves_the_rows_unread(history: History) -> None:
+def test_backfill_that_ends_too_early_leaves_rows_unread(history: History) -> None:
     history.put(("a", 3), ("a", DAYS - 5), inserted=OLD)
     asked: dict[str, Any] = {"start": FIRST, "end": FIRST + timedelta(days=20)}
     history.run(**asked)
@@ -107,7 +107,7 @@ def test_a_backfill_that_ends_too_early_leaves_the_rows_unread(history: History)
     assert history.warnings() == []
 
 
-def test_rows_that_were_deleted_pruned_or_rewritten_are_no_news(history: History) -> None:
+def test_deleted_pruned_or_rewritten_rows_are_not_reported(history: History) -> None:
     execute(history.engine, "DELETE FROM raw_defillama_pool_history WHERE id % 7 = 0")
     assert history.warnings() == []
     history.put(("a", DAYS))
@@ -122,7 +122,7 @@ def test_rows_that_were_deleted_pruned_or_rewritten_are_no_news(history: History
     assert "1 raw rows of 1 days (2024-04-08: 1)" in said
 
 
-def test_a_day_that_is_not_over_and_rows_without_a_moment_are_no_news(history: History) -> None:
+def test_unfinished_day_and_rows_without_timestamp_are_not_reported(history: History) -> None:
     """Such rows are read when their day is over, or in every run."""
     history.put(("a", DAYS), ("a", (TODAY - FIRST).days), ("b", (TODAY - FIRST).days + 1))
     history.run()
@@ -140,7 +140,7 @@ def test_a_day_that_is_not_over_and_rows_without_a_moment_are_no_news(history: H
     assert history.warnings() == []
 
 
-def test_what_was_there_before_the_first_count_is_known(history: History) -> None:
+def test_rows_before_first_count_are_taken_as_read(history: History) -> None:
     """After an update from a version without the table."""
     execute(history.engine, "DELETE FROM yieldspark.raw_day_counts")
     history.put(("a", 3), inserted=OLD)

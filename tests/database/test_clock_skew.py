@@ -18,7 +18,7 @@ from data_processing.planning.plan import JOB
 from data_processing.planning.run_plan import Plan
 from database.ledger.runs import open_run
 from tests.data_processing.test_metrics_plan import NOW, TODAY, add_run, planned, raw, settled
-from tests.support.commit_runs import NEWEST, Night, at
+from tests.support.commit_runs import NEWEST, DailyRun, at
 from tests.support.metrics_oracle import RawRow
 from tests.support.metrics_store import execute, put_into_quarantine, put_rows, rows_of
 
@@ -31,16 +31,16 @@ MAY_10 = date(2024, 5, 10)
 
 def keep(engine: Engine, settings: Settings, plan: Plan) -> datetime:
     """Put the plan into the ledger as that of a good run; returns its watermark."""
-    assert plan.seen
+    assert plan.decision.arrivals
     add_run(
         engine,
         settings,
-        plan.watermark,
+        plan.decision.watermark,
         TODAY,
-        unused_since=plan.unused_since.isoformat() if plan.unused_since else None,
-        seen=plan.seen.public(),
+        unused_since=plan.decision.unused_since.isoformat() if plan.decision.unused_since else None,
+        seen=plan.decision.arrivals.to_json(),
     )
-    return plan.watermark
+    return plan.decision.watermark
 
 
 def put_row(engine: Engine, number: int, inserted: datetime, day: date = MAY_10) -> None:
@@ -87,7 +87,10 @@ def test_a_row_of_the_overlap_is_new_once(settled: Settings, engine: Engine) -> 
     assert planned(settled)[0].is_empty
     put_row(engine, 1000, watermark - 5 * SECOND)
     plan, pools = planned(settled)
-    assert (pools["a"]["write_from"], plan.since) == (date(2024, 1, 1), watermark - OVERLAP)
+    assert (pools["a"]["write_from"], plan.decision.since) == (
+        date(2024, 1, 1),
+        watermark - OVERLAP,
+    )
     keep(engine, settled, plan)
     assert planned(settled)[0].is_empty
 
@@ -127,9 +130,9 @@ def test_a_clock_that_passed_the_watermark_again_has_lost_time(
     )
     plan, pools = planned(settled)
     assert pools["a"]["write_from"] == MAY_10
-    assert plan.since is not None
-    assert abs(watermark - plan.since - 2 * HOUR - OVERLAP) < timedelta(minutes=1)
-    (warning,) = plan.public()["warnings"]
+    assert plan.decision.since is not None
+    assert abs(watermark - plan.decision.since - 2 * HOUR - OVERLAP) < timedelta(minutes=1)
+    (warning,) = plan.to_json()["warnings"]
     assert "s less than this machine's: raw rows inserted since" in warning
     assert warning in caplog.text
 
@@ -157,14 +160,16 @@ def test_a_row_that_waits_for_its_moment_is_not_taken_for_known(
 def test_a_spike_under_a_clock_that_went_back_is_reported(
     database: Settings, engine: Engine
 ) -> None:
-    night = Night(database, engine)
-    night.before(["p"])
+    daily_run = DailyRun(database, engine)
+    daily_run.store_history(["p"])
     add_run(engine, database, datetime.now(UTC) + 2 * HOUR, NEWEST)
     snapshots: list[tuple[int, dict[str, Any]]] = [
         (hour, {"tvlUsd": tvl}) for hour, tvl in ((1, 1e6), (2, 1e8), (3, 1e6))
     ]
-    night.delivers([RawRow(0, "p", at(NEWEST, hour), document) for hour, document in snapshots])
-    assert night.checks()["spike"]["failing"] == 1
+    daily_run.insert_rows(
+        [RawRow(0, "p", at(NEWEST, hour), document) for hour, document in snapshots]
+    )
+    assert daily_run.run_checks()["spike"]["failing"] == 1
 
 
 def test_the_order_of_runs_survives_a_clock_that_went_back(

@@ -19,7 +19,7 @@ from config_spark import Settings
 from database import staging
 from database.db_utils_spark import (
     MOST_READ_PARTITIONS,
-    LastStep,
+    ArrowTransform,
     MergeTarget,
     StagedFrame,
     commit_run,
@@ -253,7 +253,7 @@ def test_what_a_last_step_makes_gets_the_types_of_staging(
             create_staging(f"{OWN_SCHEMA}.staged_numbers", staging_types(frame.schema))
         )
     sent = transport_for(transported, transported.write_transport).write(
-        frame, transported, f"{OWN_SCHEMA}.staged_numbers", LastStep(_narrow, frame.schema)
+        frame, transported, f"{OWN_SCHEMA}.staged_numbers", ArrowTransform(_narrow, frame.schema)
     )
     rows = execute_sql(
         transported, f"SELECT source_id, value FROM {OWN_SCHEMA}.staged_numbers ORDER BY 1"
@@ -423,9 +423,9 @@ def test_a_row_that_got_lost_on_the_way_is_missed(
             frame: DataFrame,
             settings: Settings,
             staging: str,
-            last_step: LastStep | None = None,
+            transform: ArrowTransform | None = None,
         ) -> int:
-            sent = super().write(frame, settings, staging, last_step)
+            sent = super().write(frame, settings, staging, transform)
             execute_sql(settings, f"DELETE FROM {staging} WHERE pool_id = 'b'")
             return sent
 
@@ -449,7 +449,7 @@ def test_a_failure_after_the_merge_rolls_all_of_it_back(
             run,
             transported,
             [StagedFrame(_frame(spark, ("a", DAY, 1.0, 1.0)), [TARGET])],
-            also=fails,
+            in_transaction=fails,
         )
     assert _table(transported) == []
     assert execute_sql(transported, "SELECT status, error FROM yieldspark.run_ledger") == [
@@ -470,9 +470,9 @@ def test_an_interrupt_that_came_during_the_last_load_commits_nothing(
             frame: DataFrame,
             settings: Settings,
             staging: str,
-            last_step: LastStep | None = None,
+            transform: ArrowTransform | None = None,
         ) -> int:
-            sent = super().write(frame, settings, staging, last_step)
+            sent = super().write(frame, settings, staging, transform)
             interrupt_inside_the_jvm(spark)
             return sent
 

@@ -71,9 +71,9 @@ def test_a_plan_goes_on_without_a_count_of_unread_rows(
     plan = plan_metrics(
         database, engine, Request(), table="yieldspark.a_plan", now=history.now, dry_run=True
     )
-    assert (plan.rows_unread, plan.known_snapshots) == (None, None)
+    assert (plan.statistics.rows_unread, plan.day_counts) == (None, None)
     assert UNFINISHED in plan.warnings[-1]
-    assert plan.days > 0
+    assert plan.statistics.days > 0
 
 
 def test_counts_begin_anew_after_a_run_that_could_not_count(engine: Engine) -> None:

@@ -13,10 +13,10 @@ from pyspark.serializers import CloudPickleSerializer
 from pyspark.sql import types as T
 
 from data_processing.metrics.market_columns import market_columns
-from data_processing.metrics.pool_metrics import SCHEMA, Provenance, pool_days
+from data_processing.metrics.pool_metrics import SCHEMA, Provenance, compute_pool_metrics
 from database.connections.session_check import Place, TaskSession
 from database.transport.adbc import _reader, _writer
-from database.transport.query import LastStep, PortableQuery, tagged
+from database.transport.query import ArrowTransform, PortableQuery, tagged
 from database.transport.tags import tagging
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -26,14 +26,14 @@ UNPICKLE = (
     " print(json.dumps(sorted(sys.modules)))"
 )
 SESSION = TaskSession("host=nowhere", "nowhere", "somebody", {}, Place("", "", ()))
-DAYS = pool_days(7, market_columns(()), Provenance("raw", "run"))
+DAYS = compute_pool_metrics(7, market_columns(()), Provenance("raw", "run"))
 QUERY = PortableQuery("SELECT 1 AS one", T.StructType([T.StructField("one", T.IntegerType())]))
 
 
 @pytest.mark.parametrize(
     "task",
     [
-        _writer(SESSION, "yieldspark", "staging", tagged(LastStep(DAYS, SCHEMA))),
+        _writer(SESSION, "yieldspark", "staging", tagged(ArrowTransform(DAYS, SCHEMA))),
         _reader(SESSION, QUERY, None),
         tagging(None),
         DAYS,

@@ -71,7 +71,9 @@ def test_a_role_that_cannot_see_others_looks_a_day_further_back(
     try:
         with open_transaction(engine):
             plan = plan_metrics(database, limited, Request(), table=TABLE, dry_run=True)
-        assert timedelta(hours=23) < datetime.now(UTC) - plan.watermark < timedelta(hours=25)
+        assert (
+            timedelta(hours=23) < datetime.now(UTC) - plan.decision.watermark < timedelta(hours=25)
+        )
         assert "pg_read_all_stats" in caplog.text
     finally:
         execute(engine, f"DROP OWNED BY {role}")

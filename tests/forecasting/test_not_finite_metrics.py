@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from config_spark import Settings
-from forecasting.features import metrics_query
+from forecasting.features.feature_frame import metrics_query
 from forecasting.publishing.fallbacks import KNOWN_COLUMNS, known_query
 from forecasting.run.plan import newest_day
 from tests.forecasting.test_forecast_history import NEWEST, actuals, observe, put, row, take_in

@@ -31,7 +31,7 @@ SMALL, LARGE = 5e4, 2e6
 """TVL in USD of the two groups."""
 
 
-def judged_rows(*, days: int = DAYS, small_pools: int = 10, seed: int = 3) -> pd.DataFrame:
+def validated_rows(*, days: int = DAYS, small_pools: int = 10, seed: int = 3) -> pd.DataFrame:
     """What came true is one scale on average, and unknown after the last day; all numbers are sums
     of 64ths, so that their order adds nothing.
     """
@@ -73,10 +73,10 @@ def judgement(
     max_segment_regression: float = 0.05,
 ) -> Judgement:
     known = {CHALLENGER: challenger} | ({CHAMPION: champion} if champion is not None else {})
-    return judge(APY, judged_rows() if rows is None else rows, known, max_segment_regression)
+    return judge(APY, validated_rows() if rows is None else rows, known, max_segment_regression)
 
 
-ROWS = judged_rows()
+ROWS = validated_rows()
 GOOD, BETTER, BAD = moves(ROWS, 0.3), moves(ROWS, 0.5, seed=2), moves(ROWS, -0.2, seed=4)
 
 
@@ -174,7 +174,7 @@ def test_a_little_better_within_the_noise_is_not_better() -> None:
 @pytest.mark.parametrize(("champion", "decision"), [(None, REFUSED), (0.3, KEPT)])
 def test_too_few_days_promote_nobody(champion: float | None, decision: str) -> None:
     """Thirteen days are less than two blocks: there is no interval, and so no proof."""
-    rows = judged_rows(days=13)
+    rows = validated_rows(days=13)
     found = judgement(
         moves(rows, 0.9), None if champion is None else moves(rows, champion), rows=rows
     )
@@ -182,7 +182,7 @@ def test_too_few_days_promote_nobody(champion: float | None, decision: str) -> N
     assert found.numbers["ratio"]["challenger/persistence"][0] < 0.2
     assert found.numbers["ratio"]["challenger/persistence"][1:] == (None, None)
     assert "too few days for an interval" in found.reason
-    enough = judged_rows(days=14)
+    enough = validated_rows(days=14)
     assert (
         judgement(
             moves(enough, 0.9), None if champion is None else moves(enough, champion), rows=enough
@@ -232,7 +232,7 @@ def test_all_are_judged_on_the_rows_that_all_of_them_forecast() -> None:
 @pytest.mark.parametrize(("small_pools", "decision"), [(2, KEPT), (1, PROMOTED)])
 def test_worse_in_one_big_group_alone_is_not_promoted(small_pools: int, decision: str) -> None:
     """A tenth of the rows is a big group."""
-    rows = judged_rows(small_pools=small_pools)
+    rows = validated_rows(small_pools=small_pools)
     is_small = rows["tvl"] == SMALL
     challenger = np.where(is_small, moves(rows, -0.2), moves(rows, 0.6))
     found = judgement(challenger, moves(rows, 0.2), rows=rows)

@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 
 from common.errors import MAX_MESSAGE_LETTERS, InputError, SourceUnavailable
 from config_spark import Settings
-from data_processing.ingest.defillama.client import Patience
+from data_processing.ingest.defillama.client import RetryPolicy
 from data_processing.ingest.defillama.pull import ingest
 from tests.fuzz.cases import require_sentence
 from tests.fuzz.files import counts
@@ -34,7 +34,7 @@ Target = Literal["pools", "chart", "prices"]
 PRICES = "/chart/coingecko:ethereum,coingecko:bitcoin"
 PATHS: dict[Target, str] = {"pools": "/pools", "chart": "/chart/changed", "prices": PRICES}
 
-IMPATIENT = Patience(
+IMPATIENT = RetryPolicy(
     attempts=2,
     first_pause=0.01,
     longest_pause=0.02,
@@ -258,7 +258,7 @@ def pull_and_compare(
     """
     try:
         summary = ingest(
-            settings, pool_ids=["good", "changed"], patience=IMPATIENT, progress=lambda _: None
+            settings, pool_ids=["good", "changed"], retry_policy=IMPATIENT, progress=lambda _: None
         )
     except Exception as error:
         sentence = require_sentence(error)

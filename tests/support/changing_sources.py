@@ -1,9 +1,8 @@
-"""A world and its database kept in step: each change is done to both, transactions that stay open
-included.
+"""Applies changes of `metrics_changes` to a database and to a `World` in Python at the same time,
+open transactions included.
 
-In: an engine of a migrated database and changes of `metrics_changes`. Out: the `World` as a run
-sees it, rows of open transactions left out, and what an incremental run may read at most, counted
-here on plain Python data.
+The `World` is the state that a run sees, without rows of open transactions. It also counts on plain
+Python data how many rows an incremental run may read at most.
 """
 
 from __future__ import annotations
@@ -131,7 +130,7 @@ class ChangingWorld:
         rows = [row for row in self.never_pruned if row.pool_id in pools]
         return replace(self.world, rows=rows, stored={})
 
-    def partly_made(self, table: Table) -> None:
+    def partly_computed(self, table: Table) -> None:
         """A backfill, or a run of some pools, ended well: what it wrote follows the limits, prices
         and gas of now, the rest those of before. `table` is what it left.
         """

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from config_spark import Settings
 from data_processing.commit.metrics_checks import commit_checks
+from data_processing.commit.staged_changes import stage_changes
 from data_processing.planning.plan import JOB, plan_metrics
 from data_processing.planning.run_plan import Plan
 from data_processing.planning.run_request import Request
@@ -51,15 +52,15 @@ def numbered(rows: list[RawRow]) -> list[RawRow]:
     ]
 
 
-class Night:
-    """A database whose pools are complete up to `written`, raw rows beyond it, and the run that
-    takes them in.
+class DailyRun:
+    """A database whose pools are complete up to `written`, with newer raw rows, and a run that
+    plans, stages and checks them.
     """
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self.settings, self.engine = settings, engine
 
-    def before(self, pools: list[str] = POOLS, *, written: date = NEWEST) -> None:
+    def store_history(self, pools: list[str] = POOLS, *, written: date = NEWEST) -> None:
         put_rows(self.engine, numbered(history(pools, FIRST, written)))
         execute(
             self.engine,
@@ -76,7 +77,7 @@ class Night:
             add_calendar(self.engine, pool, FIRST, written - DAY)
         add_run(self.engine, self.settings, datetime.now(UTC), written)
 
-    def delivers(self, rows: list[RawRow]) -> None:
+    def insert_rows(self, rows: list[RawRow]) -> None:
         start = rows_of(
             self.engine, "SELECT coalesce(max(id), 0) AS id FROM raw_defillama_pool_history"
         )[0]["id"]
@@ -88,15 +89,15 @@ class Night:
             ],
         )
 
-    def checks(
+    def run_checks(
         self,
         request: Request | None = None,
         *,
         acceptance: Acceptance | None = None,
         nulls: dict[str, float] | None = None,
     ) -> dict[str, Any]:
-        """Plan, stage what the plan asks for, run the checks; the entries by name. Raises what they
-        raise.
+        """Plan, stage the planned days, run the checks; return the entries by name and raise their
+        errors.
         """
         with open_run(self.engine, job=JOB, mode="incremental") as run:
             run.acceptance = acceptance
@@ -109,7 +110,9 @@ class Night:
             )
             self._stage(run, plan, nulls or {})
             with run.connection.begin():
-                run_checks(run, commit_checks(self.settings, plan, staging_name(run, 0)))
+                staging = staging_name(run, 0)
+                stage_changes(run.connection, settings=self.settings, plan=plan, staging=staging)
+                run_checks(run, commit_checks(self.settings, plan, staging))
             run.nothing_to_do()
         return {entry["name"]: entry for entry in run.checks}
 
@@ -142,7 +145,7 @@ class Night:
             self.engine,
             f"INSERT INTO {staging} SELECT p.pool_id, d::date, {values}, CASE WHEN seen THEN 0 ELSE"
             " 1 END, CASE WHEN seen THEN 0 ELSE 1 END, CASE WHEN seen THEN 1 END, NULL, 0, 0 FROM"
-            f" {plan.table} AS p CROSS JOIN"
+            f" {plan.decision.table} AS p CROSS JOIN"
             f" LATERAL generate_series(greatest(p.write_from, ({first_day})), p.write_end - 1,"
             " interval '1 day') AS d CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM"
             " raw_defillama_pool_history AS h WHERE h.pool_id = p.pool_id AND (h.timestamp AT TIME"

@@ -1,10 +1,9 @@
-"""A local HTTP server that speaks DefiLlama's protocol, and its failures: what the ingest tests
-talk to.
+"""Runs a local HTTP server with DefiLlama's protocol and its failures, for the ingest tests.
 
-In: pools, charts and price records, and for an address the failures it shows before it answers.
-Out: real HTTP on 127.0.0.1, and what was asked. The price chart follows defillama-server
-(coins/src, getCoinsChart): the record nearest to each asked time within searchWidth, at most 500
-points a request.
+It serves pools, charts and price records on 127.0.0.1, records the requests, and returns the
+failures of an address before its answer. The price chart follows defillama-server (coins/src,
+getCoinsChart): the record nearest to each requested time within searchWidth, at most 500 points a
+request.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""What can happen to the raw tables between two runs, as data: hypothesis strategies of changes,
-nothing done yet.
+"""Defines changes of the raw tables between two runs as data, with hypothesis strategies.
 
-A pool is a number, a day is counted backward from the day on which the change happens (0: today,
-still partial; negative: the future). A value follows from the row's id, so that no two rows have
-the same and a failing example stays small. APY in percent, TVL in USD.
+A pool is a number; a day is counted backward from the day of the change (0: today, still partial;
+negative: the future). A value follows from the row's id, so that no two rows are equal and a
+failing example stays small. APY in percent, TVL in USD.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Generated raw histories for the metrics: many pools of every awkward kind at once, from a seed,
-so that one Spark job judges them all.
+"""Generates raw histories for the metrics from a seed: many pools of every awkward kind, so that
+one Spark job computes them all.
 """
 
 from __future__ import annotations

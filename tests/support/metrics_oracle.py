@@ -1,8 +1,8 @@
-"""What the metrics must be: design section 4 in plain Python, numpy for each window, one pool and
-one day at a time.
+"""Computes the expected metrics in plain Python, with numpy for each window, one pool and one day
+at a time.
 
-It shares no code with the product and knows no Spark, no SQL and no pandas. Slow on purpose: every
-day looks at the whole history again.
+It shares no code with the product and uses no Spark, SQL or pandas. It is slow on purpose: every
+day reads the whole history again.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def run_end(world: World) -> date | None:
     return max(filter(None, ends), default=None)
 
 
-def stand_ins(world: World, accepted: Iterable[RawRow]) -> list[RawRow]:
+def placeholders(world: World, accepted: Iterable[RawRow]) -> list[RawRow]:
     """Stored rows of days without an accepted row, unless the row itself is there and rejected."""
     days = {(row.pool_id, row.timestamp.date()) for row in accepted}
     there = {content(row) for row in world.rows}
@@ -145,7 +145,7 @@ def metrics(world: World) -> dict[tuple[str, date], dict[str, float | int | None
     rejected = quarantine(world)
     table: dict[tuple[str, date], dict[str, float | int | None]] = {}
     accepted = [row for row in world.rows if row.id not in rejected]
-    accepted += stand_ins(world, accepted)
+    accepted += placeholders(world, accepted)
     for pool in sorted({row.pool_id for row in accepted}):
         snapshots = [row for row in accepted if row.pool_id == pool and row.timestamp.date() < end]
         days = _pool(

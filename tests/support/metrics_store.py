@@ -1,4 +1,4 @@
-"""A generated world in a real database, and the job's tables back as Python has them."""
+"""Writes generated histories to a real database, and reads the job's tables as Python values."""
 
 from __future__ import annotations
 

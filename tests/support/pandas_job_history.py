@@ -1,5 +1,5 @@
-"""A history in which the pandas job and YieldSpark differ by every known rule, among pools whose
-windows reach over the differences.
+"""Defines a history in which the pandas job and YieldSpark differ by every known rule, with pools
+whose windows reach over the differences.
 """
 
 from __future__ import annotations

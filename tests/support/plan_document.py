@@ -1,4 +1,4 @@
-"""A plan of Terraform as its JSON has it (`terraform show -json`), read for rules.
+"""Reads a Terraform plan from its JSON (`terraform show -json`), for rules.
 
 Format: https://developer.hashicorp.com/terraform/internals/json-format. Values that only an apply
 knows are missing from `values`.

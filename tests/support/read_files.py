@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_processing.ingest.loading.files_to_load import FileToLoad, look_at
+from data_processing.ingest.loading.files_to_load import FileToLoad, inspect_file
 
 
 def written(folder: Path, name: str, content: str | bytes) -> Path:
@@ -18,7 +18,7 @@ def written(folder: Path, name: str, content: str | bytes) -> Path:
 
 
 def looked_at(path: Path, **words: Any) -> FileToLoad:
-    return look_at(path, words.get("kind"), words.get("symbol"), words.get("given"))
+    return inspect_file(path, words.get("kind"), words.get("symbol"), words.get("given"))
 
 
 def columns(path: Path, **words: Any) -> Mapping[str, list[Any]]:

@@ -1,21 +1,19 @@
-"""DefiLlama's web API: one polite client for pools, charts and prices.
+"""Reads DefiLlama's web API: pools, charts and prices.
 
-In: a pool id, or coins and a start. Out: the answers' JSON as Python values, checked to be of the
-promised form and otherwise untouched; an error of `common.errors` where there is no such answer.
-Units as DefiLlama has them: APY percent, TVL and prices USD, unix seconds. Nothing is stored or
-converted here. A refusal that may pass (429, 408, 5xx, a lost connection, a cut answer) is asked
-again, later and later, never before the server's Retry-After.
+Returns the JSON of the answers as Python values, checked for its form and otherwise unchanged. APY
+percent, TVL and prices USD, unix seconds. Stores and converts nothing. A failure that may pass
+(429, 408, 5xx, a lost connection, a truncated answer) is retried with growing pauses, never before
+the server's Retry-After.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -29,29 +27,37 @@ from common.settings.cloud import PRODUCT_VERSION
 from config_spark import Settings
 
 MAX_PRICE_POINTS = 500
-"""The chart endpoint of prices refuses more than this many coins x days in a request
-(defillama-server, coins/src: MAX_RECORDS).
+"""Largest number of coins x days in a request for prices (defillama-server, coins/src:
+MAX_RECORDS).
 """
 
 MAX_ANSWER_BYTES = 128 * 2**20
-"""Unpacked. The list of all pools, the largest answer, has some 20 MiB."""
+"""Unpacked. The largest answer, the list of all pools, has some 20 MiB."""
 
 NETWORK_VARIABLES = "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
-SHOWN_LETTERS = 120
+MAX_QUOTED_CHARACTERS = 120
 
 MAX_REFUSAL_BYTES = 64 * 2**10
 MAX_DIGITS = 1000
-"""Of an integer; Python itself refuses 4,300."""
+"""Of an integer; Python itself rejects 4,300."""
 
-ASK_AGAIN = {408, 425, 429}
-NOT_FOR_US = {401, 403, 407, 451}
-"""Refusals that hold for every address: a proxy's or a blocked country's, no single pool's."""
+RETRYABLE_STATUS = {408, 425, 429}
+FORBIDDEN_STATUS = {401, 403, 407, 451}
+"""Refusals that apply to every address: of a proxy or a blocked country, not of a single pool."""
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long to go on asking. Seconds; `sleep` replaces the pause between two attempts, which
-    otherwise ends at once when the pull stops.
+class RetryPolicy:
+    """How long requests are retried. Times in seconds.
+
+    Attributes:
+        attempts: attempts for each request, at least 1.
+        first_pause: pause after the first attempt; it doubles after each attempt.
+        longest_pause: largest pause of the client's own choice.
+        longest_retry_after: largest Retry-After that is waited for.
+        silence: time without a byte after which an attempt ends.
+        whole_answer: limit of a whole answer.
+        sleep: replaces the pause, which otherwise ends at once when the client is stopped.
     """
 
     attempts: int = 5
@@ -63,12 +69,14 @@ class Patience:
     sleep: Callable[[float], None] | None = None
 
 
-class Stopped(Exception):
-    """The pull was stopped while this request was under way; never leaves the fetching threads."""
+class IngestStopped(Exception):
+    """The client was stopped during this request. It never leaves the fetching threads."""
 
 
-class _Passing(Exception):
-    """A failure that may pass: the pause the server asked for, in seconds, or None."""
+class _TransientError(Exception):
+    """A failure that may pass; `retry_after` is the pause that the server requests, in seconds, or
+    None.
+    """
 
     def __init__(self, cause: str, retry_after: float | None = None) -> None:
         super().__init__(cause)
@@ -76,18 +84,19 @@ class _Passing(Exception):
 
 
 class DefiLlama:
-    """The API behind two base URLs. May be used by several threads; `stop()` lets none of them
-    begin another request.
+    """The API at two base URLs, for use by several threads.
+
+    `stop()` keeps all of them from starting another request.
     """
 
     def __init__(
-        self, settings: Settings, *, concurrency: int = 4, patience: Patience | None = None
+        self, settings: Settings, *, concurrency: int = 4, retry_policy: RetryPolicy | None = None
     ) -> None:
         self._yields = settings.defillama_yields_url.rstrip("/")
         self._coins = settings.defillama_coins_url.rstrip("/")
-        self._patience = patience or Patience()
+        self._policy = retry_policy or RetryPolicy()
         self._stopping = threading.Event()
-        silence = self._patience.silence
+        silence = self._policy.silence
         try:
             self._http = httpx.Client(
                 headers={
@@ -97,25 +106,31 @@ class DefiLlama:
                 timeout=httpx.Timeout(silence, connect=min(10.0, silence)),
                 limits=httpx.Limits(max_connections=concurrency + 1),
                 follow_redirects=True,
-                event_hooks={"response": [_require_same_place]},
+                event_hooks={"response": [_require_same_host]},
             )
         except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
-            # httpx reads the variables when the client is made, and has no error of its own
+            # httpx reads the variables when the client is created, and has no error type for them
             raise ConfigurationError(
-                f"the network's variables can't be used ({str(error)[:SHOWN_LETTERS]}):"
+                f"the network's variables can't be used ({str(error)[:MAX_QUOTED_CHARACTERS]}):"
                 f" {NETWORK_VARIABLES} name http:// or https:// proxies, hosts without a proxy, and"
                 " files of certificates. Correct or unset them"
             ) from error
 
     def stop(self) -> None:
+        """Keep all threads from starting another request."""
         self._stopping.set()
 
     def close(self) -> None:
+        """Close the connections."""
         self._http.close()
 
     def pools(self) -> list[dict[str, Any]]:
-        """Every pool DefiLlama lists now: pool, chain, project, symbol, tvlUsd, apy, stablecoin,
+        """Return every listed pool: pool, chain, project, symbol, tvlUsd, apy, stablecoin,
         underlyingTokens, poolMeta, ...
+
+        Raises:
+            InputError: the answer has another form, or the address is wrong.
+            SourceUnavailable: the API does not answer.
         """
         return [
             pool
@@ -124,18 +139,33 @@ class DefiLlama:
         ]
 
     def chart(self, pool_id: str) -> list[Any]:
-        """The history of a pool as it came: {timestamp, tvlUsd, apy, apyBase, apyReward, il7d,
-        apyBase7d} by day, the last one intraday.
+        """Return the history of a pool as it is sent: {timestamp, tvlUsd, apy, apyBase, apyReward,
+        il7d, apyBase7d} by day, the last one intraday.
+
+        Args:
+            pool_id: DefiLlama's id of the pool.
+
+        Raises:
+            InputError: the answer has another form, or the pool is unknown.
+            SourceUnavailable: the API does not answer.
         """
         return self._data(f"{self._yields}/chart/{quote(pool_id, safe='')}")
 
     def prices(
         self, coins: Sequence[str], *, start: int, days: int, search_width: str
     ) -> dict[str, list[Any]]:
-        """Points {timestamp, price} of each coin, the ones nearest to `start` (unix seconds) and to
-        each of the following `days` - 1 days.
+        """Return points {timestamp, price} of each coin, one for each day.
 
-        Raises: ValueError where coins x days is more than the endpoint gives in a request.
+        Args:
+            coins: DefiLlama's names of the coins.
+            start: unix seconds; a day's point is the one nearest to the same time of that day.
+            days: number of days.
+            search_width: largest distance of a point, such as 30m.
+
+        Raises:
+            ValueError: coins x days is more than the endpoint returns in a request.
+            InputError: the answer has another form, or the address is wrong.
+            SourceUnavailable: the API does not answer.
         """
         if len(coins) * days > MAX_PRICE_POINTS:
             raise ValueError(
@@ -146,36 +176,37 @@ class DefiLlama:
         answer = self._get(
             url, {"start": start, "span": days, "period": "1d", "searchWidth": search_width}
         )
-        found = answer.get("coins") if isinstance(answer, dict) else None
-        if not isinstance(found, dict):
+        charts = answer.get("coins") if isinstance(answer, dict) else None
+        if not isinstance(charts, dict):
             raise InputError(
-                f"{url} did not answer with prices but with {_shown(answer)}. Check"
+                f"{url} did not answer with prices but with {_excerpt(answer)}. Check"
                 " DEFILLAMA_COINS_URL"
             )
-        charts = {
-            coin: found[coin].get("prices") if isinstance(found.get(coin), dict) else None
-            for coin in coins
-        }
-        return {coin: points if isinstance(points, list) else [] for coin, points in charts.items()}
+        points_by_coin: dict[str, list[Any]] = {}
+        for coin in coins:
+            chart = charts.get(coin)
+            points = chart.get("prices") if isinstance(chart, dict) else None
+            points_by_coin[coin] = points if isinstance(points, list) else []
+        return points_by_coin
 
     def _data(self, url: str) -> list[Any]:
         answer = self._get(url)
         data = answer.get("data") if isinstance(answer, dict) else None
         if not isinstance(data, list):
             raise InputError(
-                f"{url} did not answer with data but with {_shown(answer)}. Check"
+                f"{url} did not answer with data but with {_excerpt(answer)}. Check"
                 " DEFILLAMA_YIELDS_URL"
             )
         return data
 
     def _get(self, url: str, params: dict[str, str | int] | None = None) -> Any:
-        for attempt in range(1, self._patience.attempts + 1):
+        for attempt in range(1, self._policy.attempts + 1):
             if self._stopping.is_set():
-                raise Stopped
+                raise IngestStopped
             try:
-                return self._ask(url, params)
-            except _Passing as failure:
-                if attempt == self._patience.attempts:
+                return self._request(url, params)
+            except _TransientError as failure:
+                if attempt == self._policy.attempts:
                     raise SourceUnavailable(
                         f"{url}: {failure}, after {attempt} attempts. Check the network and"
                         " HTTPS_PROXY, then run again: it goes on where it stopped"
@@ -183,30 +214,30 @@ class DefiLlama:
                 self._pause(url, attempt, failure.retry_after)
         raise AssertionError("attempts is at least 1")
 
-    def _ask(self, url: str, params: dict[str, str | int] | None) -> Any:
+    def _request(self, url: str, params: dict[str, str | int] | None) -> Any:
         try:
             with self._http.stream("GET", url, params=params) as response:
                 if response.is_success:
                     return _json(self._body(response), url)
                 raise _refusal(response)
         except (httpx.TransportError, httpx.DecodingError) as error:
-            raise _Passing(f"no whole answer ({type(error).__name__}: {error})") from error
+            raise _TransientError(f"no whole answer ({type(error).__name__}: {error})") from error
         except (httpx.TooManyRedirects, httpx.InvalidURL) as error:
             raise InputError(
                 f"{url} leads nowhere ({error}). Check DEFILLAMA_YIELDS_URL and DEFILLAMA_COINS_URL"
             ) from error
 
     def _body(self, response: httpx.Response) -> bytes:
-        """The whole answer. A server that trickles resets the silence time-out for ever, so the
-        whole has a limit too.
-        """
-        deadline = time.monotonic() + self._patience.whole_answer
+        # a server that sends a byte now and then resets the silence time-out, so the whole answer
+        # has a limit as well
+        limit = self._policy.whole_answer
+        deadline = time.monotonic() + limit
         chunks, size = [], 0
         for chunk in response.iter_bytes():
             if self._stopping.is_set():
-                raise Stopped
+                raise IngestStopped
             if time.monotonic() > deadline:
-                raise _Passing(f"the answer was not whole after {self._patience.whole_answer:g} s")
+                raise _TransientError(f"the answer was not whole after {limit:g} s")
             size += len(chunk)
             if size > MAX_ANSWER_BYTES:
                 raise InputError(
@@ -217,51 +248,48 @@ class DefiLlama:
             chunks.append(chunk)
         return b"".join(chunks)
 
-    def _pause(self, url: str, attempt: int, asked: float | None) -> None:
-        patience = self._patience
-        if asked is not None and asked > patience.longest_retry_after:
+    def _pause(self, url: str, attempt: int, retry_after: float | None) -> None:
+        policy = self._policy
+        if retry_after is not None and retry_after > policy.longest_retry_after:
             raise SourceUnavailable(
-                f"{url} asks to wait {asked:.0f} s (at most {patience.longest_retry_after:.0f} s is"
-                " waited). Run again after that"
+                f"{url} asks to wait {retry_after:.0f} s (at most"
+                f" {policy.longest_retry_after:.0f} s is waited). Run again after that"
             )
-        backed_off = min(
-            patience.longest_pause, patience.first_pause * 2 ** (attempt - 1)
-        ) * random.uniform(0.5, 1.0)
-        # jitter on top of what was asked: threads refused together must not come back together
-        seconds = backed_off if asked is None else asked + random.uniform(0.0, patience.first_pause)
-        if patience.sleep:
-            patience.sleep(seconds)
+        # jitter: threads that are refused together must not come back together
+        if retry_after is None:
+            backoff = min(policy.longest_pause, policy.first_pause * 2 ** (attempt - 1))
+            seconds = backoff * random.uniform(0.5, 1.0)
+        else:
+            seconds = retry_after + random.uniform(0.0, policy.first_pause)
+        if policy.sleep:
+            policy.sleep(seconds)
         else:
             self._stopping.wait(seconds)
 
 
 def _refusal(response: httpx.Response) -> Exception:
-    status = response.status_code
-    words = f"HTTP {status} {response.reason_phrase}".strip()
-    if status in ASK_AGAIN or status >= 500:
-        return _Passing(
-            words, retry_after_seconds(response.headers.get("Retry-After"), datetime.now(UTC))
-        )
-    if status in NOT_FOR_US:
+    code = response.status_code
+    status = f"HTTP {code} {response.reason_phrase}".strip()
+    if code in RETRYABLE_STATUS or code >= 500:
+        retry_after = retry_after_seconds(response.headers.get("Retry-After"), datetime.now(UTC))
+        return _TransientError(status, retry_after)
+    if code in FORBIDDEN_STATUS:
         return SourceUnavailable(
-            f"{response.url} refused: {words}. Check HTTPS_PROXY, and whether this network may"
+            f"{response.url} refused: {status}. Check HTTPS_PROXY, and whether this network may"
             " reach it"
         )
-    said = next(response.iter_bytes(MAX_REFUSAL_BYTES), b"").decode(errors="replace")
-    return InputError(f"{response.url} answered {words}: {_shown(said)}")
+    body = next(response.iter_bytes(MAX_REFUSAL_BYTES), b"").decode(errors="replace")
+    return InputError(f"{response.url} answered {status}: {_excerpt(body)}")
 
 
-def _require_same_place(response: httpx.Response) -> None:
-    """Raises: InputError for a redirect to another host, or from https to http: it would send the
-    requests to a server that the settings do not name.
-    """
+def _require_same_host(response: httpx.Response) -> None:
+    """Raise InputError for a redirect to another host, or from https to http."""
+    # it would send the requests to a server that the settings do not name
     if not response.has_redirect_location:
         return
     target = response.url.join(response.headers["Location"])
-    if target.host != response.url.host or (response.url.scheme, target.scheme) == (
-        "https",
-        "http",
-    ):
+    is_downgrade = (response.url.scheme, target.scheme) == ("https", "http")
+    if target.host != response.url.host or is_downgrade:
         raise InputError(
             f"{response.url} redirects to {target.scheme}://{target.host}, which is not followed."
             " If that is the right place, set DEFILLAMA_YIELDS_URL or DEFILLAMA_COINS_URL to it"
@@ -269,8 +297,14 @@ def _require_same_place(response: httpx.Response) -> None:
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> float | None:
-    """Retry-After as seconds from `now`: a number or an HTTP date (RFC 9110, 10.2.3); None where
-    there is none that can be read.
+    """Parse a Retry-After header: a number of seconds or an HTTP date (RFC 9110, 10.2.3).
+
+    Args:
+        header: value of the header; None if it is missing.
+        now: current time, UTC.
+
+    Returns:
+        Seconds from `now`, at least 0; None if the header can't be read.
     """
     if header is None:
         return None
@@ -284,77 +318,29 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
 
 
 def _json(body: bytes, url: str) -> Any:
-    """NaN, Infinity and numbers beyond a double stay as text: jsonb has none of them, and the
-    metrics job knows what to do with text.
-
-    Raises: InputError for a document that is nested too deeply to be read.
-    """
+    # NaN, Infinity and numbers beyond a double stay text: jsonb has none of them, and the metrics
+    # job validates text
     try:
         return json.loads(
             body,
             parse_constant=str,
-            parse_float=lambda text: value if math.isfinite(value := float(text)) else text,
-            parse_int=lambda text: int(text) if len(text) <= MAX_DIGITS else text,
+            parse_float=_finite_or_text,
+            parse_int=_int_or_text,
         )
     except RecursionError as error:
         raise InputError(f"{url} answers with JSON that is nested too deeply to be read") from error
     except ValueError as error:
-        raise _Passing(f"the answer of {len(body)} bytes is no JSON ({error})") from error
+        raise _TransientError(f"the answer of {len(body)} bytes is no JSON ({error})") from error
 
 
-def _shown(answer: object) -> str:
+def _finite_or_text(text: str) -> float | str:
+    value = float(text)
+    return value if math.isfinite(value) else text
+
+
+def _int_or_text(text: str) -> int | str:
+    return int(text) if len(text) <= MAX_DIGITS else text
+
+
+def _excerpt(answer: object) -> str:
     return repr(answer)[:200]
-
-
-Chart = tuple[str, "list[Any] | Exception"]
-
-
-def fetch_charts(
-    client: DefiLlama, pool_ids: Sequence[str], concurrency: int
-) -> Generator[Chart, None, None]:
-    """(pool id, its chart or the error) as they come; at most `concurrency` requests under way, and
-    as many answers waiting to be taken.
-
-    Closing the iterator stops the threads. They are daemons that hold nothing but a socket: a
-    server that is silent can't delay the end of the program.
-    """
-    todo: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for pool_id in pool_ids:
-        todo.put(pool_id)
-    fetched: queue.Queue[Chart] = queue.Queue()
-    may_wait = threading.Semaphore(2 * concurrency)
-    for number in range(min(concurrency, len(pool_ids))):
-        threading.Thread(
-            target=_fetch,
-            args=(client, todo, fetched, may_wait),
-            name=f"defillama-{number}",
-            daemon=True,
-        ).start()
-    try:
-        for _ in pool_ids:
-            yield fetched.get()
-            may_wait.release()
-    except BaseException:
-        client.stop()
-        may_wait.release(concurrency)
-        raise
-
-
-def _fetch(
-    client: DefiLlama,
-    todo: queue.SimpleQueue[str],
-    fetched: queue.Queue[Chart],
-    may_wait: threading.Semaphore,
-) -> None:
-    while True:
-        may_wait.acquire()
-        try:
-            pool_id = todo.get_nowait()
-        except queue.Empty:
-            return
-        try:
-            fetched.put((pool_id, client.chart(pool_id)))
-        except Stopped:
-            return
-        except Exception as error:  # goes to the thread that takes the answers, which judges it
-            fetched.put((pool_id, error))

@@ -1,7 +1,6 @@
-"""A pool as DefiLlama has it, into the owner's `raw_defillama_pool_history` and `pools`.
+"""Stores one pool of DefiLlama in the owner's `raw_defillama_pool_history` and `pools`.
 
-In: a pool's id, its snapshots and its entry of the list. Out: its new rows of history and its row
-in `pools`, in the caller's transaction.
+Writes the pool's new snapshots and its description in the caller's transaction.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ from typing import Any
 from sqlalchemy import Connection, exists, select, text
 
 from common.errors import InputError
-from data_processing.ingest.column_limits import column_types, cut, described_within
+from data_processing.ingest.column_limits import column_types, cut, fit_to_columns
 from data_processing.ingest.defillama import sql as defillama_sql
 from data_processing.ingest.defillama.rows import NOT_IN_JSONB, Snapshots, description
 from data_processing.ingest.pool_descriptions import required_descriptions
-from data_processing.ingest.stored_rows import rows_not_taken
+from data_processing.ingest.stored_rows import missing_rows_error
 from database.schema.merge_sql import qualified
 from database.schema.table_facts import has_triggers
 from database.schema.tables import pools, raw_pool_history
@@ -23,11 +22,18 @@ from database.schema.tables import pools, raw_pool_history
 INGEST_AGAIN = "run `ingest` again"
 
 MAX_ID_BYTES = 2000
-"""An index entry of PostgreSQL takes some 2,700 bytes (manual, section 64.1.4)."""
+"""PostgreSQL's index entries hold some 2,700 bytes (manual, section 64.1.4)."""
 
 
 def require_storable_id(pool_id: str) -> None:
-    """Raises: InputError for an id that PostgreSQL's text does not take, or its indexes don't."""
+    """Require that PostgreSQL can store and index a pool id.
+
+    Args:
+        pool_id: id as DefiLlama or the user writes it.
+
+    Raises:
+        InputError: the id has a NUL, half a surrogate pair, or too many bytes.
+    """
     if NOT_IN_JSONB.search(pool_id):
         raise InputError(
             f"pool id {pool_id[:100]!r} has a NUL character or half a surrogate pair, which"
@@ -41,7 +47,15 @@ def require_storable_id(pool_id: str) -> None:
 
 
 def require_id_that_fits(connection: Connection, pool_id: str) -> None:
-    """Raises: InputError where a table would refuse the id for its length."""
+    """Require that the tables accept the length of a pool id.
+
+    Args:
+        connection: reads the catalogue.
+        pool_id: the id.
+
+    Raises:
+        InputError: a column is too narrow.
+    """
     for table in (raw_pool_history, pools):
         taken = cut(pool_id, column_types(connection, table)["pool_id"])
         if taken != pool_id:
@@ -52,37 +66,58 @@ def require_id_that_fits(connection: Connection, pool_id: str) -> None:
 
 
 def insert_snapshots(connection: Connection, pool_id: str, rows: Snapshots) -> int:
-    """Insert the snapshots that are not there; returns how many. Raises: CheckFailed where the
-    table does not have all of them afterwards.
+    """Insert the snapshots that are not stored.
+
+    Args:
+        connection: transaction of the pool.
+        pool_id: the pool.
+        rows: its snapshots.
+
+    Returns:
+        How many snapshots were inserted.
+
+    Raises:
+        CheckFailed: the table lacks some of them afterwards.
     """
     # another load would not see these rows before they are committed, and insert them a second time
     connection.execute(text(defillama_sql.LOCK_RAW_TABLES))
-    new = {"pool_id": pool_id, "timestamps": rows.timestamps, "documents": rows.documents}
-    found = connection.execute(text(defillama_sql.INSERT_SNAPSHOTS), new).one()
-    stored = found.inserted + found.known
+    parameters = {"pool_id": pool_id, "timestamps": rows.timestamps, "documents": rows.documents}
+    counts = connection.execute(text(defillama_sql.INSERT_SNAPSHOTS), parameters).one()
+    stored = counts.inserted + counts.known
     if has_triggers(connection, raw_pool_history):
         # a trigger may also write a row under another key, or delete it after its insertion
-        stored = connection.execute(text(defillama_sql.COUNT_STORED), new).scalar_one()
-    if stored < found.different:
-        told = f"{found.different} different ones, {found.inserted} inserted, {found.known} there"
-        lost = found.different - stored
-        source = f"pool {pool_id} ({told} already)"
-        raise rows_not_taken(raw_pool_history, lost, source, INGEST_AGAIN)
-    return int(found.inserted)
+        stored = connection.execute(text(defillama_sql.COUNT_STORED), parameters).scalar_one()
+    if stored < counts.different:
+        summary = (
+            f"{counts.different} different ones, {counts.inserted} inserted, {counts.known} there"
+        )
+        lost = counts.different - stored
+        source = f"pool {pool_id} ({summary} already)"
+        raise missing_rows_error(raw_pool_history, lost, source, INGEST_AGAIN)
+    return int(counts.inserted)
 
 
 def describe_pool(connection: Connection, pool_id: str, pool: dict[str, Any] | None) -> bool:
-    """Add or update the pool's row; None: DefiLlama does not list it. Texts are cut to their
-    columns. Returns whether it is a new one with a stand-in for a required description. Raises:
-    CheckFailed where the table did not take it.
+    """Insert or update the pool's row in `pools`; texts are cut to their columns.
+
+    Args:
+        connection: transaction of the pool.
+        pool_id: the pool.
+        pool: its entry in DefiLlama's list; None if it is not listed.
+
+    Returns:
+        Whether the pool is new and has a placeholder for a required description.
+
+    Raises:
+        CheckFailed: the table did not take the row.
     """
-    described = (
-        described_within(description(pool), column_types(connection, pools)) if pool else None
-    )
+    described = None
+    if pool:
+        described = fit_to_columns(description(pool), column_types(connection, pools))
     required = required_descriptions(connection)
     in_pools = select(exists().where(pools.c.pool_id == pool_id))
-    is_known = connection.execute(in_pools).scalar_one()
+    was_there = connection.execute(in_pools).scalar_one()
     connection.execute(defillama_sql.upsert_pool(pool_id, described, required))
-    if not is_known and not connection.execute(in_pools).scalar_one():
-        raise rows_not_taken(pools, 1, f"pool {pool_id}", INGEST_AGAIN)
-    return not is_known and any((described or {}).get(name) is None for name in required)
+    if not was_there and not connection.execute(in_pools).scalar_one():
+        raise missing_rows_error(pools, 1, f"pool {pool_id}", INGEST_AGAIN)
+    return not was_there and any((described or {}).get(name) is None for name in required)

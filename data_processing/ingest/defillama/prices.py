@@ -1,7 +1,7 @@
-"""Daily closes of ETH and BTC from DefiLlama into `raw_coinmarketcap_ohlcv`.
+"""Stores the daily closes of ETH and BTC from DefiLlama in `raw_coinmarketcap_ohlcv`.
 
-In: a client, the pools of a pull, the first UTC day wanted, today. Out: a close (USD) at 00:00 UTC
-of each finished day from the day before the pools' first one on.
+A close (USD) is stored at 00:00 UTC of its day, for each finished day from the day before the
+pools' first one on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from data_processing.ingest.defillama.rows import (
     ONE_DAY,
     closes,
 )
-from data_processing.ingest.stored_rows import rows_not_taken
+from data_processing.ingest.stored_rows import missing_rows_error
 from database.connections.engine import checked_connection
 from database.schema.table_facts import has_triggers
 from database.schema.tables import raw_pool_history, raw_prices
@@ -31,22 +31,36 @@ COINS = {"coingecko:ethereum": "ETH", "coingecko:bitcoin": "BTC"}
 DAYS_A_REQUEST = MAX_PRICE_POINTS // len(COINS)
 
 FIRST_PRICE_DAY = date(2018, 1, 1)
-"""Years before DefiLlama's first yield: what a history with a wrong date may ask for at most."""
+"""Years before DefiLlama's first yield: limits the days that a history with a wrong date requests.
+"""
 
 
 def pull_closes(
     engine: Engine, client: DefiLlama, pool_ids: Sequence[str], since: date | None, today: date
 ) -> Iterator[int]:
-    """Store the closes of the days before `today`, a request and a transaction at a time.
+    """Store the closes of the days before `today`, one request and one transaction at a time.
 
-    Yields: the closes written. Raises: InputError and SourceUnavailable, as the client does,
-    CheckFailed where the table did not take a close, and DatabaseError.
+    Args:
+        engine: the database.
+        client: DefiLlama's API.
+        pool_ids: pools of the run.
+        since: first UTC day of the run; None for all.
+        today: first day that is not over.
+
+    Yields:
+        Number of closes written.
+
+    Raises:
+        InputError: the API's answer is wrong.
+        SourceUnavailable: the API does not answer.
+        CheckFailed: the table lacks a close afterwards.
+        DatabaseError: the database refused a statement or the connection was lost.
     """
     day = _first_day(engine, pool_ids, since)
     while day is not None and day < today:
         days = min(DAYS_A_REQUEST, (today - day).days)
         start = datetime.combine(day, datetime.min.time(), UTC) + CLOSE_ASKED_AT
-        found = client.prices(
+        points_by_coin = client.prices(
             list(COINS),
             start=int(start.timestamp()),
             days=days,
@@ -55,15 +69,15 @@ def pull_closes(
         with checked_connection(engine) as connection:
             written = sum(
                 _merge(connection, COINS[coin], closes(points, today))
-                for coin, points in found.items()
+                for coin, points in points_by_coin.items()
             )
         yield written
         day += ONE_DAY * days
 
 
 def _first_day(engine: Engine, pool_ids: Sequence[str], since: date | None) -> date | None:
-    """The day before the first one a pool of the pull has: a day's price is the close before it.
-    None where there is no day.
+    """Return the day before the pools' first one, whose close is their first price; None without a
+    day.
     """
     first = (
         select(raw_pool_history.c.timestamp)
@@ -84,13 +98,19 @@ def _first_day(engine: Engine, pool_ids: Sequence[str], since: date | None) -> d
     return max(FIRST_PRICE_DAY + ONE_DAY, day) - ONE_DAY
 
 
-def _merge(connection: Connection, symbol: str, found: dict[date, Decimal]) -> int:
-    if not found:
+def _merge(connection: Connection, symbol: str, closes_by_day: dict[date, Decimal]) -> int:
+    if not closes_by_day:
         return 0
-    rows = {"symbol": symbol, "days": list(found), "closes": list(found.values())}
-    written = connection.execute(text(defillama_sql.MERGE_CLOSES), rows).rowcount
+    parameters = {
+        "symbol": symbol,
+        "days": list(closes_by_day),
+        "closes": list(closes_by_day.values()),
+    }
+    written = connection.execute(text(defillama_sql.MERGE_CLOSES), parameters).rowcount
     if has_triggers(connection, raw_prices):
-        missing = connection.execute(text(defillama_sql.COUNT_MISSING_CLOSES), rows).scalar_one()
+        missing = connection.execute(
+            text(defillama_sql.COUNT_MISSING_CLOSES), parameters
+        ).scalar_one()
         if missing:
-            raise rows_not_taken(raw_prices, missing, f"the closes of {symbol}", INGEST_AGAIN)
+            raise missing_rows_error(raw_prices, missing, f"the closes of {symbol}", INGEST_AGAIN)
     return written

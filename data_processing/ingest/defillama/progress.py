@@ -1,8 +1,8 @@
-"""Which pools a pull has stored: the next `ingest` goes on by it where an interrupted one stopped.
+"""Records which pools an ingest run has stored, so that the next run resumes an interrupted one.
 
-In: the ledger's runs and `yieldspark.ingest_progress`, a row for each pool and run, written in the
-transaction that stores the pool. Out: pool ids. The owner's tables say nothing of it: other jobs
-write `pools.last_updated` too.
+Reads the run ledger and `yieldspark.ingest_progress`, which gets a row for each pool and run in the
+transaction that stores the pool. The owner's tables can't tell: other jobs write
+`pools.last_updated` as well.
 """
 
 from __future__ import annotations
@@ -16,25 +16,38 @@ from database.ledger.runs import Run
 from database.schema.tables import ingest_progress, raw_pool_history, run_ledger
 
 RESUME_WITHIN = timedelta(hours=12)
-"""An older pull is not gone on with: its first pools would lack the newest day."""
+"""An older run is not resumed: its first pools would lack the newest day."""
 
 
 def record_stored(connection: Connection, run: Run, pool_id: str, snapshots: int) -> None:
-    """Inside the transaction that stores the pool. `snapshots` is how many its chart had."""
+    """Record a stored pool.
+
+    Args:
+        connection: the transaction that stores the pool.
+        run: the open run.
+        pool_id: the pool.
+        snapshots: number of snapshots of its chart.
+    """
     row = {"run_id": run.run_id, "pool_id": pool_id, "snapshots": snapshots}
     connection.execute(insert(ingest_progress).values(row))
 
 
-def stored_before(engine: Engine, run: Run) -> set[str]:
-    """Pools that the interrupted pull which `run` goes on with has stored; empty where `run` begins
-    a new one. Forgets what no later run can go on with.
+def pools_already_stored(engine: Engine, run: Run) -> set[str]:
+    """Return the pools that the interrupted run has stored which this run resumes.
 
-    A pool whose raw rows are gone since then (the owner's fetcher may rewrite the table) is not
-    among them.
+    Deletes records that no later run can resume.
+
+    Args:
+        engine: the database.
+        run: the open run.
+
+    Returns:
+        Pool ids; empty if the run starts from the beginning.
     """
     with checked_connection(engine) as connection:
         oldest = connection.execute(select(func.now())).scalar_one() - RESUME_WITHIN
         connection.execute(delete(ingest_progress).where(ingest_progress.c.stored_at < oldest))
+        # the owner's fetcher may have rewritten the table since then
         is_there = exists().where(raw_pool_history.c.pool_id == ingest_progress.c.pool_id)
         stored = select(ingest_progress.c.pool_id).where(
             ingest_progress.c.run_id.in_(_interrupted_runs(connection, run, oldest)),
@@ -44,7 +57,7 @@ def stored_before(engine: Engine, run: Run) -> set[str]:
 
 
 def _interrupted_runs(connection: Connection, run: Run, oldest: datetime) -> list[str]:
-    """The unbroken chain of cancelled and failed runs before this one, with the same first day."""
+    """Return the unbroken chain of cancelled and failed runs before this one with its first day."""
     before = (
         select(run_ledger.c.run_id, run_ledger.c.status, run_ledger.c.started_at)
         .where(

@@ -1,29 +1,17 @@
-"""DefiLlama's live API into the raw tables: pools, their history, ETH and BTC closes.
+"""Ingests pools, their history and the closes of ETH and BTC from DefiLlama's API into the raw
+tables.
 
-In: which pools, and from which UTC day on. Out: rows of `raw_defillama_pool_history` as they came,
-`pools` described anew, daily closes in `raw_coinmarketcap_ohlcv`, and a count of what happened.
-Units: APY percent, TVL and prices USD. DefiLlama has no gas prices: `load` takes them from a file.
-No metric is computed here.
-
-- One pool is one transaction: its new snapshots, its row in `pools` and its row in
-  `yieldspark.ingest_progress`. Identical snapshots are not stored twice.
-- A pull that was interrupted, or given up because DefiLlama was down, goes on where it stopped: the
-  pools that it stored (`ingest_progress`) are skipped. The ledger knows the pull: the unbroken
-  chain of cancelled and failed runs of the last RESUME_WITHIN with the same first day. A pull that
-  ended is followed by a whole one.
-- A pool that fails is reported and the others go on; OUTAGE_AFTER pools in a row without an answer
-are an outage, and the pull is given up.
-- A close is stored at 00:00 UTC of the day whose close it is (`defillama_rows.closes` has the
-rule). A day that the table knows more of than a
-  close (open, high, ..) is kept.
+One pool is one transaction, a failing pool is reported and the others go on, and an interrupted run
+is resumed by the next one (`progress`). APY percent, TVL and prices USD. DefiLlama has no gas
+prices: `load` reads them from a file. Computes no metric.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -40,8 +28,10 @@ from common.errors import (
 )
 from common.plain_text import on_one_line
 from config_spark import Settings
+from data_processing.files.pool_ids import read_pool_ids
 from data_processing.ingest.defillama import sql as defillama_sql
-from data_processing.ingest.defillama.client import DefiLlama, Patience, fetch_charts
+from data_processing.ingest.defillama.chart_threads import Chart, fetch_charts
+from data_processing.ingest.defillama.client import DefiLlama, RetryPolicy
 from data_processing.ingest.defillama.pool import (
     describe_pool,
     insert_snapshots,
@@ -49,13 +39,13 @@ from data_processing.ingest.defillama.pool import (
     require_storable_id,
 )
 from data_processing.ingest.defillama.prices import COINS, pull_closes
-from data_processing.ingest.defillama.progress import record_stored, stored_before
+from data_processing.ingest.defillama.progress import pools_already_stored, record_stored
 from data_processing.ingest.defillama.rows import (
     Snapshots,
-    choose,
+    select_pools,
     snapshots,
 )
-from data_processing.ingest.pool_descriptions import IN_WORDS
+from data_processing.ingest.pool_descriptions import PLACEHOLDERS_NOTE
 from database.connections.engine import checked_connection, make_engine
 from database.ledger.runs import Run, open_run
 from database.schema.check import verify_tables
@@ -68,20 +58,22 @@ Progress = Callable[[str], None]
 JOB = "ingest"
 
 OUTAGE_AFTER = 5
+"""Pools in a row without an answer that are an outage: the run fails."""
 
-OF_THE_ROWS = ("22", "23", "54")
+DATA_ERROR_CLASSES = ("22", "23", "54")
 """Classes of SQLSTATE: data exception, integrity constraint, program limit (PostgreSQL manual,
 appendix A).
 """
 
 ANALYZE_FROM_ROWS = 10_000
-"""After so many new rows the planner's statistics are stale, and autovacuum comes a minute later.
+"""New rows from which on the table is analyzed: the planner's statistics are stale, and autovacuum
+runs a minute later.
 """
 
 
 @dataclass
-class Pull:
-    """What a pull did so far; `summary()` is what `ingest` returns."""
+class IngestResult:
+    """Counts of a run so far; `summary()` is what `ingest` returns."""
 
     pools_chosen: int = 0
     pools_fetched: int = 0
@@ -95,29 +87,40 @@ class Pull:
     began: float = field(default_factory=time.monotonic)
 
     def summary(self) -> dict[str, Any]:
-        found = {name: value for name, value in vars(self).items() if name != "began"}
-        return found | {"seconds": round(time.monotonic() - self.began, 3)}
+        """Return the counts as plain JSON values, with `seconds` since the start."""
+        counts = {name: value for name, value in vars(self).items() if name != "began"}
+        return counts | {"seconds": round(time.monotonic() - self.began, 3)}
 
     def fail(self, pool_id: str | None, error: Exception) -> None:
-        """Report a pool, or the prices (pool id None)."""
+        """Report a failure.
+
+        Args:
+            pool_id: the pool; None for the prices.
+            error: its error.
+        """
         log.warning("%s: %s", on_one_line((pool_id or "prices")[:100]), error)
         self.failed.append({"pool_id": pool_id, "error": str(error)})
 
 
-def read_pool_ids(path: Path) -> list[str]:
-    """The pool ids of a file: one a line, blank lines and what follows a # left out, each once, in
-    their order.
+def read_pool_file(path: Path) -> list[str]:
+    """Read the pool ids of a file: one a line, comments after `#`.
 
-    Raises: InputError where the file can't be read or names no pool.
+    Args:
+        path: UTF-8 text.
+
+    Returns:
+        Each id once, in order.
+
+    Raises:
+        InputError: the file can't be read or names no pool.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        ids = read_pool_ids(Path(path))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} can't be read as a text file of pool ids: {error}. Give a UTF-8 file with one"
             " DefiLlama pool id a line"
         ) from error
-    ids = list(dict.fromkeys(filter(None, (line.partition("#")[0].strip() for line in lines))))
     if not ids:
         raise InputError(
             f"{path} names no pool. Put one DefiLlama pool id on a line, e.g."
@@ -135,20 +138,31 @@ def ingest(
     since: date | None = None,
     progress: Progress = log.info,
     concurrency: int = 4,
-    patience: Patience | None = None,
+    retry_policy: RetryPolicy | None = None,
 ) -> dict[str, Any]:
-    """Pull pools and prices; one run in the ledger (job `ingest`).
+    """Ingest pools and prices, as one run of the ledger (job `ingest`).
 
-    Args: pool_ids names the pools, listed by DefiLlama or not; None chooses among the listed ones
-    by TVL (USD) and kind, all of them where neither is given. since is the first UTC day wanted;
-    None is everything. concurrency is how many requests are under way at once; patience is for
-    tests.
-    Returns: {pools_chosen, pools_fetched, pools_skipped, pools_undescribed, rows_inserted,
-    rows_already_there, rows_refused, prices_written, failed: [{pool_id, error}], seconds}; a
-    pool_id of None is the prices. pools_undescribed are new pools for whose required descriptions
-    something stands in.
-    Raises: SourceUnavailable (what was stored stays, the next run goes on), InputError where no
-    pool matches, RunInProgress, DatabaseError.
+    Args:
+        settings: the database and the API's addresses.
+        pool_ids: pools, listed by DefiLlama or not; None selects listed pools.
+        min_tvl_usd: select pools with at least this TVL, USD.
+        stablecoins: select stablecoin pools only.
+        since: first UTC day; None for all.
+        progress: receives lines for a person.
+        concurrency: requests at a time.
+        retry_policy: for tests.
+
+    Returns:
+        {pools_chosen, pools_fetched, pools_skipped, pools_undescribed, rows_inserted,
+        rows_already_there, rows_refused, prices_written, failed: [{pool_id, error}], seconds}. A
+        pool_id of None is the prices. pools_undescribed are new pools with a placeholder for a
+        required description.
+
+    Raises:
+        SourceUnavailable: the API is down; stored pools stay, and the next run resumes.
+        InputError: no pool matches.
+        RunInProgress: another run of the job holds the lock.
+        DatabaseError: the database refused a statement or the connection was lost.
     """
     if concurrency < 1:
         raise ConfigurationError(
@@ -157,8 +171,8 @@ def ingest(
     engine = make_engine(settings)
     with checked_connection(engine) as connection:
         verify_tables(connection, INGEST_USE)
-    client = DefiLlama(settings, concurrency=concurrency, patience=patience)
-    pull = Pull()
+    client = DefiLlama(settings, concurrency=concurrency, retry_policy=retry_policy)
+    result = IngestResult()
     with (
         closing(client),
         open_run(
@@ -167,110 +181,114 @@ def ingest(
     ):
         with run.stage("pools"):
             listed = {pool["pool"]: pool for pool in client.pools()}
-            named = _chosen(listed, pool_ids, min_tvl_usd, stablecoins)
-            chosen = [pool_id for pool_id in named if _is_storable(pull, pool_id)]
-        done = stored_before(engine, run) & set(chosen)
-        run.mode = "resume" if done else "pull"
-        pull.pools_chosen, pull.pools_skipped = len(named), len(done)
-        progress(
-            f"{len(named):,} of {len(listed):,} pools chosen"
-            + (f", {len(done):,} are there from the interrupted pull" if done else "")
-        )
+            selected = _select(listed, pool_ids, min_tvl_usd, stablecoins)
+            storable = [pool_id for pool_id in selected if _is_storable(result, pool_id)]
+        stored = _resume(engine, run, result, storable)
+        result.pools_chosen = len(selected)
+        resumed = f", {len(stored):,} are there from the interrupted pull" if stored else ""
+        progress(f"{len(selected):,} of {len(listed):,} pools chosen{resumed}")
         try:
             with run.stage("charts"):
-                _pull_charts(
-                    engine,
-                    client,
-                    run,
-                    pull,
-                    [pool_id for pool_id in chosen if pool_id not in done],
-                    listed,
-                    since,
-                    concurrency,
-                    progress,
-                )
+                remaining = [pool_id for pool_id in storable if pool_id not in stored]
+                charts = fetch_charts(client, remaining, concurrency)
+                _store_charts(engine, run, result, charts, remaining, listed, since, progress)
             with run.stage("prices"):
-                _pull_prices(engine, client, pull, chosen, since, progress)
+                _store_prices(engine, client, result, storable, since, progress)
         finally:
-            _account(run, pull)
-    return pull.summary()
+            _record_result(run, result)
+    return result.summary()
 
 
-def _chosen(
+def _resume(engine: Engine, run: Run, result: IngestResult, pool_ids: Sequence[str]) -> set[str]:
+    """Return the pools that an interrupted run has stored already."""
+    stored = pools_already_stored(engine, run) & set(pool_ids)
+    run.mode = "resume" if stored else "pull"
+    result.pools_skipped = len(stored)
+    return stored
+
+
+def _select(
     listed: dict[str, dict[str, Any]],
     pool_ids: Sequence[str] | None,
     min_tvl_usd: float | None,
     stablecoins: bool,
 ) -> list[str]:
     if pool_ids is None:
-        return choose(list(listed.values()), min_tvl_usd=min_tvl_usd, stablecoins=stablecoins)
+        return select_pools(list(listed.values()), min_tvl_usd=min_tvl_usd, stablecoins=stablecoins)
     if not pool_ids:
         raise InputError("no pool id was given. Name at least one DefiLlama pool id")
     return list(dict.fromkeys(pool_ids))
 
 
-def _is_storable(pull: Pull, pool_id: str) -> bool:
+def _is_storable(result: IngestResult, pool_id: str) -> bool:
     try:
         require_storable_id(pool_id)
     except InputError as error:
-        pull.fail(pool_id, error)
+        result.fail(pool_id, error)
         return False
     return True
 
 
-def _pull_charts(
+def _store_charts(
     engine: Engine,
-    client: DefiLlama,
     run: Run,
-    pull: Pull,
+    result: IngestResult,
+    charts: Generator[Chart, None, None],
     pool_ids: Sequence[str],
     listed: dict[str, dict[str, Any]],
     since: date | None,
-    concurrency: int,
     progress: Progress,
 ) -> None:
     step = max(1, len(pool_ids) // 20)
     unanswered = 0
-    with closing(fetch_charts(client, pool_ids, concurrency)) as charts:
+    with closing(charts):
         for count, (pool_id, chart) in enumerate(charts, start=1):
-            try:
-                unanswered = unanswered + 1 if isinstance(chart, SourceUnavailable) else 0
-                _store(engine, run, pull, pool_id, listed.get(pool_id), chart, since)
-            except (CheckFailed, InputError, SourceUnavailable) as error:
-                pull.fail(pool_id, error)
-            except DatabaseError as error:
-                if not _is_of_the_rows(error):
-                    raise
-                pull.fail(pool_id, error)
+            unanswered = unanswered + 1 if isinstance(chart, SourceUnavailable) else 0
+            with _failures_reported(result, pool_id):
+                _store(engine, run, result, pool_id, listed.get(pool_id), chart, since)
             if unanswered >= OUTAGE_AFTER:
                 raise SourceUnavailable(
                     f"{unanswered} pools in a row got no answer, the last:"
-                    f" {pull.failed[-1]['error']}"
+                    f" {result.failed[-1]['error']}"
                 )
             if count % step == 0 or count == len(pool_ids):
                 progress(
-                    f"{count:,} of {len(pool_ids):,} pools, {pull.rows_inserted:,} new snapshots,"
-                    f" {len(pull.failed):,} pools failed"
+                    f"{count:,} of {len(pool_ids):,} pools, {result.rows_inserted:,} new snapshots,"
+                    f" {len(result.failed):,} pools failed"
                 )
-    if pull.pools_undescribed:
-        progress(f"{pull.pools_undescribed:,} new pools are not described by DefiLlama: {IN_WORDS}")
-    if pull.rows_inserted >= ANALYZE_FROM_ROWS:
+    if result.pools_undescribed:
+        progress(
+            f"{result.pools_undescribed:,} new pools are not described by DefiLlama:"
+            f" {PLACEHOLDERS_NOTE}"
+        )
+    if result.rows_inserted >= ANALYZE_FROM_ROWS:
         with checked_connection(engine) as connection:
             connection.exec_driver_sql(f"ANALYZE {defillama_sql.HISTORY}")
+
+
+@contextmanager
+def _failures_reported(result: IngestResult, pool_id: str | None) -> Iterator[None]:
+    """Report errors of one pool, or of the prices (None); other errors end the run."""
+    try:
+        yield
+    except (CheckFailed, InputError, SourceUnavailable) as error:
+        result.fail(pool_id, error)
+    except DatabaseError as error:
+        if not _is_data_error(error):
+            raise
+        result.fail(pool_id, error)
 
 
 def _store(
     engine: Engine,
     run: Run,
-    pull: Pull,
+    result: IngestResult,
     pool_id: str,
     pool: dict[str, Any] | None,
     chart: list[Any] | Exception,
     since: date | None,
 ) -> None:
-    """One pool, one transaction. Raises what fetching it raised, InputError where DefiLlama knows
-    no such pool or a table takes no such id, CheckFailed where it did not take the snapshots.
-    """
+    """Store one pool in one transaction; raise the error of its request or its rows."""
     if isinstance(chart, Exception):
         raise chart
     if not chart and pool is None:
@@ -290,80 +308,75 @@ def _store(
         _quarantine(connection, run.run_id, pool_id, rows)
         is_undescribed = describe_pool(connection, pool_id, pool)
         record_stored(connection, run, pool_id, len(rows.timestamps))
-    pull.pools_fetched += 1
-    pull.pools_undescribed += is_undescribed
-    pull.rows_inserted += inserted
-    pull.rows_already_there += len(rows.timestamps) - inserted
-    pull.rows_refused += len(rows.refused)
+    result.pools_fetched += 1
+    result.pools_undescribed += is_undescribed
+    result.rows_inserted += inserted
+    result.rows_already_there += len(rows.timestamps) - inserted
+    result.rows_refused += len(rows.refused)
 
 
-def _is_of_the_rows(error: DatabaseError) -> bool:
-    """Whether the server refused what these rows hold, and would take those of another pool."""
-    return (error.sqlstate or "").startswith(OF_THE_ROWS)
+def _is_data_error(error: DatabaseError) -> bool:
+    """Return whether the server rejected these rows, and would accept those of another pool."""
+    return (error.sqlstate or "").startswith(DATA_ERROR_CLASSES)
 
 
 def _quarantine(connection: Connection, run_id: str, pool_id: str, rows: Snapshots) -> None:
-    bad = [
+    refused = [
         {
             "run_id": run_id,
-            "source_id": f"{pool_id}:{row.position}",
+            "source_id": f"{pool_id}:{point.position}",
             "pool_id": pool_id,
-            "reason": row.reason,
-            "document": row.document,
+            "reason": point.reason,
+            "document": point.document,
         }
-        for row in rows.refused
+        for point in rows.refused
     ]
-    if bad:
-        connection.execute(text(defillama_sql.QUARANTINE), bad)
+    if refused:
+        connection.execute(text(defillama_sql.QUARANTINE), refused)
 
 
-def _pull_prices(
+def _store_prices(
     engine: Engine,
     client: DefiLlama,
-    pull: Pull,
+    result: IngestResult,
     pool_ids: Sequence[str],
     since: date | None,
     progress: Progress,
 ) -> None:
-    try:
-        for written in pull_closes(engine, client, pool_ids, since, datetime.now(UTC).date()):
-            pull.prices_written += written
-    except (CheckFailed, InputError, SourceUnavailable) as error:
-        pull.fail(None, error)
-    except DatabaseError as error:
-        if not _is_of_the_rows(error):
-            raise
-        pull.fail(None, error)
-    progress(f"{pull.prices_written:,} daily closes of {' and '.join(COINS.values())} written")
+    today = datetime.now(UTC).date()
+    with _failures_reported(result, None):
+        for written in pull_closes(engine, client, pool_ids, since, today):
+            result.prices_written += written
+    progress(f"{result.prices_written:,} daily closes of {' and '.join(COINS.values())} written")
 
 
-def _account(run: Run, pull: Pull) -> None:
-    """What the ledger keeps of the pull, however it ends."""
+def _record_result(run: Run, result: IngestResult) -> None:
+    """Record the counts and the check `every_pool_fetched` in the run, however it ends."""
     run.rows |= {
-        "read": pull.rows_inserted + pull.rows_already_there + pull.rows_refused,
-        "quarantined": pull.rows_refused,
-        "inserted": pull.rows_inserted,
-        "unchanged": pull.rows_already_there,
+        "read": result.rows_inserted + result.rows_already_there + result.rows_refused,
+        "quarantined": result.rows_refused,
+        "inserted": result.rows_inserted,
+        "unchanged": result.rows_already_there,
     }
-    failed_pools = sum(failure["pool_id"] is not None for failure in pull.failed)
-    not_reached = pull.pools_chosen - pull.pools_fetched - pull.pools_skipped - failed_pools
-    found = (
-        f"{len(pull.failed)} of {pull.pools_chosen} failed: {pull.failed[0]['error']}"
-        if pull.failed
-        else f"all {pull.pools_chosen} pools"
-    )
+    failed_pools = sum(failure["pool_id"] is not None for failure in result.failed)
+    not_reached = result.pools_chosen - result.pools_fetched - result.pools_skipped - failed_pools
+    message = f"all {result.pools_chosen} pools"
+    if result.failed:
+        first = result.failed[0]["error"]
+        message = f"{len(result.failed)} of {result.pools_chosen} failed: {first}"
     if not_reached:
-        found = (
-            f"{not_reached} of {pull.pools_chosen} pools not fetched yet: the next `ingest` goes on"
-            f" with them{f'; {found}' if pull.failed else ''}"
+        failures = f"; {message}" if result.failed else ""
+        message = (
+            f"{not_reached} of {result.pools_chosen} pools not fetched yet: the next `ingest` goes"
+            f" on with them{failures}"
         )
-    if pull.failed and not (pull.pools_fetched or pull.pools_skipped):
-        run.status, run.error = "failed", found
+    if result.failed and not (result.pools_fetched or result.pools_skipped):
+        run.status, run.error = "failed", message
     run.checks.append(
         {
             "name": "every_pool_fetched",
-            "passed": not pull.failed and not not_reached,
+            "passed": not result.failed and not not_reached,
             "severity": "warn",
-            "found": found,
+            "found": message,
         }
     )

@@ -1,7 +1,7 @@
-"""The SQL of DefiLlama's rows: statements that hold no connection.
+"""Builds the SQL of DefiLlama's rows: statements that hold no connection.
 
-Every statement inserts only what is new, or updates only what differs; its row count, or its column
-`inserted`, is the number of rows written.
+A statement inserts only new rows and updates only rows that differ. Its row count, or its column
+`inserted`, is the number of written rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sqlalchemy import Executable, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from data_processing.ingest.column_limits import ColumnTypes, cut
-from data_processing.ingest.pool_descriptions import POOL_ID, STAND_INS
+from data_processing.ingest.pool_descriptions import PLACEHOLDERS, POOL_ID
 from data_processing.raw.quarantine_table import REOPEN
 from database.schema.merge_sql import qualified
 from database.schema.tables import pools, quarantine, raw_pool_history, raw_prices
@@ -22,7 +22,7 @@ HISTORY = qualified(raw_pool_history)
 PRICES = qualified(raw_prices)
 
 LOCK_RAW_TABLES = "SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('raw tables'))"
-"""The lock that `load` takes too."""
+"""The lock that `load` takes as well."""
 
 _DIFFERENT_SNAPSHOTS = """
     SELECT timestamp, CAST(document AS jsonb) AS document, min(position) AS position
@@ -58,12 +58,12 @@ SELECT
     (SELECT count(*) FROM known) AS known,
     (SELECT count(*) FROM inserted) AS inserted
 """
-"""Parameters pool_id, timestamps, documents. An identical snapshot is there once, a changed one
-comes beside the old. `different` = `known` + `inserted`, unless a trigger of the table drops rows.
+"""Parameters: pool_id, timestamps, documents. An identical snapshot is stored once, a changed one
+next to it. `different` = `known` + `inserted`, unless a trigger of the table drops rows.
 """
 
 COUNT_STORED = f"SELECT count(*) FROM ({_DIFFERENT_SNAPSHOTS}) AS n WHERE {_STORED}"
-"""How many of the different snapshots are in the table; parameters as of INSERT_SNAPSHOTS."""
+"""Counts the different snapshots that are in the table; parameters of INSERT_SNAPSHOTS."""
 
 _CLOSES = "unnest(CAST(:days AS date[]), CAST(:closes AS numeric[])) AS n (day, close)"
 
@@ -88,8 +88,8 @@ SET raw_json_data = excluded.raw_json_data,
     insertion_timestamp = now()
 WHERE p.raw_json_data IS DISTINCT FROM excluded.raw_json_data
 """
-"""Parameters symbol, days, closes. A changed close counts as newly inserted, so that the metrics
-job sees it; a day with open, high, .. is another source's and stays.
+"""Parameters: symbol, days, closes. A changed close counts as newly inserted, so that the metrics
+job reads it. A day with other fields (open, high, ..) belongs to another source and stays.
 """
 
 COUNT_MISSING_CLOSES = f"""
@@ -103,7 +103,7 @@ WHERE NOT {_OF_ANOTHER_SOURCE}
             AND p.raw_json_data = {_DOCUMENT}
     )
 """
-"""How many closes are not in the table after MERGE_CLOSES; the same parameters."""
+"""Counts the closes that are not in the table after MERGE_CLOSES; the same parameters."""
 
 QUARANTINE = f"""
 INSERT INTO {qualified(quarantine)} AS q
@@ -116,24 +116,29 @@ SET run_id = excluded.run_id,
     {REOPEN}
 WHERE q.raw_json_data IS DISTINCT FROM excluded.raw_json_data
 """
-"""Parameters run_id, source_id, pool_id, reason, document. The same point refused again is one row.
+"""Parameters: run_id, source_id, pool_id, reason, document. A point that is refused again stays one
+row.
 """
 
 
 def upsert_pool(
     pool_id: str, described: Mapping[str, Any] | None, required: ColumnTypes
 ) -> Executable:
-    """A pool as listed, never a null over a value. One that is not listed (None) is added as
-    inactive, or keeps what is known of it. A new one has a stand-in for each `required` description
-    that it lacks.
+    """Return the statement that inserts or updates a pool; NULL never replaces a value.
+
+    Args:
+        pool_id: the pool.
+        described: descriptions of a listed pool. A pool that is not listed (None) is inserted as
+            inactive, or keeps its descriptions.
+        required: required descriptions; a new pool that lacks one gets a placeholder.
     """
     values = dict(described or {})
-    known = pools.alias("known")
-    filled = {
+    stored = pools.alias("known")
+    required_values = {
         name: func.coalesce(
             values.get(name),
-            select(known.c[name]).where(known.c.pool_id == pool_id).scalar_subquery(),
-            cut(pool_id if STAND_INS[name] == POOL_ID else STAND_INS[name], type_),
+            select(stored.c[name]).where(stored.c.pool_id == pool_id).scalar_subquery(),
+            cut(pool_id if PLACEHOLDERS[name] == POOL_ID else PLACEHOLDERS[name], type_),
         )
         for name, type_ in required.items()
     }
@@ -141,10 +146,12 @@ def upsert_pool(
         pool_id=pool_id,
         is_active=described is not None,
         last_updated=func.now(),
-        **(values | filled),
+        **(values | required_values),
     )
-    kept = {name: func.coalesce(new.excluded[name], pools.c[name]) for name in values}
-    active = {"is_active": True} if described is not None else {}
-    return new.on_conflict_do_update(
-        index_elements=[pools.c.pool_id], set_=kept | active | {"last_updated": func.now()}
-    )
+    updates: dict[str, Any] = {
+        name: func.coalesce(new.excluded[name], pools.c[name]) for name in values
+    }
+    if described is not None:
+        updates["is_active"] = True
+    updates["last_updated"] = func.now()
+    return new.on_conflict_do_update(index_elements=[pools.c.pool_id], set_=updates)

@@ -1,8 +1,7 @@
-"""What a file may hold, told from its column names; which of its columns is which.
+"""Detects from its column names which kind of data a file has, and which of its columns is which.
 
-In: the names a file has. Out: the kinds that fit, and a map from the name used here to the file's
-own. Names are compared without case, blanks and signs, so that `tvl_usd`, `tvlUsd` and `TVL USD`
-are one. A unit is never guessed: gas needs a column that says wei or gwei. No row is read here.
+Names are compared without case, blanks and signs: `tvl_usd`, `tvlUsd` and `TVL USD` are equal. A
+unit is never guessed: gas needs a column that says wei or gwei. Reads no rows.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from common.errors import InputError
-from data_processing.files.file_tables import listed
+from data_processing.files.file_tables import format_names
 
 Kind = Literal["history", "prices", "gas", "pools"]
 
@@ -62,8 +61,7 @@ NAMES: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
         "underlying_token_addresses": ("underlyingtokens", "underlyingtokenaddresses"),
     },
 }
-"""Names a column may have, as `_plain` writes them; where a file has several, the first listed
-counts.
+"""Names that a column may have, as `_plain` writes them; the first listed name of a file is used.
 """
 
 NEEDED: Mapping[Kind, tuple[str, ...]] = {
@@ -79,7 +77,7 @@ NUMBERS: Mapping[Kind, tuple[str, ...]] = {
     "gas": ("gwei", "wei"),
     "pools": ("tvl", "apy"),
 }
-"""The columns that hold numbers; the others hold texts and points in time."""
+"""Columns of numbers; the others have texts and points in time."""
 
 PERCENT = frozenset({"apy", "apy_base", "apy_reward"})
 DOLLARS = frozenset({"tvl_usd", "tvl", "open", "high", "low", "close"})
@@ -87,49 +85,75 @@ DOLLARS = frozenset({"tvl_usd", "tvl", "open", "high", "low", "close"})
 
 @dataclass(frozen=True)
 class FileColumns:
-    """`found` maps a name of `NAMES[kind]` to the file's own column."""
+    """Columns of a file.
+
+    Attributes:
+        kind: kind of the file.
+        names: the file's own column for each name of `NAMES[kind]` that it has.
+    """
 
     kind: Kind
-    found: Mapping[str, str]
+    names: Mapping[str, str]
 
 
-def columns_of(path: Path, names: Sequence[str], kind: Kind) -> FileColumns:
-    """Which column is which in a file of that kind.
+def map_columns(path: Path, names: Sequence[str], kind: Kind) -> FileColumns:
+    """Map the columns of a kind to those of a file.
 
-    Raises: InputError where a needed column is missing, or two could be it; it names what was found
-    and what is needed.
+    Args:
+        path: the file, for messages.
+        names: its column names.
+        kind: its kind.
+
+    Raises:
+        InputError: a needed column is missing, or two columns may be it.
     """
-    found = {
-        ours: _only_one(path, ours, possible, names)
-        for ours, possible in NAMES[kind].items()
-        if _of_them(possible, names)
-    }
-    missing = [name for name in NEEDED[kind] if name not in found]
+    columns = {}
+    for ours, possible in NAMES[kind].items():
+        candidates = _own_names(possible, names)
+        if len(candidates) > 1:
+            raise InputError(
+                f"{path} has {len(candidates)} columns that may be {ours}:"
+                f" {format_names(candidates)}. Keep one of them"
+            )
+        if candidates:
+            columns[ours] = candidates[0]
+    missing = [name for name in NEEDED[kind] if name not in columns]
     if missing:
         raise InputError(
             f"{path} has no column {' and no column '.join(missing)}: a {kind} file needs"
-            f" {', '.join(NEEDED[kind])}; it has {listed(names)}. Rename its columns, or give"
+            f" {', '.join(NEEDED[kind])}; it has {format_names(names)}. Rename its columns, or give"
             " another --kind"
         )
-    if kind == "gas" and not {"gwei", "wei"} & set(found):
+    if kind == "gas" and not {"gwei", "wei"} & set(columns):
         raise InputError(
-            f"{path} does not say whether its gas is gwei or wei: it has {listed(names)}. Name"
-            " the column value_gwei or value_wei"
+            f"{path} does not say whether its gas is gwei or wei: it has {format_names(names)}."
+            " Name the column value_gwei or value_wei"
         )
-    return FileColumns(kind, found)
+    return FileColumns(kind, columns)
 
 
-def known_kind(kind: str) -> Kind:
-    """Raises: InputError for a kind that is none."""
-    for known in get_args(Kind):
-        if kind == known:
-            return known  # type: ignore[no-any-return]
-    raise InputError(f"kind {kind!r} is unknown; allowed are {', '.join(get_args(Kind))}")
+def parse_kind(text: str) -> Kind:
+    """Parse the option `--kind`.
+
+    Args:
+        text: text of the option.
+
+    Raises:
+        InputError: the text is no kind.
+    """
+    for kind in get_args(Kind):
+        if text == kind:
+            return kind  # type: ignore[no-any-return]
+    raise InputError(f"kind {text!r} is unknown; allowed are {', '.join(get_args(Kind))}")
 
 
 def fitting_kinds(names: Sequence[str]) -> list[Kind]:
-    """What a file with these columns may hold. A file with history and names of its pools also fits
-    pools: its rows tell which it is.
+    """Return the kinds that a file with these columns may have.
+
+    A file with history and names of its pools also fits pools; its rows decide.
+
+    Args:
+        names: column names of the file.
     """
     plain = {_plain(name) for name in names}
 
@@ -148,26 +172,34 @@ def fitting_kinds(names: Sequence[str]) -> list[Kind]:
         "gas": has("gas", "timestamp") and (has("gas", "gwei") or has("gas", "wei")),
     }
     fitting = [kind for kind, does_fit in fits.items() if does_fit]
-    speaks_of_gas = has("gas", "timestamp") and any("gas" in name for name in plain)
-    return fitting or (["gas"] if speaks_of_gas else [])
+    if fitting:
+        return fitting
+    # a gas file without a unit: `map_columns` names what is missing
+    names_gas = has("gas", "timestamp") and any("gas" in name for name in plain)
+    return ["gas"] if names_gas else []
 
 
 def describes_only(names: Sequence[str]) -> bool:
-    """Whether the columns say of a pool what no history has: its tokens, its pool's meta."""
+    """Return whether columns describe pools as no history does: by tokens or pool meta."""
     plain = {_plain(name) for name in names}
-    of_pools = NAMES["pools"]
-    return bool(plain & {*of_pools["poolmeta"], *of_pools["underlying_token_addresses"]})
+    columns = NAMES["pools"]
+    return bool(plain & {*columns["poolmeta"], *columns["underlying_token_addresses"]})
 
 
 def unknown_kind(path: Path, names: Sequence[str]) -> InputError:
-    """The error for a file that fits no kind."""
+    """Return the error for a file that fits no kind.
+
+    Args:
+        path: the file.
+        names: its column names.
+    """
     if sum(bool(VALUE.fullmatch(name)) for name in names) * 2 > len(names):
         return InputError(
-            f"{path} begins with values ({listed(names)}); a header line with the column names is"
-            " needed above them"
+            f"{path} begins with values ({format_names(names)}); a header line with the column"
+            " names is needed above them"
         )
     return InputError(
-        f"can't tell what {path} holds from its columns {listed(names)}; give --kind"
+        f"can't tell what {path} holds from its columns {format_names(names)}; give --kind"
         f" {', --kind '.join(get_args(Kind))}"
     )
 
@@ -175,21 +207,12 @@ def unknown_kind(path: Path, names: Sequence[str]) -> InputError:
 VALUE = re.compile(r"[+-]?[0-9][0-9.,:+/ TZe-]*")
 
 
-def _of_them(possible: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The file's names for one column: those of the first listed way to write it."""
-    for wanted in possible:
-        if found := [name for name in names if _plain(name) == wanted]:
-            return found
+def _own_names(possible: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the file's names for one column: those of the first listed spelling."""
+    for spelling in possible:
+        if spelled := [name for name in names if _plain(name) == spelling]:
+            return spelled
     return []
-
-
-def _only_one(path: Path, ours: str, possible: Sequence[str], names: Sequence[str]) -> str:
-    found = _of_them(possible, names)
-    if len(found) > 1:
-        raise InputError(
-            f"{path} has {len(found)} columns that may be {ours}: {listed(found)}. Keep one of them"
-        )
-    return found[0]
 
 
 def _plain(name: str) -> str:

@@ -1,9 +1,8 @@
-"""What is known of a file before it is loaded: its kind, its columns, how it writes numbers, whose
-prices it has.
+"""Inspects a file before it is loaded: its kind, its columns, its number format and the symbol of
+its prices.
 
-In: a path and the user's words. Out: `FileToLoad`, whose batches have the columns of the temporary
-table `incoming`. A file whose kind or numbers can be read in two ways is refused here, before any
-file is loaded. Nothing is stored.
+Returns a `FileToLoad`, whose batches have the columns of the temporary table `incoming`. A file
+whose kind or numbers can be read in two ways is rejected before any file is loaded. Stores nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from data_processing.files import cells
 from data_processing.files.file_tables import FileTable, open_file
 from data_processing.files.number_format import (
     DecimalSign,
-    SignsSeen,
+    SignEvidence,
     decimal_sign,
-    signs_seen,
-    with_point,
+    sign_evidence,
+    with_decimal_point,
 )
 from data_processing.files.row_batches import Batch
 from data_processing.ingest.loading.file_kinds import (
@@ -34,13 +33,13 @@ from data_processing.ingest.loading.file_kinds import (
     PERCENT,
     FileColumns,
     Kind,
-    columns_of,
     describes_only,
     fitting_kinds,
-    known_kind,
+    map_columns,
+    parse_kind,
     unknown_kind,
 )
-from data_processing.ingest.loading.symbols import base_symbol, given_symbol, symbol_of
+from data_processing.ingest.loading.symbols import base_symbol, parse_symbol, symbol_from_name
 from database.schema.merge_sql import qualified
 from database.schema.tables import gas_fees_daily, pools, raw_pool_history, raw_prices
 
@@ -60,15 +59,20 @@ UNITS = {
     **dict.fromkeys(DOLLARS, rf"{BLANKS}(\$|USD)$"),
 }
 UNITS_BEFORE = dict.fromkeys(DOLLARS, rf"^([+-]?)(USD|(US)?\$){BLANKS}")
-"""The unit that a column has anyway, where a cell writes it too."""
+"""Units that a column has in any case, if its cells repeat them."""
 
 TIME_OF_DAY = r"^[0-9]{1,2}:[0-9]{2}"
 
 
 @dataclass(frozen=True)
 class FileToLoad:
-    """A file that is ready to be loaded; `symbol` is that of a price file without such a column,
-    `signs` are the decimal signs of the columns whose numbers are text.
+    """A file that is ready to be loaded.
+
+    Attributes:
+        table: the file.
+        columns: its kind and columns.
+        symbol: symbol of a price file without such a column, else None.
+        signs: decimal signs of the columns whose numbers are text.
     """
 
     table: FileTable
@@ -78,87 +82,102 @@ class FileToLoad:
 
     @property
     def kind(self) -> Kind:
+        """Kind of the file."""
         return self.columns.kind
 
     @property
     def name(self) -> str:
-        """The file's name as PostgreSQL takes it: Python has half a surrogate pair for a byte that
-        is no UTF-8.
-        """
+        """Name of the file as PostgreSQL stores it."""
+        # Python writes a byte that is not UTF-8 as half a surrogate pair
         return without_controls(self.table.path.name)
 
     @property
     def target(self) -> str:
-        """The quoted name of the table that takes the rows."""
+        """Quoted name of the table that receives the rows."""
         return qualified(TARGETS[self.kind])
 
     @property
     def text_columns(self) -> list[str]:
-        """The columns of `incoming` beside the timestamp."""
-        names = [name for name in self.columns.found if name != "timestamp"]
+        """Columns of `incoming` besides row number and timestamp."""
+        names = [name for name in self.columns.names if name != "timestamp"]
         return [*names, "symbol"] if self.symbol else names
 
     def incoming(self, batch: Batch) -> pa.Table:
-        """A batch as the columns of `incoming`."""
+        """Convert a batch to the columns of `incoming`.
+
+        Args:
+            batch: rows of the file.
+
+        Raises:
+            InputError: a cell can't be read as text.
+        """
         missing = pa.chunked_array([pa.nulls(batch.table.num_rows, pa.string())])
-        found = _columns_in_use(self.table, self.columns, batch)
-        instants, written = missing, missing
-        if "timestamp" in found:
-            place, column = found.pop("timestamp")
-            instants = cells.instants(place, column)
-            is_missing = pc.and_(pc.is_null(instants), pc.is_valid(column))
-            if pc.any(is_missing).as_py():
-                written = pc.if_else(
-                    is_missing, cells.texts(place, column), pa.scalar(None, pa.string())
+        columns = _columns_in_use(self.table, self.columns, batch)
+        timestamps, unreadable = missing, missing
+        if "timestamp" in columns:
+            place, column = columns.pop("timestamp")
+            timestamps = cells.to_timestamps(place, column)
+            is_unreadable = pc.and_(pc.is_null(timestamps), pc.is_valid(column))
+            # the text is only needed for the error message
+            if pc.any(is_unreadable).as_py():
+                unreadable = pc.if_else(
+                    is_unreadable, cells.to_texts(place, column), pa.scalar(None, pa.string())
                 )
-        named = {
+        arrays = {
             "row_number": pa.array(batch.row_numbers, pa.int64()),
-            "timestamp": instants,
-            "timestamp_text": written,
+            "timestamp": timestamps,
+            "timestamp_text": unreadable,
         }
-        named |= {name: self._cells(name, *column) for name, column in found.items()}
+        arrays |= {name: self._cells(name, *column) for name, column in columns.items()}
         if self.symbol:
-            named["symbol"] = pa.array([self.symbol] * batch.table.num_rows, pa.string())
-        return pa.table(named)
+            arrays["symbol"] = pa.array([self.symbol] * batch.table.num_rows, pa.string())
+        return pa.table(arrays)
 
     def _cells(self, name: str, place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         if name == TOKENS:
-            return cells.text_lists(place, column)
-        found = cells.texts(place, column)
+            return cells.array_literals(place, column)
+        texts = cells.to_texts(place, column)
         if self.kind == "prices" and name == "symbol":
-            return _base_symbols(found)
+            return _base_symbols(texts)
         if name not in self.signs:
-            return found
-        return with_point(_without_unit(name, found), self.signs[name])
+            return texts
+        return with_decimal_point(_without_unit(name, texts), self.signs[name])
 
 
-def look_at(
-    path: Path, kind: str | None, symbol: str | None, given: DecimalSign | None
+def inspect_file(
+    path: Path, kind: str | None, symbol: str | None, decimal: DecimalSign | None
 ) -> FileToLoad:
-    """Args: kind, symbol and given are the user's words, or None to tell them from the file.
+    """Inspect a file.
 
-    Raises: InputError where the file can't be read, or can be read in two ways.
+    Args:
+        path: the file.
+        kind: value of `--kind`; None detects it.
+        symbol: value of `--symbol`; None derives it from the file name.
+        decimal: value of `--decimal`; None detects it.
+
+    Raises:
+        InputError: the file can't be read, or can be read in two ways.
     """
     table = open_file(path)
-    columns = columns_of(path, table.columns, known_kind(kind) if kind else _kind_of(table))
-    for name, column in columns.found.items():
+    columns = map_columns(path, table.columns, parse_kind(kind) if kind else _kind_of(table))
+    for name, column in columns.names.items():
         cells.require_type(
             _place(table, column), _type_of(table, column), _role(columns.kind, name)
         )
-    _require_whole_instants(table, columns)
-    needs_symbol = columns.kind == "prices" and "symbol" not in columns.found
-    whose = (given_symbol(symbol) if symbol else symbol_of(path)) if needs_symbol else None
-    return FileToLoad(table, columns, whose, _decimal_signs(table, columns, given))
+    _require_whole_timestamps(table, columns)
+    file_symbol = None
+    if columns.kind == "prices" and "symbol" not in columns.names:
+        file_symbol = parse_symbol(symbol) if symbol else symbol_from_name(path)
+    return FileToLoad(table, columns, file_symbol, _decimal_signs(table, columns, decimal))
 
 
-def _require_whole_instants(table: FileTable, columns: FileColumns) -> None:
-    """Raises: InputError where the time of day of a snapshot stands in a column beside its date:
-    every snapshot would be of midnight.
-    """
+def _require_whole_timestamps(table: FileTable, columns: FileColumns) -> None:
+    """Raise InputError if a history file has day and time of day in two columns."""
+    # every snapshot would be at midnight
     if columns.kind != "history":
         return
     for name in table.columns:
-        if name.strip().lower() != "time" or name == columns.found["timestamp"]:
+        if name.strip().lower() != "time" or name == columns.names["timestamp"]:
             continue
         kind = _type_of(table, name)
         is_time = pa.types.is_time(kind) or (
@@ -166,7 +185,7 @@ def _require_whole_instants(table: FileTable, columns: FileColumns) -> None:
         )
         if is_time:
             raise InputError(
-                f"{table.path} has the day in column {columns.found['timestamp']} and the time of"
+                f"{table.path} has the day in column {columns.names['timestamp']} and the time of"
                 f" day in column {name}: write both into one column timestamp, such as"
                 " 2025-03-01T23:01:00Z"
             )
@@ -177,12 +196,12 @@ def _first_cell_matches(table: FileTable, name: str, shape: str) -> bool:
     if batch is None:
         return False
     column = batch.table.column(table.columns.index(name))
-    written = cells.texts(_place(table, name), column).drop_null()[:1]
-    return bool(pc.any(pc.match_substring_regex(written, shape)).as_py())
+    first = cells.to_texts(_place(table, name), column).drop_null()[:1]
+    return bool(pc.any(pc.match_substring_regex(first, shape)).as_py())
 
 
 def _kind_of(table: FileTable) -> Kind:
-    """Raises: InputError where the columns fit no kind, or the file fits two."""
+    """Return the kind of a file; raise InputError if its columns fit no kind or two kinds."""
     fitting = fitting_kinds(table.columns)
     if not fitting:
         raise unknown_kind(table.path, table.columns)
@@ -193,19 +212,19 @@ def _kind_of(table: FileTable) -> Kind:
             return "pools"
     if len(fitting) == 1:
         return fitting[0]
+    no_second_row = ", and no pool has a second row" if "pools" in fitting else ""
     raise InputError(
         f"{table.path} may hold {' or '.join(fitting)}: its columns fit each of them"
-        + (", and no pool has a second row" if "pools" in fitting else "")
-        + f"; give --kind {' or --kind '.join(fitting)}"
+        f"{no_second_row}; give --kind {' or --kind '.join(fitting)}"
     )
 
 
 def _has_several_rows_of_a_pool(table: FileTable) -> bool:
-    columns = columns_of(table.path, table.columns, "pools")
+    columns = map_columns(table.path, table.columns, "pools")
     seen: set[str] = set()
     for batch in table.batches():
         place, column = _columns_in_use(table, columns, batch)["pool_id"]
-        ids = cells.texts(place, column).drop_null().to_pylist()
+        ids = cells.to_texts(place, column).drop_null().to_pylist()
         before = len(seen)
         seen.update(ids)
         if len(seen) < before + len(ids):
@@ -214,31 +233,30 @@ def _has_several_rows_of_a_pool(table: FileTable) -> bool:
 
 
 def _decimal_signs(
-    table: FileTable, columns: FileColumns, given: DecimalSign | None
+    table: FileTable, columns: FileColumns, option: DecimalSign | None
 ) -> dict[str, DecimalSign]:
-    """The decimal sign of each column of numbers that are text; reads the whole file where there is
-    one.
-    """
+    """Return the decimal sign of each column with numbers as text."""
     numbers = [
         name
         for name in NUMBERS[columns.kind]
-        if name in columns.found and cells.holds_text(_type_of(table, columns.found[name]))
+        if name in columns.names and cells.holds_text(_type_of(table, columns.names[name]))
     ]
+    # without such a column the file is not read here
     if not numbers:
         return {}
-    seen = dict.fromkeys(numbers, SignsSeen())
+    evidence = dict.fromkeys(numbers, SignEvidence())
     for batch in table.batches():
-        found = _columns_in_use(table, columns, batch)
+        in_use = _columns_in_use(table, columns, batch)
         for name in numbers:
-            column = _without_unit(name, cells.texts(*found[name]))
-            seen[name] |= signs_seen(column)
+            column = _without_unit(name, cells.to_texts(*in_use[name]))
+            evidence[name] |= sign_evidence(column)
     return {
         name: decimal_sign(
-            _place(table, columns.found[name]),
-            seen[name],
-            list(seen.values()),
+            _place(table, columns.names[name]),
+            evidence[name],
+            list(evidence.values()),
             delimiter=table.delimiter,
-            given=given,
+            option=option,
         )
         for name in numbers
     }
@@ -247,10 +265,10 @@ def _decimal_signs(
 def _columns_in_use(
     table: FileTable, columns: FileColumns, batch: Batch
 ) -> dict[str, tuple[str, pa.ChunkedArray]]:
-    """By our name: what to call the column in an error, and its cells."""
+    """Return for each of our names the place of the column, for errors, and its cells."""
     return {
         name: (_place(table, column), batch.table.column(table.columns.index(column)))
-        for name, column in columns.found.items()
+        for name, column in columns.names.items()
     }
 
 
@@ -277,6 +295,7 @@ def _without_unit(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _base_symbols(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    written = column.combine_chunks().dictionary_encode()
-    symbols = pa.array([base_symbol(text) for text in written.dictionary.to_pylist()], pa.string())
-    return pa.chunked_array([symbols.take(written.indices)])
+    # a column has few different symbols
+    encoded = column.combine_chunks().dictionary_encode()
+    symbols = pa.array([base_symbol(text) for text in encoded.dictionary.to_pylist()], pa.string())
+    return pa.chunked_array([symbols.take(encoded.indices)])

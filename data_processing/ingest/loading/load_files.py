@@ -1,18 +1,16 @@
-"""Files into the raw tables: pool history, daily prices, daily gas, pool descriptions; Parquet or
-CSV.
+"""Loads files into the raw tables: pool history, daily prices, daily gas, pool descriptions;
+Parquet or CSV.
 
-In: paths. Out: rows of the owner's raw tables as the file has them, and what happened to each row:
-inserted, updated, there already, outdated (an older description of a pool), refused.
-Units: APY percent, TVL and prices USD, gas gwei (wei is converted); days are UTC. A history value
-that is no number goes into the raw JSON as it is: judging it is the metrics job's task. A row that
-a table can't hold (no usable timestamp, no pool id, a price or gas that is no number, a number or a
-text beyond the column's own width) goes to quarantine with its reason. One file is one transaction:
-it is loaded as a whole or not at all, and a second time changes nothing.
+APY percent, TVL and prices USD, gas gwei (wei is converted); days are UTC. A history value that is
+no number is stored in the raw JSON as it is, for the metrics job to validate; a row that a table
+can't store is quarantined with its reason. One file is one transaction: it is loaded as a whole or
+not at all, and loading it again changes nothing.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import logging
 import secrets
@@ -28,13 +26,12 @@ import pyarrow.csv as pa_csv
 from sqlalchemy import Connection, text
 
 from config_spark import Settings
-from data_processing.files.number_format import given_sign
+from data_processing.files.number_format import parse_decimal_sign
 from data_processing.files.row_batches import RaggedLine
 from data_processing.ingest.column_limits import ColumnTypes, column_types
-from data_processing.ingest.loading import load_sql as raw_sql
-from data_processing.ingest.loading import validation_sql as judge_sql
+from data_processing.ingest.loading import load_sql, validation_sql
 from data_processing.ingest.loading.file_kinds import Kind
-from data_processing.ingest.loading.files_to_load import TARGETS, FileToLoad, look_at
+from data_processing.ingest.loading.files_to_load import TARGETS, FileToLoad, inspect_file
 from data_processing.ingest.loading.load_checks import (
     LOAD_AGAIN,
     require_daily_rows,
@@ -43,8 +40,8 @@ from data_processing.ingest.loading.load_checks import (
     require_stored,
 )
 from data_processing.ingest.loading.validation_sql import USABLE
-from data_processing.ingest.pool_descriptions import IN_WORDS, required_descriptions
-from data_processing.ingest.stored_rows import rows_not_taken
+from data_processing.ingest.pool_descriptions import PLACEHOLDERS_NOTE, required_descriptions
+from data_processing.ingest.stored_rows import missing_rows_error
 from database.connections.engine import checked_connection, make_engine
 from database.schema.check import verify_tables
 from database.schema.merge_sql import qualified
@@ -55,26 +52,33 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 
-JUDGE = {
-    "history": judge_sql.judge_history,
-    "prices": judge_sql.judge_prices,
-    "gas": judge_sql.judge_gas,
-    "pools": judge_sql.judge_pools,
+VALIDATE = {
+    "history": validation_sql.validate_history,
+    "prices": validation_sql.validate_prices,
+    "gas": validation_sql.validate_gas,
+    "pools": validation_sql.validate_pools,
 }
 
 ANALYZE_FROM_ROWS = 10_000
-"""After a load of this size the planner's statistics are stale, and autovacuum comes a minute
-later.
+"""New rows from which on the table is analyzed: the planner's statistics are stale, and autovacuum
+runs a minute later.
 """
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What happened to the rows of a file. The five after the first add up to it.
+class LoadCounts:
+    """Outcome of the rows of a file. The five counts after the first add up to it.
 
-    `pools_undescribed` are new pools for whose required descriptions something stands in;
-    `rows_not_numbers` are stored rows whose APY or TVL the metrics job will put into quarantine;
-    `symbols_unread` are symbols whose prices no job reads.
+    Attributes:
+        rows_read: rows of the file.
+        rows_inserted: new rows.
+        rows_updated: rows that replaced a stored one.
+        rows_already_there: rows that were stored before.
+        rows_outdated: descriptions of pools that are older than the stored ones.
+        rows_refused: rows that were quarantined.
+        pools_undescribed: new pools with a placeholder for a required description.
+        rows_not_numbers: stored rows whose APY or TVL the metrics job will quarantine.
+        symbols_unread: symbols whose prices no job reads.
     """
 
     rows_read: int
@@ -97,28 +101,39 @@ def load_files(
     decimal: str | None = None,
     progress: Progress = log.info,
 ) -> dict[str, Any]:
-    """Load files in the order given, after a look at each.
+    """Load files in the order of `paths`, after each was inspected.
 
-    Args: kind is history, prices, gas or pools for all of them, or None to tell it from each file;
-    symbol is that of price files that have no such column (None: told from the file's name);
-    decimal is `.` or `,` where numbers are text that can be read with either.
-    Returns: {files: [{path, kind, the names of `Counts`, seconds}], rows_inserted, rows_refused}.
-    Raises: InputError for a file that can't be read as what it is; the files before it are loaded,
-    nothing of it is. CheckFailed where a trigger drops rows; SchemaMismatch, DatabaseRefused where
-    a table can't be written; DatabaseError.
+    Args:
+        settings: the database.
+        paths: Parquet or CSV files.
+        kind: history, prices, gas or pools for all files; None detects it for each file.
+        symbol: symbol of price files without such a column; None derives it from the file name.
+        decimal: `.` or `,` for numbers as text that can be read with either.
+        progress: receives a line for each file.
+
+    Returns:
+        {files: [{path, kind, the names of `LoadCounts`, seconds}], rows_inserted, rows_refused}.
+
+    Raises:
+        InputError: a file can't be read. The files before it are loaded, nothing of it is.
+        CheckFailed: a trigger drops rows.
+        SchemaMismatch: a table is not as expected.
+        DatabaseRefused: a table can't be written.
+        DatabaseError: the database refused a statement or the connection was lost.
     """
-    sign = given_sign(decimal)
-    files = [look_at(path, kind, symbol, sign) for path in paths]
+    sign = parse_decimal_sign(decimal)
+    files = [inspect_file(path, kind, symbol, sign) for path in paths]
     run_id = f"load_{datetime.now(UTC):%Y%m%dt%H%M%S}_{secrets.token_hex(3)}"
     engine = make_engine(settings)
+    uses = itertools.chain.from_iterable(LOAD_USE[file.kind] for file in files)
     with checked_connection(engine) as connection:
-        verify_tables(connection, [use for file in files for use in LOAD_USE[file.kind]])
+        verify_tables(connection, list(uses))
     summaries = []
     for file in files:
         began = time.monotonic()
         with checked_connection(engine) as connection:
             counts = _load(connection, file, run_id)
-        progress(f"{file.table.path.name} ({file.kind}): {_in_words(counts)}")
+        progress(f"{file.table.path.name} ({file.kind}): {_summary(counts)}")
         summaries.append(
             {
                 "path": str(file.table.path),
@@ -129,65 +144,65 @@ def load_files(
         )
     return {
         "files": summaries,
-        **{
-            name: sum(summary[name] for summary in summaries)
-            for name in ("rows_inserted", "rows_refused")
-        },
+        "rows_inserted": sum(summary["rows_inserted"] for summary in summaries),
+        "rows_refused": sum(summary["rows_refused"] for summary in summaries),
     }
 
 
-def _in_words(counts: Counts) -> str:
-    told = (
+def _summary(counts: LoadCounts) -> str:
+    summary = (
         f"{counts.rows_read:,} read, {counts.rows_inserted:,} inserted,"
         f" {counts.rows_updated:,} updated, {counts.rows_already_there:,} already there,"
         f" {counts.rows_refused:,} refused"
     )
     if counts.rows_outdated:
-        told += f"; {counts.rows_outdated:,} are older than what `pools` has, and left out"
+        summary += f"; {counts.rows_outdated:,} are older than what `pools` has, and left out"
     if counts.pools_undescribed:
-        told += f"; {counts.pools_undescribed:,} new pools are not described in it: {IN_WORDS}"
+        summary += (
+            f"; {counts.pools_undescribed:,} new pools are not described in it: {PLACEHOLDERS_NOTE}"
+        )
     if counts.rows_not_numbers:
-        told += (
+        summary += (
             f"; {counts.rows_not_numbers:,} rows have an APY or a TVL that is no number:"
             " calculate_metrics will put them into quarantine"
         )
     if counts.symbols_unread:
-        told += f"; no job reads the prices of {', '.join(counts.symbols_unread[:10])}"
-    return told
+        summary += f"; no job reads the prices of {', '.join(counts.symbols_unread[:10])}"
+    return summary
 
 
-def _load(connection: Connection, file: FileToLoad, run_id: str) -> Counts:
+def _load(connection: Connection, file: FileToLoad, run_id: str) -> LoadCounts:
     # two loads at once would not see each other's new rows, and insert them twice
     connection.execute(
         text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('raw tables'))")
     )
     source = {"run_id": run_id, "source_table": file.target}
-    connection.exec_driver_sql(judge_sql.create_incoming(file.text_columns))
+    connection.exec_driver_sql(validation_sql.create_incoming(file.text_columns))
     read = ragged = 0
     for batch in file.table.batches():
         _copy(connection, file.incoming(batch))
         lines = [source | _ragged_row(file.name, line) for line in batch.ragged]
         if lines:
-            connection.execute(text(raw_sql.quarantine_ragged()), lines)
+            connection.execute(text(load_sql.quarantine_ragged()), lines)
         ragged += len(lines)
         read += batch.table.num_rows + len(lines)
     types = _types(connection, file.kind)
-    refused = ragged + _judge(connection, file, source, types)
+    refused = ragged + _validate(connection, file, source, types)
     require_some_rows(connection, file, read, refused)
     if file.kind in {"prices", "gas"}:
         require_daily_rows(connection, file)
     not_numbers = require_numbers(connection, file.table.path) if file.kind == "history" else 0
     outdated = to_write = 0
     if file.kind == "pools":
-        statement = raw_sql.count_pools_to_write(_last_rows(file), file.text_columns, types)
+        statement = load_sql.count_pools_to_write(_last_rows(file), file.text_columns, types)
         outdated, to_write = connection.exec_driver_sql(statement).one()
     inserted, updated, undescribed = _merge(connection, file)
     if inserted + updated < to_write:
         lost = to_write - inserted - updated
-        raise rows_not_taken(pools, lost, str(file.table.path), LOAD_AGAIN)
+        raise missing_rows_error(pools, lost, str(file.table.path), LOAD_AGAIN)
     already_there = read - refused - inserted - updated - outdated
     require_stored(connection, file, _last_rows(file), types, already_there=already_there > 0)
-    return Counts(
+    return LoadCounts(
         rows_read=read,
         rows_inserted=inserted,
         rows_updated=updated,
@@ -196,17 +211,17 @@ def _load(connection: Connection, file: FileToLoad, run_id: str) -> Counts:
         rows_refused=refused,
         pools_undescribed=undescribed,
         rows_not_numbers=not_numbers,
-        symbols_unread=_unread_symbols(connection) if file.kind == "prices" else (),
+        symbols_unread=_unused_symbols(connection) if file.kind == "prices" else (),
     )
 
 
 def _types(connection: Connection, kind: Kind) -> ColumnTypes:
-    own = column_types(connection, TARGETS[kind])
-    return {**own, "pools.pool_id": column_types(connection, pools)["pool_id"]}
+    types = column_types(connection, TARGETS[kind])
+    return {**types, "pools.pool_id": column_types(connection, pools)["pool_id"]}
 
 
-def _unread_symbols(connection: Connection) -> tuple[str, ...]:
-    symbols = connection.exec_driver_sql(judge_sql.unread_symbols()).scalar_one()
+def _unused_symbols(connection: Connection) -> tuple[str, ...]:
+    symbols = connection.exec_driver_sql(validation_sql.unused_symbols()).scalar_one()
     return tuple(symbols or ())
 
 
@@ -223,53 +238,51 @@ def _copy(connection: Connection, rows: pa.Table) -> None:
     # NULL
     pa_csv.write_csv(rows, buffer, pa_csv.WriteOptions(include_header=False))
     buffer.seek(0)
+    columns = ", ".join(rows.column_names)
     cursor: Any = connection.connection.cursor()
     with cursor:
         cursor.copy_expert(
-            f"COPY {judge_sql.INCOMING} ({', '.join(rows.column_names)}) FROM STDIN WITH (FORMAT"
-            " csv)",
-            buffer,
+            f"COPY {validation_sql.INCOMING} ({columns}) FROM STDIN WITH (FORMAT csv)", buffer
         )
 
 
-def _judge(
+def _validate(
     connection: Connection, file: FileToLoad, source: dict[str, str], types: ColumnTypes
 ) -> int:
-    """Judge what came in and put what can't be stored into quarantine; returns how many rows that
-    is.
-    """
-    connection.exec_driver_sql(judge_sql.create_judged(JUDGE[file.kind](file.text_columns, types)))
+    """Validate the incoming rows, quarantine those that can't be stored; return their number."""
+    select = VALIDATE[file.kind](file.text_columns, types)
+    connection.exec_driver_sql(validation_sql.create_validated(select))
     pool_id = "i.pool_id" if "pool_id" in file.text_columns else "NULL"
-    connection.execute(text(raw_sql.quarantine_refused(pool_id)), source | {"file": file.name})
+    connection.execute(text(load_sql.quarantine_refused(pool_id)), source | {"file": file.name})
     return int(
         connection.exec_driver_sql(
-            f"SELECT count(*) FROM {judge_sql.JUDGED} WHERE reason IS NOT NULL"
+            f"SELECT count(*) FROM {validation_sql.VALIDATED} WHERE reason IS NOT NULL"
         ).scalar_one()
     )
 
 
 def _last_rows(file: FileToLoad) -> str:
-    """The rows that are merged: of prices, gas and pools the last of each key."""
+    """Return the rows to merge: of prices, gas and pools the last one of each key."""
     return f"{USABLE} AND is_last" if file.kind != "history" else USABLE
 
 
 def _merge(connection: Connection, file: FileToLoad) -> tuple[int, int, int]:
-    """Returns rows inserted, rows updated, new pools with stand-ins."""
+    """Return rows inserted, rows updated, and new pools with placeholders."""
     required = required_descriptions(connection)
     rows = _last_rows(file)
     statement = {
-        "history": lambda: raw_sql.merge_history(rows),
-        "prices": lambda: raw_sql.merge_prices(rows),
-        "gas": lambda: raw_sql.merge_gas(rows),
-        "pools": lambda: raw_sql.merge_pools(rows, file.text_columns, required),
+        "history": lambda: load_sql.merge_history(rows),
+        "prices": lambda: load_sql.merge_prices(rows),
+        "gas": lambda: load_sql.merge_gas(rows),
+        "pools": lambda: load_sql.merge_pools(rows, file.text_columns, required),
     }[file.kind]()
     undescribed = 0
     if file.kind == "pools":
-        count = raw_sql.count_stand_ins(rows, file.text_columns, required)
+        count = load_sql.count_placeholders(rows, file.text_columns, required)
         undescribed = int(connection.exec_driver_sql(count).scalar_one())
     inserted, updated = connection.exec_driver_sql(statement).one()
     if file.kind == "history":
-        added = connection.exec_driver_sql(raw_sql.add_unknown_pools(rows, required)).rowcount
+        added = connection.exec_driver_sql(load_sql.add_unknown_pools(rows, required)).rowcount
         undescribed = added if required else 0
         if inserted >= ANALYZE_FROM_ROWS:
             connection.exec_driver_sql(f"ANALYZE {qualified(raw_pool_history)}")

@@ -1,8 +1,8 @@
-"""Whose prices they are: the symbol of a coin, told from how sources write it.
+"""Derives the symbol of a coin from the ways in which sources write it.
 
-In: the text of a cell, of `--symbol` or of a file's name. Out: a symbol such as ETH. Prices are in
-USD, so a pair loses its dollar (ETH/USDT, ETH-USD, ETHUSDC, COINBASE:ETHUSD), and a pair with
-anything else, such as ETH/EUR, is no symbol.
+Reads the text of a cell, of `--symbol` or of a file name; returns a symbol such as ETH. Prices are
+in USD: a pair loses its dollar (ETH/USDT, ETH-USD, ETHUSDC, COINBASE:ETHUSD), and a pair with
+another quote, such as ETH/EUR, is no symbol.
 """
 
 from __future__ import annotations
@@ -23,23 +23,29 @@ COINS = {
     "ETHER": "ETH",
     "ETHEREUM": "ETH",
 }
-"""The coins whose prices the jobs use, by the names that sources give them."""
+"""Coins whose prices the jobs use, by the names that sources give them."""
 
 OTHER_COINS = {"CLASSIC", "CASH", "GOLD", "SV", "WRAPPED", "STAKED", "DOMINANCE", "GAS"}
-"""Words that make another series of such a name: Ethereum Classic, Bitcoin Cash."""
+"""Words that make another coin or series of a name: Ethereum Classic, Bitcoin Cash."""
 
 SYMBOL = "^[A-Z0-9]+$"
 
 _PAIR = re.compile(rf"([A-Z0-9]+)[-_/:]({DOLLARS})")
 _JOINED_PAIR = re.compile(rf"({'|'.join(COINS)})({DOLLARS})|([A-Z0-9]{{2,}}?)(USDT|USDC|USD)")
-"""Of another coin only these three: DOTUSD is no DO in TUSD, and BNBUSD no BN in BUSD."""
+"""For other coins only these three dollars: DOTUSD is not DO in TUSD, and BNBUSD not BN in BUSD."""
 _OTHER_JOINED_PAIR = re.compile(rf"({'|'.join(COINS)})({OTHER_QUOTES})")
 _EXCHANGE = re.compile(r"^[A-Z0-9]+:(?=.)")
 
 
 def base_symbol(written: str) -> str:
-    """The coin of `written`; what is neither a coin nor a pair with the dollar comes back in a form
-    that SYMBOL does not match.
+    """Return the coin of a text.
+
+    Args:
+        written: a coin or a pair, as a source writes it.
+
+    Returns:
+        The coin; a text that does not match SYMBOL if it is neither a coin nor a pair with the
+        dollar.
     """
     text = re.sub(r"\s*([-_/:])\s*", r"\1", written.strip().upper())
     if pair := _PAIR.fullmatch(text):
@@ -54,8 +60,15 @@ def base_symbol(written: str) -> str:
     return COINS.get(text, text)
 
 
-def given_symbol(written: str) -> str:
-    """The coin that `--symbol` names. Raises: InputError where it is none."""
+def parse_symbol(written: str) -> str:
+    """Return the coin of the option `--symbol`.
+
+    Args:
+        written: text of the option.
+
+    Raises:
+        InputError: the text is no coin with a price in USD.
+    """
     symbol = base_symbol(written)
     if not re.match(SYMBOL, symbol):
         raise InputError(
@@ -64,22 +77,26 @@ def given_symbol(written: str) -> str:
     return symbol
 
 
-def symbol_of(path: Path) -> str:
-    """The symbol a price file's name speaks of: BTCUSDT_1d.csv is BTC, eth-daily.csv is ETH.
+def symbol_from_name(path: Path) -> str:
+    """Return the symbol in the name of a price file: BTCUSDT_1d.csv is BTC, eth-daily.csv is ETH.
 
-    Raises: InputError where the name names none, two, or a price that is not in USD.
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: the name has no symbol, two symbols, or a price that is not in USD.
     """
     name = path.stem.upper()
-    words = {*re.split("[^A-Z0-9]+", name), *re.split("[^A-Z]+", name)}
-    named = {base_symbol(word) for word in words} & set(COINS.values())
-    is_other = bool(words & OTHER_COINS) or any(
-        re.fullmatch(OTHER_QUOTES, word) and word not in COINS for word in words
+    parts = {*re.split("[^A-Z0-9]+", name), *re.split("[^A-Z]+", name)}
+    coins = {base_symbol(part) for part in parts} & set(COINS.values())
+    is_other = bool(parts & OTHER_COINS) or any(
+        re.fullmatch(OTHER_QUOTES, part) and part not in COINS for part in parts
     )
-    if len(named) == 1 and not is_other:
-        return named.pop()
+    if len(coins) == 1 and not is_other:
+        return coins.pop()
     first = re.match(r"[A-Z0-9]+([-_](USDT|USDC|USD)(?![A-Z0-9]))?", name)
     symbol = base_symbol(first[0]) if first else name
-    if not named and first and symbol != first[0] and re.match(SYMBOL, symbol):
+    if not coins and first and symbol != first[0] and re.match(SYMBOL, symbol):
         return symbol
     raise InputError(
         f"{path} has no column symbol, and its name does not tell one symbol; say whose prices they"

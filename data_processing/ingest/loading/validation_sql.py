@@ -1,9 +1,9 @@
-"""The SQL that judges incoming rows: strings from pure functions, no connection.
+"""Builds the SQL that validates incoming rows: strings from pure functions, no connection.
 
 Rows arrive in the temporary table `incoming` (row_number, timestamp, timestamp_text, and each
-column of the file as text), and are judged into `judged`: one row for each incoming row, with its
-key, its document or values, and the reason where it can't be stored.
-Units: gas gwei; everything else as the source has it.
+column of the file as text). The table `validated` has one row for each of them, with its key, its
+document or values, and the reason if it can't be stored. Gas in gwei; everything else in the units
+of the source.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from data_processing.ingest.column_limits import ColumnTypes, number_fits, text_
 from data_processing.ingest.loading.symbols import COINS, SYMBOL
 
 INCOMING = "pg_temp.incoming"
-JUDGED = "pg_temp.judged"
+VALIDATED = "pg_temp.validated"
 
 DOCUMENT_KEYS = {
     "apy": "apy",
@@ -23,67 +23,92 @@ DOCUMENT_KEYS = {
     "apy_base": "apyBase",
     "apy_reward": "apyReward",
 }
-"""A history column and the key it has in raw_json_data, as DefiLlama writes it."""
+"""Key in raw_json_data for each history column, as DefiLlama writes it."""
 
 PRICE_KEYS = ("open", "high", "low", "close", "volume")
 
 WEI_PER_GWEI = 1_000_000_000
 
 BEYOND_COLUMN = "value_beyond_column"
-"""The reason of a row with a number or a text that the table's column does not take."""
+"""Reason of a row with a number or a text that the table's column does not accept."""
 
 ANOTHER_OF_POOL = "another_row_of_that_pool"
 
 NOT_NUMBERS = "('NaN', 'Infinity', '-Infinity')"
-"""Texts of a document that `json_value` has made of what is a number for a computer."""
+"""Texts of a document that `json_value` writes for values that a computer treats as numbers."""
 
 DAY = "(timestamp AT TIME ZONE 'UTC')::date"
 
 
 def create_incoming(columns: Collection[str]) -> str:
+    """Return the statement that creates `incoming`, with a text column for each name."""
     texts = "".join(f", {name} text" for name in columns)
-    return (
-        "CREATE TEMPORARY TABLE incoming (row_number bigint, timestamp timestamptz, timestamp_text"
-        f" text{texts}) ON COMMIT DROP"
-    )
+    return f"""
+    CREATE TEMPORARY TABLE incoming (
+        row_number bigint, timestamp timestamptz, timestamp_text text{texts}
+    ) ON COMMIT DROP"""
 
 
-def create_judged(select: str) -> str:
-    return f"CREATE TEMPORARY TABLE judged ON COMMIT DROP AS {select}"
+def create_validated(select: str) -> str:
+    """Return the statement that creates `validated` from a SELECT of a `validate_*` function."""
+    return f"CREATE TEMPORARY TABLE validated ON COMMIT DROP AS {select}"
 
 
 def json_value(column: str) -> str:
-    """A text as JSON: a number where it is one, `"NaN"`, `"Infinity"` or the text itself where not,
-    NULL where missing.
+    """Return SQL: a text as JSON.
+
+    It is a number if the text is one, `"NaN"`, `"Infinity"` or the text itself otherwise, and NULL
+    if it is missing.
+
+    Args:
+        column: a text column.
     """
-    return (
-        f"CASE WHEN {is_number(column, '~')} THEN to_jsonb({column}::numeric) WHEN lower({column})"
-        f" = 'nan' THEN '\"NaN\"'::jsonb WHEN lower({column}) IN ('inf', '+inf', 'infinity',"
-        f" '+infinity') THEN '\"Infinity\"'::jsonb WHEN lower({column}) IN ('-inf', '-infinity')"
-        f" THEN '\"-Infinity\"'::jsonb ELSE to_jsonb({column}) END"
-    )
+    return f"""CASE
+            WHEN {is_number(column, "~")} THEN to_jsonb({column}::numeric)
+            WHEN lower({column}) = 'nan' THEN '"NaN"'::jsonb
+            WHEN lower({column}) IN ('inf', '+inf', 'infinity', '+infinity')
+                THEN '"Infinity"'::jsonb
+            WHEN lower({column}) IN ('-inf', '-infinity') THEN '"-Infinity"'::jsonb
+            ELSE to_jsonb({column})
+        END"""
 
 
 def number(column: str) -> str:
-    """A text as numeric, NULL where it is none."""
+    """Return SQL: a text as numeric, NULL if it is no number."""
     return f"CASE WHEN {is_number(column, '~')} THEN {column}::numeric END"
 
 
-def judge_history(columns: Collection[str], types: ColumnTypes) -> str:
-    """`types` are of raw history, and `pools.pool_id`: a new pool gets a row there."""
+def validate_history(columns: Collection[str], types: ColumnTypes) -> str:
+    """Return a SELECT of row_number, pool_id, timestamp, document and reason.
+
+    Args:
+        columns: text columns of the file.
+        types: types of raw history, and `pools.pool_id`, because a new pool gets a row there.
+    """
     fits = " AND ".join(text_fits("pool_id", types[name]) for name in ("pool_id", "pools.pool_id"))
     document = ", ".join(
         f"'{key}', {json_value(name)}" for name, key in DOCUMENT_KEYS.items() if name in columns
     )
-    return (
-        f"SELECT row_number, pool_id, timestamp, jsonb_build_object({document}) AS document, CASE"
-        " WHEN timestamp IS NULL THEN 'timestamp_unusable' WHEN pool_id IS NULL THEN"
-        f" 'pool_id_missing' WHEN NOT ({fits}) THEN '{BEYOND_COLUMN}' END AS reason FROM {INCOMING}"
-    )
+    return f"""
+    SELECT row_number, pool_id, timestamp,
+        jsonb_build_object({document}) AS document,
+        CASE
+            WHEN timestamp IS NULL THEN 'timestamp_unusable'
+            WHEN pool_id IS NULL THEN 'pool_id_missing'
+            WHEN NOT ({fits}) THEN '{BEYOND_COLUMN}'
+        END AS reason
+    FROM {INCOMING}"""
 
 
-def judge_prices(columns: Collection[str], types: ColumnTypes) -> str:
-    """The last row of a symbol's day counts; an earlier one that says something else is refused."""
+def validate_prices(columns: Collection[str], types: ColumnTypes) -> str:
+    """Return a SELECT of row_number, timestamp, symbol, document, reason and is_last.
+
+    The last row of a symbol's day is used; an earlier one with other values is refused.
+
+    Args:
+        columns: text columns of the file.
+        types: types of the table of prices.
+    """
     document = ", ".join(f"'{name}', {json_value(name)}" for name in PRICE_KEYS if name in columns)
     rows = f"""
     SELECT row_number, {DAY}::timestamp AT TIME ZONE 'UTC' AS timestamp, symbol,
@@ -100,52 +125,64 @@ def judge_prices(columns: Collection[str], types: ColumnTypes) -> str:
     return _last_of_day(rows, key="timestamp, symbol", value="document")
 
 
-def judge_gas(columns: Collection[str], types: ColumnTypes) -> str:
-    given = number("gwei") if "gwei" in columns else f"({number('wei')}) / {WEI_PER_GWEI}"
-    text = "gwei" if "gwei" in columns else "wei"
+def validate_gas(columns: Collection[str], types: ColumnTypes) -> str:
+    """Return a SELECT of row_number, date, timestamp, gwei, reason and is_last.
+
+    Args:
+        columns: text columns of the file, `gwei` or `wei` among them.
+        types: types of the gas table.
+    """
+    cell = "gwei" if "gwei" in columns else "wei"
+    gwei = number("gwei") if "gwei" in columns else f"({number('wei')}) / {WEI_PER_GWEI}"
     fits = number_fits("gwei", types["actual_avg_gas_gwei"])
     rows = f"""
     SELECT row_number, timestamp, date,
         CASE WHEN {fits} THEN round(gwei, 8) END AS gwei,
         CASE
             WHEN timestamp IS NULL THEN 'timestamp_unusable'
-            WHEN given IS NULL OR lower(given) = 'nan' THEN 'gas_missing'
+            WHEN cell IS NULL OR lower(cell) = 'nan' THEN 'gas_missing'
             WHEN gwei IS NULL THEN 'gas_not_a_number'
             WHEN NOT {fits} THEN '{BEYOND_COLUMN}'
         END AS reason
     FROM (
-        SELECT row_number, timestamp, {DAY} AS date, {text} AS given, {given} AS gwei
+        SELECT row_number, timestamp, {DAY} AS date, {cell} AS cell, {gwei} AS gwei
         FROM {INCOMING}
     ) AS parsed"""
     return _last_of_day(rows, key="date", value="gwei")
 
 
-def judge_pools(columns: Collection[str], types: ColumnTypes) -> str:
-    """One row for each pool: the last of the file that can be stored; an earlier one that says
-    something else is refused.
+def validate_pools(columns: Collection[str], types: ColumnTypes) -> str:
+    """Return a SELECT of row_number, pool_id, timestamp, the descriptions, reason and is_last.
+
+    A pool has one row: the last of the file that can be stored. An earlier one with other values is
+    refused.
+
+    Args:
+        columns: text columns of the file.
+        types: types of `pools`.
     """
-    given = [name for name in columns if name not in {"pool_id", "timestamp"}]
-    values = {"pool_id": "pool_id"} | {name: _pool_value(name) for name in given}
+    names = [name for name in columns if name not in {"pool_id", "timestamp"}]
+    values = {"pool_id": "pool_id"} | {name: _pool_value(name) for name in names}
     fitting = [
         number_fits(value, types[name]) if name in NUMBERS else text_fits(value, types[name])
         for name, value in values.items()
     ]
-    described = "".join(f", {values[name]} AS {name}" for name in given)
+    described = "".join(f", {values[name]} AS {name}" for name in names)
     unreadable = " ".join(
         f"WHEN lower({name}) <> 'nan' AND {number(name)} IS NULL THEN '{name}_not_a_number'"
-        for name in given
+        for name in names
         if name in NUMBERS
     )
     return f"""
-    SELECT row_number, pool_id, timestamp{"".join(f", {name}" for name in given)},
+    SELECT row_number, pool_id, timestamp{"".join(f", {name}" for name in names)},
         CASE
-            WHEN reason IS NULL AND said IS DISTINCT FROM first_value(said) OVER of_pool
+            WHEN reason IS NULL AND cells IS DISTINCT FROM first_value(cells) OVER of_pool
                 THEN '{ANOTHER_OF_POOL}'
             ELSE reason
         END AS reason,
         row_number() OVER of_pool = 1 AS is_last
     FROM (
-        SELECT row_number, pool_id, timestamp{described}, to_jsonb(i) - 'row_number' AS said,
+        SELECT row_number, pool_id, timestamp{described}, to_jsonb(i) - 'row_number' AS cells,
             CASE
                 WHEN pool_id IS NULL THEN 'pool_id_missing'
                 {unreadable}
@@ -166,21 +203,28 @@ def _pool_value(name: str) -> str:
 
 
 def _last_of_day(rows: str, *, key: str, value: str) -> str:
-    kept = key if "timestamp" in key else f"{key}, timestamp"
-    window = f"OVER (PARTITION BY {key}, reason IS NULL ORDER BY row_number DESC)"
-    return (
-        f"SELECT rows.*, row_number() {window} = 1 AS is_last FROM (SELECT row_number, {kept},"
-        f" {value}, CASE WHEN reason IS NULL AND {value} IS DISTINCT FROM first_value({value})"
-        f" {window} THEN 'another_row_of_that_day' ELSE reason END AS reason FROM ({rows}) AS rows)"
-        " AS rows"
-    )
+    """Return a SELECT with is_last, in which earlier rows with other values are refused."""
+    columns = key if "timestamp" in key else f"{key}, timestamp"
+    return f"""
+    SELECT rows.*, row_number() OVER of_day = 1 AS is_last
+    FROM (
+        SELECT row_number, {columns}, {value},
+            CASE
+                WHEN reason IS NULL AND {value} IS DISTINCT FROM first_value({value}) OVER of_day
+                    THEN 'another_row_of_that_day'
+                ELSE reason
+            END AS reason
+        FROM ({rows}) AS rows
+        WINDOW of_day AS (PARTITION BY {key}, reason IS NULL ORDER BY row_number DESC)
+    ) AS rows
+    WINDOW of_day AS (PARTITION BY {key}, reason IS NULL ORDER BY row_number DESC)"""
 
 
-USABLE = f"SELECT * FROM {JUDGED} WHERE reason IS NULL"
+USABLE = f"SELECT * FROM {VALIDATED} WHERE reason IS NULL"
 
 
-def unread_symbols() -> str:
-    """The symbols of usable prices that no job reads: one row (symbols), an array or NULL."""
+def unused_symbols() -> str:
+    """Return a query of the symbols whose prices no job reads: an array or NULL in one row."""
     read = ", ".join(f"'{symbol}'" for symbol in sorted(set(COINS.values())))
     return f"""
     SELECT array_agg(DISTINCT symbol ORDER BY symbol) AS symbols
@@ -188,9 +232,9 @@ def unread_symbols() -> str:
     WHERE symbol NOT IN ({read})"""
 
 
-def unread_values() -> str:
-    """What of usable history is no number: one row (rows, and for APY and TVL how many cells are
-    numbers and the first text that is none).
+def non_number_counts() -> str:
+    """Return a query on usable history: how many rows have a text as APY or TVL (rows), and for
+    each of both how many cells are numbers and the first text that is none.
     """
     first = "(array_agg({0} ORDER BY row_number) FILTER (WHERE {1}))[1]"
     counted = []
