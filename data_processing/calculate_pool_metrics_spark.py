@@ -59,7 +59,7 @@ from database.db_utils_spark import (
     get_spark_session,
     read_table_spark,
 )
-from database.ledger.runs import Acceptance, Run, ledger_row, open_run, who_is_asking
+from database.ledger.runs import Acceptance, Run, current_user, ledger_row, open_run
 from database.schema.metrics_table import metrics_table
 from database.schema.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age
 from database.staging import staging_name
@@ -329,7 +329,7 @@ def _work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
         pools=options.pools,
         retire_missing=options.retire_missing,
     )
-    allowed = accepting(options.accept_check, options.reason, who_is_asking())
+    allowed = accepting(options.accept_check, options.reason, current_user())
     return run_metrics(
         settings, request, retry=options.retry, dry_run=options.dry_run, acceptance=allowed
     )

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, text
 
 from common.errors import CheckFailed, CheckUnfinished
-from database.connections.time_limit import WARN_SECONDS, limited
+from database.connections.time_limit import WARN_SECONDS, statement_time_limit
 from database.ledger.runs import Acceptance, Run
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,11 @@ def _entry(
         "severity": check.severity,
     }
     try:
-        with limited(connection, WARN_SECONDS) if check.severity == "warn" else nullcontext():
+        with (
+            statement_time_limit(connection, WARN_SECONDS)
+            if check.severity == "warn"
+            else nullcontext()
+        ):
             for statement in check.preparation:
                 connection.exec_driver_sql(statement)
             failing, sample = failing_rows(connection, check.query, check.parameters)

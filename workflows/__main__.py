@@ -23,12 +23,12 @@ import local_environment  # noqa: E402
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        local_environment.enter(Path(__file__), sys.argv[1:])
-    except local_environment.NotReady as problem:
+        local_environment.ensure_environment(Path(__file__), sys.argv[1:])
+    except local_environment.BootstrapError as problem:
         sys.stderr.write(str(problem) + "\n")
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.stderr.write("\nenvironment: interrupted; the next run goes on\n")
+        sys.stderr.write("\nenvironment: interrupted; the next run continues the installation\n")
         sys.exit(130)
 
     try:
@@ -37,5 +37,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         # before the commands are loaded; from then on they answer a signal themselves
-        sys.stderr.write("interrupted: nothing was begun\n")
+        sys.stderr.write("interrupted before the command started\n")
         sys.exit(130)

@@ -24,7 +24,7 @@ from pyspark.sql import types as T
 from data_processing.metrics.daily_grid import daily_grid
 from data_processing.metrics.market_columns import MARKET, MarketColumns
 from data_processing.metrics.rolling_metrics import rolling_metrics
-from spark.arrow_groups import Batches, group_starts, whole_groups
+from spark.arrow_groups import Batches, group_starts, iter_groups
 
 CALENDAR = "pool_id string, known_from date, open_end date, write_from date, write_end date"
 """A pool's part in a run. known_from: the first day read, where the pool is older than that, else
@@ -123,7 +123,7 @@ def pool_days(
     """
 
     def compute(batches: Batches) -> Batches:
-        for pools in whole_groups(batches, "pool_id"):
+        for pools in iter_groups(batches, "pool_id"):
             yield from _days(pools, max_fill_days, market, provenance)
 
     return compute

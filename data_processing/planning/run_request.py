@@ -18,7 +18,7 @@ from sqlalchemy import Engine, select
 
 from common.errors import ConfigurationError
 from database.connections.engine import checked_connection
-from database.ledger.runs import is_free
+from database.ledger.runs import is_job_idle
 from database.schema.tables import run_ledger
 
 Mode = Literal["incremental", "backfill", "full_refresh"]
@@ -178,7 +178,7 @@ def request_of_run(engine: Engine, job: str, run_id: str) -> Request:
             .mappings()
             .first()
         )
-        killed = row is not None and row["status"] == "running" and is_free(connection, job)
+        killed = row is not None and row["status"] == "running" and is_job_idle(connection, job)
     if row is None:
         raise ConfigurationError(
             f"--retry {run_id}: {job} has no such run; `status --json` names the last one, and"

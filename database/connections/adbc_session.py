@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import adbc_driver_manager
 import adbc_driver_postgresql.dbapi as adbc
 
-from database.connections.session_check import ADBC, FACTS, TaskSession, checked
+from database.connections.session_check import ADBC, SESSION_QUERY, TaskSession, check_session
 
 
 @contextmanager
@@ -28,8 +28,8 @@ def adbc_connection(session: TaskSession) -> Iterator[adbc.Connection]:
         raise login_error(error, session) from error
     with connection:
         with connection.cursor() as cursor:
-            cursor.execute(FACTS)
-            checked(cursor.fetchone(), session, ADBC, session.place)
+            cursor.execute(SESSION_QUERY)
+            check_session(cursor.fetchone(), session, ADBC, session.place)
         # a snapshot can be taken over before the first query of a transaction alone
         connection.commit()
         yield connection

@@ -1,7 +1,7 @@
 """Connections to PostgreSQL for driver-side SQL: one SQLAlchemy engine, each of whose sessions is
-checked against the description of the connection.
+check_session against the description of the connection.
 
-Goes in: `Settings`. Comes out: an engine, the `Session` that other drivers compare theirs with, or
+Goes in: `Settings`. Comes out: an engine, the `CheckedSession` that other drivers compare theirs with, or
 an error of `common.errors` that says what to do. No SQL of a job stands here.
 """
 
@@ -21,17 +21,17 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 import database.connections.open_connections  # noqa: F401 - importing it has Ctrl-C cancel statements
-from common.interrupts import waited_for
+from common.interrupts import run_interruptible
 from config_spark import Settings
-from database.connections.errors import login_error, statement_error, translate
+from database.connections.errors import login_error, statement_error, to_product_error
 from database.connections.parameters import ConnectionParameters, connection_parameters
 from database.connections.session_check import (
-    FACTS,
     NEWER_PARAMETERS,
     PSYCOPG2,
-    Place,
+    SESSION_QUERY,
+    ServerIdentity,
     TaskSession,
-    checked,
+    check_session,
 )
 
 ANSWER_SECONDS = 60.0
@@ -42,13 +42,13 @@ METRICS_OPTION = "metrics_table"
 
 
 @dataclass(frozen=True)
-class Session:
+class CheckedSession:
     """A description whose server has answered, and where it leads. The parameters have those of
     NEWER_PARAMETERS that the server can have.
     """
 
     parameters: ConnectionParameters
-    place: Place
+    place: ServerIdentity
 
     @property
     def for_tasks(self) -> TaskSession:
@@ -63,11 +63,11 @@ def make_engine(settings: Settings) -> Engine:
     """An engine without a pool: a nightly job holds one or two connections, and none may outlive
     it. Connecting raises as `connect`.
     """
-    engine = engine_of(connection_parameters(settings))
+    engine = make_engine_for(connection_parameters(settings))
     return engine.execution_options(**{METRICS_OPTION: settings.metrics_table})
 
 
-def engine_of(parameters: ConnectionParameters) -> Engine:
+def make_engine_for(parameters: ConnectionParameters) -> Engine:
     """As `make_engine`, for any database."""
     return create_engine(
         parameters.sqlalchemy_url(), poolclass=NullPool, creator=partial(connect, parameters)
@@ -80,23 +80,25 @@ def connect(parameters: ConnectionParameters) -> psycopg2.extensions.connection:
     Raises: DatabaseUnreachable (transient), DatabaseRefused (login, rights, or a session that a
     pooler has changed; terminal), DatabaseError (the rest).
     """
-    return waited_for(lambda: _connected(parameters), _close)[0]
+    return run_interruptible(lambda: _connected(parameters), _close)[0]
 
 
-def session_at(settings: Settings) -> Session:
+def probe_session(settings: Settings) -> CheckedSession:
     """Where the settings' database is, for connections of other drivers. Raises: as `connect`."""
     parameters = connection_parameters(settings)
-    connection, place = waited_for(lambda: _connected(parameters), _close)
+    connection, place = run_interruptible(lambda: _connected(parameters), _close)
     connection.close()
     newer = {name: NEWER_PARAMETERS[name] for name in place.newer}
-    return Session(replace(parameters, session={**parameters.session, **newer}), place)
+    return CheckedSession(replace(parameters, session={**parameters.session, **newer}), place)
 
 
-def _close(connected: tuple[psycopg2.extensions.connection, Place]) -> None:
+def _close(connected: tuple[psycopg2.extensions.connection, ServerIdentity]) -> None:
     connected[0].close()
 
 
-def _connected(parameters: ConnectionParameters) -> tuple[psycopg2.extensions.connection, Place]:
+def _connected(
+    parameters: ConnectionParameters,
+) -> tuple[psycopg2.extensions.connection, ServerIdentity]:
     try:
         connection = psycopg2.connect(**parameters.libpq_keywords())
     except (psycopg2.OperationalError, UnicodeDecodeError) as error:
@@ -105,8 +107,8 @@ def _connected(parameters: ConnectionParameters) -> tuple[psycopg2.extensions.co
     try:
         connection.autocommit = True
         with _answering(connection), closing(connection.cursor()) as cursor:
-            cursor.execute(FACTS)
-            place = checked(cursor.fetchone(), parameters, PSYCOPG2)
+            cursor.execute(SESSION_QUERY)
+            place = check_session(cursor.fetchone(), parameters, PSYCOPG2)
         connection.autocommit = False
     except psycopg2.Error as error:
         connection.close()
@@ -150,14 +152,14 @@ def checked_connection(engine: Engine) -> Iterator[Connection]:
 
     Raises: as `connect`, and SchemaMismatch (terminal).
     """
-    with translated_errors(engine.url), engine.begin() as connection:
+    with translate_errors(engine.url), engine.begin() as connection:
         yield connection
 
 
 @contextmanager
-def translated_errors(url: URL) -> Iterator[None]:
+def translate_errors(url: URL) -> Iterator[None]:
     """Turn what psycopg2 raises inside into the error tree of the product."""
     try:
         yield
     except DBAPIError as error:
-        raise translate(error, url) from error
+        raise to_product_error(error, url) from error

@@ -13,8 +13,8 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
 from common.errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, SchemaMismatch
-from database.connections.login_probe import ask_again
-from database.connections.session_check import Described
+from database.connections.login_probe import probe_login
+from database.connections.session_check import ConnectionDescription
 
 _JAVA_EXCEPTION = "org.postgresql.util.PSQLException"
 
@@ -113,15 +113,15 @@ _MEANINGS: dict[str, Meaning] = {
 }
 
 
-def translate(error: DBAPIError, url: URL) -> DatabaseError:
+def to_product_error(error: DBAPIError, url: URL) -> DatabaseError:
     """The product's error for one of a statement; without a code the connection was lost."""
     return statement_error(error.orig, _where(url), str(url.username))
 
 
 def statement_error(error: BaseException | None, where: str, role: str) -> DatabaseError:
-    """The same for psycopg2's own error. Args: as of `by_code`."""
+    """The same for psycopg2's own error. Args: as of `error_for_sqlstate`."""
     diagnostics = getattr(error, "diag", None)
-    return by_code(
+    return error_for_sqlstate(
         getattr(error, "pgcode", None),
         driver_message(error),
         where,
@@ -130,13 +130,13 @@ def statement_error(error: BaseException | None, where: str, role: str) -> Datab
     )
 
 
-def login_error(error: Exception, parameters: Described) -> DatabaseError:
+def login_error(error: Exception, parameters: ConnectionDescription) -> DatabaseError:
     """The product's error for a connection that psycopg2 or ADBC could not make. Neither tells the
     code, so the server is asked again.
     """
-    cause, answer = driver_message(error), ask_again(parameters.conninfo)
+    cause, answer = driver_message(error), probe_login(parameters.conninfo)
     if answer.needs_password:
-        return by_code("28P01", cause, parameters.where, parameters.user)
+        return error_for_sqlstate("28P01", cause, parameters.where, parameters.user)
     if answer.connected:
         return DatabaseUnreachable(
             f"PostgreSQL at {parameters.where} refused a connection ({cause}) and took the next"
@@ -148,7 +148,7 @@ def login_error(error: Exception, parameters: Described) -> DatabaseError:
             " Set DB_HOST and DB_PORT to the server itself, past a pooler such as PgBouncer"
         )
         return _with_code(refused, "08P01")
-    return by_code(answer.sqlstate, cause, parameters.where, parameters.user)
+    return error_for_sqlstate(answer.sqlstate, cause, parameters.where, parameters.user)
 
 
 def driver_message(error: object) -> str:
@@ -158,7 +158,7 @@ def driver_message(error: object) -> str:
     return " ".join(text.split()).rstrip(".")
 
 
-def by_code(
+def error_for_sqlstate(
     code: str | None, cause: str, where: str, role: str, *, routine: str | None = None
 ) -> DatabaseError:
     """The error for a SQLSTATE, which it keeps as `sqlstate`. Without a code no server answered.
@@ -183,7 +183,7 @@ def by_code(
 
 
 @contextmanager
-def translated_jdbc(url: URL) -> Iterator[None]:
+def translate_jdbc_errors(url: URL) -> Iterator[None]:
     """Turn what Spark raises inside for an error of the JDBC driver into the product's error."""
     try:
         yield
@@ -207,7 +207,7 @@ def _jdbc_error(error: Exception, url: URL) -> DatabaseError | None:
         if cause is None:
             return None
         message = driver_message(cause.getMessage())
-        return by_code(cause.getSQLState(), message, _where(url), str(url.username))
+        return error_for_sqlstate(cause.getSQLState(), message, _where(url), str(url.username))
     except (Py4JError, OSError):  # the JVM is gone, and that is the error
         return None
 

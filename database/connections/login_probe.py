@@ -34,7 +34,7 @@ class LoginAnswer:
     connected: bool = False
 
 
-def ask_again(conninfo: str) -> LoginAnswer:
+def probe_login(conninfo: str) -> LoginAnswer:
     """Try the login, for PROBE_SECONDS at most. An answer without facts where this psycopg2's libpq
     can't be called.
     """

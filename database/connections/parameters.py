@@ -183,7 +183,7 @@ class ConnectionParameters:
 
 
 def connection_parameters(settings: Settings) -> ConnectionParameters:
-    """The description of the settings' database; DB_HOST is set (`connection.with_database`)."""
+    """The description of the settings' database; DB_HOST is set (`connection.resolve_database`)."""
     return ConnectionParameters(
         host=str(settings.db_host),
         port=settings.db_port,

@@ -35,9 +35,9 @@ def _fetched(settings: Settings, name: str) -> SecretStr:
     # a second of imports that only a job with a secret has to wait for
     from google.cloud.secretmanager import SecretManagerServiceClient
 
-    from common.google.clients import client_options, credentials, translated
+    from common.google.clients import client_options, credentials, translate_google_errors
 
-    with translated(f"DB_PASSWORD_SECRET={name}"):
+    with translate_google_errors(f"DB_PASSWORD_SECRET={name}"):
         client = SecretManagerServiceClient(
             credentials=credentials(settings),
             transport="rest",

@@ -1,6 +1,6 @@
 """Where a driver's session is: which server, which database, with which session parameters.
 
-Each driver runs `FACTS` on its own connection, and `checked` compares the answer with the
+Each driver runs `SESSION_QUERY` on its own connection, and `check_session` compares the answer with the
 description and with the driver-side session. A pooler may drop the startup parameter `options`, and
 a name may lead two drivers to two servers: either would put rows in the wrong place.
 
@@ -75,12 +75,12 @@ _COLUMNS = {
     },
 }
 
-FACTS = "SELECT " + ", ".join(f"{sql} AS {name}" for name, sql in _COLUMNS.items())
+SESSION_QUERY = "SELECT " + ", ".join(f"{sql} AS {name}" for name, sql in _COLUMNS.items())
 """One row of text. It also sets the newer parameters that this server can have."""
 
 
 @dataclass(frozen=True)
-class Place:
+class ServerIdentity:
     """The server (when it was started, UTC) and the database of a session, and which of
     NEWER_PARAMETERS the server can have.
     """
@@ -90,7 +90,7 @@ class Place:
     newer: tuple[str, ...]
 
 
-class Described(Protocol):
+class ConnectionDescription(Protocol):
     """What `connection_parameters` says of a connection. `conninfo` holds the password."""
 
     @property
@@ -111,16 +111,16 @@ class TaskSession:
     where: str
     user: str
     session: Mapping[str, str]
-    place: Place
+    place: ServerIdentity
 
 
-def checked(
+def check_session(
     row: Sequence[str | None],
-    parameters: Described,
+    parameters: ConnectionDescription,
     driver: str,
-    reference: Place | None = None,
-) -> Place:
-    """Where the session that answered FACTS with `row` is.
+    reference: ServerIdentity | None = None,
+) -> ServerIdentity:
+    """Where the session that answered SESSION_QUERY with `row` is.
 
     Args: reference is where the driver-side session is.
     Raises: DatabaseRefused where the session has other parameters than those described, or is on
@@ -128,7 +128,7 @@ def checked(
     """
     facts = dict(zip(_COLUMNS, row, strict=True))
     _require_parameters(facts, parameters, driver)
-    place = Place(
+    place = ServerIdentity(
         str(facts["server"]),
         str(facts["database"]),
         tuple(name for name in NEWER_PARAMETERS if facts[name] is not None),
@@ -142,12 +142,12 @@ def checked(
     return place
 
 
-def _shown(place: Place) -> str:
+def _shown(place: ServerIdentity) -> str:
     return f"database {place.database} of the server started at {place.server} UTC"
 
 
 def _require_parameters(
-    facts: Mapping[str, str | None], parameters: Described, driver: str
+    facts: Mapping[str, str | None], parameters: ConnectionDescription, driver: str
 ) -> None:
     there = {"client_encoding": facts["client_encoding"]} | {
         name: facts[f"checked_{number}"]

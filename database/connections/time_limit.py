@@ -20,7 +20,7 @@ _CANCELED = "57014"
 
 
 @contextmanager
-def limited(connection: Connection, seconds: float) -> Iterator[None]:
+def statement_time_limit(connection: Connection, seconds: float) -> Iterator[None]:
     """Each statement of the block, its waits for locks included, may take so long. What the block
     did is undone where one takes longer; the transaction goes on.
 

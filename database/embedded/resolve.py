@@ -7,7 +7,7 @@ from database.connections.secret_manager import with_password
 from database.embedded.server import EmbeddedServer
 
 
-def with_database(settings: Settings) -> Settings:
+def resolve_database(settings: Settings) -> Settings:
     """Returns settings whose DB_* fields name a running server.
 
     Without DB_HOST this is the embedded server, which is started if necessary. With DB_HOST, the

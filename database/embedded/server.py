@@ -9,7 +9,6 @@ the environment, reads none and makes no tables.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import secrets
@@ -31,14 +30,15 @@ from common.errors import (
     DatabaseError,
     DatabaseUnreachable,
     EnvironmentNotReady,
-    file_problem,
+    describe_file_error,
 )
+from common.files import take_lock
 from common.private_files import write_private
-from database.connections.errors import by_code, driver_message
-from database.connections.login_probe import ask_again
+from database.connections.errors import driver_message, error_for_sqlstate
+from database.connections.login_probe import probe_login
 from database.embedded import process as server_process
-from database.embedded.folders import ServerFolders, locate, wheel_binaries
-from database.embedded.state import kept_password, kept_port, lost_password
+from database.embedded.folders import ServerFolders, locate_folders, wheel_binaries
+from database.embedded.state import password_file_error, read_password, read_port
 
 log = logging.getLogger(__name__)
 
@@ -151,15 +151,16 @@ class EmbeddedServer:
     @contextmanager
     def _exclusive(self) -> Iterator[ServerFolders]:
         try:
-            folders = locate(self.home)
-            with (folders.state / "lock").open("w") as stream:
-                _wait_for_lock(stream.fileno(), folders.state)
-                # A reset that held the lock meanwhile has removed what was located before it.
-                yield locate(self.home)
+            descriptor = _take_lock(locate_folders(self.home).state / "lock")
+            try:
+                # again, because a reset that had the lock before has removed the data folder
+                yield locate_folders(self.home)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise EnvironmentNotReady(
                 f"the embedded server cannot use {error.filename or self.home}:"
-                f" {file_problem(error)}, or set YIELDSPARK_HOME"
+                f" {describe_file_error(error)}, or set YIELDSPARK_HOME"
             ) from error
 
     def _running(self, folders: ServerFolders) -> ServerAddress | None:
@@ -181,7 +182,7 @@ class EmbeddedServer:
         password = folders.state / "password"
         if folders.data.exists():
             server_process.check_major_version(folders)
-            kept_password(password, folders.data)
+            read_password(password, folders.data)
             return
         free = shutil.disk_usage(folders.cluster).free
         if free < NEEDED_BYTES:
@@ -191,7 +192,7 @@ class EmbeddedServer:
             )
         if not password.exists():
             write_private(password, secrets.token_urlsafe(24))
-        secret = kept_password(password, folders.data).get_secret_value()
+        secret = read_password(password, folders.data).get_secret_value()
         server_process.initialise(folders, ROLE, secret)
 
     def _launch(self, folders: ServerFolders) -> ServerAddress:
@@ -206,7 +207,7 @@ class EmbeddedServer:
                 write_private(folders.state / "port", str(port))
                 return _address(port, folders)
             server_process.raise_when_disk_full(complaint, folders)
-            if not server_process.may_pass(complaint):
+            if not server_process.is_transient(complaint):
                 break
             server_process.drop_foreign_pid_file(folders.data)
             time.sleep(RETRY_SECONDS)
@@ -216,26 +217,21 @@ class EmbeddedServer:
         )
 
 
-def _wait_for_lock(descriptor: int, folder: Path) -> None:
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise DatabaseUnreachable(
-                    f"another process has held {folder / 'lock'} for {LOCK_SECONDS:.0f} s while"
-                    " starting the embedded server; end it, then run again"
-                ) from None
-            time.sleep(0.05)
+def _take_lock(file: Path) -> int:
+    try:
+        return take_lock(file, seconds=LOCK_SECONDS, create=True)
+    except TimeoutError:
+        raise DatabaseUnreachable(
+            f"another process has locked {file} for {LOCK_SECONDS:.0f} s while starting the"
+            " embedded server; end that process, then run again"
+        ) from None
 
 
 def _usable_port(kept: Path) -> int:
     """The kept port, or another where it is taken: a port is not worth failing for, everyone asks
     for the address anyway.
     """
-    port = kept_port(kept)
+    port = read_port(kept)
     if port is not None and _is_free(port):
         return port
     for _ in range(200):
@@ -268,7 +264,7 @@ def _is_free(port: int) -> bool:
 
 
 def _address(port: int, folders: ServerFolders) -> ServerAddress:
-    password = kept_password(folders.state / "password", folders.data)
+    password = read_password(folders.state / "password", folders.data)
     return ServerAddress(HOST, port, ROLE, DATABASE, password)
 
 
@@ -305,16 +301,16 @@ def _refusal(error: Exception, address: ServerAddress, folders: ServerFolders) -
     is another one's (DatabaseRefused), connections are short (DatabaseError), or it does not answer
     (DatabaseUnreachable).
     """
-    code, cause = ask_again(_conninfo(address, "postgres")).sqlstate, driver_message(error)
+    code, cause = probe_login(_conninfo(address, "postgres")).sqlstate, driver_message(error)
     if code == WRONG_PASSWORD:
         password = folders.state / "password"
-        return lost_password(password, folders.data, "holds another password")
+        return password_file_error(password, folders.data, "holds another password")
     if code in (None, STARTING):
         return DatabaseUnreachable(
             f"the embedded server on port {address.port} does not answer: {cause}; run again, or"
             f" look into {folders.log}"
         )
-    return by_code(code, cause, f"{address.host}:{address.port}", address.user)
+    return error_for_sqlstate(code, cause, f"{address.host}:{address.port}", address.user)
 
 
 def _ensure_database(address: ServerAddress, folders: ServerFolders) -> None:

@@ -23,7 +23,7 @@ PASSWORD = re.compile(r"[!-~]+")
 SHOWN_LETTERS = 40
 
 
-def kept_port(file: Path) -> int | None:
+def read_port(file: Path) -> int | None:
     """The port in the file; None without a file, and, with a warning, for what is no port."""
     if not file.exists():
         return None
@@ -40,27 +40,27 @@ def kept_port(file: Path) -> int | None:
     return None
 
 
-def kept_password(file: Path, data: Path) -> SecretStr:
+def read_password(file: Path, data: Path) -> SecretStr:
     """The password in the file, without the line end that an editor adds.
 
     Args: data is the folder that it opens. Raises: DatabaseRefused for a file that holds none.
     """
     if not file.exists():
-        raise lost_password(file, data, "is gone")
+        raise password_file_error(file, data, "is gone")
     content = _text(file)
     if not PASSWORD.fullmatch(content):
-        raise lost_password(file, data, "holds no password" if content else "is empty")
+        raise password_file_error(file, data, "holds no password" if content else "is empty")
     return SecretStr(content)
 
 
-def lost_password(file: Path, data: Path, problem: str) -> DatabaseRefused:
+def password_file_error(file: Path, data: Path, problem: str) -> DatabaseRefused:
     return DatabaseRefused(
         f"the password file {file} {problem} while data are in {data}; put it back, or delete the"
         " data: `db reset`"
     )
 
 
-def kept_cluster(file: Path, system_folders: tuple[Path, ...]) -> Path:
+def read_cluster_folder(file: Path, system_folders: tuple[Path, ...]) -> Path:
     """The folder that the file names. `db reset` deletes that folder, so that only a folder which
     this product makes is accepted. Raises: EnvironmentNotReady.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from common.errors import DatabaseError, Interrupted, one_sentence
+from common.errors import DatabaseError, Interrupted, summarize_error
 
 ROW_COUNTS = ("read", "quarantined", "inserted", "updated", "unchanged", "removed")
 LEDGER_KEYS = (
@@ -31,7 +31,7 @@ LEDGER_KEYS = (
 """Keys of a job's `--json`, in this order: scripts rely on them."""
 
 
-def failure_document(error: BaseException, job: str | None) -> dict[str, Any]:
+def failure_payload(error: BaseException, job: str | None) -> dict[str, Any]:
     """The `--json` document of a command that this error ended: the ledger row of its run, or the
     same keys where no run was open.
     """
@@ -54,6 +54,6 @@ def failure_document(error: BaseException, job: str | None) -> dict[str, Any]:
         | {
             "job": job,
             "status": status,
-            "error": one_sentence(error),
+            "error": summarize_error(error),
         }
     )

@@ -23,10 +23,21 @@ from sqlalchemy import ColumnElement, Connection, Engine, func, insert, select, 
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import DBAPIError
 
-from common.errors import CheckFailed, DatabaseError, DatabaseRefused, RunInProgress, one_sentence
+from common.errors import (
+    CheckFailed,
+    DatabaseError,
+    DatabaseRefused,
+    RunInProgress,
+    summarize_error,
+)
 from common.settings.cloud import PRODUCT_VERSION
-from database.connections.engine import translated_errors
-from database.connections.errors import translated_jdbc
+from database.connections.advisory_locks import (
+    try_lock_in_session,
+    try_lock_in_transaction,
+    unlock_in_session,
+)
+from database.connections.engine import translate_errors
+from database.connections.errors import translate_jdbc_errors
 from database.ledger.run_json import LEDGER_KEYS, ROW_COUNTS
 from database.schema.tables import OWN_SCHEMA, run_ledger
 
@@ -42,7 +53,7 @@ class Acceptance:
     reason: str
 
 
-def who_is_asking() -> str:
+def current_user() -> str:
     """user@host, for what the ledger says of a person's decision."""
     try:
         user = getpass.getuser()
@@ -141,7 +152,7 @@ def open_run(
     raises passes on, after it is in the ledger; a run whose rows were committed by then stays
     `succeeded`.
     """
-    with translated_errors(engine.url), engine.connect() as connection:
+    with translate_errors(engine.url), engine.connect() as connection:
         _require_session_mode(engine, connection)
         _lock(connection, job)
         _repair(connection, job)
@@ -172,11 +183,11 @@ def open_run(
         connection.execute(insert(run_ledger).values(values))
         connection.commit()
         try:
-            with translated_jdbc(engine.url):
+            with translate_jdbc_errors(engine.url):
                 yield run
         except BaseException as error:
             run.status, run.error = _outcome(error)
-            error.failed_run = engine, run.run_id  # type: ignore[attr-defined]  # for `failure_document`
+            error.failed_run = engine, run.run_id  # type: ignore[attr-defined]  # for `failure_payload`
             raise
         finally:
             _close(engine, run)
@@ -195,7 +206,7 @@ def _after_earlier_runs(job: str) -> ColumnElement[datetime]:
 def _outcome(error: BaseException) -> tuple[str, str]:
     if isinstance(error, KeyboardInterrupt):
         return "cancelled", "interrupted"
-    return "blocked" if isinstance(error, CheckFailed) else "failed", one_sentence(error)
+    return "blocked" if isinstance(error, CheckFailed) else "failed", summarize_error(error)
 
 
 def _close(engine: Engine, run: Run) -> None:
@@ -206,7 +217,7 @@ def _close(engine: Engine, run: Run) -> None:
         _finish(run.connection, run)
         # not left to the end of the connection: the server may notice that a moment after the next
         # run has asked
-        run.connection.execute(text(f"SELECT pg_advisory_unlock{LOCK}"), {"job": run.job})
+        unlock_in_session(run.connection, run.job)
     except DBAPIError:
         # the run's connection is gone: what it did is rolled back, and its row still has to say so
         with suppress(DBAPIError, DatabaseError), engine.connect() as another:
@@ -246,23 +257,15 @@ def _require_session_mode(engine: Engine, connection: Connection) -> None:
     )
 
 
-LOCK = "(hashtext('yieldspark'), hashtext(:job))"
-
-
-def is_free(connection: Connection, job: str) -> bool:
+def is_job_idle(connection: Connection, job: str) -> bool:
     """Whether no run of the job is alive, whatever its ledger rows say; asked in a transaction that
     ends soon, for until then none can begin.
     """
-    return bool(
-        connection.execute(
-            text(f"SELECT pg_try_advisory_xact_lock{LOCK}"), {"job": job}
-        ).scalar_one()
-    )
+    return try_lock_in_transaction(connection, job)
 
 
 def _lock(connection: Connection, job: str) -> None:
-    got = connection.execute(text(f"SELECT pg_try_advisory_lock{LOCK}"), {"job": job}).scalar_one()
-    if got:
+    if try_lock_in_session(connection, job):
         return
     last = connection.execute(
         select(run_ledger.c.run_id, run_ledger.c.started_at)
@@ -325,7 +328,7 @@ def _new_run_id(job: str) -> str:
 
 def ledger_row(engine: Engine, run_id: str) -> dict[str, Any]:
     """A run as scripts read it: LEDGER_KEYS with dates as ISO text."""
-    with translated_errors(engine.url), engine.connect() as connection:
+    with translate_errors(engine.url), engine.connect() as connection:
         row = (
             connection.execute(select(run_ledger).where(run_ledger.c.run_id == run_id))
             .mappings()
@@ -347,5 +350,5 @@ def last_runs(engine: Engine) -> dict[str, dict[str, Any]]:
         .ext(distinct_on(run_ledger.c.job))
         .order_by(run_ledger.c.job, run_ledger.c.started_at.desc())
     )
-    with translated_errors(engine.url), engine.connect() as connection:
+    with translate_errors(engine.url), engine.connect() as connection:
         return {row["job"]: public_row(dict(row)) for row in connection.execute(newest).mappings()}

@@ -20,7 +20,7 @@ from database.schema.metrics_table import create_statements, metrics_table_of
 from database.schema.own_schema import COMMANDS, SCHEMA, missing_own_rights
 from database.schema.table_facts import (
     TableFacts,
-    closed_sequences,
+    inaccessible_sequences,
     is_indexed,
     is_unique,
     table_facts,
@@ -61,7 +61,7 @@ _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 
 
 @dataclass
-class Findings:
+class TableProblems:
     """What stands in the way of a job, each in words, and the statements that help.
 
     `missing` are tables that `db migrate` makes where the role may, and `creates` what makes them;
@@ -78,7 +78,7 @@ class Findings:
     indexes: list[str] = field(default_factory=list)
 
     @property
-    def absent(self) -> str | None:
+    def missing_tables_message(self) -> str | None:
         """Which tables are missing, and what makes them, as one sentence."""
         if not self.missing:
             return None
@@ -88,7 +88,7 @@ class Findings:
         )
 
     @property
-    def refused(self) -> str | None:
+    def missing_rights_message(self) -> str | None:
         """Which rights the role lacks, and what gives them, as one sentence."""
         if not self.grants:
             return None
@@ -98,7 +98,7 @@ class Findings:
         )
 
     @property
-    def slow(self) -> str | None:
+    def missing_indexes_message(self) -> str | None:
         """Which indexes raw history lacks, and what makes them, as one sentence."""
         if not self.indexes:
             return None
@@ -108,7 +108,7 @@ class Findings:
         )
 
 
-def findings_document(findings: Findings) -> dict[str, list[str]]:
+def problems_payload(findings: TableProblems) -> dict[str, list[str]]:
     """What a command prints: nothing where all is well."""
     shown = {
         "missing": findings.missing,
@@ -128,23 +128,29 @@ def verify_tables(connection: Connection, uses: Iterable[TableUse]) -> None:
     is not unique and table that can't be written; DatabaseRefused with the GRANT statements where
     rights alone are missing.
     """
-    findings = examine_tables(connection, uses)
-    if findings.slow:
-        log.warning("%s", findings.slow)
+    findings = find_table_problems(connection, uses)
+    if findings.missing_indexes_message:
+        log.warning("%s", findings.missing_indexes_message)
     wrong = [f"table {name} is missing" for name in findings.missing] + findings.problems
     if wrong:
-        more = [sentence for sentence in (findings.absent, findings.refused) if sentence]
+        more = [
+            sentence
+            for sentence in (findings.missing_tables_message, findings.missing_rights_message)
+            if sentence
+        ]
         raise SchemaMismatch(
             f"{'; '.join(wrong)}. Create or change them as database/schema/tables.py has them;"
             f" YieldSpark never alters your tables{''.join(f'. And {one}' for one in more)}"
         )
-    if findings.refused:
-        raise DatabaseRefused(findings.refused)
+    if findings.missing_rights_message:
+        raise DatabaseRefused(findings.missing_rights_message)
 
 
-def examine_tables(connection: Connection, uses: Iterable[TableUse]) -> Findings:
+def find_table_problems(connection: Connection, uses: Iterable[TableUse]) -> TableProblems:
     """Everything that stands in the way, in the order of `uses`."""
-    findings = Findings(connection.execute(text("SELECT quote_ident(current_user)")).scalar_one())
+    findings = TableProblems(
+        connection.execute(text("SELECT quote_ident(current_user)")).scalar_one()
+    )
     schema = connection.execute(SCHEMA, {"schema": None}).one()
     if not schema.is_there:
         findings.problems.append(
@@ -167,7 +173,7 @@ def examine_tables(connection: Connection, uses: Iterable[TableUse]) -> Findings
         findings.problems += _key_problems(connection, use, facts)
         rights.setdefault(facts.name, []).extend(_missing_rights(use, facts))
         findings.indexes += _missing_indexes(connection, use.table, facts)
-        for name in closed_sequences(connection, facts, use.inserts) if use.inserts else ():
+        for name in inaccessible_sequences(connection, facts, use.inserts) if use.inserts else ():
             _lacks(findings, f"USAGE on sequence {name}", f"USAGE ON SEQUENCE {name}")
     for name, commands in absent.items():
         listed = ", ".join(command for command in COMMANDS if command in commands)
@@ -192,7 +198,7 @@ def _named(connection: Connection, uses: Iterable[TableUse]) -> list[TableUse]:
     return [replace(use, table=metrics) if use.table is pool_daily_metrics else use for use in uses]
 
 
-def _lacks(findings: Findings, right: str, grant: str) -> None:
+def _lacks(findings: TableProblems, right: str, grant: str) -> None:
     findings.lacking.append(right)
     findings.grants.append(f"GRANT {grant} TO {findings.role};")
 

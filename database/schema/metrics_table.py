@@ -40,7 +40,7 @@ def metrics_name(bind: Engine | Connection) -> str:
     return qualified(metrics_table_of(bind))
 
 
-def written_metrics_table(connection: Connection) -> str | None:
+def last_metrics_table(connection: Connection) -> str | None:
     """The table that the last good metrics run wrote; None before the first one."""
     ledger = run_ledger.c
     # runs of versions without the setting wrote the default
@@ -59,7 +59,7 @@ def require_same_metrics_table(connection: Connection) -> None:
 
     Raises: ConfigurationError where METRICS_TABLE names another one.
     """
-    before, table = written_metrics_table(connection), metrics_table_of(connection).name
+    before, table = last_metrics_table(connection), metrics_table_of(connection).name
     if before not in (None, table):
         raise ConfigurationError(
             f"METRICS_TABLE changed from {before} to {table}: run --full-refresh. What YieldSpark"

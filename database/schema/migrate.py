@@ -17,6 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, Table, text
 
 from common.errors import DatabaseRefused, SchemaMismatch
+from database.connections.advisory_locks import MIGRATION_LOCK, lock_in_transaction
 from database.connections.engine import checked_connection
 from database.schema.metrics_table import create_statements, metrics_table_of
 from database.schema.own_schema import MIGRATE, SCHEMA, VERSION_TABLE, require_own_rights
@@ -43,7 +44,7 @@ def _upgrade(connection: Connection) -> bool:
         if _is_current(connection, folder):
             return False
         require_own_rights(connection, to_create=True)
-        connection.execute(ONE_AT_A_TIME)
+        lock_in_transaction(connection, MIGRATION_LOCK)
         if connection.execute(
             text("SELECT to_regnamespace(:name) IS NULL"), {"name": OWN_SCHEMA}
         ).scalar_one():
@@ -66,7 +67,7 @@ def _make_metrics_table(connection: Connection) -> bool:
     schema = connection.execute(SCHEMA, {"schema": None}).one()
     if not schema.may_create or _is_there(connection, table, schema.name):
         return False
-    connection.execute(ONE_AT_A_TIME)
+    lock_in_transaction(connection, MIGRATION_LOCK)
     if _is_there(connection, table, schema.name):
         return False
     for statement in create_statements(table, schema.name):
@@ -77,8 +78,6 @@ def _make_metrics_table(connection: Connection) -> bool:
 def _is_there(connection: Connection, table: Table, schema: str) -> bool:
     return table_facts(connection, table, schema) is not None
 
-
-ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('migrate'))")
 
 _MAY_CREATE = text("""
 SELECT has_database_privilege(current_database(), 'CREATE') AS allowed,

@@ -205,7 +205,7 @@ def is_indexed(connection: Connection, table: TableFacts, columns: Sequence[str]
     return bool(connection.execute(_IS_INDEXED, asked).scalar_one())
 
 
-def closed_sequences(
+def inaccessible_sequences(
     connection: Connection, table: TableFacts, given: Sequence[str]
 ) -> tuple[str, ...]:
     """Sequences that number a new row, where it gives the columns `given` itself, and that this

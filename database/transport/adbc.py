@@ -17,10 +17,10 @@ from pyspark.sql.pandas.types import to_arrow_schema
 
 from config_spark import Settings
 from database.connections.adbc_session import adbc_connection
-from database.connections.engine import session_at
+from database.connections.engine import probe_session
 from database.connections.session_check import TaskSession
 from database.schema.tag_columns import PARTITION_TAG
-from database.transport.query import LastStep, PortableQuery, tagged
+from database.transport.query import LastStep, PortableQuery, tag_rows
 from database.transport.tags import Step, task_identity
 
 
@@ -40,14 +40,14 @@ class AdbcTransport:
         )
         parts = spark.createDataFrame(tasks, "predicate string")
         return parts.mapInArrow(
-            _reader(session_at(settings).for_tasks, query, snapshot), query.schema
+            _reader(probe_session(settings).for_tasks, query, snapshot), query.schema
         )
 
     def write(
         self, frame: DataFrame, settings: Settings, staging: str, last_step: LastStep | None = None
     ) -> int:
         schema_name, table = staging.split(".")
-        writer = _writer(session_at(settings).for_tasks, schema_name, table, tagged(last_step))
+        writer = _writer(probe_session(settings).for_tasks, schema_name, table, tag_rows(last_step))
         return sum(task.rows for task in frame.mapInArrow(writer, "rows bigint").collect())
 
 

@@ -14,12 +14,12 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from config_spark import Settings
-from database.connections.engine import session_at
-from database.connections.errors import translated_jdbc
+from database.connections.engine import probe_session
+from database.connections.errors import translate_jdbc_errors
 from database.connections.parameters import ConnectionParameters, connection_parameters
-from database.connections.session_check import FACTS, JDBC, checked
+from database.connections.session_check import JDBC, SESSION_QUERY, check_session
 from database.schema.tag_columns import ATTEMPT_TAG, PARTITION_TAG
-from database.transport.query import FETCH_SIZE, LastStep, PortableQuery, tagged
+from database.transport.query import FETCH_SIZE, LastStep, PortableQuery, tag_rows
 
 BATCH_ROWS = 10_000
 
@@ -46,12 +46,12 @@ def checked_jdbc(spark: SparkSession, settings: Settings) -> tuple[str, dict[str
     Raises: DatabaseRefused where it is another place or another session than the driver-side one;
     DatabaseError as of a driver-side connection; ConfigurationError for a Unix socket.
     """
-    session = session_at(settings)
+    session = probe_session(settings)
     url, properties = session.parameters.jdbc_url(), _properties(session.parameters)
-    with translated_jdbc(session.parameters.sqlalchemy_url()):
-        row = spark.read.jdbc(url, f"({FACTS}) AS facts", properties=properties).first()
+    with translate_jdbc_errors(session.parameters.sqlalchemy_url()):
+        row = spark.read.jdbc(url, f"({SESSION_QUERY}) AS facts", properties=properties).first()
     assert row is not None, "a SELECT without FROM has one row"
-    checked(row, session.parameters, JDBC, session.place)
+    check_session(row, session.parameters, JDBC, session.place)
     return url, properties
 
 
@@ -89,7 +89,7 @@ class JdbcTransport:
                 T.StructField(ATTEMPT_TAG, T.LongType()),
             ]
         )
-        tagged_rows = frame.mapInArrow(tagged(last_step), schema)
+        tagged_rows = frame.mapInArrow(tag_rows(last_step), schema)
         sent = Observation()
         counted = tagged_rows.observe(sent, F.count(F.lit(1)).alias("rows"))
         url, properties = checked_jdbc(frame.sparkSession, settings)

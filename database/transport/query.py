@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 from common.errors import ConfigurationError, SchemaMismatch
 from config_spark import Settings
 from database.schema.merge_sql import quoted
-from database.transport.tags import Step, tagging
+from database.transport.tags import Step, add_tag_columns
 
 FETCH_SIZE = 10_000
 """Rows a read fetches at a time: without it pgjdbc holds the whole result in memory."""
@@ -76,11 +76,11 @@ class LastStep:
     schema: T.StructType
 
 
-def tagged(last_step: LastStep | None) -> Step:
+def tag_rows(last_step: LastStep | None) -> Step:
     """For `mapInArrow`: the rows to stage, of the types of staging and with its tag columns."""
     if last_step is None:
-        return tagging(None)
-    return tagging(last_step.function, to_arrow_schema(last_step.schema))
+        return add_tag_columns(None)
+    return add_tag_columns(last_step.function, to_arrow_schema(last_step.schema))
 
 
 class Transport(Protocol):

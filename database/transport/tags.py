@@ -27,7 +27,7 @@ def task_identity() -> tuple[int, int]:
     return context.partitionId(), context.taskAttemptId()
 
 
-def tagging(last_step: Step | None, schema: pa.Schema | None = None) -> Step:
+def add_tag_columns(last_step: Step | None, schema: pa.Schema | None = None) -> Step:
     """For `mapInArrow`: what `last_step` makes of the running task's batches, cast to `schema`,
     with the two tag columns of staging behind their own. None leaves the batches, or their types,
     as they are.

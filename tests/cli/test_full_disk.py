@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import EnvironmentNotReady, file_problem, one_sentence
+from common.errors import EnvironmentNotReady, describe_file_error, summarize_error
 from common.logging_setup import add_log_file
 
 FULL = Path("/dev/full")
@@ -67,14 +67,14 @@ def test_a_folder_of_logs_that_is_a_file_is_named(tmp_path: Path) -> None:
 )
 def test_the_next_step_follows_from_the_systems_error(number: int, step: str) -> None:
     error = OSError(number, os.strerror(number), "/a/file")
-    assert file_problem(error).startswith(f"{os.strerror(number)}; {step}")
+    assert describe_file_error(error).startswith(f"{os.strerror(number)}; {step}")
 
 
 def test_a_full_disk_anywhere_says_what_to_free() -> None:
-    ours = one_sentence(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/file"))
+    ours = summarize_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/file"))
     assert ours.startswith("/a/file can't be used: No space left on device; free disk space there")
     java = "An error occurred while calling None.JavaSparkContext.\n: java.io.IOException: "
-    theirs = one_sentence(RuntimeError(f"{java}No space left on device\n\tat java.base/java.io"))
+    theirs = summarize_error(RuntimeError(f"{java}No space left on device\n\tat java.base/java.io"))
     assert theirs == (
         "RuntimeError: java.io.IOException: No space left on device; free disk space, also in"
         " TMPDIR and SPARK_LOCAL_DIRS, then run again"

@@ -37,7 +37,7 @@ from pyspark.sql import SparkSession
 from cli.doctor_checks import folders
 from common.errors import CloudRefused, EnvironmentNotReady, ReleaseConflict
 from common.logging_setup import add_log_file
-from common.private_files import give_to, private_folder, write_private
+from common.private_files import change_owner, private_folder, write_private
 from config_spark import Settings, load_settings
 from database.connections.secret_manager import with_password
 from database.embedded.folders import server_account
@@ -486,7 +486,7 @@ def test_a_folder_is_given_to_an_account_without_what_its_links_lead_to(tmp_path
     os.link(secret, models / "second_name")
     (models / "deep").mkdir()
     (models / "deep" / "own").write_text("x")
-    give_to(models, account.uid, account.gid)
+    change_owner(models, account.uid, account.gid)
     owners = {path.name: path.lstat().st_uid for path in (secret, other, other / "inner")}
     assert owners == {"of_root": 0, "folder_of_root": 0, "inner": 0}
     assert {path.name for path in models.rglob("*")} == {"second_name", "deep", "own"}

@@ -24,7 +24,7 @@ from sqlalchemy import Engine, text
 
 from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine
-from database.ledger.runs import is_free, open_run
+from database.ledger.runs import is_job_idle, open_run
 from sample_data import SAMPLE_FILES
 from tests.support.fault_database import first_loader_meets, merged_row_meets, staging_tables
 from tests.support.fault_runs import TOKEN, processes_with, until
@@ -233,7 +233,9 @@ def _ends(run: CommandLine, engine: Engine, stage: Stage, sent: signal.Signals) 
         if stage.job:
             assert '"cancelled"' in output, output
     with checked_connection(engine) as connection:
-        until(lambda: is_free(connection, stage.job or METRICS), "the lock is free", END_SECONDS)
+        until(
+            lambda: is_job_idle(connection, stage.job or METRICS), "the lock is free", END_SECONDS
+        )
     if stage.job:
         statuses = rows_of(engine, "SELECT status FROM yieldspark.run_ledger")
         print([row["status"] for row in statuses], staging_tables(engine), end=" ")
@@ -268,7 +270,7 @@ def test_a_killed_drivers_lock_is_free_while_the_server_still_works(
     os.kill(driver.pid, signal.SIGKILL)
     driver.join()
     with checked_connection(engine) as connection:
-        until(lambda: is_free(connection, METRICS), "the lock is free", LOCK_SECONDS)
+        until(lambda: is_job_idle(connection, METRICS), "the lock is free", LOCK_SECONDS)
 
 
 @pytest.mark.long

@@ -184,7 +184,7 @@ def test_a_process_of_spark_that_is_killed_fails_the_run_and_nothing_more(
         run.kill(program)
     case.has_failed(
         run,
-        "Spark's JVM ended in the middle of the work" if program.endswith("SparkSubmit") else "",
+        "Spark's JVM ended during the work" if program.endswith("SparkSubmit") else "",
     )
     case.repairs_itself(error=None)
 

@@ -34,11 +34,11 @@ from common.errors import (
     DatabaseError,
     DatabaseRefused,
     DatabaseUnreachable,
-    one_sentence,
+    summarize_error,
 )
 from config_spark import Settings, load_settings
 from database.connections.adbc_session import adbc_connection
-from database.connections.engine import Session, connect, make_engine, session_at
+from database.connections.engine import CheckedSession, connect, make_engine, probe_session
 from database.connections.parameters import connection_parameters
 from database.connections.session_check import CHECKED_PARAMETERS, NEWER_PARAMETERS, ON_LINUX
 from database.db_utils_spark import (
@@ -49,7 +49,7 @@ from database.db_utils_spark import (
     write_table_spark,
 )
 from database.embedded import process as server_process
-from database.embedded.resolve import with_database
+from database.embedded.resolve import resolve_database
 from database.embedded.server import EmbeddedServer
 from database.ledger.runs import ledger_row, open_run
 from database.schema.migrate import migrate
@@ -77,7 +77,7 @@ NAMES = (
 )
 
 
-def asked_by_adbc(session: Session, query: str) -> object:
+def asked_by_adbc(session: CheckedSession, query: str) -> object:
     with adbc_connection(session.for_tasks) as connection, connection.cursor() as cursor:
         cursor.execute(query)
         return cursor.fetchone()[0]
@@ -95,7 +95,7 @@ def by_every_driver(spark: SparkSession, settings: Settings, expression: str) ->
     query = f"SELECT {expression} AS answer"
     return [
         execute_sql(settings, query)[0]["answer"],
-        asked_by_adbc(session_at(settings), query),
+        asked_by_adbc(probe_session(settings), query),
         asked_by_jdbc(spark, settings, query),
     ]
 
@@ -186,7 +186,7 @@ def test_each_driver_says_where_it_is(
 
     def ask(settings: Settings) -> None:
         if driver == "ADBC":
-            asked_by_adbc(session_at(settings), "SELECT 1")
+            asked_by_adbc(probe_session(settings), "SELECT 1")
         else:
             checked_jdbc(spark, settings)
 
@@ -229,7 +229,7 @@ def test_a_task_that_is_elsewhere_is_told_in_our_sentence(
         frame = read_table_spark(spark, settings.model_copy(update={"db_port": port}), "SELECT 1")
         with pytest.raises(Exception, match="ADBC") as failed:
             frame.collect()
-    assert one_sentence(failed.value).startswith("the session of ADBC at ")
+    assert summarize_error(failed.value).startswith("the session of ADBC at ")
 
 
 def test_rows_are_appended_by_jdbc_to_the_described_schema_alone(
@@ -353,7 +353,7 @@ def test_every_driver_verifies_the_server_by_the_named_certificates(
         secure = {"db_host": "localhost", "db_port": port, "db_sslmode": "verify-full"}
         settings = database.model_copy(update=secure | {"db_sslrootcert": root})
         assert by_every_driver(spark, settings, "1::text") == ["1"] * 3
-        session = session_at(settings)
+        session = probe_session(settings)
         wrong = settings.model_copy(update={"db_sslrootcert": another})
         parameters = connection_parameters(wrong)
         for ask in (
@@ -439,9 +439,9 @@ def test_the_embedded_server_sees_no_variable_of_libpq(
 ) -> None:
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
-    found = with_database(server.model_copy(update={"db_host": None}))
+    found = resolve_database(server.model_copy(update={"db_host": None}))
     assert execute_sql(found, "SHOW TimeZone") == [{"TimeZone": "UTC"}]
-    assert asked_by_adbc(session_at(found), "SELECT current_database()::text") == found.db_name
+    assert asked_by_adbc(probe_session(found), "SELECT current_database()::text") == found.db_name
 
 
 GERMAN = {
@@ -475,7 +475,7 @@ def test_a_refusal_is_known_by_its_code_in_any_language(
 
 def test_a_server_without_a_connection_left_says_so(database: Settings) -> None:
     with role_with(database, "SELECT 1") as settings:
-        session = session_at(settings)
+        session = probe_session(settings)
         execute_sql(database, f"ALTER ROLE {settings.db_user} CONNECTION LIMIT 0")
         no_connection = pytest.raises(DatabaseError, match=r"no connection left.*max_connections")
         with no_connection:

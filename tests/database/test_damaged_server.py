@@ -17,9 +17,9 @@ from common.errors import (
     DatabaseUnreachable,
     EnvironmentNotReady,
 )
-from database.embedded.folders import locate
+from database.embedded.folders import locate_folders
 from database.embedded.server import EmbeddedServer
-from database.embedded.state import kept_cluster, kept_password, kept_port
+from database.embedded.state import read_cluster_folder, read_password, read_port
 
 
 @pytest.fixture
@@ -34,14 +34,14 @@ def test_a_damaged_port_is_no_port(
     content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "port"
-    assert kept_port(file) is None
+    assert read_port(file) is None
     assert caplog.text == ""
     file.write_bytes(content)
-    assert kept_port(file) is None
+    assert read_port(file) is None
     assert f"{file} holds" in caplog.text
     assert "takes another port" in caplog.text
     file.write_text("21000\n")
-    assert kept_port(file) == 21000
+    assert read_port(file) == 21000
 
 
 @pytest.mark.parametrize(
@@ -61,9 +61,9 @@ def test_a_damaged_password_is_named_and_not_shown(
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(DatabaseRefused, match=rf"{file} {problem} while data are in .*db reset"):
-        kept_password(file, tmp_path / "data")
+        read_password(file, tmp_path / "data")
     file.write_text("secret-1\n")
-    assert kept_password(file, tmp_path / "data") == SecretStr("secret-1")
+    assert read_password(file, tmp_path / "data") == SecretStr("secret-1")
 
 
 @pytest.mark.parametrize("content", ["", ".", "/", "/home", "/state/..", "/state/short", "\0"])
@@ -74,9 +74,9 @@ def test_a_folder_that_is_not_ours_is_never_taken_for_the_data(
     file = tmp_path / "cluster_folder"
     file.write_text(content)
     with pytest.raises(EnvironmentNotReady, match=rf"{file} is damaged: it holds .*delete it"):
-        kept_cluster(file, (Path("/state"),))
+        read_cluster_folder(file, (Path("/state"),))
     file.write_text("/state/0123456789abcdef\n")
-    assert kept_cluster(file, (Path("/state"),)) == Path("/state/0123456789abcdef")
+    assert read_cluster_folder(file, (Path("/state"),)) == Path("/state/0123456789abcdef")
 
 
 def test_a_damaged_place_of_the_data_stops_start_and_reset(server: EmbeddedServer) -> None:
@@ -178,7 +178,7 @@ def test_damaged_data_are_named_at_once(
     """One server for all: what is damaged is put back after each."""
     address = server.start()
     server.stop()
-    data = locate(server.home).data
+    data = locate_folders(server.home).data
     for damage, kind, words in DAMAGED_DATA.values():
         whole = {name: (data / name).read_bytes() for name in DAMAGED_FILES}
         owner = data.stat()

@@ -23,7 +23,7 @@ import pytest
 from common.errors import DatabaseRefused, EnvironmentNotReady
 from database.embedded import folders as server_folders
 from database.embedded import server as embedded_server
-from database.embedded.folders import locate, server_account
+from database.embedded.folders import locate_folders, server_account
 from database.embedded.server import EmbeddedServer, ServerAddress
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +76,7 @@ def in_another_process(code: str, home: Path, **variables: str) -> subprocess.Po
 
 
 def postmaster_pid(server: EmbeddedServer) -> int:
-    return int((locate(server.home).data / "postmaster.pid").read_text().splitlines()[0])
+    return int((locate_folders(server.home).data / "postmaster.pid").read_text().splitlines()[0])
 
 
 def test_a_new_home_gets_a_server_with_a_database_and_a_secret_password(
@@ -162,7 +162,7 @@ def test_a_killed_initdb_is_repaired(server: EmbeddedServer) -> None:
         time.sleep(0.005)
     first.kill()
     first.communicate(timeout=60)
-    folders = locate(server.home)
+    folders = locate_folders(server.home)
     remains = folders.cluster / "partial-of-an-earlier-try"
     remains.mkdir()
     (remains / "PG_VERSION").write_text("18\n")
@@ -174,7 +174,7 @@ def test_a_killed_initdb_is_repaired(server: EmbeddedServer) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_pid_file_that_names_another_program_does_not_stop_it(server: EmbeddedServer) -> None:
     fill(server.start())
-    folders = locate(server.home)
+    folders = locate_folders(server.home)
     pid_file = (folders.data / "postmaster.pid").read_text().splitlines()
     server.stop()
     uid = folders.account.uid if folders.account else None
@@ -232,7 +232,7 @@ def test_psql_of_the_wheel_runs(server: EmbeddedServer) -> None:
 def test_data_of_another_major_version_are_left_alone(server: EmbeddedServer) -> None:
     server.start()
     server.stop()
-    version = locate(server.home).data / "PG_VERSION"
+    version = locate_folders(server.home).data / "PG_VERSION"
     made_by = version.read_text()
     version.write_text("17\n")
     with pytest.raises(
@@ -280,7 +280,7 @@ def test_a_disk_that_fills_while_the_data_are_made_is_said(server: EmbeddedServe
     output, _ = in_another_process(code, server.home).communicate(timeout=60)
     assert output.startswith("EnvironmentNotReady the disk of ")
     assert "is full" in output
-    assert not locate(server.home).data.exists()
+    assert not locate_folders(server.home).data.exists()
     server.start()
 
 

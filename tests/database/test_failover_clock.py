@@ -19,7 +19,7 @@ from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from database.connections.engine import make_engine
 from database.embedded import folders as server_folders
-from database.embedded.resolve import with_database
+from database.embedded.resolve import resolve_database
 from database.embedded.server import EmbeddedServer
 from database.schema.migrate import migrate
 from tests.data_processing.test_metrics_plan import NOW, raw
@@ -57,7 +57,7 @@ def taken_over(
 
 
 def with_server(server: EmbeddedServer) -> Settings:
-    return with_database(Settings(yieldspark_home=server.home, db_host=None))
+    return resolve_database(Settings(yieldspark_home=server.home, db_host=None))
 
 
 def seconds_since_watermark(engine: Engine) -> float:
@@ -84,7 +84,7 @@ def test_rows_inserted_after_a_failover_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     own_server.start()
-    settings = with_database(
+    settings = resolve_database(
         server.model_copy(update={"db_host": None, "yieldspark_home": own_server.home})
     )
     engine = make_engine(settings)

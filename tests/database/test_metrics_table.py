@@ -9,12 +9,12 @@ import pytest
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
-from common.errors import ConfigurationError, SchemaMismatch, whole_message
+from common.errors import ConfigurationError, SchemaMismatch, full_message
 from config_spark import Settings, load_settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.planning.run_request import Request
 from database.connections.engine import make_engine
-from database.schema.check import examine_tables
+from database.schema.check import find_table_problems
 from database.schema.migrate import migrate
 from database.schema.table_use import JOBS_USE
 from forecasting.evaluation.evaluate import evaluate
@@ -66,12 +66,12 @@ def test_a_missing_table_is_made_where_the_role_may_and_else_said(
     named = naming(restricted, RESERVED)
     assert not migrate(make_engine(named)), "the role may not create tables in public"
     with make_engine(named).connect() as connection:
-        found = examine_tables(connection, JOBS_USE)
+        found = find_table_problems(connection, JOBS_USE)
     assert found.missing == ['"order"']
     assert found.creates[0].startswith('CREATE TABLE public."order" ( pool_id TEXT NOT NULL,')
     with pytest.raises(SchemaMismatch) as caught:
         run_metrics(named)
-    assert all(statement in whole_message(caught.value) for statement in found.creates)
+    assert all(statement in full_message(caught.value) for statement in found.creates)
     command = CommandLineHere(named, tmp_path)
     shown = command.json("db", "migrate", code=1, METRICS_TABLE=RESERVED)
     assert (shown["missing"], shown["creates"]) == (found.missing, found.creates)

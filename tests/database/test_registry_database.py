@@ -25,12 +25,13 @@ from sqlalchemy.pool import NullPool
 from common.errors import RegistryUnreachable
 from common.private_files import write_private
 from config_spark import Settings
+from database.connections.advisory_locks import MLFLOW_LOCK, lock_in_transaction
 from database.connections.engine import make_engine
 from emulator.services.fake_storage import FakeStorage
 from emulator.services.http_service import serving
 from forecasting.registry import mlflow_tables, outbox
 from forecasting.registry.mlflow_registry import CHAMPION, Registry
-from forecasting.registry.mlflow_tables import LOCK, has_tables, login, upgrade_tables
+from forecasting.registry.mlflow_tables import has_tables, login, upgrade_tables
 from tests.forecasting.test_forecast_job import forecast
 from tests.forecasting.test_model_runs import FITS, MODEL, checks_of, made_by, night, versions_of
 from tests.support.forecast_panels import SHORT, panel_rows, store
@@ -235,7 +236,7 @@ def test_two_who_make_the_tables_wait_for_each_other(untouched: Settings) -> Non
     )
     with admin(untouched, database_of(untouched)).connect() as first:
         with first.execution_options(isolation_level="READ COMMITTED").begin():
-            first.execute(LOCK)
+            lock_in_transaction(first, MLFLOW_LOCK)
             other.start()
             with admin(untouched).connect() as looking:
                 while not looking.execute(blocked, {"name": database_of(untouched)}).scalar_one():

@@ -15,7 +15,7 @@ from common.errors import CheckFailed, DatabaseUnreachable, RunInProgress
 from config_spark import Settings
 from database.connections.parameters import connection_parameters
 from database.ledger.run_json import LEDGER_KEYS
-from database.ledger.runs import is_free, last_runs, ledger_row, open_run
+from database.ledger.runs import is_job_idle, last_runs, ledger_row, open_run
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -120,7 +120,7 @@ def test_the_lock_is_free_before_the_connection_has_ended(
             pass
     try:
         with engine.connect() as connection:
-            assert is_free(connection, "a_job")
+            assert is_job_idle(connection, "a_job")
     finally:
         for connection in still_open:
             connection.close()

@@ -17,7 +17,7 @@ from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.quarantine.queries import Selection
 from data_processing.quarantine.replay import Replay, replay_rows
 from database.connections.engine import make_engine
-from database.schema.check import Findings, examine_tables, verify_tables
+from database.schema.check import TableProblems, find_table_problems, verify_tables
 from database.schema.migrate import migrate, require_current
 from database.schema.table_use import FORECAST_USE, JOBS_USE, LOAD_USE, METRICS_USE, TableUse
 from tests.support.metrics_store import execute, rows_of
@@ -32,9 +32,9 @@ def admin(owner_tables: Settings) -> Engine:
     return make_engine(owner_tables)
 
 
-def examined(settings: Settings, uses: Sequence[TableUse] = JOBS_USE) -> Findings:
+def examined(settings: Settings, uses: Sequence[TableUse] = JOBS_USE) -> TableProblems:
     with make_engine(settings).connect() as connection:
-        return examine_tables(connection, uses)
+        return find_table_problems(connection, uses)
 
 
 def tables_of_doctor(settings: Settings) -> Finding:

@@ -12,7 +12,7 @@ from common.errors import CloudRefused, CloudUnavailable, ConfigurationError
 from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
 from database.connections.secret_manager import with_password
-from database.embedded.resolve import with_database
+from database.embedded.resolve import resolve_database
 from emulator.services.fake_secret_manager import FakeSecretManager
 from emulator.services.http_service import serving
 
@@ -85,7 +85,7 @@ def test_a_job_logs_in_with_it(database: Settings, secrets: dict[str, bytes]) ->
     assert database.db_password is not None
     secrets[NAME] = database.db_password.get_secret_value().encode()
     with serving([FakeSecretManager(secrets)]) as url:
-        ready = with_database(
+        ready = resolve_database(
             database.model_copy(
                 update={"db_password": None, "db_password_secret": NAME, "google_api_endpoint": url}
             )

@@ -36,7 +36,7 @@ from database.schema.tables import OWN_SCHEMA, pool_daily_metrics, quarantine
 from database.transport.adbc import AdbcTransport
 from database.transport.query import staging_types
 from spark.interrupt import interruptible
-from spark.session import has_jdbc_jar
+from spark.jar_sets import has_jdbc_jar
 from tests.spark.test_spark_interrupt import interrupt_inside_the_jvm
 
 TRANSPORTS = ["adbc", "jdbc"]

@@ -16,10 +16,10 @@ from typing import Any
 import psycopg2
 import pytest
 
-from common.errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, one_sentence
+from common.errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, summarize_error
 from config_spark import Settings
 from database.connections import engine as driver_connection
-from database.connections.engine import session_at
+from database.connections.engine import probe_session
 from database.db_utils_spark import execute_sql
 from database.embedded import server as embedded_server
 from database.embedded.server import ServerAddress
@@ -102,7 +102,7 @@ def test_a_server_that_is_no_postgresql_is_one_sentence(name: str, database: Set
     with answering(*ANSWERS[name]) as (port, _):
         with pytest.raises(DatabaseError) as refused:
             execute_sql(database.model_copy(update={"db_port": port}), "SELECT 1")
-    sentence = one_sentence(refused.value)
+    sentence = summarize_error(refused.value)
     assert f":{port}/" in sentence
     assert sentence.isprintable()
     assert len(sentence) <= 500
@@ -123,7 +123,7 @@ def test_an_error_of_the_first_query_is_translated_by_every_way_in(database: Set
     refusal = error_message({"S": "FEHLER", "V": "ERROR", "C": "42501", "M": "geht nicht"}) + READY
     ways: list[Callable[[Settings], object]] = [
         lambda settings: execute_sql(settings, "SELECT 1"),
-        session_at,
+        probe_session,
     ]
     for way in ways:
         with answering(GREETING, refusal) as (port, _):

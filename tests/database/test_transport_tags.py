@@ -14,10 +14,10 @@ from pyspark.sql import types as T
 
 from data_processing.metrics.market_columns import market_columns
 from data_processing.metrics.pool_metrics import SCHEMA, Provenance, pool_days
-from database.connections.session_check import Place, TaskSession
+from database.connections.session_check import ServerIdentity, TaskSession
 from database.transport.adbc import _reader, _writer
-from database.transport.query import LastStep, PortableQuery, tagged
-from database.transport.tags import tagging
+from database.transport.query import LastStep, PortableQuery, tag_rows
+from database.transport.tags import add_tag_columns
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +25,7 @@ UNPICKLE = (
     "import json, pickle, sys; pickle.load(sys.stdin.buffer);"
     " print(json.dumps(sorted(sys.modules)))"
 )
-SESSION = TaskSession("host=nowhere", "nowhere", "somebody", {}, Place("", "", ()))
+SESSION = TaskSession("host=nowhere", "nowhere", "somebody", {}, ServerIdentity("", "", ()))
 DAYS = pool_days(7, market_columns(()), Provenance("raw", "run"))
 QUERY = PortableQuery("SELECT 1 AS one", T.StructType([T.StructField("one", T.IntegerType())]))
 
@@ -33,9 +33,9 @@ QUERY = PortableQuery("SELECT 1 AS one", T.StructType([T.StructField("one", T.In
 @pytest.mark.parametrize(
     "task",
     [
-        _writer(SESSION, "yieldspark", "staging", tagged(LastStep(DAYS, SCHEMA))),
+        _writer(SESSION, "yieldspark", "staging", tag_rows(LastStep(DAYS, SCHEMA))),
         _reader(SESSION, QUERY, None),
-        tagging(None),
+        add_tag_columns(None),
         DAYS,
     ],
     ids=["write", "read", "tag", "days"],

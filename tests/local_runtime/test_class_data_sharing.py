@@ -48,7 +48,7 @@ from local_runtime import class_data_sharing as class_archive
 settings = load_settings()
 Workplace(settings).prepare_jvm()
 print(class_archive._recording.archive == class_archive.find_archive(settings), end="")
-class_archive.drop_class_archive()
+class_archive.discard_class_archive()
 """
 HANGING = SMALL_RUN + "sys.stdin.read()"
 WHEEL = (
@@ -153,7 +153,7 @@ class Runs:
         return found
 
     def left_behind(self) -> list[Path]:
-        return sorted(self.home.glob(f"{class_archive.FOLDER}/*/{class_archive.NEW}*"))
+        return sorted(self.home.glob(f"{class_archive.FOLDER}/*/{class_archive.TEMPORARY_PREFIX}*"))
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def recorded(processes: None, server: Settings, tmp_path_factory: pytest.TempPat
     with fresh_database(server) as database:
         put(make_engine(database), world(31, pools=4, days=20))
         done = runs.job(database)
-    assert done.stderr.count("keeping Spark's classes") == 1
+    assert done.stderr.count("caching Spark's classes") == 1
     assert runs.source("org.apache.spark.SparkContext").startswith("file:")
     assert sorted(WHEEL.rglob("*")) == before
     return runs
@@ -217,7 +217,7 @@ def test_an_archive_cut_short_and_what_a_killed_run_and_old_jars_left_go_with_th
     for age in range(1, 6):
         (folder.parent / f"old{age}").mkdir()
         os.utime(folder.parent / f"old{age}", (time.time() - age * 1000,) * 2)
-    assert "keeping Spark's classes" in copied()
+    assert "caching Spark's classes" in copied()
     assert copied.source("org.apache.spark.SparkConf").startswith("file:")
     assert copied.left_behind() == []
     assert sorted(path.name for path in folder.parent.iterdir()) == sorted(

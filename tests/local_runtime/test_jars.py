@@ -184,7 +184,9 @@ def test_jars_are_fetched_once_and_then_only_checked(
     said: list[str] = []
     folder = tmp_path / "jars"
     jars = spark_runtime.ensure_jars(folder, said.append)
-    assert jars == spark_runtime.JarSet(folder / JDBC, (folder / LIGHTGBM,))
+    assert jars == spark_runtime.InstalledJars(
+        {"jdbc": (folder / JDBC,), "synapseml": (folder / LIGHTGBM,)}, {}
+    )
     assert len(said) == 2
     asked = len(repository.seen)
     assert spark_runtime.ensure_jars(folder, said.append) == jars
@@ -212,10 +214,10 @@ def test_a_private_authority_is_trusted_through_ssl_cert_file(
     )
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     refused = spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
-    assert refused.jdbc is None
-    assert "SSL_CERT_FILE for a private certificate authority" in refused.missing[0]
+    assert refused.files == {}
+    assert "SSL_CERT_FILE for a private certificate authority" in refused.missing["jdbc"]
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-    assert spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None).missing == ()
+    assert spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None).missing == {}
 
 
 @needs_natives
@@ -230,7 +232,7 @@ def test_a_proxy_with_a_password_is_used(
         "YIELDSPARK_IVY_SETTINGS", str(repository.name_it("http://jars.invalid/maven/"))
     )
     monkeypatch.setenv("HTTP_PROXY", f"http://someone:p%40ss%20word@127.0.0.1:{served.server_port}")
-    assert spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None).missing == ()
+    assert spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None).missing == {}
     assert any(
         path.startswith("http://jars.invalid/maven/org/postgresql/") for path in repository.seen
     )
@@ -244,8 +246,8 @@ def test_a_blocked_download_goes_on_without_and_says_what_to_set(
     )
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     jars = spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
-    assert (jars.jdbc, jars.synapseml) == (None, ())
-    jdbc, synapseml = jars.missing
+    assert jars.files == {}
+    jdbc, synapseml = jars.missing["jdbc"], jars.missing["synapseml"]
     for word in (
         "HTTPS_PROXY",
         "SSL_CERT_FILE",
@@ -271,10 +273,9 @@ def test_the_driver_and_the_engine_are_told_apart(
         str(repository.name_it(f"http://127.0.0.1:{served.server_port}/maven/")),
     )
     jars = spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
-    assert jars.jdbc == tmp_path / "jars" / JDBC
-    assert jars.synapseml == ()
-    (reason,) = jars.missing
-    assert "synapseml-lightgbm_2.12;1.1.3" in reason
+    assert jars.files == {"jdbc": (tmp_path / "jars" / JDBC,)}
+    assert list(jars.missing) == ["synapseml"]
+    assert "synapseml-lightgbm_2.12;1.1.3" in jars.missing["synapseml"]
 
 
 def test_a_fetched_jar_with_another_checksum_is_refused_and_not_kept(
@@ -305,7 +306,7 @@ def test_a_jar_that_changed_since_is_noticed_on_use(repository: Repository, tmp_
     path.parent.mkdir()
     path.write_bytes(b"the driver")
     before = path.stat()
-    assert spark_runtime.check_jars(path.parent).jdbc == path
+    assert spark_runtime.check_jars(path.parent).files["jdbc"] == (path,)
     path.write_bytes(b"the drives")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(
@@ -319,11 +320,7 @@ def test_another_machine_goes_on_with_the_other_engine(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    (reason,) = (
-        sentence
-        for sentence in spark_runtime.check_jars(tmp_path).missing
-        if "SynapseML" in sentence
-    )
+    reason = spark_runtime.check_jars(tmp_path).missing["synapseml"]
     assert "x86_64 only and this machine is aarch64" in reason
     assert "--engine lightgbm" in reason
 
@@ -341,7 +338,7 @@ def test_settings_that_do_not_exist_are_named(
 
 def test_the_lock_names_what_ivy_fetches() -> None:
     ivy = (ROOT / "local_runtime" / "spark_jars" / "ivy.xml").read_text()
-    locked = spark_runtime.locked_checksums()
+    locked = spark_runtime.read_checksums()
     assert len(locked) == ivy.count("<dependency ") == 5
     for name, checksum in locked.items():
         artifact, _, revision = name.removesuffix(".jar").rpartition("-")
@@ -355,7 +352,7 @@ def test_a_damaged_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for damaged in (b"", content[:100], content.replace(b"  ", b" ? ", 1), b"\xff" * 9):
         (tmp_path / "jars.sha256").write_bytes(damaged)
         with pytest.raises(EnvironmentNotReady, match=r"jars\.sha256 is damaged: .*git restore"):
-            spark_runtime.locked_checksums()
+            spark_runtime.read_checksums()
 
 
 def fake_java(home: Path, version: str) -> Path:
@@ -463,7 +460,7 @@ def test_the_process_is_prepared_for_the_pinned_spark(tmp_path: Path) -> None:
 
 def test_the_argument_file_of_java_is_private(tmp_path: Path, jvm: Path) -> None:
     path = tmp_path / "java.arguments"
-    spark_runtime.write_arguments(path, ['-Dx=a "b" \\c', "-Dy=1"])
+    spark_runtime.write_argument_file(path, ['-Dx=a "b" \\c', "-Dy=1"])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     java = jvm / "bin" / "java"
     said = subprocess.run(

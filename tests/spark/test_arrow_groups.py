@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark.arrow_groups import group_starts, whole_groups
+from spark.arrow_groups import group_starts, iter_groups
 
 KEYS = "aabbbbc"
 
@@ -47,21 +47,21 @@ def test_a_group_is_whole_wherever_the_batches_are_cut(cuts: tuple[int, ...]) ->
     """Every way to cut seven rows: a group at the end of a batch, over two of them, over up to
     four.
     """
-    assert_whole(list(whole_groups(batches_of(KEYS, cuts), "key")), KEYS)
+    assert_whole(list(iter_groups(batches_of(KEYS, cuts), "key")), KEYS)
 
 
 @given(keys=st.lists(st.integers(1, 6), max_size=8), cuts=st.lists(st.integers(0, 48), max_size=12))
 def test_empty_batches_and_long_groups_change_nothing(keys: list[int], cuts: list[int]) -> None:
     rows = "".join(letter * length for letter, length in zip("abcdefgh", keys, strict=False))
     assert_whole(
-        list(whole_groups(batches_of(rows, [min(cut, len(rows)) for cut in cuts]), "key")), rows
+        list(iter_groups(batches_of(rows, [min(cut, len(rows)) for cut in cuts]), "key")), rows
     )
 
 
 def test_a_group_over_three_batches_with_an_empty_one_between() -> None:
     batches = batches_of("abbbc", [2, 3, 3])
     assert [batch.num_rows for batch in batches] == [2, 1, 0, 2]
-    assert ["".join(table["key"].to_pylist()) for table in whole_groups(batches, "key")] == [
+    assert ["".join(table["key"].to_pylist()) for table in iter_groups(batches, "key")] == [
         "a",
         "bbb",
         "c",
@@ -74,7 +74,7 @@ def test_a_group_over_three_batches_with_an_empty_one_between() -> None:
     ids=["none", "an empty one", "empty ones"],
 )
 def test_no_rows_are_no_groups(batches: list[pa.RecordBatch]) -> None:
-    assert list(whole_groups(batches, "key")) == []
+    assert list(iter_groups(batches, "key")) == []
 
 
 def test_groups_are_handed_on_before_more_is_read() -> None:
@@ -85,7 +85,7 @@ def test_groups_are_handed_on_before_more_is_read() -> None:
             read.append(number)
             yield batch
 
-    groups = whole_groups(source(), "key")
+    groups = iter_groups(source(), "key")
     seen = [("".join(table["key"].to_pylist()), len(read)) for table in groups]
     assert seen == [("aa", 2), ("bb", 4), ("cc", 4)]
 

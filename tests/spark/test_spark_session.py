@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from config_spark import load_settings
-from spark.session import SHORT_RUN_ROWS, jar_files, session_conf
+from spark.jar_sets import JDBC, SYNAPSEML, jar_files
+from spark.session import SHORT_RUN_ROWS, session_conf
 
 QUICK_COMPILER_ALONE = "-XX:TieredStopAtLevel=1"
 
@@ -30,8 +31,8 @@ def test_of_two_versions_of_a_jar_the_newer_one_is_used(tmp_path: Path) -> None:
     (tmp_path / "jars").mkdir()
     for name in [*names, "synapseml-lightgbm_2.12-1.1.3.jar"]:
         (tmp_path / "jars" / name).touch()
-    assert [path.name for path in jar_files(settings, synapseml=False)] == [names[0]]
-    assert [path.name for path in jar_files(settings, synapseml=True)] == [
+    assert [path.name for path in jar_files(settings, [JDBC])] == [names[0]]
+    assert [path.name for path in jar_files(settings, [JDBC, SYNAPSEML])] == [
         names[0],
         names[2],
         "synapseml-lightgbm_2.12-1.1.3.jar",

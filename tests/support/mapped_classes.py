@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.settings.paths import default_home
 from config_spark import Settings
-from local_runtime.class_data_sharing import QUIET, find_archive
+from local_runtime.class_data_sharing import QUIET_OPTIONS, find_archive
 from tests.support.processes import PROJECT, SMALL_RUN
 
 HOME = Path(default_home()) / "tests"
@@ -35,7 +35,7 @@ grouped = sums.groupBy("key").applyInPandas(lambda group: group, sums.schema).jo
 grouped.groupBy("key").agg(F.max("total")).toPandas()
 rows.mapInArrow(lambda batches: batches, rows.schema).rdd.map(tuple).collect()
 spark.stop()
-class_archive.keep_class_archive()
+class_archive.save_class_archive()
 """
 )
 """What the jobs use of Spark, on three rows."""
@@ -53,7 +53,7 @@ def mapping_options(jars: Path, *, record: bool) -> str | None:
     if archive is None or archive.classes is None:
         return None
     mapped = [f'"{option}"' for option in archive.mapping(archive.classes)]
-    return " ".join([QUIET, *mapped, QUICK_COMPILER])
+    return " ".join([QUIET_OPTIONS, *mapped, QUICK_COMPILER])
 
 
 def _record(jars: Path) -> None:

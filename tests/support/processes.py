@@ -73,7 +73,7 @@ print(java.java.util.stream.IntStream.range(0, 100).sum(), flush=True)
 """
 """Spark's JVM with a few of its classes and no session: an archive of them takes a second."""
 
-GOOD_RUN = SMALL_RUN + "class_archive.keep_class_archive()"
+GOOD_RUN = SMALL_RUN + "class_archive.save_class_archive()"
 
 
 class CommandLine:

@@ -45,6 +45,7 @@ from data_processing.ingest.loading.load_checks import (
 from data_processing.ingest.loading.validation_sql import USABLE
 from data_processing.ingest.pool_descriptions import IN_WORDS, required_descriptions
 from data_processing.ingest.stored_rows import rows_not_taken
+from database.connections.advisory_locks import RAW_TABLES_LOCK, lock_in_transaction
 from database.connections.engine import checked_connection, make_engine
 from database.schema.check import verify_tables
 from database.schema.merge_sql import qualified
@@ -158,9 +159,7 @@ def _in_words(counts: Counts) -> str:
 
 def _load(connection: Connection, file: FileToLoad, run_id: str) -> Counts:
     # two loads at once would not see each other's new rows, and insert them twice
-    connection.execute(
-        text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('raw tables'))")
-    )
+    lock_in_transaction(connection, RAW_TABLES_LOCK)
     source = {"run_id": run_id, "source_table": file.target}
     connection.exec_driver_sql(judge_sql.create_incoming(file.text_columns))
     read = ragged = 0
