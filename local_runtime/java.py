@@ -176,8 +176,8 @@ def _trust_store(folder: Path, variables: Mapping[str, str]) -> Path | None:
     if not is_file(bundle):
         if certificate_file:
             raise ConfigurationError(
-                f"SSL_CERT_FILE={certificate_file} does not exist; set it to a PEM bundle of certificate"
-                " authorities, or unset it"
+                f"SSL_CERT_FILE={certificate_file} does not exist; set it to a PEM bundle of"
+                " certificate authorities, or unset it"
             )
         return None
     # imported here: it takes 60 ms, and only a download needs it

@@ -1,5 +1,6 @@
-"""A connection of ADBC in a task of Spark's, on the server and database that the driver process is
-on. A task loads this module: it imports neither SQLAlchemy nor the settings.
+"""Connections of ADBC in a Spark task, to the server and database of the driver process.
+
+Every task imports this module: it imports neither SQLAlchemy nor the settings.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from database.connections.session_check import ADBC, SESSION_QUERY, TaskSession,
 
 @contextmanager
 def adbc_connection(session: TaskSession) -> Iterator[adbc.Connection]:
-    """A connection in a new transaction.
+    """Open a connection with a new transaction.
 
-    Raises: DatabaseRefused where it is another place or another session; as
-    `connection_errors.login_error`.
+    Args:
+        session: the driver's session that the task must match.
+
+    Raises:
+        DatabaseRefused: the session is on another server or database, or has other parameters.
+        DatabaseError: the login fails, as in `errors.login_error`.
     """
     try:
         connection = adbc.connect(session.conninfo)
@@ -29,7 +34,7 @@ def adbc_connection(session: TaskSession) -> Iterator[adbc.Connection]:
     with connection:
         with connection.cursor() as cursor:
             cursor.execute(SESSION_QUERY)
-            check_session(cursor.fetchone(), session, ADBC, session.place)
-        # a snapshot can be taken over before the first query of a transaction alone
+            check_session(cursor.fetchone(), session, ADBC, session.server)
+        # a snapshot can be imported only before the first query of a transaction
         connection.commit()
         yield connection

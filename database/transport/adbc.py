@@ -1,8 +1,7 @@
-"""Arrow both ways through COPY in binary form (ADBC): no JVM driver, no row objects.
+"""Reads and writes tables as Arrow through binary COPY (ADBC), in Spark's tasks.
 
-Each Spark task opens its own connection. A write is one transaction that deletes what an earlier
-attempt of the same partition left, so a retried or a speculative task never doubles rows; an
-advisory lock keeps two attempts of one partition apart.
+Each task opens its own connection. A write is one transaction that first deletes the rows of
+earlier attempts of its partition, so that a retried or speculative task never duplicates rows.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from database.transport.tags import Step, task_identity
 
 
 class AdbcTransport:
-    """The `adbc` side of `transport.Transport`."""
+    """Implements `query.Transport` with ADBC."""
 
     def read(
         self,

@@ -451,7 +451,7 @@ GERMAN = {
     "42501": (DatabaseRefused, "has no right"),
     "53300": (DatabaseError, "has no connection left"),
     "57P03": (DatabaseUnreachable, "no connection to PostgreSQL"),
-    "08P01": (DatabaseRefused, "takes no session parameters"),
+    "08P01": (DatabaseRefused, "accepts no session parameters"),
 }
 
 

@@ -47,7 +47,7 @@ def test_a_damaged_port_is_no_port(
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (None, "is gone"),
+        (None, "is missing"),
         (b"", "is empty"),
         (b"\n", "is empty"),
         (b"two words", "holds no password"),
@@ -154,13 +154,13 @@ DAMAGED_DATA = {
     "syntax": (
         _append("postgresql.conf", "\nfoo = = bar\n"),
         DatabaseUnreachable,
-        r'postgresql\.conf" line \d+, near token "=".*Repair that',
+        r'postgresql\.conf" line \d+, near token "=".*Correct this',
     ),
     "no settings": (_remove("postgresql.conf"), DatabaseUnreachable, r"postgresql\.conf.*No such"),
     "no logins": (
         _write("pg_hba.conf", b""),
         DatabaseUnreachable,
-        r"could not load .*pg_hba\.conf.*Repair that",
+        r"could not load .*pg_hba\.conf.*Correct this",
     ),
     "control file": (
         _write("global/pg_control", b"x"),

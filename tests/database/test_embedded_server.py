@@ -249,7 +249,7 @@ def test_a_lost_password_file_is_named(server: EmbeddedServer) -> None:
     server.stop()
     (server.home / "server" / "password").unlink()
     with pytest.raises(
-        DatabaseRefused, match=r"server/password is gone while data are in .*db reset"
+        DatabaseRefused, match=r"server/password is missing while data are in .*db reset"
     ):
         server.start()
 

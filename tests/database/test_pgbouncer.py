@@ -62,7 +62,7 @@ def pgbouncer(settings: Settings, *lines: str) -> Iterator[Settings]:
 def test_a_pooler_says_what_it_lacks_until_the_role_has_it(database: Settings) -> None:
     with role_with(database, RIGHTS) as settings:
         with pgbouncer(settings) as pooled:
-            with pytest.raises(DatabaseRefused, match="takes no session parameters"):
+            with pytest.raises(DatabaseRefused, match="accepts no session parameters"):
                 execute_sql(pooled, "SELECT 1")
         ignoring = "ignore_startup_parameters = options, extra_float_digits"
         with pgbouncer(settings, ignoring) as pooled:

@@ -115,7 +115,9 @@ def test_a_server_that_is_silent_after_the_login_ends_the_wait(
     monkeypatch.setattr(driver_connection, "ANSWER_SECONDS", 0.5)
     with answering(GREETING) as (port, _):
         silent = database.model_copy(update={"db_port": port})
-        with pytest.raises(DatabaseUnreachable, match="took the login and answered no query for"):
+        with pytest.raises(
+            DatabaseUnreachable, match="accepted the login and answered no query for"
+        ):
             execute_sql(silent, "SELECT 1")
 
 
