@@ -109,7 +109,7 @@ def attacked() -> Iterator[Attacked]:
         yield Attacked(url, service)
 
 
-def test_the_token_opens_the_server_and_nothing_else_does(attacked: Attacked) -> None:
+def test_server_accepts_only_its_token(attacked: Attacked) -> None:
     host = f"Host: {attacked.place}"
     assert attacked.status(*attacked.good) == 200
     attacked.service.asked.clear()
@@ -125,7 +125,7 @@ def test_the_token_opens_the_server_and_nothing_else_does(attacked: Attacked) ->
     assert attacked.service.asked == []
 
 
-def test_another_host_and_a_browser_are_refused_though_they_have_the_token(
+def test_rejects_other_hosts_and_browsers_with_a_valid_token(
     attacked: Attacked,
 ) -> None:
     port, token = attacked.place.partition(":")[2], f"Authorization: Bearer {TOKEN}"
@@ -168,7 +168,7 @@ SIZES = (
 )
 
 
-def test_a_length_that_is_none_or_too_large_is_refused(
+def test_rejects_invalid_and_too_large_content_lengths(
     attacked: Attacked, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for header, body, status in SIZES:
@@ -180,7 +180,7 @@ def test_a_length_that_is_none_or_too_large_is_refused(
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_chunks_without_an_end_are_bounded(
+def test_limits_endless_chunked_bodies(
     attacked: Attacked, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(http_service, "LARGEST_BODY", 1 << 20)
@@ -198,7 +198,7 @@ def test_chunks_without_an_end_are_bounded(
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_document_that_a_service_does_not_expect_is_an_answer_and_no_traceback(
+def test_answers_unexpected_json_without_a_traceback(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with serving([FakeStorage(tmp_path, ["code"])], token=TOKEN) as url:
@@ -214,7 +214,7 @@ def test_a_document_that_a_service_does_not_expect_is_an_answer_and_no_traceback
 
 
 @pytest.mark.parametrize("kind", ["text/html\r\nset-cookie: a=b", "日本", "a\x00b\x1b[2J"])
-def test_the_type_of_an_upload_makes_no_header_of_its_download(
+def test_content_type_of_an_upload_cannot_inject_headers(
     kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     double = FakeStorage(tmp_path, ["code"])
@@ -237,7 +237,7 @@ bytes, the body's size, and the body.
 """
 
 
-def test_sparks_driver_reads_no_object_of_another_account(spark: SparkSession) -> None:
+def test_spark_driver_rejects_objects_of_other_accounts(spark: SparkSession) -> None:
     """The driver's port read Java's objects from whoever sent them, which may run code."""
     body = b"\xac\xed\x00\x05"  # the begin of every serialised object
     message = bytes([RPC_REQUEST]) + struct.pack("!QI", 1, len(body)) + body
@@ -248,7 +248,7 @@ def test_sparks_driver_reads_no_object_of_another_account(spark: SparkSession) -
 
 
 @pytest.mark.usefixtures("processes")
-def test_no_request_is_kept(attacked: Attacked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_are_not_stored(attacked: Attacked, monkeypatch: pytest.MonkeyPatch) -> None:
     source = "from emulator.services.http_service import Service; print(Service.keeps_requests)"
     done = subprocess.run(
         [sys.executable, "-c", source], cwd=PROJECT, capture_output=True, text=True, check=True
@@ -259,7 +259,7 @@ def test_no_request_is_kept(attacked: Attacked, monkeypatch: pytest.MonkeyPatch)
     assert attacked.service.asked == []
 
 
-def test_every_server_of_the_product_asks_for_a_token() -> None:
+def test_every_server_requires_a_token() -> None:
     calls = [
         (path.name, {keyword.arg for keyword in node.keywords})
         for folder in ("workflows", "emulator")
@@ -271,7 +271,7 @@ def test_every_server_of_the_product_asks_for_a_token() -> None:
     assert [name for name, keywords in calls if "token" not in keywords] == []
 
 
-def test_no_owner_is_changed_through_a_link() -> None:
+def test_change_owner_does_not_follow_links() -> None:
     """In a folder of an account's a name may lead anywhere a moment later."""
     calls = [
         (path.name, {keyword.arg for keyword in node.keywords})
@@ -352,7 +352,7 @@ class _Page(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.mark.usefixtures("processes")
-def test_a_page_in_a_browser_reaches_no_service(attacked: Attacked, tmp_path: Path) -> None:
+def test_web_page_cannot_reach_a_service(attacked: Attacked, tmp_path: Path) -> None:
     """The page sends what a page can: fetches, a script, a picture and a form, to the address and
     by a name that its owner lets lead to loopback (DNS rebinding).
     """
@@ -392,7 +392,7 @@ def test_a_page_in_a_browser_reaches_no_service(attacked: Attacked, tmp_path: Pa
     assert attacked.service.asked == []
 
 
-def test_the_local_cloud_keeps_its_token_in_a_private_file_and_asks_for_it(
+def test_local_cloud_requires_the_token_of_a_private_file(
     database: Settings, tmp_path: Path
 ) -> None:
     settings = database.model_copy(update={"yieldspark_home": tmp_path / "home"})
@@ -439,7 +439,7 @@ ln -s $(dirname $1) folder
 
 
 @pytest.mark.usefixtures("processes")
-def test_the_output_of_a_job_is_what_it_wrote_and_no_file_that_it_links_to(
+def test_job_output_does_not_follow_links(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The job is a script of sh: a Python that the account can reach is not everywhere."""
@@ -471,7 +471,7 @@ def test_the_output_of_a_job_is_what_it_wrote_and_no_file_that_it_links_to(
         shutil.rmtree(folder)
 
 
-def test_a_folder_is_given_to_an_account_without_what_its_links_lead_to(tmp_path: Path) -> None:
+def test_change_owner_excludes_targets_of_links(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root gives files away")
     account = server_account()
@@ -493,7 +493,7 @@ def test_a_folder_is_given_to_an_account_without_what_its_links_lead_to(tmp_path
     assert (models / "deep" / "own").stat().st_uid == models.stat().st_uid == account.uid
 
 
-def test_a_file_of_another_account_is_read_where_it_is_no_other_files_name(tmp_path: Path) -> None:
+def test_reads_files_of_other_accounts_without_a_second_name(tmp_path: Path) -> None:
     """The embedded server's folder is the batches' account's too."""
     secret, data = tmp_path / "of_root", private_folder(tmp_path / "data")
     write_private(secret, "1\n2\n3\n5432\n")
@@ -508,7 +508,7 @@ def test_a_file_of_another_account_is_read_where_it_is_no_other_files_name(tmp_p
     assert recorded_port(data) is None
 
 
-def test_state_is_its_owners_alone_and_doctor_says_where_it_is_not(
+def test_state_is_private_and_doctor_reports_shared_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / "home"
@@ -533,7 +533,7 @@ def test_state_is_its_owners_alone_and_doctor_says_where_it_is_not(
     assert folders(settings)[0] == "warn"
 
 
-def test_a_changed_release_is_not_submitted(tmp_path: Path) -> None:
+def test_does_not_submit_a_changed_release(tmp_path: Path) -> None:
     double = FakeStorage(tmp_path, [BUCKET])
     with serving([double]) as url:
         settings = cloud_settings(url)

@@ -242,14 +242,14 @@ def _ends(run: CommandLine, engine: Engine, stage: Stage, sent: signal.Signals) 
 
 
 @pytest.mark.parametrize("stage", ["connect", "load files", "metrics plan"])
-def test_a_signal_ends_what_waits_for_a_server(
+def test_signal_ends_a_wait_for_a_server(
     run: CommandLine, engine: Engine, stage: str
 ) -> None:
     _ends(run, engine, WITHOUT_A_JVM[stage], signal.SIGTERM)
 
 
 @pytest.mark.usefixtures("jvm")
-def test_a_signal_ends_a_merge_that_waits(run: CommandLine, engine: Engine) -> None:
+def test_signal_ends_a_merge_that_waits_for_a_lock(run: CommandLine, engine: Engine) -> None:
     """Over 20 s where two cores are busy: the JVM of a whole run."""
     _ends(run, engine, WITH_A_JVM["metrics merge"], signal.SIGINT)
 
@@ -259,7 +259,7 @@ def _works_for_long(settings: Settings) -> None:
         run.connection.exec_driver_sql("SELECT pg_sleep(600)")
 
 
-def test_a_killed_drivers_lock_is_free_while_the_server_still_works(
+def test_lock_of_a_killed_driver_is_free_while_its_statement_runs(
     database: Settings, engine: Engine
 ) -> None:
     """Over 10 s: the server looks for its client so often (`client_connection_check_interval`)."""
@@ -277,7 +277,7 @@ def test_a_killed_drivers_lock_is_free_while_the_server_still_works(
 @pytest.mark.usefixtures("jvm")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("stage", [*WITHOUT_A_JVM, *WITH_A_JVM])
-def test_a_signal_ends_every_stage(
+def test_signal_ends_every_stage(
     run: CommandLine, engine: Engine, stage: str, sent: signal.Signals
 ) -> None:
     """Minutes: thirteen of the twenty stages start a JVM, for each of the two signals."""

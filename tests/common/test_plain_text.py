@@ -31,21 +31,21 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_control_characters_are_replaced_one_by_one(text: str) -> None:
+def test_replaces_control_characters_one_by_one(text: str) -> None:
     shown = without_controls(text)
     assert len(shown) == len(text)
     assert REPLACEMENT in shown
     assert all(character.isprintable() for character in shown)
 
 
-def test_other_text_stays_as_it_is() -> None:
+def test_keeps_other_text() -> None:
     text = "pool-é 日本 🦄 a\u0301 עברית\tx\ny"
     assert without_controls(text) == text
     assert on_one_line("a\r\nb\nc") == "a\\r\\nb\\nc"
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_console_prints_no_escape_but_its_own(text: str) -> None:
+def test_console_prints_only_its_own_escape_sequences(text: str) -> None:
     hostile, plain = io.StringIO(), io.StringIO()
     for stream, shown in ((hostile, text), (plain, REPLACEMENT * len(text))):
         console = PlainConsole(file=stream, force_terminal=True, highlight=False, width=60)
@@ -57,7 +57,7 @@ def test_a_console_prints_no_escape_but_its_own(text: str) -> None:
     assert all(sign.isprintable() or sign in own for sign in hostile.getvalue())
 
 
-def test_a_record_is_one_line_and_its_traceback_has_no_escapes() -> None:
+def test_record_is_one_line_and_its_traceback_has_no_escape_sequences() -> None:
     try:
         raise ValueError("\x1b[2J")
     except ValueError:
@@ -71,7 +71,7 @@ def test_a_record_is_one_line_and_its_traceback_has_no_escapes() -> None:
 
 
 @pytest.mark.parametrize("error", [InputError("pool \x1b[2J\nb"), RuntimeError("pool \x9b\nb")])
-def test_the_sentence_of_an_error_has_no_escapes(error: Exception) -> None:
+def test_error_summary_has_no_escape_sequences(error: Exception) -> None:
     assert summarize_error(error).isprintable()
 
 
@@ -84,7 +84,7 @@ def test_the_sentence_of_an_error_has_no_escapes(error: Exception) -> None:
         ("http://h:80/a@b, me@h:1", "http://h:80/a@b, me@h:1"),
     ],
 )
-def test_passwords_of_addresses_are_hidden(text: str, shown: str) -> None:
+def test_hides_passwords_of_urls(text: str, shown: str) -> None:
     assert without_credentials(text) == shown
     error = InputError(text)
     record = logging.LogRecord("x", logging.ERROR, "", 0, "%s", (text,), None)

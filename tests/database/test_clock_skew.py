@@ -59,7 +59,7 @@ def no_session(_: int) -> SparkSession:
 
 
 @pytest.mark.parametrize("skew", [timedelta(seconds=5), 2 * HOUR])
-def test_the_job_reads_new_rows_under_a_clock_that_went_back(
+def test_reads_new_rows_after_the_clock_goes_back(
     spark: SparkSession, database: Settings, engine: Engine, skew: timedelta
 ) -> None:
     """A watermark in the future is what a clock that went back looks like."""
@@ -82,7 +82,7 @@ def test_the_job_reads_new_rows_under_a_clock_that_went_back(
     assert (again["status"], again["jvm_started"]) == ("nothing_to_do", False)
 
 
-def test_a_row_of_the_overlap_is_new_once(settled: Settings, engine: Engine) -> None:
+def test_row_of_the_overlap_is_new_once(settled: Settings, engine: Engine) -> None:
     watermark = keep(engine, settled, planned(settled)[0])
     assert planned(settled)[0].is_empty
     put_row(engine, 1000, watermark - 5 * SECOND)
@@ -92,7 +92,7 @@ def test_a_row_of_the_overlap_is_new_once(settled: Settings, engine: Engine) -> 
     assert planned(settled)[0].is_empty
 
 
-def test_a_row_that_was_replaced_by_another_is_new(settled: Settings, engine: Engine) -> None:
+def test_row_that_replaces_another_is_new(settled: Settings, engine: Engine) -> None:
     """Equal counts are not equal rows."""
     watermark = keep(engine, settled, planned(settled)[0])
     execute(engine, "DELETE FROM raw_defillama_pool_history WHERE id = 5")
@@ -100,7 +100,7 @@ def test_a_row_that_was_replaced_by_another_is_new(settled: Settings, engine: En
     assert "a" in planned(settled)[1]
 
 
-def test_a_decision_of_the_overlap_is_new_once(settled: Settings, engine: Engine) -> None:
+def test_decision_of_the_overlap_is_new_once(settled: Settings, engine: Engine) -> None:
     execute(engine, "UPDATE raw_defillama_pool_history SET insertion_timestamp = '2024-05-31'")
     watermark = keep(engine, settled, planned(settled)[0])
     put_into_quarantine(engine, 3, "apy_beyond_limit", "dropped", watermark - 5 * SECOND)
@@ -110,7 +110,7 @@ def test_a_decision_of_the_overlap_is_new_once(settled: Settings, engine: Engine
     assert planned(settled)[0].is_empty
 
 
-def test_a_clock_that_passed_the_watermark_again_has_lost_time(
+def test_clock_that_passes_the_watermark_again_is_detected(
     settled: Settings, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Three hours passed here, one on the server: it is two hours behind since some moment."""
@@ -134,7 +134,7 @@ def test_a_clock_that_passed_the_watermark_again_has_lost_time(
     assert warning in caplog.text
 
 
-def test_rows_of_before_a_clock_went_back_stay_known(settled: Settings, engine: Engine) -> None:
+def test_rows_from_before_the_clock_went_back_are_not_new(settled: Settings, engine: Engine) -> None:
     """Their insertion timestamps lie ahead of the clock, until it gets there."""
     put_row(engine, 1000, datetime.now(UTC) + 2 * HOUR)
     plan, pools = planned(settled)
@@ -145,7 +145,7 @@ def test_rows_of_before_a_clock_went_back_stay_known(settled: Settings, engine: 
     assert planned(settled)[1]["a"]["write_from"] == MAY_10
 
 
-def test_a_row_that_waits_for_its_moment_is_not_taken_for_known(
+def test_row_with_a_future_insertion_time_is_read_later(
     settled: Settings, engine: Engine
 ) -> None:
     put_row(engine, 1000, datetime.now(UTC) + 2 * HOUR, TODAY + timedelta(days=2))
@@ -154,7 +154,7 @@ def test_a_row_that_waits_for_its_moment_is_not_taken_for_known(
     assert pools["a"]["write_end"] == TODAY + timedelta(days=3)
 
 
-def test_a_spike_under_a_clock_that_went_back_is_reported(
+def test_reports_a_spike_after_the_clock_goes_back(
     database: Settings, engine: Engine
 ) -> None:
     night = Night(database, engine)
@@ -167,7 +167,7 @@ def test_a_spike_under_a_clock_that_went_back_is_reported(
     assert night.checks()["spike"]["failing"] == 1
 
 
-def test_the_order_of_runs_survives_a_clock_that_went_back(
+def test_keeps_the_order_of_runs_after_the_clock_goes_back(
     database: Settings, engine: Engine
 ) -> None:
     add_run(engine, database, datetime.now(UTC), TODAY, run_id="before")

@@ -100,7 +100,7 @@ def by_every_driver(spark: SparkSession, settings: Settings, expression: str) ->
     ]
 
 
-def test_a_database_may_have_any_name(spark: SparkSession, server: Settings) -> None:
+def test_accepts_any_database_name(spark: SparkSession, server: Settings) -> None:
     for name in NAMES:
         with empty_database(server, name) as settings:
             assert by_every_driver(spark, settings, "current_database()::text") == [name] * 3
@@ -110,7 +110,7 @@ def test_a_database_may_have_any_name(spark: SparkSession, server: Settings) -> 
                 assert connection.exec_driver_sql("SELECT current_database()").scalar() == name
 
 
-def test_a_role_and_its_password_may_have_any_name(spark: SparkSession, database: Settings) -> None:
+def test_accepts_any_role_name_and_password(spark: SparkSession, database: Settings) -> None:
     execute_sql(database, """CREATE ROLE "a+b c%41ü'?&=" LOGIN PASSWORD 'p+ %41''\\?&=ü'""")
     try:
         settings = database.model_copy(
@@ -122,7 +122,7 @@ def test_a_role_and_its_password_may_have_any_name(spark: SparkSession, database
 
 
 @pytest.mark.parametrize("host", ["db/other", "db?user=x", "db:5432/x", "a b", "u@db", "[::1]"])
-def test_a_host_that_would_change_the_url_is_refused(host: str) -> None:
+def test_rejects_host_that_would_change_the_url(host: str) -> None:
     with pytest.raises(ConfigurationError, match="DB_HOST="):
         load_settings(_env_file=None, db_host=host)
 
@@ -144,7 +144,7 @@ def dropping_options(after: int = 0) -> Callable[[Parameters], Answer]:
 HISTORY = "timestamp,pool,tvlUsd,apy\n2025-08-01T23:01:00Z,pool-0,1000947.08,5.125\n"
 
 
-def test_a_pooler_that_drops_the_session_puts_no_rows_into_another_schema(
+def test_rejects_pooler_that_drops_session_parameters(
     run_here: CommandLineHere, database: Settings
 ) -> None:
     for statement in (
@@ -164,7 +164,7 @@ def test_a_pooler_that_drops_the_session_puts_no_rows_into_another_schema(
     assert execute_sql(database, count.format("public"))[0]["n"] == 0
 
 
-def test_a_session_that_the_role_itself_sets_passes_a_pooler(
+def test_accepts_pooler_if_the_role_sets_the_session_parameters(
     spark: SparkSession, database: Settings
 ) -> None:
     with role_with(database, "SELECT 1") as settings:
@@ -179,7 +179,7 @@ def test_a_session_that_the_role_itself_sets_passes_a_pooler(
 
 
 @pytest.mark.parametrize("driver", ["ADBC", "JDBC"])
-def test_each_driver_says_where_it_is(
+def test_each_driver_reports_its_server(
     driver: str, spark: SparkSession, database: Settings, second_database: Settings
 ) -> None:
     """The first connection, of psycopg2, is the one that was described; the next is not."""
@@ -206,7 +206,7 @@ def test_each_driver_says_where_it_is(
             ask(database.model_copy(update={"db_port": port}))
 
 
-def test_a_jvm_in_another_time_zone_is_refused(spark: SparkSession, database: Settings) -> None:
+def test_rejects_jvm_in_another_time_zone(spark: SparkSession, database: Settings) -> None:
     assert spark._jvm is not None
     zones = spark._jvm.java.util.TimeZone
     before = zones.getDefault()
@@ -220,7 +220,7 @@ def test_a_jvm_in_another_time_zone_is_refused(spark: SparkSession, database: Se
         zones.setDefault(before)
 
 
-def test_a_task_that_is_elsewhere_is_told_in_our_sentence(
+def test_rejects_task_on_another_server(
     spark: SparkSession, database: Settings
 ) -> None:
     settings = database.model_copy(update={"read_transport": "adbc"})
@@ -232,7 +232,7 @@ def test_a_task_that_is_elsewhere_is_told_in_our_sentence(
     assert summarize_error(failed.value).startswith("the session of ADBC at ")
 
 
-def test_rows_are_appended_by_jdbc_to_the_described_schema_alone(
+def test_jdbc_appends_only_to_the_described_schema(
     spark: SparkSession, database: Settings
 ) -> None:
     frame = spark.createDataFrame([("p",)], "pool_id string")
@@ -252,7 +252,7 @@ LIMITS = (
 )
 
 
-def test_limits_of_the_role_end_no_session_of_ours(spark: SparkSession, database: Settings) -> None:
+def test_limits_of_the_role_do_not_apply_to_sessions(spark: SparkSession, database: Settings) -> None:
     with role_with(database, "SELECT 1") as settings:
         for limit in LIMITS:
             execute_sql(database, f"ALTER ROLE {settings.db_user} SET {limit} = '150ms'")
@@ -266,13 +266,13 @@ def test_limits_of_the_role_end_no_session_of_ours(spark: SparkSession, database
             connection.exec_driver_sql("SELECT 1")
 
 
-def test_every_session_notices_a_lost_client(spark: SparkSession, database: Settings) -> None:
+def test_every_session_detects_a_lost_client(spark: SparkSession, database: Settings) -> None:
     shown = " || ' ' || ".join(f"current_setting('{name}')" for name in ON_LINUX)
     there = " ".join(NEWER_PARAMETERS[name] for name in ON_LINUX)
     assert by_every_driver(spark, database, shown) == [there] * 3
 
 
-def test_a_limit_that_is_set_later_is_named(database: Settings) -> None:
+def test_names_a_limit_that_is_set_later(database: Settings) -> None:
     with pytest.raises(DatabaseError, match=r"ended the work by a limit \(statement_timeout"):
         execute_sql(database, "SET statement_timeout = 20; SELECT pg_sleep(1)")
 
@@ -283,7 +283,7 @@ GRANT ALL ON ALL TABLES IN SCHEMA public, yieldspark TO yieldspark;
 """
 
 
-def test_text_stays_text_whatever_encoding_a_database_and_its_role_have(
+def test_text_is_exact_for_every_encoding(
     spark: SparkSession, server: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
@@ -343,7 +343,7 @@ def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
     return public, context
 
 
-def test_every_driver_verifies_the_server_by_the_named_certificates(
+def test_every_driver_verifies_the_server_certificate(
     spark: SparkSession, database: Settings, tmp_path: Path
 ) -> None:
     root, context = authority(tmp_path)
@@ -372,7 +372,7 @@ def socket_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_a_unix_socket_is_for_the_drivers_that_know_it(
+def test_unix_socket_works_for_drivers_that_support_it(
     spark: SparkSession,
     own_server: EmbeddedServer,
     socket_folder: Path,
@@ -416,7 +416,7 @@ VARIABLES = {
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
-def test_a_variable_of_libpq_that_says_something_else_is_refused(
+def test_rejects_libpq_variable_that_differs_from_its_setting(
     variable: str, run_here: CommandLineHere
 ) -> None:
     refused = run_here("status", **{variable: VARIABLES[variable]})
@@ -425,7 +425,7 @@ def test_a_variable_of_libpq_that_says_something_else_is_refused(
     assert VARIABLES[variable] not in refused.stderr or variable == "PGPORT"
 
 
-def test_variables_that_say_the_same_or_have_no_effect_pass(
+def test_accepts_libpq_variables_that_agree_or_have_no_effect(
     run_here: CommandLineHere, database: Settings
 ) -> None:
     parameters = connection_parameters(database)
@@ -434,7 +434,7 @@ def test_variables_that_say_the_same_or_have_no_effect_pass(
     assert run_here("status", **same | others).returncode == 0
 
 
-def test_the_embedded_server_sees_no_variable_of_libpq(
+def test_embedded_server_ignores_libpq_variables(
     server: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in VARIABLES.items():
@@ -457,7 +457,7 @@ GERMAN = {
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 @pytest.mark.parametrize("code", GERMAN)
-def test_a_refusal_is_known_by_its_code_in_any_language(
+def test_classifies_rejected_login_by_code_in_any_language(
     code: str, encoding: str, database: Settings
 ) -> None:
     refusal = error_message(
@@ -473,7 +473,7 @@ def test_a_refusal_is_known_by_its_code_in_any_language(
     assert (type(caught.value), caught.value.sqlstate) == (kind, code)
 
 
-def test_a_server_without_a_connection_left_says_so(database: Settings) -> None:
+def test_server_without_free_connections_is_reported(database: Settings) -> None:
     with role_with(database, "SELECT 1") as settings:
         session = probe_session(settings)
         execute_sql(database, f"ALTER ROLE {settings.db_user} CONNECTION LIMIT 0")
@@ -485,7 +485,7 @@ def test_a_server_without_a_connection_left_says_so(database: Settings) -> None:
 
 
 @pytest.mark.parametrize("accepted", [0, 3])
-def test_a_connection_that_jdbc_can_not_have_is_known_by_its_code_too(
+def test_classifies_failed_jdbc_connection_by_code(
     accepted: int, spark: SparkSession, database: Settings
 ) -> None:
     """At once, or in a task: the driver makes two to ask where it is, and one for the schema."""
@@ -511,7 +511,7 @@ def test_a_connection_that_jdbc_can_not_have_is_known_by_its_code_too(
         assert (row["status"], row["error"]) == ("failed", str(refused.value))
 
 
-def test_the_localised_server_of_the_cases_is_refused(database: Settings) -> None:
+def test_classifies_localized_server_of_the_shared_cases(database: Settings) -> None:
     script = Path(__file__).resolve().parents[3] / "shared" / "cases" / "login_refused_in_german.py"
     if not script.is_file():
         pytest.skip(f"the cases are not beside the checkout ({script.name})")
@@ -527,19 +527,19 @@ def test_the_localised_server_of_the_cases_is_refused(database: Settings) -> Non
         process.wait()
 
 
-def test_several_hosts_have_one_port_by_every_driver(
+def test_several_hosts_share_one_port_for_every_driver(
     spark: SparkSession, database: Settings
 ) -> None:
     settings = database.model_copy(update={"db_host": "127.0.0.1,nowhere.invalid"})
     assert by_every_driver(spark, settings, "1::text") == ["1"] * 3
 
 
-def test_a_login_without_a_password_is_refused_and_not_unreachable(database: Settings) -> None:
+def test_login_without_password_is_refused_not_unreachable(database: Settings) -> None:
     with pytest.raises(DatabaseRefused, match="DB_PASSWORD"):
         execute_sql(database.model_copy(update={"db_password": None}), "SELECT 1")
 
 
-def test_a_refusal_of_one_moment_says_to_run_again(database: Settings) -> None:
+def test_transient_rejection_asks_to_run_again(database: Settings) -> None:
     full = error_message({"S": "FATAL", "V": "FATAL", "C": "53300", "M": "zu viele"})
     answers = iter([full])
     target = (str(database.db_host), database.db_port)
@@ -548,7 +548,7 @@ def test_a_refusal_of_one_moment_says_to_run_again(database: Settings) -> None:
             execute_sql(database.model_copy(update={"db_port": port}), "SELECT 1")
 
 
-def test_a_read_only_database_says_what_to_do(
+def test_read_only_database_has_a_next_step(
     run_here: CommandLineHere, database: Settings
 ) -> None:
     execute_sql(
@@ -562,7 +562,7 @@ def test_a_read_only_database_says_what_to_do(
     assert run_here("status").returncode == 0
 
 
-def test_row_level_security_under_a_view_is_an_error_and_not_fewer_rows(
+def test_row_level_security_under_a_view_is_an_error(
     database: Settings, spark: SparkSession
 ) -> None:
     """A view with its caller's rights: its own catalogue entry says nothing of policies."""
@@ -583,7 +583,7 @@ def test_row_level_security_under_a_view_is_an_error_and_not_fewer_rows(
                 read_table_spark(spark, chosen, "SELECT pool_id FROM seen").collect()
 
 
-def test_the_page_names_every_parameter_of_the_session(database: Settings) -> None:
+def test_documentation_lists_every_session_parameter(database: Settings) -> None:
     parameters = connection_parameters(database)
     for name in [*parameters.session, *NEWER_PARAMETERS, "client_encoding"]:
         assert f"`{name}`" in PAGE, name
@@ -592,12 +592,12 @@ def test_the_page_names_every_parameter_of_the_session(database: Settings) -> No
     assert named == {*CHECKED_PARAMETERS, "client_encoding"}
 
 
-def test_the_page_names_the_variables_that_have_a_setting_or_no_effect() -> None:
+def test_documentation_lists_libpq_variables() -> None:
     for names in (libpq_variables.SETTINGS, libpq_variables.WITHOUT_EFFECT):
         assert f"- {', '.join(f'`{name}`' for name in names)}: " in PAGE
 
 
-def test_the_rule_knows_every_variable_of_the_installed_libpq() -> None:
+def test_rule_covers_every_variable_of_the_installed_libpq() -> None:
     """psycopg2 and ADBC bring one each, whose text names the variables."""
     libraries = [
         *Path(psycopg2.__file__).parents[1].glob("psycopg2_binary.libs/libpq*"),

@@ -30,7 +30,7 @@ def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"0", b"-4", b"99999999", b"\xff\xfe\x00"])
-def test_a_damaged_port_is_no_port(
+def test_replaces_a_damaged_port(
     content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "port"
@@ -54,7 +54,7 @@ def test_a_damaged_port_is_no_port(
         (b"\xff\xfe\x00", "holds no password"),
     ],
 )
-def test_a_damaged_password_is_named_and_not_shown(
+def test_names_a_damaged_password_file_without_its_content(
     content: bytes | None, problem: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "password"
@@ -67,7 +67,7 @@ def test_a_damaged_password_is_named_and_not_shown(
 
 
 @pytest.mark.parametrize("content", ["", ".", "/", "/home", "/state/..", "/state/short", "\0"])
-def test_a_folder_that_is_not_ours_is_never_taken_for_the_data(
+def test_rejects_folder_outside_the_system_folders(
     content: str, tmp_path: Path
 ) -> None:
     """A reset would delete it, and root would give it to the server's account."""
@@ -79,7 +79,7 @@ def test_a_folder_that_is_not_ours_is_never_taken_for_the_data(
     assert read_cluster_folder(file, (Path("/state"),)) == Path("/state/0123456789abcdef")
 
 
-def test_a_damaged_place_of_the_data_stops_start_and_reset(server: EmbeddedServer) -> None:
+def test_damaged_cluster_folder_stops_start_and_reset(server: EmbeddedServer) -> None:
     state = server.home / "server"
     state.mkdir(parents=True)
     (state / "cluster_folder").write_text("")
@@ -92,7 +92,7 @@ def test_a_damaged_place_of_the_data_stops_start_and_reset(server: EmbeddedServe
     (state / "cluster_folder").unlink()
 
 
-def test_another_password_in_the_file_is_named_while_the_server_runs_and_when_it_starts(
+def test_names_a_wrong_password_file_while_running_and_at_start(
     server: EmbeddedServer,
 ) -> None:
     address = server.start()
@@ -111,7 +111,7 @@ def test_another_password_in_the_file_is_named_while_the_server_runs_and_when_it
     assert server.start().password == address.password
 
 
-def test_a_server_without_a_connection_left_is_not_started_again(server: EmbeddedServer) -> None:
+def test_does_not_restart_a_server_without_free_connections(server: EmbeddedServer) -> None:
     address = server.start()
     login = {
         "host": address.host,
@@ -172,7 +172,7 @@ DAMAGED_DATA = {
 }
 
 
-def test_damaged_data_are_named_at_once(
+def test_names_damaged_data_without_retries(
     server: EmbeddedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One server for all: what is damaged is put back after each."""
@@ -199,7 +199,7 @@ def test_damaged_data_are_named_at_once(
     assert "holds 'abc' and no port" in caplog.text
 
 
-def test_a_folder_in_the_place_of_a_file_is_named(server: EmbeddedServer) -> None:
+def test_names_a_folder_where_a_file_is_expected(server: EmbeddedServer) -> None:
     lock = server.home / "server" / "lock"
     lock.mkdir(parents=True)
     with pytest.raises(EnvironmentNotReady, match=rf"{lock}: Is a directory; move what is there"):

@@ -42,7 +42,7 @@ def oid_of_next(lender: Databases) -> object:
         return execute_sql(settings, OID)[0]["oid"]
 
 
-def test_a_used_database_comes_back_as_a_new_one(lender: Databases) -> None:
+def test_reused_database_equals_a_new_one(lender: Databases) -> None:
     """From a test that has left a connection open, with a lock."""
     with lender.lent() as settings:
         new, oid = state(settings), execute_sql(settings, OID)
@@ -83,7 +83,7 @@ def test_a_used_database_comes_back_as_a_new_one(lender: Databases) -> None:
         "REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC",
     ],
 )
-def test_a_database_that_was_altered_goes_to_no_other_test(lender: Databases, change: str) -> None:
+def test_altered_database_is_not_reused(lender: Databases, change: str) -> None:
     with lender.lent() as settings:
         altered = execute_sql(settings, OID)[0]["oid"]
         execute_sql(settings, change.format(name=settings.db_name))

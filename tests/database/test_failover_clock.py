@@ -76,7 +76,7 @@ def stored_apy(engine: Engine) -> float:
     return float(rows_of(engine, query, day=MAY_10)[0]["actual_apy"])
 
 
-def test_rows_inserted_after_a_failover_are_read(
+def test_reads_rows_inserted_after_a_failover(
     faketime: str,
     spark: SparkSession,
     server: Settings,

@@ -66,7 +66,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_partitioned_tables_are_loaded_and_corrected_with_true_counts(
+def test_loads_and_corrects_partitioned_tables_with_exact_counts(
     kind: str, owner_database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     partition(engine)
@@ -103,7 +103,7 @@ BEYOND: dict[str, tuple[str, list[str]]] = {
 
 
 @pytest.mark.parametrize("kind", BEYOND)
-def test_a_row_beyond_a_columns_width_is_refused_and_the_others_are_loaded(
+def test_rejects_too_wide_row_and_loads_the_others(
     kind: str, owner_database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     content, refused = BEYOND[kind]
@@ -142,7 +142,7 @@ def test_other_types_of_the_owner_have_their_own_limits(
         execute(engine, "TRUNCATE gas_fees_daily")
 
 
-def test_new_pools_get_stand_ins_that_fit_and_ingest_says_how_many(
+def test_new_pools_get_placeholders_and_ingest_counts_them(
     owner_database: Settings, engine: Engine
 ) -> None:
     execute(engine, "DROP VIEW pool_metrics_extended")

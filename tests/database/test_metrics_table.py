@@ -50,7 +50,7 @@ def metrics(spark: SparkSession, settings: Settings, of: World, **asked: Any) ->
 @pytest.mark.parametrize(
     "name", ["", "Metrics", "a b", "x; DROP TABLE pools", "1st", "other.metrics", "m" * 64]
 )
-def test_a_name_that_is_no_identifier_is_refused(name: str, tmp_path: Path) -> None:
+def test_rejects_name_that_is_no_identifier(name: str, tmp_path: Path) -> None:
     if name == "":
         assert load_settings(_env_file=None, metrics_table="m" * 63).metrics_table == "m" * 63
         return
@@ -60,7 +60,7 @@ def test_a_name_that_is_no_identifier_is_refused(name: str, tmp_path: Path) -> N
     assert "[a-z_][a-z0-9_]" in str(caught.value)
 
 
-def test_a_missing_table_is_made_where_the_role_may_and_else_said(
+def test_creates_missing_table_or_reports_the_statement(
     restricted: Settings, admin: Engine, tmp_path: Path
 ) -> None:
     named = naming(restricted, RESERVED)
@@ -87,7 +87,7 @@ def test_a_missing_table_is_made_where_the_role_may_and_else_said(
     assert len(copies) == 2, "the key, and the index by date"
 
 
-def test_a_parallel_run_leaves_the_other_table_alone_and_the_cut_over_is_a_full_refresh(
+def test_parallel_table_is_separate_and_switching_needs_a_full_refresh(
     owner_database: Settings, spark: SparkSession
 ) -> None:
     engine = make_engine(owner_database)
@@ -139,7 +139,7 @@ def test_a_parallel_run_leaves_the_other_table_alone_and_the_cut_over_is_a_full_
     assert (back["rows"]["inserted"], back["rows"]["updated"]) == (0, 0)
 
 
-def test_the_foreign_key_is_that_of_the_named_table(
+def test_uses_the_foreign_key_of_the_named_table(
     owner_database: Settings, spark: SparkSession
 ) -> None:
     """The owner's table refuses metrics of a pool that `pools` lacks, the parallel one takes
@@ -164,7 +164,7 @@ def test_the_foreign_key_is_that_of_the_named_table(
         assert rows_of(engine, of_pool.format("pool_daily_metrics"))[0]["rows"] == 0
 
 
-def test_forecasts_go_to_and_come_from_the_named_table(
+def test_forecasts_use_the_named_table(
     database: Settings, spark: SparkSession
 ) -> None:
     named = naming(database, RESERVED)

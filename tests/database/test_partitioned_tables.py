@@ -45,7 +45,7 @@ DROP TABLE plain_metrics;
 
 
 @pytest.mark.parametrize("source", ["own", "shared"])
-def test_partitioned_tables_are_loaded_and_computed(
+def test_loads_and_computes_partitioned_tables(
     source: str, server: Settings, spark: SparkSession, tmp_path: Path
 ) -> None:
     statements, file = HISTORY, tmp_path / "history.csv"

@@ -59,7 +59,7 @@ def pgbouncer(settings: Settings, *lines: str) -> Iterator[Settings]:
             process.wait()
 
 
-def test_a_pooler_says_what_it_lacks_until_the_role_has_it(database: Settings) -> None:
+def test_pooler_is_rejected_until_the_role_sets_the_parameters(database: Settings) -> None:
     with role_with(database, RIGHTS) as settings:
         with pgbouncer(settings) as pooled:
             with pytest.raises(DatabaseRefused, match="accepts no session parameters"):

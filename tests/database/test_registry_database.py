@@ -106,7 +106,7 @@ def weekly(database: Settings) -> Settings:
     return database.model_copy(update=SHORT | {"refit_days": 7})
 
 
-def test_a_refit_is_registered_loaded_by_the_next_run_and_waits_when_the_database_is_gone(
+def test_refit_is_registered_loaded_and_waits_for_the_database(
     weekly: Settings,
     spark: SparkSession,
     engine: Engine,
@@ -149,7 +149,7 @@ def test_a_refit_is_registered_loaded_by_the_next_run_and_waits_when_the_databas
         ]
 
 
-def test_the_login_is_in_no_uri_message_or_variable_that_stays(
+def test_login_is_in_no_uri_message_or_variable(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGUSER", "somebody")
@@ -169,7 +169,7 @@ def test_the_login_is_in_no_uri_message_or_variable_that_stays(
         assert (os.environ["PGUSER"], os.environ["PGPASSWORD"]) == (settings.db_user, password)
 
 
-def test_limits_of_the_database_are_not_mlflows(untouched: Settings) -> None:
+def test_limits_of_the_database_do_not_apply_to_mlflow(untouched: Settings) -> None:
     name = database_of(untouched)
     shown = {
         "statement_timeout": "0",
@@ -192,7 +192,7 @@ def test_limits_of_the_database_are_not_mlflows(untouched: Settings) -> None:
         ({"db_port": 1}, r"Connection refused.*DB_PORT"),
     ],
 )
-def test_a_login_that_fails_says_what_to_check(
+def test_failed_login_has_a_next_step(
     settings: Settings, change: dict[str, object], words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry = Registry(settings.model_copy(update=change), **MODEL)
@@ -207,7 +207,7 @@ def test_a_login_that_fails_says_what_to_check(
     assert "will be retried" not in caplog.text
 
 
-def test_looking_makes_no_table_and_the_first_version_makes_them_all(untouched: Settings) -> None:
+def test_reading_creates_no_tables_and_first_version_creates_all(untouched: Settings) -> None:
     assert Registry(untouched, **MODEL).versions() == []
     assert tables(untouched) == []
     execute(untouched, "CREATE ROLE visitor LOGIN PASSWORD 'visitor'")
@@ -228,7 +228,7 @@ def test_looking_makes_no_table_and_the_first_version_makes_them_all(untouched: 
     assert tables(untouched) == []
 
 
-def test_two_who_make_the_tables_wait_for_each_other(untouched: Settings) -> None:
+def test_concurrent_table_creation_waits(untouched: Settings) -> None:
     made: list[bool] = []
     other = threading.Thread(target=lambda: made.append(has_tables(untouched, make=True)))
     blocked = text(
@@ -259,7 +259,7 @@ def older(untouched: Settings) -> Settings:
     return untouched
 
 
-def test_tables_of_an_older_mlflow_are_refused_and_migrate_upgrades_them(
+def test_rejects_older_mlflow_tables_and_migrate_upgrades_them(
     older: Settings, database: Settings, run: CommandLine, run_here: CommandLine
 ) -> None:
     registry = Registry(older.model_copy(update={"db_name": database.db_name}), **MODEL)
@@ -292,7 +292,7 @@ def test_tables_of_an_older_mlflow_are_refused_and_migrate_upgrades_them(
     assert "has tables of revision fff, which this MLflow does not know" in failed["error"]
 
 
-def test_migrate_makes_tables_in_an_empty_database_and_no_file(
+def test_migrate_creates_tables_and_no_file(
     settings: Settings, untouched: Settings, tmp_path: Path
 ) -> None:
     assert upgrade_tables(settings) == "current"
@@ -305,7 +305,7 @@ def test_migrate_makes_tables_in_an_empty_database_and_no_file(
     assert upgrade_tables(served) is None
 
 
-def test_a_uri_of_postgresql_alone_is_refused_with_the_right_form(run_here: CommandLine) -> None:
+def test_rejects_uri_of_postgresql_alone_with_the_right_form(run_here: CommandLine) -> None:
     for scheme in ("postgresql", "postgres"):
         refused = run_here("models", "list", MLFLOW_TRACKING_URI=f"{scheme}://127.0.0.1/mlflow")
         assert refused.returncode == 2
@@ -315,7 +315,7 @@ def test_a_uri_of_postgresql_alone_is_refused_with_the_right_form(run_here: Comm
         )
 
 
-def test_files_of_models_go_to_a_bucket(settings: Settings, tmp_path: Path) -> None:
+def test_model_files_are_stored_in_a_bucket(settings: Settings, tmp_path: Path) -> None:
     """By the product's client, which sends the token of the double."""
     double, token_file = FakeStorage(tmp_path / "storage", [BUCKET]), tmp_path / "token"
     write_private(token_file, "a-token")

@@ -45,7 +45,7 @@ def load(database: Settings, path: Path, content: str) -> tuple[dict[str, Any], 
     return entry, said[-1]
 
 
-def test_history_adds_new_pools_with_stand_ins(
+def test_history_adds_new_pools_with_placeholders(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     content = "timestamp,pool_id,tvl_usd,apy\n" + "".join(
@@ -66,7 +66,7 @@ def test_history_adds_new_pools_with_stand_ins(
     assert "described" not in said
 
 
-def test_a_pool_file_updates_what_it_says_and_fills_what_it_lacks(
+def test_pool_file_updates_its_fields_and_fills_the_others(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     content = (
@@ -84,7 +84,7 @@ def test_a_pool_file_updates_what_it_says_and_fills_what_it_lacks(
     assert (entry["rows_inserted"], entry["rows_updated"], entry["pools_undescribed"]) == (0, 0, 0)
 
 
-def test_a_whole_description_needs_no_stand_in(
+def test_complete_description_needs_no_placeholder(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     content = "pool_id,name,chain,protocol,symbol\nnew,Aave USDC,Base,aave,USDC\n"

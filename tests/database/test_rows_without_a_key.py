@@ -70,7 +70,7 @@ def reasons(engine: Engine) -> dict[int, str]:
 
 
 @pytest.mark.parametrize("transport", ["jdbc", "adbc"])
-def test_history_rows_without_timestamp_or_document_are_counted_and_kept(
+def test_quarantines_history_rows_without_timestamp_or_json(
     spark: SparkSession,
     database: Settings,
     engine: Engine,
@@ -120,7 +120,7 @@ def test_history_rows_without_timestamp_or_document_are_counted_and_kept(
     assert metrics()["status"] == "nothing_to_do"
 
 
-def test_rows_without_a_pool_are_counted_and_kept_once(
+def test_quarantines_rows_without_a_pool_once(
     spark: SparkSession, database: Settings, engine: Engine, history: World
 ) -> None:
     settings = settings_of(database, history)
@@ -165,7 +165,7 @@ def test_rows_without_a_pool_are_counted_and_kept_once(
     assert replayed["outcomes"] == {"not_replayable": 3}
 
 
-def test_a_row_of_no_day_that_does_not_say_when_it_came_is_not_missed(
+def test_reads_row_without_day_and_insertion_time(
     spark: SparkSession, database: Settings, engine: Engine, history: World
 ) -> None:
     execute(
@@ -181,7 +181,7 @@ def test_a_row_of_no_day_that_does_not_say_when_it_came_is_not_missed(
     assert reasons(engine) == {101: "timestamp_missing", 102: "timestamp_before_2018"}
 
 
-def test_prices_and_gas_without_a_key_or_document_are_kept(
+def test_quarantines_prices_and_gas_without_key_or_json(
     spark: SparkSession, database: Settings, engine: Engine, history: World
 ) -> None:
     day = NOW.replace(hour=0) - timedelta(days=2)

@@ -41,7 +41,7 @@ def tables_of_doctor(settings: Settings) -> Finding:
     return next(finding for finding in examine(settings) if finding.name == "tables")
 
 
-def test_the_owners_tables_pass_with_the_documented_rights(restricted: Settings) -> None:
+def test_owner_tables_pass_with_the_documented_rights(restricted: Settings) -> None:
     found = examined(restricted)
     assert (found.missing, found.problems, found.grants) == ([], [], [])
     assert found.indexes == [
@@ -50,7 +50,7 @@ def test_the_owners_tables_pass_with_the_documented_rights(restricted: Settings)
     ]
 
 
-def test_columns_that_no_job_uses_do_not_count(owner_database: Settings) -> None:
+def test_ignores_columns_that_no_job_uses(owner_database: Settings) -> None:
     engine = make_engine(owner_database)
     execute(engine, "DROP VIEW pool_metrics_extended")
     execute(
@@ -71,7 +71,7 @@ def test_columns_that_no_job_uses_do_not_count(owner_database: Settings) -> None
     ]
 
 
-def test_indexes_are_made_by_the_statements_that_are_printed(
+def test_reported_statements_create_the_indexes(
     owner_database: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = make_engine(owner_database).execution_options(isolation_level="AUTOCOMMIT")
@@ -87,7 +87,7 @@ def test_indexes_are_made_by_the_statements_that_are_printed(
     assert len(examined(owner_database).indexes) == 1
 
 
-def test_a_partitioned_history_gets_an_index_that_postgresql_can_make(
+def test_reported_index_works_for_partitioned_history(
     owner_database: Settings,
 ) -> None:
     engine = make_engine(owner_database)
@@ -119,7 +119,7 @@ REVOKED = [
 
 
 @pytest.mark.parametrize("right", REVOKED)
-def test_a_missing_right_is_named_with_the_statement_that_gives_it(
+def test_names_missing_right_with_its_grant(
     right: str, restricted: Settings, admin: Engine
 ) -> None:
     execute(admin, f"REVOKE {right} FROM {restricted.db_user}, PUBLIC")
@@ -137,7 +137,7 @@ def test_a_missing_right_is_named_with_the_statement_that_gives_it(
     assert run_metrics(restricted)["status"] == "nothing_to_do"
 
 
-def test_rights_on_what_another_role_has_migrated(owner_database: Settings, admin: Engine) -> None:
+def test_rights_on_tables_of_another_role(owner_database: Settings, admin: Engine) -> None:
     """Each printed statement gives what it says, from nothing to a run."""
     execute(admin, f"REVOKE TEMPORARY ON DATABASE {owner_database.db_name} FROM PUBLIC")
     with role_with(owner_database, "SELECT") as settings:
@@ -151,7 +151,7 @@ def test_rights_on_what_another_role_has_migrated(owner_database: Settings, admi
         assert run_metrics(settings)["status"] == "nothing_to_do"
 
 
-def test_a_right_on_each_column_is_as_good_as_one_on_the_table(
+def test_accepts_rights_on_all_columns(
     restricted: Settings, admin: Engine
 ) -> None:
     execute(admin, f"REVOKE SELECT ON pools FROM {restricted.db_user}")
@@ -162,7 +162,7 @@ def test_a_right_on_each_column_is_as_good_as_one_on_the_table(
     ]
 
 
-def test_who_may_not_make_the_schema_is_told_how_it_is_made(
+def test_reports_how_to_create_the_schema(
     owner_tables: Settings, admin: Engine
 ) -> None:
     with role_with(owner_tables, documented_grants()) as settings:
@@ -184,7 +184,7 @@ HIDDEN = [
 
 
 @pytest.mark.parametrize("number", range(len(HIDDEN)))
-def test_row_level_security_is_refused_with_the_statements_that_help(
+def test_rejects_row_level_security_with_the_statements_that_help(
     number: int, restricted: Settings, admin: Engine
 ) -> None:
     """Each of the two statements helps with half of the tables."""
@@ -232,7 +232,7 @@ UNWRITABLE: dict[str, Wrong] = {
 
 
 @pytest.mark.parametrize("kind", UNWRITABLE)
-def test_what_can_not_be_written_is_refused_before_any_work(
+def test_rejects_tables_that_cannot_be_written_before_the_run(
     kind: str, owner_database: Settings
 ) -> None:
     statements, words = UNWRITABLE[kind]
@@ -245,7 +245,7 @@ def test_what_can_not_be_written_is_refused_before_any_work(
     assert words in tables_of_doctor(owner_database).found
 
 
-def test_a_view_may_stand_for_a_table_that_is_only_read(owner_tables: Settings) -> None:
+def test_accepts_a_view_for_a_read_only_table(owner_tables: Settings) -> None:
     engine = make_engine(owner_tables)
     execute(engine, f"ALTER TABLE {HISTORY} RENAME TO all_history")
     execute(engine, f"CREATE VIEW {HISTORY} AS SELECT * FROM all_history")
@@ -282,7 +282,7 @@ def test_doctor_migrate_and_dry_runs_show_the_statements(
     assert (finding.result, all(grant in finding.fix for grant in grants)) == ("fail", True)
 
 
-def test_doctor_says_what_a_migration_makes(owner_tables: Settings) -> None:
+def test_doctor_lists_tables_that_a_migration_creates(owner_tables: Settings) -> None:
     execute(make_engine(owner_tables), "DROP TABLE gas_fees_daily")
     finding = tables_of_doctor(owner_tables)
     assert (finding.result, finding.found) == ("warn", "missing: gas_fees_daily")
@@ -296,7 +296,7 @@ def said_grants(refused: DatabaseRefused) -> list[str]:
 
 @pytest.mark.parametrize("asked", [require_current, migrate])
 @pytest.mark.parametrize("granted", ["SELECT 1", "GRANT USAGE ON SCHEMA yieldspark TO yieldspark"])
-def test_a_role_without_rights_on_our_schema_is_told_the_statements(
+def test_reports_grants_for_the_own_schema(
     asked: Callable[[Engine], object], granted: str, owner_database: Settings, admin: Engine
 ) -> None:
     with role_with(owner_database, granted) as settings:
@@ -308,7 +308,7 @@ def test_a_role_without_rights_on_our_schema_is_told_the_statements(
         asked(engine)
 
 
-def test_a_replay_asks_for_its_rights_before_it_begins(restricted: Settings, admin: Engine) -> None:
+def test_replay_checks_its_rights_first(restricted: Settings, admin: Engine) -> None:
     replay = Replay(Selection(), "me")
     engine = make_engine(restricted)
     for dry_run in (True, False):

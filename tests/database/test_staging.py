@@ -74,7 +74,7 @@ def _staging_tables(settings: Settings) -> list[dict[str, object]]:
     return execute_sql(settings, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%'")
 
 
-def test_upsert_counts_and_leaves_other_columns_alone(
+def test_upsert_counts_rows_and_keeps_other_columns(
     spark: SparkSession, transported: Settings
 ) -> None:
     execute_sql(
@@ -122,7 +122,7 @@ def target_kind(request: pytest.FixtureRequest, database: Settings) -> str:
     return str(request.param)
 
 
-def test_new_changed_and_equal_rows_are_told_apart_in_every_partition(
+def test_distinguishes_new_changed_and_equal_rows_in_every_partition(
     spark: SparkSession, database: Settings, target_kind: str
 ) -> None:
     spring = date(2025, 3, 1)
@@ -148,7 +148,7 @@ def test_new_changed_and_equal_rows_are_told_apart_in_every_partition(
 
 
 @pytest.mark.parametrize("event", ["INSERT", "UPDATE"])
-def test_rows_that_a_trigger_drops_fail_the_commit(
+def test_rows_dropped_by_a_trigger_fail_the_commit(
     spark: SparkSession, database: Settings, target_kind: str, event: str
 ) -> None:
     upsert_via_staging(
@@ -199,7 +199,7 @@ def test_rows_that_a_trigger_drops_fail_the_commit(
     assert (counts.inserted + counts.updated, counts.unchanged) == (1, 1)
 
 
-def test_a_trigger_that_changes_keys_fails_the_commit(
+def test_trigger_that_changes_keys_fails_the_commit(
     spark: SparkSession, database: Settings, target_kind: str
 ) -> None:
     execute_sql(
@@ -217,7 +217,7 @@ def test_a_trigger_that_changes_keys_fails_the_commit(
     assert _table(database) == []
 
 
-def test_a_trigger_that_changes_values_is_no_loss(
+def test_trigger_that_changes_values_is_accepted(
     spark: SparkSession, database: Settings, target_kind: str
 ) -> None:
     execute_sql(
@@ -244,7 +244,7 @@ def _narrow(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pydict(columns)
 
 
-def test_what_a_last_step_makes_gets_the_types_of_staging(
+def test_casts_transformed_rows_to_staging_types(
     spark: SparkSession, transported: Settings, engine: Engine
 ) -> None:
     frame = spark.createDataFrame([(7, 0.5), (None, None)], "source_id bigint, value double")
@@ -297,7 +297,7 @@ def test_both_transports_read_the_same_rows_and_types(
     }
 
 
-def test_a_partitioned_read_has_every_row_once(spark: SparkSession, transported: Settings) -> None:
+def test_partitioned_read_has_every_row_once(spark: SparkSession, transported: Settings) -> None:
     execute_sql(
         transported,
         "INSERT INTO pools (pool_id) SELECT 'pool-' || n FROM generate_series(1, 500) AS n",
@@ -316,7 +316,7 @@ def test_a_partitioned_read_has_every_row_once(spark: SparkSession, transported:
 
 
 @pytest.mark.parametrize(("wanted", "expected"), [(None, 2), (100, MOST_READ_PARTITIONS)])
-def test_a_read_has_the_parallelism_of_spark_and_no_more_connections_than_its_limit(
+def test_read_uses_sparks_parallelism_up_to_its_connection_limit(
     spark: SparkSession, transported: Settings, wanted: int | None, expected: int
 ) -> None:
     frame = read_table_spark(
@@ -339,7 +339,7 @@ def test_reads_share_one_snapshot(spark: SparkSession, transported: Settings) ->
     assert [row.pool_id for row in seen] == ["before"]
 
 
-def test_a_missing_table_is_named(spark: SparkSession, transported: Settings) -> None:
+def test_names_a_missing_table(spark: SparkSession, transported: Settings) -> None:
     with pytest.raises(SchemaMismatch, match="nothing_here"):
         read_table_spark(spark, transported, "nothing_here")
 
@@ -353,7 +353,7 @@ def test_a_missing_table_is_named(spark: SparkSession, transported: Settings) ->
         ([("a", DAY, 1.0, float("-inf"))], "finite"),
     ],
 )
-def test_a_failing_check_writes_nothing(
+def test_failing_check_writes_nothing(
     spark: SparkSession,
     transported: Settings,
     rows: list[tuple[str, date, float, float]],
@@ -374,7 +374,7 @@ def test_a_failing_check_writes_nothing(
 
 
 @pytest.mark.parametrize("by_days", [True, False])
-def test_rows_beyond_the_first_of_their_key_are_counted(engine: Engine, by_days: bool) -> None:
+def test_counts_rows_beyond_the_first_of_their_key(engine: Engine, by_days: bool) -> None:
     """By days as bits, where the key has a date, as by grouping all keys."""
     random = Random(7)
     dates = [date(1969, 1, 1) + timedelta(days=random.randrange(900)) for _ in range(700)]
@@ -414,7 +414,7 @@ def test_rows_beyond_the_first_of_their_key_are_counted(engine: Engine, by_days:
     }
 
 
-def test_a_row_that_got_lost_on_the_way_is_missed(
+def test_detects_a_lost_row(
     spark: SparkSession, database: Settings, engine: Engine
 ) -> None:
     class LosesARow(AdbcTransport):
@@ -438,7 +438,7 @@ def test_a_row_that_got_lost_on_the_way_is_missed(
     assert _table(database) == []
 
 
-def test_a_failure_after_the_merge_rolls_all_of_it_back(
+def test_failure_after_the_merge_rolls_back_everything(
     spark: SparkSession, transported: Settings, engine: Engine
 ) -> None:
     def fails(_: object) -> None:
@@ -457,7 +457,7 @@ def test_a_failure_after_the_merge_rolls_all_of_it_back(
     ]
 
 
-def test_an_interrupt_that_came_during_the_last_load_commits_nothing(
+def test_interrupt_during_the_last_load_commits_nothing(
     spark: SparkSession, database: Settings, engine: Engine
 ) -> None:
     """Spark's job was as good as done, so that its cancellation ended nothing: the merge must not
@@ -494,7 +494,7 @@ def test_an_interrupt_that_came_during_the_last_load_commits_nothing(
     ]
 
 
-def test_an_interrupt_after_the_commit_leaves_the_run_as_it_is(
+def test_interrupt_after_the_commit_keeps_the_run(
     spark: SparkSession, database: Settings, engine: Engine
 ) -> None:
     def interrupted_at_the_end() -> None:
@@ -510,7 +510,7 @@ def test_an_interrupt_after_the_commit_leaves_the_run_as_it_is(
     ]
 
 
-def test_two_attempts_of_one_partition_leave_its_rows_once(
+def test_two_attempts_of_a_partition_stage_its_rows_once(
     spark: SparkSession, transported: Settings
 ) -> None:
     """What a task leaves that committed and was then retried: the driver sees one success, staging
@@ -529,7 +529,7 @@ def test_two_attempts_of_one_partition_leave_its_rows_once(
     ]
 
 
-def test_without_a_driver_the_other_transport_goes_on(
+def test_uses_the_other_transport_without_a_driver(
     database: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     no_jars = database.model_copy(update={"jars_dir": tmp_path})

@@ -98,7 +98,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_a_server_that_is_no_postgresql_is_one_sentence(name: str, database: Settings) -> None:
+def test_other_server_is_reported_on_one_line(name: str, database: Settings) -> None:
     with answering(*ANSWERS[name]) as (port, _):
         with pytest.raises(DatabaseError) as refused:
             execute_sql(database.model_copy(update={"db_port": port}), "SELECT 1")
@@ -108,7 +108,7 @@ def test_a_server_that_is_no_postgresql_is_one_sentence(name: str, database: Set
     assert len(sentence) <= 500
 
 
-def test_a_server_that_is_silent_after_the_login_ends_the_wait(
+def test_limits_the_wait_for_a_silent_server(
     database: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As PgBouncer whose servers are all in use: libpq waits without a limit."""
@@ -121,7 +121,7 @@ def test_a_server_that_is_silent_after_the_login_ends_the_wait(
             execute_sql(silent, "SELECT 1")
 
 
-def test_an_error_of_the_first_query_is_translated_by_every_way_in(database: Settings) -> None:
+def test_translates_errors_of_the_first_query_for_every_entry_point(database: Settings) -> None:
     refusal = error_message({"S": "FEHLER", "V": "ERROR", "C": "42501", "M": "geht nicht"}) + READY
     ways: list[Callable[[Settings], object]] = [
         lambda settings: execute_sql(settings, "SELECT 1"),
@@ -133,7 +133,7 @@ def test_an_error_of_the_first_query_is_translated_by_every_way_in(database: Set
                 way(database.model_copy(update={"db_port": port}))
 
 
-def test_the_embedded_servers_password_goes_to_no_stranger_on_its_port(database: Settings) -> None:
+def test_never_sends_the_password_to_another_program_on_the_port(database: Settings) -> None:
     assert database.db_password is not None
     with answering(CLEARTEXT_PASSWORD, LOGGED_IN + READY) as (port, sent):
         stranger = ServerAddress("127.0.0.1", port, "yieldspark", "x", database.db_password)
@@ -161,7 +161,7 @@ ROLE_SETTINGS = {
 }
 
 
-def test_settings_of_the_role_change_no_result(
+def test_settings_of_the_role_do_not_change_results(
     database: Settings, run_here: CommandLineHere, history_file: Path
 ) -> None:
     with role_with(database, RIGHTS) as role:
@@ -213,7 +213,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_a_table_that_takes_no_rows_is_one_sentence_with_a_next_step(
+def test_table_that_rejects_rows_has_a_next_step(
     name: str, database: Settings, run_here: CommandLineHere, history_file: Path
 ) -> None:
     statement, words = REFUSALS[name]
@@ -223,7 +223,7 @@ def test_a_table_that_takes_no_rows_is_one_sentence_with_a_next_step(
     assert re.search(words, error), error
 
 
-def test_a_domain_over_a_domain_is_its_base_type(
+def test_domain_over_a_domain_is_its_base_type(
     database: Settings, run_here: CommandLineHere, history_file: Path
 ) -> None:
     execute_sql(

@@ -38,7 +38,7 @@ def locked_counts(engine: Engine) -> Iterator[None]:
         yield
 
 
-def test_a_check_that_only_warns_does_not_hold_up_the_commit(
+def test_slow_warning_check_does_not_delay_the_commit(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What its preparation made is undone, and the limit goes with it."""
@@ -62,7 +62,7 @@ def test_a_check_that_only_warns_does_not_hold_up_the_commit(
 
 
 @pytest.mark.usefixtures("locked_counts")
-def test_a_plan_goes_on_without_a_count_of_unread_rows(
+def test_plan_continues_without_a_count_of_unread_rows(
     database: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics_plan, "WARN_SECONDS", SHORT)
@@ -76,7 +76,7 @@ def test_a_plan_goes_on_without_a_count_of_unread_rows(
     assert plan.days > 0
 
 
-def test_counts_begin_anew_after_a_run_that_could_not_count(engine: Engine) -> None:
+def test_counts_restart_after_a_run_that_could_not_count(engine: Engine) -> None:
     execute(engine, f"INSERT INTO {COUNTS} (date, snapshots) VALUES ('2024-01-01', 5)")
     with engine.begin() as connection:
         store_day_counts(connection, None, is_partial=True)
@@ -84,7 +84,7 @@ def test_counts_begin_anew_after_a_run_that_could_not_count(engine: Engine) -> N
 
 
 @pytest.mark.usefixtures("locked_counts")
-def test_doctor_says_that_it_could_not_look(
+def test_doctor_reports_an_unfinished_check(
     database: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor_checks, "DATABASE_SECONDS", SHORT)

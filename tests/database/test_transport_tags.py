@@ -41,7 +41,7 @@ QUERY = PortableQuery("SELECT 1 AS one", T.StructType([T.StructField("one", T.In
     ids=["write", "read", "tag", "days"],
 )
 @pytest.mark.usefixtures("processes")
-def test_a_task_loads_neither_sqlalchemy_nor_the_settings(task: Callable[..., object]) -> None:
+def test_task_imports_neither_sqlalchemy_nor_the_settings(task: Callable[..., object]) -> None:
     pickled: bytes = CloudPickleSerializer().dumps(task)  # type: ignore[no-untyped-call]
     done = subprocess.run(
         [sys.executable, "-c", UNPICKLE],

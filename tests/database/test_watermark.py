@@ -28,7 +28,7 @@ def open_transaction(engine: Engine) -> Iterator[datetime]:
         yield connection.execute(text("SELECT now()")).scalar_one()
 
 
-def test_the_watermark_is_the_oldest_open_transactions_begin(
+def test_watermark_is_the_start_of_the_oldest_open_transaction(
     database: Settings, engine: Engine
 ) -> None:
     with (
@@ -42,7 +42,7 @@ def test_the_watermark_is_the_oldest_open_transactions_begin(
         assert asked <= read_watermark(connection)[0] <= asked + timedelta(seconds=1)
 
 
-def test_a_prepared_transaction_began_before_it_was_prepared(
+def test_watermark_includes_prepared_transactions(
     database: Settings, engine: Engine
 ) -> None:
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
@@ -56,7 +56,7 @@ def test_a_prepared_transaction_began_before_it_was_prepared(
             connection.execute(text(f"ROLLBACK PREPARED '{database.db_name}'"))
 
 
-def test_a_role_that_cannot_see_others_looks_a_day_further_back(
+def test_role_without_statistics_rights_reads_one_more_day(
     database: Settings, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     role = f"reader_{database.db_name}"

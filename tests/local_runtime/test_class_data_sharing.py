@@ -184,7 +184,7 @@ def copied(recorded: Runs, tmp_path: Path) -> Runs:
 SHARED = "shared objects file"
 
 
-def test_the_job_as_a_script_maps_what_it_recorded(
+def test_script_maps_its_recorded_archive(
     recorded: Runs, database: Settings, engine: Engine
 ) -> None:
     """On a base archive of ours where the Java has none."""
@@ -201,7 +201,7 @@ def test_the_job_as_a_script_maps_what_it_recorded(
         assert stems == ["base", "classes"]
 
 
-def test_an_archive_cut_short_and_what_a_killed_run_and_old_jars_left_go_with_the_next_recording(
+def test_next_recording_removes_truncated_and_abandoned_archives(
     copied: Runs,
 ) -> None:
     copied.classes.chmod(0o644)
@@ -230,7 +230,7 @@ def test_an_archive_cut_short_and_what_a_killed_run_and_old_jars_left_go_with_th
 
 
 @pytest.mark.parametrize("stem", ["base", "classes"])
-def test_a_file_that_begins_otherwise_goes_with_the_next_recording(
+def test_next_recording_removes_file_with_wrong_magic(
     copied: Runs, stem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Java would not start with it. Classes without their own base are of no use either."""
@@ -252,7 +252,7 @@ def test_a_file_that_begins_otherwise_goes_with_the_next_recording(
     assert (archive.base is None, archive.classes) == (not archive.needs_base, None)
 
 
-def test_an_archive_with_other_bytes_is_ignored_and_the_doctor_says_so(
+def test_ignores_modified_archive_and_doctor_reports_it(
     copied: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JAVA_HOME", str(copied.java_home))
@@ -275,7 +275,7 @@ def test_an_archive_with_other_bytes_is_ignored_and_the_doctor_says_so(
     )
 
 
-def test_the_doctor_knows_before_whether_one_can_be_made(tmp_path: Path) -> None:
+def test_doctor_predicts_whether_an_archive_can_be_recorded(tmp_path: Path) -> None:
     settings = Settings(
         yieldspark_home=tmp_path / "new", jars_dir=JARS, db_host=None, environment="local"
     )
@@ -285,7 +285,7 @@ def test_the_doctor_knows_before_whether_one_can_be_made(tmp_path: Path) -> None
     assert examined(settings)[0] == "warn"
 
 
-def test_production_maps_what_its_image_has_and_records_nothing(
+def test_production_maps_but_never_records(
     recorded: Runs, tmp_path: Path
 ) -> None:
     runs = Runs(tmp_path, recorded.java_home)
@@ -298,7 +298,7 @@ def test_production_maps_what_its_image_has_and_records_nothing(
 
 
 @pytest.mark.usefixtures("processes")
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+def test_unwritable_folder_is_reported_on_one_line(tmp_path: Path) -> None:
     runs = Runs(tmp_path, java_runtime.find_java())
     runs.home.mkdir()
     (runs.home / class_archive.FOLDER).write_text("a file where the folder should be")
@@ -308,7 +308,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_a_full_disk_leaves_no_archive(tmp_path: Path, jvm: Path) -> None:
+def test_full_disk_leaves_no_archive(tmp_path: Path, jvm: Path) -> None:
     def small_files_only() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
@@ -318,7 +318,7 @@ def test_a_full_disk_leaves_no_archive(tmp_path: Path, jvm: Path) -> None:
     assert runs.left_behind() == []
 
 
-def test_two_first_runs_at_once_leave_one_archive_that_works(tmp_path: Path, jvm: Path) -> None:
+def test_concurrent_first_runs_leave_one_valid_archive(tmp_path: Path, jvm: Path) -> None:
     runs = Runs(tmp_path, jvm)
     for process in [runs.start(), runs.start()]:
         runs.finish(process)
@@ -326,7 +326,7 @@ def test_two_first_runs_at_once_leave_one_archive_that_works(tmp_path: Path, jvm
     assert runs.left_behind() == []
 
 
-def test_another_jar_or_java_is_another_archive(
+def test_archive_key_depends_on_jars_and_java(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jars = tmp_path / "jars"
@@ -349,7 +349,7 @@ def test_another_jar_or_java_is_another_archive(
 
 
 @pytest.mark.usefixtures("processes")
-def test_a_first_command_records_for_the_jars_that_it_fetches(tmp_path: Path) -> None:
+def test_first_command_records_for_the_fetched_jars(tmp_path: Path) -> None:
     """The next command would find no archive otherwise, and record another one."""
     runs = Runs(tmp_path, java_runtime.find_java())
     settings = tmp_path / "ivysettings.xml"
@@ -387,7 +387,7 @@ def _served_jars(folder: Path) -> str:
 
 @pytest.mark.parametrize("name", ["SPARK_SUBMIT_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"])
 @pytest.mark.usefixtures("processes")
-def test_options_of_the_users_own_are_left_alone(tmp_path: Path, name: str) -> None:
+def test_keeps_options_of_the_user(tmp_path: Path, name: str) -> None:
     runs = Runs(tmp_path, java_runtime.find_java())
     del runs.environment["SPARK_SUBMIT_OPTS"]
     runs.environment[name] = "-Xshare:off"

@@ -171,7 +171,7 @@ needs_natives = pytest.mark.skipif(
 
 
 @needs_natives
-def test_jars_are_fetched_once_and_then_only_checked(
+def test_fetches_jars_once_then_only_verifies_them(
     repository: Repository,
     served: ThreadingHTTPServer,
     tmp_path: Path,
@@ -198,7 +198,7 @@ def test_jars_are_fetched_once_and_then_only_checked(
 
 
 @needs_natives
-def test_a_private_authority_is_trusted_through_ssl_cert_file(
+def test_trusts_private_authority_of_ssl_cert_file(
     repository: Repository,
     served: ThreadingHTTPServer,
     tmp_path: Path,
@@ -221,7 +221,7 @@ def test_a_private_authority_is_trusted_through_ssl_cert_file(
 
 
 @needs_natives
-def test_a_proxy_with_a_password_is_used(
+def test_uses_proxy_with_a_password(
     repository: Repository,
     served: ThreadingHTTPServer,
     tmp_path: Path,
@@ -238,7 +238,7 @@ def test_a_proxy_with_a_password_is_used(
     )
 
 
-def test_a_blocked_download_goes_on_without_and_says_what_to_set(
+def test_blocked_download_continues_and_names_the_settings(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(
@@ -261,7 +261,7 @@ def test_a_blocked_download_goes_on_without_and_says_what_to_set(
 
 
 @needs_natives
-def test_the_driver_and_the_engine_are_told_apart(
+def test_jar_sets_are_fetched_separately(
     repository: Repository,
     served: ThreadingHTTPServer,
     tmp_path: Path,
@@ -278,7 +278,7 @@ def test_the_driver_and_the_engine_are_told_apart(
     assert "synapseml-lightgbm_2.12;1.1.3" in jars.missing["synapseml"]
 
 
-def test_a_fetched_jar_with_another_checksum_is_refused_and_not_kept(
+def test_rejects_fetched_jar_with_a_wrong_checksum(
     repository: Repository,
     served: ThreadingHTTPServer,
     tmp_path: Path,
@@ -301,7 +301,7 @@ def test_a_fetched_jar_with_another_checksum_is_refused_and_not_kept(
     assert list((tmp_path / "jars").iterdir()) == []
 
 
-def test_a_jar_that_changed_since_is_noticed_on_use(repository: Repository, tmp_path: Path) -> None:
+def test_detects_a_changed_jar(repository: Repository, tmp_path: Path) -> None:
     path = tmp_path / "jars" / JDBC
     path.parent.mkdir()
     path.write_bytes(b"the driver")
@@ -316,7 +316,7 @@ def test_a_jar_that_changed_since_is_noticed_on_use(repository: Repository, tmp_
         spark_runtime.ensure_jars(path.parent, lambda _: None)
 
 
-def test_another_machine_goes_on_with_the_other_engine(
+def test_other_architecture_uses_the_other_engine(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
@@ -325,7 +325,7 @@ def test_another_machine_goes_on_with_the_other_engine(
     assert "--engine lightgbm" in reason
 
 
-def test_settings_that_do_not_exist_are_named(
+def test_names_missing_ivy_settings(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("YIELDSPARK_IVY_SETTINGS", "/no/such/ivysettings.xml")
@@ -336,7 +336,7 @@ def test_settings_that_do_not_exist_are_named(
         spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
 
 
-def test_the_lock_names_what_ivy_fetches() -> None:
+def test_lock_file_matches_ivy() -> None:
     ivy = (ROOT / "local_runtime" / "spark_jars" / "ivy.xml").read_text()
     locked = spark_runtime.read_checksums()
     assert len(locked) == ivy.count("<dependency ") == 5
@@ -346,7 +346,7 @@ def test_the_lock_names_what_ivy_fetches() -> None:
         assert len(checksum) == 64
 
 
-def test_a_damaged_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_a_damaged_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = (ROOT / "local_runtime" / "spark_jars" / "jars.sha256").read_bytes()
     monkeypatch.setattr(spark_runtime, "SOURCES", tmp_path)
     for damaged in (b"", content[:100], content.replace(b"  ", b" ? ", 1), b"\xff" * 9):
@@ -365,7 +365,7 @@ def fake_java(home: Path, version: str) -> Path:
 
 
 @pytest.mark.usefixtures("jvm")
-def test_java_17_is_taken_from_java_home_then_path_then_the_wheel(tmp_path: Path) -> None:
+def test_finds_java_17_in_java_home_then_path_then_the_wheel(tmp_path: Path) -> None:
     chosen, on_path, old = (
         fake_java(tmp_path / "a", "17.0.1"),
         fake_java(tmp_path / "b", "17.0.2"),
@@ -388,7 +388,7 @@ def test_java_17_is_taken_from_java_home_then_path_then_the_wheel(tmp_path: Path
 
 
 @pytest.mark.usefixtures("jvm")
-def test_a_launcher_on_path_is_asked_where_its_java_is(tmp_path: Path) -> None:
+def test_resolves_a_java_launcher_on_path(tmp_path: Path) -> None:
     wheel = java_runtime.find_java({})
     launcher = tmp_path / "shims" / "java"
     launcher.parent.mkdir()
@@ -397,7 +397,7 @@ def test_a_launcher_on_path_is_asked_where_its_java_is(tmp_path: Path) -> None:
     assert java_runtime.find_java({"PATH": str(launcher.parent)}) == wheel
 
 
-def test_no_java_and_no_wheel_says_what_was_seen_and_what_to_install(
+def test_missing_java_lists_candidates_and_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(java_runtime, "WHEEL", "no_wheel_for_this_platform")
@@ -409,7 +409,7 @@ def test_no_java_and_no_wheel_says_what_was_seen_and_what_to_install(
         java_runtime.find_java({"JAVA_HOME": str(newer)})
 
 
-def test_network_options_follow_the_users_variables(tmp_path: Path) -> None:
+def test_network_options_follow_the_variables(tmp_path: Path) -> None:
     options = java_runtime.network_options(
         tmp_path,
         {
@@ -428,7 +428,7 @@ def test_network_options_follow_the_users_variables(tmp_path: Path) -> None:
             java_runtime.network_options(tmp_path, {"HTTPS_PROXY": wrong})
 
 
-def test_a_bundle_that_is_none_is_named(tmp_path: Path) -> None:
+def test_names_an_invalid_certificate_bundle(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"SSL_CERT_FILE=/no/such\.pem does not exist"):
         java_runtime.network_options(tmp_path, {"SSL_CERT_FILE": "/no/such.pem"})
     (tmp_path / "empty.pem").write_text("")
@@ -437,7 +437,7 @@ def test_a_bundle_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("processes")
-def test_the_process_is_prepared_for_the_pinned_spark(tmp_path: Path) -> None:
+def test_prepares_the_process_for_the_pinned_spark(tmp_path: Path) -> None:
     code = (
         "import os; from machine import spark_runtime; spark_runtime.prepare_process(); import"
         " pyspark; "
@@ -458,7 +458,7 @@ def test_the_process_is_prepared_for_the_pinned_spark(tmp_path: Path) -> None:
     assert done.stdout == f"{sys.executable} PASSIVE\nTrue True\n"
 
 
-def test_the_argument_file_of_java_is_private(tmp_path: Path, jvm: Path) -> None:
+def test_java_argument_file_is_private(tmp_path: Path, jvm: Path) -> None:
     path = tmp_path / "java.arguments"
     spark_runtime.write_argument_file(path, ['-Dx=a "b" \\c', "-Dy=1"])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -43,7 +43,7 @@ def assert_whole(tables: list[pa.Table], keys: str) -> None:
     [cut for count in range(len(KEYS)) for cut in combinations(range(1, len(KEYS)), count)],
     ids=str,
 )
-def test_a_group_is_whole_wherever_the_batches_are_cut(cuts: tuple[int, ...]) -> None:
+def test_group_is_complete_for_every_batch_boundary(cuts: tuple[int, ...]) -> None:
     """Every way to cut seven rows: a group at the end of a batch, over two of them, over up to
     four.
     """
@@ -58,7 +58,7 @@ def test_empty_batches_and_long_groups_change_nothing(keys: list[int], cuts: lis
     )
 
 
-def test_a_group_over_three_batches_with_an_empty_one_between() -> None:
+def test_group_spans_three_batches_with_an_empty_one() -> None:
     batches = batches_of("abbbc", [2, 3, 3])
     assert [batch.num_rows for batch in batches] == [2, 1, 0, 2]
     assert ["".join(table["key"].to_pylist()) for table in iter_groups(batches, "key")] == [
@@ -73,11 +73,11 @@ def test_a_group_over_three_batches_with_an_empty_one_between() -> None:
     [[], batches_of("", []), batches_of("", [0, 0])],
     ids=["none", "an empty one", "empty ones"],
 )
-def test_no_rows_are_no_groups(batches: list[pa.RecordBatch]) -> None:
+def test_no_rows_give_no_groups(batches: list[pa.RecordBatch]) -> None:
     assert list(iter_groups(batches, "key")) == []
 
 
-def test_groups_are_handed_on_before_more_is_read() -> None:
+def test_yields_groups_before_reading_more() -> None:
     read = []
 
     def source() -> Iterator[pa.RecordBatch]:
@@ -94,12 +94,12 @@ def test_groups_are_handed_on_before_more_is_read() -> None:
     ("keys", "starts"),
     [("a", [0]), ("aaa", [0]), ("aab", [0, 2]), ("abc", [0, 1, 2]), ("aabbba", [0, 2, 5])],
 )
-def test_a_group_starts_where_the_key_changes(keys: str, starts: list[int]) -> None:
+def test_group_starts_where_the_key_changes(keys: str, starts: list[int]) -> None:
     found = group_starts(pa.chunked_array([list(keys)]))
     assert found.tolist() == starts
     assert found.dtype == np.int64
 
 
-def test_group_starts_look_across_chunks() -> None:
+def test_group_starts_span_chunks() -> None:
     keys = pa.chunked_array([["a", "a"], [], ["a", "b"], ["b"], ["c"]], type=pa.string())
     assert group_starts(keys).tolist() == [0, 3, 5]
