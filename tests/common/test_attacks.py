@@ -1,9 +1,9 @@
-"""What a web page, another account of the machine or a changed bucket may try against the local
-cloud and its releases; each attack was seen to work before it was refused.
+"""Attacks of a web page, another account of the machine or a changed bucket on the local cloud and
+its releases.
 
-That the workflow refuses a changed release is the scenario `changed_release`, which two
-interpreters run. That gcloud and Terraform's provider send the token is seen in test_deployment.py
-and test_terraform_apply.py, whose doubles ask for it.
+Each attack succeeded before its defence existed. The scenario `changed_release` tests that the
+workflow rejects a changed release; test_deployment.py and test_terraform_apply.py test that gcloud
+and Terraform's provider send the token.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ PATH = f"/v1/{SECRET}:access"
 
 @dataclass
 class Attacked:
-    """A server as the local cloud's, and the service whose answer is the database's password."""
+    """A server like the local cloud's; the answer of its service is the database password."""
 
     url: str
     service: FakeSecretManager
@@ -73,7 +73,7 @@ class Attacked:
         return urlsplit(self.url).netloc
 
     def send(self, lines: bytes, body: bytes = b"") -> bytes:
-        """What is answered to these bytes, until the server closes the connection."""
+        """Send bytes and return the answer."""
         address = ("127.0.0.1", int(self.place.partition(":")[2]))
         with socket.create_connection(address, timeout=30) as line:
             line.sendall(lines + body)
@@ -84,7 +84,7 @@ class Attacked:
             return answer
 
     def status(self, *headers: str, target: str = PATH, body: bytes = b"") -> int:
-        """The status of a POST with these headers."""
+        """Return the status of a POST with these headers."""
         lines = "".join(f"{line}\r\n" for line in (f"POST {target} HTTP/1.1", *headers))
         answer = self.send(lines.encode() + b"Connection: close\r\n\r\n", body)
         return int(answer.split(b" ", 2)[1])
@@ -95,7 +95,7 @@ class Attacked:
 
 
 class _AnyMethod(FakeSecretManager):
-    """Answers a POST too, which a page can send with a body."""
+    """Handler that also answers POST, which a page can send with a body."""
 
     def __init__(self) -> None:
         super().__init__({SECRET: PASSWORD.encode()})
@@ -232,13 +232,13 @@ def test_content_type_of_an_upload_cannot_inject_headers(
 
 
 RPC_REQUEST = 3
-"""Type of a message of Spark's network protocol (Message.java of network-common): a number of eight
-bytes, the body's size, and the body.
+"""Message type of Spark's network protocol (`Message.java`): a request id of eight bytes, the size
+of the body, and the body.
 """
 
 
 def test_spark_driver_rejects_objects_of_other_accounts(spark: SparkSession) -> None:
-    """The driver's port read Java's objects from whoever sent them, which may run code."""
+    """Deserializing Java objects of other accounts may run their code."""
     body = b"\xac\xed\x00\x05"  # the begin of every serialised object
     message = bytes([RPC_REQUEST]) + struct.pack("!QI", 1, len(body)) + body
     port = int(str(spark.conf.get("spark.driver.port")))
@@ -272,7 +272,7 @@ def test_every_server_requires_a_token() -> None:
 
 
 def test_change_owner_does_not_follow_links() -> None:
-    """In a folder of an account's a name may lead anywhere a moment later."""
+    """An account can replace a name in its own folder by a link at any moment."""
     calls = [
         (path.name, {keyword.arg for keyword in node.keywords})
         for folder in (
@@ -328,7 +328,7 @@ async function attack() {
 
 
 class _Page(http.server.BaseHTTPRequestHandler):
-    """A web page of somebody's, and where it tells what it got."""
+    """A hostile web page, and the address that it reports answers to."""
 
     page = b""
     told: list[str] | None = None
@@ -353,8 +353,8 @@ class _Page(http.server.BaseHTTPRequestHandler):
 
 @pytest.mark.usefixtures("processes")
 def test_web_page_cannot_reach_a_service(attacked: Attacked, tmp_path: Path) -> None:
-    """The page sends what a page can: fetches, a script, a picture and a form, to the address and
-    by a name that its owner lets lead to loopback (DNS rebinding).
+    """The page sends all requests that a page can: fetches, a script, an image and a form, to the
+    address and to a name that resolves to loopback (DNS rebinding).
     """
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
@@ -423,7 +423,7 @@ def test_local_cloud_requires_the_token_of_a_private_file(
 
 
 def _password_by(variables: Mapping[str, str | None]) -> str:
-    """The database's password, as a job gets it that has these settings."""
+    """Return the database password that a job with these settings gets."""
     found = with_password(load_settings(_env_file=None, db_password=None, **variables))
     assert found.db_password is not None
     return found.db_password.get_secret_value()
@@ -442,7 +442,7 @@ ln -s $(dirname $1) folder
 def test_job_output_does_not_follow_links(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The job is a script of sh: a Python that the account can reach is not everywhere."""
+    """The job is a shell script, because the account may not reach this Python."""
     if os.geteuid() != 0:
         pytest.skip("only root hands a job's folder to another account")
     account = server_account()
@@ -494,7 +494,7 @@ def test_change_owner_excludes_targets_of_links(tmp_path: Path) -> None:
 
 
 def test_reads_files_of_other_accounts_without_a_second_name(tmp_path: Path) -> None:
-    """The embedded server's folder is the batches' account's too."""
+    """The account of the batches also owns the embedded server's folder."""
     secret, data = tmp_path / "of_root", private_folder(tmp_path / "data")
     write_private(secret, "1\n2\n3\n5432\n")
     write_private(data / "postmaster.pid", secret.read_text())

@@ -1,4 +1,4 @@
-"""Settings: what is read, what is refused and how it says so."""
+"""Settings: sources, validation and error messages."""
 
 from __future__ import annotations
 
@@ -91,9 +91,7 @@ def test_rejects_url_with_credentials_without_showing_them(name: str, url: str) 
         ("REPORT_DIR=a\0b\n", 1),
     ],
 )
-def test_names_dotenv_lines_that_cannot_be_parsed(
-    content: str, line: int, tmp_path: Path
-) -> None:
+def test_names_dotenv_lines_that_cannot_be_parsed(content: str, line: int, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(content)
     with pytest.raises(ConfigurationError, match=rf"\.env is wrong in line {line}: write NAME="):
         load_settings()

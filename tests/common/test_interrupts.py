@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM end each stage of each command within seconds: exit code 130, one sentence, no
-process left, the lock free, no staging.
+"""Ctrl-C and SIGTERM end each stage of each command within seconds: exit code 130, one message, no
+process left, the lock free, no staging tables.
 
-Every stage is one that would not end by itself: another session holds a lock, a trigger sleeps, a
-server takes connections and never answers.
+No stage would end by itself: another session holds a lock, a trigger sleeps, or a server accepts
+connections and never answers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.support.processes import PROJECT, CommandLine
 FOREVER = "PERFORM pg_sleep(600);"
 
 END_SECONDS = 30
-"""A command that hangs fails the test; on an idle machine each ends within five seconds."""
+"""Limit for a command that hangs; on an idle machine each ends within five seconds."""
 
 LOCK_SECONDS = 20
 
@@ -51,7 +51,7 @@ RAW = "raw_defillama_pool_history"
 
 @dataclass
 class World:
-    """What a stage is made of; `environment` is the command's."""
+    """Environment of a stage; `environment` is the command's."""
 
     engine: Engine
     environment: dict[str, str] = field(default_factory=dict)
@@ -59,12 +59,12 @@ class World:
     stack: ExitStack = field(default_factory=ExitStack)
 
     def hold(self, table: str) -> None:
-        """Another session has the table for itself."""
+        """Lock the table in another session."""
         connection = self.stack.enter_context(self.engine.begin())
         connection.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
 
     def silent_server(self) -> int:
-        """The port of a server that takes connections and never answers."""
+        """Return the port of a server that accepts connections and never answers."""
         listener = self.stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         listener.setblocking(False)
         self.accepted.append(listener)
@@ -80,8 +80,8 @@ class World:
 
 @dataclass(frozen=True)
 class Stage:
-    """`reached` is what the command prints then; without it PostgreSQL or the silent server has the
-    command waiting.
+    """A stage of a command. The command prints `reached` then; without it, PostgreSQL or the silent
+    server keeps the command waiting.
     """
 
     command: tuple[str, ...]
@@ -242,15 +242,13 @@ def _ends(run: CommandLine, engine: Engine, stage: Stage, sent: signal.Signals) 
 
 
 @pytest.mark.parametrize("stage", ["connect", "load files", "metrics plan"])
-def test_signal_ends_a_wait_for_a_server(
-    run: CommandLine, engine: Engine, stage: str
-) -> None:
+def test_signal_ends_a_wait_for_a_server(run: CommandLine, engine: Engine, stage: str) -> None:
     _ends(run, engine, WITHOUT_A_JVM[stage], signal.SIGTERM)
 
 
 @pytest.mark.usefixtures("jvm")
 def test_signal_ends_a_merge_that_waits_for_a_lock(run: CommandLine, engine: Engine) -> None:
-    """Over 20 s where two cores are busy: the JVM of a whole run."""
+    """Over 20 s on two busy cores: the JVM of a whole run."""
     _ends(run, engine, WITH_A_JVM["metrics merge"], signal.SIGINT)
 
 
@@ -262,7 +260,9 @@ def _works_for_long(settings: Settings) -> None:
 def test_lock_of_a_killed_driver_is_free_while_its_statement_runs(
     database: Settings, engine: Engine
 ) -> None:
-    """Over 10 s: the server looks for its client so often (`client_connection_check_interval`)."""
+    """Over 10 s: the server's interval of checks for its client
+    (`client_connection_check_interval`).
+    """
     driver = forks().Process(target=_works_for_long, args=(database,))
     driver.start()
     until(lambda: rows_of(engine, WAITING), "the server works")
@@ -280,5 +280,5 @@ def test_lock_of_a_killed_driver_is_free_while_its_statement_runs(
 def test_signal_ends_every_stage(
     run: CommandLine, engine: Engine, stage: str, sent: signal.Signals
 ) -> None:
-    """Minutes: thirteen of the twenty stages start a JVM, for each of the two signals."""
+    """Minutes: 13 of the 20 stages start a JVM, for each of the two signals."""
     _ends(run, engine, (WITHOUT_A_JVM | WITH_A_JVM)[stage], sent)

@@ -1,4 +1,4 @@
-"""Escape sequences, line ends and bidirectional controls in text from outside reach neither the
+"""Escape sequences, line ends and bidirectional controls of text from outside reach neither the
 terminal nor the log.
 """
 

@@ -1,5 +1,5 @@
-"""New rows under a server's clock that is behind the one before it, after a failover say: each is
-read once, and what was read makes no more work.
+"""New rows on a server whose clock is behind that of its predecessor, as after a failover: each row
+is read once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAY_10 = date(2024, 5, 10)
 
 
 def keep(engine: Engine, settings: Settings, plan: Plan) -> datetime:
-    """Put the plan into the ledger as that of a good run; returns its watermark."""
+    """Record the plan as that of a successful run; returns its watermark."""
     assert plan.seen
     add_run(
         engine,
@@ -44,7 +44,7 @@ def keep(engine: Engine, settings: Settings, plan: Plan) -> datetime:
 
 
 def put_row(engine: Engine, number: int, inserted: datetime, day: date = MAY_10) -> None:
-    """A row of pool `a` with an insertion timestamp of its own."""
+    """Insert a row of pool `a` with a given insertion timestamp."""
     put_rows(engine, [raw(number, "a", day)])
     execute(
         engine,
@@ -62,7 +62,7 @@ def no_session(_: int) -> SparkSession:
 def test_reads_new_rows_after_the_clock_goes_back(
     spark: SparkSession, database: Settings, engine: Engine, skew: timedelta
 ) -> None:
-    """A watermark in the future is what a clock that went back looks like."""
+    """After the clock goes back, the watermark is in the future."""
     put_rows(engine, [raw(n, "a", MAY_10 + timedelta(days=n)) for n in range(20)])
     assert run_metrics(database, session=lambda _: spark, now=NOW)["status"] == "succeeded"
     assert run_metrics(database, session=no_session, now=NOW)["status"] == "nothing_to_do"
@@ -93,7 +93,7 @@ def test_row_of_the_overlap_is_new_once(settled: Settings, engine: Engine) -> No
 
 
 def test_row_that_replaces_another_is_new(settled: Settings, engine: Engine) -> None:
-    """Equal counts are not equal rows."""
+    """The numbers of rows are equal, the rows are not."""
     watermark = keep(engine, settled, planned(settled)[0])
     execute(engine, "DELETE FROM raw_defillama_pool_history WHERE id = 5")
     put_row(engine, 1000, watermark - 5 * SECOND)
@@ -113,7 +113,7 @@ def test_decision_of_the_overlap_is_new_once(settled: Settings, engine: Engine) 
 def test_clock_that_passes_the_watermark_again_is_detected(
     settled: Settings, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Three hours passed here, one on the server: it is two hours behind since some moment."""
+    """Three hours passed here, one on the server: its clock went back two hours in between."""
     execute(engine, "UPDATE raw_defillama_pool_history SET insertion_timestamp = '2024-05-31'")
     plan, _ = planned(settled)
     watermark = keep(engine, settled, plan)
@@ -134,8 +134,10 @@ def test_clock_that_passes_the_watermark_again_is_detected(
     assert warning in caplog.text
 
 
-def test_rows_from_before_the_clock_went_back_are_not_new(settled: Settings, engine: Engine) -> None:
-    """Their insertion timestamps lie ahead of the clock, until it gets there."""
+def test_rows_from_before_the_clock_went_back_are_not_new(
+    settled: Settings, engine: Engine
+) -> None:
+    """Their insertion timestamps are in the future for a while."""
     put_row(engine, 1000, datetime.now(UTC) + 2 * HOUR)
     plan, pools = planned(settled)
     assert pools["a"]["write_from"] == MAY_10
@@ -145,18 +147,14 @@ def test_rows_from_before_the_clock_went_back_are_not_new(settled: Settings, eng
     assert planned(settled)[1]["a"]["write_from"] == MAY_10
 
 
-def test_row_with_a_future_insertion_time_is_read_later(
-    settled: Settings, engine: Engine
-) -> None:
+def test_row_with_a_future_insertion_time_is_read_later(settled: Settings, engine: Engine) -> None:
     put_row(engine, 1000, datetime.now(UTC) + 2 * HOUR, TODAY + timedelta(days=2))
     keep(engine, settled, planned(settled)[0])
     pools = planned(settled, now=NOW + timedelta(days=4))[1]
     assert pools["a"]["write_end"] == TODAY + timedelta(days=3)
 
 
-def test_reports_a_spike_after_the_clock_goes_back(
-    database: Settings, engine: Engine
-) -> None:
+def test_reports_a_spike_after_the_clock_goes_back(database: Settings, engine: Engine) -> None:
     night = Night(database, engine)
     night.before(["p"])
     add_run(engine, database, datetime.now(UTC) + 2 * HOUR, NEWEST)

@@ -1,5 +1,5 @@
-"""Every driver reaches the database that the settings name, in the session that the product asks
-for, or one sentence says what is different.
+"""Every driver reaches the settings' database with the session that the product asks for, or one
+message names the difference.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def asked_by_jdbc(spark: SparkSession, settings: Settings, query: str) -> object
 
 
 def by_every_driver(spark: SparkSession, settings: Settings, expression: str) -> list[object]:
-    """The answers of psycopg2, ADBC and JDBC."""
+    """Return the answers of psycopg2, ADBC and JDBC."""
     query = f"SELECT {expression} AS answer"
     return [
         execute_sql(settings, query)[0]["answer"],
@@ -128,7 +128,7 @@ def test_rejects_host_that_would_change_the_url(host: str) -> None:
 
 
 def dropping_options(after: int = 0) -> Callable[[Parameters], Answer]:
-    """As a pooler that ignores `options`; the first `after` connections keep theirs."""
+    """Answer as a pooler that ignores `options`, except for the first `after` connections."""
     seen = 0
 
     def answer(parameters: Parameters) -> Answer:
@@ -182,7 +182,7 @@ def test_accepts_pooler_if_the_role_sets_the_session_parameters(
 def test_each_driver_reports_its_server(
     driver: str, spark: SparkSession, database: Settings, second_database: Settings
 ) -> None:
-    """The first connection, of psycopg2, is the one that was described; the next is not."""
+    """The first connection, of psycopg2, is as described; the next one is not."""
 
     def ask(settings: Settings) -> None:
         if driver == "ADBC":
@@ -220,9 +220,7 @@ def test_rejects_jvm_in_another_time_zone(spark: SparkSession, database: Setting
         zones.setDefault(before)
 
 
-def test_rejects_task_on_another_server(
-    spark: SparkSession, database: Settings
-) -> None:
+def test_rejects_task_on_another_server(spark: SparkSession, database: Settings) -> None:
     settings = database.model_copy(update={"read_transport": "adbc"})
     target = (str(database.db_host), database.db_port)
     with startup_proxy(target, dropping_options(after=2)) as port:
@@ -232,9 +230,7 @@ def test_rejects_task_on_another_server(
     assert summarize_error(failed.value).startswith("the session of ADBC at ")
 
 
-def test_jdbc_appends_only_to_the_described_schema(
-    spark: SparkSession, database: Settings
-) -> None:
+def test_jdbc_appends_only_to_the_described_schema(spark: SparkSession, database: Settings) -> None:
     frame = spark.createDataFrame([("p",)], "pool_id string")
     target = (str(database.db_host), database.db_port)
     with startup_proxy(target, dropping_options(after=1)) as port:
@@ -252,7 +248,9 @@ LIMITS = (
 )
 
 
-def test_limits_of_the_role_do_not_apply_to_sessions(spark: SparkSession, database: Settings) -> None:
+def test_limits_of_the_role_do_not_apply_to_sessions(
+    spark: SparkSession, database: Settings
+) -> None:
     with role_with(database, "SELECT 1") as settings:
         for limit in LIMITS:
             execute_sql(database, f"ALTER ROLE {settings.db_user} SET {limit} = '150ms'")
@@ -313,7 +311,7 @@ def test_text_is_exact_for_every_encoding(
 
 
 def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate for localhost that signs itself, as a file, and a server's context with it."""
+    """A self-signed certificate for localhost, as a file, and a server's context with it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
@@ -366,7 +364,7 @@ def test_every_driver_verifies_the_server_certificate(
 
 @pytest.fixture
 def socket_folder() -> Iterator[Path]:
-    """Short, as the system limits a socket's path, and open to the server's account."""
+    """A short path, as the system limits it, that the server's account can enter."""
     with tempfile.TemporaryDirectory(prefix="ys", dir="/tmp") as folder:
         Path(folder).chmod(0o777)
         yield Path(folder)
@@ -488,7 +486,9 @@ def test_server_without_free_connections_is_reported(database: Settings) -> None
 def test_classifies_failed_jdbc_connection_by_code(
     accepted: int, spark: SparkSession, database: Settings
 ) -> None:
-    """At once, or in a task: the driver makes two to ask where it is, and one for the schema."""
+    """At once, or in a task: the driver connects twice to check its session, and once for the
+    schema.
+    """
     full = error_message({"S": "FATAL", "V": "FATAL", "C": "53300", "M": "zu viele"})
     left = accepted
 
@@ -548,9 +548,7 @@ def test_transient_rejection_asks_to_run_again(database: Settings) -> None:
             execute_sql(database.model_copy(update={"db_port": port}), "SELECT 1")
 
 
-def test_read_only_database_has_a_next_step(
-    run_here: CommandLineHere, database: Settings
-) -> None:
+def test_read_only_database_has_a_next_step(run_here: CommandLineHere, database: Settings) -> None:
     execute_sql(
         database, f"ALTER DATABASE {database.db_name} SET default_transaction_read_only = on"
     )
@@ -565,7 +563,7 @@ def test_read_only_database_has_a_next_step(
 def test_row_level_security_under_a_view_is_an_error(
     database: Settings, spark: SparkSession
 ) -> None:
-    """A view with its caller's rights: its own catalogue entry says nothing of policies."""
+    """A view with the rights of its caller has no policies in its own catalog entry."""
     for statement in (
         "INSERT INTO pools (pool_id) VALUES ('mine'), ('theirs')",
         "ALTER TABLE pools ENABLE ROW LEVEL SECURITY",
@@ -598,7 +596,7 @@ def test_documentation_lists_libpq_variables() -> None:
 
 
 def test_rule_covers_every_variable_of_the_installed_libpq() -> None:
-    """psycopg2 and ADBC bring one each, whose text names the variables."""
+    """psycopg2 and ADBC have a libpq each, whose text has the names of the variables."""
     libraries = [
         *Path(psycopg2.__file__).parents[1].glob("psycopg2_binary.libs/libpq*"),
         *Path(adbc_driver_postgresql.__file__).parent.glob("*.so"),

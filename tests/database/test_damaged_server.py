@@ -1,4 +1,6 @@
-"""The embedded server with damaged files: each is healed and said, or named with the next step."""
+"""The embedded server with damaged files: each is replaced with a warning, or named with the next
+step.
+"""
 
 from __future__ import annotations
 
@@ -67,9 +69,7 @@ def test_names_a_damaged_password_file_without_its_content(
 
 
 @pytest.mark.parametrize("content", ["", ".", "/", "/home", "/state/..", "/state/short", "\0"])
-def test_rejects_folder_outside_the_system_folders(
-    content: str, tmp_path: Path
-) -> None:
+def test_rejects_folder_outside_the_system_folders(content: str, tmp_path: Path) -> None:
     """A reset would delete it, and root would give it to the server's account."""
     file = tmp_path / "cluster_folder"
     file.write_text(content)
@@ -175,7 +175,7 @@ DAMAGED_DATA = {
 def test_names_damaged_data_without_retries(
     server: EmbeddedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One server for all: what is damaged is put back after each."""
+    """All cases share one server; the damaged file is restored after each."""
     address = server.start()
     server.stop()
     data = locate_folders(server.home).data

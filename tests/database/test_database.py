@@ -1,4 +1,4 @@
-"""Migrations, schema check, connection errors: against the real server."""
+"""Migrations, schema check and connection errors, on a real server."""
 
 from __future__ import annotations
 
@@ -135,9 +135,7 @@ def test_accepts_any_unique_index_and_any_view(engine: Engine) -> None:
 
 
 def test_idle_connection_is_kept_alive(database: Settings, engine: Engine) -> None:
-    """Over TCP, as tests connect: the server finds a driver that is gone, the network sees that the
-    flow is in use.
-    """
+    """Over TCP: the server detects a lost driver, and the network sees traffic."""
     other = connect(connection_parameters(database))
     with engine.connect() as connection:
         for raw in (connection.connection.driver_connection, other):

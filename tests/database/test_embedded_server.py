@@ -1,5 +1,5 @@
-"""The embedded PostgreSQL, for real: every test starts servers on 127.0.0.1 in a home of its own
-and deletes them again.
+"""The embedded PostgreSQL: every test starts real servers on 127.0.0.1 in a home of its own, and
+deletes them.
 """
 
 from __future__ import annotations
@@ -350,9 +350,7 @@ def test_plain_user_runs_the_server() -> None:
     reason="only root needs another account; a plain user's data lie in the home (test above)",
 )
 @pytest.mark.parametrize(("mode", "inside"), [(0o700, False), (0o755, True)])
-def test_root_stores_data_where_the_account_can_reach_them(
-    mode: int, inside: bool
-) -> None:
+def test_root_stores_data_where_the_account_can_reach_them(mode: int, inside: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         parent = Path(folder)
         parent.chmod(mode)

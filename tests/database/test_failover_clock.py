@@ -28,7 +28,7 @@ from tests.support.metrics_oracle import RawRow
 from tests.support.metrics_store import put_rows, rows_of
 
 LIBRARIES = ("lib/*/faketime/libfaketime.so.1", "local/lib/faketime/libfaketime.so.1")
-"""Below /usr: Debian's place, and that of its own `make install`."""
+"""Folders below /usr: Debian's, and that of libfaketime's `make install`."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def faketime() -> str:
 def taken_over(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, library: str, seconds: float
 ) -> Iterator[None]:
-    """Until the block ends the server runs with a clock that begins so many seconds before the last
+    """Run the server inside the block with a clock that starts a number of seconds before the last
     watermark, however long the restart takes.
     """
     since = seconds_since_watermark(make_engine(with_server(server)))
@@ -66,7 +66,7 @@ def seconds_since_watermark(engine: Engine) -> float:
 
 
 def put_apy(engine: Engine, number: int, apy: float) -> None:
-    """A later snapshot of May 10th, inserted by the server's clock."""
+    """Insert a later snapshot of May 10th with the server's clock."""
     at = raw(0, "a", MAY_10).timestamp + timedelta(minutes=number)
     put_rows(engine, [RawRow(number, "a", at, {"apy": apy})])
 

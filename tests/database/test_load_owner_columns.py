@@ -1,5 +1,5 @@
-"""`load` and `ingest` on the owner's own tables: partitioned ones, and values that are longer or
-larger than a column takes.
+"""`load` and `ingest` on the owner's tables: partitioned ones, and values that are too long or too
+large for a column.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.defillama_server import running
 from tests.support.metrics_store import execute, rows_of
 
 LONG = "x" * 300
-"""The owner's texts have at most 255 characters."""
+"""Longer than the 255 characters of the owner's columns."""
 
 
 @pytest.fixture
@@ -36,7 +36,9 @@ PARTITIONED = {
 
 
 def partition(engine: Engine) -> None:
-    """The same tables in two parts each; a foreign key refers to `pools`, and a view reads it."""
+    """Partition the tables into two parts each; a foreign key refers to `pools`, and a view reads
+    it.
+    """
     execute(engine, "DROP VIEW pool_metrics_extended")
     keys = {
         "raw_coinmarketcap_ohlcv": "UNIQUE (data_timestamp, symbol)",

@@ -1,4 +1,4 @@
-"""METRICS_TABLE: both jobs write and read the table it names, and nothing of another one."""
+"""METRICS_TABLE: both jobs read and write the table that it names, and no other."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.owner_schema import put_as_owner
 from tests.support.processes import CommandLineHere
 
 RESERVED = "order"
-"""A name that SQL takes in quotes only."""
+"""A name that SQL accepts in quotes only."""
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_parallel_table_is_separate_and_switching_needs_a_full_refresh(
 def test_uses_the_foreign_key_of_the_named_table(
     owner_database: Settings, spark: SparkSession
 ) -> None:
-    """The owner's table refuses metrics of a pool that `pools` lacks, the parallel one takes
+    """The owner's table rejects metrics of a pool that `pools` lacks, the parallel table accepts
     them.
     """
     engine = make_engine(owner_database)
@@ -164,9 +164,7 @@ def test_uses_the_foreign_key_of_the_named_table(
         assert rows_of(engine, of_pool.format("pool_daily_metrics"))[0]["rows"] == 0
 
 
-def test_forecasts_use_the_named_table(
-    database: Settings, spark: SparkSession
-) -> None:
+def test_forecasts_use_the_named_table(database: Settings, spark: SparkSession) -> None:
     named = naming(database, RESERVED)
     migrate(make_engine(named))
     store(make_engine(named), panel_rows(12, 130))

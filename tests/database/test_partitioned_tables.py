@@ -1,5 +1,5 @@
 """Raw history and metrics that are partitioned before the first migration: PostgreSQL has no system
-columns for the rows of such tables.
+columns for rows of such tables.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The product behind a real PgBouncer, where the machine has one (`apt install pgbouncer`)."""
+"""The product behind a real PgBouncer, if it is installed (`apt install pgbouncer`)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no pgbouncer o
 
 @contextmanager
 def pgbouncer(settings: Settings, *lines: str) -> Iterator[Settings]:
-    """The settings' database behind a pooler with these lines of configuration."""
+    """Yield the settings of a pooler for the database, with these lines of configuration."""
     assert PROGRAM is not None
     assert settings.db_password is not None
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -1,5 +1,5 @@
-"""Raw rows of a pool that `pools` lacks, where `pool_daily_metrics` has a foreign key to it: they
-wait in quarantine, and are in use from the run after the pool came into `pools`.
+"""Raw rows of a pool that `pools` lacks, with a foreign key of `pool_daily_metrics`: they wait in
+quarantine and are used from the run after the pool is in `pools`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def now_of(days: int) -> datetime:
 
 @pytest.fixture
 def history(engine: Engine) -> World:
-    """Two pools over fifty days; `pools` has one of them."""
+    """Two pools with fifty days; `pools` has one of them."""
     rows = [
         snapshot(2 * day + number, day, pool)
         for day in range(DAYS)

@@ -1,5 +1,7 @@
-"""The model registry in a PostgreSQL database of its own: who logs in and how, its tables, and that
-a night needs none of it to forecast. The server asks for its password, and no URI has one.
+"""The model registry in a PostgreSQL database of its own: login, tables, and runs that forecast
+without it.
+
+The server asks for its password, and no URI has one.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ def execute(settings: Settings, statement: str, name: str = "postgres") -> None:
 def registry_of(
     settings: Settings, folder: Path, template: str = "template1"
 ) -> Iterator[Settings]:
-    """Settings with a registry in a database of its own: a copy of the template."""
+    """Return settings with a registry in a database of its own, a copy of the template."""
     name = f"mlflow_{secrets.token_hex(6)}"
     execute(settings, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     try:
@@ -81,7 +83,7 @@ def tables(settings: Settings) -> list[str]:
 
 @pytest.fixture(scope="module")
 def with_tables(server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The name of a database with MLflow's tables, which are made once: it takes seconds."""
+    """The name of a database with MLflow's tables, created once because it takes seconds."""
     with registry_of(server, tmp_path_factory.mktemp("unused")) as settings:
         assert has_tables(settings, make=True)
         yield database_of(settings)
@@ -89,14 +91,14 @@ def with_tables(server: Settings, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def settings(server: Settings, tmp_path: Path, with_tables: str) -> Iterator[Settings]:
-    """With an empty registry that has its tables."""
+    """Settings with an empty registry that has its tables."""
     with registry_of(server, tmp_path, with_tables) as ready:
         yield ready
 
 
 @pytest.fixture
 def untouched(server: Settings, tmp_path: Path) -> Iterator[Settings]:
-    """With a registry in a database that nothing was done to."""
+    """Settings with a registry in an empty database."""
     with registry_of(server, tmp_path) as ready:
         yield ready
 
@@ -114,7 +116,7 @@ def test_refit_is_registered_loaded_and_waits_for_the_database(
     with_tables: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Three nights in a row, two of which fit: 20 seconds."""
+    """20 seconds: three daily runs in a row, two of which fit a model."""
     store(engine, panel_rows(12, 130))
     with registry_of(weekly, tmp_path, with_tables) as settings:
         row = forecast(settings, spark, as_of=night(0))
@@ -249,7 +251,9 @@ def test_concurrent_table_creation_waits(untouched: Settings) -> None:
 
 @pytest.fixture
 def older(untouched: Settings) -> Settings:
-    """With a registry that an older MLflow made: all but the newest revision of its tables."""
+    """Settings with a registry of an older MLflow: all revisions of its tables
+    except the newest.
+    """
     scripts = mlflow_tables._scripts()
     before = str(scripts.get_revision(str(scripts.get_current_head())).down_revision)
     uri = str(untouched.mlflow_tracking_uri)
@@ -316,7 +320,7 @@ def test_rejects_uri_of_postgresql_alone_with_the_right_form(run_here: CommandLi
 
 
 def test_model_files_are_stored_in_a_bucket(settings: Settings, tmp_path: Path) -> None:
-    """By the product's client, which sends the token of the double."""
+    """With the product's client, which sends the emulator's token."""
     double, token_file = FakeStorage(tmp_path / "storage", [BUCKET]), tmp_path / "token"
     write_private(token_file, "a-token")
     with serving([double], token="a-token") as url:

@@ -1,5 +1,5 @@
-"""`load` and `ingest` where `pools` requires name, chain, protocol and symbol: pools that are known
-are updated, new ones get what the source has, and a stand-in for the rest.
+"""`load` and `ingest` if `pools` requires name, chain, protocol and symbol: known pools are
+updated, new ones get the fields of the source and placeholders for the others.
 """
 
 from __future__ import annotations

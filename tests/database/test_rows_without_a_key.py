@@ -1,5 +1,5 @@
-"""Raw rows without a timestamp, a symbol or a document, where the owner's columns allow it: each is
-in quarantine with its reason, and the run goes on.
+"""Raw rows without timestamp, symbol or JSON, if the owner's columns allow nulls: each is
+quarantined with its reason, and the run continues.
 """
 
 from __future__ import annotations

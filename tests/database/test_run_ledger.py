@@ -1,4 +1,4 @@
-"""The ledger tells what became of a run, and one job never runs twice at once."""
+"""The ledger records the outcome of every run, and a job never runs twice at once."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ with open_run(create_engine(url), job="calculate_metrics", mode="incremental") a
 
 @pytest.fixture
 def other_run(database: Settings) -> Iterator[subprocess.Popen[str]]:
-    """A second process that holds an open run of calculate_metrics; the password goes in by its
-    standard input.
-    """
+    """A second process with an open run of calculate_metrics; it reads the password from stdin."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDS_A_RUN],
         cwd=PROJECT,
@@ -77,9 +75,7 @@ def test_successful_run_has_the_documented_keys(engine: Engine) -> None:
         (KeyboardInterrupt(), "cancelled"),
     ],
 )
-def test_records_and_reraises_errors(
-    engine: Engine, raised: BaseException, status: str
-) -> None:
+def test_records_and_reraises_errors(engine: Engine, raised: BaseException, status: str) -> None:
     with pytest.raises(type(raised)), open_run(engine, job="forecast_pools", mode="daily") as run:
         raise raised
     row = ledger_row(engine, run.run_id)
@@ -110,9 +106,7 @@ def test_rejects_second_run_of_the_same_job_only(
 def test_lock_is_released_before_the_connection_ends(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server notices the end of a connection in its own time, and the next run may ask before
-    that.
-    """
+    """A server may notice the end of a connection after the next run has asked for the lock."""
     still_open: list[Connection] = []
     with monkeypatch.context() as patched:
         patched.setattr(Connection, "close", lambda connection: still_open.append(connection))
@@ -188,7 +182,7 @@ def test_job_with_a_shorter_name_does_not_drop_staging(engine: Engine) -> None:
 def test_run_stays_succeeded_after_its_commit(
     engine: Engine, committed: bool, status: str, error: str | None
 ) -> None:
-    """Not when the word was only written: a commit that fails takes it back."""
+    """A status that is written but not committed is rolled back."""
     runs = []
 
     def fails_at_the_end() -> None:

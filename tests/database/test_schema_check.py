@@ -1,4 +1,4 @@
-"""What stands in the way of a job is named before any work, with the statement that helps."""
+"""Problems of the tables are named before a job starts, with the statement that solves each."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_names_missing_right_with_its_grant(
 
 
 def test_rights_on_tables_of_another_role(owner_database: Settings, admin: Engine) -> None:
-    """Each printed statement gives what it says, from nothing to a run."""
+    """Each printed statement grants a right, from none to a complete run."""
     execute(admin, f"REVOKE TEMPORARY ON DATABASE {owner_database.db_name} FROM PUBLIC")
     with role_with(owner_database, "SELECT") as settings:
         found = examined(settings)
@@ -151,9 +151,7 @@ def test_rights_on_tables_of_another_role(owner_database: Settings, admin: Engin
         assert run_metrics(settings)["status"] == "nothing_to_do"
 
 
-def test_accepts_rights_on_all_columns(
-    restricted: Settings, admin: Engine
-) -> None:
+def test_accepts_rights_on_all_columns(restricted: Settings, admin: Engine) -> None:
     execute(admin, f"REVOKE SELECT ON pools FROM {restricted.db_user}")
     execute(admin, f"GRANT SELECT (pool_id, is_active) ON pools TO {restricted.db_user}")
     assert examined(restricted, METRICS_USE).grants == []
@@ -162,9 +160,7 @@ def test_accepts_rights_on_all_columns(
     ]
 
 
-def test_reports_how_to_create_the_schema(
-    owner_tables: Settings, admin: Engine
-) -> None:
+def test_reports_how_to_create_the_schema(owner_tables: Settings, admin: Engine) -> None:
     with role_with(owner_tables, documented_grants()) as settings:
         execute(admin, "DROP SCHEMA yieldspark")
         with pytest.raises(DatabaseRefused) as caught:
@@ -187,7 +183,7 @@ HIDDEN = [
 def test_rejects_row_level_security_with_the_statements_that_help(
     number: int, restricted: Settings, admin: Engine
 ) -> None:
-    """Each of the two statements helps with half of the tables."""
+    """Each of the two statements is used for half of the tables."""
     table, policy = HIDDEN[number]
     execute(admin, f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
     execute(admin, policy.format(table=table))
@@ -289,8 +285,8 @@ def test_doctor_lists_tables_that_a_migration_creates(owner_tables: Settings) ->
     assert "db migrate" in finding.fix
 
 
-def said_grants(refused: DatabaseRefused) -> list[str]:
-    """The statements of a refusal."""
+def grants_in(refused: DatabaseRefused) -> list[str]:
+    """Return the GRANT statements of an error."""
     return re.findall(r"GRANT [^;]+;", str(refused))
 
 
@@ -303,7 +299,7 @@ def test_reports_grants_for_the_own_schema(
         engine = make_engine(settings)
         with pytest.raises(DatabaseRefused, match="lacks USAGE, CREATE on schema yieldspark") as no:
             asked(engine)
-        for statement in said_grants(no.value):
+        for statement in grants_in(no.value):
             execute(admin, statement)
         asked(engine)
 
@@ -315,6 +311,6 @@ def test_replay_checks_its_rights_first(restricted: Settings, admin: Engine) -> 
         with pytest.raises(DatabaseRefused, match=f"lacks INSERT on public.{HISTORY}|USAGE") as no:
             replay_rows(restricted, engine, replay, dry_run=dry_run)
     assert rows_of(admin, "SELECT job FROM yieldspark.run_ledger") == []
-    for statement in said_grants(no.value):
+    for statement in grants_in(no.value):
         execute(admin, statement)
     assert replay_rows(restricted, engine, replay)["status"] == "succeeded"

@@ -1,5 +1,5 @@
-"""The database's password out of Secret Manager: by the real client, from a server that speaks its
-protocol.
+"""The database password from Secret Manager: the real client and a server that
+speaks its protocol.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def test_rejects_bytes_that_are_no_text_without_showing_them(
     assert "very" not in str(caught.value)
 
 
-def test_unreachable_service_has_a_next_step(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_service_has_a_next_step(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("database.connections.secret_manager.ACCESS_SECONDS", 1.0)
     with pytest.raises(
         CloudUnavailable, match=f"DB_PASSWORD_SECRET={NAME}: Google Cloud does not answer"

@@ -1,4 +1,4 @@
-"""Transports, staging and merge: real Spark into real PostgreSQL."""
+"""Transports, staging and merge: real Spark and real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ DAY = date(2025, 8, 3)
 
 @pytest.fixture(params=TRANSPORTS)
 def transported(request: pytest.FixtureRequest, database: Settings) -> Settings:
-    """Settings that read and write by each transport in turn."""
+    """Settings that read and write with each transport in turn."""
     assert has_jdbc_jar(database), "the JDBC jar is missing: run `python run_spark_local.py doctor`"
     return database.model_copy(
         update={"read_transport": request.param, "write_transport": request.param}
@@ -103,7 +103,7 @@ def test_upsert_counts_rows_and_keeps_other_columns(
 
 @pytest.fixture(params=["plain", "partitioned"])
 def target_kind(request: pytest.FixtureRequest, database: Settings) -> str:
-    """`pool_daily_metrics` as it is, and as a table with a partition for each half of 2025."""
+    """`pool_daily_metrics` as it is, and partitioned by halves of 2025."""
     if request.param == "partitioned":
         execute_sql(
             database,
@@ -236,7 +236,7 @@ def test_trigger_that_changes_values_is_accepted(
 
 
 def _narrow(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """What a task makes of other widths than its schema says."""
+    """Return batches with narrower types than the schema has."""
     for batch in batches:
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         columns["source_id"] = columns["source_id"].cast(pa.int32())
@@ -375,7 +375,7 @@ def test_failing_check_writes_nothing(
 
 @pytest.mark.parametrize("by_days", [True, False])
 def test_counts_rows_beyond_the_first_of_their_key(engine: Engine, by_days: bool) -> None:
-    """By days as bits, where the key has a date, as by grouping all keys."""
+    """Counting days as bits gives the same as grouping by all keys."""
     random = Random(7)
     dates = [date(1969, 1, 1) + timedelta(days=random.randrange(900)) for _ in range(700)]
     keys = Counter((random.choice("abc"), day) for day in dates)
@@ -414,9 +414,7 @@ def test_counts_rows_beyond_the_first_of_their_key(engine: Engine, by_days: bool
     }
 
 
-def test_detects_a_lost_row(
-    spark: SparkSession, database: Settings, engine: Engine
-) -> None:
+def test_detects_a_lost_row(spark: SparkSession, database: Settings, engine: Engine) -> None:
     class LosesARow(AdbcTransport):
         def write(
             self,
@@ -460,9 +458,7 @@ def test_failure_after_the_merge_rolls_back_everything(
 def test_interrupt_during_the_last_load_commits_nothing(
     spark: SparkSession, database: Settings, engine: Engine
 ) -> None:
-    """Spark's job was as good as done, so that its cancellation ended nothing: the merge must not
-    begin.
-    """
+    """Spark's job was nearly done, so its cancellation had no effect: the merge must not start."""
 
     class DoneWhenTheSignalComes(AdbcTransport):
         def write(
@@ -513,9 +509,7 @@ def test_interrupt_after_the_commit_keeps_the_run(
 def test_two_attempts_of_a_partition_stage_its_rows_once(
     spark: SparkSession, transported: Settings
 ) -> None:
-    """What a task leaves that committed and was then retried: the driver sees one success, staging
-    has seen two writes.
-    """
+    """A task is retried after its commit: the driver sees one success, staging two writes."""
     name = f"{OWN_SCHEMA}.staging_retry"
     frame = _frame(spark, ("a", DAY, 1.0, 1.0), ("b", DAY, 2.0, 2.0)).coalesce(1)
     transport = transport_for(transported, transported.write_transport)

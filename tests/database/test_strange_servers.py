@@ -1,5 +1,5 @@
-"""Servers that answer otherwise than PostgreSQL does, and roles and tables that an administrator
-has set up in an unusual way: the right rows, or one sentence, and never a hang.
+"""Servers that do not answer like PostgreSQL, and unusual roles and tables: the right rows or one
+message, and never a hang.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CLEARTEXT_PASSWORD = b"R" + struct.pack("!II", 8, 3)
 
 
 def parameter(name: str, value: str) -> bytes:
-    """A ParameterStatus message."""
+    """Return a ParameterStatus message."""
     body = f"{name}\0{value}\0".encode()
     return b"S" + struct.pack("!I", len(body) + 4) + body
 
@@ -58,8 +58,8 @@ GREETING = b"".join(
 
 @contextmanager
 def answering(*answers: bytes) -> Iterator[tuple[int, list[bytes]]]:
-    """The port of a server that gives one answer to each message of a client, and keeps what it
-    was sent; after the last answer it is silent.
+    """Yield the port of a server that sends one answer for each message and records the messages;
+    after the last answer it is silent.
     """
     listener, sent = socket.create_server(("127.0.0.1", 0)), list[bytes]()
     over = threading.Event()
@@ -111,7 +111,7 @@ def test_other_server_is_reported_on_one_line(name: str, database: Settings) -> 
 def test_limits_the_wait_for_a_silent_server(
     database: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As PgBouncer whose servers are all in use: libpq waits without a limit."""
+    """As PgBouncer with all servers in use: libpq waits without a limit."""
     monkeypatch.setattr(driver_connection, "ANSWER_SECONDS", 0.5)
     with answering(GREETING) as (port, _):
         silent = database.model_copy(update={"db_port": port})

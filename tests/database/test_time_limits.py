@@ -1,5 +1,5 @@
-"""A check that only warns has a time limit: it says that it did not finish, and neither fails nor
-holds up what it belongs to.
+"""Checks of severity `warn` have a time limit; a check that exceeds it neither fails nor delays a
+run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ UNFINISHED = "not finished after 0.3 s"
 
 @pytest.fixture
 def locked_counts(engine: Engine) -> Iterator[None]:
-    """Another session has the table of raw history's counts for itself."""
+    """Lock the table of raw row counts in another session."""
     with engine.begin() as connection:
         connection.execute(text(f"LOCK TABLE {COUNTS} IN ACCESS EXCLUSIVE MODE"))
         yield
@@ -41,7 +41,7 @@ def locked_counts(engine: Engine) -> Iterator[None]:
 def test_slow_warning_check_does_not_delay_the_commit(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What its preparation made is undone, and the limit goes with it."""
+    """The changes of its preparation are rolled back, and the limit is reset."""
     monkeypatch.setattr(batch_checks, "WARN_SECONDS", SHORT)
     made = "CREATE TEMPORARY TABLE prepared ON COMMIT DROP AS SELECT 1 AS row"
     checks = CommitChecks(

@@ -1,4 +1,6 @@
-"""What a Python worker loads before its first row: seconds of every small run."""
+"""Modules that a Python worker imports before its first row, which takes time
+in every small run.
+"""
 
 from __future__ import annotations
 

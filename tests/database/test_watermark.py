@@ -1,6 +1,4 @@
-"""Where the next run begins: at the oldest transaction that is still open, for its rows are seen by
-none before.
-"""
+"""The next run starts at the oldest open transaction, whose rows no earlier run has seen."""
 
 from __future__ import annotations
 
@@ -42,9 +40,7 @@ def test_watermark_is_the_start_of_the_oldest_open_transaction(
         assert asked <= read_watermark(connection)[0] <= asked + timedelta(seconds=1)
 
 
-def test_watermark_includes_prepared_transactions(
-    database: Settings, engine: Engine
-) -> None:
+def test_watermark_includes_prepared_transactions(database: Settings, engine: Engine) -> None:
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         connection.execute(text("BEGIN"))
         began = connection.execute(text("SELECT now()")).scalar_one()

@@ -1,5 +1,5 @@
-"""The archive of Spark's classes, with real JVMs: recorded by one process, mapped by the next, and
-never in the way.
+"""The archive of Spark's classes, with real JVMs: one process records it, the next maps it, and it
+never disturbs a run.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ SCRIPT = [
 
 
 class Runs:
-    """Small runs in one home, each a process of its own."""
+    """Small runs in one home, each in a process of its own."""
 
     def __init__(self, folder: Path, java_home: Path) -> None:
         self.folder = folder
@@ -99,9 +99,7 @@ class Runs:
         )
 
     def finish(self, process: subprocess.Popen[str]) -> str:
-        """Its stderr. Nothing but the result may stand on stdout, and no JVM's complaint on
-        either.
-        """
+        """Return stderr. Stdout has only the result, and no JVM complains on either stream."""
         out, errors = process.communicate(timeout=180)
         assert (process.returncode, out) == (0, "4950\n"), errors
         assert "cds" not in errors.lower()
@@ -111,7 +109,7 @@ class Runs:
         return self.finish(self.start(code, **options))
 
     def choose_options(self) -> subprocess.CompletedProcess[str]:
-        """What a process does before it starts its JVM; the JVM's options on stdout."""
+        """Prepare a JVM in a process of its own, which prints the JVM's options."""
         return subprocess.run(
             [sys.executable, "-c", CHOICE],
             cwd=self.folder,
@@ -125,7 +123,7 @@ class Runs:
         return self.choose_options().stdout
 
     def job(self, database: Settings) -> subprocess.CompletedProcess[str]:
-        """The job as a script, with one document on stdout."""
+        """Run the job as a script, with JSON on stdout."""
         environment = environment_of(database) | self.environment
         done = subprocess.run(
             SCRIPT, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
@@ -135,7 +133,7 @@ class Runs:
         return done
 
     def source(self, name: str) -> str:
-        """Where the last JVM had a class from."""
+        """Return the file that the last JVM loaded a class from."""
         return next(
             line for line in self.loaded.read_text().splitlines() if f"] {name} source:" in line
         ).split(" source: ")[1]
@@ -158,8 +156,8 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def recorded(processes: None, server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """A home, of a name with spaces, whose first run was good: the job as a script. Its Java is the
-    wheel's, where there is one.
+    """A home, with spaces in its name, after a successful first run of the job as a script. Java is
+    the wheel's, if installed.
     """
     folder = tmp_path_factory.mktemp("recorded") / "a folder with spaces"
     folder.mkdir()
@@ -176,7 +174,7 @@ def recorded(processes: None, server: Settings, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture
 def copied(recorded: Runs, tmp_path: Path) -> Runs:
-    """The same home in a folder that a test may spoil."""
+    """A copy of that home for tests that damage it."""
     shutil.copytree(recorded.home, tmp_path / "home")
     return Runs(tmp_path, recorded.java_home)
 
@@ -187,7 +185,7 @@ SHARED = "shared objects file"
 def test_script_maps_its_recorded_archive(
     recorded: Runs, database: Settings, engine: Engine
 ) -> None:
-    """On a base archive of ours where the Java has none."""
+    """On a base archive of ours if Java has none."""
     put(engine, world(31, pools=4, days=20))
     before = recorded.classes.stat()
     assert "keeping" not in recorded.job(database).stderr
@@ -233,7 +231,7 @@ def test_next_recording_removes_truncated_and_abandoned_archives(
 def test_next_recording_removes_file_with_wrong_magic(
     copied: Runs, stem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Java would not start with it. Classes without their own base are of no use either."""
+    """Java would not start with the file. Spark's archive is useless without its base."""
     archive = copied.archive
     if stem == "base" and not archive.needs_base:
         pytest.skip("this Java has a base of its own")
@@ -285,9 +283,7 @@ def test_doctor_predicts_whether_an_archive_can_be_recorded(tmp_path: Path) -> N
     assert examined(settings)[0] == "warn"
 
 
-def test_production_maps_but_never_records(
-    recorded: Runs, tmp_path: Path
-) -> None:
+def test_production_maps_but_never_records(recorded: Runs, tmp_path: Path) -> None:
     runs = Runs(tmp_path, recorded.java_home)
     runs.environment |= {"ENVIRONMENT": "production", "DB_HOST": "unused"}
     assert runs.options() == runs.environment["SPARK_SUBMIT_OPTS"]
@@ -350,7 +346,7 @@ def test_archive_key_depends_on_jars_and_java(
 
 @pytest.mark.usefixtures("processes")
 def test_first_command_records_for_the_fetched_jars(tmp_path: Path) -> None:
-    """The next command would find no archive otherwise, and record another one."""
+    """Otherwise the next command would not find the archive and would record another one."""
     runs = Runs(tmp_path, java_runtime.find_java())
     settings = tmp_path / "ivysettings.xml"
     resolver = f'<ibiblio name="ours" m2compatible="true" root="{_served_jars(tmp_path)}"/>'
@@ -369,7 +365,7 @@ def test_first_command_records_for_the_fetched_jars(tmp_path: Path) -> None:
 
 
 def _served_jars(folder: Path) -> str:
-    """The address of a Maven repository in a folder, with the tests' own jars."""
+    """Yield the address of a Maven repository with the tests' own jars."""
     sources = ElementTree.parse(PROJECT / "local_runtime" / "spark_jars" / "ivy.xml")
     for module in sources.iter("dependency"):
         group, name, version = (module.attrib[key] for key in ("org", "name", "rev"))

@@ -1,6 +1,4 @@
-"""Java and the jars, for real and offline: Spark's own Ivy fetches from a repository that this test
-serves on loopback.
-"""
+"""Java and the jars, offline: Spark's own Ivy downloads from a repository on loopback."""
 
 from __future__ import annotations
 
@@ -47,7 +45,7 @@ POM = """<project><modelVersion>4.0.0</modelVersion>
 
 @dataclass
 class Repository:
-    """A Maven layout in a folder, the settings that name it, and what its server was asked."""
+    """A Maven layout in a folder, the settings that name it, and the requests of its server."""
 
     root: Path
     seen: list[str] = field(default_factory=list)
@@ -134,7 +132,7 @@ def served(repository: Repository) -> Iterator[ThreadingHTTPServer]:
 
 
 def private_authority(folder: Path) -> tuple[Path, Path]:
-    """A self-signed certificate of 127.0.0.1 with its key: (certificate, certificate + key)."""
+    """Return a self-signed certificate of 127.0.0.1, and the certificate with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a private authority")])
     now = datetime.datetime.now(datetime.UTC)

@@ -1,4 +1,4 @@
-"""Groups made whole again, wherever the batches are cut."""
+"""Groups are complete for every position of the batch boundaries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ KEYS = "aabbbbc"
 
 
 def batches_of(keys: str, cuts: Sequence[int]) -> list[pa.RecordBatch]:
-    """Rows numbered from 0, cut before each of `cuts`; a cut given twice makes an empty batch."""
+    """Return rows numbered from 0, cut before each of `cuts`; a repeated cut
+    makes an empty batch.
+    """
     numbers = range(len(keys))
     ends = [0, *sorted(cuts), len(keys)]
     return [
@@ -44,7 +46,7 @@ def assert_whole(tables: list[pa.Table], keys: str) -> None:
     ids=str,
 )
 def test_group_is_complete_for_every_batch_boundary(cuts: tuple[int, ...]) -> None:
-    """Every way to cut seven rows: a group at the end of a batch, over two of them, over up to
+    """Every way to cut seven rows: groups at the end of a batch, over two batches, and over up to
     four.
     """
     assert_whole(list(iter_groups(batches_of(KEYS, cuts), "key")), KEYS)

@@ -1,5 +1,5 @@
-"""Ctrl-C while this process waits for the JVM: real signals, a real session that is still good
-afterwards.
+"""Ctrl-C while this process waits for the JVM: real signals, and a session that
+works afterwards.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ WAIT_IN_THE_JVM_MILLISECONDS = 1500
 
 
 def send_soon() -> None:
-    """SIGINT to this process, when it has had the time to enter the JVM."""
+    """Send SIGINT to this process when it has had time to enter the JVM."""
     threading.Timer(SIGNAL_AFTER_SECONDS, os.kill, (os.getpid(), signal.SIGINT)).start()
 
 
 def interrupt_inside_the_jvm(spark: SparkSession) -> None:
-    """A call to the JVM that gets SIGINT, runs no job that could be cancelled, and so ends as if
-    nothing had been.
+    """Call the JVM and get SIGINT, without a job to cancel: the call ends as if nothing had
+    happened.
     """
     send_soon()
     assert spark._jvm is not None

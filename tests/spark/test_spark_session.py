@@ -1,4 +1,4 @@
-"""What a Spark session is asked for, before there is one."""
+"""Configuration of a Spark session, without starting one."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""One fault test's database, and the sentences all of them end with: as before, as after, the next
-run repairs.
+"""The database of a fault test, and its three assertions: unchanged, as after an undisturbed run,
+repaired by the next run.
 
-In: a generated dirty history, most of it worked through by a first run, the rest come since (late
-rows, new days and pools, corrected prices, pools gone inactive). `after` is what an undisturbed run
-makes of that in another database of the same server.
+The input is a generated, dirty history: a first run has processed most of it; late rows, new days
+and pools, corrected prices and inactive pools came later. `after` is the result of an undisturbed
+run in another database.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ UNCLOSED = "the driver ended without closing the run"
 
 
 def at(stage: str, edge: str, statement: str | None = None, *, do: str = "kill") -> dict[str, Any]:
-    """A point of a run and what happens there, as `fault_process` takes it."""
+    """Return a fault at a point of a run, as `fault_process` reads it."""
     return {"stage": stage, "edge": edge, "do": do} | (
         {"statement": statement} if statement else {}
     )
@@ -68,9 +68,7 @@ def generated() -> World:
 
 
 def put_first_part(engine: Engine) -> None:
-    """The first days, with a tenth of the rows not there yet, other prices, and every pool
-    active.
-    """
+    """Insert the first days: a tenth of the rows missing, some other prices, every pool active."""
     whole, random = generated(), Random(1)
     days = START + timedelta(days=WORKED_DAYS)
     rows = [row for row in whole.rows if row.timestamp.date() < days and random.random() < 0.9]
@@ -83,7 +81,7 @@ def put_first_part(engine: Engine) -> None:
 
 
 def put_second_part(engine: Engine) -> None:
-    """What has come since, as one transaction that begins now."""
+    """Insert the rest in one transaction that starts now."""
     whole, random = generated(), Random(1)
     days = START + timedelta(days=WORKED_DAYS)
     put_rows(
@@ -95,9 +93,7 @@ def put_second_part(engine: Engine) -> None:
 
 @dataclass(frozen=True)
 class Worked:
-    """The database that every case is a copy of, what it holds, and what an undisturbed run makes
-    of it.
-    """
+    """The database that every case copies, its contents, and the result of an undisturbed run."""
 
     database: Settings
     before: Mapping[str, str]
@@ -105,7 +101,7 @@ class Worked:
     first_row: Mapping[str, Any]
     row: Mapping[str, Any]
     facts: Mapping[str, int]
-    """What the database itself says of the two runs whose ledger rows these are."""
+    """Counts from the database for the two runs of `first_row` and `row`."""
 
 
 @contextmanager
@@ -140,9 +136,7 @@ FIRST_FACTS = {
 
 
 def differences(old: Rows, new: Rows) -> dict[str, int]:
-    """How many keys of `pool_daily_metrics` are new, and how many of the others have another
-    metric.
-    """
+    """Return the numbers of new, changed and removed keys of `pool_daily_metrics`."""
     stayed = old.keys() & new.keys()
     changed = [
         key for key in stayed if any(old[key][name] != new[key][name] for name in METRIC_COLUMNS)
@@ -156,7 +150,7 @@ def differences(old: Rows, new: Rows) -> dict[str, int]:
 
 @dataclass
 class Case:
-    """A database of one test, and the runs started on it."""
+    """The database of one test, and the runs on it."""
 
     database: Settings
     engine: Engine
@@ -171,7 +165,7 @@ class Case:
         spark_conf: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> JobProcess:
-        """Start the job. Args: settings are fields of `Settings` that this run alone has."""
+        """Start the job; `settings` are fields of `Settings` for this run only."""
         run = JobProcess(
             self.database.model_copy(update=settings),
             self.folder,
@@ -182,7 +176,7 @@ class Case:
         return run
 
     def run_here(self, spark: SparkSession) -> dict[str, Any]:
-        """Run the job in this process, begun again as `next_run` does; returns its ledger row."""
+        """Run the job in this process, repeated as in `next_run`; returns its ledger row."""
         deadline = time.monotonic() + SHORT_WAIT_SECONDS
         while True:
             try:
@@ -196,21 +190,21 @@ class Case:
         assert exact_contents(self.engine) == self.worked.before
 
     def is_as_after(self) -> None:
-        """The tables of an undisturbed run, and nothing left in staging."""
+        """The tables equal those of an undisturbed run, and staging is empty."""
         assert computed_contents(self.engine) == self.worked.after
         assert staging_tables(self.engine) == []
 
     def did_all_the_work(self, row: Mapping[str, Any]) -> None:
-        """The ledger row has the undisturbed run's counts."""
+        """The ledger row has the counts of the undisturbed run."""
         assert (row["status"], row["rows"]) == ("succeeded", self.worked.row["rows"]), row
 
     def was_killed(self, run: JobProcess) -> None:
-        """The driver was killed, and nothing it started lives on."""
+        """The driver was killed, and all its processes have ended."""
         assert run.wait() == -signal.SIGKILL, run.errors
         run.all_have_ended()
 
     def has_failed(self, run: JobProcess, words: str = "") -> None:
-        """The run said so in a sentence, its ledger row says so, and nothing else has changed."""
+        """The run failed with a message and a ledger row, and nothing else has changed."""
         assert run.wait() == 1, run.errors
         assert words in run.errors
         assert "Traceback" not in run.errors, run.errors
@@ -218,15 +212,15 @@ class Case:
         self.failure_changed_nothing()
 
     def failure_changed_nothing(self) -> None:
-        """But for the ledger row of the run that failed."""
+        """Only the ledger row of the failed run is new."""
         remove_faults(self.engine)
         self.is_as_before()
         assert ledger(self.engine)[-1][0] == "failed"
         assert staging_tables(self.engine) == []
 
     def is_killed_half_loaded(self) -> None:
-        """One partition's rows are committed, the other's loader has begun, and the driver is
-        killed.
+        """Kill the driver when the rows of one partition are committed and the load of the other
+        has started.
         """
         second_loader_meets(self.engine, WAIT_AT_THE_GATE)
         with closed_gate(self.engine):
@@ -244,8 +238,8 @@ class Case:
         *,
         stays_down: bool = False,
     ) -> JobProcess:
-        """Start the job and cut its every connection so many bytes after `point`, where it pauses;
-        returns when it has ended.
+        """Start the job and cut all its connections a number of bytes after `point`; returns when
+        it has ended.
         """
         assert self.database.db_host is not None
         with cut_proxy(self.database.db_host, self.database.db_port) as proxy:
@@ -258,8 +252,8 @@ class Case:
         return run
 
     def next_run(self) -> dict[str, Any]:
-        """An ordinary run, begun again while a dead driver's backend still holds the lock, but not
-        for long; returns its ledger row.
+        """Run the job, repeated for a short time while the backend of a killed driver has the lock;
+        returns the ledger row.
         """
         deadline = time.monotonic() + SHORT_WAIT_SECONDS
         while True:
@@ -278,10 +272,12 @@ class Case:
         error: str | None = UNCLOSED,
         spark: SparkSession | None = None,
     ) -> None:
-        """The next run of a sound database gives the undisturbed run's tables, and the ledger says
-        which runs failed, with `error` where given.
+        """The next run gives the tables of an undisturbed run, and the ledger has the failed runs.
 
-        Args: with spark, the next run is one in this process.
+        Args:
+            failed: number of failed runs.
+            error: their error; None accepts any.
+            spark: session of the next run in this process; None starts a process.
         """
         remove_faults(self.engine)
         self.did_all_the_work(self.run_here(spark) if spark else self.next_run())
@@ -298,8 +294,8 @@ class Case:
 
 @contextmanager
 def case_of(server: Settings, worked: Worked, folder: Path, transport: str) -> Iterator[Case]:
-    """A copy of the worked database whose runs read and write by `transport`; its processes end
-    with the block.
+    """Yield a copy of the worked database whose runs use `transport`; its processes end with the
+    block.
     """
     with fresh_database(server, worked.database.db_name) as copy:
         database = worked.database.model_copy(

@@ -1,9 +1,8 @@
-"""What a fault test needs of its database: the faults that PostgreSQL itself can have, and the
-tables as one can compare them.
+"""Faults inside PostgreSQL, and comparable contents of tables.
 
-`LOADERS` puts a trigger on the first staging table that a run makes: it numbers the sessions that
-load, and the second of them meets the fault, once. A gate is an advisory lock: while the test holds
-it, whoever comes to it waits, and is seen waiting. Needs a superuser's role.
+`LOADERS` adds a trigger to the first staging table of a run; it numbers the sessions that load, and
+the second one meets the fault once. A gate is an advisory lock that the test holds: sessions wait
+there and can be seen waiting. Needs a superuser.
 """
 
 from __future__ import annotations
@@ -99,16 +98,14 @@ CREATE VIEW raw_defillama_pool_history AS
 
 
 def second_loader_meets(engine: Engine, action: str) -> None:
-    """The second session that loads staging meets `action` (PL/pgSQL) at its first statement; later
-    ones do not.
-    """
+    """Run `action` (PL/pgSQL) at the first statement of the second session that loads staging."""
     _script(
         engine, LOADERS.format(action=action, pattern=PLAN_IS_NO_LOAD, prepare=MEET_EACH_LOADER)
     )
 
 
 def first_loader_meets(engine: Engine, action: str) -> None:
-    """As `second_loader_meets`, for a load that may be one session's alone."""
+    """Do the same for the first session, for loads of one session."""
     _script(
         engine,
         LOADERS.replace("= '2'", "= '1'").format(
@@ -118,7 +115,7 @@ def first_loader_meets(engine: Engine, action: str) -> None:
 
 
 def staging_lies_in(engine: Engine, tablespace: str) -> None:
-    """The staging table moves to `tablespace` when a run makes it."""
+    """Move the staging table to `tablespace` when a run creates it."""
     _script(
         engine,
         LOADERS.format(
@@ -130,7 +127,7 @@ def staging_lies_in(engine: Engine, tablespace: str) -> None:
 
 
 def count_loaded_rows(engine: Engine) -> None:
-    """From now on `loaded_rows` knows what was committed to the first staging table."""
+    """Count the rows that are committed to the first staging table, for `loaded_rows`."""
     _script(engine, LOADERS.format(action="NULL;", pattern=PLAN_IS_NO_LOAD, prepare=COUNT_ROWS))
 
 
@@ -139,17 +136,17 @@ def loaded_rows(engine: Engine) -> int:
 
 
 def readers_pass_the_gate(engine: Engine) -> None:
-    """Each raw row that is read passes the gate; what only asks for the columns does not."""
+    """Make each read of a raw row pass the gate; a query for the columns does not."""
     _script(engine, RAW_BEHIND_THE_GATE)
 
 
 def merged_row_meets(engine: Engine, action: str, row: int = 100) -> None:
-    """The `row`th row that is written to `pool_daily_metrics` meets `action`, once."""
+    """Run `action` once at the `row`th row that is written to `pool_daily_metrics`."""
     _script(engine, MERGED_ROW.format(action=action, row=row))
 
 
 def remove_faults(engine: Engine) -> None:
-    """The next run finds a sound database."""
+    """Restore the database for the next run."""
     execute(engine, "DROP EVENT TRIGGER IF EXISTS fault")
     if rows_of(engine, "SELECT 1 FROM pg_tables WHERE tablename = 'raw_behind_the_gate'"):
         execute(engine, "DROP VIEW raw_defillama_pool_history")
@@ -158,7 +155,7 @@ def remove_faults(engine: Engine) -> None:
 
 
 def loaders(engine: Engine) -> int:
-    """How many sessions have loaded staging since the fault was put in."""
+    """Return the number of sessions that have loaded staging since the fault was added."""
     return int(
         rows_of(
             engine, "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS n FROM fault.loader"
@@ -173,9 +170,7 @@ def _script(engine: Engine, script: str) -> None:
 
 @contextmanager
 def closed_gate(engine: Engine) -> Iterator[Connection]:
-    """Whoever comes to the gate waits until the block ends, or until the connection of the block is
-    closed.
-    """
+    """Close the gate until the block or its connection ends."""
     with engine.connect() as connection:
         connection.execute(text(f"SELECT pg_advisory_lock({GATE})"))
         connection.commit()
@@ -183,7 +178,7 @@ def closed_gate(engine: Engine) -> Iterator[Connection]:
 
 
 def waits_at_the_gate(engine: Engine) -> int:
-    """The process id of the backend that waits there, once one does."""
+    """Wait for a backend at the gate and return its process id."""
     query = (
         "SELECT pid FROM pg_locks JOIN pg_database ON oid = database AND datname ="
         f" current_database() WHERE locktype = 'advisory' AND objid = {GATE} AND NOT granted"
@@ -193,8 +188,8 @@ def waits_at_the_gate(engine: Engine) -> int:
 
 @contextmanager
 def tablespace_without_room(engine: Engine, folder: Path) -> Iterator[str]:
-    """The name of a tablespace on a disk of its own, which fills as soon as a staging table is
-    loaded there. Skips where one may not mount.
+    """Yield a tablespace on a small disk that overflows when a staging table is loaded. Skips if
+    mounting is not allowed.
     """
     disk, name = folder / "disk", "tiny"
     disk.mkdir()
@@ -222,8 +217,8 @@ def tablespace_without_room(engine: Engine, folder: Path) -> Iterator[str]:
 
 
 def backends(engine: Engine, doing: str) -> list[int]:
-    """Process ids of this database's other backends for which `doing`, a condition on
-    pg_stat_activity, holds.
+    """Return ids of this database's other backends for which the condition `doing` on
+    pg_stat_activity holds.
     """
     query = (
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <>"
@@ -233,7 +228,7 @@ def backends(engine: Engine, doing: str) -> list[int]:
 
 
 def holder_of_the_lock(engine: Engine) -> list[int]:
-    """The backend of the run's own connection: it holds the job's advisory lock."""
+    """Return the backend of the run's own connection, which has the job's advisory lock."""
     return backends(
         engine,
         "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid ="
@@ -242,7 +237,7 @@ def holder_of_the_lock(engine: Engine) -> list[int]:
 
 
 def terminate(engine: Engine, pids: list[int]) -> None:
-    """Cut these backends' connections from the server's side."""
+    """Terminate the backends."""
     assert pids, "no such backend"
     for pid in pids:
         execute(engine, "SELECT pg_terminate_backend(:pid, 10000)", pid=pid)
@@ -258,7 +253,7 @@ def staging_tables(engine: Engine) -> list[str]:
 
 
 def staged_rows(engine: Engine) -> int:
-    """Committed rows of all staging tables but the plan's."""
+    """Return the number of committed rows in all staging tables except the plan's."""
     names = [name for name in staging_tables(engine) if not name.endswith("_plan")]
     return sum(
         rows_of(engine, f"SELECT count(*) AS n FROM yieldspark.{name}")[0]["n"] for name in names
@@ -266,7 +261,7 @@ def staged_rows(engine: Engine) -> int:
 
 
 def ledger(engine: Engine) -> list[tuple[str, str | None]]:
-    """Status and error of every run, in order."""
+    """Return status and error of every run, in order."""
     return [
         (row["status"], row["error"])
         for row in rows_of(
@@ -294,15 +289,13 @@ ORDER BY 1
 
 
 def exact_contents(engine: Engine) -> Mapping[str, str]:
-    """Each table of the owner and of the product but the ledger -> md5 of all its rows, byte for
-    byte.
-    """
+    """Return the MD5 of all rows of each table, except the ledger's."""
     return {row["name"]: _md5(engine, row["name"], "t::text") for row in rows_of(engine, VOLATILE)}
 
 
 def computed_contents(engine: Engine) -> Mapping[str, str]:
-    """The same without what two equal runs do not share: run ids, identities, the moment of an
-    insert.
+    """Return the same without values that differ between equal runs: run ids, identities, insertion
+    times.
     """
     contents = {}
     for row in rows_of(engine, VOLATILE):

@@ -1,12 +1,9 @@
-"""A job as a process with one fault in it: what the environment's FAULT names is put in, then the
-job's own `main` runs.
+"""Runs a job's `main` with one fault, which the variable FAULT describes as a JSON object.
 
-FAULT is a JSON object. `job` is the job's module, `spark_conf` Spark's configuration. `do` is
-`kill` (SIGKILL of this process: nothing is cleaned up) or `pause` (the file REACHED appears, and
-the process waits for the file GO beside it). Where: `stage` and `edge` (before, after) of a stage
-of the ledger, or `statement` (a regular expression) and `edge` of the `nth` statement that matches
-while `stage` runs; the statement COMMIT is the commit. `{"hide": NAME}` hides a module, as if it
-were not installed.
+`job` is the module, `spark_conf` Spark's configuration. `do` is `kill` (SIGKILL of this process) or
+`pause` (create the file REACHED and wait for the file GO). The point is `stage` and `edge` (before,
+after) of a ledger stage, or `statement` (a regular expression), `nth` and `edge` of a statement
+during `stage`; COMMIT is the commit. `{"hide": NAME}` hides a module, as if it were not installed.
 """
 
 from __future__ import annotations
@@ -33,11 +30,11 @@ from local_runtime import jars as spark_runtime
 REACHED, GO = "reached", "go"
 PAUSE_SECONDS = 300
 NOBODY_CAME = 98
-"""Exit code of a paused process that nobody told to go on."""
+"""Exit code of a paused process that was not continued."""
 
 
 def act(fault: dict[str, Any]) -> None:
-    """Do at the point what the fault says."""
+    """Kill or pause this process."""
     if fault["do"] == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     folder = Path(fault["folder"])
@@ -50,7 +47,7 @@ def act(fault: dict[str, Any]) -> None:
 
 
 def put_in(fault: dict[str, Any]) -> None:
-    """Wrap `Run.stage`, and listen to every statement where the fault names one."""
+    """Wrap `Run.stage`, and listen to statements if the fault has one."""
     inside: list[str] = []
     original: Callable[[Run, str], AbstractContextManager[None]] = Run.stage
     of_the_stage = "statement" not in fault
@@ -102,8 +99,8 @@ def _listen(fault: dict[str, Any], inside: Sequence[str]) -> None:
 
 
 def configure_spark(conf: Mapping[str, str]) -> None:
-    """Give Spark what no setting of the product has. The job drops such variables of its
-    environment, so this one is set when it has done that.
+    """Configure Spark beyond the product's settings. The job removes such variables of its
+    environment, so the variable is set after that.
     """
     drops_variables = spark_runtime.prepare_process
 
