@@ -147,8 +147,8 @@ def shorten_message(text: str) -> str:
     text = without_credentials(text)
     if len(text) <= MAX_MESSAGE_CHARACTERS:
         return text
-    begin = MAX_MESSAGE_CHARACTERS - TAIL_CHARACTERS - len(" ... ")
-    return f"{text[:begin].rstrip()} ... {text[-TAIL_CHARACTERS:].lstrip()}"
+    head_length = MAX_MESSAGE_CHARACTERS - TAIL_CHARACTERS - len(" ... ")
+    return f"{text[:head_length].rstrip()} ... {text[-TAIL_CHARACTERS:].lstrip()}"
 
 
 def full_message(error: BaseException) -> str:

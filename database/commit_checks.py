@@ -131,7 +131,7 @@ def _entry(
         return entry | {"passed": False, "found": str(error), "failing": 0, "sample": []}
     entry |= {
         "passed": failing == 0,
-        "found": _found(check.words, failing, sample),
+        "found": _describe_failures(check.words, failing, sample),
         "failing": failing,
         "sample": sample,
     }
@@ -140,7 +140,7 @@ def _entry(
     return entry
 
 
-def _found(words: str, failing: int, sample: list[dict[str, Any]]) -> str:
+def _describe_failures(words: str, failing: int, sample: list[dict[str, Any]]) -> str:
     if not failing:
         return "nothing"
     first = ", ".join(

@@ -15,16 +15,16 @@ from sqlalchemy import Connection, Table, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from common.errors import DatabaseRefused, SchemaMismatch
-from database.schema.merge_sql import qualified, quoted
-from database.schema.metrics_table import create_statements, metrics_table_of
-from database.schema.own_schema import COMMANDS, SCHEMA, missing_own_rights
-from database.schema.table_facts import (
-    TableFacts,
+from database.schema.catalog import (
+    CatalogTable,
     inaccessible_sequences,
     is_indexed,
     is_unique,
-    table_facts,
+    read_catalog_table,
 )
+from database.schema.merge_sql import qualified, quoted
+from database.schema.metrics_table import create_statements, metrics_table_of
+from database.schema.own_schema import COMMANDS, SCHEMA, missing_own_rights
 from database.schema.table_use import TableUse
 from database.schema.tables import pool_daily_metrics, raw_pool_history
 
@@ -176,20 +176,20 @@ def find_table_problems(connection: Connection, uses: Iterable[TableUse]) -> Tab
     rights: dict[str, list[str]] = {}
     absent_commands: dict[str, list[str]] = {}
     for use in _resolve_metrics_table(connection, uses):
-        facts = table_facts(connection, use.table, schema.name)
-        if facts is None:
+        stored = read_catalog_table(connection, use.table, schema.name)
+        if stored is None:
             report.missing.append(qualified(use.table))
             report.creates += create_statements(use.table, schema.name)
             absent_commands.setdefault(f"{schema.name}.{qualified(use.table)}", []).extend(
                 use.commands
             )
             continue
-        report.problems += _column_problems(use, facts) + _write_problems(use, facts)
-        report.problems += _hidden_rows(use, facts, report.role)
-        report.problems += _key_problems(connection, use, facts)
-        rights.setdefault(facts.name, []).extend(_missing_rights(use, facts))
-        report.indexes += _missing_indexes(connection, use.table, facts)
-        for name in inaccessible_sequences(connection, facts, use.inserts) if use.inserts else ():
+        report.problems += _column_problems(use, stored) + _write_problems(use, stored)
+        report.problems += _hidden_rows(use, stored, report.role)
+        report.problems += _key_problems(connection, use, stored)
+        rights.setdefault(stored.name, []).extend(_missing_rights(use, stored))
+        report.indexes += _missing_indexes(connection, use.table, stored)
+        for name in inaccessible_sequences(connection, stored, use.inserts) if use.inserts else ():
             _add_missing_right(report, f"USAGE on sequence {name}", f"USAGE ON SEQUENCE {name}")
     for name, commands in absent_commands.items():
         listed = ", ".join(command for command in COMMANDS if command in commands)
@@ -218,15 +218,15 @@ def _add_missing_right(report: TableProblems, right: str, grant: str) -> None:
     report.grants.append(f"GRANT {grant} TO {report.role};")
 
 
-def _column_problems(use: TableUse, facts: TableFacts) -> list[str]:
+def _column_problems(use: TableUse, stored: CatalogTable) -> list[str]:
     problems = []
     for name in use.columns:
         column = f"{qualified(use.table)}.{name}"
         family = _family(use.table, name)
-        if name not in facts.columns:
+        if name not in stored.columns:
             problems.append(f"column {column} is missing")
-        elif family is not None and facts.columns[name].type not in _FAMILIES[family]:
-            problems.append(f"column {column} is {facts.columns[name].type}, expected {family}")
+        elif family is not None and stored.columns[name].type not in _FAMILIES[family]:
+            problems.append(f"column {column} is {stored.columns[name].type}, expected {family}")
     return problems
 
 
@@ -240,29 +240,29 @@ def _family(table: Table, name: str) -> str | None:
     return _FAMILY_OF_PYTHON[type_.python_type.__name__]
 
 
-def _write_problems(use: TableUse, facts: TableFacts) -> list[str]:
+def _write_problems(use: TableUse, stored: CatalogTable) -> list[str]:
     """Return reasons, except rights, for which PostgreSQL would reject writes."""
     if not use.is_written:
         return []
     table = qualified(use.table)
-    if facts.kind not in (ORDINARY, PARTITIONED):
+    if stored.kind not in (ORDINARY, PARTITIONED):
         return [
-            f"{table} is {_KINDS[facts.kind]}, and YieldSpark writes to it: set DB_SCHEMA to the"
+            f"{table} is {_KINDS[stored.kind]}, and YieldSpark writes to it: set DB_SCHEMA to the"
             " schema that has the table itself, or METRICS_TABLE to another table"
         ]
     written = {*use.inserts, *use.updates}
     problems = [
         f"column {table}.{name} is generated, and YieldSpark writes it: make it an ordinary column"
-        for name, column in facts.columns.items()
+        for name, column in stored.columns.items()
         if name in written and column.is_computed
     ]
     problems += [
         f"column {table}.{name} is NOT NULL without a default, and YieldSpark does not write it:"
         " give it a default"
-        for name, column in facts.columns.items()
+        for name, column in stored.columns.items()
         if use.inserts and name not in written and column.is_required
     ]
-    if facts.rewritten:
+    if stored.rewritten:
         problems.append(
             f"table {table} has a rule that replaces writes, which an upsert does not support:"
             " use a trigger instead"
@@ -270,28 +270,28 @@ def _write_problems(use: TableUse, facts: TableFacts) -> list[str]:
     return problems
 
 
-def _hidden_rows(use: TableUse, facts: TableFacts, role: str) -> list[str]:
+def _hidden_rows(use: TableUse, stored: CatalogTable, role: str) -> list[str]:
     """Return the problem of row-level security: with `row_security=off`
     PostgreSQL rejects queries.
     """
-    if not facts.restricted:
+    if not stored.restricted:
         return []
     return [
         f"row-level security of {qualified(use.table)} applies to role {role} and may hide rows:"
         f" metrics of some rows would be wrong. As a superuser run: ALTER ROLE {role} BYPASSRLS;"
-        f" or as the table's owner: ALTER TABLE {facts.name} DISABLE ROW LEVEL SECURITY;"
+        f" or as the table's owner: ALTER TABLE {stored.name} DISABLE ROW LEVEL SECURITY;"
     ]
 
 
-def _key_problems(connection: Connection, use: TableUse, facts: TableFacts) -> list[str]:
+def _key_problems(connection: Connection, use: TableUse, stored: CatalogTable) -> list[str]:
     """Return problems of the primary key, except for a generated one and for views."""
     key = [column.name for column in use.table.primary_key if column.identity is None]
-    if not key or not set(key) <= set(facts.columns) or facts.kind not in (ORDINARY, PARTITIONED):
+    if not key or not set(key) <= set(stored.columns) or stored.kind not in (ORDINARY, PARTITIONED):
         return []
     table, columns = qualified(use.table), ", ".join(key)
-    if not is_unique(connection, facts, key):
+    if not is_unique(connection, stored, key):
         return [f"table {table} has no unique index on ({columns})"]
-    if use.is_written and facts.has_children:
+    if use.is_written and stored.has_children:
         return [
             f"other tables inherit from {table}, and its unique index on ({columns}) does not hold"
             " over them: partition it by PARTITION BY, or detach them by NO INHERIT"
@@ -299,27 +299,29 @@ def _key_problems(connection: Connection, use: TableUse, facts: TableFacts) -> l
     return []
 
 
-def _missing_rights(use: TableUse, facts: TableFacts) -> list[str]:
+def _missing_rights(use: TableUse, stored: CatalogTable) -> list[str]:
     """Return commands that the role may not use. Rights on all columns are as good as one on the
     table.
     """
-    reads = facts.columns if use.deletes else use.reads
+    reads = stored.columns if use.deletes else use.reads
     columns = {"SELECT": reads, "INSERT": use.inserts, "UPDATE": use.updates}
     missing = [
         command
         for command, names in columns.items()
-        if any(command not in facts.columns[name].rights for name in names if name in facts.columns)
+        if any(
+            command not in stored.columns[name].rights for name in names if name in stored.columns
+        )
     ]
-    return [*missing, *(["DELETE"] if use.deletes and not facts.may_delete else [])]
+    return [*missing, *(["DELETE"] if use.deletes and not stored.may_delete else [])]
 
 
-def _missing_indexes(connection: Connection, table: Table, facts: TableFacts) -> list[str]:
-    if table is not raw_pool_history or facts.kind not in (ORDINARY, PARTITIONED):
+def _missing_indexes(connection: Connection, table: Table, stored: CatalogTable) -> list[str]:
+    if table is not raw_pool_history or stored.kind not in (ORDINARY, PARTITIONED):
         return []
     # PostgreSQL does not support CONCURRENTLY for a partitioned table
-    concurrently = "CONCURRENTLY " if facts.kind == ORDINARY else ""
+    concurrently = "CONCURRENTLY " if stored.kind == ORDINARY else ""
     return [
-        f"CREATE INDEX {concurrently}ON {facts.name} ({', '.join(map(quoted, columns))});"
+        f"CREATE INDEX {concurrently}ON {stored.name} ({', '.join(map(quoted, columns))});"
         for columns in HISTORY_INDEXES
-        if set(columns) <= set(facts.columns) and not is_indexed(connection, facts, columns)
+        if set(columns) <= set(stored.columns) and not is_indexed(connection, stored, columns)
     ]

@@ -19,9 +19,9 @@ from sqlalchemy import Connection, Engine, Table, text
 from common.errors import DatabaseRefused, SchemaMismatch
 from database.connections.advisory_locks import MIGRATION_LOCK, lock_in_transaction
 from database.connections.engine import checked_connection
+from database.schema.catalog import read_catalog_table
 from database.schema.metrics_table import create_statements, metrics_table_of
 from database.schema.own_schema import MIGRATE, SCHEMA, VERSION_TABLE, require_own_rights
-from database.schema.table_facts import table_facts
 from database.schema.tables import OWN_SCHEMA
 
 CODE_ROOT = Path(__file__).resolve().parents[2]
@@ -79,7 +79,7 @@ def _make_metrics_table(connection: Connection) -> bool:
 
 
 def _table_exists(connection: Connection, table: Table, schema: str) -> bool:
-    return table_facts(connection, table, schema) is not None
+    return read_catalog_table(connection, table, schema) is not None
 
 
 _MAY_CREATE = text("""

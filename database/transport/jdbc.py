@@ -99,9 +99,9 @@ class JdbcTransport:
         )
         tagged_rows = frame.mapInArrow(tag_rows(last_step), schema)
         sent = Observation()
-        counted = tagged_rows.observe(sent, F.count(F.lit(1)).alias("rows"))
+        observed_rows = tagged_rows.observe(sent, F.count(F.lit(1)).alias("rows"))
         url, properties = checked_jdbc(frame.sparkSession, settings)
-        counted.write.jdbc(
+        observed_rows.write.jdbc(
             url, staging, mode="append", properties=properties | {"batchsize": str(BATCH_ROWS)}
         )
         return int(sent.get["rows"])

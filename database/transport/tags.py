@@ -48,8 +48,8 @@ def add_tag_columns(last_step: Step | None, schema: pa.Schema | None = None) -> 
 
     def rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         partition, attempt = task_identity()
-        for made in last_step(batches) if last_step else batches:
-            batch = made if schema is None else made.cast(schema)
+        for output in last_step(batches) if last_step else batches:
+            batch = output if schema is None else output.cast(schema)
             tags = [
                 pa.array([partition] * batch.num_rows, pa.int32()),
                 pa.array([attempt] * batch.num_rows, pa.int64()),

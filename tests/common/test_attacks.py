@@ -202,14 +202,14 @@ def test_answers_unexpected_json_without_a_traceback(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with serving([FakeStorage(tmp_path, ["code"])], token=TOKEN) as url:
-        there = Attacked(url, _AnyMethod())
+        server = Attacked(url, _AnyMethod())
         target = "/upload/storage/v1/b/code/o?uploadType="
         for body in (b"[" * 200_000, b"[1]", b"\xff", b'"text"'):
             size = f"Content-Length: {len(body)}"
-            assert there.status(*there.good, size, target=f"{target}resumable", body=body) == 400
+            assert server.status(*server.good, size, target=f"{target}resumable", body=body) == 400
         body = b"--b\r\n\r\nno JSON\r\n--b\r\n\r\nx\r\n--b--"
         headers = ("Content-Type: multipart/related; boundary=b", f"Content-Length: {len(body)}")
-        assert there.status(*there.good, *headers, target=f"{target}multipart", body=body) == 500
+        assert server.status(*server.good, *headers, target=f"{target}multipart", body=body) == 500
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -220,9 +220,9 @@ def test_content_type_of_an_upload_cannot_inject_headers(
     double = FakeStorage(tmp_path, ["code"])
     double.store.write("code", "x", b"content", {"contentType": kind}, Conditions(), {})
     with serving([double], token=TOKEN) as url:
-        there = Attacked(url, _AnyMethod())
-        lines = ("GET /storage/v1/b/code/o/x?alt=media HTTP/1.1", *there.good, "Connection: close")
-        answer = there.send(("\r\n".join(lines) + "\r\n\r\n").encode())
+        server = Attacked(url, _AnyMethod())
+        lines = ("GET /storage/v1/b/code/o/x?alt=media HTTP/1.1", *server.good, "Connection: close")
+        answer = server.send(("\r\n".join(lines) + "\r\n\r\n").encode())
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200")
     assert b"\r\nset-cookie" not in head
@@ -385,10 +385,10 @@ def test_web_page_cannot_reach_a_service(attacked: Attacked, tmp_path: Path) -> 
             process.terminate()
             process.wait()
             server.shutdown()
-    told = handler.told  # type: ignore[attr-defined]
-    assert told is not None, f"chromium ended with {process.returncode} before the page was done"
-    assert len(told) == 9
-    assert not any(PASSWORD in one or "data" in one for one in told), told
+    answers = handler.told  # type: ignore[attr-defined]
+    assert answers is not None, f"chromium ended with {process.returncode} before the page was done"
+    assert len(answers) == 9
+    assert not any(PASSWORD in answer or "data" in answer for answer in answers), answers
     assert attacked.service.asked == []
 
 
@@ -401,32 +401,32 @@ def test_local_cloud_requires_the_token_of_a_private_file(
         assert cloud.variables["CLOUDSDK_AUTH_ACCESS_TOKEN_FILE"] == str(token_file)
         assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
         assert stat.S_IMODE(token_file.parent.stat().st_mode) == 0o700
-        kept = [token_file.parent, *token_file.parent.rglob("*")]
-        assert [path for path in kept if path.stat().st_mode & 0o077] == []
+        paths = [token_file.parent, *token_file.parent.rglob("*")]
+        assert [path for path in paths if path.stat().st_mode & 0o077] == []
         token = token_file.read_text()
         assert len(token) >= 32
         assert token not in json.dumps(dict(cloud.variables))
-        asked = f"{cloud.url}/v1/{cloud.variables['DB_PASSWORD_SECRET']}:access"
+        secret_url = f"{cloud.url}/v1/{cloud.variables['DB_PASSWORD_SECRET']}:access"
         with pytest.raises(HTTPError, match="401"):
-            urlopen(asked)
-        with urlopen(Request(asked, headers={"Authorization": f"Bearer {token}"})) as answer:
+            urlopen(secret_url)
+        with urlopen(Request(secret_url, headers={"Authorization": f"Bearer {token}"})) as answer:
             assert answer.status == 200
-        there = {name.lower(): value for name, value in cloud.variables.items()}
+        variables = {name.lower(): value for name, value in cloud.variables.items()}
         assert database.db_password is not None
-        assert _password_by(there) == database.db_password.get_secret_value()
-        without = there | {"google_api_token_file": None}
+        assert _password_by(variables) == database.db_password.get_secret_value()
+        without = variables | {"google_api_token_file": None}
         with pytest.raises(CloudRefused, match="GOOGLE_API_TOKEN_FILE is not set"):
             _password_by(without)
     assert not token_file.exists()
     with pytest.raises(EnvironmentNotReady, match=r"take the variables that .* prints"):
-        _password_by(there)
+        _password_by(variables)
 
 
 def _password_by(variables: Mapping[str, str | None]) -> str:
     """Return the database password that a job with these settings gets."""
-    found = with_password(load_settings(_env_file=None, db_password=None, **variables))
-    assert found.db_password is not None
-    return found.db_password.get_secret_value()
+    settings = with_password(load_settings(_env_file=None, db_password=None, **variables))
+    assert settings.db_password is not None
+    return settings.db_password.get_secret_value()
 
 
 JOB = """
@@ -517,15 +517,15 @@ def test_state_is_private_and_doctor_reports_shared_paths(
     (home / "logs" / "yieldspark.log").write_text("of an earlier version\n")
     for path in (home / "logs", home / "logs" / "yieldspark.log"):
         path.chmod(0o755)
-    result, found, fix = folders(settings)
-    assert (result, str(home / "logs") in found) == ("warn", True)
+    result, message, fix = folders(settings)
+    assert (result, str(home / "logs") in message) == ("warn", True)
     assert fix.startswith("chmod -R go= ")
     handlers = list(logging.getLogger().handlers)
     path = add_log_file(settings.yieldspark_home)
     for handler in set(logging.getLogger().handlers) - set(handlers):
         logging.getLogger().removeHandler(handler)
         handler.close()
-    modes = [stat.S_IMODE(one.stat().st_mode) for one in (path, path.parent)]
+    modes = [stat.S_IMODE(item.stat().st_mode) for item in (path, path.parent)]
     assert modes == [0o600, 0o700]
     assert folders(settings)[0] == "ok"
     assert stat.S_IMODE(Path(temporary_folder()).stat().st_mode) == 0o700

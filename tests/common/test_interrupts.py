@@ -203,10 +203,10 @@ def _started(run: CommandLine, stage: Stage, made: World) -> Iterator[subprocess
 
 
 def _is_reached(run: CommandLine, stage: Stage, made: World, process: Any) -> bool:
-    said = (run.folder / "stderr").read_text()
-    assert process.poll() is None, said
+    errors = (run.folder / "stderr").read_text()
+    assert process.poll() is None, errors
     if stage.reached:
-        return stage.reached in said
+        return stage.reached in errors
     if made.accepted:
         return made.is_asked()
     return bool(rows_of(made.engine, WAITING))
@@ -214,22 +214,22 @@ def _is_reached(run: CommandLine, stage: Stage, made: World, process: Any) -> bo
 
 def _ends(run: CommandLine, engine: Engine, stage: Stage, sent: signal.Signals) -> None:
     with ExitStack() as stack:
-        made = World(engine, stack=stack)
-        stage.prepare(made)
-        with _started(run, stage, made) as process:
-            until(lambda: _is_reached(run, stage, made, process), "the stage", 240)
+        world = World(engine, stack=stack)
+        stage.prepare(world)
+        with _started(run, stage, world) as process:
+            until(lambda: _is_reached(run, stage, world, process), "the stage", 240)
             time.sleep(stage.after_seconds)
-            began = time.monotonic()
+            started_at = time.monotonic()
             if sent == signal.SIGINT:
                 os.killpg(process.pid, sent)
             else:
                 process.send_signal(sent)
             output, _ = process.communicate(timeout=END_SECONDS)
-            print(f"seconds {time.monotonic() - began:.1f}", end=" ")
-        said = (run.folder / "stderr").read_text()
-        assert process.returncode == 130, said
-        assert "interrupted" in said.splitlines()[-1], said
-        assert "Traceback" not in said, said
+            print(f"seconds {time.monotonic() - started_at:.1f}", end=" ")
+        errors = (run.folder / "stderr").read_text()
+        assert process.returncode == 130, errors
+        assert "interrupted" in errors.splitlines()[-1], errors
+        assert "Traceback" not in errors, errors
         if stage.job:
             assert '"cancelled"' in output, output
     with checked_connection(engine) as connection:

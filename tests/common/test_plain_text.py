@@ -32,10 +32,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_replaces_control_characters_one_by_one(text: str) -> None:
-    shown = without_controls(text)
-    assert len(shown) == len(text)
-    assert REPLACEMENT in shown
-    assert all(character.isprintable() for character in shown)
+    printed = without_controls(text)
+    assert len(printed) == len(text)
+    assert REPLACEMENT in printed
+    assert all(character.isprintable() for character in printed)
 
 
 def test_keeps_other_text() -> None:
@@ -88,5 +88,5 @@ def test_hides_passwords_of_urls(text: str, shown: str) -> None:
     assert without_credentials(text) == shown
     error = InputError(text)
     record = logging.LogRecord("x", logging.ERROR, "", 0, "%s", (text,), None)
-    for said in (summarize_error(error), full_message(error), LineFormatter().format(record)):
-        assert shown in said
+    for line in (summarize_error(error), full_message(error), LineFormatter().format(record)):
+        assert shown in line

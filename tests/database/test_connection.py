@@ -129,12 +129,12 @@ def test_rejects_host_that_would_change_the_url(host: str) -> None:
 
 def dropping_options(after: int = 0) -> Callable[[Parameters], Answer]:
     """Answer as a pooler that ignores `options`, except for the first `after` connections."""
-    seen = 0
+    count = 0
 
     def answer(parameters: Parameters) -> Answer:
-        nonlocal seen
-        seen += 1
-        if seen <= after:
+        nonlocal count
+        count += 1
+        if count <= after:
             return parameters
         return {name: value for name, value in parameters.items() if name != "options"}
 
@@ -254,8 +254,8 @@ def test_limits_of_the_role_do_not_apply_to_sessions(
     with role_with(database, "SELECT 1") as settings:
         for limit in LIMITS:
             execute_sql(database, f"ALTER ROLE {settings.db_user} SET {limit} = '150ms'")
-        shown = " || ".join(f"current_setting('{limit}')" for limit in LIMITS)
-        assert by_every_driver(spark, settings, shown) == ["0" * len(LIMITS)] * 3
+        limits = " || ".join(f"current_setting('{limit}')" for limit in LIMITS)
+        assert by_every_driver(spark, settings, limits) == ["0" * len(LIMITS)] * 3
         for sleep in by_every_driver(spark, settings, "pg_sleep(0.2)::text"):
             assert sleep == ""
         with make_engine(settings).connect() as connection:
@@ -265,9 +265,9 @@ def test_limits_of_the_role_do_not_apply_to_sessions(
 
 
 def test_every_session_detects_a_lost_client(spark: SparkSession, database: Settings) -> None:
-    shown = " || ' ' || ".join(f"current_setting('{name}')" for name in ON_LINUX)
-    there = " ".join(NEWER_PARAMETERS[name] for name in ON_LINUX)
-    assert by_every_driver(spark, database, shown) == [there] * 3
+    values = " || ' ' || ".join(f"current_setting('{name}')" for name in ON_LINUX)
+    expected = " ".join(NEWER_PARAMETERS[name] for name in ON_LINUX)
+    assert by_every_driver(spark, database, values) == [expected] * 3
 
 
 def test_names_a_limit_that_is_set_later(database: Settings) -> None:
@@ -437,9 +437,12 @@ def test_embedded_server_ignores_libpq_variables(
 ) -> None:
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
-    found = resolve_database(server.model_copy(update={"db_host": None}))
-    assert execute_sql(found, "SHOW TimeZone") == [{"TimeZone": "UTC"}]
-    assert asked_by_adbc(probe_session(found), "SELECT current_database()::text") == found.db_name
+    resolved = resolve_database(server.model_copy(update={"db_host": None}))
+    assert execute_sql(resolved, "SHOW TimeZone") == [{"TimeZone": "UTC"}]
+    assert (
+        asked_by_adbc(probe_session(resolved), "SELECT current_database()::text")
+        == resolved.db_name
+    )
 
 
 GERMAN = {
@@ -462,10 +465,10 @@ def test_classifies_rejected_login_by_code_in_any_language(
         {"S": "SCHWERWIEGEND", "V": "FATAL", "C": code, "M": "Das geht so nicht, »yieldspark«"},
         encoding,
     )
-    kind, words = GERMAN[code]
+    kind, message = GERMAN[code]
     with startup_proxy(("127.0.0.1", 1), lambda _: refusal) as port:
         settings = database.model_copy(update={"db_port": port})
-        both = f"{words}.*»yieldspark«|»yieldspark«.*{words}"
+        both = f"{message}.*»yieldspark«|»yieldspark«.*{message}"
         with pytest.raises(kind, match=both) as caught:
             execute_sql(settings, "SELECT 1")
     assert (type(caught.value), caught.value.sqlstate) == (kind, code)
@@ -490,14 +493,14 @@ def test_classifies_failed_jdbc_connection_by_code(
     schema.
     """
     full = error_message({"S": "FATAL", "V": "FATAL", "C": "53300", "M": "zu viele"})
-    left = accepted
+    remaining = accepted
 
     def answer(parameters: Parameters) -> Answer:
-        nonlocal left
+        nonlocal remaining
         if "TimeZone" not in parameters:  # JDBC's own
             return parameters
-        left -= 1
-        return parameters if left >= 0 else full
+        remaining -= 1
+        return parameters if remaining >= 0 else full
 
     with startup_proxy((str(database.db_host), database.db_port), answer) as port:
         settings = database.model_copy(update={"db_port": port, "read_transport": "jdbc"})
@@ -576,9 +579,9 @@ def test_row_level_security_under_a_view_is_an_error(
         with pytest.raises(DatabaseRefused, match="row-level security would hide rows"):
             execute_sql(settings, "SELECT * FROM seen")
         for transport in ("adbc", "jdbc"):
-            chosen = settings.model_copy(update={"read_transport": transport})
+            settings_of_transport = settings.model_copy(update={"read_transport": transport})
             with pytest.raises(Exception, match="row-level security"):
-                read_table_spark(spark, chosen, "SELECT pool_id FROM seen").collect()
+                read_table_spark(spark, settings_of_transport, "SELECT pool_id FROM seen").collect()
 
 
 def test_documentation_lists_every_session_parameter(database: Settings) -> None:
@@ -586,8 +589,8 @@ def test_documentation_lists_every_session_parameter(database: Settings) -> None
     for name in [*parameters.session, *NEWER_PARAMETERS, "client_encoding"]:
         assert f"`{name}`" in PAGE, name
     checked = PAGE.partition("each driver is asked where it is")[2].partition("\n\n")[0]
-    named = set(re.findall("`(.*?)`", checked))
-    assert named == {*CHECKED_PARAMETERS, "client_encoding"}
+    names = set(re.findall("`(.*?)`", checked))
+    assert names == {*CHECKED_PARAMETERS, "client_encoding"}
 
 
 def test_documentation_lists_libpq_variables() -> None:

@@ -180,13 +180,13 @@ def test_names_damaged_data_without_retries(
     server.stop()
     data = locate_folders(server.home).data
     for damage, kind, words in DAMAGED_DATA.values():
-        whole = {name: (data / name).read_bytes() for name in DAMAGED_FILES}
+        contents = {name: (data / name).read_bytes() for name in DAMAGED_FILES}
         owner = data.stat()
         damage(data)
         with pytest.raises(kind, match=words) as caught:
             server.start()
         assert "`db reset`" in str(caught.value)
-        for name, content in whole.items():
+        for name, content in contents.items():
             (data / name).write_bytes(content)
             os.chown(data / name, owner.st_uid, owner.st_gid)
     for content in (b"", b"garbage"):

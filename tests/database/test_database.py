@@ -151,8 +151,8 @@ def test_idle_connection_is_kept_alive(database: Settings, engine: Engine) -> No
 
 
 def test_ipv6_host_is_in_brackets(database: Settings) -> None:
-    named = database.model_copy(update={"db_host": "::1"})
-    assert f"//[::1]:{database.db_port}/" in get_jdbc_url(named)
+    settings = database.model_copy(update={"db_host": "::1"})
+    assert f"//[::1]:{database.db_port}/" in get_jdbc_url(settings)
 
 
 def test_unreachable_server_is_reported(database: Settings) -> None:
@@ -196,8 +196,8 @@ def test_repr_hides_secrets(database: Settings) -> None:
     parameters = connection_parameters(database)
     assert secret in parameters.conninfo
     assert all(
-        secret not in shown
-        for shown in (
+        secret not in text
+        for text in (
             repr(database),
             str(database),
             repr(parameters),

@@ -33,10 +33,10 @@ LIBRARIES = ("lib/*/faketime/libfaketime.so.1", "local/lib/faketime/libfaketime.
 
 @pytest.fixture(scope="module")
 def faketime() -> str:
-    found = [path for pattern in LIBRARIES for path in Path("/usr").glob(pattern)]
-    if not found:
+    libraries = [path for pattern in LIBRARIES for path in Path("/usr").glob(pattern)]
+    if not libraries:
         pytest.skip("libfaketime is not installed (Debian: apt install libfaketime)")
-    return str(found[0])
+    return str(libraries[0])
 
 
 @contextmanager

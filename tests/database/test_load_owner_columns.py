@@ -120,8 +120,10 @@ def test_rejects_too_wide_row_and_loads_the_others(
         (f"{kind}.csv:{number}", "value_beyond_column") for number in refused
     ]
     if kind == "pools":
-        kept = rows_of(engine, "SELECT pool_id, tvl, poolmeta FROM pools")
-        assert kept == [{"pool_id": "a", "tvl": 1, "poolmeta": LONG}], "the last that can be stored"
+        pools = rows_of(engine, "SELECT pool_id, tvl, poolmeta FROM pools")
+        assert pools == [{"pool_id": "a", "tvl": 1, "poolmeta": LONG}], (
+            "the last that can be stored"
+        )
 
 
 def test_other_types_of_the_owner_have_their_own_limits(
@@ -149,7 +151,7 @@ def test_new_pools_get_placeholders_and_ingest_counts_them(
 ) -> None:
     execute(engine, "DROP VIEW pool_metrics_extended")
     execute(engine, "ALTER TABLE pools ALTER symbol TYPE varchar(3), ALTER tvl TYPE numeric(8,2)")
-    said: list[str] = []
+    messages: list[str] = []
     with running() as llama:
         llama.pools = [
             listed("known", symbol="USDC", tvlUsd=1e9),
@@ -160,17 +162,17 @@ def test_new_pools_get_placeholders_and_ingest_counts_them(
         settings = owner_database.model_copy(
             update={"defillama_yields_url": llama.url, "defillama_coins_url": llama.url}
         )
-        summary = ingest(settings, pool_ids=names, progress=said.append)
-        again = ingest(settings, pool_ids=names[:3], progress=said.append)
+        summary = ingest(settings, pool_ids=names, progress=messages.append)
+        again = ingest(settings, pool_ids=names[:3], progress=messages.append)
     assert (summary["pools_fetched"], summary["pools_undescribed"]) == (3, 2)
     assert again["pools_undescribed"] == 0
     assert "2 new pools are not described by DefiLlama: name and symbol are the pool id" in str(
-        said
+        messages
     )
     (failure,) = summary["failed"]
     assert "has 300 characters" in failure["error"]
-    kept: list[dict[str, Any]] = rows_of(engine, "SELECT pool_id, symbol, chain, tvl FROM pools")
-    assert {row["pool_id"]: (row["symbol"], row["chain"], row["tvl"]) for row in kept} == {
+    pools: list[dict[str, Any]] = rows_of(engine, "SELECT pool_id, symbol, chain, tvl FROM pools")
+    assert {row["pool_id"]: (row["symbol"], row["chain"], row["tvl"]) for row in pools} == {
         "known": ("USD", "Ethereum", None),
         "undescribed": ("und", "unknown", 5),
         "unlisted": ("unl", "unknown", None),

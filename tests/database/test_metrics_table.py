@@ -63,21 +63,21 @@ def test_rejects_name_that_is_no_identifier(name: str, tmp_path: Path) -> None:
 def test_creates_missing_table_or_reports_the_statement(
     restricted: Settings, admin: Engine, tmp_path: Path
 ) -> None:
-    named = naming(restricted, RESERVED)
-    assert not migrate(make_engine(named)), "the role may not create tables in public"
-    with make_engine(named).connect() as connection:
-        found = find_table_problems(connection, JOBS_USE)
-    assert found.missing == ['"order"']
-    assert found.creates[0].startswith('CREATE TABLE public."order" ( pool_id TEXT NOT NULL,')
+    settings = naming(restricted, RESERVED)
+    assert not migrate(make_engine(settings)), "the role may not create tables in public"
+    with make_engine(settings).connect() as connection:
+        problems = find_table_problems(connection, JOBS_USE)
+    assert problems.missing == ['"order"']
+    assert problems.creates[0].startswith('CREATE TABLE public."order" ( pool_id TEXT NOT NULL,')
     with pytest.raises(SchemaMismatch) as caught:
-        run_metrics(named)
-    assert all(statement in full_message(caught.value) for statement in found.creates)
-    command = CommandLineHere(named, tmp_path)
-    shown = command.json("db", "migrate", code=1, METRICS_TABLE=RESERVED)
-    assert (shown["missing"], shown["creates"]) == (found.missing, found.creates)
-    for statement in found.creates:
+        run_metrics(settings)
+    assert all(statement in full_message(caught.value) for statement in problems.creates)
+    command = CommandLineHere(settings, tmp_path)
+    payload = command.json("db", "migrate", code=1, METRICS_TABLE=RESERVED)
+    assert (payload["missing"], payload["creates"]) == (problems.missing, problems.creates)
+    for statement in problems.creates:
         execute(admin, statement)
-    assert run_metrics(named)["status"] == "nothing_to_do"
+    assert run_metrics(settings)["status"] == "nothing_to_do"
     execute(admin, f"GRANT CREATE ON SCHEMA public TO {restricted.db_user}")
     assert migrate(make_engine(naming(restricted, "another")))
     assert not migrate(make_engine(naming(restricted, "another")))
@@ -109,13 +109,13 @@ def test_parallel_table_is_separate_and_switching_needs_a_full_refresh(
     expected = metrics_oracle.metrics(generated)
     assert metrics_oracle.differences_of_tables(job_rows(make_engine(parallel)), expected) == []
     assert metrics(spark, parallel, generated)["status"] == "nothing_to_do"
-    words = f"METRICS_TABLE changed from {RESERVED} to pool_daily_metrics: run --full-refresh"
-    for asked in ({}, {"full_refresh": True, "pools": (pool,)}):
-        with pytest.raises(ConfigurationError, match=words):
-            metrics(spark, owner_database, generated, **asked)
-    with pytest.raises(ConfigurationError, match=words):
+    message = f"METRICS_TABLE changed from {RESERVED} to pool_daily_metrics: run `calculate_metrics --full"
+    for options in ({}, {"full_refresh": True, "pools": (pool,)}):
+        with pytest.raises(ConfigurationError, match=message):
+            metrics(spark, owner_database, generated, **options)
+    with pytest.raises(ConfigurationError, match=message):
         evaluate(owner_database, days=5)
-    with pytest.raises(ConfigurationError, match=words):
+    with pytest.raises(ConfigurationError, match=message):
         run_forecast(owner_database, dry_run=True, session=lambda: spark)
     refresh = Request(full_refresh=True)
     configured = settings_of(owner_database, generated)
@@ -125,11 +125,11 @@ def test_parallel_table_is_separate_and_switching_needs_a_full_refresh(
     plan = run_metrics(configured, refresh, dry_run=True, now=generated.now)["plan"]
     assert plan["rows_expected_to_change"] < plan["days"]
     assert switched["rows"]["inserted"] == first["rows"]["inserted"] - 1
-    found = job_rows(engine)
-    kept = found.pop((pool, before[0]["date"]))
-    assert (kept["actual_apy"], kept["filter_reason"]) == (-2, "by another job")
-    assert metrics_oracle.differences_of_tables(found, expected) == []
-    assert (found[pool, before[1]["date"]]["filter_reason"], kept["pool_group"]) == (
+    stored = job_rows(engine)
+    row = stored.pop((pool, before[0]["date"]))
+    assert (row["actual_apy"], row["filter_reason"]) == (-2, "by another job")
+    assert metrics_oracle.differences_of_tables(stored, expected) == []
+    assert (stored[pool, before[1]["date"]]["filter_reason"], row["pool_group"]) == (
         "by another job",
         3,
     )
@@ -159,22 +159,22 @@ def test_uses_the_foreign_key_of_the_named_table(
         migrate(make_engine(parallel))
         metrics(spark, parallel, generated, full_refresh=True)
         assert rows_of(engine, of_pool.format(parallel.metrics_table))[0]["rows"] > 0
-        theirs = parallel.model_copy(update={"metrics_table": "pool_daily_metrics"})
-        metrics(spark, theirs, generated, full_refresh=True)
+        default = parallel.model_copy(update={"metrics_table": "pool_daily_metrics"})
+        metrics(spark, default, generated, full_refresh=True)
         assert rows_of(engine, of_pool.format("pool_daily_metrics"))[0]["rows"] == 0
 
 
 def test_forecasts_use_the_named_table(database: Settings, spark: SparkSession) -> None:
-    named = naming(database, RESERVED)
-    migrate(make_engine(named))
-    store(make_engine(named), panel_rows(12, 130))
+    settings = naming(database, RESERVED)
+    migrate(make_engine(settings))
+    store(make_engine(settings), panel_rows(12, 130))
     run = run_forecast(
-        named.model_copy(update=SHORT | {"refit_days": 30}),
+        settings.model_copy(update=SHORT | {"refit_days": 30}),
         engine="lightgbm",
         session=lambda: spark,
     )
     assert run["rows"]["inserted"] == 12
-    engine = make_engine(named)
+    engine = make_engine(settings)
     published = rows_of(
         engine, 'SELECT count(*) AS rows FROM "order" WHERE forecasted_apy IS NOT NULL'
     )

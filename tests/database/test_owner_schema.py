@@ -61,8 +61,8 @@ def test_metrics_job_accepts_integer_ids(
     first = metrics(spark, settings, generated)
     assert differences(admin, generated) == []
     rejected = metrics_oracle.quarantine(generated)
-    kept = quarantined_raw_rows(admin)
-    assert {number: row["reason"] for number, row in kept.items()} == rejected
+    quarantined = quarantined_raw_rows(admin)
+    assert {number: row["reason"] for number, row in quarantined.items()} == rejected
     assert len(rejected) > 5
     assert metrics(spark, settings, generated)["status"] == "nothing_to_do"
     again = metrics(spark, settings, generated, full_refresh=True)
@@ -126,9 +126,9 @@ def test_other_widths_and_partitions_are_idempotent(
     put_as_owner(engine, generated)
     first = metrics(spark, owner_database, generated)
     if kind != "narrow numbers":
-        found = {(pool.rstrip(), day): row for (pool, day), row in job_rows(engine).items()}
+        stored = {(pool.rstrip(), day): row for (pool, day), row in job_rows(engine).items()}
         expected = metrics_oracle.metrics(generated)
-        assert metrics_oracle.differences_of_tables(found, expected) == []
+        assert metrics_oracle.differences_of_tables(stored, expected) == []
     assert first["rows"]["inserted"] == len(job_rows(engine)) > 500
     again = metrics(spark, owner_database, generated, full_refresh=True)
     assert (again["rows"]["inserted"], again["rows"]["updated"]) == (0, 0)

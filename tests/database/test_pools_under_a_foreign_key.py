@@ -48,10 +48,10 @@ def history(engine: Engine) -> World:
         for day in range(DAYS)
         for number, pool in enumerate(("known", STRANGER), start=1)
     ]
-    made = World(rows=rows, now=now_of(DAYS))
-    put(engine, made)
+    world = World(rows=rows, now=now_of(DAYS))
+    put(engine, world)
     execute(engine, "DELETE FROM pools WHERE pool_id = :pool", pool=STRANGER)
-    return made
+    return world
 
 
 @pytest.fixture
@@ -166,9 +166,9 @@ def test_replay_needs_the_pool(
     refer_to_pools(engine)
     metrics(history)
     (entry,) = rows_of(engine, "SELECT min(id) AS id FROM yieldspark.quarantine")
-    shown = show_row(engine, database, entry["id"], now=history.now)
-    assert (shown["passes_now"], shown["reason_now"]) == (False, REASON)
-    assert "add its pool to `pools`" in shown["what_to_do"]
+    details = show_row(engine, database, entry["id"], now=history.now)
+    assert (details["passes_now"], details["reason_now"]) == (False, REASON)
+    assert "add its pool to `pools`" in details["what_to_do"]
     replayed = replay_rows(
         database, engine, Replay(Selection((entry["id"],)), "ann@desk"), now=history.now
     )

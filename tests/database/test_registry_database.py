@@ -136,9 +136,9 @@ def test_refit_is_registered_loaded_and_waits_for_the_database(
         # without FORCE: no run has left a connection open
         execute(settings, f"DROP DATABASE {database_of(settings)}")
         row = forecast(settings, spark, as_of=night(2))
-        passed, found = checks_of(row)["model_registry"]
+        passed, message = checks_of(row)["model_registry"]
         assert (row["status"], row["rows"]["inserted"], passed) == ("succeeded", 12, False)
-        assert f"run: CREATE DATABASE {database_of(settings)} OWNER {settings.db_user}" in found
+        assert f"run: CREATE DATABASE {database_of(settings)} OWNER {settings.db_user}" in message
         (waiting,) = outbox.waiting(engine, **MODEL)
         assert made_by(settings, night(2)) == {waiting.archive.card.version}
         assert set(row["stages"]) >= FITS
@@ -173,16 +173,16 @@ def test_login_is_in_no_uri_message_or_variable(
 
 def test_limits_of_the_database_do_not_apply_to_mlflow(untouched: Settings) -> None:
     name = database_of(untouched)
-    shown = {
+    texts = {
         "statement_timeout": "0",
         "default_transaction_isolation": "read committed",
         "client_encoding": "UTF8",
     }
-    for parameter, value in zip(shown, ("150ms", "serializable", "LATIN1"), strict=True):
+    for parameter, value in zip(texts, ("150ms", "serializable", "LATIN1"), strict=True):
         execute(untouched, f"ALTER DATABASE {name} SET {parameter} = '{value}'")
     engine = create_engine(str(untouched.mlflow_tracking_uri), poolclass=NullPool)
     with login(untouched), engine.connect() as connection:
-        for parameter, value in shown.items():
+        for parameter, value in texts.items():
             assert connection.exec_driver_sql(f"SHOW {parameter}").scalar_one() == value
 
 
@@ -231,8 +231,8 @@ def test_reading_creates_no_tables_and_first_version_creates_all(untouched: Sett
 
 
 def test_concurrent_table_creation_waits(untouched: Settings) -> None:
-    made: list[bool] = []
-    other = threading.Thread(target=lambda: made.append(has_tables(untouched, make=True)))
+    results: list[bool] = []
+    other = threading.Thread(target=lambda: results.append(has_tables(untouched, make=True)))
     blocked = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = :name AND wait_event = 'advisory'"
     )
@@ -246,7 +246,7 @@ def test_concurrent_table_creation_waits(untouched: Settings) -> None:
                     time.sleep(0.05)
             assert tables(untouched) == []
     other.join()
-    assert (made, "model_versions" in tables(untouched)) == ([True], True)
+    assert (results, "model_versions" in tables(untouched)) == ([True], True)
 
 
 @pytest.fixture
@@ -333,5 +333,5 @@ def test_model_files_are_stored_in_a_bucket(settings: Settings, tmp_path: Path) 
         )
         Registry(in_bucket, **MODEL).register(B, CHAMPION)
         assert Registry(in_bucket, **MODEL).load(B.card.version) == B
-    kept = [name.rpartition("/")[2] for name in double.store.objects_of(BUCKET)]
-    assert sorted(kept) == sorted(B.files())
+    names = [name.rpartition("/")[2] for name in double.store.objects_of(BUCKET)]
+    assert sorted(names) == sorted(B.files())

@@ -40,9 +40,9 @@ def described(engine: Engine) -> dict[str, tuple[Any, ...]]:
 
 def load(database: Settings, path: Path, content: str) -> tuple[dict[str, Any], str]:
     path.write_text(content)
-    said: list[str] = []
-    (entry,) = load_files(database, [path], progress=said.append)["files"]
-    return entry, said[-1]
+    messages: list[str] = []
+    (entry,) = load_files(database, [path], progress=messages.append)["files"]
+    return entry, messages[-1]
 
 
 def test_history_adds_new_pools_with_placeholders(
@@ -53,17 +53,17 @@ def test_history_adds_new_pools_with_placeholders(
         for day in (1, 2)
         for pool in ("known", "new", "newer")
     )
-    entry, said = load(database, tmp_path / "history.csv", content)
+    entry, message = load(database, tmp_path / "history.csv", content)
     assert (entry["rows_inserted"], entry["pools_undescribed"]) == (6, 2)
-    assert "2 new pools are not described in it: name and symbol are the pool id" in said
+    assert "2 new pools are not described in it: name and symbol are the pool id" in message
     assert described(engine) == {
         "known": KNOWN,
         "new": ("new", "unknown", "unknown", "new"),
         "newer": ("newer", "unknown", "unknown", "newer"),
     }
-    entry, said = load(database, tmp_path / "history.csv", content)
+    entry, message = load(database, tmp_path / "history.csv", content)
     assert (entry["rows_already_there"], entry["pools_undescribed"]) == (6, 0)
-    assert "described" not in said
+    assert "described" not in message
 
 
 def test_pool_file_updates_its_fields_and_fills_the_others(
@@ -72,9 +72,9 @@ def test_pool_file_updates_its_fields_and_fills_the_others(
     content = (
         "pool_id,chain,symbol,tvl\nknown,Base,,5\nwhole,Base,USDC,6\nbare,,,7\nknown,Base,,8\n"
     )
-    entry, said = load(database, tmp_path / "pools.csv", content)
+    entry, message = load(database, tmp_path / "pools.csv", content)
     assert (entry["rows_inserted"], entry["rows_updated"], entry["pools_undescribed"]) == (2, 1, 2)
-    assert "2 new pools are not described in it" in said
+    assert "2 new pools are not described in it" in message
     assert described(engine) == {
         "known": ("Lido stETH", "Base", "lido", "STETH"),
         "whole": ("whole", "Base", "unknown", "USDC"),

@@ -33,7 +33,7 @@ def history(engine: Engine) -> World:
     """A pool with a snapshot a day, and prices and gas of the first one; nulls are allowed."""
     allow_nulls(engine)
     midnight = datetime.combine(START, time(), UTC)
-    made = World(
+    world = World(
         rows=[
             RawRow(day + 1, "a", midnight + timedelta(days=day, hours=12), {"apy": 5.0 + day})
             for day in range(DAYS)
@@ -42,8 +42,8 @@ def history(engine: Engine) -> World:
         gas={START: 20.0},
         now=NOW,
     )
-    put(engine, made)
-    return made
+    put(engine, world)
+    return world
 
 
 def add_raw(
@@ -104,9 +104,9 @@ def test_quarantines_history_rows_without_timestamp_or_json(
     assert reasons(engine) == expected
     assert_equal_to_oracle(engine, history)
     entry = quarantined_raw_rows(engine)[103]
-    shown = show_row(engine, settings, entry["id"], now=NOW)
-    assert (shown["passes_now"], shown["timestamp"]) == (False, None)
-    assert "with its timestamp" in shown["what_to_do"]
+    details = show_row(engine, settings, entry["id"], now=NOW)
+    assert (details["passes_now"], details["timestamp"]) == (False, None)
+    assert "with its timestamp" in details["what_to_do"]
     assert metrics()["status"] == "nothing_to_do"
 
     add_raw(engine, 105, "timeless", None, GOOD)
@@ -159,8 +159,8 @@ def test_quarantines_rows_without_a_pool_once(
     entry = rows_of(
         engine, "SELECT id FROM yieldspark.quarantine WHERE source_id LIKE 'no pool|%' LIMIT 1"
     )[0]
-    shown = show_row(engine, settings, entry["id"], now=NOW)
-    assert shown["what_to_do"] == "`load` or `ingest` it again with its pool id"
+    details = show_row(engine, settings, entry["id"], now=NOW)
+    assert details["what_to_do"] == "`load` or `ingest` it again with its pool id"
     replayed = replay_rows(settings, engine, Replay(Selection(), "me"))
     assert replayed["outcomes"] == {"not_replayable": 3}
 

@@ -42,9 +42,9 @@ def tables_of_doctor(settings: Settings) -> Finding:
 
 
 def test_owner_tables_pass_with_the_documented_rights(restricted: Settings) -> None:
-    found = examined(restricted)
-    assert (found.missing, found.problems, found.grants) == ([], [], [])
-    assert found.indexes == [
+    problems = examined(restricted)
+    assert (problems.missing, problems.problems, problems.grants) == ([], [], [])
+    assert problems.indexes == [
         f"CREATE INDEX CONCURRENTLY ON public.{HISTORY} (pool_id, timestamp);",
         f"CREATE INDEX CONCURRENTLY ON public.{HISTORY} (insertion_timestamp);",
     ]
@@ -128,11 +128,11 @@ def test_names_missing_right_with_its_grant(
     message = str(caught.value)
     assert f"role {restricted.db_user} lacks" in message
     assert "is missing" not in message
-    found = examined(restricted)
-    assert len(found.grants) == 1
-    assert found.grants[0] in message
-    assert right.split()[0] in found.grants[0]
-    execute(admin, found.grants[0])
+    problems = examined(restricted)
+    assert len(problems.grants) == 1
+    assert problems.grants[0] in message
+    assert right.split()[0] in problems.grants[0]
+    execute(admin, problems.grants[0])
     assert examined(restricted).grants == []
     assert run_metrics(restricted)["status"] == "nothing_to_do"
 
@@ -141,10 +141,10 @@ def test_rights_on_tables_of_another_role(owner_database: Settings, admin: Engin
     """Each printed statement grants a right, from none to a complete run."""
     execute(admin, f"REVOKE TEMPORARY ON DATABASE {owner_database.db_name} FROM PUBLIC")
     with role_with(owner_database, "SELECT") as settings:
-        found = examined(settings)
-        assert any("ON ALL TABLES IN SCHEMA yieldspark" in grant for grant in found.grants)
+        problems = examined(settings)
+        assert any("ON ALL TABLES IN SCHEMA yieldspark" in grant for grant in problems.grants)
         assert tables_of_doctor(settings).result == "fail"
-        for statement in found.grants:
+        for statement in problems.grants:
             execute(admin, statement)
         assert examined(settings).grants == []
         assert not migrate(make_engine(settings))
@@ -231,14 +231,14 @@ UNWRITABLE: dict[str, Wrong] = {
 def test_rejects_tables_that_cannot_be_written_before_the_run(
     kind: str, owner_database: Settings
 ) -> None:
-    statements, words = UNWRITABLE[kind]
+    statements, message = UNWRITABLE[kind]
     engine = make_engine(owner_database)
     for statement in statements:
         execute(engine, statement)
     with pytest.raises(SchemaMismatch) as caught:
         run_metrics(owner_database)
-    assert words in str(caught.value)
-    assert words in tables_of_doctor(owner_database).found
+    assert message in str(caught.value)
+    assert message in tables_of_doctor(owner_database).found
 
 
 def test_accepts_a_view_for_a_read_only_table(owner_tables: Settings) -> None:
@@ -264,8 +264,8 @@ def test_doctor_migrate_and_dry_runs_show_the_statements(
     command = commands(restricted)
     assert "CREATE INDEX CONCURRENTLY" in command("calculate_metrics", "--dry-run").stderr
     assert tables_of_doctor(restricted).result == "warn"
-    shown = command.json("db", "migrate")
-    assert shown == {"changed": False, "indexes": examined(restricted).indexes}
+    payload = command.json("db", "migrate")
+    assert payload == {"changed": False, "indexes": examined(restricted).indexes}
     execute(admin, f"REVOKE SELECT ON {HISTORY}, pools FROM {restricted.db_user}")
     grants = [
         f"GRANT SELECT ON public.{table} TO {restricted.db_user};" for table in ("pools", HISTORY)

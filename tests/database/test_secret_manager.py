@@ -43,12 +43,17 @@ def test_fetches_the_password_and_never_shows_it(settings: Settings) -> None:
 
 
 def test_db_password_takes_precedence_without_a_request(settings: Settings) -> None:
-    given = settings.model_copy(update={"google_api_endpoint": "http://127.0.0.1:1"})
+    with_endpoint = settings.model_copy(update={"google_api_endpoint": "http://127.0.0.1:1"})
     assert (
-        with_password(load_settings(**given.model_dump() | {"db_password": "mine"})).db_password
+        with_password(
+            load_settings(**with_endpoint.model_dump() | {"db_password": "mine"})
+        ).db_password
         is not None
     )
-    assert with_password(given.model_copy(update={"db_password_secret": None})).db_password is None
+    assert (
+        with_password(with_endpoint.model_copy(update={"db_password_secret": None})).db_password
+        is None
+    )
 
 
 def test_names_an_unknown_secret(settings: Settings) -> None:

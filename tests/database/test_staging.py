@@ -179,10 +179,10 @@ def test_rows_dropped_by_a_trigger_fail_the_commit(
             database,
             pool_daily_metrics,
         )
-    words = str(caught.value)
-    assert "pool_daily_metrics did not take 1 of 4 staged rows" in words
-    assert f"the first with pool_id {dropped} and date 2025-08-03" in words
-    assert "2 inserted or updated, 1 unchanged" in words
+    message = str(caught.value)
+    assert "pool_daily_metrics did not take 1 of 4 staged rows" in message
+    assert f"the first with pool_id {dropped} and date 2025-08-03" in message
+    assert "2 inserted or updated, 1 unchanged" in message
     assert _table(database) == before
     (ledger,) = execute_sql(
         database, "SELECT checks FROM yieldspark.run_ledger WHERE status = 'blocked'"
@@ -401,13 +401,13 @@ def test_counts_rows_beyond_the_first_of_their_key(engine: Engine, by_days: bool
         connection.exec_driver_sql(
             "UPDATE staged SET value = 'NaN' WHERE date = (SELECT min(date) FROM staged)"
         )
-        facts = dict(
+        counts = dict(
             connection.exec_driver_sql(staging_facts("staged", target, ["value"])).mappings().one()
         )
     first = min(day for _, day in keys)
     surplus = sum(times - 1 for times in keys.values())
     assert surplus > 20
-    assert facts == {
+    assert counts == {
         "unique_key": surplus,
         "key_not_null": 2,
         "finite": sum(times for (_, day), times in keys.items() if day == first),

@@ -175,8 +175,8 @@ def test_settings_of_the_role_do_not_change_results(
         assert run_here.json("load", str(history_file), **login)["rows_inserted"] == 1
         assert run_here.json("load", str(history_file), **login)["rows_inserted"] == 0
         assert execute_sql(role, "SELECT ARRAY['a', NULL] = '{a,NULL}' AS same") == [{"same": True}]
-    found = execute_sql(database, "SELECT raw_json_data FROM raw_defillama_pool_history")
-    assert found == [{"raw_json_data": {"apy": 5.125, "tvlUsd": 1000947.08}}]
+    rows = execute_sql(database, "SELECT raw_json_data FROM raw_defillama_pool_history")
+    assert rows == [{"raw_json_data": {"apy": 5.125, "tvlUsd": 1000947.08}}]
 
 
 REFUSALS = {
@@ -216,11 +216,11 @@ REFUSALS = {
 def test_table_that_rejects_rows_has_a_next_step(
     name: str, database: Settings, run_here: CommandLineHere, history_file: Path
 ) -> None:
-    statement, words = REFUSALS[name]
+    statement, message = REFUSALS[name]
     execute_sql(database, statement)
     error = run_here.json("load", str(history_file), code=1)["error"]
     assert len(error) <= 500
-    assert re.search(words, error), error
+    assert re.search(message, error), error
 
 
 def test_domain_over_a_domain_is_its_base_type(

@@ -43,11 +43,13 @@ def test_slow_warning_check_does_not_delay_the_commit(
 ) -> None:
     """The changes of its preparation are rolled back, and the limit is reset."""
     monkeypatch.setattr(batch_checks, "WARN_SECONDS", SHORT)
-    made = "CREATE TEMPORARY TABLE prepared ON COMMIT DROP AS SELECT 1 AS row"
+    statement = "CREATE TEMPORARY TABLE prepared ON COMMIT DROP AS SELECT 1 AS row"
     checks = CommitChecks(
         [
-            BatchCheck("slow", "batch", "warn", "x", "SELECT pg_sleep(600)", preparation=[made]),
-            BatchCheck("quick", "batch", "warn", "x", "SELECT row FROM prepared", {}, [made]),
+            BatchCheck(
+                "slow", "batch", "warn", "x", "SELECT pg_sleep(600)", preparation=[statement]
+            ),
+            BatchCheck("quick", "batch", "warn", "x", "SELECT row FROM prepared", {}, [statement]),
             BatchCheck("stops", "batch", "fail", "x", SLOW_AND_GOOD),
         ]
     )

@@ -36,18 +36,18 @@ def test_watermark_is_the_start_of_the_oldest_open_transaction(
     ):
         assert read_watermark(connection) == (older, False)
     with engine.connect() as connection:
-        asked = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-        assert asked <= read_watermark(connection)[0] <= asked + timedelta(seconds=1)
+        now = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        assert now <= read_watermark(connection)[0] <= now + timedelta(seconds=1)
 
 
 def test_watermark_includes_prepared_transactions(database: Settings, engine: Engine) -> None:
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         connection.execute(text("BEGIN"))
-        began = connection.execute(text("SELECT now()")).scalar_one()
+        started_at = connection.execute(text("SELECT now()")).scalar_one()
         connection.execute(text("CREATE TABLE late (id int)"))
         connection.execute(text(f"PREPARE TRANSACTION '{database.db_name}'"))
         try:
-            assert began - timedelta(days=1) <= read_watermark(connection)[0] <= began
+            assert started_at - timedelta(days=1) <= read_watermark(connection)[0] <= started_at
         finally:
             connection.execute(text(f"ROLLBACK PREPARED '{database.db_name}'"))
 

@@ -146,9 +146,9 @@ class Runs:
 
     @property
     def classes(self) -> Path:
-        found = self.archive.classes
-        assert found is not None
-        return found
+        file = self.archive.classes
+        assert file is not None
+        return file
 
     def left_behind(self) -> list[Path]:
         return sorted(self.home.glob(f"{class_archive.FOLDER}/*/{class_archive.TEMPORARY_PREFIX}*"))
@@ -257,16 +257,16 @@ def test_ignores_modified_archive_and_doctor_reports_it(
     settings = Settings(
         yieldspark_home=copied.home, jars_dir=JARS, db_host=None, environment="local"
     )
-    result, found, fix = examined(settings)
-    assert (result, found.endswith(f"GiB in {copied.archive.folder}"), fix) == ("ok", True, "")
+    result, message, fix = examined(settings)
+    assert (result, message.endswith(f"GiB in {copied.archive.folder}"), fix) == ("ok", True, "")
     copied.classes.chmod(0o644)
     with copied.classes.open("r+b") as stream:
         stream.seek(60_000_000)
         stream.write(b"other bytes" * 1000)
     assert "archive" not in copied()
     assert copied.source("org.apache.spark.SparkConf").startswith("file:")
-    result, found, fix = examined(settings)
-    assert (result, str(copied.classes) in found, str(copied.archive.folder) in fix) == (
+    result, message, fix = examined(settings)
+    assert (result, str(copied.classes) in message, str(copied.archive.folder) in fix) == (
         "warn",
         True,
         True,
@@ -359,8 +359,8 @@ def test_first_command_records_for_the_fetched_jars(tmp_path: Path) -> None:
     runs.environment |= {"JARS_DIR": str(jars), "YIELDSPARK_IVY_SETTINGS": str(settings)}
     del runs.environment["SPARK_SUBMIT_OPTS"]
     process = runs.start(KEY_OF_A_FIRST_COMMAND)
-    said, complaints = process.communicate()
-    assert (said, process.returncode) == ("True", 0), complaints
+    output, complaints = process.communicate()
+    assert (output, process.returncode) == ("True", 0), complaints
     assert list(jars.glob("postgresql-*.jar")), complaints
 
 
@@ -370,14 +370,14 @@ def _served_jars(folder: Path) -> str:
     for module in sources.iter("dependency"):
         group, name, version = (module.attrib[key] for key in ("org", "name", "rev"))
         jar = JARS / f"{name}-{version}.jar"
-        place = folder.joinpath("served", *group.split("."), name, version)
-        place.mkdir(parents=True)
-        (place / f"{name}-{version}.pom").write_text(
+        target = folder.joinpath("served", *group.split("."), name, version)
+        target.mkdir(parents=True)
+        (target / f"{name}-{version}.pom").write_text(
             f"<project><modelVersion>4.0.0</modelVersion><groupId>{group}</groupId>"
             f"<artifactId>{name}</artifactId><version>{version}</version></project>"
         )
         if jar.exists():
-            (place / jar.name).symlink_to(jar)
+            (target / jar.name).symlink_to(jar)
     return (folder / "served").as_uri() + "/"
 
 

@@ -101,9 +101,9 @@ class Repository:
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     """Two small jars, locked and served: the product's own five need the network."""
-    made = Repository(tmp_path)
-    made.put("org.postgresql", "postgresql", "42.7.14", b"the driver")
-    made.put("com.microsoft.azure", "synapseml-lightgbm_2.12", "1.1.3", b"the engine")
+    maven = Repository(tmp_path)
+    maven.put("org.postgresql", "postgresql", "42.7.14", b"the driver")
+    maven.put("com.microsoft.azure", "synapseml-lightgbm_2.12", "1.1.3", b"the engine")
     sources = tmp_path / "sources"
     sources.mkdir()
     (sources / "ivy.xml").write_text(IVY)
@@ -117,7 +117,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     monkeypatch.setattr(spark_runtime, "LOCKED_JARS", len(locked))
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    return made
+    return maven
 
 
 @pytest.fixture
@@ -179,20 +179,20 @@ def test_fetches_jars_once_then_only_verifies_them(
         "YIELDSPARK_IVY_SETTINGS",
         str(repository.name_it(f"http://127.0.0.1:{served.server_port}/maven/")),
     )
-    said: list[str] = []
+    announced: list[str] = []
     folder = tmp_path / "jars"
-    jars = spark_runtime.ensure_jars(folder, said.append)
+    jars = spark_runtime.ensure_jars(folder, announced.append)
     assert jars == spark_runtime.InstalledJars(
         {"jdbc": (folder / JDBC,), "synapseml": (folder / LIGHTGBM,)}, {}
     )
-    assert len(said) == 2
-    asked = len(repository.seen)
-    assert spark_runtime.ensure_jars(folder, said.append) == jars
-    assert (len(said), len(repository.seen)) == (2, asked)
+    assert len(announced) == 2
+    request_count = len(repository.seen)
+    assert spark_runtime.ensure_jars(folder, announced.append) == jars
+    assert (len(announced), len(repository.seen)) == (2, request_count)
     assert sorted(path.name for path in folder.iterdir()) == [JDBC, LIGHTGBM]
     (folder / LIGHTGBM).unlink()
-    assert spark_runtime.ensure_jars(folder, said.append) == jars
-    assert said[2:] == [f"jars: fetching synapseml into {folder}"]
+    assert spark_runtime.ensure_jars(folder, announced.append) == jars
+    assert announced[2:] == [f"jars: fetching synapseml into {folder}"]
 
 
 @needs_natives
@@ -461,10 +461,10 @@ def test_java_argument_file_is_private(tmp_path: Path, jvm: Path) -> None:
     spark_runtime.write_argument_file(path, ['-Dx=a "b" \\c', "-Dy=1"])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     java = jvm / "bin" / "java"
-    said = subprocess.run(
+    output = subprocess.run(
         [java, f"@{path}", "-XshowSettings:properties", "-version"],
         capture_output=True,
         text=True,
         check=True,
     ).stderr
-    assert 'x = a "b" \\c' in said
+    assert 'x = a "b" \\c' in output

@@ -88,8 +88,8 @@ def test_yields_groups_before_reading_more() -> None:
             yield batch
 
     groups = iter_groups(source(), "key")
-    seen = [("".join(table["key"].to_pylist()), len(read)) for table in groups]
-    assert seen == [("aa", 2), ("bb", 4), ("cc", 4)]
+    progress = [("".join(table["key"].to_pylist()), len(read)) for table in groups]
+    assert progress == [("aa", 2), ("bb", 4), ("cc", 4)]
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_yields_groups_before_reading_more() -> None:
     [("a", [0]), ("aaa", [0]), ("aab", [0, 2]), ("abc", [0, 1, 2]), ("aabbba", [0, 2, 5])],
 )
 def test_group_starts_where_the_key_changes(keys: str, starts: list[int]) -> None:
-    found = group_starts(pa.chunked_array([list(keys)]))
-    assert found.tolist() == starts
-    assert found.dtype == np.int64
+    actual = group_starts(pa.chunked_array([list(keys)]))
+    assert actual.tolist() == starts
+    assert actual.dtype == np.int64
 
 
 def test_group_starts_span_chunks() -> None:

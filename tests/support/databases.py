@@ -110,12 +110,12 @@ def empty_database(
         name: its name; None generates one.
         options: options of CREATE DATABASE.
     """
-    called = name or _new_name()
-    quoted = '"' + called.replace('"', '""') + '"'
+    database_name = name or _new_name()
+    quoted = '"' + database_name.replace('"', '""') + '"'
     with _connected(server, "postgres") as connection:
         connection.execute(text(f"CREATE DATABASE {quoted} TEMPLATE template0 {options}"))
         try:
-            yield server.model_copy(update={"db_name": called})
+            yield server.model_copy(update={"db_name": database_name})
         finally:
             connection.execute(text(f"DROP DATABASE {quoted} WITH (FORCE)"))
 

@@ -69,26 +69,30 @@ def generated() -> World:
 
 def put_first_part(engine: Engine) -> None:
     """Insert the first days: a tenth of the rows missing, some other prices, every pool active."""
-    whole, random = generated(), Random(1)
+    complete, random = generated(), Random(1)
     days = START + timedelta(days=WORKED_DAYS)
-    rows = [row for row in whole.rows if row.timestamp.date() < days and random.random() < 0.9]
+    rows = [row for row in complete.rows if row.timestamp.date() < days and random.random() < 0.9]
     prices = {
         key: 1234.5 if random.random() < 0.05 else value
-        for key, value in whole.prices.items()
+        for key, value in complete.prices.items()
         if key[0].date() < days
     }
-    put(engine, replace(whole, rows=rows, prices=prices, inactive=set()))
+    put(engine, replace(complete, rows=rows, prices=prices, inactive=set()))
 
 
 def put_second_part(engine: Engine) -> None:
     """Insert the rest in one transaction that starts now."""
-    whole, random = generated(), Random(1)
+    complete, random = generated(), Random(1)
     days = START + timedelta(days=WORKED_DAYS)
     put_rows(
         engine,
-        [row for row in whole.rows if not (row.timestamp.date() < days and random.random() < 0.9)],
+        [
+            row
+            for row in complete.rows
+            if not (row.timestamp.date() < days and random.random() < 0.9)
+        ],
     )
-    put_market(engine, whole)
+    put_market(engine, complete)
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def worked_database(server: Settings, spark: SparkSession) -> Iterator[Worked]:
         engine = make_engine(database)
         put_first_part(engine)
         first_row = run_metrics(database, session=lambda _: spark)
-        facts = {
+        counts = {
             name: int(rows_of(engine, f"SELECT count(*) AS n FROM {source}")[0]["n"])
             for name, source in FIRST_FACTS.items()
         }
@@ -123,9 +127,9 @@ def worked_database(server: Settings, spark: SparkSession) -> Iterator[Worked]:
             row = run_metrics(
                 database.model_copy(update={"db_name": copy.db_name}), session=lambda _: spark
             )
-            facts |= {"loaded": loaded_rows(copied)} | differences(old, job_rows(copied))
+            counts |= {"loaded": loaded_rows(copied)} | differences(old, job_rows(copied))
             after = computed_contents(copied)
-        yield Worked(database, exact_contents(engine), after, first_row, row, facts)
+        yield Worked(database, exact_contents(engine), after, first_row, row, counts)
 
 
 FIRST_FACTS = {

@@ -205,10 +205,10 @@ def tablespace_without_room(engine: Engine, folder: Path) -> Iterator[str]:
     try:
         servers = Path(rows_of(admin, "SHOW data_directory")[0]["data_directory"]).stat()
         os.chown(disk, servers.st_uid, servers.st_gid)
-        for above in disk.parents[:3]:
+        for parent in disk.parents[:3]:
             # pytest's folders are closed to everybody else, and the server may run as another
             # account
-            above.chmod(0o711)
+            parent.chmod(0o711)
         execute(admin, f"CREATE TABLESPACE {name} LOCATION '{disk}'")
         yield name
         execute(admin, f"DROP TABLESPACE {name}")

@@ -72,13 +72,13 @@ def put_in(fault: dict[str, Any]) -> None:
 
 def _listen(fault: dict[str, Any], inside: Sequence[str]) -> None:
     pattern = re.compile(fault["statement"], re.IGNORECASE | re.DOTALL)
-    met = 0
+    count = 0
 
     def meet(statement: str) -> None:
-        nonlocal met
+        nonlocal count
         if fault["stage"] in inside and pattern.search(statement):
-            met += 1
-            if met == fault.get("nth", 1):
+            count += 1
+            if count == fault.get("nth", 1):
                 act(fault)
 
     def on_statement(

@@ -73,9 +73,9 @@ class CutProxy:
             while (chunk := source.recv(CHUNK_BYTES)) and self._may_pass(len(chunk), direction):
                 sink.sendall(chunk)
         with self._lock:
-            for one in {source, sink} & self._open:
-                self._open.discard(one)
-                _end(one)
+            for side in {source, sink} & self._open:
+                self._open.discard(side)
+                _end(side)
 
     def _may_pass(self, size: int, direction: Direction) -> bool:
         with self._lock:
@@ -90,8 +90,8 @@ class CutProxy:
             return False
 
     def _cut_all(self) -> None:
-        for one in self._open:
-            _end(one)
+        for side in self._open:
+            _end(side)
         self._open.clear()
 
 

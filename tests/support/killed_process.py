@@ -66,8 +66,8 @@ def started(
     """Start a process that is killed at its statement, or with `at_gate` waits there at the gate of
     `tests.support.fault_database`.
     """
-    given = (work, arguments, statements, nth, at_gate)
-    process: ForkServerProcess = forks().Process(target=_work, args=given)
+    task = (work, arguments, statements, nth, at_gate)
+    process: ForkServerProcess = forks().Process(target=_work, args=task)
     process.start()
     return process
 
@@ -76,14 +76,14 @@ def _work(
     work: Callable[..., Any], arguments: tuple[Any, ...], statements: str, nth: int, at_gate: bool
 ) -> None:
     pattern = re.compile(statements, re.IGNORECASE | re.DOTALL)
-    met = 0
+    count = 0
 
     def meet(connection: Connection, statement: str) -> None:
-        nonlocal met
-        met += bool(pattern.search(statement.lstrip()))
-        if met != nth:
+        nonlocal count
+        count += bool(pattern.search(statement.lstrip()))
+        if count != nth:
             return
-        met += 1
+        count += 1
         if not at_gate:
             os.kill(os.getpid(), signal.SIGKILL)
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock_shared({GATE})")

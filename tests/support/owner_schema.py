@@ -99,12 +99,12 @@ def role_with(
     admin = make_engine(database)
     with admin.begin() as connection:
         # the guide's own statement makes the role with a password that is none
-        named = re.sub(r"\b(GRANT|TO|AUTHORIZATION|ROLE) yieldspark\b", rf"\1 {role}", statements)
+        renamed = re.sub(r"\b(GRANT|TO|AUTHORIZATION|ROLE) yieldspark\b", rf"\1 {role}", statements)
         if owner:
             connection.exec_driver_sql(f"SET LOCAL ROLE {owner}")
-        if f"CREATE ROLE {role}" not in named:
+        if f"CREATE ROLE {role}" not in renamed:
             connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN")
-        connection.exec_driver_sql(named)
+        connection.exec_driver_sql(renamed)
         connection.exec_driver_sql(f"ALTER ROLE {role} PASSWORD '{password}'")
     try:
         yield database.model_copy(update={"db_user": role, "db_password": SecretStr(password)})

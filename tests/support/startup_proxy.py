@@ -27,8 +27,8 @@ def error_message(fields: Mapping[str, str], encoding: str = "utf-8") -> bytes:
     """Return an ErrorResponse; the fields have letters as names (PostgreSQL manual, "Error and
     Notice Message Fields").
     """
-    words = "".join(f"{letter}{value}\0" for letter, value in fields.items())
-    body = words.encode(encoding) + b"\0"
+    text = "".join(f"{letter}{value}\0" for letter, value in fields.items())
+    body = text.encode(encoding) + b"\0"
     return b"E" + struct.pack("!I", len(body) + 4) + body
 
 
@@ -88,8 +88,8 @@ def _serve(
                 client = encrypted.wrap_socket(client, server_side=True)
             body = _read_message(client)
         if code == PROTOCOL_3:  # and no request to cancel
-            words = body[4:].decode().rstrip("\0").split("\0")
-            decided = answer(dict(zip(words[::2], words[1::2], strict=True)))
+            texts = body[4:].decode().rstrip("\0").split("\0")
+            decided = answer(dict(zip(texts[::2], texts[1::2], strict=True)))
             if isinstance(decided, bytes):
                 client.sendall(decided)
                 return

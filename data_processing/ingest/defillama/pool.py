@@ -17,8 +17,8 @@ from data_processing.ingest.defillama.rows import NOT_IN_JSONB, Snapshots, descr
 from data_processing.ingest.pool_descriptions import required_descriptions
 from data_processing.ingest.stored_rows import rows_not_taken
 from database.connections.advisory_locks import RAW_TABLES_LOCK, lock_in_transaction
+from database.schema.catalog import has_triggers
 from database.schema.merge_sql import qualified
-from database.schema.table_facts import has_triggers
 from database.schema.tables import pools, raw_pool_history
 
 INGEST_AGAIN = "run `ingest` again"

@@ -16,7 +16,7 @@ from data_processing.ingest.loading import load_sql as raw_sql
 from data_processing.ingest.loading import validation_sql as judge_sql
 from data_processing.ingest.loading.files_to_load import TARGETS, FileToLoad
 from data_processing.ingest.stored_rows import rows_not_taken
-from database.schema.table_facts import has_triggers
+from database.schema.catalog import has_triggers
 from database.schema.tables import pools
 
 MAX_ROWS_A_DAY = 1.5

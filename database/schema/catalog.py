@@ -17,7 +17,7 @@ from database.schema.merge_sql import qualified, quoted
 
 
 @dataclass(frozen=True)
-class ColumnFacts:
+class CatalogColumn:
     """A column in the catalog.
 
     Attributes:
@@ -34,7 +34,7 @@ class ColumnFacts:
 
 
 @dataclass(frozen=True)
-class TableFacts:
+class CatalogTable:
     """A table in the catalog.
 
     Attributes:
@@ -52,7 +52,7 @@ class TableFacts:
     name: str
     kind: str
     may_delete: bool
-    columns: Mapping[str, ColumnFacts]
+    columns: Mapping[str, CatalogColumn]
     restricted: bool
     rewritten: bool
     has_children: bool
@@ -179,13 +179,13 @@ SELECT EXISTS (
 """)
 
 
-def table_facts(connection: Connection, table: Table, schema: str) -> TableFacts | None:
+def read_catalog_table(connection: Connection, table: Table, schema: str) -> CatalogTable | None:
     """Return the table or view in the schema, None if there is none."""
     row = connection.execute(_TABLE, {"schema": schema, "name": table.name}).first()
     if row is None:
         return None
     columns = connection.execute(_COLUMNS, {"table": row.oid})
-    return TableFacts(
+    return CatalogTable(
         oid=row.oid,
         name=f"{quoted(schema)}.{quoted(table.name)}",
         kind=row.kind,
@@ -197,11 +197,11 @@ def table_facts(connection: Connection, table: Table, schema: str) -> TableFacts
     )
 
 
-def _column(row: Any) -> ColumnFacts:
-    return ColumnFacts(row.type, row.is_computed, row.is_required, frozenset(row.rights))
+def _column(row: Any) -> CatalogColumn:
+    return CatalogColumn(row.type, row.is_computed, row.is_required, frozenset(row.rights))
 
 
-def is_unique(connection: Connection, table: TableFacts, key: Sequence[str]) -> bool:
+def is_unique(connection: Connection, table: CatalogTable, key: Sequence[str]) -> bool:
     """Whether an upsert by these columns has a unique index."""
     return bool(
         connection.execute(_IS_UNIQUE, {"table": table.oid, "key": sorted(key)}).scalar_one()
@@ -213,14 +213,14 @@ def has_triggers(connection: Connection, table: Table) -> bool:
     return bool(connection.execute(_HAS_TRIGGERS, {"table": qualified(table)}).scalar_one())
 
 
-def is_indexed(connection: Connection, table: TableFacts, columns: Sequence[str]) -> bool:
+def is_indexed(connection: Connection, table: CatalogTable, columns: Sequence[str]) -> bool:
     """Whether an index without a condition begins with these columns."""
     parameters = {"table": table.oid, "columns": list(columns)}
     return bool(connection.execute(_IS_INDEXED, parameters).scalar_one())
 
 
 def inaccessible_sequences(
-    connection: Connection, table: TableFacts, inserted: Sequence[str]
+    connection: Connection, table: CatalogTable, inserted: Sequence[str]
 ) -> tuple[str, ...]:
     """Return sequences that an INSERT needs and the role may not use.
 
