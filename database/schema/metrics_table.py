@@ -64,8 +64,9 @@ def require_same_metrics_table(connection: Connection) -> None:
     previous, table = last_metrics_table(connection), metrics_table_of(connection).name
     if previous not in (None, table):
         raise ConfigurationError(
-            f"METRICS_TABLE changed from {previous} to {table}: run `calculate_metrics"
-            f" --full-refresh`. Until then, the tables in `{OWN_SCHEMA}` belong to {previous}"
+            f"METRICS_TABLE changed from {previous} to {table}: run --full-refresh. Until"
+            f" `calculate_metrics --full-refresh` has succeeded, the tables in `{OWN_SCHEMA}`"
+            f" belong to {previous}"
         )
 
 

@@ -109,7 +109,7 @@ def test_parallel_table_is_separate_and_switching_needs_a_full_refresh(
     expected = metrics_oracle.metrics(generated)
     assert metrics_oracle.differences_of_tables(job_rows(make_engine(parallel)), expected) == []
     assert metrics(spark, parallel, generated)["status"] == "nothing_to_do"
-    message = f"METRICS_TABLE changed from {RESERVED} to pool_daily_metrics: run `calculate_metrics --full"
+    message = f"METRICS_TABLE changed from {RESERVED} to pool_daily_metrics: run --full-refresh"
     for options in ({}, {"full_refresh": True, "pools": (pool,)}):
         with pytest.raises(ConfigurationError, match=message):
             metrics(spark, owner_database, generated, **options)
