@@ -20,21 +20,9 @@ EXEC_GUARD = "YIELDSPARK_ENTERED_BY_PROCESS"  # id of the process that was repla
 PYTHON_PATH_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH")
 """Variables that change where Python looks for modules."""
 PIP_NETWORK_OPTIONS = {
-    "index-url",
-    "extra-index-url",
-    "find-links",
-    "no-index",
-    "trusted-host",
-    "proxy",
-} | {
-    "cert",
-    "client-cert",
-    "keyring-provider",
-    "timeout",
-    "retries",
-    "cache-dir",
-    "no-cache-dir",
-    "use-deprecated",
+    *("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy"),
+    *("cert", "client-cert", "keyring-provider", "timeout", "retries"),
+    *("cache-dir", "no-cache-dir", "use-deprecated"),
 }
 """Options of a user's pip that configure the network. All others choose packages or folders, which
 the requirements file and `.venv` determine.
@@ -371,21 +359,14 @@ def _run(
                 while process.poll() is None:
                     time.sleep(0.1)
                     if sys.stderr.isatty():
-                        print(
-                            f"\r{line} {time.monotonic() - started:.0f} s",
-                            end="",
-                            file=sys.stderr,
-                            flush=True,
-                        )
+                        seconds = f"{time.monotonic() - started:.0f} s"
+                        print(f"\r{line} {seconds}", end="", file=sys.stderr, flush=True)
             except KeyboardInterrupt:
                 # SIGTERM reaches this process only
                 process.kill()
                 raise
-        print(
-            f"{chr(13) + line if sys.stderr.isatty() else ''} {time.monotonic() - started:.0f} s",
-            file=sys.stderr,
-            flush=True,
-        )
+        prefix = f"\r{line}" if sys.stderr.isatty() else ""
+        print(f"{prefix} {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
         output.seek(0)
         text = output.read()
     if folder.is_dir():

@@ -123,6 +123,7 @@ class _Recording:
         self._lock = take_lock(self.folder, seconds=0)
 
     def remove(self) -> None:
+        """Delete the folder and release its lock."""
         shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
 

@@ -67,16 +67,12 @@ def network_options(folder: Path, environment: Mapping[str, str] | None = None) 
         ConfigurationError: a proxy or the bundle is malformed.
     """
     variables = os.environ if environment is None else environment
-    options = [
-        option for scheme in ("https", "http") for option in _proxy_options(variables, scheme)
-    ]
+    options = [*_proxy_options(variables, "https"), *_proxy_options(variables, "http")]
     exceptions = variables.get("NO_PROXY") or variables.get("no_proxy")
     if options and exceptions:
         hosts = [host.strip() for host in exceptions.split(",") if host.strip()]
-        options.append(
-            "-Dhttp.nonProxyHosts="
-            + "|".join(f"*{host}" if host.startswith(".") else host for host in hosts)
-        )
+        patterns = [f"*{host}" if host.startswith(".") else host for host in hosts]
+        options.append("-Dhttp.nonProxyHosts=" + "|".join(patterns))
     store = _trust_store(folder, variables)
     if store:
         options += [f"-Djavax.net.ssl.trustStore={store}", "-Djavax.net.ssl.trustStoreType=PKCS12"]

@@ -62,10 +62,12 @@ class ServerFolders:
 
     @property
     def data(self) -> Path:
+        """The data folder."""
         return self.cluster / "data"
 
     @property
     def log(self) -> Path:
+        """The server's log file."""
         return self.cluster / "server.log"
 
 

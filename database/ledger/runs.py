@@ -185,24 +185,7 @@ def open_run(
             as_of=as_of,
             plan=plan,
         )
-        row: dict[str, Any] = {
-            "run_id": run.run_id,
-            "job": job,
-            "started_at": _after_earlier_runs(job),
-            "status": "running",
-            "mode": mode,
-            "start": start,
-            "end": end,
-            "as_of": as_of,
-            "plan": plan,
-            "engine": engine_name,
-            "code_version": code_version,
-            "batch": batch,
-            "rows": run.rows,
-            "stages": {},
-            "checks": [],
-        }
-        connection.execute(insert(run_ledger).values(row))
+        _insert_row(run, code_version=code_version, batch=batch)
         connection.commit()
         try:
             with translate_jdbc_errors(engine.url):
@@ -214,6 +197,25 @@ def open_run(
             raise
         finally:
             _close(engine, run)
+
+
+def _insert_row(run: Run, **values: str | None) -> None:
+    row = {
+        "run_id": run.run_id,
+        "job": run.job,
+        "started_at": _after_earlier_runs(run.job),
+        "status": run.status,
+        "mode": run.mode,
+        "start": run.start,
+        "end": run.end,
+        "as_of": run.as_of,
+        "plan": run.plan,
+        "engine": run.engine,
+        "rows": run.rows,
+        "stages": run.stages,
+        "checks": run.checks,
+    }
+    run.connection.execute(insert(run_ledger).values(row | values))
 
 
 def _after_earlier_runs(job: str) -> ColumnElement[datetime]:

@@ -305,14 +305,14 @@ def _missing_rights(use: TableUse, stored: CatalogTable) -> list[str]:
     """
     reads = stored.columns if use.deletes else use.reads
     columns = {"SELECT": reads, "INSERT": use.inserts, "UPDATE": use.updates}
-    missing = [
-        command
-        for command, names in columns.items()
-        if any(
-            command not in stored.columns[name].rights for name in names if name in stored.columns
-        )
-    ]
-    return [*missing, *(["DELETE"] if use.deletes and not stored.may_delete else [])]
+    missing = []
+    for command, names in columns.items():
+        rights = [stored.columns[name].rights for name in names if name in stored.columns]
+        if not all(command in granted for granted in rights):
+            missing.append(command)
+    if use.deletes and not stored.may_delete:
+        missing.append("DELETE")
+    return missing
 
 
 def _missing_indexes(connection: Connection, table: Table, stored: CatalogTable) -> list[str]:

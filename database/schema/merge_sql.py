@@ -154,6 +154,10 @@ def _key_columns(target: MergeTarget) -> str:
     return ", ".join(quoted(name) for name in target.key.values())
 
 
+def _columns(target: MergeTarget, alias: str) -> str:
+    return ", ".join(f"{alias}.{quoted(name)}" for name in target.columns)
+
+
 def _null_key(target: MergeTarget) -> str:
     return " OR ".join(f"{quoted(name)} IS NULL" for name in target.key.values())
 
@@ -198,9 +202,7 @@ def merge(target: MergeTarget, staging: str, stored: Mapping[str, str] | None = 
     source = {**target.key, **target.columns, **provenance}
     names = ", ".join(quoted(name) for name in source)
     keys = ", ".join(quoted(name) for name in target.key)
-    old, new = (
-        ", ".join(f"{alias}.{quoted(name)}" for name in target.columns) for alias in ("t", "n")
-    )
+    old, new = _columns(target, "t"), _columns(target, "n")
     updates = ", ".join(
         f"{quoted(name)} = excluded.{quoted(name)}" for name in {**target.columns, **provenance}
     )
@@ -251,9 +253,7 @@ def missing_rows(
         stored: types of the target's columns, from `stored_types`.
         key_alone: ignore other values than the key.
     """
-    old, new = (
-        ", ".join(f"{alias}.{quoted(name)}" for name in target.columns) for alias in ("t", "n")
-    )
+    old, new = _columns(target, "t"), _columns(target, "n")
     changed = "" if key_alone else f" OR ({old}) IS DISTINCT FROM ({new})"
     source = {**target.key, **target.columns}
     return f"""

@@ -81,8 +81,8 @@ def create_statements(table: Table, schema: str) -> list[str]:
     definition = table.to_metadata(MetaData(), schema=schema)
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     create = " ".join(str(CreateTable(definition).compile(dialect=dialect)).split())
-    indexes = [
-        f"CREATE INDEX ON {name} ({', '.join(quoted(column.name) for column in index.columns)});"
-        for index in sorted(table.indexes, key=lambda index: str(index.name))
-    ]
-    return [f"{create};", *indexes]
+    statements = [f"{create};"]
+    for index in sorted(table.indexes, key=lambda index: str(index.name)):
+        columns = ", ".join(quoted(column.name) for column in index.columns)
+        statements.append(f"CREATE INDEX ON {name} ({columns});")
+    return statements
