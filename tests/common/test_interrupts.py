@@ -26,7 +26,7 @@ from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine
 from database.ledger.runs import is_job_idle, open_run
 from sample_data import SAMPLE_FILES
-from tests.support.fault_database import first_loader_meets, merged_row_meets, staging_tables
+from tests.support.fault_database import fault_first_loader, fault_merged_row, staging_tables
 from tests.support.fault_runs import TOKEN, processes_with, until
 from tests.support.forecast_panels import panel_rows, store
 from tests.support.killed_process import forks
@@ -126,7 +126,7 @@ def _silent_proxy(made: World) -> None:
 
 def _jdbc(made: World) -> None:
     made.environment |= {"READ_TRANSPORT": "jdbc", "WRITE_TRANSPORT": "jdbc"}
-    first_loader_meets(made.engine, FOREVER)
+    fault_first_loader(made.engine, FOREVER)
 
 
 METRICS, FORECAST = "calculate_pool_metrics", "forecast_pools"
@@ -158,20 +158,20 @@ WITH_A_JVM = {
     ),
     "metrics load": Stage(
         ("calculate_metrics",),
-        _metrics(lambda made: first_loader_meets(made.engine, FOREVER)),
+        _metrics(lambda made: fault_first_loader(made.engine, FOREVER)),
         job=METRICS,
     ),
     "metrics load by jdbc": Stage(("calculate_metrics",), _metrics(_jdbc), job=METRICS),
     "metrics merge": Stage(
         ("calculate_metrics",),
-        _metrics(lambda made: merged_row_meets(made.engine, FOREVER, row=5)),
+        _metrics(lambda made: fault_merged_row(made.engine, FOREVER, row=5)),
         job=METRICS,
     ),
     "forecast features": Stage(LIGHTGBM, _panel(), "features ...", job=FORECAST),
     "forecast fit": Stage(LIGHTGBM, _panel(), "fit_tvl ...", 1, job=FORECAST),
     "synapseml fit": Stage(SYNAPSEML, _panel(), "fit_tvl ...", 3, job=FORECAST),
     "forecast write": Stage(
-        LIGHTGBM, _panel(lambda made: first_loader_meets(made.engine, FOREVER)), job=FORECAST
+        LIGHTGBM, _panel(lambda made: fault_first_loader(made.engine, FOREVER)), job=FORECAST
     ),
     "forecast merge": Stage(
         LIGHTGBM, _panel(lambda made: made.hold("yieldspark.forecasts")), job=FORECAST

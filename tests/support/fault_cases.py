@@ -28,18 +28,18 @@ from database.connections.engine import make_engine
 from database.schema.tables import METRIC_COLUMNS
 from tests.support.databases import fresh_database
 from tests.support.fault_database import (
-    WAIT_AT_THE_GATE,
+    WAIT_AT_GATE,
     closed_gate,
     computed_contents,
     count_loaded_rows,
     exact_contents,
+    fault_second_loader,
     ledger,
     loaded_rows,
     remove_faults,
-    second_loader_meets,
     staged_rows,
     staging_tables,
-    waits_at_the_gate,
+    wait_for_backend_at_gate,
 )
 from tests.support.fault_proxy import Direction, cut_proxy
 from tests.support.fault_runs import JobProcess, until
@@ -50,10 +50,10 @@ from tests.support.metrics_store import job_rows, put, put_market, put_rows, row
 Rows = Mapping[tuple[str, date], Mapping[str, Any]]
 
 POOLS, DAYS = 30, 60
-WORKED_DAYS = 54
+PROCESSED_DAYS = 54
 ALREADY_RUNNING = "is already running"
 SHORT_WAIT_SECONDS = 30
-UNCLOSED = "the driver ended without closing the run"
+UNCLOSED_ERROR = "the driver ended without closing the run"
 
 
 def at(stage: str, edge: str, statement: str | None = None, *, do: str = "kill") -> dict[str, Any]:
@@ -70,7 +70,7 @@ def generated() -> World:
 def put_first_part(engine: Engine) -> None:
     """Insert the first days: a tenth of the rows missing, some other prices, every pool active."""
     complete, random = generated(), Random(1)
-    days = START + timedelta(days=WORKED_DAYS)
+    days = START + timedelta(days=PROCESSED_DAYS)
     rows = [row for row in complete.rows if row.timestamp.date() < days and random.random() < 0.9]
     prices = {
         key: 1234.5 if random.random() < 0.05 else value
@@ -83,7 +83,7 @@ def put_first_part(engine: Engine) -> None:
 def put_second_part(engine: Engine) -> None:
     """Insert the rest in one transaction that starts now."""
     complete, random = generated(), Random(1)
-    days = START + timedelta(days=WORKED_DAYS)
+    days = START + timedelta(days=PROCESSED_DAYS)
     put_rows(
         engine,
         [
@@ -96,7 +96,7 @@ def put_second_part(engine: Engine) -> None:
 
 
 @dataclass(frozen=True)
-class Worked:
+class ProcessedDatabase:
     """The database that every case copies, its contents, and the result of an undisturbed run."""
 
     database: Settings
@@ -109,7 +109,7 @@ class Worked:
 
 
 @contextmanager
-def worked_database(server: Settings, spark: SparkSession) -> Iterator[Worked]:
+def processed_database(server: Settings, spark: SparkSession) -> Iterator[ProcessedDatabase]:
     with fresh_database(server) as empty:
         database = settings_of(empty, generated())
         engine = make_engine(database)
@@ -129,7 +129,7 @@ def worked_database(server: Settings, spark: SparkSession) -> Iterator[Worked]:
             )
             counts |= {"loaded": loaded_rows(copied)} | differences(old, job_rows(copied))
             after = computed_contents(copied)
-        yield Worked(database, exact_contents(engine), after, first_row, row, counts)
+        yield ProcessedDatabase(database, exact_contents(engine), after, first_row, row, counts)
 
 
 FIRST_FACTS = {
@@ -159,7 +159,7 @@ class Case:
     database: Settings
     engine: Engine
     folder: Path
-    worked: Worked
+    processed: ProcessedDatabase
     runs: list[JobProcess] = field(default_factory=list)
 
     def start(
@@ -190,49 +190,49 @@ class Case:
                     raise
                 time.sleep(0.1)
 
-    def is_as_before(self) -> None:
-        assert exact_contents(self.engine) == self.worked.before
+    def assert_unchanged(self) -> None:
+        assert exact_contents(self.engine) == self.processed.before
 
-    def is_as_after(self) -> None:
+    def assert_complete(self) -> None:
         """The tables equal those of an undisturbed run, and staging is empty."""
-        assert computed_contents(self.engine) == self.worked.after
+        assert computed_contents(self.engine) == self.processed.after
         assert staging_tables(self.engine) == []
 
-    def did_all_the_work(self, row: Mapping[str, Any]) -> None:
+    def assert_full_counts(self, row: Mapping[str, Any]) -> None:
         """The ledger row has the counts of the undisturbed run."""
-        assert (row["status"], row["rows"]) == ("succeeded", self.worked.row["rows"]), row
+        assert (row["status"], row["rows"]) == ("succeeded", self.processed.row["rows"]), row
 
-    def was_killed(self, run: JobProcess) -> None:
+    def assert_killed(self, run: JobProcess) -> None:
         """The driver was killed, and all its processes have ended."""
         assert run.wait() == -signal.SIGKILL, run.errors
-        run.all_have_ended()
+        run.assert_all_ended()
 
-    def has_failed(self, run: JobProcess, words: str = "") -> None:
+    def assert_failed(self, run: JobProcess, words: str = "") -> None:
         """The run failed with a message and a ledger row, and nothing else has changed."""
         assert run.wait() == 1, run.errors
         assert words in run.errors
         assert "Traceback" not in run.errors, run.errors
-        run.all_have_ended()
-        self.failure_changed_nothing()
+        run.assert_all_ended()
+        self.assert_only_ledger_changed()
 
-    def failure_changed_nothing(self) -> None:
+    def assert_only_ledger_changed(self) -> None:
         """Only the ledger row of the failed run is new."""
         remove_faults(self.engine)
-        self.is_as_before()
+        self.assert_unchanged()
         assert ledger(self.engine)[-1][0] == "failed"
         assert staging_tables(self.engine) == []
 
-    def is_killed_half_loaded(self) -> None:
+    def kill_half_loaded(self) -> None:
         """Kill the driver when the rows of one partition are committed and the load of the other
         has started.
         """
-        second_loader_meets(self.engine, WAIT_AT_THE_GATE)
+        fault_second_loader(self.engine, WAIT_AT_GATE)
         with closed_gate(self.engine):
             run = self.start()
-            waits_at_the_gate(self.engine)
+            wait_for_backend_at_gate(self.engine)
             until(lambda: staged_rows(self.engine) > 0, "the first partition is in staging")
             run.process.kill()
-            self.was_killed(run)
+            self.assert_killed(run)
 
     def start_and_cut(
         self,
@@ -248,9 +248,9 @@ class Case:
         assert self.database.db_host is not None
         with cut_proxy(self.database.db_host, self.database.db_port) as proxy:
             run = self.start(point, db_host="127.0.0.1", db_port=proxy.port)
-            run.is_at_the_point()
+            run.wait_for_fault()
             proxy.cut_after(bytes_passed, direction, stays_down=stays_down)
-            run.go_on()
+            run.resume()
             run.wait()
             assert proxy.was_cut.is_set()
         return run
@@ -269,11 +269,11 @@ class Case:
                 f"{SHORT_WAIT_SECONDS} s after the fault: {run.errors}"
             )
 
-    def repairs_itself(
+    def assert_next_run_repairs(
         self,
         *,
         failed: int = 1,
-        error: str | None = UNCLOSED,
+        error: str | None = UNCLOSED_ERROR,
         spark: SparkSession | None = None,
     ) -> None:
         """The next run gives the tables of an undisturbed run, and the ledger has the failed runs.
@@ -284,8 +284,8 @@ class Case:
             spark: session of the next run in this process; None starts a process.
         """
         remove_faults(self.engine)
-        self.did_all_the_work(self.run_here(spark) if spark else self.next_run())
-        self.is_as_after()
+        self.assert_full_counts(self.run_here(spark) if spark else self.next_run())
+        self.assert_complete()
         rows = ledger(self.engine)
         assert [status for status, _ in rows] == [
             "succeeded",
@@ -297,19 +297,21 @@ class Case:
 
 
 @contextmanager
-def case_of(server: Settings, worked: Worked, folder: Path, transport: str) -> Iterator[Case]:
-    """Yield a copy of the worked database whose runs use `transport`; its processes end with the
+def case_of(
+    server: Settings, processed: ProcessedDatabase, folder: Path, transport: str
+) -> Iterator[Case]:
+    """Yield a copy of the processed database whose runs use `transport`; its processes end with the
     block.
     """
-    with fresh_database(server, worked.database.db_name) as copy:
-        database = worked.database.model_copy(
+    with fresh_database(server, processed.database.db_name) as copy:
+        database = processed.database.model_copy(
             update={
                 "db_name": copy.db_name,
                 "read_transport": transport,
                 "write_transport": transport,
             }
         )
-        case = Case(database, make_engine(database), folder, worked)
+        case = Case(database, make_engine(database), folder, processed)
         try:
             yield case
         finally:

@@ -20,14 +20,14 @@ from tests.support.fault_runs import until
 from tests.support.metrics_store import execute, rows_of
 
 GATE = 535_353
-WAIT_AT_THE_GATE = f"PERFORM pg_advisory_xact_lock_shared({GATE});"
+WAIT_AT_GATE = f"PERFORM pg_advisory_xact_lock_shared({GATE});"
 DISK_IS_FULL = (
     "RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';"
 )
 SLEEP_SECONDS = 8
 SLEEP = f"PERFORM pg_sleep({SLEEP_SECONDS});"
 
-PLAN_IS_NO_LOAD = r"yieldspark\.staging_.*(?<!_plan)$"
+LOADED_STAGING = r"yieldspark\.staging_.*(?<!_plan)$"
 
 LOADERS = """
 CREATE SCHEMA fault;
@@ -84,11 +84,11 @@ CREATE TRIGGER fault AFTER INSERT OR UPDATE ON pool_daily_metrics
     FOR EACH ROW EXECUTE FUNCTION fault.meet();
 """
 
-RAW_BEHIND_THE_GATE = f"""
+GATED_RAW_TABLE = f"""
 CREATE SCHEMA fault;
 CREATE FUNCTION fault.pass() RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-    {WAIT_AT_THE_GATE}
+    {WAIT_AT_GATE}
     RETURN true;
 END $$;
 ALTER TABLE raw_defillama_pool_history RENAME TO raw_behind_the_gate;
@@ -97,30 +97,28 @@ CREATE VIEW raw_defillama_pool_history AS
 """
 
 
-def second_loader_meets(engine: Engine, action: str) -> None:
+def fault_second_loader(engine: Engine, action: str) -> None:
     """Run `action` (PL/pgSQL) at the first statement of the second session that loads staging."""
-    _script(
-        engine, LOADERS.format(action=action, pattern=PLAN_IS_NO_LOAD, prepare=MEET_EACH_LOADER)
-    )
+    _script(engine, LOADERS.format(action=action, pattern=LOADED_STAGING, prepare=MEET_EACH_LOADER))
 
 
-def first_loader_meets(engine: Engine, action: str) -> None:
+def fault_first_loader(engine: Engine, action: str) -> None:
     """Do the same for the first session, for loads of one session."""
     _script(
         engine,
         LOADERS.replace("= '2'", "= '1'").format(
-            action=action, pattern=PLAN_IS_NO_LOAD, prepare=MEET_EACH_LOADER
+            action=action, pattern=LOADED_STAGING, prepare=MEET_EACH_LOADER
         ),
     )
 
 
-def staging_lies_in(engine: Engine, tablespace: str) -> None:
+def move_staging_to(engine: Engine, tablespace: str) -> None:
     """Move the staging table to `tablespace` when a run creates it."""
     _script(
         engine,
         LOADERS.format(
             action="NULL;",
-            pattern=PLAN_IS_NO_LOAD,
+            pattern=LOADED_STAGING,
             prepare=f"ALTER TABLE %s SET TABLESPACE {tablespace}",
         ),
     )
@@ -128,19 +126,19 @@ def staging_lies_in(engine: Engine, tablespace: str) -> None:
 
 def count_loaded_rows(engine: Engine) -> None:
     """Count the rows that are committed to the first staging table, for `loaded_rows`."""
-    _script(engine, LOADERS.format(action="NULL;", pattern=PLAN_IS_NO_LOAD, prepare=COUNT_ROWS))
+    _script(engine, LOADERS.format(action="NULL;", pattern=LOADED_STAGING, prepare=COUNT_ROWS))
 
 
 def loaded_rows(engine: Engine) -> int:
     return int(rows_of(engine, "SELECT sum(rows) AS n FROM fault.loaded")[0]["n"])
 
 
-def readers_pass_the_gate(engine: Engine) -> None:
+def gate_raw_reads(engine: Engine) -> None:
     """Make each read of a raw row pass the gate; a query for the columns does not."""
-    _script(engine, RAW_BEHIND_THE_GATE)
+    _script(engine, GATED_RAW_TABLE)
 
 
-def merged_row_meets(engine: Engine, action: str, row: int = 100) -> None:
+def fault_merged_row(engine: Engine, action: str, row: int = 100) -> None:
     """Run `action` once at the `row`th row that is written to `pool_daily_metrics`."""
     _script(engine, MERGED_ROW.format(action=action, row=row))
 
@@ -177,7 +175,7 @@ def closed_gate(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def waits_at_the_gate(engine: Engine) -> int:
+def wait_for_backend_at_gate(engine: Engine) -> int:
     """Wait for a backend at the gate and return its process id."""
     query = (
         "SELECT pid FROM pg_locks JOIN pg_database ON oid = database AND datname ="
@@ -187,7 +185,7 @@ def waits_at_the_gate(engine: Engine) -> int:
 
 
 @contextmanager
-def tablespace_without_room(engine: Engine, folder: Path) -> Iterator[str]:
+def full_tablespace(engine: Engine, folder: Path) -> Iterator[str]:
     """Yield a tablespace on a small disk that overflows when a staging table is loaded. Skips if
     mounting is not allowed.
     """
@@ -227,7 +225,7 @@ def backends(engine: Engine, doing: str) -> list[int]:
     return [row["pid"] for row in rows_of(engine, query)]
 
 
-def holder_of_the_lock(engine: Engine) -> list[int]:
+def lock_holders(engine: Engine) -> list[int]:
     """Return the backend of the run's own connection, which has the job's advisory lock."""
     return backends(
         engine,

@@ -29,7 +29,7 @@ from local_runtime import jars as spark_runtime
 
 REACHED, GO = "reached", "go"
 PAUSE_SECONDS = 300
-NOBODY_CAME = 98
+NOT_RESUMED = 98
 """Exit code of a paused process that was not continued."""
 
 
@@ -42,11 +42,11 @@ def act(fault: dict[str, Any]) -> None:
     deadline = time.monotonic() + PAUSE_SECONDS
     while not (folder / GO).exists():
         if time.monotonic() > deadline:
-            os._exit(NOBODY_CAME)
+            os._exit(NOT_RESUMED)
         time.sleep(0.02)
 
 
-def put_in(fault: dict[str, Any]) -> None:
+def install_fault(fault: dict[str, Any]) -> None:
     """Wrap `Run.stage`, and listen to statements if the fault has one."""
     inside: list[str] = []
     original: Callable[[Run, str], AbstractContextManager[None]] = Run.stage
@@ -119,5 +119,5 @@ if __name__ == "__main__":
     if "hide" in the_fault:
         sys.modules[the_fault["hide"]] = None  # type: ignore[assignment]
     elif "do" in the_fault:
-        put_in(the_fault)
+        install_fault(the_fault)
     sys.exit(importlib.import_module(the_fault["job"]).main())

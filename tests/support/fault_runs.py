@@ -142,7 +142,7 @@ class JobProcess:
         assert self.wait() == 0, self.errors
         return self.result()
 
-    def is_at_the_point(self) -> None:
+    def wait_for_fault(self) -> None:
         """Wait until a pausing run has reached its fault."""
         until(
             lambda: (self.folder / REACHED).exists() or self.process.poll() is not None,
@@ -151,7 +151,7 @@ class JobProcess:
         )
         assert self.process.poll() is None, self.errors
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         (self.folder / GO).touch()
 
     def alive(self, program: str = "") -> list[int]:
@@ -160,7 +160,7 @@ class JobProcess:
         """
         return processes_with(self.token, program)
 
-    def all_have_ended(self) -> None:
+    def assert_all_ended(self) -> None:
         """Wait until every process has ended: a JVM that continues would load rows during the next
         run.
         """
