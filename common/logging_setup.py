@@ -52,7 +52,7 @@ class _PrivateFile(logging.FileHandler):
         logging.getLogger().removeHandler(self)
         self.close()
         log.warning(
-            "%s can't be written any more: %s. The run goes on without it",
+            "%s can't be written any more: %s. The run continues without it",
             self.baseFilename,
             describe_file_error(error),
         )

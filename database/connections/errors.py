@@ -36,7 +36,7 @@ _CHARACTER: Template = (
 )
 _OTHER_TABLES: Template = (
     SchemaMismatch,
-    "the tables at {where} are not what this version expects: {cause}. Compare them with"
+    "the tables at {where} differ from those of this version: {cause}. Compare them with"
     " database/schema/tables.py",
 )
 _UNREACHABLE: Template = (

@@ -54,8 +54,8 @@ Batches = Iterator[pa.RecordBatch]
 
 
 def _reader(session: TaskSession, query: PortableQuery, snapshot: str | None) -> Step:
-    # Spark checks the Arrow types of a batch by position: the cast makes a driver's change of type
-    # an error here and not a wrong value there.
+    # Spark reads Arrow columns by position: without the cast, a driver's change of a type would be
+    # a wrong value instead of an error
     sql, schema = query.sql, to_arrow_schema(query.schema)
 
     def read(parts: Iterable[pa.RecordBatch]) -> Batches:
@@ -87,6 +87,7 @@ def _writer(session: TaskSession, schema_name: str, table: str, rows_to_stage: S
         first = next(own_rows, None)
         if first is not None:
             with adbc_connection(session) as connection, connection.cursor() as cursor:
+                # two attempts of a partition, as with speculation, must not insert at once
                 cursor.execute(
                     f"SELECT pg_advisory_xact_lock({zlib.crc32(table.encode()) & 0x7FFFFFFF},"
                     f" {partition})"

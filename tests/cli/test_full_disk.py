@@ -40,7 +40,7 @@ def test_a_log_file_without_room_is_given_up_and_said_once(
     said = [record.getMessage() for record in caplog.records]
     assert [text for text in said if "goes on without it" in text] == [
         f"{file} can't be written any more: No space left on device; free disk space there."
-        " The run goes on without it"
+        " The run continues without it"
     ]
     assert [text for text in said if text.startswith("line")] == ["line 0", "line 1", "line 2"]
     assert len(logging.getLogger().handlers) == handlers
@@ -51,7 +51,7 @@ def test_a_folder_of_logs_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("")
     with pytest.raises(
         EnvironmentNotReady,
-        match=rf"{tmp_path}/logs can't be written: File exists; move what is there away, or set",
+        match=rf"{tmp_path}/logs can't be written: File exists; move it away, or set",
     ):
         add_log_file(tmp_path)
 
@@ -61,7 +61,7 @@ def test_a_folder_of_logs_that_is_a_file_is_named(tmp_path: Path) -> None:
     [
         (errno.ENOSPC, "free disk space"),
         (errno.EROFS, "make it writable"),
-        (errno.EISDIR, "move what is there away"),
+        (errno.EISDIR, "move it away"),
         (errno.EIO, "make it writable and free disk space"),
     ],
 )
