@@ -38,7 +38,7 @@ def test_a_log_file_without_room_is_given_up_and_said_once(
     for number in range(3):
         logging.getLogger("a.job").warning("line %d", number)
     said = [record.getMessage() for record in caplog.records]
-    assert [text for text in said if "goes on without it" in text] == [
+    assert [text for text in said if "continues without it" in text] == [
         f"{file} can't be written any more: No space left on device; free disk space there."
         " The run continues without it"
     ]
