@@ -27,6 +27,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from common.errors import ConfigurationError, EnvironmentNotReady
 from local_runtime import jars as spark_runtime
 from local_runtime import java as java_runtime
+from spark.jar_sets import JAR_SETS, JarSet
+from spark.jar_sets import JDBC as JDBC_SET
 
 ROOT = Path(__file__).resolve().parents[2]
 JDBC, LIGHTGBM = "postgresql-42.7.14.jar", "synapseml-lightgbm_2.12-1.1.3.jar"
@@ -321,6 +323,24 @@ def test_other_architecture_uses_the_other_engine(
     reason = spark_runtime.check_jars(tmp_path).missing["synapseml"]
     assert "x86_64 only and this machine is aarch64" in reason
     assert "--engine lightgbm" in reason
+
+
+def test_another_jar_set_is_one_entry(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jar_set = JarSet("delta", "Delta Lake", ("delta-*.jar",), "tables are written as Parquet")
+    monkeypatch.setitem(JAR_SETS, "delta", jar_set)
+    lock = spark_runtime.SOURCES / "jars.sha256"
+    lock.write_text(lock.read_text() + f"{hashlib.sha256(b'delta').hexdigest()}  delta-3.3.2.jar\n")
+    monkeypatch.setattr(spark_runtime, "LOCKED_JARS", 3)
+    assert spark_runtime.check_jars(tmp_path).missing["delta"] == (
+        f"Delta Lake can't be used: not all of its files are in {tmp_path};"
+        " tables are written as Parquet"
+    )
+    (tmp_path / "delta-3.3.2.jar").write_bytes(b"delta")
+    jars = spark_runtime.check_jars(tmp_path)
+    assert jars.files == {"delta": (tmp_path / "delta-3.3.2.jar",)}
+    assert jars.loadable == (JDBC_SET, jar_set)
 
 
 def test_names_missing_ivy_settings(
