@@ -1,8 +1,8 @@
-"""The settings of every command and job: one frozen object, built once at the edge from the
-environment and `.env`.
+"""Settings of every command and job: one frozen object, built once from the environment and `.env`.
 
-The fields stand by section in `common/settings/`; here is what concerns several sections. Below the
-edge nothing reads `os.environ`: functions take a `Settings`, a section, or a single value.
+The fields are in `common/settings/`, by section; this module has the rules that concern several
+sections. Other modules do not read `os.environ`: their functions take a `Settings`, a section or a
+value.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ class Settings(
     ModelSettings,
     CloudSettings,
 ):
-    """All sections. A variable is named like its field in upper case; `.env` in the working folder
-    is read too, and the environment takes precedence.
+    """All sections. A variable has the name of its field in upper case.
+
+    `.env` in the working folder is read too; the environment takes precedence.
     """
 
     model_config = SettingsConfigDict(
@@ -50,7 +51,7 @@ class Settings(
     )
 
     @model_validator(mode="after")
-    def _registry_is_beside_the_database(self) -> Settings:
+    def _check_registry_database(self) -> Settings:
         uri = self.mlflow_tracking_uri
         if uri and registry_address.is_in_postgresql(uri):
             registry_address.check_place(
@@ -62,15 +63,17 @@ class Settings(
         return self
 
     @model_validator(mode="after")
-    def _libpq_variables_say_nothing_else(self) -> Settings:
+    def _check_libpq_variables(self) -> Settings:
         if self.db_host:
-            used = {name: getattr(self, name.lower()) for name in libpq_variables.SETTINGS.values()}
-            if refusal := libpq_variables.refusal(os.environ, used):
+            values = {
+                name: getattr(self, name.lower()) for name in libpq_variables.SETTINGS.values()
+            }
+            if refusal := libpq_variables.refusal(os.environ, values):
                 raise ValueError(refusal)
         return self
 
     @model_validator(mode="after")
-    def _production_names_its_database(self) -> Settings:
+    def _require_database_in_production(self) -> Settings:
         if self.environment == "production" and not self.db_host:
             raise ValueError(
                 "DB_HOST is not set, and ENVIRONMENT=production never starts the embedded server;"
@@ -80,16 +83,22 @@ class Settings(
 
 
 SECTIONS = tuple(base for base in Settings.__bases__ if issubclass(base, BaseSettings))
-"""In the order of docs/reference/settings.md."""
+"""The sections, in the order of docs/reference/settings.md."""
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Build the settings once, at the edge.
+    """Build the settings.
 
-    Args: overrides are field values that a command-line option gives; they win over the
-    environment.
-    Raises: ConfigurationError naming each wrong variable, its value (never a password's) and what
-    is allowed.
+    Args:
+        **overrides: values of fields, from command-line options. They take precedence over the
+            environment.
+
+    Returns:
+        The validated settings.
+
+    Raises:
+        ConfigurationError: a variable is wrong. The message names each one, its value (unless it
+            may hold a password) and the allowed values.
     """
     if "_env_file" not in overrides:
         check_env_file({name.upper() for name in Settings.model_fields})
@@ -97,17 +106,17 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         raise ConfigurationError(
-            "; ".join(_sentence(problem) for problem in error.errors())
+            "; ".join(_message(problem) for problem in error.errors())
         ) from None
 
 
-def _sentence(problem: Any) -> str:
+def _message(problem: Any) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not problem["loc"]:
         return message
     name = str(problem["loc"][0]).upper()
     value = repr(problem["input"])
-    # an address in the wrong variable has a password that may be written in any way
+    # a URL in the wrong variable may have a password in any notation
     if "PASSWORD" in name or "URI" in name or ("://" in value and "@" in value):
         value = "(hidden)"
     return f"{name}={value} is wrong: {message}"

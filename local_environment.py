@@ -1,9 +1,7 @@
-"""The Python environment of a clone: `.venv` beside this file, made once, repaired where it is not
-whole, entered at once where it is.
+"""Python environment of a clone: creates `.venv` once, repairs it, and runs commands in it.
 
-Goes in: a command's arguments and a requirements file with hashes. Comes out: this process, running
-where every pinned package is. Standard library only, and the hand-over imports next to nothing of
-it. It knows no Java, no jars and no database; stdout stays free for the command's own document.
+Input: the arguments of a command and a requirements file with hashes. Uses the standard library
+only, because no package is installed yet; stdout stays free for the output of the command.
 """
 
 from __future__ import annotations
@@ -15,75 +13,73 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 OLDEST, NEWEST = (3, 11), (3, 12)
-MARK = "yieldspark-made-this"
-STAMP = "yieldspark-complete"
+CREATED_MARKER = "yieldspark-made-this"  # `.venv` was created here, so it may be cleared
+COMPLETE_MARKER = "yieldspark-complete"  # lists the requirements files that are installed
 UNFINISHED = "yieldspark-installing"
 """In an environment that pip is at work in, or was when it was ended."""
 LOG = "yieldspark-install.log"
-ENTERED = "YIELDSPARK_ENTERED_BY_PROCESS"
-MISLEADING = ("PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH")
-"""Variables that put other modules before those of the environment, or hide those of the clone."""
-PIP_NETWORK = {
-    "index-url",
-    "extra-index-url",
-    "find-links",
-    "no-index",
-    "trusted-host",
-    "proxy",
-} | {
-    "cert",
-    "client-cert",
-    "keyring-provider",
-    "timeout",
-    "retries",
-    "cache-dir",
-    "no-cache-dir",
-    "use-deprecated",
+EXEC_GUARD = "YIELDSPARK_ENTERED_BY_PROCESS"  # id of the process that was replaced
+PYTHON_PATH_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH")
+"""Variables that change where Python looks for modules."""
+PIP_NETWORK_OPTIONS = {
+    *("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy"),
+    *("cert", "client-cert", "keyring-provider", "timeout", "retries"),
+    *("cache-dir", "no-cache-dir", "use-deprecated"),
 }
-"""Options of a user's pip that say how packages are reached. Every other one says which are taken
-or where they go, which the requirements file and `.venv` decide.
+"""Options of a user's pip that configure the network. All others choose packages or folders, which
+the requirements file and `.venv` determine.
 """
 ADVICE = (
-    "Blocked by the network? Set HTTPS_PROXY for a proxy, PIP_INDEX_URL for a mirror, PIP_CERT and"
-    " SSL_CERT_FILE for a private certificate authority (pip's own configuration counts too). Run"
-    " again: it goes on where it stopped."
+    "If the network blocks downloads, set HTTPS_PROXY for a proxy, PIP_INDEX_URL for a mirror,"
+    " PIP_CERT and SSL_CERT_FILE for a private certificate authority (pip's own configuration is"
+    " read too). Run again to continue the installation."
 )
 
 
-class NotReady(Exception):
-    """The environment can't be made; the message says what to do."""
+class BootstrapError(Exception):
+    """The environment cannot be created; the message has the next step."""
 
 
-def enter(script: Path, arguments: list[str]) -> None:
-    """Return when this process already runs where everything is; else make that if need be, and
-    replace this process by one that runs there.
+def ensure_environment(script: Path, arguments: list[str]) -> None:
+    """Return if this process has all packages; otherwise create the environment if necessary and
+    restart in it.
 
-    Raises: NotReady.
+    Args:
+        script: the script to restart.
+        arguments: its command-line arguments.
+
+    Raises:
+        BootstrapError: the environment cannot be created.
     """
     folder = Path(__file__).resolve().parent / ".venv"
     requirements = requirements_for(folder.parent, arguments)
     if not is_complete(folder, requirements):
         if has_every_pin(requirements):
             return
-        make(folder, requirements)
-    elif is_inside(folder) and not any(name in os.environ for name in MISLEADING):
+        create_environment(folder, requirements)
+    elif is_inside(folder) and not any(name in os.environ for name in PYTHON_PATH_VARIABLES):
         return
-    hand_over(str(folder / "bin" / "python"), [str(script), *arguments])
+    exec_in_venv(str(folder / "bin" / "python"), [str(script), *arguments])
 
 
-def hand_over(program: str, arguments: list[str]) -> None:
-    """Become the environment's Python. The process id stays the same, so a second hand-over would
-    be one without end.
+def exec_in_venv(program: str, arguments: list[str]) -> None:
+    """Replace this process by the environment's Python.
 
-    Raises: NotReady.
+    Args:
+        program: path of that Python.
+        arguments: script and arguments.
+
+    Raises:
+        BootstrapError: this process has been replaced before, so it would loop.
     """
-    if os.environ.get(ENTERED) == str(os.getpid()):
-        raise NotReady(
+    # exec keeps the process id, so a second replacement would loop
+    if os.environ.get(EXEC_GUARD) == str(os.getpid()):
+        raise BootstrapError(
             f"environment: {program} runs outside its own environment (sys.prefix is {sys.prefix})."
             " Delete .venv, then run again."
         )
-    os.environ[ENTERED] = str(os.getpid())
-    for name in MISLEADING:
+    os.environ[EXEC_GUARD] = str(os.getpid())
+    for name in PYTHON_PATH_VARIABLES:
         os.environ.pop(name, None)
     os.execv(program, [program, *arguments])
 
@@ -98,44 +94,46 @@ def end_interrupted(sentence: str) -> None:
 
 
 def requirements_for(root: Path, arguments: list[str]) -> Path:
-    """The test requirements hold all of the others and more; only the command `test` needs them."""
+    """Return the requirements file that a command needs; only `test` needs the test packages."""
     command = next((argument for argument in arguments if not argument.startswith("-")), "")
     return root / ("requirements-test.txt" if command == "test" else "requirements-spark.txt")
 
 
 def is_inside(folder: Path) -> bool:
+    """Whether this process runs in the environment."""
     return Path(sys.prefix).resolve() == folder.resolve()
 
 
 def is_complete(folder: Path, requirements: Path) -> bool:
-    """Whether the stamp names this very requirements file, and (asked from inside) the Python that
-    runs: an upgrade of the system may exchange it.
-    """
+    """Whether every package of this requirements file is installed for the Python that runs."""
     try:
-        stamps = (folder / STAMP).read_text(encoding="utf-8").splitlines()
+        lines = (folder / COMPLETE_MARKER).read_text(encoding="utf-8").splitlines()
     except OSError:
         return False
     digest = sha256(requirements)
     if is_inside(folder):
-        return f"{digest} {python_version()}" in stamps
-    return any(line.startswith(digest) for line in stamps) and os.access(
+        # an upgrade of the system may have replaced the Python of the environment
+        return f"{digest} {python_version()}" in lines
+    return any(line.startswith(digest) for line in lines) and os.access(
         folder / "bin" / "python", os.X_OK
     )
 
 
 def sha256(path: Path) -> str:
+    """Return the hexadecimal digest of a file."""
     import hashlib
 
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def python_version() -> str:
+    """Return the version of this interpreter, such as `3.11.4`."""
     return "{}.{}".format(*sys.version_info)
 
 
 def has_every_pin(requirements: Path) -> bool:
-    """Whether this interpreter has every package in its pinned version already: a user's own
-    environment, or a container image.
+    """Whether this interpreter already has every package in its pinned version, as in a container
+    image.
     """
     import importlib.util
 
@@ -150,7 +148,7 @@ def has_every_pin(requirements: Path) -> bool:
 
 
 def pins(requirements: Path) -> list[tuple[str, str]]:
-    """(name, version) of every line that holds on all platforms."""
+    """Return (name, version) of each requirement that holds on all platforms."""
     lines = [line.rstrip(" \\") for line in requirements.read_text(encoding="utf-8").splitlines()]
     pairs = [
         line.split("==")
@@ -160,11 +158,12 @@ def pins(requirements: Path) -> list[tuple[str, str]]:
     return [(name, version) for name, version in pairs]
 
 
-def make(folder: Path, requirements: Path) -> None:
-    """Make the environment, or repair it, while no other process does.
+def create_environment(folder: Path, requirements: Path) -> None:
+    """Create or repair the environment.
 
-    Raises: NotReady for a Python outside the range, no venv module, a folder that can't be written,
-    and what pip refuses.
+    Raises:
+        BootstrapError: Python is not supported, the venv module is missing, the folder cannot be
+            written, or pip fails.
     """
     _check_rights(folder)
     check_python()
@@ -177,23 +176,27 @@ def make(folder: Path, requirements: Path) -> None:
             _install(folder, requirements)
             _write_stamp(folder, requirements)
         except OSError as error:
-            raise NotReady(
+            raise BootstrapError(
                 f"environment: {error.filename or folder}: {error.strerror or error}. Make it"
                 " writable and free 2 GB of disk."
             ) from error
 
 
 def check_python() -> None:
-    """Raises: NotReady with the command to type instead."""
+    """Check version and modules of this Python.
+
+    Raises:
+        BootstrapError: Python is not supported; the message has the command to use instead.
+    """
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
-        raise NotReady(
+        raise BootstrapError(
             f"environment: this is Python {python_version()} and Python 3.11 or 3.12 is needed"
-            " (Spark 3.5 knows no newer): install one and type `python3.11 run_spark_local.py`."
+            " (Spark 3.5 supports no newer): install one and type `python3.11 run_spark_local.py`."
         )
     import importlib.util
 
     if any(importlib.util.find_spec(name) is None for name in ("venv", "ensurepip")):
-        raise NotReady(
+        raise BootstrapError(
             "environment: this Python has no venv module. On Debian and Ubuntu: `apt install"
             " python3-venv`, then run again."
         )
@@ -210,29 +213,26 @@ def _take_hang_up_for_interrupt() -> None:
 
 
 def _check_rights(folder: Path) -> None:
-    """Raises: NotReady for a clone of another user, with the ways to use it."""
-    place = folder if folder.exists() else folder.parent
-    if not os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise NotReady(
-            f"environment: you may not write {place}, where the packages go. Clone the repository"
-            " into a folder of your own, or have the owner of this one run `python"
-            " run_spark_local.py --help` once: everybody who may read .venv can use it then."
+    """Raise BootstrapError if the clone belongs to another user."""
+    target = folder if folder.exists() else folder.parent
+    if not os.access(target, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise BootstrapError(
+            f"environment: you may not write {target}, where packages are installed. Clone the"
+            " repository into a folder of your own, or have the owner of this one run `python"
+            " run_spark_local.py --help` once: then all accounts that may read .venv can use it."
         )
 
 
 def _make_venv(folder: Path) -> None:
-    """A whole environment is kept and brought up to date. A half made one of ours is made anew, for
-    pip takes a half unpacked package as installed.
-
-    A `.venv` that the user made is installed into and never cleared.
-    """
-    ours = (folder / MARK).exists() or (folder.is_dir() and not any(folder.iterdir()))
-    whole = (folder / STAMP).exists() and _runs_this_python(folder)
-    if whole or (folder.exists() and not ours and _runs_this_python(folder)):
+    """Create `.venv`, unless a complete one or the user's own exists."""
+    is_ours = (folder / CREATED_MARKER).exists() or (folder.is_dir() and not any(folder.iterdir()))
+    has_all_packages = (folder / COMPLETE_MARKER).exists() and _runs_this_python(folder)
+    # packages are installed into an environment of the user, which is never cleared
+    if has_all_packages or (folder.exists() and not is_ours and _runs_this_python(folder)):
         return
-    if folder.exists() and not ours:
-        raise NotReady(
-            f"environment: {folder} was made by something else and its Python is not"
+    if folder.exists() and not is_ours:
+        raise BootstrapError(
+            f"environment: {folder} was not created by YieldSpark and its Python is not"
             f" {python_version()}. Move it away, then run again."
         )
     _clear(folder)
@@ -247,27 +247,28 @@ def _clear(folder: Path) -> None:
     import shutil
 
     folder.mkdir(exist_ok=True)
-    (folder / MARK).touch()
-    (folder / STAMP).unlink(missing_ok=True)
+    (folder / CREATED_MARKER).touch()
+    (folder / COMPLETE_MARKER).unlink(missing_ok=True)
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name != MARK:
+        elif path.name != CREATED_MARKER:
             path.unlink()
 
 
 def _base_python() -> str:
-    """Not the environment's own: it may be the one that is cleared."""
+    """Return the interpreter that environments are made from."""
+    # not sys.executable, which may belong to the environment that is cleared
     return str(getattr(sys, "_base_executable", sys.executable))
 
 
 def _runs_this_python(folder: Path) -> bool:
     import subprocess
 
-    question = "import sys, pip; print('{}.{}'.format(*sys.version_info))"
+    code = "import sys, pip; print('{}.{}'.format(*sys.version_info))"
     try:
-        answer = subprocess.run(
-            [str(folder / "bin" / "python"), "-c", question],
+        done = subprocess.run(
+            [str(folder / "bin" / "python"), "-c", code],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -275,11 +276,11 @@ def _runs_this_python(folder: Path) -> bool:
         )
     except OSError:
         return False
-    return answer.stdout.strip() == python_version()
+    return done.stdout.strip() == python_version()
 
 
 def _install(folder: Path, requirements: Path) -> None:
-    (folder / STAMP).unlink(missing_ok=True)
+    (folder / COMPLETE_MARKER).unlink(missing_ok=True)
     was_ended = (folder / UNFINISHED).exists()
     (folder / UNFINISHED).touch()
     count = len(pins(requirements))
@@ -290,91 +291,94 @@ def _install(folder: Path, requirements: Path) -> None:
         install.append("--ignore-installed")
     step = f"installing {count} packages into .venv"
     _run(step, folder, [*pip, *install], pip_variables(pip))
-    absent = _absent_pins(folder, requirements)
-    if absent:
-        raise NotReady(
-            f"environment: {step} failed: pip ended well, and {', '.join(absent[:3])}"
-            f"{f' and {len(absent) - 3} more' if len(absent) > 3 else ''} is not there. `pip config"
-            " debug` shows the settings of pip; delete .venv, then run again."
+    missing = _missing_pins(folder, requirements)
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise BootstrapError(
+            f"environment: {step} failed: pip succeeded, but {', '.join(missing[:3])}{more} is not"
+            " installed. `pip config debug` shows the settings of pip; delete .venv, then run"
+            " again."
         )
 
 
 def pip_variables(pip: list[str]) -> dict[str, str]:
-    """The environment for an installation: of the user's variables and configuration files of pip
-    only what PIP_NETWORK names.
+    """Return the environment variables for an installation.
 
-    Args: pip is its command line. Raises: NotReady where pip can't read its configuration.
+    Keeps only PIP_NETWORK_OPTIONS of the user's pip variables and configuration files.
+
+    Args:
+        pip: command line of pip.
+
+    Raises:
+        BootstrapError: pip cannot read its configuration.
     """
     import ast
     import subprocess
 
     done = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = " ".join(" ".join(done.stderr.splitlines()[-4:]).split())
-        raise NotReady(f"environment: `pip config list` failed: {said}. Repair that file of pip.")
+        reason = " ".join(" ".join(done.stderr.splitlines()[-4:]).split())
+        raise BootstrapError(
+            f"environment: `pip config list` failed: {reason}. Repair the configuration file."
+        )
     options = {}
-    for place in ("global", "install", ":env:"):
+    # a later section takes precedence, as for pip
+    for name in ("global", "install", ":env:"):
         for line in done.stdout.splitlines():
             key, _, value = line.partition("=")
             section, _, option = key.rpartition(".")
-            if section == place and option in PIP_NETWORK and ast.literal_eval(value):
+            if section == name and option in PIP_NETWORK_OPTIONS and ast.literal_eval(value):
                 options["PIP_" + option.upper().replace("-", "_")] = str(ast.literal_eval(value))
     others = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     return {**others, **options, "PIP_CONFIG_FILE": os.devnull}
 
 
-def _absent_pins(folder: Path, requirements: Path) -> list[str]:
-    """The pins, as name==version, that the environment does not have inside."""
+def _missing_pins(folder: Path, requirements: Path) -> list[str]:
+    """Return pins, as name==version, that are not installed in the environment."""
     import json
     import subprocess
 
-    question = (
+    code = (
         "import importlib.metadata as m, json, sys;"
-        "print(json.dumps([[d.metadata['Name'], d.version]"
-        " for d in m.distributions(path=[p for p in sys.path if p.startswith(sys.prefix)])]))"
+        "paths = [p for p in sys.path if p.startswith(sys.prefix)];"
+        "print(json.dumps([[d.metadata['Name'], d.version] for d in m.distributions(path=paths)]))"
     )
-    answer = subprocess.run(
-        [str(folder / "bin" / "python"), "-I", "-c", question],
+    done = subprocess.run(
+        [str(folder / "bin" / "python"), "-I", "-c", code],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    inside = {(_normalized(name), version) for name, version in json.loads(answer.stdout)}
+    installed = {(_normalized(name), version) for name, version in json.loads(done.stdout)}
     return [
         f"{name}=={version}"
         for name, version in pins(requirements)
-        if (_normalized(name), version) not in inside
+        if (_normalized(name), version) not in installed
     ]
 
 
 def _normalized(name: str) -> str:
-    """PyPA's rule for names that are the same package (PEP 503)."""
+    """Return the canonical name of a package (PEP 503)."""
     import re
 
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _write_stamp(folder: Path, requirements: Path) -> None:
-    """One line for each requirements file the environment fulfils, moved into place whole."""
+    """Write one line for each requirements file that the environment fulfils, by one rename."""
     (folder / UNFINISHED).unlink(missing_ok=True)
+    # the test requirements include all others
     fulfilled = {requirements, requirements.with_name("requirements-spark.txt")}
-    partial = folder / f"{STAMP}.{os.getpid()}"
-    partial.write_text(
-        "".join(
-            f"{sha256(path)} {python_version()}\n" for path in sorted(fulfilled) if path.exists()
-        ),
-        encoding="utf-8",
-    )
-    partial.replace(folder / STAMP)
+    lines = [f"{sha256(path)} {python_version()}\n" for path in sorted(fulfilled) if path.exists()]
+    temporary = folder / f"{COMPLETE_MARKER}.{os.getpid()}"
+    temporary.write_text("".join(lines), encoding="utf-8")
+    temporary.replace(folder / COMPLETE_MARKER)
 
 
 def _run(
     step: str, folder: Path, command: list[str], environment: dict[str, str] | None = None
 ) -> None:
-    """Run one step with its output in the log, and its name and seconds on stderr.
-
-    Args: environment takes the place of this process's. Raises: NotReady with the end of the log.
-    """
+    """Run one step: output goes to the log, name and seconds to stderr."""
     import signal
     import subprocess
     import tempfile
@@ -383,8 +387,9 @@ def _run(
     started = time.monotonic()
     line = f"environment: {step} ..."
     print(line, end="", file=sys.stderr, flush=True)
-    given = os.environ if environment is None else environment
-    variables = {name: value for name, value in given.items() if name not in MISLEADING}
+    variables = dict(os.environ if environment is None else environment)
+    for name in PYTHON_PATH_VARIABLES:
+        variables.pop(name, None)
     variables["PYTHONNOUSERSITE"] = "1"
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         with subprocess.Popen(
@@ -399,45 +404,39 @@ def _run(
                 while process.poll() is None:
                     time.sleep(0.1)
                     if sys.stderr.isatty():
-                        print(
-                            f"\r{line} {time.monotonic() - started:.0f} s",
-                            end="",
-                            file=sys.stderr,
-                            flush=True,
-                        )
+                        seconds = f"{time.monotonic() - started:.0f} s"
+                        print(f"\r{line} {seconds}", end="", file=sys.stderr, flush=True)
             except KeyboardInterrupt:
                 # SIGTERM comes to this process alone, and ensurepip has a process of its own
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 raise
-        print(
-            f"{chr(13) + line if sys.stderr.isatty() else ''} {time.monotonic() - started:.0f} s",
-            file=sys.stderr,
-            flush=True,
-        )
+        prefix = f"\r{line}" if sys.stderr.isatty() else ""
+        print(f"{prefix} {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
         output.seek(0)
-        said = output.read()
+        text = output.read()
     if folder.is_dir():
-        (folder / LOG).write_text(said, encoding="utf-8")
+        (folder / LOG).write_text(text, encoding="utf-8")
     if process.returncode != 0:
-        tail = "\n".join(f"  {line}" for line in said.splitlines()[-12:])
-        raise NotReady(f"environment: {step} failed, {folder / LOG} ends with\n{tail}\n{ADVICE}")
+        tail = "\n".join(f"  {line}" for line in text.splitlines()[-12:])
+        raise BootstrapError(
+            f"environment: {step} failed, {folder / LOG} ends with\n{tail}\n{ADVICE}"
+        )
 
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """One process at a time makes the environment of a clone; the lock is on the clone's folder
-    itself and ends with the process.
-    """
+    """Hold the lock of the clone's folder inside the block; it ends with the process."""
     import fcntl
 
+    # not `common.files.locked`: nothing of the product can be imported before its packages exist
     descriptor = os.open(root, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(
-                "environment: waiting for another process that makes it",
+                "environment: waiting for another process that creates it",
                 file=sys.stderr,
                 flush=True,
             )

@@ -1,12 +1,10 @@
-"""YieldSpark on this machine: `python run_spark_local.py` runs the demo, `python run_spark_local.py
---help` names the other commands.
+"""Entry point of a clone: `python run_spark_local.py` runs the demo, `--help` lists the commands.
 
-The first run makes `.venv` with the pinned packages; every later one enters it at once. The
-commands themselves are in cli/.
+Creates `.venv` with the pinned packages on the first run and reuses it afterwards. The commands are
+in `cli/`.
 """
 
-# No `from __future__ import annotations` here: a Python that is too old must get as far as the
-# sentence below.
+# No `from __future__ import annotations` here: an old Python must reach the message below.
 import sys
 
 if sys.version_info < (3, 8):  # noqa: UP036
@@ -27,12 +25,14 @@ import local_environment
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        local_environment.enter(Path(__file__), sys.argv[1:])
-    except local_environment.NotReady as problem:
-        sys.stderr.write(str(problem) + "\n")
+        local_environment.ensure_environment(Path(__file__), sys.argv[1:])
+    except local_environment.BootstrapError as error:
+        sys.stderr.write(str(error) + "\n")
         sys.exit(2)
     except KeyboardInterrupt:
-        local_environment.end_interrupted("\nenvironment: interrupted; the next run goes on\n")
+        local_environment.end_interrupted(
+            "\nenvironment: interrupted; the next run continues the installation\n"
+        )
 
     try:
         from cli.main import main
@@ -41,5 +41,5 @@ if __name__ == "__main__":
             sys.argv.append("demo")
         main()
     except KeyboardInterrupt:
-        # before the commands are loaded; from then on they answer a signal themselves
-        local_environment.end_interrupted("interrupted: nothing was begun\n")
+        # only until the commands are loaded: they handle signals themselves
+        local_environment.end_interrupted("interrupted before the command started\n")

@@ -20,12 +20,13 @@ from benchmarks.peer_rules import PEERS, PEERS_SCHEMA
 from benchmarks.processes import PROJECT
 from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
-from database.embedded.folders import locate
-from database.embedded.resolve import with_database
+from database.embedded.folders import locate_folders
+from database.embedded.resolve import resolve_database
 from database.embedded.server import EmbeddedServer
 from database.schema.migrate import migrate
 from database.schema.own_schema import VERSION_TABLE
 from database.schema.tables import METRIC_COLUMNS, OWN_SCHEMA, pool_daily_metrics
+from spark.jar_sets import jars_folder
 
 
 @contextmanager
@@ -38,11 +39,11 @@ def temporary_server() -> Iterator[Settings]:
         own = load_settings(
             _env_file=None,
             yieldspark_home=Path(folder),
-            jars_dir=users.jars_dir or users.yieldspark_home / "jars",
+            jars_dir=jars_folder(users),
             db_host=None,
         )
         try:
-            settings = with_database(own)
+            settings = resolve_database(own)
             migrate(make_engine(settings))
             yield settings
         finally:
@@ -51,7 +52,7 @@ def temporary_server() -> Iterator[Settings]:
 
 def server_process(settings: Settings) -> int | None:
     """Process id of the embedded server's postmaster."""
-    recorded = locate(settings.yieldspark_home).data / "postmaster.pid"
+    recorded = locate_folders(settings.yieldspark_home).data / "postmaster.pid"
     return int(recorded.read_text().split()[0]) if recorded.exists() else None
 
 

@@ -27,7 +27,7 @@ import pandas as pd
 from pyspark.sql import SparkSession
 
 from benchmarks.forecast_speed import NATIVE
-from common.errors import one_sentence
+from common.errors import summarize_error
 from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
 from database.db_utils_spark import exported_snapshot, get_spark_session
@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         document = compare(get_spark_session(settings, JOB), settings, options.as_of)
     except Exception as error:  # Spark's own words are pages of Java
-        sys.exit(one_sentence(error))
+        sys.exit(summarize_error(error))
     print(json.dumps(document))
 
 

@@ -19,6 +19,7 @@ from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
 from database.schema.tables import METRIC_COLUMNS
 from local_runtime.java import find_java
+from spark.jar_sets import JDBC, jar_files
 
 STAGING = f"{PEERS_SCHEMA}.staging_spark"
 MEMORY = "4g"
@@ -54,14 +55,13 @@ def _session(settings: Settings) -> SparkSession:
     """Spark's defaults, but for what it can't run without: a driver's jar, memory for its shuffles,
     UTC, quiet.
     """
-    jars = settings.jars_dir or settings.yieldspark_home / "jars"
     conf = {
         "spark.master": "local[*]",
         "spark.driver.memory": MEMORY,
         "spark.driver.host": "127.0.0.1",
         "spark.driver.extraJavaOptions": "-Duser.timezone=UTC",
         "spark.sql.session.timeZone": "UTC",
-        "spark.jars": ",".join(str(path) for path in jars.glob("postgresql-*.jar")),
+        "spark.jars": ",".join(str(path) for path in jar_files(settings, [JDBC])),
         "spark.ui.enabled": "false",
     }
     builder = SparkSession.builder.appName("plain")

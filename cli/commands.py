@@ -87,7 +87,7 @@ def calculate_metrics(
     """
     from data_processing.checks.catalogue import parse_acceptance
     from data_processing.planning.run_request import parse_request
-    from database.ledger.runs import who_is_asking
+    from database.ledger.runs import current_user
 
     request = parse_request(
         full_refresh=full_refresh,
@@ -96,7 +96,7 @@ def calculate_metrics(
         pools=pools,
         retire_missing=retire_missing,
     )
-    acceptance = parse_acceptance(accept_check or [], reason, who_is_asking())
+    acceptance = parse_acceptance(accept_check or [], reason, current_user())
 
     def work(place: Workplace) -> dict[str, Any]:
         from data_processing.calculate_pool_metrics_spark import run_metrics

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
     from sqlalchemy import Engine
 
-    from local_runtime.jars import JarSet
+    from local_runtime.jars import InstalledJars
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +39,10 @@ class Workplace:
     def settings(self) -> Settings:
         """The settings with a database that runs and has this version's tables."""
         from database.connections.engine import make_engine
-        from database.embedded.resolve import with_database
+        from database.embedded.resolve import resolve_database
         from database.schema.migrate import migrate, require_current
 
-        settings = with_database(self.bare)
+        settings = resolve_database(self.bare)
         if self.bare.db_host and not self._changes:
             require_current(make_engine(settings))
         else:
@@ -56,13 +56,13 @@ class Workplace:
         return make_engine(self.settings)
 
     @cached_property
-    def jars(self) -> JarSet:
+    def jars(self) -> InstalledJars:
         """The jars that are there, fetched if need be; what can't be had is said once."""
         from local_runtime import jars as spark_runtime
-        from spark.session import jars_folder
+        from spark.jar_sets import jars_folder
 
         jars = spark_runtime.ensure_jars(jars_folder(self.bare), say)
-        for sentence in jars.missing:
+        for sentence in jars.missing.values():
             err.print(Text(f"  {sentence}", style="yellow"), soft_wrap=True)
         return jars
 
@@ -70,10 +70,8 @@ class Workplace:
         """Raises: EnvironmentNotReady, before a JVM starts, where the settings' engine can't run
         here.
         """
-        if self.settings.engine == "synapseml" and not self.jars.synapseml:
-            raise EnvironmentNotReady(
-                " ".join(sentence for sentence in self.jars.missing if "SynapseML" in sentence)
-            )
+        if self.settings.engine == "synapseml" and "synapseml" in self.jars.missing:
+            raise EnvironmentNotReady(self.jars.missing["synapseml"])
 
     def with_an_engine_that_runs(self) -> Settings:
         """The settings, with `lightgbm` in place of an engine whose jars can't be had (`jars` has
@@ -81,7 +79,7 @@ class Workplace:
         """
         return (
             self.settings
-            if self.jars.synapseml
+            if "synapseml" not in self.jars.missing
             else self.settings.model_copy(update={"engine": "lightgbm"})
         )
 
@@ -107,7 +105,7 @@ class Workplace:
             self._session = get_spark_session(
                 self.settings,
                 "yieldspark",
-                synapseml=bool(self.jars.synapseml),
+                jar_sets=self.jars.loadable,
                 rows_to_read=rows_to_read,
             )
         return self._session
@@ -124,4 +122,4 @@ def end_recording(*, keep: bool) -> None:
     not loaded the module, and need not.
     """
     if class_archive := sys.modules.get("local_runtime.class_data_sharing"):
-        class_archive.keep_class_archive() if keep else class_archive.drop_class_archive()
+        class_archive.save_class_archive() if keep else class_archive.discard_class_archive()

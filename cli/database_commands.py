@@ -45,26 +45,31 @@ def migrate_tables(as_json: AsJson = False) -> None:
     Example: python run_spark_local.py db migrate
     """
     from database.connections.engine import checked_connection, make_engine
-    from database.embedded.resolve import with_database
-    from database.schema.check import examine_tables, findings_document
+    from database.embedded.resolve import resolve_database
+    from database.schema.check import find_table_problems, problems_payload
     from database.schema.migrate import migrate
     from database.schema.table_use import JOBS_USE
     from forecasting.registry.mlflow_tables import upgrade_tables
 
-    settings = with_database(edge_settings())
+    settings = resolve_database(edge_settings())
     engine = make_engine(settings)
     changed = migrate(engine)
     registry = upgrade_tables(settings)
     with checked_connection(engine) as connection:
-        findings = examine_tables(connection, JOBS_USE)
-    document = findings_document(findings)
+        findings = find_table_problems(connection, JOBS_USE)
+    document = problems_payload(findings)
     if as_json:
         print_json({"changed": changed, **({"registry": registry} if registry else {}), **document})
     else:
         out.print("the tables are there" if changed else "nothing to do")
         if registry in ("made", "upgraded"):
             out.print(f"the model registry's tables are {registry}")
-        for sentence in [findings.absent, *findings.problems, findings.refused, findings.slow]:
+        for sentence in [
+            findings.missing_tables_message,
+            *findings.problems,
+            findings.missing_rights_message,
+            findings.missing_indexes_message,
+        ]:
             if sentence:
                 out.print(sentence, soft_wrap=True, markup=False)
     if findings.missing or findings.problems or findings.grants:
@@ -96,9 +101,9 @@ def url(as_json: AsJson = False) -> None:
     Example: psql "$(python run_spark_local.py db url | sed s/+psycopg2//)"
     """
     from database.connections.parameters import connection_parameters
-    from database.embedded.resolve import with_database
+    from database.embedded.resolve import resolve_database
 
-    url = connection_parameters(with_database(edge_settings())).sqlalchemy_url()
+    url = connection_parameters(resolve_database(edge_settings())).sqlalchemy_url()
     shown = url.render_as_string(hide_password=False)
     print_json({"url": shown}) if as_json else out.print(shown, soft_wrap=True, markup=False)
 
@@ -110,10 +115,10 @@ def psql(context: typer.Context) -> None:
     Example: python run_spark_local.py db psql -c "select count(*) from pools"
     """
     from database.connections.parameters import connection_parameters
-    from database.embedded.resolve import with_database
+    from database.embedded.resolve import resolve_database
     from database.embedded.server import EmbeddedServer
 
-    settings = with_database(edge_settings())
+    settings = resolve_database(edge_settings())
     program = shutil.which("psql") or EmbeddedServer(settings.yieldspark_home).psql
     if program is None:
         raise EnvironmentNotReady(

@@ -25,17 +25,18 @@ from typing import Literal
 from sqlalchemy import Connection, text
 
 from common.errors import CheckUnfinished, DatabaseRefused, DatabaseUnreachable, YieldSparkError
-from common.private_files import open_to_others
+from common.private_files import find_shared_paths
 from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine
-from database.connections.time_limit import limited
+from database.connections.time_limit import statement_time_limit
 from database.embedded.folders import wheel_binaries
-from database.embedded.resolve import with_database
+from database.embedded.resolve import resolve_database
 from database.embedded.server import EmbeddedServer
-from database.schema.check import examine_tables
+from database.schema.check import find_table_problems
 from database.schema.table_use import JOBS_USE
 from local_runtime import jars as spark_runtime
 from local_runtime.class_data_sharing import ClassArchive, find_archive
+from spark.jar_sets import jars_folder
 
 Result = Literal["ok", "warn", "fail"]
 
@@ -101,15 +102,16 @@ def java(_: Settings) -> tuple[Result, str, str]:
 
 
 def jars(settings: Settings) -> tuple[Result, str, str]:
-    folder = settings.jars_dir or settings.yieldspark_home / "jars"
+    folder = jars_folder(settings)
     present = spark_runtime.check_jars(folder)
     if present.missing:
         return (
             "warn",
-            "; ".join(present.missing),
+            "; ".join(present.missing.values()),
             "run `demo`, which fetches the jars, or set JARS_DIR to a folder that has them",
         )
-    return "ok", f"{1 + len(present.synapseml)} jars in {folder}, checksums right", ""
+    count = sum(len(files) for files in present.files.values())
+    return "ok", f"{count} jars in {folder}, checksums right", ""
 
 
 def class_archive(settings: Settings) -> tuple[Result, str, str]:
@@ -148,7 +150,7 @@ def _is_usable(archive: ClassArchive, classes: Path) -> bool:
 
 
 def openmp(_: Settings) -> tuple[Result, str, str]:
-    if spark_runtime.libgomp_found():
+    if spark_runtime.has_libgomp():
         return (
             "ok",
             "libgomp loads" if sys.platform == "linux" else f"not needed on {sys.platform}",
@@ -192,7 +194,7 @@ def database(settings: Settings) -> tuple[Result, str, str]:
             ),
             "",
         )
-    connected = with_database(settings)
+    connected = resolve_database(settings)
     with asked(connected) as connection:
         version = connection.execute(text("SHOW server_version")).scalar_one()
     kind = "embedded" if settings.db_host is None else "DB_HOST"
@@ -212,7 +214,7 @@ def asked(settings: Settings) -> Iterator[Connection]:
     DATABASE_SECONDS of one statement; as `checked_connection`.
     """
     with checked_connection(make_engine(settings)) as connection:
-        with limited(connection, DATABASE_SECONDS):
+        with statement_time_limit(connection, DATABASE_SECONDS):
             yield connection
 
 
@@ -228,18 +230,26 @@ def tables(settings: Settings) -> tuple[Result, str, str]:
     if is_asleep(settings):
         return "ok", "not looked at: the embedded server is not running", ""
     try:
-        with asked(with_database(settings)) as connection:
-            found = examine_tables(connection, JOBS_USE)
+        with asked(resolve_database(settings)) as connection:
+            found = find_table_problems(connection, JOBS_USE)
     except (DatabaseUnreachable, DatabaseRefused):
         return "warn", "the database could not be asked", "see the check `database`"
     if found.problems:
-        return "fail", "; ".join(found.problems), found.refused or "change them as it says there"
-    if found.refused:
-        return "fail", f"role {found.role} lacks {', '.join(found.lacking)}", found.refused
+        return (
+            "fail",
+            "; ".join(found.problems),
+            found.missing_rights_message or "change them as it says there",
+        )
+    if found.missing_rights_message:
+        return (
+            "fail",
+            f"role {found.role} lacks {', '.join(found.lacking)}",
+            found.missing_rights_message,
+        )
     if found.missing:
         return "warn", f"missing: {', '.join(found.missing)}", "run `db migrate`, which makes them"
-    if found.slow:
-        return "warn", "raw history lacks an index", found.slow
+    if found.missing_indexes_message:
+        return "warn", "raw history lacks an index", found.missing_indexes_message
     return "ok", f"columns, keys, indexes and rights of role {found.role} are right", ""
 
 
@@ -304,8 +314,8 @@ def folders(settings: Settings) -> tuple[Result, str, str]:
 
 def _public_state(home: Path) -> list[Path]:
     """Parts of the state that others may read, and the home itself where others may write."""
-    secrets = [path for path in (home / "server").glob("password") if open_to_others(path)]
-    states = [path for name in STATE_FOLDERS for path in open_to_others(home / name)]
+    secrets = [path for path in (home / "server").glob("password") if find_shared_paths(path)]
+    states = [path for name in STATE_FOLDERS for path in find_shared_paths(home / name)]
     writable = home.exists() and home.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return [*([home] if writable else []), *secrets, *states]
 

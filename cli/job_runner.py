@@ -15,16 +15,16 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from common.errors import exit_code, one_sentence
-from common.interrupts import end_if_interrupted, watched
-from common.logging_setup import FAILURES, LineFormatter, add_log_file, only_sentences
+from common.errors import exit_code, summarize_error
+from common.interrupts import end_if_interrupted, end_on_signal
+from common.logging_setup import LineFormatter, add_log_file, traceback_logger, without_traceback
 from common.plain_text import without_controls
 from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
-from database.embedded.resolve import with_database
-from database.ledger.run_json import failure_document
+from database.embedded.resolve import resolve_database
+from database.ledger.run_json import failure_payload
 from database.schema.migrate import migrate, require_current
-from spark.session import runs_here
+from spark.session import is_local_spark
 
 Document = dict[str, Any]
 
@@ -56,7 +56,9 @@ def run_job(
     to_stderr.setFormatter(LineFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[to_stderr])
     logging.getLogger("py4j").setLevel(logging.WARNING)
-    with watched(lambda: _show_failure(KeyboardInterrupt(), parser.prog, as_json=options.json)):
+    with end_on_signal(
+        lambda: _show_failure(KeyboardInterrupt(), parser.prog, as_json=options.json)
+    ):
         try:
             document = work(
                 _prepared(
@@ -81,10 +83,10 @@ def run_job(
 
 
 def _show_failure(error: BaseException, job: str, *, as_json: bool) -> None:
-    sentence = one_sentence(error)
-    FAILURES.error("%s", sentence, exc_info=error)
+    sentence = summarize_error(error)
+    traceback_logger.error("%s", sentence, exc_info=error)
     if as_json:
-        sys.stdout.write(json.dumps(failure_document(error, job)) + "\n")
+        sys.stdout.write(json.dumps(failure_payload(error, job)) + "\n")
     sys.stderr.write(f"{sentence}\n")
 
 
@@ -94,14 +96,14 @@ def _prepared(settings: Settings, *, dry_run: bool) -> Settings:
     """
     if settings.environment == "local":
         add_log_file(settings.yieldspark_home)
-        logging.getLogger().handlers[0].addFilter(only_sentences)
-    if not dry_run and runs_here(settings) and _has_machine():
+        logging.getLogger().handlers[0].addFilter(without_traceback)
+    if not dry_run and is_local_spark(settings) and _has_machine():
         from local_runtime.class_data_sharing import use_class_archive
         from local_runtime.jars import prepare_process
 
         prepare_process()
         use_class_archive(settings)
-    ready = with_database(settings)
+    ready = resolve_database(settings)
     if dry_run and settings.db_host:
         require_current(make_engine(ready))
     else:
@@ -111,9 +113,9 @@ def _prepared(settings: Settings, *, dry_run: bool) -> Settings:
 
 def _end_recording(*, keep: bool) -> None:
     if _has_machine():
-        from local_runtime.class_data_sharing import drop_class_archive, keep_class_archive
+        from local_runtime.class_data_sharing import discard_class_archive, save_class_archive
 
-        keep_class_archive() if keep else drop_class_archive()
+        save_class_archive() if keep else discard_class_archive()
 
 
 def _has_machine() -> bool:

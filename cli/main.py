@@ -17,7 +17,7 @@ from cli import (
 )
 from cli.app import app
 from cli.run_application import run_application
-from database.ledger.run_json import failure_document
+from database.ledger.run_json import failure_payload
 
 JOBS = {
     "calculate_metrics": "calculate_metrics",
@@ -35,6 +35,6 @@ def main() -> NoReturn:
 
 
 def _failure(error: BaseException, words: list[str]) -> dict[str, Any]:
-    return failure_document(
+    return failure_payload(
         error, JOBS.get(words[0] if words else "") or JOBS.get(" ".join(words[:2]))
     )

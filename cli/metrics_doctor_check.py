@@ -13,7 +13,7 @@ from config_spark import Settings
 from data_processing.metrics.rolling_metrics import affected_days_after
 from data_processing.planning.plan import JOB
 from data_processing.planning.unread_rows import find_unread_rows
-from database.embedded.resolve import with_database
+from database.embedded.resolve import resolve_database
 from database.schema.merge_sql import qualified
 from database.schema.tables import raw_day_counts
 
@@ -23,7 +23,7 @@ def unread_rows(settings: Settings) -> tuple[Result, str, str]:
     if is_asleep(settings):
         return "ok", "not looked at: the embedded server is not running", ""
     try:
-        with asked(with_database(settings)) as connection:
+        with asked(resolve_database(settings)) as connection:
             table = {"name": qualified(raw_day_counts)}
             there = text("SELECT to_regclass(:name) IS NOT NULL")
             if not connection.execute(there, table).scalar_one():

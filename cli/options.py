@@ -11,7 +11,7 @@ import typer
 
 from cli.context import Workplace
 from cli.terminal import show_logs
-from common.errors import Interrupted, one_sentence
+from common.errors import Interrupted, summarize_error
 from common.logging_setup import add_log_file
 from config_spark import Settings, load_settings
 
@@ -106,6 +106,6 @@ def in_workplace(
         return work(place)
     except KeyboardInterrupt as error:
         # Typer would end the process on its own, without the JSON document
-        raise Interrupted(one_sentence(error)) from error
+        raise Interrupted(summarize_error(error)) from error
     finally:
         place.close()

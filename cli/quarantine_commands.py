@@ -155,7 +155,7 @@ def replay(
     from data_processing.quarantine.corrections import correction_of_value, read_corrections
     from data_processing.quarantine.queries import Selection
     from data_processing.quarantine.replay import Replay, replay_rows
-    from database.ledger.runs import who_is_asking
+    from database.ledger.runs import current_user
 
     _require_choice({**_ways(row_ids, reason, pool, everything), "--file": file is not None})
     if value is not None and len(row_ids or ()) != 1:
@@ -168,7 +168,7 @@ def replay(
         else {}
     )
     chosen = Selection(tuple(row_ids or corrections), reason, pool)
-    asked = Replay(chosen, who_is_asking(), corrections)
+    asked = Replay(chosen, current_user(), corrections)
     result = in_workplace(
         lambda place: replay_rows(place.settings, place.engine, asked, dry_run=dry_run),
         changes=not dry_run,
@@ -197,7 +197,7 @@ def drop(
     """
     from data_processing.quarantine.queries import Selection
     from data_processing.quarantine.replay import drop_rows
-    from database.ledger.runs import who_is_asking
+    from database.ledger.runs import current_user
 
     _require_choice(_ways(row_ids, reason, pool, everything))
     if not (note or "").strip():
@@ -213,7 +213,7 @@ def drop(
     chosen = Selection(tuple(row_ids or ()), reason, pool)
     row = in_workplace(
         lambda place: drop_rows(
-            place.settings, place.engine, chosen, by=who_is_asking(), note=str(note).strip()
+            place.settings, place.engine, chosen, by=current_user(), note=str(note).strip()
         )
     )
     print_json(row) if as_json else print_run(row)

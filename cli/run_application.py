@@ -20,17 +20,17 @@ from typer.rich_utils import rich_format_error
 from cli.context import end_recording
 from cli.terminal import err, print_json
 from common.errors import (
-    MAX_MESSAGE_LETTERS,
+    MAX_MESSAGE_CHARACTERS,
     ConfigurationError,
     Interrupted,
     YieldSparkError,
     exit_code,
-    one_sentence,
-    shortened,
-    whole_message,
+    full_message,
+    shorten_message,
+    summarize_error,
 )
-from common.interrupts import END_SECONDS, end_if_interrupted, watched
-from common.logging_setup import FAILURES
+from common.interrupts import END_SECONDS, end_if_interrupted, end_on_signal
+from common.logging_setup import traceback_logger
 from common.plain_text import without_credentials
 
 Failure = Callable[[BaseException, list[str]], Any]
@@ -48,9 +48,9 @@ def run_application(
 ) -> NoReturn:
     """Run the command of `sys.argv` and exit with its code.
 
-    Args: prog_name stands in usage lines; end_seconds is as `interrupts.watched` takes it.
+    Args: prog_name stands in usage lines; end_seconds is as `interrupts.end_on_signal` takes it.
     """
-    with watched(lambda: _report(KeyboardInterrupt(), failure), end_seconds=end_seconds):
+    with end_on_signal(lambda: _report(KeyboardInterrupt(), failure), end_seconds=end_seconds):
         try:
             code = app(standalone_mode=False, prog_name=prog_name)
             if code == Interrupted.exit_code:
@@ -58,7 +58,7 @@ def run_application(
                     KeyboardInterrupt(), failure
                 )  # Typer ends an interrupted command with this code and without a word
         except TyperException as error:
-            error.message = shortened(error.message)
+            error.message = shorten_message(error.message)
             rich_format_error(error)  # type: ignore[arg-type]
             code = _report(ConfigurationError(str(error)), failure, said=True)
         except (Exception, KeyboardInterrupt) as error:
@@ -74,16 +74,16 @@ def _report(error: BaseException, failure: Failure, *, said: bool = False) -> in
 
     Args: said where stderr has the sentence already.
     """
-    code, sentence, whole = exit_code(error), one_sentence(error), whole_message(error)
+    code, sentence, whole = exit_code(error), summarize_error(error), full_message(error)
     files = _log_files()
     if not files and not isinstance(error, YieldSparkError | KeyboardInterrupt):
         sys.stderr.write(without_credentials("".join(traceback.format_exception(error))))
     if not said:
         err.print("[red]error:[/red]", Text(sentence), soft_wrap=True)
     if files:
-        FAILURES.error("%s", max(sentence, whole, key=len), exc_info=error)
+        traceback_logger.error("%s", max(sentence, whole, key=len), exc_info=error)
         files = _log_files()  # none any more where the disk is full
-    if files and len(whole) > MAX_MESSAGE_LETTERS:
+    if files and len(whole) > MAX_MESSAGE_CHARACTERS:
         err.print(Text(f"the whole message is in {files[0]}", style="dim"), soft_wrap=True)
     if files and code == 1:
         err.print(Text(f"the traceback is in {files[0]}", style="dim"), soft_wrap=True)

@@ -69,7 +69,7 @@ def _environment_with_jars() -> dict[str, str]:
     Raises: EnvironmentNotReady where they can't be fetched.
     """
     from local_runtime import jars as spark_runtime
-    from spark.session import jars_folder
+    from spark.jar_sets import jars_folder
 
     settings = edge_settings()
     spark_runtime.prepare_process()

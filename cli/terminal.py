@@ -22,7 +22,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from common.errors import shortened
+from common.errors import shorten_message
 from common.plain_text import on_one_line, without_controls
 
 
@@ -61,7 +61,7 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else "dim"
-        line = on_one_line(shortened(record.getMessage()))
+        line = on_one_line(shorten_message(record.getMessage()))
         err.print(f"  {line}", style=style, markup=False, soft_wrap=True)
 
 
@@ -128,7 +128,7 @@ def shown(value: object) -> str:
 
 def say(line: str) -> None:
     """A line of progress on stderr."""
-    err.print(f"  {shortened(line)}", style="dim", markup=False, soft_wrap=True)
+    err.print(f"  {shorten_message(line)}", style="dim", markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""What every part stands on: errors, logging, settings, files and names; imports none of them."""
+"""Errors, logging, settings, files and names that all other packages use. Imports none of them."""

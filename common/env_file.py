@@ -1,8 +1,7 @@
-"""What `.env` may hold. python-dotenv leaves out a line that it can't parse, with a warning; a run
-would then have other settings than the file says.
+"""Checks `.env`. python-dotenv skips a line that it cannot parse with a warning, and a run would
+then use other settings than the file has.
 
-In: the file in the working folder and the names of the settings. Out: nothing, or a
-ConfigurationError that names the line. Values are never part of a message: one may be a password.
+Messages name the line and never its value, which may be a password.
 """
 
 from __future__ import annotations
@@ -20,10 +19,13 @@ ENV_FILE = ".env"
 
 
 def check_env_file(names: Set[str]) -> None:
-    """Check the file where there is one. A folder of this name is a virtual environment.
+    """Check the `.env` file of the working folder, if it exists.
 
-    Args: names are those of the settings, in upper case; a line with another name is another
-    program's. Raises: ConfigurationError.
+    Args:
+        names: names of the settings, in upper case. Other names belong to other programs.
+
+    Raises:
+        ConfigurationError: the file cannot be read or a line is malformed.
     """
     if not os.path.lexists(ENV_FILE) or Path(ENV_FILE).is_dir():
         return

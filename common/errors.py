@@ -1,40 +1,34 @@
-"""Every error YieldSpark raises on purpose.
+"""Errors that YieldSpark raises.
 
-Each message names the value, what was allowed and the next step; the command line prints it as one
-sentence and exits with `exit_code`.
+Each message has the wrong value, the allowed values and the next step. The command line prints it
+and exits with `exit_code`.
 
-    YieldSparkError                      exit 1: the job failed
-     |-- ConfigurationError              exit 2: wrong use or a wrong setting
-     |-- EnvironmentNotReady             exit 2: Java, a jar, a native library or the disk is
-     missing
-     |-- InputError                      exit 2: a file or an answer that can't be read as what it
-     claims to be
-     |-- DatabaseError                   exit 1
-     |    |-- DatabaseUnreachable        nothing answers, or the connection was lost (transient)
-     |    |-- DatabaseRefused            wrong password, missing rights, another session than the
-     |    |                               one described (terminal)
-     |    |-- CheckUnfinished          a check that only warns took too long; it is a warning itself
-     |    `-- SchemaMismatch             a table is missing or has another type (terminal)
-     |-- SparkLost                       Spark's JVM ended in the middle of the work: killed, or out
-     of memory
-     |-- SourceUnavailable               a web service that does not answer, or keeps refusing
-     (transient)
-     |-- RunInProgress                   another run of the same job holds the lock
-     |-- CheckFailed                     a check on staging stopped the commit: the run is `blocked`
-     |-- RegistryUnreachable             the model registry does not answer; forecasts go on without
-     it (transient)
-     |-- ModelRefused                    a model version that is unknown, damaged, or of other
-     features than the code's
-     |-- CloudRefused                    Google Cloud said no: rights, quota, a request it does not
-     take (terminal)
-     |-- CloudUnavailable                Google Cloud does not answer, or keeps failing (transient)
-     |-- BatchFailed                     a batch, a Cloud Run job or the workflow ended otherwise
-     than well
-     |-- DeploymentFailed                a step of a merge's build can't go on (terminal)
-     |-- ReleaseConflict                 a released version holds other bytes, or another release
-     was faster
-     |-- Interrupted                     exit 130: Ctrl-C or SIGTERM
-     `-- NotEnoughHistory                no pool can be forecast or measured in the interval
+    YieldSparkError                exit 1: the job failed
+     |-- ConfigurationError        exit 2: wrong use or a wrong setting
+     |-- EnvironmentNotReady       exit 2: Java, a jar, a native library or disk space is missing
+     |-- InputError                exit 2: a file or an answer has another format than expected
+     |-- DatabaseError             exit 1
+     |    |-- DatabaseUnreachable  no server answers, or the connection was lost (transient)
+     |    |-- DatabaseRefused      wrong password, missing rights, or a session with other
+     |    |                         parameters than described (terminal)
+     |    |-- CheckUnfinished      a check of severity `warn` took too long; reported as a warning
+     |    `-- SchemaMismatch       a table is missing or has another type (terminal)
+     |-- SparkLost                 Spark's JVM ended during the work: killed, or out of memory
+     |-- SourceUnavailable         a web service does not answer, or keeps refusing (transient)
+     |-- RunInProgress             another run of the same job holds the lock
+     |-- CheckFailed               a check on staging prevented the commit: the run is `blocked`
+     |-- RegistryUnreachable       the model registry does not answer (transient); forecasts do
+     |                             without it
+     |-- ModelRefused              a model version is unknown, damaged, or has other features than
+     |                             the code
+     |-- CloudRefused              Google Cloud rejects a request: rights, quota, form (terminal)
+     |-- CloudUnavailable          Google Cloud does not answer, or keeps failing (transient)
+     |-- BatchFailed               a batch, a Cloud Run job or the workflow failed
+     |-- DeploymentFailed          a step of the deployment build failed (terminal)
+     |-- ReleaseConflict           a release with this name has other content, or another one was
+     |                             published first
+     |-- Interrupted               exit 130: Ctrl-C or SIGTERM
+     `-- NotEnoughHistory          no pool has enough days to be forecast or measured
 """
 
 from __future__ import annotations
@@ -45,18 +39,18 @@ import re
 
 from common.plain_text import without_controls, without_credentials
 
-MAX_MESSAGE_LETTERS = 500
-SHOWN_END = 240
-"""A message ends with the next step: what is left out of a long one is its middle."""
+MAX_MESSAGE_CHARACTERS = 500
+TAIL_CHARACTERS = 240
+"""Length of the end that a shortened message keeps: it has the next step."""
 
 
 class YieldSparkError(Exception):
-    """Base of the tree above. Its text has at most MAX_MESSAGE_LETTERS; `args` have all of it."""
+    """Base class. `str()` has at most MAX_MESSAGE_CHARACTERS; `args` has the full message."""
 
     exit_code = 1
 
     def __str__(self) -> str:
-        return shortened(super().__str__())
+        return shorten_message(super().__str__())
 
 
 class ConfigurationError(YieldSparkError):
@@ -73,7 +67,7 @@ class InputError(YieldSparkError):
 
 class DatabaseError(YieldSparkError):
     sqlstate: str | None = None
-    """The server's code (PostgreSQL manual, appendix A), where it gave one."""
+    """SQLSTATE (PostgreSQL manual, appendix A), if the server sent one."""
 
 
 class DatabaseUnreachable(DatabaseError):
@@ -144,70 +138,74 @@ class NotEnoughHistory(YieldSparkError):
     pass
 
 
-def shortened(text: str) -> str:
-    """A message as it is shown and stored: the one place that limits its length and hides the
-    passwords of addresses in it.
+def shorten_message(text: str) -> str:
+    """Shorten a message for display and storage, and hide the passwords of URLs in it.
+
+    Returns:
+        The text, without its middle if it is longer than MAX_MESSAGE_CHARACTERS.
     """
     text = without_credentials(text)
-    if len(text) <= MAX_MESSAGE_LETTERS:
+    if len(text) <= MAX_MESSAGE_CHARACTERS:
         return text
-    begin = MAX_MESSAGE_LETTERS - SHOWN_END - len(" ... ")
-    return f"{text[:begin].rstrip()} ... {text[-SHOWN_END:].lstrip()}"
+    head_length = MAX_MESSAGE_CHARACTERS - TAIL_CHARACTERS - len(" ... ")
+    return f"{text[:head_length].rstrip()} ... {text[-TAIL_CHARACTERS:].lstrip()}"
 
 
-def whole_message(error: BaseException) -> str:
-    """What `one_sentence` has of an error, with nothing left out: for the log file."""
-    words = error.args[0] if isinstance(error, YieldSparkError) and error.args else str(error)
-    return without_credentials(" ".join(str(words).split()))
+def full_message(error: BaseException) -> str:
+    """Return the message of an error on one line and in full, for the log file."""
+    message = error.args[0] if isinstance(error, YieldSparkError) and error.args else str(error)
+    return without_credentials(" ".join(str(message).split()))
 
 
-_USABLE_AGAIN = {
+_NEXT_STEPS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free disk space there"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable"),
-    **dict.fromkeys(
-        (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP), "move what is there away"
-    ),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP), "move it away"),
 }
 
 
-def file_problem(error: OSError) -> str:
-    """What the system says of a file or folder, and what makes it usable again."""
-    next_step = _USABLE_AGAIN.get(error.errno or 0, "make it writable and free disk space")
+def describe_file_error(error: OSError) -> str:
+    """Return the system's message for a file or folder, with a next step."""
+    next_step = _NEXT_STEPS.get(error.errno or 0, "make it writable and free disk space")
     return f"{error.strerror or error}; {next_step}"
 
 
-_OURS = re.compile(r"common\.errors\.\w+: (.+)")
+_PRODUCT_ERROR = re.compile(r"common\.errors\.\w+: (.+)")
 
 
 def exit_code(error: BaseException) -> int:
-    """What a process ends with after this error."""
+    """Return the exit code of a process that ends with this error."""
     if isinstance(error, KeyboardInterrupt):
         return Interrupted.exit_code
     return error.exit_code if isinstance(error, YieldSparkError) else 1
 
 
-def one_sentence(error: BaseException) -> str:
-    """The cause in one line. Spark wraps it in pages: the innermost `Caused by` is what happened,
-    or the last line of a worker's traceback.
+def summarize_error(error: BaseException) -> str:
+    """Return the cause of an error on one line.
+
+    Spark wraps the cause in pages of text: the innermost `Caused by`, or the last line of a
+    worker's traceback, is the cause.
     """
-    return shortened(without_controls(_cause(error)))
+    return shorten_message(without_controls(_cause(error)))
 
 
 def _cause(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted: what was not committed is undone, and the next run goes on"
+        return "interrupted: uncommitted changes were rolled back, and the next run continues"
     if isinstance(error, YieldSparkError):
         return " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno in _USABLE_AGAIN:
-        return f"{error.filename or 'a file'} can't be used: {file_problem(error)}, then run again"
-    # Py4J has a colon before Java's exception
+    if isinstance(error, OSError) and error.errno in _NEXT_STEPS:
+        file = error.filename or "a file"
+        return f"{file} can't be used: {describe_file_error(error)}, then run again"
+    # Py4J puts a colon before Java's exception
     lines = [line.lstrip(": ").rstrip() for line in str(error).splitlines() if line.strip()]
-    caused = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
-    # raised in a Python worker, whose traceback Spark passes on
-    if ours := [found[1] for line in lines if (found := _OURS.match(line))]:
-        return ours[-1]
-    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b: ", line)]
-    line = (caused or raised[-1:] or lines[:1] or [""])[-1]
+    # an error of ours that a Python worker raised: Spark passes its traceback on
+    messages = [match[1] for line in lines if (match := _PRODUCT_ERROR.match(line))]
+    if messages:
+        return messages[-1]
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    exceptions = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b: ", line)]
+    line = (causes or exceptions[-1:] or lines[:1] or [""])[-1]
     if os.strerror(errno.ENOSPC) in line:
         line += "; free disk space, also in TMPDIR and SPARK_LOCAL_DIRS, then run again"
     return f"{type(error).__name__}: {line}"

@@ -1,10 +1,9 @@
-"""Ctrl-C and SIGTERM end a command within seconds, whatever its main thread waits for.
+"""Ends a command within seconds of Ctrl-C or SIGTERM, even if its main thread is inside C code.
 
-Python runs a signal's handler when the main thread is back from C code. Inside libpq, a name
-look-up or a fit that may be minutes later. A thread of its own hears of the signal at once
-(`signal.set_wakeup_fd`). It asks those who registered with `on_interrupt` to end what the main
-thread waits for, until the handler has run, and ends the process END_SECONDS after the signal where
-the handler or the clean-up behind it still has not come to an end.
+Python runs signal handlers in the main thread only, which may be inside libpq, a name look-up or a
+model fit for minutes. A second thread reads the signal at once (`signal.set_wakeup_fd`), calls the
+actions of `on_interrupt` until the handler has run, and ends the process END_SECONDS after the
+signal.
 """
 
 from __future__ import annotations
@@ -30,48 +29,53 @@ Action = Callable[[], object]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 CANCEL_EVERY_SECONDS = 0.3
-"""The main thread gets so long to come back by itself: a cancellation that came later would hit a
-statement of the clean-up.
+"""Time for the main thread to react by itself. A later cancellation could hit a statement of the
+clean-up.
 """
 
 END_SECONDS = 4.0
-"""From the signal to the end of the process. Who asks to end it waits five at most."""
+"""Time from the signal to the end of the process. Callers wait at most five seconds."""
 
-LAST_WORDS_SECONDS = 0.5
+REPORT_SECONDS = 0.5
+"""Time for the report of a forced exit."""
 
-_interrupted, _noticed = threading.Event(), threading.Event()
-"""That a signal came, and that the main thread has it."""
+_interrupted, _handled = threading.Event(), threading.Event()
+"""A signal has arrived; the main thread has handled it."""
 
 _on_interrupt: list[Action] = []
-_at_the_end: list[Action] = []
+_before_forced_exit: list[Action] = []
 
 
 def on_interrupt(action: Action) -> None:
-    """Have `action` called, in a thread, while a signal waits for the main thread to come back from
-    C code. It must bear being called again.
+    """Register an action that ends a blocking call.
+
+    Args:
+        action: called in threads, possibly several times, until the main thread has handled the
+            signal.
     """
     _on_interrupt.append(action)
 
 
-def at_the_end(action: Action) -> None:
-    """Have `action` called before the process is ended from outside of its main thread, where no
-    `finally` and no `atexit` runs.
+def before_forced_exit(action: Action) -> None:
+    """Register an action to run before the process is ended from another thread, where neither
+    `finally` nor `atexit` runs.
     """
-    _at_the_end.append(action)
+    _before_forced_exit.append(action)
 
 
-def notice() -> None:
-    """Say that the main thread has the signal: for handlers that take the place of the usual one
-    for a time.
-    """
-    _noticed.set()
+def mark_handled() -> None:
+    """Record that the main thread has handled the signal; for temporary signal handlers."""
+    _handled.set()
 
 
 def end_if_interrupted(code: int) -> None:
-    """End the process with `code` where a signal came to a `watched` block that is over. Taking the
-    interpreter and a hundred libraries apart is work that nobody waits for.
+    """End the process at once if a signal arrived in an `end_on_signal` block that is over.
+
+    Args:
+        code: exit code.
     """
     if _interrupted.is_set():
+        # tearing down the interpreter and its libraries takes longer than the command's clean-up
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -79,43 +83,52 @@ def end_if_interrupted(code: int) -> None:
 
 
 @contextmanager
-def watched(last_words: Action, *, end_seconds: float | None = END_SECONDS) -> Iterator[None]:
-    """While the block runs, SIGINT and SIGTERM raise KeyboardInterrupt in the main thread, and the
-    process ends with Interrupted.exit_code at the latest `end_seconds` after the first of them.
+def end_on_signal(report: Action, *, end_seconds: float | None = END_SECONDS) -> Iterator[None]:
+    """Raise KeyboardInterrupt in the main thread on SIGINT or SIGTERM, and limit the time until the
+    process ends.
 
-    Where a signal came, that holds beyond the block: threads that are still at work may keep the
-    interpreter from ending. Call it in the main thread.
+    The limit also holds after the block, because other threads may keep the interpreter alive. Must
+    be called in the main thread.
 
-    Args: last_words says that the command was interrupted, where the process ends inside the block.
-    end_seconds is None for commands that must finish what they began.
+    Args:
+        report: prints that the command was interrupted; called if the process is ended inside the
+            block.
+        end_seconds: time from the first signal to the end; None for commands that must finish their
+            work.
     """
-    hearing, telling = socket.socketpair()
-    telling.setblocking(False)
-    state = _Watch(hearing, last_words, end_seconds)
+    reader, writer = socket.socketpair()
+    # `set_wakeup_fd` requires it: a signal handler must not block
+    writer.setblocking(False)
+    watch = _Watch(reader, report, end_seconds)
     _interrupted.clear()
-    _noticed.clear()
+    _handled.clear()
     for number in SIGNALS:
-        # a shell has its background jobs ignore Ctrl-C
+        # a shell makes background jobs ignore Ctrl-C
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _raise)
-    previous = signal.set_wakeup_fd(telling.fileno(), warn_on_full_buffer=False)
-    watcher = threading.Thread(target=state.wait, name="interrupts", daemon=True)
+    previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    watcher = threading.Thread(target=watch.wait, name="interrupts", daemon=True)
     watcher.start()
     try:
         yield
     finally:
-        state.last_words = None
+        watch.report = None
         signal.set_wakeup_fd(previous)
-        telling.close()
+        writer.close()
+        # after a signal the thread still has to enforce the limit
         if not _interrupted.is_set():
             watcher.join()
 
 
-def waited_for(work: Callable[[], Result], discard: Callable[[Result], object]) -> Result:
-    """What `work` returns or raises. It runs in a thread: a signal ends the wait for it, even where
-    it is inside C code that nothing can cancel.
+def run_interruptible(work: Callable[[], Result], discard: Callable[[Result], object]) -> Result:
+    """Run a function in a thread, so that a signal ends the wait even inside C code.
 
-    Args: discard takes a result for which nobody waits any more.
+    Args:
+        work: the function.
+        discard: called with a result that arrives after the interrupt.
+
+    Returns:
+        The result of `work`; its exceptions are raised here.
     """
     if threading.current_thread() is not threading.main_thread():
         return work()
@@ -127,59 +140,60 @@ def waited_for(work: Callable[[], Result], discard: Callable[[Result], object]) 
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, name="waited-for", daemon=True).start()
+    threading.Thread(target=run, name="interruptible", daemon=True).start()
     try:
         return future.result()
     except KeyboardInterrupt:
-        future.add_done_callback(lambda done: done.exception() or discard(done.result()))
+        future.add_done_callback(lambda future: future.exception() or discard(future.result()))
         raise
 
 
 def _raise(_number: int, _frame: FrameType | None) -> NoReturn:
-    notice()
+    mark_handled()
     raise KeyboardInterrupt
 
 
 class _Watch:
-    def __init__(
-        self, hearing: socket.socket, last_words: Action, end_seconds: float | None
-    ) -> None:
-        self.last_words: Action | None = last_words
-        self._hearing = hearing
+    """The thread that reads signals from `set_wakeup_fd` and enforces the time limit."""
+
+    def __init__(self, reader: socket.socket, report: Action, end_seconds: float | None) -> None:
+        self.report: Action | None = report
+        self._reader = reader
         self._end_seconds = end_seconds
 
     def wait(self) -> None:
-        """Until the block has ended, or a signal has and the process with it."""
-        with self._hearing:
-            while heard := self._hearing.recv(1):
-                if heard[0] in SIGNALS:
+        """Return when the block has ended; end the process after a signal."""
+        with self._reader:
+            while number := self._reader.recv(1):
+                if number[0] in SIGNALS:
                     _interrupted.set()
                     break
         if not _interrupted.is_set():
             return
         deadline = None if self._end_seconds is None else time.monotonic() + self._end_seconds
-        while not _noticed.wait(CANCEL_EVERY_SECONDS):
+        while not _handled.wait(CANCEL_EVERY_SECONDS):
             if deadline is not None and time.monotonic() > deadline:
                 break
             for action in _on_interrupt:
-                # one that blocks, its server being out of reach, must not keep us
+                # an action may block if its server is unreachable
                 threading.Thread(target=action, daemon=True).start()
         if deadline is not None:
             time.sleep(max(0.0, deadline - time.monotonic()))
             self._end()
 
     def _end(self) -> NoReturn:
-        """The main thread may hold any lock, that of standard error included."""
-        speaking = threading.Thread(target=self._say, daemon=True)
-        speaking.start()
-        speaking.join(LAST_WORDS_SECONDS)
-        for action in _at_the_end:
+        """Report, run the registered actions and exit."""
+        # in a thread of its own: the main thread may hold any lock, also that of stderr
+        reporter = threading.Thread(target=self._report, daemon=True)
+        reporter.start()
+        reporter.join(REPORT_SECONDS)
+        for action in _before_forced_exit:
             with suppress(Exception):
                 action()
         os._exit(Interrupted.exit_code)
 
-    def _say(self) -> None:
-        if words := self.last_words:
-            words()
+    def _report(self) -> None:
+        if report := self.report:
+            report()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,10 +1,9 @@
-"""libpq's environment variables, and the rule about them (PostgreSQL manual, libpq, "Environment
-Variables").
+"""Environment variables of libpq (PostgreSQL manual, "Environment Variables") and the rule about
+them.
 
-DB_* describe the connection. JDBC reads none of libpq's variables, so one that counted would lead
-the drivers to different places: with DB_HOST, a variable that says something else than its setting
-is refused. The embedded server sees none: they are taken out of the process. In: an environment.
-Out: a sentence, or nothing.
+The DB_* settings describe a connection. JDBC ignores libpq's variables, so one of them could lead
+the drivers to different servers: with DB_HOST, a variable that differs from its setting is refused.
+They are removed from the process for the embedded server.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ SETTINGS = {
     "PGSSLMODE": "DB_SSLMODE",
     "PGSSLROOTCERT": "DB_SSLROOTCERT",
 }
-"""Variables that have a setting in their place."""
+"""Variables and the settings that replace them."""
 
 WITHOUT_EFFECT = ("PGAPPNAME", "PGCLIENTENCODING", "PGCONNECT_TIMEOUT")
-"""Every connection names its own value, which wins."""
+"""Every connection sets its own value, which takes precedence."""
 
 REFUSED = (
     *("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGSYSCONFDIR", "PGPASSFILE", "PGOPTIONS"),
@@ -42,21 +41,25 @@ ALL = (*SETTINGS, *WITHOUT_EFFECT, *REFUSED)
 
 
 def refusal(environment: Mapping[str, str], settings: Mapping[str, object]) -> str | None:
-    """One sentence that names each variable with another value than its setting; no value is shown.
+    """Return a message that names each variable in conflict with a setting, or None. It has no
+    values.
 
-    Args: settings maps DB_* to what the connection will use, None where it is not set.
+    Args:
+        environment: environment variables.
+        settings: value that the connection uses, by DB_* name; None if it is not set.
     """
-    wrong = [
+    conflicts = [
         f"{name} (set {setting} in its place)"
         for name, setting in SETTINGS.items()
         if environment.get(name) and environment[name] != _text(settings[setting])
     ]
-    wrong += [name for name in REFUSED if environment.get(name)]
-    if not wrong:
+    conflicts += [name for name in REFUSED if environment.get(name)]
+    if not conflicts:
         return None
     return (
-        f"the environment has {', '.join(wrong)}: with DB_HOST the connection is what DB_* say, for"
-        " every driver, and libpq's variables would change it for some of them. Unset them"
+        f"the environment has {', '.join(conflicts)}: with DB_HOST the settings DB_* describe the"
+        " connection for every driver, and libpq's variables would change it for some of them."
+        " Unset them"
     )
 
 
@@ -67,6 +70,6 @@ def _text(value: object) -> str:
 
 
 def remove(environment: MutableMapping[str, str]) -> None:
-    """Take all of them out of an environment."""
+    """Remove all of libpq's variables from an environment."""
     for name in ALL:
         environment.pop(name, None)

@@ -1,5 +1,5 @@
-"""Where a run's whole story goes: one log file in the user's folder, with every traceback; stderr
-gets sentences.
+"""Log file of a run: `logs/yieldspark.log` has every record and traceback, stderr has messages
+only.
 """
 
 from __future__ import annotations
@@ -11,22 +11,20 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from common.errors import EnvironmentNotReady, file_problem
+from common.errors import EnvironmentNotReady, describe_file_error
 from common.plain_text import on_one_line, without_controls, without_credentials
 from common.private_files import private_folder, private_opener
 
 log = logging.getLogger(__name__)
 
-FAILURES = logging.getLogger("yieldspark.failures")
-"""Tracebacks: they belong into the log file, and onto stderr only where there is no file."""
+traceback_logger = logging.getLogger("yieldspark.failures")
+"""Logger for tracebacks, which go to stderr only if there is no log file."""
 
 LOG_FILE_BYTES = 5_000_000
 
 
 class LineFormatter(logging.Formatter):
-    """One line a record, whatever is in its values; a traceback follows on lines of its own. The
-    passwords of addresses are hidden.
-    """
+    """Formats a record as one line, with a traceback on its own lines. Hides passwords of URLs."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -47,10 +45,10 @@ class LineFormatter(logging.Formatter):
 
 
 class _PrivateFile(logging.FileHandler):
-    """A full disk ends the file and not the run: the rest of the run's story is on stderr alone."""
+    """Log file of mode 600. A full disk closes the file; the run continues and logs to stderr."""
 
     def _open(self) -> TextIOWrapper:
-        # the handler closes it
+        # the handler closes the file
         raw = open(self.baseFilename, f"{self.mode}b", opener=private_opener)  # noqa: SIM115
         return TextIOWrapper(raw, encoding=self.encoding, errors=self.errors)
 
@@ -62,21 +60,29 @@ class _PrivateFile(logging.FileHandler):
         logging.getLogger().removeHandler(self)
         self.close()
         log.warning(
-            "%s can't be written any more: %s. The run goes on without it",
+            "%s can't be written any more: %s. The run continues without it",
             self.baseFilename,
-            file_problem(error),
+            describe_file_error(error),
         )
 
     def close(self) -> None:
-        # what is still in its buffer has no place
+        # the buffer cannot be written on a full disk
         with suppress(OSError):
             super().close()
 
 
 def add_log_file(home: Path) -> Path:
-    """Log every record to `logs/yieldspark.log` in `home` too; a large file is begun anew.
+    """Log every record to `logs/yieldspark.log` too. A file of more than LOG_FILE_BYTES is
+    truncated.
 
-    Returns: the path of the log file. Raises: EnvironmentNotReady if it cannot be written.
+    Args:
+        home: YIELDSPARK_HOME.
+
+    Returns:
+        The path of the log file.
+
+    Raises:
+        EnvironmentNotReady: the file cannot be written.
     """
     path = home / "logs" / "yieldspark.log"
     try:
@@ -88,7 +94,7 @@ def add_log_file(home: Path) -> Path:
         )
     except OSError as error:
         raise EnvironmentNotReady(
-            f"{error.filename or path} can't be written: {file_problem(error)}, or set"
+            f"{error.filename or path} can't be written: {describe_file_error(error)}, or set"
             " YIELDSPARK_HOME"
         ) from error
     handler.setFormatter(LineFormatter())
@@ -96,8 +102,6 @@ def add_log_file(home: Path) -> Path:
     return path
 
 
-def only_sentences(record: logging.LogRecord) -> bool:
-    """Filter of a stderr handler that stands beside a log file: no tracebacks, a library's
-    neither.
-    """
-    return record.name != FAILURES.name and not record.exc_info
+def without_traceback(record: logging.LogRecord) -> bool:
+    """Filter for a stderr handler that complements a log file: drops records with a traceback."""
+    return record.name != traceback_logger.name and not record.exc_info

@@ -1,41 +1,39 @@
-"""Text that comes from outside (names of pools, answers of services, output of batches), made safe
-for a terminal and for a log with one record a line.
+"""Makes text from outside (pool names, answers of services, output of batches) safe for a terminal
+and for a log with one record a line.
 
-Control characters start the escape sequences of terminals (ECMA-48, section 5.3: ESC and the C1
-codes), and bidirectional controls show text in another order than it has (Unicode TR 9, UTS 39).
+Control characters start the escape sequences of terminals (ECMA-48, section 5.3), and bidirectional
+controls change the order of text (Unicode TR 9, UTS 39).
 """
 
 from __future__ import annotations
 
 import re
 
-SHOWN_INSTEAD = "\N{REPLACEMENT CHARACTER}"
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 LINE_ENDS = {ord("\r"): "\\r", ord("\n"): "\\n"}
 
 _CONTROLS = {*range(0x20), *range(0x7F, 0xA0)} - {ord("\t"), ord("\n")}
 _BIDIRECTIONAL = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 _LINE_SEPARATORS = {0x2028, 0x2029}
 _SURROGATES = {*range(0xD800, 0xE000)}
-_REPLACED = dict.fromkeys(
-    _CONTROLS | _BIDIRECTIONAL | _LINE_SEPARATORS | _SURROGATES, SHOWN_INSTEAD
-)
+_REPLACED = dict.fromkeys(_CONTROLS | _BIDIRECTIONAL | _LINE_SEPARATORS | _SURROGATES, REPLACEMENT)
 
 
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/@'\"]*:[^\s/'\"]*@")
 
 
 def without_credentials(text: str) -> str:
-    """The text with `(hidden)` in place of the user and password of each address in it."""
+    """Replace user and password of each URL by `(hidden)`."""
     return _CREDENTIALS.sub("(hidden)@", text)
 
 
 def without_controls(text: str) -> str:
-    """The text with one replacement character for each control character but tab and line feed, and
-    for each lone surrogate, which no stream can write.
+    """Replace control characters, except tab and line feed, and lone surrogates, which no stream
+    can write.
     """
     return text.translate(_REPLACED)
 
 
 def on_one_line(text: str) -> str:
-    r"""The same, and line ends as `\n` and `\r`."""
+    r"""Do the same, and write line ends as `\n` and `\r`."""
     return text.translate(_REPLACED | LINE_ENDS)

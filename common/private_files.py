@@ -1,46 +1,54 @@
-"""Files and folders that only their owner may read.
+"""Files and folders that only their owner may read: logs, the model registry, tokens.
 
-In: paths of the product's own state: logs, the model registry, the local cloud, tokens. Out:
-folders of mode 700 and files of mode 600, whatever the process's umask is. No link is followed
-where a folder may be another account's.
+Creates folders of mode 700 and files of mode 600, whatever the umask is. Does not follow links
+where a folder may belong to another account.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from pathlib import Path
+
+from common.files import write_atomically
 
 FOLDER, FILE = 0o700, 0o600
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 NAME_BYTES, PATH_BYTES = 255, 4095
-"""What file systems take (Linux: NAME_MAX, and PATH_MAX without its NUL)."""
+"""Limits of file systems (Linux: NAME_MAX, and PATH_MAX without its NUL)."""
 
 
-def whole_path(path: Path) -> Path:
-    """The path from the root, with the home folder in place of `~`.
+def absolute_path(path: Path) -> Path:
+    """Return the path from the root, with `~` replaced by the home folder.
 
-    Raises: ValueError where there is no such home, or a name is longer than a file's may be.
+    Raises:
+        ValueError: the home folder does not exist, or a name is too long for a file.
     """
     try:
-        whole = path.expanduser().absolute()
+        absolute = path.expanduser().absolute()
     except RuntimeError:
         raise ValueError("the account after ~ has no home folder; write the whole path") from None
-    longest = max(len(os.fsencode(part)) for part in whole.parts)
-    if longest > NAME_BYTES or len(os.fsencode(whole)) > PATH_BYTES:
+    longest = max(len(os.fsencode(part)) for part in absolute.parts)
+    if longest > NAME_BYTES or len(os.fsencode(absolute)) > PATH_BYTES:
         raise ValueError(
             f"a name in a path has at most {NAME_BYTES} bytes and a path {PATH_BYTES}; this one has"
-            f" {longest} and {len(os.fsencode(whole))}"
+            f" {longest} and {len(os.fsencode(absolute))}"
         )
-    return whole
+    return absolute
 
 
 def private_folder(folder: Path) -> Path:
-    """Make the folder where it is missing, and close one of ours to other accounts. Folders above
-    it keep their rights. Raises: OSError.
+    """Create the folder if it is missing, and remove other accounts' rights from one of ours.
+
+    Folders above it keep their rights.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OSError: the folder cannot be created.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=FOLDER, exist_ok=True)
@@ -53,7 +61,7 @@ def private_folder(folder: Path) -> Path:
 
 
 def private_opener(path: str, flags: int) -> int:
-    """As the opener of `open`: a file that is made has mode 600, one of ours gets it."""
+    """Opener for `open`: a new file has mode 600, and an existing one of ours gets it."""
     descriptor = os.open(path, flags | os.O_CLOEXEC, FILE)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         _close_to_others(descriptor, FILE)
@@ -61,77 +69,83 @@ def private_opener(path: str, flags: int) -> int:
 
 
 def make_private(path: Path) -> None:
-    """Make the file where it is missing, and close one of ours to other accounts."""
+    """Create the file if it is missing, and remove other accounts' rights from one of ours."""
     with open(path, "ab", opener=private_opener):
         pass
 
 
-def new_file(path: Path) -> int:
-    """A descriptor to write to a file that did not exist. Raises: FileExistsError, for a link
-    too.
+def create_exclusively(path: Path) -> int:
+    """Create a file and return a descriptor to write to it.
+
+    Raises:
+        FileExistsError: the path exists, also as a link.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(path, flags, FILE)
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file of mode 600 that is either whole or not there; a link in its place is
-    replaced.
-    """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    Path(temporary).replace(path)
+    """Write a file of mode 600 by one rename; a link at the path is replaced."""
+    write_atomically(path, text, mode=FILE)
 
 
-def read_no_link(path: Path, start: int = 0) -> str:
-    """The text of a regular file from this byte on, of 1 MiB at most, in a folder that another
-    account may change. Raises: OSError, for a link too.
+def read_regular_file(path: Path, start: int = 0) -> str:
+    """Read a regular file in a folder that another account may change.
+
+    Args:
+        path: the file.
+        start: offset in bytes.
+
+    Returns:
+        At most 1 MiB of its text.
+
+    Raises:
+        OSError: the path is a link, a device, or has a second name.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as stream:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            raise OSError(f"{path} is no file of its own, but a device or another file's name")
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise OSError(f"{path} is a device or a second name of a file, not a regular file")
         stream.seek(start)
         return stream.read(1 << 20).decode(errors="replace")
 
 
-def give_to(folder: Path, uid: int, gid: int) -> None:
-    """Give what root owns in the folder, and at last the folder itself, to an account that may
-    change it meanwhile. Links are removed: none is ours, and what they lead to is not the
-    account's.
+def change_owner(folder: Path, uid: int, gid: int) -> None:
+    """Give root's files in a folder, and then the folder, to an account that may change it
+    meanwhile.
+
+    Links are removed, because their targets may be outside the folder.
     """
     for _, folders, files, descriptor in os.fwalk(folder, topdown=False, follow_symlinks=False):
         for name in [*folders, *files]:
-            found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            if stat.S_ISLNK(found.st_mode):
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            is_single = stat.S_ISDIR(status.st_mode) or status.st_nlink == 1
+            if stat.S_ISLNK(status.st_mode):
                 os.unlink(name, dir_fd=descriptor)
-            elif found.st_uid == os.geteuid() and (
-                stat.S_ISDIR(found.st_mode) or found.st_nlink == 1
-            ):
-                # a file with two names may be a file of root's elsewhere
+            elif status.st_uid == os.geteuid() and is_single:
+                # a file with two names may also be one of root's files elsewhere
                 os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)
     os.chown(folder, uid, gid, follow_symlinks=False)
 
 
-def open_to_others(folder: Path) -> list[Path]:
-    """The folder and what is below it that other accounts may read or write. A folder of ours that
-    is closed is not looked into: nobody gets through it.
+def find_shared_paths(folder: Path) -> list[Path]:
+    """Return the folder and the paths below it that other accounts may access.
+
+    Returns:
+        An empty list if the folder itself is private: nobody else can enter it.
     """
     if not folder.exists():
         return []
     paths = [folder] if folder.stat().st_mode & OTHERS else []
-    return paths and [folder, *(path for path in sorted(folder.rglob("*")) if _is_open(path))]
+    return paths and [folder, *(path for path in sorted(folder.rglob("*")) if _is_shared(path))]
 
 
-def _is_open(path: Path) -> bool:
+def _is_shared(path: Path) -> bool:
     return not path.is_symlink() and bool(path.stat().st_mode & OTHERS)
 
 
 def _close_to_others(descriptor: int, mode: int) -> None:
-    found = os.fstat(descriptor)
-    if found.st_uid == os.geteuid() and found.st_mode & OTHERS:
+    status = os.fstat(descriptor)
+    if status.st_uid == os.geteuid() and status.st_mode & OTHERS:
         os.fchmod(descriptor, mode)

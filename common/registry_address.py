@@ -1,8 +1,7 @@
-"""What MLFLOW_TRACKING_URI may be: a file of SQLite, an MLflow server, or a database beside
-DB_NAME.
+"""Rules of MLFLOW_TRACKING_URI: a SQLite file, an MLflow server, or a database on the server of
+DB_HOST.
 
-In: the URI and the settings it depends on. Out: nothing, or a ValueError that holds no credentials.
-No connection is made.
+Makes no connection; messages have no credentials.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 REGISTRY_DATABASE = "postgresql+psycopg2"
-"""Scheme of a registry in PostgreSQL. SQLAlchemy takes `postgresql` alone for psycopg 3, which is
+"""Scheme of a registry in PostgreSQL. For SQLAlchemy, `postgresql` alone means psycopg 3, which is
 not installed.
 """
 
@@ -20,16 +19,21 @@ SQLITE = "sqlite:///"
 
 
 def sqlite_uri(file: Path) -> str:
-    """The registry in this file, quoted as SQLAlchemy reads it."""
+    """Return the URI of a registry in a SQLite file, quoted for SQLAlchemy."""
     return SQLITE + quote(str(file))
 
 
 def is_in_postgresql(uri: str | None) -> bool:
+    """Whether the URI names a registry in PostgreSQL."""
     return (uri or "").startswith(f"{REGISTRY_DATABASE}://")
 
 
 def check_form(uri: str) -> None:
-    """Raises: ValueError for credentials in the URI and for a driver that is not installed."""
+    """Check the URI itself.
+
+    Raises:
+        ValueError: the URI has credentials, or needs a driver that is not installed.
+    """
     scheme, _, rest = uri.partition("://")
     if "@" in rest.partition("/")[0] or "password=" in rest:
         raise ValueError(
@@ -44,8 +48,10 @@ def check_form(uri: str) -> None:
 
 
 def check_place(uri: str, *, db_host: str | None, db_name: str, artifacts_uri: str | None) -> None:
-    """Raises: ValueError for a registry in PostgreSQL that is not a database of its own on the
-    server at DB_HOST, or that has no place for the files of models.
+    """Check that a registry in PostgreSQL is a database of its own on the server at DB_HOST.
+
+    Raises:
+        ValueError: host or database are wrong, or the location of the model files is not set.
     """
     if problem := _problem(uri, db_host, db_name, artifacts_uri):
         host = db_host if db_host and not db_host.startswith("/") else "(value of DB_HOST)"

@@ -61,7 +61,7 @@ from database.db_utils_spark import (
     get_spark_session,
     read_table_spark,
 )
-from database.ledger.runs import Acceptance, Run, ledger_row, open_run, who_is_asking
+from database.ledger.runs import Acceptance, Run, current_user, ledger_row, open_run
 from database.schema.metrics_table import metrics_table
 from database.schema.tables import METRIC_COLUMNS, OWN_SCHEMA, value_staleness
 from database.staging import staging_name
@@ -340,7 +340,7 @@ def _run_from_options(settings: Settings, options: argparse.Namespace) -> dict[s
         pools=options.pools,
         retire_missing=options.retire_missing,
     )
-    acceptance = parse_acceptance(options.accept_check, options.reason, who_is_asking())
+    acceptance = parse_acceptance(options.accept_check, options.reason, current_user())
     return run_metrics(
         settings, request, retry=options.retry, dry_run=options.dry_run, acceptance=acceptance
     )

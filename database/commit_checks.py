@@ -1,9 +1,9 @@
-"""Checks of what a run is about to commit, as data: a name, a severity and a query whose rows are
-the failures (as dbt and SQLMesh have it).
+"""Checks of the rows that a run is about to commit, as data: a name, a severity and a query that
+returns the failing rows.
 
-They run inside the run's transaction, on staging and before the merge. No row: passed. Rows of a
-`fail` check stop the commit, rows of a `warn` check are reported, and so is one that takes longer
-than WARN_SECONDS. What a check means is not known here.
+They run inside the run's transaction, on staging and before the merge. A failing row of severity
+`fail` prevents the commit; of severity `warn` it is reported, as is a check that takes longer than
+WARN_SECONDS.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, text
 
 from common.errors import CheckFailed, CheckUnfinished
-from database.connections.time_limit import WARN_SECONDS, limited
+from database.connections.time_limit import WARN_SECONDS, statement_time_limit
 from database.ledger.runs import Acceptance, Run
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,16 @@ SAMPLE_ROWS = 5
 
 @dataclass(frozen=True)
 class BatchCheck:
-    """`query` returns what is wrong, `parameters` are its own; `words` say to a reader what that
-    is. `preparation`: statements run before the query, for this check alone.
+    """One check of a commit.
+
+    Attributes:
+        name: name in messages and in the run ledger.
+        level: unit that the query counts: rows, pool-days or the whole commit.
+        severity: `fail` prevents the commit, `warn` is reported.
+        words: message about the failing rows.
+        query: SELECT that returns them; the first row is part of the message.
+        parameters: parameters of the query.
+        preparation: statements that run before it.
     """
 
     name: str
@@ -45,8 +53,12 @@ class BatchCheck:
 
 @dataclass(frozen=True)
 class CommitChecks:
-    """The checks of one commit. `preparation`: statements run before them, for what several share
-    (temporary tables, say).
+    """The checks of one commit.
+
+    Attributes:
+        checks: run in this order.
+        preparation: statements and parameters that run before them, for temporary tables that
+            several checks use.
     """
 
     checks: Sequence[BatchCheck]
@@ -54,9 +66,10 @@ class CommitChecks:
 
 
 def run_checks(run: Run, commit_checks: CommitChecks) -> None:
-    """Run all of them and record each in the run's `checks`.
+    """Run the checks and record each in `run.checks`.
 
-    Raises: CheckFailed naming every check that stops the commit, its first row, and how to go on.
+    Raises:
+        CheckFailed: names every check that prevents the commit, its first row and the next step.
     """
     for statement, parameters in commit_checks.preparation:
         run.connection.execute(text(statement), parameters)
@@ -70,25 +83,30 @@ def run_checks(run: Run, commit_checks: CommitChecks) -> None:
                 entry["found"],
                 " (accepted)" if "accepted" in entry else "",
             )
-    stopping = [
+    blocking = [
         entry
         for entry in entries
         if not entry["passed"] and entry["severity"] == "fail" and "accepted" not in entry
     ]
-    if stopping:
-        raise CheckFailed(_sentence(stopping))
+    if blocking:
+        raise CheckFailed(_blocked_message(blocking))
 
 
 def failing_rows(
     connection: Connection, query: str, parameters: Mapping[str, Any] | None = None
 ) -> tuple[int, list[dict[str, Any]]]:
-    """How many rows the query returns, and the first SAMPLE_ROWS of them as plain JSON values."""
-    counted = text(
-        f"WITH wrong AS MATERIALIZED ({query}) SELECT (SELECT count(*) FROM wrong) AS failing,"
-        f" (SELECT coalesce(json_agg(sampled), '[]') FROM (SELECT * FROM wrong LIMIT {SAMPLE_ROWS})"
-        " AS sampled) AS sample"
-    )
-    failing, sample = connection.execute(counted, parameters).one()
+    """Return the number of rows of a query, and the first SAMPLE_ROWS as JSON values."""
+    # MATERIALIZED: the query runs once for the count and the sample
+    statement = text(f"""
+        WITH failures AS MATERIALIZED ({query})
+        SELECT
+            (SELECT count(*) FROM failures) AS failing,
+            (
+                SELECT coalesce(json_agg(sampled), '[]')
+                FROM (SELECT * FROM failures LIMIT {SAMPLE_ROWS}) AS sampled
+            ) AS sample
+    """)
+    failing, sample = connection.execute(statement, parameters).one()
     return failing, sample
 
 
@@ -101,7 +119,11 @@ def _entry(
         "severity": check.severity,
     }
     try:
-        with limited(connection, WARN_SECONDS) if check.severity == "warn" else nullcontext():
+        with (
+            statement_time_limit(connection, WARN_SECONDS)
+            if check.severity == "warn"
+            else nullcontext()
+        ):
             for statement in check.preparation:
                 connection.exec_driver_sql(statement)
             failing, sample = failing_rows(connection, check.query, check.parameters)
@@ -109,7 +131,7 @@ def _entry(
         return entry | {"passed": False, "found": str(error), "failing": 0, "sample": []}
     entry |= {
         "passed": failing == 0,
-        "found": _found(check.message, failing, sample),
+        "found": _describe_failures(check.message, failing, sample),
         "failing": failing,
         "sample": sample,
     }
@@ -118,23 +140,23 @@ def _entry(
     return entry
 
 
-def _found(message: str, failing: int, sample: list[dict[str, Any]]) -> str:
+def _describe_failures(message: str, failing: int, sample: list[dict[str, Any]]) -> str:
     if not failing:
         return "nothing"
     first = ", ".join(
-        f"{name} {_shown(value)}" for name, value in sample[0].items() if value is not None
+        f"{name} {_format(value)}" for name, value in sample[0].items() if value is not None
     )
     return f"{message}: {first}" + (f" (the first of {failing:,})" if failing > 1 else "")
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _sentence(stopping: list[dict[str, Any]]) -> str:
-    findings = "; ".join(f"{entry['name']}: {entry['found']}" for entry in stopping)
-    names = " ".join(f"--accept-check {entry['name']}" for entry in stopping)
+def _blocked_message(entries: list[dict[str, Any]]) -> str:
+    findings = "; ".join(f"{entry['name']}: {entry['found']}" for entry in entries)
+    options = " ".join(f"--accept-check {entry['name']}" for entry in entries)
     return (
         f"blocked, nothing was written. {findings}. Look at the source and run again; to let this"
-        f" one run through: {names} --reason TEXT; to change limit or severity: docs/quality.md"
+        f" one run through: {options} --reason TEXT; to change limit or severity: docs/quality.md"
     )

@@ -20,7 +20,7 @@ from common.errors import EnvironmentNotReady
 from common.settings import spark as spark_settings
 from config_spark import Settings
 from database import staging
-from database.connections.engine import checked_connection, make_engine, translated_errors
+from database.connections.engine import checked_connection, make_engine, translate_errors
 from database.connections.parameters import connection_parameters
 from database.ledger.runs import Run, open_run
 from database.schema.merge_sql import MergeTarget
@@ -32,7 +32,8 @@ from database.transport.jdbc import (
     get_jdbc_url,
 )
 from database.transport.query import ArrowTransform, Transport, hash_predicates, portable_query
-from spark.session import get_spark_session, has_jdbc_jar, runs_here
+from spark.jar_sets import has_jdbc_jar
+from spark.session import get_spark_session, is_local_spark
 
 __all__ = [
     "ArrowTransform",
@@ -69,7 +70,7 @@ def transport_for(settings: Settings, wanted: spark_settings.Transport) -> Trans
         wanted = "adbc"
     # where the platform gives the master, the release has put the JDBC jar on the class path, not
     # into a folder of ours
-    has_jdbc = has_jdbc_jar(settings) or not runs_here(settings)
+    has_jdbc = has_jdbc_jar(settings) or not is_local_spark(settings)
     if not has_adbc and not has_jdbc:
         raise EnvironmentNotReady(
             "no PostgreSQL driver for Spark: neither the JDBC jar nor adbc-driver-postgresql is"
@@ -97,7 +98,7 @@ def exported_snapshot(settings: Settings) -> Iterator[str]:
     """
     engine = make_engine(settings)
     with (
-        translated_errors(engine.url),
+        translate_errors(engine.url),
         engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
     ):
         yield str(connection.execute(text("SELECT pg_export_snapshot()")).scalar_one())

@@ -21,8 +21,8 @@ from config_spark import Settings
 from database.commit_checks import CommitChecks, failing_rows, run_checks
 from database.ledger.runs import Run
 from database.schema import merge_sql
+from database.schema.catalog import has_triggers
 from database.schema.merge_sql import MergeTarget
-from database.schema.table_facts import has_triggers
 from database.schema.tables import OWN_SCHEMA
 from database.transport.query import ArrowTransform, Transport, staging_types
 from spark.interrupt import stop_if_interrupted

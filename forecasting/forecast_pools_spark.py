@@ -58,6 +58,7 @@ from forecasting.run.plan import ForecastPlan, plan_forecast
 from forecasting.run.registration import record_refit, register, registry_checks
 from forecasting.run.serving_model import model_of_tonight
 from spark.interrupt import interruptible
+from spark.jar_sets import JDBC, SYNAPSEML
 
 log = logging.getLogger(__name__)
 
@@ -302,9 +303,8 @@ def _work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _session(settings: Settings, engine: str | None) -> Callable[[], SparkSession]:
-    return lambda: get_spark_session(
-        settings, JOB, synapseml=(engine or settings.engine) == "synapseml"
-    )
+    jar_sets = (JDBC, SYNAPSEML) if (engine or settings.engine) == "synapseml" else (JDBC,)
+    return lambda: get_spark_session(settings, JOB, jar_sets=jar_sets)
 
 
 def _lines(document: dict[str, Any]) -> str:

@@ -1,1 +1,1 @@
-"""This machine: its Java, its jars, its health. Nothing here opens a Spark session."""
+"""Java, jars and cached class data of this machine. Starts no Spark session."""

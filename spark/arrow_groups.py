@@ -1,7 +1,7 @@
-"""Arrow batches of a Spark task, cut where a key changes: what belongs together is worked on
-together, and no more than a batch is held at a time.
+"""Regroups the Arrow batches of a Spark task by a key, with one batch and one group in memory at a
+time.
 
-In: batches whose rows are sorted by a key. Out: tables in which every key is whole.
+Input rows are sorted by the key; each output table has all rows of its keys.
 """
 
 from __future__ import annotations
@@ -16,27 +16,33 @@ import pyarrow.compute as pc
 Batches = Iterable[pa.RecordBatch]
 
 
-def whole_groups(batches: Batches, key: str) -> Iterator[pa.Table]:
-    """The rows again: the last group of a batch may go on in the next one."""
-    held: list[pa.Table] = []
+def iter_groups(batches: Batches, key: str) -> Iterator[pa.Table]:
+    """Yield the rows as tables with complete groups: the last group of a batch may continue in the
+    next.
+
+    Args:
+        batches: record batches, sorted by the key.
+        key: name of the key column.
+    """
+    pending: list[pa.Table] = []  # the last group so far
     for batch in batches:
         rows = pa.Table.from_batches([batch])
         if not rows.num_rows:
             continue
-        if held and held[-1][key][-1] != rows[key][0]:
-            yield pa.concat_tables(held)
-            held = []
-        last = group_starts(rows[key])[-1]
-        if last:
-            yield pa.concat_tables([*held, rows.slice(0, last)])
-            held = []
-        held.append(rows.slice(last))
-    if held:
-        yield pa.concat_tables(held)
+        if pending and pending[-1][key][-1] != rows[key][0]:
+            yield pa.concat_tables(pending)
+            pending = []
+        last_start = group_starts(rows[key])[-1]
+        if last_start:
+            yield pa.concat_tables([*pending, rows.slice(0, last_start)])
+            pending = []
+        pending.append(rows.slice(last_start))
+    if pending:
+        yield pa.concat_tables(pending)
 
 
 def group_starts(keys: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Where each group begins."""
+    """Return the index of the first row of each group."""
     values = keys.combine_chunks()
     changes = pc.not_equal(values.slice(1), values.slice(0, len(values) - 1)).to_numpy(
         zero_copy_only=False

@@ -1,8 +1,7 @@
-"""Ctrl-C while Spark works: its jobs are cancelled and the caller sees KeyboardInterrupt, with the
-connection to the JVM still in order.
+"""Ctrl-C while Spark works: cancels Spark's jobs and raises KeyboardInterrupt.
 
-PySpark's own handler calls the JVM from inside the call that it interrupts, on the same connection:
-what comes out is a Py4J error and a session that can't even be stopped properly.
+PySpark's own handler calls the JVM inside the call that it interrupts, on the same connection: the
+result is a Py4J error and a session that cannot be stopped.
 """
 
 from __future__ import annotations
@@ -22,91 +21,94 @@ from common.errors import SparkLost
 from spark.session import jvm_exit_code, kill_jvm
 
 CANCEL_EVERY_SECONDS = 0.2
-"""A cancellation reaches the jobs of that moment only: the next one must not start either."""
+"""A cancellation ends the current jobs only; it is repeated for those that start later."""
 
 GIVE_UP_SECONDS = 2.0
-"""What is no job (a plan for which a server is asked, a native fit) can't be cancelled: after this
-time the JVM ends.
+"""Work that is no Spark job (a query plan, a native model fit) cannot be cancelled: the JVM is
+killed after this time.
 """
 
-JVM_ENDED = (
-    "Spark's JVM ended in the middle of the work, with exit code {code}: it was killed, or had no"
-    " memory left. What was not committed is undone. Free memory, or give it less or more with"
-    " SPARK_DRIVER_MEMORY, and run again"
+JVM_ENDED_MESSAGE = (
+    "Spark's JVM ended during the work, with exit code {code}: it was killed, or ran out of memory."
+    " Uncommitted changes were rolled back. Free memory, or change SPARK_DRIVER_MEMORY, and run"
+    " again"
 )
 
-_asked = threading.Event()
-"""Set by the signal that `interruptible` handles; signals belong to the process, and so does this.
-"""
+_signal_received = threading.Event()
+"""Set by the signal handler of `interruptible`; signals belong to the process."""
 
 
 def stop_if_interrupted() -> None:
-    """Raises: KeyboardInterrupt where the signal came when Spark's last job was as good as done:
-    asked before a commit, nothing is committed.
+    """Raise KeyboardInterrupt if a signal arrived when Spark's last job was nearly done; called
+    before a commit.
     """
-    if _asked.is_set():
+    if _signal_received.is_set():
         raise KeyboardInterrupt
 
 
 @contextmanager
 def interruptible(spark: SparkSession) -> Iterator[None]:
-    """While the block runs, SIGINT cancels Spark's jobs and ends the block. A second one, or one
-    outside of a call to the JVM, ends it at once.
+    """Cancel Spark's jobs on SIGINT, and on SIGTERM if the program handles it, and end the block.
 
-    One that finds no job left to cancel lets the block go on as far as `stop_if_interrupted`, for
-    GIVE_UP_SECONDS at most; after a commit there is nothing left to stop. SIGTERM does the same
-    where the program handles it.
-    Outside of the main thread this does nothing: signals are the main thread's.
-    Raises: KeyboardInterrupt in place of the error that the cancelled job ended with; SparkLost in
-    place of what Py4J says of a JVM that ended.
+    A second signal, or one outside of a call to the JVM, ends the block at once. If there is no job
+    left to cancel, the block continues until `stop_if_interrupted`, for GIVE_UP_SECONDS at most.
+    Does nothing outside of the main thread, which receives all signals.
+
+    Args:
+        spark: the session that runs the jobs.
+
+    Raises:
+        KeyboardInterrupt: in place of the error of the cancelled job.
+        SparkLost: in place of Py4J's error if the JVM ended.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _asked.clear()
-    over = threading.Event()
+    _signal_received.clear()
+    finished = threading.Event()
 
     def cancel() -> None:
-        with suppress(Py4JError, OSError):  # the JVM ends, and the block with it
+        with suppress(Py4JError, OSError):  # the JVM has ended, which also ends the block
             spark.sparkContext.cancelAllJobs()
-            while not over.wait(CANCEL_EVERY_SECONDS):
+            while not finished.wait(CANCEL_EVERY_SECONDS):
                 spark.sparkContext.cancelAllJobs()
 
     def give_up() -> None:
-        if over.wait(GIVE_UP_SECONDS):
+        if finished.wait(GIVE_UP_SECONDS):
             return
         if not kill_jvm():
             os.kill(os.getpid(), signal.SIGINT)
 
     def on_signal(_number: int, frame: FrameType | None) -> None:
-        insisted = _asked.is_set()
-        _asked.set()
-        interrupts.notice()
-        if insisted or not _calls_the_jvm(frame):
+        is_second = _signal_received.is_set()
+        _signal_received.set()
+        interrupts.mark_handled()
+        if is_second or not _is_calling_jvm(frame):
             raise KeyboardInterrupt
+        # in threads: the interrupted call uses this thread's connection to the JVM
         for work in cancel, give_up:
             threading.Thread(target=work, name=f"{work.__name__}-spark", daemon=True).start()
 
-    handled = [
+    numbers = [
         number for number in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(number))
     ]
-    previous = {number: signal.signal(number, on_signal) for number in handled}
+    previous = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         yield
     except Exception as error:
-        if _asked.is_set():
+        if _signal_received.is_set():
             raise KeyboardInterrupt from error
         if (code := jvm_exit_code()) is not None:
-            raise SparkLost(JVM_ENDED.format(code=code)) from error
+            raise SparkLost(JVM_ENDED_MESSAGE.format(code=code)) from error
         raise
     finally:
-        over.set()
-        _asked.clear()
+        finished.set()
+        _signal_received.clear()
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def _calls_the_jvm(frame: FrameType | None) -> bool:
+def _is_calling_jvm(frame: FrameType | None) -> bool:
     while frame is not None:
         if frame.f_globals.get("__name__", "").startswith("py4j."):
             return True

@@ -1,8 +1,7 @@
-"""The one place that makes a Spark session: UTC everywhere, jars as files, nothing resolved at
-start.
+"""Creates Spark sessions: UTC, jars as files, no download at the start.
 
-The password never enters the Spark configuration (it would show in the event log); transports hand
-it to their tasks.
+The database password is not part of the Spark configuration, which the event log shows; transports
+pass it to their tasks.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -34,25 +33,23 @@ from common import interrupts
 from common.errors import ConfigurationError, EnvironmentNotReady
 from common.private_files import make_private, private_folder, private_opener
 from config_spark import Settings
+from spark.jar_sets import JDBC, JarSet, jar_files, jars_folder
 
 log = logging.getLogger(__name__)
 
 CODE_ROOT = Path(__file__).resolve().parents[1]
-"""The checkout, or the zip a job was submitted with: what Python workers need on their path."""
-
-JDBC_JAR = "postgresql-*.jar"
-SYNAPSEML_JARS = ("synapseml-*.jar", "lightgbmlib-*.jar", "spray-json_*.jar")
+"""The checkout, or the zip of a submitted job; Python workers need it on their path."""
 
 SHORT_RUN_ROWS = 1_000_000
-"""Up to this many rows to read, the JVM's quick compiler alone is faster than both: the thorough
-one takes longer than its code saves.
+"""Up to this number of rows, the JVM's quick compiler alone is faster: the optimizing one takes
+longer than its code saves.
 """
 
 STACK_FRAME = ("at ", "... ")
-FAULT = re.compile("error|exception|invalid|unrecognized", re.IGNORECASE)
+ERROR_WORD = re.compile("error|exception|invalid|unrecognized", re.IGNORECASE)
 
 SPLIT_OR_GLOB = ",:*?[]{}\\"
-"""Spark splits its list of jars at commas and takes each for a glob pattern of Hadoop."""
+"""Characters in a path that Spark takes for a separator of jars or a glob pattern."""
 
 LOG_LAYOUT = """\
 rootLogger.level = warn
@@ -65,69 +62,44 @@ appender.file.layout.pattern = %d{{yy/MM/dd HH:mm:ss}} %p %c{{1}}: %m%n%ex
 """
 
 
-def runs_here(settings: Settings) -> bool:
-    """Whether Spark runs on this machine: on a laptop, or in one container of the platform with
-    SPARK_MASTER=local[*].
-    """
+def is_local_spark(settings: Settings) -> bool:
+    """Whether Spark runs on this machine: a laptop, or one container with SPARK_MASTER=local[*]."""
     return settings.environment == "local" or (settings.spark_master or "").startswith("local")
-
-
-def jars_folder(settings: Settings) -> Path:
-    return settings.jars_dir or settings.yieldspark_home / "jars"
-
-
-def jar_files(settings: Settings, *, synapseml: bool) -> list[Path]:
-    """PostgreSQL's JDBC driver, and with `synapseml` the four LightGBM jars too; fewer where they
-    are not there.
-    """
-    folder = jars_folder(settings)
-    patterns = (JDBC_JAR, *(SYNAPSEML_JARS if synapseml else ()))
-    newest = {}
-    for path in sorted(
-        (path for pattern in patterns for path in folder.glob(pattern)), key=_version_of
-    ):
-        newest[path.name.rpartition("-")[0]] = path
-    return sorted(newest.values())
-
-
-def _version_of(jar: Path) -> list[int]:
-    """The numbers after the last dash. An earlier release leaves its jar beside a newer one."""
-    return [int(number) for number in re.findall(r"\d+", jar.stem.rpartition("-")[2])]
-
-
-def has_jdbc_jar(settings: Settings) -> bool:
-    return any(jars_folder(settings).glob(JDBC_JAR))
 
 
 def get_spark_session(
     settings: Settings,
     app_name: str,
     *,
-    synapseml: bool = False,
+    jar_sets: Sequence[JarSet] = (JDBC,),
     rows_to_read: int | None = None,
     extra_conf: Mapping[str, str] | None = None,
 ) -> SparkSession:
-    """A session in UTC with the settings' master; an existing one is reused.
+    """Return a session in UTC; an existing one is reused.
 
-    Args: synapseml puts the LightGBM jars on the class path, which a later call cannot do.
-    rows_to_read is the plan's, None for not known: a JVM for few rows starts faster and works
-    slower. extra_conf wins over the defaults. Where the platform gives the master, it has set jars,
-    memory and shuffle partitions too, and they stay as they are.
+    Args:
+        settings: master, memory and folders. On a platform that sets the master, its jars, memory
+            and shuffle partitions are kept.
+        app_name: name of the application.
+        jar_sets: jars on the class path; a later call cannot add any.
+        rows_to_read: number of rows that the job will read, None if unknown. A JVM for few rows
+            starts faster and computes slower.
+        extra_conf: Spark configuration that overrides the defaults.
+
+    Raises:
+        ConfigurationError: Spark cannot read jars from the jars folder.
+        EnvironmentNotReady: Java ends before the session starts.
     """
-    conf = session_conf(settings, synapseml=synapseml, rows_to_read=rows_to_read) | dict(
-        extra_conf or {}
-    )
-    if runs_here(settings):
-        # PySpark takes its workers' interpreter from this variable alone, and python3 on PATH knows
-        # none of our packages
+    conf = session_conf(settings, jar_sets, rows_to_read=rows_to_read) | dict(extra_conf or {})
+    if is_local_spark(settings):
+        # PySpark reads the interpreter of workers from this variable only, and `python3` on PATH
+        # may not have the packages
         os.environ["PYSPARK_PYTHON"] = sys.executable
-        # the JVM inherits it: on busy cores the OpenMP threads of LightGBM spin for minutes
-        # otherwise
+        # inherited by the JVM: on busy cores LightGBM's OpenMP threads would spin for minutes
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # the thread behind it prints a traceback when the JVM goes away; who waits for the JVM says it
-    # in a sentence
+    # its thread prints a traceback when the JVM ends, and the waiting call reports that anyway
     AccumulatorServer.handle_error = _log_lost_jvm  # type: ignore[method-assign, assignment]
-    if settings.environment == "local" and not jvm_runs():
+    if settings.environment == "local" and not is_jvm_running():
         _start_jvm(conf, settings.yieldspark_home / "logs" / "java.log")
     builder = SparkSession.builder.appName(app_name)
     for key, value in conf.items():
@@ -135,60 +107,53 @@ def get_spark_session(
     handler = signal.getsignal(signal.SIGINT)
     session = builder.getOrCreate()
     if threading.current_thread() is threading.main_thread():
-        # PySpark's own calls the JVM from inside the call that it interrupts
+        # PySpark's handler calls the JVM inside the call that it interrupts
         signal.signal(signal.SIGINT, handler)
     return session
 
 
 def session_conf(
-    settings: Settings, *, synapseml: bool = False, rows_to_read: int | None = None
+    settings: Settings, jar_sets: Sequence[JarSet] = (JDBC,), *, rows_to_read: int | None = None
 ) -> dict[str, str]:
-    """What `get_spark_session` asks Spark for."""
+    """Return the Spark configuration of `get_spark_session`."""
     conf = {
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
-        # the native engine collects its feature rows, 400 bytes each: a year of 20,000 pools is
-        # beyond Spark's limit of 1 GB
+        # the native engine collects feature rows of 400 bytes: a year of 20,000 pools exceeds
+        # Spark's limit of 1 GB
         "spark.driver.maxResultSize": "0",
-        # what Spark keeps of past queries, each with its plan in words: two hundred fits on wide
-        # rows filled the driver's memory with it
+        # history of queries with their plans: two hundred model fits on wide rows filled the
+        # driver's memory
         "spark.sql.maxPlanStringLength": "20000",
         "spark.sql.ui.retainedExecutions": "20",
         "spark.ui.retainedJobs": "100",
         "spark.ui.retainedStages": "100",
     }
-    if runs_here(settings):
-        conf |= _laptop_conf(
-            settings,
-            synapseml=synapseml,
-            short=rows_to_read is not None and rows_to_read <= SHORT_RUN_ROWS,
-        )
+    if is_local_spark(settings):
+        is_short = rows_to_read is not None and rows_to_read <= SHORT_RUN_ROWS
+        conf |= _local_conf(settings, jar_sets, is_short=is_short)
     return conf
 
 
-def jvm_runs() -> bool:
-    """Whether this process has started its JVM; it outlives the sessions in it."""
+def is_jvm_running() -> bool:
+    """Whether this process has started its JVM, which outlives its sessions."""
     return SparkContext._gateway is not None
 
 
 def jvm_exit_code() -> int | None:
-    """How this process's JVM ended; None while it runs, and where it is not this process's own (on
-    a cluster).
-    """
+    """Return the exit code of this process's JVM; None while it runs, and on a cluster."""
     process = getattr(SparkContext._gateway, "proc", None)
     return None if process is None else process.poll()
 
 
 def stop_session(spark: SparkSession) -> None:
-    """Stop it. Where its JVM is gone there is nothing to stop, and what ended it is the error to
-    tell.
-    """
+    """Stop the session. If its JVM has ended, do nothing: that error is reported elsewhere."""
     with suppress(Py4JError, OSError):
         spark.stop()
 
 
 class _JvmProcess(subprocess.Popen[bytes]):
-    """The process of a JVM that is starting or runs; PySpark starts no other that way."""
+    """Process of a JVM. PySpark starts no other processes with this class."""
 
     newest: ClassVar[_JvmProcess | None] = None
 
@@ -198,7 +163,7 @@ class _JvmProcess(subprocess.Popen[bytes]):
 
 
 def kill_jvm() -> bool:
-    """End the JVM that this process has started at once; returns whether there is one."""
+    """Kill the JVM of this process; returns whether there was one."""
     if _JvmProcess.newest is None:
         return False
     _JvmProcess.newest.kill()
@@ -206,15 +171,19 @@ def kill_jvm() -> bool:
 
 
 def end_jvm(timeout_seconds: float) -> int | None:
-    """End this process's JVM, whose session is stopped, and wait for what it does at its end.
+    """End this process's JVM, whose session is stopped, and wait for its exit handlers.
 
-    Returns: its exit code, None where it had to be killed. The next session gets a new JVM; without
-    this, PySpark keeps the old one for it.
+    Without this, PySpark reuses the JVM for the next session.
+
+    Args:
+        timeout_seconds: time until the JVM is killed.
+
+    Returns:
+        Its exit code, None if it was killed.
     """
     gateway = SparkContext._gateway
     assert gateway is not None, "no JVM was started"
-    # the order of PySpark's own tests: what is left of the old gateway would be taken for a running
-    # one
+    # in the order of PySpark's own tests: it takes a remaining gateway for a running JVM
     SparkContext._gateway = SparkContext._jvm = None
     gateway.shutdown()
     process: subprocess.Popen[bytes] = gateway.proc
@@ -229,14 +198,11 @@ def end_jvm(timeout_seconds: float) -> int | None:
 
 
 def _start_jvm(conf: Mapping[str, str], log_file: Path) -> None:
-    """Start this process's JVM, and append what it prints to the file.
-
-    Raises: EnvironmentNotReady with the JVM's last line where it ends at once.
-    """
-    # PySpark forgets a process whose start is interrupted, and such a JVM would stay for ever
+    """Start this process's JVM; raises EnvironmentNotReady with its message if it ends at once."""
+    # PySpark loses a process whose start is interrupted, and that JVM would never end
     java_gateway.Popen = _JvmProcess  # type: ignore[assignment, attr-defined]
     with open(log_file, "ab", opener=private_opener) as stream:
-        begin = stream.tell()
+        offset = stream.tell()
         try:
             SparkContext._ensure_initialized(
                 gateway=launch_gateway(  # type: ignore[no-untyped-call]
@@ -248,89 +214,97 @@ def _start_jvm(conf: Mapping[str, str], log_file: Path) -> None:
             kill_jvm()
             raise
         except PySparkRuntimeError as error:
-            printed = log_file.read_bytes()[begin:].decode(errors="replace").split("\n")
-            lines = [line.strip() for line in printed if line.strip()]
-            causes = [line for line in lines if not line.startswith(STACK_FRAME)]
-            first = next((i for i, line in enumerate(causes) if FAULT.search(line)), -1)
+            output = log_file.read_bytes()[offset:].decode(errors="replace")
             raise EnvironmentNotReady(
-                f"Java ended before Spark began, and {log_file} says:"
-                f" {' '.join(causes[first:][:2]) or 'nothing'}. Look at JAVA_HOME,"
-                " SPARK_DRIVER_MEMORY, and Java's own variables JAVA_TOOL_OPTIONS, _JAVA_OPTIONS"
-                " and JDK_JAVA_OPTIONS"
+                f"Java ended before Spark started: {_java_error(output) or 'no message'} (in"
+                f" {log_file}). Check JAVA_HOME, SPARK_DRIVER_MEMORY, and Java's own variables"
+                " JAVA_TOOL_OPTIONS, _JAVA_OPTIONS and JDK_JAVA_OPTIONS"
             ) from error
 
 
+def _java_error(output: str) -> str:
+    """Return the first two lines of a Java error, without its stack trace."""
+    lines = [line.strip() for line in output.split("\n") if line.strip()]
+    messages = [line for line in lines if not line.startswith(STACK_FRAME)]
+    first = next((i for i, line in enumerate(messages) if ERROR_WORD.search(line)), -1)
+    return " ".join(messages[first:][:2])
+
+
 def _log_lost_jvm(_server: AccumulatorServer, _request: object, _address: object) -> None:
-    log.debug("the JVM left the connection of its accumulators", exc_info=True)
+    log.debug("the JVM closed the accumulator connection", exc_info=True)
 
 
 def _property(path: Path) -> str:
-    """The path as a value of a Java properties file (java.util.Properties.load)."""
+    """Escape a path for a Java properties file (java.util.Properties.load)."""
     escaped = str(path).replace("\\", "\\\\")
     units = escaped.encode("utf-16-be")
-    codes = [int.from_bytes(units[place : place + 2], "big") for place in range(0, len(units), 2)]
+    codes = [int.from_bytes(units[index : index + 2], "big") for index in range(0, len(units), 2)]
     return "".join(chr(code) if code < 127 else f"\\u{code:04x}" for code in codes)
 
 
 @cache
 def temporary_folder() -> str:
-    """This process's folder for what Spark shuffles, spills and sends to its workers, deleted when
-    the process ends. Spark's own folders of blocks can be read by everybody.
+    """Return this process's folder for shuffles, spills and data for workers. It is deleted at
+    exit.
     """
-    usual = tempfile.gettempdir()
+    # all accounts may read Spark's own block folders; `mkdtemp` creates a private one
+    parent = tempfile.gettempdir()
     folder = tempfile.mkdtemp(
         prefix="yieldspark-spark-",
-        # Spark takes a comma for the end of a folder's name
-        dir="/tmp" if "," in usual else usual,
+        # Spark splits `spark.local.dir` at commas
+        dir="/tmp" if "," in parent else parent,
     )
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
-def _clear_at_once() -> None:
+def _clean_up() -> None:
     kill_jvm()
     if temporary_folder.cache_info().currsize:
         shutil.rmtree(temporary_folder(), ignore_errors=True)
 
 
-interrupts.at_the_end(_clear_at_once)
+interrupts.before_forced_exit(_clean_up)
 
 
-def _jar_list(settings: Settings, *, synapseml: bool) -> str:
-    """Raises: ConfigurationError for a folder whose name Spark would take apart."""
+def _jar_list(settings: Settings, jar_sets: Sequence[JarSet]) -> str:
+    """Return the value of `spark.jars`."""
     folder = jars_folder(settings).resolve()
-    taken_apart = sorted(set(SPLIT_OR_GLOB) & set(str(folder)))
-    if taken_apart:
+    special = sorted(set(SPLIT_OR_GLOB) & set(str(folder)))
+    if special:
         raise ConfigurationError(
             f"the jars are in {folder}, and Spark can't read jars from a path with"
-            f" {' '.join(taken_apart)}; set JARS_DIR or YIELDSPARK_HOME to a folder without them"
+            f" {' '.join(special)}; set JARS_DIR or YIELDSPARK_HOME to a folder without them"
         )
-    files = jar_files(settings, synapseml=synapseml)
+    files = jar_files(settings, jar_sets)
     return ",".join(path.resolve().as_uri() for path in files)
 
 
-def closed_ports(master: str) -> dict[str, str]:
-    """Any account of this machine reaches the driver's port on loopback, which reads Java's objects
-    and gives blocks of data: a secret is asked for first. With a local master Spark makes it
-    itself; a cluster has to be given one. The jars stay open to everyone.
+def authentication_conf(master: str) -> dict[str, str]:
+    """Return the configuration that makes the driver's port ask for a secret.
+
+    All accounts of the machine can reach that port on loopback, and it deserializes Java objects. A
+    local master generates the secret; a cluster has to be given one.
     """
     is_one_process = master == "local" or master.startswith("local[")
     return {"spark.authenticate": "true"} if is_one_process else {}
 
 
-def _laptop_conf(settings: Settings, *, synapseml: bool, short: bool) -> dict[str, str]:
+def _local_conf(
+    settings: Settings, jar_sets: Sequence[JarSet], *, is_short: bool
+) -> dict[str, str]:
     logs = private_folder(settings.yieldspark_home / "logs")
-    # Java makes files that everybody may read
+    # Java would create it with rights for all accounts
     make_private(logs / "spark.log")
     layout = logs / "log4j2.properties"
     layout.write_text(LOG_LAYOUT.format(path=_property(logs / "spark.log")), encoding="ascii")
-    # Spark 3.5 maps JDBC dates through the JVM's own zone, whatever the session's is.
     java_options = (
-        # in Turkish, Java's upper case of `i` is no `I`, and Spark's own names are not found
+        # Spark 3.5 converts JDBC dates in the JVM's time zone, not in the session's. In a Turkish
+        # locale the upper case of `i` is not `I`, and Spark does not find its own names.
         "-Duser.timezone=UTC -Duser.language=en -Duser.country=US"
         f" -Dlog4j2.configurationFile={layout.resolve().as_uri()} -XX:+UseParallelGC"
     )
-    if short:
+    if is_short:
         java_options += " -XX:TieredStopAtLevel=1"
     return {
         "spark.master": settings.spark_master or "local[*]",
@@ -345,9 +319,9 @@ def _laptop_conf(settings: Settings, *, synapseml: bool, short: bool) -> dict[st
             [str(CODE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         ),
         "spark.executorEnv.OMP_WAIT_POLICY": "PASSIVE",
-        "spark.jars": _jar_list(settings, synapseml=synapseml),
+        "spark.jars": _jar_list(settings, jar_sets),
         "spark.sql.warehouse.dir": str(settings.yieldspark_home / "spark-warehouse"),
         "spark.ui.enabled": "false",
-        **closed_ports(settings.spark_master or "local[*]"),
+        **authentication_conf(settings.spark_master or "local[*]"),
         "spark.ui.showConsoleProgress": "false",
     }

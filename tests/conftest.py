@@ -20,12 +20,13 @@ from common.settings.paths import default_home
 from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
 from database.embedded.folders import wheel_binaries
-from database.embedded.resolve import with_database
+from database.embedded.resolve import resolve_database
 from database.embedded.server import EmbeddedServer
 from database.schema.migrate import migrate
 from emulator.services.http_service import Service
-from local_runtime.jars import native_obstacle
+from local_runtime.jars import native_library_problem
 from local_runtime.java import find_java
+from spark.jar_sets import JDBC, SYNAPSEML
 from spark.session import get_spark_session
 from tests.support.databases import Databases
 from tests.support.mapped_classes import mapping_options
@@ -91,7 +92,7 @@ def server(server_home: Path) -> Settings:
         shuffle_partitions=2,
     )
     with (
-        make_engine(with_database(wanted))
+        make_engine(resolve_database(wanted))
         .execution_options(isolation_level="AUTOCOMMIT")
         .connect() as connection
     ):
@@ -103,7 +104,7 @@ def server(server_home: Path) -> Settings:
             connection.execute(text(f"ALTER SYSTEM SET {guard} = off"))
         connection.execute(text("ALTER SYSTEM SET max_prepared_transactions = 2"))
     EmbeddedServer(server_home).stop()
-    settings = with_database(wanted)
+    settings = resolve_database(wanted)
     migrate(make_engine(settings))
     return settings
 
@@ -153,7 +154,10 @@ def engine(database: Settings) -> Engine:
 @pytest.fixture(scope="session")
 def spark(server: Settings) -> Iterator[SparkSession]:
     session = get_spark_session(
-        server, "yieldspark-tests", synapseml=True, extra_conf={"spark.default.parallelism": "2"}
+        server,
+        "yieldspark-tests",
+        jar_sets=(JDBC, SYNAPSEML),
+        extra_conf={"spark.default.parallelism": "2"},
     )
     yield session
     session.stop()
@@ -188,7 +192,7 @@ def skip_where_synapseml_cannot_run(error: EnvironmentNotReady) -> None:
     """Skip on a machine without its native library; elsewhere the error is one of the product, and
     stays.
     """
-    if obstacle := native_obstacle():
+    if obstacle := native_library_problem():
         pytest.skip(obstacle)
     raise error
 

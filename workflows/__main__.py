@@ -23,12 +23,14 @@ import local_environment  # noqa: E402
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        local_environment.enter(Path(__file__), sys.argv[1:])
-    except local_environment.NotReady as problem:
+        local_environment.ensure_environment(Path(__file__), sys.argv[1:])
+    except local_environment.BootstrapError as problem:
         sys.stderr.write(str(problem) + "\n")
         sys.exit(2)
     except KeyboardInterrupt:
-        local_environment.end_interrupted("\nenvironment: interrupted; the next run goes on\n")
+        local_environment.end_interrupted(
+            "\nenvironment: interrupted; the next run continues the installation\n"
+        )
 
     try:
         from workflows.commands.main import main
@@ -36,4 +38,4 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         # before the commands are loaded; from then on they answer a signal themselves
-        local_environment.end_interrupted("interrupted: nothing was begun\n")
+        local_environment.end_interrupted("interrupted before the command started\n")

@@ -1,8 +1,6 @@
-"""How Google's official clients are reached: with the machine's own credentials, or without any at
-the address that stands in for Google.
+"""Credentials and options for Google's official client libraries, for Google Cloud or its emulator.
 
-In: settings. Out: arguments for a client's constructor. Errors of the services leave as errors of
-`common.errors`.
+Errors of the services are translated to errors of `common.errors`.
 """
 
 from __future__ import annotations
@@ -20,20 +18,20 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from common.errors import CloudRefused, CloudUnavailable, ConfigurationError, EnvironmentNotReady
 from common.settings.cloud import CloudSettings
 
-VARIABLES = "take the variables that `python -m workflows local up` prints"
+TOKEN_ADVICE = "take the variables that `python -m workflows local up` prints"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
-class TokenRefused(GoogleAuthError):
-    """What stands in for Google asks for a token that is not there."""
+class TokenError(GoogleAuthError):
+    """The emulator asks for a token and none is configured."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)  # type: ignore[no-untyped-call]
 
 
-class TokenOfFile(Credentials):
-    """The access token that a file has when a request is made: a local cloud that is started again
-    has a new one. It stands in the Authorization header and nowhere else.
+class FileTokenCredentials(Credentials):
+    """Access token from a file, read again for each refresh: a restarted
+    emulator has a new token.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,61 +39,78 @@ class TokenOfFile(Credentials):
         self._path = path
 
     def refresh(self, request: object) -> None:
-        """Read the file. Raises: TokenRefused."""
+        """Read the file.
+
+        Raises:
+            TokenError: the file cannot be read.
+        """
         try:
             self.token = self._path.read_text(encoding="ascii").strip()
         except (OSError, ValueError) as error:
-            raise TokenRefused(
-                f"GOOGLE_API_TOKEN_FILE={self._path}: {error}; {VARIABLES}"
+            raise TokenError(
+                f"GOOGLE_API_TOKEN_FILE={self._path}: {error}; {TOKEN_ADVICE}"
             ) from None
 
 
-class NoToken(AnonymousCredentials):
-    """For a service at GOOGLE_API_ENDPOINT that asks for none."""
+class NoTokenCredentials(AnonymousCredentials):
+    """Credentials for an emulator that asks for no token."""
 
     def refresh(self, request: object) -> None:
-        """Called where the service asks for one after all. Raises: TokenRefused."""
-        raise TokenRefused(
+        """Raise TokenError: the service asks for a token after all."""
+        raise TokenError(
             "GOOGLE_API_TOKEN_FILE is not set, and GOOGLE_API_ENDPOINT asks for a token;"
-            f" {VARIABLES}"
+            f" {TOKEN_ADVICE}"
         )
 
 
 def credentials(settings: CloudSettings) -> Credentials:
-    """Application default credentials; for the local cloud the token of GOOGLE_API_TOKEN_FILE, and
-    none without it. Raises: EnvironmentNotReady.
+    """Return credentials for Google Cloud, or for the emulator at GOOGLE_API_ENDPOINT.
+
+    Returns:
+        Application default credentials; with GOOGLE_API_ENDPOINT the token of
+            GOOGLE_API_TOKEN_FILE, or none.
+
+    Raises:
+        EnvironmentNotReady: there are no credentials, or the token file cannot be read.
     """
     if settings.google_api_endpoint:
-        return _credentials_of_file(settings.google_api_token_file)
+        return _file_credentials(settings.google_api_token_file)
     try:
-        found, _ = google.auth.default(scopes=[SCOPE])
+        default_credentials, _ = google.auth.default(scopes=[SCOPE])
     except DefaultCredentialsError as error:
         raise EnvironmentNotReady(
             f"no Google Cloud credentials: {error}; run `gcloud auth application-default login`"
         ) from error
-    return found
+    return default_credentials
 
 
-def _credentials_of_file(path: Path | None) -> Credentials:
+def _file_credentials(path: Path | None) -> Credentials:
     if path is None:
-        return NoToken()  # type: ignore[no-untyped-call]
-    found = TokenOfFile(path)
+        return NoTokenCredentials()  # type: ignore[no-untyped-call]
+    token = FileTokenCredentials(path)
     try:
-        found.refresh(None)
-    except TokenRefused as error:
+        token.refresh(None)
+    except TokenError as error:
         raise EnvironmentNotReady(str(error)) from None
-    return found
+    return token
 
 
 def client_options(settings: CloudSettings, regional_host: str) -> ClientOptions:
-    """Args: regional_host is the service's own address, such as
-    europe-west1-dataproc.googleapis.com; the setting GOOGLE_API_ENDPOINT wins over it.
+    """Return the options of a client.
+
+    Args:
+        settings: GOOGLE_API_ENDPOINT takes precedence over the host.
+        regional_host: address of the service, such as europe-west1-dataproc.googleapis.com.
     """
     return ClientOptions(api_endpoint=settings.google_api_endpoint or regional_host)
 
 
-def required(settings: CloudSettings, *names: str) -> None:
-    """Raises: ConfigurationError naming each of these settings that is not set."""
+def require_settings(settings: CloudSettings, *names: str) -> None:
+    """Check that the named settings are set.
+
+    Raises:
+        ConfigurationError: names each setting that is not set.
+    """
     missing = [name.upper() for name in names if not getattr(settings, name)]
     if missing:
         raise ConfigurationError(
@@ -105,11 +120,15 @@ def required(settings: CloudSettings, *names: str) -> None:
 
 
 @contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Turn what Google's clients raise inside into the error tree of the product. Args: what is the
-    object that the work is about.
+def translate_google_errors(subject: str) -> Iterator[None]:
+    """Translate errors of Google's clients inside the block.
 
-    Raises: CloudUnavailable (transient: 429, 5xx, no connection), CloudRefused (the rest).
+    Args:
+        subject: the object that the request is about, for messages.
+
+    Raises:
+        CloudUnavailable: transient: status 429 or 5xx, or no connection.
+        CloudRefused: any other error of the service.
     """
     try:
         yield
@@ -121,13 +140,13 @@ def translated(what: str) -> Iterator[None]:
         OSError,
     ) as error:
         raise CloudUnavailable(
-            f"{what}: Google Cloud does not answer: {error}. Try again in some minutes"
+            f"{subject}: Google Cloud does not answer: {error}. Try again in some minutes"
         ) from error
     except exceptions.GoogleAPICallError as error:
-        raise CloudRefused(f"{what}: Google Cloud refused: {error.message}") from error
-    except TokenRefused as error:
-        raise CloudRefused(f"{what}: {error}") from error
+        raise CloudRefused(f"{subject}: Google Cloud refused: {error.message}") from error
+    except TokenError as error:
+        raise CloudRefused(f"{subject}: {error}") from error
     except GoogleAuthError as error:
         raise CloudRefused(
-            f"{what}: no valid credentials: {error}; run `gcloud auth application-default login`"
+            f"{subject}: no valid credentials: {error}; run `gcloud auth application-default login`"
         ) from error

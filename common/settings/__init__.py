@@ -1,4 +1,4 @@
-"""The settings in sections, one file each; `config_spark.Settings` is all of them together.
+"""Settings by section, one file each; `config_spark.Settings` has all of them.
 
-A field's description is its row in docs/reference/settings.md: what it means, with its unit.
+A field's description is its row in docs/reference/settings.md: the meaning, with its unit.
 """

@@ -1,4 +1,4 @@
-"""Addresses that a setting names."""
+"""Types of settings that hold a URL."""
 
 from __future__ import annotations
 

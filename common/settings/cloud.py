@@ -67,7 +67,7 @@ class CloudSettings(BaseSettings):
         "dataproc",
         description=(
             "where the jobs of a release run: Dataproc batches (`dataproc`), Cloud Run jobs"
-            " the two for EXPECTED_ROWS (`auto`)"
+            " (`cloud_run`), or the cheaper of the two for EXPECTED_ROWS (`auto`)"
         ),
     )
     batch_id: str | None = Field(

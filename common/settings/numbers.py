@@ -1,4 +1,4 @@
-"""Numbers that several settings take."""
+"""Types of settings that hold a number."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from typing import Annotated
 from pydantic import Field
 
 Share = Annotated[float, Field(ge=0, le=1)]
-"""A part of a whole, 0.1 for 10 %."""
+"""A fraction between 0 and 1."""

@@ -1,4 +1,4 @@
-"""Folders and files that a setting names."""
+"""Types of settings that hold a path."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from common.errors import ConfigurationError
-from common.private_files import whole_path
+from common.private_files import absolute_path
 
 
 def default_home() -> Path:
-    """The data folder of the user, by the XDG base directory specification."""
+    """Return the user's data folder (XDG base directory specification).
+
+    Raises:
+        ConfigurationError: the account has no home folder.
+    """
     folder = os.environ.get("XDG_DATA_HOME")
     try:
         return Path(folder or Path.home() / ".local" / "share") / "yieldspark"
@@ -23,5 +27,5 @@ def default_home() -> Path:
         ) from None
 
 
-AbsolutePath = Annotated[Path, AfterValidator(whole_path)]
-"""A path from a setting: `~` is the home folder, the working folder completes a relative path."""
+AbsolutePath = Annotated[Path, AfterValidator(absolute_path)]
+"""A path; `~` is the home folder, and a relative path is completed by the working folder."""

@@ -39,10 +39,10 @@ from data_processing.comparison.rules import (
 from data_processing.planning.last_run import last_good_run
 from data_processing.planning.plan import JOB
 from database.connections.engine import checked_connection
+from database.schema.catalog import CatalogTable, is_unique, read_catalog_table
 from database.schema.merge_sql import qualified, quoted, stored_types
 from database.schema.metrics_table import REGCLASS, metrics_table_of, require_same_metrics_table
 from database.schema.own_schema import SCHEMA
-from database.schema.table_facts import TableFacts, is_unique, table_facts
 from database.schema.tables import METRIC_COLUMNS
 
 NAME = re.compile(r"(?:([A-Za-z_][A-Za-z0-9_$]*)\.)?([A-Za-z_][A-Za-z0-9_$]*)")
@@ -157,10 +157,10 @@ def _their_table(connection: Connection, name: str) -> Table:
     return Table(parts[2], MetaData(), schema=schema.name)
 
 
-def _readable_facts(connection: Connection, theirs: Table) -> TableFacts:
+def _readable_facts(connection: Connection, theirs: Table) -> CatalogTable:
     """Return the facts of a readable table with pool_id and date that is not ours."""
     schema = connection.execute(SCHEMA, {"schema": theirs.schema}).one()
-    facts = table_facts(connection, theirs, schema.name) if schema.is_there else None
+    facts = read_catalog_table(connection, theirs, schema.name) if schema.is_there else None
     if facts is None:
         raise ConfigurationError(
             f"--table {theirs.name}: schema {schema.name} has no such table or view. Names are"
@@ -183,7 +183,7 @@ def _readable_facts(connection: Connection, theirs: Table) -> TableFacts:
 
 
 def _require_readable(
-    connection: Connection, facts: TableFacts, *, may_use: bool, schema: str
+    connection: Connection, facts: CatalogTable, *, may_use: bool, schema: str
 ) -> None:
     role = connection.execute(text("SELECT quote_ident(current_user)")).scalar_one()
     grants = [] if may_use else [f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {role};"]
@@ -197,7 +197,7 @@ def _require_readable(
 
 
 def _precisions(
-    connection: Connection, theirs: Table, facts: TableFacts, tolerance: str | None
+    connection: Connection, theirs: Table, facts: CatalogTable, tolerance: str | None
 ) -> dict[str, Precision]:
     """Return the precision of each column that both tables have as numbers."""
     ours = metrics_table_of(connection)
@@ -249,7 +249,7 @@ def _tolerance(value: str) -> Decimal:
     return number
 
 
-def _require_one_row_a_day(connection: Connection, theirs: TableFacts) -> None:
+def _require_one_row_a_day(connection: Connection, theirs: CatalogTable) -> None:
     """Raise SchemaMismatch for rows without pool or day, and for two rows of one day."""
     without_key = connection.exec_driver_sql(
         f"SELECT count(*) FROM {theirs.name} WHERE pool_id IS NULL OR date IS NULL"

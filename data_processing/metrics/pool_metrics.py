@@ -22,7 +22,7 @@ from pyspark.sql import types as T
 from data_processing.metrics.daily_grid import daily_grid
 from data_processing.metrics.market_columns import MARKET, MarketColumns
 from data_processing.metrics.rolling_metrics import rolling_metrics
-from spark.arrow_groups import Batches, group_starts, whole_groups
+from spark.arrow_groups import Batches, group_starts, iter_groups
 
 INTERVALS = "pool_id string, known_from date, open_end date, write_from date, write_end date"
 """A pool's intervals in a run, days half-open. known_from: first day that is read, if the pool is
@@ -136,7 +136,7 @@ def compute_pool_metrics(
     # and dense grid took most of a run. The arrays of a pool take a small part of that.
 
     def compute(batches: Batches) -> Batches:
-        for pools in whole_groups(batches, "pool_id"):
+        for pools in iter_groups(batches, "pool_id"):
             yield from _days(pools, max_fill_days, market, provenance)
 
     return compute

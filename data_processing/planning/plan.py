@@ -54,10 +54,10 @@ from data_processing.raw.market_series import (
 )
 from data_processing.raw.rows_without_pool import count_rows_without_pool
 from database.connections.engine import checked_connection
-from database.connections.time_limit import WARN_SECONDS, limited
+from database.connections.time_limit import WARN_SECONDS, statement_time_limit
 from database.ledger.estimates import estimate_run
 from database.schema.check import verify_tables
-from database.schema.metrics_table import require_same_metrics_table, written_metrics_table
+from database.schema.metrics_table import last_metrics_table, require_same_metrics_table
 from database.schema.table_use import METRICS_USE
 
 log = logging.getLogger(__name__)
@@ -314,7 +314,7 @@ def _may_change_every_row(connection: Connection, decision: Decision) -> bool:
     return (
         decision.previous is None
         or decision.previous.rules != decision.rules
-        or written_metrics_table(connection) != decision.metrics_table
+        or last_metrics_table(connection) != decision.metrics_table
     )
 
 
@@ -365,7 +365,7 @@ def _with_day_counts(connection: Connection, settings: Settings, plan: Plan) -> 
         affected_days_after(settings.max_fill_days),
     )
     try:
-        with limited(connection, WARN_SECONDS):
+        with statement_time_limit(connection, WARN_SECONDS):
             counts = count_days(connection, last, end=end)
     except CheckUnfinished as error:
         warning = f"rows that no run reads were not looked for: {error}"

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, RowMapping, select
 from common.errors import ConfigurationError
 from data_processing.files.pool_ids import read_pool_ids, unique_ids
 from database.connections.engine import checked_connection
-from database.ledger.runs import is_free
+from database.ledger.runs import is_job_idle
 from database.schema.tables import run_ledger
 
 Mode = Literal["incremental", "backfill", "full_refresh"]
@@ -223,7 +223,7 @@ def _ledger_row(engine: Engine, job: str, run_id: str) -> tuple[RowMapping, bool
     with checked_connection(engine) as connection:
         row = connection.execute(rows).mappings().first()
         # a running job holds its lock; without it the driver was killed
-        was_killed = row is not None and row["status"] == "running" and is_free(connection, job)
+        was_killed = row is not None and row["status"] == "running" and is_job_idle(connection, job)
     if row is None:
         raise ConfigurationError(
             f"--retry {run_id}: {job} has no such run; `status --json` names the last one, and"

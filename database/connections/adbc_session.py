@@ -1,5 +1,6 @@
-"""A connection of ADBC in a task of Spark's, on the server and database that the driver process is
-on. A task loads this module: it imports neither SQLAlchemy nor the settings.
+"""Connections of ADBC in a Spark task, to the server and database of the driver process.
+
+Every task imports this module: it imports neither SQLAlchemy nor the settings.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from contextlib import contextmanager
 import adbc_driver_manager
 import adbc_driver_postgresql.dbapi as adbc
 
-from database.connections.session_check import ADBC, FACTS, TaskSession, checked
+from database.connections.session_check import ADBC, SESSION_QUERY, TaskSession, check_session
 
 
 @contextmanager
 def adbc_connection(session: TaskSession) -> Iterator[adbc.Connection]:
-    """A connection in a new transaction.
+    """Open a connection with a new transaction.
 
-    Raises: DatabaseRefused where it is another place or another session; as
-    `connection_errors.login_error`.
+    Args:
+        session: the driver's session that the task must match.
+
+    Raises:
+        DatabaseRefused: the session is on another server or database, or has other parameters.
+        DatabaseError: the login fails, as in `errors.login_error`.
     """
     try:
         connection = adbc.connect(session.conninfo)
@@ -28,8 +33,8 @@ def adbc_connection(session: TaskSession) -> Iterator[adbc.Connection]:
         raise login_error(error, session) from error
     with connection:
         with connection.cursor() as cursor:
-            cursor.execute(FACTS)
-            checked(cursor.fetchone(), session, ADBC, session.place)
-        # a snapshot can be taken over before the first query of a transaction alone
+            cursor.execute(SESSION_QUERY)
+            check_session(cursor.fetchone(), session, ADBC, session.server)
+        # a snapshot can be imported only before the first query of a transaction
         connection.commit()
         yield connection

@@ -1,8 +1,7 @@
-"""Connections to PostgreSQL for driver-side SQL: one SQLAlchemy engine, each of whose sessions is
-checked against the description of the connection.
+"""SQLAlchemy engines for SQL of the driver process. Every session is compared with the description
+of the connection.
 
-Goes in: `Settings`. Comes out: an engine, the `Session` that other drivers compare theirs with, or
-an error of `common.errors` that says what to do. No SQL of a job stands here.
+Driver errors leave as errors of `common.errors`.
 """
 
 from __future__ import annotations
@@ -20,93 +19,109 @@ from sqlalchemy import URL, Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-import database.connections.open_connections  # noqa: F401 - importing it has Ctrl-C cancel statements
-from common.interrupts import waited_for
+import database.connections.open_connections  # noqa: F401 - registers statements for Ctrl-C
+from common.interrupts import run_interruptible
 from config_spark import Settings
-from database.connections.errors import login_error, statement_error, translate
+from database.connections.errors import login_error, statement_error, to_product_error
 from database.connections.parameters import ConnectionParameters, connection_parameters
 from database.connections.session_check import (
-    FACTS,
     NEWER_PARAMETERS,
     PSYCOPG2,
-    Place,
+    SESSION_QUERY,
+    ServerIdentity,
     TaskSession,
-    checked,
+    check_session,
 )
 
 ANSWER_SECONDS = 60.0
-"""For the first query of a connection, which asks where it is."""
+"""Time limit for the first query of a connection."""
 
 METRICS_OPTION = "metrics_table"
-"""The execution option of an engine that has METRICS_TABLE."""
+"""Execution option of an engine with the name of the metrics table."""
 
 
 @dataclass(frozen=True)
-class Session:
-    """A description whose server has answered, and where it leads. The parameters have those of
-    NEWER_PARAMETERS that the server can have.
+class CheckedSession:
+    """A connection whose server has answered.
+
+    Attributes:
+        parameters: the description, with those of NEWER_PARAMETERS that the server supports.
+        server: identity of the server, for comparison with the sessions of other drivers.
     """
 
     parameters: ConnectionParameters
-    place: Place
+    server: ServerIdentity
 
     @property
     def for_tasks(self) -> TaskSession:
-        """What a task of Spark's connects with."""
-        described = self.parameters
+        """The part of the description that a Spark task needs."""
         return TaskSession(
-            described.conninfo, described.where, described.user, described.session, self.place
+            self.parameters.conninfo,
+            self.parameters.where,
+            self.parameters.user,
+            self.parameters.session,
+            self.server,
         )
 
 
 def make_engine(settings: Settings) -> Engine:
-    """An engine without a pool: a nightly job holds one or two connections, and none may outlive
-    it. Connecting raises as `connect`.
+    """Create an engine for the settings' database.
+
+    It has no pool: a job uses one or two connections, and none may outlive it. Connecting raises
+    the errors of `connect`.
     """
-    engine = engine_of(connection_parameters(settings))
+    engine = make_engine_for(connection_parameters(settings))
     return engine.execution_options(**{METRICS_OPTION: settings.metrics_table})
 
 
-def engine_of(parameters: ConnectionParameters) -> Engine:
-    """As `make_engine`, for any database."""
+def make_engine_for(parameters: ConnectionParameters) -> Engine:
+    """Create an engine for any database; as `make_engine`."""
     return create_engine(
         parameters.sqlalchemy_url(), poolclass=NullPool, creator=partial(connect, parameters)
     )
 
 
 def connect(parameters: ConnectionParameters) -> psycopg2.extensions.connection:
-    """A connection of psycopg2 whose session is the one that was described.
+    """Open a connection and check its session.
 
-    Raises: DatabaseUnreachable (transient), DatabaseRefused (login, rights, or a session that a
-    pooler has changed; terminal), DatabaseError (the rest).
+    Raises:
+        DatabaseUnreachable: the server does not answer (transient).
+        DatabaseRefused: login, rights, or session parameters that a pooler has changed (terminal).
+        DatabaseError: any other error of the server.
     """
-    return waited_for(lambda: _connected(parameters), _close)[0]
+    return run_interruptible(lambda: _connect(parameters), _close)[0]
 
 
-def session_at(settings: Settings) -> Session:
-    """Where the settings' database is, for connections of other drivers. Raises: as `connect`."""
+def probe_session(settings: Settings) -> CheckedSession:
+    """Connect once and return a description for connections of other drivers.
+
+    Raises:
+        DatabaseError: as `connect`.
+    """
     parameters = connection_parameters(settings)
-    connection, place = waited_for(lambda: _connected(parameters), _close)
+    connection, server = run_interruptible(lambda: _connect(parameters), _close)
     connection.close()
-    newer = {name: NEWER_PARAMETERS[name] for name in place.newer}
-    return Session(replace(parameters, session={**parameters.session, **newer}), place)
+    newer = {name: NEWER_PARAMETERS[name] for name in server.newer}
+    return CheckedSession(replace(parameters, session={**parameters.session, **newer}), server)
 
 
-def _close(connected: tuple[psycopg2.extensions.connection, Place]) -> None:
-    connected[0].close()
+def _close(result: tuple[psycopg2.extensions.connection, ServerIdentity]) -> None:
+    result[0].close()
 
 
-def _connected(parameters: ConnectionParameters) -> tuple[psycopg2.extensions.connection, Place]:
+def _connect(
+    parameters: ConnectionParameters,
+) -> tuple[psycopg2.extensions.connection, ServerIdentity]:
     try:
         connection = psycopg2.connect(**parameters.libpq_keywords())
     except (psycopg2.OperationalError, UnicodeDecodeError) as error:
-        # before a login the server writes in its own encoding, which psycopg2 takes for UTF-8
+        # before the login the server uses its own encoding, which psycopg2 decodes as UTF-8
         raise login_error(error, parameters) from error
     try:
         connection.autocommit = True
-        with _answering(connection), closing(connection.cursor()) as cursor:
-            cursor.execute(FACTS)
-            place = checked(cursor.fetchone(), parameters, PSYCOPG2)
+        with _answer_limit(connection), closing(connection.cursor()) as cursor:
+            cursor.execute(SESSION_QUERY)
+            server = check_session(cursor.fetchone(), parameters, PSYCOPG2)
         connection.autocommit = False
     except psycopg2.Error as error:
         connection.close()
@@ -114,20 +129,19 @@ def _connected(parameters: ConnectionParameters) -> tuple[psycopg2.extensions.co
     except BaseException:
         connection.close()
         raise
-    return connection, place
+    return connection, server
 
 
 @contextmanager
-def _answering(connection: psycopg2.extensions.connection) -> Iterator[None]:
-    """End what waits for the server inside the block after ANSWER_SECONDS: libpq itself waits
-    without a limit, where a pooler takes a login and has no connection left to a server.
-    """
-    has_waited = threading.Event()
+def _answer_limit(connection: psycopg2.extensions.connection) -> Iterator[None]:
+    """End the connection if the server does not answer inside the block within ANSWER_SECONDS."""
+    # libpq waits without a limit if a pooler accepts a login and has no server connection left
+    is_expired = threading.Event()
 
     def shut_down() -> None:
-        has_waited.set()
-        with socket.socket(fileno=os.dup(connection.fileno())) as line:
-            line.shutdown(socket.SHUT_RDWR)
+        is_expired.set()
+        with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)
 
     timer = threading.Timer(ANSWER_SECONDS, shut_down)
     timer.daemon = True
@@ -135,9 +149,9 @@ def _answering(connection: psycopg2.extensions.connection) -> Iterator[None]:
     try:
         yield
     except psycopg2.OperationalError as error:
-        if has_waited.is_set():
+        if is_expired.is_set():
             raise psycopg2.OperationalError(
-                f"it took the login and answered no query for {ANSWER_SECONDS:.0f} s"
+                f"it accepted the login and answered no query for {ANSWER_SECONDS:.0f} s"
             ) from error
         raise
     finally:
@@ -146,18 +160,20 @@ def _answering(connection: psycopg2.extensions.connection) -> Iterator[None]:
 
 @contextmanager
 def checked_connection(engine: Engine) -> Iterator[Connection]:
-    """One transaction; a driver's error leaves it as an error of `common.errors`.
+    """Run one transaction and translate the driver's errors.
 
-    Raises: as `connect`, and SchemaMismatch (terminal).
+    Raises:
+        DatabaseError: as `connect`.
+        SchemaMismatch: a table, column or type does not exist (terminal).
     """
-    with translated_errors(engine.url), engine.begin() as connection:
+    with translate_errors(engine.url), engine.begin() as connection:
         yield connection
 
 
 @contextmanager
-def translated_errors(url: URL) -> Iterator[None]:
-    """Turn what psycopg2 raises inside into the error tree of the product."""
+def translate_errors(url: URL) -> Iterator[None]:
+    """Translate errors of psycopg2 inside the block to errors of `common.errors`."""
     try:
         yield
     except DBAPIError as error:
-        raise translate(error, url) from error
+        raise to_product_error(error, url) from error

@@ -1,7 +1,7 @@
-"""The product's errors for what a driver raises, by SQLSTATE (PostgreSQL manual, appendix A) and
-fields of the protocol's error message; never by words, which are in the server's language.
+"""Translates driver errors to errors of `common.errors`, by SQLSTATE (PostgreSQL manual, appendix
+A) and fields of the error message.
 
-In: a driver's error and where it was. Out: an error of `common.errors` that says what to do.
+Never matches the text of a message, which is in the server's language.
 """
 
 from __future__ import annotations
@@ -13,45 +13,45 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
 from common.errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, SchemaMismatch
-from database.connections.login_probe import ask_again
-from database.connections.session_check import Described
+from database.connections.login_probe import probe_login
+from database.connections.session_check import ConnectionDescription
 
 _JAVA_EXCEPTION = "org.postgresql.util.PSQLException"
 
 _ROW_SECURITY = "check_enable_rls"
-"""The server's function that refuses a query under `row_security=off`: a field of the message."""
+"""Function of the server that rejects a query under `row_security=off`; a field of the message."""
 
-Meaning = tuple[type[DatabaseError], str]
-"""An error and its message, with places for `where`, `cause` and `role`."""
+Template = tuple[type[DatabaseError], str]
+"""Error class, and message with the fields `where`, `cause` and `role`."""
 
-_LIMIT: Meaning = (
+_LIMIT: Template = (
     DatabaseError,
     "PostgreSQL at {where} ended the work by a limit (LIMIT): {cause}. The session asks for none: a"
     " pooler, a function or an administrator has set it",
 )
-_CHARACTER: Meaning = (
+_CHARACTER: Template = (
     DatabaseError,
     "the database at {where} can't hold a character: {cause}. Move it to a database whose encoding"
     " is UTF8",
 )
-_OTHER_TABLES: Meaning = (
+_OTHER_TABLES: Template = (
     SchemaMismatch,
-    "the tables at {where} are not what this version expects: {cause}. Compare them with"
+    "the tables at {where} differ from those of this version: {cause}. Compare them with"
     " database/schema/tables.py",
 )
-_UNREACHABLE: Meaning = (
+_UNREACHABLE: Template = (
     DatabaseUnreachable,
     "no connection to PostgreSQL at {where}: {cause}. Check DB_HOST, DB_PORT, DB_SSLMODE,"
     " DB_SSLROOTCERT and that the server runs",
 )
 
 
-def _limit(name: str) -> Meaning:
+def _limit(name: str) -> Template:
     return _LIMIT[0], _LIMIT[1].replace("LIMIT", name)
 
 
-_MEANINGS: dict[str, Meaning] = {
-    # a code, or the first two or three characters of a class of codes
+_TEMPLATES: dict[str, Template] = {
+    # a code, or the first two or three characters of a class
     "08": _UNREACHABLE,
     "22021": _CHARACTER,
     "22P05": _CHARACTER,
@@ -113,15 +113,21 @@ _MEANINGS: dict[str, Meaning] = {
 }
 
 
-def translate(error: DBAPIError, url: URL) -> DatabaseError:
-    """The product's error for one of a statement; without a code the connection was lost."""
+def to_product_error(error: DBAPIError, url: URL) -> DatabaseError:
+    """Return the error for a failed statement; without a SQLSTATE the connection was lost."""
     return statement_error(error.orig, _where(url), str(url.username))
 
 
 def statement_error(error: BaseException | None, where: str, role: str) -> DatabaseError:
-    """The same for psycopg2's own error. Args: as of `by_code`."""
+    """Return the error for psycopg2's own error.
+
+    Args:
+        error: psycopg2's error.
+        where: server, database and role, for the message.
+        role: the role.
+    """
     diagnostics = getattr(error, "diag", None)
-    return by_code(
+    return error_for_sqlstate(
         getattr(error, "pgcode", None),
         driver_message(error),
         where,
@@ -130,75 +136,82 @@ def statement_error(error: BaseException | None, where: str, role: str) -> Datab
     )
 
 
-def login_error(error: Exception, parameters: Described) -> DatabaseError:
-    """The product's error for a connection that psycopg2 or ADBC could not make. Neither tells the
-    code, so the server is asked again.
+def login_error(error: Exception, parameters: ConnectionDescription) -> DatabaseError:
+    """Return the error for a failed login of psycopg2 or ADBC. Neither has the SQLSTATE, so the
+    login is tried again.
     """
-    cause, answer = driver_message(error), ask_again(parameters.conninfo)
+    cause, answer = driver_message(error), probe_login(parameters.conninfo)
     if answer.needs_password:
-        return by_code("28P01", cause, parameters.where, parameters.user)
+        return error_for_sqlstate("28P01", cause, parameters.where, parameters.user)
     if answer.connected:
         return DatabaseUnreachable(
-            f"PostgreSQL at {parameters.where} refused a connection ({cause}) and took the next"
+            f"PostgreSQL at {parameters.where} refused a connection ({cause}) and accepted the next"
             " one: it may be short of connections. Run again"
         )
     if answer.sqlstate == "08P01":
-        refused = DatabaseRefused(
-            f"what answers at {parameters.where} takes no session parameters at the start: {cause}."
-            " Set DB_HOST and DB_PORT to the server itself, past a pooler such as PgBouncer"
+        error_of_pooler = DatabaseRefused(
+            f"the server at {parameters.where} accepts no session parameters at the start: {cause}."
+            " Set DB_HOST and DB_PORT to PostgreSQL itself, not to a pooler such as PgBouncer"
         )
-        return _with_code(refused, "08P01")
-    return by_code(answer.sqlstate, cause, parameters.where, parameters.user)
+        return _with_code(error_of_pooler, "08P01")
+    return error_for_sqlstate(answer.sqlstate, cause, parameters.where, parameters.user)
 
 
 def driver_message(error: object) -> str:
-    """A driver's text on one line, without the full stop at its end: the messages continue."""
-    # psycopg2 could not decode the text of a server that is not in UTF-8
+    """Return a driver's message on one line, without a final full stop."""
+    # psycopg2 cannot decode the message of a server with another encoding
     text = error.object.decode("latin-1") if isinstance(error, UnicodeDecodeError) else str(error)
     return " ".join(text.split()).rstrip(".")
 
 
-def by_code(
+def error_for_sqlstate(
     code: str | None, cause: str, where: str, role: str, *, routine: str | None = None
 ) -> DatabaseError:
-    """The error for a SQLSTATE, which it keeps as `sqlstate`. Without a code no server answered.
+    """Return the error for a SQLSTATE.
 
-    Args: cause is the `driver_message`, which is shown; routine is the server's function that
-    raised it.
+    Args:
+        code: the SQLSTATE; None if no server answered.
+        cause: the driver's message, which is part of the result.
+        where: server, database and role.
+        role: the role.
+        routine: function of the server that raised the error.
+
+    Returns:
+        An error whose `sqlstate` is the code.
     """
     if code is None:
-        meaning = _UNREACHABLE
+        template = _UNREACHABLE
     else:
         key = _ROW_SECURITY if (code, routine) == ("42501", _ROW_SECURITY) else code
         unknown = (
             DatabaseError,
-            f"PostgreSQL at {{where}} said {code}: {{cause}}. Nothing was changed; its manual's"
+            f"PostgreSQL at {{where}} reports {code}: {{cause}}. Nothing was changed; its manual's"
             " appendix A explains the code",
         )
-        prefixes = (key, key[:3], key[:2])
-        meaning = next((_MEANINGS[one] for one in prefixes if one in _MEANINGS), unknown)
-    kind, message = meaning
-    text = message.format(where=where, cause=cause, role=role)
-    return _with_code(kind(text), code)
+        # a full code, or a class of codes
+        keys = (key, key[:3], key[:2])
+        template = next((_TEMPLATES[key] for key in keys if key in _TEMPLATES), unknown)
+    error_class, message = template
+    return _with_code(error_class(message.format(where=where, cause=cause, role=role)), code)
 
 
 @contextmanager
-def translated_jdbc(url: URL) -> Iterator[None]:
-    """Turn what Spark raises inside for an error of the JDBC driver into the product's error."""
+def translate_jdbc_errors(url: URL) -> Iterator[None]:
+    """Translate errors of the JDBC driver, which Spark raises inside the block."""
     try:
         yield
     except Exception as error:
-        if ours := _jdbc_error(error, url):
-            raise ours from error
+        if database_error := _jdbc_error(error, url):
+            raise database_error from error
         raise
 
 
 def _jdbc_error(error: Exception, url: URL) -> DatabaseError | None:
-    """None where the cause is no exception of the JDBC driver."""
+    """Return the error, or None if the cause is no exception of the JDBC driver."""
     cause = getattr(error, "java_exception", None)
     if cause is None:
         return None
-    # such an error comes out of Py4J, and only then is it loaded
+    # loaded by now, because the error comes from Py4J; other commands do without it
     from py4j.protocol import Py4JError
 
     try:
@@ -207,8 +220,8 @@ def _jdbc_error(error: Exception, url: URL) -> DatabaseError | None:
         if cause is None:
             return None
         message = driver_message(cause.getMessage())
-        return by_code(cause.getSQLState(), message, _where(url), str(url.username))
-    except (Py4JError, OSError):  # the JVM is gone, and that is the error
+        return error_for_sqlstate(cause.getSQLState(), message, _where(url), str(url.username))
+    except (Py4JError, OSError):  # the JVM has ended, and its error is reported elsewhere
         return None
 
 

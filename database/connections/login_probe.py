@@ -1,8 +1,7 @@
-"""Why a server did not let us in, as libpq knows it: the SQLSTATE of the server's answer.
+"""Finds the SQLSTATE of a failed login, by trying the login again through libpq.
 
-psycopg2 and ADBC tell of a failed login in the words of libpq or of the server, which are in the
-server's language. libpq has the code and gives it away in the error verbosity SQLSTATE. Goes in:
-libpq's connection string. Comes out: a `LoginAnswer`. The login is tried once more.
+psycopg2 and ADBC return only the message, which is in the server's language; libpq has an error
+verbosity that returns the code.
 """
 
 from __future__ import annotations
@@ -17,16 +16,21 @@ from functools import cache
 PROBE_SECONDS = 5.0
 
 _VERBOSITY_SQLSTATE = 3
+
 _READING, _WRITING, _CONNECTED = 1, 2, 3
-"""PGVerbosity and PostgresPollingStatusType of libpq-fe.h."""
+"""Values of PGVerbosity and PostgresPollingStatusType (libpq-fe.h)."""
 
 _CODE = re.compile(r": +([0-9A-Z]{5})\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class LoginAnswer:
-    """`sqlstate` is None where no server answered or libpq gave up by itself; `needs_password` says
-    that the server wanted one and there was none; `connected` that this time it worked.
+    """Result of a login.
+
+    Attributes:
+        sqlstate: code of the server; None if no server answered or libpq itself gave up.
+        needs_password: the server asked for a password and there was none.
+        connected: the login succeeded this time.
     """
 
     sqlstate: str | None = None
@@ -34,9 +38,14 @@ class LoginAnswer:
     connected: bool = False
 
 
-def ask_again(conninfo: str) -> LoginAnswer:
-    """Try the login, for PROBE_SECONDS at most. An answer without facts where this psycopg2's libpq
-    can't be called.
+def probe_login(conninfo: str) -> LoginAnswer:
+    """Try a login for PROBE_SECONDS at most.
+
+    Args:
+        conninfo: libpq's connection string.
+
+    Returns:
+        The answer; an empty one if psycopg2's libpq cannot be called.
     """
     libpq = _libpq()
     if libpq is None:
@@ -46,10 +55,10 @@ def ask_again(conninfo: str) -> LoginAnswer:
         return LoginAnswer()
     try:
         libpq.PQsetErrorVerbosity(connection, _VERBOSITY_SQLSTATE)
-        connected = _polled(libpq, connection)
-        said = libpq.PQerrorMessage(connection).decode(errors="replace")
+        connected = _poll_login(libpq, connection)
+        message = libpq.PQerrorMessage(connection).decode(errors="replace")
         # with sslmode=prefer libpq tries twice: the last answer counts
-        codes = _CODE.findall(said)
+        codes = _CODE.findall(message)
         return LoginAnswer(
             codes[-1] if codes and not connected else None,
             bool(libpq.PQconnectionNeedsPassword(connection)),
@@ -59,8 +68,8 @@ def ask_again(conninfo: str) -> LoginAnswer:
         libpq.PQfinish(connection)
 
 
-def _polled(libpq: ctypes.CDLL, connection: int) -> bool:
-    """Whether the login came to its good end in time."""
+def _poll_login(libpq: ctypes.CDLL, connection: int) -> bool:
+    """Whether the login succeeds in time."""
     deadline, state = time.monotonic() + PROBE_SECONDS, _WRITING
     while state in (_READING, _WRITING) and (left := deadline - time.monotonic()) > 0:
         descriptor = libpq.PQsocket(connection)
@@ -75,7 +84,7 @@ def _polled(libpq: ctypes.CDLL, connection: int) -> bool:
 
 @cache
 def _libpq() -> ctypes.CDLL | None:
-    """The libpq that psycopg2 has loaded: a library gives its dependencies' symbols too."""
+    """Return psycopg2's own libpq: symbols of dependencies are visible through a library."""
     from psycopg2 import _psycopg
 
     try:

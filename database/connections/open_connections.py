@@ -1,8 +1,8 @@
-"""The connections of psycopg2 that this process has, so that Ctrl-C can cancel the statement that
-one of them waits for: libpq waits in C, where no signal handler of Python's runs.
+"""Open connections of psycopg2, so that Ctrl-C can cancel their statements: libpq waits in C code,
+where Python's signal handlers do not run.
 
-Those of every SQLAlchemy engine are here, MLflow's included. Connections of Spark's tasks (ADBC,
-JDBC) are not: they end with Spark's jobs.
+Includes all SQLAlchemy engines, also MLflow's. Connections of Spark tasks (ADBC, JDBC) end with
+Spark's jobs.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _open: WeakSet[psycopg2.extensions.connection] = WeakSet()
 
 
 def cancel_statements() -> None:
-    """Ask the server to cancel what is running on the connections."""
+    """Ask the server to cancel the running statements of all connections."""
     for connection in list(_open):
-        # closed meanwhile, or its server is out of reach
+        # the connection may be closed by now, or its server unreachable
         with suppress(psycopg2.Error):
             if connection.info.transaction_status == TRANSACTION_STATUS_ACTIVE:
                 connection.cancel()
 
 
-def _remember(connection: object, _record: object) -> None:
+def _add_connection(connection: object, _record: object) -> None:
     if isinstance(connection, psycopg2.extensions.connection):
         _open.add(connection)
 
 
-event.listen(Pool, "connect", _remember)
+event.listen(Pool, "connect", _add_connection)
 interrupts.on_interrupt(cancel_statements)

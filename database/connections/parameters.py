@@ -1,9 +1,7 @@
-"""The one description of a connection to PostgreSQL, in the forms that the drivers take: keywords
-for psycopg2, a connection string for ADBC, URL and properties for JDBC, variables for psql and
-MLflow.
+"""Description of a connection to PostgreSQL, in the form that each driver takes: psycopg2, ADBC,
+JDBC, psql and MLflow.
 
-Goes in: `Settings`. Comes out: text. Nothing connects here; whether a session is the one that was
-described is asked in `session_check`.
+Does not connect; `session_check` compares a session with its description.
 """
 
 from __future__ import annotations
@@ -24,42 +22,51 @@ from database.connections.session_check import ENCODING, METRICS_PARAMETER
 CONNECT_TIMEOUT_SECONDS = 10
 
 KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 3}
-"""Seconds, seconds, probes. The connection that holds the lock is silent while Spark works, and
-clouds drop a flow that is silent for ten minutes; on the server's side they end the session of a
-machine that went away, and its lock, after a minute and a half instead of two hours.
+"""Seconds, seconds, probes. The connection with the job's lock is idle while Spark works: clouds
+drop a connection that is idle for ten minutes. On the server, they end the session and the lock of
+a crashed machine after 90 seconds instead of two hours.
 """
 
 APPLICATION = "yieldspark"
 
 FIXED_SESSION = {
     "TimeZone": "UTC",
-    # policies of row-level security are an error and not fewer rows
+    # a policy of row-level security raises an error instead of hiding rows
     "row_security": "off",
-    # the lock's session is idle in a transaction while Spark works, and a merge takes as long as it
-    # takes: the role's own limits are for people
+    # the session with the lock is idle in a transaction while Spark works, and a merge may take
+    # long: the role's limits are for interactive use
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
-    # what a role or a database may have changed, and what values and commits depend on
+    # values and commits depend on these, and a role or a database may have changed them
     "default_transaction_isolation": "read committed",
     "standard_conforming_strings": "on",
     "extra_float_digits": "1",
-    # with it the catalogue writes "text" in quotes, and no column has the type that is expected
+    # `on` makes the catalog write "text" in quotes, and no type would match
     "quote_all_identifiers": "off",
     "array_nulls": "on",
-    # ADBC's libpq writes notices of the server straight to the terminal
+    # ADBC's libpq writes notices of the server to the terminal
     "client_min_messages": "error",
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",
     **{f"tcp_{name}": str(value) for name, value in KEEPALIVES.items()},
 }
-"""Session parameters of every connection, which win over those of role and database."""
+"""Session parameters of every connection. They override those of the role and the database."""
 
 
 @dataclass(frozen=True)
 class ConnectionParameters:
-    """Where, who and how: `host` is a name, an address or the folder of a Unix socket, `session`
-    maps names of session parameters to their values.
+    """Server, login and session of a connection.
+
+    Attributes:
+        host: host name, address, or folder of a Unix socket.
+        port: TCP port.
+        database: name of the database.
+        user: role.
+        password: None if the server asks for none.
+        sslmode: as libpq's `sslmode`.
+        sslrootcert: file of trusted certificates.
+        session: values of session parameters, by name.
     """
 
     host: str
@@ -73,20 +80,21 @@ class ConnectionParameters:
 
     @property
     def is_socket(self) -> bool:
+        """Whether the host is the folder of a Unix socket."""
         return self.host.startswith("/")
 
     @property
     def where(self) -> str:
-        """For messages."""
+        """Server, database and role, for messages."""
         return f"{self.host}:{self.port}/{self.database} as {self.user}"
 
     @property
     def options(self) -> str:
-        """The startup parameter `options`: what a server's command line takes."""
+        """The startup parameter `options`, in the syntax of a server's command line."""
         return " ".join(f"-c {name}={_escaped(value)}" for name, value in self.session.items())
 
     def libpq_keywords(self) -> dict[str, Any]:
-        """Keywords of libpq, for psycopg2; with the password in clear: never log them."""
+        """Return libpq's keywords for psycopg2, with the password in clear: never log them."""
         keywords = {
             "host": self.host,
             "port": self.port,
@@ -105,27 +113,28 @@ class ConnectionParameters:
 
     @property
     def conninfo(self) -> str:
-        """libpq's connection string, for ADBC. It holds the password: never log it."""
+        """libpq's connection string for ADBC, with the password in clear: never log it."""
         return " ".join(
             f"{name}={_quoted_keyword(str(value))}" for name, value in self.libpq_keywords().items()
         )
 
     def jdbc_url(self) -> str:
-        """`jdbc:postgresql://..` without user and password. `stringtype=unspecified` lets text go
-        into jsonb columns. The driver asks for UTF-8 by itself.
+        """Return `jdbc:postgresql://..` without user and password.
 
-        Raises: ConfigurationError for a Unix socket, which Java's driver can't use.
+        Raises:
+            ConfigurationError: the host is a Unix socket, which Java's driver does not support.
         """
         if self.is_socket:
             raise ConfigurationError(
                 f"DB_HOST={self.host} is a Unix socket, which JDBC can't use: set READ_TRANSPORT"
                 " and WRITE_TRANSPORT to adbc, or DB_HOST to a host name"
             )
-        # libpq takes several hosts, with commas between, all at one port
+        # libpq accepts several hosts, separated by commas, with one port
         hosts = (f"[{host}]" if ":" in host else host for host in self.host.split(","))
         servers = ",".join(f"{host}:{self.port}" for host in hosts)
         parameters = {
             "sslmode": self.sslmode,
+            # lets text be inserted into jsonb columns
             "stringtype": "unspecified",
             "reWriteBatchedInserts": "true",
             "options": self.options,
@@ -135,7 +144,7 @@ class ConnectionParameters:
         return f"jdbc:postgresql://{servers}/{quote(self.database, safe='')}?{query}"
 
     def jdbc_properties(self) -> dict[str, str]:
-        """Driver and login, with the password in clear: Spark redacts it, never log it."""
+        """Return driver and login, with the password in clear: Spark redacts it, never log it."""
         password = self._clear_password()
         return {
             "driver": "org.postgresql.Driver",
@@ -146,11 +155,12 @@ class ConnectionParameters:
         }
 
     def sqlalchemy_url(self) -> URL:
-        """`str()` of it hides the password. SQLAlchemy takes a socket's folder from the query."""
+        """Return SQLAlchemy's URL; `str()` hides the password."""
         query = {"sslmode": self.sslmode}
         if self.sslrootcert:
             query["sslrootcert"] = str(self.sslrootcert)
         if self.is_socket:
+            # SQLAlchemy reads the folder of a socket from the query
             query |= {"host": self.host, "port": str(self.port)}
         return URL.create(
             "postgresql+psycopg2",
@@ -163,8 +173,8 @@ class ConnectionParameters:
         )
 
     def libpq_variables(self) -> dict[str, str]:
-        """The variables of libpq, but PGDATABASE, for programs that take no connection string
-        without showing it.
+        """Return libpq's environment variables, except PGDATABASE, for programs whose command line
+        would show the password.
         """
         password = self._clear_password()
         return {
@@ -183,7 +193,11 @@ class ConnectionParameters:
 
 
 def connection_parameters(settings: Settings) -> ConnectionParameters:
-    """The description of the settings' database; DB_HOST is set (`connection.with_database`)."""
+    """Return the description of the settings' database.
+
+    Args:
+        settings: DB_HOST is set (`resolve_database`).
+    """
     return ConnectionParameters(
         host=str(settings.db_host),
         port=settings.db_port,
@@ -192,14 +206,14 @@ def connection_parameters(settings: Settings) -> ConnectionParameters:
         password=settings.db_password,
         sslmode=settings.db_sslmode,
         sslrootcert=settings.db_sslrootcert,
-        # the default path begins with `$user`, and a role may well be called `yieldspark` too
+        # the default path begins with `$user`, and the role may be called `yieldspark` too
         session=FIXED_SESSION
         | {"search_path": settings.db_schema, METRICS_PARAMETER: settings.metrics_table},
     )
 
 
 def _escaped(value: str) -> str:
-    """A value inside `options`, which the server splits at spaces."""
+    """Escape a value inside `options`, which the server splits at spaces."""
     return value.replace("\\", "\\\\").replace(" ", "\\ ")
 
 

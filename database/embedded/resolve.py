@@ -1,4 +1,4 @@
-"""The database of the settings: the one that DB_HOST names, or the embedded server."""
+"""Finds the database of the settings: the server at DB_HOST, or the embedded server."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from database.connections.secret_manager import with_password
 from database.embedded.server import EmbeddedServer
 
 
-def with_database(settings: Settings) -> Settings:
-    """Returns settings whose DB_* fields name a running server.
+def resolve_database(settings: Settings) -> Settings:
+    """Return settings whose DB_* fields name a running server.
 
-    Without DB_HOST this is the embedded server, which is started if necessary. With DB_HOST, the
-    password is read from Secret Manager if the settings name a secret.
+    Without DB_HOST, the embedded server is started if necessary. With DB_HOST, the password is read
+    from Secret Manager if DB_PASSWORD_SECRET is set.
+
+    Args:
+        settings: settings of the command.
+
+    Raises:
+        EnvironmentNotReady: the embedded server cannot run here.
+        DatabaseError: the embedded server does not start.
+        CloudRefused: the secret cannot be read.
     """
     if settings.db_host:
         return with_password(settings)

@@ -1,15 +1,13 @@
-"""The PostgreSQL server of the local mode: made, started, found again, stopped and deleted, out of
-the programs a wheel brings.
+"""The embedded PostgreSQL server of a YieldSpark home: create, start, find, stop and delete it.
 
-Goes in: a home folder. Comes out: a `ServerAddress` on 127.0.0.1 with a random password. Every
-caller with the same home gets the same server, whichever process started it; it goes on when that
-process ends. Committed rows survive kill -9. It takes libpq's variables out of
-the environment, reads none and makes no tables.
+The wheel's own `get_server()` listens on a Unix socket without a password and does not support
+root. Java's driver needs TCP, TCP needs a password, and containers run as root; so this package
+runs the wheel's programs itself. All processes with the same home share one server on 127.0.0.1,
+which continues to run when they end.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import secrets
@@ -31,14 +29,15 @@ from common.errors import (
     DatabaseError,
     DatabaseUnreachable,
     EnvironmentNotReady,
-    file_problem,
+    describe_file_error,
 )
+from common.files import take_lock
 from common.private_files import write_private
-from database.connections.errors import by_code, driver_message
-from database.connections.login_probe import ask_again
+from database.connections.errors import driver_message, error_for_sqlstate
+from database.connections.login_probe import probe_login
 from database.embedded import process as server_process
-from database.embedded.folders import ServerFolders, locate, wheel_binaries
-from database.embedded.state import kept_password, kept_port, lost_password
+from database.embedded.folders import ServerFolders, locate_folders, wheel_binaries
+from database.embedded.state import password_file_error, read_password, read_port
 
 log = logging.getLogger(__name__)
 
@@ -49,24 +48,24 @@ LOCK_SECONDS = 120.0
 WRONG_PASSWORD, STARTING = "28P01", "57P03"
 """SQLSTATEs (PostgreSQL manual, appendix A)."""
 
-_NO_LOGIN = (psycopg2.OperationalError, UnicodeDecodeError)
-"""A refusal may be another program's, in LATIN1."""
+_LOGIN_ERRORS = (psycopg2.OperationalError, UnicodeDecodeError)
+"""psycopg2 raises the second one for a message in LATIN1, as from another program on the port."""
 
 START_ATTEMPTS = 20
 RETRY_SECONDS = 0.5
 NEEDED_BYTES = 200 * 1024 * 1024
-"""A new data folder takes 40 MB and its first checkpoints as much again; PostgreSQL stops when it
-cannot write its log.
+"""A new data folder takes 40 MB and its first checkpoints the same; PostgreSQL stops if it cannot
+write its log.
 """
 PORTS = range(20_000, 30_000)
-"""Below the range Linux gives to outgoing connections (from 32768), so that a kept port is rarely
-taken by one.
+"""Below the range that Linux uses for outgoing connections (from 32768), which could occupy a
+stored port.
 """
 
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """What a client needs; the password's repr is hidden."""
+    """Address and login of the server; `repr` hides the password."""
 
     host: str
     port: int
@@ -76,18 +75,22 @@ class ServerAddress:
 
 
 class EmbeddedServer:
-    """The server of one home folder. Making the object touches nothing."""
+    """The server of one home folder. The constructor does nothing."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
 
     def start(self) -> ServerAddress:
-        """Find the running server, or make it and start it; either way its database exists when
-        this returns.
+        """Return the address of the running server; create and start it if necessary.
 
-        Raises: EnvironmentNotReady (no wheel, disk full, a folder without rights, damaged data or
-        those of another major version), DatabaseRefused (the password file is gone or holds another
-        password), DatabaseUnreachable (it would not start; the message has the end of its log).
+        Returns:
+            An address whose database exists.
+
+        Raises:
+            EnvironmentNotReady: no wheel, a full disk, missing rights, or data that are damaged or
+                of another major version.
+            DatabaseRefused: the password file is missing or wrong.
+            DatabaseUnreachable: the server does not start; the message has the end of its log.
         """
         with self._exclusive() as folders:
             address = self._running(folders)
@@ -98,14 +101,16 @@ class EmbeddedServer:
             return address
 
     def stop(self) -> bool:
-        """Stop it, ending open connections; returns whether one was running."""
+        """Stop the server and end its connections; returns whether it was running."""
         if not self._exists:
             return False
         with self._exclusive() as folders:
             return server_process.stop(folders)
 
     def reset(self) -> None:
-        """Stop it and delete its data, password and port; the next start makes a new one."""
+        """Stop the server and delete its data, password and port; the next
+        start creates new ones.
+        """
         if not self._exists:
             return
         with self._exclusive() as folders:
@@ -115,8 +120,8 @@ class EmbeddedServer:
                 (folders.state / name).unlink(missing_ok=True)
 
     def status(self) -> dict[str, Any]:
-        """`{running, host, port, data_folder, log_file, server_version}`; what is not there is
-        None. Never the password.
+        """Return `{running, host, port, data_folder, log_file, server_version}`, None for an
+        unknown value. It has no password.
         """
         if not self._exists:
             return {
@@ -140,7 +145,7 @@ class EmbeddedServer:
 
     @property
     def psql(self) -> Path | None:
-        """The wheel's psql, as the caller can run it."""
+        """The wheel's psql, None if the wheel has none."""
         program = wheel_binaries() / "psql"
         return program if program.exists() else None
 
@@ -151,28 +156,29 @@ class EmbeddedServer:
     @contextmanager
     def _exclusive(self) -> Iterator[ServerFolders]:
         try:
-            folders = locate(self.home)
-            with (folders.state / "lock").open("w") as stream:
-                _wait_for_lock(stream.fileno(), folders.state)
-                # A reset that held the lock meanwhile has removed what was located before it.
-                yield locate(self.home)
+            descriptor = _take_lock(locate_folders(self.home).state / "lock")
+            try:
+                # again, because a reset that had the lock before has removed the data folder
+                yield locate_folders(self.home)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise EnvironmentNotReady(
                 f"the embedded server cannot use {error.filename or self.home}:"
-                f" {file_problem(error)}, or set YIELDSPARK_HOME"
+                f" {describe_file_error(error)}, or set YIELDSPARK_HOME"
             ) from error
 
     def _running(self, folders: ServerFolders) -> ServerAddress | None:
-        """Raises: as `_refusal`, where this home's server runs and lets nobody in."""
+        """Return the address if the server runs; raises as `_refusal` if it rejects the login."""
         port = server_process.recorded_port(folders.data)
         if port is None or not (folders.state / "password").exists():
             return None
         address = _address(port, folders)
         try:
-            # this home's server or another program: only ours accepts this password
+            # another program may listen on the port: only our server accepts this password
             _connect(address, "postgres").close()
-        except _NO_LOGIN as error:
-            if server_process.runs(folders):
+        except _LOGIN_ERRORS as error:
+            if server_process.is_running(folders):
                 raise _refusal(error, address, folders) from error
             return None
         return address
@@ -181,7 +187,7 @@ class EmbeddedServer:
         password = folders.state / "password"
         if folders.data.exists():
             server_process.check_major_version(folders)
-            kept_password(password, folders.data)
+            read_password(password, folders.data)
             return
         free = shutil.disk_usage(folders.cluster).free
         if free < NEEDED_BYTES:
@@ -191,51 +197,46 @@ class EmbeddedServer:
             )
         if not password.exists():
             write_private(password, secrets.token_urlsafe(24))
-        secret = kept_password(password, folders.data).get_secret_value()
+        secret = read_password(password, folders.data).get_secret_value()
         server_process.initialise(folders, ROLE, secret)
 
     def _launch(self, folders: ServerFolders) -> ServerAddress:
-        """Start with bounded retries: after kill -9 the old server's children live on a moment and
-        hold the data folder.
+        """Start the server, with retries: the children of a killed server hold the data folder for
+        a moment.
         """
-        complaint = ""
+        message = ""
         for _ in range(START_ATTEMPTS):
             port = _usable_port(folders.state / "port")
-            complaint = server_process.launch(folders, HOST, port)
-            if not complaint:
+            message = server_process.launch(folders, HOST, port)
+            if not message:
                 write_private(folders.state / "port", str(port))
                 return _address(port, folders)
-            server_process.raise_when_disk_full(complaint, folders)
-            if not server_process.may_pass(complaint):
+            server_process.raise_when_disk_full(message, folders)
+            if not server_process.is_transient(message):
                 break
             server_process.drop_foreign_pid_file(folders.data)
             time.sleep(RETRY_SECONDS)
         raise DatabaseUnreachable(
-            f"the embedded server does not start from {folders.data}: {complaint}. Repair that or"
-            f" end that program ({folders.log} has more), or delete the data: `db reset`"
+            f"the embedded server does not start from {folders.data}: {message}. Correct this or"
+            f" end that program (see also {folders.log}), or delete the data: `db reset`"
         )
 
 
-def _wait_for_lock(descriptor: int, folder: Path) -> None:
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise DatabaseUnreachable(
-                    f"another process has held {folder / 'lock'} for {LOCK_SECONDS:.0f} s while"
-                    " starting the embedded server; end it, then run again"
-                ) from None
-            time.sleep(0.05)
+def _take_lock(file: Path) -> int:
+    try:
+        return take_lock(file, seconds=LOCK_SECONDS, create=True)
+    except TimeoutError:
+        raise DatabaseUnreachable(
+            f"another process has locked {file} for {LOCK_SECONDS:.0f} s while starting the"
+            " embedded server; end that process, then run again"
+        ) from None
 
 
-def _usable_port(kept: Path) -> int:
-    """The kept port, or another where it is taken: a port is not worth failing for, everyone asks
-    for the address anyway.
+def _usable_port(file: Path) -> int:
+    """Return the stored port, or another one if it is in use: clients always
+    ask for the address.
     """
-    port = kept_port(kept)
+    port = read_port(file)
     if port is not None and _is_free(port):
         return port
     for _ in range(200):
@@ -268,13 +269,13 @@ def _is_free(port: int) -> bool:
 
 
 def _address(port: int, folders: ServerFolders) -> ServerAddress:
-    password = kept_password(folders.state / "password", folders.data)
+    password = read_password(folders.state / "password", folders.data)
     return ServerAddress(HOST, port, ROLE, DATABASE, password)
 
 
 def _connect(address: ServerAddress, database: str) -> psycopg2.extensions.connection:
-    """libpq's variables are about servers of the user's own: they leave this process, so that none
-    leads a later connection of it, or of Spark's tasks, elsewhere.
+    """Connect without libpq's variables, which describe the user's other servers. They are removed
+    from this process, so that Spark's tasks do not inherit them either.
     """
     libpq_variables.remove(os.environ)
     connection = psycopg2.connect(_conninfo(address, database))
@@ -291,7 +292,7 @@ def _conninfo(address: ServerAddress, database: str) -> str:
         dbname=database,
         sslmode="disable",
         gssencmode="disable",
-        # a stranger that listens on the port of a stopped server would ask for the password itself
+        # another program on the port of a stopped server could ask for the password in clear
         require_auth="scram-sha-256",
         connect_timeout=5,
         options="-c statement_timeout=60s",
@@ -301,26 +302,23 @@ def _conninfo(address: ServerAddress, database: str) -> str:
 
 
 def _refusal(error: Exception, address: ServerAddress, folders: ServerFolders) -> DatabaseError:
-    """The product's error for a server of this home that runs and lets nobody in: the password file
-    is another one's (DatabaseRefused), connections are short (DatabaseError), or it does not answer
-    (DatabaseUnreachable).
-    """
-    code, cause = ask_again(_conninfo(address, "postgres")).sqlstate, driver_message(error)
+    """Return the error for a running server of this home that rejects the login."""
+    code, cause = probe_login(_conninfo(address, "postgres")).sqlstate, driver_message(error)
     if code == WRONG_PASSWORD:
         password = folders.state / "password"
-        return lost_password(password, folders.data, "holds another password")
+        return password_file_error(password, folders.data, "holds another password")
     if code in (None, STARTING):
         return DatabaseUnreachable(
             f"the embedded server on port {address.port} does not answer: {cause}; run again, or"
             f" look into {folders.log}"
         )
-    return by_code(code, cause, f"{address.host}:{address.port}", address.user)
+    return error_for_sqlstate(code, cause, f"{address.host}:{address.port}", address.user)
 
 
 def _ensure_database(address: ServerAddress, folders: ServerFolders) -> None:
     try:
         connection = _connect(address, "postgres")
-    except _NO_LOGIN as error:
+    except _LOGIN_ERRORS as error:
         raise _refusal(error, address, folders) from error
     try:
         with connection.cursor() as cursor:

@@ -1,8 +1,6 @@
-"""The small files in which the embedded server's home keeps its port, its password and the place of
-its data.
+"""Reads the files that store port, password and data folder of the embedded server.
 
-In: the files, in whatever state they are. Out: their values, checked. A damaged port is not worth
-failing for; a damaged password or place of data is an error that names the file.
+A damaged port is replaced; a damaged password or data folder is an error that names the file.
 """
 
 from __future__ import annotations
@@ -20,11 +18,11 @@ log = logging.getLogger(__name__)
 PORT_NUMBERS = range(1024, 65536)
 CLUSTER_NAME = re.compile(r"[0-9a-f]{16}")
 PASSWORD = re.compile(r"[!-~]+")
-SHOWN_LETTERS = 40
+MAX_QUOTED_CHARACTERS = 40
 
 
-def kept_port(file: Path) -> int | None:
-    """The port in the file; None without a file, and, with a warning, for what is no port."""
+def read_port(file: Path) -> int | None:
+    """Return the stored port; None if there is none, with a warning if the file is damaged."""
     if not file.exists():
         return None
     content = _text(file)
@@ -33,45 +31,65 @@ def kept_port(file: Path) -> int | None:
     log.warning(
         "%s holds %r and no port from %d to %d; the embedded server takes another port",
         file,
-        content[:SHOWN_LETTERS],
+        content[:MAX_QUOTED_CHARACTERS],
         PORT_NUMBERS.start,
         PORT_NUMBERS.stop - 1,
     )
     return None
 
 
-def kept_password(file: Path, data: Path) -> SecretStr:
-    """The password in the file, without the line end that an editor adds.
+def read_password(file: Path, data: Path) -> SecretStr:
+    """Return the stored password, without the line end that an editor adds.
 
-    Args: data is the folder that it opens. Raises: DatabaseRefused for a file that holds none.
+    Args:
+        file: the password file.
+        data: the data folder, for the message.
+
+    Raises:
+        DatabaseRefused: the file is missing or has no password.
     """
     if not file.exists():
-        raise lost_password(file, data, "is gone")
+        raise password_file_error(file, data, "is missing")
     content = _text(file)
     if not PASSWORD.fullmatch(content):
-        raise lost_password(file, data, "holds no password" if content else "is empty")
+        raise password_file_error(file, data, "holds no password" if content else "is empty")
     return SecretStr(content)
 
 
-def lost_password(file: Path, data: Path, problem: str) -> DatabaseRefused:
+def password_file_error(file: Path, data: Path, problem: str) -> DatabaseRefused:
+    """Return the error for a password file that does not fit the data.
+
+    Args:
+        file: the password file.
+        data: the data folder.
+        problem: predicate of the message, such as `is missing`.
+    """
     return DatabaseRefused(
-        f"the password file {file} {problem} while data are in {data}; put it back, or delete the"
+        f"the password file {file} {problem} while data are in {data}; restore it, or delete the"
         " data: `db reset`"
     )
 
 
-def kept_cluster(file: Path, system_folders: tuple[Path, ...]) -> Path:
-    """The folder that the file names. `db reset` deletes that folder, so that only a folder which
-    this product makes is accepted. Raises: EnvironmentNotReady.
+def read_cluster_folder(file: Path, system_folders: tuple[Path, ...]) -> Path:
+    """Return the stored data folder.
+
+    Only folders that this product creates are accepted, because `db reset` deletes the folder.
+
+    Args:
+        file: the file that stores it.
+        system_folders: allowed parent folders.
+
+    Raises:
+        EnvironmentNotReady: the file is damaged.
     """
     content = _text(file)
     cluster = Path(content)
     if cluster.parent in system_folders and CLUSTER_NAME.fullmatch(cluster.name):
         return cluster
     raise EnvironmentNotReady(
-        f"{file} is damaged: it holds {content[:SHOWN_LETTERS]!r} and not the folder of the"
-        " server's data; delete it, or where YIELDSPARK_HOME was moved, write the folder below"
-        f" {system_folders[0]} that has the data into it"
+        f"{file} is damaged: it holds {content[:MAX_QUOTED_CHARACTERS]!r} and not the folder of the"
+        " server's data; delete it, or, if YIELDSPARK_HOME was moved, write into it the path of"
+        f" the folder below {system_folders[0]} that has the data"
     )
 
 

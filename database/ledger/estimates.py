@@ -1,9 +1,4 @@
-"""How long a run of a job will take, from what its past runs took: the ledger knows this machine
-and this database.
-
-In: the ledger's good runs. Out: seconds and USD. A first run has nothing to go by but the figures
-of the machine this was measured on.
-"""
+"""Estimates duration and cost of a run from past runs of the job in the run ledger."""
 
 from __future__ import annotations
 
@@ -12,8 +7,8 @@ from statistics import median
 from sqlalchemy import Connection, text
 
 START_SECONDS, SECONDS_A_ROW = 6.0, 12e-6
-"""A first guess (2 cores, PostgreSQL beside it): start of Python and JVM, then a row read or
-written. Past runs scale it.
+"""Estimate for a first run (2 cores, local PostgreSQL): start of Python and the JVM, then one row
+read or written. Past runs scale it.
 """
 
 PAST_RUNS = text("""
@@ -33,15 +28,22 @@ PAST_RUNS = text("""
 
 
 def estimate_run(connection: Connection, job: str, *, rows: int) -> tuple[float, float | None]:
-    """Seconds, and USD (None where no past run has a cost), of a run that reads and writes `rows`
-    rows together.
+    """Estimate a run.
+
+    Args:
+        connection: connection to the run ledger.
+        job: name of the job.
+        rows: number of rows to read and write.
+
+    Returns:
+        Seconds, and USD or None if no past run has a cost.
     """
-    past = connection.execute(PAST_RUNS, {"job": job}).all()
-    scale = median(run.seconds / _guess(run.rows) for run in past) if past else 1.0
-    seconds = scale * _guess(rows)
-    prices = [run.cost_usd / run.seconds for run in past if run.cost_usd is not None]
+    runs = connection.execute(PAST_RUNS, {"job": job}).all()
+    scale = median(run.seconds / _default_seconds(run.rows) for run in runs) if runs else 1.0
+    seconds = scale * _default_seconds(rows)
+    prices = [run.cost_usd / run.seconds for run in runs if run.cost_usd is not None]
     return round(seconds, 1), round(median(prices) * seconds, 4) if prices else None
 
 
-def _guess(rows: int) -> float:
+def _default_seconds(rows: int) -> float:
     return START_SECONDS + SECONDS_A_ROW * rows

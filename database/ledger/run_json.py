@@ -1,7 +1,6 @@
-"""The `--json` document of a run: its keys, and what it is for an error that no run was open for.
+"""JSON output of a run (`--json`): its keys, and the output for an error outside of a run.
 
-It knows no SQL at import: a command that was typed wrong has its document without the database's
-libraries.
+Imports no SQL library, so that a mistyped command has its output without loading one.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from common.errors import DatabaseError, Interrupted, one_sentence
+from common.errors import DatabaseError, Interrupted, summarize_error
 
 ROW_COUNTS = ("read", "quarantined", "inserted", "updated", "unchanged", "removed")
 LEDGER_KEYS = (
@@ -28,12 +27,18 @@ LEDGER_KEYS = (
     "checks",
     "error",
 )
-"""Keys of a job's `--json`, in this order: scripts rely on them."""
+"""Keys of a job's `--json` output, in this order. Scripts rely on them."""
 
 
-def failure_document(error: BaseException, job: str | None) -> dict[str, Any]:
-    """The `--json` document of a command that this error ended: the ledger row of its run, or the
-    same keys where no run was open.
+def failure_payload(error: BaseException, job: str | None) -> dict[str, Any]:
+    """Return the `--json` output of a command that failed.
+
+    Args:
+        error: the error that ended the command.
+        job: name of the job, None for other commands.
+
+    Returns:
+        The ledger row of the failed run, or the same keys if no run was open.
     """
     failed = getattr(error, "failed_run", None) or getattr(error.__cause__, "failed_run", None)
     if failed:
@@ -54,6 +59,6 @@ def failure_document(error: BaseException, job: str | None) -> dict[str, Any]:
         | {
             "job": job,
             "status": status,
-            "error": one_sentence(error),
+            "error": summarize_error(error),
         }
     )

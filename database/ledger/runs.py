@@ -1,8 +1,7 @@
-"""The ledger: one row for each run, opened before work and closed whatever happens; the advisory
-lock that keeps two runs of a job apart.
+"""The run ledger: one row for each run, opened before the work and closed in all cases, and the
+lock that prevents two runs of a job.
 
-The lock is held by the same connection that later commits the run's rows: who loses the connection
-loses lock and commit together.
+The connection that commits the rows also holds the lock: losing it loses lock and commit together.
 """
 
 from __future__ import annotations
@@ -23,10 +22,21 @@ from sqlalchemy import ColumnElement, Connection, Engine, func, insert, select, 
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import DBAPIError
 
-from common.errors import CheckFailed, DatabaseError, DatabaseRefused, RunInProgress, one_sentence
+from common.errors import (
+    CheckFailed,
+    DatabaseError,
+    DatabaseRefused,
+    RunInProgress,
+    summarize_error,
+)
 from common.settings.cloud import PRODUCT_VERSION
-from database.connections.engine import translated_errors
-from database.connections.errors import translated_jdbc
+from database.connections.advisory_locks import (
+    try_lock_in_session,
+    try_lock_in_transaction,
+    unlock_in_session,
+)
+from database.connections.engine import translate_errors
+from database.connections.errors import translate_jdbc_errors
 from database.ledger.run_json import LEDGER_KEYS, ROW_COUNTS
 from database.schema.tables import OWN_SCHEMA, run_ledger
 
@@ -35,25 +45,25 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Acceptance:
-    """Checks that one run may fail, who said so, and why."""
+    """Checks that one run may fail, with the user who accepts them and the reason."""
 
     names: tuple[str, ...]
     by: str
     reason: str
 
 
-def who_is_asking() -> str:
-    """user@host, for what the ledger says of a person's decision."""
+def current_user() -> str:
+    """Return user@host, for decisions in the ledger."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number that has no name
+    except (KeyError, OSError):  # the user id of a container may have no name
         user = f"uid-{os.getuid()}"
     return f"{user}@{socket.gethostname()}"
 
 
 @dataclass
 class Run:
-    """One open run: what it learns on the way is written to the ledger when it closes."""
+    """An open run. Its fields are written to the ledger when it closes."""
 
     run_id: str
     job: str
@@ -72,25 +82,30 @@ class Run:
     jvm_started: bool = False
     status: str = "running"
     error: str | None = None
-    _began: float = field(default_factory=time.monotonic)
+    _started: float = field(default_factory=time.monotonic)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage in seconds; a stage entered twice adds up."""
+        """Measure a stage in seconds; stages of the same name are added up."""
         log.info("%s: %s ...", self.job, name)
-        began = time.monotonic()
+        started = time.monotonic()
         try:
             yield
         finally:
-            self.stages[name] = round(self.stages.get(name, 0.0) + time.monotonic() - began, 3)
+            self.stages[name] = round(self.stages.get(name, 0.0) + time.monotonic() - started, 3)
             log.info("%s: %s %.1f s", self.job, name, self.stages[name])
 
     def nothing_to_do(self) -> None:
-        """Close the run as `nothing_to_do`: the plan was empty."""
+        """Close the run as `nothing_to_do`: the plan is empty."""
         self.status = "nothing_to_do"
 
     def write(self, connection: Connection, *, finished: bool) -> None:
-        """Write what is known now into the run's row, inside the caller's transaction."""
+        """Update the run's row inside the caller's transaction.
+
+        Args:
+            connection: connection of the transaction.
+            finished: also set end and duration.
+        """
         values: dict[str, Any] = {
             name: getattr(self, name)
             for name in (
@@ -112,7 +127,7 @@ class Run:
         if finished:
             values |= {
                 "finished_at": func.greatest(func.clock_timestamp(), run_ledger.c.started_at),
-                "seconds": round(time.monotonic() - self._began, 3),
+                "seconds": round(time.monotonic() - self._started, 3),
             }
         connection.execute(
             update(run_ledger).where(run_ledger.c.run_id == self.run_id).values(values)
@@ -133,15 +148,29 @@ def open_run(
     code_version: str = PRODUCT_VERSION,
     batch_id: str | None = None,
 ) -> Iterator[Run]:
-    """Hold the job's lock, open its ledger row, and close it: succeeded, nothing_to_do, blocked,
+    """Take the job's lock, open a ledger row, and close it as succeeded, nothing_to_do, blocked,
     cancelled or failed.
 
-    Args: batch_id is the id of the cloud's batch that this run is, by which its cost finds the row.
-    Raises: RunInProgress where another run of the job holds the lock; DatabaseError. What the body
-    raises passes on, after it is in the ledger; a run whose rows were committed by then stays
+    An exception of the block is recorded and raised again. A run whose rows are committed stays
     `succeeded`.
+
+    Args:
+        engine: engine of the database.
+        job: name of the job.
+        mode: mode of the run, such as `incremental`.
+        engine_name: forecast engine.
+        start: first UTC day of the run.
+        end: last UTC day.
+        as_of: as-of day of a forecast.
+        plan: the plan as JSON.
+        code_version: version of the code.
+        batch_id: id of the batch that runs the job; its cost is recorded by this id.
+
+    Raises:
+        RunInProgress: another run of the job has the lock.
+        DatabaseError: the ledger cannot be written.
     """
-    with translated_errors(engine.url), engine.connect() as connection:
+    with translate_errors(engine.url), engine.connect() as connection:
         _require_session_mode(engine, connection)
         _lock(connection, job)
         _repair(connection, job)
@@ -156,35 +185,42 @@ def open_run(
             as_of=as_of,
             plan=plan,
         )
-        row = {
-            "run_id": run.run_id,
-            "job": job,
-            "started_at": _after_earlier_runs(job),
-            "status": "running",
-            "mode": mode,
-            "start": start,
-            "end": end,
-            "as_of": as_of,
-            "plan": plan,
-        }
-        of_code = {"engine": engine_name, "code_version": code_version, "batch_id": batch_id}
-        values = row | of_code | {"rows": run.rows, "stages": {}, "checks": []}
-        connection.execute(insert(run_ledger).values(values))
+        _insert_row(run, code_version=code_version, batch_id=batch_id)
         connection.commit()
         try:
-            with translated_jdbc(engine.url):
+            with translate_jdbc_errors(engine.url):
                 yield run
         except BaseException as error:
             run.status, run.error = _outcome(error)
-            error.failed_run = engine, run.run_id  # type: ignore[attr-defined]  # for `failure_document`
+            # for `failure_payload`
+            error.failed_run = engine, run.run_id  # type: ignore[attr-defined]
             raise
         finally:
             _close(engine, run)
 
 
+def _insert_row(run: Run, **values: str | None) -> None:
+    row = {
+        "run_id": run.run_id,
+        "job": run.job,
+        "started_at": _after_earlier_runs(run.job),
+        "status": run.status,
+        "mode": run.mode,
+        "start": run.start,
+        "end": run.end,
+        "as_of": run.as_of,
+        "plan": run.plan,
+        "engine": run.engine,
+        "rows": run.rows,
+        "stages": run.stages,
+        "checks": run.checks,
+    }
+    run.connection.execute(insert(run_ledger).values(row | values))
+
+
 def _after_earlier_runs(job: str) -> ColumnElement[datetime]:
-    """SQL: the server's clock, or just after the job's newest run: the order of runs stays right
-    where the clock goes back.
+    """Return SQL for the start of a run: now, or just after the job's last run if the clock went
+    back.
     """
     newest = select(func.max(run_ledger.c.started_at) + timedelta(microseconds=1)).where(
         run_ledger.c.job == job
@@ -195,7 +231,7 @@ def _after_earlier_runs(job: str) -> ColumnElement[datetime]:
 def _outcome(error: BaseException) -> tuple[str, str]:
     if isinstance(error, KeyboardInterrupt):
         return "cancelled", "interrupted"
-    return "blocked" if isinstance(error, CheckFailed) else "failed", one_sentence(error)
+    return "blocked" if isinstance(error, CheckFailed) else "failed", summarize_error(error)
 
 
 def _close(engine: Engine, run: Run) -> None:
@@ -204,86 +240,72 @@ def _close(engine: Engine, run: Run) -> None:
     try:
         run.connection.rollback()
         _finish(run.connection, run)
-        # not left to the end of the connection: the server may notice that a moment after the next
-        # run has asked
-        run.connection.execute(text(f"SELECT pg_advisory_unlock{LOCK}"), {"job": run.job})
+        # explicitly: the server may notice the end of the connection after the next run has started
+        unlock_in_session(run.connection, run.job)
     except DBAPIError:
-        # the run's connection is gone: what it did is rolled back, and its row still has to say so
+        # the connection is lost and its transaction rolled back; the row must still be closed
         with suppress(DBAPIError, DatabaseError), engine.connect() as another:
             _finish(another, run)
 
 
 def _finish(connection: Connection, run: Run) -> None:
-    # the lock waits for a commit that is still under way on a lost connection
+    # FOR UPDATE waits for a commit that may still be running on a lost connection
     row = select(run_ledger.c.status).where(run_ledger.c.run_id == run.run_id).with_for_update()
     if connection.execute(row).scalar_one() == "succeeded":
-        # the word was committed together with the rows: what failed after that, were it the
-        # commit's own answer, takes neither back
+        # committed together with the rows: a later failure, also of the commit's own answer,
+        # does not undo it
         run.status, run.error = "succeeded", None
-    # its own only: where the lock was lost with the connection, another run of the job may have
-    # rows in staging by now
+    # only of this run: the lock may be lost with the connection, and another run may be loading
     _drop_staging(connection, run.run_id)
     run.write(connection, finished=True)
     connection.commit()
 
 
 def _require_session_mode(engine: Engine, connection: Connection) -> None:
-    """A pooler in transaction mode gives an idle session's server process to the next one, with the
-    lock that the session holds.
+    """Raise DatabaseRefused behind a pooler in transaction mode.
 
-    Raises: DatabaseRefused behind such a pooler.
+    Such a pooler gives the server process of an idle session, with its locks, to another client.
     """
-    process = text("SELECT pg_backend_pid()")
-    own = connection.execute(process).scalar_one()
+    query = text("SELECT pg_backend_pid()")
+    process_id = connection.execute(query).scalar_one()
     connection.rollback()
     with engine.connect() as another:
-        if another.execute(process).scalar_one() != own:
+        if another.execute(query).scalar_one() != process_id:
             return
     raise DatabaseRefused(
-        f"two sessions at {engine.url.host}:{engine.url.port} share one process of the server: a"
-        " pooler in transaction mode, where a job's lock keeps nobody out. Set DB_HOST and DB_PORT"
-        " to the server itself, or to a pooler in session mode"
+        f"two sessions at {engine.url.host}:{engine.url.port} share one server process: behind a"
+        " pooler in transaction mode, a job's lock has no effect. Set DB_HOST and DB_PORT to the"
+        " server itself, or to a pooler in session mode"
     )
 
 
-LOCK = "(hashtext('yieldspark'), hashtext(:job))"
+def is_job_idle(connection: Connection, job: str) -> bool:
+    """Whether no run of the job is alive, whatever its ledger rows are.
 
-
-def is_free(connection: Connection, job: str) -> bool:
-    """Whether no run of the job is alive, whatever its ledger rows say; asked in a transaction that
-    ends soon, for until then none can begin.
+    Call it in a short transaction: no run can start until it ends.
     """
-    return bool(
-        connection.execute(
-            text(f"SELECT pg_try_advisory_xact_lock{LOCK}"), {"job": job}
-        ).scalar_one()
-    )
+    return try_lock_in_transaction(connection, job)
 
 
 def _lock(connection: Connection, job: str) -> None:
-    got = connection.execute(text(f"SELECT pg_try_advisory_lock{LOCK}"), {"job": job}).scalar_one()
-    if got:
+    if try_lock_in_session(connection, job):
         return
-    last = connection.execute(
+    run = connection.execute(
         select(run_ledger.c.run_id, run_ledger.c.started_at)
         .where(run_ledger.c.job == job, run_ledger.c.status == "running")
         .order_by(run_ledger.c.started_at.desc())
     ).first()
-    who = (
-        f"run {last.run_id} of {last.started_at:%Y-%m-%d %H:%M:%S} UTC"
-        if last
-        else "another session"
+    owner = (
+        f"run {run.run_id} of {run.started_at:%Y-%m-%d %H:%M:%S} UTC" if run else "another session"
     )
     raise RunInProgress(
-        f"{job} is already running: {who} holds its lock. Wait until it ends, then run again;"
+        f"{job} is already running: {owner} holds its lock. Wait until it ends, then run again;"
         " `status` shows it"
     )
 
 
 def _repair(connection: Connection, job: str) -> None:
-    """With the lock held, an open row or a staging table of this job belongs to a driver that was
-    killed.
-    """
+    """Close rows and drop staging tables of killed drivers; the lock is held."""
     orphans = connection.execute(
         update(run_ledger)
         .where(run_ledger.c.job == job, run_ledger.c.status == "running")
@@ -304,9 +326,14 @@ def _repair(connection: Connection, job: str) -> None:
 
 
 def _drop_staging(connection: Connection, run_id: str) -> None:
-    """Drop the staging of a run, or of every run whose id the pattern fits."""
+    """Drop the staging tables of a run, or of all runs whose id matches the pattern."""
     names = connection.execute(
-        text("SELECT tablename FROM pg_tables WHERE schemaname = :schema AND tablename ~ :pattern"),
+        text("""
+            SELECT tablename
+            FROM pg_tables
+            WHERE schemaname = :schema
+                AND tablename ~ :pattern
+        """),
         {"schema": OWN_SCHEMA, "pattern": f"^staging_{run_id}_"},
     ).scalars()
     for name in names.all():
@@ -314,9 +341,7 @@ def _drop_staging(connection: Connection, run_id: str) -> None:
 
 
 RUN_SUFFIX = r"_\d{8}t\d{6}_[0-9a-f]{6}"
-"""What `_new_run_id` puts behind the job, as a pattern: a job whose name begins with another's must
-not lose its staging to it.
-"""
+"""Pattern of the suffix in `_new_run_id`. It keeps apart jobs whose name begins with another's."""
 
 
 def _new_run_id(job: str) -> str:
@@ -324,8 +349,8 @@ def _new_run_id(job: str) -> str:
 
 
 def ledger_row(engine: Engine, run_id: str) -> dict[str, Any]:
-    """A run as scripts read it: LEDGER_KEYS with dates as ISO text."""
-    with translated_errors(engine.url), engine.connect() as connection:
+    """Return a run as in `--json`: LEDGER_KEYS, dates as ISO text."""
+    with translate_errors(engine.url), engine.connect() as connection:
         row = (
             connection.execute(select(run_ledger).where(run_ledger.c.run_id == run_id))
             .mappings()
@@ -335,17 +360,18 @@ def ledger_row(engine: Engine, run_id: str) -> dict[str, Any]:
 
 
 def public_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the LEDGER_KEYS of a row, dates as ISO text."""
     return {
         key: row[key].isoformat() if isinstance(row[key], date) else row[key] for key in LEDGER_KEYS
     }
 
 
 def last_runs(engine: Engine) -> dict[str, dict[str, Any]]:
-    """The newest ledger row of each job, by job."""
+    """Return the newest ledger row of each job, by job."""
     newest = (
         select(run_ledger)
         .ext(distinct_on(run_ledger.c.job))
         .order_by(run_ledger.c.job, run_ledger.c.started_at.desc())
     )
-    with translated_errors(engine.url), engine.connect() as connection:
+    with translate_errors(engine.url), engine.connect() as connection:
         return {row["job"]: public_row(dict(row)) for row in connection.execute(newest).mappings()}

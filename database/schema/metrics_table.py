@@ -1,7 +1,7 @@
 """The table that METRICS_TABLE names: the definition of `pool_daily_metrics` under that name.
 
-An engine of `make_engine` and its connections carry the name, and so does every session, as a
-parameter. Nothing is written here.
+Engines and connections have the name as an execution option, sessions as a parameter. Writes
+nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from database.schema.merge_sql import qualified, quoted
 from database.schema.tables import GOOD, OWN_SCHEMA, pool_daily_metrics, run_ledger
 
 REGCLASS = f"to_regclass(current_setting('{METRICS_PARAMETER}'))"
-"""SQL: the table in the catalogue, NULL where it is missing."""
+"""SQL for the table in the catalog; NULL if it does not exist."""
 
 
 def finite(column: str) -> str:
@@ -29,29 +29,29 @@ def finite(column: str) -> str:
 
 @cache
 def metrics_table(name: str) -> Table:
-    """Columns and key of `pool_daily_metrics` as the table `name`."""
+    """Return the definition of `pool_daily_metrics` with another name."""
     if name == pool_daily_metrics.name:
         return pool_daily_metrics
     return pool_daily_metrics.to_metadata(MetaData(), name=name)
 
 
 def metrics_table_of(bind: Engine | Connection) -> Table:
-    """The table that the settings behind an engine or a connection name."""
+    """Return the metrics table of an engine or a connection."""
     return metrics_table(bind.get_execution_options()[METRICS_OPTION])
 
 
 def metrics_name(bind: Engine | Connection) -> str:
-    """Its name, quoted for SQL."""
+    """Return the name of the metrics table, quoted for SQL."""
     return qualified(metrics_table_of(bind))
 
 
-def written_metrics_table(connection: Connection) -> str | None:
-    """The table that the last good metrics run wrote; None before the first one."""
+def last_metrics_table(connection: Connection) -> str | None:
+    """Return the table that the last successful metrics run wrote; None before the first one."""
     ledger = run_ledger.c
     # runs of versions without the setting wrote the default
-    used = func.coalesce(ledger.plan["metrics_table"].astext, pool_daily_metrics.name)
+    table_name = func.coalesce(ledger.plan["metrics_table"].astext, pool_daily_metrics.name)
     newest = (
-        select(used)
+        select(table_name)
         .where(ledger.status.in_(GOOD), ledger.plan.has_key("schema"))
         .order_by(ledger.started_at.desc())
         .limit(1)
@@ -60,27 +60,34 @@ def written_metrics_table(connection: Connection) -> str | None:
 
 
 def require_same_metrics_table(connection: Connection) -> None:
-    """Calendars and ages are about the table that the last good metrics run wrote.
+    """Check that METRICS_TABLE is still the table of the last successful metrics run: coverage and
+    staleness in the schema `yieldspark` belong to that table.
 
-    Raises: ConfigurationError where METRICS_TABLE names another one.
+    Raises:
+        ConfigurationError: METRICS_TABLE names another table.
     """
-    before, table = written_metrics_table(connection), metrics_table_of(connection).name
-    if before not in (None, table):
+    previous, table = last_metrics_table(connection), metrics_table_of(connection).name
+    if previous not in (None, table):
         raise ConfigurationError(
-            f"METRICS_TABLE changed from {before} to {table}: run --full-refresh. What YieldSpark"
-            f" keeps in `{OWN_SCHEMA}` is about {before} until `calculate_metrics --full-refresh`"
-            " has computed every pool again"
+            f"METRICS_TABLE changed from {previous} to {table}: run --full-refresh. Until"
+            f" `calculate_metrics --full-refresh` has succeeded, the tables in `{OWN_SCHEMA}`"
+            f" belong to {previous}"
         )
 
 
 def create_statements(table: Table, schema: str) -> list[str]:
-    """CREATE TABLE, and an index for each that the definition has; PostgreSQL names the indexes."""
+    """Return CREATE TABLE and CREATE INDEX statements for a table.
+
+    Args:
+        table: the definition.
+        schema: schema of the new table. PostgreSQL names the indexes.
+    """
     name = f"{quoted(schema)}.{quoted(table.name)}"
-    made = table.to_metadata(MetaData(), schema=schema)
+    definition = table.to_metadata(MetaData(), schema=schema)
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    create = " ".join(str(CreateTable(made).compile(dialect=dialect)).split())
-    indexes = [
-        f"CREATE INDEX ON {name} ({', '.join(quoted(column.name) for column in index.columns)});"
-        for index in sorted(table.indexes, key=lambda index: str(index.name))
-    ]
-    return [f"{create};", *indexes]
+    create = " ".join(str(CreateTable(definition).compile(dialect=dialect)).split())
+    statements = [f"{create};"]
+    for index in sorted(table.indexes, key=lambda index: str(index.name)):
+        columns = ", ".join(quoted(column.name) for column in index.columns)
+        statements.append(f"CREATE INDEX ON {name} ({columns});")
+    return statements

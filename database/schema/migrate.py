@@ -1,5 +1,5 @@
-"""Bring a database to this version's tables with Alembic: the owner's tables where they are
-missing, and the schema `yieldspark`.
+"""Creates and upgrades the tables of this version with Alembic: missing tables of the owner, and
+the schema `yieldspark`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, Table, text
 
 from common.errors import DatabaseRefused, SchemaMismatch
+from database.connections.advisory_locks import MIGRATION_LOCK, lock_in_transaction
 from database.connections.engine import checked_connection
+from database.schema.catalog import read_catalog_table
 from database.schema.metrics_table import create_statements, metrics_table_of
 from database.schema.own_schema import MIGRATE, SCHEMA, VERSION_TABLE, require_own_rights
-from database.schema.table_facts import table_facts
 from database.schema.tables import OWN_SCHEMA
 
 CODE_ROOT = Path(__file__).resolve().parents[2]
@@ -33,10 +34,14 @@ LAST_UPGRADE = "abd826e28f85"
 
 
 def migrate(engine: Engine) -> bool:
-    """Upgrade to the newest revision, and make the metrics table where it is missing and the role
-    may; returns whether anything had to be done. Two at once wait for each other.
+    """Upgrade to the newest revision, and create the metrics table if the role may.
 
-    Raises: DatabaseRefused where the role may not create schemas or tables, DatabaseUnreachable.
+    Returns:
+        Whether anything was changed. Concurrent calls wait for each other.
+
+    Raises:
+        DatabaseRefused: the role may not create schemas or tables.
+        DatabaseUnreachable: the server does not answer.
     """
     with checked_connection(engine) as connection:
         upgraded = _upgrade(connection)
@@ -48,13 +53,12 @@ def _upgrade(connection: Connection) -> bool:
         if _is_current(connection, folder):
             return False
         require_own_rights(connection, to_create=True)
-        connection.execute(ONE_AT_A_TIME)
+        lock_in_transaction(connection, MIGRATION_LOCK)
         if connection.execute(
             text("SELECT to_regnamespace(:name) IS NULL"), {"name": OWN_SCHEMA}
         ).scalar_one():
             _require_right_to_create(connection)
-            # not `IF NOT EXISTS`: that asks for the right to create even where the schema is
-            # there already
+            # not `IF NOT EXISTS`, which needs the right to create even if the schema exists
             connection.execute(text(f"CREATE SCHEMA {OWN_SCHEMA}"))
         config = Config()
         config.set_main_option("script_location", str(folder))
@@ -64,26 +68,24 @@ def _upgrade(connection: Connection) -> bool:
 
 
 def _make_metrics_table(connection: Connection) -> bool:
-    """Not a revision: METRICS_TABLE may name another table tomorrow. Where the role may not create
-    tables the schema check gives the statements.
+    """Create the metrics table if it is missing. No revision does it, because METRICS_TABLE may
+    change.
     """
     table = metrics_table_of(connection)
     schema = connection.execute(SCHEMA, {"schema": None}).one()
-    if not schema.may_create or _is_there(connection, table, schema.name):
+    if not schema.may_create or _table_exists(connection, table, schema.name):
         return False
-    connection.execute(ONE_AT_A_TIME)
-    if _is_there(connection, table, schema.name):
+    lock_in_transaction(connection, MIGRATION_LOCK)
+    if _table_exists(connection, table, schema.name):
         return False
     for statement in create_statements(table, schema.name):
         connection.exec_driver_sql(statement)
     return True
 
 
-def _is_there(connection: Connection, table: Table, schema: str) -> bool:
-    return table_facts(connection, table, schema) is not None
+def _table_exists(connection: Connection, table: Table, schema: str) -> bool:
+    return read_catalog_table(connection, table, schema) is not None
 
-
-ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('migrate'))")
 
 _MAY_CREATE = text("""
 SELECT has_database_privilege(current_database(), 'CREATE') AS allowed,
@@ -93,54 +95,58 @@ SELECT has_database_privilege(current_database(), 'CREATE') AS allowed,
 
 
 def _require_right_to_create(connection: Connection) -> None:
-    asked = connection.execute(_MAY_CREATE).one()
-    if not asked.allowed:
+    row = connection.execute(_MAY_CREATE).one()
+    if not row.allowed:
         raise DatabaseRefused(
-            f"role {asked.role} may not make the schema {OWN_SCHEMA} in database {asked.database}."
-            f" As its owner run: GRANT {asked.role} TO CURRENT_USER;"
-            f" CREATE SCHEMA {OWN_SCHEMA} AUTHORIZATION {asked.role};"
+            f"role {row.role} may not create the schema {OWN_SCHEMA} in database {row.database}. As"
+            f" its owner run: GRANT {row.role} TO CURRENT_USER;"
+            f" CREATE SCHEMA {OWN_SCHEMA} AUTHORIZATION {row.role};"
         )
 
 
 def require_current(engine: Engine) -> None:
-    """For commands that change nothing.
+    """Check that the database has the tables of this version; for commands that change nothing.
 
-    Raises: SchemaMismatch where the database has not this version's tables, naming the command that
-    makes them; DatabaseRefused with the GRANT statements where the role may not read them.
+    Raises:
+        SchemaMismatch: the tables are of another version; the message has the command that upgrades
+            them.
+        DatabaseRefused: the role may not read them; the message has the GRANT statements.
     """
     with checked_connection(engine) as connection, _scripts() as folder:
         if not _is_current(connection, folder):
             raise SchemaMismatch(
-                f"{engine.url.database} has not the tables of this version: {MIGRATE} makes them,"
-                " and never alters yours"
+                f"{engine.url.database} does not have the tables of this version: {MIGRATE} creates"
+                " them, and never alters yours"
             )
 
 
 def _is_current(connection: Connection, folder: Path) -> bool:
-    """Raises: SchemaMismatch for a revision that this version does not know or cannot upgrade;
-    DatabaseRefused where the role may not read it.
+    """Whether the database has the newest revision.
+
+    Raises: SchemaMismatch for a revision that this version does not know or cannot upgrade.
     """
     require_own_rights(connection)
-    scripts, there = ScriptDirectory(str(folder)), current_revision(connection)
-    if there in UNRELEASED:
+    scripts, revision = ScriptDirectory(str(folder)), current_revision(connection)
+    if revision in UNRELEASED:
         raise SchemaMismatch(
-            f"the schema {OWN_SCHEMA} is at revision {there}, which an unreleased version made and"
-            f" this version cannot upgrade: run `db migrate` of commit {LAST_UPGRADE} first, or"
+            f"the schema {OWN_SCHEMA} is at revision {revision}, which an unreleased version made"
+            f" and this version cannot upgrade: run `db migrate` of commit {LAST_UPGRADE} first, or"
             f" discard its contents by DROP SCHEMA {OWN_SCHEMA} CASCADE (on the embedded server:"
             " `db reset`, which deletes all data), then run `db migrate`"
         )
-    if there is not None and there not in {script.revision for script in scripts.walk_revisions()}:
+    revisions = {script.revision for script in scripts.walk_revisions()}
+    if revision is not None and revision not in revisions:
         raise SchemaMismatch(
-            f"the database is at revision {there}, which this version does not know: run the newer"
-            " version that made it"
+            f"the database is at revision {revision}, which this version does not have: run the"
+            " newer version that created it"
         )
-    return there == scripts.get_current_head()
+    return revision == scripts.get_current_head()
 
 
 @contextmanager
 def _scripts() -> Iterator[Path]:
-    """The folder of the revisions: in the checkout as it is, out of a release's zip as a copy,
-    because Alembic reads folders only.
+    """Yield the folder of the revisions. Alembic reads folders only, so the zip of a release is
+    extracted.
     """
     if CODE_ROOT.is_dir():
         yield CODE_ROOT / MIGRATIONS
@@ -153,6 +159,7 @@ def _scripts() -> Iterator[Path]:
 
 
 def current_revision(connection: Connection) -> str | None:
+    """Return the Alembic revision of the database, None if it has none."""
     context = MigrationContext.configure(
         connection, opts={"version_table": VERSION_TABLE, "version_table_schema": OWN_SCHEMA}
     )

@@ -1,7 +1,7 @@
-"""Rights of a role on the schema `yieldspark`, which another role may have migrated.
+"""Checks a role's rights on the schema `yieldspark`, which another role may have created.
 
-In: PostgreSQL's catalogue, which every role may read. Out: the rights that are missing, each with
-the statement that gives it. Staging tables and temporary ones are made there.
+Missing rights are reported with the statements that grant them. Staging and temporary tables are
+created in that schema.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ MIGRATE = (
     "`python run_spark_local.py db migrate`, or in the cloud `python -m workflows operator -- db"
     " migrate`,"
 )
-"""The command that makes and upgrades tables, for messages: a laptop does not reach a database in
-the cloud.
+"""Commands that create and upgrade tables, for messages: a laptop cannot reach a database in the
+cloud.
 """
 
 COMMANDS = ("SELECT", "INSERT", "UPDATE", "DELETE")
@@ -32,7 +32,9 @@ FROM (SELECT 1) AS one
 LEFT JOIN pg_namespace AS n
     ON n.nspname = coalesce(CAST(:schema AS text), current_setting('search_path'))
 """)
-"""The search path of the product's sessions names one schema, which need not be usable."""
+"""Schema of the owner's tables, which may not exist: the search path of our sessions has one
+schema.
+"""
 
 _RIGHTS = text("""
 SELECT coalesce(
@@ -59,37 +61,42 @@ _TABLES = {
 
 
 def missing_own_rights(connection: Connection) -> list[tuple[str, str]]:
-    """What a job needs and this role lacks: (right, GRANT statement)."""
+    """Return rights that a job needs and the role lacks: (right, GRANT statement)."""
     schema = connection.execute(SCHEMA, {"schema": OWN_SCHEMA}).one()
-    found = connection.execute(_RIGHTS, _TABLES).one()
+    rights = connection.execute(_RIGHTS, _TABLES).one()
     missing = []
     if schema.is_there and not (schema.may_use and schema.may_create):
         missing.append(
             (f"USAGE, CREATE on schema {OWN_SCHEMA}", f"USAGE, CREATE ON SCHEMA {OWN_SCHEMA}")
         )
-    if not found.on_tables:
+    if not rights.on_tables:
         commands = ", ".join(COMMANDS)
         right = f"{commands} ON ALL TABLES IN SCHEMA {OWN_SCHEMA}"
         missing.append((f"{commands} on tables of {OWN_SCHEMA}", right))
-    if not found.temporary:
-        right = f"TEMPORARY ON DATABASE {found.database}"
-        missing.append((f"TEMPORARY on database {found.database}", right))
-    return [(right, f"GRANT {grant} TO {found.role};") for right, grant in missing]
+    if not rights.temporary:
+        right = f"TEMPORARY ON DATABASE {rights.database}"
+        missing.append((f"TEMPORARY on database {rights.database}", right))
+    return [(right, f"GRANT {grant} TO {rights.role};") for right, grant in missing]
 
 
 def require_own_rights(connection: Connection, *, to_create: bool = False) -> None:
-    """Raises: DatabaseRefused with the GRANT statements where the role can't read the schema's
-    tables, or with `to_create` make new ones there. A schema that is missing lacks nothing.
+    """Check that the role may read the tables of the schema.
+
+    Args:
+        connection: connection to the database.
+        to_create: also check that it may create tables. A missing schema is no error.
+
+    Raises:
+        DatabaseRefused: the message has the GRANT statements.
     """
     schema = connection.execute(SCHEMA, {"schema": OWN_SCHEMA}).one()
-    found = connection.execute(_RIGHTS, _TABLES).one()
+    rights = connection.execute(_RIGHTS, _TABLES).one()
     if not schema.is_there:
         return
-    if schema.may_use and found.may_read and (schema.may_create or not to_create):
+    if schema.may_use and rights.may_read and (schema.may_create or not to_create):
         return
     missing = missing_own_rights(connection)
-    lacking, grants = ([pair[part] for pair in missing] for part in (0, 1))
     raise DatabaseRefused(
-        f"role {found.role} lacks {', '.join(lacking)}. As the role that made the schema"
-        f" {OWN_SCHEMA} run: {' '.join(grants)}"
+        f"role {rights.role} lacks {', '.join(right for right, _ in missing)}. As the role that"
+        f" created the schema {OWN_SCHEMA} run: {' '.join(grant for _, grant in missing)}"
     )

@@ -1,7 +1,7 @@
-"""What the product reads and writes of the owner's tables, as data: the ground for the check of
-tables, for the rights a role needs and for the documented GRANT block.
+"""Columns of the owner's tables that YieldSpark reads and writes, as data.
 
-A column that stands in no use here may have any type, or be missing.
+The table check, the rights of a role and the documented GRANT block depend on it. A column that is
+not listed may have any type or be missing.
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ from database.schema.tables import (
 
 @dataclass(frozen=True)
 class TableUse:
-    """Columns by what is done with them.
+    """Use of a table.
 
-    `deletes` says that rows go where no other job's column holds a value, so that all columns are
-    read.
+    Attributes:
+        table: the table.
+        reads: columns that are read.
+        inserts: columns of inserted rows.
+        updates: columns that are updated.
+        deletes: rows are deleted if no other job's column has a value, which reads all columns.
     """
 
     table: Table
@@ -37,21 +41,23 @@ class TableUse:
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """All columns, without duplicates."""
         return tuple(dict.fromkeys([*self.reads, *self.inserts, *self.updates]))
 
     @property
     def commands(self) -> tuple[str, ...]:
-        """SELECT and those that write."""
-        wanted = {
+        """SELECT, and the commands that write."""
+        uses = {
             "SELECT": True,
             "INSERT": bool(self.inserts),
             "UPDATE": bool(self.updates),
             "DELETE": self.deletes,
         }
-        return tuple(command for command, is_wanted in wanted.items() if is_wanted)
+        return tuple(command for command, is_used in uses.items() if is_used)
 
     @property
     def is_written(self) -> bool:
+        """Whether the table is written."""
         return len(self.commands) > 1
 
 
@@ -86,7 +92,7 @@ METRICS_USE = (
         deletes=True,
     ),
 )
-"""The metrics job."""
+"""Tables of the metrics job."""
 
 FORECAST_USE = (
     TableUse(pools, ("pool_id", "is_active", "chain", "protocol")),
@@ -101,7 +107,7 @@ FORECAST_USE = (
         updates=FORECAST_COLUMNS,
     ),
 )
-"""The forecast job."""
+"""Tables of the forecast job."""
 
 JOBS_USE = (*METRICS_USE, *FORECAST_USE)
 
@@ -123,10 +129,10 @@ LOAD_USE = {
     "gas": (_GAS_WRITTEN,),
     "pools": (_POOLS_WRITTEN,),
 }
-"""`load`, by the kind of a file."""
+"""Tables of `load`, by kind of file."""
 
 INGEST_USE = (_POOLS_WRITTEN, _HISTORY_WRITTEN, _PRICES_WRITTEN)
-"""`ingest`."""
+"""Tables of `ingest`."""
 
 REPLAY_USE = (TableUse(pools, ("pool_id",)), _HISTORY_WRITTEN)
-"""`quarantine replay`."""
+"""Tables of `quarantine replay`."""

@@ -1,6 +1,6 @@
-"""Names of the two columns by which staging tells the attempts of a task apart.
+"""Names of the two columns that distinguish task attempts in staging.
 
-The module imports nothing: every Python worker loads it.
+Imports nothing, because every Python worker loads it.
 """
 
 PARTITION_TAG = "_partition"

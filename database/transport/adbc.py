@@ -1,8 +1,7 @@
-"""Arrow both ways through COPY in binary form (ADBC): no JVM driver, no row objects.
+"""Reads and writes tables as Arrow through binary COPY (ADBC), in Spark's tasks.
 
-Each Spark task opens its own connection. A write is one transaction that deletes what an earlier
-attempt of the same partition left, so a retried or a speculative task never doubles rows; an
-advisory lock keeps two attempts of one partition apart.
+Each task opens its own connection. A write is one transaction that first deletes the rows of
+earlier attempts of its partition, so that a retried or speculative task never duplicates rows.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from pyspark.sql.pandas.types import to_arrow_schema
 
 from config_spark import Settings
 from database.connections.adbc_session import adbc_connection
-from database.connections.engine import session_at
+from database.connections.engine import probe_session
 from database.connections.session_check import TaskSession
 from database.schema.tag_columns import PARTITION_TAG
-from database.transport.query import ArrowTransform, PortableQuery, tagged
+from database.transport.query import ArrowTransform, PortableQuery, tag_rows
 from database.transport.tags import Step, task_identity
 
 
 class AdbcTransport:
-    """The `adbc` side of `transport.Transport`."""
+    """Implements `query.Transport` with ADBC."""
 
     def read(
         self,
@@ -40,7 +39,7 @@ class AdbcTransport:
         )
         parts = spark.createDataFrame(tasks, "predicate string")
         return parts.mapInArrow(
-            _reader(session_at(settings).for_tasks, query, snapshot), query.schema
+            _reader(probe_session(settings).for_tasks, query, snapshot), query.schema
         )
 
     def write(
@@ -51,7 +50,7 @@ class AdbcTransport:
         transform: ArrowTransform | None = None,
     ) -> int:
         schema_name, table = staging.split(".")
-        writer = _writer(session_at(settings).for_tasks, schema_name, table, tagged(transform))
+        writer = _writer(probe_session(settings).for_tasks, schema_name, table, tag_rows(transform))
         return sum(task.rows for task in frame.mapInArrow(writer, "rows bigint").collect())
 
 
@@ -59,8 +58,8 @@ Batches = Iterator[pa.RecordBatch]
 
 
 def _reader(session: TaskSession, query: PortableQuery, snapshot: str | None) -> Step:
-    # Spark checks the Arrow types of a batch by position: the cast makes a driver's change of type
-    # an error here and not a wrong value there.
+    # Spark reads Arrow columns by position: without the cast, a driver's change of a type would be
+    # a wrong value instead of an error
     sql, schema = query.sql, to_arrow_schema(query.schema)
 
     def read(parts: Iterable[pa.RecordBatch]) -> Batches:
@@ -92,6 +91,7 @@ def _writer(session: TaskSession, schema_name: str, table: str, rows_to_stage: S
         first = next(own_rows, None)
         if first is not None:
             with adbc_connection(session) as connection, connection.cursor() as cursor:
+                # two attempts of a partition, as with speculation, must not insert at once
                 cursor.execute(
                     f"SELECT pg_advisory_xact_lock({zlib.crc32(table.encode()) & 0x7FFFFFFF},"
                     f" {partition})"

@@ -1,7 +1,7 @@
-"""Spark's own JDBC both ways: the owner's way, and the fallback where ADBC has no driver.
+"""Reads and writes tables with Spark's JDBC source; the fallback if ADBC has no driver.
 
-Spark writes one transaction a task, so a task that is retried after its commit leaves two attempts
-in staging: rows carry partition and attempt, and the merge keeps the last attempt of each
+Spark writes one transaction for each task, so a task that is retried after its commit leaves two
+attempts in staging. Rows have partition and attempt, and the merge uses the last attempt of each
 partition.
 """
 
@@ -14,24 +14,25 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from config_spark import Settings
-from database.connections.engine import session_at
-from database.connections.errors import translated_jdbc
+from database.connections.engine import probe_session
+from database.connections.errors import translate_jdbc_errors
 from database.connections.parameters import ConnectionParameters, connection_parameters
-from database.connections.session_check import FACTS, JDBC, checked
+from database.connections.session_check import JDBC, SESSION_QUERY, check_session
 from database.schema.tag_columns import ATTEMPT_TAG, PARTITION_TAG
-from database.transport.query import FETCH_SIZE, ArrowTransform, PortableQuery, tagged
+from database.transport.query import FETCH_SIZE, ArrowTransform, PortableQuery, tag_rows
 
 BATCH_ROWS = 10_000
+"""Rows of one INSERT batch."""
 
 
 def get_jdbc_url(settings: Settings) -> str:
-    """As `ConnectionParameters.jdbc_url`."""
+    """Return the JDBC URL of the settings' database, as `ConnectionParameters.jdbc_url`."""
     return connection_parameters(settings).jdbc_url()
 
 
 def get_jdbc_properties(settings: Settings) -> dict[str, str]:
-    """Driver, login and fetch size. Holds the password in clear: Spark redacts it, never log it
-    yourself.
+    """Return driver, login and fetch size, with the password in clear: Spark redacts it, never log
+    it.
     """
     return _properties(connection_parameters(settings))
 
@@ -41,22 +42,29 @@ def _properties(parameters: ConnectionParameters) -> dict[str, str]:
 
 
 def checked_jdbc(spark: SparkSession, settings: Settings) -> tuple[str, dict[str, str]]:
-    """URL and properties, after a task of Spark's has asked by JDBC where they lead.
+    """Return URL and properties, after a Spark task has checked a session.
 
-    Raises: DatabaseRefused where it is another place or another session than the driver-side one;
-    DatabaseError as of a driver-side connection; ConfigurationError for a Unix socket.
+    Args:
+        spark: the session that runs the task.
+        settings: settings of the database.
+
+    Raises:
+        DatabaseRefused: the task is on another server or database, or its session has other
+            parameters.
+        DatabaseError: the connection fails.
+        ConfigurationError: DB_HOST is a Unix socket.
     """
-    session = session_at(settings)
+    session = probe_session(settings)
     url, properties = session.parameters.jdbc_url(), _properties(session.parameters)
-    with translated_jdbc(session.parameters.sqlalchemy_url()):
-        row = spark.read.jdbc(url, f"({FACTS}) AS facts", properties=properties).first()
+    with translate_jdbc_errors(session.parameters.sqlalchemy_url()):
+        row = spark.read.jdbc(url, f"({SESSION_QUERY}) AS facts", properties=properties).first()
     assert row is not None, "a SELECT without FROM has one row"
-    checked(row, session.parameters, JDBC, session.place)
+    check_session(row, session.parameters, JDBC, session.server)
     return url, properties
 
 
 class JdbcTransport:
-    """The `jdbc` side of `transport.Transport`."""
+    """Implements `query.Transport` with JDBC."""
 
     def read(
         self,
@@ -93,11 +101,11 @@ class JdbcTransport:
                 T.StructField(ATTEMPT_TAG, T.LongType()),
             ]
         )
-        tagged_rows = frame.mapInArrow(tagged(transform), schema)
+        tagged_rows = frame.mapInArrow(tag_rows(transform), schema)
         sent = Observation()
-        counted = tagged_rows.observe(sent, F.count(F.lit(1)).alias("rows"))
+        observed_rows = tagged_rows.observe(sent, F.count(F.lit(1)).alias("rows"))
         url, properties = checked_jdbc(frame.sparkSession, settings)
-        counted.write.jdbc(
+        observed_rows.write.jdbc(
             url, staging, mode="append", properties=properties | {"batchsize": str(BATCH_ROWS)}
         )
         return int(sent.get["rows"])

@@ -1,8 +1,6 @@
-"""What both transports share: the portable form of a query, the type map of staging, and the choice
-between `jdbc` and `adbc`.
+"""Parts that both transports share: the portable form of a query, and the types of staging.
 
-Both give the same rows with the same Spark types: numeric comes as double, json as text, whatever
-the driver would make of it.
+Both transports return the same rows with the same Spark types: numeric as double, json as text.
 """
 
 from __future__ import annotations
@@ -20,10 +18,10 @@ from sqlalchemy import Connection
 from common.errors import ConfigurationError, SchemaMismatch
 from config_spark import Settings
 from database.schema.merge_sql import quoted
-from database.transport.tags import Step, tagging
+from database.transport.tags import Step, add_tag_columns
 
 FETCH_SIZE = 10_000
-"""Rows a read fetches at a time: without it pgjdbc holds the whole result in memory."""
+"""Rows that a read fetches at a time. Without it pgjdbc loads the whole result into memory."""
 
 _SPARK_TYPES: dict[int, tuple[str, T.DataType]] = {
     # type oid (pg_type.dat): the cast that makes it portable, and the Spark type of the result
@@ -57,8 +55,11 @@ _STAGING_TYPES: dict[type[T.DataType], str] = {
 
 @dataclass(frozen=True)
 class PortableQuery:
-    """A SELECT whose every column is cast to a type both drivers read alike, and the Spark schema
-    of its rows.
+    """A SELECT that both drivers read with the same types.
+
+    Attributes:
+        sql: the SELECT, with every column cast.
+        schema: Spark schema of its rows.
     """
 
     sql: str
@@ -81,15 +82,17 @@ class ArrowTransform:
     schema: T.StructType
 
 
-def tagged(transform: ArrowTransform | None) -> Step:
-    """For `mapInArrow`: the rows to stage, of the types of staging and with its tag columns."""
+def tag_rows(transform: ArrowTransform | None) -> Step:
+    """Return the function for `mapInArrow` that prepares rows for staging, with its types and tag
+    columns.
+    """
     if transform is None:
-        return tagging(None)
-    return tagging(transform.function, to_arrow_schema(transform.schema))
+        return add_tag_columns(None)
+    return add_tag_columns(transform.function, to_arrow_schema(transform.schema))
 
 
 class Transport(Protocol):
-    """How rows pass between PostgreSQL and Spark."""
+    """Moves rows between PostgreSQL and Spark."""
 
     def read(
         self,
@@ -99,8 +102,14 @@ class Transport(Protocol):
         predicates: Sequence[str],
         snapshot: str | None,
     ) -> DataFrame:
-        """One partition for each predicate; with `snapshot` all partitions see that one exported
-        snapshot.
+        """Return the rows of a query as a lazy frame.
+
+        Args:
+            spark: the session.
+            settings: settings of the database.
+            query: the SELECT.
+            predicates: SQL conditions; each is one partition.
+            snapshot: exported snapshot that all partitions read; None reads the current state.
         """
 
     def write(
@@ -110,14 +119,22 @@ class Transport(Protocol):
         staging: str,
         transform: ArrowTransform | None = None,
     ) -> int:
-        """Append to the existing table `staging` with the tag columns of each row's partition and
-        attempt; returns the rows that were sent.
+        """Append a frame to the existing staging table, with the tag columns of each row.
+
+        Returns:
+            The number of rows that were sent.
         """
 
 
 def portable_query(connection: Connection, source: str) -> PortableQuery:
-    """Args: source is a SELECT or the name of a table. Raises: SchemaMismatch for a type with no
-    portable form.
+    """Return the portable form of a SELECT or a table.
+
+    Args:
+        connection: connection to the database.
+        source: a SELECT or the name of a table.
+
+    Raises:
+        SchemaMismatch: a column has a type without a portable form.
     """
     select = (
         source
@@ -143,8 +160,12 @@ def portable_query(connection: Connection, source: str) -> PortableQuery:
 
 
 def hash_predicates(column: str | None, partitions: int) -> list[str]:
-    """Predicates that split rows evenly by a hash of `column`, so that a pool is whole in one
+    """Return conditions that split rows evenly by a hash of a column, so that one pool is in one
     partition.
+
+    Args:
+        column: the column; None reads one partition.
+        partitions: number of partitions.
     """
     if column is None or partitions == 1:
         return ["true"]
@@ -155,8 +176,10 @@ def hash_predicates(column: str | None, partitions: int) -> list[str]:
 
 
 def staging_types(schema: T.StructType) -> dict[str, str]:
-    """PostgreSQL type of each staged column. Raises: ConfigurationError for a Spark type that
-    staging does not hold.
+    """Return the PostgreSQL type of each staged column.
+
+    Raises:
+        ConfigurationError: staging has no such type.
     """
     types = {}
     for field in schema:

@@ -1,8 +1,8 @@
-"""Which task wrote a staged row: two tag columns behind a frame's own, from a Spark task's
-partition and attempt.
+"""Adds two tag columns to staged rows: the partition and the attempt of the Spark task that writes
+them.
 
-Every Python worker imports this module, with what a worker has anyway (PySpark, Arrow) and no more:
-SQLAlchemy and the settings are 0.3 s each time.
+Every Python worker imports this module; it does without SQLAlchemy and the settings, which take 0.3
+s.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ Step = Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
 
 
 def task_identity() -> tuple[int, int]:
-    """Partition and attempt of the running Spark task: the attempt id is unique in the application,
-    over retries and speculation.
+    """Return partition and attempt of the running Spark task.
+
+    The attempt id is unique in the application, also over retries and speculation.
+
+    Raises:
+        RuntimeError: no Spark task is running.
     """
     context = TaskContext.get()
     if context is None:
@@ -27,19 +31,25 @@ def task_identity() -> tuple[int, int]:
     return context.partitionId(), context.taskAttemptId()
 
 
-def tagging(transform: Step | None, schema: pa.Schema | None = None) -> Step:
-    """For `mapInArrow`: what `transform` makes of the running task's batches, cast to `schema`,
-    with the two tag columns of staging behind their own. None leaves the batches, or their types,
-    as they are.
+def add_tag_columns(transform: Step | None, schema: pa.Schema | None = None) -> Step:
+    """Return a function for `mapInArrow` that transforms the batches of a task and adds the tag
+    columns.
 
-    Neither COPY in binary form nor Spark's JDBC writer converts a type that is not staging's.
-    Raises: pyarrow.ArrowInvalid for a value that the type can't hold.
+    Neither binary COPY nor Spark's JDBC writer converts types, so the rows are cast to the types of
+    staging.
+
+    Args:
+        transform: transforms the batches; None leaves them unchanged.
+        schema: types to cast to; None keeps the types.
+
+    Raises:
+        pyarrow.ArrowInvalid: a value does not fit its type (raised in the task).
     """
 
     def rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         partition, attempt = task_identity()
-        for made in transform(batches) if transform else batches:
-            batch = made if schema is None else made.cast(schema)
+        for output in transform(batches) if transform else batches:
+            batch = output if schema is None else output.cast(schema)
             tags = [
                 pa.array([partition] * batch.num_rows, pa.int32()),
                 pa.array([attempt] * batch.num_rows, pa.int64()),

@@ -8,7 +8,6 @@ embedded server. Releases, models and outputs stay in YIELDSPARK_HOME/cloud betw
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -25,12 +24,13 @@ from typing import Any
 from sqlalchemy import text
 
 from common.errors import EnvironmentNotReady
-from common.private_files import give_to, private_folder, write_private
+from common.files import take_lock
+from common.private_files import change_owner, private_folder, write_private
 from common.registry_address import sqlite_uri
 from config_spark import Settings
 from database.connections.engine import make_engine
 from database.embedded.folders import Account, system_folder
-from database.embedded.resolve import with_database
+from database.embedded.resolve import resolve_database
 from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.batch_process import BatchProcess, LocalPlatform, batch_account
 from emulator.services.fake_cloud_run import FakeCloudRun
@@ -102,15 +102,14 @@ def local_cloud(settings: Settings, port: int = 0) -> Iterator[LocalCloud]:
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Two would keep their buckets in one folder, and each would know only its own objects."""
-    descriptor = os.open(private_folder(folder), os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EnvironmentNotReady(
-                f"another local cloud uses {folder}: end it (Ctrl-C), or set YIELDSPARK_HOME to"
-                " another folder"
-            ) from None
+        descriptor = take_lock(private_folder(folder), seconds=0)
+    except TimeoutError:
+        raise EnvironmentNotReady(
+            f"another local cloud uses {folder}: end it (Ctrl-C), or set YIELDSPARK_HOME to"
+            " another folder"
+        ) from None
+    try:
         yield
     finally:
         os.close(descriptor)
@@ -211,7 +210,7 @@ def cloud_database(settings: Settings) -> Settings:
     """The user's own database where DB_HOST names it, else one of the local cloud's own in the
     embedded server. Its tables are made as in the cloud, by a job or by `db migrate`.
     """
-    ready = with_database(settings)
+    ready = resolve_database(settings)
     if not settings.db_host:
         admin = make_engine(ready.model_copy(update={"db_name": "postgres"})).execution_options(
             isolation_level="AUTOCOMMIT"
@@ -266,7 +265,7 @@ def open_folder(home: Path, account: Account | None) -> Path:
     folder.chmod(0o711)
     models = folder / "models"
     models.mkdir(mode=0o700, exist_ok=True)
-    give_to(models, account.uid, account.gid)
+    change_owner(models, account.uid, account.gid)
     return folder
 
 

@@ -23,7 +23,7 @@ import typer
 from cli.options import AsJson, edge_settings
 from cli.run_application import run_application
 from cli.terminal import print_json, print_pairs, print_table, say, step
-from common.errors import EnvironmentNotReady, YieldSparkError, one_sentence
+from common.errors import EnvironmentNotReady, YieldSparkError, summarize_error
 from config_spark import Settings
 from database.embedded.server import EmbeddedServer
 from emulator.local.local_cloud import alone_in, repeated
@@ -194,7 +194,7 @@ def _print(document: dict[str, Any]) -> None:
 
 
 def _failure(error: BaseException, words: list[str]) -> dict[str, Any]:
-    return {"command": "apply", "status": "failed", "error": one_sentence(error)} | getattr(
+    return {"command": "apply", "status": "failed", "error": summarize_error(error)} | getattr(
         error, "document", {}
     )
 

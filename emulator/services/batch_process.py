@@ -26,7 +26,7 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from common.errors import EnvironmentNotReady
-from common.private_files import give_to, new_file, private_folder, write_private
+from common.private_files import change_owner, create_exclusively, private_folder, write_private
 from database.embedded.folders import Account, server_account
 from local_runtime.java import find_java
 from workflows.spec.batch_request import DRIVER_VARIABLE
@@ -191,7 +191,7 @@ class LocalPlatform:
             write_private(folder / "access_token", self._token)
             environment["GOOGLE_API_TOKEN_FILE"] = str(folder / "access_token")
         if self._account:
-            give_to(folder, self._account.uid, self._account.gid)
+            change_owner(folder, self._account.uid, self._account.gid)
         return BatchProcess(
             command,
             folder,
@@ -257,7 +257,7 @@ def batch_account() -> Account | None:
 def _emptied(path: Path) -> int:
     """A descriptor to write to a new file in the place of an earlier batch's of this name."""
     path.unlink(missing_ok=True)
-    return new_file(path)
+    return create_exclusively(path)
 
 
 def _rights(account: Account | None) -> dict[str, Any]:

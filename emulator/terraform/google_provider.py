@@ -8,19 +8,18 @@ some 6 minutes and 3.4 GB of Go's own caches; nothing of it lies in the checkout
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 from common.errors import EnvironmentNotReady
+from common.files import locked
 
 VERSION = "8.0.0"
 SOURCE = "github.com/hashicorp/terraform-provider-google"
@@ -69,7 +68,7 @@ def built_provider(say: Say) -> Path:
     """
     provider = cached_provider()
     provider.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(provider.with_name("build.lock")):
+    with locked(provider.with_name("build.lock"), create=True):
         if not provider.is_file():
             say(f"building the Google provider {VERSION}: some 6 minutes, once")
             _build(provider)
@@ -115,13 +114,6 @@ def _build(provider: Path) -> None:
                 f" {done.returncode}:\n{words}"
             )
         (Path(folder) / NAME).replace(provider)
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    with file.open("w", encoding="utf-8") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _terraform_version() -> dict[str, object]:

@@ -22,7 +22,7 @@ from pyspark.ml.functions import vector_to_array
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from common.errors import EnvironmentNotReady, one_sentence
+from common.errors import EnvironmentNotReady, summarize_error
 from forecasting.engines.engine import (
     KEY,
     Features,
@@ -217,7 +217,7 @@ class SynapsemlEngine:
             # the text is parsed when it is first used
             native.getBoosterNumTotalModel()
         except Py4JJavaError as error:
-            raise ValueError(f"no LightGBM model: {one_sentence(error)}") from error
+            raise ValueError(f"no LightGBM model: {summarize_error(error)}") from error
         return FittedModel(
             text, tuple(features), native.setFeaturesCol(VECTOR).setPredictionCol(FORECAST)
         )

@@ -33,7 +33,7 @@ from forecasting.features.pool_features import (
 from forecasting.features.pool_history import Observed, PoolHistory, pool_history
 from forecasting.features.rolling_windows import Days, lag
 from forecasting.features.targets import LABEL_LIMIT, asinh_level
-from spark.arrow_groups import Batches, whole_groups
+from spark.arrow_groups import Batches, iter_groups
 
 _METRICS = f"""
 SELECT m.pool_id, m.date, {finite("m.actual_apy")} AS apy, {finite("m.actual_tvl")} AS tvl,
@@ -116,7 +116,7 @@ def rows_of_pools(spec: FeatureSpec) -> Callable[[Batches], Batches]:
     """For `mapInArrow` over rows sorted by pool and day: batches of SCHEMA."""
 
     def compute(batches: Batches) -> Iterator[pa.RecordBatch]:
-        for pools in whole_groups(batches, "pool_id"):
+        for pools in iter_groups(batches, "pool_id"):
             yield from _rows(pool_history(pools, spec.as_of), spec)
 
     return compute

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, insert, select
 
 from database.connections.engine import checked_connection
-from database.ledger.runs import who_is_asking
+from database.ledger.runs import current_user
 from database.schema.tables import promotion
 
 BY_HAND, ROLLED_BACK = "by_hand", "rolled_back"
@@ -35,7 +35,7 @@ def record(
 ) -> None:
     """Inside the caller's transaction."""
     row = {
-        "decided_by": who_is_asking(),
+        "decided_by": current_user(),
         "engine": engine,
         "horizon_days": horizon,
         "decision": decision,

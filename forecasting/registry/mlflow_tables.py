@@ -26,7 +26,8 @@ from common.errors import DatabaseError, RegistryUnreachable
 from common.private_files import make_private, private_folder
 from common.registry_address import SQLITE, is_in_postgresql, sqlite_uri
 from config_spark import Settings
-from database.connections.engine import engine_of
+from database.connections.advisory_locks import MLFLOW_LOCK, lock_in_transaction
+from database.connections.engine import make_engine_for
 from database.connections.parameters import (
     FIXED_SESSION,
     ConnectionParameters,
@@ -43,7 +44,6 @@ Change = Literal["current", "made", "upgraded"]
 FILE = "mlflow.db"
 VERSIONS = "model_versions"
 LATER = "forecasts go on without it and are registered later"
-LOCK = text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('mlflow'))")
 
 
 QUIET = {
@@ -190,7 +190,7 @@ def _engine(settings: Settings) -> Engine:
     if not is_in_postgresql(uri):
         return create_engine(uri, poolclass=NullPool)
     address, login = make_url(uri), _login(settings)
-    return engine_of(
+    return make_engine_for(
         replace(login, port=address.port or login.port, database=str(address.database))
     )
 
@@ -250,7 +250,7 @@ def _upgrade(uri: str, connection: Connection) -> None:
     from mlflow.db import upgrade
 
     if is_in_postgresql(uri):
-        connection.execute(LOCK)
+        lock_in_transaction(connection, MLFLOW_LOCK)
         if _revision(connection) == _head():
             return
     assert upgrade.callback is not None, "a command of click calls a function"

@@ -10,8 +10,6 @@ import base64
 import datetime as dt
 import hashlib
 import logging
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from common.errors import ConfigurationError
+from common.files import write_atomically
 from common.settings.cloud import PRODUCT_VERSION
 from reporting.report import formatting as number_words
 from reporting.report.feature_labels import feature_words
@@ -40,7 +39,7 @@ def write_page(
     path = folder.resolve() / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, page)
+        write_atomically(path, page, mode=0o644)
     except OSError as error:
         raise ConfigurationError(
             f"the report can't be written to {path}: {error.strerror}. Set REPORT_DIR to a folder"
@@ -70,17 +69,3 @@ def render(template: str, contents: dict[str, Any]) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-
-
-def _write_whole(path: Path, page: str) -> None:
-    """Through a file beside it and one rename: an interrupted run leaves the report as it was."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    unfinished = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(page)
-        unfinished.chmod(0o644)
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise

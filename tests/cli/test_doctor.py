@@ -80,7 +80,7 @@ def test_missing_jars_are_a_warning_and_a_changed_jar_a_failure(settings: Settin
     assert missing.result == "warn"
     assert "READ_TRANSPORT=adbc" in missing.found
     assert "--engine lightgbm" in missing.found
-    name = next(iter(spark_runtime.locked_checksums()))
+    name = next(iter(spark_runtime.read_checksums()))
     folder = settings.yieldspark_home / "jars"
     folder.mkdir(parents=True)
     (folder / name).write_bytes(b"not this")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import EnvironmentNotReady, file_problem, one_sentence
+from common.errors import EnvironmentNotReady, describe_file_error, summarize_error
 from common.logging_setup import add_log_file
 
 FULL = Path("/dev/full")
@@ -38,9 +38,9 @@ def test_a_log_file_without_room_is_given_up_and_said_once(
     for number in range(3):
         logging.getLogger("a.job").warning("line %d", number)
     said = [record.getMessage() for record in caplog.records]
-    assert [text for text in said if "goes on without it" in text] == [
+    assert [text for text in said if "continues without it" in text] == [
         f"{file} can't be written any more: No space left on device; free disk space there."
-        " The run goes on without it"
+        " The run continues without it"
     ]
     assert [text for text in said if text.startswith("line")] == ["line 0", "line 1", "line 2"]
     assert len(logging.getLogger().handlers) == handlers
@@ -51,7 +51,7 @@ def test_a_folder_of_logs_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("")
     with pytest.raises(
         EnvironmentNotReady,
-        match=rf"{tmp_path}/logs can't be written: File exists; move what is there away, or set",
+        match=rf"{tmp_path}/logs can't be written: File exists; move it away, or set",
     ):
         add_log_file(tmp_path)
 
@@ -61,20 +61,20 @@ def test_a_folder_of_logs_that_is_a_file_is_named(tmp_path: Path) -> None:
     [
         (errno.ENOSPC, "free disk space"),
         (errno.EROFS, "make it writable"),
-        (errno.EISDIR, "move what is there away"),
+        (errno.EISDIR, "move it away"),
         (errno.EIO, "make it writable and free disk space"),
     ],
 )
 def test_the_next_step_follows_from_the_systems_error(number: int, step: str) -> None:
     error = OSError(number, os.strerror(number), "/a/file")
-    assert file_problem(error).startswith(f"{os.strerror(number)}; {step}")
+    assert describe_file_error(error).startswith(f"{os.strerror(number)}; {step}")
 
 
 def test_a_full_disk_anywhere_says_what_to_free() -> None:
-    ours = one_sentence(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/file"))
+    ours = summarize_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/file"))
     assert ours.startswith("/a/file can't be used: No space left on device; free disk space there")
     java = "An error occurred while calling None.JavaSparkContext.\n: java.io.IOException: "
-    theirs = one_sentence(RuntimeError(f"{java}No space left on device\n\tat java.base/java.io"))
+    theirs = summarize_error(RuntimeError(f"{java}No space left on device\n\tat java.base/java.io"))
     assert theirs == (
         "RuntimeError: java.io.IOException: No space left on device; free disk space, also in"
         " TMPDIR and SPARK_LOCAL_DIRS, then run again"

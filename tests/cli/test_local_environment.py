@@ -173,7 +173,7 @@ def test_changed_requirements_are_installed(changed: Clone) -> None:
 
 def test_an_interrupted_bootstrap_goes_on(clone: Clone) -> None:
     """Killed, then interrupted, each time when the folder is made and pip is not yet there."""
-    mark, before = clone.venv / local_environment.MARK, None
+    mark, before = clone.venv / local_environment.CREATED_MARKER, None
     for sent, expected in (signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130):
         process = clone.start()
         deadline = time.monotonic() + 60
@@ -183,7 +183,7 @@ def test_an_interrupted_bootstrap_goes_on(clone: Clone) -> None:
         os.killpg(process.pid, sent)
         output, errors = process.communicate(timeout=60)
         assert (process.returncode, output) == (expected, ""), errors
-        assert not (clone.venv / local_environment.STAMP).exists()
+        assert not (clone.venv / local_environment.COMPLETE_MARKER).exists()
     assert clone.run()[:2] == (0, f"probe 1.0 {clone.venv} demo\n")
 
 
@@ -245,7 +245,11 @@ def test_a_package_that_pip_left_half_unpacked_in_a_venv_of_the_users_is_unpacke
     """As a kill during the installation leaves it: some of the modules, metadata, no list of
     files.
     """
-    for name in (local_environment.MARK, local_environment.STAMP, local_environment.LOG):
+    for name in (
+        local_environment.CREATED_MARKER,
+        local_environment.COMPLETE_MARKER,
+        local_environment.LOG,
+    ):
         (ready.venv / name).unlink()
     (ready.venv / local_environment.UNFINISHED).touch()
     (packages,) = ready.venv.glob("lib/python*/site-packages")
@@ -329,8 +333,10 @@ def test_a_clone_of_another_user_is_told_what_to_do(has_venv: bool, tmp_path: Pa
         place.chmod(0o755)
     os.seteuid(65534)
     try:
-        with pytest.raises(local_environment.NotReady, match=r"you may not write .*a folder of"):
-            local_environment.make(folder, tmp_path / "requirements-spark.txt")
+        with pytest.raises(
+            local_environment.BootstrapError, match=r"you may not write .*a folder of"
+        ):
+            local_environment.create_environment(folder, tmp_path / "requirements-spark.txt")
     finally:
         os.seteuid(0)
     assert folder.exists() is has_venv
@@ -340,7 +346,7 @@ def test_a_python_outside_the_range_is_told_the_command(monkeypatch: pytest.Monk
     monkeypatch.setattr(local_environment, "OLDEST", (3, 98))
     monkeypatch.setattr(local_environment, "NEWEST", (3, 99))
     with pytest.raises(
-        local_environment.NotReady,
+        local_environment.BootstrapError,
         match=r"Python 3\.11 or 3\.12 is needed.*`python3\.11 run_spark_local\.py`",
     ):
         local_environment.check_python()
@@ -357,7 +363,11 @@ def test_an_environment_of_the_users_that_has_everything_is_used_as_it_is(clone:
 
 
 def test_a_venv_of_the_users_is_installed_into_and_never_cleared(changed: Clone) -> None:
-    for name in (local_environment.MARK, local_environment.STAMP, local_environment.LOG):
+    for name in (
+        local_environment.CREATED_MARKER,
+        local_environment.COMPLETE_MARKER,
+        local_environment.LOG,
+    ):
         (changed.venv / name).unlink()
     (changed.venv / "notes.txt").write_text("mine")
     assert changed.run()[:2] == (0, f"probe 2.0 {changed.venv} demo\n")
@@ -368,7 +378,7 @@ def test_a_venv_of_the_users_with_another_python_is_left_alone(clone: Clone) -> 
     venv.EnvBuilder(with_pip=False).create(clone.venv)
     code, output, errors = clone.run()
     assert (code, output) == (2, "")
-    assert "was made by something else" in errors
+    assert "was not created by YieldSpark" in errors
     assert "Move it away" in errors
 
 
@@ -419,8 +429,8 @@ def test_a_pip_that_installs_nothing_leaves_no_stamp(clone: Clone) -> None:
     (packages / "pip" / "__main__.py").touch()
     code, output, errors = clone.run()
     assert (code, output) == (2, "")
-    assert "pip ended well, and probe==1.0 is not there" in errors
-    assert not (clone.venv / local_environment.STAMP).exists()
+    assert "pip succeeded, but probe==1.0 is not installed" in errors
+    assert not (clone.venv / local_environment.COMPLETE_MARKER).exists()
 
 
 def test_a_configuration_that_pip_cannot_read_is_named(changed: Clone, tmp_path: Path) -> None:

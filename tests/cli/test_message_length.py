@@ -7,12 +7,12 @@ from __future__ import annotations
 import pytest
 
 from common.errors import (
-    MAX_MESSAGE_LETTERS,
+    MAX_MESSAGE_CHARACTERS,
     InputError,
     SchemaMismatch,
-    one_sentence,
-    shortened,
-    whole_message,
+    full_message,
+    shorten_message,
+    summarize_error,
 )
 from tests.support.processes import CommandLine
 
@@ -21,25 +21,25 @@ LONG = "the begin " + "x" * 5000 + " and the next step"
 
 @pytest.mark.parametrize("error", [InputError(LONG), SchemaMismatch(LONG), ValueError(LONG)])
 def test_an_error_keeps_its_begin_and_its_next_step(error: Exception) -> None:
-    sentence = one_sentence(error)
-    assert len(sentence) <= MAX_MESSAGE_LETTERS
+    sentence = summarize_error(error)
+    assert len(sentence) <= MAX_MESSAGE_CHARACTERS
     assert "the begin xxx" in sentence
     assert sentence.endswith("xxx and the next step")
     assert " ... " in sentence
-    assert whole_message(error) == LONG
+    assert full_message(error) == LONG
 
 
 def test_what_is_short_stays() -> None:
-    assert shortened("x" * MAX_MESSAGE_LETTERS) == "x" * MAX_MESSAGE_LETTERS
-    assert str(InputError("short")) == one_sentence(InputError("short")) == "short"
+    assert shorten_message("x" * MAX_MESSAGE_CHARACTERS) == "x" * MAX_MESSAGE_CHARACTERS
+    assert str(InputError("short")) == summarize_error(InputError("short")) == "short"
 
 
 def test_the_command_line_prints_no_longer_line(run_here: CommandLine) -> None:
     name = f"no_such_{'x' * 200}/" * 4
     done = run_here("load", f"{name}.csv", "--json")
     assert done.returncode == 2
-    assert max(map(len, done.stderr.splitlines())) <= MAX_MESSAGE_LETTERS + len("error: ")
+    assert max(map(len, done.stderr.splitlines())) <= MAX_MESSAGE_CHARACTERS + len("error: ")
     assert "the whole message is in" in done.stderr
     done = run_here("load", "a.csv", "--kind", "x" * 5000)
     assert done.returncode == 2
-    assert done.stderr.count("x") < 2 * MAX_MESSAGE_LETTERS
+    assert done.stderr.count("x") < 2 * MAX_MESSAGE_CHARACTERS

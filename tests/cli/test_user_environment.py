@@ -16,7 +16,8 @@ from common.errors import ConfigurationError, EnvironmentNotReady
 from config_spark import Settings, load_settings
 from local_runtime import jars as spark_runtime
 from local_runtime.java import find_java, network_options
-from spark.session import jars_folder, session_conf
+from spark.jar_sets import jars_folder
+from spark.session import session_conf
 
 ROOT = Path(__file__).resolve().parents[2]
 SESSION = """
@@ -97,7 +98,7 @@ def test_a_java_that_ends_at_once_says_its_last_line(home: Path) -> None:
     done = run_session(home, JAVA_TOOL_OPTIONS="-XX:+NoSuchOption")
     message = done.stderr.splitlines()[-1]
     assert done.returncode == 1
-    assert "EnvironmentNotReady: Java ended before Spark began" in message
+    assert "EnvironmentNotReady: Java ended before Spark started" in message
     assert "Unrecognized VM option 'NoSuchOption'" in message
     assert "JAVA_TOOL_OPTIONS" in message
 

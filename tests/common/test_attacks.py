@@ -1,9 +1,9 @@
-"""What a web page, another account of the machine or a changed bucket may try against the local
-cloud and its releases; each attack was seen to work before it was refused.
+"""Attacks of a web page, another account of the machine or a changed bucket on the local cloud and
+its releases.
 
-That the workflow refuses a changed release is the scenario `changed_release`, which two
-interpreters run. That gcloud and Terraform's provider send the token is seen in test_deployment.py
-and test_terraform_apply.py, whose doubles ask for it.
+Each attack succeeded before its defence existed. The scenario `changed_release` tests that the
+workflow rejects a changed release; test_deployment.py and test_terraform_apply.py test that gcloud
+and Terraform's provider send the token.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from pyspark.sql import SparkSession
 from cli.doctor_checks import folders
 from common.errors import CloudRefused, EnvironmentNotReady, ReleaseConflict
 from common.logging_setup import add_log_file
-from common.private_files import give_to, private_folder, write_private
+from common.private_files import change_owner, private_folder, write_private
 from config_spark import Settings, load_settings
 from database.connections.secret_manager import with_password
 from database.embedded.folders import server_account
@@ -63,7 +63,7 @@ PATH = f"/v1/{SECRET}:access"
 
 @dataclass
 class Attacked:
-    """A server as the local cloud's, and the service whose answer is the database's password."""
+    """A server like the local cloud's; the answer of its service is the database password."""
 
     url: str
     service: FakeSecretManager
@@ -73,7 +73,7 @@ class Attacked:
         return urlsplit(self.url).netloc
 
     def send(self, lines: bytes, body: bytes = b"") -> bytes:
-        """What is answered to these bytes, until the server closes the connection."""
+        """Send bytes and return the answer."""
         address = ("127.0.0.1", int(self.place.partition(":")[2]))
         with socket.create_connection(address, timeout=30) as line:
             line.sendall(lines + body)
@@ -84,7 +84,7 @@ class Attacked:
             return answer
 
     def status(self, *headers: str, target: str = PATH, body: bytes = b"") -> int:
-        """The status of a POST with these headers."""
+        """Return the status of a POST with these headers."""
         lines = "".join(f"{line}\r\n" for line in (f"POST {target} HTTP/1.1", *headers))
         answer = self.send(lines.encode() + b"Connection: close\r\n\r\n", body)
         return int(answer.split(b" ", 2)[1])
@@ -95,7 +95,7 @@ class Attacked:
 
 
 class _AnyMethod(FakeSecretManager):
-    """Answers a POST too, which a page can send with a body."""
+    """Handler that also answers POST, which a page can send with a body."""
 
     def __init__(self) -> None:
         super().__init__({SECRET: PASSWORD.encode()})
@@ -109,7 +109,7 @@ def attacked() -> Iterator[Attacked]:
         yield Attacked(url, service)
 
 
-def test_the_token_opens_the_server_and_nothing_else_does(attacked: Attacked) -> None:
+def test_server_accepts_only_its_token(attacked: Attacked) -> None:
     host = f"Host: {attacked.place}"
     assert attacked.status(*attacked.good) == 200
     attacked.service.asked.clear()
@@ -125,7 +125,7 @@ def test_the_token_opens_the_server_and_nothing_else_does(attacked: Attacked) ->
     assert attacked.service.asked == []
 
 
-def test_another_host_and_a_browser_are_refused_though_they_have_the_token(
+def test_rejects_other_hosts_and_browsers_with_a_valid_token(
     attacked: Attacked,
 ) -> None:
     port, token = attacked.place.partition(":")[2], f"Authorization: Bearer {TOKEN}"
@@ -168,7 +168,7 @@ SIZES = (
 )
 
 
-def test_a_length_that_is_none_or_too_large_is_refused(
+def test_rejects_invalid_and_too_large_content_lengths(
     attacked: Attacked, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for header, body, status in SIZES:
@@ -180,7 +180,7 @@ def test_a_length_that_is_none_or_too_large_is_refused(
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_chunks_without_an_end_are_bounded(
+def test_limits_endless_chunked_bodies(
     attacked: Attacked, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(http_service, "LARGEST_BODY", 1 << 20)
@@ -262,31 +262,31 @@ def test_a_connection_that_waits_between_two_requests_is_served_again(
             time.sleep(0.7)
 
 
-def test_a_document_that_a_service_does_not_expect_is_an_answer_and_no_traceback(
+def test_answers_unexpected_json_without_a_traceback(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with serving([FakeStorage(tmp_path, ["code"])], token=TOKEN) as url:
-        there = Attacked(url, _AnyMethod())
+        server = Attacked(url, _AnyMethod())
         target = "/upload/storage/v1/b/code/o?uploadType="
         for body in (b"[" * 200_000, b"[1]", b"\xff", b'"text"'):
             size = f"Content-Length: {len(body)}"
-            assert there.status(*there.good, size, target=f"{target}resumable", body=body) == 400
+            assert server.status(*server.good, size, target=f"{target}resumable", body=body) == 400
         body = b"--b\r\n\r\nno JSON\r\n--b\r\n\r\nx\r\n--b--"
         headers = ("Content-Type: multipart/related; boundary=b", f"Content-Length: {len(body)}")
-        assert there.status(*there.good, *headers, target=f"{target}multipart", body=body) == 500
+        assert server.status(*server.good, *headers, target=f"{target}multipart", body=body) == 500
     assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["text/html\r\nset-cookie: a=b", "日本", "a\x00b\x1b[2J"])
-def test_the_type_of_an_upload_makes_no_header_of_its_download(
+def test_content_type_of_an_upload_cannot_inject_headers(
     kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     double = FakeStorage(tmp_path, ["code"])
     double.store.write("code", "x", b"content", {"contentType": kind}, Conditions(), {})
     with serving([double], token=TOKEN) as url:
-        there = Attacked(url, _AnyMethod())
-        lines = ("GET /storage/v1/b/code/o/x?alt=media HTTP/1.1", *there.good, "Connection: close")
-        answer = there.send(("\r\n".join(lines) + "\r\n\r\n").encode())
+        server = Attacked(url, _AnyMethod())
+        lines = ("GET /storage/v1/b/code/o/x?alt=media HTTP/1.1", *server.good, "Connection: close")
+        answer = server.send(("\r\n".join(lines) + "\r\n\r\n").encode())
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200")
     assert b"\r\nset-cookie" not in head
@@ -296,13 +296,13 @@ def test_the_type_of_an_upload_makes_no_header_of_its_download(
 
 
 RPC_REQUEST = 3
-"""Type of a message of Spark's network protocol (Message.java of network-common): a number of eight
-bytes, the body's size, and the body.
+"""Message type of Spark's network protocol (`Message.java`): a request id of eight bytes, the size
+of the body, and the body.
 """
 
 
-def test_sparks_driver_reads_no_object_of_another_account(spark: SparkSession) -> None:
-    """The driver's port read Java's objects from whoever sent them, which may run code."""
+def test_spark_driver_rejects_objects_of_other_accounts(spark: SparkSession) -> None:
+    """Deserializing Java objects of other accounts may run their code."""
     body = b"\xac\xed\x00\x05"  # the begin of every serialised object
     message = bytes([RPC_REQUEST]) + struct.pack("!QI", 1, len(body)) + body
     port = int(str(spark.conf.get("spark.driver.port")))
@@ -312,7 +312,7 @@ def test_sparks_driver_reads_no_object_of_another_account(spark: SparkSession) -
 
 
 @pytest.mark.usefixtures("processes")
-def test_no_request_is_kept(attacked: Attacked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_are_not_stored(attacked: Attacked, monkeypatch: pytest.MonkeyPatch) -> None:
     source = "from emulator.services.http_service import Service; print(Service.keeps_requests)"
     done = subprocess.run(
         [sys.executable, "-c", source], cwd=PROJECT, capture_output=True, text=True, check=True
@@ -323,7 +323,7 @@ def test_no_request_is_kept(attacked: Attacked, monkeypatch: pytest.MonkeyPatch)
     assert attacked.service.asked == []
 
 
-def test_every_server_of_the_product_asks_for_a_token() -> None:
+def test_every_server_requires_a_token() -> None:
     calls = [
         (path.name, {keyword.arg for keyword in node.keywords})
         for folder in ("workflows", "emulator")
@@ -335,8 +335,8 @@ def test_every_server_of_the_product_asks_for_a_token() -> None:
     assert [name for name, keywords in calls if "token" not in keywords] == []
 
 
-def test_no_owner_is_changed_through_a_link() -> None:
-    """In a folder of an account's a name may lead anywhere a moment later."""
+def test_change_owner_does_not_follow_links() -> None:
+    """An account can replace a name in its own folder by a link at any moment."""
     calls = [
         (path.name, {keyword.arg for keyword in node.keywords})
         for folder in (
@@ -392,7 +392,7 @@ async function attack() {
 
 
 class _Page(http.server.BaseHTTPRequestHandler):
-    """A web page of somebody's, and where it tells what it got."""
+    """A hostile web page, and the address that it reports answers to."""
 
     page = b""
     told: list[str] | None = None
@@ -416,9 +416,9 @@ class _Page(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.mark.usefixtures("processes")
-def test_a_page_in_a_browser_reaches_no_service(attacked: Attacked, tmp_path: Path) -> None:
-    """The page sends what a page can: fetches, a script, a picture and a form, to the address and
-    by a name that its owner lets lead to loopback (DNS rebinding).
+def test_web_page_cannot_reach_a_service(attacked: Attacked, tmp_path: Path) -> None:
+    """The page sends all requests that a page can: fetches, a script, an image and a form, to the
+    address and to a name that resolves to loopback (DNS rebinding).
     """
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
@@ -449,14 +449,14 @@ def test_a_page_in_a_browser_reaches_no_service(attacked: Attacked, tmp_path: Pa
             process.terminate()
             process.wait()
             server.shutdown()
-    told = handler.told  # type: ignore[attr-defined]
-    assert told is not None, f"chromium ended with {process.returncode} before the page was done"
-    assert len(told) == 9
-    assert not any(PASSWORD in one or "data" in one for one in told), told
+    answers = handler.told  # type: ignore[attr-defined]
+    assert answers is not None, f"chromium ended with {process.returncode} before the page was done"
+    assert len(answers) == 9
+    assert not any(PASSWORD in answer or "data" in answer for answer in answers), answers
     assert attacked.service.asked == []
 
 
-def test_the_local_cloud_keeps_its_token_in_a_private_file_and_asks_for_it(
+def test_local_cloud_requires_the_token_of_a_private_file(
     database: Settings, tmp_path: Path
 ) -> None:
     settings = database.model_copy(update={"yieldspark_home": tmp_path / "home"})
@@ -465,32 +465,32 @@ def test_the_local_cloud_keeps_its_token_in_a_private_file_and_asks_for_it(
         assert cloud.variables["CLOUDSDK_AUTH_ACCESS_TOKEN_FILE"] == str(token_file)
         assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
         assert stat.S_IMODE(token_file.parent.stat().st_mode) == 0o700
-        kept = [token_file.parent, *token_file.parent.rglob("*")]
-        assert [path for path in kept if path.stat().st_mode & 0o077] == []
+        paths = [token_file.parent, *token_file.parent.rglob("*")]
+        assert [path for path in paths if path.stat().st_mode & 0o077] == []
         token = token_file.read_text()
         assert len(token) >= 32
         assert token not in json.dumps(dict(cloud.variables))
-        asked = f"{cloud.url}/v1/{cloud.variables['DB_PASSWORD_SECRET']}:access"
+        secret_url = f"{cloud.url}/v1/{cloud.variables['DB_PASSWORD_SECRET']}:access"
         with pytest.raises(HTTPError, match="401"):
-            urlopen(asked)
-        with urlopen(Request(asked, headers={"Authorization": f"Bearer {token}"})) as answer:
+            urlopen(secret_url)
+        with urlopen(Request(secret_url, headers={"Authorization": f"Bearer {token}"})) as answer:
             assert answer.status == 200
-        there = {name.lower(): value for name, value in cloud.variables.items()}
+        variables = {name.lower(): value for name, value in cloud.variables.items()}
         assert database.db_password is not None
-        assert _password_by(there) == database.db_password.get_secret_value()
-        without = there | {"google_api_token_file": None}
+        assert _password_by(variables) == database.db_password.get_secret_value()
+        without = variables | {"google_api_token_file": None}
         with pytest.raises(CloudRefused, match="GOOGLE_API_TOKEN_FILE is not set"):
             _password_by(without)
     assert not token_file.exists()
     with pytest.raises(EnvironmentNotReady, match=r"take the variables that .* prints"):
-        _password_by(there)
+        _password_by(variables)
 
 
 def _password_by(variables: Mapping[str, str | None]) -> str:
-    """The database's password, as a job gets it that has these settings."""
-    found = with_password(load_settings(_env_file=None, db_password=None, **variables))
-    assert found.db_password is not None
-    return found.db_password.get_secret_value()
+    """Return the database password that a job with these settings gets."""
+    settings = with_password(load_settings(_env_file=None, db_password=None, **variables))
+    assert settings.db_password is not None
+    return settings.db_password.get_secret_value()
 
 
 JOB = """
@@ -503,10 +503,10 @@ ln -s $(dirname $1) folder
 
 
 @pytest.mark.usefixtures("processes")
-def test_the_output_of_a_job_is_what_it_wrote_and_no_file_that_it_links_to(
+def test_job_output_does_not_follow_links(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The job is a script of sh: a Python that the account can reach is not everywhere."""
+    """The job is a shell script, because the account may not reach this Python."""
     if os.geteuid() != 0:
         pytest.skip("only root hands a job's folder to another account")
     account = server_account()
@@ -535,7 +535,7 @@ def test_the_output_of_a_job_is_what_it_wrote_and_no_file_that_it_links_to(
         shutil.rmtree(folder)
 
 
-def test_a_folder_is_given_to_an_account_without_what_its_links_lead_to(tmp_path: Path) -> None:
+def test_change_owner_excludes_targets_of_links(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root gives files away")
     account = server_account()
@@ -550,15 +550,15 @@ def test_a_folder_is_given_to_an_account_without_what_its_links_lead_to(tmp_path
     os.link(secret, models / "second_name")
     (models / "deep").mkdir()
     (models / "deep" / "own").write_text("x")
-    give_to(models, account.uid, account.gid)
+    change_owner(models, account.uid, account.gid)
     owners = {path.name: path.lstat().st_uid for path in (secret, other, other / "inner")}
     assert owners == {"of_root": 0, "folder_of_root": 0, "inner": 0}
     assert {path.name for path in models.rglob("*")} == {"second_name", "deep", "own"}
     assert (models / "deep" / "own").stat().st_uid == models.stat().st_uid == account.uid
 
 
-def test_a_file_of_another_account_is_read_where_it_is_no_other_files_name(tmp_path: Path) -> None:
-    """The embedded server's folder is the batches' account's too."""
+def test_reads_files_of_other_accounts_without_a_second_name(tmp_path: Path) -> None:
+    """The account of the batches also owns the embedded server's folder."""
     secret, data = tmp_path / "of_root", private_folder(tmp_path / "data")
     write_private(secret, "1\n2\n3\n5432\n")
     write_private(data / "postmaster.pid", secret.read_text())
@@ -572,7 +572,7 @@ def test_a_file_of_another_account_is_read_where_it_is_no_other_files_name(tmp_p
     assert recorded_port(data) is None
 
 
-def test_state_is_its_owners_alone_and_doctor_says_where_it_is_not(
+def test_state_is_private_and_doctor_reports_shared_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / "home"
@@ -581,15 +581,15 @@ def test_state_is_its_owners_alone_and_doctor_says_where_it_is_not(
     (home / "logs" / "yieldspark.log").write_text("of an earlier version\n")
     for path in (home / "logs", home / "logs" / "yieldspark.log"):
         path.chmod(0o755)
-    result, found, fix = folders(settings)
-    assert (result, str(home / "logs") in found) == ("warn", True)
+    result, message, fix = folders(settings)
+    assert (result, str(home / "logs") in message) == ("warn", True)
     assert fix.startswith("chmod -R go= ")
     handlers = list(logging.getLogger().handlers)
     path = add_log_file(settings.yieldspark_home)
     for handler in set(logging.getLogger().handlers) - set(handlers):
         logging.getLogger().removeHandler(handler)
         handler.close()
-    modes = [stat.S_IMODE(one.stat().st_mode) for one in (path, path.parent)]
+    modes = [stat.S_IMODE(item.stat().st_mode) for item in (path, path.parent)]
     assert modes == [0o600, 0o700]
     assert folders(settings)[0] == "ok"
     assert stat.S_IMODE(Path(temporary_folder()).stat().st_mode) == 0o700
@@ -597,7 +597,7 @@ def test_state_is_its_owners_alone_and_doctor_says_where_it_is_not(
     assert folders(settings)[0] == "warn"
 
 
-def test_a_changed_release_is_not_submitted(tmp_path: Path) -> None:
+def test_does_not_submit_a_changed_release(tmp_path: Path) -> None:
     double = FakeStorage(tmp_path, [BUCKET])
     with serving([double]) as url:
         settings = cloud_settings(url)

@@ -1,4 +1,4 @@
-"""Settings: what is read, what is refused and how it says so."""
+"""Settings: sources, validation and error messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_dotenv_file_with_a_byte_order_mark_is_read_and_the_environment_wins(
+def test_reads_dotenv_with_byte_order_mark_after_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".env").write_text(
@@ -32,7 +32,7 @@ def test_a_dotenv_file_with_a_byte_order_mark_is_read_and_the_environment_wins(
     assert (settings.db_host, settings.db_port) == ("from-file", 7000)
 
 
-def test_a_wrong_type_names_variable_value_and_what_is_allowed(tmp_path: Path) -> None:
+def test_wrong_type_names_variable_value_and_allowed_values(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("DB_PORT=many\nENVIRONMENT=prod\nMAX_FILL_DAYS=-1\n")
     with pytest.raises(ConfigurationError) as caught:
         load_settings()
@@ -42,7 +42,7 @@ def test_a_wrong_type_names_variable_value_and_what_is_allowed(tmp_path: Path) -
     assert "MAX_FILL_DAYS='-1' is wrong: Input should be greater than or equal to 0" in message
 
 
-def test_production_without_a_database_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_production_requires_db_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARK_ENVIRONMENT", "production")
     monkeypatch.setenv("DB_PASSWORD", "very-secret")
     with pytest.raises(ConfigurationError, match="DB_HOST is not set") as caught:
@@ -59,12 +59,12 @@ def test_settings_are_frozen_and_hide_the_password(monkeypatch: pytest.MonkeyPat
         settings.db_port = 1  # type: ignore[misc]
 
 
-def test_an_option_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_override_takes_precedence_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENGINE", "synapseml")
     assert load_settings(engine="lightgbm").engine == "lightgbm"
 
 
-def test_a_dotenv_file_that_is_no_utf8_is_named(tmp_path: Path) -> None:
+def test_rejects_dotenv_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"DB_USER=\xff\n")
     with pytest.raises(ConfigurationError, match=r"\.env can't be read.*UTF-8"):
         load_settings()
@@ -74,7 +74,7 @@ def test_a_dotenv_file_that_is_no_utf8_is_named(tmp_path: Path) -> None:
     "name", ["defillama_yields_url", "defillama_coins_url", "google_api_endpoint"]
 )
 @pytest.mark.parametrize("url", ["https://me:very-secret@example.com", "ftp://me:very-secret@a"])
-def test_an_address_with_a_login_is_refused_and_not_echoed(name: str, url: str) -> None:
+def test_rejects_url_with_credentials_without_showing_them(name: str, url: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         load_settings(_env_file=None, **{name: url})
     assert f"{name.upper()}=(hidden) is wrong" in str(refused.value)
@@ -91,15 +91,13 @@ def test_an_address_with_a_login_is_refused_and_not_echoed(name: str, url: str) 
         ("REPORT_DIR=a\0b\n", 1),
     ],
 )
-def test_a_line_of_dotenv_that_would_be_left_out_is_named(
-    content: str, line: int, tmp_path: Path
-) -> None:
+def test_names_dotenv_lines_that_cannot_be_parsed(content: str, line: int, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(content)
     with pytest.raises(ConfigurationError, match=rf"\.env is wrong in line {line}: write NAME="):
         load_settings()
 
 
-def test_other_lines_and_a_virtual_environment_pass(tmp_path: Path) -> None:
+def test_accepts_other_dotenv_lines_and_a_virtual_environment(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("# remark\nexport DB_USER='a b' # who\nOTHER\n\nDB_NAME=\n")
     assert load_settings().db_user == "a b"
     (tmp_path / ".env").unlink()
@@ -107,7 +105,7 @@ def test_other_lines_and_a_virtual_environment_pass(tmp_path: Path) -> None:
     assert load_settings().db_user == "yieldspark"
 
 
-def test_a_dotenv_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+def test_rejects_dotenv_that_is_a_broken_link(tmp_path: Path) -> None:
     (tmp_path / ".env").symlink_to(tmp_path / "gone")
     with pytest.raises(ConfigurationError, match=r"\.env can't be read: No such file"):
         load_settings()
@@ -122,7 +120,7 @@ def test_a_dotenv_that_leads_nowhere_is_named(tmp_path: Path) -> None:
         "postgresql+psycopg2://db/mlflow?user=u&password=very-secret",
     ],
 )
-def test_a_registry_address_with_credentials_is_refused_and_not_echoed(
+def test_rejects_registry_uri_with_credentials_without_showing_them(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -138,7 +136,7 @@ def test_a_registry_address_with_credentials_is_refused_and_not_echoed(
 @pytest.mark.parametrize(
     "uri", ["https://mlflow.example:5000", "sqlite:////home/someone@work/mlflow.db", ""]
 )
-def test_a_registry_address_without_credentials_is_taken(
+def test_accepts_registry_uri_without_credentials(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -162,7 +160,7 @@ REGISTRY = {
         {"DB_HOST": "::1", "MLFLOW_TRACKING_URI": "postgresql+psycopg2://[::1]/mlflow"},
     ],
 )
-def test_a_registry_in_the_servers_own_postgresql_is_taken(
+def test_accepts_registry_on_the_database_server(
     change: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (REGISTRY | change).items():
@@ -194,7 +192,7 @@ def test_a_registry_in_the_servers_own_postgresql_is_taken(
         ({"MLFLOW_ARTIFACTS_URI": ""}, "MLFLOW_ARTIFACTS_URI, which is not set"),
     ],
 )
-def test_another_registry_in_postgresql_is_refused_with_the_right_form(
+def test_rejects_other_registries_in_postgresql_with_the_right_form(
     change: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (REGISTRY | change).items():
@@ -206,7 +204,7 @@ def test_another_registry_in_postgresql_is_refused_with_the_right_form(
 
 
 @pytest.mark.parametrize("name", ["DB_HOST", "DB_PORT", "DEFILLAMA_YIELDS_URL", "MAX_FILL_DAYS"])
-def test_an_address_in_the_wrong_variable_shows_no_password(
+def test_url_in_the_wrong_variable_shows_no_password(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, "postgresql://me:very/secret@h:5432/db")
@@ -224,7 +222,7 @@ def test_an_address_in_the_wrong_variable_shows_no_password(
     ids=["long", "no account"],
 )
 @pytest.mark.parametrize("name", ["YIELDSPARK_HOME", "JARS_DIR"])
-def test_a_path_that_no_file_can_have_is_wrong_configuration(
+def test_rejects_path_that_no_file_can_have(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -235,7 +233,7 @@ def test_a_path_that_no_file_can_have_is_wrong_configuration(
 
 
 @pytest.mark.usefixtures("processes")
-def test_an_account_without_a_home_folder_says_what_to_set(tmp_path: Path) -> None:
+def test_account_without_home_folder_must_set_yieldspark_home(tmp_path: Path) -> None:
     program = f"""
 import os, sys
 sys.path.insert(0, {str(Path(config_spark.__file__).parent)!r})

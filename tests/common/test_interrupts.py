@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM end each stage of each command within seconds: exit code 130, one sentence, no
-process left, the lock free, no staging.
+"""Ctrl-C and SIGTERM end each stage of each command within seconds: exit code 130, one message, no
+process left, the lock free, no staging tables.
 
-Every stage is one that would not end by itself: another session holds a lock, a trigger sleeps, a
-server takes connections and never answers.
+No stage would end by itself: another session holds a lock, a trigger sleeps, or a server accepts
+connections and never answers.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from sqlalchemy import Engine, text
 
 from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine
-from database.ledger.runs import is_free, open_run
+from database.ledger.runs import is_job_idle, open_run
 from sample_data import SAMPLE_FILES
-from tests.support.fault_database import first_loader_meets, merged_row_meets, staging_tables
+from tests.support.fault_database import fault_first_loader, fault_merged_row, staging_tables
 from tests.support.fault_runs import TOKEN, processes_with, until
 from tests.support.forecast_panels import panel_rows, store
 from tests.support.killed_process import forks
@@ -38,7 +38,7 @@ from tests.support.processes import PROJECT, CommandLine
 FOREVER = "PERFORM pg_sleep(600);"
 
 END_SECONDS = 30
-"""A command that hangs fails the test; on an idle machine each ends within five seconds."""
+"""Limit for a command that hangs; on an idle machine each ends within five seconds."""
 
 LOCK_SECONDS = 20
 
@@ -55,7 +55,7 @@ RAW = "raw_defillama_pool_history"
 
 @dataclass
 class World:
-    """What a stage is made of; `environment` is the command's."""
+    """Environment of a stage; `environment` is the command's."""
 
     engine: Engine
     environment: dict[str, str] = field(default_factory=dict)
@@ -63,12 +63,12 @@ class World:
     stack: ExitStack = field(default_factory=ExitStack)
 
     def hold(self, table: str) -> None:
-        """Another session has the table for itself."""
+        """Lock the table in another session."""
         connection = self.stack.enter_context(self.engine.begin())
         connection.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
 
     def silent_server(self) -> int:
-        """The port of a server that takes connections and never answers."""
+        """Return the port of a server that accepts connections and never answers."""
         listener = self.stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         listener.setblocking(False)
         self.accepted.append(listener)
@@ -84,8 +84,8 @@ class World:
 
 @dataclass(frozen=True)
 class Stage:
-    """`reached` is what the command prints then; without it PostgreSQL or the silent server has the
-    command waiting.
+    """A stage of a command. The command prints `reached` then; without it, PostgreSQL or the silent
+    server keeps the command waiting.
     """
 
     command: tuple[str, ...]
@@ -130,7 +130,7 @@ def _silent_proxy(made: World) -> None:
 
 def _jdbc(made: World) -> None:
     made.environment |= {"READ_TRANSPORT": "jdbc", "WRITE_TRANSPORT": "jdbc"}
-    first_loader_meets(made.engine, FOREVER)
+    fault_first_loader(made.engine, FOREVER)
 
 
 METRICS, FORECAST = "calculate_metrics", "forecast_pools"
@@ -162,20 +162,20 @@ WITH_A_JVM = {
     ),
     "metrics load": Stage(
         ("calculate_metrics",),
-        _metrics(lambda made: first_loader_meets(made.engine, FOREVER)),
+        _metrics(lambda made: fault_first_loader(made.engine, FOREVER)),
         job=METRICS,
     ),
     "metrics load by jdbc": Stage(("calculate_metrics",), _metrics(_jdbc), job=METRICS),
     "metrics merge": Stage(
         ("calculate_metrics",),
-        _metrics(lambda made: merged_row_meets(made.engine, FOREVER, row=5)),
+        _metrics(lambda made: fault_merged_row(made.engine, FOREVER, row=5)),
         job=METRICS,
     ),
     "forecast features": Stage(LIGHTGBM, _panel(), "features ...", job=FORECAST),
     "forecast fit": Stage(LIGHTGBM, _panel(), "fit_tvl ...", 1, job=FORECAST),
     "synapseml fit": Stage(SYNAPSEML, _panel(), "fit_tvl ...", 3, job=FORECAST),
     "forecast write": Stage(
-        LIGHTGBM, _panel(lambda made: first_loader_meets(made.engine, FOREVER)), job=FORECAST
+        LIGHTGBM, _panel(lambda made: fault_first_loader(made.engine, FOREVER)), job=FORECAST
     ),
     "forecast merge": Stage(
         LIGHTGBM, _panel(lambda made: made.hold("yieldspark.forecasts")), job=FORECAST
@@ -207,10 +207,10 @@ def _started(run: CommandLine, stage: Stage, made: World) -> Iterator[subprocess
 
 
 def _is_reached(run: CommandLine, stage: Stage, made: World, process: Any) -> bool:
-    said = (run.folder / "stderr").read_text()
-    assert process.poll() is None, said
+    errors = (run.folder / "stderr").read_text()
+    assert process.poll() is None, errors
     if stage.reached:
-        return stage.reached in said
+        return stage.reached in errors
     if made.accepted:
         return made.is_asked()
     return bool(rows_of(made.engine, WAITING))
@@ -218,42 +218,42 @@ def _is_reached(run: CommandLine, stage: Stage, made: World, process: Any) -> bo
 
 def _ends(run: CommandLine, engine: Engine, stage: Stage, sent: signal.Signals) -> None:
     with ExitStack() as stack:
-        made = World(engine, stack=stack)
-        stage.prepare(made)
-        with _started(run, stage, made) as process:
-            until(lambda: _is_reached(run, stage, made, process), "the stage", 240)
+        world = World(engine, stack=stack)
+        stage.prepare(world)
+        with _started(run, stage, world) as process:
+            until(lambda: _is_reached(run, stage, world, process), "the stage", 240)
             time.sleep(stage.after_seconds)
-            began = time.monotonic()
+            started_at = time.monotonic()
             if sent == signal.SIGINT:
                 os.killpg(process.pid, sent)
             else:
                 process.send_signal(sent)
             output, _ = process.communicate(timeout=END_SECONDS)
-            print(f"seconds {time.monotonic() - began:.1f}", end=" ")
-        said = (run.folder / "stderr").read_text()
-        assert process.returncode == 130, said
-        assert "interrupted" in said.splitlines()[-1], said
-        assert "Traceback" not in said, said
-        assert not JAVA_STACK.search(said), said
+            print(f"seconds {time.monotonic() - started_at:.1f}", end=" ")
+        errors = (run.folder / "stderr").read_text()
+        assert process.returncode == 130, errors
+        assert "interrupted" in errors.splitlines()[-1], errors
+        assert "Traceback" not in errors, errors
+        assert not JAVA_STACK.search(errors), errors
         if stage.job:
             assert '"cancelled"' in output, output
     with checked_connection(engine) as connection:
-        until(lambda: is_free(connection, stage.job or METRICS), "the lock is free", END_SECONDS)
+        until(
+            lambda: is_job_idle(connection, stage.job or METRICS), "the lock is free", END_SECONDS
+        )
     if stage.job:
         statuses = rows_of(engine, "SELECT status FROM yieldspark.run_ledger")
         print([row["status"] for row in statuses], staging_tables(engine), end=" ")
 
 
 @pytest.mark.parametrize("stage", ["connect", "load files", "metrics plan"])
-def test_a_signal_ends_what_waits_for_a_server(
-    run: CommandLine, engine: Engine, stage: str
-) -> None:
+def test_signal_ends_a_wait_for_a_server(run: CommandLine, engine: Engine, stage: str) -> None:
     _ends(run, engine, WITHOUT_A_JVM[stage], signal.SIGTERM)
 
 
 @pytest.mark.usefixtures("jvm")
-def test_a_signal_ends_a_merge_that_waits(run: CommandLine, engine: Engine) -> None:
-    """Over 20 s where two cores are busy: the JVM of a whole run."""
+def test_signal_ends_a_merge_that_waits_for_a_lock(run: CommandLine, engine: Engine) -> None:
+    """Over 20 s on two busy cores: the JVM of a whole run."""
     _ends(run, engine, WITH_A_JVM["metrics merge"], signal.SIGINT)
 
 
@@ -262,10 +262,12 @@ def _works_for_long(settings: Settings) -> None:
         run.connection.exec_driver_sql("SELECT pg_sleep(600)")
 
 
-def test_a_killed_drivers_lock_is_free_while_the_server_still_works(
+def test_lock_of_a_killed_driver_is_free_while_its_statement_runs(
     database: Settings, engine: Engine
 ) -> None:
-    """Over 10 s: the server looks for its client so often (`client_connection_check_interval`)."""
+    """Over 10 s: the server's interval of checks for its client
+    (`client_connection_check_interval`).
+    """
     driver = forks().Process(target=_works_for_long, args=(database,))
     driver.start()
     until(lambda: rows_of(engine, WAITING), "the server works")
@@ -273,15 +275,15 @@ def test_a_killed_drivers_lock_is_free_while_the_server_still_works(
     os.kill(driver.pid, signal.SIGKILL)
     driver.join()
     with checked_connection(engine) as connection:
-        until(lambda: is_free(connection, METRICS), "the lock is free", LOCK_SECONDS)
+        until(lambda: is_job_idle(connection, METRICS), "the lock is free", LOCK_SECONDS)
 
 
 @pytest.mark.long
 @pytest.mark.usefixtures("jvm")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("stage", [*WITHOUT_A_JVM, *WITH_A_JVM])
-def test_a_signal_ends_every_stage(
+def test_signal_ends_every_stage(
     run: CommandLine, engine: Engine, stage: str, sent: signal.Signals
 ) -> None:
-    """Minutes: thirteen of the twenty stages start a JVM, for each of the two signals."""
+    """Minutes: 13 of the 20 stages start a JVM, for each of the two signals."""
     _ends(run, engine, (WITHOUT_A_JVM | WITH_A_JVM)[stage], sent)

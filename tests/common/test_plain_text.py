@@ -1,4 +1,4 @@
-"""Escape sequences, line ends and bidirectional controls in text from outside reach neither the
+"""Escape sequences, line ends and bidirectional controls of text from outside reach neither the
 terminal nor the log.
 """
 
@@ -12,9 +12,9 @@ import pytest
 from rich.text import Text
 
 from cli.terminal import PlainConsole
-from common.errors import InputError, one_sentence, whole_message
+from common.errors import InputError, full_message, summarize_error
 from common.logging_setup import LineFormatter
-from common.plain_text import SHOWN_INSTEAD, on_one_line, without_controls, without_credentials
+from common.plain_text import REPLACEMENT, on_one_line, without_controls, without_credentials
 
 HOSTILE = [
     "\x1b]0;title\x07",
@@ -31,23 +31,23 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_control_characters_are_replaced_one_by_one(text: str) -> None:
-    shown = without_controls(text)
-    assert len(shown) == len(text)
-    assert SHOWN_INSTEAD in shown
-    assert all(character.isprintable() for character in shown)
+def test_replaces_control_characters_one_by_one(text: str) -> None:
+    printed = without_controls(text)
+    assert len(printed) == len(text)
+    assert REPLACEMENT in printed
+    assert all(character.isprintable() for character in printed)
 
 
-def test_other_text_stays_as_it_is() -> None:
+def test_keeps_other_text() -> None:
     text = "pool-é 日本 🦄 a\u0301 עברית\tx\ny"
     assert without_controls(text) == text
     assert on_one_line("a\r\nb\nc") == "a\\r\\nb\\nc"
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_console_prints_no_escape_but_its_own(text: str) -> None:
+def test_console_prints_only_its_own_escape_sequences(text: str) -> None:
     hostile, plain = io.StringIO(), io.StringIO()
-    for stream, shown in ((hostile, text), (plain, SHOWN_INSTEAD * len(text))):
+    for stream, shown in ((hostile, text), (plain, REPLACEMENT * len(text))):
         console = PlainConsole(file=stream, force_terminal=True, highlight=False, width=60)
         console.print(Text(f"[bold]{shown}", style="red"))
         console.print(f"  {shown}", style="dim", markup=False, soft_wrap=True)
@@ -70,7 +70,7 @@ def test_the_traceback_of_another_handlers_formatter_is_not_taken_over() -> None
     assert logging.Formatter().format(record) == by_others
 
 
-def test_a_record_is_one_line_and_its_traceback_has_no_escapes() -> None:
+def test_record_is_one_line_and_its_traceback_has_no_escape_sequences() -> None:
     try:
         raise ValueError("\x1b[2J")
     except ValueError:
@@ -78,14 +78,14 @@ def test_a_record_is_one_line_and_its_traceback_has_no_escapes() -> None:
             "x", logging.INFO, "", 0, "pool %s", ("a\n2026-01-01 INFO forged\x1b",), sys.exc_info()
         )
     first, *others = LineFormatter().format(record).split("\n")
-    assert first.endswith(f"INFO x: pool a\\n2026-01-01 INFO forged{SHOWN_INSTEAD}")
+    assert first.endswith(f"INFO x: pool a\\n2026-01-01 INFO forged{REPLACEMENT}")
     assert others[0].startswith("Traceback")
     assert "\x1b" not in "".join(others)
 
 
 @pytest.mark.parametrize("error", [InputError("pool \x1b[2J\nb"), RuntimeError("pool \x9b\nb")])
-def test_the_sentence_of_an_error_has_no_escapes(error: Exception) -> None:
-    assert one_sentence(error).isprintable()
+def test_error_summary_has_no_escape_sequences(error: Exception) -> None:
+    assert summarize_error(error).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_the_sentence_of_an_error_has_no_escapes(error: Exception) -> None:
         ("http://h:80/a@b, me@h:1", "http://h:80/a@b, me@h:1"),
     ],
 )
-def test_passwords_of_addresses_are_hidden(text: str, shown: str) -> None:
+def test_hides_passwords_of_urls(text: str, shown: str) -> None:
     assert without_credentials(text) == shown
     error = InputError(text)
     record = logging.LogRecord("x", logging.ERROR, "", 0, "%s", (text,), None)
-    for said in (one_sentence(error), whole_message(error), LineFormatter().format(record)):
-        assert shown in said
+    for line in (summarize_error(error), full_message(error), LineFormatter().format(record)):
+        assert shown in line

@@ -21,24 +21,31 @@ from pyspark.sql import SparkSession
 from common.errors import DatabaseError
 from config_spark import Settings
 from database.connections.engine import make_engine
-from tests.support.fault_cases import ALREADY_RUNNING, Case, Worked, at, case_of, worked_database
+from tests.support.fault_cases import (
+    ALREADY_RUNNING,
+    Case,
+    ProcessedDatabase,
+    at,
+    case_of,
+    processed_database,
+)
 from tests.support.fault_cluster import EAGER_SPECULATION, cluster_of_two_hosts
 from tests.support.fault_database import (
     DISK_IS_FULL,
     SLEEP,
-    WAIT_AT_THE_GATE,
+    WAIT_AT_GATE,
     backends,
     closed_gate,
-    holder_of_the_lock,
+    fault_merged_row,
+    fault_second_loader,
+    full_tablespace,
+    gate_raw_reads,
     ledger,
     loaders,
-    merged_row_meets,
-    readers_pass_the_gate,
-    second_loader_meets,
-    staging_lies_in,
-    tablespace_without_room,
+    lock_holders,
+    move_staging_to,
     terminate,
-    waits_at_the_gate,
+    wait_for_backend_at_gate,
 )
 from tests.support.fault_proxy import Direction
 from tests.support.fault_runs import until
@@ -56,10 +63,10 @@ always_with_jdbc = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def worked(server: Settings, spark: SparkSession) -> Iterator[Worked]:
+def processed(server: Settings, spark: SparkSession) -> Iterator[ProcessedDatabase]:
     if not Path("/proc/self/environ").exists():
         pytest.skip("needs Linux's /proc to see which processes outlive a driver")
-    with worked_database(server, spark) as made:
+    with processed_database(server, spark) as made:
         yield made
 
 
@@ -68,10 +75,10 @@ def case(
     request: pytest.FixtureRequest,
     processes: None,
     server: Settings,
-    worked: Worked,
+    processed: ProcessedDatabase,
     tmp_path: Path,
 ) -> Iterator[Case]:
-    with case_of(server, worked, tmp_path, request.param) as made:
+    with case_of(server, processed, tmp_path, request.param) as made:
         yield made
 
 
@@ -95,19 +102,19 @@ BEFORE_THE_COMMIT = {
 @both
 @pytest.mark.parametrize("point", BEFORE_THE_COMMIT)
 def test_driver_killed_before_commit_changes_nothing(case: Case, point: str) -> None:
-    case.was_killed(case.start(BEFORE_THE_COMMIT[point]))
-    case.is_as_before()
+    case.assert_killed(case.start(BEFORE_THE_COMMIT[point]))
+    case.assert_unchanged()
     assert ledger(case.engine)[-1] == ("running", None)
-    case.repairs_itself()
+    case.assert_next_run_repairs()
 
 
 @long
 @both
 def test_driver_killed_after_commit_has_committed(case: Case) -> None:
-    case.was_killed(case.start(at("merge", "after")))
+    case.assert_killed(case.start(at("merge", "after")))
     assert ledger(case.engine)[-1] == ("succeeded", None)
     assert case.next_run()["status"] == "nothing_to_do"
-    case.is_as_after()
+    case.assert_complete()
 
 
 @long
@@ -120,11 +127,11 @@ def test_driver_killed_after_any_merge_statement_changes_nothing(case: Case) -> 
         run = case.start(at("merge", "after", ".") | {"nth": nth})
         if run.wait() == 0:
             break
-        case.was_killed(run)
-        case.is_as_before()
+        case.assert_killed(run)
+        case.assert_unchanged()
     assert nth > 8, "the merge had next to no statement to be killed at"
-    case.did_all_the_work(run.result())
-    case.is_as_after()
+    case.assert_full_counts(run.result())
+    case.assert_complete()
     assert [status for status, _ in ledger(case.engine)] == [
         "succeeded",
         *["failed"] * (nth - 1),
@@ -135,9 +142,9 @@ def test_driver_killed_after_any_merge_statement_changes_nothing(case: Case) -> 
 @long
 @both
 def test_driver_killed_with_half_of_rows_loaded(case: Case) -> None:
-    case.is_killed_half_loaded()
-    case.is_as_before()
-    case.repairs_itself()
+    case.kill_half_loaded()
+    case.assert_unchanged()
+    case.assert_next_run_repairs()
 
 
 @long
@@ -145,17 +152,17 @@ def test_driver_killed_with_half_of_rows_loaded(case: Case) -> None:
 def test_driver_killed_during_merge_blocks_next_run_until_server_notices(
     case: Case,
 ) -> None:
-    merged_row_meets(case.engine, WAIT_AT_THE_GATE)
+    fault_merged_row(case.engine, WAIT_AT_GATE)
     with closed_gate(case.engine):
         run = case.start()
-        waits_at_the_gate(case.engine)
+        wait_for_backend_at_gate(case.engine)
         run.process.kill()
-        case.was_killed(run)
+        case.assert_killed(run)
         too_early = case.start()
         assert too_early.wait() == 1
         assert ALREADY_RUNNING in too_early.errors
-        case.is_as_before()
-    case.repairs_itself()
+        case.assert_unchanged()
+    case.assert_next_run_repairs()
 
 
 # What a run depends on dies under it.
@@ -176,16 +183,16 @@ def test_killed_spark_process_fails_run_only(case: Case, program: str) -> None:
     """By jdbc the few rows of this history have left the Python workers when the second loader
     begins.
     """
-    second_loader_meets(case.engine, WAIT_AT_THE_GATE)
+    fault_second_loader(case.engine, WAIT_AT_GATE)
     with closed_gate(case.engine):
         run = case.start()
-        waits_at_the_gate(case.engine)
+        wait_for_backend_at_gate(case.engine)
         run.kill(program)
-    case.has_failed(
+    case.assert_failed(
         run,
-        "Spark's JVM ended in the middle of the work" if program.endswith("SparkSubmit") else "",
+        "Spark's JVM ended during the work" if program.endswith("SparkSubmit") else "",
     )
-    case.repairs_itself(error=None)
+    case.assert_next_run_repairs(error=None)
 
 
 # The connection is cut.
@@ -195,9 +202,9 @@ def test_killed_spark_process_fails_run_only(case: Case, program: str) -> None:
 @both
 @pytest.mark.parametrize("whose", ["reader", "snapshot"])
 def test_connection_terminated_during_read(case: Case, whose: str) -> None:
-    readers_pass_the_gate(case.engine)
+    gate_raw_reads(case.engine)
     run = case.start(at("compute_and_load", "before", do="pause"))
-    run.is_at_the_point()
+    run.wait_for_fault()
     with closed_gate(case.engine):
         if whose == "snapshot":
             terminate(
@@ -206,42 +213,42 @@ def test_connection_terminated_during_read(case: Case, whose: str) -> None:
                     case.engine, "state = 'idle in transaction' AND query ~ 'pg_export_snapshot'"
                 ),
             )
-        run.go_on()
+        run.resume()
         if whose == "reader":
-            terminate(case.engine, [waits_at_the_gate(case.engine)])
+            terminate(case.engine, [wait_for_backend_at_gate(case.engine)])
         else:
             until(lambda: run.process.poll() is not None, "the run has ended")
-    case.has_failed(run)
-    case.repairs_itself(error=None)
+    case.assert_failed(run)
+    case.assert_next_run_repairs(error=None)
 
 
 @long
 @both
 @pytest.mark.parametrize("whose", ["loader", "run"])
 def test_connection_terminated_during_load(case: Case, whose: str) -> None:
-    second_loader_meets(case.engine, WAIT_AT_THE_GATE)
+    fault_second_loader(case.engine, WAIT_AT_GATE)
     with closed_gate(case.engine):
         run = case.start()
-        loader = waits_at_the_gate(case.engine)
-        terminate(case.engine, [loader] if whose == "loader" else holder_of_the_lock(case.engine))
-    case.has_failed(run)
-    case.repairs_itself(error=None)
+        loader = wait_for_backend_at_gate(case.engine)
+        terminate(case.engine, [loader] if whose == "loader" else lock_holders(case.engine))
+    case.assert_failed(run)
+    case.assert_next_run_repairs(error=None)
 
 
 @always_with_adbc
 def test_connection_terminated_during_merge(case: Case, spark: SparkSession) -> None:
-    merged_row_meets(case.engine, WAIT_AT_THE_GATE)
+    fault_merged_row(case.engine, WAIT_AT_GATE)
 
     def terminate_at_the_gate() -> None:
-        terminate(case.engine, [waits_at_the_gate(case.engine)])
+        terminate(case.engine, [wait_for_backend_at_gate(case.engine)])
 
     with closed_gate(case.engine), ThreadPoolExecutor(1) as other:
         terminated = other.submit(terminate_at_the_gate)
         with pytest.raises(DatabaseError):
             case.run_here(spark)
         terminated.result()
-    case.failure_changed_nothing()
-    case.repairs_itself(error=None, spark=spark)
+    case.assert_only_ledger_changed()
+    case.assert_next_run_repairs(error=None, spark=spark)
 
 
 CUTS: dict[str, tuple[dict[str, Any], int, Direction]] = {
@@ -261,10 +268,10 @@ def test_network_cut_in_mid_stream(case: Case, stage: str, stays_down: bool) -> 
     point, bytes_passed, direction = CUTS[stage]
     run = case.start_and_cut(point, bytes_passed, direction, stays_down=stays_down)
     assert run.wait() == 1, run.errors
-    run.all_have_ended()
-    case.is_as_before()
+    run.assert_all_ended()
+    case.assert_unchanged()
     assert ledger(case.engine)[-1][0] == ("running" if stays_down else "failed")
-    case.repairs_itself(error=None)
+    case.assert_next_run_repairs(error=None)
 
 
 @long
@@ -275,7 +282,7 @@ def test_commit_whose_answer_is_lost_is_a_commit(case: Case) -> None:
     run.wait()
     assert ledger(case.engine)[-1] == ("succeeded", None), run.errors
     assert case.next_run()["status"] == "nothing_to_do"
-    case.is_as_after()
+    case.assert_complete()
 
 
 # The disk is full.
@@ -284,32 +291,32 @@ def test_commit_whose_answer_is_lost_is_a_commit(case: Case) -> None:
 @long
 @both
 def test_full_disk_stops_one_loader(case: Case) -> None:
-    second_loader_meets(case.engine, DISK_IS_FULL)
-    case.has_failed(case.start(), "No space left on device")
-    case.repairs_itself(error=None)
+    fault_second_loader(case.engine, DISK_IS_FULL)
+    case.assert_failed(case.start(), "No space left on device")
+    case.assert_next_run_repairs(error=None)
 
 
 @always_with_adbc
 def test_full_disk_during_merge(case: Case, spark: SparkSession) -> None:
-    merged_row_meets(case.engine, DISK_IS_FULL)
+    fault_merged_row(case.engine, DISK_IS_FULL)
     with pytest.raises(DatabaseError, match="Free disk space"):
         case.run_here(spark)
-    case.failure_changed_nothing()
-    case.repairs_itself(error=None, spark=spark)
+    case.assert_only_ledger_changed()
+    case.assert_next_run_repairs(error=None, spark=spark)
 
 
 @pytest.fixture
 def tiny_tablespace(server: Settings, tmp_path: Path) -> Iterator[str]:
-    with tablespace_without_room(make_engine(server), tmp_path) as name:
+    with full_tablespace(make_engine(server), tmp_path) as name:
         yield name
 
 
 @long
 @both
 def test_full_disk_for_real(tiny_tablespace: str, case: Case) -> None:
-    staging_lies_in(case.engine, tiny_tablespace)
-    case.has_failed(case.start(), "No space left on device")
-    case.repairs_itself(error=None)
+    move_staging_to(case.engine, tiny_tablespace)
+    case.assert_failed(case.start(), "No space left on device")
+    case.assert_next_run_repairs(error=None)
 
 
 # Spark does a task twice.
@@ -317,28 +324,28 @@ def test_full_disk_for_real(tiny_tablespace: str, case: Case) -> None:
 
 @always_with_jdbc
 def test_failed_task_is_repeated(case: Case) -> None:
-    second_loader_meets(case.engine, WAIT_AT_THE_GATE)
+    fault_second_loader(case.engine, WAIT_AT_GATE)
     with closed_gate(case.engine):
         run = case.start(spark_master="local[2,3]")
-        terminate(case.engine, [waits_at_the_gate(case.engine)])
-    case.did_all_the_work(run.succeeded())
+        terminate(case.engine, [wait_for_backend_at_gate(case.engine)])
+    case.assert_full_counts(run.succeeded())
     assert loaders(case.engine) == 3, "two loaders, and the one that did the work of the second"
-    case.is_as_after()
+    case.assert_complete()
 
 
 @long
 @both
 def test_executors_that_are_lost_read_the_same_rows_again(case: Case) -> None:
     """Raw rows that come meanwhile are not in the run's snapshot, whatever is read again."""
-    second_loader_meets(case.engine, WAIT_AT_THE_GATE)
+    fault_second_loader(case.engine, WAIT_AT_GATE)
     with closed_gate(case.engine):
         run = case.start(spark_master="local-cluster[2,1,1024]")
-        waits_at_the_gate(case.engine)
+        wait_for_backend_at_gate(case.engine)
         execute(case.engine, CORRECT_EVERY_ROW)
         run.kill("CoarseGrainedExecutorBackend")
-    case.did_all_the_work(run.succeeded())
+    case.assert_full_counts(run.succeeded())
     execute(case.engine, "DELETE FROM raw_defillama_pool_history WHERE id > 1000000")
-    case.is_as_after()
+    case.assert_complete()
 
 
 CORRECT_EVERY_ROW = """
@@ -353,12 +360,12 @@ FROM raw_defillama_pool_history
 @long
 @both
 def test_speculative_task_doubles_no_row(case: Case, tmp_path: Path) -> None:
-    second_loader_meets(case.engine, SLEEP)
+    fault_second_loader(case.engine, SLEEP)
     with cluster_of_two_hosts(tmp_path) as master:
         run = case.start(spark_master=master, spark_conf=EAGER_SPECULATION)
-        case.did_all_the_work(run.succeeded())
+        case.assert_full_counts(run.succeeded())
     assert loaders(case.engine) > 2, "Spark did not speculate"
-    case.is_as_after()
+    case.assert_complete()
 
 
 # Two runs at once.
@@ -367,26 +374,28 @@ def test_speculative_task_doubles_no_row(case: Case, tmp_path: Path) -> None:
 def run_two_together(case: Case) -> None:
     """One does the work, and the other says that it does."""
     worker, other = sorted((case.start(), case.start()), key=lambda run: run.wait())
-    case.did_all_the_work(worker.succeeded())
+    case.assert_full_counts(worker.succeeded())
     assert other.wait() == 1, other.errors
     assert ALREADY_RUNNING in other.errors
     assert other.result()["status"] == "failed"
-    case.is_as_after()
+    case.assert_complete()
     assert [status for status, _ in ledger(case.engine)] == ["succeeded", "succeeded"]
 
 
 @long
 def test_twenty_pairs_of_runs_started_together(
-    server: Settings, worked: Worked, tmp_path: Path
+    server: Settings, processed: ProcessedDatabase, tmp_path: Path
 ) -> None:
     for pair in range(20):
-        with case_of(server, worked, tmp_path, ["adbc", "jdbc"][pair % 2]) as case:
+        with case_of(server, processed, tmp_path, ["adbc", "jdbc"][pair % 2]) as case:
             run_two_together(case)
 
 
-def test_two_runs_started_together(server: Settings, worked: Worked, tmp_path: Path) -> None:
+def test_two_runs_started_together(
+    server: Settings, processed: ProcessedDatabase, tmp_path: Path
+) -> None:
     """Over 20 s where two cores are busy: two whole runs at once."""
-    with case_of(server, worked, tmp_path, "adbc") as case:
+    with case_of(server, processed, tmp_path, "adbc") as case:
         run_two_together(case)
 
 
@@ -397,16 +406,16 @@ def test_run_that_lost_its_lock_does_not_disturb_next_run(case: Case) -> None:
     ends while that one's rows are in staging.
     """
     first = case.start(at("merge", "before", do="pause"))
-    first.is_at_the_point()
-    terminate(case.engine, holder_of_the_lock(case.engine))
+    first.wait_for_fault()
+    terminate(case.engine, lock_holders(case.engine))
     second = case.start(at("merge", "before", do="pause"))
-    second.is_at_the_point()
-    first.go_on()
+    second.wait_for_fault()
+    first.resume()
     assert first.wait() == 1, first.errors
-    case.is_as_before()
-    second.go_on()
-    case.did_all_the_work(second.succeeded())
-    case.is_as_after()
+    case.assert_unchanged()
+    second.resume()
+    case.assert_full_counts(second.succeeded())
+    case.assert_complete()
     assert [status for status, _ in ledger(case.engine)] == ["succeeded", "failed", "succeeded"]
 
 
@@ -432,16 +441,16 @@ def test_jdbc_is_used_without_adbc_driver(
     monkeypatch.setitem(sys.modules, "adbc_driver_postgresql", None)
     monkeypatch.delitem(sys.modules, "database.connections.adbc_session", raising=False)
     monkeypatch.delitem(sys.modules, "database.transport.adbc", raising=False)
-    case.did_all_the_work(case.run_here(spark))
+    case.assert_full_counts(case.run_here(spark))
     assert "transport adbc has no driver here: going on with jdbc" in caplog.text
-    case.is_as_after()
+    case.assert_complete()
 
 
-def test_counts_of_a_run_add_up(worked: Worked) -> None:
+def test_counts_of_a_run_add_up(processed: ProcessedDatabase) -> None:
     """Against the database's own word; `did_all_the_work` asks the same counts of every
     other run.
     """
-    full, later, facts = worked.first_row["rows"], worked.row["rows"], worked.facts
+    full, later, facts = processed.first_row["rows"], processed.row["rows"], processed.facts
     nothing = {"updated": 0, "unchanged": 0, "removed": 0}
     assert (
         full
@@ -462,7 +471,7 @@ def test_counts_of_a_run_add_up(worked: Worked) -> None:
         == facts["loaded"]
     ), "days and rejected rows are staged"
     assert facts["gone"] > 0, "no day is retired in this history"
-    for row in (worked.first_row, worked.row):
+    for row in (processed.first_row, processed.row):
         stopping = [
             check
             for check in row["checks"]
@@ -479,10 +488,10 @@ def test_counts_of_a_run_add_up(worked: Worked) -> None:
 def test_driver_killed_during_load_and_next_one_during_merge(
     case: Case, spark: SparkSession
 ) -> None:
-    case.is_killed_half_loaded()
-    case.is_as_before()
-    case.was_killed(
+    case.kill_half_loaded()
+    case.assert_unchanged()
+    case.assert_killed(
         case.start(at("merge", "after", "INSERT INTO .*pool_daily_metrics"), write_transport="adbc")
     )
-    case.is_as_before()
-    case.repairs_itself(failed=2, spark=spark)
+    case.assert_unchanged()
+    case.assert_next_run_repairs(failed=2, spark=spark)

@@ -38,7 +38,7 @@ from tests.cli.test_model_commands import (
 )
 from tests.data_processing.test_defillama import TODAY, fill
 from tests.support.defillama_server import DAY, running
-from tests.support.fault_database import backends, closed_gate, ledger, waits_at_the_gate
+from tests.support.fault_database import backends, closed_gate, ledger, wait_for_backend_at_gate
 from tests.support.fault_runs import until
 from tests.support.killed_process import (
     EVERY,
@@ -145,7 +145,7 @@ def test_second_migration_finishes_if_first_is_killed(
         first = started(
             migrate_database, owner_tables, statements="CREATE TABLE", nth=5, at_gate=True
         )
-        waits_at_the_gate(engine)
+        wait_for_backend_at_gate(engine)
         second = started(migrate_database, owner_tables, statements=NONE, nth=1)
         until(
             lambda: backends(engine, "wait_event = 'advisory' AND query ~ 'migrate'"),

@@ -1,5 +1,5 @@
-"""New rows under a server's clock that is behind the one before it, after a failover say: each is
-read once, and what was read makes no more work.
+"""New rows on a server whose clock is behind that of its predecessor, as after a failover: each row
+is read once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAY_10 = date(2024, 5, 10)
 
 
 def keep(engine: Engine, settings: Settings, plan: Plan) -> datetime:
-    """Put the plan into the ledger as that of a good run; returns its watermark."""
+    """Record the plan as that of a successful run; returns its watermark."""
     assert plan.decision.arrivals
     add_run(
         engine,
@@ -44,7 +44,7 @@ def keep(engine: Engine, settings: Settings, plan: Plan) -> datetime:
 
 
 def put_row(engine: Engine, number: int, inserted: datetime, day: date = MAY_10) -> None:
-    """A row of pool `a` with an insertion timestamp of its own."""
+    """Insert a row of pool `a` with a given insertion timestamp."""
     put_rows(engine, [raw(number, "a", day)])
     execute(
         engine,
@@ -59,10 +59,10 @@ def no_session(_: int) -> SparkSession:
 
 
 @pytest.mark.parametrize("skew", [timedelta(seconds=5), 2 * HOUR])
-def test_the_job_reads_new_rows_under_a_clock_that_went_back(
+def test_reads_new_rows_after_the_clock_goes_back(
     spark: SparkSession, database: Settings, engine: Engine, skew: timedelta
 ) -> None:
-    """A watermark in the future is what a clock that went back looks like."""
+    """After the clock goes back, the watermark is in the future."""
     put_rows(engine, [raw(n, "a", MAY_10 + timedelta(days=n)) for n in range(20)])
     assert run_metrics(database, session=lambda _: spark, now=NOW)["status"] == "succeeded"
     assert run_metrics(database, session=no_session, now=NOW)["status"] == "nothing_to_do"
@@ -82,7 +82,7 @@ def test_the_job_reads_new_rows_under_a_clock_that_went_back(
     assert (again["status"], again["jvm_started"]) == ("nothing_to_do", False)
 
 
-def test_a_row_of_the_overlap_is_new_once(settled: Settings, engine: Engine) -> None:
+def test_row_of_the_overlap_is_new_once(settled: Settings, engine: Engine) -> None:
     watermark = keep(engine, settled, planned(settled)[0])
     assert planned(settled)[0].is_empty
     put_row(engine, 1000, watermark - 5 * SECOND)
@@ -95,15 +95,15 @@ def test_a_row_of_the_overlap_is_new_once(settled: Settings, engine: Engine) -> 
     assert planned(settled)[0].is_empty
 
 
-def test_a_row_that_was_replaced_by_another_is_new(settled: Settings, engine: Engine) -> None:
-    """Equal counts are not equal rows."""
+def test_row_that_replaces_another_is_new(settled: Settings, engine: Engine) -> None:
+    """The numbers of rows are equal, the rows are not."""
     watermark = keep(engine, settled, planned(settled)[0])
     execute(engine, "DELETE FROM raw_defillama_pool_history WHERE id = 5")
     put_row(engine, 1000, watermark - 5 * SECOND)
     assert "a" in planned(settled)[1]
 
 
-def test_a_decision_of_the_overlap_is_new_once(settled: Settings, engine: Engine) -> None:
+def test_decision_of_the_overlap_is_new_once(settled: Settings, engine: Engine) -> None:
     execute(engine, "UPDATE raw_defillama_pool_history SET insertion_timestamp = '2024-05-31'")
     watermark = keep(engine, settled, planned(settled)[0])
     put_into_quarantine(engine, 3, "apy_beyond_limit", "dropped", watermark - 5 * SECOND)
@@ -113,10 +113,10 @@ def test_a_decision_of_the_overlap_is_new_once(settled: Settings, engine: Engine
     assert planned(settled)[0].is_empty
 
 
-def test_a_clock_that_passed_the_watermark_again_has_lost_time(
+def test_clock_that_passes_the_watermark_again_is_detected(
     settled: Settings, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Three hours passed here, one on the server: it is two hours behind since some moment."""
+    """Three hours passed here, one on the server: its clock went back two hours in between."""
     execute(engine, "UPDATE raw_defillama_pool_history SET insertion_timestamp = '2024-05-31'")
     plan, _ = planned(settled)
     watermark = keep(engine, settled, plan)
@@ -137,8 +137,10 @@ def test_a_clock_that_passed_the_watermark_again_has_lost_time(
     assert warning in caplog.text
 
 
-def test_rows_of_before_a_clock_went_back_stay_known(settled: Settings, engine: Engine) -> None:
-    """Their insertion timestamps lie ahead of the clock, until it gets there."""
+def test_rows_from_before_the_clock_went_back_are_not_new(
+    settled: Settings, engine: Engine
+) -> None:
+    """Their insertion timestamps are in the future for a while."""
     put_row(engine, 1000, datetime.now(UTC) + 2 * HOUR)
     plan, pools = planned(settled)
     assert pools["a"]["write_from"] == MAY_10
@@ -148,18 +150,14 @@ def test_rows_of_before_a_clock_went_back_stay_known(settled: Settings, engine: 
     assert planned(settled)[1]["a"]["write_from"] == MAY_10
 
 
-def test_a_row_that_waits_for_its_moment_is_not_taken_for_known(
-    settled: Settings, engine: Engine
-) -> None:
+def test_row_with_a_future_insertion_time_is_read_later(settled: Settings, engine: Engine) -> None:
     put_row(engine, 1000, datetime.now(UTC) + 2 * HOUR, TODAY + timedelta(days=2))
     keep(engine, settled, planned(settled)[0])
     pools = planned(settled, now=NOW + timedelta(days=4))[1]
     assert pools["a"]["write_end"] == TODAY + timedelta(days=3)
 
 
-def test_a_spike_under_a_clock_that_went_back_is_reported(
-    database: Settings, engine: Engine
-) -> None:
+def test_reports_a_spike_after_the_clock_goes_back(database: Settings, engine: Engine) -> None:
     daily_run = DailyRun(database, engine)
     daily_run.store_history(["p"])
     add_run(engine, database, datetime.now(UTC) + 2 * HOUR, NEWEST)
@@ -172,7 +170,7 @@ def test_a_spike_under_a_clock_that_went_back_is_reported(
     assert daily_run.run_checks()["spike"]["failing"] == 1
 
 
-def test_the_order_of_runs_survives_a_clock_that_went_back(
+def test_keeps_the_order_of_runs_after_the_clock_goes_back(
     database: Settings, engine: Engine
 ) -> None:
     add_run(engine, database, datetime.now(UTC), TODAY, run_id="before")

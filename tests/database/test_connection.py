@@ -1,5 +1,5 @@
-"""Every driver reaches the database that the settings name, in the session that the product asks
-for, or one sentence says what is different.
+"""Every driver reaches the settings' database with the session that the product asks for, or one
+message names the difference.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from common.errors import (
     DatabaseError,
     DatabaseRefused,
     DatabaseUnreachable,
-    one_sentence,
+    summarize_error,
 )
 from config_spark import Settings, load_settings
 from database.connections.adbc_session import adbc_connection
-from database.connections.engine import Session, connect, make_engine, session_at
+from database.connections.engine import CheckedSession, connect, make_engine, probe_session
 from database.connections.parameters import connection_parameters
 from database.connections.session_check import CHECKED_PARAMETERS, NEWER_PARAMETERS, ON_LINUX
 from database.db_utils_spark import (
@@ -49,7 +49,7 @@ from database.db_utils_spark import (
     write_table_spark,
 )
 from database.embedded import process as server_process
-from database.embedded.resolve import with_database
+from database.embedded.resolve import resolve_database
 from database.embedded.server import EmbeddedServer
 from database.ledger.runs import ledger_row, open_run
 from database.schema.migrate import migrate
@@ -77,7 +77,7 @@ NAMES = (
 )
 
 
-def asked_by_adbc(session: Session, query: str) -> object:
+def asked_by_adbc(session: CheckedSession, query: str) -> object:
     with adbc_connection(session.for_tasks) as connection, connection.cursor() as cursor:
         cursor.execute(query)
         return cursor.fetchone()[0]
@@ -91,16 +91,16 @@ def asked_by_jdbc(spark: SparkSession, settings: Settings, query: str) -> object
 
 
 def by_every_driver(spark: SparkSession, settings: Settings, expression: str) -> list[object]:
-    """The answers of psycopg2, ADBC and JDBC."""
+    """Return the answers of psycopg2, ADBC and JDBC."""
     query = f"SELECT {expression} AS answer"
     return [
         execute_sql(settings, query)[0]["answer"],
-        asked_by_adbc(session_at(settings), query),
+        asked_by_adbc(probe_session(settings), query),
         asked_by_jdbc(spark, settings, query),
     ]
 
 
-def test_a_database_may_have_any_name(spark: SparkSession, server: Settings) -> None:
+def test_accepts_any_database_name(spark: SparkSession, server: Settings) -> None:
     for name in NAMES:
         with empty_database(server, name) as settings:
             assert by_every_driver(spark, settings, "current_database()::text") == [name] * 3
@@ -110,7 +110,7 @@ def test_a_database_may_have_any_name(spark: SparkSession, server: Settings) -> 
                 assert connection.exec_driver_sql("SELECT current_database()").scalar() == name
 
 
-def test_a_role_and_its_password_may_have_any_name(spark: SparkSession, database: Settings) -> None:
+def test_accepts_any_role_name_and_password(spark: SparkSession, database: Settings) -> None:
     execute_sql(database, """CREATE ROLE "a+b c%41ü'?&=" LOGIN PASSWORD 'p+ %41''\\?&=ü'""")
     try:
         settings = database.model_copy(
@@ -122,19 +122,19 @@ def test_a_role_and_its_password_may_have_any_name(spark: SparkSession, database
 
 
 @pytest.mark.parametrize("host", ["db/other", "db?user=x", "db:5432/x", "a b", "u@db", "[::1]"])
-def test_a_host_that_would_change_the_url_is_refused(host: str) -> None:
+def test_rejects_host_that_would_change_the_url(host: str) -> None:
     with pytest.raises(ConfigurationError, match="DB_HOST="):
         load_settings(_env_file=None, db_host=host)
 
 
 def dropping_options(after: int = 0) -> Callable[[Parameters], Answer]:
-    """As a pooler that ignores `options`; the first `after` connections keep theirs."""
-    seen = 0
+    """Answer as a pooler that ignores `options`, except for the first `after` connections."""
+    count = 0
 
     def answer(parameters: Parameters) -> Answer:
-        nonlocal seen
-        seen += 1
-        if seen <= after:
+        nonlocal count
+        count += 1
+        if count <= after:
             return parameters
         return {name: value for name, value in parameters.items() if name != "options"}
 
@@ -144,7 +144,7 @@ def dropping_options(after: int = 0) -> Callable[[Parameters], Answer]:
 HISTORY = "timestamp,pool,tvlUsd,apy\n2025-08-01T23:01:00Z,pool-0,1000947.08,5.125\n"
 
 
-def test_a_pooler_that_drops_the_session_puts_no_rows_into_another_schema(
+def test_rejects_pooler_that_drops_session_parameters(
     run_here: CommandLineHere, database: Settings
 ) -> None:
     for statement in (
@@ -164,7 +164,7 @@ def test_a_pooler_that_drops_the_session_puts_no_rows_into_another_schema(
     assert execute_sql(database, count.format("public"))[0]["n"] == 0
 
 
-def test_a_session_that_the_role_itself_sets_passes_a_pooler(
+def test_accepts_pooler_if_the_role_sets_the_session_parameters(
     spark: SparkSession, database: Settings
 ) -> None:
     with role_with(database, "SELECT 1") as settings:
@@ -179,14 +179,14 @@ def test_a_session_that_the_role_itself_sets_passes_a_pooler(
 
 
 @pytest.mark.parametrize("driver", ["ADBC", "JDBC"])
-def test_each_driver_says_where_it_is(
+def test_each_driver_reports_its_server(
     driver: str, spark: SparkSession, database: Settings, second_database: Settings
 ) -> None:
-    """The first connection, of psycopg2, is the one that was described; the next is not."""
+    """The first connection, of psycopg2, is as described; the next one is not."""
 
     def ask(settings: Settings) -> None:
         if driver == "ADBC":
-            asked_by_adbc(session_at(settings), "SELECT 1")
+            asked_by_adbc(probe_session(settings), "SELECT 1")
         else:
             checked_jdbc(spark, settings)
 
@@ -206,7 +206,7 @@ def test_each_driver_says_where_it_is(
             ask(database.model_copy(update={"db_port": port}))
 
 
-def test_a_jvm_in_another_time_zone_is_refused(spark: SparkSession, database: Settings) -> None:
+def test_rejects_jvm_in_another_time_zone(spark: SparkSession, database: Settings) -> None:
     assert spark._jvm is not None
     zones = spark._jvm.java.util.TimeZone
     before = zones.getDefault()
@@ -220,21 +220,17 @@ def test_a_jvm_in_another_time_zone_is_refused(spark: SparkSession, database: Se
         zones.setDefault(before)
 
 
-def test_a_task_that_is_elsewhere_is_told_in_our_sentence(
-    spark: SparkSession, database: Settings
-) -> None:
+def test_rejects_task_on_another_server(spark: SparkSession, database: Settings) -> None:
     settings = database.model_copy(update={"read_transport": "adbc"})
     target = (str(database.db_host), database.db_port)
     with startup_proxy(target, dropping_options(after=2)) as port:
         frame = read_table_spark(spark, settings.model_copy(update={"db_port": port}), "SELECT 1")
         with pytest.raises(Exception, match="ADBC") as failed:
             frame.collect()
-    assert one_sentence(failed.value).startswith("the session of ADBC at ")
+    assert summarize_error(failed.value).startswith("the session of ADBC at ")
 
 
-def test_rows_are_appended_by_jdbc_to_the_described_schema_alone(
-    spark: SparkSession, database: Settings
-) -> None:
+def test_jdbc_appends_only_to_the_described_schema(spark: SparkSession, database: Settings) -> None:
     frame = spark.createDataFrame([("p",)], "pool_id string")
     target = (str(database.db_host), database.db_port)
     with startup_proxy(target, dropping_options(after=1)) as port:
@@ -252,12 +248,14 @@ LIMITS = (
 )
 
 
-def test_limits_of_the_role_end_no_session_of_ours(spark: SparkSession, database: Settings) -> None:
+def test_limits_of_the_role_do_not_apply_to_sessions(
+    spark: SparkSession, database: Settings
+) -> None:
     with role_with(database, "SELECT 1") as settings:
         for limit in LIMITS:
             execute_sql(database, f"ALTER ROLE {settings.db_user} SET {limit} = '150ms'")
-        shown = " || ".join(f"current_setting('{limit}')" for limit in LIMITS)
-        assert by_every_driver(spark, settings, shown) == ["0" * len(LIMITS)] * 3
+        limits = " || ".join(f"current_setting('{limit}')" for limit in LIMITS)
+        assert by_every_driver(spark, settings, limits) == ["0" * len(LIMITS)] * 3
         for sleep in by_every_driver(spark, settings, "pg_sleep(0.2)::text"):
             assert sleep == ""
         with make_engine(settings).connect() as connection:
@@ -266,13 +264,13 @@ def test_limits_of_the_role_end_no_session_of_ours(spark: SparkSession, database
             connection.exec_driver_sql("SELECT 1")
 
 
-def test_every_session_notices_a_lost_client(spark: SparkSession, database: Settings) -> None:
-    shown = " || ' ' || ".join(f"current_setting('{name}')" for name in ON_LINUX)
-    there = " ".join(NEWER_PARAMETERS[name] for name in ON_LINUX)
-    assert by_every_driver(spark, database, shown) == [there] * 3
+def test_every_session_detects_a_lost_client(spark: SparkSession, database: Settings) -> None:
+    values = " || ' ' || ".join(f"current_setting('{name}')" for name in ON_LINUX)
+    expected = " ".join(NEWER_PARAMETERS[name] for name in ON_LINUX)
+    assert by_every_driver(spark, database, values) == [expected] * 3
 
 
-def test_a_limit_that_is_set_later_is_named(database: Settings) -> None:
+def test_names_a_limit_that_is_set_later(database: Settings) -> None:
     with pytest.raises(DatabaseError, match=r"ended the work by a limit \(statement_timeout"):
         execute_sql(database, "SET statement_timeout = 20; SELECT pg_sleep(1)")
 
@@ -283,7 +281,7 @@ GRANT ALL ON ALL TABLES IN SCHEMA public, yieldspark TO yieldspark;
 """
 
 
-def test_text_stays_text_whatever_encoding_a_database_and_its_role_have(
+def test_text_is_exact_for_every_encoding(
     spark: SparkSession, server: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
@@ -313,7 +311,7 @@ def test_text_stays_text_whatever_encoding_a_database_and_its_role_have(
 
 
 def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate for localhost that signs itself, as a file, and a server's context with it."""
+    """A self-signed certificate for localhost, as a file, and a server's context with it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
@@ -343,7 +341,7 @@ def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
     return public, context
 
 
-def test_every_driver_verifies_the_server_by_the_named_certificates(
+def test_every_driver_verifies_the_server_certificate(
     spark: SparkSession, database: Settings, tmp_path: Path
 ) -> None:
     root, context = authority(tmp_path)
@@ -353,7 +351,7 @@ def test_every_driver_verifies_the_server_by_the_named_certificates(
         secure = {"db_host": "localhost", "db_port": port, "db_sslmode": "verify-full"}
         settings = database.model_copy(update=secure | {"db_sslrootcert": root})
         assert by_every_driver(spark, settings, "1::text") == ["1"] * 3
-        session = session_at(settings)
+        session = probe_session(settings)
         wrong = settings.model_copy(update={"db_sslrootcert": another})
         parameters = connection_parameters(wrong)
         for ask in (
@@ -366,13 +364,13 @@ def test_every_driver_verifies_the_server_by_the_named_certificates(
 
 @pytest.fixture
 def socket_folder() -> Iterator[Path]:
-    """Short, as the system limits a socket's path, and open to the server's account."""
+    """A short path, as the system limits it, that the server's account can enter."""
     with tempfile.TemporaryDirectory(prefix="ys", dir="/tmp") as folder:
         Path(folder).chmod(0o777)
         yield Path(folder)
 
 
-def test_a_unix_socket_is_for_the_drivers_that_know_it(
+def test_unix_socket_works_for_drivers_that_support_it(
     spark: SparkSession,
     own_server: EmbeddedServer,
     socket_folder: Path,
@@ -416,7 +414,7 @@ VARIABLES = {
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
-def test_a_variable_of_libpq_that_says_something_else_is_refused(
+def test_rejects_libpq_variable_that_differs_from_its_setting(
     variable: str, run_here: CommandLineHere
 ) -> None:
     refused = run_here("status", **{variable: VARIABLES[variable]})
@@ -425,7 +423,7 @@ def test_a_variable_of_libpq_that_says_something_else_is_refused(
     assert VARIABLES[variable] not in refused.stderr or variable == "PGPORT"
 
 
-def test_variables_that_say_the_same_or_have_no_effect_pass(
+def test_accepts_libpq_variables_that_agree_or_have_no_effect(
     run_here: CommandLineHere, database: Settings
 ) -> None:
     parameters = connection_parameters(database)
@@ -434,14 +432,17 @@ def test_variables_that_say_the_same_or_have_no_effect_pass(
     assert run_here("status", **same | others).returncode == 0
 
 
-def test_the_embedded_server_sees_no_variable_of_libpq(
+def test_embedded_server_ignores_libpq_variables(
     server: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
-    found = with_database(server.model_copy(update={"db_host": None}))
-    assert execute_sql(found, "SHOW TimeZone") == [{"TimeZone": "UTC"}]
-    assert asked_by_adbc(session_at(found), "SELECT current_database()::text") == found.db_name
+    resolved = resolve_database(server.model_copy(update={"db_host": None}))
+    assert execute_sql(resolved, "SHOW TimeZone") == [{"TimeZone": "UTC"}]
+    assert (
+        asked_by_adbc(probe_session(resolved), "SELECT current_database()::text")
+        == resolved.db_name
+    )
 
 
 GERMAN = {
@@ -451,31 +452,31 @@ GERMAN = {
     "42501": (DatabaseRefused, "has no right"),
     "53300": (DatabaseError, "has no connection left"),
     "57P03": (DatabaseUnreachable, "no connection to PostgreSQL"),
-    "08P01": (DatabaseRefused, "takes no session parameters"),
+    "08P01": (DatabaseRefused, "accepts no session parameters"),
 }
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 @pytest.mark.parametrize("code", GERMAN)
-def test_a_refusal_is_known_by_its_code_in_any_language(
+def test_classifies_rejected_login_by_code_in_any_language(
     code: str, encoding: str, database: Settings
 ) -> None:
     refusal = error_message(
         {"S": "SCHWERWIEGEND", "V": "FATAL", "C": code, "M": "Das geht so nicht, »yieldspark«"},
         encoding,
     )
-    kind, words = GERMAN[code]
+    kind, message = GERMAN[code]
     with startup_proxy(("127.0.0.1", 1), lambda _: refusal) as port:
         settings = database.model_copy(update={"db_port": port})
-        both = f"{words}.*»yieldspark«|»yieldspark«.*{words}"
+        both = f"{message}.*»yieldspark«|»yieldspark«.*{message}"
         with pytest.raises(kind, match=both) as caught:
             execute_sql(settings, "SELECT 1")
     assert (type(caught.value), caught.value.sqlstate) == (kind, code)
 
 
-def test_a_server_without_a_connection_left_says_so(database: Settings) -> None:
+def test_server_without_free_connections_is_reported(database: Settings) -> None:
     with role_with(database, "SELECT 1") as settings:
-        session = session_at(settings)
+        session = probe_session(settings)
         execute_sql(database, f"ALTER ROLE {settings.db_user} CONNECTION LIMIT 0")
         no_connection = pytest.raises(DatabaseError, match=r"no connection left.*max_connections")
         with no_connection:
@@ -485,19 +486,21 @@ def test_a_server_without_a_connection_left_says_so(database: Settings) -> None:
 
 
 @pytest.mark.parametrize("accepted", [0, 3])
-def test_a_connection_that_jdbc_can_not_have_is_known_by_its_code_too(
+def test_classifies_failed_jdbc_connection_by_code(
     accepted: int, spark: SparkSession, database: Settings
 ) -> None:
-    """At once, or in a task: the driver makes two to ask where it is, and one for the schema."""
+    """At once, or in a task: the driver connects twice to check its session, and once for the
+    schema.
+    """
     full = error_message({"S": "FATAL", "V": "FATAL", "C": "53300", "M": "zu viele"})
-    left = accepted
+    remaining = accepted
 
     def answer(parameters: Parameters) -> Answer:
-        nonlocal left
+        nonlocal remaining
         if "TimeZone" not in parameters:  # JDBC's own
             return parameters
-        left -= 1
-        return parameters if left >= 0 else full
+        remaining -= 1
+        return parameters if remaining >= 0 else full
 
     with startup_proxy((str(database.db_host), database.db_port), answer) as port:
         settings = database.model_copy(update={"db_port": port, "read_transport": "jdbc"})
@@ -511,7 +514,7 @@ def test_a_connection_that_jdbc_can_not_have_is_known_by_its_code_too(
         assert (row["status"], row["error"]) == ("failed", str(refused.value))
 
 
-def test_the_localised_server_of_the_cases_is_refused(database: Settings) -> None:
+def test_classifies_localized_server_of_the_shared_cases(database: Settings) -> None:
     script = Path(__file__).resolve().parents[3] / "shared" / "cases" / "login_refused_in_german.py"
     if not script.is_file():
         pytest.skip(f"the cases are not beside the checkout ({script.name})")
@@ -527,19 +530,19 @@ def test_the_localised_server_of_the_cases_is_refused(database: Settings) -> Non
         process.wait()
 
 
-def test_several_hosts_have_one_port_by_every_driver(
+def test_several_hosts_share_one_port_for_every_driver(
     spark: SparkSession, database: Settings
 ) -> None:
     settings = database.model_copy(update={"db_host": "127.0.0.1,nowhere.invalid"})
     assert by_every_driver(spark, settings, "1::text") == ["1"] * 3
 
 
-def test_a_login_without_a_password_is_refused_and_not_unreachable(database: Settings) -> None:
+def test_login_without_password_is_refused_not_unreachable(database: Settings) -> None:
     with pytest.raises(DatabaseRefused, match="DB_PASSWORD"):
         execute_sql(database.model_copy(update={"db_password": None}), "SELECT 1")
 
 
-def test_a_refusal_of_one_moment_says_to_run_again(database: Settings) -> None:
+def test_transient_rejection_asks_to_run_again(database: Settings) -> None:
     full = error_message({"S": "FATAL", "V": "FATAL", "C": "53300", "M": "zu viele"})
     answers = iter([full])
     target = (str(database.db_host), database.db_port)
@@ -548,9 +551,7 @@ def test_a_refusal_of_one_moment_says_to_run_again(database: Settings) -> None:
             execute_sql(database.model_copy(update={"db_port": port}), "SELECT 1")
 
 
-def test_a_read_only_database_says_what_to_do(
-    run_here: CommandLineHere, database: Settings
-) -> None:
+def test_read_only_database_has_a_next_step(run_here: CommandLineHere, database: Settings) -> None:
     execute_sql(
         database, f"ALTER DATABASE {database.db_name} SET default_transaction_read_only = on"
     )
@@ -562,10 +563,10 @@ def test_a_read_only_database_says_what_to_do(
     assert run_here("status").returncode == 0
 
 
-def test_row_level_security_under_a_view_is_an_error_and_not_fewer_rows(
+def test_row_level_security_under_a_view_is_an_error(
     database: Settings, spark: SparkSession
 ) -> None:
-    """A view with its caller's rights: its own catalogue entry says nothing of policies."""
+    """A view with the rights of its caller has no policies in its own catalog entry."""
     for statement in (
         "INSERT INTO pools (pool_id) VALUES ('mine'), ('theirs')",
         "ALTER TABLE pools ENABLE ROW LEVEL SECURITY",
@@ -578,27 +579,27 @@ def test_row_level_security_under_a_view_is_an_error_and_not_fewer_rows(
         with pytest.raises(DatabaseRefused, match="row-level security would hide rows"):
             execute_sql(settings, "SELECT * FROM seen")
         for transport in ("adbc", "jdbc"):
-            chosen = settings.model_copy(update={"read_transport": transport})
+            settings_of_transport = settings.model_copy(update={"read_transport": transport})
             with pytest.raises(Exception, match="row-level security"):
-                read_table_spark(spark, chosen, "SELECT pool_id FROM seen").collect()
+                read_table_spark(spark, settings_of_transport, "SELECT pool_id FROM seen").collect()
 
 
-def test_the_page_names_every_parameter_of_the_session(database: Settings) -> None:
+def test_documentation_lists_every_session_parameter(database: Settings) -> None:
     parameters = connection_parameters(database)
     for name in [*parameters.session, *NEWER_PARAMETERS, "client_encoding"]:
         assert f"`{name}`" in PAGE, name
     checked = PAGE.partition("each driver is asked where it is")[2].partition("\n\n")[0]
-    named = set(re.findall("`(.*?)`", checked))
-    assert named == {*CHECKED_PARAMETERS, "client_encoding"}
+    names = set(re.findall("`(.*?)`", checked))
+    assert names == {*CHECKED_PARAMETERS, "client_encoding"}
 
 
-def test_the_page_names_the_variables_that_have_a_setting_or_no_effect() -> None:
+def test_documentation_lists_libpq_variables() -> None:
     for names in (libpq_variables.SETTINGS, libpq_variables.WITHOUT_EFFECT):
         assert f"- {', '.join(f'`{name}`' for name in names)}: " in PAGE
 
 
-def test_the_rule_knows_every_variable_of_the_installed_libpq() -> None:
-    """psycopg2 and ADBC bring one each, whose text names the variables."""
+def test_rule_covers_every_variable_of_the_installed_libpq() -> None:
+    """psycopg2 and ADBC have a libpq each, whose text has the names of the variables."""
     libraries = [
         *Path(psycopg2.__file__).parents[1].glob("psycopg2_binary.libs/libpq*"),
         *Path(adbc_driver_postgresql.__file__).parent.glob("*.so"),

@@ -1,4 +1,6 @@
-"""The embedded server with damaged files: each is healed and said, or named with the next step."""
+"""The embedded server with damaged files: each is replaced with a warning, or named with the next
+step.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ from common.errors import (
     DatabaseUnreachable,
     EnvironmentNotReady,
 )
-from database.embedded.folders import locate
+from database.embedded.folders import locate_folders
 from database.embedded.server import EmbeddedServer
-from database.embedded.state import kept_cluster, kept_password, kept_port
+from database.embedded.state import read_cluster_folder, read_password, read_port
 
 
 @pytest.fixture
@@ -30,56 +32,54 @@ def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"0", b"-4", b"99999999", b"\xff\xfe\x00"])
-def test_a_damaged_port_is_no_port(
+def test_replaces_a_damaged_port(
     content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "port"
-    assert kept_port(file) is None
+    assert read_port(file) is None
     assert caplog.text == ""
     file.write_bytes(content)
-    assert kept_port(file) is None
+    assert read_port(file) is None
     assert f"{file} holds" in caplog.text
     assert "takes another port" in caplog.text
     file.write_text("21000\n")
-    assert kept_port(file) == 21000
+    assert read_port(file) == 21000
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (None, "is gone"),
+        (None, "is missing"),
         (b"", "is empty"),
         (b"\n", "is empty"),
         (b"two words", "holds no password"),
         (b"\xff\xfe\x00", "holds no password"),
     ],
 )
-def test_a_damaged_password_is_named_and_not_shown(
+def test_names_a_damaged_password_file_without_its_content(
     content: bytes | None, problem: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "password"
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(DatabaseRefused, match=rf"{file} {problem} while data are in .*db reset"):
-        kept_password(file, tmp_path / "data")
+        read_password(file, tmp_path / "data")
     file.write_text("secret-1\n")
-    assert kept_password(file, tmp_path / "data") == SecretStr("secret-1")
+    assert read_password(file, tmp_path / "data") == SecretStr("secret-1")
 
 
 @pytest.mark.parametrize("content", ["", ".", "/", "/home", "/state/..", "/state/short", "\0"])
-def test_a_folder_that_is_not_ours_is_never_taken_for_the_data(
-    content: str, tmp_path: Path
-) -> None:
+def test_rejects_folder_outside_the_system_folders(content: str, tmp_path: Path) -> None:
     """A reset would delete it, and root would give it to the server's account."""
     file = tmp_path / "cluster_folder"
     file.write_text(content)
     with pytest.raises(EnvironmentNotReady, match=rf"{file} is damaged: it holds .*delete it"):
-        kept_cluster(file, (Path("/state"),))
+        read_cluster_folder(file, (Path("/state"),))
     file.write_text("/state/0123456789abcdef\n")
-    assert kept_cluster(file, (Path("/state"),)) == Path("/state/0123456789abcdef")
+    assert read_cluster_folder(file, (Path("/state"),)) == Path("/state/0123456789abcdef")
 
 
-def test_a_damaged_place_of_the_data_stops_start_and_reset(server: EmbeddedServer) -> None:
+def test_damaged_cluster_folder_stops_start_and_reset(server: EmbeddedServer) -> None:
     state = server.home / "server"
     state.mkdir(parents=True)
     (state / "cluster_folder").write_text("")
@@ -92,7 +92,7 @@ def test_a_damaged_place_of_the_data_stops_start_and_reset(server: EmbeddedServe
     (state / "cluster_folder").unlink()
 
 
-def test_another_password_in_the_file_is_named_while_the_server_runs_and_when_it_starts(
+def test_names_a_wrong_password_file_while_running_and_at_start(
     server: EmbeddedServer,
 ) -> None:
     address = server.start()
@@ -111,7 +111,7 @@ def test_another_password_in_the_file_is_named_while_the_server_runs_and_when_it
     assert server.start().password == address.password
 
 
-def test_a_server_without_a_connection_left_is_not_started_again(server: EmbeddedServer) -> None:
+def test_does_not_restart_a_server_without_free_connections(server: EmbeddedServer) -> None:
     address = server.start()
     login = {
         "host": address.host,
@@ -154,13 +154,13 @@ DAMAGED_DATA = {
     "syntax": (
         _append("postgresql.conf", "\nfoo = = bar\n"),
         DatabaseUnreachable,
-        r'postgresql\.conf" line \d+, near token "=".*Repair that',
+        r'postgresql\.conf" line \d+, near token "=".*Correct this',
     ),
     "no settings": (_remove("postgresql.conf"), DatabaseUnreachable, r"postgresql\.conf.*No such"),
     "no logins": (
         _write("pg_hba.conf", b""),
         DatabaseUnreachable,
-        r"could not load .*pg_hba\.conf.*Repair that",
+        r"could not load .*pg_hba\.conf.*Correct this",
     ),
     "control file": (
         _write("global/pg_control", b"x"),
@@ -172,21 +172,21 @@ DAMAGED_DATA = {
 }
 
 
-def test_damaged_data_are_named_at_once(
+def test_names_damaged_data_without_retries(
     server: EmbeddedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One server for all: what is damaged is put back after each."""
+    """All cases share one server; the damaged file is restored after each."""
     address = server.start()
     server.stop()
-    data = locate(server.home).data
+    data = locate_folders(server.home).data
     for damage, kind, words in DAMAGED_DATA.values():
-        whole = {name: (data / name).read_bytes() for name in DAMAGED_FILES}
+        contents = {name: (data / name).read_bytes() for name in DAMAGED_FILES}
         owner = data.stat()
         damage(data)
         with pytest.raises(kind, match=words) as caught:
             server.start()
         assert "`db reset`" in str(caught.value)
-        for name, content in whole.items():
+        for name, content in contents.items():
             (data / name).write_bytes(content)
             os.chown(data / name, owner.st_uid, owner.st_gid)
     for content in (b"", b"garbage"):
@@ -199,7 +199,7 @@ def test_damaged_data_are_named_at_once(
     assert "holds 'abc' and no port" in caplog.text
 
 
-def test_a_folder_in_the_place_of_a_file_is_named(server: EmbeddedServer) -> None:
+def test_names_a_folder_where_a_file_is_expected(server: EmbeddedServer) -> None:
     lock = server.home / "server" / "lock"
     lock.mkdir(parents=True)
     with pytest.raises(EnvironmentNotReady, match=rf"{lock}: Is a directory; move what is there"):

@@ -1,4 +1,4 @@
-"""Migrations, schema check, connection errors: against the real server."""
+"""Migrations, schema check and connection errors, on a real server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _without(engine: Engine, *statements: str) -> None:
 
 
 @pytest.mark.parametrize("metadata", [owner_metadata, own_metadata])
-def test_the_migrations_make_exactly_the_tables(engine: Engine, metadata: MetaData) -> None:
+def test_migrations_create_exactly_the_defined_tables(engine: Engine, metadata: MetaData) -> None:
     def ours(name: str | None, kind: str, parents: object) -> bool:
         return kind != "table" or (name in {table.name for table in metadata.tables.values()})
 
@@ -48,11 +48,11 @@ def test_the_migrations_make_exactly_the_tables(engine: Engine, metadata: MetaDa
         )
 
 
-def test_a_second_migration_has_nothing_to_do(engine: Engine) -> None:
+def test_second_migration_changes_nothing(engine: Engine) -> None:
     assert migrate(engine) is False
 
 
-def test_migrating_leaves_the_owners_tables_alone(engine: Engine) -> None:
+def test_migration_does_not_alter_tables_of_the_owner(engine: Engine) -> None:
     _without(
         engine,
         f"DROP SCHEMA {OWN_SCHEMA} CASCADE",
@@ -66,7 +66,7 @@ def test_migrating_leaves_the_owners_tables_alone(engine: Engine) -> None:
         assert connection.execute(text("SELECT count(*) FROM gas_fees_daily")).scalar_one() == 0
 
 
-def test_a_missing_table_a_missing_column_and_another_type_are_named(engine: Engine) -> None:
+def test_names_missing_table_missing_column_and_wrong_type(engine: Engine) -> None:
     _without(
         engine,
         "DROP TABLE gas_fees_daily",
@@ -81,7 +81,7 @@ def test_a_missing_table_a_missing_column_and_another_type_are_named(engine: Eng
     assert "pool_daily_metrics.actual_tvl is text, expected number" in message
 
 
-def test_wider_types_of_the_owner_pass(engine: Engine) -> None:
+def test_accepts_wider_types_of_the_owner(engine: Engine) -> None:
     _without(engine, "ALTER TABLE pool_daily_metrics ALTER COLUMN actual_tvl TYPE double precision")
     with engine.connect() as connection:
         verify_tables(connection, METRICS_USE)
@@ -114,7 +114,7 @@ def test_wider_types_of_the_owner_pass(engine: Engine) -> None:
         ),
     ],
 )
-def test_what_the_job_would_fail_on_in_the_middle_is_named_before(
+def test_names_table_problems_before_the_job_starts(
     engine: Engine, statements: list[str], words: str
 ) -> None:
     _without(engine, *statements)
@@ -123,7 +123,7 @@ def test_what_the_job_would_fail_on_in_the_middle_is_named_before(
     assert words in str(caught.value)
 
 
-def test_any_unique_index_and_any_view_will_do(engine: Engine) -> None:
+def test_accepts_any_unique_index_and_any_view(engine: Engine) -> None:
     _without(
         engine,
         "ALTER TABLE pool_daily_metrics DROP CONSTRAINT pool_daily_metrics_pkey",
@@ -135,10 +135,8 @@ def test_any_unique_index_and_any_view_will_do(engine: Engine) -> None:
         verify_tables(connection, METRICS_USE)
 
 
-def test_a_connection_that_waits_is_kept_alive(database: Settings, engine: Engine) -> None:
-    """Over TCP, as tests connect: the server finds a driver that is gone, the network sees that the
-    flow is in use.
-    """
+def test_idle_connection_is_kept_alive(database: Settings, engine: Engine) -> None:
+    """Over TCP: the server detects a lost driver, and the network sees traffic."""
     other = connect(connection_parameters(database))
     with engine.connect() as connection:
         for raw in (connection.connection.driver_connection, other):
@@ -153,12 +151,12 @@ def test_a_connection_that_waits_is_kept_alive(database: Settings, engine: Engin
     assert get_jdbc_properties(database)["tcpKeepAlive"] == "true"
 
 
-def test_an_ipv6_host_stands_in_brackets(database: Settings) -> None:
-    named = database.model_copy(update={"db_host": "::1"})
-    assert f"//[::1]:{database.db_port}/" in get_jdbc_url(named)
+def test_ipv6_host_is_in_brackets(database: Settings) -> None:
+    settings = database.model_copy(update={"db_host": "::1"})
+    assert f"//[::1]:{database.db_port}/" in get_jdbc_url(settings)
 
 
-def test_nothing_listens(database: Settings) -> None:
+def test_unreachable_server_is_reported(database: Settings) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -166,7 +164,7 @@ def test_nothing_listens(database: Settings) -> None:
             execute_sql(database.model_copy(update={"db_port": port}), "SELECT 1")
 
 
-def test_a_wrong_password_is_refused_and_not_shown(database: Settings) -> None:
+def test_wrong_password_is_refused_and_not_shown(database: Settings) -> None:
     with pytest.raises(DatabaseRefused, match="DB_PASSWORD") as caught:
         execute_sql(
             database.model_copy(update={"db_password": SecretStr("wrong-secret")}), "SELECT 1"
@@ -174,12 +172,12 @@ def test_a_wrong_password_is_refused_and_not_shown(database: Settings) -> None:
     assert "wrong-secret" not in str(caught.value)
 
 
-def test_an_unknown_database_is_named(database: Settings) -> None:
+def test_names_an_unknown_database(database: Settings) -> None:
     with pytest.raises(DatabaseRefused, match="DB_NAME"):
         execute_sql(database.model_copy(update={"db_name": "nowhere"}), "SELECT 1")
 
 
-def test_a_role_without_rights(database: Settings) -> None:
+def test_role_without_rights_is_reported(database: Settings) -> None:
     execute_sql(database, "DROP ROLE IF EXISTS guest")
     execute_sql(database, "CREATE ROLE guest LOGIN PASSWORD 'guest'")
     guest = database.model_copy(update={"db_user": "guest", "db_password": SecretStr("guest")})
@@ -193,14 +191,14 @@ def test_a_role_without_rights(database: Settings) -> None:
     execute_sql(database, "DROP ROLE guest")
 
 
-def test_secrets_stay_out_of_reprs(database: Settings) -> None:
+def test_repr_hides_secrets(database: Settings) -> None:
     assert database.db_password is not None
     secret = database.db_password.get_secret_value()
     parameters = connection_parameters(database)
     assert secret in parameters.conninfo
     assert all(
-        secret not in shown
-        for shown in (
+        secret not in text
+        for text in (
             repr(database),
             str(database),
             repr(parameters),
@@ -210,7 +208,7 @@ def test_secrets_stay_out_of_reprs(database: Settings) -> None:
     )
 
 
-def test_a_role_that_owns_the_schema_needs_no_right_to_create_another(database: Settings) -> None:
+def test_owner_of_the_schema_needs_no_create_right(database: Settings) -> None:
     for statement in (
         "DROP ROLE IF EXISTS schema_owner",
         "CREATE ROLE schema_owner LOGIN PASSWORD 'owner'",
@@ -253,7 +251,7 @@ def test_a_database_of_an_unreleased_revision_gets_one_sentence(
     assert migrate(engine) is True
 
 
-def test_a_newer_database_is_left_alone(engine: Engine) -> None:
+def test_does_not_change_a_newer_database(engine: Engine) -> None:
     _without(engine, f"UPDATE {OWN_SCHEMA}.{VERSION_TABLE} SET version_num = '9999'")
     with pytest.raises(SchemaMismatch, match="revision 9999"):
         migrate(engine)

@@ -1,6 +1,4 @@
-"""A used database that a test gets is as empty as a new one; one whose tables were altered goes to
-no test.
-"""
+"""A reused test database is as empty as a new one, and an altered one is not reused."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ STATISTICS = "SELECT count(*) AS n FROM pg_statistic WHERE starelid >= 16384"
 
 
 def state(settings: Settings) -> dict[str, object]:
-    """Rows of each table, where each sequence stands, and what the planner knows."""
+    """Return rows of each table, positions of the sequences, and planner statistics."""
     rows = {
         row["name"]: execute_sql(settings, f"SELECT count(*) AS n FROM {row['name']}")[0]["n"]
         for row in execute_sql(settings, TABLES)
@@ -33,7 +31,7 @@ def state(settings: Settings) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def lender(server: Settings) -> Databases:
-    """One that has lent nothing yet."""
+    """A pool that has lent no database yet."""
     return Databases(server)
 
 
@@ -42,8 +40,8 @@ def oid_of_next(lender: Databases) -> object:
         return execute_sql(settings, OID)[0]["oid"]
 
 
-def test_a_used_database_comes_back_as_a_new_one(lender: Databases) -> None:
-    """From a test that has left a connection open, with a lock."""
+def test_reused_database_equals_a_new_one(lender: Databases) -> None:
+    """The test before has left a connection open, with a lock."""
     with lender.lent() as settings:
         new, oid = state(settings), execute_sql(settings, OID)
         first_name = settings.db_name
@@ -83,7 +81,7 @@ def test_a_used_database_comes_back_as_a_new_one(lender: Databases) -> None:
         "REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC",
     ],
 )
-def test_a_database_that_was_altered_goes_to_no_other_test(lender: Databases, change: str) -> None:
+def test_altered_database_is_not_reused(lender: Databases, change: str) -> None:
     with lender.lent() as settings:
         altered = execute_sql(settings, OID)[0]["oid"]
         execute_sql(settings, change.format(name=settings.db_name))

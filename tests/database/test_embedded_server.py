@@ -1,5 +1,5 @@
-"""The embedded PostgreSQL, for real: every test starts servers on 127.0.0.1 in a home of its own
-and deletes them again.
+"""The embedded PostgreSQL: every test starts real servers on 127.0.0.1 in a home of its own, and
+deletes them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pytest
 from common.errors import DatabaseRefused, EnvironmentNotReady
 from database.embedded import folders as server_folders
 from database.embedded import server as embedded_server
-from database.embedded.folders import locate, server_account
+from database.embedded.folders import locate_folders, server_account
 from database.embedded.server import EmbeddedServer, ServerAddress
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,10 +76,10 @@ def in_another_process(code: str, home: Path, **variables: str) -> subprocess.Po
 
 
 def postmaster_pid(server: EmbeddedServer) -> int:
-    return int((locate(server.home).data / "postmaster.pid").read_text().splitlines()[0])
+    return int((locate_folders(server.home).data / "postmaster.pid").read_text().splitlines()[0])
 
 
-def test_a_new_home_gets_a_server_with_a_database_and_a_secret_password(
+def test_start_creates_server_database_and_secret_password(
     server: EmbeddedServer,
 ) -> None:
     address = server.start()
@@ -105,7 +105,7 @@ def test_a_new_home_gets_a_server_with_a_database_and_a_secret_password(
         )
 
 
-def test_status_says_what_runs(server: EmbeddedServer) -> None:
+def test_status_describes_the_running_server(server: EmbeddedServer) -> None:
     assert server.status()["running"] is False
     assert not server.home.exists(), "asking makes nothing"
     address = server.start()
@@ -117,7 +117,7 @@ def test_status_says_what_runs(server: EmbeddedServer) -> None:
     assert server.status()["running"] is False
 
 
-def test_another_process_finds_the_running_server(server: EmbeddedServer) -> None:
+def test_other_process_finds_the_running_server(server: EmbeddedServer) -> None:
     address = server.start()
     pid = postmaster_pid(server)
     output, _ = in_another_process(PRINT_ADDRESS, server.home).communicate(timeout=60)
@@ -125,21 +125,21 @@ def test_another_process_finds_the_running_server(server: EmbeddedServer) -> Non
     assert postmaster_pid(server) == pid
 
 
-def test_processes_that_start_it_at_the_same_time_get_one_server(server: EmbeddedServer) -> None:
+def test_concurrent_starts_share_one_server(server: EmbeddedServer) -> None:
     started = [in_another_process(PRINT_ADDRESS, server.home) for _ in range(3)]
     answers = {process.communicate(timeout=120)[0] for process in started}
     assert [process.returncode for process in started] == [0, 0, 0]
     assert len(answers) == 1
 
 
-def test_committed_rows_survive_kill_9(server: EmbeddedServer) -> None:
+def test_committed_rows_survive_sigkill(server: EmbeddedServer) -> None:
     fill(server.start())
     os.kill(postmaster_pid(server), signal.SIGKILL)
     address = server.start()
     assert kept_rows(address) == 1000
 
 
-def test_the_port_is_kept_and_given_up_when_another_program_has_it(
+def test_port_is_stored_and_replaced_if_in_use(
     server: EmbeddedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     address = server.start()
@@ -155,14 +155,14 @@ def test_the_port_is_kept_and_given_up_when_another_program_has_it(
     assert server.start() == moved
 
 
-def test_a_killed_initdb_is_repaired(server: EmbeddedServer) -> None:
+def test_recovers_from_a_killed_initdb(server: EmbeddedServer) -> None:
     first = in_another_process(PRINT_ADDRESS, server.home)
     deadline = time.monotonic() + 60
     while not list(server.home.glob("server/password")) and time.monotonic() < deadline:
         time.sleep(0.005)
     first.kill()
     first.communicate(timeout=60)
-    folders = locate(server.home)
+    folders = locate_folders(server.home)
     remains = folders.cluster / "partial-of-an-earlier-try"
     remains.mkdir()
     (remains / "PG_VERSION").write_text("18\n")
@@ -172,9 +172,9 @@ def test_a_killed_initdb_is_repaired(server: EmbeddedServer) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_pid_file_that_names_another_program_does_not_stop_it(server: EmbeddedServer) -> None:
+def test_starts_despite_pid_file_of_another_program(server: EmbeddedServer) -> None:
     fill(server.start())
-    folders = locate(server.home)
+    folders = locate_folders(server.home)
     pid_file = (folders.data / "postmaster.pid").read_text().splitlines()
     server.stop()
     uid = folders.account.uid if folders.account else None
@@ -189,7 +189,7 @@ def test_a_pid_file_that_names_another_program_does_not_stop_it(server: Embedded
             stranger.kill()
 
 
-def test_reset_deletes_the_data_and_the_next_start_is_new(server: EmbeddedServer) -> None:
+def test_reset_deletes_the_data(server: EmbeddedServer) -> None:
     address = server.start()
     fill(address)
     data = Path(str(server.status()["data_folder"]))
@@ -202,7 +202,7 @@ def test_reset_deletes_the_data_and_the_next_start_is_new(server: EmbeddedServer
     assert query(fresh, "SELECT count(*) FROM pg_tables WHERE tablename = 'kept'") == [(0,)]
 
 
-def test_the_users_libpq_variables_do_not_reach_it(server: EmbeddedServer) -> None:
+def test_libpq_variables_of_the_user_have_no_effect(server: EmbeddedServer) -> None:
     process = in_another_process(
         PRINT_ADDRESS,
         server.home,
@@ -229,10 +229,10 @@ def test_psql_of_the_wheel_runs(server: EmbeddedServer) -> None:
     )
 
 
-def test_data_of_another_major_version_are_left_alone(server: EmbeddedServer) -> None:
+def test_does_not_change_data_of_another_major_version(server: EmbeddedServer) -> None:
     server.start()
     server.stop()
-    version = locate(server.home).data / "PG_VERSION"
+    version = locate_folders(server.home).data / "PG_VERSION"
     made_by = version.read_text()
     version.write_text("17\n")
     with pytest.raises(
@@ -244,17 +244,17 @@ def test_data_of_another_major_version_are_left_alone(server: EmbeddedServer) ->
     server.start()
 
 
-def test_a_lost_password_file_is_named(server: EmbeddedServer) -> None:
+def test_names_a_missing_password_file(server: EmbeddedServer) -> None:
     server.start()
     server.stop()
     (server.home / "server" / "password").unlink()
     with pytest.raises(
-        DatabaseRefused, match=r"server/password is gone while data are in .*db reset"
+        DatabaseRefused, match=r"server/password is missing while data are in .*db reset"
     ):
         server.start()
 
 
-def test_a_platform_without_the_wheel_is_told_to_bring_a_database(
+def test_platform_without_the_wheel_must_set_db_host(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_folders, "PACKAGE", "no_wheel_for_this_platform")
@@ -264,13 +264,13 @@ def test_a_platform_without_the_wheel_is_told_to_bring_a_database(
         server.start()
 
 
-def test_a_home_that_is_a_file_is_named(tmp_path: Path) -> None:
+def test_names_a_home_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
     with pytest.raises(EnvironmentNotReady, match=r"cannot use .*home.*YIELDSPARK_HOME"):
         EmbeddedServer(tmp_path / "home").start()
 
 
-def test_a_disk_that_fills_while_the_data_are_made_is_said(server: EmbeddedServer) -> None:
+def test_reports_a_disk_that_fills_during_initdb(server: EmbeddedServer) -> None:
     limited = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)); " + START
     )
@@ -280,12 +280,12 @@ def test_a_disk_that_fills_while_the_data_are_made_is_said(server: EmbeddedServe
     output, _ = in_another_process(code, server.home).communicate(timeout=60)
     assert output.startswith("EnvironmentNotReady the disk of ")
     assert "is full" in output
-    assert not locate(server.home).data.exists()
+    assert not locate_folders(server.home).data.exists()
     server.start()
 
 
 @pytest.mark.usefixtures("server_programs")
-def test_a_full_disk_is_said_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_a_full_disk_before_initdb(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         home.chmod(0o755)  # so that root's server has its data here, on the small disk
@@ -335,7 +335,7 @@ finally:
 
 
 @pytest.mark.usefixtures("server_programs")
-def test_a_plain_user_runs_the_server_herself() -> None:
+def test_plain_user_runs_the_server() -> None:
     with tempfile.TemporaryDirectory() as folder:
         account = server_account()
         if account:
@@ -350,9 +350,7 @@ def test_a_plain_user_runs_the_server_herself() -> None:
     reason="only root needs another account; a plain user's data lie in the home (test above)",
 )
 @pytest.mark.parametrize(("mode", "inside"), [(0o700, False), (0o755, True)])
-def test_root_keeps_the_data_where_the_servers_account_can_reach_them(
-    mode: int, inside: bool
-) -> None:
+def test_root_stores_data_where_the_account_can_reach_them(mode: int, inside: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         parent = Path(folder)
         parent.chmod(mode)
@@ -371,7 +369,7 @@ def test_root_keeps_the_data_where_the_servers_account_can_reach_them(
 
 @pytest.mark.usefixtures("server_programs")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's server may be unable to reach the wheel")
-def test_root_copies_the_programs_that_the_account_cannot_reach(
+def test_root_copies_programs_that_the_account_cannot_reach(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = tmp_path / "site-packages"

@@ -19,7 +19,7 @@ from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from database.connections.engine import make_engine
 from database.embedded import folders as server_folders
-from database.embedded.resolve import with_database
+from database.embedded.resolve import resolve_database
 from database.embedded.server import EmbeddedServer
 from database.schema.migrate import migrate
 from tests.data_processing.test_metrics_plan import NOW, raw
@@ -28,22 +28,22 @@ from tests.support.metrics_oracle import RawRow
 from tests.support.metrics_store import put_rows, rows_of
 
 LIBRARIES = ("lib/*/faketime/libfaketime.so.1", "local/lib/faketime/libfaketime.so.1")
-"""Below /usr: Debian's place, and that of its own `make install`."""
+"""Folders below /usr: Debian's, and that of libfaketime's `make install`."""
 
 
 @pytest.fixture(scope="module")
 def faketime() -> str:
-    found = [path for pattern in LIBRARIES for path in Path("/usr").glob(pattern)]
-    if not found:
+    libraries = [path for pattern in LIBRARIES for path in Path("/usr").glob(pattern)]
+    if not libraries:
         pytest.skip("libfaketime is not installed (Debian: apt install libfaketime)")
-    return str(found[0])
+    return str(libraries[0])
 
 
 @contextmanager
 def taken_over(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, library: str, seconds: float
 ) -> Iterator[None]:
-    """Until the block ends the server runs with a clock that begins so many seconds before the last
+    """Run the server inside the block with a clock that starts a number of seconds before the last
     watermark, however long the restart takes.
     """
     since = seconds_since_watermark(make_engine(with_server(server)))
@@ -57,7 +57,7 @@ def taken_over(
 
 
 def with_server(server: EmbeddedServer) -> Settings:
-    return with_database(Settings(yieldspark_home=server.home, db_host=None))
+    return resolve_database(Settings(yieldspark_home=server.home, db_host=None))
 
 
 def seconds_since_watermark(engine: Engine) -> float:
@@ -66,7 +66,7 @@ def seconds_since_watermark(engine: Engine) -> float:
 
 
 def put_apy(engine: Engine, number: int, apy: float) -> None:
-    """A later snapshot of May 10th, inserted by the server's clock."""
+    """Insert a later snapshot of May 10th with the server's clock."""
     at = raw(0, "a", MAY_10).timestamp + timedelta(minutes=number)
     put_rows(engine, [RawRow(number, "a", at, {"apy": apy})])
 
@@ -76,7 +76,7 @@ def stored_apy(engine: Engine) -> float:
     return float(rows_of(engine, query, day=MAY_10)[0]["actual_apy"])
 
 
-def test_rows_inserted_after_a_failover_are_read(
+def test_reads_rows_inserted_after_a_failover(
     faketime: str,
     spark: SparkSession,
     server: Settings,
@@ -84,7 +84,7 @@ def test_rows_inserted_after_a_failover_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     own_server.start()
-    settings = with_database(
+    settings = resolve_database(
         server.model_copy(update={"db_host": None, "yieldspark_home": own_server.home})
     )
     engine = make_engine(settings)

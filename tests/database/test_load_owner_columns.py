@@ -1,5 +1,5 @@
-"""`load` and `ingest` on the owner's own tables: partitioned ones, and values that are longer or
-larger than a column takes.
+"""`load` and `ingest` on the owner's tables: partitioned ones, and values that are too long or too
+large for a column.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.defillama_server import running
 from tests.support.metrics_store import execute, rows_of
 
 LONG = "x" * 300
-"""The owner's texts have at most 255 characters."""
+"""Longer than the 255 characters of the owner's columns."""
 
 
 @pytest.fixture
@@ -36,7 +36,9 @@ PARTITIONED = {
 
 
 def partition(engine: Engine) -> None:
-    """The same tables in two parts each; a foreign key refers to `pools`, and a view reads it."""
+    """Partition the tables into two parts each; a foreign key refers to `pools`, and a view reads
+    it.
+    """
     execute(engine, "DROP VIEW pool_metrics_extended")
     keys = {
         "raw_coinmarketcap_ohlcv": "UNIQUE (data_timestamp, symbol)",
@@ -66,7 +68,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_partitioned_tables_are_loaded_and_corrected_with_true_counts(
+def test_loads_and_corrects_partitioned_tables_with_exact_counts(
     kind: str, owner_database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     partition(engine)
@@ -103,7 +105,7 @@ BEYOND: dict[str, tuple[str, list[str]]] = {
 
 
 @pytest.mark.parametrize("kind", BEYOND)
-def test_a_row_beyond_a_columns_width_is_refused_and_the_others_are_loaded(
+def test_rejects_too_wide_row_and_loads_the_others(
     kind: str, owner_database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     content, refused = BEYOND[kind]
@@ -118,8 +120,10 @@ def test_a_row_beyond_a_columns_width_is_refused_and_the_others_are_loaded(
         (f"{kind}.csv:{number}", "value_beyond_column") for number in refused
     ]
     if kind == "pools":
-        kept = rows_of(engine, "SELECT pool_id, tvl, poolmeta FROM pools")
-        assert kept == [{"pool_id": "a", "tvl": 1, "poolmeta": LONG}], "the last that can be stored"
+        pools = rows_of(engine, "SELECT pool_id, tvl, poolmeta FROM pools")
+        assert pools == [{"pool_id": "a", "tvl": 1, "poolmeta": LONG}], (
+            "the last that can be stored"
+        )
 
 
 def test_other_types_of_the_owner_have_their_own_limits(
@@ -142,12 +146,12 @@ def test_other_types_of_the_owner_have_their_own_limits(
         execute(engine, "TRUNCATE gas_fees_daily")
 
 
-def test_new_pools_get_stand_ins_that_fit_and_ingest_says_how_many(
+def test_new_pools_get_placeholders_and_ingest_counts_them(
     owner_database: Settings, engine: Engine
 ) -> None:
     execute(engine, "DROP VIEW pool_metrics_extended")
     execute(engine, "ALTER TABLE pools ALTER symbol TYPE varchar(3), ALTER tvl TYPE numeric(8,2)")
-    said: list[str] = []
+    messages: list[str] = []
     with running() as llama:
         llama.pools = [
             listed("known", symbol="USDC", tvlUsd=1e9),
@@ -158,17 +162,17 @@ def test_new_pools_get_stand_ins_that_fit_and_ingest_says_how_many(
         settings = owner_database.model_copy(
             update={"defillama_yields_url": llama.url, "defillama_coins_url": llama.url}
         )
-        summary = ingest(settings, pool_ids=names, progress=said.append)
-        again = ingest(settings, pool_ids=names[:3], progress=said.append)
+        summary = ingest(settings, pool_ids=names, progress=messages.append)
+        again = ingest(settings, pool_ids=names[:3], progress=messages.append)
     assert (summary["pools_fetched"], summary["pools_undescribed"]) == (3, 2)
     assert again["pools_undescribed"] == 0
     assert "2 new pools are not described by DefiLlama: name and symbol are the pool id" in str(
-        said
+        messages
     )
     (failure,) = summary["failed"]
     assert "has 300 characters" in failure["error"]
-    kept: list[dict[str, Any]] = rows_of(engine, "SELECT pool_id, symbol, chain, tvl FROM pools")
-    assert {row["pool_id"]: (row["symbol"], row["chain"], row["tvl"]) for row in kept} == {
+    pools: list[dict[str, Any]] = rows_of(engine, "SELECT pool_id, symbol, chain, tvl FROM pools")
+    assert {row["pool_id"]: (row["symbol"], row["chain"], row["tvl"]) for row in pools} == {
         "known": ("USD", "Ethereum", None),
         "undescribed": ("und", "unknown", 5),
         "unlisted": ("unl", "unknown", None),

@@ -1,4 +1,4 @@
-"""METRICS_TABLE: both jobs write and read the table it names, and nothing of another one."""
+"""METRICS_TABLE: both jobs read and write the table that it names, and no other."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
-from common.errors import ConfigurationError, SchemaMismatch, whole_message
+from common.errors import ConfigurationError, SchemaMismatch, full_message
 from config_spark import Settings, load_settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.planning.run_request import Request
 from database.connections.engine import make_engine
-from database.schema.check import examine_tables
+from database.schema.check import find_table_problems
 from database.schema.migrate import migrate
 from database.schema.table_use import JOBS_USE
 from forecasting.evaluation.evaluate import evaluate
@@ -29,7 +29,7 @@ from tests.support.owner_schema import put_as_owner
 from tests.support.processes import CommandLineHere
 
 RESERVED = "order"
-"""A name that SQL takes in quotes only."""
+"""A name that SQL accepts in quotes only."""
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def metrics(spark: SparkSession, settings: Settings, of: World, **asked: Any) ->
 @pytest.mark.parametrize(
     "name", ["", "Metrics", "a b", "x; DROP TABLE pools", "1st", "other.metrics", "m" * 64]
 )
-def test_a_name_that_is_no_identifier_is_refused(name: str, tmp_path: Path) -> None:
+def test_rejects_name_that_is_no_identifier(name: str, tmp_path: Path) -> None:
     if name == "":
         assert load_settings(_env_file=None, metrics_table="m" * 63).metrics_table == "m" * 63
         return
@@ -60,24 +60,24 @@ def test_a_name_that_is_no_identifier_is_refused(name: str, tmp_path: Path) -> N
     assert "[a-z_][a-z0-9_]" in str(caught.value)
 
 
-def test_a_missing_table_is_made_where_the_role_may_and_else_said(
+def test_creates_missing_table_or_reports_the_statement(
     restricted: Settings, admin: Engine, tmp_path: Path
 ) -> None:
-    named = naming(restricted, RESERVED)
-    assert not migrate(make_engine(named)), "the role may not create tables in public"
-    with make_engine(named).connect() as connection:
-        found = examine_tables(connection, JOBS_USE)
-    assert found.missing == ['"order"']
-    assert found.creates[0].startswith('CREATE TABLE public."order" ( pool_id TEXT NOT NULL,')
+    settings = naming(restricted, RESERVED)
+    assert not migrate(make_engine(settings)), "the role may not create tables in public"
+    with make_engine(settings).connect() as connection:
+        problems = find_table_problems(connection, JOBS_USE)
+    assert problems.missing == ['"order"']
+    assert problems.creates[0].startswith('CREATE TABLE public."order" ( pool_id TEXT NOT NULL,')
     with pytest.raises(SchemaMismatch) as caught:
-        run_metrics(named)
-    assert all(statement in whole_message(caught.value) for statement in found.creates)
-    command = CommandLineHere(named, tmp_path)
-    shown = command.json("db", "migrate", code=1, METRICS_TABLE=RESERVED)
-    assert (shown["missing"], shown["creates"]) == (found.missing, found.creates)
-    for statement in found.creates:
+        run_metrics(settings)
+    assert all(statement in full_message(caught.value) for statement in problems.creates)
+    command = CommandLineHere(settings, tmp_path)
+    payload = command.json("db", "migrate", code=1, METRICS_TABLE=RESERVED)
+    assert (payload["missing"], payload["creates"]) == (problems.missing, problems.creates)
+    for statement in problems.creates:
         execute(admin, statement)
-    assert run_metrics(named)["status"] == "nothing_to_do"
+    assert run_metrics(settings)["status"] == "nothing_to_do"
     execute(admin, f"GRANT CREATE ON SCHEMA public TO {restricted.db_user}")
     assert migrate(make_engine(naming(restricted, "another")))
     assert not migrate(make_engine(naming(restricted, "another")))
@@ -87,7 +87,7 @@ def test_a_missing_table_is_made_where_the_role_may_and_else_said(
     assert len(copies) == 2, "the key, and the index by date"
 
 
-def test_a_parallel_run_leaves_the_other_table_alone_and_the_cut_over_is_a_full_refresh(
+def test_parallel_table_is_separate_and_switching_needs_a_full_refresh(
     owner_database: Settings, spark: SparkSession
 ) -> None:
     engine = make_engine(owner_database)
@@ -109,13 +109,13 @@ def test_a_parallel_run_leaves_the_other_table_alone_and_the_cut_over_is_a_full_
     expected = metrics_oracle.metrics(generated)
     assert metrics_oracle.differences_of_tables(job_rows(make_engine(parallel)), expected) == []
     assert metrics(spark, parallel, generated)["status"] == "nothing_to_do"
-    words = f"METRICS_TABLE changed from {RESERVED} to pool_daily_metrics: run --full-refresh"
-    for asked in ({}, {"full_refresh": True, "pools": (pool,)}):
-        with pytest.raises(ConfigurationError, match=words):
-            metrics(spark, owner_database, generated, **asked)
-    with pytest.raises(ConfigurationError, match=words):
+    message = f"METRICS_TABLE changed from {RESERVED} to pool_daily_metrics: run --full-refresh"
+    for options in ({}, {"full_refresh": True, "pools": (pool,)}):
+        with pytest.raises(ConfigurationError, match=message):
+            metrics(spark, owner_database, generated, **options)
+    with pytest.raises(ConfigurationError, match=message):
         evaluate(owner_database, days=5)
-    with pytest.raises(ConfigurationError, match=words):
+    with pytest.raises(ConfigurationError, match=message):
         run_forecast(owner_database, dry_run=True, session=lambda: spark)
     refresh = Request(full_refresh=True)
     configured = settings_of(owner_database, generated)
@@ -125,11 +125,11 @@ def test_a_parallel_run_leaves_the_other_table_alone_and_the_cut_over_is_a_full_
     plan = run_metrics(configured, refresh, dry_run=True, now=generated.now)["plan"]
     assert plan["rows_expected_to_change"] < plan["days"]
     assert switched["rows"]["inserted"] == first["rows"]["inserted"] - 1
-    found = job_rows(engine)
-    kept = found.pop((pool, before[0]["date"]))
-    assert (kept["actual_apy"], kept["filter_reason"]) == (-2, "by another job")
-    assert metrics_oracle.differences_of_tables(found, expected) == []
-    assert (found[pool, before[1]["date"]]["filter_reason"], kept["pool_group"]) == (
+    stored = job_rows(engine)
+    row = stored.pop((pool, before[0]["date"]))
+    assert (row["actual_apy"], row["filter_reason"]) == (-2, "by another job")
+    assert metrics_oracle.differences_of_tables(stored, expected) == []
+    assert (stored[pool, before[1]["date"]]["filter_reason"], row["pool_group"]) == (
         "by another job",
         3,
     )
@@ -139,10 +139,10 @@ def test_a_parallel_run_leaves_the_other_table_alone_and_the_cut_over_is_a_full_
     assert (back["rows"]["inserted"], back["rows"]["updated"]) == (0, 0)
 
 
-def test_the_foreign_key_is_that_of_the_named_table(
+def test_uses_the_foreign_key_of_the_named_table(
     owner_database: Settings, spark: SparkSession
 ) -> None:
-    """The owner's table refuses metrics of a pool that `pools` lacks, the parallel one takes
+    """The owner's table rejects metrics of a pool that `pools` lacks, the parallel table accepts
     them.
     """
     engine = make_engine(owner_database)
@@ -159,24 +159,22 @@ def test_the_foreign_key_is_that_of_the_named_table(
         migrate(make_engine(parallel))
         metrics(spark, parallel, generated, full_refresh=True)
         assert rows_of(engine, of_pool.format(parallel.metrics_table))[0]["rows"] > 0
-        theirs = parallel.model_copy(update={"metrics_table": "pool_daily_metrics"})
-        metrics(spark, theirs, generated, full_refresh=True)
+        default = parallel.model_copy(update={"metrics_table": "pool_daily_metrics"})
+        metrics(spark, default, generated, full_refresh=True)
         assert rows_of(engine, of_pool.format("pool_daily_metrics"))[0]["rows"] == 0
 
 
-def test_forecasts_go_to_and_come_from_the_named_table(
-    database: Settings, spark: SparkSession
-) -> None:
-    named = naming(database, RESERVED)
-    migrate(make_engine(named))
-    store(make_engine(named), panel_rows(12, 130))
+def test_forecasts_use_the_named_table(database: Settings, spark: SparkSession) -> None:
+    settings = naming(database, RESERVED)
+    migrate(make_engine(settings))
+    store(make_engine(settings), panel_rows(12, 130))
     run = run_forecast(
-        named.model_copy(update=SHORT | {"refit_days": 30}),
+        settings.model_copy(update=SHORT | {"refit_days": 30}),
         engine="lightgbm",
         session=lambda: spark,
     )
     assert run["rows"]["inserted"] == 12
-    engine = make_engine(named)
+    engine = make_engine(settings)
     published = rows_of(
         engine, 'SELECT count(*) AS rows FROM "order" WHERE forecasted_apy IS NOT NULL'
     )

@@ -52,7 +52,7 @@ def admin(owner_tables: Settings) -> Engine:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_the_metrics_job_takes_integer_ids_and_quarantines_by_them(
+def test_metrics_job_accepts_integer_ids(
     transport: Transport, restricted: Settings, admin: Engine, spark: SparkSession
 ) -> None:
     generated = world(31, pools=20, days=50)
@@ -61,8 +61,8 @@ def test_the_metrics_job_takes_integer_ids_and_quarantines_by_them(
     first = metrics(spark, settings, generated)
     assert differences(admin, generated) == []
     rejected = metrics_oracle.quarantine(generated)
-    kept = quarantined_raw_rows(admin)
-    assert {number: row["reason"] for number, row in kept.items()} == rejected
+    quarantined = quarantined_raw_rows(admin)
+    assert {number: row["reason"] for number, row in quarantined.items()} == rejected
     assert len(rejected) > 5
     assert metrics(spark, settings, generated)["status"] == "nothing_to_do"
     again = metrics(spark, settings, generated, full_refresh=True)
@@ -116,7 +116,7 @@ TYPES = {
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_other_widths_and_partitions_work_and_a_second_run_changes_nothing(
+def test_other_widths_and_partitions_are_idempotent(
     kind: str, owner_database: Settings, spark: SparkSession
 ) -> None:
     engine = make_engine(owner_database)
@@ -126,9 +126,9 @@ def test_other_widths_and_partitions_work_and_a_second_run_changes_nothing(
     put_as_owner(engine, generated)
     first = metrics(spark, owner_database, generated)
     if kind != "narrow numbers":
-        found = {(pool.rstrip(), day): row for (pool, day), row in job_rows(engine).items()}
+        stored = {(pool.rstrip(), day): row for (pool, day), row in job_rows(engine).items()}
         expected = metrics_oracle.metrics(generated)
-        assert metrics_oracle.differences_of_tables(found, expected) == []
+        assert metrics_oracle.differences_of_tables(stored, expected) == []
     assert first["rows"]["inserted"] == len(job_rows(engine)) > 500
     again = metrics(spark, owner_database, generated, full_refresh=True)
     assert (again["rows"]["inserted"], again["rows"]["updated"]) == (0, 0)
@@ -136,7 +136,7 @@ def test_other_widths_and_partitions_work_and_a_second_run_changes_nothing(
     assert locked == [{"rows": 0}], "an upsert locks a row that differs in what is not stored"
 
 
-def test_a_day_that_is_gone_goes_though_a_serial_id_is_in_its_row(
+def test_removes_a_day_although_its_row_has_a_serial_id(
     owner_database: Settings, spark: SparkSession
 ) -> None:
     engine = make_engine(owner_database)
@@ -150,7 +150,7 @@ def test_a_day_that_is_gone_goes_though_a_serial_id_is_in_its_row(
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_the_forecast_job_reads_an_integer_group(
+def test_forecast_job_reads_an_integer_group(
     transport: Transport, restricted: Settings, admin: Engine, spark: SparkSession
 ) -> None:
     rows = panel_rows(12, 130)

@@ -1,5 +1,5 @@
 """Raw history and metrics that are partitioned before the first migration: PostgreSQL has no system
-columns for the rows of such tables.
+columns for rows of such tables.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ DROP TABLE plain_metrics;
 
 
 @pytest.mark.parametrize("source", ["own", "shared"])
-def test_partitioned_tables_are_loaded_and_computed(
+def test_loads_and_computes_partitioned_tables(
     source: str, server: Settings, spark: SparkSession, tmp_path: Path
 ) -> None:
     statements, file = HISTORY, tmp_path / "history.csv"

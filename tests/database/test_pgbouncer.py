@@ -1,4 +1,4 @@
-"""The product behind a real PgBouncer, where the machine has one (`apt install pgbouncer`)."""
+"""The product behind a real PgBouncer, if it is installed (`apt install pgbouncer`)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no pgbouncer o
 
 @contextmanager
 def pgbouncer(settings: Settings, *lines: str) -> Iterator[Settings]:
-    """The settings' database behind a pooler with these lines of configuration."""
+    """Yield the settings of a pooler for the database, with these lines of configuration."""
     assert PROGRAM is not None
     assert settings.db_password is not None
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -59,10 +59,10 @@ def pgbouncer(settings: Settings, *lines: str) -> Iterator[Settings]:
             process.wait()
 
 
-def test_a_pooler_says_what_it_lacks_until_the_role_has_it(database: Settings) -> None:
+def test_pooler_is_rejected_until_the_role_sets_the_parameters(database: Settings) -> None:
     with role_with(database, RIGHTS) as settings:
         with pgbouncer(settings) as pooled:
-            with pytest.raises(DatabaseRefused, match="takes no session parameters"):
+            with pytest.raises(DatabaseRefused, match="accepts no session parameters"):
                 execute_sql(pooled, "SELECT 1")
         ignoring = "ignore_startup_parameters = options, extra_float_digits"
         with pgbouncer(settings, ignoring) as pooled:

@@ -1,5 +1,5 @@
-"""Raw rows of a pool that `pools` lacks, where `pool_daily_metrics` has a foreign key to it: they
-wait in quarantine, and are in use from the run after the pool came into `pools`.
+"""Raw rows of a pool that `pools` lacks, with a foreign key of `pool_daily_metrics`: they wait in
+quarantine and are used from the run after the pool is in `pools`.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ def now_of(days: int) -> datetime:
 
 @pytest.fixture
 def history(engine: Engine) -> World:
-    """Two pools over fifty days; `pools` has one of them."""
+    """Two pools with fifty days; `pools` has one of them."""
     rows = [
         snapshot(2 * day + number, day, pool)
         for day in range(DAYS)
         for number, pool in enumerate(("known", STRANGER), start=1)
     ]
-    made = World(rows=rows, now=now_of(DAYS))
-    put(engine, made)
+    world = World(rows=rows, now=now_of(DAYS))
+    put(engine, world)
     execute(engine, "DELETE FROM pools WHERE pool_id = :pool", pool=STRANGER)
-    return made
+    return world
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def quarantined(engine: Engine) -> dict[tuple[str, str | None], int]:
     return {(row["reason"], row["resolution"]): row["rows"] for row in rows_of(engine, query)}
 
 
-def test_days_of_an_unknown_pool_wait_until_pools_has_it(
+def test_days_of_an_unknown_pool_wait_for_its_row(
     engine: Engine, history: World, metrics: Metrics
 ) -> None:
     refer_to_pools(engine)
@@ -128,7 +128,7 @@ def test_days_of_an_unknown_pool_wait_until_pools_has_it(
 
 
 @pytest.mark.parametrize("full_refresh", [False, True])
-def test_a_pool_that_comes_while_a_run_is_under_way_is_left_to_the_next(
+def test_pool_inserted_during_a_run_is_left_to_the_next_run(
     engine: Engine, history: World, metrics: Metrics, full_refresh: bool
 ) -> None:
     refer_to_pools(engine)
@@ -141,14 +141,14 @@ def test_a_pool_that_comes_while_a_run_is_under_way_is_left_to_the_next(
     assert metrics(history)["status"] == "nothing_to_do"
 
 
-def test_without_the_foreign_key_all_days_are_written(
+def test_without_foreign_key_all_days_are_written(
     engine: Engine, history: World, metrics: Metrics
 ) -> None:
     assert metrics(history)["rows"]["quarantined"] == 0
     assert_equal_to_oracle(engine, history)
 
 
-def test_rows_are_taken_in_where_the_foreign_key_went(
+def test_writes_waiting_rows_after_the_foreign_key_is_dropped(
     engine: Engine, history: World, metrics: Metrics
 ) -> None:
     refer_to_pools(engine)
@@ -160,22 +160,22 @@ def test_rows_are_taken_in_where_the_foreign_key_went(
     assert_equal_to_oracle(engine, history)
 
 
-def test_a_replay_needs_the_pool_too(
+def test_replay_needs_the_pool(
     database: Settings, engine: Engine, history: World, metrics: Metrics
 ) -> None:
     refer_to_pools(engine)
     metrics(history)
     (entry,) = rows_of(engine, "SELECT min(id) AS id FROM yieldspark.quarantine")
-    shown = show_row(engine, database, entry["id"], now=history.now)
-    assert (shown["passes_now"], shown["reason_now"]) == (False, REASON)
-    assert "add its pool to `pools`" in shown["what_to_do"]
+    details = show_row(engine, database, entry["id"], now=history.now)
+    assert (details["passes_now"], details["reason_now"]) == (False, REASON)
+    assert "add its pool to `pools`" in details["what_to_do"]
     replayed = replay_rows(
         database, engine, Replay(Selection((entry["id"],)), "ann@desk"), now=history.now
     )
     assert replayed["outcomes"] == {"still_failing": 1}
 
 
-def test_a_pool_that_comes_into_pools_after_its_raw_rows_went_has_its_days_again(
+def test_pool_inserted_after_pruning_gets_its_days_again(
     engine: Engine, history: World, metrics: Metrics
 ) -> None:
     """As after a parallel run into a table without the foreign key."""

@@ -1,5 +1,7 @@
-"""The model registry in a PostgreSQL database of its own: who logs in and how, its tables, and that
-a night needs none of it to forecast. The server asks for its password, and no URI has one.
+"""The model registry in a PostgreSQL database of its own: login, tables, and runs that forecast
+without it.
+
+The server asks for its password, and no URI has one.
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ from sqlalchemy.pool import NullPool
 from common.errors import RegistryUnreachable
 from common.private_files import write_private
 from config_spark import Settings
+from database.connections.advisory_locks import MLFLOW_LOCK, lock_in_transaction
 from database.connections.engine import make_engine
 from emulator.services.fake_storage import FakeStorage
 from emulator.services.http_service import serving
 from forecasting.registry import mlflow_tables, outbox
 from forecasting.registry.mlflow_registry import CHAMPION, Registry
-from forecasting.registry.mlflow_tables import LOCK, has_tables, login, upgrade_tables
+from forecasting.registry.mlflow_tables import has_tables, login, upgrade_tables
 from tests.forecasting.test_forecast_job import forecast
 from tests.forecasting.test_model_runs import FITS, MODEL, checks_of, made_by, night, versions_of
 from tests.support.forecast_panels import SHORT, panel_rows, store
@@ -56,7 +59,7 @@ def execute(settings: Settings, statement: str, name: str = "postgres") -> None:
 def registry_of(
     settings: Settings, folder: Path, template: str = "template1"
 ) -> Iterator[Settings]:
-    """Settings with a registry in a database of its own: a copy of the template."""
+    """Return settings with a registry in a database of its own, a copy of the template."""
     name = f"mlflow_{secrets.token_hex(6)}"
     execute(settings, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     try:
@@ -80,7 +83,7 @@ def tables(settings: Settings) -> list[str]:
 
 @pytest.fixture(scope="module")
 def with_tables(server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The name of a database with MLflow's tables, which are made once: it takes seconds."""
+    """The name of a database with MLflow's tables, created once because it takes seconds."""
     with registry_of(server, tmp_path_factory.mktemp("unused")) as settings:
         assert has_tables(settings, make=True)
         yield database_of(settings)
@@ -88,14 +91,14 @@ def with_tables(server: Settings, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def settings(server: Settings, tmp_path: Path, with_tables: str) -> Iterator[Settings]:
-    """With an empty registry that has its tables."""
+    """Settings with an empty registry that has its tables."""
     with registry_of(server, tmp_path, with_tables) as ready:
         yield ready
 
 
 @pytest.fixture
 def untouched(server: Settings, tmp_path: Path) -> Iterator[Settings]:
-    """With a registry in a database that nothing was done to."""
+    """Settings with a registry in an empty database."""
     with registry_of(server, tmp_path) as ready:
         yield ready
 
@@ -105,7 +108,7 @@ def weekly(database: Settings) -> Settings:
     return database.model_copy(update=SHORT | {"refit_days": 7})
 
 
-def test_a_refit_is_registered_loaded_by_the_next_run_and_waits_when_the_database_is_gone(
+def test_refit_is_registered_loaded_and_waits_for_the_database(
     weekly: Settings,
     spark: SparkSession,
     engine: Engine,
@@ -113,7 +116,7 @@ def test_a_refit_is_registered_loaded_by_the_next_run_and_waits_when_the_databas
     with_tables: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Three nights in a row, two of which fit: 20 seconds."""
+    """20 seconds: three daily runs in a row, two of which fit a model."""
     store(engine, panel_rows(12, 130))
     with registry_of(weekly, tmp_path, with_tables) as settings:
         row = forecast(settings, spark, as_of=night(0))
@@ -133,9 +136,9 @@ def test_a_refit_is_registered_loaded_by_the_next_run_and_waits_when_the_databas
         # without FORCE: no run has left a connection open
         execute(settings, f"DROP DATABASE {database_of(settings)}")
         row = forecast(settings, spark, as_of=night(2))
-        passed, found = checks_of(row)["model_registry"]
+        passed, message = checks_of(row)["model_registry"]
         assert (row["status"], row["rows"]["inserted"], passed) == ("succeeded", 12, False)
-        assert f"run: CREATE DATABASE {database_of(settings)} OWNER {settings.db_user}" in found
+        assert f"run: CREATE DATABASE {database_of(settings)} OWNER {settings.db_user}" in message
         (waiting,) = outbox.waiting(engine, **MODEL)
         assert made_by(settings, night(2)) == {waiting.archive.card.version}
         assert set(row["stages"]) >= FITS
@@ -148,7 +151,7 @@ def test_a_refit_is_registered_loaded_by_the_next_run_and_waits_when_the_databas
         ]
 
 
-def test_the_login_is_in_no_uri_message_or_variable_that_stays(
+def test_login_is_in_no_uri_message_or_variable(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGUSER", "somebody")
@@ -168,18 +171,18 @@ def test_the_login_is_in_no_uri_message_or_variable_that_stays(
         assert (os.environ["PGUSER"], os.environ["PGPASSWORD"]) == (settings.db_user, password)
 
 
-def test_limits_of_the_database_are_not_mlflows(untouched: Settings) -> None:
+def test_limits_of_the_database_do_not_apply_to_mlflow(untouched: Settings) -> None:
     name = database_of(untouched)
-    shown = {
+    texts = {
         "statement_timeout": "0",
         "default_transaction_isolation": "read committed",
         "client_encoding": "UTF8",
     }
-    for parameter, value in zip(shown, ("150ms", "serializable", "LATIN1"), strict=True):
+    for parameter, value in zip(texts, ("150ms", "serializable", "LATIN1"), strict=True):
         execute(untouched, f"ALTER DATABASE {name} SET {parameter} = '{value}'")
     engine = create_engine(str(untouched.mlflow_tracking_uri), poolclass=NullPool)
     with login(untouched), engine.connect() as connection:
-        for parameter, value in shown.items():
+        for parameter, value in texts.items():
             assert connection.exec_driver_sql(f"SHOW {parameter}").scalar_one() == value
 
 
@@ -191,7 +194,7 @@ def test_limits_of_the_database_are_not_mlflows(untouched: Settings) -> None:
         ({"db_port": 1}, r"Connection refused.*DB_PORT"),
     ],
 )
-def test_a_login_that_fails_says_what_to_check(
+def test_failed_login_has_a_next_step(
     settings: Settings, change: dict[str, object], words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry = Registry(settings.model_copy(update=change), **MODEL)
@@ -206,7 +209,7 @@ def test_a_login_that_fails_says_what_to_check(
     assert "will be retried" not in caplog.text
 
 
-def test_looking_makes_no_table_and_the_first_version_makes_them_all(untouched: Settings) -> None:
+def test_reading_creates_no_tables_and_first_version_creates_all(untouched: Settings) -> None:
     assert Registry(untouched, **MODEL).versions() == []
     assert tables(untouched) == []
     execute(untouched, "CREATE ROLE visitor LOGIN PASSWORD 'visitor'")
@@ -227,15 +230,15 @@ def test_looking_makes_no_table_and_the_first_version_makes_them_all(untouched: 
     assert tables(untouched) == []
 
 
-def test_two_who_make_the_tables_wait_for_each_other(untouched: Settings) -> None:
-    made: list[bool] = []
-    other = threading.Thread(target=lambda: made.append(has_tables(untouched, make=True)))
+def test_concurrent_table_creation_waits(untouched: Settings) -> None:
+    results: list[bool] = []
+    other = threading.Thread(target=lambda: results.append(has_tables(untouched, make=True)))
     blocked = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = :name AND wait_event = 'advisory'"
     )
     with admin(untouched, database_of(untouched)).connect() as first:
         with first.execution_options(isolation_level="READ COMMITTED").begin():
-            first.execute(LOCK)
+            lock_in_transaction(first, MLFLOW_LOCK)
             other.start()
             with admin(untouched).connect() as looking:
                 while not looking.execute(blocked, {"name": database_of(untouched)}).scalar_one():
@@ -243,12 +246,14 @@ def test_two_who_make_the_tables_wait_for_each_other(untouched: Settings) -> Non
                     time.sleep(0.05)
             assert tables(untouched) == []
     other.join()
-    assert (made, "model_versions" in tables(untouched)) == ([True], True)
+    assert (results, "model_versions" in tables(untouched)) == ([True], True)
 
 
 @pytest.fixture
 def older(untouched: Settings) -> Settings:
-    """With a registry that an older MLflow made: all but the newest revision of its tables."""
+    """Settings with a registry of an older MLflow: all revisions of its tables
+    except the newest.
+    """
     scripts = mlflow_tables._scripts()
     before = str(scripts.get_revision(str(scripts.get_current_head())).down_revision)
     uri = str(untouched.mlflow_tracking_uri)
@@ -258,7 +263,7 @@ def older(untouched: Settings) -> Settings:
     return untouched
 
 
-def test_tables_of_an_older_mlflow_are_refused_and_migrate_upgrades_them(
+def test_rejects_older_mlflow_tables_and_migrate_upgrades_them(
     older: Settings, database: Settings, run: CommandLine, run_here: CommandLine
 ) -> None:
     registry = Registry(older.model_copy(update={"db_name": database.db_name}), **MODEL)
@@ -291,7 +296,7 @@ def test_tables_of_an_older_mlflow_are_refused_and_migrate_upgrades_them(
     assert "has tables of revision fff, which this MLflow does not know" in failed["error"]
 
 
-def test_migrate_makes_tables_in_an_empty_database_and_no_file(
+def test_migrate_creates_tables_and_no_file(
     settings: Settings, untouched: Settings, tmp_path: Path
 ) -> None:
     assert upgrade_tables(settings) == "current"
@@ -304,7 +309,7 @@ def test_migrate_makes_tables_in_an_empty_database_and_no_file(
     assert upgrade_tables(served) is None
 
 
-def test_a_uri_of_postgresql_alone_is_refused_with_the_right_form(run_here: CommandLine) -> None:
+def test_rejects_uri_of_postgresql_alone_with_the_right_form(run_here: CommandLine) -> None:
     for scheme in ("postgresql", "postgres"):
         refused = run_here("models", "list", MLFLOW_TRACKING_URI=f"{scheme}://127.0.0.1/mlflow")
         assert refused.returncode == 2
@@ -314,8 +319,8 @@ def test_a_uri_of_postgresql_alone_is_refused_with_the_right_form(run_here: Comm
         )
 
 
-def test_files_of_models_go_to_a_bucket(settings: Settings, tmp_path: Path) -> None:
-    """By the product's client, which sends the token of the double."""
+def test_model_files_are_stored_in_a_bucket(settings: Settings, tmp_path: Path) -> None:
+    """With the product's client, which sends the emulator's token."""
     double, token_file = FakeStorage(tmp_path / "storage", [BUCKET]), tmp_path / "token"
     write_private(token_file, "a-token")
     with serving([double], token="a-token") as url:
@@ -328,5 +333,5 @@ def test_files_of_models_go_to_a_bucket(settings: Settings, tmp_path: Path) -> N
         )
         Registry(in_bucket, **MODEL).register(B, CHAMPION)
         assert Registry(in_bucket, **MODEL).load(B.card.version) == B
-    kept = [name.rpartition("/")[2] for name in double.store.objects_of(BUCKET)]
-    assert sorted(kept) == sorted(B.files())
+    names = [name.rpartition("/")[2] for name in double.store.objects_of(BUCKET)]
+    assert sorted(names) == sorted(B.files())

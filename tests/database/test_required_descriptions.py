@@ -1,5 +1,5 @@
-"""`load` and `ingest` where `pools` requires name, chain, protocol and symbol: pools that are known
-are updated, new ones get what the source has, and a stand-in for the rest.
+"""`load` and `ingest` if `pools` requires name, chain, protocol and symbol: known pools are
+updated, new ones get the fields of the source and placeholders for the others.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def described(engine: Engine) -> dict[str, tuple[Any, ...]]:
 
 def load(database: Settings, path: Path, content: str) -> tuple[dict[str, Any], str]:
     path.write_text(content)
-    said: list[str] = []
-    (entry,) = load_files(database, [path], progress=said.append)["files"]
-    return entry, said[-1]
+    messages: list[str] = []
+    (entry,) = load_files(database, [path], progress=messages.append)["files"]
+    return entry, messages[-1]
 
 
-def test_history_adds_new_pools_with_stand_ins(
+def test_history_adds_new_pools_with_placeholders(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     content = "timestamp,pool_id,tvl_usd,apy\n" + "".join(
@@ -53,28 +53,28 @@ def test_history_adds_new_pools_with_stand_ins(
         for day in (1, 2)
         for pool in ("known", "new", "newer")
     )
-    entry, said = load(database, tmp_path / "history.csv", content)
+    entry, message = load(database, tmp_path / "history.csv", content)
     assert (entry["rows_inserted"], entry["pools_undescribed"]) == (6, 2)
-    assert "2 new pools are not described in it: name and symbol are the pool id" in said
+    assert "2 new pools are not described in it: name and symbol are the pool id" in message
     assert described(engine) == {
         "known": KNOWN,
         "new": ("new", "unknown", "unknown", "new"),
         "newer": ("newer", "unknown", "unknown", "newer"),
     }
-    entry, said = load(database, tmp_path / "history.csv", content)
+    entry, message = load(database, tmp_path / "history.csv", content)
     assert (entry["rows_already_there"], entry["pools_undescribed"]) == (6, 0)
-    assert "described" not in said
+    assert "described" not in message
 
 
-def test_a_pool_file_updates_what_it_says_and_fills_what_it_lacks(
+def test_pool_file_updates_its_fields_and_fills_the_others(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     content = (
         "pool_id,chain,symbol,tvl\nknown,Base,,5\nwhole,Base,USDC,6\nbare,,,7\nknown,Base,,8\n"
     )
-    entry, said = load(database, tmp_path / "pools.csv", content)
+    entry, message = load(database, tmp_path / "pools.csv", content)
     assert (entry["rows_inserted"], entry["rows_updated"], entry["pools_undescribed"]) == (2, 1, 2)
-    assert "2 new pools are not described in it" in said
+    assert "2 new pools are not described in it" in message
     assert described(engine) == {
         "known": ("Lido stETH", "Base", "lido", "STETH"),
         "whole": ("whole", "Base", "unknown", "USDC"),
@@ -84,7 +84,7 @@ def test_a_pool_file_updates_what_it_says_and_fills_what_it_lacks(
     assert (entry["rows_inserted"], entry["rows_updated"], entry["pools_undescribed"]) == (0, 0, 0)
 
 
-def test_a_whole_description_needs_no_stand_in(
+def test_complete_description_needs_no_placeholder(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     content = "pool_id,name,chain,protocol,symbol\nnew,Aave USDC,Base,aave,USDC\n"

@@ -1,5 +1,5 @@
-"""Raw rows without a timestamp, a symbol or a document, where the owner's columns allow it: each is
-in quarantine with its reason, and the run goes on.
+"""Raw rows without timestamp, symbol or JSON, if the owner's columns allow nulls: each is
+quarantined with its reason, and the run continues.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def history(engine: Engine) -> World:
     """A pool with a snapshot a day, and prices and gas of the first one; nulls are allowed."""
     allow_nulls(engine)
     midnight = datetime.combine(START, time(), UTC)
-    made = World(
+    world = World(
         rows=[
             RawRow(day + 1, "a", midnight + timedelta(days=day, hours=12), {"apy": 5.0 + day})
             for day in range(DAYS)
@@ -42,8 +42,8 @@ def history(engine: Engine) -> World:
         gas={START: 20.0},
         now=NOW,
     )
-    put(engine, made)
-    return made
+    put(engine, world)
+    return world
 
 
 def add_raw(
@@ -70,7 +70,7 @@ def reasons(engine: Engine) -> dict[int, str]:
 
 
 @pytest.mark.parametrize("transport", ["jdbc", "adbc"])
-def test_history_rows_without_timestamp_or_document_are_counted_and_kept(
+def test_quarantines_history_rows_without_timestamp_or_json(
     spark: SparkSession,
     database: Settings,
     engine: Engine,
@@ -104,9 +104,9 @@ def test_history_rows_without_timestamp_or_document_are_counted_and_kept(
     assert reasons(engine) == expected
     assert_equal_to_oracle(engine, history)
     entry = quarantined_raw_rows(engine)[103]
-    shown = show_row(engine, settings, entry["id"], now=NOW)
-    assert (shown["passes_now"], shown["timestamp"]) == (False, None)
-    assert "with its timestamp" in shown["what_to_do"]
+    details = show_row(engine, settings, entry["id"], now=NOW)
+    assert (details["passes_now"], details["timestamp"]) == (False, None)
+    assert "with its timestamp" in details["what_to_do"]
     assert metrics()["status"] == "nothing_to_do"
 
     add_raw(engine, 105, "timeless", None, GOOD)
@@ -120,7 +120,7 @@ def test_history_rows_without_timestamp_or_document_are_counted_and_kept(
     assert metrics()["status"] == "nothing_to_do"
 
 
-def test_rows_without_a_pool_are_counted_and_kept_once(
+def test_quarantines_rows_without_a_pool_once(
     spark: SparkSession, database: Settings, engine: Engine, history: World
 ) -> None:
     settings = settings_of(database, history)
@@ -159,13 +159,13 @@ def test_rows_without_a_pool_are_counted_and_kept_once(
     entry = rows_of(
         engine, "SELECT id FROM yieldspark.quarantine WHERE source_id LIKE 'no pool|%' LIMIT 1"
     )[0]
-    shown = show_row(engine, settings, entry["id"], now=NOW)
-    assert shown["what_to_do"] == "`load` or `ingest` it again with its pool id"
+    details = show_row(engine, settings, entry["id"], now=NOW)
+    assert details["what_to_do"] == "`load` or `ingest` it again with its pool id"
     replayed = replay_rows(settings, engine, Replay(Selection(), "me"))
     assert replayed["outcomes"] == {"not_replayable": 3}
 
 
-def test_a_row_of_no_day_that_does_not_say_when_it_came_is_not_missed(
+def test_reads_row_without_day_and_insertion_time(
     spark: SparkSession, database: Settings, engine: Engine, history: World
 ) -> None:
     execute(
@@ -181,7 +181,7 @@ def test_a_row_of_no_day_that_does_not_say_when_it_came_is_not_missed(
     assert reasons(engine) == {101: "timestamp_missing", 102: "timestamp_before_2018"}
 
 
-def test_prices_and_gas_without_a_key_or_document_are_kept(
+def test_quarantines_prices_and_gas_without_key_or_json(
     spark: SparkSession, database: Settings, engine: Engine, history: World
 ) -> None:
     day = NOW.replace(hour=0) - timedelta(days=2)

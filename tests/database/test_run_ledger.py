@@ -1,4 +1,4 @@
-"""The ledger tells what became of a run, and one job never runs twice at once."""
+"""The ledger records the outcome of every run, and a job never runs twice at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from common.errors import CheckFailed, DatabaseUnreachable, RunInProgress
 from config_spark import Settings
 from database.connections.parameters import connection_parameters
 from database.ledger.run_json import LEDGER_KEYS
-from database.ledger.runs import is_free, last_runs, ledger_row, open_run
+from database.ledger.runs import is_job_idle, last_runs, ledger_row, open_run
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -34,9 +34,7 @@ with open_run(create_engine(url), job="calculate_metrics", mode="incremental") a
 
 @pytest.fixture
 def other_run(database: Settings) -> Iterator[subprocess.Popen[str]]:
-    """A second process that holds an open run of calculate_metrics; the password goes in by its
-    standard input.
-    """
+    """A second process with an open run of calculate_metrics; it reads the password from stdin."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDS_A_RUN],
         cwd=PROJECT,
@@ -55,7 +53,7 @@ def other_run(database: Settings) -> Iterator[subprocess.Popen[str]]:
     process.wait()
 
 
-def test_a_good_run_has_the_contract_keys(engine: Engine) -> None:
+def test_successful_run_has_the_documented_keys(engine: Engine) -> None:
     with open_run(engine, job="calculate_metrics", mode="incremental") as run, run.stage("read"):
         run.rows["read"] = 3
     row = ledger_row(engine, run.run_id)
@@ -77,9 +75,7 @@ def test_a_good_run_has_the_contract_keys(engine: Engine) -> None:
         (KeyboardInterrupt(), "cancelled"),
     ],
 )
-def test_what_is_raised_is_in_the_ledger_and_passes_on(
-    engine: Engine, raised: BaseException, status: str
-) -> None:
+def test_records_and_reraises_errors(engine: Engine, raised: BaseException, status: str) -> None:
     with pytest.raises(type(raised)), open_run(engine, job="forecast_pools", mode="daily") as run:
         raise raised
     row = ledger_row(engine, run.run_id)
@@ -87,13 +83,13 @@ def test_what_is_raised_is_in_the_ledger_and_passes_on(
     assert "more" not in row["error"]
 
 
-def test_an_empty_plan(engine: Engine) -> None:
+def test_empty_plan_is_nothing_to_do(engine: Engine) -> None:
     with open_run(engine, job="calculate_metrics", mode="incremental") as run:
         run.nothing_to_do()
     assert ledger_row(engine, run.run_id)["status"] == "nothing_to_do"
 
 
-def test_a_second_run_of_the_job_is_refused_and_another_job_is_not(
+def test_rejects_second_run_of_the_same_job_only(
     engine: Engine, other_run: subprocess.Popen[str]
 ) -> None:
     with (
@@ -107,12 +103,10 @@ def test_a_second_run_of_the_job_is_refused_and_another_job_is_not(
         pass
 
 
-def test_the_lock_is_free_before_the_connection_has_ended(
+def test_lock_is_released_before_the_connection_ends(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server notices the end of a connection in its own time, and the next run may ask before
-    that.
-    """
+    """A server may notice the end of a connection after the next run has asked for the lock."""
     still_open: list[Connection] = []
     with monkeypatch.context() as patched:
         patched.setattr(Connection, "close", lambda connection: still_open.append(connection))
@@ -120,13 +114,13 @@ def test_the_lock_is_free_before_the_connection_has_ended(
             pass
     try:
         with engine.connect() as connection:
-            assert is_free(connection, "a_job")
+            assert is_job_idle(connection, "a_job")
     finally:
         for connection in still_open:
             connection.close()
 
 
-def test_the_next_run_cleans_up_after_a_killed_driver(
+def test_next_run_cleans_up_after_a_killed_driver(
     engine: Engine, other_run: subprocess.Popen[str]
 ) -> None:
     other_run.send_signal(signal.SIGKILL)
@@ -149,7 +143,7 @@ def test_the_next_run_cleans_up_after_a_killed_driver(
         )
 
 
-def test_a_lost_connection_still_closes_the_ledger_row(engine: Engine) -> None:
+def test_lost_connection_still_closes_the_ledger_row(engine: Engine) -> None:
     runs = []
 
     def loses_its_connection() -> None:
@@ -165,7 +159,7 @@ def test_a_lost_connection_still_closes_the_ledger_row(engine: Engine) -> None:
     assert ledger_row(engine, runs[0])["status"] == "failed"
 
 
-def test_a_job_keeps_its_staging_when_one_with_a_shorter_name_runs(engine: Engine) -> None:
+def test_job_with_a_shorter_name_does_not_drop_staging(engine: Engine) -> None:
     with open_run(engine, job="upsert_prices", mode="upsert") as longer:
         longer.connection.execute(
             text(f"CREATE TABLE yieldspark.staging_{longer.run_id}_0 (n int)")
@@ -185,10 +179,10 @@ def test_a_job_keeps_its_staging_when_one_with_a_shorter_name_runs(engine: Engin
     ("committed", "status", "error"),
     [(True, "succeeded", None), (False, "failed", "RuntimeError: the session is gone")],
 )
-def test_a_run_has_succeeded_when_its_word_was_committed(
+def test_run_stays_succeeded_after_its_commit(
     engine: Engine, committed: bool, status: str, error: str | None
 ) -> None:
-    """Not when the word was only written: a commit that fails takes it back."""
+    """A status that is written but not committed is rolled back."""
     runs = []
 
     def fails_at_the_end() -> None:

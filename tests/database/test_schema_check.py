@@ -1,4 +1,4 @@
-"""What stands in the way of a job is named before any work, with the statement that helps."""
+"""Problems of the tables are named before a job starts, with the statement that solves each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.quarantine.queries import Selection
 from data_processing.quarantine.replay import Replay, replay_rows
 from database.connections.engine import make_engine
-from database.schema.check import Findings, examine_tables, verify_tables
+from database.schema.check import TableProblems, find_table_problems, verify_tables
 from database.schema.migrate import migrate, require_current
 from database.schema.table_use import FORECAST_USE, JOBS_USE, LOAD_USE, METRICS_USE, TableUse
 from tests.support.metrics_store import execute, rows_of
@@ -32,25 +32,25 @@ def admin(owner_tables: Settings) -> Engine:
     return make_engine(owner_tables)
 
 
-def examined(settings: Settings, uses: Sequence[TableUse] = JOBS_USE) -> Findings:
+def examined(settings: Settings, uses: Sequence[TableUse] = JOBS_USE) -> TableProblems:
     with make_engine(settings).connect() as connection:
-        return examine_tables(connection, uses)
+        return find_table_problems(connection, uses)
 
 
 def tables_of_doctor(settings: Settings) -> Finding:
     return next(finding for finding in examine(settings) if finding.name == "tables")
 
 
-def test_the_owners_tables_pass_with_the_documented_rights(restricted: Settings) -> None:
-    found = examined(restricted)
-    assert (found.missing, found.problems, found.grants) == ([], [], [])
-    assert found.indexes == [
+def test_owner_tables_pass_with_the_documented_rights(restricted: Settings) -> None:
+    problems = examined(restricted)
+    assert (problems.missing, problems.problems, problems.grants) == ([], [], [])
+    assert problems.indexes == [
         f"CREATE INDEX CONCURRENTLY ON public.{HISTORY} (pool_id, timestamp);",
         f"CREATE INDEX CONCURRENTLY ON public.{HISTORY} (insertion_timestamp);",
     ]
 
 
-def test_columns_that_no_job_uses_do_not_count(owner_database: Settings) -> None:
+def test_ignores_columns_that_no_job_uses(owner_database: Settings) -> None:
     engine = make_engine(owner_database)
     execute(engine, "DROP VIEW pool_metrics_extended")
     execute(
@@ -71,7 +71,7 @@ def test_columns_that_no_job_uses_do_not_count(owner_database: Settings) -> None
     ]
 
 
-def test_indexes_are_made_by_the_statements_that_are_printed(
+def test_reported_statements_create_the_indexes(
     owner_database: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = make_engine(owner_database).execution_options(isolation_level="AUTOCOMMIT")
@@ -87,7 +87,7 @@ def test_indexes_are_made_by_the_statements_that_are_printed(
     assert len(examined(owner_database).indexes) == 1
 
 
-def test_a_partitioned_history_gets_an_index_that_postgresql_can_make(
+def test_reported_index_works_for_partitioned_history(
     owner_database: Settings,
 ) -> None:
     engine = make_engine(owner_database)
@@ -119,7 +119,7 @@ REVOKED = [
 
 
 @pytest.mark.parametrize("right", REVOKED)
-def test_a_missing_right_is_named_with_the_statement_that_gives_it(
+def test_names_missing_right_with_its_grant(
     right: str, restricted: Settings, admin: Engine
 ) -> None:
     execute(admin, f"REVOKE {right} FROM {restricted.db_user}, PUBLIC")
@@ -128,32 +128,30 @@ def test_a_missing_right_is_named_with_the_statement_that_gives_it(
     message = str(caught.value)
     assert f"role {restricted.db_user} lacks" in message
     assert "is missing" not in message
-    found = examined(restricted)
-    assert len(found.grants) == 1
-    assert found.grants[0] in message
-    assert right.split()[0] in found.grants[0]
-    execute(admin, found.grants[0])
+    problems = examined(restricted)
+    assert len(problems.grants) == 1
+    assert problems.grants[0] in message
+    assert right.split()[0] in problems.grants[0]
+    execute(admin, problems.grants[0])
     assert examined(restricted).grants == []
     assert run_metrics(restricted)["status"] == "nothing_to_do"
 
 
-def test_rights_on_what_another_role_has_migrated(owner_database: Settings, admin: Engine) -> None:
-    """Each printed statement gives what it says, from nothing to a run."""
+def test_rights_on_tables_of_another_role(owner_database: Settings, admin: Engine) -> None:
+    """Each printed statement grants a right, from none to a complete run."""
     execute(admin, f"REVOKE TEMPORARY ON DATABASE {owner_database.db_name} FROM PUBLIC")
     with role_with(owner_database, "SELECT") as settings:
-        found = examined(settings)
-        assert any("ON ALL TABLES IN SCHEMA yieldspark" in grant for grant in found.grants)
+        problems = examined(settings)
+        assert any("ON ALL TABLES IN SCHEMA yieldspark" in grant for grant in problems.grants)
         assert tables_of_doctor(settings).result == "fail"
-        for statement in found.grants:
+        for statement in problems.grants:
             execute(admin, statement)
         assert examined(settings).grants == []
         assert not migrate(make_engine(settings))
         assert run_metrics(settings)["status"] == "nothing_to_do"
 
 
-def test_a_right_on_each_column_is_as_good_as_one_on_the_table(
-    restricted: Settings, admin: Engine
-) -> None:
+def test_accepts_rights_on_all_columns(restricted: Settings, admin: Engine) -> None:
     execute(admin, f"REVOKE SELECT ON pools FROM {restricted.db_user}")
     execute(admin, f"GRANT SELECT (pool_id, is_active) ON pools TO {restricted.db_user}")
     assert examined(restricted, METRICS_USE).grants == []
@@ -162,9 +160,7 @@ def test_a_right_on_each_column_is_as_good_as_one_on_the_table(
     ]
 
 
-def test_who_may_not_make_the_schema_is_told_how_it_is_made(
-    owner_tables: Settings, admin: Engine
-) -> None:
+def test_reports_how_to_create_the_schema(owner_tables: Settings, admin: Engine) -> None:
     with role_with(owner_tables, documented_grants()) as settings:
         execute(admin, "DROP SCHEMA yieldspark")
         with pytest.raises(DatabaseRefused) as caught:
@@ -184,10 +180,10 @@ HIDDEN = [
 
 
 @pytest.mark.parametrize("number", range(len(HIDDEN)))
-def test_row_level_security_is_refused_with_the_statements_that_help(
+def test_rejects_row_level_security_with_the_statements_that_help(
     number: int, restricted: Settings, admin: Engine
 ) -> None:
-    """Each of the two statements helps with half of the tables."""
+    """Each of the two statements is used for half of the tables."""
     table, policy = HIDDEN[number]
     execute(admin, f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
     execute(admin, policy.format(table=table))
@@ -232,20 +228,20 @@ UNWRITABLE: dict[str, Wrong] = {
 
 
 @pytest.mark.parametrize("kind", UNWRITABLE)
-def test_what_can_not_be_written_is_refused_before_any_work(
+def test_rejects_tables_that_cannot_be_written_before_the_run(
     kind: str, owner_database: Settings
 ) -> None:
-    statements, words = UNWRITABLE[kind]
+    statements, message = UNWRITABLE[kind]
     engine = make_engine(owner_database)
     for statement in statements:
         execute(engine, statement)
     with pytest.raises(SchemaMismatch) as caught:
         run_metrics(owner_database)
-    assert words in str(caught.value)
-    assert words in tables_of_doctor(owner_database).found
+    assert message in str(caught.value)
+    assert message in tables_of_doctor(owner_database).found
 
 
-def test_a_view_may_stand_for_a_table_that_is_only_read(owner_tables: Settings) -> None:
+def test_accepts_a_view_for_a_read_only_table(owner_tables: Settings) -> None:
     engine = make_engine(owner_tables)
     execute(engine, f"ALTER TABLE {HISTORY} RENAME TO all_history")
     execute(engine, f"CREATE VIEW {HISTORY} AS SELECT * FROM all_history")
@@ -268,8 +264,8 @@ def test_doctor_migrate_and_dry_runs_show_the_statements(
     command = commands(restricted)
     assert "CREATE INDEX CONCURRENTLY" in command("calculate_metrics", "--dry-run").stderr
     assert tables_of_doctor(restricted).result == "warn"
-    shown = command.json("db", "migrate")
-    assert shown == {"changed": False, "indexes": examined(restricted).indexes}
+    payload = command.json("db", "migrate")
+    assert payload == {"changed": False, "indexes": examined(restricted).indexes}
     execute(admin, f"REVOKE SELECT ON {HISTORY}, pools FROM {restricted.db_user}")
     grants = [
         f"GRANT SELECT ON public.{table} TO {restricted.db_user};" for table in ("pools", HISTORY)
@@ -282,39 +278,39 @@ def test_doctor_migrate_and_dry_runs_show_the_statements(
     assert (finding.result, all(grant in finding.fix for grant in grants)) == ("fail", True)
 
 
-def test_doctor_says_what_a_migration_makes(owner_tables: Settings) -> None:
+def test_doctor_lists_tables_that_a_migration_creates(owner_tables: Settings) -> None:
     execute(make_engine(owner_tables), "DROP TABLE gas_fees_daily")
     finding = tables_of_doctor(owner_tables)
     assert (finding.result, finding.found) == ("warn", "missing: gas_fees_daily")
     assert "db migrate" in finding.fix
 
 
-def said_grants(refused: DatabaseRefused) -> list[str]:
-    """The statements of a refusal."""
+def grants_in(refused: DatabaseRefused) -> list[str]:
+    """Return the GRANT statements of an error."""
     return re.findall(r"GRANT [^;]+;", str(refused))
 
 
 @pytest.mark.parametrize("asked", [require_current, migrate])
 @pytest.mark.parametrize("granted", ["SELECT 1", "GRANT USAGE ON SCHEMA yieldspark TO yieldspark"])
-def test_a_role_without_rights_on_our_schema_is_told_the_statements(
+def test_reports_grants_for_the_own_schema(
     asked: Callable[[Engine], object], granted: str, owner_database: Settings, admin: Engine
 ) -> None:
     with role_with(owner_database, granted) as settings:
         engine = make_engine(settings)
         with pytest.raises(DatabaseRefused, match="lacks USAGE, CREATE on schema yieldspark") as no:
             asked(engine)
-        for statement in said_grants(no.value):
+        for statement in grants_in(no.value):
             execute(admin, statement)
         asked(engine)
 
 
-def test_a_replay_asks_for_its_rights_before_it_begins(restricted: Settings, admin: Engine) -> None:
+def test_replay_checks_its_rights_first(restricted: Settings, admin: Engine) -> None:
     replay = Replay(Selection(), "me")
     engine = make_engine(restricted)
     for dry_run in (True, False):
         with pytest.raises(DatabaseRefused, match=f"lacks INSERT on public.{HISTORY}|USAGE") as no:
             replay_rows(restricted, engine, replay, dry_run=dry_run)
     assert rows_of(admin, "SELECT job FROM yieldspark.run_ledger") == []
-    for statement in said_grants(no.value):
+    for statement in grants_in(no.value):
         execute(admin, statement)
     assert replay_rows(restricted, engine, replay)["status"] == "succeeded"

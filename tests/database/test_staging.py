@@ -1,4 +1,4 @@
-"""Transports, staging and merge: real Spark into real PostgreSQL."""
+"""Transports, staging and merge: real Spark and real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from database.schema.tables import OWN_SCHEMA, pool_daily_metrics, quarantine
 from database.transport.adbc import AdbcTransport
 from database.transport.query import staging_types
 from spark.interrupt import interruptible
-from spark.session import has_jdbc_jar
+from spark.jar_sets import has_jdbc_jar
 from tests.spark.test_spark_interrupt import interrupt_inside_the_jvm
 
 TRANSPORTS = ["adbc", "jdbc"]
@@ -51,7 +51,7 @@ DAY = date(2025, 8, 3)
 
 @pytest.fixture(params=TRANSPORTS)
 def transported(request: pytest.FixtureRequest, database: Settings) -> Settings:
-    """Settings that read and write by each transport in turn."""
+    """Settings that read and write with each transport in turn."""
     assert has_jdbc_jar(database), "the JDBC jar is missing: run `python run_spark_local.py doctor`"
     return database.model_copy(
         update={"read_transport": request.param, "write_transport": request.param}
@@ -74,7 +74,7 @@ def _staging_tables(settings: Settings) -> list[dict[str, object]]:
     return execute_sql(settings, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%'")
 
 
-def test_upsert_counts_and_leaves_other_columns_alone(
+def test_upsert_counts_rows_and_keeps_other_columns(
     spark: SparkSession, transported: Settings
 ) -> None:
     execute_sql(
@@ -103,7 +103,7 @@ def test_upsert_counts_and_leaves_other_columns_alone(
 
 @pytest.fixture(params=["plain", "partitioned"])
 def target_kind(request: pytest.FixtureRequest, database: Settings) -> str:
-    """`pool_daily_metrics` as it is, and as a table with a partition for each half of 2025."""
+    """`pool_daily_metrics` as it is, and partitioned by halves of 2025."""
     if request.param == "partitioned":
         execute_sql(
             database,
@@ -122,7 +122,7 @@ def target_kind(request: pytest.FixtureRequest, database: Settings) -> str:
     return str(request.param)
 
 
-def test_new_changed_and_equal_rows_are_told_apart_in_every_partition(
+def test_distinguishes_new_changed_and_equal_rows_in_every_partition(
     spark: SparkSession, database: Settings, target_kind: str
 ) -> None:
     spring = date(2025, 3, 1)
@@ -148,7 +148,7 @@ def test_new_changed_and_equal_rows_are_told_apart_in_every_partition(
 
 
 @pytest.mark.parametrize("event", ["INSERT", "UPDATE"])
-def test_rows_that_a_trigger_drops_fail_the_commit(
+def test_rows_dropped_by_a_trigger_fail_the_commit(
     spark: SparkSession, database: Settings, target_kind: str, event: str
 ) -> None:
     upsert_via_staging(
@@ -179,10 +179,10 @@ def test_rows_that_a_trigger_drops_fail_the_commit(
             database,
             pool_daily_metrics,
         )
-    words = str(caught.value)
-    assert "pool_daily_metrics did not take 1 of 4 staged rows" in words
-    assert f"the first with pool_id {dropped} and date 2025-08-03" in words
-    assert "2 inserted or updated, 1 unchanged" in words
+    message = str(caught.value)
+    assert "pool_daily_metrics did not take 1 of 4 staged rows" in message
+    assert f"the first with pool_id {dropped} and date 2025-08-03" in message
+    assert "2 inserted or updated, 1 unchanged" in message
     assert _table(database) == before
     (ledger,) = execute_sql(
         database, "SELECT checks FROM yieldspark.run_ledger WHERE status = 'blocked'"
@@ -199,7 +199,7 @@ def test_rows_that_a_trigger_drops_fail_the_commit(
     assert (counts.inserted + counts.updated, counts.unchanged) == (1, 1)
 
 
-def test_a_trigger_that_changes_keys_fails_the_commit(
+def test_trigger_that_changes_keys_fails_the_commit(
     spark: SparkSession, database: Settings, target_kind: str
 ) -> None:
     execute_sql(
@@ -217,7 +217,7 @@ def test_a_trigger_that_changes_keys_fails_the_commit(
     assert _table(database) == []
 
 
-def test_a_trigger_that_changes_values_is_no_loss(
+def test_trigger_that_changes_values_is_accepted(
     spark: SparkSession, database: Settings, target_kind: str
 ) -> None:
     execute_sql(
@@ -236,7 +236,7 @@ def test_a_trigger_that_changes_values_is_no_loss(
 
 
 def _narrow(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """What a task makes of other widths than its schema says."""
+    """Return batches with narrower types than the schema has."""
     for batch in batches:
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         columns["source_id"] = columns["source_id"].cast(pa.int32())
@@ -244,7 +244,7 @@ def _narrow(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pydict(columns)
 
 
-def test_what_a_last_step_makes_gets_the_types_of_staging(
+def test_casts_transformed_rows_to_staging_types(
     spark: SparkSession, transported: Settings, engine: Engine
 ) -> None:
     frame = spark.createDataFrame([(7, 0.5), (None, None)], "source_id bigint, value double")
@@ -297,7 +297,7 @@ def test_both_transports_read_the_same_rows_and_types(
     }
 
 
-def test_a_partitioned_read_has_every_row_once(spark: SparkSession, transported: Settings) -> None:
+def test_partitioned_read_has_every_row_once(spark: SparkSession, transported: Settings) -> None:
     execute_sql(
         transported,
         "INSERT INTO pools (pool_id) SELECT 'pool-' || n FROM generate_series(1, 500) AS n",
@@ -316,7 +316,7 @@ def test_a_partitioned_read_has_every_row_once(spark: SparkSession, transported:
 
 
 @pytest.mark.parametrize(("wanted", "expected"), [(None, 2), (100, MOST_READ_PARTITIONS)])
-def test_a_read_has_the_parallelism_of_spark_and_no_more_connections_than_its_limit(
+def test_read_uses_sparks_parallelism_up_to_its_connection_limit(
     spark: SparkSession, transported: Settings, wanted: int | None, expected: int
 ) -> None:
     frame = read_table_spark(
@@ -339,7 +339,7 @@ def test_reads_share_one_snapshot(spark: SparkSession, transported: Settings) ->
     assert [row.pool_id for row in seen] == ["before"]
 
 
-def test_a_missing_table_is_named(spark: SparkSession, transported: Settings) -> None:
+def test_names_a_missing_table(spark: SparkSession, transported: Settings) -> None:
     with pytest.raises(SchemaMismatch, match="nothing_here"):
         read_table_spark(spark, transported, "nothing_here")
 
@@ -353,7 +353,7 @@ def test_a_missing_table_is_named(spark: SparkSession, transported: Settings) ->
         ([("a", DAY, 1.0, float("-inf"))], "finite"),
     ],
 )
-def test_a_failing_check_writes_nothing(
+def test_failing_check_writes_nothing(
     spark: SparkSession,
     transported: Settings,
     rows: list[tuple[str, date, float, float]],
@@ -374,8 +374,8 @@ def test_a_failing_check_writes_nothing(
 
 
 @pytest.mark.parametrize("by_days", [True, False])
-def test_rows_beyond_the_first_of_their_key_are_counted(engine: Engine, by_days: bool) -> None:
-    """By days as bits, where the key has a date, as by grouping all keys."""
+def test_counts_rows_beyond_the_first_of_their_key(engine: Engine, by_days: bool) -> None:
+    """Counting days as bits gives the same as grouping by all keys."""
     random = Random(7)
     dates = [date(1969, 1, 1) + timedelta(days=random.randrange(900)) for _ in range(700)]
     keys = Counter((random.choice("abc"), day) for day in dates)
@@ -401,22 +401,20 @@ def test_rows_beyond_the_first_of_their_key_are_counted(engine: Engine, by_days:
         connection.exec_driver_sql(
             "UPDATE staged SET value = 'NaN' WHERE date = (SELECT min(date) FROM staged)"
         )
-        facts = dict(
+        counts = dict(
             connection.exec_driver_sql(staging_facts("staged", target, ["value"])).mappings().one()
         )
     first = min(day for _, day in keys)
     surplus = sum(times - 1 for times in keys.values())
     assert surplus > 20
-    assert facts == {
+    assert counts == {
         "unique_key": surplus,
         "key_not_null": 2,
         "finite": sum(times for (_, day), times in keys.items() if day == first),
     }
 
 
-def test_a_row_that_got_lost_on_the_way_is_missed(
-    spark: SparkSession, database: Settings, engine: Engine
-) -> None:
+def test_detects_a_lost_row(spark: SparkSession, database: Settings, engine: Engine) -> None:
     class LosesARow(AdbcTransport):
         def write(
             self,
@@ -438,7 +436,7 @@ def test_a_row_that_got_lost_on_the_way_is_missed(
     assert _table(database) == []
 
 
-def test_a_failure_after_the_merge_rolls_all_of_it_back(
+def test_failure_after_the_merge_rolls_back_everything(
     spark: SparkSession, transported: Settings, engine: Engine
 ) -> None:
     def fails(_: object) -> None:
@@ -457,12 +455,10 @@ def test_a_failure_after_the_merge_rolls_all_of_it_back(
     ]
 
 
-def test_an_interrupt_that_came_during_the_last_load_commits_nothing(
+def test_interrupt_during_the_last_load_commits_nothing(
     spark: SparkSession, database: Settings, engine: Engine
 ) -> None:
-    """Spark's job was as good as done, so that its cancellation ended nothing: the merge must not
-    begin.
-    """
+    """Spark's job was nearly done, so its cancellation had no effect: the merge must not start."""
 
     class DoneWhenTheSignalComes(AdbcTransport):
         def write(
@@ -494,7 +490,7 @@ def test_an_interrupt_that_came_during_the_last_load_commits_nothing(
     ]
 
 
-def test_an_interrupt_after_the_commit_leaves_the_run_as_it_is(
+def test_interrupt_after_the_commit_keeps_the_run(
     spark: SparkSession, database: Settings, engine: Engine
 ) -> None:
     def interrupted_at_the_end() -> None:
@@ -510,12 +506,10 @@ def test_an_interrupt_after_the_commit_leaves_the_run_as_it_is(
     ]
 
 
-def test_two_attempts_of_one_partition_leave_its_rows_once(
+def test_two_attempts_of_a_partition_stage_its_rows_once(
     spark: SparkSession, transported: Settings
 ) -> None:
-    """What a task leaves that committed and was then retried: the driver sees one success, staging
-    has seen two writes.
-    """
+    """A task is retried after its commit: the driver sees one success, staging two writes."""
     name = f"{OWN_SCHEMA}.staging_retry"
     frame = _frame(spark, ("a", DAY, 1.0, 1.0), ("b", DAY, 2.0, 2.0)).coalesce(1)
     transport = transport_for(transported, transported.write_transport)
@@ -529,7 +523,7 @@ def test_two_attempts_of_one_partition_leave_its_rows_once(
     ]
 
 
-def test_without_a_driver_the_other_transport_goes_on(
+def test_uses_the_other_transport_without_a_driver(
     database: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     no_jars = database.model_copy(update={"jars_dir": tmp_path})

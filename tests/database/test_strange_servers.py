@@ -1,5 +1,5 @@
-"""Servers that answer otherwise than PostgreSQL does, and roles and tables that an administrator
-has set up in an unusual way: the right rows, or one sentence, and never a hang.
+"""Servers that do not answer like PostgreSQL, and unusual roles and tables: the right rows or one
+message, and never a hang.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 import psycopg2
 import pytest
 
-from common.errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, one_sentence
+from common.errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, summarize_error
 from config_spark import Settings
 from database.connections import engine as driver_connection
-from database.connections.engine import session_at
+from database.connections.engine import probe_session
 from database.db_utils_spark import execute_sql
 from database.embedded import server as embedded_server
 from database.embedded.server import ServerAddress
@@ -38,7 +38,7 @@ CLEARTEXT_PASSWORD = b"R" + struct.pack("!II", 8, 3)
 
 
 def parameter(name: str, value: str) -> bytes:
-    """A ParameterStatus message."""
+    """Return a ParameterStatus message."""
     body = f"{name}\0{value}\0".encode()
     return b"S" + struct.pack("!I", len(body) + 4) + body
 
@@ -58,8 +58,8 @@ GREETING = b"".join(
 
 @contextmanager
 def answering(*answers: bytes) -> Iterator[tuple[int, list[bytes]]]:
-    """The port of a server that gives one answer to each message of a client, and keeps what it
-    was sent; after the last answer it is silent.
+    """Yield the port of a server that sends one answer for each message and records the messages;
+    after the last answer it is silent.
     """
     listener, sent = socket.create_server(("127.0.0.1", 0)), list[bytes]()
     over = threading.Event()
@@ -98,32 +98,34 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_a_server_that_is_no_postgresql_is_one_sentence(name: str, database: Settings) -> None:
+def test_other_server_is_reported_on_one_line(name: str, database: Settings) -> None:
     with answering(*ANSWERS[name]) as (port, _):
         with pytest.raises(DatabaseError) as refused:
             execute_sql(database.model_copy(update={"db_port": port}), "SELECT 1")
-    sentence = one_sentence(refused.value)
+    sentence = summarize_error(refused.value)
     assert f":{port}/" in sentence
     assert sentence.isprintable()
     assert len(sentence) <= 500
 
 
-def test_a_server_that_is_silent_after_the_login_ends_the_wait(
+def test_limits_the_wait_for_a_silent_server(
     database: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As PgBouncer whose servers are all in use: libpq waits without a limit."""
+    """As PgBouncer with all servers in use: libpq waits without a limit."""
     monkeypatch.setattr(driver_connection, "ANSWER_SECONDS", 0.5)
     with answering(GREETING) as (port, _):
         silent = database.model_copy(update={"db_port": port})
-        with pytest.raises(DatabaseUnreachable, match="took the login and answered no query for"):
+        with pytest.raises(
+            DatabaseUnreachable, match="accepted the login and answered no query for"
+        ):
             execute_sql(silent, "SELECT 1")
 
 
-def test_an_error_of_the_first_query_is_translated_by_every_way_in(database: Settings) -> None:
+def test_translates_errors_of_the_first_query_for_every_entry_point(database: Settings) -> None:
     refusal = error_message({"S": "FEHLER", "V": "ERROR", "C": "42501", "M": "geht nicht"}) + READY
     ways: list[Callable[[Settings], object]] = [
         lambda settings: execute_sql(settings, "SELECT 1"),
-        session_at,
+        probe_session,
     ]
     for way in ways:
         with answering(GREETING, refusal) as (port, _):
@@ -131,7 +133,7 @@ def test_an_error_of_the_first_query_is_translated_by_every_way_in(database: Set
                 way(database.model_copy(update={"db_port": port}))
 
 
-def test_the_embedded_servers_password_goes_to_no_stranger_on_its_port(database: Settings) -> None:
+def test_never_sends_the_password_to_another_program_on_the_port(database: Settings) -> None:
     assert database.db_password is not None
     with answering(CLEARTEXT_PASSWORD, LOGGED_IN + READY) as (port, sent):
         stranger = ServerAddress("127.0.0.1", port, "yieldspark", "x", database.db_password)
@@ -159,7 +161,7 @@ ROLE_SETTINGS = {
 }
 
 
-def test_settings_of_the_role_change_no_result(
+def test_settings_of_the_role_do_not_change_results(
     database: Settings, run_here: CommandLineHere, history_file: Path
 ) -> None:
     with role_with(database, RIGHTS) as role:
@@ -173,8 +175,8 @@ def test_settings_of_the_role_change_no_result(
         assert run_here.json("load", str(history_file), **login)["rows_inserted"] == 1
         assert run_here.json("load", str(history_file), **login)["rows_inserted"] == 0
         assert execute_sql(role, "SELECT ARRAY['a', NULL] = '{a,NULL}' AS same") == [{"same": True}]
-    found = execute_sql(database, "SELECT raw_json_data FROM raw_defillama_pool_history")
-    assert found == [{"raw_json_data": {"apy": 5.125, "tvlUsd": 1000947.08}}]
+    rows = execute_sql(database, "SELECT raw_json_data FROM raw_defillama_pool_history")
+    assert rows == [{"raw_json_data": {"apy": 5.125, "tvlUsd": 1000947.08}}]
 
 
 REFUSALS = {
@@ -211,17 +213,17 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_a_table_that_takes_no_rows_is_one_sentence_with_a_next_step(
+def test_table_that_rejects_rows_has_a_next_step(
     name: str, database: Settings, run_here: CommandLineHere, history_file: Path
 ) -> None:
-    statement, words = REFUSALS[name]
+    statement, message = REFUSALS[name]
     execute_sql(database, statement)
     error = run_here.json("load", str(history_file), code=1)["error"]
     assert len(error) <= 500
-    assert re.search(words, error), error
+    assert re.search(message, error), error
 
 
-def test_a_domain_over_a_domain_is_its_base_type(
+def test_domain_over_a_domain_is_its_base_type(
     database: Settings, run_here: CommandLineHere, history_file: Path
 ) -> None:
     execute_sql(

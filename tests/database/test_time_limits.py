@@ -1,5 +1,5 @@
-"""A check that only warns has a time limit: it says that it did not finish, and neither fails nor
-holds up what it belongs to.
+"""Checks of severity `warn` have a time limit; a check that exceeds it neither fails nor delays a
+run.
 """
 
 from __future__ import annotations
@@ -32,22 +32,24 @@ UNFINISHED = "not finished after 0.3 s"
 
 @pytest.fixture
 def locked_counts(engine: Engine) -> Iterator[None]:
-    """Another session has the table of raw history's counts for itself."""
+    """Lock the table of raw row counts in another session."""
     with engine.begin() as connection:
         connection.execute(text(f"LOCK TABLE {COUNTS} IN ACCESS EXCLUSIVE MODE"))
         yield
 
 
-def test_a_check_that_only_warns_does_not_hold_up_the_commit(
+def test_slow_warning_check_does_not_delay_the_commit(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What its preparation made is undone, and the limit goes with it."""
+    """The changes of its preparation are rolled back, and the limit is reset."""
     monkeypatch.setattr(batch_checks, "WARN_SECONDS", SHORT)
-    made = "CREATE TEMPORARY TABLE prepared ON COMMIT DROP AS SELECT 1 AS row"
+    statement = "CREATE TEMPORARY TABLE prepared ON COMMIT DROP AS SELECT 1 AS row"
     checks = CommitChecks(
         [
-            BatchCheck("slow", "batch", "warn", "x", "SELECT pg_sleep(600)", preparation=[made]),
-            BatchCheck("quick", "batch", "warn", "x", "SELECT row FROM prepared", {}, [made]),
+            BatchCheck(
+                "slow", "batch", "warn", "x", "SELECT pg_sleep(600)", preparation=[statement]
+            ),
+            BatchCheck("quick", "batch", "warn", "x", "SELECT row FROM prepared", {}, [statement]),
             BatchCheck("stops", "batch", "fail", "x", SLOW_AND_GOOD),
         ]
     )
@@ -62,7 +64,7 @@ def test_a_check_that_only_warns_does_not_hold_up_the_commit(
 
 
 @pytest.mark.usefixtures("locked_counts")
-def test_a_plan_goes_on_without_a_count_of_unread_rows(
+def test_plan_continues_without_a_count_of_unread_rows(
     database: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics_plan, "WARN_SECONDS", SHORT)
@@ -76,7 +78,7 @@ def test_a_plan_goes_on_without_a_count_of_unread_rows(
     assert plan.statistics.days > 0
 
 
-def test_counts_begin_anew_after_a_run_that_could_not_count(engine: Engine) -> None:
+def test_counts_restart_after_a_run_that_could_not_count(engine: Engine) -> None:
     execute(engine, f"INSERT INTO {COUNTS} (date, snapshots) VALUES ('2024-01-01', 5)")
     with engine.begin() as connection:
         store_day_counts(connection, None, is_partial=True)
@@ -84,7 +86,7 @@ def test_counts_begin_anew_after_a_run_that_could_not_count(engine: Engine) -> N
 
 
 @pytest.mark.usefixtures("locked_counts")
-def test_doctor_says_that_it_could_not_look(
+def test_doctor_reports_an_unfinished_check(
     database: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor_checks, "DATABASE_SECONDS", SHORT)

@@ -1,4 +1,6 @@
-"""What a Python worker loads before its first row: seconds of every small run."""
+"""Modules that a Python worker imports before its first row, which takes time
+in every small run.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,10 @@ from pyspark.sql import types as T
 
 from data_processing.metrics.market_columns import market_columns
 from data_processing.metrics.pool_metrics import SCHEMA, Provenance, compute_pool_metrics
-from database.connections.session_check import Place, TaskSession
+from database.connections.session_check import ServerIdentity, TaskSession
 from database.transport.adbc import _reader, _writer
-from database.transport.query import ArrowTransform, PortableQuery, tagged
-from database.transport.tags import tagging
+from database.transport.query import ArrowTransform, PortableQuery, tag_rows
+from database.transport.tags import add_tag_columns
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +27,7 @@ UNPICKLE = (
     "import json, pickle, sys; pickle.load(sys.stdin.buffer);"
     " print(json.dumps(sorted(sys.modules)))"
 )
-SESSION = TaskSession("host=nowhere", "nowhere", "somebody", {}, Place("", "", ()))
+SESSION = TaskSession("host=nowhere", "nowhere", "somebody", {}, ServerIdentity("", "", ()))
 DAYS = compute_pool_metrics(7, market_columns(()), Provenance("raw", "run"))
 QUERY = PortableQuery("SELECT 1 AS one", T.StructType([T.StructField("one", T.IntegerType())]))
 
@@ -33,15 +35,15 @@ QUERY = PortableQuery("SELECT 1 AS one", T.StructType([T.StructField("one", T.In
 @pytest.mark.parametrize(
     "task",
     [
-        _writer(SESSION, "yieldspark", "staging", tagged(ArrowTransform(DAYS, SCHEMA))),
+        _writer(SESSION, "yieldspark", "staging", tag_rows(ArrowTransform(DAYS, SCHEMA))),
         _reader(SESSION, QUERY, None),
-        tagging(None),
+        add_tag_columns(None),
         DAYS,
     ],
     ids=["write", "read", "tag", "days"],
 )
 @pytest.mark.usefixtures("processes")
-def test_a_task_loads_neither_sqlalchemy_nor_the_settings(task: Callable[..., object]) -> None:
+def test_task_imports_neither_sqlalchemy_nor_the_settings(task: Callable[..., object]) -> None:
     pickled: bytes = CloudPickleSerializer().dumps(task)  # type: ignore[no-untyped-call]
     done = subprocess.run(
         [sys.executable, "-c", UNPICKLE],

@@ -1,6 +1,4 @@
-"""Where the next run begins: at the oldest transaction that is still open, for its rows are seen by
-none before.
-"""
+"""The next run starts at the oldest open transaction, whose rows no earlier run has seen."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ def open_transaction(engine: Engine) -> Iterator[datetime]:
         yield connection.execute(text("SELECT now()")).scalar_one()
 
 
-def test_the_watermark_is_the_oldest_open_transactions_begin(
+def test_watermark_is_the_start_of_the_oldest_open_transaction(
     database: Settings, engine: Engine
 ) -> None:
     with (
@@ -38,25 +36,23 @@ def test_the_watermark_is_the_oldest_open_transactions_begin(
     ):
         assert read_watermark(connection) == (older, False)
     with engine.connect() as connection:
-        asked = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-        assert asked <= read_watermark(connection)[0] <= asked + timedelta(seconds=1)
+        now = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        assert now <= read_watermark(connection)[0] <= now + timedelta(seconds=1)
 
 
-def test_a_prepared_transaction_began_before_it_was_prepared(
-    database: Settings, engine: Engine
-) -> None:
+def test_watermark_includes_prepared_transactions(database: Settings, engine: Engine) -> None:
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         connection.execute(text("BEGIN"))
-        began = connection.execute(text("SELECT now()")).scalar_one()
+        started_at = connection.execute(text("SELECT now()")).scalar_one()
         connection.execute(text("CREATE TABLE late (id int)"))
         connection.execute(text(f"PREPARE TRANSACTION '{database.db_name}'"))
         try:
-            assert began - timedelta(days=1) <= read_watermark(connection)[0] <= began
+            assert started_at - timedelta(days=1) <= read_watermark(connection)[0] <= started_at
         finally:
             connection.execute(text(f"ROLLBACK PREPARED '{database.db_name}'"))
 
 
-def test_a_role_that_cannot_see_others_looks_a_day_further_back(
+def test_role_without_statistics_rights_reads_one_more_day(
     database: Settings, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     role = f"reader_{database.db_name}"

@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 
 from config_spark import Settings, load_settings
 from database.db_utils_spark import execute_sql
-from database.embedded.resolve import with_database
+from database.embedded.resolve import resolve_database
 from database.embedded.server import EmbeddedServer
 from tests.conftest import JARS
 from tests.support.forecast_panels import SHORT
@@ -118,7 +118,7 @@ def _compare_databases(home: Path) -> None:
     """What the batches of the local cloud wrote, released and submitted by its workflow, is row for
     row what the commands wrote.
     """
-    demo = with_database(
+    demo = resolve_database(
         load_settings(_env_file=None, yieldspark_home=home / ".local" / "share" / "yieldspark")
     )
     cloud = demo.model_copy(update={"db_name": CLOUD_DATABASE})

@@ -57,7 +57,7 @@ def test_a_forecast_killed_in_its_commit_is_repeated_and_one_killed_after_it_is_
         run = JobProcess(settings, tmp_path, fault=point, job=FORECAST, more=MORE)
         try:
             assert run.wait() == -signal.SIGKILL, run.errors
-            run.all_have_ended()
+            run.assert_all_ended()
         finally:
             run.end()
 

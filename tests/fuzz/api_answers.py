@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from common.errors import MAX_MESSAGE_LETTERS, InputError, SourceUnavailable
+from common.errors import MAX_MESSAGE_CHARACTERS, InputError, SourceUnavailable
 from config_spark import Settings
 from data_processing.ingest.defillama.client import RetryPolicy
 from data_processing.ingest.defillama.pull import ingest
@@ -266,7 +266,7 @@ def pull_and_compare(
             raise AssertionError(f"the pull is given up: {sentence}") from error
         return "given up"
     for failure in summary["failed"]:
-        assert 0 < len(failure["error"]) <= MAX_MESSAGE_LETTERS, failure
+        assert 0 < len(failure["error"]) <= MAX_MESSAGE_CHARACTERS, failure
     failed = {failure["pool_id"] for failure in summary["failed"]}
     _require_good_pool(connection, server, summary)
     assert summary["pools_fetched"] + len(failed - {None}) == summary["pools_chosen"] == 2, summary

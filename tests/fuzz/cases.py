@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import NoReturn
 
-from common.errors import MAX_MESSAGE_LETTERS, YieldSparkError, one_sentence
+from common.errors import MAX_MESSAGE_CHARACTERS, YieldSparkError, summarize_error
 
 CASE_SECONDS = 600
 """A case takes a tenth of a second to a few seconds: one that takes so long hangs, on a busy
@@ -119,9 +119,9 @@ def require_sentence(error: BaseException) -> str:
     """The sentence of an error that the product raised on purpose; fails for any other."""
     if not isinstance(error, YieldSparkError):
         raise AssertionError(f"{type(error).__name__} left the product: {error}") from error
-    sentence = one_sentence(error)
+    sentence = summarize_error(error)
     assert sentence, "the error says nothing"
-    assert len(sentence) <= MAX_MESSAGE_LETTERS, sentence
+    assert len(sentence) <= MAX_MESSAGE_CHARACTERS, sentence
     assert SECRET not in sentence
     return sentence
 
@@ -134,14 +134,14 @@ def require_contract(finished: subprocess.CompletedProcess[str], *, as_json: boo
     assert "Traceback" not in said, said[-700:]
     assert finished.returncode in {0, 1, 2}, (finished.returncode, said[-700:])
     longest = max(map(len, finished.stderr.splitlines()), default=0)
-    assert longest <= MAX_MESSAGE_LETTERS + len("  error: "), finished.stderr[:700]
+    assert longest <= MAX_MESSAGE_CHARACTERS + len("  error: "), finished.stderr[:700]
     if finished.returncode:
         # the document of `doctor --json` names the checks that failed
         assert finished.stderr.strip() or as_json, "it fails without a message"
     if as_json:
         document = json.loads(finished.stdout)
         error = document.get("error") if isinstance(document, dict) else None
-        assert error is None or len(error) <= MAX_MESSAGE_LETTERS, error
+        assert error is None or len(error) <= MAX_MESSAGE_CHARACTERS, error
 
 
 def _hang(signum: int, frame: FrameType | None) -> NoReturn:

@@ -18,7 +18,7 @@ from typer.exceptions import TyperException
 
 from common import libpq_variables
 from common.errors import YieldSparkError
-from common.logging_setup import FAILURES
+from common.logging_setup import traceback_logger
 from config_spark import Settings
 from tests.fuzz.cases import SECRET, require_contract
 from tests.support.processes import CommandLine
@@ -243,11 +243,11 @@ def failures() -> Iterator[list[BaseException]]:
                 raised.append(record.exc_info[1])
 
     kept = Kept()
-    FAILURES.addHandler(kept)
+    traceback_logger.addHandler(kept)
     try:
         yield raised
     finally:
-        FAILURES.removeHandler(kept)
+        traceback_logger.removeHandler(kept)
 
 
 def require_ours(log: str) -> None:

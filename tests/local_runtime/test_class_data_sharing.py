@@ -1,5 +1,5 @@
-"""The archive of Spark's classes, with real JVMs: recorded by one process, mapped by the next, and
-never in the way.
+"""The archive of Spark's classes, with real JVMs: one process records it, the next maps it, and it
+never disturbs a run.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from local_runtime import class_data_sharing as class_archive
 settings = load_settings()
 Workplace(settings).prepare_jvm()
 print(class_archive._recording.archive == class_archive.find_archive(settings), end="")
-class_archive.drop_class_archive()
+class_archive.discard_class_archive()
 """
 HANGING = SMALL_RUN + "sys.stdin.read()"
 WHEEL = (
@@ -69,7 +69,7 @@ SCRIPT = [
 
 
 class Runs:
-    """Small runs in one home, each a process of its own."""
+    """Small runs in one home, each in a process of its own."""
 
     def __init__(self, folder: Path, java_home: Path) -> None:
         self.folder = folder
@@ -100,9 +100,7 @@ class Runs:
         )
 
     def finish(self, process: subprocess.Popen[str]) -> str:
-        """Its stderr. Nothing but the result may stand on stdout, and no JVM's complaint on
-        either.
-        """
+        """Return stderr. Stdout has only the result, and no JVM complains on either stream."""
         out, errors = process.communicate(timeout=180)
         assert (process.returncode, out) == (0, "4950\n"), errors
         assert "cds" not in errors.lower()
@@ -112,7 +110,7 @@ class Runs:
         return self.finish(self.start(code, **options))
 
     def choose_options(self) -> subprocess.CompletedProcess[str]:
-        """What a process does before it starts its JVM; the JVM's options on stdout."""
+        """Prepare a JVM in a process of its own, which prints the JVM's options."""
         return subprocess.run(
             [sys.executable, "-c", CHOICE],
             cwd=self.folder,
@@ -126,7 +124,7 @@ class Runs:
         return self.choose_options().stdout
 
     def job(self, database: Settings) -> subprocess.CompletedProcess[str]:
-        """The job as a script, with one document on stdout."""
+        """Run the job as a script, with JSON on stdout."""
         environment = environment_of(database) | self.environment
         done = subprocess.run(
             SCRIPT, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
@@ -136,7 +134,7 @@ class Runs:
         return done
 
     def source(self, name: str) -> str:
-        """Where the last JVM had a class from."""
+        """Return the file that the last JVM loaded a class from."""
         return next(
             line for line in self.loaded.read_text().splitlines() if f"] {name} source:" in line
         ).split(" source: ")[1]
@@ -149,18 +147,18 @@ class Runs:
 
     @property
     def classes(self) -> Path:
-        found = self.archive.classes
-        assert found is not None
-        return found
+        file = self.archive.classes
+        assert file is not None
+        return file
 
     def left_behind(self) -> list[Path]:
-        return sorted(self.home.glob(f"{class_archive.FOLDER}/*/{class_archive.NEW}*"))
+        return sorted(self.home.glob(f"{class_archive.FOLDER}/*/{class_archive.TEMPORARY_PREFIX}*"))
 
 
 @pytest.fixture(scope="module")
 def recorded(processes: None, server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """A home, of a name with spaces, whose first run was good: the job as a script. Its Java is the
-    wheel's, where there is one.
+    """A home, with spaces in its name, after a successful first run of the job as a script. Java is
+    the wheel's, if installed.
     """
     folder = tmp_path_factory.mktemp("recorded") / "a folder with spaces"
     folder.mkdir()
@@ -169,7 +167,7 @@ def recorded(processes: None, server: Settings, tmp_path_factory: pytest.TempPat
     with fresh_database(server) as database:
         put(make_engine(database), world(31, pools=4, days=20))
         done = runs.job(database)
-    assert done.stderr.count("keeping Spark's classes") == 1
+    assert done.stderr.count("caching Spark's classes") == 1
     assert runs.source("org.apache.spark.SparkContext").startswith("file:")
     assert sorted(WHEEL.rglob("*")) == before
     return runs
@@ -177,7 +175,7 @@ def recorded(processes: None, server: Settings, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture
 def copied(recorded: Runs, tmp_path: Path) -> Runs:
-    """The same home in a folder that a test may spoil."""
+    """A copy of that home for tests that damage it."""
     shutil.copytree(recorded.home, tmp_path / "home")
     return Runs(tmp_path, recorded.java_home)
 
@@ -185,10 +183,10 @@ def copied(recorded: Runs, tmp_path: Path) -> Runs:
 SHARED = "shared objects file"
 
 
-def test_the_job_as_a_script_maps_what_it_recorded(
+def test_script_maps_its_recorded_archive(
     recorded: Runs, database: Settings, engine: Engine
 ) -> None:
-    """On a base archive of ours where the Java has none."""
+    """On a base archive of ours if Java has none."""
     put(engine, world(31, pools=4, days=20))
     before = recorded.classes.stat()
     assert "keeping" not in recorded.job(database).stderr
@@ -202,7 +200,7 @@ def test_the_job_as_a_script_maps_what_it_recorded(
         assert stems == ["base", "classes"]
 
 
-def test_an_archive_cut_short_and_what_a_killed_run_and_old_jars_left_go_with_the_next_recording(
+def test_next_recording_removes_truncated_and_abandoned_archives(
     copied: Runs,
 ) -> None:
     copied.classes.chmod(0o644)
@@ -218,7 +216,7 @@ def test_an_archive_cut_short_and_what_a_killed_run_and_old_jars_left_go_with_th
     for age in range(1, 6):
         (folder.parent / f"old{age}").mkdir()
         os.utime(folder.parent / f"old{age}", (time.time() - age * 1000,) * 2)
-    assert "keeping Spark's classes" in copied()
+    assert "caching Spark's classes" in copied()
     assert copied.source("org.apache.spark.SparkConf").startswith("file:")
     assert copied.left_behind() == []
     assert sorted(path.name for path in folder.parent.iterdir()) == sorted(
@@ -231,10 +229,10 @@ def test_an_archive_cut_short_and_what_a_killed_run_and_old_jars_left_go_with_th
 
 
 @pytest.mark.parametrize("stem", ["base", "classes"])
-def test_a_file_that_begins_otherwise_goes_with_the_next_recording(
+def test_next_recording_removes_file_with_wrong_magic(
     copied: Runs, stem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Java would not start with it. Classes without their own base are of no use either."""
+    """Java would not start with the file. Spark's archive is useless without its base."""
     archive = copied.archive
     if stem == "base" and not archive.needs_base:
         pytest.skip("this Java has a base of its own")
@@ -253,23 +251,23 @@ def test_a_file_that_begins_otherwise_goes_with_the_next_recording(
     assert (archive.base is None, archive.classes) == (not archive.needs_base, None)
 
 
-def test_an_archive_with_other_bytes_is_ignored_and_the_doctor_says_so(
+def test_ignores_modified_archive_and_doctor_reports_it(
     copied: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JAVA_HOME", str(copied.java_home))
     settings = Settings(
         yieldspark_home=copied.home, jars_dir=JARS, db_host=None, environment="local"
     )
-    result, found, fix = examined(settings)
-    assert (result, found.endswith(f"GiB in {copied.archive.folder}"), fix) == ("ok", True, "")
+    result, message, fix = examined(settings)
+    assert (result, message.endswith(f"GiB in {copied.archive.folder}"), fix) == ("ok", True, "")
     copied.classes.chmod(0o644)
     with copied.classes.open("r+b") as stream:
         stream.seek(60_000_000)
         stream.write(b"other bytes" * 1000)
     assert "archive" not in copied()
     assert copied.source("org.apache.spark.SparkConf").startswith("file:")
-    result, found, fix = examined(settings)
-    assert (result, str(copied.classes) in found, str(copied.archive.folder) in fix) == (
+    result, message, fix = examined(settings)
+    assert (result, str(copied.classes) in message, str(copied.archive.folder) in fix) == (
         "warn",
         True,
         True,
@@ -288,7 +286,7 @@ def test_the_doctor_does_not_blame_an_archive_that_a_busy_java_maps_too_slowly(
         examined(settings)
 
 
-def test_the_doctor_knows_before_whether_one_can_be_made(tmp_path: Path) -> None:
+def test_doctor_predicts_whether_an_archive_can_be_recorded(tmp_path: Path) -> None:
     settings = Settings(
         yieldspark_home=tmp_path / "new", jars_dir=JARS, db_host=None, environment="local"
     )
@@ -298,9 +296,7 @@ def test_the_doctor_knows_before_whether_one_can_be_made(tmp_path: Path) -> None
     assert examined(settings)[0] == "warn"
 
 
-def test_production_maps_what_its_image_has_and_records_nothing(
-    recorded: Runs, tmp_path: Path
-) -> None:
+def test_production_maps_but_never_records(recorded: Runs, tmp_path: Path) -> None:
     runs = Runs(tmp_path, recorded.java_home)
     runs.environment |= {"ENVIRONMENT": "production", "DB_HOST": "unused"}
     assert runs.options() == runs.environment["SPARK_SUBMIT_OPTS"]
@@ -312,7 +308,7 @@ def test_production_maps_what_its_image_has_and_records_nothing(
 
 
 @pytest.mark.usefixtures("processes")
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+def test_unwritable_folder_is_reported_on_one_line(tmp_path: Path) -> None:
     runs = Runs(tmp_path, java_runtime.find_java())
     runs.home.mkdir()
     (runs.home / class_archive.FOLDER).write_text("a file where the folder should be")
@@ -322,7 +318,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_a_full_disk_leaves_no_archive(tmp_path: Path, jvm: Path) -> None:
+def test_full_disk_leaves_no_archive(tmp_path: Path, jvm: Path) -> None:
     def small_files_only() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
@@ -353,7 +349,7 @@ def test_a_java_that_takes_too_long_is_not_taken_for_a_full_disk(
     assert runs.left_behind() == []
 
 
-def test_two_first_runs_at_once_leave_one_archive_that_works(tmp_path: Path, jvm: Path) -> None:
+def test_concurrent_first_runs_leave_one_valid_archive(tmp_path: Path, jvm: Path) -> None:
     runs = Runs(tmp_path, jvm)
     for process in [runs.start(), runs.start()]:
         runs.finish(process)
@@ -361,7 +357,7 @@ def test_two_first_runs_at_once_leave_one_archive_that_works(tmp_path: Path, jvm
     assert runs.left_behind() == []
 
 
-def test_another_jar_or_java_is_another_archive(
+def test_archive_key_depends_on_jars_and_java(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jars = tmp_path / "jars"
@@ -384,8 +380,8 @@ def test_another_jar_or_java_is_another_archive(
 
 
 @pytest.mark.usefixtures("processes")
-def test_a_first_command_records_for_the_jars_that_it_fetches(tmp_path: Path) -> None:
-    """The next command would find no archive otherwise, and record another one."""
+def test_first_command_records_for_the_fetched_jars(tmp_path: Path) -> None:
+    """Otherwise the next command would not find the archive and would record another one."""
     runs = Runs(tmp_path, java_runtime.find_java())
     settings = tmp_path / "ivysettings.xml"
     resolver = f'<ibiblio name="ours" m2compatible="true" root="{_served_jars(tmp_path)}"/>'
@@ -398,31 +394,31 @@ def test_a_first_command_records_for_the_jars_that_it_fetches(tmp_path: Path) ->
     runs.environment |= {"JARS_DIR": str(jars), "YIELDSPARK_IVY_SETTINGS": str(settings)}
     del runs.environment["SPARK_SUBMIT_OPTS"]
     process = runs.start(KEY_OF_A_FIRST_COMMAND)
-    said, complaints = process.communicate()
-    assert (said, process.returncode) == ("True", 0), complaints
+    output, complaints = process.communicate()
+    assert (output, process.returncode) == ("True", 0), complaints
     assert list(jars.glob("postgresql-*.jar")), complaints
 
 
 def _served_jars(folder: Path) -> str:
-    """The address of a Maven repository in a folder, with the tests' own jars."""
+    """Yield the address of a Maven repository with the tests' own jars."""
     sources = ElementTree.parse(PROJECT / "local_runtime" / "spark_jars" / "ivy.xml")
     for module in sources.iter("dependency"):
         group, name, version = (module.attrib[key] for key in ("org", "name", "rev"))
         jar = JARS / f"{name}-{version}.jar"
-        place = folder.joinpath("served", *group.split("."), name, version)
-        place.mkdir(parents=True)
-        (place / f"{name}-{version}.pom").write_text(
+        target = folder.joinpath("served", *group.split("."), name, version)
+        target.mkdir(parents=True)
+        (target / f"{name}-{version}.pom").write_text(
             f"<project><modelVersion>4.0.0</modelVersion><groupId>{group}</groupId>"
             f"<artifactId>{name}</artifactId><version>{version}</version></project>"
         )
         if jar.exists():
-            (place / jar.name).symlink_to(jar)
+            (target / jar.name).symlink_to(jar)
     return (folder / "served").as_uri() + "/"
 
 
 @pytest.mark.parametrize("name", ["SPARK_SUBMIT_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"])
 @pytest.mark.usefixtures("processes")
-def test_options_of_the_users_own_are_left_alone(tmp_path: Path, name: str) -> None:
+def test_keeps_options_of_the_user(tmp_path: Path, name: str) -> None:
     runs = Runs(tmp_path, java_runtime.find_java())
     del runs.environment["SPARK_SUBMIT_OPTS"]
     runs.environment[name] = "-Xshare:off"

@@ -1,6 +1,4 @@
-"""Java and the jars, for real and offline: Spark's own Ivy fetches from a repository that this test
-serves on loopback.
-"""
+"""Java and the jars, offline: Spark's own Ivy downloads from a repository on loopback."""
 
 from __future__ import annotations
 
@@ -29,6 +27,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from common.errors import ConfigurationError, EnvironmentNotReady
 from local_runtime import jars as spark_runtime
 from local_runtime import java as java_runtime
+from spark.jar_sets import JAR_SETS, JarSet
+from spark.jar_sets import JDBC as JDBC_SET
 
 ROOT = Path(__file__).resolve().parents[2]
 JDBC, LIGHTGBM = "postgresql-42.7.14.jar", "synapseml-lightgbm_2.12-1.1.3.jar"
@@ -47,7 +47,7 @@ POM = """<project><modelVersion>4.0.0</modelVersion>
 
 @dataclass
 class Repository:
-    """A Maven layout in a folder, the settings that name it, and what its server was asked."""
+    """A Maven layout in a folder, the settings that name it, and the requests of its server."""
 
     root: Path
     seen: list[str] = field(default_factory=list)
@@ -103,9 +103,9 @@ class Repository:
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     """Two small jars, locked and served: the product's own five need the network."""
-    made = Repository(tmp_path)
-    made.put("org.postgresql", "postgresql", "42.7.14", b"the driver")
-    made.put("com.microsoft.azure", "synapseml-lightgbm_2.12", "1.1.3", b"the engine")
+    maven = Repository(tmp_path)
+    maven.put("org.postgresql", "postgresql", "42.7.14", b"the driver")
+    maven.put("com.microsoft.azure", "synapseml-lightgbm_2.12", "1.1.3", b"the engine")
     sources = tmp_path / "sources"
     sources.mkdir()
     (sources / "ivy.xml").write_text(IVY)
@@ -119,7 +119,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     monkeypatch.setattr(spark_runtime, "LOCKED_JARS", len(locked))
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    return made
+    return maven
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def served(repository: Repository) -> Iterator[ThreadingHTTPServer]:
 
 
 def private_authority(folder: Path) -> tuple[Path, Path]:
-    """A self-signed certificate of 127.0.0.1 with its key: (certificate, certificate + key)."""
+    """Return a self-signed certificate of 127.0.0.1, and the certificate with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a private authority")])
     now = datetime.datetime.now(datetime.UTC)
@@ -171,7 +171,7 @@ needs_natives = pytest.mark.skipif(
 
 
 @needs_natives
-def test_jars_are_fetched_once_and_then_only_checked(
+def test_fetches_jars_once_then_only_verifies_them(
     repository: Repository,
     served: ThreadingHTTPServer,
     tmp_path: Path,
@@ -181,22 +181,24 @@ def test_jars_are_fetched_once_and_then_only_checked(
         "YIELDSPARK_IVY_SETTINGS",
         str(repository.name_it(f"http://127.0.0.1:{served.server_port}/maven/")),
     )
-    said: list[str] = []
+    announced: list[str] = []
     folder = tmp_path / "jars"
-    jars = spark_runtime.ensure_jars(folder, said.append)
-    assert jars == spark_runtime.JarSet(folder / JDBC, (folder / LIGHTGBM,))
-    assert len(said) == 2
-    asked = len(repository.seen)
-    assert spark_runtime.ensure_jars(folder, said.append) == jars
-    assert (len(said), len(repository.seen)) == (2, asked)
+    jars = spark_runtime.ensure_jars(folder, announced.append)
+    assert jars == spark_runtime.InstalledJars(
+        {"jdbc": (folder / JDBC,), "synapseml": (folder / LIGHTGBM,)}, {}
+    )
+    assert len(announced) == 2
+    request_count = len(repository.seen)
+    assert spark_runtime.ensure_jars(folder, announced.append) == jars
+    assert (len(announced), len(repository.seen)) == (2, request_count)
     assert sorted(path.name for path in folder.iterdir()) == [JDBC, LIGHTGBM]
     (folder / LIGHTGBM).unlink()
-    assert spark_runtime.ensure_jars(folder, said.append) == jars
-    assert said[2:] == [f"jars: fetching synapseml into {folder}"]
+    assert spark_runtime.ensure_jars(folder, announced.append) == jars
+    assert announced[2:] == [f"jars: fetching synapseml into {folder}"]
 
 
 @needs_natives
-def test_a_private_authority_is_trusted_through_ssl_cert_file(
+def test_trusts_private_authority_of_ssl_cert_file(
     repository: Repository,
     served: ThreadingHTTPServer,
     tmp_path: Path,
@@ -212,14 +214,14 @@ def test_a_private_authority_is_trusted_through_ssl_cert_file(
     )
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     refused = spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
-    assert refused.jdbc is None
-    assert "SSL_CERT_FILE for a private certificate authority" in refused.missing[0]
+    assert refused.files == {}
+    assert "SSL_CERT_FILE for a private certificate authority" in refused.missing["jdbc"]
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-    assert spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None).missing == ()
+    assert spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None).missing == {}
 
 
 @needs_natives
-def test_a_proxy_with_a_password_is_used(
+def test_uses_proxy_with_a_password(
     repository: Repository,
     served: ThreadingHTTPServer,
     tmp_path: Path,
@@ -230,13 +232,13 @@ def test_a_proxy_with_a_password_is_used(
         "YIELDSPARK_IVY_SETTINGS", str(repository.name_it("http://jars.invalid/maven/"))
     )
     monkeypatch.setenv("HTTP_PROXY", f"http://someone:p%40ss%20word@127.0.0.1:{served.server_port}")
-    assert spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None).missing == ()
+    assert spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None).missing == {}
     assert any(
         path.startswith("http://jars.invalid/maven/org/postgresql/") for path in repository.seen
     )
 
 
-def test_a_blocked_download_goes_on_without_and_says_what_to_set(
+def test_blocked_download_continues_and_names_the_settings(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(
@@ -244,8 +246,8 @@ def test_a_blocked_download_goes_on_without_and_says_what_to_set(
     )
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     jars = spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
-    assert (jars.jdbc, jars.synapseml) == (None, ())
-    jdbc, synapseml = jars.missing
+    assert jars.files == {}
+    jdbc, synapseml = jars.missing["jdbc"], jars.missing["synapseml"]
     for word in (
         "HTTPS_PROXY",
         "SSL_CERT_FILE",
@@ -259,7 +261,7 @@ def test_a_blocked_download_goes_on_without_and_says_what_to_set(
 
 
 @needs_natives
-def test_the_driver_and_the_engine_are_told_apart(
+def test_jar_sets_are_fetched_separately(
     repository: Repository,
     served: ThreadingHTTPServer,
     tmp_path: Path,
@@ -271,13 +273,12 @@ def test_the_driver_and_the_engine_are_told_apart(
         str(repository.name_it(f"http://127.0.0.1:{served.server_port}/maven/")),
     )
     jars = spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
-    assert jars.jdbc == tmp_path / "jars" / JDBC
-    assert jars.synapseml == ()
-    (reason,) = jars.missing
-    assert "synapseml-lightgbm_2.12;1.1.3" in reason
+    assert jars.files == {"jdbc": (tmp_path / "jars" / JDBC,)}
+    assert list(jars.missing) == ["synapseml"]
+    assert "synapseml-lightgbm_2.12;1.1.3" in jars.missing["synapseml"]
 
 
-def test_a_fetched_jar_with_another_checksum_is_refused_and_not_kept(
+def test_rejects_fetched_jar_with_a_wrong_checksum(
     repository: Repository,
     served: ThreadingHTTPServer,
     tmp_path: Path,
@@ -300,12 +301,12 @@ def test_a_fetched_jar_with_another_checksum_is_refused_and_not_kept(
     assert list((tmp_path / "jars").iterdir()) == []
 
 
-def test_a_jar_that_changed_since_is_noticed_on_use(repository: Repository, tmp_path: Path) -> None:
+def test_detects_a_changed_jar(repository: Repository, tmp_path: Path) -> None:
     path = tmp_path / "jars" / JDBC
     path.parent.mkdir()
     path.write_bytes(b"the driver")
     before = path.stat()
-    assert spark_runtime.check_jars(path.parent).jdbc == path
+    assert spark_runtime.check_jars(path.parent).files["jdbc"] == (path,)
     path.write_bytes(b"the drives")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(
@@ -315,20 +316,34 @@ def test_a_jar_that_changed_since_is_noticed_on_use(repository: Repository, tmp_
         spark_runtime.ensure_jars(path.parent, lambda _: None)
 
 
-def test_another_machine_goes_on_with_the_other_engine(
+def test_other_architecture_uses_the_other_engine(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    (reason,) = (
-        sentence
-        for sentence in spark_runtime.check_jars(tmp_path).missing
-        if "SynapseML" in sentence
-    )
+    reason = spark_runtime.check_jars(tmp_path).missing["synapseml"]
     assert "x86_64 only and this machine is aarch64" in reason
     assert "--engine lightgbm" in reason
 
 
-def test_settings_that_do_not_exist_are_named(
+def test_another_jar_set_is_one_entry(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jar_set = JarSet("delta", "Delta Lake", ("delta-*.jar",), "tables are written as Parquet")
+    monkeypatch.setitem(JAR_SETS, "delta", jar_set)
+    lock = spark_runtime.SOURCES / "jars.sha256"
+    lock.write_text(lock.read_text() + f"{hashlib.sha256(b'delta').hexdigest()}  delta-3.3.2.jar\n")
+    monkeypatch.setattr(spark_runtime, "LOCKED_JARS", 3)
+    assert spark_runtime.check_jars(tmp_path).missing["delta"] == (
+        f"Delta Lake can't be used: not all of its files are in {tmp_path};"
+        " tables are written as Parquet"
+    )
+    (tmp_path / "delta-3.3.2.jar").write_bytes(b"delta")
+    jars = spark_runtime.check_jars(tmp_path)
+    assert jars.files == {"delta": (tmp_path / "delta-3.3.2.jar",)}
+    assert jars.loadable == (JDBC_SET, jar_set)
+
+
+def test_names_missing_ivy_settings(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("YIELDSPARK_IVY_SETTINGS", "/no/such/ivysettings.xml")
@@ -339,9 +354,9 @@ def test_settings_that_do_not_exist_are_named(
         spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
 
 
-def test_the_lock_names_what_ivy_fetches() -> None:
+def test_lock_file_matches_ivy() -> None:
     ivy = (ROOT / "local_runtime" / "spark_jars" / "ivy.xml").read_text()
-    locked = spark_runtime.locked_checksums()
+    locked = spark_runtime.read_checksums()
     assert len(locked) == ivy.count("<dependency ") == 5
     for name, checksum in locked.items():
         artifact, _, revision = name.removesuffix(".jar").rpartition("-")
@@ -349,13 +364,13 @@ def test_the_lock_names_what_ivy_fetches() -> None:
         assert len(checksum) == 64
 
 
-def test_a_damaged_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_a_damaged_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = (ROOT / "local_runtime" / "spark_jars" / "jars.sha256").read_bytes()
     monkeypatch.setattr(spark_runtime, "SOURCES", tmp_path)
     for damaged in (b"", content[:100], content.replace(b"  ", b" ? ", 1), b"\xff" * 9):
         (tmp_path / "jars.sha256").write_bytes(damaged)
         with pytest.raises(EnvironmentNotReady, match=r"jars\.sha256 is damaged: .*git restore"):
-            spark_runtime.locked_checksums()
+            spark_runtime.read_checksums()
 
 
 def fake_java(home: Path, version: str) -> Path:
@@ -368,7 +383,7 @@ def fake_java(home: Path, version: str) -> Path:
 
 
 @pytest.mark.usefixtures("jvm")
-def test_java_17_is_taken_from_java_home_then_path_then_the_wheel(tmp_path: Path) -> None:
+def test_finds_java_17_in_java_home_then_path_then_the_wheel(tmp_path: Path) -> None:
     chosen, on_path, old = (
         fake_java(tmp_path / "a", "17.0.1"),
         fake_java(tmp_path / "b", "17.0.2"),
@@ -391,7 +406,7 @@ def test_java_17_is_taken_from_java_home_then_path_then_the_wheel(tmp_path: Path
 
 
 @pytest.mark.usefixtures("jvm")
-def test_a_launcher_on_path_is_asked_where_its_java_is(tmp_path: Path) -> None:
+def test_resolves_a_java_launcher_on_path(tmp_path: Path) -> None:
     wheel = java_runtime.find_java({})
     launcher = tmp_path / "shims" / "java"
     launcher.parent.mkdir()
@@ -400,7 +415,7 @@ def test_a_launcher_on_path_is_asked_where_its_java_is(tmp_path: Path) -> None:
     assert java_runtime.find_java({"PATH": str(launcher.parent)}) == wheel
 
 
-def test_no_java_and_no_wheel_says_what_was_seen_and_what_to_install(
+def test_missing_java_lists_candidates_and_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(java_runtime, "WHEEL", "no_wheel_for_this_platform")
@@ -412,7 +427,7 @@ def test_no_java_and_no_wheel_says_what_was_seen_and_what_to_install(
         java_runtime.find_java({"JAVA_HOME": str(newer)})
 
 
-def test_network_options_follow_the_users_variables(tmp_path: Path) -> None:
+def test_network_options_follow_the_variables(tmp_path: Path) -> None:
     options = java_runtime.network_options(
         tmp_path,
         {
@@ -431,7 +446,7 @@ def test_network_options_follow_the_users_variables(tmp_path: Path) -> None:
             java_runtime.network_options(tmp_path, {"HTTPS_PROXY": wrong})
 
 
-def test_a_bundle_that_is_none_is_named(tmp_path: Path) -> None:
+def test_names_an_invalid_certificate_bundle(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"SSL_CERT_FILE=/no/such\.pem does not exist"):
         java_runtime.network_options(tmp_path, {"SSL_CERT_FILE": "/no/such.pem"})
     (tmp_path / "empty.pem").write_text("")
@@ -440,7 +455,7 @@ def test_a_bundle_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("processes")
-def test_the_process_is_prepared_for_the_pinned_spark(tmp_path: Path) -> None:
+def test_prepares_the_process_for_the_pinned_spark(tmp_path: Path) -> None:
     code = (
         "import os; from machine import spark_runtime; spark_runtime.prepare_process(); import"
         " pyspark; "
@@ -461,15 +476,15 @@ def test_the_process_is_prepared_for_the_pinned_spark(tmp_path: Path) -> None:
     assert done.stdout == f"{sys.executable} PASSIVE\nTrue True\n"
 
 
-def test_the_argument_file_of_java_is_private(tmp_path: Path, jvm: Path) -> None:
+def test_java_argument_file_is_private(tmp_path: Path, jvm: Path) -> None:
     path = tmp_path / "java.arguments"
-    spark_runtime.write_arguments(path, ['-Dx=a "b" \\c', "-Dy=1"])
+    spark_runtime.write_argument_file(path, ['-Dx=a "b" \\c', "-Dy=1"])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     java = jvm / "bin" / "java"
-    said = subprocess.run(
+    output = subprocess.run(
         [java, f"@{path}", "-XshowSettings:properties", "-version"],
         capture_output=True,
         text=True,
         check=True,
     ).stderr
-    assert 'x = a "b" \\c' in said
+    assert 'x = a "b" \\c' in output

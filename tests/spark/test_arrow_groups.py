@@ -1,4 +1,4 @@
-"""Groups made whole again, wherever the batches are cut."""
+"""Groups are complete for every position of the batch boundaries."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark.arrow_groups import group_starts, whole_groups
+from spark.arrow_groups import group_starts, iter_groups
 
 KEYS = "aabbbbc"
 
 
 def batches_of(keys: str, cuts: Sequence[int]) -> list[pa.RecordBatch]:
-    """Rows numbered from 0, cut before each of `cuts`; a cut given twice makes an empty batch."""
+    """Return rows numbered from 0, cut before each of `cuts`; a repeated cut
+    makes an empty batch.
+    """
     numbers = range(len(keys))
     ends = [0, *sorted(cuts), len(keys)]
     return [
@@ -43,25 +45,25 @@ def assert_whole(tables: list[pa.Table], keys: str) -> None:
     [cut for count in range(len(KEYS)) for cut in combinations(range(1, len(KEYS)), count)],
     ids=str,
 )
-def test_a_group_is_whole_wherever_the_batches_are_cut(cuts: tuple[int, ...]) -> None:
-    """Every way to cut seven rows: a group at the end of a batch, over two of them, over up to
+def test_group_is_complete_for_every_batch_boundary(cuts: tuple[int, ...]) -> None:
+    """Every way to cut seven rows: groups at the end of a batch, over two batches, and over up to
     four.
     """
-    assert_whole(list(whole_groups(batches_of(KEYS, cuts), "key")), KEYS)
+    assert_whole(list(iter_groups(batches_of(KEYS, cuts), "key")), KEYS)
 
 
 @given(keys=st.lists(st.integers(1, 6), max_size=8), cuts=st.lists(st.integers(0, 48), max_size=12))
 def test_empty_batches_and_long_groups_change_nothing(keys: list[int], cuts: list[int]) -> None:
     rows = "".join(letter * length for letter, length in zip("abcdefgh", keys, strict=False))
     assert_whole(
-        list(whole_groups(batches_of(rows, [min(cut, len(rows)) for cut in cuts]), "key")), rows
+        list(iter_groups(batches_of(rows, [min(cut, len(rows)) for cut in cuts]), "key")), rows
     )
 
 
-def test_a_group_over_three_batches_with_an_empty_one_between() -> None:
+def test_group_spans_three_batches_with_an_empty_one() -> None:
     batches = batches_of("abbbc", [2, 3, 3])
     assert [batch.num_rows for batch in batches] == [2, 1, 0, 2]
-    assert ["".join(table["key"].to_pylist()) for table in whole_groups(batches, "key")] == [
+    assert ["".join(table["key"].to_pylist()) for table in iter_groups(batches, "key")] == [
         "a",
         "bbb",
         "c",
@@ -73,11 +75,11 @@ def test_a_group_over_three_batches_with_an_empty_one_between() -> None:
     [[], batches_of("", []), batches_of("", [0, 0])],
     ids=["none", "an empty one", "empty ones"],
 )
-def test_no_rows_are_no_groups(batches: list[pa.RecordBatch]) -> None:
-    assert list(whole_groups(batches, "key")) == []
+def test_no_rows_give_no_groups(batches: list[pa.RecordBatch]) -> None:
+    assert list(iter_groups(batches, "key")) == []
 
 
-def test_groups_are_handed_on_before_more_is_read() -> None:
+def test_yields_groups_before_reading_more() -> None:
     read = []
 
     def source() -> Iterator[pa.RecordBatch]:
@@ -85,21 +87,21 @@ def test_groups_are_handed_on_before_more_is_read() -> None:
             read.append(number)
             yield batch
 
-    groups = whole_groups(source(), "key")
-    seen = [("".join(table["key"].to_pylist()), len(read)) for table in groups]
-    assert seen == [("aa", 2), ("bb", 4), ("cc", 4)]
+    groups = iter_groups(source(), "key")
+    progress = [("".join(table["key"].to_pylist()), len(read)) for table in groups]
+    assert progress == [("aa", 2), ("bb", 4), ("cc", 4)]
 
 
 @pytest.mark.parametrize(
     ("keys", "starts"),
     [("a", [0]), ("aaa", [0]), ("aab", [0, 2]), ("abc", [0, 1, 2]), ("aabbba", [0, 2, 5])],
 )
-def test_a_group_starts_where_the_key_changes(keys: str, starts: list[int]) -> None:
-    found = group_starts(pa.chunked_array([list(keys)]))
-    assert found.tolist() == starts
-    assert found.dtype == np.int64
+def test_group_starts_where_the_key_changes(keys: str, starts: list[int]) -> None:
+    actual = group_starts(pa.chunked_array([list(keys)]))
+    assert actual.tolist() == starts
+    assert actual.dtype == np.int64
 
 
-def test_group_starts_look_across_chunks() -> None:
+def test_group_starts_span_chunks() -> None:
     keys = pa.chunked_array([["a", "a"], [], ["a", "b"], ["b"], ["c"]], type=pa.string())
     assert group_starts(keys).tolist() == [0, 3, 5]

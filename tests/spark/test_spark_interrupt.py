@@ -1,5 +1,5 @@
-"""Ctrl-C while this process waits for the JVM: real signals, a real session that is still good
-afterwards.
+"""Ctrl-C while this process waits for the JVM: real signals, and a session that
+works afterwards.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ WAIT_IN_THE_JVM_MILLISECONDS = 1500
 
 
 def send_soon() -> None:
-    """SIGINT to this process, when it has had the time to enter the JVM."""
+    """Send SIGINT to this process when it has had time to enter the JVM."""
     threading.Timer(SIGNAL_AFTER_SECONDS, os.kill, (os.getpid(), signal.SIGINT)).start()
 
 
 def interrupt_inside_the_jvm(spark: SparkSession) -> None:
-    """A call to the JVM that gets SIGINT, runs no job that could be cancelled, and so ends as if
-    nothing had been.
+    """Call the JVM and get SIGINT, without a job to cancel: the call ends as if nothing had
+    happened.
     """
     send_soon()
     assert spark._jvm is not None
     spark._jvm.java.lang.Thread.sleep(WAIT_IN_THE_JVM_MILLISECONDS)
 
 
-def test_a_running_job_is_cancelled_and_the_session_stays_good(spark: SparkSession) -> None:
+def test_signal_cancels_a_job_and_keeps_the_session(spark: SparkSession) -> None:
     slow = spark.range(2).select(F.expr("java_method('java.lang.Thread', 'sleep', 5000L)"))
 
     def interrupted() -> None:
@@ -45,7 +45,7 @@ def test_a_running_job_is_cancelled_and_the_session_stays_good(spark: SparkSessi
     assert spark.range(3).count() == 3
 
 
-def test_a_signal_that_cancelled_nothing_is_not_forgotten(spark: SparkSession) -> None:
+def test_signal_without_a_job_is_raised_later(spark: SparkSession) -> None:
     with interruptible(spark):
         interrupt_inside_the_jvm(spark)
         with pytest.raises(KeyboardInterrupt):
@@ -53,7 +53,7 @@ def test_a_signal_that_cancelled_nothing_is_not_forgotten(spark: SparkSession) -
     stop_if_interrupted()
 
 
-def test_the_next_job_does_not_start_after_a_signal_that_cancelled_nothing(
+def test_no_job_starts_after_a_signal_without_a_job(
     spark: SparkSession,
 ) -> None:
     slow = spark.range(2).select(F.expr("java_method('java.lang.Thread', 'sleep', 5000L)"))
@@ -67,7 +67,7 @@ def test_the_next_job_does_not_start_after_a_signal_that_cancelled_nothing(
         goes_on()
 
 
-def test_outside_of_the_jvm_a_signal_ends_the_block_at_once(spark: SparkSession) -> None:
+def test_signal_outside_of_the_jvm_ends_the_block_at_once(spark: SparkSession) -> None:
     previous = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), interruptible(spark):
         signal.raise_signal(signal.SIGINT)

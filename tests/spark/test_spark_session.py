@@ -1,4 +1,4 @@
-"""What a Spark session is asked for, before there is one."""
+"""Configuration of a Spark session, without starting one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from config_spark import load_settings
-from spark.session import SHORT_RUN_ROWS, jar_files, session_conf
+from spark.jar_sets import JDBC, SYNAPSEML, jar_files
+from spark.session import SHORT_RUN_ROWS, session_conf
 
 QUICK_COMPILER_ALONE = "-XX:TieredStopAtLevel=1"
 
@@ -16,7 +17,7 @@ QUICK_COMPILER_ALONE = "-XX:TieredStopAtLevel=1"
     ("rows_to_read", "is_short"),
     [(0, True), (SHORT_RUN_ROWS, True), (SHORT_RUN_ROWS + 1, False), (None, False)],
 )
-def test_the_quick_compiler_works_alone_in_short_runs_only(
+def test_short_runs_use_only_the_quick_compiler(
     tmp_path: Path, rows_to_read: int | None, is_short: bool
 ) -> None:
     settings = load_settings(_env_file=None, yieldspark_home=tmp_path)
@@ -24,21 +25,21 @@ def test_the_quick_compiler_works_alone_in_short_runs_only(
     assert (QUICK_COMPILER_ALONE in options) is is_short
 
 
-def test_of_two_versions_of_a_jar_the_newer_one_is_used(tmp_path: Path) -> None:
+def test_uses_the_newest_version_of_a_jar(tmp_path: Path) -> None:
     settings = load_settings(_env_file=None, yieldspark_home=tmp_path)
     names = ["postgresql-42.7.14.jar", "postgresql-42.7.4.jar", "synapseml-core_2.12-1.1.3.jar"]
     (tmp_path / "jars").mkdir()
     for name in [*names, "synapseml-lightgbm_2.12-1.1.3.jar"]:
         (tmp_path / "jars" / name).touch()
-    assert [path.name for path in jar_files(settings, synapseml=False)] == [names[0]]
-    assert [path.name for path in jar_files(settings, synapseml=True)] == [
+    assert [path.name for path in jar_files(settings, [JDBC])] == [names[0]]
+    assert [path.name for path in jar_files(settings, [JDBC, SYNAPSEML])] == [
         names[0],
         names[2],
         "synapseml-lightgbm_2.12-1.1.3.jar",
     ]
 
 
-def test_a_platform_that_gives_the_master_keeps_its_own_memory_and_options(tmp_path: Path) -> None:
+def test_keeps_memory_and_options_of_the_platform(tmp_path: Path) -> None:
     settings = load_settings(
         _env_file=None, yieldspark_home=tmp_path, environment="production", db_host="db.example.com"
     )
@@ -62,6 +63,6 @@ def test_a_platform_that_gives_the_master_keeps_its_own_memory_and_options(tmp_p
         ("spark://other:7077", False),
     ],
 )
-def test_a_local_driver_asks_for_a_secret(master: str, closed: bool, tmp_path: Path) -> None:
+def test_local_driver_requires_a_secret(master: str, closed: bool, tmp_path: Path) -> None:
     settings = load_settings(_env_file=None, yieldspark_home=tmp_path, spark_master=master)
     assert ("spark.authenticate" in session_conf(settings)) == closed

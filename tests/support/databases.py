@@ -1,8 +1,7 @@
-"""Databases of the tests: copies of the session's migrated one, each under a name of its own.
+"""Databases of the tests: copies of the session's migrated one, each with a name of its own.
 
-A copy takes a tenth of a second of the processor, emptying a used one a third of that. So a
-database goes to the next test if this test has left every table, index, right, function and setting
-as it was, and is deleted otherwise.
+A copy takes 0.1 s of the processor, emptying a used one a third of that. So a database is reused if
+the test has not altered tables, indexes, rights, functions or settings, and deleted otherwise.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from database.connections.engine import make_engine
 
 TEMPLATE = "yieldspark"
 FIRST_OWN_OID = 16_384
-"""PostgreSQL's FirstNormalObjectId: what is not its own has this oid or a larger one."""
+"""PostgreSQL's FirstNormalObjectId: objects of users have this oid or a larger one."""
 
 CLASS_COLUMNS = (
     "oid, relname, relnamespace, reltype, relowner, relam, reltablespace, relpersistence, relkind,"
     " relnatts, relchecks, relhasrules, relhastriggers, relrowsecurity, relforcerowsecurity,"
     " relispopulated, relreplident, relispartition, relacl::text, reloptions"
 )
-"""Those of pg_class that filling and emptying a table leave as they are."""
+"""Columns of pg_class that filling and emptying a table do not change."""
 
 CATALOGS = (
     f"SELECT ({CLASS_COLUMNS})::text FROM pg_class WHERE oid >= {FIRST_OWN_OID}",
@@ -90,9 +89,7 @@ END $$
 
 @contextmanager
 def fresh_database(server: Settings, template: str = TEMPLATE) -> Iterator[Settings]:
-    """A copy of the database `template`, which nobody may be connected to; it goes when the block
-    ends.
-    """
+    """Copy the database `template`, to which nobody may be connected, for the block."""
     name = _new_name()
     with _connected(server, "postgres") as connection:
         _copy(connection, template, name)
@@ -106,15 +103,19 @@ def fresh_database(server: Settings, template: str = TEMPLATE) -> Iterator[Setti
 def empty_database(
     server: Settings, name: str | None = None, options: str = ""
 ) -> Iterator[Settings]:
-    """A database without any table, by default under a name of its own; it goes when the block
-    ends. Args: options of CREATE DATABASE.
+    """Create a database without tables for the block.
+
+    Args:
+        server: settings of the server.
+        name: its name; None generates one.
+        options: options of CREATE DATABASE.
     """
-    called = name or _new_name()
-    quoted = '"' + called.replace('"', '""') + '"'
+    database_name = name or _new_name()
+    quoted = '"' + database_name.replace('"', '""') + '"'
     with _connected(server, "postgres") as connection:
         connection.execute(text(f"CREATE DATABASE {quoted} TEMPLATE template0 {options}"))
         try:
-            yield server.model_copy(update={"db_name": called})
+            yield server.model_copy(update={"db_name": database_name})
         finally:
             connection.execute(text(f"DROP DATABASE {quoted} WITH (FORCE)"))
 
@@ -129,7 +130,7 @@ class Databases:
 
     @contextmanager
     def lent(self) -> Iterator[Settings]:
-        """A migrated, empty database that nobody else has, until the block ends."""
+        """Yield a migrated, empty database that no other test uses."""
         name = _new_name()
         with _connected(self.server, "postgres") as connection:
             if self._spare:
@@ -142,15 +143,15 @@ class Databases:
         finally:
             is_empty = False
             with suppress(DBAPIError, DatabaseError):
-                is_empty = self._emptied(name)
+                is_empty = self._restore(name)
             if is_empty:
                 self._spare.append(name)
             else:
                 with _connected(self.server, "postgres") as connection:
                     connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
 
-    def _emptied(self, name: str) -> bool:
-        """Whether it is a new copy again."""
+    def _restore(self, name: str) -> bool:
+        """Empty the database; returns whether it equals a new copy."""
         if not self._pristine:
             with fresh_database(self.server) as copy, _connected(copy, copy.db_name) as connection:
                 self._pristine = str(connection.execute(FINGERPRINT).scalar_one())

@@ -1,9 +1,9 @@
-"""One fault test's database, and the sentences all of them end with: as before, as after, the next
-run repairs.
+"""The database of a fault test, and its three assertions: unchanged, as after an undisturbed run,
+repaired by the next run.
 
-In: a generated dirty history, most of it worked through by a first run, the rest come since (late
-rows, new days and pools, corrected prices, pools gone inactive). `after` is what an undisturbed run
-makes of that in another database of the same server.
+The input is a generated, dirty history: a first run has processed most of it; late rows, new days
+and pools, corrected prices and inactive pools came later. `after` is the result of an undisturbed
+run in another database.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from database.connections.engine import make_engine
 from database.schema.tables import METRIC_COLUMNS
 from tests.support.databases import fresh_database
 from tests.support.fault_database import (
-    WAIT_AT_THE_GATE,
+    WAIT_AT_GATE,
     closed_gate,
     computed_contents,
     count_loaded_rows,
     exact_contents,
+    fault_second_loader,
     ledger,
     loaded_rows,
     remove_faults,
-    second_loader_meets,
     staged_rows,
     staging_tables,
-    waits_at_the_gate,
+    wait_for_backend_at_gate,
 )
 from tests.support.fault_proxy import Direction, cut_proxy
 from tests.support.fault_runs import JobProcess, until
@@ -50,14 +50,14 @@ from tests.support.metrics_store import job_rows, put, put_market, put_rows, row
 Rows = Mapping[tuple[str, date], Mapping[str, Any]]
 
 POOLS, DAYS = 30, 60
-WORKED_DAYS = 54
+PROCESSED_DAYS = 54
 ALREADY_RUNNING = "is already running"
 SHORT_WAIT_SECONDS = 30
-UNCLOSED = "the driver ended without closing the run"
+UNCLOSED_ERROR = "the driver ended without closing the run"
 
 
 def at(stage: str, edge: str, statement: str | None = None, *, do: str = "kill") -> dict[str, Any]:
-    """A point of a run and what happens there, as `fault_process` takes it."""
+    """Return a fault at a point of a run, as `fault_process` reads it."""
     return {"stage": stage, "edge": edge, "do": do} | (
         {"statement": statement} if statement else {}
     )
@@ -68,36 +68,36 @@ def generated() -> World:
 
 
 def put_first_part(engine: Engine) -> None:
-    """The first days, with a tenth of the rows not there yet, other prices, and every pool
-    active.
-    """
-    whole, random = generated(), Random(1)
-    days = START + timedelta(days=WORKED_DAYS)
-    rows = [row for row in whole.rows if row.timestamp.date() < days and random.random() < 0.9]
+    """Insert the first days: a tenth of the rows missing, some other prices, every pool active."""
+    complete, random = generated(), Random(1)
+    days = START + timedelta(days=PROCESSED_DAYS)
+    rows = [row for row in complete.rows if row.timestamp.date() < days and random.random() < 0.9]
     prices = {
         key: 1234.5 if random.random() < 0.05 else value
-        for key, value in whole.prices.items()
+        for key, value in complete.prices.items()
         if key[0].date() < days
     }
-    put(engine, replace(whole, rows=rows, prices=prices, inactive=set()))
+    put(engine, replace(complete, rows=rows, prices=prices, inactive=set()))
 
 
 def put_second_part(engine: Engine) -> None:
-    """What has come since, as one transaction that begins now."""
-    whole, random = generated(), Random(1)
-    days = START + timedelta(days=WORKED_DAYS)
+    """Insert the rest in one transaction that starts now."""
+    complete, random = generated(), Random(1)
+    days = START + timedelta(days=PROCESSED_DAYS)
     put_rows(
         engine,
-        [row for row in whole.rows if not (row.timestamp.date() < days and random.random() < 0.9)],
+        [
+            row
+            for row in complete.rows
+            if not (row.timestamp.date() < days and random.random() < 0.9)
+        ],
     )
-    put_market(engine, whole)
+    put_market(engine, complete)
 
 
 @dataclass(frozen=True)
-class Worked:
-    """The database that every case is a copy of, what it holds, and what an undisturbed run makes
-    of it.
-    """
+class ProcessedDatabase:
+    """The database that every case copies, its contents, and the result of an undisturbed run."""
 
     database: Settings
     before: Mapping[str, str]
@@ -105,17 +105,17 @@ class Worked:
     first_row: Mapping[str, Any]
     row: Mapping[str, Any]
     facts: Mapping[str, int]
-    """What the database itself says of the two runs whose ledger rows these are."""
+    """Counts from the database for the two runs of `first_row` and `row`."""
 
 
 @contextmanager
-def worked_database(server: Settings, spark: SparkSession) -> Iterator[Worked]:
+def processed_database(server: Settings, spark: SparkSession) -> Iterator[ProcessedDatabase]:
     with fresh_database(server) as empty:
         database = settings_of(empty, generated())
         engine = make_engine(database)
         put_first_part(engine)
         first_row = run_metrics(database, session=lambda _: spark)
-        facts = {
+        counts = {
             name: int(rows_of(engine, f"SELECT count(*) AS n FROM {source}")[0]["n"])
             for name, source in FIRST_FACTS.items()
         }
@@ -127,9 +127,9 @@ def worked_database(server: Settings, spark: SparkSession) -> Iterator[Worked]:
             row = run_metrics(
                 database.model_copy(update={"db_name": copy.db_name}), session=lambda _: spark
             )
-            facts |= {"loaded": loaded_rows(copied)} | differences(old, job_rows(copied))
+            counts |= {"loaded": loaded_rows(copied)} | differences(old, job_rows(copied))
             after = computed_contents(copied)
-        yield Worked(database, exact_contents(engine), after, first_row, row, facts)
+        yield ProcessedDatabase(database, exact_contents(engine), after, first_row, row, counts)
 
 
 FIRST_FACTS = {
@@ -140,9 +140,7 @@ FIRST_FACTS = {
 
 
 def differences(old: Rows, new: Rows) -> dict[str, int]:
-    """How many keys of `pool_daily_metrics` are new, and how many of the others have another
-    metric.
-    """
+    """Return the numbers of new, changed and removed keys of `pool_daily_metrics`."""
     stayed = old.keys() & new.keys()
     changed = [
         key for key in stayed if any(old[key][name] != new[key][name] for name in METRIC_COLUMNS)
@@ -156,12 +154,12 @@ def differences(old: Rows, new: Rows) -> dict[str, int]:
 
 @dataclass
 class Case:
-    """A database of one test, and the runs started on it."""
+    """The database of one test, and the runs on it."""
 
     database: Settings
     engine: Engine
     folder: Path
-    worked: Worked
+    processed: ProcessedDatabase
     runs: list[JobProcess] = field(default_factory=list)
 
     def start(
@@ -171,7 +169,7 @@ class Case:
         spark_conf: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> JobProcess:
-        """Start the job. Args: settings are fields of `Settings` that this run alone has."""
+        """Start the job; `settings` are fields of `Settings` for this run only."""
         run = JobProcess(
             self.database.model_copy(update=settings),
             self.folder,
@@ -182,7 +180,7 @@ class Case:
         return run
 
     def run_here(self, spark: SparkSession) -> dict[str, Any]:
-        """Run the job in this process, begun again as `next_run` does; returns its ledger row."""
+        """Run the job in this process, repeated as in `next_run`; returns its ledger row."""
         deadline = time.monotonic() + SHORT_WAIT_SECONDS
         while True:
             try:
@@ -192,49 +190,49 @@ class Case:
                     raise
                 time.sleep(0.1)
 
-    def is_as_before(self) -> None:
-        assert exact_contents(self.engine) == self.worked.before
+    def assert_unchanged(self) -> None:
+        assert exact_contents(self.engine) == self.processed.before
 
-    def is_as_after(self) -> None:
-        """The tables of an undisturbed run, and nothing left in staging."""
-        assert computed_contents(self.engine) == self.worked.after
+    def assert_complete(self) -> None:
+        """The tables equal those of an undisturbed run, and staging is empty."""
+        assert computed_contents(self.engine) == self.processed.after
         assert staging_tables(self.engine) == []
 
-    def did_all_the_work(self, row: Mapping[str, Any]) -> None:
-        """The ledger row has the undisturbed run's counts."""
-        assert (row["status"], row["rows"]) == ("succeeded", self.worked.row["rows"]), row
+    def assert_full_counts(self, row: Mapping[str, Any]) -> None:
+        """The ledger row has the counts of the undisturbed run."""
+        assert (row["status"], row["rows"]) == ("succeeded", self.processed.row["rows"]), row
 
-    def was_killed(self, run: JobProcess) -> None:
-        """The driver was killed, and nothing it started lives on."""
+    def assert_killed(self, run: JobProcess) -> None:
+        """The driver was killed, and all its processes have ended."""
         assert run.wait() == -signal.SIGKILL, run.errors
-        run.all_have_ended()
+        run.assert_all_ended()
 
-    def has_failed(self, run: JobProcess, words: str = "") -> None:
-        """The run said so in a sentence, its ledger row says so, and nothing else has changed."""
+    def assert_failed(self, run: JobProcess, words: str = "") -> None:
+        """The run failed with a message and a ledger row, and nothing else has changed."""
         assert run.wait() == 1, run.errors
         assert words in run.errors
         assert "Traceback" not in run.errors, run.errors
-        run.all_have_ended()
-        self.failure_changed_nothing()
+        run.assert_all_ended()
+        self.assert_only_ledger_changed()
 
-    def failure_changed_nothing(self) -> None:
-        """But for the ledger row of the run that failed."""
+    def assert_only_ledger_changed(self) -> None:
+        """Only the ledger row of the failed run is new."""
         remove_faults(self.engine)
-        self.is_as_before()
+        self.assert_unchanged()
         assert ledger(self.engine)[-1][0] == "failed"
         assert staging_tables(self.engine) == []
 
-    def is_killed_half_loaded(self) -> None:
-        """One partition's rows are committed, the other's loader has begun, and the driver is
-        killed.
+    def kill_half_loaded(self) -> None:
+        """Kill the driver when the rows of one partition are committed and the load of the other
+        has started.
         """
-        second_loader_meets(self.engine, WAIT_AT_THE_GATE)
+        fault_second_loader(self.engine, WAIT_AT_GATE)
         with closed_gate(self.engine):
             run = self.start()
-            waits_at_the_gate(self.engine)
+            wait_for_backend_at_gate(self.engine)
             until(lambda: staged_rows(self.engine) > 0, "the first partition is in staging")
             run.process.kill()
-            self.was_killed(run)
+            self.assert_killed(run)
 
     def start_and_cut(
         self,
@@ -244,22 +242,22 @@ class Case:
         *,
         stays_down: bool = False,
     ) -> JobProcess:
-        """Start the job and cut its every connection so many bytes after `point`, where it pauses;
-        returns when it has ended.
+        """Start the job and cut all its connections a number of bytes after `point`; returns when
+        it has ended.
         """
         assert self.database.db_host is not None
         with cut_proxy(self.database.db_host, self.database.db_port) as proxy:
             run = self.start(point, db_host="127.0.0.1", db_port=proxy.port)
-            run.is_at_the_point()
+            run.wait_for_fault()
             proxy.cut_after(bytes_passed, direction, stays_down=stays_down)
-            run.go_on()
+            run.resume()
             run.wait()
             assert proxy.was_cut.is_set()
         return run
 
     def next_run(self) -> dict[str, Any]:
-        """An ordinary run, begun again while a dead driver's backend still holds the lock, but not
-        for long; returns its ledger row.
+        """Run the job, repeated for a short time while the backend of a killed driver has the lock;
+        returns the ledger row.
         """
         deadline = time.monotonic() + SHORT_WAIT_SECONDS
         while True:
@@ -271,21 +269,23 @@ class Case:
                 f"{SHORT_WAIT_SECONDS} s after the fault: {run.errors}"
             )
 
-    def repairs_itself(
+    def assert_next_run_repairs(
         self,
         *,
         failed: int = 1,
-        error: str | None = UNCLOSED,
+        error: str | None = UNCLOSED_ERROR,
         spark: SparkSession | None = None,
     ) -> None:
-        """The next run of a sound database gives the undisturbed run's tables, and the ledger says
-        which runs failed, with `error` where given.
+        """The next run gives the tables of an undisturbed run, and the ledger has the failed runs.
 
-        Args: with spark, the next run is one in this process.
+        Args:
+            failed: number of failed runs.
+            error: their error; None accepts any.
+            spark: session of the next run in this process; None starts a process.
         """
         remove_faults(self.engine)
-        self.did_all_the_work(self.run_here(spark) if spark else self.next_run())
-        self.is_as_after()
+        self.assert_full_counts(self.run_here(spark) if spark else self.next_run())
+        self.assert_complete()
         rows = ledger(self.engine)
         assert [status for status, _ in rows] == [
             "succeeded",
@@ -297,19 +297,21 @@ class Case:
 
 
 @contextmanager
-def case_of(server: Settings, worked: Worked, folder: Path, transport: str) -> Iterator[Case]:
-    """A copy of the worked database whose runs read and write by `transport`; its processes end
-    with the block.
+def case_of(
+    server: Settings, processed: ProcessedDatabase, folder: Path, transport: str
+) -> Iterator[Case]:
+    """Yield a copy of the processed database whose runs use `transport`; its processes end with the
+    block.
     """
-    with fresh_database(server, worked.database.db_name) as copy:
-        database = worked.database.model_copy(
+    with fresh_database(server, processed.database.db_name) as copy:
+        database = processed.database.model_copy(
             update={
                 "db_name": copy.db_name,
                 "read_transport": transport,
                 "write_transport": transport,
             }
         )
-        case = Case(database, make_engine(database), folder, worked)
+        case = Case(database, make_engine(database), folder, processed)
         try:
             yield case
         finally:

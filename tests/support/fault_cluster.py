@@ -1,7 +1,7 @@
-"""A Spark cluster of this machine whose two workers have addresses of their own.
+"""A Spark cluster on this machine whose two workers have different addresses.
 
 Spark starts a speculative copy of a task on another host only, and the workers of `local-cluster`
-share one. Needs Linux, where all of 127.0.0.0/8 is this machine.
+share one. Needs Linux, where all of 127.0.0.0/8 is local.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ EAGER_SPECULATION = {
 
 @contextmanager
 def cluster_of_two_hosts(folder: Path) -> Iterator[str]:
-    """The master's URL; a worker on each host has one core. What is started here ends with the
-    block, executors included.
+    """Yield the URL of the master; each host has a worker with one core. All processes end with the
+    block.
     """
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = int(free.getsockname()[1])

@@ -1,9 +1,8 @@
-"""What a fault test needs of its database: the faults that PostgreSQL itself can have, and the
-tables as one can compare them.
+"""Faults inside PostgreSQL, and comparable contents of tables.
 
-`LOADERS` puts a trigger on the first staging table that a run makes: it numbers the sessions that
-load, and the second of them meets the fault, once. A gate is an advisory lock: while the test holds
-it, whoever comes to it waits, and is seen waiting. Needs a superuser's role.
+`LOADERS` adds a trigger to the first staging table of a run; it numbers the sessions that load, and
+the second one meets the fault once. A gate is an advisory lock that the test holds: sessions wait
+there and can be seen waiting. Needs a superuser.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from tests.support.fault_runs import until
 from tests.support.metrics_store import execute, rows_of
 
 GATE = 535_353
-WAIT_AT_THE_GATE = f"PERFORM pg_advisory_xact_lock_shared({GATE});"
+WAIT_AT_GATE = f"PERFORM pg_advisory_xact_lock_shared({GATE});"
 DISK_IS_FULL = (
     "RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';"
 )
 SLEEP_SECONDS = 8
 SLEEP = f"PERFORM pg_sleep({SLEEP_SECONDS});"
 
-PLAN_IS_NO_LOAD = r"yieldspark\.staging_.*(?<!_plan)$"
+LOADED_STAGING = r"yieldspark\.staging_.*(?<!_plan)$"
 
 LOADERS = """
 CREATE SCHEMA fault;
@@ -85,11 +84,11 @@ CREATE TRIGGER fault AFTER INSERT OR UPDATE ON pool_daily_metrics
     FOR EACH ROW EXECUTE FUNCTION fault.meet();
 """
 
-RAW_BEHIND_THE_GATE = f"""
+GATED_RAW_TABLE = f"""
 CREATE SCHEMA fault;
 CREATE FUNCTION fault.pass() RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-    {WAIT_AT_THE_GATE}
+    {WAIT_AT_GATE}
     RETURN true;
 END $$;
 ALTER TABLE raw_defillama_pool_history RENAME TO raw_behind_the_gate;
@@ -98,58 +97,54 @@ CREATE VIEW raw_defillama_pool_history AS
 """
 
 
-def second_loader_meets(engine: Engine, action: str) -> None:
-    """The second session that loads staging meets `action` (PL/pgSQL) at its first statement; later
-    ones do not.
-    """
-    _script(
-        engine, LOADERS.format(action=action, pattern=PLAN_IS_NO_LOAD, prepare=MEET_EACH_LOADER)
-    )
+def fault_second_loader(engine: Engine, action: str) -> None:
+    """Run `action` (PL/pgSQL) at the first statement of the second session that loads staging."""
+    _script(engine, LOADERS.format(action=action, pattern=LOADED_STAGING, prepare=MEET_EACH_LOADER))
 
 
-def first_loader_meets(engine: Engine, action: str) -> None:
-    """As `second_loader_meets`, for a load that may be one session's alone."""
+def fault_first_loader(engine: Engine, action: str) -> None:
+    """Do the same for the first session, for loads of one session."""
     _script(
         engine,
         LOADERS.replace("= '2'", "= '1'").format(
-            action=action, pattern=PLAN_IS_NO_LOAD, prepare=MEET_EACH_LOADER
+            action=action, pattern=LOADED_STAGING, prepare=MEET_EACH_LOADER
         ),
     )
 
 
-def staging_lies_in(engine: Engine, tablespace: str) -> None:
-    """The staging table moves to `tablespace` when a run makes it."""
+def move_staging_to(engine: Engine, tablespace: str) -> None:
+    """Move the staging table to `tablespace` when a run creates it."""
     _script(
         engine,
         LOADERS.format(
             action="NULL;",
-            pattern=PLAN_IS_NO_LOAD,
+            pattern=LOADED_STAGING,
             prepare=f"ALTER TABLE %s SET TABLESPACE {tablespace}",
         ),
     )
 
 
 def count_loaded_rows(engine: Engine) -> None:
-    """From now on `loaded_rows` knows what was committed to the first staging table."""
-    _script(engine, LOADERS.format(action="NULL;", pattern=PLAN_IS_NO_LOAD, prepare=COUNT_ROWS))
+    """Count the rows that are committed to the first staging table, for `loaded_rows`."""
+    _script(engine, LOADERS.format(action="NULL;", pattern=LOADED_STAGING, prepare=COUNT_ROWS))
 
 
 def loaded_rows(engine: Engine) -> int:
     return int(rows_of(engine, "SELECT sum(rows) AS n FROM fault.loaded")[0]["n"])
 
 
-def readers_pass_the_gate(engine: Engine) -> None:
-    """Each raw row that is read passes the gate; what only asks for the columns does not."""
-    _script(engine, RAW_BEHIND_THE_GATE)
+def gate_raw_reads(engine: Engine) -> None:
+    """Make each read of a raw row pass the gate; a query for the columns does not."""
+    _script(engine, GATED_RAW_TABLE)
 
 
-def merged_row_meets(engine: Engine, action: str, row: int = 100) -> None:
-    """The `row`th row that is written to `pool_daily_metrics` meets `action`, once."""
+def fault_merged_row(engine: Engine, action: str, row: int = 100) -> None:
+    """Run `action` once at the `row`th row that is written to `pool_daily_metrics`."""
     _script(engine, MERGED_ROW.format(action=action, row=row))
 
 
 def remove_faults(engine: Engine) -> None:
-    """The next run finds a sound database."""
+    """Restore the database for the next run."""
     execute(engine, "DROP EVENT TRIGGER IF EXISTS fault")
     if rows_of(engine, "SELECT 1 FROM pg_tables WHERE tablename = 'raw_behind_the_gate'"):
         execute(engine, "DROP VIEW raw_defillama_pool_history")
@@ -158,7 +153,7 @@ def remove_faults(engine: Engine) -> None:
 
 
 def loaders(engine: Engine) -> int:
-    """How many sessions have loaded staging since the fault was put in."""
+    """Return the number of sessions that have loaded staging since the fault was added."""
     return int(
         rows_of(
             engine, "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS n FROM fault.loader"
@@ -173,17 +168,15 @@ def _script(engine: Engine, script: str) -> None:
 
 @contextmanager
 def closed_gate(engine: Engine) -> Iterator[Connection]:
-    """Whoever comes to the gate waits until the block ends, or until the connection of the block is
-    closed.
-    """
+    """Close the gate until the block or its connection ends."""
     with engine.connect() as connection:
         connection.execute(text(f"SELECT pg_advisory_lock({GATE})"))
         connection.commit()
         yield connection
 
 
-def waits_at_the_gate(engine: Engine) -> int:
-    """The process id of the backend that waits there, once one does."""
+def wait_for_backend_at_gate(engine: Engine) -> int:
+    """Wait for a backend at the gate and return its process id."""
     query = (
         "SELECT pid FROM pg_locks JOIN pg_database ON oid = database AND datname ="
         f" current_database() WHERE locktype = 'advisory' AND objid = {GATE} AND NOT granted"
@@ -192,9 +185,9 @@ def waits_at_the_gate(engine: Engine) -> int:
 
 
 @contextmanager
-def tablespace_without_room(engine: Engine, folder: Path) -> Iterator[str]:
-    """The name of a tablespace on a disk of its own, which fills as soon as a staging table is
-    loaded there. Skips where one may not mount.
+def full_tablespace(engine: Engine, folder: Path) -> Iterator[str]:
+    """Yield a tablespace on a small disk that overflows when a staging table is loaded. Skips if
+    mounting is not allowed.
     """
     disk, name = folder / "disk", "tiny"
     disk.mkdir()
@@ -210,10 +203,10 @@ def tablespace_without_room(engine: Engine, folder: Path) -> Iterator[str]:
     try:
         servers = Path(rows_of(admin, "SHOW data_directory")[0]["data_directory"]).stat()
         os.chown(disk, servers.st_uid, servers.st_gid)
-        for above in disk.parents[:3]:
+        for parent in disk.parents[:3]:
             # pytest's folders are closed to everybody else, and the server may run as another
             # account
-            above.chmod(0o711)
+            parent.chmod(0o711)
         execute(admin, f"CREATE TABLESPACE {name} LOCATION '{disk}'")
         yield name
         execute(admin, f"DROP TABLESPACE {name}")
@@ -222,8 +215,8 @@ def tablespace_without_room(engine: Engine, folder: Path) -> Iterator[str]:
 
 
 def backends(engine: Engine, doing: str) -> list[int]:
-    """Process ids of this database's other backends for which `doing`, a condition on
-    pg_stat_activity, holds.
+    """Return ids of this database's other backends for which the condition `doing` on
+    pg_stat_activity holds.
     """
     query = (
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <>"
@@ -232,8 +225,8 @@ def backends(engine: Engine, doing: str) -> list[int]:
     return [row["pid"] for row in rows_of(engine, query)]
 
 
-def holder_of_the_lock(engine: Engine) -> list[int]:
-    """The backend of the run's own connection: it holds the job's advisory lock."""
+def lock_holders(engine: Engine) -> list[int]:
+    """Return the backend of the run's own connection, which has the job's advisory lock."""
     return backends(
         engine,
         "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid ="
@@ -242,7 +235,7 @@ def holder_of_the_lock(engine: Engine) -> list[int]:
 
 
 def terminate(engine: Engine, pids: list[int]) -> None:
-    """Cut these backends' connections from the server's side."""
+    """Terminate the backends."""
     assert pids, "no such backend"
     for pid in pids:
         execute(engine, "SELECT pg_terminate_backend(:pid, 10000)", pid=pid)
@@ -258,7 +251,7 @@ def staging_tables(engine: Engine) -> list[str]:
 
 
 def staged_rows(engine: Engine) -> int:
-    """Committed rows of all staging tables but the plan's."""
+    """Return the number of committed rows in all staging tables except the plan's."""
     names = [name for name in staging_tables(engine) if not name.endswith("_plan")]
     return sum(
         rows_of(engine, f"SELECT count(*) AS n FROM yieldspark.{name}")[0]["n"] for name in names
@@ -266,7 +259,7 @@ def staged_rows(engine: Engine) -> int:
 
 
 def ledger(engine: Engine) -> list[tuple[str, str | None]]:
-    """Status and error of every run, in order."""
+    """Return status and error of every run, in order."""
     return [
         (row["status"], row["error"])
         for row in rows_of(
@@ -294,15 +287,13 @@ ORDER BY 1
 
 
 def exact_contents(engine: Engine) -> Mapping[str, str]:
-    """Each table of the owner and of the product but the ledger -> md5 of all its rows, byte for
-    byte.
-    """
+    """Return the MD5 of all rows of each table, except the ledger's."""
     return {row["name"]: _md5(engine, row["name"], "t::text") for row in rows_of(engine, VOLATILE)}
 
 
 def computed_contents(engine: Engine) -> Mapping[str, str]:
-    """The same without what two equal runs do not share: run ids, identities, the moment of an
-    insert.
+    """Return the same without values that differ between equal runs: run ids, identities, insertion
+    times.
     """
     contents = {}
     for row in rows_of(engine, VOLATILE):

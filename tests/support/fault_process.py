@@ -1,12 +1,9 @@
-"""A job as a process with one fault in it: what the environment's FAULT names is put in, then the
-job's own `main` runs.
+"""Runs a job's `main` with one fault, which the variable FAULT describes as a JSON object.
 
-FAULT is a JSON object. `job` is the job's module, `spark_conf` Spark's configuration. `do` is
-`kill` (SIGKILL of this process: nothing is cleaned up) or `pause` (the file REACHED appears, and
-the process waits for the file GO beside it). Where: `stage` and `edge` (before, after) of a stage
-of the ledger, or `statement` (a regular expression) and `edge` of the `nth` statement that matches
-while `stage` runs; the statement COMMIT is the commit.
-"""
+`job` is the module, `spark_conf` Spark's configuration. `do` is `kill` (SIGKILL of this process) or
+`pause` (create the file REACHED and wait for the file GO). The point is `stage` and `edge` (before,
+after) of a ledger stage, or `statement` (a regular expression), `nth` and `edge` of a statement
+during `stage`; COMMIT is the commit."""
 
 from __future__ import annotations
 
@@ -31,12 +28,12 @@ from local_runtime import jars as spark_runtime
 
 REACHED, GO = "reached", "go"
 PAUSE_SECONDS = 300
-NOBODY_CAME = 98
-"""Exit code of a paused process that nobody told to go on."""
+NOT_RESUMED = 98
+"""Exit code of a paused process that was not continued."""
 
 
 def act(fault: dict[str, Any]) -> None:
-    """Do at the point what the fault says."""
+    """Kill or pause this process."""
     if fault["do"] == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     folder = Path(fault["folder"])
@@ -44,12 +41,12 @@ def act(fault: dict[str, Any]) -> None:
     deadline = time.monotonic() + PAUSE_SECONDS
     while not (folder / GO).exists():
         if time.monotonic() > deadline:
-            os._exit(NOBODY_CAME)
+            os._exit(NOT_RESUMED)
         time.sleep(0.02)
 
 
-def put_in(fault: dict[str, Any]) -> None:
-    """Wrap `Run.stage`, and listen to every statement where the fault names one."""
+def install_fault(fault: dict[str, Any]) -> None:
+    """Wrap `Run.stage`, and listen to statements if the fault has one."""
     inside: list[str] = []
     original: Callable[[Run, str], AbstractContextManager[None]] = Run.stage
     of_the_stage = "statement" not in fault
@@ -74,13 +71,13 @@ def put_in(fault: dict[str, Any]) -> None:
 
 def _listen(fault: dict[str, Any], inside: Sequence[str]) -> None:
     pattern = re.compile(fault["statement"], re.IGNORECASE | re.DOTALL)
-    met = 0
+    count = 0
 
     def meet(statement: str) -> None:
-        nonlocal met
+        nonlocal count
         if fault["stage"] in inside and pattern.search(statement):
-            met += 1
-            if met == fault.get("nth", 1):
+            count += 1
+            if count == fault.get("nth", 1):
                 act(fault)
 
     def on_statement(
@@ -101,8 +98,8 @@ def _listen(fault: dict[str, Any], inside: Sequence[str]) -> None:
 
 
 def configure_spark(conf: Mapping[str, str]) -> None:
-    """Give Spark what no setting of the product has. The job drops such variables of its
-    environment, so this one is set when it has done that.
+    """Configure Spark beyond the product's settings. The job removes such variables of its
+    environment, so the variable is set after that.
     """
     drops_variables = spark_runtime.prepare_process
 
@@ -119,5 +116,5 @@ if __name__ == "__main__":
     the_fault = json.loads(os.environ["FAULT"])
     configure_spark(the_fault["spark_conf"])
     if "do" in the_fault:
-        put_in(the_fault)
+        install_fault(the_fault)
     sys.exit(importlib.import_module(the_fault["job"]).main())

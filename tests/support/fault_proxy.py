@@ -1,7 +1,7 @@
-"""A TCP proxy before PostgreSQL that a test cuts in mid-stream.
+"""A TCP proxy for PostgreSQL that a test cuts in mid-stream.
 
-`cut_after` ends every connection once so many more bytes have passed in one direction. Connections
-made later pass, unless it stays down.
+`cut_after` ends all connections when a number of bytes has passed in one direction. Later
+connections pass, unless the proxy stays down.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CHUNK_BYTES = 4096
 
 
 class CutProxy:
-    """Listens on a free port of 127.0.0.1 and passes every connection on to `host`:`port`."""
+    """Listens on a free port of 127.0.0.1 and connects to `host`:`port`."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -35,8 +35,12 @@ class CutProxy:
     def cut_after(
         self, bytes_passed: int, direction: Direction, *, stays_down: bool = False
     ) -> None:
-        """Arm the cut. The bytes that reach the limit are not passed on; stays_down also refuses
-        every later connection.
+        """Schedule the cut.
+
+        Args:
+            bytes_passed: number of bytes; those that reach the limit are not passed on.
+            direction: counted direction.
+            stays_down: reject all later connections.
         """
         with self._lock:
             self._armed, self._left, self._stays_down = direction, bytes_passed, stays_down
@@ -69,9 +73,9 @@ class CutProxy:
             while (chunk := source.recv(CHUNK_BYTES)) and self._may_pass(len(chunk), direction):
                 sink.sendall(chunk)
         with self._lock:
-            for one in {source, sink} & self._open:
-                self._open.discard(one)
-                _end(one)
+            for side in {source, sink} & self._open:
+                self._open.discard(side)
+                _end(side)
 
     def _may_pass(self, size: int, direction: Direction) -> bool:
         with self._lock:
@@ -86,8 +90,8 @@ class CutProxy:
             return False
 
     def _cut_all(self) -> None:
-        for one in self._open:
-            _end(one)
+        for side in self._open:
+            _end(side)
         self._open.clear()
 
 
@@ -99,7 +103,7 @@ def _end(one: socket.socket) -> None:
 
 @contextmanager
 def cut_proxy(host: str, port: int) -> Iterator[CutProxy]:
-    """A proxy that ends with the block."""
+    """Yield a proxy that ends with the block."""
     proxy = CutProxy(host, port)
     try:
         yield proxy

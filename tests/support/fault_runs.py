@@ -1,8 +1,7 @@
-"""Processes of a job, started, watched and ended by a test, the JVM and the Python
-workers they start included.
+"""Processes of a job that a test starts, watches and kills, including the JVM and Python workers.
 
-Every process of one run carries the same token in its environment: that finds what has outlived its
-driver, whoever its parent is by now. Every wait has a deadline. Needs Linux's /proc.
+All processes of a run have the same token in their environment, which finds them after their driver
+has ended. Every wait has a deadline. Needs Linux's /proc.
 """
 
 from __future__ import annotations
@@ -52,11 +51,15 @@ SETTINGS = (
 )
 
 SMALL_SPARK = {"spark.sql.adaptive.coalescePartitions.enabled": "false"}
-"""Two partitions stay two, however few rows they hold."""
+"""Keeps two partitions for few rows."""
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = RUN_SECONDS) -> Any:
-    """The first true value of `condition`. Raises: TimeoutError that says what did not happen."""
+    """Wait for the first true value of `condition` and return it.
+
+    Raises:
+        TimeoutError: names the condition (`what`).
+    """
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
@@ -70,9 +73,15 @@ FORECAST = "forecasting.forecast_pools_spark"
 
 
 class JobProcess:
-    """One run of a job with at most one fault, in a folder of its own under `folder`.
+    """One run of a job with at most one fault, in a folder of its own.
 
-    Args: job is its module; more names fields of `database` that this job has besides SETTINGS.
+    Args:
+        database: settings of the run.
+        folder: parent of its folder.
+        fault: the fault, as `fault_process` reads it.
+        spark_conf: Spark configuration.
+        job: module of the job.
+        more: fields of `database` to pass in addition to SETTINGS.
     """
 
     def __init__(
@@ -115,7 +124,7 @@ class JobProcess:
         return (self.folder / "stderr").read_text()
 
     def wait(self, seconds: float = RUN_SECONDS) -> int:
-        """The exit code, once the driver has ended; -9 is SIGKILL."""
+        """Return the exit code when the driver has ended; -9 is SIGKILL."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -124,17 +133,17 @@ class JobProcess:
             ) from None
 
     def result(self) -> dict[str, Any]:
-        """The ledger row that an ended run printed."""
+        """Return the ledger row that the run printed."""
         document: dict[str, Any] = json.loads((self.folder / "stdout").read_text())
         return document
 
     def succeeded(self) -> dict[str, Any]:
-        """Wait for a good end and return the ledger row."""
+        """Wait for success and return the ledger row."""
         assert self.wait() == 0, self.errors
         return self.result()
 
-    def is_at_the_point(self) -> None:
-        """Wait until a pausing run has come to its fault's point."""
+    def wait_for_fault(self) -> None:
+        """Wait until a pausing run has reached its fault."""
         until(
             lambda: (self.folder / REACHED).exists() or self.process.poll() is not None,
             "the run came to the fault's point",
@@ -142,18 +151,18 @@ class JobProcess:
         )
         assert self.process.poll() is None, self.errors
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         (self.folder / GO).touch()
 
     def alive(self, program: str = "") -> list[int]:
-        """Process ids of this run, those whose command line has `program` in it: driver, JVM,
-        Spark's executors and Python workers.
+        """Return ids of the run's processes (driver, JVM, executors, workers) with `program` in
+        their command line.
         """
         return processes_with(self.token, program)
 
-    def all_have_ended(self) -> None:
-        """Nothing of the run outlives its driver for long: a JVM that went on would load staging
-        under the next run.
+    def assert_all_ended(self) -> None:
+        """Wait until every process has ended: a JVM that continues would load rows during the next
+        run.
         """
         until(
             lambda: not self.alive(),
@@ -163,23 +172,21 @@ class JobProcess:
         )
 
     def kill(self, program: str) -> None:
-        """SIGKILL to the run's processes that have `program` in their command line."""
+        """Kill the run's processes that have `program` in their command line."""
         pids = self.alive(program)
         assert pids, f"no process of the run is {program}"
         for pid in pids:
             _kill(pid)
 
     def end(self) -> None:
-        """Kill whatever is left, by id."""
+        """Kill all remaining processes, by id."""
         for pid in self.alive():
             _kill(pid)
         self.process.wait()
 
 
 def processes_with(token: str, program: str = "") -> list[int]:
-    """Ids of the processes that have TOKEN with this value in their environment, and `program` in
-    their command line.
-    """
+    """Return ids of processes with this token and `program` in their command line."""
     variable = f"{TOKEN}={token}".encode()
     return [
         pid

@@ -1,8 +1,8 @@
-"""Work of the product in a process of its own that SIGKILL ends before one of its SQL statements,
-of whichever database: PostgreSQL's, or the model registry's.
+"""Work of the product in a process that is killed before one of its SQL statements, of PostgreSQL
+or of the model registry.
 
-The processes are forks of one that has the product imported: each is a real one, and there at once.
-COMMIT counts as a statement.
+The processes are forks of one that has imported the product, so they start at once. COMMIT counts
+as a statement.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from workflows.releases.release import rollback
 
 EVERY = "."
 NONE = "(?!)"
-"""Patterns of statements."""
+"""Pattern that matches no statement."""
 
 
 def forks() -> ForkServerContext:
-    """The processes' context; the first one takes the seconds of the imports."""
+    """Return the context of the processes; the first one takes the time of the imports."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.support.killed_process", "mlflow"])
     return context
@@ -41,8 +41,10 @@ def forks() -> ForkServerContext:
 def kill_at_each(
     work: Callable[..., Any], *arguments: Any, statements: str = EVERY, step: int = 1
 ) -> Iterator[int]:
-    """Do the work again and again, killed before the `nth` statement that matches `statements`,
-    every `step`th of them, until one is left alive; yields nth after each that was killed.
+    """Repeat the work, killed before every `step`th statement that matches, until it finishes.
+
+    Yields:
+        The number of the statement, after each kill.
     """
     nth = 1
     while killed(work, *arguments, statements=statements, nth=nth):
@@ -51,7 +53,7 @@ def kill_at_each(
 
 
 def killed(work: Callable[..., Any], *arguments: Any, statements: str, nth: int) -> bool:
-    """Whether the process was killed; else it has done its work."""
+    """Run the work; returns True if it was killed, False if it finished."""
     process = started(work, *arguments, statements=statements, nth=nth)
     process.join()
     assert process.exitcode in (0, -signal.SIGKILL)
@@ -61,11 +63,11 @@ def killed(work: Callable[..., Any], *arguments: Any, statements: str, nth: int)
 def started(
     work: Callable[..., Any], *arguments: Any, statements: str, nth: int, at_gate: bool = False
 ) -> ForkServerProcess:
-    """A process that ends at its point, or with `at_gate` waits there at the gate of
+    """Start a process that is killed at its statement, or with `at_gate` waits there at the gate of
     `tests.support.fault_database`.
     """
-    given = (work, arguments, statements, nth, at_gate)
-    process: ForkServerProcess = forks().Process(target=_work, args=given)
+    task = (work, arguments, statements, nth, at_gate)
+    process: ForkServerProcess = forks().Process(target=_work, args=task)
     process.start()
     return process
 
@@ -74,14 +76,14 @@ def _work(
     work: Callable[..., Any], arguments: tuple[Any, ...], statements: str, nth: int, at_gate: bool
 ) -> None:
     pattern = re.compile(statements, re.IGNORECASE | re.DOTALL)
-    met = 0
+    count = 0
 
     def meet(connection: Connection, statement: str) -> None:
-        nonlocal met
-        met += bool(pattern.search(statement.lstrip()))
-        if met != nth:
+        nonlocal count
+        count += bool(pattern.search(statement.lstrip()))
+        if count != nth:
             return
-        met += 1
+        count += 1
         if not at_gate:
             os.kill(os.getpid(), signal.SIGKILL)
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock_shared({GATE})")

@@ -1,7 +1,7 @@
-"""The archive of Spark's classes that the JVMs of all tests map: made once, kept between runs.
+"""The class archive that the JVMs of all tests map; created once and kept between runs.
 
-It lies in the user's data folder, under the key that `local_runtime.class_data_sharing` gives a
-Java and a set of jars: another Java or another jar makes another archive.
+It is in the user's data folder, under the key of `local_runtime.class_data_sharing`: another Java
+or jar makes another archive.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 
 from common.settings.paths import default_home
 from config_spark import Settings
-from local_runtime.class_data_sharing import QUIET, find_archive
+from local_runtime.class_data_sharing import QUIET_OPTIONS, find_archive
 from tests.support.processes import PROJECT, SMALL_RUN
 
 HOME = Path(default_home()) / "tests"
 
 QUICK_COMPILER = "-XX:TieredStopAtLevel=1"
-"""What the jobs' own JVMs have for few rows; the thorough compiler costs a tenth of a whole run."""
+"""As in the jobs' JVMs for few rows; the optimizing compiler costs a tenth of the whole suite."""
 
 RECORDED_RUN = (
     SMALL_RUN
@@ -35,16 +35,18 @@ grouped = sums.groupBy("key").applyInPandas(lambda group: group, sums.schema).jo
 grouped.groupBy("key").agg(F.max("total")).toPandas()
 rows.mapInArrow(lambda batches: batches, rows.schema).rdd.map(tuple).collect()
 spark.stop()
-class_archive.keep_class_archive()
+class_archive.save_class_archive()
 """
 )
-"""What the jobs use of Spark, on three rows."""
+"""Uses the same parts of Spark as the jobs, on three rows."""
 
 
 def mapping_options(jars: Path, *, record: bool) -> str | None:
-    """Options of a JVM that maps the archive; None where there is none.
+    """Return JVM options that map the archive; None if there is none.
 
-    Args: record makes the archive where there is none yet, in some ten seconds.
+    Args:
+        jars: folder of the jars.
+        record: create the archive if it is missing (10 s).
     """
     settings = Settings(yieldspark_home=HOME, jars_dir=jars, db_host=None, environment="local")
     archive = find_archive(settings)
@@ -53,7 +55,7 @@ def mapping_options(jars: Path, *, record: bool) -> str | None:
     if archive is None or archive.classes is None:
         return None
     mapped = [f'"{option}"' for option in archive.mapping(archive.classes)]
-    return " ".join([QUIET, *mapped, QUICK_COMPILER])
+    return " ".join([QUIET_OPTIONS, *mapped, QUICK_COMPILER])
 
 
 def _record(jars: Path) -> None:

@@ -1,8 +1,8 @@
-"""pytest plugin: what a test needs, as markers that follow from its fixtures, and are true.
+"""pytest plugin: sets markers from the fixtures of a test, and enforces them.
 
-`spark` needs a JVM, `postgres` a database server, `process` starts another program or process;
-`unit` needs none of them. `python run_spark_local.py test --fast` runs the `unit` tests. A test
-that starts a program or a process which its markers do not name fails.
+`spark` needs a JVM, `postgres` a database server, `process` starts another program or process,
+`unit` none of them; `test --fast` runs the `unit` tests. A test that starts a process without the
+marker fails.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ FIXTURES = {
     "postgres": {"server", "own_server", "server_programs", "server_address", "newcomer"},
     "process": {"processes"},
 }
-"""Fixtures by the marker that they bring. A fixture that asks for one of them brings it too."""
+"""Fixtures of each marker, also if another fixture uses them."""
 
 PROGRAMS = {
     "spark": {"java", "spark-submit", "spark-class"},
     "postgres": {"initdb", "pg_ctl", "postgres"},
 }
-"""Programs that only a test with the marker starts."""
+"""Programs that only tests with the marker may start."""
 
 STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"}
-"""Python's audit events of the start of a process; none is raised by multiprocessing's `spawn` and
-`forkserver`.
+"""Python's audit events for the start of a process; multiprocessing's `spawn` and `forkserver`
+raise none.
 """
 
 _markers: set[str] | None = None
-"""Of the test that runs; None between tests."""
+"""Markers of the running test; None between tests."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -49,19 +49,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
-    with _watched(item):
+    with _record_markers(item):
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    with _watched(item):
+    with _record_markers(item):
         return (yield)
 
 
 @contextmanager
-def _watched(item: pytest.Item) -> Iterator[None]:
-    """Not at the end of a test: there the fixtures of a whole module may end too."""
+def _record_markers(item: pytest.Item) -> Iterator[None]:
+    """Set the markers for the block. Not at teardown, which may also end fixtures of the module."""
     global _markers
     _markers = {marker.name for marker in item.iter_markers()}
     try:

@@ -1,24 +1,25 @@
-"""Constraints of the owner's tables, put on the product's own tables of a test's database."""
+"""Adds constraints of the owner's tables to the product's tables in a test database."""
 
 from __future__ import annotations
 
 from sqlalchemy import Engine, text
 
 DESCRIPTIONS = ("name", "chain", "protocol", "symbol")
-"""Columns of `pools` that the owner's table requires."""
+"""Columns of `pools` that are NOT NULL in the owner's table."""
 
 
 def refer_to_pools(engine: Engine) -> None:
-    """The foreign key of `pool_daily_metrics`."""
+    """Add the foreign key of `pool_daily_metrics`."""
     _alter(engine, "pool_daily_metrics", "ADD FOREIGN KEY (pool_id) REFERENCES pools (pool_id)")
 
 
 def require_descriptions(engine: Engine) -> None:
+    """Make the description columns NOT NULL."""
     _alter(engine, "pools", *(f"ALTER COLUMN {name} SET NOT NULL" for name in DESCRIPTIONS))
 
 
 def allow_nulls(engine: Engine) -> None:
-    """What a raw table may leave out: pool id, timestamp and document, a price's symbol."""
+    """Allow nulls in keys and JSON of the raw tables."""
     _alter(
         engine, "raw_defillama_pool_history", *_nullable("pool_id", "timestamp", "raw_json_data")
     )

@@ -1,5 +1,5 @@
-"""The owner's own tables in a database (`owner_schema.sql`, as they run today), filled as the
-owner's jobs fill them, and a role with exactly the documented rights.
+"""The owner's tables in a database (`owner_schema.sql`), filled like the owner's jobs do, and a
+role with exactly the documented rights.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ INSERTS = {
     " :document)",
     "gas_fees_daily": "(date, actual_avg_gas_gwei) VALUES (:date, :gas)",
 }
-"""As the owner's jobs write: no id, and no time of insertion."""
+"""Like the owner's jobs: without ids and insertion times."""
 
 
 @pytest.fixture(scope="session")
 def owner_template(server: Settings) -> Iterator[str]:
-    """The name of a database with the owner's tables and nothing else."""
+    """The name of a database with the owner's tables only."""
     name = f"owner_{secrets.token_hex(6)}"
     admin = make_engine(server.model_copy(update={"db_name": "postgres"})).execution_options(
         isolation_level="AUTOCOMMIT"
@@ -55,7 +55,7 @@ def owner_template(server: Settings) -> Iterator[str]:
 
 @pytest.fixture
 def owner_tables(server: Settings, owner_template: str) -> Iterator[Settings]:
-    """Settings of a fresh database that has the owner's tables, before any migration."""
+    """Settings of a new database with the owner's tables, before any migration."""
     with fresh_database(server, owner_template) as settings:
         yield settings
 
@@ -69,8 +69,8 @@ def owner_database(owner_tables: Settings) -> Settings:
 
 @pytest.fixture
 def restricted(owner_tables: Settings) -> Iterator[Settings]:
-    """The owner's tables as a role sees them that has what the guide grants to the jobs, and has
-    made YieldSpark's tables itself.
+    """The owner's tables for a role with the documented rights of the jobs, which has created
+    YieldSpark's tables.
     """
     with role_with(owner_tables, documented_grants()) as settings:
         migrate(make_engine(settings))
@@ -78,7 +78,9 @@ def restricted(owner_tables: Settings) -> Iterator[Settings]:
 
 
 def documented_grants() -> str:
-    """The guide's block for the two jobs, without the optional line that needs a superuser."""
+    """Return the guide's statements for the two jobs, without the optional one that needs a
+    superuser.
+    """
     section = GUIDE.read_text(encoding="utf-8").split("## Rights")[1]
     block = re.search(r"```sql\n(.*?)```", section, re.DOTALL)
     assert block, "the guide has no SQL block under `Rights`"
@@ -90,19 +92,19 @@ def documented_grants() -> str:
 def role_with(
     database: Settings, statements: str, *, owner: str | None = None
 ) -> Iterator[Settings]:
-    """Settings of a role for which the statements, which call it `yieldspark`, were run: by `owner`
-    where it is given, else by the superuser.
+    """Yield settings of a role after statements that name it `yieldspark`, run by `owner` or the
+    superuser.
     """
     role, password = f"jobs_{secrets.token_hex(6)}", secrets.token_hex(8)
     admin = make_engine(database)
     with admin.begin() as connection:
         # the guide's own statement makes the role with a password that is none
-        named = re.sub(r"\b(GRANT|TO|AUTHORIZATION|ROLE) yieldspark\b", rf"\1 {role}", statements)
+        renamed = re.sub(r"\b(GRANT|TO|AUTHORIZATION|ROLE) yieldspark\b", rf"\1 {role}", statements)
         if owner:
             connection.exec_driver_sql(f"SET LOCAL ROLE {owner}")
-        if f"CREATE ROLE {role}" not in named:
+        if f"CREATE ROLE {role}" not in renamed:
             connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN")
-        connection.exec_driver_sql(named)
+        connection.exec_driver_sql(renamed)
         connection.exec_driver_sql(f"ALTER ROLE {role} PASSWORD '{password}'")
     try:
         yield database.model_copy(update={"db_user": role, "db_password": SecretStr(password)})
@@ -114,8 +116,8 @@ def role_with(
 
 @contextmanager
 def ordinary_owner(database: Settings) -> Iterator[str]:
-    """The name of a role that owns the tables, may make roles and schemas and is no superuser: what
-    a managed PostgreSQL gives its administrator.
+    """Yield a role that owns the tables and may create roles and schemas, but is no superuser, as
+    in a managed PostgreSQL.
     """
     name, admin = f"owner_{secrets.token_hex(6)}", make_engine(database)
     with admin.begin() as connection:
@@ -133,8 +135,8 @@ def ordinary_owner(database: Settings) -> Iterator[str]:
 
 
 def put_as_owner(engine: Engine, world: World) -> None:
-    """A generated world as the owner's jobs write it: the ids come from the sequence, in the order
-    of the rows.
+    """Insert a generated world like the owner's jobs: ids come from the sequence, in the order of
+    the rows.
     """
     values: dict[str, list[dict[str, Any]]] = {
         "pools": [

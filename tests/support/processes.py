@@ -1,5 +1,5 @@
-"""The product as a user starts it: the command line in a process of its own, or in this one through
-the same entry.
+"""The product as a user starts it: the command line in its own process, or in this process through
+the same entry point.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def environment_of(settings: Settings, *more: str) -> dict[str, str]:
-    """This process's variables and those with which a user reaches the settings' database, jars and
-    home. Args: more names other fields to set.
+    """Return environment variables for the settings' database, jars and home.
+
+    Args:
+        settings: the settings.
+        *more: names of other fields to set.
     """
     names = (
         "db_host",
@@ -71,13 +74,13 @@ java = SparkContext._jvm
 java.org.apache.spark.SparkConf()
 print(java.java.util.stream.IntStream.range(0, 100).sum(), flush=True)
 """
-"""Spark's JVM with a few of its classes and no session: an archive of them takes a second."""
+"""Starts Spark's JVM with a few classes and no session: an archive of them takes a second."""
 
-GOOD_RUN = SMALL_RUN + "class_archive.keep_class_archive()"
+GOOD_RUN = SMALL_RUN + "class_archive.save_class_archive()"
 
 
 class CommandLine:
-    """Runs commands against one database, given by DB_*; each is a process of its own."""
+    """Runs commands against one database, each in a process of its own."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.folder = folder
@@ -95,18 +98,22 @@ class CommandLine:
         )
 
     def json(self, *arguments: str, code: int = 0, **environment: str) -> Any:
-        """The document on stdout; fails with what stderr says when the exit code is another."""
+        """Run a command and return its JSON output; fails with its stderr if
+        the exit code differs.
+        """
         finished = self(*arguments, "--json", **environment)
         assert finished.returncode == code, finished.stderr
         return json.loads(finished.stdout)
 
 
 class CommandLineHere(CommandLine):
-    """The same commands through the same entry in this process, a second sooner: for those that are
-    not ended by a signal.
+    """Runs the same commands in this process, which is a second faster; not for commands that are
+    ended by a signal.
 
-    Args: spark is the session that a command gets where it asks for one, and which it leaves
-    running. Without it, a command may start no JVM.
+    Args:
+        settings: database of the commands.
+        folder: working folder.
+        spark: session for commands that ask for one; None allows no JVM.
     """
 
     program = "run_spark_local.py"
@@ -155,7 +162,7 @@ def _signals_restored() -> Iterator[None]:
 
 @contextmanager
 def _logging_restored() -> Iterator[None]:
-    """What a command adds to the loggers goes with it, as with its process."""
+    """Remove handlers and levels that a command adds to the loggers."""
     loggers = [logging.getLogger(name) for name in (None, *OUR_LOGGERS)]
     before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
     try:

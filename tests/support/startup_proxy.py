@@ -1,5 +1,5 @@
-"""A TCP proxy before PostgreSQL that reads each connection's startup message and may change it, as
-a pooler does, or answer it with an error in any language.
+"""A TCP proxy for PostgreSQL that reads the startup message of each connection and may change it,
+like a pooler, or answer with an error.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ CHUNK_BYTES = 65536
 
 Parameters = dict[str, str]
 Answer = Parameters | bytes
-"""What goes on to the server, or what is answered in its place."""
+"""Parameters for the server, or an answer in place of the server's."""
 
 
 def error_message(fields: Mapping[str, str], encoding: str = "utf-8") -> bytes:
-    """An ErrorResponse; fields by their letters (PostgreSQL manual, "Error and Notice Message
-    Fields").
+    """Return an ErrorResponse; the fields have letters as names (PostgreSQL manual, "Error and
+    Notice Message Fields").
     """
-    words = "".join(f"{letter}{value}\0" for letter, value in fields.items())
-    body = words.encode(encoding) + b"\0"
+    text = "".join(f"{letter}{value}\0" for letter, value in fields.items())
+    body = text.encode(encoding) + b"\0"
     return b"E" + struct.pack("!I", len(body) + 4) + body
 
 
 def listens(port: int) -> bool:
-    """Whether something answers on that port of 127.0.0.1."""
+    """Whether a server listens on that port of 127.0.0.1."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -48,8 +48,12 @@ def startup_proxy(
     answer: Callable[[Parameters], Answer] = unchanged,
     tls: ssl.SSLContext | None = None,
 ) -> Iterator[int]:
-    """The port of a proxy that asks `answer` about the parameters of every connection; with `tls`
-    it speaks TLS with clients that ask for it.
+    """Yield the port of a proxy.
+
+    Args:
+        target: host and port of the server.
+        answer: called with the parameters of every connection.
+        tls: context for clients that ask for TLS.
     """
     listener = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=_accept, args=(listener, target, answer, tls), daemon=True).start()
@@ -84,8 +88,8 @@ def _serve(
                 client = encrypted.wrap_socket(client, server_side=True)
             body = _read_message(client)
         if code == PROTOCOL_3:  # and no request to cancel
-            words = body[4:].decode().rstrip("\0").split("\0")
-            decided = answer(dict(zip(words[::2], words[1::2], strict=True)))
+            texts = body[4:].decode().rstrip("\0").split("\0")
+            decided = answer(dict(zip(texts[::2], texts[1::2], strict=True)))
             if isinstance(decided, bytes):
                 client.sendall(decided)
                 return
@@ -113,7 +117,7 @@ def _read(source: socket.socket, size: int) -> bytes:
 
 
 def _pass_on(client: socket.socket, server: socket.socket) -> None:
-    """Until one side is gone. In one thread: two may not use a socket of TLS at once."""
+    """Copy data until one side closes. In one thread, because two may not share a TLS socket."""
     other = {client: server, server: client}
     while True:
         for source in select.select([client, server], [], [])[0]:

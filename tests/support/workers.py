@@ -1,9 +1,8 @@
-"""pytest plugin: parallel workers, what one of them runs, and how a failure is run again.
+"""pytest plugin: parallel workers, the distribution of tests, and instructions to repeat a failure.
 
-A worker has a database server, a JVM, ports and homes of its own: all of them come from session
-fixtures, and a worker is a session. The order is random (pytest-randomly), but for the tests that
-take longest: they begin first, so that no worker waits for one at the end. A failure says on which
-worker it happened, after which tests and with which seed.
+A worker is a session with its own database server, JVM, ports and homes. The order is random
+(pytest-randomly), except that the longest tests start first. A failure reports its worker, the
+tests before it and the seed.
 """
 
 from __future__ import annotations
@@ -21,27 +20,29 @@ from xdist.scheduler import LoadScopeScheduling
 from cli.doctor_checks import memory_gib
 
 WORKER_GIB = 5
-"""Memory of a worker: its own JVM, and those of the processes that one of its tests starts."""
+"""Memory of a worker: its JVM, and the JVMs of processes that a test starts."""
 
 FEW_FILES = 3
-"""Up to this many files, a second server and JVM take longer to start than they save."""
+"""Up to this number of files, a second server and JVM take longer to start than they save."""
 
 LONGEST_FIRST = (
     "test_readme.py",
     "test_terraform_apply.py",
     "test_code_archive.py",
-    "test_class_archive.py",
+    "test_class_data_sharing.py",
     "test_faults.py",
 )
-"""Files of a test, or of tests that stay together, of more than half a minute."""
+"""Files with tests, or groups of tests, of more than half a minute."""
 
 SPARK_LIST = "spark-tests"
-"""File of the node ids that need the shared Spark session, from the workers to the controller."""
+"""File with the ids of tests that use the shared Spark session; workers write it, the controller
+reads it.
+"""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """What `-n auto` means; 0 runs the tests in this process."""
+    """Return the number of workers for `-n auto`; 0 runs the tests in this process."""
     paths = [Path(argument.partition("::")[0]) for argument in config.args]
     if len(paths) <= FEW_FILES and all(path.is_file() for path in paths):
         return 0
@@ -50,10 +51,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 class Units(LoadScopeScheduling):  # type: ignore[misc]
-    """A test is a unit of its own, unless its file has fixtures that its tests share.
+    """Scheduler: each test is a unit, unless the tests of its file share fixtures.
 
-    Every second worker prefers the tests of the shared Spark session, the others what is left: a
-    JVM that has run for a while is several times as fast as a new one.
+    Every second worker prefers tests of the shared Spark session, because a warm JVM is several
+    times as fast as a new one.
     """
 
     def __init__(self, config: pytest.Config, log: Any) -> None:
@@ -78,6 +79,7 @@ class Units(LoadScopeScheduling):  # type: ignore[misc]
 
 @cache
 def shares_fixtures(file: Path) -> bool:
+    """Whether the tests of a file share module fixtures."""
     return 'scope="module"' in file.read_text(encoding="utf-8")
 
 
@@ -101,7 +103,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _folder(config: pytest.Config) -> Path:
-    """What this run leaves for the next one, and for who runs a failure again."""
+    """Return the folder for files that outlive the run."""
     assert config.cache is not None, (
         "parallel workers need pytest's cache: drop -p no:cacheprovider"
     )
@@ -109,7 +111,7 @@ def _folder(config: pytest.Config) -> Path:
 
 
 class Order:
-    """Writes which tests a process has begun, into a file that pytest takes as an argument."""
+    """Records the started tests of a process in a file that pytest accepts as an argument."""
 
     def __init__(self, config: pytest.Config, folder: Path) -> None:
         self._seed = config.getoption("randomly_seed", None)

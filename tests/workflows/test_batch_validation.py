@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from common.errors import ConfigurationError, whole_message
+from common.errors import ConfigurationError, full_message
 from emulator.services.dataproc_rules import request_faults
 from tests.support.batches import BATCHES, PASSWORD, SECRET, a_batch, changed, properties_of
 from workflows.spec.batch_validation import (
@@ -381,7 +381,7 @@ def test_all_faults_are_in_one_message() -> None:
 
     with pytest.raises(ConfigurationError) as caught:
         check_batch(changed(a_batch(), change))
-    message = whole_message(caught.value)
+    message = full_message(caught.value)
     assert message.startswith("this batch can't be submitted, 3 faults: ")
     for part in ("no ttl", "auto", "spark.jars.packages"):
         assert part in message

@@ -64,7 +64,7 @@ def twice(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tw
         pytest.skip("gcloud is not installed here")
     missing = ensure_jars(JARS, lambda line: None).missing
     if missing:
-        pytest.skip("; ".join(missing))
+        pytest.skip("; ".join(missing.values()))
     folder = tmp_path_factory.mktemp("deployment")
     commit = git(origin, "rev-parse", "HEAD").strip()
     with deployment_cloud(folder / "cloud") as cloud:

@@ -40,7 +40,7 @@ def url(double: FakeStorage) -> Iterator[str]:
 def run(url: str, tmp_path: Path) -> WorkflowsHere:
     missing = ensure_jars(JARS, lambda line: None).missing
     if missing:
-        pytest.skip("; ".join(missing))
+        pytest.skip("; ".join(missing.values()))
     return WorkflowsHere(
         tmp_path, cloud_variables(url) | {"JARS_DIR": str(JARS), "ENGINE": "lightgbm"}
     )

@@ -20,7 +20,7 @@ from common.errors import ConfigurationError, EnvironmentNotReady
 from config_spark import Settings, load_settings
 from emulator.services.fake_storage import FakeStorage
 from emulator.services.http_service import serving
-from local_runtime.jars import ensure_jars, locked_checksums
+from local_runtime.jars import ensure_jars, read_checksums
 from tests.conftest import JARS
 from tests.support.processes import PROJECT
 from tests.support.releases import BUCKET, cloud_settings, latest_version, objects
@@ -37,7 +37,7 @@ def settings() -> Settings:
     """Those of a release, with a folder that has the jars."""
     missing = ensure_jars(JARS, lambda line: None).missing
     if missing:
-        pytest.skip("; ".join(missing))
+        pytest.skip("; ".join(missing.values()))
     return cloud_settings(None, jars_dir=JARS)
 
 
@@ -159,7 +159,7 @@ def _imported(tree: ast.Module) -> set[str]:
 
 def test_the_manifest_is_over_every_file(checkout: Path, settings: Settings) -> None:
     content = build_content(settings, root=checkout)
-    jars = {f"jars/{name}": checksum for name, checksum in locked_checksums().items()}
+    jars = {f"jars/{name}": checksum for name, checksum in read_checksums().items()}
     manifest = content.manifest()
     assert {
         name: entry["sha256"] for name, entry in manifest["files"].items() if name in jars
@@ -175,11 +175,11 @@ def test_the_manifest_is_over_every_file(checkout: Path, settings: Settings) -> 
     for name, entry in manifest["files"].items():
         found = content.files[name]
         assert (entry["bytes"], entry["sha256"]) == (len(found), hashlib.sha256(found).hexdigest())
-    assert content.release == Release(BUCKET, content.commit, tuple(locked_checksums()))
+    assert content.release == Release(BUCKET, content.commit, tuple(read_checksums()))
 
 
 def test_batches_are_of_the_release_and_hold_no_password(settings: Settings) -> None:
-    release = Release(BUCKET, "a" * 40, tuple(locked_checksums()))
+    release = Release(BUCKET, "a" * 40, tuple(read_checksums()))
     document = batches_document(
         settings.model_copy(
             update={"db_password": load_settings(db_password="correct-horse").db_password}
@@ -242,7 +242,7 @@ def test_a_release_names_the_platform_and_why_and_has_both(
     asked: str, rows: int, chosen: str, reason: str, settings: Settings
 ) -> None:
     changed = settings.model_copy(update={"platform": asked, "expected_rows": rows})
-    release = Release(BUCKET, "a" * 40, tuple(locked_checksums()))
+    release = Release(BUCKET, "a" * 40, tuple(read_checksums()))
     document = batches_document(changed, release)
     assert document["platform"] == chosen
     assert document["platform_reason"].startswith(reason)
@@ -254,7 +254,7 @@ def test_auto_leaves_an_engine_that_was_not_measured_to_batches(settings: Settin
     """And the runtime of a batch is no matter where there is none."""
     day = date(2026, 10, 1)
     synapseml = settings.model_copy(update={"engine": "synapseml", "platform": "auto"})
-    release = Release(BUCKET, "a" * 40, tuple(locked_checksums()))
+    release = Release(BUCKET, "a" * 40, tuple(read_checksums()))
     document = batches_document(synapseml, release, today=day)
     assert document["platform"] == "dataproc"
     assert "ENGINE=synapseml was not measured" in document["platform_reason"]
@@ -267,7 +267,7 @@ def test_an_engine_whose_runtime_is_old_is_warned_of_and_one_whose_is_gone_left_
     settings: Settings,
 ) -> None:
     release, synapseml = (
-        Release(BUCKET, "a" * 40, tuple(locked_checksums())),
+        Release(BUCKET, "a" * 40, tuple(read_checksums())),
         settings.model_copy(update={"engine": "synapseml"}),
     )
     supported, old, gone = date(2026, 9, 30), date(2026, 10, 1), date(2028, 10, 1)
@@ -362,7 +362,7 @@ def test_jars_that_are_missing_or_damaged_are_refused(tmp_path: Path, checkout: 
     ):
         build_content(settings, root=checkout)
     (tmp_path / "jars").mkdir()
-    for name in locked_checksums():
+    for name in read_checksums():
         (tmp_path / "jars" / name).write_bytes(b"damaged")
     with pytest.raises(
         EnvironmentNotReady,
@@ -398,7 +398,7 @@ def test_this_checkout_goes_up_whole(settings: Settings, tmp_path: Path) -> None
     with serving([double]) as url:
         there = settings.model_copy(update={"google_api_endpoint": url})
         done = publish(there, allow_dirty=True)
-        assert released(there).jars == tuple(sorted(locked_checksums()))
+        assert released(there).jars == tuple(sorted(read_checksums()))
         assert set(read_batches(there, released(there))["batches"]) >= {
             "calculate_metrics",
             "forecast_pools/lightgbm",

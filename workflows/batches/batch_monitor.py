@@ -19,7 +19,7 @@ from common.errors import (
     Interrupted,
 )
 from config_spark import Settings
-from database.embedded.resolve import with_database
+from database.embedded.resolve import resolve_database
 from workflows.batches.driver_output import DriverOutput
 from workflows.clients.dataproc import TERMINAL, Batches, Document, batch_id_of, seconds_until
 from workflows.costs.cost import Cost, actual_cost
@@ -146,7 +146,7 @@ def keep_cost(settings: Settings, batch_id: str, cost: Cost | None) -> bool:
     if cost is None or not settings.db_host:
         return True
     try:
-        record_cost(with_database(settings), batch_id, cost.usd)
+        record_cost(resolve_database(settings), batch_id, cost.usd)
     except (DatabaseError, CloudRefused, CloudUnavailable) as error:
         say(f"the ledger does not have the cost of {batch_id}: {error}")
         return False

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from google.cloud.storage import Blob, Client  # type: ignore[import-untyped]
 
-from common.google.clients import client_options, credentials, translated
+from common.google.clients import client_options, credentials, translate_google_errors
 from config_spark import Settings
 
 TAIL_BYTES = 65_536
@@ -35,13 +35,13 @@ class DriverOutput:
 
     def read_on(self) -> str:
         """What came since the last call, "" for nothing."""
-        with translated(self._uri):
+        with translate_google_errors(self._uri):
             return "".join(self._new_text())
 
     def last_lines(self, count: int = 20) -> list[str]:
         """The newest lines, at most 64 KB of them."""
         content = b""
-        with translated(self._uri):
+        with translate_google_errors(self._uri):
             for blob in reversed(self._objects()):
                 if len(content) < TAIL_BYTES:
                     content = _bytes(blob, max(0, (blob.size or 0) - TAIL_BYTES)) + content

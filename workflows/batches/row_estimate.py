@@ -25,7 +25,7 @@ from common.errors import (
 )
 from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine
-from database.embedded.resolve import with_database
+from database.embedded.resolve import resolve_database
 from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB, MODULES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +56,7 @@ def rows_of(
     if asked is not None:
         return Rows(asked, "--rows")
     try:
-        with checked_connection(make_engine(with_database(settings))):
+        with checked_connection(make_engine(resolve_database(settings))):
             pass
     except (DatabaseError, CloudRefused, CloudUnavailable) as error:
         return Rows(

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from common.errors import ConfigurationError
-from common.google.clients import required
+from common.google.clients import require_settings
 from config_spark import Settings
 from data_processing.planning.run_request import Request
 from workflows.batches.row_estimate import rows_of
@@ -61,7 +61,7 @@ def submission(
     Raises: ConfigurationError; BatchFailed where the job's plan fails; CloudRefused,
     CloudUnavailable where the release can't be read.
     """
-    required(settings, "project_id", "region", *REQUIRED)
+    require_settings(settings, "project_id", "region", *REQUIRED)
     engine = settings.engine if job == FORECAST_JOB else None
     release = released(settings, version)
     size = rows_of(settings, job, [*arguments, *(["--engine", engine] if engine else [])], rows)

@@ -26,7 +26,12 @@ from google.cloud.dataproc_v1 import Batch, BatchControllerClient
 from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 
 from common.errors import BatchFailed, CloudRefused, CloudUnavailable, ConfigurationError
-from common.google.clients import client_options, credentials, required, translated
+from common.google.clients import (
+    client_options,
+    credentials,
+    require_settings,
+    translate_google_errors,
+)
 from config_spark import Settings
 
 Document = dict[str, Any]
@@ -74,7 +79,7 @@ class Batches:
         """Args: now and sleep are the clock that `wait` and `cancel` go by; seconds since the
         epoch, and seconds.
         """
-        required(settings, "project_id", "region")
+        require_settings(settings, "project_id", "region")
         self.project, self.region = str(settings.project_id), str(settings.region)
         self._parent = f"projects/{self.project}/locations/{self.region}"
         self.now, self._sleep = now, sleep
@@ -252,7 +257,7 @@ class Batches:
         return {"retry": self._retry, "timeout": REQUEST_SECONDS}
 
     def _asked(self, what: str, ask: Callable[[], Found]) -> Found:
-        with translated(what):
+        with translate_google_errors(what):
             return ask()
 
     def _document(self, batch: Batch) -> Document:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from common.errors import BatchFailed
-from common.google.clients import required
+from common.google.clients import require_settings
 from config_spark import Settings
 from workflows.clients.google_rest import GoogleRest
 
@@ -30,7 +30,7 @@ class Executions:
     """
 
     def __init__(self, settings: Settings) -> None:
-        required(settings, "project_id", "region")
+        require_settings(settings, "project_id", "region")
         self._workflow = (
             f"projects/{settings.project_id}/locations/{settings.region}"
             f"/workflows/{settings.workflow_name}"

@@ -14,7 +14,7 @@ from google.auth.transport.requests import AuthorizedSession
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
-from common.google.clients import credentials, translated
+from common.google.clients import credentials, translate_google_errors
 from config_spark import Settings
 
 Document = dict[str, Any]
@@ -51,7 +51,7 @@ class GoogleRest:
 
     def ask(self, method: str, path: str, body: Document | None = None) -> Document:
         """One request; path begins behind the version."""
-        with translated(path.partition("?")[0]):
+        with translate_google_errors(path.partition("?")[0]):
             answer = self._session.request(
                 method, f"{self._base}/{path}", json=body, timeout=REQUEST_SECONDS
             )  # type: ignore[no-untyped-call]

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from common.errors import one_sentence
+from common.errors import summarize_error
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,5 +29,5 @@ def failed_command(error: BaseException, words: list[str]) -> dict[str, Any]:
     return {
         "command": words[0] if words else None,
         "status": "failed",
-        "error": one_sentence(error),
+        "error": summarize_error(error),
     } | getattr(error, "document", {})

@@ -17,7 +17,7 @@ from sqlalchemy import Select, select, update
 from common.errors import CloudRefused, CloudUnavailable, DatabaseError
 from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine
-from database.embedded.resolve import with_database
+from database.embedded.resolve import resolve_database
 from database.schema.tables import run_ledger
 from workflows.spec.platform_choice import (
     CLOUD_RUN,
@@ -84,7 +84,7 @@ def past_runs(
     if not settings.db_host:
         return PastRuns((), "not read: DB_HOST is not set")
     try:
-        with checked_connection(make_engine(with_database(settings))) as connection:
+        with checked_connection(make_engine(resolve_database(settings))) as connection:
             found = tuple(
                 _past_run(job, platform, dict(row))
                 for job in jobs

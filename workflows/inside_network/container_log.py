@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from common.google.clients import required
+from common.google.clients import require_settings
 from config_spark import Settings
 from workflows.clients.google_rest import Document, GoogleRest
 
@@ -48,7 +48,7 @@ class ContainerLog:
         """Args: job and execution are short names; execution None: every one of the job. since is
         RFC 3339, the execution's createTime.
         """
-        required(settings, "project_id", "region")
+        require_settings(settings, "project_id", "region")
         self._project = f"projects/{settings.project_id}"
         self._clauses = [
             'resource.type="cloud_run_job"',

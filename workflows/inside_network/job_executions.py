@@ -14,9 +14,9 @@ from typing import Any
 from google.api_core import exceptions
 
 from common.errors import CloudRefused
-from common.google.clients import required
+from common.google.clients import require_settings
 from config_spark import Settings
-from database.ledger.runs import who_is_asking
+from database.ledger.runs import current_user
 from workflows.clients.google_rest import Document, GoogleRest
 
 USER_VARIABLE = "LOGNAME"
@@ -74,7 +74,7 @@ class JobExecutions:
 
 def job_name(settings: Settings, job: str) -> str:
     """The full name of a job. Raises: ConfigurationError."""
-    required(settings, "project_id", "region")
+    require_settings(settings, "project_id", "region")
     return f"projects/{settings.project_id}/locations/{settings.region}/jobs/{job}"
 
 
@@ -84,7 +84,7 @@ def run_request(arguments: Sequence[str] | None) -> Document:
     """
     if arguments is None:
         return {}
-    name = who_is_asking().partition("@")[0]
+    name = current_user().partition("@")[0]
     container = {"args": list(arguments), "env": [{"name": USER_VARIABLE, "value": name}]}
     return {"overrides": {"containerOverrides": [container]}}
 

@@ -24,7 +24,12 @@ from google.cloud.storage.exceptions import DataCorruption  # type: ignore[impor
 from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
 
 from common.errors import CloudUnavailable
-from common.google.clients import client_options, credentials, required, translated
+from common.google.clients import (
+    client_options,
+    credentials,
+    require_settings,
+    translate_google_errors,
+)
 from config_spark import Settings
 
 Say = Callable[[str], None]
@@ -77,7 +82,7 @@ class CodeBucket:
         """Raises: ConfigurationError without CODE_BUCKET, EnvironmentNotReady without
         credentials.
         """
-        required(settings, "code_bucket")
+        require_settings(settings, "code_bucket")
         self.name = str(settings.code_bucket)
         client = storage.Client(
             project=settings.project_id,
@@ -151,7 +156,7 @@ class CodeBucket:
     @contextmanager
     def _asking(self, name: str) -> Iterator[None]:
         try:
-            with translated(self.where(name)):
+            with translate_google_errors(self.where(name)):
                 yield
         except DataCorruption as error:
             raise CloudUnavailable(

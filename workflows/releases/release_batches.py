@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
-from common.google.clients import required
+from common.google.clients import require_settings
 from config_spark import Settings
 from workflows.spec.batch_request import batch_key, build_batch, operator_environment
 from workflows.spec.platform_choice import DATAPROC, choose_platform
@@ -32,7 +32,7 @@ def batches_document(
 
     Raises: ConfigurationError naming what is missing or wrong.
     """
-    required(settings, "project_id", "region")
+    require_settings(settings, "project_id", "region")
     day = today or datetime.now(UTC).date()
     rows = [row for row in TABLE if day <= row.available_to or row.engine == settings.engine]
     chosen = choose_platform(settings)

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigurationError, EnvironmentNotReady
-from common.google.clients import required
+from common.google.clients import require_settings
 from config_spark import Settings
-from local_runtime.jars import locked_checksums, verify
+from local_runtime.jars import read_checksums, verify
+from spark.jar_sets import jars_folder
 from workflows.releases.code_archive import ROOT, build_archive, build_operator_archive
 from workflows.releases.code_bucket import md5_hash
 from workflows.releases.release_batches import batches_document
@@ -107,14 +108,14 @@ def build_content(
     Raises: ConfigurationError (a setting is missing, a checkout that differs), EnvironmentNotReady
     (a jar is missing or damaged, no git).
     """
-    required(settings, "code_bucket", "project_id", "region")
+    require_settings(settings, "code_bucket", "project_id", "region")
     files = {
         CODE: build_archive(root),
         OPERATOR_CODE: build_operator_archive(root),
         **_entries(),
         **read_jars(settings),
     }
-    release = Release(str(settings.code_bucket), NO_VERSION, tuple(locked_checksums()))
+    release = Release(str(settings.code_bucket), NO_VERSION, tuple(read_checksums()))
     # looked at after the files were read: what was changed in between makes the tree differ
     tree = look_at(root)
     if tree.changes and not allow_dirty:
@@ -144,8 +145,8 @@ def read_jars(settings: Settings) -> dict[str, bytes]:
     """The locked jars by their names in a release. Raises: EnvironmentNotReady for one that is
     missing or damaged.
     """
-    folder = settings.jars_dir or settings.yieldspark_home / "jars"
-    checksums = locked_checksums()
+    folder = jars_folder(settings)
+    checksums = read_checksums()
     missing = [name for name in checksums if not (folder / name).is_file()]
     if missing:
         raise EnvironmentNotReady(

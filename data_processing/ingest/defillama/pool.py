@@ -15,8 +15,9 @@ from data_processing.ingest.defillama import sql as defillama_sql
 from data_processing.ingest.defillama.rows import NOT_IN_JSONB, Snapshots, description
 from data_processing.ingest.pool_descriptions import required_descriptions
 from data_processing.ingest.stored_rows import missing_rows_error
+from database.connections.advisory_locks import RAW_TABLES_LOCK, lock_in_transaction
+from database.schema.catalog import has_triggers
 from database.schema.merge_sql import qualified
-from database.schema.table_facts import has_triggers
 from database.schema.tables import pools, raw_pool_history
 
 INGEST_AGAIN = "run `ingest` again"
@@ -80,7 +81,7 @@ def insert_snapshots(connection: Connection, pool_id: str, rows: Snapshots) -> i
         CheckFailed: the table lacks some of them afterwards.
     """
     # another load would not see these rows before they are committed, and insert them a second time
-    connection.execute(text(defillama_sql.LOCK_RAW_TABLES))
+    lock_in_transaction(connection, RAW_TABLES_LOCK)
     parameters = {"pool_id": pool_id, "timestamps": rows.timestamps, "documents": rows.documents}
     counts = connection.execute(text(defillama_sql.INSERT_SNAPSHOTS), parameters).one()
     stored = counts.inserted + counts.known

@@ -21,7 +21,6 @@ from database.schema.tables import pools, quarantine, raw_pool_history, raw_pric
 HISTORY = qualified(raw_pool_history)
 PRICES = qualified(raw_prices)
 
-LOCK_RAW_TABLES = "SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('raw tables'))"
 """The lock that `load` takes as well."""
 
 _DIFFERENT_SNAPSHOTS = """

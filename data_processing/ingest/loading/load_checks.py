@@ -15,7 +15,7 @@ from data_processing.ingest.column_limits import ColumnTypes
 from data_processing.ingest.loading import load_sql, validation_sql
 from data_processing.ingest.loading.files_to_load import TARGETS, FileToLoad
 from data_processing.ingest.stored_rows import missing_rows_error
-from database.schema.table_facts import has_triggers
+from database.schema.catalog import has_triggers
 from database.schema.tables import pools
 
 MAX_ROWS_A_DAY = 1.5

@@ -42,6 +42,7 @@ from data_processing.ingest.loading.load_checks import (
 from data_processing.ingest.loading.validation_sql import USABLE
 from data_processing.ingest.pool_descriptions import PLACEHOLDERS_NOTE, required_descriptions
 from data_processing.ingest.stored_rows import missing_rows_error
+from database.connections.advisory_locks import RAW_TABLES_LOCK, lock_in_transaction
 from database.connections.engine import checked_connection, make_engine
 from database.schema.check import verify_tables
 from database.schema.merge_sql import qualified
@@ -173,9 +174,7 @@ def _summary(counts: LoadCounts) -> str:
 
 def _load(connection: Connection, file: FileToLoad, run_id: str) -> LoadCounts:
     # two loads at once would not see each other's new rows, and insert them twice
-    connection.execute(
-        text("SELECT pg_advisory_xact_lock(hashtext('yieldspark'), hashtext('raw tables'))")
-    )
+    lock_in_transaction(connection, RAW_TABLES_LOCK)
     source = {"run_id": run_id, "source_table": file.target}
     connection.exec_driver_sql(validation_sql.create_incoming(file.text_columns))
     read = ragged = 0

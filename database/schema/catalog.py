@@ -1,7 +1,8 @@
-"""What PostgreSQL's catalogue says of a table as this role sees it: columns, rights, row-level
-security, rewrite rules, keys, sequences and indexes. Nothing is judged here.
+"""Reads PostgreSQL's catalog for a table as the current role sees it: columns, rights, row-level
+security, rules, keys, sequences and indexes.
 
-The catalogue and not `information_schema`, which hides a table that the role may not read.
+`information_schema` would hide tables that the role may not read. Draws no conclusions; `check`
+does.
 """
 
 from __future__ import annotations
@@ -16,9 +17,14 @@ from database.schema.merge_sql import qualified, quoted
 
 
 @dataclass(frozen=True)
-class ColumnFacts:
-    """`is_computed`: generated, so that no value can be written. `is_required`: NOT NULL without a
-    default. `rights`: SELECT, INSERT, UPDATE.
+class CatalogColumn:
+    """A column in the catalog.
+
+    Attributes:
+        type: name of its type; of a domain, the type below it.
+        is_computed: generated, so no value can be written.
+        is_required: NOT NULL without a default.
+        rights: SELECT, INSERT, UPDATE.
     """
 
     type: str
@@ -28,17 +34,25 @@ class ColumnFacts:
 
 
 @dataclass(frozen=True)
-class TableFacts:
-    """`name` is qualified and quoted, `kind` pg_class.relkind. `restricted` says
-    that policies of row-level security apply to this role, `rewritten` that a rule replaces writes,
-    `has_children` that other tables inherit from it, whose rows count as its own.
+class CatalogTable:
+    """A table in the catalog.
+
+    Attributes:
+        oid: oid of the table.
+        name: qualified and quoted name.
+        kind: pg_class.relkind.
+        may_delete: the role may delete rows.
+        columns: columns by name.
+        restricted: policies of row-level security apply to the role.
+        rewritten: a rule replaces writes.
+        has_children: other tables inherit from it, and their rows count as its own.
     """
 
     oid: int
     name: str
     kind: str
     may_delete: bool
-    columns: Mapping[str, ColumnFacts]
+    columns: Mapping[str, CatalogColumn]
     restricted: bool
     rewritten: bool
     has_children: bool
@@ -64,7 +78,7 @@ WHERE n.nspname = :schema
 
 _COLUMNS = text("""
 WITH RECURSIVE bases AS (
-    -- a domain may be one over another
+    -- a domain may be based on another domain
     SELECT oid AS type, typbasetype AS base, typnotnull AS is_required
     FROM pg_type
     WHERE typtype = 'd'
@@ -126,7 +140,7 @@ SELECT EXISTS (
 )
 """)
 
-_CLOSED_SEQUENCES = text("""
+_INACCESSIBLE_SEQUENCES = text("""
 SELECT DISTINCT format('%I.%I', n.nspname, s.relname)
 FROM pg_attrdef AS d
 JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
@@ -137,7 +151,7 @@ JOIN pg_depend AS x
 JOIN pg_class AS s ON s.oid = x.refobjid
 JOIN pg_namespace AS n ON n.oid = s.relnamespace
 WHERE d.adrelid = :table
-    AND a.attname <> ALL(CAST(:given AS text[]))
+    AND a.attname <> ALL(CAST(:inserted AS text[]))
     AND CASE
         WHEN s.relkind = 'S'
             THEN NOT has_sequence_privilege(s.oid, 'USAGE')
@@ -165,51 +179,55 @@ SELECT EXISTS (
 """)
 
 
-def table_facts(connection: Connection, table: Table, schema: str) -> TableFacts | None:
-    """None where the schema has no such table or view."""
-    found = connection.execute(_TABLE, {"schema": schema, "name": table.name}).first()
-    if found is None:
+def read_catalog_table(connection: Connection, table: Table, schema: str) -> CatalogTable | None:
+    """Return the table or view in the schema, None if there is none."""
+    row = connection.execute(_TABLE, {"schema": schema, "name": table.name}).first()
+    if row is None:
         return None
-    of_table = {"table": found.oid}
-    return TableFacts(
-        found.oid,
-        f"{quoted(schema)}.{quoted(table.name)}",
-        found.kind,
-        found.may_delete,
-        {row.name: _column(row) for row in connection.execute(_COLUMNS, of_table)},
-        found.restricted,
-        found.rewritten,
-        found.has_children,
+    columns = connection.execute(_COLUMNS, {"table": row.oid})
+    return CatalogTable(
+        oid=row.oid,
+        name=f"{quoted(schema)}.{quoted(table.name)}",
+        kind=row.kind,
+        may_delete=row.may_delete,
+        columns={column.name: _column(column) for column in columns},
+        restricted=row.restricted,
+        rewritten=row.rewritten,
+        has_children=row.has_children,
     )
 
 
-def _column(row: Any) -> ColumnFacts:
-    return ColumnFacts(row.type, row.is_computed, row.is_required, frozenset(row.rights))
+def _column(row: Any) -> CatalogColumn:
+    return CatalogColumn(row.type, row.is_computed, row.is_required, frozenset(row.rights))
 
 
-def is_unique(connection: Connection, table: TableFacts, key: Sequence[str]) -> bool:
-    """Whether an upsert by these columns finds a unique index."""
+def is_unique(connection: Connection, table: CatalogTable, key: Sequence[str]) -> bool:
+    """Whether an upsert by these columns has a unique index."""
     return bool(
         connection.execute(_IS_UNIQUE, {"table": table.oid, "key": sorted(key)}).scalar_one()
     )
 
 
 def has_triggers(connection: Connection, table: Table) -> bool:
-    """Whether the table, or a partition of it, has a trigger, which may drop or change rows."""
+    """Whether the table or one of its partitions has a trigger, which may drop or change rows."""
     return bool(connection.execute(_HAS_TRIGGERS, {"table": qualified(table)}).scalar_one())
 
 
-def is_indexed(connection: Connection, table: TableFacts, columns: Sequence[str]) -> bool:
-    """Whether an index of all rows begins with these columns."""
-    asked = {"table": table.oid, "columns": list(columns)}
-    return bool(connection.execute(_IS_INDEXED, asked).scalar_one())
+def is_indexed(connection: Connection, table: CatalogTable, columns: Sequence[str]) -> bool:
+    """Whether an index without a condition begins with these columns."""
+    parameters = {"table": table.oid, "columns": list(columns)}
+    return bool(connection.execute(_IS_INDEXED, parameters).scalar_one())
 
 
-def closed_sequences(
-    connection: Connection, table: TableFacts, given: Sequence[str]
+def inaccessible_sequences(
+    connection: Connection, table: CatalogTable, inserted: Sequence[str]
 ) -> tuple[str, ...]:
-    """Sequences that number a new row, where it gives the columns `given` itself, and that this
-    role may not use. An identity column asks for no right.
+    """Return sequences that an INSERT needs and the role may not use.
+
+    Args:
+        connection: connection to the database.
+        table: the table.
+        inserted: columns that the INSERT sets itself. Identity columns need no right.
     """
-    asked = {"table": table.oid, "given": list(given)}
-    return tuple(connection.execute(_CLOSED_SEQUENCES, asked).scalars())
+    parameters = {"table": table.oid, "inserted": list(inserted)}
+    return tuple(connection.execute(_INACCESSIBLE_SEQUENCES, parameters).scalars())
