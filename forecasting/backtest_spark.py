@@ -27,8 +27,8 @@ from forecasting.evaluation.evaluate import scores_of
 from forecasting.features.targets import targets_of
 from forecasting.models.stacked_model import OutOfSample, fit_stacked
 from forecasting.publishing.forecast_history import BACKTEST
-from forecasting.publishing.past_forecasts import no_past
-from forecasting.run.dataset import held_rows
+from forecasting.publishing.past_forecasts import empty_history
+from forecasting.run.dataset import cached_dataset
 from forecasting.run.forecast_rows import evaluation_staging
 from forecasting.run.plan import plan_backtest
 from spark.interrupt import interruptible
@@ -84,7 +84,7 @@ def run_backtest(
             run.jvm_started = True
         with interruptible(spark):
             with exported_snapshot(settings) as snapshot:
-                rows = forecast_past(spark, settings, name, plan.folds, run, snapshot)
+                rows = forecast_backtest_days(spark, settings, name, plan.folds, run, snapshot)
             scored = rows[rows["target_date"] > plan.as_of - dt.timedelta(days=days)]
             with run.stage("score"):
                 scores = scores_of(database, scored, settings.interval_level)
@@ -93,28 +93,28 @@ def run_backtest(
     return ledger_row(database, run.run_id) | scores
 
 
-def forecast_past(
+def forecast_backtest_days(
     spark: SparkSession, settings: Settings, engine: str, folds: FoldPlan, run: Run, snapshot: str
 ) -> pd.DataFrame:
     """Evaluation rows of both targets whose value has come true, of every day that the plan
     forecasts; gate and interval begin without a past.
     """
-    with held_rows(
+    with cached_dataset(
         spark, settings, choose_engine(engine, settings, spark), folds, run, snapshot
-    ) as (held, _):
-        sample = fit_stacked(held, folds, settings.interval_level, run.stage)
+    ) as (dataset, _):
+        sample = fit_stacked(dataset, folds, settings.interval_level, run.stage)
     with run.stage("publish"):
-        return past_evaluation(settings, engine, sample, folds, run)
+        return backtest_rows(settings, engine, sample, folds, run)
 
 
-def past_evaluation(
+def backtest_rows(
     settings: Settings, engine: str, sample: OutOfSample, folds: FoldPlan, run: Run
 ) -> pd.DataFrame:
     """Evaluation rows of an out-of-sample run that have come true, as a backtest makes them: gate
     and interval learn from the run's own days.
     """
     publish = partial(
-        publish_days, horizon=folds.horizon, level=settings.interval_level, ledger=no_past()
+        publish_days, horizon=folds.horizon, level=settings.interval_level, ledger=empty_history()
     )
     evaluated = partial(
         evaluation_rows,

@@ -1,7 +1,7 @@
 """Two versions judged on the same rows: days that neither was fitted on, up to the newest that has
 come true.
 
-In: two versions, a Spark session. Out: the numbers of `judgement.judge`, the first as challenger
+In: two versions, a Spark session. Out: the numbers of `promotion.judge`, the first as challenger
 and the second as champion. It moves nothing.
 """
 
@@ -24,9 +24,9 @@ from forecasting.features.feature_frame import feature_names
 from forecasting.models.stacked_model import forecast_by
 from forecasting.registry.model_archive import require_features
 from forecasting.registry.versions import load_version
-from forecasting.run.dataset import held_rows
+from forecasting.run.dataset import cached_dataset
 from forecasting.run.plan import newest_day
-from forecasting.run.serving_model import judged, stacked_of
+from forecasting.run.serving_model import decide_promotion, load_stacked_model
 from spark.interrupt import interruptible
 
 JOB = "compare_models"
@@ -71,12 +71,13 @@ def compare_versions(
         with (
             interruptible(spark),
             exported_snapshot(settings) as snapshot,
-            held_rows(spark, settings, engine, folds, run, snapshot) as (held, _),
+            cached_dataset(spark, settings, engine, folds, run, snapshot) as (dataset, _),
         ):
             one, other = (
-                forecast_by(held, stacked_of(engine, archive, span)) for archive in archives
+                forecast_by(dataset, load_stacked_model(engine, archive, span))
+                for archive in archives
             )
-        judgement = judged(one, other, settings)
+        promotion = decide_promotion(one, other, settings)
     names = {
         "first": archives[0].card.version,
         "second": archives[1].card.version,
@@ -85,7 +86,7 @@ def compare_versions(
     }
     return {
         **names,
-        "decision": judgement.decision,
-        "reason": judgement.reason,
-        "numbers": dict(judgement.numbers),
+        "decision": promotion.decision,
+        "reason": promotion.reason,
+        "numbers": dict(promotion.numbers),
     }

@@ -35,28 +35,28 @@ from database.connections.engine import make_engine
 from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot, get_spark_session
 from database.ledger.runs import Run, ledger_row, open_run
 from database.schema.metrics_table import metrics_table
-from forecasting.backtest_spark import past_evaluation
+from forecasting.backtest_spark import backtest_rows
 from forecasting.engines.choose import ENGINES, choose_engine
 from forecasting.evaluation.backtest import evaluation_rows, publish_days
-from forecasting.evaluation.scores import score_table, sentence
+from forecasting.evaluation.scores import score_table, summary_line
 from forecasting.features.targets import Target, targets_of
-from forecasting.publishing.fallbacks import apply_rules, join_targets
+from forecasting.publishing.fallbacks import apply_fallbacks, join_targets
 from forecasting.publishing.forecast_history import (
     BACKTEST,
-    NIGHT,
-    as_past,
-    past_rows,
-    score_what_came_true,
+    PRODUCTION,
+    history_by_target,
     scored_rows,
+    to_past_rows,
+    update_actuals,
 )
 from forecasting.publishing.intervals import relative_quantiles
 from forecasting.publishing.past_forecasts import past_forecasts
-from forecasting.run.dataset import held_rows, known_pools
+from forecasting.run.dataset import active_pools, cached_dataset
 from forecasting.run.forecast_rows import evaluation_staging, forecast_staging
-from forecasting.run.health_checks import explained, watch
+from forecasting.run.health_checks import forecast_explanations, model_health_checks
 from forecasting.run.plan import ForecastPlan, plan_forecast
-from forecasting.run.registration import record_refit, register, registry_checks
-from forecasting.run.serving_model import model_of_tonight
+from forecasting.run.registration import model_checks, record_refit, register
+from forecasting.run.serving_model import select_or_fit_model
 from spark.interrupt import interruptible
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def run_forecast(
         batch=settings.batch_id,
     ) as run:
         with run.stage("evaluate"), run.connection.begin():
-            came_true = score_what_came_true(run.connection)
+            came_true = update_actuals(run.connection)
         with run.stage("plan"):
             plan = plan_forecast(settings, as_of=as_of, engine=name, today=today)
         run.as_of, run.plan = plan.as_of, plan.document() | {"came_true": came_true}
@@ -133,17 +133,19 @@ def _forecast(
     folds, level = plan.folds, settings.interval_level
     engine = choose_engine(plan.engine, settings, spark)
     with exported_snapshot(settings) as snapshot:
-        with held_rows(spark, settings, engine, folds, run, snapshot, first_day=plan.first_day) as (
-            held,
+        with cached_dataset(
+            spark, settings, engine, folds, run, snapshot, first_day=plan.first_day
+        ) as (
+            dataset,
             facts,
         ):
-            night = model_of_tonight(held, facts, plan, engine, settings, run)
-        known = known_pools(settings, plan.as_of, snapshot)
-    run.checks += registry_checks(plan, night)
+            night = select_or_fit_model(dataset, facts, plan, engine, settings, run)
+        known = active_pools(settings, plan.as_of, snapshot)
+    run.checks += model_checks(plan, night)
     with run.stage("publish"):
         made = (
-            [past_evaluation(settings, plan.engine, night.refit.sample, folds, run)]
-            if night.refit and plan.makes_up
+            [backtest_rows(settings, plan.engine, night.refit.sample, folds, run)]
+            if night.refit and plan.backfills_history
             else []
         )
         past = _past(database, plan, made)
@@ -158,7 +160,7 @@ def _forecast(
             engine=plan.engine,
             horizon=folds.horizon,
             level=level,
-            source=NIGHT,
+            source=PRODUCTION,
             run_id=run.run_id,
         )
         tonight = {
@@ -175,12 +177,14 @@ def _forecast(
         )
         run.checks += [
             _score_check(database, plan, made, level),
-            *watch(night, known, forecasts["rule"][forecasts["apy"].notna()].tolist(), settings),
+            *model_health_checks(
+                night, known, forecasts["rule"][forecasts["apy"].notna()].tolist(), settings
+            ),
         ]
     with run.stage("explain"):
         apy, _ = tonight.values()
         forecasts["explanation"] = (
-            forecasts["pool_id"].map(explained(night, apy, settings)).astype(object)
+            forecasts["pool_id"].map(forecast_explanations(night, apy, settings)).astype(object)
         )
     staged = [
         StagedFrame(
@@ -191,7 +195,7 @@ def _forecast(
                 metrics=metrics_table(settings.metrics_table),
             )
         ),
-        StagedFrame(*evaluation_staging(spark, ledger, NIGHT)),
+        StagedFrame(*evaluation_staging(spark, ledger, PRODUCTION)),
         *(StagedFrame(*evaluation_staging(spark, rows, BACKTEST)) for rows in made),
     ]
     commit_run(
@@ -205,8 +209,8 @@ def _past(
     """What gate and interval of the as-of day learn from, by target: the ledger, and what was made
     up for where it has nothing itself.
     """
-    ledger = past_rows(database, plan.engine, horizon=plan.folds.horizon, as_of=plan.as_of)
-    for rows in map(as_past, made):
+    ledger = history_by_target(database, plan.engine, horizon=plan.folds.horizon, as_of=plan.as_of)
+    for rows in map(to_past_rows, made):
         for target, known in ledger.items():
             both = pd.concat([known, rows[rows["target"] == target]], ignore_index=True)
             ledger[target] = both.drop_duplicates(["pool_id", "target_day"]).sort_values(
@@ -230,7 +234,7 @@ def _forecasts(
         relative = relative_quantiles(
             past_forecasts(target, past[target.name], plan.as_of), settings.interval_level
         )
-        rows.append(apply_rules(known, published, target, relative, plan.as_of))
+        rows.append(apply_fallbacks(known, published, target, relative, plan.as_of))
     return join_targets(*rows).assign(
         target_date=plan.as_of + dt.timedelta(days=plan.folds.horizon),
         horizon_days=plan.folds.horizon,
@@ -255,7 +259,7 @@ def _score_check(
         [known, *(rows[rows["target_date"] >= first] for rows in made)], ignore_index=True
     ).drop_duplicates(key)
     table = score_table(rows, level)
-    found = sentence(table)
+    found = summary_line(table)
     log.info("the last %d days: %s", SCORED_DAYS, found)
     return {
         "name": "rolling_origin_score",

@@ -35,11 +35,11 @@ from forecasting.engines.engine import FeatureRows, Objective
 from forecasting.engines.folds import EXPANDING_DAYS, ONE_DAY, DaySpan, Fold, FoldPlan
 from forecasting.engines.model_parameters import TUNED, ModelParameters, model_parameters
 from forecasting.evaluation.day_bootstrap import mean_ratio_interval
-from forecasting.evaluation.error_measures import Numbers
-from forecasting.evaluation.scores import numbered
+from forecasting.evaluation.error_measures import Integers
+from forecasting.evaluation.scores import category_codes
 from forecasting.features.targets import Values
 from forecasting.publishing.persistence_gate import LOSS_LIMIT
-from forecasting.run.dataset import held_rows
+from forecasting.run.dataset import cached_dataset
 from forecasting.run.plan import newest_day
 from spark.interrupt import interruptible
 
@@ -59,7 +59,7 @@ class Losses:
 
     model: Values
     persistence: Values
-    days: Numbers
+    days: Integers
 
     @property
     def ratio(self) -> float:
@@ -99,10 +99,10 @@ def tune(
         with (
             interruptible(spark),
             exported_snapshot(settings) as snapshot,
-            held_rows(spark, settings, chosen, folds, run, snapshot) as (held, facts),
+            cached_dataset(spark, settings, chosen, folds, run, snapshot) as (dataset, facts),
         ):
             with run.stage("search"):
-                found = search(held, folds.apy, model_parameters(settings), minutes)
+                found = search(dataset, folds.apy, model_parameters(settings), minutes)
         tuned = found | {
             "engine": name,
             "as_of": as_of,
@@ -134,7 +134,7 @@ def tuning_folds(as_of: dt.date, horizon: int, train_days: int) -> FoldPlan:
 
 
 def search(
-    held: FeatureRows, folds: Sequence[Fold], present: ModelParameters, minutes: float
+    dataset: FeatureRows, folds: Sequence[Fold], present: ModelParameters, minutes: float
 ) -> dict[str, Any]:
     """parameters, trials, and `ratio`: to persistence, of the present parameters and the best ones,
     on the searched folds and on the last; `best_to_present` on the last fold with its bootstrap
@@ -148,7 +148,7 @@ def search(
 
     def loss(trial: optuna.Trial) -> float:
         found = losses(
-            held,
+            dataset,
             searched,
             replace(present, **{name: suggest(trial) for name, suggest in SPACE.items()}),
         ).ratio
@@ -163,9 +163,9 @@ def search(
     study.optimize(loss, timeout=60.0 * minutes)
     best = replace(present, **study.best_params)
     both = {"present": present, "best": best}
-    unseen = {name: losses(held, last, of) for name, of in both.items()}
+    unseen = {name: losses(dataset, last, of) for name, of in both.items()}
     ratios = {
-        name: {"searched": losses(held, searched, of).ratio, "last": unseen[name].ratio}
+        name: {"searched": losses(dataset, searched, of).ratio, "last": unseen[name].ratio}
         for name, of in both.items()
     }
     now, then = unseen["best"], unseen["present"]
@@ -191,26 +191,28 @@ SPACE: dict[str, Callable[[optuna.Trial], Any]] = {
 }
 
 
-def losses(held: FeatureRows, folds: Sequence[Fold], parameters: ModelParameters) -> Losses:
+def losses(dataset: FeatureRows, folds: Sequence[Fold], parameters: ModelParameters) -> Losses:
     """Raises: NotEnoughHistory where a fold has nothing to train on or to score."""
     model, persistence, dates = [], [], []
     for fold in folds:
         if not (
-            held.labelled(OBJECTIVE.label, fold.train)
-            and held.labelled(OBJECTIVE.label, fold.forecast)
+            dataset.labelled_rows(OBJECTIVE.label, fold.train)
+            and dataset.labelled_rows(OBJECTIVE.label, fold.forecast)
         ):
             raise NotEnoughHistory(
                 f"nothing to learn from before {fold.origin}, or to score after it: `tune` needs"
                 f" more than {FOLDS * FOLD_DAYS} days"
             )
-        fitted = replace(held, parameters=parameters).fit([OBJECTIVE], fold.train)  # type: ignore[type-var]
-        rows = held.forecast(fold.forecast, fitted, (OBJECTIVE.label,))
+        fitted = replace(dataset, parameters=parameters).fit([OBJECTIVE], fold.train)  # type: ignore[type-var]
+        rows = dataset.forecast(fold.forecast, fitted, (OBJECTIVE.label,))
         rows = rows[rows[OBJECTIVE.label].notna()]
         label = rows[OBJECTIVE.label].to_numpy(float)
         model.append(np.minimum(np.abs(label - rows["0"].to_numpy(float)), LOSS_LIMIT))
         persistence.append(np.minimum(np.abs(label), LOSS_LIMIT))
         dates.append(rows["date"])
-    return Losses(np.concatenate(model), np.concatenate(persistence), numbered(pd.concat(dates)))
+    return Losses(
+        np.concatenate(model), np.concatenate(persistence), category_codes(pd.concat(dates))
+    )
 
 
 def _require_writable(output: Path) -> None:

@@ -35,7 +35,7 @@ class Objective:
 
     label: str
     alpha: float | None = None
-    draw: int = 0
+    seed_offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class FeatureRows(Protocol):
     def features(self) -> tuple[str, ...]:
         """Names of the features, in the order of a model's."""
 
-    def labelled(self, label: str, days: DaySpan) -> int:
+    def labelled_rows(self, label: str, days: DaySpan) -> int:
         """Rows of these as-of days whose label is known."""
 
     def fit(self, objectives: Sequence[Objective], days: DaySpan) -> list[FittedModel]:
@@ -81,7 +81,7 @@ class FeatureRows(Protocol):
         features are missing values.
         """
 
-    def with_forecasts(self, name: str, parts: Sequence[Part]) -> FeatureRows:
+    def with_feature(self, name: str, parts: Sequence[ModelSpan]) -> FeatureRows:
         """Add the feature `name`: each model's forecast on its span, null elsewhere."""
 
     def forecast(
@@ -109,7 +109,9 @@ class Engine(Protocol):
     @property
     def name(self) -> str: ...
 
-    def hold(self, rows: DataFrame, features: Sequence[str], labels: Sequence[str]) -> FeatureRows:
+    def prepare(
+        self, rows: DataFrame, features: Sequence[str], labels: Sequence[str]
+    ) -> FeatureRows:
         """Compute the frame once and keep it. Raises: EnvironmentNotReady where the engine's
         runtime is missing.
         """
@@ -120,7 +122,7 @@ class Engine(Protocol):
         """
 
 
-Part = tuple[FittedModel, DaySpan]
+ModelSpan = tuple[FittedModel, DaySpan]
 """A model and the as-of days it forecasts; the spans of one list do not overlap."""
 
 LabelCounts = Mapping[str, Mapping[dt.date, int]]

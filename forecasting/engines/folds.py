@@ -75,22 +75,22 @@ EXPANDING_DAYS = 3650
 ONE_DAY = dt.timedelta(days=1)
 
 
-def night_folds(as_of: dt.date, *, horizon: int, train_days: int, judged_days: int) -> FoldPlan:
-    """One origin `judged_days` before the as-of day, which forecasts what has come true since, and
+def refit_folds(as_of: dt.date, *, horizon: int, train_days: int, validation_days: int) -> FoldPlan:
+    """One origin `validation_days` before the as-of day, which forecasts what has come true since, and
     the as-of day.
 
     `train_days` 0 trains on all there is (an expanding window).
     """
-    origin = as_of - dt.timedelta(days=judged_days + horizon - 1)
+    origin = as_of - dt.timedelta(days=validation_days + horizon - 1)
     return _plan(as_of, [origin], DaySpan(origin, as_of + ONE_DAY), horizon, train_days)
 
 
-def served_folds(as_of: dt.date, *, horizon: int) -> FoldPlan:
+def inference_folds(as_of: dt.date, *, horizon: int) -> FoldPlan:
     """Nothing is fitted: the as-of day is forecast by a model there is."""
     return FoldPlan(as_of, horizon, (), (), DaySpan(as_of, as_of + ONE_DAY))
 
 
-def past_folds(
+def backtest_folds(
     known: dt.date, *, days: int, horizon: int, train_days: int, refit_days: int
 ) -> FoldPlan:
     """An origin each `refit_days` of the `days` as-of days whose target days end with `known`."""

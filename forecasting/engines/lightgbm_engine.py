@@ -22,8 +22,8 @@ from forecasting.engines.engine import (
     Features,
     FittedModel,
     LabelCounts,
+    ModelSpan,
     Objective,
-    Part,
     collect,
     count_labels,
     without_threads,
@@ -32,7 +32,7 @@ from forecasting.engines.folds import DaySpan
 from forecasting.engines.model_parameters import ModelParameters
 from forecasting.engines.native import lightgbm
 
-MOST_AT_ONCE = 4
+MAX_PARALLEL_FITS = 4
 """Fits side by side with few threads each end sooner than one after another with all: a tree of a
 small model is too little work to share. Each takes a copy of the binned rows, a byte for each
 value.
@@ -55,7 +55,7 @@ def native_parameters(parameters: ModelParameters, objective: Objective) -> Mapp
         "bagging_freq": 1,
         "lambda_l2": parameters.lambda_l2,
         "max_bin": parameters.max_bin,
-        "seed": parameters.seed + objective.draw,
+        "seed": parameters.seed + objective.seed_offset,
         "num_threads": parameters.threads,
         "deterministic": True,
         "force_row_wise": True,
@@ -73,12 +73,12 @@ class LightgbmRows:
     counts: LabelCounts
     parameters: ModelParameters
 
-    def labelled(self, label: str, days: DaySpan) -> int:
+    def labelled_rows(self, label: str, days: DaySpan) -> int:
         return count_labels(self.counts, label, days)
 
     def fit(self, objectives: Sequence[Objective], days: DaySpan) -> list[FittedModel]:
         rows = self._within(days) & self.frame[objectives[0].label].notna().to_numpy()
-        at_once = max(1, min(self.parameters.threads, len(objectives), MOST_AT_ONCE))
+        at_once = max(1, min(self.parameters.threads, len(objectives), MAX_PARALLEL_FITS))
         parameters = replace(self.parameters, threads=self.parameters.threads // at_once)
         free: SimpleQueue[lightgbm.Dataset] = SimpleQueue()
         for data in self._binned(
@@ -119,7 +119,7 @@ class LightgbmRows:
             ),
         ]
 
-    def with_forecasts(self, name: str, parts: Sequence[Part]) -> LightgbmRows:
+    def with_feature(self, name: str, parts: Sequence[ModelSpan]) -> LightgbmRows:
         forecasts = np.full(len(self.frame), np.nan, dtype=np.float32)
         for model, days in parts:
             within = self._within(days)
@@ -173,7 +173,9 @@ class LightgbmEngine:
     parameters: ModelParameters
     name: str = "lightgbm"
 
-    def hold(self, rows: DataFrame, features: Sequence[str], labels: Sequence[str]) -> LightgbmRows:
+    def prepare(
+        self, rows: DataFrame, features: Sequence[str], labels: Sequence[str]
+    ) -> LightgbmRows:
         collected = collect(rows)
         matrix = collected[list(features)].to_numpy(np.float32)
         frame = collected.drop(columns=[name for name in features if name not in labels])

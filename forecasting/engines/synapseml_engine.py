@@ -28,8 +28,8 @@ from forecasting.engines.engine import (
     Features,
     FittedModel,
     LabelCounts,
+    ModelSpan,
     Objective,
-    Part,
     collect,
     count_labels,
     without_threads,
@@ -40,7 +40,7 @@ from forecasting.engines.model_parameters import ModelParameters
 ESTIMATOR_CLASS = "com.microsoft.azure.synapse.ml.lightgbm.LightGBMRegressor"
 VECTOR = "features_vector"
 FORECAST = "forecast"
-LAYOUT = 8
+PARTITIONS = 8
 """Partitions of the rows, whatever the session has: a model follows their order, and a laptop and a
 cluster must make the same one.
 """
@@ -100,7 +100,7 @@ def estimator(parameters: ModelParameters, objective: Objective, features: Seque
         baggingFreq=1,
         lambdaL2=parameters.lambda_l2,
         maxBin=parameters.max_bin,
-        seed=parameters.seed + objective.draw,
+        seed=parameters.seed + objective.seed_offset,
         numThreads=parameters.threads,
         numTasks=1,
         dataTransferMode="bulk",
@@ -123,7 +123,7 @@ class SynapsemlRows:
     counts: LabelCounts
     parameters: ModelParameters
 
-    def labelled(self, label: str, days: DaySpan) -> int:
+    def labelled_rows(self, label: str, days: DaySpan) -> int:
         return count_labels(self.counts, label, days)
 
     def fit(self, objectives: Sequence[Objective], days: DaySpan) -> list[FittedModel]:
@@ -131,7 +131,7 @@ class SynapsemlRows:
         known = self.frame.where(_within(days) & F.col(labels[0]).isNotNull())
         rows = known.select(VECTOR, *(F.col(label).cast("float").alias(label) for label in labels))
         models = []
-        with fixed_plans(self.frame.sparkSession):
+        with adaptive_execution_disabled(self.frame.sparkSession):
             for objective in objectives:
                 model = estimator(self.parameters, objective, self.features).fit(rows)
                 models.append(
@@ -139,8 +139,8 @@ class SynapsemlRows:
                 )
         return models
 
-    def with_forecasts(self, name: str, parts: Sequence[Part]) -> SynapsemlRows:
-        with fixed_plans(self.frame.sparkSession):
+    def with_feature(self, name: str, parts: Sequence[ModelSpan]) -> SynapsemlRows:
+        with adaptive_execution_disabled(self.frame.sparkSession):
             named = (
                 self._forecasts(self.frame, parts)
                 .withColumn(name, F.col(FORECAST).cast("float"))
@@ -155,7 +155,7 @@ class SynapsemlRows:
         self, days: DaySpan, models: Sequence[FittedModel], columns: Sequence[str]
     ) -> pd.DataFrame:
         rows = self.frame.where(_within(days)).select(*KEY, *columns, VECTOR)
-        with fixed_plans(self.frame.sparkSession):
+        with adaptive_execution_disabled(self.frame.sparkSession):
             for number, model in enumerate(models):
                 rows = model.native.transform(rows).withColumnRenamed(FORECAST, str(number))
             return collect(rows.drop(VECTOR))
@@ -166,7 +166,7 @@ class SynapsemlRows:
         rows = self.frame.where(_within(days)).select(
             *KEY, *columns, vector_to_array(F.col(VECTOR), "float32").alias(VECTOR)
         )
-        with fixed_plans(self.frame.sparkSession):
+        with adaptive_execution_disabled(self.frame.sparkSession):
             parts = max(1, -(-rows.count() // at_most)) if at_most else 1
             # by name and not by chance: another layout of the rows gives the same part
             found = collect(rows.where(F.pmod(F.xxhash64("pool_id"), F.lit(parts)) == 0))
@@ -180,7 +180,7 @@ class SynapsemlRows:
     def release(self) -> None:
         self.frame.unpersist()
 
-    def _forecasts(self, rows: DataFrame, parts: Sequence[Part]) -> DataFrame:
+    def _forecasts(self, rows: DataFrame, parts: Sequence[ModelSpan]) -> DataFrame:
         uncovered = reduce(
             lambda rest, part: rest.where(~_within(part[1])), parts, rows
         ).withColumn(FORECAST, F.lit(None).cast("double"))
@@ -193,11 +193,11 @@ class SynapsemlEngine:
     parameters: ModelParameters
     name: str = "synapseml"
 
-    def hold(
+    def prepare(
         self, rows: DataFrame, features: Sequence[str], labels: Sequence[str]
     ) -> SynapsemlRows:
         check_runtime(rows.sparkSession)
-        with fixed_plans(rows.sparkSession):
+        with adaptive_execution_disabled(rows.sparkSession):
             kept = _persisted(
                 _assembled(rows, features).drop(*(name for name in features if name not in labels))
             )
@@ -224,7 +224,7 @@ class SynapsemlEngine:
 
 
 @contextmanager
-def fixed_plans(spark: SparkSession) -> Iterator[None]:
+def adaptive_execution_disabled(spark: SparkSession) -> Iterator[None]:
     """Adaptive execution off: it merges partitions by their size, and the order of rows would
     follow.
     """
@@ -238,7 +238,7 @@ def fixed_plans(spark: SparkSession) -> Iterator[None]:
 
 
 def _persisted(rows: DataFrame) -> DataFrame:
-    return rows.repartition(LAYOUT, "pool_id").sortWithinPartitions(*KEY).persist()
+    return rows.repartition(PARTITIONS, "pool_id").sortWithinPartitions(*KEY).persist()
 
 
 def _assembled(rows: DataFrame, columns: Sequence[str]) -> DataFrame:

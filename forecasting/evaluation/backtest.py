@@ -2,7 +2,7 @@
 forecast.
 
 In: out-of-sample moves of the stacked model, and the ledger of earlier forecasts. Out: published
-rows, PUBLISHED, values in percent and USD. On every day gate and interval learn only from targets
+rows, PUBLISHED_COLUMNS, values in percent and USD. On every day gate and interval learn only from targets
 that had come true by then, so scores and coverage are out of sample (rolling origin, Tashman 2000).
 A pool with too short a history keeps its value, and says so. Rows here are pools observed on the
 as-of day; `rules` has the others.
@@ -28,7 +28,7 @@ from forecasting.publishing.intervals import (
 from forecasting.publishing.past_forecasts import PAST_COLUMNS, PastForecasts, forecast_history
 from forecasting.publishing.persistence_gate import GATE, gate_weights, gated_steps, refusal
 
-DESCRIBED = (
+DESCRIPTIVE_COLUMNS = (
     "median_7d",
     "mean_reversion",
     "naive_low",
@@ -37,7 +37,7 @@ DESCRIBED = (
     "tvl_usd",
     "apy_percent",
 )
-PUBLISHED = (
+PUBLISHED_COLUMNS = (
     *PAST_COLUMNS,
     "date",
     "forecast",
@@ -45,13 +45,13 @@ PUBLISHED = (
     "high",
     "weight",
     "rule",
-    *DESCRIBED,
+    *DESCRIPTIVE_COLUMNS,
 )
 """`rule` says why a row's forecast is the value of its as-of day: cold_start, no_model, no_ledger,
 few_pools, no_champion or gate; None where it is not.
 """
 
-PUBLISHED_FROM = ("now", "scale", "lowest", "move", "move_low", "move_high")
+INPUT_COLUMNS = ("now", "scale", "lowest", "move", "move_low", "move_high")
 """Columns of a day that its published values are made of."""
 
 COLD_START, NO_MODEL, NO_CHAMPION = "cold_start", "no_model", "no_champion"
@@ -78,12 +78,12 @@ def publish_days(
     pools, pool_ids = pd.factorize(past["pool_id"])
     # of this history a day sees what has come true by then, and so none of the days after it
     history, todays_pools = forecast_history(target, past, pools), pools[len(ledger) :]
-    inputs = {name: rows[name].to_numpy(float) for name in PUBLISHED_FROM}
+    inputs = {name: rows[name].to_numpy(float) for name in INPUT_COLUMNS}
     gates, published, end = np.empty(len(rows), dtype=object), np.empty((4, len(rows))), 0
     for day, size in sizes:
         begin, end = end, end + size
         today = {name: values[begin:end] for name, values in inputs.items()}
-        known = history.come_true(day)
+        known = history.observed_by(day)
         refused = refusal(known) or (None if serves else NO_CHAMPION)
         weights = (
             np.zeros(pool_ids.size)
@@ -99,7 +99,9 @@ def publish_days(
         )
         gates[begin:end] = refused or GATE
     columns = dict(zip(("weight", "forecast", "low", "high"), published, strict=True))
-    return _with_rules(rows.assign(**columns), gates)[list(PUBLISHED)].reset_index(drop=True)
+    return _with_rules(rows.assign(**columns), gates)[list(PUBLISHED_COLUMNS)].reset_index(
+        drop=True
+    )
 
 
 def _in_order(
@@ -233,7 +235,14 @@ def evaluation_rows(
             "persistence": published["now"],
             **{
                 name: published[name]
-                for name in ("scale", "move", "move_low", "move_high", "weight", *DESCRIBED)
+                for name in (
+                    "scale",
+                    "move",
+                    "move_low",
+                    "move_high",
+                    "weight",
+                    *DESCRIPTIVE_COLUMNS,
+                )
             },
             "interval_level": level,
             "model_version": published["date"].map(versions),

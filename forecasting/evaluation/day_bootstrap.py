@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from forecasting.evaluation.error_measures import Numbers
+from forecasting.evaluation.error_measures import Integers
 from forecasting.features.targets import Values
 
 BLOCK_DAYS = 7
@@ -35,17 +35,17 @@ SEED = 20_240_630
 Interval = tuple[float, float] | tuple[None, None]
 
 
-def mean_ratio_interval(errors: Values, reference: Values, days: Numbers) -> Interval:
+def mean_ratio_interval(errors: Values, reference: Values, days: Integers) -> Interval:
     """Interval of mean(errors) / mean(reference), from the sums of each day."""
-    drawn = times_drawn(days)
+    drawn = resample_counts(days)
     if drawn is None or not _known(errors, reference):
         return None, None
     return _percentiles(drawn @ np.bincount(days, errors), drawn @ np.bincount(days, reference))
 
 
-def median_ratio_interval(errors: Values, reference: Values, days: Numbers) -> Interval:
+def median_ratio_interval(errors: Values, reference: Values, days: Integers) -> Interval:
     """Interval of median(errors) / median(reference): the medians of each resample are exact."""
-    drawn = times_drawn(days)
+    drawn = resample_counts(days)
     if drawn is None or not _known(errors, reference):
         return None, None
     return _percentiles(
@@ -53,7 +53,7 @@ def median_ratio_interval(errors: Values, reference: Values, days: Numbers) -> I
     )
 
 
-def resampled_medians(errors: Values, days: Numbers, drawn: Values) -> Values:
+def resampled_medians(errors: Values, days: Integers, drawn: Values) -> Values:
     """Median of the errors in each resample, in which the rows of day d stand `drawn[resample, d]`
     times.
 
@@ -84,7 +84,7 @@ def resampled_medians(errors: Values, days: Numbers, drawn: Values) -> Values:
     return np.asarray((at((rows - 1) // 2) + at(rows // 2)) / 2)
 
 
-def times_drawn(days: Numbers) -> Values | None:
+def resample_counts(days: Integers) -> Values | None:
     """How often each resample draws each day, (RESAMPLES, days); the same at every call. None with
     fewer than MIN_BLOCKS blocks of days.
     """

@@ -15,7 +15,7 @@ import pandas as pd
 
 from forecasting.features.targets import Values
 
-Numbers = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
 
 MAPE_FLOOR = {"apy": 1.0, "tvl": 1_000.0}
 """Least denominator of MAPE, in APY points and USD: a pool at 0.01 % or with 3 USD would decide the
@@ -72,7 +72,7 @@ def point_errors(absolute: Values, actual: Values, floor: float) -> dict[str, fl
     }
 
 
-def mean_changes(change: Values, pools: Numbers) -> Values:
+def mean_changes(change: Values, pools: Integers) -> Values:
     """Mean one-step change of each pool over its known rows, the unit of `mase`; NaN where it is
     zero or unknown. `pools` count from 0.
     """
@@ -83,7 +83,7 @@ def mean_changes(change: Values, pools: Numbers) -> Values:
     return np.divide(total, rows, out=np.full(count, np.nan), where=total > 0.0)
 
 
-def mase(absolute: Values, pools: Numbers, changes: Values) -> float | None:
+def mase(absolute: Values, pools: Integers, changes: Values) -> float | None:
     """Mean over pools of mean |error| / mean change; pools without a change are left out.
 
     Source: Hyndman and Koehler (2006), "Another look at measures of forecast accuracy", section 3;

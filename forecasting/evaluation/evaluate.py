@@ -17,14 +17,14 @@ from sqlalchemy import Engine
 from config_spark import Settings
 from database.connections.engine import make_engine
 from database.ledger.runs import ledger_row, open_run
-from forecasting.evaluation.scores import score_table, sentence
-from forecasting.evaluation.segments import score_groups
+from forecasting.evaluation.scores import score_table, summary_line
+from forecasting.evaluation.segments import segment_scores
 from forecasting.publishing.forecast_history import (
     describe_pools,
     engine_to_score,
     newest_scored_day,
-    score_what_came_true,
     scored_rows,
+    update_actuals,
 )
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def evaluate(
         code_version=settings.code_version,
     ) as run:
         with run.stage("evaluate"), run.connection.begin():
-            run.rows["updated"] = score_what_came_true(run.connection)
+            run.rows["updated"] = update_actuals(run.connection)
         with run.stage("score"):
             name = engine or engine_to_score(
                 database, settings.engine, horizon=horizon, end=end, days=days
@@ -76,7 +76,7 @@ def evaluate(
                 "name": "scores",
                 "passed": True,
                 "severity": "info",
-                "found": sentence(table),
+                "found": summary_line(table),
                 "scores": table,
             }
         )
@@ -88,4 +88,4 @@ def scores_of(database: Engine, rows: pd.DataFrame, level: float) -> dict[str, A
     rows) and `groups`.
     """
     described = describe_pools(database, rows)
-    return {"targets": score_table(described, level), "groups": score_groups(described, level)}
+    return {"targets": score_table(described, level), "groups": segment_scores(described, level)}

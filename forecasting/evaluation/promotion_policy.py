@@ -1,7 +1,7 @@
 """Which model version may publish: challenger, champion and persistence judged on the same rows,
 which none of them had seen.
 
-In: feature rows of the judged days with the moves of both. Out: `Judgement`, the decision with its
+In: feature rows of the judged days with the moves of both. Out: `PromotionDecision`, the decision with its
 numbers. A loss is min(|came true - move|, LOSS_LIMIT) in the pool's scales, the gate's own: a move
 of the model itself, before any gate, against no move. So it does not depend on what was published,
 and one absurd pool can't decide it. Ratios come with the block bootstrap's interval over days: what
@@ -19,13 +19,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from forecasting.evaluation.day_bootstrap import LEVEL, mean_ratio_interval
-from forecasting.evaluation.error_measures import Numbers
-from forecasting.evaluation.scores import numbered
-from forecasting.evaluation.segments import groups_of
+from forecasting.evaluation.error_measures import Integers
+from forecasting.evaluation.scores import category_codes
+from forecasting.evaluation.segments import segments_of
 from forecasting.features.targets import Target, Values
 from forecasting.publishing.persistence_gate import LOSS_LIMIT
 
-MIN_GROUP_SHARE = 0.1
+MIN_SEGMENT_SHARE = 0.1
 """A group with fewer of the judged rows is too small to stop a version."""
 
 PROMOTED, KEPT, REFUSED = "promoted", "kept", "refused"
@@ -35,7 +35,7 @@ CHALLENGER, CHAMPION, PERSISTENCE = "challenger", "champion", "persistence"
 
 
 @dataclass(frozen=True)
-class Judgement:
+class PromotionDecision:
     """`decision`: the challenger serves (promoted), the champion goes on (kept), or nothing passes
     and persistence is served (refused); `passed`: the challenger would serve if there were no
     champion.
@@ -51,9 +51,9 @@ class Judgement:
     numbers: Mapping[str, Any]
 
 
-def judge(
+def evaluate_challenger(
     target: Target, rows: pd.DataFrame, moves: Mapping[str, Values], max_segment_regression: float
-) -> Judgement:
+) -> PromotionDecision:
     """Args: rows are `OutOfSample.rows` of the judged days; moves has CHALLENGER, and CHAMPION
     where there is one, in scales and in the rows' order; max_segment_regression is the share by
     which the challenger may be worse than the champion in any big group.
@@ -95,7 +95,7 @@ def judge(
     )
     decision = PROMOTED if passes else KEPT if champion_passes else REFUSED
     passed = passes or (decision == KEPT and beaten["challenger/persistence"])
-    return Judgement(decision, _reason(decision, ratios, rival, worse), passed, numbers)
+    return PromotionDecision(decision, _reason(decision, ratios, rival, worse), passed, numbers)
 
 
 def _under_one(ratio: float | None) -> bool:
@@ -104,23 +104,23 @@ def _under_one(ratio: float | None) -> bool:
 
 def _losses(
     target: Target, rows: pd.DataFrame, moves: Mapping[str, Values]
-) -> tuple[dict[str, Values], Numbers, npt.NDArray[np.bool_]]:
+) -> tuple[dict[str, Values], Integers, npt.NDArray[np.bool_]]:
     """Loss of each candidate on the rows that all of them have a move for and whose day came true,
     those rows' days, and which rows they are.
     """
     now, after = (
         target.level(rows[name].to_numpy(float)) for name in (target.name, f"{target.name}_next")
     )
-    came_true = (after - now) / rows[f"{target.name}_scale"].to_numpy(float)
+    actual_move = (after - now) / rows[f"{target.name}_scale"].to_numpy(float)
     all_moves = dict(moves) | {PERSISTENCE: np.zeros(len(rows))}
     known = np.logical_and.reduce(
-        [np.isfinite(values) for values in (came_true, *all_moves.values())]
+        [np.isfinite(values) for values in (actual_move, *all_moves.values())]
     )
     losses = {
-        name: np.minimum(np.abs(came_true - move), LOSS_LIMIT)[known]
+        name: np.minimum(np.abs(actual_move - move), LOSS_LIMIT)[known]
         for name, move in all_moves.items()
     }
-    return losses, numbered(rows["date"][known]), known
+    return losses, category_codes(rows["date"][known]), known
 
 
 def _pairs(losses: Mapping[str, Values]) -> list[tuple[str, str, str]]:
@@ -132,7 +132,7 @@ def _pairs(losses: Mapping[str, Values]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _ratio(first: Values, second: Values, days: Numbers) -> Ratio:
+def _ratio(first: Values, second: Values, days: Integers) -> Ratio:
     """None where there is none."""
     if not first.size or not second.sum():
         return None, None, None
@@ -148,10 +148,10 @@ def _group_ratios(
         {"scale": rows[f"{target.name}_scale"], "tvl_usd": rows["tvl"], "apy_percent": rows["apy"]}
     )
     found = []
-    for by, groups in groups_of(described, target.name):
+    for by, groups in segments_of(described, target.name):
         for group in groups.categories:
             members = np.asarray(groups == group)
-            if members.sum() >= MIN_GROUP_SHARE * len(rows) and second[members].sum() > 0.0:
+            if members.sum() >= MIN_SEGMENT_SHARE * len(rows) and second[members].sum() > 0.0:
                 ratio = round(float(first[members].sum() / second[members].sum()), 5)
                 found.append(
                     {"by": by, "group": str(group), "rows": int(members.sum()), "ratio": ratio}

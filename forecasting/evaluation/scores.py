@@ -16,7 +16,7 @@ import pandas as pd
 from forecasting.evaluation.day_bootstrap import LEVEL, mean_ratio_interval, median_ratio_interval
 from forecasting.evaluation.error_measures import (
     MAPE_FLOOR,
-    Numbers,
+    Integers,
     interval_scores,
     mase,
     mean_changes,
@@ -26,8 +26,8 @@ from forecasting.evaluation.error_measures import (
 )
 from forecasting.features.targets import Values
 
-RESTRICTED_TVL_USD = 1_000_000.0
-RESTRICTED_APY_PERCENT = 100.0
+INVESTABLE_TVL_USD = 1_000_000.0
+INVESTABLE_APY_PERCENT = 100.0
 FORECASTS = {
     "model": "forecast",
     "persistence": "persistence",
@@ -38,7 +38,7 @@ FORECASTS = {
 
 def score_table(rows: pd.DataFrame, level: float) -> dict[str, Any]:
     """`{target: {"restricted" | "all": score}}` of evaluation rows of any targets."""
-    chosen = {"restricted": restricted(rows), "all": pd.Series(True, index=rows.index)}
+    chosen = {"restricted": investable(rows), "all": pd.Series(True, index=rows.index)}
     return {
         str(target): {
             name: score(rows[mask & (rows["target"] == target)], level)
@@ -48,10 +48,10 @@ def score_table(rows: pd.DataFrame, level: float) -> dict[str, Any]:
     }
 
 
-def restricted(rows: pd.DataFrame) -> pd.Series[bool]:
+def investable(rows: pd.DataFrame) -> pd.Series[bool]:
     large, plausible = (
-        values(rows, "tvl_usd") > RESTRICTED_TVL_USD,
-        values(rows, "apy_percent") < RESTRICTED_APY_PERCENT,
+        values(rows, "tvl_usd") > INVESTABLE_TVL_USD,
+        values(rows, "apy_percent") < INVESTABLE_APY_PERCENT,
     )
     return pd.Series(large & plausible, index=rows.index)
 
@@ -67,7 +67,7 @@ def score(rows: pd.DataFrame, level: float) -> dict[str, Any]:
     if rows.empty:
         return {"rows": 0, "pools": 0, "days": 0}
     actual, floor = values(rows, "actual"), MAPE_FLOOR[rows["target"].iloc[0]]
-    pools, days = numbered(rows["pool_id"]), numbered(rows["as_of"])
+    pools, days = category_codes(rows["pool_id"]), category_codes(rows["as_of"])
     changes = mean_changes(values(rows, "mean_abs_change"), pools)
     absolute = {name: np.abs(actual - values(rows, column)) for name, column in FORECASTS.items()}
     errors = {
@@ -87,7 +87,7 @@ def score(rows: pd.DataFrame, level: float) -> dict[str, Any]:
     }
 
 
-def sentence(table: dict[str, Any]) -> str:
+def summary_line(table: dict[str, Any]) -> str:
     """One line for the ledger and the terminal: ratio to persistence (MAE with its interval,
     median) and coverage on restricted rows.
     """
@@ -108,7 +108,7 @@ def sentence(table: dict[str, Any]) -> str:
     return "; ".join(parts) or "no day could be scored"
 
 
-def numbered(labels: pd.Series[Any]) -> Numbers:
+def category_codes(labels: pd.Series[Any]) -> Integers:
     """Each row's label as a number from 0, in the order of the labels."""
     return np.asarray(pd.factorize(labels, sort=True)[0], dtype=np.int64)
 
@@ -119,7 +119,7 @@ def _ratios(errors: dict[str, dict[str, float | None]]) -> dict[str, float | Non
     }
 
 
-def _ratio_intervals(model: Values, persistence: Values, days: Numbers) -> dict[str, float | None]:
+def _ratio_intervals(model: Values, persistence: Values, days: Integers) -> dict[str, float | None]:
     mae, median_ae = (
         mean_ratio_interval(model, persistence, days),
         median_ratio_interval(model, persistence, days),

@@ -15,14 +15,14 @@ import pandas as pd
 
 from forecasting.evaluation.day_bootstrap import mean_ratio_interval
 from forecasting.evaluation.error_measures import interval_scores, mean, median, ratio, values
-from forecasting.evaluation.scores import numbered
+from forecasting.evaluation.scores import category_codes
 from forecasting.features.targets import Values, apy_size
 
-INSTABILITY_LIMITS = {"apy": (0.01, 0.05), "tvl": (0.005, 0.02)}
+VOLATILITY_LIMITS = {"apy": (0.01, 0.05), "tvl": (0.005, 0.02)}
 """Calm below the first, wild from the second: the pool's usual step as a share of its size. Fixed,
 so that a group means the same on every panel.
 """
-INSTABILITY = ("calm", "medium", "wild")
+VOLATILITY_CLASSES = ("calm", "medium", "wild")
 TVL_LIMITS_USD = (100_000.0, 1_000_000.0, 10_000_000.0)
 TVL_CLASSES = ("<100k", "100k-1M", "1M-10M", "10M+")
 AGE_LIMITS_DAYS = (30.0, 90.0, 365.0)
@@ -43,10 +43,10 @@ SCORED = (
 )
 
 
-def score_groups(rows: pd.DataFrame, level: float) -> list[dict[str, Any]]:
+def segment_scores(rows: pd.DataFrame, level: float) -> list[dict[str, Any]]:
     """One dict for each target and group that has rows.
 
-    by: instability (INSTABILITY), tvl_class, age_class (days), chain or project; group: its name;
+    by: instability (VOLATILITY_CLASSES), tvl_class, age_class (days), chain or project; group: its name;
     then rows, pools, mae, persistence_mae, mae_ratio and the bootstrap's interval of it,
     mae_ratio_low, mae_ratio_high, median_ae_ratio, coverage and pinball_ratio. A class is left out
     where the rows have not its column; in it, rows without a value are `unknown`.
@@ -54,7 +54,7 @@ def score_groups(rows: pd.DataFrame, level: float) -> list[dict[str, Any]]:
     scores = []
     for target, of_target in rows.groupby("target"):
         scored = of_target[[column for column in SCORED if column in rows]]
-        for by, groups in groups_of(of_target, str(target)):
+        for by, groups in segments_of(of_target, str(target)):
             members = {str(group): scored[groups == group] for group in groups.categories}
             scores += [
                 {"target": str(target), "by": by, "group": group, **_group_score(of, level)}
@@ -64,7 +64,7 @@ def score_groups(rows: pd.DataFrame, level: float) -> list[dict[str, Any]]:
     return scores
 
 
-def groups_of(rows: pd.DataFrame, target: str) -> Iterator[tuple[str, pd.Categorical]]:
+def segments_of(rows: pd.DataFrame, target: str) -> Iterator[tuple[str, pd.Categorical]]:
     """Name of the class and each row's group in it, in the order in which groups are shown, of rows
     with tvl_usd, apy_percent and what else is known: scale, age_days, chain, project.
     """
@@ -72,7 +72,7 @@ def groups_of(rows: pd.DataFrame, target: str) -> Iterator[tuple[str, pd.Categor
         size = apy_size(values(rows, "apy_percent")) if target == "apy" else 1.0
         yield (
             "instability",
-            _classes(values(rows, "scale") / size, INSTABILITY_LIMITS[target], INSTABILITY),
+            _classes(values(rows, "scale") / size, VOLATILITY_LIMITS[target], VOLATILITY_CLASSES),
         )
     yield "tvl_class", _classes(values(rows, "tvl_usd"), TVL_LIMITS_USD, TVL_CLASSES)
     if "age_days" in rows:
@@ -112,7 +112,7 @@ def _group_score(rows: pd.DataFrame, level: float) -> dict[str, Any]:
     model, persistence = (
         np.abs(values(rows, "actual") - values(rows, name)) for name in ("forecast", "persistence")
     )
-    low, high = mean_ratio_interval(model, persistence, numbered(rows["as_of"]))
+    low, high = mean_ratio_interval(model, persistence, category_codes(rows["as_of"]))
     interval = interval_scores(rows, level)
     return {
         "rows": len(rows),

@@ -32,7 +32,7 @@ means.
 """
 SLOPE_LIMIT = 8.0
 SPIKE_SCALES = 5.0
-STILL = 1e-9
+NO_CHANGE = 1e-9
 APY_FLOOR, APY_RELATIVE_FLOOR, TVL_FLOOR = 0.001, 0.002, 0.001
 SCALE_HALF_LIFE_DAYS, SCALE_WINDOW_DAYS, SCALE_CUT, MIN_MOVES = 10.0, 60, 4.0, 3
 SLOPE_DAYS, SLOPE_SHRINKAGE = 60, 10.0
@@ -54,7 +54,7 @@ APY_DISTANCES = (
     *(f"apy_exponential_gap_{half_life}" for half_life in HALF_LIVES),
     *(f"apy_gap_{lag}" for lag in FAR_LAGS),
 )
-APY_RESTLESSNESS = (
+APY_VOLATILITY = (
     "apy_std_7",
     "apy_std_30",
     *(f"apy_abs_move_{days}" for days in (7, 30, 90)),
@@ -68,7 +68,7 @@ APY_SLOPES = tuple(
 )
 APY_SPIKES = ("apy_spike", "apy_spike_yesterday", "apy_spike_share_30")
 APY_LEVEL = ("apy_level", "apy_scale_relative")
-APY_FEATURES = (*APY_MOVES, *APY_DISTANCES, *APY_RESTLESSNESS, *APY_SLOPES, *APY_SPIKES, *APY_LEVEL)
+APY_FEATURES = (*APY_MOVES, *APY_DISTANCES, *APY_VOLATILITY, *APY_SLOPES, *APY_SPIKES, *APY_LEVEL)
 TVL_FEATURES = (
     "tvl_level",
     *(f"tvl_move_{lag}" for lag in range(4)),
@@ -166,7 +166,7 @@ def _in(scale: Days, distance: Days) -> Days:
 
 def _apy_features(apy: Days, moves: Days, scale: Days) -> dict[str, Days]:
     size = np.abs(moves)
-    still = np.where(np.isnan(moves), np.nan, size < STILL)
+    still = np.where(np.isnan(moves), np.nan, size < NO_CHANGE)
     spike = np.where(np.isnan(moves / scale), np.nan, size > SPIKE_SCALES * scale)
     distances = {
         **{f"apy_move_{lag}": rolling.lag(moves, lag) for lag in range(7)},

@@ -2,7 +2,7 @@
 shares by group add up.
 
 In: the definitions of pool, cross-section and market features. Out: FEATURE_GROUPS, and
-SHARED_BY_A_DAY: features that are nearly one value for all pools of a day. TVL's forecast is one of
+SAME_FOR_ALL_POOLS: features that are nearly one value for all pools of a day. TVL's forecast is one of
 them: it follows the cross-section.
 """
 
@@ -14,9 +14,9 @@ from forecasting.features.pool_features import (
     APY_DISTANCES,
     APY_LEVEL,
     APY_MOVES,
-    APY_RESTLESSNESS,
     APY_SLOPES,
     APY_SPIKES,
+    APY_VOLATILITY,
     CALENDAR,
     TVL_FEATURES,
 )
@@ -30,7 +30,7 @@ _SCOPED = {
 FEATURE_GROUPS: dict[str, tuple[str, ...]] = {
     "apy_moves": APY_MOVES,
     "apy_distances": APY_DISTANCES,
-    "apy_restlessness": APY_RESTLESSNESS,
+    "apy_restlessness": APY_VOLATILITY,
     "apy_slopes": APY_SLOPES,
     "apy_spikes": APY_SPIKES,
     "apy_scale_and_level": APY_LEVEL,
@@ -41,7 +41,7 @@ FEATURE_GROUPS: dict[str, tuple[str, ...]] = {
     "market": MARKET,
 }
 
-SHARED_BY_A_DAY = frozenset(
+SAME_FOR_ALL_POOLS = frozenset(
     name
     for group in ("tvl_forecast", "calendar", *_SCOPED, "market")
     for name in FEATURE_GROUPS[group]

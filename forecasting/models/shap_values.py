@@ -22,7 +22,7 @@ import numpy as np
 
 from forecasting.engines.engine import Features
 from forecasting.features.targets import ASINH_UNIT, Values, asinh_level
-from forecasting.models.stacked_model import ASINH_DRAWS, SCALED_DRAWS
+from forecasting.models.stacked_model import ASINH_SEEDS, SCALED_SEEDS
 
 if TYPE_CHECKING:
     import lightgbm
@@ -56,7 +56,7 @@ def explanations(
 
     found: list[Explanation | None] = [None] * len(matrix)
     stepped = np.flatnonzero(np.nan_to_num(steps))
-    boosters = [lightgbm.Booster(model_str=text) for text in texts[: SCALED_DRAWS + ASINH_DRAWS]]
+    boosters = [lightgbm.Booster(model_str=text) for text in texts[: SCALED_SEEDS + ASINH_SEEDS]]
     for rows in (
         stepped[first : first + CHUNK_ROWS] for first in range(0, stepped.size, CHUNK_ROWS)
     ):
@@ -81,7 +81,7 @@ def move_contributions(
             [booster.predict(matrix, pred_contrib=True, num_threads=threads) for booster in drawn],
             axis=0,
         )
-        for drawn in (boosters[:SCALED_DRAWS], boosters[SCALED_DRAWS:])
+        for drawn in (boosters[:SCALED_SEEDS], boosters[SCALED_SEEDS:])
     )
     points: Values = (
         scaled * scale[:, None] + asinh * secant_slope(apy, asinh.sum(axis=1))[:, None]

@@ -1,7 +1,7 @@
 """The stacked model: TVL first, by a forward chain of fits; its out-of-fold forecast is a feature
 of APY, whose move is the mean of eight models.
 
-In: feature rows held by an engine and a plan of folds. Out: out-of-sample rows of the days that the
+In: feature rows dataset by an engine and a plan of folds. Out: out-of-sample rows of the days that the
 plan forecasts, with each target's move and outer quantiles in scales (NaN where no fold had rows
 enough), and which models forecast which days. It does not turn moves into values, and it knows
 neither gate nor published interval.
@@ -25,9 +25,9 @@ from forecasting.features.targets import Values, mean_of_spaces
 
 TVL_FORECAST = "tvl_forecast_move"
 MIN_TRAINING_ROWS = 300
-"""Fewer labelled rows than this are not fitted: five leaves of the smallest size are no model."""
+"""Fewer labelled_rows rows than this are not fitted: five leaves of the smallest size are no model."""
 
-SCALED_DRAWS, ASINH_DRAWS = 5, 3
+SCALED_SEEDS, ASINH_SEEDS = 5, 3
 """Fits of the same rows with other seeds: their mean is a little better than each, and steadier
 from day to day.
 """
@@ -87,8 +87,10 @@ class OutOfSample:
 def apy_objectives(level: float) -> list[Objective]:
     """Medians of both spaces, and the outer quantiles of an interval with coverage `level`."""
     tail = (1.0 - level) / 2.0
-    scaled = [Objective("apy_label", draw=draw) for draw in range(SCALED_DRAWS)]
-    asinh = [Objective("apy_asinh_label", draw=SCALED_DRAWS + draw) for draw in range(ASINH_DRAWS)]
+    scaled = [Objective("apy_label", seed_offset=draw) for draw in range(SCALED_SEEDS)]
+    asinh = [
+        Objective("apy_asinh_label", seed_offset=SCALED_SEEDS + draw) for draw in range(ASINH_SEEDS)
+    ]
     return [
         *scaled,
         *asinh,
@@ -106,24 +108,25 @@ def tvl_objectives(level: float) -> list[Objective]:
     ]
 
 
-def fit_stacked(held: FeatureRows, plan: FoldPlan, level: float, stage: Stage) -> OutOfSample:
+def fit_stacked(dataset: FeatureRows, plan: FoldPlan, level: float, stage: Stage) -> OutOfSample:
     """Fit every fold of both targets and forecast the out-of-sample days. Args: stage times what it
     is wrapped around.
     """
     with stage("fit_tvl"):
         coarse = [fold for fold in plan.tvl if fold.origin < plan.forecast.start]
         chain = [
-            (held.fit([Objective("tvl_label")], fold.train)[0], fold.forecast)
+            (dataset.fit([Objective("tvl_label")], fold.train)[0], fold.forecast)
             for fold in coarse
-            if _can_fit(held, "tvl_label", fold.train)
+            if _can_fit(dataset, "tvl_label", fold.train)
         ]
         tvl = [
-            _fit(held, "tvl_label", fold, tvl_objectives(level)) for fold in plan.tvl[len(coarse) :]
+            _fit(dataset, "tvl_label", fold, tvl_objectives(level))
+            for fold in plan.tvl[len(coarse) :]
         ]
         fitted = [
             (models[0], fold.forecast) for models, fold in zip(tvl, plan.apy, strict=True) if models
         ]
-        stacked = held.with_forecasts(TVL_FORECAST, [*chain, *fitted])
+        stacked = dataset.with_feature(TVL_FORECAST, [*chain, *fitted])
     try:
         with stage("fit_apy"):
             apy = [_fit(stacked, "apy_label", fold, apy_objectives(level)) for fold in plan.apy]
@@ -134,7 +137,7 @@ def fit_stacked(held: FeatureRows, plan: FoldPlan, level: float, stage: Stage) -
         with stage("predict"):
             return OutOfSample(
                 _with_moves(
-                    stacked.forecast(plan.forecast, [], READ_COLUMNS), held, stacked, models
+                    stacked.forecast(plan.forecast, [], READ_COLUMNS), dataset, stacked, models
                 ),
                 models,
             )
@@ -142,12 +145,12 @@ def fit_stacked(held: FeatureRows, plan: FoldPlan, level: float, stage: Stage) -
         stacked.release()
 
 
-def forecast_by(held: FeatureRows, model: StackedModel) -> OutOfSample:
+def forecast_by(dataset: FeatureRows, model: StackedModel) -> OutOfSample:
     """What a model that was fitted before says of its days."""
-    stacked = held.with_forecasts(TVL_FORECAST, [(model.tvl[0], model.days)] if model.tvl else [])
+    stacked = dataset.with_feature(TVL_FORECAST, [(model.tvl[0], model.days)] if model.tvl else [])
     try:
         return OutOfSample(
-            _with_moves(stacked.forecast(model.days, [], READ_COLUMNS), held, stacked, [model]),
+            _with_moves(stacked.forecast(model.days, [], READ_COLUMNS), dataset, stacked, [model]),
             (model,),
         )
     finally:
@@ -155,11 +158,11 @@ def forecast_by(held: FeatureRows, model: StackedModel) -> OutOfSample:
 
 
 def _with_moves(
-    rows: pd.DataFrame, held: FeatureRows, stacked: FeatureRows, models: Sequence[StackedModel]
+    rows: pd.DataFrame, dataset: FeatureRows, stacked: FeatureRows, models: Sequence[StackedModel]
 ) -> pd.DataFrame:
     found = {
         "apy": [_apy_moves(stacked, model) for model in models if model.apy],
-        "tvl": [_tvl_moves(held, model) for model in models if model.tvl],
+        "tvl": [_tvl_moves(dataset, model) for model in models if model.tvl],
     }
     for target, moves in found.items():
         known = (
@@ -174,23 +177,25 @@ def _with_moves(
 
 
 def _fit(
-    held: FeatureRows, label: str, fold: Fold, objectives: Sequence[Objective]
+    dataset: FeatureRows, label: str, fold: Fold, objectives: Sequence[Objective]
 ) -> tuple[FittedModel, ...]:
-    return tuple(held.fit(objectives, fold.train)) if _can_fit(held, label, fold.train) else ()
+    return (
+        tuple(dataset.fit(objectives, fold.train)) if _can_fit(dataset, label, fold.train) else ()
+    )
 
 
-def _can_fit(held: FeatureRows, label: str, days: DaySpan) -> bool:
-    return held.labelled(label, days) >= MIN_TRAINING_ROWS
+def _can_fit(dataset: FeatureRows, label: str, days: DaySpan) -> bool:
+    return dataset.labelled_rows(label, days) >= MIN_TRAINING_ROWS
 
 
 def _names(target: str) -> tuple[str, str, str]:
     return (f"{target}_move", f"{target}_move_low", f"{target}_move_high")
 
 
-def _apy_moves(held: FeatureRows, model: StackedModel) -> pd.DataFrame:
-    found = held.forecast(model.days, model.apy, ("apy", "apy_scale"))
-    scaled = [str(number) for number in range(SCALED_DRAWS)]
-    asinh = [str(SCALED_DRAWS + number) for number in range(ASINH_DRAWS)]
+def _apy_moves(dataset: FeatureRows, model: StackedModel) -> pd.DataFrame:
+    found = dataset.forecast(model.days, model.apy, ("apy", "apy_scale"))
+    scaled = [str(number) for number in range(SCALED_SEEDS)]
+    asinh = [str(SCALED_SEEDS + number) for number in range(ASINH_SEEDS)]
     known = (
         found["apy"],
         found["apy_scale"],
@@ -198,12 +203,12 @@ def _apy_moves(held: FeatureRows, model: StackedModel) -> pd.DataFrame:
         found[asinh].mean(axis=1),
     )
     move = mean_of_spaces(*(values.to_numpy(float) for values in known))
-    low, high = (found[str(SCALED_DRAWS + ASINH_DRAWS + number)] for number in (0, 1))
+    low, high = (found[str(SCALED_SEEDS + ASINH_SEEDS + number)] for number in (0, 1))
     return _moves("apy", found, move, low, high)
 
 
-def _tvl_moves(held: FeatureRows, model: StackedModel) -> pd.DataFrame:
-    found = held.forecast(model.days, model.tvl, ())
+def _tvl_moves(dataset: FeatureRows, model: StackedModel) -> pd.DataFrame:
+    found = dataset.forecast(model.days, model.tvl, ())
     return _moves("tvl", found, found["0"], found["1"], found["2"])
 
 

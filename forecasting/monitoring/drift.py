@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from forecasting.engines.engine import Features
 from forecasting.features.targets import Values
-from forecasting.models.feature_groups import SHARED_BY_A_DAY
+from forecasting.models.feature_groups import SAME_FOR_ALL_POOLS
 
 Reference = list[dict[str, Any]]
 """An entry for each feature, in the matrix's order: feature, edges, counts of rows (the last bin is
@@ -46,7 +46,9 @@ class FeatureDrift:
     all_missing: bool
 
 
-def reference_of(matrix: Features, names: Sequence[str], days: npt.NDArray[Any]) -> Reference:
+def reference_distribution(
+    matrix: Features, names: Sequence[str], days: npt.NDArray[Any]
+) -> Reference:
     """The training rows in bins. Args: matrix (rows, features); days has each row's day.
 
     Edges are the deciles, and two fences as far outside the span's range as that is wide, for a
@@ -60,7 +62,7 @@ def reference_of(matrix: Features, names: Sequence[str], days: npt.NDArray[Any])
     ]
 
 
-def drift(reference: Reference, matrix: Features) -> list[FeatureDrift]:
+def measure_drift(reference: Reference, matrix: Features) -> list[FeatureDrift]:
     """Every feature of tonight's rows (rows, features), most drifted first; none of fewer than
     MIN_ROWS rows.
     """
@@ -75,7 +77,7 @@ def drift(reference: Reference, matrix: Features) -> list[FeatureDrift]:
 
 def _describe(name: str, column: Values, day: npt.NDArray[np.int64]) -> dict[str, Any]:
     known = column[~np.isnan(column)]
-    edges = _edges(known, shared=name in SHARED_BY_A_DAY)
+    edges = _edges(known, shared=name in SAME_FOR_ALL_POOLS)
     bins = edges.size + 2
     counts = (
         np.bincount(day * bins + _bin_of(column, edges), minlength=bins * (day.max() + 1))
@@ -87,7 +89,7 @@ def _describe(name: str, column: Values, day: npt.NDArray[np.int64]) -> dict[str
     total = counts.sum(axis=0)
     # what is usual is a matter of values: a day with a hole is no measure for tonight
     valued = counts[counts[:, :-1].sum(axis=1) >= MIN_ROWS, :-1]
-    usual = beyond_chance(total[:-1], valued).max(initial=0.0) if len(valued) else 0.0
+    usual = excess_psi(total[:-1], valued).max(initial=0.0) if len(valued) else 0.0
     return {
         "feature": name,
         "edges": edges.tolist(),
@@ -125,7 +127,7 @@ def population_stability(expected: Values, counts: Values) -> Values:
     return psi
 
 
-def beyond_chance(expected: Values, counts: Values) -> Values:
+def excess_psi(expected: Values, counts: Values) -> Values:
     """PSI less what rows drawn like the expected ones have on average: (bins - 1)(1 / rows + 1 /
     expected rows) (Yurdakul and Naranjo 2020).
     """
@@ -157,6 +159,6 @@ def _drift_of(known: Mapping[str, Any], column: Values) -> FeatureDrift:
         psi=float(population_stability(expected, counts)[0]),
         ks=binned_ks(expected, counts[0]),
         # by the chain rule of the divergence, values weigh as much in it as there are rows with one
-        beyond=float(beyond_chance(expected, counts)[0] - valued * known["usual"]),
+        beyond=float(excess_psi(expected, counts)[0] - valued * known["usual"]),
         all_missing=bool(valued == 0.0),
     )

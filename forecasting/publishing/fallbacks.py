@@ -1,7 +1,7 @@
 """What is published for every active pool: the model's forecast, or a rule's where the model has
 nothing to say, with the reason.
 
-In: what is known of each pool (`known_query`: newest values, their days, observed days) and the
+In: what is known of each pool (`active_pools_query`: newest values, their days, observed days) and the
 as-of day's model forecasts.
 Out: one row per pool for D + horizon. Rules, first that fits:
 - stale: it was not observed on the as-of day -> the last known value; models are trained on
@@ -46,19 +46,19 @@ WHERE m.date <= :as_of
 GROUP BY m.pool_id
 ORDER BY m.pool_id
 """
-KNOWN_COLUMNS = ("pool_id", "apy", "tvl", "first_day", "apy_day", "tvl_day")
+POOL_COLUMNS = ("pool_id", "apy", "tvl", "first_day", "apy_day", "tvl_day")
 
 STALE, NO_VALUE = "stale", "no_value"
 
 
-def known_query(metrics: str) -> str:
-    """SELECT of KNOWN_COLUMNS for each active pool, up to the day `:as_of`. Args: metrics is the
+def active_pools_query(metrics: str) -> str:
+    """SELECT of POOL_COLUMNS for each active pool, up to the day `:as_of`. Args: metrics is the
     quoted name of the metrics table.
     """
     return _KNOWN.format(metrics=metrics)
 
 
-def apply_rules(
+def apply_fallbacks(
     known: pd.DataFrame,
     tonight: pd.DataFrame,
     target: Target,
@@ -68,7 +68,7 @@ def apply_rules(
     """One target of every known pool: pool_id, value, low, high, rule (None where the model
     forecast).
 
-    Args: known has KNOWN_COLUMNS; tonight is the as-of day's published rows; relative are
+    Args: known has POOL_COLUMNS; tonight is the as-of day's published rows; relative are
     `intervals.relative_quantiles`.
     """
     rows = known.merge(

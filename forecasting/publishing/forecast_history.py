@@ -21,7 +21,7 @@ from forecasting.publishing.past_forecasts import PAST_COLUMNS, PAST_DAYS
 
 NUMBERS = {column.name for column in forecast_evaluation.columns if isinstance(column.type, Double)}
 
-NIGHT, BACKTEST = "night", "backtest"
+PRODUCTION, BACKTEST = "night", "backtest"
 TARGETS = ("apy", "tvl")
 
 LEARNT_FROM = """
@@ -104,7 +104,7 @@ FROM pools AS p FULL JOIN yieldspark.pool_calendars AS c ON c.pool_id = p.pool_i
 """
 
 
-def score_what_came_true(connection: Connection) -> int:
+def update_actuals(connection: Connection) -> int:
     """Write the actual values of target days observed since, inside the caller's transaction;
     returns the rows changed.
 
@@ -123,7 +123,7 @@ def _rows_changed(connection: Connection, statement: str) -> int:
     return int(connection.execute(text(statement), {"days": PAST_DAYS}).rowcount)
 
 
-def known_days(engine: Engine, name: str, *, horizon: int, as_of: dt.date) -> int:
+def history_days(engine: Engine, name: str, *, horizon: int, as_of: dt.date) -> int:
     """Target days of the last PAST_DAYS up to `as_of` that the engine's models forecast and that
     came true; of the target that has fewer.
     """
@@ -135,15 +135,15 @@ def known_days(engine: Engine, name: str, *, horizon: int, as_of: dt.date) -> in
     return min(int(found.get(target, 0)) for target in TARGETS)
 
 
-def past_rows(
+def history_by_target(
     engine: Engine, name: str, *, horizon: int, as_of: dt.date
 ) -> dict[str, pd.DataFrame]:
     """PAST_COLUMNS by target: what gate and interval of `as_of` may learn from."""
-    rows = as_past(_read(engine, PAST, _span(name, horizon, as_of)))
+    rows = to_past_rows(_read(engine, PAST, _span(name, horizon, as_of)))
     return {target: rows[rows["target"] == target] for target in TARGETS}
 
 
-def as_past(rows: pd.DataFrame) -> pd.DataFrame:
+def to_past_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """Evaluation rows under the names of PAST_COLUMNS, with their target."""
     named = rows.rename(columns=PAST_NAMES).assign(target_day=pd.to_datetime(rows["target_date"]))
     return named[["target", *PAST_COLUMNS]]

@@ -41,7 +41,7 @@ def tail_factors(past: PastForecasts, steps: Values, level: float) -> tuple[floa
     what is published today, whatever was then.
     """
     low, high = half_widths(steps, past.low, past.high)
-    below, above = (steps - past.came_true) / low, (past.came_true - steps) / high
+    below, above = (steps - past.actual_move) / low, (past.actual_move - steps) / high
     known = np.isfinite(below) & np.isfinite(above)
     if known.sum() < MIN_PAST:
         return np.nan, np.nan

@@ -33,7 +33,7 @@ class PastForecasts:
     """One row a forecast that has come true. `age`: days since its target day, 0 for the day that
     is decided about.
 
-    `move` was forecast between `low` and `high`, the model's own quantiles, and `came_true`
+    `move` was forecast between `low` and `high`, the model's own quantiles, and `actual_move`
     followed; all in scales. `change` is what followed relative to the value's size
     (`Target.size`); `is_cold` where the pool had no scale yet. `pool_id` may be any key of a pool.
     """
@@ -43,7 +43,7 @@ class PastForecasts:
     move: Values
     low: Values
     high: Values
-    came_true: Values
+    actual_move: Values
     change: Values
     is_cold: npt.NDArray[np.bool_]
 
@@ -68,7 +68,7 @@ class ForecastHistory:
     columns: dict[str, npt.NDArray[Any]]
     """Those of `PastForecasts` but for `age`."""
 
-    def come_true(self, day: dt.date) -> PastForecasts:
+    def observed_by(self, day: dt.date) -> PastForecasts:
         """Those whose value of the target day was known on `day`, of the last PAST_DAYS target
         days.
         """
@@ -95,7 +95,7 @@ def forecast_history(
             "move": _column(rows, "move"),
             "low": _column(rows, "move_low"),
             "high": _column(rows, "move_high"),
-            "came_true": change / scale,
+            "actual_move": change / scale,
             "change": change / target.size(now),
             "is_cold": np.isnan(scale),
         },
@@ -104,10 +104,10 @@ def forecast_history(
 
 def past_forecasts(target: Target, rows: pd.DataFrame, day: dt.date) -> PastForecasts:
     """PAST_COLUMNS that had come true by `day`, as gate and interval look at them."""
-    return forecast_history(target, rows).come_true(day)
+    return forecast_history(target, rows).observed_by(day)
 
 
-def no_past() -> pd.DataFrame:
+def empty_history() -> pd.DataFrame:
     """PAST_COLUMNS without a row."""
     kinds = {"pool_id": "object", "target_day": "datetime64[ns]"}
     return pd.DataFrame(

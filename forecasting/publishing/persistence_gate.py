@@ -47,9 +47,9 @@ def gate_weights(past: PastForecasts, pool_ids: npt.NDArray[Any], panel_days: fl
     """
     if refusal(past):
         return np.zeros(pool_ids.size)
-    known = np.isfinite(past.move) & np.isfinite(past.came_true)
-    age, move, came_true = past.age[known], past.move[known], past.came_true[known]
-    losses = np.minimum(np.abs(came_true[:, None] - move[:, None] * WEIGHTS), LOSS_LIMIT)
+    known = np.isfinite(past.move) & np.isfinite(past.actual_move)
+    age, move, actual_move = past.age[known], past.move[known], past.actual_move[known]
+    losses = np.minimum(np.abs(actual_move[:, None] - move[:, None] * WEIGHTS), LOSS_LIMIT)
     panel = _panel_loss(losses, age)
     own = _sums(losses * decay(age, POOL_HALF_LIFE_DAYS)[:, None], past.pool_id[known], pool_ids)
     chosen: Values = WEIGHTS[

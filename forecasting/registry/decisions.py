@@ -19,7 +19,7 @@ from database.schema.tables import promotion
 BY_HAND, ROLLED_BACK = "by_hand", "rolled_back"
 
 
-def record(
+def record_decision(
     connection: Connection,
     *,
     engine: str,
@@ -52,7 +52,7 @@ def record(
     connection.execute(insert(promotion).values(row))
 
 
-def decisions(database: Engine, *, engine: str, horizon: int) -> list[dict[str, Any]]:
+def list_decisions(database: Engine, *, engine: str, horizon: int) -> list[dict[str, Any]]:
     """All of one model, the newest first."""
     rows = (
         select(promotion)
@@ -63,7 +63,7 @@ def decisions(database: Engine, *, engine: str, horizon: int) -> list[dict[str, 
         return [dict(row) for row in connection.execute(rows).mappings()]
 
 
-def served_before(
+def previous_champion(
     database: Engine, version: str | None, *, engine: str, horizon: int
 ) -> str | None:
     """The version that served before `version` (None: persistence) came to; None where none did.
@@ -71,7 +71,7 @@ def served_before(
     """
     came = [
         row
-        for row in decisions(database, engine=engine, horizon=horizon)
+        for row in list_decisions(database, engine=engine, horizon=horizon)
         if row["serves"] == version and row["decision"] != ROLLED_BACK
     ]
     return next(

@@ -77,7 +77,7 @@ class RegisteredVersion:
     code_version: str
 
 
-def waiting_version(card: ModelCard, alias: str | None) -> RegisteredVersion:
+def unregistered_version(card: ModelCard, alias: str | None) -> RegisteredVersion:
     """A version that is not registered yet."""
     return RegisteredVersion(
         card.version,

@@ -70,7 +70,7 @@ def registry_folder(settings: Settings) -> Path:
     return settings.yieldspark_home / "mlflow"
 
 
-def quieten_mlflow() -> None:
+def set_mlflow_environment() -> None:
     """Before MLflow is imported: it reads most of these variables then."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -121,7 +121,7 @@ def has_tables(settings: Settings, *, make: bool) -> bool:
     Raises: RegistryUnreachable where the database does not answer, or has tables of another MLflow.
     """
     uri = registry_uri(settings)
-    quieten_mlflow()
+    set_mlflow_environment()
     if not _is_database(uri):
         return True
     if _is_missing_file(uri) and not make:
@@ -142,7 +142,7 @@ def upgrade_tables(settings: Settings) -> Change | None:
     Raises: as `has_tables`; RegistryUnreachable for tables of a newer MLflow.
     """
     uri = registry_uri(settings)
-    quieten_mlflow()
+    set_mlflow_environment()
     if not _is_database(uri) or _is_missing_file(uri):
         return None
     with login(settings), _explained(settings), _connected(settings) as connection:

@@ -32,7 +32,7 @@ class ModelCard:
 
     `data_hash` is of the metrics that the fitting run read from `data_first_day` on; `settings` are
     LightGBM's parameters and the training window; `scores` is the judgement
-    (`judgement.Judgement.numbers`) and `passed` whether it beat persistence then; `gain` is each
+    (`judgement.PromotionDecision.numbers`) and `passed` whether it beat persistence then; `gain` is each
     feature's share, by target; `reference` the training features' distribution, for drift.
     """
 
@@ -76,7 +76,7 @@ class ModelArchive:
             CARD: json.dumps(asdict(self.card) | {"sha256": hashes}, default=str, indent=1).encode()
         } | texts
 
-    def packed(self) -> bytes:
+    def pack(self) -> bytes:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in self.files().items():
@@ -123,7 +123,7 @@ def from_files(files: Mapping[str, bytes], name: str) -> ModelArchive:
     return ModelArchive(card, texts)
 
 
-def unpacked(content: bytes, name: str) -> ModelArchive:
+def unpack(content: bytes, name: str) -> ModelArchive:
     """Raises: as `from_files`."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:

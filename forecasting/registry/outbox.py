@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, Row, delete, insert, select
 from database.connections.engine import checked_connection
 from database.schema.tables import model_outbox
 from forecasting.registry.mlflow_registry import CHAMPION, RegisteredVersion, Registry
-from forecasting.registry.model_archive import ModelArchive, unpacked
+from forecasting.registry.model_archive import ModelArchive, unpack
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +29,12 @@ WITHDRAWN = "withdrawn"
 
 
 @dataclass(frozen=True)
-class Waiting:
+class PendingVersion:
     archive: ModelArchive
     alias: str | None
 
 
-def put(connection: Connection, archive: ModelArchive, alias: str | None, run_id: str) -> None:
+def enqueue(connection: Connection, archive: ModelArchive, alias: str | None, run_id: str) -> None:
     """Inside the caller's transaction. A version that is registered already gets the alias alone.
 
     Args: run_id is the forecast run, or the decision where it was taken by hand.
@@ -48,10 +48,10 @@ def put(connection: Connection, archive: ModelArchive, alias: str | None, run_id
         "run_id": run_id,
     }
     connection.execute(delete(model_outbox).where(model_outbox.c.version == card.version))
-    connection.execute(insert(model_outbox).values(row | {"model": archive.packed()}))
+    connection.execute(insert(model_outbox).values(row | {"model": archive.pack()}))
 
 
-def put_withdrawal(connection: Connection, run_id: str, *, engine: str, horizon: int) -> None:
+def enqueue_withdrawal(connection: Connection, run_id: str, *, engine: str, horizon: int) -> None:
     """Inside the caller's transaction: the champion loses its alias, whichever version has it."""
     row = {
         "version": f"{WITHDRAWN} by {run_id}",
@@ -63,21 +63,21 @@ def put_withdrawal(connection: Connection, run_id: str, *, engine: str, horizon:
     connection.execute(insert(model_outbox).values(row | {"model": b""}))
 
 
-def waiting(database: Engine, *, engine: str, horizon: int) -> list[Waiting]:
+def pending_versions(database: Engine, *, engine: str, horizon: int) -> list[PendingVersion]:
     """Versions that are not registered yet or wait for an alias, the newest first; `champion` is
     one of them at most. Raises: ModelRefused for a damaged one.
     """
-    found: list[Waiting] = []
+    found: list[PendingVersion] = []
     is_decided = False
     for row in _rows(database, engine, horizon):
         alias = None if is_decided and row.alias == CHAMPION else row.alias
         is_decided |= alias in (CHAMPION, WITHDRAWN)
         if alias != WITHDRAWN:
-            found.append(Waiting(unpacked(bytes(row.model), row.version), alias))
+            found.append(PendingVersion(unpack(bytes(row.model), row.version), alias))
     return found
 
 
-def as_decided(
+def apply_pending_decisions(
     registered: Sequence[RegisteredVersion], database: Engine, *, engine: str, horizon: int
 ) -> list[RegisteredVersion]:
     """The registry's versions; its champion is none any more where another one, or none, was
@@ -97,7 +97,7 @@ def as_decided(
     ]
 
 
-def register_waiting(
+def register_pending(
     database: Engine, registry: Registry, *, engine: str, horizon: int
 ) -> list[str]:
     """Make every move that waits, the oldest first, and return the registered versions. Raises:
@@ -109,7 +109,7 @@ def register_waiting(
             registry.set_champion(None)
             log.info("%s: %s, so that no version is champion", registry.name, row.version)
         else:
-            number = registry.register(unpacked(bytes(row.model), row.version), row.alias)
+            number = registry.register(unpack(bytes(row.model), row.version), row.alias)
             log.info(
                 "registered model version %s as %s version %d, alias %s",
                 row.version,

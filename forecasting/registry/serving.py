@@ -1,6 +1,6 @@
 """Which model version a forecast run uses, and whether it has to fit a new one.
 
-In: the versions of registry and outbox, the as-of day, and what the code makes. Out: `Serving`. No
+In: the versions of registry and outbox, the as-of day, and what the code makes. Out: `ServingVersions`. No
 version that knows anything after the as-of day is ever used. It reads and decides; nothing is
 loaded or moved here.
 """
@@ -22,7 +22,7 @@ from forecasting.registry.mlflow_registry import (
     CHAMPION,
     RegisteredVersion,
     Registry,
-    waiting_version,
+    unregistered_version,
 )
 from forecasting.registry.model_archive import ModelArchive, features_hash, require_features
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Serving:
+class ServingVersions:
     """`champion` serves, None: persistence does; `newest` is the newest version that could: its
     moves go into the ledger while persistence is served.
 
@@ -46,11 +46,13 @@ class Serving:
     problems: tuple[str, ...] = ()
 
     @property
-    def newest_known(self) -> dt.date | None:
+    def newest_as_of(self) -> dt.date | None:
         return self.newest.card.known if self.newest else None
 
 
-def serving(settings: Settings, database: Engine, *, engine: str, as_of: dt.date) -> Serving:
+def serving(
+    settings: Settings, database: Engine, *, engine: str, as_of: dt.date
+) -> ServingVersions:
     """Never raises for a registry that does not answer or a damaged version: it says so, and goes
     on with what there is.
     """
@@ -59,9 +61,9 @@ def serving(settings: Settings, database: Engine, *, engine: str, as_of: dt.date
     versions: list[RegisteredVersion] = []
     is_outbox_whole = True
     try:
-        waiting = outbox.waiting(database, engine=engine, horizon=settings.horizon_days)
+        waiting = outbox.pending_versions(database, engine=engine, horizon=settings.horizon_days)
         packed = {one.archive.card.version: one.archive for one in waiting}
-        versions = [waiting_version(one.archive.card, one.alias) for one in waiting]
+        versions = [unregistered_version(one.archive.card, one.alias) for one in waiting]
     except ModelRefused as error:
         is_outbox_whole = False
         problems.append(str(error))
@@ -69,7 +71,7 @@ def serving(settings: Settings, database: Engine, *, engine: str, as_of: dt.date
     try:
         registered = registry.versions()
         if is_outbox_whole:
-            registered = outbox.as_decided(
+            registered = outbox.apply_pending_decisions(
                 registered, database, engine=engine, horizon=settings.horizon_days
             )
         versions += [one for one in registered if one.version not in packed]
@@ -107,7 +109,7 @@ def serving(settings: Settings, database: Engine, *, engine: str, as_of: dt.date
     newest = load(newest_first[0]) if newest_first else None
     for problem in problems:
         log.warning("%s", problem)
-    return Serving(
+    return ServingVersions(
         champion, newest, is_reached, any(one.known > as_of for one in versions), tuple(problems)
     )
 

@@ -23,7 +23,7 @@ from forecasting.registry.mlflow_registry import (
     CHAMPION,
     RegisteredVersion,
     Registry,
-    waiting_version,
+    unregistered_version,
 )
 from forecasting.registry.model_archive import ModelArchive, require_features
 
@@ -39,25 +39,25 @@ def list_versions(settings: Settings, database: Engine) -> list[RegisteredVersio
     return _listed(
         settings,
         database,
-        outbox.waiting(database, **_model(settings)),
+        outbox.pending_versions(database, **_model(settings)),
         Registry(settings, **_model(settings)),
     )
 
 
 def _listed(
-    settings: Settings, database: Engine, waiting: list[outbox.Waiting], registry: Registry
+    settings: Settings, database: Engine, waiting: list[outbox.PendingVersion], registry: Registry
 ) -> list[RegisteredVersion]:
     names = {one.archive.card.version for one in waiting}
     registered = registry.versions()
     numbers = {one.version: one.number for one in registered}
     waits = [
         replace(
-            waiting_version(one.archive.card, one.alias),
+            unregistered_version(one.archive.card, one.alias),
             number=numbers.get(one.archive.card.version),
         )
         for one in waiting
     ]
-    decided = outbox.as_decided(registered, database, **_model(settings))
+    decided = outbox.apply_pending_decisions(registered, database, **_model(settings))
     return waits + [one for one in decided if one.version not in names]
 
 
@@ -71,7 +71,7 @@ def show_version(settings: Settings, database: Engine, name: str) -> dict[str, A
     card = {key: value for key, value in asdict(archive.card).items() if key != "reference"}
     of_it = [
         row
-        for row in decisions.decisions(database, **_model(settings))
+        for row in decisions.list_decisions(database, **_model(settings))
         if found.version in (row["challenger"], row["champion"], row["serves"])
     ]
     return {
@@ -88,7 +88,7 @@ def load_version(
 ) -> tuple[RegisteredVersion, ModelArchive]:
     """Raises: ModelRefused, RegistryUnreachable."""
     waiting, registry = (
-        outbox.waiting(database, **_model(settings)),
+        outbox.pending_versions(database, **_model(settings)),
         Registry(settings, **_model(settings)),
     )
     found = _find(_listed(settings, database, waiting, registry), name)
@@ -118,7 +118,7 @@ def roll_back(
     `promote`; ModelRefused too where none did.
     """
     champion = _champion(list_versions(settings, database))
-    before = name or decisions.served_before(database, champion, **_model(settings))
+    before = name or decisions.previous_champion(database, champion, **_model(settings))
     if before is None:
         said = f"before {champion}" if champion else "yet"
         raise ModelRefused(
@@ -132,7 +132,7 @@ def _serve(
     settings: Settings, database: Engine, name: str, decision: str, reason: str
 ) -> dict[str, Any]:
     registry = Registry(settings, **_model(settings))
-    outbox.register_waiting(database, registry, **_model(settings))
+    outbox.register_pending(database, registry, **_model(settings))
     found, archive = load_version(settings, database, name)
     require_features(archive.card, feature_names(market=settings.market_features))
     if archive.card.interval_level != settings.interval_level:
@@ -149,7 +149,7 @@ def _serve(
         "reason": reason,
     }
     with checked_connection(database) as connection:
-        decisions.record(
+        decisions.record_decision(
             connection,
             **_model(settings),
             challenger=found.version,
@@ -157,9 +157,9 @@ def _serve(
             as_of=archive.card.known,
             **row,
         )
-        outbox.put(connection, archive, CHAMPION, decision)
+        outbox.enqueue(connection, archive, CHAMPION, decision)
     try:
-        outbox.register_waiting(database, registry, **_model(settings))
+        outbox.register_pending(database, registry, **_model(settings))
     except RegistryUnreachable as error:
         log.warning(
             "%s serves from the next forecast run on; its alias moves when the registry answers:"

@@ -1,4 +1,4 @@
-"""From metrics in the database to feature rows held by an engine: what a night and a backtest have
+"""From metrics in the database to feature rows dataset by an engine: what a night and a backtest have
 in common.
 
 In: a plan of folds, and a snapshot of the database. Out: `FeatureRows` as long as they are needed,
@@ -33,7 +33,7 @@ from forecasting.features.feature_frame import (
     metrics_query,
 )
 from forecasting.features.market_features import market_query
-from forecasting.publishing.fallbacks import KNOWN_COLUMNS, known_query
+from forecasting.publishing.fallbacks import POOL_COLUMNS, active_pools_query
 from forecasting.run.plan import first_read_day
 
 DATA_FACTS = (
@@ -43,7 +43,7 @@ DATA_FACTS = (
 
 
 @dataclass(frozen=True)
-class DataFacts:
+class DatasetSummary:
     """The metrics that were read: their first day, how many, and a hash of all their values that
     their order does not change.
     """
@@ -54,7 +54,7 @@ class DataFacts:
 
 
 @contextmanager
-def held_rows(
+def cached_dataset(
     spark: SparkSession,
     settings: Settings,
     engine: Engine,
@@ -63,7 +63,7 @@ def held_rows(
     snapshot: str,
     *,
     first_day: dt.date | None = None,
-) -> Iterator[tuple[FeatureRows, DataFacts]]:
+) -> Iterator[tuple[FeatureRows, DatasetSummary]]:
     """Feature rows of the plan's days. The snapshot must outlast the block: a lost executor's
     partitions are read again.
 
@@ -72,19 +72,21 @@ def held_rows(
     back as one that does, so that both see the same features.
     """
     with run.stage("features"):
-        held, facts = _hold(
+        dataset, facts = _hold(
             spark, settings, engine, folds, run, snapshot, first_day or first_read_day(folds)
         )
     try:
-        yield held, facts
+        yield dataset, facts
     finally:
-        held.release()
+        dataset.release()
 
 
-def known_pools(settings: Settings, as_of: dt.date, snapshot: str) -> pd.DataFrame:
-    """KNOWN_COLUMNS of every active pool on the as-of day."""
-    rows = _at_snapshot(settings, snapshot, known_query(_metrics(settings)), {"as_of": as_of})
-    return pd.DataFrame(rows, columns=list(KNOWN_COLUMNS))
+def active_pools(settings: Settings, as_of: dt.date, snapshot: str) -> pd.DataFrame:
+    """POOL_COLUMNS of every active pool on the as-of day."""
+    rows = _at_snapshot(
+        settings, snapshot, active_pools_query(_metrics(settings)), {"as_of": as_of}
+    )
+    return pd.DataFrame(rows, columns=list(POOL_COLUMNS))
 
 
 def _metrics(settings: Settings) -> str:
@@ -99,7 +101,7 @@ def _hold(
     run: Run,
     snapshot: str,
     first_day: dt.date,
-) -> tuple[FeatureRows, DataFacts]:
+) -> tuple[FeatureRows, DatasetSummary]:
     query = metrics_query(_metrics(settings), first_day, folds.known)
     # the same statement at the same snapshot: these are the rows that Spark reads
     found = _at_snapshot(settings, snapshot, DATA_FACTS.format(query=query), {})[0]
@@ -118,8 +120,10 @@ def _hold(
         settings.min_history_days,
     )
     with feature_rows(metrics, spec, market) as rows:
-        held = engine.hold(rows, feature_names(market=settings.market_features), LABELS)
-    return held, DataFacts(first_day, found["rows"], f"{int(found['hash'] or 0) % 2**64:016x}")
+        dataset = engine.prepare(rows, feature_names(market=settings.market_features), LABELS)
+    return dataset, DatasetSummary(
+        first_day, found["rows"], f"{int(found['hash'] or 0) % 2**64:016x}"
+    )
 
 
 def _market(

@@ -18,8 +18,8 @@ from sqlalchemy import Table
 
 from database.schema.merge_sql import MergeTarget, qualified
 from database.schema.tables import FORECAST_COLUMNS, forecast_evaluation, forecasts
-from forecasting.evaluation.backtest import DESCRIBED
-from forecasting.publishing.forecast_history import NIGHT
+from forecasting.evaluation.backtest import DESCRIPTIVE_COLUMNS
+from forecasting.publishing.forecast_history import PRODUCTION
 
 TEXT, DAY, NUMBER, COUNT = T.StringType(), T.DateType(), T.DoubleType(), T.IntegerType()
 
@@ -47,7 +47,9 @@ EVALUATION_SCHEMA: dict[str, T.DataType] = {
     **dict.fromkeys(("target_date", "as_of"), DAY),
     "horizon_days": COUNT,
     **dict.fromkeys(("actual", "forecast", "low", "high", "persistence", "interval_level"), NUMBER),
-    **dict.fromkeys(("scale", "move", "move_low", "move_high", "weight", *DESCRIBED), NUMBER),
+    **dict.fromkeys(
+        ("scale", "move", "move_low", "move_high", "weight", *DESCRIPTIVE_COLUMNS), NUMBER
+    ),
 }
 
 
@@ -70,18 +72,18 @@ def evaluation_staging(
 ) -> tuple[DataFrame, Sequence[MergeTarget]]:
     """Rows of `yieldspark.forecast_evaluation` from one source.
 
-    Tonight's leave `actual` alone: whoever runs a past day again knows less than the ledger. A
+    ServingModel's leave `actual` alone: whoever runs a past day again knows less than the ledger. A
     backtest leaves alone what a night has published.
     """
     target = _own_target(forecast_evaluation)
-    if source == NIGHT:
+    if source == PRODUCTION:
         return _frame(spark, rows, EVALUATION_SCHEMA), [
             replace(target, columns={name: name for name in target.columns if name != "actual"})
         ]
     key = " AND ".join(f"e.{name} = s.{name}" for name in target.key)
     others = (
         f"NOT EXISTS (SELECT FROM {qualified(forecast_evaluation)} AS e WHERE {key} AND e.source ="
-        f" '{NIGHT}')"
+        f" '{PRODUCTION}')"
     )
     return _frame(spark, rows, EVALUATION_SCHEMA), [replace(target, rows=others)]
 

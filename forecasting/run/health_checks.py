@@ -19,14 +19,16 @@ from config_spark import Settings
 from forecasting.engines.engine import KEY
 from forecasting.models.shap_values import explanations
 from forecasting.models.stacked_model import TVL_FORECAST
-from forecasting.monitoring.drift import drift
+from forecasting.monitoring.drift import measure_drift
 from forecasting.monitoring.drift_checks import drift_checks
-from forecasting.run.serving_model import Tonight, watched
+from forecasting.run.serving_model import ServingModel, modelled_rows
 
 log = logging.getLogger(__name__)
 
 
-def explained(night: Tonight, published: pd.DataFrame, settings: Settings) -> dict[str, str]:
+def forecast_explanations(
+    night: ServingModel, published: pd.DataFrame, settings: Settings
+) -> dict[str, str]:
     """JSON of the strongest contributions to the APY forecast, by pool; none for a pool that a rule
     forecast.
 
@@ -61,17 +63,17 @@ def explained(night: Tonight, published: pd.DataFrame, settings: Settings) -> di
     }
 
 
-def watch(
-    night: Tonight, known: pd.DataFrame, rules: Sequence[str | None], settings: Settings
+def model_health_checks(
+    night: ServingModel, known: pd.DataFrame, rules: Sequence[str | None], settings: Settings
 ) -> list[dict[str, Any]]:
     """Drift, new pools and the share of rules, as checks that warn; none without a model. Args:
-    known has `rules.KNOWN_COLUMNS`; rules are those of the pools that have an APY.
+    known has `rules.POOL_COLUMNS`; rules are those of the pools that have an APY.
     """
     if not night.model:
         return []
-    chosen = watched(night.rows)
+    chosen = modelled_rows(night.rows)
     entries = drift_checks(
-        drift(night.model.card.reference, night.features[chosen]),
+        measure_drift(night.model.card.reference, night.features[chosen]),
         pools=night.rows["pool_id"][chosen].tolist(),
         trained_pools=set(
             known.loc[

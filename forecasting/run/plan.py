@@ -19,12 +19,12 @@ from database.schema.check import verify_tables
 from database.schema.merge_sql import qualified
 from database.schema.metrics_table import metrics_table, require_same_metrics_table
 from database.schema.table_use import FORECAST_USE
-from forecasting.engines.folds import FoldPlan, night_folds, past_folds, served_folds
+from forecasting.engines.folds import FoldPlan, backtest_folds, inference_folds, refit_folds
 from forecasting.features.pool_features import LOOK_BACK_DAYS
-from forecasting.publishing.forecast_history import DAY_IS_OVER, known_days
+from forecasting.publishing.forecast_history import DAY_IS_OVER, history_days
 from forecasting.publishing.past_forecasts import PAST_DAYS
 from forecasting.publishing.persistence_gate import MIN_DAYS
-from forecasting.registry.serving import Serving, serving
+from forecasting.registry.serving import ServingVersions, serving
 
 WARM_UP_DAYS = PAST_DAYS
 """Days before a backtest whose forecasts are made and not scored."""
@@ -49,7 +49,7 @@ _FACTS = (
 class ForecastPlan:
     """A run as data. `age_days` is how far the as-of day lies behind the last complete UTC day;
     `first_day` is the first that is read, and `rows` are observed pool-days from there on. A night
-    has `serving`, and `ledger_days`, past target days that gate and interval can learn from: with
+    has `serving`, and `history_days`, past target days that gate and interval can learn from: with
     too few, a refit's judged days make up for them.
     """
 
@@ -60,13 +60,13 @@ class ForecastPlan:
     first_day: dt.date
     rows: int
     pools: int
-    ledger_days: int = 0
-    serving: Serving | None = None
+    history_days: int = 0
+    serving: ServingVersions | None = None
 
     @property
-    def makes_up(self) -> bool:
+    def backfills_history(self) -> bool:
         """Whether a refit's judged days go into the ledger."""
-        return bool(self.folds.apy) and self.ledger_days < MIN_DAYS
+        return bool(self.folds.apy) and self.history_days < MIN_DAYS
 
     def document(self) -> dict[str, Any]:
         """What `--dry-run` prints."""
@@ -81,16 +81,16 @@ class ForecastPlan:
             "first_day": self.first_day.isoformat(),
             "forecast_days": len(self.folds.forecast.days),
             "refits": len(self.folds.apy),
-            **(_of_a_night(self.serving, self.ledger_days) if self.serving else {}),
+            **(_of_a_night(self.serving, self.history_days) if self.serving else {}),
         }
 
 
-def _of_a_night(serving: Serving, ledger_days: int) -> dict[str, Any]:
+def _of_a_night(serving: ServingVersions, history_days: int) -> dict[str, Any]:
     champion, newest = (
         archive.card.version if archive else None for archive in (serving.champion, serving.newest)
     )
     return {
-        "ledger_days": ledger_days,
+        "ledger_days": history_days,
         "champion": champion,
         "newest_version": newest,
         "problems": list(serving.problems),
@@ -111,18 +111,18 @@ def plan_forecast(
     _verify_tables(settings)
     newest = newest_day(settings, as_of=as_of, complete=complete)
     database, horizon = make_engine(settings), settings.horizon_days
-    known = known_days(database, engine, horizon=horizon, as_of=newest)
+    known = history_days(database, engine, horizon=horizon, as_of=newest)
     found = serving(settings, database, engine=engine, as_of=newest)
-    fitting = night_folds(
+    fitting = refit_folds(
         newest,
         horizon=horizon,
         train_days=settings.train_days,
-        judged_days=settings.validation_days,
+        validation_days=settings.validation_days,
     )
     folds = (
         fitting
         if _refit_is_due(found, newest, known, settings.refit_days)
-        else served_folds(newest, horizon=horizon)
+        else inference_folds(newest, horizon=horizon)
     )
     first_day = first_read_day(fitting)
     return ForecastPlan(
@@ -137,12 +137,14 @@ def plan_forecast(
     )
 
 
-def _refit_is_due(found: Serving, as_of: dt.date, ledger_days: int, refit_days: int) -> bool:
+def _refit_is_due(
+    found: ServingVersions, as_of: dt.date, history_days: int, refit_days: int
+) -> bool:
     """A version of this very day is never fitted again: a second run of a night changes nothing."""
-    if found.newest_known is None:
+    if found.newest_as_of is None:
         return True
-    age = (as_of - found.newest_known).days
-    return age >= refit_days or (age > 0 and ledger_days < MIN_DAYS)
+    age = (as_of - found.newest_as_of).days
+    return age >= refit_days or (age > 0 and history_days < MIN_DAYS)
 
 
 def plan_backtest(
@@ -161,7 +163,7 @@ def plan_backtest(
         "train_days": settings.train_days,
         "refit_days": settings.refit_days,
     }
-    folds = past_folds(known, days=days + WARM_UP_DAYS, **options)
+    folds = backtest_folds(known, days=days + WARM_UP_DAYS, **options)
     first_day = first_read_day(folds)
     return ForecastPlan(
         known,

@@ -19,28 +19,28 @@ from forecasting.evaluation.promotion_policy import KEPT, PROMOTED, REFUSED
 from forecasting.registry import decisions, outbox
 from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
 from forecasting.run.plan import ForecastPlan
-from forecasting.run.serving_model import Tonight
+from forecasting.run.serving_model import ServingModel
 
 log = logging.getLogger(__name__)
 
 
-def registry_checks(plan: ForecastPlan, night: Tonight) -> list[dict[str, Any]]:
-    """Entries of the run's checks: what was wrong with registry or versions, the judgement of a
+def model_checks(plan: ForecastPlan, night: ServingModel) -> list[dict[str, Any]]:
+    """Entries of the run's checks: what was wrong with registry or versions, the promotion of a
     refit, and whether a version serves.
     """
     problems = plan.serving.problems if plan.serving else ()
     entries = [_entry("model_registry", False, problem) for problem in problems] or [
         _entry("model_registry", True, "reached, its versions whole")
     ]
-    judgement = night.refit.judgement if night.refit else None
-    if judgement:
+    promotion = night.refit.promotion if night.refit else None
+    if promotion:
         entries.append(
             _entry(
                 "model_judgement",
-                judgement.decision != REFUSED,
-                f"{judgement.decision}: {judgement.reason}",
+                promotion.decision != REFUSED,
+                f"{promotion.decision}: {promotion.reason}",
             )
-            | {"numbers": judgement.numbers}
+            | {"numbers": promotion.numbers}
         )
     if night.model:
         version = night.model.card.version
@@ -66,33 +66,33 @@ def _entry(name: str, passed: bool, found: str) -> dict[str, Any]:
 
 
 def record_refit(
-    connection: Connection, *, plan: ForecastPlan, night: Tonight, run_id: str
+    connection: Connection, *, plan: ForecastPlan, night: ServingModel, run_id: str
 ) -> None:
     """Inside the run's transaction: the decision on a version fitted tonight, the version itself,
     and that a champion which no longer passes loses its alias. On a past as-of day no decision is
     taken.
     """
     refit, serving = night.refit, plan.serving
-    if not refit or not refit.archive or not refit.judgement or not serving:
+    if not refit or not refit.archive or not refit.promotion or not serving:
         return
-    judgement, card = refit.judgement, refit.archive.card
+    promotion, card = refit.promotion, refit.archive.card
     champion = serving.champion.card.version if serving.champion else None
-    alias = CHAMPION if judgement.decision == PROMOTED and serving.is_reached else CHALLENGER
-    outbox.put(connection, refit.archive, None if serving.is_past else alias, run_id)
+    alias = CHAMPION if promotion.decision == PROMOTED and serving.is_reached else CHALLENGER
+    outbox.enqueue(connection, refit.archive, None if serving.is_past else alias, run_id)
     if serving.is_past:
         return
-    if judgement.decision == REFUSED and champion:
-        outbox.put_withdrawal(connection, run_id, engine=card.engine, horizon=card.horizon_days)
-    decisions.record(
+    if promotion.decision == REFUSED and champion:
+        outbox.enqueue_withdrawal(connection, run_id, engine=card.engine, horizon=card.horizon_days)
+    decisions.record_decision(
         connection,
         engine=card.engine,
         horizon=card.horizon_days,
-        decision=judgement.decision,
+        decision=promotion.decision,
         challenger=card.version,
         champion=champion,
-        serves={PROMOTED: card.version, KEPT: champion, REFUSED: None}[judgement.decision],
-        reason=judgement.reason,
-        numbers=judgement.numbers,
+        serves={PROMOTED: card.version, KEPT: champion, REFUSED: None}[promotion.decision],
+        reason=promotion.reason,
+        numbers=promotion.numbers,
         as_of=plan.as_of,
         run_id=run_id,
     )
@@ -104,6 +104,6 @@ def register(settings: Settings, database: Engine, plan: ForecastPlan) -> None:
     """
     registry = Registry(settings, engine=plan.engine, horizon=plan.folds.horizon)
     try:
-        outbox.register_waiting(database, registry, engine=plan.engine, horizon=plan.folds.horizon)
+        outbox.register_pending(database, registry, engine=plan.engine, horizon=plan.folds.horizon)
     except (RegistryUnreachable, ModelRefused) as error:
         log.warning("%s", error)

@@ -1,7 +1,7 @@
 """The model of a night: the champion, or a version that is fitted tonight, judged on the days it
 has not seen, and on its way to the registry.
 
-In: held feature rows and the plan. Out: `Tonight`, out-of-sample rows with the moves of the version
+In: dataset feature rows and the plan. Out: `ServingModel`, out-of-sample rows with the moves of the version
 that serves, or would. It publishes nothing and moves no alias.
 """
 
@@ -25,8 +25,8 @@ from forecasting.evaluation.promotion_policy import (
     CHAMPION,
     KEPT,
     PROMOTED,
-    Judgement,
-    judge,
+    PromotionDecision,
+    evaluate_challenger,
 )
 from forecasting.features.feature_frame import feature_names
 from forecasting.features.targets import targets_of
@@ -38,12 +38,12 @@ from forecasting.models.stacked_model import (
     fit_stacked,
     forecast_by,
 )
-from forecasting.monitoring.drift import Reference, reference_of
+from forecasting.monitoring.drift import Reference, reference_distribution
 from forecasting.registry.model_archive import ModelArchive, ModelCard
-from forecasting.run.dataset import DataFacts
+from forecasting.run.dataset import DatasetSummary
 from forecasting.run.plan import ForecastPlan
 
-WATCHED = ("apy", "apy_observed", "apy_scale")
+MONITORED_COLUMNS = ("apy", "apy_observed", "apy_scale")
 REFERENCE_ROWS = 200_000
 """Of more training rows a part says the same of their distribution."""
 
@@ -51,20 +51,20 @@ REFERENCE_ROWS = 200_000
 @dataclass(frozen=True)
 class Refit:
     """A version fitted tonight: its forecasts of the judged days and the as-of day, itself (None
-    where rows were too few) and its judgement.
+    where rows were too few) and its promotion.
     """
 
     sample: OutOfSample
     archive: ModelArchive | None
-    judgement: Judgement | None
+    promotion: PromotionDecision | None
 
 
 @dataclass(frozen=True)
-class Tonight:
+class ServingModel:
     """`model` forecast the as-of day in `sample`; while `serves` is False its moves are for the
     ledger alone, and persistence is published.
 
-    `rows` (KEY and WATCHED) and `features` are of the as-of day, as the model saw them but for
+    `rows` (KEY and MONITORED_COLUMNS) and `features` are of the as-of day, as the model saw them but for
     TVL's forecast.
     """
 
@@ -76,39 +76,39 @@ class Tonight:
     refit: Refit | None = None
 
 
-def model_of_tonight(
-    held: FeatureRows,
-    facts: DataFacts,
+def select_or_fit_model(
+    dataset: FeatureRows,
+    facts: DatasetSummary,
     plan: ForecastPlan,
     engine: Engine,
     settings: Settings,
     run: Run,
-) -> Tonight:
+) -> ServingModel:
     """Raises: as the engine does."""
     serving = plan.serving
     assert serving is not None, "a night's plan says what serves"
     tonight = DaySpan(plan.as_of, plan.as_of + ONE_DAY)
-    seen = held.feature_matrix(tonight, WATCHED)
+    seen = dataset.feature_matrix(tonight, MONITORED_COLUMNS)
     if plan.folds.apy:
-        return _after_refit(held, facts, plan, engine, settings, run, seen)
+        return _after_refit(dataset, facts, plan, engine, settings, run, seen)
     model = serving.champion or serving.newest
     assert model is not None, "without any version one is fitted"
     with run.stage("predict"):
-        sample = forecast_by(held, stacked_of(engine, model, tonight))
-    return Tonight(sample, model, serving.champion is not None, *seen)
+        sample = forecast_by(dataset, load_stacked_model(engine, model, tonight))
+    return ServingModel(sample, model, serving.champion is not None, *seen)
 
 
 def _after_refit(
-    held: FeatureRows,
-    facts: DataFacts,
+    dataset: FeatureRows,
+    facts: DatasetSummary,
     plan: ForecastPlan,
     engine: Engine,
     settings: Settings,
     run: Run,
     seen: tuple[pd.DataFrame, Features],
-) -> Tonight:
+) -> ServingModel:
     champion = plan.serving.champion if plan.serving else None
-    fitted = fit_stacked(held, plan.folds, settings.interval_level, run.stage)
+    fitted = fit_stacked(dataset, plan.folds, settings.interval_level, run.stage)
     of_champion = None
     if champion:
         # neither may be judged on days that it was fitted on
@@ -116,54 +116,58 @@ def _after_refit(
             max(plan.folds.forecast.start, champion.card.origin), plan.folds.forecast.end
         )
         with run.stage("predict"):
-            of_champion = forecast_by(held, stacked_of(engine, champion, days))
+            of_champion = forecast_by(dataset, load_stacked_model(engine, champion, days))
     if not fitted.models[0].apy:
-        return Tonight(
+        return ServingModel(
             of_champion or fitted, champion, champion is not None, *seen, Refit(fitted, None, None)
         )
     with run.stage("judge"):
-        judgement = judged(fitted, of_champion, settings)
+        promotion = decide_promotion(fitted, of_champion, settings)
         archive = _archive(
             fitted.models[0],
             facts,
             plan,
             settings,
-            judgement,
+            promotion,
             engine.name,
-            reference(held, plan.folds.apy[0].train),
+            reference(dataset, plan.folds.apy[0].train),
         )
-    refit = Refit(fitted, archive, judgement)
-    if judgement.decision == KEPT and of_champion:
-        return Tonight(of_champion, champion, True, *seen, refit)
-    return Tonight(fitted, archive, judgement.decision == PROMOTED, *seen, refit)
+    refit = Refit(fitted, archive, promotion)
+    if promotion.decision == KEPT and of_champion:
+        return ServingModel(of_champion, champion, True, *seen, refit)
+    return ServingModel(fitted, archive, promotion.decision == PROMOTED, *seen, refit)
 
 
-def judged(fitted: OutOfSample, of_champion: OutOfSample | None, settings: Settings) -> Judgement:
+def decide_promotion(
+    fitted: OutOfSample, of_champion: OutOfSample | None, settings: Settings
+) -> PromotionDecision:
     rows, moves = fitted.rows, {CHALLENGER: fitted.rows["apy_move"].to_numpy(float)}
     if of_champion:
         other = of_champion.rows.set_index(list(KEY))["apy_move"]
         moves[CHAMPION] = other.reindex(pd.MultiIndex.from_frame(rows[list(KEY)])).to_numpy(float)
-    return judge(targets_of(settings)[0], rows, moves, settings.max_segment_regression)
+    return evaluate_challenger(
+        targets_of(settings)[0], rows, moves, settings.max_segment_regression
+    )
 
 
-def reference(held: FeatureRows, days: DaySpan) -> Reference:
+def reference(dataset: FeatureRows, days: DaySpan) -> Reference:
     """The training features' distribution, of rows as `watched` chooses them."""
-    rows, matrix = held.feature_matrix(days, WATCHED, at_most=REFERENCE_ROWS)
-    chosen = watched(rows)
-    return reference_of(matrix[chosen], held.features, rows["date"].to_numpy()[chosen])
+    rows, matrix = dataset.feature_matrix(days, MONITORED_COLUMNS, at_most=REFERENCE_ROWS)
+    chosen = modelled_rows(rows)
+    return reference_distribution(matrix[chosen], dataset.features, rows["date"].to_numpy()[chosen])
 
 
-def watched(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+def modelled_rows(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     """Rows of observed pools with a scale: those that a model forecasts."""
     return (rows["apy_observed"] & rows["apy_scale"].notna()).to_numpy(bool)
 
 
 def _archive(
     model: StackedModel,
-    facts: DataFacts,
+    facts: DatasetSummary,
     plan: ForecastPlan,
     settings: Settings,
-    judgement: Judgement,
+    promotion: PromotionDecision,
     engine: str,
     known: Reference,
 ) -> ModelArchive:
@@ -185,8 +189,8 @@ def _archive(
         features=features,
         settings=_settings(settings),
         code_version=settings.code_version,
-        passed=judgement.passed,
-        scores=judgement.numbers,
+        passed=promotion.passed,
+        scores=promotion.numbers,
         gain={
             "apy": _gain(texts["apy"], (*features, TVL_FORECAST)),
             "tvl": _gain(texts["tvl"], features),
@@ -210,7 +214,7 @@ def _settings(settings: Settings) -> dict[str, Any]:
     return asdict(model_parameters(settings)) | chosen
 
 
-def stacked_of(engine: Engine, archive: ModelArchive, days: DaySpan) -> StackedModel:
+def load_stacked_model(engine: Engine, archive: ModelArchive, days: DaySpan) -> StackedModel:
     """The version's models in the engine, to forecast these as-of days."""
     features = archive.card.features
     apy = tuple(engine.load(text, (*features, TVL_FORECAST)) for text in archive.texts["apy"])

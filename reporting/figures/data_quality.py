@@ -57,7 +57,7 @@ ORDER BY rows DESC, 1, 2
 NOT_OBSERVED_AGES = ("carried", "unknown")
 
 
-def data_health(engine: Engine) -> dict[str, Any]:
+def data_quality(engine: Engine) -> dict[str, Any]:
     """pools, pool_days, first_day, last_day, shares {apy|tvl: {observed, carried, unknown}} of the
     pool days (0..1, empty without any), active_pools and how many of them have no row observed on
     the newest day, newest_raw (datetime), raw_age_seconds, and quarantine: [{source_table, reason,

@@ -3,7 +3,7 @@ numbers.
 
 In: an SQLAlchemy engine of a migrated database. Out: dicts of floats, dates and text; APY in
 percent, TVL in USD, days are UTC, None where nothing is known. No HTML and no wording here, and
-nothing is written. Scores are in `accuracy`, the state of the data in `data_health`.
+nothing is written. Scores are in `accuracy`, the state of the data in `data_quality`.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ LABELS = "SELECT pool_id, name, symbol, protocol, chain FROM pools WHERE pool_id
 NO_LABEL = dict.fromkeys(("name", "symbol", "protocol", "chain"))
 
 
-def biggest_misses(engine: Engine, rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+def largest_errors(engine: Engine, rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     """Of each target the MISSES largest errors, at most MISSES_OF_A_POOL of one pool: SHOWN, the
     pool's labels, error (value units), scales, and reasons, of: spike (it moved by more than
     SPIKE_SCALES that day), new (observed first less than 30 days before), no_model, as_today (the

@@ -16,11 +16,11 @@ from markupsafe import Markup
 from sqlalchemy import Engine
 
 from forecasting.evaluation.daily_scores import RECENT_DAYS, daily_scores
-from forecasting.evaluation.segments import score_groups
+from forecasting.evaluation.segments import segment_scores
 from forecasting.publishing.forecast_history import describe_pools
 from reporting.figures.accuracy import accuracy, published_level
-from reporting.figures.largest_errors import biggest_misses
-from reporting.report.score_plots import CLASS_WORDS, coverage_plot, group_plot, ratio_plot
+from reporting.figures.largest_errors import largest_errors
+from reporting.report.score_plots import SEGMENT_TITLES, coverage_plot, group_plot, ratio_plot
 
 
 def evaluation_parts(engine: Engine, rows: pd.DataFrame, *, scored_days: int) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def evaluation_parts(engine: Engine, rows: pd.DataFrame, *, scored_days: int) ->
         engine,
         rows[rows["target_date"] > rows["target_date"].max() - dt.timedelta(days=scored_days)],
     )
-    groups = [one for one in score_groups(scored, level) if one["by"] in CLASS_WORDS]
+    groups = [one for one in segment_scores(scored, level) if one["by"] in SEGMENT_TITLES]
     return {
         "scores": accuracy(scored),
         "by_day": [
@@ -50,7 +50,7 @@ def evaluation_parts(engine: Engine, rows: pd.DataFrame, *, scored_days: int) ->
             _by_group(target, [one for one in groups if one["target"] == target])
             for target in sorted({one["target"] for one in groups})
         ],
-        "misses": biggest_misses(engine, scored),
+        "misses": largest_errors(engine, scored),
         "recent_days": RECENT_DAYS,
     }
 

@@ -52,7 +52,7 @@ MARKET = re.compile(r"(eth|btc|gas)_change_(\d+)")
 CROSS_SECTION = re.compile(rf"({'|'.join(SCOPES)})_({'|'.join(STATISTICS)})(_yesterday)?")
 
 
-def feature_words(name: str) -> str:
+def feature_label(name: str) -> str:
     """Words for a feature; a name that is not known here is given back with spaces."""
     if name in OTHER_WORDS:
         return OTHER_WORDS[name]

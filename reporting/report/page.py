@@ -21,7 +21,7 @@ from markupsafe import Markup
 from common.errors import ConfigurationError
 from common.settings.cloud import PRODUCT_VERSION
 from reporting.report import formatting as number_words
-from reporting.report.feature_labels import feature_words
+from reporting.report.feature_labels import feature_label
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def render(template: str, contents: dict[str, Any]) -> str:
         auto_reload=False,
     )
     environment.filters.update(
-        {name: getattr(number_words, name) for name in FORMATS} | {"feature": feature_words}
+        {name: getattr(number_words, name) for name in FORMATS} | {"feature": feature_label}
     )
     style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("report.css", "report.js"))
     return environment.get_template(template).render(

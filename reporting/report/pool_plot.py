@@ -21,9 +21,9 @@ from reporting.report.svg import (
     INK,
     Values,
     draw_svg,
-    dress,
-    dress_days,
     mark_clipped,
+    style_axes,
+    style_day_axis,
 )
 
 INNER_QUANTILES = (0.03, 0.97)
@@ -89,8 +89,8 @@ def _draw(axes: Axes, series: dict[str, Any], low: float, high: float) -> int:
     _draw_tomorrow(axes, series, low, high)
     clipped = mark_clipped(axes, dates, actual, low, high, INK)
     axes.set_ylim(low, high)
-    dress(axes, grid="y")
-    dress_days(axes, series["target_date"])
+    style_axes(axes, grid="y")
+    style_day_axis(axes, series["target_date"])
     _dress_percent(axes, low, high)
     return clipped
 

@@ -2,7 +2,7 @@
 of the data and the last runs.
 
 In: an SQLAlchemy engine of a migrated database, a folder. Out: `yieldspark-report.html` in it.
-Numbers come from `figures`, `evaluation_parts`, `watch` and `data_health`, pictures from
+Numbers come from `figures`, `evaluation_parts`, `watch` and `data_quality`, pictures from
 `pool_plot`; this module brings them together and the template words them.
 """
 
@@ -17,7 +17,7 @@ from markupsafe import Markup
 from sqlalchemy import Engine
 
 from reporting.figures.accuracy import newest_evaluated
-from reporting.figures.data_quality import data_health
+from reporting.figures.data_quality import data_quality
 from reporting.figures.forecasts import SERIES_DAYS, forecast_table, pool_series, recent_runs
 from reporting.figures.model_health import watch
 from reporting.report.evaluation_parts import evaluation_parts
@@ -53,7 +53,7 @@ def _contents(engine: Engine, now: dt.datetime) -> dict[str, Any]:
             engine, newest_evaluated(engine, days=SERIES_DAYS), scored_days=SCORED_DAYS
         ),
         "watch": watch(engine),
-        "health": data_health(engine),
+        "health": data_quality(engine),
         "runs": recent_runs(engine),
     }
 

@@ -2,7 +2,7 @@
 
 In: `forecasting.evaluation.daily_scores` and `forecasting.evaluation.segments` of one target. Out:
 `<svg>` elements as `svg_pictures` makes them, and how many values lie off the scale. Group names
-are those of `score_groups`, put into words here, and never names of the data.
+are those of `segment_scores`, put into words here, and never names of the data.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from reporting.report.svg import (
     MUTED,
     Values,
     draw_svg,
-    dress,
-    dress_days,
     mark_clipped,
+    style_axes,
+    style_day_axis,
 )
 
-TWICE_AS_WRONG = 2.0
+RATIO_CLIP = 2.0
 """Ratios beyond it are marked at the edge: a day or a group of a few calm pools may have any."""
 LEAST_SPAN = 0.05
 """Of a ratio's axis: TVL's forecasts are so near to persistence that a narrower one would show
@@ -37,9 +37,9 @@ nothing but noise.
 TICK_STEPS = [1, 2, 5, 10]
 GROUP_INCHES, ROW_INCHES = 5.1, 0.21
 
-CLASS_WORDS = {"instability": "How restless", "tvl_class": "TVL", "age_class": "Age in days"}
+SEGMENT_TITLES = {"instability": "How restless", "tvl_class": "TVL", "age_class": "Age in days"}
 """Of the classes of groups that are drawn, in this order."""
-GROUP_WORDS = {
+SEGMENT_LABELS = {
     "<100k": "under $100K",
     "100k-1M": "$100K to $1M",
     "1M-10M": "$1M to $10M",
@@ -78,9 +78,9 @@ def ratio_plot(days: pd.DataFrame, name: str) -> tuple[str, int]:
 
 
 def group_plot(groups: list[dict[str, Any]], name: str) -> tuple[str, int]:
-    """MAE ratio of each group of CLASS_WORDS with its interval, and the number of rows."""
+    """MAE ratio of each group of SEGMENT_TITLES with its interval, and the number of rows."""
     shown = [
-        (title, [one for one in groups if one["by"] == by]) for by, title in CLASS_WORDS.items()
+        (title, [one for one in groups if one["by"] == by]) for by, title in SEGMENT_TITLES.items()
     ]
     lines = sum(len(members) + 1 for _, members in shown if members)
     return draw_svg(
@@ -90,7 +90,7 @@ def group_plot(groups: list[dict[str, Any]], name: str) -> tuple[str, int]:
 
 def _ratio_limits(values: Values) -> tuple[float, float]:
     """An axis with 1 on it."""
-    known = np.clip(values[np.isfinite(values)], 0.0, TWICE_AS_WRONG)
+    known = np.clip(values[np.isfinite(values)], 0.0, RATIO_CLIP)
     low, high = min(known.min(initial=1.0), 1.0), max(known.max(initial=1.0), 1.0)
     pad = max(0.06 * (high - low), (LEAST_SPAN - (high - low)) / 2)
     return float(low - pad), float(high + pad)
@@ -121,8 +121,8 @@ def _draw_days(
     axes.plot(dates, recent, color=ACCENT, linewidth=1.8)
     clipped = mark_clipped(axes, dates, today, *limits, MUTED)
     axes.set_ylim(*limits)
-    dress(axes, grid="y")
-    dress_days(axes, dates[-1])
+    style_axes(axes, grid="y")
+    style_day_axis(axes, dates[-1])
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
     axes.yaxis.set_major_formatter(
         FuncFormatter(lambda value, _: words.format(value).replace("%", " %"))
@@ -167,7 +167,7 @@ def _draw_groups(axes: Axes, shown: list[tuple[str, list[dict[str, Any]]]]) -> i
                 transform=beside,
                 color=MUTED,
             )
-            labels.append(GROUP_WORDS.get(one["group"], one["group"]))
+            labels.append(SEGMENT_LABELS.get(one["group"], one["group"]))
     places, values, low, high = np.array(ratios, dtype=float).T
     left, right = _ratio_limits(np.concatenate([values, low, high]))
     axes.axvline(1.0, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
@@ -186,7 +186,7 @@ def _draw_groups(axes: Axes, shown: list[tuple[str, list[dict[str, Any]]]]) -> i
     axes.set_xlim(left, right)
     axes.set_ylim(len(labels) - 0.4, -1.4)
     axes.set_yticks(range(len(labels)), labels)
-    dress(axes, grid="x")
+    style_axes(axes, grid="x")
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
     axes.spines["bottom"].set_color(GRID)
     return int((values > right).sum())

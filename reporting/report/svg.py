@@ -64,7 +64,7 @@ def draw_svg(
     return _inline(drawn.getvalue(), name), found
 
 
-def dress(axes: Axes, grid: Literal["x", "y"]) -> None:
+def style_axes(axes: Axes, grid: Literal["x", "y"]) -> None:
     """Lines at the ticks of the axis `grid`, a thin line below, and nothing else around."""
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
@@ -75,7 +75,7 @@ def dress(axes: Axes, grid: Literal["x", "y"]) -> None:
     axes.tick_params(axis="x", length=3, color=GRID)
 
 
-def dress_days(axes: Axes, last: dt.date) -> None:
+def style_day_axis(axes: Axes, last: dt.date) -> None:
     """The x axis in days, from the first that is drawn to `last`."""
     axes.margins(x=0.02)
     span = float(np.datetime64(last).astype(float)) - axes.dataLim.intervalx[0]

@@ -14,7 +14,7 @@ from config_spark import Settings
 from database.db_utils_spark import execute_sql
 from forecasting.evaluation.promotion_policy import PROMOTED
 from forecasting.registry import outbox
-from forecasting.registry.decisions import record
+from forecasting.registry.decisions import record_decision
 from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
 from forecasting.registry.serving import serving
 from forecasting.registry.versions import promote, roll_back
@@ -39,7 +39,7 @@ def registered(database: Settings, run_here: CommandLine, engine: Engine) -> Set
         registry.register(one, CHAMPION)
         version = one.card.version
         with engine.begin() as connection:
-            record(
+            record_decision(
                 connection,
                 engine="lightgbm",
                 horizon=1,
@@ -69,7 +69,7 @@ def test_list_names_versions_aliases_and_what_waits(
 ) -> None:
     waits = archive("c3", known=65)
     with engine.begin() as connection:
-        outbox.put(connection, waits, CHALLENGER, "a run")
+        outbox.enqueue(connection, waits, CHALLENGER, "a run")
     rows = run_here.json("models", "list", *LIGHTGBM)
     assert [(row["version"], row["number"], row["aliases"]) for row in rows] == [
         (waits.card.version, None, [CHALLENGER]),
@@ -136,7 +136,7 @@ def test_a_version_that_waits_is_registered_before_it_is_promoted(
 ) -> None:
     waits = archive("c3", known=65)
     with engine.begin() as connection:
-        outbox.put(connection, waits, CHALLENGER, "a run")
+        outbox.enqueue(connection, waits, CHALLENGER, "a run")
     assert (
         run_here.json("models", "promote", CHALLENGER, "--reason", "looked at it", *LIGHTGBM)[
             "serves"
@@ -210,7 +210,7 @@ def test_a_registry_that_goes_away_after_the_decision_costs_a_warning(
     assert "its alias moves when the registry answers: it went away" in caplog.text
     assert champion(registered, engine) == NAMES[0]
     assert aliases(registered) == {NAMES[1]: (CHAMPION,)}
-    outbox.register_waiting(
+    outbox.register_pending(
         engine, Registry(registered, engine="lightgbm", horizon=1), engine="lightgbm", horizon=1
     )
     assert aliases(registered) == {NAMES[0]: (CHAMPION,)}

@@ -136,14 +136,14 @@ def test_a_refit_is_registered_loaded_by_the_next_run_and_waits_when_the_databas
         passed, found = checks_of(row)["model_registry"]
         assert (row["status"], row["rows"]["inserted"], passed) == ("succeeded", 12, False)
         assert f"run: CREATE DATABASE {database_of(settings)} OWNER {settings.db_user}" in found
-        (waiting,) = outbox.waiting(engine, **MODEL)
+        (waiting,) = outbox.pending_versions(engine, **MODEL)
         assert made_by(settings, night(2)) == {waiting.archive.card.version}
         assert set(row["stages"]) >= FITS
         # MLflow's own patience, which takes minutes
         assert "will be retried" not in caplog.text
 
         execute(settings, f"CREATE DATABASE {database_of(settings)} TEMPLATE {with_tables}")
-        assert outbox.register_waiting(engine, Registry(settings, **MODEL), **MODEL) == [
+        assert outbox.register_pending(engine, Registry(settings, **MODEL), **MODEL) == [
             waiting.archive.card.version
         ]
 

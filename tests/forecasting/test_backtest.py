@@ -14,11 +14,16 @@ import pytest
 
 from forecasting.engines.engine import FittedModel
 from forecasting.engines.folds import DaySpan
-from forecasting.evaluation.backtest import NO_CHAMPION, PUBLISHED, evaluation_rows, publish_days
+from forecasting.evaluation.backtest import (
+    NO_CHAMPION,
+    PUBLISHED_COLUMNS,
+    evaluation_rows,
+    publish_days,
+)
 from forecasting.evaluation.scores import score, score_table
 from forecasting.features.targets import Target, targets
 from forecasting.models.stacked_model import OutOfSample, StackedModel
-from forecasting.publishing.past_forecasts import PAST_COLUMNS, no_past
+from forecasting.publishing.past_forecasts import PAST_COLUMNS, empty_history
 from forecasting.publishing.persistence_gate import MIN_DAYS
 
 FIRST = dt.date(2024, 1, 1)
@@ -93,7 +98,7 @@ def published(
     ledger: pd.DataFrame | None = None,
     serves: bool = True,
 ) -> pd.DataFrame:
-    past = no_past() if ledger is None else ledger
+    past = empty_history() if ledger is None else ledger
     return publish_days(
         sample,
         target,
@@ -437,7 +442,7 @@ def test_only_pools_that_were_observed_are_published() -> None:
 def test_days_that_nothing_is_known_of_are_left_out() -> None:
     rows = published(out_of_sample(0.5), wanted=[day(-3), day(4), day(DAYS + 3)])
     assert set(rows["date"]) == {pd.Timestamp(day(4))}
-    assert tuple(rows.columns) == PUBLISHED
+    assert tuple(rows.columns) == PUBLISHED_COLUMNS
 
 
 @pytest.mark.parametrize(
@@ -445,7 +450,7 @@ def test_days_that_nothing_is_known_of_are_left_out() -> None:
 )
 def test_where_nothing_is_published_nothing_is_evaluated(sample: pd.DataFrame) -> None:
     rows = published(sample, wanted=[day(-3)])
-    assert (len(rows), tuple(rows.columns)) == (0, PUBLISHED)
+    assert (len(rows), tuple(rows.columns)) == (0, PUBLISHED_COLUMNS)
     assert evaluated(rows, APY).empty
     assert list(evaluated(rows, APY).columns) == list(
         evaluated(published(out_of_sample(0.5), wanted=[day(1)]), APY).columns

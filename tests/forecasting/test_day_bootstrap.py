@@ -17,13 +17,13 @@ from forecasting.evaluation.day_bootstrap import (
     Interval,
     mean_ratio_interval,
     median_ratio_interval,
+    resample_counts,
     resampled_medians,
-    times_drawn,
 )
-from forecasting.evaluation.error_measures import Numbers
+from forecasting.evaluation.error_measures import Integers
 from forecasting.features.targets import Values
 
-IntervalOf = Callable[[Values, Values, Numbers], Interval]
+IntervalOf = Callable[[Values, Values, Integers], Interval]
 
 INTERVALS = pytest.mark.parametrize(
     "interval", [mean_ratio_interval, median_ratio_interval], ids=["mean", "median"]
@@ -32,7 +32,7 @@ INTERVALS = pytest.mark.parametrize(
 
 def sample(
     days: int = 60, rows: int = 50, *, by_day: float = 0.0, by_row: float = 0.3
-) -> tuple[Values, Values, Numbers]:
+) -> tuple[Values, Values, Integers]:
     """Errors of a model and of persistence with a ratio around 0.9: what moves the ratio is shared
     by a day's rows, or each row's own.
     """
@@ -118,7 +118,7 @@ def test_a_resample_without_an_error_of_persistence_or_with_an_unknown_one_has_n
 
 @pytest.mark.parametrize("days", [14, 30, 61])
 def test_days_are_drawn_in_circular_blocks_each_as_often_as_any_other(days: int) -> None:
-    drawn = times_drawn(np.arange(days))
+    drawn = resample_counts(np.arange(days))
     assert drawn is not None
     assert drawn.shape == (RESAMPLES, days)
     assert (drawn.sum(axis=1) == days).all()

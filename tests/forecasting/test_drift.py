@@ -23,9 +23,9 @@ from forecasting.monitoring.drift import (
     FeatureDrift,
     Reference,
     binned_ks,
-    drift,
+    measure_drift,
     population_stability,
-    reference_of,
+    reference_distribution,
 )
 from forecasting.monitoring.drift_checks import drift_checks
 from tests.support.feature_pools import spec
@@ -61,7 +61,9 @@ def nights(days: int, *, seed: int) -> tuple[Features, Any]:
 
 def reference() -> Reference:
     matrix, day = nights(DAYS, seed=1)
-    kept: Reference = json.loads(json.dumps(reference_of(matrix, NAMES, day), allow_nan=False))
+    kept: Reference = json.loads(
+        json.dumps(reference_distribution(matrix, NAMES, day), allow_nan=False)
+    )
     return kept
 
 
@@ -103,9 +105,10 @@ def test_ks_by_hand_and_never_above_the_exact_one() -> None:
     (matrix, day), random = nights(DAYS, seed=1), np.random.default_rng(2)
     values = random.normal(13, 2, 500)
     tonight = np.column_stack([values, np.zeros((500, 3))]).astype(np.float32)
-    known = {one.feature: one for one in drift(reference_of(matrix, NAMES, day), tonight)}[
-        "tvl_level"
-    ]
+    known = {
+        one.feature: one
+        for one in measure_drift(reference_distribution(matrix, NAMES, day), tonight)
+    }["tvl_level"]
     points = np.sort(np.concatenate([matrix[:, 0], tonight[:, 0]]))
     trained, there = (
         np.searchsorted(np.sort(sample), points, side="right") / sample.size
@@ -119,7 +122,7 @@ def test_nights_like_the_training_days_do_not_warn() -> None:
     """One night's pools move together: PSI alone is far above the limit on many of them."""
     matrix, _ = nights(60, seed=9)
     known = reference()
-    found = [drift(known, night) for night in matrix.reshape(60, POOLS, -1)]
+    found = [measure_drift(known, night) for night in matrix.reshape(60, POOLS, -1)]
     assert [far(one) for one in found] == [set()] * 60
     assert (
         sum(any(one.feature == "apy_move_0" and one.psi > 0.25 for one in night) for night in found)
@@ -130,9 +133,10 @@ def test_nights_like_the_training_days_do_not_warn() -> None:
 def test_a_small_night_is_given_what_chance_does_to_it() -> None:
     """Of twenty pools PSI is 0.5 on average where nothing has moved."""
     matrix, day = nights(DAYS, seed=1)
-    known = reference_of(matrix[:, :1], NAMES[:1], day)
+    known = reference_distribution(matrix[:, :1], NAMES[:1], day)
     small = [
-        drift(known, night)[0] for night in nights(15, seed=9)[0][:, :1].reshape(75, MIN_ROWS, 1)
+        measure_drift(known, night)[0]
+        for night in nights(15, seed=9)[0][:, :1].reshape(75, MIN_ROWS, 1)
     ]
     assert np.mean([one.psi for one in small]) > 0.35
     assert abs(np.mean([one.beyond + known[0]["usual"] for one in small])) < 0.1
@@ -157,7 +161,7 @@ def test_a_broken_feature_is_named_and_no_other(name: str, change: Change) -> No
     matrix = nights(1, seed=5)[0]
     column = NAMES.index(name)
     matrix[:, column] = change(matrix[:, column])
-    found = drift(reference(), matrix)
+    found = measure_drift(reference(), matrix)
     assert far(found) == {name}
     assert found[0].feature == name
     check = checks(found)["feature_drift"]
@@ -169,7 +173,7 @@ def test_a_broken_feature_is_named_and_no_other(name: str, change: Change) -> No
 def test_a_feature_without_a_value_is_named_whatever_the_limit() -> None:
     matrix = nights(1, seed=5)[0]
     matrix[:, [0, 2]] = np.nan
-    check = checks(drift(reference(), matrix), max_feature_psi=1e6)["feature_drift"]
+    check = checks(measure_drift(reference(), matrix), max_feature_psi=1e6)["feature_drift"]
     assert not check["passed"]
     assert check["found"] == "2 of 4 features: no pool has a value of all_move_mean, tvl_level"
 
@@ -178,13 +182,13 @@ def test_days_before_a_feature_was_there_are_no_days_without_it() -> None:
     matrix, day = nights(DAYS, seed=1)
     matrix[day < DAYS // 2, 0] = np.nan
     tonight = nights(1, seed=5)[0]
-    assert far(drift(reference_of(matrix, NAMES, day), tonight)) == set()
+    assert far(measure_drift(reference_distribution(matrix, NAMES, day), tonight)) == set()
 
 
 def test_a_training_day_of_a_few_rows_says_nothing_of_what_is_usual() -> None:
     matrix, day = nights(DAYS, seed=1)
     few = np.full((MIN_ROWS - 1, len(NAMES)), matrix.max(axis=0))
-    known = reference_of(
+    known = reference_distribution(
         np.concatenate([matrix, few]), NAMES, np.append(day, np.full(len(few), DAYS))
     )
     assert [one["usual"] for one in known] == pytest.approx(
@@ -195,14 +199,14 @@ def test_a_training_day_of_a_few_rows_says_nothing_of_what_is_usual() -> None:
 def test_a_feature_that_the_model_has_never_seen_is_not_judged() -> None:
     matrix, day = nights(DAYS, seed=1)
     matrix[:, 0] = np.nan
-    known, tonight = reference_of(matrix, NAMES, day), nights(1, seed=5)[0]
-    assert far(drift(known, tonight)) == set()
+    known, tonight = reference_distribution(matrix, NAMES, day), nights(1, seed=5)[0]
+    assert far(measure_drift(known, tonight)) == set()
     tonight[:, 0] = np.nan
-    assert far(drift(known, tonight)) == set()
+    assert far(measure_drift(known, tonight)) == set()
 
 
 def test_a_handful_of_pools_is_not_judged() -> None:
-    found = drift(reference(), np.full((MIN_ROWS - 1, len(NAMES)), np.nan, np.float32))
+    found = measure_drift(reference(), np.full((MIN_ROWS - 1, len(NAMES)), np.nan, np.float32))
     assert found == []
     assert checks(found)["feature_drift"]["passed"]
     assert checks(found)["feature_drift"]["found"] == "fewer than 20 pools: not judged"
@@ -212,8 +216,8 @@ def test_entries_are_json_with_ten_features_at_most() -> None:
     names = tuple(POOL_FEATURES[:12])
     random = np.random.default_rng(4)
     matrix = random.standard_normal((2000, len(names))).astype(np.float32)
-    found = drift(
-        reference_of(matrix, names, np.arange(2000) // 100),
+    found = measure_drift(
+        reference_distribution(matrix, names, np.arange(2000) // 100),
         matrix[:100] + np.arange(12, dtype=np.float32),
     )
     entries = list(checks(found).values())
@@ -260,8 +264,8 @@ def test_a_days_values_in_another_unit_warn(column: str) -> None:
     )
     frame = feature_frame(rows, END)
     known = trained(frame, END)
-    assert far(drift(known, rows_of(frame, END))) == set()
-    assert len(far(drift(known, rows_of(feature_frame(broken, END), END)))) > 10
+    assert far(measure_drift(known, rows_of(frame, END))) == set()
+    assert len(far(measure_drift(known, rows_of(feature_frame(broken, END), END)))) > 10
 
 
 def feature_frame(rows: pd.DataFrame, as_of: dt.date) -> pd.DataFrame:
@@ -278,7 +282,7 @@ def trained(frame: pd.DataFrame, as_of: dt.date) -> Reference:
     """Of the year until 45 days before the night."""
     last = as_of - dt.timedelta(days=45)
     rows = frame[(frame["date"] < last) & (frame["date"] >= last - dt.timedelta(days=365))]
-    return reference_of(
+    return reference_distribution(
         rows[list(POOL_FEATURES)].to_numpy(np.float32), POOL_FEATURES, rows["date"].to_numpy()
     )
 
@@ -302,6 +306,6 @@ def test_sixty_quiet_nights_of_real_pools_do_not_warn(shared_data: Path) -> None
         warned += [
             night
             for night in nights_of[first : first + 7]
-            if far(drift(known, rows_of(frame, night)))
+            if far(measure_drift(known, rows_of(frame, night)))
         ]
     assert warned == [dt.date(2024, 10, 25)]

@@ -85,7 +85,7 @@ def planted(spark: SparkSession, *, rows: int = 2700, **columns: Any) -> DataFra
 
 
 def held(engine: Engine, frame: DataFrame) -> FeatureRows:
-    return engine.hold(frame, FEATURES, LABELS)
+    return engine.prepare(frame, FEATURES, LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_models_come_in_the_order_of_their_objectives(rows: FeatureRows) -> None
         Objective("other"),
         MEDIAN,
         Objective("label", alpha=0.1),
-        Objective("label", draw=1),
+        Objective("label", seed_offset=1),
         Objective("label", alpha=0.9),
     ]
     found = rows.forecast(TEST, rows.fit(objectives, TRAINING), LABELS)
@@ -148,10 +148,10 @@ def test_models_come_in_the_order_of_their_objectives(rows: FeatureRows) -> None
 
 def test_a_model_is_the_same_whatever_is_fitted_beside_it(rows: FeatureRows) -> None:
     together = rows.fit(
-        [Objective("other"), MEDIAN, Objective("label", alpha=0.9, draw=2)], TRAINING
+        [Objective("other"), MEDIAN, Objective("label", alpha=0.9, seed_offset=2)], TRAINING
     )
     assert together[1].text == fitted(rows).text
-    assert together[2].text == fitted(rows, Objective("label", alpha=0.9, draw=2)).text
+    assert together[2].text == fitted(rows, Objective("label", alpha=0.9, seed_offset=2)).text
 
 
 def test_a_second_run_gives_the_same_bits(chosen: Engine, spark: SparkSession) -> None:
@@ -195,7 +195,7 @@ def test_another_seed_is_another_model(
     one, same, drawn = (
         held(chosen, planted(spark)),
         held(other, planted(spark)),
-        Objective("label", draw=1),
+        Objective("label", seed_offset=1),
     )
     assert fitted(same).fingerprint != fitted(one).fingerprint
     # a draw is nothing but the next seed
@@ -236,7 +236,7 @@ def test_a_model_loaded_from_its_text_forecasts_the_same_bits(
     and one whose last feature is a forecast.
     """
     rows = held(chosen, planted(spark))
-    stacked = rows.with_forecasts("earlier", [(fitted(rows), TEST)])
+    stacked = rows.with_feature("earlier", [(fitted(rows), TEST)])
     models = [
         *rows.fit([MEDIAN, Objective("label", alpha=0.1)], TRAINING),
         fitted(stacked, Objective("other")),
@@ -245,12 +245,13 @@ def test_a_model_loaded_from_its_text_forecasts_the_same_bits(
     assert [(one.text, one.features, one.fingerprint) for one in loaded] == [
         (one.text, one.features, one.fingerprint) for one in models
     ]
-    for held_rows, places in ((rows, (0, 1)), (stacked, (2,))):
+    for cached_dataset, places in ((rows, (0, 1)), (stacked, (2,))):
         found, again = (
-            held_rows.forecast(TEST, [of[place] for place in places], []) for of in (models, loaded)
+            cached_dataset.forecast(TEST, [of[place] for place in places], [])
+            for of in (models, loaded)
         )
         pd.testing.assert_frame_equal(again, found, check_exact=True)
-    by_loaded = rows.with_forecasts("earlier", [(loaded[0], TEST)])
+    by_loaded = rows.with_feature("earlier", [(loaded[0], TEST)])
     pd.testing.assert_frame_equal(
         by_loaded.forecast(TEST, [], ["earlier"]),
         stacked.forecast(TEST, [], ["earlier"]),
@@ -330,7 +331,7 @@ def test_forecasts_become_a_feature_on_their_days_only(rows: FeatureRows) -> Non
         fitted(rows, days=DaySpan(day(0), day(40))),
         fitted(rows, days=DaySpan(day(0), day(69))),
     )
-    stacked = rows.with_forecasts("earlier", [(early, first), (late, second)])
+    stacked = rows.with_feature("earlier", [(early, first), (late, second)])
     model = fitted(stacked, Objective("other"), DaySpan(day(60), day(80)))
     days = DaySpan(day(50), day(90))
     found, direct = (
@@ -355,14 +356,14 @@ def test_forecasts_become_a_feature_on_their_days_only(rows: FeatureRows) -> Non
 def test_a_new_feature_leaves_the_old_rows_as_they_were(rows: FeatureRows) -> None:
     model = fitted(rows)
     before = rows.forecast(TEST, [model], LABELS)
-    stacked = rows.with_forecasts("earlier", [(model, TEST)])
+    stacked = rows.with_feature("earlier", [(model, TEST)])
     pd.testing.assert_frame_equal(rows.forecast(TEST, [model], LABELS), before, check_exact=True)
     assert fitted(rows).text == model.text
     stacked.release()
 
 
 def test_without_a_model_nothing_is_forecast(rows: FeatureRows) -> None:
-    stacked = rows.with_forecasts("earlier", [])
+    stacked = rows.with_feature("earlier", [])
     assert stacked.forecast(TEST, [], ["earlier"])["earlier"].isna().all()
     assert np.isfinite(stacked.forecast(TEST, [fitted(stacked)], [])["0"]).all()
     stacked.release()
@@ -413,9 +414,9 @@ def test_rows_without_a_label_are_counted_and_trained_on_by_nobody(
         {name: F.when(frame["date"] < day(50), frame[name]) for name in LABELS}
     )
     rows = held(chosen, known)
-    assert rows.labelled("label", DaySpan(day(40), day(60))) == 300
-    assert rows.labelled("label", TEST) == 0
-    assert rows.labelled("other", DaySpan(day(0), day(90))) == 1500
+    assert rows.labelled_rows("label", DaySpan(day(40), day(60))) == 300
+    assert rows.labelled_rows("label", TEST) == 0
+    assert rows.labelled_rows("other", DaySpan(day(0), day(90))) == 1500
     assert (
         fitted(rows, days=DaySpan(day(0), day(90))).text
         == fitted(rows, days=DaySpan(day(0), day(50))).text
@@ -444,7 +445,7 @@ def test_a_few_rows_make_a_constant_model(chosen: Engine, spark: SparkSession) -
 def test_released_rows_are_kept_nowhere(chosen: Engine, spark: SparkSession) -> None:
     before = kept_in_spark(spark)
     rows = held(chosen, planted(spark))
-    stacked = rows.with_forecasts("earlier", [(fitted(rows), TEST)])
+    stacked = rows.with_feature("earlier", [(fitted(rows), TEST)])
     assert len(stacked.forecast(TEST, [], ["earlier"])) == 900
     stacked.release()
     rows.release()

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from forecasting.features.targets import Target, targets
-from forecasting.publishing.fallbacks import apply_rules, join_targets
+from forecasting.publishing.fallbacks import apply_fallbacks, join_targets
 
 AS_OF = dt.date(2024, 6, 30)
 APY, TVL = targets(max_apy_percent=1e6, max_tvl_usd=1e12)
@@ -37,7 +37,9 @@ def ruled(
     target: Target = APY,
     relative: tuple[float, float] = RELATIVE,
 ) -> Any:
-    return apply_rules(pd.DataFrame(pools), tonight, target, relative, AS_OF).set_index("pool_id")
+    return apply_fallbacks(pd.DataFrame(pools), tonight, target, relative, AS_OF).set_index(
+        "pool_id"
+    )
 
 
 def test_the_model_speaks_for_a_pool_with_history() -> None:

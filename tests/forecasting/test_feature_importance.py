@@ -10,7 +10,7 @@ import pytest
 
 from forecasting.features.feature_frame import feature_names
 from forecasting.features.pool_features import CALENDAR, POOL_FEATURES
-from forecasting.models.feature_groups import FEATURE_GROUPS, SHARED_BY_A_DAY
+from forecasting.models.feature_groups import FEATURE_GROUPS, SAME_FOR_ALL_POOLS
 from forecasting.models.feature_importance import gain_by_feature, gain_by_group
 from forecasting.models.stacked_model import TVL_FORECAST
 
@@ -45,7 +45,7 @@ def test_groups_hold_what_they_say() -> None:
     assert "all_up_share_yesterday" in FEATURE_GROUPS["cross_section_all"]
     assert "group_up_share" in FEATURE_GROUPS["cross_section_group"]
     assert {"eth_change_1", "gas_change_7"} < set(FEATURE_GROUPS["market"])
-    assert set(POOL_FEATURES) & SHARED_BY_A_DAY == set(CALENDAR)
+    assert set(POOL_FEATURES) & SAME_FOR_ALL_POOLS == set(CALENDAR)
 
 
 def test_shares_add_up_to_one_and_the_largest_comes_first() -> None:

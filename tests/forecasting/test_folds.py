@@ -11,16 +11,16 @@ from forecasting.engines.folds import (
     COARSE_DAYS,
     DaySpan,
     FoldPlan,
-    night_folds,
-    past_folds,
-    served_folds,
+    backtest_folds,
+    inference_folds,
+    refit_folds,
 )
 
 AS_OF = dt.date(2024, 6, 30)
 
 
 def folds(horizon: int = 1, **overrides: int) -> FoldPlan:
-    return past_folds(
+    return backtest_folds(
         AS_OF, horizon=horizon, **({"train_days": 365, "days": 30, "refit_days": 7} | overrides)
     )
 
@@ -98,7 +98,7 @@ def test_a_night_fits_at_one_origin_and_forecasts_what_came_true_since_and_its_d
     """The targets of the first `judged` forecast days have come true by the as-of day, or do in the
     days that the horizon needs.
     """
-    plan = night_folds(AS_OF, horizon=horizon, train_days=365, judged_days=judged)
+    plan = refit_folds(AS_OF, horizon=horizon, train_days=365, validation_days=judged)
     origin = before(judged + horizon - 1)
     assert [fold.origin for fold in plan.apy] == [origin]
     assert (plan.known, plan.forecast.days[0], plan.forecast.days[-1]) == (AS_OF, origin, AS_OF)
@@ -115,7 +115,7 @@ def test_a_night_fits_at_one_origin_and_forecasts_what_came_true_since_and_its_d
 
 @pytest.mark.parametrize("horizon", [1, 3])
 def test_a_night_with_a_model_fits_nothing_and_forecasts_its_day(horizon: int) -> None:
-    plan = served_folds(AS_OF, horizon=horizon)
+    plan = inference_folds(AS_OF, horizon=horizon)
     assert (plan.fits, plan.forecast.days, plan.first_day, plan.known) == (0, [AS_OF], AS_OF, AS_OF)
 
 

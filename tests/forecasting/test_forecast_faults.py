@@ -33,7 +33,7 @@ POINTS = {
 
 MORE = ("engine", "train_days", "model_threads", "model_parameters_file", "refit_days")
 
-PUBLISHED = """
+PUBLISHED_COLUMNS = """
 SELECT
     (SELECT count(*) FROM yieldspark.forecasts) AS forecasts,
     (SELECT count(*) FROM pool_daily_metrics WHERE forecasted_apy IS NOT NULL) AS days,
@@ -64,15 +64,15 @@ def test_a_forecast_killed_in_its_commit_is_repeated_and_one_killed_after_it_is_
     for name, point in POINTS.items():
         killed(point)
         nothing = {"forecasts": 0, "days": 0, "decisions": 0, "waiting": 0}
-        assert rows_of(engine, PUBLISHED) == [nothing], name
+        assert rows_of(engine, PUBLISHED_COLUMNS) == [nothing], name
     killed(at("merge", "after"))
     published = {"forecasts": 12, "days": 12, "decisions": 1, "waiting": 1}
-    assert rows_of(engine, PUBLISHED) == [published]
+    assert rows_of(engine, PUBLISHED_COLUMNS) == [published]
     assert versions_of(settings) == {}
 
     row = forecast(settings, spark)
     assert (row["status"], row["rows"]["inserted"], row["rows"]["updated"]) == ("succeeded", 0, 0)
-    assert rows_of(engine, PUBLISHED) == [published | {"waiting": 0}]
+    assert rows_of(engine, PUBLISHED_COLUMNS) == [published | {"waiting": 0}]
     ((_, aliases),) = versions_of(settings).items()
     assert aliases == ("champion",)
     assert [status for status, _ in ledger(engine)] == [

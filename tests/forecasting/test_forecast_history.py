@@ -19,12 +19,12 @@ from database.schema.tables import (
     pools,
 )
 from forecasting.publishing.forecast_history import (
-    as_past,
     describe_pools,
-    known_days,
-    past_rows,
-    score_what_came_true,
+    history_by_target,
+    history_days,
     scored_rows,
+    to_past_rows,
+    update_actuals,
 )
 from forecasting.publishing.past_forecasts import PAST_COLUMNS, PAST_DAYS
 
@@ -82,7 +82,7 @@ def observe(
 
 def take_in(engine: Engine) -> int:
     with engine.begin() as connection:
-        return score_what_came_true(connection)
+        return update_actuals(connection)
 
 
 def actuals(engine: Engine) -> dict[tuple[str, str], float | None]:
@@ -137,7 +137,7 @@ def test_gate_and_interval_learn_from_what_was_known_on_the_day_alone(engine: En
         row("other engine", actual=9.0, engine="synapseml"),
         row("other horizon", actual=9.0, horizon_days=2),
     )
-    past = past_rows(engine, "lightgbm", horizon=1, as_of=NEWEST)
+    past = history_by_target(engine, "lightgbm", horizon=1, as_of=NEWEST)
     assert past["apy"]["pool_id"].tolist() == ["a", "b"]
     assert past["tvl"]["pool_id"].tolist() == ["a"]
     first = past["apy"].iloc[0]
@@ -156,18 +156,18 @@ def test_gate_and_interval_learn_from_what_was_known_on_the_day_alone(engine: En
 def test_rows_of_a_backtest_read_like_those_of_the_ledger(engine: Engine) -> None:
     made = pd.DataFrame([row("a", actual=4.5, move_low=-1.0, move_high=3.0)])
     put(engine, row("a", actual=4.5, move_low=-1.0, move_high=3.0))
-    read = past_rows(engine, "lightgbm", horizon=1, as_of=NEWEST)["apy"]
-    pd.testing.assert_frame_equal(as_past(made), read, check_dtype=False)
+    read = history_by_target(engine, "lightgbm", horizon=1, as_of=NEWEST)["apy"]
+    pd.testing.assert_frame_equal(to_past_rows(made), read, check_dtype=False)
 
 
 def test_known_days_are_those_of_the_target_that_has_fewer(engine: Engine) -> None:
-    assert known_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 0
+    assert history_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 0
     put(engine, *(row(pool, NEWEST - back * DAY, actual=1.0) for pool in "ab" for back in range(5)))
-    assert known_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 0
+    assert history_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 0
     put(engine, *(row("a", NEWEST - back * DAY, actual=1.0, target="tvl") for back in range(3)))
     put(engine, row("a", NEWEST - 9 * DAY, actual=1.0, target="tvl", move=None))
-    assert known_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 3
-    assert known_days(engine, "lightgbm", horizon=1, as_of=NEWEST - DAY) == 2
+    assert history_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 3
+    assert history_days(engine, "lightgbm", horizon=1, as_of=NEWEST - DAY) == 2
 
 
 def test_scored_rows_have_come_true_in_the_days_asked_for(engine: Engine) -> None:

@@ -27,7 +27,7 @@ from forecasting.publishing.intervals import (
 from forecasting.publishing.past_forecasts import (
     PAST_COLUMNS,
     PastForecasts,
-    no_past,
+    empty_history,
     past_forecasts,
 )
 
@@ -36,19 +36,19 @@ Days = npt.NDArray[np.int64]
 APY, TVL = targets(max_apy_percent=1e6, max_tvl_usd=1e12)
 
 
-def past_of(came_true: Values, age: Days | None = None, *, high: float = 1.0) -> PastForecasts:
+def past_of(actual_move: Values, age: Days | None = None, *, high: float = 1.0) -> PastForecasts:
     """Past forecasts of no move, with half-widths of one scale below and `high` above."""
-    today, nothing = np.zeros(came_true.size, dtype=np.int64), np.zeros(came_true.size)
-    pools = np.full(came_true.size, "p", dtype=object)
+    today, nothing = np.zeros(actual_move.size, dtype=np.int64), np.zeros(actual_move.size)
+    pools = np.full(actual_move.size, "p", dtype=object)
     return PastForecasts(
         pools,
         today if age is None else age,
         move=nothing,
         low=nothing - 1.0,
         high=nothing + high,
-        came_true=came_true,
-        change=came_true,
-        is_cold=np.zeros(came_true.size, dtype=bool),
+        actual_move=actual_move,
+        change=actual_move,
+        is_cold=np.zeros(actual_move.size, dtype=bool),
     )
 
 
@@ -137,7 +137,7 @@ def test_without_past_forecasts_enough_there_is_no_factor() -> None:
     assert factors_of(past_of(np.ones(MIN_PAST)), 0.8) == (0.0, 1.0)
     one_unknown = np.append(np.ones(MIN_PAST - 1), np.full(50, np.nan))
     assert np.isnan(factors_of(past_of(one_unknown), 0.8)).all()
-    assert np.isnan(factors_of(past_forecasts(APY, no_past(), DAY), 0.8)).all()
+    assert np.isnan(factors_of(past_forecasts(APY, empty_history(), DAY), 0.8)).all()
 
 
 def test_a_miss_counts_half_after_twenty_days() -> None:
@@ -186,7 +186,7 @@ def test_after_a_change_of_regime_the_recent_misses_count_more() -> None:
     now = generated(3.0 * random.standard_normal(50_000), up=0.0)
     assert sum(outside(now, factors_of(past, 0.8))) == pytest.approx(0.255, abs=0.02)
     low, high = half_widths(past.move, past.low, past.high)
-    misses = (past.move - past.came_true) / low, (past.came_true - past.move) / high
+    misses = (past.move - past.actual_move) / low, (past.actual_move - past.move) / high
     alike = (
         weighted_quantile(misses[0], np.ones(18_000), 0.9),
         weighted_quantile(misses[1], np.ones(18_000), 0.9),
@@ -296,7 +296,7 @@ def test_relative_quantiles_hold_today_and_need_a_past() -> None:
     for quantiles in (relative_quantiles, cold_start_quantiles):
         up, down, too_few, none = (
             quantiles(past_forecasts(APY, rows, DAY), 0.8)
-            for rows in (rising, falling, unknown, no_past())
+            for rows in (rising, falling, unknown, empty_history())
         )
         assert up == pytest.approx((0.0, 0.19), abs=0.001)
         assert down == pytest.approx((-0.19, 0.0), abs=0.001)
@@ -321,14 +321,14 @@ def test_a_past_forecast_says_what_was_forecast_and_what_came_true_in_scales() -
         [0.0, 0.0],
         [3.0, 3.0],
     ]
-    assert past.came_true.tolist() == [2.0, -1.0]
+    assert past.actual_move.tolist() == [2.0, -1.0]
 
 
 def test_tvls_past_is_in_logarithms() -> None:
     past = past_forecasts(
         TVL, generated(np.zeros(1), now=np.expm1(3.0), next=np.expm1(3.3), scale=0.1), DAY
     )
-    assert past.came_true[0] == pytest.approx(3.0)
+    assert past.actual_move[0] == pytest.approx(3.0)
 
 
 def test_only_targets_of_the_last_ninety_days_that_came_true_are_past() -> None:
@@ -345,7 +345,10 @@ def test_days_and_pools_are_counted_where_a_move_was_forecast() -> None:
     )
     past = past_forecasts(APY, rows, DAY)
     assert (past.days, past.pools) == (2, 2)
-    assert (past_forecasts(APY, no_past(), DAY).days, tuple(no_past().columns)) == (0, PAST_COLUMNS)
+    assert (past_forecasts(APY, empty_history(), DAY).days, tuple(empty_history().columns)) == (
+        0,
+        PAST_COLUMNS,
+    )
 
 
 def test_tvl_is_never_negative_nor_beyond_the_limit() -> None:

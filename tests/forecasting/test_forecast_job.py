@@ -27,7 +27,7 @@ from forecasting.engines.synapseml_engine import check_runtime
 from forecasting.evaluation.evaluate import evaluate
 from forecasting.evaluation.scores import score_table
 from forecasting.forecast_pools_spark import _lines, main, run_forecast
-from forecasting.run.dataset import held_rows
+from forecasting.run.dataset import cached_dataset
 from forecasting.run.plan import plan_forecast
 from tests.conftest import skip_where_synapseml_cannot_run
 from tests.support.forecast_panels import END, SHORT, panel_rows, pool_rows, store
@@ -283,8 +283,8 @@ def test_last_nights_forecast_is_scored_and_learned_from(
     published = pd.DataFrame(execute_sql(short, night))
     row = forecast(short, spark)
     assert row["rows"]["inserted"] == 12
-    came_true = pd.DataFrame(execute_sql(short, f"{night}, target_date"))
-    first = came_true[came_true["target_date"] == END].reset_index(drop=True)
+    actual_move = pd.DataFrame(execute_sql(short, f"{night}, target_date"))
+    first = actual_move[actual_move["target_date"] == END].reset_index(drop=True)
     true = (
         panel[(panel["date"] == END) & (panel["apy_age_days"] == 0)]
         .set_index("pool_id")["actual_apy"]
@@ -379,11 +379,11 @@ def test_all_reads_see_the_rows_of_one_moment(
 ) -> None:
     def hold_after_another_job_commits(*arguments: Any, **options: Any) -> Any:
         store(engine, pool_rows("late", [3.0] * 60, [1e6] * 60))
-        return held_rows(*arguments, **options)
+        return cached_dataset(*arguments, **options)
 
     plan = plan_forecast(short, as_of=None, engine="lightgbm", today=dt.datetime.now(dt.UTC).date())
     monkeypatch.setattr(
-        "forecasting.forecast_pools_spark.held_rows", hold_after_another_job_commits
+        "forecasting.forecast_pools_spark.cached_dataset", hold_after_another_job_commits
     )
     row = forecast(short, spark)
     assert "late" in set(table(short, "pool_daily_metrics")["pool_id"])

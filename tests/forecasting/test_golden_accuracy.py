@@ -18,7 +18,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 import sample_data
-from forecasting.engines.folds import past_folds
+from forecasting.engines.folds import backtest_folds
 from forecasting.engines.lightgbm_engine import LightgbmEngine
 from forecasting.engines.model_parameters import ModelParameters
 from forecasting.evaluation.backtest import evaluation_rows, publish_days
@@ -26,7 +26,7 @@ from forecasting.evaluation.scores import score_table
 from forecasting.features.feature_frame import FEATURES, LABELS, FeatureSpec, feature_rows
 from forecasting.features.targets import targets
 from forecasting.models.stacked_model import fit_stacked
-from forecasting.publishing.past_forecasts import no_past
+from forecasting.publishing.past_forecasts import empty_history
 from tests.support.forecast_panels import history_rows, spark_rows
 
 LAST = dt.date(2025, 10, 5)
@@ -41,18 +41,18 @@ def untimed(name: str) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def scores(spark: SparkSession) -> dict[str, Any]:
     """Twenty seconds: the product's own models, no smaller ones, of all pools of the sample."""
-    folds = past_folds(LAST, days=WARM_UP + SCORED, horizon=1, train_days=365, refit_days=REFIT)
+    folds = backtest_folds(LAST, days=WARM_UP + SCORED, horizon=1, train_days=365, refit_days=REFIT)
     spec = FeatureSpec(folds.first_day, LAST, horizon=1, level=0.8, min_history_days=4)
     with feature_rows(
         spark_rows(spark, history_rows(Path(sample_data.__file__).parent / "pool_history.parquet")),
         spec,
     ) as rows:
-        held = LightgbmEngine(ModelParameters(seed=1, threads=2)).hold(rows, FEATURES, LABELS)
+        held = LightgbmEngine(ModelParameters(seed=1, threads=2)).prepare(rows, FEATURES, LABELS)
     sample = fit_stacked(held, folds, 0.8, untimed)
     found = []
     for target in targets(max_apy_percent=1e6, max_tvl_usd=1e12):
         published = publish_days(
-            sample.rows, target, folds.forecast.days, horizon=1, level=0.8, ledger=no_past()
+            sample.rows, target, folds.forecast.days, horizon=1, level=0.8, ledger=empty_history()
         )
         scored = published[published["date"] >= pd.Timestamp(LAST) - pd.Timedelta(days=SCORED)]
         known = scored[scored["next"].notna()]

@@ -22,7 +22,7 @@ from forecasting.registry.mlflow_registry import (
     EXPERIMENT,
     RegisteredVersion,
     Registry,
-    waiting_version,
+    unregistered_version,
 )
 from forecasting.registry.mlflow_tables import FILE, upgrade_tables
 from tests.support.model_archives import archive
@@ -84,7 +84,9 @@ def test_a_version_is_found_and_loaded_as_it_was_registered(
         passed=True,
         code_version="0.1.0",
     )
-    assert second == RegisteredVersion(**{**vars(waiting_version(B.card, CHALLENGER)), "number": 2})
+    assert second == RegisteredVersion(
+        **{**vars(unregistered_version(B.card, CHALLENGER)), "number": 2}
+    )
     assert (newest.version, newest.passed, newest.aliases) == (FAILED.card.version, False, ())
     assert again.load(A.card.version) == A
     assert again.load(FAILED.card.version) == FAILED

@@ -18,18 +18,18 @@ from sqlalchemy import Engine
 from common.errors import RunInProgress
 from config_spark import Settings
 from forecasting.compare_versions import compare_versions
-from forecasting.engines.folds import served_folds
-from forecasting.evaluation.promotion_policy import KEPT, PROMOTED, REFUSED, Judgement
+from forecasting.engines.folds import inference_folds
+from forecasting.evaluation.promotion_policy import KEPT, PROMOTED, REFUSED, PromotionDecision
 from forecasting.forecast_pools_spark import run_forecast
 from forecasting.models.stacked_model import OutOfSample
 from forecasting.registry import outbox
 from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
 from forecasting.registry.model_archive import ModelArchive
-from forecasting.registry.serving import Serving, serving
+from forecasting.registry.serving import ServingVersions, serving
 from forecasting.registry.versions import list_versions
 from forecasting.run.plan import ForecastPlan
-from forecasting.run.registration import record_refit, register, registry_checks
-from forecasting.run.serving_model import Refit, Tonight
+from forecasting.run.registration import model_checks, record_refit, register
+from forecasting.run.serving_model import Refit, ServingModel
 from tests.forecasting.test_forecast_job import forecast, table
 from tests.support.forecast_panels import END, SHORT, panel_rows, pool_rows, store
 from tests.support.model_archives import archive
@@ -113,7 +113,7 @@ def test_a_model_is_fitted_served_judged_again_and_replaced_when_it_is_damaged(
         "promoted: the challenger loses less than persistence"
     )
     assert checks_of(row)["model_serves"] == (True, f"{version} serves")
-    assert outbox.waiting(engine, **MODEL) == []
+    assert outbox.pending_versions(engine, **MODEL) == []
 
     # the next night loads it
     row = forecast(weekly, spark, as_of=night(1))
@@ -208,7 +208,7 @@ def test_a_registry_that_is_down_costs_no_forecast_and_gets_the_version_later(
     assert (row["status"], row["rows"]["inserted"]) == ("succeeded", 12)
     passed, found = checks_of(row)["model_registry"]
     assert (passed, f"the model registry at {uri} failed" in found) == (False, True)
-    (waiting,) = outbox.waiting(engine, **MODEL)
+    (waiting,) = outbox.pending_versions(engine, **MODEL)
     version = waiting.archive.card.version
     assert (waiting.alias, made_by(weekly, night(9)), versions_of(weekly)) == (
         CHALLENGER,
@@ -225,7 +225,10 @@ def test_a_registry_that_is_down_costs_no_forecast_and_gets_the_version_later(
         {version},
         (True, f"{version} serves"),
     )
-    assert (versions_of(weekly), outbox.waiting(engine, **MODEL)) == ({version: (CHAMPION,)}, [])
+    assert (versions_of(weekly), outbox.pending_versions(engine, **MODEL)) == (
+        {version: (CHAMPION,)},
+        [],
+    )
 
 
 def test_where_nothing_can_be_forecast_persistence_is_published_with_the_reason(
@@ -290,7 +293,7 @@ OLD, NEW = archive("old", known=50), archive("new", known=57)
 
 def planned(champion: ModelArchive | None, **serving: Any) -> ForecastPlan:
     known = {"is_reached": True, "is_past": False} | serving
-    folds = served_folds(NEW.card.known, horizon=1)
+    folds = inference_folds(NEW.card.known, horizon=1)
     return ForecastPlan(
         NEW.card.known,
         0,
@@ -300,14 +303,14 @@ def planned(champion: ModelArchive | None, **serving: Any) -> ForecastPlan:
         0,
         0,
         45,
-        Serving(champion, champion, **known),
+        ServingVersions(champion, champion, **known),
     )
 
 
-def judged(decision: str) -> Tonight:
-    judgement = Judgement(decision, "for a test", decision == PROMOTED, {"days": 45})
+def judged(decision: str) -> ServingModel:
+    judgement = PromotionDecision(decision, "for a test", decision == PROMOTED, {"days": 45})
     sample = OutOfSample(pd.DataFrame(), ())
-    return Tonight(
+    return ServingModel(
         sample,
         NEW,
         decision == PROMOTED,
@@ -356,7 +359,9 @@ def test_what_a_decision_does_to_outbox_record_and_aliases(
     plan, tonight = planned(OLD, **serving), judged(decision)
     with engine.begin() as connection:
         record_refit(connection, plan=plan, night=tonight, run_id="run")
-    assert [(one.archive, one.alias) for one in outbox.waiting(engine, **MODEL)] == [(NEW, alias)]
+    assert [(one.archive, one.alias) for one in outbox.pending_versions(engine, **MODEL)] == [
+        (NEW, alias)
+    ]
     names = {OLD.card.version: "old", NEW.card.version: "new", None: None}
     found = table(database, "yieldspark.promotion").reindex(
         columns=["decision", "champion", "serves"]
@@ -366,7 +371,7 @@ def test_what_a_decision_does_to_outbox_record_and_aliases(
     ] == decided
     register(database, engine, plan)
     assert {names[one.version]: one.aliases for one in registry.versions()} == served
-    assert outbox.waiting(engine, **MODEL) == []
+    assert outbox.pending_versions(engine, **MODEL) == []
 
 
 @pytest.mark.parametrize(("decision", "serves"), [(PROMOTED, "new"), (REFUSED, None)])
@@ -408,11 +413,11 @@ def test_a_registry_that_goes_away_after_the_commit_costs_a_warning(
         record_refit(connection, plan=plan, night=tonight, run_id="run")
     register(database.model_copy(update={"mlflow_tracking_uri": closed_port()}), engine, plan)
     assert "the model registry at http://127.0.0.1" in caplog.text
-    assert [one.alias for one in outbox.waiting(engine, **MODEL)] == [CHAMPION]
+    assert [one.alias for one in outbox.pending_versions(engine, **MODEL)] == [CHAMPION]
 
 
 def test_problems_of_the_registry_are_checks_that_warn() -> None:
-    entries = registry_checks(
+    entries = model_checks(
         planned(OLD, problems=("one is damaged", "one is silent")), judged(REFUSED)
     )
     assert [(entry["name"], entry["passed"], entry["severity"]) for entry in entries] == [

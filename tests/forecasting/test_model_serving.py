@@ -21,7 +21,7 @@ from forecasting.evaluation.promotion_policy import KEPT, PROMOTED, REFUSED
 from forecasting.registry import decisions, outbox
 from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
 from forecasting.registry.model_archive import ModelArchive
-from forecasting.registry.serving import Serving, serving
+from forecasting.registry.serving import ServingVersions, serving
 from tests.support.model_archives import archive, day
 
 OLD, OLDER = archive("old", known=20), archive("older", known=10)
@@ -46,14 +46,14 @@ def silent(database: Settings) -> Settings:
 
 def put(engine: Engine, one: ModelArchive, alias: str | None) -> None:
     with engine.begin() as connection:
-        outbox.put(connection, one, alias, "run")
+        outbox.enqueue(connection, one, alias, "run")
 
 
-def on(settings: Settings, engine: Engine, number: int = 50) -> Serving:
+def on(settings: Settings, engine: Engine, number: int = 50) -> ServingVersions:
     return serving(settings, engine, engine="lightgbm", as_of=day(number))
 
 
-def names(found: Serving) -> tuple[str | None, str | None]:
+def names(found: ServingVersions) -> tuple[str | None, str | None]:
     champion, newest = (
         one.card.version.partition("-")[2] if one else None
         for one in (found.champion, found.newest)
@@ -64,7 +64,7 @@ def names(found: Serving) -> tuple[str | None, str | None]:
 def waiting_names(engine: Engine) -> list[tuple[str, str | None]]:
     return [
         (one.archive.card.version.partition("-")[2], one.alias)
-        for one in outbox.waiting(engine, **MODEL)
+        for one in outbox.pending_versions(engine, **MODEL)
     ]
 
 
@@ -78,8 +78,8 @@ def test_a_version_waits_whole_until_it_is_registered(engine: Engine, registry: 
         ("old", CHAMPION),
         ("new", None),
     ], "the newest first, and each once"
-    assert outbox.waiting(engine, **MODEL)[0].archive == OLD
-    assert outbox.register_waiting(engine, registry, **MODEL) == [
+    assert outbox.pending_versions(engine, **MODEL)[0].archive == OLD
+    assert outbox.register_pending(engine, registry, **MODEL) == [
         NEW.card.version,
         OLD.card.version,
     ]
@@ -88,8 +88,8 @@ def test_a_version_waits_whole_until_it_is_registered(engine: Engine, registry: 
         (NEW.card.version, ()),
     ]
     assert (
-        outbox.waiting(engine, **MODEL),
-        outbox.register_waiting(engine, registry, **MODEL),
+        outbox.pending_versions(engine, **MODEL),
+        outbox.register_pending(engine, registry, **MODEL),
     ) == ([], [])
     with engine.connect() as connection:
         left = connection.execute(
@@ -101,13 +101,13 @@ def test_a_version_waits_whole_until_it_is_registered(engine: Engine, registry: 
 def test_what_a_silent_registry_does_not_take_waits_on(engine: Engine, silent: Settings) -> None:
     put(engine, OLD, CHALLENGER)
     with pytest.raises(RegistryUnreachable):
-        outbox.register_waiting(engine, Registry(silent, engine="lightgbm", horizon=1), **MODEL)
+        outbox.register_pending(engine, Registry(silent, engine="lightgbm", horizon=1), **MODEL)
     assert waiting_names(engine) == [("old", CHALLENGER)]
 
 
 def test_a_run_that_is_undone_leaves_no_version_behind(engine: Engine) -> None:
     with engine.connect() as connection:
-        outbox.put(connection, OLD, CHAMPION, "run")
+        outbox.enqueue(connection, OLD, CHAMPION, "run")
         connection.rollback()
     assert waiting_names(engine) == []
 
@@ -122,7 +122,7 @@ def decide(
     of: str = "lightgbm",
 ) -> None:
     with engine.begin() as connection:
-        decisions.record(
+        decisions.record_decision(
             connection,
             engine=of,
             horizon=1,
@@ -141,7 +141,7 @@ def test_a_decision_is_written_with_who_and_why(engine: Engine) -> None:
     decide(engine, PROMOTED, "a", None, "a")
     decide(engine, REFUSED, "b", "a", None)
     decide(engine, PROMOTED, "z", None, "z", of="synapseml")
-    newest, first = decisions.decisions(engine, **MODEL)
+    newest, first = decisions.list_decisions(engine, **MODEL)
     assert [newest[name] for name in ("decision", "challenger", "champion", "serves")] == [
         REFUSED,
         "b",
@@ -162,7 +162,7 @@ def test_a_decision_is_written_with_who_and_why(engine: Engine) -> None:
 
 def test_who_served_before_over_promotions_and_going_back(engine: Engine) -> None:
     def before(version: str | None) -> str | None:
-        return decisions.served_before(engine, version, **MODEL)
+        return decisions.previous_champion(engine, version, **MODEL)
 
     assert (before("a"), before(None)) == (None, None)
     decide(engine, PROMOTED, "a", None, "a")
@@ -180,11 +180,11 @@ def test_who_served_before_over_promotions_and_going_back(engine: Engine) -> Non
     assert before("c") == "a"
     decide(engine, REFUSED, "z", "c", None)
     assert before(None) == "c"
-    assert decisions.served_before(engine, "b", engine="synapseml", horizon=1) is None
+    assert decisions.previous_champion(engine, "b", engine="synapseml", horizon=1) is None
 
 
 def test_without_any_version_persistence_serves(engine: Engine, database: Settings) -> None:
-    assert on(database, engine) == Serving(None, None, is_reached=True, is_past=False)
+    assert on(database, engine) == ServingVersions(None, None, is_reached=True, is_past=False)
 
 
 def test_the_champion_serves_and_the_newest_version_is_known_beside_it(
@@ -193,8 +193,8 @@ def test_the_champion_serves_and_the_newest_version_is_known_beside_it(
     registry.register(OLD, CHAMPION)
     registry.register(WATCHED, CHALLENGER)
     found = on(database, engine)
-    assert found == Serving(OLD, WATCHED, is_reached=True, is_past=False)
-    assert found.newest_known == day(30)
+    assert found == ServingVersions(OLD, WATCHED, is_reached=True, is_past=False)
+    assert found.newest_as_of == day(30)
     registry.set_champion(None)
     assert names(on(database, engine)) == (
         None,
@@ -350,7 +350,7 @@ def test_a_damaged_version_in_the_outbox_is_named(
         in found.problems[0]
     )
     with pytest.raises(ModelRefused):
-        outbox.register_waiting(engine, registry, **MODEL)
+        outbox.register_pending(engine, registry, **MODEL)
 
 
 def test_no_version_knows_anything_after_the_as_of_day(
@@ -367,4 +367,4 @@ def test_no_version_knows_anything_after_the_as_of_day(
         assert all(known <= day(number) for known in used), number
         assert found.is_past == (number < 40)
         assert bool(used) == (number >= 10)
-    assert isinstance(found.newest_known, dt.date)
+    assert isinstance(found.newest_as_of, dt.date)

@@ -21,7 +21,7 @@ def past_of(
     pools: Sequence[str],
     ages: Sequence[int],
     moves: Sequence[float] | Values,
-    came_true: Sequence[float] | Values,
+    actual_move: Sequence[float] | Values,
 ) -> PastForecasts:
     unknown = np.full(len(pools), np.nan)
     return PastForecasts(
@@ -30,7 +30,7 @@ def past_of(
         np.array(moves, float),
         unknown,
         unknown,
-        np.array(came_true, float),
+        np.array(actual_move, float),
         change=unknown,
         is_cold=np.zeros(len(pools), dtype=bool),
     )
@@ -81,7 +81,7 @@ def slow_weight(past: PastForecasts, pool: str) -> float:
     rows = [
         (name, int(age), float(move), float(came))
         for name, age, move, came in zip(
-            past.pool_id, past.age, past.move, past.came_true, strict=True
+            past.pool_id, past.age, past.move, past.actual_move, strict=True
         )
         if np.isfinite(move) and np.isfinite(came)
     ]
@@ -113,10 +113,10 @@ def test_weights_are_those_of_the_slow_oracle(seed: int) -> None:
     past = panel(shares, days=55, noise=0.8, size=float(random.uniform(0.3, 6.0)), seed=seed)
     shown = random.uniform(size=past.age.size)
     move = np.where(shown < 0.1, np.nan, past.move)
-    came_true = np.where((shown > 0.1) & (shown < 0.15), np.nan, past.came_true)
+    actual_move = np.where((shown > 0.1) & (shown < 0.15), np.nan, past.actual_move)
     kept = shown < 0.9
     past = past_of(
-        past.pool_id[kept].tolist(), past.age[kept].tolist(), move[kept], came_true[kept]
+        past.pool_id[kept].tolist(), past.age[kept].tolist(), move[kept], actual_move[kept]
     )
     pools = [*random.permutation(sorted(shares)).tolist(), "new"]
     found = weights(past, *pools)

@@ -19,8 +19,8 @@ from forecasting.evaluation.promotion_policy import (
     KEPT,
     PROMOTED,
     REFUSED,
-    Judgement,
-    judge,
+    PromotionDecision,
+    evaluate_challenger,
 )
 from forecasting.features.targets import Values, targets
 from forecasting.publishing.persistence_gate import LOSS_LIMIT
@@ -38,16 +38,16 @@ def judged_rows(*, days: int = DAYS, small_pools: int = 10, seed: int = 3) -> pd
     random = np.random.default_rng(seed)
     count = POOLS * (days + 1)
     pool, day = np.divmod(np.arange(count), days + 1)
-    came_true = _sixtyfourths(random.standard_normal(count))
+    actual_move = _sixtyfourths(random.standard_normal(count))
     return pd.DataFrame(
         {
             "pool_id": [f"p{number:02d}" for number in pool],
             "date": pd.Timestamp("2024-05-16") + pd.to_timedelta(day, "D"),
             "apy": 5.0,
-            "apy_next": np.where(day == days, np.nan, 5.0 + 0.5 * came_true),
+            "apy_next": np.where(day == days, np.nan, 5.0 + 0.5 * actual_move),
             "apy_scale": 0.5,
             "tvl": np.where(pool < small_pools, SMALL, LARGE),
-            "came_true": came_true,
+            "came_true": actual_move,
         }
     )
 
@@ -71,9 +71,11 @@ def judgement(
     *,
     rows: pd.DataFrame | None = None,
     max_segment_regression: float = 0.05,
-) -> Judgement:
+) -> PromotionDecision:
     known = {CHALLENGER: challenger} | ({CHAMPION: champion} if champion is not None else {})
-    return judge(APY, judged_rows() if rows is None else rows, known, max_segment_regression)
+    return evaluate_challenger(
+        APY, judged_rows() if rows is None else rows, known, max_segment_regression
+    )
 
 
 ROWS = judged_rows()
@@ -286,7 +288,7 @@ def test_one_absurd_pool_decides_nothing() -> None:
 def test_tvl_is_judged_in_its_logarithm() -> None:
     rows = pd.DataFrame({"date": ROWS["date"], "tvl": ROWS["tvl"], "apy": 5.0, "tvl_scale": 0.01})
     rows["tvl_next"] = np.expm1(np.log1p(rows["tvl"]) + 0.01 * ROWS["came_true"])
-    found = judge(TVL, rows, {CHALLENGER: ROWS["came_true"].to_numpy(float)}, 0.05)
+    found = evaluate_challenger(TVL, rows, {CHALLENGER: ROWS["came_true"].to_numpy(float)}, 0.05)
     assert found.numbers["loss"]["challenger"] == pytest.approx(0.0, abs=1e-6)
     assert (found.decision, found.numbers["target"]) == (PROMOTED, "tvl")
 

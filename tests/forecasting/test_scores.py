@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forecasting.evaluation.scores import score, score_table, sentence
-from forecasting.evaluation.segments import LARGEST, score_groups
+from forecasting.evaluation.scores import score, score_table, summary_line
+from forecasting.evaluation.segments import LARGEST, segment_scores
 
 DAY = dt.date(2024, 6, 1)
 COLUMNS = {
@@ -191,8 +191,8 @@ def test_a_ratio_to_a_perfect_persistence_is_not_defined() -> None:
 def test_no_rows_have_no_scores() -> None:
     none = evaluation().iloc[:0]
     assert score(none, 0.8) == {"rows": 0, "pools": 0, "days": 0}
-    assert (score_table(none, 0.8), score_groups(none, 0.8)) == ({}, [])
-    assert sentence({}) == "no day could be scored"
+    assert (score_table(none, 0.8), segment_scores(none, 0.8)) == ({}, [])
+    assert summary_line({}) == "no day could be scored"
 
 
 def test_a_forecast_unknown_on_one_row_has_no_errors_and_the_others_keep_theirs() -> None:
@@ -229,33 +229,33 @@ def test_rows_as_stored_before_the_newer_columns_are_scored_without_them() -> No
         before["mean_reversion"]["mae"],
         before["interval"]["pinball_ratio"],
     ) == (None, None, None)
-    assert {one["by"] for one in score_groups(rows.drop(columns=newer), 0.8)} == {"tvl_class"}
+    assert {one["by"] for one in segment_scores(rows.drop(columns=newer), 0.8)} == {"tvl_class"}
 
 
 def test_the_sentence_has_the_noise_of_the_ratio_where_it_is_known() -> None:
     table = score_table(month(days=30), 0.8)
     found = table["apy"]["restricted"]
     ratio = found["ratio"]
-    assert sentence(table).startswith(
+    assert summary_line(table).startswith(
         f"apy: MAE {ratio['mae']:.3f} (90% interval {ratio['mae_low']:.3f} to"
         f" {ratio['mae_high']:.3f}), median error {ratio['median_ae']:.3f} of persistence, coverage"
         f" {found['interval']['coverage']:.3f} on 90 rows; tvl: MAE "
     )
     assert (
-        sentence(score_table(evaluation(), 0.8))
+        summary_line(score_table(evaluation(), 0.8))
         == "apy: MAE 0.500, median error 0.500 of persistence, coverage not defined on 1 rows"
     )
 
 
 def groups(rows: pd.DataFrame, by: str) -> dict[str, int]:
-    return {one["group"]: one["rows"] for one in score_groups(rows, 0.8) if one["by"] == by}
+    return {one["group"]: one["rows"] for one in segment_scores(rows, 0.8) if one["by"] == by}
 
 
 def test_a_group_has_the_scores_of_its_rows() -> None:
     rows = month()
     found = next(
         one
-        for one in score_groups(rows, 0.8)
+        for one in segment_scores(rows, 0.8)
         if (one["target"], one["by"], one["group"]) == ("tvl", "tvl_class", "1M-10M")
     )
     expected = score_table(rows, 0.8)["tvl"]["restricted"]
@@ -308,5 +308,5 @@ def test_small_chains_are_other_and_a_chain_without_a_name_is_unknown() -> None:
     found = groups(rows, "chain")
     assert list(found) == ["unknown", *names[3:], "other"]
     assert (found["unknown"], found["chain03"], found["other"]) == (3, 2, 3)
-    assert "project" not in {one["by"] for one in score_groups(rows, 0.8)}
+    assert "project" not in {one["by"] for one in segment_scores(rows, 0.8)}
     assert groups(rows.rename(columns={"chain": "project"}), "project") == found

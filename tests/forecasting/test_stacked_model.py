@@ -20,10 +20,10 @@ from forecasting.engines.engine import (
     FeatureRows,
     Features,
     FittedModel,
+    ModelSpan,
     Objective,
-    Part,
 )
-from forecasting.engines.folds import DaySpan, FoldPlan, past_folds
+from forecasting.engines.folds import DaySpan, FoldPlan, backtest_folds
 from forecasting.engines.lightgbm_engine import LightgbmEngine, LightgbmRows
 from forecasting.engines.model_parameters import ModelParameters
 from forecasting.features.targets import Values, mean_of_spaces
@@ -49,7 +49,7 @@ QUICK = ModelParameters(seed=7, threads=1, rounds=40, learning_rate=0.15, min_da
 def folds(horizon: int = 1, *, train_days: int = 60) -> FoldPlan:
     """Origins 12 and 6 days before the as-of day, and that day."""
     known = AS_OF + dt.timedelta(days=horizon)
-    return past_folds(
+    return backtest_folds(
         known, days=12 + horizon, horizon=horizon, train_days=train_days, refit_days=6
     )
 
@@ -114,12 +114,12 @@ class Recorded:
     rows: FeatureRows
     answers: dict[Objective, float] | None = None
     fits: list[tuple[FittedModel, Objective, DaySpan]] = field(default_factory=list)
-    stacks: list[tuple[str, list[Part]]] = field(default_factory=list)
+    stacks: list[tuple[str, list[ModelSpan]]] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
     name: str = "held"
 
-    def labelled(self, label: str, days: DaySpan) -> int:
-        return self.rows.labelled(label, days)
+    def labelled_rows(self, label: str, days: DaySpan) -> int:
+        return self.rows.labelled_rows(label, days)
 
     def fit(self, objectives: Sequence[Objective], days: DaySpan) -> list[FittedModel]:
         models = (
@@ -132,9 +132,9 @@ class Recorded:
         )
         return models
 
-    def with_forecasts(self, name: str, parts: Sequence[Part]) -> Recorded:
+    def with_feature(self, name: str, parts: Sequence[ModelSpan]) -> Recorded:
         self.stacks.append((name, list(parts)))
-        rows = self.rows.with_forecasts(name, parts) if self.answers is None else self.rows
+        rows = self.rows.with_feature(name, parts) if self.answers is None else self.rows
         return Recorded(rows, self.answers, self.fits, self.stacks, self.released, "stacked")
 
     def forecast(
@@ -212,7 +212,7 @@ def test_outer_quantiles_leave_the_same_share_outside_on_both_sides(
 
 def test_apys_median_is_drawn_five_times_in_scales_and_three_times_in_asinh_space() -> None:
     medians = [
-        (objective.label, objective.draw)
+        (objective.label, objective.seed_offset)
         for objective in apy_objectives(0.8)
         if objective.alpha is None
     ]

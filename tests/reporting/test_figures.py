@@ -15,7 +15,7 @@ from database.connections.engine import make_engine
 from database.schema.tables import quarantine, raw_pool_history, run_ledger
 from forecasting.evaluation.scores import score_table
 from reporting.figures.accuracy import ERRORS, accuracy, newest_evaluated
-from reporting.figures.data_quality import data_health
+from reporting.figures.data_quality import data_quality
 from reporting.figures.forecasts import forecast_table, pool_series, recent_runs, status
 from reporting.figures.model_health import watch
 from tests.support.report_store import (
@@ -64,7 +64,7 @@ def test_everything_works_on_an_empty_database(engine: Engine) -> None:
     assert pool_series(engine, []) == []
     assert _scores(engine) == []
     assert recent_runs(engine) == []
-    assert data_health(engine)["shares"] == {}
+    assert data_quality(engine)["shares"] == {}
 
 
 def test_status_counts_what_is_there(engine: Engine) -> None:
@@ -226,7 +226,7 @@ def test_data_health_tells_observed_from_carried_and_counts_quarantine(engine: E
             insert(quarantine), [bad | {"source_id": str(number)} for number in range(3)]
         )
         connection.execute(insert(quarantine), bad | {"source_id": "9", "reason": "absurd_apy"})
-    health = data_health(engine)
+    health = data_quality(engine)
     assert (health["pools"], health["pool_days"], health["last_day"]) == (4, 4 * DAYS, AS_OF)
     assert health["shares"]["apy"] == pytest.approx(
         {"observed": 1 - 1 / (4 * DAYS), "carried": 1 / (4 * DAYS), "unknown": 0}
@@ -260,7 +260,9 @@ def test_recent_runs_are_newest_first_and_limited(engine: Engine) -> None:
     assert runs[0]["as_of"] == AS_OF.isoformat()
 
 
-@pytest.mark.parametrize("read", [forecast_table, _scores, data_health, recent_runs, status, watch])
+@pytest.mark.parametrize(
+    "read", [forecast_table, _scores, data_quality, recent_runs, status, watch]
+)
 def test_a_database_that_is_gone_is_an_error_with_a_next_step(
     database: Settings, read: object
 ) -> None:

@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 
 from forecasting.evaluation.daily_scores import RECENT_DAYS, daily_scores
-from forecasting.evaluation.segments import AGE_CLASSES, INSTABILITY, TVL_CLASSES, score_groups
+from forecasting.evaluation.segments import (
+    AGE_CLASSES,
+    TVL_CLASSES,
+    VOLATILITY_CLASSES,
+    segment_scores,
+)
 from forecasting.features.feature_frame import feature_names
 from forecasting.models.stacked_model import TVL_FORECAST
-from reporting.report.feature_labels import feature_words
+from reporting.report.feature_labels import feature_label
 from reporting.report.score_plots import coverage_plot, group_plot, ratio_plot
 from tests.forecasting.test_daily_scores import days
 from tests.forecasting.test_scores import evaluation, month
@@ -68,11 +73,11 @@ def test_every_group_of_the_three_classes_is_named_with_its_rows() -> None:
         apy_percent=[10.0, 10.0, 10.0, 10.0],
         chain=["Base", "Base", "Base", "Base"],
     )
-    groups = score_groups(rows, 0.8)
+    groups = segment_scores(rows, 0.8)
     assert {one["group"] for one in groups if one["by"] != "chain"} == {
         *TVL_CLASSES,
         *AGE_CLASSES,
-        *INSTABILITY,
+        *VOLATILITY_CLASSES,
     }
     shown = words(group_plot(groups, "groups")[0])
     assert "Base" not in shown
@@ -95,7 +100,7 @@ def test_every_group_of_the_three_classes_is_named_with_its_rows() -> None:
 
 def test_groups_without_a_ratio_or_noise_have_a_line_too() -> None:
     rows = month(days=3)
-    perfect = score_groups(rows.assign(persistence=rows["actual"]), 0.8)
+    perfect = segment_scores(rows.assign(persistence=rows["actual"]), 0.8)
     svg, clipped = group_plot([one for one in perfect if one["target"] == "apy"], "groups")
     assert clipped == 0
     assert "12" in words(svg)
@@ -104,16 +109,16 @@ def test_groups_without_a_ratio_or_noise_have_a_line_too() -> None:
 def test_a_group_twice_as_wrong_is_at_the_edge_and_counted() -> None:
     rows = evaluation(forecast=[30.0, 11.0], tvl_usd=[9e4, 9e6])
     assert (
-        group_plot([one for one in score_groups(rows, 0.8) if one["by"] == "tvl_class"], "groups")[
-            1
-        ]
+        group_plot(
+            [one for one in segment_scores(rows, 0.8) if one["by"] == "tvl_class"], "groups"
+        )[1]
         == 1
     )
 
 
 def test_every_feature_of_the_model_has_words_of_its_own() -> None:
     names = (*feature_names(market=True), TVL_FORECAST)
-    said = [feature_words(name) for name in names]
+    said = [feature_label(name) for name in names]
     assert len(set(said)) == len(names)
     assert [
         name
@@ -135,4 +140,4 @@ def test_every_feature_of_the_model_has_words_of_its_own() -> None:
     ],
 )
 def test_a_feature_in_words(name: str, spoken: str) -> None:
-    assert feature_words(name) == spoken
+    assert feature_label(name) == spoken
