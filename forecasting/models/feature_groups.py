@@ -1,15 +1,11 @@
-"""Which features belong together: each name that a model can have stands in exactly one group, so
-shares by group add up.
+"""Groups of features: every feature of a model is in exactly one, so shares by group add up to 1.
 
-In: the definitions of pool, cross-section and market features. Out: FEATURE_GROUPS, and
-SAME_FOR_ALL_POOLS: features that are nearly one value for all pools of a day. TVL's forecast is one of
-them: it follows the cross-section.
+Defines FEATURE_GROUPS, and the features with nearly one value for all pools of a day.
 """
 
 from __future__ import annotations
 
-from forecasting.features.cross_section import CROSS_SECTION, SCOPES
-from forecasting.features.market_features import MARKET
+from forecasting.features.feature_names import CROSS_SECTION, MARKET, SCOPES
 from forecasting.features.pool_features import (
     APY_DISTANCES,
     APY_LEVEL,
@@ -41,8 +37,7 @@ FEATURE_GROUPS: dict[str, tuple[str, ...]] = {
     "market": MARKET,
 }
 
+# the TVL forecast is one of them: it follows the cross-section
 SAME_FOR_ALL_POOLS = frozenset(
-    name
-    for group in ("tvl_forecast", "calendar", *_SCOPED, "market")
-    for name in FEATURE_GROUPS[group]
+    (TVL_FORECAST, *CALENDAR, *CROSS_SECTION, *MARKET),
 )

@@ -1,18 +1,7 @@
-"""What is published for every active pool: the model's forecast, or a rule's where the model has
-nothing to say, with the reason.
+"""Forecasts of all active pools: the model's, or a fallback with its reason.
 
-In: what is known of each pool (`active_pools_query`: newest values, their days, observed days) and the
-as-of day's model forecasts.
-Out: one row per pool for D + horizon. Rules, first that fits:
-- stale: it was not observed on the as-of day -> the last known value; models are trained on
-observed days, and know nothing of others;
-- what the published row says: cold_start (fewer observed days than MIN_HISTORY_DAYS among those
-that are read), no_model (too few rows to fit one),
-  no_ledger or few_pools (nothing to learn the gate from), gate (it chose persistence, or the step
-  was too small) -> the newest value.
-- no_value: the pool has never had this target -> null, and no interval.
-Intervals of stale pools come from the panel's
-relative day-to-day changes.
+Reads each pool's last values (`active_pools_query`) and the published rows of the as-of day;
+returns one row for each pool, target day D + horizon. Values are in percent (APY) and USD (TVL).
 """
 
 from __future__ import annotations
@@ -22,23 +11,20 @@ import datetime as dt
 import numpy as np
 import pandas as pd
 
+from forecasting.features.observed_values import is_observed, staleness_join
 from forecasting.features.targets import Target
 
-_KNOWN = """
+_ACTIVE_POOLS = f"""
 SELECT m.pool_id,
     (array_agg(m.actual_apy ORDER BY m.date DESC)
         FILTER (WHERE m.actual_apy IS NOT NULL))[1]::float8 AS apy,
     (array_agg(m.actual_tvl ORDER BY m.date DESC)
         FILTER (WHERE m.actual_tvl IS NOT NULL))[1]::float8 AS tvl,
     min(m.date) AS first_day,
-    max(m.date) FILTER (
-        WHERE m.actual_apy IS NOT NULL AND coalesce(a.apy_age_days, 0) = 0
-    ) AS apy_day,
-    max(m.date) FILTER (
-        WHERE m.actual_tvl IS NOT NULL AND coalesce(a.tvl_age_days, 0) = 0
-    ) AS tvl_day
-FROM {metrics} m
-LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
+    max(m.date) FILTER (WHERE {is_observed("apy")}) AS apy_day,
+    max(m.date) FILTER (WHERE {is_observed("tvl")}) AS tvl_day
+FROM {{metrics}} m
+{staleness_join()}
 LEFT JOIN pools p ON p.pool_id = m.pool_id
 WHERE m.date <= :as_of
     AND p.is_active IS NOT FALSE
@@ -46,58 +32,73 @@ WHERE m.date <= :as_of
 GROUP BY m.pool_id
 ORDER BY m.pool_id
 """
+# the pool's newest values, its first day, and the newest days with an observed value
 POOL_COLUMNS = ("pool_id", "apy", "tvl", "first_day", "apy_day", "tvl_day")
 
 STALE, NO_VALUE = "stale", "no_value"
 
 
 def active_pools_query(metrics: str) -> str:
-    """SELECT of POOL_COLUMNS for each active pool, up to the day `:as_of`. Args: metrics is the
-    quoted name of the metrics table.
+    """Returns SQL for POOL_COLUMNS of each active pool, up to the day `:as_of`.
+
+    Args:
+        metrics: quoted name of the metrics table.
     """
-    return _KNOWN.format(metrics=metrics)
+    return _ACTIVE_POOLS.format(metrics=metrics)
 
 
 def apply_fallbacks(
-    known: pd.DataFrame,
-    tonight: pd.DataFrame,
+    pools: pd.DataFrame,
+    published: pd.DataFrame,
     target: Target,
     relative: tuple[float, float],
     as_of: dt.date,
 ) -> pd.DataFrame:
-    """One target of every known pool: pool_id, value, low, high, rule (None where the model
-    forecast).
+    """Completes one target's published rows to all active pools.
 
-    Args: known has POOL_COLUMNS; tonight is the as-of day's published rows; relative are
-    `intervals.relative_quantiles`.
+    Args:
+        pools: POOL_COLUMNS.
+        published: PUBLISHED_COLUMNS of the as-of day.
+        target: APY or TVL.
+        relative: ends of an interval without a model, see `relative_quantiles`.
+        as_of: the as-of day.
+
+    Returns:
+        pool_id, value, low, high and rule. `rule` is None for a model's forecast; STALE for a pool
+        that was not observed on the as-of day, which keeps its last value; NO_VALUE for a pool that
+        never had this target, without value and interval; otherwise the reason of the published
+        row.
     """
-    rows = known.merge(
-        tonight[["pool_id", "forecast", "low", "high", "rule"]], on="pool_id", how="left"
+    rows = pools.merge(
+        published[["pool_id", "forecast", "low", "high", "rule"]], on="pool_id", how="left"
     )
     value = rows[target.name].to_numpy(float)
+    # models are trained on observed days only, so a carried value gets a fallback
     observed = (pd.to_datetime(rows[f"{target.name}_day"]) == pd.Timestamp(as_of)).to_numpy()
     lowest = np.zeros(len(rows)) if target.logarithmic else np.minimum(value, 0.0)
-    low, high = (target.moved(value, target.size(value) * added, lowest) for added in relative)
-    said = rows["rule"].astype(object).where(rows["rule"].notna(), None)
+    low, high = (target.moved(value, target.size(value) * step, lowest) for step in relative)
+    reason = rows["rule"].astype(object).where(rows["rule"].notna(), None)
     return pd.DataFrame(
         {
             "pool_id": rows["pool_id"],
             "value": np.where(observed, rows["forecast"].to_numpy(float), value),
             "low": np.where(observed, rows["low"].to_numpy(float), low),
             "high": np.where(observed, rows["high"].to_numpy(float), high),
-            "rule": said.mask(~observed, STALE).mask(np.isnan(value), NO_VALUE),
+            "rule": reason.mask(~observed, STALE).mask(np.isnan(value), NO_VALUE),
         }
     )
 
 
 def join_targets(apy: pd.DataFrame, tvl: pd.DataFrame) -> pd.DataFrame:
-    """Both targets side by side: pool_id, apy, apy_low, apy_high, rule, tvl, tvl_low, tvl_high,
-    tvl_rule; `rule` is APY's.
+    """Joins both targets of `apply_fallbacks`.
+
+    Returns:
+        pool_id, apy, apy_low, apy_high, rule (of APY), tvl, tvl_low, tvl_high, tvl_rule.
     """
-    named = [
+    renamed = [
         rows.rename(
             columns={"value": name, "low": f"{name}_low", "high": f"{name}_high", "rule": rule}
         )
         for name, rows, rule in (("apy", apy, "rule"), ("tvl", tvl, "tvl_rule"))
     ]
-    return named[0].merge(named[1], on="pool_id", how="inner", validate="one_to_one")
+    return renamed[0].merge(renamed[1], on="pool_id", how="inner", validate="one_to_one")

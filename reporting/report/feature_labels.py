@@ -1,14 +1,15 @@
-"""Names of the model's features in plain words, for explanations and drift.
+"""Labels of the model's features, for explanations and drift.
 
-In: a name of `forecasting.features.feature_frame` or of the stacked TVL forecast. Out: words; what
-is about TVL says so, all else about a pool is about its APY.
+Converts a name of `forecasting.features.feature_names`, or of the TVL forecast, into a label.
+Labels of TVL features say so; all others of a pool are about APY.
 """
 
 from __future__ import annotations
 
 import re
 
-WORDS = {
+# patterns of the name after the prefix `apy_` or `tvl_`
+TARGET_LABELS = {
     r"move_0": "last move",
     r"move_(\d+)": r"move of \1 days before",
     r"(mean|median)_gap_(\d+)": r"distance from the \2-day \1",
@@ -32,8 +33,7 @@ WORDS = {
     r"scale_level": "usual move",
     r"forecast_move": "forecast move",
 }
-"""After the target's prefix."""
-OTHER_WORDS = {
+OTHER_LABELS = {
     "flow_gap": "distance from what it paid lately at today's TVL",
     "age_days": "age of the pool",
     "observed_30": "days observed, of 30",
@@ -53,25 +53,25 @@ CROSS_SECTION = re.compile(rf"({'|'.join(SCOPES)})_({'|'.join(STATISTICS)})(_yes
 
 
 def feature_label(name: str) -> str:
-    """Words for a feature; a name that is not known here is given back with spaces."""
-    if name in OTHER_WORDS:
-        return OTHER_WORDS[name]
-    if found := MARKET.fullmatch(name):
-        return (
-            f"{found[1].upper() if found[1] != 'gas' else 'gas'} price, change over {found[2]}"
-            f" day{'s' if found[2] != '1' else ''}"
-        )
-    if found := CROSS_SECTION.fullmatch(name):
-        return (
-            f"{STATISTICS[found[2]]} of {SCOPES[found[1]]}{', the day before' if found[3] else ''}"
-        )
+    """Returns the label of a feature; an unknown name with spaces for underscores."""
+    if name in OTHER_LABELS:
+        return OTHER_LABELS[name]
+    if match := MARKET.fullmatch(name):
+        series, days = match[1], match[2]
+        symbol = "gas" if series == "gas" else series.upper()
+        return f"{symbol} price, change over {days} day{'s' if days != '1' else ''}"
+    if match := CROSS_SECTION.fullmatch(name):
+        scope, statistic, yesterday = SCOPES[match[1]], STATISTICS[match[2]], match[3]
+        return f"{statistic} of {scope}{', the day before' if yesterday else ''}"
     return _of_target(name) or name.replace("_", " ")
 
 
 def _of_target(name: str) -> str | None:
     target, _, rest = name.partition("_")
-    for pattern, words in WORDS.items():
-        if target in ("apy", "tvl") and (found := re.fullmatch(pattern, rest)):
-            said = found.expand(words).replace(" 1 days", " 1 day")
-            return f"TVL: {said}" if target == "tvl" else said
+    if target not in ("apy", "tvl"):
+        return None
+    for pattern, template in TARGET_LABELS.items():
+        if match := re.fullmatch(pattern, rest):
+            label = match.expand(template).replace(" 1 days", " 1 day")
+            return f"TVL: {label}" if target == "tvl" else label
     return None

@@ -1,7 +1,6 @@
-"""From contents to one self-contained HTML file, whole or not at all.
+"""Renders a template and writes it as one self-contained HTML file.
 
-In: a template's name and its contents. Out: a file in a folder that is made where it is missing.
-The page asks nothing of any network.
+The page loads nothing from the network.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from markupsafe import Markup
 
 from common.errors import ConfigurationError
 from common.settings.cloud import PRODUCT_VERSION
-from reporting.report import formatting as number_words
+from reporting.report import formatting
 from reporting.report.feature_labels import feature_label
 
 log = logging.getLogger(__name__)
@@ -32,15 +31,23 @@ FORMATS = ("percent", "points", "signed_points", "usd", "share", "ratio", "count
 def write_page(
     folder: Path, name: str, template: str, contents: dict[str, Any], now: dt.datetime
 ) -> Path:
-    """Write `template` as the file `name` and return its path. A reader never meets half a file.
+    """Writes a page and returns its path; a reader never sees a partial file.
 
-    Raises: ConfigurationError where the folder can't be written.
+    Args:
+        folder: made if it is missing.
+        name: name of the file.
+        template: name of the template.
+        contents: values of the template.
+        now: time that the page shows.
+
+    Raises:
+        ConfigurationError: the folder can't be written.
     """
     page = render(template, contents | {"written": now, "version": PRODUCT_VERSION})
     path = folder.resolve() / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, page)
+        _write_atomically(path, page)
     except OSError as error:
         raise ConfigurationError(
             f"the report can't be written to {path}: {error.strerror}. Set REPORT_DIR to a folder"
@@ -51,7 +58,7 @@ def write_page(
 
 
 def render(template: str, contents: dict[str, Any]) -> str:
-    """The page as text; every value of `contents` is escaped but the pictures."""
+    """Returns the page as text; all values of `contents` are escaped but the plots."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -61,7 +68,7 @@ def render(template: str, contents: dict[str, Any]) -> str:
         auto_reload=False,
     )
     environment.filters.update(
-        {name: getattr(number_words, name) for name in FORMATS} | {"feature": feature_label}
+        {name: getattr(formatting, name) for name in FORMATS} | {"feature": feature_label}
     )
     style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("report.css", "report.js"))
     return environment.get_template(template).render(
@@ -72,8 +79,8 @@ def render(template: str, contents: dict[str, Any]) -> str:
     )
 
 
-def _write_whole(path: Path, page: str) -> None:
-    """Through a file beside it and one rename: an interrupted run leaves the report as it was."""
+def _write_atomically(path: Path, page: str) -> None:
+    # a temporary file and one rename: an interrupted run leaves the report unchanged
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     unfinished = Path(name)
     try:

@@ -12,11 +12,11 @@ from sqlalchemy import Engine
 from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
 from database.db_utils_spark import execute_sql
-from forecasting.evaluation.promotion_policy import PROMOTED
+from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION, PROMOTED
 from forecasting.registry import outbox
 from forecasting.registry.decisions import record_decision
-from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
-from forecasting.registry.serving import serving
+from forecasting.registry.mlflow_registry import Registry
+from forecasting.registry.serving import serving_versions
 from forecasting.registry.versions import promote, roll_back
 from tests.support.model_archives import archive, day
 from tests.support.processes import CommandLine
@@ -56,7 +56,7 @@ def registered(database: Settings, run_here: CommandLine, engine: Engine) -> Set
 
 def champion(settings: Settings, engine: Engine) -> str | None:
     """What a night of that day would load."""
-    found = serving(settings, engine, engine="lightgbm", as_of=day(70)).champion
+    found = serving_versions(settings, engine, engine="lightgbm", as_of=day(70)).champion
     return found.card.version if found else None
 
 
@@ -156,7 +156,7 @@ def test_a_version_that_waits_is_registered_before_it_is_promoted(
     [
         (
             {"features": ("apy_level", "gone")},
-            r"it alone has gone; the code alone has .*apy_move_0",
+            r"only the model has gone; only the code has .*apy_move_0",
         ),
         ({"interval_level": 0.9}, r"intervals of 90%, and INTERVAL_LEVEL is 80%"),
     ],

@@ -28,8 +28,9 @@ from config_spark import Settings
 from database.connections.engine import make_engine
 from emulator.services.fake_storage import FakeStorage
 from emulator.services.http_service import serving
+from forecasting.evaluation.promotion_policy import CHAMPION
 from forecasting.registry import mlflow_tables, outbox
-from forecasting.registry.mlflow_registry import CHAMPION, Registry
+from forecasting.registry.mlflow_registry import Registry
 from forecasting.registry.mlflow_tables import LOCK, has_tables, login, upgrade_tables
 from tests.forecasting.test_forecast_job import forecast
 from tests.forecasting.test_model_runs import FITS, MODEL, checks_of, made_by, night, versions_of

@@ -14,17 +14,17 @@ import pytest
 
 from forecasting.engines.engine import FittedModel
 from forecasting.engines.folds import DaySpan
-from forecasting.evaluation.backtest import (
-    NO_CHAMPION,
-    PUBLISHED_COLUMNS,
-    evaluation_rows,
-    publish_days,
-)
 from forecasting.evaluation.scores import score, score_table
 from forecasting.features.targets import Target, targets
 from forecasting.models.stacked_model import OutOfSample, StackedModel
 from forecasting.publishing.past_forecasts import PAST_COLUMNS, empty_history
 from forecasting.publishing.persistence_gate import MIN_DAYS
+from forecasting.publishing.publish import (
+    NO_CHAMPION,
+    PUBLISHED_COLUMNS,
+    evaluation_rows,
+    publish_days,
+)
 
 FIRST = dt.date(2024, 1, 1)
 DAYS = 101
@@ -96,7 +96,7 @@ def published(
     horizon: int = 1,
     level: float = 0.8,
     ledger: pd.DataFrame | None = None,
-    serves: bool = True,
+    is_shadow: bool = False,
 ) -> pd.DataFrame:
     past = empty_history() if ledger is None else ledger
     return publish_days(
@@ -105,8 +105,8 @@ def published(
         days() if wanted is None else wanted,
         horizon=horizon,
         level=level,
-        ledger=past,
-        serves=serves,
+        history=past,
+        is_shadow=is_shadow,
     )
 
 
@@ -387,7 +387,7 @@ def test_where_no_version_serves_every_value_is_todays_and_the_ledger_goes_on(
     again.
     """
     sample = out_of_sample(0.9, pools=80)
-    served, rows = published(sample, target), published(sample, target, serves=False)
+    served, rows = published(sample, target), published(sample, target, is_shadow=True)
     assert (rows["forecast"] == rows["now"]).all()
     assert set(rows["weight"]) == {0.0}
     opened = rows["date"] >= pd.Timestamp(day(MIN_DAYS))

@@ -77,7 +77,7 @@ def checks(found: list[FeatureDrift], **changed: Any) -> dict[str, dict[str, Any
     arguments: dict[str, Any] = {
         "pools": ["a", "b"],
         "trained_pools": {"a", "b"},
-        "rules": [None, None],
+        "reasons": [None, None],
         **LIMITS,
     }
     return {check["name"]: check for check in drift_checks(found, **arguments | changed)}
@@ -209,7 +209,7 @@ def test_a_handful_of_pools_is_not_judged() -> None:
     found = measure_drift(reference(), np.full((MIN_ROWS - 1, len(NAMES)), np.nan, np.float32))
     assert found == []
     assert checks(found)["feature_drift"]["passed"]
-    assert checks(found)["feature_drift"]["found"] == "fewer than 20 pools: not judged"
+    assert checks(found)["feature_drift"]["found"] == "fewer than 20 pools: not checked"
 
 
 def test_entries_are_json_with_ten_features_at_most() -> None:
@@ -237,21 +237,21 @@ def test_new_pools_are_those_without_a_day_in_training() -> None:
     check = checks([], **wanted)["new_pools_share"]
     assert (check["passed"], check["share"]) == (False, 0.25)
     assert (
-        check["found"]
-        == "1 of 4 observed pools have no day in the training span (25%); MAX_NEW_POOLS_SHARE"
+        check["found"] == "1 of 4 observed pools have no training day (25%); MAX_NEW_POOLS_SHARE"
         " is 20%"
     )
     assert checks([], **wanted, max_new_pools_share=0.25)["new_pools_share"]["passed"]
 
 
 def test_rules_share_counts_what_no_model_made() -> None:
-    check = checks([], rules=["gate", "stale", None, "cold_start", "gate", "gate"])["rule_share"]
+    check = checks([], reasons=["gate", "stale", None, "cold_start", "gate", "gate"])["rule_share"]
+    assert check["found"] == "5 of 6 APY forecasts are fallbacks (83%); MAX_FALLBACK_SHARE is 80%"
     assert (check["passed"], check["share"]) == (False, 0.8333)
-    assert checks([], rules=["gate"] * 4 + [None])["rule_share"]["passed"]
+    assert checks([], reasons=["gate"] * 4 + [None])["rule_share"]["passed"]
 
 
 def test_a_night_without_rows_has_no_share() -> None:
-    found = checks([], pools=[], rules=[])
+    found = checks([], pools=[], reasons=[])
     assert [found[name]["share"] for name in ("new_pools_share", "rule_share")] == [0.0, 0.0]
 
 

@@ -8,7 +8,7 @@ import lightgbm
 import numpy as np
 import pytest
 
-from forecasting.features.feature_frame import feature_names
+from forecasting.features.feature_names import feature_names
 from forecasting.features.pool_features import CALENDAR, POOL_FEATURES
 from forecasting.models.feature_groups import FEATURE_GROUPS, SAME_FOR_ALL_POOLS
 from forecasting.models.feature_importance import gain_by_feature, gain_by_group

@@ -18,19 +18,21 @@ from pyspark.sql import functions as F
 from sqlalchemy import Engine, insert, text
 
 from database.schema.tables import pool_daily_metrics
-from forecasting.features.cross_section import CROSS_SECTION, STATISTICS
-from forecasting.features.feature_frame import (
+from forecasting.features.feature_frame import feature_rows, metrics_query
+from forecasting.features.feature_names import (
+    CROSS_SECTION,
     FEATURES,
     FLAGS,
     LABELS,
+    MARKET,
+    MARKET_SERIES,
     NUMBERS,
     ROW_COLUMNS,
-    FeatureSpec,
+    STATISTICS,
     feature_names,
-    feature_rows,
-    metrics_query,
 )
-from forecasting.features.market_features import MARKET, SERIES, add_market, market_query
+from forecasting.features.labelled_features import FeatureSpec
+from forecasting.features.market_features import add_market, market_query
 from forecasting.features.pool_features import MOVE_LIMIT
 from forecasting.features.targets import LABEL_LIMIT
 from tests.support.feature_pools import LONG_AGO, spec, task_rows
@@ -385,7 +387,7 @@ def test_market_features_are_log_ratios_and_null_where_a_day_is_missing(
     assert set(feature_names(market=True)) - set(feature_names(market=False)) == set(MARKET)
     for row in found.to_dict("records"):
         back = (END - row["date"]).days
-        for name in SERIES:
+        for name in MARKET_SERIES:
             for span in (1, 7):
                 now, then = (PRICES.get(day, {}).get(name) for day in (back, back + span))
                 expected = math.log(now / then) if now and then else math.nan
@@ -445,7 +447,7 @@ def test_queries_read_the_metrics_of_their_days_and_no_row_that_holds_only_a_for
         wanted
     ).to_pylist()
     market = {
-        row["date"]: [float(row[name]) for name in SERIES]
+        row["date"]: [float(row[name]) for name in MARKET_SERIES]
         for row in read(engine, market_query("pool_daily_metrics", first, last) + " ORDER BY date")
     }
     days = wanted.groupby("date")[["eth_open", "btc_open", "gas_price_gwei"]].first()

@@ -101,7 +101,7 @@ def test_a_night_fits_at_one_origin_and_forecasts_what_came_true_since_and_its_d
     plan = refit_folds(AS_OF, horizon=horizon, train_days=365, validation_days=judged)
     origin = before(judged + horizon - 1)
     assert [fold.origin for fold in plan.apy] == [origin]
-    assert (plan.known, plan.forecast.days[0], plan.forecast.days[-1]) == (AS_OF, origin, AS_OF)
+    assert (plan.as_of, plan.forecast.days[0], plan.forecast.days[-1]) == (AS_OF, origin, AS_OF)
     assert (
         len([day for day in plan.forecast.days if day + dt.timedelta(days=horizon) <= AS_OF])
         == judged
@@ -116,7 +116,8 @@ def test_a_night_fits_at_one_origin_and_forecasts_what_came_true_since_and_its_d
 @pytest.mark.parametrize("horizon", [1, 3])
 def test_a_night_with_a_model_fits_nothing_and_forecasts_its_day(horizon: int) -> None:
     plan = inference_folds(AS_OF, horizon=horizon)
-    assert (plan.fits, plan.forecast.days, plan.first_day, plan.known) == (0, [AS_OF], AS_OF, AS_OF)
+    assert (plan.tvl, plan.apy) == ((), ())
+    assert (plan.forecast.days, plan.first_day, plan.as_of) == ([AS_OF], AS_OF, AS_OF)
 
 
 def test_tvl_begins_with_coarse_folds_that_end_where_apys_begin() -> None:
@@ -130,7 +131,7 @@ def test_tvl_begins_with_coarse_folds_that_end_where_apys_begin() -> None:
     assert all(
         earlier.forecast.end == later.forecast.start for earlier, later in pairwise(plan.tvl)
     )
-    assert plan.fits == 8 + 5
+    assert (len(plan.tvl), len(plan.apy)) == (8, 5)
 
 
 @pytest.mark.parametrize("horizon", [1, 7])

@@ -21,12 +21,14 @@ import sample_data
 from forecasting.engines.folds import backtest_folds
 from forecasting.engines.lightgbm_engine import LightgbmEngine
 from forecasting.engines.model_parameters import ModelParameters
-from forecasting.evaluation.backtest import evaluation_rows, publish_days
 from forecasting.evaluation.scores import score_table
-from forecasting.features.feature_frame import FEATURES, LABELS, FeatureSpec, feature_rows
+from forecasting.features.feature_frame import feature_rows
+from forecasting.features.feature_names import FEATURES, LABELS
+from forecasting.features.labelled_features import FeatureSpec
 from forecasting.features.targets import targets
 from forecasting.models.stacked_model import fit_stacked
 from forecasting.publishing.past_forecasts import empty_history
+from forecasting.publishing.publish import evaluation_rows, publish_days
 from tests.support.forecast_panels import history_rows, spark_rows
 
 LAST = dt.date(2025, 10, 5)
@@ -52,7 +54,7 @@ def scores(spark: SparkSession) -> dict[str, Any]:
     found = []
     for target in targets(max_apy_percent=1e6, max_tvl_usd=1e12):
         published = publish_days(
-            sample.rows, target, folds.forecast.days, horizon=1, level=0.8, ledger=empty_history()
+            sample.rows, target, folds.forecast.days, horizon=1, level=0.8, history=empty_history()
         )
         scored = published[published["date"] >= pd.Timestamp(LAST) - pd.Timedelta(days=SCORED)]
         known = scored[scored["next"].notna()]

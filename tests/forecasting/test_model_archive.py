@@ -148,9 +148,9 @@ def test_other_features_are_named_on_both_sides() -> None:
     card = replace(VERSION.card, features=("a", "b", "c"))
     require_features(card, ["a", "b", "c"])
     for features, words in (
-        (("a", "d", "e"), "it alone has b, c; the code alone has d, e."),
-        (("a", "b"), "it alone has c."),
-        (("a", "b", "c", "d"), "the code alone has d."),
+        (("a", "d", "e"), "only the model has b, c; only the code has d, e."),
+        (("a", "b"), "only the model has c."),
+        (("a", "b", "c", "d"), "only the code has d."),
         (("a", "c", "b"), "the same in another order."),
     ):
         with pytest.raises(ModelRefused) as caught:

@@ -16,9 +16,8 @@ from mlflow import MlflowClient
 from common.errors import ModelRefused, RegistryUnreachable
 from common.settings.paths import default_home
 from config_spark import Settings
+from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION
 from forecasting.registry.mlflow_registry import (
-    CHALLENGER,
-    CHAMPION,
     EXPERIMENT,
     RegisteredVersion,
     Registry,
@@ -322,7 +321,7 @@ def test_damaged_tags_and_a_lost_revision_are_named(tmp_path: Path, settings: Se
         store.execute("DELETE FROM alembic_version")
         store.commit()
         for ask in (registry.versions, lambda: upgrade_tables(own)):
-            with pytest.raises(RegistryUnreachable, match=r"alembic_version is empty or gone"):
+            with pytest.raises(RegistryUnreachable, match=r"alembic_version is empty or missing"):
                 ask()
 
 

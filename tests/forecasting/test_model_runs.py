@@ -19,16 +19,23 @@ from common.errors import RunInProgress
 from config_spark import Settings
 from forecasting.compare_versions import compare_versions
 from forecasting.engines.folds import inference_folds
-from forecasting.evaluation.promotion_policy import KEPT, PROMOTED, REFUSED, PromotionDecision
+from forecasting.evaluation.promotion_policy import (
+    CHALLENGER,
+    CHAMPION,
+    KEPT,
+    PROMOTED,
+    REFUSED,
+    PromotionDecision,
+)
 from forecasting.forecast_pools_spark import run_forecast
 from forecasting.models.stacked_model import OutOfSample
 from forecasting.registry import outbox
-from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
+from forecasting.registry.mlflow_registry import Registry
 from forecasting.registry.model_archive import ModelArchive
-from forecasting.registry.serving import ServingVersions, serving
+from forecasting.registry.serving import ServingVersions, serving_versions
 from forecasting.registry.versions import list_versions
 from forecasting.run.plan import ForecastPlan
-from forecasting.run.registration import model_checks, record_refit, register
+from forecasting.run.registration import model_checks, record_refit, register_versions
 from forecasting.run.serving_model import Refit, ServingModel
 from tests.forecasting.test_forecast_job import forecast, table
 from tests.support.forecast_panels import END, SHORT, panel_rows, pool_rows, store
@@ -108,7 +115,10 @@ def test_a_model_is_fitted_served_judged_again_and_replaced_when_it_is_damaged(
         ["decision", "challenger", "champion", "serves", "run_id"]
     ].to_numpy().tolist() == [[PROMOTED, version, None, version, row["run_id"]]]
     assert decided["numbers"].iloc[0] == card.scores
-    assert checks_of(row)["model_registry"] == (True, "reached, its versions whole")
+    assert checks_of(row)["model_registry"] == (
+        True,
+        "the registry answers and its versions are intact",
+    )
     assert checks_of(row)["model_judgement"][1].startswith(
         "promoted: the challenger loses less than persistence"
     )
@@ -255,7 +265,7 @@ def test_where_nothing_can_be_forecast_persistence_is_published_with_the_reason(
     ) == (False, True)
     assert checks_of(row)["model_serves"] == (
         False,
-        f"persistence is served, {version} only watched",
+        f"persistence is published; {version} is only recorded",
     )
     assert_persistence(weekly, night(9), version)
 
@@ -292,31 +302,32 @@ OLD, NEW = archive("old", known=50), archive("new", known=57)
 
 
 def planned(champion: ModelArchive | None, **serving: Any) -> ForecastPlan:
-    known = {"is_reached": True, "is_past": False} | serving
+    flags = {"is_reached": True, "is_past": False} | serving
     folds = inference_folds(NEW.card.known, horizon=1)
     return ForecastPlan(
-        NEW.card.known,
-        0,
-        "lightgbm",
-        folds,
-        NEW.card.origin,
-        0,
-        0,
-        45,
-        ServingVersions(champion, champion, **known),
+        as_of=NEW.card.known,
+        age_days=0,
+        engine="lightgbm",
+        folds=folds,
+        refits=False,
+        first_day=NEW.card.origin,
+        rows=0,
+        pools=0,
+        history_days=45,
+        serving=ServingVersions(champion, champion, **flags),
     )
 
 
 def judged(decision: str) -> ServingModel:
-    judgement = PromotionDecision(decision, "for a test", decision == PROMOTED, {"days": 45})
+    promotion = PromotionDecision(decision, "for a test", decision == PROMOTED, {"days": 45})
     sample = OutOfSample(pd.DataFrame(), ())
     return ServingModel(
-        sample,
-        NEW,
-        decision == PROMOTED,
-        pd.DataFrame(),
-        np.zeros((0, 0), np.float32),
-        Refit(sample, NEW, judgement),
+        sample=sample,
+        model=NEW,
+        is_shadow=decision != PROMOTED,
+        rows=pd.DataFrame(),
+        features=np.zeros((0, 0), np.float32),
+        refit=Refit(sample, NEW, promotion),
     )
 
 
@@ -356,9 +367,9 @@ def test_what_a_decision_does_to_outbox_record_and_aliases(
 ) -> None:
     registry = Registry(database, **MODEL)
     registry.register(OLD, CHAMPION)
-    plan, tonight = planned(OLD, **serving), judged(decision)
+    plan, model = planned(OLD, **serving), judged(decision)
     with engine.begin() as connection:
-        record_refit(connection, plan=plan, night=tonight, run_id="run")
+        record_refit(connection, plan=plan, serving=model, run_id="run")
     assert [(one.archive, one.alias) for one in outbox.pending_versions(engine, **MODEL)] == [
         (NEW, alias)
     ]
@@ -369,7 +380,7 @@ def test_what_a_decision_does_to_outbox_record_and_aliases(
     assert [
         [row[0], names[row[1]], names[row[2]]] for row in found.astype(object).to_numpy().tolist()
     ] == decided
-    register(database, engine, plan)
+    register_versions(database, engine, plan)
     assert {names[one.version]: one.aliases for one in registry.versions()} == served
     assert outbox.pending_versions(engine, **MODEL) == []
 
@@ -380,14 +391,14 @@ def test_a_night_that_ends_between_commit_and_registry_is_finished_by_the_next(
 ) -> None:
     registry = Registry(database, **MODEL)
     registry.register(OLD, CHAMPION)
-    tonight = judged(decision)
-    assert tonight.refit
-    assert tonight.refit.archive
+    model = judged(decision)
+    assert model.refit
+    assert model.refit.archive
     card = replace(NEW.card, passed=decision == PROMOTED)
-    refit = replace(tonight.refit, archive=replace(tonight.refit.archive, card=card))
+    refit = replace(model.refit, archive=replace(model.refit.archive, card=card))
     with engine.begin() as connection:
         record_refit(
-            connection, plan=planned(OLD), night=replace(tonight, refit=refit), run_id="run"
+            connection, plan=planned(OLD), serving=replace(model, refit=refit), run_id="run"
         )
 
     def champions() -> list[str]:
@@ -397,9 +408,9 @@ def test_a_night_that_ends_between_commit_and_registry_is_finished_by_the_next(
     expected = NEW.card.version if serves else None
     assert registry.versions()[0].aliases == (CHAMPION,)
     assert champions() == [name for name in [expected] if name]
-    found = serving(database, engine, engine="lightgbm", as_of=NEW.card.known)
+    found = serving_versions(database, engine, engine="lightgbm", as_of=NEW.card.known)
     assert (found.champion.card.version if found.champion else None) == expected
-    register(database, engine, planned(None))
+    register_versions(database, engine, planned(None))
     assert [one.version for one in registry.versions() if CHAMPION in one.aliases] == champions()
     assert champions() == [name for name in [expected] if name]
     assert table(database, "yieldspark.model_outbox").empty
@@ -408,10 +419,12 @@ def test_a_night_that_ends_between_commit_and_registry_is_finished_by_the_next(
 def test_a_registry_that_goes_away_after_the_commit_costs_a_warning(
     engine: Engine, database: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plan, tonight = planned(None), judged(PROMOTED)
+    plan, model = planned(None), judged(PROMOTED)
     with engine.begin() as connection:
-        record_refit(connection, plan=plan, night=tonight, run_id="run")
-    register(database.model_copy(update={"mlflow_tracking_uri": closed_port()}), engine, plan)
+        record_refit(connection, plan=plan, serving=model, run_id="run")
+    register_versions(
+        database.model_copy(update={"mlflow_tracking_uri": closed_port()}), engine, plan
+    )
     assert "the model registry at http://127.0.0.1" in caplog.text
     assert [one.alias for one in outbox.pending_versions(engine, **MODEL)] == [CHAMPION]
 

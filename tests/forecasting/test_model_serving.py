@@ -17,11 +17,11 @@ from sqlalchemy import Engine, select, text, update
 from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
 from database.schema.tables import model_outbox
-from forecasting.evaluation.promotion_policy import KEPT, PROMOTED, REFUSED
+from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION, KEPT, PROMOTED, REFUSED
 from forecasting.registry import decisions, outbox
-from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
+from forecasting.registry.mlflow_registry import Registry
 from forecasting.registry.model_archive import ModelArchive
-from forecasting.registry.serving import ServingVersions, serving
+from forecasting.registry.serving import ServingVersions, serving_versions
 from tests.support.model_archives import archive, day
 
 OLD, OLDER = archive("old", known=20), archive("older", known=10)
@@ -50,7 +50,7 @@ def put(engine: Engine, one: ModelArchive, alias: str | None) -> None:
 
 
 def on(settings: Settings, engine: Engine, number: int = 50) -> ServingVersions:
-    return serving(settings, engine, engine="lightgbm", as_of=day(number))
+    return serving_versions(settings, engine, engine="lightgbm", as_of=day(number))
 
 
 def names(found: ServingVersions) -> tuple[str | None, str | None]:
@@ -294,10 +294,10 @@ def test_a_champion_of_other_features_does_not_serve_and_the_difference_is_said(
     )
     found = on(database, engine)
     assert names(found) == (None, None)
-    assert f"it alone has moon_phase; the code alone has {features[0]}." in found.problems[0]
+    assert f"only the model has moon_phase; only the code has {features[0]}." in found.problems[0]
     with_market = on(database.model_copy(update={"market_features": True}), engine)
     assert names(with_market) == (None, None)
-    assert "it alone has moon_phase; the code alone has" in with_market.problems[0]
+    assert "only the model has moon_phase; only the code has" in with_market.problems[0]
     assert "eth_change_1" in with_market.problems[0]
     registry.register(OLDER, None)
     found = on(database, engine)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forecasting.features.feature_frame import FLAGS, LABELS, NUMBERS
+from forecasting.features.feature_names import FLAGS, LABELS, NUMBERS
 from forecasting.features.pool_features import (
     BASELINES,
     LEVELS,

@@ -16,10 +16,10 @@ from forecasting.evaluation.segments import (
     VOLATILITY_CLASSES,
     segment_scores,
 )
-from forecasting.features.feature_frame import feature_names
+from forecasting.features.feature_names import feature_names
 from forecasting.models.stacked_model import TVL_FORECAST
 from reporting.report.feature_labels import feature_label
-from reporting.report.score_plots import coverage_plot, group_plot, ratio_plot
+from reporting.report.score_plots import coverage_plot, ratio_plot, segment_plot
 from tests.forecasting.test_daily_scores import days
 from tests.forecasting.test_scores import evaluation, month
 
@@ -79,7 +79,7 @@ def test_every_group_of_the_three_classes_is_named_with_its_rows() -> None:
         *AGE_CLASSES,
         *VOLATILITY_CLASSES,
     }
-    shown = words(group_plot(groups, "groups")[0])
+    shown = words(segment_plot(groups, "groups")[0])
     assert "Base" not in shown
     assert shown.count("1") == 4 + 4 + 2
     assert {
@@ -101,7 +101,7 @@ def test_every_group_of_the_three_classes_is_named_with_its_rows() -> None:
 def test_groups_without_a_ratio_or_noise_have_a_line_too() -> None:
     rows = month(days=3)
     perfect = segment_scores(rows.assign(persistence=rows["actual"]), 0.8)
-    svg, clipped = group_plot([one for one in perfect if one["target"] == "apy"], "groups")
+    svg, clipped = segment_plot([one for one in perfect if one["target"] == "apy"], "groups")
     assert clipped == 0
     assert "12" in words(svg)
 
@@ -109,7 +109,7 @@ def test_groups_without_a_ratio_or_noise_have_a_line_too() -> None:
 def test_a_group_twice_as_wrong_is_at_the_edge_and_counted() -> None:
     rows = evaluation(forecast=[30.0, 11.0], tvl_usd=[9e4, 9e6])
     assert (
-        group_plot(
+        segment_plot(
             [one for one in segment_scores(rows, 0.8) if one["by"] == "tvl_class"], "groups"
         )[1]
         == 1

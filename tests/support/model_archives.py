@@ -7,7 +7,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from forecasting.features.feature_frame import feature_names
+from forecasting.features.feature_names import feature_names
 from forecasting.registry.model_archive import ModelArchive, ModelCard
 
 FIRST = dt.date(2024, 3, 1)
