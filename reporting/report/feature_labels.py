@@ -11,7 +11,7 @@ import re
 # patterns of the name after the prefix `apy_` or `tvl_`
 TARGET_LABELS = {
     r"move_0": "last move",
-    r"move_(\d+)": r"move of \1 days before",
+    r"move_(\d+)": r"move \1 days before",
     r"(mean|median)_gap_(\d+)": r"distance from the \2-day \1",
     r"lowest_gap_(\d+)": r"distance from the \1-day low",
     r"highest_gap_(\d+)": r"distance from the \1-day high",
@@ -21,23 +21,23 @@ TARGET_LABELS = {
     r"std_(\d+)": r"spread over \1 days",
     r"abs_move_(\d+)": r"mean size of a move, \1 days",
     r"still_share_(\d+)": r"share of days without a move, \1 days",
-    r"momentum_slope": "how far moves follow the move before",
-    r"momentum_step": "next step by the last move",
-    r"reversion_(\d+)_slope": r"how far it goes back to the \1-day mean",
-    r"reversion_(\d+)_step": r"step back to the \1-day mean",
+    r"momentum_slope": "dependence of moves on the previous move",
+    r"momentum_step": "next step from the last move",
+    r"reversion_(\d+)_slope": r"strength of reversion to the \1-day mean",
+    r"reversion_(\d+)_step": r"step towards the \1-day mean",
     r"spike": "spike on the day",
     r"spike_yesterday": "spike the day before",
     r"spike_share_(\d+)": r"share of spikes, \1 days",
     r"level": "level",
-    r"scale_relative": "usual move beside the level",
+    r"scale_relative": "usual move relative to the level",
     r"scale_level": "usual move",
     r"forecast_move": "forecast move",
 }
 OTHER_LABELS = {
-    "flow_gap": "distance from what it paid lately at today's TVL",
+    "flow_gap": "distance from the APY of recent payments at today's TVL",
     "age_days": "age of the pool",
-    "observed_30": "days observed, of 30",
-    "days_since_observed": "days since it was observed",
+    "observed_30": "observed days of the last 30",
+    "days_since_observed": "days since the last observation",
     "weekday": "day of the week",
 }
 STATISTICS = {

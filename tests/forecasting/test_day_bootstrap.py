@@ -80,7 +80,7 @@ def test_more_noise_makes_a_wider_interval(interval: IntervalOf) -> None:
     assert width(interval(*sample(by_day=0.3))) > 1.3 * width(interval(*sample(by_day=0.1))) > 0
 
 
-def test_what_a_day_shares_is_not_averaged_away_over_its_rows() -> None:
+def test_errors_shared_by_a_day_do_not_average_out_over_rows() -> None:
     model, persistence, days = sample(rows=400, by_day=0.3)
     random = np.random.default_rng(3)
     drawn = [random.integers(len(days), size=len(days)) for _ in range(200)]
@@ -90,7 +90,7 @@ def test_what_a_day_shares_is_not_averaged_away_over_its_rows() -> None:
     assert width(mean_ratio_interval(model, persistence, days)) > 3 * (by_rows[1] - by_rows[0])
 
 
-def test_what_neighbouring_days_share_is_not_averaged_away_over_days() -> None:
+def test_errors_shared_by_neighbouring_days_do_not_average_out_over_days() -> None:
     weeks = np.random.default_rng(5).normal(0.9, 0.3, 12).repeat(7)
     days, random = np.arange(len(weeks)), np.random.default_rng(6)
     mixed = random.permutation(len(weeks))
@@ -101,7 +101,7 @@ def test_what_neighbouring_days_share_is_not_averaged_away_over_days() -> None:
 
 
 @INTERVALS
-def test_fewer_than_two_blocks_of_days_say_nothing_of_other_days(interval: IntervalOf) -> None:
+def test_fewer_than_two_blocks_of_days_give_no_interval(interval: IntervalOf) -> None:
     assert interval(*sample(days=2 * BLOCK_DAYS - 1)) == (None, None)
     assert interval(*sample(days=1)) == (None, None)
     assert width(interval(*sample(days=2 * BLOCK_DAYS))) > 0

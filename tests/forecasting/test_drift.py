@@ -92,7 +92,7 @@ def test_psi_by_hand() -> None:
     assert population_stability(expected, tonight) == pytest.approx([by_hand, 0.0])
 
 
-def test_an_empty_bin_counts_as_half_a_row_of_the_night() -> None:
+def test_an_empty_bin_counts_as_half_a_row_of_the_day() -> None:
     found = population_stability(np.array([50.0, 50.0, 0.0]), np.array([[100.0, 0.0, 100.0]]))
     by_hand = (0.0025 - 0.5) * np.log(0.0025 / 0.5) + (0.5 - 0.0025) * np.log(0.5 / 0.0025)
     assert found == pytest.approx([by_hand])
@@ -118,7 +118,7 @@ def test_ks_by_hand_and_never_above_the_exact_one() -> None:
     assert 0.8 * exact < known.ks <= exact
 
 
-def test_nights_like_the_training_days_do_not_warn() -> None:
+def test_days_like_the_training_days_do_not_warn() -> None:
     """One night's pools move together: PSI alone is far above the limit on many of them."""
     matrix, _ = nights(60, seed=9)
     known = reference()
@@ -130,7 +130,7 @@ def test_nights_like_the_training_days_do_not_warn() -> None:
     )
 
 
-def test_a_small_night_is_given_what_chance_does_to_it() -> None:
+def test_the_psi_of_a_small_day_is_corrected_for_chance() -> None:
     """Of twenty pools PSI is 0.5 on average where nothing has moved."""
     matrix, day = nights(DAYS, seed=1)
     known = reference_distribution(matrix[:, :1], NAMES[:1], day)
@@ -185,7 +185,7 @@ def test_days_before_a_feature_was_there_are_no_days_without_it() -> None:
     assert far(measure_drift(reference_distribution(matrix, NAMES, day), tonight)) == set()
 
 
-def test_a_training_day_of_a_few_rows_says_nothing_of_what_is_usual() -> None:
+def test_a_training_day_with_few_rows_does_not_count_as_usual() -> None:
     matrix, day = nights(DAYS, seed=1)
     few = np.full((MIN_ROWS - 1, len(NAMES)), matrix.max(axis=0))
     known = reference_distribution(
@@ -196,7 +196,7 @@ def test_a_training_day_of_a_few_rows_says_nothing_of_what_is_usual() -> None:
     )
 
 
-def test_a_feature_that_the_model_has_never_seen_is_not_judged() -> None:
+def test_a_feature_without_training_values_is_not_checked() -> None:
     matrix, day = nights(DAYS, seed=1)
     matrix[:, 0] = np.nan
     known, tonight = reference_distribution(matrix, NAMES, day), nights(1, seed=5)[0]
@@ -205,7 +205,7 @@ def test_a_feature_that_the_model_has_never_seen_is_not_judged() -> None:
     assert far(measure_drift(known, tonight)) == set()
 
 
-def test_a_handful_of_pools_is_not_judged() -> None:
+def test_a_handful_of_pools_is_not_checked() -> None:
     found = measure_drift(reference(), np.full((MIN_ROWS - 1, len(NAMES)), np.nan, np.float32))
     assert found == []
     assert checks(found)["feature_drift"]["passed"]
@@ -243,14 +243,14 @@ def test_new_pools_are_those_without_a_day_in_training() -> None:
     assert checks([], **wanted, max_new_pools_share=0.25)["new_pools_share"]["passed"]
 
 
-def test_rules_share_counts_what_no_model_made() -> None:
+def test_rule_share_counts_fallbacks() -> None:
     check = checks([], reasons=["gate", "stale", None, "cold_start", "gate", "gate"])["rule_share"]
     assert check["found"] == "5 of 6 APY forecasts are fallbacks (83%); MAX_FALLBACK_SHARE is 80%"
     assert (check["passed"], check["share"]) == (False, 0.8333)
     assert checks([], reasons=["gate"] * 4 + [None])["rule_share"]["passed"]
 
 
-def test_a_night_without_rows_has_no_share() -> None:
+def test_a_run_without_rows_has_no_share() -> None:
     found = checks([], pools=[], reasons=[])
     assert [found[name]["share"] for name in ("new_pools_share", "rule_share")] == [0.0, 0.0]
 
@@ -292,7 +292,7 @@ def rows_of(frame: pd.DataFrame, night: dt.date) -> Features:
 
 
 @pytest.mark.shared_data
-def test_sixty_quiet_nights_of_real_pools_do_not_warn(shared_data: Path) -> None:
+def test_sixty_quiet_days_of_real_pools_do_not_warn(shared_data: Path) -> None:
     """October and November 2024, without a storm and without a day that lacks many pools. On one
     night 29 pools get their first scale: a quarter of the rows has no spike of yesterday.
     """

@@ -146,7 +146,7 @@ def test_models_come_in_the_order_of_their_objectives(rows: FeatureRows) -> None
     assert (found["label"] > found["4"]).mean() == pytest.approx(0.1, abs=0.05)
 
 
-def test_a_model_is_the_same_whatever_is_fitted_beside_it(rows: FeatureRows) -> None:
+def test_a_model_does_not_depend_on_parallel_fits(rows: FeatureRows) -> None:
     together = rows.fit(
         [Objective("other"), MEDIAN, Objective("label", alpha=0.9, seed_offset=2)], TRAINING
     )
@@ -170,7 +170,7 @@ def test_a_second_run_gives_the_same_bits(chosen: Engine, spark: SparkSession) -
     assert runs[0] == runs[1]
 
 
-def test_a_cluster_of_another_size_makes_the_same_model(
+def test_the_size_of_the_cluster_does_not_change_a_model(
     chosen: Engine, spark: SparkSession
 ) -> None:
     """A laptop has 8 shuffle partitions, a batch as many as its rows need, and they deliver rows in
@@ -383,7 +383,7 @@ def test_a_null_and_a_nan_are_the_same_missing_value(chosen: Engine, spark: Spar
     assert texts[0] == texts[1]
 
 
-def test_what_is_missing_may_be_the_signal(chosen: Engine, spark: SparkSession) -> None:
+def test_missing_values_can_be_the_signal(chosen: Engine, spark: SparkSession) -> None:
     """The label is 3 where `sparse` is null, 1 where it is 0."""
     shown = [number % 2 == 0 for number in range(2700)]
     rows = held(
@@ -478,7 +478,7 @@ def test_both_engines_make_the_same_matrix_of_the_same_rows(
     np.testing.assert_array_equal(matrices[0][1], matrices[1][1])
 
 
-def test_synapseml_without_its_jars_says_how_to_go_on(
+def test_synapseml_without_its_jars_names_the_next_step(
     spark: SparkSession, server: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(synapseml_engine, "ESTIMATOR_CLASS", "com.example.NotThere")
@@ -486,7 +486,7 @@ def test_synapseml_without_its_jars_says_how_to_go_on(
         choose_engine("synapseml", server, spark)
 
 
-def test_synapseml_on_another_processor_says_how_to_go_on(
+def test_synapseml_on_another_processor_names_the_next_step(
     spark: SparkSession, server: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")

@@ -65,13 +65,13 @@ def test_a_pool_that_was_not_observed_that_day_keeps_its_last_value_with_the_pan
     )
 
 
-def test_what_a_pool_never_had_stays_unknown() -> None:
+def test_a_target_that_a_pool_never_had_stays_unknown() -> None:
     found = ruled([known("a", None)], published({})).loc["a"]
     assert found[["value", "low", "high"]].isna().all()
     assert found["rule"] == "no_value"
 
 
-def test_rules_keep_apy_of_a_pool_at_zero_and_tvl_not_negative() -> None:
+def test_fallbacks_never_publish_a_negative_apy_or_tvl() -> None:
     pools = [known("a", 0.0, age=3), known("b", 1e9, age=3)]
     for target in (APY, TVL):
         found = ruled(pools, published({}), target, (-80.0, 0.5))

@@ -40,7 +40,7 @@ def test_every_feature_has_exactly_one_group() -> None:
     assert set(grouped.values()) == {1}
 
 
-def test_groups_hold_what_they_say() -> None:
+def test_feature_groups_contain_the_features_of_their_name() -> None:
     assert len(FEATURE_GROUPS["apy_moves"]) == 7
     assert "all_up_share_yesterday" in FEATURE_GROUPS["cross_section_all"]
     assert "group_up_share" in FEATURE_GROUPS["cross_section_group"]

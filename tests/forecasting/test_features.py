@@ -161,7 +161,7 @@ def test_rows_are_those_of_the_tasks_with_the_cross_section(
     )
 
 
-def test_what_is_not_known_is_null_and_never_nan(spark: SparkSession) -> None:
+def test_unknown_values_are_null_and_never_nan(spark: SparkSession) -> None:
     numbers = (*NUMBERS, *LABELS, *FEATURES)
     with feature_rows(
         spark_rows(spark, pool_rows("a", [1.0, 2.0, None, 4.0], [None] * 4)), spec()

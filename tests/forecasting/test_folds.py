@@ -92,7 +92,7 @@ def test_a_window_of_zero_days_takes_all_there_is() -> None:
 
 @pytest.mark.parametrize("judged", [0, 45])
 @pytest.mark.parametrize("horizon", [1, 3])
-def test_a_night_fits_at_one_origin_and_forecasts_what_came_true_since_and_its_day(
+def test_a_refit_has_one_origin_and_forecasts_the_validation_days_and_the_as_of_day(
     horizon: int, judged: int
 ) -> None:
     """The targets of the first `judged` forecast days have come true by the as-of day, or do in the
@@ -114,7 +114,7 @@ def test_a_night_fits_at_one_origin_and_forecasts_what_came_true_since_and_its_d
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
-def test_a_night_with_a_model_fits_nothing_and_forecasts_its_day(horizon: int) -> None:
+def test_a_run_with_a_model_fits_nothing_and_forecasts_its_day(horizon: int) -> None:
     plan = inference_folds(AS_OF, horizon=horizon)
     assert (plan.tvl, plan.apy) == ((), ())
     assert (plan.forecast.days, plan.first_day, plan.as_of) == ([AS_OF], AS_OF, AS_OF)

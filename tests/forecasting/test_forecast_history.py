@@ -93,7 +93,7 @@ def actuals(engine: Engine) -> dict[tuple[str, str], float | None]:
         }
 
 
-def test_an_observed_day_comes_true_and_a_carried_or_unknown_one_does_not(engine: Engine) -> None:
+def test_only_observed_values_become_actual_values(engine: Engine) -> None:
     put(
         engine,
         row("seen"),
@@ -125,7 +125,7 @@ def test_a_correction_is_taken_over_while_the_day_is_looked_at(engine: Engine) -
     assert actuals(engine) == {("new", "apy"): 2.0, ("old", "apy"): 1.0, ("late", "apy"): 2.0}
 
 
-def test_gate_and_interval_learn_from_what_was_known_on_the_day_alone(engine: Engine) -> None:
+def test_gate_and_interval_learn_from_earlier_days_only(engine: Engine) -> None:
     put(
         engine,
         row("b", actual=4.5),
@@ -153,14 +153,14 @@ def test_gate_and_interval_learn_from_what_was_known_on_the_day_alone(engine: En
     assert first["target_day"] == pd.Timestamp(NEWEST - DAY)
 
 
-def test_rows_of_a_backtest_read_like_those_of_the_ledger(engine: Engine) -> None:
+def test_rows_of_a_backtest_equal_those_of_the_history(engine: Engine) -> None:
     made = pd.DataFrame([row("a", actual=4.5, move_low=-1.0, move_high=3.0)])
     put(engine, row("a", actual=4.5, move_low=-1.0, move_high=3.0))
     read = history_by_target(engine, "lightgbm", horizon=1, as_of=NEWEST)["apy"]
     pd.testing.assert_frame_equal(to_past_rows(made), read, check_dtype=False)
 
 
-def test_known_days_are_those_of_the_target_that_has_fewer(engine: Engine) -> None:
+def test_history_days_are_those_of_the_target_that_has_fewer(engine: Engine) -> None:
     assert history_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 0
     put(engine, *(row(pool, NEWEST - back * DAY, actual=1.0) for pool in "ab" for back in range(5)))
     assert history_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 0
@@ -170,7 +170,7 @@ def test_known_days_are_those_of_the_target_that_has_fewer(engine: Engine) -> No
     assert history_days(engine, "lightgbm", horizon=1, as_of=NEWEST - DAY) == 2
 
 
-def test_scored_rows_have_come_true_in_the_days_asked_for(engine: Engine) -> None:
+def test_scored_rows_are_of_the_requested_days_with_actual_values(engine: Engine) -> None:
     put(
         engine,
         row("a", actual=1.0),
@@ -183,7 +183,7 @@ def test_scored_rows_have_come_true_in_the_days_asked_for(engine: Engine) -> Non
 
 
 @pytest.mark.parametrize("is_listed", [True, False])
-def test_pools_are_described_by_what_is_known_of_them(engine: Engine, is_listed: bool) -> None:
+def test_pools_are_described_with_unknown_values_as_null(engine: Engine, is_listed: bool) -> None:
     with engine.begin() as connection:
         if is_listed:
             connection.execute(

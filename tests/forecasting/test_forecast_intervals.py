@@ -152,7 +152,7 @@ def test_a_miss_counts_half_after_twenty_days() -> None:
 
 @pytest.mark.parametrize("share", [1.0, 0.0])
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
-def test_coverage_of_exchangeable_misses_is_the_nominal_one(level: float, share: float) -> None:
+def test_coverage_of_exchangeable_errors_is_nominal(level: float, share: float) -> None:
     """18,000 past and 50,000 new rows of a skewed distribution with heavy tails: each tail within
     one point of its half, over two standard errors.
     """
@@ -172,7 +172,7 @@ def test_coverage_of_exchangeable_misses_is_the_nominal_one(level: float, share:
     assert 1.0 - below - above == pytest.approx(level, abs=0.015)
 
 
-def test_after_a_change_of_regime_the_recent_misses_count_more() -> None:
+def test_recent_errors_count_more_after_a_change_of_regime() -> None:
     """For 40 of 90 days misses have been three times as large: they have four fifths of the weight,
     so the interval nearly holds.
     """
@@ -261,7 +261,7 @@ def test_where_no_pool_has_begun_before_a_beginner_has_the_panels_interval() -> 
     assert cold_start_quantiles(past, 0.8) == pytest.approx(relative_quantiles(past, 0.8), abs=1e-5)
 
 
-def test_beginners_learn_from_beginners_and_no_crowd_of_one_day_drowns_the_others() -> None:
+def test_cold_starts_learn_from_cold_starts_and_no_single_day_dominates() -> None:
     """80 that rose by half on days of their own, and 400 that began on one day and stayed: the calm
     ones are five times as many.
     """
@@ -273,7 +273,7 @@ def test_beginners_learn_from_beginners_and_no_crowd_of_one_day_drowns_the_other
     assert relative_quantiles(past, 0.8)[1] < 0.01
 
 
-def test_the_panel_makes_the_interval_of_far_moving_beginners_only_slightly_too_narrow() -> None:
+def test_the_panel_narrows_the_interval_of_volatile_cold_starts_only_slightly() -> None:
     """90 that began one by one, and a panel that hardly moves: a tail of 5.5 of all 110 ends at the
     sixth of them, beyond which lie 6 / 91.
     """
@@ -304,7 +304,7 @@ def test_relative_quantiles_hold_today_and_need_a_past() -> None:
         assert np.isnan([too_few, none]).all()
 
 
-def test_a_past_forecast_says_what_was_forecast_and_what_came_true_in_scales() -> None:
+def test_a_past_forecast_has_forecast_and_actual_moves_in_scales() -> None:
     rows = generated(
         np.zeros(2),
         pool_id=["a", "b"],
@@ -331,7 +331,7 @@ def test_tvls_past_is_in_logarithms() -> None:
     assert past.actual_move[0] == pytest.approx(3.0)
 
 
-def test_only_targets_of_the_last_ninety_days_that_came_true_are_past() -> None:
+def test_only_target_days_of_the_last_ninety_days_with_actual_values_are_used() -> None:
     rows = generated(np.zeros(6), np.array([-1, 0, 1, 89, 90, 5]), pool_id=list("abcdef"))
     rows.loc[5, "next"] = np.nan
     past = past_forecasts(APY, rows, DAY)

@@ -153,7 +153,7 @@ def test_only_forecast_columns_are_touched(
     assert set(after.loc[after["forecasted_apy"].notna(), "date"]) == {past + dt.timedelta(days=1)}
 
 
-def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
+def test_a_past_as_of_day_gives_the_same_as_when_it_was_the_newest(
     short: Settings, second_database: Settings, spark: SparkSession, panel: pd.DataFrame
 ) -> None:
     """The other database has no later day, and a registry of its own."""
@@ -182,7 +182,7 @@ def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
     )
 
 
-def test_pools_that_a_model_can_not_speak_for_get_a_rule(
+def test_pools_without_a_models_forecast_get_a_fallback(
     short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
 ) -> None:
     odd = [
@@ -272,7 +272,7 @@ def test_a_panel_without_tvl_that_jumps_after_a_gap_is_forecast(
     )
 
 
-def test_last_nights_forecast_is_scored_and_learned_from(
+def test_the_previous_runs_forecast_is_scored_and_learned_from(
     short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
 ) -> None:
     forecast(short, spark, as_of=END - dt.timedelta(days=1))
@@ -303,7 +303,7 @@ def test_last_nights_forecast_is_scored_and_learned_from(
     )
 
 
-def test_a_backtest_scores_its_days_and_leaves_what_a_night_published(
+def test_a_backtest_scores_its_days_and_keeps_published_rows(
     short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
 ) -> None:
     past = END - dt.timedelta(days=3)
@@ -338,7 +338,7 @@ def test_a_backtest_scores_its_days_and_leaves_what_a_night_published(
     assert execute_sql(short, newest, {"day": END})[0]["rows"] == 12
 
 
-def test_a_dry_backtest_says_what_it_would_forecast(short: Settings, panel: pd.DataFrame) -> None:
+def test_a_dry_backtest_prints_its_plan(short: Settings, panel: pd.DataFrame) -> None:
     plan = run_backtest(short, days=10, engine="lightgbm", dry_run=True, session=no_session)["plan"]
     assert (plan["as_of"], plan["forecast_days"], plan["refits"]) == (END.isoformat(), 100, 4)
     with pytest.raises(NotEnoughHistory, match=f"the newest day before it that has one is {END}"):
@@ -355,7 +355,7 @@ def test_a_dry_backtest_says_what_it_would_forecast(short: Settings, panel: pd.D
     ],
     ids=["one pool", "three days", "constant zero", "one day"],
 )
-def test_one_pool_without_rows_enough_is_forecast_by_a_rule(
+def test_a_single_pool_with_too_few_rows_gets_a_fallback(
     rows: pd.DataFrame, rule: str, short: Settings, spark: SparkSession, engine: Engine
 ) -> None:
     store(engine, rows)
@@ -370,7 +370,7 @@ def test_one_pool_without_rows_enough_is_forecast_by_a_rule(
     assert not scores or scores["apy"]["all"]["ratio"]["mae"] in (1.0, None)
 
 
-def test_all_reads_see_the_rows_of_one_moment(
+def test_all_reads_see_one_snapshot(
     short: Settings,
     spark: SparkSession,
     engine: Engine,

@@ -97,7 +97,7 @@ def test_forecasts_are_no_worse_than_they_were(
 
 
 @pytest.mark.parametrize("target", ["apy", "tvl"])
-def test_intervals_hold_what_they_say(scores: dict[str, Any], target: str) -> None:
+def test_intervals_have_their_nominal_coverage(scores: dict[str, Any], target: str) -> None:
     interval = scores[target]["restricted"]["interval"]
     assert interval["coverage"] == pytest.approx(0.8, abs=0.04)
     assert interval["pinball_ratio"] < 1.05

@@ -90,7 +90,7 @@ def _card(**changes: object) -> Callable[[Files], Files]:
         (_card(sha256=[]), "can't be read: its card.json"),
     ],
 )
-def test_what_is_broken_is_named(break_it: Callable[[Files], Files], words: str) -> None:
+def test_a_damaged_file_is_refused(break_it: Callable[[Files], Files], words: str) -> None:
     with pytest.raises(ModelRefused, match=f"model version the-version {words}.*models rollback"):
         from_files(break_it(VERSION.files()), "the-version")
 

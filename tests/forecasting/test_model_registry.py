@@ -55,15 +55,13 @@ def test_looking_at_an_empty_registry_makes_no_file(tmp_path: Path, settings: Se
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_tests_keep_their_models_in_a_home_of_their_own(
-    settings: Settings, registry: Registry
-) -> None:
+def test_tests_have_a_model_store_of_their_own(settings: Settings, registry: Registry) -> None:
     registry.register(A, None)
     assert (settings.yieldspark_home / "mlflow" / FILE).is_file()
     assert not settings.yieldspark_home.is_relative_to(default_home())
 
 
-def test_a_version_is_found_and_loaded_as_it_was_registered(
+def test_a_registered_version_is_listed_and_loaded_unchanged(
     settings: Settings, registry: Registry
 ) -> None:
     assert [
@@ -91,7 +89,7 @@ def test_a_version_is_found_and_loaded_as_it_was_registered(
     assert again.load(FAILED.card.version) == FAILED
 
 
-def test_the_run_of_a_version_says_what_it_was_made_of(
+def test_the_run_of_a_version_has_its_data_and_settings(
     settings: Settings, registry: Registry
 ) -> None:
     registry.register(A, None)

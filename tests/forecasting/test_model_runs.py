@@ -78,7 +78,7 @@ def closed_port() -> str:
         return f"http://127.0.0.1:{closed.getsockname()[1]}"
 
 
-def test_a_model_is_fitted_served_judged_again_and_replaced_when_it_is_damaged(
+def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
     weekly: Settings, spark: SparkSession, engine: Engine
 ) -> None:
     """Six nights and a comparison in a row, each from what the one before has left: 20 seconds."""
@@ -356,7 +356,7 @@ def judged(decision: str) -> ServingModel:
         "refused on a past day",
     ],
 )
-def test_what_a_decision_does_to_outbox_record_and_aliases(
+def test_a_decision_changes_outbox_record_and_aliases(
     engine: Engine,
     database: Settings,
     decision: str,
@@ -386,7 +386,7 @@ def test_what_a_decision_does_to_outbox_record_and_aliases(
 
 
 @pytest.mark.parametrize(("decision", "serves"), [(PROMOTED, "new"), (REFUSED, None)])
-def test_a_night_that_ends_between_commit_and_registry_is_finished_by_the_next(
+def test_a_run_that_ends_between_commit_and_registry_is_completed_by_the_next(
     engine: Engine, database: Settings, decision: str, serves: str | None
 ) -> None:
     registry = Registry(database, **MODEL)

@@ -98,7 +98,9 @@ def test_a_version_waits_whole_until_it_is_registered(engine: Engine, registry: 
     assert left == [("20240306-two_days", "lightgbm"), ("20240306-other_engine", "synapseml")]
 
 
-def test_what_a_silent_registry_does_not_take_waits_on(engine: Engine, silent: Settings) -> None:
+def test_versions_stay_pending_while_the_registry_does_not_answer(
+    engine: Engine, silent: Settings
+) -> None:
     put(engine, OLD, CHALLENGER)
     with pytest.raises(RegistryUnreachable):
         outbox.register_pending(engine, Registry(silent, engine="lightgbm", horizon=1), **MODEL)
@@ -187,7 +189,7 @@ def test_without_any_version_persistence_serves(engine: Engine, database: Settin
     assert on(database, engine) == ServingVersions(None, None, is_reached=True, is_past=False)
 
 
-def test_the_champion_serves_and_the_newest_version_is_known_beside_it(
+def test_the_champion_serves_and_the_newest_version_is_returned_too(
     engine: Engine, database: Settings, registry: Registry
 ) -> None:
     registry.register(OLD, CHAMPION)
@@ -285,7 +287,7 @@ def test_another_interval_level_is_another_model(
     assert names(on(database, engine)) == ("old", "old")
 
 
-def test_a_champion_of_other_features_does_not_serve_and_the_difference_is_said(
+def test_a_champion_with_other_features_does_not_serve_and_the_message_names_them(
     engine: Engine, database: Settings, registry: Registry
 ) -> None:
     features = OLD.card.features
@@ -353,7 +355,7 @@ def test_a_damaged_version_in_the_outbox_is_named(
         outbox.register_pending(engine, registry, **MODEL)
 
 
-def test_no_version_knows_anything_after_the_as_of_day(
+def test_no_version_has_seen_a_day_after_the_as_of_day(
     engine: Engine, database: Settings, registry: Registry
 ) -> None:
     """Whatever waits, whatever is registered, and whoever is champion."""

@@ -143,12 +143,12 @@ def test_a_day_or_pool_without_a_move_is_no_past() -> None:
 @pytest.mark.parametrize(
     ("share", "expected"), [(1.0, 1.0), (0.5, 0.5), (0.0, 0.0), (-1.0, 0.0), (3.0, 1.2)]
 )
-def test_the_weight_is_the_share_of_the_move_that_comes_true(share: float, expected: float) -> None:
+def test_the_weight_is_the_share_of_the_move_that_happens(share: float, expected: float) -> None:
     found = weights(panel(pools_of(share), noise=0.1), *pools_of(share))
     assert found == pytest.approx([expected] * POOLS, abs=0.11)
 
 
-def test_moves_that_have_nothing_to_do_with_what_comes_get_next_to_nothing() -> None:
+def test_moves_without_relation_to_actual_moves_get_little_weight() -> None:
     past = panel(pools_of(0.0, 30), noise=1.0)
     found = weights(past, *pools_of(0.0, 30))
     assert np.mean(found) < 0.1
@@ -166,7 +166,7 @@ def test_each_pool_of_a_mixed_panel_gets_its_own_weight() -> None:
         assert weights(past, *pools) == pytest.approx([expected] * POOLS, abs=0.11)
 
 
-def test_weights_come_in_the_order_of_the_pools_asked_for() -> None:
+def test_weights_are_in_the_order_of_the_requested_pools() -> None:
     past = panel(pools_of(1.0, 6, "right") | pools_of(0.0, 6, "wrong"))
     assert weights(past, "wrong03", "right00", "wrong01", "right05") == [0.0, 1.0, 0.0, 1.0]
 
@@ -205,7 +205,7 @@ def test_a_pool_with_a_short_past_still_follows_the_panel() -> None:
     assert weights(together(panel(pools_of(1.0)), few), "young") == [1.0]
 
 
-def test_rows_that_say_nothing_change_nothing() -> None:
+def test_rows_without_a_move_change_no_weight() -> None:
     past = panel(pools_of(0.7, 6, "right") | pools_of(0.2, 6, "wrong"), noise=0.3)
     ages = list(range(DAYS))
     nothing = past_of(

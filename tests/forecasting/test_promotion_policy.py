@@ -194,7 +194,7 @@ def test_too_few_days_promote_nobody(champion: float | None, decision: str) -> N
 
 
 @pytest.mark.parametrize("unknown", ["apy_next", "apy_scale", "moves", "rows"])
-def test_without_any_row_that_is_known_nothing_is_promoted(unknown: str) -> None:
+def test_nothing_is_promoted_without_a_complete_row(unknown: str) -> None:
     rows = ROWS.assign(**{unknown: np.nan}) if unknown in ROWS else ROWS
     rows, move = (
         (rows.iloc[:0], GOOD[:0])
@@ -213,13 +213,13 @@ def test_without_any_row_that_is_known_nothing_is_promoted(unknown: str) -> None
     json.dumps(found.numbers, allow_nan=False)
 
 
-def test_where_nothing_ever_moves_nobody_beats_persistence() -> None:
+def test_without_moves_no_version_beats_persistence() -> None:
     still = ROWS.assign(apy_next=ROWS["apy"])
     for move in (GOOD, 0.0 * GOOD):
         assert judgement(move, rows=still).decision == REFUSED
 
 
-def test_all_are_judged_on_the_rows_that_all_of_them_forecast() -> None:
+def test_all_candidates_are_compared_on_the_rows_that_all_forecast() -> None:
     """The champion knows half of the pools, and a challenger that is bad on the others is not
     judged there.
     """
@@ -253,7 +253,7 @@ def test_worse_in_one_big_group_alone_is_not_promoted(small_pools: int, decision
         )
 
 
-def test_without_a_passing_champion_groups_stand_beside_persistence_and_the_gate_decides() -> None:
+def test_without_a_passing_champion_segments_do_not_stop_a_version() -> None:
     challenger = np.where(ROWS["tvl"] == SMALL, BAD, moves(ROWS, 0.8))
     for champion in (None, BAD):
         found = judgement(challenger, champion)
@@ -285,7 +285,7 @@ def test_one_absurd_pool_decides_nothing() -> None:
     assert max(found.numbers["loss"].values()) < 1.0 + LOSS_LIMIT / (POOLS * DAYS)
 
 
-def test_tvl_is_judged_in_its_logarithm() -> None:
+def test_tvl_is_compared_in_its_logarithm() -> None:
     rows = pd.DataFrame({"date": ROWS["date"], "tvl": ROWS["tvl"], "apy": 5.0, "tvl_scale": 0.01})
     rows["tvl_next"] = np.expm1(np.log1p(rows["tvl"]) + 0.01 * ROWS["came_true"])
     found = evaluate_challenger(TVL, rows, {CHALLENGER: ROWS["came_true"].to_numpy(float)}, 0.05)

@@ -203,7 +203,7 @@ def test_a_forecast_unknown_on_one_row_has_no_errors_and_the_others_keep_theirs(
     json.dumps(score_table(rows, 0.8), allow_nan=False)
 
 
-def test_ratios_lie_in_their_intervals_and_the_order_of_rows_is_nothing() -> None:
+def test_ratios_are_in_their_intervals_and_do_not_depend_on_row_order() -> None:
     rows = month()
     ratio = score_table(rows, 0.8)["apy"]["all"]["ratio"]
     assert ratio["mae_low"] < ratio["mae"] < ratio["mae_high"] < 0.8
@@ -232,7 +232,7 @@ def test_rows_as_stored_before_the_newer_columns_are_scored_without_them() -> No
     assert {one["by"] for one in segment_scores(rows.drop(columns=newer), 0.8)} == {"tvl_class"}
 
 
-def test_the_sentence_has_the_noise_of_the_ratio_where_it_is_known() -> None:
+def test_the_summary_line_has_the_interval_of_the_ratio_if_there_is_one() -> None:
     table = score_table(month(days=30), 0.8)
     found = table["apy"]["restricted"]
     ratio = found["ratio"]
@@ -276,9 +276,7 @@ def test_a_group_has_the_scores_of_its_rows() -> None:
     }
 
 
-def test_instability_is_the_step_relative_to_the_size_of_an_apy_and_the_scale_itself_of_a_tvl() -> (
-    None
-):
+def test_volatility_is_the_scale_relative_to_the_size_of_an_apy_and_the_scale_of_a_tvl() -> None:
     apy = evaluation(
         scale=[0.1, 0.11, 0.51, 0.51, 0.0005, np.nan], apy_percent=[9.9, -9.9, 9.9, 99.9, 0.0, 9.9]
     )

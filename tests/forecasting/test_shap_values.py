@@ -95,7 +95,7 @@ def test_contributions_and_base_add_up_to_the_models_move() -> None:
 
 
 @pytest.mark.parametrize("weight", [0.1, 1.0, 1.2])
-def test_the_shown_and_base_add_up_to_the_published_step(weight: float) -> None:
+def test_contributions_and_base_add_up_to_the_published_step(weight: float) -> None:
     """Three features move anything, so all of them are shown; the gate's weight, or a limit,
     changes each by the same factor.
     """
@@ -114,7 +114,7 @@ def test_the_shown_and_base_add_up_to_the_published_step(weight: float) -> None:
         )
 
 
-def test_the_strongest_is_what_the_labels_were_made_of() -> None:
+def test_the_strongest_contribution_is_the_feature_that_made_the_labels() -> None:
     rows = fitted()
     first = [
         explanation[0] for explanation in forecast_explanations(rows, rows.moves) if explanation
@@ -128,7 +128,7 @@ def test_the_strongest_is_what_the_labels_were_made_of() -> None:
     )
 
 
-def test_rows_that_a_rule_published_have_none() -> None:
+def test_fallbacks_have_no_contributions() -> None:
     rows = fitted()
     steps = rows.moves
     steps[[4, 9]] = 0.0, np.nan
@@ -144,7 +144,7 @@ def test_a_chunk_is_explained_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> N
     assert forecast_explanations(rows, rows.moves) == whole
 
 
-def test_what_is_written_is_json_of_three_significant_digits() -> None:
+def test_contributions_are_json_with_three_significant_digits() -> None:
     rows = fitted()
     found = forecast_explanations(rows, rows.moves)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
@@ -157,7 +157,7 @@ def test_what_is_written_is_json_of_three_significant_digits() -> None:
 
 @pytest.mark.parametrize("apy", [-2.0, 0.0, 0.05, 7.0, 355_083.0])
 @pytest.mark.parametrize("move", [-3.0, -1e-3, 0.5, 4.0])
-def test_a_move_times_its_slope_is_what_it_does_to_apy(apy: float, move: float) -> None:
+def test_a_move_times_its_slope_is_the_change_of_apy(apy: float, move: float) -> None:
     after = ASINH_UNIT * np.sinh(np.arcsinh(apy / ASINH_UNIT) + move)
     assert secant_slope(np.array([apy]), np.array([move]))[0] * move == pytest.approx(
         after - apy, rel=1e-6

@@ -164,7 +164,7 @@ def moves(sample: OutOfSample, target: str) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("level", [0.8, 0.5])
-def test_each_fit_is_read_as_what_it_was_asked_for(level: float) -> None:
+def test_each_fit_is_read_by_its_objective(level: float) -> None:
     scaled, asinh = (
         [asked for asked in apy_objectives(level) if asked.label == label and asked.alpha is None]
         for label in LABELS[:2]
@@ -231,7 +231,7 @@ def test_the_mean_of_both_spaces_by_hand() -> None:
     assert np.isnan(found[2])
 
 
-def test_where_both_spaces_say_the_same_the_mean_says_it_too() -> None:
+def test_the_mean_of_equal_forecasts_is_that_forecast() -> None:
     apy, scale, move = (
         np.array([-2.0, 0.0, 5.0, 355_083.0]),
         np.array([0.1, 0.01, 2.0, 5e4]),
@@ -294,7 +294,7 @@ def test_apy_learns_from_tvls_forecast_and_tvl_does_not() -> None:
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
-def test_no_label_that_came_true_later_changes_a_fold(horizon: int) -> None:
+def test_later_labels_do_not_change_a_fold(horizon: int) -> None:
     frame, plan = generated(horizon=horizon), folds(horizon)
     second = plan.apy[1]
     later = frame["date"] + pd.Timedelta(days=horizon) > pd.Timestamp(second.origin)
@@ -394,7 +394,7 @@ def test_a_version_depends_on_its_origin_and_on_every_model_of_it() -> None:
     assert len(versions) == 10
 
 
-def test_a_model_that_was_fitted_before_forecasts_what_it_forecast_then() -> None:
+def test_a_loaded_model_repeats_its_forecasts() -> None:
     """From texts alone, on rows that hold nothing of what its fitting read."""
     engine, plan = LightgbmEngine(QUICK), folds()
     sample = stacked(held(generated()), plan)

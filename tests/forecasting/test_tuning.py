@@ -43,7 +43,7 @@ def planted(days: int = 300, pools: int = 12) -> LightgbmRows:
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
-def test_folds_train_on_what_was_known_and_end_with_the_as_of_day(horizon: int) -> None:
+def test_folds_train_on_earlier_days_and_end_with_the_as_of_day(horizon: int) -> None:
     plan = tuning_folds(END, horizon, 60)
     assert len(plan.apy) == FOLDS
     for fold in plan.apy:
@@ -120,7 +120,7 @@ def test_a_wrong_file_is_refused(tmp_path: Path, content: str, words: str) -> No
         model_parameters(Settings(model_parameters_file=path, environment="local"))
 
 
-def test_a_file_that_can_not_be_written_is_said_before_the_search(
+def test_a_file_that_can_not_be_written_is_refused_before_the_search(
     database: Settings, tmp_path: Path
 ) -> None:
     def no_session() -> SparkSession:

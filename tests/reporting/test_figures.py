@@ -17,7 +17,7 @@ from forecasting.evaluation.scores import score_table
 from reporting.figures.accuracy import ERRORS, accuracy, newest_evaluated
 from reporting.figures.data_quality import data_quality
 from reporting.figures.forecasts import forecast_table, pool_series, recent_runs, status
-from reporting.figures.model_health import watch
+from reporting.figures.model_health import model_health
 from tests.support.report_store import (
     AS_OF,
     DAYS,
@@ -67,7 +67,7 @@ def test_everything_works_on_an_empty_database(engine: Engine) -> None:
     assert data_quality(engine)["shares"] == {}
 
 
-def test_status_counts_what_is_there(engine: Engine) -> None:
+def test_status_counts_the_rows(engine: Engine) -> None:
     fill(engine, pool_count=3)
     with engine.begin() as connection:
         newest = dt.datetime.now(dt.UTC) - dt.timedelta(hours=5)
@@ -261,7 +261,7 @@ def test_recent_runs_are_newest_first_and_limited(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    "read", [forecast_table, _scores, data_quality, recent_runs, status, watch]
+    "read", [forecast_table, _scores, data_quality, recent_runs, status, model_health]
 )
 def test_a_database_that_is_gone_is_an_error_with_a_next_step(
     database: Settings, read: object

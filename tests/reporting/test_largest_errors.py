@@ -9,7 +9,7 @@ import pandas as pd
 from sqlalchemy import Engine, insert
 
 from database.schema.tables import pools
-from reporting.figures.largest_errors import MISSES, MISSES_OF_A_POOL, largest_errors
+from reporting.figures.largest_errors import MAX_ERRORS, MAX_ERRORS_OF_A_POOL, largest_errors
 from tests.forecasting.test_scores import DAY, evaluation
 
 CALM = {"move": 0.2, "low": 9.0, "high": 12.0, "persistence": 10.5}
@@ -41,8 +41,8 @@ def test_one_pool_does_not_fill_the_table(engine: Engine) -> None:
         pool_id=[f"p{n:02d}" for n in range(20)], actual=[11.5 + n / 100 for n in range(20)]
     )
     found = [one["pool_id"] for one in largest_errors(engine, pd.concat([absurd, others]))["apy"]]
-    assert found == ["absurd"] * MISSES_OF_A_POOL + [
-        f"p{n}" for n in range(19, 19 - (MISSES - MISSES_OF_A_POOL), -1)
+    assert found == ["absurd"] * MAX_ERRORS_OF_A_POOL + [
+        f"p{n}" for n in range(19, 19 - (MAX_ERRORS - MAX_ERRORS_OF_A_POOL), -1)
     ]
 
 
@@ -81,7 +81,7 @@ def test_a_pool_without_a_scale_is_not_ranked_and_half_an_interval_is_unknown(
     assert (found["pool_id"], found["low"], found["high"]) == ("known", None, 12.0)
 
 
-def test_a_miss_has_the_pools_labels_where_they_are_known(engine: Engine) -> None:
+def test_an_error_has_the_pools_labels_if_there_are_any(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(
             insert(pools).values(

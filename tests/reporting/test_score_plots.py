@@ -29,7 +29,7 @@ def words(svg: str) -> list[str]:
 
 
 @pytest.mark.parametrize("count", [1, RECENT_DAYS - 1, RECENT_DAYS, 60])
-def test_any_number_of_days_has_its_pictures(count: int) -> None:
+def test_any_number_of_days_has_plots(count: int) -> None:
     found = daily_scores(days(count))
     for svg, clipped in (ratio_plot(found, "ratio-apy"), coverage_plot(found, 0.8, "coverage-apy")):
         assert svg.startswith("<svg viewBox=")
@@ -39,7 +39,7 @@ def test_any_number_of_days_has_its_pictures(count: int) -> None:
         assert words(svg)
 
 
-def test_ids_of_two_pictures_differ() -> None:
+def test_ids_of_two_plots_differ() -> None:
     found = daily_scores(days(5))
     ids = [
         set(re.findall(r'\bid="([^"]*)"', ratio_plot(found, name)[0]))
@@ -116,7 +116,7 @@ def test_a_group_twice_as_wrong_is_at_the_edge_and_counted() -> None:
     )
 
 
-def test_every_feature_of_the_model_has_words_of_its_own() -> None:
+def test_every_feature_of_the_model_has_its_own_label() -> None:
     names = (*feature_names(market=True), TVL_FORECAST)
     said = [feature_label(name) for name in names]
     assert len(set(said)) == len(names)
@@ -139,5 +139,5 @@ def test_every_feature_of_the_model_has_words_of_its_own() -> None:
         ("something_new", "something new"),
     ],
 )
-def test_a_feature_in_words(name: str, spoken: str) -> None:
+def test_the_label_of_a_feature(name: str, spoken: str) -> None:
     assert feature_label(name) == spoken
