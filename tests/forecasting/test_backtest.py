@@ -95,10 +95,10 @@ def published(
     *,
     horizon: int = 1,
     level: float = 0.8,
-    ledger: pd.DataFrame | None = None,
+    history: pd.DataFrame | None = None,
     is_shadow: bool = False,
 ) -> pd.DataFrame:
-    past = empty_history() if ledger is None else ledger
+    past = empty_history() if history is None else history
     return publish_days(
         sample,
         target,
@@ -285,8 +285,8 @@ def test_apy_goes_below_zero_only_for_a_pool_that_has_been_there() -> None:
 def test_an_interval_contains_a_forecast_that_is_clipped_at_zero() -> None:
     """The model sees 0.5 % fall by three scales, and at best by two."""
     sample = out_of_sample(0.7)
-    held = (sample["date"] == pd.Timestamp(day(DAYS - 1))) & (sample["pool_id"] == "p00")
-    sample.loc[held, ["apy", "apy_scale", "apy_move", "apy_move_low", "apy_move_high"]] = [
+    is_zero_pool = (sample["date"] == pd.Timestamp(day(DAYS - 1))) & (sample["pool_id"] == "p00")
+    sample.loc[is_zero_pool, ["apy", "apy_scale", "apy_move", "apy_move_low", "apy_move_high"]] = [
         0.5,
         1.0,
         -3.0,
@@ -417,15 +417,15 @@ def test_a_history_replaces_the_days_it_was_made_of(horizon: int, known: int) ->
     sample = sample[(sample["pool_id"] != "p02") | (sample["date"] > pd.Timestamp(day(7)))]
     at_once = published(sample, horizon=horizon)
     earlier = published(sample, wanted=days(0, known), horizon=horizon)
-    ledger = earlier[list(PAST_COLUMNS)]
-    later = published(sample, wanted=days(known), horizon=horizon, ledger=ledger)
+    history = earlier[list(PAST_COLUMNS)]
+    later = published(sample, wanted=days(known), horizon=horizon, history=history)
     assert_same_bits(at_once, pd.concat([earlier, later]))
 
 
 def test_a_history_of_forty_days_opens_the_gate_on_the_first_day() -> None:
     sample = out_of_sample(1.0)
-    ledger = published(sample, wanted=days(0, 40))[list(PAST_COLUMNS)]
-    first = published(sample, wanted=[day(40)], ledger=ledger)
+    history = published(sample, wanted=days(0, 40))[list(PAST_COLUMNS)]
+    first = published(sample, wanted=[day(40)], history=history)
     assert (first["weight"] >= 0.9).all()
     assert (published(sample, wanted=[day(40)])["weight"] == 0.0).all()
 

@@ -1,5 +1,5 @@
 """Drift of features: PSI and the binned Kolmogorov-Smirnov statistic by hand, what a broken feature
-does, and that a quiet night does not warn.
+does, and that a quiet day does not warn.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LIMITS: dict[str, float] = {
 Change = Callable[[Features], Features]
 
 
-def nights(days: int, *, seed: int) -> tuple[Features, Any]:
+def generated_days(days: int, *, seed: int) -> tuple[Features, Any]:
     """A level with its own spread, a rare flag, one value for all pools of a day, and moves that
     all pools of a day make together, in part.
     """
@@ -60,7 +60,7 @@ def nights(days: int, *, seed: int) -> tuple[Features, Any]:
 
 
 def reference() -> Reference:
-    matrix, day = nights(DAYS, seed=1)
+    matrix, day = generated_days(DAYS, seed=1)
     kept: Reference = json.loads(
         json.dumps(reference_distribution(matrix, NAMES, day), allow_nan=False)
     )
@@ -84,12 +84,12 @@ def checks(found: list[FeatureDrift], **changed: Any) -> dict[str, dict[str, Any
 
 
 def test_psi_by_hand() -> None:
-    expected, tonight = (
+    expected, as_of_rows = (
         np.array([50.0, 30.0, 20.0]),
         np.array([[30.0, 10.0, 10.0], [25.0, 15.0, 10.0]]),
     )
     by_hand = (0.6 - 0.5) * np.log(0.6 / 0.5) + (0.2 - 0.3) * np.log(0.2 / 0.3)
-    assert population_stability(expected, tonight) == pytest.approx([by_hand, 0.0])
+    assert population_stability(expected, as_of_rows) == pytest.approx([by_hand, 0.0])
 
 
 def test_an_empty_bin_counts_as_half_a_row_of_the_day() -> None:
@@ -102,17 +102,17 @@ def test_ks_by_hand_and_never_above_the_exact_one() -> None:
     assert binned_ks(
         np.array([10.0, 10.0, 20.0, 0.0]), np.array([1.0, 4.0, 3.0, 2.0])
     ) == pytest.approx(0.2)
-    (matrix, day), random = nights(DAYS, seed=1), np.random.default_rng(2)
+    (matrix, day), random = generated_days(DAYS, seed=1), np.random.default_rng(2)
     values = random.normal(13, 2, 500)
-    tonight = np.column_stack([values, np.zeros((500, 3))]).astype(np.float32)
+    as_of_rows = np.column_stack([values, np.zeros((500, 3))]).astype(np.float32)
     known = {
         one.feature: one
-        for one in measure_drift(reference_distribution(matrix, NAMES, day), tonight)
+        for one in measure_drift(reference_distribution(matrix, NAMES, day), as_of_rows)
     }["tvl_level"]
-    points = np.sort(np.concatenate([matrix[:, 0], tonight[:, 0]]))
+    points = np.sort(np.concatenate([matrix[:, 0], as_of_rows[:, 0]]))
     trained, there = (
         np.searchsorted(np.sort(sample), points, side="right") / sample.size
-        for sample in (matrix[:, 0], tonight[:, 0])
+        for sample in (matrix[:, 0], as_of_rows[:, 0])
     )
     exact = np.abs(trained - there).max()
     assert 0.8 * exact < known.ks <= exact
@@ -120,23 +120,26 @@ def test_ks_by_hand_and_never_above_the_exact_one() -> None:
 
 def test_days_like_the_training_days_do_not_warn() -> None:
     """One night's pools move together: PSI alone is far above the limit on many of them."""
-    matrix, _ = nights(60, seed=9)
+    matrix, _ = generated_days(60, seed=9)
     known = reference()
-    found = [measure_drift(known, night) for night in matrix.reshape(60, POOLS, -1)]
+    found = [measure_drift(known, day_rows) for day_rows in matrix.reshape(60, POOLS, -1)]
     assert [far(one) for one in found] == [set()] * 60
     assert (
-        sum(any(one.feature == "apy_move_0" and one.psi > 0.25 for one in night) for night in found)
+        sum(
+            any(one.feature == "apy_move_0" and one.psi > 0.25 for one in day_rows)
+            for day_rows in found
+        )
         > 20
     )
 
 
 def test_the_psi_of_a_small_day_is_corrected_for_chance() -> None:
     """Of twenty pools PSI is 0.5 on average where nothing has moved."""
-    matrix, day = nights(DAYS, seed=1)
+    matrix, day = generated_days(DAYS, seed=1)
     known = reference_distribution(matrix[:, :1], NAMES[:1], day)
     small = [
-        measure_drift(known, night)[0]
-        for night in nights(15, seed=9)[0][:, :1].reshape(75, MIN_ROWS, 1)
+        measure_drift(known, day_rows)[0]
+        for day_rows in generated_days(15, seed=9)[0][:, :1].reshape(75, MIN_ROWS, 1)
     ]
     assert np.mean([one.psi for one in small]) > 0.35
     assert abs(np.mean([one.beyond + known[0]["usual"] for one in small])) < 0.1
@@ -158,7 +161,7 @@ def test_the_psi_of_a_small_day_is_corrected_for_chance() -> None:
     ],
 )
 def test_a_broken_feature_is_named_and_no_other(name: str, change: Change) -> None:
-    matrix = nights(1, seed=5)[0]
+    matrix = generated_days(1, seed=5)[0]
     column = NAMES.index(name)
     matrix[:, column] = change(matrix[:, column])
     found = measure_drift(reference(), matrix)
@@ -171,7 +174,7 @@ def test_a_broken_feature_is_named_and_no_other(name: str, change: Change) -> No
 
 
 def test_a_feature_without_a_value_is_named_whatever_the_limit() -> None:
-    matrix = nights(1, seed=5)[0]
+    matrix = generated_days(1, seed=5)[0]
     matrix[:, [0, 2]] = np.nan
     check = checks(measure_drift(reference(), matrix), max_feature_psi=1e6)["feature_drift"]
     assert not check["passed"]
@@ -179,14 +182,14 @@ def test_a_feature_without_a_value_is_named_whatever_the_limit() -> None:
 
 
 def test_days_before_a_feature_was_there_are_no_days_without_it() -> None:
-    matrix, day = nights(DAYS, seed=1)
+    matrix, day = generated_days(DAYS, seed=1)
     matrix[day < DAYS // 2, 0] = np.nan
-    tonight = nights(1, seed=5)[0]
-    assert far(measure_drift(reference_distribution(matrix, NAMES, day), tonight)) == set()
+    as_of_rows = generated_days(1, seed=5)[0]
+    assert far(measure_drift(reference_distribution(matrix, NAMES, day), as_of_rows)) == set()
 
 
 def test_a_training_day_with_few_rows_does_not_count_as_usual() -> None:
-    matrix, day = nights(DAYS, seed=1)
+    matrix, day = generated_days(DAYS, seed=1)
     few = np.full((MIN_ROWS - 1, len(NAMES)), matrix.max(axis=0))
     known = reference_distribution(
         np.concatenate([matrix, few]), NAMES, np.append(day, np.full(len(few), DAYS))
@@ -197,12 +200,12 @@ def test_a_training_day_with_few_rows_does_not_count_as_usual() -> None:
 
 
 def test_a_feature_without_training_values_is_not_checked() -> None:
-    matrix, day = nights(DAYS, seed=1)
+    matrix, day = generated_days(DAYS, seed=1)
     matrix[:, 0] = np.nan
-    known, tonight = reference_distribution(matrix, NAMES, day), nights(1, seed=5)[0]
-    assert far(measure_drift(known, tonight)) == set()
-    tonight[:, 0] = np.nan
-    assert far(measure_drift(known, tonight)) == set()
+    known, as_of_rows = reference_distribution(matrix, NAMES, day), generated_days(1, seed=5)[0]
+    assert far(measure_drift(known, as_of_rows)) == set()
+    as_of_rows[:, 0] = np.nan
+    assert far(measure_drift(known, as_of_rows)) == set()
 
 
 def test_a_handful_of_pools_is_not_checked() -> None:
@@ -269,17 +272,17 @@ def test_a_days_values_in_another_unit_warn(column: str) -> None:
 
 
 def feature_frame(rows: pd.DataFrame, as_of: dt.date) -> pd.DataFrame:
-    """Rows that drift is judged on, without the cross-section, which Spark makes."""
+    """Rows that the drift is computed of, without the cross-section, which Spark makes."""
     batches = rows_of_pools(spec(as_of=as_of, min_history_days=4))(
         metric_rows(rows.sort_values(["pool_id", "date"])).to_batches()
     )
     frame = pa.Table.from_batches(batches).to_pandas()
-    judged: pd.DataFrame = frame[frame["apy_observed"] & frame["apy_scale"].notna()]
-    return judged
+    modelled: pd.DataFrame = frame[frame["apy_observed"] & frame["apy_scale"].notna()]
+    return modelled
 
 
 def trained(frame: pd.DataFrame, as_of: dt.date) -> Reference:
-    """Of the year until 45 days before the night."""
+    """Of the year until 45 days before the day."""
     last = as_of - dt.timedelta(days=45)
     rows = frame[(frame["date"] < last) & (frame["date"] >= last - dt.timedelta(days=365))]
     return reference_distribution(
@@ -287,25 +290,25 @@ def trained(frame: pd.DataFrame, as_of: dt.date) -> Reference:
     )
 
 
-def rows_of(frame: pd.DataFrame, night: dt.date) -> Features:
-    return frame.loc[frame["date"] == night, list(POOL_FEATURES)].to_numpy(np.float32)
+def rows_of(frame: pd.DataFrame, day: dt.date) -> Features:
+    return frame.loc[frame["date"] == day, list(POOL_FEATURES)].to_numpy(np.float32)
 
 
 @pytest.mark.shared_data
 def test_sixty_quiet_days_of_real_pools_do_not_warn(shared_data: Path) -> None:
     """October and November 2024, without a storm and without a day that lacks many pools. On one
-    night 29 pools get their first scale: a quarter of the rows has no spike of yesterday.
+    day 29 pools get their first scale: a quarter of the rows has no spike of yesterday.
     """
     last = dt.date(2024, 11, 30)
     rows = history_rows(shared_data / "defillama_pool_history.parquet")
     frame = feature_frame(rows[rows["date"] <= last], last)
-    nights_of = pd.date_range(end=last, periods=60).date
+    days_of_history = pd.date_range(end=last, periods=60).date
     warned = []
     for first in range(0, 60, 7):
-        known = trained(frame, nights_of[first])
+        known = trained(frame, days_of_history[first])
         warned += [
-            night
-            for night in nights_of[first : first + 7]
-            if far(measure_drift(known, rows_of(frame, night)))
+            day
+            for day in days_of_history[first : first + 7]
+            if far(measure_drift(known, rows_of(frame, day)))
         ]
     assert warned == [dt.date(2024, 10, 25)]

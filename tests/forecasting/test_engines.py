@@ -84,7 +84,7 @@ def planted(spark: SparkSession, *, rows: int = 2700, **columns: Any) -> DataFra
     return frame.withColumns({name: frame[name].cast("float") for name in LABELS})
 
 
-def held(engine: Engine, frame: DataFrame) -> FeatureRows:
+def prepared(engine: Engine, frame: DataFrame) -> FeatureRows:
     return engine.prepare(frame, FEATURES, LABELS)
 
 
@@ -97,7 +97,7 @@ def planted_rows(
 
     def rows_of(engine: Engine) -> FeatureRows:
         if engine.name not in made:
-            made[engine.name] = held(engine, planted(spark))
+            made[engine.name] = prepared(engine, planted(spark))
         return made[engine.name]
 
     yield rows_of
@@ -157,7 +157,7 @@ def test_a_model_does_not_depend_on_parallel_fits(rows: FeatureRows) -> None:
 def test_a_second_run_gives_the_same_bits(chosen: Engine, spark: SparkSession) -> None:
     runs = []
     for _ in range(2):
-        rows = held(chosen, planted(spark))
+        rows = prepared(chosen, planted(spark))
         model = fitted(rows)
         runs.append(
             (
@@ -179,7 +179,7 @@ def test_the_size_of_the_cluster_does_not_change_a_model(
     before, texts = spark.conf.get("spark.sql.shuffle.partitions"), []
     for partitions in ("2", "5"):
         spark.conf.set("spark.sql.shuffle.partitions", partitions)
-        rows = held(chosen, planted(spark).repartition(int(partitions), "date"))
+        rows = prepared(chosen, planted(spark).repartition(int(partitions), "date"))
         texts.append(fitted(rows).text)
         rows.release()
     spark.conf.set("spark.sql.shuffle.partitions", str(before))
@@ -193,8 +193,8 @@ def test_another_seed_is_another_model(
         name, spark, server.model_copy(update={"model_seed": server.model_seed + 1})
     )
     one, same, drawn = (
-        held(chosen, planted(spark)),
-        held(other, planted(spark)),
+        prepared(chosen, planted(spark)),
+        prepared(other, planted(spark)),
         Objective("label", seed_offset=1),
     )
     assert fitted(same).fingerprint != fitted(one).fingerprint
@@ -210,7 +210,7 @@ def test_another_seed_is_another_model(
 
 def test_any_lightgbm_reads_a_model(chosen: Engine, spark: SparkSession) -> None:
     frame = planted(spark)
-    rows = held(chosen, frame)
+    rows = prepared(chosen, frame)
     model = fitted(rows)
     booster = lightgbm.Booster(model_str=model.text)
     data = (
@@ -235,7 +235,7 @@ def test_a_model_loaded_from_its_text_forecasts_the_same_bits(
     """Of an engine that has fitted nothing, as on the night after; the median, an outer quantile,
     and one whose last feature is a forecast.
     """
-    rows = held(chosen, planted(spark))
+    rows = prepared(chosen, planted(spark))
     stacked = rows.with_feature("earlier", [(fitted(rows), TEST)])
     models = [
         *rows.fit([MEDIAN, Objective("label", alpha=0.1)], TRAINING),
@@ -270,7 +270,10 @@ def test_the_features_come_as_a_matrix_and_a_part_of_them_is_the_same_every_time
     chosen: Engine, spark: SparkSession
 ) -> None:
     frame = planted(spark)
-    rows, other_layout = held(chosen, frame), held(chosen, frame.orderBy("noise").repartition(3))
+    rows, other_layout = (
+        prepared(chosen, frame),
+        prepared(chosen, frame.orderBy("noise").repartition(3)),
+    )
     keys, matrix = rows.feature_matrix(TEST, ())
     assert rows.feature_matrix(TEST, ["label"])[0].columns.tolist() == [*KEY, "label"]
     expected = frame.where(frame["date"] >= TEST.start).orderBy(*KEY).toPandas()
@@ -306,7 +309,7 @@ def test_forecasts_are_sorted_and_hold_the_columns_asked_for(
     frame = planted(
         spark, label=[None if number % 7 == 0 else float(number) for number in range(2700)]
     )
-    rows = held(chosen, frame.orderBy("label"))
+    rows = prepared(chosen, frame.orderBy("label"))
     found = rows.forecast(DaySpan(day(3), day(5)), [], ["label"])
     assert list(found.columns) == [*KEY, "label"]
     keys = [(f"p{pool:02d}", pd.Timestamp(day(number))) for pool in range(30) for number in (3, 4)]
@@ -372,7 +375,7 @@ def test_without_a_model_nothing_is_forecast(rows: FeatureRows) -> None:
 def test_a_null_and_a_nan_are_the_same_missing_value(chosen: Engine, spark: SparkSession) -> None:
     texts = []
     for missing in (None, np.nan):
-        rows = held(
+        rows = prepared(
             chosen,
             planted(
                 spark, sparse=[missing if number % 3 else number / 1000 for number in range(2700)]
@@ -386,7 +389,7 @@ def test_a_null_and_a_nan_are_the_same_missing_value(chosen: Engine, spark: Spar
 def test_missing_values_can_be_the_signal(chosen: Engine, spark: SparkSession) -> None:
     """The label is 3 where `sparse` is null, 1 where it is 0."""
     shown = [number % 2 == 0 for number in range(2700)]
-    rows = held(
+    rows = prepared(
         chosen,
         planted(
             spark,
@@ -400,7 +403,7 @@ def test_missing_values_can_be_the_signal(chosen: Engine, spark: SparkSession) -
 
 
 def test_a_feature_without_any_value_changes_nothing(chosen: Engine, spark: SparkSession) -> None:
-    rows = held(chosen, planted(spark, sparse=[None] * 2700))
+    rows = prepared(chosen, planted(spark, sparse=[None] * 2700))
     found = rows.forecast(TEST, [fitted(rows)], ["label"])
     assert (found["label"] - found["0"]).abs().mean() < 0.3 * found["label"].abs().mean()
     rows.release()
@@ -413,7 +416,7 @@ def test_rows_without_a_label_are_counted_and_trained_on_by_nobody(
     known = frame.withColumns(
         {name: F.when(frame["date"] < day(50), frame[name]) for name in LABELS}
     )
-    rows = held(chosen, known)
+    rows = prepared(chosen, known)
     assert rows.labelled_rows("label", DaySpan(day(40), day(60))) == 300
     assert rows.labelled_rows("label", TEST) == 0
     assert rows.labelled_rows("other", DaySpan(day(0), day(90))) == 1500
@@ -428,14 +431,14 @@ def test_rows_without_a_label_are_counted_and_trained_on_by_nobody(
 def test_a_constant_label_is_forecast_as_it_is(
     chosen: Engine, spark: SparkSession, alpha: float | None
 ) -> None:
-    rows = held(chosen, planted(spark, label=1.5))
+    rows = prepared(chosen, planted(spark, label=1.5))
     found = rows.forecast(TEST, [fitted(rows, Objective("label", alpha))], [])
     assert found["0"].to_numpy() == pytest.approx(np.full(900, 1.5))
     rows.release()
 
 
 def test_a_few_rows_make_a_constant_model(chosen: Engine, spark: SparkSession) -> None:
-    rows = held(chosen, planted(spark, rows=30))
+    rows = prepared(chosen, planted(spark, rows=30))
     found = rows.forecast(TRAINING, [fitted(rows)], [])
     assert np.isfinite(found["0"]).all()
     assert found["0"].nunique() == 1
@@ -444,7 +447,7 @@ def test_a_few_rows_make_a_constant_model(chosen: Engine, spark: SparkSession) -
 
 def test_released_rows_are_kept_nowhere(chosen: Engine, spark: SparkSession) -> None:
     before = kept_in_spark(spark)
-    rows = held(chosen, planted(spark))
+    rows = prepared(chosen, planted(spark))
     stacked = rows.with_feature("earlier", [(fitted(rows), TEST)])
     assert len(stacked.forecast(TEST, [], ["earlier"])) == 900
     stacked.release()
@@ -459,7 +462,7 @@ def kept_in_spark(spark: SparkSession) -> int:
 def test_both_engines_score_alike_on_the_same_rows(spark: SparkSession, server: Settings) -> None:
     errors = {}
     for name in ("synapseml", "lightgbm"):
-        rows = held(engine_or_skip(name, spark, server), planted(spark))
+        rows = prepared(engine_or_skip(name, spark, server), planted(spark))
         found = rows.forecast(TEST, [fitted(rows)], ["label"])
         errors[name] = (found["label"] - found["0"]).abs().mean()
         rows.release()
@@ -471,7 +474,7 @@ def test_both_engines_make_the_same_matrix_of_the_same_rows(
 ) -> None:
     matrices = []
     for name in ("synapseml", "lightgbm"):
-        rows = held(engine_or_skip(name, spark, server), planted(spark))
+        rows = prepared(engine_or_skip(name, spark, server), planted(spark))
         matrices.append(rows.feature_matrix(TEST, ()))
         rows.release()
     pd.testing.assert_frame_equal(matrices[0][0], matrices[1][0])

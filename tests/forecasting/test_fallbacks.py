@@ -33,11 +33,11 @@ def published(values: dict[str, float], *, rule: str | None = None) -> pd.DataFr
 
 def ruled(
     pools: list[dict[str, object]],
-    tonight: pd.DataFrame,
+    published: pd.DataFrame,
     target: Target = APY,
     relative: tuple[float, float] = RELATIVE,
 ) -> Any:
-    return apply_fallbacks(pd.DataFrame(pools), tonight, target, relative, AS_OF).set_index(
+    return apply_fallbacks(pd.DataFrame(pools), published, target, relative, AS_OF).set_index(
         "pool_id"
     )
 

@@ -93,18 +93,16 @@ def test_a_window_of_zero_days_takes_all_there_is() -> None:
 @pytest.mark.parametrize("judged", [0, 45])
 @pytest.mark.parametrize("horizon", [1, 3])
 def test_a_refit_has_one_origin_and_forecasts_the_validation_days_and_the_as_of_day(
-    horizon: int, judged: int
+    horizon: int, validation_days: int
 ) -> None:
-    """The targets of the first `judged` forecast days have come true by the as-of day, or do in the
-    days that the horizon needs.
-    """
-    plan = refit_folds(AS_OF, horizon=horizon, train_days=365, validation_days=judged)
-    origin = before(judged + horizon - 1)
+    """The first `validation_days` forecast days have target days up to the as-of day."""
+    plan = refit_folds(AS_OF, horizon=horizon, train_days=365, validation_days=validation_days)
+    origin = before(validation_days + horizon - 1)
     assert [fold.origin for fold in plan.apy] == [origin]
     assert (plan.as_of, plan.forecast.days[0], plan.forecast.days[-1]) == (AS_OF, origin, AS_OF)
     assert (
         len([day for day in plan.forecast.days if day + dt.timedelta(days=horizon) <= AS_OF])
-        == judged
+        == validation_days
     )
     assert plan.apy[0].train.days[-1] + dt.timedelta(days=horizon) == origin
     assert len(plan.apy[0].train.days) == 365

@@ -123,7 +123,7 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
     )
     assert not {"fit_tvl", "fit_apy", "judge"} & set(again["stages"])
     assert again["rows"]["read"] == row["rows"]["read"], (
-        "features look back as far as on a night that fits"
+        "features look back as far as in a run that fits"
     )
     key = ["target", "target_date", "pool_id"]
     evaluated = table(short, "yieldspark.forecast_evaluation")
@@ -276,14 +276,14 @@ def test_the_previous_runs_forecast_is_scored_and_learned_from(
     short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
 ) -> None:
     forecast(short, spark, as_of=END - dt.timedelta(days=1))
-    night = (
+    published_query = (
         "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'night' AND target = 'apy'"
         " ORDER BY pool_id"
     )
-    published = pd.DataFrame(execute_sql(short, night))
+    published = pd.DataFrame(execute_sql(short, published_query))
     row = forecast(short, spark)
     assert row["rows"]["inserted"] == 12
-    actual_move = pd.DataFrame(execute_sql(short, f"{night}, target_date"))
+    actual_move = pd.DataFrame(execute_sql(short, f"{published_query}, target_date"))
     first = actual_move[actual_move["target_date"] == END].reset_index(drop=True)
     true = (
         panel[(panel["date"] == END) & (panel["apy_age_days"] == 0)]
@@ -309,11 +309,11 @@ def test_a_backtest_scores_its_days_and_keeps_published_rows(
     past = END - dt.timedelta(days=3)
     forecast(short, spark, as_of=past)
     forecast(short, spark)
-    nights = (
+    published_query = (
         "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'night' ORDER BY target,"
         " pool_id, target_date"
     )
-    before = execute_sql(short, nights)
+    before = execute_sql(short, published_query)
     made = table(short, "yieldspark.forecasts")
     kept: list[pd.DataFrame] = []
     found = run_backtest(
@@ -329,7 +329,7 @@ def test_a_backtest_scores_its_days_and_keeps_published_rows(
     assert score_table(kept[0], short.interval_level) == found["targets"]
     assert found["seconds"] > 0
     assert "fit_apy" in found["stages"]
-    assert execute_sql(short, nights) == before
+    assert execute_sql(short, published_query) == before
     pd.testing.assert_frame_equal(table(short, "yieldspark.forecasts"), made)
     newest = (
         "SELECT count(*) AS rows FROM yieldspark.forecast_evaluation WHERE target_date = :day AND"

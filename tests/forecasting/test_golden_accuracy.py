@@ -49,8 +49,8 @@ def scores(spark: SparkSession) -> dict[str, Any]:
         spark_rows(spark, history_rows(Path(sample_data.__file__).parent / "pool_history.parquet")),
         spec,
     ) as rows:
-        held = LightgbmEngine(ModelParameters(seed=1, threads=2)).prepare(rows, FEATURES, LABELS)
-    sample = fit_stacked(held, folds, 0.8, untimed)
+        dataset = LightgbmEngine(ModelParameters(seed=1, threads=2)).prepare(rows, FEATURES, LABELS)
+    sample = fit_stacked(dataset, folds, 0.8, untimed)
     found = []
     for target in targets(max_apy_percent=1e6, max_tvl_usd=1e12):
         published = publish_days(

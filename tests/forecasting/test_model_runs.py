@@ -1,5 +1,5 @@
-"""Nights with a registry: which version forecasts, what is decided, and that no trouble of the
-registry costs a forecast.
+"""Runs with a registry: the version that forecasts, the decisions, and forecasts in spite of a
+registry that fails.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from tests.support.forecast_panels import END, SHORT, panel_rows, pool_rows, sto
 from tests.support.model_archives import archive
 
 MODEL: dict[str, Any] = {"engine": "lightgbm", "horizon": 1}
-FIRST_NIGHT = END - dt.timedelta(days=10)
+FIRST_DAY = END - dt.timedelta(days=10)
 FITS = {"fit_tvl", "fit_apy", "judge"}
 
 
@@ -51,8 +51,8 @@ def weekly(database: Settings) -> Settings:
     return database.model_copy(update=SHORT | {"refit_days": 7})
 
 
-def night(number: int) -> dt.date:
-    return FIRST_NIGHT + dt.timedelta(days=number)
+def day(number: int) -> dt.date:
+    return FIRST_DAY + dt.timedelta(days=number)
 
 
 def checks_of(row: dict[str, Any]) -> dict[str, tuple[bool, str]]:
@@ -81,31 +81,28 @@ def closed_port() -> str:
 def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
     weekly: Settings, spark: SparkSession, engine: Engine
 ) -> None:
-    """Six nights and a comparison in a row, each from what the one before has left: 20 seconds."""
+    """Six runs and a comparison, each on the result of the one before: 20 seconds."""
     store(engine, panel_rows(12, 130))
 
     def session_while_another_asks() -> SparkSession:
         with pytest.raises(
             RunInProgress, match="forecast_pools is already running: run forecast_pools_"
         ):
-            forecast(weekly, spark, as_of=night(0))
+            forecast(weekly, spark, as_of=day(0))
         return spark
 
-    # the first night fits one version on what was known 45 days ago, and judges it on what came
-    # since
-    row = run_forecast(
-        weekly, as_of=night(0), engine="lightgbm", session=session_while_another_asks
-    )
+    # the first run fits a version on data up to 45 days ago, and validates it on the days since
+    row = run_forecast(weekly, as_of=day(0), engine="lightgbm", session=session_while_another_asks)
     ((version, aliases),) = versions_of(weekly).items()
     assert (row["status"], aliases, version[:8]) == (
         "succeeded",
         (CHAMPION,),
-        f"{night(-45):%Y%m%d}",
+        f"{day(-45):%Y%m%d}",
     )
     card = Registry(weekly, **MODEL).load(version).card
     assert (card.origin, card.known, card.data_rows, card.passed) == (
-        night(-45),
-        night(0),
+        day(-45),
+        day(0),
         row["rows"]["read"],
         True,
     )
@@ -125,17 +122,17 @@ def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
     assert checks_of(row)["model_serves"] == (True, f"{version} serves")
     assert outbox.pending_versions(engine, **MODEL) == []
 
-    # the next night loads it
-    row = forecast(weekly, spark, as_of=night(1))
+    # the next run loads it
+    row = forecast(weekly, spark, as_of=day(1))
     assert not FITS & set(row["stages"])
-    assert (made_by(weekly, night(0)), made_by(weekly, night(1)), set(checks_of(row))) == (
+    assert (made_by(weekly, day(0)), made_by(weekly, day(1)), set(checks_of(row))) == (
         {version},
         {version},
         {"model_registry", "model_serves"},
     )
 
-    # a week later another is fitted, and the champion judged beside it
-    row = forecast(weekly, spark, as_of=night(7))
+    # a week later another version is fitted and compared with the champion
+    row = forecast(weekly, spark, as_of=day(7))
     assert set(row["stages"]) >= FITS
     challenger, (_, decision) = (
         max(versions_of(weekly)),
@@ -143,13 +140,13 @@ def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
     )
     decision = decision[1]
     assert (challenger[:8], decision["challenger"], decision["champion"]) == (
-        f"{night(-38):%Y%m%d}",
+        f"{day(-38):%Y%m%d}",
         challenger,
         version,
     )
     assert decision["decision"] in (KEPT, PROMOTED)
     champion = challenger if decision["decision"] == PROMOTED else version
-    assert (decision["serves"], made_by(weekly, night(7)), versions_of(weekly)[champion]) == (
+    assert (decision["serves"], made_by(weekly, day(7)), versions_of(weekly)[champion]) == (
         champion,
         {champion},
         (CHAMPION,),
@@ -170,7 +167,7 @@ def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
         compared["first_day"],
         compared["last_day"],
         compared["numbers"]["days"],
-    ) == (version, night(-35), END, 45)
+    ) == (version, day(-35), END, 45)
     assert set(compared["numbers"]["ratio"]) == {
         "challenger/persistence",
         "challenger/champion",
@@ -179,12 +176,12 @@ def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
 
     # a day before all of them has a version of its own, and moves nothing
     before = versions_of(weekly)
-    row = forecast(weekly, spark, as_of=night(-1))
+    row = forecast(weekly, spark, as_of=day(-1))
     after = versions_of(weekly)
     ((past, aliases),) = set(after.items()) - set(before.items())
-    assert (row["status"], past[:8], aliases, made_by(weekly, night(-1))) == (
+    assert (row["status"], past[:8], aliases, made_by(weekly, day(-1))) == (
         "succeeded",
-        f"{night(-46):%Y%m%d}",
+        f"{day(-46):%Y%m%d}",
         (),
         {past},
     )
@@ -193,7 +190,7 @@ def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
         len(table(weekly, "yieldspark.promotion")),
     ) == (True, 2)
 
-    # the champion is damaged on disk: the night says so, and another that passed forecasts
+    # the champion is damaged on disk: the run reports it, and another version that passed forecasts
     content = Registry(weekly, **MODEL).load(champion).files()["apy-00.txt"]
     (path,) = [
         path
@@ -201,11 +198,11 @@ def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
         if path.read_bytes() == content
     ]
     path.write_bytes(content[:-1])
-    row = forecast(weekly, spark, as_of=night(8))
+    row = forecast(weekly, spark, as_of=day(8))
     assert row["status"] == "succeeded"
     assert checks_of(row)["model_registry"][0] is False
     assert f"model version {champion} is damaged: apy-00.txt" in checks_of(row)["model_registry"][1]
-    (other,) = made_by(weekly, night(8))
+    (other,) = made_by(weekly, day(8))
     assert (other != champion, checks_of(row)["model_serves"]) == (True, (True, f"{other} serves"))
 
 
@@ -214,13 +211,13 @@ def test_a_registry_that_is_down_costs_no_forecast_and_gets_the_version_later(
 ) -> None:
     store(engine, panel_rows(12, 130))
     uri = closed_port()
-    row = forecast(weekly.model_copy(update={"mlflow_tracking_uri": uri}), spark, as_of=night(9))
+    row = forecast(weekly.model_copy(update={"mlflow_tracking_uri": uri}), spark, as_of=day(9))
     assert (row["status"], row["rows"]["inserted"]) == ("succeeded", 12)
     passed, found = checks_of(row)["model_registry"]
     assert (passed, f"the model registry at {uri} failed" in found) == (False, True)
     (waiting,) = outbox.pending_versions(engine, **MODEL)
     version = waiting.archive.card.version
-    assert (waiting.alias, made_by(weekly, night(9)), versions_of(weekly)) == (
+    assert (waiting.alias, made_by(weekly, day(9)), versions_of(weekly)) == (
         CHALLENGER,
         {version},
         {},
@@ -229,9 +226,9 @@ def test_a_registry_that_is_down_costs_no_forecast_and_gets_the_version_later(
         [PROMOTED, version]
     ]
 
-    row = forecast(weekly, spark, as_of=night(10))
+    row = forecast(weekly, spark, as_of=day(10))
     assert (checks_of(row)["model_registry"][0], FITS & set(row["stages"])) == (True, set())
-    assert (made_by(weekly, night(10)), checks_of(row)["model_serves"]) == (
+    assert (made_by(weekly, day(10)), checks_of(row)["model_serves"]) == (
         {version},
         (True, f"{version} serves"),
     )
@@ -252,7 +249,7 @@ def test_where_nothing_can_be_forecast_persistence_is_published_with_the_reason(
         for number, (apy, tvl) in enumerate(zip(*walks, strict=True))
     ]
     store(engine, pd.concat(pools, ignore_index=True))
-    row = forecast(weekly, spark, as_of=night(9))
+    row = forecast(weekly, spark, as_of=day(9))
     (version,) = versions_of(weekly)
     assert (row["status"], versions_of(weekly)) == ("succeeded", {version: (CHALLENGER,)})
     assert table(weekly, "yieldspark.promotion")[
@@ -267,11 +264,11 @@ def test_where_nothing_can_be_forecast_persistence_is_published_with_the_reason(
         False,
         f"persistence is published; {version} is only recorded",
     )
-    assert_persistence(weekly, night(9), version)
+    assert_persistence(weekly, day(9), version)
 
-    row = forecast(weekly, spark, as_of=night(10))
+    row = forecast(weekly, spark, as_of=day(10))
     assert FITS & set(row["stages"]) == set()
-    assert_persistence(weekly, night(10), version)
+    assert_persistence(weekly, day(10), version)
     assert not checks_of(row)["model_serves"][0]
 
 
@@ -289,13 +286,13 @@ def assert_persistence(settings: Settings, as_of: dt.date, version: str) -> None
     assert (made["apy_low"] < made["apy"]).all()
     assert (made["apy"] < made["apy_high"]).all()
     ledger = table(settings, "yieldspark.forecast_evaluation")
-    tonight = ledger[(ledger["as_of"] == as_of) & (ledger["source"] == "night")]
-    assert (len(tonight), set(tonight["model_version"]), set(tonight["weight"])) == (
+    as_of_rows = ledger[(ledger["as_of"] == as_of) & (ledger["source"] == "night")]
+    assert (len(as_of_rows), set(as_of_rows["model_version"]), set(as_of_rows["weight"])) == (
         24,
         {version},
         {0.0},
     )
-    assert tonight["move"].abs().gt(0.0).all()
+    assert as_of_rows["move"].abs().gt(0.0).all()
 
 
 OLD, NEW = archive("old", known=50), archive("new", known=57)
@@ -318,7 +315,7 @@ def planned(champion: ModelArchive | None, **serving: Any) -> ForecastPlan:
     )
 
 
-def judged(decision: str) -> ServingModel:
+def refit_model(decision: str) -> ServingModel:
     promotion = PromotionDecision(decision, "for a test", decision == PROMOTED, {"days": 45})
     sample = OutOfSample(pd.DataFrame(), ())
     return ServingModel(
@@ -367,7 +364,7 @@ def test_a_decision_changes_outbox_record_and_aliases(
 ) -> None:
     registry = Registry(database, **MODEL)
     registry.register(OLD, CHAMPION)
-    plan, model = planned(OLD, **serving), judged(decision)
+    plan, model = planned(OLD, **serving), refit_model(decision)
     with engine.begin() as connection:
         record_refit(connection, plan=plan, serving=model, run_id="run")
     assert [(one.archive, one.alias) for one in outbox.pending_versions(engine, **MODEL)] == [
@@ -391,7 +388,7 @@ def test_a_run_that_ends_between_commit_and_registry_is_completed_by_the_next(
 ) -> None:
     registry = Registry(database, **MODEL)
     registry.register(OLD, CHAMPION)
-    model = judged(decision)
+    model = refit_model(decision)
     assert model.refit
     assert model.refit.archive
     card = replace(NEW.card, passed=decision == PROMOTED)
@@ -419,7 +416,7 @@ def test_a_run_that_ends_between_commit_and_registry_is_completed_by_the_next(
 def test_a_registry_that_goes_away_after_the_commit_costs_a_warning(
     engine: Engine, database: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plan, model = planned(None), judged(PROMOTED)
+    plan, model = planned(None), refit_model(PROMOTED)
     with engine.begin() as connection:
         record_refit(connection, plan=plan, serving=model, run_id="run")
     register_versions(
@@ -431,7 +428,7 @@ def test_a_registry_that_goes_away_after_the_commit_costs_a_warning(
 
 def test_problems_of_the_registry_are_checks_that_warn() -> None:
     entries = model_checks(
-        planned(OLD, problems=("one is damaged", "one is silent")), judged(REFUSED)
+        planned(OLD, problems=("one is damaged", "one is silent")), refit_model(REFUSED)
     )
     assert [(entry["name"], entry["passed"], entry["severity"]) for entry in entries] == [
         ("model_registry", False, "warn"),

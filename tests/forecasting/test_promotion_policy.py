@@ -31,7 +31,7 @@ SMALL, LARGE = 5e4, 2e6
 """TVL in USD of the two groups."""
 
 
-def judged_rows(*, days: int = DAYS, small_pools: int = 10, seed: int = 3) -> pd.DataFrame:
+def validation_rows(*, days: int = DAYS, small_pools: int = 10, seed: int = 3) -> pd.DataFrame:
     """What came true is one scale on average, and unknown after the last day; all numbers are sums
     of 64ths, so that their order adds nothing.
     """
@@ -65,7 +65,7 @@ def moves(rows: pd.DataFrame, skill: float, *, seed: int = 1) -> Values:
     return _sixtyfourths(skill * rows["came_true"].to_numpy() + noise)
 
 
-def judgement(
+def decide(
     challenger: Values,
     champion: Values | None = None,
     *,
@@ -74,11 +74,11 @@ def judgement(
 ) -> PromotionDecision:
     known = {CHALLENGER: challenger} | ({CHAMPION: champion} if champion is not None else {})
     return evaluate_challenger(
-        APY, judged_rows() if rows is None else rows, known, max_segment_regression
+        APY, validation_rows() if rows is None else rows, known, max_segment_regression
     )
 
 
-ROWS = judged_rows()
+ROWS = validation_rows()
 GOOD, BETTER, BAD = moves(ROWS, 0.3), moves(ROWS, 0.5, seed=2), moves(ROWS, -0.2, seed=4)
 
 
@@ -112,14 +112,14 @@ GOOD, BETTER, BAD = moves(ROWS, 0.3), moves(ROWS, 0.5, seed=2), moves(ROWS, -0.2
 def test_the_decision(
     challenger: Values, champion: Values | None, decision: str, passed: bool
 ) -> None:
-    found = judgement(challenger, champion)
+    found = decide(challenger, champion)
     assert (found.decision, found.passed) == (decision, passed)
-    said = {
+    fragments = {
         PROMOTED: "the challenger loses less than",
         KEPT: "the challenger does not beat the champion outside the noise",
         REFUSED: "no version beats persistence outside the noise",
     }
-    assert said[decision] in found.reason
+    assert fragments[decision] in found.reason
     assert (
         f"challenger/persistence {found.numbers['ratio']['challenger/persistence'][0]:.3f}"
         in found.reason
@@ -127,7 +127,7 @@ def test_the_decision(
 
 
 def test_numbers_hold_losses_and_ratios_with_their_intervals() -> None:
-    found = judgement(BETTER, GOOD).numbers
+    found = decide(BETTER, GOOD).numbers
     json.dumps(found, allow_nan=False)
     assert (found["target"], found["days"], found["rows"], found["interval_level"]) == (
         "apy",
@@ -154,7 +154,7 @@ def test_numbers_hold_losses_and_ratios_with_their_intervals() -> None:
 
 
 def test_a_version_that_is_the_champion_again_is_equal_to_the_bit() -> None:
-    assert judgement(GOOD, GOOD).numbers["ratio"]["challenger/champion"] == (1.0, 1.0, 1.0)
+    assert decide(GOOD, GOOD).numbers["ratio"]["challenger/champion"] == (1.0, 1.0, 1.0)
 
 
 def test_a_little_better_within_the_noise_is_not_better() -> None:
@@ -167,7 +167,7 @@ def test_a_little_better_within_the_noise_is_not_better() -> None:
         0.125 * np.sign(ROWS["came_true"] - GOOD),
         0.0,
     )
-    found = judgement(lucky - unlucky, GOOD)
+    found = decide(lucky - unlucky, GOOD)
     ratio, low, high = found.numbers["ratio"]["challenger/champion"]
     assert low < ratio < 1.0 < high
     assert (found.decision, found.passed) == (KEPT, True)
@@ -176,17 +176,15 @@ def test_a_little_better_within_the_noise_is_not_better() -> None:
 @pytest.mark.parametrize(("champion", "decision"), [(None, REFUSED), (0.3, KEPT)])
 def test_too_few_days_promote_nobody(champion: float | None, decision: str) -> None:
     """Thirteen days are less than two blocks: there is no interval, and so no proof."""
-    rows = judged_rows(days=13)
-    found = judgement(
-        moves(rows, 0.9), None if champion is None else moves(rows, champion), rows=rows
-    )
+    rows = validation_rows(days=13)
+    found = decide(moves(rows, 0.9), None if champion is None else moves(rows, champion), rows=rows)
     assert (found.decision, found.passed) == (decision, False)
     assert found.numbers["ratio"]["challenger/persistence"][0] < 0.2
     assert found.numbers["ratio"]["challenger/persistence"][1:] == (None, None)
     assert "too few days for an interval" in found.reason
-    enough = judged_rows(days=14)
+    enough = validation_rows(days=14)
     assert (
-        judgement(
+        decide(
             moves(enough, 0.9), None if champion is None else moves(enough, champion), rows=enough
         ).decision
         == PROMOTED
@@ -201,7 +199,7 @@ def test_nothing_is_promoted_without_a_complete_row(unknown: str) -> None:
         if unknown == "rows"
         else (rows, GOOD * (np.nan if unknown == "moves" else 1.0))
     )
-    found = judgement(move, rows=rows)
+    found = decide(move, rows=rows)
     assert (found.decision, found.passed, found.numbers["days"], found.numbers["rows"]) == (
         REFUSED,
         False,
@@ -216,7 +214,7 @@ def test_nothing_is_promoted_without_a_complete_row(unknown: str) -> None:
 def test_without_moves_no_version_beats_persistence() -> None:
     still = ROWS.assign(apy_next=ROWS["apy"])
     for move in (GOOD, 0.0 * GOOD):
-        assert judgement(move, rows=still).decision == REFUSED
+        assert decide(move, rows=still).decision == REFUSED
 
 
 def test_all_candidates_are_compared_on_the_rows_that_all_forecast() -> None:
@@ -225,19 +223,19 @@ def test_all_candidates_are_compared_on_the_rows_that_all_forecast() -> None:
     """
     half = ROWS["pool_id"] < "p10"
     champion, challenger = np.where(half, GOOD, np.nan), np.where(half, BETTER, BAD)
-    found = judgement(challenger, champion)
+    found = decide(challenger, champion)
     assert found.numbers["rows"] == POOLS * DAYS // 2
     assert found.decision == PROMOTED
-    assert found.numbers["loss"] == judgement(BETTER, champion).numbers["loss"]
+    assert found.numbers["loss"] == decide(BETTER, champion).numbers["loss"]
 
 
 @pytest.mark.parametrize(("small_pools", "decision"), [(2, KEPT), (1, PROMOTED)])
 def test_worse_in_one_big_group_alone_is_not_promoted(small_pools: int, decision: str) -> None:
     """A tenth of the rows is a big group."""
-    rows = judged_rows(small_pools=small_pools)
+    rows = validation_rows(small_pools=small_pools)
     is_small = rows["tvl"] == SMALL
     challenger = np.where(is_small, moves(rows, -0.2), moves(rows, 0.6))
-    found = judgement(challenger, moves(rows, 0.2), rows=rows)
+    found = decide(challenger, moves(rows, 0.2), rows=rows)
     assert found.numbers["ratio"]["challenger/champion"][2] < 1.0
     assert (found.decision, found.passed) == (decision, True)
     groups = {(one["by"], one["group"]): one for one in found.numbers["groups"]}
@@ -248,7 +246,7 @@ def test_worse_in_one_big_group_alone_is_not_promoted(small_pools: int, decision
         assert (small["rows"], small["ratio"] > 1.3) == (2 * DAYS, True)
         assert f"worse in tvl_class <100k ({small['ratio']:.3f})" in found.reason
         assert (
-            judgement(challenger, moves(rows, 0.2), rows=rows, max_segment_regression=0.6).decision
+            decide(challenger, moves(rows, 0.2), rows=rows, max_segment_regression=0.6).decision
             == PROMOTED
         )
 
@@ -256,7 +254,7 @@ def test_worse_in_one_big_group_alone_is_not_promoted(small_pools: int, decision
 def test_without_a_passing_champion_segments_do_not_stop_a_version() -> None:
     challenger = np.where(ROWS["tvl"] == SMALL, BAD, moves(ROWS, 0.8))
     for champion in (None, BAD):
-        found = judgement(challenger, champion)
+        found = decide(challenger, champion)
         groups = {one["group"]: one["ratio"] for one in found.numbers["groups"]}
         assert groups["<100k"] > 1.05
         assert (found.decision, found.passed) == (PROMOTED, True)
@@ -268,7 +266,7 @@ def test_a_champion_that_lost_to_persistence_need_not_be_beaten_outside_the_nois
     """
     failed = ROWS["date"] < ROWS["date"].min() + pd.Timedelta(days=3)
     champion = np.where(failed, 100.0, BETTER)
-    found = judgement(GOOD, champion)
+    found = decide(GOOD, champion)
     assert found.numbers["ratio"]["champion/persistence"][0] > 1.0
     assert found.numbers["ratio"]["challenger/champion"][2] > 1.0
     assert found.decision == PROMOTED
@@ -280,7 +278,7 @@ def test_one_absurd_pool_decides_nothing() -> None:
     rows, challenger = ROWS.copy(), BETTER.copy()
     rows.loc[absurd, "apy_next"] = 500_005.0
     challenger[absurd] = 2e6
-    found = judgement(challenger, GOOD, rows=rows)
+    found = decide(challenger, GOOD, rows=rows)
     assert found.decision == PROMOTED
     assert max(found.numbers["loss"].values()) < 1.0 + LOSS_LIMIT / (POOLS * DAYS)
 
@@ -307,7 +305,7 @@ def test_the_order_of_the_rows_changes_nothing(
         moves(ROWS, skill),
         None if champion_skill is None else moves(ROWS, champion_skill, seed=7),
     )
-    shuffled: Any = judgement(
+    shuffled: Any = decide(
         challenger[order], None if champion is None else champion[order], rows=ROWS.iloc[order]
     )
-    assert shuffled == judgement(challenger, champion)
+    assert shuffled == decide(challenger, champion)

@@ -82,7 +82,7 @@ def generated(pools: int = 40, days: int = 115, *, horizon: int = 1) -> pd.DataF
     return frame.assign(**labels)
 
 
-def held(frame: pd.DataFrame) -> LightgbmRows:
+def prepared(frame: pd.DataFrame) -> LightgbmRows:
     """As `LightgbmEngine.hold` makes them of a Spark frame."""
     by_day = frame.groupby("date")[list(LABELS)].count()
     counts = {
@@ -180,7 +180,7 @@ def test_each_fit_is_read_by_its_objective(level: float) -> None:
         | {low: -5.0, high: 7.0}
     )
     found = stacked(
-        Recorded(held(generated()), answers | {median: 0.5, tvl_low: -1.5, tvl_high: 2.5}),
+        Recorded(prepared(generated()), answers | {median: 0.5, tvl_low: -1.5, tvl_high: 2.5}),
         level=level,
     ).rows
     by_asinh = (0.1 * np.sinh(np.arcsinh(4.0 / 0.1) + 0.3) - 4.0) / 0.5
@@ -244,7 +244,7 @@ def test_the_mean_of_equal_forecasts_is_that_forecast() -> None:
 @pytest.mark.parametrize(("target", "slope"), [("apy", 1.0), ("tvl", -2.0)])
 def test_moves_are_learned_and_quantiles_lie_around_them(target: str, slope: float) -> None:
     frame = generated()
-    sample = stacked(held(frame))
+    sample = stacked(prepared(frame))
     found = moves(sample, target).merge(frame[[*KEY, "signal", f"{target}_label"]], on=list(KEY))
     assert (found[f"{target}_move"] - slope * found["signal"]).abs().mean() < 0.2 * abs(slope)
     inside = found[f"{target}_label"].between(
@@ -256,7 +256,7 @@ def test_moves_are_learned_and_quantiles_lie_around_them(target: str, slope: flo
 
 def test_out_of_sample_rows_are_all_rows_of_the_forecast_days() -> None:
     frame, plan = generated(), folds()
-    sample = stacked(held(frame), plan)
+    sample = stacked(prepared(frame), plan)
     expected = frame[frame["date"] >= pd.Timestamp(plan.forecast.start)].reset_index(drop=True)
     names = [
         f"{target}_move{ending}" for target in ("apy", "tvl") for ending in ("", "_low", "_high")
@@ -271,7 +271,7 @@ def test_out_of_sample_rows_are_all_rows_of_the_forecast_days() -> None:
 @pytest.mark.parametrize("horizon", [1, 3])
 def test_tvls_forecast_is_out_of_fold_wherever_it_is_a_feature(horizon: int) -> None:
     plan = folds(horizon, train_days=100)
-    rows = Recorded(held(generated(horizon=horizon)))
+    rows = Recorded(prepared(generated(horizon=horizon)))
     stacked(rows, plan)
     ((name, parts),) = rows.stacks
     trained = {id(model): (objective, days) for model, objective, days in rows.fits}
@@ -286,7 +286,7 @@ def test_tvls_forecast_is_out_of_fold_wherever_it_is_a_feature(horizon: int) -> 
 
 
 def test_apy_learns_from_tvls_forecast_and_tvl_does_not() -> None:
-    sample = stacked(held(generated()))
+    sample = stacked(prepared(generated()))
     for target, features in (("tvl", FEATURES), ("apy", (*FEATURES, TVL_FORECAST))):
         assert {
             model.features for models in sample.models for model in getattr(models, target)
@@ -301,7 +301,7 @@ def test_later_labels_do_not_change_a_fold(horizon: int) -> None:
     changed = frame.assign(
         **{label: frame[label].where(~later, -3.0 * frame[label]) for label in LABELS}
     )
-    before, after = stacked(held(frame), plan), stacked(held(changed), plan)
+    before, after = stacked(prepared(frame), plan), stacked(prepared(changed), plan)
     until = before.rows["date"] < pd.Timestamp(second.forecast.end)
     for target in ("apy", "tvl"):
         one, other = moves(before, target), moves(after, target)
@@ -313,7 +313,7 @@ def test_later_labels_do_not_change_a_fold(horizon: int) -> None:
 
 
 def test_a_fold_is_trained_on_its_own_days() -> None:
-    plan, rows = folds(train_days=100), Recorded(held(generated()))
+    plan, rows = folds(train_days=100), Recorded(prepared(generated()))
     stacked(rows, plan)
     coarse = [(1, plan.tvl[0].train)]
     assert [(len(tvl_objectives(0.8)), fold.train) for fold in plan.tvl[1:]] == _counted(
@@ -330,7 +330,7 @@ def _counted(rows: Recorded, label: str) -> list[tuple[int, DaySpan]]:
 
 
 def test_with_too_few_rows_there_is_no_move_and_no_version() -> None:
-    sample = stacked(held(generated(pools=4)))
+    sample = stacked(prepared(generated(pools=4)))
     assert [(models.apy, models.tvl, models.version) for models in sample.models] == [
         ((), (), NO_VERSION)
     ] * 3
@@ -344,7 +344,7 @@ def test_a_fold_with_too_few_rows_forecasts_nothing_and_the_next_one_does() -> N
     """Six pools, seen for 55 days: 252 rows are known at the first origin, 288 at the second, and
     324 at the as-of day.
     """
-    sample = stacked(held(generated(pools=6, days=55)))
+    sample = stacked(prepared(generated(pools=6, days=55)))
     assert 288 < MIN_TRAINING_ROWS <= 324
     for target in ("apy", "tvl"):
         known = moves(sample, target).set_index("date").iloc[:, 1:].notna().all(axis=1)
@@ -355,7 +355,7 @@ def test_a_fold_with_too_few_rows_forecasts_nothing_and_the_next_one_does() -> N
 
 def test_a_coarse_fold_with_too_few_rows_leaves_the_feature_unknown() -> None:
     plan = folds(train_days=100)
-    rows = Recorded(held(generated(pools=20)))
+    rows = Recorded(prepared(generated(pools=20)))
     stacked(rows, plan)
     ((_, parts),) = rows.stacks
     assert [days for _, days in parts] == [fold.forecast for fold in plan.tvl[1:]]
@@ -364,7 +364,7 @@ def test_a_coarse_fold_with_too_few_rows_leaves_the_feature_unknown() -> None:
 def test_a_version_names_its_origin_and_changes_with_the_data() -> None:
     frame = generated()
     first, again, other = (
-        stacked(held(rows))
+        stacked(prepared(rows))
         for rows in (frame, frame, frame.assign(noise=frame["noise"] + 1.0, signal=0.0))
     )
     assert first.version(AS_OF) == again.version(AS_OF) != other.version(AS_OF)
@@ -397,7 +397,7 @@ def test_a_version_depends_on_its_origin_and_on_every_model_of_it() -> None:
 def test_a_loaded_model_repeats_its_forecasts() -> None:
     """From texts alone, on rows that hold nothing of what its fitting read."""
     engine, plan = LightgbmEngine(QUICK), folds()
-    sample = stacked(held(generated()), plan)
+    sample = stacked(prepared(generated()), plan)
     fitted = sample.models[1]
     apy, tvl = (
         tuple(engine.load(model.text, model.features) for model in models)
@@ -406,7 +406,7 @@ def test_a_loaded_model_repeats_its_forecasts() -> None:
     loaded = replace(fitted, apy=apy, tvl=tvl)
     frame = generated()
     rows = Recorded(
-        held(frame[frame["date"] >= pd.Timestamp(fitted.days.start)].reset_index(drop=True))
+        prepared(frame[frame["date"] >= pd.Timestamp(fitted.days.start)].reset_index(drop=True))
     )
     found = forecast_by(rows, loaded)
     within = sample.rows["date"].between(
@@ -431,7 +431,7 @@ def test_the_stages_are_named_and_the_stacked_rows_given_back() -> None:
         entered.append(name)
         yield
 
-    rows = Recorded(held(generated(pools=4)))
+    rows = Recorded(prepared(generated(pools=4)))
     fit_stacked(rows, folds(), 0.8, stage)
     assert entered == ["fit_tvl", "fit_apy", "predict"]
     assert rows.released == ["stacked"]

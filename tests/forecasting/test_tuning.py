@@ -56,11 +56,13 @@ def test_folds_train_on_earlier_days_and_end_with_the_as_of_day(horizon: int) ->
 
 
 def test_losses_are_those_of_the_scored_days_alone() -> None:
-    held, fold = planted(), tuning_folds(END, 1, 60).apy[0]
-    found = losses(held, [fold], PRESENT)
+    dataset, fold = planted(), tuning_folds(END, 1, 60).apy[0]
+    found = losses(dataset, [fold], PRESENT)
     assert found.model.size == 12 * FOLD_DAYS == found.persistence.size
     assert found.ratio < 0.6
-    label = held.frame.loc[held.frame["date"].dt.date.isin(fold.forecast.days), "apy_label"].abs()
+    label = dataset.frame.loc[
+        dataset.frame["date"].dt.date.isin(fold.forecast.days), "apy_label"
+    ].abs()
     assert found.persistence.sum() == pytest.approx(label.clip(upper=8.0).sum())
     with pytest.raises(NotEnoughHistory, match="`tune` needs more than 120 days"):
         losses(planted(days=100), [fold], PRESENT)
@@ -69,9 +71,9 @@ def test_losses_are_those_of_the_scored_days_alone() -> None:
 def test_the_last_fold_is_kept_out_of_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[list[dt.date], ModelParameters]] = []
 
-    def remembered(held: Any, folds: Any, parameters: ModelParameters) -> Any:
+    def remembered(dataset: Any, folds: Any, parameters: ModelParameters) -> Any:
         asked.append(([fold.origin for fold in folds], parameters))
-        return losses(held, folds, parameters)
+        return losses(dataset, folds, parameters)
 
     monkeypatch.setattr(tuning, "losses", remembered)
     folds: tuple[Fold, ...] = tuning_folds(END, 1, 60).apy

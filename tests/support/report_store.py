@@ -49,8 +49,9 @@ EMPTY_STATUS = {
 
 
 def fill(engine: Engine, *, pool_count: int = 8, names: dict[int, str] | None = None) -> None:
-    """Adds pools p0, p1, ..: the higher the number, the larger the TVL. p0 has a carried value on the
-    last day and a fallback as its forecast.
+    """Adds pools p0, p1, ..: the higher the number, the larger the TVL.
+
+    p0 has a carried value on the last day and a fallback as its forecast.
     """
     rows: dict[Any, list[dict[str, Any]]] = {
         table: []
