@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -64,10 +65,17 @@ def run_backtest(
         RunInProgress: another run of the job is active.
         DatabaseError: the database does not answer or refuses a statement.
     """
-    engine_name, today = engine or settings.engine, dt.datetime.now(dt.UTC).date()
+    engine_name = engine or settings.engine
+    make_plan = partial(
+        plan_backtest,
+        settings,
+        end=end,
+        days=days,
+        engine=engine_name,
+        today=dt.datetime.now(dt.UTC).date(),
+    )
     if dry_run:
-        plan = plan_backtest(settings, end=end, days=days, engine=engine_name, today=today)
-        return {"job": JOB, "status": "planned", "plan": plan.summary()}
+        return {"job": JOB, "status": "planned", "plan": make_plan().summary()}
     database = make_engine(settings)
     with open_run(
         database,
@@ -78,11 +86,9 @@ def run_backtest(
         code_version=settings.code_version,
     ) as run:
         with run.stage("plan"):
-            plan = plan_backtest(settings, end=end, days=days, engine=engine_name, today=today)
-        run.as_of, run.plan = (
-            plan.as_of,
-            plan.summary() | {"scored_days": days, "refit_days": settings.refit_days},
-        )
+            plan = make_plan()
+        run.as_of = plan.as_of
+        run.plan = plan.summary() | {"scored_days": days, "refit_days": settings.refit_days}
         with run.stage("session"):
             spark = session()
             run.jvm_started = True
@@ -92,11 +98,18 @@ def run_backtest(
                     spark, settings, engine_name, plan.folds, run, snapshot
                 )
             scored = rows[rows["target_date"] > plan.as_of - dt.timedelta(days=days)]
-            with run.stage("score"):
-                scores = scores_of(database, scored, settings.interval_level)
-            commit_run(run, settings, [StagedFrame(*evaluation_staging(spark, scored, BACKTEST))])
+            scores = _score_and_commit(spark, settings, scored, run)
             keep(scored)
     return ledger_row(database, run.run_id) | scores
+
+
+def _score_and_commit(
+    spark: SparkSession, settings: Settings, rows: pd.DataFrame, run: Run
+) -> dict[str, Any]:
+    with run.stage("score"):
+        scores = scores_of(make_engine(settings), rows, settings.interval_level)
+    commit_run(run, settings, [StagedFrame(*evaluation_staging(spark, rows, BACKTEST))])
+    return scores
 
 
 def forecast_backtest_days(

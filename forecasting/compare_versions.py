@@ -7,7 +7,7 @@ Moves no alias and records no decision.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -21,7 +21,7 @@ from forecasting.engines.choose import choose_engine
 from forecasting.engines.folds import ONE_DAY, DaySpan, FoldPlan
 from forecasting.features.feature_names import feature_names
 from forecasting.models.stacked_model import forecast_by
-from forecasting.registry.model_archive import require_features
+from forecasting.registry.model_archive import ModelArchive, require_features
 from forecasting.registry.versions import load_version
 from forecasting.run.dataset import cached_dataset
 from forecasting.run.plan import newest_day
@@ -55,15 +55,7 @@ def compare_versions(
     for archive in archives:
         require_features(archive.card, feature_names(market=settings.market_features))
     as_of = newest_day(settings, as_of=None, complete=dt.datetime.now(dt.UTC).date() - ONE_DAY)
-    start = max(
-        as_of - dt.timedelta(days=settings.validation_days),
-        *(archive.card.origin for archive in archives),
-    )
-    if start >= as_of:
-        raise NotEnoughHistory(
-            f"both versions were fitted on data up to {start}, and the newest metrics are of"
-            f" {as_of}: compare them after more days have been loaded"
-        )
+    start = _first_common_day(settings, archives, as_of)
     span = DaySpan(start, as_of + ONE_DAY)
     folds = FoldPlan(as_of, settings.horizon_days, (), (), span)
     with open_run(
@@ -96,3 +88,19 @@ def compare_versions(
         "reason": promotion.reason,
         "numbers": dict(promotion.numbers),
     }
+
+
+def _first_common_day(
+    settings: Settings, archives: Sequence[ModelArchive], as_of: dt.date
+) -> dt.date:
+    """The first validation day that neither version was fitted on."""
+    start = max(
+        as_of - dt.timedelta(days=settings.validation_days),
+        *(archive.card.origin for archive in archives),
+    )
+    if start >= as_of:
+        raise NotEnoughHistory(
+            f"both versions were fitted on data up to {start}, and the newest metrics are of"
+            f" {as_of}: compare them after more days have been loaded"
+        )
+    return start

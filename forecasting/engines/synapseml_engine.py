@@ -197,15 +197,16 @@ class SynapsemlEngine:
     ) -> SynapsemlRows:
         check_runtime(rows.sparkSession)
         with adaptive_execution_disabled(rows.sparkSession):
-            frame = _persisted(
-                _assembled(rows, features).drop(*(name for name in features if name not in labels))
-            )
+            unused = [name for name in features if name not in labels]
+            frame = _persisted(_assembled(rows, features).drop(*unused))
             by_day = (
                 frame.groupBy("date")
                 .agg(*(F.count(label).alias(label) for label in labels))
                 .collect()
             )
-        counts = {label: {row["date"]: int(row[label]) for row in by_day} for label in labels}
+        counts = {}
+        for label in labels:
+            counts[label] = {row["date"]: int(row[label]) for row in by_day}
         return SynapsemlRows(frame, tuple(features), counts, self.parameters)
 
     def load(self, text: str, features: Sequence[str]) -> FittedModel:

@@ -5,16 +5,18 @@ Imports no Spark, so that the registry and an API can compare a model's features
 
 from __future__ import annotations
 
+from itertools import product
+
 from forecasting.features.pool_features import BASELINES, LEVELS, POOL_FEATURES, SCALES
 
 SCOPES = {"all": ("date",), "group": ("date", "known_group")}
 STATISTICS = ("move_mean", "move_median", "move_dispersion", "up_share", "tvl_move_mean")
 CROSS_SECTION = tuple(
-    f"{scope}_{name}{day}" for scope in SCOPES for name in STATISTICS for day in ("", "_yesterday")
+    f"{scope}_{name}{day}" for scope, name, day in product(SCOPES, STATISTICS, ("", "_yesterday"))
 )
 
 MARKET_SERIES, MARKET_SPANS = ("eth", "btc", "gas"), (1, 7)
-MARKET = tuple(f"{series}_change_{days}" for series in MARKET_SERIES for days in MARKET_SPANS)
+MARKET = tuple(f"{series}_change_{days}" for series, days in product(MARKET_SERIES, MARKET_SPANS))
 
 LABELS = ("apy_label", "apy_asinh_label", "tvl_label")
 NUMBERS = ("apy", "tvl", "apy_next", "tvl_next", *SCALES, *LEVELS, *BASELINES)

@@ -7,6 +7,7 @@ with MARKET, log ratios over 1 and 7 days.
 from __future__ import annotations
 
 import datetime as dt
+from itertools import product
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -37,19 +38,15 @@ def add_market(rows: DataFrame, market: DataFrame) -> DataFrame:
         "date",
         *(F.col(name).cast("double").alias(name) for name in MARKET_SERIES),
     )
-    before = {
-        span: days.select(
+    joined = days
+    for span in MARKET_SPANS:
+        before = days.select(
             (F.col("day") + span).alias("day"),
             *(F.col(name).alias(f"{name}_{span}") for name in MARKET_SERIES),
         )
-        for span in MARKET_SPANS
-    }
-    joined = days
-    for span in MARKET_SPANS:
-        joined = joined.join(F.broadcast(before[span]), on="day", how="left")
+        joined = joined.join(F.broadcast(before), on="day", how="left")
     changes = [
         F.log(F.col(name) / F.col(f"{name}_{span}")).cast("float").alias(f"{name}_change_{span}")
-        for name in MARKET_SERIES
-        for span in MARKET_SPANS
+        for name, span in product(MARKET_SERIES, MARKET_SPANS)
     ]
     return rows.join(F.broadcast(joined.select("date", *changes)), on="date", how="left")

@@ -7,6 +7,8 @@ windows have at most 90 days, and features of other pools are in `cross_section`
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 
 from forecasting.features import rolling_windows as rolling
@@ -40,7 +42,7 @@ APY_MOVES = tuple(f"apy_move_{lag}" for lag in range(7))
 APY_DISTANCES = (
     *(f"apy_mean_gap_{days}" for days in MEANS),
     *(f"apy_median_gap_{days}" for days in MEDIANS),
-    *(f"apy_{end}_gap_{days}" for days in EXTREMES for end in ("lowest", "highest")),
+    *(f"apy_{end}_gap_{days}" for days, end in product(EXTREMES, ("lowest", "highest"))),
     *(f"apy_exponential_gap_{half_life}" for half_life in HALF_LIVES),
     *(f"apy_gap_{lag}" for lag in FAR_LAGS),
 )
@@ -52,9 +54,8 @@ APY_VOLATILITY = (
     "apy_still_share_30",
 )
 APY_SLOPES = tuple(
-    f"apy_{kind}{what}"
-    for kind in ("momentum", "reversion_7", "reversion_30")
-    for what in ("_slope", "_step")
+    f"apy_{cause}_{kind}"
+    for cause, kind in product(("momentum", "reversion_7", "reversion_30"), ("slope", "step"))
 )
 APY_SPIKES = ("apy_spike", "apy_spike_yesterday", "apy_spike_share_30")
 APY_LEVEL = ("apy_level", "apy_scale_relative")
@@ -78,8 +79,9 @@ POOL_FEATURES = (*APY_FEATURES, *TVL_FEATURES, *CALENDAR)
 SCALES = ("apy_scale", "tvl_scale")
 BASELINES = tuple(
     f"{target}_{name}"
-    for target in ("apy", "tvl")
-    for name in ("median_7", "reverted", "naive_low", "naive_high", "mean_abs_change")
+    for target, name in product(
+        ("apy", "tvl"), ("median_7", "reverted", "naive_low", "naive_high", "mean_abs_change")
+    )
 )
 LEVELS = ("apy_lowest_30",)
 

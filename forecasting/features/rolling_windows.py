@@ -55,16 +55,16 @@ def total(values: Days, days: int) -> Days:
 
 def mean(values: Days, days: int) -> Days:
     """Returns the mean; NaN without a known value."""
-    known = count(values, days)
+    counts = count(values, days)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(known > 0, total(values, days) / known, np.nan)
+        return np.where(counts > 0, total(values, days) / counts, np.nan)
 
 
 def deviation(values: Days, days: int) -> Days:
     """Returns the sample standard deviation, in two passes; NaN with fewer than two values."""
-    window, known = windows(values, days), count(values, days)
+    window, counts = windows(values, days), count(values, days)
     squares = np.nansum((window - mean(values, days)[:, :, None]) ** 2, axis=2)
-    return np.where(known > 1, np.sqrt(squares / np.maximum(known - 1, 1)), np.nan)
+    return np.where(counts > 1, np.sqrt(squares / np.maximum(counts - 1, 1)), np.nan)
 
 
 def quantiles(values: Days, days: int, levels: Sequence[float]) -> list[Days]:
@@ -114,9 +114,9 @@ def exponential_mean(values: Days, half_life: float) -> Days:
     weighted, weights = np.zeros(values.shape[0]), np.zeros(values.shape[0])
     means = np.full_like(values, np.nan)
     for day in range(values.shape[1]):
-        known = ~np.isnan(values[:, day])
-        weighted = weighted * decay + np.where(known, values[:, day], 0.0)
-        weights = weights * decay + known
+        is_known = ~np.isnan(values[:, day])
+        weighted = weighted * decay + np.where(is_known, values[:, day], 0.0)
+        weights = weights * decay + is_known
         np.divide(weighted, weights, out=means[:, day], where=weights > 0.0)
     return means
 

@@ -18,10 +18,10 @@ from forecasting.features.pool_features import (
 )
 from forecasting.models.stacked_model import TVL_FORECAST
 
-_SCOPED = {
-    f"cross_section_{scope}": tuple(name for name in CROSS_SECTION if name.startswith(f"{scope}_"))
-    for scope in SCOPES
-}
+
+def _of_scope(scope: str) -> tuple[str, ...]:
+    return tuple(name for name in CROSS_SECTION if name.startswith(f"{scope}_"))
+
 
 FEATURE_GROUPS: dict[str, tuple[str, ...]] = {
     "apy_moves": APY_MOVES,
@@ -33,7 +33,7 @@ FEATURE_GROUPS: dict[str, tuple[str, ...]] = {
     "tvl": TVL_FEATURES,
     "tvl_forecast": (TVL_FORECAST,),
     "calendar": CALENDAR,
-    **_SCOPED,
+    **{f"cross_section_{scope}": _of_scope(scope) for scope in SCOPES},
     "market": MARKET,
 }
 

@@ -86,13 +86,11 @@ def move_contributions(
         APY points, shape (rows, features + 1), the base last; rows add up to `mean_of_spaces` x
         scale.
     """
-    scaled, asinh = (
-        np.mean(
-            [booster.predict(matrix, pred_contrib=True, num_threads=threads) for booster in seeds],
-            axis=0,
-        )
-        for seeds in (boosters[:SCALED_SEEDS], boosters[SCALED_SEEDS:])
-    )
+    by_seed = [
+        booster.predict(matrix, pred_contrib=True, num_threads=threads) for booster in boosters
+    ]
+    scaled = np.mean(by_seed[:SCALED_SEEDS], axis=0)
+    asinh = np.mean(by_seed[SCALED_SEEDS:], axis=0)
     # the secant from today's APY to the forecast treats all contributions in asinh space alike
     points: Values = (
         scaled * scale[:, None] + asinh * secant_slope(apy, asinh.sum(axis=1))[:, None]

@@ -99,10 +99,11 @@ def apply_pending_decisions(
     with checked_connection(database) as connection:
         if connection.execute(moves).first() is None:
             return list(registered)
-    return [
-        replace(version, aliases=tuple(alias for alias in version.aliases if alias != CHAMPION))
-        for version in registered
-    ]
+    return [_without_champion(version) for version in registered]
+
+
+def _without_champion(version: RegisteredVersion) -> RegisteredVersion:
+    return replace(version, aliases=tuple(alias for alias in version.aliases if alias != CHAMPION))
 
 
 def register_pending(

@@ -90,22 +90,14 @@ def serving_versions(
                 loaded[name] = None
         return loaded[name]
 
-    # a version of a later run has seen days after the as-of day
-    current = [
-        version
-        for version in versions
-        if version.known <= as_of and version.interval_level == settings.interval_level
-    ]
+    current = _current(versions, as_of, settings.interval_level)
     usable = [version for version in current if version.features_hash == features_hash(features)]
     newest_first = sorted(usable, key=lambda version: version.known, reverse=True)
     selected = _champion(versions, current, usable, is_reached)
     # a champion that can't be loaded is replaced by the newest version that passed
     passed = [version for version in newest_first if version.passed]
-    champion = None
-    for version in [selected, *passed] if selected else []:
-        champion = load(version)
-        if champion:
-            break
+    candidates = [selected, *passed] if selected else []
+    champion = next(filter(None, map(load, candidates)), None)
     newest = load(newest_first[0]) if newest_first else None
     for problem in problems:
         log.warning("%s", problem)
@@ -130,6 +122,17 @@ def _pending(
     archives = {entry.archive.card.version: entry.archive for entry in pending}
     versions = [unregistered_version(entry.archive.card, entry.alias) for entry in pending]
     return versions, archives, True
+
+
+def _current(
+    versions: Sequence[RegisteredVersion], as_of: dt.date, level: float
+) -> list[RegisteredVersion]:
+    # a version of a later run has seen days after the as-of day
+    return [
+        version
+        for version in versions
+        if version.known <= as_of and version.interval_level == level
+    ]
 
 
 def _champion(

@@ -1,7 +1,7 @@
 """The plan of a forecast run or a backtest: as-of day, model versions, folds and row counts.
 
 Reads the metrics table, the staleness of its values, `pools` and the model registry; never raw
-tables. Writes nothing and needs no Spark.
+tables. Writes nothing and starts no Spark session.
 """
 
 from __future__ import annotations

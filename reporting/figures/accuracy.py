@@ -75,14 +75,13 @@ def published_level(rows: pd.DataFrame) -> float:
 
 def _entry(target: str, name: str, score: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
     persistence = score["persistence"]["mae"]
-    forecasters = [
-        {
-            "name": label,
-            **{error: score[forecaster][error] for error in ERRORS},
-            "ratio": score[forecaster]["mae"] / persistence if persistence else None,
-        }
-        for forecaster, label in FORECASTERS.items()
-    ]
+    forecasters = []
+    for forecaster, label in FORECASTERS.items():
+        errors = score[forecaster]
+        ratio = errors["mae"] / persistence if persistence else None
+        forecasters.append(
+            {"name": label, **{error: errors[error] for error in ERRORS}, "ratio": ratio}
+        )
     return {
         "target": target,
         "class": name,

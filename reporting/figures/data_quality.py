@@ -71,21 +71,23 @@ def data_quality(engine: Engine) -> dict[str, Any]:
         DatabaseError: the database does not answer or refuses a statement.
     """
     with checked_connection(engine) as connection:
-        facts = dict(connection.execute(text(EXTENT)).mappings().one())
+        state_of_data = dict(connection.execute(text(EXTENT)).mappings().one())
         missing = connection.execute(text(NOT_OBSERVED)).mappings().one()
-        facts |= connection.execute(text(ACTIVE_POOLS)).mappings().one()
-        facts |= connection.execute(text(RAW_AGE)).mappings().one()
+        state_of_data |= connection.execute(text(ACTIVE_POOLS)).mappings().one()
+        state_of_data |= connection.execute(text(RAW_AGE)).mappings().one()
         quarantined = [dict(row) for row in connection.execute(text(QUARANTINED)).mappings()]
-    return facts | {"shares": _shares(facts["pool_days"], missing), "quarantine": quarantined}
+    return state_of_data | {
+        "shares": _shares(state_of_data["pool_days"], missing),
+        "quarantine": quarantined,
+    }
 
 
 def _shares(days: int, missing: Mapping[Any, int]) -> dict[str, dict[str, float]]:
     if not days:
         return {}
-    shares = {
-        target: {state: missing[f"{target}_{state}"] / days for state in UNOBSERVED_STATES}
-        for target in ("apy", "tvl")
-    }
+    shares = {}
+    for target in ("apy", "tvl"):
+        shares[target] = {state: missing[f"{target}_{state}"] / days for state in UNOBSERVED_STATES}
     return {
         target: {"observed": 1 - sum(states.values()), **states}
         for target, states in shares.items()

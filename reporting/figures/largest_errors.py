@@ -47,10 +47,10 @@ def largest_errors(engine: Engine, rows: pd.DataFrame) -> dict[str, list[dict[st
     for errors in by_target.values():
         pools += [error["pool_id"] for error in errors]
     labels = _labels(engine, pools)
-    return {
-        target: [error | labels.get(error["pool_id"], NO_LABEL) for error in errors]
-        for target, errors in by_target.items()
-    }
+    labelled = {}
+    for target, errors in by_target.items():
+        labelled[target] = [error | labels.get(error["pool_id"], NO_LABEL) for error in errors]
+    return labelled
 
 
 def _largest(rows: pd.DataFrame) -> list[dict[str, Any]]:

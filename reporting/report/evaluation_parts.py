@@ -48,15 +48,17 @@ def evaluation_parts(engine: Engine, rows: pd.DataFrame, *, scored_days: int) ->
     segments = [
         segment for segment in segment_scores(scored, level) if segment["by"] in SEGMENT_TITLES
     ]
+    by_group = []
+    for target in sorted({segment["target"] for segment in segments}):
+        of_target = [segment for segment in segments if segment["target"] == target]
+        by_group.append(_by_group(target, of_target))
     return {
         "scores": accuracy(scored),
         "by_day": [
-            _by_day(str(target), of_target, level) for target, of_target in rows.groupby("target")
+            _by_day(str(target), rows_of_target, level)
+            for target, rows_of_target in rows.groupby("target")
         ],
-        "by_group": [
-            _by_group(target, [segment for segment in segments if segment["target"] == target])
-            for target in sorted({segment["target"] for segment in segments})
-        ],
+        "by_group": by_group,
         "largest_errors": largest_errors(engine, scored),
         "recent_days": RECENT_DAYS,
     }

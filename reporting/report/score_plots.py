@@ -75,10 +75,9 @@ def ratio_plot(days: pd.DataFrame, name: str) -> tuple[str, int]:
 
 def segment_plot(segments: list[dict[str, Any]], name: str) -> tuple[str, int]:
     """Draws each segment's MAE ratio with its interval and its number of rows."""
-    by_class = [
-        (title, [segment for segment in segments if segment["by"] == by])
-        for by, title in SEGMENT_TITLES.items()
-    ]
+    by_class = []
+    for by, title in SEGMENT_TITLES.items():
+        by_class.append((title, [segment for segment in segments if segment["by"] == by]))
     lines = sum(len(members) + 1 for _, members in by_class if members)
     return draw_svg(
         name,
@@ -149,10 +148,8 @@ def _draw_segments(axes: Axes, by_class: list[tuple[str, list[dict[str, Any]]]])
         )
         labels.append("")
         for segment in members:
-            numbers = (segment[key] for key in ("mae_ratio", "mae_ratio_low", "mae_ratio_high"))
-            ratios.append(
-                (len(labels), *(np.nan if number is None else number for number in numbers))
-            )
+            ends = (segment[key] for key in ("mae_ratio", "mae_ratio_low", "mae_ratio_high"))
+            ratios.append((len(labels), *(np.nan if end is None else end for end in ends)))
             axes.text(
                 1.02,
                 len(labels),

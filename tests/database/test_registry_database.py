@@ -1,5 +1,5 @@
 """The model registry in a PostgreSQL database of its own: who logs in and how, its tables, and that
-a night needs none of it to forecast. The server asks for its password, and no URI has one.
+a run needs none of it to forecast. The server asks for its password, and no URI has one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from forecasting.registry import mlflow_tables, outbox
 from forecasting.registry.mlflow_registry import Registry
 from forecasting.registry.mlflow_tables import LOCK, has_tables, login, upgrade_tables
 from tests.forecasting.test_forecast_job import forecast
-from tests.forecasting.test_model_runs import FITS, MODEL, checks_of, made_by, night, versions_of
+from tests.forecasting.test_model_runs import FITS, MODEL, checks_of, day, made_by, versions_of
 from tests.support.forecast_panels import SHORT, panel_rows, store
 from tests.support.model_archives import archive
 from tests.support.processes import CommandLine
@@ -114,31 +114,31 @@ def test_a_refit_is_registered_loaded_by_the_next_run_and_waits_when_the_databas
     with_tables: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Three nights in a row, two of which fit: 20 seconds."""
+    """Three runs, two of which fit a version: 20 seconds."""
     store(engine, panel_rows(12, 130))
     with registry_of(weekly, tmp_path, with_tables) as settings:
-        row = forecast(settings, spark, as_of=night(0))
+        row = forecast(settings, spark, as_of=day(0))
         ((version, aliases),) = versions_of(settings).items()
-        assert (row["status"], aliases, made_by(settings, night(0))) == (
+        assert (row["status"], aliases, made_by(settings, day(0))) == (
             "succeeded",
             (CHAMPION,),
             {version},
         )
-        row = forecast(settings, spark, as_of=night(1))
+        row = forecast(settings, spark, as_of=day(1))
         assert not FITS & set(row["stages"])
-        assert (made_by(settings, night(1)), checks_of(row)["model_registry"][0]) == (
+        assert (made_by(settings, day(1)), checks_of(row)["model_registry"][0]) == (
             {version},
             True,
         )
 
         # without FORCE: no run has left a connection open
         execute(settings, f"DROP DATABASE {database_of(settings)}")
-        row = forecast(settings, spark, as_of=night(2))
+        row = forecast(settings, spark, as_of=day(2))
         passed, found = checks_of(row)["model_registry"]
         assert (row["status"], row["rows"]["inserted"], passed) == ("succeeded", 12, False)
         assert f"run: CREATE DATABASE {database_of(settings)} OWNER {settings.db_user}" in found
         (waiting,) = outbox.pending_versions(engine, **MODEL)
-        assert made_by(settings, night(2)) == {waiting.archive.card.version}
+        assert made_by(settings, day(2)) == {waiting.archive.card.version}
         assert set(row["stages"]) >= FITS
         # MLflow's own patience, which takes minutes
         assert "will be retried" not in caplog.text

@@ -1,6 +1,4 @@
-"""What is published day by day: no day knows anything of a later one, and what the gate and the
-intervals learned is what they publish.
-"""
+"""Published rows day by day: no day uses a later one; gate, intervals, reasons and limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores by day, by hand; what one wild pool does to a day, and what four weeks say."""
+"""Scores by day against hand-computed values, and over four weeks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The noise of a ratio over days: whole days in blocks, exact medians, the same answer
-every time.
-"""
+"""Noise of a ratio over days: blocks of whole days, exact medians, reproducible results."""
 
 from __future__ import annotations
 

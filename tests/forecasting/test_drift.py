@@ -1,6 +1,4 @@
-"""Drift of features: PSI and the binned Kolmogorov-Smirnov statistic by hand, what a broken feature
-does, and that a quiet day does not warn.
-"""
+"""Feature drift: PSI and KS against hand-computed values, broken features, days without drift."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""One contract for both engines; scores are compared between them, never forecasts: the two carry
-different native versions of LightGBM.
-"""
+"""One contract for both engines; their scores are compared, never their forecasts."""
 
 from __future__ import annotations
 

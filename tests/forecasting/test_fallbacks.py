@@ -1,4 +1,4 @@
-"""Every known pool gets a row, and a row that the model did not make says why."""
+"""Every active pool gets a row; a row without a model's forecast has its reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gain by feature and by group, and that each feature has exactly one group."""
+"""Gain by feature and by group; every feature has exactly one group."""
 
 from __future__ import annotations
 

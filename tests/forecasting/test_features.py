@@ -1,6 +1,4 @@
-"""Feature rows of all pools through Spark: nothing of the future, the same bits every time, what
-the other pools did; and which rows and labels.
-"""
+"""Feature rows of all pools through Spark: no future data, reproducible bits, cross-section."""
 
 from __future__ import annotations
 

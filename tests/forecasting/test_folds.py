@@ -1,4 +1,4 @@
-"""Folds in time: no model knows a target beyond its origin, and each day is forecast once."""
+"""Folds in time: no model has seen a target beyond its origin, and each day is forecast once."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A forecast that is killed in its commit has published nothing and decided nothing; killed after
-it, it leaves the registration of its model to the next run.
+"""A forecast run that is killed before its commit writes nothing; after it, the next run completes
+it.
 """
 
 from __future__ import annotations

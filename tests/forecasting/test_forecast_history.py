@@ -1,6 +1,4 @@
-"""The ledger of forecasts: what came true is taken in once it was observed, and corrected as long
-as it is looked at.
-"""
+"""The forecast history: actual values are added once observed, and corrected for ninety days."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Intervals: how wide past misses make them, how often they hold, and the way from a move back to a
-value.
-"""
+"""Intervals: their width from past errors, their coverage, and the step from a move to a value."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The forecast job on a real database: what it writes, what it leaves alone, and what it says when
-it can't.
-"""
+"""The forecast job on a real database: its rows, the rows it keeps, and its messages."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Which version a night uses: versions in the outbox and in the registry, decisions, and what is
-wrong with some of them.
+"""Selection of a run's model version from outbox, registry and decisions, with damaged versions
+too.
 """
 
 from __future__ import annotations

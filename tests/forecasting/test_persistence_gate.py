@@ -1,6 +1,4 @@
-"""How much of a model's move is published: each pool by its own past, the panel where it has none,
-and persistence where nothing is known.
-"""
+"""The persistence gate: weights from a pool's own history, and from the panel if it has none."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A pool's own features, scales and baselines: equal to their definitions over plain lists, bounded
-by any dirt, and of a short past.
-"""
+"""Features, scales and baselines of a pool: equal to their definitions on plain lists; bounds."""
 
 from __future__ import annotations
 

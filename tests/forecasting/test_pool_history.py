@@ -1,6 +1,4 @@
-"""Pools as dense arrays: every day, observed values told from carried ones, nothing after the as-of
-day.
-"""
+"""Pools as dense arrays: every day, observed and carried values, nothing after the as-of day."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Who may publish: planted moves of challenger and champion beside persistence, on the same
-rows.
-"""
+"""The promotion policy on generated moves of challenger and champion."""
 
 from __future__ import annotations
 

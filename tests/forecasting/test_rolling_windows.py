@@ -1,6 +1,4 @@
-"""Windows over days: each equals its definition over plain lists, and knows nothing of the days
-before it.
-"""
+"""Rolling windows: each equals its definition on plain lists and ignores days outside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores by hand, on frames small enough to check with a pencil; groups add up to the whole."""
+"""Scores on frames small enough to compute by hand; segments add up to all rows."""
 
 from __future__ import annotations
 

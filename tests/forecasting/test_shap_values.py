@@ -1,6 +1,4 @@
-"""Contributions to the published APY step: they add up to it, and the strongest are those that
-moved it. Fitted by native LightGBM.
-"""
+"""Contributions to the published APY step: their sum, and the strongest ones."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The stacked model on generated rows, fitted by native LightGBM: which fit is read as what, and
-that no fold sees a later day.
-"""
+"""The stacked model on generated rows, with native LightGBM: folds, objectives and versions."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The search of LightGBM's settings: folds in the order of time, a last one that it never sees, and
-a file that only a checked one replaces.
-"""
+"""The search of LightGBM parameters: folds in time order, a last one that it does not search."""
 
 from __future__ import annotations
 

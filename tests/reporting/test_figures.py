@@ -1,4 +1,4 @@
-"""The numbers of report and `status` are those of the tables; an empty database has numbers too."""
+"""The numbers of report and `status` equal those of the tables, for an empty database too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which forecasts are called the biggest misses, and why they are said to have missed."""
+"""The largest forecast errors and their reasons."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Pictures of scores: what they draw, what lies off their scale, and the words of features beside
-them.
-"""
+"""Plots of scores: contents, values off their scale, and labels of features."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What the features of one pool and day are, from their definitions, over plain lists; slow, and
-shares no code with the product.
+"""An oracle of the features: their definitions on plain lists, without code of the product.
 
-In: a pool's APY (percent) and TVL (USD), one a day, None where unknown, and the days on which each
-is observed. Out: values by name, None where not known.
+Reads a pool's APY (percent) and TVL (USD), one a day, None where unknown, and the observed days;
+returns values by name, None where unknown.
 """
 
 from __future__ import annotations

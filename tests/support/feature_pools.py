@@ -1,6 +1,4 @@
-"""Pools of every kind for the tests of features, and what a task of Spark makes of them, here and
-without Spark.
-"""
+"""Pools of every kind for feature tests, and their rows as a Spark task computes them."""
 
 from __future__ import annotations
 
