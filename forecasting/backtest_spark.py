@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -27,7 +26,7 @@ from forecasting.models.stacked_model import fit_stacked
 from forecasting.publishing.forecast_history import BACKTEST
 from forecasting.run.dataset import cached_dataset
 from forecasting.run.forecast_rows import evaluation_staging
-from forecasting.run.plan import plan_backtest
+from forecasting.run.plan import ForecastPlan, plan_backtest
 from spark.interrupt import interruptible
 
 JOB = "backtest"
@@ -66,16 +65,10 @@ def run_backtest(
         DatabaseError: the database does not answer or refuses a statement.
     """
     engine_name = engine or settings.engine
-    make_plan = partial(
-        plan_backtest,
-        settings,
-        end=end,
-        days=days,
-        engine=engine_name,
-        today=dt.datetime.now(dt.UTC).date(),
-    )
+    today = dt.datetime.now(dt.UTC).date()
     if dry_run:
-        return {"job": JOB, "status": "planned", "plan": make_plan().summary()}
+        plan = plan_backtest(settings, end=end, days=days, engine=engine_name, today=today)
+        return {"job": JOB, "status": "planned", "plan": plan.summary()}
     database = make_engine(settings)
     with open_run(
         database,
@@ -86,30 +79,30 @@ def run_backtest(
         code_version=settings.code_version,
     ) as run:
         with run.stage("plan"):
-            plan = make_plan()
+            plan = plan_backtest(settings, end=end, days=days, engine=engine_name, today=today)
         run.as_of = plan.as_of
         run.plan = plan.summary() | {"scored_days": days, "refit_days": settings.refit_days}
         with run.stage("session"):
             spark = session()
             run.jvm_started = True
         with interruptible(spark):
-            with exported_snapshot(settings) as snapshot:
-                rows = forecast_backtest_days(
-                    spark, settings, engine_name, plan.folds, run, snapshot
-                )
-            scored = rows[rows["target_date"] > plan.as_of - dt.timedelta(days=days)]
-            scores = _score_and_commit(spark, settings, scored, run)
-            keep(scored)
+            rows, scores = _backtest(spark, settings, plan, days, run)
+            keep(rows)
     return ledger_row(database, run.run_id) | scores
 
 
-def _score_and_commit(
-    spark: SparkSession, settings: Settings, rows: pd.DataFrame, run: Run
-) -> dict[str, Any]:
+def _backtest(
+    spark: SparkSession, settings: Settings, plan: ForecastPlan, days: int, run: Run
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The scored rows, committed, and their scores."""
+    with exported_snapshot(settings) as snapshot:
+        rows = forecast_backtest_days(spark, settings, plan.engine, plan.folds, run, snapshot)
+    # the days before only gave gate and interval a history
+    scored = rows[rows["target_date"] > plan.as_of - dt.timedelta(days=days)]
     with run.stage("score"):
-        scores = scores_of(make_engine(settings), rows, settings.interval_level)
-    commit_run(run, settings, [StagedFrame(*evaluation_staging(spark, rows, BACKTEST))])
-    return scores
+        scores = scores_of(make_engine(settings), scored, settings.interval_level)
+    commit_run(run, settings, [StagedFrame(*evaluation_staging(spark, scored, BACKTEST))])
+    return scored, scores
 
 
 def forecast_backtest_days(
