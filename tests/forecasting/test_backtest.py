@@ -41,10 +41,12 @@ def days(first: int = 0, end: int = DAYS) -> list[dt.date]:
 def out_of_sample(
     skill: float, *, pools: int = 20, horizon: int = 1, shake: float = 1.0, length: int = DAYS
 ) -> pd.DataFrame:
-    """`OutOfSample.rows`: levels shake about 50 % and 2 M USD by `shake` scales; the model's moves
-    have this correlation to those that come true.
+    """Returns `OutOfSample.rows` around 50 % and 2 M USD.
 
-    Its quantiles are half a scale to both sides, far too near.
+    Args:
+        shake: standard deviation of the levels, in scales.
+        correlation: correlation of the model's moves with the actual ones. Its quantiles are half a
+            scale to both sides, much too close.
     """
     random = np.random.default_rng(2)
     shape = (pools, length + horizon)
@@ -194,7 +196,7 @@ def test_a_model_with_skill_beats_persistence(target: Target) -> None:
 def test_interval_coverage_does_not_depend_on_the_gate(
     target: Target, level: float, gate: str
 ) -> None:
-    """At least 1,600 rows: the tolerance is three standard errors."""
+    """With at least 1,600 rows, the tolerance is three standard errors."""
     rows = published(out_of_sample(0.9, pools=80), target, level=level)
     is_open = rows["date"] > pd.Timestamp(day(MIN_DAYS))
     rows = rows[
@@ -207,7 +209,7 @@ def test_interval_coverage_does_not_depend_on_the_gate(
 
 @pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
 def test_a_model_without_skill_becomes_persistence_to_the_bit(target: Target) -> None:
-    """Its moves are ten times what comes, and have nothing to do with it."""
+    """The model's moves are ten times the actual ones and unrelated to them."""
     rows = after_warm_up(published(out_of_sample(0.0, shake=0.1), target))
     assert (rows["weight"] == 0.0).all()
     assert (rows["forecast"] == rows["now"]).all()
@@ -226,7 +228,7 @@ def test_a_step_that_is_noise_becomes_persistence_to_the_bit() -> None:
 
 
 def hard_sample() -> pd.DataFrame:
-    """Values at and near every end of what may be published, with wild moves and quantiles that
+    """Returns values at and near the limits of publishing, with large moves and quantiles that
     cross.
     """
     sample = out_of_sample(0.7)
@@ -281,7 +283,7 @@ def test_apy_goes_below_zero_only_for_a_pool_that_has_been_there() -> None:
 
 
 def test_an_interval_contains_a_forecast_that_is_clipped_at_zero() -> None:
-    """The model sees 0.5 % fall by three scales, and at best by two."""
+    """The model forecasts a fall of 0.5 % by three scales, and by two at its upper quantile."""
     sample = out_of_sample(0.7)
     is_zero_pool = (sample["date"] == pd.Timestamp(day(DAYS - 1))) & (sample["pool_id"] == "p00")
     sample.loc[is_zero_pool, ["apy", "apy_scale", "apy_move", "apy_move_low", "apy_move_high"]] = [
@@ -341,9 +343,7 @@ def test_a_pool_without_a_scale_is_new_and_shows_persistence() -> None:
 def test_pools_without_a_scale_learn_from_earlier_ones_and_do_not_change_others(
     target: Target,
 ) -> None:
-    """Ten of eighty pools, which move ten times as far as before: the panel's own changes would be
-    far too narrow for them.
-    """
+    """Ten of eighty pools move ten times as far: the panel's changes are too narrow for them."""
     sample = out_of_sample(0.9, pools=80)
     is_new = sample["pool_id"].isin([f"p{number:02d}" for number in range(0, 80, 8)])
     name, now = target.name, sample[target.name]
@@ -381,9 +381,7 @@ def test_a_row_has_the_reason_why_it_equals_todays_value(pools: int, after: set[
 def test_a_shadow_model_publishes_persistence_and_extends_the_history(
     target: Target,
 ) -> None:
-    """Moves and scales are kept as ever, so that gate and interval know them when a version serves
-    again.
-    """
+    """Moves and scales are stored, so gate and interval have a history once a version serves."""
     sample = out_of_sample(0.9, pools=80)
     served, rows = published(sample, target), published(sample, target, is_shadow=True)
     assert (rows["forecast"] == rows["now"]).all()

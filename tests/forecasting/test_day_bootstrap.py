@@ -31,8 +31,9 @@ INTERVALS = pytest.mark.parametrize(
 def sample(
     days: int = 60, rows: int = 50, *, by_day: float = 0.0, by_row: float = 0.3
 ) -> tuple[Values, Values, Integers]:
-    """Errors of a model and of persistence with a ratio around 0.9: what moves the ratio is shared
-    by a day's rows, or each row's own.
+    """Returns errors of a model and of persistence with a ratio around 0.9.
+
+    Noise is shared by a day's rows, or each row has its own.
     """
     random = np.random.default_rng(7)
     numbers = np.repeat(np.arange(days), rows)

@@ -41,9 +41,7 @@ Change = Callable[[Features], Features]
 
 
 def generated_days(days: int, *, seed: int) -> tuple[Features, Any]:
-    """A level with its own spread, a rare flag, one value for all pools of a day, and moves that
-    all pools of a day make together, in part.
-    """
+    """Returns a level, a rare flag, one value for all pools of a day, and partly shared moves."""
     random = np.random.default_rng(seed)
     day = np.repeat(np.arange(days), POOLS)
     shared, together = random.standard_normal((2, days))
@@ -117,7 +115,7 @@ def test_ks_by_hand_and_never_above_the_exact_one() -> None:
 
 
 def test_days_like_the_training_days_do_not_warn() -> None:
-    """One night's pools move together: PSI alone is far above the limit on many of them."""
+    """The pools of one day move together: PSI alone exceeds the limit on many days."""
     matrix, _ = generated_days(60, seed=9)
     known = reference()
     found = [measure_drift(known, day_rows) for day_rows in matrix.reshape(60, POOLS, -1)]
@@ -132,7 +130,7 @@ def test_days_like_the_training_days_do_not_warn() -> None:
 
 
 def test_the_psi_of_a_small_day_is_corrected_for_chance() -> None:
-    """Of twenty pools PSI is 0.5 on average where nothing has moved."""
+    """With twenty pools, PSI is 0.5 on average although nothing has drifted."""
     matrix, day = generated_days(DAYS, seed=1)
     known = reference_distribution(matrix[:, :1], NAMES[:1], day)
     small = [
@@ -258,7 +256,7 @@ def test_a_run_without_rows_has_no_share() -> None:
 
 @pytest.mark.parametrize("column", ["actual_apy", "actual_tvl"])
 def test_a_days_values_in_another_unit_warn(column: str) -> None:
-    """The last day of a panel, in percent and in basis points (or dollars and cents)."""
+    """Compares the last day of a panel in percent and in basis points (or dollars and cents)."""
     rows = panel_rows(40, 200)
     broken = rows.assign(
         **{column: rows[column].where(rows["date"] != END, 100.0 * rows[column].astype(float))}
@@ -280,7 +278,7 @@ def feature_frame(rows: pd.DataFrame, as_of: dt.date) -> pd.DataFrame:
 
 
 def trained(frame: pd.DataFrame, as_of: dt.date) -> Reference:
-    """Of the year until 45 days before the day."""
+    """Returns the reference of the year until 45 days before the day."""
     last = as_of - dt.timedelta(days=45)
     rows = frame[(frame["date"] < last) & (frame["date"] >= last - dt.timedelta(days=365))]
     return reference_distribution(
@@ -294,8 +292,9 @@ def rows_of(frame: pd.DataFrame, day: dt.date) -> Features:
 
 @pytest.mark.shared_data
 def test_sixty_quiet_days_of_real_pools_do_not_warn(shared_data: Path) -> None:
-    """October and November 2024, without a storm and without a day that lacks many pools. On one
-    day 29 pools get their first scale: a quarter of the rows has no spike of yesterday.
+    """October and November 2024, quiet and without a day that lacks many pools.
+
+    On one day 29 pools get their first scale: a quarter of the rows has no spike of yesterday.
     """
     last = dt.date(2024, 11, 30)
     rows = history_rows(shared_data / "defillama_pool_history.parquet")

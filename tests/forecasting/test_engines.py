@@ -54,10 +54,12 @@ def engine_or_skip(name: str, spark: SparkSession, settings: Settings) -> Engine
 
 
 def planted(spark: SparkSession, *, rows: int = 2700, **columns: Any) -> DataFrame:
-    """30 pools x 90 days: label = 2 * signal + noise, other = -signal + noise; `sparse` is null in
-    nine of ten rows and NaN in some others.
+    """Returns 30 pools x 90 days: label = 2 * signal + noise, other = -signal + noise.
 
-    Args: columns take the place of those generated; NaN is a null but in `sparse`.
+    `sparse` is null in nine of ten rows and NaN in some others.
+
+    Args:
+        columns: replace generated columns; NaN becomes null but in `sparse`.
     """
     random = np.random.default_rng(11)
     signal = random.standard_normal(rows)
@@ -90,7 +92,7 @@ def prepared(engine: Engine, frame: DataFrame) -> FeatureRows:
 def planted_rows(
     spark: SparkSession, server: Settings
 ) -> Iterator[Callable[[Engine], FeatureRows]]:
-    """The planted rows of an engine, made once a module, for tests that only read them."""
+    """Generated rows in an engine, made once for each module, for tests that only read them."""
     made: dict[str, FeatureRows] = {}
 
     def rows_of(engine: Engine) -> FeatureRows:
@@ -123,9 +125,7 @@ def test_learns_a_planted_signal_through_missing_features(rows: FeatureRows) -> 
 
 
 def test_models_come_in_the_order_of_their_objectives(rows: FeatureRows) -> None:
-    """Two labels, both outer quantiles and two draws in one call; forecasts stand under the models'
-    places.
-    """
+    """Two labels, both outer quantiles and two seeds in one call, in order."""
     objectives = [
         Objective("other"),
         MEDIAN,
@@ -171,9 +171,7 @@ def test_a_second_run_gives_the_same_bits(chosen: Engine, spark: SparkSession) -
 def test_the_size_of_the_cluster_does_not_change_a_model(
     chosen: Engine, spark: SparkSession
 ) -> None:
-    """A laptop has 8 shuffle partitions, a batch as many as its rows need, and they deliver rows in
-    another order.
-    """
+    """Shuffle partitions differ between machines and deliver rows in another order."""
     before, texts = spark.conf.get("spark.sql.shuffle.partitions"), []
     for partitions in ("2", "5"):
         spark.conf.set("spark.sql.shuffle.partitions", partitions)
@@ -230,9 +228,7 @@ def test_any_lightgbm_reads_a_model(chosen: Engine, spark: SparkSession) -> None
 def test_a_model_loaded_from_its_text_forecasts_the_same_bits(
     chosen: Engine, spark: SparkSession
 ) -> None:
-    """Of an engine that has fitted nothing, as on the night after; the median, an outer quantile,
-    and one whose last feature is a forecast.
-    """
+    """A median, an outer quantile and a model with a forecast as a feature, in a new engine."""
     rows = prepared(chosen, planted(spark))
     stacked = rows.with_feature("earlier", [(fitted(rows), TEST)])
     models = [
@@ -385,7 +381,7 @@ def test_a_null_and_a_nan_are_the_same_missing_value(chosen: Engine, spark: Spar
 
 
 def test_missing_values_can_be_the_signal(chosen: Engine, spark: SparkSession) -> None:
-    """The label is 3 where `sparse` is null, 1 where it is 0."""
+    """The label is 3 if `sparse` is null, and 1 if it is 0."""
     shown = [number % 2 == 0 for number in range(2700)]
     rows = prepared(
         chosen,

@@ -18,7 +18,7 @@ NAMES = ("apy_move_0", "tvl_level", "weekday")
 
 
 def text_of(*weights: float, leaves: int = 7) -> str:
-    """A model of a label that is the sum of the weighted features."""
+    """Fits a model of a label that is the sum of the weighted features."""
     matrix = np.random.default_rng(1).standard_normal((400, len(weights)))
     parameters = {
         "num_leaves": leaves,

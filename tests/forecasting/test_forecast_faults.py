@@ -46,7 +46,7 @@ SELECT
 def test_a_forecast_killed_in_its_commit_is_repeated_and_one_killed_after_it_is_finished(
     database: Settings, engine: Engine, spark: SparkSession, jvm: Path, tmp_path: Path
 ) -> None:
-    """Nine processes with a JVM each: two minutes."""
+    """Starts nine processes with a JVM each: two minutes."""
     store(engine, panel_rows(12, 130))
     settings = database.model_copy(
         update=SHORT

@@ -35,7 +35,7 @@ APY, TVL = targets(max_apy_percent=1e6, max_tvl_usd=1e12)
 
 
 def past_of(actual_move: Values, age: Days | None = None, *, high: float = 1.0) -> PastForecasts:
-    """Past forecasts of no move, with half-widths of one scale below and `high` above."""
+    """Returns past forecasts without a move, and half-widths of one scale and `high` scales."""
     today, nothing = np.zeros(actual_move.size, dtype=np.int64), np.zeros(actual_move.size)
     pools = np.full(actual_move.size, "p", dtype=object)
     return PastForecasts(
@@ -51,18 +51,20 @@ def past_of(actual_move: Values, age: Days | None = None, *, high: float = 1.0) 
 
 
 def factors_of(past: PastForecasts, level: float) -> tuple[float, float]:
-    """Where the whole move is published."""
+    """Returns the steps of a gate that publishes the whole move."""
     return tail_factors(past, past.move, level)
 
 
 def generated(
     actual: Values, age: Days | int = 0, *, up: float = 0.4, **columns: Any
 ) -> pd.DataFrame:
-    """Rows of pools at 50 %, each with its own scale, that are forecast `up` scales up and land
-    `actual` scales up.
+    """Returns pools at 50 %, each with its own scale, with forecasts `up` and actual moves in
+    scales.
 
-    The model's own interval is much too narrow, and more so below than above. Args: columns take
-    the place of those generated.
+    The model's own interval is much too narrow, and more so below than above.
+
+    Args:
+        columns: replace generated columns.
     """
     scale = np.exp(np.linspace(-3.0, 1.0, actual.size))
     found = {
@@ -83,9 +85,7 @@ def generated(
 def outside(
     rows: pd.DataFrame, factors: tuple[float, float], share: float = 1.0
 ) -> tuple[float, float]:
-    """Shares of rows below and above the interval that these factors make, where this share of the
-    move is published.
-    """
+    """Returns the shares of rows below and above the interval of these factors."""
     steps = share * rows["move"].to_numpy(float)
     low, high = half_widths(
         steps, rows["move_low"].to_numpy(float), rows["move_high"].to_numpy(float)
@@ -139,8 +139,9 @@ def test_without_past_forecasts_enough_there_is_no_factor() -> None:
 
 
 def test_a_miss_counts_half_after_twenty_days() -> None:
-    """1000 misses of 1 that are 20 days old weigh as much as 500 new ones of 2, and 1 is the median
-    still; with two fewer it is 2.
+    """1000 errors of 1 that are 20 days old weigh as much as 500 new ones of 2.
+
+    The median is 1, and 2 with two fewer.
     """
     age = np.repeat([20, 0], [1000, 500])
     sizes = np.append(np.ones(1000), np.full(500, 2.0))
@@ -151,8 +152,9 @@ def test_a_miss_counts_half_after_twenty_days() -> None:
 @pytest.mark.parametrize("share", [1.0, 0.0])
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
 def test_coverage_of_exchangeable_errors_is_nominal(level: float, share: float) -> None:
-    """18,000 past and 50,000 new rows of a skewed distribution with heavy tails: each tail within
-    one point of its half, over two standard errors.
+    """18,000 past and 50,000 new rows of a skewed distribution with heavy tails.
+
+    Each tail is within one point of its half, over two standard errors.
     """
     random = np.random.default_rng(3)
     rows = [
@@ -171,9 +173,7 @@ def test_coverage_of_exchangeable_errors_is_nominal(level: float, share: float) 
 
 
 def test_recent_errors_count_more_after_a_change_of_regime() -> None:
-    """For 40 of 90 days misses have been three times as large: they have four fifths of the weight,
-    so the interval nearly holds.
-    """
+    """Errors of the last 40 of 90 days are three times as large, with four fifths of the weight."""
     random = np.random.default_rng(4)
     age = random.integers(0, 90, 18_000)
     past = past_forecasts(
@@ -203,28 +203,26 @@ def test_a_half_width_is_unknown_without_a_quantile() -> None:
     assert np.isnan([low[1], high[0]]).all()
 
 
-def beginners(changes: Values, age: Days | int = 0) -> pd.DataFrame:
-    """Rows of pools at 50 % that have no scale yet and then change by these shares of their size,
-    50.1 points.
-    """
+def cold_starts(changes: Values, age: Days | int = 0) -> pd.DataFrame:
+    """Returns pools at 50 % without a scale, with these changes as shares of 50.1 points."""
     return generated(np.zeros(changes.size), age, scale=np.nan, next=50.0 + 50.1 * changes)
 
 
 def calm_panel(rows: int = 5_000) -> pd.DataFrame:
-    """Pools with a scale, whose relative changes are evenly spread from -1 % to 1 %, over
-    90 days.
-    """
-    return beginners(np.linspace(-0.01, 0.01, rows), np.arange(rows) % 90).assign(scale=1.0)
+    """Returns pools with a scale and uniform relative changes from -1 % to 1 %, over 90 days."""
+    return cold_starts(np.linspace(-0.01, 0.01, rows), np.arange(rows) % 90).assign(scale=1.0)
 
 
 @pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
 def test_cold_start_quantiles_are_those_of_the_slow_oracle(target: Any, level: float) -> None:
-    """A pool that began alone on its day counts for one, each of n for 1 / sqrt(n), and all others
-    together for PANEL_DAYS.
+    """A pool that starts alone counts 1, each of n counts 1 / sqrt(n), all others PANEL_DAYS
+    together.
     """
     random = np.random.default_rng(5)
-    cold = beginners(0.2 * random.standard_normal(300), np.minimum(random.geometric(0.05, 300), 89))
+    cold = cold_starts(
+        0.2 * random.standard_normal(300), np.minimum(random.geometric(0.05, 300), 89)
+    )
     panel = calm_panel(700)
     alike = [int((cold["target_day"] == day).sum()) for day in cold["target_day"]]
     assert len(set(alike)) > 10
@@ -260,10 +258,8 @@ def test_where_no_pool_has_begun_before_a_beginner_has_the_panels_interval() -> 
 
 
 def test_cold_starts_learn_from_cold_starts_and_no_single_day_dominates() -> None:
-    """80 that rose by half on days of their own, and 400 that began on one day and stayed: the calm
-    ones are five times as many.
-    """
-    rose, stayed = beginners(np.full(80, 0.5), np.arange(80)), beginners(np.zeros(400), 85)
+    """80 pools that rise by half on separate days, and 400 that start on one day and stay."""
+    rose, stayed = cold_starts(np.full(80, 0.5), np.arange(80)), cold_starts(np.zeros(400), 85)
     past = past_forecasts(APY, pd.concat([calm_panel(), rose, stayed]), DAY)
     low, high = cold_start_quantiles(past, 0.8)
     assert -0.01 <= low <= 0.0
@@ -272,13 +268,11 @@ def test_cold_starts_learn_from_cold_starts_and_no_single_day_dominates() -> Non
 
 
 def test_the_panel_narrows_the_interval_of_volatile_cold_starts_only_slightly() -> None:
-    """90 that began one by one, and a panel that hardly moves: a tail of 5.5 of all 110 ends at the
-    sixth of them, beyond which lie 6 / 91.
-    """
+    """90 cold starts and a calm panel: the tail of 5.5 of all 110 ends at the sixth cold start."""
     random = np.random.default_rng(6)
     inside, panel = [], calm_panel(1_000)
     for _ in range(200):
-        rows = pd.concat([panel, beginners(random.standard_normal(90), np.arange(90))])
+        rows = pd.concat([panel, cold_starts(random.standard_normal(90), np.arange(90))])
         low, high = cold_start_quantiles(past_forecasts(APY, rows, DAY), 0.9)
         now = random.standard_normal(500)
         inside.append(((low <= now) & (now <= high)).mean())
@@ -287,8 +281,8 @@ def test_the_panel_narrows_the_interval_of_volatile_cold_starts_only_slightly() 
 
 def test_relative_quantiles_hold_today_and_need_a_past() -> None:
     rising, falling = (
-        beginners(np.linspace(0.1, 0.2, MIN_PAST)),
-        beginners(np.linspace(-0.2, -0.1, MIN_PAST)),
+        cold_starts(np.linspace(0.1, 0.2, MIN_PAST)),
+        cold_starts(np.linspace(-0.2, -0.1, MIN_PAST)),
     )
     unknown = pd.concat([rising.iloc[1:], rising.assign(next=np.nan)])
     for quantiles in (relative_quantiles, cold_start_quantiles):

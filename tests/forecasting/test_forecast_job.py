@@ -66,7 +66,7 @@ def panel(engine: Engine) -> pd.DataFrame:
 def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_nothing(
     name: str, short: Settings, spark: SparkSession, panel: pd.DataFrame
 ) -> None:
-    """Half a minute with SynapseML, whose every fit and forecast is a Spark job."""
+    """Takes half a minute with SynapseML: every fit and forecast is a Spark job."""
     if name == "synapseml":
         try:
             check_runtime(spark)
@@ -154,7 +154,7 @@ def test_only_forecast_columns_are_touched(
 def test_a_past_as_of_day_gives_the_same_as_when_it_was_the_newest(
     short: Settings, second_database: Settings, spark: SparkSession, panel: pd.DataFrame
 ) -> None:
-    """The other database has no later day, and a registry of its own."""
+    """The second database has no later day, and a registry of its own."""
     past = END - dt.timedelta(days=5)
     forecast(short, spark, as_of=past)
     columns = [
@@ -241,9 +241,7 @@ def test_pools_without_a_models_forecast_get_a_fallback(
 def test_a_panel_without_tvl_that_jumps_after_a_gap_is_forecast(
     short: Settings, spark: SparkSession, engine: Engine
 ) -> None:
-    """No pool has a TVL, so that its features are null everywhere; none was observed for four days;
-    all APYs are a hundredfold then.
-    """
+    """No pool has a TVL, none was observed for four days, and all APYs rise a hundredfold."""
     pools = []
     for name, rows in panel_rows(12, 130).groupby("pool_id"):
         apy = [float(value) for value in rows["actual_apy"]]
@@ -451,7 +449,7 @@ def test_an_engine_that_is_not_available_fails_the_run_and_writes_nothing(
 
 @pytest.fixture
 def environment(short: Settings) -> dict[str, str]:
-    """The variables a user would set to reach this test's database."""
+    """Returns the variables that a user sets to reach this test's database."""
     return environment_of(short, "train_days")
 
 

@@ -37,7 +37,7 @@ def untimed(name: str) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def scores(spark: SparkSession) -> dict[str, Any]:
-    """Twenty seconds: the product's own models, no smaller ones, of all pools of the sample."""
+    """Takes twenty seconds: full-size models of all pools of the sample."""
     folds = backtest_folds(LAST, days=WARM_UP + SCORED, horizon=1, train_days=365, refit_days=REFIT)
     spec = FeatureSpec(folds.first_day, LAST, horizon=1, level=0.8, min_history_days=4)
     with feature_rows(

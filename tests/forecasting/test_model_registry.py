@@ -32,9 +32,7 @@ FAILED = archive("f", known=71, passed=False)
 
 @pytest.fixture
 def settings(server: Settings) -> Settings:
-    """A database's name, and so a registry, of the test's own; the store is the session's, for
-    making one takes seconds.
-    """
+    """Returns a database name, and so a registry, of the test's own in the session's store."""
     return server.model_copy(update={"db_name": f"test_{secrets.token_hex(6)}"})
 
 

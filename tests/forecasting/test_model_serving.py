@@ -206,7 +206,7 @@ def test_the_champion_serves_and_the_newest_version_is_returned_too(
 
 @pytest.fixture
 def history(registry: Registry) -> Sequence[ModelArchive]:
-    """Known on the days 10, 20, 30 (it did not pass) and 40 (champion)."""
+    """Versions of the days 10, 20, 30 (it did not pass) and 40 (champion)."""
     versions = [OLDER, OLD, WATCHED, NEW]
     for one in versions:
         registry.register(one, CHAMPION if one is NEW else None)
@@ -258,7 +258,7 @@ def test_with_a_silent_registry_the_newest_waiting_version_that_passed_serves(
 def test_a_version_that_waits_with_the_champions_alias_serves(
     engine: Engine, database: Settings, registry: Registry
 ) -> None:
-    """Its run has committed, and ended before it was registered."""
+    """The run of this version committed and ended before the registration."""
     registry.register(OLD, CHAMPION)
     put(engine, NEW, CHAMPION)
     assert names(on(database, engine)) == ("new", "new")
@@ -267,8 +267,8 @@ def test_a_version_that_waits_with_the_champions_alias_serves(
 def test_a_version_that_would_be_the_first_champion_serves_while_it_waits(
     engine: Engine, database: Settings
 ) -> None:
-    """It passed while the registry did not answer, and served then: the night on which it is
-    registered goes on with it.
+    """The version passed while the registry did not answer; it serves before and after
+    registration.
     """
     put(engine, OLD, CHALLENGER)
     put(engine, WATCHED, CHALLENGER)
@@ -329,7 +329,7 @@ def test_a_damaged_champion_does_not_serve_and_is_named(
 
 
 def _files(settings: Settings, one: ModelArchive) -> list[Path]:
-    """Where this text of the version lies in the store of all tests."""
+    """Returns the path of this text of the version in the tests' model store."""
     content = one.files()["apy-04.txt"]
     return [
         path
@@ -358,7 +358,7 @@ def test_a_damaged_version_in_the_outbox_is_named(
 def test_no_version_has_seen_a_day_after_the_as_of_day(
     engine: Engine, database: Settings, registry: Registry
 ) -> None:
-    """Whatever waits, whatever is registered, and whoever is champion."""
+    """Holds for pending and registered versions and for any champion."""
     registry.register(NEW, CHAMPION)
     registry.register(OLDER, None)
     put(engine, OLD, CHAMPION)

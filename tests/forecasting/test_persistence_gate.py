@@ -50,9 +50,7 @@ def panel(
     size: float = 1.0,
     seed: int = 3,
 ) -> PastForecasts:
-    """One row for each pool and day: of the move that was forecast, this share came true. All pools
-    are forecast the same moves.
-    """
+    """Returns a row for each pool and day; actual moves are this share of the forecast moves."""
     random = np.random.default_rng(seed)
     moves = size * random.standard_normal(days)
     ages = list(range(first_age, first_age + days))
@@ -75,7 +73,7 @@ def weights(past: PastForecasts, *pools: str) -> list[float]:
 
 
 def slow_weight(past: PastForecasts, pool: str) -> float:
-    """The docstrings of the gate, one row at a time, with the numbers of the design."""
+    """Computes the gate one row at a time, from its documentation."""
     rows = [
         (name, int(age), float(move), float(came))
         for name, age, move, came in zip(
@@ -170,8 +168,8 @@ def test_weights_are_in_the_order_of_the_requested_pools() -> None:
 
 
 def test_a_pools_old_days_count_less() -> None:
-    """The panel is undecided between 0 and 1; of the last 90 days, 25 speak for the one and 65 for
-    the other.
+    """The panel has no preference; the last 25 of 90 days prefer one weight, the 65 before the
+    other.
     """
     undecided = pools_of(1.0, 6, "right") | pools_of(0.0, 6, "wrong")
     recent = panel(undecided | {"woke": 1.0, "slept": 0.0}, days=25, seed=1)

@@ -52,7 +52,7 @@ def test_pools_of_different_lengths_share_the_days_of_the_oldest() -> None:
 
 
 def test_rows_after_the_as_of_day_change_nothing() -> None:
-    """Not even a pool that has nothing else, nor a day."""
+    """Neither a pool without other rows nor a day is added."""
     rows = panel_rows(6, 20)
     as_of = END - dt.timedelta(days=8)
     later = pool_rows("later", [1.0] * 5, [10.0] * 5)

@@ -26,12 +26,13 @@ from forecasting.publishing.persistence_gate import LOSS_LIMIT
 APY, TVL = targets(max_apy_percent=1e6, max_tvl_usd=1e12)
 POOLS, DAYS = 20, 45
 SMALL, LARGE = 5e4, 2e6
-"""TVL in USD of the two groups."""
+"""TVL in USD of the two segments."""
 
 
 def validation_rows(*, days: int = DAYS, small_pools: int = 10, seed: int = 3) -> pd.DataFrame:
-    """What came true is one scale on average, and unknown after the last day; all numbers are sums
-    of 64ths, so that their order adds nothing.
+    """Returns rows with actual moves of one scale on average, unknown after the last day.
+
+    All numbers are multiples of 1/64, so sums do not depend on their order.
     """
     random = np.random.default_rng(seed)
     count = POOLS * (days + 1)
@@ -56,8 +57,8 @@ def _sixtyfourths(values: Values) -> Values:
 
 
 def moves(rows: pd.DataFrame, skill: float, *, seed: int = 1) -> Values:
-    """A share of what comes true: 0 is persistence, below it is worse. Noise of another seed is
-    other noise.
+    """Returns moves that are a share of the actual ones: 0 is persistence, a negative share is
+    worse.
     """
     noise = 0.05 * np.random.default_rng(seed).standard_normal(len(rows))
     return _sixtyfourths(skill * rows["came_true"].to_numpy() + noise)
@@ -156,7 +157,7 @@ def test_a_version_that_is_the_champion_again_is_equal_to_the_bit() -> None:
 
 
 def test_a_little_better_within_the_noise_is_not_better() -> None:
-    """The ratio is under one, and its interval holds one."""
+    """The ratio is under 1, and its interval contains 1."""
     lucky = GOOD + np.where(
         ROWS["date"] == ROWS["date"].min(), 0.25 * np.sign(ROWS["came_true"] - GOOD), 0.0
     )
@@ -173,7 +174,7 @@ def test_a_little_better_within_the_noise_is_not_better() -> None:
 
 @pytest.mark.parametrize(("champion", "decision"), [(None, REFUSED), (0.3, KEPT)])
 def test_too_few_days_promote_nobody(champion: float | None, decision: str) -> None:
-    """Thirteen days are less than two blocks: there is no interval, and so no proof."""
+    """Thirteen days are less than two blocks: there is no interval, so nothing is promoted."""
     rows = validation_rows(days=13)
     found = decide(moves(rows, 0.9), None if champion is None else moves(rows, champion), rows=rows)
     assert (found.decision, found.passed) == (decision, False)
@@ -216,9 +217,7 @@ def test_without_moves_no_version_beats_persistence() -> None:
 
 
 def test_all_candidates_are_compared_on_the_rows_that_all_forecast() -> None:
-    """The champion knows half of the pools, and a challenger that is bad on the others is not
-    judged there.
-    """
+    """The champion forecasts half of the pools; a bad challenger on the others is not penalised."""
     half = ROWS["pool_id"] < "p10"
     champion, challenger = np.where(half, GOOD, np.nan), np.where(half, BETTER, BAD)
     found = decide(challenger, champion)
@@ -229,7 +228,7 @@ def test_all_candidates_are_compared_on_the_rows_that_all_forecast() -> None:
 
 @pytest.mark.parametrize(("small_pools", "decision"), [(2, KEPT), (1, PROMOTED)])
 def test_worse_in_one_big_group_alone_is_not_promoted(small_pools: int, decision: str) -> None:
-    """A tenth of the rows is a big group."""
+    """A tenth of the rows is a large segment."""
     rows = validation_rows(small_pools=small_pools)
     is_small = rows["tvl"] == SMALL
     challenger = np.where(is_small, moves(rows, -0.2), moves(rows, 0.6))
@@ -259,9 +258,7 @@ def test_without_a_passing_champion_segments_do_not_stop_a_version() -> None:
 
 
 def test_a_champion_that_lost_to_persistence_need_not_be_beaten_outside_the_noise() -> None:
-    """It failed for three days, and was the better one on all others: how far it lies behind
-    depends on which days are drawn.
-    """
+    """The champion failed on three days and was better on all others."""
     failed = ROWS["date"] < ROWS["date"].min() + pd.Timedelta(days=3)
     champion = np.where(failed, 100.0, BETTER)
     found = decide(GOOD, champion)
@@ -271,7 +268,7 @@ def test_a_champion_that_lost_to_persistence_need_not_be_beaten_outside_the_nois
 
 
 def test_one_absurd_pool_decides_nothing() -> None:
-    """It jumps by a million scales on one day, and the challenger says by two million."""
+    """A pool jumps by a million scales on one day, and the challenger forecasts two million."""
     absurd = ROWS.index[(ROWS["pool_id"] == "p03") & (ROWS["date"] == ROWS["date"].min())]
     rows, challenger = ROWS.copy(), BETTER.copy()
     rows.loc[absurd, "apy_next"] = 500_005.0

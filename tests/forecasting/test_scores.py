@@ -37,9 +37,7 @@ COLUMNS = {
 
 
 def evaluation(**columns: Any) -> pd.DataFrame:
-    """Evaluation rows; columns that are not named have the values above. Scored rows are a
-    selection, so the index has gaps.
-    """
+    """Returns evaluation rows with the values above; the index has gaps, as of a selection."""
     rows = pd.DataFrame(
         COLUMNS | columns,
         index=None if any(isinstance(value, list) for value in columns.values()) else [0],
@@ -48,7 +46,7 @@ def evaluation(**columns: Any) -> pd.DataFrame:
 
 
 def month(days: int = 30, pools: int = 4, seed: int = 1) -> pd.DataFrame:
-    """A month of random rows of both targets, persistence worse than the model."""
+    """Returns a month of random rows of both targets; persistence is worse than the model."""
     random = np.random.default_rng(seed)
     count = days * pools
     frames = []

@@ -34,7 +34,7 @@ class Fitted(NamedTuple):
 
     @property
     def moves(self) -> Values:
-        """The model's own moves in APY points, as the stacked model makes them."""
+        """Returns the model's own moves in APY points, as the stacked model computes them."""
         scaled, asinh = (
             np.mean([model.predict(self.matrix) for model in drawn], axis=0)
             for drawn in (self.boosters[:SCALED_SEEDS], self.boosters[SCALED_SEEDS:])
@@ -44,9 +44,7 @@ class Fitted(NamedTuple):
 
 @cache
 def fitted() -> Fitted:
-    """Ten models as `apy_objectives` orders them, of which the last two are far off; APY from below
-    zero to 355,083 %.
-    """
+    """Returns ten models in the order of `apy_objectives`; APY from below zero to 355,083 %."""
     random = np.random.default_rng(3)
     matrix = random.standard_normal((ROWS, len(FEATURES))).astype(np.float32)
     matrix[:, 3] = 1.0
@@ -94,9 +92,7 @@ def test_contributions_and_base_add_up_to_the_models_move() -> None:
 
 @pytest.mark.parametrize("weight", [0.1, 1.0, 1.2])
 def test_contributions_and_base_add_up_to_the_published_step(weight: float) -> None:
-    """Three features move anything, so all of them are shown; the gate's weight, or a limit,
-    changes each by the same factor.
-    """
+    """Three features have contributions, so all are returned; gate and limits scale them alike."""
     rows = fitted()
     found = forecast_explanations(rows, weight * rows.moves)
     points = move_contributions(rows.matrix, rows.boosters, rows.apy, rows.scale, 1)

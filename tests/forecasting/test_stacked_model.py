@@ -45,7 +45,7 @@ QUICK = ModelParameters(seed=7, threads=1, rounds=40, learning_rate=0.15, min_da
 
 
 def folds(horizon: int = 1, *, train_days: int = 60) -> FoldPlan:
-    """Origins 12 and 6 days before the as-of day, and that day."""
+    """Returns folds with origins 12 and 6 days before the as-of day, and on that day."""
     known = AS_OF + dt.timedelta(days=horizon)
     return backtest_folds(
         known, days=12 + horizon, horizon=horizon, train_days=train_days, refit_days=6
@@ -53,9 +53,7 @@ def folds(horizon: int = 1, *, train_days: int = 60) -> FoldPlan:
 
 
 def generated(pools: int = 40, days: int = 115, *, horizon: int = 1) -> pd.DataFrame:
-    """Rows up to the as-of day; APY rises with `signal` and TVL falls with it, and labels are
-    unknown after the as-of day.
-    """
+    """Returns rows up to the as-of day: APY rises with `signal`, TVL falls with it."""
     random = np.random.default_rng(5)
     rows = pools * days
     date = pd.date_range(end=AS_OF, periods=days)
@@ -81,7 +79,7 @@ def generated(pools: int = 40, days: int = 115, *, horizon: int = 1) -> pd.DataF
 
 
 def prepared(frame: pd.DataFrame) -> LightgbmRows:
-    """As `LightgbmEngine.hold` makes them of a Spark frame."""
+    """Returns the rows as `LightgbmEngine.prepare` makes them of a Spark frame."""
     by_day = frame.groupby("date")[list(LABELS)].count()
     counts = {
         label: {
@@ -105,16 +103,14 @@ def stacked(rows: FeatureRows, plan: FoldPlan | None = None, level: float = 0.8)
 
 @dataclass(frozen=True)
 class Recorded:
-    """Rows that write down what they are asked for; fits and forecasts are the engine's, or by
-    `answers` those of each objective.
-    """
+    """Rows that record their calls; forecasts are the engine's, or `answers` by objective."""
 
     rows: FeatureRows
     answers: dict[Objective, float] | None = None
     fits: list[tuple[FittedModel, Objective, DaySpan]] = field(default_factory=list)
     stacks: list[tuple[str, list[ModelSpan]]] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
-    name: str = "held"
+    name: str = "recorded"
 
     def labelled_rows(self, label: str, days: DaySpan) -> int:
         return self.rows.labelled_rows(label, days)
@@ -322,7 +318,7 @@ def test_a_fold_is_trained_on_its_own_days() -> None:
 
 
 def _counted(rows: Recorded, label: str) -> list[tuple[int, DaySpan]]:
-    """How many models of such labels were fitted on which days."""
+    """Returns the number of models that were fitted on each span of days."""
     spans = [days for _, objective, days in rows.fits if objective.label.startswith(label)]
     return [(spans.count(days), days) for days in dict.fromkeys(spans)]
 
@@ -339,8 +335,8 @@ def test_with_too_few_rows_there_is_no_move_and_no_version() -> None:
 
 
 def test_a_fold_with_too_few_rows_forecasts_nothing_and_the_next_one_does() -> None:
-    """Six pools, seen for 55 days: 252 rows are known at the first origin, 288 at the second, and
-    324 at the as-of day.
+    """Six pools over 55 days: 252 labelled rows at the first origin, 288 at the second, 324 at the
+    last.
     """
     sample = stacked(prepared(generated(pools=6, days=55)))
     assert 288 < MIN_TRAINING_ROWS <= 324
@@ -393,7 +389,7 @@ def test_a_version_depends_on_its_origin_and_on_every_model_of_it() -> None:
 
 
 def test_a_loaded_model_repeats_its_forecasts() -> None:
-    """From texts alone, on rows that hold nothing of what its fitting read."""
+    """Loads the texts alone, and forecasts rows without the training data."""
     engine, plan = LightgbmEngine(QUICK), folds()
     sample = stacked(prepared(generated()), plan)
     fitted = sample.models[1]

@@ -27,7 +27,7 @@ PRESENT = ModelParameters(seed=1, threads=2, rounds=50, min_data_in_leaf=20)
 
 
 def planted(days: int = 300, pools: int = 12) -> LightgbmRows:
-    """A label that follows one of two features."""
+    """Returns rows with a label that follows one of two features."""
     random = np.random.default_rng(3)
     dates = pd.date_range(end=END, periods=days)
     frame = pd.DataFrame(

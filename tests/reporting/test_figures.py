@@ -31,7 +31,7 @@ from tests.support.report_store import (
 
 
 def _copy_forecasts(connection: Connection, *, target_date: str, as_of: str, horizon: int) -> None:
-    """The same pools' forecasts of another day or horizon, all values nine."""
+    """Adds the same pools' forecasts of another day or horizon; all values are nine."""
     copy = (
         "INSERT INTO yieldspark.forecasts SELECT pool_id, CAST(:target AS date), :horizon,"
         " CAST(:as_of AS date), 9, 9, 9, 9, 9, 9, interval_level, engine, model_version, NULL,"
@@ -41,7 +41,7 @@ def _copy_forecasts(connection: Connection, *, target_date: str, as_of: str, hor
 
 
 def _copy_evaluation(connection: Connection, *, engine: str, days_earlier: int) -> None:
-    """The same scored rows of another engine or of earlier days, hopelessly wrong."""
+    """Adds the same scored rows of another engine or of earlier days, with large errors."""
     copy = (
         "INSERT INTO yieldspark.forecast_evaluation SELECT pool_id, target_date - :days,"
         " horizon_days, target, :engine, as_of, 1e6, 0, low, high, persistence, median_7d, tvl_usd,"
