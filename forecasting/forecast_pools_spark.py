@@ -105,7 +105,7 @@ def run_forecast(
         engine_name=engine_name,
         as_of=as_of,
         code_version=settings.code_version,
-        batch=settings.batch_id,
+        batch_id=settings.batch_id,
     ) as run:
         # before the plan: gate and interval learn from the newest actual values
         with run.stage("evaluate"), run.connection.begin():
@@ -163,7 +163,7 @@ def _forecast(
         forecasts = forecasts.assign(
             model_version=serving.sample.version(plan.as_of), run_id=run.run_id
         )
-        reasons = forecasts["rule"][forecasts["apy"].notna()].tolist()
+        reasons = forecasts["apy_fallback_reason"][forecasts["apy"].notna()].tolist()
         run.checks += [
             _score_check(database, plan, backfill, settings.interval_level),
             *model_health_checks(serving, pools, reasons, settings),

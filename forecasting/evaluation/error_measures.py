@@ -40,7 +40,7 @@ def errors_in_scales(rows: pd.DataFrame, column: str) -> Values:
     if (rows["target"] == "tvl").any():
         # the scale of TVL is in log1p(USD)
         actual, forecast = np.log1p(actual), np.log1p(forecast)
-    return np.asarray(np.abs(actual - forecast) / values(rows, "scale"))
+    return np.asarray(np.abs(actual - forecast) / values(rows, "volatility_scale"))
 
 
 def number(value: float) -> float | None:

@@ -154,7 +154,11 @@ def _segment_ratios(
 ) -> list[dict[str, Any]]:
     """Ratios by large segment, without segments in which the rival lost nothing."""
     described = pd.DataFrame(
-        {"scale": rows[f"{target.name}_scale"], "tvl_usd": rows["tvl"], "apy_percent": rows["apy"]}
+        {
+            "volatility_scale": rows[f"{target.name}_scale"],
+            "tvl_usd": rows["tvl"],
+            "apy_percent": rows["apy"],
+        }
     )
     ratios = []
     for by, segments in segments_of(described, target.name):

@@ -71,17 +71,21 @@ def segments_of(rows: pd.DataFrame, target: str) -> Iterator[tuple[str, pd.Categ
     """Yields each class of segments and the segment of each row.
 
     Args:
-        rows: rows with tvl_usd and apy_percent, and scale, age_days, chain and project if known.
+        rows: rows with tvl_usd and apy_percent, and volatility_scale, age_days, chain and project if known.
         target: `apy` or `tvl`.
 
     Yields:
         Name of the class, and a categorical in the order in which segments are listed.
     """
-    if "scale" in rows:
+    if "volatility_scale" in rows:
         size = apy_size(values(rows, "apy_percent")) if target == "apy" else 1.0
         yield (
             "instability",
-            _classes(values(rows, "scale") / size, VOLATILITY_LIMITS[target], VOLATILITY_CLASSES),
+            _classes(
+                values(rows, "volatility_scale") / size,
+                VOLATILITY_LIMITS[target],
+                VOLATILITY_CLASSES,
+            ),
         )
     yield "tvl_class", _classes(values(rows, "tvl_usd"), TVL_LIMITS_USD, TVL_CLASSES)
     if "age_days" in rows:

@@ -6,7 +6,7 @@ Forecasts learn from observed values only and are scored by them only.
 
 from __future__ import annotations
 
-STALENESS_TABLE = "yieldspark.observation_age"
+STALENESS_TABLE = "yieldspark.value_staleness"
 
 
 def staleness_join(metrics: str = "m", staleness: str = "a") -> str:
@@ -28,7 +28,7 @@ def staleness_column(target: str) -> str:
     Args:
         target: `apy` or `tvl`, or a placeholder of `str.format`.
     """
-    return f"{target}_age_days"
+    return f"{target}_staleness_days"
 
 
 def is_observed(target: str, metrics: str = "m", staleness: str = "a") -> str:

@@ -64,27 +64,29 @@ def apply_fallbacks(
         as_of: the as-of day.
 
     Returns:
-        pool_id, value, low, high and rule. `rule` is None for a model's forecast; STALE for a pool
+        pool_id, value, low, high and fallback_reason, which is None for a model's forecast; STALE for a pool
         that was not observed on the as-of day, which keeps its last value; NO_VALUE for a pool that
         never had this target, without value and interval; otherwise the reason of the published
         row.
     """
     rows = pools.merge(
-        published[["pool_id", "forecast", "low", "high", "rule"]], on="pool_id", how="left"
+        published[["pool_id", "forecast", "low", "high", "fallback_reason"]],
+        on="pool_id",
+        how="left",
     )
     value = rows[target.name].to_numpy(float)
     # models are trained on observed days only, so a carried value gets a fallback
     observed = (pd.to_datetime(rows[f"{target.name}_day"]) == pd.Timestamp(as_of)).to_numpy()
     lowest = np.zeros(len(rows)) if target.logarithmic else np.minimum(value, 0.0)
     low, high = (target.moved(value, target.size(value) * step, lowest) for step in relative)
-    reason = rows["rule"].astype(object).where(rows["rule"].notna(), None)
+    reason = rows["fallback_reason"].astype(object).where(rows["fallback_reason"].notna(), None)
     return pd.DataFrame(
         {
             "pool_id": rows["pool_id"],
             "value": np.where(observed, rows["forecast"].to_numpy(float), value),
             "low": np.where(observed, rows["low"].to_numpy(float), low),
             "high": np.where(observed, rows["high"].to_numpy(float), high),
-            "rule": reason.mask(~observed, STALE).mask(np.isnan(value), NO_VALUE),
+            "fallback_reason": reason.mask(~observed, STALE).mask(np.isnan(value), NO_VALUE),
         }
     )
 
@@ -93,12 +95,13 @@ def join_targets(apy: pd.DataFrame, tvl: pd.DataFrame) -> pd.DataFrame:
     """Joins both targets of `apply_fallbacks`.
 
     Returns:
-        pool_id, apy, apy_low, apy_high, rule (of APY), tvl, tvl_low, tvl_high, tvl_rule.
+        pool_id and, for apy and tvl: value, _low, _high and _fallback_reason.
     """
     renamed = [
         rows.rename(
-            columns={"value": name, "low": f"{name}_low", "high": f"{name}_high", "rule": rule}
+            columns={"value": name}
+            | {end: f"{name}_{end}" for end in ("low", "high", "fallback_reason")}
         )
-        for name, rows, rule in (("apy", apy, "rule"), ("tvl", tvl, "tvl_rule"))
+        for name, rows in (("apy", apy), ("tvl", tvl))
     ]
     return renamed[0].merge(renamed[1], on="pool_id", how="inner", validate="one_to_one")

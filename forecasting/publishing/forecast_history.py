@@ -20,7 +20,7 @@ from forecasting.publishing.past_forecasts import PAST_COLUMNS, PAST_DAYS
 
 NUMBERS = {column.name for column in forecast_evaluation.columns if isinstance(column.type, Double)}
 
-PRODUCTION, BACKTEST = "night", "backtest"
+PRODUCTION, BACKTEST = "production", "backtest"
 TARGETS = ("apy", "tvl")
 
 _PAST_ROWS = """
@@ -54,7 +54,8 @@ WHERE e.target = '{{target}}'
 
 # sums of doubles depend on the order of the rows: this one does not depend on the database's
 _HISTORY = f"""
-SELECT pool_id, target_date, target, persistence, actual, scale, move, move_low, move_high
+SELECT pool_id, target_date, target, persistence, actual, volatility_scale,
+    model_change, model_change_low, model_change_high
 {_PAST_ROWS}
 ORDER BY target, target_date, pool_id COLLATE "C"
 """
@@ -63,7 +64,7 @@ _PAST_NAMES = {"persistence": "now", "actual": "next"}
 _HISTORY_DAYS = f"""
 SELECT target, count(DISTINCT target_date) AS days
 {_PAST_ROWS}
-    AND move IS NOT NULL
+    AND model_change IS NOT NULL
 GROUP BY target
 """
 
@@ -99,7 +100,7 @@ ORDER BY max(target_date) DESC, engine
 _POOLS = """
 SELECT coalesce(p.pool_id, c.pool_id) AS pool_id, p.chain, p.protocol AS project, c.first_day
 FROM pools AS p
-FULL JOIN yieldspark.pool_calendars AS c ON c.pool_id = p.pool_id
+FULL JOIN yieldspark.pool_coverage AS c ON c.pool_id = p.pool_id
 """
 
 

@@ -34,7 +34,7 @@ DESCRIPTIVE_COLUMNS = (
     "tvl_usd",
     "apy_percent",
 )
-# `rule` is the reason why a forecast equals the as-of day's value: cold_start, no_model, no_ledger,
+# `fallback_reason` is the reason why a forecast equals the as-of day's value: cold_start, no_model, no_ledger,
 # few_pools, no_champion or gate; None if the model's forecast is published
 PUBLISHED_COLUMNS = (
     *PAST_COLUMNS,
@@ -42,11 +42,18 @@ PUBLISHED_COLUMNS = (
     "forecast",
     "low",
     "high",
-    "weight",
-    "rule",
+    "gate_weight",
+    "fallback_reason",
     *DESCRIPTIVE_COLUMNS,
 )
-INPUT_COLUMNS = ("now", "scale", "lowest", "move", "move_low", "move_high")
+INPUT_COLUMNS = (
+    "now",
+    "volatility_scale",
+    "lowest",
+    "model_change",
+    "model_change_low",
+    "model_change_high",
+)
 
 COLD_START, NO_MODEL, NO_CHAMPION = "cold_start", "no_model", "no_champion"
 
@@ -103,7 +110,7 @@ def publish_days(
             _relative_ends(today, past_of_day, level),
         )
         gates[begin:end] = reason or GATE
-    columns = dict(zip(("weight", "forecast", "low", "high"), published, strict=True))
+    columns = dict(zip(("gate_weight", "forecast", "low", "high"), published, strict=True))
     complete = _with_reasons(rows.assign(**columns), gates)
     return complete[list(PUBLISHED_COLUMNS)].reset_index(drop=True)
 
@@ -147,11 +154,11 @@ def evaluation_rows(
             **{
                 name: published[name]
                 for name in (
-                    "scale",
-                    "move",
-                    "move_low",
-                    "move_high",
-                    "weight",
+                    "volatility_scale",
+                    "model_change",
+                    "model_change_low",
+                    "model_change_high",
+                    "gate_weight",
                     *DESCRIPTIVE_COLUMNS,
                 )
             },
@@ -179,10 +186,10 @@ def _target_rows(sample: pd.DataFrame, target: Target, horizon: int) -> pd.DataF
     sources = {
         "now": name,
         "next": f"{name}_next",
-        "scale": f"{name}_scale",
-        "move": f"{name}_move",
-        "move_low": f"{name}_move_low",
-        "move_high": f"{name}_move_high",
+        "volatility_scale": f"{name}_scale",
+        "model_change": f"{name}_move",
+        "model_change_low": f"{name}_move_low",
+        "model_change_high": f"{name}_move_high",
         "median_7d": f"{name}_median_7",
         "mean_reversion": f"{name}_reverted",
         "naive_low": f"{name}_naive_low",
@@ -202,8 +209,8 @@ def _target_rows(sample: pd.DataFrame, target: Target, horizon: int) -> pd.DataF
     lowest = 0.0 if target.logarithmic else np.minimum(renamed["lowest_30"], 0.0)
     # a move without a scale has no unit
     moves = {
-        column: renamed[column].where(renamed["scale"].notna())
-        for column in ("move", "move_low", "move_high")
+        column: renamed[column].where(renamed["volatility_scale"].notna())
+        for column in ("model_change", "model_change_low", "model_change_high")
     }
     return renamed.assign(
         **moves, target_day=renamed["date"] + pd.Timedelta(days=horizon), lowest=lowest
@@ -214,7 +221,7 @@ def _relative_ends(
     today: Mapping[str, Values], past: PastForecasts, level: float
 ) -> tuple[Values, Values]:
     """Each row's interval ends without a model, relative to its size."""
-    is_cold = np.isnan(today["scale"])
+    is_cold = np.isnan(today["volatility_scale"])
     panel = relative_quantiles(past, level)
     # pools without a scale move more than the panel: their ends come from earlier cold starts
     cold = cold_start_quantiles(past, level) if is_cold.any() else panel
@@ -229,10 +236,12 @@ def _publish(
     relative: tuple[Values, Values],
 ) -> Values:
     """One day's weight, forecast, low and high, shape (4, rows)."""
-    now, scale, lowest, move = (today[name] for name in ("now", "scale", "lowest", "move"))
+    now, scale, lowest, move = (
+        today[name] for name in ("now", "volatility_scale", "lowest", "model_change")
+    )
     is_modelled, steps = np.isfinite(move), gated_steps(weights, move, target.least_step)
     forecast = target.moved(now, np.where(is_modelled, np.nan_to_num(scale) * steps, 0.0), lowest)
-    below, above = half_widths(steps, today["move_low"], today["move_high"])
+    below, above = half_widths(steps, today["model_change_low"], today["model_change_high"])
     ends = (
         (scale * (steps - factors[0] * below), relative[0]),
         (scale * (steps + factors[1] * above), relative[1]),
@@ -247,11 +256,15 @@ def _publish(
 
 
 def _with_reasons(rows: pd.DataFrame, gates: npt.NDArray[np.object_]) -> pd.DataFrame:
-    """Adds `rule`; `gates` are the reasons of rows whose model publishes today's value."""
+    """Adds `fallback_reason`; `gates` are the reasons of rows whose model publishes today's value."""
     # the first reason that applies wins
     reasons = np.select(
-        [rows["scale"].isna(), rows["move"].isna(), rows["forecast"] == rows["now"]],
+        [
+            rows["volatility_scale"].isna(),
+            rows["model_change"].isna(),
+            rows["forecast"] == rows["now"],
+        ],
         [COLD_START, NO_MODEL, gates],
         np.array(None),
     )
-    return rows.assign(rule=reasons)
+    return rows.assign(fallback_reason=reasons)

@@ -26,7 +26,7 @@ def record_decision(
     decision: str,
     challenger: str | None,
     champion: str | None,
-    serves: str | None,
+    serving_version: str | None,
     reason: str,
     numbers: Mapping[str, Any] | None = None,
     as_of: dt.date | None = None,
@@ -40,7 +40,7 @@ def record_decision(
         decision: PROMOTED, KEPT, REFUSED, BY_HAND or ROLLED_BACK.
         challenger: version that was decided on.
         champion: serving version before the decision; None for persistence.
-        serves: serving version after it; None for persistence.
+        serving_version: serving version after it; None for persistence.
         reason: shown by `models show` and the report.
         numbers: numbers of the decision, for JSON.
         as_of: as-of day of the run.
@@ -57,7 +57,7 @@ def record_decision(
     row |= {
         "challenger": challenger,
         "champion": champion,
-        "serves": serves,
+        "serving_version": serving_version,
         "numbers": dict(numbers or {}),
         "as_of": as_of,
     }
@@ -87,7 +87,7 @@ def previous_champion(
     arrivals = [
         row
         for row in list_decisions(database, engine=engine, horizon=horizon)
-        if row["serves"] == version and row["decision"] != ROLLED_BACK
+        if row["serving_version"] == version and row["decision"] != ROLLED_BACK
     ]
     return next(
         (str(row["champion"]) for row in arrivals if row["champion"] not in (None, version)), None

@@ -71,7 +71,7 @@ def show_version(settings: Settings, database: Engine, name: str) -> dict[str, A
     of_version = [
         row
         for row in decisions.list_decisions(database, **_model(settings))
-        if version.version in (row["challenger"], row["champion"], row["serves"])
+        if version.version in (row["challenger"], row["champion"], row["serving_version"])
     ]
     return {
         **card,
@@ -113,7 +113,7 @@ def promote(settings: Settings, database: Engine, name: str, reason: str) -> dic
         reason: stored with the decision.
 
     Returns:
-        decision, champion (before), serves, reason.
+        decision, champion (before), serving_version, reason.
 
     Raises:
         ModelRefused: the version is unknown, damaged, or of other features or another interval
@@ -163,7 +163,7 @@ def _serve(
     row: dict[str, Any] = {
         "decision": decision,
         "champion": before,
-        "serves": version.version,
+        "serving_version": version.version,
         "reason": reason,
     }
     with checked_connection(database) as connection:

@@ -34,8 +34,8 @@ FORECAST_SCHEMA: dict[str, T.DataType] = {
     "interval_level": NUMBER,
     "engine": TEXT,
     "model_version": TEXT,
-    "rule": TEXT,
-    "tvl_rule": TEXT,
+    "apy_fallback_reason": TEXT,
+    "tvl_fallback_reason": TEXT,
     "explanation": TEXT,
     "run_id": TEXT,
 }
@@ -45,7 +45,15 @@ EVALUATION_SCHEMA: dict[str, T.DataType] = {
     "horizon_days": COUNT,
     **dict.fromkeys(("actual", "forecast", "low", "high", "persistence", "interval_level"), NUMBER),
     **dict.fromkeys(
-        ("scale", "move", "move_low", "move_high", "weight", *DESCRIPTIVE_COLUMNS), NUMBER
+        (
+            "volatility_scale",
+            "model_change",
+            "model_change_low",
+            "model_change_high",
+            "gate_weight",
+            *DESCRIPTIVE_COLUMNS,
+        ),
+        NUMBER,
     ),
 }
 

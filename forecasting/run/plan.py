@@ -10,10 +10,11 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import text
+
 from common.errors import ConfigurationError, NotEnoughHistory
 from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine
-from database.db_utils_spark import execute_sql
 from database.schema.check import verify_tables
 from database.schema.merge_sql import qualified
 from database.schema.metrics_table import metrics_table, require_same_metrics_table
@@ -251,8 +252,9 @@ def _row_counts(settings: Settings, first: dt.date, last: dt.date) -> tuple[int,
 
 def _read(settings: Settings, query: str, parameters: dict[str, dt.date]) -> dict[str, Any]:
     """The only row of a query of the metrics."""
-    metrics = qualified(metrics_table(settings.metrics_table))
-    return execute_sql(settings, query.format(metrics=metrics), parameters)[0]
+    statement = query.format(metrics=qualified(metrics_table(settings.metrics_table)))
+    with checked_connection(make_engine(settings)) as connection:
+        return dict(connection.execute(text(statement), parameters).mappings().one())
 
 
 def _require_day(table: str, as_of: dt.date | None, newest: dt.date | None) -> dt.date:

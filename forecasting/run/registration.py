@@ -86,7 +86,7 @@ def record_refit(
         decision=promotion.decision,
         challenger=card.version,
         champion=champion,
-        serves={PROMOTED: card.version, KEPT: champion, REFUSED: None}[promotion.decision],
+        serving_version={PROMOTED: card.version, KEPT: champion, REFUSED: None}[promotion.decision],
         reason=promotion.reason,
         numbers=promotion.numbers,
         as_of=plan.as_of,

@@ -40,7 +40,8 @@ SELECT f.pool_id, p.name, p.symbol, p.protocol, p.chain, f.as_of, f.target_date,
     f.tvl::float8 AS tvl,
     f.tvl_low::float8 AS tvl_low,
     f.tvl_high::float8 AS tvl_high,
-    f.interval_level, f.engine, f.model_version, f.rule, f.explanation
+    f.interval_level, f.engine, f.model_version, f.apy_fallback_reason,
+    f.explanation
 FROM yieldspark.forecasts f
 JOIN newest n ON n.target_date = f.target_date AND n.horizon_days = f.horizon_days
 LEFT JOIN pools p ON p.pool_id = f.pool_id
@@ -97,7 +98,7 @@ SELECT count(*) AS pools,
         FROM yieldspark.quarantine
         WHERE resolution IS NULL
     ) AS quarantine_open
-FROM yieldspark.pool_calendars
+FROM yieldspark.pool_coverage
 """
 
 RECENT_RUN_ROWS = "SELECT * FROM yieldspark.run_ledger ORDER BY started_at DESC, run_id LIMIT :runs"
@@ -112,9 +113,10 @@ def forecast_table(engine: Engine) -> list[dict[str, Any]]:
     Returns:
         Rows by TVL of the as-of day, the largest first and unknown TVL last. Keys: pool_id, name,
         symbol, protocol, chain, as_of, target_date, horizon_days, apy_today, apy, apy_low,
-        apy_high, tvl_today, tvl, tvl_low, tvl_high, interval_level, engine, model_version, rule,
-        explanation. `*_today` are the as-of day's values; rule is None for a model's forecast;
-        explanation is [{feature, points}] in points of APY, None for a fallback.
+        apy_high, tvl_today, tvl, tvl_low, tvl_high, interval_level, engine, model_version,
+        apy_fallback_reason, explanation. `*_today` are the as-of day's values; the reason is None
+        for a model's forecast, and explanation, [{feature, points}] in points of APY, is None for a
+        fallback.
 
     Raises:
         DatabaseError: the database does not answer or refuses a statement.

@@ -20,6 +20,7 @@ MODULES_WITHOUT_SPARK = (
     "forecasting/publishing/publish.py",
     "forecasting/registry/serving.py",
     "forecasting/registry/versions.py",
+    "forecasting/run/plan.py",
 )
 
 

@@ -74,10 +74,10 @@ def generated(
         ),
         "now": 50.0,
         "next": 50.0 + scale * actual,
-        "scale": scale,
-        "move": up,
-        "move_low": up - 0.3,
-        "move_high": up + 0.6,
+        "volatility_scale": scale,
+        "model_change": up,
+        "model_change_low": up - 0.3,
+        "model_change_high": up + 0.6,
     }
     return pd.DataFrame(found | columns)
 
@@ -86,13 +86,13 @@ def outside(
     rows: pd.DataFrame, factors: tuple[float, float], share: float = 1.0
 ) -> tuple[float, float]:
     """Returns the shares of rows below and above the interval of these factors."""
-    steps = share * rows["move"].to_numpy(float)
+    steps = share * rows["model_change"].to_numpy(float)
     low, high = half_widths(
-        steps, rows["move_low"].to_numpy(float), rows["move_high"].to_numpy(float)
+        steps, rows["model_change_low"].to_numpy(float), rows["model_change_high"].to_numpy(float)
     )
     ends = (
-        rows["now"] + (steps - factors[0] * low) * rows["scale"],
-        rows["now"] + (steps + factors[1] * high) * rows["scale"],
+        rows["now"] + (steps - factors[0] * low) * rows["volatility_scale"],
+        rows["now"] + (steps + factors[1] * high) * rows["volatility_scale"],
     )
     return float((rows["next"] < ends[0]).mean()), float((rows["next"] > ends[1]).mean())
 
@@ -205,12 +205,16 @@ def test_a_half_width_is_unknown_without_a_quantile() -> None:
 
 def cold_starts(changes: Values, age: Days | int = 0) -> pd.DataFrame:
     """Returns pools at 50 % without a scale, with these changes as shares of 50.1 points."""
-    return generated(np.zeros(changes.size), age, scale=np.nan, next=50.0 + 50.1 * changes)
+    return generated(
+        np.zeros(changes.size), age, volatility_scale=np.nan, next=50.0 + 50.1 * changes
+    )
 
 
 def calm_panel(rows: int = 5_000) -> pd.DataFrame:
     """Returns pools with a scale and uniform relative changes from -1 % to 1 %, over 90 days."""
-    return cold_starts(np.linspace(-0.01, 0.01, rows), np.arange(rows) % 90).assign(scale=1.0)
+    return cold_starts(np.linspace(-0.01, 0.01, rows), np.arange(rows) % 90).assign(
+        volatility_scale=1.0
+    )
 
 
 @pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
@@ -300,11 +304,11 @@ def test_a_past_forecast_has_forecast_and_actual_moves_in_scales() -> None:
     rows = generated(
         np.zeros(2),
         pool_id=["a", "b"],
-        scale=2.0,
+        volatility_scale=2.0,
         next=[54.0, 48.0],
-        move=1.0,
-        move_low=0.0,
-        move_high=3.0,
+        model_change=1.0,
+        model_change_low=0.0,
+        model_change_high=3.0,
     )
     past = past_forecasts(APY, rows, DAY)
     assert past.pool_id.tolist() == ["a", "b"]
@@ -318,7 +322,9 @@ def test_a_past_forecast_has_forecast_and_actual_moves_in_scales() -> None:
 
 def test_tvls_past_is_in_logarithms() -> None:
     past = past_forecasts(
-        TVL, generated(np.zeros(1), now=np.expm1(3.0), next=np.expm1(3.3), scale=0.1), DAY
+        TVL,
+        generated(np.zeros(1), now=np.expm1(3.0), next=np.expm1(3.3), volatility_scale=0.1),
+        DAY,
     )
     assert past.actual_move[0] == pytest.approx(3.0)
 
@@ -333,7 +339,10 @@ def test_only_target_days_of_the_last_ninety_days_with_actual_values_are_used() 
 
 def test_days_and_pools_are_counted_where_a_move_was_forecast() -> None:
     rows = generated(
-        np.zeros(4), np.array([0, 0, 1, 2]), pool_id=list("abab"), move=[1.0, 1.0, 1.0, np.nan]
+        np.zeros(4),
+        np.array([0, 0, 1, 2]),
+        pool_id=list("abab"),
+        model_change=[1.0, 1.0, 1.0, np.nan],
     )
     past = past_forecasts(APY, rows, DAY)
     assert (past.days, past.pools) == (2, 2)

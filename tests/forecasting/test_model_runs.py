@@ -109,7 +109,7 @@ def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
     assert (card.scores["days"], set(card.scores["ratio"])) == (45, {"challenger/persistence"})
     decided = table(weekly, "yieldspark.promotion")
     assert decided[
-        ["decision", "challenger", "champion", "serves", "run_id"]
+        ["decision", "challenger", "champion", "serving_version", "run_id"]
     ].to_numpy().tolist() == [[PROMOTED, version, None, version, row["run_id"]]]
     assert decided["numbers"].iloc[0] == card.scores
     assert checks_of(row)["model_registry"] == (
@@ -146,7 +146,11 @@ def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
     )
     assert decision["decision"] in (KEPT, PROMOTED)
     champion = challenger if decision["decision"] == PROMOTED else version
-    assert (decision["serves"], made_by(weekly, day(7)), versions_of(weekly)[champion]) == (
+    assert (
+        decision["serving_version"],
+        made_by(weekly, day(7)),
+        versions_of(weekly)[champion],
+    ) == (
         champion,
         {champion},
         (CHAMPION,),
@@ -222,9 +226,9 @@ def test_a_registry_that_is_down_costs_no_forecast_and_gets_the_version_later(
         {version},
         {},
     )
-    assert table(weekly, "yieldspark.promotion")[["decision", "serves"]].to_numpy().tolist() == [
-        [PROMOTED, version]
-    ]
+    assert table(weekly, "yieldspark.promotion")[
+        ["decision", "serving_version"]
+    ].to_numpy().tolist() == [[PROMOTED, version]]
 
     row = forecast(weekly, spark, as_of=day(10))
     assert (checks_of(row)["model_registry"][0], FITS & set(row["stages"])) == (True, set())
@@ -253,7 +257,7 @@ def test_where_nothing_can_be_forecast_persistence_is_published_with_the_reason(
     (version,) = versions_of(weekly)
     assert (row["status"], versions_of(weekly)) == ("succeeded", {version: (CHALLENGER,)})
     assert table(weekly, "yieldspark.promotion")[
-        ["decision", "challenger", "serves"]
+        ["decision", "challenger", "serving_version"]
     ].to_numpy().tolist() == [[REFUSED, version, None]]
     passed, found = checks_of(row)["model_judgement"]
     assert (
@@ -280,19 +284,19 @@ def assert_persistence(settings: Settings, as_of: dt.date, version: str) -> None
         for rows, day in ((made, "as_of"), (known, "date"))
     )
     assert len(made) == 12
-    assert set(made["rule"]) == set(made["tvl_rule"]) == {"no_champion"}
+    assert set(made["apy_fallback_reason"]) == set(made["tvl_fallback_reason"]) == {"no_champion"}
     assert (made["apy"] == known["actual_apy"]).all()
     assert (made["tvl"] == known["actual_tvl"]).all()
     assert (made["apy_low"] < made["apy"]).all()
     assert (made["apy"] < made["apy_high"]).all()
     ledger = table(settings, "yieldspark.forecast_evaluation")
-    as_of_rows = ledger[(ledger["as_of"] == as_of) & (ledger["source"] == "night")]
-    assert (len(as_of_rows), set(as_of_rows["model_version"]), set(as_of_rows["weight"])) == (
+    as_of_rows = ledger[(ledger["as_of"] == as_of) & (ledger["source"] == "production")]
+    assert (len(as_of_rows), set(as_of_rows["model_version"]), set(as_of_rows["gate_weight"])) == (
         24,
         {version},
         {0.0},
     )
-    assert as_of_rows["move"].abs().gt(0.0).all()
+    assert as_of_rows["model_change"].abs().gt(0.0).all()
 
 
 OLD, NEW = archive("old", known=50), archive("new", known=57)
@@ -372,7 +376,7 @@ def test_a_decision_changes_outbox_record_and_aliases(
     ]
     names = {OLD.card.version: "old", NEW.card.version: "new", None: None}
     found = table(database, "yieldspark.promotion").reindex(
-        columns=["decision", "champion", "serves"]
+        columns=["decision", "champion", "serving_version"]
     )
     assert [
         [row[0], names[row[1]], names[row[2]]] for row in found.astype(object).to_numpy().tolist()
