@@ -71,7 +71,8 @@ def segments_of(rows: pd.DataFrame, target: str) -> Iterator[tuple[str, pd.Categ
     """Yields each class of segments and the segment of each row.
 
     Args:
-        rows: rows with tvl_usd and apy_percent, and volatility_scale, age_days, chain and project if known.
+        rows: rows with tvl_usd and apy_percent; volatility_scale, age_days, chain and project are
+            optional.
         target: `apy` or `tvl`.
 
     Yields:

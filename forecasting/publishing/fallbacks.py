@@ -64,10 +64,10 @@ def apply_fallbacks(
         as_of: the as-of day.
 
     Returns:
-        pool_id, value, low, high and fallback_reason, which is None for a model's forecast; STALE for a pool
-        that was not observed on the as-of day, which keeps its last value; NO_VALUE for a pool that
-        never had this target, without value and interval; otherwise the reason of the published
-        row.
+        pool_id, value, low, high and fallback_reason. The reason is None for a model's forecast;
+        STALE for a pool that was not observed on the as-of day, which keeps its last value;
+        NO_VALUE for a pool that never had this target, without value and interval; otherwise the
+        reason of the published row.
     """
     rows = pools.merge(
         published[["pool_id", "forecast", "low", "high", "fallback_reason"]],
@@ -95,13 +95,13 @@ def join_targets(apy: pd.DataFrame, tvl: pd.DataFrame) -> pd.DataFrame:
     """Joins both targets of `apply_fallbacks`.
 
     Returns:
-        pool_id and, for apy and tvl: value, _low, _high and _fallback_reason.
+        pool_id, apy, apy_low, apy_high, apy_fallback_reason, tvl, tvl_low, tvl_high,
+        tvl_fallback_reason.
     """
-    renamed = [
-        rows.rename(
-            columns={"value": name}
-            | {end: f"{name}_{end}" for end in ("low", "high", "fallback_reason")}
-        )
-        for name, rows in (("apy", apy), ("tvl", tvl))
-    ]
-    return renamed[0].merge(renamed[1], on="pool_id", how="inner", validate="one_to_one")
+    apy, tvl = _of_target(apy, "apy"), _of_target(tvl, "tvl")
+    return apy.merge(tvl, on="pool_id", how="inner", validate="one_to_one")
+
+
+def _of_target(rows: pd.DataFrame, target: str) -> pd.DataFrame:
+    names = {name: f"{target}_{name}" for name in ("low", "high", "fallback_reason")}
+    return rows.rename(columns={"value": target} | names)

@@ -34,8 +34,8 @@ DESCRIPTIVE_COLUMNS = (
     "tvl_usd",
     "apy_percent",
 )
-# `fallback_reason` is the reason why a forecast equals the as-of day's value: cold_start, no_model, no_ledger,
-# few_pools, no_champion or gate; None if the model's forecast is published
+# `fallback_reason` is the reason why a forecast equals the as-of day's value: cold_start, no_model,
+# no_ledger, few_pools, no_champion or gate; None if the model's forecast is published
 PUBLISHED_COLUMNS = (
     *PAST_COLUMNS,
     "date",
@@ -256,7 +256,7 @@ def _publish(
 
 
 def _with_reasons(rows: pd.DataFrame, gates: npt.NDArray[np.object_]) -> pd.DataFrame:
-    """Adds `fallback_reason`; `gates` are the reasons of rows whose model publishes today's value."""
+    """Adds `fallback_reason`; `gates` are the reasons of rows with a model's move."""
     # the first reason that applies wins
     reasons = np.select(
         [

@@ -277,8 +277,8 @@ def test_the_previous_runs_forecast_is_scored_and_learned_from(
 ) -> None:
     forecast(short, spark, as_of=END - dt.timedelta(days=1))
     published_query = (
-        "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'production' AND target = 'apy'"
-        " ORDER BY pool_id"
+        "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'production' AND target ="
+        " 'apy' ORDER BY pool_id"
     )
     published = pd.DataFrame(execute_sql(short, published_query))
     row = forecast(short, spark)
