@@ -90,7 +90,7 @@ def test_a_window_of_zero_days_takes_all_there_is() -> None:
     assert len(plan.tvl) - len(plan.apy) == len(COARSE_DAYS)
 
 
-@pytest.mark.parametrize("judged", [0, 45])
+@pytest.mark.parametrize("validation_days", [0, 45])
 @pytest.mark.parametrize("horizon", [1, 3])
 def test_a_refit_has_one_origin_and_forecasts_the_validation_days_and_the_as_of_day(
     horizon: int, validation_days: int
